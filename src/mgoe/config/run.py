@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from mgoe.config.base import Count, Length, Seed, Seeds, Settings, did_you_mean
+from mgoe.config.base import Count, Length, PositiveLength, Seed, Seeds, Settings, did_you_mean
 from mgoe.config.log import DataSettings, NegativeSettings, SplitSettings, TaskSettings
 
 BOUNDS = ("chance", "best-reachable")
@@ -52,6 +52,28 @@ class SparkSettings(Settings):
         }
 
 
+class RateSettings(Settings):
+    """A group of exposures that is counted: by one or two of its nodes, all history or the last of it.
+
+    A string such as `user x items.tag` is short for `by: [user, items.tag]`.
+    """
+
+    by: list[str] = Field(min_length=1, max_length=2)
+    """`user`, `item`; `user_macro`, `item_macro`, the macro node at the dense resolution, or with the place
+    of another one, as in `item_macro@2`; `users.NAME` or `items.NAME`, a category of a side table; the name
+    of a category of the context."""
+    last: PositiveLength | None = None
+    """Count only exposures and labels of this time before the snapshot; at least a bucket."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, raw: Any) -> Any:
+        raw = {"by": raw} if isinstance(raw, str) else raw
+        if isinstance(raw, dict) and isinstance(raw.get("by"), str):
+            raw = raw | {"by": [part.strip() for part in raw["by"].split(" x ")]}
+        return raw
+
+
 class GraphSettings(Settings):
     """The macro task merging graph."""
 
@@ -81,6 +103,9 @@ class GraphSettings(Settings):
     refresh: bool = True
     """Whether every snapshot has new macro nodes, warm-started; otherwise all have those of the first."""
     recents: int = Field(default=20, ge=1)
+    rates: Literal["auto"] | list[RateSettings] = "auto"
+    """Exposure logs: the groups whose rates a model reads. `auto` takes those that the method page lists; an
+    empty list counts none."""
     iterations: int = Field(default=20, ge=1)
     """Maximum number of iterations of k-means."""
     rounds: int = Field(default=20, ge=0)

@@ -17,7 +17,9 @@ from mgoe.config import RunSettings
 from mgoe.data.arrow import is_text, one_array, pc
 from mgoe.data.columns import Expr, Table
 from mgoe.data.events import check_behaviors, rows_per_task, task_masks
+from mgoe.data.exposure_history import exposure_history, fit_context
 from mgoe.data.exposures import label_history
+from mgoe.data.features import FeatureEncoders
 from mgoe.data.schema import NODES, read_rows
 from mgoe.data.times import bucket_of
 from mgoe.data.vocabulary import Vocabulary
@@ -33,15 +35,24 @@ class WholeLog:
         counts: Number of users and items, by `user` and `item`.
         facts: `events`, `first` and `last` moment, and a `checksum` that does not depend on the order of
             rows.
+        records: What was shown, as `exposure_history` returns it; None for an event log.
+        context: Encoders of the context of an exposure; None for an event log.
     """
 
     history: Table
     counts: dict[str, int]
     facts: dict[str, int]
+    records: Table | None = None
+    context: FeatureEncoders | None = None
 
 
 def whole_log(
-    source: Table, settings: RunSettings, folder: Path, place: str, known: Mapping[str, Path] | None = None
+    source: Table,
+    settings: RunSettings,
+    folder: Path,
+    place: str,
+    known: Mapping[str, Path] | None = None,
+    encoders: FeatureEncoders | None = None,
 ) -> WholeLog:
     """Check a log, number its users and items, and return it as history.
 
@@ -56,26 +67,30 @@ def whole_log(
         place: What the log is, for messages.
         known: Vocabularies of a graph, by `user` and `item`: their ids keep their indices, and new ids
             follow. In such further events, not every task has to happen.
+        encoders: Encoders of the context that the graph was built with; fitted on this log by default.
 
     Raises:
         DataError: A column is missing or of a wrong type, a row breaks a rule, or no rows are left.
     """
-    rows, facts = _task_rows(source, settings, place, every_task=known is None)
+    shown, rows, facts = _task_rows(source, settings, place, every_task=known is None)
+    numbered_rows = rows if shown is None else shown
     known = known or {}
     numbered = folder / "numbered.json"
     these = {"log": facts, "known": {node: sha256(file) for node, file in known.items()}}
     if not numbered.exists() or json.loads(numbered.read_text()) != these:
         for node in NODES:
-            first = bucket_of(rows.time.min(), settings.data.bucket)
-            found = one_array(ids_by_first_bucket(rows, node, first)["id"])
+            first = bucket_of(numbered_rows.time.min(), settings.data.bucket)
+            found = one_array(ids_by_first_bucket(numbered_rows, node, first)["id"])
             ids = _appended(Vocabulary.load(known[node]), found, node, place) if known else found
             Vocabulary(ids).save(folder / f"{node}s.parquet")
         write_json(numbered, these)
-    return WholeLog(
-        history=with_indices(rows, folder).select("user", "item", "time", "task"),
-        counts={node: pq.read_metadata(folder / f"{node}s.parquet").num_rows for node in NODES},
-        facts=facts,
-    )
+    history = with_indices(rows, folder).select("user", "item", "time", "task")
+    counts = {node: pq.read_metadata(folder / f"{node}s.parquet").num_rows for node in NODES}
+    if shown is None:
+        return WholeLog(history, counts, facts)
+    context = encoders or fit_context(shown, settings)
+    records = exposure_history(with_indices(shown, folder), settings, context)
+    return WholeLog(history, counts, facts, records, context)
 
 
 def ids_by_first_bucket(rows: Table, node: str, bucket: Expr) -> pa.Table:
@@ -117,20 +132,23 @@ def with_indices(rows: Table, folder: Path) -> Table:
 
 def _task_rows(
     source: Table, settings: RunSettings, place: str, every_task: bool
-) -> tuple[Table, dict[str, int]]:
-    """Return the events that do a task, with ids, as `user`, `item`, `time`, `task`, and their facts."""
+) -> tuple[Table | None, Table, dict[str, int]]:
+    """Return the rows of an exposure log with their bucket, the events that do a task, with ids, as `user`,
+    `item`, `time`, `task`, and their facts."""
     rows, _ = read_rows(source, settings, place)
     if settings.form == "exposures":
         history = label_history(rows, settings)
         tasks = {t: [t] for t in range(len(settings.tasks))}
-        return history, _facts(_measured(history, "task"), tasks, "task", history, place)
+        found = _measured(history, "task")
+        facts = _facts(found, tasks, "task", history, place) if found or every_task else {"events": 0}
+        return rows.distinct().mutate(bucket=bucket_of(rows.time, settings.data.bucket)), history, facts
     found = _measured(rows, "behavior")
     if every_task:
         check_behaviors({row["behavior"]: row["events"] for row in found}, settings, place)
     masks = task_masks(settings)
     history = rows_per_task(rows, rows.behavior, masks).select("user", "item", "time", "task")
     tasks = {b: [t for t in range(len(settings.tasks)) if mask >> t & 1] for b, mask in masks.items()}
-    return history, _facts(found, tasks, "behavior", history, place)
+    return None, history, _facts(found, tasks, "behavior", history, place)
 
 
 def _measured(rows: Table, key: str) -> list[dict[str, Any]]:

@@ -25,11 +25,11 @@ from mgoe.data.events import (
 )
 from mgoe.data.example_file import ExampleWriter, Tally
 from mgoe.data.examples import Split
+from mgoe.data.exposure_history import exposure_history, fit_context
 from mgoe.data.exposures import any_positive, check_labels, label_history, write_exposure_examples
-from mgoe.data.features import fit_encoders
 from mgoe.data.history import ids_by_first_bucket, with_indices
 from mgoe.data.log import drop, open_source, place_of, work_database
-from mgoe.data.prepared import FORMAT, MANIFEST, Prepared
+from mgoe.data.prepared import EXPOSURES, FORMAT, MANIFEST, Prepared
 from mgoe.data.schema import NODES, read_rows
 from mgoe.data.side import read_side
 from mgoe.data.times import (
@@ -94,14 +94,12 @@ def _build(con: Backend, settings: RunSettings, folder: Path, source: Table, pla
     buckets, counts = rows_per_bucket(found)
     cuts = make_cuts(settings.split, settings.data.bucket, buckets, counts)
     sides = _write_side_features(con, settings, folder)
-    context = fit_encoders(
-        rows.filter(rows.bucket <= int(cuts[-2])),  # up to the end of training
-        {feature.name: f"context_{feature.name}" for feature in settings.data.context},
-        settings.data.context,
-        order="bucket",
-    )
+    context = fit_context(rows.filter(rows.bucket <= int(cuts[-2])), settings)  # up to the end of training
     context.save(folder / "context")
     events = _write_history(con, rows, settings, cuts, folder)
+    if settings.form == "exposures":
+        records = exposure_history(rows, settings, context)
+        records.order_by(records.columns).to_parquet(folder / EXPOSURES, compression="zstd")
     with ExampleWriter(folder, cuts, settings.tasks) as writer:
         if settings.form == "events":
             write_event_examples(found, buckets, counts, cuts, settings, writer)

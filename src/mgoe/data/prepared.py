@@ -26,6 +26,7 @@ from mgoe.errors import DataError
 
 FORMAT = 1
 MANIFEST = "data.json"
+EXPOSURES = "exposures.parquet"
 WINDOW_SHARE = 0.125
 """Share of the memory for examples that a window takes, the rows that are shuffled together. Rows that are
 being read, taken or waiting hold a few times as much."""
@@ -133,11 +134,17 @@ class Prepared(Encoders):
         `time` is microseconds since 1970. `snapshot` is the first that contains the event; the number of cuts
         stands for events that only the latest snapshot contains.
         """
+        return self._table("history.parquet")
+
+    @cached_property
+    def exposures(self) -> ir.Table | None:
+        """The records of `exposure_history`, on DuckDB; None for an event log."""
+        return self._table(EXPOSURES) if (self.path / EXPOSURES).exists() else None
+
+    def _table(self, name: str) -> ir.Table:
         # DuckDB spills to the disk of the data, not to the working folder
         spill = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
-        return ibis.duckdb.connect(temp_directory=str(spill)).read_parquet(
-            as_pattern(self.path / "history.parquet")
-        )
+        return ibis.duckdb.connect(temp_directory=str(spill)).read_parquet(as_pattern(self.path / name))
 
     def history_parts(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int16]]]:
         """Yield user, item and snapshot of the history's rows, `HISTORY_ROWS` at a time.

@@ -18,6 +18,7 @@ from mgoe._util.files import GIB, exclusive, write_text
 from mgoe._util.tables import Frame, bounded
 from mgoe.config import RunSettings, dump_settings, load_settings, seconds
 from mgoe.data import (
+    FeatureEncoders,
     Vocabulary,
     WholeLog,
     as_table,
@@ -28,7 +29,8 @@ from mgoe.data import (
     place_of,
     whole_log,
 )
-from mgoe.data.log import unreadable
+from mgoe.data.log import unreadable, work_database
+from mgoe.data.side import read_side
 from mgoe.errors import ConfigError, DataError, GraphError
 from mgoe.experiments.folder import (
     CHECKSUMS,
@@ -40,13 +42,15 @@ from mgoe.experiments.folder import (
     run_folder,
     run_settings,
 )
-from mgoe.experiments.stages import Say, ShowBuild, build
+from mgoe.experiments.stages import CONTEXT, Say, ShowBuild, build, context_files, exposures_of
 from mgoe.graph import (
+    Exposures,
     MacroGraph,
     NewEvents,
     Source,
     Spent,
     build_graph,
+    exposure_facts,
     forget_users,
     peak_memory,
     update_graph,
@@ -100,20 +104,38 @@ def macro_graph(
         if part.path.exists():
             return MacroGraph.open(part.path)
         with numbered_log(settings, settings.data.log, out / "log", None, table, say) as (log, spent):
+            shown, encoded = _exposures(log, settings, out / "log")
             found = Source(
+                exposures=shown,
                 history=log.history,
                 cuts=np.empty(0, np.int32),
                 users_at=np.array([log.counts["user"]]),
                 items_at=np.array([log.counts["item"]]),
                 ranks=settings.ranks,
                 bucket=seconds(settings.data.bucket) * 1_000_000,
-                facts=log.facts,
-                files=vocabularies(out / "log"),
+                facts=log.facts if shown is None else log.facts | exposure_facts(shown.records),
+                files=vocabularies(out / "log") | encoded,
                 log=settings.model_dump(mode="json", include={"data", "tasks"}),
                 spent=spent,
             )
             say("building the macro graph of the whole log")
             return build_graph(found, settings.graph, part.path, ShowBuild(say))
+
+
+def _exposures(
+    log: WholeLog, settings: RunSettings, folder: Path
+) -> tuple[Exposures | None, dict[str, Path]]:
+    """Return what was shown in a log, and the files of the encoders of its context."""
+    if log.records is None or log.context is None:
+        return None, {}
+    nodes = {name.removesuffix(".parquet"): file for name, file in vocabularies(folder).items()}
+    with work_database(folder / "sides", "the side tables") as con:
+        users, items = (
+            read_side(con, getattr(settings.data, name), Vocabulary.load(file), f"data.{name}")[0]
+            for name, file in nodes.items()
+        )
+    log.context.save(folder / CONTEXT)
+    return exposures_of(log.records, settings, users, items, log.context), context_files(folder / CONTEXT)
 
 
 def open_graph(path: Path | str) -> MacroGraph:
@@ -160,15 +182,21 @@ def add_events(
 ) -> MacroGraph:
     """Add events to an opened graph, read with the settings given."""
     known = {node: graph.path / f"{node}s.parquet" for node in ("user", "item")}
-    with _changing(graph) as work, numbered_log(settings, list(log), work, known, table, say) as (found, _):
-        users, items = found.counts["user"], found.counts["item"]
+    encoders = FeatureEncoders.load(graph.path / CONTEXT) if (graph.path / CONTEXT).exists() else None
+    with (
+        _changing(graph) as work,
+        numbered_log(settings, list(log), work, known, table, say, encoders) as (found, _),
+    ):
+        users, items, facts = found.counts["user"], found.counts["item"], found.facts
+        if found.records is not None:
+            facts = facts | exposure_facts(found.records)
         say(
             f"  of them {users - graph.meta['users'][-1]:,} new users and "
             f"{items - graph.meta['items'][-1]:,} new items"
         )
         return update_graph(
             graph,
-            NewEvents(found.history, users, items, found.facts, vocabularies(work)),
+            NewEvents(found.history, users, items, facts, vocabularies(work), found.records),
             ShowBuild(say),
             recluster,
         )
@@ -270,6 +298,7 @@ def numbered_log(
     known: Mapping[str, Path] | None,
     table: Frame | None,
     say: Say,
+    encoders: FeatureEncoders | None = None,
 ) -> Iterator[tuple[WholeLog, dict[str, Spent]]]:
     """Yield a log as numbered history, and what the numbering took.
 
@@ -281,6 +310,7 @@ def numbered_log(
         known: Vocabularies that are continued, by node.
         table: Read instead of the files.
         say: Callback for lines of progress.
+        encoders: Encoders of the context that are continued.
 
     Raises:
         DataError: The log cannot be read or breaks a rule.
@@ -294,7 +324,7 @@ def numbered_log(
             place = "the table" if table is not None else place_of(log)
             with peak_memory() as peak:
                 try:
-                    found = whole_log(source, settings, folder, place, known)
+                    found = whole_log(source, settings, folder, place, known, encoders)
                 except duckdb.Error as error:
                     raise unreadable(place, error) from None
             took = Spent(time.perf_counter() - started, peak[0] / GIB)

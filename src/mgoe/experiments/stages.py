@@ -4,13 +4,18 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import ibis.expr.types as ir
+import numpy as np
+
 from mgoe._util.progress import ProgressBar
 from mgoe._util.tables import Frame
 from mgoe.config import RunSettings, seconds
-from mgoe.data import Prepared, prepare
+from mgoe.data import FeatureEncoders, Prepared, SideFeatures, prepare
 from mgoe.errors import OutputError
-from mgoe.graph import MacroGraph, Observer, Source, build_graph
+from mgoe.graph import Exposures, MacroGraph, Observer, Source, build_graph
 
+CONTEXT = "context"
+"""Folder of the encoders of the context, in prepared data and in a graph."""
 Say = Callable[[str], None]
 """Callback that receives one line of progress."""
 
@@ -98,6 +103,8 @@ def build(settings: RunSettings, prepared: Prepared, folder: Path, say: Say | No
 
 def source_of(settings: RunSettings, prepared: Prepared) -> Source:
     """Return what the graph of a prepared log is built from."""
+    records, context = prepared.exposures, prepared.context_features
+    encoded = {} if records is None else context_files(prepared.path / CONTEXT)
     return Source(
         history=prepared.history,
         cuts=prepared.cuts,
@@ -105,6 +112,33 @@ def source_of(settings: RunSettings, prepared: Prepared) -> Source:
         items_at=prepared.items_at,
         ranks=settings.ranks,
         bucket=seconds(settings.data.bucket) * 1_000_000,
-        files={name: prepared.path / name for name in prepared.FILES},
+        exposures=None
+        if records is None
+        else exposures_of(records, settings, prepared.user_side, prepared.item_side, context),
+        files={name: prepared.path / name for name in prepared.FILES} | encoded,
         log=settings.model_dump(mode="json", include={"data", "tasks"}),
     )
+
+
+def exposures_of(
+    records: ir.Table,
+    settings: RunSettings,
+    users: SideFeatures,
+    items: SideFeatures,
+    context: FeatureEncoders,
+) -> Exposures:
+    """Return what a graph counts, from the records of exposures and the features of its nodes."""
+    sizes, categories = dict[str, int](), {}
+    for name, side in (("users", users), ("items", items)):
+        for feature, size in side.encoders.sizes.items():
+            values = side.arrays[feature].astype(np.int32)
+            sizes[f"{name}.{feature}"] = size
+            categories[f"{name}.{feature}"] = values[:, None] if values.ndim == 1 else values
+    sizes |= {name: context.sizes[name] for name in context.names("categorical")}
+    regressions = {task.name: task.kind == "regression" for task in settings.tasks}
+    return Exposures(records, categories, sizes, regressions)
+
+
+def context_files(folder: Path) -> dict[str, Path]:
+    """Return the files of the encoders of the context in a folder, by their names in a graph."""
+    return {f"{CONTEXT}/{file.name}": file for file in sorted(folder.iterdir())}

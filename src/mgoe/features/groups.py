@@ -13,6 +13,7 @@ from mgoe.features.edges import Edges
 from mgoe.features.group import Arrays, InputGroup, Key, Part
 from mgoe.features.ids import Ids
 from mgoe.features.pair import Pair
+from mgoe.features.rates import RatesOfExposures
 from mgoe.features.recents import Recents
 from mgoe.features.side import Side
 from mgoe.features.sketch import Sketch
@@ -22,7 +23,18 @@ from mgoe.graph.pair_rows import Side as NodeSide
 
 GROUPS: dict[str, InputGroup] = {
     group.name: group
-    for group in (Ids(), Side(), Context(), Recents(), Counts(), Pair(), Sketch(), Edges(), Aggregates())
+    for group in (
+        Ids(),
+        Side(),
+        Context(),
+        Recents(),
+        Counts(),
+        Pair(),
+        Sketch(),
+        Edges(),
+        Aggregates(),
+        RatesOfExposures(),
+    )
 }
 """Registered input groups by name, in the order in which models read their columns. A new group goes at the
 end, so that trained models keep their columns."""

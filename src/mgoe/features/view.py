@@ -165,6 +165,16 @@ class View:
             there[new] = slot[nodes[new]] >= 0
         return np.where(there, nodes, -1).astype(np.int64)
 
+    def macro(self, side: Side, resolution: int, nodes: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the macro node of each node at a resolution, -1 for nodes of -1. Shape (B,)."""
+        base = getattr(self.snapshot.resolutions[resolution], f"{side}_macro")
+        changed = self.nodes(side)
+        out = _take(base, np.where(nodes < len(base), nodes, -1), -1).astype(np.int64)
+        if len(changed.slot):
+            slot = np.where(nodes >= 0, changed.slot[nodes], -1)
+            out[slot >= 0] = changed.macro[slot[slot >= 0], resolution]
+        return out
+
     def rows(self, side: Side, name: str, nodes: NDArray[np.int64], fill: float = 0) -> NDArray:
         """Return a row per node of one of the arrays of `NodeOverlay`, `fill` for nodes of -1. Nodes of any
         shape."""

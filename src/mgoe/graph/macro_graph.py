@@ -20,6 +20,7 @@ from mgoe._util.files import sha256, write_json
 from mgoe.errors import GraphError
 from mgoe.graph.build.workplace import settle
 from mgoe.graph.edges import SparseEdges
+from mgoe.graph.rates import Rates, RateTable, restore
 from mgoe.graph.scores import score_table
 
 FORMAT = 4
@@ -110,6 +111,7 @@ class Snapshot:
         dense: Index of the resolution that the experts aggregate.
         cut: Last bucket that the snapshot holds.
         bucket: Length of a bucket, microseconds.
+        rates: Counts of what was shown; None for a log of events.
     """
 
     arrays: Mapping[str, NDArray]
@@ -117,6 +119,7 @@ class Snapshot:
     dense: int
     cut: int
     bucket: int
+    rates: Rates | None = None
 
     @property
     def n_users(self) -> int:
@@ -157,28 +160,45 @@ class Snapshot:
         return self.arrays["pairs.item"][start:end]
 
     @classmethod
-    def open(cls, folder: Path, resolutions: int, dense: int, cut: int, bucket: int) -> Snapshot:
+    def open(cls, folder: Path, meta: Mapping[str, Any], cut: int) -> Snapshot:
         """Open a saved snapshot, memory-mapped.
+
+        Args:
+            folder: Of the snapshot, in that of its graph.
+            meta: Manifest of the graph.
+            cut: Last bucket of the snapshot.
 
         Raises:
             GraphError: An array is missing or damaged.
         """
 
         def read(name: str) -> NDArray:
-            file = folder / f"{name}.npy"
-            try:
-                return mapped(file)
-            except FileNotFoundError:
-                raise GraphError(
-                    file, "the graph is damaged: this array is missing; build the graph again"
-                ) from None
-            except (ValueError, OSError, EOFError) as error:
-                raise GraphError(
-                    file, f"the graph is damaged: this array cannot be read ({error}); build the graph again"
-                ) from None
+            return _mapped(folder / f"{name}.npy")
 
-        parts = tuple(Resolution.read(lambda name, r=r: read(f"r{r}.{name}")) for r in range(resolutions))
-        return cls({name: read(name) for name in ARRAYS}, parts, dense, cut, bucket)
+        resolutions = range(len(meta["resolutions"]))
+        parts = tuple(Resolution.read(lambda name, r=r: read(f"r{r}.{name}")) for r in resolutions)
+        arrays = {name: read(name) for name in ARRAYS}
+        rates = None
+        if (held := meta.get("rates")) is not None:
+            groups, files = restore(held["groups"]), enumerate(held["categories"])
+            rates = Rates(
+                groups,
+                tuple(RateTable.read(read, number) for number in range(len(groups))),
+                {name: _mapped(folder.parent.parent / f"categories{k}.npy") for k, name in files},
+                np.array([*held["regressions"].values()], bool),
+            )
+        return cls(arrays, parts, meta["dense"], cut, meta["bucket"], rates)
+
+
+def _mapped(file: Path) -> NDArray:
+    try:
+        return mapped(file)
+    except FileNotFoundError:
+        raise GraphError(file, "the graph is damaged: this array is missing; build the graph again") from None
+    except (ValueError, OSError, EOFError) as error:
+        raise GraphError(
+            file, f"the graph is damaged: this array cannot be read ({error}); build the graph again"
+        ) from None
 
 
 @dataclass(frozen=True)
@@ -232,12 +252,7 @@ class MacroGraph:
     @cached_property
     def snapshots(self) -> tuple[Snapshot, ...]:
         """All snapshots, opened once and memory-mapped."""
-        return tuple(
-            Snapshot.open(
-                self.folder(s), len(self.meta["resolutions"]), self.meta["dense"], cut, self.meta["bucket"]
-            )
-            for s, cut in enumerate(self.meta["cuts"])
-        )
+        return tuple(Snapshot.open(self.folder(s), self.meta, cut) for s, cut in enumerate(self.meta["cuts"]))
 
     def folder(self, snapshot: int) -> Path:
         """Return where the arrays of a snapshot are stored."""
@@ -258,8 +273,9 @@ class MacroGraph:
         (folder / "snapshots").mkdir(parents=True)
         shutil.copytree(self.folder(-1), folder / "snapshots" / "00")
         latest, saved = f"snapshots/{self.folder(-1).name}/", self.meta["files"]
-        for name in (name for name in saved if not name.startswith("snapshots/")):
-            shutil.copyfile(self.path / name, folder / name)
+        for name, file in self.files.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, folder / name)
         files = {
             name.replace(latest, "snapshots/00/"): facts
             for name, facts in saved.items()
@@ -273,6 +289,11 @@ class MacroGraph:
         """The cut before the latest, after which the events of a pair are counted. None if there was none."""
         cuts = self.meta["cuts"]
         return cuts[-2] if len(cuts) > 1 else self.meta["since"]
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """Files that are kept with the graph beside its snapshots, by name."""
+        return {name: self.path / name for name in self.meta["files"] if not name.startswith("snapshots/")}
 
     @property
     def fixed_scores(self) -> NDArray[np.int64]:

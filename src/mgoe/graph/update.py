@@ -16,15 +16,20 @@ from typing import Any
 import ibis.expr.types as ir
 import numba
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from mgoe._util.arrays import ArrayFolder, mapped, save_arrays
+from mgoe._util.files import as_pattern
+from mgoe._util.tables import hand_over
 from mgoe.config import GraphSettings
 from mgoe.errors import GraphError
+from mgoe.graph.build.builder import last_bucket
+from mgoe.graph.build.rate_counter import RECORDS, RatePlan, database, write_sorted
 from mgoe.graph.build.sizes import check_memory
 from mgoe.graph.build.snapshot_builder import GraphPlan, SnapshotBuilder, snapshot_folder
 from mgoe.graph.build.workplace import WORK, Advance, Observer, Stages, finish, workplace
-from mgoe.graph.engines.engine import Engine
+from mgoe.graph.engines.engine import SORT_SHARE, Engine
 from mgoe.graph.fold import MOST_EVENTS, SnapshotCuts, save_starts
 from mgoe.graph.macro_graph import MacroGraph
 from mgoe.graph.pair_rows import PairColumns, PairRows, by_user_arrays
@@ -39,6 +44,7 @@ class NewEvents:
         users, items: Number of nodes known with them.
         facts: See `Source`.
         files: Files of the graph with them: vocabularies.
+        records: New records of exposures, see `Exposures`; None for a log of events.
     """
 
     history: ir.Table
@@ -46,6 +52,7 @@ class NewEvents:
     items: int
     facts: Mapping[str, int]
     files: Mapping[str, Path]
+    records: ir.Table | None = None
 
 
 def update_graph(
@@ -71,11 +78,8 @@ def update_graph(
     if new is None and not recluster:
         raise GraphError(graph.path, "an update needs new events, or --recluster")
     meta, latest = graph.meta, len(graph.meta["cuts"]) - 1
-    facts = (
-        dict(new.facts)
-        if new and new.facts["events"]
-        else {"events": 0, "last": meta["last"], "first": meta["first"], "checksum": 0}
-    )
+    nothing = {"events": 0, "last": meta["last"], "first": meta["first"], "checksum": 0}
+    facts = nothing | (dict(new.facts) if new else {})
     users, items = (new.users, new.items) if new else (meta["users"][-1], meta["items"][-1])
     if recluster:
         check_memory(users, items, GraphSettings.model_validate(meta["settings"]), meta["pairs"][-1])
@@ -86,7 +90,10 @@ def update_graph(
             shutil.rmtree(snapshot_folder(folder, s), ignore_errors=True)
             shutil.copytree(graph.folder(s), snapshot_folder(folder, s), copy_function=_link)
         late = _add_pairs(graph, new if facts["events"] else None, users, items, plan, latest)
-        cut = max(int(meta["cuts"][-1]), facts["last"] // meta["bucket"])
+        if plan.rates is not None:
+            write = partial(_add_records, graph, new.records if new else None, plan.rates, folder / WORK)
+            plan.stages.run("exposures", facts.get("records", 0), write, unit="records")
+        cut = max(int(meta["cuts"][-1]), last_bucket(facts, meta["bucket"]))
         learned = graph.folder(-1)
         builder = SnapshotBuilder(
             plan, latest, cut, previous=learned if recluster else None, kept=None if recluster else learned
@@ -101,14 +108,16 @@ def update_graph(
             "first": min(meta["first"], facts["first"]),
             "last": max(meta["last"], facts["last"]),
             "checksum": meta["checksum"] + facts["checksum"],
+            **({"records": meta["records"] + facts.get("records", 0)} if plan.rates is not None else {}),
             "drift": builder.drift,
             "changes": [
                 *meta["changes"],
                 {"what": "update", "events": facts["events"], "late pairs": late, "recluster": recluster},
             ],
         }
-        files = new.files if new else {name: graph.path / name for name in meta["files"] if "/" not in name}
-        finish(folder, graph.path, meta | changed, files, plan.stages)
+        finish(
+            folder, graph.path, meta | changed, {**_kept(graph), **(new.files if new else {})}, plan.stages
+        )
     return MacroGraph.open(graph.path)
 
 
@@ -138,6 +147,9 @@ def forget_users(
     change = {"what": "forget", "log": {"events": 0}, "settings": {"users": gone.tolist()}}
     with workplace(graph.path) as folder:
         plan = _plan(graph, folder, observer, change)
+        if plan.rates is not None:
+            write = partial(_remove_records, graph, gone, plan.rates, folder / WORK)
+            plan.stages.run("exposures", meta["records"], write, unit="records")
         builders = [SnapshotBuilder(plan, s, cut, kept=graph.folder(s)) for s, cut in enumerate(meta["cuts"])]
         for s, (builder, items) in enumerate(zip(builders, meta["items"], strict=True)):
             rows = PairRows.by_user(graph.folder(s))
@@ -149,7 +161,7 @@ def forget_users(
             "drift": builders[-1].drift,
             "changes": [*meta["changes"], {"what": "forget", "users": len(gone)}],
         }
-        finish(folder, graph.path, meta | changed, files, plan.stages)
+        finish(folder, graph.path, meta | changed, {**_kept(graph), **files}, plan.stages)
     return MacroGraph.open(graph.path)
 
 
@@ -158,7 +170,39 @@ def _plan(graph: MacroGraph, folder: Path, observer: Observer | None, change: di
     meta, settings = graph.meta, GraphSettings.model_validate(graph.meta["settings"] | {"refresh": True})
     stages = Stages(folder, observer or Observer(), change | {"graph": graph.checksum})
     engine = Engine(settings.memory)
-    return GraphPlan(folder, settings, meta["ranks"], meta["bucket"], graph.sizes, stages, engine)
+    rates = None
+    if (held := graph.latest.rates) is not None:
+        regressions = meta["rates"]["regressions"]
+        memory = settings.memory * SORT_SHARE
+        rates = RatePlan(held.groups, folder / RECORDS, held.categories, regressions, memory)
+    return GraphPlan(folder, settings, meta["ranks"], meta["bucket"], graph.sizes, stages, engine, rates)
+
+
+def _kept(graph: MacroGraph) -> dict[str, Path]:
+    """Return the files of a graph that a change keeps."""
+    return {name: file for name, file in graph.files.items() if name != RECORDS}
+
+
+def _add_records(
+    graph: MacroGraph, new: ir.Table | None, plan: RatePlan, work: Path, advance: Advance
+) -> None:
+    """Write the records of exposures with new ones beside them."""
+    files = [graph.path / RECORDS]
+    if new is not None:
+        files.append(work / "new.parquet")
+        write_sorted(new, files[-1], plan.memory)
+    with database(work, plan.memory) as con:
+        write_sorted(con.read_parquet(list(map(as_pattern, files))), plan.records, plan.memory)
+
+
+def _remove_records(
+    graph: MacroGraph, gone: NDArray[np.int64], plan: RatePlan, work: Path, advance: Advance
+) -> None:
+    """Write all records but those of some users."""
+    with database(work, plan.memory) as con:
+        records, users = con.read_parquet(as_pattern(graph.path / RECORDS)), pa.table({"user": gone})
+        left = records.anti_join(hand_over(con, "gone", users), "user")
+        write_sorted(left, plan.records, plan.memory)
 
 
 def _link(one: str, other: str) -> None:

@@ -40,7 +40,7 @@ BASES: dict[str, type[RankingModel]] = {
 
 _PLAIN: tuple[str, ...] = ("ids", "side", "context", "recents")
 _COUNTS: tuple[str, ...] = ("side", "context", "counts", "pair")
-_EDGES: tuple[str, ...] = (*_COUNTS, "sketch", "edges")
+_EDGES: tuple[str, ...] = (*_COUNTS, "sketch", "edges", "rates")
 _GRAPH: tuple[str, ...] = (*_EDGES, "aggregates")
 INPUTS: dict[str, tuple[str, ...]] = {
     "counts": _COUNTS,

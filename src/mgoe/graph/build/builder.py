@@ -21,15 +21,35 @@ from mgoe._util.arrays import mapped
 from mgoe._util.tables import checksum, mixed
 from mgoe.config import GraphSettings
 from mgoe.errors import GraphError
+from mgoe.graph.build.rate_counter import RECORDS, RatePlan, write_sorted
 from mgoe.graph.build.sizes import check_memory, choose_resolutions, disk_needed
 from mgoe.graph.build.snapshot_builder import GraphPlan, SnapshotBuilder, snapshot_folder
 from mgoe.graph.build.workplace import Observer, Spent, Stages, finish, workplace
-from mgoe.graph.engines.engine import Engine
+from mgoe.graph.engines.engine import SORT_SHARE, Engine
 from mgoe.graph.fold import MOST_TASKS, SnapshotCuts
 from mgoe.graph.macro_graph import FORMAT, MacroGraph
+from mgoe.graph.rates import parse_groups
 from mgoe.graph.scores import merging_score
 
 DAY = 86_400_000_000
+
+
+@dataclass(frozen=True)
+class Exposures:
+    """What was shown, of an exposure log.
+
+    Attributes:
+        records: Of `mgoe.data.exposure_history.exposure_history`.
+        categories: Categories of each node by the name of the axis, such as `items.tag`, -1 after the last.
+            Shape (n, L).
+        sizes: Number of categories by the name of the axis, those of the context included.
+        regressions: Whether each task is a regression, by name.
+    """
+
+    records: ir.Table
+    categories: Mapping[str, NDArray[np.int32]]
+    sizes: Mapping[str, int]
+    regressions: Mapping[str, bool]
 
 
 @dataclass(frozen=True)
@@ -43,8 +63,9 @@ class Source:
         users_at, items_at: Number of nodes known at each snapshot. Shape (n + 1,).
         ranks: Of the tasks, weakest first. Shape (T,).
         bucket: Length of a bucket, in microseconds.
-        facts: `events`, the `first` and `last` moment, and a `checksum` of the history. If they are not
-            given, the history is read for them.
+        exposures: What was shown; None for a log of events.
+        facts: `events`, the `first` and `last` moment, and a `checksum` of the history; `records` and the
+            `last_bucket` of exposures, if there are any. If they are not given, the history is read for them.
         files: Files to keep with the graph, by name: the vocabularies that an update needs.
         log: How the log was read, which an update repeats.
         spent: What reading the log and numbering its ids took, noted with the stages of the build.
@@ -56,6 +77,7 @@ class Source:
     items_at: NDArray[np.int64]
     ranks: Sequence[float]
     bucket: int = DAY
+    exposures: Exposures | None = None
     facts: Mapping[str, int] | None = None
     files: Mapping[str, Path] = field(default_factory=dict)
     log: Mapping[str, Any] = field(default_factory=dict)
@@ -72,7 +94,8 @@ class Source:
             last=h.time.max(),
             checksum=checksum(mixed(h.user, h.item, h.time, h.task)),
         )
-        return read.to_pyarrow().to_pylist()[0]
+        facts = read.to_pyarrow().to_pylist()[0]
+        return facts if self.exposures is None else facts | exposure_facts(self.exposures.records)
 
     @property
     def snapshot_cuts(self) -> SnapshotCuts:
@@ -125,8 +148,9 @@ def build_graph(
             sizes = choose_resolutions(settings, *(int((np.diff(one) > 0).sum()) for one in indptr))
         else:
             sizes = keep.sizes
-        plan = GraphPlan(folder, settings, source.ranks, source.bucket, sizes, stages, engine)
-        cuts = [*map(int, source.cuts), facts["last"] // source.bucket]
+        rates = _rate_plan(source, settings, folder, len(sizes), stages)
+        plan = GraphPlan(folder, settings, source.ranks, source.bucket, sizes, stages, engine, rates)
+        cuts = [*map(int, source.cuts), last_bucket(facts, source.bucket)]
         builders = [
             SnapshotBuilder(plan, s, cut, snapshots[s - 1] if s else None, keep.folder(s) if keep else None)
             for s, cut in enumerate(cuts)
@@ -153,10 +177,41 @@ def build_graph(
             "pairs": pairs,
             "drift": builders[-1].drift,
             "changes": [],
+            "rates": None if rates is None else rates.described(),
             **facts,
         }
         finish(folder, out, meta, source.files, stages, source.spent)
     return MacroGraph.open(out)
+
+
+def exposure_facts(records: ir.Table) -> dict[str, int]:
+    """Return the number of records and their last bucket, which an event need not have."""
+    r: Any = records
+    found = r.aggregate(records=r.count(), last_bucket=r.bucket.max()).to_pyarrow().to_pylist()[0]
+    return {name: int(value or 0) for name, value in found.items()}
+
+
+def last_bucket(facts: Mapping[str, int], bucket: int) -> int:
+    """Return the last bucket of events and exposures."""
+    return max(facts["last"] // bucket, facts.get("last_bucket", facts["last"] // bucket))
+
+
+def _rate_plan(
+    source: Source, settings: GraphSettings, folder: Path, resolutions: int, stages: Stages
+) -> RatePlan | None:
+    """Return how exposures are counted, and keep their records with the graph; None without them."""
+    if source.exposures is None:
+        if settings.rates not in ("auto", []):
+            raise GraphError("graph.rates", "counts exposures, found a log of events; leave it out")
+        return None
+    given, file = source.exposures, folder / RECORDS
+    groups = parse_groups(settings, given.sizes, resolutions, source.bucket)
+    memory = settings.memory * SORT_SHARE
+
+    stages.run("exposures", 0, lambda _: write_sorted(given.records, file, memory), unit="records")
+    plan = RatePlan(groups, file, given.categories, given.regressions, memory)
+    plan.save_categories(folder)
+    return plan
 
 
 def _engine(settings: GraphSettings, folder: Path) -> AbstractContextManager[Engine]:

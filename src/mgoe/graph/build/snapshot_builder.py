@@ -17,6 +17,7 @@ from mgoe._util.files import GIB
 from mgoe.config import GraphSettings
 from mgoe.graph import edges, likelihood
 from mgoe.graph.build import clusters
+from mgoe.graph.build.rate_counter import RatePlan
 from mgoe.graph.build.workplace import WORK, Advance, Stages
 from mgoe.graph.counts import node_counts, own_pairs, task_share
 from mgoe.graph.engines.engine import Engine
@@ -43,6 +44,7 @@ class GraphPlan:
         sizes: Macro nodes (users, items) of each resolution.
         stages: Record of the build.
         engine: Where pairs are stored and read.
+        rates: How exposures are counted; None without them.
     """
 
     folder: Path
@@ -52,6 +54,7 @@ class GraphPlan:
     sizes: tuple[tuple[int, int], ...]
     stages: Stages
     engine: Engine
+    rates: RatePlan | None = None
 
     @property
     def dense(self) -> int:
@@ -110,6 +113,8 @@ class SnapshotBuilder:
             ("2nd order", 2 * n * (resolutions + 1), self.read_second_order),
         ):
             self.plan.stages.run(f"{self.number:02d}: {name}", total, stage)
+        if self.plan.rates is not None:
+            self.plan.stages.run(f"{self.number:02d}: rates", 0, self.count_exposures, unit="records")
 
     @property
     def pairs(self) -> int:
@@ -383,6 +388,15 @@ class SnapshotBuilder:
         for r, sizes in enumerate(self.plan.sizes):
             for side, width in zip(SIDES, sizes, strict=True):
                 self._second_order(r, side, width, advance)
+
+    def count_exposures(self, advance: Advance) -> None:
+        """Write the cells of every group of exposures."""
+        assert self.plan.rates is not None
+        macro: dict[tuple[Side, int], NDArray[np.int32]] = {
+            (side, r): self.macro(r, side) for side in SIDES for r in range(len(self.plan.sizes))
+        }
+        sizes: dict[Side, int] = {side: len(self.degree(side)) for side in SIDES}
+        self.plan.rates.count(self.folder, self.work, self.cut, macro, sizes, advance)
 
     def _second_order(self, r: int, side: Side, width: int, advance: Advance) -> None:
         own, other = self.macro(r, side), self.saved_edges(r, OTHER[side])

@@ -187,6 +187,7 @@ def finish(
         spent: What was done before the build.
     """
     for name, file in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, folder / name)
     shutil.rmtree(folder / SPILL, ignore_errors=True)
 

@@ -1,0 +1,138 @@
+"""The exposures of a log as history: what was shown, and what was labelled and done, each from when it is
+known.
+
+An exposure is one record when it is shown. Its labels are part of that record if they are known in the same
+bucket; otherwise each is a record of its own, in the bucket in which it becomes known. Ones and zeros enter
+together, so that a recent rate is not too low because its ones are still to come.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import ibis
+import numpy as np
+import pyarrow as pa
+
+from mgoe._util.tables import hand_over
+from mgoe.config import RunSettings, TaskSettings, seconds
+from mgoe.data.columns import Expr, Table
+from mgoe.data.features import FeatureEncoders, fit_encoders
+from mgoe.data.times import bucket_of, microseconds
+
+VALUE_UNIT = 1e-6
+"""Regression labels are summed as integers in this unit, so that their order does not matter."""
+
+
+def exposure_history(rows: Table, settings: RunSettings, context: FeatureEncoders) -> Table:
+    """Return the records of an exposure log, in any order.
+
+    Args:
+        rows: Rows of the log with indices in place of ids.
+        settings: Settings of the run; `data` and `tasks` are read.
+        context: Encoders of the context features.
+
+    Returns:
+        `user`, `item`; `bucket`; `shown` (1, or 0 for labels that became known later); `labelled` and `done`,
+        with bit t set for task t; `value_<task>` of a labelled regression in `VALUE_UNIT`, else 0; and
+        `context_<name>`, the index of each category.
+    """
+    rows = _with_codes(rows, context)
+    length, end = settings.data.bucket, settings.data.end
+    known = {task.name: _known(rows, task) for task in settings.tasks}
+    inside = {
+        name: ibis.literal(True) if end is None else moment < microseconds(end)
+        for name, moment in known.items()
+    }
+    at_once = {name: bucket_of(moment, length) == rows.bucket for name, moment in known.items()}
+    shown = _records(
+        rows, settings, {name: at_once[name] & inside[name] for name in known}, rows.bucket, shown=1
+    )
+    late = [
+        _records(
+            rows,
+            settings,
+            {task.name: ~at_once[task.name] & inside[task.name]},
+            bucket_of(known[task.name], length),
+            shown=0,
+        ).filter(ibis._.labelled > 0)
+        for task in settings.tasks
+        if task.known_at is not None or seconds(task.delay)
+    ]
+    return ibis.union(shown, *late) if late else shown
+
+
+def fit_context(rows: Table, settings: RunSettings) -> FeatureEncoders:
+    """Return encoders of the context features, fitted on rows with their `bucket`."""
+    columns = {feature.name: f"context_{feature.name}" for feature in settings.data.context}
+    return fit_encoders(rows, columns, settings.data.context, order="bucket")
+
+
+def _records(
+    rows: Table, settings: RunSettings, counts: Mapping[str, Expr], bucket: Expr, shown: int
+) -> Table:
+    """Return a record per row.
+
+    Args:
+        rows: Rows of the log.
+        settings: Settings of the run.
+        counts: Whether a label is part of the row's record, by task; labels of other tasks are not.
+        bucket: The bucket of the record.
+        shown: 1 if the record is that of the exposure itself, else 0.
+    """
+    labelled: Expr = ibis.literal(0)
+    done: Expr = ibis.literal(0)
+    values: dict[str, Expr] = {}
+    for t, task in enumerate(settings.tasks):
+        label = _label(rows, task, settings.tasks)
+        held = counts[task.name] & label.notnull() if task.name in counts else ibis.literal(False)
+        labelled += ibis.ifelse(held, 1 << t, 0)
+        done += ibis.ifelse(held & (label > 0).fill_null(False), 1 << t, 0)
+        if task.kind == "regression":
+            values[f"value_{task.name}"] = ibis.ifelse(held, (label / VALUE_UNIT).round(), 0).cast("int64")
+    contexts = [name for name in rows.columns if name.startswith("context_")]
+    return rows.select(
+        "user",
+        "item",
+        *contexts,
+        bucket=bucket.cast("int32"),
+        shown=ibis.literal(shown, "int8"),
+        labelled=labelled.cast("int32"),
+        done=done.cast("int32"),
+        **values,
+    )
+
+
+def _label(rows: Table, task: TaskSettings, tasks: Sequence[TaskSettings]) -> Expr:
+    """Return the label of a task, null outside its sample space."""
+    label = rows[f"label_{task.name}"]
+    if task.given is None:
+        return label
+    given = next(one for one in tasks if one.name == task.given)
+    return ibis.ifelse(_label(rows, given, tasks) == 1, label, None)
+
+
+def _known(rows: Table, task: TaskSettings) -> Expr:
+    """Return the moment from which the label is known: `known_at` if it is given, else after `delay`."""
+    after = rows.time + seconds(task.delay) * 1_000_000
+    if task.known_at is None:
+        return after
+    given = rows[f"known_{task.name}"]
+    return ibis.ifelse(given.isnull() | (given < rows.time), after, given)
+
+
+def _with_codes(rows: Table, context: FeatureEncoders) -> Table:
+    """Return the rows with the index of each category of the context in place of its value.
+
+    Numbers and several-valued features are left out.
+    """
+    for feature in context.features:
+        column = f"context_{feature.name}"
+        if feature.kind != "categorical":
+            rows = rows.drop(column)
+            continue
+        vocabulary = context.vocabularies[feature.name]
+        index = np.arange(vocabulary.size)
+        table = pa.table({"value": vocabulary.ids(index), "code": index + 1})
+        held = hand_over(rows.get_backend(), f"{column}_codes", table)
+        joined = rows.left_join(held, rows[column].try_cast(held.value.type()) == held.value)
+        rows = joined.mutate(**{column: joined.code.fill_null(0).cast("int32")}).drop("value", "code")
+    return rows

@@ -1,0 +1,160 @@
+"""`rates`: how often what was shown was done, by the groups of exposures that a graph counts."""
+
+from collections.abc import Sequence
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from mgoe.features.group import CONTEXT, ITEM, USER, Arrays, InputGroup, Key, Owner, Part, dense
+from mgoe.features.spec import FeatureSpec
+from mgoe.features.view import Pairs, View
+from mgoe.graph import Snapshot
+from mgoe.graph.rates import Axis, RateGroup, Rates
+
+OWNERS = {"user": USER, "item": ITEM, "context": CONTEXT}
+
+
+class RatesOfExposures(InputGroup):
+    """Per group of exposures: log(1 + exposures), then a rate per task. Shape (B, groups x (1 + T)).
+
+    The rate of a binary task is the log-odds of its label in the cell, shrunk towards those of all cells,
+    less these. That of a regression is the mean of its label, shrunk and centred likewise. A pair without a
+    cell reads zeros.
+    """
+
+    name = "rates"
+
+    def keys(self, spec: FeatureSpec) -> tuple[Key]:
+        width = 1 + len(spec.tasks)
+        return (dense("rates", *((owner_of(axes), width) for axes in spec.rates), hinges=False),)
+
+    def names(self, snapshot: Snapshot) -> dict[str, list[str]]:
+        if snapshot.rates is None:
+            return {}
+        tasks = len(snapshot.rates.regressions)
+        columns = ["shown", *(f"task{t}" for t in range(tasks))]
+        return {"rates": [f"rate.{group.name}.{name}" for group in snapshot.rates.groups for name in columns]}
+
+    def read(self, view: View, pairs: Pairs) -> Arrays:
+        return self._columns(view, pairs, None)
+
+    def read_part(self, view: View, pairs: Pairs, part: Part, keys: Sequence[Key]) -> Arrays:
+        return self._columns(view, pairs, part)
+
+    def _columns(self, view: View, pairs: Pairs, part: Part | None) -> Arrays:
+        """Read the groups of one part, or of all."""
+        rates = view.snapshot.rates
+        if rates is None:
+            return {}
+        wanted = [
+            number for number, group in enumerate(rates.groups) if part is None or _owner(group).part == part
+        ]
+        width = 1 + len(rates.regressions)
+        out = np.zeros((len(pairs.user), len(wanted) * width), np.float32)
+        values: dict[Axis, NDArray[np.int64]] = {}
+        for place, number in enumerate(wanted):
+            for axis in rates.groups[number].axes:
+                if axis not in values:
+                    values[axis] = _values(view, pairs, rates, axis)
+            first, *second = (values[axis] for axis in rates.groups[number].axes)
+            other = second[0] if second else NO_AXIS
+            _read(rates.tables[number], first, other, rates.regressions, out[:, place * width :])
+        return {"rates": out}
+
+
+NO_AXIS = np.zeros((1, 1), np.int64)
+"""Values of the second axis in a group of one axis."""
+
+
+def owner_of(axes: Sequence[tuple[str, str]]) -> Owner:
+    """Return the owner of a group's columns from the name and the side of each axis."""
+    owners = [OWNERS[name] if name in OWNERS else Owner(name, OWNERS[side].of) for name, side in axes]
+    return owners[0] if len(owners) == 1 else owners[0] * owners[1]
+
+
+def axes_of(group: RateGroup) -> tuple[tuple[str, str], ...]:
+    """Return the name and the side of each axis, from which `owner_of` finds the owner of its columns."""
+    return tuple((axis.name, axis.side) for axis in group.axes)
+
+
+def _owner(group: RateGroup) -> Owner:
+    return owner_of(axes_of(group))
+
+
+def _values(view: View, pairs: Pairs, rates: Rates, axis: Axis) -> NDArray[np.int64]:
+    """Return the values of pairs on an axis, -1 where there is none. Shape (B, L)."""
+    if axis.side == "context":
+        return np.asarray(pairs.context[axis.name], np.int64)[:, None]
+    if axis.kind == "category":
+        held = rates.categories[axis.name]
+        nodes = pairs.users if axis.side == "user" else pairs.items
+        known = (nodes >= 0) & (nodes < len(held))
+        out = np.full((len(nodes), held.shape[1]), -1, np.int64)
+        out[:, 0] = 0
+        out[known] = held[nodes[known]]
+        return out
+    nodes = pairs.nodes(axis.side)
+    return (nodes if axis.kind == "node" else view.macro(axis.side, axis.resolution, nodes))[:, None]
+
+
+@numba.njit(cache=True, nogil=True)
+def _read(table, first, second, regressions, out):  # pragma: no cover - compiled
+    """Write the columns of one group. Cells of several categories are added up."""
+    indptr, other, counts, values, prior = table
+    tasks = len(regressions)
+    sums, total = np.zeros(1 + 2 * tasks), np.zeros(values.shape[1])
+    for row in range(len(first)):
+        found = False
+        for a in range(first.shape[1]):
+            one = first[row, a]
+            if one < 0 or one >= len(indptr) - 1 or _repeats(first, row, a):
+                continue
+            at = min(row, len(second) - 1)
+            for b in range(second.shape[1]):
+                two = second[at, b]
+                if two < 0 or _repeats(second, at, b):
+                    continue
+                cell = _find(indptr, other, one, two)
+                if cell < 0:
+                    continue
+                if not found:
+                    sums[:], total[:], found = 0, 0, True
+                for column in range(len(sums)):
+                    sums[column] += counts[cell, column]
+                for column in range(len(total)):
+                    total[column] += values[cell, column]
+        if not found:
+            continue
+        out[row, 0], column = np.log1p(sums[0]), 0
+        for t in range(tasks):
+            labelled, done = sums[1 + t], sums[1 + tasks + t]
+            rate, weight = prior[t, 0], prior[t, 1]
+            if regressions[t]:
+                out[row, 1 + t] = (total[column] * 1e-6 + weight * rate) / (labelled + weight) - rate
+                column += 1
+            else:
+                odds = (done + weight * rate) / (labelled - done + weight * (1 - rate))
+                out[row, 1 + t] = np.log(odds * (1 - rate) / rate)
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def _repeats(values, row, place):  # pragma: no cover - compiled
+    """Return whether a category is in its row before."""
+    for before in range(place):  # noqa: SIM110 (compiled)
+        if values[row, before] == values[row, place]:
+            return True
+    return False
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def _find(indptr, columns, row, column):  # pragma: no cover - compiled
+    """Return the place of an entry of a sparse row, -1 if there is none (binary search)."""
+    low, high = indptr[row], indptr[row + 1]
+    while low < high:
+        middle = (low + high) >> 1
+        if columns[middle] < column:
+            low = middle + 1
+        else:
+            high = middle
+    return low if low < indptr[row + 1] and columns[low] == column else -1

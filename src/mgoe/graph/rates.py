@@ -1,0 +1,186 @@
+"""Groups of exposures and their counts: what was shown to a node, and what of it was labelled and done.
+
+A group counts exposures by one or two axes: nodes, macro nodes, or categories of side tables and of the
+context. Its cells are exact and sparse. Models read rates that are derived from them: log-odds that are
+shrunk towards those of all cells, by a prior that is fitted to the snapshot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mgoe.config import GraphSettings, did_you_mean, seconds
+from mgoe.errors import ConfigError
+from mgoe.graph.pair_rows import SIDES
+
+SECOND = 1_000_000
+MACRO_PAIRS = (("user", "item_macro"), ("user_macro", "item"), ("user_macro", "item_macro"))
+
+
+@dataclass(frozen=True)
+class Axis:
+    """What exposures are counted by.
+
+    Attributes:
+        name: As in the settings.
+        side: The side that it follows from: `user`, `item` or `context`.
+        kind: `node` itself, its `macro` node, or a `category`.
+        size: Number of categories, the unknown one included; 0 where it depends on the snapshot.
+        resolution: Of a macro node.
+    """
+
+    name: str
+    side: Literal["user", "item", "context"]
+    kind: Literal["node", "macro", "category"]
+    size: int = 0
+    resolution: int = 0
+
+
+@dataclass(frozen=True)
+class RateGroup:
+    """A group of exposures that is counted.
+
+    Attributes:
+        axes: One or two; rows of the cells are by the first.
+        last: Buckets before the snapshot that count; None for all history.
+    """
+
+    axes: tuple[Axis, ...]
+    last: int | None = None
+
+    @property
+    def name(self) -> str:
+        """The axes in words, such as `user x items.tag, last 3`."""
+        name = " x ".join(axis.name for axis in self.axes)
+        return name if self.last is None else f"{name}, last {self.last}"
+
+
+class RateTable(NamedTuple):
+    """The cells of one group as of a snapshot, by the first axis, then the second, ascending.
+
+    Attributes:
+        indptr: Where the cells of each value of the first axis start. Shape (n + 1,).
+        other: Value of the second axis; 0 in a group of one axis. Shape (E,).
+        counts: Exposures; then labels of each task, then those above 0. Shape (E, 1 + 2T).
+        values: Sums of regression labels in millionths. Shape (E, regressions).
+        prior: Per task: the rate (or mean) of all cells, and its weight in labels. Shape (T, 2).
+    """
+
+    indptr: NDArray[np.int64]
+    other: NDArray[np.int32]
+    counts: NDArray[np.unsignedinteger]
+    values: NDArray[np.int64]
+    prior: NDArray[np.float64]
+
+    @classmethod
+    def read(cls, array: Callable[[str], NDArray], number: int) -> Self:
+        """Read every array of the group with a number by its name."""
+        return cls(*(array(f"rates{number}.{name}") for name in cls._fields))
+
+
+@dataclass(frozen=True)
+class Rates:
+    """The groups of a graph, and what they read of a snapshot.
+
+    Attributes:
+        groups: In the order of a model's columns.
+        tables: One per group.
+        categories: Categories of each node by the name of the axis, -1 after the last. Shape (n, L).
+        regressions: Whether each task is a regression. Shape (T,).
+    """
+
+    groups: tuple[RateGroup, ...]
+    tables: tuple[RateTable, ...]
+    categories: Mapping[str, NDArray[np.int32]]
+    regressions: NDArray[np.bool_]
+
+
+def parse_groups(
+    settings: GraphSettings, sizes: Mapping[str, int], resolutions: int, bucket: int
+) -> tuple[RateGroup, ...]:
+    """Return the groups that the settings ask for.
+
+    Args:
+        settings: Of the graph.
+        sizes: Number of categories of each given axis, the unknown one included.
+        resolutions: Of the graph.
+        bucket: Length of a bucket in microseconds.
+
+    Raises:
+        ConfigError: An axis is unknown, or two groups are the same.
+    """
+    wanted = (
+        automatic(sizes)
+        if settings.rates == "auto"
+        else [
+            (one.by, None if one.last is None else max(1, seconds(one.last) * SECOND // bucket))
+            for one in settings.rates
+        ]
+    )
+    axes = _axes(sizes, resolutions, settings.dense_of(resolutions))
+    groups: list[RateGroup] = []
+    for names, last in wanted:
+        for name in names:
+            if name not in axes:
+                raise ConfigError(
+                    "graph.rates",
+                    f"an axis is a node, a macro node or a category, found {name!r}"
+                    f"{did_you_mean(name, list(axes))}",
+                )
+        found = sorted((axes[name] for name in names), key=_length, reverse=True)
+        group = RateGroup(tuple(found), last)
+        if group in groups or len({*found}) < len(found):
+            raise ConfigError(
+                "graph.rates", f"groups and their axes must differ, found {group.name!r} twice; leave it out"
+            )
+        groups.append(group)
+    return tuple(groups)
+
+
+def automatic(sizes: Mapping[str, int]) -> list[tuple[list[str], int | None]]:
+    """Return axes and buckets of the groups of `auto`, chosen on validation windows of real logs (ours).
+
+    They are the user and the item, over all history and over the last bucket and three; every category of
+    the context and of items, and each of these with the user; each of the context with the item; and the user
+    with the item's macro node, the user's macro node with the item, and both macro nodes.
+    """
+    items = [name for name in sizes if name.startswith("items.")]
+    contexts = [name for name in sizes if "." not in name]
+    return [
+        *(([name], None) for name in (*SIDES, *contexts, *items)),
+        *((["user", name], None) for name in (*items, *contexts)),
+        *((["item", name], None) for name in contexts),
+        *(([user, item], None) for user, item in MACRO_PAIRS),
+        *(([side], buckets) for buckets in (1, 3) for side in SIDES),
+    ]
+
+
+def describe(groups: Sequence[RateGroup]) -> list[dict[str, Any]]:
+    """Return the groups as plain values, for a manifest; `restore` reads them."""
+    return [{"axes": [vars(axis) for axis in group.axes], "last": group.last} for group in groups]
+
+
+def restore(held: Sequence[Mapping[str, Any]]) -> tuple[RateGroup, ...]:
+    """Return the groups that `describe` wrote."""
+    return tuple(RateGroup(tuple(Axis(**axis) for axis in group["axes"]), group["last"]) for group in held)
+
+
+def _axes(sizes: Mapping[str, int], resolutions: int, dense: int) -> dict[str, Axis]:
+    axes = [Axis(side, side, "node") for side in SIDES]
+    for side in SIDES:
+        axes.append(Axis(f"{side}_macro", side, "macro", resolution=dense))
+        axes += [Axis(f"{side}_macro@{r}", side, "macro", resolution=r) for r in range(resolutions)]
+    sides: dict[str, Literal["user", "item"]] = {"users": "user", "items": "item"}
+    for name, size in sizes.items():
+        axes.append(Axis(name, sides.get(name.partition(".")[0], "context"), "category", size))
+    return {axis.name: axis for axis in axes}
+
+
+def _length(axis: Axis) -> tuple[bool, bool, int]:
+    """Order axes by how many values they have: users, items, then categories; macro nodes last."""
+    return axis.kind == "node", axis.side == "user", axis.size

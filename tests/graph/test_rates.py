@@ -1,0 +1,194 @@
+"""Counts of what was shown: equal to a count by hand at every snapshot, for every group, resolution and
+task."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mgoe.config import RunSettings
+from mgoe.data import FeatureEncoders, Prepared, Vocabulary
+from mgoe.errors import ConfigError, GraphError
+from mgoe.experiments import graphs
+from mgoe.experiments.stages import source_of
+from mgoe.graph import MacroGraph, build_graph
+from mgoe.graph.rates import RateGroup
+from tests.data import logs
+from tests.effort import up_to
+from tests.graph.histories import history, planted
+
+GROUPS = [
+    "user",
+    "item",
+    "hour",
+    "items.tags",
+    "user x items.tags",
+    "user x item",
+    "hour x items.kind",
+    "user_macro@0 x item_macro",
+    "user_macro x items.tags",
+    "item x user_macro@0",
+    {"by": "user", "last": "2d"},
+    {"by": ["item", "hour"], "last": "1d"},
+]
+TASKS = [
+    {"name": "click", "label": "clicked"},
+    {"name": "buy", "label": "bought", "delay": "36h", "given": "click"},
+    {"name": "stay", "label": "stayed", "kind": "regression", "known_at": "left"},
+]
+
+
+def log_of(rows: list[tuple]) -> pd.DataFrame:
+    """Return exposures of rows (user, item, day, click, buy), with a stay that is known some days later."""
+    log = logs.exposures(rows)
+    log["stayed"] = np.where(log.clicked == 1, (log.item_id % 4) * 1.25, np.nan)
+    log["left"] = np.where((log.user_id % 2) | (log.stayed > 0), log.timestamp + 50 * 3600, np.nan)
+    log["hour"] = np.where(log.item_id % 3, log.hour % 3, np.nan)
+    return log
+
+
+def settings_for(folder: Path, **graph: Any) -> RunSettings:
+    items = pd.DataFrame({"item": range(5), "kind": list("aabbc"), "tags": ["x", "x|y", "", "z|y|x", None]})
+    items.to_parquet(folder / "items.parquet")
+    side = {
+        "path": str(folder / "items.parquet"),
+        "id": "item",
+        "features": [{"name": "kind"}, {"name": "tags", "kind": "multi"}],
+    }
+    return logs.exposure_settings(
+        data={"context": [{"name": "hour"}], "items": side},
+        tasks=TASKS,
+        graph={"rank": 4, "resolutions": [(1, 1), (2, 2)], "rates": GROUPS, **graph},
+    )
+
+
+def built(log: pd.DataFrame, settings: RunSettings, folder: Path) -> tuple[Prepared, MacroGraph]:
+    prepared = logs.prepared(log, settings, folder / "data")
+    return prepared, build_graph(source_of(settings, prepared), settings.graph, folder / "graph")
+
+
+class Known(NamedTuple):
+    """What ids, hours and items are called in a graph."""
+
+    users: Vocabulary
+    items: Vocabulary
+    hours: Vocabulary
+    categories: Mapping[str, np.ndarray]
+
+
+def records_by_hand(log: pd.DataFrame) -> list[tuple[int, int, Any, int, int, int, int, float]]:
+    """Return (user, item, hour, day, shown, labelled, done, value) as the definition says it."""
+    out = []
+    for row in log.drop_duplicates().itertuples():
+        day, where = row.timestamp // logs.DAY, (row.user_id, row.item_id, row.hour)
+        out.append((*where, day, 1, 0, 0, 0.0))
+        if not np.isnan(row.clicked):
+            out.append((*where, day, 0, 1, int(row.clicked), 0.0))
+        if row.clicked == 1 and not np.isnan(row.bought):
+            out.append((*where, (row.timestamp + 36 * 3600) // logs.DAY, 0, 2, 2 * int(row.bought), 0.0))
+        if not np.isnan(row.stayed):
+            known = row.timestamp if np.isnan(row.left) else row.left
+            out.append((*where, int(known // logs.DAY), 0, 4, 4 * (row.stayed > 0), row.stayed))
+    return out
+
+
+def cells_by_hand(
+    log: pd.DataFrame, encoders: Known, graph: MacroGraph, snapshot: int, group: RateGroup
+) -> dict[tuple[int, int], np.ndarray]:
+    at, cut = graph.snapshots[snapshot], graph.meta["cuts"][snapshot]
+    cells: dict[tuple[int, int], np.ndarray] = {}
+    for user_id, item_id, hour, day, shown, labelled, done, value in records_by_hand(log):
+        if day > cut or (group.last is not None and day <= cut - group.last):
+            continue
+        user, item = int(encoders.users.indices([user_id])[0]), int(encoders.items.indices([item_id])[0])
+        keys = []
+        for axis in group.axes:
+            if axis.kind == "node":
+                keys.append([user if axis.side == "user" else item])
+            elif axis.kind == "macro":
+                part = at.resolutions[axis.resolution]
+                keys.append([int(part.user_macro[user] if axis.side == "user" else part.item_macro[item])])
+            elif axis.side == "context":
+                known = encoders.hours.indices([hour])
+                keys.append([int(known[0]) + 1])
+            else:
+                held = encoders.categories[axis.name]
+                keys.append([*{*held[item][held[item] >= 0].tolist()}] if item < len(held) else [0])
+        counts = np.array(
+            [shown, *(labelled >> t & 1 for t in range(3)), *(done >> t & 1 for t in range(3)), value]
+        )
+        for first in keys[0]:
+            for second in keys[1] if len(keys) > 1 else [0]:
+                cells[first, second] = cells.get((first, second), 0) + counts
+    return cells
+
+
+def check_counts(log: pd.DataFrame, hours: Vocabulary, graph: MacroGraph) -> None:
+    """Compare all cells of every snapshot."""
+    encoders = Known(
+        Vocabulary.load(graph.path / "users.parquet"),
+        Vocabulary.load(graph.path / "items.parquet"),
+        hours,
+        graph.latest.rates.categories if graph.latest.rates else {},
+    )
+    for s, snapshot in enumerate(graph.snapshots):
+        assert snapshot.rates is not None
+        for group, table in zip(snapshot.rates.groups, snapshot.rates.tables, strict=True):
+            first = np.repeat(np.arange(len(table.indptr) - 1), np.diff(table.indptr))
+            found = {
+                (int(a), int(b)): [*counts.tolist(), value[0] * 1e-6]
+                for a, b, counts, value in zip(first, table.other, table.counts, table.values, strict=True)
+            }
+            by_hand = cells_by_hand(log, encoders, graph, s, group)
+            assert found == {key: pytest.approx(cell.tolist()) for key, cell in by_hand.items()}, group.name
+            assert [*found] == sorted(found)
+
+
+@up_to(6)
+@given(rows=logs.exposure_rows())
+def test_counts_equal_a_count_by_hand(rows):
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        log = pd.concat([log_of([]), log_of(rows), logs_quiet()])
+        settings = settings_for(folder)
+        prepared, graph = built(log, settings, folder)
+        check_counts(log, prepared.context_features.vocabularies["hour"], graph)
+
+
+@up_to(4)
+@given(rows=logs.exposure_rows(), later=logs.exposure_rows(first=4))
+def test_an_update_counts_as_a_rebuild_does(rows, later):
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        settings = settings_for(folder, snapshots="last")
+        first = pd.concat([logs_quiet(), log_of(rows)])
+        new = log_of([(*row[:2], row[2] + 2, *row[3:]) for row in later])
+        new["item_id"] += 3  # some of them without categories
+        graph = graphs.macro_graph(settings, folder / "run", table=first)
+        hours = FeatureEncoders.load(graph.path / "context").vocabularies["hour"]
+        check_counts(first, hours, graph)
+        if len(new):
+            graph = graphs.update(graph.path, table=new)
+        check_counts(pd.concat([first, new.drop_duplicates()]), hours, graph)
+        everyone = {str(user) for user in first.user_id}
+        graph = graphs.forget(graph.path, sorted(everyone - {"1"}))
+        left = pd.concat([first, new.drop_duplicates()])
+        check_counts(left[left.user_id.isin([1]) | ~left.user_id.isin(first.user_id)], hours, graph)
+
+
+def logs_quiet() -> pd.DataFrame:
+    """Every day, two users see two items; every fourth day a click is followed by a purchase."""
+    rows = [
+        (user, item, day, float(user == item), float(user == item) * float(day % 4 == user))
+        for day in range(logs.DAYS)
+        for user, item in ((0, 0), (1, 0), (1, 1))
+    ]
+    return log_of(rows)
