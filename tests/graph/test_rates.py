@@ -12,18 +12,15 @@ import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
 
 from mgoe.config import RunSettings
 from mgoe.data import FeatureEncoders, Prepared, Vocabulary
-from mgoe.errors import ConfigError, GraphError
 from mgoe.experiments import graphs
 from mgoe.experiments.stages import source_of
 from mgoe.graph import MacroGraph, build_graph
 from mgoe.graph.rates import RateGroup
 from tests.data import logs
 from tests.effort import up_to
-from tests.graph.histories import history, planted
 
 GROUPS = [
     "user",

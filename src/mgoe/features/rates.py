@@ -27,7 +27,7 @@ class RatesOfExposures(InputGroup):
 
     def keys(self, spec: FeatureSpec) -> tuple[Key]:
         width = 1 + len(spec.tasks)
-        return (dense("rates", *((owner_of(axes), width) for axes in spec.rates), hinges=False),)
+        return (dense("rates", *((owner_of(axes), width) for _, axes in spec.rates), hinges=False),)
 
     def names(self, snapshot: Snapshot) -> dict[str, list[str]]:
         if snapshot.rates is None:
@@ -73,13 +73,13 @@ def owner_of(axes: Sequence[tuple[str, str]]) -> Owner:
     return owners[0] if len(owners) == 1 else owners[0] * owners[1]
 
 
-def axes_of(group: RateGroup) -> tuple[tuple[str, str], ...]:
-    """Return the name and the side of each axis, from which `owner_of` finds the owner of its columns."""
-    return tuple((axis.name, axis.side) for axis in group.axes)
+def spec_of(group: RateGroup) -> tuple[str, tuple[tuple[str, str], ...]]:
+    """Return the name of a group and the name and side of each axis, as a specification holds them."""
+    return group.name, tuple((axis.name, axis.side) for axis in group.axes)
 
 
 def _owner(group: RateGroup) -> Owner:
-    return owner_of(axes_of(group))
+    return owner_of(spec_of(group)[1])
 
 
 def _values(view: View, pairs: Pairs, rates: Rates, axis: Axis) -> NDArray[np.int64]:

@@ -55,8 +55,9 @@ class FeatureSpec:
     context: tuple[CategoricalSpec, ...] = ()
     positions: int = 0
     """Shown positions `[0, positions)`; 0 where none is recorded."""
-    rates: tuple[tuple[tuple[str, str], ...], ...] = ()
-    """Name and side of each axis of the groups of exposures; none for a log of events."""
+    rates: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = ()
+    """Groups of exposures, each with its name and the name and side of each axis; none for a log of
+    events."""
     task_mask_scores: tuple[float, ...] = ()
     """Merging score of each task mask. Shape (2^T,)."""
 
@@ -76,6 +77,8 @@ class FeatureSpec:
         for kind in ("user_side", "item_side", "context"):
             raw[kind] = tuple(CategoricalSpec(**feature) for feature in raw[kind])
         raw["moments"] = {key: (tuple(mean), tuple(std)) for key, (mean, std) in raw["moments"].items()}
-        raw["rates"] = tuple(tuple((name, side) for name, side in axes) for axes in raw["rates"])
+        raw["rates"] = tuple(
+            (group, tuple((name, side) for name, side in axes)) for group, axes in raw["rates"]
+        )
         raw["task_mask_scores"] = tuple(raw["task_mask_scores"])
         return cls(**raw)

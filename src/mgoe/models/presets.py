@@ -11,6 +11,7 @@ from mgoe.models.base import RankingModel
 from mgoe.models.baselines.boosted import BoostedTrees
 from mgoe.models.baselines.flat import SharedBottom, SingleTask
 from mgoe.models.baselines.funnel import AITM, ESMM
+from mgoe.models.baselines.linear import LogisticRegression, RateSum
 from mgoe.models.baselines.macgnn import MacGNN
 from mgoe.models.baselines.own_experts import PLE, HoME
 from mgoe.models.baselines.shared_experts import MetaHeac, MMoE, OMoE
@@ -35,10 +36,13 @@ BASES: dict[str, type[RankingModel]] = {
     **_BASELINES,
     "macgnn": MacGNN,
     "lightgbm": BoostedTrees,
+    "logistic": LogisticRegression,
+    "rates": RateSum,
 }
 """Model classes by name; `module:Class` reaches any other."""
 
 _PLAIN: tuple[str, ...] = ("ids", "side", "context", "recents")
+_RATES: tuple[str, ...] = ("side", "context", "rates")
 _COUNTS: tuple[str, ...] = ("side", "context", "counts", "pair")
 _EDGES: tuple[str, ...] = (*_COUNTS, "sketch", "edges", "rates")
 _GRAPH: tuple[str, ...] = (*_EDGES, "aggregates")
@@ -84,6 +88,8 @@ PRESETS: dict[str, ModelSettings] = {
         options={**_MACGNN, "attention": "constant"},
     ),
     "lightgbm": ModelSettings(name="lightgbm", base="lightgbm", inputs=_COUNTS, ids="auto"),
+    "logistic": ModelSettings(name="logistic", base="logistic", inputs=_RATES, ids="off"),
+    "rates": ModelSettings(name="rates", base="rates", inputs=("rates",), ids="off"),
 }
 """`mgoe`, the best configuration (with ids if the log has enough of each); `mgoe-paper`, the paper as
 written; the baselines as published; boosted trees on counts."""

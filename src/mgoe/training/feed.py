@@ -19,7 +19,7 @@ from mgoe.config import TaskSettings
 from mgoe.data import ExampleFile, Examples, FeatureEncoders, Prepared, join
 from mgoe.errors import TrainingError
 from mgoe.features import GROUPS, Arrays, CategoricalSpec, FeatureSpec, Reader, TaskSpec, View
-from mgoe.features.rates import axes_of
+from mgoe.features.rates import spec_of
 from mgoe.graph import MacroGraph
 from mgoe.models import Batch
 from mgoe.training.distributed.process_group import ALONE, ProcessGroup
@@ -217,7 +217,7 @@ def make_spec(prepared: Prepared, graph: MacroGraph, needs: Collection[str] = GR
         item_side=_categories(prepared.item_side.encoders),
         context=_categories(prepared.context_features),
         positions=positions,
-        rates=() if latest.rates is None else tuple(map(axes_of, latest.rates.groups)),
+        rates=() if latest.rates is None else tuple(map(spec_of, latest.rates.groups)),
         task_mask_scores=tuple(graph.task_mask_scores),
     )
     keys = {name: [key.name for key in GROUPS[name].keys(spec) if key.kind == "dense"] for name in GROUPS}

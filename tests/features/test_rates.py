@@ -1,0 +1,109 @@
+"""Rates that models read: equal to a count by hand, and the same whichever way they are read."""
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from hypothesis import given
+from numpy.testing import assert_allclose, assert_array_equal
+
+from mgoe.features import Reader, View
+from mgoe.features.rates import owner_of, spec_of
+from mgoe.graph.rates import RateGroup
+from mgoe.training.feed import make_spec
+from tests.data import logs
+from tests.effort import up_to
+from tests.graph.test_rates import Known, built, cells_by_hand, log_of, logs_quiet, settings_for
+
+
+@up_to(4)
+@given(rows=logs.exposure_rows())
+def test_rates_are_shrunk_log_odds_of_a_count_by_hand(rows):
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        log = pd.concat([log_of(rows), logs_quiet()])
+        prepared, graph = built(log, settings_for(folder), folder)
+        spec = make_spec(prepared, graph)
+        users, items = (
+            side.ravel()
+            for side in np.meshgrid(np.arange(-1, prepared.users.size), np.arange(prepared.items.size))
+        )
+        hours = np.arange(len(users)) % (prepared.context_features.sizes["hour"])
+        for s, snapshot in enumerate(graph.snapshots):
+            assert snapshot.rates is not None
+            view = View.of(snapshot, prepared.user_side, prepared.item_side)
+            found = Reader(["rates"], spec)(view, users, items, {"hour": hours})["rates"]
+            known = Known(
+                prepared.users,
+                prepared.items,
+                prepared.context_features.vocabularies["hour"],
+                snapshot.rates.categories,
+            )
+            for g, (group, table) in enumerate(
+                zip(snapshot.rates.groups, snapshot.rates.tables, strict=True)
+            ):
+                cells = cells_by_hand(log, known, graph, s, group)
+                wanted = [
+                    rates_by_hand(
+                        sum(
+                            (
+                                cells.get((a, b), np.zeros(8))
+                                for a, b in values_by_hand(known, snapshot, group, *pair)
+                            ),
+                            np.zeros(8),
+                        ),
+                        table.prior,
+                    )
+                    for pair in zip(users.tolist(), items.tolist(), hours.tolist(), strict=True)
+                ]
+                assert_allclose(found[:, 4 * g : 4 * g + 4], wanted, atol=1e-5, err_msg=group.name)
+
+
+def values_by_hand(known: Known, snapshot, group: RateGroup, user: int, item: int, hour: int):
+    """Yield the values of a pair on both axes of a group."""
+    keys = []
+    for axis in group.axes:
+        node = user if axis.side == "user" else item
+        if axis.side == "context":
+            keys.append([hour])
+        elif axis.kind == "category":
+            held = known.categories[axis.name][node]
+            keys.append([*{*held[held >= 0].tolist()}])
+        else:
+            there = 0 <= node < (snapshot.n_users if axis.side == "user" else snapshot.n_items)
+            part = snapshot.resolutions[axis.resolution]
+            macro = part.user_macro if axis.side == "user" else part.item_macro
+            keys.append([int(node if axis.kind == "node" else macro[node])] if there else [])
+    for first in keys[0]:
+        for second in keys[1] if len(keys) > 1 else [0]:
+            yield first, second
+
+
+def rates_by_hand(cell: np.ndarray, prior: np.ndarray) -> list[float]:
+    shown, labelled, done, value = cell[0], cell[1:4], cell[4:7], cell[7]
+    odds = (done + prior[:, 1] * prior[:, 0]) / (labelled - done + prior[:, 1] * (1 - prior[:, 0]))
+    rates = np.log(odds / (prior[:, 0] / (1 - prior[:, 0])))
+    mean = (value + prior[2, 1] * prior[2, 0]) / (labelled[2] + prior[2, 1]) - prior[2, 0]
+    return [np.log1p(shown), *rates[:2], mean]
+
+
+def test_each_part_is_read_as_in_the_whole(tmp_path):
+    prepared, graph = built(logs_quiet(), settings_for(tmp_path), tmp_path)
+    spec, snapshot = make_spec(prepared, graph), graph.latest
+    view = View.of(snapshot, prepared.user_side, prepared.item_side)
+    users, items = np.array([0, 0, 1, -1, 5]), np.array([0, 1, 1, 0, -1])
+    context = {"hour": np.array([1, 2, 0, 1, 1])}
+    whole = Reader(["rates"], spec)(view, users, items, context)["rates"]
+    assert snapshot.rates is not None
+    owners = [owner_of(spec_of(group)[1]) for group in snapshot.rates.groups for _ in range(4)]
+    for part in ("user", "item", "pair"):
+        own = np.array([owner.part == part for owner in owners])
+        assert own.any()
+        found = Reader(["rates"], spec, part=part)(view, users, items, context)["rates"]
+        assert_array_equal(found, whole[:, own])
+    for row in range(len(users)):
+        alone = Reader(["rates"], spec)(view, users[[row]], items[[row]], {"hour": context["hour"][[row]]})[
+            "rates"
+        ]
+        assert_array_equal(alone[0], whole[row])
