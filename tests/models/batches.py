@@ -13,6 +13,8 @@ def make_spec(
         tasks = tuple(TaskSpec(f"t{t}") for t in range(tasks))
     widths = dict(zip(("counts", "pair", "sketch", "edges"), dense, strict=True))
     widths |= {"user_side_numeric": 2, "item_side_numeric": 1, "context_numeric": 1}
+    groups = {"user": ["user"], "hour x brand": ["context", "item"]}
+    widths["rates"] = len(groups) * (1 + len(tasks))
     generator = torch.Generator().manual_seed(1)
     moments = {
         key: (
@@ -33,6 +35,7 @@ def make_spec(
         "item_side": (CategoricalSpec("brand", 8),),
         "context": (CategoricalSpec("hour", 4),),
         "positions": 3,
+        "rates": tuple((name, tuple((side, side) for side in sides)) for name, sides in groups.items()),
         "task_mask_scores": tuple(float(bin(code).count("1")) for code in range(1 << len(tasks))),
     }
     return FeatureSpec(tasks=tasks, **(spec | changes))

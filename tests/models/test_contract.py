@@ -336,7 +336,11 @@ def test_without_attention_the_user_side_ignores_the_candidate():
 
 
 @pytest.mark.parametrize(
-    "model", ["mgoe", *(name for name in PRESETS if name not in ("mgoe", "mgoe-paper", "lightgbm"))]
+    "model",
+    [
+        "mgoe",
+        *(name for name in PRESETS if name not in ("mgoe", "mgoe-paper", "lightgbm", "logistic", "rates")),
+    ],
 )
 def test_mixed_tasks_train_together(model):
     spec = make_spec(

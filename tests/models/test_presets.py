@@ -18,6 +18,7 @@ NAMES = [
     for base in PRESETS
     for suffix in SUFFIXES
     if not (base.startswith("macgnn") and suffix in ("+counts", "+edges"))
+    and not (base == "rates" and suffix)
 ]
 BASELINES = [
     "single-task",
@@ -47,10 +48,11 @@ def test_every_row_of_the_comparison_resolves_once_and_for_all(name):
 def test_names_stand_for_inputs():
     inputs = {name: set(resolve(name).inputs) for name in NAMES}
     assert all(inputs[name] == {"ids", "side", "context", "recents"} for name in BASELINES)
-    assert all(inputs[f"{base}+mgoe"] == inputs["mgoe"] for base in PRESETS)
+    assert all(inputs[f"{base}+mgoe"] == inputs["mgoe"] for base in PRESETS if base != "rates")
     assert inputs["lightgbm"] == inputs["mmoe+counts"]
     assert inputs["mmoe+counts"] == {"side", "context", "counts", "pair"}
-    assert inputs["mmoe+edges"] == inputs["mmoe+counts"] | {"sketch", "edges"}
+    assert inputs["mmoe+edges"] == inputs["mmoe+counts"] | {"sketch", "edges", "rates"}
+    assert inputs["logistic"] == {"side", "context", "rates"} and inputs["rates"] == {"rates"}
     assert inputs["mmoe+graph"] == inputs["mmoe+edges"] | {"aggregates"} == inputs["mgoe"] - {"ids"}
     assert (
         inputs["mgoe-paper"]
@@ -61,11 +63,9 @@ def test_names_stand_for_inputs():
 
 
 def test_baselines_keep_their_published_ids_and_mgoe_decides_by_the_log():
-    free = {"mgoe", "lightgbm"}
-    assert {name: resolve(name).ids for name in PRESETS} == {
-        name: "auto" if name in free else "on" for name in PRESETS
-    }
-    assert all(resolve(f"{name}+mgoe").ids == "auto" for name in PRESETS)
+    others = {"mgoe": "auto", "lightgbm": "auto", "logistic": "off", "rates": "off"}
+    assert {name: resolve(name).ids for name in PRESETS} == {name: others.get(name, "on") for name in PRESETS}
+    assert all(resolve(f"{name}+mgoe").ids == "auto" for name in PRESETS if name != "rates")
     assert resolve(ModelSettings(name="mmoe", base="mmoe", ids="off")).ids == "off"
 
 
@@ -230,7 +230,11 @@ def test_settings_that_are_saved_give_the_same_models_again():
     given += [{"ids": ids} for ids in ("on", "off", "auto")]
     models = [{"name": f"{name}-{k}", "base": name, **more} for name in NAMES for k, more in enumerate(given)]
     own = {"name": "own", "base": "mgoe.models:MMoE"}
-    models = [model for model in models if not (model["base"].startswith("lightgbm") and "options" in model)]
+    models = [
+        model
+        for model in models
+        if not (model["base"].startswith(("lightgbm", "rates")) and len({*model} & {"options", "inputs"}))
+    ]
     settings = make_settings({"data": {"log": "x"}, "tasks": ["buy"], "models": [*NAMES, *models, own]})
     again = make_settings(yaml.safe_load(dump_settings(settings)))
     assert again == settings

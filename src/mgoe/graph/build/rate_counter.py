@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import ibis
 import ibis.expr.types as ir
 import numpy as np
 import pyarrow as pa
@@ -20,7 +21,6 @@ from numpy.typing import NDArray
 from mgoe._util.arrays import ArrayFolder, mapped, save_arrays
 from mgoe._util.files import as_pattern
 from mgoe._util.tables import batches, bounded, hand_over
-from mgoe.data import connect
 from mgoe.errors import GraphError
 from mgoe.graph.build.workplace import Advance
 from mgoe.graph.pair_rows import Side, starts
@@ -40,9 +40,7 @@ RECORDS = "exposures.parquet"
 @contextmanager
 def database(work: Path, memory: float) -> Iterator[Backend]:
     """Yield a DuckDB database that spills to a folder of a build, with a limit in GiB."""
-    work.mkdir(parents=True, exist_ok=True)
-    (work / "work.duckdb").unlink(missing_ok=True)  # of a build that was killed
-    con = connect(work, memory)
+    con = ibis.duckdb.connect(temp_directory=str(work / "spill"), memory_limit=f"{memory:.2f}GiB")
     try:
         yield con
     finally:
