@@ -4,6 +4,12 @@ import torch
 
 from mgoe.models import Batch, CategoricalSpec, FeatureSpec, TaskSpec
 
+RATES = tuple(
+    (name, tuple((side, side) for side in sides))
+    for name, sides in {"user": ["user"], "item": ["item"], "hour x brand": ["context", "item"]}.items()
+)
+"""Groups of exposures."""
+
 
 def make_spec(
     tasks: tuple[TaskSpec, ...] | int = 3, dense: tuple[int, int, int, int] = (5, 4, 3, 15), **changes
@@ -13,8 +19,8 @@ def make_spec(
         tasks = tuple(TaskSpec(f"t{t}") for t in range(tasks))
     widths = dict(zip(("counts", "pair", "sketch", "edges"), dense, strict=True))
     widths |= {"user_side_numeric": 2, "item_side_numeric": 1, "context_numeric": 1}
-    groups = {"user": ["user"], "hour x brand": ["context", "item"]}
-    widths["rates"] = len(groups) * (1 + len(tasks))
+    if "rates" in changes:
+        widths["rates"] = len(changes["rates"]) * (1 + len(tasks))
     generator = torch.Generator().manual_seed(1)
     moments = {
         key: (
@@ -35,7 +41,6 @@ def make_spec(
         "item_side": (CategoricalSpec("brand", 8),),
         "context": (CategoricalSpec("hour", 4),),
         "positions": 3,
-        "rates": tuple((name, tuple((side, side) for side in sides)) for name, sides in groups.items()),
         "task_mask_scores": tuple(float(bin(code).count("1")) for code in range(1 << len(tasks))),
     }
     return FeatureSpec(tasks=tasks, **(spec | changes))

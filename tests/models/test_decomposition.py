@@ -17,11 +17,11 @@ from mgoe.models import (
     make_model,
 )
 from tests.effort import up_to
-from tests.models.batches import make_spec, random_batch
+from tests.models.batches import RATES, make_spec, random_batch
 from tests.models.test_contract import MODELS, every_model
 
 CONTEXT = (CategoricalSpec("hour", 4), CategoricalSpec("tags", 5, multi=True))
-PARTS = {name: key.parts for name, key in batch_keys(make_spec(context=CONTEXT), GROUPS).items()}
+PARTS = {name: key.parts for name, key in batch_keys(make_spec(context=CONTEXT, rates=RATES), GROUPS).items()}
 MIXED = [name for name, parts in PARTS.items() if len({*parts}) > 1]
 
 
@@ -40,7 +40,7 @@ def of_one_user(spec: FeatureSpec, rows: int, seed: int) -> Batch:
     for name, value in batch.items():
         if is_of_user(name):
             batch[name] = value[:1].expand(rows, *value.shape[1:])
-    for name in MIXED:
+    for name in batch.keys() & {*MIXED}:
         batch[name] = torch.where(columns_of(name, "user"), batch[name][:1], batch[name])
     return batch
 
@@ -86,6 +86,16 @@ def check_decomposition(model, batch: Batch) -> None:
 def test_the_parts_together_are_the_whole(model, rows, seed, tasks):
     spec = make_spec(tasks)
     check_decomposition(make_model(model, spec, seed), of_one_user(spec, rows, seed))
+
+
+@pytest.mark.parametrize("name", ["mgoe", "shared-bottom+mgoe", "logistic"])
+def test_a_model_that_reads_rates_can_be_taken_apart(name):
+    spec = make_spec(rates=RATES)
+    model = make_model(name, spec, 0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += torch.randn_like(parameter) * 0.1
+    check_decomposition(model, of_one_user(spec, 7, 0))
 
 
 def test_any_options_of_mgoe_can_be_taken_apart():
