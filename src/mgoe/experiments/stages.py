@@ -6,6 +6,7 @@ from pathlib import Path
 
 import ibis.expr.types as ir
 import numpy as np
+from numpy.typing import NDArray
 
 from mgoe._util.progress import ProgressBar
 from mgoe._util.tables import Frame
@@ -16,6 +17,8 @@ from mgoe.graph import Exposures, MacroGraph, Observer, Source, build_graph
 
 CONTEXT = "context"
 """Folder of the encoders of the context, in prepared data and in a graph."""
+BINS = 16
+"""Bins of a numeric feature of a side table, whose exposures are counted by bin."""
 Say = Callable[[str], None]
 """Callback that receives one line of progress."""
 
@@ -134,9 +137,18 @@ def exposures_of(
             values = side.arrays[feature].astype(np.int32)
             sizes[f"{name}.{feature}"] = size
             categories[f"{name}.{feature}"] = values[:, None] if values.ndim == 1 else values
+        for column, feature in enumerate(side.encoders.names("numeric")):
+            sizes[f"{name}.{feature}"] = BINS + 1
+            categories[f"{name}.{feature}"] = _binned(side.arrays["numeric"][:, column])[:, None]
     sizes |= {name: context.sizes[name] for name in context.names("categorical")}
     regressions = {task.name: task.kind == "regression" for task in settings.tasks}
     return Exposures(records, categories, sizes, regressions)
+
+
+def _binned(values: NDArray[np.float32]) -> NDArray[np.int32]:
+    """Return the bin of each number, from 1: as many numbers are in each bin as ties allow."""
+    edges = np.quantile(values, np.linspace(0, 1, BINS + 1)[1:-1]) if len(values) else np.empty(0)
+    return (1 + np.searchsorted(edges, values, side="right")).astype(np.int32)
 
 
 def context_files(folder: Path) -> dict[str, Path]:

@@ -66,6 +66,7 @@ class Key:
         size: Values of a category or an index, the unknown one included where it is not negative.
         length: Entries of a list; None where a row holds a single value.
         hinges: Whether a model may bend a dense column at knots.
+        rare: Whether a category has so few training rows per value that a model embeds it only with ids.
     """
 
     name: str
@@ -75,6 +76,7 @@ class Key:
     size: int = 0
     length: int | None = None
     hinges: bool = True
+    rare: bool = False
 
     @property
     def parts(self) -> tuple[Part, ...]:

@@ -37,6 +37,7 @@ def encoded_keys(
             unknown=-1 if feature.multi else 0,
             size=feature.size,
             length=1 if feature.multi else None,
+            rare=feature.rare,
         )
         for feature in categories
     ]

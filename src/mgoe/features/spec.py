@@ -27,11 +27,12 @@ class TaskSpec:
 @dataclasses.dataclass(frozen=True)
 class CategoricalSpec:
     """A categorical feature with values `[0, size)`, 0 for the unknown; `multi` holds several per row, padded
-    with -1."""
+    with -1. A `rare` one has few training rows per value, so that its embedding overfits as ids do."""
 
     name: str
     size: int
     multi: bool = False
+    rare: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,11 +14,13 @@ from typing import Any, Literal, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from mgoe.config import GraphSettings, did_you_mean, seconds
+from mgoe.config import RateSettings, did_you_mean, seconds
 from mgoe.errors import ConfigError
 from mgoe.graph.pair_rows import SIDES
 
 SECOND = 1_000_000
+LEAST_EVIDENCE = 0.01
+MOST_CATEGORIES, MOST_CONTEXTS = 5, 2
 MACRO_PAIRS = (("user", "item_macro"), ("user_macro", "item"), ("user_macro", "item_macro"))
 
 
@@ -101,28 +103,23 @@ class Rates:
 
 
 def parse_groups(
-    settings: GraphSettings, sizes: Mapping[str, int], resolutions: int, bucket: int
+    wanted: Sequence[tuple[Sequence[str], int | None]],
+    sizes: Mapping[str, int],
+    resolutions: int,
+    dense: int,
 ) -> tuple[RateGroup, ...]:
-    """Return the groups that the settings ask for.
+    """Return groups from the names of their axes and the buckets that count.
 
     Args:
-        settings: Of the graph.
+        wanted: The groups.
         sizes: Number of categories of each given axis, the unknown one included.
         resolutions: Of the graph.
-        bucket: Length of a bucket in microseconds.
+        dense: The resolution that a macro node without a number is of.
 
     Raises:
         ConfigError: An axis is unknown, or two groups are the same.
     """
-    wanted = (
-        automatic(sizes)
-        if settings.rates == "auto"
-        else [
-            (one.by, None if one.last is None else max(1, seconds(one.last) * SECOND // bucket))
-            for one in settings.rates
-        ]
-    )
-    axes = _axes(sizes, resolutions, settings.dense_of(resolutions))
+    axes = _axes(sizes, resolutions, dense)
     groups: list[RateGroup] = []
     for names, last in wanted:
         for name in names:
@@ -142,21 +139,42 @@ def parse_groups(
     return tuple(groups)
 
 
-def automatic(sizes: Mapping[str, int]) -> list[tuple[list[str], int | None]]:
-    """Return axes and buckets of the groups of `auto`, chosen on validation windows of real logs (ours).
+def listed(rates: Sequence[RateSettings], bucket: int) -> list[tuple[list[str], int | None]]:
+    """Return groups of the settings as `parse_groups` takes them.
 
-    They are the user and the item, over all history and over the last bucket and three; every category of
-    the context and of items, and each of these with the user; each of the context with the item; and the user
-    with the item's macro node, the user's macro node with the item, and both macro nodes.
+    Args:
+        rates: The settings.
+        bucket: Length of a bucket in microseconds.
     """
-    items = [name for name in sizes if name.startswith("items.")]
-    contexts = [name for name in sizes if "." not in name]
+    return [
+        (one.by, None if one.last is None else max(1, seconds(one.last) * SECOND // bucket)) for one in rates
+    ]
+
+
+def automatic(evidence: Mapping[str, float]) -> list[tuple[list[str], int | None]]:
+    """Return the groups of `auto`, chosen on validation windows of real logs (ours).
+
+    A category of items or of the context is counted if its own rates differ: if labels are likelier by
+    `LEAST_EVIDENCE` nats than with one rate for all. Of items at most `MOST_CATEGORIES` are taken, those with
+    most evidence, and of the context at most `MOST_CONTEXTS`. The groups are the user and the item, over all
+    history and over the last three buckets; each of these categories, and each with the user; those of items
+    with the user's macro node, those of the context with the item; and the user with the item's macro node,
+    the user's macro node with the item, and both macro nodes.
+
+    Args:
+        evidence: Of every category of items and of the context, by the name of its axis.
+    """
+    ranked = sorted(evidence, key=lambda name: -evidence[name])
+    telling = [name for name in ranked if evidence[name] >= LEAST_EVIDENCE]
+    items = [name for name in telling if name.startswith("items.")][:MOST_CATEGORIES]
+    contexts = [name for name in telling if "." not in name][:MOST_CONTEXTS]
     return [
         *(([name], None) for name in (*SIDES, *contexts, *items)),
-        *((["user", name], None) for name in (*items, *contexts)),
+        *((["user", name], None) for name in (*contexts, *items)),
         *((["item", name], None) for name in contexts),
+        *((["user_macro", name], None) for name in items),
         *(([user, item], None) for user, item in MACRO_PAIRS),
-        *(([side], buckets) for buckets in (1, 3) for side in SIDES),
+        *(([side], 3) for side in SIDES),
     ]
 
 

@@ -32,14 +32,38 @@ def fit_prior(labelled: NDArray[np.integer], done: NDArray[np.integer]) -> tuple
     rate = (all_done + 0.5) / (all_labels + 1)
     if all_done in (0, all_labels):
         return rate, USUAL
-    step = -(-len(labelled) // MOST_CELLS)
+    cells = _distinct(labelled, done)
+    found = minimize_scalar(
+        lambda log_weight: -_likelihood(cells, rate, float(np.exp(log_weight))),
+        bounds=np.log(WEIGHTS),
+        method="bounded",
+        options={"xatol": 0.01},
+    )
+    return rate, float(np.exp(found.x))
+
+
+def evidence(labelled: NDArray[np.integer], done: NDArray[np.integer]) -> float:
+    """Return how much likelier a label is, in nats, if cells have rates of their own than if all have one.
+
+    Args:
+        labelled, done: As for `fit_prior`.
+    """
+    rate, weight = fit_prior(labelled, done)
+    n, k, times = cells = _distinct(labelled, done)
+    alike = float((times * (k * np.log(rate) + (n - k) * np.log1p(-rate))).sum())
+    return (_likelihood(cells, rate, weight) - alike) / max(1, int((times * n).sum()))
+
+
+def _distinct(labelled: NDArray[np.integer], done: NDArray[np.integer]) -> tuple[NDArray[np.int64], ...]:
+    """Return the labels, done labels and number of cells that are alike."""
+    step = max(1, -(-len(labelled) // MOST_CELLS))
     n, k = labelled[::step].astype(np.int64), done[::step].astype(np.int64)
     keys, times = np.unique((n << 32 | k)[n > 0], return_counts=True)
-    n, k = keys >> 32, keys & 0xFFFFFFFF
+    return keys >> 32, keys & 0xFFFFFFFF, times
 
-    def loss(log_weight: float) -> float:
-        a, b = np.exp(log_weight) * rate, np.exp(log_weight) * (1 - rate)
-        return -float((times * (betaln(k + a, n - k + b) - betaln(a, b))).sum())
 
-    found = minimize_scalar(loss, bounds=np.log(WEIGHTS), method="bounded", options={"xatol": 0.01})
-    return rate, float(np.exp(found.x))
+def _likelihood(cells: tuple[NDArray[np.int64], ...], rate: float, weight: float) -> float:
+    """Return the logarithm of the beta-binomial likelihood of cells."""
+    n, k, times = cells
+    a, b = weight * rate, weight * (1 - rate)
+    return float((times * (betaln(k + a, n - k + b) - betaln(a, b))).sum())

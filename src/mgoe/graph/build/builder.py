@@ -24,11 +24,12 @@ from mgoe.errors import GraphError
 from mgoe.graph.build.rate_counter import RECORDS, RatePlan, write_sorted
 from mgoe.graph.build.sizes import check_memory, choose_resolutions, disk_needed
 from mgoe.graph.build.snapshot_builder import GraphPlan, SnapshotBuilder, snapshot_folder
-from mgoe.graph.build.workplace import Observer, Spent, Stages, finish, workplace
+from mgoe.graph.build.workplace import WORK, Observer, Spent, Stages, finish, workplace
 from mgoe.graph.engines.engine import SORT_SHARE, Engine
 from mgoe.graph.fold import MOST_TASKS, SnapshotCuts
 from mgoe.graph.macro_graph import FORMAT, MacroGraph
-from mgoe.graph.rates import parse_groups
+from mgoe.graph.pair_rows import Side
+from mgoe.graph.rates import automatic, listed, parse_groups
 from mgoe.graph.scores import merging_score
 
 DAY = 86_400_000_000
@@ -205,13 +206,28 @@ def _rate_plan(
             raise GraphError("graph.rates", "counts exposures, found a log of events; leave it out")
         return None
     given, file = source.exposures, folder / RECORDS
-    groups = parse_groups(settings, given.sizes, resolutions, source.bucket)
     memory = settings.memory * SORT_SHARE
-
     stages.run("exposures", 0, lambda _: write_sorted(given.records, file, memory), unit="records")
-    plan = RatePlan(groups, file, given.categories, given.regressions, memory)
-    plan.save_categories(folder)
-    return plan
+    parse = partial(
+        parse_groups, sizes=given.sizes, resolutions=resolutions, dense=settings.dense_of(resolutions)
+    )
+    plan = partial(
+        RatePlan,
+        records=file,
+        categories=given.categories,
+        regressions=given.regressions,
+        memory=memory,
+    )
+    if settings.rates == "auto":
+        categories = plan(parse([([name], None) for name in given.sizes if not name.startswith("users.")]))
+        sizes: dict[Side, int] = {"user": int(source.users_at[0]), "item": int(source.items_at[0])}
+        first = int(source.cuts[0]) if len(source.cuts) else np.iinfo(np.int32).max
+        wanted = automatic(categories.evidence(folder / WORK, first, sizes))
+    else:
+        wanted = listed(settings.rates, source.bucket)
+    found = plan(parse(wanted))
+    found.save_categories(folder)
+    return found
 
 
 def _engine(settings: GraphSettings, folder: Path) -> AbstractContextManager[Engine]:

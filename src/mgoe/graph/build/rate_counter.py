@@ -25,7 +25,7 @@ from mgoe.errors import GraphError
 from mgoe.graph.build.workplace import Advance
 from mgoe.graph.pair_rows import Side, starts
 from mgoe.graph.rates import Axis, RateGroup, describe
-from mgoe.graph.shrinkage import USUAL, fit_prior
+from mgoe.graph.shrinkage import USUAL, evidence, fit_prior
 
 FIRST = ("user", "item", "bucket")
 """Columns by which records are sorted first."""
@@ -108,10 +108,45 @@ class RatePlan:
         Raises:
             GraphError: A group has too many cells.
         """
+        with self._opened(work, cut, macro, sizes) as con:
+            total = con.con.sql("SELECT count(*) FROM records").fetchall()[0][0]
+            for number, group in enumerate(self.groups):
+                self._check_size(con, group, total)
+                cells = con.con.sql(self._query(group, cut))
+                self._write(folder, number, cells, _values_of(group.axes[0], macro, sizes))
+                advance(total)
+
+    def evidence(self, work: Path, cut: int, sizes: Mapping[Side, int]) -> dict[str, float]:
+        """Return how much likelier labels are with rates per cell than with one for all, by group.
+
+        Args:
+            work: For what the engine spills.
+            cut: Last bucket that counts.
+            sizes: Nodes of each side.
+
+        Returns:
+            The largest `evidence` of a binary task, by the name of each group.
+        """
+        binary = [t for t, regression in enumerate(self.regressions.values()) if not regression]
+        with self._opened(work, cut, {}, sizes) as con:
+            cells = {group.name: con.con.sql(self._query(group, cut)).fetchnumpy() for group in self.groups}
+        return {
+            name: max((evidence(found[f"labelled{t}"], found[f"done{t}"]) for t in binary), default=0.0)
+            for name, found in cells.items()
+        }
+
+    @contextmanager
+    def _opened(
+        self,
+        work: Path,
+        cut: int,
+        macro: Mapping[tuple[Side, int], NDArray[np.int32]],
+        sizes: Mapping[Side, int],
+    ) -> Iterator[Backend]:
+        """Yield a database with the view `records` and the values of all nodes on each axis."""
         with database(work, self.memory) as con:
             records = con.con.read_parquet(as_pattern(self.records)).filter(f"bucket <= {cut}")
             records.create_view("records")
-            total = con.con.sql("SELECT count(*) FROM records").fetchall()[0][0]
             for axis in {axis for group in self.groups for axis in group.axes}:
                 if axis.kind != "node" and axis.side != "context":
                     of_macro = axis.kind == "macro"
@@ -119,11 +154,7 @@ class RatePlan:
                         macro[axis.side, axis.resolution][:, None] if of_macro else self.categories[axis.name]
                     )
                     hand_over(con, axis.name, _by_node(values, sizes[axis.side]))
-            for number, group in enumerate(self.groups):
-                self._check_size(con, group, total)
-                cells = con.con.sql(self._query(group, cut))
-                self._write(folder, number, cells, _values_of(group.axes[0], macro, sizes))
-                advance(total)
+            yield con
 
     def described(self) -> dict[str, Any]:
         """Return the groups as plain values, for the manifest."""
@@ -160,59 +191,43 @@ class RatePlan:
             for kind in ("labelled", "done")
             for t in range(len(self.regressions))
         )
-        values = (f'sum("value_{name}")::BIGINT AS "value_{name}"' for name in self._regressions)
+        values = (
+            f'sum("value_{name}")::BIGINT AS "value_{name}"' for name, one in self.regressions.items() if one
+        )
         sums = ", ".join(("sum(shown)::UINTEGER AS shown", *masks, *values))
         return (
             f"SELECT {first} AS first, {second} AS second, {sums} FROM {_rows(group)} {since} "
             "GROUP BY first, second ORDER BY first, second"
         )
 
-    @property
-    def _regressions(self) -> list[str]:
-        return [name for name, regression in self.regressions.items() if regression]
-
     def _write(self, folder: Path, number: int, cells: duckdb.DuckDBPyRelation, rows: int) -> None:
         """Write the cells of a group, whose first axis has so many values, and its priors."""
-        prefix, degree = f"rates{number}", np.zeros(rows, np.int64)
-        names = [
-            "shown",
-            *(f"{kind}{t}" for kind in ("labelled", "done") for t in range(len(self.regressions))),
-        ]
-        values = [f"value_{name}" for name in self._regressions]
-        with ArrayFolder(folder) as out:
+        tasks, degree = range(len(self.regressions)), np.zeros(rows, np.int64)
+        counts = ["shown", *(f"labelled{t}" for t in tasks), *(f"done{t}" for t in tasks)]
+        values = [f"value_{name}" for name, regression in self.regressions.items() if regression]
 
-            def append(column: Mapping[str, NDArray], length: int) -> None:
-                def side_by_side(some: list[str], kind: type[np.integer]) -> NDArray:
-                    return (
-                        np.stack([column[name] for name in some], 1) if some else np.empty((length, 0), kind)
-                    )
-
-                other = column["second"].astype(np.int32)
-                arrays = other, side_by_side(names, np.uint32), side_by_side(values, np.int64)
-                out.append(
-                    dict(
-                        zip(
-                            (f"{prefix}.{name}" for name in ("other", "counts", "values")),
-                            arrays,
-                            strict=True,
-                        )
-                    )
-                )
-
-            nothing = {
-                "second": np.int32,
-                **dict.fromkeys(names, np.uint32),
-                **dict.fromkeys(values, np.int64),
+        def arrays(column: Mapping[str, NDArray]) -> dict[str, NDArray]:
+            nothing = np.empty((len(column["second"]), 0))
+            held = {
+                "other": column["second"].astype(np.int32),
+                "counts": np.column_stack([nothing, *(column[name] for name in counts)]).astype(np.uint32),
+                "values": np.column_stack([nothing, *(column[name] for name in values)]).astype(np.int64),
             }
-            append({name: np.empty(0, kind) for name, kind in nothing.items()}, 0)
+            return {f"rates{number}.{name}": array for name, array in held.items()}
+
+        with ArrayFolder(folder) as out:
+            out.append(arrays(dict.fromkeys(["second", *counts, *values], np.empty(0))))
             for batch in pa.RecordBatchReader.from_stream(cells):
                 column = {
                     name: batch.column(name).to_numpy(zero_copy_only=False) for name in batch.schema.names
                 }
                 degree += np.bincount(column["first"], minlength=rows)
-                append(column, len(batch))
-        held = (mapped(folder / f"{prefix}.{name}.npy") for name in ("counts", "values"))
-        save_arrays(folder, {f"{prefix}.indptr": starts(degree), f"{prefix}.prior": self._priors(*held)})
+                out.append(arrays(column))
+        held = (mapped(folder / f"rates{number}.{name}.npy") for name in ("counts", "values"))
+        save_arrays(
+            folder,
+            {f"rates{number}.indptr": starts(degree), f"rates{number}.prior": self._priors(*held)},
+        )
 
     def _priors(self, counts: NDArray[np.uint32], values: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return the rate (or mean) of all cells and its weight for each task. Shape (T, 2)."""

@@ -66,7 +66,8 @@ class DenseInputs(nn.Module):
 
     Args:
         spec: Describes the batches.
-        groups: Input groups to read; groups without dense features or categories are ignored.
+        groups: Input groups to read; groups without dense features or categories are ignored. Rare
+            categories are embedded only beside `ids`.
         width: Width of each category's embedding.
         edge_vectors: Whether to read the macro edges of `aggregates` as numbers too, one per macro node.
         knots: Knots of each number, in standard deviations from its mean; one hinge per knot. Target edges,
@@ -86,7 +87,8 @@ class DenseInputs(nn.Module):
         keys = batch_keys(spec, read).values()
         self._numeric = [key for key in keys if key.kind == "dense" and key.name in spec.widths]
         self.keys = [key.name for key in self._numeric]
-        self.embedded = [key for key in keys if key.kind == "category"]
+        by_id = "ids" in groups
+        self.embedded = [key for key in keys if key.kind == "category" and (by_id or not key.rare)]
         self.categories = nn.ModuleList(Category(key, width) for key in self.embedded)
         widths = {key: spec.widths[key] for key in self.keys}
         moments = [spec.moments.get(key, ((0.0,) * n, (1.0,) * n)) for key, n in widths.items()]
