@@ -15,12 +15,14 @@ from hypothesis import given
 
 from mgoe.config import RunSettings
 from mgoe.data import FeatureEncoders, Prepared, Vocabulary
+from mgoe.errors import ConfigError, GraphError
 from mgoe.experiments import graphs
 from mgoe.experiments.stages import source_of
 from mgoe.graph import MacroGraph, build_graph
 from mgoe.graph.rates import RateGroup
 from tests.data import logs
 from tests.effort import up_to
+from tests.graph.histories import history, planted
 
 GROUPS = [
     "user",
@@ -53,6 +55,7 @@ def log_of(rows: list[tuple]) -> pd.DataFrame:
 
 
 def settings_for(folder: Path, **graph: Any) -> RunSettings:
+    folder.mkdir(exist_ok=True)
     items = pd.DataFrame({"item": range(5), "kind": list("aabbc"), "tags": ["x", "x|y", "", "z|y|x", None]})
     items.to_parquet(folder / "items.parquet")
     side = {
@@ -179,6 +182,89 @@ def test_an_update_counts_as_a_rebuild_does(rows, later):
         graph = graphs.forget(graph.path, sorted(everyone - {"1"}))
         left = pd.concat([first, new.drop_duplicates()])
         check_counts(left[left.user_id.isin([1]) | ~left.user_id.isin(first.user_id)], hours, graph)
+
+
+@up_to(4)
+@given(rows=logs.exposure_rows(), later=logs.exposure_rows(first=7))
+def test_later_exposures_change_no_earlier_snapshot(rows, later):
+    with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:
+        log = pd.concat([log_of(rows), logs_quiet()])
+        graphs_of = [
+            built(pd.concat([log, more]), settings_for(Path(folder)), Path(folder))[1]
+            for folder, more in ((one, log_of([])), (other, log_of(later)))
+        ]
+        for before, after in zip(*(graph.snapshots[:2] for graph in graphs_of), strict=True):
+            assert before.cut < logs.START // logs.DAY + 7
+            assert before.rates is not None
+            assert after.rates is not None
+            for a, b in zip(before.rates.tables, after.rates.tables, strict=True):
+                for name, mine, theirs in zip(a._fields, a, b, strict=True):
+                    wide = theirs[: len(mine)] if name == "indptr" else theirs  # nodes that came later
+                    assert np.array_equal(mine, wide), name
+
+
+def test_a_missing_label_is_shown_and_nothing_else(tmp_path):
+    log = logs_quiet()
+    lost = log.user_id == 0
+    _, whole = built(log, settings_for(tmp_path / "a"), tmp_path / "a")
+    _, less = built(
+        log.assign(clicked=log.clicked.where(~lost)),
+        settings_for(tmp_path / "b"),
+        tmp_path / "b",
+    )
+    assert whole.latest.rates is not None
+    assert less.latest.rates is not None
+    for group, all_of, some in zip(
+        whole.latest.rates.groups, whole.latest.rates.tables, less.latest.rates.tables, strict=True
+    ):
+        if group.name == "user":
+            assert (some.counts[:, 0] == all_of.counts[:, 0]).all()  # shown
+            assert some.counts[0, [1, 2, 4, 5]].sum() == 0  # the purchase is given the click
+            assert (some.counts[1] == all_of.counts[1]).all()
+
+
+def test_categories_with_evidence_are_counted(tmp_path):
+    rng = np.random.default_rng(0)
+    n = 4000
+    log = log_of(
+        [
+            (*pair, float(rng.random() < 0.1 + 0.6 * (pair[1] < 2)), None)
+            for pair in rng.integers(0, [5, 5, 12], (n, 3)).tolist()
+        ]
+    )
+    log["hour"] = rng.integers(0, 3, n)
+    log["timestamp"] += rng.integers(0, 3600, n)
+    log["bought"] = (rng.random(n) < 0.5).astype(float)
+    _, graph = built(log, settings_for(tmp_path, rates="auto"), tmp_path)
+    assert graph.latest.rates is not None
+    names = [group.name for group in graph.latest.rates.groups]
+    assert {"user", "item", "items.kind", "user x items.kind", "item, last 3"} <= {*names}
+    assert "hour" not in names  # it tells nothing
+
+
+@pytest.mark.parametrize(
+    ("rates", "message"),
+    [
+        (["user x itms.tags"], r"graph.rates: an axis is .* found 'itms.tags'; did you mean 'items.tags'\?"),
+        (["user", "user"], "groups and their axes must differ, found 'user' twice"),
+        (["user x user"], "must differ, found 'user x user' twice"),
+    ],
+)
+def test_groups_that_cannot_be_counted(tmp_path, rates, message):
+    with pytest.raises(ConfigError, match=message):
+        built(logs_quiet(), settings_for(tmp_path, rates=rates), tmp_path)
+
+
+def test_a_group_with_too_many_cells_is_refused_before_it_is_counted(tmp_path, monkeypatch):
+    monkeypatch.setattr("mgoe.graph.build.rate_counter.MOST_CELLS", 2)
+    with pytest.raises(GraphError, match="at most 2 cells, found some 3 in 'user x item'"):
+        built(logs_quiet(), settings_for(tmp_path, rates=["user x item"]), tmp_path)
+
+
+def test_events_have_no_rates(tmp_path):
+    log = history(planted(30, 20, 2, 300))
+    with pytest.raises(GraphError, match="counts exposures, found a log of events"):
+        log.build(tmp_path / "graph", rates=["user"], resolutions=[(2, 2)])
 
 
 def logs_quiet() -> pd.DataFrame:

@@ -19,8 +19,8 @@ from mgoe.errors import ConfigError
 from mgoe.graph.pair_rows import SIDES
 
 SECOND = 1_000_000
-LEAST_EVIDENCE = 0.01
-MOST_CATEGORIES, MOST_CONTEXTS = 5, 2
+LEAST_EVIDENCE = 0.0025
+MOST_CATEGORIES, MOST_CONTEXTS = 4, 2
 MACRO_PAIRS = (("user", "item_macro"), ("user_macro", "item"), ("user_macro", "item_macro"))
 
 
