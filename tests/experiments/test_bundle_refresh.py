@@ -87,7 +87,8 @@ def check_same(one: LiveNodes, other: LiveNodes):
 
 
 def check_as_rebuilt(bundle: Bundle, before: Bundle, prepared: Path, events: Iterable[Event], folder: Path):
-    """The graph is that of all events, built with the macro nodes of the graph before."""
+    """The graph is that of all events, built with the macro nodes of the graph before; what was shown is not
+    compared."""
     users, items = bundle.encoders.users, bundle.encoders.items
     assert len(set(users.ids(np.arange(users.size)).to_pylist())) == users.size
     behaviors = EventReader.of(before).behaviors
@@ -112,7 +113,8 @@ def check_as_rebuilt(bundle: Bundle, before: Bundle, prepared: Path, events: Ite
         source, history=table, users_at=np.full(at, users.size), items_at=np.full(at, items.size)
     )
     rebuilt = build_graph(source, settings.graph, folder / "rebuilt", keep=MacroGraph.open(before.graph.path))
-    assert differences(contents(bundle.graph, 0), contents(rebuilt, at - 1)) == []
+    differ = differences(contents(bundle.graph, 0), contents(rebuilt, at - 1))
+    assert [name for name in differ if not name.startswith("rates")] == []
 
 
 def test_a_refreshed_bundle_equals_a_rebuild(finished: Path, tmp_path: Path):

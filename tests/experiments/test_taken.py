@@ -79,6 +79,25 @@ def done(asked: list[dict[str, Any]]) -> list[Event]:
     ]
 
 
+def counted(bundle: Bundle) -> np.ndarray:
+    """Return exposures, labels of click and buy, and those done, over all users."""
+    assert bundle.graph.latest.rates is not None
+    [table] = [
+        table
+        for group, table in zip(
+            bundle.graph.latest.rates.groups, bundle.graph.latest.rates.tables, strict=True
+        )
+        if group.name == "user"
+    ]
+    tasks = len(bundle.tasks)
+    return table.counts.sum(0, dtype=np.int64)[[0, 1, 2, 1 + tasks, 2 + tasks]]
+
+
+def done_of(asked: list[dict[str, Any]]) -> list[int]:
+    labels = [label["labels"] for one in asked for label in one["labels"]]
+    return [sum(label[task] > 0 for label in labels) for task in ("click", "buy")]
+
+
 def test_a_refreshed_bundle_holds_what_was_done_of_what_was_shown(shown: Path, tmp_path: Path):
     old = mgoe.load(shown / "bundle")
     asked = requests(old, 40)
@@ -86,6 +105,7 @@ def test_a_refreshed_bundle_holds_what_was_done_of_what_was_shown(shown: Path, t
     said: list[str] = []
     new = experiments.refresh(shown / "bundle", tmp_path / "state", tmp_path / "new", say=said.append)
     check_as_rebuilt(new, old, shown / "data", done(asked), tmp_path)
+    assert counted(new) - counted(old) == pytest.approx([160, *([160] * 2), *done_of(asked)])
     Bundle.open(tmp_path / "new", verify=True).graph.verify()
     assert not (tmp_path / "new" / "taken.parquet").exists()
     assert any("160 exposures that have waited" in line for line in said)
