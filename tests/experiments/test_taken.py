@@ -21,6 +21,7 @@ from mgoe.serving.events.exposure import ExposureReader
 from mgoe.serving.events.exposure_log import DAY, ExposureLog
 from tests.experiments.test_bundle_refresh import check_as_rebuilt
 from tests.graph.histories import contents, differences
+from tests.graph.test_rates import cells_of
 
 SECOND = 1_000_000
 LONG_AGO = time.time_ns() // 1000 - 10 * DAY
@@ -90,12 +91,14 @@ def counted(bundle: Bundle) -> np.ndarray:
         if group.name == "user"
     ]
     tasks = len(bundle.tasks)
-    return table.counts.sum(0, dtype=np.int64)[[0, 1, 2, 1 + tasks, 2 + tasks]]
+    return cells_of(table).counts.sum(0, dtype=np.int64)[[0, 1, 2, 1 + tasks, 2 + tasks]]
 
 
-def done_of(asked: list[dict[str, Any]]) -> list[int]:
+def counts_of(asked: list[dict[str, Any]]) -> list[int]:
+    """Return what `counted` should: only what was clicked has a label of buy."""
     labels = [label["labels"] for one in asked for label in one["labels"]]
-    return [sum(label[task] > 0 for label in labels) for task in ("click", "buy")]
+    clicked = [one for one in labels if one["click"]]
+    return [len(labels), len(labels), len(clicked), len(clicked), sum(one["buy"] for one in clicked)]
 
 
 def test_a_refreshed_bundle_holds_what_was_done_of_what_was_shown(shown: Path, tmp_path: Path):
@@ -105,7 +108,7 @@ def test_a_refreshed_bundle_holds_what_was_done_of_what_was_shown(shown: Path, t
     said: list[str] = []
     new = experiments.refresh(shown / "bundle", tmp_path / "state", tmp_path / "new", say=said.append)
     check_as_rebuilt(new, old, shown / "data", done(asked), tmp_path)
-    assert counted(new) - counted(old) == pytest.approx([160, *([160] * 2), *done_of(asked)])
+    assert counted(new) - counted(old) == pytest.approx(counts_of(asked))
     Bundle.open(tmp_path / "new", verify=True).graph.verify()
     assert not (tmp_path / "new" / "taken.parquet").exists()
     assert any("160 exposures that have waited" in line for line in said)

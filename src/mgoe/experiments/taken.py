@@ -3,7 +3,6 @@ refresh`."""
 
 import time
 from dataclasses import dataclass, replace
-from functools import reduce
 from pathlib import Path
 from typing import Self
 
@@ -11,7 +10,6 @@ import pyarrow.parquet as pq
 
 from mgoe._util.files import atomic_file
 from mgoe.bundle import Bundle
-from mgoe.data.arrow import pc
 from mgoe.errors import BundleError, StoreError
 from mgoe.experiments.stages import Say
 from mgoe.serving import EventReader
@@ -70,17 +68,15 @@ class TakenExposures:
         return cls(bundle, log, held, max(held, log.settled(longest_delay(bundle.settings.tasks))))
 
     def write(self, file: Path, say: Say) -> int:
-        """Write them as a Parquet file, and return the number of those with a label above 0."""
-        tasks, kinds = self.bundle.settings.tasks, EventReader.of(self.bundle).kinds
-        now, rows, done = time.time_ns() // 1000, 0, 0
+        """Write them as a Parquet file, and return their number."""
+        kinds, now, rows = EventReader.of(self.bundle).kinds, time.time_ns() // 1000, 0
         reader = taken_rows(self.log, self.bundle.settings, kinds, now, self.after, self.upto)
         with pq.ParquetWriter(file, reader.schema) as writer:
             for batch in reader:
                 writer.write_batch(batch)
-                above = [pc.fill_null(pc.greater(batch[str(task.label)], 0), False) for task in tasks]
-                rows, done = rows + len(batch), done + (pc.sum(reduce(pc.or_, above)).as_py() or 0)
-        say(f"{rows:,} exposures that have waited for their labels, {done:,} of them with a task done")
-        return done
+                rows += len(batch)
+        say(f"{rows:,} exposures that have waited for their labels")
+        return rows
 
     def forget(self) -> None:
         """Drop the exposures that the graph of the bundle already held."""

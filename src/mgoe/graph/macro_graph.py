@@ -180,10 +180,10 @@ class Snapshot:
         arrays = {name: read(name) for name in ARRAYS}
         rates = None
         if (held := meta.get("rates")) is not None:
-            groups, files = restore(held["groups"]), enumerate(held["categories"])
+            files = enumerate(held["categories"])
             rates = Rates(
-                groups,
-                tuple(RateTable.read(read, number) for number in range(len(groups))),
+                restore(held["groups"]),
+                tuple(RateTable.read(read)),
                 {name: _mapped(folder.parent.parent / f"categories{k}.npy") for k, name in files},
                 np.array([*held["regressions"].values()], bool),
             )

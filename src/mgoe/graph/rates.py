@@ -65,6 +65,8 @@ class RateGroup:
 class RateTable(NamedTuple):
     """The cells of one group as of a snapshot, by the first axis, then the second, ascending.
 
+    The arrays of cells are those of all groups of the snapshot; `indptr` says which are this group's.
+
     Attributes:
         indptr: Where the cells of each value of the first axis start. Shape (n + 1,).
         other: Value of the second axis; 0 in a group of one axis. Shape (E,).
@@ -80,9 +82,14 @@ class RateTable(NamedTuple):
     prior: NDArray[np.float64]
 
     @classmethod
-    def read(cls, array: Callable[[str], NDArray], number: int) -> Self:
-        """Read every array of the group with a number by its name."""
-        return cls(*(array(f"rates{number}.{name}") for name in cls._fields))
+    def read(cls, array: Callable[[str], NDArray]) -> list[Self]:
+        """Read the tables of all groups from the arrays of a snapshot, by their names."""
+        first, indptr, prior = (array(f"rates.{name}") for name in ("starts", "indptr", "prior"))
+        other, counts, values = (array(f"rates.{name}") for name in ("other", "counts", "values"))
+        return [
+            cls(indptr[first[g] : first[g + 1]], other, counts, values, prior[g])
+            for g in range(len(first) - 1)
+        ]
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import ibis
 import ibis.expr.types as ir
 import numpy as np
@@ -108,13 +107,32 @@ class RatePlan:
         Raises:
             GraphError: A group has too many cells.
         """
-        with self._opened(work, cut, macro, sizes) as con:
-            total = con.con.sql("SELECT count(*) FROM records").fetchall()[0][0]
-            for number, group in enumerate(self.groups):
+        rows = [_values_of(group.axes[0], macro, sizes) for group in self.groups]
+        indptr = [np.empty(0, np.int64)]
+        with self._opened(work, cut, macro, sizes) as con, ArrayFolder(folder) as out:
+            out.append(self._arrays(dict.fromkeys(("second", *self._counts, *self._values), np.empty(0))))
+            total, start = con.con.sql("SELECT count(*) FROM records").fetchall()[0][0], 0
+            for group, n in zip(self.groups, rows, strict=True):
                 self._check_size(con, group, total)
-                cells = con.con.sql(self._query(group, cut))
-                self._write(folder, number, cells, _values_of(group.axes[0], macro, sizes))
+                degree = np.zeros(n, np.int64)
+                for batch in pa.RecordBatchReader.from_stream(con.con.sql(self._query(group, cut))):
+                    column = {
+                        name: batch.column(name).to_numpy(zero_copy_only=False) for name in batch.schema.names
+                    }
+                    degree += np.bincount(column["first"], minlength=n)
+                    out.append(self._arrays(column))
+                indptr.append(start + starts(degree))
+                start = int(indptr[-1][-1])
                 advance(total)
+        counts, values = (mapped(folder / f"rates.{name}.npy") for name in ("counts", "values"))
+        cells = [slice(int(one[0]), int(one[-1])) for one in indptr[1:]]
+        priors = [self._priors(counts[one], values[one]) for one in cells]
+        arrays = {
+            "rates.starts": np.cumsum([0, *(len(one) for one in indptr[1:])]),
+            "rates.indptr": np.concatenate(indptr),
+            "rates.prior": np.array(priors, np.float64).reshape(-1, len(self.regressions), 2),
+        }
+        save_arrays(folder, arrays)
 
     def evidence(self, work: Path, cut: int, sizes: Mapping[Side, int]) -> dict[str, float]:
         """Return how much likelier labels are with rates per cell than with one for all, by group.
@@ -200,34 +218,25 @@ class RatePlan:
             "GROUP BY first, second ORDER BY first, second"
         )
 
-    def _write(self, folder: Path, number: int, cells: duckdb.DuckDBPyRelation, rows: int) -> None:
-        """Write the cells of a group, whose first axis has so many values, and its priors."""
-        tasks, degree = range(len(self.regressions)), np.zeros(rows, np.int64)
-        counts = ["shown", *(f"labelled{t}" for t in tasks), *(f"done{t}" for t in tasks)]
-        values = [f"value_{name}" for name, regression in self.regressions.items() if regression]
+    @property
+    def _counts(self) -> list[str]:
+        tasks = range(len(self.regressions))
+        return ["shown", *(f"labelled{t}" for t in tasks), *(f"done{t}" for t in tasks)]
 
-        def arrays(column: Mapping[str, NDArray]) -> dict[str, NDArray]:
-            nothing = np.empty((len(column["second"]), 0))
-            held = {
-                "other": column["second"].astype(np.int32),
-                "counts": np.column_stack([nothing, *(column[name] for name in counts)]).astype(np.uint32),
-                "values": np.column_stack([nothing, *(column[name] for name in values)]).astype(np.int64),
-            }
-            return {f"rates{number}.{name}": array for name, array in held.items()}
+    @property
+    def _values(self) -> list[str]:
+        return [f"value_{name}" for name, regression in self.regressions.items() if regression]
 
-        with ArrayFolder(folder) as out:
-            out.append(arrays(dict.fromkeys(["second", *counts, *values], np.empty(0))))
-            for batch in pa.RecordBatchReader.from_stream(cells):
-                column = {
-                    name: batch.column(name).to_numpy(zero_copy_only=False) for name in batch.schema.names
-                }
-                degree += np.bincount(column["first"], minlength=rows)
-                out.append(arrays(column))
-        held = (mapped(folder / f"rates{number}.{name}.npy") for name in ("counts", "values"))
-        save_arrays(
-            folder,
-            {f"rates{number}.indptr": starts(degree), f"rates{number}.prior": self._priors(*held)},
-        )
+    def _arrays(self, column: Mapping[str, NDArray]) -> dict[str, NDArray]:
+        """Return cells as the arrays of `RateTable`."""
+        nothing = np.empty((len(column["second"]), 0))
+        counts = np.column_stack([nothing, *(column[name] for name in self._counts)])
+        values = np.column_stack([nothing, *(column[name] for name in self._values)])
+        return {
+            "rates.other": column["second"].astype(np.int32),
+            "rates.counts": counts.astype(np.uint32),
+            "rates.values": values.astype(np.int64),
+        }
 
     def _priors(self, counts: NDArray[np.uint32], values: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return the rate (or mean) of all cells and its weight for each task. Shape (T, 2)."""
@@ -240,7 +249,7 @@ class RatePlan:
                 column += 1
             else:
                 priors.append(fit_prior(labelled, done))
-        return np.array(priors, np.float64).reshape(tasks, 2)
+        return np.array(priors, np.float64)
 
 
 def _by_node(values: NDArray[np.int32], nodes: int) -> pa.Table:
