@@ -17,6 +17,7 @@ for _name in ("fastapi", "orjson", "prometheus_client", "uvicorn"):
 from mgoe.bundle import MANIFEST  # noqa: E402
 from mgoe.errors import MgoeError  # noqa: E402
 from mgoe.serving.events.event import Event, EventLog  # noqa: E402
+from mgoe.serving.events.exposure_log import ExposureLog  # noqa: E402
 from mgoe.serving.events.redis_log import RedisLog  # noqa: E402
 from mgoe.serving.events.sqlite_log import SqliteLog  # noqa: E402
 from mgoe.serving.http import service  # noqa: E402
@@ -155,6 +156,17 @@ def test_only_a_service_of_this_machine_alone_checks_host_names(
     monkeypatch.setattr(service, "create_app", lambda *_, local: said.append(local))
     service.application(ServeSettings(bundle=tmp_path, state=tmp_path, **given))
     assert said == ["http://[::1]:8000" if given.get("host") else "http://127.0.0.1:8000", local]
+
+
+@pytest.mark.parametrize(("window", "held"), [("1d", 86_400_000_000), ("90m", 5_400_000_000)])
+def test_exposures_wait_as_long_as_asked(
+    window: str, held: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    said: list[ExposureLog] = []
+    monkeypatch.setattr(service, "Reloader", lambda *_, exposures, **__: said.append(exposures))
+    monkeypatch.setattr(service, "create_app", lambda *_, **__: None)
+    service.application(ServeSettings(bundle=tmp_path, state=tmp_path, window=window))
+    assert [log.window for log in said] == [held]
 
 
 def test_the_folder_of_shared_metrics_goes_with_the_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

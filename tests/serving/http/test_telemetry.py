@@ -18,7 +18,7 @@ click = SimpleNamespace(
     before=SimpleNamespace(predicted_over_observed=3.0, calibration_error=0.25),
     after=SimpleNamespace(predicted_over_observed=1.5, calibration_error=None),
 )
-telemetry = Telemetry(dict, lambda: SimpleNamespace(tasks={"click": click}))
+telemetry = Telemetry(dict, lambda: SimpleNamespace(tasks={"click": click}), lambda: {"exposures taken": 3})
 telemetry.in_flight.inc(int(sys.argv[1]))
 telemetry.scored.inc(int(sys.argv[1]))
 if sys.argv[2] == "die":
@@ -40,6 +40,7 @@ def test_requests_in_flight_of_a_dead_worker_are_not_counted(tmp_path: Path):
     page = worker(tmp_path, 2, "tell").splitlines()
     assert "mgoe_in_flight 2.0" in page
     assert "mgoe_scored_total 9.0" in page
+    assert "mgoe_exposures_taken 3.0" in page  # of all workers together, whoever answers
     assert [line for line in page if line.startswith(("mgoe_predicted", "mgoe_calibration"))] == [
         'mgoe_predicted_over_observed{calibration="before",task="click"} 3.0',
         'mgoe_predicted_over_observed{calibration="after",task="click"} 1.5',

@@ -23,6 +23,13 @@ from mgoe.serving.events.store import FILE, Store
 
 DAY = 86_400 * 1_000_000
 COUNTS = ("exposures taken", "exposure duplicates", "labels taken", "labels dropped", "label conflicts")
+
+
+def _fields(*places: int) -> str:
+    """Return SQL for entries of a record in an array of records."""
+    return ", ".join(f"json_extract(value, '$[{place}]')" for place in places)
+
+
 # the moment up to which the exposure of label l may be: a label that the service dated is late at most
 _UNTIL = f"l.time + (l.time = l.taken) * {AHEAD}"
 EXPOSURE_OF = f"""
@@ -34,19 +41,18 @@ coalesce(
         ORDER BY e.time DESC, e.request DESC LIMIT 1))
 """
 """SQL: the exposure that a label l belongs to."""
-_TAKE = """
+_TAKE = f"""
 INSERT INTO exposures(request, user, item, time, position, propensity, context, taken)
-SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, :now
-FROM json_each(:rows) WHERE true ON CONFLICT DO NOTHING
+SELECT {_fields(0, 1, 2, 3, 4, 5, 6)}, :now FROM json_each(:rows) WHERE true ON CONFLICT DO NOTHING
 """
-_TAKE_LABELS = """
+_TAKE_LABELS = f"""
 INSERT INTO labels(request, user, item, task, time, value, taken, waiting)
-SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, coalesce(value ->> 4, :now), value ->> 5, :now, 1
+SELECT {_fields(0, 1, 2, 3)}, coalesce({_fields(4)}, :now), {_fields(5)}, :now, 1
 FROM json_each(:rows) WHERE true ON CONFLICT DO NOTHING
 """
-_TOO_EARLY = """
+_TOO_EARLY = f"""
 SELECT n.key, e.time FROM json_each(:rows) n
-JOIN exposures e ON e.request = n.value ->> 0 AND e.item = n.value ->> 2 WHERE n.value ->> 4 < e.time
+JOIN exposures e ON e.request = {_fields(0)} AND e.item = {_fields(2)} WHERE {_fields(4)} < e.time
 """
 _LABELS_OF_NEW = """
 SELECT l.id FROM exposures e JOIN labels l ON l.request = e.request AND l.user = '' AND l.item = e.item

@@ -103,15 +103,19 @@ def _columns(settings: RunSettings, kinds: Mapping[str, pa.DataType]) -> dict[st
 
 
 def _query(tasks: Sequence[TaskSettings], columns: dict[str, _Column]) -> str:
-    """Return the query for the columns and the context."""
+    """Return the query for the columns and the context.
+
+    Labels are joined by an index, for which their exposure must have the type of its id.
+    """
     labels = ", ".join(
         f"max({of}) FILTER (WHERE task = :task{t}) AS {name}{t}"
         for t in range(len(tasks))
         for of, name in (("value", "value"), ("time", "known"))
     )
     return f"""
-        WITH matched AS (
-            SELECT {EXPOSURE_OF} AS exposure, l.task, l.value, l.time FROM labels l WHERE l.taken <= :as_of),
+        WITH matched AS MATERIALIZED (
+            SELECT CAST({EXPOSURE_OF} AS INTEGER) AS exposure, l.task, l.value, l.time
+            FROM labels l WHERE l.taken <= :as_of),
         ranked AS (
             SELECT *, row_number() OVER (PARTITION BY exposure, task ORDER BY value DESC, time) AS place
             FROM matched WHERE exposure > :after AND exposure <= :upto),
