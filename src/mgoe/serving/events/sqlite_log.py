@@ -67,7 +67,9 @@ class SqliteLog:
         return [(str(position), Event.decode(event)) for position, event, _ in found]
 
     def may_have(self, after: Position) -> bool:
-        """See `EventLog`. The file answers at once."""
+        """See `EventLog`. The file answers at once, unless another thread reads it."""
+        if self._store.is_being_read:
+            return True
         try:
             return bool(self._store.read("SELECT 1 FROM events WHERE id > ? LIMIT 1", int(after or 0)))
         except StoreError:

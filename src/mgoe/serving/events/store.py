@@ -89,6 +89,11 @@ class Store:
         """A text that no other database has."""
         return self.read("SELECT id FROM identity")[0][0]
 
+    @property
+    def is_being_read(self) -> bool:
+        """Whether `read` would wait for another thread."""
+        return self._reading.locked()
+
     def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Do some work in a transaction, and wait until it is on the disk.
 
