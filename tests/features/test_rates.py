@@ -40,8 +40,9 @@ def test_rates_are_shrunk_log_odds_of_a_count_by_hand(rows):
                 prepared.context_features.vocabularies["hour"],
                 snapshot.rates.categories,
             )
-            for g, (group, table) in enumerate(
-                zip(snapshot.rates.groups, snapshot.rates.tables, strict=True)
+            ends = np.cumsum([one.width(3) for one in spec.rates])
+            for end, group, table, adjusted in zip(
+                ends, snapshot.rates.groups, snapshot.rates.tables, snapshot.rates.adjusted, strict=True
             ):
                 cells = cells_by_hand(log, known, graph, s, group)
                 wanted = [
@@ -57,7 +58,14 @@ def test_rates_are_shrunk_log_odds_of_a_count_by_hand(rows):
                     )
                     for pair in zip(users.tolist(), items.tolist(), hours.tolist(), strict=True)
                 ]
-                assert_allclose(found[:, 4 * g : 4 * g + 4], wanted, atol=1e-5, err_msg=group.name)
+                first = end - spec_of(group).width(3)
+                assert_allclose(found[:, first : first + 4], wanted, atol=1e-5, err_msg=group.name)
+                if adjusted is not None:
+                    rows = users if group.axes[0].side == "user" else items
+                    rows = hours if group.axes[0].side == "context" else rows
+                    there = (rows >= 0) & (rows < len(adjusted))
+                    assert_array_equal(found[there, first + 4 : end], adjusted[rows[there]])
+                    assert_array_equal(found[~there, first + 4 : end], 0)
 
 
 def values_by_hand(known: Known, snapshot, group: RateGroup, user: int, item: int, hour: int):
@@ -96,7 +104,7 @@ def test_each_part_is_read_as_in_the_whole(tmp_path):
     context = {"hour": np.array([1, 2, 0, 1, 1])}
     whole = Reader(["rates"], spec)(view, users, items, context)["rates"]
     assert snapshot.rates is not None
-    owners = [owner_of(spec_of(group)[1]) for group in snapshot.rates.groups for _ in range(4)]
+    owners = [owner_of(one.axes) for one in spec.rates for _ in range(one.width(3))]
     for part in ("user", "item", "pair"):
         own = np.array([owner.part == part for owner in owners])
         assert own.any()

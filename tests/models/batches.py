@@ -2,10 +2,11 @@
 
 import torch
 
+from mgoe.features.spec import RateSpec
 from mgoe.models import Batch, CategoricalSpec, FeatureSpec, TaskSpec
 
 RATES = tuple(
-    (name, tuple((side, side) for side in sides))
+    RateSpec(name, tuple((side, side) for side in sides), len(sides) == 1)
     for name, sides in {"user": ["user"], "item": ["item"], "hour x brand": ["context", "item"]}.items()
 )
 """Groups of exposures."""
@@ -20,7 +21,7 @@ def make_spec(
     widths = dict(zip(("counts", "pair", "sketch", "edges"), dense, strict=True))
     widths |= {"user_side_numeric": 2, "item_side_numeric": 1, "context_numeric": 1}
     if "rates" in changes:
-        widths["rates"] = len(changes["rates"]) * (1 + len(tasks))
+        widths["rates"] = sum(one.width(len(tasks)) for one in changes["rates"])
     generator = torch.Generator().manual_seed(1)
     moments = {
         key: (

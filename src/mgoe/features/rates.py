@@ -7,16 +7,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mgoe.features.group import CONTEXT, ITEM, USER, Arrays, InputGroup, Key, Owner, Part, dense
-from mgoe.features.spec import FeatureSpec
+from mgoe.features.spec import FeatureSpec, RateSpec
 from mgoe.features.view import Pairs, View
 from mgoe.graph import Snapshot
+from mgoe.graph.adjusted import is_adjusted
 from mgoe.graph.rates import Axis, RateGroup, Rates
 
 OWNERS = {"user": USER, "item": ITEM, "context": CONTEXT}
 
 
 class RatesOfExposures(InputGroup):
-    """Per group of exposures: log(1 + exposures), then a rate per task. Shape (B, groups x (1 + T)).
+    """Per group of exposures: log(1 + exposures), then a rate per task, then an adjusted rate per task in
+    groups that have them. Shape (B, columns).
 
     The rate of a binary task is the log-odds of its label in the cell, shrunk towards those of all cells,
     less these. That of a regression is the mean of its label, shrunk and centred likewise. A pair without a
@@ -26,15 +28,23 @@ class RatesOfExposures(InputGroup):
     name = "rates"
 
     def keys(self, spec: FeatureSpec) -> tuple[Key]:
-        width = 1 + len(spec.tasks)
-        return (dense("rates", *((owner_of(axes), width) for _, axes in spec.rates), hinges=False),)
+        tasks = len(spec.tasks)
+        columns = ((owner_of(one.axes), one.width(tasks)) for one in spec.rates)
+        return (dense("rates", *columns),)
 
     def names(self, snapshot: Snapshot) -> dict[str, list[str]]:
         if snapshot.rates is None:
             return {}
         tasks = len(snapshot.rates.regressions)
-        columns = ["shown", *(f"task{t}" for t in range(tasks))]
-        return {"rates": [f"rate.{group.name}.{name}" for group in snapshot.rates.groups for name in columns]}
+        plain = ["shown", *(f"task{t}" for t in range(tasks))]
+        more = [f"adjusted.task{t}" for t in range(tasks)]
+        return {
+            "rates": [
+                f"rate.{group.name}.{name}"
+                for group in snapshot.rates.groups
+                for name in (*plain, *(more if is_adjusted(group) else ()))
+            ]
+        }
 
     def read(self, view: View, pairs: Pairs) -> Arrays:
         return self._columns(view, pairs, None)
@@ -50,16 +60,22 @@ class RatesOfExposures(InputGroup):
         wanted = [
             number for number, group in enumerate(rates.groups) if part is None or _owner(group).part == part
         ]
-        width = 1 + len(rates.regressions)
-        out = np.zeros((len(pairs.user), len(wanted) * width), np.float32)
+        tasks = len(rates.regressions)
+        widths = [spec_of(rates.groups[number]).width(tasks) for number in wanted]
+        out = np.zeros((len(pairs.user), sum(widths)), np.float32)
         values: dict[Axis, NDArray[np.int64]] = {}
-        for place, number in enumerate(wanted):
+        for number, width, end in zip(wanted, widths, np.cumsum(widths).tolist(), strict=True):
             for axis in rates.groups[number].axes:
                 if axis not in values:
                     values[axis] = _values(view, pairs, rates, axis)
             first, *second = (values[axis] for axis in rates.groups[number].axes)
             other = second[0] if second else NO_AXIS
-            _read(rates.tables[number], first, other, rates.regressions, out[:, place * width :])
+            columns = out[:, end - width : end]
+            _read(rates.tables[number], first, other, rates.regressions, columns)
+            adjusted = rates.adjusted[number]
+            if adjusted is not None:
+                known = (first[:, 0] >= 0) & (first[:, 0] < len(adjusted))
+                columns[known, 1 + tasks :] = adjusted[first[known, 0]]
         return {"rates": out}
 
 
@@ -73,13 +89,14 @@ def owner_of(axes: Sequence[tuple[str, str]]) -> Owner:
     return owners[0] if len(owners) == 1 else owners[0] * owners[1]
 
 
-def spec_of(group: RateGroup) -> tuple[str, tuple[tuple[str, str], ...]]:
-    """Return the name of a group and the name and side of each axis, as a specification holds them."""
-    return group.name, tuple((axis.name, axis.side) for axis in group.axes)
+def spec_of(group: RateGroup) -> RateSpec:
+    """Return what a model must know of a group."""
+    axes = tuple((axis.name, axis.side) for axis in group.axes)
+    return RateSpec(group.name, axes, is_adjusted(group))
 
 
 def _owner(group: RateGroup) -> Owner:
-    return owner_of(spec_of(group)[1])
+    return owner_of(spec_of(group).axes)
 
 
 def _values(view: View, pairs: Pairs, rates: Rates, axis: Axis) -> NDArray[np.int64]:

@@ -36,6 +36,19 @@ class CategoricalSpec:
 
 
 @dataclasses.dataclass(frozen=True)
+class RateSpec:
+    """A group of exposures: its name, the name and side of each axis, and whether it has adjusted rates."""
+
+    name: str
+    axes: tuple[tuple[str, str], ...]
+    adjusted: bool = False
+
+    def width(self, tasks: int) -> int:
+        """Return the number of its columns."""
+        return 1 + tasks * (1 + self.adjusted)
+
+
+@dataclasses.dataclass(frozen=True)
 class FeatureSpec:
     """Names, sizes and moments of everything that a batch can hold.
 
@@ -56,9 +69,8 @@ class FeatureSpec:
     context: tuple[CategoricalSpec, ...] = ()
     positions: int = 0
     """Shown positions `[0, positions)`; 0 where none is recorded."""
-    rates: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = ()
-    """Groups of exposures, each with its name and the name and side of each axis; none for a log of
-    events."""
+    rates: tuple[RateSpec, ...] = ()
+    """Groups of exposures; none for a log of events."""
     task_mask_scores: tuple[float, ...] = ()
     """Merging score of each task mask. Shape (2^T,)."""
 
@@ -79,7 +91,8 @@ class FeatureSpec:
             raw[kind] = tuple(CategoricalSpec(**feature) for feature in raw[kind])
         raw["moments"] = {key: (tuple(mean), tuple(std)) for key, (mean, std) in raw["moments"].items()}
         raw["rates"] = tuple(
-            (group, tuple((name, side) for name, side in axes)) for group, axes in raw["rates"]
+            RateSpec(one["name"], tuple((name, side) for name, side in one["axes"]), one["adjusted"])
+            for one in raw["rates"]
         )
         raw["task_mask_scores"] = tuple(raw["task_mask_scores"])
         return cls(**raw)

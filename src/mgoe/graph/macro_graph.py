@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from mgoe._util.arrays import mapped
 from mgoe._util.files import sha256, write_json
 from mgoe.errors import GraphError
+from mgoe.graph.adjusted import split_adjusted
 from mgoe.graph.build.workplace import settle
 from mgoe.graph.edges import SparseEdges
 from mgoe.graph.rates import Rates, RateTable, restore
@@ -180,10 +181,12 @@ class Snapshot:
         arrays = {name: read(name) for name in ARRAYS}
         rates = None
         if (held := meta.get("rates")) is not None:
-            files = enumerate(held["categories"])
+            files, groups = enumerate(held["categories"]), restore(held["groups"])
+            tables = RateTable.read(read)
             rates = Rates(
-                restore(held["groups"]),
-                tuple(RateTable.read(read)),
+                groups,
+                tuple(tables),
+                split_adjusted(groups, tables, read("rates.adjusted")),
                 {name: _mapped(folder.parent.parent / f"categories{k}.npy") for k, name in files},
                 np.array([*held["regressions"].values()], bool),
             )

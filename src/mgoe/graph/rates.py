@@ -99,12 +99,15 @@ class Rates:
     Attributes:
         groups: In the order of a model's columns.
         tables: One per group.
+        adjusted: Adjusted rates of each value of the axis, see `mgoe.graph.adjusted`; None for groups
+            without. Shape (n, T).
         categories: Categories of each node by the name of the axis, -1 after the last. Shape (n, L).
         regressions: Whether each task is a regression. Shape (T,).
     """
 
     groups: tuple[RateGroup, ...]
     tables: tuple[RateTable, ...]
+    adjusted: tuple[NDArray[np.float32] | None, ...]
     categories: Mapping[str, NDArray[np.int32]]
     regressions: NDArray[np.bool_]
 

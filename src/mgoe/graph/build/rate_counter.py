@@ -3,7 +3,7 @@
 The engine of the records groups and sums; cells come back in order and are written as they come.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +21,10 @@ from mgoe._util.arrays import ArrayFolder, mapped, save_arrays
 from mgoe._util.files import as_pattern
 from mgoe._util.tables import batches, bounded, hand_over
 from mgoe.errors import GraphError
+from mgoe.graph.adjusted import Labels, adjusted_rates, is_adjusted
 from mgoe.graph.build.workplace import Advance
 from mgoe.graph.pair_rows import Side, starts
-from mgoe.graph.rates import Axis, RateGroup, describe
+from mgoe.graph.rates import Axis, RateGroup, RateTable, describe
 from mgoe.graph.shrinkage import USUAL, evidence, fit_prior
 
 FIRST = ("user", "item", "bucket")
@@ -109,30 +110,58 @@ class RatePlan:
         """
         rows = [_values_of(group.axes[0], macro, sizes) for group in self.groups]
         indptr = [np.empty(0, np.int64)]
-        with self._opened(work, cut, macro, sizes) as con, ArrayFolder(folder) as out:
-            out.append(self._arrays(dict.fromkeys(("second", *self._counts, *self._values), np.empty(0))))
-            total, start = con.con.sql("SELECT count(*) FROM records").fetchall()[0][0], 0
-            for group, n in zip(self.groups, rows, strict=True):
-                self._check_size(con, group, total)
-                degree = np.zeros(n, np.int64)
-                for batch in pa.RecordBatchReader.from_stream(con.con.sql(self._query(group, cut))):
-                    column = {
-                        name: batch.column(name).to_numpy(zero_copy_only=False) for name in batch.schema.names
-                    }
-                    degree += np.bincount(column["first"], minlength=n)
-                    out.append(self._arrays(column))
-                indptr.append(start + starts(degree))
-                start = int(indptr[-1][-1])
-                advance(total)
-        counts, values = (mapped(folder / f"rates.{name}.npy") for name in ("counts", "values"))
-        cells = [slice(int(one[0]), int(one[-1])) for one in indptr[1:]]
-        priors = [self._priors(counts[one], values[one]) for one in cells]
+        with self._opened(work, cut, macro, sizes) as con:
+            with ArrayFolder(folder) as out:
+                names = "second", *self._counts, *self._values
+                out.append(self._arrays(dict.fromkeys(names, np.empty(0))))
+                total, start = con.con.sql("SELECT count(*) FROM records").fetchall()[0][0], 0
+                for group, n in zip(self.groups, rows, strict=True):
+                    self._check_size(con, group, total)
+                    degree = np.zeros(n, np.int64)
+                    for column in _batches(con, self._query(group, cut)):
+                        degree += np.bincount(column["first"], minlength=n)
+                        out.append(self._arrays(column))
+                    indptr.append(start + starts(degree))
+                    start = int(indptr[-1][-1])
+                    advance(total)
+            other, counts, values = (
+                mapped(folder / f"rates.{name}.npy") for name in ("other", "counts", "values")
+            )
+            tables = []
+            for one in indptr[1:]:
+                cells = slice(int(one[0]), int(one[-1]))
+                tables.append(
+                    RateTable(one, other, counts, values, self._priors(counts[cells], values[cells]))
+                )
+            adjusted = self._adjusted(con, tables)
         arrays = {
             "rates.starts": np.cumsum([0, *(len(one) for one in indptr[1:])]),
             "rates.indptr": np.concatenate(indptr),
-            "rates.prior": np.array(priors, np.float64).reshape(-1, len(self.regressions), 2),
+            "rates.prior": np.array([table.prior for table in tables]).reshape(-1, len(self.regressions), 2),
+            "rates.adjusted": np.concatenate(adjusted),
         }
         save_arrays(folder, arrays)
+
+    def _adjusted(self, con: Backend, tables: Sequence[RateTable]) -> list[NDArray[np.float32]]:
+        """Return the adjusted rates of the groups that have any, after an array without rows."""
+        nothing = np.empty((0, len(self.regressions)), np.float32)
+        groups = [number for number, group in enumerate(self.groups) if is_adjusted(group)]
+        regressions = np.array([*self.regressions.values()], bool)
+        binary = sum(1 << t for t in np.flatnonzero(~regressions).tolist())
+        if not groups or not binary:
+            return [
+                nothing,
+                *(np.zeros((len(tables[g].indptr) - 1, len(regressions)), np.float32) for g in groups),
+            ]
+        axes = ", ".join(f"{_column(self.groups[g].axes[0])} AS axis{k}" for k, g in enumerate(groups))
+        query = f"SELECT {axes}, labelled & {binary} AS labelled FROM records WHERE labelled & {binary} > 0"
+
+        def read() -> Iterator[Labels]:
+            for column in _batches(con, query):
+                values = np.stack([column[f"axis{k}"] for k in range(len(groups))], 1)
+                yield Labels(values.astype(np.int64), column["labelled"])
+
+        return [nothing, *adjusted_rates([tables[g] for g in groups], regressions, read())]
 
     def evidence(self, work: Path, cut: int, sizes: Mapping[Side, int]) -> dict[str, float]:
         """Return how much likelier labels are with rates per cell than with one for all, by group.
@@ -250,6 +279,12 @@ class RatePlan:
             else:
                 priors.append(fit_prior(labelled, done))
         return np.array(priors, np.float64)
+
+
+def _batches(con: Backend, query: str) -> Iterator[dict[str, NDArray]]:
+    """Yield the result of a query in batches of columns."""
+    for batch in pa.RecordBatchReader.from_stream(con.con.sql(query)):
+        yield {name: batch.column(name).to_numpy(zero_copy_only=False) for name in batch.schema.names}
 
 
 def _by_node(values: NDArray[np.int32], nodes: int) -> pa.Table:

@@ -17,9 +17,8 @@ from mgoe.models.spec import Batch, FeatureSpec
 class RateSumOptions(Settings):
     """Switches of the sum of rates."""
 
-    groups: list[str] | None = Field(default=None, min_length=1)
-    """Groups of exposures by name, such as `user`, `user x items.tag` or `item, last 3`; by default all over
-    all history."""
+    groups: list[str] = Field(default=["user", "item"], min_length=1)
+    """Groups of exposures by name, such as `user`, `user x items.tag` or `item, last 3`."""
 
 
 class RateSum(RankingModel):
@@ -33,20 +32,19 @@ class RateSum(RankingModel):
 
     def __init__(self, spec: FeatureSpec, inputs: Collection[str], options: RateSumOptions):
         super().__init__(spec, inputs, options)
-        names = [name for name, _ in spec.rates]
+        names = [one.name for one in spec.rates]
         if not names:
             raise ConfigError("inputs", "the rates of an exposure log are needed, found none; leave it out")
-        wanted = (
-            [name for name in names if ", last " not in name] if options.groups is None else options.groups
-        )
-        for name in wanted:
+        for name in options.groups:
             if name not in names:
                 raise ConfigError(
                     "options.groups", f"{name!r} is no group of exposures{did_you_mean(name, names)}"
                 )
-        tasks, chosen = len(spec.tasks), [names.index(name) for name in wanted]
-        columns = torch.tensor(chosen)[:, None] * (1 + tasks) + 1 + torch.arange(tasks)
-        self.columns = nn.Buffer(columns, persistent=False)
+        tasks, ends = len(spec.tasks), [0]
+        for one in spec.rates:
+            ends.append(ends[-1] + one.width(len(spec.tasks)))
+        starts = torch.tensor([ends[names.index(name)] for name in options.groups])
+        self.columns = nn.Buffer(starts[:, None] + 1 + torch.arange(tasks), persistent=False)
         self.intercept = nn.Parameter(torch.zeros(tasks))
 
     def logits(self, batch: Batch) -> Tensor:

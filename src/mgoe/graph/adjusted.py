@@ -1,0 +1,122 @@
+"""Rates against what user, item and context alone would give.
+
+A user's rate says as much about what was shown to the user as about the user. The adjusted rate compares
+what was done with what was to be expected: for every label, the rate of all labels and the plain rates of the
+other nodes and categories of that exposure, added up as log-odds.
+"""
+
+import itertools
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from mgoe.graph.rates import RateGroup, RateTable
+
+
+class Labels(NamedTuple):
+    """Records of exposures with labels of binary tasks, as the kernel reads them.
+
+    Attributes:
+        values: Value of each record on the axis of each group. Shape (n, G).
+        labelled: Bit t is set if task t is labelled. Shape (n,).
+    """
+
+    values: NDArray[np.int64]
+    labelled: NDArray[np.int32]
+
+
+def is_adjusted(group: RateGroup) -> bool:
+    """Return whether a group has adjusted rates: users, items and categories of the context, over all
+    history."""
+    return (
+        len(group.axes) == 1
+        and group.last is None
+        and (group.axes[0].kind == "node" or group.axes[0].side == "context")
+    )
+
+
+def split_adjusted(
+    groups: Sequence[RateGroup], tables: Sequence[RateTable], stored: NDArray[np.float32]
+) -> tuple[NDArray[np.float32] | None, ...]:
+    """Return the adjusted rates of each group, None where it has none, from those of all stored together."""
+    rows = [
+        len(table.indptr) - 1 if is_adjusted(group) else 0
+        for group, table in zip(groups, tables, strict=True)
+    ]
+    ends = np.cumsum([0, *rows])
+    return tuple(
+        stored[ends[g] : ends[g + 1]] if is_adjusted(group) else None for g, group in enumerate(groups)
+    )
+
+
+def adjusted_rates(
+    tables: Sequence[RateTable], regressions: NDArray[np.bool_], records: Iterable[Labels]
+) -> list[NDArray[np.float32]]:
+    """Return the adjusted rates of groups of one axis (ours).
+
+    With `d` done of `l` labels of a cell, `e` expected of them, and the prior's rate `p` and weight `a`,
+
+        adjusted = ln((d + a p) / (l - d + a (1 - p))) - ln((e + a p) / (l - e + a (1 - p)))
+
+    What is expected is summed in millionths, so the result does not depend on the order of records.
+
+    Args:
+        tables: Of the groups that are adjusted to each other.
+        regressions: Whether each task is a regression, whose columns are 0. Shape (T,).
+        records: All records, in parts.
+
+    Returns:
+        Shape (values of the axis, T) for each group.
+    """
+    tasks = len(regressions)
+    counts = [_dense(table) for table in tables]
+    starts = np.cumsum([0, *(len(one) for one in counts)])
+    labelled = np.concatenate([one[:, 1 : 1 + tasks] for one in counts]).astype(np.float64)
+    done = np.concatenate([one[:, 1 + tasks :] for one in counts]).astype(np.float64)
+    prior = np.concatenate(
+        [np.tile(table.prior, (len(one), 1, 1)) for table, one in zip(tables, counts, strict=True)]
+    )
+    prior[:, regressions] = 0.5, 1.0
+    own = _log_odds(done, labelled, prior)
+    base = np.log(prior[0, :, 0] / (1 - prior[0, :, 0]))
+    rates = own - np.log(prior[:, :, 0] / (1 - prior[:, :, 0]))
+    expected = np.zeros((len(own), tasks), np.int64)
+    for part in records:
+        _expect(part.values, part.labelled, starts, rates, base, expected)
+    rates = own - _log_odds(np.minimum(expected * 1e-6, labelled), labelled, prior)
+    rates[:, regressions] = 0.0
+    return [rates[low:high].astype(np.float32) for low, high in itertools.pairwise(starts)]
+
+
+def _dense(table: RateTable) -> NDArray[np.int64]:
+    """Return the counts of every value of the only axis. Shape (values, 1 + 2T)."""
+    out = np.zeros((len(table.indptr) - 1, table.counts.shape[1]), np.int64)
+    there = np.flatnonzero(np.diff(table.indptr))
+    out[there] = table.counts[table.indptr[there]]
+    return out
+
+
+def _log_odds(
+    done: NDArray[np.float64], labelled: NDArray[np.float64], prior: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    rate, weight = prior[:, :, 0], prior[:, :, 1]
+    return np.log((done + weight * rate) / (labelled - done + weight * (1 - rate)))
+
+
+@numba.njit(cache=True, nogil=True)
+def _expect(values, labelled, starts, rates, base, out):  # pragma: no cover - compiled
+    """Add what is expected of the labels of each record to the cells of its values, in millionths."""
+    groups, tasks = values.shape[1], len(base)
+    for row in range(len(labelled)):
+        for t in range(tasks):
+            if not labelled[row] >> t & 1:
+                continue
+            logit = base[t]
+            for g in range(groups):
+                logit += rates[starts[g] + values[row, g], t]
+            for g in range(groups):
+                cell = starts[g] + values[row, g]
+                out[cell, t] += np.int64(round(1e6 / (1 + np.exp(rates[cell, t] - logit))))
