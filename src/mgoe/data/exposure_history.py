@@ -124,12 +124,10 @@ def _with_codes(rows: Table, context: FeatureEncoders) -> Table:
 
     Numbers and several-valued features are left out.
     """
-    for feature in context.features:
-        column = f"context_{feature.name}"
-        if feature.kind != "categorical":
-            rows = rows.drop(column)
-            continue
-        vocabulary = context.vocabularies[feature.name]
+    others = (feature.name for feature in context.features if feature.kind != "categorical")
+    rows = rows.drop(*(f"context_{name}" for name in others))
+    for name in context.names("categorical"):
+        column, vocabulary = f"context_{name}", context.vocabularies[name]
         index = np.arange(vocabulary.size)
         table = pa.table({"value": vocabulary.ids(index), "code": index + 1})
         held = hand_over(rows.get_backend(), f"{column}_codes", table)
