@@ -112,6 +112,9 @@ def test_an_exposure_log_is_recognised_by_its_labels(tmp_path):
         ("follow", "is_follow"),
     ]
     assert settings.data.bucket == "1h"
+    training = settings.training  # which has few rows
+    assert (training.epochs, training.batch_size, training.learning_rate) == (6, 1024, 0.001)
+    assert "some 1,800 training rows" in text
     assert "#   - {name: user_active_degree, kind: categorical}" in text
     assert "#   - {name: play_time_ms, kind: numeric}" in text
     uncommented = text.replace("  # context:", "  context:").replace("  #   - {name", "    - {name")

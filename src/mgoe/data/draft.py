@@ -23,6 +23,10 @@ CUTS: tuple[list[float], ...] = (
     [0.4, 0.6, 0.8],
 )
 """Tried in this order, until no window is empty."""
+FEW_ROWS = 160_000
+"""Training rows of an exposure log below which the usual training has too few steps: 40 batches of 4,096 per
+epoch. On the 107,000 of KuaiRand's validation days, 600 steps of 1,024 rows had a mean of AUC and GAUC that
+was .006 higher."""
 _WIDTH = 44  # column at which comments start
 
 
@@ -103,6 +107,11 @@ def write_draft(paths: Sequence[str], draft: Draft, source: Table, place: str) -
     ]
     if draft.behavior is not None:
         lines += [("negatives:", ""), ("  ratio: 3", "for each positive")]
+    cuts = _cuts(size)
+    rows = round(size.rows * (cuts[-2] - cuts[0]))
+    if draft.behavior is None and rows < FEW_ROWS:
+        small = f"some {rows:,} training rows: with the usual 4 epochs of 4,096 rows a batch, too few steps"
+        lines += [("training:", small), ("  {epochs: 6, batch_size: 1024, learning_rate: 0.001}", "")]
     lines += [("models: [mgoe, shared-bottom, mmoe]", "the first one is served"), ("seeds: [0]", "")]
     return "".join(f"{text:<{_WIDTH}}  # {comment}\n" if comment else f"{text}\n" for text, comment in lines)
 
