@@ -361,10 +361,22 @@ class MacroGraph:
                     meta["resolutions"], latest.resolutions, meta["drift"], strict=True
                 )
             ],
+            **self._describe_rates(),
             "changes": meta["changes"],
             "seconds": meta["seconds"],
             "stages": meta["stages"],
         }
+
+    def _describe_rates(self) -> dict[str, Any]:
+        """Return the records of exposures and the cells of each group, if exposures were counted."""
+        rates = self.latest.rates
+        if rates is None:
+            return {}
+        cells = {
+            group.name: int(table.indptr[-1] - table.indptr[0])
+            for group, table in zip(rates.groups, rates.tables, strict=True)
+        }
+        return {"records of exposures": self.meta["records"], "cells": cells}
 
     @property
     def drift(self) -> float:
