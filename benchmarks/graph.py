@@ -3,6 +3,7 @@ and from peers.
 
     python benchmarks/graph.py --events 1e7,1e8,1e9          # builds, and how time grows
     python benchmarks/graph.py --events 5e7 --nmi            # do macro nodes find the planted communities?
+    python benchmarks/graph.py --exposures 1e7,1e8           # builds of exposure logs, 20 shown per click
     python benchmarks/graph.py --kernels --macgnn --more  # peers at 5e7 and 1e6, more settings at 1e7
 
 Every build is `mgoe graph build`, in a process of its own, on a simulated log of 100 user and 100 item
@@ -23,6 +24,8 @@ them.
 times longer that takes.
 - `graph.nmi.SIDE.N`: normalised mutual information with the planted communities, of the nodes that have
 edges.
+- `graph.exposures.*`: the same figures of builds of exposure logs. `graph.exposures.disk_gib.N`: against the
+  graph of an event log of as many events, users and items; ratio exposures over events.
 - `graph.vs_kernels.N`: seconds of the library's build from coded events to saved arrays, against
   `benchmarks/kernels.py`; ratio ours over theirs. `graph.kernels.seconds.STAGE.N`: theirs.
 - `graph.vs_macgnn_preparation.N`: seconds of our stages, from log to saved graph, against
@@ -84,9 +87,9 @@ class Plan:
     graph: Mapping[str, Any]
     world: Sequence[str]
 
-    def log(self, events: float) -> AbstractContextManager[World]:
-        """A simulated log of about so many events."""
-        return simulated(self.work, events, self.keep, self.world)
+    def log(self, events: float, form: str = "events") -> AbstractContextManager[World]:
+        """A simulated log of about so many events, or exposures."""
+        return simulated(self.work, events, self.keep, self.world, form)
 
 
 def measure(plan: Plan, events: float, nmi: bool) -> tuple[int, float]:
@@ -104,24 +107,34 @@ def measure(plan: Plan, events: float, nmi: bool) -> tuple[int, float]:
         return world.events, build.spent.seconds
 
 
-def print_build(world: World, build: Build) -> None:
+def measure_exposures(plan: Plan, exposures: float) -> None:
+    """Build the graph of an exposure log and that of an event log of equal size, and print the figures of the
+    first and the disk of both."""
+    with plan.log(exposures, "exposures") as world, built(world, plan.graph, plan.keep) as build:
+        print_build(world, build, "graph.exposures")
+    with plan.log(exposures) as events, built(events, plan.graph, plan.keep) as other:
+        ours, theirs = build.artefact_bytes, other.artefact_bytes
+    line(f"graph.exposures.disk_gib.{world.name}", ours / GIB, "GiB", theirs / GIB, ours / theirs)
+
+
+def print_build(world: World, build: Build, what: str = "graph") -> None:
     """Seconds, rates and memory of the whole command and of each stage."""
     seconds, stages = build.spent.seconds, build.meta["stages"]
-    line(f"graph.seconds.{world.name}", seconds, "s")
-    line(f"graph.events_per_s.{world.name}", world.events / seconds, "events/s")
+    line(f"{what}.seconds.{world.name}", seconds, "s")
+    line(f"{what}.events_per_s.{world.name}", world.events / seconds, "events/s")
     line(
-        f"graph.build_events_per_s.{world.name}",
+        f"{what}.build_events_per_s.{world.name}",
         world.events / (seconds - stages[NUMBERING]["seconds"]),
         "events/s",
     )
-    line(f"graph.peak_gib.{world.name}", build.spent.anonymous_gib, "GiB")
-    line(f"graph.peak_file_gib.{world.name}", build.spent.mapped_gib, "GiB")
-    line(f"graph.mapped_gib.{world.name}", build.artefact_bytes / GIB, "GiB")
+    line(f"{what}.peak_gib.{world.name}", build.spent.anonymous_gib, "GiB")
+    line(f"{what}.peak_file_gib.{world.name}", build.spent.mapped_gib, "GiB")
+    line(f"{what}.mapped_gib.{world.name}", build.artefact_bytes / GIB, "GiB")
     for name, spent in stages.items():
         stage = f"{name.replace(' ', '_')}.{world.name}"
-        line(f"graph.seconds.{stage}", spent["seconds"], "s")
-        line(f"graph.stage_events_per_s.{stage}", world.events / max(spent["seconds"], 1e-3), "events/s")
-        line(f"graph.peak_gib.{stage}", spent["peak_gib"], "GiB")
+        line(f"{what}.seconds.{stage}", spent["seconds"], "s")
+        line(f"{what}.stage_events_per_s.{stage}", world.events / max(spent["seconds"], 1e-3), "events/s")
+        line(f"{what}.peak_gib.{stage}", spent["peak_gib"], "GiB")
 
 
 def floor_seconds(world: World) -> float:
@@ -242,7 +255,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Parse, measure, print."""
     options = _parser().parse_args(arguments)
     others = options.kernels, options.macgnn, options.more
-    sizes = options.events or (SIZES if not any(others) else "")
+    sizes = options.events or (SIZES if not any((*others, options.exposures)) else "")
     with tempfile.TemporaryDirectory() as temporary:
         graph = (
             (DEFAULT if options.nmi else PLAIN)
@@ -256,6 +269,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         measured = [measure(plan, float(size), options.nmi) for size in sizes.split(",") if size]
         if len(measured) > 1:
             print_slope(measured)
+        for size in options.exposures.split(",") if options.exposures else ():
+            measure_exposures(plan, float(size))
         for compare, events in zip((compare_kernels, compare_macgnn, measure_more), others, strict=True):
             if events:
                 compare(plan, events)
@@ -268,6 +283,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--events", help=f"sizes to build, comma between; {SIZES} where nothing else is asked for"
     )
+    parser.add_argument("--exposures", help="sizes of exposure logs to build, comma between; none by default")
     parser.add_argument(
         "--nmi", action="store_true", help="default settings; compare macro nodes with planted communities"
     )

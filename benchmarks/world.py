@@ -27,6 +27,11 @@ COMMUNITIES = MACRO_NODES = 100
 """Planted on either side, and asked for."""
 DEFAULT = {"resolutions": [[MACRO_NODES, MACRO_NODES]], "dense": 0}
 """Settings of a graph as the library chooses them, but for its size."""
+SHOWN = (
+    "behaviours=[{name: click, rate: 0.05, strength: 1.2, correlation: 1}, {name: favour, rate: 0.2}, "
+    "{name: cart, rate: 0.2}, {name: buy, given: cart, rate: 0.45}]"
+)
+"""Of the worlds of exposure logs: the simulator's behaviours, with twenty exposures per click."""
 PLAIN = {**DEFAULT, "rank": 64, "power_iterations": 2, "rounds": 0}
 """Of every graph, where not said otherwise: those of the kernels that it is compared with."""
 
@@ -47,19 +52,21 @@ class World:
     Attributes:
         folder: Its shards and their truth.
         name: Of its size.
+        form: `events` or `exposures`.
     """
 
     folder: Path
     name: str
+    form: str = "events"
 
     @property
     def log(self) -> Path:
-        return self.folder / "events"
+        return self.folder / self.form
 
     @cached_property
     def events(self) -> int:
         """Rows of the log, which are about as many as were asked for."""
-        return int(json.loads((self.folder / "summary.json").read_text())["events"])
+        return int(json.loads((self.folder / "summary.json").read_text())[self.form])
 
     @property
     def late(self) -> date:
@@ -71,7 +78,9 @@ class World:
 
 
 @contextmanager
-def simulated(work: Path, events: float, keep: bool, sets: Sequence[str] = ()) -> Iterator[World]:
+def simulated(
+    work: Path, events: float, keep: bool, sets: Sequence[str] = (), form: str = "events"
+) -> Iterator[World]:
     """A log of about so many events below `work`. An existing one is reused; a new one is removed after,
     unless it is kept.
 
@@ -80,15 +89,18 @@ def simulated(work: Path, events: float, keep: bool, sets: Sequence[str] = ()) -
         events: Expected rows.
         keep: Leave a new one there.
         sets: `--set` options of the simulation, besides the communities.
+        form: `events`, or `exposures`, of which one in twenty is clicked.
     """
-    world = World(work / "-".join(["log", size_name(events), *sets]), size_name(events))
+    size = size_name(events)
+    world = World(work / "-".join(["log", size, *sets, *([form] if form != "events" else [])]), size, form)
     known = (world.folder / "summary.json").exists()
     if not known:
         users, items = nodes(events)
-        communities = [f"{side}_communities={COMMUNITIES}" for side in ("user", "item")]
-        options = [part for setting in (*communities, *sets) for part in ("--set", setting)]
-        sizes = ["--users", str(users), "--items", str(items), "--events", str(round(events))]
-        child("-m", "mgoe", "simulate", "--out", world.folder, *sizes, "--form", "events", *options)
+        settings = [f"{side}_communities={COMMUNITIES}" for side in ("user", "item")]
+        settings += [SHOWN] if form == "exposures" else []
+        options = [part for setting in (*settings, *sets) for part in ("--set", setting)]
+        sizes = ["--users", str(users), "--items", str(items), f"--{form}", str(round(events))]
+        child("-m", "mgoe", "simulate", "--out", world.folder, *sizes, "--form", form, *options)
     try:
         yield world
     finally:
@@ -123,7 +135,7 @@ def built(world: World, graph: Mapping[str, Any], keep: bool = False) -> Iterato
         graph: Settings of the graph.
         keep: The output.
     """
-    out = world.folder.with_name(f"build-{world.name}")
+    out = world.folder.with_name(f"build-{world.form}-{world.name}")
     config = out.with_suffix(".yaml")
     shutil.rmtree(out, ignore_errors=True)
     config.write_text(yaml.safe_dump(settings(world, graph), sort_keys=False))
@@ -139,14 +151,19 @@ def built(world: World, graph: Mapping[str, Any], keep: bool = False) -> Iterato
 
 def settings(world: World, graph: Mapping[str, Any]) -> dict[str, Any]:
     """The run's configuration, as YAML holds it."""
-    data = {
+    data: dict[str, Any] = {
         "log": str(world.log),
         "user": "user_id",
         "item": "item_id",
         "time": "timestamp",
-        "behavior": "behavior",
     }
-    return {"data": data, "tasks": list(TASKS), "graph": {**graph, "snapshots": "last"}}
+    tasks: list[Any] = list(TASKS)
+    if world.form == "events":
+        data["behavior"] = "behavior"
+    else:
+        data["context"] = [{"name": "device"}]
+        tasks = [{"name": task, "label": task} for task in TASKS]
+    return {"data": data, "tasks": tasks, "graph": {**graph, "snapshots": "last"}}
 
 
 def agreement(simulation: Path, graph: MacroGraph) -> dict[str, float]:
