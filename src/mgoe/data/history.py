@@ -15,7 +15,7 @@ from mgoe._util.files import sha256, write_json
 from mgoe._util.tables import checksum, digest, hand_over, mixed
 from mgoe.config import RunSettings
 from mgoe.data.arrow import is_text, one_array, pc
-from mgoe.data.columns import Expr, Table
+from mgoe.data.columns import Expr, Table, only_row
 from mgoe.data.events import check_behaviors, rows_per_task, task_masks
 from mgoe.data.exposure_history import exposure_history, fit_context
 from mgoe.data.exposures import label_history
@@ -88,8 +88,11 @@ def whole_log(
     counts = {node: pq.read_metadata(folder / f"{node}s.parquet").num_rows for node in NODES}
     if shown is None:
         return WholeLog(history, counts, facts)
-    context = encoders or fit_context(shown, settings)
-    records = exposure_history(with_indices(shown, folder), settings, context)
+    length = settings.data.bucket
+    context = encoders or fit_context(shown.mutate(bucket=bucket_of(shown.time, length)), settings)
+    once = shown.distinct()
+    once = with_indices(once.mutate(bucket=bucket_of(once.time, length)), folder)
+    records = exposure_history(once, settings, context)
     return WholeLog(history, counts, facts, records, context)
 
 
@@ -133,15 +136,16 @@ def with_indices(rows: Table, folder: Path) -> Table:
 def _task_rows(
     source: Table, settings: RunSettings, place: str, every_task: bool
 ) -> tuple[Table | None, Table, dict[str, int]]:
-    """Return the rows of an exposure log with their bucket, the events that do a task, with ids, as `user`,
-    `item`, `time`, `task`, and their facts."""
+    """Return the rows of an exposure log, the events that do a task, with ids, as `user`, `item`, `time`,
+    `task`, and their facts; the checksum holds for all rows."""
     rows, _ = read_rows(source, settings, place)
     if settings.form == "exposures":
         history = label_history(rows, settings)
         tasks = {t: [t] for t in range(len(settings.tasks))}
         found = _measured(history, "task")
         facts = _facts(found, tasks, "task", history, place) if found or every_task else {"events": 0}
-        return rows.distinct().mutate(bucket=bucket_of(rows.time, settings.data.bucket)), history, facts
+        mark = only_row(rows.aggregate(n=checksum(_mix(rows))))["n"] or 0
+        return rows, history, facts | {"checksum": (facts.get("checksum", 0) + mark) % (1 << 61)}
     found = _measured(rows, "behavior")
     if every_task:
         check_behaviors({row["behavior"]: row["events"] for row in found}, settings, place)
@@ -154,11 +158,15 @@ def _task_rows(
 def _measured(rows: Table, key: str) -> list[dict[str, Any]]:
     """Measure the rows of each behaviour or task in one scan: number, first and last moment, and a
     checksum."""
-    mix = mixed(rows.time, *(rows[node] for node in NODES if rows[node].type().is_integer()))
     measured = rows.group_by(key).aggregate(
-        events=rows.count(), first=rows.time.min(), last=rows.time.max(), checksum=checksum(mix)
+        events=rows.count(), first=rows.time.min(), last=rows.time.max(), checksum=checksum(_mix(rows))
     )
     return measured.order_by(key).to_pyarrow().to_pylist()
+
+
+def _mix(rows: Table) -> Expr:
+    """Return a number per row that follows from its time and its ids, where these are integers."""
+    return mixed(rows.time, *(rows[node] for node in NODES if rows[node].type().is_integer()))
 
 
 def _facts(

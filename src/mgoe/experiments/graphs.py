@@ -50,7 +50,6 @@ from mgoe.graph import (
     Source,
     Spent,
     build_graph,
-    exposure_facts,
     forget_users,
     peak_memory,
     update_graph,
@@ -113,7 +112,7 @@ def macro_graph(
                 items_at=np.array([log.counts["item"]]),
                 ranks=settings.ranks,
                 bucket=seconds(settings.data.bucket) * 1_000_000,
-                facts=log.facts if shown is None else log.facts | exposure_facts(shown.records),
+                facts=log.facts,
                 files=vocabularies(out / "log") | encoded,
                 log=settings.model_dump(mode="json", include={"data", "tasks"}),
                 spent=spent,
@@ -188,8 +187,6 @@ def add_events(
         numbered_log(settings, list(log), work, known, table, say, encoders) as (found, _),
     ):
         users, items, facts = found.counts["user"], found.counts["item"], found.facts
-        if found.records is not None:
-            facts = facts | exposure_facts(found.records)
         say(
             f"  of them {users - graph.meta['users'][-1]:,} new users and "
             f"{items - graph.meta['items'][-1]:,} new items"

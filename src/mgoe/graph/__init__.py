@@ -4,7 +4,7 @@ Axes: `B` batch, `T` tasks (weakest to strongest), `U` users, `I` items, `Ku`/`K
 neighbours, `E` distinct pairs.
 """
 
-from mgoe.graph.build.builder import Exposures, Source, build_graph, exposure_facts
+from mgoe.graph.build.builder import Exposures, Source, build_graph
 from mgoe.graph.build.workplace import Observer, Spent, peak_memory
 from mgoe.graph.likelihood import Place, place
 from mgoe.graph.macro_graph import DRIFT_LIMIT, MacroGraph, Resolution, Snapshot
@@ -23,7 +23,6 @@ __all__ = [
     "Source",
     "Spent",
     "build_graph",
-    "exposure_facts",
     "forget_users",
     "merging_score",
     "peak_memory",

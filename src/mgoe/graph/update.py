@@ -92,7 +92,8 @@ def update_graph(
         late = _add_pairs(graph, new if facts["events"] else None, users, items, plan, latest)
         if plan.rates is not None:
             write = partial(_add_records, graph, new.records if new else None, plan.rates, folder / WORK)
-            plan.stages.run("exposures", facts.get("records", 0), write, unit="records")
+            plan.stages.run("exposures", 0, write, unit="records")
+            facts = facts | plan.rates.facts()
         cut = max(int(meta["cuts"][-1]), last_bucket(facts, meta["bucket"]))
         learned = graph.folder(-1)
         builder = SnapshotBuilder(
@@ -108,7 +109,7 @@ def update_graph(
             "first": min(meta["first"], facts["first"]),
             "last": max(meta["last"], facts["last"]),
             "checksum": meta["checksum"] + facts["checksum"],
-            **({"records": meta["records"] + facts.get("records", 0)} if plan.rates is not None else {}),
+            **({"records": facts["records"]} if plan.rates is not None else {}),
             "drift": builder.drift,
             "changes": [
                 *meta["changes"],

@@ -65,8 +65,8 @@ class Source:
         ranks: Of the tasks, weakest first. Shape (T,).
         bucket: Length of a bucket, in microseconds.
         exposures: What was shown; None for a log of events.
-        facts: `events`, the `first` and `last` moment, and a `checksum` of the history; `records` and the
-            `last_bucket` of exposures, if there are any. If they are not given, the history is read for them.
+        facts: `events`, the `first` and `last` moment, and a `checksum` of the history. If they are not
+            given, the history is read for them.
         files: Files to keep with the graph, by name: the vocabularies that an update needs.
         log: How the log was read, which an update repeats.
         spent: What reading the log and numbering its ids took, noted with the stages of the build.
@@ -95,8 +95,7 @@ class Source:
             last=h.time.max(),
             checksum=checksum(mixed(h.user, h.item, h.time, h.task)),
         )
-        facts = read.to_pyarrow().to_pylist()[0]
-        return facts if self.exposures is None else facts | exposure_facts(self.exposures.records)
+        return read.to_pyarrow().to_pylist()[0]
 
     @property
     def snapshot_cuts(self) -> SnapshotCuts:
@@ -150,6 +149,7 @@ def build_graph(
         else:
             sizes = keep.sizes
         rates = _rate_plan(source, settings, folder, len(sizes), stages)
+        facts = facts | ({} if rates is None else rates.facts())
         plan = GraphPlan(folder, settings, source.ranks, source.bucket, sizes, stages, engine, rates)
         cuts = [*map(int, source.cuts), last_bucket(facts, source.bucket)]
         builders = [
@@ -183,13 +183,6 @@ def build_graph(
         }
         finish(folder, out, meta, source.files, stages, source.spent)
     return MacroGraph.open(out)
-
-
-def exposure_facts(records: ir.Table) -> dict[str, int]:
-    """Return the number of records and their last bucket, which an event need not have."""
-    r: Any = records
-    found = r.aggregate(records=r.count(), last_bucket=r.bucket.max()).to_pyarrow().to_pylist()[0]
-    return {name: int(value or 0) for name, value in found.items()}
 
 
 def last_bucket(facts: Mapping[str, int], bucket: int) -> int:

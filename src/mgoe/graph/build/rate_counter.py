@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import ibis
 import ibis.expr.types as ir
 import numpy as np
@@ -202,6 +203,13 @@ class RatePlan:
                     )
                     hand_over(con, axis.name, _by_node(values, sizes[axis.side]))
             yield con
+
+    def facts(self) -> dict[str, int]:
+        """Return the number of `records` and their `last_bucket`, which an event need not have."""
+        with duckdb.connect() as con:
+            held = con.read_parquet(as_pattern(self.records))
+            records, last = held.aggregate("count(*), max(bucket)").fetchall()[0]
+        return {"records": records, "last_bucket": last or 0}
 
     def described(self) -> dict[str, Any]:
         """Return the groups as plain values, for the manifest."""
