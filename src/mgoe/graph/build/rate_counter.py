@@ -113,15 +113,14 @@ class RatePlan:
         indptr = [np.empty(0, np.int64)]
         with self._opened(work, cut, macro, sizes) as con:
             with ArrayFolder(folder) as out:
-                names = "second", *self._counts, *self._values
-                out.append(self._arrays(dict.fromkeys(names, np.empty(0))))
+                out.append(self._folded(self._no_rows)[1])
                 total, start = con.con.sql("SELECT count(*) FROM records").fetchall()[0][0], 0
                 for group, n in zip(self.groups, rows, strict=True):
                     self._check_size(con, group, total)
                     degree = np.zeros(n, np.int64)
-                    for column in _batches(con, self._query(group, cut)):
-                        degree += np.bincount(column["first"], minlength=n)
-                        out.append(self._arrays(column))
+                    for first, cells in self._cells(con, group, cut):
+                        degree += np.bincount(first, minlength=n)
+                        out.append(cells)
                     indptr.append(start + starts(degree))
                     start = int(indptr[-1][-1])
                     advance(total)
@@ -175,13 +174,16 @@ class RatePlan:
         Returns:
             The largest `evidence` of a binary task, by the name of each group.
         """
+        tasks = len(self.regressions)
         binary = [t for t, regression in enumerate(self.regressions.values()) if not regression]
+        out: dict[str, float] = {}
         with self._opened(work, cut, {}, sizes) as con:
-            cells = {group.name: con.con.sql(self._query(group, cut)).fetchnumpy() for group in self.groups}
-        return {
-            name: max((evidence(found[f"labelled{t}"], found[f"done{t}"]) for t in binary), default=0.0)
-            for name, found in cells.items()
-        }
+            for group in self.groups:
+                found = [cells["rates.counts"] for _, cells in self._cells(con, group, cut)]
+                counts = np.concatenate(found)
+                each = (evidence(counts[:, 1 + t], counts[:, 1 + tasks + t]) for t in binary)
+                out[group.name] = max(each, default=0.0)
+        return out
 
     @contextmanager
     def _opened(
@@ -237,43 +239,67 @@ class RatePlan:
                 "leave it out, or take a coarser category",
             )
 
+    def _cells(
+        self, con: Backend, group: RateGroup, cut: int
+    ) -> Iterator[tuple[NDArray[np.int64], dict[str, NDArray]]]:
+        """Yield the cells of a group in their order, a part at a time, as `_folded` returns them."""
+        held = self._no_rows
+        for batch in pa.RecordBatchReader.from_stream(con.con.sql(self._query(group, cut))):
+            rows = pa.concat_tables([held, pa.table(batch)])
+            keys = rows["key"].to_numpy()
+            end = int(np.searchsorted(keys, keys[-1]))  # the last cell may go on in the next batch
+            held = rows[end:]
+            yield self._folded(rows[:end])
+        yield self._folded(held)
+
     def _query(self, group: RateGroup, cut: int) -> str:
-        """Return the query of one row per cell: `first`, `second`, and its sums."""
+        """Return the query of one row per cell and kind of record in it.
+
+        A state of one number per kind, rather than a sum per column, makes it twice as fast.
+
+        Returns:
+            `key`, with the first axis in the upper and the second in the lower 32 bits; `bits`, in the order
+            of the counts of `RateTable`; the `times` that they occur; and sums of values. In order of `key`.
+        """
         first, second = (*map(_column, group.axes), "0")[:2]
         since = "" if group.last is None else f"WHERE bucket > {cut - group.last}"
-        masks = (
-            f"sum(({kind} >> {t}) & 1)::UINTEGER AS {kind}{t}"
-            for kind in ("labelled", "done")
-            for t in range(len(self.regressions))
-        )
-        values = (
-            f'sum("value_{name}")::BIGINT AS "value_{name}"' for name, one in self.regressions.items() if one
-        )
-        sums = ", ".join(("sum(shown)::UINTEGER AS shown", *masks, *values))
+        bits = f"shown::BIGINT | (labelled::BIGINT << 1) | (done::BIGINT << {1 + len(self.regressions)})"
+        sums = (f", sum({_quoted(name)})::BIGINT AS {_quoted(name)}" for name in self._values)
         return (
-            f"SELECT {first} AS first, {second} AS second, {sums} FROM {_rows(group)} {since} "
-            "GROUP BY first, second ORDER BY first, second"
+            f"SELECT ({first}::BIGINT << 32) | {second} AS key, {bits} AS bits, count(*) AS times"
+            f"{''.join(sums)} FROM {_rows(group)} {since} GROUP BY key, bits ORDER BY key"
         )
-
-    @property
-    def _counts(self) -> list[str]:
-        tasks = range(len(self.regressions))
-        return ["shown", *(f"labelled{t}" for t in tasks), *(f"done{t}" for t in tasks)]
 
     @property
     def _values(self) -> list[str]:
         return [f"value_{name}" for name, regression in self.regressions.items() if regression]
 
-    def _arrays(self, column: Mapping[str, NDArray]) -> dict[str, NDArray]:
-        """Return cells as the arrays of `RateTable`."""
-        nothing = np.empty((len(column["second"]), 0))
-        counts = np.column_stack([nothing, *(column[name] for name in self._counts)])
-        values = np.column_stack([nothing, *(column[name] for name in self._values)])
-        return {
-            "rates.other": column["second"].astype(np.int32),
-            "rates.counts": counts.astype(np.uint32),
-            "rates.values": values.astype(np.int64),
+    @property
+    def _no_rows(self) -> pa.Table:
+        """What `_query` returns of a log without records."""
+        return pa.table({name: pa.array([], pa.int64()) for name in ("key", "bits", "times", *self._values)})
+
+    def _folded(self, rows: pa.Table) -> tuple[NDArray[np.int64], dict[str, NDArray]]:
+        """Return the first axis of each cell, and the cells as the arrays of `RateTable`.
+
+        Args:
+            rows: Of `_query`, all those of each cell.
+        """
+        key, bits, times, *values = (column.to_numpy() for column in rows.columns)
+        start = np.flatnonzero(np.diff(key, prepend=-1))
+        counts = np.empty((len(start), 1 + 2 * len(self.regressions)), np.uint32)
+        sums = np.empty((len(start), len(values)), np.int64)
+        for column in range(counts.shape[1]):
+            counts[:, column] = np.add.reduceat((bits >> column & 1) * times, start)
+        for column, value in enumerate(values):
+            sums[:, column] = np.add.reduceat(value, start)
+        cells = key[start]
+        arrays = {
+            "rates.other": (cells & 0xFFFFFFFF).astype(np.int32),
+            "rates.counts": counts,
+            "rates.values": sums,
         }
+        return cells >> 32, arrays
 
     def _priors(self, counts: NDArray[np.uint32], values: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return the rate (or mean) of all cells and its weight for each task. Shape (T, 2)."""
