@@ -29,7 +29,7 @@ import itertools
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -99,14 +99,20 @@ def main() -> None:
             line("exposures.filled.restart_s", seconds, "s")
 
 
-def made(work: Path, users: int) -> tuple[Path, Path]:
-    """Return a bundle and the exposure log it was trained on, both made unless they are there."""
-    world, run = work / f"log-{users}", work / f"run-{users}"
+def made(work: Path, users: int, inputs: Sequence[str] | None = None) -> tuple[Path, Path]:
+    """Return a bundle and the exposure log it was trained on, both made unless they are there.
+
+    Args:
+        work: Their folder.
+        users: Of the simulated log.
+        inputs: Of `mgoe`; all by default.
+    """
+    world, run = work / f"log-{users}", work / "-".join(["run", str(users), *(inputs or ())])
     if not (world / "summary.json").exists():
         sizes = ["--users", str(users), "--items", str(users // 5), "--exposures", str(10 * users)]
         child("-m", "mgoe", "simulate", "--out", world, *sizes, "--form", "exposures")
     if not (run / "bundle" / "bundle.json").exists():
-        config = work / f"run-{users}.yaml"
+        config = run.with_suffix(".yaml")
         settings = {
             "data": {
                 "log": str(world / "exposures"),
@@ -114,7 +120,7 @@ def made(work: Path, users: int) -> tuple[Path, Path]:
                 "context": [{"name": "device"}],
             },
             "tasks": [{"name": task, "label": task} for task in ("click", "buy")],
-            "models": ["mgoe"],
+            "models": ["mgoe" if inputs is None else {"name": "mgoe", "base": "mgoe", "inputs": [*inputs]}],
             "training": {"epochs": 1},
             "evaluation": {"ranking_queries": 0, "slices": False},
         }

@@ -14,6 +14,7 @@ a fifth of the users (a tenth from 1e9 on). Two cores.
 One line per figure, `{name, value, unit, against, ratio}`, N the events:
 
 - `graph.seconds.N`: the command, the start of Python and reading and numbering the ids included;
+  `graph.cpu_seconds.N`: its processor time;
   `graph.events_per_s.N` likewise; `graph.build_events_per_s.N` without the stage that numbers ids.
   `graph.slope`: of log seconds over log events, by least squares.
 - `graph.seconds.STAGE.N`, `graph.stage_events_per_s.STAGE.N`, `graph.peak_gib.STAGE.N`: as the build notes
@@ -121,6 +122,7 @@ def print_build(world: World, build: Build, what: str = "graph") -> None:
     """Seconds, rates and memory of the whole command and of each stage."""
     seconds, stages = build.spent.seconds, build.meta["stages"]
     line(f"{what}.seconds.{world.name}", seconds, "s")
+    line(f"{what}.cpu_seconds.{world.name}", build.spent.cpu_seconds, "s")
     line(f"{what}.events_per_s.{world.name}", world.events / seconds, "events/s")
     line(
         f"{what}.build_events_per_s.{world.name}",

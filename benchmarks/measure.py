@@ -5,6 +5,7 @@ turn within one run.
 import json
 import math
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -68,12 +69,15 @@ class Spent:
         mapped_gib: Peak of file pages and shared memory in its address space; the system takes file pages
             back when it needs them.
         output: What it printed.
+        cpu_seconds: Processor time of the process and its children, which other work on the machine changes
+            less than it changes `seconds`.
     """
 
     seconds: float
     anonymous_gib: float
     mapped_gib: float
     output: str
+    cpu_seconds: float
 
 
 def child(*command: str | Path) -> Spent:
@@ -89,7 +93,7 @@ def child(*command: str | Path) -> Spent:
         raise RuntimeError("memory is read from /proc/PID/status: run benchmarks on Linux")
     threads = {f"{library}_NUM_THREADS": str(THREADS) for library in ("OMP", "OPENBLAS", "MKL", "NUMBA")}
     arguments = [sys.executable, *map(str, command)]
-    started = time.perf_counter()
+    started, before = time.perf_counter(), _cpu_seconds()
     peaks = 0.0, 0.0
     with subprocess.Popen(
         arguments,
@@ -109,7 +113,13 @@ def child(*command: str | Path) -> Spent:
         raise RuntimeError(
             f"`python {' '.join(arguments[1:])}` ended with code {process.returncode}: {errors[-2000:]}"
         )
-    return Spent(seconds, peaks[0], peaks[1], output)
+    return Spent(seconds, peaks[0], peaks[1], output, _cpu_seconds() - before)
+
+
+def _cpu_seconds() -> float:
+    """Processor time of the children that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _memory(process: int) -> tuple[float, float]:

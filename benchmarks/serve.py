@@ -2,6 +2,7 @@
 
     python benchmarks/serve.py [--users 1000000] [--items 200000] [--seconds 20] [--mixed 60]
         [--sizes 20 100 500] [--work FOLDER] [--no-peers] [--rank-only]
+    python benchmarks/serve.py --rates [--seconds 20]
 
 The service is one worker on one core; the load comes from the other. There are two models on one graph per
 size:
@@ -15,6 +16,9 @@ size:
   items.
 
 Floors, peer and mixed load are of the first model, at K = 100.
+
+With `--rates`, something else is measured: `mgoe` on a simulated exposure log of 20,000 users, with the
+inputs `rates` (`serve.rates`) and without them, two services that are asked in turn. Ratio with over without.
 
 A load is a closed loop of `--seconds` on raw sockets (`load.py`). Its requests are made beforehand: user and
 candidates drawn evenly, the objective `click * cart^2`, all 500 rows answered. `cpu_ms` is the service's
@@ -36,6 +40,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +50,7 @@ import numpy as np
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from benchmarks import exposures
 from benchmarks.load import Asked, load, post
 from benchmarks.measure import ROOT, line
 from benchmarks.peers import EXPERT, TOWER, WIDTH, require_peers
@@ -61,11 +67,17 @@ from benchmarks.service import (
     wait,
 )
 from mgoe.bundle import Bundle
+from mgoe.config import make_settings
+from mgoe.models import resolve
 
 CANDIDATES = 500
 REQUESTS = 500
 """Made for each connection, and then asked in turn."""
 SIZES = (20, 100, 500)
+RATE_USERS = 20_000
+"""Of the exposure log on which rates are measured."""
+TURNS = 10
+"""Of the service with rates, and of that without."""
 OBJECTIVE = "click * cart^2"
 KINDS = (("rank", 75), ("events", 15), ("unseen", 7), ("malformed", 3))
 """Of the mixed load, in percent."""
@@ -84,7 +96,13 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "serve")
     parser.add_argument("--no-peers", action="store_true")
     parser.add_argument("--rank-only", action="store_true", help="leave out floors, peer and mixed load")
+    parser.add_argument(
+        "--rates", action="store_true", help="measure what rates over exposures cost, and nothing else"
+    )
     given = parser.parse_args()
+    if given.rates:
+        rates(given)
+        return
     if not (given.no_peers or given.rank_only):
         require_peers()
     given.work.mkdir(parents=True, exist_ok=True)
@@ -126,6 +144,33 @@ def of_sizes(given: argparse.Namespace, what: str, model: str) -> float:
         for kind, gib in held.items() if k == 100 else ():
             line(f"{name}.memory.{kind}", gib, "GiB")
     return p50.get(100, float("nan"))
+
+
+def rates(given: argparse.Namespace) -> None:
+    """The same load with the inputs `rates` and without them, a turn of each at a time."""
+    inputs = make_settings({"data": {"log": "-"}, "tasks": [{"name": "click", "label": "click"}]}).models[0]
+    without = [name for name in resolve(inputs).inputs if name != "rates"]
+    turns: dict[str, list[tuple[float, float, float]]] = {"with": [], "without": []}
+    with ExitStack() as stack:
+        ports: dict[str, tuple[int, int]] = {}
+        for name, wanted in (("with", None), ("without", without)):
+            folder = given.work / name
+            folder.mkdir(parents=True, exist_ok=True)
+            bundle, log = exposures.made(given.work, RATE_USERS, wanted)
+            port, number, _ = stack.enter_context(exposures.service(bundle, folder / "state", folder))
+            load(port, exposures.Clients(log).ranking, 3, 1)
+            ports[name] = port, number
+        for turn in range(TURNS):
+            for name in list(ports)[:: 1 if turn % 2 else -1]:
+                port, number = ports[name]
+                before = cpu_seconds(number)
+                answers = load(port, exposures.Clients(log).ranking, given.seconds / TURNS, 1)
+                check_all_ok(answers.status)
+                spent = (cpu_seconds(number) - before) / len(answers.status)
+                turns[name].append((answers.milliseconds(0.5), answers.milliseconds(0.99), spent * 1e3))
+    for place, figure in enumerate(("p50_ms", "p99_ms", "cpu_ms")):
+        ours, theirs = (statistics.median(turn[place] for turn in turns[name]) for name in turns)
+        line(f"serve.rates.{figure}", ours, "ms", theirs, ours / theirs)
 
 
 def floors(given: argparse.Namespace, whole: float) -> None:
