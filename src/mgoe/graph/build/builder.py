@@ -95,7 +95,8 @@ class Source:
             last=h.time.max(),
             checksum=checksum(mixed(h.user, h.item, h.time, h.task)),
         )
-        return read.to_pyarrow().to_pylist()[0]
+        facts = read.to_pyarrow().to_pylist()[0]
+        return {name: value for name, value in facts.items() if value is not None}  # null without events
 
     @property
     def snapshot_cuts(self) -> SnapshotCuts:
