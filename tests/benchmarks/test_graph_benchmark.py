@@ -44,6 +44,7 @@ def test_every_figure_of_a_build_has_its_line(
     found = lines(capsys.readouterr().out)
     whole = {
         "seconds",
+        "cpu_seconds",
         "events_per_s",
         "build_events_per_s",
         "peak_gib",
@@ -65,6 +66,17 @@ def test_every_figure_of_a_build_has_its_line(
     for name in ("floor_seconds", "vs_kernels"):
         assert found[f"graph.{name}.2e4"]["against"] > 0
         assert found[f"graph.{name}.2e4"]["ratio"] > 0
+    assert sorted(path.name for path in work.iterdir()) == [log.folder.name]
+
+
+def test_exposures_are_built_beside_an_event_log_of_equal_size(
+    log: world.World, work: Path, capsys: pytest.CaptureFixture[str]
+):
+    graph.main(["--exposures", f"{SIZE}", "--work", str(work)])
+    found = lines(capsys.readouterr().out)
+    assert {"graph.exposures.seconds.2e4", "graph.exposures.seconds.rates.2e4"} <= set(found)
+    disk = found["graph.exposures.disk_gib.2e4"]
+    assert 0 < disk["against"] < disk["value"]
     assert sorted(path.name for path in work.iterdir()) == [log.folder.name]
 
 
