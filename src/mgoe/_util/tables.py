@@ -41,8 +41,9 @@ def hand_over(backend: ibis.BaseBackend, name: str, rows: pa.Table) -> ir.Table:
     name = f"mgoe_{name}"
     if isinstance(backend, Backend):
         backend.con.register("mgoe_rows", rows)
+        quoted = name.replace('"', '""')
         # copied, so that its size is known: it is the side to hash
-        backend.con.execute(f'CREATE OR REPLACE TEMP TABLE "{name}" AS SELECT * FROM mgoe_rows')
+        backend.con.execute(f'CREATE OR REPLACE TEMP TABLE "{quoted}" AS SELECT * FROM mgoe_rows')
         backend.con.unregister("mgoe_rows")
         return backend.table(name)
     if backend.name == "pyspark":

@@ -7,17 +7,20 @@ together, so that a recent rate is not too low because its ones are still to com
 """
 
 from collections.abc import Mapping, Sequence
+from functools import reduce
 
 import ibis
-import numpy as np
 import pyarrow as pa
 
 from mgoe._util.tables import hand_over
 from mgoe.config import RunSettings, TaskSettings, seconds
+from mgoe.data.arrow import one_array, pc
 from mgoe.data.columns import Expr, Table
 from mgoe.data.features import FeatureEncoders, fit_encoders
 from mgoe.data.times import bucket_of, microseconds
 
+LAST_BUCKET = 2**31 - 1
+"""Bucket of a label that is known so late that its bucket number does not fit 32 bits."""
 VALUE_UNIT = 1e-6
 """Regression labels are summed as integers in this unit, so that their order does not matter."""
 
@@ -37,7 +40,7 @@ def exposure_history(rows: Table, settings: RunSettings, context: FeatureEncoder
     """
     rows = _with_codes(rows, context)
     length, end = settings.data.bucket, settings.data.end
-    known = {task.name: _known(rows, task) for task in settings.tasks}
+    known = {task.name: _known(rows, _spaces(task, settings.tasks)) for task in settings.tasks}
     inside = {
         name: ibis.literal(True) if end is None else moment < microseconds(end)
         for name, moment in known.items()
@@ -51,11 +54,11 @@ def exposure_history(rows: Table, settings: RunSettings, context: FeatureEncoder
             rows,
             settings,
             {task.name: ~at_once[task.name] & inside[task.name]},
-            bucket_of(known[task.name], length),
+            ibis.least(bucket_of(known[task.name], length), LAST_BUCKET),
             shown=0,
         ).filter(ibis._.labelled > 0)
         for task in settings.tasks
-        if task.known_at is not None or seconds(task.delay)
+        if any(one.known_at is not None or seconds(one.delay) for one in _spaces(task, settings.tasks))
     ]
     return ibis.union(shown, *late) if late else shown
 
@@ -110,8 +113,28 @@ def _label(rows: Table, task: TaskSettings, tasks: Sequence[TaskSettings]) -> Ex
     return ibis.ifelse(_label(rows, given, tasks) == 1, label, None)
 
 
-def _known(rows: Table, task: TaskSettings) -> Expr:
-    """Return the moment from which the label is known: `known_at` if it is given, else after `delay`."""
+def _spaces(task: TaskSettings, tasks: Sequence[TaskSettings]) -> list[TaskSettings]:
+    """Return a task, the task that it is given, the one that this is given, and so on."""
+    found = [task]
+    while (given := found[-1].given) is not None:
+        found.append(next(one for one in tasks if one.name == given))
+    return found
+
+
+def _known(rows: Table, spaces: Sequence[TaskSettings]) -> Expr:
+    """Return the moment from which a label and its sample space are known.
+
+    A label that is known before that of the task that it is given would tell that one.
+
+    Args:
+        rows: Rows of the log.
+        spaces: Of `_spaces`.
+    """
+    return reduce(ibis.greatest, (_known_alone(rows, task) for task in spaces))
+
+
+def _known_alone(rows: Table, task: TaskSettings) -> Expr:
+    """Return the moment from which one label is known: `known_at` if it is given, else after `delay`."""
     after = rows.time + seconds(task.delay) * 1_000_000
     if task.known_at is None:
         return after
@@ -122,15 +145,16 @@ def _known(rows: Table, task: TaskSettings) -> Expr:
 def _with_codes(rows: Table, context: FeatureEncoders) -> Table:
     """Return the rows with the index of each category of the context in place of its value.
 
-    Numbers and several-valued features are left out.
+    Each distinct value is encoded as in an example: an engine writes numbers and moments as text in its own
+    way. Numbers and several-valued features are left out.
     """
     others = (feature.name for feature in context.features if feature.kind != "categorical")
     rows = rows.drop(*(f"context_{name}" for name in others))
     for name in context.names("categorical"):
         column, vocabulary = f"context_{name}", context.vocabularies[name]
-        index = np.arange(vocabulary.size)
-        table = pa.table({"value": vocabulary.ids(index), "code": index + 1})
-        held = hand_over(rows.get_backend(), f"{column}_codes", table)
-        joined = rows.left_join(held, rows[column].try_cast(held.value.type()) == held.value)
+        values = one_array(rows.select(value=rows[column]).distinct().to_pyarrow()["value"])
+        table = pa.table({"value": values, "code": vocabulary.indices(values) + 1})
+        held = hand_over(rows.get_backend(), f"{column}_codes", table.filter(pc.greater(table["code"], 0)))
+        joined = rows.left_join(held, rows[column] == held.value)
         rows = joined.mutate(**{column: joined.code.fill_null(0).cast("int32")}).drop("value", "code")
     return rows

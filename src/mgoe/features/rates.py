@@ -102,7 +102,8 @@ def _owner(group: RateGroup) -> Owner:
 def _values(view: View, pairs: Pairs, rates: Rates, axis: Axis) -> NDArray[np.int64]:
     """Return the values of pairs on an axis, -1 where there is none. Shape (B, L)."""
     if axis.side == "context":
-        return np.asarray(pairs.context[axis.name], np.int64)[:, None]
+        unknown = np.zeros(len(pairs.user), np.int64)  # as the encoders say it
+        return np.asarray(pairs.context.get(axis.name, unknown), np.int64)[:, None]
     if axis.kind == "category":
         held = rates.categories[axis.name]
         nodes = pairs.users if axis.side == "user" else pairs.items
