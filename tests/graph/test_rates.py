@@ -8,18 +8,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import ibis
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
 
-from mgoe.config import RunSettings
+from mgoe.config import FeatureSettings, RunSettings
 from mgoe.data import FeatureEncoders, Prepared, Vocabulary
+from mgoe.data.exposure_history import exposure_history
 from mgoe.errors import ConfigError, GraphError
 from mgoe.experiments import graphs
 from mgoe.experiments.stages import source_of
 from mgoe.graph import MacroGraph, build_graph
-from mgoe.graph.rates import RateGroup, RateTable
+from mgoe.graph.rates import RateGroup, RateTable, parse_groups
 from tests.data import logs
 from tests.effort import up_to
 from tests.graph.histories import history, planted
@@ -230,6 +232,104 @@ def test_a_missing_label_is_shown_and_nothing_else(tmp_path):
             assert (some.counts[:, 0] == all_of.counts[:, 0]).all()  # shown
             assert some.counts[0, [1, 2, 4, 5]].sum() == 0  # the purchase is given the click
             assert (some.counts[1] == all_of.counts[1]).all()
+
+
+def test_categories_of_the_context_are_counted_as_they_are_encoded(tmp_path):
+    log = logs_quiet()
+    place = np.arange(len(log))
+    values = {
+        "half": place % 3 / 2,  # an engine writes 1.0 where the encoder writes 1
+        "late": np.where(place > 30, 1.5, place % 3),  # a fraction where training has none
+        "short": (place % 3 / 10).astype(np.float32),
+        "flag": place % 2 == 0,
+        'a "name"': np.array(["a", " b", "7"])[place % 3],
+    }
+    log = log.assign(**values)
+    settings = logs.exposure_settings(
+        data={"context": [{"name": name} for name in values]},
+        tasks=TASKS,
+        graph={"rank": 4, "resolutions": [(1, 1)], "rates": [{"by": [name]} for name in values]},
+    )
+    prepared, graph = built(log, settings, tmp_path)
+    codes = prepared.context_features.encode({name: log[name] for name in values}, len(log))
+    assert graph.latest.rates is not None
+    for name, table in zip(values, graph.latest.rates.tables, strict=True):
+        table = cells_of(table)
+        found = np.zeros(len(table.indptr) - 1)
+        found[np.flatnonzero(np.diff(table.indptr))] = table.counts[:, 0]
+        assert found.tolist() == np.bincount(codes[name], minlength=len(found)).tolist(), name
+
+
+def test_a_node_keeps_its_name_beside_a_category_of_the_context(tmp_path):
+    names = ["user", "item_macro@0", "items.kind"]
+    settings = settings_for(tmp_path, rates="auto")
+    context = [FeatureSettings(name=name) for name in names]
+    settings = settings.model_copy(update={"data": settings.data.model_copy(update={"context": context})})
+    log = logs_quiet()
+    log = log.assign(**dict.fromkeys(names, np.where(log.clicked == 1, "yes", "no")))
+    _, graph = built(log, settings, tmp_path)
+    assert graph.latest.rates is not None
+    axes = {axis for group in graph.latest.rates.groups for axis in group.axes}
+    assert {"user", "item"} <= {axis.name for axis in axes}
+    assert "context" not in {axis.side for axis in axes}
+
+
+def test_the_name_of_a_group_does_not_depend_on_the_log():
+    for sizes in ({"hour": 3, "items.kind": 9}, {"hour": 9, "items.kind": 3}):
+        listed = [
+            (["hour", "items.kind"], None),
+            (["items.kind", "user"], None),
+            (["item_macro", "hour"], None),
+        ]
+        groups = parse_groups(listed, sizes, resolutions=1, dense=0)
+        assert [one.name for one in groups] == ["hour x items.kind", "user x items.kind", "hour x item_macro"]
+
+
+def test_a_label_0_that_is_known_in_a_far_future_never_counts(tmp_path):
+    log = logs_quiet()
+    done = log.stayed > 0
+    log["stayed"] = log.stayed.fillna(0)
+    log["left"] = np.where(done, log.timestamp, 2e11)  # its bucket does not fit 32 bits
+    settings = settings_for(tmp_path, rates=["user", {"by": "user", "last": "2d"}])
+    data = settings.data.model_copy(update={"bucket": "1m", "time_unit": "s"})
+    settings = settings.model_copy(update={"data": data})
+    _, graph = built(log, settings.model_copy(update={"tasks": settings.tasks[::2]}), tmp_path)
+    assert graph.meta["cuts"][-1] * 60 <= log.timestamp.max()
+    assert graph.latest.rates is not None
+    everything, recent = map(cells_of, graph.latest.rates.tables)
+    assert everything.counts[:, 2].sum() == done.sum()
+    assert 0 < recent.counts[:, 0].sum() < len(log)
+
+
+def test_a_label_is_known_no_earlier_than_the_task_that_it_is_given():
+    tasks = [
+        {"name": "click", "label": "clicked", "delay": "3d"},
+        {"name": "buy", "label": "bought", "given": "click"},
+    ]
+    settings = logs.exposure_settings(tasks=tasks)
+    rows = pd.DataFrame({"user": [0], "item": [0], "time": [0], "bucket": [0]})
+    rows = ibis.memtable(rows.assign(label_click=1.0, label_buy=0.0))
+    found = (
+        exposure_history(rows, settings, FeatureEncoders()).to_pandas().sort_values(["bucket", "labelled"])
+    )
+    assert found[["bucket", "shown", "labelled", "done"]].to_numpy().tolist() == [
+        [0, 1, 0, 0],
+        [3, 0, 1, 1],
+        [3, 0, 2, 0],
+    ]
+
+
+def test_an_update_that_was_interrupted_takes_other_exposures(tmp_path, monkeypatch):
+    graph = graphs.macro_graph(settings_for(tmp_path, snapshots="last"), tmp_path / "run", table=logs_quiet())
+    one, other = (log_of([(user, item, 13, 0.0, None)]) for user, item in ((7, 0), (8, 1)))
+    with monkeypatch.context() as patch:
+        patch.setattr(graphs, "update_graph", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            graphs.update(graph.path, table=one)
+    graph = graphs.update(graph.path, table=other)
+    users = Vocabulary.load(graph.path / "users.parquet")
+    assert users.ids(np.arange(users.size)).to_pylist() == [0, 1, 8]
+    assert graph.latest.n_users == 3
 
 
 def test_categories_with_evidence_are_counted(tmp_path):

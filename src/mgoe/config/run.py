@@ -61,7 +61,7 @@ class RateSettings(Settings):
     by: list[str] = Field(min_length=1, max_length=2)
     """`user`, `item`; `user_macro`, `item_macro`, the macro node at the dense resolution, or with the place
     of another one, as in `item_macro@2`; `users.NAME` or `items.NAME`, a category of a side table; the name
-    of a category of the context."""
+    of a category of the context, unless it is one of the names before."""
     last: PositiveLength | None = None
     """Count only exposures and labels of this time before the snapshot; at least a bucket."""
 

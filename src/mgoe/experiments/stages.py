@@ -14,6 +14,7 @@ from mgoe.config import RunSettings, seconds
 from mgoe.data import FeatureEncoders, Prepared, SideFeatures, prepare
 from mgoe.errors import OutputError
 from mgoe.graph import Exposures, MacroGraph, Observer, Source, build_graph
+from mgoe.graph.rates import is_axis_of_context
 
 CONTEXT = "context"
 """Folder of the encoders of the context, in prepared data and in a graph."""
@@ -140,7 +141,7 @@ def exposures_of(
         for column, feature in enumerate(side.encoders.names("numeric")):
             sizes[f"{name}.{feature}"] = BINS + 1
             categories[f"{name}.{feature}"] = _binned(side.arrays["numeric"][:, column])[:, None]
-    sizes |= {name: context.sizes[name] for name in context.names("categorical")}
+    sizes |= {name: context.sizes[name] for name in context.names("categorical") if is_axis_of_context(name)}
     regressions = {task.name: task.kind == "regression" for task in settings.tasks}
     return Exposures(records, categories, sizes, regressions)
 

@@ -139,7 +139,7 @@ def parse_groups(
                     f"an axis is a node, a macro node or a category, found {name!r}"
                     f"{did_you_mean(name, list(axes))}",
                 )
-        found = sorted((axes[name] for name in names), key=_length, reverse=True)
+        found = sorted((axes[name] for name in names), key=_rank, reverse=True)
         group = RateGroup(tuple(found), last)
         if group in groups or len({*found}) < len(found):
             raise ConfigError(
@@ -177,7 +177,7 @@ def automatic(evidence: Mapping[str, float]) -> list[tuple[list[str], int | None
     ranked = sorted(evidence, key=lambda name: -evidence[name])
     telling = [name for name in ranked if evidence[name] >= LEAST_EVIDENCE]
     items = [name for name in telling if name.startswith("items.")][:MOST_CATEGORIES]
-    contexts = [name for name in telling if "." not in name][:MOST_CONTEXTS]
+    contexts = [name for name in telling if not name.startswith("items.")][:MOST_CONTEXTS]
     return [
         *(([name], None) for name in (*SIDES, *contexts, *items)),
         *((["user", name], None) for name in (*contexts, *items)),
@@ -186,6 +186,13 @@ def automatic(evidence: Mapping[str, float]) -> list[tuple[list[str], int | None
         *(([user, item], None) for user, item in MACRO_PAIRS),
         *(([side], 3) for side in SIDES),
     ]
+
+
+def is_axis_of_context(name: str) -> bool:
+    """Return whether a category of the context can be an axis: nodes, macro nodes and side tables keep their
+    names."""
+    nodes = _axes({}, resolutions=0, dense=0)
+    return name.partition("@")[0] not in nodes and not name.startswith(("users.", "items."))
 
 
 def describe(groups: Sequence[RateGroup]) -> list[dict[str, Any]]:
@@ -209,6 +216,9 @@ def _axes(sizes: Mapping[str, int], resolutions: int, dense: int) -> dict[str, A
     return {axis.name: axis for axis in axes}
 
 
-def _length(axis: Axis) -> tuple[bool, bool, int]:
-    """Order axes by how many values they have: users, items, then categories; macro nodes last."""
-    return axis.kind == "node", axis.side == "user", axis.size
+def _rank(axis: Axis) -> tuple[bool, bool, bool]:
+    """Order axes by how many values they usually have: nodes, what follows from users, then categories.
+
+    Axes that are alike stay as they are listed, so that the name of a group does not depend on the log.
+    """
+    return axis.kind == "node", axis.side == "user", axis.kind == "category"

@@ -207,10 +207,15 @@ class RatePlan:
             yield con
 
     def facts(self) -> dict[str, int]:
-        """Return the number of `records` and their `last_bucket`, which an event need not have."""
+        """Return the number of `records`, and the `last_bucket` in which something was shown or done.
+
+        A label 0 does not make the latest snapshot later: some logs say that it is known in a far future.
+        """
         with duckdb.connect() as con:
             held = con.read_parquet(as_pattern(self.records))
-            records, last = held.aggregate("count(*), max(bucket)").fetchall()[0]
+            records, last = held.aggregate("count(*), max(bucket) FILTER (shown > 0 OR done > 0)").fetchall()[
+                0
+            ]
         return {"records": records, "last_bucket": last or 0}
 
     def described(self) -> dict[str, Any]:
@@ -228,7 +233,10 @@ class RatePlan:
 
     def _check_size(self, con: Backend, group: RateGroup, records: int) -> None:
         """Refuse a group with too many cells, before they are counted."""
-        if min(records, np.prod([axis.size or np.inf for axis in group.axes])) <= MOST_CELLS:
+        several = np.prod(
+            [self.categories[axis.name].shape[1] for axis in group.axes if axis.name in self.categories]
+        )
+        if min(records * several, np.prod([axis.size or np.inf for axis in group.axes])) <= MOST_CELLS:
             return
         keys = ", ".join(map(_column, group.axes))
         found = con.con.sql(f"SELECT approx_count_distinct(({keys})) FROM {_rows(group)}").fetchall()[0][0]
@@ -327,10 +335,10 @@ def _by_node(values: NDArray[np.int32], nodes: int) -> pa.Table:
         unknown = np.full((nodes - len(values), values.shape[1]), -1, np.int32)
         unknown[:, 0] = 0
         values = np.concatenate([values, unknown])
-    node = np.repeat(np.arange(nodes), values.shape[1])
-    flat = np.asarray(values[:nodes]).ravel()
-    held = np.unique(np.stack([node, flat])[:, flat >= 0], axis=1) if values.shape[1] > 1 else (node, flat)
-    return pa.table({"node": held[0].astype(np.int64), "value": held[1].astype(np.int32)})
+    ordered = np.sort(values[:nodes], axis=1)
+    new = ordered >= 0
+    new[:, 1:] &= ordered[:, 1:] != ordered[:, :-1]
+    return pa.table({"node": np.nonzero(new)[0], "value": ordered[new].astype(np.int32)})
 
 
 def _column(axis: Axis) -> str:
