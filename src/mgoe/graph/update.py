@@ -159,6 +159,7 @@ def forget_users(
             builder.build()
         changed = {
             "pairs": [builder.pairs for builder in builders],
+            **({"records": plan.rates.facts()["records"]} if plan.rates is not None else {}),
             "drift": builders[-1].drift,
             "changes": [*meta["changes"], {"what": "forget", "users": len(gone)}],
         }
