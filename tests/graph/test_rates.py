@@ -107,8 +107,9 @@ def cells_by_hand(
 ) -> dict[tuple[int, int], np.ndarray]:
     at, cut = graph.snapshots[snapshot], graph.meta["cuts"][snapshot]
     cells: dict[tuple[int, int], np.ndarray] = {}
+    shown_last = max(one[3] for one in records_by_hand(log) if one[4] and one[3] <= cut)
     for user_id, item_id, hour, day, shown, labelled, done, value in records_by_hand(log):
-        if day > cut or (group.last is not None and day <= cut - group.last):
+        if day > cut or (group.last is not None and day <= shown_last - group.last):
             continue
         user, item = int(encoders.users.indices([user_id])[0]), int(encoders.items.indices([item_id])[0])
         keys = []

@@ -49,7 +49,7 @@ class RateGroup:
 
     Attributes:
         axes: One or two; rows of the cells are by the first.
-        last: Buckets before the snapshot that count; None for all history.
+        last: Buckets that count, of which the last is the latest with an exposure; None for all history.
     """
 
     axes: tuple[Axis, ...]

@@ -30,8 +30,8 @@ BLOCK_ROWS = 65_536
 """Rows gathered at once: 16 batches of the default size, so that the thread seldom needs the interpreter.
 Several blocks are held at a time, so a block of streamed examples is at most half a window."""
 RARE_ROWS = 50
-"""Training rows per value below which a category is rare (ours): on KuaiRand an embedding of 6,500 authors
-from 107,000 rows overfits within an epoch."""
+"""Training rows per value below which a category of an exposure log is rare (ours): on KuaiRand an embedding
+of 6,500 authors from 107,000 rows overfits within an epoch."""
 MOMENT_ROWS = 200_000
 """Training examples that means and deviations are estimated from."""
 
@@ -207,6 +207,7 @@ def make_spec(prepared: Prepared, graph: MacroGraph, needs: Collection[str] = GR
             positions = max(positions, int(part.position.max()) + 1)
     known = len(prepared.cuts) - 2  # the snapshot that holds every training window
     latest = graph.snapshots[-1]
+    most = 0.0 if latest.rates is None else len(examples) / RARE_ROWS  # values of a category
     spec = FeatureSpec(
         tasks=_tasks(prepared, labels),
         n_users=int(prepared.users_at[known]),
@@ -216,9 +217,9 @@ def make_spec(prepared: Prepared, graph: MacroGraph, needs: Collection[str] = GR
         recents=graph.meta["settings"]["recents"],
         widths={},
         moments={},
-        user_side=_categories(prepared.user_side.encoders, len(examples)),
-        item_side=_categories(prepared.item_side.encoders, len(examples)),
-        context=_categories(prepared.context_features, len(examples)),
+        user_side=_categories(prepared.user_side.encoders, most),
+        item_side=_categories(prepared.item_side.encoders, most),
+        context=_categories(prepared.context_features, most),
         positions=positions,
         rates=() if latest.rates is None else tuple(map(spec_of, latest.rates.groups)),
         task_mask_scores=tuple(graph.task_mask_scores),
@@ -279,14 +280,14 @@ def _tasks(prepared: Prepared, labels: Moments) -> tuple[TaskSpec, ...]:
     )
 
 
-def _categories(encoders: FeatureEncoders, rows: int) -> tuple[CategoricalSpec, ...]:
+def _categories(encoders: FeatureEncoders, most: float) -> tuple[CategoricalSpec, ...]:
     sizes = encoders.sizes
     return tuple(
         CategoricalSpec(
             feature.name,
             sizes[feature.name],
             multi=feature.kind == "multi",
-            rare=rows < RARE_ROWS * sizes[feature.name],
+            rare=sizes[feature.name] > most > 0,
         )
         for feature in encoders.features
         if feature.kind != "numeric"

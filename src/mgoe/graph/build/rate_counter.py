@@ -118,7 +118,7 @@ class RatePlan:
                 for group, n in zip(self.groups, rows, strict=True):
                     self._check_size(con, group, total)
                     degree = np.zeros(n, np.int64)
-                    for first, cells in self._cells(con, group, cut):
+                    for first, cells in self._cells(con, group):
                         degree += np.bincount(first, minlength=n)
                         out.append(cells)
                     indptr.append(start + starts(degree))
@@ -179,7 +179,7 @@ class RatePlan:
         out: dict[str, float] = {}
         with self._opened(work, cut, {}, sizes) as con:
             for group in self.groups:
-                found = [cells["rates.counts"] for _, cells in self._cells(con, group, cut)]
+                found = [cells["rates.counts"] for _, cells in self._cells(con, group)]
                 counts = np.concatenate(found)
                 each = (evidence(counts[:, 1 + t], counts[:, 1 + tasks + t]) for t in binary)
                 out[group.name] = max(each, default=0.0)
@@ -248,11 +248,11 @@ class RatePlan:
             )
 
     def _cells(
-        self, con: Backend, group: RateGroup, cut: int
+        self, con: Backend, group: RateGroup
     ) -> Iterator[tuple[NDArray[np.int64], dict[str, NDArray]]]:
         """Yield the cells of a group in their order, a part at a time, as `_folded` returns them."""
         held = self._no_rows
-        for batch in pa.RecordBatchReader.from_stream(con.con.sql(self._query(group, cut))):
+        for batch in pa.RecordBatchReader.from_stream(con.con.sql(self._query(group))):
             rows = pa.concat_tables([held, pa.table(batch)])
             keys = rows["key"].to_numpy()
             end = int(np.searchsorted(keys, keys[-1]))  # the last cell may go on in the next batch
@@ -260,7 +260,7 @@ class RatePlan:
             yield self._folded(rows[:end])
         yield self._folded(held)
 
-    def _query(self, group: RateGroup, cut: int) -> str:
+    def _query(self, group: RateGroup) -> str:
         """Return the query of one row per cell and kind of record in it.
 
         A state of one number per kind, rather than a sum per column, makes it twice as fast.
@@ -270,7 +270,8 @@ class RatePlan:
             of the counts of `RateTable`; the `times` that they occur; and sums of values. In order of `key`.
         """
         first, second = (*map(_column, group.axes), "0")[:2]
-        since = "" if group.last is None else f"WHERE bucket > {cut - group.last}"
+        shown = "(SELECT max(bucket) FROM records WHERE shown > 0)"  # labels may be known long after
+        since = "" if group.last is None else f"WHERE bucket > {shown} - {group.last}"
         bits = f"shown::BIGINT | (labelled::BIGINT << 1) | (done::BIGINT << {1 + len(self.regressions)})"
         sums = (f", sum({_quoted(name)})::BIGINT AS {_quoted(name)}" for name in self._values)
         return (
