@@ -3,7 +3,7 @@
 bundle.json          format, versions, checksums, the model's settings, tasks, calibration
 settings.yaml        settings of the run that wrote it
 users.parquet, items.parquet, side and context encoders
-graph/               the latest snapshot, with the pairs that updates need
+graph/               the latest snapshot, with the pairs and the records of exposures that updates need
 model.safetensors    weights;  spec.json: what the model reads
 prior.npy            log-odds of the negative sampling, one per item
 metrics.json         metrics on validation and test
