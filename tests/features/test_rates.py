@@ -17,7 +17,7 @@ from tests.effort import up_to
 from tests.graph.test_rates import Known, built, cells_by_hand, log_of, logs_quiet, settings_for
 
 
-@up_to(4)
+@up_to(2)
 @given(rows=logs.exposure_rows())
 def test_rates_are_shrunk_log_odds_of_a_count_by_hand(rows):
     with tempfile.TemporaryDirectory() as name:

@@ -57,7 +57,7 @@ def adjusted_by_hand(log: pd.DataFrame, prepared, graph: MacroGraph) -> list[np.
     ]
 
 
-@up_to(4)
+@up_to(2)
 @given(rows=logs.exposure_rows())
 def test_adjusted_rates_equal_sums_by_hand(rows):
     with tempfile.TemporaryDirectory() as name:

@@ -163,7 +163,7 @@ def check_counts(log: pd.DataFrame, hours: Vocabulary, graph: MacroGraph) -> Non
             assert [*found] == sorted(found)
 
 
-@up_to(6)
+@up_to(3)
 @given(rows=logs.exposure_rows())
 def test_counts_equal_a_count_by_hand(rows):
     with tempfile.TemporaryDirectory() as name:
@@ -174,7 +174,7 @@ def test_counts_equal_a_count_by_hand(rows):
         check_counts(log, prepared.context_features.vocabularies["hour"], graph)
 
 
-@up_to(4)
+@up_to(2)
 @given(rows=logs.exposure_rows(), later=logs.exposure_rows(first=4))
 def test_an_update_counts_as_a_rebuild_does(rows, later):
     with tempfile.TemporaryDirectory() as name:
@@ -195,7 +195,7 @@ def test_an_update_counts_as_a_rebuild_does(rows, later):
         check_counts(left[left.user_id.isin([1]) | ~left.user_id.isin(first.user_id)], hours, graph)
 
 
-@up_to(4)
+@up_to(2)
 @given(rows=logs.exposure_rows(), later=logs.exposure_rows(first=7))
 def test_later_exposures_change_no_earlier_snapshot(rows, later):
     with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:
