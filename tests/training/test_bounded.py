@@ -34,9 +34,8 @@ def write_examples(folder: Path, size: float) -> int:
             codes = np.random.default_rng(number).integers(0, 7, (ROWS, WIDTH))
             bucket = np.full(ROWS, 15 if number == 0 else 5, np.int32)  # the first part is for validation
             context = {"hour": part.context["hour"], "codes": codes}
-            writer.write(
-                part.user, part.item, bucket, part.labels, np.ones(ROWS, np.float32), part.position, context
-            )
+            weight = np.ones(ROWS, np.float32)
+            writer.write(part.user, part.item, bucket, part.labels, weight, part.position, context=context)
     file = ExampleFile(folder / "train.parquet", [task.name for task in TASKS], 1)
     return len(file) * file.row_bytes
 
