@@ -34,7 +34,9 @@ class RateSum(RankingModel):
         super().__init__(spec, inputs, options)
         names = [one.name for one in spec.rates]
         if not names:
-            raise ConfigError("inputs", "the rates of an exposure log are needed, found none; leave this model out")
+            raise ConfigError(
+                "inputs", "the rates of an exposure log are needed, found none; leave this model out"
+            )
         for name in options.groups:
             if name not in names:
                 raise ConfigError(
