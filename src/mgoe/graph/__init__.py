@@ -7,8 +7,9 @@ neighbours, `E` distinct pairs.
 from mgoe.graph.build.builder import Exposures, Source, build_graph
 from mgoe.graph.build.workplace import Observer, Spent, peak_memory
 from mgoe.graph.likelihood import Place, place
-from mgoe.graph.macro_graph import DRIFT_LIMIT, MacroGraph, Resolution, Snapshot
+from mgoe.graph.macro_graph import DRIFT_LIMIT, MacroGraph
 from mgoe.graph.scores import merging_score
+from mgoe.graph.snapshot import Resolution, Snapshot
 from mgoe.graph.update import NewEvents, forget_users, update_graph
 
 __all__ = [

@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
@@ -15,14 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mgoe._util.arrays import mapped
 from mgoe._util.files import sha256, write_json
 from mgoe.errors import GraphError
-from mgoe.graph.adjusted import split_adjusted
 from mgoe.graph.build.workplace import settle
-from mgoe.graph.edges import SparseEdges
-from mgoe.graph.rates import Rates, RateTable, restore
 from mgoe.graph.scores import score_table
+from mgoe.graph.snapshot import Snapshot
 
 FORMAT = 4
 """Earlier formats were not released."""
@@ -43,165 +39,6 @@ NEEDED = (
 
 DRIFT_LIMIT = 0.1
 """From this drift on, macro nodes should be learned again; docs/scale.md has the study."""
-PAIRS = ("pairs.indptr", "pairs.item", "pairs.task_mask", "pairs.time", "pairs.events", "pairs.item_indptr")
-"""Distinct pairs by user, then item: (U + 1,), (E,) ...; and where the pairs of each item start, by item: (I
-+ 1,).
-"""
-RECENTS = ("recent_items", "recent_items_task_mask", "recent_users", "recent_users_task_mask")
-"""Recent neighbours, newest first, -1 at the end, and the tasks done with them: (U, R), (I, R)."""
-COUNTS = ("user_counts", "user_sum", "user_second_sum", "item_counts", "item_sum", "item_second_sum")
-"""Counts, score sums, and what comes back over two steps: (U, 2T + 3), (U,), (U,), likewise for items."""
-SKETCH = ("user_vectors", "item_vectors", "singular", "basis", "basis_sum")
-"""The sketch: (U, rank), (I, rank), (rank,); and what projects users, with the fixed-point item sums from
-when it was learned: (I, rank), (I,).
-"""
-DENSE = ("u1", "u2", "i1", "i2", "user_table", "item_table")
-"""At the dense resolution, log(1 + edge) of both orders: (U, Ki), (U, Ku), (I, Ku), (I, Ki); and the macro
-task table: (U, T), (I, T).
-"""
-ARRAYS = PAIRS + RECENTS + COUNTS + SKETCH + DENSE
-"""What a snapshot holds beside its resolutions. Scores are in units of the merging score unless stated
-otherwise.
-"""
-
-
-@dataclass(frozen=True)
-class Resolution:
-    """The macro nodes of one resolution and the edges to them. Scores are in units of the merging score.
-
-    Attributes:
-        user_macro, item_macro: Own macro node; `Ku` or `Ki` is the cold node. Shape (U,), (I,).
-        user_edges, item_edges: 1st-order edges, one row per node.
-        user_second, item_second: 2nd-order edge to the own macro node. Shape (U,), (I,).
-        user_mass, item_mass: 1st-order score of all members of a macro node. Shape (Ku,), (Ki,).
-        user_second_mass, item_second_mass: 2nd-order score that reaches a macro node. Shape (Ku,), (Ki,).
-        user_chances, item_chances: Log shares by which new nodes find their macro node, unit 2^-10. Shape
-            (Ki, Ku), (Ku, Ki).
-        macro_edges: Score between each user macro node and each item macro node. Shape (Ku, Ki).
-    """
-
-    user_macro: NDArray[np.int32]
-    item_macro: NDArray[np.int32]
-    user_edges: SparseEdges
-    item_edges: SparseEdges
-    user_second: NDArray[np.float32]
-    item_second: NDArray[np.float32]
-    user_mass: NDArray[np.float32]
-    item_mass: NDArray[np.float32]
-    user_second_mass: NDArray[np.float32]
-    item_second_mass: NDArray[np.float32]
-    user_chances: NDArray[np.int32]
-    item_chances: NDArray[np.int32]
-    macro_edges: NDArray[np.float32]
-
-    @classmethod
-    def read(cls, array: Callable[[str], NDArray]) -> Resolution:
-        """Read every array by its name."""
-        sparse = {name: SparseEdges.read(array, name) for name in ("user_edges", "item_edges")}
-        plain = {field.name: array(field.name) for field in fields(cls) if field.name not in sparse}
-        return cls(**plain, **sparse)  # type: ignore[arg-type]
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """The macro graph as of one moment.
-
-    Attributes:
-        arrays: By the names of `ARRAYS`.
-        resolutions: Coarse to fine.
-        dense: Index of the resolution that the experts aggregate.
-        cut: Last bucket that the snapshot holds.
-        bucket: Length of a bucket, microseconds.
-        rates: Counts of what was shown; None for a log of events.
-    """
-
-    arrays: Mapping[str, NDArray]
-    resolutions: tuple[Resolution, ...]
-    dense: int
-    cut: int
-    bucket: int
-    rates: Rates | None = None
-
-    @property
-    def n_users(self) -> int:
-        """Number of users."""
-        return len(self.arrays["user_sum"])
-
-    @property
-    def n_items(self) -> int:
-        """Number of items."""
-        return len(self.arrays["item_sum"])
-
-    @property
-    def macro_users(self) -> int:
-        """Ku of the dense resolution."""
-        return len(self.resolutions[self.dense].user_mass)
-
-    @property
-    def macro_items(self) -> int:
-        """Ki of the dense resolution."""
-        return len(self.resolutions[self.dense].item_mass)
-
-    @cached_property
-    def total(self) -> float:
-        """Sum of all scores."""
-        return float(np.asarray(self.arrays["user_sum"]).sum(dtype=np.float64))
-
-    @cached_property
-    def second_total(self) -> tuple[float, float]:
-        """Sums of all 2nd-order scores, of users and of items."""
-        users, items = (self.arrays[f"{side}_second_sum"].sum(dtype=np.float64) for side in ("user", "item"))
-        return float(users), float(items)
-
-    def known_items(self, user: int) -> NDArray[np.int32]:
-        """Return the items in a user's history, ascending; none for an unknown user."""
-        if not 0 <= user < self.n_users:
-            return np.empty(0, np.int32)
-        start, end = self.arrays["pairs.indptr"][user : user + 2]
-        return self.arrays["pairs.item"][start:end]
-
-    @classmethod
-    def open(cls, folder: Path, meta: Mapping[str, Any], cut: int) -> Snapshot:
-        """Open a saved snapshot, memory-mapped.
-
-        Args:
-            folder: Of the snapshot, in that of its graph.
-            meta: Manifest of the graph.
-            cut: Last bucket of the snapshot.
-
-        Raises:
-            GraphError: An array is missing or damaged.
-        """
-
-        def read(name: str) -> NDArray:
-            return _mapped(folder / f"{name}.npy")
-
-        resolutions = range(len(meta["resolutions"]))
-        parts = tuple(Resolution.read(lambda name, r=r: read(f"r{r}.{name}")) for r in resolutions)
-        arrays = {name: read(name) for name in ARRAYS}
-        rates = None
-        if (held := meta.get("rates")) is not None:
-            files, groups = enumerate(held["categories"]), restore(held["groups"])
-            tables = RateTable.read(read)
-            rates = Rates(
-                groups,
-                tuple(tables),
-                split_adjusted(groups, tables, read("rates.adjusted")),
-                {name: _mapped(folder.parent.parent / f"categories{k}.npy") for k, name in files},
-                np.array([*held["regressions"].values()], bool),
-            )
-        return cls(arrays, parts, meta["dense"], cut, meta["bucket"], rates)
-
-
-def _mapped(file: Path) -> NDArray:
-    try:
-        return mapped(file)
-    except FileNotFoundError:
-        raise GraphError(file, "the graph is damaged: this array is missing; build the graph again") from None
-    except (ValueError, OSError, EOFError) as error:
-        raise GraphError(
-            file, f"the graph is damaged: this array cannot be read ({error}); build the graph again"
-        ) from None
 
 
 @dataclass(frozen=True)
