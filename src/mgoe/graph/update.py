@@ -25,9 +25,10 @@ from mgoe._util.tables import hand_over
 from mgoe.config import GraphSettings
 from mgoe.errors import GraphError
 from mgoe.graph.build.builder import last_bucket
+from mgoe.graph.build.plan import GraphPlan, snapshot_folder
 from mgoe.graph.build.rate_counter import RECORDS, RatePlan, database, write_sorted
 from mgoe.graph.build.sizes import check_memory
-from mgoe.graph.build.snapshot_builder import GraphPlan, SnapshotBuilder, snapshot_folder
+from mgoe.graph.build.snapshot_builder import SnapshotBuilder
 from mgoe.graph.build.workplace import WORK, Advance, Observer, Stages, finish, workplace
 from mgoe.graph.engines.engine import SORT_SHARE, Engine
 from mgoe.graph.fold import MOST_EVENTS, SnapshotCuts, save_starts

@@ -21,9 +21,10 @@ from mgoe._util.arrays import mapped
 from mgoe._util.tables import checksum, mixed
 from mgoe.config import GraphSettings
 from mgoe.errors import GraphError
+from mgoe.graph.build.plan import GraphPlan, snapshot_folder
 from mgoe.graph.build.rate_counter import RECORDS, RatePlan, write_sorted
 from mgoe.graph.build.sizes import check_memory, choose_resolutions, disk_needed
-from mgoe.graph.build.snapshot_builder import GraphPlan, SnapshotBuilder, snapshot_folder
+from mgoe.graph.build.snapshot_builder import SnapshotBuilder
 from mgoe.graph.build.workplace import WORK, Observer, Spent, Stages, finish, workplace
 from mgoe.graph.engines.engine import SORT_SHARE, Engine
 from mgoe.graph.fold import MOST_TASKS, SnapshotCuts

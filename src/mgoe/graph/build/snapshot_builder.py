@@ -4,9 +4,9 @@ Every stage reads files and writes files, so a build that was killed resumes wit
 """
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,15 +14,13 @@ from numpy.typing import NDArray
 
 from mgoe._util.arrays import ArrayFolder, mapped, save_arrays
 from mgoe._util.files import GIB
-from mgoe.config import GraphSettings
 from mgoe.graph import edges, likelihood
 from mgoe.graph.build import clusters
-from mgoe.graph.build.rate_counter import RatePlan
-from mgoe.graph.build.workplace import WORK, Advance, Stages
+from mgoe.graph.build.plan import GraphPlan, snapshot_folder
+from mgoe.graph.build.workplace import WORK, Advance
 from mgoe.graph.counts import node_counts, own_pairs, task_share
-from mgoe.graph.engines.engine import Engine
 from mgoe.graph.pair_rows import OTHER, SIDES, PairRows, Reading, Side, available_threads, starts
-from mgoe.graph.scores import UNIT, check_overflow, score_table
+from mgoe.graph.scores import UNIT, check_overflow
 from mgoe.graph.sketch import Sketch, as_on_one_thread, divided, projected, score_matrix, sketch
 
 MATRIX_SHARE = 0.4
@@ -30,46 +28,6 @@ MATRIX_SHARE = 0.4
 NODES_AT_ONCE = 1 << 18
 """Nodes whose counts are finished at once."""
 Macro = dict[Side, NDArray[np.int32]]
-
-
-@dataclass(frozen=True)
-class GraphPlan:
-    """What the snapshots of one graph have in common.
-
-    Attributes:
-        folder: In which the graph is built.
-        settings: Of the graph.
-        ranks: Of the tasks, weakest first. Shape (T,).
-        bucket: Length of a bucket, in microseconds.
-        sizes: Macro nodes (users, items) of each resolution.
-        stages: Record of the build.
-        engine: Where pairs are stored and read.
-        rates: How exposures are counted; None without them.
-    """
-
-    folder: Path
-    settings: GraphSettings
-    ranks: Sequence[float]
-    bucket: int
-    sizes: tuple[tuple[int, int], ...]
-    stages: Stages
-    engine: Engine
-    rates: RatePlan | None = None
-
-    @property
-    def dense(self) -> int:
-        """The resolution that the experts aggregate."""
-        return self.settings.dense_of(len(self.sizes))
-
-    @cached_property
-    def scores(self) -> NDArray[np.int64]:
-        """Fixed-point score of every task mask. Shape (2^T,)."""
-        return score_table(np.asarray(self.ranks, float), self.settings.beta, self.settings.code)
-
-
-def snapshot_folder(graph: Path, number: int) -> Path:
-    """Return where a graph, or a build of it, stores the arrays of a snapshot."""
-    return graph / "snapshots" / f"{number:02d}"
 
 
 @dataclass(frozen=True)
