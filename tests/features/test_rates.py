@@ -1,10 +1,6 @@
 """Rates that models read: equal to a count by hand, and the same whichever way they are read."""
 
-import tempfile
-from pathlib import Path
-
 import numpy as np
-import pandas as pd
 from hypothesis import given
 from numpy.testing import assert_allclose, assert_array_equal
 
@@ -14,16 +10,13 @@ from mgoe.graph.rates import RateGroup
 from mgoe.training.feed import make_spec
 from tests.data import logs
 from tests.effort import up_to
-from tests.graph.test_rates import Known, built, cells_by_hand, log_of, logs_quiet, settings_for
+from tests.graph.test_rates import Known, built, cells_by_hand, graph_of, logs_quiet, settings_for
 
 
 @up_to(2)
 @given(rows=logs.exposure_rows())
 def test_rates_are_shrunk_log_odds_of_a_count_by_hand(rows):
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        log = pd.concat([log_of(rows), logs_quiet()])
-        prepared, graph = built(log, settings_for(folder), folder)
+    with graph_of(rows) as (log, prepared, graph):
         spec = make_spec(prepared, graph)
         users, items = (
             side.ravel()

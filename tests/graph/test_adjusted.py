@@ -1,8 +1,5 @@
 """Adjusted rates: equal to sums by hand, and blind to who was shown what where."""
 
-import tempfile
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 from hypothesis import given
@@ -12,7 +9,7 @@ from mgoe.graph import MacroGraph
 from mgoe.graph.adjusted import is_adjusted
 from tests.data import logs
 from tests.effort import up_to
-from tests.graph.test_rates import built, cells_of, log_of, logs_quiet, records_by_hand, settings_for
+from tests.graph.test_rates import built, cells_of, graph_of, log_of, records_by_hand, settings_for
 
 
 def adjusted_by_hand(log: pd.DataFrame, prepared, graph: MacroGraph) -> list[np.ndarray]:
@@ -60,10 +57,7 @@ def adjusted_by_hand(log: pd.DataFrame, prepared, graph: MacroGraph) -> list[np.
 @up_to(2)
 @given(rows=logs.exposure_rows())
 def test_adjusted_rates_equal_sums_by_hand(rows):
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        log = pd.concat([log_of(rows), logs_quiet()])
-        prepared, graph = built(log, settings_for(folder), folder)
+    with graph_of(rows) as (log, prepared, graph):
         assert graph.latest.rates is not None
         found = [one for one in graph.latest.rates.adjusted if one is not None]
         for one, wanted in zip(found, adjusted_by_hand(log, prepared, graph), strict=True):

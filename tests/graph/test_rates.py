@@ -4,7 +4,8 @@ task."""
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -163,14 +164,19 @@ def check_counts(log: pd.DataFrame, hours: Vocabulary, graph: MacroGraph) -> Non
             assert [*found] == sorted(found)
 
 
+@contextmanager
+def graph_of(rows: list[tuple]) -> Iterator[tuple[pd.DataFrame, Prepared, MacroGraph]]:
+    """Yield a log of rows and what every log here holds, prepared, with its graph."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        log = pd.concat([log_of(rows), logs_quiet()])
+        yield log, *built(log, settings_for(folder), folder)
+
+
 @up_to(3)
 @given(rows=logs.exposure_rows())
 def test_counts_equal_a_count_by_hand(rows):
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        log = pd.concat([log_of([]), log_of(rows), logs_quiet()])
-        settings = settings_for(folder)
-        prepared, graph = built(log, settings, folder)
+    with graph_of(rows) as (log, prepared, graph):
         check_counts(log, prepared.context_features.vocabularies["hour"], graph)
 
 
