@@ -11,6 +11,7 @@ from mgoe.features.spec import FeatureSpec, RateSpec
 from mgoe.features.view import Pairs, View
 from mgoe.graph import Snapshot
 from mgoe.graph.adjusted import is_adjusted
+from mgoe.graph.edges import find_place
 from mgoe.graph.rates import Axis, RateGroup, Rates
 
 OWNERS = {"user": USER, "item": ITEM, "context": CONTEXT}
@@ -133,7 +134,7 @@ def _read(table, first, second, regressions, out):  # pragma: no cover - compile
                 two = second[at, b]
                 if two < 0 or _repeats(second, at, b):
                     continue
-                cell = _find(indptr, other, one, two)
+                cell = find_place(indptr, other, one, two)
                 if cell < 0:
                     continue
                 if not found:
@@ -163,16 +164,3 @@ def _repeats(values, row, place):  # pragma: no cover - compiled
         if values[row, before] == values[row, place]:
             return True
     return False
-
-
-@numba.njit(cache=True, nogil=True, inline="always")
-def _find(indptr, columns, row, column):  # pragma: no cover - compiled
-    """Return the place of an entry of a sparse row, -1 if there is none (binary search)."""
-    low, high = indptr[row], indptr[row + 1]
-    while low < high:
-        middle = (low + high) >> 1
-        if columns[middle] < column:
-            low = middle + 1
-        else:
-            high = middle
-    return low if low < indptr[row + 1] and columns[low] == column else -1

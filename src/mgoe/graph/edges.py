@@ -362,13 +362,20 @@ def _by_macro(macro, values, out):  # pragma: no cover - compiled
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
-def find(indptr, columns, values, row, column):  # pragma: no cover - compiled
-    """Return the entry of a sparse row at a column, or 0 if there is none (binary search)."""
+def find_place(indptr, columns, row, column):  # pragma: no cover - compiled
+    """Return the place of the entry of a sparse row at a column, or -1 if there is none (binary search)."""
     low, width = indptr[row], indptr[row + 1] - indptr[row]
     if width == 0:
-        return 0
+        return -1
     while width > 1:
         half = width >> 1
         low += half * (columns[low + half] <= column)  # a branch would be mispredicted every other time
         width -= half
-    return values[low] if columns[low] == column else 0
+    return low if columns[low] == column else -1
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def find(indptr, columns, values, row, column):  # pragma: no cover - compiled
+    """Return the entry of a sparse row at a column, or 0 if there is none."""
+    place = find_place(indptr, columns, row, column)
+    return values[place] if place >= 0 else 0
