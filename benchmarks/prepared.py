@@ -97,7 +97,10 @@ def make(world: World, out: Path, examples: int) -> None:
         f"{side}_at": [count] * (len(CUTS) + 1) for side, count in zip(("users", "items"), nodes, strict=True)
     }
     manifest = {
-        "settings": {"tasks": [task.model_dump() for task in TASKS]},
+        "settings": {
+            "tasks": [task.model_dump() for task in TASKS],
+            "split": {"cuts": ["1970-01-02", "1970-01-03", "1970-01-04"]},
+        },
         "summary": {},
         "cuts": CUTS.tolist(),
         **at,

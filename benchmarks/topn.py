@@ -127,7 +127,7 @@ def matrix(user: NDArray, item: NDArray, shape: tuple[int, int]) -> sp.csr_array
 def by_time(prepared: Prepared, split: Literal["valid", "test"], queries: int, seed: int, hide: bool) -> Task:
     """A window of the configuration, and the history up to its snapshot."""
     user, item, _, snapshot = history_of(prepared)
-    last = len(prepared.cuts) - (1 if split == "test" else 2)
+    last = prepared.valid_window + (split == "test")  # of several test windows the first snapshot
     shape = int(prepared.users_at[-1]), int(prepared.items_at[last])
     before = (snapshot <= last) & (item < shape[1])
     known = matrix(user[before], item[before], shape)

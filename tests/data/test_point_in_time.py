@@ -21,7 +21,10 @@ few = settings(max_examples=6, deadline=None)
 FORMS = {
     "events": (logs.event_settings(), logs.quiet_events, logs.events, logs.event_rows),
     "exposures": (
-        logs.exposure_settings(data={"context": [{"name": "hour"}]}),
+        logs.exposure_settings(
+            data={"context": [{"name": "hour"}]},
+            split={"cuts": [*logs.CUTS, "2020-01-12"], "test_windows": 2},
+        ),
         logs.quiet_exposures,
         logs.exposures,
         logs.exposure_rows,

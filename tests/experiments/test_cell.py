@@ -25,14 +25,17 @@ def test_a_catalogue_is_ranked_by_how_likely_a_task_is_done_at_all(monkeypatch: 
         cell_module, "rank_catalogue", lambda score, *_, **__: score(np.zeros(2, int), np.arange(2))
     )
     monkeypatch.setattr(cell_module, "View", SimpleNamespace(of=lambda *_: None))
-    examples = SimpleNamespace(labels=None, user=None, column=lambda name: None)
+    none = np.empty(0, np.int64)
+    examples = SimpleNamespace(labels=None, user=none, column=lambda name: none)
     context = SimpleNamespace(encode=lambda *_: {})
     prepared = SimpleNamespace(
         cuts=[0],
+        valid_window=-1,
         streamed=lambda _: examples,
         user_side=None,
         item_side=None,
         context_features=context,
+        users_at=[1],
         items_at=[2],
     )
     inputs: Any = SimpleNamespace(

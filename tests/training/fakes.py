@@ -77,6 +77,7 @@ PREPARED = SimpleNamespace(
     item_side=Side(ITEMS),
     context_features=make_encoders(hour=("categorical", 24), tags=("multi", 7), speed=("numeric", 0)),
     cuts=np.arange(SNAPSHOTS - 1, dtype=np.int32),
+    valid_window=SNAPSHOTS - 3,
     users_at=np.array([snapshot.n_users for snapshot in GRAPH.snapshots]),
     items_at=np.array([snapshot.n_items for snapshot in GRAPH.snapshots]),
     settings={"tasks": [{"name": "click"}, {"name": "buy", "weight": 2.0, "given": "click"}]},

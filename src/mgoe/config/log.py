@@ -129,21 +129,31 @@ Cuts = Annotated[
 class SplitSettings(Settings):
     """The time split.
 
-    `n` cuts make `n` windows, each with a snapshot of everything up to its cut. The last window is test, the
-    one before it valid.
+    `n` cuts make `n` windows, each with a snapshot of everything up to its cut. The last `test_windows` of
+    them are test, the one before is valid, and the others are train.
     """
 
     cuts: Cuts = [0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
     """Quantiles of the positive examples, or dates (the first day after the cut). The bucket of a cut is
     before it."""
+    test_windows: int = Field(default=1, ge=1)
+    """Windows that are test, the last ones. Each reads the snapshot before it, as a service does whose bundle
+    is refreshed at every cut."""
+
+    @property
+    def valid_window(self) -> int:
+        """Number of the window that is valid: those before it are train, those after it test."""
+        return len(self.cuts) - 1 - self.test_windows
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
         cuts = cast(list[Any], self.cuts)
-        if len(cuts) < 3:
+        if self.valid_window < 1:
+            tested = "test" if self.test_windows == 1 else f"{self.test_windows} test windows"
             raise ValueError(
-                "at least 3 cuts are needed (train, valid and test each read the snapshot before them), "
-                f"found {len(cuts)}"
+                f"at least {self.test_windows + 2} cuts are needed (train, valid and {tested} each read the "
+                f"snapshot before them), found {len(cuts)}"
+                + ("" if self.test_windows == 1 else "; add cuts, or take fewer test_windows")
             )
         if any(a >= b for a, b in itertools.pairwise([_moment(cut) for cut in cuts])):
             raise ValueError(f"cuts must rise, found {cuts}")

@@ -205,13 +205,14 @@ def write_event_examples(
         found: What `positives` returned.
         buckets: Buckets with positives, rising. Shape (b,).
         counts: Positives in each. Shape (b,).
-        cuts: Bucket number of each cut: the first has no examples before it, the last but one ends training.
+        cuts: Bucket number of each cut: the first has no examples before it.
         settings: Settings of the run.
         writer: Where the examples go.
     """
     negatives, tasks = settings.negatives, len(settings.tasks)
     size = max(1, min(LARGEST, BLOCK // (1 + negatives.ratio)))
-    training, evaluated = (buckets > cuts[0]) & (buckets <= cuts[-2]), buckets > cuts[-2]
+    end = cuts[settings.split.valid_window]
+    training, evaluated = (buckets > cuts[0]) & (buckets <= end), buckets > end
     for part, sampling in ((training, negatives.of_training), (evaluated, negatives)):
         for low, high in blocks(counts[part], size):
             ends = int(buckets[part][low]), int(buckets[part][high - 1])

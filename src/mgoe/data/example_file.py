@@ -77,10 +77,14 @@ class ExampleWriter:
         folder: Folder of `train.parquet`, `valid.parquet` and `test.parquet`.
         cuts: Bucket number of each cut. Shape (n,).
         tasks: In label order.
+        test_windows: Number of windows that are test.
     """
 
-    def __init__(self, folder: Path, cuts: NDArray[np.int32], tasks: Sequence[TaskSettings]):
+    def __init__(
+        self, folder: Path, cuts: NDArray[np.int32], tasks: Sequence[TaskSettings], test_windows: int = 1
+    ):
         self._folder, self._cuts, self._tasks = folder, cuts, tasks
+        self._valid_window = len(cuts) - 1 - test_windows
         self._writers: dict[Split, pq.ParquetWriter] = {}
         self.tallies: dict[Split, Tally] = {
             split: Tally(np.zeros(len(tasks), np.int64), np.zeros(len(tasks), np.int64)) for split in SPLITS
@@ -118,12 +122,11 @@ class ExampleWriter:
                 **{f"context.{name}": _column(values) for name, values in (context or {}).items()},
             }
         )
-        last = len(self._cuts) - 1
         age = bucket.astype(np.int64) - self._cuts[snapshot]
         parts: dict[Split, NDArray[np.bool_]] = {
-            "train": (snapshot >= 0) & (snapshot < last - 1),
-            "valid": snapshot == last - 1,
-            "test": snapshot == last,
+            "train": (snapshot >= 0) & (snapshot < self._valid_window),
+            "valid": snapshot == self._valid_window,
+            "test": snapshot > self._valid_window,
         }
         for split, held in parts.items():
             if split not in self._writers:

@@ -94,13 +94,14 @@ def _build(con: Backend, settings: RunSettings, folder: Path, source: Table, pla
     buckets, counts = rows_per_bucket(found)
     cuts = make_cuts(settings.split, settings.data.bucket, buckets, counts)
     sides = _write_side_features(con, settings, folder)
-    context = fit_context(rows.filter(rows.bucket <= int(cuts[-2])), settings)  # up to the end of training
+    training = rows.filter(rows.bucket <= int(cuts[settings.split.valid_window]))
+    context = fit_context(training, settings)
     context.save(folder / "context")
     events = _write_history(con, rows, settings, cuts, folder)
     if settings.form == "exposures":
         records = exposure_history(rows, settings, context)
         records.order_by(records.columns).to_parquet(folder / EXPOSURES, compression="zstd")
-    with ExampleWriter(folder, cuts, settings.tasks) as writer:
+    with ExampleWriter(folder, cuts, settings.tasks, settings.split.test_windows) as writer:
         if settings.form == "events":
             write_event_examples(found, buckets, counts, cuts, settings, writer)
         else:

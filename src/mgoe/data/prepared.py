@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from mgoe._util.files import GIB, as_pattern
+from mgoe.config import SplitSettings
 from mgoe.data.example_file import ExampleFile, readable
 from mgoe.data.examples import Examples, Split
 from mgoe.data.features import FeatureEncoders
@@ -98,6 +99,11 @@ class Prepared(Encoders):
         self.cuts: NDArray[np.int32] = np.array(manifest["cuts"], dtype=np.int32)
         self.users_at: NDArray[np.int64] = np.array(manifest["users_at"], dtype=np.int64)
         self.items_at: NDArray[np.int64] = np.array(manifest["items_at"], dtype=np.int64)
+
+    @property
+    def valid_window(self) -> int:
+        """See `SplitSettings.valid_window`; the snapshot of this number holds every training window."""
+        return SplitSettings.model_validate(self.settings["split"]).valid_window
 
     @classmethod
     def open(cls, path: Path | str) -> Prepared:

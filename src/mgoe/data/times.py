@@ -205,13 +205,14 @@ def make_cuts(
     else:
         moments = [microseconds(cut) for cut in settings.cuts if isinstance(cut, date)]
         cuts = (np.array(moments) - 1) // (seconds(length) * 1_000_000)
-    _check_windows(settings.cuts, cuts, length, buckets)
+    _check_windows(settings, cuts, length, buckets)
     return cuts.astype(np.int32)
 
 
 def _check_windows(
-    named: Sequence[object], cuts: NDArray[np.int64], length: str, buckets: NDArray[np.int64]
+    settings: SplitSettings, cuts: NDArray[np.int64], length: str, buckets: NDArray[np.int64]
 ) -> None:
+    named: Sequence[object] = settings.cuts
     same = np.flatnonzero(np.diff(cuts) <= 0)
     if same.size:
         k = int(same[0])
@@ -230,8 +231,9 @@ def _check_windows(
             "later",
         )
     held = np.diff(np.searchsorted(buckets, [*cuts.tolist(), np.iinfo(np.int64).max], side="right"))
-    for part, count in {"train": held[:-2].sum(), "valid": held[-2], "test": held[-1]}.items():
-        if not count:
+    valid = settings.valid_window
+    for part, found in {"train": held[:valid], "valid": held[valid], "test": held[valid + 1 :]}.items():
+        if not found.sum():
             raise DataError(
                 "split.cuts",
                 f"every part needs positives, found none in {part} with cuts {', '.join(map(str, named))} "

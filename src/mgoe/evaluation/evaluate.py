@@ -1,11 +1,11 @@
 """Measuring a model: every metric of one set of predictions over slices, and its ranking of the catalogue.
 
 The ranking of the catalogue is measured by HR@k and NDCG@k for a seeded sample of users. A query is one user
-of the split; relevant are the items that this user did the task on in the split. The catalogue is every item
-known at the snapshot, those the user knows already included, since people do come back. An item that came
-later cannot be ranked by anyone and is no relevant item either. Equal scores share their mean rank, so that a
-model gains nothing by scoring all items alike. A list with a NaN has no order: its query is NaN, and so is
-the mean over queries.
+of the split, or of one of its windows if it has several; relevant are the items that this user did the task
+on there. The catalogue is every item known at the snapshot, those the user knows already included, since
+people do come back. An item that came later cannot be ranked by anyone and is no relevant item either. Equal
+scores share their mean rank, so that a model gains nothing by scoring all items alike. A list with a NaN has
+no order: its query is NaN, and so is the mean over queries.
 
 Axes: `N` examples, `T` tasks, `I` items of the catalogue, `B` pairs of a block, `E` events of the history.
 """
@@ -184,8 +184,9 @@ def rank_catalogue(
     Args:
         score: The model.
         labels, users, items: Of the split's examples. Shape (N, T), (N,), (N,), `N` examples and `T` tasks.
+            Where a split has several windows, a user has a number for each.
         tasks: T of them.
-        catalogue: Number of items known at the snapshot that the split reads, which have the indices below
+        catalogue: Number of items known at every snapshot that the split reads, which have the indices below
             it.
         queries: Users drawn among those with something relevant; all of them if they are fewer.
         k: Depths.
@@ -386,11 +387,13 @@ def make_slices(
         uniform: 1 where the item was shown uniformly at random, if the log says so. Shape (N,).
     """
     events, new = known_before(history, users, items, snapshots)
+    windows = np.unique(snapshots)
     return {
         "new-pairs": new,
         "unseen-users": unseen(users, snapshots, users_at),
         "unseen-items": unseen(items, snapshots, items_at),
         **activity(events),
         **history_age(buckets, snapshots, cuts),
+        **{f"window-{n}": snapshots == one for n, one in enumerate(windows, 1) if len(windows) > 1},
         **({} if uniform is None else {UNIFORM: uniform > 0}),
     }

@@ -325,26 +325,35 @@ def catalogue(
 ) -> list[Row]:
     """Return HR@k and NDCG@k on test over the whole catalogue.
 
-    Items are scored as a bundle scores them: with the sampling of negatives undone. A task within a sample
-    space ranks items by the probability that the task is done at all.
+    A query is a user in a test window, which reads the snapshot before it. The catalogue is the items that
+    all of these snapshots know. They are scored as a bundle scores them: with the sampling of negatives
+    undone. A task within a sample space ranks items by the probability that the task is done at all.
     """
-    prepared, snapshot = inputs.prepared, len(inputs.prepared.cuts) - 1
+    prepared, first = inputs.prepared, inputs.prepared.valid_window + 1
     test, unknown = prepared.streamed("test"), prepared.context_features
-    view = View.of(inputs.graph.snapshots[snapshot], prepared.user_side, prepared.item_side)
-    scorer = PairScorer(fitted, view)
+    scorers = [
+        PairScorer(fitted, View.of(snapshot, prepared.user_side, prepared.item_side))
+        for snapshot in inputs.graph.snapshots[first : len(prepared.cuts)]
+    ]
+    users = int(prepared.users_at[-1])
+    query = test.user + users * (test.column("snapshot").astype(np.int64) - first)
 
-    def score(users: NDArray[np.int64], items: NDArray[np.int64]) -> NDArray[np.float32]:
-        probabilities = scorer(users, items, unknown.encode({}, len(users)))
+    def score(queries: NDArray[np.int64], items: NDArray[np.int64]) -> NDArray[np.float32]:
+        window, user = np.divmod(queries, users)  # windows rise, as queries do
+        parts = [(scorers[number], window == number) for number in np.unique(window)]
+        probabilities = np.concatenate(
+            [one(user[of], items[of], unknown.encode({}, int(of.sum()))) for one, of in parts]
+        )
         undone = undo_sampling(probabilities, inputs.prior[items], shifted_tasks(settings.tasks))
         return in_whole_space(undone, settings.tasks)
 
     return rank_catalogue(
         score,
         test.labels,
-        test.user,
+        query,
         test.column("item"),
         fitted.spec.tasks,
-        catalogue=int(prepared.items_at[snapshot]),
+        catalogue=int(prepared.items_at[first]),
         queries=settings.evaluation.ranking_queries,
         k=settings.evaluation.k,
         model=model,

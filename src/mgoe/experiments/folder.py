@@ -256,12 +256,14 @@ def run_settings(settings: RunSettings) -> dict[str, Any]:
     """Return the settings of a run as plain values, without those that may differ between equal results."""
     side = {"path"}  # the checksum of the files stands for their paths
     unused = {"uniform": True} if settings.data.uniform is None else {}  # older results stay valid
+    windows = {"test_windows": True} if settings.split.test_windows == 1 else {}
     return settings.model_dump(
         mode="json",
         exclude={
             **dict.fromkeys(("models", "jobs", "seeds"), True),
             **FREE,
             "data": {"log": True, "truth": True, "users": side, "items": side, **unused},
+            "split": windows,
         },
     )
 

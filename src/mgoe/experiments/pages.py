@@ -147,9 +147,11 @@ def history_age(settings: RunSettings, prepared: Prepared) -> str:
     """Describe how old the history of examples is, which is the same for every model."""
     splits = prepared.summary["splits"]
     ages = ", ".join(f"{split} {facts['history_age']:.1f}" for split, facts in splits.items())
+    several = settings.split.test_windows
+    tested = f" Test is {several} windows, each with a snapshot of its own." if several > 1 else ""
     return (
         "Every model reads the same history: the latest snapshot strictly before the window of an example. "
-        f"Mean age of that history in buckets of {settings.data.bucket}: {ages}."
+        f"Mean age of that history in buckets of {settings.data.bucket}: {ages}.{tested}"
     )
 
 

@@ -205,7 +205,7 @@ def make_spec(prepared: Prepared, graph: MacroGraph, needs: Collection[str] = GR
         labels.add(part.labels)
         if part.position is not None and len(part):
             positions = max(positions, int(part.position.max()) + 1)
-    known = len(prepared.cuts) - 2  # the snapshot that holds every training window
+    known = prepared.valid_window  # its snapshot holds every training window
     latest = graph.snapshots[-1]
     most = 0.0 if latest.rates is None else len(examples) / RARE_ROWS  # values of a category
     spec = FeatureSpec(
