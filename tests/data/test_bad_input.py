@@ -298,8 +298,8 @@ ROWS = {
     "negative position": (
         change(SHOWN, "place", [-1]),
         RUN_SHOWN,
-        r"column 'place': a position must be a whole number, at least 0 and below 100,000, found '-1' in "
-        r"row 3",
+        r"column 'place': a position must be a whole number, at least 0 and below 100,000, or null "
+        r"\(unknown\), found '-1' in row 3",
     ),
     "broken position": (
         change(SHOWN, "place", [1.5]),
@@ -314,8 +314,8 @@ ROWS = {
     "position for an unknown place": (
         change(SHOWN, "place", [100_000, 999_999_999]),
         RUN_SHOWN,
-        r"column 'place': a position must be .* below 100,000, found '100000' in row 3 and 1 more; fix the "
-        r"column or drop `data.position`",
+        r"column 'place': a position must be .* below 100,000, .* found '100000' in row 3 and 1 more; fix "
+        r"the column or drop `data.position`",
     ),
 }
 

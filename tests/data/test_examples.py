@@ -110,7 +110,7 @@ def test_a_behaviour_may_do_several_tasks_and_a_task_have_several_behaviours(tmp
 
 def test_exposures_are_used_as_they_are(tmp_path):
     log = logs.quiet_exposures()
-    log["weight"], log["place"] = np.arange(36) / 10, np.arange(36) % 4
+    log["weight"], log["place"] = np.arange(36) / 10, np.where(np.arange(36) % 5, np.arange(36) % 4, np.nan)
     log["random"] = pd.array([1, 0, None] * 12, "Int8")
     tasks = [{"name": "click", "label": "clicked"}, {"name": "buy", "label": "bought", "given": "click"}]
     run = logs.exposure_settings(
@@ -140,7 +140,7 @@ def test_exposures_are_used_as_they_are(tmp_path):
     )
     expected = kept.assign(bucket=kept.timestamp // logs.DAY, user=kept.user_id, item=kept.item_id)
     expected["bought"] = expected.bought.where(expected.clicked == 1)
-    expected["random"] = expected.random.fillna(0)
+    expected["random"], expected["place"] = expected.random.fillna(0), expected.place.fillna(-1)
     expected = expected.sort_values(["bucket", "user", "item"])[list(together)].reset_index(drop=True)
     pd.testing.assert_frame_equal(together, expected, check_dtype=False)
     assert (data.context_features.encode({"hour": [0]}, 1)["hour"] == examples[0].context["hour"][0]).all()

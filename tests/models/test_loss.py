@@ -94,4 +94,6 @@ def test_the_position_biases_training_only():
     torch.testing.assert_close(
         model(batch) - model(without), (batch["position"][:, None] + 1.0).expand(-1, 3)
     )
+    unknown = batch | {"position": torch.full_like(batch["position"], -1)}
+    assert torch.equal(model(unknown), model(without))
     assert torch.equal(model.predict(batch), model.predict(without))

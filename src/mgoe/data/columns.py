@@ -163,15 +163,15 @@ def read_weight(column: Expr, name: str, place: str) -> tuple[Expr, list[Check]]
 
 
 def read_position(column: Expr, name: str, place: str) -> tuple[Expr, list[Check]]:
-    """Return a shown position as int64, and the check on it."""
+    """Return a shown position as int64, -1 where it is missing, and the check on it."""
     number = _number(column, name, place, "a position must be a whole number")
-    bad = number.isnull() | ~_finite_from_zero(number) | (number % 1 != 0) | (number >= POSITIONS)
-    return number.try_cast("int64"), [
+    bad = ~_finite_from_zero(number) | (number % 1 != 0) | (number >= POSITIONS)
+    return number.fill_null(-1).try_cast("int64"), [
         Check(
             name,
             bad,
             column,
-            f"a position must be a whole number, at least 0 and below {POSITIONS:,}",
+            f"a position must be a whole number, at least 0 and below {POSITIONS:,}, or null (unknown)",
             "fix the column or drop `data.position`",
         )
     ]

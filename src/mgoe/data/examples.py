@@ -30,7 +30,7 @@ class Examples:
         labels: float32, NaN where missing. Shape (N, T).
         weight: float32. Shape (N,).
         context: Encoded context features by name: indices (N,), padded indices (N, L), or float32 (N,).
-        position: Shown position, int64, shape (N,); None where the log has none.
+        position: Shown position, int64, -1 where it is unknown, shape (N,); None where the log has none.
     """
 
     user: NDArray[np.int64]

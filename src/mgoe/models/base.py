@@ -69,12 +69,13 @@ class RankingModel(nn.Module, ABC):
     def at_position(self, raw: Tensor, batch: Batch) -> Tensor:
         """Return `raw` (..., B, T) plus the bias of the shown position if the batch has one.
 
-        Shape (..., B, T).
+        An unknown position, -1, has none. Shape (..., B, T).
         """
         position = batch.get("position")
         if self.bias is None or position is None:
             return raw
-        return raw + self.bias(position.clamp(0, self.spec.positions - 1))
+        bias = self.bias(position.clamp(0, self.spec.positions - 1))
+        return raw + bias.where(position[:, None] >= 0, 0)
 
     def loss(self, batch: Batch, totals: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return the weighted sum over tasks of the mean loss over a task's valid labels (and over members).
