@@ -150,7 +150,6 @@ def test_the_command_writes_a_log_that_a_graph_is_updated_with(shown: Path, tmp_
         *rows.column_names
     } & {*log.names}
     assert rows["position"].to_pylist() == [0, 1, 2, 3] * 40
-    pq.write_table(rows.drop_columns("position"), file)
     updated = experiments.update(run, [str(file)])
     new = experiments.refresh(shown / "bundle", tmp_path / "state", tmp_path / "new")
     assert differences(contents(new.graph, 0), contents(updated, len(updated.snapshots) - 1)) == []

@@ -1,15 +1,30 @@
 """Adjusted rates: equal to sums by hand, and blind to who was shown what where."""
 
+import tempfile
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 from hypothesis import given
+from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
+from mgoe.config import RunSettings
 from mgoe.graph import MacroGraph
 from mgoe.graph.adjusted import is_adjusted
+from mgoe.graph.shrinkage import fit_prior
 from tests.data import logs
 from tests.effort import up_to
-from tests.graph.test_rates import built, cells_of, graph_of, log_of, records_by_hand, settings_for
+from tests.graph.test_rates import (
+    built,
+    cells_of,
+    graph_of,
+    log_of,
+    logs_quiet,
+    records_by_hand,
+    settings_for,
+)
+from tests.simulation.worlds import RANKED, drawn
 
 
 def adjusted_by_hand(log: pd.DataFrame, prepared, graph: MacroGraph) -> list[np.ndarray]:
@@ -19,29 +34,35 @@ def adjusted_by_hand(log: pd.DataFrame, prepared, graph: MacroGraph) -> list[np.
     groups = [g for g, group in enumerate(rates.groups) if is_adjusted(group)]
     tables = [cells_of(rates.tables[g]) for g in groups]
     hours = prepared.context_features.vocabularies["hour"]
-    records = []
-    for user, item, hour, day, _, labelled, _, _ in records_by_hand(log):
-        if day <= graph.latest.cut and labelled & 3:
-            of = {
-                "user": int(prepared.users.indices([user])[0]),
-                "item": int(prepared.items.indices([item])[0]),
-                "context": int(hours.indices([hour])[0]) + 1,
-            }
-            values = [of[rates.groups[g].axes[0].side] for g in groups]
-            records += [(values, t) for t in range(2) if labelled >> t & 1]
+    records, places = [], np.zeros((4, 7))
+    for user, item, hour, place, day, shown, labelled, done, _ in records_by_hand(log):
+        if day > graph.latest.cut:
+            continue
+        of = {
+            "user": int(prepared.users.indices([user])[0]),
+            "item": int(prepared.items.indices([item])[0]),
+            "context": int(hours.indices([hour])[0]) + 1,
+        }
+        where = 0 if np.isnan(place) else int(place) + 1
+        places[where] += [shown, *(one >> t & 1 for one in (labelled, done) for t in range(3))]
+        values = [*(of[rates.groups[g].axes[0].side] for g in groups), where]
+        records += [(values, t) for t in range(2) if labelled >> t & 1]
     plain = []
     for table in tables:
         counts = np.zeros((len(table.indptr) - 1, 7))
         there = np.diff(table.indptr) > 0
         counts[there] = table.counts
         plain.append(counts)
+    priors = [fit_prior(places[:, 1 + t].astype(int), places[:, 4 + t].astype(int)) for t in range(2)]
+    plain.append(places)
+    prior = [*(table.prior for table in tables), np.array(priors)]
 
     def odds(done: np.ndarray, counts: np.ndarray, prior: np.ndarray) -> np.ndarray:
         weight, rate = prior[:2, 1], prior[:2, 0]
         return np.log((done + weight * rate) / (counts[:, 1:3] - done + weight * (1 - rate)))
 
     base = np.log(tables[0].prior[:2, 0] / (1 - tables[0].prior[:2, 0]))
-    own = [odds(counts[:, 4:6], counts, table.prior) for counts, table in zip(plain, tables, strict=True)]
+    own = [odds(counts[:, 4:6], counts, one) for counts, one in zip(plain, prior, strict=True)]
     found = [one - base for one in own]
     expected = [np.zeros((len(counts), 2)) for counts in plain]
     for values, t in records:
@@ -49,8 +70,8 @@ def adjusted_by_hand(log: pd.DataFrame, prepared, graph: MacroGraph) -> list[np.
         for total, one, value in zip(expected, found, values, strict=True):
             total[value, t] += 1 / (1 + np.exp(one[value, t] - logit))
     return [
-        one - odds(total, counts, table.prior)
-        for one, total, counts, table in zip(own, expected, plain, tables, strict=True)
+        one - odds(total, counts, held)
+        for one, total, counts, held in zip(own, expected, plain, prior, strict=True)
     ]
 
 
@@ -60,7 +81,8 @@ def test_adjusted_rates_equal_sums_by_hand(rows):
     with graph_of(rows) as (log, prepared, graph):
         assert graph.latest.rates is not None
         found = [one for one in graph.latest.rates.adjusted if one is not None]
-        for one, wanted in zip(found, adjusted_by_hand(log, prepared, graph), strict=True):
+        *by_hand, _ = adjusted_by_hand(log, prepared, graph)  # nothing reads the positions
+        for one, wanted in zip(found, by_hand, strict=True):
             assert_allclose(one[:, :2], wanted, atol=1e-4)
             assert not one[:, 2].any()  # a regression
 
@@ -90,3 +112,56 @@ def test_a_user_who_sees_popular_items_is_no_eager_one(tmp_path):
     adjusted = rates.adjusted[0][order, 0]
     assert plain[:3].mean() - plain[3:].mean() > 1.5
     assert abs(adjusted[:3].mean() - adjusted[3:].mean()) < 0.5
+
+
+def adjusted_of(log: pd.DataFrame, settings: RunSettings, folder: Path) -> np.ndarray:
+    """Return the adjusted rates of all snapshots."""
+    folder.mkdir()
+    _, graph = built(log, settings, folder)
+    return np.concatenate(
+        [np.load(graph.folder(s) / "rates.adjusted.npy") for s in range(len(graph.snapshots))]
+    )
+
+
+@up_to(1)
+@given(rows=logs.exposure_rows(), seed=st.integers(0, 99))
+def test_the_order_of_rows_changes_nothing_nor_do_positions_that_are_all_unknown(rows, seed):
+    log = pd.concat([log_of(rows), logs_quiet()])
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        settings = settings_for(folder, rates=["user", "item", "hour"])
+        without = settings.model_copy(update={"data": settings.data.model_copy(update={"position": None})})
+        mixed = log.sample(frac=1, random_state=seed)
+        first = adjusted_of(log, settings, folder / "a")
+        assert np.array_equal(adjusted_of(mixed, settings, folder / "b"), first)
+        plain = adjusted_of(log, without, folder / "c")
+        assert not np.array_equal(plain, first)
+        assert np.array_equal(adjusted_of(log.assign(place=np.nan), settings, folder / "d"), plain)
+
+
+def test_an_item_that_is_always_shown_first_is_no_good_one(tmp_path):
+    """Popular items are shown first, users look there, and popularity says nothing about quality."""
+    world = drawn(RANKED.model_copy(update={"exposures": 30_000}))
+    users, items, times = world.ids
+    log = pd.DataFrame({"user_id": users, "item_id": items, "timestamp": times})
+    log = log.assign(place=world.shown.position, clicked=world.shown.done(0))
+    settings = logs.exposure_settings(
+        data={"position": "place"},
+        tasks=[{"name": "click", "label": "clicked"}],
+        split={"cuts": [0.4, 0.6, 0.8]},
+        graph={"rank": 4, "resolutions": [(1, 1)], "rates": ["user", "item"]},
+    )
+    prepared, graph = built(log, settings, tmp_path)
+    rates = graph.latest.rates
+    assert rates is not None
+    assert rates.adjusted[1] is not None
+    known = prepared.items.ids(np.arange(prepared.items.size)).to_numpy()
+    everyone = np.unique(users)[::10]
+    pairs = np.tile(everyone, len(known)), np.repeat(known, len(everyone))
+    truth = world.truth.probability(*pairs, np.full(len(pairs[0]), times.max()), uniform=True)[:, 0]
+    quality = truth.reshape(len(known), -1).mean(1)
+    counts = cells_of(rates.tables[1]).counts
+    weight, rate = rates.tables[1].prior[0, ::-1]
+    plain = np.log((counts[:, 2] + weight * rate) / (counts[:, 1] - counts[:, 2] + weight * (1 - rate)))
+    found = np.corrcoef([quality, plain, rates.adjusted[1][:, 0]])[0]
+    assert found[2] > found[1] + 0.1

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import ibis
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 
@@ -22,6 +23,7 @@ from mgoe.errors import ConfigError, GraphError
 from mgoe.experiments import graphs
 from mgoe.experiments.stages import source_of
 from mgoe.graph import MacroGraph, build_graph
+from mgoe.graph.build.rate_counter import RECORDS
 from mgoe.graph.rates import RateGroup, RateTable, parse_groups
 from tests.data import logs
 from tests.effort import up_to
@@ -54,6 +56,7 @@ def log_of(rows: list[tuple]) -> pd.DataFrame:
     log["stayed"] = np.where(log.clicked == 1, (log.item_id % 4) * 1.25, np.nan)
     log["left"] = np.where((log.user_id % 2) | (log.stayed > 0), log.timestamp + 50 * 3600, np.nan)
     log["hour"] = np.where(log.item_id % 3, log.hour % 3, np.nan)
+    log["place"] = np.where(log.user_id % 3, (log.item_id + log.timestamp // logs.DAY) % 3, np.nan)
     return log
 
 
@@ -67,7 +70,7 @@ def settings_for(folder: Path, **graph: Any) -> RunSettings:
         "features": [{"name": "kind"}, {"name": "tags", "kind": "multi"}],
     }
     return logs.exposure_settings(
-        data={"context": [{"name": "hour"}], "items": side},
+        data={"context": [{"name": "hour"}], "position": "place", "items": side},
         tasks=TASKS,
         graph={"rank": 4, "resolutions": [(1, 1), (2, 2)], "rates": GROUPS, **graph},
     )
@@ -87,11 +90,11 @@ class Known(NamedTuple):
     categories: Mapping[str, np.ndarray]
 
 
-def records_by_hand(log: pd.DataFrame) -> list[tuple[int, int, Any, int, int, int, int, float]]:
-    """Return (user, item, hour, day, shown, labelled, done, value) as the definition says it."""
+def records_by_hand(log: pd.DataFrame) -> list[tuple[int, int, Any, float, int, int, int, int, float]]:
+    """Return (user, item, hour, place, day, shown, labelled, done, value) as the definition says it."""
     out = []
     for row in log.drop_duplicates().itertuples():
-        day, where = row.timestamp // logs.DAY, (row.user_id, row.item_id, row.hour)
+        day, where = row.timestamp // logs.DAY, (row.user_id, row.item_id, row.hour, row.place)
         out.append((*where, day, 1, 0, 0, 0.0))
         if not np.isnan(row.clicked):
             out.append((*where, day, 0, 1, int(row.clicked), 0.0))
@@ -108,8 +111,8 @@ def cells_by_hand(
 ) -> dict[tuple[int, int], np.ndarray]:
     at, cut = graph.snapshots[snapshot], graph.meta["cuts"][snapshot]
     cells: dict[tuple[int, int], np.ndarray] = {}
-    shown_last = max(one[3] for one in records_by_hand(log) if one[4] and one[3] <= cut)
-    for user_id, item_id, hour, day, shown, labelled, done, value in records_by_hand(log):
+    shown_last = max(one[4] for one in records_by_hand(log) if one[5] and one[4] <= cut)
+    for user_id, item_id, hour, _, day, shown, labelled, done, value in records_by_hand(log):
         if day > cut or (group.last is not None and day <= shown_last - group.last):
             continue
         user, item = int(encoders.users.indices([user_id])[0]), int(encoders.items.indices([item_id])[0])
@@ -142,8 +145,19 @@ def cells_of(table: RateTable) -> RateTable:
     return RateTable(table.indptr - low, *own, table.prior)
 
 
+def check_positions(log: pd.DataFrame, graph: MacroGraph) -> None:
+    """Compare what was shown and labelled at each position, 0 where it is unknown, in all records."""
+    by_hand, found = np.zeros((4, 2), int), np.zeros((4, 2), int)
+    for *_, place, _, shown, labelled, _, _ in records_by_hand(log):
+        by_hand[0 if np.isnan(place) else int(place) + 1] += shown, labelled.bit_count()
+    for row in pq.read_table(graph.path / RECORDS).to_pylist():
+        found[row["position"]] += row["shown"], row["labelled"].bit_count()
+    assert found.tolist() == by_hand.tolist()
+
+
 def check_counts(log: pd.DataFrame, hours: Vocabulary, graph: MacroGraph) -> None:
     """Compare all cells of every snapshot."""
+    check_positions(log, graph)
     encoders = Known(
         Vocabulary.load(graph.path / "users.parquet"),
         Vocabulary.load(graph.path / "items.parquet"),
@@ -214,6 +228,8 @@ def test_later_exposures_change_no_earlier_snapshot(rows, later):
             assert before.cut < logs.START // logs.DAY + 7
             assert before.rates is not None
             assert after.rates is not None
+            for one, other in zip(before.rates.adjusted, after.rates.adjusted, strict=True):
+                assert one is None or np.array_equal(one, other[: len(one)])
             for a, b in zip(before.rates.tables, after.rates.tables, strict=True):
                 for name, mine, theirs in zip(a._fields, cells_of(a), cells_of(b), strict=True):
                     wide = theirs[: len(mine)] if name == "indptr" else theirs  # nodes that came later

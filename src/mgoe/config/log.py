@@ -67,7 +67,8 @@ class DataSettings(Settings):
     context: list[FeatureSettings] = []
     """Columns of an exposure log that are known when the item is shown; also needed at prediction."""
     position: str | None = None
-    """Column of the shown position: a bias in training only (exposures only)."""
+    """Column of the shown position: a bias in training, and part of what adjusted rates expect (exposures
+    only)."""
     uniform: str | None = None
     """Column that is 1 where the item was shown uniformly at random, whatever the policy: on test such rows
     are measured on their own too (exposures only)."""

@@ -168,7 +168,7 @@ def _data_lines(paths: Sequence[str], draft: Draft, size: _Size) -> list[tuple[s
             )
         )
     lines += _settings(
-        position=(draft.position, "where it was shown: a bias in training only"),
+        position=(draft.position, "where it was shown, which no prediction reads"),
         weight=(draft.weight, "of a row in the loss"),
         uniform=(draft.uniform, "shown uniformly at random: test rows that are measured on their own too"),
     )

@@ -35,10 +35,13 @@ def exposure_history(rows: Table, settings: RunSettings, context: FeatureEncoder
 
     Returns:
         `user`, `item`; `bucket`; `shown` (1, or 0 for labels that became known later); `labelled` and `done`,
-        with bit t set for task t; `value_<task>` of a labelled regression in `VALUE_UNIT`, else 0; and
-        `context_<name>`, the index of each category.
+        with bit t set for task t; `value_<task>` of a labelled regression in `VALUE_UNIT`, else 0;
+        `context_<name>`, the index of each category; and `position` if the log has one, from 1, 0 where it is
+        unknown.
     """
     rows = _with_codes(rows, context)
+    if "position" in rows.columns:
+        rows = rows.mutate(position=(rows.position + 1).cast("int32"))
     length, end = settings.data.bucket, settings.data.end
     known = {task.name: _known(rows, _spaces(task, settings.tasks)) for task in settings.tasks}
     inside = {
@@ -91,11 +94,11 @@ def _records(
         done += ibis.ifelse(held & (label > 0).fill_null(False), 1 << t, 0)
         if task.kind == "regression":
             values[f"value_{task.name}"] = ibis.ifelse(held, (label / VALUE_UNIT).round(), 0).cast("int64")
-    contexts = [name for name in rows.columns if name.startswith("context_")]
+    where = [name for name in rows.columns if name == "position" or name.startswith("context_")]
     return rows.select(
         "user",
         "item",
-        *contexts,
+        *where,
         bucket=bucket.cast("int32"),
         shown=ibis.literal(shown, "int8"),
         labelled=labelled.cast("int32"),

@@ -250,7 +250,7 @@ def settings_of(graph: MacroGraph, log: Sequence[str]) -> RunSettings:
             graph.path, "the graph does not say how its log was read; build it with `mgoe graph build`"
         )
     engine = {} if any("://" in path for path in log) else {"engine": "local"}
-    left_out = dict.fromkeys(("start", "end", "position", "weight", "uniform"))
+    left_out = dict.fromkeys(("start", "end", "weight", "uniform"))
     data = graph.meta["log"]["data"] | left_out | {"log": list(log) or ["-"]}
     return saved_settings(graph, graph.meta["log"] | {"data": data, "graph": graph.meta["settings"] | engine})
 

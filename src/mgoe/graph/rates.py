@@ -31,14 +31,14 @@ class Axis:
     Attributes:
         name: As in the settings.
         side: The side that it follows from: `user`, `item` or `context`.
-        kind: `node` itself, its `macro` node, or a `category`.
+        kind: `node` itself, its `macro` node, a `category`, or the shown `position`.
         size: Number of categories, the unknown one included; 0 where it depends on the snapshot.
         resolution: Of a macro node.
     """
 
     name: str
     side: Literal["user", "item", "context"]
-    kind: Literal["node", "macro", "category"]
+    kind: Literal["node", "macro", "category", "position"]
     size: int = 0
     resolution: int = 0
 

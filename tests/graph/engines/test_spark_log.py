@@ -23,10 +23,12 @@ from mgoe.data.times import read_time
 from mgoe.errors import DataError
 from mgoe.experiments import graphs
 from mgoe.graph import MacroGraph
+from mgoe.graph.build.rate_counter import RECORDS
 from mgoe.graph.build.workplace import Observer
 from mgoe.graph.engines.spark.session import running_backend
 from tests.graph.engines.test_spark import LOCAL, check_identical
 from tests.graph.engines.test_spark import pytestmark as pytestmark
+from tests.graph.histories import contents, differences
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +110,21 @@ def test_the_command_reads_the_log_on_spark(
         "settings.yaml",
         "source.json",
     ]
+
+
+def test_exposures_on_spark_are_counted_as_on_the_local_engine(
+    spark: Any, exposures: RunSettings, world: Path, tmp_path: Path
+):
+    rows = pd.read_parquet(world / "exposures")[::10]
+    rows["position"] = rows["position"].where(rows["user_id"] % 5 > 0)
+    rows.to_parquet(tmp_path / "log.parquet")
+    log, groups = tmp_path / "log.parquet", ["user", "device", "users.community x item", "device x user"]
+    expected = experiments.macro_graph(settings(exposures, log, rates=groups), tmp_path / "local")
+    found = experiments.macro_graph(settings(exposures, log, rates=groups, **LOCAL), tmp_path / "spark")
+    records, same = (pq.read_table(graph.path / RECORDS) for graph in (found, expected))
+    assert records.cast(same.schema).equals(same)
+    assert {*records["position"].to_pylist()} == {0, *range(2, 12)}
+    assert differences(contents(found, 0), contents(expected, 0)) == []
 
 
 def test_a_build_of_a_log_on_spark_goes_on_with_the_other_engine(

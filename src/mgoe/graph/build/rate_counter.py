@@ -32,8 +32,10 @@ FIRST = ("user", "item", "bucket")
 """Columns by which records are sorted first."""
 MOST_CELLS = 1 << 28
 """Cells of one group: at four tasks, 10 GB."""
-
-
+POSITION = RateGroup((Axis("position", "context", "position"),))
+"""Counted for the adjusted rates alone: where an item will be shown is not known when it is ranked."""
+CELLS = ("rates.other", "rates.counts", "rates.values")
+"""Arrays of the cells of a snapshot, as `RateTable` has them."""
 RECORDS = "exposures.parquet"
 """The records of a graph, in its folder."""
 
@@ -124,9 +126,7 @@ class RatePlan:
                     indptr.append(start + starts(degree))
                     start = int(indptr[-1][-1])
                     advance(total)
-            other, counts, values = (
-                mapped(folder / f"rates.{name}.npy") for name in ("other", "counts", "values")
-            )
+            other, counts, values = (mapped(folder / f"{name}.npy") for name in CELLS)
             tables = []
             for one in indptr[1:]:
                 cells = slice(int(one[0]), int(one[-1]))
@@ -145,15 +145,19 @@ class RatePlan:
     def _adjusted(self, con: Backend, tables: Sequence[RateTable]) -> list[NDArray[np.float32]]:
         """Return the adjusted rates of the groups that have any, after an array without rows."""
         nothing = np.empty((0, len(self.regressions)), np.float32)
-        groups = [number for number, group in enumerate(self.groups) if is_adjusted(group)]
+        chosen = [number for number, group in enumerate(self.groups) if is_adjusted(group)]
+        groups, tables = [self.groups[g] for g in chosen], [tables[g] for g in chosen]
         regressions = np.array([*self.regressions.values()], bool)
         binary = sum(1 << t for t in np.flatnonzero(~regressions).tolist())
         if not groups or not binary:
             return [
                 nothing,
-                *(np.zeros((len(tables[g].indptr) - 1, len(regressions)), np.float32) for g in groups),
+                *(np.zeros((len(table.indptr) - 1, len(regressions)), np.float32) for table in tables),
             ]
-        axes = ", ".join(f"{_column(self.groups[g].axes[0])} AS axis{k}" for k, g in enumerate(groups))
+        stored = len(groups)
+        if (positions := self._positions(con)) is not None:
+            groups, tables = [*groups, POSITION], [*tables, positions]
+        axes = ", ".join(f"{_column(group.axes[0])} AS axis{k}" for k, group in enumerate(groups))
         query = f"SELECT {axes}, labelled & {binary} AS labelled FROM records WHERE labelled & {binary} > 0"
 
         def read() -> Iterator[Labels]:
@@ -161,7 +165,18 @@ class RatePlan:
                 values = np.stack([column[f"axis{k}"] for k in range(len(groups))], 1)
                 yield Labels(values.astype(np.int64), column["labelled"])
 
-        return [nothing, *adjusted_rates([tables[g] for g in groups], regressions, read())]
+        return [nothing, *adjusted_rates(tables, regressions, read())[:stored]]
+
+    def _positions(self, con: Backend) -> RateTable | None:
+        """Return what was shown at each position, 0 if it is unknown; None where all are the same."""
+        if "position" not in con.table("records").columns:
+            return None
+        first, cells = zip(*self._cells(con, POSITION), strict=True)
+        degree = np.bincount(np.concatenate(first))
+        other, counts, values = (np.concatenate([one[name] for one in cells]) for name in CELLS)
+        if len(counts) < 2:
+            return None
+        return RateTable(starts(degree), other, counts, values, self._priors(counts, values))
 
     def evidence(self, work: Path, cut: int, sizes: Mapping[Side, int]) -> dict[str, float]:
         """Return how much likelier labels are with rates per cell than with one for all, by group.
@@ -303,12 +318,9 @@ class RatePlan:
         for column, value in enumerate(values):
             sums[:, column] = np.add.reduceat(value, start)
         cells = key[start]
-        arrays = {
-            "rates.other": (cells & 0xFFFFFFFF).astype(np.int32),
-            "rates.counts": counts,
-            "rates.values": sums,
-        }
-        return cells >> 32, arrays
+        return cells >> 32, dict(
+            zip(CELLS, ((cells & 0xFFFFFFFF).astype(np.int32), counts, sums), strict=True)
+        )
 
     def _priors(self, counts: NDArray[np.uint32], values: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return the rate (or mean) of all cells and its weight for each task. Shape (T, 2)."""
@@ -344,6 +356,8 @@ def _by_node(values: NDArray[np.int32], nodes: int) -> pa.Table:
 
 def _column(axis: Axis) -> str:
     """Return the column of an axis in `_rows`."""
+    if axis.kind == "position":
+        return _quoted(axis.name)
     if axis.side == "context":
         return _quoted(f"context_{axis.name}")
     return f"records.{axis.side}" if axis.kind == "node" else f"{_quoted(f'mgoe_{axis.name}')}.value"
