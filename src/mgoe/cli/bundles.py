@@ -357,6 +357,6 @@ def _opened(path: Path, state: str | None) -> "Bundle":
     bundle = Bundle.open(path)
     if state is None:
         return bundle
-    from mgoe.serving import LiveBundle, open_events
+    from mgoe.serving import LiveBundle, open_events, open_exposures
 
-    return LiveBundle(bundle, open_events(state, make=False))
+    return LiveBundle(bundle, open_events(state, make=False), open_exposures(state))

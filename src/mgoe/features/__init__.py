@@ -22,7 +22,7 @@ from mgoe.features.group import (
 )
 from mgoe.features.groups import GROUPS, Reader, batch_keys, read
 from mgoe.features.spec import CategoricalSpec, FeatureSpec, TaskSpec
-from mgoe.features.view import NodeOverlay, Overlay, PairOverlay, Pairs, Source, View
+from mgoe.features.view import NodeOverlay, Overlay, PairOverlay, Pairs, RateCells, Source, View
 
 __all__ = [
     "CONTEXT",
@@ -42,6 +42,7 @@ __all__ = [
     "PairOverlay",
     "Pairs",
     "Part",
+    "RateCells",
     "Reader",
     "Source",
     "TaskSpec",

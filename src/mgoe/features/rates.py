@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from mgoe.features.group import CONTEXT, ITEM, USER, Arrays, InputGroup, Key, Owner, Part, dense
 from mgoe.features.spec import FeatureSpec, RateSpec
-from mgoe.features.view import Pairs, View
+from mgoe.features.view import Pairs, RateCells, View
 from mgoe.graph import Snapshot
 from mgoe.graph.adjusted import is_adjusted
 from mgoe.graph.edges import find_place
@@ -72,7 +72,8 @@ class RatesOfExposures(InputGroup):
             first, *second = (values[axis] for axis in rates.groups[number].axes)
             other = second[0] if second else NO_AXIS
             columns = out[:, end - width : end]
-            _read(rates.tables[number], first, other, rates.regressions, columns)
+            live = view.overlay.rates[number] if view.overlay.rates else None
+            _read(rates.tables[number], live or NO_CELLS, first, other, rates.regressions, columns)
             adjusted = rates.adjusted[number]
             if adjusted is not None:
                 known = (first[:, 0] >= 0) & (first[:, 0] < len(adjusted))
@@ -82,6 +83,8 @@ class RatesOfExposures(InputGroup):
 
 NO_AXIS = np.zeros((1, 1), np.int64)
 """Values of the second axis in a group of one axis."""
+NO_CELLS = RateCells(np.full(1, -1), np.zeros((1, 0), np.int32), np.zeros((1, 0), np.int64))
+"""Cells of a group of which nothing has changed since the snapshot."""
 
 
 def owner_of(axes: Sequence[tuple[str, str]]) -> Owner:
@@ -113,13 +116,14 @@ def _values(view: View, pairs: Pairs, rates: Rates, axis: Axis) -> NDArray[np.in
         out[:, 0] = 0
         out[known] = held[nodes[known]]
         return out
-    nodes = pairs.nodes(axis.side)
-    return (nodes if axis.kind == "node" else view.macro(axis.side, axis.resolution, nodes))[:, None]
+    if axis.kind == "node":
+        return (pairs.users if axis.side == "user" else pairs.items)[:, None]
+    return view.macro(axis.side, axis.resolution, pairs.nodes(axis.side))[:, None]
 
 
 @numba.njit(cache=True, nogil=True)
-def _read(table, first, second, regressions, out):  # pragma: no cover - compiled
-    """Write the columns of one group. Cells of several categories are added up."""
+def _read(table, live, first, second, regressions, out):  # pragma: no cover - compiled
+    """Write the columns of one group. Cells of several categories are added up, and what is live to them."""
     indptr, other, counts, values, prior = table
     tasks = len(regressions)
     sums, total = np.zeros(1 + 2 * tasks), np.zeros(values.shape[1])
@@ -127,22 +131,25 @@ def _read(table, first, second, regressions, out):  # pragma: no cover - compile
         found = False
         for a in range(first.shape[1]):
             one = first[row, a]
-            if one < 0 or one >= len(indptr) - 1 or _repeats(first, row, a):
+            if one < 0 or _repeats(first, row, a):
                 continue
             at = min(row, len(second) - 1)
             for b in range(second.shape[1]):
                 two = second[at, b]
                 if two < 0 or _repeats(second, at, b):
                     continue
-                cell = find_place(indptr, other, one, two)
-                if cell < 0:
+                cell = find_place(indptr, other, one, two) if one < len(indptr) - 1 else -1
+                place = place_of(live.key, one << 32 | two)
+                if cell < 0 and live.key[place] < 0:
                     continue
                 if not found:
                     sums[:], total[:], found = 0, 0, True
-                for column in range(len(sums)):
-                    sums[column] += counts[cell, column]
-                for column in range(len(total)):
-                    total[column] += values[cell, column]
+                if cell >= 0:
+                    sums += counts[cell]
+                    total += values[cell]
+                if live.key[place] >= 0:
+                    sums += live.counts[place]
+                    total += live.values[place]
         if not found:
             continue
         out[row, 0], column = np.log1p(sums[0]), 0
@@ -155,6 +162,17 @@ def _read(table, first, second, regressions, out):  # pragma: no cover - compile
             else:
                 odds = (done + weight * rate) / (labelled - done + weight * (1 - rate))
                 out[row, 1 + t] = np.log(odds * (1 - rate) / rate)
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def place_of(keys, key):  # pragma: no cover - compiled
+    """Return the place of a key in a table of `RateCells`, or the empty place where it would be."""
+    last = len(keys) - 1
+    mixed = np.uint64(key) * np.uint64(0x9E3779B97F4A7C15)
+    place = np.int64(mixed >> np.uint64(32)) & last
+    while keys[place] >= 0 and keys[place] != key:
+        place = (place + 1) & last
+    return place
 
 
 @numba.njit(cache=True, nogil=True, inline="always")

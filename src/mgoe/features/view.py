@@ -8,7 +8,7 @@ pairs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
@@ -77,13 +77,34 @@ class PairOverlay(NamedTuple):
     next_user: NDArray[np.int32]
 
 
+class RateCells(NamedTuple):
+    """Counts of exposures since the snapshot in a group of `Rates`, by open addressing.
+
+    Attributes:
+        key: Of each cell, the first axis in the upper and the second in the lower 32 bits; -1 where a place
+            is empty. There are a power of 2 of places. Shape (E,).
+        counts, values: Added to those of `RateTable`. Shapes (E, 1 + 2T) and (E, regressions).
+    """
+
+    key: NDArray[np.int64]
+    counts: NDArray[np.int32]
+    values: NDArray[np.int64]
+
+
 class Overlay(NamedTuple):
     """Everything that has changed since the snapshot; a pair or node that is not here is read from the
-    snapshot."""
+    snapshot.
+
+    Attributes:
+        user, item: Changed nodes.
+        pairs: Changed pairs.
+        rates: One entry per group of exposures, None where nothing changes; empty if nothing does.
+    """
 
     user: NodeOverlay
     item: NodeOverlay
     pairs: PairOverlay
+    rates: Sequence[RateCells | None] = ()
 
     @classmethod
     def empty(cls, snapshot: Snapshot) -> Overlay:

@@ -4,6 +4,7 @@ Axes: `B` batch, `T` tasks, `U` users, `I` items, `Z` resolutions, `R` recents, 
 nodes."""
 
 from mgoe.serving.events.event import Event, EventLog, EventReader, Position, every
+from mgoe.serving.events.exposure_log import ExposureLog, open_exposures
 from mgoe.serving.events.sqlite_log import SqliteLog, check_no_events, open_events
 from mgoe.serving.online.live import Consumer, LiveNodes
 from mgoe.serving.online.overlay import LiveBundle
@@ -14,6 +15,7 @@ __all__ = [
     "Event",
     "EventLog",
     "EventReader",
+    "ExposureLog",
     "LiveBundle",
     "LiveNodes",
     "Position",
@@ -22,4 +24,5 @@ __all__ = [
     "check_no_events",
     "every",
     "open_events",
+    "open_exposures",
 ]

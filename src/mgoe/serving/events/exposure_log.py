@@ -12,7 +12,7 @@ import json
 import sqlite3
 import time
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -164,8 +164,12 @@ class ExposureLog:
         )
         query = "SELECT taken FROM exposures WHERE id >= ? ORDER BY id LIMIT 1"
         ids = range(first, last + 1)  # taken one after the other, so their moments rise
-        settled = bisect_left(ids, before, key=lambda number: self._store.read(query, number)[0][0])
+        settled = bisect_left(ids, before, key=lambda number: self._store.read(query, (number,))[0][0])
         return first + settled - 1
+
+    def read(self, query: str, values: Sequence[Any] | Mapping[str, Any] = ()) -> list[tuple[Any, ...]]:
+        """Return the rows of a query, as of the last transaction of any process."""
+        return self._store.read(query, values)
 
     def stream(self, query: str, values: dict[str, Any], size: int) -> Iterator[list[tuple[Any, ...]]]:
         """Yield the rows of a query in lists of some size, all as of one moment."""

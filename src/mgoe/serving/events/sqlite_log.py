@@ -52,7 +52,7 @@ class SqliteLog:
     def read(self, after: Position = START, limit: int = BATCH) -> list[tuple[Position, Event]]:
         """See `EventLog`."""
         query = "SELECT id, event, checksum FROM events WHERE id > ? ORDER BY id LIMIT ?"
-        found = self._store.read(query, int(after or 0), limit)
+        found = self._store.read(query, (int(after or 0), limit))
         if not found and after and int(after) > self._last:
             raise StoreError(
                 self._store.path,
@@ -71,7 +71,7 @@ class SqliteLog:
         if self._store.is_being_read:
             return True
         try:
-            return bool(self._store.read("SELECT 1 FROM events WHERE id > ? LIMIT 1", int(after or 0)))
+            return bool(self._store.read("SELECT 1 FROM events WHERE id > ? LIMIT 1", (int(after or 0),)))
         except StoreError:
             return True
 

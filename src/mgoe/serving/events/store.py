@@ -8,7 +8,7 @@ import fcntl
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -119,7 +119,7 @@ class Store:
             raise mine.error
         return mine.result  # type: ignore[return-value]
 
-    def read(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
+    def read(self, query: str, values: Sequence[Any] | Mapping[str, Any] = ()) -> list[tuple[Any, ...]]:
         """Return the rows of a query, as of the last transaction of any process."""
         with self._store_errors(), self._reading:
             self._reader = self._current(self._reader, "rw" if self._make else "ro")

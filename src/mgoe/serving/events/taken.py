@@ -67,7 +67,7 @@ def taken_rows(
         for rows in log.stream(_query(settings.tasks, columns), values, ROWS):
             *found, contexts = zip(*rows, strict=True)
             arrays = [_array(one, column) for one, column in zip(found, columns.values(), strict=True)]
-            arrays += _context(contexts, settings.data.context)
+            arrays += read_context(contexts, settings.data.context)
             batch = pa.record_batch(arrays, schema=schema)
             known = pc.and_(*(pc.is_valid(batch[name]) for name in (settings.data.user, settings.data.item)))
             yield batch.filter(known)
@@ -139,7 +139,7 @@ def _context_types(settings: RunSettings) -> dict[str, pa.DataType]:
     return {feature.name: _FEATURES[feature.kind] for feature in settings.data.context}
 
 
-def _context(contexts: Sequence[str | None], features: Sequence[FeatureSettings]) -> list[pa.Array]:
+def read_context(contexts: Sequence[str | None], features: Sequence[FeatureSettings]) -> list[pa.Array]:
     """Return one array per context feature of contexts as JSON."""
     if not features:
         return []

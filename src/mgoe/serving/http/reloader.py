@@ -79,7 +79,7 @@ class Reloader:
     ):
         self.path, self.log, self.every, self.url = path, log, every, url
         self.exposures = exposures
-        self._open = partial(Engine, path, log, index, runtime)
+        self._open = partial(Engine, path, log, index, runtime, exposures)
         self._seen, self.engine = self._open_unchanged()
         self.refused: str | None = None
         self.away: str | None = None

@@ -16,6 +16,8 @@ from mgoe.errors import BundleError
 from mgoe.graph.pair_rows import OTHER, Side
 from mgoe.graph.scores import UNIT
 from mgoe.serving.events.event import START, Event, EventLog, Id, Position
+from mgoe.serving.events.exposure_follower import Changes, ExposureFollower
+from mgoe.serving.events.exposure_log import ExposureLog
 from mgoe.serving.online.state import LiveBase, LiveState
 from mgoe.serving.online.touched import Nodes
 
@@ -52,6 +54,7 @@ class LiveNodes:
                 {"user": bundle.encoders.users, "item": bundle.encoders.items},
                 task_masks(bundle.settings),
                 index,
+                bundle.encoders.context_features,
             )
         )
 
@@ -62,8 +65,13 @@ class LiveNodes:
 
     @property
     def version(self) -> int:
-        """Grows with every batch of events that changes something."""
+        """Grows with every batch of events or exposures that changes something."""
         return self.state.version
+
+    @property
+    def is_moved(self) -> bool:
+        """Whether anything has changed since the snapshot."""
+        return bool(self.state.rates.exposures) or any(nodes.size for nodes in self.sides.values())
 
     def apply(self, events: Sequence[Event]) -> int:
         """Add events, in any order. Repeated ones change nothing.
@@ -75,6 +83,11 @@ class LiveNodes:
             batch = self.state.prepare(events)  # readers need not wait for this
             with self.lock:
                 return self.state.commit(batch)
+
+    def apply_exposures(self, changes: Changes) -> None:
+        """Add what has become known of exposures."""
+        with self._writer, self.lock:
+            self.state.add_exposures(changes)
 
     def replay(self, batches: Iterable[Sequence[Event]]) -> int:
         """Replace the state by one to which these events alone were added.
@@ -135,10 +148,11 @@ class LiveNodes:
             return np.union1d(known, self.sides["item"].index[items]).astype(np.int32)
 
     def touched(self, side: Side, since: int = 0) -> NDArray[np.int64]:
-        """Return nodes that have changed after a version."""
+        """Return nodes that have changed after a version, each once."""
         with self.lock:
             nodes = self.sides[side]
-            return nodes.index[: nodes.size][nodes.version[: nodes.size] > since]
+            changed = nodes.index[: nodes.size][nodes.version[: nodes.size] > since]
+            return np.union1d(changed, self.state.rates.changed(since)) if side == "item" else changed
 
     def changes(self, side: Side, index: int) -> dict[str, Any]:
         """Return what live events changed of a node, nothing for one that is untouched.
@@ -172,33 +186,48 @@ class LiveNodes:
 
     @property
     def stats(self) -> dict[str, int]:
-        """Counts of events, see `LiveState`; touched nodes and newcomers of each side; bytes of memory."""
+        """Counts of events and exposures, see `LiveState`; touched nodes and newcomers of each side; bytes of
+        memory."""
         with self.lock:
+            state = self.state
             return {
-                **self.state.counts,
+                **state.counts,
+                "exposures": state.rates.exposures,
                 **{f"touched {side}s": nodes.size for side, nodes in self.sides.items()},
                 **{f"new {side}s": len(nodes.new_ids) for side, nodes in self.sides.items()},
-                "bytes": sum(arrays.bytes for arrays in (*self.sides.values(), self.state.pairs)),
+                "bytes": sum(arrays.bytes for arrays in (*self.sides.values(), state.pairs, state.rates)),
             }
 
 
 class Consumer:
-    """Applies the events of a log to live nodes, each once and in the log's order.
+    """Applies the events of a log to live nodes, each once and in the log's order, and what becomes known of
+    exposures.
 
     Args:
         log: The log of events.
         live: Nodes that hold the events before `position` and none after it.
         position: Where to start.
+        follower: Reads the exposures; None if there are none.
     """
 
-    def __init__(self, log: EventLog, live: LiveNodes, position: Position = START):
-        self.log, self.live, self.position = log, live, position
+    def __init__(
+        self,
+        log: EventLog,
+        live: LiveNodes,
+        position: Position = START,
+        follower: ExposureFollower | None = None,
+    ):
+        self.log, self.live, self.position, self._follower = log, live, position, follower
         self._start, self._failed = position, False
         self._mutex = threading.Lock()
 
     @classmethod
-    def of(cls, log: EventLog, bundle: Bundle, index: Path | None = None) -> Self:
+    def of(
+        cls, log: EventLog, bundle: Bundle, index: Path | None = None, exposures: ExposureLog | None = None
+    ) -> Self:
         """Return a consumer that has applied all events of the log that the bundle's graph lacks.
+
+        Exposures that it lacks are counted by `catch_up`, some at each call.
 
         The ids of earlier events, as far as the log still has them, are remembered: one that is sent again
         does not count.
@@ -211,7 +240,11 @@ class Consumer:
         while log.order(position) < log.order(held) and (found := log.read(position)):
             live.skip([event for at, event in found if log.order(at) <= log.order(held)])
             position = found[-1][0]
-        consumer = cls(log, live, held)
+        follower = None
+        if exposures is not None and live.state.rates.is_counted:
+            after = int(positions(bundle.path).get(exposures.identity, 0))
+            follower = ExposureFollower(exposures, bundle.settings.tasks, after)
+        consumer = cls(log, live, held, follower)
         consumer.catch_up()
         if unknown := live.stats["unknown"]:
             logging.getLogger(__name__).warning(
@@ -224,16 +257,19 @@ class Consumer:
     @property
     def may_be_behind(self) -> bool:
         """Whether `catch_up` may find something; answered at once."""
-        return self.log.may_have(self.position)
+        return self.log.may_have(self.position) or (
+            self._follower is not None and self._follower.may_be_behind
+        )
 
     def catch_up(self) -> int:
-        """Apply the events that have come since, from every process. Cheap if there are none.
+        """Apply the events that have come since, from every process, and a batch of what has become known of
+        exposures. Cheap if there is nothing.
 
         If a batch fails, the next call replays all events on a new state, since the present one may hold a
-        part of it.
+        part of it, and exposures are read again from the first.
 
         Returns:
-            How many events changed something.
+            How many events and exposures changed something.
 
         Raises:
             StoreError: The log is away; events that were applied stay.
@@ -243,11 +279,18 @@ class Consumer:
             if self._failed:
                 self._read_to = self._start
                 changed = self.live.replay(self._batches(self._start))
+                if self._follower is not None:
+                    self._follower.restart()
                 self.position, self._failed = self._read_to, False
             for events in self._batches(self.position):
                 self._failed = True
                 changed += self.live.apply(events)
                 self.position, self._failed = self._read_to, False
+            if self._follower is not None and (changes := self._follower.read()) is not None:
+                self._failed = True
+                self.live.apply_exposures(changes)
+                changed += len(changes.item)
+                self._failed = False
         return changed
 
     def _batches(self, after: Position) -> Iterator[Sequence[Event]]:

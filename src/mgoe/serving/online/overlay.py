@@ -12,6 +12,7 @@ from mgoe.bundle import Bundle
 from mgoe.features import NodeOverlay, Overlay, PairOverlay, Source, View
 from mgoe.graph.pair_rows import SIDES, Side
 from mgoe.serving.events.event import EventLog
+from mgoe.serving.events.exposure_log import ExposureLog
 from mgoe.serving.online.live import Consumer, LiveNodes
 from mgoe.serving.online.state import LiveState
 
@@ -21,9 +22,8 @@ def overlay_of(live: LiveNodes) -> Overlay:
     user, item = (
         NodeOverlay(*(getattr(live.sides[side], name) for name in NodeOverlay._fields)) for side in SIDES
     )
-    return Overlay(
-        user, item, PairOverlay(*(getattr(live.state.pairs, name) for name in PairOverlay._fields))
-    )
+    pairs = PairOverlay(*(getattr(live.state.pairs, name) for name in PairOverlay._fields))
+    return Overlay(user, item, pairs, tuple(live.state.rates.cells))
 
 
 class LiveView:
@@ -44,8 +44,7 @@ class LiveView:
         with self._live.lock:
             now = self._live.state, self._live.version
             if now != self._as_of:
-                touched = any(nodes.size for nodes in self._live.sides.values())
-                self._view = self._base.over(overlay_of(self._live)) if touched else self._base
+                self._view = self._base.over(overlay_of(self._live)) if self._live.is_moved else self._base
                 self._as_of = now
             yield self._view
 
@@ -57,14 +56,18 @@ class LiveBundle(Bundle):
     Args:
         bundle: As it was written.
         log: Its events that the bundle's graph lacks are applied.
+        exposures: Those that the graph lacks are counted likewise; None if there are none.
 
     Raises:
-        StoreError: The log is away.
+        StoreError: A log is away.
     """
 
-    def __init__(self, bundle: Bundle, log: EventLog):
+    def __init__(self, bundle: Bundle, log: EventLog, exposures: ExposureLog | None = None):
         super().__init__(bundle.path, bundle.manifest)
-        self._live = Consumer.of(log, bundle).live
+        consumer = Consumer.of(log, bundle, exposures=exposures)
+        while consumer.catch_up():  # exposures are read a batch at a time
+            pass
+        self._live = consumer.live
 
     def _known_items(self, user: int) -> NDArray[np.int32]:
         return self._live.known_items(user)

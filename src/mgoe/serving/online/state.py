@@ -27,7 +27,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from mgoe.data import Vocabulary
+from mgoe.data import FeatureEncoders, Vocabulary
 from mgoe.graph import MacroGraph, Snapshot
 from mgoe.graph.counts import task_share
 from mgoe.graph.fold import MOST_EVENTS
@@ -35,8 +35,11 @@ from mgoe.graph.likelihood import Placement
 from mgoe.graph.pair_rows import NO_TIMES, OTHER, SIDES, PairRows, Side
 from mgoe.graph.scores import UNIT
 from mgoe.serving.events.event import Event, Id, SeenEvents, canonical_id, with_ids_of
+from mgoe.serving.events.exposure_follower import Changes
+from mgoe.serving.events.taken import read_context
 from mgoe.serving.online.base_values import UNPLACED, BaseValues, item_rows, score_sums, tasks_done
 from mgoe.serving.online.kernels import Change
+from mgoe.serving.online.live_rates import LiveRates
 from mgoe.serving.online.touched import LivePairs, Nodes
 
 ROUNDS: tuple[tuple[Side, int, tuple[int, ...]], ...] = (
@@ -57,6 +60,7 @@ class LiveBase:
         snapshot: The graph's latest, memory-mapped.
         vocabularies: Ids of known nodes.
         task_masks: Tasks that each behaviour does.
+        context: Encoders of the context of an exposure.
         scores: Fixed-point score of every task mask. Shape (2^T,).
         values: What the snapshot holds of each side's nodes.
         placements: Places newcomers of each side.
@@ -68,6 +72,7 @@ class LiveBase:
     snapshot: Snapshot
     vocabularies: Mapping[Side, Vocabulary]
     task_masks: Mapping[str, int]
+    context: FeatureEncoders
     scores: NDArray[np.int64]
     values: Mapping[Side, BaseValues]
     placements: Mapping[Side, Placement]
@@ -82,6 +87,7 @@ class LiveBase:
         vocabularies: Mapping[Side, Vocabulary],
         task_masks: Mapping[str, int],
         index: Path | None = None,
+        context: FeatureEncoders = FeatureEncoders(),
     ) -> Self:
         """Read what is read once.
 
@@ -90,6 +96,7 @@ class LiveBase:
             vocabularies: Its ids.
             task_masks: Tasks that each behaviour does.
             index: Folder for the pairs by item, see `item_rows`.
+            context: Encoders of the context of an exposure.
         """
         for vocabulary in vocabularies.values():
             vocabulary.look_up([])  # builds the table of ids before the first request
@@ -107,6 +114,7 @@ class LiveBase:
             snapshot=snapshot,
             vocabularies=vocabularies,
             task_masks=task_masks,
+            context=context,
             scores=scores,
             values={
                 side: BaseValues(side, snapshot, scores, rows[side], share, sums[OTHER[side]])
@@ -166,6 +174,7 @@ class LiveState:
     Attributes:
         sides: Touched nodes.
         pairs: Touched pairs.
+        rates: Counts of exposures.
         version: Grows with every batch that changes something.
         counts: Events that counted, that repeated others, that are unknown (a behaviour that does no task, or
             an id that cannot be the bundle's), and those of them that are older than the snapshot's newest
@@ -178,6 +187,7 @@ class LiveState:
             side: Nodes(base.values[side], base.vocabularies[side].size) for side in SIDES
         }
         self.pairs = LivePairs()
+        self.rates = LiveRates(base.snapshot.rates)
         self.counts = {"events": 0, "duplicates": 0, "unknown": 0, "late": 0}
         self._seen = SeenEvents()
 
@@ -244,6 +254,27 @@ class LiveState:
         self._seen.update(batch.seen)
         self.counts = {name: count + batch.counts[name] for name, count in self.counts.items()}
         return batch.counts["events"]
+
+    def add_exposures(self, changes: Changes) -> None:
+        """Add what has become known of exposures. Their items get an index; ids that the vocabulary cannot
+        hold are left out."""
+        kind = self.base.vocabularies["item"].type
+        read = {
+            row: found
+            for row, one in enumerate(changes.item)
+            if (found := canonical_id(one, kind)) is not None
+        }
+        kept, ids = [*read], [*read.values()]
+        index = self.indices("item", ids)
+        self.sides["item"].add_newcomers([*dict.fromkeys(ids[row] for row in np.flatnonzero(index < 0))])
+        features = [feature for feature in self.base.context.features if feature.name in self.rates.contexts]
+        values = read_context([changes.context[row] for row in kept], features)
+        context = self.base.context.encode(
+            {feature.name: value for feature, value in zip(features, values, strict=True)}, len(kept)
+        )
+        self.version += 1
+        counts, sums = changes.counts[kept], changes.values[kept]
+        self.rates.add(self.indices("item", ids), context, counts, sums, self.version)
 
     def _add(self, batch: Batch) -> None:
         pairs, scores = self.pairs, self.base.scores

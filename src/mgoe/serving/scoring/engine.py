@@ -15,6 +15,7 @@ from mgoe.bundle import MANIFEST, Bundle
 from mgoe.graph.pair_rows import SIDES, Side
 from mgoe.serving.events.event import Event, EventLog, EventReader, Id
 from mgoe.serving.events.exposure import ExposureReader
+from mgoe.serving.events.exposure_log import ExposureLog
 from mgoe.serving.online.live import Consumer, LiveNodes
 from mgoe.serving.scoring.context import encode_context
 from mgoe.serving.scoring.runtime import Runtime
@@ -32,6 +33,7 @@ class Engine:
         log: Live events, which are read to the end.
         index: Folder for what is made from the bundle once and read by every worker.
         runtime: What runs the model.
+        exposures: Exposures and labels, which items' rates follow; None if there are none.
 
     Raises:
         BundleError, GraphError: The bundle cannot be served.
@@ -45,13 +47,20 @@ class Engine:
         scorer: Scores pairs, with live events.
     """
 
-    def __init__(self, path: Path, log: EventLog, index: Path | None = None, runtime: Runtime = Runtime()):
+    def __init__(
+        self,
+        path: Path,
+        log: EventLog,
+        index: Path | None = None,
+        runtime: Runtime = Runtime(),
+        exposures: ExposureLog | None = None,
+    ):
         self.bundle = bundle = Bundle.open(path)
         self.tasks = bundle.tasks
         self.name = sha256(bundle.path / MANIFEST)[:12]
         self.events = EventReader.of(bundle)
         self.exposures = ExposureReader.of(bundle) if bundle.settings.form == "exposures" else None
-        self._consumer = Consumer.of(log, bundle, index)
+        self._consumer = Consumer.of(log, bundle, index, exposures)
         self.live = self._consumer.live
         self.scorer = Scorer(bundle, self.live, runtime, cache=index)
         self._warm_up()
@@ -62,7 +71,7 @@ class Engine:
         return self._consumer.may_be_behind
 
     def catch_up(self) -> None:
-        """Apply new events of the log and recompute the rows of their items, so that no request has to.
+        """Apply new events and exposures and recompute the rows of their items, so that no request has to.
 
         Raises:
             StoreError: The log cannot be read.

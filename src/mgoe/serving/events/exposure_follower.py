@@ -1,0 +1,188 @@
+"""What becomes known of exposures while a service runs: what was shown, and what was labelled and done.
+
+The rules are those of `mgoe.data.exposure_history`, so that counts that follow a log are those of the next
+graph.
+
+Axes: `n` exposures, `T` tasks, `R` regressions.
+"""
+
+import heapq
+import json
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mgoe.config import TaskSettings, seconds
+from mgoe.data.exposure_history import VALUE_UNIT
+from mgoe.serving.events.exposure import longest_delay
+from mgoe.serving.events.exposure_log import EXPOSURE_OF, ExposureLog
+
+AT_ONCE = 5_000
+"""New exposures read at once, so that events need not wait long for the thread that reads both."""
+PAUSE = 1.0
+"""Seconds between two looks at the log."""
+_THESE = "FROM json_each(:ids) chosen JOIN exposures e ON e.id = chosen.value"
+_SHOWN = f"SELECT e.id, e.item, e.context, e.time {_THESE} ORDER BY e.id"
+_LABELS = " UNION ALL ".join(
+    f"""
+    SELECT e.id, l.task, l.value, l.time {_THESE}
+    JOIN labels l ON {named} AND l.item = e.item WHERE {EXPOSURE_OF} = e.id
+    """
+    for named in ("l.request = e.request AND l.user = ''", "l.request = '' AND l.user = e.user")
+)
+# exposures with new labels, and those whose labels a new exposure may have taken
+_TOUCHED = f"""
+SELECT CAST({EXPOSURE_OF} AS INTEGER) FROM labels l WHERE l.id > :labels
+UNION
+SELECT e.id FROM exposures n JOIN exposures e ON e.user = n.user AND e.item = n.item
+WHERE n.id > :first AND n.id <= :last
+"""
+
+
+class Changes(NamedTuple):
+    """Exposures of which more is known than before.
+
+    Attributes:
+        item: Ids, as texts. Length n.
+        context: Context features as JSON; None if there are none. Length n.
+        counts: What is added to the counts of `RateTable`. Shape (n, 1 + 2T).
+        values: What is added to the sums of regression labels. Shape (n, R).
+    """
+
+    item: Sequence[str]
+    context: Sequence[str | None]
+    counts: NDArray[np.int64]
+    values: NDArray[np.int64]
+
+
+class ExposureFollower:
+    """Reads what has become known of the exposures of a log since the last time.
+
+    Args:
+        log: The exposures of a service.
+        tasks: Tasks of the bundle, in their order.
+        after: Position up to which the bundle's graph holds the exposures.
+
+    Raises:
+        StoreError: The log is away.
+    """
+
+    def __init__(self, log: ExposureLog, tasks: Sequence[TaskSettings], after: int = 0):
+        self._log, self._tasks = log, tasks
+        self._number = {task.name: t for t, task in enumerate(tasks)}
+        self._regressions = np.array([task.kind == "regression" for task in tasks])
+        self._wait = log.wait(longest_delay(tasks))
+        self._after = after
+        self.restart()
+
+    def restart(self) -> None:
+        """Go back to the first exposure, as if nothing had been read.
+
+        Raises:
+            StoreError: The log is away.
+        """
+        self._last, self._next = self._after, 0.0
+        self._labels = self._newest[1]  # those that are there are read with their exposures
+        self._due: list[tuple[int, int]] = []  # a heap of moments, and the exposures with labels known then
+        self._bits = np.zeros(AT_ONCE, np.int64)  # of each exposure what is counted: shown, labelled, done
+        self._values = np.zeros((AT_ONCE, int(self._regressions.sum())), np.int64)
+
+    @property
+    def may_be_behind(self) -> bool:
+        """Whether to `read` now: there was more to read the last time, or it was a second ago."""
+        return time.monotonic() >= self._next
+
+    @property
+    def bytes(self) -> int:
+        """Memory for what is counted of each exposure."""
+        return self._bits.nbytes + self._values.nbytes
+
+    def read(self, now: int | None = None) -> Changes | None:
+        """Return what has become known of some exposures; None if nothing has.
+
+        Args:
+            now: Microseconds since 1970; by default the present. Labels that become known later wait.
+
+        Raises:
+            StoreError: The log is away. The next call returns what this one should have.
+        """
+        now = time.time_ns() // 1000 if now is None else now
+        exposure, label = self._newest
+        last = max(self._last, min(exposure, self._last + AT_ONCE))
+        span = {"labels": self._labels, "first": self._last, "last": last, "wait": self._wait}
+        touched = {number for (number,) in self._log.read(_TOUCHED, span) if number is not None}
+        touched |= {number for moment, number in self._due if moment <= now}
+        ids = [number for number in touched if self._after < number <= self._last]
+        ids += range(self._last + 1, last + 1)
+        these = {"ids": json.dumps(ids), "wait": self._wait}
+        shown, labels = (self._log.read(query, these) if ids else [] for query in (_SHOWN, _LABELS))
+        while self._due and self._due[0][0] <= now:
+            heapq.heappop(self._due)
+        self._last, self._labels = last, label
+        self._next = 0.0 if last < exposure else time.monotonic() + PAUSE
+        return self._counted(shown, labels, now) if shown else None
+
+    @property
+    def _newest(self) -> tuple[int, int]:
+        """The last exposure and the last label that were taken."""
+        query = "SELECT coalesce(max(id), 0) FROM exposures UNION ALL SELECT coalesce(max(id), 0) FROM labels"
+        ((exposure,), (label,)) = self._log.read(query)
+        return exposure, label
+
+    def _counted(self, shown: list[tuple[Any, ...]], labels: list[tuple[Any, ...]], now: int) -> Changes:
+        """Count exposures and their labels, less what is already counted of them."""
+        ids, items, contexts, times = zip(*shown, strict=True)
+        number, tasks = np.array(ids), len(self._tasks)
+        label, moment = self._known(number, np.array(times), labels)
+        labelled = ~np.isnan(label) & (moment <= now)
+        for row in np.flatnonzero((~np.isnan(label) & ~labelled).any(axis=1)).tolist():
+            later = moment[row][~np.isnan(label[row]) & ~labelled[row]]
+            heapq.heappush(self._due, (int(later.min()), int(number[row])))
+        places = number - self._after - 1
+        size = len(self._bits)
+        if places[-1] >= size:
+            more = max(int(places[-1]) + 1, 2 * size) - size
+            self._bits = np.concatenate([self._bits, np.zeros(more, np.int64)])
+            self._values = np.concatenate([self._values, np.zeros((more, self._values.shape[1]), np.int64)])
+        flags = np.concatenate([np.ones((len(number), 1), bool), labelled, labelled & (label > 0)], axis=1)
+        bits = flags @ (1 << np.arange(1 + 2 * tasks))
+        counts = _bits(bits, 1 + 2 * tasks) - _bits(self._bits[places], 1 + 2 * tasks)
+        values = np.rint(np.where(labelled, label, 0)[:, self._regressions] / VALUE_UNIT).astype(np.int64)
+        changes = Changes(items, contexts, counts, values - self._values[places])
+        self._bits[places], self._values[places] = bits, values
+        return changes
+
+    def _known(
+        self, number: NDArray[np.int64], time: NDArray[np.int64], labels: list[tuple[Any, ...]]
+    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Return the label of each task within its sample space, NaN where there is none, and the moment from
+        which it is known. Shape (n, T) each."""
+        sent = np.full((len(number), len(self._tasks)), np.nan)
+        at = np.zeros(sent.shape, np.int64)
+        known = [one for one in labels if one[1] in self._number]
+        if known:
+            exposure, task, value, when = zip(*known, strict=True)
+            order = np.lexsort(
+                (-np.array(when), np.array(value))
+            )  # of several the largest, and its first time
+            row = np.searchsorted(number, np.array(exposure))[order]
+            column = np.array([self._number[name] for name in task])[order]
+            sent[row, column], at[row, column] = np.array(value)[order], np.array(when)[order]
+        label, moment = sent.copy(), np.empty_like(at)
+        for t, task in enumerate(self._tasks):
+            own = [c for c, other in enumerate(self._tasks) if other.known_at == task.known_at]
+            late = at[:, own].max(axis=1) if task.known_at else time + seconds(task.delay) * 1_000_000
+            moment[:, t] = np.maximum(time, late)
+            if task.given is not None:
+                given = self._number[task.given]
+                label[label[:, given] != 1, t] = np.nan
+                moment[:, t] = np.maximum(moment[:, t], moment[:, given])
+        return label, moment
+
+
+def _bits(numbers: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """Return the lowest bits of each number. Shape (n, count)."""
+    return numbers[:, None] >> np.arange(count) & 1

@@ -1,0 +1,140 @@
+"""Counts of exposures since a snapshot: items' rates move with what is shown and done now.
+
+Groups of the item itself move, alone or with a category of the context. Those of users wait for the next
+graph: between two exposures of a user they would carry that user's own answers, which tells moments apart and
+not items. Categories and macro nodes have many exposures, and change little within a day.
+
+Axes: `E` places of a table, `T` tasks, `R` regressions.
+"""
+
+from collections.abc import Mapping
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from mgoe.features import RateCells
+from mgoe.features.rates import place_of
+from mgoe.graph.rates import RateGroup, Rates
+
+MIN_PLACES = 1 << 10
+"""Places of a table without cells; a power of 2."""
+
+
+def is_live(group: RateGroup) -> bool:
+    """Return whether a group moves with exposures: that of items over all history, alone or with the
+    context."""
+    nodes = [axis for axis in group.axes if axis.side != "context"]
+    of_items = bool(nodes) and all(axis.side == "item" and axis.kind == "node" for axis in nodes)
+    return of_items and group.last is None
+
+
+class LiveRates:
+    """Cells of the groups that move, each counted from the snapshot on.
+
+    Args:
+        rates: Of the snapshot; None if it has none.
+
+    Attributes:
+        cells: One table per group of `rates`; None for groups that wait.
+        contexts: Features of the context that they are counted by.
+        exposures: How many were counted.
+    """
+
+    def __init__(self, rates: Rates | None):
+        self._groups = () if rates is None else rates.groups
+        tasks, regressions = (
+            (0, 0) if rates is None else (len(rates.regressions), int(rates.regressions.sum()))
+        )
+        self.cells: list[RateCells | None] = [
+            _empty(MIN_PLACES, 1 + 2 * tasks, regressions) if is_live(group) else None
+            for group in self._groups
+        ]
+        self.contexts = {
+            axis.name
+            for group in self._groups
+            for axis in group.axes
+            if is_live(group) and axis.side == "context"
+        }
+        self._used = [0] * len(self.cells)
+        self._version = np.zeros(0, np.int64)
+        self.exposures = 0
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether any group moves."""
+        return any(cells is not None for cells in self.cells)
+
+    @property
+    def bytes(self) -> int:
+        """Memory of the tables."""
+        tables = (array.nbytes for cells in self.cells if cells is not None for array in cells)
+        return sum(tables) + self._version.nbytes
+
+    def add(
+        self,
+        item: NDArray[np.int64],
+        context: Mapping[str, NDArray],
+        counts: NDArray[np.int64],
+        values: NDArray[np.int64],
+        version: int,
+    ) -> None:
+        """Add what has become known of exposures.
+
+        Args:
+            item: Indices. Shape (n,).
+            context: Categories of the context by name. Shape (n,) each.
+            counts: What is added to the counts of `RateTable`. Shape (n, 1 + 2T).
+            values: What is added to its values. Shape (n, R).
+            version: Of the live state with them.
+        """
+        for number, (group, cells) in enumerate(zip(self._groups, self.cells, strict=True)):
+            if cells is None:
+                continue
+            axes = [item if axis.kind == "node" else np.asarray(context[axis.name]) for axis in group.axes]
+            first, second = axes if len(axes) == 2 else (axes[0], np.zeros_like(item))
+            key = first.astype(np.int64) << 32 | second.astype(np.int64)
+            if 2 * (self._used[number] + len(key)) > len(cells.key):
+                cells = self.cells[number] = _larger(cells, self._used[number] + len(key))
+            self._used[number] += _add(cells, key, counts, values)
+        if len(item) and item.max() >= len(self._version):
+            more = np.zeros(int(item.max()) + 1 - len(self._version) + MIN_PLACES, np.int64)
+            self._version = np.concatenate([self._version, more])
+        self._version[item] = version
+        self.exposures += int(counts[:, 0].sum())
+
+    def changed(self, since: int) -> NDArray[np.int64]:
+        """Return items that have changed after a version."""
+        return np.flatnonzero(self._version > since)
+
+
+def _empty(places: int, counts: int, values: int) -> RateCells:
+    return RateCells(
+        np.full(places, -1, np.int64),
+        np.zeros((places, counts), np.int32),
+        np.zeros((places, values), np.int64),
+    )
+
+
+def _larger(cells: RateCells, entries: int) -> RateCells:
+    """Return a table with the same cells and room for some number of them."""
+    out = _empty(1 << int(4 * entries).bit_length(), cells.counts.shape[1], cells.values.shape[1])
+    used = cells.key >= 0
+    _add(out, cells.key[used], cells.counts[used], cells.values[used])
+    return out
+
+
+@numba.njit(cache=True, nogil=True)
+def _add(cells, key, counts, values):  # pragma: no cover - compiled
+    """Add to cells, and return how many are new."""
+    new = 0
+    for row in range(len(key)):
+        place = place_of(cells.key, key[row])
+        if cells.key[place] < 0:
+            cells.key[place] = key[row]
+            new += 1
+        for column in range(counts.shape[1]):
+            cells.counts[place, column] += counts[row, column]
+        for column in range(values.shape[1]):
+            cells.values[place, column] += values[row, column]
+    return new
