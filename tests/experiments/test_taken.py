@@ -3,22 +3,29 @@
 import json
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from numpy.testing import assert_array_equal
 from typer.testing import CliRunner
 
 import mgoe
 from mgoe import experiments
 from mgoe.bundle import Bundle
 from mgoe.cli.app import app
+from mgoe.config import RateSettings, RunSettings
 from mgoe.errors import BundleError, StoreError
-from mgoe.serving import Consumer, Event, open_events
+from mgoe.features import View, read
+from mgoe.features.rates import RatesOfExposures
+from mgoe.serving import Consumer, Event, LiveBundle, LiveNodes, open_events
 from mgoe.serving.events.exposure import ExposureReader
 from mgoe.serving.events.exposure_log import DAY, ExposureLog
+from mgoe.serving.online.overlay import LiveView
+from mgoe.serving.scoring.engine import Engine
 from tests.experiments.test_bundle_refresh import check_as_rebuilt
 from tests.graph.histories import contents, differences
 from tests.graph.test_rates import cells_of
@@ -134,6 +141,86 @@ def test_exposures_count_once_and_when_they_have_waited(shown: Path, tmp_path: P
     assert second.indices("user", [newcomer.user]).tolist() == live.look_up("user", [newcomer.user]).tolist()
     assert log.counts["exposure duplicates"] == 20
     assert log._store.read("SELECT count(*) FROM exposures") == [(60,)]  # the first bundle held 80
+
+
+GROUPS = [["item"], ["item", "device"], ["user"], ["item_macro", "user"]]
+
+
+@pytest.fixture(scope="module")
+def by_device(exposures: RunSettings, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A bundle with rates of items by device."""
+    path = tmp_path_factory.mktemp("by_device") / "run"
+    graph = exposures.graph.model_copy(update={"rates": [RateSettings(by=by) for by in GROUPS]})
+    experiments.run(exposures.model_copy(update={"graph": graph}), path)
+    return mgoe.load(path / "bundle")
+
+
+def columns_of(view: View, names: list[str], pairs: tuple[np.ndarray, np.ndarray, dict]) -> np.ndarray:
+    """Return some columns of the rates of pairs."""
+    found, (user, item, context) = RatesOfExposures().names(view.snapshot)["rates"], pairs
+    return read(view, user, item, ["rates"], context)["rates"][:, [found.index(name) for name in names]]
+
+
+def grid_of(bundle: Bundle, live: LiveNodes | None, ids: list[Any]) -> tuple[np.ndarray, np.ndarray, dict]:
+    """Return every item on every device, for one user."""
+    item = (bundle if live is None else live).indices("item", ids)
+    devices = bundle.encoders.context_features.vocabularies["device"].size + 1
+    device = np.repeat(np.arange(devices), len(item))
+    return np.zeros(len(device), np.int64), np.tile(item, devices), {"device": device}
+
+
+def test_live_rates_of_items_are_those_of_the_next_graph(by_device: Bundle, tmp_path: Path):
+    """Read in parts, with newcomers and labels; all other rates wait."""
+    old, state = by_device, tmp_path / "state"
+    assert old.graph.latest.rates is not None
+    names = RatesOfExposures().names(old.graph.latest)["rates"]
+    moved = [
+        name for name in names if name.split(".")[1] in ("item", "item x device") and "adjusted" not in name
+    ]
+    assert len(moved) == 2 * (1 + len(old.tasks))
+    asked = requests(old, 60)
+    consumer = Consumer.of(open_events(state), old, exposures=take(state, old, asked[:1]))
+    for part in (asked[:20], asked[20:]):
+        take(state, old, part)
+        while consumer.catch_up():
+            pass
+    live, new = consumer.live, experiments.refresh(old.path, state, tmp_path / "new")
+    assert live.stats["exposures"] == 240
+    ids = sorted({one["item"] for request in asked for one in request["exposures"]})
+    assert max(ids) >= 10**6  # newcomers
+    with LiveView(View.of(live.snapshot), live).reading() as view:
+        grid = grid_of(old, live, ids)
+        found = columns_of(view, moved, grid)
+        waiting = [name for name in names if name not in moved]
+        assert_array_equal(columns_of(view, waiting, grid), columns_of(View.of(live.snapshot), waiting, grid))
+    later = new.graph.latest
+    assert later.rates is not None
+    frozen = [
+        table._replace(prior=before.prior)
+        for table, before in zip(later.rates.tables, old.graph.latest.rates.tables, strict=True)
+    ]
+    object.__setattr__(later, "rates", replace(later.rates, tables=tuple(frozen)))
+    assert_array_equal(found, columns_of(View.of(later), moved, grid_of(new, None, ids)))
+    assert np.abs(found - columns_of(View.of(live.snapshot), moved, grid)).max() > 0.1
+
+
+def test_a_service_and_a_bundle_score_with_live_rates_alike(by_device: Bundle, tmp_path: Path):
+    old, state = by_device, tmp_path / "state"
+    asked = requests(old, 30)
+    log = take(state, old, asked)
+    engine = Engine(old.path, open_events(state), exposures=log)
+    items = sorted({one["item"] for request in asked for one in request["exposures"]})
+    user, device = asked[0]["exposures"][0]["user"], {"device": "phone"}
+    of_user, index = engine.live.look_up("user", [user]), engine.live.look_up("item", items)
+    served = engine.scorer.score(int(of_user[0]), index, engine.context(device))
+
+    def predicted(bundle: Bundle) -> np.ndarray:
+        frame = bundle.predict([user] * len(items), items, context={"device": ["phone"] * len(items)})
+        return frame[list(old.tasks)].to_numpy()
+
+    live = LiveBundle(old, open_events(state, make=False), log)
+    assert served == pytest.approx(predicted(live), rel=1e-5, abs=1e-6)
+    assert np.abs(served - predicted(old))[:, 0].max() > 1e-4
 
 
 def test_the_command_writes_a_log_that_a_graph_is_updated_with(shown: Path, tmp_path: Path):

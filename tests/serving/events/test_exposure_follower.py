@@ -159,5 +159,6 @@ def test_ids_are_texts_of_the_log():
     with opened() as log:
         take(log, shown(item="07"))
         changes = followed(log).read(NOW)
-        assert changes is not None and changes.item[0] == "07"
+        assert changes is not None
+        assert changes.item[0] == "07"
         assert np.array_equal(changes.counts, [[1, 0, 0, 0, 0, 0, 0]])

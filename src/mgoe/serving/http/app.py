@@ -68,7 +68,7 @@ def create_app(
         local: See `Middleware`.
     """
     telemetry = Telemetry(
-        lambda: reloader.engine.live.stats,
+        lambda: reloader.engine.consumer.stats,
         lambda: reloader.engine.bundle.calibration,
         lambda: reloader.exposure_counts,
     )

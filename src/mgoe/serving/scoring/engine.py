@@ -43,6 +43,7 @@ class Engine:
         name: Identifies the bundle, in answers and in logs.
         events: Reads events of this bundle.
         exposures: Reads exposures of this bundle and their labels; None if it is of an event log.
+        consumer: Follows the logs.
         live: The live state.
         scorer: Scores pairs, with live events.
     """
@@ -60,15 +61,15 @@ class Engine:
         self.name = sha256(bundle.path / MANIFEST)[:12]
         self.events = EventReader.of(bundle)
         self.exposures = ExposureReader.of(bundle) if bundle.settings.form == "exposures" else None
-        self._consumer = Consumer.of(log, bundle, index, exposures)
-        self.live = self._consumer.live
+        self.consumer = Consumer.of(log, bundle, index, exposures)
+        self.live = self.consumer.live
         self.scorer = Scorer(bundle, self.live, runtime, cache=index)
         self._warm_up()
 
     @property
     def may_be_behind(self) -> bool:
         """Whether `catch_up` may find something; answered at once."""
-        return self._consumer.may_be_behind
+        return self.consumer.may_be_behind
 
     def catch_up(self) -> None:
         """Apply new events and exposures and recompute the rows of their items, so that no request has to.
@@ -76,7 +77,7 @@ class Engine:
         Raises:
             StoreError: The log cannot be read.
         """
-        if self._consumer.catch_up():
+        if self.consumer.catch_up():
             self.scorer.refresh()
 
     def context(self, given: Mapping[str, Any]) -> dict[str, NDArray] | None:
