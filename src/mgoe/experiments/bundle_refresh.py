@@ -41,7 +41,8 @@ def refresh(
 ) -> Bundle:
     """Write a bundle with live events, or those of new files, in its graph.
 
-    New nodes follow the known ones, and all else is as after a rebuild that keeps the macro nodes. A service that swaps to the new bundle applies only later live events.
+    New nodes follow the known ones, and all else is as after a rebuild that keeps the macro nodes. A service
+    that swaps to the new bundle applies only later live events.
 
     Of a service that takes exposures, those that wait for no more labels enter the graph too, each once.
 
