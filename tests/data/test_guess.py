@@ -93,6 +93,7 @@ def test_an_exposure_log_is_recognised_by_its_labels(tmp_path):
             "is_click": (rng.random(3000) < 0.4).astype(int),
             "position": rng.integers(0, 10, 3000),
             "is_rand": (rng.random(3000) < 0.1).astype(int),
+            "request_id": np.arange(3000) // 3,
             "play_time_ms": rng.exponential(9000, 3000),
         }
     )
@@ -106,7 +107,7 @@ def test_an_exposure_log_is_recognised_by_its_labels(tmp_path):
         "time_ms",
         "position",
     )
-    assert settings.data.uniform == "is_rand"
+    assert (settings.data.uniform, settings.data.request) == ("is_rand", "request_id")
     assert [(task.name, task.label) for task in settings.tasks] == [
         ("click", "is_click"),
         ("follow", "is_follow"),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from numpy.testing import assert_array_equal
@@ -259,3 +260,19 @@ def test_a_position_that_is_missing_is_no_obstacle(shown: Path, tmp_path: Path):
     held = json.loads((tmp_path / "new" / "live.json").read_text())["positions"]
     assert "40" in held.values()
     assert new.graph.meta["events"] > old.graph.meta["events"]
+
+
+def test_requests_at_one_moment_are_different_exposures_where_the_log_has_their_ids(
+    exposures: RunSettings, tmp_path: Path
+):
+    log = pd.concat(map(pd.read_parquet, sorted(Path(exposures.data.log[0]).glob("*.parquet"))))
+    log.assign(rid=np.arange(len(log)) // 4).to_parquet(tmp_path / "log.parquet")
+    data = exposures.data.model_copy(update={"log": [str(tmp_path / "log.parquet")], "request": "rid"})
+    settings = exposures.model_copy(update={"data": data, "models": ["shared-bottom"]})
+    experiments.run(settings, tmp_path / "run")
+    old = mgoe.load(tmp_path / "run" / "bundle")
+    asked = requests(old, 20)
+    again = json.loads(json.dumps(asked).replace('"request": "', '"request": "again '))
+    take(tmp_path / "state", old, [*asked, *again])
+    new = experiments.refresh(old.path, tmp_path / "state", tmp_path / "new")
+    assert counted(new) - counted(old) == pytest.approx(counts_of([*asked, *again]))

@@ -62,6 +62,9 @@ class DataSettings(Settings):
     bucket: PositiveLength = "1d"
     """Length of a time bucket. Windows end at bucket boundaries; no example reads an event of its own
     bucket."""
+    request: str | None = None
+    """Column with the id of the request that an item was shown for. Rows of one request, user and item are
+    one exposure; rows of different requests are different ones (exposures only)."""
     weight: str | None = None
     """Column of sample weights (exposures only)."""
     context: list[FeatureSettings] = []

@@ -117,6 +117,13 @@ def read_id(column: Expr, name: str, place: str) -> tuple[Expr, list[Check]]:
     raise wrong_type(place, name, kind, "an id must be an integer or a string")
 
 
+def read_request(column: Expr, name: str, place: str) -> tuple[Expr, list[Check]]:
+    """Return ids of requests like those of users and items, null where there is none, and the checks on
+    them."""
+    ids, (_, *checks) = read_id(column, name, place)
+    return ids, checks
+
+
 def read_behavior(column: Expr, name: str, place: str) -> Expr:
     """Return behaviours as strings."""
     kind = column.type()

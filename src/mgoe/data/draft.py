@@ -40,7 +40,7 @@ class Draft:
         tasks: Name to its behaviour or label column, weakest first.
         amounts: Tasks among these that are regressions.
         rare: Behaviours that do not become tasks, with their rows.
-        position, weight, uniform: Columns of an exposure log.
+        position, weight, uniform, request: Columns of an exposure log.
         context: Other columns of an exposure log, which may be features, and the kind of feature.
     """
 
@@ -54,6 +54,7 @@ class Draft:
     position: str | None = None
     weight: str | None = None
     uniform: str | None = None
+    request: str | None = None
     context: dict[str, str] = field(default_factory=dict)
 
 
@@ -168,6 +169,10 @@ def _data_lines(paths: Sequence[str], draft: Draft, size: _Size) -> list[tuple[s
             )
         )
     lines += _settings(
+        request=(
+            draft.request,
+            "for which it was shown: rows of one request, user and item are one exposure",
+        ),
         position=(draft.position, "where it was shown, which no prediction reads"),
         weight=(draft.weight, "of a row in the loss"),
         uniform=(draft.uniform, "shown uniformly at random: test rows that are measured on their own too"),

@@ -36,6 +36,7 @@ TIME = r"time|timestamp|ts|date|datetime|day|when|created"
 BEHAVIOR = r"behaviou?r|action|event|interaction|activity|operation|type|verb"
 POSITION = r"position|pos|slot|rank|place"
 WEIGHT = r"weight"
+REQUEST = r"request|req|impression"
 UNIFORM = r"uniform(?:ly)?|rand(?:om|omly)?"
 AMOUNT = r"rating|stars|score|amount|spent|revenue|gmv|price|duration|dwell|stay|watch|play|seconds|minutes"
 STRENGTH: tuple[str, ...] = (
@@ -267,6 +268,7 @@ def _draft_of_labels(
     position = _best([column for column in free if column.kind == "integer"], POSITION)
     weight = _best([column for column in free if column.kind == "float"], WEIGHT)
     uniform = _best([column for column in free if column.binary], UNIFORM)
+    request = _best([c for c in free if c.id and c.name.lower().endswith("id")], REQUEST)
     labels = [column for column in labels if column != uniform]
     named = [c for c in labels if _strength(c.name) is not None or c.named("label|target|y")] or labels
     named = [column for column in named if column.name not in keys]
@@ -286,10 +288,11 @@ def _draft_of_labels(
         position=position and position.name,
         weight=weight and weight.name,
         uniform=uniform and uniform.name,
+        request=request and request.name,
         context={
             column.name: {"float": "numeric", "list": "multi"}.get(column.kind, "categorical")
             for column in free
-            if column not in (*tasks, position, weight, uniform)
+            if column not in (*tasks, position, weight, uniform, request)
             and column.kind not in ("time", "other")
             and not column.moment
         },

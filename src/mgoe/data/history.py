@@ -20,6 +20,7 @@ from mgoe.data.events import check_behaviors, rows_per_task, task_masks
 from mgoe.data.exposure_history import exposure_history, fit_context
 from mgoe.data.exposures import label_history
 from mgoe.data.features import FeatureEncoders
+from mgoe.data.requests import merged
 from mgoe.data.schema import NODES, read_rows
 from mgoe.data.times import bucket_of
 from mgoe.data.vocabulary import Vocabulary
@@ -139,6 +140,7 @@ def _task_rows(
     """Return the rows of an exposure log, the events that do a task, with ids, as `user`, `item`, `time`,
     `task`, and their facts; the checksum holds for all rows."""
     rows, _ = read_rows(source, settings, place)
+    rows = merged(rows, settings)
     if settings.form == "exposures":
         history = label_history(rows, settings)
         tasks = {t: [t] for t in range(len(settings.tasks))}

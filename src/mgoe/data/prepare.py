@@ -30,6 +30,7 @@ from mgoe.data.exposures import any_positive, check_labels, label_history, write
 from mgoe.data.history import ids_by_first_bucket, with_indices
 from mgoe.data.log import drop, open_source, place_of, work_database
 from mgoe.data.prepared import EXPOSURES, FORMAT, MANIFEST, Prepared
+from mgoe.data.requests import IDENTITY, merged, with_moment
 from mgoe.data.schema import NODES, read_rows
 from mgoe.data.side import read_side
 from mgoe.data.times import (
@@ -147,7 +148,7 @@ def _read_log(
     out."""
     rows, count = read_rows(source, settings, place, con)
     rows = rows.mutate(bucket=bucket_of(rows.time, settings.data.bucket))
-    log: Table = con.create_table("log", rows.distinct())
+    log: Table = con.create_table("log", merged(rows, settings).distinct())
     held = only_row(log.aggregate(rows=log.count(), low=log.bucket.min(), high=log.bucket.max()))
     far = max(held["low"] or 0, held["high"] or 0, key=abs)
     if abs(far) >= 2**31:
@@ -166,11 +167,14 @@ def _read_log(
         )
     repeats = inside - int(held["rows"])
     if settings.data.duplicates == "refuse" and repeats:
-        repeated = rows.group_by(rows.columns).aggregate(times=ibis._.count())
-        first = only_row(repeated.filter(repeated.times > 1).order_by(["bucket", "user", "item"]).limit(1))
+        by_request = settings.data.request is not None
+        same = with_moment(rows).group_by(IDENTITY) if by_request else rows.group_by(rows.columns)
+        repeated = same.aggregate(times=ibis._.count(), since=ibis._.bucket.min())
+        first = only_row(repeated.filter(repeated.times > 1).order_by(["since", "user", "item"]).limit(1))
+        rule = "no exposure may have two rows" if by_request else "no row may repeat every column"
         raise DataError(
             place,
-            f"no row may repeat every column, found {repeats} repeats, the first of user {first['user']}, "
+            f"{rule}, found {repeats} repeats, the first of user {first['user']}, "
             f"item {first['item']}; remove them or set data.duplicates: drop",
         )
     drop(con, "raw")

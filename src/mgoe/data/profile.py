@@ -15,6 +15,7 @@ from mgoe._util.tables import Frame
 from mgoe.config import RunSettings
 from mgoe.data.columns import Expr, Table, only_row
 from mgoe.data.log import open_source, place_of, stage, work_database
+from mgoe.data.requests import merged
 from mgoe.data.schema import NODES, find_columns, read_columns
 from mgoe.data.times import bucket_of, moment_of, rows_per_bucket, within
 from mgoe.errors import DataError
@@ -71,7 +72,8 @@ def _counted(read: Table, settings: RunSettings) -> tuple[Table, dict[str, int]]
     """Return the rows that count, and the number of others."""
     complete = read.filter(read.user.notnull() & read.item.notnull() & read.time.notnull())
     inside = within(complete, settings.data.start, settings.data.end)
-    sizes = [int(part.count().to_pyarrow().as_py()) for part in (read, complete, inside, inside.distinct())]
+    once = merged(inside, settings).distinct()
+    sizes = [int(part.count().to_pyarrow().as_py()) for part in (read, complete, inside, once)]
     return inside.mutate(bucket=bucket_of(inside.time, settings.data.bucket)), {
         "rows": sizes[0],
         "outside_time": sizes[1] - sizes[2],

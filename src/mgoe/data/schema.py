@@ -13,6 +13,7 @@ from mgoe.data.columns import (
     read_id,
     read_label,
     read_position,
+    read_request,
     read_uniform,
     read_weight,
 )
@@ -38,8 +39,8 @@ def read_rows(
 
     Returns:
         The rows, lazy: user, item (ids), time (microseconds); behavior for an event log; for an exposure log
-        label_<task>, known_<task> (microseconds), weight, position, uniform and context_<name> where the
-        settings name them. And the number of rows before the times were compared.
+        label_<task>, known_<task> (microseconds), request, weight, position, uniform and context_<name> where
+        the settings name them. And the number of rows before the times were compared.
 
     Raises:
         DataError: A column is missing or of a wrong type, a row breaks a rule, or there are no rows.
@@ -80,6 +81,7 @@ def find_columns(source: Table, settings: RunSettings, place: str) -> dict[str, 
             if task.known_at is not None:
                 found[f"known_{task.name}"] = f"tasks.{task.name}.known_at", task.known_at
         for key, column in (
+            ("request", data.request),
             ("weight", data.weight),
             ("position", data.position),
             ("uniform", data.uniform),
@@ -124,6 +126,7 @@ def read_columns(
                     [Check(names[known], bad, raw[known], rule, "fix the column, or use `delay` instead")],
                 )
         for name, reader in (
+            ("request", read_request),
             ("weight", read_weight),
             ("position", read_position),
             ("uniform", read_uniform),
@@ -155,7 +158,11 @@ def _refuse_other_form(settings: RunSettings) -> None:
         )
     else:
         used = [
-            *(f"data.{key}" for key in ("weight", "context", "position", "uniform") if getattr(data, key)),
+            *(
+                f"data.{key}"
+                for key in ("request", "weight", "context", "position", "uniform")
+                if getattr(data, key)
+            ),
             *(f"tasks.{task.name}.known_at" for task in tasks if task.known_at),
             *(f"tasks.{task.name}.delay" for task in tasks if seconds(task.delay)),
         ]

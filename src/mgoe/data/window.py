@@ -9,6 +9,7 @@ from mgoe.data.columns import Expr, Table
 from mgoe.data.events import positives, sample_negatives, task_masks, with_task_mask
 from mgoe.data.examples import Examples, mask_given
 from mgoe.data.prepared import Encoders
+from mgoe.data.requests import merged
 from mgoe.data.schema import NODES, read_rows
 from mgoe.data.times import bucket_of
 from mgoe.errors import DataError
@@ -32,7 +33,7 @@ def newest_window(source: Table, settings: RunSettings, known: Encoders, place: 
     Raises:
         DataError: A column is missing or of a wrong type, a row breaks a rule, or no row does a task.
     """
-    rows, _ = read_rows(source, settings, place)
+    rows = merged(read_rows(source, settings, place)[0], settings)
     rows = rows.mutate(bucket=bucket_of(rows.time, settings.data.bucket)).distinct()
     if settings.form == "exposures":
         examples = _exposures(rows, settings, known, now)

@@ -255,7 +255,8 @@ def outdated(parts: Iterable[Part], overwrite: bool) -> list[Part]:
 def run_settings(settings: RunSettings) -> dict[str, Any]:
     """Return the settings of a run as plain values, without those that may differ between equal results."""
     side = {"path"}  # the checksum of the files stands for their paths
-    unused = {"uniform": True} if settings.data.uniform is None else {}  # older results stay valid
+    # older results stay valid
+    unused = {name: True for name in ("request", "uniform") if getattr(settings.data, name) is None}
     windows = {"test_windows": True} if settings.split.test_windows == 1 else {}
     return settings.model_dump(
         mode="json",

@@ -41,7 +41,7 @@ def taken_rows(
     `delay`, or where the task has a column `known_at`, at the time that was sent with the label. Of several
     labels of a task the largest counts (done wins), and of its times the first. A sample weight is 1,
     and no row is marked as random. What a client did not send is null. Besides, there are the columns
-    `request` and `propensity`.
+    `request`, unless the settings name it otherwise, and `propensity`.
 
     Args:
         log: The exposures of a service.
@@ -79,7 +79,9 @@ def _columns(settings: RunSettings, kinds: Mapping[str, pa.DataType]) -> dict[st
     """Return the columns of the log, context features aside."""
     data = settings.data
     columns = {
-        "request": _Column(pa.string(), "CASE WHEN e.request LIKE 'r%' THEN substr(e.request, 2) END"),
+        data.request or "request": _Column(
+            pa.string(), "CASE WHEN e.request LIKE 'r%' THEN substr(e.request, 2) END"
+        ),
         "propensity": _Column(pa.float64(), "e.propensity"),
         data.user: _Column(kinds["user"], "e.user"),
         data.item: _Column(kinds["item"], "e.item"),
