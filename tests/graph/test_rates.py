@@ -283,6 +283,18 @@ def test_categories_of_the_context_are_counted_as_they_are_encoded(tmp_path):
         assert found.tolist() == np.bincount(codes[name], minlength=len(found)).tolist(), name
 
 
+def test_rows_count_once_unless_they_differ_in_a_category_however_rare(tmp_path):
+    log = logs_quiet()
+    rare = [log.iloc[:1].assign(hour=hour) for hour in (7, 8)]  # each seen once, so the encoder knows neither
+    settings = settings_for(tmp_path, snapshots="last", rates=["hour"])
+    context = [FeatureSettings(name="hour", min_count=3)]
+    settings = settings.model_copy(update={"data": settings.data.model_copy(update={"context": context})})
+    graph = graphs.macro_graph(settings, tmp_path / "run", table=pd.concat([log, log, *rare]))
+    assert pq.read_table(graph.path / RECORDS).to_pandas().shown.sum() == len(log) + len(rare)
+    assert graph.latest.rates is not None
+    assert cells_of(graph.latest.rates.tables[0]).counts[0, 0] == len(rare) + log.hour.isna().sum()
+
+
 def test_a_node_keeps_its_name_beside_a_category_of_the_context(tmp_path):
     names = ["user", "item_macro@0", "items.kind"]
     settings = settings_for(tmp_path, rates="auto")
@@ -332,9 +344,7 @@ def test_a_label_is_known_no_earlier_than_the_task_that_it_is_given():
     settings = logs.exposure_settings(tasks=tasks)
     rows = pd.DataFrame({"user": [0], "item": [0], "time": [0], "bucket": [0]})
     rows = ibis.memtable(rows.assign(label_click=1.0, label_buy=0.0))
-    found = (
-        exposure_history(rows, settings, FeatureEncoders()).to_pandas().sort_values(["bucket", "labelled"])
-    )
+    found = exposure_history(rows, settings).to_pandas().sort_values(["bucket", "labelled"])
     assert found[["bucket", "shown", "labelled", "done"]].to_numpy().tolist() == [
         [0, 1, 0, 0],
         [3, 0, 1, 1],

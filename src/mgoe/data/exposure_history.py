@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from functools import reduce
 
 import ibis
+import numpy as np
 import pyarrow as pa
 
 from mgoe._util.tables import hand_over
@@ -25,13 +26,12 @@ VALUE_UNIT = 1e-6
 """Regression labels are summed as integers in this unit, so that their order does not matter."""
 
 
-def exposure_history(rows: Table, settings: RunSettings, context: FeatureEncoders) -> Table:
+def exposure_history(rows: Table, settings: RunSettings) -> Table:
     """Return the records of an exposure log, in any order.
 
     Args:
-        rows: Rows of the log with indices in place of ids.
+        rows: Rows of the log with indices in place of ids and with codes of categories, see `with_codes`.
         settings: Settings of the run; `data` and `tasks` are read.
-        context: Encoders of the context features.
 
     Returns:
         `user`, `item`; `bucket`; `shown` (1, or 0 for labels that became known later); `labelled` and `done`,
@@ -39,31 +39,55 @@ def exposure_history(rows: Table, settings: RunSettings, context: FeatureEncoder
         `context_<name>`, the index of each category; and `position` if the log has one, from 1, 0 where it is
         unknown.
     """
-    rows = _with_codes(rows, context)
-    if "position" in rows.columns:
-        rows = rows.mutate(position=(rows.position + 1).cast("int32"))
     length, end = settings.data.bucket, settings.data.end
-    known = {task.name: _known(rows, _spaces(task, settings.tasks)) for task in settings.tasks}
+    spaces = {task.name: _spaces(task, settings.tasks) for task in settings.tasks}
+    later = {
+        name: _known(rows, space)
+        for name, space in spaces.items()
+        if any(task.known_at is not None or seconds(task.delay) for task in space)
+    }
     inside = {
         name: ibis.literal(True) if end is None else moment < microseconds(end)
-        for name, moment in known.items()
+        for name, moment in later.items()
     }
-    at_once = {name: bucket_of(moment, length) == rows.bucket for name, moment in known.items()}
-    shown = _records(
-        rows, settings, {name: at_once[name] & inside[name] for name in known}, rows.bucket, shown=1
-    )
+    at_once = {name: bucket_of(moment, length) == rows.bucket for name, moment in later.items()}
+    counts = dict.fromkeys(spaces, ibis.literal(True)) | {
+        name: at_once[name] & inside[name] for name in later
+    }
+    shown = _records(rows, settings, counts, rows.bucket, shown=1)
     late = [
         _records(
             rows,
             settings,
-            {task.name: ~at_once[task.name] & inside[task.name]},
-            ibis.least(bucket_of(known[task.name], length), LAST_BUCKET),
+            {name: ~at_once[name] & inside[name]},
+            ibis.least(bucket_of(moment, length), LAST_BUCKET),
             shown=0,
         ).filter(ibis._.labelled > 0)
-        for task in settings.tasks
-        if any(one.known_at is not None or seconds(one.delay) for one in _spaces(task, settings.tasks))
+        for name, moment in later.items()
     ]
     return ibis.union(shown, *late) if late else shown
+
+
+def with_codes(rows: Table, context: FeatureEncoders) -> Table:
+    """Return the rows with the index of each category of the context in place of its value.
+
+    Each distinct value is encoded as in an example: an engine writes numbers and moments as text in its own
+    way. Values that the encoder does not know get numbers below 0, each its own, so that rows that differ
+    still differ.
+
+    Args:
+        rows: Rows of the log.
+        context: Encoders of the context features.
+    """
+    for name in context.names("categorical"):
+        column, vocabulary = f"context_{name}", context.vocabularies[name]
+        values = one_array(rows.select(value=rows[column]).distinct().to_pyarrow()["value"])
+        known = vocabulary.indices(values) + 1
+        table = pa.table({"value": values, "code": np.where(known > 0, known, -np.arange(len(values)) - 1)})
+        held = hand_over(rows.get_backend(), f"{column}_codes", table.filter(pc.is_valid(table["value"])))
+        joined = rows.left_join(held, rows[column] == held.value)
+        rows = joined.mutate(**{column: joined.code.fill_null(0).cast("int32")}).drop("value", "code")
+    return rows
 
 
 def fit_context(rows: Table, settings: RunSettings) -> FeatureEncoders:
@@ -94,16 +118,19 @@ def _records(
         done += ibis.ifelse(held & (label > 0).fill_null(False), 1 << t, 0)
         if task.kind == "regression":
             values[f"value_{task.name}"] = ibis.ifelse(held, (label / VALUE_UNIT).round(), 0).cast("int64")
-    where = [name for name in rows.columns if name == "position" or name.startswith("context_")]
+    categories = [one.name for one in settings.data.context if one.kind == "categorical"]
+    where = {name: ibis.greatest(rows[name], 0) for name in map("context_{}".format, categories)}
+    if "position" in rows.columns:
+        where["position"] = (rows.position + 1).cast("int32")
     return rows.select(
         "user",
         "item",
-        *where,
         bucket=bucket.cast("int32"),
         shown=ibis.literal(shown, "int8"),
         labelled=labelled.cast("int32"),
         done=done.cast("int32"),
         **values,
+        **where,
     )
 
 
@@ -143,21 +170,3 @@ def _known_alone(rows: Table, task: TaskSettings) -> Expr:
         return after
     given = rows[f"known_{task.name}"]
     return ibis.ifelse(given.isnull() | (given < rows.time), after, given)
-
-
-def _with_codes(rows: Table, context: FeatureEncoders) -> Table:
-    """Return the rows with the index of each category of the context in place of its value.
-
-    Each distinct value is encoded as in an example: an engine writes numbers and moments as text in its own
-    way. Numbers and several-valued features are left out.
-    """
-    others = (feature.name for feature in context.features if feature.kind != "categorical")
-    rows = rows.drop(*(f"context_{name}" for name in others))
-    for name in context.names("categorical"):
-        column, vocabulary = f"context_{name}", context.vocabularies[name]
-        values = one_array(rows.select(value=rows[column]).distinct().to_pyarrow()["value"])
-        table = pa.table({"value": values, "code": vocabulary.indices(values) + 1})
-        held = hand_over(rows.get_backend(), f"{column}_codes", table.filter(pc.greater(table["code"], 0)))
-        joined = rows.left_join(held, rows[column] == held.value)
-        rows = joined.mutate(**{column: joined.code.fill_null(0).cast("int32")}).drop("value", "code")
-    return rows

@@ -17,7 +17,7 @@ from mgoe.config import RunSettings
 from mgoe.data.arrow import is_text, one_array, pc
 from mgoe.data.columns import Expr, Table, only_row
 from mgoe.data.events import check_behaviors, rows_per_task, task_masks
-from mgoe.data.exposure_history import exposure_history, fit_context
+from mgoe.data.exposure_history import exposure_history, fit_context, with_codes
 from mgoe.data.exposures import label_history
 from mgoe.data.features import FeatureEncoders
 from mgoe.data.requests import merged
@@ -91,9 +91,10 @@ def whole_log(
         return WholeLog(history, counts, facts)
     length = settings.data.bucket
     context = encoders or fit_context(shown.mutate(bucket=bucket_of(shown.time, length)), settings)
-    once = shown.distinct()
-    once = with_indices(once.mutate(bucket=bucket_of(once.time, length)), folder)
-    records = exposure_history(once, settings, context)
+    labels = (f"label_{task.name}" for task in settings.tasks if task.kind == "binary")
+    narrow = with_codes(shown.mutate(**{label: shown[label].cast("int8") for label in labels}), context)
+    once = with_indices(narrow, folder).distinct()
+    records = exposure_history(once.mutate(bucket=bucket_of(once.time, length)), settings)
     return WholeLog(history, counts, facts, records, context)
 
 
