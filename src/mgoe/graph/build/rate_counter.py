@@ -5,7 +5,7 @@ The engine of the records groups and sums; cells come back in order and are writ
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from mgoe._util.files import as_pattern
 from mgoe._util.tables import batches, bounded, hand_over
 from mgoe.errors import GraphError
 from mgoe.graph.adjusted import Labels, adjusted_rates, is_adjusted
+from mgoe.graph.build.cells import CellCounter, Cells, Marks, joined
 from mgoe.graph.build.workplace import Advance
 from mgoe.graph.pair_rows import Side, starts
 from mgoe.graph.rates import Axis, RateGroup, RateTable, describe
@@ -115,14 +116,16 @@ class RatePlan:
         indptr = [np.empty(0, np.int64)]
         with self._opened(work, cut, macro, sizes) as con:
             with ArrayFolder(folder) as out:
-                out.append(self._folded(self._no_rows)[1])
+                out.append(dict(zip(CELLS, self._counter().rest()[1:], strict=True)))
                 total, start = con.con.sql("SELECT count(*) FROM records").fetchall()[0][0], 0
                 for group, n in zip(self.groups, rows, strict=True):
                     self._check_size(con, group, total)
                     degree = np.zeros(n, np.int64)
-                    for first, cells in self._cells(con, group):
-                        degree += np.bincount(first, minlength=n)
-                        out.append(cells)
+                    for cells in self._cells(con, group, sizes):
+                        low = int(cells.first.min(initial=n))
+                        found = np.bincount(cells.first - low)
+                        degree[low : low + len(found)] += found
+                        out.append(dict(zip(CELLS, cells[1:], strict=True)))
                     indptr.append(start + starts(degree))
                     start = int(indptr[-1][-1])
                     advance(total)
@@ -171,12 +174,11 @@ class RatePlan:
         """Return what was shown at each position, 0 if it is unknown; None where all are the same."""
         if "position" not in con.table("records").columns:
             return None
-        first, cells = zip(*self._cells(con, POSITION), strict=True)
-        degree = np.bincount(np.concatenate(first))
-        other, counts, values = (np.concatenate([one[name] for one in cells]) for name in CELLS)
-        if len(counts) < 2:
+        cells = joined(self._cells(con, POSITION, {}))
+        if len(cells.first) < 2:
             return None
-        return RateTable(starts(degree), other, counts, values, self._priors(counts, values))
+        indptr = starts(np.bincount(cells.first))
+        return RateTable(indptr, *cells[1:], self._priors(cells.counts, cells.values))
 
     def evidence(self, work: Path, cut: int, sizes: Mapping[Side, int]) -> dict[str, float]:
         """Return how much likelier labels are with rates per cell than with one for all, by group.
@@ -194,8 +196,7 @@ class RatePlan:
         out: dict[str, float] = {}
         with self._opened(work, cut, {}, sizes) as con:
             for group in self.groups:
-                found = [cells["rates.counts"] for _, cells in self._cells(con, group)]
-                counts = np.concatenate(found)
+                counts = joined(self._cells(con, group, sizes)).counts
                 each = (evidence(counts[:, 1 + t], counts[:, 1 + tasks + t]) for t in binary)
                 out[group.name] = max(each, default=0.0)
         return out
@@ -262,65 +263,65 @@ class RatePlan:
                 "leave it out, or take a coarser category",
             )
 
-    def _cells(
-        self, con: Backend, group: RateGroup
-    ) -> Iterator[tuple[NDArray[np.int64], dict[str, NDArray]]]:
-        """Yield the cells of a group in their order, a part at a time, as `_folded` returns them."""
-        held = self._no_rows
-        for batch in pa.RecordBatchReader.from_stream(con.con.sql(self._query(group))):
-            rows = pa.concat_tables([held, pa.table(batch)])
-            keys = rows["key"].to_numpy()
-            end = int(np.searchsorted(keys, keys[-1]))  # the last cell may go on in the next batch
-            held = rows[end:]
-            yield self._folded(rows[:end])
-        yield self._folded(held)
+    def _cells(self, con: Backend, group: RateGroup, sizes: Mapping[Side, int]) -> Iterator[Cells]:
+        """Yield the cells of a group in order, a part at a time."""
+        counter, first = self._counter(), group.axes[0]
+        by_user = first.kind == "node" and first.side == "user"
+        for marks in self._by_user(con, group, sizes) if by_user else self._marks(con, self._grouped(group)):
+            yield counter.add(marks)
+        yield counter.rest()
 
-    def _query(self, group: RateGroup) -> str:
-        """Return the query of one row per cell and kind of record in it.
+    def _counter(self) -> CellCounter:
+        return CellCounter(1 + 2 * len(self.regressions), len(self._values))
+
+    def _by_user(self, con: Backend, group: RateGroup, sizes: Mapping[Side, int]) -> Iterator[Marks]:
+        """Yield the records of a group by users: as they are stored, and so in order."""
+        user, axis = group.axes[0], group.axes[-1]
+        if axis.kind == "node" or axis.side == "context":
+            yield from self._marks(con, self._query(group))
+            return
+        values = con.con.sql(f"FROM {_table(axis)} ORDER BY node").fetchnumpy()
+        indptr = starts(np.bincount(values["node"], minlength=sizes[axis.side]))
+        by_node = replace(group, axes=(user, Axis(axis.side, axis.side, "node")))
+        for marks in self._marks(con, self._query(by_node)):
+            yield marks.spread(indptr, values["value"])
+
+    def _marks(self, con: Backend, query: str) -> Iterator[Marks]:
+        """Yield the rows of a query, which are in order of the first axis."""
+        for column in _batches(con, query):
+            first, second, bits, times, *values = column.values()
+            sums = np.empty((len(first), len(values)), np.int64)
+            for number, value in enumerate(values):
+                sums[:, number] = value
+            yield Marks(first, second, bits, times, sums)
+
+    def _grouped(self, group: RateGroup) -> str:
+        """Return the query of one row per cell and kind of record in it, in order of the first axis.
 
         A state of one number per kind, rather than a sum per column, makes it twice as fast.
-
-        Returns:
-            `key`, with the first axis in the upper and the second in the lower 32 bits; `bits`, in the order
-            of the counts of `RateTable`; the `times` that they occur; and sums of values. In order of `key`.
         """
+        sums = (f", sum({name})::BIGINT AS {name}" for name in map(_quoted, self._values))
+        return (
+            f"SELECT first, second, bits, count(*) AS times{''.join(sums)} FROM ({self._query(group)}) "
+            "GROUP BY first, second, bits ORDER BY first"
+        )
+
+    def _query(self, group: RateGroup) -> str:
+        """Return the query of the records of a group, with the columns of `Marks`."""
         first, second = (*map(_column, group.axes), "0")[:2]
         shown = "(SELECT max(bucket) FROM records WHERE shown > 0)"  # labels may be known long after
         since = "" if group.last is None else f"WHERE bucket > {shown} - {group.last}"
         bits = f"shown::BIGINT | (labelled::BIGINT << 1) | (done::BIGINT << {1 + len(self.regressions)})"
-        sums = (f", sum({_quoted(name)})::BIGINT AS {_quoted(name)}" for name in self._values)
+        values = "".join(f", {_quoted(name)}" for name in self._values)
         return (
-            f"SELECT ({first}::BIGINT << 32) | {second} AS key, {bits} AS bits, count(*) AS times"
-            f"{''.join(sums)} FROM {_rows(group)} {since} GROUP BY key, bits ORDER BY key"
+            f"SELECT {first}::INTEGER AS first, {second}::INTEGER AS second, {bits} AS bits, "
+            f"1::BIGINT AS times{values} "
+            f"FROM {_rows(group)} {since}"
         )
 
     @property
     def _values(self) -> list[str]:
         return [f"value_{name}" for name, regression in self.regressions.items() if regression]
-
-    @property
-    def _no_rows(self) -> pa.Table:
-        """What `_query` returns of a log without records."""
-        return pa.table({name: pa.array([], pa.int64()) for name in ("key", "bits", "times", *self._values)})
-
-    def _folded(self, rows: pa.Table) -> tuple[NDArray[np.int64], dict[str, NDArray]]:
-        """Return the first axis of each cell, and the cells as the arrays of `RateTable`.
-
-        Args:
-            rows: Of `_query`, all those of each cell.
-        """
-        key, bits, times, *values = (column.to_numpy() for column in rows.columns)
-        start = np.flatnonzero(np.diff(key, prepend=-1))
-        counts = np.empty((len(start), 1 + 2 * len(self.regressions)), np.uint32)
-        sums = np.empty((len(start), len(values)), np.int64)
-        for column in range(counts.shape[1]):
-            counts[:, column] = np.add.reduceat((bits >> column & 1) * times, start)
-        for column, value in enumerate(values):
-            sums[:, column] = np.add.reduceat(value, start)
-        cells = key[start]
-        return cells >> 32, dict(
-            zip(CELLS, ((cells & 0xFFFFFFFF).astype(np.int32), counts, sums), strict=True)
-        )
 
     def _priors(self, counts: NDArray[np.uint32], values: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return the rate (or mean) of all cells and its weight for each task. Shape (T, 2)."""
@@ -354,20 +355,25 @@ def _by_node(values: NDArray[np.int32], nodes: int) -> pa.Table:
     return pa.table({"node": np.nonzero(new)[0], "value": ordered[new].astype(np.int32)})
 
 
+def _table(axis: Axis) -> str:
+    """Return the table with the values of an axis."""
+    return _quoted(f"mgoe_{axis.name}")
+
+
 def _column(axis: Axis) -> str:
     """Return the column of an axis in `_rows`."""
     if axis.kind == "position":
         return _quoted(axis.name)
     if axis.side == "context":
         return _quoted(f"context_{axis.name}")
-    return f"records.{axis.side}" if axis.kind == "node" else f"{_quoted(f'mgoe_{axis.name}')}.value"
+    return f"records.{axis.side}" if axis.kind == "node" else f"{_table(axis)}.value"
 
 
 def _rows(group: RateGroup) -> str:
     """Return the records, joined with the values of a group's axes."""
     joined = [axis for axis in group.axes if axis.kind != "node" and axis.side != "context"]
-    names = [(_quoted(f"mgoe_{axis.name}"), axis.side) for axis in joined]
-    return " ".join(("records", *(f"JOIN {name} ON records.{side} = {name}.node" for name, side in names)))
+    tables = [(_table(axis), axis.side) for axis in joined]
+    return " ".join(("records", *(f"JOIN {name} ON records.{side} = {name}.node" for name, side in tables)))
 
 
 def _quoted(name: str) -> str:
