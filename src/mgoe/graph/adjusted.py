@@ -6,13 +6,17 @@ other nodes and categories of that exposure, added up as log-odds.
 """
 
 import itertools
+from collections import deque
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import NamedTuple
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from mgoe.graph.pair_rows import available_threads
 from mgoe.graph.rates import RateGroup, RateTable
 
 
@@ -83,10 +87,12 @@ def adjusted_rates(
     own = _log_odds(done, labelled, prior)
     base = np.log(prior[0, :, 0] / (1 - prior[0, :, 0]))
     rates = own - np.log(prior[:, :, 0] / (1 - prior[:, :, 0]))
-    expected = np.zeros((len(own), tasks), np.int64)
-    for part in records:
-        _expect(part.values, part.labelled, starts, rates, base, expected)
-    rates = own - _log_odds(np.minimum(expected * 1e-6, labelled), labelled, prior)
+    expected = np.zeros((tasks, len(own)), np.int64)
+    by_task = np.ascontiguousarray(rates.T)
+    with ThreadPoolExecutor(available_threads()) as pool:
+        for part in records:
+            deque(pool.map(partial(_expect, part, starts, by_task, base, expected), range(tasks)), maxlen=0)
+    rates = own - _log_odds(np.minimum(expected.T * 1e-6, labelled), labelled, prior)
     rates[:, regressions] = 0.0
     return [rates[low:high].astype(np.float32) for low, high in itertools.pairwise(starts)]
 
@@ -107,16 +113,16 @@ def _log_odds(
 
 
 @numba.njit(cache=True, nogil=True)
-def _expect(values, labelled, starts, rates, base, out):  # pragma: no cover - compiled
-    """Add what is expected of the labels of each record to the cells of its values, in millionths."""
-    groups, tasks = values.shape[1], len(base)
+def _expect(records, starts, rates, base, out, t):  # pragma: no cover - compiled
+    """Add what is expected of the labels of task t to the cells of each record, in millionths."""
+    values, labelled = records
+    groups = values.shape[1]
     for row in range(len(labelled)):
-        for t in range(tasks):
-            if not labelled[row] >> t & 1:
-                continue
-            logit = base[t]
-            for g in range(groups):
-                logit += rates[starts[g] + values[row, g], t]
-            for g in range(groups):
-                cell = starts[g] + values[row, g]
-                out[cell, t] += np.int64(round(1e6 / (1 + np.exp(rates[cell, t] - logit))))
+        if not labelled[row] >> t & 1:
+            continue
+        logit = base[t]
+        for g in range(groups):
+            logit += rates[t, starts[g] + values[row, g]]
+        for g in range(groups):
+            cell = starts[g] + values[row, g]
+            out[t, cell] += np.int64(round(1e6 / (1 + np.exp(rates[t, cell] - logit))))

@@ -166,7 +166,7 @@ class RatePlan:
         def read() -> Iterator[Labels]:
             for column in _batches(con, query):
                 values = np.stack([column[f"axis{k}"] for k in range(len(groups))], 1)
-                yield Labels(values.astype(np.int64), column["labelled"])
+                yield Labels(values.astype(np.int64, copy=False), column["labelled"])
 
         return [nothing, *adjusted_rates(tables, regressions, read())[:stored]]
 
