@@ -30,7 +30,7 @@ from mgoe.config import (
 )
 from mgoe.data import FeatureEncoders, Prepared, Vocabulary
 from mgoe.data.events import sample_negatives
-from mgoe.errors import BundleError
+from mgoe.errors import BundleError, MgoeError
 from mgoe.experiments import Inputs
 from mgoe.features import Reader, View
 from mgoe.graph import MacroGraph
@@ -184,20 +184,41 @@ def test_known_items_can_be_left_out(bundle: mgoe.Bundle):
     assert not known & set(bundle.recommend(user, k=10_000, exclude_known=True)["item"])
 
 
+def test_an_objective_decides_the_order(bundle: mgoe.Bundle):
+    user = bundle.ids("user", np.array([3]))[0]
+    scores = bundle.predict(user, bundle.ids("item", np.arange(bundle.size("item"))))
+    values = scores["click"].astype(float) * scores["buy"].astype(float) ** 2
+    expected = scores["item"][np.argsort(-values, kind="stable")]
+    assert bundle.recommend(user, 9, objective="click * buy^2")["item"].tolist() == expected[:9].tolist()
+    least = float(scores["click"].median())
+    kept = expected[scores["click"][expected.index] >= least]
+    left = bundle.recommend(
+        user, 10_000, objective="click * buy^2", exclude=expected[:2], at_least={"click": least}
+    )
+    assert left["item"].tolist() == [item for item in kept if item not in {*expected[:2]}]
+
+
 def test_an_unknown_user_gets_recommendations(bundle: mgoe.Bundle):
     assert len(bundle.recommend("nobody", k=5)) == 5
 
 
 @pytest.mark.parametrize(
-    ("arguments", "sentence"), [({"task": "by"}, "did you mean 'buy'"), ({"k": 0}, "at least 1, found 0")]
+    ("arguments", "sentence"),
+    [
+        ({"task": "by"}, "did you mean 'buy'"),
+        ({"at_least": {"by": 0.1}}, "did you mean 'buy'"),
+        ({"objective": "click * by"}, "did you mean 'buy'"),
+        ({"objective": "click", "task": "buy"}, "give one of them"),
+        ({"k": 0}, "at least 1, found 0"),
+    ],
 )
 def test_recommend_names_the_mistake(bundle: mgoe.Bundle, arguments: dict, sentence: str):
-    with pytest.raises(BundleError, match=sentence):
+    with pytest.raises(MgoeError, match=sentence):
         bundle.recommend(1, **arguments)
 
 
 def test_an_unknown_context_feature_is_refused(shown: Path):
-    with pytest.raises(mgoe.errors.MgoeError, match="device"):
+    with pytest.raises(MgoeError, match="device"):
         mgoe.load(shown / "bundle").predict([1], [1], {"devise": ["phone"]})
 
 

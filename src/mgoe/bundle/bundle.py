@@ -11,8 +11,7 @@ metrics.json         metrics on validation and test
 
 import json
 import os
-import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -20,78 +19,27 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from mgoe import __version__
-from mgoe._util.files import atomic_folder, checksums, sha256, write_json, write_text
+from mgoe._util.files import sha256
 from mgoe.bundle.calibration import Calibration, Window, calibrate, fit_calibration, read_calibration
-from mgoe.bundle.sampling import chain, in_whole_space, sampling_prior, shifted_tasks, undo_sampling
-from mgoe.config import ModelSettings, RunSettings, check_settings, did_you_mean, dump_settings, load_settings
-from mgoe.data import Encoders, Examples, Prepared, Vocabulary, to_arrow
+from mgoe.bundle.explanation import GROUPS, explain_pair, explain_user
+from mgoe.bundle.objective import read_objective
+from mgoe.bundle.sampling import chain, shifted_tasks, undo_sampling
+from mgoe.bundle.write import FORMAT, MANIFEST
+from mgoe.config import ModelSettings, RunSettings, check_settings, did_you_mean, load_settings
+from mgoe.data import Encoders, Examples, Vocabulary, to_arrow
 from mgoe.data.arrow import is_list
 from mgoe.errors import BundleError
-from mgoe.features import FeatureSpec, Source, View
+from mgoe.features import FeatureSpec, Source, View, read
 from mgoe.graph import MacroGraph
 from mgoe.graph.pair_rows import Side
-from mgoe.models import Batch, RankingModel, Undrawn, make_model, written_out
+from mgoe.models import Batch, RankingModel, Undrawn, make_model
 from mgoe.training import PairScorer, load_weights
 
-FORMAT = 2
-"""Format of the folder; format 1 was never released."""
-MANIFEST = "bundle.json"
 KEYS = {"versions": dict, "model": dict, "tasks": list, "checksums": dict}
 """Required keys of the manifest with their types."""
-
-
-def write_bundle(
-    out: Path,
-    *,
-    settings: RunSettings,
-    model: ModelSettings,
-    cell: Path,
-    prepared: Prepared,
-    graph: MacroGraph,
-    metrics: Sequence[Mapping[str, Any]],
-    calibration: Calibration = Calibration(),
-) -> None:
-    """Write a bundle atomically.
-
-    Args:
-        out: Folder to write; an existing one is replaced.
-        settings: Settings of the run.
-        model: Resolved settings of the model.
-        cell: Folder with its `model.safetensors` and `spec.json`.
-        prepared, graph: Data and graph of the training; the latest snapshot is copied.
-        metrics: Rows to store with it.
-        calibration: Maps from its probabilities to calibrated ones.
-    """
-    with atomic_folder(out) as folder:
-        prepared.save_encoders(folder)
-        graph.save_latest(folder / "graph")
-        np.save(folder / "prior.npy", sampling_prior(prepared, settings.form, settings.negatives))
-        for name in ("model.safetensors", "spec.json"):
-            (folder / name).write_bytes((cell / name).read_bytes())
-        write_text(folder / "settings.yaml", dump_settings(settings))
-        write_json(folder / "metrics.json", list(metrics))
-        write_json(
-            folder / MANIFEST,
-            {
-                "format": FORMAT,
-                "versions": {
-                    "mgoe": __version__,
-                    "python": platform.python_version(),
-                    "torch": torch.__version__,
-                    "numpy": np.__version__,
-                },
-                "model": written_out(model).model_dump(mode="json"),
-                "tasks": [{"name": task.name, "kind": task.kind} for task in settings.tasks],
-                "calibration": calibration.model_dump(mode="json"),
-                "log": prepared.summary,
-                "checksums": checksums(folder, (path for path in folder.rglob("*") if path.is_file())),
-            },
-        )
 
 
 class Bundle:
@@ -275,6 +223,10 @@ class Bundle:
         task: str | None = None,
         context: Mapping[str, ArrayLike] | None = None,
         exclude_known: bool = False,
+        *,
+        objective: str | None = None,
+        exclude: ArrayLike = (),
+        at_least: Mapping[str, float] | None = None,
     ) -> pd.DataFrame:
         """Return the best items of the whole catalogue for a user.
 
@@ -286,33 +238,79 @@ class Bundle:
             context: One value per context feature; several-valued ones take a list, or a text with
                 separators.
             exclude_known: Leave out items in the user's history.
+            objective: What to rank by instead, computed from the tasks, such as `click * buy^2`.
+            exclude: Ids of items to leave out.
+            at_least: The least probability (or value) by task; items below are left out.
 
         Returns:
             `item` and each task's probability, best first. At most k rows.
 
         Raises:
-            BundleError: The task or a context feature is unknown, one has several values, or k is not
-                positive.
+            BundleError: A task or a context feature is unknown, a feature has several values, k is not
+                positive, or both a task and an objective are given.
+            ObjectiveError: The objective breaks the grammar, names no task, or has no value for some item.
+
+        Example:
+            >>> bundle.recommend(42, k=3, objective="click * buy^2", exclude_known=True)  # doctest: +SKIP
         """
-        task = task if task is not None else self.strongest
-        if task not in self.tasks:
-            raise BundleError("task", f"{task!r} is no task of this bundle{did_you_mean(task, self.tasks)}")
         if k < 1:
             raise BundleError("k", f"must be at least 1, found {k}")
+        if task is not None and objective is not None:
+            raise BundleError(
+                "objective", f"stands for a task, found the task {task!r} too; give one of them"
+            )
+        for name in (*filter(None, [task]), *(at_least or {})):
+            if name not in self.tasks:
+                raise BundleError(
+                    "task", f"{name!r} is no task of this bundle{did_you_mean(name, self.tasks)}"
+                )
+        text = objective or " * ".join(chain(task or self.strongest, self.settings.tasks))
+        value_of = read_objective(text, self.tasks)
         index = int(self.indices("user", [user])[0])
-        candidates = np.arange(self.size("item"))
+        left_out = self.indices("item", exclude) if np.size(exclude) else []
+        candidates = np.setdiff1d(np.arange(self.size("item")), left_out)
         if exclude_known:
             candidates = np.setdiff1d(candidates, self._known_items(index))
-        own = self._encode(
-            {name: self._one_value(name, value) for name, value in (context or {}).items()}, len(candidates)
-        )
+        own = self._encode_one(context, len(candidates))
         scores = self.score_indices(np.full(len(candidates), index), candidates, own, recalibrated=True)
-        at_all = in_whole_space(scores.astype(np.float64), self.settings.tasks)  # float64, as objectives are
-        best = np.argsort(-at_all[:, self.tasks.index(task)], kind="stable")[:k]
+        for name, least in (at_least or {}).items():
+            kept = scores[:, self.tasks.index(name)] >= least
+            candidates, scores = candidates[kept], scores[kept]
+        values = value_of({name: scores[:, t] for t, name in enumerate(self.tasks)})
+        best = np.argsort(-values, kind="stable")[:k]
         return pd.DataFrame(
             {"item": self.ids("item", candidates[best])}
             | {name: scores[best, t] for t, name in enumerate(self.tasks)}
         )
+
+    def explain(
+        self, user: object, item: object = None, context: Mapping[str, ArrayLike] | None = None
+    ) -> dict[str, Any]:
+        """Return what carried the score of a pair: the explanation of the service, without live changes.
+
+        Args:
+            user, item: Ids. Without an item, what is known of the user.
+            context: As for `recommend`.
+
+        Returns:
+            `tasks`, the probability (or value) of each; `gates`, the weight of each expert per task; `macro`,
+            the heaviest macro nodes by aggregate; `user_edges` and `item_edges`, strongest first; `recents`,
+            the recent neighbours of both; and the macro nodes of both.
+
+        Raises:
+            BundleError: A context feature is unknown or has several values.
+        """
+        own_item = np.array([-1]) if item is None else self.indices("item", [item])
+        pair = self.indices("user", [user]), own_item
+        with self._source.reading() as view:  # what is shown is what is scored
+            known = {name: values[0] for name, values in read(view, *pair, GROUPS).items()}
+            named = {"user": user, "item": item}
+            if item is None:
+                return named | explain_user(known, self.tasks, self.ids)
+            own = self._encode_one(context, 1)
+            scores = self.score_indices(*pair, own)[0]
+            weights = {name: values[0] for name, values in self._scorer.weights(*pair, own).items()}
+        return named | explain_pair(known, self.tasks, self.ids, scores, weights)
 
     def score_indices(
         self,
@@ -374,6 +372,12 @@ class Bundle:
                 )
         return self.encoders.context_features.encode(
             {name: _repeat(to_arrow(values, f"context.{name}"), n) for name, values in context.items()}, n
+        )
+
+    def _encode_one(self, context: Mapping[str, ArrayLike] | None, n: int) -> dict[str, NDArray]:
+        """Encode one value per context feature, for all of n pairs."""
+        return self._encode(
+            {name: self._one_value(name, value) for name, value in (context or {}).items()}, n
         )
 
     def _one_value(self, name: str, value: ArrayLike) -> pa.Array:

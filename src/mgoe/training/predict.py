@@ -116,10 +116,22 @@ class PairScorer:
             for start in range(0, len(users), rows):
                 part = slice(start, start + rows)
                 own = {name: values[part] for name, values in (context or {}).items()}
-                with self._source.reading() as view:
-                    inputs = self._read(view, users[part], items[part], own)
-                batch = {
-                    name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in inputs.items()
-                }
+                batch = self._batch(users[part], items[part], own)
                 out[part] = self._predict(to_device(batch, device)).float().cpu().numpy()
         return out
+
+    def weights(
+        self, users: NDArray[np.int64], items: NDArray[np.int64], context: Mapping[str, NDArray]
+    ) -> dict[str, NDArray]:
+        """Return what carried each score, one row per pair, see `RankingModel.explain`."""
+        batch = to_device(self._batch(users, items, context), device_of(self._model))
+        with evaluating(self._model):
+            found = self._model.explain(batch)
+        return {name: values.float().cpu().numpy() for name, values in found.items()}
+
+    def _batch(
+        self, users: NDArray[np.int64], items: NDArray[np.int64], context: Mapping[str, NDArray]
+    ) -> Batch:
+        with self._source.reading() as view:
+            inputs = self._read(view, users, items, context)
+        return {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in inputs.items()}

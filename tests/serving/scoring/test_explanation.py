@@ -20,6 +20,12 @@ def test_an_explanation_adds_up(finished: Path, bundle: mgoe.Bundle, tmp_path: P
     shown = explain(engine, user, item, {})
     scores = bundle.score_indices(np.array([4]), np.array([7]))[0]
     assert shown["tasks"] == pytest.approx(dict(zip(bundle.tasks, scores, strict=True)), abs=1e-5)
+    own = bundle.explain(user, item)
+    assert own.pop("tasks") == pytest.approx(shown["tasks"], abs=1e-5)
+    assert own == {name: shown[name] for name in own}
+    assert {*own} == {*shown} - {"bundle", "live", "tasks"}
+    of_user = bundle.explain(user)
+    assert of_user == {name: explain(engine, user, None, {})[name] for name in of_user}
     for weights in shown["gates"].values():
         assert sum(weights.values()) == pytest.approx(1, abs=1e-5)
     assert set(shown["macro"]) == {"u1", "u2", "i1", "i2"}

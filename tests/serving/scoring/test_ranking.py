@@ -15,10 +15,10 @@ from typer.testing import CliRunner
 
 import mgoe
 from mgoe._util.files import sha256
+from mgoe.bundle.objective import read_objective
 from mgoe.cli import app
 from mgoe.config import RunSettings, dump_settings, load_settings
 from mgoe.serving.scoring import ranking, scorer
-from mgoe.serving.scoring.objective import read_objective
 from tests.effort import up_to
 from tests.serving.served import Served, answered, served
 

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 
 from mgoe import __version__
+from mgoe.bundle.objective import ObjectiveError
 from mgoe.errors import MgoeError, RequestError, StoreError
 from mgoe.serving.events.event import LONGEST_ID
 from mgoe.serving.http import schemas
@@ -26,7 +27,6 @@ from mgoe.serving.http.settings import Limits
 from mgoe.serving.http.telemetry import Telemetry
 from mgoe.serving.scoring import ranking
 from mgoe.serving.scoring.explanation import explain
-from mgoe.serving.scoring.objective import ObjectiveError
 from mgoe.serving.scoring.ranking import Steps
 
 Model = TypeVar("Model", bound=BaseModel)

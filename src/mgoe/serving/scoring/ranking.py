@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from mgoe.bundle.objective import Objective, read_objective
 from mgoe.config import did_you_mean
 from mgoe.errors import RequestError
 from mgoe.serving.events.event import Id
-from mgoe.serving.scoring.objective import Objective, read_objective
 
 if TYPE_CHECKING:
     from mgoe.serving.scoring.engine import Engine

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
-from mgoe.serving.scoring.objective import DEEPEST, LONGEST, ObjectiveError, read_objective
+from mgoe.bundle.objective import DEEPEST, LONGEST, ObjectiveError, read_objective
 
 TASKS = ("click", "buy", "cart")
 ROWS = {"click": np.array([0.5, 0.1]), "buy": np.array([0.25, 0.9]), "cart": np.array([0.3, 0.7])}
