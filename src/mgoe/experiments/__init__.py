@@ -15,6 +15,7 @@ graphs          mgoe graph
 bundle_refresh  mgoe refresh
 taken           mgoe exposures
 score           mgoe predict, mgoe evaluate
+window          later rows of a bundle's log, measured and calibrated on
 
 A module is imported when one of its names is first used, since the macro graph is built without torch.
 """
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from mgoe.experiments.score import measure_pairs, score_pairs, write_scores
     from mgoe.experiments.stages import build, prepare_data
     from mgoe.experiments.taken import write_exposures
+    from mgoe.experiments.window import measure_log
 
 _MODULE_OF = {
     name: module
@@ -46,6 +48,7 @@ _MODULE_OF = {
         "score": ("measure_pairs", "score_pairs", "write_scores"),
         "stages": ("build", "prepare_data"),
         "taken": ("write_exposures",),
+        "window": ("measure_log",),
     }.items()
     for name in names
 }

@@ -1,12 +1,10 @@
 """`mgoe refresh`: the same weights over a graph with new events, and probabilities that hold now."""
 
 import shutil
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import duckdb
 import ibis
 import ibis.expr.types as ir
 import pyarrow as pa
@@ -16,12 +14,11 @@ from mgoe._util.tables import hand_over
 from mgoe.bundle import MANIFEST, Bundle
 from mgoe.bundle.calibration import Calibration
 from mgoe.config import RunSettings
-from mgoe.data import newest_window, place_of
-from mgoe.data.log import unreadable
 from mgoe.errors import BundleError, ConfigError, OutputError
-from mgoe.experiments.graphs import add_events, opened_log, saved_settings, settings_of, vocabularies
+from mgoe.experiments.graphs import add_events, saved_settings, settings_of, vocabularies
 from mgoe.experiments.stages import Say, ShowBuild
 from mgoe.experiments.taken import TakenExposures
+from mgoe.experiments.window import new_examples
 from mgoe.graph import MacroGraph, update_graph
 from mgoe.serving import EventLog, EventReader, Position, check_no_events, open_events
 from mgoe.serving.events.event import START, Interaction, SeenEvents, with_ids_of
@@ -145,18 +142,7 @@ def _calibrate(bundle: Bundle, found: list[_Added], folder: Path, say: Say) -> C
     if not whole:
         return bundle.calibration
     added = whole[-1]
-    settings, place = added.settings, "the live events" if added.table is not None else place_of(added.log)
-    spaces = {task.name: task.given for task in bundle.settings.tasks}
-    tasks = [task.model_copy(update={"given": spaces[task.name]}) for task in settings.tasks]
-    settings = settings.model_copy(update={"tasks": tasks, "negatives": bundle.settings.negatives})
-    folder.mkdir()
-    try:
-        with opened_log(settings, added.log, folder, added.table) as source:
-            examples = newest_window(source, settings, bundle.encoders, place, time.time_ns() // 1000)
-    except duckdb.Error as error:
-        raise unreadable(place, error) from None
-    finally:
-        shutil.rmtree(folder)
+    examples = new_examples(bundle, added.settings, added.log, folder, added.table)
     say(f"calibrating on {len(examples):,} examples, scored before they enter the graph")
     return bundle.fit_calibration(examples)
 

@@ -107,7 +107,7 @@ def run_folder(out: Path, overwrite: bool) -> Iterator[bool]:
         with output_errors(out):
             set_aside(place)
             place.mkdir()
-    elif _state(out) == "finished":
+    elif is_finished(out):
         raise OutputError(out, "holds a finished run; choose another --out, or --overwrite to replace it")
     try:
         resumed = (out / "data").exists()
@@ -126,12 +126,12 @@ def mark(out: Path, state: str, **facts: object) -> None:
     write_json(out / STATE, {"state": state, "mgoe": __version__, **facts})
 
 
-def _state(out: Path) -> object:
-    """Return the recorded state; None if none can be read."""
+def is_finished(out: Path) -> bool:
+    """Tell whether a folder holds a finished run."""
     try:
-        return read_json(out / STATE).get("state")
+        return read_json(out / STATE).get("state") == "finished"
     except OutputError:
-        return None
+        return False
 
 
 @dataclass(frozen=True)

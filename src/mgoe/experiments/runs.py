@@ -37,7 +37,16 @@ from mgoe.experiments.cell import Inputs, fit_cell, summary_line
 from mgoe.experiments.checks import check, check_installed
 from mgoe.experiments.consistency import measured_cells, odd_cells, parts_of, settle
 from mgoe.experiments.execute import execute, note_finished, prepare_log
-from mgoe.experiments.folder import CALIBRATION, DONE, SETTINGS, mark, run_folder, take_folder
+from mgoe.experiments.folder import (
+    CALIBRATION,
+    DONE,
+    SETTINGS,
+    is_finished,
+    mark,
+    outdated,
+    run_folder,
+    take_folder,
+)
 from mgoe.experiments.imports import take as take_lines
 from mgoe.experiments.pages import write_run_report
 from mgoe.experiments.plan import REFERENCES, Cell, Plan, is_boosted, training_of
@@ -87,6 +96,7 @@ def run(
     out: Path | str,
     *,
     overwrite: bool = False,
+    reuse: bool = False,
     table: Frame | None = None,
     say: Say = lambda line: None,
     show_progress: bool = True,
@@ -98,6 +108,7 @@ def run(
         settings: Settings of the run, or the YAML file that holds them.
         out: Folder of the results.
         overwrite: Replace the run that the folder holds.
+        reuse: Return the finished run that the folder holds, if it was made with these settings and this log.
         table: An Ibis table, or a frame of pandas, polars or Arrow, to read instead of `data.log`.
         say: Callback for lines of progress.
         show_progress: Show progress bars where standard error is a terminal.
@@ -114,6 +125,9 @@ def run(
     settings, out = settings if isinstance(settings, RunSettings) else load_settings(settings), Path(out)
     plan = Plan(settings, out, from_table=table is not None)
     _check_bundled(plan.contestants[plan.comparison.lead].settings())
+    if reuse and is_finished(out) and all(cell.done for cell in plan.cells):
+        outdated(parts_of(plan, plan.cells), overwrite=False)  # refuses what differs
+        return RunResult(out, read_rows(out / DONE))
     with begin(plan, plan.cells, overwrite, say, table) as prepared:
         inputs = Inputs(settings, prepared, build(settings, prepared, out / "graph", say))
         execute(plan, plan.cells, say, command, inputs=inputs, show_progress=show_progress)
