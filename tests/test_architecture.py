@@ -31,6 +31,7 @@ LAYERS = (
     ("serving.http",),
     ("datasets", "simulation"),
     ("experiments",),
+    ("ranker",),
     ("cli", "__main__"),
 )
 """Top to bottom, as the architecture page lists them."""

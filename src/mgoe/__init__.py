@@ -2,10 +2,12 @@
 
 import mgoe
 
+ranker = mgoe.Ranker(tasks=["click", "cart", "buy"]).fit(events)  # a data frame, or the path of a log
+ranker.recommend([42, 43], k=10, objective="click * buy^2")
+
 result = mgoe.run("config.yaml", "runs/mine")
 bundle = mgoe.load("runs/mine/bundle")
 bundle.predict(users, items)
-bundle.recommend(user, k=10)
 """
 
 from typing import TYPE_CHECKING, Any
@@ -17,9 +19,10 @@ if TYPE_CHECKING:
 
     from mgoe.bundle import Bundle
     from mgoe.experiments import compare, run
+    from mgoe.ranker import Ranker
 
 __version__ = "0.1.0"
-__all__ = ["Bundle", "__version__", "compare", "load", "run"]
+__all__ = ["Bundle", "Ranker", "__version__", "compare", "load", "run"]
 
 place_kernels()
 
@@ -36,7 +39,7 @@ def load(path: "Path | str") -> "Bundle":
 
 
 def __getattr__(name: str) -> Any:
-    """`run`, `compare` and `Bundle` load torch, so they are imported when first asked for."""
+    """All but `load` need torch, so they are imported when first asked for."""
     if name in ("run", "compare"):
         from mgoe import experiments
 
@@ -45,4 +48,12 @@ def __getattr__(name: str) -> Any:
         from mgoe.bundle import Bundle
 
         return Bundle
+    if name == "Ranker":
+        from mgoe.ranker import Ranker
+
+        return Ranker
     raise AttributeError(f"module 'mgoe' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

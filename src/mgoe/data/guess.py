@@ -1,7 +1,7 @@
 """What the columns of an unknown log mean, guessed from their names, types and values."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,7 +11,7 @@ import ibis
 
 from mgoe.data.columns import Table, only_row, read_id
 from mgoe.data.draft import Draft, write_draft
-from mgoe.data.log import NO_ROWS, open_log, place_of, stage, work_database
+from mgoe.data.log import NO_ROWS, open_log, place_of, require_columns, stage, work_database
 from mgoe.data.times import read_time
 from mgoe.errors import DataError
 
@@ -116,23 +116,32 @@ class Column:
         return held and not self.parses and self.distinct > 1 and (not self.binary or named)
 
 
-def guess(paths: str | Path | Sequence[str | Path]) -> str:
+def guess(
+    paths: str | Path | Sequence[str | Path],
+    columns: Mapping[str, str] | None = None,
+    tasks: Sequence[str] | None = None,
+) -> str:
     """Look at a log and return the configuration that a person would start with, as commented YAML.
 
     Args:
         paths: Parquet or CSV files, folders or globs.
+        columns: The columns that are known: `user`, `item`, `time`, `behavior`. Others are guessed.
+        tasks: Behaviours or label columns that become the tasks, weakest first; None guesses them. They are
+            label columns if the log has a column of each name and no column of behaviours is given.
 
     Raises:
-        DataError: The log cannot be read, or it is unclear which column is the user, the item, the time or
-            what happened.
+        DataError: The log cannot be read, a given column is missing, or it is unclear which column is the
+            user, the item, the time or what happened.
     """
     named = [str(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
-    place = place_of(named)
+    place, known = place_of(named), columns or {}
     with TemporaryDirectory(prefix="mgoe-") as folder, work_database(Path(folder, "work"), place) as con:
         source = open_log(con, named, "LOG")
+        require_columns(source, known.items(), place)
         every = {name: name for name in source.columns}
         sample = stage(con, source.limit(SAMPLE), every, "sample", named[0])
-        return write_draft(named, _draft(_columns(sample, place), source, place), source, place)
+        draft = _draft(_columns(sample, place), source, place, known, tasks)
+        return write_draft(named, draft, source, place)
 
 
 def _columns(sample: Table, place: str) -> list[Column]:
@@ -186,14 +195,23 @@ def _kind(kind: Any) -> str:
     return next((name for name, holds in tests.items() if holds), "other")
 
 
-def _draft(columns: list[Column], source: Table, place: str) -> Draft:
-    time = _time(columns, source, place)
+def _draft(
+    columns: list[Column],
+    source: Table,
+    place: str,
+    known: Mapping[str, str],
+    tasks: Sequence[str] | None,
+) -> Draft:
+    named = {column.name: column for column in columns}
+    time = known.get("time") or _time(columns, source, place)
     ids = [column for column in columns if column.id and column.name != time]
     labels = [column for column in columns if column.binary and column.name != time]
-    behavior = _behavior(ids, labels)
+    labelled = tasks is not None and all(task in named for task in tasks)
+    behavior = known.get("behavior") or (None if labelled else _behavior(ids, labels))
     ids = [column for column in ids if column.name != behavior]
-    user = _best(ids, USER)
-    item = _best([column for column in ids if column != user], ITEM)
+    user, item = (named.get(known.get(node, "")) for node in ("user", "item"))
+    user = user or _best([column for column in ids if column != item], USER)
+    item = item or _best([column for column in ids if column != user], ITEM)
     if user is None or item is None:  # the columns with most values, the user written before the item
         rest = [column for column in ids if column not in (user, item) and column.distinct > 2]
         rest = sorted(rest, key=lambda column: -column.distinct)[: 2 - bool(user) - bool(item)]
@@ -210,7 +228,11 @@ def _draft(columns: list[Column], source: Table, place: str) -> Draft:
         )
     keys = user.name, item.name, time
     if behavior is None:
-        return _draft_of_labels(keys, columns, labels, place)
+        require_columns(source, [("tasks", task) for task in tasks or ()], place)
+        wanted = None if tasks is None else [named[task] for task in tasks]
+        return _draft_of_labels(keys, columns, labels, place, wanted)
+    if tasks is not None:
+        return Draft(*keys, behavior=behavior, tasks=_names(tasks))
     return _draft_of_behaviors(keys, behavior, source)
 
 
@@ -261,10 +283,14 @@ def _draft_of_behaviors(keys: tuple[str, str, str], behavior: str, source: Table
 
 
 def _draft_of_labels(
-    keys: tuple[str, str, str], columns: list[Column], labels: list[Column], place: str
+    keys: tuple[str, str, str],
+    columns: list[Column],
+    labels: list[Column],
+    place: str,
+    wanted: Sequence[Column] | None,
 ) -> Draft:
     """Make tasks of the labels, weakest first, and features of what is left."""
-    free = [column for column in columns if column.name not in keys]
+    free = [column for column in columns if column.name not in keys and column not in (wanted or ())]
     position = _best([column for column in free if column.kind == "integer"], POSITION)
     weight = _best([column for column in free if column.kind == "float"], WEIGHT)
     uniform = _best([column for column in free if column.binary], UNIFORM)
@@ -274,6 +300,7 @@ def _draft_of_labels(
     named = [column for column in named if column.name not in keys]
     amounts = [c for c in free if c.is_number and c.named(AMOUNT) and not c.binary and c.distinct > 2]
     tasks = sorted(named, key=lambda column: _strength(column.name) or 0)[:MOST_TASKS] or amounts[:1]
+    tasks = tasks if wanted is None else list(wanted)
     if not tasks:
         raise DataError(
             place,

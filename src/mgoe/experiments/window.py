@@ -1,4 +1,4 @@
-"""New rows of a bundle's log as labelled examples that its graph does not hold: to calibrate and to measure."""
+"""Later rows of a bundle's log as labelled examples: to calibrate it and to measure it."""
 
 import shutil
 import tempfile

@@ -1,0 +1,142 @@
+"""The parameters of a `Ranker` as the settings of a run, and back."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+
+from mgoe.config import ModelSettings, RunSettings, laid_over, make_settings
+from mgoe.data import guess
+from mgoe.data.arrow import is_list
+from mgoe.errors import ConfigError, DataError
+from mgoe.models import RankingModel
+
+Model = str | Mapping[str, Any] | type[RankingModel]
+"""A preset by name, all settings of a model, or a class of one's own."""
+Tasks = Sequence[str | Mapping[str, Any]] | None
+"""Tasks by name, or with their settings; None guesses them."""
+COLUMNS = ("user", "item", "time", "behavior")
+SECTIONS = ("split", "negatives", "graph", "training", "evaluation")
+"""Sections of the settings of a run that a ranker has no parameters of its own for."""
+
+
+def settings_of_run(
+    files: Mapping[str, Path | str],
+    tasks: Tasks,
+    columns: Mapping[str, str],
+    model: Model,
+    *sections: Mapping[str, Any],
+) -> RunSettings:
+    """Return the settings that `mgoe init` would write for a log, below what is given.
+
+    Args:
+        files: The log, `events`, and the side tables, `users` and `items`.
+        tasks: Weakest to strongest. A name is a label column if the log has columns of all names and no
+            column of behaviours is given; otherwise a behaviour.
+        columns: By the names of `COLUMNS`; others are guessed.
+        model: The model to train.
+        sections: More settings by section, above everything before.
+
+    Raises:
+        ConfigError: A setting is unknown or breaks its rule.
+        DataError: The log cannot be read, a column is missing, or it is unclear what a column means.
+    """
+    given = _checked(tasks)
+    values = None if given is None else [_value(task) for task in given]
+    raw = yaml.safe_load(guess(files["events"], columns, values))
+    sides = {
+        f"{node}s": _side_table(files[f"{node}s"], raw["data"][node])
+        for node in ("user", "item")
+        if f"{node}s" in files
+    }
+    own: dict[str, Any] = {"models": [_settings_of_model(model)], "data": sides}
+    if given is not None:
+        own["tasks"] = [_settings_of_task(task, "behavior" not in raw["data"]) for task in given]
+    return make_settings(laid_over(raw, own, *sections), "Ranker")
+
+
+def parameters_of(settings: RunSettings, model: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters of the ranker that a bundle comes from.
+
+    Args:
+        settings: Of its run.
+        model: Of its model.
+    """
+    raw = settings.model_dump(mode="json")
+    columns = COLUMNS if settings.form == "events" else COLUMNS[:-1]
+    rest = {key: value for key, value in raw["data"].items() if key not in (*COLUMNS, "log")}
+    return {
+        "tasks": raw["tasks"],
+        **{name: raw["data"][name] for name in columns},
+        "model": dict(model),
+        "seed": settings.seeds[0],
+        "settings": {"data": rest} | {name: raw[name] for name in SECTIONS},
+    }
+
+
+def _checked(tasks: Tasks) -> list[dict[str, Any]] | None:
+    if tasks is None:
+        return None
+    if isinstance(tasks, str | Mapping) or not all(isinstance(task, str | Mapping) for task in tasks):
+        raise ConfigError("tasks", f"must be a list of names or of settings, found {tasks!r}; give a list")
+    given = [{"name": task} if isinstance(task, str) else dict(task) for task in tasks]
+    if unnamed := next((task for task in given if not isinstance(task.get("name"), str)), None):
+        raise ConfigError("tasks", f"each task needs a name, found {unnamed}; add its `name`")
+    return given
+
+
+def _value(task: Mapping[str, Any]) -> str:
+    """Return the label column of a task, or its first behaviour."""
+    behaviors = task.get("behaviors") or task["name"]
+    return task.get("label") or (behaviors if isinstance(behaviors, str) else behaviors[0])
+
+
+def _settings_of_task(task: Mapping[str, Any], shown: bool) -> dict[str, Any]:
+    return {**task, "label": _value(task)} if shown and "behaviors" not in task else dict(task)
+
+
+def _settings_of_model(model: Model) -> str | dict[str, Any]:
+    if isinstance(model, type):
+        if not issubclass(model, RankingModel):
+            raise ConfigError("model", f"a class must be a mgoe.models.RankingModel, found {model.__name__}")
+        return {"name": model.__name__, "base": f"{model.__module__}:{model.__qualname__}"}
+    if isinstance(model, ModelSettings):
+        return model.model_dump(exclude_unset=True)
+    return model if isinstance(model, str) else dict(model)
+
+
+def _side_table(file: Path | str, id: str) -> dict[str, Any]:
+    """Return the settings of a side table whose columns are all features, but for the id.
+
+    Floats are numeric features, lists hold several categories, and all other columns are categories; times
+    are left out.
+
+    Args:
+        file: A Parquet file.
+        id: Its column of ids.
+
+    Raises:
+        DataError: There is no such column, or it is the only one.
+    """
+    schema = pq.read_schema(file)
+    features = [
+        {"name": field.name, "kind": _kind(field.type)}
+        for field in schema
+        if field.name != id and not pa.types.is_temporal(field.type)
+    ]
+    if id not in schema.names or not features:
+        raise DataError(
+            file,
+            f"a side table has the id column of the log, {id!r}, and a column per feature, found "
+            f"{', '.join(schema.names)}; rename or add columns",
+        )
+    return {"path": str(file), "id": id, "features": features}
+
+
+def _kind(type: pa.DataType) -> str:
+    if is_list(type):
+        return "multi"
+    return "numeric" if pa.types.is_floating(type) or pa.types.is_decimal(type) else "categorical"
