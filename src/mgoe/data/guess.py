@@ -9,6 +9,7 @@ from typing import Any
 
 import ibis
 
+from mgoe.config import did_you_mean
 from mgoe.data.columns import Table, only_row, read_id
 from mgoe.data.draft import Draft, write_draft
 from mgoe.data.log import NO_ROWS, open_log, place_of, require_columns, stage, work_database
@@ -228,7 +229,13 @@ def _draft(
         )
     keys = user.name, item.name, time
     if behavior is None:
-        require_columns(source, [("tasks", task) for task in tasks or ()], place)
+        if missing := [task for task in tasks or () if task not in named]:
+            raise DataError(
+                place,
+                "a task is a label column, or a value of a column of behaviours, found no column "
+                f"{missing[0]!r} and no such values{did_you_mean(missing[0], [*named])}; "
+                "fix the task, or name the column of behaviours",
+            )
         wanted = None if tasks is None else [named[task] for task in tasks]
         return _draft_of_labels(keys, columns, labels, place, wanted)
     if tasks is not None:

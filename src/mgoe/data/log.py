@@ -4,11 +4,13 @@ import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 
 import duckdb
 import ibis
 import ibis.expr.types as ir
+import pandas as pd
 import pyarrow as pa
 from ibis.backends.duckdb import Backend
 from ibis.common.exceptions import IbisError
@@ -23,6 +25,8 @@ from mgoe.errors import DataError
 _TYPES = ["BOOLEAN", "BIGINT", "DOUBLE", "VARCHAR"]
 """Types that a column of a CSV may get. Not dates, because day and month would be guessed: their text is read
 as ISO 8601."""
+_UNNAMED = re.compile(r"__index_level_\d+__")
+"""Name that Arrow gives an index of pandas without one."""
 NO_ROWS = "the log must hold rows, found none but a header; name another file"
 
 
@@ -138,26 +142,59 @@ def open_source(con: Backend, data: DataSettings, table: Frame | None) -> ir.Tab
     return open_log(con, data.log, ids=(data.user, data.item)) if table is None else as_table(table)
 
 
-def as_table(rows: Frame) -> ir.Table:
+def as_table(rows: Frame, place: str = "table") -> ir.Table:
     """Return an Ibis table, or a frame of pandas, polars or Arrow as one.
 
+    A named index of pandas is a column; an unnamed one is left out.
+
+    Args:
+        rows: The table or frame.
+        place: What it is, for messages.
+
     Raises:
-        DataError: It is neither.
+        DataError: It is neither, has no columns or two of one name, or a column has values of several types.
     """
     if isinstance(rows, ir.Table):
         return rows
     rule = "must be a table of Ibis or a frame of pandas, polars or Arrow"
     if not hasattr(rows, "__arrow_c_stream__"):
-        raise DataError(
-            "table", f"{rule}, found a {type(rows).__name__}; convert it, or write a Parquet file"
-        )
+        raise DataError(place, f"{rule}, found a {type(rows).__name__}; convert it, or write a Parquet file")
+    if isinstance(rows, pd.DataFrame):
+        _check_names([*map(str, rows.columns)], place)
+        _check_zones(rows, place)
     try:
-        return ibis.memtable(pa.table(rows))
+        table = pa.table(rows)
+        _check_names(table.column_names, place)
+        return ibis.memtable(table.drop_columns([*filter(_UNNAMED.fullmatch, table.column_names)]))
     except (pa.ArrowException, IbisError, TypeError, ValueError) as error:
         raise DataError(
-            "table",
+            place,
             f"{rule} with columns of one type each, found that {error}; fix it, or write a Parquet file",
         ) from None
+
+
+def _check_names(names: list[str], place: str) -> None:
+    if not names:
+        raise DataError(place, "must have columns, found none; give the rows of a log")
+    if repeated := next((name for name in names if names.count(name) > 1), None):
+        raise DataError(
+            place, f"each column needs a name of its own, found {repeated!r} twice; rename or drop one"
+        )
+
+
+def _check_zones(frame: pd.DataFrame, place: str) -> None:
+    """Refuse times of which only some have a zone: the others would silently be taken for UTC."""
+    for name in (name for name, kind in frame.dtypes.items() if kind == "O"):
+        column = frame[name].dropna()
+        if pd.api.types.infer_dtype(column) == "datetime" and len(set(column.map(_has_zone))) > 1:
+            raise DataError(
+                f"{place}, column {name!r}",
+                "all times must have a zone, or none, found both; add the zone where it is missing",
+            )
+
+
+def _has_zone(time: datetime) -> bool:
+    return time.tzinfo is not None
 
 
 def stage(con: Backend, table: ir.Table, columns: Mapping[str, str], name: str, place: str) -> ir.Table:

@@ -18,7 +18,7 @@ from mgoe._util.files import atomic_folder
 from mgoe.bundle import Bundle
 from mgoe.config import RunSettings, nested
 from mgoe.data import to_arrow
-from mgoe.errors import BundleError, MgoeError, OutputError
+from mgoe.errors import BundleError, ConfigError, MgoeError, OutputError
 from mgoe.experiments.folder import take_folder
 from mgoe.ranker.graph import RankerGraph
 from mgoe.ranker.settings import COLUMNS, Model, Tasks, parameters_of, settings_of_run
@@ -122,17 +122,16 @@ class Ranker(BaseEstimator):
 
         Example:
             >>> import mgoe
-            >>> ranker = mgoe.Ranker(settings={"training.epochs": 1}).fit(events)
-            >>> [task.name for task in ranker.settings_.tasks]
-            ['click', 'buy']
+            >>> ranker = mgoe.Ranker(tasks=["click"], settings={"split.cuts": [0.4, 0.6, 0.8]})
+            >>> ranker.fit(events, workdir="work").bundle_.tasks
+            ('click',)
         """
+        if not isinstance(self.settings, Mapping | None):
+            raise ConfigError("settings", f"must be a mapping, found {self.settings!r}; give a dict")
         home = _Home(workdir)
         given = {name: rows for name in ("users", "items") if (rows := getattr(self, name)) is not None}
-        files = {
-            name: stored(rows, home.frames / f"{name}.parquet")
-            for name, rows in {"events": events, **given}.items()
-        }
-        with named(files):
+        files = {name: stored(rows, home.frames, name) for name, rows in {"events": events, **given}.items()}
+        with named(home.frames):
             settings = settings_of_run(
                 files,
                 self.tasks,
@@ -171,8 +170,8 @@ class Ranker(BaseEstimator):
         if later is None:
             return bundle.metrics
         with TemporaryDirectory(prefix="mgoe-") as folder:
-            file = stored(later, Path(folder, "later.parquet"))
-            with named({"later": file}):
+            file = stored(later, Path(folder), "later")
+            with named(Path(folder)):
                 return pd.DataFrame(experiments.measure_log(bundle, [str(file)]))
 
     def predict(
@@ -282,8 +281,8 @@ class Ranker(BaseEstimator):
         former, home = self._fitted(), self._home
         out = next(path for n in itertools.count(1) if not (path := home.path / f"updated-{n}").exists())
         with TemporaryDirectory(prefix="mgoe-") as folder:
-            file = stored(new_events, Path(folder, "new.parquet"))
-            with named({"new_events": file}):
+            file = stored(new_events, Path(folder), "new_events")
+            with named(Path(folder)):
                 bundle = experiments.refresh(former.path, None, out, log=[str(file)], say=self._say)
         self._take(bundle, home)
         return self

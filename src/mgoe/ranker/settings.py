@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from mgoe.config import ModelSettings, RunSettings, laid_over, make_settings
+from mgoe.config import RunSettings, laid_over, make_settings
 from mgoe.data import guess
 from mgoe.data.arrow import is_list
 from mgoe.errors import ConfigError, DataError
@@ -80,7 +80,8 @@ def parameters_of(settings: RunSettings, model: Mapping[str, Any]) -> dict[str, 
 def _checked(tasks: Tasks) -> list[dict[str, Any]] | None:
     if tasks is None:
         return None
-    if isinstance(tasks, str | Mapping) or not all(isinstance(task, str | Mapping) for task in tasks):
+    several = isinstance(tasks, Sequence) and not isinstance(tasks, str)
+    if not (several and tasks and all(isinstance(task, str | Mapping) for task in tasks)):
         raise ConfigError("tasks", f"must be a list of names or of settings, found {tasks!r}; give a list")
     given = [{"name": task} if isinstance(task, str) else dict(task) for task in tasks]
     if unnamed := next((task for task in given if not isinstance(task.get("name"), str)), None):
@@ -103,8 +104,8 @@ def _settings_of_model(model: Model) -> str | dict[str, Any]:
         if not issubclass(model, RankingModel):
             raise ConfigError("model", f"a class must be a mgoe.models.RankingModel, found {model.__name__}")
         return {"name": model.__name__, "base": f"{model.__module__}:{model.__qualname__}"}
-    if isinstance(model, ModelSettings):
-        return model.model_dump(exclude_unset=True)
+    if not isinstance(model, str | Mapping):
+        raise ConfigError("model", f"must be a name, settings or a class, found {model!r}; give one of them")
     return model if isinstance(model, str) else dict(model)
 
 

@@ -1,6 +1,7 @@
 """Rows of any library as a Parquet file, which the whole engine reads; and errors in the words of Python."""
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,19 +23,20 @@ _WORDS = {
 """What a message of the command line says, and what it is in Python."""
 
 
-def stored(rows: Rows, file: Path) -> Path | str:
-    """Return the path of rows: of a path itself, otherwise of a file that they are written to.
+def stored(rows: Rows, folder: Path, name: str) -> Path | str:
+    """Return the path of rows: a path as it is, otherwise that of a file that they are written to.
 
     Args:
         rows: They are not changed.
-        file: The Parquet file to write; one that is there is replaced.
+        folder: Where to write `NAME.parquet`; one that is there is replaced.
+        name: What they are, such as `events`.
 
     Raises:
         DataError: They are neither a path nor a table, or a column cannot be read.
     """
     if isinstance(rows, str | Path):
         return rows
-    reader = batches(as_table(rows))
+    reader, file = batches(as_table(rows, name)), folder / f"{name}.parquet"
     with atomic_file(file) as unfinished, pq.ParquetWriter(unfinished, reader.schema) as writer:
         for batch in reader:
             writer.write_batch(batch)
@@ -42,17 +44,16 @@ def stored(rows: Rows, file: Path) -> Path | str:
 
 
 @contextmanager
-def named(files: Mapping[str, Path | str]) -> Iterator[None]:
-    """Name rows by what a user gave, not by the file that they were written to, in errors of the block.
+def named(folder: Path) -> Iterator[None]:
+    """Name rows as `stored` did, not by the file that they were written to, in errors of the block.
 
     Args:
-        files: As `stored` returned them, by name of the rows, such as `events`.
+        folder: Where the rows were written.
     """
     try:
         yield
     except MgoeError as error:
-        words = {str(file): name for name, file in files.items()} | _WORDS
-        for old, new in words.items():
-            error.place, error.message = error.place.replace(old, new), error.message.replace(old, new)
+        for pattern, new in {rf"{re.escape(str(folder))}/(\w+)\.parquet": r"\1", **_WORDS}.items():
+            error.place, error.message = (re.sub(pattern, new, text) for text in (error.place, error.message))
         error.args = (f"{error.place}: {error.message}",)
         raise

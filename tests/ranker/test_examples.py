@@ -1,0 +1,42 @@
+"""The examples of the docstrings run as printed, on a small log."""
+
+import doctest
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import mgoe
+from mgoe.ranker import graph
+from mgoe.ranker import ranker as ranker_module
+from tests.ranker.conftest import after
+
+EXAMPLES = [
+    example
+    for module in (ranker_module, graph)
+    for example in doctest.DocTestFinder(exclude_empty=True).find(module)
+    if example.examples
+]
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.name)
+def test_an_example_prints_what_it_says(
+    example: doctest.DocTest,
+    ranker: mgoe.Ranker,
+    events: pd.DataFrame,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.chdir(tmp_path)
+    few = events[events["behavior"].isin(["click", "buy"])].reset_index(drop=True)
+    names = {"events": few, "later": after(few), "ranker": mgoe.Ranker.load(ranker.bundle_.path)}
+    example.globs.update(names)
+    assert doctest.DocTestRunner().run(example, clear_globs=False).failed == 0
+
+
+def test_every_public_method_has_an_example():
+    shown = {example.name.rpartition(".")[2] for example in EXAMPLES}
+    own = {name for kind in (mgoe.Ranker, graph.RankerGraph) for name in vars(kind)}
+    assert shown >= {
+        name for name in own if not name.startswith(("_", "set_"))
+    }  # scikit-learn adds `set_...`

@@ -1,0 +1,28 @@
+"""The graph of a ranker names its nodes by id."""
+
+from collections import Counter
+from typing import Literal
+
+import pandas as pd
+import pytest
+
+import mgoe
+
+
+@pytest.mark.parametrize("side", ["user", "item"])
+def test_macro_nodes_are_those_of_the_snapshot(ranker: mgoe.Ranker, side: Literal["user", "item"]):
+    found, part = ranker.graph.macro_nodes(side), ranker.bundle_.graph.latest.resolutions[0]
+    macro, size = getattr(part, f"{side}_macro"), len(getattr(part, f"{side}_mass"))
+    assert found[side].tolist() == ranker.graph.ids(side)
+    assert found[f"macro_{size}"].mask(found[f"macro_{size}"] < 0, size).tolist() == macro.tolist()
+
+
+def test_pairs_are_those_of_the_log(ranker: mgoe.Ranker, events: pd.DataFrame):
+    found, done = (
+        ranker.graph.to_scipy("user", "item").tocoo(),
+        events[events["behavior"].isin(["click", "buy"])],
+    )
+    users, items = ranker.graph.ids("user"), ranker.graph.ids("item")
+    pairs = zip(found.row.tolist(), found.col.tolist(), strict=True)
+    expected = Counter(zip(done["user_id"], done["item_id"], strict=True))
+    assert {(users[row], items[column]) for row, column in pairs} == set(expected)

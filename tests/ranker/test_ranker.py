@@ -1,0 +1,188 @@
+"""A ranker is what `mgoe run` trains on the same rows, and behaves as scikit-learn's estimators do."""
+
+import gc
+import hashlib
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from safetensors.numpy import load_file
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.utils.validation import check_is_fitted
+
+import mgoe
+from mgoe import experiments
+from mgoe.bundle import Bundle
+from mgoe.config import RunSettings
+from mgoe.errors import MgoeError, OutputError
+from tests.ranker.conftest import after, like
+
+
+def contents(bundle: Bundle) -> dict[str, str]:
+    """Checksums of all files but those that name the log's path or the time that a build took.
+
+    Of weights that of the tensors: the order of names in the header of the file is random.
+    """
+    named = {"settings.yaml", "graph/graph.json", "model.safetensors"}
+    weights = load_file(bundle.path / "model.safetensors")
+    tensors = hashlib.sha256(b"".join(weights[name].tobytes() for name in sorted(weights))).hexdigest()
+    sums = {name: sum for name, sum in bundle.manifest["checksums"].items() if name not in named}
+    return sums | {"tensors": tensors}
+
+
+def test_a_fit_on_a_frame_is_a_run_on_the_same_rows_bit_for_bit(ranker: mgoe.Ranker, finished: Path):
+    run = mgoe.load(finished / "bundle")
+    assert contents(ranker.bundle_) == contents(run)
+    assert ranker.bundle_.graph.checksum == run.graph.checksum
+    assert ranker.bundle_.calibration == run.calibration
+
+
+def test_a_fit_on_a_frame_of_exposures_is_a_run_too(shown_ranker: mgoe.Ranker, shown: Path):
+    run = mgoe.load(shown / "bundle")
+    assert contents(shown_ranker.bundle_) == contents(run)
+    assert shown_ranker.bundle_.graph.checksum == run.graph.checksum
+    assert shown_ranker.bundle_.calibration == run.calibration
+
+
+def test_an_update_is_a_refresh_and_leaves_the_saved_bundle(
+    ranker: mgoe.Ranker, events: pd.DataFrame, tmp_path: Path
+):
+    new = after(events)
+    new.to_parquet(tmp_path / "new.parquet")
+    before, given = contents(ranker.bundle_), new.copy()
+    own = mgoe.Ranker.load(ranker.save(tmp_path / "saved")).update(new)
+    refreshed = experiments.refresh(
+        ranker.bundle_.path, None, tmp_path / "bundle", log=[str(tmp_path / "new.parquet")]
+    )
+    assert own.bundle_.graph.checksum == refreshed.graph.checksum
+    assert own.bundle_.calibration == refreshed.calibration
+    assert contents(mgoe.load(tmp_path / "saved")) == before != contents(own.bundle_)
+    pd.testing.assert_frame_equal(new, given)
+
+
+def test_what_is_saved_is_loaded_with_its_parameters(ranker: mgoe.Ranker, tmp_path: Path):
+    loaded = mgoe.Ranker.load(ranker.save(tmp_path / "saved"))
+    users, items = (ranker.graph.ids(side)[:9] for side in ("user", "item"))
+    pd.testing.assert_frame_equal(loaded.predict(users, items), ranker.predict(users, items))
+    assert [task["name"] for task in loaded.tasks] == ["click", "buy"]
+    assert loaded.settings_ == ranker.settings_
+    assert loaded.settings["training"]["epochs"] == 1
+    with pytest.raises(OutputError, match="is there already"):
+        ranker.save(tmp_path / "saved")
+
+
+def test_lists_of_several_users_are_those_of_each(ranker: mgoe.Ranker):
+    users = ranker.graph.ids("user")[:3]
+    how: dict[str, Any] = {"objective": "click * buy^2", "exclude_known": True}
+    found = ranker.recommend(users, 4, **how)
+    assert found["user"].tolist() == [user for user in users for _ in range(4)]
+    for user, own in found.groupby("user"):
+        assert own["rank"].tolist() == [1, 2, 3, 4]
+        expected = ranker.bundle_.recommend(user, 4, **how)
+        pd.testing.assert_frame_equal(own[expected.columns].reset_index(drop=True), expected)
+
+
+def test_later_events_are_measured_with_negatives(ranker: mgoe.Ranker, events: pd.DataFrame):
+    later = after(events)
+    rows = ranker.evaluate(later).set_index(["task", "metric"])["value"]
+    clicks = later[later["behavior"] == "click"]
+    distinct = clicks.assign(day=clicks["timestamp"].dt.floor("D"))[["user_id", "item_id", "day"]]
+    assert rows["click", "positives"] == len(distinct.drop_duplicates())
+    assert rows["click", "examples"] > 2 * rows["click", "positives"]
+    pd.testing.assert_frame_equal(ranker.evaluate(), ranker.bundle_.metrics)
+
+
+def test_later_exposures_are_measured_as_labelled_pairs(
+    shown_ranker: mgoe.Ranker, impressions: pd.DataFrame, tmp_path: Path
+):
+    later = after(impressions)
+    later.to_parquet(tmp_path / "pairs.parquet")
+    keys = ["slice", "task", "metric"]
+    pairs = pd.DataFrame(experiments.measure_pairs(shown_ranker.bundle_, tmp_path / "pairs.parquet"))
+    found = shown_ranker.evaluate(later).set_index(keys)["value"]
+    pd.testing.assert_series_equal(found, pairs.set_index(keys)["value"][found.index], rtol=1e-6)
+
+
+def test_the_conventions_of_scikit_learn_hold(ranker: mgoe.Ranker):
+    copy = clone(ranker)
+    assert copy.get_params() == ranker.get_params()
+    assert copy.set_params(seed=3, model="mmoe").seed == 3
+    check_is_fitted(ranker)
+    with pytest.raises(NotFittedError):
+        check_is_fitted(copy)
+    for ask in (
+        lambda: copy.predict(1, 2),
+        lambda: copy.recommend(1),
+        lambda: copy.evaluate(),
+        lambda: copy.update(pd.DataFrame()),
+        lambda: copy.explain(1),
+        lambda: copy.save("nowhere"),
+        lambda: copy.graph,
+    ):
+        with pytest.raises(mgoe.ranker.NotFittedError, match=r"call fit\(events\)") as caught:
+            ask()
+        assert isinstance(caught.value, MgoeError)
+        assert isinstance(caught.value, NotFittedError)
+    with pytest.raises(MgoeError, match=r"save\(path\)"):
+        pickle.dumps(ranker)
+
+
+def test_an_interrupted_fit_resumes_and_a_finished_one_is_kept(
+    events: pd.DataFrame, small: RunSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+):
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    own = mgoe.Ranker(["click", "buy"], model="shared-bottom", settings=like(small), verbose=True)
+    with monkeypatch.context() as patched:
+        patched.setattr("mgoe.experiments.runs.execute", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            own.fit(events, workdir=tmp_path / "work")
+    assert not hasattr(own, "bundle_")
+    capsys.readouterr()
+    weights = contents(own.fit(events, workdir=tmp_path / "work").bundle_)
+    said = capsys.readouterr().out
+    assert "resuming the unfinished run" in said
+    assert "building the macro graph" not in said
+    monkeypatch.setattr("mgoe.experiments.runs.execute", interrupted)  # nothing is trained below
+    assert contents(clone(own).fit(events, workdir=tmp_path / "work").bundle_) == weights
+    for ranker, rows, rule in (
+        (clone(own).set_params(settings=like(small) | {"training.epochs": 2}), events, "training.epochs"),
+        (clone(own), events.iloc[1:], "was made of another log"),
+        (clone(own).set_params(model="mmoe"), events, "holds a finished run"),
+    ):
+        with pytest.raises(OutputError, match=rf"{rule}.*choose another workdir"):
+            ranker.fit(rows, workdir=tmp_path / "work")
+
+
+def test_a_folder_with_files_of_others_is_refused(events: pd.DataFrame, tmp_path: Path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(OutputError, match="holds files that no ranker wrote"):
+        mgoe.Ranker(tasks=["click"]).fit(events, workdir=tmp_path)
+
+
+def test_a_private_folder_goes_with_its_ranker(ranker: mgoe.Ranker, events: pd.DataFrame):
+    own = mgoe.Ranker.load(ranker.bundle_.path).update(after(events))
+    folder = own.bundle_.path.parent
+    assert folder.exists()
+    del own
+    gc.collect()
+    assert not folder.exists()
+    assert ranker.bundle_.path.exists()
+
+
+def test_an_explanation_has_the_scores_of_the_prediction(ranker: mgoe.Ranker):
+    user, item = ranker.graph.ids("user")[4], ranker.graph.ids("item")[7]
+    scores = ranker.predict(user, item).iloc[0]
+    assert ranker.explain(user, item)["tasks"] == pytest.approx({"click": scores.click, "buy": scores.buy})
+
+
+def test_ids_of_no_users_are_refused(ranker: mgoe.Ranker):
+    with pytest.raises(MgoeError, match="at least one id"):
+        ranker.recommend(np.empty(0, np.int64))
+    with pytest.raises(MgoeError, match=r"'by' is not a task; did you mean 'buy'"):
+        ranker.recommend(1, objective="click * by")
