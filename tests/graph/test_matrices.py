@@ -1,19 +1,14 @@
 """The graph's matrices agree with one another, as the equations of macro edges say."""
 
-from pathlib import Path
-from tempfile import TemporaryDirectory
-
 import numpy as np
 import pytest
-from hypothesis import given
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
 
 from mgoe.errors import GraphError
 from mgoe.graph import MacroGraph
 from mgoe.graph.matrices import matrix
-from tests.effort import up_to
-from tests.graph.histories import History, histories, history, planted
+from tests.graph.histories import history, planted
 
 SIZES = [(2, 3), (4, 4)]
 
@@ -29,7 +24,7 @@ def members(macro: np.ndarray, size: int) -> sparse.csr_array:
     return sparse.csr_array((np.ones(len(known)), (known, macro[known])), shape=(len(macro), size))
 
 
-def check(graph: MacroGraph) -> None:
+def test_macro_edges_are_sums_of_pairs(graph: MacroGraph):
     pairs = matrix(graph, "user", "item")
     for axis, side in ((1, "user"), (0, "item")):
         assert_allclose(pairs.sum(axis=axis), graph.latest.arrays[f"{side}_sum"], rtol=1e-6)
@@ -43,17 +38,6 @@ def check(graph: MacroGraph) -> None:
         assert_array_equal((pairs @ items).todense(), of_users)
         assert_array_equal((pairs.T @ users).todense(), of_items)
         assert_allclose((users.T @ pairs @ items).todense(), between, rtol=1e-5)
-
-
-def test_macro_edges_are_sums_of_pairs(graph: MacroGraph):
-    check(graph)
-
-
-@given(events=histories())
-@up_to(5)
-def test_macro_edges_are_sums_of_pairs_for_every_history(events: History):
-    with TemporaryDirectory() as folder:
-        check(events.build(Path(folder, "graph"), resolutions=SIZES))
 
 
 @pytest.mark.parametrize(

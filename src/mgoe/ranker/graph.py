@@ -27,7 +27,7 @@ class RankerGraph:
 
         Example:
             >>> len(ranker.graph.ids("item"))
-            100
+            99
         """
         return self._bundle.ids(side, np.arange(self._bundle.size(side)))
 
@@ -48,7 +48,7 @@ class RankerGraph:
 
         Example:
             >>> ranker.graph.to_scipy("user", "item").shape
-            (200, 99)
+            (192, 99)
         """
         return matrix(self._bundle.graph, rows, columns, resolution)
 

@@ -308,6 +308,7 @@ class Ranker(BaseEstimator):
             OutputError: The folder is there already or cannot be written.
 
         Example:
+            >>> import mgoe
             >>> saved = ranker.save("shop")
             >>> mgoe.Ranker.load(saved).predict(7, 3).equals(ranker.predict(7, 3))
             True
@@ -331,6 +332,7 @@ class Ranker(BaseEstimator):
                 changed.
 
         Example:
+            >>> import mgoe
             >>> mgoe.Ranker.load(ranker.save("copy")).seed
             0
         """
