@@ -1,6 +1,7 @@
 """Counting the exposures of a log by groups, as of one snapshot.
 
-The engine of the records groups and sums; cells come back in order and are written as they come.
+Records are stored by user, so groups by users are counted as they are read; DuckDB groups and sorts for all
+others. Cells come in order and are written as they come.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
