@@ -1,4 +1,4 @@
-"""Numbering the ids of further events after those of a graph."""
+"""A whole log as history: numbering its ids, and noticing that it has changed."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mgoe.config import RunSettings
 from mgoe.data import Vocabulary, arrow, whole_log
 from mgoe.errors import DataError
 from tests.data import logs
@@ -58,3 +59,43 @@ def test_a_padded_id_is_not_read_as_a_number(tmp_path, padded):
         r"read as int64; fix",
     ):
         numbered([7], ["7", padded], tmp_path)
+
+
+CHANGES = {
+    "an exposure": ("item_id", 0, 1),
+    "a 0 that becomes a missing label": ("clicked", 0.0, None),
+    "a missing label that becomes 0": ("bought", None, 0.0),
+    "a context": ("hour", 5, 6),
+    "a position": ("place", 3, 4),
+    "a value": ("seconds", 1.5, 2.0),
+    "when a label of 0 was known": ("known", 0, 3 * logs.DAY),
+}
+SHOWN = logs.exposure_settings(
+    tasks=[
+        {"name": "click", "label": "clicked"},
+        {"name": "buy", "label": "bought", "known_at": "known"},
+        {"name": "stay", "label": "seconds", "kind": "regression"},
+    ],
+    data={"context": [{"name": "hour"}], "position": "place"},
+)
+
+
+def checksum(log: pd.DataFrame, settings: RunSettings) -> int:
+    with TemporaryDirectory() as folder:
+        return whole_log(ibis.memtable(log), settings, Path(folder), "log").facts["checksum"]
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_a_changed_exposure_is_noticed(what: str):
+    """An interrupted build does not resume with another log."""
+    column, before, after = CHANGES[what]
+    log = logs.quiet_exposures().assign(seconds=1.5, place=3, hour=5)
+    log["known"] = log.timestamp
+    log.loc[2, "hour"] = 6  # so that both logs have both categories
+    again, row = log.copy(), 1  # which was shown, and not done
+    for one, value in ((log, before), (again, after)):
+        shift = one.timestamp[row] if column == "known" else 0
+        one[column] = one[column].astype(float)
+        one.loc[row, column] = float("nan") if value is None else value + shift
+    assert checksum(log, SHOWN) != checksum(again, SHOWN)
+    assert checksum(log, SHOWN) == checksum(log.sample(frac=1, random_state=0), SHOWN)

@@ -34,8 +34,8 @@ class WholeLog:
     Attributes:
         history: `user`, `item` (indices), `time` (microseconds), `task`; lazy.
         counts: Number of users and items, by `user` and `item`.
-        facts: `events`, `first` and `last` moment, and a `checksum` that does not depend on the order of
-            rows.
+        facts: `events`, `first` and `last` moment, and a `checksum` of all that a graph counts, whatever the
+            order of rows.
         records: What was shown, as `exposure_history` returns it; None for an event log.
         context: Encoders of the context of an exposure; None for an event log.
     """
@@ -89,12 +89,13 @@ def whole_log(
     counts = {node: pq.read_metadata(folder / f"{node}s.parquet").num_rows for node in NODES}
     if shown is None:
         return WholeLog(history, counts, facts)
-    length = settings.data.bucket
-    context = encoders or fit_context(shown.mutate(bucket=bucket_of(shown.time, length)), settings)
+    shown = shown.mutate(bucket=bucket_of(shown.time, settings.data.bucket))
+    context = encoders or fit_context(shown, settings)
     labels = (f"label_{task.name}" for task in settings.tasks if task.kind == "binary")
     narrow = with_codes(shown.mutate(**{label: shown[label].cast("int8") for label in labels}), context)
-    once = with_indices(narrow, folder).distinct()
-    records = exposure_history(once.mutate(bucket=bucket_of(once.time, length)), settings)
+    mark = _mark_of(exposure_history(narrow, settings))
+    facts |= {"checksum": (facts["checksum"] + mark) % (1 << 61)}
+    records = exposure_history(with_indices(narrow, folder).distinct(), settings)
     return WholeLog(history, counts, facts, records, context)
 
 
@@ -170,6 +171,14 @@ def _measured(rows: Table, key: str) -> list[dict[str, Any]]:
 def _mix(rows: Table) -> Expr:
     """Return a number per row that follows from its time and its ids, where these are integers."""
     return mixed(rows.time, *(rows[node] for node in NODES if rows[node].type().is_integer()))
+
+
+def _mark_of(records: Table) -> int:
+    """Return a checksum of all that records of exposures say, ids where these are integers."""
+    number, *rest = (records[name] for name in records.columns if records[name].type().is_integer())
+    while rest:  # a few at a time, as `mixed` takes them
+        number, rest = mixed(number, *rest[:4]), rest[4:]
+    return only_row(records.aggregate(n=checksum(number)))["n"] or 0
 
 
 def _facts(
