@@ -9,6 +9,7 @@ import ibis.expr.operations as ops
 import ibis.expr.types as ir
 import pyarrow as pa
 from ibis.backends.duckdb import Backend
+from ibis.util import gen_name
 
 _PRIME = 1_000_003
 _LOW_16, _LOW_21, _LOW_32, _LOW_47 = ((1 << bits) - 1 for bits in (16, 21, 32, 47))
@@ -50,6 +51,21 @@ def hand_over(backend: ibis.BaseBackend, name: str, rows: pa.Table) -> ir.Table:
         backend._session.createDataFrame(rows).createOrReplaceTempView(name)  # type: ignore[attr-defined]
         return backend.table(name)
     return ibis.memtable(rows)
+
+
+def computed(table: ir.Table) -> ir.Table:
+    """Compute a table that is read several times once, and keep it in its engine as a temporary one.
+
+    Engines other than DuckDB and Spark compute it whenever it is read.
+    """
+    backend, name = table.get_backend(), gen_name("mgoe")
+    if isinstance(backend, Backend):
+        return backend.create_table(name, table, temp=True)
+    if backend.name == "pyspark":
+        rows = backend._session.sql(str(backend.compile(table)))  # type: ignore[attr-defined]
+        rows.cache().createOrReplaceTempView(name)
+        return backend.table(name)
+    return table
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mgoe._util.files import sha256, write_json
-from mgoe._util.tables import checksum, digest, hand_over, mixed
+from mgoe._util.tables import checksum, computed, digest, hand_over, mixed
 from mgoe.config import RunSettings
 from mgoe.data.arrow import is_text, one_array, pc
 from mgoe.data.columns import Expr, Table, only_row
@@ -89,13 +89,14 @@ def whole_log(
     counts = {node: pq.read_metadata(folder / f"{node}s.parquet").num_rows for node in NODES}
     if shown is None:
         return WholeLog(history, counts, facts)
-    shown = shown.mutate(bucket=bucket_of(shown.time, settings.data.bucket))
-    context = encoders or fit_context(shown, settings)
+    length = settings.data.bucket
+    context = encoders or fit_context(shown.mutate(bucket=bucket_of(shown.time, length)), settings)
     labels = (f"label_{task.name}" for task in settings.tasks if task.kind == "binary")
     narrow = with_codes(shown.mutate(**{label: shown[label].cast("int8") for label in labels}), context)
-    mark = _mark_of(exposure_history(narrow, settings))
+    mark = _mark_of(exposure_history(narrow.mutate(bucket=bucket_of(narrow.time, length)), settings))
     facts |= {"checksum": (facts["checksum"] + mark) % (1 << 61)}
-    records = exposure_history(with_indices(narrow, folder).distinct(), settings)
+    once = with_indices(narrow, folder).distinct()
+    records = exposure_history(once.mutate(bucket=bucket_of(once.time, length)), settings)
     return WholeLog(history, counts, facts, records, context)
 
 
@@ -142,7 +143,8 @@ def _task_rows(
     """Return the rows of an exposure log, the events that do a task, with ids, as `user`, `item`, `time`,
     `task`, and their facts; the checksum holds for all rows."""
     rows, _ = read_rows(source, settings, place)
-    rows = merged(rows, settings)
+    if settings.data.request is not None:
+        rows = computed(merged(rows, settings))
     if settings.form == "exposures":
         history = label_history(rows, settings)
         tasks = {t: [t] for t in range(len(settings.tasks))}

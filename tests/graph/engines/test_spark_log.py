@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import ibis
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,10 +16,11 @@ import pytest
 from typer.testing import CliRunner
 
 from mgoe import experiments
-from mgoe._util.tables import checksum
+from mgoe._util.tables import checksum, computed
 from mgoe.cli import app
 from mgoe.config import GraphSettings, RunSettings, dump_settings
 from mgoe.data.columns import read_id
+from mgoe.data.requests import merged
 from mgoe.data.times import read_time
 from mgoe.errors import DataError
 from mgoe.experiments import graphs
@@ -121,10 +123,36 @@ def test_exposures_on_spark_are_counted_as_on_the_local_engine(
     log, groups = tmp_path / "log.parquet", ["user", "device", "users.community x item", "device x user"]
     expected = experiments.macro_graph(settings(exposures, log, rates=groups), tmp_path / "local")
     found = experiments.macro_graph(settings(exposures, log, rates=groups, **LOCAL), tmp_path / "spark")
+    assert found.meta["checksum"] == expected.meta["checksum"]
     records, same = (pq.read_table(graph.path / RECORDS) for graph in (found, expected))
     assert records.cast(same.schema).equals(same)
     assert {*records["position"].to_pylist()} == {0, *range(2, 12)}
     assert differences(contents(found, 0), contents(expected, 0)) == []
+
+
+def test_rows_of_one_exposure_are_merged_alike(spark: Any, exposures: RunSettings):
+    rng = np.random.default_rng(0)
+    columns = {name: rng.integers(0, 2, 200) for name in ("user", "item", "label_click", "context_device")}
+    labels = {"label_buy": pa.nulls(200, pa.float32()), "label_stay": rng.random(200, np.float32)}
+    request = [None, "a", "b", "c"]
+    rows = pa.table(
+        {
+            **columns,
+            **labels,
+            "time": rng.integers(0, 9, 200),
+            "request": pa.array([request[n] for n in rng.integers(0, 4, 200)]),
+        }
+    )
+    data = exposures.data.model_copy(update={"request": "rid"})
+    settings = exposures.model_copy(update={"data": data})
+    spark._session.createDataFrame(rows.to_pandas()).createOrReplaceTempView("exposures")
+    found, expected = (
+        computed(merged(table, settings)).to_pandas().sort_values(["user", "item", "request", "time"])
+        for table in (spark.table("exposures"), ibis.memtable(rows))
+    )
+    for name in expected.columns.drop("label_buy"):
+        assert found[name].fillna(-1).tolist() == expected[name].fillna(-1).tolist(), name
+    assert len(found) < 60
 
 
 def test_a_build_of_a_log_on_spark_goes_on_with_the_other_engine(
