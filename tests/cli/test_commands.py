@@ -335,7 +335,7 @@ def test_simulate(mgoe: Mgoe, tmp_path: Path):
 def test_doctor(mgoe: Mgoe):
     result = mgoe("doctor", "--json")
     found = json.loads(result.stdout)
-    assert result.exit_code == (1 if found["amiss"] else 0)
+    assert result.exit_code == (1 if found["problems"] else 0)
     assert found["versions"]["mgoe"] == library.__version__
     assert found["versions"]["torch"]
     assert found["threads"]["cores"] >= 1

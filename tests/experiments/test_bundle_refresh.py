@@ -404,7 +404,7 @@ def test_a_bundle_reads_a_log_whose_ids_are_of_another_type(
         again = Consumer.of(log, new).live
         assert (again.stats["events"], again.size("user")) == (0, new.size("user"))
     assert [line for line in said if "left out" in line] == [
-        "2 events are left out: their ids are not of the type that the bundle's are"
+        "2 events are left out, because their ids have another type than those of the bundle"
     ]
 
 

@@ -26,7 +26,7 @@ def test_a_comparison_resumes_on_another_machine(
     said: list[str] = []
     out, file = tmp_path / "out", compared / "results.jsonl"
     experiments.compare(settings(moved), out, take=[file], say=said.append)
-    assert said[0] == f"{file}: 6 of 6 lines taken"
+    assert said[0] == f"{file}: 6 of 6 lines imported"
     assert said[1:] == ["training 0 of 6 cells, 2 at a time", "  examples of tiny, seed 0"]
     whole = numbers(compared)
     pd.testing.assert_frame_equal(numbers(out), whole[whole["slice"] == "all"].reset_index(drop=True))
@@ -161,7 +161,7 @@ def test_cells_are_taken_with_the_search_they_were_fitted_with(own: dict[str, An
         experiments.compare(tuned, tmp_path / "alone", take=[cell], stop_after=0, say=said.append).waiting
         == 1
     )
-    assert said[0] == f"{cell}: 0 of 1 lines taken; 1 waiting for a search"
+    assert said[0] == f"{cell}: 0 of 1 lines imported; 1 waiting for a search"
     for number, files in enumerate(([search, cell], [cell, search])):
         assert experiments.compare(tuned, tmp_path / f"both-{number}", take=files, stop_after=0).waiting == 0
     other = [lines[0], lines[1] | {"tuned": {"training": {"learning_rate": 0.5}}}]
@@ -173,7 +173,7 @@ def test_cells_are_taken_with_the_search_they_were_fitted_with(own: dict[str, An
         ).waiting
         == 1
     )
-    assert said[0] == f"{tmp_path / 'other.jsonl'}: 1 of 2 lines taken; 1 of another search"
+    assert said[0] == f"{tmp_path / 'other.jsonl'}: 1 of 2 lines imported; 1 of another search"
 
 
 def test_of_several_lines_the_latest_is_taken_whichever_file_holds_it(own: dict[str, Any], tmp_path: Path):
@@ -188,7 +188,9 @@ def test_of_several_lines_the_latest_is_taken_whichever_file_holds_it(own: dict[
             settings(own), tmp_path / f"there-{number}", take=take, stop_after=0, say=said.append
         ).path
         assert records.latest(out)["tiny", "shared-bottom", 0]["parameters"] == 2002
-        assert f"{files[0]}: 0 of 1 lines taken; 1 there already, or of other settings or another log" in said
+        assert (
+            f"{files[0]}: 0 of 1 lines imported; 1 there already, or of other settings or another log" in said
+        )
 
 
 def test_a_cell_that_was_measured_on_other_rows_is_left_out(own: dict[str, Any], tmp_path: Path):

@@ -192,10 +192,12 @@ def export(
 def serve(
     bundle: BundlePath,
     host: Annotated[
-        str, typer.Option(help="Address to listen on. Only this machine reaches the default one.")
+        str, typer.Option(help="Address to listen on. Only this machine can reach the default.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="0 takes a free one, which the log line `serving` shows.")] = 8000,
-    workers: Annotated[int, typer.Option(help="Processes, each on its own core.")] = 1,
+    port: Annotated[
+        int, typer.Option(help="Port; 0 picks a free one, which the log line `serving` shows.")
+    ] = 8000,
+    workers: Annotated[int, typer.Option(help="Number of processes, each on its own core.")] = 1,
     state: Annotated[
         Path | None,
         typer.Option(
@@ -214,12 +216,12 @@ def serve(
     window: Annotated[
         str,
         typer.Option(
-            help="How long exposures and labels wait for each other, and duplicates are recognised at least."
+            help="How long exposures and labels wait for each other; duplicates are recognised as long."
         ),
     ] = "1d",
     engine: Annotated[
         Literal["onnx", "torch"],
-        typer.Option(help="ONNX Runtime, or `torch`, the reference, runs the model."),
+        typer.Option(help="What runs the model: ONNX Runtime, or PyTorch, the reference."),
     ] = "onnx",
     precision: Annotated[
         Literal["float32", "bfloat16", "int8"],
@@ -235,7 +237,7 @@ def serve(
         ),
     ] = None,
     public: Annotated[
-        bool, typer.Option("--public", help="Listen beyond this machine without a token.")
+        bool, typer.Option("--public", help="Let other machines connect without a token.")
     ] = False,
     max_body: Annotated[int, typer.Option(help="Bytes per request.")] = 2 * 2**20,
     max_candidates: Annotated[int, typer.Option(help="Candidates, or pairs, per request.")] = 10_000,

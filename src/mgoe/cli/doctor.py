@@ -19,7 +19,7 @@ LEAST_MEMORY, LEAST_DISK = 2 * GIB, 2 * GIB
 
 
 def doctor(as_json: Json = False) -> None:
-    """Check versions, extras, threads, memory, GPU and disk. Exit with code 1 if something is amiss."""
+    """Check versions, extras, threads, memory, GPU and disk. Exit with code 1 if something is wrong."""
     required, extras = packages()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     memory = psutil.virtual_memory()
@@ -35,14 +35,14 @@ def doctor(as_json: Json = False) -> None:
         "sharded tables": sharding(),
         "disk": {"folder": str(Path.cwd()), "free GiB": round(shutil.disk_usage(Path.cwd()).free / GIB, 1)},
     }
-    found["amiss"] = amiss(found)
+    found["problems"] = problems(found)
     if as_json:
         show_json(found)
     else:
-        show(facts({name: value for name, value in found.items() if name != "amiss"}))
-        for sentence in found["amiss"]:
-            say(f"amiss: {sentence}")
-    if found["amiss"]:
+        show(facts({name: value for name, value in found.items() if name != "problems"}))
+        for sentence in found["problems"]:
+            say(f"problem: {sentence}")
+    if found["problems"]:
         raise typer.Exit(1)
 
 
@@ -95,7 +95,7 @@ def sharding() -> dict[str, str | None]:
     return {name: version for name, version in pair.items() if version}
 
 
-def amiss(found: dict[str, Any]) -> list[str]:
+def problems(found: dict[str, Any]) -> list[str]:
     """Return one sentence per thing to fix."""
     wrong = [
         f"{name} is not installed; `pip install -e .` installs it"

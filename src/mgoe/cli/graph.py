@@ -49,7 +49,7 @@ def describe(
         ),
     ],
     plot: Annotated[
-        Path | None, typer.Option(help="Write a page of pictures there.", show_default=False)
+        Path | None, typer.Option(help="Write an HTML page with plots to this file.", show_default=False)
     ] = None,
     check: Annotated[bool, typer.Option("--check", help="Compare every file with its checksum.")] = False,
     as_json: Json = False,

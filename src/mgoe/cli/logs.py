@@ -79,11 +79,18 @@ def simulate(
     out: Annotated[
         Path, typer.Option("--out", "-o", help="Folder of the logs and their truth.", show_default=False)
     ],
-    users: Annotated[int | None, typer.Option(help="6,000 by default.", show_default=False)] = None,
-    items: Annotated[int | None, typer.Option(help="3,000 by default.", show_default=False)] = None,
+    users: Annotated[
+        int | None, typer.Option(help="Number of users; 6,000 by default.", show_default=False)
+    ] = None,
+    items: Annotated[
+        int | None, typer.Option(help="Number of items; 3,000 by default.", show_default=False)
+    ] = None,
     exposures: Annotated[
         int | None,
-        typer.Option(help="Shown items: rows of the exposure log. 600,000 by default.", show_default=False),
+        typer.Option(
+            help="Number of shown items, the rows of the exposure log; 600,000 by default.",
+            show_default=False,
+        ),
     ] = None,
     events: Annotated[
         int | None,

@@ -98,7 +98,7 @@ def compare(
     stop_after: Annotated[
         str | None,
         typer.Option(
-            metavar="LENGTH", help="Begin no cell after this time, such as 90m.", show_default=False
+            metavar="LENGTH", help="Start no new cell after this time, such as 90m.", show_default=False
         ),
     ] = None,
     jobs: Annotated[int | None, typer.Option(min=1, help="Processes side by side.")] = None,
@@ -113,7 +113,7 @@ def compare(
         bool,
         typer.Option(
             "--overwrite",
-            help="Compute again what was made with other settings, but no cells outside the choice.",
+            help="Recompute results of other settings; refuses to remove finished cells outside the choice.",
         ),
     ] = False,
     as_json: Json = False,

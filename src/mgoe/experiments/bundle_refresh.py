@@ -127,8 +127,8 @@ def _since(bundle: Bundle, log: EventLog, say: Say) -> tuple[list[_Added], dict[
     """Return the live events that a bundle's graph lacks, if any, and where the log ends, by its identity."""
     found, position, strange = _later(log, position_of(bundle.path, log), EventReader.of(bundle))
     if strange:
-        say(f"{strange:,} events are left out: their ids are not of the type that the bundle's are")
-    say(f"{len(found):,} events since the bundle's graph")
+        say(f"{strange:,} events are left out, because their ids have another type than those of the bundle")
+    say(f"{len(found):,} events are newer than the bundle's graph")
     ends = {log.identity: position}
     if not found:
         return [], ends

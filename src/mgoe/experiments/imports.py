@@ -76,7 +76,7 @@ def take(plan: Plan, files: Mapping[Path, Sequence[Line]], say: Say) -> None:
         del ends[file][THERE]
         ends[file][THERE] = len(files[file]) - taken - ends[file].total()
         rest = "".join(f"; {count} {end}" for end, count in ends[file].items() if count)
-        say(f"{file}: {taken} of {len(files[file])} lines taken{rest}")
+        say(f"{file}: {taken} of {len(files[file])} lines imported{rest}")
 
 
 def _take_search(plan: Plan, part: Part, line: Line) -> str:
