@@ -156,6 +156,21 @@ def test_links_lead_somewhere(page):
         assert not anchor or anchor in anchors(target), link
 
 
+@pytest.mark.parametrize("page", sorted(ROOT.glob("docs/*.md")), ids=lambda page: page.name)
+def test_a_page_says_first_what_its_reader_can_do_after_it(page):
+    title, first = page.read_text().split("\n\n", 2)[:2]
+    assert title.startswith("# ")
+    assert first.startswith("After this page you "), first
+
+
+def test_the_readme_is_short_and_links_every_page():
+    text = (ROOT / "README.md").read_text()
+    assert len(text.splitlines()) <= 120
+    assert {page.relative_to(ROOT).as_posix() for page in PAGES if page.name != "README.md"} <= set(
+        re.findall(r"\]\(([^)#\s]+)", text)
+    )
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_commands_exist(page):
     command = typer.main.get_command(app)
