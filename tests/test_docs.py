@@ -1,5 +1,6 @@
 """What the documentation says is so: settings, links and commands. Prose is for people to check."""
 
+import ast
 import re
 from pathlib import Path
 from typing import Any
@@ -169,6 +170,24 @@ def test_the_readme_is_short_and_links_every_page():
     assert {page.relative_to(ROOT).as_posix() for page in PAGES if page.name != "README.md"} <= set(
         re.findall(r"\]\(([^)#\s]+)", text)
     )
+
+
+def test_messages_of_troubleshooting_are_those_of_the_code():
+    said = "\n".join(
+        "\0".join(part.value for part in node.values if isinstance(part, ast.Constant))
+        if isinstance(node, ast.JoinedStr)
+        else str(node.value)
+        for file in ROOT.glob("src/**/*.py")
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.JoinedStr | ast.Constant)
+    )
+    messages = re.findall(
+        r"^\| `(?:[\w.-]+: )?([^`]+)`", (ROOT / "docs" / "troubleshooting.md").read_text(), re.MULTILINE
+    )
+    assert len(messages) > 40
+    for message in messages:
+        for piece in message.split("..."):
+            assert piece.strip(" '():;") in said, message
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
