@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -249,17 +250,22 @@ def fit_encoders(
 
 def longest(column: Expr, feature: FeatureSettings) -> int:
     """Return the number of categories in the longest row of a several-valued column, from 1 to `LONGEST`."""
-    return max(1, min(LONGEST, int(_listed(column, feature).length().max().to_pyarrow().as_py() or 0)))
+    return max(1, min(LONGEST, int(listed(column, feature).length().max().to_pyarrow().as_py() or 0)))
 
 
-def _listed(column: Expr, feature: FeatureSettings) -> Expr:
-    return column.split(feature.separator) if column.type().is_string() else column
+def listed(column: Expr, feature: FeatureSettings) -> Expr:
+    """Return a several-valued column as lists."""
+    if not column.type().is_string():
+        return column
+    # Spark splits at a regular expression
+    spark = column.get_backend().name == "pyspark"
+    return column.split(re.escape(feature.separator) if spark else feature.separator)
 
 
 def _categories(table: Table, column: Expr, feature: FeatureSettings, order: str | None) -> Vocabulary:
     several = feature.kind == "multi"
     values = table.select(
-        value=_listed(column, feature).unnest() if several else column,
+        value=listed(column, feature).unnest() if several else column,
         first=ibis.literal(0) if order is None else table[order],
     )
     if several and values.value.type().is_string():

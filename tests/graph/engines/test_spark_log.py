@@ -18,8 +18,9 @@ from typer.testing import CliRunner
 from mgoe import experiments
 from mgoe._util.tables import checksum, computed
 from mgoe.cli import app
-from mgoe.config import GraphSettings, RunSettings, dump_settings
+from mgoe.config import FeatureSettings, GraphSettings, RunSettings, dump_settings
 from mgoe.data.columns import read_id
+from mgoe.data.features import fit_encoders
 from mgoe.data.requests import merged
 from mgoe.data.times import read_time
 from mgoe.errors import DataError
@@ -167,6 +168,16 @@ def test_a_build_of_a_log_on_spark_goes_on_with_the_other_engine(
     found = experiments.macro_graph(settings(small, texts), out)
     check_identical(found, experiments.macro_graph(settings(small, texts), tmp_path / "local"))
     assert found.meta["engine"] == "local"
+
+
+@pytest.mark.parametrize("separator", ["|", "."])
+def test_a_separator_is_no_regular_expression(spark: Any, separator: str):
+    rows = pd.DataFrame({"tags": [separator.join(["shoes", "hats"]), "hats"]})
+    spark._session.createDataFrame(rows).createOrReplaceTempView("tagged")
+    feature = FeatureSettings(name="tags", kind="multi", separator=separator)
+    found = fit_encoders(spark.table("tagged"), {"tags": "tags"}, [feature])
+    assert found.vocabularies["tags"].ids(np.arange(2)).to_pylist() == ["hats", "shoes"]
+    assert found.lengths == {"tags": 2}
 
 
 def test_offsets_of_times_are_heeded_alike(spark: Any):
