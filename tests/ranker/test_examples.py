@@ -1,6 +1,7 @@
-"""The examples of the docstrings run as printed, on a small log."""
+"""The examples of the docstrings print what they say, and the code of the page runs, on a small log."""
 
 import doctest
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -11,6 +12,7 @@ from mgoe.ranker import graph
 from mgoe.ranker import ranker as ranker_module
 from tests.ranker.conftest import after
 
+PAGE = Path(__file__).parents[2] / "docs" / "python.md"
 EXAMPLES = [
     example
     for module in (ranker_module, graph)
@@ -39,3 +41,14 @@ def test_every_public_method_has_an_example():
     own = {name for kind in (mgoe.Ranker, graph.RankerGraph) for name in vars(kind)}
     of_scikit_learn = {name for name in own if name.startswith("set_")}
     assert shown >= {name for name in own - of_scikit_learn if not name.startswith("_")}
+
+
+def test_the_code_of_the_page_runs(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "log").symlink_to(world)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    for block in re.findall(
+        r"^```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+    ):
+        exec(block, names)
+    assert names.keys() >= {"ranker", "by_label"}

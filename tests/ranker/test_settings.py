@@ -171,6 +171,7 @@ def test_wrong_rows_are_named_in_one_sentence(rows: Any, sentence: str):
         ({"context": ["age"]}, "belongs to an exposure log"),
         ({"users": pd.DataFrame({"id": [1], "a": [2]})}, "users: a side table has the id column of the log"),
         ({"items": pd.DataFrame({"item_id": [1, 1], "a": [2, 3]})}, "items, .* one row per id"),
+        ({"items": __file__}, r"test_settings\.py: a side table is a frame or a Parquet file"),
     ],
 )
 def test_wrong_parameters_are_named_in_one_sentence(parameters: dict[str, Any], sentence: str):

@@ -61,7 +61,8 @@ class Ranker(BaseEstimator):
 
     Example:
         >>> import mgoe
-        >>> ranker = mgoe.Ranker(tasks=["click", "buy"]).fit(events)
+        >>> few = {"training.epochs": 1, "split.cuts": [0.4, 0.6, 0.8]}
+        >>> ranker = mgoe.Ranker(tasks=["click", "buy"], settings=few).fit(events)
         >>> ranker.recommend(7, k=2).columns.tolist()
         ['user', 'rank', 'item', 'click', 'buy']
     """
@@ -122,7 +123,8 @@ class Ranker(BaseEstimator):
 
         Example:
             >>> import mgoe
-            >>> ranker = mgoe.Ranker(tasks=["click"], settings={"split.cuts": [0.4, 0.6, 0.8]})
+            >>> few = {"training.epochs": 1, "split.cuts": [0.4, 0.6, 0.8]}
+            >>> ranker = mgoe.Ranker(tasks=["click"], model="shared-bottom", settings=few)
             >>> ranker.fit(events, workdir="work").bundle_.tasks
             ('click',)
         """
@@ -168,7 +170,7 @@ class Ranker(BaseEstimator):
         """
         bundle = self._fitted()
         if later is None:
-            return bundle.metrics
+            return bundle.metrics.copy()
         with TemporaryDirectory(prefix="mgoe-") as folder:
             file = stored(later, Path(folder), "later")
             with named(Path(folder)):

@@ -120,9 +120,14 @@ def _side_table(file: Path | str, id: str) -> dict[str, Any]:
         id: Its column of ids.
 
     Raises:
-        DataError: There is no such column, or it is the only one.
+        DataError: It is no Parquet file, there is no such column, or it is the only one.
     """
-    schema = pq.read_schema(file)
+    try:
+        schema = pq.read_schema(file)
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(
+            file, f"a side table is a frame or a Parquet file, found that {error}; read it into a frame first"
+        ) from None
     features = [
         {"name": field.name, "kind": _kind(field.type)}
         for field in schema
