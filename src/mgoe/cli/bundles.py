@@ -216,7 +216,8 @@ def serve(
     window: Annotated[
         str,
         typer.Option(
-            help="How long exposures and labels wait for each other; duplicates are recognised as long."
+            help="How long exposures and labels wait for each other; "
+            "duplicates are recognised for at least this time."
         ),
     ] = "1d",
     engine: Annotated[
