@@ -75,6 +75,25 @@ def test_what_is_saved_is_loaded_with_its_parameters(ranker: mgoe.Ranker, tmp_pa
         ranker.save(tmp_path / "saved")
 
 
+@pytest.mark.parametrize(("fitted", "log"), [("ranker", "events"), ("shown_ranker", "impressions")])
+def test_a_loaded_ranker_would_be_fitted_with_the_same_settings(
+    fitted: str, log: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+):
+    class Asked(Exception):
+        pass
+
+    def run(settings: RunSettings, *_: Any, **__: Any) -> None:
+        raise Asked(settings)
+
+    before, rows = (request.getfixturevalue(name) for name in (fitted, log))
+    monkeypatch.setattr(experiments, "run", run)
+    with pytest.raises(Asked) as asked:
+        mgoe.Ranker.load(before.bundle_.path).fit(rows)
+    [found], free = asked.value.args, {"data": {"log"}, "models": True}
+    assert found.model_dump(exclude=free) == before.settings_.model_dump(exclude=free)
+    assert [model.base for model in found.models] == ["mgoe"]
+
+
 def test_lists_of_several_users_are_those_of_each(ranker: mgoe.Ranker):
     users = ranker.graph.ids("user")[:3]
     how: dict[str, Any] = {"objective": "click * buy^2", "exclude_known": True}
