@@ -18,7 +18,7 @@ import mgoe
 from mgoe import experiments
 from mgoe.bundle import Bundle
 from mgoe.cli.app import app
-from mgoe.config import RateSettings, RunSettings
+from mgoe.config import RunSettings, make_settings
 from mgoe.errors import BundleError, StoreError
 from mgoe.features import View, read
 from mgoe.features.rates import RatesOfExposures
@@ -44,8 +44,10 @@ def requests(bundle: Bundle, n: int, seed: int = 0) -> list[dict[str, Any]]:
         [*ids.ids(np.arange(30)).to_pylist(), *range(first, first + 5)]
         for ids, first in ((bundle.encoders.users, 10**6), (bundle.encoders.items, 10**6))
     )
-    found = []
+    lists = [["a", "b", "a"], ["unseen", "other"], [], ["c"]]
+    known, found = "query" in bundle.encoders.context_features.vocabularies, []
     for k in range(n):
+        several = {"query": lists[k % 4]} if known else {}
         shown = [items[i] for i in rng.choice(len(items), 4, replace=False)]
         user = users[rng.integers(len(users))]
         name = f"{seed}.{k}"
@@ -53,7 +55,7 @@ def requests(bundle: Bundle, n: int, seed: int = 0) -> list[dict[str, Any]]:
             {
                 "exposures": [
                     {"request": name, "user": user, "item": item, "time": last + k + 1, "position": place,
-                     "context": {"device": "phone"}}
+                     "context": {"device": "phone", **several}}
                     for place, item in enumerate(shown)
                 ],
                 "labels": [
@@ -144,16 +146,22 @@ def test_exposures_count_once_and_when_they_have_waited(shown: Path, tmp_path: P
     assert log._store.read("SELECT count(*) FROM exposures") == [(60,)]  # the first bundle held 80
 
 
-GROUPS = [["item"], ["item", "device"], ["user"], ["item_macro", "user"]]
+GROUPS = [["item"], ["item", "device"], ["item", "query"], ["user"], ["item_macro", "user"]]
 
 
 @pytest.fixture(scope="module")
-def by_device(exposures: RunSettings, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """A bundle with rates of items by device."""
-    path = tmp_path_factory.mktemp("by_device") / "run"
-    graph = exposures.graph.model_copy(update={"rates": [RateSettings(by=by) for by in GROUPS]})
-    experiments.run(exposures.model_copy(update={"graph": graph}), path)
-    return mgoe.load(path / "bundle")
+def by_device(exposures: RunSettings, world: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A bundle with rates of items by device, and by each category of a query."""
+    path = tmp_path_factory.mktemp("by_device")
+    rows = pd.read_parquet(world / "exposures")
+    rows["query"] = np.array(["a|b", "b", None, "c|a"], object)[rows["item_id"] % 4]
+    rows.to_parquet(path / "log.parquet")
+    raw = exposures.model_dump(mode="json")
+    raw["data"] |= {"log": str(path / "log.parquet")}
+    raw["data"]["context"].append({"name": "query", "kind": "multi"})
+    raw["graph"]["rates"] = [{"by": by} for by in GROUPS]
+    experiments.run(make_settings(raw), path / "run")
+    return mgoe.load(path / "run" / "bundle")
 
 
 def columns_of(view: View, names: list[str], pairs: tuple[np.ndarray, np.ndarray, dict]) -> np.ndarray:
@@ -167,7 +175,8 @@ def grid_of(bundle: Bundle, live: LiveNodes | None, ids: list[Any]) -> tuple[np.
     item = (bundle if live is None else live).indices("item", ids)
     devices = bundle.encoders.context_features.vocabularies["device"].size + 1
     device = np.repeat(np.arange(devices), len(item))
-    return np.zeros(len(device), np.int64), np.tile(item, devices), {"device": device}
+    query = np.stack([device, np.arange(len(device)) % 5 - 1], axis=1)
+    return np.zeros(len(device), np.int64), np.tile(item, devices), {"device": device, "query": query}
 
 
 def test_live_rates_of_items_are_those_of_the_next_graph(by_device: Bundle, tmp_path: Path):
@@ -176,9 +185,11 @@ def test_live_rates_of_items_are_those_of_the_next_graph(by_device: Bundle, tmp_
     assert old.graph.latest.rates is not None
     names = RatesOfExposures().names(old.graph.latest)["rates"]
     moved = [
-        name for name in names if name.split(".")[1] in ("item", "item x device") and "adjusted" not in name
+        name
+        for name in names
+        if name.split(".")[1] in ("item", "item x device", "item x query") and "adjusted" not in name
     ]
-    assert len(moved) == 2 * (1 + len(old.tasks))
+    assert len(moved) == 3 * (1 + len(old.tasks))
     asked = requests(old, 60)
     consumer = Consumer.of(open_events(state), old, exposures=take(state, old, asked[:1]))
     for part in (asked[:20], asked[20:]):
@@ -211,12 +222,13 @@ def test_a_service_and_a_bundle_score_with_live_rates_alike(by_device: Bundle, t
     log = take(state, old, asked)
     engine = Engine(old.path, open_events(state), exposures=log)
     items = sorted({one["item"] for request in asked for one in request["exposures"]})
-    user, device = asked[0]["exposures"][0]["user"], {"device": "phone"}
+    user, context = asked[0]["exposures"][0]["user"], {"device": "phone", "query": ["a", "b", "a"]}
     of_user, index = engine.live.look_up("user", [user]), engine.live.look_up("item", items)
-    served = engine.scorer.score(int(of_user[0]), index, engine.context(device))
+    served = engine.scorer.score(int(of_user[0]), index, engine.context(context))
 
     def predicted(bundle: Bundle) -> np.ndarray:
-        frame = bundle.predict([user] * len(items), items, context={"device": ["phone"] * len(items)})
+        each = {name: [value] * len(items) for name, value in context.items()}
+        frame = bundle.predict([user] * len(items), items, context=each)
         return frame[list(old.tasks)].to_numpy()
 
     live = LiveBundle(old, open_events(state, make=False), log)

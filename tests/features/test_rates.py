@@ -23,14 +23,16 @@ def test_rates_are_shrunk_log_odds_of_a_count_by_hand(rows):
             for side in np.meshgrid(np.arange(-1, prepared.users.size), np.arange(prepared.items.size))
         )
         hours = np.arange(len(users)) % (prepared.context_features.sizes["hour"])
+        queries = np.array(["d|a", None, "b|b|e", "c"], object)[np.arange(len(users)) % 4]
+        context = prepared.context_features.encode({"query": queries}, len(users)) | {"hour": hours}
         for s, snapshot in enumerate(graph.snapshots):
             assert snapshot.rates is not None
             view = View.of(snapshot, prepared.user_side, prepared.item_side)
-            found = Reader(["rates"], spec)(view, users, items, {"hour": hours})["rates"]
+            found = Reader(["rates"], spec)(view, users, items, context)["rates"]
             known = Known(
                 prepared.users,
                 prepared.items,
-                prepared.context_features.vocabularies["hour"],
+                prepared.context_features,
                 snapshot.rates.categories,
             )
             ends = np.cumsum([one.width(3) for one in spec.rates])
@@ -49,7 +51,7 @@ def test_rates_are_shrunk_log_odds_of_a_count_by_hand(rows):
                         ),
                         table.prior,
                     )
-                    for pair in zip(users.tolist(), items.tolist(), hours.tolist(), strict=True)
+                    for pair in zip(users.tolist(), items.tolist(), hours, context["query"], strict=True)
                 ]
                 first = end - spec_of(group).width(3)
                 assert_allclose(found[:, first : first + 4], wanted, atol=1e-5, err_msg=group.name)
@@ -61,13 +63,13 @@ def test_rates_are_shrunk_log_odds_of_a_count_by_hand(rows):
                     assert_array_equal(found[~there, first + 4 : end], 0)
 
 
-def values_by_hand(known: Known, snapshot, group: RateGroup, user: int, item: int, hour: int):
+def values_by_hand(known: Known, snapshot, group: RateGroup, user: int, item: int, hour, query):
     """Yield the values of a pair on both axes of a group."""
     keys = []
     for axis in group.axes:
         node = user if axis.side == "user" else item
         if axis.side == "context":
-            keys.append([hour])
+            keys.append([hour] if axis.name == "hour" else [*{*query[query >= 0]}])
         elif axis.kind == "category":
             held = known.categories[axis.name][node]
             keys.append([*{*held[held >= 0].tolist()}])
@@ -94,7 +96,8 @@ def test_each_part_is_read_as_in_the_whole(tmp_path):
     spec, snapshot = make_spec(prepared, graph), graph.latest
     view = View.of(snapshot, prepared.user_side, prepared.item_side)
     users, items = np.array([0, 0, 1, -1, 5]), np.array([0, 1, 1, 0, -1])
-    context = {"hour": np.array([1, 2, 0, 1, 1])}
+    context = {"hour": np.array([1, 2, 0, 1, 1]), "query": np.array([[1, 2, 1], [0, 0, -1], [2, -1, -1]])}
+    context["query"] = context["query"][[0, 1, 2, 2, 0]]
     whole = Reader(["rates"], spec)(view, users, items, context)["rates"]
     assert snapshot.rates is not None
     owners = [owner_of(one.axes) for one in spec.rates for _ in range(one.width(3))]
@@ -104,7 +107,6 @@ def test_each_part_is_read_as_in_the_whole(tmp_path):
         found = Reader(["rates"], spec, part=part)(view, users, items, context)["rates"]
         assert_array_equal(found, whole[:, own])
     for row in range(len(users)):
-        alone = Reader(["rates"], spec)(view, users[[row]], items[[row]], {"hour": context["hour"][[row]]})[
-            "rates"
-        ]
+        own = {name: values[[row]] for name, values in context.items()}
+        alone = Reader(["rates"], spec)(view, users[[row]], items[[row]], own)["rates"]
         assert_array_equal(alone[0], whole[row])

@@ -35,15 +35,15 @@ def adjusted_by_hand(log: pd.DataFrame, prepared, graph: MacroGraph) -> list[np.
     tables = [cells_of(rates.tables[g]) for g in groups]
     hours = prepared.context_features.vocabularies["hour"]
     records, places = [], np.zeros((4, 7))
-    for user, item, hour, place, day, shown, labelled, done, _ in records_by_hand(log):
+    for row, day, shown, labelled, done, _ in records_by_hand(log):
         if day > graph.latest.cut:
             continue
         of = {
-            "user": int(prepared.users.indices([user])[0]),
-            "item": int(prepared.items.indices([item])[0]),
-            "context": int(hours.indices([hour])[0]) + 1,
+            "user": int(prepared.users.indices([row.user_id])[0]),
+            "item": int(prepared.items.indices([row.item_id])[0]),
+            "context": int(hours.indices([row.hour])[0]) + 1,
         }
-        where = 0 if np.isnan(place) else int(place) + 1
+        where = 0 if np.isnan(row.place) else int(row.place) + 1
         places[where] += [shown, *(one >> t & 1 for one in (labelled, done) for t in range(3))]
         values = [*(of[rates.groups[g].axes[0].side] for g in groups), where]
         records += [(values, t) for t in range(2) if labelled >> t & 1]

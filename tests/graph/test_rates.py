@@ -37,11 +37,15 @@ GROUPS = [
     "user x items.tags",
     "user x item",
     "hour x items.kind",
+    "query",
+    "item x query",
+    "query x items.tags",
     "user_macro@0 x item_macro",
     "user_macro x items.tags",
     "item x user_macro@0",
     {"by": "user", "last": "2d"},
     {"by": ["item", "hour"], "last": "1d"},
+    {"by": ["query", "hour"], "last": "2d"},
 ]
 TASKS = [
     {"name": "click", "label": "clicked"},
@@ -57,6 +61,7 @@ def log_of(rows: list[tuple]) -> pd.DataFrame:
     log["left"] = np.where((log.user_id % 2) | (log.stayed > 0), log.timestamp + 50 * 3600, np.nan)
     log["hour"] = np.where(log.item_id % 3, log.hour % 3, np.nan)
     log["place"] = np.where(log.user_id % 3, (log.item_id + log.timestamp // logs.DAY) % 3, np.nan)
+    log["query"] = np.array(["a|b", " b||c|b", None, "a|d|a"], object)[log.timestamp // 3 % 4]
     return log
 
 
@@ -70,7 +75,11 @@ def settings_for(folder: Path, **graph: Any) -> RunSettings:
         "features": [{"name": "kind"}, {"name": "tags", "kind": "multi"}],
     }
     return logs.exposure_settings(
-        data={"context": [{"name": "hour"}], "position": "place", "items": side},
+        data={
+            "context": [{"name": "hour"}, {"name": "query", "kind": "multi"}],
+            "position": "place",
+            "items": side,
+        },
         tasks=TASKS,
         graph={"rank": 4, "resolutions": [(1, 1), (2, 2)], "rates": GROUPS, **graph},
     )
@@ -82,27 +91,27 @@ def built(log: pd.DataFrame, settings: RunSettings, folder: Path) -> tuple[Prepa
 
 
 class Known(NamedTuple):
-    """What ids, hours and items are called in a graph."""
+    """What ids, categories of the context and items are called in a graph."""
 
     users: Vocabulary
     items: Vocabulary
-    hours: Vocabulary
+    context: FeatureEncoders
     categories: Mapping[str, np.ndarray]
 
 
-def records_by_hand(log: pd.DataFrame) -> list[tuple[int, int, Any, float, int, int, int, int, float]]:
-    """Return (user, item, hour, place, day, shown, labelled, done, value) as the definition says it."""
+def records_by_hand(log: pd.DataFrame) -> list[tuple[Any, int, int, int, int, float]]:
+    """Return (row, day, shown, labelled, done, value) as the definition says it."""
     out = []
     for row in log.drop_duplicates().itertuples():
-        day, where = row.timestamp // logs.DAY, (row.user_id, row.item_id, row.hour, row.place)
-        out.append((*where, day, 1, 0, 0, 0.0))
+        day = row.timestamp // logs.DAY
+        out.append((row, day, 1, 0, 0, 0.0))
         if not np.isnan(row.clicked):
-            out.append((*where, day, 0, 1, int(row.clicked), 0.0))
+            out.append((row, day, 0, 1, int(row.clicked), 0.0))
         if row.clicked == 1 and not np.isnan(row.bought):
-            out.append((*where, (row.timestamp + 36 * 3600) // logs.DAY, 0, 2, 2 * int(row.bought), 0.0))
+            out.append((row, (row.timestamp + 36 * 3600) // logs.DAY, 0, 2, 2 * int(row.bought), 0.0))
         if not np.isnan(row.stayed):
             known = row.timestamp if np.isnan(row.left) else row.left
-            out.append((*where, int(known // logs.DAY), 0, 4, 4 * (row.stayed > 0), row.stayed))
+            out.append((row, int(known // logs.DAY), 0, 4, 4 * (row.stayed > 0), row.stayed))
     return out
 
 
@@ -111,11 +120,14 @@ def cells_by_hand(
 ) -> dict[tuple[int, int], np.ndarray]:
     at, cut = graph.snapshots[snapshot], graph.meta["cuts"][snapshot]
     cells: dict[tuple[int, int], np.ndarray] = {}
-    shown_last = max(one[4] for one in records_by_hand(log) if one[5] and one[4] <= cut)
-    for user_id, item_id, hour, _, day, shown, labelled, done, value in records_by_hand(log):
+    shown_last = max(one[1] for one in records_by_hand(log) if one[2] and one[1] <= cut)
+    for row, day, shown, labelled, done, value in records_by_hand(log):
         if day > cut or (group.last is not None and day <= shown_last - group.last):
             continue
-        user, item = int(encoders.users.indices([user_id])[0]), int(encoders.items.indices([item_id])[0])
+        user, item = (
+            int(encoders.users.indices([row.user_id])[0]),
+            int(encoders.items.indices([row.item_id])[0]),
+        )
         keys = []
         for axis in group.axes:
             if axis.kind == "node":
@@ -124,8 +136,8 @@ def cells_by_hand(
                 part = at.resolutions[axis.resolution]
                 keys.append([int(part.user_macro[user] if axis.side == "user" else part.item_macro[item])])
             elif axis.side == "context":
-                known = encoders.hours.indices([hour])
-                keys.append([int(known[0]) + 1])
+                held = encoders.context.encode({axis.name: [getattr(row, axis.name)]}, 1)[axis.name]
+                keys.append([*{*held[held >= 0].tolist()}])
             else:
                 held = encoders.categories[axis.name]
                 keys.append([*{*held[item][held[item] >= 0].tolist()}] if item < len(held) else [0])
@@ -148,20 +160,20 @@ def cells_of(table: RateTable) -> RateTable:
 def check_positions(log: pd.DataFrame, graph: MacroGraph) -> None:
     """Compare what was shown and labelled at each position, 0 where it is unknown, in all records."""
     by_hand, found = np.zeros((4, 2), int), np.zeros((4, 2), int)
-    for *_, place, _, shown, labelled, _, _ in records_by_hand(log):
-        by_hand[0 if np.isnan(place) else int(place) + 1] += shown, labelled.bit_count()
+    for one, _, shown, labelled, _, _ in records_by_hand(log):
+        by_hand[0 if np.isnan(one.place) else int(one.place) + 1] += shown, labelled.bit_count()
     for row in pq.read_table(graph.path / RECORDS).to_pylist():
         found[row["position"]] += row["shown"], row["labelled"].bit_count()
     assert found.tolist() == by_hand.tolist()
 
 
-def check_counts(log: pd.DataFrame, hours: Vocabulary, graph: MacroGraph) -> None:
+def check_counts(log: pd.DataFrame, context: FeatureEncoders, graph: MacroGraph) -> None:
     """Compare all cells of every snapshot."""
     check_positions(log, graph)
     encoders = Known(
         Vocabulary.load(graph.path / "users.parquet"),
         Vocabulary.load(graph.path / "items.parquet"),
-        hours,
+        context,
         graph.latest.rates.categories if graph.latest.rates else {},
     )
     for s, snapshot in enumerate(graph.snapshots):
@@ -191,7 +203,7 @@ def graph_of(rows: list[tuple]) -> Iterator[tuple[pd.DataFrame, Prepared, MacroG
 @given(rows=logs.exposure_rows())
 def test_counts_equal_a_count_by_hand(rows):
     with graph_of(rows) as (log, prepared, graph):
-        check_counts(log, prepared.context_features.vocabularies["hour"], graph)
+        check_counts(log, prepared.context_features, graph)
 
 
 @up_to(2)
@@ -204,15 +216,15 @@ def test_an_update_counts_as_a_rebuild_does(rows, later):
         new = log_of([(*row[:2], row[2] + 2, *row[3:]) for row in later])
         new["item_id"] += 3  # some of them without categories
         graph = graphs.macro_graph(settings, folder / "run", table=first)
-        hours = FeatureEncoders.load(graph.path / "context").vocabularies["hour"]
-        check_counts(first, hours, graph)
+        context = FeatureEncoders.load(graph.path / "context")
+        check_counts(first, context, graph)
         if len(new):
             graph = graphs.update(graph.path, table=new)
-        check_counts(pd.concat([first, new.drop_duplicates()]), hours, graph)
+        check_counts(pd.concat([first, new.drop_duplicates()]), context, graph)
         everyone = {str(user) for user in first.user_id}
         graph = graphs.forget(graph.path, sorted(everyone - {"1"}))
         left = pd.concat([first, new.drop_duplicates()])
-        check_counts(left[left.user_id.isin([1]) | ~left.user_id.isin(first.user_id)], hours, graph)
+        check_counts(left[left.user_id.isin([1]) | ~left.user_id.isin(first.user_id)], context, graph)
 
 
 @up_to(2)
@@ -316,7 +328,7 @@ def test_the_name_of_a_group_does_not_depend_on_the_log():
             (["items.kind", "user"], None),
             (["item_macro", "hour"], None),
         ]
-        groups = parse_groups(listed, sizes, resolutions=1, dense=0)
+        groups = parse_groups(listed, sizes, (), resolutions=1, dense=0)
         assert [one.name for one in groups] == ["hour x items.kind", "user x items.kind", "hour x item_macro"]
 
 

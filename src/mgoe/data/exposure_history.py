@@ -17,7 +17,7 @@ from mgoe._util.tables import hand_over
 from mgoe.config import RunSettings, TaskSettings, seconds
 from mgoe.data.arrow import one_array, pc
 from mgoe.data.columns import Expr, Table
-from mgoe.data.features import FeatureEncoders, fit_encoders
+from mgoe.data.features import FeatureEncoders, fit_encoders, listed
 from mgoe.data.times import bucket_of, microseconds
 
 LAST_BUCKET = 2**31 - 1
@@ -30,14 +30,15 @@ def exposure_history(rows: Table, settings: RunSettings) -> Table:
     """Return the records of an exposure log, in any order.
 
     Args:
-        rows: Rows of the log with indices in place of ids and with codes of categories, see `with_codes`.
+        rows: Rows of the log with indices in place of ids and with codes of categories, see `with_codes` and
+            `with_lists`.
         settings: Settings of the run; `data` and `tasks` are read.
 
     Returns:
         `user`, `item`; `bucket`; `shown` (1, or 0 for labels that became known later); `labelled` and `done`,
         with bit t set for task t; `value_<task>` of a labelled regression in `VALUE_UNIT`, else 0;
-        `context_<name>`, the index of each category; and `position` if the log has one, from 1, 0 where it is
-        unknown.
+        `context_<name>`, the index of each category, of several-valued features a list of those that differ;
+        and `position` if the log has one, from 1, 0 where it is unknown.
     """
     length, end = settings.data.bucket, settings.data.end
     spaces = {task.name: _spaces(task, settings.tasks) for task in settings.tasks}
@@ -90,6 +91,36 @@ def with_codes(rows: Table, context: FeatureEncoders) -> Table:
     return rows
 
 
+def with_lists(rows: Table, context: FeatureEncoders) -> Table:
+    """Return the rows with the indices of their distinct categories in place of several-valued features.
+
+    The engine takes the lists apart and puts them together again: there may be as many as rows.
+
+    Args:
+        rows: Rows of the log, each once: lists that differ may have the same categories.
+        context: Encoders of the context features.
+    """
+    for feature in context.features:
+        if feature.kind != "multi":
+            continue
+        column = f"context_{feature.name}"
+        lists = rows.select(several=rows[column]).distinct()
+        each = lists.mutate(value=listed(lists.several, feature).unnest())
+        values = one_array(each.select("value").distinct().to_pyarrow()["value"])
+        alone = pa.ListArray.from_arrays(pa.array(range(len(values) + 1), pa.int32()), values)
+        codes = context.encode({feature.name: alone}, len(values))[feature.name][:, 0]
+        table = pa.table({"value": values, "code": pa.array(codes, pa.int32())})
+        held = hand_over(
+            rows.get_backend(), f"{column}_codes", table.filter(pc.greater_equal(table["code"], 0))
+        )
+        known = each.join(held, each.value == held.value).select("several", "code").distinct()
+        again = known.group_by("several").aggregate(codes=known.code.collect().sort())
+        joined = rows.left_join(again, rows[column] == again.several)
+        nothing = ibis.literal([], "array<int32>")
+        rows = joined.mutate(**{column: joined.codes.fill_null(nothing)}).drop("several", "codes")
+    return rows
+
+
 def fit_context(rows: Table, settings: RunSettings) -> FeatureEncoders:
     """Return encoders of the context features, fitted on rows with their `bucket`."""
     columns = {feature.name: f"context_{feature.name}" for feature in settings.data.context}
@@ -118,8 +149,11 @@ def _records(
         done += ibis.ifelse(held & (label > 0).fill_null(False), 1 << t, 0)
         if task.kind == "regression":
             values[f"value_{task.name}"] = ibis.ifelse(held, (label / VALUE_UNIT).round(), 0).cast("int64")
-    categories = [one.name for one in settings.data.context if one.kind == "categorical"]
-    where = {name: ibis.greatest(rows[name], 0) for name in map("context_{}".format, categories)}
+    where: dict[str, Expr] = {}
+    for feature in settings.data.context:
+        if feature.kind != "numeric":
+            codes = rows[f"context_{feature.name}"]
+            where[f"context_{feature.name}"] = codes if feature.kind == "multi" else ibis.greatest(codes, 0)
     if "position" in rows.columns:
         where["position"] = (rows.position + 1).cast("int32")
     return rows.select(

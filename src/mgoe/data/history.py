@@ -17,7 +17,7 @@ from mgoe.config import RunSettings
 from mgoe.data.arrow import is_text, one_array, pc
 from mgoe.data.columns import Expr, Table, only_row
 from mgoe.data.events import check_behaviors, rows_per_task, task_masks
-from mgoe.data.exposure_history import exposure_history, fit_context, with_codes
+from mgoe.data.exposure_history import exposure_history, fit_context, with_codes, with_lists
 from mgoe.data.exposures import label_history
 from mgoe.data.features import FeatureEncoders
 from mgoe.data.requests import merged
@@ -96,7 +96,8 @@ def whole_log(
     mark = _mark_of(exposure_history(narrow.mutate(bucket=bucket_of(narrow.time, length)), settings))
     facts |= {"checksum": (facts["checksum"] + mark) % (1 << 61)}
     once = with_indices(narrow, folder).distinct()
-    records = exposure_history(once.mutate(bucket=bucket_of(once.time, length)), settings)
+    once = with_lists(once.mutate(bucket=bucket_of(once.time, length)), context)
+    records = exposure_history(once, settings)
     return WholeLog(history, counts, facts, records, context)
 
 

@@ -25,7 +25,7 @@ from mgoe.data.events import (
 )
 from mgoe.data.example_file import ExampleWriter, Tally
 from mgoe.data.examples import Split
-from mgoe.data.exposure_history import exposure_history, fit_context, with_codes
+from mgoe.data.exposure_history import exposure_history, fit_context, with_codes, with_lists
 from mgoe.data.exposures import any_positive, check_labels, label_history, write_exposure_examples
 from mgoe.data.history import ids_by_first_bucket, with_indices
 from mgoe.data.log import drop, open_source, place_of, work_database
@@ -100,7 +100,7 @@ def _build(con: Backend, settings: RunSettings, folder: Path, source: Table, pla
     context.save(folder / "context")
     events = _write_history(con, rows, settings, cuts, folder)
     if settings.form == "exposures":
-        records = exposure_history(with_codes(rows, context), settings)
+        records = exposure_history(with_lists(with_codes(rows, context), context), settings)
         records.order_by(records.columns).to_parquet(folder / EXPOSURES, compression="zstd")
     with ExampleWriter(folder, cuts, settings.tasks, settings.split.test_windows) as writer:
         if settings.form == "events":

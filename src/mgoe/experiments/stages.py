@@ -141,9 +141,9 @@ def exposures_of(
         for column, feature in enumerate(side.encoders.names("numeric")):
             sizes[f"{name}.{feature}"] = BINS + 1
             categories[f"{name}.{feature}"] = _binned(side.arrays["numeric"][:, column])[:, None]
-    sizes |= {name: context.sizes[name] for name in context.names("categorical") if is_axis_of_context(name)}
+    sizes |= {name: size for name, size in context.sizes.items() if is_axis_of_context(name)}
     regressions = {task.name: task.kind == "regression" for task in settings.tasks}
-    return Exposures(records, categories, sizes, regressions)
+    return Exposures(records, categories, sizes, regressions, context.names("multi"))
 
 
 def _binned(values: NDArray[np.float32]) -> NDArray[np.int32]:

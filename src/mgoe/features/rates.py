@@ -106,8 +106,9 @@ def _owner(group: RateGroup) -> Owner:
 def _values(view: View, pairs: Pairs, rates: Rates, axis: Axis) -> NDArray[np.int64]:
     """Return the values of pairs on an axis, -1 where there is none. Shape (B, L)."""
     if axis.side == "context":
-        unknown = np.zeros(len(pairs.user), np.int64)  # as the encoders say it
-        return np.asarray(pairs.context.get(axis.name, unknown), np.int64)[:, None]
+        unknown = np.full(len(pairs.user), -1 if axis.several else 0)  # as the encoders say it
+        held = np.asarray(pairs.context.get(axis.name, unknown), np.int64)
+        return held if held.ndim == 2 else held[:, None]
     if axis.kind == "category":
         held = rates.categories[axis.name]
         nodes = pairs.users if axis.side == "user" else pairs.items

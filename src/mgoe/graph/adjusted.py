@@ -33,13 +33,11 @@ class Labels(NamedTuple):
 
 
 def is_adjusted(group: RateGroup) -> bool:
-    """Return whether a group has adjusted rates: users, items and categories of the context, over all
-    history."""
-    return (
-        len(group.axes) == 1
-        and group.last is None
-        and (group.axes[0].kind == "node" or group.axes[0].side == "context")
-    )
+    """Return whether a group has adjusted rates, over all history: users, items and categories of the
+    context of which an exposure has one."""
+    axis = group.axes[0]
+    alone = len(group.axes) == 1 and group.last is None and not axis.several
+    return alone and (axis.kind == "node" or axis.side == "context")
 
 
 def split_adjusted(

@@ -7,7 +7,7 @@ shrunk towards those of all cells, by a prior that is fitted to the snapshot.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Self
 
@@ -34,6 +34,7 @@ class Axis:
         kind: `node` itself, its `macro` node, a `category`, or the shown `position`.
         size: Number of categories, the unknown one included; 0 where it depends on the snapshot.
         resolution: Of a macro node.
+        several: Whether an exposure may have any number of its values: a list in the context.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Axis:
     kind: Literal["node", "macro", "category", "position"]
     size: int = 0
     resolution: int = 0
+    several: bool = False
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,7 @@ class Rates:
 def parse_groups(
     wanted: Sequence[tuple[Sequence[str], int | None]],
     sizes: Mapping[str, int],
+    several: Container[str],
     resolutions: int,
     dense: int,
 ) -> tuple[RateGroup, ...]:
@@ -123,13 +126,14 @@ def parse_groups(
     Args:
         wanted: The groups.
         sizes: Number of categories of each given axis, the unknown one included.
+        several: Axes of the context that are lists.
         resolutions: Of the graph.
         dense: The resolution that a macro node without a number is of.
 
     Raises:
         ConfigError: An axis is unknown, or two groups are the same.
     """
-    axes = _axes(sizes, resolutions, dense)
+    axes = _axes(sizes, several, resolutions, dense)
     groups: list[RateGroup] = []
     for names, last in wanted:
         for name in names:
@@ -191,8 +195,20 @@ def automatic(evidence: Mapping[str, float]) -> list[tuple[list[str], int | None
 def is_axis_of_context(name: str) -> bool:
     """Return whether a category of the context can be an axis: nodes, macro nodes and side tables keep their
     names."""
-    nodes = _axes({}, resolutions=0, dense=0)
+    nodes = _axes({}, (), resolutions=0, dense=0)
     return name.partition("@")[0] not in nodes and not name.startswith(("users.", "items."))
+
+
+def distinct(categories: NDArray[np.integer]) -> tuple[NDArray[np.int64], NDArray[np.integer]]:
+    """Return every category of each row once: the rows, and the categories.
+
+    Args:
+        categories: Padded with -1. Shape (n, L).
+    """
+    ordered = np.sort(categories, axis=1)
+    new = ordered >= 0
+    new[:, 1:] &= ordered[:, 1:] != ordered[:, :-1]
+    return np.nonzero(new)[0], ordered[new]
 
 
 def describe(groups: Sequence[RateGroup]) -> list[dict[str, Any]]:
@@ -205,14 +221,15 @@ def restore(held: Sequence[Mapping[str, Any]]) -> tuple[RateGroup, ...]:
     return tuple(RateGroup(tuple(Axis(**axis) for axis in group["axes"]), group["last"]) for group in held)
 
 
-def _axes(sizes: Mapping[str, int], resolutions: int, dense: int) -> dict[str, Axis]:
+def _axes(sizes: Mapping[str, int], several: Container[str], resolutions: int, dense: int) -> dict[str, Axis]:
     axes = [Axis(side, side, "node") for side in SIDES]
     for side in SIDES:
         axes.append(Axis(f"{side}_macro", side, "macro", resolution=dense))
         axes += [Axis(f"{side}_macro@{r}", side, "macro", resolution=r) for r in range(resolutions)]
-    sides: dict[str, Literal["user", "item"]] = {"users": "user", "items": "item"}
+    sides: dict[str, Literal["user", "item", "context"]] = {"users": "user", "items": "item"}
     for name, size in sizes.items():
-        axes.append(Axis(name, sides.get(name.partition(".")[0], "context"), "category", size))
+        side = sides.get(name.partition(".")[0], "context")
+        axes.append(Axis(name, side, "category", size, several=name in several))
     return {axis.name: axis for axis in axes}
 
 

@@ -120,10 +120,18 @@ def test_exposures_on_spark_are_counted_as_on_the_local_engine(
 ):
     rows = pd.read_parquet(world / "exposures")[::10]
     rows["position"] = rows["position"].where(rows["user_id"] % 5 > 0)
+    rows["query"] = np.array(["a|b", " b||c|b", None, "a|d|a"], object)[rows["item_id"] % 4]
     rows.to_parquet(tmp_path / "log.parquet")
-    log, groups = tmp_path / "log.parquet", ["user", "device", "users.community x item", "device x user"]
-    expected = experiments.macro_graph(settings(exposures, log, rates=groups), tmp_path / "local")
-    found = experiments.macro_graph(settings(exposures, log, rates=groups, **LOCAL), tmp_path / "spark")
+    data = exposures.data.model_copy(
+        update={"context": [*exposures.data.context, FeatureSettings(name="query", kind="multi")]}
+    )
+    shown, log = (
+        exposures.model_copy(update={"data": data, "tasks": exposures.tasks[::2]}),
+        tmp_path / "log.parquet",
+    )
+    groups = ["user", "device", "users.community x item", "device x user", "query x device"]
+    expected = experiments.macro_graph(settings(shown, log, rates=groups), tmp_path / "local")
+    found = experiments.macro_graph(settings(shown, log, rates=groups, **LOCAL), tmp_path / "spark")
     assert found.meta["checksum"] == expected.meta["checksum"]
     records, same = (pq.read_table(graph.path / RECORDS) for graph in (found, expected))
     assert records.cast(same.schema).equals(same)

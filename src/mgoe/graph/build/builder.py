@@ -6,7 +6,7 @@ works in a folder of its own, which takes its place when it is complete; a build
 there.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -46,12 +46,14 @@ class Exposures:
             Shape (n, L).
         sizes: Number of categories by the name of the axis, those of the context included.
         regressions: Whether each task is a regression, by name.
+        several: Axes of the context that are lists.
     """
 
     records: ir.Table
     categories: Mapping[str, NDArray[np.int32]]
     sizes: Mapping[str, int]
     regressions: Mapping[str, bool]
+    several: Container[str] = ()
 
 
 @dataclass(frozen=True)
@@ -204,7 +206,11 @@ def _rate_plan(
     memory = settings.memory * SORT_SHARE
     stages.run("exposures", 0, lambda _: write_sorted(given.records, file, memory), unit="records")
     parse = partial(
-        parse_groups, sizes=given.sizes, resolutions=resolutions, dense=settings.dense_of(resolutions)
+        parse_groups,
+        sizes=given.sizes,
+        several=given.several,
+        resolutions=resolutions,
+        dense=settings.dense_of(resolutions),
     )
     plan = partial(
         RatePlan,

@@ -27,7 +27,7 @@ from mgoe.graph.adjusted import Labels, adjusted_rates, is_adjusted
 from mgoe.graph.build.cells import CellCounter, Cells, Marks, joined
 from mgoe.graph.build.workplace import Advance
 from mgoe.graph.pair_rows import Side, starts
-from mgoe.graph.rates import Axis, RateGroup, RateTable, describe
+from mgoe.graph.rates import Axis, RateGroup, RateTable, describe, distinct
 from mgoe.graph.shrinkage import USUAL, evidence, fit_prior
 
 FIRST = ("user", "item", "bucket")
@@ -250,10 +250,9 @@ class RatePlan:
 
     def _check_size(self, con: Backend, group: RateGroup, records: int) -> None:
         """Refuse a group with too many cells, before they are counted."""
-        several = np.prod(
-            [self.categories[axis.name].shape[1] for axis in group.axes if axis.name in self.categories]
-        )
-        if min(records * several, np.prod([axis.size or np.inf for axis in group.axes])) <= MOST_CELLS:
+        several = [self.categories[axis.name].shape[1] for axis in group.axes if axis.name in self.categories]
+        most = np.inf if any(axis.several for axis in group.axes) else records * np.prod(several)
+        if min(most, np.prod([axis.size or np.inf for axis in group.axes])) <= MOST_CELLS:
             return
         keys = ", ".join(map(_column, group.axes))
         found = con.con.sql(f"SELECT approx_count_distinct(({keys})) FROM {_rows(group)}").fetchall()[0][0]
@@ -267,7 +266,7 @@ class RatePlan:
     def _cells(self, con: Backend, group: RateGroup, sizes: Mapping[Side, int]) -> Iterator[Cells]:
         """Yield the cells of a group in order, a part at a time."""
         counter, first = self._counter(), group.axes[0]
-        by_user = first.kind == "node" and first.side == "user"
+        by_user = first.kind == "node" and first.side == "user" and not group.axes[-1].several
         for marks in self._by_user(con, group, sizes) if by_user else self._marks(con, self._grouped(group)):
             yield counter.add(marks)
         yield counter.rest()
@@ -350,10 +349,8 @@ def _by_node(values: NDArray[np.int32], nodes: int) -> pa.Table:
         unknown = np.full((nodes - len(values), values.shape[1]), -1, np.int32)
         unknown[:, 0] = 0
         values = np.concatenate([values, unknown])
-    ordered = np.sort(values[:nodes], axis=1)
-    new = ordered >= 0
-    new[:, 1:] &= ordered[:, 1:] != ordered[:, :-1]
-    return pa.table({"node": np.nonzero(new)[0], "value": ordered[new].astype(np.int32)})
+    node, value = distinct(values[:nodes])
+    return pa.table({"node": node, "value": value.astype(np.int32)})
 
 
 def _table(axis: Axis) -> str:
@@ -365,16 +362,21 @@ def _column(axis: Axis) -> str:
     """Return the column of an axis in `_rows`."""
     if axis.kind == "position":
         return _quoted(axis.name)
-    if axis.side == "context":
+    if axis.side == "context" and not axis.several:
         return _quoted(f"context_{axis.name}")
     return f"records.{axis.side}" if axis.kind == "node" else f"{_table(axis)}.value"
 
 
 def _rows(group: RateGroup) -> str:
     """Return the records, joined with the values of a group's axes."""
-    joined = [axis for axis in group.axes if axis.kind != "node" and axis.side != "context"]
-    tables = [(_table(axis), axis.side) for axis in joined]
-    return " ".join(("records", *(f"JOIN {name} ON records.{side} = {name}.node" for name, side in tables)))
+    tables = ["records"]
+    for axis in group.axes:
+        name = _table(axis)
+        if axis.several:
+            tables.append(f"CROSS JOIN unnest({_quoted(f'context_{axis.name}')}) AS {name}(value)")
+        elif axis.kind != "node" and axis.side != "context":
+            tables.append(f"JOIN {name} ON records.{axis.side} = {name}.node")
+    return " ".join(tables)
 
 
 def _quoted(name: str) -> str:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from mgoe.features import RateCells
 from mgoe.features.rates import place_of
-from mgoe.graph.rates import RateGroup, Rates
+from mgoe.graph.rates import RateGroup, Rates, distinct
 
 MIN_PLACES = 1 << 10
 """Places of a table without cells; a power of 2."""
@@ -83,7 +83,7 @@ class LiveRates:
 
         Args:
             item: Indices. Shape (n,).
-            context: Categories of the context by name. Shape (n,) each.
+            context: Categories of the context by name. Shape (n,), or (n, L) padded with -1.
             counts: What is added to the counts of `RateTable`. Shape (n, 1 + 2T).
             values: What is added to its values. Shape (n, R).
             version: Of the live state with them.
@@ -91,12 +91,13 @@ class LiveRates:
         for number, (group, cells) in enumerate(zip(self._groups, self.cells, strict=True)):
             if cells is None:
                 continue
-            axes = [item if axis.kind == "node" else np.asarray(context[axis.name]) for axis in group.axes]
-            first, second = axes if len(axes) == 2 else (axes[0], np.zeros_like(item))
-            key = first.astype(np.int64) << 32 | second.astype(np.int64)
+            _, *second = group.axes
+            other = np.asarray(context[second[0].name]) if second else np.zeros_like(item)
+            row, category = distinct(other if other.ndim == 2 else other[:, None])
+            key = item[row].astype(np.int64) << 32 | category.astype(np.int64)
             if 2 * (self._used[number] + len(key)) > len(cells.key):
                 cells = self.cells[number] = _larger(cells, self._used[number] + len(key))
-            self._used[number] += _add(cells, key, counts, values)
+            self._used[number] += _add(cells, key, counts[row], values[row])
         if len(item) and item.max() >= len(self._version):
             more = np.zeros(int(item.max()) + 1 - len(self._version) + MIN_PLACES, np.int64)
             self._version = np.concatenate([self._version, more])
