@@ -55,7 +55,7 @@ from mgoe.serving.scoring.engine import Engine
 HOW = ("frozen", "daily", "rates", "events")
 DAY, HOUR = 86_400, 3_600
 LOOK = 60
-"""Seconds between two looks of the service at its log; a real one looks every second."""
+"""Seconds between two looks of the service at its log; a real one looks every ten seconds."""
 
 
 @dataclass(frozen=True)

@@ -20,10 +20,10 @@ from mgoe.data.exposure_history import VALUE_UNIT
 from mgoe.serving.events.exposure import longest_delay
 from mgoe.serving.events.exposure_log import EXPOSURE_OF, ExposureLog
 
-AT_ONCE = 5_000
+AT_ONCE = 20_000
 """New exposures read at once, so that events need not wait long for the thread that reads both."""
-PAUSE = 1.0
-"""Seconds between two looks at the log."""
+PAUSE = 10.0
+"""Seconds between two looks at the log. After each, what is stored of the items in it is computed again."""
 _THESE = "FROM json_each(:ids) chosen JOIN exposures e ON e.id = chosen.value"
 _SHOWN = f"SELECT e.id, e.item, e.context, e.time {_THESE} ORDER BY e.id"
 _LABELS = " UNION ALL ".join(
@@ -92,7 +92,7 @@ class ExposureFollower:
 
     @property
     def may_be_behind(self) -> bool:
-        """Whether to `read` now: there was more to read the last time, or it was a second ago."""
+        """Whether to `read` now: there was more to read the last time, or that was some seconds ago."""
         return time.monotonic() >= self._next
 
     @property

@@ -86,8 +86,10 @@ class LiveNodes:
 
     def apply_exposures(self, changes: Changes) -> None:
         """Add what has become known of exposures."""
-        with self._writer, self.lock:
-            self.state.add_exposures(changes)
+        with self._writer:
+            batch = self.state.prepare_exposures(changes)  # readers need not wait for this
+            with self.lock:
+                self.state.commit_exposures(batch)
 
     def replay(self, batches: Iterable[Sequence[Event]]) -> int:
         """Replace the state by one to which these events alone were added.

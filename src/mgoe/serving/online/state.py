@@ -160,6 +160,24 @@ class Batch(NamedTuple):
     counts: dict[str, int]
 
 
+class ExposureBatch(NamedTuple):
+    """What has become known of exposures, looked up and ready to be added. Shape (n,) each unless stated
+    otherwise.
+
+    Attributes:
+        ids: Of items. Length n.
+        item: Their indices, -1 for newcomers.
+        context: Categories by feature.
+        counts, values: See `Changes`.
+    """
+
+    ids: list[Id]
+    item: NDArray[np.int64]
+    context: Mapping[str, NDArray]
+    counts: NDArray[np.int64]
+    values: NDArray[np.int64]
+
+
 class LiveState:
     """What events have changed since a snapshot.
 
@@ -255,26 +273,31 @@ class LiveState:
         self.counts = {name: count + batch.counts[name] for name, count in self.counts.items()}
         return batch.counts["events"]
 
-    def add_exposures(self, changes: Changes) -> None:
-        """Add what has become known of exposures. Their items get an index; ids that the vocabulary cannot
-        hold are left out."""
+    def prepare_exposures(self, changes: Changes) -> ExposureBatch:
+        """Look up what has become known of exposures; ids that the vocabulary cannot hold are left out."""
         kind = self.base.vocabularies["item"].type
-        read = {
+        ids = {
             row: found
             for row, one in enumerate(changes.item)
             if (found := canonical_id(one, kind)) is not None
         }
-        kept, ids = [*read], [*read.values()]
-        index = self.indices("item", ids)
-        self.sides["item"].add_newcomers([*dict.fromkeys(ids[row] for row in np.flatnonzero(index < 0))])
+        kept = [*ids]
         features = [feature for feature in self.base.context.features if feature.name in self.rates.contexts]
         values = read_context([changes.context[row] for row in kept], features)
         context = self.base.context.encode(
             {feature.name: value for feature, value in zip(features, values, strict=True)}, len(kept)
         )
+        found = self.indices("item", [*ids.values()])
+        return ExposureBatch([*ids.values()], found, context, changes.counts[kept], changes.values[kept])
+
+    def commit_exposures(self, batch: ExposureBatch) -> None:
+        """Add what was prepared on the present state. Items that are new get an index."""
+        nodes, item = self.sides["item"], batch.item.copy()
+        unknown = np.flatnonzero(item < 0).tolist()
+        nodes.add_newcomers([*dict.fromkeys(batch.ids[row] for row in unknown)])
+        item[unknown] = [nodes.new_ids[batch.ids[row]] for row in unknown]
         self.version += 1
-        counts, sums = changes.counts[kept], changes.values[kept]
-        self.rates.add(self.indices("item", ids), context, counts, sums, self.version)
+        self.rates.add(item, batch.context, batch.counts, batch.values, self.version)
 
     def _add(self, batch: Batch) -> None:
         pairs, scores = self.pairs, self.base.scores
