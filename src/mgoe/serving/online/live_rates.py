@@ -8,6 +8,7 @@ Axes: `E` places of a table, `T` tasks, `R` regressions.
 """
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numba
 import numpy as np
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from mgoe.features import RateCells
 from mgoe.features.rates import place_of
 from mgoe.graph.rates import RateGroup, Rates, distinct
+from mgoe.serving.events.event import Id
 
 MIN_PLACES = 1 << 10
 """Places of a table without cells; a power of 2."""
@@ -27,6 +29,24 @@ def is_live(group: RateGroup) -> bool:
     nodes = [axis for axis in group.axes if axis.side != "context"]
     of_items = bool(nodes) and all(axis.side == "item" and axis.kind == "node" for axis in nodes)
     return of_items and group.last is None
+
+
+class ExposureBatch(NamedTuple):
+    """What has become known of exposures, looked up and ready to be added. Shape (n,) each unless stated
+    otherwise.
+
+    Attributes:
+        ids: Of items. Length n.
+        item: Their indices, -1 for newcomers.
+        context: Categories by feature. Shape (n,), or (n, L) padded with -1.
+        counts, values: See `Changes`. Shapes (n, 1 + 2T) and (n, R).
+    """
+
+    ids: list[Id]
+    item: NDArray[np.int64]
+    context: Mapping[str, NDArray]
+    counts: NDArray[np.int64]
+    values: NDArray[np.int64]
 
 
 class LiveRates:
@@ -71,23 +91,14 @@ class LiveRates:
         tables = (array.nbytes for cells in self.cells if cells is not None for array in cells)
         return sum(tables) + self._version.nbytes
 
-    def add(
-        self,
-        item: NDArray[np.int64],
-        context: Mapping[str, NDArray],
-        counts: NDArray[np.int64],
-        values: NDArray[np.int64],
-        version: int,
-    ) -> None:
+    def add(self, batch: ExposureBatch, version: int) -> None:
         """Add what has become known of exposures.
 
         Args:
-            item: Indices. Shape (n,).
-            context: Categories of the context by name. Shape (n,), or (n, L) padded with -1.
-            counts: What is added to the counts of `RateTable`. Shape (n, 1 + 2T).
-            values: What is added to its values. Shape (n, R).
+            batch: Of items that all have an index.
             version: Of the live state with them.
         """
+        item, context = batch.item, batch.context
         for number, (group, cells) in enumerate(zip(self._groups, self.cells, strict=True)):
             if cells is None:
                 continue
@@ -97,12 +108,12 @@ class LiveRates:
             key = item[row].astype(np.int64) << 32 | category.astype(np.int64)
             if 2 * (self._used[number] + len(key)) > len(cells.key):
                 cells = self.cells[number] = _larger(cells, self._used[number] + len(key))
-            self._used[number] += _add(cells, key, counts[row], values[row])
+            self._used[number] += _add(cells, key, batch.counts[row], batch.values[row])
         if len(item) and item.max() >= len(self._version):
             more = np.zeros(int(item.max()) + 1 - len(self._version) + MIN_PLACES, np.int64)
             self._version = np.concatenate([self._version, more])
         self._version[item] = version
-        self.exposures += int(counts[:, 0].sum())
+        self.exposures += int(batch.counts[:, 0].sum())
 
     def changed(self, since: int) -> NDArray[np.int64]:
         """Return items that have changed after a version."""

@@ -39,7 +39,7 @@ from mgoe.serving.events.exposure_follower import Changes
 from mgoe.serving.events.taken import read_context
 from mgoe.serving.online.base_values import UNPLACED, BaseValues, item_rows, score_sums, tasks_done
 from mgoe.serving.online.kernels import Change
-from mgoe.serving.online.live_rates import LiveRates
+from mgoe.serving.online.live_rates import ExposureBatch, LiveRates
 from mgoe.serving.online.touched import LivePairs, Nodes
 
 ROUNDS: tuple[tuple[Side, int, tuple[int, ...]], ...] = (
@@ -158,24 +158,6 @@ class Batch(NamedTuple):
     events: NDArray[np.int64]
     seen: SeenEvents
     counts: dict[str, int]
-
-
-class ExposureBatch(NamedTuple):
-    """What has become known of exposures, looked up and ready to be added. Shape (n,) each unless stated
-    otherwise.
-
-    Attributes:
-        ids: Of items. Length n.
-        item: Their indices, -1 for newcomers.
-        context: Categories by feature.
-        counts, values: See `Changes`.
-    """
-
-    ids: list[Id]
-    item: NDArray[np.int64]
-    context: Mapping[str, NDArray]
-    counts: NDArray[np.int64]
-    values: NDArray[np.int64]
 
 
 class LiveState:
@@ -297,7 +279,7 @@ class LiveState:
         nodes.add_newcomers([*dict.fromkeys(batch.ids[row] for row in unknown)])
         item[unknown] = [nodes.new_ids[batch.ids[row]] for row in unknown]
         self.version += 1
-        self.rates.add(item, batch.context, batch.counts, batch.values, self.version)
+        self.rates.add(batch._replace(item=item), self.version)
 
     def _add(self, batch: Batch) -> None:
         pairs, scores = self.pairs, self.base.scores
