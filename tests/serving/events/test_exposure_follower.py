@@ -124,8 +124,8 @@ def test_many_exposures_are_read_in_parts():
         assert follower.may_be_behind
         sizes = []
         while (changes := follower.read(NOW)) is not None:
-            sizes.append(len(changes.item))
-        assert sizes == [AT_ONCE, 7]
+            sizes.append((len(changes.item), follower.has_more))
+        assert sizes == [(AT_ONCE, True), (7, False)]
         assert not follower.may_be_behind  # for some seconds
         assert follower.bytes >= 8 * (AT_ONCE + 7)
 
@@ -136,6 +136,10 @@ def test_a_log_that_is_away_loses_nothing(monkeypatch: pytest.MonkeyPatch):
         take(log, shown(request="q"), {"request": "q", "item": "a", "labels": {"click": 1}})
         follower.read(NOW)
         take(log, shown(2, "b"))
+        with monkeypatch.context() as patch:  # nor does one whose rows cannot be counted
+            patch.setattr(follower, "_known", lambda *rows: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                follower.read(NOW + HOUR)
 
         def away(query: str, values: Any = ()) -> list:
             if "JOIN labels" in query:

@@ -66,6 +66,9 @@ class ExposureFollower:
         tasks: Tasks of the bundle, in their order.
         after: Position up to which the bundle's graph holds the exposures.
 
+    Attributes:
+        has_more: Whether there was more to read the last time.
+
     Raises:
         StoreError: The log is away.
     """
@@ -84,7 +87,7 @@ class ExposureFollower:
         Raises:
             StoreError: The log is away.
         """
-        self._last, self._next = self._after, 0.0
+        self._last, self._next, self.has_more = self._after, 0.0, True
         self._labels = self._newest[1]  # those that are there are read with their exposures
         self._due: list[tuple[int, int]] = []  # a heap of moments, and the exposures with labels known then
         self._bits = np.zeros(AT_ONCE, np.int64)  # of each exposure what is counted: shown, labelled, done
@@ -93,7 +96,7 @@ class ExposureFollower:
     @property
     def may_be_behind(self) -> bool:
         """Whether to `read` now: there was more to read the last time, or that was some seconds ago."""
-        return time.monotonic() >= self._next
+        return self.has_more or time.monotonic() >= self._next
 
     @property
     def bytes(self) -> int:
@@ -119,11 +122,12 @@ class ExposureFollower:
         ids += range(self._last + 1, last + 1)
         these = {"ids": json.dumps(ids), "wait": self._wait}
         shown, labels = (self._log.read(query, these) if ids else [] for query in (_SHOWN, _LABELS))
+        changes = self._counted(shown, labels, now) if shown else None
         while self._due and self._due[0][0] <= now:
             heapq.heappop(self._due)
-        self._last, self._labels = last, label
-        self._next = 0.0 if last < exposure else time.monotonic() + PAUSE
-        return self._counted(shown, labels, now) if shown else None
+        self._last, self._labels, self.has_more = last, label, last < exposure
+        self._next = time.monotonic() + PAUSE
+        return changes
 
     @property
     def _newest(self) -> tuple[int, int]:

@@ -270,6 +270,11 @@ class Consumer:
         return found | {"bytes": found["bytes"] + self.follower_bytes}
 
     @property
+    def has_more(self) -> bool:
+        """Whether exposures were left when `catch_up` read some of them."""
+        return self._follower is not None and self._follower.has_more
+
+    @property
     def follower_bytes(self) -> int:
         """Memory for what is counted of each exposure."""
         return 0 if self._follower is None else self._follower.bytes

@@ -65,8 +65,8 @@ class LiveBundle(Bundle):
     def __init__(self, bundle: Bundle, log: EventLog, exposures: ExposureLog | None = None):
         super().__init__(bundle.path, bundle.manifest)
         consumer = Consumer.of(log, bundle, exposures=exposures)
-        while consumer.catch_up():  # exposures are read a batch at a time
-            pass
+        while consumer.has_more:  # those that come meanwhile do not keep it from answering
+            consumer.catch_up()
         self._live = consumer.live
 
     def _known_items(self, user: int) -> NDArray[np.int32]:
