@@ -15,6 +15,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 
 from mgoe.config import FeatureSettings, RunSettings
 from mgoe.data import FeatureEncoders, Prepared, Vocabulary
@@ -24,7 +25,8 @@ from mgoe.experiments import graphs
 from mgoe.experiments.stages import source_of
 from mgoe.graph import MacroGraph, build_graph
 from mgoe.graph.build.rate_counter import RECORDS
-from mgoe.graph.rates import RateGroup, RateTable, parse_groups
+from mgoe.graph.rates import LEAST_EVIDENCE, RateGroup, RateTable, parse_groups
+from mgoe.graph.shrinkage import evidence
 from tests.data import logs
 from tests.effort import up_to
 from tests.graph.histories import history, planted
@@ -394,6 +396,18 @@ def test_categories_with_evidence_are_counted(tmp_path):
     names = [group.name for group in graph.latest.rates.groups]
     assert {"user", "item", "items.kind", "user x items.kind", "item, last 3"} <= {*names}
     assert "hour" not in names  # it tells nothing
+
+
+@given(st.integers(2, 40), st.sampled_from([0.5, 0.01]), st.integers(0, 9))
+def test_evidence_is_the_share_of_entropy_that_cells_explain(cells, rate, seed):
+    rng = np.random.default_rng(seed)
+    labelled = rng.integers(1000, 2000, cells)
+    alike, apart = (
+        evidence(labelled, rng.binomial(labelled, rates))
+        for rates in (np.full(cells, rate), np.where(np.arange(cells) % 2, 0, 2 * rate))
+    )
+    assert alike < LEAST_EVIDENCE < apart < 1
+    assert evidence(labelled, 0 * labelled) == evidence(labelled, labelled) == 0
 
 
 @pytest.mark.parametrize(

@@ -19,9 +19,8 @@ from mgoe.errors import ConfigError
 from mgoe.graph.pair_rows import SIDES
 
 SECOND = 1_000_000
-LEAST_EVIDENCE = 0.0025
+LEAST_EVIDENCE = 0.002
 MOST_CATEGORIES, MOST_CONTEXTS = 4, 2
-MACRO_PAIRS = (("user", "item_macro"), ("user_macro", "item"), ("user_macro", "item_macro"))
 
 
 @dataclass(frozen=True)
@@ -168,12 +167,10 @@ def listed(rates: Sequence[RateSettings], bucket: int) -> list[tuple[list[str], 
 def automatic(evidence: Mapping[str, float]) -> list[tuple[list[str], int | None]]:
     """Return the groups of `auto`, chosen on validation windows of real logs (ours).
 
-    A category of items or of the context is counted if its own rates differ: if labels are likelier by
-    `LEAST_EVIDENCE` nats than with one rate for all. Of items at most `MOST_CATEGORIES` are taken, those with
-    most evidence, and of the context at most `MOST_CONTEXTS`. The groups are the user and the item, over all
-    history and over the last three buckets; each of these categories, and each with the user; those of items
-    with the user's macro node, those of the context with the item; and the user with the item's macro node,
-    the user's macro node with the item, and both macro nodes.
+    A category of items or of the context is counted if rates of its own explain at least `LEAST_EVIDENCE` of
+    the labels' entropy. Of items at most `MOST_CATEGORIES` are taken, those with most evidence, and of the
+    context at most `MOST_CONTEXTS`. The groups are the user and the item, over all history and over the last
+    three buckets; each of these categories, and each with the user; and those of the context with the item.
 
     Args:
         evidence: Of every category of items and of the context, by the name of its axis.
@@ -186,8 +183,6 @@ def automatic(evidence: Mapping[str, float]) -> list[tuple[list[str], int | None
         *(([name], None) for name in (*SIDES, *contexts, *items)),
         *((["user", name], None) for name in (*contexts, *items)),
         *((["item", name], None) for name in contexts),
-        *((["user_macro", name], None) for name in items),
-        *(([user, item], None) for user, item in MACRO_PAIRS),
         *(([side], 3) for side in SIDES),
     ]
 

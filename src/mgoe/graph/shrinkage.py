@@ -43,15 +43,22 @@ def fit_prior(labelled: NDArray[np.integer], done: NDArray[np.integer]) -> tuple
 
 
 def evidence(labelled: NDArray[np.integer], done: NDArray[np.integer]) -> float:
-    """Return how much likelier a label is, in nats, if cells have rates of their own than if all have one.
+    """Return the share of the labels' entropy that is explained if cells have rates of their own.
+
+    This is McFadden's pseudo R squared of the fitted beta-binomial against one rate for all, so that labels
+    that are rare count as much as frequent ones. It is 0 if all labels are alike, and can be slightly
+    negative.
 
     Args:
         labelled, done: As for `fit_prior`.
     """
     rate, weight = fit_prior(labelled, done)
     n, k, times = cells = _distinct(labelled, done)
-    alike = float((times * (k * np.log(rate) + (n - k) * np.log1p(-rate))).sum())
-    return (_likelihood(cells, rate, weight) - alike) / max(1, int((times * n).sum()))
+    all_labels, all_done = int((times * n).sum()), int((times * k).sum())
+    if all_done in (0, all_labels):
+        return 0.0
+    alike = all_done * np.log(rate) + (all_labels - all_done) * np.log1p(-rate)
+    return float(1 - _likelihood(cells, rate, weight) / alike)
 
 
 def _distinct(labelled: NDArray[np.integer], done: NDArray[np.integer]) -> tuple[NDArray[np.int64], ...]:

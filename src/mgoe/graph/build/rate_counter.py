@@ -182,7 +182,7 @@ class RatePlan:
         return RateTable(indptr, *cells[1:], self._priors(cells.counts, cells.values))
 
     def evidence(self, work: Path, cut: int, sizes: Mapping[Side, int]) -> dict[str, float]:
-        """Return how much likelier labels are with rates per cell than with one for all, by group.
+        """Return the share of the labels' entropy that rates per cell explain, by group.
 
         Args:
             work: For what the engine spills.
