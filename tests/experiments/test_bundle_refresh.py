@@ -26,7 +26,7 @@ import mgoe
 from mgoe import experiments
 from mgoe._util.files import sha256
 from mgoe._util.tables import hand_over
-from mgoe.bundle import Bundle
+from mgoe.bundle import CARD, Bundle
 from mgoe.cli.app import app
 from mgoe.data import Prepared
 from mgoe.errors import BundleError, OutputError, StoreError
@@ -128,6 +128,7 @@ def test_a_refreshed_bundle_equals_a_rebuild(finished: Path, tmp_path: Path):
         finished / "bundle" / "model.safetensors"
     ).read_bytes()
     assert bundle.predict([10_000, 10_001], [20_000, 3])[list(bundle.tasks)].notna().all(axis=None)
+    assert "it was changed 1 time after the training" in (tmp_path / "new" / CARD).read_text()
     assert not [path.name for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 

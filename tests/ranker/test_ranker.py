@@ -23,11 +23,11 @@ from tests.ranker.conftest import after, like
 
 
 def contents(bundle: Bundle) -> dict[str, str]:
-    """Checksums of all files but those that name the log's path or the time that a build took.
+    """Checksums of all files but those that name the log's path or the time that something took.
 
     Of weights that of the tensors: the order of names in the header of the file is random.
     """
-    named = {"settings.yaml", "graph/graph.json", "model.safetensors"}
+    named = {"settings.yaml", "graph/graph.json", "model.safetensors", "MODEL_CARD.md"}
     weights = load_file(bundle.path / "model.safetensors")
     tensors = hashlib.sha256(b"".join(weights[name].tobytes() for name in sorted(weights))).hexdigest()
     sums = {name: sum for name, sum in bundle.manifest["checksums"].items() if name not in named}

@@ -1,6 +1,7 @@
 """The artefact that scores: a folder with everything that a service needs."""
 
 from mgoe.bundle.bundle import Bundle
-from mgoe.bundle.write import FORMAT, MANIFEST, write_bundle
+from mgoe.bundle.card import CARD, model_card
+from mgoe.bundle.write import FORMAT, MANIFEST, seal, write_bundle
 
-__all__ = ["FORMAT", "MANIFEST", "Bundle", "write_bundle"]
+__all__ = ["CARD", "FORMAT", "MANIFEST", "Bundle", "model_card", "seal", "write_bundle"]

@@ -4,6 +4,7 @@ bundle.json          format, versions, checksums, the model's settings, tasks, c
 settings.yaml        settings of the run that wrote it
 users.parquet, items.parquet, side and context encoders
 graph/               the latest snapshot, with the pairs and the records of exposures that updates need
+MODEL_CARD.md        what it predicts, from what data, how well, and where it fails
 model.safetensors    weights;  spec.json: what the model reads
 prior.npy            log-odds of the negative sampling, one per item
 metrics.json         metrics on validation and test

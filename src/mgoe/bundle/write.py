@@ -2,6 +2,7 @@
 
 import platform
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,11 @@ import torch
 from mgoe import __version__
 from mgoe._util.files import atomic_folder, checksums, write_json, write_text
 from mgoe.bundle.calibration import Calibration
+from mgoe.bundle.card import CARD, model_card
 from mgoe.bundle.sampling import sampling_prior
 from mgoe.config import ModelSettings, RunSettings, dump_settings
 from mgoe.data import Prepared
+from mgoe.evaluation import Estimate, Row
 from mgoe.graph import MacroGraph
 from mgoe.models import written_out
 
@@ -30,8 +33,10 @@ def write_bundle(
     cell: Path,
     prepared: Prepared,
     graph: MacroGraph,
-    metrics: Sequence[Mapping[str, Any]],
+    metrics: Sequence[Row],
     calibration: Calibration = Calibration(),
+    estimates: Sequence[Estimate] = (),
+    cost: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a bundle atomically.
 
@@ -43,6 +48,8 @@ def write_bundle(
         prepared, graph: Data and graph of the training; the latest snapshot is copied.
         metrics: Rows to store with it.
         calibration: Maps from its probabilities to calibrated ones.
+        estimates: Test metrics of the model with their intervals, for the model card.
+        cost: What its training took, for the model card.
     """
     with atomic_folder(out) as folder:
         prepared.save_encoders(folder)
@@ -52,20 +59,33 @@ def write_bundle(
             (folder / name).write_bytes((cell / name).read_bytes())
         write_text(folder / "settings.yaml", dump_settings(settings))
         write_json(folder / "metrics.json", list(metrics))
-        write_json(
-            folder / MANIFEST,
-            {
-                "format": FORMAT,
-                "versions": {
-                    "mgoe": __version__,
-                    "python": platform.python_version(),
-                    "torch": torch.__version__,
-                    "numpy": np.__version__,
-                },
-                "model": written_out(model).model_dump(mode="json"),
-                "tasks": [{"name": task.name, "kind": task.kind} for task in settings.tasks],
-                "calibration": calibration.model_dump(mode="json"),
-                "log": prepared.summary,
-                "checksums": checksums(folder, (path for path in folder.rglob("*") if path.is_file())),
+        manifest = {
+            "format": FORMAT,
+            "versions": {
+                "mgoe": __version__,
+                "python": platform.python_version(),
+                "torch": torch.__version__,
+                "numpy": np.__version__,
             },
-        )
+            "model": written_out(model).model_dump(mode="json"),
+            "tasks": [{"name": task.name, "kind": task.kind} for task in settings.tasks],
+            "calibration": calibration.model_dump(mode="json"),
+            "log": prepared.summary,
+            "test": [asdict(one) for one in estimates],
+            "cost": dict(cost or {}),
+        }
+        seal(folder, manifest, settings, metrics)
+
+
+def seal(folder: Path, manifest: Mapping[str, Any], settings: RunSettings, metrics: Sequence[Row]) -> None:
+    """Write the model card of a bundle and, last, its manifest with the checksum of every file.
+
+    Args:
+        folder: The bundle, with all other files.
+        manifest: The manifest; checksums in it are replaced.
+        settings: Settings of the run.
+        metrics: Rows of its `metrics.json`.
+    """
+    write_text(folder / CARD, model_card(manifest, settings, MacroGraph.open(folder / "graph"), metrics))
+    sums = checksums(folder, (path for path in folder.rglob("*") if path.is_file()))
+    write_json(folder / MANIFEST, {**manifest, "checksums": sums})

@@ -9,12 +9,13 @@ import ibis
 import ibis.expr.types as ir
 import pyarrow as pa
 
-from mgoe._util.files import atomic_folder, checksums, sha256, write_json
+from mgoe._util.files import atomic_folder, sha256, write_json
 from mgoe._util.tables import hand_over
-from mgoe.bundle import MANIFEST, Bundle
+from mgoe.bundle import MANIFEST, Bundle, seal
 from mgoe.bundle.calibration import Calibration
 from mgoe.config import RunSettings
 from mgoe.errors import BundleError, ConfigError, OutputError
+from mgoe.evaluation import read_rows
 from mgoe.experiments.graphs import add_events, saved_settings, settings_of, vocabularies
 from mgoe.experiments.stages import Say, ShowBuild
 from mgoe.experiments.taken import TakenExposures
@@ -102,9 +103,8 @@ def refresh(
             shutil.copyfile(graph.path / name, folder / name)
         if ends := positions(opened.path) | ends:
             write_json(folder / HELD, {"positions": ends})
-        sums = checksums(folder, (path for path in folder.rglob("*") if path.is_file()))
-        changed = {"checksums": sums, "calibration": calibration.model_dump(mode="json")}
-        write_json(folder / MANIFEST, opened.manifest | changed)
+        changed = opened.manifest | {"calibration": calibration.model_dump(mode="json")}
+        seal(folder, changed, opened.settings, read_rows(folder / "metrics.json"))
     if trim and live is not None:
         live.forget(position_of(opened.path, live))
         if taken is not None:

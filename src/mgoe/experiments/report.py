@@ -102,11 +102,13 @@ def own_estimates(plan: Plan) -> list[Estimate]:
     return [
         one
         for name in plan.contestants
-        for one in estimate(
-            name,
-            [Influence.load(cell.folder / INFLUENCE) for cell in plan.cells if cell.contestant.name == name],
-        )
+        for one in estimates_of([cell for cell in plan.cells if cell.contestant.name == name])
     ]
+
+
+def estimates_of(cells: Sequence[Cell]) -> list[Estimate]:
+    """Return the test metrics of one model with their intervals, over the seeds of its cells."""
+    return estimate(cells[0].contestant.name, [Influence.load(cell.folder / INFLUENCE) for cell in cells])
 
 
 def rows_of(cells: Iterable[Cell]) -> list[Row]:

@@ -31,7 +31,7 @@ from mgoe.config import (
 )
 from mgoe.data import Prepared
 from mgoe.errors import ConfigError, OutputError
-from mgoe.evaluation import Row, Standings, markdown, markdown_table, read_rows, write_rows
+from mgoe.evaluation import Estimate, Row, Standings, markdown, markdown_table, read_rows, write_rows
 from mgoe.experiments import records
 from mgoe.experiments.cell import Inputs, fit_cell, summary_line
 from mgoe.experiments.checks import check, check_installed
@@ -40,6 +40,7 @@ from mgoe.experiments.execute import execute, note_finished, prepare_log
 from mgoe.experiments.folder import (
     CALIBRATION,
     DONE,
+    FIT,
     SETTINGS,
     is_finished,
     mark,
@@ -52,6 +53,7 @@ from mgoe.experiments.pages import write_run_report
 from mgoe.experiments.plan import REFERENCES, Cell, Plan, is_boosted, training_of
 from mgoe.experiments.processes import wait_for_orphans
 from mgoe.experiments.report import (
+    estimates_of,
     own_estimates,
     rows_of,
     standings_of,
@@ -142,8 +144,11 @@ def run(
         write_leads(plan, standings)
         of_lead = cells_of[plan.comparison.lead]
         best = max(of_lead, key=lambda cell: cell.validation)
-        _write_bundle(best, inputs, rows_of(of_lead))
-        estimates = [*own_estimates(plan), *standings[0].leads]
+        own = own_estimates(plan)
+        _write_bundle(
+            best, inputs, rows_of(of_lead), [one for one in own if one.model == plan.comparison.lead]
+        )
+        estimates = [*own, *standings[0].leads]
         seconds = time.perf_counter() - started
         write_run_report(plan, inputs, rows, estimates, best, command, seconds)
         mark(out, "finished", seconds=round(seconds, 1), command=command)
@@ -217,7 +222,7 @@ def train(
                 say(f"{cell.title}: {summary_line(fit_cell(cell, False, inputs, show_progress, resume))}")
             note_finished(plan, [cell], "")
             rows = read_rows(cell.folder / DONE)
-            _write_bundle(cell, inputs, rows)
+            _write_bundle(cell, inputs, rows, estimates_of([cell]))
             return rows
 
 
@@ -354,7 +359,7 @@ def _check_bundled(model: ModelSettings) -> None:
         )
 
 
-def _write_bundle(cell: Cell, inputs: Inputs, rows: list[Row]) -> None:
+def _write_bundle(cell: Cell, inputs: Inputs, rows: list[Row], estimates: list[Estimate]) -> None:
     file = cell.folder / CALIBRATION
     calibration = read_json(file) if file.exists() else {}  # cells of earlier versions have none
     write_bundle(
@@ -366,4 +371,6 @@ def _write_bundle(cell: Cell, inputs: Inputs, rows: list[Row]) -> None:
         graph=inputs.graph,
         metrics=rows,
         calibration=check_settings(Calibration, calibration, file),
+        estimates=estimates,
+        cost=read_json(cell.folder / FIT),
     )

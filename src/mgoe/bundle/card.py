@@ -1,0 +1,153 @@
+"""The model card of a bundle, as Markdown: what it predicts, from what data, how well, and where it fails.
+
+The sections are those of Mitchell et al., Model Cards for Model Reporting (FAT* 2019). Every figure comes
+from the bundle itself, so the card can be written again whenever the bundle changes.
+"""
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import jinja2
+
+from mgoe.bundle.sampling import chain
+from mgoe.config import RunSettings, TaskSettings
+from mgoe.evaluation import ALL, Row
+from mgoe.evaluation.rows import head, headline, main_columns, show, summarise
+from mgoe.evaluation.tables import Cell, Table, as_markdown
+from mgoe.graph import MacroGraph
+
+CARD = "MODEL_CARD.md"
+"""Its name in a bundle."""
+_TEMPLATES = jinja2.Environment(
+    loader=jinja2.PackageLoader("mgoe.bundle", "."),
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+)
+_TEMPLATES.filters["count"] = "{:,}".format
+
+
+def model_card(
+    manifest: Mapping[str, Any], settings: RunSettings, graph: MacroGraph, metrics: Sequence[Row]
+) -> str:
+    """Return the model card of a bundle.
+
+    Args:
+        manifest: Its manifest.
+        settings: Settings of the run that trained it.
+        graph: Its graph.
+        metrics: Rows of its `metrics.json`.
+
+    Example:
+        >>> rows = bundle.metrics.to_dict("records")  # doctest: +SKIP
+        >>> print(model_card(bundle.manifest, bundle.settings, bundle.graph, rows))  # doctest: +SKIP
+    """
+    model, log, data = manifest["model"], manifest["log"], settings.data
+    strongest = [task for task in settings.tasks if task.kind == "binary"] or settings.tasks
+    text = _TEMPLATES.get_template("card.md.j2").render(
+        model=model,
+        form=settings.form,
+        negatives=settings.negatives,
+        objective=" * ".join(chain(strongest[-1].name, settings.tasks)),
+        predicted={task.name: _meaning(task, settings) for task in settings.tasks},
+        log=log,
+        graph=graph.describe(),
+        changes=len(graph.meta["changes"]),
+        splits=_splits(log, settings),
+        side={
+            side: [feature.name for feature in table.features]
+            for side, table in (("user", data.users), ("item", data.items))
+            if table is not None
+        },
+        context=[feature.name for feature in data.context],
+        seeds=len({row["seed"] for row in metrics}),
+        **_measured(manifest, metrics),
+        window=manifest["calibration"]["window"],
+        calibration=_calibration(manifest["calibration"]["tasks"]),
+        cost=manifest.get("cost"),
+        versions=manifest["versions"],
+    )
+    return re.sub(r"\n{3,}", "\n\n", text)
+
+
+def _meaning(task: TaskSettings, settings: RunSettings) -> str:
+    """Return what the number of a task means."""
+    given = f", given that `{task.given}` is done" if task.given else ""
+    if task.kind == "regression":
+        return f"the value of `{task.label}` when the item is shown{given}"
+    if settings.form == "exposures":
+        return f"the probability that it is done when the item is shown{given}"
+    bucket = f"a time bucket of {settings.data.bucket}"
+    return f"the probability that a user who is active in {bucket} does it on the item in that bucket{given}"
+
+
+def _splits(log: Mapping[str, Any], settings: RunSettings) -> str:
+    """Return a table with one line per split: where its windows begin, its examples and positives."""
+    first = {"train": 0, "valid": settings.split.valid_window, "test": settings.split.valid_window + 1}
+    return _table(
+        ["split", "from", "examples", *(f"{task.name} done" for task in settings.tasks)],
+        (
+            [
+                split,
+                log["cuts"][first[split]],
+                f"{counts['examples']:,}",
+                *(f"{task['positives']:,}" for task in counts["tasks"].values()),
+            ]
+            for split, counts in log["splits"].items()
+        ),
+    )
+
+
+def _measured(manifest: Mapping[str, Any], metrics: Sequence[Row]) -> dict[str, str]:
+    """Return tables of the test metrics with their intervals, and of parts of the test rows."""
+    found = summarise(metrics)
+    intervals = {(one["task"], one["metric"]): one for one in manifest.get("test", ())}
+    chief = headline(found)
+
+    def interval(column: tuple[str, str]) -> str:
+        one = intervals.get(column, {"low": None, "high": None})
+        if one["low"] is None or math.isnan(one["low"]):
+            return "-"
+        return f"{one['low']:.4f} to {one['high']:.4f}"
+
+    def part(name: str) -> list[str]:
+        measured = next(iter(summarise(metrics, slice=name).values()))
+        examples = max(one.mean for (_, metric), one in measured.items() if metric == "examples")
+        return [name, show(measured.get(chief)), f"{examples:,.0f}"]
+
+    values = next(iter(found.values()), {})
+    parts = dict.fromkeys(row["slice"] for row in metrics if row["slice"] != ALL)
+    return {
+        "measured": _table(
+            ["metric", "test", "95 % interval"],
+            ([head(column), show(values[column]), interval(column)] for column in main_columns(found)),
+        ),
+        "parts": _table(["slice", head(chief), "examples"], map(part, parts)) if parts else "",
+    }
+
+
+def _calibration(tasks: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return a table with one line per calibrated task; empty without any."""
+
+    def number(value: float | None) -> str:
+        return "-" if value is None else f"{value:.3f}"
+
+    columns = [
+        (when, measure)
+        for measure in ("predicted_over_observed", "calibration_error")
+        for when in ("before", "after")
+    ]
+    lines = [
+        [name, f"{one['positives']:,}", *(number(one[when][measure]) for when, measure in columns)]
+        for name, one in tasks.items()
+    ]
+    heads = ["task", "positives fitted", "predicted / observed", "after", "calibration error", "after"]
+    return _table(heads, lines) if lines else ""
+
+
+def _table(heads: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """Return a table as Markdown."""
+    return as_markdown(Table(heads, [(name, [*map(Cell, cells)]) for name, *cells in lines]))
