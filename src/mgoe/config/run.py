@@ -237,7 +237,7 @@ class RunSettings(Settings):
     split: SplitSettings = SplitSettings()
     negatives: NegativeSettings = NegativeSettings()
     graph: GraphSettings = GraphSettings()
-    models: Models = Field(default=["mgoe", "shared-bottom", "mmoe"], min_length=1)
+    models: Models = Field(default=["mgoe", "shared-bottom+mgoe", "mmoe"], min_length=1)
     """Rows of the comparison; a bundle is written for the first. A string names a preset, such as `mgoe`,
     `mgoe-paper`, `mmoe`, `ple`, `macgnn` or `lightgbm`, each with `+counts`, `+edges`, `+graph` or `+mgoe`
     for other inputs."""

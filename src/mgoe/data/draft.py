@@ -113,7 +113,10 @@ def write_draft(paths: Sequence[str], draft: Draft, source: Table, place: str) -
     if draft.behavior is None and rows < FEW_ROWS:
         small = f"some {rows:,} training rows: with the usual 4 epochs of 4,096 rows a batch, too few steps"
         lines += [("training:", small), ("  {epochs: 6, batch_size: 1024, learning_rate: 0.001}", "")]
-    lines += [("models: [mgoe, shared-bottom, mmoe]", "the first one is served"), ("seeds: [0]", "")]
+    lines += [
+        ("models: [mgoe, shared-bottom+mgoe, mmoe]", "the first is served, the second reads the same inputs"),
+        ("seeds: [0]", ""),
+    ]
     return "".join(f"{text:<{_WIDTH}}  # {comment}\n" if comment else f"{text}\n" for text, comment in lines)
 
 
