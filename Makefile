@@ -1,19 +1,18 @@
 # Everything on a machine with Python 3.11 or newer and make: `make demo`, `make test`, `make check`, `make soak`.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
-JOBS ?= 2
 # tests side by side; many wait for servers, Spark and other processes, so one more than two cores
 TESTS ?= 3
 BIN := .venv/bin
+BASE := .venv/.base
 READY := .venv/.ready
 SHARDING := .venv/.sharding
 BROWSER := .venv/.browser
 
 .PHONY: demo test check soak distributed clean
 
-demo: $(READY)  ## simulated logs, where the best reachable is known: runs/demo/report.html
-	$(BIN)/mgoe simulate --out runs/demo-log --overwrite
-	$(BIN)/mgoe run examples/demo.yaml --out runs/demo --overwrite --jobs $(JOBS)
+demo: $(BASE)  ## a first run on a simulated log, where the best reachable is known: runs/demo/run/report.html
+	$(BIN)/mgoe demo --out runs/demo
 
 test: $(READY) $(SHARDING) $(BROWSER)  ## every test, in its short form
 	$(BIN)/python -m pytest -n $(TESTS)
@@ -32,9 +31,13 @@ distributed: $(READY) $(SHARDING)  ## TorchRec, for tables larger than a process
 clean:
 	rm -rf .venv runs
 
-$(READY): pyproject.toml
+$(BASE): pyproject.toml
 	@test -n "$(PYTHON)" || { echo "make: Python 3.11 or newer is needed and none was found; name it with PYTHON=/path/to/python" >&2; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+$(READY): $(BASE)
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@touch $@
 

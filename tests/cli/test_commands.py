@@ -19,7 +19,7 @@ from mgoe.evaluation import Estimate, rich_table
 from tests.cli.conftest import Mgoe
 
 NAMES = (
-    "init; describe; simulate; data list; data describe; data fetch; data prepare; "
+    "demo; init; describe; simulate; data list; data describe; data fetch; data prepare; "
     "graph build; graph describe; graph update; "
     "graph forget; train; evaluate; predict; recommend; export; run; serve; refresh; exposures; "
     "compare; doctor"

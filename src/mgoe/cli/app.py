@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from mgoe import __version__
-from mgoe.cli import bundles, doctor, graph, logs, run
+from mgoe.cli import bundles, demo, doctor, graph, logs, run
 from mgoe.cli.shared import examples
 from mgoe.errors import MgoeError, SaidElsewhere
 
@@ -65,6 +65,7 @@ app = typer.Typer(
     name="mgoe",
     help="From behaviour logs to a multi-task ranking model that uses every task's graph.",
     epilog=examples(
+        "mgoe demo                              [dim]a first run on a simulated log[/]",
         "mgoe init clicks.parquet -o mine.yaml  [dim]a configuration for your log, with comments[/]",
         "mgoe run mine.yaml --out runs/mine     [dim]bundle, table and report[/]",
         "mgoe predict runs/mine/bundle pairs.parquet --out scores.parquet",
@@ -94,6 +95,10 @@ def root(
 
 
 for _command, _examples in {
+    demo.demo: (
+        "mgoe demo                       [dim]in the folder mgoe-demo[/]",
+        "mgoe demo --out runs/demo",
+    ),
     logs.init: (
         "mgoe init clicks.parquet --out mine.yaml",
         "mgoe init 'logs/2025-*.csv' > mine.yaml",

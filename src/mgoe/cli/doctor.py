@@ -15,20 +15,19 @@ from mgoe._util.files import GIB
 from mgoe.cli.shared import Json, facts, say, show, show_json
 
 LEAST_MEMORY, LEAST_DISK = 2 * GIB, 2 * GIB
-"""What `make demo` needs, with a margin."""
+"""What `mgoe demo` needs, with a margin."""
 
 
 def doctor(as_json: Json = False) -> None:
     """Check versions, extras, threads, memory, GPU and disk. Exit with code 1 if something is wrong."""
     required, extras = packages()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     memory = psutil.virtual_memory()
     found: dict[str, Any] = {
         "python": platform.python_version(),
         "platform": platform.platform(),
         "versions": {"mgoe": importlib.metadata.version("mgoe"), **required},
         "extras": extras,
-        "threads": {"cores": cores}
+        "threads": {"cores": count_cores()}
         | {name: os.environ[name] for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS") if name in os.environ},
         "memory": {"GiB": round(memory.total / GIB, 1), "free GiB": round(memory.available / GIB, 1)},
         "gpu": gpu(),
@@ -44,6 +43,11 @@ def doctor(as_json: Json = False) -> None:
             say(f"problem: {sentence}")
     if found["problems"]:
         raise typer.Exit(1)
+
+
+def count_cores() -> int:
+    """Return the number of processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def packages() -> tuple[dict[str, str | None], dict[str, str]]:
@@ -98,7 +102,7 @@ def sharding() -> dict[str, str | None]:
 def problems(found: dict[str, Any]) -> list[str]:
     """Return one sentence per thing to fix."""
     wrong = [
-        f"{name} is not installed; `pip install -e .` installs it"
+        f"{name} is not installed; `pip install mgoe` installs it"
         for name, version in found["versions"].items()
         if version is None
     ]
