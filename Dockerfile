@@ -1,0 +1,25 @@
+# The service on CPUs. The bundle is mounted, a token comes from the environment:
+#   docker build --tag mgoe .
+#   docker run --publish 127.0.0.1:8000:8000 --env MGOE_TOKEN --volume "$PWD/runs/mine:/bundles:ro" --volume mgoe-state:/state mgoe
+FROM python:3.11-slim AS build
+RUN python -m venv /opt/mgoe
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+# before the source, so that this layer is kept when only the source changes; the usual build brings CUDA with it
+RUN /opt/mgoe/bin/pip install --index-url https://download.pytorch.org/whl/cpu torch
+WORKDIR /source
+COPY pyproject.toml README.md LICENSE ./
+COPY src src
+RUN /opt/mgoe/bin/pip install '.[serve]'
+
+FROM python:3.11-slim
+COPY --from=build /opt/mgoe /opt/mgoe
+RUN useradd --system --uid 10001 --no-create-home mgoe && install --directory --owner mgoe /state /kernels
+ENV PATH=/opt/mgoe/bin:$PATH OMP_NUM_THREADS=1 NUMBA_CACHE_DIR=/kernels
+USER mgoe
+VOLUME ["/state", "/kernels"]
+EXPOSE 8000
+HEALTHCHECK --interval=10s --timeout=5s --start-period=120s --retries=3 \
+    CMD ["python", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:8000/healthz', timeout=4)"]
+STOPSIGNAL SIGTERM
+ENTRYPOINT ["mgoe"]
+CMD ["serve", "/bundles/bundle", "--host", "0.0.0.0", "--port", "8000", "--state", "/state"]
