@@ -13,6 +13,7 @@ import jinja2
 
 from mgoe.bundle.sampling import chain
 from mgoe.config import RunSettings, TaskSettings
+from mgoe.data.times import moment_of
 from mgoe.evaluation import ALL, Row
 from mgoe.evaluation.rows import head, headline, main_columns, show, summarise
 from mgoe.evaluation.tables import Cell, Table, as_markdown
@@ -54,8 +55,7 @@ def model_card(
         objective=" * ".join(chain(strongest[-1].name, settings.tasks)),
         predicted={task.name: _meaning(task, settings) for task in settings.tasks},
         log=log,
-        graph=graph.describe(),
-        changes=len(graph.meta["changes"]),
+        graph=_contents(graph),
         splits=_splits(log, settings),
         side={
             side: [feature.name for feature in table.features]
@@ -82,6 +82,20 @@ def _meaning(task: TaskSettings, settings: RunSettings) -> str:
         return f"the probability that it is done when the item is shown{given}"
     bucket = f"a time bucket of {settings.data.bucket}"
     return f"the probability that a user who is active in {bucket} does it on the item in that bucket{given}"
+
+
+def _contents(graph: MacroGraph) -> dict[str, Any]:
+    """Return what the graph holds, from when to when, and how often it was changed since the training."""
+    meta = graph.meta
+    return {
+        "events": meta["events"],
+        "users": graph.latest.n_users,
+        "items": graph.latest.n_items,
+        "first": moment_of(meta["first"] // 1_000_000, "1s"),
+        "last": moment_of(meta["last"] // 1_000_000, "1s"),
+        "megabytes": sum(file["bytes"] for file in meta["files"].values()) / 1e6,
+        "changes": len(meta["changes"]),
+    }
 
 
 def _splits(log: Mapping[str, Any], settings: RunSettings) -> str:
