@@ -114,7 +114,7 @@ def measure_exposures(plan: Plan, exposures: float) -> None:
     with plan.log(exposures, "exposures") as world, built(world, plan.graph, plan.keep) as build:
         print_build(world, build, "graph.exposures")
     with plan.log(exposures) as events, built(events, plan.graph, plan.keep) as other:
-        ours, theirs = build.artefact_bytes, other.artefact_bytes
+        ours, theirs = build.artifact_bytes, other.artifact_bytes
     line(f"graph.exposures.disk_gib.{world.name}", ours / GIB, "GiB", theirs / GIB, ours / theirs)
 
 
@@ -131,7 +131,7 @@ def print_build(world: World, build: Build, what: str = "graph") -> None:
     )
     line(f"{what}.peak_gib.{world.name}", build.spent.anonymous_gib, "GiB")
     line(f"{what}.peak_file_gib.{world.name}", build.spent.mapped_gib, "GiB")
-    line(f"{what}.mapped_gib.{world.name}", build.artefact_bytes / GIB, "GiB")
+    line(f"{what}.mapped_gib.{world.name}", build.artifact_bytes / GIB, "GiB")
     for name, spent in stages.items():
         stage = f"{name.replace(' ', '_')}.{world.name}"
         line(f"{what}.seconds.{stage}", spent["seconds"], "s")

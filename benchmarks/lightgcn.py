@@ -41,7 +41,7 @@ def light_gcn(
     pairs = known.tocoo()
     adjacency = smoothing(pairs.row, pairs.col, users, items)
     table = torch.nn.Parameter(0.1 * torch.randn(users + items, width))
-    optimiser = torch.optim.Adam([table], lr=2e-2)
+    optimizer = torch.optim.Adam([table], lr=2e-2)
     rng = np.random.default_rng(seed)
     for epoch in range(1, epochs[-1] + 1):
         for rows in np.array_split(rng.permutation(len(pairs.row)), max(1, len(pairs.row) // batch)):
@@ -54,9 +54,9 @@ def light_gcn(
             loss = torch.nn.functional.softplus(-lead).mean() + decay * table[places].square().sum() / (
                 2 * len(rows)
             )
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             loss.backward()
-            optimiser.step()
+            optimizer.step()
         if epoch in epochs:
             with torch.inference_mode():
                 mean = smoothed(adjacency, table, rounds).numpy()

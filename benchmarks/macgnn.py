@@ -54,7 +54,7 @@ def prepare(folder: Path, k: int) -> dict[str, float]:
     item_macro = truth.items.community[truth.item_ids.index(item_ids)]  # given, as a category is
     started += time.perf_counter() - before
     by_user, by_item = rows.sort_values(["user", "time"]), rows.sort_values(["item", "time"])
-    items_of, users_of = neighbours(by_user, "user", "item"), neighbours(by_item, "item", "user")
+    items_of, users_of = neighbors(by_user, "user", "item"), neighbors(by_item, "item", "user")
     edges = macro_edges(items_of, len(users_of), item_macro, k)
     recent = recents(items_of), recents(users_of)
     seconds = {"graph": time.perf_counter() - started}
@@ -72,7 +72,7 @@ def read(log: Path) -> tuple[pd.DataFrame, NDArray[np.int64]]:
     return rows.sort_values("time", ignore_index=True), item_ids
 
 
-def neighbours(rows: pd.DataFrame, node: str, other: str) -> Lists:
+def neighbors(rows: pd.DataFrame, node: str, other: str) -> Lists:
     """Neighbours of each node in the order of time, repeats included."""
     return {number: group[other].tolist() for number, group in rows.groupby(node)}
 

@@ -24,7 +24,7 @@ from mgoe.training.step import LossCheck, Stepper
 CPU = torch.device("cpu")
 STEPS = 1_000_000
 """Of the schedule: so many that rates stay as they are."""
-STAGES = ("forward", "backward", "optimiser")
+STAGES = ("forward", "backward", "optimizer")
 FLOOR = {"mm", "addmm", "bmm", "baddbmm", "embedding"}
 """Operators of the floor."""
 EDGES = {"u1": "user", "u2": "user", "i1": "item", "i2": "item"}

@@ -50,7 +50,7 @@ WORLDS: dict[str, dict[str, Any]] = {
     "equal sizes": {"skew": 0},
     "skewed sizes": {"skew": 1},
     "heavy tails": {"activity": 1, "popularity": 1.2},
-    "weak tastes": {"personalised": 0.25},
+    "weak tastes": {"personalized": 0.25},
     "skewed and heavy": {"skew": 1, "activity": 1, "popularity": 1.2},
 }
 VARIED: dict[str, Sequence[Any]] = {

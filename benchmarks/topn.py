@@ -66,7 +66,7 @@ WIDTH = 64
 Grid = Sequence[Mapping[str, Any]]
 GRIDS: dict[str, Grid] = {
     "popularity": [{}],
-    "item-knn": [{"K": neighbours} for neighbours in (20, 100, 500)],
+    "item-knn": [{"K": neighbors} for neighbors in (20, 100, 500)],
     "als": [
         {"factors": factors, "alpha": alpha} for factors in (64, 128, 256) for alpha in (10, 40, 160, 640)
     ],
@@ -226,7 +226,7 @@ def popularity(task: Task, seed: int, grid: Grid) -> Iterator[Scores]:
 
 def item_knn(task: Task, seed: int, grid: Grid) -> Iterator[Scores]:
     """Items like those that a user did, by cosine."""
-    from implicit.nearest_neighbours import CosineRecommender
+    from implicit.nearest_neighbors import CosineRecommender
 
     for settings in grid:
         model = CosineRecommender(**settings)
@@ -297,15 +297,15 @@ class Ranking:
         )
 
     def __call__(self, task: Task, seed: int, grid: Grid) -> Iterator[Scores]:
-        prepared, catalogue = self.inputs.prepared, np.arange(task.known.shape[1])
+        prepared, catalog = self.inputs.prepared, np.arange(task.known.shape[1])
         view = View.of(self.inputs.graph.snapshots[task.snapshot], prepared.user_side, prepared.item_side)
         scorer = PairScorer(self.model, view)
-        context = prepared.context_features.encode({}, len(catalogue))
+        context = prepared.context_features.encode({}, len(catalog))
         said = np.stack(
-            [scorer(np.full(len(catalogue), user), catalogue, context) for user in task.queries]
+            [scorer(np.full(len(catalog), user), catalog, context) for user in task.queries]
         )  # (Q, I, T)
         for settings in grid:
-            shift = settings["undone"] * self.inputs.prior[catalogue]
+            shift = settings["undone"] * self.inputs.prior[catalog]
 
             def score(users: NDArray[np.int64], shift: NDArray[np.float32] = shift) -> NDArray[np.floating]:
                 rows = said[np.searchsorted(task.queries, users)]

@@ -28,7 +28,7 @@ COMMUNITIES = MACRO_NODES = 100
 DEFAULT = {"resolutions": [[MACRO_NODES, MACRO_NODES]], "dense": 0}
 """Settings of a graph as the library chooses them, but for its size."""
 SHOWN = (
-    "behaviours=[{name: click, rate: 0.05, strength: 1.2, correlation: 1}, {name: favour, rate: 0.2}, "
+    "behaviors=[{name: click, rate: 0.05, strength: 1.2, correlation: 1}, {name: favour, rate: 0.2}, "
     "{name: cart, rate: 0.2}, {name: buy, given: cart, rate: 0.45}]"
 )
 """Of the worlds of exposure logs: the simulator's behaviours, with twenty exposures per click."""
@@ -122,7 +122,7 @@ class Build:
     out: Path
     spent: Spent
     meta: dict[str, Any]
-    artefact_bytes: int
+    artifact_bytes: int
 
 
 @contextmanager

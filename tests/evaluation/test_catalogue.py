@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
-from mgoe.evaluation import draw_queries, rank_catalogue
+from mgoe.evaluation import draw_queries, rank_catalog
 from tests.effort import up_to
 
 from .made_up import TASKS
@@ -15,7 +15,7 @@ WHO = {"model": "m", "seed": 0, "split": "test", "query_seed": 0}
 
 def ranked(score, labels, users, items, *, block=65_536):
     with patch("mgoe.evaluation.evaluate.BLOCK", block):
-        rows = rank_catalogue(score, labels, users, items, TASKS, catalogue=9, queries=100, k=(1, 3), **WHO)
+        rows = rank_catalog(score, labels, users, items, TASKS, catalog=9, queries=100, k=(1, 3), **WHO)
     return {(row["task"], row["metric"]): row["value"] for row in rows}
 
 

@@ -3,7 +3,7 @@ import io
 import numpy as np
 from rich.console import Console
 
-from mgoe.evaluation import markdown_table, measure, rich_table, summarise
+from mgoe.evaluation import markdown_table, measure, rich_table, summarize
 
 from .made_up import TASKS, made_up
 
@@ -21,7 +21,7 @@ def rows_of(models=("good", "poor"), seeds=(0, 1, 2)):
 def test_summary_is_mean_and_spread_over_seeds():
     rows = rows_of()
     values = [r["value"] for r in rows if (r["model"], r["task"], r["metric"]) == ("poor", "buy", "gauc")]
-    found = summarise(rows)["poor"]["buy", "gauc"]
+    found = summarize(rows)["poor"]["buy", "gauc"]
     assert (found.mean, found.std, found.seeds) == (np.mean(values), np.std(values, ddof=1), 3)
 
 
@@ -54,4 +54,4 @@ def test_terminal_table_shows_the_same_numbers():
     console = Console(width=200, record=True, file=io.StringIO())
     console.print(rich_table(rows, name="test"))
     printed = console.export_text().split()
-    assert {"good", "poor", f"{summarise(rows)['good']['all', 'ranking'].mean:.4f}"} <= set(printed)
+    assert {"good", "poor", f"{summarize(rows)['good']['all', 'ranking'].mean:.4f}"} <= set(printed)

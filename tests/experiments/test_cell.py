@@ -22,7 +22,7 @@ def test_a_catalogue_is_ranked_by_how_likely_a_task_is_done_at_all(monkeypatch: 
         cell_module, "PairScorer", lambda *_: lambda *_: np.array([[0.5, 0.3], [0.001, 0.9]], np.float32)
     )
     monkeypatch.setattr(
-        cell_module, "rank_catalogue", lambda score, *_, **__: score(np.zeros(2, int), np.arange(2))
+        cell_module, "rank_catalog", lambda score, *_, **__: score(np.zeros(2, int), np.arange(2))
     )
     monkeypatch.setattr(cell_module, "View", SimpleNamespace(of=lambda *_: None))
     none = np.empty(0, np.int64)
@@ -43,7 +43,7 @@ def test_a_catalogue_is_ranked_by_how_likely_a_task_is_done_at_all(monkeypatch: 
     )
     model: Any = SimpleNamespace(spec=SimpleNamespace(tasks=()))
     assert_allclose(
-        np.array(cell_module.catalogue(model, settings, inputs, model="m", seed=0)),
+        np.array(cell_module.catalog(model, settings, inputs, model="m", seed=0)),
         [[0.5, 0.15], [0.001, 0.0009]],
         rtol=1e-6,
     )

@@ -125,7 +125,7 @@ def test_a_query_is_ranked_as_of_the_snapshot_before_its_window(runs, monkeypatc
 
     monkeypatch.setattr(cell, "View", SimpleNamespace(of=lambda snapshot, *sides: snapshot))
     monkeypatch.setattr(cell, "PairScorer", scorer)
-    cell.catalogue(SimpleNamespace(spec=inputs.spec), settings, inputs, model="m", seed=0)  # type: ignore[arg-type]
+    cell.catalog(SimpleNamespace(spec=inputs.spec), settings, inputs, model="m", seed=0)  # type: ignore[arg-type]
     test = inputs.prepared.examples("test")
     known = (test.labels > 0).any(1) & (test.item < inputs.prepared.items_at[2])
     assert asked == {s: set(test.user[known & (test.snapshot == s)].tolist()) for s in asked}

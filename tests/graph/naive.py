@@ -30,16 +30,16 @@ def pairs_of(history: History, snapshot: int) -> dict[tuple[int, int], tuple[int
     return found
 
 
-def recent_of(neighbours: dict[int, tuple[int, int, float]], length: int) -> list[tuple[int, int]]:
+def recent_of(neighbors: dict[int, tuple[int, int, float]], length: int) -> list[tuple[int, int]]:
     """Neighbour and task mask, newest first, from `neighbour -> (mask, time, score)`."""
-    order = sorted(neighbours, key=lambda other: (-neighbours[other][1], -neighbours[other][2], other))
-    return [(other, neighbours[other][0]) for other in order[:length]]
+    order = sorted(neighbors, key=lambda other: (-neighbors[other][1], -neighbors[other][2], other))
+    return [(other, neighbors[other][0]) for other in order[:length]]
 
 
-def table_of(neighbours: dict[int, tuple[int, int, float]], macro: np.ndarray, width: int, task: int) -> int:
+def table_of(neighbors: dict[int, tuple[int, int, float]], macro: np.ndarray, width: int, task: int) -> int:
     """The macro node with most members that have the task, then of higher score, then of lower number."""
     done, merged = defaultdict(int), defaultdict(float)
-    for other, (mask, _, score) in neighbours.items():
+    for other, (mask, _, score) in neighbors.items():
         done[macro[other]] += mask >> task & 1
         merged[macro[other]] += score
     return min(merged, key=lambda k: (-done[k], -merged[k], k), default=width)

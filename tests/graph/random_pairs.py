@@ -65,7 +65,7 @@ def matrix(pairs: Pairs) -> np.ndarray:
     return out
 
 
-def neighbours_of(graph: Pairs, side: Side) -> list[dict[int, tuple[int, int, int]]]:
+def neighbors_of(graph: Pairs, side: Side) -> list[dict[int, tuple[int, int, int]]]:
     """For each node, its neighbours with task mask, time and score."""
     found = [{} for _ in range(graph.nodes(side))]
     for node, j, mask, time in zip(

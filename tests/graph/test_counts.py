@@ -5,7 +5,7 @@ from numpy.testing import assert_array_equal
 from mgoe.graph.counts import own_pairs
 from tests.effort import up_to
 from tests.graph.naive import recent_of
-from tests.graph.random_pairs import SCORES, TASKS, neighbours_of, pairs
+from tests.graph.random_pairs import SCORES, TASKS, neighbors_of, pairs
 
 bounded = up_to(60)
 
@@ -16,9 +16,9 @@ sides = st.sampled_from(["user", "item"])
 @given(graph=pairs, side=sides, length=st.integers(1, 6))
 def test_recents_are_the_newest_then_the_strongest_then_the_first(graph, side, length):
     found = own_pairs(graph.block(side), SCORES, TASKS, length)
-    neighbours, masks = found["recent"], found["recent_task_mask"]
-    for node, others in enumerate(neighbours_of(graph, side)):
+    neighbors, masks = found["recent"], found["recent_task_mask"]
+    for node, others in enumerate(neighbors_of(graph, side)):
         row = recent_of(others, length)
         row += [(-1, 0)] * (length - len(row))
-        assert_array_equal(neighbours[node], [j for j, _ in row])
+        assert_array_equal(neighbors[node], [j for j, _ in row])
         assert_array_equal(masks[node], [mask for _, mask in row])

@@ -11,7 +11,7 @@ from mgoe.graph.scores import UNIT
 from mgoe.graph.task_table import task_table
 from tests.effort import up_to
 from tests.graph.naive import table_of
-from tests.graph.random_pairs import SCORES, TASKS, draw, macro_nodes, matrix, members, neighbours_of, pairs
+from tests.graph.random_pairs import SCORES, TASKS, draw, macro_nodes, matrix, members, neighbors_of, pairs
 
 bounded = up_to(25)
 
@@ -193,5 +193,5 @@ def test_logarithms_in_half_precision_are_right_to_a_twentieth_of_a_percent(fixe
 def test_the_task_table_holds_the_favourite_of_each_task(graph, side, width, seed):
     macro = macro_nodes(graph, width, width, seed)[OTHER[side]]
     table = task_table(graph.block(side), SCORES, macro, width, TASKS)
-    for node, others in enumerate(neighbours_of(graph, side)):
+    for node, others in enumerate(neighbors_of(graph, side)):
         assert_array_equal(table[node], [table_of(others, macro, width, t) for t in range(TASKS)])

@@ -54,7 +54,7 @@ def test_the_description_is_of_the_latest_snapshot(graph):
     text = graph.describe()
     assert (text["users"], text["items"], text["snapshots"]) == (150, 100, 4)
     assert text["pairs"] == len({event[:2] for event in EVENTS})
-    assert [part["macro users"] for part in text["resolutions"]] == [4, 8]
+    assert [part["macro_users"] for part in text["resolutions"]] == [4, 8]
     assert json.loads(json.dumps(text)) == text
 
 

@@ -58,16 +58,16 @@ def test_a_new_node_joins_those_it_shares_neighbours_with(graph, side):
     own = getattr(resolution, f"{side}_macro")
     hits = 0
     for node in range(20):
-        neighbours, masks = edges_of(at, side, node)
+        neighbors, masks = edges_of(at, side, node)
         half = slice(None, None, 2)
-        hits += place(graph, side, neighbours[half], masks[half]).macro[0] == own[node]
+        hits += place(graph, side, neighbors[half], masks[half]).macro[0] == own[node]
     assert hits > 12  # of four macro nodes, chance is five
 
 
 @pytest.mark.parametrize("side", ["user", "item"])
-@pytest.mark.parametrize("neighbours", [[], [-1, 10**6]], ids=["none", "unseen"])
-def test_a_node_without_edges_to_known_nodes_is_cold(graph, side, neighbours):
-    found = place(graph, side, neighbours, [1] * len(neighbours))
+@pytest.mark.parametrize("neighbors", [[], [-1, 10**6]], ids=["none", "unseen"])
+def test_a_node_without_edges_to_known_nodes_is_cold(graph, side, neighbors):
+    found = place(graph, side, neighbors, [1] * len(neighbors))
     assert found.macro == (4, 8)
     assert not found.vector.any()
 

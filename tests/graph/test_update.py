@@ -211,7 +211,7 @@ def test_an_update_of_a_larger_graph_equals_a_rebuild_in_every_snapshot(tmp_path
     assert grown.latest.n_users == 170
     assert differences(contents(grown, len(CUTS)), contents(before, len(CUTS))) != []
     assert grown.meta["changes"] == [
-        {"what": "update", "events": len(rows), "late pairs": 0, "recluster": False}
+        {"what": "update", "events": len(rows), "late_pairs": 0, "recluster": False}
     ]
     assert 0 < grown.drift < 1 or settings == {"clusters": "random"}
 
@@ -276,7 +276,7 @@ def test_late_events_join_the_latest_snapshot_and_are_reported(tmp_path):
     before = kept.copied()
     late = [(0, 5, 1, 2), (0, 5, 12, 1), (3, 4, (CUTS[-1] + 1) * BUCKET - 1, 2)]
     grown = kept.add([*late, (160, 3, (CUTS[-1] + 1) * BUCKET, 0)])
-    assert grown.meta["changes"][-1]["late pairs"] == 2
+    assert grown.meta["changes"][-1]["late_pairs"] == 2
     check_latest(grown, kept.rebuilt(before))
     check_earlier(grown, before)
     pair = (np.array([0]), np.array([5]), ["pair"])
@@ -295,7 +295,7 @@ def test_events_older_than_all_there_are_late_ones_and_move_the_first_moment(tmp
     assert grown.meta["first"] == 3
     check_latest(grown, kept.rebuilt(before))
     check_earlier(grown, before)
-    assert grown.meta["changes"][-1]["late pairs"] == (2 if cuts else 0)  # with one snapshot nothing is late
+    assert grown.meta["changes"][-1]["late_pairs"] == (2 if cuts else 0)  # with one snapshot nothing is late
     assert grown.latest.resolutions[0].user_macro[150] < grown.latest.macro_users
 
 
@@ -447,7 +447,7 @@ def test_macro_nodes_learned_again_keep_their_numbers_and_follow_users_who_moved
     moved_before = np.asarray(grown.latest.resolutions[0].user_macro)[movers]
     again = update_graph(grown, None, recluster=True)
     assert again.meta["drift"] == [0.0]
-    assert again.meta["changes"][-1] == {"what": "update", "events": 0, "late pairs": 0, "recluster": True}
+    assert again.meta["changes"][-1] == {"what": "update", "events": 0, "late_pairs": 0, "recluster": True}
     for side in group:
         assert numbers(again, side, group[side]) == found[side]
     macro = np.asarray(again.latest.resolutions[0].user_macro)

@@ -354,12 +354,12 @@ def test_mixed_tasks_train_together(model):
     batch["labels"][:, 2] = torch.rand(64, generator=torch.Generator().manual_seed(0)) * 100
     batch["labels"][:, 1] = torch.where(batch["labels"][:, 0] == 1, batch["labels"][:, 1], torch.nan)
     built = make_model(model, spec, seed=0)
-    optimiser = torch.optim.AdamW(built.dense(), 5e-3)
+    optimizer = torch.optim.AdamW(built.dense(), 5e-3)
     first = built.loss(batch)[1]
     for _ in range(160):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         built.loss(batch)[0].backward()
-        optimiser.step()
+        optimizer.step()
     assert (built.loss(batch)[1] < first / 2).all()
     stay, known = built.predict(batch)[:, 2], ~batch["labels"][:, 2].isnan()
     assert (stay - batch["labels"][:, 2])[known].square().mean().sqrt() < 15

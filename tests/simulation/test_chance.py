@@ -10,7 +10,7 @@ from scipy.stats import chi2
 from mgoe.config import RunSettings
 from mgoe.errors import ConfigError
 from mgoe.metrics import auc
-from mgoe.simulation import BehaviourSettings, reachable
+from mgoe.simulation import BehaviorSettings, reachable
 from mgoe.simulation.logs import with_negatives
 from tests.effort import up_to
 from tests.simulation.worlds import SMALL, drawn
@@ -54,10 +54,10 @@ def test_best_predictions_know_each_of_two_conflicting_tasks():
     """With opposed tastes, the best ranking of one task is worse than chance for the other; both are
     calibrated."""
     funnel = [
-        BehaviourSettings(name="click", rate=0.3, strength=1.2, correlation=1),
-        BehaviourSettings(name="buy", rate=0.3, strength=1.5, correlation=-1, user_spread=0, item_spread=0),
+        BehaviorSettings(name="click", rate=0.3, strength=1.2, correlation=1),
+        BehaviorSettings(name="buy", rate=0.3, strength=1.5, correlation=-1, user_spread=0, item_spread=0),
     ]
-    log = drawn(WORLD.model_copy(update={"behaviours": funnel, "affinity_drift": 0}))
+    log = drawn(WORLD.model_copy(update={"behaviors": funnel, "affinity_drift": 0}))
     ids = (
         log.truth.user_ids.of(log.shown.user),
         log.truth.item_ids.of(log.shown.item),

@@ -47,11 +47,11 @@ def test_events_are_the_behaviours_of_the_exposures(world):
     day = Day.of(truth, world.days - 1)
     for chunk in day.chunks:
         shown, events = day.exposures(chunk), day.events(chunk)
-        row, behaviour = np.nonzero(shown.task_mask[:, None] >> np.arange(len(world.names)) & 1)
+        row, behavior = np.nonzero(shown.task_mask[:, None] >> np.arange(len(world.names)) & 1)
         assert_array_equal(events.user, shown.user[row])
         assert_array_equal(events.item, shown.item[row])
         assert_array_equal(events.time, shown.time[row])
-        assert_array_equal(events.behaviour, behaviour)
+        assert_array_equal(events.behavior, behavior)
 
 
 def test_the_rates_are_those_of_the_settings(small):
@@ -123,7 +123,7 @@ def check_law(drawn, weights):
 
 
 def test_untargeted_exposures_follow_popularity_alone():
-    truth = make_truth(SMALL.model_copy(update={"personalised": 0.0}))
+    truth = make_truth(SMALL.model_copy(update={"personalized": 0.0}))
     popularity = truth.popularity(3)
     mass = np.bincount(truth.items.community, popularity)
     assert_allclose(truth.aim(3, popularity), np.tile(mass / mass.sum(), (SMALL.user_communities, 1)))

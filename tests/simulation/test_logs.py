@@ -28,8 +28,8 @@ def test_the_summary_counts_what_was_written(log):
     exposures, events = pq.read_table(out / "exposures"), pq.read_table(out / "events")
     assert len(exposures) == summary.exposures == SMALL.exposures
     assert len(events) == summary.events == sum(summary.counts.values())
-    behaviours = events["behavior"].to_pylist()
-    assert {name: behaviours.count(name) for name in SMALL.names} == summary.counts
+    behaviors = events["behavior"].to_pylist()
+    assert {name: behaviors.count(name) for name in SMALL.names} == summary.counts
     assert {name: exposures[name].to_numpy().sum() for name in SMALL.names} == summary.counts
     assert len(pq.read_table(out / "truth" / "exposures")) == len(exposures)
     assert all(0.6 < area < 0.95 for area in summary.best_auc.values())

@@ -77,9 +77,9 @@ def test_the_policy_shows_popular_items_first_and_fills_every_position(log: Draw
 @given(examination=st.floats(0, 1.5), seed=st.integers(0, 1_000))
 def test_a_click_needs_a_look_whose_probability_falls_with_the_position(examination: float, seed: int):
     """On random rows, whose positions depend on nothing, rates of positions are to each other as looks."""
-    funnel = [SMALL.behaviours[0].model_copy(update={"rate": 0.12})]
+    funnel = [SMALL.behaviors[0].model_copy(update={"rate": 0.12})]
     world = {"examination": examination, "uniform": 1.0, "seed": seed, "exposures": 20_000}
-    log = drawn(RANKED.model_copy(update=world | {"behaviours": funnel}))
+    log = drawn(RANKED.model_copy(update=world | {"behaviors": funnel}))
     look = looks(log.truth)
     assert_allclose(look, np.arange(1, 11) ** -examination)
     clicks = np.bincount(log.shown.position - 1, log.shown.done(0), minlength=10)
@@ -132,4 +132,4 @@ def test_worlds_that_cannot_be_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="known by its exposures"):
         simulate(RANKED, tmp_path / "log", form="events")
     with pytest.raises(ConfigError, match="uniform"):
-        check_settings(WorldSettings, {"behaviours": [{"name": "uniform", "rate": 0.1}]}, "simulate")
+        check_settings(WorldSettings, {"behaviors": [{"name": "uniform", "rate": 0.1}]}, "simulate")

@@ -89,7 +89,7 @@ def test_drift_changes_affinities_and_popularity_and_zero_drift_keeps_them():
             assert_allclose(
                 _likeness(truth.logits(0)[..., t], truth.logits(last)[..., t]), expected, atol=0.08
             )
-            assert_allclose(truth.logits(last)[..., t].std(), SMALL.behaviours[t].strength, rtol=0.08)
+            assert_allclose(truth.logits(last)[..., t].std(), SMALL.behaviors[t].strength, rtol=0.08)
         score = [np.argsort(np.argsort(truth.popularity(day))) for day in (0, last)]
         assert _likeness(*score) == pytest.approx(
             6 / np.pi * np.arcsin(expected / 2), abs=0.05
@@ -101,11 +101,11 @@ def _likeness(a, b):
 
 
 def test_affinities_have_the_set_correlation_even_if_negative():
-    behaviours = [
+    behaviors = [
         b.model_copy(update={"correlation": c})
-        for b, c in zip(SMALL.behaviours, (1, 0.9, 0.0, -0.8), strict=True)
+        for b, c in zip(SMALL.behaviors, (1, 0.9, 0.0, -0.8), strict=True)
     ]
-    truth = changed(items=5_000, item_communities=100, user_communities=20, behaviours=behaviours)
+    truth = changed(items=5_000, item_communities=100, user_communities=20, behaviors=behaviors)
     for t, expected in enumerate((1, 0.9, 0.0, -0.8)):
         assert_allclose(_likeness(truth.affinity[0, 0], truth.affinity[0, t]), expected, atol=0.08)
 
@@ -122,16 +122,16 @@ def test_growth_delays_arrivals():
     [
         ({"user": 5}, "did you mean 'users'?"),
         ({"users": 3, "user_communities": 5}, "user_communities must not exceed users, found 5 of 3"),
-        ({"behaviours": [{"name": "click", "rate": 1.5}]}, "rate"),
+        ({"behaviors": [{"name": "click", "rate": 1.5}]}, "rate"),
         (
-            {"behaviours": [{"name": "click", "rate": 0.5}, {"name": "buy", "rate": 0.5, "given": "clck"}]},
+            {"behaviors": [{"name": "click", "rate": 0.5}, {"name": "buy", "rate": 0.5, "given": "clck"}]},
             "did you mean 'click'?",
         ),
         (
-            {"behaviours": [{"name": "click", "rate": 0.5}, {"name": "click", "rate": 0.5}]},
+            {"behaviors": [{"name": "click", "rate": 0.5}, {"name": "click", "rate": 0.5}]},
             "need different names",
         ),
-        ({"behaviours": [{"name": "click", "rate": 0.5, "rank": 1}]}, "unknown key"),
+        ({"behaviors": [{"name": "click", "rate": 0.5, "rank": 1}]}, "unknown key"),
         ({"popularity": float("nan")}, "popularity"),
     ],
 )
@@ -161,8 +161,8 @@ def test_ids_of_another_type_are_unknown():
 
 @pytest.mark.parametrize("change", [{"strength": 100.0}, {"user_spread": 200.0}])
 def test_rates_are_as_set_for_any_spread_of_users(change):
-    click = SMALL.behaviours[0].model_copy(update=change)
-    world = drawn(SMALL.model_copy(update={"behaviours": [click]}))
+    click = SMALL.behaviors[0].model_copy(update=change)
+    world = drawn(SMALL.model_copy(update={"behaviors": [click]}))
     assert_allclose(world.shown.chance[:, 0].mean(), click.rate, rtol=0.08)
 
 

@@ -15,7 +15,7 @@ RANKED = SMALL.model_copy(
         "popular_first": True,
         "examination": 0.7,
         "uniform": 0.25,
-        "personalised": 0.0,
+        "personalized": 0.0,
         "position_effect": 0.0,
         "device_spread": 0.0,
         "popularity_drift": 1.0,
@@ -30,11 +30,11 @@ def worlds(draw: st.DrawFn) -> WorldSettings:
     users, items, tasks = draw(st.integers(1, 60)), draw(st.integers(1, 40)), draw(st.integers(1, 5))
     examination = draw(st.sampled_from([0.0, 0.5, 1.0]))
     highest = 0.2 if examination else 0.9  # of twelve positions the lesser half is looked at
-    behaviours = [{"name": "click", "rate": draw(st.floats(0.05, highest))}]
+    behaviors = [{"name": "click", "rate": draw(st.floats(0.05, highest))}]
     for t in range(1, tasks):
-        given = draw(st.sampled_from([None, *(b["name"] for b in behaviours)]))
+        given = draw(st.sampled_from([None, *(b["name"] for b in behaviors)]))
         correlation = draw(st.floats(-1, 1))
-        behaviours.append(
+        behaviors.append(
             {
                 "name": f"task{t}",
                 "given": given,
@@ -51,10 +51,10 @@ def worlds(draw: st.DrawFn) -> WorldSettings:
             "user_communities": draw(st.integers(1, min(users, 5))),
             "item_communities": draw(st.integers(1, min(items, 5))),
             "skew": draw(st.floats(0, 2)),
-            "behaviours": behaviours,
+            "behaviors": behaviors,
             "activity": draw(st.floats(0, 1.5)),
             "popularity": draw(st.floats(0, 1.5)),
-            "personalised": draw(st.floats(0, 1)),
+            "personalized": draw(st.floats(0, 1)),
             "positions": draw(st.integers(1, 12)),
             "examination": examination,
             "popular_first": draw(st.booleans()),

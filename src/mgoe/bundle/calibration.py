@@ -247,23 +247,23 @@ def _fit(
     rarer = min(int(positive.sum()), int((~positive).sum()))
     if rarer < FEWEST:
         return former.slope, former.intercept
-    centre = log_odds.mean()  # so that the two numbers hardly depend on each other
-    centred = log_odds - centre
+    center = log_odds.mean()  # so that the two numbers hardly depend on each other
+    centered = log_odds - center
 
     def loss(numbers: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         slope, level = numbers
-        logits = slope * centred + level - offset
+        logits = slope * centered + level - offset
         error = expit(logits) - positive
         value = (np.logaddexp(0, logits) - positive * logits).sum()
-        return value / rarer, np.array([error @ centred, error.sum()]) / rarer
+        return value / rarer, np.array([error @ centered, error.sum()]) / rarer
 
     found = minimize(
         loss,
-        [former.slope, former.intercept + former.slope * centre],
+        [former.slope, former.intercept + former.slope * center],
         jac=True,
         method="L-BFGS-B",
         bounds=[SLOPES if rarer >= ENOUGH else (former.slope, former.slope), (None, None)],
         options={"ftol": 1e-15, "gtol": 1e-8},
     )
     slope, level = found.x.tolist()
-    return slope, level - slope * centre
+    return slope, level - slope * center

@@ -89,7 +89,7 @@ class FeatureEncoders:
             for feature in self.features
             if feature.kind != "numeric"
         }
-        scores = [self._standardise(name, given.get(name), n) for name in self.names("numeric")]
+        scores = [self._standardize(name, given.get(name), n) for name in self.names("numeric")]
         return encoded | ({"numeric": np.stack(scores, axis=1)} if scores else {})
 
     def save(self, folder: Path) -> None:
@@ -158,7 +158,7 @@ class FeatureEncoders:
         padded[row[kept], place[kept]] = indices[kept]
         return padded
 
-    def _standardise(self, name: str, values: pa.Array | None, n: int) -> NDArray[np.float32]:
+    def _standardize(self, name: str, values: pa.Array | None, n: int) -> NDArray[np.float32]:
         if values is None or pa.types.is_null(values.type):
             return np.zeros(n, np.float32)
         try:

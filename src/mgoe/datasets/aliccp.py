@@ -80,7 +80,7 @@ ALI_CCP = DataSet(
     form="exposures",
     tasks=("click", "buy"),
     home="https://tianchi.aliyun.com/dataset/408",
-    licence="on the home page",
+    license="on the home page",
     size="8.8 GB",
     files=tuple(
         f"{kind}_{file}.csv" for file in ("train", "test") for kind in ("sample_skeleton", "common_features")

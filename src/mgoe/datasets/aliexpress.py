@@ -70,7 +70,7 @@ def _country(code: str, where: str, size: str) -> DataSet:
         form="exposures",
         tasks=("click", "buy"),
         home="https://tianchi.aliyun.com/dataset/74690",
-        licence="on the home page",
+        license="on the home page",
         size=size,
         files=tuple(
             f"{country}_{node}_{file}.csv" for node in ("user", "item") for file in ("train", "test")

@@ -37,7 +37,7 @@ class DataSet:
     tasks: tuple[str, ...]
     """Weakest to strongest, as in its configurations."""
     home: str
-    licence: str
+    license: str
     size: str
     """Size of the download, for people."""
     files: tuple[str, ...]
@@ -83,8 +83,8 @@ class DataSet:
             "form": self.form,
             "tasks": list(self.tasks),
             "size": self.size,
-            "licence": self.licence,
-            "run on real files": self.real,
+            "license": self.license,
+            "real": self.real,
         }
 
     def describe(self) -> dict[str, Any]:
@@ -96,9 +96,9 @@ class DataSet:
             "access": self.access,
             "downloads": [{"address": d.address, "bytes": d.size, "md5": d.md5} for d in self.downloads],
             "files": list(self.files),
-            "or instead": list(self.instead) or None,
-            "time.yaml": self.time,
-            "published.yaml": self.published,
-            "layout read in": self.layout,
+            "instead": list(self.instead) or None,
+            "time": self.time,
+            "published": self.published,
+            "layout": self.layout,
             "notes": self.notes or None,
         }

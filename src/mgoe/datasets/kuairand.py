@@ -75,7 +75,7 @@ def _version(name: str, unpacked: str, size: int, md5: str) -> DataSet:
         form="exposures",
         tasks=("click", "long_view", "like", "comment", "forward", "follow"),
         home="https://kuairand.com",
-        licence="CC BY-SA 4.0",
+        license="CC BY-SA 4.0",
         size=f"{size / 1e6:,.0f} MB, {unpacked} unpacked",
         files=(
             *(file.format(version) for file in _LOGS.values()),

@@ -49,7 +49,7 @@ def _version(name: str, size: int | None, md5: str, users: bool, titles: Encodin
         form="exposures",
         tasks=("like", "love", "rating"),
         home=f"https://grouplens.org/datasets/movielens/{short}",
-        licence="GroupLens: research, with acknowledgement; no redistribution, no commercial use without "
+        license="GroupLens: research, with acknowledgement; no redistribution, no commercial use without "
         "permission",
         size="6 MB" if size is None else f"{size / 1e6:.0f} MB",
         files=("ratings.dat", "movies.dat", *(("users.dat",) if users else ())),

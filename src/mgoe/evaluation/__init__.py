@@ -12,14 +12,14 @@ from mgoe.evaluation.evaluate import (
     make_slices,
     measure,
     measure_calibrated,
-    rank_catalogue,
+    rank_catalog,
     ranks_in,
     reliability,
     unseen,
 )
 from mgoe.evaluation.influence import Influence, pack, unpack, user_influence
 from mgoe.evaluation.intervals import Estimate, estimate, find_leads, group_users, holm
-from mgoe.evaluation.rows import ALL, UNIFORM, Row, Summary, read_rows, summarise, write_rows
+from mgoe.evaluation.rows import ALL, UNIFORM, Row, Summary, read_rows, summarize, write_rows
 from mgoe.evaluation.tables import (
     Cost,
     Standings,
@@ -55,13 +55,13 @@ __all__ = [
     "measure",
     "measure_calibrated",
     "pack",
-    "rank_catalogue",
+    "rank_catalog",
     "ranks_in",
     "reachable_shares",
     "read_rows",
     "reliability",
     "rich_table",
-    "summarise",
+    "summarize",
     "unpack",
     "unseen",
     "user_influence",

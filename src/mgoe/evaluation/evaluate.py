@@ -164,14 +164,14 @@ def _believed(probs: NDArray, labels: NDArray) -> dict[str, float]:
     }
 
 
-def rank_catalogue(
+def rank_catalog(
     score: Score,
     labels: NDArray[np.floating],
     users: NDArray[np.integer],
     items: NDArray[np.integer],
     tasks: Sequence[Task],
     *,
-    catalogue: int,
+    catalog: int,
     queries: int,
     k: Sequence[int],
     model: str,
@@ -198,7 +198,7 @@ def rank_catalogue(
     """
     binary = [t for t, task in enumerate(tasks) if task.kind == "binary"]
     relevant = (
-        (labels > 0)[:, binary] & (items >= 0)[:, None] & (items < catalogue)[:, None] & (users >= 0)[:, None]
+        (labels > 0)[:, binary] & (items >= 0)[:, None] & (items < catalog)[:, None] & (users >= 0)[:, None]
     )
     chosen = draw_queries(users[relevant.any(1)], queries, query_seed)
     kept = relevant.any(1) & np.isin(users, chosen)
@@ -209,7 +209,7 @@ def rank_catalogue(
         for depth in k
     }
     measured: dict[tuple[str, str], float] = {}
-    ranks = _ranks(score, chosen, users[kept], items[kept], relevant[kept], binary, catalogue)
+    ranks = _ranks(score, chosen, users[kept], items[kept], relevant[kept], binary, catalog)
     for t, rank in zip(binary, ranks.T, strict=True):
         rank, query = rank[rank != 0], users[kept][rank != 0]
         measured |= {
@@ -244,21 +244,21 @@ def _ranks(
     items: NDArray[np.integer],
     relevant: NDArray[np.bool_],
     binary: Sequence[int],
-    catalogue: int,
+    catalog: int,
 ) -> NDArray[np.float64]:
     """Rank of each relevant pair in its user's list, from 1, or NaN; 0 where it is not relevant or repeats.
     Shape (pairs, binary).
     """
     ranks = np.zeros(relevant.shape)
-    at_once = max(1, BLOCK // max(1, catalogue))
+    at_once = max(1, BLOCK // max(1, catalog))
     for start in range(0, len(chosen), at_once):
         group = chosen[start : start + at_once]
-        pairs = np.arange(len(group) * catalogue)
+        pairs = np.arange(len(group) * catalog)
         parts = [
-            score(group[block // catalogue], block % catalogue)
+            score(group[block // catalog], block % catalog)
             for block in np.split(pairs, range(BLOCK, len(pairs), BLOCK))
         ]
-        scores = np.concatenate(parts).reshape(len(group), catalogue, -1)  # (group, I, T)
+        scores = np.concatenate(parts).reshape(len(group), catalog, -1)  # (group, I, T)
         for user, lists in zip(group, scores[:, :, binary], strict=True):
             mine = np.flatnonzero(users == user)
             for column in range(len(binary)):

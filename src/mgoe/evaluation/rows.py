@@ -111,7 +111,7 @@ class Summary:
         )
 
 
-def summarise(rows: Iterable[Row], split: str = "test", slice: str = ALL) -> dict[str, dict[Column, Summary]]:
+def summarize(rows: Iterable[Row], split: str = "test", slice: str = ALL) -> dict[str, dict[Column, Summary]]:
     """Return mean and spread over seeds by model, and by task and metric, in order of appearance."""
     return {
         model: {column: Summary.of([*seeds.values()]) for column, seeds in columns.items()}

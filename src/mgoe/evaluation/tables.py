@@ -27,7 +27,7 @@ from mgoe.evaluation.rows import (
     headline,
     main_columns,
     show,
-    summarise,
+    summarize,
 )
 
 SIGNIFICANT = 0.05
@@ -66,7 +66,7 @@ class Table:
 
 def metrics_table(rows: Iterable[Row], split: str = "test", slice: str = ALL) -> Table:
     """Return the main metrics of each model, one line per model; the best of each column is strong."""
-    summaries = summarise(rows, split, slice)
+    summaries = summarize(rows, split, slice)
     leaders = {column: best(summaries, column) for column in main_columns(summaries)}
     lines = [
         (model, [Cell(show(found.get(column)), model in leaders[column]) for column in leaders])
@@ -203,7 +203,7 @@ def verdict(standings: Standings) -> str:
     """Say where the reference stands among the baselines that share as many seeds with it as any; nothing if
     there are none.
     """
-    column = headline(summarise(standings.rows))
+    column = headline(summarize(standings.rows))
     present, judged = (
         [lead for lead in leads if (lead.task, lead.metric) == column and math.isfinite(lead.value)]
         for leads in (standings.leads, fully_paired(standings.leads))
@@ -239,7 +239,7 @@ def reachable_shares(rows: Sequence[Row], slice: str = ALL) -> dict[str, float]:
     unknown.
     """
     means = {
-        model: found[MEAN].mean for model, found in summarise(rows, slice=slice).items() if MEAN in found
+        model: found[MEAN].mean for model, found in summarize(rows, slice=slice).items() if MEAN in found
     }
     best_value = means.pop(REACHABLE, math.nan)
     return {
@@ -280,7 +280,7 @@ def quality(standings: Standings) -> Table:
 
     The best of a column is strong, see `leaders`.
     """
-    summaries = summarise(standings.rows)
+    summaries = summarize(standings.rows)
     reach = reachable_shares(standings.rows)
     strong = leaders(standings, main_columns(summaries))
     lines = []
@@ -313,7 +313,7 @@ def shown_uniformly(standings: Standings) -> Table | None:
     """Return one line per model: its main metrics on test rows that were shown uniformly at random, and the
     share of the reachable gain there if it is known. None if no model was measured on such rows.
     """
-    summaries = summarise(standings.rows, slice=UNIFORM)
+    summaries = summarize(standings.rows, slice=UNIFORM)
     if summaries.keys() <= set(BOUNDS):
         return None
     reach, columns = reachable_shares(standings.rows, UNIFORM), main_columns(summaries)
@@ -335,7 +335,7 @@ def differences(standings: Standings) -> Table | None:
     A lead is strong if it is significant after Holm's correction. The last column counts the shared seeds.
     None without baselines.
     """
-    summaries = summarise(standings.rows)
+    summaries = summarize(standings.rows)
     chief = headline(summaries)
     columns = [
         column

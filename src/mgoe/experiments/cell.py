@@ -28,7 +28,7 @@ from mgoe.evaluation import (
     make_slices,
     measure,
     measure_calibrated,
-    rank_catalogue,
+    rank_catalog,
     reliability,
     user_influence,
     write_rows,
@@ -287,7 +287,7 @@ def _write(
     user_influence(scores["test"], test.labels, test.user, tasks).save(folder / INFLUENCE)
     write_json(folder / RELIABILITY, reliability(scores["test"], test.labels, tasks))
     if settings.evaluation.ranking_queries:
-        rows += catalogue(model, settings, inputs, **about)
+        rows += catalog(model, settings, inputs, **about)
     write_text(folder / "spec.json", inputs.spec.to_json())
     write_json(folder / FIT, facts)
     write_rows(folder / DONE, rows)
@@ -320,7 +320,7 @@ def calibrate_cell(
     )
 
 
-def catalogue(
+def catalog(
     fitted: RankingModel, settings: RunSettings, inputs: Inputs, *, model: str, seed: int
 ) -> list[Row]:
     """Return HR@k and NDCG@k on test over the whole catalogue.
@@ -347,13 +347,13 @@ def catalogue(
         undone = undo_sampling(probabilities, inputs.prior[items], shifted_tasks(settings.tasks))
         return in_whole_space(undone, settings.tasks)
 
-    return rank_catalogue(
+    return rank_catalog(
         score,
         test.labels,
         query,
         test.column("item"),
         fitted.spec.tasks,
-        catalogue=int(prepared.items_at[first]),
+        catalog=int(prepared.items_at[first]),
         queries=settings.evaluation.ranking_queries,
         k=settings.evaluation.k,
         model=model,

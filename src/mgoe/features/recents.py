@@ -31,10 +31,10 @@ class Recents(NodeGroup):
 
     def read_side(self, view: View, pairs: Pairs, side: Side) -> Arrays:
         other, nodes, spec = OTHER[side], pairs.nodes(side), pairs.spec
-        neighbours = view.rows(side, "recent", nodes, -1).astype(np.int64)
-        macro = view.rows(other, "macro", neighbours, view.cold(other))
+        neighbors = view.rows(side, "recent", nodes, -1).astype(np.int64)
+        macro = view.rows(other, "macro", neighbors, view.cold(other))
         return {
-            f"recent_{other}s": neighbours if spec is None else np.minimum(neighbours, spec.size(other)),
+            f"recent_{other}s": neighbors if spec is None else np.minimum(neighbors, spec.size(other)),
             f"recent_{other}s_task_mask": view.rows(side, "recent_task_mask", nodes).astype(np.int64),
             f"recent_{other}s_macro": macro.astype(np.int64),
         }

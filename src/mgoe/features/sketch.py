@@ -69,7 +69,7 @@ def _read(users, items, recent, live_recent, ranks, u, i, out):  # pragma: no co
     rank, length = vectors_u.shape[1], recent.shape[1]
     flat_u, flat_i, flat_recent = vectors_u.reshape(-1), vectors_i.reshape(-1), recent.reshape(-1)
     vector, target = np.zeros((LANES, rank), np.float32), np.zeros((LANES, rank), np.float32)
-    norms, neighbours, current, n = np.empty(length, np.float32), np.empty(length, np.int64), -2, 0
+    norms, neighbors, current, n = np.empty(length, np.float32), np.empty(length, np.int64), -2, 0
     for first in range(0, len(u), LANES):
         rows, one_user = min(LANES, len(u) - first), True
         for lane in range(rows):
@@ -98,7 +98,7 @@ def _read(users, items, recent, live_recent, ranks, u, i, out):  # pragma: no co
                     item = np.int64(live_recent[slot, n]) if slot >= 0 else np.int64(recent[current, n])
                     if item < 0:
                         break
-                    neighbours[n], own = item, _slot(slot_i, item)
+                    neighbors[n], own = item, _slot(slot_i, item)
                     norms[n] = (
                         _dot(live_i, own, live_i, own) if own >= 0 else _dot(vectors_i, item, vectors_i, item)
                     )
@@ -111,11 +111,11 @@ def _read(users, items, recent, live_recent, ranks, u, i, out):  # pragma: no co
                 continue
             own_norm, largest, total = _dot(target, lane, target, lane), np.float32(-1), np.float32(0)
             for k in range(n):
-                own = _slot(slot_i, neighbours[k])
+                own = _slot(slot_i, neighbors[k])
                 near = (
                     _dot(target, lane, live_i, own)
                     if own >= 0
-                    else _dot(target, lane, vectors_i, neighbours[k])
+                    else _dot(target, lane, vectors_i, neighbors[k])
                 )
                 value = _cosine(near, own_norm, norms[k])
                 largest = max(largest, value)

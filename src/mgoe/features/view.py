@@ -258,15 +258,15 @@ class Pairs(NamedTuple):
 
 
 def _base(snapshot: Snapshot, side: Side) -> dict[str, NDArray]:
-    arrays, dense, neighbours = (
+    arrays, dense, neighbors = (
         snapshot.arrays,
         snapshot.resolutions[snapshot.dense],
         f"recent_{OTHER[side]}s",
     )
     return {
         "macro": getattr(dense, f"{side}_macro"),
-        "recent": arrays[neighbours],
-        "recent_task_mask": arrays[f"{neighbours}_task_mask"],
+        "recent": arrays[neighbors],
+        "recent_task_mask": arrays[f"{neighbors}_task_mask"],
         "log_first": arrays[f"{side[0]}1"],
         "log_second": arrays[f"{side[0]}2"],
     } | {name: arrays[f"{side}_{name}"] for name in ("sum", "second_sum", "counts", "table", "vectors")}

@@ -44,11 +44,11 @@ def own_pairs(block: PairRows, scores: NDArray[np.int64], tasks: int, recents: i
     total, done = np.zeros(n, np.int64), np.zeros((n, tasks), np.int32)
     events, last = np.zeros(n, np.int32), np.full(n, np.iinfo(np.int64).min)
     _own(block.scored(scores), block.time, block.events, total, done, events, last)
-    neighbours = np.full((n, recents), -1, np.int32)
+    neighbors = np.full((n, recents), -1, np.int32)
     task_mask = np.zeros((n, recents), block.task_mask.dtype)
-    _recent(block.scored(scores), block.time, neighbours, task_mask)
+    _recent(block.scored(scores), block.time, neighbors, task_mask)
     return {
-        "recent": neighbours,
+        "recent": neighbors,
         "recent_task_mask": task_mask,
         "sum": total,
         "done": done,
@@ -106,9 +106,9 @@ def _own(pairs, time, events, total, done, recent, last):  # pragma: no cover - 
 
 
 @numba.njit(cache=True, nogil=True)
-def _recent(pairs, time, neighbours, masks):  # pragma: no cover - compiled
+def _recent(pairs, time, neighbors, masks):  # pragma: no cover - compiled
     indptr, other, task_mask, scores = pairs
-    length = neighbours.shape[1]
+    length = neighbors.shape[1]
     kept = np.empty(length, np.int64)
     for row in range(len(indptr) - 1):
         n = 0
@@ -129,5 +129,5 @@ def _recent(pairs, time, neighbours, masks):  # pragma: no cover - compiled
             kept[at] = e
             n += 1
         for position in range(n):
-            neighbours[row, position] = other[kept[position]]
+            neighbors[row, position] = other[kept[position]]
             masks[row, position] = task_mask[kept[position]]

@@ -247,7 +247,7 @@ class Placement:
 
 
 def place(
-    graph: MacroGraph, side: Side, neighbours: ArrayLike, task_masks: ArrayLike, snapshot: int = -1
+    graph: MacroGraph, side: Side, neighbors: ArrayLike, task_masks: ArrayLike, snapshot: int = -1
 ) -> Place:
     """Place one node by its edges (ours).
 
@@ -261,7 +261,7 @@ def place(
     Raises:
         GraphError: The two lists differ in length.
     """
-    other, masks = np.asarray(neighbours, np.int64), np.asarray(task_masks, np.int64)
+    other, masks = np.asarray(neighbors, np.int64), np.asarray(task_masks, np.int64)
     if other.shape != masks.shape:
         raise GraphError(
             "place",

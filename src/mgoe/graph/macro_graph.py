@@ -178,20 +178,20 @@ class MacroGraph:
             "engine": meta["engine"],
             "snapshots": len(meta["cuts"]),
             "events": meta["events"],
-            "from": _moment(meta["first"]),
-            "to": _moment(meta["last"]),
+            "first": _moment(meta["first"]),
+            "last": _moment(meta["last"]),
             "users": latest.n_users,
             "items": latest.n_items,
             "pairs": meta["pairs"][-1],
             "bytes": sum(facts["bytes"] for facts in meta["files"].values()),
             "resolutions": [
                 {
-                    "macro users": ku,
-                    "macro items": ki,
-                    "largest user share": _largest(part.user_macro, ku),
-                    "largest item share": _largest(part.item_macro, ki),
-                    "edges per user": round(len(part.user_edges[1]) / max(1, latest.n_users), 2),
-                    "edges per item": round(len(part.item_edges[1]) / max(1, latest.n_items), 2),
+                    "macro_users": ku,
+                    "macro_items": ki,
+                    "largest_user_share": _largest(part.user_macro, ku),
+                    "largest_item_share": _largest(part.item_macro, ki),
+                    "edges_per_user": round(len(part.user_edges[1]) / max(1, latest.n_users), 2),
+                    "edges_per_item": round(len(part.item_edges[1]) / max(1, latest.n_items), 2),
                     "drift": round(drift, 4),
                 }
                 for (ku, ki), part, drift in zip(
@@ -213,7 +213,7 @@ class MacroGraph:
             group.name: int(table.indptr[-1] - table.indptr[0])
             for group, table in zip(rates.groups, rates.tables, strict=True)
         }
-        return {"records of exposures": self.meta["records"], "cells": cells}
+        return {"exposure_records": self.meta["records"], "cells": cells}
 
     @property
     def drift(self) -> float:

@@ -46,10 +46,10 @@ def _task_table(pairs, macro, width, out):  # pragma: no cover - compiled
             merged[k] += scores[task_mask[e]]
             for t in range(tasks):
                 count[t, k] += task_mask[e] >> t & 1
-        favourite = largest(merged, merged, width)
+        favorite = largest(merged, merged, width)
         for t in range(tasks):
             best = largest(count[t], merged, width)
-            out[row, t] = best if count[t, best] else favourite
+            out[row, t] = best if count[t, best] else favorite
         for e in range(start, end):
             k = macro[other[e]]
             merged[k] = 0

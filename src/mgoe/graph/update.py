@@ -114,7 +114,7 @@ def update_graph(
             "drift": builder.drift,
             "changes": [
                 *meta["changes"],
-                {"what": "update", "events": facts["events"], "late pairs": late, "recluster": recluster},
+                {"what": "update", "events": facts["events"], "late_pairs": late, "recluster": recluster},
             ],
         }
         finish(

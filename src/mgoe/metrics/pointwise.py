@@ -97,12 +97,12 @@ def spearman(labels: ArrayLike, values: ArrayLike) -> float:
     labels, values = _valid(labels, values)
     if len(labels) == 0 or np.isnan(values).any():
         return np.nan
-    a, b = _centred_ranks(labels), _centred_ranks(values)
+    a, b = _centered_ranks(labels), _centered_ranks(values)
     scale = np.sqrt((a @ a) * (b @ b))
     return float(a @ b / scale) if scale > 0 else np.nan
 
 
-def _centred_ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
+def _centered_ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
     _, inverse, count = np.unique(values, return_inverse=True, return_counts=True)
     return (np.cumsum(count) - (count - 1) / 2)[inverse] - (len(values) + 1) / 2
 

@@ -6,13 +6,13 @@ Axes: `T` behaviours (tasks), `U` users, `I` items, `N` exposures or examples.
 
 from mgoe.simulation.chance import check_reachable, reachable
 from mgoe.simulation.logs import Form, SimulationSummary, simulate
-from mgoe.simulation.settings import DEVICES, BehaviourSettings, StaySettings, WorldSettings
+from mgoe.simulation.settings import DEVICES, BehaviorSettings, StaySettings, WorldSettings
 from mgoe.simulation.truth import Truth
 from mgoe.simulation.world import make_truth
 
 __all__ = [
     "DEVICES",
-    "BehaviourSettings",
+    "BehaviorSettings",
     "Form",
     "SimulationSummary",
     "StaySettings",

@@ -87,7 +87,7 @@ def check_reachable(world: WorldSettings, settings: RunSettings) -> list[str]:
         ConfigError: A task is not a single behaviour of the world, or the distribution of negatives or of
             positives is not known.
     """
-    names = [_behaviour(task, world) for task in settings.tasks]
+    names = [_behavior(task, world) for task in settings.tasks]
     if settings.form == "events" and settings.negatives.distribution != "popularity":
         raise ConfigError(
             "negatives.distribution",
@@ -104,7 +104,7 @@ def check_reachable(world: WorldSettings, settings: RunSettings) -> list[str]:
     return names
 
 
-def _behaviour(task: TaskSettings, world: WorldSettings) -> str:
+def _behavior(task: TaskSettings, world: WorldSettings) -> str:
     """Return the behaviour of the world that a task predicts."""
     names = [task.label] if task.label else task.done_by
     known = [*world.names, "stay"]

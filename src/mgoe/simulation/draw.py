@@ -60,9 +60,9 @@ class Exposures:
     stay: NDArray[np.float32]
     chance: NDArray[np.float32]
 
-    def done(self, behaviour: int) -> NDArray[np.int8]:
+    def done(self, behavior: int) -> NDArray[np.int8]:
         """Return whether a behaviour happened. Shape (N,)."""
-        return (self.task_mask >> behaviour & 1).astype(np.int8)
+        return (self.task_mask >> behavior & 1).astype(np.int8)
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Events:
 
     user: NDArray[np.int32]
     item: NDArray[np.int32]
-    behaviour: NDArray[np.int8]
+    behavior: NDArray[np.int8]
     time: NDArray[np.int64]
 
 
@@ -163,7 +163,7 @@ class Day:
         user = _draw_users(keys[0], n, self._reached)
         item = _draw_items(keys[1], user, truth.users.community, self.aims, self.offsets, self.items)
         flags = _draw_uniformly(keys[5], item, settings.uniform, self.arrived)
-        tasks, extra = len(settings.behaviours), n if whole else 0
+        tasks, extra = len(settings.behaviors), n if whole else 0
         position = _draw_positions(keys[2], item, flags, self.pages, settings.positions)
         device, stay = np.empty(n, np.int8), np.empty(extra, np.float32)
         chance = np.empty((extra, tasks + 1), np.float32)
@@ -273,19 +273,19 @@ def _events(key, order, user, item, task_mask, day_start, first, rows):
             total += 1
             bits &= bits - 1
     users, items = np.empty(total, np.int32), np.empty(total, np.int32)
-    behaviours, times = np.empty(total, np.int8), np.empty(total, np.int64)
+    behaviors, times = np.empty(total, np.int8), np.empty(total, np.int64)
     e = 0
     for slot in range(len(order)):
         n = order[slot]
-        bits, behaviour = task_mask[n], 0
+        bits, behavior = task_mask[n], 0
         moment = _moment(key, slot, day_start, first, rows) if bits else 0
         while bits:
             if bits & 1:
-                users[e], items[e], behaviours[e], times[e] = user[n], item[n], behaviour, moment
+                users[e], items[e], behaviors[e], times[e] = user[n], item[n], behavior, moment
                 e += 1
             bits >>= 1
-            behaviour += 1
-    return users, items, behaviours, times
+            behavior += 1
+    return users, items, behaviors, times
 
 
 @numba.njit(cache=True, nogil=True)

@@ -202,7 +202,7 @@ def _write_logs(
             day = Day.of(truth, number)
             for chunk in day.chunks:
                 done = day.events(chunk)
-                counts += np.bincount(done.behaviour, minlength=len(counts))
+                counts += np.bincount(done.behavior, minlength=len(counts))
                 if events is not None:
                     events.write(_event_table(done, truth))
                 if exposures is not None and chances is not None:
@@ -235,7 +235,7 @@ def _event_table(events: Events, truth: Truth) -> pa.Table:
             truth.user_ids.of(events.user),
             truth.item_ids.of(events.item),
             events.time,
-            pa.DictionaryArray.from_arrays(events.behaviour, list(truth.settings.names)),
+            pa.DictionaryArray.from_arrays(events.behavior, list(truth.settings.names)),
         ],
         schema=_EVENTS,
     )

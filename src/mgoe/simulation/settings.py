@@ -11,7 +11,7 @@ DEVICES = ("phone", "desktop", "tablet")
 DEVICE_SHARES = (0.65, 0.25, 0.1)
 
 
-class BehaviourSettings(Settings):
+class BehaviorSettings(Settings):
     """One step of the funnel: how often it happens, and what it depends on."""
 
     name: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")
@@ -58,12 +58,12 @@ class WorldSettings(Settings):
     item_communities: int = Field(default=24, ge=1, le=10_000)
     skew: float = Field(default=0.5, ge=0, le=3)
     """The size of a community falls as its rank to this power; 0 makes all sizes equal."""
-    behaviours: list[BehaviourSettings] = Field(
+    behaviors: list[BehaviorSettings] = Field(
         default=[
-            BehaviourSettings(name="click", rate=0.25, strength=1.2, correlation=1.0),
-            BehaviourSettings(name="favour", rate=0.2),
-            BehaviourSettings(name="cart", rate=0.2),
-            BehaviourSettings(name="buy", given="cart", rate=0.45),
+            BehaviorSettings(name="click", rate=0.25, strength=1.2, correlation=1.0),
+            BehaviorSettings(name="favour", rate=0.2),
+            BehaviorSettings(name="cart", rate=0.2),
+            BehaviorSettings(name="buy", given="cart", rate=0.45),
         ],
         min_length=1,
         max_length=16,
@@ -75,7 +75,7 @@ class WorldSettings(Settings):
     """The exposures of a user fall as rank to this power, so that they are heavy-tailed."""
     popularity: float = Field(default=0.8, ge=0, le=2)
     """The popularity of an item falls as rank to this power (Zipf)."""
-    personalised: float = Field(default=0.5, ge=0, le=1)
+    personalized: float = Field(default=0.5, ge=0, le=1)
     """Share of exposures targeted at the community's taste; the others follow popularity alone."""
     targeting: float = Field(default=1.0, ge=0, le=5)
     """How sharply: targeted exposures follow popularity times exp(targeting x affinity of the first
@@ -109,22 +109,22 @@ class WorldSettings(Settings):
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         names = self.names
-        for position, behaviour in enumerate(self.behaviours):
-            if behaviour.name in names[:position] or behaviour.name in (
+        for position, behavior in enumerate(self.behaviors):
+            if behavior.name in names[:position] or behavior.name in (
                 "stay",
                 "position",
                 "device",
                 "uniform",
             ):
                 raise ValueError(
-                    f"behaviours need different names, found {behaviour.name!r} twice or taken by another "
+                    f"behaviors need different names, found {behavior.name!r} twice or taken by another "
                     "column"
                 )
-            if behaviour.given is not None and behaviour.given not in names[:position]:
+            if behavior.given is not None and behavior.given not in names[:position]:
                 raise ValueError(
-                    f"behaviours.{behaviour.name}.given must name a behaviour listed before, found "
-                    f"{behaviour.given!r}"
-                    f"{did_you_mean(behaviour.given, names[:position])}"
+                    f"behaviors.{behavior.name}.given must name a behaviour listed before, found "
+                    f"{behavior.given!r}"
+                    f"{did_you_mean(behavior.given, names[:position])}"
                 )
         for side, nodes, communities in (
             ("user", self.users, self.user_communities),
@@ -144,20 +144,19 @@ class WorldSettings(Settings):
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the behaviours. Shape (T,)."""
-        return tuple(behaviour.name for behaviour in self.behaviours)
+        return tuple(behavior.name for behavior in self.behaviors)
 
     @property
     def parents(self) -> tuple[int, ...]:
         """Behaviour that each one requires; -1 for the first. Shape (T,)."""
         return tuple(
-            -1 if t == 0 else self.names.index(b.given or self.names[0])
-            for t, b in enumerate(self.behaviours)
+            -1 if t == 0 else self.names.index(b.given or self.names[0]) for t, b in enumerate(self.behaviors)
         )
 
     @property
     def rates(self) -> tuple[float, ...]:
         """Share of exposures on which each behaviour happens. Shape (T,)."""
         rates: list[float] = []
-        for behaviour, parent in zip(self.behaviours, self.parents, strict=True):
-            rates.append(behaviour.rate * (rates[parent] if parent >= 0 else 1.0))
+        for behavior, parent in zip(self.behaviors, self.parents, strict=True):
+            rates.append(behavior.rate * (rates[parent] if parent >= 0 else 1.0))
         return tuple(rates)

@@ -166,7 +166,7 @@ class Truth:
         mass /= mass.sum()
         tastes = np.tensordot(self.phases(s.affinity_drift, day), self.affinity[:, 0].astype(np.float64), 1)
         aimed = mass * np.exp(s.targeting * tastes)
-        return (1 - s.personalised) * mass + s.personalised * aimed / aimed.sum(1, keepdims=True)
+        return (1 - s.personalized) * mass + s.personalized * aimed / aimed.sum(1, keepdims=True)
 
     @cached_property
     def day_rows(self) -> NDArray[np.int64]:
@@ -236,7 +236,7 @@ class Truth:
             Shape (N, T).
         """
         user, item, day = self._indices(users, items, times)
-        scores = np.empty((len(user), len(self.settings.behaviours)))
+        scores = np.empty((len(user), len(self.settings.behaviors)))
         for d in np.unique(day):
             rows = np.flatnonzero(day == d)
             scores[rows] = label_chances(self, int(d), user[rows], item[rows], negatives)
@@ -279,7 +279,7 @@ class Truth:
         phase, t, user, item = np.indices(self.affinity.shape, np.int16).reshape(4, -1)
         columns = {
             "phase": phase,
-            "behaviour": pa.DictionaryArray.from_arrays(t.astype(np.int8), names),
+            "behavior": pa.DictionaryArray.from_arrays(t.astype(np.int8), names),
             "user_community": user,
             "item_community": item,
             "affinity": self.affinity.ravel(),

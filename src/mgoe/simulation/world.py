@@ -22,7 +22,7 @@ _LIMIT = 50.0  # bound of an intercept; larger logits widen it
 def make_truth(settings: WorldSettings) -> Truth:
     """Draw a world; the same settings give the same world."""
     s = settings
-    parts = [*s.behaviours, s.stay]
+    parts = [*s.behaviors, s.stay]
     rng = [np.random.default_rng([s.seed, part]) for part in range(6)]
     users = _nodes(rng[0], s.users, s.user_communities, s.arriving_users, [p.user_spread for p in parts], s)
     items = _nodes(rng[1], s.items, s.item_communities, s.arriving_items, [p.item_spread for p in parts], s)
@@ -34,8 +34,8 @@ def make_truth(settings: WorldSettings) -> Truth:
     affinity = (strength * (correlation * cells[:, :1] + np.sqrt(1 - correlation**2) * cells)).astype(
         np.float32
     )
-    device = s.device_spread * rng[5].standard_normal((len(s.behaviours), len(DEVICES)))
-    intercept = np.append(np.zeros(len(s.behaviours)), np.log(s.stay.median))
+    device = s.device_spread * rng[5].standard_normal((len(s.behaviors), len(DEVICES)))
+    intercept = np.append(np.zeros(len(s.behaviors)), np.log(s.stay.median))
     truth = Truth(s, users, items, activity, taste, affinity, device, intercept)
     return replace(truth, intercept=_calibrated(truth))
 
@@ -81,10 +81,10 @@ def _calibrated(truth: Truth) -> NDArray[np.float64]:
     logits[:, 0] -= position_losses(truth)[position - 1]
     looked = looks(truth)[position - 1]
     intercept = truth.intercept.copy()
-    reached = np.ones((len(s.behaviours) + 1, len(logits)))
-    for t, (behaviour, parent) in enumerate(zip(s.behaviours, s.parents, strict=True)):
+    reached = np.ones((len(s.behaviors) + 1, len(logits)))
+    for t, (behavior, parent) in enumerate(zip(s.behaviors, s.parents, strict=True)):
 
-        def excess(shift: float, t: int = t, parent: int = parent, rate: float = behaviour.rate) -> float:
+        def excess(shift: float, t: int = t, parent: int = parent, rate: float = behavior.rate) -> float:
             happens = expit(logits[:, t] + shift) * (looked if t == 0 else 1)
             return float(np.average(happens, weights=reached[parent])) - rate
 
@@ -93,8 +93,8 @@ def _calibrated(truth: Truth) -> NDArray[np.float64]:
             limit += float(np.abs(logits[:, t]).max())
         if excess(limit) < 0:
             raise ConfigError(
-                f"simulate.behaviours.{behaviour.name}",
-                f"its rate must be below the share of exposures that users look at, found {behaviour.rate:g} "
+                f"simulate.behaviors.{behavior.name}",
+                f"its rate must be below the share of exposures that users look at, found {behavior.rate:g} "
                 f"of {looked.mean():.3f}; lower its rate or `examination`",
             )
         intercept[t] = float(brentq(excess, -limit, limit, xtol=1e-9))  # pyright: ignore[reportArgumentType]

@@ -191,12 +191,12 @@ class _Grower:
         if not len(rows):
             return None
         data = self.binned if len(rows) == len(self.labels) else self.binned.subset(rows).construct()
-        data.set_label(_standardised(self.labels[rows, t], task))
+        data.set_label(_standardized(self.labels[rows, t], task))
         data.set_weight(self.weight[rows])
         labels, users = self.held_out.labels[held, t], self.held_out.user[held]
         watch = _Watch(self, t, monitor.of_task(task, labels, users), labels, users)
         seen = self.lightgbm.Dataset(
-            self.held_out.features[held], _standardised(labels, task), reference=self.binned
+            self.held_out.features[held], _standardized(labels, task), reference=self.binned
         )
         share = o.share if o.share * len(rows) >= 1 else 1.0  # LightGBM refuses a tree without rows
         booster = self.lightgbm.train(
@@ -254,7 +254,7 @@ class _Watch:
         return self.monitor.text, self.monitor.value(self.scores), not self.monitor.lower_is_better
 
 
-def _standardised(labels: NDArray[np.float32], task: TaskSpec) -> NDArray[np.float32]:
+def _standardized(labels: NDArray[np.float32], task: TaskSpec) -> NDArray[np.float32]:
     return labels if task.kind == "binary" else (labels - np.float32(task.mean)) / np.float32(task.std)
 
 

@@ -26,19 +26,19 @@ def cloud(seed, n=60, k=4, spread=0.2, rank=6):
 
 def cluster(rows, linked, weights, k, before, iterations, seed):
     """Macro nodes and centres, from all nodes that have weight."""
-    centres = clusters.learn_centres(rows, weights, k, before, iterations, seed, sample=len(rows))
-    return clusters.assign(rows, linked, centres), centres
+    centers = clusters.learn_centers(rows, weights, k, before, iterations, seed, sample=len(rows))
+    return clusters.assign(rows, linked, centers), centers
 
 
 @bounded
 @given(seed=seeds, k=st.integers(1, 70))
 def test_every_linked_node_gets_a_macro_node_and_every_other_the_cold_one(seed, k):
     rows, linked, _ = cloud(seed)
-    macro, centres = cluster(rows, linked, linked.astype(np.float32), k, None, 5, 0)
+    macro, centers = cluster(rows, linked, linked.astype(np.float32), k, None, 5, 0)
     assert ((macro >= 0) & (macro < k))[linked].all()
     assert (macro[~linked] == k).all()
-    assert centres.shape == (k, rows.shape[1])
-    length = np.linalg.norm(centres, axis=1)
+    assert centers.shape == (k, rows.shape[1])
+    length = np.linalg.norm(centers, axis=1)
     assert (np.isclose(length, 1, atol=1e-5) | (length == 0)).all()
 
 
@@ -46,8 +46,8 @@ def test_every_linked_node_gets_a_macro_node_and_every_other_the_cold_one(seed, 
 @given(seed=seeds, k=st.integers(1, 6))
 def test_a_node_belongs_to_the_macro_node_with_the_nearest_centre(seed, k):
     rows, linked, _ = cloud(seed, spread=1.0)
-    macro, centres = cluster(rows, linked, linked.astype(np.float32), k, None, 5, 0)
-    cosine = rows @ centres.T
+    macro, centers = cluster(rows, linked, linked.astype(np.float32), k, None, 5, 0)
+    cosine = rows @ centers.T
     assert_allclose(cosine[linked, macro[linked]], cosine[linked].max(axis=1), atol=1e-5)
 
 
@@ -88,8 +88,8 @@ def test_a_warm_start_keeps_the_numbers_whatever_they_are(seed, permutation):
 def test_a_start_seeds_what_has_no_members_any_more(seed):
     rows, linked, truth = cloud(seed, n=200)
     before = np.where(linked, np.where(truth < 2, truth, 0), 4).astype(np.int32)
-    macro, centres = cluster(rows, linked, linked.astype(np.float32), 4, before, 10, 0)
-    assert centres.any(axis=1).all()
+    macro, centers = cluster(rows, linked, linked.astype(np.float32), 4, before, 10, 0)
+    assert centers.any(axis=1).all()
     assert len(np.unique(macro[linked])) == 4
 
 
@@ -111,19 +111,19 @@ def test_macro_nodes_are_kept_where_there_are_edges_and_the_rest_is_cold(seed):
 @given(seed=seeds, part=st.integers(1, 70))
 def test_nodes_are_assigned_alike_in_parts_of_any_size(seed, part):
     rows, linked, _ = cloud(seed)
-    centres = clusters.learn_centres(rows, linked.astype(np.float32), 4, None, 5, 0, sample=60)
-    whole = clusters.assign(rows, linked, centres)
+    centers = clusters.learn_centers(rows, linked.astype(np.float32), 4, None, 5, 0, sample=60)
+    whole = clusters.assign(rows, linked, centers)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(clusters, "ROWS", part)
-        assert_array_equal(clusters.assign(rows, linked, centres), whole)
+        assert_array_equal(clusters.assign(rows, linked, centers), whole)
         means = clusters.member_means(rows, whole, 4)
     assert_allclose(means, clusters.member_means(rows, whole, 4), atol=1e-6)
 
 
 def test_centres_learned_from_a_sample_find_the_planted_groups():
     rows, linked, truth = cloud(0, n=4000)
-    centres = clusters.learn_centres(rows, linked.astype(np.float32), 4, None, 20, 0, sample=200)
-    assert normalized_mutual_info_score(truth[linked], clusters.assign(rows, linked, centres)[linked]) > 0.95
+    centers = clusters.learn_centers(rows, linked.astype(np.float32), 4, None, 20, 0, sample=200)
+    assert normalized_mutual_info_score(truth[linked], clusters.assign(rows, linked, centers)[linked]) > 0.95
 
 
 @bounded
@@ -137,8 +137,8 @@ def test_all_linked_nodes_move_centres_where_too_few_would(weights, k):
 
 def test_a_macro_node_without_a_centre_takes_nobody():
     """A centre of zeros would have cosine 0, larger than any negative one."""
-    rows, centres = unit_rows(np.float32([[-1, 0.1], [0, 0]])), np.float32([[1, 0], [0, 0], [0.6, -0.8]])
-    assert_array_equal(clusters.assign(rows, np.array([True, False]), centres), [2, 3])
+    rows, centers = unit_rows(np.float32([[-1, 0.1], [0, 0]])), np.float32([[1, 0], [0, 0], [0.6, -0.8]])
+    assert_array_equal(clusters.assign(rows, np.array([True, False]), centers), [2, 3])
 
 
 @bounded
@@ -243,7 +243,7 @@ def test_each_of_many_groups_of_any_size_has_one_seed(seed):
     merged = clusters.trained(rows, ones, clusters.find_seeds(rows, ones, k, 0), 20, 0)
     plain = clusters.trained(rows, ones, clusters.draw_seeds(rows, k, 0), 20, 0)
     agreement = [
-        normalized_mutual_info_score(truth, clusters.closest(rows, centres)) for centres in (merged, plain)
+        normalized_mutual_info_score(truth, clusters.closest(rows, centers)) for centers in (merged, plain)
     ]
     assert agreement[0] > 0.97
     assert agreement[0] > agreement[1]

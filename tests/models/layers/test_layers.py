@@ -134,29 +134,29 @@ def test_table_entries_of_each_task_are_its_own():
 def test_recents_in_any_order_give_the_same_summary(rows, recents, seed):
     g = torch.Generator().manual_seed(seed)
     attention = TargetAttention(3, 4)
-    target, neighbours = torch.randn(rows, 3, generator=g), torch.randn(rows, recents, 3, generator=g)
+    target, neighbors = torch.randn(rows, 3, generator=g), torch.randn(rows, recents, 3, generator=g)
     bonus, present = torch.rand(rows, recents, generator=g), torch.rand(rows, recents, generator=g) < 0.7
     order = torch.randperm(recents, generator=g)
-    expected = attention(target, neighbours, bonus, present)
+    expected = attention(target, neighbors, bonus, present)
     torch.testing.assert_close(
-        attention(target, neighbours[:, order], bonus[:, order], present[:, order]),
+        attention(target, neighbors[:, order], bonus[:, order], present[:, order]),
         expected,
         atol=1e-6,
         rtol=1e-5,
     )
-    other = torch.where(present[:, :, None], neighbours, 9.0)  # values under the padding are not read
+    other = torch.where(present[:, :, None], neighbors, 9.0)  # values under the padding are not read
     torch.testing.assert_close(attention(target, other, bonus, present), expected)
     assert not expected[~present.any(1)].any()
 
 
 def test_recents_equal_their_definition():
     attention = TargetAttention(3, 4)
-    target, neighbours, bonus = torch.randn(5, 3), torch.randn(5, 6, 3), torch.rand(5, 6)
-    key, query = neighbours @ attention.key, target @ attention.query
+    target, neighbors, bonus = torch.randn(5, 3), torch.randn(5, 6, 3), torch.rand(5, 6)
+    key, query = neighbors @ attention.key, target @ attention.query
     weights = ((key * query[:, None]).sum(2) / 2 + bonus).softmax(1)
-    expected = (weights[:, :, None] * (neighbours @ attention.value)).sum(1)
+    expected = (weights[:, :, None] * (neighbors @ attention.value)).sum(1)
     torch.testing.assert_close(
-        attention(target, neighbours, bonus, torch.ones(5, 6, dtype=torch.bool)), expected
+        attention(target, neighbors, bonus, torch.ones(5, 6, dtype=torch.bool)), expected
     )
 
 

@@ -9,7 +9,7 @@ from markupsafe import Markup, escape
 
 WIDTH = 400
 ROW = 22
-COLOURS = 8
+COLORS = 8
 """Number of colours `--c1 ...` in the style sheet."""
 AIR = 0.08
 """Share of a range left free on either side."""
@@ -240,7 +240,7 @@ def line_chart(
 
 
 def reliability_chart(
-    points: Mapping[str, Mapping[str, Sequence[float]]], colours: Mapping[str, int], label: str
+    points: Mapping[str, Mapping[str, Sequence[float]]], colors: Mapping[str, int], label: str
 ) -> Svg:
     """Draw the observed share over the mean prediction of each bin, one line per model, the first on top.
 
@@ -265,7 +265,7 @@ def reliability_chart(
     svg.text((46, 6), "observed", "axis")
     svg.line((across(low), up(low)), (across(high), up(high)), "zero")
     for model, bins in reversed(list(points.items())):
-        css = f"c{colours[model]}" + (" strong" if colours[model] == 1 else "")
+        css = f"c{colors[model]}" + (" strong" if colors[model] == 1 else "")
         pairs = list(zip(bins["predicted"], bins["observed"], bins["rows"], strict=True))
         svg.path([(across(p), up(o)) for p, o, _ in pairs], f"curve {css}")
         for p, o, rows in pairs:
@@ -352,7 +352,7 @@ def gate_bars(
             svg.rect(
                 (x, y),
                 (width - 1.5, 22),
-                f"fill c{number % COLOURS + 1}",
+                f"fill c{number % COLORS + 1}",
                 f"{task} reads {share:.1%} of expert {expert}",
                 radius=3,
             )

@@ -9,7 +9,7 @@ from mgoe._util.files import write_text
 from mgoe.evaluation.report.charts import Svg
 from mgoe.evaluation.report.data import ReportData
 from mgoe.evaluation.report.sections import lead_plot, sections
-from mgoe.evaluation.rows import MEAN, MEAN_TITLE, head, main_columns, summarise
+from mgoe.evaluation.rows import MEAN, MEAN_TITLE, head, main_columns, summarize
 from mgoe.evaluation.tables import (
     Standings,
     differences,
@@ -81,7 +81,7 @@ def forest_plots(standings: Standings) -> list[tuple[str, Svg]]:
     """Draw the leads over every baseline, one plot per metric, the mean first; strong if significant."""
     names = {
         column: MEAN_TITLE if column == MEAN else head(column)
-        for column in sorted(main_columns(summarise(standings.rows)), key=lambda column: column != MEAN)
+        for column in sorted(main_columns(summarize(standings.rows)), key=lambda column: column != MEAN)
     }
     return [
         (name, plot)

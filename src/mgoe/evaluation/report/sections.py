@@ -10,7 +10,7 @@ import numpy as np
 from mgoe.config import BOUNDS
 from mgoe.evaluation.intervals import Estimate
 from mgoe.evaluation.report.charts import (
-    COLOURS,
+    COLORS,
     Mark,
     Svg,
     finite,
@@ -34,7 +34,7 @@ from mgoe.evaluation.rows import (
     by_seed,
     headline,
     main_columns,
-    summarise,
+    summarize,
     title,
 )
 from mgoe.evaluation.tables import Cell, Table
@@ -49,7 +49,7 @@ Summaries = Mapping[str, Mapping[Column, Summary]]
 
 def sections(data: ReportData) -> dict[str, Any]:
     """Return everything that the template names; a part without data is empty."""
-    summaries = summarise(data.rows)
+    summaries = summarize(data.rows)
     differences = [e for e in data.estimates if e.baseline is not None and e.model == data.leader]
     return {
         "data": data,
@@ -64,7 +64,7 @@ def sections(data: ReportData) -> dict[str, Any]:
         "macro": None if data.macro is None else _macro(data.macro),
         "gates": list(_gates(data)),
         "slices": slice_table(data, headline(summaries)),
-        "catalogue": catalogue_table(data, summaries),
+        "catalogue": catalog_table(data, summaries),
         "seeds": len({row["seed"] for row in data.rows}),
     }
 
@@ -163,7 +163,7 @@ def _plot(data: ReportData, column: Column) -> Svg | None:
             seeds=[*values[model][column].values()],
             strong=model == data.leader,
         )
-        for model, found in summarise(data.rows).items()
+        for model, found in summarize(data.rows).items()
         if column in found and math.isfinite(found[column].mean)
     ]
     label = f"{title(column[1])} of each model" + ("" if column[0] == ALL else f", task {column[0]}")
@@ -215,19 +215,19 @@ def _reliability(data: ReportData, summaries: Summaries) -> dict[str, Any]:
         (model for model in data.models if data.reliability.get(model)),
         key=lambda model: (model != data.leader, -means.get(model, 0)),
     )[:RELIABLE_MODELS]
-    colours = {model: number % COLOURS + 1 for number, model in enumerate(drawn)}
+    colors = {model: number % COLORS + 1 for number, model in enumerate(drawn)}
     points = {
         task: {m: data.reliability[m][task] for m in drawn if data.reliability[m].get(task, {}).get("rows")}
         for task in data.tasks
     }
     charts = [
-        (task, reliability_chart(of_models, colours, f"Reliability of {task}"))
+        (task, reliability_chart(of_models, colors, f"Reliability of {task}"))
         for task, of_models in points.items()
         if of_models
     ]
     return {
         "charts": charts,
-        "legend": list(colours.items()) if charts else [],
+        "legend": list(colors.items()) if charts else [],
         "left_out": sum(bool(v) for v in data.reliability.values()) - len(drawn),
     }
 
@@ -270,11 +270,11 @@ def _gates(data: ReportData) -> Iterator[dict[str, Any]]:
                     experts,
                     f"Gate use of {model}",
                 ),
-                "legend": [(expert, number % COLOURS + 1) for number, expert in enumerate(experts)],
+                "legend": [(expert, number % COLORS + 1) for number, expert in enumerate(experts)],
             }
 
 
-def catalogue_table(data: ReportData, summaries: Summaries) -> Table | None:
+def catalog_table(data: ReportData, summaries: Summaries) -> Table | None:
     """Return HR@k and NDCG@k of each task and their means."""
     there = dict.fromkeys(
         c for columns in summaries.values() for c in columns if c[1].startswith(("hr@", "ndcg@"))
@@ -294,7 +294,7 @@ def slice_table(data: ReportData, column: Column) -> Table | None:
     """Return a column of every model on each slice, with the number of examples."""
     lines = []
     for name in dict.fromkeys([ALL, *(row["slice"] for row in data.rows if row["split"] == "test")]):
-        summaries = summarise(data.rows, slice=name)
+        summaries = summarize(data.rows, slice=name)
         leaders = best(summaries, column)
         sizes = [
             s.mean

@@ -53,7 +53,7 @@ def preference_weights(sums: NDArray[np.number], threshold: float, low_weight: f
     return np.where(linked, np.where(active, 1.0, low_weight), 0.0).astype(np.float32)
 
 
-def learn_centres(
+def learn_centers(
     vectors: NDArray[np.float32],
     weights: NDArray[np.float32],
     k: int,
@@ -83,11 +83,11 @@ def learn_centres(
         moving = np.sort(np.random.default_rng(seed).choice(moving, learned, replace=False))
     rows, weights = unit_rows(vectors[moving]), weights[moving]
     new = previous is None
-    centres = np.zeros((k, rows.shape[1]), np.float32) if new else member_means(vectors, previous, k)
-    empty = np.flatnonzero(~centres.any(axis=1))[: len(rows)]
+    centers = np.zeros((k, rows.shape[1]), np.float32) if new else member_means(vectors, previous, k)
+    empty = np.flatnonzero(~centers.any(axis=1))[: len(rows)]
     if n := len(empty):
-        centres[empty] = find_seeds(rows, weights, n, seed) if new else draw_seeds(rows, n, seed)
-    return trained(rows, weights, centres, iterations, seed) if len(rows) > k else centres
+        centers[empty] = find_seeds(rows, weights, n, seed) if new else draw_seeds(rows, n, seed)
+    return trained(rows, weights, centers, iterations, seed) if len(rows) > k else centers
 
 
 def moving_weights(weights: NDArray[np.float32], linked: NDArray[np.bool_], k: int) -> NDArray[np.float32]:
@@ -110,7 +110,7 @@ def member_means(vectors: NDArray[np.float32], macro: NDArray[np.int32], k: int)
 def assign(
     vectors: NDArray[np.float32],
     linked: NDArray[np.bool_],
-    centres: NDArray[np.float32],
+    centers: NDArray[np.float32],
 ) -> NDArray[np.int32]:
     """Return the macro node with the closest centre by cosine, among those that have a centre.
 
@@ -122,14 +122,14 @@ def assign(
     Returns:
         Shape (U,).
     """
-    filled = np.flatnonzero(centres.any(axis=1))
+    filled = np.flatnonzero(centers.any(axis=1))
     if len(filled) == 0:
-        filled = np.arange(len(centres))
+        filled = np.arange(len(centers))
     macro = np.empty(len(vectors), np.int32)
     for first in range(0, len(vectors), ROWS):
         rows = slice(first, first + ROWS)
-        found = filled[closest(unit_rows(vectors[rows]), centres[filled])]
-        macro[rows] = np.where(linked[rows], found, len(centres))
+        found = filled[closest(unit_rows(vectors[rows]), centers[filled])]
+        macro[rows] = np.where(linked[rows], found, len(centers))
     return macro
 
 
@@ -193,21 +193,21 @@ def draw_seeds(rows: NDArray[np.float32], number: int, seed: int) -> NDArray[np.
 def trained(
     rows: NDArray[np.float32],
     weights: NDArray[np.float32],
-    centres: NDArray[np.float32],
+    centers: NDArray[np.float32],
     iterations: int,
     seed: int,
 ) -> NDArray[np.float32]:
     """Return centres after some iterations of spherical k-means; there must be more nodes than centres."""
     kmeans = faiss.Kmeans(
         rows.shape[1],
-        len(centres),
+        len(centers),
         niter=iterations,
         spherical=True,
         seed=seed,
         max_points_per_centroid=1 << 30,
         min_points_per_centroid=1,
     )
-    kmeans.train(rows, weights=np.ascontiguousarray(weights), init_centroids=np.ascontiguousarray(centres))
+    kmeans.train(rows, weights=np.ascontiguousarray(weights), init_centroids=np.ascontiguousarray(centers))
     return np.asarray(kmeans.centroids, np.float32)
 
 
@@ -226,10 +226,10 @@ def merge(means: NDArray[np.float64], sizes: NDArray[np.float64], k: int) -> NDA
     return means[_merge(means, sizes, k)]
 
 
-def closest(rows: NDArray[np.float32], centres: NDArray[np.float32]) -> NDArray[np.int64]:
+def closest(rows: NDArray[np.float32], centers: NDArray[np.float32]) -> NDArray[np.int64]:
     """Return the index of the centre with the largest product. Shape (n,)."""
-    index = faiss.IndexFlatIP(centres.shape[1])
-    index.add(np.ascontiguousarray(centres))  # type: ignore[call-arg]  (faiss wraps the C++ signature at import)
+    index = faiss.IndexFlatIP(centers.shape[1])
+    index.add(np.ascontiguousarray(centers))  # type: ignore[call-arg]  (faiss wraps the C++ signature at import)
     return index.search(np.ascontiguousarray(rows), 1)[1][:, 0]  # type: ignore[call-arg]
 
 

@@ -249,8 +249,8 @@ class SnapshotBuilder:
         vectors = mapped(self.folder / f"{side}_vectors.npy")
         preference = clusters.preference_weights(self.sums(side), s.threshold, s.low_weight)
         weights = clusters.moving_weights(preference, linked, k)
-        centres = clusters.learn_centres(vectors, weights, k, previous, s.iterations, s.seed, s.sample)
-        return clusters.assign(vectors, linked, centres)
+        centers = clusters.learn_centers(vectors, weights, k, previous, s.iterations, s.seed, s.sample)
+        return clusters.assign(vectors, linked, centers)
 
     def _random(self, side: Side, k: int) -> NDArray[np.int32]:
         return clusters.random_groups(self.sums(side) > 0, k, (self.plan.settings.seed, SIDES.index(side)))

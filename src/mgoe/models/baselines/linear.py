@@ -22,7 +22,7 @@ class RateSumOptions(Settings):
 
 
 class RateSum(RankingModel):
-    """The sum of a pair's rates: `y_t = b_t + sum_g rate_gt` (ours).
+    """The sum of a pair's rates (ours): `y_t = b_t + sum_g rate_gt`.
 
     Rates are log-odds, shrunk and centred; nothing is trained but the intercept.
     """

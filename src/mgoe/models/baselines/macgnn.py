@@ -32,8 +32,8 @@ class RecentSums(nn.Module):
 
     def forward(self, batch: Batch, rows: NodeRows) -> Tensor:
         sums = (
-            ((batch[f"recent_{name}"] >= 0)[:, None].to(neighbours.dtype) @ neighbours).squeeze(1) @ value
-            for name, neighbours, value in (
+            ((batch[f"recent_{name}"] >= 0)[:, None].to(neighbors.dtype) @ neighbors).squeeze(1) @ value
+            for name, neighbors, value in (
                 ("items", rows.recent_items, self.items),
                 ("users", rows.recent_users, self.users),
             )
@@ -41,7 +41,7 @@ class RecentSums(nn.Module):
         return torch.cat([*sums], 1)
 
 
-class MacroNeighbours(nn.Module):
+class MacroNeighbors(nn.Module):
     """Node rows, aggregates of macro neighbours and of recent neighbours, and dense inputs, as one vector.
 
     ```text
@@ -89,8 +89,8 @@ class MacroNeighbours(nn.Module):
 
 
 class MacGNN(RankingModel):
-    """`y_t = tower_t([e_u, e_i, h_u1, h_u2, h_i1, h_i2, micro_u, micro_i, dense])`: the macro graph without
-    experts or gates.
+    """MacGNN, the macro graph without experts or gates (Chen et al., WWW 2024):
+    `y_t = tower_t([e_u, e_i, h_u1, h_u2, h_i1, h_i2, micro_u, micro_i, dense])`.
 
     The paper predicts clicks. Here each task has a tower over shared inputs, with the layers of an MMoE
     expert and a tower; so has a regression. A node is a row of the id tables, as wide as in other models, or
@@ -106,7 +106,7 @@ class MacGNN(RankingModel):
 
     def __init__(self, spec: FeatureSpec, inputs: Collection[str], options: MacGNNOptions):
         super().__init__(spec, inputs, options)
-        self.inputs = MacroNeighbours(spec, inputs, options)
+        self.inputs = MacroNeighbors(spec, inputs, options)
         layers = (*options.hidden, *options.tower_hidden)
         self.towers = Towers(len(spec.tasks), self.inputs.width, 0, layers, "none")
 

@@ -262,15 +262,15 @@ class TargetAttention(nn.Module):
         self.value = uniform(inputs, width, fan_in=inputs)
         self.scale = 1 / math.sqrt(width)
 
-    def forward(self, target: Tensor, neighbours: Tensor, bonus: Tensor, present: Tensor) -> Tensor:
+    def forward(self, target: Tensor, neighbors: Tensor, bonus: Tensor, present: Tensor) -> Tensor:
         """(B, inputs), (B, R, inputs), (B, R), (B, R) bool -> (B, width)."""
-        weights = self.weights(target, neighbours, bonus, present)
-        return torch.bmm(weights[:, None], neighbours).squeeze(1) @ self.value
+        weights = self.weights(target, neighbors, bonus, present)
+        return torch.bmm(weights[:, None], neighbors).squeeze(1) @ self.value
 
-    def weights(self, target: Tensor, neighbours: Tensor, bonus: Tensor, present: Tensor) -> Tensor:
+    def weights(self, target: Tensor, neighbors: Tensor, bonus: Tensor, present: Tensor) -> Tensor:
         """Return the weight of each neighbour, (B, R)."""
         query = (target @ self.query) @ self.key.T  # Q and K folded: no key per neighbour is formed
-        logits = torch.bmm(neighbours, query[:, :, None]).squeeze(2).float() * self.scale + bonus
+        logits = torch.bmm(neighbors, query[:, :, None]).squeeze(2).float() * self.scale + bonus
         return masked_softmax(logits, present)
 
 
@@ -301,12 +301,12 @@ class Recents(nn.Module):
         self, batch: Batch, rows: NodeRows, nodes: Literal["items", "users"]
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return the target, its neighbours, the bonus of their tasks, and a mask of those that exist."""
-        target, neighbours = (
+        target, neighbors = (
             (rows.item, rows.recent_items) if nodes == "items" else (rows.user, rows.recent_users)
         )
         return (
             target,
-            neighbours,
+            neighbors,
             self.gain[batch[f"recent_{nodes}_task_mask"].clamp_min(0)],
             batch[f"recent_{nodes}"] >= 0,
         )

@@ -113,7 +113,7 @@ class ColdStart:
         degree, task_mask = np.diff(indptr), self._pairs.task_mask[numbers]
         scores = self._scores[task_mask]
         former, now = (np.repeat(values, degree, axis=0) for values in (nodes.macro[slots], macro))
-        other.move_neighbours(others, former, now, scores, task_mask)
+        other.move_neighbors(others, former, now, scores, task_mask)
         nodes.set_macro(slots, macro, indptr, other.index[others], scores)
         self.changed = {
             side: np.union1d(self.changed[side], slots),

@@ -138,33 +138,33 @@ def _comes_before(
 
 
 @numba.njit(cache=True, nogil=True)
-def add_recents(change, scores, known, rank, neighbour, masks, times):  # pragma: no cover - compiled
+def add_recents(change, scores, known, rank, neighbor, masks, times):  # pragma: no cover - compiled
     """Move neighbours to where they now belong.
 
     What pairs are sorted by only grows, so a neighbour that has left the list comes back only with an event.
     """
-    length = neighbour.shape[1]
+    length = neighbor.shape[1]
     for p in range(len(change.own)):
         a, node, time, score = change.own[p], change.other[p], change.time[p], scores[change.task_mask[p]]
         n, at = 0, length
-        while n < length and neighbour[a, n] >= 0:
-            if neighbour[a, n] == node:
+        while n < length and neighbor[a, n] >= 0:
+            if neighbor[a, n] == node:
                 at = n
             n += 1
         if at == length:  # not in the list
             at = n
             if n == length:  # the list is full: replace the last entry or leave it
                 at = n - 1
-                last, last_score = neighbour[a, at], scores[masks[a, at]]
+                last, last_score = neighbor[a, at], scores[masks[a, at]]
                 if not _comes_before(time, score, node, times[a, at], last_score, last, known, rank):
                     continue
         while at > 0:
-            entry, entry_score = neighbour[a, at - 1], scores[masks[a, at - 1]]
+            entry, entry_score = neighbor[a, at - 1], scores[masks[a, at - 1]]
             if not _comes_before(time, score, node, times[a, at - 1], entry_score, entry, known, rank):
                 break
-            neighbour[a, at], masks[a, at], times[a, at] = entry, masks[a, at - 1], times[a, at - 1]
+            neighbor[a, at], masks[a, at], times[a, at] = entry, masks[a, at - 1], times[a, at - 1]
             at -= 1
-        neighbour[a, at], masks[a, at], times[a, at] = node, change.task_mask[p], time
+        neighbor[a, at], masks[a, at], times[a, at] = node, change.task_mask[p], time
 
 
 @numba.njit(cache=True, nogil=True)
@@ -173,10 +173,10 @@ def task_table(edges, done_at, degree, out):  # pragma: no cover - compiled
     for row in range(len(out)):
         if degree[row] == 0:
             continue
-        favourite = largest(edges[row], edges[row], edges.shape[1])
+        favorite = largest(edges[row], edges[row], edges.shape[1])
         for t in range(out.shape[1]):
             best = largest(done_at[row, t], edges[row], edges.shape[1])
-            out[row, t] = best if done_at[row, t, best] else favourite
+            out[row, t] = best if done_at[row, t, best] else favorite
 
 
 @numba.njit(cache=True, nogil=True)

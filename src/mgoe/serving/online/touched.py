@@ -191,7 +191,7 @@ class Nodes(GrowingArrays):
                     self.done_at,
                 )
 
-    def move_neighbours(
+    def move_neighbors(
         self,
         slots: NDArray[np.int64],
         former: NDArray[np.int32],

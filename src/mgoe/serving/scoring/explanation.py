@@ -12,7 +12,7 @@ from mgoe.serving.events.event import Id
 from mgoe.serving.online.overlay import LiveView
 from mgoe.serving.scoring.engine import Engine
 
-NEIGHBOURS = 20
+NEIGHBORS = 20
 """Live neighbours that are named."""
 
 
@@ -57,5 +57,5 @@ def _changes(engine: Engine, side: Side, index: int) -> dict[str, Any] | None:
         for k in np.flatnonzero(before != now)
     ]
     numbers = {name: [float(value) for value in found[name]] for name in ("pairs", "events", "score")}
-    neighbours = found[f"{OTHER[side]}s"][:NEIGHBOURS]
-    return {"new": found["new"], **numbers, "edges": edges, "neighbours": neighbours}
+    neighbors = found[f"{OTHER[side]}s"][:NEIGHBORS]
+    return {"new": found["new"], **numbers, "edges": edges, "neighbors": neighbors}

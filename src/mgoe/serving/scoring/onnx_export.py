@@ -79,7 +79,7 @@ def export(
         program.save(out, external_data=True)
 
 
-def quantise(file: Path, out: Path) -> None:
+def quantize(file: Path, out: Path) -> None:
     """Write a graph with 8-bit weights in its matrix products (ONNX Runtime's dynamic quantisation)."""
     quantization = package("onnxruntime.quantization")
     out.parent.mkdir(exist_ok=True)
@@ -111,7 +111,7 @@ def export_whole(model: RankingModel, out: Path, precision: Literal["float32", "
             file = Path(scratch) / "float32" / out.name
             export(file, model, model.predict, sample, free)
             if precision == "int8":
-                quantise(file, Path(scratch) / "int8" / out.name)
+                quantize(file, Path(scratch) / "int8" / out.name)
             for written in sorted((Path(scratch) / precision).iterdir(), reverse=True):  # the weights first
                 os.replace(written, out.parent / written.name)
 

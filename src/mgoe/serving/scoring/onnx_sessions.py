@@ -15,7 +15,7 @@ from mgoe import __version__
 from mgoe._util.files import remove_folder, sha256
 from mgoe.models import Batch, Decomposition, FoldedDecomposition
 from mgoe.serving.scoring.onnx_cache import find_graphs, keep_graphs, new_graphs
-from mgoe.serving.scoring.onnx_export import export, package, quantise
+from mgoe.serving.scoring.onnx_export import export, package, quantize
 from mgoe.serving.scoring.runtime import Precision
 
 USER_ROW, ITEM_ROWS, MIXED = "row.user", "row.item", "mixed"
@@ -145,7 +145,7 @@ class Sessions:
                 free,
             )
         if self._rest_name == "int8.onnx":
-            quantise(rest, folder / self._rest_name)
+            quantize(rest, folder / self._rest_name)
 
     def _open(self, folder: Path) -> None:
         self._user = Session(folder / "user.onnx") if self._decomposition.width else None
