@@ -268,7 +268,7 @@ class Log:
         name: First part of the lines' names.
         table: Rows of the log, from which ids are drawn.
         config: Settings of the run.
-        behaviours: What a live event may be.
+        behaviors: What a live event may be.
         context: Values of each context feature, drawn for every pair; empty for event logs.
         pairs: How many (user, item) pairs.
         events: How many live events.
@@ -278,7 +278,7 @@ class Log:
     name: str
     table: pa.Table
     config: dict[str, Any]
-    behaviours: Sequence[str]
+    behaviors: Sequence[str]
     context: Mapping[str, Sequence[Any]]
     pairs: int
     events: int
@@ -354,7 +354,7 @@ class Log:
                 for side in ("user", "item")
             }
             late = int(rng.random() < 0.1) * 40 * 86_400
-            event = {**pair, "behavior": str(rng.choice(self.behaviours)), "time": first + 60 * number - late}
+            event = {**pair, "behavior": str(rng.choice(self.behaviors)), "time": first + 60 * number - late}
             events.append(event | ({"id": f"e{number}"} if rng.random() < 0.8 else {}))
         return events
 
@@ -477,12 +477,13 @@ def ask(log: Log, name: str, service: Service, lines: Lines) -> None:
                 "/v1/explain", user=user, **({} if item is None else {"item": item}), **query
             )
             lines.answer(f"{name}.explain.{number}.{place}", explained)
-    objective = {"user": users[0], "k": 50, "objective": f"{log.behaviours[0]} * {log.behaviours[-1]} ^ 0.5"}
+    objective = {"user": users[0], "k": 50, "objective": f"{log.behaviors[0]} * {log.behaviors[-1]} ^ 0.5"}
     lines.answer(f"{name}.objective", service.post("/v1/rank", objective))
     filters = {
         "user": users[0],
         "k": 50,
-        "filters": {"exclude_known": True, "at_least": {log.behaviours[0]: 0.02}},
+        "exclude_known": True,
+        "at_least": {log.behaviors[0]: 0.02},
     }
     lines.answer(f"{name}.filters", service.post("/v1/rank", filters))
     for path in ("about", "macro"):
@@ -513,9 +514,9 @@ def after(
         f"{log.name}.live.predict", pq.read_table(work / "live.parquet").to_pandas().iloc[:, 2:].to_numpy()
     )
     for number, user in enumerate((int(log.ids["user"][0]), int(log.unknown("user", 3)))):
-        best = command("recommend", bundle, user, "--new", "--state", state, "--json")
+        best = command("recommend", bundle, user, "--exclude-known", "--state", state, "--json")
         lines.answer(f"{log.name}.live.recommend.{number}", json.loads(best))
-    command("refresh", bundle, "--events", state, "--out", work / "refreshed")
+    command("refresh", bundle, "--state", state, "--out", work / "refreshed")
     kept = {
         name: [*values, *([values[0]] * (len(live[0]) - len(values)))] for name, values in context.items()
     }

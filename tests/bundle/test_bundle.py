@@ -171,9 +171,9 @@ def test_the_recommended_are_the_best_of_the_whole_catalogue(bundle: mgoe.Bundle
     user = bundle.encoders.users.ids([3]).to_pylist()[0]
     every = bundle.encoders.items.ids(np.arange(bundle.encoders.items.size))
     scores = bundle.predict([user], every)
-    found = bundle.recommend(user, k=7, task="click")
+    found = bundle.recommend(user, k=7, objective="click")
     assert_allclose(found["click"], np.sort(scores["click"])[::-1][:7], atol=1e-6)
-    assert list(bundle.recommend(user, k=10_000).columns) == ["item", "click", "buy"]
+    assert list(bundle.recommend(user, k=10_000).columns) == ["user", "rank", "item", "click", "buy"]
     assert len(bundle.recommend(user, k=10_000)) == len(every)
 
 
@@ -205,16 +205,16 @@ def test_an_unknown_user_gets_recommendations(bundle: mgoe.Bundle):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({"task": "by"}, "did you mean 'buy'"),
         ({"at_least": {"by": 0.1}}, "did you mean 'buy'"),
         ({"objective": "click * by"}, "did you mean 'buy'"),
-        ({"objective": "click", "task": "buy"}, "give one of them"),
         ({"k": 0}, "at least 1, found 0"),
     ],
 )
 def test_recommend_names_the_mistake(bundle: mgoe.Bundle, arguments: dict, sentence: str):
     with pytest.raises(MgoeError, match=sentence):
         bundle.recommend(1, **arguments)
+    with pytest.raises(MgoeError, match="must hold at least one id, found none"):
+        bundle.recommend([])
 
 
 def test_an_unknown_context_feature_is_refused(shown: Path):
@@ -459,11 +459,8 @@ def test_the_best_of_a_task_within_a_sample_space_are_likeliest_to_have_it_at_al
     (copy / "settings.yaml").write_text(dump_settings(RunSettings.model_validate(raw)))
     within = Bundle.open(copy, verify=False)
     scores = within.predict(3, within.encoders.items.ids(np.arange(within.size("item"))))
-    for ranked in (within.recommend(3, k=20), within.recommend(3, k=20, task="buy")):
-        assert (
-            ranked["item"].tolist()
-            == scores["item"][np.argsort(-scores.click * scores.buy, kind="stable")[:20]].tolist()
-        )
+    ranked, best = within.recommend(3, k=20), np.argsort(-scores.click * scores.buy, kind="stable")[:20]
+    assert ranked["item"].tolist() == scores["item"][best].tolist()
     assert_allclose(
         ranked.buy, scores.set_index("item").buy[ranked.item], rtol=1e-5
     )  # what is shown stays conditional

@@ -583,7 +583,7 @@ def test_names_that_are_none(mgoe: Mgoe, config: Path, finished: Path, tmp_path:
         mgoe("evaluate", finished, "--slice", "unsen-users"), "--slice", "did you mean 'unseen-users'"
     )
     assert_refused(mgoe("evaluate", finished, "--split", "tset"), "--split", "did you mean 'test'")
-    assert_refused(mgoe("recommend", finished / "bundle", 1, "--task", "clik"), "did you mean 'click'")
+    assert_refused(mgoe("recommend", finished / "bundle", 1, "--objective", "clik"), "did you mean 'click'")
     assert_refused(mgoe("recommend", finished / "bundle", 1, "-k", 0), "at least 1")
     assert_refused(
         mgoe("train", config, "--out", tmp_path / "run", "--model", "mgeo"), "--model", "did you mean 'mgoe'"

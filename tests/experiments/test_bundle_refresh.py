@@ -414,7 +414,7 @@ def test_the_command(finished: Path, tmp_path: Path):
     words = [
         "refresh",
         str(finished / "bundle"),
-        "--events",
+        "--state",
         str(tmp_path / "state"),
         "--out",
         str(tmp_path / "new"),

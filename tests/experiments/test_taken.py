@@ -240,7 +240,7 @@ def test_the_command_writes_a_log_that_a_graph_is_updated_with(shown: Path, tmp_
     old, run = mgoe.load(shown / "bundle"), Path(shutil.copytree(shown, tmp_path / "run"))
     take(tmp_path / "state", old, requests(old, 40))
     file = tmp_path / "taken.parquet"
-    words = ["exposures", str(shown / "bundle"), "--events", str(tmp_path / "state"), "--out", str(file)]
+    words = ["exposures", str(shown / "bundle"), "--state", str(tmp_path / "state"), "--out", str(file)]
     result = CliRunner().invoke(app, words)
     assert result.exit_code == 0, result.output
     assert "160 exposures" in result.output

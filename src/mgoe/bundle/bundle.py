@@ -213,76 +213,75 @@ class Bundle:
         indices = self.indices("user", user_ids), self.indices("item", item_ids)
         scores = self.score_indices(*indices, self._encode(context or {}, len(user_ids)), recalibrated)
         return pd.DataFrame(
-            {"user": user_ids.to_pandas(), "item": item_ids.to_pandas()}
-            | {task: scores[:, t] for t, task in enumerate(self.tasks)}
+            {"user": user_ids.to_pandas(), "item": item_ids.to_pandas()} | self._by_task(scores)
         )
 
     def recommend(
         self,
-        user: object,
+        users: ArrayLike,
         k: int = 10,
-        task: str | None = None,
-        context: Mapping[str, ArrayLike] | None = None,
-        exclude_known: bool = False,
-        *,
         objective: str | None = None,
+        *,
+        exclude_known: bool = False,
         exclude: ArrayLike = (),
         at_least: Mapping[str, float] | None = None,
+        context: Mapping[str, ArrayLike] | None = None,
     ) -> pd.DataFrame:
-        """Return the best items of the whole catalogue for a user.
+        """Return the best items of the whole catalogue for each user.
 
         Args:
-            user: An id.
-            k: Number of items.
-            task: What to rank by; the strongest binary task by default. A task with a sample space ranks by
-                the probability that it is done at all.
-            context: One value per context feature; several-valued ones take a list, or a text with
-                separators.
+            users: One id, or several.
+            k: Number of items per user.
+            objective: What to rank by, computed from the tasks, such as `click * buy^2`; by default that the
+                strongest binary task is done.
             exclude_known: Leave out items in the user's history.
-            objective: What to rank by instead, computed from the tasks, such as `click * buy^2`.
             exclude: Ids of items to leave out.
             at_least: The least probability (or value) by task; items below are left out.
+            context: One value per context feature; several-valued ones take a list, or a text with
+                separators.
 
         Returns:
-            `item` and each task's probability, best first. At most k rows.
+            `user`, `rank` from 1, `item`, and a column per task. At most k rows per user.
 
         Raises:
-            BundleError: A task or a context feature is unknown, a feature has several values, k is not
-                positive, or both a task and an objective are given.
+            BundleError: No user is given, k is not positive, a task or a context feature is unknown, or a
+                feature has several values.
             ObjectiveError: The objective breaks the grammar, names no task, or has no value for some item.
 
         Example:
-            >>> bundle.recommend(42, k=3, objective="click * buy^2", exclude_known=True)  # doctest: +SKIP
+            >>> bundle.recommend([7, 8], k=2, exclude_known=True)["rank"].tolist()
+            [1, 2, 1, 2]
         """
+        ids = to_arrow(users, "users").to_pylist()
+        if not ids:
+            raise BundleError("users", "must hold at least one id, found none; name a user")
         if k < 1:
-            raise BundleError("k", f"must be at least 1, found {k}")
-        if task is not None and objective is not None:
-            raise BundleError(
-                "objective", f"stands for a task, found the task {task!r} too; give one of them"
-            )
-        for name in (*filter(None, [task]), *(at_least or {})):
+            raise BundleError("k", f"must be at least 1, found {k}; give a number of items")
+        for name in at_least or {}:
             if name not in self.tasks:
                 raise BundleError(
-                    "task", f"{name!r} is no task of this bundle{did_you_mean(name, self.tasks)}"
+                    "at_least", f"{name!r} is no task of this bundle{did_you_mean(name, self.tasks)}"
                 )
-        text = objective or " * ".join(chain(task or self.strongest, self.settings.tasks))
-        value_of = read_objective(text, self.tasks)
-        index = int(self.indices("user", [user])[0])
+        value_of = read_objective(objective or self.objective, self.tasks)
         left_out = self.indices("item", exclude) if np.size(exclude) else []
-        candidates = np.setdiff1d(np.arange(self.size("item")), left_out)
-        if exclude_known:
-            candidates = np.setdiff1d(candidates, self._known_items(index))
-        own = self._encode_one(context, len(candidates))
-        scores = self.score_indices(np.full(len(candidates), index), candidates, own, recalibrated=True)
-        for name, least in (at_least or {}).items():
-            kept = scores[:, self.tasks.index(name)] >= least
-            candidates, scores = candidates[kept], scores[kept]
-        values = value_of({name: scores[:, t] for t, name in enumerate(self.tasks)})
-        best = np.argsort(-values, kind="stable")[:k]
-        return pd.DataFrame(
-            {"item": self.ids("item", candidates[best])}
-            | {name: scores[best, t] for t, name in enumerate(self.tasks)}
-        )
+        allowed = np.setdiff1d(np.arange(self.size("item")), left_out)
+        found = []
+        for id, user in zip(ids, self.indices("user", ids).tolist(), strict=True):
+            items = np.setdiff1d(allowed, self._known_items(user)) if exclude_known else allowed
+            own = self._encode_one(context, len(items))
+            scores = self.score_indices(np.full(len(items), user), items, own)
+            for name, least in (at_least or {}).items():
+                kept = scores[:, self.tasks.index(name)] >= least
+                items, scores = items[kept], scores[kept]
+            best = np.argsort(-value_of(self._by_task(scores)), kind="stable")[:k]
+            place = {"user": [id] * len(best), "rank": np.arange(1, len(best) + 1)}
+            found.append(
+                pd.DataFrame(place | {"item": self.ids("item", items[best])} | self._by_task(scores[best]))
+            )
+        return pd.concat(found, ignore_index=True)
+
+    def _by_task(self, scores: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+        return {name: scores[:, t] for t, name in enumerate(self.tasks)}
 
     def explain(
         self, user: object, item: object = None, context: Mapping[str, ArrayLike] | None = None

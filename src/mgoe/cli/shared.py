@@ -15,6 +15,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from mgoe._util.progress import is_quiet
+from mgoe.errors import ConfigError
+
 if TYPE_CHECKING:
     from mgoe.evaluation import Estimate
 
@@ -43,6 +46,21 @@ BundlePath = Annotated[
         metavar="BUNDLE", help="Folder that `mgoe run` or `mgoe train` wrote.", show_default=False
     ),
 ]
+State = Annotated[
+    Path | None,
+    typer.Option(help="Folder of live events: the --state of the service.", show_default=False),
+]
+Redis = Annotated[
+    str | None,
+    typer.Option(metavar="URL", help="Redis that stores the live events instead.", show_default=False),
+]
+
+
+def live_events(state: Path | None, redis: str | None) -> str | None:
+    """Return where the live events of a service are, if anywhere."""
+    if state is not None and redis is not None:
+        raise ConfigError("--redis", "stores live events instead of --state, found both; give one of them")
+    return redis if state is None else str(state)
 
 
 def examples(*lines: str) -> str:
@@ -56,8 +74,9 @@ def command() -> str:
 
 
 def say(line: str) -> None:
-    """Print a line of progress on standard error."""
-    print(line, file=sys.stderr, flush=True)
+    """Print a line of progress on standard error, unless the command is quiet."""
+    if not is_quiet():
+        print(line, file=sys.stderr, flush=True)
 
 
 def show(what: Table | str) -> None:

@@ -64,8 +64,11 @@ def refresh(
         MgoeError: The bundle is damaged, the log is missing, or `out` is taken; what was there is unchanged.
     """
     if (events is None) == (not log) or (log and trim):
-        rule = "the new events are live ones (--events) or files (--log), and only live ones can be trimmed"
-        raise ConfigError("refresh", f"{rule}; give one of the two")
+        raise ConfigError(
+            "refresh",
+            "the new events are live ones (--state, --redis) or files (--log), and only live ones can be "
+            "trimmed; give one of the two",
+        )
     opened, out = Bundle.open(bundle), Path(out)
     _check_place(out, opened.path, overwrite)
     live = open_events(events, make=False) if isinstance(events, str | Path) else events

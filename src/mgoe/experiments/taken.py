@@ -21,7 +21,7 @@ from mgoe.serving.online.live import positions
 
 def write_exposures(
     bundle: Path | str, state: Path | str, out: Path | str, say: Say = lambda line: None
-) -> None:
+) -> int:
     """Write the exposures of a service that wait for no more labels as a log, in the columns of the bundle's.
 
     Args:
@@ -29,6 +29,9 @@ def write_exposures(
         state: State folder of the service.
         out: The Parquet file to write; one that is there is replaced.
         say: Callback for lines of progress.
+
+    Returns:
+        Number of exposures.
 
     Raises:
         MgoeError: The bundle is of an event log, there are no exposures, or `out` cannot be written.
@@ -40,7 +43,7 @@ def write_exposures(
     if found is None:
         raise StoreError(state, "holds no log of a service; name the state folder of `mgoe serve`")
     with atomic_file(Path(out)) as file:
-        replace(found, after=0).write(file, say)
+        return replace(found, after=0).write(file, say)
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,7 @@ from mgoe import experiments
 from mgoe._util.files import atomic_folder
 from mgoe.bundle import Bundle
 from mgoe.config import RunSettings, nested
-from mgoe.data import to_arrow
-from mgoe.errors import BundleError, ConfigError, MgoeError, OutputError
+from mgoe.errors import ConfigError, MgoeError, OutputError
 from mgoe.experiments.folder import take_folder
 from mgoe.ranker.graph import RankerGraph
 from mgoe.ranker.settings import COLUMNS, Model, Tasks, parameters_of, settings_of_run
@@ -234,15 +233,15 @@ class Ranker(BaseEstimator):
             >>> best["rank"].tolist()
             [1, 2, 3, 1, 2, 3]
         """
-        bundle, ids = self._fitted(), to_arrow(users, "users").to_pylist()
-        if not ids:
-            raise BundleError("users", "must hold at least one id, found none; name a user")
-        filters = {"exclude_known": exclude_known, "exclude": exclude, "at_least": at_least}
-        lists = [bundle.recommend(id, k, context=context, objective=objective, **filters) for id in ids]
-        for id, found in zip(ids, lists, strict=True):
-            found.insert(0, "user", id)
-            found.insert(1, "rank", range(1, len(found) + 1))
-        return pd.concat(lists, ignore_index=True)
+        return self._fitted().recommend(
+            users,
+            k,
+            objective,
+            exclude_known=exclude_known,
+            exclude=exclude,
+            at_least=at_least,
+            context=context,
+        )
 
     def explain(
         self, user: object, item: object = None, context: Mapping[str, ArrayLike] | None = None

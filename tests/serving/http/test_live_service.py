@@ -51,9 +51,7 @@ def test_an_event_changes_the_next_answer(finished: Path, bundle: mgoe.Bundle, t
         after = service.rank(user=event["user"], candidates=items)
         assert not after["unseen_user"]
         assert after["scores"] != before["scores"]
-        assert (
-            items[0] not in service.rank(user=event["user"], filters={"exclude_known": True}, k=1000)["items"]
-        )
+        assert items[0] not in service.rank(user=event["user"], exclude_known=True, k=1000)["items"]
         explained = service.explain(user=event["user"], item=items[0])
         assert explained["live"]["user"]["new"]
         assert [one["id"] for one in explained["recents"]["items"]] == [items[0]]

@@ -94,7 +94,7 @@ def test_every_route_is_described(fuzzed: Served):
 RANK = {
     "user": 1, "candidates": [1, 2, "x"], "k": 2, "objective": "click * buy^2",
     "context": {"device": "phone"},
-    "filters": {"exclude": [1], "exclude_known": True, "at_least": {"click": 0.0}},
+    "exclude": [1], "exclude_known": True, "at_least": {"click": 0.0},
 }  # fmt: skip
 EVENT = {"user": 1, "item": 2, "behavior": "click", "time": "2026-05-01T12:00:00Z", "id": "a"}
 EXPOSURE = {

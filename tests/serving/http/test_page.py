@@ -171,9 +171,9 @@ def test_every_control_has_a_name(browser: Any, live: Served):
     page.close()
 
 
-def luminance(colour: str) -> float:
+def luminance(color: str) -> float:
     """Return the luminance of an rgb(...) colour, by WCAG."""
-    parts = [int(part) / 255 for part in colour[colour.index("(") + 1 : -1].split(",")[:3]]
+    parts = [int(part) / 255 for part in color[color.index("(") + 1 : -1].split(",")[:3]]
     linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
     return float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
 

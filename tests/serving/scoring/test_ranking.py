@@ -104,7 +104,7 @@ def test_the_whole_catalogue_is_ranked_in_blocks(
 ):
     monkeypatch.setattr(scorer, "BLOCK_ROWS", block)
     found = service.rank(user=users[5], k=12, objective="click")
-    assert_allclose(found["scores"], bundle.recommend(users[5], k=12, task="click")["click"], atol=1e-5)
+    assert_allclose(found["scores"], bundle.recommend(users[5], k=12, objective="click")["click"], atol=1e-5)
     assert found["ranked"] == bundle.encoders.items.size
 
 
@@ -153,22 +153,18 @@ def test_a_ranking_by_a_task_within_a_sample_space_agrees_with_recommend(own: Pa
 def test_filters(service: Served, bundle: mgoe.Bundle, users: list, items: list):
     known = set(bundle.encoders.items.ids(bundle.graph.latest.known_items(0)).to_pylist())
     every = service.rank(user=users[0], k=1000)
-    new = service.rank(user=users[0], k=1000, filters={"exclude_known": True})
+    new = service.rank(user=users[0], k=1000, exclude_known=True)
     assert set(every["items"]) - set(new["items"]) == known
     least = float(np.median(every["tasks"]["click"]))
-    kept = service.rank(user=users[0], k=1000, filters={"at_least": {"click": least}})
+    kept = service.rank(user=users[0], k=1000, at_least={"click": least})
     assert set(kept["items"]) == {
         item for item, p in zip(every["items"], every["tasks"]["click"], strict=True) if p >= least
     }
-    excluded = {"exclude": [1, "one", *items[:2]]}
-    assert service.rank(user=users[0], candidates=[1, "one", *items[:3]], filters=excluded)["items"] == [
-        items[2]
-    ]
-    assert service.rank(user=users[0], candidates=[1], filters={"exclude": [1]})["items"] == []
+    candidates = [1, "one", *items[:3]]
+    assert service.rank(user=users[0], candidates=candidates, exclude=candidates[:4])["items"] == [items[2]]
+    assert service.rank(user=users[0], candidates=[1], exclude=[1])["items"] == []
     assert (
-        service.rank(
-            user="--5", candidates=["--7", 7], objective="click / 0", filters={"exclude": ["--7", 7]}
-        )["items"]
+        service.rank(user="--5", candidates=["--7", 7], objective="click / 0", exclude=["--7", 7])["items"]
         == []
     )
 
@@ -191,7 +187,7 @@ def test_ids_are_returned_as_given(service: Served, users: list, items: list):
         ),
         ({"user": 1.5}, "user", "must be a whole number"),
         ({"user": True}, "user", "must be a whole number"),
-        ({"user": 1, "filters": {"exclude": [1, None]}}, "filters.exclude.1", "must be a whole number"),
+        ({"user": 1, "exclude": [1, None]}, "exclude.1", "must be a whole number"),
         ({"user": 1, "context": {"device": {}}}, "context.device", "must be a text, a number"),
         ({"user": 1, "context": {"device": [1, {}]}}, "context.device", "or a list of these"),
         ({"user": 1, "candidates": []}, "candidates", "at least 1"),
@@ -201,7 +197,7 @@ def test_ids_are_returned_as_given(service: Served, users: list, items: list):
         ({"user": 1, "objective": "click +"}, "objective", "at character 7"),
         ({"user": 1, "objective": "click / 0"}, "objective", "divides by zero"),
         ({"user": 1, "objective": "clik"}, "objective", "did you mean 'click'"),
-        ({"user": 1, "filters": {"at_least": {"clik": 0.1}}}, "filters.at_least", "did you mean 'click'"),
+        ({"user": 1, "at_least": {"clik": 0.1}}, "at_least", "did you mean 'click'"),
         ({"user": 1, "context": {"device": "x"}}, "context.device", "not a context feature"),
         ({"user": 1, "candidates": [[]] * 10**5}, "candidates.0", "must be a whole number"),
     ],

@@ -100,8 +100,7 @@ def _add_ranking(app: FastAPI, reloader: Reloader, limits: Limits, telemetry: Te
         asked = _read(schemas.RankRequest, request.state.body)
         _check_size("candidates", asked.candidates or (), limits.candidates)
         answer = await _in_turns(ranking.rank(
-            reloader.engine, asked.user, asked.candidates, context=asked.context, k=asked.k,
-            objective=asked.objective, **dict(asked.filters),
+            reloader.engine, **dict(asked),
         ))  # fmt: skip
         telemetry.scored.inc(answer["ranked"])
         telemetry.unseen.labels("user").inc(int(answer["unseen_user"]))

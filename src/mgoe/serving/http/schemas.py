@@ -100,26 +100,12 @@ class Request(BaseModel, extra="forbid", allow_inf_nan=False):
     """Strict about names and types."""
 
 
-class Filters(Request):
-    """What to leave out of a ranking."""
-
-    exclude: list[Id] = Field(
-        default=[], max_length=10_000, fail_fast=True, description="Items to leave out."
-    )
-    exclude_known: StrictBool = Field(
-        default=False, description="Leave out items of the user's history, including live events."
-    )
-    at_least: Annotated[dict[str, float], AtMost(NAMES)] = Field(
-        default={}, description="Least probability (or value) by task."
-    )
-
-
 class RankRequest(
     Request,
     json_schema_extra={
         "examples": [
             {"user": 42, "candidates": [7, 8, 9], "objective": "click * buy^2", "k": 2},
-            {"user": 42, "k": 10, "filters": {"exclude_known": True, "at_least": {"click": 0.01}}},
+            {"user": 42, "k": 10, "exclude_known": True, "at_least": {"click": 0.01}},
         ]
     },
 ):
@@ -131,14 +117,22 @@ class RankRequest(
         description="Items to rank; the whole catalogue if left out. A repeated one counts once.",
     )
     context: Context = Field(default_factory=dict)
-    k: StrictInt = Field(default=100, ge=1, le=10_000, description="How many to return at most, best first.")
+    k: StrictInt = Field(default=10, ge=1, le=10_000, description="How many to return at most, best first.")
     objective: StrictStr | None = Field(
         default=None,
         max_length=500,
         description="What to rank by: numbers, tasks, + - * / ^, parentheses, min, max, log, sqrt. The "
         "strongest binary task by default.",
     )
-    filters: Filters = Field(default_factory=Filters)
+    exclude: list[Id] = Field(
+        default=[], max_length=10_000, fail_fast=True, description="Items to leave out."
+    )
+    exclude_known: StrictBool = Field(
+        default=False, description="Leave out items of the user's history, including live events."
+    )
+    at_least: Annotated[dict[str, float], AtMost(NAMES)] = Field(
+        default={}, description="Least probability (or value) by task."
+    )
 
 
 class ScoreRequest(

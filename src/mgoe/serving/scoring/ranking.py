@@ -31,7 +31,7 @@ def rank(
     candidates: Sequence[Id] | None = None,
     *,
     context: Mapping[str, Any] | None = None,
-    k: int = 100,
+    k: int = 10,
     objective: str | None = None,
     exclude: Sequence[Id] = (),
     exclude_known: bool = False,
@@ -142,7 +142,7 @@ def top(values: NDArray[np.float64], k: int) -> NDArray[np.int64]:
 
 def _task_number(name: str, tasks: tuple[str, ...]) -> int:
     if name not in tasks:
-        raise RequestError("filters.at_least", f"{name[:80]!r} is not a task{did_you_mean(name, tasks)}")
+        raise RequestError("at_least", f"{name[:80]!r} is not a task{did_you_mean(name, tasks)}")
     return tasks.index(name)
 
 

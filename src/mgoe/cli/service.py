@@ -1,0 +1,190 @@
+"""Commands around a service: serve a bundle, and use the live events that a service has taken."""
+
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from mgoe import experiments
+from mgoe.cli.shared import (
+    BundlePath,
+    Json,
+    Overwrite,
+    Redis,
+    State,
+    facts,
+    live_events,
+    say,
+    show,
+    show_json,
+    table,
+)
+
+
+def serve(
+    bundle: BundlePath,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on. Only this machine can reach the default.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(help="Port; 0 picks a free one, which the log line `serving` shows.")
+    ] = 8000,
+    workers: Annotated[int, typer.Option(help="Number of processes, each on its own core.")] = 1,
+    state: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of live events and of an index; BUNDLE.state by default.",
+            show_default=False,
+        ),
+    ] = None,
+    redis: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Redis that stores the live events instead, for several servers.",
+            show_default=False,
+        ),
+    ] = None,
+    window: Annotated[
+        str,
+        typer.Option(
+            help="How long exposures and labels wait for each other; "
+            "duplicates are recognised for at least this time."
+        ),
+    ] = "1d",
+    engine: Annotated[
+        Literal["onnx", "torch"],
+        typer.Option(help="What runs the model: ONNX Runtime, or PyTorch, the reference."),
+    ] = "onnx",
+    precision: Annotated[
+        Literal["float32", "bfloat16", "int8"],
+        typer.Option(
+            help="`bfloat16` halves the memory per item; `int8` also has weights of 8 bits, with `onnx`."
+        ),
+    ] = "float32",
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            help="File of bearer tokens that grant access, one per line; MGOE_TOKEN otherwise.",
+            show_default=False,
+        ),
+    ] = None,
+    public: Annotated[
+        bool, typer.Option("--public", help="Let other machines connect without a token.")
+    ] = False,
+    max_body: Annotated[int, typer.Option(help="Bytes per request.")] = 2 * 2**20,
+    max_candidates: Annotated[int, typer.Option(help="Candidates, or pairs, per request.")] = 10_000,
+    max_events: Annotated[int, typer.Option(help="Events per request.")] = 1_000,
+    max_requests: Annotated[int, typer.Option(help="Concurrent requests per worker.")] = 64,
+    timeout: Annotated[float, typer.Option(help="Seconds to receive a request, and to answer it.")] = 10.0,
+    access_log: Annotated[bool, typer.Option(help="Log one line per request.")] = True,
+) -> None:
+    """Serve a bundle over HTTP: rankings, scores, live events, explanations, and a page at /."""
+    given = {
+        "bundle": bundle,
+        "host": host,
+        "port": port,
+        "workers": workers,
+        "state": state,
+        "redis": redis,
+        "window": window,
+        "token_file": token_file,
+        "runtime": {"engine": engine, "precision": precision},
+        "public": public,
+        "access_log": access_log,
+        "limits": {
+            "body": max_body,
+            "candidates": max_candidates,
+            "events": max_events,
+            "requests": max_requests,
+            "seconds": timeout,
+        },
+    }
+    with suppress(KeyboardInterrupt):  # stopped before it serves, which loses nothing
+        from mgoe.config import check_settings
+        from mgoe.serving.http.settings import ServeSettings, require_serving
+
+        require_serving()
+        from mgoe.serving.http.service import serve as run
+
+        run(check_settings(ServeSettings, given, "serve"))
+
+
+def refresh(
+    bundle: BundlePath,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the new bundle.", show_default=False)],
+    state: State = None,
+    redis: Redis = None,
+    log: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--log",
+            metavar="LOG",
+            help="Instead: a file, folder or glob with only the new rows of the bundle's log. Repeatable.",
+            show_default=False,
+        ),
+    ] = None,
+    recluster: Annotated[
+        bool,
+        typer.Option(
+            "--recluster",
+            help="Learn macro nodes again. The model was trained on the former ones, so measure it.",
+        ),
+    ] = False,
+    trim: Annotated[
+        bool,
+        typer.Option(
+            "--trim",
+            help="Remove from the log what BUNDLE already held. No service may return to an earlier bundle.",
+        ),
+    ] = False,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Write a bundle whose graph holds new events, calibrated on how the old one predicted them. The weights
+    stay."""
+    refreshed = experiments.refresh(
+        bundle,
+        live_events(state, redis),
+        out,
+        log=log or (),
+        recluster=recluster,
+        trim=trim,
+        overwrite=overwrite,
+        say=say,
+    )
+    calibration, graph = refreshed.calibration, refreshed.graph.describe()
+    if as_json:
+        show_json({"path": str(out), "calibration": calibration.model_dump(mode="json"), "graph": graph})
+        return
+    show(facts(graph))
+    found = table(("calibration", "positives", "predicted / observed", "after", "calibration error", "after"))
+    for name, task in calibration.tasks.items():
+        measured = ("predicted_over_observed", "calibration_error")
+        values = [getattr(when, measure) for measure in measured for when in (task.before, task.after)]
+        numbers = ("-" if value is None else f"{value:.4f}" for value in values)
+        found.add_row(name, f"{task.positives:,}", *numbers)
+    if calibration.tasks:
+        show(found)
+    say(f"wrote {out}")
+
+
+def exposures(
+    bundle: BundlePath,
+    state: Annotated[
+        Path, typer.Option(help="Folder of live events: the --state of the service.", show_default=False)
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The Parquet file to write.", show_default=False)],
+    as_json: Json = False,
+) -> None:
+    """Write the exposures that a service has taken, with their labels, as a log.
+
+    The columns are those of the log that the bundle was trained on. Exposures that still wait for labels are
+    left out.
+    """
+    rows = experiments.write_exposures(bundle, state, out, say)
+    if as_json:
+        show_json({"path": str(out), "rows": rows})
+    else:
+        say(f"wrote {out}")
