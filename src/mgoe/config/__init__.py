@@ -43,6 +43,7 @@ from mgoe.config.run import (
     SparkSettings,
     TrainingSettings,
 )
+from mgoe.config.schema import json_schema
 
 __all__ = [
     "BOUNDS",
@@ -70,6 +71,7 @@ __all__ = [
     "check_settings",
     "did_you_mean",
     "dump_settings",
+    "json_schema",
     "laid_over",
     "load_comparison",
     "load_settings",

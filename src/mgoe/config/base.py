@@ -12,7 +12,9 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 class Settings(BaseModel):
     """Frozen settings that refuse unknown names."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True
+    )
 
 
 def as_list(value: object) -> object:
@@ -24,7 +26,9 @@ Count = Annotated[int, Field(ge=1, lt=2**31)]
 SEEDS = 2**31
 """Seeds are below this limit, which every random number generator accepts."""
 Seed = Annotated[int, Field(ge=0, lt=SEEDS)]
-Seeds = Annotated[list[Seed], BeforeValidator(as_list)]
+Seeds = Annotated[list[Seed], BeforeValidator(as_list, json_schema_input_type=Seed | list[Seed])]
+Texts = Annotated[list[str], BeforeValidator(as_list, json_schema_input_type=str | list[str])]
+"""Several texts, or one of them."""
 
 
 def _length(text: str) -> str:

@@ -4,9 +4,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Self
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
-from mgoe.config.base import Seed, Seeds, Settings, as_list, did_you_mean
+from mgoe.config.base import Seed, Seeds, Settings, Texts, did_you_mean
 from mgoe.config.run import Models, check_differ, check_folders
 
 CHANGED_BY_VARIANTS = ("graph", "training", "model")
@@ -137,7 +137,7 @@ class ComparisonSettings(Settings):
     variants: dict[str, dict[str, Any]] = {}
     """Ablations: name to overrides with dotted keys below `graph`, `training` or `model` (`model.options.tau:
     1`)."""
-    variants_of: Annotated[list[str], BeforeValidator(as_list)] = []
+    variants_of: Texts = []
     """The models of which these are variants; by default the reference."""
     tables: dict[str, TableSettings] = {}
     """Tables by name; by default one table of everything."""

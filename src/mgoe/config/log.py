@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from mgoe.config.base import Length, PositiveLength, Seed, Settings, as_list
+from mgoe.config.base import Length, PositiveLength, Seed, Settings, Texts
 
 
 def _written(value: object) -> object:
@@ -44,7 +44,7 @@ class SideTableSettings(Settings):
 class DataSettings(Settings):
     """The files of the log and the meaning of its columns."""
 
-    log: Annotated[list[str], BeforeValidator(as_list)] = Field(min_length=1)
+    log: Texts = Field(min_length=1)
     """Parquet or CSV files, folders or globs."""
     form: Literal["auto", "events", "exposures"] = "auto"
     """`events`: only what happened, one behaviour per row. `exposures`: one row per item shown, one label
@@ -87,7 +87,7 @@ class TaskSettings(Settings):
     """A task: what a model predicts."""
 
     name: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")
-    behaviors: Annotated[list[str], BeforeValidator(as_list)] = []
+    behaviors: Texts = []
     """Event logs: the values of the behaviour column that do this task; the task's name by default."""
     label: str | None = None
     """Exposure logs: the label column. A null is a missing label."""
@@ -114,7 +114,7 @@ Cut = Annotated[
     Discriminator(
         lambda cut: "time" if isinstance(cut, datetime) or (isinstance(cut, str) and ":" in cut) else "date"
     ),
-    BeforeValidator(_written),
+    BeforeValidator(_written, json_schema_input_type=date | datetime),
 ]
 """A string with a time is not a date, even at midnight, since it may have a zone."""
 

@@ -29,27 +29,25 @@ def _resolutions(value: object) -> object:
     return value
 
 
+def _as_texts(options: object) -> object:
+    if not isinstance(options, dict):
+        return options
+    return {
+        key: str(value).lower() if isinstance(value, bool) else str(value) for key, value in options.items()
+    }
+
+
 class SparkSettings(Settings):
     """The Spark cluster, if the graph is built on one."""
 
     master: str = "local[*]"
     """`local[n]` for n cores of this machine, `spark://host:port`, `yarn`, or `k8s://https://host:port`."""
-    options: dict[str, str] = {}
+    options: Annotated[
+        dict[str, str],
+        BeforeValidator(_as_texts, json_schema_input_type=dict[str, str | bool | int | float]),
+    ] = {}
     """Options of Spark, such as `spark.executor.memory`. They are saved with the results, so secrets belong
     in the environment of Spark."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _as_text(cls, raw: Any) -> Any:
-        options = raw.get("options") if isinstance(raw, dict) else None
-        if not isinstance(options, dict):
-            return raw
-        return raw | {
-            "options": {
-                key: str(value).lower() if isinstance(value, bool) else str(value)
-                for key, value in options.items()
-            }
-        }
 
 
 class RateSettings(Settings):
@@ -58,20 +56,28 @@ class RateSettings(Settings):
     A string such as `user x items.tag` is short for `by: [user, items.tag]`.
     """
 
-    by: list[str] = Field(min_length=1, max_length=2)
+    by: Annotated[
+        list[str],
+        Field(min_length=1, max_length=2),
+        BeforeValidator(
+            lambda by: [part.strip() for part in by.split(" x ")] if isinstance(by, str) else by,
+            json_schema_input_type=str | list[str],
+        ),
+    ]
     """`user`, `item`; `user_macro`, `item_macro`, the macro node at the dense resolution, or with the place
     of another one, as in `item_macro@2`; `users.NAME` or `items.NAME`, a category of a side table; the name
     of a category of the context, unless it is one of the names before."""
     last: PositiveLength | None = None
     """Count only exposures and labels of this time before the snapshot; at least a bucket."""
 
-    @model_validator(mode="before")
-    @classmethod
-    def _short(cls, raw: Any) -> Any:
-        raw = {"by": raw} if isinstance(raw, str) else raw
-        if isinstance(raw, dict) and isinstance(raw.get("by"), str):
-            raw = raw | {"by": [part.strip() for part in raw["by"].split(" x ")]}
-        return raw
+
+Rate = Annotated[
+    RateSettings,
+    BeforeValidator(
+        lambda rate: {"by": rate} if isinstance(rate, str) else rate,
+        json_schema_input_type=RateSettings | str,
+    ),
+]
 
 
 class GraphSettings(Settings):
@@ -103,7 +109,7 @@ class GraphSettings(Settings):
     refresh: bool = True
     """Whether every snapshot has new macro nodes, warm-started; otherwise all have those of the first."""
     recents: int = Field(default=20, ge=1)
-    rates: Literal["auto"] | list[RateSettings] = "auto"
+    rates: Literal["auto"] | list[Rate] = "auto"
     """Exposure logs: the groups whose rates a model reads. `auto` takes those that the method page lists; an
     empty list counts none."""
     iterations: int = Field(default=20, ge=1)
@@ -150,7 +156,10 @@ class ModelSettings(Settings):
     """Input groups by name; those of the base by default."""
     ids: Annotated[
         Literal["auto", "on", "off"] | None,
-        BeforeValidator(lambda v: ("off", "on")[v] if isinstance(v, bool) else v),
+        BeforeValidator(
+            lambda v: ("off", "on")[v] if isinstance(v, bool) else v,
+            json_schema_input_type=Literal["auto", "on", "off"] | bool | None,
+        ),
     ] = None
     """By default as the base has it. `auto` switches ids off on logs where they only overfit, because the
     median user or item has few training positives. YAML reads `on` and `off` as true and false, which are
@@ -230,7 +239,8 @@ class RunSettings(Settings):
     tasks: Annotated[
         list[TaskSettings],
         BeforeValidator(
-            lambda v: [{"name": t} if isinstance(t, str) else t for t in v] if isinstance(v, list) else v
+            lambda v: [{"name": t} if isinstance(t, str) else t for t in v] if isinstance(v, list) else v,
+            json_schema_input_type=list[TaskSettings | str],
         ),
     ] = Field(min_length=1, max_length=16)
     """The tasks, weakest to strongest."""
