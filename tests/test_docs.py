@@ -15,7 +15,7 @@ from mgoe import config
 from mgoe.cli import app
 from mgoe.datasets import DATA_SETS
 from mgoe.models import BASES, PRESETS, resolve
-from mgoe.simulation import BehaviourSettings, StaySettings, WorldSettings
+from mgoe.simulation import BehaviorSettings, StaySettings, WorldSettings
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -40,7 +40,7 @@ SETTINGS = {
     "`training`": config.TrainingSettings,
     "`evaluation`": config.EvaluationSettings,
     "A world": WorldSettings,
-    "A behaviour": BehaviourSettings,
+    "A behaviour": BehaviorSettings,
     "`stay`": StaySettings,
 }
 
@@ -128,7 +128,7 @@ def test_every_data_set_is_listed_as_it_is():
     ]
     known = DATA_SETS.values()
     assert listed == [
-        [d.name, d.form, ", ".join(d.tasks), d.size, d.licence, "yes" if d.real else "no"] for d in known
+        [d.name, d.form, ", ".join(d.tasks), d.size, d.license, "yes" if d.real else "no"] for d in known
     ]
 
 
@@ -201,7 +201,8 @@ def test_commands_exist(page):
         while words and hasattr(here, "commands") and not words[0].startswith("-"):
             assert words[0] in here.commands, f"mgoe {line}"
             here = here.commands[words.pop(0)]
-        options = {name for parameter in here.params for name in parameter.opts} | {"--help", "-h"}
+        everywhere = {"--help", "-h", "--quiet"}
+        options = {name for parameter in here.params for name in parameter.opts} | everywhere
         assert {word.partition("=")[0] for word in words if re.fullmatch(r"--?[a-z].*", word)} <= options, (
             f"mgoe {line}"
         )

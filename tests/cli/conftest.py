@@ -1,10 +1,12 @@
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from pydantic import TypeAdapter
 from typer.testing import CliRunner, Result
 
 from mgoe.cli import app
+from mgoe.cli.answers import ANSWERS
 from mgoe.config import RunSettings, dump_settings
 
 Mgoe = Callable[..., Result]
@@ -12,12 +14,23 @@ Mgoe = Callable[..., Result]
 
 @pytest.fixture
 def mgoe() -> Mgoe:
-    """Runs the command in this process."""
+    """Runs the command in this process. With --json its answer is checked."""
 
     def call(*words: object) -> Result:
-        return CliRunner().invoke(app, [str(word) for word in words])
+        texts = [str(word) for word in words]
+        result = CliRunner().invoke(app, texts)
+        if result.exit_code == 0:
+            check_answer(texts, result.stdout)
+        return result
 
     return call
+
+
+def check_answer(words: Sequence[str], printed: str) -> None:
+    """Check that what a command printed with --json is what its type says."""
+    name = next((name for name in ANSWERS if name.split() == list(words[: len(name.split())])), None)
+    if "--json" in words and name is not None:
+        TypeAdapter(ANSWERS[name]).validate_json(printed, strict=True)
 
 
 @pytest.fixture(scope="session")

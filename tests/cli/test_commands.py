@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -16,10 +17,12 @@ from mgoe.cli import app
 from mgoe.cli.shared import facts, show, show_leads
 from mgoe.config import load_settings
 from mgoe.evaluation import Estimate, rich_table
+from mgoe.models import PRESETS
 from tests.cli.conftest import Mgoe
 
 NAMES = (
-    "demo; init; describe; simulate; data list; data describe; data fetch; data prepare; "
+    "demo; init; schema; models list; describe; simulate; "
+    "data list; data describe; data fetch; data prepare; "
     "graph build; graph describe; graph update; "
     "graph forget; train; evaluate; predict; recommend; export; run; serve; refresh; exposures; "
     "compare; doctor"
@@ -125,7 +128,7 @@ def test_graph_then_train_then_run(mgoe: Mgoe, config: Path, tmp_path: Path):
     out = tmp_path / "run"
     built = json.loads(mgoe("graph", "build", config, "--out", out, "--json").stdout)
     assert built == json.loads(mgoe("graph", "describe", out, "--json").stdout)
-    assert "macro users" in mgoe("graph", "describe", out / "graph").stdout
+    assert "macro_users" in mgoe("graph", "describe", out / "graph").stdout
     trained = mgoe("train", config, "--out", out, "--model", "shared-bottom")
     assert "shared-bottom" in trained.stdout
     assert "resuming" in trained.stderr
@@ -159,7 +162,7 @@ def test_a_graph_of_the_whole_log_is_updated_and_forgets(
     found = json.loads(updated.stdout)
     assert found["pairs"] == built["pairs"]
     assert found["changes"] == [
-        {"what": "update", "events": found["events"] - built["events"], "late pairs": 0, "recluster": False}
+        {"what": "update", "events": found["events"] - built["events"], "late_pairs": 0, "recluster": False}
     ]
     assert "of them 0 new users and 0 new items" in updated.stderr
     user = pd.read_parquet(new)["user_id"].iloc[0]
@@ -273,12 +276,40 @@ def test_predict_of_no_pair_writes_no_row(mgoe: Mgoe, finished: Path, world: Pat
     ]
 
 
-def test_recommend(mgoe: Mgoe, finished: Path):
+def test_recommend_takes_what_python_takes(mgoe: Mgoe, finished: Path):
     bundle = library.load(finished / "bundle")
-    user = bundle.encoders.users.ids([0]).to_pylist()[0]
-    found = json.loads(mgoe("recommend", finished / "bundle", user, "-k", 4, "--json").stdout)
-    assert [row["item"] for row in found] == bundle.recommend(user, 4)["item"].tolist()
-    assert len(mgoe("recommend", finished / "bundle", user, "-k", 4, "--new").stdout.splitlines()) == 5
+    users = bundle.ids("user", np.arange(2))
+    best = bundle.recommend(users[0])["item"].tolist()
+    how = {
+        "objective": "click * buy^2",
+        "exclude_known": True,
+        "exclude": best[:1],
+        "at_least": {"buy": 1e-6},
+    }
+    words = [
+        "--objective",
+        how["objective"],
+        "--exclude-known",
+        "--exclude",
+        best[0],
+        "--at-least",
+        "buy=1e-6",
+    ]
+    found = json.loads(mgoe("recommend", finished / "bundle", *users, "-k", 4, *words, "--json").stdout)
+    expected = bundle.recommend(users, 4, **how)
+    assert [(int(row["user"]), row["rank"], row["item"]) for row in found] == list(
+        expected[["user", "rank", "item"]].itertuples(index=False, name=None)
+    )
+    assert [row["tasks"]["buy"] for row in found] == expected["buy"].tolist()
+    printed = mgoe("recommend", finished / "bundle", *users).stdout.splitlines()
+    assert printed[0].split() == ["user", "rank", "item", "click", "buy"]
+    assert len(printed) == 1 + 2 * 10
+
+
+def test_recommend_reads_context(mgoe: Mgoe, shown: Path):
+    found = mgoe("recommend", shown / "bundle", 1, "-k", 3, "--context", "device=phone", "--json")
+    expected = library.load(shown / "bundle").recommend(1, 3, context={"device": "phone"})
+    assert [row["item"] for row in json.loads(found.stdout)] == expected["item"].tolist()
 
 
 @pytest.mark.parametrize("form", ["events", "exposures"])
@@ -340,3 +371,33 @@ def test_doctor(mgoe: Mgoe):
     assert found["versions"]["torch"]
     assert found["threads"]["cores"] >= 1
     assert "memory" in mgoe("doctor").stdout
+
+
+@pytest.mark.parametrize("words", [["--quiet", "init"], ["init", "--quiet"]], ids=" ".join)
+def test_quiet_leaves_results_and_errors(mgoe: Mgoe, world: Path, tmp_path: Path, words: list[str]):
+    assert "fix wrong guesses" in mgoe("init", world / "events", "--out", tmp_path / "said.yaml").stderr
+    quiet = mgoe(*words, world / "events", "--out", tmp_path / "mine.yaml")
+    assert (quiet.stdout, quiet.stderr) == ("", "")
+    assert (tmp_path / "mine.yaml").read_text() == (tmp_path / "said.yaml").read_text()
+    assert mgoe(*words, world / "events").stdout == (tmp_path / "mine.yaml").read_text()
+    assert "exists already" in mgoe(*words, world / "events", "--out", tmp_path / "mine.yaml").stderr
+
+
+def test_completion_completes():
+    env = os.environ | {"_MGOE_COMPLETE": "complete_bash", "COMP_WORDS": "mgoe rec", "COMP_CWORD": "1"}
+    code = "from mgoe.cli import main; main(prog_name='mgoe')"
+    found = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    assert found.stdout.split() == ["recommend"]
+
+
+def test_models_are_listed_with_what_they_read(mgoe: Mgoe):
+    found = json.loads(mgoe("models", "list", "--json").stdout)
+    assert [row["name"] for row in found["models"]] == [*PRESETS]
+    assert next(row for row in found["models"] if row["name"] == "mmoe")["inputs"] == [
+        "ids",
+        "side",
+        "context",
+        "recents",
+    ]
+    printed = mgoe("models", "list").stdout
+    assert all(name in printed for name in (*PRESETS, *(f"+{suffix}" for suffix in found["suffixes"])))

@@ -338,11 +338,11 @@ def test_a_profile_counts_events(tmp_path):
     }
     assert found["behaviors"]["click"] == {"rows": 4, "users": 2, "items": 2}
     assert found["tasks"]["click"] == {"done": 4, "pairs": 3, "rate": pytest.approx(4 / 6)}
-    assert found["funnel"] == [{"from": "click", "to": "buy", "share": pytest.approx(1 / 3)}]
+    assert found["funnel"] == [{"task": "click", "next": "buy", "share": pytest.approx(1 / 3)}]
     assert found["activity"]["user"]["max"] == 3
     drift = found["drift"]
-    assert drift["first"] == {"upto": "2020-01-02", "click": 1.0, "buy": 0.0}
-    assert drift["last"] == {"from": "2020-01-10", "click": 0.0, "buy": 0.0}
+    assert drift["first"] == {"upto": "2020-01-02", "rates": {"click": 1.0, "buy": 0.0}}
+    assert drift["last"] == {"since": "2020-01-10", "rates": {"click": 0.0, "buy": 0.0}}
     assert (drift["popularity_shift"], drift["new_users"], drift["new_items"], drift["new_pairs"]) == (
         1.0,
         1.0,
@@ -357,7 +357,7 @@ def test_a_profile_of_tasks_named_like_columns(tmp_path):
     tasks = [{"name": name, "label": label} for name, label in (("user", "clicked"), ("item", "bought"))]
     found = profile(logs.exposure_settings(tasks=tasks, data={"log": str(tmp_path / "log.parquet")}))
     assert {name: task["pairs"] for name, task in found["tasks"].items()} == {"user": 2, "item": 2}
-    assert found["funnel"] == [{"from": "user", "to": "item", "share": 1.0}]
+    assert found["funnel"] == [{"task": "user", "next": "item", "share": 1.0}]
 
 
 def test_a_profile_of_exposures_counts_labels(tmp_path):

@@ -15,10 +15,23 @@ from rich.progress import (
 )
 from rich.text import Text
 
+_quiet = False
+
+
+def be_quiet(quiet: bool) -> None:
+    """Show no progress from now on, or show it again."""
+    global _quiet
+    _quiet = quiet
+
+
+def is_quiet() -> bool:
+    """Tell whether progress is not to be shown."""
+    return _quiet
+
 
 def is_terminal() -> bool:
-    """Tell whether standard error is a terminal, where progress is shown."""
-    return sys.stderr.isatty()
+    """Tell whether progress bars are shown: standard error is a terminal, and nobody asked for quiet."""
+    return sys.stderr.isatty() and not _quiet
 
 
 class ProgressBar(AbstractContextManager["ProgressBar"]):

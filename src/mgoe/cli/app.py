@@ -13,7 +13,8 @@ import typer
 from typer.core import TyperGroup
 
 from mgoe import __version__
-from mgoe.cli import bundles, demo, doctor, graph, logs, run
+from mgoe._util.progress import be_quiet
+from mgoe.cli import bundles, configuration, demo, doctor, graph, logs, run, service
 from mgoe.cli.shared import examples
 from mgoe.errors import MgoeError, SaidElsewhere
 
@@ -27,6 +28,11 @@ class Terminated(KeyboardInterrupt):
 
 class Root(TyperGroup):
     """The group of all commands. An error that is no `MgoeError` is a defect and keeps its traceback."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read --quiet before the command or among its options."""
+        end = args.index("--") if "--" in args else len(args)
+        return super().parse_args(ctx, sorted(args[:end], key=lambda word: word != "--quiet") + args[end:])
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command."""
@@ -72,7 +78,6 @@ app = typer.Typer(
         "mgoe COMMAND --help                    [dim]help of each command, with examples[/]",
     ),
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -90,8 +95,12 @@ def root(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
     ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", help="Print results and errors alone, with any command.")
+    ] = False,
 ) -> None:
     """Show the version, or run a command."""
+    be_quiet(quiet)
 
 
 for _command, _examples in {
@@ -102,6 +111,10 @@ for _command, _examples in {
     logs.init: (
         "mgoe init clicks.parquet --out mine.yaml",
         "mgoe init 'logs/2025-*.csv' > mine.yaml",
+    ),
+    configuration.schema: (
+        "mgoe schema --out mgoe.schema.json",
+        "mgoe schema recommend               [dim]what `mgoe recommend --json` prints[/]",
     ),
     logs.describe: (
         "mgoe describe clicks.parquet         [dim]columns guessed as by init[/]",
@@ -130,13 +143,14 @@ for _command, _examples in {
     ),
     bundles.recommend: (
         "mgoe recommend runs/mine/bundle 42",
-        "mgoe recommend runs/mine/bundle 42 -k 50 --task click --new --json",
+        "mgoe recommend runs/mine/bundle 42 43 --objective 'click * buy^2' --exclude-known",
+        "mgoe recommend runs/mine/bundle 42 -k 50 --at-least click=0.01 --state state --json",
     ),
     bundles.export: (
         "mgoe export runs/mine/bundle --onnx mine.onnx",
         "mgoe export runs/mine/bundle --onnx small.onnx --precision int8 --on labelled.parquet",
     ),
-    bundles.serve: (
+    service.serve: (
         "mgoe serve runs/mine/bundle                    [dim]on this machine alone: http://127.0.0.1:8000[/]",
         "mgoe serve runs/mine/bundle --host 0.0.0.0 --token-file tokens --workers 4",
         "mgoe serve bundles/current --redis redis://10.0.0.5:6379/0",
@@ -151,13 +165,13 @@ for _command, _examples in {
         "mgoe compare arena-tmall.yaml --set logs.tmall.data.log=tmall.parquet --out runs/arena --jobs 2",
         "mgoe compare arena.yaml --out runs/arena --models mgoe,mmoe --seeds 0,1 --stop-after 90m",
     ),
-    bundles.refresh: (
-        "mgoe refresh runs/mine/bundle --events state --out bundles/today",
-        "mgoe refresh bundles/today --events redis://store:6379 --out bundles/next --trim",
+    service.refresh: (
+        "mgoe refresh runs/mine/bundle --state state --out bundles/today",
+        "mgoe refresh bundles/today --redis redis://store:6379 --out bundles/next --trim",
         "mgoe refresh bundles/today --log today.parquet --out bundles/next",
     ),
-    bundles.exposures: (
-        "mgoe exposures runs/mine/bundle --events state --out logs/taken.parquet",
+    service.exposures: (
+        "mgoe exposures runs/mine/bundle --state state --out logs/taken.parquet",
         "mgoe graph update runs/mine logs/taken.parquet   [dim]as any other exposures[/]",
     ),
     doctor.doctor: (
@@ -168,3 +182,4 @@ for _command, _examples in {
     app.command(epilog=examples(*_examples))(_command)
 app.add_typer(logs.data, name="data")
 app.add_typer(graph.graph, name="graph")
+app.add_typer(configuration.models, name="models")

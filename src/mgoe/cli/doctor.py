@@ -12,7 +12,7 @@ import psutil
 import typer
 
 from mgoe._util.files import GIB
-from mgoe.cli.shared import Json, facts, say, show, show_json
+from mgoe.cli.shared import Json, facts, show, show_json
 
 LEAST_MEMORY, LEAST_DISK = 2 * GIB, 2 * GIB
 """What `mgoe demo` needs, with a margin."""
@@ -29,10 +29,10 @@ def doctor(as_json: Json = False) -> None:
         "extras": extras,
         "threads": {"cores": count_cores()}
         | {name: os.environ[name] for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS") if name in os.environ},
-        "memory": {"GiB": round(memory.total / GIB, 1), "free GiB": round(memory.available / GIB, 1)},
+        "memory": {"total_gib": round(memory.total / GIB, 1), "free_gib": round(memory.available / GIB, 1)},
         "gpu": gpu(),
-        "sharded tables": sharding(),
-        "disk": {"folder": str(Path.cwd()), "free GiB": round(shutil.disk_usage(Path.cwd()).free / GIB, 1)},
+        "sharded_tables": sharding(),
+        "disk": {"folder": str(Path.cwd()), "free_gib": round(shutil.disk_usage(Path.cwd()).free / GIB, 1)},
     }
     found["problems"] = problems(found)
     if as_json:
@@ -40,7 +40,7 @@ def doctor(as_json: Json = False) -> None:
     else:
         show(facts({name: value for name, value in found.items() if name != "problems"}))
         for sentence in found["problems"]:
-            say(f"problem: {sentence}")
+            show(f"problem: {sentence}")
     if found["problems"]:
         raise typer.Exit(1)
 
@@ -81,7 +81,7 @@ def gpu() -> dict[str, Any]:
 
     return {
         "found": names or "none, training runs on the CPU",
-        "bfloat16 on the CPU": uses_bfloat16("auto", torch.device("cpu")),
+        "bfloat16_on_cpu": uses_bfloat16("auto", torch.device("cpu")),
     }
 
 
@@ -108,12 +108,12 @@ def problems(found: dict[str, Any]) -> list[str]:
     ]
     if "torch" in found["gpu"]:
         wrong.append(f"torch {found['gpu']['torch']}; install it again")
-    if "trouble" in found["sharded tables"]:
-        wrong.append(found["sharded tables"]["trouble"])
-    free = found["memory"]["free GiB"]
+    if "trouble" in found["sharded_tables"]:
+        wrong.append(found["sharded_tables"]["trouble"])
+    free = found["memory"]["free_gib"]
     if free * GIB < LEAST_MEMORY:
         wrong.append(f"{free} GiB of memory are free; close programs, small logs need {LEAST_MEMORY // GIB}")
-    if found["disk"]["free GiB"] * GIB < LEAST_DISK:
+    if found["disk"]["free_gib"] * GIB < LEAST_DISK:
         wrong.append(
             f"{found['disk']['free GiB']} GiB of disk are free; free space, results need {LEAST_DISK // GIB}"
         )

@@ -95,9 +95,9 @@ def update(
 
     updated = experiments.update(path, log or (), recluster=recluster, say=say)
     change = updated.meta["changes"][-1]
-    if change["late pairs"]:
+    if change["late_pairs"]:
         say(
-            f"  {change['late pairs']:,} pairs have events from before the latest window, which earlier "
+            f"  {change['late_pairs']:,} pairs have events from before the latest window, which earlier "
             "snapshots lack"
         )
     if updated.drift > DRIFT_LIMIT:

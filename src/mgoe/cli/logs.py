@@ -140,12 +140,12 @@ def list_(as_json: Json = False) -> None:
         show_json(rows)
         return
     table = Table(box=None, pad_edge=False, title_justify="left")
-    for name in rows[0]:
+    for name in (*rows[0],)[:-1]:
         table.add_column(name, overflow="fold", no_wrap=name == "name")
+    table.add_column("run on real files")
     for row in rows:
-        on_real_files = "yes" if row["run on real files"] else "no"
         table.add_row(
-            *(row | {"tasks": ", ".join(row["tasks"]), "run on real files": on_real_files}).values()
+            *(row | {"tasks": ", ".join(row["tasks"]), "real": "yes" if row["real"] else "no"}).values()
         )
     show(table)
 

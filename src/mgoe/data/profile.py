@@ -162,7 +162,7 @@ def _on_pairs(rows: Table, tasks: Sequence[str]) -> dict[str, Any]:
         "pairs": held["pairs"],
         "tasks": {name: int(held[f"with {name}"]) for name in tasks},
         "funnel": [
-            {"from": one, "to": other, "share": int(held[f"both {one}"]) / max(1, int(held[f"with {one}"]))}
+            {"task": one, "next": other, "share": int(held[f"both {one}"]) / max(1, int(held[f"with {one}"]))}
             for one, other in itertools.pairwise(tasks)
         ],
     }
@@ -188,7 +188,7 @@ def _done(rows: Table, on_pairs: dict[str, Any], settings: RunSettings) -> dict[
 
 def _drift(
     rows: Table, buckets: NDArray[np.int64], counts: NDArray[np.int64], settings: RunSettings
-) -> dict[str, Any]:
+) -> dict[str, Any] | None:
     """Compare the first with the last tenth of the rows.
 
     Args:
@@ -200,18 +200,19 @@ def _drift(
     Returns:
         Where the ends begin and stop; each task's share of the rows in both; popularity_shift, the total
         variation between the items' shares; and for the last end, the share of rows with a user, item or pair
-        that no earlier row has. Empty if the ends overlap.
+        that no earlier row has. None if the ends overlap.
     """
     share = np.cumsum(counts) / counts.sum()
     first = buckets[np.searchsorted(share, ENDS)]
     last = buckets[np.searchsorted(share, 1 - ENDS, side="right")]
     if first >= last:
-        return {}
+        return None
     marked = rows.mutate(early=rows.bucket <= int(first), late=rows.bucket >= int(last))
     length = settings.data.bucket
+    early, late = (_rates(marked.filter(part), settings) for part in (marked.early, marked.late))
     return {
-        "first": {"upto": moment_of(int(first) + 1, length), **_rates(marked.filter(marked.early), settings)},
-        "last": {"from": moment_of(int(last), length), **_rates(marked.filter(marked.late), settings)},
+        "first": {"upto": moment_of(int(first) + 1, length), "rates": early},
+        "last": {"since": moment_of(int(last), length), "rates": late},
         "popularity_shift": _popularity_shift(marked),
         "new_users": _new(marked, ["user"]),
         "new_items": _new(marked, ["item"]),

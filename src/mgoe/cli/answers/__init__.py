@@ -1,0 +1,46 @@
+"""What each command prints with --json: `mgoe schema COMMAND` shows it, `docs/cli.md` lists it."""
+
+from typing import Any
+
+from mgoe.cli.answers.base import Answer
+from mgoe.cli.answers.graphs import Bundle, Graph, Refreshed
+from mgoe.cli.answers.logs import DataSet, DataSetFacts, Exposures, Fetched, Log, PreparedLog, Simulation
+from mgoe.cli.answers.results import (
+    Comparison,
+    Doctor,
+    Evaluation,
+    Exported,
+    Models,
+    Pair,
+    Recommendation,
+    Run,
+    Scores,
+    Trained,
+)
+
+__all__ = ["ANSWERS", "Answer"]
+
+ANSWERS: dict[str, Any] = {
+    "models list": Models,
+    "describe": Log | Bundle,
+    "simulate": Simulation,
+    "data list": list[DataSet],
+    "data describe": DataSetFacts,
+    "data fetch": Fetched,
+    "data prepare": PreparedLog,
+    "graph build": Graph,
+    "graph describe": Graph,
+    "graph update": Graph,
+    "graph forget": Graph,
+    "train": Trained,
+    "run": Run,
+    "compare": Comparison,
+    "evaluate": Evaluation,
+    "predict": list[Pair] | Scores,
+    "recommend": list[Recommendation],
+    "export": Exported,
+    "refresh": Refreshed,
+    "exposures": Exposures,
+    "doctor": Doctor,
+}
+"""What `mgoe COMMAND --json` prints. `init` prints a configuration, `schema` a JSON Schema."""

@@ -1,0 +1,122 @@
+"""Graphs, and the bundles that hold one."""
+
+from typing import Any, Literal
+
+from mgoe.cli.answers.base import Answer
+
+
+class Resolution(Answer):
+    """One size of macro nodes."""
+
+    macro_users: int
+    macro_items: int
+    largest_user_share: float
+    """Share of the users in the largest macro node."""
+    largest_item_share: float
+    edges_per_user: float
+    edges_per_item: float
+    drift: float
+    """Share of all score of users that another macro node ties better than their own."""
+
+
+class Change(Answer):
+    """An update, or users that were removed."""
+
+    what: Literal["update", "forget"]
+    events: int | None = None
+    late_pairs: int | None = None
+    """Pairs with events from before the latest window."""
+    recluster: bool | None = None
+    users: int | None = None
+    """Users that were removed."""
+
+
+class Stage(Answer):
+    """A stage of the build."""
+
+    seconds: float
+    peak_gib: float
+    """Most memory so far."""
+
+
+class Graph(Answer):
+    """`mgoe graph build`, `describe`, `update` and `forget`."""
+
+    format: int
+    engine: str
+    snapshots: int
+    events: int
+    first: str
+    """Time of the first event."""
+    last: str
+    users: int
+    items: int
+    pairs: int
+    bytes: int
+    """On disk."""
+    resolutions: list[Resolution]
+    """Coarse to fine."""
+    exposure_records: int | None = None
+    """Exposure logs: records that rates are counted from."""
+    cells: dict[str, int] | None = None
+    """Exposure logs: counted cells by group."""
+    changes: list[Change]
+    """Since it was built."""
+    seconds: float
+    """Time of the build."""
+    stages: dict[str, Stage]
+
+
+class Agreement(Answer):
+    """How far predictions agree with labels."""
+
+    predicted_over_observed: float | None
+    calibration_error: float | None
+
+
+class TaskCalibration(Answer):
+    """The calibration of one task."""
+
+    slope: float
+    intercept: float
+    since: str
+    """First time bucket of the labels; empty without any."""
+    positives: int
+    negatives: int
+    before: Agreement
+    after: Agreement
+
+
+class Calibration(Answer):
+    """The calibration of a bundle."""
+
+    tasks: dict[str, TaskCalibration]
+
+
+class Task(Answer):
+    """A task of a bundle."""
+
+    name: str
+    kind: Literal["binary", "regression"]
+
+
+class Bundle(Answer):
+    """`mgoe describe BUNDLE`."""
+
+    format: int
+    versions: dict[str, str]
+    """Of mgoe, Python and libraries, when it was written."""
+    tasks: list[Task]
+    """Weakest to strongest."""
+    model: dict[str, Any]
+    """Settings of the model, with its defaults."""
+    calibration: Calibration
+    graph: Graph
+
+
+class Refreshed(Answer):
+    """`mgoe refresh`."""
+
+    path: str
+    calibration: Calibration
+    graph: Graph

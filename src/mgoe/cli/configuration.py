@@ -1,0 +1,84 @@
+"""What a configuration may hold: its JSON Schema, for editors, and the models by name."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mgoe.cli.shared import Json, examples, say, show, show_json, table
+from mgoe.errors import ConfigError
+
+models = typer.Typer(help="Models: list what can be trained.", no_args_is_help=True)
+
+
+@models.command("list", epilog=examples("mgoe models list", "mgoe models list --json"))
+def list_(as_json: Json = False) -> None:
+    """List every model by name, with the inputs that it reads.
+
+    A suffix gives a model other inputs, as in `mmoe+mgoe`, which reads what mgoe reads.
+    """
+    from mgoe.models import BASES, INPUTS, PRESETS, resolve
+
+    known = [resolve(name) for name in PRESETS]
+    rows: list[dict[str, Any]] = [
+        {"name": one.name, "inputs": one.inputs, "ids": one.ids, "about": _first_sentence(BASES[one.base])}
+        for one in known
+    ]
+    if as_json:
+        show_json({"models": rows, "suffixes": INPUTS})
+        return
+    lines = table(("name", "inputs", "ids", "about"), left=4)
+    for row in rows:
+        lines.add_row(row["name"], ", ".join(row["inputs"]), row["ids"], row["about"])
+    show(lines)
+    show("")
+    lines = table(("suffix", "inputs"), left=2)
+    for suffix, inputs in INPUTS.items():
+        lines.add_row(f"+{suffix}", ", ".join(inputs))
+    show(lines)
+
+
+def schema(
+    of: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[settings|comparison|COMMAND]",
+            help="The file of `mgoe run` by default; a command stands for what it prints with --json.",
+            show_default=False,
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="File to write; standard output by default.", show_default=False),
+    ] = None,
+) -> None:
+    """Write a JSON Schema: of a configuration, for editors, or of what a command prints."""
+    import json
+
+    from mgoe._util.files import write_text
+
+    found = _schema_of(" ".join(of or ["settings"]))
+    if out is None:
+        show_json(found)
+        return
+    write_text(out, json.dumps(found, indent=1, ensure_ascii=False) + "\n")
+    say(f"wrote {out}; a file beside it begins with: # yaml-language-server: $schema={out.name}")
+
+
+def _schema_of(name: str) -> dict[str, Any]:
+    from pydantic import TypeAdapter
+
+    from mgoe.cli.answers import ANSWERS
+    from mgoe.config import did_you_mean, json_schema
+
+    if name == "settings" or name == "comparison":
+        return json_schema(name)
+    if name not in ANSWERS:
+        valid = ["settings", "comparison", *ANSWERS]
+        raise ConfigError("schema", f"there is no schema of {name!r}{did_you_mean(name, valid)}")
+    return TypeAdapter(ANSWERS[name]).json_schema(mode="serialization")
+
+
+def _first_sentence(kind: type) -> str:
+    paragraph = " ".join((kind.__doc__ or "").split("\n\n")[0].split())
+    return paragraph.split(". ")[0].split(": `")[0].rstrip(".")
