@@ -249,7 +249,7 @@ def test_the_values_of_a_several_valued_feature_are_one_context(
     monkeypatch.setattr(
         bundle,
         "score_indices",
-        lambda users, items, context, recalibrated: asked.append(context) or np.zeros((len(users), 2)),
+        lambda users, items, context: asked.append(context) or np.zeros((len(users), 2)),
     )
     bundle.recommend(1, context={"tags": tags, "hour": 3})
     assert_array_equal(

@@ -191,7 +191,7 @@ def test_new_events_make_the_pairs_of_all_events(
     assert ids(found, "item") == ids(whole, "item")
     assert differences(pairs(found), pairs(whole)) == []
     assert found.describe() | {"changes": [], "drift": 0} != first.describe() | {"changes": [], "drift": 0}
-    for name in ("events", "from", "to", "users", "items", "pairs"):
+    for name in ("events", "first", "last", "users", "items", "pairs"):
         assert found.describe()[name] == whole.describe()[name]
     found.verify()
     assert left(out) == LEFT

@@ -15,7 +15,7 @@ from mgoe.bundle.sampling import chain
 from mgoe.config import RunSettings, TaskSettings
 from mgoe.data.times import moment_of
 from mgoe.evaluation import ALL, Row
-from mgoe.evaluation.rows import head, headline, main_columns, show, summarise
+from mgoe.evaluation.rows import head, headline, main_columns, show, summarize
 from mgoe.evaluation.tables import Cell, Table, as_markdown
 from mgoe.graph import MacroGraph
 
@@ -117,7 +117,7 @@ def _splits(log: Mapping[str, Any], settings: RunSettings) -> str:
 
 def _measured(manifest: Mapping[str, Any], metrics: Sequence[Row]) -> dict[str, str]:
     """Return tables of the test metrics with their intervals, and of parts of the test rows."""
-    found = summarise(metrics)
+    found = summarize(metrics)
     intervals = {(one["task"], one["metric"]): one for one in manifest.get("test", ())}
     chief = headline(found)
 
@@ -128,7 +128,7 @@ def _measured(manifest: Mapping[str, Any], metrics: Sequence[Row]) -> dict[str, 
         return f"{one['low']:.4f} to {one['high']:.4f}"
 
     def part(name: str) -> list[str]:
-        measured = next(iter(summarise(metrics, slice=name).values()))
+        measured = next(iter(summarize(metrics, slice=name).values()))
         examples = max(one.mean for (_, metric), one in measured.items() if metric == "examples")
         return [name, show(measured.get(chief)), f"{examples:,.0f}"]
 

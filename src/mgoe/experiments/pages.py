@@ -24,8 +24,8 @@ from mgoe.graph import MacroGraph
 GRAPH_FACTS = (
     "engine",
     "events",
-    "from",
-    "to",
+    "first",
+    "last",
     "users",
     "items",
     "pairs",

@@ -90,6 +90,8 @@ class TaskCalibration(Answer):
 class Calibration(Answer):
     """The calibration of a bundle."""
 
+    window: list[str] | None
+    """First and last time bucket of the labels."""
     tasks: dict[str, TaskCalibration]
 
 
