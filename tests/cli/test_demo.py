@@ -1,5 +1,6 @@
 """`mgoe demo`: what it announces, that it resumes, and how it ends."""
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -57,6 +58,7 @@ def test_an_interrupted_demo_resumes_and_ends_with_recommendations(
 
     again = mgoe("demo", "--out", out)
     assert again.stdout == finished.stdout
+    assert "shared-bottom+mgoe" in json.loads(mgoe("demo", "--out", out, "--json").stdout)["reachable"]
     assert "training" not in again.stderr
 
 

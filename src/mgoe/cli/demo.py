@@ -10,7 +10,7 @@ import typer
 from mgoe import experiments
 from mgoe._util.progress import ProgressBar
 from mgoe.cli.doctor import count_cores
-from mgoe.cli.shared import Overwrite, command, say, show, show_leads
+from mgoe.cli.shared import Json, Overwrite, command, say, show, show_json, show_leads
 from mgoe.errors import OutputError
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ def demo(
         "mgoe-demo"
     ),
     overwrite: Overwrite = False,
+    as_json: Json = False,
 ) -> None:
     """Simulate a log, train models on it, compare them, and show what the first one recommends and why.
 
@@ -52,9 +53,14 @@ def demo(
     result = experiments.run(
         settings, run, overwrite=overwrite, reuse=not overwrite, say=say, command=command()
     )
+    shares = reachable_shares(result.rows)
+    if as_json:
+        paths = {"path": str(run), "bundle": str(run / "bundle"), "report": str(run / "report.html")}
+        show_json({**paths, "metrics": result.rows, "reachable": shares})
+        return
     show(rich_table(result.rows, name="Test, one seed"))
     show_leads(experiments.leads(run))
-    for model, share in reachable_shares(result.rows).items():
+    for model, share in shares.items():
         show(f"{model} has {100 * share:.0f} % of the gain over chance that is reachable on this log")
     bundle, user = result.bundle, _busiest_user(log)
     show(f"\nFor user {user}, who has the longest history, the best new items by `{bundle.strongest}`:")
@@ -68,9 +74,9 @@ def demo(
     )
 
 
-def explained(bundle: "Bundle", user: object) -> Iterator[str]:
+def explained(bundle: "Bundle", user: int) -> Iterator[str]:
     """Yield the best new items of a user, two lines each: the probabilities, and what ties both."""
-    for item, *chances in bundle.recommend(user, SHOWN, exclude_known=True).itertuples(index=False):
+    for _, _, item, *chances in bundle.recommend(user, SHOWN, exclude_known=True).itertuples(index=False):
         tasks = zip(bundle.tasks, chances, strict=True)
         known = bundle.explain(user, item)
         of_user = _share(known["user_edges"], known["item_macro"])

@@ -7,6 +7,7 @@ from mgoe.cli.answers.graphs import Bundle, Graph, Refreshed
 from mgoe.cli.answers.logs import DataSet, DataSetFacts, Exposures, Fetched, Log, PreparedLog, Simulation
 from mgoe.cli.answers.results import (
     Comparison,
+    Demo,
     Doctor,
     Evaluation,
     Exported,
@@ -21,6 +22,7 @@ from mgoe.cli.answers.results import (
 __all__ = ["ANSWERS", "Answer"]
 
 ANSWERS: dict[str, Any] = {
+    "demo": Demo,
     "models list": Models,
     "describe": Log | Bundle,
     "simulate": Simulation,

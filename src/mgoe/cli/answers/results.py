@@ -75,6 +75,13 @@ class Run(Answer):
     metrics: list[Metric]
 
 
+class Demo(Run):
+    """`mgoe demo`."""
+
+    reachable: dict[str, float]
+    """By model, the share of the reachable gain over chance."""
+
+
 class Trained(Answer):
     """`mgoe train`."""
 
