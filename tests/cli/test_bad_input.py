@@ -469,7 +469,7 @@ def test_override(mgoe: Mgoe, config: Path, tmp_path: Path, override: str, words
 def test_finished_folder(mgoe: Mgoe, config: Path, finished: Path):
     before = (finished / "metrics.json").read_bytes()
     for command in (["run"], ["train"], ["graph", "build"]):
-        assert_refused(mgoe(*command, config, "--out", finished), "finished run", "--overwrite")
+        assert_refused(mgoe(*command, config, "--out", finished), "finished run", "or overwrite it")
     assert (finished / "metrics.json").read_bytes() == before
 
 

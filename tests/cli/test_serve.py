@@ -178,12 +178,12 @@ def test_what_it_does_not_start_with(
     for words, message in (
         ([own, "--host", "0.0.0.0"], "a token is needed"),
         ([own, "--port", 70000], "port"),
-        ([own, "--port", taken], "--port: must be free on 127.0.0.1"),
+        ([own, "--port", taken], "port: must be free on 127.0.0.1"),
         (
             [own, "--host", "203.0.113.1", "--public"],
-            "--host: must be an address",
+            "host: must be an address",
         ),  # of no machine (RFC 5737)
-        ([own, "--host", "a..b", "--public"], "--host: must be an address"),
+        ([own, "--host", "a..b", "--public"], "host: must be an address"),
         ([own, "--redis", "10.0.0.5:6379"], "redis: must begin with redis://"),
         ([own, "--workers", 0], "workers"),
         ([own, "--engine", "torch", "--precision", "int8"], "needs the engine onnx"),

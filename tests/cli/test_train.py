@@ -143,7 +143,7 @@ def test_a_checkpoint_of_another_fit(mgoe, config, built, at_step, part, value, 
 
 def test_other_settings_than_those_of_the_unfinished_run(mgoe, config, built):
     change = mgoe("train", config, "--out", built, "--set", "graph.rank=4")
-    assert_refused(change, "made with another `graph.rank`", "--overwrite")
+    assert_refused(change, "made with another `graph.rank`", "overwrite it")
     assert mgoe("train", config, "--out", built, "--resume", "sometimes").exit_code == 2
 
 

@@ -198,7 +198,7 @@ ROWS = {
         r"column 'timestamp': numeric times must be of one unit, found 253402300799, which would be ms, "
         r"where most are s; fix or leave",
     ),
-    "no rows": (EVENTS[:0], RUN, r"the log must hold rows, found none but a header; name another file"),
+    "no rows": (EVENTS[:0], RUN, r"the log must hold rows, found none; give a log with rows"),
     "behaviour of no type": (
         EVENTS.assign(behavior=1.5),
         RUN,

@@ -203,7 +203,7 @@ def test_a_log_without_rows_is_refused(kind, tmp_path):
     log = odd_log()[:0]
     log.to_csv(tmp_path / "log.csv") if kind == "csv" else log.to_parquet(tmp_path / "log.parquet")
     with pytest.raises(
-        DataError, match=rf"log.{kind}: the log must hold rows, found none but a header; name another file"
+        DataError, match=rf"log.{kind}: the log must hold rows, found none; give a log with rows"
     ):
         guess(tmp_path / f"log.{kind}")
 

@@ -175,7 +175,7 @@ def test_what_is_in_the_way_stays(finished: Path, tmp_path: Path):
         with pytest.raises(OutputError, match="holds the bundle that is read"):
             experiments.refresh(bundle, log, holding, overwrite=True)
     (tmp_path / "new").mkdir()
-    with pytest.raises(OutputError, match="--overwrite"):
+    with pytest.raises(OutputError, match="or overwrite one"):
         experiments.refresh(bundle, log, tmp_path / "new")
     assert experiments.refresh(bundle, log, tmp_path / "new", overwrite=True, recluster=True).graph.meta[
         "changes"

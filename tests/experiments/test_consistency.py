@@ -24,7 +24,7 @@ def test_what_was_made_with_other_settings_is_refused_or_computed_again(
 ):
     out = shutil.copytree(compared, tmp_path / "out")
     other = settings(raw, models=["mgoe"], variants={}, seeds=[0], training={"epochs": 2, "batch_size": 1024})
-    with pytest.raises(OutputError, match=r"another `training.epochs`; choose another --out, or --overwrite"):
+    with pytest.raises(OutputError, match=r"another `training.epochs`; choose another folder, or overwrite it"):
         experiments.compare(other, out)
     pd.testing.assert_frame_equal(numbers(out), numbers(compared))
     built = (out / "logs" / "tiny" / "seeds" / "0" / "graph" / "graph.json").stat().st_mtime_ns
@@ -64,7 +64,7 @@ def test_another_log_under_the_same_path_is_noticed(own: dict[str, Any], tmp_pat
     rows.iloc[:-1].to_parquet(file)
     with pytest.raises(
         OutputError,
-        match=r"was made of another log: the files hold something else now; choose another --out, or",
+        match=r"was made of another log: the files hold something else now; choose another folder, or",
     ):
         experiments.compare(made, out)
     shutil.move(tmp_path / "log", tmp_path / "missing")
@@ -156,7 +156,7 @@ def test_with_a_choice_of_cells_no_other_is_taken_away(
     out = tmp_path / "out"
     finished(Plan(settings(raw, tune={"trials": 2}), out))
     before = sorted(out.rglob("*"))
-    refused = r"does not belong to the chosen cells alone, found 5 finished cells .*leave out --models"
+    refused = r"does not belong to the chosen cells alone, found 5 finished cells .*choose all models"
     with pytest.raises(OutputError, match=refused):
         experiments.compare(
             settings(raw, tune={"trials": 2}, **change),

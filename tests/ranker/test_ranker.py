@@ -174,7 +174,7 @@ def test_an_interrupted_fit_resumes_and_a_finished_one_is_kept(
         (clone(own), events.iloc[1:], "was made of another log"),
         (clone(own).set_params(model="mmoe"), events, "holds a finished run"),
     ):
-        with pytest.raises(OutputError, match=rf"{rule}.*choose another workdir"):
+        with pytest.raises(OutputError, match=rf"{rule}.*choose another folder"):
             ranker.fit(rows, workdir=tmp_path / "work")
 
 

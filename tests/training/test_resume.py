@@ -166,7 +166,7 @@ def test_a_checkpoint_of_another_fit_is_refused(tmp_path, monkeypatch, change, s
         **{name: value for name, value in change.items() if name in ("learning_rate", "epochs")}
     )
     with pytest.raises(
-        TrainingError, match=f"the checkpoint is of another fit, found {sentence}.*--resume never"
+        TrainingError, match=f"the checkpoint is of another fit, found {sentence}.*start again"
     ):
         fit(model, train, VALID, settings, tmp_path, seed=change.get("seed", 5), resume=True)
 

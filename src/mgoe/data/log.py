@@ -27,7 +27,7 @@ _TYPES = ["BOOLEAN", "BIGINT", "DOUBLE", "VARCHAR"]
 as ISO 8601."""
 _UNNAMED = re.compile(r"__index_level_\d+__")
 """Name that Arrow gives an index of pandas without one."""
-NO_ROWS = "the log must hold rows, found none but a header; name another file"
+NO_ROWS = "the log must hold rows, found none; give a log with rows"
 
 
 def connect(folder: Path, memory: float | None = None) -> Backend:

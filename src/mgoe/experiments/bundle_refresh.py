@@ -64,11 +64,8 @@ def refresh(
         MgoeError: The bundle is damaged, the log is missing, or `out` is taken; what was there is unchanged.
     """
     if (events is None) == (not log) or (log and trim):
-        raise ConfigError(
-            "refresh",
-            "the new events are live ones (--state, --redis) or files (--log), and only live ones can be "
-            "trimmed; give one of the two",
-        )
+        rule = "the new events are live ones or those of files, and only live ones can be trimmed"
+        raise ConfigError("refresh", f"{rule}; give one of the two")
     opened, out = Bundle.open(bundle), Path(out)
     _check_place(out, opened.path, overwrite)
     live = open_events(events, make=False) if isinstance(events, str | Path) else events
@@ -162,7 +159,7 @@ def _check_place(out: Path, bundle: Path, overwrite: bool) -> None:
         raise OutputError(
             out,
             "is there already, and may be served; "
-            "choose another folder, or replace one that is not served with --overwrite",
+            "choose another folder, or overwrite one that is not served",
         )
     if not (out / MANIFEST).is_file() and (not out.is_dir() or any(out.iterdir())):
         raise OutputError(

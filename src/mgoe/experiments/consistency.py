@@ -136,8 +136,8 @@ def check_choice(plan: Plan, cells: Sequence[Cell], stale: Sequence[Part]) -> No
             raise OutputError(
                 part.path,
                 "must be computed again and does not belong to the chosen cells alone, "
-                f"found {lost} finished cells of others that would be removed; choose another --out, or "
-                "leave out --models, --seeds and --logs to compute all of it again",
+                f"found {lost} finished cells of others that would be removed; choose another folder, or "
+                "choose all models, seeds and logs to compute all of it again",
             )
 
 
@@ -211,7 +211,7 @@ def odd_seed(log: Log, seed: int, seeds: Iterable[int], cells: Measured) -> str:
     than = [title for titles in others.values() for title in titles]
     return (
         f"holds other rows to measure on than {_named(than)}, so differences would mean nothing; remove it, "
-        "and the same command prepares it again; if it stays different, choose another --out"
+        "and the same command prepares it again; if it stays different, choose another folder"
     )
 
 

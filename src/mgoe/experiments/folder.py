@@ -71,7 +71,7 @@ def take_folder(out: Path, marker: str, what: str) -> None:
     """
     try:
         if out.exists() and not out.is_dir():
-            raise OutputError(out, "must be a folder, found a file; choose another --out")
+            raise OutputError(out, "must be a folder, found a file; choose another path")
         if out.exists() and any(out.iterdir()) and not (out / marker).exists():
             raise OutputError(out, f"holds files that no {what} wrote; choose an empty folder")
         out.mkdir(parents=True, exist_ok=True)
@@ -108,7 +108,7 @@ def run_folder(out: Path, overwrite: bool) -> Iterator[bool]:
             set_aside(place)
             place.mkdir()
     elif is_finished(out):
-        raise OutputError(out, "holds a finished run; choose another --out, or --overwrite to replace it")
+        raise OutputError(out, "holds a finished run; choose another folder, or overwrite it")
     try:
         resumed = (out / "data").exists()
         mark(out, "unfinished")
@@ -233,7 +233,7 @@ def outdated(parts: Iterable[Part], overwrite: bool) -> list[Part]:
     found = [(part, key) for part in parts if (key := part.differs)]
     for part, key in found:
         if part.finished and not overwrite:
-            fix = "choose another --out, or --overwrite to compute again what differs"
+            fix = "choose another folder, or overwrite it to compute again what differs"
             if key == EVERYTHING:
                 state = "damaged" if part.note.exists() else "missing"
                 rule = f"cannot be checked against the settings: its note, {part.note}, is {state}"

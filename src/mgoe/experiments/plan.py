@@ -288,9 +288,9 @@ class Plan:
             ConfigError: A name is not part of the comparison.
         """
         for option, names, valid in (
-            ("--models", models, list(self.contestants)),
-            ("--seeds", seeds, self.settings.seeds),
-            ("--logs", logs, list(self.logs)),
+            ("models", models, list(self.contestants)),
+            ("seeds", seeds, self.settings.seeds),
+            ("logs", logs, list(self.logs)),
         ):
             for one in names or ():
                 if one not in valid:

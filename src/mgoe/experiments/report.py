@@ -183,7 +183,7 @@ def measured(path: Path | str) -> list[Row]:
         return read_rows(Bundle.open(path).path / "metrics.json")
     if not (path / STATE).exists():
         raise OutputError(
-            path, "holds neither a run nor a bundle; name the --out of `mgoe run`, or the `bundle` inside it"
+            path, "holds neither a run nor a bundle; name the folder of a run, or the `bundle` inside it"
         )
     if (path / "metrics.json").exists():
         return read_rows(path / "metrics.json")

@@ -192,7 +192,7 @@ def train(
     plan = Plan(settings, out)
     if model is not None and model not in plan.contestants:
         raise ConfigError(
-            "--model", f"the configuration has no model {model!r}{did_you_mean(model, [*plan.contestants])}"
+            "model", f"the configuration has no model {model!r}{did_you_mean(model, [*plan.contestants])}"
         )
     if seed is not None and not 0 <= seed < SEEDS:
         raise ConfigError(

@@ -90,7 +90,7 @@ def build(settings: RunSettings, prepared: Prepared, folder: Path, say: Say | No
             raise OutputError(
                 folder,
                 "was changed since it was built for the examples of this run, so indices no longer "
-                "agree; build it again with --overwrite, or choose another --out",
+                "agree; choose another folder, or overwrite this one to build it again",
             )
         return graph
     folder.parent.mkdir(parents=True, exist_ok=True)

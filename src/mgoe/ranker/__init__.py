@@ -2,7 +2,7 @@
 
 ranker     the object
 settings   its parameters as the settings of a run
-tables     rows of any library as files, and errors about them in the words of Python
+tables     rows of any library as files, and errors that name them
 graph      the macro graph by ids
 """
 

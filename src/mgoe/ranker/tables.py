@@ -1,4 +1,4 @@
-"""Rows of any library as a Parquet file, which the whole engine reads; and errors in the words of Python."""
+"""Rows of any library as a Parquet file, which the whole engine reads; and errors that name them."""
 
 import re
 from collections.abc import Iterator
@@ -14,13 +14,6 @@ from mgoe.errors import MgoeError
 
 Rows = Frame | Path | str
 """A frame of pandas, polars or Arrow, an Ibis table, or the path of a file, a folder or a glob."""
-_WORDS = {
-    "choose another --out, or --overwrite to replace it": "choose another workdir",
-    "choose another --out, or --overwrite to compute again what differs": "choose another workdir",
-    "build it again with --overwrite, or choose another --out": "choose another workdir",
-    "choose another --out": "choose another workdir",
-}
-"""What a message of the command line says, and what it is in Python."""
 
 
 def stored(rows: Rows, folder: Path, name: str) -> Path | str:
@@ -53,7 +46,7 @@ def named(folder: Path) -> Iterator[None]:
     try:
         yield
     except MgoeError as error:
-        for pattern, new in {rf"{re.escape(str(folder))}/(\w+)\.parquet": r"\1", **_WORDS}.items():
-            error.place, error.message = (re.sub(pattern, new, text) for text in (error.place, error.message))
+        ours = rf"{re.escape(str(folder))}/(\w+)\.parquet"
+        error.place, error.message = (re.sub(ours, r"\1", text) for text in (error.place, error.message))
         error.args = (f"{error.place}: {error.message}",)
         raise

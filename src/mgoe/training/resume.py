@@ -89,7 +89,7 @@ def check_same_fit(place: Path, ours: Mapping[str, Any], theirs: Mapping[str, An
         raise TrainingError(
             place,
             f"the checkpoint is of another fit, found other {part}: {found}; use the settings and the data "
-            "it was started with, or --resume never to start again",
+            "it was started with, or start again without resuming",
         )
 
 
@@ -166,7 +166,7 @@ class Checkpoints:
             raise TrainingError(
                 self.folder,
                 f"training needs {needed / 1e9:.2f} GB for {self.keep + 1} checkpoints and the best weights, "
-                f"found {free / 1e9:.2f} GB free or its own; free space, choose another --out, or lower "
+                f"found {free / 1e9:.2f} GB free or its own; free space, choose another disk, or lower "
                 "training.keep",
             )
 

@@ -251,7 +251,7 @@ def _check_same(folder: Path, begun: dict[str, Any], source: dict[str, Any]) -> 
     """Refuse to resume a build of something else."""
     if begun == source:
         return
-    what, fix = source["what"], f"remove {folder.name} (or use --overwrite) to start over"
+    what, fix = source["what"], f"remove {folder.name}, or overwrite it, to start over"
     if begun["what"] != what:
         rule = f"holds an unfinished {begun['what']}, found a new {what}; finish that, or {fix}"
     elif begun["log"] != source["log"]:

@@ -85,10 +85,10 @@ def check_address(settings: ServeSettings) -> int:
     except (OSError, UnicodeError) as error:  # UnicodeError: a name that no host can have
         if isinstance(error, socket.gaierror | UnicodeError) or error.errno == errno.EADDRNOTAVAIL:
             raise ConfigError(
-                "--host", f"must be an address or a name of this machine, found {host!r} ({error})"
+                "host", f"must be an address or a name of this machine, found {host!r} ({error})"
             ) from None
         raise ConfigError(
-            "--port",
+            "port",
             f"must be free on {host}, found {port} ({error.strerror}); "
             "choose another, or 0 for any that is free",
         ) from None

@@ -110,9 +110,9 @@ def read_tokens(settings: ServeSettings) -> tuple[bytes, ...]:
         )
     if not lines and not settings.public and not is_loopback(settings.host):
         raise ConfigError(
-            "--host",
+            "host",
             f"{settings.host} can be reached from other machines, so a token is needed, found none; "
-            f"name a --token-file (or set {TOKEN}), or pass --public to let everybody ask",
+            f"name a `token_file` (or set {TOKEN}), or set `public` to let everybody ask",
         )
     return tuple(line.encode() for line in lines)
 
