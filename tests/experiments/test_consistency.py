@@ -24,7 +24,7 @@ def test_what_was_made_with_other_settings_is_refused_or_computed_again(
 ):
     out = shutil.copytree(compared, tmp_path / "out")
     other = settings(raw, models=["mgoe"], variants={}, seeds=[0], training={"epochs": 2, "batch_size": 1024})
-    with pytest.raises(OutputError, match=r"another `training.epochs`; choose another folder, or overwrite it"):
+    with pytest.raises(OutputError, match=r"`training.epochs`; choose another folder, or overwrite it"):
         experiments.compare(other, out)
     pd.testing.assert_frame_equal(numbers(out), numbers(compared))
     built = (out / "logs" / "tiny" / "seeds" / "0" / "graph" / "graph.json").stat().st_mtime_ns

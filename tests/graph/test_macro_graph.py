@@ -47,7 +47,7 @@ def test_the_latest_snapshot_alone_is_a_graph(graph, tmp_path):
     alone = MacroGraph.open(tmp_path / "graph")
     assert differences(contents(alone, 0), contents(graph, LATEST)) == []
     assert (alone.latest.n_users, alone.latest.cut) == (graph.latest.n_users, graph.latest.cut)
-    assert repr(alone) == repr(graph).replace("4 snapshots", "1 snapshots")
+    assert repr(alone) == repr(graph).replace("snapshots 4", "snapshots 1")
 
 
 def test_the_description_is_of_the_latest_snapshot(graph):

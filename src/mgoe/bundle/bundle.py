@@ -24,6 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from mgoe._util.files import sha256
+from mgoe._util.notebook import Shown
 from mgoe.bundle.calibration import Calibration, Window, calibrate, fit_calibration, read_calibration
 from mgoe.bundle.explanation import GROUPS, explain_pair, explain_user
 from mgoe.bundle.objective import read_objective
@@ -43,7 +44,7 @@ KEYS = {"versions": dict, "model": dict, "tasks": list, "checksums": dict}
 """Required keys of the manifest with their types."""
 
 
-class Bundle:
+class Bundle(Shown):
     """A model with everything it needs to score: `mgoe.load(path)` opens one."""
 
     def __init__(self, path: Path, manifest: dict[str, Any]):
@@ -357,11 +358,9 @@ class Bundle:
             "graph": self.graph.describe(),
         }
 
-    def __repr__(self) -> str:
-        return (
-            f"Bundle({self.manifest['model']['name']}, tasks {', '.join(self.tasks)}, "
-            f"{self.encoders.users.size:,} users, {self.encoders.items.size:,} items)"
-        )
+    def _facts(self) -> dict[str, object]:
+        sizes = {"users": self.size("user"), "items": self.size("item")}
+        return {"model": self.manifest["model"]["name"], "tasks": self.tasks, **sizes}
 
     def _encode(self, context: Mapping[str, ArrayLike], n: int) -> dict[str, NDArray]:
         known = [feature.name for feature in self.settings.data.context]

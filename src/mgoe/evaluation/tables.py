@@ -372,8 +372,9 @@ def markdown(standings: Sequence[Standings]) -> str:
     """Return all tables as Markdown."""
     parts = []
     for one in standings:
+        title = ": ".join(filter(None, (one.question, one.log)))
         parts += [
-            f"## {one.question}: {one.log}\n",
+            *(f"## {text}\n" for text in [title] if text),
             *(f"{text}\n" for text in [verdict(one)] if text),
             *(
                 as_markdown(table)

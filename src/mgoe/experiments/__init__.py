@@ -11,6 +11,7 @@ tuning          search of settings on validation
 records         results.jsonl
 report          tables, leads and HTML pages
 runs            mgoe run, mgoe train, mgoe compare
+results         what they return
 graphs          mgoe graph
 bundle_refresh  mgoe refresh
 taken           mgoe exposures
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
     from mgoe.experiments.graphs import forget, macro_graph, open_graph, update
     from mgoe.experiments.pages import write_graph_page
     from mgoe.experiments.report import leads, measured, plain_leads
-    from mgoe.experiments.runs import ComparisonResult, RunResult, compare, run, train
+    from mgoe.experiments.results import ComparisonResult, RunResult
+    from mgoe.experiments.runs import compare, run, train
     from mgoe.experiments.score import measure_pairs, score_pairs, write_scores
     from mgoe.experiments.stages import build, prepare_data
     from mgoe.experiments.taken import write_exposures
@@ -44,7 +46,8 @@ _MODULE_OF = {
         "graphs": ("forget", "macro_graph", "open_graph", "update"),
         "pages": ("write_graph_page",),
         "report": ("leads", "measured", "plain_leads"),
-        "runs": ("ComparisonResult", "RunResult", "compare", "run", "train"),
+        "results": ("ComparisonResult", "RunResult"),
+        "runs": ("compare", "run", "train"),
         "score": ("measure_pairs", "score_pairs", "write_scores"),
         "stages": ("build", "prepare_data"),
         "taken": ("write_exposures",),

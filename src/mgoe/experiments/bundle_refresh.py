@@ -158,8 +158,7 @@ def _check_place(out: Path, bundle: Path, overwrite: bool) -> None:
     if not overwrite:
         raise OutputError(
             out,
-            "is there already, and may be served; "
-            "choose another folder, or overwrite one that is not served",
+            "is there already, and may be served; choose another folder, or overwrite one that is not served",
         )
     if not (out / MANIFEST).is_file() and (not out.is_dir() or any(out.iterdir())):
         raise OutputError(

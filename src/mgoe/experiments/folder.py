@@ -83,12 +83,13 @@ def take_folder(out: Path, marker: str, what: str) -> None:
 
 
 @contextmanager
-def run_folder(out: Path, overwrite: bool) -> Iterator[bool]:
+def run_folder(out: Path, overwrite: bool, extend: bool = False) -> Iterator[bool]:
     """Take the folder of a run. If the block fails, a run that was to be replaced is still there.
 
     Args:
         out: The folder; hold it by `exclusive`.
         overwrite: Replace the run that it holds.
+        extend: Resume it even if it is finished.
 
     Yields:
         Whether an unfinished run resumes.
@@ -107,7 +108,7 @@ def run_folder(out: Path, overwrite: bool) -> Iterator[bool]:
         with output_errors(out):
             set_aside(place)
             place.mkdir()
-    elif is_finished(out):
+    elif is_finished(out) and not extend:
         raise OutputError(out, "holds a finished run; choose another folder, or overwrite it")
     try:
         resumed = (out / "data").exists()

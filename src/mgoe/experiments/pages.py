@@ -75,6 +75,21 @@ def macro_view(graph: MacroGraph, users: Vocabulary | None, items: Vocabulary | 
     )
 
 
+def curves_of(plan: Plan) -> dict[str, dict[int, dict[str, Any]]]:
+    """Return what `curves.json` of each cell of a finished run holds, by model and seed."""
+    cells = {name: [cell for cell in plan.cells if cell.contestant.name == name] for name in plan.contestants}
+    return {
+        name: {cell.seed: read_json(cell.folder / "curves.json") for cell in own}
+        for name, own in cells.items()
+    }
+
+
+def reliability_of(plan: Plan) -> dict[str, dict[str, dict[str, list[float]]]]:
+    """Return the reliability of each model of a finished run on test, with its first seed, by task."""
+    first = [cell for cell in plan.cells if cell.seed == plan.settings.seeds[0]]
+    return {cell.contestant.name: read_json(cell.folder / RELIABILITY) for cell in first}
+
+
 def write_run_report(
     plan: Plan,
     inputs: Inputs,
@@ -99,10 +114,6 @@ def write_run_report(
     summary, meta = inputs.prepared.summary, inputs.graph.meta
     models = (inputs.decided(contestant.settings()) for contestant in plan.contestants.values())
     inputs_of = [f"{model.name}: {', '.join(model.inputs or ())}" for model in models]
-    of = {
-        name: {cell.seed: cell.folder for cell in plan.cells if cell.contestant.name == name}
-        for name in plan.contestants
-    }
     report.write_report(
         plan.out / "report.html",
         report.ReportData(
@@ -121,13 +132,8 @@ def write_run_report(
                 "seconds": round(seconds, 1),
             },
             estimates=estimates,
-            curves={
-                name: {seed: read_json(folder / "curves.json") for seed, folder in folders.items()}
-                for name, folders in of.items()
-            },
-            reliability={
-                name: read_json(folders[settings.seeds[0]] / RELIABILITY) for name, folders in of.items()
-            },
+            curves=curves_of(plan),
+            reliability=reliability_of(plan),
             macro=macro_view(inputs.graph, inputs.prepared.users, inputs.prepared.items),
             history_age=history_age(settings, inputs.prepared),
             negatives=negatives(settings, inputs.prepared),

@@ -9,14 +9,11 @@ import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-
-import pandas as pd
 
 from mgoe._util.files import exclusive, read_json, write_text
 from mgoe._util.tables import Frame
-from mgoe.bundle import Bundle, write_bundle
+from mgoe.bundle import write_bundle
 from mgoe.bundle.calibration import Calibration
 from mgoe.config import (
     SEEDS,
@@ -31,7 +28,7 @@ from mgoe.config import (
 )
 from mgoe.data import Prepared
 from mgoe.errors import ConfigError, OutputError
-from mgoe.evaluation import Estimate, Row, Standings, markdown, markdown_table, read_rows, write_rows
+from mgoe.evaluation import Estimate, Row, markdown_table, read_rows, write_rows
 from mgoe.experiments import records
 from mgoe.experiments.cell import Inputs, fit_cell, summary_line
 from mgoe.experiments.checks import check, check_installed
@@ -50,7 +47,7 @@ from mgoe.experiments.folder import (
 )
 from mgoe.experiments.imports import take as take_lines
 from mgoe.experiments.pages import write_run_report
-from mgoe.experiments.plan import REFERENCES, Cell, Plan, is_boosted, training_of
+from mgoe.experiments.plan import Cell, Plan, is_boosted, training_of
 from mgoe.experiments.processes import wait_for_orphans
 from mgoe.experiments.report import (
     estimates_of,
@@ -60,37 +57,12 @@ from mgoe.experiments.report import (
     write_comparison,
     write_leads,
 )
+from mgoe.experiments.results import ComparisonResult, RunResult
 from mgoe.experiments.stages import Say, build
 from mgoe.training import joined
 
 COMPARISON = "comparison.yaml"
 """Settings of a comparison, in its folder."""
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """A finished run.
-
-    Attributes:
-        path: Its folder.
-        rows: The rows of `metrics.json`.
-    """
-
-    path: Path
-    rows: list[Row]
-
-    @property
-    def metrics(self) -> pd.DataFrame:
-        """One metric per row: model, seed, split, slice, task, metric, value."""
-        return pd.DataFrame(self.rows)
-
-    @property
-    def bundle(self) -> Bundle:
-        """The bundle of the first model, with its best seed on validation."""
-        return Bundle.open(self.path / "bundle")
-
-    def __repr__(self) -> str:
-        return f"RunResult({self.path})\n{markdown_table(self.rows)}"
 
 
 def run(
@@ -110,7 +82,8 @@ def run(
         settings: Settings of the run, or the YAML file that holds them.
         out: Folder of the results.
         overwrite: Replace the run that the folder holds.
-        reuse: Return the finished run that the folder holds, if it was made with these settings and this log.
+        reuse: Keep the finished run that the folder holds, if its first model and its seeds are these: train
+            only the models that it lacks, and return at once if it lacks none.
         table: An Ibis table, or a frame of pandas, polars or Arrow, to read instead of `data.log`.
         say: Callback for lines of progress.
         show_progress: Show progress bars where standard error is a terminal.
@@ -127,33 +100,30 @@ def run(
     settings, out = settings if isinstance(settings, RunSettings) else load_settings(settings), Path(out)
     plan = Plan(settings, out, from_table=table is not None)
     _check_bundled(plan.contestants[plan.comparison.lead].settings())
-    if reuse and is_finished(out) and all(cell.done for cell in plan.cells):
+    kept = reuse and _holds_bundle_of(plan)
+    if kept:
         outdated(parts_of(plan, plan.cells), overwrite=False)  # refuses what differs
-        return RunResult(out, read_rows(out / DONE))
-    with begin(plan, plan.cells, overwrite, say, table) as prepared:
+        if all(cell.done for cell in plan.cells):
+            return RunResult.of(plan)
+    with begin(plan, plan.cells, overwrite, say, table, extend=kept) as prepared:
         inputs = Inputs(settings, prepared, build(settings, prepared, out / "graph", say))
         execute(plan, plan.cells, say, command, inputs=inputs, show_progress=show_progress)
-        cells_of = {
-            model: [cell for cell in plan.cells if cell.contestant.name == model]
-            for model in plan.contestants
-        }
-        rows = [row for cells in cells_of.values() for row in rows_of(cells)] + read_rows(out / REFERENCES)
-        standings = standings_of(plan, records.latest(out))
-        write_rows(out / "metrics.json", rows)
-        write_text(out / "table.md", markdown_table(rows) + "\n")
-        write_leads(plan, standings)
-        of_lead = cells_of[plan.comparison.lead]
+        result = RunResult.of(plan)
+        write_rows(out / "metrics.json", result.rows)
+        write_text(out / "table.md", markdown_table(result.rows) + "\n")
+        write_leads(plan, [result.standings])
+        of_lead = [cell for cell in plan.cells if cell.contestant.name == plan.comparison.lead]
         best = max(of_lead, key=lambda cell: cell.validation)
         own = own_estimates(plan)
-        _write_bundle(
-            best, inputs, rows_of(of_lead), [one for one in own if one.model == plan.comparison.lead]
-        )
-        estimates = [*own, *standings[0].leads]
+        if not kept:
+            of_best = [one for one in own if one.model == plan.comparison.lead]
+            _write_bundle(best, inputs, rows_of(of_lead), of_best)
+        estimates = [*own, *result.standings.leads]
         seconds = time.perf_counter() - started
-        write_run_report(plan, inputs, rows, estimates, best, command, seconds)
+        write_run_report(plan, inputs, result.rows, estimates, best, command, seconds)
         mark(out, "finished", seconds=round(seconds, 1), command=command)
         say(f"done in {seconds:,.0f} s: {out / 'report.html'}")
-        return RunResult(out, rows)
+        return result
 
 
 def train(
@@ -228,7 +198,12 @@ def train(
 
 @contextmanager
 def begin(
-    plan: Plan, cells: list[Cell], overwrite: bool, say: Say, table: Frame | None = None
+    plan: Plan,
+    cells: list[Cell],
+    overwrite: bool,
+    say: Say,
+    table: Frame | None = None,
+    extend: bool = False,
 ) -> Iterator[Prepared]:
     """Check everything before any work, hold the output folder for this process, and prepare the log.
 
@@ -238,6 +213,7 @@ def begin(
         overwrite: Replace the run that the folder holds.
         say: Callback for lines of progress.
         table: Read instead of the log's files.
+        extend: Add to the finished run that the folder holds.
 
     Yields:
         The prepared log.
@@ -250,39 +226,14 @@ def begin(
     [log] = plan.logs.values()
     with exclusive(plan.out, "a run"):
         wait_for_orphans(plan.out)
-        with run_folder(plan.out, overwrite) as resumed:
+        with run_folder(plan.out, overwrite, extend) as resumed:
             if resumed:
-                say(f"resuming the unfinished run in {plan.out}")
+                say(f"{'adding to the finished' if extend else 'resuming the unfinished'} run in {plan.out}")
             for part in settle(plan, cells, False, SETTINGS, say):
                 if part.path in (plan.out / "data", plan.out / "graph"):
                     part.begin()
             prepared = prepare_log(log, plan.settings.seeds[0], plan.settings.seeds, {}, table, say)
         yield prepared
-
-
-@dataclass(frozen=True)
-class ComparisonResult:
-    """The state of a comparison.
-
-    Attributes:
-        path: Its folder.
-        standings: Every table on every log.
-        failed: Titles of cells that failed, with the reason.
-        waiting: Number of cells that are not run yet.
-    """
-
-    path: Path
-    standings: Sequence[Standings]
-    failed: dict[str, str]
-    waiting: int
-
-    @property
-    def results(self) -> pd.DataFrame:
-        """One metric per row: log, model, base, variant, seed, split, slice, task, metric, value."""
-        return pd.read_parquet(self.path / "results.parquet")
-
-    def __repr__(self) -> str:
-        return f"ComparisonResult({self.path})\n{markdown(self.standings)}"
 
 
 def compare(
@@ -347,6 +298,14 @@ def compare(
     undone = {cell.title: lines.get(cell.key, {}) for cell in plan.cells if not cell.done}
     failed = {title: line["reason"] for title, line in undone.items() if line.get("state") == "failed"}
     return ComparisonResult(plan.out, standings, failed, len(undone) - len(failed))
+
+
+def _holds_bundle_of(plan: Plan) -> bool:
+    """Tell whether the folder of a run holds a finished one with the same first model and seeds."""
+    if not is_finished(plan.out):
+        return False
+    held = Plan(load_settings(plan.out / SETTINGS), plan.out)
+    return (held.comparison.lead, held.settings.seeds) == (plan.comparison.lead, plan.settings.seeds)
 
 
 def _check_bundled(model: ModelSettings) -> None:

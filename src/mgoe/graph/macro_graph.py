@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mgoe._util.files import sha256, write_json
+from mgoe._util.notebook import Shown
 from mgoe.errors import GraphError
 from mgoe.graph.build.workplace import settle
 from mgoe.graph.scores import score_table
@@ -41,8 +42,8 @@ DRIFT_LIMIT = 0.1
 """From this drift on, macro nodes should be learned again; docs/scale.md has the study."""
 
 
-@dataclass(frozen=True)
-class MacroGraph:
+@dataclass(frozen=True, repr=False)
+class MacroGraph(Shown):
     """Snapshots in order of time; the last one holds all history.
 
     Attributes:
@@ -222,12 +223,11 @@ class MacroGraph:
         """
         return self.meta["drift"][self.meta["dense"]]
 
-    def __repr__(self) -> str:
-        users, items, pairs = (f"{self.meta[name][-1]:,} {name}" for name in ("users", "items", "pairs"))
-        sizes = ", ".join(f"{ku}/{ki}" for ku, ki in self.sizes)
-        return (
-            f"MacroGraph({users}, {items}, {pairs}, {len(self.meta['cuts'])} snapshots, macro nodes {sizes})"
-        )
+    def _facts(self) -> dict[str, object]:
+        return {name: self.meta[name][-1] for name in ("users", "items", "pairs")} | {
+            "snapshots": len(self.meta["cuts"]),
+            "macro nodes": [f"{ku}/{ki}" for ku, ki in self.sizes],
+        }
 
 
 def _moment(microseconds: int) -> str:

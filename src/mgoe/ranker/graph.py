@@ -1,6 +1,6 @@
 """The macro graph of a ranker, by ids instead of indices."""
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -9,7 +9,12 @@ from scipy import sparse
 
 from mgoe._util.extras import load
 from mgoe.bundle import Bundle
+from mgoe.experiments.pages import macro_view
 from mgoe.graph.matrices import matrix
+from mgoe.ranker.plots import plot_macro_graph
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 Side = Literal["user", "item"]
 EDGES = (("user", "item"), ("user", "item_macro"), ("item", "user_macro"), ("user_macro", "item_macro"))
@@ -99,5 +104,27 @@ class RankerGraph:
             found[f"macro_{size}"] = np.where(macro == size, -1, macro)
         return pd.DataFrame(found)
 
+    def plot(self, ax: "Axes | None" = None) -> "Axes":
+        """Plot how much more each user macro node does with each item macro node than their sizes explain.
+
+        Args:
+            ax: Axes of matplotlib to draw in; new ones by default.
+
+        Returns:
+            The Axes, which you can change.
+
+        Raises:
+            MissingExtra: The extra `plot` is not installed.
+
+        Example:
+            >>> ranker.graph.plot().get_xlabel()
+            'item macro node'
+        """
+        encoders = self._bundle.encoders
+        return plot_macro_graph(macro_view(self._bundle.graph, encoders.users, encoders.items), ax)
+
     def __repr__(self) -> str:
         return repr(self._bundle.graph)
+
+    def _repr_html_(self) -> str:
+        return self._bundle.graph._repr_html_()

@@ -1,37 +1,41 @@
 """One object from a frame of events to recommendations, by scikit-learn's conventions."""
 
 import itertools
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory, mkdtemp
+from tempfile import TemporaryDirectory
 from typing import Any, Self
-from weakref import finalize
 
 import pandas as pd
-from numpy.typing import ArrayLike
-from sklearn import exceptions
 from sklearn.base import BaseEstimator
 
 from mgoe import experiments
-from mgoe._util.files import atomic_folder
+from mgoe._util.notebook import Shown
 from mgoe.bundle import Bundle
 from mgoe.config import RunSettings, nested
-from mgoe.errors import ConfigError, MgoeError, OutputError
-from mgoe.experiments.folder import take_folder
-from mgoe.ranker.graph import RankerGraph
-from mgoe.ranker.settings import COLUMNS, Model, Tasks, parameters_of, settings_of_run
+from mgoe.errors import ConfigError, OutputError
+from mgoe.experiments.results import RunResult
+from mgoe.ranker.plots import RankerPlots
+from mgoe.ranker.recommender import Recommender
+from mgoe.ranker.settings import (
+    COLUMNS,
+    Model,
+    Tasks,
+    name_of,
+    names_of,
+    parameters_of,
+    sections_of,
+    settings_of_run,
+    with_models,
+)
 from mgoe.ranker.tables import Rows, named, stored
+from mgoe.ranker.workdir import Workdir
 
-FRAMES = "frames"
-"""Folder of the frames that were fitted, in the work folder of a ranker, which it marks."""
-
-
-class NotFittedError(MgoeError, exceptions.NotFittedError):
-    """A ranker is asked for something before it is fitted."""
+SHOWN = ("mean of AUC and GAUC", "rmse")
+"""Metrics over all tasks that a fitted ranker shows: the second where every task is a regression."""
 
 
-class Ranker(BaseEstimator):
+class Ranker(Recommender, Shown, BaseEstimator):  # pyright: ignore[reportIncompatibleVariableOverride]
     """A multi-task ranker: fits a log, then predicts, recommends and explains.
 
     It trains what `mgoe run` trains on the same rows, bit for bit. Parameters that are left out are guessed
@@ -52,7 +56,7 @@ class Ranker(BaseEstimator):
         threads: Threads of training; 1 by default.
         memory: GiB that the graph, and training examples, may take; 4 by default.
         settings: Any other setting of a run, by section or by dotted key, such as `{"training.epochs": 2}`.
-        verbose: Print lines of progress.
+        verbose: Show progress: lines, and bars on a terminal or in a notebook.
 
     Attributes:
         bundle_: The fitted bundle, which scores.
@@ -66,7 +70,6 @@ class Ranker(BaseEstimator):
         ['user', 'rank', 'item', 'click', 'buy']
     """
 
-    bundle_: Bundle
     settings_: RunSettings
 
     def __init__(
@@ -129,7 +132,7 @@ class Ranker(BaseEstimator):
         """
         if not isinstance(self.settings, Mapping | None):
             raise ConfigError("settings", f"must be a mapping, found {self.settings!r}; give a dict")
-        home = _Home(workdir)
+        home = Workdir(workdir)
         given = {name: rows for name in ("users", "items") if (rows := getattr(self, name)) is not None}
         files = {name: stored(rows, home.frames, name) for name, rows in {"events": events, **given}.items()}
         with named(home.frames):
@@ -138,13 +141,11 @@ class Ranker(BaseEstimator):
                 self.tasks,
                 {name: column for name in COLUMNS if (column := getattr(self, name)) is not None},
                 self.model,
-                self._sections(),
+                sections_of(self.context, self.seed, self.threads, self.memory),
                 nested(self.settings or {}),
             )
-            result = experiments.run(
-                settings, home.path / "run", reuse=True, say=self._say, show_progress=self.verbose
-            )
-        self._take(result.bundle, home)
+            bundle = self._run(settings, home).bundle
+        self._take(bundle, home)
         return self
 
     def evaluate(self, later: Rows | None = None) -> pd.DataFrame:
@@ -175,92 +176,44 @@ class Ranker(BaseEstimator):
             with named(Path(folder)):
                 return pd.DataFrame(experiments.measure_log(bundle, [str(file)]))
 
-    def predict(
-        self, users: ArrayLike, items: ArrayLike, context: Mapping[str, ArrayLike] | None = None
-    ) -> pd.DataFrame:
-        """Return the probability of each binary task, and the value of each regression, for pairs.
+    def compare(self, models: Sequence[Model]) -> RunResult:
+        """Train other models on the rows, the graph and the split of `fit`, and compare this one with them.
+
+        They become part of the run: a model that was trained before is not trained again, and an interrupted
+        comparison resumes.
 
         Args:
-            users, items: Ids of one length, or one id for all of the other. Unseen ids are scored as nodes
-                without history.
-            context: Context features by name, one value per pair or one for all; a missing one is unknown.
+            models: Rows of a comparison by name, such as `"shared-bottom+mgoe"`, settings of models, or
+                subclasses of `mgoe.models.RankingModel`.
 
         Returns:
-            One row per pair: `user`, `item`, and a column per task.
+            The run: `metrics` and `leads` are frames, and a notebook shows its table with 95 % intervals.
 
         Raises:
             NotFittedError: The ranker is not fitted.
-            BundleError: The lists differ in length, or a context feature is unknown.
+            OutputError: The ranker was loaded, so the rows are missing.
+            MgoeError: A model is unknown, or cannot be trained.
 
         Example:
-            >>> ranker.predict(7, [3, 4]).shape
-            (2, 4)
+            >>> result = ranker.compare(["shared-bottom"])
+            >>> result.leads.query("metric == 'ranking'")[["model", "baseline"]].values.tolist()
+            [['mgoe', 'shared-bottom']]
         """
-        return self._fitted().predict(users, items, context)
+        self._fitted()
+        folder = self._home.need_run("compare")
+        with named(self._home.frames):
+            return self._run(with_models(folder, models), self._home)
 
-    def recommend(
-        self,
-        users: ArrayLike,
-        k: int = 10,
-        objective: str | None = None,
-        *,
-        exclude_known: bool = False,
-        exclude: ArrayLike = (),
-        at_least: Mapping[str, float] | None = None,
-        context: Mapping[str, ArrayLike] | None = None,
-    ) -> pd.DataFrame:
-        """Return the best items of the whole catalogue for each user.
-
-        Args:
-            users: One id, or several.
-            k: Number of items per user.
-            objective: What to rank by, computed from the tasks, such as `click * buy^2`; by default that the
-                strongest binary task is done.
-            exclude_known: Leave out items in the user's history.
-            exclude: Ids of items to leave out.
-            at_least: The least probability (or value) by task; items below are left out.
-            context: One value per context feature.
-
-        Returns:
-            `user`, `rank` from 1, `item`, and a column per task. At most k rows per user.
-
-        Raises:
-            NotFittedError: The ranker is not fitted.
-            MgoeError: The objective or a filter breaks a rule.
+    @property
+    def plot(self) -> RankerPlots:
+        """Plots of the training and of the test, with the extra `plot`.
 
         Example:
-            >>> best = ranker.recommend([7, 8], k=3, objective="click * buy^2", exclude_known=True)
-            >>> best["rank"].tolist()
-            [1, 2, 3, 1, 2, 3]
+            >>> ranker.plot.curves()[1].get_ylabel()
+            'all ranking'
         """
-        return self._fitted().recommend(
-            users,
-            k,
-            objective,
-            exclude_known=exclude_known,
-            exclude=exclude,
-            at_least=at_least,
-            context=context,
-        )
-
-    def explain(
-        self, user: object, item: object = None, context: Mapping[str, ArrayLike] | None = None
-    ) -> dict[str, Any]:
-        """Return what carried the score of a pair, see `Bundle.explain`.
-
-        Args:
-            user, item: Ids. Without an item, what is known of the user.
-            context: One value per context feature.
-
-        Raises:
-            NotFittedError: The ranker is not fitted.
-            BundleError: A context feature is unknown or has several values.
-
-        Example:
-            >>> sorted(ranker.explain(7, 3)["tasks"])
-            ['buy', 'click']
-        """
-        return self._fitted().explain(user, item, context)
+        self._fitted()
+        return RankerPlots(self._home.need_run("plot"))
 
     def update(self, new_events: Rows) -> Self:
         """Add new events to the graph and calibrate on them, with the same weights, as `mgoe refresh` does.
@@ -288,39 +241,6 @@ class Ranker(BaseEstimator):
         self._take(bundle, home)
         return self
 
-    @property
-    def graph(self) -> RankerGraph:
-        """The macro graph, by ids.
-
-        Example:
-            >>> ranker.graph.to_scipy("user", "item").nnz > 0
-            True
-        """
-        return RankerGraph(self._fitted())
-
-    def save(self, path: Path | str) -> Path:
-        """Write the bundle, which `Ranker.load`, `mgoe.load` and `mgoe serve` open.
-
-        Args:
-            path: A new folder.
-
-        Raises:
-            NotFittedError: The ranker is not fitted.
-            OutputError: The folder is there already or cannot be written.
-
-        Example:
-            >>> import mgoe
-            >>> saved = ranker.save("shop")
-            >>> mgoe.Ranker.load(saved).predict(7, 3).equals(ranker.predict(7, 3))
-            True
-        """
-        bundle, out = self._fitted(), Path(path)
-        if out.exists():
-            raise OutputError(out, "is there already; choose a new folder, or remove it")
-        with atomic_folder(out) as folder:
-            shutil.copytree(bundle.path, folder, dirs_exist_ok=True)
-        return out
-
     @classmethod
     def load(cls, path: Path | str) -> Self:
         """Open a bundle as a fitted ranker, with the parameters that it was fitted with.
@@ -339,7 +259,7 @@ class Ranker(BaseEstimator):
         """
         bundle = Bundle.open(path)
         ranker = cls(**parameters_of(bundle.settings, bundle.manifest["model"]))
-        ranker._take(bundle, _Home(None))
+        ranker._take(bundle, Workdir(None))
         return ranker
 
     def __sklearn_is_fitted__(self) -> bool:
@@ -352,47 +272,32 @@ class Ranker(BaseEstimator):
             "it with Ranker.load(path)",
         )
 
-    def _fitted(self) -> Bundle:
-        if not hasattr(self, "bundle_"):
-            raise NotFittedError("Ranker", "is not fitted yet; call fit(events) or Ranker.load(path) first")
-        return self.bundle_
-
-    def _take(self, bundle: Bundle, home: "_Home") -> None:
+    def _take(self, bundle: Bundle, home: Workdir) -> None:
         """Score with another bundle from now on."""
         self.bundle_, self.settings_, self._home = bundle, bundle.settings, home
+
+    def _run(self, settings: RunSettings, home: Workdir) -> RunResult:
+        """Run what the folder does not hold yet."""
+        return experiments.run(settings, home.run, reuse=True, say=self._say, show_progress=self.verbose)
 
     def _say(self, line: str) -> None:
         if self.verbose:
             print(line)
 
-    def _sections(self) -> dict[str, Any]:
-        """Return the parameters that are settings of their own, by section."""
-        context = [{"name": one} if isinstance(one, str) else dict(one) for one in self.context]
-        memory = {} if self.memory is None else {"memory": self.memory}
-        threads = {} if self.threads is None else {"threads": self.threads}
+    def _facts(self) -> dict[str, object]:
+        if not hasattr(self, "bundle_"):
+            return {"model": name_of(self.model), "tasks": names_of(self.tasks), "fitted": "no"}
+        bundle = self.bundle_
+        found = bundle.metrics.query("split == 'test' and slice == 'all' and task == 'all'")
+        on_test = found.set_index("metric")["value"].rename({"ranking": "mean of AUC and GAUC"})
         return {
-            "data": {"context": context} if context else {},
-            "graph": memory,
-            "training": memory | threads,
-            "seeds": [self.seed],
+            "model": bundle.manifest["model"]["name"],
+            "tasks": bundle.tasks,
+            "users": bundle.size("user"),
+            "items": bundle.size("item"),
+            **{f"{name} on test": f"{on_test[name]:.4f}" for name in SHOWN if name in on_test},
         }
 
-
-class _Home:
-    """The work folder of a ranker: a given one, or a private one that is removed with the last reference.
-
-    Args:
-        given: The folder.
-
-    Attributes:
-        path: The folder.
-        frames: Where its frames are stored.
-    """
-
-    def __init__(self, given: Path | str | None):
-        self.path = Path(mkdtemp(prefix="mgoe-") if given is None else given)
-        self.frames = self.path / FRAMES
-        if given is None:
-            finalize(self, shutil.rmtree, self.path, ignore_errors=True)
-        take_folder(self.path, FRAMES, "ranker")
-        self.frames.mkdir(exist_ok=True)
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
+        """Return what a notebook shows, in place of scikit-learn's diagram."""
+        return {"text/plain": repr(self), "text/html": self._repr_html_()}

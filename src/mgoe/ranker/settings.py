@@ -8,11 +8,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from mgoe.config import RunSettings, laid_over, make_settings
+from mgoe.config import ModelSettings, RunSettings, check_settings, laid_over, load_settings, make_settings
 from mgoe.data import guess
 from mgoe.data.arrow import is_list
 from mgoe.errors import ConfigError, DataError
-from mgoe.models import RankingModel
+from mgoe.experiments.folder import SETTINGS
+from mgoe.models import RankingModel, resolve
 
 Model = str | Mapping[str, Any] | type[RankingModel]
 """A preset by name, all settings of a model, or a class of one's own."""
@@ -56,6 +57,58 @@ def settings_of_run(
     if given is not None:
         own["tasks"] = [_settings_of_task(task, "behavior" not in raw["data"]) for task in given]
     return make_settings(laid_over(raw, own, *sections), "Ranker")
+
+
+def sections_of(
+    context: Sequence[str | Mapping[str, Any]], seed: int, threads: int | None, memory: float | None
+) -> dict[str, Any]:
+    """Return the parameters of a ranker that are settings of their own, by section."""
+    features = [{"name": one} if isinstance(one, str) else dict(one) for one in context]
+    of_memory = {} if memory is None else {"memory": memory}
+    return {
+        "data": {"context": features} if features else {},
+        "graph": of_memory,
+        "training": of_memory | ({} if threads is None else {"threads": threads}),
+        "seeds": [seed],
+    }
+
+
+def with_models(run: Path, models: Sequence[Model]) -> RunSettings:
+    """Return the settings of a run with its first model, and others after it.
+
+    Args:
+        run: Its folder.
+        models: The others. One that is the first model itself is left out.
+
+    Raises:
+        ConfigError: There is no other model, or one is unknown or breaks a rule.
+    """
+    if isinstance(models, str | Mapping) or not isinstance(models, Sequence):
+        raise ConfigError("models", f"must be a list of models, found {models!r}; give a list")
+    settings = load_settings(run / SETTINGS)
+    own, given = settings.models[0], [_settings_of_model(model) for model in models]
+    others = [one if isinstance(one, str) else check_settings(ModelSettings, one, "models") for one in given]
+    others = [model for model in others if resolve(model) != resolve(own)]
+    if not others:
+        raise ConfigError("models", "must hold a model to compare with, found none; name one, such as 'mmoe'")
+    raw = settings.model_dump(mode="json") | {"models": [own, *others]}
+    return make_settings(raw, "compare")
+
+
+def name_of(model: Model) -> str:
+    """Return the name of a model, checked or not."""
+    if isinstance(model, Mapping):
+        return str(model.get("name"))
+    return model.__name__ if isinstance(model, type) else str(model)
+
+
+def names_of(tasks: Tasks) -> str:
+    """Return the names of tasks, checked or not."""
+    if tasks is None:
+        return "guessed"
+    if isinstance(tasks, str) or not isinstance(tasks, Sequence):
+        return str(tasks)
+    return ", ".join(str(task.get("name")) if isinstance(task, Mapping) else str(task) for task in tasks)
 
 
 def parameters_of(settings: RunSettings, model: Mapping[str, Any]) -> dict[str, Any]:

@@ -228,6 +228,7 @@ def test_a_worker_that_stops_while_a_bundle_is_opened_ends_the_same_way(
     last: list[object] = []
     monkeypatch.setattr(service, "configure_logs", lambda: None)
     monkeypatch.setattr(service, "application", lambda settings: settings)
+    monkeypatch.setattr(service, "_alone", lambda app: app)
     monkeypatch.setattr(service.atexit, "register", last.append)
     monkeypatch.setenv(service.SETTINGS, ServeSettings(bundle=tmp_path).model_dump_json())
     service.worker()

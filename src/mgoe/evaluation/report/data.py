@@ -1,15 +1,44 @@
 """The content of a report as plain values; everything but the rows may be missing."""
 
 import itertools
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mgoe.evaluation.intervals import Estimate
 from mgoe.evaluation.rows import ALL, Row
+
+
+class Curve(NamedTuple):
+    """Training of a model with one seed, as points over epochs.
+
+    Attributes:
+        monitor: Name of what validation measures.
+        validation: Epoch and value; NaN where it does not exist.
+        loss: Epoch and training loss, summed over tasks.
+        best: The point of `validation` whose weights were kept.
+    """
+
+    monitor: str
+    validation: list[tuple[float, float]]
+    loss: list[tuple[float, float]]
+    best: tuple[float, float]
+
+    @classmethod
+    def of(cls, run: Mapping[str, Any]) -> Self:
+        """Read what `curves.json` holds."""
+        validation = [(e["epoch"], math.nan if e["monitor"] is None else e["monitor"]) for e in run["epochs"]]
+        losses = [(e["epoch"], [v for v in e["losses"].values() if v is not None]) for e in run["epochs"]]
+        return cls(
+            run.get("monitor", "validation"),
+            validation,
+            [(epoch, sum(v for v in of_tasks if math.isfinite(v))) for epoch, of_tasks in losses],
+            (run["best_epoch"], dict(validation).get(run["best_epoch"], math.nan)),
+        )
 
 
 @dataclass(frozen=True)
@@ -66,6 +95,22 @@ class MacroView:
             cold_users=int(users[ku]),
             cold_items=int(items[ki]),
         )
+
+    def order(self, most: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the largest user and item macro nodes, ordered so that similar ones are adjacent.
+
+        Args:
+            most: Number of macro nodes per side, at most.
+        """
+        users, items = (
+            np.sort(np.argsort(-sizes, kind="stable")[:most]) for sizes in (self.user_sizes, self.item_sizes)
+        )
+        if min(len(users), len(items)) > 1:
+            depth = np.clip(np.log2(np.maximum(self.lift[np.ix_(users, items)], 1e-9)), -3, 3)
+            left = np.linalg.svd(depth - depth.mean(), full_matrices=False)[0][:, 0]
+            rows = np.argsort(left * np.sign(left[np.abs(left).argmax()]), kind="stable")
+            users, items = users[rows], items[np.argsort(depth[rows].argmax(0), kind="stable")]
+        return users, items
 
 
 @dataclass(frozen=True)

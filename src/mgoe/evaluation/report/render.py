@@ -77,6 +77,19 @@ def render_comparison(
     )
 
 
+def render_tables(title: str, standings: Sequence[Standings]) -> str:
+    """Return the tables of standings as HTML without styles, for a notebook, whose own styles apply."""
+    boards = [
+        {
+            "standings": one,
+            "verdict": verdict(one),
+            "tables": [one for one in (quality(one), differences(one), shown_uniformly(one)) if one],
+        }
+        for one in standings
+    ]
+    return _TEMPLATES.get_template("tables.html.j2").render(title=title, boards=boards)
+
+
 def forest_plots(standings: Standings) -> list[tuple[str, Svg]]:
     """Draw the leads over every baseline, one plot per metric, the mean first; strong if significant."""
     names = {

@@ -13,14 +13,13 @@ from mgoe.evaluation.report.charts import (
     COLORS,
     Mark,
     Svg,
-    finite,
     gate_bars,
     heat_map,
     interval_plot,
     line_chart,
     reliability_chart,
 )
-from mgoe.evaluation.report.data import MacroView, ReportData
+from mgoe.evaluation.report.data import Curve, MacroView, ReportData
 from mgoe.evaluation.rows import (
     ALL,
     LOWER,
@@ -188,24 +187,16 @@ def lead_plot(
 
 def _curves(model: str, runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Plot validation and training loss of a model, one thin line per seed."""
-    watched = [
-        [(e["epoch"], math.nan if e["monitor"] is None else e["monitor"]) for e in run["epochs"]]
-        for run in runs
-    ]
-
-    chosen = [
-        (run["best_epoch"], dict(line).get(run["best_epoch"], math.nan))
-        for run, line in zip(runs, watched, strict=True)
-    ]
+    curves = [Curve.of(run) for run in runs]
+    chosen = [curve.best for curve in curves]
     return {
         "model": model,
         "best": ", ".join(map(str, sorted({int(epoch) for epoch, _ in chosen}))),
-        "monitor": line_chart(watched, f"Validation of {model} by epoch", chosen),
-        "loss": line_chart(
-            [[(e["epoch"], sum(finite(e["losses"].values()))) for e in run["epochs"]] for run in runs],
-            f"Training loss of {model} by epoch",
+        "monitor": line_chart(
+            [curve.validation for curve in curves], f"Validation of {model} by epoch", chosen
         ),
-        "name": runs[0].get("monitor", "validation"),
+        "loss": line_chart([curve.loss for curve in curves], f"Training loss of {model} by epoch"),
+        "name": curves[0].monitor,
     }
 
 
@@ -233,17 +224,8 @@ def _reliability(data: ReportData, summaries: Summaries) -> dict[str, Any]:
 
 
 def _macro(view: MacroView) -> dict[str, Any]:
-    """Draw the largest macro nodes, ordered so that similar users and items are adjacent."""
-    users, items = (
-        np.sort(np.argsort(-sizes, kind="stable")[:MEMBERS_SHOWN])
-        for sizes in (view.user_sizes, view.item_sizes)
-    )
-    if min(len(users), len(items)) > 1:
-        depth = np.clip(np.log2(np.maximum(view.lift[np.ix_(users, items)], 1e-9)), -3, 3)
-        left = np.linalg.svd(depth - depth.mean(), full_matrices=False)[0][:, 0]
-        rows = np.argsort(left * np.sign(left[np.abs(left).argmax()]), kind="stable")
-        columns = np.argsort(depth[rows].argmax(0), kind="stable")
-        users, items = users[rows], items[columns]
+    """Draw the largest macro nodes."""
+    users, items = view.order(MEMBERS_SHOWN)
     return {
         "chart": heat_map(view.lift, view.user_sizes, view.item_sizes, users.tolist(), items.tolist()),
         "view": view,

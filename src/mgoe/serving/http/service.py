@@ -13,6 +13,7 @@ import tempfile
 import threading
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -56,7 +57,7 @@ def serve(settings: ServeSettings) -> None:
     settings = settings.model_copy(update={"port": check_address(settings)})
     configure_logs()
     if settings.workers == 1:
-        _run(application(settings), settings, factory=False)
+        _run(_alone(application(settings)), settings, factory=False)
         return
     check_start(settings)
     with tempfile.TemporaryDirectory(prefix="mgoe-metrics-") as shared:
@@ -119,7 +120,7 @@ def worker() -> ASGIApp:
     """
     configure_logs()
     try:
-        app = application(ServeSettings.model_validate_json(os.environ[SETTINGS]))
+        app = _alone(application(ServeSettings.model_validate_json(os.environ[SETTINGS])))
     except MgoeError as error:
         log("cannot start", logging.ERROR, error=str(error))
         raise SystemExit(1) from None
@@ -138,7 +139,6 @@ def _end_with_supervisor() -> None:
 
 def application(settings: ServeSettings) -> ASGIApp:
     """Open what the settings name."""
-    sys.setswitchinterval(SWITCH)
     state, tokens = state_of(settings), read_tokens(settings)
     events = open_events(settings.redis or state)
     if isinstance(events, RedisLog) and events.durable is False:
@@ -149,19 +149,29 @@ def application(settings: ServeSettings) -> ASGIApp:
             error="a crash of Redis loses events that were acknowledged; "
             "give Redis `appendonly yes` and `appendfsync always`",
         )
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
     window = seconds(settings.window) * 1_000_000
     exposures = None if settings.redis else ExposureLog(state / FILE, window)
     reloader = Reloader(
-        settings.bundle, events, state, settings.runtime, url=f"http://{host}:{settings.port}",
+        settings.bundle, events, state, settings.runtime, url=url_of(settings),
         exposures=exposures,
     )  # fmt: skip
-    app = create_app(
+    return create_app(
         reloader, settings.limits, tokens, settings.access_log, local=not (tokens or settings.public)
     )
+
+
+def _alone(app: ASGIApp) -> ASGIApp:
+    """Set up a process that has no work but to serve what is open now."""
+    sys.setswitchinterval(SWITCH)
     gc.collect()
     gc.freeze()  # no request has to wait while a collection goes through what is there now
     return app
+
+
+def url_of(settings: ServeSettings) -> str:
+    """Return where a service listens."""
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return f"http://{host}:{settings.port}"
 
 
 def state_of(settings: ServeSettings) -> Path:
@@ -174,13 +184,25 @@ def state_of(settings: ServeSettings) -> Path:
 
 def _run(app: ASGIApp | str, settings: ServeSettings, factory: bool) -> None:
     with suppress(KeyboardInterrupt):  # uvicorn raises it again when everything is answered
-        uvicorn.run(
-            app,  # type: ignore[arg-type]
-            factory=factory, host=settings.host, port=settings.port, workers=settings.workers,
-            timeout_graceful_shutdown=DRAIN, timeout_keep_alive=75, lifespan="on", http=PROTOCOL, ws="none",
-            log_config=None, access_log=False, server_header=False, date_header=False,
-        )  # fmt: skip
+        uvicorn.run(app, factory=factory, workers=settings.workers, **uvicorn_options(settings))
     leave()
+
+
+def uvicorn_options(settings: ServeSettings) -> dict[str, Any]:
+    """Return the options of uvicorn that every way to serve has in common."""
+    return {
+        "host": settings.host,
+        "port": settings.port,
+        "timeout_graceful_shutdown": DRAIN,
+        "timeout_keep_alive": 75,
+        "lifespan": "on",
+        "http": PROTOCOL,
+        "ws": "none",
+        "log_config": None,
+        "access_log": False,
+        "server_header": False,
+        "date_header": False,
+    }
 
 
 def leave() -> None:
