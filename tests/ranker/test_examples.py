@@ -8,14 +8,15 @@ import pandas as pd
 import pytest
 
 import mgoe
-from mgoe.ranker import graph
+from mgoe.ranker import graph, plots, recommender
 from mgoe.ranker import ranker as ranker_module
+from mgoe.serving.http import background
 from tests.ranker.conftest import after
 
 PAGE = Path(__file__).parents[2] / "docs" / "python.md"
 EXAMPLES = [
     example
-    for module in (ranker_module, graph)
+    for module in (ranker_module, recommender, graph, plots, background)
     for example in doctest.DocTestFinder(exclude_empty=True).find(module)
     if example.examples
 ]
@@ -31,14 +32,16 @@ def test_an_example_prints_what_it_says(
 ):
     monkeypatch.chdir(tmp_path)
     few = events[events["behavior"].isin(["click", "buy"])].reset_index(drop=True)
-    names = {"events": few, "later": after(few), "ranker": mgoe.Ranker.load(ranker.bundle_.path)}
-    example.globs.update(names)
+    own = mgoe.Ranker.load(ranker.bundle_.path)  # an update leaves the fitted one as it is
+    own._home = ranker._home  # with its run
+    example.globs.update({"events": few, "later": after(few), "ranker": own})
     assert doctest.DocTestRunner().run(example, clear_globs=False).failed == 0
 
 
 def test_every_public_method_has_an_example():
     shown = {example.name.rpartition(".")[2] for example in EXAMPLES}
-    own = {name for kind in (mgoe.Ranker, graph.RankerGraph) for name in vars(kind)}
+    kinds = mgoe.Ranker, recommender.Recommender, graph.RankerGraph, plots.RankerPlots
+    own = {name for kind in kinds for name in vars(kind)}
     of_scikit_learn = {name for name in own if name.startswith("set_")}
     assert shown >= {name for name in own - of_scikit_learn if not name.startswith("_")}
 

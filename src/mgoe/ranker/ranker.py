@@ -210,7 +210,7 @@ class Ranker(Recommender, Shown, BaseEstimator):  # pyright: ignore[reportIncomp
 
         Example:
             >>> ranker.plot.curves()[1].get_ylabel()
-            'all ranking'
+            'validation, all.ranking'
         """
         self._fitted()
         return RankerPlots(self._home.need_run("plot"))

@@ -176,7 +176,7 @@ class Recommender:
             MgoeError: A setting breaks a rule, or the port is taken.
 
         Example:
-            >>> service = ranker.serve(port=0)
+            >>> service = ranker.serve(port=0, runtime={"engine": "torch"})
             >>> service.stop()
         """
         given = {"bundle": self._fitted().path, "host": host, "port": port, "state": state} | settings

@@ -28,7 +28,7 @@ class Service(AbstractContextManager["Service"]):
         MgoeError: The settings, the bundle or the store cannot be served with.
 
     Example:
-        >>> with ranker.serve(port=0) as service:
+        >>> with ranker.serve(port=0, runtime={"engine": "torch"}) as service:
         ...     print(service.url)  # doctest: +ELLIPSIS
         http://127.0.0.1:...
     """
