@@ -586,7 +586,7 @@ def test_names_that_are_none(mgoe: Mgoe, config: Path, finished: Path, tmp_path:
     assert_refused(mgoe("recommend", finished / "bundle", 1, "--objective", "clik"), "did you mean 'click'")
     assert_refused(mgoe("recommend", finished / "bundle", 1, "-k", 0), "at least 1")
     assert_refused(
-        mgoe("train", config, "--out", tmp_path / "run", "--model", "mgeo"), "--model", "did you mean 'mgoe'"
+        mgoe("train", config, "--out", tmp_path / "run", "--model", "mgeo"), "model: ", "did you mean 'mgoe'"
     )
     assert_refused(
         mgoe("train", config, "--out", tmp_path / "run", "--seed", -1),
