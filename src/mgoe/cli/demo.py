@@ -63,7 +63,10 @@ def demo(
     for model, share in shares.items():
         show(f"{model} has {100 * share:.0f} % of the gain over chance that is reachable on this log")
     bundle, user = result.bundle, _busiest_user(log)
-    show(f"\nFor user {user}, who has the longest history, the best new items by `{bundle.strongest}`:")
+    show(
+        f"\nFor user {user}, who has the longest history, the best new items by `{bundle.strongest}`, and their "
+        "ties (macro edges) to groups (macro nodes):"
+    )
     for line in explained(bundle, user):
         show(line)
     show(
@@ -123,6 +126,10 @@ def _prepare(log: Path, config: Path, overwrite: bool) -> None:
 
 def _busiest_user(log: Path) -> int:
     """Return the user with the most events."""
-    import pandas as pd
+    import numpy as np
+    import pyarrow.parquet as pq
 
-    return int(pd.read_parquet(log / "events", columns=["user_id"])["user_id"].mode()[0])
+    users, counts = np.unique(
+        pq.read_table(log / "events", columns=["user_id"])["user_id"], return_counts=True
+    )
+    return int(users[counts.argmax()])
