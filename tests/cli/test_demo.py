@@ -48,11 +48,13 @@ def test_an_interrupted_demo_resumes_and_ends_with_recommendations(
     assert finished.exit_code == 0, finished.stderr
     assert (out / "log" / "summary.json").stat().st_mtime_ns == drawn
     assert re.search(r"^best-reachable ", finished.stdout, re.MULTILINE)
-    assert re.search(r"^shared-bottom\+mgoe has -?\d+ % of the gain", finished.stdout, re.MULTILINE)
+    assert re.search(
+        r"^of the reachable gain over chance: shared-bottom\+mgoe -?\d+ %", finished.stdout, re.MULTILINE
+    )
     user = int(re.search(r"^For user (\d+)", finished.stdout, re.MULTILINE)[1])
     best = Bundle.open(out / "run" / "bundle").recommend(user, 3, exclude_known=True)["item"]
     assert re.findall(r"^item (\d+): click", finished.stdout, re.MULTILINE) == best.astype(str).tolist()
-    assert finished.stdout.count("% of the user's ties lead to this item's group") == 3
+    assert finished.stdout.count("% of the user's ties go to its group") == 3
     assert f"report {out / 'run' / 'report.html'}" in finished.stdout
     assert "mgoe init" in finished.stdout
 

@@ -16,7 +16,7 @@ from mgoe.errors import OutputError
 if TYPE_CHECKING:
     from mgoe.bundle import Bundle
 
-NEEDS = "about three minutes on two cores, 2 GiB of memory and 0.1 GiB of disk"
+NEEDS = "about three minutes on two free cores, 3 GiB of memory, 0.2 GiB of disk"
 """What it was measured to need, rounded up."""
 SHOWN = 3
 """Recommendations that are shown."""
@@ -40,7 +40,7 @@ def demo(
     _check_folder(out, (log, config, run))
     jobs = min(2, count_cores())
     say(
-        f"The demo needs {NEEDS}. It does what these commands do:\n"
+        f"The demo needs {NEEDS}.\nIt does what these commands do:\n"
         f"  mgoe simulate --out {log} --form events\n"
         f"  mgoe init {log}/events --out {config}\n"
         f"  mgoe run {config} --out {run} --jobs {jobs} --set data.truth={log}/truth\n"
@@ -58,14 +58,15 @@ def demo(
         paths = {"path": str(run), "bundle": str(run / "bundle"), "report": str(run / "report.html")}
         show_json({**paths, "metrics": result.rows, "reachable": shares})
         return
-    show(rich_table(result.rows, name="Test, one seed"))
+    compact = [row for row in result.rows if row["metric"] in ("auc", "ranking")]  # 80 columns wide
+    show(rich_table(compact, name="Test, one seed; mean of AUC and GAUC"))
     show_leads(experiments.leads(run))
-    for model, share in shares.items():
-        show(f"{model} has {100 * share:.0f} % of the gain over chance that is reachable on this log")
+    reached = ", ".join(f"{model} {100 * share:.0f} %" for model, share in shares.items())
+    show(f"of the reachable gain over chance: {reached}")
     bundle, user = result.bundle, _busiest_user(log)
     show(
-        f"\nFor user {user}, who has the longest history, the best new items by `{bundle.strongest}`, and their "
-        "ties (macro edges) to groups (macro nodes):"
+        f"\nFor user {user}, who has the longest history, the best new items by {bundle.strongest}\n"
+        "(ties are macro edges, groups are macro nodes):"
     )
     for line in explained(bundle, user):
         show(line)
@@ -86,8 +87,8 @@ def explained(bundle: "Bundle", user: int) -> Iterator[str]:
         of_item = _share(known["item_edges"], known["user_macro"])
         yield f"item {item}: " + ", ".join(f"{task} {100 * chance:.2g} %" for task, chance in tasks)
         yield (
-            f"  {100 * of_user:.0f} % of the user's ties lead to this item's group, "
-            f"{100 * of_item:.0f} % of the item's ties to the user's group"
+            f"  {100 * of_user:.0f} % of the user's ties go to its group, "
+            f"{100 * of_item:.0f} % of its ties to the user's group"
         )
 
 

@@ -14,8 +14,8 @@ import typer
 from mgoe._util.files import GIB
 from mgoe.cli.shared import Json, facts, show, show_json
 
-LEAST_MEMORY, LEAST_DISK = 2 * GIB, 2 * GIB
-"""What `mgoe demo` needs, with a margin."""
+LEAST_MEMORY, LEAST_DISK = 3 * GIB, 2 * GIB
+"""What an installation and `mgoe demo` need."""
 
 
 def doctor(as_json: Json = False) -> None:
