@@ -193,9 +193,9 @@ def test_messages_of_troubleshooting_are_those_of_the_code():
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_commands_exist(page):
     command = typer.main.get_command(app)
-    for line in re.findall(r"^ *(?:\$ )?mgoe ([^\n]*)", page.read_text(), re.MULTILINE) + re.findall(
-        r"`mgoe ([^`]+)`", page.read_text()
-    ):
+    for line in re.findall(
+        r"^ *(?:\$ )?mgoe ((?:--)?[a-z][^\n]*)", page.read_text(), re.MULTILINE
+    ) + re.findall(r"`mgoe ([^`]+)`", page.read_text()):
         words = line.split()
         here: Any = command
         while words and hasattr(here, "commands") and not words[0].startswith("-"):
