@@ -18,7 +18,7 @@ ENV PATH=/opt/mgoe/bin:$PATH OMP_NUM_THREADS=1 NUMBA_CACHE_DIR=/kernels
 USER mgoe
 VOLUME ["/state", "/kernels"]
 EXPOSE 8000
-HEALTHCHECK --interval=10s --timeout=5s --start-period=120s --retries=3 \
+HEALTHCHECK --interval=10s --timeout=5s --start-period=300s --retries=3 \
     CMD ["python", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:8000/healthz', timeout=4)"]
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["mgoe"]
