@@ -55,3 +55,15 @@ def test_terminal_table_shows_the_same_numbers():
     console.print(rich_table(rows, name="test"))
     printed = console.export_text().split()
     assert {"good", "poor", f"{summarize(rows)['good']['all', 'ranking'].mean:.4f}"} <= set(printed)
+
+
+def test_a_narrow_terminal_loses_no_number():
+    rows = rows_of()
+    console = Console(width=60, record=True, file=io.StringIO())
+    console.print(rich_table(rows), crop=False)
+    numbers = [
+        cell.strip("* ") for line in markdown_table(rows).splitlines()[2:] for cell in line.split("|")[2:-1]
+    ]
+    assert len(numbers) == 14
+    text = console.export_text()
+    assert all(number in text for number in numbers)

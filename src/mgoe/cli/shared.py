@@ -81,8 +81,9 @@ def say(line: str) -> None:
 
 def show(what: Table | str) -> None:
     """Print a result for people on standard output."""
-    # Without markup: ids and names may hold brackets.
-    Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH, highlight=False, markup=False).print(what)
+    # Without markup: ids and names may hold brackets. Not cropped: a narrow terminal folds long lines.
+    console = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH, highlight=False, markup=False)
+    console.print(what, crop=False)
 
 
 def show_json(value: Any) -> None:

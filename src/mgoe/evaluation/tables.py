@@ -89,8 +89,9 @@ def rich_table(
     found = metrics_table(rows, split, slice)
     table = rich.table.Table(title=name, box=None, header_style="bold", title_justify="left", pad_edge=False)
     table.add_column("model", no_wrap=True)
-    for column in found.columns[1:]:
-        table.add_column(column, justify="right")
+    for position, column in enumerate(found.columns[1:]):
+        widest = max((len(cells[position].text) for _, cells in found.lines), default=0)
+        table.add_column(column, justify="right", min_width=widest)  # a heading may wrap, a number may not
     for model, cells in found.lines:
         table.add_row(model, *(Text(cell.text, "bold green") if cell.strong else cell.text for cell in cells))
     return table
