@@ -32,6 +32,10 @@ def load(path: "Path | str") -> "Bundle":
 
     Raises:
         BundleError: The folder holds no bundle, one of another format, or a file that is missing or changed.
+
+    Example:
+        >>> load(folder / "bundle").tasks
+        ('click', 'buy')
     """
     from mgoe.bundle import Bundle
 

@@ -58,8 +58,9 @@ def test_mistakes_are_marked(change: dict[str, Any], mark: str):
 
 
 def test_settings_say_what_they_mean():
-    graph = json_schema("settings")["$defs"]["GraphSettings"]["properties"]
-    assert graph["beta"]["description"] == "Curvature of the merging score (eq. 6)."
+    graph = json_schema("settings")["$defs"]["GraphSettings"]
+    assert graph["description"] == "The macro task merging graph."
+    assert graph["properties"]["beta"]["description"] == "Curvature of the merging score (eq. 6)."
 
 
 def test_it_is_written_for_editors(mgoe: Mgoe, tmp_path: Path):

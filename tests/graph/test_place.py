@@ -79,5 +79,5 @@ def test_unseen_neighbours_are_passed_over(graph):
 
 
 def test_lists_of_different_lengths_are_refused(graph):
-    with pytest.raises(GraphError, match=r"place: neighbours and task_masks must be of one length"):
+    with pytest.raises(GraphError, match=r"place: neighbors and task_masks must be of one length"):
         place(graph, "user", [0, 1], [1])

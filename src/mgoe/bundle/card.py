@@ -43,8 +43,8 @@ def model_card(
         metrics: Rows of its `metrics.json`.
 
     Example:
-        >>> rows = bundle.metrics.to_dict("records")  # doctest: +SKIP
-        >>> print(model_card(bundle.manifest, bundle.settings, bundle.graph, rows))  # doctest: +SKIP
+        >>> print(model_card(bundle.manifest, bundle.settings, bundle.graph, rows).splitlines()[0])
+        # Model card: mgoe
     """
     model, log, data = manifest["model"], manifest["log"], settings.data
     strongest = [task for task in settings.tasks if task.kind == "binary"] or settings.tasks

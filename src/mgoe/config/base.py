@@ -10,7 +10,14 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 
 class Settings(BaseModel):
-    """Frozen settings that refuse unknown names."""
+    """Frozen settings that refuse unknown names.
+
+    Example:
+        >>> class Shop(Settings):
+        ...     shelves: int = 3
+        >>> Shop().shelves
+        3
+    """
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True
@@ -57,7 +64,12 @@ LONGEST = 200
 
 
 def did_you_mean(name: str, valid: Sequence[str]) -> str:
-    """Return the end of a message about an unknown name: the nearest valid one, or all of them."""
+    """Return the end of a message about an unknown name: the nearest valid one, or all of them.
+
+    Example:
+        >>> "unknown task 'clik'" + did_you_mean("clik", ["click", "buy"])
+        "unknown task 'clik'; did you mean 'click'?"
+    """
     close = difflib.get_close_matches(name, valid, n=1, cutoff=0.5) if len(name) <= LONGEST else []
     return (
         f"; did you mean {close[0]!r}?" if close else f"; valid names: {', '.join(sorted(valid)) or 'none'}"

@@ -16,7 +16,12 @@ NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
 
 
 class LogSettings(Settings):
-    """One log: settings of a run without models and seeds, which override those of the comparison."""
+    """One log: settings of a run without models and seeds, which override those of the comparison.
+
+    Example:
+        >>> LogSettings(run="mine.yaml", split={"cuts": [0.4, 0.6, 0.8]}).run
+        'mine.yaml'
+    """
 
     run: str | None = None
     """The YAML file of a run from which the settings start."""
@@ -33,7 +38,12 @@ class LogSettings(Settings):
 
 
 class TableSettings(Settings):
-    """A table of results: a question and the models that answer it."""
+    """A table of results: a question and the models that answer it.
+
+    Example:
+        >>> TableSettings(title="With equal inputs", models=["mgoe", "mmoe+mgoe"]).reference is None
+        True
+    """
 
     title: str = ""
     models: list[str] = Field(min_length=1)
@@ -43,7 +53,12 @@ class TableSettings(Settings):
 
 
 class RangeSettings(Settings):
-    """A range of numbers to search; integers if both ends are integers."""
+    """A range of numbers to search; integers if both ends are integers.
+
+    Example:
+        >>> RangeSettings(low=1e-3, high=1e-2, log=True).high
+        0.01
+    """
 
     low: int | float
     high: int | float
@@ -67,7 +82,12 @@ Choices = Annotated[
 
 
 class TuneSettings(Settings):
-    """Search of settings on validation: the same number of trials for every model, on the same rows."""
+    """Search of settings on validation: the same number of trials for every model, on the same rows.
+
+    Example:
+        >>> TuneSettings(trials=4, space={"options.width": [8, 16]}).trials
+        4
+    """
 
     trials: int = Field(default=8, ge=1)
     """Number of trials; the first one uses the settings unchanged."""
@@ -129,7 +149,12 @@ def _holds(values: Choices, value: Any) -> bool:
 
 
 class ComparisonSettings(Settings):
-    """Models x seeds x logs x variants."""
+    """Models x seeds x logs x variants.
+
+    Example:
+        >>> ComparisonSettings(logs={"mine": {}}, models=["mgoe", "mmoe"]).lead
+        'mgoe'
+    """
 
     logs: dict[str, LogSettings] = Field(min_length=1)
     models: Models = Field(min_length=1)
@@ -210,12 +235,22 @@ class ComparisonSettings(Settings):
 
 
 def variant_name(model: str, variant: str) -> str:
-    """Return the name of a variant in tables and folders."""
+    """Return the name of a variant in tables and folders.
+
+    Example:
+        >>> variant_name("mgoe", "random")
+        'mgoe:random'
+    """
     return f"{model}:{variant}"
 
 
 def laid_over(below: Mapping[str, Any], *above: Mapping[str, Any]) -> dict[str, Any]:
-    """Merge mappings: nested mappings key by key, other values from the last."""
+    """Merge mappings: nested mappings key by key, other values from the last.
+
+    Example:
+        >>> laid_over({"a": 1, "b": {"c": 2}}, {"b": {"d": 3}})
+        {'a': 1, 'b': {'c': 2, 'd': 3}}
+    """
     joined = dict(below)
     for key, value in (item for part in above for item in part.items()):
         old = joined.get(key)
@@ -226,7 +261,12 @@ def laid_over(below: Mapping[str, Any], *above: Mapping[str, Any]) -> dict[str, 
 
 
 def nested(changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a mapping with dotted keys as nested mappings."""
+    """Return a mapping with dotted keys as nested mappings.
+
+    Example:
+        >>> nested({"training.epochs": 2, "training.threads": 4})
+        {'training': {'epochs': 2, 'threads': 4}}
+    """
     found: dict[str, Any] = {}
     for key, value in changes.items():
         for name in reversed(key.split(".")):

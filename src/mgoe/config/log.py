@@ -23,7 +23,12 @@ Moment = Annotated[datetime, BeforeValidator(_written)]
 
 
 class FeatureSettings(Settings):
-    """A column besides the ids, of a side table or of an exposure log."""
+    """A column besides the ids, of a side table or of an exposure log.
+
+    Example:
+        >>> FeatureSettings(name="tags", kind="multi").separator
+        '|'
+    """
 
     name: str
     kind: Literal["categorical", "multi", "numeric"] = "categorical"
@@ -34,7 +39,13 @@ class FeatureSettings(Settings):
 
 
 class SideTableSettings(Settings):
-    """A table with one row per user (or item)."""
+    """A table with one row per user (or item).
+
+    Example:
+        >>> table = SideTableSettings(path="items.parquet", id="item_id", features=[{"name": "tag"}])
+        >>> table.features[0].kind
+        'categorical'
+    """
 
     path: str
     id: str
@@ -42,7 +53,12 @@ class SideTableSettings(Settings):
 
 
 class DataSettings(Settings):
-    """The files of the log and the meaning of its columns."""
+    """The files of the log and the meaning of its columns.
+
+    Example:
+        >>> DataSettings(log="clicks.parquet", user="visitor").log
+        ['clicks.parquet']
+    """
 
     log: Texts = Field(min_length=1)
     """Parquet or CSV files, folders or globs."""
@@ -84,7 +100,12 @@ class DataSettings(Settings):
 
 
 class TaskSettings(Settings):
-    """A task: what a model predicts."""
+    """A task: what a model predicts.
+
+    Example:
+        >>> TaskSettings(name="buy", behaviors=["buy", "repurchase"]).done_by
+        ['buy', 'repurchase']
+    """
 
     name: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")
     behaviors: Texts = []
@@ -135,6 +156,10 @@ class SplitSettings(Settings):
 
     `n` cuts make `n` windows, each with a snapshot of everything up to its cut. The last `test_windows` of
     them are test, the one before is valid, and the others are train.
+
+    Example:
+        >>> SplitSettings(cuts=[0.4, 0.6, 0.8]).valid_window
+        1
     """
 
     cuts: Cuts = [0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
@@ -175,7 +200,12 @@ def _moment(cut: Any) -> Any:
 
 
 class NegativeSettings(Settings):
-    """Sampled negatives of event logs; exposure logs contain negatives."""
+    """Sampled negatives of event logs; exposure logs contain negatives.
+
+    Example:
+        >>> NegativeSettings(ratio=1).distribution
+        'popularity'
+    """
 
     ratio: int = Field(default=3, ge=1)
     """Number drawn for each positive example."""
@@ -194,5 +224,10 @@ class NegativeSettings(Settings):
 
 
 def seconds(length: str) -> int:
-    """Return the seconds of a length such as `6h` or `1d`."""
+    """Return the seconds of a length such as `6h` or `1d`.
+
+    Example:
+        >>> seconds("6h")
+        21600
+    """
     return int(length[:-1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}[length[-1]]

@@ -38,6 +38,11 @@ def load_settings(path: Path | str, overrides: Sequence[str] = ()) -> RunSetting
 
     Raises:
         ConfigError: The file is missing or not YAML, a key is unknown, or a value breaks its rule.
+
+    Example:
+        >>> size = Path("mine.yaml").write_text("data: {log: clicks.parquet}\\ntasks: [click, buy]")
+        >>> load_settings("mine.yaml", ["training.epochs=2"]).training.epochs
+        2
     """
     return make_settings(
         read_yaml(
@@ -53,6 +58,12 @@ def load_comparison(path: Path | str, overrides: Sequence[str] = ()) -> Comparis
 
     Raises:
         ConfigError: The file is missing or not YAML, a key is unknown, or a value breaks its rule.
+
+    Example:
+        >>> text = "logs: {mine: {run: mine.yaml}}\\nmodels: [mgoe, mmoe]"
+        >>> size = Path("arena.yaml").write_text(text)
+        >>> load_comparison("arena.yaml", ["seeds=[0, 1]"]).seeds
+        [0, 1]
     """
     return check_settings(
         ComparisonSettings, read_yaml(path, overrides, "must hold a mapping with `logs:` and `models:`"), path
@@ -69,6 +80,11 @@ def read_yaml(path: Path | str, overrides: Sequence[str], rule: str) -> dict[str
 
     Raises:
         ConfigError: The file is missing, or not a YAML mapping.
+
+    Example:
+        >>> size = Path("own.yaml").write_text("shelves: 3")
+        >>> read_yaml("own.yaml", ["shelves=4"], "must hold a mapping")
+        {'shelves': 4}
     """
     path = Path(path)
     try:
@@ -89,6 +105,10 @@ def make_settings(raw: dict[str, Any], place: Path | str = "settings") -> RunSet
 
     Raises:
         ConfigError: A key is unknown or a value breaks its rule; the message names the key.
+
+    Example:
+        >>> make_settings({"data": {"log": "clicks.parquet"}, "tasks": ["click", "buy"]}).task_names
+        ('click', 'buy')
     """
     return check_settings(RunSettings, raw, place)
 
@@ -98,6 +118,11 @@ def check_settings(kind: type[S], raw: dict[str, Any], place: Path | str = "sett
 
     Raises:
         ConfigError: A key is unknown or a value breaks its rule; the message names the key.
+
+    Example:
+        >>> from mgoe.config import SplitSettings
+        >>> check_settings(SplitSettings, {"cuts": [0.4, 0.6, 0.8]}).cuts
+        [0.4, 0.6, 0.8]
     """
     try:
         return kind.model_validate(raw)
@@ -106,7 +131,13 @@ def check_settings(kind: type[S], raw: dict[str, Any], place: Path | str = "sett
 
 
 def dump_settings(settings: BaseModel) -> str:
-    """Return settings as YAML, including every default."""
+    """Return settings as YAML, including every default.
+
+    Example:
+        >>> from mgoe.config import NegativeSettings
+        >>> print(dump_settings(NegativeSettings()).splitlines()[0])
+        ratio: 3
+    """
     return yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
 
 
@@ -116,6 +147,12 @@ def apply_override(raw: dict[str, Any], override: str) -> None:
     Raises:
         ConfigError: The override is not of this form, or its path leads through a value that is not a
             mapping.
+
+    Example:
+        >>> raw = {"training": {"epochs": 4}}
+        >>> apply_override(raw, "training.epochs=2")
+        >>> raw
+        {'training': {'epochs': 2}}
     """
     key, equals, value = override.partition("=")
     if not equals or not key:

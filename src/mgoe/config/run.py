@@ -38,7 +38,12 @@ def _as_texts(options: object) -> object:
 
 
 class SparkSettings(Settings):
-    """The Spark cluster, if the graph is built on one."""
+    """The Spark cluster, if the graph is built on one.
+
+    Example:
+        >>> SparkSettings(options={"spark.sql.shuffle.partitions": 8}).options
+        {'spark.sql.shuffle.partitions': '8'}
+    """
 
     master: str = "local[*]"
     """`local[n]` for n cores of this machine, `spark://host:port`, `yarn`, or `k8s://https://host:port`."""
@@ -54,6 +59,10 @@ class RateSettings(Settings):
     """A group of exposures that is counted: by one or two of its nodes, all history or the last of it.
 
     A string such as `user x items.tag` is short for `by: [user, items.tag]`.
+
+    Example:
+        >>> RateSettings(by="user x items.tag").by
+        ['user', 'items.tag']
     """
 
     by: Annotated[
@@ -81,7 +90,12 @@ Rate = Annotated[
 
 
 class GraphSettings(Settings):
-    """The macro task merging graph."""
+    """The macro task merging graph.
+
+    Example:
+        >>> GraphSettings(resolutions=[[12, 20], [100, 100]]).dense_of(resolutions=2)
+        1
+    """
 
     beta: float = Field(default=0.0, ge=0, le=1)
     """Curvature of the merging score (eq. 6)."""
@@ -148,7 +162,12 @@ class GraphSettings(Settings):
 
 class ModelSettings(Settings):
     """One model of the comparison: a base, its inputs, and switches that differ from the base's own
-    defaults."""
+    defaults.
+
+    Example:
+        >>> ModelSettings(name="wide", base="mmoe", options={"experts": 12}).ids is None
+        True
+    """
 
     name: str
     base: str
@@ -180,7 +199,12 @@ Models = list[
 
 
 class TrainingSettings(Settings):
-    """Training of a model."""
+    """Training of a model.
+
+    Example:
+        >>> TrainingSettings(epochs=2).batch_size
+        4096
+    """
 
     epochs: int = Field(default=4, ge=1)
     batch_size: int = Field(default=4096, ge=1)
@@ -221,7 +245,12 @@ class TrainingSettings(Settings):
 
 
 class EvaluationSettings(Settings):
-    """Metrics on validation and test."""
+    """Metrics on validation and test.
+
+    Example:
+        >>> EvaluationSettings(k=[20]).slices
+        True
+    """
 
     k: list[Count] = [10, 50]
     """Depths of HR@k and NDCG@k."""
@@ -233,7 +262,12 @@ class EvaluationSettings(Settings):
 
 
 class RunSettings(Settings):
-    """Settings of a run, from log to bundle."""
+    """Settings of a run, from log to bundle.
+
+    Example:
+        >>> RunSettings(data={"log": "clicks.parquet"}, tasks=["click", "buy"]).ranks
+        (1.0, 2.0)
+    """
 
     data: DataSettings
     tasks: Annotated[

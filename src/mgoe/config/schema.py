@@ -17,4 +17,7 @@ def json_schema(of: Literal["settings", "comparison"]) -> dict[str, Any]:
         ['data', 'tasks']
     """
     kind = RunSettings if of == "settings" else ComparisonSettings
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **kind.model_json_schema()}
+    schema = kind.model_json_schema()
+    for part in (schema, *schema["$defs"].values()):
+        part["description"] = part["description"].split("\n\nExample:")[0]
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}

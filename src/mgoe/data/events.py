@@ -29,6 +29,12 @@ def task_masks(settings: RunSettings) -> dict[str, int]:
     """Return the mask of the tasks that each behaviour does: bit t is set for task t.
 
     In an exposure log each task is a behaviour of its own name.
+
+    Example:
+        >>> from mgoe.config import make_settings
+        >>> tasks = ["click", {"name": "buy", "behaviors": ["buy", "repurchase"]}]
+        >>> task_masks(make_settings({"data": {"log": "clicks.parquet"}, "tasks": tasks}))
+        {'click': 1, 'buy': 2, 'repurchase': 2}
     """
     masks: dict[str, int] = {}
     for t, task in enumerate(settings.tasks):

@@ -152,6 +152,11 @@ class ExampleFile:
         path: The file.
         tasks: In label order.
         window: Bytes of rows that are shuffled together.
+
+    Example:
+        >>> valid = prepared.examples("valid")
+        >>> prepared.streamed("valid").row_bytes > 0
+        True
     """
 
     def __init__(self, path: Path, tasks: Sequence[str], window: int):

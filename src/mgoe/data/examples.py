@@ -31,6 +31,11 @@ class Examples:
         weight: float32. Shape (N,).
         context: Encoded context features by name: indices (N,), padded indices (N, L), or float32 (N,).
         position: Shown position, int64, -1 where it is unknown, shape (N,); None where the log has none.
+
+    Example:
+        >>> valid = prepared.examples("valid")
+        >>> valid.labels.shape == (len(valid), 2)
+        True
     """
 
     user: NDArray[np.int64]
@@ -78,7 +83,13 @@ class Examples:
 
 
 def join(parts: Sequence[Examples]) -> Examples:
-    """Return the rows of several examples, one after the other."""
+    """Return the rows of several examples, one after the other.
+
+    Example:
+        >>> valid = prepared.examples("valid")
+        >>> len(join([valid, valid])) == 2 * len(valid)
+        True
+    """
     if len(parts) == 1:
         return parts[0]
     positions = [part.position for part in parts if part.position is not None]

@@ -41,6 +41,10 @@ class FeatureEncoders:
         lengths: Least number of columns of several-valued features, by name: the most categories in a row
             that they were fitted on.
         moments: Mean and standard deviation of numeric features, by name.
+
+    Example:
+        >>> prepared.context_features.sizes
+        {}
     """
 
     features: tuple[FeatureSettings, ...] = ()

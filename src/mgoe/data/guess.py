@@ -133,6 +133,11 @@ def guess(
     Raises:
         DataError: The log cannot be read, a given column is missing, or it is unclear which column is the
             user, the item, the time or what happened.
+
+    Example:
+        >>> import yaml
+        >>> yaml.safe_load(guess(log))["tasks"]
+        ['click', 'favour', 'cart', 'buy']
     """
     named = [str(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
     place, known = place_of(named), columns or {}

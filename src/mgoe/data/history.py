@@ -38,6 +38,14 @@ class WholeLog:
             order of rows.
         records: What was shown, as `exposure_history` returns it; None for an event log.
         context: Encoders of the context of an exposure; None for an event log.
+
+    Example:
+        >>> import ibis
+        >>> from mgoe.data import open_log
+        >>> Path("work").mkdir()
+        >>> found = whole_log(open_log(ibis.duckdb.connect(), [log]), settings, Path("work"), "the log")
+        >>> found.history.columns
+        ('user', 'item', 'time', 'task')
     """
 
     history: Table
@@ -72,6 +80,14 @@ def whole_log(
 
     Raises:
         DataError: A column is missing or of a wrong type, a row breaks a rule, or no rows are left.
+
+    Example:
+        >>> import ibis
+        >>> from mgoe.data import open_log
+        >>> Path("work").mkdir()
+        >>> found = whole_log(open_log(ibis.duckdb.connect(), [log]), settings, Path("work"), "the log")
+        >>> sorted(found.counts)
+        ['item', 'user']
     """
     shown, rows, facts = _task_rows(source, settings, place, every_task=known is None)
     numbered_rows = rows if shown is None else shown

@@ -36,6 +36,11 @@ def connect(folder: Path, memory: float | None = None) -> Backend:
     Args:
         folder: An existing folder.
         memory: Limit in GiB; by default most of the machine's memory.
+
+    Example:
+        >>> con = connect(Path.cwd(), memory=1.0)
+        >>> con.raw_sql("select 1 + 1").fetchone()
+        (2,)
     """
     con = ibis.duckdb.connect(folder / "work.duckdb", temp_directory=str(folder / "spill"))
     # the progress bar would go to standard output in processes without a script
@@ -80,6 +85,11 @@ def open_log(con: Backend, paths: Sequence[str | Path], key: str = LOG, ids: Seq
 
     Raises:
         DataError: There are no files, or some cannot be read as Parquet or CSV.
+
+    Example:
+        >>> import ibis
+        >>> open_log(ibis.duckdb.connect(), [log]).columns
+        ('user_id', 'item_id', 'timestamp', 'behavior')
     """
     files = [file for path in paths for file in files_of(str(path), key)]
     kinds = {kind_of(file, key) for file in files}
@@ -104,7 +114,12 @@ def open_log(con: Backend, paths: Sequence[str | Path], key: str = LOG, ids: Seq
 
 def on_a_cluster(paths: Sequence[str | Path]) -> bool:
     """Return whether Spark reads a log as DuckDB does: only Parquet, since types of a CSV are guessed
-    differently."""
+    differently.
+
+    Example:
+        >>> on_a_cluster(["hdfs://store/log/2025.parquet"])
+        True
+    """
     return all(
         "://" in str(path) or all(kind_of(file, LOG) == "parquet" for file in files_of(str(path), LOG))
         for path in paths
@@ -153,6 +168,11 @@ def as_table(rows: Frame, place: str = "table") -> ir.Table:
 
     Raises:
         DataError: It is neither, has no columns or two of one name, or a column has values of several types.
+
+    Example:
+        >>> import pandas as pd
+        >>> as_table(pd.DataFrame({"user_id": [1, 1, 2]})).count().to_pyarrow().as_py()
+        3
     """
     if isinstance(rows, ir.Table):
         return rows
@@ -248,7 +268,12 @@ def require_columns(table: ir.Table, columns: Iterable[tuple[str, str]], place: 
 
 
 def place_of(paths: Sequence[str]) -> str:
-    """Return a log's name in messages."""
+    """Return a log's name in messages.
+
+    Example:
+        >>> place_of(["log/2025-01.parquet"])
+        'log/2025-01.parquet'
+    """
     return paths[0] if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more"
 
 

@@ -59,6 +59,11 @@ def prepare(settings: RunSettings, out: Path | str, table: Frame | None = None) 
     Raises:
         DataError: The log cannot be read or breaks a rule.
         OutputError: The folder exists or cannot be written.
+
+    Example:
+        >>> found = prepare(settings, Path("prepared"))
+        >>> found.summary["rows"] == prepared.summary["rows"]
+        True
     """
     out = Path(out)
     if out.exists():

@@ -42,6 +42,11 @@ class Encoders:
 
     Args:
         path: The folder.
+
+    Example:
+        >>> encoders = Encoders(folder / "bundle")
+        >>> encoders.users.size == int(prepared.users_at[-1])
+        True
     """
 
     FILES = ("users.parquet", "items.parquet")
@@ -89,6 +94,10 @@ class Prepared(Encoders):
     Args:
         path: The folder.
         manifest: Content of its `data.json`.
+
+    Example:
+        >>> prepared.valid_window, [len(prepared.examples(split)) > 0 for split in ("train", "valid", "test")]
+        (1, [True, True, True])
     """
 
     def __init__(self, path: Path, manifest: dict[str, Any]):

@@ -43,6 +43,11 @@ def profile(settings: RunSettings, table: Frame | None = None) -> dict[str, Any]
 
     Raises:
         DataError: The log cannot be read, lacks a column, or has no row that counts.
+
+    Example:
+        >>> found = profile(settings)
+        >>> found["form"], found["users"] == int(prepared.users_at[-1])
+        ('events', True)
     """
     place = "the table" if table is not None else place_of(settings.data.log)
     with TemporaryDirectory(prefix="mgoe-") as folder, work_database(Path(folder, "work"), place) as con:

@@ -27,6 +27,10 @@ class SideFeatures:
     Args:
         encoders: The encoders that produced the arrays.
         arrays: By feature, and `numeric`: indices (n,), padded indices (n, L), standard scores (n, F).
+
+    Example:
+        >>> sorted(prepared.user_side.gather(np.array([0, 1])))
+        []
     """
 
     encoders: FeatureEncoders

@@ -26,6 +26,10 @@ def find(name: str) -> DataSet:
 
     Raises:
         ConfigError: The name is unknown.
+
+    Example:
+        >>> find("taobao").form
+        'events'
     """
     if name not in DATA_SETS:
         raise ConfigError(

@@ -13,7 +13,12 @@ Write = Callable[["Workbench"], dict[str, int]]
 
 @dataclass(frozen=True)
 class Download:
-    """One file at a public address."""
+    """One file at a public address.
+
+    Example:
+        >>> Download("https://example.org/log.zip").name
+        'log.zip'
+    """
 
     address: str
     size: int | None = None
@@ -29,7 +34,13 @@ class Download:
 
 @dataclass(frozen=True)
 class DataSet:
-    """A public data set and how its files become a log."""
+    """A public data set and how its files become a log.
+
+    Example:
+        >>> from mgoe.datasets import find
+        >>> find("movielens-1m").protocols
+        ('time', 'published')
+    """
 
     name: str
     title: str

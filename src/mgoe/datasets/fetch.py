@@ -54,6 +54,10 @@ class Fetched:
         name: Name of the data set.
         path: The folder that `prepare` reads.
         files: Names of the required files, all present.
+
+    Example:
+        >>> Fetched(name="movielens-1m", path="raw/files", files=["ratings.dat"]).files
+        ['ratings.dat']
     """
 
     name: str

@@ -32,6 +32,10 @@ class PreparedLog:
         left_out: Rows that are in no file, by reason.
         configs: Configurations to run.
         seconds: Total time.
+
+    Example:
+        >>> PreparedLog("movielens-1m", "logs", {"log": 1_000_209}, {}, ["time.yaml"], 3.0).configs
+        ['time.yaml']
     """
 
     name: str

@@ -5,31 +5,19 @@ Axes: `N` examples, `T` tasks, `U` users, `I` items, `Ku`/`Ki` macro nodes, `B` 
 """
 
 from mgoe.evaluation.evaluate import (
-    activity,
     draw_queries,
-    history_age,
-    known_before,
-    make_slices,
     measure,
     measure_calibrated,
     rank_catalog,
     ranks_in,
     reliability,
-    unseen,
 )
 from mgoe.evaluation.influence import Influence, pack, unpack, user_influence
 from mgoe.evaluation.intervals import Estimate, estimate, find_leads, group_users, holm
 from mgoe.evaluation.rows import ALL, UNIFORM, Row, Summary, read_rows, summarize, write_rows
-from mgoe.evaluation.tables import (
-    Cost,
-    Standings,
-    latex,
-    markdown,
-    markdown_table,
-    reachable_shares,
-    rich_table,
-    verdict,
-)
+from mgoe.evaluation.slices import activity, history_age, known_before, make_slices, unseen
+from mgoe.evaluation.standings import Cost, Standings, reachable_shares, verdict
+from mgoe.evaluation.tables import latex, markdown, markdown_table, rich_table
 
 __all__ = [
     "ALL",

@@ -7,28 +7,23 @@ people do come back. An item that came later cannot be ranked by anyone and is n
 scores share their mean rank, so that a model gains nothing by scoring all items alike. A list with a NaN has
 no order: its query is NaN, and so is the mean over queries.
 
-Axes: `N` examples, `T` tasks, `I` items of the catalogue, `B` pairs of a block, `E` events of the history.
+Axes: `N` examples, `T` tasks, `I` items of the catalogue, `B` pairs of a block.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mgoe import metrics
-from mgoe.evaluation.rows import ALL, UNIFORM, Row
+from mgoe.evaluation.rows import ALL, Row
 from mgoe.metrics import Task
 
 Score = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.floating]]
 """Users (B,) and items (B,) to scores (B, T)."""
 BLOCK = 65_536
 """Pairs scored at a time."""
-FEW, MANY = 5, 20
-"""Events of a user's history: below `FEW` are few, from `MANY` on many."""
-NEVER = np.iinfo(np.int16).max
-Part = tuple[NDArray[np.integer], NDArray[np.integer], NDArray[np.integer]]
-"""Some events of a history: user, item, and the first snapshot that holds each. Shape (E,) each."""
 
 
 def measure(
@@ -57,6 +52,15 @@ def measure(
         tasks: T of them.
         slices: Masks of shape (N,) by name, measured beside all rows.
         model, seed, split: Written into the rows.
+
+    Example:
+        >>> from mgoe.config import TaskSettings
+        >>> labels, users = np.array([[0.0], [1.0], [1.0]]), np.array([1, 1, 2])
+        >>> whose = {"model": "mine", "seed": 0, "split": "test"}
+        >>> scores, tasks = np.array([[0.2], [0.6], [0.5]]), [TaskSettings(name="click")]
+        >>> found = measure(scores, labels, users, tasks, **whose)
+        >>> found[0]["metric"], found[0]["value"]
+        ('auc', 1.0)
     """
     return [
         Row(model=model, seed=seed, split=split, slice=name, task=task, metric=metric, value=value)
@@ -84,6 +88,15 @@ def measure_calibrated(
 
     Returns:
         Rows `logloss_after`, `calibration_error_after` and `predicted_over_observed_after`.
+
+    Example:
+        >>> from mgoe.config import TaskSettings
+        >>> labels = np.array([[0.0], [1.0], [1.0]])
+        >>> whose = {"model": "mine", "seed": 0, "split": "test"}
+        >>> scores, tasks = np.array([[0.2], [0.6], [0.5]]), [TaskSettings(name="click")]
+        >>> found = measure_calibrated(scores, labels, tasks, **whose)
+        >>> found[0]["metric"]
+        'logloss_after'
     """
     found = {
         (task.name, f"{metric}_after"): value
@@ -101,7 +114,14 @@ def reliability(
     scores: NDArray[np.floating], labels: NDArray[np.floating], tasks: Sequence[Task], bins: int = 20
 ) -> dict[str, dict[str, list[float]]]:
     """Return the points of a reliability diagram per binary task: `predicted`, `observed` and `rows` of bins
-    of equally many rows."""
+    of equally many rows.
+
+    Example:
+        >>> from mgoe.config import TaskSettings
+        >>> labels, scores = np.array([[0.0], [1.0]]), np.array([[0.2], [0.8]])
+        >>> reliability(scores, labels, [TaskSettings(name="click")], bins=2)["click"]["predicted"]
+        [0.2, 0.8]
+    """
     found = {
         task.name: metrics.calibration(labels[:, t], scores[:, t], bins)
         for t, task in enumerate(tasks)
@@ -186,7 +206,7 @@ def rank_catalog(
         labels, users, items: Of the split's examples. Shape (N, T), (N,), (N,), `N` examples and `T` tasks.
             Where a split has several windows, a user has a number for each.
         tasks: T of them.
-        catalogue: Number of items known at every snapshot that the split reads, which have the indices below
+        catalog: Number of items known at every snapshot that the split reads, which have the indices below
             it.
         queries: Users drawn among those with something relevant; all of them if they are fewer.
         k: Depths.
@@ -195,6 +215,16 @@ def rank_catalog(
 
     Returns:
         NaN where no query has anything relevant.
+
+    Example:
+        >>> from mgoe.config import TaskSettings
+        >>> labels, users, items = np.array([[1.0], [1.0]]), np.array([0, 1]), np.array([2, 0])
+        >>> whose = {"model": "mine", "seed": 0, "split": "test"}
+        >>> how = {"catalog": 3, "queries": 2, "k": [1], "query_seed": 0}
+        >>> tasks, score = [TaskSettings(name="click")], lambda users, items: items[:, None] / 3.0
+        >>> found = rank_catalog(score, labels, users, items, tasks, **how, **whose)
+        >>> found[0]["metric"], found[0]["value"]
+        ('hr@1', 0.5)
     """
     binary = [t for t, task in enumerate(tasks) if task.kind == "binary"]
     relevant = (
@@ -228,7 +258,12 @@ def rank_catalog(
 
 
 def draw_queries(users: NDArray[np.integer], queries: int, seed: int) -> NDArray[np.int64]:
-    """Draw distinct users, in rising order; all of them if there are at most `queries`."""
+    """Draw distinct users, in rising order; all of them if there are at most `queries`.
+
+    Example:
+        >>> draw_queries(np.array([7, 7, 3]), queries=10, seed=0)
+        array([3, 7])
+    """
     distinct = np.unique(users).astype(np.int64)
     return (
         distinct
@@ -277,123 +312,12 @@ def ranks_in(scores: NDArray[np.floating], wanted: NDArray[np.integer]) -> NDArr
 
     Returns:
         Shape (n,).
+
+    Example:
+        >>> ranks_in(np.array([0.1, 0.5, 0.5, 0.9]), np.array([3, 1]))
+        array([1. , 2.5])
     """
     ordered, own = np.sort(scores), scores[wanted]  # NaN is sorted last
     above = len(scores) - np.searchsorted(ordered, own, side="right")
     tied = len(scores) - above - np.searchsorted(ordered, own, side="left")
     return np.full(len(wanted), np.nan) if np.isnan(ordered[-1]) else above + (tied + 1) / 2
-
-
-def unseen(
-    nodes: NDArray[np.integer], snapshots: NDArray[np.integer], known_at: NDArray[np.integer]
-) -> NDArray[np.bool_]:
-    """Return which examples have a node that their snapshot does not know.
-
-    Args:
-        nodes: Users or items by index; negative if the log never had them. Shape (N,).
-        snapshots: Which snapshot each example reads. Shape (N,).
-        known_at: Number of nodes known at each snapshot, which have the indices below it. Shape (snapshots,).
-    """
-    return (nodes < 0) | (nodes >= known_at[snapshots])
-
-
-def activity(events: NDArray[np.integer]) -> dict[str, NDArray[np.bool_]]:
-    """Slice by the number of events of the user at the example's snapshot (see `known_before`).
-
-    Shape (N,) each.
-    """
-    return {
-        "activity-none": events == 0,
-        "activity-few": (events > 0) & (events < FEW),
-        "activity-some": (events >= FEW) & (events < MANY),
-        "activity-many": events >= MANY,
-    }
-
-
-def history_age(
-    buckets: NDArray[np.integer], snapshots: NDArray[np.integer], cuts: NDArray[np.integer]
-) -> dict[str, NDArray[np.bool_]]:
-    """Slice by the age of the history in buckets: the half up to the median, and the older half.
-
-    Args:
-        buckets: Shape (N,).
-        snapshots: Shape (N,).
-        cuts: Last bucket of each snapshot. Shape (snapshots,).
-    """
-    age = buckets - cuts[snapshots]
-    near = age <= (np.median(age) if len(age) else 0)
-    return {"age-near": near, "age-far": ~near}
-
-
-def known_before(
-    history: Iterable[Part],
-    users: NDArray[np.integer],
-    items: NDArray[np.integer],
-    snapshots: NDArray[np.integer],
-) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Return what the history of each example knows about it. Memory grows with examples and nodes, not with
-    the history.
-
-    Args:
-        history: Parts of the history, in any order.
-        users: Negative if the log never had them. Shape (N,).
-        items: Likewise. Shape (N,).
-        snapshots: Shape (N,).
-
-    Returns:
-        Events of the example's user, (N,), and whether there is none of its pair, (N,).
-    """
-    size, width = int(users.max(initial=0)) + 1, int(items.max(initial=0)) + 1
-    numbers, number = np.unique(snapshots, return_inverse=True)
-    events = np.zeros((len(numbers), size), np.int64)
-    pairs, pair = np.unique(users.astype(np.int64) * width + items, return_inverse=True)
-    pairs = np.append(pairs, np.iinfo(np.int64).max)  # so that every search ends inside
-    known_at = np.full(len(pairs), NEVER)
-    for some_users, some_items, since in history:
-        ours = some_users < size
-        some_users, some_items, since = some_users[ours], some_items[ours], since[ours]
-        for n, snapshot in enumerate(numbers):
-            np.add.at(events[n], some_users[since <= snapshot], 1)
-        ours = some_items < width
-        some_pairs, since = some_users[ours].astype(np.int64) * width + some_items[ours], since[ours]
-        place = np.searchsorted(pairs, some_pairs)
-        ours = pairs[place] == some_pairs
-        np.minimum.at(known_at, place[ours], since[ours])
-    return (
-        np.where(users < 0, 0, events[number, users]),
-        (users < 0) | (items < 0) | (known_at[pair] > snapshots),
-    )
-
-
-def make_slices(
-    users: NDArray[np.integer],
-    items: NDArray[np.integer],
-    buckets: NDArray[np.integer],
-    snapshots: NDArray[np.integer],
-    *,
-    cuts: NDArray[np.integer],
-    users_at: NDArray[np.integer],
-    items_at: NDArray[np.integer],
-    history: Iterable[Part],
-    uniform: NDArray[np.integer] | None = None,
-) -> dict[str, NDArray[np.bool_]]:
-    """Return all slices of a set of examples by name.
-
-    Args:
-        users, items, buckets, snapshots: Of the examples. Shape (N,) each.
-        cuts: Last bucket of each snapshot.
-        users_at, items_at: Nodes known at each snapshot.
-        history: Read once, part by part.
-        uniform: 1 where the item was shown uniformly at random, if the log says so. Shape (N,).
-    """
-    events, new = known_before(history, users, items, snapshots)
-    windows = np.unique(snapshots)
-    return {
-        "new-pairs": new,
-        "unseen-users": unseen(users, snapshots, users_at),
-        "unseen-items": unseen(items, snapshots, items_at),
-        **activity(events),
-        **history_age(buckets, snapshots, cuts),
-        **{f"window-{n}": snapshots == one for n, one in enumerate(windows, 1) if len(windows) > 1},
-        **({} if uniform is None else {UNIFORM: uniform > 0}),
-    }

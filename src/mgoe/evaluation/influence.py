@@ -54,6 +54,15 @@ class Influence:
         users: Rising. Shape (C,).
         parts: Influence of each user; a column sums to 0, or is NaN where the metric does not exist or fewer
             than `FEWEST` users carry it. Shape (C, M).
+
+    Example:
+        >>> from mgoe.config import TaskSettings
+        >>> rng = np.random.default_rng(0)
+        >>> labels = rng.integers(0, 2, (200, 1)).astype(float)
+        >>> scores, tasks = rng.random((200, 1)), [TaskSettings(name="click")]
+        >>> found = user_influence(scores, labels, np.arange(200) // 5, tasks)
+        >>> found.parts.shape == (len(found.users), len(found.names))
+        True
     """
 
     names: tuple[tuple[str, str], ...]
@@ -117,6 +126,13 @@ def user_influence(
         scores, labels: As for `measure`. Shape (N, T).
         users: Shape (N,).
         tasks: T of them.
+
+    Example:
+        >>> from mgoe.config import TaskSettings
+        >>> labels = np.tile([[0.0], [1.0]], (30, 1))
+        >>> one = user_influence(labels, labels, np.arange(60) // 2, [TaskSettings(name="click")])
+        >>> one.names[0], float(one.values[0])
+        (('click', 'auc'), 1.0)
     """
     names, index = np.unique(users, return_inverse=True)
     found: dict[tuple[str, str], tuple[float, NDArray]] = {}
@@ -177,7 +193,15 @@ def _average(columns: Sequence[tuple[float, NDArray]], size: int) -> tuple[float
 
 
 def pack(influence: Influence) -> dict[str, Any]:
-    """Return an influence as plain values. Its users must be groups numbered from 0, see `group_users`."""
+    """Return an influence as plain values. Its users must be groups numbered from 0, see `group_users`.
+
+    Example:
+        >>> from mgoe.config import TaskSettings
+        >>> labels = np.tile([[0.0], [1.0]], (30, 1))
+        >>> one = user_influence(labels, labels, np.arange(60) // 2, [TaskSettings(name="click")])
+        >>> unpack(pack(one)).names == one.names
+        True
+    """
     largest = np.abs(influence.parts).max(0, initial=0)  # (M,), NaN without an interval
     steps = np.divide(STEPS, largest, out=np.zeros_like(largest), where=largest > 0)
     parts = np.rint(np.nan_to_num(influence.parts * steps)).astype("<i2")
@@ -196,6 +220,13 @@ def unpack(packed: Mapping[str, Any]) -> Influence:
 
     Raises:
         ValueError, TypeError, KeyError: The values were not written by `pack`.
+
+    Example:
+        >>> from mgoe.config import TaskSettings
+        >>> labels = np.tile([[0.0], [1.0]], (30, 1))
+        >>> one = user_influence(labels, labels, np.arange(60) // 2, [TaskSettings(name="click")])
+        >>> unpack(pack(one)).parts.shape == one.parts.shape
+        True
     """
     names = tuple((task, metric) for task, _, metric in (name.rpartition(".") for name in packed["metrics"]))
     values, largest = (

@@ -50,6 +50,10 @@ class Estimate:
         p: Two-sided p value of no difference; NaN for a model's own value.
         adjusted: p after Holm's correction over the baselines, for the same task and metric; NaN for a
             baseline that shares fewer seeds with the model than others do.
+
+    Example:
+        >>> Estimate("mgoe", "mmoe", "all", "ranking", 0.02, 0.01, 0.03, (0.02,), users=500).low
+        0.01
     """
 
     model: str
@@ -69,6 +73,14 @@ def group_users(influence: Influence) -> Influence:
     """Sum an influence over at most `GROUPS` random groups of users.
 
     The same users always form the same groups, and grouping twice changes nothing.
+
+    Example:
+        >>> from mgoe.config import TaskSettings
+        >>> from mgoe.evaluation import user_influence
+        >>> labels = np.tile([[0.0], [1.0]], (30, 1))
+        >>> one = user_influence(labels, labels, np.arange(60) // 2, [TaskSettings(name="click")])
+        >>> len(group_users(one).users)
+        30
     """
     users = len(influence.users)
     if users <= GROUPS:
@@ -85,6 +97,17 @@ def estimate(model: str, influences: Sequence[Influence], draws: int = DRAWS) ->
         model: Its name.
         influences: One per seed, on the same rows.
         draws: B.
+
+    Example:
+        >>> from mgoe.config import TaskSettings
+        >>> from mgoe.evaluation import user_influence
+        >>> rng = np.random.default_rng(0)
+        >>> labels = rng.integers(0, 2, (200, 1)).astype(float)
+        >>> scores, tasks = rng.random((200, 1)), [TaskSettings(name="click")]
+        >>> one = user_influence(scores, labels, np.arange(200) // 5, tasks)
+        >>> first = estimate("mine", [one], draws=100)[0]
+        >>> first.low < first.value < first.high
+        True
     """
     return [
         replace(one, p=np.nan)
@@ -108,6 +131,15 @@ def find_leads(
             out.
         seed: Of the draws.
         draws: B.
+
+    Example:
+        >>> from mgoe.config import TaskSettings
+        >>> from mgoe.evaluation import user_influence
+        >>> rng, tasks = np.random.default_rng(0), [TaskSettings(name="click")]
+        >>> labels, users = rng.integers(0, 2, (200, 1)).astype(float), np.arange(200) // 5
+        >>> ours, theirs = (user_influence(rng.random((200, 1)), labels, users, tasks) for _ in range(2))
+        >>> find_leads("ours", {0: ours}, {"theirs": {0: theirs}}, draws=100)[0].baseline
+        'theirs'
     """
     paired: dict[str | None, list[Influence]] = {
         name: [group_users(ours[s]) - group_users(theirs[s]) for s in sorted(ours.keys() & theirs)]
@@ -139,6 +171,10 @@ def holm(p: ArrayLike) -> NDArray[np.float64]:
     """Adjust the p values of a family (Holm 1979), so that all below a level can be trusted together.
 
     p values that do not exist are NaN and stay so.
+
+    Example:
+        >>> holm([0.01, 0.04, 0.03])
+        array([0.03, 0.06, 0.06])
     """
     p = np.asarray(p, np.float64)
     adjusted, present = np.full(p.shape, np.nan), np.flatnonzero(~np.isnan(p))

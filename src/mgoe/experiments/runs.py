@@ -91,6 +91,10 @@ def run(
 
     Raises:
         MgoeError: Settings, log, graph or output folder break a rule; what was finished stays.
+
+    Example:
+        >>> run(settings, folder, reuse=True).bundle.tasks
+        ('click', 'buy')
     """
     started = time.perf_counter()
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:

@@ -32,6 +32,10 @@ class Owner:
     Attributes:
         name: Shown in documentation.
         of: Which of `user`, `item` and `context` it follows from.
+
+    Example:
+        >>> (USER * CONTEXT).part, Owner("author", ITEM.of).part
+        ('user', 'item')
     """
 
     name: str
@@ -67,6 +71,10 @@ class Key:
         length: Entries of a list; None where a row holds a single value.
         hinges: Whether a model may bend a dense column at knots.
         rare: Whether a category has so few training rows per value that a model embeds it only with ids.
+
+    Example:
+        >>> dense("age", (USER, 1)).parts
+        ('user',)
     """
 
     name: str
@@ -96,7 +104,12 @@ class Key:
 
 
 def dense(name: str, *owners: tuple[Owner, int], hinges: bool = True) -> Key:
-    """Return a key of dense columns, from each owner and how many columns it has, in their order."""
+    """Return a key of dense columns, from each owner and how many columns it has, in their order.
+
+    Example:
+        >>> dense("counts", (USER, 2), (ITEM, 3)).owners[2].name
+        'item'
+    """
     return Key(name, "dense", tuple(owner for owner, width in owners for _ in range(width)), hinges=hinges)
 
 
@@ -106,6 +119,11 @@ class InputGroup(ABC):
 
     Training, evaluation, the bundle and the live service read it through `read`. What a service prepares once
     per request or once per item follows from the owners of the columns.
+
+    Example:
+        >>> from mgoe.features import GROUPS
+        >>> [key.name for key in GROUPS["counts"].keys(spec)]
+        ['counts']
     """
 
     name: ClassVar[str]
@@ -144,7 +162,13 @@ class InputGroup(ABC):
 
 
 class NodeGroup(InputGroup):
-    """A group of keys that belong to the user alone or to the item alone, so that each side is read apart."""
+    """A group of keys that belong to the user alone or to the item alone, so that each side is read apart.
+
+    Example:
+        >>> from mgoe.features import GROUPS
+        >>> [name for name, group in GROUPS.items() if isinstance(group, NodeGroup)]
+        ['ids', 'side', 'recents', 'aggregates']
+    """
 
     @abstractmethod
     def read_side(self, view: View, pairs: Pairs, side: Side) -> Arrays:

@@ -42,7 +42,12 @@ end, so that trained models keep their columns."""
 
 def batch_keys(spec: FeatureSpec, groups: Collection[str]) -> dict[str, Key]:
     """Return the keys of a batch that holds some groups, by name, in the order of `GROUPS`; those of `ids`
-    are always there."""
+    are always there.
+
+    Example:
+        >>> [*batch_keys(spec, ["counts", "pair"])]
+        ['user', 'item', 'user_macro', 'item_macro', 'counts', 'pair']
+    """
     return {
         key.name: key
         for name, group in GROUPS.items()
@@ -60,6 +65,11 @@ class Reader:
         spec: What the model was made for: sizes of its tables. Without it, nodes are not looked up in tables.
         part: Read the columns of this part alone, and no others. It needs `spec`.
         side: Read keys with columns of this side, which may have others beside them.
+
+    Example:
+        >>> found = Reader(["counts"], spec)(bundle.view, np.array([0, 1]), np.array([0, 1]))
+        >>> sorted(found)
+        ['counts', 'item', 'item_macro', 'user', 'user_macro']
     """
 
     def __init__(
@@ -112,5 +122,10 @@ def read(
     groups: Iterable[str],
     context: Mapping[str, NDArray] | None = None,
 ) -> Arrays:
-    """Return the arrays of some groups for pairs that share one view, without a model. See `Reader`."""
+    """Return the arrays of some groups for pairs that share one view, without a model. See `Reader`.
+
+    Example:
+        >>> read(bundle.view, np.array([0, 1]), np.array([3, 3]), ["pair"])["pair"].shape[0]
+        2
+    """
     return Reader(groups)(view, users, items, context)

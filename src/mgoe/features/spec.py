@@ -11,7 +11,12 @@ from mgoe.graph.pair_rows import Side
 
 @dataclasses.dataclass(frozen=True)
 class TaskSpec:
-    """One task: what its label is, and how much its loss weighs."""
+    """One task: what its label is, and how much its loss weighs.
+
+    Example:
+        >>> TaskSpec("stay", kind="regression", mean=25.0, std=10.0).weight
+        1.0
+    """
 
     name: str
     kind: Literal["binary", "regression"] = "binary"
@@ -27,7 +32,12 @@ class TaskSpec:
 @dataclasses.dataclass(frozen=True)
 class CategoricalSpec:
     """A categorical feature with values `[0, size)`, 0 for the unknown; `multi` holds several per row, padded
-    with -1. A `rare` one has few training rows per value, so that its embedding overfits as ids do."""
+    with -1. A `rare` one has few training rows per value, so that its embedding overfits as ids do.
+
+    Example:
+        >>> CategoricalSpec("device", size=4).multi
+        False
+    """
 
     name: str
     size: int
@@ -54,6 +64,10 @@ class FeatureSpec:
 
     `widths` and `moments` (mean, std) are keyed by the names of dense batch keys. An absent width is 0, and
     absent moments leave values as they are.
+
+    Example:
+        >>> FeatureSpec.from_json(spec.to_json()) == spec
+        True
     """
 
     tasks: tuple[TaskSpec, ...]

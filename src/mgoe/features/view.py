@@ -42,6 +42,10 @@ class NodeOverlay(NamedTuple):
         vectors: Of the sketch. Shape (n, rank).
         recent, recent_task_mask: Neighbours, newest first, -1 at the end. Shape (n, R).
         head: First changed pair of the node, -1 where there is none. Shape (n,).
+
+    Example:
+        >>> bundle.view.overlay.user.index.size
+        0
     """
 
     slot: NDArray[np.int32]
@@ -69,6 +73,10 @@ class PairOverlay(NamedTuple):
         task_mask: Tasks done, as bits. Shape (E,).
         time: Of the last event. Shape (E,).
         next_user: The user's next changed pair, -1 at the end. Shape (E,).
+
+    Example:
+        >>> bundle.view.overlay.pairs.item.size
+        0
     """
 
     item: NDArray[np.int32]
@@ -84,6 +92,11 @@ class RateCells(NamedTuple):
         key: Of each cell, the first axis in the upper and the second in the lower 32 bits; -1 where a place
             is empty. There are a power of 2 of places. Shape (E,).
         counts, values: Added to those of `RateTable`. Shapes (E, 1 + 2T) and (E, regressions).
+
+    Example:
+        >>> cells = RateCells(np.zeros(0, np.int64), np.zeros((0, 2), np.int32), np.zeros((0, 2), np.int64))
+        >>> cells.counts.shape
+        (0, 2)
     """
 
     key: NDArray[np.int64]
@@ -99,6 +112,10 @@ class Overlay(NamedTuple):
         user, item: Changed nodes.
         pairs: Changed pairs.
         rates: One entry per group of exposures, None where nothing changes; empty if nothing does.
+
+    Example:
+        >>> len(bundle.view.overlay.rates)
+        0
     """
 
     user: NodeOverlay
@@ -122,7 +139,14 @@ class Overlay(NamedTuple):
 
 
 class Source(Protocol):
-    """Something that pairs are read from: a `View`, or a live state whose view changes."""
+    """Something that pairs are read from: a `View`, or a live state whose view changes.
+
+    Example:
+        >>> source: Source = bundle.view
+        >>> with source.reading() as view:
+        ...     view is source
+        True
+    """
 
     def reading(self) -> AbstractContextManager[View]:
         """Return a context in which the view does not change."""
@@ -139,6 +163,11 @@ class View:
         side: Encoded side features of users and of items.
         as_of: The time that pairs are read as of: everything in the view happened in this bucket or before.
         base: Arrays of the snapshot by the names of `NodeOverlay`, for each side.
+
+    Example:
+        >>> view = bundle.view
+        >>> view.snapshot.cut == view.as_of
+        True
     """
 
     snapshot: Snapshot
@@ -218,6 +247,11 @@ class Pairs(NamedTuple):
             each.
         context: Encoded context features by name, each of B rows.
         spec: Sizes of the model's tables; None where no model is concerned.
+
+    Example:
+        >>> pairs = Pairs.of(bundle.view, np.array([0, 0]), np.array([3, 4]), {}, None)
+        >>> pairs.users.size
+        2
     """
 
     user: NDArray[np.int64]

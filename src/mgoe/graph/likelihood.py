@@ -177,6 +177,10 @@ class Place:
     Attributes:
         vector: In the sketch's space. Shape (rank,).
         macro: Macro node at every resolution; the cold node, number `Ku` or `Ki`, for a node without edges.
+
+    Example:
+        >>> len(place(graph, "user", neighbors=[0, 1], task_masks=[1, 1]).vector)
+        8
     """
 
     vector: NDArray[np.float32]
@@ -254,18 +258,23 @@ def place(
     Args:
         graph: The graph that the node is placed in.
         side: Whether it is a user or an item.
-        neighbours: Distinct items of a user, or users of an item; unknown ones are ignored. Shape (E,).
+        neighbors: Distinct items of a user, or users of an item; unknown ones are ignored. Shape (E,).
         task_masks: Tasks done with each. Shape (E,).
         snapshot: Which snapshot; the latest by default.
 
     Raises:
         GraphError: The two lists differ in length.
+
+    Example:
+        >>> found = place(graph, "user", neighbors=[0, 1], task_masks=[1, 1])
+        >>> len(found.macro) == len(graph.sizes)
+        True
     """
     other, masks = np.asarray(neighbors, np.int64), np.asarray(task_masks, np.int64)
     if other.shape != masks.shape:
         raise GraphError(
             "place",
-            f"neighbours and task_masks must be of one length, found {other.shape} and {masks.shape}",
+            f"neighbors and task_masks must be of one length, found {other.shape} and {masks.shape}",
         )
     by, at = Placement.of(graph, side, snapshot), graph.snapshots[snapshot]
     seen = (other >= 0) & (other < len(by.other_sums))

@@ -50,6 +50,10 @@ class MacroGraph(Shown):
         path: Its folder.
         meta: Format, engine, settings, sizes, cuts, time window, drift, files with checksums, and what each
             stage took.
+
+    Example:
+        >>> len(graph.snapshots)
+        4
     """
 
     path: Path

@@ -52,6 +52,11 @@ class Resolution:
         user_chances, item_chances: Log shares by which new nodes find their macro node, unit 2^-10. Shape
             (Ki, Ku), (Ku, Ki).
         macro_edges: Score between each user macro node and each item macro node. Shape (Ku, Ki).
+
+    Example:
+        >>> one = graph.latest.resolutions[0]
+        >>> one.macro_edges.shape == graph.sizes[0]
+        True
     """
 
     user_macro: NDArray[np.int32]
@@ -87,6 +92,10 @@ class Snapshot:
         cut: Last bucket that the snapshot holds.
         bucket: Length of a bucket, microseconds.
         rates: Counts of what was shown; None for a log of events.
+
+    Example:
+        >>> graph.latest.n_users == len(bundle.encoders.users.ids(np.arange(graph.latest.n_users)))
+        True
     """
 
     arrays: Mapping[str, NDArray]

@@ -75,6 +75,11 @@ def update_graph(
         GraphError: There is nothing to do, the memory does not suffice, or an unfinished change of another
             kind is in the way.
         OutputError: The disk is full, or another process changes the same graph.
+
+    Example:
+        >>> own = MacroGraph.open(shutil.copytree(graph.path, "graph"))
+        >>> update_graph(own, None, recluster=True).meta["changes"][-1]["what"]
+        'update'
     """
     if new is None and not recluster:
         raise GraphError(graph.path, "an update needs new events, or --recluster")
@@ -139,6 +144,11 @@ def forget_users(
     Raises:
         GraphError: An index is not in the graph, or an unfinished change of another kind is in the way.
         OutputError: The disk is full, or another process changes the same graph.
+
+    Example:
+        >>> own = MacroGraph.open(shutil.copytree(graph.path, "graph"))
+        >>> forget_users(own, [0], {}).meta["changes"][-1]
+        {'what': 'forget', 'users': 1}
     """
     meta, gone = graph.meta, np.unique(np.fromiter(users, np.int64))
     if len(gone) == 0 or gone[0] < 0 or gone[-1] >= meta["users"][-1]:

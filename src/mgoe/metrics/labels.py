@@ -8,7 +8,14 @@ from numpy.typing import ArrayLike, NDArray
 
 
 class Task(Protocol):
-    """A task by its name and its kind, `binary` or `regression`."""
+    """A task by its name and its kind, `binary` or `regression`.
+
+    Example:
+        >>> from mgoe.config import TaskSettings
+        >>> task: Task = TaskSettings(name="buy")
+        >>> task.kind
+        'binary'
+    """
 
     @property
     def name(self) -> str: ...
@@ -23,6 +30,11 @@ def labelled(labels: ArrayLike, *columns: ArrayLike) -> list[NDArray]:
 
 
 def mean_defined(values: Iterable[float]) -> float:
-    """Return the mean of the values that are numbers; NaN if none is (ours)."""
+    """Return the mean of the values that are numbers; NaN if none is (ours).
+
+    Example:
+        >>> mean_defined([1.0, float("nan"), 2.0])
+        1.5
+    """
     there = [value for value in values if not np.isnan(value)]
     return float(np.mean(there)) if there else np.nan

@@ -19,6 +19,10 @@ class Calibration:
         rows: Rows of each bin, none empty. Shape (bins,), or fewer where predictions are tied.
         predicted: Mean prediction of each bin, rising.
         observed: Share of positives of each bin.
+
+    Example:
+        >>> calibration([0, 1, 0, 1], [0.2, 0.8, 0.4, 0.6], bins=2).observed
+        array([0., 1.])
     """
 
     error: float
@@ -29,7 +33,12 @@ class Calibration:
 
 
 def log_loss(labels: ArrayLike, probs: ArrayLike) -> float:
-    """Mean negative log likelihood of binary labels (see `log_losses`)."""
+    """Mean negative log likelihood of binary labels (see `log_losses`).
+
+    Example:
+        >>> round(log_loss([0, 1], [0.1, 0.8]), 3)
+        0.164
+    """
     losses = log_losses(labels, probs)
     return float(losses.mean()) if len(losses) else np.nan
 
@@ -42,6 +51,10 @@ def log_losses(labels: ArrayLike, probs: ArrayLike) -> NDArray[np.float64]:
     Args:
         labels: Positive where above 0, missing where NaN. Shape (N,).
         probs: Shape (N,).
+
+    Example:
+        >>> log_losses([0, 1, np.nan], [0.1, 0.8, 0.5]).round(3)
+        array([0.105, 0.223])
     """
     labels, probs = labelled(labels, probs)
     eps = np.finfo(probs.dtype if probs.dtype.kind == "f" else np.float64).eps
@@ -59,6 +72,10 @@ def calibration(labels: ArrayLike, probs: ArrayLike, bins: int = 20) -> Calibrat
         labels: Positive where above 0, missing where NaN. Shape (N,).
         probs: Shape (N,).
         bins: At most so many.
+
+    Example:
+        >>> calibration([0, 1, 0, 1], [0.2, 0.8, 0.4, 0.6], bins=2).ratio
+        1.0
     """
     labels, probs = labelled(labels, np.asarray(probs, np.float64))
     if len(probs) == 0 or np.isnan(probs).any():
@@ -81,19 +98,34 @@ def calibration(labels: ArrayLike, probs: ArrayLike, bins: int = 20) -> Calibrat
 
 
 def rmse(labels: ArrayLike, values: ArrayLike) -> float:
-    """Root of the mean squared error. Both of shape (N,)."""
+    """Root of the mean squared error. Both of shape (N,).
+
+    Example:
+        >>> round(rmse([1.0, 2.0], [1.0, 4.0]), 3)
+        1.414
+    """
     error = np.subtract(*_valid(labels, values))
     return float(np.sqrt(np.mean(error**2))) if len(error) else np.nan
 
 
 def mae(labels: ArrayLike, values: ArrayLike) -> float:
-    """Mean absolute error. Both of shape (N,)."""
+    """Mean absolute error. Both of shape (N,).
+
+    Example:
+        >>> mae([1.0, 2.0], [1.5, 2.0])
+        0.25
+    """
     error = np.subtract(*_valid(labels, values))
     return float(np.abs(error).mean()) if len(error) else np.nan
 
 
 def spearman(labels: ArrayLike, values: ArrayLike) -> float:
-    """Correlation of ranks, ties at their mean rank; NaN if either side is constant. Both of shape (N,)."""
+    """Correlation of ranks, ties at their mean rank; NaN if either side is constant. Both of shape (N,).
+
+    Example:
+        >>> spearman([1, 2, 3], [10, 30, 20])
+        0.5
+    """
     labels, values = _valid(labels, values)
     if len(labels) == 0 or np.isnan(values).any():
         return np.nan

@@ -19,6 +19,10 @@ class Gauc:
         value: Mean of the groups' AUC, weighted by their rows; NaN where no group has both classes.
         groups_used: Groups with both classes.
         groups_skipped: Groups with rows of one class only.
+
+    Example:
+        >>> gauc([0, 1, 1], [0.1, 0.3, 0.2], ["ann", "ann", "bob"]).groups_skipped
+        1
     """
 
     value: float
@@ -35,6 +39,10 @@ def auc(labels: ArrayLike, scores: ArrayLike) -> float:
 
     Returns:
         The AUC; NaN with one class only or a NaN score.
+
+    Example:
+        >>> auc([0, 1, 0, 1], [0.1, 0.4, 0.5, 0.6])
+        0.75
     """
     labels, scores = labelled(labels, scores)
     if len(scores) == 0 or np.isnan(scores).any():
@@ -55,6 +63,10 @@ def gauc(labels: ArrayLike, scores: ArrayLike, groups: ArrayLike) -> Gauc:
         labels: Positive where above 0, missing where NaN. Shape (N,).
         scores: Any monotone scale. Shape (N,).
         groups: Group of each row, usually the user. Shape (N,).
+
+    Example:
+        >>> gauc([0, 1, 0, 1], [0.1, 0.4, 0.6, 0.5], ["ann", "ann", "bob", "bob"])
+        Gauc(value=0.5, groups_used=2, groups_skipped=0)
     """
     _, areas, rows = group_auc(labels, scores, groups)
     used = ~np.isnan(areas)
@@ -70,6 +82,10 @@ def group_auc(
 
     Returns:
         Groups, rising; their AUC, NaN with one class only; their rows with a label. Each of shape (G,).
+
+    Example:
+        >>> group_auc([0, 1, 0, 1], [0.1, 0.4, 0.6, 0.5], ["ann", "ann", "bob", "bob"])[1]
+        array([1., 0.])
     """
     labels, scores, groups = labelled(labels, scores, groups)
     if len(groups) == 0:
@@ -104,6 +120,10 @@ def placements(labels: ArrayLike, scores: ArrayLike) -> NDArray[np.float64]:
     Returns:
         For a positive, the share of negatives below it; for a negative, the share of positives above it. All
         NaN with one class only or a NaN score. Shape (N,).
+
+    Example:
+        >>> placements([0, 1, 0, 1], [0.1, 0.4, 0.5, 0.6])
+        array([1. , 0.5, 0.5, 1. ])
     """
     positive, scores = np.asarray(labels) > 0, np.asarray(scores)
     n_up = int(positive.sum())
@@ -130,6 +150,10 @@ def hit_rate_at(ranks: ArrayLike, queries: ArrayLike, k: int) -> float:
             is not known. Shape (N,).
         queries: Query of each. Every query has a relevant item. Shape (N,).
         k: Depth.
+
+    Example:
+        >>> hit_rate_at([1, 12], ["first query", "second query"], k=10)
+        0.5
     """
     ranks, query = _numbered(ranks, queries)
     if len(query) == 0:
@@ -143,6 +167,10 @@ def ndcg_at(ranks: ArrayLike, queries: ArrayLike, k: int) -> float:
     (Järvelin, 2002).
 
     Gains are 0 or 1 and the discount is 1 / log2(1 + rank). Arguments as for `hit_rate_at`.
+
+    Example:
+        >>> ndcg_at([1, 3], ["first query", "second query"], k=10)
+        0.75
     """
     ranks, query = _numbered(ranks, queries)
     if len(query) == 0:

@@ -23,6 +23,11 @@ class RankingModel(nn.Module, ABC):
         spec: Describes the batches.
         inputs: The input groups to read.
         options: The model's switches.
+
+    Example:
+        >>> from mgoe.models import BASES
+        >>> [name for name, kind in BASES.items() if kind.requires]
+        ['macgnn', 'rates']
     """
 
     Options: ClassVar[type[Settings]] = Settings

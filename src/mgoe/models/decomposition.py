@@ -21,12 +21,22 @@ from mgoe.models.spec import Batch
 
 
 def expanded(batch: Batch, rows: int) -> Batch:
-    """Keys with one row repeat it."""
+    """Keys with one row repeat it.
+
+    Example:
+        >>> expanded({"user": torch.tensor([7])}, rows=3)["user"]
+        tensor([7, 7, 7])
+    """
     return {key: value.expand(rows, *value.shape[1:]) for key, value in batch.items()}
 
 
 def neutral(spec: FeatureSpec) -> Batch:
-    """Return one row that says nothing: nodes without history, and features that are 0 or unknown."""
+    """Return one row that says nothing: nodes without history, and features that are 0 or unknown.
+
+    Example:
+        >>> set(neutral(spec)) == set(batch_keys(spec, GROUPS))
+        True
+    """
     return {name: torch.from_numpy(key.neutral()) for name, key in batch_keys(spec, GROUPS).items()}
 
 
@@ -39,6 +49,11 @@ class Decomposition(nn.Module):
         user_keys, item_keys, keys: What `user`, `item` and `join` read of a batch, where it is there. In
             `join` a key of the user's may have one row for all candidates.
         whole: Whether `join` reads all columns of mixed keys; else these hold the pair's columns alone.
+
+    Example:
+        >>> from mgoe.models import make_model, resolve
+        >>> make_model(resolve("stem"), spec, seed=0).decompose().width
+        0
     """
 
     width: int = 0
@@ -103,6 +118,13 @@ class AdditiveDecomposition(Decomposition):
         inputs: Its inputs.
         keys: Everything that it reads of a batch.
         late: The keys that `rest` and the pair's inputs read besides the pair's own.
+
+    Example:
+        >>> from mgoe.models import make_model, resolve
+        >>> parts = make_model(resolve("mmoe"), spec, seed=0).decompose()
+        >>> row = neutral(spec)
+        >>> parts.join(parts.user(row), parts.item(row), row).shape
+        torch.Size([1, 2])
     """
 
     whole = False

@@ -106,6 +106,10 @@ def resolve(model: str | ModelSettings) -> ModelSettings:
     Raises:
         ConfigError: The name or an option is unknown, the class cannot be imported, or an input that it needs
             is missing.
+
+    Example:
+        >>> resolve("logistic+counts").inputs
+        ('side', 'context', 'counts', 'pair')
     """
     given = ModelSettings(name=model, base=model) if isinstance(model, str) else model
     place = f"models.{given.name}"
@@ -155,6 +159,10 @@ def options_of(model: ModelSettings) -> type[Settings]:
 
     Raises:
         ConfigError: The class cannot be imported.
+
+    Example:
+        >>> options_of(resolve("mgoe-paper")).__name__
+        'MGOEOptions'
     """
     return _load(model.base, f"models.{model.name}").Options
 
@@ -164,6 +172,10 @@ def written_out(model: ModelSettings) -> ModelSettings:
 
     Raises:
         ConfigError: The class cannot be imported, or does not know an option.
+
+    Example:
+        >>> "experts" in written_out(resolve("mmoe")).options
+        True
     """
     switches = check_settings(options_of(model), model.options, f"models.{model.name}.options")
     return model.model_copy(update={"options": switches.model_dump(mode="json")})
@@ -175,6 +187,11 @@ def make_model(settings: ModelSettings | str, spec: FeatureSpec, seed: int) -> R
 
     Raises:
         ConfigError: See `resolve`; or the inputs leave the model nothing to read.
+
+    Example:
+        >>> model = make_model(resolve("mmoe+mgoe"), spec, seed=0)
+        >>> type(model).__name__
+        'MMoE'
     """
     resolved = resolve(settings)
     place = f"models.{resolved.name}"

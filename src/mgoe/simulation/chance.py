@@ -50,6 +50,17 @@ def reachable(
         ConfigError: A task is not a single behaviour of the world, or the distribution of negatives or of
             positives is not known.
         DataError: An id or a device is not of this world.
+
+    Example:
+        >>> from mgoe.config import make_settings
+        >>> from mgoe.simulation import Truth
+        >>> tasks = [{"name": "click", "label": "click"}]
+        >>> settings = make_settings({"data": {"log": "log/exposures"}, "tasks": tasks})
+        >>> truth = Truth.open(log.parent / "truth")
+        >>> users, items = (ids.of(np.arange(2)) for ids in (truth.user_ids, truth.item_ids))
+        >>> times = np.full(2, np.datetime64("2025-03-20"))
+        >>> reachable(truth, settings, users, items, times).shape
+        (2, 1)
     """
     names = check_reachable(truth.settings, settings)
     chance = (
@@ -86,6 +97,11 @@ def check_reachable(world: WorldSettings, settings: RunSettings) -> list[str]:
     Raises:
         ConfigError: A task is not a single behaviour of the world, or the distribution of negatives or of
             positives is not known.
+
+    Example:
+        >>> from mgoe.simulation import WorldSettings
+        >>> check_reachable(WorldSettings(), settings)
+        ['click', 'buy']
     """
     names = [_behavior(task, world) for task in settings.tasks]
     if settings.form == "events" and settings.negatives.distribution != "popularity":

@@ -56,6 +56,12 @@ class SimulationSummary:
             unknown: among exposures or, if only an event log is written, among positives and three negatives
             each, drawn by popularity.
         seconds: Duration.
+
+    Example:
+        >>> few = {"users": 30, "items": 20, "exposures": 300, "days": 5}
+        >>> small = WorldSettings(**few, user_communities=2, item_communities=2)
+        >>> simulate(small, "log", form="exposures").exposures
+        300
     """
 
     path: str
@@ -100,6 +106,13 @@ def simulate(
     Raises:
         ConfigError: An event log is asked for alone of a world whose best AUC is known on exposures alone.
         OutputError: The folder cannot be written, or holds something else.
+
+    Example:
+        >>> few = {"users": 30, "items": 20, "exposures": 300, "days": 5}
+        >>> small = WorldSettings(**few, user_communities=2, item_communities=2)
+        >>> summary = simulate(small, "log")
+        >>> sorted(summary.best_auc)
+        ['buy', 'cart', 'click', 'favour']
     """
     out = Path(out)
     if form == "events" and settings.policy_matters:

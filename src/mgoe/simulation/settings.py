@@ -12,7 +12,12 @@ DEVICE_SHARES = (0.65, 0.25, 0.1)
 
 
 class BehaviorSettings(Settings):
-    """One step of the funnel: how often it happens, and what it depends on."""
+    """One step of the funnel: how often it happens, and what it depends on.
+
+    Example:
+        >>> BehaviorSettings(name="buy", given="cart", rate=0.4).strength
+        1.0
+    """
 
     name: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")
     given: str | None = None
@@ -32,7 +37,12 @@ class BehaviorSettings(Settings):
 
 class StaySettings(Settings):
     """Seconds spent on a clicked item: log-normal, with a logarithm composed like the logit of a
-    behaviour."""
+    behaviour.
+
+    Example:
+        >>> StaySettings(median=40.0).noise
+        0.8
+    """
 
     median: float = Field(default=25.0, gt=0, allow_inf_nan=False)
     strength: float = Field(default=0.5, ge=0, allow_inf_nan=False)
@@ -44,7 +54,12 @@ class StaySettings(Settings):
 
 
 class WorldSettings(Settings):
-    """A world of users and items with known tastes, and how many items are shown to whom."""
+    """A world of users and items with known tastes, and how many items are shown to whom.
+
+    Example:
+        >>> WorldSettings(users=1000).names
+        ('click', 'favour', 'cart', 'buy')
+    """
 
     users: int = Field(default=6_000, ge=1, le=2**31 - 1)
     items: int = Field(default=3_000, ge=1, le=2**31 - 1)

@@ -98,6 +98,13 @@ class Truth:
             item communities).
         device: Effect of a device, in logits. Shape (T, devices).
         intercept: Logit at average affinity; for the stay, logarithm of the median. Shape (T + 1,).
+
+    Example:
+        >>> from mgoe.simulation import WorldSettings, make_truth
+        >>> few = {"users": 30, "items": 20, "exposures": 300, "days": 5}
+        >>> small = WorldSettings(**few, user_communities=2, item_communities=2)
+        >>> make_truth(small).popularity(day=0).shape
+        (20,)
     """
 
     settings: WorldSettings

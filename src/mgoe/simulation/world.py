@@ -20,7 +20,15 @@ _LIMIT = 50.0  # bound of an intercept; larger logits widen it
 
 
 def make_truth(settings: WorldSettings) -> Truth:
-    """Draw a world; the same settings give the same world."""
+    """Draw a world; the same settings give the same world.
+
+    Example:
+        >>> from mgoe.simulation import WorldSettings
+        >>> few = {"users": 30, "items": 20, "exposures": 300, "days": 5}
+        >>> small = WorldSettings(**few, user_communities=2, item_communities=2)
+        >>> make_truth(small).settings == small
+        True
+    """
     s = settings
     parts = [*s.behaviors, s.stay]
     rng = [np.random.default_rng([s.seed, part]) for part in range(6)]

@@ -66,6 +66,16 @@ def fit_trees(
         TrainingError: There are no examples, the monitor is not defined on validation, or the rows take more
             than `training.memory`.
         OutputError: The folder cannot be written.
+
+    Example:
+        >>> from mgoe.config import TrainingSettings
+        >>> from mgoe.models import make_model, resolve
+        >>> from mgoe.training import Feed
+        >>> model = make_model(resolve("lightgbm"), spec, seed=0)
+        >>> splits = [prepared.examples(split) for split in ("train", "valid")]
+        >>> train, valid = (Feed(prepared, graph, examples, model.needs, spec) for examples in splits)
+        >>> fit_trees(model, train, valid, TrainingSettings(), Path("cell")).device
+        'cpu'
     """
     started, cpu_started, tasks = time.perf_counter(), time.process_time(), model.spec.tasks
     lightgbm = load_lightgbm()
@@ -137,6 +147,10 @@ def load_lightgbm() -> Any:
 
     Raises:
         MissingExtra: It is not installed.
+
+    Example:
+        >>> load_lightgbm().__name__
+        'lightgbm'
     """
     return load("lightgbm", "models.lightgbm", "LightGBM", "pip install 'mgoe[gbm]'")
 

@@ -91,6 +91,9 @@ def save_checkpoint(
 
     Raises:
         TrainingError: The file cannot be written, such as for lack of space or permissions.
+
+    Example:
+        >>> save_checkpoint(Path("weights.safetensors"), {"w": torch.zeros(2)}, {"epoch": 3})
     """
     described = json.dumps(meta, sort_keys=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -198,6 +201,12 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
     Raises:
         TrainingError: The file is missing, truncated, changed, or not a checkpoint.
+
+    Example:
+        >>> save_checkpoint(Path("weights.safetensors"), {"w": torch.zeros(2)}, {"epoch": 3})
+        >>> tensors, meta = load_checkpoint(Path("weights.safetensors"))
+        >>> meta["epoch"]
+        3
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -238,6 +247,11 @@ def load_weights(model: nn.Module, path: Path, mapped: bool = False) -> dict[str
 
     Raises:
         TrainingError: As `load_checkpoint`, or the checkpoint is of another model or graph.
+
+    Example:
+        >>> meta = load_weights(bundle.model, folder / "bundle" / "model.safetensors")
+        >>> type(meta).__name__
+        'dict'
     """
     tensors, meta = load_checkpoint(path)
     own = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}

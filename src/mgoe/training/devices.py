@@ -34,6 +34,10 @@ def resolve_device(name: str) -> torch.device:
 
     Raises:
         TrainingError: The name is not cpu, cuda or cuda:N, or this machine has no such device.
+
+    Example:
+        >>> resolve_device("cpu")
+        device(type='cpu')
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -57,6 +61,10 @@ def uses_bfloat16(precision: Literal["auto", "float32", "bfloat16"], device: tor
     """Return whether matrix products run in bfloat16.
 
     `auto`: only where the hardware supports it; emulation is slower.
+
+    Example:
+        >>> uses_bfloat16("float32", torch.device("cpu"))
+        False
     """
     if precision != "auto":
         return precision == "bfloat16"
@@ -73,6 +81,10 @@ def check_available(settings: TrainingSettings) -> None:
     Raises:
         MissingExtra: A library is not installed.
         TrainingError: There is no compiler, or no such device.
+
+    Example:
+        >>> from mgoe.config import TrainingSettings
+        >>> check_available(TrainingSettings(device="cpu"))
     """
     if settings.balance in AGGREGATIONS:
         load_weighting(settings.balance)

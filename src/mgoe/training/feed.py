@@ -45,6 +45,11 @@ class Feed:
         examples: What to feed, in memory or streamed.
         needs: Input groups that the model reads.
         spec: Specification that the model was made for.
+
+    Example:
+        >>> valid = Feed(prepared, graph, prepared.examples("valid"), frozenset({"counts"}), spec)
+        >>> next(valid.batches(batch_size=4))["user"].shape
+        torch.Size([4])
     """
 
     def __init__(
@@ -193,6 +198,11 @@ def make_spec(prepared: Prepared, graph: MacroGraph, needs: Collection[str] = GR
 
     Raises:
         TrainingError: There is no training example.
+
+    Example:
+        >>> spec = make_spec(prepared, graph)
+        >>> [task.name for task in spec.tasks]
+        ['click', 'buy']
     """
     examples = prepared.streamed("train")
     if len(examples) == 0:

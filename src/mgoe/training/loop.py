@@ -79,6 +79,16 @@ def fit(
         OutputError: The folder cannot be written.
         KeyboardInterrupt: This process, or one that trains with it, was asked to stop. An interrupted fit has
             no result.
+
+    Example:
+        >>> from mgoe.config import TrainingSettings
+        >>> from mgoe.models import make_model, resolve
+        >>> from mgoe.training import Feed
+        >>> model = make_model(resolve("shared-bottom"), spec, seed=0)
+        >>> splits = [prepared.examples(split) for split in ("train", "valid")]
+        >>> train, valid = (Feed(prepared, graph, examples, model.needs, spec) for examples in splits)
+        >>> fit(model, train, valid, TrainingSettings(epochs=1), Path("cell")).epochs
+        1
     """
     torch.set_num_threads(settings.threads)
     run = _Fit(model, train, valid, settings, out, on_progress, seed)

@@ -36,7 +36,13 @@ _LOWER_IS_BETTER = frozenset({"logloss", "rmse", "mae"})
 
 @dataclass(frozen=True)
 class Monitor:
-    """`task.metric`, or `all.metric`: the mean over the tasks that have the metric."""
+    """`task.metric`, or `all.metric`: the mean over the tasks that have the metric.
+
+    Example:
+        >>> from mgoe.config import TaskSettings
+        >>> Monitor.parse("all.auc", [TaskSettings(name="click"), TaskSettings(name="buy")]).tasks
+        ('click', 'buy')
+    """
 
     tasks: tuple[str, ...]
     metric: str
@@ -102,6 +108,12 @@ def measure(tasks: Sequence[Task], labels: np.ndarray, predictions: np.ndarray, 
         labels: Labels, NaN where missing. Shape (N, T).
         predictions: Probabilities or values. Shape (N, T).
         users: User of each example, the groups of GAUC. Shape (N,).
+
+    Example:
+        >>> from mgoe.config import TaskSettings
+        >>> labels, scores = np.array([[0.0], [1.0], [1.0]]), np.array([[0.2], [0.6], [0.5]])
+        >>> measure([TaskSettings(name="click")], labels, scores, np.array([1, 1, 2]))["click"]["auc"]
+        1.0
     """
     return {
         task.name: {

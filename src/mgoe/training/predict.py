@@ -28,6 +28,12 @@ def predict(model: RankingModel, feed: Feed, batch_size: int = PREDICT_ROWS) -> 
 
     Returns:
         Probabilities, or values in the unit of the label, in the order of the examples. Shape (N, T).
+
+    Example:
+        >>> from mgoe.training import Feed
+        >>> valid = Feed(prepared, graph, prepared.examples("valid"), bundle.model.needs, bundle.model.spec)
+        >>> predict(bundle.model, valid).shape == (len(valid), 2)
+        True
     """
     device, processes = device_of(model), ProcessGroup.current()
     batches = -(-len(feed) // batch_size)
@@ -93,6 +99,10 @@ class PairScorer:
         model: With its weights.
         source: What every pair is read from: the view of a snapshot, or of a live state.
         predict: Computes predictions in place of the model's own method.
+
+    Example:
+        >>> PairScorer(bundle.model, bundle.view)(np.array([0, 0]), np.array([3, 4]), {}).shape
+        (2, 2)
     """
 
     def __init__(

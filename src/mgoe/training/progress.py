@@ -17,7 +17,12 @@ LIBRARIES = {"tensorboard": ("torch.utils.tensorboard", "TensorBoard"), "mlflow"
 
 @dataclass(frozen=True)
 class FitProgress:
-    """How far a fit is after a step."""
+    """How far a fit is after a step.
+
+    Example:
+        >>> FitProgress(1, 4, step=3, steps=10, samples_per_second=2e4, loss=0.4, monitor=None).step
+        3
+    """
 
     epoch: int
     """Number of the epoch, from 1."""
@@ -55,7 +60,12 @@ class FitProgress:
 
 @dataclass(frozen=True)
 class FitResult:
-    """Outcome of a fit. The model holds the best weights, and so does `model.safetensors`."""
+    """Outcome of a fit. The model holds the best weights, and so does `model.safetensors`.
+
+    Example:
+        >>> FitResult("all.auc", 1, 0.71, 1, 2.0, 1.9, 20_000.0, "float32", "cpu", []).best_epoch
+        1
+    """
 
     monitor: str
     best_epoch: int
@@ -81,7 +91,13 @@ Write = Callable[[int, dict[str, float]], None]
 
 @contextmanager
 def progress_bar(title: str, monitor: str = "validation") -> Iterator[OnProgress | None]:
-    """Show a bar with rate and time left on standard error; yield None if that is not a terminal."""
+    """Show a bar with rate and time left on standard error; yield None if that is not a terminal.
+
+    Example:
+        >>> with progress_bar("training") as on_progress:
+        ...     on_progress is None
+        True
+    """
     if not is_terminal():
         yield None
         return

@@ -202,6 +202,12 @@ class RowwiseAdagrad(Optimizer):
         params: Tables of shape (rows, D) whose gradients are sparse in the first dimension.
         lr: Learning rate.
         eps: Keeps the first step of a row with a tiny gradient small.
+
+    Example:
+        >>> table = torch.nn.Embedding(10, 4, sparse=True)
+        >>> optimizer = RowwiseAdagrad([table.weight], lr=0.05)
+        >>> table(torch.tensor([3])).sum().backward()
+        >>> optimizer.step()
     """
 
     def __init__(self, params: Iterable[Tensor], lr: float, eps: float = 1e-8):

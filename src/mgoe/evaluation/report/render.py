@@ -10,14 +10,8 @@ from mgoe.evaluation.report.charts import Svg
 from mgoe.evaluation.report.data import ReportData
 from mgoe.evaluation.report.sections import lead_plot, sections
 from mgoe.evaluation.rows import MEAN, MEAN_TITLE, head, main_columns, summarize
-from mgoe.evaluation.tables import (
-    Standings,
-    differences,
-    is_significant,
-    quality,
-    shown_uniformly,
-    verdict,
-)
+from mgoe.evaluation.standings import Standings, is_significant, verdict
+from mgoe.evaluation.tables import differences, quality, shown_uniformly
 
 _TEMPLATES = jinja2.Environment(
     loader=jinja2.PackageLoader("mgoe.evaluation.report", "."),

@@ -73,6 +73,15 @@ class Source:
         files: Files to keep with the graph, by name: the vocabularies that an update needs.
         log: How the log was read, which an update repeats.
         spent: What reading the log and numbering its ids took, noted with the stages of the build.
+
+    Example:
+        >>> import ibis
+        >>> import pandas as pd
+        >>> rows = pd.DataFrame({"user": [0, 0, 1], "item": [0, 1, 1], "time": [0, 1, 2], "task": [0, 0, 1]})
+        >>> nodes = np.array([2])
+        >>> source = Source(ibis.memtable(rows), np.zeros(0, np.int32), nodes, nodes, ranks=[1.0, 2.0])
+        >>> source.read_facts()["events"]
+        3
     """
 
     history: ir.Table
@@ -129,6 +138,17 @@ def build_graph(
             would overflow, the memory does not suffice, or the log or the settings have changed since the
             build began.
         OutputError: The disk is full, or another process builds the same graph.
+
+    Example:
+        >>> import ibis
+        >>> import pandas as pd
+        >>> rng = np.random.default_rng(0)
+        >>> users, items = rng.integers(0, 30, 500), rng.integers(0, 20, 500)
+        >>> rows = pd.DataFrame({"user": users, "item": items, "time": np.arange(500), "task": 0})
+        >>> cuts = np.zeros(0, np.int32)
+        >>> source = Source(ibis.memtable(rows), cuts, np.array([30]), np.array([20]), [1.0])
+        >>> build_graph(source, GraphSettings(resolutions=[[3, 2]], rank=4), Path("graph")).sizes
+        ((3, 2),)
     """
     observer = observer or Observer()
     users, items, tasks = int(source.users_at[-1]), int(source.items_at[-1]), len(source.ranks)

@@ -117,7 +117,7 @@ def assign(
     Args:
         vectors: Shape (U, rank).
         linked: Whether a node has edges. Shape (U,).
-        centres: Shape (k, rank).
+        centers: Shape (k, rank).
 
     Returns:
         Shape (U,).

@@ -40,7 +40,15 @@ Advance = Callable[[int], None]
 
 
 class Observer:
-    """Receives the progress of a build. This one ignores it; override what should be shown."""
+    """Receives the progress of a build. This one ignores it; override what should be shown.
+
+    Example:
+        >>> class Shown(Observer):
+        ...     def note(self, text: str) -> None:
+        ...         print(text)
+        >>> Shown().note("pairs read again")
+        pairs read again
+    """
 
     def stage(self, name: str, total: int, unit: str) -> Advance:
         """Begin a stage of `total` units, and return its progress callback."""
@@ -57,6 +65,10 @@ class Spent:
     Attributes:
         seconds: On the clock.
         peak_gib: Most anonymous memory while it ran.
+
+    Example:
+        >>> Spent(seconds=1.5, peak_gib=0.2).seconds
+        1.5
     """
 
     seconds: float
@@ -123,6 +135,12 @@ def peak_memory(every: float = 0.05) -> Iterator[list[int]]:
 
     Yields:
         A list whose only entry is the peak so far.
+
+    Example:
+        >>> with peak_memory() as peak:
+        ...     filled = [0] * 1_000_000
+        >>> peak[0] > 0
+        True
     """
     peak, stop = [anonymous_memory()], threading.Event()
 

@@ -19,7 +19,12 @@ from mgoe.models.spec import Batch, FeatureSpec
 
 
 class BoostedTreesOptions(Settings):
-    """Switches of boosted trees."""
+    """Switches of boosted trees.
+
+    Example:
+        >>> BoostedTreesOptions(rounds=100).leaves
+        63
+    """
 
     rounds: int = Field(default=1000, ge=1)
     """Largest number of trees per task."""
@@ -49,6 +54,11 @@ class BoostedTrees(RankingModel):
     `mgoe.training.fit_trees` sets `boosters`. Until then, and for a task without any label, every logit is 0.
     A regression is fitted by squared error on the standardised label. The bias of the shown position is not
     learned.
+
+    Example:
+        >>> from mgoe.models import make_model, resolve
+        >>> sorted(make_model(resolve("lightgbm"), spec, seed=0).needs)
+        ['context', 'counts', 'pair', 'side']
     """
 
     Options = BoostedTreesOptions

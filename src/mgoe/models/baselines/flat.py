@@ -23,7 +23,12 @@ from mgoe.models.spec import Batch, FeatureSpec, batch_keys
 
 
 class BaselineOptions(Settings):
-    """Switches that all baselines share."""
+    """Switches that all baselines share.
+
+    Example:
+        >>> BaselineOptions(width=8).tower_hidden
+        (64, 32)
+    """
 
     width: int = Field(default=16, ge=1)
     """Width of category and macro node embeddings. A node's id row is T times as wide, the budget of MGOE's
@@ -49,6 +54,11 @@ class FlatInputs(nn.Module):
         groups: Input groups to read.
         options: Widths.
         knots: Knots of piecewise-linear features.
+
+    Example:
+        >>> inputs = FlatInputs(spec, ("ids", "side"), BaselineOptions())
+        >>> len(inputs.parts()) == inputs.width
+        True
     """
 
     def __init__(
@@ -153,7 +163,12 @@ class AdditiveModel(FlatModel):
 
 
 class SingleTaskOptions(BaselineOptions):
-    """Switches of single-task networks."""
+    """Switches of single-task networks.
+
+    Example:
+        >>> SingleTaskOptions(hidden=[64]).hidden
+        (64,)
+    """
 
     hidden: Widths = (128, 64)
     """Layers of a task's bottom; those of its tower follow."""
@@ -168,6 +183,11 @@ class SingleTask(FlatModel):
     recents. Public comparisons of multi-task models do the same, and it gives every model the same budget of
     embeddings. A bottom has the layers of an expert of MMoE, and a tower those of any tower. A regression has
     a tower like any other task.
+
+    Example:
+        >>> from mgoe.models import neutral
+        >>> SingleTask(spec, ("ids", "side"), SingleTaskOptions()).predict(neutral(spec)).shape
+        torch.Size([1, 2])
     """
 
     Options = SingleTaskOptions
@@ -184,7 +204,12 @@ class SingleTask(FlatModel):
 
 
 class SharedBottomOptions(BaselineOptions):
-    """Switches of Shared-Bottom."""
+    """Switches of Shared-Bottom.
+
+    Example:
+        >>> SharedBottomOptions(knots=[0.0]).knots
+        (0.0,)
+    """
 
     hidden: Widths | None = None
     """Layers of the bottom; by default (128 T, 64), as many parameters as MMoE's T experts of (128, 64)."""
@@ -194,7 +219,13 @@ class SharedBottomOptions(BaselineOptions):
 
 
 class SharedBottom(AdditiveModel):
-    """Shared-Bottom (Caruana, 1997): one MLP for all tasks, and one tower per task."""
+    """Shared-Bottom (Caruana, 1997): one MLP for all tasks, and one tower per task.
+
+    Example:
+        >>> from mgoe.models import neutral
+        >>> SharedBottom(spec, ("ids", "side"), SharedBottomOptions()).predict(neutral(spec)).shape
+        torch.Size([1, 2])
+    """
 
     Options = SharedBottomOptions
 

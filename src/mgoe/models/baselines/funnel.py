@@ -13,7 +13,12 @@ from mgoe.models.spec import Batch, FeatureSpec, TaskSpec
 
 
 class FunnelOptions(SingleTaskOptions):
-    """Switches of a model with a funnel."""
+    """Switches of a model with a funnel.
+
+    Example:
+        >>> FunnelOptions(width=8).width
+        8
+    """
 
     funnel: Literal["first", "chain"] = "first"
     """What a task without `given` follows from: the first binary task, as conversions follow from a click,
@@ -57,6 +62,11 @@ class ESMM(SingleTask):
 
     A regression is no step of a funnel: it has a tower of its own, and no task follows from it. Towers are
     single-task networks over shared embeddings, as published, with the layers of an MMoE expert and a tower.
+
+    Example:
+        >>> from mgoe.models import neutral
+        >>> ESMM(spec, ("ids", "side"), FunnelOptions()).predict(neutral(spec)).shape
+        torch.Size([1, 2])
     """
 
     Options = FunnelOptions
@@ -104,7 +114,12 @@ def logit_of_product(a: Tensor, b: Tensor) -> Tensor:
 
 
 class AITMOptions(FunnelOptions):
-    """Switches of AITM."""
+    """Switches of AITM.
+
+    Example:
+        >>> AITMOptions(calibrator=0.1).calibrator
+        0.1
+    """
 
     calibrator: float = Field(default=0.6, ge=0, allow_inf_nan=False)
     """alpha, the weight of the behavioural expectation calibrator."""
@@ -128,6 +143,11 @@ class AITM(SingleTask):
     part of the later task's loss, on rows where both labels are valid, and only between two binary tasks over
     all exposures: a task with `given` and a regression are in no such order. A regression takes part in the
     transfer like any other task. Networks have the layers of an MMoE expert and of a tower.
+
+    Example:
+        >>> from mgoe.models import neutral
+        >>> AITM(spec, ("ids", "side"), AITMOptions()).predict(neutral(spec)).shape
+        torch.Size([1, 2])
     """
 
     Options = AITMOptions

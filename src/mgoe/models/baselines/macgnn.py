@@ -15,7 +15,12 @@ from mgoe.models.spec import Batch, FeatureSpec
 
 
 class MacGNNOptions(SingleTaskOptions):
-    """Switches of MacGNN; `hidden` are the first layers of a tower."""
+    """Switches of MacGNN; `hidden` are the first layers of a tower.
+
+    Example:
+        >>> MacGNNOptions(aggregate=32).aggregate
+        32
+    """
 
     attention: Literal["target", "constant"] = "target"
     """`constant` is what the released code computes: its softmax is over an axis of length one, so every
@@ -99,6 +104,11 @@ class MacGNN(RankingModel):
     Deviations: ReLU replaces Dice, which normalises by the batch. Recent neighbours are read as in all other
     models (`Recents`), or summed as in the released code with `attention: constant`. Every order has a V of
     its own. The product of edge weight and attention is normalised once, over both.
+
+    Example:
+        >>> from mgoe.models import neutral
+        >>> MacGNN(spec, ("ids", "recents", "aggregates"), MacGNNOptions()).predict(neutral(spec)).shape
+        torch.Size([1, 2])
     """
 
     Options = MacGNNOptions

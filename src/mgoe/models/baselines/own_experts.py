@@ -17,7 +17,12 @@ from mgoe.models.spec import Batch, FeatureSpec, TaskSpec
 
 
 class PLEOptions(BaselineOptions):
-    """Switches of PLE."""
+    """Switches of PLE.
+
+    Example:
+        >>> PLEOptions(own_experts=2).shared_experts
+        1
+    """
 
     hidden: Widths = (128, 64)
     """Width of the experts of each extraction level, one layer per level: two levels are as deep as an MMoE
@@ -93,6 +98,11 @@ class PLE(FlatModel):
 
     At the last level only its own gate reads a task's experts. A level has T + 1 experts by default, of
     MMoE's widths; MMoE has T. A regression has a tower like any other task.
+
+    Example:
+        >>> from mgoe.models import neutral
+        >>> PLE(spec, ("ids", "side"), PLEOptions(own_experts=2)).predict(neutral(spec)).shape
+        torch.Size([1, 2])
     """
 
     Options = PLEOptions
@@ -127,7 +137,12 @@ class PLE(FlatModel):
 
 
 class HoMEOptions(BaselineOptions):
-    """Switches of HoME."""
+    """Switches of HoME.
+
+    Example:
+        >>> HoMEOptions(experts=2).experts
+        2
+    """
 
     hidden: tuple[PositiveInt, PositiveInt] = (128, 64)
     """Width of the experts of the meta layer and of the task layer: together as deep as an MMoE expert."""
@@ -187,6 +202,11 @@ class HoME(FlatModel):
     batch; here each expert's output is normalised by itself (layer normalisation). A feature gate is one
     product of low rank, not a gated sum of several. Which layer's output each expert of the task layer reads
     is our interpretation of the text. A regression has a tower like any other task.
+
+    Example:
+        >>> from mgoe.models import neutral
+        >>> HoME(spec, ("ids", "side"), HoMEOptions()).predict(neutral(spec)).shape
+        torch.Size([1, 2])
     """
 
     Options = HoMEOptions

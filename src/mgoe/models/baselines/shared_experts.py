@@ -14,7 +14,12 @@ from mgoe.models.spec import Batch, FeatureSpec
 
 
 class MMoEOptions(BaselineOptions):
-    """Switches of MMoE."""
+    """Switches of MMoE.
+
+    Example:
+        >>> MMoEOptions(experts=4).hidden
+        (128, 64)
+    """
 
     experts: int | None = Field(default=None, ge=1)
     """Number of experts; by default as many as tasks, as in MGOE."""
@@ -23,7 +28,13 @@ class MMoEOptions(BaselineOptions):
 
 
 class MMoE(AdditiveModel):
-    """MMoE, multi-gate mixture of experts (Ma et al., KDD 2018): one gate per task."""
+    """MMoE, multi-gate mixture of experts (Ma et al., KDD 2018): one gate per task.
+
+    Example:
+        >>> from mgoe.models import neutral
+        >>> MMoE(spec, ("ids", "side"), MMoEOptions(experts=4)).predict(neutral(spec)).shape
+        torch.Size([1, 2])
+    """
 
     Options = MMoEOptions
 
@@ -53,6 +64,11 @@ class OMoE(FlatModel):
     softmax(W x)`, so every tower reads the same mix.
 
     Experts and towers are those of MMoE. A regression has a tower like any other task.
+
+    Example:
+        >>> from mgoe.models import neutral
+        >>> OMoE(spec, ("ids", "side"), MMoEOptions()).predict(neutral(spec)).shape
+        torch.Size([1, 2])
     """
 
     Options = MMoEOptions
@@ -73,7 +89,12 @@ class OMoE(FlatModel):
 
 
 class MetaHeacOptions(MMoEOptions):
-    """Switches of MetaHeac."""
+    """Switches of MetaHeac.
+
+    Example:
+        >>> MetaHeacOptions(critics=3).critics
+        3
+    """
 
     critics: int | None = Field(default=None, ge=1)
     """Number of critics, which have the layers `tower_hidden`; by default as many as tasks."""
@@ -112,6 +133,11 @@ class MetaHeac(FlatModel):
     for campaigns that are new in production; here tasks are fixed, and everything is trained in one step like
     every other model, as in public comparisons. Experts are those of MMoE, and every critic runs on every
     task, as published. The value of a regression is the weighted sum of the critics.
+
+    Example:
+        >>> from mgoe.models import neutral
+        >>> MetaHeac(spec, ("ids", "side"), MetaHeacOptions()).predict(neutral(spec)).shape
+        torch.Size([1, 2])
     """
 
     Options = MetaHeacOptions

@@ -15,7 +15,12 @@ from mgoe.models.spec import Batch, FeatureSpec
 
 
 class STEMOptions(BaselineOptions):
-    """Switches of STEM-Net."""
+    """Switches of STEM-Net.
+
+    Example:
+        >>> STEMOptions(width=8).width
+        8
+    """
 
     hidden: Widths = (128, 64)
     """Layers of an expert."""
@@ -80,6 +85,11 @@ class STEM(RankingModel):
     So the embeddings of a task learn from that task alone, and the shared ones from all tasks. Every expert
     and gate reads numbers directly; the paper embeds them. Experts have the layers of an MMoE expert. A
     regression has a tower like any other task.
+
+    Example:
+        >>> from mgoe.models import neutral
+        >>> STEM(spec, ("ids", "side"), STEMOptions()).predict(neutral(spec)).shape
+        torch.Size([1, 2])
     """
 
     Options = STEMOptions

@@ -32,7 +32,14 @@ def table(rows: int, width: int, sparse: bool = True) -> nn.Embedding:
 @contextmanager
 def late_tables() -> Iterator[None]:
     """Make models whose largest tables have no values yet (device `meta`); `fit` draws them on their
-    device."""
+    device.
+
+    Example:
+        >>> with late_tables():
+        ...     found = table(rows=LATE_ROWS, width=1)
+        >>> found.weight.device
+        device(type='meta')
+    """
     token = _late.set(True)
     try:
         yield
@@ -48,6 +55,12 @@ def draw_rows(rows: Tensor, first: int, total: int, seed: tuple[int, ...]) -> No
         first: Index of the first of them in the table.
         total: Number of rows of the table.
         seed: Seed of the table, not negative.
+
+    Example:
+        >>> rows = torch.empty(2, 4)
+        >>> draw_rows(rows, first=0, total=100, seed=(0,))
+        >>> bool(rows.isfinite().all())
+        True
     """
     for block in range(first // DRAWN, -(-(first + len(rows)) // DRAWN)):
         low, high = max(block * DRAWN, first), min((block + 1) * DRAWN, first + len(rows))
@@ -61,7 +74,14 @@ def draw_rows(rows: Tensor, first: int, total: int, seed: tuple[int, ...]) -> No
 
 
 class Undrawn(TorchDispatchMode):
-    """Make models without drawing weights that are loaded next: drawing takes as long as loading."""
+    """Make models without drawing weights that are loaded next: drawing takes as long as loading.
+
+    Example:
+        >>> with Undrawn():
+        ...     layer = nn.Linear(2, 3)
+        >>> layer.weight.shape
+        torch.Size([3, 2])
+    """
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         drawn = func.overloadpacket in (torch.ops.aten.normal_, torch.ops.aten.uniform_)

@@ -130,6 +130,11 @@ class FoldedDecomposition(AdditiveDecomposition):
     """The decomposition of a `Folded` model.
 
     If the pair has no inputs of its own, rows can be mixed as they are read.
+
+    Example:
+        >>> from mgoe.models import make_model, resolve
+        >>> type(make_model(resolve("mgoe-paper"), spec, seed=0).decompose()).__name__
+        'FoldedDecomposition'
     """
 
     model: Folded

@@ -29,7 +29,12 @@ from mgoe.models.spec import Batch, FeatureSpec, batch_keys
 
 
 class MGOEOptions(Settings):
-    """Switches of MGOE. The defaults are the configuration that led the design search."""
+    """Switches of MGOE. The defaults are the configuration that led the design search.
+
+    Example:
+        >>> MGOEOptions(members=1).members
+        1
+    """
 
     form: Literal["mlp", "paper"] = "mlp"
     """Output of expert t: `paper`, MGE_t = [e_u, h_u1, h_u2, e_i, h_i1, h_i2] itself; `mlp`, an MLP over [all
@@ -128,6 +133,11 @@ class MGOE(RankingModel):
 
     With ids off, `e_u` and `e_i` are projections of side features and of both sides' counts, where they are
     needed: in form `paper`, or as targets of attention. An MLP reads those features anyway.
+
+    Example:
+        >>> from mgoe.models import make_model, neutral, resolve
+        >>> make_model(resolve("mgoe"), spec, seed=0).predict(neutral(spec)).shape
+        torch.Size([1, 2])
     """
 
     Options = MGOEOptions

@@ -45,6 +45,10 @@ class Event:
         time: Microseconds since 1970, UTC.
         id: Makes a retry harmless: of events with the same id, the first counts. An event without one that
             repeats another in user, item, time and task counts once.
+
+    Example:
+        >>> Event(user=42, item=7, behavior="click", time=1_700_000_000_000_000).interactions(0b01)
+        {(42, 7, 1700000000000000, 0)}
     """
 
     user: int | str
@@ -119,6 +123,11 @@ class EventReader:
         behaviors: Tasks that each behaviour does, as bits.
         kinds: Arrow type of the ids of each `user` and `item`.
         time_unit: Unit of times that are numbers; `auto` infers it from their size.
+
+    Example:
+        >>> reader = EventReader.of(bundle)
+        >>> reader.read({"user": 42, "item": 7, "behavior": "click"}, now=1_700_000_000_000_000).behavior
+        'click'
     """
 
     behaviors: Mapping[str, int]
@@ -191,7 +200,16 @@ class EventReader:
 
 
 class EventLog(Protocol):
-    """A log that several servers share. Methods that raise `StoreError` work again once the store is back."""
+    """A log that several servers share. Methods that raise `StoreError` work again once the store is back.
+
+    Example:
+        >>> from mgoe.serving import open_events
+        >>> log: EventLog = open_events("state")
+        >>> log.append([Event(42, 7, "click", 1_700_000_000_000_000)])
+        >>> [event.user for _, event in log.read()]
+        [42]
+        >>> log.close()
+    """
 
     @property
     def identity(self) -> str:
@@ -221,7 +239,16 @@ class EventLog(Protocol):
 
 
 def every(log: EventLog, after: Position = START) -> Iterator[tuple[Position, Event]]:
-    """Yield all events after a position, each with its own position."""
+    """Yield all events after a position, each with its own position.
+
+    Example:
+        >>> from mgoe.serving import open_events
+        >>> log = open_events("state")
+        >>> log.append([Event(42, 7, "click", 1_700_000_000_000_000)])
+        >>> [event.item for _, event in every(log)]
+        [7]
+        >>> log.close()
+    """
     while found := log.read(after):
         yield from found
         after = found[-1][0]

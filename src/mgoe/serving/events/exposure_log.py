@@ -84,6 +84,12 @@ class ExposureLog:
 
     Raises:
         StoreError: The file cannot be opened, or is damaged.
+
+    Example:
+        >>> log = ExposureLog(Path("state/log.sqlite"))
+        >>> log.counts["exposures taken"]
+        0
+        >>> log.close()
     """
 
     def __init__(self, path: Path, window: int | None = None, make: bool = True):
@@ -205,6 +211,10 @@ def open_exposures(where: str | Path) -> ExposureLog | None:
 
     Args:
         where: Folder of the service's state. A log on Redis holds no exposures.
+
+    Example:
+        >>> open_exposures("state") is None
+        True
     """
     file = Path(where) / FILE
     return None if str(where).startswith(REDIS) or not file.is_file() else ExposureLog(file, make=False)

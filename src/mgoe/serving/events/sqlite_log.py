@@ -29,6 +29,14 @@ class SqliteLog:
 
     Raises:
         StoreError: The file cannot be opened, or is damaged.
+
+    Example:
+        >>> from mgoe.serving import Event
+        >>> log = SqliteLog(Path("state/log.sqlite"))
+        >>> log.append([Event(42, 7, "click", 1_700_000_000_000_000)])
+        >>> len(log.read())
+        1
+        >>> log.close()
     """
 
     def __init__(self, path: Path, make: bool = True):
@@ -107,6 +115,12 @@ def open_events(where: str | Path, make: bool = True) -> EventLog:
 
     Raises:
         StoreError: The store cannot be reached, or there is no log.
+
+    Example:
+        >>> log = open_events("state")
+        >>> log.read()
+        []
+        >>> log.close()
     """
     if str(where).startswith(REDIS):
         from mgoe.serving.events.redis_log import RedisLog
@@ -127,6 +141,9 @@ def check_no_events(folder: Path) -> None:
 
     Raises:
         OutputError: It contains one.
+
+    Example:
+        >>> check_no_events(Path("an empty folder"))
     """
     for file in folder.rglob(FILE):
         raise OutputError(

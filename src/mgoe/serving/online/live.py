@@ -38,6 +38,11 @@ class LiveNodes:
         state: What they have made of it.
         snapshot: The snapshot, memory-mapped.
         lock: Held by everyone who reads or replaces `state`.
+
+    Example:
+        >>> live = LiveNodes.of(bundle)
+        >>> live.size("user") == bundle.size("user")
+        True
     """
 
     def __init__(self, base: LiveBase):
@@ -210,6 +215,13 @@ class Consumer:
         live: Nodes that hold the events before `position` and none after it.
         position: Where to start.
         follower: Reads the exposures; None if there are none.
+
+    Example:
+        >>> from mgoe.serving import open_events
+        >>> log = open_events("state")
+        >>> Consumer.of(log, bundle).has_more
+        False
+        >>> log.close()
     """
 
     def __init__(

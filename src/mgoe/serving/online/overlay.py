@@ -60,6 +60,14 @@ class LiveBundle(Bundle):
 
     Raises:
         StoreError: A log is away.
+
+    Example:
+        >>> from mgoe.serving import Event, open_events
+        >>> log = open_events("state")
+        >>> log.append([Event(42, 7, "click", 1_800_000_000_000_000)])
+        >>> LiveBundle(bundle, log).size("user") - bundle.size("user")
+        1
+        >>> log.close()
     """
 
     def __init__(self, bundle: Bundle, log: EventLog, exposures: ExposureLog | None = None):

@@ -49,6 +49,12 @@ class Scorer:
 
     Raises:
         MissingExtra: ONNX Runtime is not installed.
+
+    Example:
+        >>> from mgoe.serving.scoring.runtime import Runtime
+        >>> scorer = Scorer(bundle, runtime=Runtime(engine="torch"))
+        >>> scorer.score(0, np.array([3, 4])).shape
+        (2, 2)
     """
 
     @torch.inference_mode()

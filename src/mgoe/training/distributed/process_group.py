@@ -38,6 +38,10 @@ class ProcessGroup:
     Attributes:
         rank: Number of this process, from 0; process 0 writes files.
         size: Number of processes.
+
+    Example:
+        >>> ProcessGroup.current().leads
+        True
     """
 
     rank: int = 0
@@ -184,6 +188,11 @@ def joined(device: str = "auto") -> Iterator[ProcessGroup]:
     Raises:
         TrainingError: The other processes cannot be reached.
         SaidElsewhere: The block failed after another process had failed.
+
+    Example:
+        >>> with joined() as processes:
+        ...     processes.size
+        1
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
         yield ProcessGroup.current()

@@ -1,0 +1,177 @@
+"""The standings of models in a comparison: what was measured, who leads, and a verdict in words."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean
+
+from mgoe.config import BOUNDS
+from mgoe.evaluation.intervals import Estimate, fully_paired
+from mgoe.evaluation.rows import (
+    ALL,
+    LOWER,
+    MEAN,
+    Column,
+    Row,
+    Summary,
+    best,
+    by_seed,
+    head,
+    headline,
+    summarize,
+)
+
+SIGNIFICANT = 0.05
+REACHABLE = "best-reachable"
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a model costs, as means over its finished cells; NaN where they do not record it.
+
+    Attributes:
+        parameters: Number of learned parameters.
+        training_seconds: Elapsed time, which includes waiting for other work on the machine.
+        cpu_seconds: Processor time of training, without that of a GPU.
+        scored_per_second: Rows.
+
+    Example:
+        >>> Cost(parameters=1_022_704, cpu_seconds=159).cpu_seconds
+        159
+    """
+
+    parameters: float = math.nan
+    training_seconds: float = math.nan
+    cpu_seconds: float = math.nan
+    scored_per_second: float = math.nan
+
+
+@dataclass(frozen=True)
+class Standings:
+    """One table on one log.
+
+    Attributes:
+        question: What the table asks.
+        log: Name of the log.
+        reference: The model that the others are compared with.
+        models: In order.
+        rows: Metrics of the models, and of the bounds of a simulated log.
+        leads: Of the reference over each other model.
+        costs: By model.
+        missing: Why cells of a model are absent: failed, or not run yet.
+        notes: Further remarks.
+
+    Example:
+        >>> one = Standings("All models", "mine", "mgoe", ["mgoe", "shared-bottom"], rows)
+        >>> one.reference
+        'mgoe'
+    """
+
+    question: str
+    log: str
+    reference: str
+    models: Sequence[str]
+    rows: Sequence[Row]
+    leads: Sequence[Estimate] = ()
+    costs: Mapping[str, Cost] = field(default_factory=dict)
+    missing: Mapping[str, str] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+
+    @property
+    def remarks(self) -> list[str]:
+        """Sentences below the tables; models with the same reason for missing cells share one."""
+        return [
+            *(
+                f"{', '.join(model for model, other in self.missing.items() if other == reason)}: {reason}"
+                for reason in dict.fromkeys(self.missing.values())
+            ),
+            *self.notes,
+        ]
+
+
+def verdict(standings: Standings) -> str:
+    """Say where the reference stands among the baselines that share as many seeds with it as any; nothing if
+    there are none.
+
+    Example:
+        >>> from mgoe.evaluation import Estimate, Standings
+        >>> lead = Estimate("mgoe", "shared-bottom", "all", "ranking", 0.02, 0.01, 0.03, (0.02,), users=500)
+        >>> models = ["mgoe", "shared-bottom"]
+        >>> verdict(Standings("All models", "mine", "mgoe", models, rows, [lead])).split(".")[0]
+        'On the mean, mgoe is first of 2'
+    """
+    column = headline(summarize(standings.rows))
+    present, judged = (
+        [lead for lead in leads if (lead.task, lead.metric) == column and math.isfinite(lead.value)]
+        for leads in (standings.leads, fully_paired(standings.leads))
+    )
+    if not judged:
+        return ""
+    sign, good, bad = (-1, "below", "above") if LOWER.fullmatch(column[1]) else (1, "above", "below")
+    ahead = [lead for lead in judged if min(sign * lead.low, sign * lead.high) > 0]
+    behind = [lead for lead in judged if max(sign * lead.low, sign * lead.high) < 0]
+    place = sum(sign * lead.value < 0 for lead in judged) + 1
+    fewer = len(present) - len(judged)
+    return " ".join(
+        text
+        for text in (
+            "On the mean," if column == MEAN else f"In {head(column)},",
+            f"{standings.reference} is {'first' if place == 1 else f'number {place}'} of {len(judged) + 1}.",
+            f"Its interval is {good} zero against {len(ahead)} of {len(judged)}",
+            f"({sum(map(is_significant, ahead))} after Holm's correction), {bad} zero against {len(behind)}.",
+            "With one seed intervals are over users alone." if len(judged[0].by_seed) == 1 else "",
+            f"Not counted: {fewer} that share{'s' * (fewer == 1)} fewer seeds with it." if fewer else "",
+        )
+        if text
+    )
+
+
+def is_significant(lead: Estimate) -> bool:
+    """Return whether a difference in either direction excludes zero, after Holm's correction too."""
+    return (lead.low > 0 or lead.high < 0) and lead.adjusted < SIGNIFICANT
+
+
+def reachable_shares(rows: Sequence[Row], slice: str = ALL) -> dict[str, float]:
+    """Return the share of the reachable gain, (mean - .5) / (best - .5), by model; empty if the best is
+    unknown.
+
+    Example:
+        >>> row = {"seed": 0, "split": "test", "slice": "all", "task": "all", "metric": "ranking"}
+        >>> values = {"mgoe": 0.75, "best-reachable": 1.0}
+        >>> reachable_shares([{"model": model, **row, "value": value} for model, value in values.items()])
+        {'mgoe': 0.5}
+    """
+    means = {
+        model: found[MEAN].mean for model, found in summarize(rows, slice=slice).items() if MEAN in found
+    }
+    best_value = means.pop(REACHABLE, math.nan)
+    return {
+        model: (mean - 0.5) / (best_value - 0.5)
+        for model, mean in means.items()
+        if best_value > 0.5 and model not in BOUNDS and not math.isnan(mean)  # not true for NaN
+    }
+
+
+def leaders(standings: Standings, columns: Sequence[Column]) -> dict[Column, set[str]]:
+    """Return the best models of each column among the reference and the fully paired baselines, on shared
+    seeds.
+    """
+    values, reference = by_seed(standings.rows), standings.reference
+    baselines = dict.fromkeys(
+        lead.baseline for lead in fully_paired(standings.leads) if lead.baseline is not None
+    )
+    found = {}
+    for column in columns:
+        of = {model: values.get(model, {}).get(column, {}) for model in (reference, *baselines)}
+        shared = {
+            name: seeds for name in baselines if (seeds := sorted(of[reference].keys() & of[name].keys()))
+        }
+        own = fmean(of[reference][seed] for seed in set().union(*shared.values())) if shared else math.nan
+        means = {reference: own} | {
+            name: own + fmean(of[name][seed] - of[reference][seed] for seed in seeds)
+            for name, seeds in shared.items()
+        }
+        found[column] = best(
+            {model: {column: Summary(mean, math.nan, 1)} for model, mean in means.items()}, column
+        )
+    return found
