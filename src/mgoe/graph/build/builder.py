@@ -141,14 +141,11 @@ def build_graph(
 
     Example:
         >>> import ibis
-        >>> import pandas as pd
-        >>> rng = np.random.default_rng(0)
-        >>> users, items = rng.integers(0, 30, 500), rng.integers(0, 20, 500)
-        >>> rows = pd.DataFrame({"user": users, "item": items, "time": np.arange(500), "task": 0})
-        >>> cuts = np.zeros(0, np.int32)
-        >>> source = Source(ibis.memtable(rows), cuts, np.array([30]), np.array([20]), [1.0])
-        >>> build_graph(source, GraphSettings(resolutions=[[3, 2]], rank=4), Path("graph")).sizes
-        ((3, 2),)
+        >>> rows = {"user": [0, 0, 1], "item": [0, 1, 1], "time": [0, 1, 2], "task": [0, 0, 0]}
+        >>> two, cuts = np.array([2]), np.zeros(0, np.int32)
+        >>> source = Source(ibis.memtable(rows), cuts, users_at=two, items_at=two, ranks=[1.0])
+        >>> build_graph(source, GraphSettings(resolutions=[[1, 1]], rank=1), Path("graph")).sizes
+        ((1, 1),)
     """
     observer = observer or Observer()
     users, items, tasks = int(source.users_at[-1]), int(source.items_at[-1]), len(source.ranks)
