@@ -8,6 +8,7 @@ os.environ.setdefault("COLUMNS", "200")
 
 from pathlib import Path  # noqa: E402
 
+import pandas as pd  # noqa: E402
 import pytest  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
 
@@ -25,7 +26,7 @@ settings.load_profile("soak" if SOAK else "test")
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A simulated log in both forms, with its truth: 200 users, 100 items, 12,000 exposures."""
+    """A simulated log in both forms, with its truth and titles: 200 users, 100 items, 12,000 exposures."""
     path = tmp_path_factory.mktemp("world") / "log"
     simulate(
         WorldSettings(
@@ -33,6 +34,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ),
         path,
     )
+    items = pd.read_parquet(path / "truth" / "items.parquet", columns=["item_id"])
+    items.assign(title="Thing " + items["item_id"].astype(str)).to_parquet(path / "items.parquet")
     return path
 
 
@@ -62,7 +65,7 @@ def finished(small: RunSettings, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 @pytest.fixture(scope="session")
 def exposures(world: Path) -> RunSettings:
-    """Settings of a run on the exposure log: context, position, sample space, regression, side table."""
+    """Settings of a run on the exposure log: context, position, sample space, regression, side tables."""
     return make_settings(
         {
             "data": {
@@ -74,6 +77,7 @@ def exposures(world: Path) -> RunSettings:
                     "id": "user_id",
                     "features": [{"name": "community"}],
                 },
+                "items": {"path": str(world / "items.parquet"), "id": "item_id", "name": "title"},
             },
             "tasks": [
                 {"name": "click", "label": "click"},

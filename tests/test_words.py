@@ -32,7 +32,15 @@ NOT_OURS = {
 }
 CHECKED = sorted(
     file
-    for pattern in ("src/**/*.py", "src/**/*.html", "src/**/*.j2", "src/**/*.yaml", "docs/**/*.md", "*.md")
+    for pattern in (
+        "src/**/*.py",
+        "src/**/*.html",
+        "src/**/*.js",
+        "src/**/*.j2",
+        "src/**/*.yaml",
+        "docs/**/*.md",
+        "*.md",
+    )
     for file in ROOT.glob(pattern)
     if file.relative_to(ROOT).as_posix() not in NOT_OURS
 )

@@ -4,6 +4,8 @@ import numpy as np
 
 from mgoe.evaluation import Estimate, Row
 from mgoe.evaluation.report import MacroView, ReportData
+from mgoe.features.macro_nodes import MacroNode
+from mgoe.graph.matrices import lift
 
 SKILL = {
     "mgoe": 0.0105,
@@ -148,15 +150,21 @@ def _estimate(model, baseline, task, metric, value, rng, width=0.0035):
     return Estimate(model, baseline, task, metric, value, value - width, value + width, seeds, 9316)
 
 
+def macro_nodes(rng, size, members, kind="thing"):
+    return [
+        MacroNode(
+            node,
+            f"{kind} {node}",
+            int(count),
+            [10_007 * (node + 3), 7_919 * (node + 5)],
+            [f"{kind} {node}a", f"{kind} {node}b"],
+            [f"color {node} (60%, of all 5%)"] if node % 2 else [],
+        )
+        for node, count in enumerate(rng.multinomial(members, np.full(size, 1 / size)))
+    ]
+
+
 def _macro(rng, ku=12, ki=20):
-    users, items = rng.integers(0, ku + 1, 4000), np.minimum(rng.geometric(0.08, 6000) - 1, ki)
     edges = rng.gamma(1.2, 30, (ku, ki)) * (1 + 6 * (np.arange(ki)[None] % ku == np.arange(ku)[:, None]))
-    return MacroView.of(
-        edges,
-        users,
-        items,
-        rng.gamma(1, 9, 4000),
-        rng.gamma(1, 9, 6000),
-        lambda codes: [f"{10_007 * (int(c) + 3) % 424_243}" for c in codes],
-        lambda codes: [f"{7_919 * (int(c) + 5) % 1_112_341}" for c in codes],
-    )
+    users, items = macro_nodes(rng, ku, 4000, "person"), macro_nodes(rng, ki, 6000)
+    return MacroView(lift(edges), users, items, cold_users=31, cold_items=0)

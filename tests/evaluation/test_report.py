@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from mgoe.evaluation.report import MacroView, ReportData, render, write_report
 from mgoe.evaluation.report.charts import Scale
+from mgoe.features.macro_nodes import MacroNode
 from tests.effort import up_to
 
 from .made_up_report import SKILL, report_data
@@ -122,15 +123,8 @@ def test_hostile_names_of_models_tasks_slices_and_ids_stay_words():
         {**row, **{key: swap.get(row[key], row[key]) for key in ("model", "task", "slice")}}
         for row in data.rows
     ]
-    macro = MacroView.of(
-        np.ones((1, 2)),
-        np.array([0, 1]),
-        np.array([0, 1, 2]),
-        np.ones(2),
-        np.ones(3),
-        lambda c: [HOSTILE] * len(c),
-        lambda c: [HOSTILE] * len(c),
-    )
+    nodes = [MacroNode(k, HOSTILE, 2 - k, [HOSTILE], [HOSTILE], [HOSTILE]) for k in range(2)]
+    macro = MacroView(np.ones((1, 2)), nodes[:1], nodes)
     changes = {
         "curves": {HOSTILE: data.curves["mgoe"]},
         "reliability": {HOSTILE: {HOSTILE: data.reliability["mgoe"]["click"]}},
@@ -199,24 +193,3 @@ def test_scales_keep_order_and_ticks_inside(low, width, log):
     assert 10 <= scale(low) <= scale(low + width / 2) <= scale(low + width) <= 200
     assert all(10 <= scale(tick) <= 200 for tick in scale.ticks())
     assert len(scale.ticks()) <= 12
-
-
-@up_to(30)
-@given(st.integers(0, 2**32 - 1), st.integers(1, 5), st.integers(1, 5))
-def test_macro_view_names_the_heaviest_members(seed, ku, ki):
-    rng = np.random.default_rng(seed)
-    users, items = rng.integers(0, ku + 1, 30), rng.integers(0, ki + 1, 20)
-    sums = rng.random(30)
-    edges = rng.random((ku, ki)) * 100
-    view = MacroView.of(
-        edges, users, items, sums, rng.random(20), lambda codes: [f"u{c}" for c in codes], list, examples=2
-    )
-    assert view.user_sizes.sum() + view.cold_users == 30
-    assert view.item_sizes.sum() + view.cold_items == 20
-    for node, members in enumerate(view.user_members):
-        inside = np.flatnonzero(users == node)
-        assert members == [f"u{c}" for c in inside[np.argsort(-sums[inside])][:2]]
-    independent = MacroView.of(
-        np.outer([1000, 2000], [3000, 500]), users % 2, items % 2, sums, rng.random(20), list, list
-    )
-    assert np.allclose(independent.lift, 1)

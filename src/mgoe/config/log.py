@@ -49,7 +49,18 @@ class SideTableSettings(Settings):
 
     path: str
     id: str
-    features: list[FeatureSettings] = Field(min_length=1)
+    name: str | None = None
+    """Column with what people call them, such as a title: shown by the page and the report, read by no
+    model."""
+    features: list[FeatureSettings] = []
+
+    @model_validator(mode="after")
+    def _not_idle(self) -> Self:
+        if not self.features and self.name is None:
+            raise ValueError(
+                "must name a column to read, found only the id; give `features`, a `name` or both"
+            )
+        return self
 
 
 class DataSettings(Settings):

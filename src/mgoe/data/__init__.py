@@ -12,6 +12,7 @@ from mgoe.data.features import FeatureEncoders
 from mgoe.data.guess import guess
 from mgoe.data.history import WholeLog, whole_log
 from mgoe.data.log import as_table, connect, on_a_cluster, open_log, open_on_spark, place_of
+from mgoe.data.names import NodeNames
 from mgoe.data.prepare import prepare
 from mgoe.data.prepared import Encoders, Prepared
 from mgoe.data.profile import profile
@@ -25,6 +26,7 @@ __all__ = [
     "ExampleFile",
     "Examples",
     "FeatureEncoders",
+    "NodeNames",
     "Prepared",
     "SideFeatures",
     "Split",

@@ -255,8 +255,11 @@ def outdated(parts: Iterable[Part], overwrite: bool) -> list[Part]:
 
 def run_settings(settings: RunSettings) -> dict[str, Any]:
     """Return the settings of a run as plain values, without those that may differ between equal results."""
-    side = {"path"}  # the checksum of the files stands for their paths
-    # older results stay valid
+    # the checksum of the files stands for their paths
+    users, items = (
+        {"path", *(["name"] if side is None or side.name is None else [])}
+        for side in (settings.data.users, settings.data.items)
+    )  # older results, without a name, stay valid
     unused = {name: True for name in ("request", "uniform") if getattr(settings.data, name) is None}
     windows = {"test_windows": True} if settings.split.test_windows == 1 else {}
     return settings.model_dump(
@@ -264,7 +267,7 @@ def run_settings(settings: RunSettings) -> dict[str, Any]:
         exclude={
             **dict.fromkeys(("models", "jobs", "seeds"), True),
             **FREE,
-            "data": {"log": True, "truth": True, "users": side, "items": side, **unused},
+            "data": {"log": True, "truth": True, "users": users, "items": items, **unused},
             "split": windows,
         },
     )

@@ -1,16 +1,14 @@
 """The page of a run and the page of a macro graph."""
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mgoe._util.files import read_json
 from mgoe.config import RunSettings, dump_settings
-from mgoe.data import Prepared, Vocabulary
+from mgoe.data import Encoders, Prepared, Vocabulary
 from mgoe.evaluation import (
     Estimate,
     Row,
@@ -19,7 +17,10 @@ from mgoe.evaluation import (
 from mgoe.experiments.cell import Inputs
 from mgoe.experiments.folder import RELIABILITY
 from mgoe.experiments.plan import Cell, Plan
+from mgoe.features.macro_nodes import describe_macro_nodes
 from mgoe.graph import MacroGraph
+from mgoe.graph.matrices import lift
+from mgoe.graph.pair_rows import SIDES, Side
 
 GRAPH_FACTS = (
     "engine",
@@ -43,36 +44,45 @@ def write_graph_page(graph: MacroGraph, path: Path) -> None:
         OutputError: It cannot be written.
     """
     described = graph.describe()
-    files = [graph.path / f"{node}s.parquet" for node in ("user", "item")]
-    users, items = [Vocabulary.load(file) if file.exists() else None for file in files]
     report.write_report(
         path,
         report.ReportData(
             title=f"Macro graph {graph.path.name}",
             rows=[],
             facts={name: described[name] for name in GRAPH_FACTS} | {"drift": graph.drift},
-            macro=macro_view(graph, users, items),
+            macro=macro_view(graph),
         ),
     )
 
 
-def macro_view(graph: MacroGraph, users: Vocabulary | None, items: Vocabulary | None) -> report.MacroView:
-    """Return the view of the latest, densest resolution. Without vocabularies members are indices."""
+def macro_view(graph: MacroGraph, encoders: Encoders | None = None) -> report.MacroView:
+    """Return the view of the latest snapshot at its dense resolution.
 
-    def ids(vocabulary: Vocabulary | None, nodes: NDArray[np.int64]) -> list[Any]:
-        return nodes.tolist() if vocabulary is None else vocabulary.ids(nodes).to_pylist()
-
+    Args:
+        graph: The graph.
+        encoders: Ids, names and features of users and items. Without them members are the ids that the graph
+            holds, or indices if it holds none.
+    """
     latest = graph.latest
     dense = latest.resolutions[latest.dense]
-    return report.MacroView.of(
-        dense.macro_edges,
-        dense.user_macro,
-        dense.item_macro,
-        latest.arrays["user_sum"],
-        latest.arrays["item_sum"],
-        partial(ids, users),
-        partial(ids, items),
+    users, items = (
+        describe_macro_nodes(
+            latest,
+            side,
+            _ids(graph, side) if encoders is None else getattr(encoders, f"{side}s"),
+            getattr(encoders, f"{side}_names", None),
+            getattr(encoders, f"{side}_side", None),
+        )
+        for side in SIDES
     )
+    cold_users = int((np.asarray(dense.user_macro) == latest.macro_users).sum())
+    cold_items = int((np.asarray(dense.item_macro) == latest.macro_items).sum())
+    return report.MacroView(lift(dense.macro_edges), users, items, cold_users, cold_items)
+
+
+def _ids(graph: MacroGraph, side: Side) -> Vocabulary | None:
+    file = graph.path / f"{side}s.parquet"
+    return Vocabulary.load(file) if file.exists() else None
 
 
 def curves_of(plan: Plan) -> dict[str, dict[int, dict[str, Any]]]:
@@ -134,7 +144,7 @@ def write_run_report(
             estimates=estimates,
             curves=curves_of(plan),
             reliability=reliability_of(plan),
-            macro=macro_view(inputs.graph, inputs.prepared.users, inputs.prepared.items),
+            macro=macro_view(inputs.graph, inputs.prepared),
             history_age=history_age(settings, inputs.prepared),
             negatives=negatives(settings, inputs.prepared),
             notes=[

@@ -11,6 +11,8 @@ from mgoe.graph.scores import UNIT
 
 KINDS = ("user", "item", "user_macro", "item_macro")
 """Kinds of nodes."""
+SMOOTHING = 0.3
+"""Added to scores before their lift, so that that of two tiny scores is near 1."""
 
 
 def matrix(graph: MacroGraph, rows: str, columns: str, resolution: int | None = None) -> sparse.csr_array:
@@ -54,6 +56,25 @@ def matrix(graph: MacroGraph, rows: str, columns: str, resolution: int | None = 
         "edges join user and item, each with the macro nodes of the other (user and item_macro, item and "
         f"user_macro), and user_macro and item_macro, found {rows!r} and {columns!r}; choose one of these",
     )
+
+
+def lift(edges: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return each score over the score that the sums of its row and column let expect, smoothed.
+
+    Args:
+        edges: Scores between user and item macro nodes. Shape (Ku, Ki).
+
+    Returns:
+        Above 1 where a user macro node takes more of an item macro node than expected. Shape (Ku, Ki).
+
+    Example:
+        >>> lift(np.array([[30.0, 10.0], [10.0, 30.0]])).round(2)
+        array([[1.49, 0.51],
+               [0.51, 1.49]])
+    """
+    edges = edges.astype(np.float64)
+    expected = edges.sum(1, keepdims=True) * edges.sum(0) / max(edges.sum(), 1e-12)
+    return (edges + SMOOTHING) / (expected + SMOOTHING)
 
 
 def _edges(edges: SparseEdges, width: int) -> sparse.csr_array:

@@ -120,8 +120,7 @@ class RankerGraph:
             >>> ranker.graph.plot().get_xlabel()
             'item macro node'
         """
-        encoders = self._bundle.encoders
-        return plot_macro_graph(macro_view(self._bundle.graph, encoders.users, encoders.items), ax)
+        return plot_macro_graph(macro_view(self._bundle.graph, self._bundle.encoders), ax)
 
     def __repr__(self) -> str:
         return repr(self._bundle.graph)

@@ -10,7 +10,7 @@ import yaml
 
 from mgoe.config import ModelSettings, RunSettings, check_settings, laid_over, load_settings, make_settings
 from mgoe.data import guess
-from mgoe.data.arrow import is_list
+from mgoe.data.arrow import is_list, is_text
 from mgoe.errors import ConfigError, DataError
 from mgoe.experiments.folder import SETTINGS
 from mgoe.models import RankingModel, resolve
@@ -20,6 +20,8 @@ Model = str | Mapping[str, Any] | type[RankingModel]
 Tasks = Sequence[str | Mapping[str, Any]] | None
 """Tasks by name, or with their settings; None guesses them."""
 COLUMNS = ("user", "item", "time", "behavior")
+NAMES = ("name", "title")
+"""Columns of a side table, in any case, that hold what people call users or items."""
 SECTIONS = ("split", "negatives", "graph", "training", "evaluation")
 """Sections of the settings of a run that a ranker has no parameters of its own for."""
 
@@ -163,10 +165,10 @@ def _settings_of_model(model: Model) -> str | dict[str, Any]:
 
 
 def _side_table(file: Path | str, id: str) -> dict[str, Any]:
-    """Return the settings of a side table whose columns are all features, but for the id.
+    """Return the settings of a side table whose columns are all features, but for the id and the names.
 
-    Floats are numeric features, lists hold several categories, and all other columns are categories; times
-    are left out.
+    A text column called `name` or `title` holds names. Floats are numeric features, lists hold several
+    categories, and all other columns are categories; times are left out.
 
     Args:
         file: A Parquet file.
@@ -181,18 +183,19 @@ def _side_table(file: Path | str, id: str) -> dict[str, Any]:
         raise DataError(
             file, f"a side table is a frame or a Parquet file, found that {error}; read it into a frame first"
         ) from None
+    name = next((one.name for one in schema if one.name.lower() in NAMES and is_text(one.type)), None)
     features = [
         {"name": field.name, "kind": _kind(field.type)}
         for field in schema
-        if field.name != id and not pa.types.is_temporal(field.type)
+        if field.name not in (id, name) and not pa.types.is_temporal(field.type)
     ]
-    if id not in schema.names or not features:
+    if id not in schema.names or not (features or name):
         raise DataError(
             file,
             f"a side table has the id column of the log, {id!r}, and a column per feature, found "
             f"{', '.join(schema.names)}; rename or add columns",
         )
-    return {"path": str(file), "id": id, "features": features}
+    return {"path": str(file), "id": id, "name": name, "features": features}
 
 
 def _kind(type: pa.DataType) -> str:

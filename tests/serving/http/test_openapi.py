@@ -75,7 +75,8 @@ def try_out(operation: Any, mode: Any, left_out: Callable[[int], list[Any]]) -> 
 
 def test_every_route_is_described(fuzzed: Served):
     document = fuzzed.client.get("/openapi.json").json()
-    versioned = {f"/v1/{name}" for name in ("rank", "score", "events", "explain", "about", "macro")}
+    versioned = {f"/v1/{name}" for name in ("rank", "score", "events", "explain", "about", "names")}
+    versioned |= {"/v1/macro", "/v1/macro/nodes"}
     assert set(document["paths"]) == {*versioned, "/healthz", "/readyz", "/metrics"}
     for path, methods in document["paths"].items():
         for method in methods.values():
@@ -83,7 +84,7 @@ def test_every_route_is_described(fuzzed: Served):
             assert ("security" in method) == (path.startswith("/v1/") or path == "/metrics")
             if path.startswith("/v1/"):
                 assert {"401", "413", "422", "429", "500", "503"} <= set(method["responses"])
-            if path in ("/v1/rank", "/v1/score", "/v1/events"):
+            if path in ("/v1/rank", "/v1/score", "/v1/events", "/v1/names"):
                 name = method["requestBody"]["content"]["application/json"]["schema"]["$ref"].rsplit("/", 1)[
                     1
                 ]
@@ -109,6 +110,8 @@ VALID = [
     ("POST", "/v1/events", {"exposures": [EXPOSURE], "labels": [LABEL]}),
     ("GET", "/v1/explain?user=1&item=2&context=%7B%7D", None),
     ("GET", "/v1/macro?limit=5", None),
+    ("GET", "/v1/macro/nodes", None),
+    ("POST", "/v1/names", {"users": [1], "items": [2, "x"]}),
     ("GET", "/v1/about", None),
     ("GET", "/healthz", None),
     ("GET", "/metrics", None),

@@ -30,6 +30,7 @@ NAMED: dict[str, Any] = {str(k): [] for k in range(5000)}
         (schemas.ScoreRequest, {"users": MANY, "items": [1]}),
         (schemas.ScoreRequest, {"users": [1], "items": MANY}),
         (schemas.EventsRequest, {"events": MANY}),
+        (schemas.NamesRequest, {"users": MANY, "items": MANY}),
         (schemas.ContextOf, {"context": dict.fromkeys(list(NAMED)[:100], MANY)}),
     ],
 )

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import Markup, escape
 
+from mgoe.features.macro_nodes import MacroNode
+
 WIDTH = 400
 ROW = 22
 COLORS = 8
@@ -278,62 +280,58 @@ def reliability_chart(
     return svg
 
 
-def heat_map(
-    lift: np.ndarray,
-    user_sizes: np.ndarray,
-    item_sizes: np.ndarray,
-    users: Sequence[int],
-    items: Sequence[int],
-) -> Svg:
+def heat_map(lift: np.ndarray, users: Sequence[MacroNode], items: Sequence[MacroNode]) -> Svg:
     """Draw the lift between macro nodes: warm if a user macro node takes more of an item macro node than
     expected.
 
     Bars show members.
 
     Args:
-        lift: Shape (Ku, Ki).
-        user_sizes, item_sizes: Members.
+        lift: By the numbers of the macro nodes. Shape (Ku, Ki).
         users, items: Macro nodes shown, in the order shown.
     """
     cell = float(np.clip(620 / max(len(items), 1), 9, 26))
     left, top, bar = 34.0, 34.0, 44.0
     wide, tall = cell * len(items), cell * len(users)
-    svg = Svg(left + wide + bar + 8, top + tall + bar + 8, "Lift between user and item macro nodes")
+    svg = Svg(left + wide + bar + 8, top + tall + bar + 8, "Lift between groups of users and groups of items")
     depth = np.clip(np.log2(np.maximum(lift, 1e-9)) / 3, -1, 1)  # full colour from 8 times or an eighth
     every = max(1, math.ceil(11 / cell))
-    for row, u in enumerate(users):
+    most_users, most_items = (max((one.members for one in side), default=0) or 1 for side in (users, items))
+    for row, user in enumerate(users):
         y = top + row * cell
         if row % every == 0:
-            svg.text((left - 6, y + cell / 2 + 3.5), u, "tick", "end")
-        for column, i in enumerate(items):
+            svg.text((left - 6, y + cell / 2 + 3.5), user.node, "tick", "end")
+        for column, item in enumerate(items):
+            at = user.node, item.node
             svg.rect(
                 (left + column * cell, y),
                 (cell - 1, cell - 1),
-                "hot" if depth[u, i] > 0 else "cool",
-                f"user node {u} × item node {i}: lift {lift[u, i]:.2f}",
-                abs(float(depth[u, i])),
+                "hot" if depth[at] > 0 else "cool",
+                f"users {user.node} ({user.name}) and items {item.node} ({item.name}): "
+                f"{lift[at]:.2g} times what is expected",
+                abs(float(depth[at])),
                 2,
             )
         svg.rect(
             (left + wide + 4, y + 1),
-            (bar * user_sizes[u] / max(user_sizes.max(), 1), cell - 3),
+            (bar * user.members / most_users, cell - 3),
             "size",
-            f"user node {u}: {user_sizes[u]:,} users",
+            f"group of users {user.node}: {user.members:,} users",
             radius=2,
         )
-    for column, i in enumerate(items):
+    for column, item in enumerate(items):
         x = left + column * cell
         if column % every == 0:
-            svg.text((x + cell / 2, top - 6), i, "tick", "middle")
+            svg.text((x + cell / 2, top - 6), item.node, "tick", "middle")
         svg.rect(
             (x + 1, top + tall + 4),
-            (cell - 3, bar * item_sizes[i] / max(item_sizes.max(), 1)),
+            (cell - 3, bar * item.members / most_items),
             "size",
-            f"item node {i}: {item_sizes[i]:,} items",
+            f"group of items {item.node}: {item.members:,} items",
             radius=2,
         )
-    svg.text((left, 11), "item macro nodes →", "axis")
-    svg.text((9, top + tall / 2), "user macro nodes", "axis", "middle", turned=True)
+    svg.text((left, 11), "groups of items →", "axis")
+    svg.text((9, top + tall / 2), "groups of users", "axis", "middle", turned=True)
     return svg
 
 

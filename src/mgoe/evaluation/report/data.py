@@ -1,8 +1,7 @@
 """The content of a report as plain values; everything but the rows may be missing."""
 
-import itertools
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self
 
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 
 from mgoe.evaluation.intervals import Estimate
 from mgoe.evaluation.rows import ALL, Row
+from mgoe.features.macro_nodes import MacroNode
 
 
 class Curve(NamedTuple):
@@ -43,58 +43,19 @@ class Curve(NamedTuple):
 
 @dataclass(frozen=True)
 class MacroView:
-    """The macro graph of one snapshot and resolution, prepared for people.
+    """The macro graph of one snapshot, prepared for people.
 
     Attributes:
-        lift: Score between macro nodes over the score expected from their sums, smoothed. Shape (Ku, Ki).
-        user_sizes, item_sizes: Members. Shape (Ku,), (Ki,).
-        user_members, item_members: Ids of a few members, those of the highest score sums first; a list a
-            macro node.
+        lift: See `mgoe.graph.matrices.lift`. Shape (Ku, Ki).
+        users, items: Its macro nodes, by number.
         cold_users, cold_items: Nodes without a macro node.
     """
 
     lift: NDArray[np.float64]
-    user_sizes: NDArray[np.int64]
-    item_sizes: NDArray[np.int64]
-    user_members: list[list[str]]
-    item_members: list[list[str]]
-    cold_users: int
-    cold_items: int
-
-    @classmethod
-    def of(
-        cls,
-        edges: NDArray[np.floating],
-        user_macro: NDArray[np.integer],
-        item_macro: NDArray[np.integer],
-        user_sums: NDArray[np.floating],
-        item_sums: NDArray[np.floating],
-        user_ids: Callable[[NDArray[np.int64]], Iterable[Any]],
-        item_ids: Callable[[NDArray[np.int64]], Iterable[Any]],
-        examples: int = 5,
-    ) -> Self:
-        """Make the view from a snapshot's arrays.
-
-        Args:
-            edges: Score between macro nodes. Shape (Ku, Ki).
-            user_macro, item_macro: Own macro node; Ku or Ki where cold. Shape (U,), (I,).
-            user_sums, item_sums: Score sums of nodes. Shape (U,), (I,).
-            user_ids, item_ids: Functions from indices to ids.
-            examples: Members to name per macro node.
-        """
-        ku, ki = edges.shape
-        edges = edges.astype(np.float64)
-        expected = edges.sum(1, keepdims=True) * edges.sum(0) / max(edges.sum(), 1e-12)
-        users, items = np.bincount(user_macro, minlength=ku + 1), np.bincount(item_macro, minlength=ki + 1)
-        return cls(
-            lift=(edges + 0.3) / (expected + 0.3),
-            user_sizes=users[:ku],
-            item_sizes=items[:ki],
-            user_members=_members(user_macro, user_sums, ku, user_ids, examples),
-            item_members=_members(item_macro, item_sums, ki, item_ids, examples),
-            cold_users=int(users[ku]),
-            cold_items=int(items[ki]),
-        )
+    users: Sequence[MacroNode]
+    items: Sequence[MacroNode]
+    cold_users: int = 0
+    cold_items: int = 0
 
     def order(self, most: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the largest user and item macro nodes, ordered so that similar ones are adjacent.
@@ -102,9 +63,8 @@ class MacroView:
         Args:
             most: Number of macro nodes per side, at most.
         """
-        users, items = (
-            np.sort(np.argsort(-sizes, kind="stable")[:most]) for sizes in (self.user_sizes, self.item_sizes)
-        )
+        sizes = ([-node.members for node in side] for side in (self.users, self.items))
+        users, items = (np.sort(np.argsort(of_side, kind="stable")[:most]) for of_side in sizes)
         if min(len(users), len(items)) > 1:
             depth = np.clip(np.log2(np.maximum(self.lift[np.ix_(users, items)], 1e-9)), -3, 3)
             left = np.linalg.svd(depth - depth.mean(), full_matrices=False)[0][:, 0]
@@ -161,17 +121,3 @@ class ReportData:
     def leader(self) -> str:
         """The model the report is about."""
         return self.lead or next(iter(self.models), "")
-
-
-def _members(
-    macro: NDArray[np.integer],
-    sums: NDArray[np.floating],
-    k: int,
-    ids: Callable[[NDArray[np.int64]], Iterable[Any]],
-    examples: int,
-) -> list[list[str]]:
-    order = np.lexsort((-np.asarray(sums), macro))
-    by_macro = np.split(order, np.searchsorted(macro[order], np.arange(k + 1)))
-    chosen = [nodes[:examples] for nodes in by_macro[1:-1]]
-    names = map(str, ids(np.concatenate(chosen).astype(np.int64)))
-    return [list(itertools.islice(names, len(nodes))) for nodes in chosen]

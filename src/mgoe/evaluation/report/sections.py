@@ -14,12 +14,12 @@ from mgoe.evaluation.report.charts import (
     Mark,
     Svg,
     gate_bars,
-    heat_map,
     interval_plot,
     line_chart,
     reliability_chart,
 )
-from mgoe.evaluation.report.data import Curve, MacroView, ReportData
+from mgoe.evaluation.report.data import Curve, ReportData
+from mgoe.evaluation.report.macro import macro_section
 from mgoe.evaluation.rows import (
     ALL,
     LOWER,
@@ -40,7 +40,6 @@ from mgoe.evaluation.tables import Cell, Table
 
 RELIABLE_MODELS = 4
 """Models in a reliability diagram; more lines would be hard to distinguish."""
-MEMBERS_SHOWN = 60
 
 Summaries = Mapping[str, Mapping[Column, Summary]]
 """By model, and by task and metric."""
@@ -60,7 +59,7 @@ def sections(data: ReportData) -> dict[str, Any]:
         "tasks": [_task(data, task, summaries, differences) for task in data.tasks],
         "curves": [_curves(model, [*seeds.values()]) for model, seeds in data.curves.items() if seeds],
         "reliability": _reliability(data, summaries),
-        "macro": None if data.macro is None else _macro(data.macro),
+        "macro": None if data.macro is None else macro_section(data.macro),
         "gates": list(_gates(data)),
         "slices": slice_table(data, headline(summaries)),
         "catalogue": catalog_table(data, summaries),
@@ -223,19 +222,6 @@ def _reliability(data: ReportData, summaries: Summaries) -> dict[str, Any]:
     }
 
 
-def _macro(view: MacroView) -> dict[str, Any]:
-    """Draw the largest macro nodes."""
-    users, items = view.order(MEMBERS_SHOWN)
-    return {
-        "chart": heat_map(view.lift, view.user_sizes, view.item_sizes, users.tolist(), items.tolist()),
-        "view": view,
-        "shown": (len(users), len(items)),
-        "size": view.lift.shape,
-        "user_table": member_table(view.user_sizes, view.user_members, view.lift, "item"),
-        "item_table": member_table(view.item_sizes, view.item_members, view.lift.T, "user"),
-    }
-
-
 def _gates(data: ReportData) -> Iterator[dict[str, Any]]:
     """Plot gate use at the best epoch of the first seed; experts of different seeds do not correspond."""
     for model, seeds in data.curves.items():
@@ -309,22 +295,6 @@ def difference_table(differences: Sequence[Estimate]) -> Table | None:
         if columns
         else None
     )
-
-
-def member_table(sizes: np.ndarray, members: list[list[str]], lift: np.ndarray, other: str) -> Table:
-    """Return macro nodes by size: members, share, the three closest nodes of the other side, example ids."""
-    lines = []
-    for node in np.argsort(-sizes, kind="stable")[:MEMBERS_SHOWN]:
-        liked = np.argsort(-lift[node], kind="stable")[:3]
-        goes = ", ".join(f"{k} (×{lift[node, k]:.1f})" for k in liked if lift[node, k] > 1)
-        texts = (
-            f"{sizes[node]:,}",
-            f"{sizes[node] / max(sizes.sum(), 1):.1%}",
-            goes or "-",
-            ", ".join(members[node]) or "-",
-        )
-        lines.append((str(node), list(map(Cell, texts))))
-    return Table(["node", "members", "share", f"goes with {other} nodes", "examples"], lines)
 
 
 def _table(

@@ -7,7 +7,6 @@ what it takes through Python objects.
 import asyncio
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
-from importlib import resources
 from typing import Any, TypeVar
 
 import orjson
@@ -22,6 +21,7 @@ from mgoe.errors import MgoeError, RequestError, StoreError
 from mgoe.serving.events.event import LONGEST_ID
 from mgoe.serving.http import schemas
 from mgoe.serving.http.middleware import OPEN, Middleware, failure, problem
+from mgoe.serving.http.page import read_page
 from mgoe.serving.http.reloader import Reloader
 from mgoe.serving.http.settings import Limits
 from mgoe.serving.http.telemetry import Telemetry
@@ -43,12 +43,6 @@ ERRORS = {
     503: "It took too long, or the store of events is away; ask again.",
 }
 """What every route may answer beside 200."""
-PAGE_POLICY = "; ".join(
-    [f"{kind}-src 'unsafe-inline'" for kind in ("style", "script")]
-    + ["default-src 'none'", "connect-src 'self'", "img-src data:"]
-    + [f"{what} 'none'" for what in ("base-uri", "form-action", "frame-ancestors")]
-)
-"""The page reads its own server and nothing else, and is shown in no other page."""
 
 
 def create_app(
@@ -84,7 +78,7 @@ def create_app(
     )  # fmt: skip
     _add_errors(app)
     _add_ranking(app, reloader, limits, telemetry)
-    _add_reading(app, reloader)
+    _add_reading(app, reloader, limits)
     _add_operations(app, reloader, telemetry)
     app.openapi = lambda: _document(app, secure=bool(tokens))  # type: ignore[method-assign]
     routes = frozenset(path for route in app.routes if (path := getattr(route, "path", None)))
@@ -140,7 +134,7 @@ def _add_ranking(app: FastAPI, reloader: Reloader, limits: Limits, telemetry: Te
         })  # fmt: skip
 
 
-def _add_reading(app: FastAPI, reloader: Reloader) -> None:
+def _add_reading(app: FastAPI, reloader: Reloader, limits: Limits) -> None:
     text = {"type": "string", "maxLength": LONGEST_ID}
 
     @app.get(
@@ -177,6 +171,26 @@ def _add_reading(app: FastAPI, reloader: Reloader) -> None:
             raise RequestError("limit", f"must be a whole number from 1 to 500, found {text[:20]!r}")
         return _json(reloader.engine.macro(int(text)))
 
+    @app.get("/v1/macro/nodes", summary="All macro nodes, described", **_describe(schemas.MacroNodes))
+    async def macro_nodes(request: Request) -> Response:
+        _query(request, set())
+        engine = reloader.engine
+        found = engine.macro_nodes
+        return _json({"users": found["user"], "items": found["item"], "bundle": engine.name})
+
+    @app.post(
+        "/v1/names", summary="Names of users and items",
+        **_describe(schemas.Names, **_body(schemas.NamesRequest)),
+    )  # fmt: skip
+    async def names(request: Request) -> Response:
+        asked, engine = _read(schemas.NamesRequest, request.state.body), reloader.engine
+        _check_size("items", [*asked.users, *asked.items], limits.candidates)
+        return _json({
+            "users": engine.names("user", asked.users),
+            "items": engine.names("item", asked.items),
+            "bundle": engine.name,
+        })  # fmt: skip
+
 
 def _add_operations(app: FastAPI, reloader: Reloader, telemetry: Telemetry) -> None:
     """Add the routes for whoever runs the service, and the page."""
@@ -201,11 +215,11 @@ def _add_operations(app: FastAPI, reloader: Reloader, telemetry: Telemetry) -> N
     async def metrics() -> Response:
         return Response(telemetry.page(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
-    page = resources.files("mgoe.serving.http").joinpath("page.html").read_text(encoding="utf-8")
+    page = read_page()
 
     @app.get("/", include_in_schema=False, response_class=HTMLResponse)
     async def index() -> Response:
-        return HTMLResponse(page, headers={"content-security-policy": PAGE_POLICY})
+        return HTMLResponse(page.html, headers={"content-security-policy": page.policy})
 
 
 def _add_errors(app: FastAPI) -> None:
@@ -322,7 +336,7 @@ def _document(app: FastAPI, secure: bool) -> dict[str, Any]:
     if app.openapi_schema is None:
         document = FastAPI.openapi(app)
         known = document["components"]["schemas"]
-        for model in (schemas.RankRequest, schemas.ScoreRequest, schemas.EventsRequest):
+        for model in (schemas.RankRequest, schemas.ScoreRequest, schemas.EventsRequest, schemas.NamesRequest):
             described = model.model_json_schema(ref_template="#/components/schemas/{model}")
             known |= described.pop("$defs", {})
             known[model.__name__] = described

@@ -193,6 +193,13 @@ class EventsRequest(
     )
 
 
+class NamesRequest(Request, json_schema_extra={"examples": [{"users": [42], "items": [7, 8]}]}):
+    """Users and items to name."""
+
+    users: list[Id] = Field(default=[], fail_fast=True)
+    items: list[Id] = Field(default=[], fail_fast=True)
+
+
 class ContextOf(Request):
     """A context that is given apart."""
 
@@ -325,7 +332,9 @@ class About(BaseModel):
 
     model: str
     tasks: list[str] = Field(description="Weakest to strongest.")
+    kinds: dict[str, str] = Field(description="`binary` (a probability) or `regression` (a value), by task.")
     objective: str = Field(description="What a ranking is by if the request names no objective.")
+    named: list[str] = Field(description="`users`, `items`: what people have names for, see `/v1/names`.")
     behaviors: list[str] = Field(description="What an event may be.")
     context: list[str]
     users: int
@@ -337,18 +346,39 @@ class About(BaseModel):
 
 
 class MacroNode(BaseModel):
-    """A macro node and its size."""
+    """A macro node, described by its members."""
 
     node: int
+    name: str = Field(description="A short text that stands for it.")
     members: int
+    typical: list[Id] = Field(description="Its most typical members, the most typical first.")
+    typical_names: list[str] = Field(description="What people call these, or their ids.")
+    features: list[str] = Field(description="What sets its members apart, the clearest first.")
 
 
 class Macro(BaseModel):
-    """The heaviest macro nodes, and the score from each macro user (row) to each macro item (column)."""
+    """The heaviest macro nodes, and what is between each macro user (row) and each macro item (column)."""
 
     users: list[MacroNode]
     items: list[MacroNode]
-    edges: list[list[float]]
+    edges: list[list[float]] = Field(description="Scores.")
+    lift: list[list[float]] = Field(description="Scores over those that the size of both lets expect.")
+    bundle: str
+
+
+class MacroNodes(BaseModel):
+    """All macro nodes, by number."""
+
+    users: list[MacroNode]
+    items: list[MacroNode]
+    bundle: str
+
+
+class Names(BaseModel):
+    """What people call users and items, in the order given; null where the bundle holds no name."""
+
+    users: list[str | None]
+    items: list[str | None]
     bundle: str
 
 

@@ -1,7 +1,8 @@
 """One bundle ready to serve: its live state, its scorer, and the events that it understands."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from numpy.typing import NDArray
 
 from mgoe._util.files import sha256
 from mgoe.bundle import MANIFEST, Bundle
+from mgoe.features.macro_nodes import describe_macro_nodes
+from mgoe.graph.matrices import lift
 from mgoe.graph.pair_rows import SIDES, Side
 from mgoe.serving.events.event import Event, EventLog, EventReader, Id
 from mgoe.serving.events.exposure import ExposureReader
@@ -92,7 +95,9 @@ class Engine:
         return {
             "model": self.bundle.manifest["model"]["name"],
             "tasks": list(self.tasks),
+            "kinds": {task["name"]: task["kind"] for task in self.bundle.manifest["tasks"]},
             "objective": self.bundle.objective,
+            "named": [f"{side}s" for side in SIDES if len(getattr(self.bundle.encoders, f"{side}_names"))],
             "behaviors": list(self.events.behaviors),
             "context": [feature.name for feature in self.bundle.encoders.context_features.features],
             "users": self.live.size("user"),
@@ -110,29 +115,38 @@ class Engine:
         users, items = (
             np.sort(np.argsort(-mass, kind="stable")[:limit]) for mass in (part.user_mass, part.item_mass)
         )
-        of_users, of_items = self._members
+        heaviest = np.ix_(users, items)
         return {
-            "users": [{"node": int(k), "members": int(of_users[k])} for k in users],
-            "items": [{"node": int(k), "members": int(of_items[k])} for k in items],
-            "edges": np.round(part.macro_edges[np.ix_(users, items)].astype(np.float64), 3).tolist(),
+            "users": [self.macro_nodes["user"][k] for k in users],
+            "items": [self.macro_nodes["item"][k] for k in items],
+            "edges": np.round(part.macro_edges[heaviest].astype(np.float64), 3).tolist(),
+            "lift": np.round(lift(part.macro_edges)[heaviest], 3).tolist(),
             "bundle": self.name,
         }
 
     @cached_property
-    def _members(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Users, and items, of each macro node at the dense resolution; the cold one last."""
-        latest = self.bundle.graph.latest
-        part = latest.resolutions[latest.dense]
-        return (
-            np.bincount(part.user_macro, minlength=len(part.user_mass) + 1),
-            np.bincount(part.item_macro, minlength=len(part.item_mass) + 1),
-        )
+    def macro_nodes(self) -> dict[Side, list[dict[str, Any]]]:
+        """Every macro node, described, as of when the bundle was opened: by side, a `MacroNode` each."""
+        encoders, latest = self.bundle.encoders, self.bundle.graph.latest
+        of = {
+            "user": (encoders.users, encoders.user_names, encoders.user_side),
+            "item": (encoders.items, encoders.item_names, encoders.item_side),
+        }
+        return {
+            side: [asdict(node) for node in describe_macro_nodes(latest, side, *of[side])] for side in SIDES
+        }
+
+    def names(self, side: Side, ids: Sequence[Id]) -> list[str | None]:
+        """Return what people call nodes, None where the bundle holds no name."""
+        encoders = self.bundle.encoders
+        names = encoders.user_names if side == "user" else encoders.item_names
+        return names.of(self.live.look_up(side, ids))
 
     def _warm_up(self) -> None:
         """Compile and open what would otherwise be compiled or opened in the first requests."""
         for user in (-1, 0):
             self.scorer.score(user, np.arange(-1, min(500, self.live.size("item"))))
-        _ = self.about, self._members
+        _ = self.about, self.macro_nodes
         self.live.known_items(0)
         live, ids = LiveNodes(self.live.base), {side: self._some_ids(side) for side in SIDES}
         behavior, now = next(iter(self.events.behaviors)), time.time_ns() // 1000

@@ -1,0 +1,55 @@
+"""The section of a report on the macro graph: a heat map, and tables of its macro nodes."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from mgoe.evaluation.report.charts import heat_map
+from mgoe.evaluation.report.data import MacroView
+from mgoe.evaluation.tables import Cell, Table
+from mgoe.features.macro_nodes import MacroNode
+
+MOST = 60
+"""Macro nodes of each side that are shown, the largest."""
+
+
+def macro_section(view: MacroView) -> dict[str, Any]:
+    """Draw the largest macro nodes, ordered so that similar users and items are adjacent."""
+    users, items = view.order(MOST)
+    return {
+        "chart": heat_map(view.lift, [view.users[k] for k in users], [view.items[k] for k in items]),
+        "view": view,
+        "shown": (len(users), len(items)),
+        "size": view.lift.shape,
+        "user_table": member_table(view.users, view.items, view.lift, "users"),
+        "item_table": member_table(view.items, view.users, view.lift.T, "items"),
+    }
+
+
+def member_table(
+    nodes: Sequence[MacroNode], others: Sequence[MacroNode], lift: np.ndarray, kind: str
+) -> Table:
+    """Return macro nodes by size: members, share, features, typical members, the closest of the other side.
+
+    Args:
+        nodes, others: Macro nodes of the two sides.
+        lift: Shape (nodes, others).
+        kind: What the members are, `users` or `items`.
+    """
+    whole = sum(one.members for one in nodes) or 1
+    lines = []
+    for node in sorted(nodes, key=lambda one: -one.members)[:MOST]:
+        closest = np.argsort(-lift[node.node], kind="stable")[:3]
+        goes = "; ".join(
+            f"{others[k].name} (×{lift[node.node, k]:.1f})" for k in closest if lift[node.node, k] > 1
+        )
+        texts = (
+            f"{node.members:,}",
+            f"{node.members / whole:.1%}",
+            "; ".join(node.features) or "–",
+            ", ".join(node.typical_names) or "–",
+            goes or "–",
+        )
+        lines.append((str(node.node), list(map(Cell, texts))))
+    return Table(["group", kind, "share", "what sets them apart", "typical members", "goes with"], lines)

@@ -1,0 +1,92 @@
+// The ranking of a user.
+
+/** The buttons that rank by one task, or as the service does by default. */
+function showTasks() {
+  const known = [...new Set([state.about.objective, ...[...state.about.tasks].reverse()])];
+  el("tasks").replaceChildren(...known.map((objective) => {
+    const button = make("button", objective, {type: "button", "aria-pressed": String(el("objective").value.trim() === objective)});
+    button.addEventListener("click", () => { el("objective").value = objective; markTask(); safely(rank); });
+    return button;
+  }));
+}
+
+function markTask() {
+  for (const button of el("tasks").children) button.setAttribute("aria-pressed", String(button.textContent === el("objective").value.trim()));
+}
+
+/** The id that was typed, or that of the offered user who has this name. */
+function userAsked() {
+  const typed = el("user").value.trim();
+  return state.about.busiest_users.find((user) => nameOf("users", user) === typed) ?? typed;
+}
+
+async function rank() {
+  const turn = ++state.turn, user = userAsked(), objective = el("objective").value.trim();
+  const answer = await ask("v1/rank", {user, k: Number(el("k").value) || 20, objective, filters: {exclude_known: el("new").checked}});
+  if (answer.bundle !== state.about.bundle) return begin();  // the bundle was replaced
+  await learnNames({users: [answer.user], items: answer.items});
+  if (turn !== state.turn) return;
+  state.answer = answer;
+  history.replaceState(null, "", "#user=" + encodeURIComponent(user));
+  showRanking();
+  await choose(answer.items.length ? answer.items[0] : null);
+}
+
+/** The columns of the table: a title and the text of each row. */
+function columnsOf(answer) {
+  const {tasks, kinds, objective: usual} = state.about, by = answer.objective;
+  const columns = [...tasks].sort((a, b) => (b === by) - (a === by)).map((task) => columnOf(task, answer.tasks[task], kinds[task] === "binary"));
+  if (tasks.includes(by)) return columns;
+  if (by === usual) return [columnOf(by, answer.scores, true), ...columns];
+  const [best, least] = [answer.scores[0], answer.scores.at(-1)];
+  return [least > 0 ? ["score, best = 100", answer.scores.map((s) => (100 * s / best).toFixed(1))] : ["score", answer.scores.map(short)], ...columns];
+}
+
+function columnOf(name, values, isProbability) {
+  if (!isProbability) return [name, values.map(short)];
+  const unit = unitOf(values);
+  return [`${name}, ${unit[1]}`, values.map((p) => inUnit(p, unit))];
+}
+
+function showRanking() {
+  const answer = state.answer, columns = columnsOf(answer);
+  el("titles").replaceChildren(...["#", "Item", ...columns.map(([title]) => title)].map((text) => make("th", text, {scope: "col"})));
+  el("rows").replaceChildren(...answer.items.map((item, at) => {
+    const row = make("tr"), cell = make("td"), name = nameOf("items", item);
+    const button = make("button", name ?? item, {type: "button", title: called("items", item), "aria-label": `Explain ${called("items", item)}`});
+    row.dataset.item = item;
+    button.addEventListener("click", () => safely(() => choose(item)));
+    button.addEventListener("keydown", (event) => step(event, row));
+    cell.append(button);
+    if (name) cell.append(make("small", item));
+    row.append(make("td", at + 1), cell, ...columns.map(([, texts]) => make("td", texts[at])));
+    return row;
+  }));
+  const said = [`The best of ${whole(answer.ranked)} items for ${called("users", answer.user)}, by ${answer.objective}.`];
+  if (answer.unseen_user) said.push("The service has never seen this user and assumes no history.");
+  if (!answer.items.length) said.push("No item is left.");
+  el("summary").textContent = said.join(" ");
+}
+
+function step(event, row) {
+  const next = event.key === "ArrowDown" ? row.nextElementSibling : event.key === "ArrowUp" ? row.previousElementSibling : null;
+  if (next) { event.preventDefault(); next.querySelector("button").focus(); }
+}
+
+async function choose(item) {
+  state.chosen = item;
+  for (const row of el("rows").children) {
+    const chosen = row.dataset.item === String(item);
+    row.classList.toggle("chosen", chosen);
+    row.querySelector("button").setAttribute("aria-current", String(chosen));
+  }
+  const turn = state.turn, query = new URLSearchParams({user: state.answer.user, ...(item === null ? {} : {item})});
+  const explained = await ask("v1/explain?" + query);
+  const {items, users} = explained.recents;
+  await learnNames({users: users.map((one) => one.id), items: [item, ...items.map((one) => one.id)]});
+  if (turn !== state.turn || item !== state.chosen) return;
+  state.explained = explained;
+  showExplanation();
+  showUserEdges();
+  showMacro();
+}
