@@ -127,19 +127,19 @@ def write_run_report(
     report.write_report(
         plan.out / "report.html",
         report.ReportData(
-            title=f"MGOE on {Path(settings.data.log[0]).name}",
+            title=f"{plan.comparison.lead} on {Path(settings.data.log[0]).name}",
             rows=rows,
             lead=plan.comparison.lead,
             facts={
-                "rows": summary["rows"],
+                "rows of the log": summary["rows"],
                 "users": summary["users"],
                 "items": summary["items"],
-                "pairs": meta["pairs"][-1],
-                "snapshots": len(meta["cuts"]),
-                "macro nodes": ", ".join(f"{ku}/{ki}" for ku, ki in meta["resolutions"]),
+                "pairs with an event": meta["pairs"][-1],
+                "snapshots of the graph": len(meta["cuts"]),
+                "groups of users / items": ", ".join(f"{ku} / {ki}" for ku, ki in meta["resolutions"]),
                 "seeds": len(settings.seeds),
-                "graph seconds": round(meta["seconds"], 1),
-                "seconds": round(seconds, 1),
+                "time for the graph": duration(meta["seconds"]),
+                "time in all": duration(seconds),
             },
             estimates=estimates,
             curves=curves_of(plan),
@@ -157,6 +157,18 @@ def write_run_report(
             command=command,
         ),
     )
+
+
+def duration(seconds: float) -> str:
+    """Return a time in seconds as people say it.
+
+    Example:
+        >>> duration(8.13), duration(475.1), duration(9000)
+        ('8.1 s', '8 min', '2.5 h')
+    """
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def history_age(settings: RunSettings, prepared: Prepared) -> str:

@@ -103,7 +103,7 @@ def test_a_user_is_ranked_by_a_formula_and_by_task(browser: Any, live: Served, b
 
 def test_it_ranks_as_the_service_does_by_default(browser: Any, named: Served):
     page = opened(browser, named)
-    shown = named.rank(user=page.input_value("#user"), k=20)
+    shown = named.rank(user=page.input_value("#user"))
     assert page.input_value("#objective") == shown["objective"] == "click * buy"
     assert items_shown(page) == [str(item) for item in shown["items"]]
     assert page.get_attribute("#tasks button:first-child", "aria-pressed") == "true"

@@ -9,8 +9,10 @@ from markupsafe import Markup, escape
 
 from mgoe.features.macro_nodes import MacroNode
 
-WIDTH = 400
-ROW = 22
+WIDTH = 360
+"""About the room of a card on a phone, so that letters keep their size there."""
+ROW, LINE = 32, 22
+"""Height of a row of an interval plot, and where its line is, below the text."""
 COLORS = 8
 """Number of colours `--c1 ...` in the style sheet."""
 AIR = 0.08
@@ -178,10 +180,8 @@ def interval_plot(
     near = math.inf
     if len(away) >= 4:
         near = 5 * np.quantile(away, 1 / 3) if differences else 3 * np.median(away)
-    left = min(172.0, 16 + 6.9 * max((len(mark.label) for mark in marks), default=4))
-    right = WIDTH - (116 if differences else 56)
-    bottom = ROW * len(marks) + 8
-    svg = Svg(WIDTH, bottom + 22, label)
+    left, right, bottom = 6.0, WIDTH - 6.0, ROW * len(marks)
+    svg = Svg(WIDTH, bottom + 18, label)
     inside = finite(
         v
         for mark, distance in zip(marks, away, strict=True)
@@ -190,13 +190,15 @@ def interval_plot(
     )
     low, high = padded([*inside, 0.0] if differences else inside)
     scale = Scale((low, high), (left, right))
-    for tick in scale.ticks(3):
-        svg.line((scale(tick), 4), (scale(tick), bottom), "grid")
+    ticks = [tick for tick in scale.ticks(4) if 16 <= scale(tick) <= WIDTH - 16]
+    for tick in ticks:
         svg.text((scale(tick), bottom + 14), short(tick), "tick", "middle")
-    if differences:
-        svg.line((scale(0), 4), (scale(0), bottom), "zero")
     for row, mark in enumerate(marks):
-        y = ROW * row + 16
+        y = ROW * row + LINE
+        for tick in ticks:
+            svg.line((scale(tick), y - 6), (scale(tick), y + 6), "grid")
+        if differences:
+            svg.line((scale(0), y - 6), (scale(0), y + 6), "zero")
         css = " strong" if mark.strong else ""
         half = (mark.high - mark.low) / 2
         text = f"{mark.value:{'+' if differences else ''}.4f}" + (
@@ -204,8 +206,9 @@ def interval_plot(
         )
         tip = f"{mark.label}: {text}"
         weight = "" if differences else css
-        svg.text((0, y + 4), _cut(mark.label, left), f"label{weight}")
-        svg.text((WIDTH, y + 4), text, f"value{weight}", "end")
+        room = WIDTH - (120 if differences else 60)
+        svg.text((0, y - 10), _cut(mark.label, room), f"label{weight}")
+        svg.text((WIDTH, y - 10), text, f"value{weight}", "end")
         if low <= mark.value <= high:
             if math.isfinite(half):
                 svg.line((scale(mark.low), y), (scale(mark.high), y), f"whisker{css}")

@@ -38,18 +38,22 @@ def member_table(
         kind: What the members are, `users` or `items`.
     """
     whole = sum(one.members for one in nodes) or 1
-    lines = []
+    has_features = any(node.features for node in nodes)
+    columns, lines = ["group"], []
     for node in sorted(nodes, key=lambda one: -one.members)[:MOST]:
         closest = np.argsort(-lift[node.node], kind="stable")[:3]
         goes = "; ".join(
             f"{others[k].name} (×{lift[node.node, k]:.1f})" for k in closest if lift[node.node, k] > 1
         )
-        texts = (
-            f"{node.members:,}",
-            f"{node.members / whole:.1%}",
-            "; ".join(node.features) or "–",
-            ", ".join(node.typical_names) or "–",
-            goes or "–",
-        )
-        lines.append((str(node.node), list(map(Cell, texts))))
-    return Table(["group", kind, "share", "what sets them apart", "typical members", "goes with"], lines)
+        texts = {
+            kind: f"{node.members:,}",
+            "share": f"{node.members / whole:.1%}",
+            "typical": ", ".join(node.typical_names) or "–",
+            "what sets them apart": "; ".join(node.features) or "–",
+            "go with": goes or "–",
+        }
+        if not has_features:
+            del texts["what sets them apart"]
+        columns = ["group", *texts]
+        lines.append((str(node.node), list(map(Cell, texts.values()))))
+    return Table(columns, lines)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from mgoe.config import BOUNDS
+from mgoe.evaluation.evaluate import FEW, MANY
 from mgoe.evaluation.intervals import Estimate
 from mgoe.evaluation.report.charts import (
     COLORS,
@@ -40,6 +41,23 @@ from mgoe.evaluation.tables import Cell, Table
 
 RELIABLE_MODELS = 4
 """Models in a reliability diagram; more lines would be hard to distinguish."""
+
+SLICES = {
+    ALL: "all test examples",
+    "new-pairs": "items new to the user",
+    "unseen-users": "users without history",
+    "unseen-items": "items without history",
+    "activity-none": "users with no event",
+    "activity-few": f"users with 1 to {FEW - 1} events",
+    "activity-some": f"users with {FEW} to {MANY - 1} events",
+    "activity-many": f"users with {MANY} events or more",
+    "age-near": "history that ends shortly before",
+    "age-far": "history that ends long before",
+    "uniform": "shown at random",
+}
+"""Slices in words."""
+MONITORS = {"all.ranking": "mean of AUC and GAUC, validation", "all.logloss": "log loss, validation"}
+"""What picks the best epoch, in words."""
 
 Summaries = Mapping[str, Mapping[Column, Summary]]
 """By model, and by task and metric."""
@@ -80,16 +98,19 @@ def finding(data: ReportData, summaries: Summaries, differences: Sequence[Estima
     place = (
         "" if len(means) == 1 else f", {'the best' if rank == 1 else f'number {rank}'} of {len(means)} models"
     )
+    tasks = "one task" if len(data.tasks) == 1 else f"{len(data.tasks)} tasks"
     text = (
-        f"{data.leader} reaches {means[data.leader]:.4f} on test, the mean of AUC and GAUC over "
-        f"{'one task' if len(data.tasks) == 1 else f'{len(data.tasks)} tasks'}{place}."
+        f"{data.leader} reaches {means[data.leader]:.4f} on test, where 0.5 is guessing and 1 is perfect: "
+        f"the mean of AUC and GAUC over {tasks}{place}."
     )
     if baselines := [e for e in differences if (e.task, e.metric) == MEAN and math.isfinite(e.low)]:
         close = min(baselines, key=lambda e: e.value)
-        sure = "above zero" if close.low > 0 else "below zero" if close.high < 0 else "around zero"
+        where = "ahead of" if close.value >= 0 else "behind"
+        is_sure = close.low > 0 or close.high < 0
         text += (
-            f" Against {close.baseline}, the strongest baseline, the difference is {close.value:+.4f}, with "
-            f"a 95 % interval {sure}: {close.low:+.4f} to {close.high:+.4f}."
+            f" It is {where} {close.baseline}, the strongest baseline, by {abs(close.value):.4f}"
+            f"{'' if is_sure else ', which may be chance'}: the 95 % interval of the difference is "
+            f"{close.low:+.4f} to {close.high:+.4f}."
         )
     return text
 
@@ -105,8 +126,8 @@ def _task(
     words = {
         "examples": "test examples",
         "positives": "positive",
-        "gauc_users": "users with both classes",
-        "gauc_users_skipped": "users of one class left out of GAUC",
+        "gauc_users": "users in GAUC",
+        "gauc_users_skipped": "users left out of it, who did it always or never",
     }
     return {
         "name": task,
@@ -195,7 +216,7 @@ def _curves(model: str, runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             [curve.validation for curve in curves], f"Validation of {model} by epoch", chosen
         ),
         "loss": line_chart([curve.loss for curve in curves], f"Training loss of {model} by epoch"),
-        "name": curves[0].monitor,
+        "name": MONITORS.get(curves[0].monitor, curves[0].monitor),
     }
 
 
@@ -230,14 +251,12 @@ def _gates(data: ReportData) -> Iterator[dict[str, Any]]:
         weights = next((found for found in gates if found.ndim == 2 and found.size), None)
         if weights is not None:
             tasks, experts = ([str(n + 1) for n in range(size)] for size in weights.shape)
+            tasks = data.tasks if len(data.tasks) == len(tasks) else tasks
+            if len(tasks) > 1 and np.allclose(weights, weights[0], equal_nan=True):
+                tasks, weights = ["all tasks"], weights[:1]
             yield {
                 "model": model,
-                "chart": gate_bars(
-                    weights.tolist(),
-                    data.tasks if len(data.tasks) == len(tasks) else tasks,
-                    experts,
-                    f"Gate use of {model}",
-                ),
+                "chart": gate_bars(weights.tolist(), tasks, experts, f"Experts that tasks of {model} read"),
                 "legend": [(expert, number % COLORS + 1) for number, expert in enumerate(experts)],
             }
 
@@ -271,8 +290,8 @@ def slice_table(data: ReportData, column: Column) -> Table | None:
             if metric == "examples" and s.mean >= 0
         ]
         values = [_number(summaries.get(model, {}).get(column), model in leaders) for model in data.models]
-        lines.append((name, [Cell(f"{max(sizes, default=0):,.0f}"), *values]))
-    return Table(["slice", "examples", *data.models], lines, strong=ALL) if len(lines) > 1 else None
+        lines.append((SLICES.get(name, name), [Cell(f"{max(sizes, default=0):,.0f}"), *values]))
+    return Table(["part", "examples", *data.models], lines, strong=SLICES[ALL]) if len(lines) > 1 else None
 
 
 def difference_table(differences: Sequence[Estimate]) -> Table | None:

@@ -15,7 +15,7 @@ function showExplanation() {
     const nodes = (e.macro ?? {})[order] ?? [];
     if (nodes.length) parts.push(make("h3", title), bars(nodes.slice(0, 3).map(({node, weight}) => [groupOf(side, node), weight, percent(weight)]), title));
   }
-  if (e.macro) parts.push(make("p", "How much the model reads of each group, in per cent of its kind.", {class: "note"}));
+  if (e.macro) parts.push(make("p", "Per cent: how much of what the model reads of such groups comes from this one.", {class: "note"}));
   if (e.recents.items.length) parts.push(make("h3", "What the user did last"), chips("items", e.recents.items));
   if (e.recents.users.length) parts.push(make("h3", "Who used the item last"), chips("users", e.recents.users));
   if (e.live) parts.push(make("h3", "What changed since the bundle was made"), ...changes(e.live));
@@ -47,6 +47,7 @@ function chips(side, neighbours) {
 }
 
 function changes(live) {
+  if (!Object.values(live).some(Boolean)) return [make("p", "Nothing.", {class: "note"})];
   return Object.entries(live).map(([side, what]) => {
     if (!what) return make("p", `Nothing about the ${side}.`, {class: "note"});
     const [counted, groups] = side === "user" ? ["items", "items"] : ["users", "users"];
@@ -89,6 +90,6 @@ function showUserEdges() {
   el("userEdges").replaceChildren(
     make("p", `Groups of items, by everything that ${called("users", user)} did with them. Stronger tasks count more.`, {class: "note"}),
     bars(edges.map(({node, score}) => [groupOf("items", node), score]), `Groups of items that ${called("users", user)} goes for`),
-    make("p", `Belongs to the group of users ${groupOf("users", user_macro)}.`, {class: "note"}),
+    make("p", `The user's own group: ${groupOf("users", user_macro)}`, {class: "note"}),
   );
 }

@@ -52,7 +52,7 @@ const word = {users: "user", items: "item"};
 const called = (side, id) => nameOf(side, id) ? `${nameOf(side, id)} (${word[side]} ${id})` : `${word[side]} ${id}`;
 const brief = (side, id) => nameOf(side, id) ?? `${word[side]} ${id}`;
 /** The name of a macro node; the one after the last has no members. */
-const groupOf = (side, number) => state.nodes[side][number]?.name ?? `no group of ${side} yet`;
+const groupOf = (side, number) => state.nodes[side][number]?.name ?? "none yet";
 
 /** Named bars; a value is a number, or a number and how it is written. */
 function bars(pairs, label, second) {

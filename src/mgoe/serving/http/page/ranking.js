@@ -22,7 +22,7 @@ function userAsked() {
 
 async function rank() {
   const turn = ++state.turn, user = userAsked(), objective = el("objective").value.trim();
-  const answer = await ask("v1/rank", {user, k: Number(el("k").value) || 20, objective, filters: {exclude_known: el("new").checked}});
+  const answer = await ask("v1/rank", {user, k: Number(el("k").value) || 10, objective, exclude_known: el("new").checked});
   if (answer.bundle !== state.about.bundle) return begin();  // the bundle was replaced
   await learnNames({users: [answer.user], items: answer.items});
   if (turn !== state.turn) return;

@@ -3,7 +3,7 @@
 async function begin() {
   const [about, macro, nodes] = await Promise.all([ask("v1/about"), ask("v1/macro?limit=40"), ask("v1/macro/nodes")]);
   Object.assign(state, {about, macro, nodes, explained: null, names: {users: new Map(), items: new Map()}});
-  el("facts").textContent = `${about.model} · ${whole(about.users)} users · ${whole(about.items)} items · predicts ${about.tasks.join(", ")} · bundle ${about.bundle}`;
+  el("facts").textContent = `Model ${about.model} · ${whole(about.users)} users · ${whole(about.items)} items · predicts ${about.tasks.join(", ")} · bundle ${about.bundle}`;
   await learnNames({users: about.busiest_users});
   el("users").replaceChildren(...about.busiest_users.map((user) => make("option", nameOf("users", user), {value: user})));
   if (!el("objective").value) el("objective").value = about.objective;
