@@ -46,7 +46,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path):
         if file.is_file() and "__pycache__" not in file.parts
     }
     kinds = {Path(name).suffix for name in package}
-    assert {".typed", ".html", ".j2", ".css", ".yaml"} <= kinds
+    assert {".typed", ".html", ".j2", ".css", ".js", ".yaml"} <= kinds
     names = zipfile.ZipFile(wheel).namelist()
     assert {name for name in names if ".dist-info/" not in name} == package
     assert len(names) == len(set(names))

@@ -47,5 +47,5 @@ def shown_ranker(impressions: pd.DataFrame, exposures: RunSettings, world: Path)
     """Fitted to the exposure log with the settings of the run `shown`. Read it only."""
     users = pd.read_parquet(world / "truth" / "users.parquet")
     tasks = ["click", {"name": "buy", "given": "click"}, {"name": "stay", "kind": "regression"}]
-    side = users[["user_id", "community"]]
-    return mgoe.Ranker(tasks, context=["device"], users=side, settings=like(exposures)).fit(impressions)
+    sides = {"users": users[["user_id", "community"]], "items": pd.read_parquet(world / "items.parquet")}
+    return mgoe.Ranker(tasks, context=["device"], **sides, settings=like(exposures)).fit(impressions)

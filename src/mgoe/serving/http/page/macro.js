@@ -19,7 +19,7 @@ function showMacro() {
     "aria-label": `${m.users.length} groups of users (rows) and ${m.items.length} groups of items (columns); arrow keys move from cell to cell`});
   svg.append(draw("text", {x: LEFT, y: 13}, "groups of items →"), draw("text", {x: 8, y: TOP, transform: `rotate(90 8 ${TOP})`}, "groups of users →"));
   m.lift.forEach((row, r) => row.forEach((lift, c) => {
-    const depth = Math.max(-1, Math.min(1, Math.log2(Math.max(lift, 1e-9)) / 3));  // full colour from 8 times or an eighth
+    const depth = Math.max(-1, Math.min(1, Math.log2(Math.max(lift, 1e-9)) / 3));  // full color from 8 times or an eighth
     const cell = draw("rect", {class: depth > 0 ? "cell hot" : "cell cool", x: LEFT + c * size, y: TOP + r * size, width: size * .93, height: size * .93, rx: size / 12, "fill-opacity": (.06 + .94 * Math.abs(depth)).toFixed(3)});
     cell.addEventListener("pointerenter", () => read(r, c));
     svg.append(cell);
