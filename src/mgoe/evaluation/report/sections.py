@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from mgoe.config import BOUNDS
-from mgoe.evaluation.evaluate import FEW, MANY
 from mgoe.evaluation.intervals import Estimate
 from mgoe.evaluation.report.charts import (
     COLORS,
@@ -37,6 +36,7 @@ from mgoe.evaluation.rows import (
     summarize,
     title,
 )
+from mgoe.evaluation.slices import FEW, MANY
 from mgoe.evaluation.tables import Cell, Table
 
 RELIABLE_MODELS = 4
