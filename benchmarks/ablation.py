@@ -10,7 +10,8 @@ early on its validation window and measured on its test window. In a variant
 - `no_windows` groups over the last buckets are not counted;
 - `no_adjusted` there are no rates against what user, item and context alone would give;
 - `no_shrinkage` the weight of every prior is 1 label instead of the one that is fitted;
-- `merged` groups by macro nodes have one rate for all tasks together instead of one per task;
+- `merged` groups by macro nodes have one rate for all tasks together instead of one per task (this and
+  `no_learned` differ from `mgoe` only if `graph.rates` names macro nodes);
 - `one_expert` a shared bottom reads the same inputs, with the same knots.
 
 One line per figure, `{name, value, unit, against, ratio}`: `ablation.VARIANT.mean`, `.auc`, `.gauc`, means
