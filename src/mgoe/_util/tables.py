@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol
 
+import duckdb
 import ibis
 import ibis.expr.operations as ops
 import ibis.expr.types as ir
@@ -136,3 +137,12 @@ def digest(text: ir.StringColumn) -> Any:
     """
     hexadecimal = text.hexdigest("md5")
     return sum(hexadecimal.substr(place, 1).ascii_str().cast("int64") * 16**place for place in range(6))
+
+
+def hide_progress_bar(con: duckdb.DuckDBPyConnection) -> None:
+    """Switch off the progress bar of DuckDB, which goes to standard output in processes without a script.
+
+    In a notebook without ipywidgets it is off, and DuckDB refuses to set it to anything.
+    """
+    if con.execute("SELECT current_setting('enable_progress_bar')").fetchall() == [(True,)]:
+        con.execute("SET enable_progress_bar = false")

@@ -16,7 +16,7 @@ from ibis.backends.duckdb import Backend
 from ibis.common.exceptions import IbisError
 
 from mgoe._util.files import as_pattern
-from mgoe._util.tables import Frame, batches
+from mgoe._util.tables import Frame, batches, hide_progress_bar
 from mgoe.config import DataSettings, did_you_mean
 from mgoe.data.columns import Expr, Table, only_row
 from mgoe.data.log_files import LOG, check_complete, files_of, kind_of
@@ -43,8 +43,7 @@ def connect(folder: Path, memory: float | None = None) -> Backend:
         (2,)
     """
     con = ibis.duckdb.connect(folder / "work.duckdb", temp_directory=str(folder / "spill"))
-    # the progress bar would go to standard output in processes without a script
-    con.con.execute("SET enable_progress_bar = false")
+    hide_progress_bar(con.con)
     if memory is not None:
         con.con.execute(f"SET memory_limit = '{memory:.2f}GiB'")
     return con

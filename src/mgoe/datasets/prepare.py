@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 import duckdb
 
 from mgoe._util.files import atomic_folder, clear_partial, exclusive, read_json, write_json, write_text
+from mgoe._util.tables import hide_progress_bar
 from mgoe.datasets.dataset import DataSet
 from mgoe.datasets.reading import Workbench, as_text
 from mgoe.errors import DataError, OutputError
@@ -84,8 +85,9 @@ def prepare(
             ):
                 con.execute(
                     f"SET memory_limit = '{memory:.2f}GiB'; SET temp_directory = {as_text(f'{work}/spill')}; "
-                    "SET TimeZone = 'UTC'; SET enable_progress_bar = false"  # standard output is for results
+                    "SET TimeZone = 'UTC'"
                 )
+                hide_progress_bar(con)  # standard output is for results
                 bench = Workbench(data.name, source, folder, out, con)
                 left_out = data.write(bench)
             for protocol in data.protocols:
