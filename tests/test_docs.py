@@ -172,6 +172,15 @@ def test_the_readme_is_short_and_links_every_page():
     )
 
 
+@pytest.mark.parametrize("page", ["README.md", "docs/tutorial.md"])
+def test_the_glossary_has_every_term_that_a_page_introduces(page: str):
+    """A term is in italics where it is introduced."""
+    glossary = (ROOT / "docs" / "glossary.md").read_text().lower()
+    terms = re.findall(r"(?<!\*)\*([^*\n]+)\*(?!\*)", (ROOT / page).read_text())
+    assert terms
+    assert [term for term in terms if term.lower().removesuffix("s") not in glossary] == []
+
+
 def test_messages_of_troubleshooting_are_those_of_the_code():
     said = "\n".join(
         "\0".join(part.value for part in node.values if isinstance(part, ast.Constant))
