@@ -10,6 +10,7 @@ bundle = mgoe.load("runs/mine/bundle")
 bundle.predict(users, items)
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from mgoe._util.kernel_cache import place_kernels
@@ -17,18 +18,23 @@ from mgoe._util.kernel_cache import place_kernels
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from mgoe import errors
     from mgoe.bundle import Bundle
     from mgoe.experiments import compare, run
     from mgoe.ranker import Ranker
 
 __version__ = "0.1.0"
-__all__ = ["Bundle", "Ranker", "__version__", "compare", "load", "run"]
+__all__ = ["Bundle", "Ranker", "__version__", "compare", "errors", "load", "run"]
+_PACKAGE_OF = {"Bundle": "bundle", "Ranker": "ranker", "compare": "experiments", "run": "experiments"}
 
 place_kernels()
 
 
 def load(path: "Path | str") -> "Bundle":
     """Open a bundle.
+
+    Args:
+        path: Folder of a bundle that `mgoe run`, `mgoe refresh` or `Ranker.save` wrote.
 
     Raises:
         BundleError: The folder holds no bundle, one of another format, or a file that is missing or changed.
@@ -43,21 +49,13 @@ def load(path: "Path | str") -> "Bundle":
 
 
 def __getattr__(name: str) -> Any:
-    """All but `load` need torch, so they are imported when first asked for."""
-    if name in ("run", "compare"):
-        from mgoe import experiments
-
-        return getattr(experiments, name)
-    if name == "Bundle":
-        from mgoe.bundle import Bundle
-
-        return Bundle
-    if name == "Ranker":
-        from mgoe.ranker import Ranker
-
-        return Ranker
-    raise AttributeError(f"module 'mgoe' has no attribute {name!r}")
+    """Import a name when it is first asked for: most need torch."""
+    if name == "errors":
+        return import_module("mgoe.errors")
+    if name not in _PACKAGE_OF:
+        raise AttributeError(f"module 'mgoe' has no attribute {name!r}")
+    return getattr(import_module(f"mgoe.{_PACKAGE_OF[name]}"), name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return __all__

@@ -1,8 +1,13 @@
-"""The progress bar writes to a terminal only."""
+"""The progress bar writes to a terminal, or to one line of the running cell of a notebook."""
+
+import sys
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from mgoe._util.progress import ProgressBar
+from mgoe._util import progress
+from mgoe._util.progress import ProgressBar, quiet, shows_bars
 
 
 @pytest.mark.parametrize("terminal", [True, False])
@@ -16,3 +21,56 @@ def test_a_bar_is_shown_on_a_terminal_and_nowhere_else(
     shown = capsys.readouterr()
     assert shown.out == ""
     assert ("pairs" in shown.err) == terminal
+
+
+class Cell:
+    """A cell of a notebook that runs: the texts that its outputs had, in order."""
+
+    def __init__(self):
+        self.outputs: list[list[str]] = []
+
+    def display(self, data: dict[str, str], raw: bool, display_id: bool) -> Any:
+        texts = [data["text/plain"]]
+        self.outputs.append(texts)
+        return SimpleNamespace(update=lambda data, raw: texts.append(data["text/plain"]))
+
+
+@pytest.fixture
+def cell(monkeypatch: pytest.MonkeyPatch) -> Cell:
+    found = Cell()
+    shell = SimpleNamespace(execution_count=1)
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
+    monkeypatch.setitem(sys.modules, "IPython.display", SimpleNamespace(display=found.display))
+    monkeypatch.setattr(progress, "is_notebook", lambda: True)
+    monkeypatch.setattr(progress, "PAUSE", 0)
+    progress._line_of.cache_clear()
+    return found
+
+
+def test_bars_of_a_notebook_share_one_line_of_the_cell(cell: Cell, capsys: pytest.CaptureFixture[str]):
+    for title in ("pairs", "nodes"):
+        with ProgressBar(title, 4_000_000, "events") as bar:
+            bar.advance(1_000_000)
+            bar.update(3_000_000, 4_000_000, "almost done")
+    [texts] = cell.outputs
+    assert ["pairs" in text for text in texts] == [False, True, True, False, False, False, False]
+    assert "almost done" in texts[2]
+    assert "nodes" in texts[4]
+    assert texts[3] == texts[-1] == ""
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_short_stage_leaves_nothing(cell: Cell, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(progress, "PAUSE", 60)
+    with ProgressBar("pairs", 4) as bar:
+        bar.advance(4)
+    assert cell.outputs == []
+
+
+def test_nothing_is_shown_inside_a_quiet_block(cell: Cell):
+    with quiet():
+        assert not shows_bars()
+        with ProgressBar("pairs", 4) as bar:
+            bar.advance(4)
+    assert shows_bars()
+    assert cell.outputs == []

@@ -46,6 +46,11 @@ def test_every_public_method_has_an_example():
     assert shown >= {name for name in own - of_scikit_learn if not name.startswith("_")}
 
 
+def test_public_names_are_visible_and_documented():
+    assert dir(mgoe) == sorted(mgoe.__all__)
+    assert all(getattr(mgoe, name).__doc__ for name in mgoe.__all__)
+
+
 def test_the_code_of_the_page_runs(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "log").symlink_to(world)
     monkeypatch.chdir(tmp_path)

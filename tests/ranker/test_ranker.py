@@ -2,6 +2,7 @@
 
 import gc
 import hashlib
+import json
 import pickle
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import mgoe
 from mgoe import experiments
 from mgoe.bundle import Bundle
 from mgoe.config import RunSettings
-from mgoe.errors import MgoeError, OutputError
+from mgoe.errors import BundleError, MgoeError, OutputError
 from tests.ranker.conftest import after, like
 
 
@@ -176,6 +177,24 @@ def test_an_interrupted_fit_resumes_and_a_finished_one_is_kept(
     ):
         with pytest.raises(OutputError, match=rf"{rule}.*choose another folder"):
             ranker.fit(rows, workdir=tmp_path / "work")
+
+
+def test_a_second_fit_replaces_the_first_and_one_that_fails_leaves_it(
+    events: pd.DataFrame, small: RunSettings, ranker: mgoe.Ranker
+):
+    own = mgoe.Ranker(["click"], model="shared-bottom", settings=like(small)).fit(events)
+    first = contents(own.bundle_)
+    with pytest.raises(MgoeError, match="must hold rows, found none"):
+        own.fit(events.head(0))
+    assert contents(own.bundle_) == first
+    assert own.set_params(tasks=["buy"]).fit(events).bundle_.tasks == ("buy",)
+
+
+def test_a_bundle_of_another_version_is_refused(ranker: mgoe.Ranker, tmp_path: Path):
+    manifest = ranker.save(tmp_path / "old") / "bundle.json"
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"format": 1}))
+    with pytest.raises(BundleError, match=r"reads bundle format \d+, found 1; use the version of mgoe that"):
+        mgoe.Ranker.load(tmp_path / "old")
 
 
 def test_a_folder_with_files_of_others_is_refused(events: pd.DataFrame, tmp_path: Path):

@@ -137,8 +137,22 @@ def test_a_side_table_s_columns_are_features(tmp_path: Path):
         (pa.table([[1], [2]], names=["a", "a"]), "found 'a' twice; rename or drop one"),
         (EVENTS.head(0), "must hold rows, found none"),
         (pd.DataFrame(), "must have columns, found none"),
-        (EVENTS.set_index("user_id").rename_axis(None), "a log needs a user and an item"),
-        (EVENTS.assign(user_id=[1, "a"] * (ROWS // 2)), "columns of one type each, .* user_id"),
+        (
+            EVENTS.set_index("user_id").rename_axis(None),
+            "found no column like them among item_id, .* not an index",
+        ),
+        (
+            EVENTS.assign(user_id=[1, "a"] * (ROWS // 2)),
+            "values of one type in each column, found that .* user_id with type object; convert",
+        ),
+        (
+            EVENTS.assign(behavior=["click", 1] * (ROWS // 2)),
+            "one type in each column, .* behavior",
+        ),
+        (
+            EVENTS.assign(user_id=EVENTS["user_id"].astype("Int64").mask(EVENTS.index < 3)),
+            "an id must not be",
+        ),
         (EVENTS.assign(timestamp=zoned(EVENTS["timestamp"], "UTC", None)), "must have a zone, or none"),
         (EVENTS.drop(columns="behavior"), "a task is a label column, or a value"),
         (EVENTS.replace("buy", "bye"), "found none of 'buy' in column 'behavior'; did you mean 'bye'"),

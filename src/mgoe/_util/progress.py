@@ -1,9 +1,15 @@
-"""One progress bar for all long work: rate and time left on a terminal, nothing elsewhere."""
+"""One progress bar for all long work, on a terminal and in a notebook; nothing elsewhere."""
 
+import io
 import sys
-from contextlib import AbstractContextManager
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import lru_cache
+from importlib import import_module
+from typing import Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import (
     BarColumn,
     Progress,
@@ -15,6 +21,10 @@ from rich.progress import (
 )
 from rich.text import Text
 
+WIDTH = 100
+"""Characters of a bar in a notebook, whose width is unknown."""
+PAUSE = 0.2
+"""Seconds between changes of a bar in a notebook."""
 _quiet = False
 
 
@@ -29,13 +39,29 @@ def is_quiet() -> bool:
     return _quiet
 
 
-def is_terminal() -> bool:
-    """Tell whether progress bars are shown: standard error is a terminal, and nobody asked for quiet."""
-    return sys.stderr.isatty() and not _quiet
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Show no progress inside the block."""
+    before = _quiet
+    be_quiet(True)
+    try:
+        yield
+    finally:
+        be_quiet(before)
+
+
+def shows_bars() -> bool:
+    """Tell whether progress bars are shown: somebody can see them, and nobody asked for quiet."""
+    return not _quiet and (sys.stderr.isatty() or is_notebook())
+
+
+def is_notebook() -> bool:
+    """Tell whether this process is the kernel of a notebook."""
+    return Console().is_jupyter
 
 
 class ProgressBar(AbstractContextManager["ProgressBar"]):
-    """A bar on standard error that vanishes when it is closed; without a terminal nothing is shown.
+    """A bar that vanishes when it is closed: on standard error if that is a terminal, or in a notebook.
 
     Args:
         title: What is in progress.
@@ -44,7 +70,7 @@ class ProgressBar(AbstractContextManager["ProgressBar"]):
     """
 
     def __init__(self, title: str, total: float | None = None, unit: str = ""):
-        hidden = not is_terminal()
+        on_terminal = shows_bars() and not is_notebook()
         self._bar = Progress(
             TextColumn("  {task.description}"),
             BarColumn(),
@@ -52,29 +78,75 @@ class ProgressBar(AbstractContextManager["ProgressBar"]):
             TextColumn("{task.fields[state]}"),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
-            console=Console(stderr=True, quiet=hidden),
+            console=Console(stderr=True, quiet=not on_terminal),
             transient=True,
-            disable=hidden,
+            disable=not on_terminal,
         )
         self._task = self._bar.add_task(title, total=total or None, unit=unit, state="")
+        self._output = _Output() if shows_bars() and is_notebook() else None
         self._bar.start()
 
     def advance(self, units: float) -> None:
         """Count units of work that were just completed."""
         self._bar.advance(self._task, units)
+        self._show()
 
     def update(
         self, done: float, total: float | None = None, state: str = "", title: str | None = None
     ) -> None:
         """Show how many units are completed, of how many, and a text beside the bar."""
         self._bar.update(self._task, completed=done, total=total, state=state, description=title)
+        self._show()
 
     def close(self) -> None:
         """Remove the bar."""
         self._bar.stop()
+        if self._output is not None:
+            self._output.clear()
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _show(self) -> None:
+        if self._output is not None:
+            self._output.show(self._bar.get_renderable())
+
+
+class _Output:
+    """What a bar shows in a notebook: one line of the running cell, which is replaced.
+
+    Rich would show the bar in a widget of ipywidgets, which takes what other threads print meanwhile.
+    """
+
+    def __init__(self):
+        self._next, self._shown = time.monotonic() + PAUSE, False
+
+    def show(self, what: RenderableType) -> None:
+        """Replace the line, unless that was just done."""
+        if (now := time.monotonic()) >= self._next:
+            self._next, self._shown = now + PAUSE, True
+            text = Console(file=io.StringIO(), force_jupyter=False, width=WIDTH, record=True)
+            text.print(what)
+            _line().update(_plain(text.export_text().rstrip()), raw=True)
+
+    def clear(self) -> None:
+        """Empty the line."""
+        if self._shown:
+            _line().update(_plain(""), raw=True)
+
+
+def _line() -> Any:
+    """Return the handle of the line that all bars of the running cell share."""
+    return _line_of(import_module("IPython").get_ipython().execution_count)
+
+
+@lru_cache(maxsize=1)
+def _line_of(cell: int) -> Any:
+    return import_module("IPython.display").display(_plain(""), raw=True, display_id=True)
+
+
+def _plain(text: str) -> dict[str, str]:
+    return {"text/plain": text}
 
 
 class _Rate(ProgressColumn):

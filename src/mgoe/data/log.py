@@ -186,9 +186,11 @@ def as_table(rows: Frame, place: str = "table") -> ir.Table:
         _check_names(table.column_names, place)
         return ibis.memtable(table.drop_columns([*filter(_UNNAMED.fullmatch, table.column_names)]))
     except (pa.ArrowException, IbisError, TypeError, ValueError) as error:
+        found = "; ".join(map(str, error.args))  # Arrow says the value first, then the column
         raise DataError(
             place,
-            f"{rule} with columns of one type each, found that {error}; fix it, or write a Parquet file",
+            f"{rule}, with values of one type in each column, found that {found}; convert them, as with "
+            "astype(str)",
         ) from None
 
 

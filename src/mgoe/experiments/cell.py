@@ -133,7 +133,7 @@ def fit_cell(
         cell: The cell.
         searched: Use the settings that the search for its model found.
         inputs: The log and the graph; opened if not given.
-        show_progress: Show a progress bar where standard error is a terminal.
+        show_progress: Show a progress bar on a terminal or in a notebook.
         resume: Resume interrupted training from its latest checkpoint.
 
     Returns:

@@ -86,8 +86,11 @@ def run(
             only the models that it lacks, and return at once if it lacks none.
         table: An Ibis table, or a frame of pandas, polars or Arrow, to read instead of `data.log`.
         say: Callback for lines of progress.
-        show_progress: Show progress bars where standard error is a terminal.
+        show_progress: Show progress bars on a terminal or in a notebook.
         command: The command that makes the report again, printed in it.
+
+    Returns:
+        The finished run: its numbers, its table and its bundle.
 
     Raises:
         MgoeError: Settings, log, graph or output folder break a rule; what was finished stays.
@@ -154,7 +157,7 @@ def train(
         overwrite: Replace the run that the folder holds.
         resume: Resume interrupted training from its checkpoint, and leave a finished cell as it is.
         say: Callback for lines of progress.
-        show_progress: Show progress bars where standard error is a terminal.
+        show_progress: Show progress bars on a terminal or in a notebook.
 
     Returns:
         The measurements on validation and test.

@@ -25,7 +25,7 @@ Say = Callable[[str], None]
 
 
 class ShowBuild(Observer):
-    """Observer that shows a build of a graph on standard error, where that is a terminal.
+    """Observer that shows a build of a graph on a terminal or in a notebook.
 
     Args:
         say: Callback for lines that are worth showing elsewhere too.

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Self
@@ -11,6 +12,7 @@ from sklearn.base import BaseEstimator
 
 from mgoe import experiments
 from mgoe._util.notebook import Shown
+from mgoe._util.progress import quiet
 from mgoe.bundle import Bundle
 from mgoe.config import RunSettings, nested
 from mgoe.errors import ConfigError, OutputError
@@ -236,7 +238,7 @@ class Ranker(Recommender, Shown, BaseEstimator):  # pyright: ignore[reportIncomp
         out = next(path for n in itertools.count(1) if not (path := home.path / f"updated-{n}").exists())
         with TemporaryDirectory(prefix="mgoe-") as folder:
             file = stored(new_events, Path(folder), "new_events")
-            with named(Path(folder)):
+            with named(Path(folder)), nullcontext() if self.verbose else quiet():
                 bundle = experiments.refresh(former.path, None, out, log=[str(file)], say=self._say)
         self._take(bundle, home)
         return self
@@ -278,7 +280,8 @@ class Ranker(Recommender, Shown, BaseEstimator):  # pyright: ignore[reportIncomp
 
     def _run(self, settings: RunSettings, home: Workdir) -> RunResult:
         """Run what the folder does not hold yet."""
-        return experiments.run(settings, home.run, reuse=True, say=self._say, show_progress=self.verbose)
+        with nullcontext() if self.verbose else quiet():
+            return experiments.run(settings, home.run, reuse=True, say=self._say)
 
     def _say(self, line: str) -> None:
         if self.verbose:

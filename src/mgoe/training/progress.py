@@ -8,7 +8,7 @@ from typing import Any
 
 from mgoe._util.extras import load
 from mgoe._util.files import write_text
-from mgoe._util.progress import ProgressBar, is_terminal
+from mgoe._util.progress import ProgressBar, shows_bars
 
 CURVES = "curves.json"
 LIBRARIES = {"tensorboard": ("torch.utils.tensorboard", "TensorBoard"), "mlflow": ("mlflow", "MLflow")}
@@ -91,14 +91,14 @@ Write = Callable[[int, dict[str, float]], None]
 
 @contextmanager
 def progress_bar(title: str, monitor: str = "validation") -> Iterator[OnProgress | None]:
-    """Show a bar with rate and time left on standard error; yield None if that is not a terminal.
+    """Show a bar with rate and time left; yield None where nobody can see it.
 
     Example:
         >>> with progress_bar("training") as on_progress:
         ...     on_progress is None
         True
     """
-    if not is_terminal():
+    if not shows_bars():
         yield None
         return
     with ProgressBar(title) as bar:
