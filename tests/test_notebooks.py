@@ -1,0 +1,35 @@
+"""The notebooks run, in one process to save the start of five kernels, and show what they print."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tests.snippets import run_cell, without_numbers
+
+NOTEBOOKS = sorted((Path(__file__).parents[1] / "examples" / "notebooks").glob("*.ipynb"))
+LARGEST = 100_000
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda notebook: notebook.stem)
+def test_a_notebook_runs_and_shows_what_it_prints(
+    notebook: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {"__name__": "__main__"}
+    with pd.option_context("display.width", 80, "display.max_columns", 20):  # as in a notebook
+        for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
+            if cell["cell_type"] == "code":
+                printed = [without_numbers(text) for text in run_cell("".join(cell["source"]), names)]
+                assert printed == [without_numbers(text) for text in map(text_of, cell["outputs"])]
+
+
+def text_of(output: dict) -> str:
+    """The text of a stored output."""
+    return "".join(output["text"] if output["output_type"] == "stream" else output["data"]["text/plain"])
+
+
+def test_there_are_five_small_ones_in_order():
+    assert [notebook.stem[0] for notebook in NOTEBOOKS] == ["1", "2", "3", "4", "5"]
+    assert max(notebook.stat().st_size for notebook in NOTEBOOKS) < LARGEST
