@@ -21,7 +21,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-WIDTH = 100
+WIDTH = 150
 """Characters of a bar in a notebook, whose width is unknown."""
 PAUSE = 0.2
 """Seconds between changes of a bar in a notebook."""
@@ -85,6 +85,7 @@ class ProgressBar(AbstractContextManager["ProgressBar"]):
         self._task = self._bar.add_task(title, total=total or None, unit=unit, state="")
         self._output = _Output() if shows_bars() and is_notebook() else None
         self._bar.start()
+        self._show()
 
     def advance(self, units: float) -> None:
         """Count units of work that were just completed."""
@@ -119,20 +120,19 @@ class _Output:
     """
 
     def __init__(self):
-        self._next, self._shown = time.monotonic() + PAUSE, False
+        self._next = 0.0
 
     def show(self, what: RenderableType) -> None:
         """Replace the line, unless that was just done."""
         if (now := time.monotonic()) >= self._next:
-            self._next, self._shown = now + PAUSE, True
+            self._next = now + PAUSE
             text = Console(file=io.StringIO(), force_jupyter=False, width=WIDTH, record=True)
             text.print(what)
             _line().update(_plain(text.export_text().rstrip()), raw=True)
 
     def clear(self) -> None:
         """Empty the line."""
-        if self._shown:
-            _line().update(_plain(""), raw=True)
+        _line().update(_plain(""), raw=True)
 
 
 def _line() -> Any:
