@@ -137,7 +137,10 @@ def test_a_checkpoint_of_another_fit(mgoe, config, built, at_step, part, value, 
     tensors, meta = load_checkpoint(latest(built))
     save_checkpoint(latest(built), tensors, meta | {"fit": meta["fit"] | {part: value}})
     assert_refused(
-        mgoe("train", config, "--out", built), "checkpoint is of another fit", *words, "--resume never"
+        mgoe("train", config, "--out", built),
+        "checkpoint is of another fit",
+        *words,
+        "start again without resuming",
     )
 
 
