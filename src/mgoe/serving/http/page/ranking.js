@@ -5,7 +5,7 @@ function showTasks() {
   const known = [...new Set([state.about.objective, ...[...state.about.tasks].reverse()])];
   el("tasks").replaceChildren(...known.map((objective) => {
     const button = make("button", objective, {type: "button", "aria-pressed": String(el("objective").value.trim() === objective)});
-    button.addEventListener("click", () => { el("objective").value = objective; markTask(); safely(rank); });
+    button.addEventListener("click", () => { el("objective").value = objective; markTask(); safely(() => rank()); });
     return button;
   }));
 }
@@ -20,10 +20,11 @@ function userAsked() {
   return state.about.busiest_users.find((user) => nameOf("users", user) === typed) ?? typed;
 }
 
-async function rank() {
+/** Rank; when the bundle was replaced, read what the page knows of it again first, once. */
+async function rank(isRead = false) {
   const turn = ++state.turn, user = userAsked(), objective = el("objective").value.trim();
   const answer = await ask("v1/rank", {user, k: Number(el("k").value) || 10, objective, exclude_known: el("new").checked});
-  if (answer.bundle !== state.about.bundle) return begin();  // the bundle was replaced
+  if (answer.bundle !== state.about.bundle && !isRead) return begin();
   await learnNames({users: [answer.user], items: answer.items});
   if (turn !== state.turn) return;
   state.answer = answer;

@@ -11,7 +11,7 @@ async function begin() {
   if (!el("user").value) el("user").value = wanted ?? (about.busiest_users.length ? about.busiest_users[0] : "");
   showTasks();
   showMacro();
-  if (el("user").value) await rank();
+  if (el("user").value) await rank(true);
 }
 
 new ResizeObserver(fitMacro).observe(el("macro"));
