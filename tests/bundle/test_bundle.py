@@ -206,6 +206,7 @@ def test_an_unknown_user_gets_recommendations(bundle: mgoe.Bundle):
     ("arguments", "sentence"),
     [
         ({"at_least": {"by": 0.1}}, "did you mean 'buy'"),
+        ({"at_least": {"buy": float("nan")}}, "buy must be a number, found nan"),
         ({"objective": "click * by"}, "did you mean 'buy'"),
         ({"k": 0}, "at least 1, found 0"),
     ],

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 import mgoe as library
-from mgoe.cli import app
+from mgoe.cli import app, bundles, doctor
 from mgoe.cli.shared import facts, show, show_leads
 from mgoe.config import load_settings
 from mgoe.evaluation import Estimate, rich_table
@@ -363,10 +363,20 @@ def test_simulate(mgoe: Mgoe, tmp_path: Path):
     assert mgoe("simulate", "--out", tmp_path / "log", *world).exit_code == 2
 
 
+def test_a_value_of_the_context_is_taken_as_it_is_written():
+    assert bundles._named("--context", ["country=NO", "zip=010", "slot=12:30"]) == {
+        "country": "NO",
+        "zip": "010",
+        "slot": "12:30",
+    }
+
+
 def test_doctor(mgoe: Mgoe):
     result = mgoe("doctor", "--json")
     found = json.loads(result.stdout)
     assert result.exit_code == (1 if found["problems"] else 0)
+    full = found | {"disk": {"free_gib": 0.5}}
+    assert "0.5 GiB of disk are free; free space" in " ".join(doctor.problems(full))
     assert found["versions"]["mgoe"] == library.__version__
     assert found["versions"]["torch"]
     assert found["threads"]["cores"] >= 1

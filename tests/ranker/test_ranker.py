@@ -19,7 +19,7 @@ import mgoe
 from mgoe import experiments
 from mgoe.bundle import Bundle
 from mgoe.config import RunSettings
-from mgoe.errors import BundleError, MgoeError, OutputError
+from mgoe.errors import BundleError, ConfigError, MgoeError, OutputError
 from tests.ranker.conftest import after, like
 
 
@@ -177,6 +177,7 @@ def test_an_interrupted_fit_resumes_and_a_finished_one_is_kept(
     ):
         with pytest.raises(OutputError, match=rf"{rule}.*choose another folder"):
             ranker.fit(rows, workdir=tmp_path / "work")
+    pd.testing.assert_frame_equal(pd.read_parquet(own.settings_.data.log), events)
 
 
 def test_a_second_fit_replaces_the_first_and_one_that_fails_leaves_it(
@@ -224,3 +225,26 @@ def test_ids_of_no_users_are_refused(ranker: mgoe.Ranker):
         ranker.recommend(np.empty(0, np.int64))
     with pytest.raises(MgoeError, match=r"'by' is not a task; did you mean 'buy'"):
         ranker.recommend(1, objective="click * by")
+
+
+def test_a_loaded_ranker_takes_other_parameters(
+    ranker: mgoe.Ranker, events: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+):
+    loaded = mgoe.Ranker.load(ranker.bundle_.path)
+    assert (loaded.threads, loaded.memory, loaded.context) == (1, 4.0, [])
+    items = pd.DataFrame({"item_id": events["item_id"].unique()}).assign(kind="one")
+    asked: list[RunSettings] = []
+
+    def run(settings: RunSettings, *_: Any, **__: Any) -> None:
+        asked.append(settings)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(experiments, "run", run)
+    with pytest.raises(KeyboardInterrupt):
+        loaded.set_params(threads=2, memory=1, items=items).fit(events)
+    assert (asked[0].training.threads, asked[0].graph.memory, asked[0].training.memory) == (2, 1, 1)
+    assert asked[0].data.items is not None
+    assert [feature.name for feature in asked[0].data.items.features] == ["kind"]
+    twice = loaded.get_params()["settings"] | {"data": {"items": {"path": "old.parquet", "id": "item_id"}}}
+    with pytest.raises(ConfigError, match="items: is given twice, as a frame or path and in settings"):
+        loaded.set_params(settings=twice).fit(events)

@@ -1,12 +1,16 @@
 """A ranker serves its bundle from a thread of the process that fitted it, until it is stopped."""
 
+import gc
 import importlib
 from typing import Any
 
+import pandas as pd
 import pytest
 
 import mgoe
+from mgoe.config import RunSettings
 from mgoe.errors import ConfigError, MgoeError, MissingExtra
+from tests.ranker.conftest import like
 from tests.serving.served import get, httpx, post
 
 TORCH = {"runtime": {"engine": "torch"}}
@@ -47,3 +51,18 @@ def test_a_missing_extra_is_named(ranker: mgoe.Ranker, monkeypatch: pytest.Monke
     monkeypatch.setattr(importlib, "import_module", missing)
     with pytest.raises(MissingExtra, match=r"pip install 'mgoe\[serve\]'"):
         ranker.serve(port=0)
+
+
+def test_what_a_ranker_hands_out_outlives_its_next_fit(events: pd.DataFrame, small: RunSettings):
+    own = mgoe.Ranker(["click"], model="shared-bottom", settings=like(small)).fit(events)
+    graph, bundle, plot = own.graph, own.bundle_, own.plot
+    with own.serve(port=0, **TORCH) as service:
+        own.set_params(tasks=["buy"]).fit(events)
+        assert bundle.path.is_dir()
+        assert post(f"{service.url}/v1/rank", json={"user": 1, "k": 2}).json()["objective"] == "click"
+        assert graph.to_scipy("user", "item").nnz
+        assert plot.reliability().get_xlabel() == "predicted"
+        home = bundle.path
+    del graph, bundle, plot, service
+    gc.collect()
+    assert not home.exists()

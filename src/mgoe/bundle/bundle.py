@@ -11,6 +11,7 @@ metrics.json         metrics on validation and test
 """
 
 import json
+import math
 import os
 from collections.abc import Callable, Mapping
 from functools import cached_property
@@ -45,7 +46,13 @@ KEYS = {"versions": dict, "model": dict, "tasks": list, "checksums": dict}
 
 
 class Bundle(Shown):
-    """A model with everything it needs to score: `mgoe.load(path)` opens one."""
+    """A model with everything it needs to score: `mgoe.load(path)` opens one.
+
+    Attributes:
+        owner: What must live as long as the bundle, such as the temporary folder that holds it.
+    """
+
+    owner: object = None
 
     def __init__(self, path: Path, manifest: dict[str, Any]):
         self.path = path
@@ -258,11 +265,13 @@ class Bundle(Shown):
             raise BundleError("users", "must hold at least one id, found none; name a user")
         if k < 1:
             raise BundleError("k", f"must be at least 1, found {k}; give a number of items")
-        for name in at_least or {}:
+        for name, least in (at_least or {}).items():
             if name not in self.tasks:
                 raise BundleError(
                     "at_least", f"{name!r} is no task of this bundle{did_you_mean(name, self.tasks)}"
                 )
+            if math.isnan(least):
+                raise BundleError("at_least", f"{name} must be a number, found {least}; give a probability")
         value_of = read_objective(objective or self.objective, self.tasks)
         left_out = self.indices("item", exclude) if np.size(exclude) else []
         allowed = np.setdiff1d(np.arange(self.size("item")), left_out)
@@ -279,7 +288,7 @@ class Bundle(Shown):
             found.append(
                 pd.DataFrame(place | {"item": self.ids("item", items[best])} | self._by_task(scores[best]))
             )
-        return pd.concat(found, ignore_index=True)
+        return pd.concat([one for one in found if len(one)] or found[:1], ignore_index=True)
 
     def _by_task(self, scores: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
         return {name: scores[:, t] for t, name in enumerate(self.tasks)}

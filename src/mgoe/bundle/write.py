@@ -78,7 +78,7 @@ def write_bundle(
 
 
 def seal(folder: Path, manifest: Mapping[str, Any], settings: RunSettings, metrics: Sequence[Row]) -> None:
-    """Write the model card of a bundle and, last, its manifest with the checksum of every file.
+    """Write the model card of a bundle and, last, its manifest with the checksum of every other file.
 
     Args:
         folder: The bundle, with all other files.
@@ -87,5 +87,6 @@ def seal(folder: Path, manifest: Mapping[str, Any], settings: RunSettings, metri
         metrics: Rows of its `metrics.json`.
     """
     write_text(folder / CARD, model_card(manifest, settings, MacroGraph.open(folder / "graph"), metrics))
-    sums = checksums(folder, (path for path in folder.rglob("*") if path.is_file()))
+    files = (path for path in folder.rglob("*") if path.is_file() and path != folder / CARD)
+    sums = checksums(folder, files)
     write_json(folder / MANIFEST, {**manifest, "checksums": sums})

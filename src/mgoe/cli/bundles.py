@@ -129,7 +129,7 @@ def recommend(
     objective: Annotated[
         str | None,
         typer.Option(
-            help="What to rank by, such as `click * buy^2`; the strongest binary task by default.",
+            help="What to rank by, such as `click * buy^2`; by default, that the strongest binary task is done at all.",
             show_default=False,
         ),
     ] = None,
@@ -241,16 +241,10 @@ def _opened(path: Path, events: str | None) -> "Bundle":
 
 
 def _named(option: str, texts: Sequence[str] | None) -> dict[str, Any]:
-    """Return the values of a repeatable option, each read as YAML, by name."""
-    import yaml
-
+    """Return the values of a repeatable option by name, as they are written."""
     found = {}
     for text in texts or ():
-        name, equals, value = text.partition("=")
-        try:
-            found[name] = yaml.safe_load(value)
-        except (ValueError, yaml.YAMLError):
-            equals = ""
+        name, equals, found[name] = text.partition("=")
         if not name or not equals:
             raise ConfigError(option, f"takes NAME=VALUE, found {text!r}; write it as in device=phone")
     return found

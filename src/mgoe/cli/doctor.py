@@ -115,7 +115,7 @@ def problems(found: dict[str, Any]) -> list[str]:
         wrong.append(f"{free} GiB of memory are free; close programs, small logs need {LEAST_MEMORY // GIB}")
     if found["disk"]["free_gib"] * GIB < LEAST_DISK:
         wrong.append(
-            f"{found['disk']['free GiB']} GiB of disk are free; free space, results need {LEAST_DISK // GIB}"
+            f"{found['disk']['free_gib']} GiB of disk are free; free space, results need {LEAST_DISK // GIB}"
         )
     return wrong
 

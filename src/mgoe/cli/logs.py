@@ -140,7 +140,7 @@ def list_(as_json: Json = False) -> None:
         show_json(rows)
         return
     table = Table(box=None, pad_edge=False, title_justify="left")
-    for name in (*rows[0],)[:-1]:
+    for name in list(rows[0])[:-1]:
         table.add_column(name, overflow="fold", no_wrap=name == "name")
     table.add_column("run on real files")
     for row in rows:

@@ -1,7 +1,6 @@
 """Plots of a ranker as Axes of matplotlib, which the caller can change, of the data that the report shows."""
 
 import math
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from mgoe.evaluation.report import Curve, MacroView
 from mgoe.experiments.folder import SETTINGS
 from mgoe.experiments.pages import curves_of, reliability_of
 from mgoe.experiments.plan import Plan
+from mgoe.ranker.workdir import Workdir
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,10 +29,14 @@ class RankerPlots:
     """Plots of the run of a ranker: `ranker.plot`.
 
     Args:
-        run: Folder of the run.
+        home: The folder that the ranker works in.
+
+    Raises:
+        OutputError: The ranker was loaded, so there is no run.
     """
 
-    def __init__(self, run: Path):
+    def __init__(self, home: Workdir):
+        run, self._home = home.need_run("plot"), home
         self._plan = Plan(load_settings(run / SETTINGS), run)
 
     def curves(self) -> NDArray[Any]:

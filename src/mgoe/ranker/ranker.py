@@ -215,7 +215,7 @@ class Ranker(Recommender, Shown, BaseEstimator):  # pyright: ignore[reportIncomp
             'validation, all.ranking'
         """
         self._fitted()
-        return RankerPlots(self._home.need_run("plot"))
+        return RankerPlots(self._home)
 
     def update(self, new_events: Rows) -> Self:
         """Add new events to the graph and calibrate on them, with the same weights, as `mgoe refresh` does.
@@ -276,6 +276,7 @@ class Ranker(Recommender, Shown, BaseEstimator):  # pyright: ignore[reportIncomp
 
     def _take(self, bundle: Bundle, home: Workdir) -> None:
         """Score with another bundle from now on."""
+        bundle.owner = home
         self.bundle_, self.settings_, self._home = bundle, bundle.settings, home
 
     def _run(self, settings: RunSettings, home: Workdir) -> RunResult:

@@ -185,7 +185,7 @@ class Recommender:
         require_serving()
         from mgoe.serving.http.background import Service
 
-        return Service(check_settings(ServeSettings, given, "serve"), owner=self)
+        return Service(check_settings(ServeSettings, given, "serve"), owner=self._fitted())
 
     def _fitted(self) -> Bundle:
         if not hasattr(self, "bundle_"):

@@ -47,6 +47,12 @@ def settings_of_run(
         ConfigError: A setting is unknown or breaks its rule.
         DataError: The log cannot be read, a column is missing, or it is unclear what a column means.
     """
+    data = [item for part in sections for item in part.get("data", {}).items()]
+    twice = [name for name, value in data if value and name in files]
+    if twice:
+        raise ConfigError(
+            twice[0], f"is given twice, as a frame or path and in settings; leave `data.{twice[0]}` out there"
+        )
     given = _checked(tasks)
     values = None if given is None else [_value(task) for task in given]
     raw = yaml.safe_load(guess(files["events"], columns, values))
@@ -122,14 +128,20 @@ def parameters_of(settings: RunSettings, model: Mapping[str, Any]) -> dict[str, 
     """
     raw = settings.model_dump(mode="json")
     columns = COLUMNS if settings.form == "events" else COLUMNS[:-1]
-    rest = {key: value for key, value in raw["data"].items() if key not in (*COLUMNS, "log")}
-    return {
+    own = {
         "tasks": raw["tasks"],
         **{name: raw["data"][name] for name in columns},
+        "context": raw["data"].pop("context"),
         "model": dict(model),
         "seed": settings.seeds[0],
-        "settings": {"data": rest} | {name: raw[name] for name in SECTIONS},
+        "threads": raw["training"].pop("threads"),
     }
+    if settings.graph.memory == settings.training.memory:
+        own["memory"] = raw["graph"].pop("memory")
+        raw["training"].pop("memory")
+    absent = [name for name in ("users", "items") if raw["data"][name] is None]
+    rest = {key: value for key, value in raw["data"].items() if key not in (*COLUMNS, "log", *absent)}
+    return own | {"settings": {"data": rest} | {name: raw[name] for name in SECTIONS}}
 
 
 def _checked(tasks: Tasks) -> list[dict[str, Any]] | None:

@@ -4,10 +4,11 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pyarrow.parquet as pq
 
-from mgoe._util.files import atomic_file
+from mgoe._util.files import sha256
 from mgoe._util.tables import Frame, batches
 from mgoe.data import as_table
 from mgoe.errors import MgoeError
@@ -21,7 +22,7 @@ def stored(rows: Rows, folder: Path, name: str) -> Path | str:
 
     Args:
         rows: They are not changed.
-        folder: Where to write `NAME.parquet`; one that is there is replaced.
+        folder: Where to write `NAME-CHECKSUM.parquet`, so that other rows do not replace it.
         name: What they are, such as `events`.
 
     Raises:
@@ -29,11 +30,13 @@ def stored(rows: Rows, folder: Path, name: str) -> Path | str:
     """
     if isinstance(rows, str | Path):
         return rows
-    reader, file = batches(as_table(rows, name)), folder / f"{name}.parquet"
-    with atomic_file(file) as unfinished, pq.ParquetWriter(unfinished, reader.schema) as writer:
-        for batch in reader:
-            writer.write_batch(batch)
-    return file
+    reader = batches(as_table(rows, name))
+    with TemporaryDirectory(dir=folder) as aside:
+        file = Path(aside) / f"{name}.parquet"
+        with pq.ParquetWriter(file, reader.schema) as writer:
+            for batch in reader:
+                writer.write_batch(batch)
+        return file.replace(folder / f"{name}-{sha256(file)[:16]}.parquet")
 
 
 @contextmanager
@@ -46,7 +49,7 @@ def named(folder: Path) -> Iterator[None]:
     try:
         yield
     except MgoeError as error:
-        ours = rf"{re.escape(str(folder))}/(\w+)\.parquet"
+        ours = rf"{re.escape(str(folder))}/(\w+)-\w+\.parquet"
         error.place, error.message = (re.sub(ours, r"\1", text) for text in (error.place, error.message))
         error.args = (f"{error.place}: {error.message}",)
         raise

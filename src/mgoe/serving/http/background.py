@@ -43,13 +43,27 @@ class Service(AbstractContextManager["Service"]):
         settings = settings.model_copy(update={"port": check_address(settings)})
         self.url, self._owner = url_of(settings), owner
         self._server = uvicorn.Server(uvicorn.Config(application(settings), **uvicorn_options(settings)))
-        self._thread = threading.Thread(target=self._server.run, name="mgoe-serve", daemon=True)
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="mgoe-serve", daemon=True)
         self._thread.start()
-        while not self._server.started:
-            self._thread.join(PAUSE)
-            if not self._thread.is_alive():
-                raise ConfigError("serve", f"could not listen at {self.url}; choose another port")
+        try:
+            while not self._server.started:
+                self._thread.join(PAUSE)
+                if not self._thread.is_alive():
+                    reason = self._failure or "the port may be taken"
+                    raise ConfigError("serve", f"could not start at {self.url}: {reason}; see its log")
+        except BaseException:
+            self._server.should_exit = True
+            self._thread.join()
+            raise
         atexit.register(self.stop)
+
+    def _run(self) -> None:
+        """Serve, and keep what ended the service before it had started."""
+        try:
+            self._server.run()
+        except BaseException as error:
+            self._failure = error
 
     def stop(self) -> None:
         """Answer the requests in flight, then stop. A stopped service stays stopped."""

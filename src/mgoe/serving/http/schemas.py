@@ -122,7 +122,7 @@ class RankRequest(
         default=None,
         max_length=500,
         description="What to rank by: numbers, tasks, + - * / ^, parentheses, min, max, log, sqrt. The "
-        "strongest binary task by default.",
+        "default, that the strongest binary task is done at all.",
     )
     exclude: list[Id] = Field(
         default=[], max_length=10_000, fail_fast=True, description="Items to leave out."

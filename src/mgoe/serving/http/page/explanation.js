@@ -10,14 +10,14 @@ function showExplanation() {
   if (e.item === null) { el("explanation").replaceChildren(make("p", "There is no item to explain.", {class: "note"})); return; }
   const parts = [make("p", `${called("items", e.item)} for ${called("users", e.user)}`, {id: "pair"})];
   const write = (task, value) => state.about.kinds[task] === "binary" ? chance(value) : short(value);
-  parts.push(make("h3", "How likely is each task"), bars(Object.entries(e.tasks).map(([task, value]) => [task, value, write(task, value)]), "Prediction of each task"));
+  parts.push(make("h3", "How likely each task is"), bars(Object.entries(e.tasks).map(([task, value]) => [task, value, write(task, value)]), "Prediction of each task"));
   for (const [order, [title, side]] of Object.entries(AGGREGATES)) {
     const nodes = (e.macro ?? {})[order] ?? [];
     if (nodes.length) parts.push(make("h3", title), bars(nodes.slice(0, 3).map(({node, weight}) => [groupOf(side, node), weight, percent(weight)]), title));
   }
-  if (e.macro) parts.push(make("p", "Per cent: how much of what the model reads of such groups comes from this one.", {class: "note"}));
+  if (e.macro) parts.push(make("p", "Percentages: the share of this group in all that the model reads from groups of this kind.", {class: "note"}));
   if (e.recents.items.length) parts.push(make("h3", "What the user did last"), chips("items", e.recents.items));
-  if (e.recents.users.length) parts.push(make("h3", "Who used the item last"), chips("users", e.recents.users));
+  if (e.recents.users.length) parts.push(make("h3", "Who interacted with the item last"), chips("users", e.recents.users));
   if (e.live) parts.push(make("h3", "What changed since the bundle was made"), ...changes(e.live));
   if (e.gates) parts.push(experts(e.gates));
   if (state.about.behaviors.length) parts.push(make("h3", "Record an event"), acts(e));
@@ -32,7 +32,7 @@ function experts(gates) {
     groups.set(key, {weights, tasks: [...(groups.get(key)?.tasks ?? []), task]});
   }
   const box = make("details", null, {id: "experts"});
-  box.append(make("summary", "Inside the model: its experts"), make("p", "An expert is a part of the network. The bars say how much of it a task reads; its number has no meaning of its own.", {class: "note"}));
+  box.append(make("summary", "Inside the model: its experts"), make("p", "An expert is a part of the network. The bars show how much each task uses it. Expert numbers are only labels.", {class: "note"}));
   for (const {weights, tasks} of groups.values()) {
     const title = tasks.length > 1 && groups.size === 1 ? "All tasks" : tasks.join(", ");
     box.append(make("h3", title), bars(Object.entries(weights).map(([expert, weight]) => [`Expert ${expert}`, weight, percent(weight)]), `Experts that ${title} read`, true));
