@@ -118,7 +118,16 @@ def _encoders(folder: Path, users: int, items: int, settings: RunSettings) -> Pr
         folder, np.arange(3, dtype=np.int32), settings.tasks
     ) as none:  # what bundles count negatives in
         none.write(*np.empty((3, 0), np.int64), np.empty((0, len(settings.tasks)), np.float32))
-    summary = {"negatives_per_positive": 4.0, "positives_per_user_bucket": 2.0}
+    summary = {
+        "negatives_per_positive": 4.0,
+        "positives_per_user_bucket": 2.0,
+        "rows": users * EVENTS,
+        "users": users,
+        "items": items,
+        "dropped_rows": {},
+        "warnings": [],
+        "splits": {},
+    }
     at = {"cuts": [], "users_at": [users], "items_at": [items]}
     return Prepared(
         folder,

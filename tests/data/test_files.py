@@ -331,6 +331,7 @@ class NotebookWithoutWidgets:
 
     def __init__(self):
         self.con = duckdb.connect()
+        self.con.execute("SET enable_progress_bar = false")
 
     def execute(self, query: str) -> duckdb.DuckDBPyConnection:
         if "SET enable_progress_bar" in query:

@@ -60,7 +60,7 @@ def model_card(
         side={
             side: [feature.name for feature in table.features]
             for side, table in (("user", data.users), ("item", data.items))
-            if table is not None
+            if table is not None and table.features
         },
         context=[feature.name for feature in data.context],
         seeds=len({row["seed"] for row in metrics}),

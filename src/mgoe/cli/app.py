@@ -69,7 +69,8 @@ def _terminable() -> Iterator[None]:
 app = typer.Typer(
     cls=Root,
     name="mgoe",
-    help="Train, benchmark and serve multi-task rankers from behaviour logs, using a compact graph of user and item groups.",
+    help="Train, benchmark and serve multi-task rankers from behaviour logs, using a compact graph of "
+    "user and item groups.",
     epilog=examples(
         "mgoe demo                              [dim]a first run on a simulated log[/]",
         "mgoe init clicks.parquet -o mine.yaml  [dim]a configuration for your log, with comments[/]",

@@ -129,7 +129,8 @@ def recommend(
     objective: Annotated[
         str | None,
         typer.Option(
-            help="What to rank by, such as `click * buy^2`; by default, that the strongest binary task is done at all.",
+            help="What to rank by, such as `click * buy^2`; by default, that the strongest binary task is "
+            "done at all.",
             show_default=False,
         ),
     ] = None,

@@ -121,7 +121,7 @@ class RankRequest(
     objective: StrictStr | None = Field(
         default=None,
         max_length=500,
-        description="What to rank by: numbers, tasks, + - * / ^, parentheses, min, max, log, sqrt. The "
+        description="What to rank by: numbers, tasks, + - * / ^, parentheses, min, max, log, sqrt. By "
         "default, that the strongest binary task is done at all.",
     )
     exclude: list[Id] = Field(
