@@ -251,7 +251,8 @@ with joined("cpu") as processes:
 """
 
 
-@pytest.mark.parametrize("name", ["upgrad", *["fixed", "uncertainty", "mgda"] * SOAK])
+@pytest.mark.skipif(not SOAK, reason="half a minute each; `make soak` runs them")
+@pytest.mark.parametrize("name", ["upgrad", "fixed", "uncertainty", "mgda"])
 def test_gradients_of_two_processes_are_those_of_one(tmp_path, name):
     """Looked at before the optimiser, which does not see their scale."""
     together(1, GRADIENTS, str(tmp_path), name)

@@ -25,7 +25,7 @@ from tests.training import fakes
 from tests.training.fakes import Model, make_feed
 from tests.training.test_loop import TRAIN, VALID, equal, training, weights
 
-KILLS = 30 if SOAK else 2
+KILLS = 30 if SOAK else 1
 FIELDS = ("epoch", "step", "losses", "validation", "monitor", "watch")
 
 

@@ -124,6 +124,7 @@ class Begun:
         pass
 
 
+@pytest.mark.skipif(not SOAK, reason="half a minute; `make soak` runs it")
 def test_a_build_killed_on_spark_goes_on_with_either_engine(spark: Any, tmp_path: Path):
     size = 2000, 1000, 30_000
     expected = a_log(*size).build(tmp_path / "local")

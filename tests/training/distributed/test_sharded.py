@@ -108,6 +108,7 @@ def test_another_number_of_processes_resumes_a_checkpoint(tmp_path, alone, first
     assert_learned(alone[0], again.state_dict())
 
 
+@pytest.mark.skipif(not SOAK, reason="a minute; `make soak` runs it")
 @with_torchrec
 def test_an_interrupted_fit_with_sharded_tables_resumes_bit_for_bit(tmp_path):
     for out, cuts in (("whole", [{}]), ("cut", [{"leave": 2}, {}])):
