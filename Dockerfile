@@ -1,11 +1,13 @@
 # The service on CPUs. The bundle is mounted, a token comes from the environment:
-#   docker build --tag mgoe .
+#   docker build --tag mgoe --build-arg TORCH_INDEX=URL .
+# URL is the package index of PyTorch's CPU builds (https://pytorch.org/get-started); without it the image has the CUDA build.
 #   docker run --publish 127.0.0.1:8000:8000 --env MGOE_TOKEN --volume "$PWD/runs/mine:/bundles:ro" --volume mgoe-state:/state mgoe
 FROM python:3.11-slim AS build
 RUN python -m venv /opt/mgoe
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
-# before the source, so that this layer is kept when only the source changes; the usual build brings CUDA with it
-RUN /opt/mgoe/bin/pip install --index-url https://download.pytorch.org/whl/cpu torch
+ARG TORCH_INDEX
+# before the source, so that this layer is kept when only the source changes
+RUN /opt/mgoe/bin/pip install ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} torch
 WORKDIR /source
 COPY pyproject.toml README.md LICENSE ./
 COPY src src

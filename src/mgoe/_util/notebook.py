@@ -1,18 +1,19 @@
 """Facts of an object, as one line of text and, in a notebook, as a small table."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from html import escape
 
 
-class Shown:
+class Shown(ABC):
     """Base of objects that show the same facts everywhere.
 
     The table has no styles, so that those of the notebook apply, light or dark.
     """
 
+    @abstractmethod
     def _facts(self) -> Mapping[str, object]:
         """Return what is shown, by name."""
-        raise NotImplementedError
 
     def __repr__(self) -> str:
         facts = "; ".join(f"{name} {_text(value)}" for name, value in self._facts().items())

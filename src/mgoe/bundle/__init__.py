@@ -2,6 +2,7 @@
 
 from mgoe.bundle.bundle import Bundle
 from mgoe.bundle.card import CARD, model_card
-from mgoe.bundle.write import FORMAT, MANIFEST, seal, write_bundle
+from mgoe.bundle.manifest import FORMAT, MANIFEST
+from mgoe.bundle.write import seal, write_bundle
 
 __all__ = ["CARD", "FORMAT", "MANIFEST", "Bundle", "model_card", "seal", "write_bundle"]

@@ -24,13 +24,12 @@ import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from mgoe._util.files import sha256
 from mgoe._util.notebook import Shown
 from mgoe.bundle.calibration import Calibration, Window, calibrate, fit_calibration, read_calibration
 from mgoe.bundle.explanation import GROUPS, explain_pair, explain_user
+from mgoe.bundle.manifest import MANIFEST, read_manifest
 from mgoe.bundle.objective import read_objective
 from mgoe.bundle.sampling import chain, shifted_tasks, undo_sampling
-from mgoe.bundle.write import FORMAT, MANIFEST
 from mgoe.config import ModelSettings, RunSettings, check_settings, did_you_mean, load_settings
 from mgoe.data import Encoders, Examples, Vocabulary, to_arrow
 from mgoe.data.arrow import is_list
@@ -40,9 +39,6 @@ from mgoe.graph import MacroGraph
 from mgoe.graph.pair_rows import Side
 from mgoe.models import Batch, RankingModel, Undrawn, make_model
 from mgoe.training import PairScorer, load_weights
-
-KEYS = {"versions": dict, "model": dict, "tasks": list, "checksums": dict}
-"""Required keys of the manifest with their types."""
 
 
 class Bundle(Shown):
@@ -74,34 +70,7 @@ class Bundle(Shown):
                 outside the folder.
         """
         path = Path(os.path.realpath(path))
-        try:
-            manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise BundleError(
-                path, f"holds no bundle ({MANIFEST} is missing); `mgoe run` writes one into its output folder"
-            ) from None
-        except (OSError, ValueError) as error:
-            raise BundleError(path / MANIFEST, f"cannot be read ({error}); write the bundle again") from None
-        if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-            found = manifest.get("format") if isinstance(manifest, dict) else None
-            raise BundleError(
-                path,
-                f"this version reads bundle format {FORMAT}, found {found}; use the version of mgoe that "
-                "wrote it",
-            )
-        if not all(isinstance(manifest.get(key), kind) for key, kind in KEYS.items()):
-            raise BundleError(path / MANIFEST, f"must hold {', '.join(KEYS)}; copy the bundle again")
-        for name, checksum in manifest["checksums"].items():
-            if Path(name).is_absolute() or ".." in Path(name).parts:
-                raise BundleError(
-                    path / MANIFEST,
-                    f"must name files within the bundle, found {name!r}; copy the bundle again",
-                )
-            if not (path / name).is_file():
-                raise BundleError(path / name, "is missing from the bundle; copy the bundle again")
-            if verify and sha256(path / name) != checksum:
-                raise BundleError(path / name, "does not match its checksum; copy the bundle again")
-        return cls(path, manifest)
+        return cls(path, read_manifest(path, verify))
 
     @cached_property
     def settings(self) -> RunSettings:
@@ -185,7 +154,8 @@ class Bundle(Shown):
     def run_by(self, predict: Callable[[Batch], Tensor]) -> "Bundle":
         """Return the same bundle with predictions computed by another engine."""
         other = Bundle(self.path, self.manifest)
-        other.__dict__["_scorer"] = PairScorer(self.model, self._source, predict)
+        other.owner = self.owner
+        vars(other)["_scorer"] = PairScorer(self.model, self._source, predict)
         return other
 
     def predict(

@@ -13,16 +13,13 @@ from mgoe import __version__
 from mgoe._util.files import atomic_folder, checksums, write_json, write_text
 from mgoe.bundle.calibration import Calibration
 from mgoe.bundle.card import CARD, model_card
+from mgoe.bundle.manifest import FORMAT, MANIFEST
 from mgoe.bundle.sampling import sampling_prior
 from mgoe.config import ModelSettings, RunSettings, dump_settings
 from mgoe.data import Prepared
 from mgoe.evaluation import Estimate, Row
 from mgoe.graph import MacroGraph
 from mgoe.models import written_out
-
-FORMAT = 2
-"""Format of the folder; format 1 was never released."""
-MANIFEST = "bundle.json"
 
 
 def write_bundle(

@@ -1,0 +1,55 @@
+"""The manifest of a bundle, which names its files with their checksums."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from mgoe._util.files import sha256
+from mgoe.errors import BundleError
+
+FORMAT = 2
+"""Format of the folder; format 1 was never released."""
+MANIFEST = "bundle.json"
+KEYS = {"versions": dict, "model": dict, "tasks": list, "checksums": dict}
+"""Required keys with their types."""
+
+
+def read_manifest(path: Path, verify: bool) -> dict[str, Any]:
+    """Return the manifest of a bundle whose files are all there.
+
+    Args:
+        path: The bundle.
+        verify: Check every file against its checksum.
+
+    Raises:
+        BundleError: The folder holds no bundle or one of another format, or a file is missing, changed or
+            outside the folder.
+    """
+    try:
+        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BundleError(
+            path, f"holds no bundle ({MANIFEST} is missing); `mgoe run` writes one into its output folder"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise BundleError(path / MANIFEST, f"cannot be read ({error}); write the bundle again") from None
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        found = manifest.get("format") if isinstance(manifest, dict) else None
+        raise BundleError(
+            path,
+            f"this version reads bundle format {FORMAT}, found {found}; use the version of mgoe that "
+            "wrote it",
+        )
+    if not all(isinstance(manifest.get(key), kind) for key, kind in KEYS.items()):
+        raise BundleError(path / MANIFEST, f"must hold {', '.join(KEYS)}; copy the bundle again")
+    for name, checksum in manifest["checksums"].items():
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise BundleError(
+                path / MANIFEST,
+                f"must name files within the bundle, found {name!r}; copy the bundle again",
+            )
+        if not (path / name).is_file():
+            raise BundleError(path / name, "is missing from the bundle; copy the bundle again")
+        if verify and sha256(path / name) != checksum:
+            raise BundleError(path / name, "does not match its checksum; copy the bundle again")
+    return manifest
