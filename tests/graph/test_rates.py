@@ -401,7 +401,7 @@ def test_categories_with_evidence_are_counted(tmp_path):
 @given(st.integers(2, 40), st.sampled_from([0.5, 0.01]), st.integers(0, 9))
 def test_evidence_is_the_share_of_entropy_that_cells_explain(cells, rate, seed):
     rng = np.random.default_rng(seed)
-    labelled = rng.integers(1000, 2000, cells)
+    labelled = rng.integers(100_000, 200_000, cells)
     alike, apart = (
         evidence(labelled, rng.binomial(labelled, rates))
         for rates in (np.full(cells, rate), np.where(np.arange(cells) % 2, 0, 2 * rate))
