@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+import pytest
 from benchmarks.served import made_up_bundle
 
 import mgoe
 
 
+@pytest.mark.filterwarnings("error::RuntimeWarning")
 def test_a_made_up_bundle_scores(tmp_path: Path):
     paths = made_up_bundle(tmp_path, users=4000, items=4000, k=20, models=["mgoe", "paper"])
     for path in paths:

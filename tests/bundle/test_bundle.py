@@ -356,7 +356,7 @@ class _Sampled:
         ]
         self.all_items = np.concatenate([positives, negatives])
         self.summary = {
-            "negatives_per_positive": len(negatives) / len(positives),
+            "negatives_per_positive": len(negatives) / max(1, len(positives)),
             "positives_per_user_bucket": float(rate),
         }
 
@@ -403,6 +403,27 @@ def test_the_prior_is_how_often_an_item_was_drawn(distribution: Any):
     found = np.exp(sampling_prior(_Sampled(150, items, drawn, 1), "events", settings))  # pyright: ignore[reportArgumentType]
     share = np.array([np.isin(drawn, some).mean() for some in (np.arange(50), np.arange(50, 150))])
     assert_allclose([found[:50].sum(), found[50:150].sum()], share * len(drawn) / len(items), rtol=0.1)
+
+
+@pytest.mark.parametrize("distribution", ["popularity", "uniform"])
+@given(
+    done=st.lists(st.integers(0, 4), max_size=20),
+    drawn=st.lists(st.integers(0, 4), max_size=20),
+    active=st.integers(1, 20),
+)
+def test_the_prior_is_finite_whatever_was_done_and_drawn(
+    distribution: Any, done: list[int], drawn: list[int], active: int
+):
+    """An item that was never drawn, items nobody did anything on, and training without examples."""
+    indices = np.array(done, np.int64), np.array(drawn, np.int64)
+    world = _Sampled(6, *indices, len(done) / min(active, max(1, len(done))))
+    settings = NegativeSettings(distribution=distribution)
+    with np.errstate(all="raise"):
+        prior = sampling_prior(world, "events", settings)  # pyright: ignore[reportArgumentType]
+    assert prior.shape == (7,)
+    assert np.isfinite(prior).all()
+    if not (done and drawn):
+        assert not prior.any()
 
 
 @pytest.mark.parametrize("distribution", ["popularity", "uniform"])

@@ -21,7 +21,8 @@ def sampling_prior(prepared: Prepared, form: str, negatives: NegativeSettings) -
     With `r` draws per positive from `q(i)`, and `n` positives of an active user in a bucket, `r n q(i) (1 -
     p(u, i))` negatives stand beside `p(u, i)` positives: a draw that the user did is dropped. So the odds
     that a model learns, times `r n q(i)`, are those that a user who is active in a bucket does something on
-    the item in it. Exposure logs hold real negatives: nothing is added.
+    the item in it. Nothing is added if there is nothing to undo: exposure logs hold real negatives, and
+    training may lack positives or negatives.
 
     Draws by popularity follow the positives, of which `q` is counted. Uniform ones depend on how many buckets
     an item occurs in, so that they are counted themselves, the dropped ones in proportion added.
@@ -30,13 +31,13 @@ def sampling_prior(prepared: Prepared, form: str, negatives: NegativeSettings) -
         Shape (I + 1,); the last entry is for items the log never had.
     """
     items = prepared.items.size
-    if form == "exposures":
-        return np.zeros(items + 1, np.float32)
     done, kept = np.zeros(items + 1), np.zeros(items + 1)
-    for train in prepared.streamed("train").parts():
+    for train in () if form == "exposures" else prepared.streamed("train").parts():
         positive = (np.nan_to_num(train.labels) > 0).any(axis=1)
         for counted, rows in ((done, positive), (kept, ~positive)):
             counted += np.bincount(train.item[rows], minlength=items + 1)[: items + 1]
+    if not (done.any() and kept.any()):
+        return np.zeros(items + 1, np.float32)
     n = prepared.summary["positives_per_user_bucket"]
     if negatives.distribution == "popularity":
         return np.log(negatives.ratio * n * _share(done)).astype(np.float32)
