@@ -21,7 +21,6 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
-from scipy.optimize import minimize
 from scipy.special import expit, logit
 
 from mgoe import metrics
@@ -256,6 +255,8 @@ def _fit(
         error = expit(logits) - positive
         value = (np.logaddexp(0, logits) - positive * logits).sum()
         return value / rarer, np.array([error @ centered, error.sum()]) / rarer
+
+    from scipy.optimize import minimize  # slow to import, and a service does not need it
 
     found = minimize(
         loss,

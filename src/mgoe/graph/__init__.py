@@ -4,13 +4,18 @@ Axes: `B` batch, `T` tasks (weakest to strongest), `U` users, `I` items, `Ku`/`K
 neighbours, `E` distinct pairs.
 """
 
-from mgoe.graph.build.builder import Exposures, Source, build_graph
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from mgoe.graph.build.workplace import Observer, Spent, peak_memory
 from mgoe.graph.likelihood import Place, place
 from mgoe.graph.macro_graph import DRIFT_LIMIT, MacroGraph
 from mgoe.graph.scores import merging_score
 from mgoe.graph.snapshot import Resolution, Snapshot
-from mgoe.graph.update import NewEvents, forget_users, update_graph
+
+if TYPE_CHECKING:
+    from mgoe.graph.build.builder import Exposures, Source, build_graph
+    from mgoe.graph.update import NewEvents, forget_users, update_graph
 
 __all__ = [
     "DRIFT_LIMIT",
@@ -30,3 +35,18 @@ __all__ = [
     "place",
     "update_graph",
 ]
+_MODULE_OF = {
+    "Exposures": "build.builder",
+    "NewEvents": "update",
+    "Source": "build.builder",
+    "build_graph": "build.builder",
+    "forget_users": "update",
+    "update_graph": "update",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what builds graphs when it is first asked for: a service does not need its slow packages."""
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'mgoe.graph' has no attribute {name!r}")
+    return getattr(import_module(f"mgoe.graph.{_MODULE_OF[name]}"), name)

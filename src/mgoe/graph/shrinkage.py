@@ -2,7 +2,6 @@
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
 from scipy.special import betaln
 
 MOST_CELLS = 1 << 16
@@ -32,6 +31,8 @@ def fit_prior(labelled: NDArray[np.integer], done: NDArray[np.integer]) -> tuple
     rate = (all_done + 0.5) / (all_labels + 1)
     if all_done in (0, all_labels):
         return rate, USUAL
+    from scipy.optimize import minimize_scalar  # slow to import, and a service does not need it
+
     cells = _distinct(labelled, done)
     found = minimize_scalar(
         lambda log_weight: -_likelihood(cells, rate, float(np.exp(log_weight))),

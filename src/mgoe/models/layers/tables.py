@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.overrides import TorchFunctionMode
 
 SPREAD = 0.05
 """Standard deviation of fresh embeddings."""
@@ -73,7 +73,7 @@ def draw_rows(rows: Tensor, first: int, total: int, seed: tuple[int, ...]) -> No
         rows[total - 1 - first] = 0
 
 
-class Undrawn(TorchDispatchMode):
+class Undrawn(TorchFunctionMode):
     """Make models without drawing weights that are loaded next: drawing takes as long as loading.
 
     Example:
@@ -83,6 +83,9 @@ class Undrawn(TorchDispatchMode):
         torch.Size([3, 2])
     """
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        drawn = func.overloadpacket in (torch.ops.aten.normal_, torch.ops.aten.uniform_)
-        return args[0] if drawn else func(*args, **(kwargs or {}))
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Leave a tensor as it is in place of drawing (`uniform_`, `kaiming_normal_`, ...)."""
+        kwargs = kwargs or {}
+        if func.__name__.endswith(("uniform_", "normal_")):
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
