@@ -25,7 +25,12 @@ def arena(small: RunSettings, tmp_path: Path) -> Path:
     evaluation = {"ranking_queries": 0}
     path.write_text(
         yaml.safe_dump(
-            {"logs": {"tiny": sections}, "models": ["shared-bottom", steep], "evaluation": evaluation}
+            {
+                "logs": {"tiny": sections},
+                "models": ["shared-bottom", steep],
+                "evaluation": evaluation,
+                "serving_requests": 0,
+            }
         )
     )
     return path

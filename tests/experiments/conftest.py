@@ -28,6 +28,7 @@ def raw(world: Path) -> dict[str, Any]:
         "evaluation": {"ranking_queries": 0, "slices": False},
         "graph": {"recents": 5, "rank": 8},
         "jobs": 2,
+        "serving_requests": 0,
     }
 
 

@@ -47,6 +47,7 @@ def arena(log: Path, first_test_day: str) -> ComparisonSettings:
             *(f"data.{key}={log / name}" for key, name in places.items()),
             f"split.cuts=[2022-04-28, 2022-05-02, {first_test_day}]",
             "tune=null",
+            "serving_requests=0",
             "training={epochs: 1}",
             "graph={rank: 4, recents: 2}",
         ],

@@ -23,6 +23,7 @@ from mgoe.data import SPLITS
 from mgoe.errors import ConfigError, DataError, MissingExtra, OutputError, TrainingError
 from mgoe.experiments.plan import Plan
 from mgoe.experiments.report import own_estimates
+from mgoe.experiments.serving_time import time_cell
 from mgoe.models import PRESETS
 from tests.effort import SOAK
 
@@ -145,6 +146,9 @@ def test_every_preset_goes_through_the_line(small: RunSettings, tmp_path: Path):
     assert all(of_cell["parameters"] > 0 and of_cell["samples_per_second"] > 0 for of_cell in facts)
     trees = tmp_path / "run" / "cells" / "lightgbm" / "0"
     assert {path.name for path in trees.glob("trees.*")} == {"trees.click.txt", "trees.buy.txt"}
+    [boosted] = [cell for cell in Plan(settings, tmp_path / "run").cells if cell.folder == trees]
+    assert time_cell(boosted, requests=1) > 0
+    assert json.loads((trees / "fit.json").read_text())["serving_engine"] == "lightgbm"
     assert mgoe.load(tmp_path / "run" / "bundle").manifest["model"]["name"] == "mgoe"
 
 

@@ -15,7 +15,7 @@ from mgoe.data import Examples
 from mgoe.errors import MissingExtra, TrainingError
 from mgoe.models import BoostedTrees, CategoricalSpec, TaskSpec, make_model
 from mgoe.training import Feed, Monitor, fit_trees, predict
-from mgoe.training.boosted import gather
+from mgoe.training.boosted import gather, load_trees
 from mgoe.training.monitor import measure
 from tests.training.fakes import GRAPH, PREPARED, SPEC, TASKS, make_examples
 
@@ -79,7 +79,7 @@ def test_trees_learn_and_come_back_from_their_text(tmp_path: Path):
     assert scores["monitor"] == found.best_value
     assert 0 < scores["losses"]["click"] < np.log(2)
     again = make_trees()
-    again.boosters = [lightgbm.Booster(model_file=str(tmp_path / f"trees.{task.name}.txt")) for task in TASKS]
+    load_trees(again, tmp_path)
     assert_array_equal(predict(again, valid), predict(model, valid))
     leaves = sum(booster.trees_to_dataframe().left_child.isna().sum() for booster in model.boosters)
     trees = sum(booster.num_trees() for booster in model.boosters)

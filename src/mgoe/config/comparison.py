@@ -181,6 +181,8 @@ class ComparisonSettings(Settings):
     """The search of settings; by default nothing is tuned."""
     jobs: int = Field(default=1, ge=1)
     """Number of processes at the same time."""
+    serving_requests: int = Field(default=50, ge=0)
+    """Requests of 500 candidates by which the serving of each model is timed; 0 leaves it out."""
 
     @property
     def model_names(self) -> list[str]:

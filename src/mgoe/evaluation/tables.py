@@ -5,18 +5,20 @@ All are plain cells, written alike to the terminal and as Markdown, LaTeX and HT
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 
 import rich.table
 from rich.text import Text
 
 from mgoe.config import BOUNDS
 from mgoe.evaluation.intervals import Estimate
+from mgoe.evaluation.pareto import COSTS, Point, pareto
 from mgoe.evaluation.rows import (
     ALL,
     UNIFORM,
     Row,
     best,
+    distance,
     head,
     headline,
     main_columns,
@@ -32,6 +34,14 @@ from mgoe.evaluation.standings import (
     verdict,
 )
 
+COST_HEADS = {
+    "parameters": "parameters",
+    "training_seconds": "training s",
+    "cpu_seconds": "CPU s",
+    "scored_per_second": "scored/s",
+    "serving_ms": "ms per 500",
+}
+"""Columns of costs, by attributes of `Cost`."""
 _ESCAPES = str.maketrans(
     {c: rf"\{c}" for c in "&%$#_{}"}
     | {"±": r"$\pm$", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}"}
@@ -158,20 +168,19 @@ def quality(standings: Standings) -> Table:
     """Return one line per model: every main metric, the share of the reachable gain if it is known, and
     costs.
 
-    The best of a column is strong, see `leaders`.
+    The best of a column is strong, see `leaders`. The time of serving is left out where no model has one.
     """
     summaries = summarize(standings.rows)
     reach = reachable_shares(standings.rows)
     strong = leaders(standings, main_columns(summaries))
+    served = any(math.isfinite(cost.serving_ms) for cost in standings.costs.values())
+    costs = [name for name in COST_HEADS if name != "serving_ms" or served]
     lines = []
     for model in [*standings.models, *(bound for bound in BOUNDS if bound in summaries)]:
         seeds = {row["seed"] for row in standings.rows if row["model"] == model}
         texts = [
             *([f"{reach[model]:.1%}" if model in reach else "-"] if reach else []),
-            *(
-                "-" if math.isnan(cost) else f"{cost:,.0f}"
-                for cost in astuple(standings.costs.get(model, Cost()))
-            ),
+            *(_cost(standings, model, name) for name in costs),
             str(len(seeds)) if model in standings.models else "-",
         ]
         values = [
@@ -183,10 +192,48 @@ def quality(standings: Standings) -> Table:
             "model",
             *map(head, strong),
             *(["reachable gain"] if reach else []),
-            *("parameters", "training s", "CPU s", "scored/s", "seeds"),
+            *(COST_HEADS[name] for name in costs),
+            "seeds",
         ],
         lines,
     )
+
+
+def tradeoff(standings: Standings) -> Table | None:
+    """Return quality against cost, one line per model, the best first.
+
+    A cost is strong if no other model is at least as good for at most this cost. None unless the time of
+    serving is known of two models.
+    """
+    fronts = {cost: pareto(standings, cost) for cost in COSTS}
+    if len(fronts["serving_ms"]) < 2:
+        return None
+    summaries = summarize(standings.rows)
+    column = headline(summaries)
+    known: dict[str, Point] = {point.model: point for front in fronts.values() for point in front}
+    strong = {(point.model, cost) for cost, front in fronts.items() for point in front if point.on_front}
+    lines = [
+        (
+            model,
+            [
+                Cell(show(summaries[model][column])),
+                *(
+                    Cell(_cost(standings, model, cost), (model, cost) in strong)
+                    for cost in ("parameters", "cpu_seconds", "serving_ms")
+                ),
+            ],
+        )
+        for model in sorted(known, key=lambda model: distance(column[1], known[model].quality))
+    ]
+    heads = (COST_HEADS[cost] for cost in ("parameters", "cpu_seconds", "serving_ms"))
+    return Table(["quality against cost", head(column), *heads], lines)
+
+
+def _cost(standings: Standings, model: str, name: str) -> str:
+    cost = getattr(standings.costs.get(model, Cost()), name)
+    if math.isnan(cost):
+        return "-"
+    return f"{cost:,.2f}" if name == "serving_ms" else f"{cost:,.0f}"
 
 
 def shown_uniformly(standings: Standings) -> Table | None:
@@ -248,6 +295,12 @@ def _lead(lead: Estimate | None) -> Cell:
     return Cell(f"{lead.value:+.4f}{interval}", is_significant(lead))
 
 
+def tables_of(standings: Standings) -> list[Table]:
+    """Return the tables of a question, without those that have nothing to show."""
+    tables = quality(standings), differences(standings), tradeoff(standings), shown_uniformly(standings)
+    return [table for table in tables if table is not None]
+
+
 def markdown(standings: Sequence[Standings]) -> str:
     """Return all tables as Markdown.
 
@@ -263,11 +316,7 @@ def markdown(standings: Sequence[Standings]) -> str:
         parts += [
             *(f"## {text}\n" for text in [title] if text),
             *(f"{text}\n" for text in [verdict(one)] if text),
-            *(
-                as_markdown(table)
-                for table in (quality(one), differences(one), shown_uniformly(one))
-                if table is not None
-            ),
+            *(as_markdown(table) for table in tables_of(one)),
             *(f"- {line}\n" for line in one.remarks),
         ]
     return "\n".join(parts)
@@ -289,6 +338,8 @@ def latex(standings: Sequence[Standings]) -> str:
         if (compared := differences(one)) is not None:
             title += f". {one.reference} minus each baseline, 95 % intervals"
             parts.append(as_latex(compared, title, []))
+        if (costs := tradeoff(one)) is not None:
+            parts.append(as_latex(costs, f"{one.question}: {one.log}. Quality against cost", []))
         if (random := shown_uniformly(one)) is not None:
             parts.append(as_latex(random, f"{one.question}: {one.log}. Uniformly shown rows", []))
     return "\n".join(parts)

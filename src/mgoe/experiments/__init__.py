@@ -7,11 +7,13 @@ imports         cells of another machine
 execute         the work of a plan; `processes` runs jobs side by side
 stages          the prepared log and the graph
 cell            one model trained with one seed and measured
+cell_bundle     its bundle
+serving_time    how long it takes to serve
 tuning          search of settings on validation
 records         results.jsonl
 report          tables, leads and HTML pages
 runs            mgoe run, mgoe train, mgoe compare
-results         what they return
+results         what they return; `plots`, their plots
 graphs          mgoe graph
 bundle_refresh  mgoe refresh
 taken           mgoe exposures

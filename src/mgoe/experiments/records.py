@@ -29,6 +29,8 @@ FACTS = (
     "seconds",
     "samples_per_second",
     "scored_per_second",
+    "serving_ms",
+    "serving_engine",
     "precision",
     "device",
     "processor",

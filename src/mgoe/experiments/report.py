@@ -42,9 +42,10 @@ SEVERAL = {
     "revision": "Cells were made by several revisions of the code",
     "precision": "Cells were trained in several precisions",
     "processor": (
-        "Costs (training s, CPU s, scored/s) were measured on several processors and do not compare between "
-        "them"
+        "Costs (training s, CPU s, scored/s, ms per 500) were measured on several processors and do not "
+        "compare between them"
     ),
+    "serving_engine": "Serving was timed with several engines",
 }
 """Notes of a table, by the key under which its cells differ. None of these is compared as settings are."""
 
@@ -92,9 +93,10 @@ def standings_of(plan: Plan, lines: Mapping[Key, Line]) -> list[Standings]:
 
 
 def cost_of(lines: Sequence[Line]) -> Cost:
-    """Return the mean costs of cells; NaN where a cell does not hold one."""
+    """Return the mean costs of cells; NaN where a cell does not hold one. Serving is timed once per model, so
+    the cells that hold its time are enough."""
     table = pd.DataFrame(lines, columns=[part.name for part in fields(Cost)], dtype=float)
-    return Cost(*table.mean(skipna=False))
+    return Cost(**{**table.mean(skipna=False), "serving_ms": table["serving_ms"].median()})
 
 
 def own_estimates(plan: Plan) -> list[Estimate]:
@@ -245,6 +247,7 @@ def notes_of(plan: Plan, log: Log, models: Iterable[str], lines: Sequence[Line])
         *several("revision", lines),
         *several("precision", networks),
         *several("processor", lines),
+        *several("serving_engine", networks),
     ]
 
 

@@ -11,16 +11,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from mgoe._util.files import exclusive, read_json, write_text
+from mgoe._util.files import exclusive, write_text
 from mgoe._util.tables import Frame
-from mgoe.bundle import write_bundle
-from mgoe.bundle.calibration import Calibration
 from mgoe.config import (
     SEEDS,
     ComparisonSettings,
     ModelSettings,
     RunSettings,
-    check_settings,
     did_you_mean,
     dump_settings,
     load_comparison,
@@ -28,16 +25,15 @@ from mgoe.config import (
 )
 from mgoe.data import Prepared
 from mgoe.errors import ConfigError, OutputError
-from mgoe.evaluation import Estimate, Row, markdown_table, read_rows, write_rows
+from mgoe.evaluation import Row, markdown_table, read_rows, write_rows
 from mgoe.experiments import records
 from mgoe.experiments.cell import Inputs, fit_cell, summary_line
+from mgoe.experiments.cell_bundle import write_cell_bundle
 from mgoe.experiments.checks import check, check_installed
 from mgoe.experiments.consistency import measured_cells, odd_cells, parts_of, settle
 from mgoe.experiments.execute import execute, note_finished, prepare_log
 from mgoe.experiments.folder import (
-    CALIBRATION,
     DONE,
-    FIT,
     SETTINGS,
     is_finished,
     mark,
@@ -58,6 +54,7 @@ from mgoe.experiments.report import (
     write_leads,
 )
 from mgoe.experiments.results import ComparisonResult, RunResult
+from mgoe.experiments.serving_time import time_models
 from mgoe.experiments.stages import Say, build
 from mgoe.training import joined
 
@@ -124,7 +121,7 @@ def run(
         own = own_estimates(plan)
         if not kept:
             of_best = [one for one in own if one.model == plan.comparison.lead]
-            _write_bundle(best, inputs, rows_of(of_lead), of_best)
+            write_cell_bundle(out / "bundle", best, inputs, rows_of(of_lead), of_best)
         estimates = [*own, *result.standings.leads]
         seconds = time.perf_counter() - started
         write_run_report(plan, inputs, result.rows, estimates, best, command, seconds)
@@ -199,7 +196,7 @@ def train(
                 say(f"{cell.title}: {summary_line(fit_cell(cell, False, inputs, show_progress, resume))}")
             note_finished(plan, [cell], "")
             rows = read_rows(cell.folder / DONE)
-            _write_bundle(cell, inputs, rows, estimates_of([cell]))
+            write_cell_bundle(out / "bundle", cell, inputs, rows, estimates_of([cell]))
             return rows
 
 
@@ -296,6 +293,7 @@ def compare(
         take_lines(plan, lines_of, say)
         check_installed(plan, cells)  # after imports: finished cells need no library
         execute(plan, cells, say, command, until)
+        time_models(plan, cells, say, command, until)
         lines = records.latest(plan.out)
         standings = standings_of(plan, lines)
         write_comparison(plan, standings, command)
@@ -323,20 +321,3 @@ def _check_bundled(model: ModelSettings) -> None:
             "a bundle holds a model of weights, found boosted trees; "
             "name another model first, and this one after it to compare",
         )
-
-
-def _write_bundle(cell: Cell, inputs: Inputs, rows: list[Row], estimates: list[Estimate]) -> None:
-    file = cell.folder / CALIBRATION
-    calibration = read_json(file) if file.exists() else {}  # cells of earlier versions have none
-    write_bundle(
-        cell.log.path / "bundle",
-        settings=cell.settings,
-        model=inputs.decided(cell.contestant.settings()),
-        cell=cell.folder,
-        prepared=inputs.prepared,
-        graph=inputs.graph,
-        metrics=rows,
-        calibration=check_settings(Calibration, calibration, file),
-        estimates=estimates,
-        cost=read_json(cell.folder / FIT),
-    )

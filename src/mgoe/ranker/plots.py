@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mgoe._util.extras import load
+from mgoe._util.plotting import axes_of, pyplot
 from mgoe.config import load_settings
 from mgoe.evaluation.report import Curve, MacroView
 from mgoe.experiments.folder import SETTINGS
@@ -53,7 +53,7 @@ class RankerPlots:
             >>> validation.set_title("A long run")
             Text(0.5, 1.0, 'A long run')
         """
-        _, axes = _pyplot().subplots(1, 2, figsize=(9, 3.5), layout="constrained")
+        _, axes = pyplot().subplots(1, 2, figsize=(9, 3.5), layout="constrained")
         for model, by_seed in curves_of(self._plan).items():
             for seed, run in by_seed.items():
                 curve = Curve.of(run)
@@ -87,7 +87,7 @@ class RankerPlots:
             >>> ax.get_xlabel()
             'predicted'
         """
-        ax = _axes(ax, (4.5, 4.5))
+        ax = axes_of(ax, (4.5, 4.5))
         drawn = {
             task: bins
             for task, bins in reliability_of(self._plan)[self._plan.comparison.lead].items()
@@ -127,7 +127,7 @@ def plot_macro_graph(view: MacroView, ax: "Axes | None" = None) -> "Axes":
         MissingExtra: The extra `plot` is not installed.
     """
     users, items = view.order(MOST)
-    ax = _axes(ax, (6, 5))
+    ax = axes_of(ax, (6, 5))
     lift = np.log2(np.maximum(view.lift[np.ix_(users, items)], 1e-9))
     image = ax.imshow(lift, cmap="RdBu_r", vmin=-DEPTH, vmax=DEPTH, aspect="auto")
     ax.set(xlabel="item macro node", ylabel="user macro node")
@@ -136,12 +136,3 @@ def plot_macro_graph(view: MacroView, ax: "Axes | None" = None) -> "Axes":
     bar = ax.figure.colorbar(image, ax=ax, label="score over the expected score")
     bar.set_ticks(range(-DEPTH, DEPTH + 1), labels=["1/8", "1/4", "1/2", "1", "2", "4", "8"])
     return ax
-
-
-def _axes(given: "Axes | None", size: tuple[float, float]) -> "Axes":
-    """Return the given Axes, or new ones."""
-    return _pyplot().subplots(figsize=size, layout="constrained")[1] if given is None else given
-
-
-def _pyplot() -> Any:
-    return load("matplotlib.pyplot", "plot", "matplotlib", "pip install 'mgoe[plot]'")

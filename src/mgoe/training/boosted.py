@@ -100,7 +100,7 @@ def fit_trees(
         model.boosters[t] = grower.grow(t, monitor)
     spent = time.perf_counter() - growing
     for name, text in model.texts().items():
-        write_text(out / f"trees.{name}.txt", text)
+        write_text(_trees(out, name), text)
     scores = measure(
         tasks, held_out.labels, model.in_units(model.grown(held_out.features)).numpy(), held_out.user
     )
@@ -126,6 +126,22 @@ def fit_trees(
         device="cpu",
         curves=[curve],
     )
+
+
+def load_trees(model: BoostedTrees, folder: Path) -> None:
+    """Load the ensembles that `fit_trees` wrote into a folder; a task without any label has none.
+
+    Raises:
+        MissingExtra: LightGBM is not installed.
+    """
+    lightgbm = load_lightgbm()
+    for t, task in enumerate(model.spec.tasks):
+        if (file := _trees(folder, task.name)).exists():
+            model.boosters[t] = lightgbm.Booster(model_file=str(file))
+
+
+def _trees(folder: Path, task: str) -> Path:
+    return folder / f"trees.{task}.txt"
 
 
 def gather(model: BoostedTrees, feed: Feed) -> SplitRows:

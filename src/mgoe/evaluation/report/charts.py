@@ -114,8 +114,13 @@ class Scale:
         """Return round values inside the scale."""
         if self.log:
             first, last = math.floor(math.log10(self.low)), math.ceil(math.log10(self.high))
-            powers = [10.0**e for e in range(first, last + 1) if self.low <= 10.0**e <= self.high]
-            return powers if len(powers) > 1 else [self.low, self.high]
+            powers = [10.0**e for e in range(first, last + 1)]
+            for steps in ((1,), (1, 2, 5)):
+                ticks = [step * power for power in powers for step in steps]
+                ticks = [tick for tick in ticks if self.low <= tick <= self.high]
+                if len(ticks) > 2:
+                    return ticks
+            return ticks if len(ticks) > 1 else [self.low, self.high]
         raw = (self.high - self.low) / about
         base = 10.0 ** math.floor(math.log10(raw))
         step = next(base * m for m in (1, 2, 2.5, 5, 10) if base * m >= raw * 0.999)

@@ -6,12 +6,14 @@ from pathlib import Path
 import jinja2
 
 from mgoe._util.files import write_text
+from mgoe.evaluation.pareto import COSTS, pareto
 from mgoe.evaluation.report.charts import Svg
 from mgoe.evaluation.report.data import ReportData
+from mgoe.evaluation.report.pareto_plot import pareto_plot
 from mgoe.evaluation.report.sections import lead_plot, sections
-from mgoe.evaluation.rows import MEAN, MEAN_TITLE, head, main_columns, summarize
+from mgoe.evaluation.rows import LOWER, MEAN, MEAN_TITLE, head, headline, main_columns, summarize
 from mgoe.evaluation.standings import Standings, is_significant, verdict
-from mgoe.evaluation.tables import differences, quality, shown_uniformly
+from mgoe.evaluation.tables import differences, quality, shown_uniformly, tables_of, tradeoff
 
 _TEMPLATES = jinja2.Environment(
     loader=jinja2.PackageLoader("mgoe.evaluation.report", "."),
@@ -62,6 +64,8 @@ def render_comparison(
                 "differences": differences(one),
                 "uniform": shown_uniformly(one),
                 "plots": forest_plots(one),
+                "tradeoff": tradeoff(one),
+                "fronts": pareto_plots(one),
             }
             for one in standings
         ],
@@ -77,7 +81,7 @@ def render_tables(title: str, standings: Sequence[Standings]) -> str:
         {
             "standings": one,
             "verdict": verdict(one),
-            "tables": [one for one in (quality(one), differences(one), shown_uniformly(one)) if one],
+            "tables": tables_of(one),
         }
         for one in standings
     ]
@@ -101,4 +105,20 @@ def forest_plots(standings: Standings) -> list[tuple[str, Svg]]:
                 is_significant,
             )
         )
+    ]
+
+
+def pareto_plots(standings: Standings) -> list[tuple[str, Svg]]:
+    """Draw quality against each cost that is known of two models at least."""
+    column = headline(summarize(standings.rows))
+    name = "mean of AUC and GAUC" if column == MEAN else head(column)
+    lower = bool(LOWER.fullmatch(column[1]))
+    fronts = {words: pareto(standings, cost) for cost, words in COSTS.items()}
+    return [
+        (
+            f"Against {words}",
+            pareto_plot(points, name, words, standings.reference, lower_is_better=lower),
+        )
+        for words, points in fronts.items()
+        if len(points) > 1
     ]

@@ -1,0 +1,165 @@
+"""How long a model takes to serve: milliseconds of one core in which 500 candidates of a user are scored.
+
+The model is bundled and scored as a service scores it, without HTTP and live events. Boosted trees, which no
+bundle can hold, are scored by their library. What is measured is the processor time of the scoring thread, so
+other work on the machine hardly changes it.
+"""
+
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mgoe._util.files import exclusive, read_json, write_json
+from mgoe.bundle import Bundle
+from mgoe.experiments import records
+from mgoe.experiments.cell import Inputs
+from mgoe.experiments.cell_bundle import write_cell_bundle
+from mgoe.experiments.folder import FIT
+from mgoe.experiments.plan import Cell, Plan, is_boosted
+from mgoe.experiments.processes import Job, run_jobs
+from mgoe.experiments.stages import Say
+from mgoe.features import FeatureSpec, View
+from mgoe.models import BoostedTrees, make_model
+from mgoe.serving.scoring.runtime import Runtime
+from mgoe.serving.scoring.scorer import Scorer
+from mgoe.training import PairScorer
+from mgoe.training.boosted import load_trees
+
+CANDIDATES = 500
+WARM_UP = 10
+"""Requests before the first one that counts."""
+Score = Callable[[int, NDArray[np.int64]], object]
+"""Scores items for a user, by index."""
+
+
+def time_models(plan: Plan, cells: Sequence[Cell], say: Say, command: str, until: float | None) -> None:
+    """Time the serving of every model of some cells that is not timed yet, one after the other.
+
+    A model that cannot be timed has no figure, and the same command tries it again.
+
+    Args:
+        plan: The comparison.
+        cells: The chosen cells.
+        say: Callback for lines of progress.
+        command: Noted with every cell.
+        until: `time.monotonic()` after which no model begins.
+    """
+    requests, searched = plan.comparison.serving_requests, plan.comparison.tune is not None
+    waiting = {f"serving of {cell.title}": cell for cell in (untimed(plan, cells) if requests else ())}
+    if not waiting:
+        return
+    say(f"timing the serving of {len(waiting)} models")
+    jobs = [Job(name, time_cell, (cell, requests, searched)) for name, cell in waiting.items()]
+    with closing(run_jobs(jobs, 1, plan.out, 1, until)) as outcomes:
+        for outcome in outcomes:
+            name = outcome.job.name
+            if outcome.failed:
+                say(f"  {name} cannot be timed: {outcome.failed}")
+            else:
+                records.append(plan.out, records.of_cell(waiting[name], command))
+                say(f"  {name}: {outcome.value:.2f} ms per {CANDIDATES} candidates")
+
+
+def time_run(plan: Plan, requests: int) -> None:
+    """Time the models of a finished run that are not timed yet, in this process."""
+    with exclusive(plan.out, "a run"):
+        for cell in untimed(plan, plan.cells):
+            time_cell(cell, requests)
+            records.append(plan.out, records.of_cell(cell, ""))
+
+
+def untimed(plan: Plan, cells: Sequence[Cell]) -> list[Cell]:
+    """Return one finished cell with its weights for each model and log of some cells that has no time yet."""
+    chosen, lines = {(cell.log.name, cell.contestant.name) for cell in cells}, records.latest(plan.out)
+    finished = [cell for cell in plan.cells if cell.done and cell.key[:2] in chosen]
+    timed = {cell.key[:2] for cell in finished if lines.get(cell.key, {}).get("serving_ms") is not None}
+    found: dict[tuple[str, str], Cell] = {}
+    for cell in finished:
+        needed = (cell.folder / "spec.json", cell.graph, cell.log.stage(cell.seed) / "data")
+        if cell.key[:2] not in timed and all(
+            path.exists() for path in needed
+        ):  # imported cells have no weights
+            found.setdefault(cell.key[:2], cell)
+    return list(found.values())
+
+
+def time_cell(cell: Cell, requests: int, searched: bool = False) -> float:
+    """Time the serving of a cell's model and note it in `fit.json`.
+
+    Args:
+        cell: A finished cell with its weights.
+        requests: How many requests to time, of random users and items of the log.
+        searched: The model has the settings that its search found.
+
+    Returns:
+        The median processor time of a request, in milliseconds.
+    """
+    settings = cell.settings
+    inputs = Inputs.open(cell.log.stage(cell.seed), settings, cell.graph)
+    users, items = (max(1, one.size) for one in (inputs.prepared.users, inputs.prepared.items))
+    rng = np.random.default_rng(cell.seed)
+    opened = (
+        _trees(cell, inputs, searched)
+        if is_boosted(cell.contestant.settings())
+        else _served(cell, inputs, searched)
+    )
+    taken = []
+    with _one_thread(), opened as (score, engine):
+        for _ in range(WARM_UP + requests):
+            user, candidates = int(rng.integers(users)), rng.integers(0, items, CANDIDATES)
+            started = time.thread_time()
+            score(user, candidates)
+            taken.append(time.thread_time() - started)
+    milliseconds = round(statistics.median(taken[WARM_UP:]) * 1e3, 3)
+    facts = read_json(cell.folder / FIT) | {"serving_ms": milliseconds, "serving_engine": engine}
+    write_json(cell.folder / FIT, facts)
+    return milliseconds
+
+
+@contextmanager
+def _served(cell: Cell, inputs: Inputs, searched: bool) -> Iterator[tuple[Score, str]]:
+    """Score as a service does: with ONNX Runtime, or PyTorch where a model cannot be exported."""
+    with TemporaryDirectory(prefix="mgoe-") as scratch:
+        folder = Path(scratch) / "bundle"
+        write_cell_bundle(folder, cell, inputs, searched=searched)
+        bundle = Bundle.open(folder, verify=False)
+        runtime = Runtime()
+        try:
+            scorer = Scorer(bundle, runtime=runtime)
+        except (
+            Exception
+        ):  # the extra is missing, or one of the exporter's errors, which have no class in common
+            runtime = Runtime(engine="torch")
+            scorer = Scorer(bundle, runtime=runtime)
+        yield scorer.score, runtime.engine
+
+
+@contextmanager
+def _trees(cell: Cell, inputs: Inputs, searched: bool) -> Iterator[tuple[Score, str]]:
+    """Score as LightGBM does, of what the model reads of the latest snapshot."""
+    spec = FeatureSpec.from_json((cell.folder / "spec.json").read_text(encoding="utf-8"))
+    model = make_model(inputs.decided(cell.model(searched)), spec, cell.seed)
+    assert isinstance(model, BoostedTrees)
+    load_trees(model, cell.folder)
+    prepared = inputs.prepared
+    score = PairScorer(model, View.of(inputs.graph.latest, prepared.user_side, prepared.item_side))
+    context = prepared.context_features.encode({}, CANDIDATES)
+    yield lambda user, items: score(np.full(len(items), user), items, context), "lightgbm"
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Let PyTorch, and LightGBM after it, use one thread inside the block."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -1,0 +1,140 @@
+"""The time of serving: measured once per model, kept with its cell, no part of what is compared."""
+
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+
+from mgoe import experiments
+from mgoe._util.files import read_json
+from mgoe.config import load_settings
+from mgoe.errors import ConfigError, OutputError
+from mgoe.experiments import records
+from mgoe.experiments.plan import Plan
+from mgoe.experiments.processes import Job, Outcome
+from mgoe.experiments.results import RunResult
+from mgoe.experiments.serving_time import time_cell, untimed
+from tests.experiments.tiny import here, numbers, settings
+
+mpl.use("Agg")
+
+
+def no_export(*_: Any, **__: Any) -> None:
+    raise RuntimeError("this model cannot be exported")
+
+
+@pytest.fixture
+def by_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without an export, which takes seconds."""
+    monkeypatch.setattr("mgoe.serving.scoring.scorer.Sessions", no_export)
+    monkeypatch.setattr("mgoe.experiments.serving_time.run_jobs", here)
+
+
+@pytest.fixture
+def out(compared: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(compared, tmp_path / "out")
+
+
+def test_every_model_is_timed_once_with_its_first_seed(
+    raw: dict[str, Any], compared: Path, out: Path, by_torch: None
+):
+    timed, said = settings(raw, serving_requests=2), []
+    experiments.compare(timed, out, say=said.append, command="timed")
+    assert "timing the serving of 3 models" in said
+    lines = records.latest(out)
+    figures = {key: line["serving_ms"] for key, line in lines.items() if line["serving_ms"] is not None}
+    assert figures.keys() == {("tiny", model, 0) for model in ("mgoe", "shared-bottom", "mgoe:random")}
+    assert min(figures.values()) > 0
+    assert {line["serving_engine"] for line in lines.values()} == {"torch", None}
+    for name in ("tables.md", "tables.tex", "comparison.html"):
+        assert "ms per 500" in (out / name).read_text()
+    for figure in figures.values():
+        assert f"| {figure:,.2f} |" in (out / "tables.md").read_text().replace("**", "")
+    pd.testing.assert_frame_equal(numbers(out), numbers(compared))
+    assert (out / "leads.json").read_text() == (compared / "leads.json").read_text()
+    said.clear()
+    experiments.compare(timed, out, say=said.append)
+    assert not [line for line in said if "serving" in line]
+
+
+def test_a_time_comes_with_its_line_and_a_line_without_one_stays_empty(
+    raw: dict[str, Any], compared: Path, tmp_path: Path
+):
+    lines = [json.loads(line) for line in (compared / "results.jsonl").read_text().splitlines()]
+    for line in lines:
+        del line["serving_ms"], line["serving_engine"]  # as earlier versions wrote them
+        if (line["model"], line["seed"]) == ("mgoe", 0):
+            line["serving_ms"] = 12.3456
+    (tmp_path / "lines.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    result = experiments.compare(
+        settings(raw, serving_requests=2), tmp_path / "out", take=[tmp_path / "lines.jsonl"], stop_after=0
+    )
+    table = (tmp_path / "out" / "tables.md").read_text()
+    served = {
+        name: text for name, *_, text, _ in (line.split(" | ") for line in table.split("\n\n")[2].split("\n"))
+    }
+    assert (served["| mgoe"], served["| shared-bottom"]) == ("12.35", "-")
+    assert "quality against cost" not in table
+    assert result.plot.cost().get_xlabel() == "milliseconds per 500 candidates"
+    plan = Plan(settings(raw), tmp_path / "out")
+    assert untimed(plan, plan.cells) == []  # without weights nothing can be timed
+
+
+def test_a_model_is_served_by_onnx_runtime_and_in_one_thread(raw: dict[str, Any], out: Path):
+    cell = next(cell for cell in Plan(settings(raw), out).cells if cell.contestant.name == "shared-bottom")
+    before = read_json(cell.folder / "fit.json")
+    milliseconds = time_cell(cell, requests=3)
+    assert read_json(cell.folder / "fit.json") == before | {
+        "serving_ms": milliseconds,
+        "serving_engine": "onnx",
+    }
+    assert 0 < milliseconds < 1000
+
+
+def test_a_failure_leaves_the_cell_empty(
+    raw: dict[str, Any], out: Path, by_torch: None, monkeypatch: pytest.MonkeyPatch
+):
+    def failing(jobs: Sequence[Job], *_: Any) -> Iterator[Outcome]:
+        yield from (Outcome(job, failed="no space left") for job in jobs)
+
+    monkeypatch.setattr("mgoe.experiments.serving_time.run_jobs", failing)
+    said: list[str] = []
+    result = experiments.compare(settings(raw, serving_requests=2), out, say=said.append)
+    assert "  serving of tiny, mgoe, seed 0 cannot be timed: no space left" in said
+    assert result.failed == {}
+    assert "ms per 500" not in (out / "tables.md").read_text()
+
+
+def test_a_run_is_timed_when_it_is_asked_for(finished: Path, tmp_path: Path, by_torch: None):
+    run = shutil.copytree(finished, tmp_path / "run")
+    before = RunResult.of(Plan(load_settings(run / "settings.yaml"), run))
+    with pytest.raises(OutputError, match=r"known of no model; call `time_serving\(\)`"):
+        before.plot.cost()
+    result = before.time_serving(requests=2)
+    assert "ms per 500" in repr(result)
+    assert "ms per 500" in result._repr_html_()
+    assert "ms per 500" not in repr(before)
+    assert (run / "metrics.json").read_bytes() == (finished / "metrics.json").read_bytes()
+    ax = result.plot.cost()
+    drawn = sorted([*zip(*line.get_data(), strict=True)] for line in ax.lines[1:])
+    costs = result.standings.costs
+    known = sorted((costs[model].serving_ms, mean_of(result, model)) for model in costs)
+    np.testing.assert_allclose([point for [point] in drawn], known)
+    assert result.plot.cost("training", ax=ax) is ax
+    with pytest.raises(ConfigError, match="must be one of serving, training, found 'memory'"):
+        result.plot.cost("memory")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="question: must be one of"):
+        result.plot.cost(question="Who?")
+
+
+def mean_of(result: RunResult, model: str) -> float:
+    found = result.metrics.query(
+        "model == @model and split == 'test' and slice == 'all' and task == 'all' and metric == 'ranking'"
+    )
+    return found["value"].mean()
