@@ -45,13 +45,14 @@ def test_every_model_is_timed_once_with_its_first_seed(
     raw: dict[str, Any], compared: Path, out: Path, by_torch: None
 ):
     timed, said = settings(raw, serving_requests=2), []
-    experiments.compare(timed, out, say=said.append, command="timed")
+    experiments.compare(timed, out, say=said.append, command="another command")
     assert "timing the serving of 3 models" in said
     lines = records.latest(out)
     figures = {key: line["serving_ms"] for key, line in lines.items() if line["serving_ms"] is not None}
     assert figures.keys() == {("tiny", model, 0) for model in ("mgoe", "shared-bottom", "mgoe:random")}
     assert min(figures.values()) > 0
     assert {line["serving_engine"] for line in lines.values()} == {"torch", None}
+    assert {line["command"] for line in lines.values()} == {"mgoe compare tiny.yaml"}  # which trained them
     for name in ("tables.md", "tables.tex", "comparison.html"):
         assert "ms per 500" in (out / name).read_text()
     for figure in figures.values():

@@ -21,6 +21,8 @@ SOURCE = Path(__file__).parents[1]
 """Folder of this library's source."""
 IMPORTED = "imported.json"
 """In the folder of a cell that was fitted elsewhere: its line."""
+SERVING = ("serving_ms", "serving_engine")
+"""What is known of a cell after its model was timed."""
 FACTS = (
     "parameters",
     "best_epoch",
@@ -29,8 +31,7 @@ FACTS = (
     "seconds",
     "samples_per_second",
     "scored_per_second",
-    "serving_ms",
-    "serving_engine",
+    *SERVING,
     "precision",
     "device",
     "processor",
@@ -118,9 +119,25 @@ def line_of(cell: Cell, state: str, command: str, **more: Any) -> dict[str, Any]
         "mgoe": __version__,
         "revision": revision(),
         "command": command,
-        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "at": _now(),
         **more,
     }
+
+
+def note_serving(out: Path, cell: Cell) -> None:
+    """Add the line of a finished cell again, with the time of its serving.
+
+    It keeps the revision and the command that trained the cell.
+
+    Raises:
+        OutputError: The line cannot be written.
+    """
+    facts = read_json(cell.folder / FIT)
+    append(out, latest(out)[cell.key] | {name: facts[name] for name in SERVING} | {"at": _now()})
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def append(out: Path, line: Line) -> None:

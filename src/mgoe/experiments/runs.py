@@ -293,7 +293,7 @@ def compare(
         take_lines(plan, lines_of, say)
         check_installed(plan, cells)  # after imports: finished cells need no library
         execute(plan, cells, say, command, until)
-        time_models(plan, cells, say, command, until)
+        time_models(plan, cells, say, until)
         lines = records.latest(plan.out)
         standings = standings_of(plan, lines)
         write_comparison(plan, standings, command)

@@ -39,7 +39,7 @@ Score = Callable[[int, NDArray[np.int64]], object]
 """Scores items for a user, by index."""
 
 
-def time_models(plan: Plan, cells: Sequence[Cell], say: Say, command: str, until: float | None) -> None:
+def time_models(plan: Plan, cells: Sequence[Cell], say: Say, until: float | None) -> None:
     """Time the serving of every model of some cells that is not timed yet, one after the other.
 
     A model that cannot be timed has no figure, and the same command tries it again.
@@ -48,7 +48,6 @@ def time_models(plan: Plan, cells: Sequence[Cell], say: Say, command: str, until
         plan: The comparison.
         cells: The chosen cells.
         say: Callback for lines of progress.
-        command: Noted with every cell.
         until: `time.monotonic()` after which no model begins.
     """
     requests, searched = plan.comparison.serving_requests, plan.comparison.tune is not None
@@ -63,7 +62,7 @@ def time_models(plan: Plan, cells: Sequence[Cell], say: Say, command: str, until
             if outcome.failed:
                 say(f"  {name} cannot be timed: {outcome.failed}")
             else:
-                records.append(plan.out, records.of_cell(waiting[name], command))
+                records.note_serving(plan.out, waiting[name])
                 say(f"  {name}: {outcome.value:.2f} ms per {CANDIDATES} candidates")
 
 
@@ -72,7 +71,7 @@ def time_run(plan: Plan, requests: int) -> None:
     with exclusive(plan.out, "a run"):
         for cell in untimed(plan, plan.cells):
             time_cell(cell, requests)
-            records.append(plan.out, records.of_cell(cell, ""))
+            records.note_serving(plan.out, cell)
 
 
 def untimed(plan: Plan, cells: Sequence[Cell]) -> list[Cell]:
@@ -83,9 +82,8 @@ def untimed(plan: Plan, cells: Sequence[Cell]) -> list[Cell]:
     found: dict[tuple[str, str], Cell] = {}
     for cell in finished:
         needed = (cell.folder / "spec.json", cell.graph, cell.log.stage(cell.seed) / "data")
-        if cell.key[:2] not in timed and all(
-            path.exists() for path in needed
-        ):  # imported cells have no weights
+        has_weights = all(path.exists() for path in needed)  # imported cells have none
+        if has_weights and cell.key[:2] not in timed:
             found.setdefault(cell.key[:2], cell)
     return list(found.values())
 
@@ -101,25 +99,19 @@ def time_cell(cell: Cell, requests: int, searched: bool = False) -> float:
     Returns:
         The median processor time of a request, in milliseconds.
     """
-    settings = cell.settings
-    inputs = Inputs.open(cell.log.stage(cell.seed), settings, cell.graph)
+    inputs = Inputs.open(cell.log.stage(cell.seed), cell.settings, cell.graph)
     users, items = (max(1, one.size) for one in (inputs.prepared.users, inputs.prepared.items))
     rng = np.random.default_rng(cell.seed)
-    opened = (
-        _trees(cell, inputs, searched)
-        if is_boosted(cell.contestant.settings())
-        else _served(cell, inputs, searched)
-    )
-    taken = []
-    with _one_thread(), opened as (score, engine):
+    opened, taken = _trees if is_boosted(cell.contestant.settings()) else _served, []
+    with _one_thread(), opened(cell, inputs, searched) as (score, engine):
         for _ in range(WARM_UP + requests):
             user, candidates = int(rng.integers(users)), rng.integers(0, items, CANDIDATES)
             started = time.thread_time()
             score(user, candidates)
             taken.append(time.thread_time() - started)
     milliseconds = round(statistics.median(taken[WARM_UP:]) * 1e3, 3)
-    facts = read_json(cell.folder / FIT) | {"serving_ms": milliseconds, "serving_engine": engine}
-    write_json(cell.folder / FIT, facts)
+    served = {"serving_ms": milliseconds, "serving_engine": engine}
+    write_json(cell.folder / FIT, read_json(cell.folder / FIT) | served)
     return milliseconds
 
 
@@ -133,9 +125,7 @@ def _served(cell: Cell, inputs: Inputs, searched: bool) -> Iterator[tuple[Score,
         runtime = Runtime()
         try:
             scorer = Scorer(bundle, runtime=runtime)
-        except (
-            Exception
-        ):  # the extra is missing, or one of the exporter's errors, which have no class in common
+        except Exception:  # no extra, or an error of the exporter; these have no class in common
             runtime = Runtime(engine="torch")
             scorer = Scorer(bundle, runtime=runtime)
         yield scorer.score, runtime.engine
