@@ -13,6 +13,7 @@ import pytest
 
 from mgoe import experiments
 from mgoe._util.files import read_json
+from mgoe.bundle import Bundle
 from mgoe.config import load_settings
 from mgoe.errors import ConfigError, OutputError
 from mgoe.experiments import records
@@ -20,19 +21,23 @@ from mgoe.experiments.plan import Plan
 from mgoe.experiments.processes import Job, Outcome
 from mgoe.experiments.results import RunResult
 from mgoe.experiments.serving_time import time_cell, untimed
+from mgoe.serving.scoring.runtime import Runtime
+from mgoe.serving.scoring.scorer import Scorer
 from tests.experiments.tiny import here, numbers, settings
 
 mpl.use("Agg")
 
 
-def no_export(*_: Any, **__: Any) -> None:
-    raise RuntimeError("this model cannot be exported")
+def without_export(bundle: Bundle, runtime: Runtime) -> Scorer:
+    if runtime.engine != "torch":
+        raise RuntimeError("this model cannot be exported")
+    return Scorer(bundle, runtime=runtime)
 
 
 @pytest.fixture
 def by_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without an export, which takes seconds."""
-    monkeypatch.setattr("mgoe.serving.scoring.scorer.Sessions", no_export)
+    monkeypatch.setattr("mgoe.experiments.serving_time.Scorer", without_export)
     monkeypatch.setattr("mgoe.experiments.serving_time.run_jobs", here)
 
 
@@ -87,13 +92,13 @@ def test_a_time_comes_with_its_line_and_a_line_without_one_stays_empty(
     assert untimed(plan, plan.cells) == []  # without weights nothing can be timed
 
 
-def test_a_model_is_served_by_onnx_runtime_and_in_one_thread(raw: dict[str, Any], out: Path):
+def test_a_model_is_timed_as_a_service_runs_it(raw: dict[str, Any], out: Path):
     cell = next(cell for cell in Plan(settings(raw), out).cells if cell.contestant.name == "shared-bottom")
     before = read_json(cell.folder / "fit.json")
     milliseconds = time_cell(cell, requests=3)
     assert read_json(cell.folder / "fit.json") == before | {
         "serving_ms": milliseconds,
-        "serving_engine": "onnx",
+        "serving_engine": Runtime().engine,
     }
     assert 0 < milliseconds < 1000
 
