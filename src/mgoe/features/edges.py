@@ -63,8 +63,9 @@ def _columns(view: View, pairs: Pairs, wanted: Part | None) -> NDArray[np.float3
         seconds = (_second_order(view, "user", r), _second_order(view, "item", r)) if second else None
         starts["user"] += len(part.item_mass) + 1
         starts["item"] += len(part.user_mass) + 1
-        columns, total = out[:, r * step : (r + 1) * step], max(at.total, 1e-9)
-        _read(user, item, seconds, part.macro_edges, total, pairs.user, pairs.item, first_column, columns)
+        # a slice of one row is of another array type, for which the kernel would be compiled again
+        columns, total = np.where(first_column < 0, -1, first_column + r * step), max(at.total, 1e-9)
+        _read(user, item, seconds, part.macro_edges, total, pairs.user, pairs.item, columns, out)
     return np.log(out, out=out)
 
 

@@ -5,6 +5,7 @@ import json
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,8 @@ from mgoe.models.spec import batch_keys
 from mgoe.serving.scoring import onnx_cache, onnx_sessions
 from mgoe.serving.scoring.onnx_export import export_whole
 from mgoe.serving.scoring.onnx_sessions import Session, Sessions
+from mgoe.serving.scoring.runtime import Runtime
+from mgoe.serving.scoring.scorer import Scorer
 from tests.effort import SOAK
 from tests.models.batches import make_spec, random_batch
 from tests.models.test_contract import MODELS
@@ -25,6 +28,14 @@ from tests.models.test_decomposition import late, of_one_user, part
 
 for _name in ("onnx", "onnxruntime", "onnxscript"):
     pytest.importorskip(_name, reason=f"{_name} is not installed: pip install 'mgoe[onnx]'")
+
+
+def exported(*given: Any, **more: Any) -> Sessions:
+    sessions = Sessions(*given, **more)
+    if not sessions.exported:
+        sessions.export()
+    return sessions
+
 
 CHECKED = ("mgoe", "mgoe-paper", "everything", "target", "mmoe+graph", "shared-bottom", "shared-bottom, bent")
 
@@ -47,7 +58,7 @@ def test_models_taken_apart(name: str):
     model = make_model(MODELS[name], spec, 0).eval()
     decomposition = model.decompose().eval()
     sample = of_one_user(spec, 3, 0)
-    sessions = Sessions(
+    sessions = exported(
         decomposition, part(sample, "user", decomposition.user_keys), late(sample, decomposition), "float32"
     )
     for rows, seed in ((1, 1), (4, 2), (50, 3)):
@@ -69,7 +80,7 @@ def test_a_context_s_list_may_be_longer_than_the_one_exported(whole: bool):
         Decomposition(model, batch_keys(spec, model.needs)) if whole else model.decompose()
     ).eval()
     sample = of_one_user(spec, 3, 0)
-    sessions = Sessions(
+    sessions = exported(
         decomposition, part(sample, "user", decomposition.user_keys), late(sample, decomposition), "float32"
     )
     batch = of_one_user(spec, 4, 1)
@@ -93,11 +104,11 @@ def test_graphs_are_exported_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         "float32",
         tmp_path,
     )
-    first = Sessions(*given, weights="one")
-    Sessions(*given, weights="another")
+    first = exported(*given, weights="one")
+    exported(*given, weights="another")
     assert len(list((tmp_path / "onnx").iterdir())) == 2
     monkeypatch.setattr(onnx_sessions, "export", lambda *_, **__: pytest.fail("it was exported again"))
-    again = Sessions(*given, weights="one")
+    again = exported(*given, weights="one")
     torch.testing.assert_close(again.user(given[1]), first.user(given[1]), atol=0, rtol=0)
 
 
@@ -114,12 +125,12 @@ def test_graphs_that_are_damaged_are_exported_again(tmp_path: Path, name: str, k
         "float32",
         tmp_path,
     )
-    first = Sessions(*given)
+    first = exported(*given)
     (place,) = (tmp_path / "onnx").iterdir()
     whole = (place / name).read_bytes()
     (place / name).unlink()  # the first has it mapped
     (place / name).write_bytes(whole[:keep])
-    again = Sessions(*given)
+    again = exported(*given)
     torch.testing.assert_close(again.user(given[1]), first.user(given[1]), atol=0, rtol=0)
     assert [path.name for path in (tmp_path / "onnx").iterdir()] == [place.name]
     assert (place / name).read_bytes() == whole
@@ -145,14 +156,14 @@ def test_graphs_of_other_code_are_others(tmp_path: Path, monkeypatch: pytest.Mon
         "float32",
         tmp_path,
     )
-    Sessions(*given)
+    exported(*given)
     code = inspect.getfile(type(decomposition.model))
     (tmp_path / "changed.py").write_text(Path(code).read_text() + "\n")
     of = inspect.getfile
     monkeypatch.setattr(
         inspect, "getfile", lambda kind: str(tmp_path / "changed.py") if of(kind) == code else of(kind)
     )
-    Sessions(*given)
+    exported(*given)
     assert len(list((tmp_path / "onnx").iterdir())) == 2
 
 
@@ -161,13 +172,32 @@ def test_graphs_that_cannot_be_kept_are_a_store_s_error(tmp_path: Path):
     sample = of_one_user(make_spec(2), 3, 0)
     (tmp_path / "onnx").write_text("")
     with pytest.raises(StoreError, match="graphs of the model cannot be written"):
-        Sessions(
+        exported(
             decomposition,
             part(sample, "user", decomposition.user_keys),
             late(sample, decomposition),
             "float32",
             tmp_path,
         )
+
+
+def test_pytorch_runs_a_model_until_its_graphs_are_exported(finished: Path, tmp_path: Path):
+    """And another process exports them, which says so if it cannot."""
+    bundle, items = mgoe.load(finished / "bundle"), np.arange(-1, 30)
+    scorer = Scorer(bundle, runtime=Runtime(), cache=tmp_path)
+    assert scorer.awaits_graphs
+    first = scorer.score(3, items)
+    np.testing.assert_array_equal(first, Scorer(bundle, runtime=Runtime(engine="torch")).score(3, items))
+    (tmp_path / "onnx").write_text("")
+    with pytest.raises(StoreError, match=r"were not exported: .*graphs of the model cannot be written"):
+        scorer.await_graphs()
+    (tmp_path / "onnx").unlink()
+    assert not scorer.awaits_graphs
+    np.testing.assert_array_equal(scorer.score(3, items), first)
+    scorer = Scorer(bundle, runtime=Runtime(), cache=tmp_path)
+    scorer.await_graphs()
+    np.testing.assert_allclose(scorer.score(3, items), first, atol=1e-5)
+    assert not Scorer(bundle, runtime=Runtime(), cache=tmp_path).awaits_graphs
 
 
 def test_graphs_that_nobody_used_for_long_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -182,7 +212,7 @@ def test_graphs_that_nobody_used_for_long_go(tmp_path: Path, monkeypatch: pytest
         "float32",
         tmp_path,
     )
-    Sessions(*given)
+    exported(*given)
     (served,) = (tmp_path / "onnx").iterdir()
     used, left = (tmp_path / "onnx" / name for name in ("used", "left"))
     for path in (used, left):
@@ -192,7 +222,7 @@ def test_graphs_that_nobody_used_for_long_go(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(onnx_cache, "UNUSED", time.time() - 60)  # between the two moments
     monkeypatch.setattr(onnx_sessions, "export", lambda *_, **__: pytest.fail("it was exported again"))
     for _ in range(2):
-        Sessions(*given)
+        exported(*given)
         assert {*(tmp_path / "onnx").iterdir()} == {served, used}
 
 

@@ -202,9 +202,7 @@ def _add_operations(app: FastAPI, reloader: Reloader, telemetry: Telemetry) -> N
 
     @app.get("/readyz", summary="Whether it should get requests", **health)
     async def readyz() -> Response:
-        return _json({
-            "status": "ready", "bundle": reloader.engine.name, "detail": reloader.refused or reloader.away,
-        })  # fmt: skip
+        return _json({"status": "ready", "bundle": reloader.engine.name, "detail": reloader.detail})
 
     text = {"description": "In the text format.", "content": {"text/plain": {"schema": {"type": "string"}}}}
 

@@ -91,6 +91,7 @@ class Reloader:
         """Watch the folder and follow the log while the block runs."""
         tasks = [asyncio.create_task(work) for work in (self._watch(telemetry), self._follow())]
         log("serving", url=self.url, bundle=self.engine.name, path=str(self.path))
+        self._reader.submit(_prepare, self.engine)  # in the thread that applies events, so that they wait
         try:
             yield
         finally:
@@ -152,6 +153,12 @@ class Reloader:
         return errors + unread
 
     @property
+    def detail(self) -> str | None:
+        """What is not as it should be; None if nothing is."""
+        exporting = "PyTorch runs the model until its graphs are exported, which takes some seconds"
+        return self.refused or self.away or (exporting if self.engine.scorer.awaits_graphs else None)
+
+    @property
     def exposure_counts(self) -> dict[str, int]:
         """See `ExposureLog.counts`; empty where there is none, or the store is away."""
         with suppress(StoreError):
@@ -180,6 +187,7 @@ class Reloader:
 
     async def _watch(self, telemetry: Telemetry) -> None:
         pause, missing = PAUSE, 0
+        await _behind_requests(partial(_await_graphs, self.engine))
         while True:
             await asyncio.sleep(self.every)
             found = fingerprint(self.path)
@@ -196,7 +204,7 @@ class Reloader:
                 continue
             self._seen = found
             try:
-                self._seen, engine = await _behind_requests(self._open_unchanged)
+                self._seen, engine = await _behind_requests(self._open_prepared)
                 before = await asyncio.get_running_loop().run_in_executor(self._reader, self._take, engine)
             except Exception as error:  # whatever is wrong with the new bundle, the old one keeps serving
                 self._refuse(error, telemetry)
@@ -216,6 +224,13 @@ class Reloader:
             if fingerprint(self.path) == found:
                 return found, engine
 
+    def _open_prepared(self) -> tuple[tuple[Any, ...] | None, Engine]:
+        """As `_open_unchanged`, with all done that a service at its start leaves until it serves."""
+        found, engine = self._open_unchanged()
+        _prepare(engine)
+        _await_graphs(engine)
+        return found, engine
+
     def _refuse(self, error: Exception, telemetry: Telemetry) -> None:
         self.refused = f"the bundle at {self.path} was refused: {error}"
         telemetry.swaps.labels("refused").inc()
@@ -234,6 +249,23 @@ class Reloader:
             engine.catch_up()
         self.engine, self.refused = engine, None
         return before
+
+
+def _prepare(engine: Engine) -> None:
+    try:
+        engine.prepare()
+    except Exception as error:  # what is not compiled now is compiled by the first event
+        log("not prepared for events", logging.ERROR, error, error=str(error), bundle=engine.name)
+
+
+def _await_graphs(engine: Engine) -> None:
+    """Have the model's graphs exported unless they were found. Without them PyTorch runs the model."""
+    if engine.scorer.awaits_graphs:
+        try:
+            engine.scorer.await_graphs()
+            log("graphs exported", bundle=engine.name)
+        except Exception as error:
+            log("PyTorch runs the model", logging.WARNING, error, error=str(error), bundle=engine.name)
 
 
 def _checked(records: Sequence[Record], read: Callable[[Record], T]) -> tuple[dict[int, T], list[str | None]]:

@@ -67,7 +67,8 @@ class Engine:
         self.consumer = Consumer.of(log, bundle, index, exposures)
         self.live = self.consumer.live
         self.scorer = Scorer(bundle, self.live, runtime, cache=index)
-        self._warm_up()
+        for user in (-1, 0):  # compile and open what would otherwise wait for the first requests
+            self.scorer.score(user, np.arange(-1, min(500, self.live.size("item"))))
 
     @property
     def may_be_behind(self) -> bool:
@@ -142,10 +143,11 @@ class Engine:
         names = encoders.user_names if side == "user" else encoders.item_names
         return names.of(self.live.look_up(side, ids))
 
-    def _warm_up(self) -> None:
-        """Compile and open what would otherwise be compiled or opened in the first requests."""
-        for user in (-1, 0):
-            self.scorer.score(user, np.arange(-1, min(500, self.live.size("item"))))
+    def prepare(self) -> None:
+        """Compile what live events need, and describe the macro nodes: what a service leaves until it serves.
+
+        An event that comes earlier waits.
+        """
         _ = self.about, self.macro_nodes
         self.live.known_items(0)
         live, ids = LiveNodes(self.live.base), {side: self._some_ids(side) for side in SIDES}

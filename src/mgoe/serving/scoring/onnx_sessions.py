@@ -1,4 +1,5 @@
-"""A model's graphs in ONNX Runtime: what a service runs for every request.
+"""A model's graphs in ONNX Runtime: what a service runs for every request. Until they are exported, PyTorch
+computes the same.
 
 Axes: `B` candidates, `T` tasks, `F` floats per row of the first layers.
 """
@@ -45,7 +46,8 @@ class Session:
 
 
 class Sessions:
-    """`user`, `join` and `towers` of a model's decomposition, run by ONNX Runtime.
+    """`user`, `join` and `towers` of a model's decomposition, run by ONNX Runtime, or by PyTorch until there
+    are graphs: those of the cache are opened at once, others after `export` or `open`.
 
     Args:
         decomposition: The decomposition.
@@ -66,25 +68,42 @@ class Sessions:
         cache: Path | None = None,
         weights: str = "",
     ):
-        self._decomposition, self._rest_name = (
-            decomposition,
-            "int8.onnx" if precision == "int8" else "rest.onnx",
-        )
+        self._decomposition, self._samples = decomposition, (user, candidates)
+        self._rest_name = "int8.onnx" if precision == "int8" else "rest.onnx"
+        self._user: Session | None = None
+        self._rest: Session | None = None
         self._widths = {
             key: value.shape[1:]
             for key, value in (user | candidates).items()
             if key.startswith("context.") and value.ndim > 1
         }
-        place = cache and cache / "onnx" / self._fingerprint(user, candidates, precision, weights)
-        if place and find_graphs(place):
+        self._place = cache and cache / "onnx" / self._fingerprint(user, candidates, precision, weights)
+        self.open()
+
+    @property
+    def exported(self) -> bool:
+        """Whether ONNX Runtime runs the model."""
+        return self._rest is not None
+
+    def open(self) -> bool:
+        """Open the graphs of the cache, and return whether they were there. Damaged ones are removed."""
+        if self._place and find_graphs(self._place):
             try:
-                self._open(place)
-                return
+                self._open(self._place)
             except Exception:  # damaged: ONNX Runtime's errors have no class in common
-                remove_folder(place)
-        with new_graphs(place) as folder:
-            self._write(folder, user, candidates)
-            self._open(keep_graphs(folder, place) if place else folder)
+                remove_folder(self._place)
+        return self.exported
+
+    def export(self) -> None:
+        """Export the graphs and open them.
+
+        Raises:
+            MissingExtra: A package of the extra `onnx` is not installed.
+            StoreError: They cannot be written.
+        """
+        with new_graphs(self._place) as folder:
+            self._write(folder, *self._samples)
+            self._open(keep_graphs(folder, self._place) if self._place else folder)
 
     def user(self, batch: Batch) -> Tensor:
         """What the user adds to the first layers. Shape (1, F)."""
@@ -92,12 +111,15 @@ class Sessions:
 
     def join(self, user: Tensor, items: Tensor, batch: Batch) -> Tensor:
         """Logits. Shape (B, T)."""
-        if not self._fits(batch):
+        if self._rest is None or not self._fits(batch):
             return self._decomposition.join(user, items, batch)
         return self._rest(batch | {USER_ROW: user, ITEM_ROWS: items})
 
     def towers(self, h: Tensor) -> Tensor:
         """Logits from mixed first layers, see `FoldedDecomposition`. Shape (B, T)."""
+        if self._rest is None:
+            assert isinstance(self._decomposition, FoldedDecomposition)
+            return self._decomposition.towers(h)
         return self._rest({MIXED: h})
 
     def _fingerprint(self, user: Batch, candidates: Batch, precision: Precision, weights: str) -> str:
@@ -148,8 +170,8 @@ class Sessions:
             quantize(rest, folder / self._rest_name)
 
     def _open(self, folder: Path) -> None:
-        self._user = Session(folder / "user.onnx") if self._decomposition.width else None
-        self._rest = Session(folder / self._rest_name)
+        user = Session(folder / "user.onnx") if self._decomposition.width else None
+        self._rest, self._user = Session(folder / self._rest_name), user
 
     def _fits(self, batch: Batch) -> bool:
         """Whether no list of a context is longer than the graphs, whose widths are fixed, have place for."""

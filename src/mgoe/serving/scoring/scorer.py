@@ -8,7 +8,7 @@ Axes: `B` candidates, `T` tasks, `F` floats per row of the first layers.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +24,7 @@ from mgoe.features import View
 from mgoe.models import Batch, FoldedDecomposition
 from mgoe.serving.scoring.inputs import Context, ScoringInputs
 from mgoe.serving.scoring.item_rows import ItemRows
+from mgoe.serving.scoring.onnx_process import export_elsewhere, weights_of
 from mgoe.serving.scoring.onnx_sessions import Sessions
 from mgoe.serving.scoring.plan import ScoringPlan
 from mgoe.serving.scoring.runtime import Runtime
@@ -45,10 +46,13 @@ class Scorer:
         bundle: What is served.
         live: Its live state; None scores with the snapshot alone.
         runtime: What runs the model, and how precisely.
-        cache: Folder that keeps exported graphs from one start to the next.
+        cache: Folder that keeps exported graphs from one start to the next. If they are not there yet,
+            PyTorch runs the model until `await_graphs`; `int8`, which PyTorch does not run, is exported at
+            once, as is everything without a cache.
 
     Raises:
         MissingExtra: ONNX Runtime is not installed.
+        StoreError: Graphs that are exported at once cannot be written.
 
     Example:
         >>> from mgoe.serving.scoring.runtime import Runtime
@@ -73,6 +77,7 @@ class Scorer:
         with self._inputs.reading() as view:
             compute = partial(self._compute_rows, view)
             self._rows = ItemRows(compute, self.n_items, self._plan.decomposition.width, dtype)
+        self._export: Callable[[], None] | None = None
         self._steps = (
             self._plan.decomposition if runtime.engine == "torch" else self._sessions(runtime, cache)
         )
@@ -151,6 +156,24 @@ class Scorer:
             self._rows.update(self._live.touched("item", self._version), self.n_items, compute)
             self._version = self._live.version
 
+    @property
+    def awaits_graphs(self) -> bool:
+        """Whether graphs are still to be exported."""
+        return self._export is not None
+
+    def await_graphs(self) -> None:
+        """Have graphs exported by another process if there are none, and run the model by them.
+
+        Raises:
+            StoreError: None were exported; PyTorch goes on running the model.
+        """
+        if self._export is not None and isinstance(self._steps, Sessions):
+            try:
+                self._export()
+                self._steps.open()
+            finally:
+                self._export = None
+
     @torch.inference_mode()
     def rehearse(self, live: LiveNodes, users: NDArray[np.int64], items: NDArray[np.int64]) -> None:
         """Read nodes of another live state as this one's are read, so that all kernels are compiled."""
@@ -160,16 +183,20 @@ class Scorer:
                 inputs.of_pairs(view, np.full(len(items), user), items, inputs.no_context)
 
     def _sessions(self, runtime: Runtime, cache: Path | None) -> Sessions:
-        """Export the model, by what a request reads of an unknown user and three items."""
+        """Run the model by its graphs, which are traced on an unknown user and three items."""
         context = self._inputs.no_context
         with self._inputs.reading() as view:
             known = self._inputs.of_user(view, -1, context)
             candidates = self._inputs.of_candidates(view, -1, np.array([-1, 0, 0]), context, known)
-        weights = "".join(
-            self._bundle.manifest["checksums"][name] for name in ("model.safetensors", "spec.json")
-        )
         user = {key: known[key] for key in self._plan.decomposition.user_keys & known.keys()}
-        return Sessions(self._plan.decomposition, user, candidates, runtime.precision, cache, weights)
+        samples, weights = (user, candidates), weights_of(self._bundle)
+        sessions = Sessions(self._plan.decomposition, *samples, runtime.precision, cache, weights)
+        if not sessions.exported:
+            if cache is None or runtime.precision == "int8":
+                sessions.export()
+            else:
+                self._export = partial(export_elsewhere, self._bundle, *samples, runtime.precision, cache)
+        return sessions
 
     def _compute_rows(self, view: View, items: NDArray[np.int64]) -> Tensor:
         """What items add to the first layers. Shape (B, F)."""
