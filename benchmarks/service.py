@@ -10,10 +10,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.request import urlopen
 
 import psutil
 
-from benchmarks.load import get, load
 from benchmarks.measure import GIB, ROOT
 
 CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
@@ -90,12 +90,13 @@ def on_core(core: int) -> None:
 
 
 def wait(port: int, path: str, seconds: float = 600) -> None:
-    """Wait until a service answers with 200."""
+    """Wait until a service answers with 200, and does not say that it is still starting."""
     end = time.monotonic() + seconds
     while True:
         try:
-            if load(port, lambda: iter([("ready", get(path))]), 5, 1).status == [200]:
-                return
+            with urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+                if b"starting" not in answer.read():
+                    return
         except OSError:
             pass
         if time.monotonic() > end:

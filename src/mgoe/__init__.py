@@ -13,8 +13,6 @@ bundle.predict(users, items)
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from mgoe._util.kernel_cache import place_kernels
-
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -26,8 +24,6 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = ["Bundle", "Ranker", "__version__", "compare", "errors", "load", "run"]
 _PACKAGE_OF = {"Bundle": "bundle", "Ranker": "ranker", "compare": "experiments", "run": "experiments"}
-
-place_kernels()
 
 
 def load(path: "Path | str") -> "Bundle":

@@ -1,51 +1,146 @@
-"""Where numba caches compiled kernels."""
+"""Compiled kernels are cached by content, within a bounded size, and a cache that fails is only slower."""
 
 import os
 import subprocess
 import sys
+import warnings
+from collections.abc import Callable
+from errno import ENOSPC
 from pathlib import Path
+from types import FunctionType
 
+import numba
 import pytest
+from numba.core import caching
+from numba.core.dispatcher import Dispatcher
 
-READ_ONLY = """
-import os, tempfile
-real, made, private = os.access, tempfile.TemporaryFile, os.environ["PRIVATE"]
-os.access = lambda path, mode: str(path).startswith(private) and real(path, mode)
-def temporary(*args, dir=None, **kwargs):
-    if dir is not None and not str(dir).startswith(private):
-        raise OSError(30, "Read-only file system")
-    return made(*args, dir=dir, **kwargs)
-tempfile.TemporaryFile = temporary
-import mgoe.graph.pair_rows
-print(os.environ.get("NUMBA_CACHE_DIR", ""))
+from mgoe._util import kernel_cache
+from mgoe._util.kernel_cache import KernelCache
+
+SOURCE = """
+import numba
+from mgoe_other import other
+
+@numba.njit(cache=True)
+def kernel(x):
+    return other(x) + {number}
 """
-"""A process that may write in one folder alone, as under a service manager that hardens it."""
+OTHER = """
+import numba
+SHIFT = {shift}
+
+@numba.njit(cache=True)
+def other(x):
+    return x + SHIFT
+"""
 
 
-def started(private: Path, **changes: str) -> subprocess.CompletedProcess[str]:
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if name not in ("NUMBA_CACHE_DIR", "XDG_CACHE_HOME", "PYTHONWARNINGS")
-    }
-    environment = kept | {"PRIVATE": str(private), "TMPDIR": str(private)} | changes
-    return subprocess.run(
-        [sys.executable, "-c", READ_ONLY], env=environment, capture_output=True, text=True, check=False
-    )
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    kernel_cache._warn.cache_clear()
+    kernel_cache._keep_small.cache_clear()
+    return tmp_path / "kernels"
 
 
-@pytest.mark.parametrize("variable", ["NUMBA_CACHE_DIR", "XDG_CACHE_HOME"])
-def test_a_place_that_is_named_is_taken(tmp_path: Path, variable: str):
-    found = started(tmp_path, **{variable: str(tmp_path / "kept")})
-    assert found.returncode == 0, found.stderr
-    assert "RuntimeWarning" not in found.stderr
-    assert found.stdout.strip() == (str(tmp_path / "kept") if variable == "NUMBA_CACHE_DIR" else "")
+def add_one(x: int) -> int:
+    return x + 1
 
 
-def test_without_one_kernels_are_compiled_for_a_process_and_it_says_so(tmp_path: Path):
-    found = started(tmp_path)
-    assert found.returncode == 0, found.stderr
-    assert Path(found.stdout.strip()).parent == tmp_path
-    assert "RuntimeWarning: neither the library's folder nor" in found.stderr
-    assert "set NUMBA_CACHE_DIR to a writable folder" in found.stderr
-    assert list(tmp_path.iterdir()) == []  # it is gone with the process
+add_one.__module__ = "mgoe.tests"
+
+
+def run(function: FunctionType = add_one) -> Dispatcher:
+    """Run a kernel as a new process does."""
+    kernel = numba.njit(cache=True)(function)
+    assert kernel(1) == 2
+    return kernel
+
+
+def hits(kernel: Dispatcher) -> int:
+    return sum(kernel.stats.cache_hits.values())
+
+
+def test_a_kernel_is_compiled_once(place: Path):
+    assert [hits(run()) for _ in range(3)] == [0, 1, 1]
+    assert {path.suffix for path in place.iterdir()} == {".nbi", ".nbc"}
+
+
+@pytest.mark.parametrize("suffix", [".nbi", ".nbc"])
+@pytest.mark.parametrize("spoil", [lambda path: path.write_bytes(b"\x80damaged"), Path.unlink])
+def test_what_is_damaged_or_missing_is_compiled_again(place: Path, suffix: str, spoil: Callable):
+    run()
+    spoil(next(path for path in place.iterdir() if path.suffix == suffix))
+    assert [hits(run()) for _ in range(2)] == [0, 1]
+
+
+def test_kernels_of_another_version_are_compiled_again(place: Path, monkeypatch: pytest.MonkeyPatch):
+    run()
+    with monkeypatch.context() as other:
+        other.setattr(numba, "__version__", "0.0")
+        assert hits(run()) == 0
+    assert [hits(run()) for _ in range(2)] == [0, 1]
+
+
+def test_a_folder_that_cannot_be_used_costs_a_warning(tmp_path: Path, place: Path):
+    place.write_text("a file where the folder should be")
+    with pytest.warns(RuntimeWarning, match="compiled kernels cannot be cached in .*set NUMBA_CACHE_DIR"):
+        assert hits(run()) == 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run()  # says it once
+
+
+def test_a_full_disk_costs_a_warning(place: Path, monkeypatch: pytest.MonkeyPatch):
+    def full(*_: object) -> None:
+        raise OSError(ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(caching.IndexDataCacheFile, "_save_data", full)
+    with pytest.warns(RuntimeWarning, match="No space left on device"):
+        assert hits(run()) == 0
+
+
+def test_kernels_unused_for_longest_go_first(place: Path, monkeypatch: pytest.MonkeyPatch):
+    run()
+    kept = {path.name: path.stat().st_size for path in place.iterdir()}
+    for name in ("old.py311.nbi", "old.py311.1.nbc", "newer.py311.nbi", "newer.py311.1.nbc"):
+        (place / name).write_bytes(b"0" * 1000)
+    for name, when in (("old.py311.nbi", 1), ("old.py311.1.nbc", 3), ("newer.py311.nbi", 2)):
+        os.utime(place / name, (when, when))
+    monkeypatch.setattr(kernel_cache, "LIMIT", sum(kept.values()) + 2500)
+    kernel_cache._keep_small.cache_clear()
+    kernel_cache._keep_small(place)
+    assert {path.name for path in place.iterdir()} == {*kept, "newer.py311.nbi", "newer.py311.1.nbc"}
+
+
+def test_a_key_follows_what_a_kernel_is_compiled_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Its own file, and those of the kernels it calls, but not other files, nor when they were written."""
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def key(number: int, shift: int) -> str:
+        (tmp_path / "mgoe_kernel.py").write_text(SOURCE.format(number=number))
+        (tmp_path / "mgoe_other.py").write_text(OTHER.format(shift=shift))
+        code = (
+            "import mgoe_kernel; from mgoe._util.kernel_cache import content_key;"
+            "print(content_key(mgoe_kernel.kernel.py_func))"
+        )
+        path = [str(tmp_path), *sys.path]
+        done = subprocess.run(
+            [sys.executable, "-B", "-c", f"import sys; sys.path[:0] = {path}; {code}"],
+            check=True, capture_output=True, text=True,
+        )  # fmt: skip
+        return done.stdout.strip()
+
+    keys = [key(1, 1), key(1, 1), key(2, 1), key(1, 22)]
+    assert keys[0] == keys[1]
+    assert len({*keys}) == 3
+
+
+def test_every_kernel_of_the_library_is_cached_so():
+    import mgoe.serving.scoring.scorer
+    import mgoe.simulation.draw  # noqa: F401
+
+    modules = [module for name, module in sys.modules.items() if name.startswith("mgoe.")]
+    kernels = [one for module in modules for one in vars(module).values() if isinstance(one, Dispatcher)]
+    assert len(kernels) > 50
+    assert all(isinstance(vars(kernel)["_cache"], KernelCache) for kernel in kernels)

@@ -58,11 +58,13 @@ class Served:
 
 
 def check_ready(url: str, seconds: float = 180, workers: int = 1) -> None:
-    """Wait until all workers of a service in another process are ready, by asking many times in a row."""
+    """Wait until all workers of a service in another process are prepared, by asking many times in a row."""
     end, said = time.monotonic() + seconds, 0
     while said < (1 if workers == 1 else 10 * workers):
         try:
-            said = said + 1 if get(url + "/readyz").status_code == 200 else 0
+            answer = get(url + "/readyz")
+            started = answer.status_code == 200 and "starting" not in (answer.json()["detail"] or "")
+            said = said + 1 if started else 0
         except httpx.TransportError:
             said = 0
         assert time.monotonic() < end, url
@@ -105,6 +107,7 @@ def served(
         assert thread.is_alive(), "the service did not start"
         assert time.monotonic() < until, "the service took too long to start"
         time.sleep(0.01)
+    reloader.prepared.result(180)  # a busy machine may compile for longer than an event waits
     url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     headers = {"Authorization": f"Bearer {tokens[0].decode()}"} if tokens else {}
     try:

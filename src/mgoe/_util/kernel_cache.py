@@ -1,41 +1,141 @@
-"""Where numba caches compiled kernels."""
+"""Where compiled kernels are cached. Import this module, and numba caches the kernels of this library here.
 
-import atexit
+By itself numba tells versions of a file apart by its time and size, takes a kernel of another file that is
+compiled into this one for unchanged, keeps every version, and fails where it cannot write or read. Here
+a kernel is found by what it is compiled from. The folder stays below a size. Where it cannot be read or
+written, kernels are compiled by every process, and a warning says so. Kernels of others are cached as ever.
+"""
+
+import hashlib
 import os
-import shutil
-import tempfile
 import warnings
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
+from types import FunctionType
+from typing import Any, ClassVar, Self
+
+from numba.core import caching, dispatcher
 
 PLACE = "NUMBA_CACHE_DIR"
-"""Environment variable that names the cache folder to numba."""
+"""Environment variable that names the cache folder, to numba too."""
+LIMIT = 256 << 20
+"""Bytes of the folder. The kernels of a service have about 4 MiB, those of the whole library 24 MiB."""
+CONSTANTS = bool | int | float | str
+"""Types of globals that numba compiles into a kernel."""
 
 
-def place_kernels() -> None:
-    """Use a temporary cache folder if numba may write neither beside the code nor in the user's cache.
+def folder() -> Path:
+    """Return the cache folder, which need not exist."""
+    cache_home = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
+    return Path(os.environ.get(PLACE) or cache_home / "mgoe") / "kernels"
 
-    Without a folder numba would not start. Call this before numba is imported.
+
+def content_key(function: FunctionType) -> str:
+    """Return what changes with whatever a kernel is compiled from: its file, the constants that the file
+    imports, and the files of the kernels that it imports.
     """
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
-    if (
-        os.environ.get(PLACE)
-        or _may_write(Path(__file__).parents[1] / "graph" / "__pycache__")
-        or _may_write(cache / "numba")
-    ):
-        return
-    try:
-        folder = tempfile.mkdtemp(prefix="mgoe-kernels-")
-    except OSError:
-        return  # numba reports the missing folder itself
-    os.environ[PLACE] = folder
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    key = hashlib.sha256(Path(function.__code__.co_filename).read_bytes())
+    for name, value in sorted(function.__globals__.items()):
+        if isinstance(value, dispatcher.Dispatcher) and value.py_func.__module__ != function.__module__:
+            key.update(_module_key(value.py_func).encode())
+        elif isinstance(value, CONSTANTS) and not name.startswith("__"):
+            key.update(f"{name}={value!r}".encode())
+    return key.hexdigest()[:16]
+
+
+def _module_key(function: FunctionType) -> str:
+    """As `content_key`, computed once per module."""
+    return _keys.setdefault(function.__module__, content_key(function))
+
+
+_keys: dict[str, str] = {}
+
+
+class _Locator(caching._CacheLocator):
+    """Names the files of a kernel after its module and its key."""
+
+    def __init__(self, function: FunctionType):
+        self._function, self._py_file = function, function.__code__.co_filename
+
+    @classmethod
+    def from_function(cls, py_func: FunctionType, py_file: str) -> Self:
+        return cls(py_func)
+
+    def get_cache_path(self) -> Any:
+        return str(folder())
+
+    def get_source_stamp(self) -> Any:
+        return content_key(self._function)
+
+    def get_disambiguator(self) -> Any:
+        return f"{self._function.__module__}-{content_key(self._function)}"
+
+
+class _Files(caching.CompileResultCacheImpl):
+    _locator_classes: ClassVar[list[Any]] = [_Locator]
+
+
+class KernelCache(caching.FunctionCache):
+    """numba's cache of one kernel, in the folder of this library."""
+
+    _impl_class = _Files
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """Return a compiled kernel; None if it is not there, or damaged."""
+        index = Path(self.cache_path, f"{self._impl.filename_base}.nbi")
+        try:
+            found = super().load_overload(sig, target_context)
+        except Exception:  # unpickling what is damaged raises anything
+            with suppress(OSError):
+                index.unlink(missing_ok=True)
+            return None
+        if found is not None:
+            with suppress(OSError):
+                os.utime(index)  # kernels that were not used for longest go first
+        return found
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        """Keep a compiled kernel, if the folder can be written."""
+        try:
+            super().save_overload(sig, data)
+            _keep_small(Path(self.cache_path))
+        except OSError as error:
+            _warn(self.cache_path, error.strerror or str(error))
+
+
+@cache
+def _warn(place: str, why: str) -> None:
+    """Say once that kernels are not cached."""
     warnings.warn(
-        f"neither the library's folder nor {cache} is writable, so kernels are compiled at every start, "
-        f"for some seconds; set {PLACE} to a writable folder",
+        f"compiled kernels cannot be cached in {place} ({why}), so every start compiles them again, for some "
+        f"seconds; free space, or set {PLACE} to a writable folder",
         RuntimeWarning,
         stacklevel=2,
     )
 
 
-def _may_write(folder: Path) -> bool:
-    return os.access(next(place for place in (folder, *folder.parents) if place.exists()), os.W_OK | os.X_OK)
+@cache
+def _keep_small(place: Path) -> None:
+    """Remove kernels that were not used for longest until the folder has its size; once per process."""
+    files = {path: path.stat() for path in place.iterdir() if path.is_file()}
+    used = {path.stem: stat.st_mtime for path, stat in files.items() if path.suffix == ".nbi"}
+    size = sum(stat.st_size for stat in files.values())
+    for path in sorted(files, key=lambda path: used.get(_kernel_of(path), files[path].st_mtime)):
+        if size <= LIMIT:
+            return
+        path.unlink(missing_ok=True)
+        size -= files[path].st_size
+
+
+def _kernel_of(path: Path) -> str:
+    """Return the stem of a kernel's index, given any of its files, `STEM.nbi` and `STEM.NUMBER.nbc`."""
+    return path.name.rpartition(".")[0] if path.suffix == ".nbi" else path.name.rsplit(".", 2)[0]
+
+
+def _cache_of(function: FunctionType) -> caching.FunctionCache:
+    ours = function.__module__.startswith("mgoe.")
+    return KernelCache(function) if ours else caching.FunctionCache(function)
+
+
+setattr(dispatcher, "FunctionCache", _cache_of)  # noqa: B010 - a name that the type checker does not see

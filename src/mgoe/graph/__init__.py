@@ -7,6 +7,7 @@ neighbours, `E` distinct pairs.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+import mgoe._util.kernel_cache  # noqa: F401 - before a kernel is defined
 from mgoe.graph.build.workplace import Observer, Spent, peak_memory
 from mgoe.graph.likelihood import Place, place
 from mgoe.graph.macro_graph import DRIFT_LIMIT, MacroGraph

@@ -65,6 +65,7 @@ class Reloader:
         engine: The engine that serves now. A request takes it once, and keeps it.
         refused: Why the bundle at the path is not the one that serves; None if it is.
         away: Why the log of events cannot be read; None if it can.
+        prepared: Done when the first event no longer waits for kernels.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class Reloader:
         self._seen, self.engine = self._open_unchanged()
         self.refused: str | None = None
         self.away: str | None = None
+        self.prepared: Future[None] = Future()
         self._writers = ThreadPoolExecutor(WRITERS, "append", _lower_priority, (LOWER,))
         self._reader = ThreadPoolExecutor(1, "follow", _lower_priority, (LOW,))
 
@@ -91,7 +93,8 @@ class Reloader:
         """Watch the folder and follow the log while the block runs."""
         tasks = [asyncio.create_task(work) for work in (self._watch(telemetry), self._follow())]
         log("serving", url=self.url, bundle=self.engine.name, path=str(self.path))
-        self._reader.submit(_prepare, self.engine)  # in the thread that applies events, so that they wait
+        # in the thread that applies events, so that they wait
+        self.prepared = self._reader.submit(_prepare, self.engine)
         try:
             yield
         finally:
@@ -155,8 +158,13 @@ class Reloader:
     @property
     def detail(self) -> str | None:
         """What is not as it should be; None if nothing is."""
-        exporting = "PyTorch runs the model until its graphs are exported, which takes some seconds"
-        return self.refused or self.away or (exporting if self.engine.scorer.awaits_graphs else None)
+        if self.refused or self.away:
+            return self.refused or self.away
+        if not self.prepared.done():
+            return "starting: events wait until their kernels are compiled"
+        if self.engine.scorer.awaits_graphs:
+            return "starting: PyTorch runs the model until its graphs are exported"
+        return None
 
     @property
     def exposure_counts(self) -> dict[str, int]:
