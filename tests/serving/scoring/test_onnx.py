@@ -226,6 +226,15 @@ def test_graphs_that_nobody_used_for_long_go(tmp_path: Path, monkeypatch: pytest
         assert {*(tmp_path / "onnx").iterdir()} == {served, used}
 
 
+def test_few_graphs_are_kept(tmp_path: Path):
+    places = [tmp_path / "onnx" / str(number) for number in range(onnx_cache.MOST + 3)]
+    for age, place in enumerate(places):
+        place.mkdir(parents=True)
+        os.utime(place, (time.time() - age, time.time() - age))
+    assert onnx_cache.find_graphs(places[-1])  # it is used now
+    assert {*(tmp_path / "onnx").iterdir()} == {*places[: onnx_cache.MOST - 1], places[-1]}
+
+
 def test_the_command_says_what_eight_bits_cost(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
     from mgoe.cli.app import app
 

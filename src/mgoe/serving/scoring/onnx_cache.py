@@ -17,18 +17,22 @@ from mgoe.errors import StoreError
 
 UNUSED = 7 * 24 * 3600
 """Seconds after which unused graphs are removed: long enough to return to an earlier bundle."""
+MOST = 8
+"""Graphs that are kept, those used last, however many bundles are served in a week."""
 
 
 def find_graphs(place: Path) -> bool:
-    """Return whether a folder of graphs exists, mark it as used now, and remove others that are long unused.
+    """Return whether a folder of graphs exists, mark it as used now, and remove others that are long unused
+    or too many.
 
     One process at a time, so that no folder is removed between being found and being used.
     """
     with suppress(OSError), FileLock(f"{place.parent}.lock"):
         if place.is_dir():
             place.touch()
-        for other in place.parent.iterdir():
-            if time.time() - other.stat().st_mtime > UNUSED:
+        used = {other: other.stat().st_mtime for other in place.parent.iterdir()}
+        for number, other in enumerate(sorted(used, key=lambda one: -used[one])):
+            if number >= MOST or time.time() - used[other] > UNUSED:
                 remove_folder(other)
     return place.is_dir()
 

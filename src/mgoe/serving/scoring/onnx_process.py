@@ -3,7 +3,6 @@
 A service runs the model by PyTorch meanwhile. The process is given what the model is traced on.
 """
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -21,8 +20,6 @@ from mgoe.serving.scoring.onnx_sessions import Sessions
 from mgoe.serving.scoring.plan import ScoringPlan
 from mgoe.serving.scoring.runtime import Precision
 
-PRIORITY = 10
-"""Of the process: requests come first where both share a core."""
 USER, CANDIDATES = "user:", "candidates:"
 """Before the names of both samples of `Sessions`."""
 
@@ -31,6 +28,8 @@ def export_elsewhere(
     bundle: Bundle, user: Batch, candidates: Batch, precision: Precision, cache: Path
 ) -> None:
     """Export the graphs of a bundle into the cache in a process, and wait until it ends.
+
+    The process has the priority of the thread that calls this.
 
     Args:
         bundle: The bundle.
@@ -60,7 +59,6 @@ def weights_of(bundle: Bundle) -> str:
 def main() -> None:
     """Export, with the arguments of `export_elsewhere` and the samples on standard input."""
     path, cache, precision = Path(sys.argv[1]), Path(sys.argv[2]), cast(Precision, sys.argv[3])
-    os.nice(PRIORITY)
     given = load(sys.stdin.buffer.read())
     user, candidates = (
         {name.removeprefix(start): value for name, value in given.items() if name.startswith(start)}
