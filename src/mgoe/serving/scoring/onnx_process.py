@@ -3,8 +3,11 @@
 A service runs the model by PyTorch meanwhile. The process is given what the model is traced on.
 """
 
+import os
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import cast
 
@@ -55,10 +58,19 @@ def weights_of(bundle: Bundle) -> str:
     return "".join(bundle.manifest["checksums"][name] for name in ("model.safetensors", "spec.json"))
 
 
+def _end_with_parent() -> None:
+    """Stop when the service has ended."""
+    parent = os.getppid()
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
+
+
 @torch.inference_mode()
 def main() -> None:
     """Export, with the arguments of `export_elsewhere` and the samples on standard input."""
     path, cache, precision = Path(sys.argv[1]), Path(sys.argv[2]), cast(Precision, sys.argv[3])
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     given = load(sys.stdin.buffer.read())
     user, candidates = (
         {name.removeprefix(start): value for name, value in given.items() if name.startswith(start)}
