@@ -126,7 +126,7 @@ class GraphSettings(Settings):
     rates: Literal["auto"] | list[Rate] = "auto"
     """Exposure logs: the groups whose rates a model reads. `auto` takes those that the method page lists; an
     empty list counts none."""
-    iterations: int = Field(default=20, ge=1)
+    iterations: int = Field(default=5, ge=1)
     """Maximum number of iterations of k-means."""
     rounds: int = Field(default=20, ge=0)
     """Maximum number of refinement rounds after k-means, in which users and items move to the macro node that

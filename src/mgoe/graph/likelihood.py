@@ -37,7 +37,7 @@ FRACTION_BITS = 10
 """Log shares are kept as integers of 2^-10."""
 NEVER = -(1 << 17)
 """Log share of a macro node without members; real ones are above -45 x 2^10."""
-SETTLED = 0.005
+SETTLED = 0.01
 """A round in which a smaller share of the nodes moves is the last."""
 ROWS = 1 << 16
 """Nodes per thread and step."""

@@ -1,25 +1,30 @@
-"""Where macro nodes start: spherical k-means over the sketch, weighted by preference, warm-started from a
-snapshot.
+"""Where macro nodes start: spherical k-means over the sketch, weighted by preference, at all resolutions of a
+side at once.
 
 Similar rows of `S S^T` belong together (paper). A node with a score sum below a threshold belongs to a macro
-node but does not move its centre (eq. 8). Centres are learned on a sample, and every node is assigned in one
-pass. Numbers keep their meaning from snapshot to snapshot because each centre starts as the mean of its
-former members.
+node but does not move its centre (eq. 8). Every node is assigned to the closest centre.
 
-Without former members it starts from seeds. K-means from as many seeds as macro nodes ends with two of them
-in one community and with two communities in one of them: seeds are random, and no step of k-means moves one
-across. With three times as many seeds, each community has one, and merging those that cost least (Ward, 1963)
-joins the seeds of one community. On planted communities the result is as good as a start from the truth.
+The first snapshot starts from seeds. K-means from as many seeds as macro nodes ends with two of them in one
+community and with two communities in one of them: seeds are random, and no step of k-means moves one across.
+With three times as many seeds, each community has one, and merging those that cost least (Ward, 1963) joins
+the seeds of one community. On planted communities the result is as good as a start from the truth. Merging
+goes on from the finest resolution to the coarsest, so one set of seeds serves all of them. A few iterations
+of k-means over a sample of the nodes follow.
+
+Every later snapshot takes one step of k-means from the snapshot before: a centre is the mean of its former
+members. So numbers keep their meaning. More steps make no difference, because nodes are then moved by their
+edges (`mgoe.graph.likelihood`).
 
 A node without edges belongs to the cold node, number `k`.
 """
+
+from collections.abc import Sequence
 
 import faiss
 import numba
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
-from sklearn.cluster import kmeans_plusplus
 
 from mgoe.graph.sketch import unit_rows
 
@@ -28,10 +33,9 @@ LEARNING_SAMPLE, LEAST_SAMPLE = 256, 50_000
 ROWS = 1 << 16
 """Nodes assigned at once."""
 FINER, MOST = 3, 3_000
-"""Seeds per macro node, and in all if there are fewer macro nodes: the time to merge grows with their square.
+"""Seeds per macro node of the finest resolution, and in all: the memory to merge grows with their square. A
+resolution with more macro nodes has a seed for each, and takes no part in the merging.
 """
-SAMPLE = 10
-"""Nodes per seed that k-means++ draws from; its cost is their number times that of the seeds."""
 MEMBERS = 40
 """Most nodes per seed that k-means learns from."""
 ITERATIONS = 8
@@ -56,38 +60,41 @@ def preference_weights(sums: NDArray[np.number], threshold: float, low_weight: f
 def learn_centers(
     vectors: NDArray[np.float32],
     weights: NDArray[np.float32],
-    k: int,
-    previous: NDArray[np.int32] | None,
+    sizes: Sequence[int],
+    previous: Sequence[NDArray[np.int32]] | None,
     iterations: int,
     seed: int,
     sample: int,
-) -> NDArray[np.float32]:
-    """Return the centres of `k` macro nodes.
+) -> list[NDArray[np.float32]]:
+    """Return the centres of the macro nodes of one side at every resolution.
 
     Args:
         vectors: Of every node; those without edges have weight 0. Shape (U, rank).
         weights: Of each node in the centres. Shape (U,).
-        k: Number of macro nodes.
-        previous: Macro node of each node known at the previous snapshot, to start from. Shape (at most U,).
-        iterations: Of k-means.
+        sizes: Number of macro nodes, k, of each resolution.
+        previous: Macro node of each node known at the previous snapshot, to start from, per resolution.
+            Shape (at most U,) each.
+        iterations: Of k-means, without a previous snapshot.
         seed: Of the random draws.
         sample: Most nodes to learn from.
 
     Returns:
-        Unit rows, from means of the former members, and from seeds where there are none; a centre of zeros
-            has no member. Shape (k, rank).
+        Unit rows: means of the former members, and seeds where there are none; a centre of zeros has no
+            member. Shape (k, rank) each.
     """
     moving = np.flatnonzero(weights > 0)
-    learned = min(sample, max(LEAST_SAMPLE, LEARNING_SAMPLE * k))
+    learned = min(sample, max(LEAST_SAMPLE, LEARNING_SAMPLE * max(sizes)))
     if len(moving) > learned:
         moving = np.sort(np.random.default_rng(seed).choice(moving, learned, replace=False))
+    if previous is not None:
+        means = member_means(vectors, weights, previous, sizes)
+        return [_seeded(centers, vectors, moving, seed) for centers in means]
     rows, weights = unit_rows(vectors[moving]), weights[moving]
-    new = previous is None
-    centers = np.zeros((k, rows.shape[1]), np.float32) if new else member_means(vectors, previous, k)
-    empty = np.flatnonzero(~centers.any(axis=1))[: len(rows)]
-    if n := len(empty):
-        centers[empty] = find_seeds(rows, weights, n, seed) if new else draw_seeds(rows, n, seed)
-    return trained(rows, weights, centers, iterations, seed) if len(rows) > k else centers
+    starts = [_seeded(centers, vectors, moving, seed) for centers in find_seeds(rows, weights, sizes, seed)]
+    return [
+        trained(rows, weights, centers, iterations, seed) if len(rows) > len(centers) else centers
+        for centers in starts
+    ]
 
 
 def moving_weights(weights: NDArray[np.float32], linked: NDArray[np.bool_], k: int) -> NDArray[np.float32]:
@@ -95,41 +102,54 @@ def moving_weights(weights: NDArray[np.float32], linked: NDArray[np.bool_], k: i
     return weights if (weights > 0).sum() >= k else linked.astype(np.float32)
 
 
-def member_means(vectors: NDArray[np.float32], macro: NDArray[np.int32], k: int) -> NDArray[np.float32]:
-    """Return the unit mean of each macro node's members, zero if it has none. Shape (k, rank)."""
-    total = np.zeros((k + 1, vectors.shape[1]), np.float32)
-    for first in range(0, len(macro), ROWS):
-        part = macro[first : first + ROWS]
-        membership = sp.csc_array(
-            (np.ones(len(part), np.float32), part, np.arange(len(part) + 1)), shape=(k + 1, len(part))
-        )
-        total += membership @ unit_rows(vectors[first : first + len(part)])
-    return unit_rows(total[:k])
+def member_means(
+    vectors: NDArray[np.float32],
+    weights: NDArray[np.float32],
+    macro: Sequence[NDArray[np.int32]],
+    sizes: Sequence[int],
+) -> list[NDArray[np.float32]]:
+    """Return the unit mean of each macro node's members, zero if none of them has weight.
+
+    Args:
+        vectors: Shape (U, rank).
+        weights: Of each node in the mean. Shape (U,).
+        macro: Macro node of the first nodes, per resolution. Shape (at most U,) each, all alike.
+        sizes: Number of macro nodes, k, of each resolution.
+
+    Returns:
+        Shape (k, rank) each.
+    """
+    total = [np.zeros((k + 1, vectors.shape[1]), np.float32) for k in sizes]
+    for first in range(0, len(macro[0]), ROWS):
+        part = slice(first, min(first + ROWS, len(macro[0])))
+        rows, columns = unit_rows(vectors[part]), np.arange(part.stop - first + 1)
+        for sums, own in zip(total, macro, strict=True):
+            shape = len(sums), len(rows)
+            sums += sp.csc_array((weights[part], own[part], columns), shape=shape) @ rows
+    return [unit_rows(sums[:-1]) for sums in total]
 
 
 def assign(
-    vectors: NDArray[np.float32],
-    linked: NDArray[np.bool_],
-    centers: NDArray[np.float32],
-) -> NDArray[np.int32]:
+    vectors: NDArray[np.float32], linked: NDArray[np.bool_], centers: Sequence[NDArray[np.float32]]
+) -> list[NDArray[np.int32]]:
     """Return the macro node with the closest centre by cosine, among those that have a centre.
 
     Args:
         vectors: Shape (U, rank).
         linked: Whether a node has edges. Shape (U,).
-        centers: Shape (k, rank).
+        centers: Of each resolution. Shape (k, rank) each.
 
     Returns:
-        Shape (U,).
+        One array per resolution. Shape (U,) each.
     """
-    filled = np.flatnonzero(centers.any(axis=1))
-    if len(filled) == 0:
-        filled = np.arange(len(centers))
-    macro = np.empty(len(vectors), np.int32)
+    macro = [np.empty(len(vectors), np.int32) for _ in centers]
+    filled = [np.flatnonzero(one.any(axis=1)) for one in centers]
+    filled = [some if len(some) else np.arange(len(one)) for some, one in zip(filled, centers, strict=True)]
     for first in range(0, len(vectors), ROWS):
-        rows = slice(first, first + ROWS)
-        found = filled[closest(unit_rows(vectors[rows]), centers[filled])]
-        macro[rows] = np.where(linked[rows], found, len(centers))
+        part = slice(first, first + ROWS)
+        rows = unit_rows(vectors[part])
+        for own, some, one in zip(macro, filled, centers, strict=True):
+            own[part] = np.where(linked[part], some[closest(rows, one[some])], len(one))
     return macro
 
 
@@ -150,44 +170,59 @@ def random_groups(linked: NDArray[np.bool_], k: int, seed: tuple[int, ...]) -> N
 
 
 def find_seeds(
-    rows: NDArray[np.float32], weights: NDArray[np.float32], k: int, seed: int
-) -> NDArray[np.float32]:
-    """Return the starts of `k` macro nodes, or of as many as there are nodes.
+    rows: NDArray[np.float32], weights: NDArray[np.float32], sizes: Sequence[int], seed: int
+) -> list[NDArray[np.float32]]:
+    """Return where the macro nodes of every resolution start; zeros where there are too few distinct nodes.
 
     Args:
         rows: Unit vectors of the nodes to learn from. Shape (n, rank).
         weights: Of each node, positive. Shape (n,).
-        k: At least 1.
+        sizes: Number of macro nodes, k, of each resolution.
         seed: Of the random draws.
 
     Returns:
-        Shape (min(k, n), rank).
+        Shape (k, rank) each.
     """
-    fine = min(max(k, min(FINER * k, MOST)), len(rows))
-    if len(rows) > MEMBERS * fine:
-        few = np.sort(np.random.default_rng(seed).choice(len(rows), MEMBERS * fine, replace=False))
+    found = {k: draw_seeds(rows, k, seed) for k in sizes if k > MOST}
+    merged = sorted({k for k in sizes if k <= MOST}, reverse=True)
+    means, mass = _fine_groups(rows, weights, min(FINER * merged[0], MOST), seed) if merged else (rows, weights)
+    for k in merged:
+        means, mass = merge(means, mass, k)
+        found[k] = means.astype(np.float32)
+    return [np.pad(found[k], ((0, k - len(found[k])), (0, 0))) for k in sizes]
+
+
+def _fine_groups(
+    rows: NDArray[np.float32], weights: NDArray[np.float32], number: int, seed: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return means and weights of many small groups of nodes. Shapes (number or fewer, rank), the same."""
+    if len(rows) > MEMBERS * number:
+        few = np.sort(np.random.default_rng(seed).choice(len(rows), MEMBERS * number, replace=False))
         rows, weights = rows[few], weights[few]
-    seeds = draw_seeds(rows, fine, seed)
-    if fine <= k:
-        return seeds
-    if len(rows) > fine:
+    seeds = draw_seeds(rows, number, seed)
+    if len(rows) > number:
         seeds = trained(rows, weights, seeds, ITERATIONS, seed)
-    members = closest(rows, seeds)
-    sums = (
-        sp.csc_array((weights.astype(np.float64), members, np.arange(len(rows) + 1)), shape=(fine, len(rows)))
-        @ rows
-    )
-    sizes = np.asarray(np.bincount(members, weights, fine), np.float64)
-    filled = sizes > 0
-    if filled.sum() < k:
-        return seeds[:k]
-    return merge(sums[filled] / sizes[filled, None], sizes[filled], k).astype(np.float32)
+    members, columns = closest(rows, seeds), np.arange(len(rows) + 1)
+    mass = np.bincount(members, weights, len(seeds)).astype(np.float64)
+    shape = len(seeds), len(rows)
+    sums = sp.csc_array((weights.astype(np.float64), members, columns), shape=shape) @ rows
+    filled = mass > 0
+    return sums[filled] / mass[filled, None], mass[filled]
 
 
 def draw_seeds(rows: NDArray[np.float32], number: int, seed: int) -> NDArray[np.float32]:
-    """Return distant rows (k-means++) of a sample. Shape (number, rank)."""
-    few = np.random.default_rng(seed).permutation(len(rows))[: SAMPLE * number]
-    return kmeans_plusplus(rows[few].astype(np.float64), number, random_state=seed)[0].astype(np.float32)
+    """Return random rows, no more than there are. Shape (number, rank)."""
+    return rows[np.random.default_rng(seed).permutation(len(rows))[:number]]
+
+
+def _seeded(
+    centers: NDArray[np.float32], vectors: NDArray[np.float32], moving: NDArray[np.intp], seed: int
+) -> NDArray[np.float32]:
+    """Return the centres with a seed wherever one is zero, while there are nodes to draw from."""
+    empty = np.flatnonzero(~centers.any(axis=1))[: len(moving)]
+    if len(empty):
+        centers[empty] = draw_seeds(unit_rows(vectors[moving]), len(empty), seed)
+    return centers
 
 
 def trained(
@@ -211,19 +246,26 @@ def trained(
     return np.asarray(kmeans.centroids, np.float32)
 
 
-def merge(means: NDArray[np.float64], sizes: NDArray[np.float64], k: int) -> NDArray[np.float64]:
-    """Merge fine groups into `k`: in each step the two that add least to the squares within groups.
+def merge(
+    means: NDArray[np.float64], sizes: NDArray[np.float64], k: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Merge groups into at most `k`: in each step the two that add least to the squares within groups.
 
     Args:
-        means: Of the fine groups. Shape (n, rank).
+        means: Of the groups. Shape (n, rank).
         sizes: Weight of each. Shape (n,).
-        k: Number of groups to leave, at most n.
+        k: Number of groups to leave.
 
     Returns:
-        Their means. Shape (k, rank).
+        Their means and weights. Shapes (min(n, k), rank), (min(n, k),).
     """
-    means, sizes = means.copy(), sizes.copy()
-    return means[_merge(means, sizes, k)]
+    squares = np.einsum("nd,nd->n", means, means)
+    group = np.arange(len(means))
+    _merge(means @ means.T, squares, sizes.copy(), k, group)
+    left, group = np.unique(group, return_inverse=True)
+    merged = np.bincount(group, sizes, len(left))
+    membership = sp.csc_array((sizes, group, np.arange(len(group) + 1)), shape=(len(left), len(group)))
+    return membership @ means / merged[:, None], merged
 
 
 def closest(rows: NDArray[np.float32], centers: NDArray[np.float32]) -> NDArray[np.int64]:
@@ -234,44 +276,40 @@ def closest(rows: NDArray[np.float32], centers: NDArray[np.float32]) -> NDArray[
 
 
 @numba.njit(cache=True, nogil=True)
-def _merge(means, sizes, k):  # pragma: no cover - compiled
-    n = len(means)
+def _merge(cost, squares, sizes, k, group):  # pragma: no cover - compiled
+    """Merge until `k` groups are left. `cost` holds products of means, and then the price of joining two."""
+    n = len(sizes)
     left = np.ones(n, np.bool_)
     partner, price = np.zeros(n, np.int64), np.full(n, np.inf)
     for i in range(n):
-        partner[i], price[i] = _cheapest(i, means, sizes, left)
+        for j in range(n):
+            apart = max(squares[i] + squares[j] - 2 * cost[i, j], 0.0)
+            cost[i, j] = apart * sizes[i] * sizes[j] / (sizes[i] + sizes[j])
+    for i in range(n):
+        partner[i], price[i] = _cheapest(i, cost, left)
     for _ in range(n - k):
         i = int(np.argmin(price))
-        j = partner[i]
-        total = sizes[i] + sizes[j]
-        means[i] = (sizes[i] * means[i] + sizes[j] * means[j]) / total
-        sizes[i] = total
+        j, paid = partner[i], price[i]
         left[j] = False
         price[j] = np.inf
         for m in range(n):
+            if left[m] and m != i:  # Lance and Williams, 1967
+                both = (sizes[i] + sizes[m]) * cost[i, m] + (sizes[j] + sizes[m]) * cost[j, m]
+                cost[i, m] = cost[m, i] = (both - sizes[m] * paid) / (sizes[i] + sizes[j] + sizes[m])
+        sizes[i] += sizes[j]
+        for m in range(n):
+            if group[m] == j:
+                group[m] = i
             if left[m] and (m == i or partner[m] == i or partner[m] == j):
-                partner[m], price[m] = _cheapest(m, means, sizes, left)
-            elif left[m]:
-                cost = _cost(m, i, means, sizes)
-                if cost < price[m]:
-                    partner[m], price[m] = i, cost
-    return np.flatnonzero(left)
+                partner[m], price[m] = _cheapest(m, cost, left)
+            elif left[m] and cost[i, m] < price[m]:
+                partner[m], price[m] = i, cost[i, m]
 
 
 @numba.njit(cache=True, nogil=True)
-def _cheapest(i, means, sizes, left):  # pragma: no cover - compiled
+def _cheapest(i, cost, left):  # pragma: no cover - compiled
     best, least = -1, np.inf
-    for j in range(len(means)):
-        if left[j] and j != i:
-            cost = _cost(i, j, means, sizes)
-            if cost < least:
-                best, least = j, cost
+    for j in range(len(left)):
+        if left[j] and j != i and cost[i, j] < least:
+            best, least = j, cost[i, j]
     return best, least
-
-
-@numba.njit(cache=True, nogil=True)
-def _cost(i, j, means, sizes):  # pragma: no cover - compiled
-    square = 0.0
-    for d in range(means.shape[1]):
-        square += (means[i, d] - means[j, d]) ** 2
-    return square * sizes[i] * sizes[j] / (sizes[i] + sizes[j])

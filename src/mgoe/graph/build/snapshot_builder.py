@@ -38,7 +38,7 @@ class SnapshotBuilder:
         plan: Of the graph.
         number: Of the snapshot.
         cut: Last bucket of the snapshot.
-        previous: Folder of the snapshot whose macro nodes are the start of this one's.
+        previous: Folder of the snapshot whose sketch and macro nodes are the start of this one's.
         kept: Folder of a snapshot whose sketch and macro nodes are kept, instead of learning them.
     """
 
@@ -147,7 +147,10 @@ class SnapshotBuilder:
             s, (users, share) = self.plan.settings, self.sample()
             sums = {side: self.sums(side) for side in SIDES}
             matrix = score_matrix(PairRows.by_user(self.folder), users, self.plan.scores, sums, s.normalize)
-            found = sketch(matrix, s.rank, s.power_iterations, s.scale, s.seed, share, available_threads())
+            start = mapped(self.previous / "basis.npy") if self.previous else None
+            found = sketch(
+                matrix, s.rank, s.power_iterations, s.scale, s.seed, share, available_threads(), start
+            )
             arrays = {"basis": found.basis, "singular": found.singular, "basis_sum": sums["item"]}
             given = found.items if users is None else found.basis[:0]
         save_arrays(self.folder, arrays)
@@ -205,13 +208,15 @@ class SnapshotBuilder:
         """
         kept = self.kept or (None if self.plan.settings.refresh else self.previous)
         pairs: dict[Side, PairRows] = {}
+        starts: dict[Side, list[NDArray[np.int32]]] = {}
         if kept is None:  # the pairs of the sampled users, in memory
             pairs["user"] = PairRows.by_user(self.folder).some(self.sample()[0])
             pairs["item"] = pairs["user"].transposed(len(self.sums("item")))
+            starts = {side: self._starts(side) for side in SIDES}
         for r, sizes in enumerate(self.plan.sizes):
             k: dict[Side, int] = dict(zip(SIDES, sizes, strict=True))
             macro, chances = (
-                self._learned_nodes(r, k, pairs, advance)
+                self._learned_nodes(k, {side: starts[side][r] for side in SIDES}, pairs, advance)
                 if kept is None
                 else self._kept_nodes(r, k, kept, advance)
             )
@@ -219,13 +224,10 @@ class SnapshotBuilder:
             save_arrays(self.folder, {f"r{r}.{side}_chances": chances[side] for side in SIDES})
 
     def _learned_nodes(
-        self, r: int, k: dict[Side, int], pairs: dict[Side, PairRows], advance: Advance
+        self, k: dict[Side, int], macro: Macro, pairs: dict[Side, PairRows], advance: Advance
     ) -> tuple[Macro, Macro]:
-        """Start from vectors, settle on the sampled users, then place every node; users last, so that their
-        edges agree.
-        """
+        """Settle on the sampled users, then place every node; users last, so that their edges agree."""
         s, users = self.plan.settings, self.sample()[0]
-        macro: Macro = {side: self._start(r, side, k[side]) for side in SIDES}
         start: Macro = macro if users is None else {**macro, "user": macro["user"][users]}
         random = s.clusters == "random"
         settled, chances = likelihood.settle(pairs, start, k, self.plan.scores, 0 if random else s.rounds)
@@ -240,16 +242,20 @@ class SnapshotBuilder:
         return settled, chances
 
     @as_on_one_thread
-    def _start(self, r: int, side: Side, k: int) -> NDArray[np.int32]:
-        """Return the macro node whose centre is closest to each node's vector."""
+    def _starts(self, side: Side) -> list[NDArray[np.int32]]:
+        """Return the macro node whose centre is closest to each node's vector, at every resolution."""
         s, linked = self.plan.settings, self.sums(side) > 0
+        sizes = [size[SIDES.index(side)] for size in self.plan.sizes]
         if s.clusters == "random":
-            return self._random(side, k)
-        previous = mapped(self.previous / f"r{r}.{side}_macro.npy") if self.previous else None
+            return [self._random(side, k) for k in sizes]
+        previous = None
+        if self.previous is not None:
+            files = (self.previous / f"r{r}.{side}_macro.npy" for r in range(len(sizes)))
+            previous = list(map(mapped, files))
         vectors = mapped(self.folder / f"{side}_vectors.npy")
         preference = clusters.preference_weights(self.sums(side), s.threshold, s.low_weight)
-        weights = clusters.moving_weights(preference, linked, k)
-        centers = clusters.learn_centers(vectors, weights, k, previous, s.iterations, s.seed, s.sample)
+        weights = clusters.moving_weights(preference, linked, max(sizes))
+        centers = clusters.learn_centers(vectors, weights, sizes, previous, s.iterations, s.seed, s.sample)
         return clusters.assign(vectors, linked, centers)
 
     def _random(self, side: Side, k: int) -> NDArray[np.int32]:
