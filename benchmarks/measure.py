@@ -93,7 +93,7 @@ def child(*command: str | Path) -> Spent:
         raise RuntimeError("memory is read from /proc/PID/status: run benchmarks on Linux")
     threads = {f"{library}_NUM_THREADS": str(THREADS) for library in ("OMP", "OPENBLAS", "MKL", "NUMBA")}
     arguments = [sys.executable, *map(str, command)]
-    started, before = time.perf_counter(), _cpu_seconds()
+    started, before = time.perf_counter(), child_seconds()
     peaks = 0.0, 0.0
     with subprocess.Popen(
         arguments,
@@ -113,10 +113,10 @@ def child(*command: str | Path) -> Spent:
         raise RuntimeError(
             f"`python {' '.join(arguments[1:])}` ended with code {process.returncode}: {errors[-2000:]}"
         )
-    return Spent(seconds, peaks[0], peaks[1], output, _cpu_seconds() - before)
+    return Spent(seconds, peaks[0], peaks[1], output, child_seconds() - before)
 
 
-def _cpu_seconds() -> float:
+def child_seconds() -> float:
     """Processor time of the children that have ended."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime

@@ -110,6 +110,7 @@ class GraphSettings(Settings):
     fewer."""
     rank: int = Field(default=128, ge=1)
     power_iterations: int = Field(default=4, ge=0)
+    """Of the sketch, at the first snapshot; later ones start from the sketch before, with half of them."""
     scale: float = Field(default=1.0, ge=0, le=2)
     """Power of the singular values in the sketch: 1 was best, 2 is the paper's similarity of rows of S
     S^T."""
@@ -127,7 +128,7 @@ class GraphSettings(Settings):
     """Exposure logs: the groups whose rates a model reads. `auto` takes those that the method page lists; an
     empty list counts none."""
     iterations: int = Field(default=5, ge=1)
-    """Maximum number of iterations of k-means."""
+    """Iterations of k-means at the first snapshot; later ones take one step from the snapshot before."""
     rounds: int = Field(default=20, ge=0)
     """Maximum number of refinement rounds after k-means, in which users and items move to the macro node that
     fits them best. They stop earlier when few nodes move."""

@@ -35,6 +35,10 @@ ROUNDING = 5e-8
 strong in the graph, and a direction that is left out cannot come back (singular values were wrong by up to
 .005 of the largest).
 """
+STEEP = 1e-2
+"""If the weakest direction has a smaller share of the strongest, its square would drown in the rounding of
+the strongest one's: then both halves of a power step end with an orthonormal basis, and there is no shift.
+"""
 GRAM_ROWS = 1 << 12
 """Rows converted to double precision at once: few enough to stay in the cache, which is five times as fast.
 """
@@ -144,11 +148,14 @@ def sketch(
     columns = _first_columns(n_items, width, seed, start)
     if start is not None:
         power_iterations = -(-power_iterations // 2)
-    basis, _ = _orthonormal(_product(matrix, columns, threads))
+    basis, strength = _orthonormal(_product(matrix, columns, threads))
     shift = np.float32(0)
     for _ in range(power_iterations):
-        stepped = _product(matrix, _product(transposed, basis, threads), threads) - shift * basis
-        basis, strength = _orthonormal(stepped)
+        across = _product(transposed, basis, threads)
+        if (strength[-1:] < STEEP * strength[:1]).any():
+            basis, strength = _orthonormal(_product(matrix, _orthonormal(across)[0], threads))
+            continue
+        basis, strength = _orthonormal(_product(matrix, across, threads) - shift * basis)
         if len(strength) >= rank:
             shift = max(shift, np.float32(strength[rank - 1] + shift) / 2)
     profile = _product(transposed, basis, threads)  # (I, width): the matrix is close to basis @ profile.T

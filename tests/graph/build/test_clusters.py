@@ -25,9 +25,10 @@ def cloud(seed, n=60, k=4, spread=0.2, rank=6):
 
 
 def cluster(rows, linked, weights, k, before, iterations, seed):
-    """Macro nodes and centres, from all nodes that have weight."""
-    centers = clusters.learn_centers(rows, weights, k, before, iterations, seed, sample=len(rows))
-    return clusters.assign(rows, linked, centers), centers
+    """Macro nodes and centres at one resolution, from all nodes that have weight."""
+    previous = None if before is None else [before]
+    centers = clusters.learn_centers(rows, weights, [k], previous, iterations, seed, sample=len(rows))
+    return clusters.assign(rows, linked, centers)[0], centers[0]
 
 
 @bounded
@@ -111,19 +112,23 @@ def test_macro_nodes_are_kept_where_there_are_edges_and_the_rest_is_cold(seed):
 @given(seed=seeds, part=st.integers(1, 70))
 def test_nodes_are_assigned_alike_in_parts_of_any_size(seed, part):
     rows, linked, _ = cloud(seed)
-    centers = clusters.learn_centers(rows, linked.astype(np.float32), 4, None, 5, 0, sample=60)
+    weights, sizes = linked.astype(np.float32), [4, 2]
+    centers = clusters.learn_centers(rows, weights, sizes, None, 5, 0, sample=60)
     whole = clusters.assign(rows, linked, centers)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(clusters, "ROWS", part)
-        assert_array_equal(clusters.assign(rows, linked, centers), whole)
-        means = clusters.member_means(rows, whole, 4)
-    assert_allclose(means, clusters.member_means(rows, whole, 4), atol=1e-6)
+        for some, all_at_once in zip(clusters.assign(rows, linked, centers), whole, strict=True):
+            assert_array_equal(some, all_at_once)
+        means = clusters.member_means(rows, weights, whole, sizes)
+    for some, all_at_once in zip(means, clusters.member_means(rows, weights, whole, sizes), strict=True):
+        assert_allclose(some, all_at_once, atol=1e-6)
 
 
 def test_centres_learned_from_a_sample_find_the_planted_groups():
     rows, linked, truth = cloud(0, n=4000)
-    centers = clusters.learn_centers(rows, linked.astype(np.float32), 4, None, 20, 0, sample=200)
-    assert normalized_mutual_info_score(truth[linked], clusters.assign(rows, linked, centers)[linked]) > 0.95
+    centers = clusters.learn_centers(rows, linked.astype(np.float32), [4], None, 20, 0, sample=200)
+    found = clusters.assign(rows, linked, centers)[0]
+    assert normalized_mutual_info_score(truth[linked], found[linked]) > 0.95
 
 
 @bounded
@@ -138,7 +143,7 @@ def test_all_linked_nodes_move_centres_where_too_few_would(weights, k):
 def test_a_macro_node_without_a_centre_takes_nobody():
     """A centre of zeros would have cosine 0, larger than any negative one."""
     rows, centers = unit_rows(np.float32([[-1, 0.1], [0, 0]])), np.float32([[1, 0], [0, 0], [0.6, -0.8]])
-    assert_array_equal(clusters.assign(rows, np.array([True, False]), centers), [2, 3])
+    assert_array_equal(clusters.assign(rows, np.array([True, False]), [centers])[0], [2, 3])
 
 
 @bounded
@@ -146,9 +151,10 @@ def test_a_macro_node_without_a_centre_takes_nobody():
 def test_member_means_by_definition(seed):
     rows, linked, truth = cloud(seed)
     macro = np.where(linked, truth, 5).astype(np.int32)  # macro node 4 has no member
-    means = clusters.member_means(rows, macro, 5)
+    weights = np.random.default_rng(seed).choice(np.float32([0, 0.5, 1]), len(rows))
+    means = clusters.member_means(rows, weights, [macro], [5])[0]
     for k in range(5):
-        total = rows[macro == k].sum(axis=0)
+        total = weights[macro == k] @ rows[macro == k]
         assert_allclose(means[k], total / max(np.linalg.norm(total), 1e-9), atol=1e-5)
 
 
@@ -203,8 +209,9 @@ def test_merging_is_the_cheapest_joins_one_after_another(seed, n, data):
     k = data.draw(st.integers(1, n))
     means, sizes = rng.normal(size=(n, 3)), rng.uniform(0.5, 20, n)
     before = means.copy()
-    found = clusters.merge(means, sizes, k)
+    found, mass = clusters.merge(means, sizes, k)
     assert_allclose(np.sort(found, axis=0), np.sort(naive_merge(means, sizes, k), axis=0))
+    assert_allclose(mass @ found, sizes @ means)
     assert np.array_equal(means, before)
 
 
@@ -215,18 +222,33 @@ def test_groups_of_one_size_are_merged_as_scipy_does(seed, n, data):
     means = np.random.default_rng(seed).normal(size=(n, 3))
     label = fcluster(linkage(means, "ward"), k, "maxclust")
     expected = np.array([means[label == one].mean(axis=0) for one in np.unique(label)])
-    assert_allclose(np.sort(clusters.merge(means, np.ones(n), k), axis=0), np.sort(expected, axis=0))
+    assert_allclose(np.sort(clusters.merge(means, np.ones(n), k)[0], axis=0), np.sort(expected, axis=0))
 
 
 @up_to(20)
-@given(seed=seeds, n=st.integers(1, 80), k=st.integers(1, 90))
-def test_there_are_as_many_seeds_as_asked_for_or_as_nodes(seed, n, k):
+@given(seed=seeds, n=st.integers(1, 80), sizes=st.lists(st.integers(1, 90), min_size=1, max_size=3))
+def test_every_resolution_has_as_many_seeds_as_asked_for_or_as_there_are_distinct_nodes(seed, n, sizes):
     rng = np.random.default_rng(seed)
     rows = unit_rows(rng.normal(size=(n, 4)).astype(np.float32))
-    rows[rng.random(n) < 0.3] = rows[0]  # which lie on each other
-    found = clusters.find_seeds(rows, rng.uniform(0.1, 1, n).astype(np.float32), k, 0)
-    assert found.shape == (min(k, n), 4)
-    assert np.isfinite(found).all()
+    distinct = np.ones(n, bool)
+    distinct[1:] = rng.random(n - 1) > 0.3
+    rows[~distinct] = rows[0]  # they lie on each other
+    found = clusters.find_seeds(rows, rng.uniform(0.1, 1, n).astype(np.float32), sizes, 0)
+    for k, seeds in zip(sizes, found, strict=True):
+        assert seeds.shape == (k, 4)
+        assert np.isfinite(seeds).all()
+        if n <= clusters.FINER * max(sizes):
+            assert seeds.any(axis=1).sum() == min(k, distinct.sum())
+
+
+def test_a_resolution_that_is_too_fine_to_merge_has_random_seeds(monkeypatch):
+    monkeypatch.setattr(clusters, "MOST", 20)
+    rows = unit_rows(np.random.default_rng(0).normal(size=(90, 4)).astype(np.float32))
+    ones = np.ones(90, np.float32)
+    coarse, fine, all_rows = clusters.find_seeds(rows, ones, [5, 21, 90], 0)
+    assert len(np.unique(coarse, axis=0)) == 5
+    assert (fine[:, None] == rows).all(axis=2).any(axis=1).all()
+    assert_array_equal(np.sort(all_rows, axis=0), np.sort(rows, axis=0))
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -240,7 +262,7 @@ def test_each_of_many_groups_of_any_size_has_one_seed(seed):
         (rng.normal(size=(k, rank))[truth] + rng.normal(0, 0.9, (len(truth), rank))).astype(np.float32)
     )
     ones = np.ones(len(rows), np.float32)
-    merged = clusters.trained(rows, ones, clusters.find_seeds(rows, ones, k, 0), 20, 0)
+    merged = clusters.trained(rows, ones, clusters.find_seeds(rows, ones, [k], 0)[0], 20, 0)
     plain = clusters.trained(rows, ones, clusters.draw_seeds(rows, k, 0), 20, 0)
     agreement = [
         normalized_mutual_info_score(truth, clusters.closest(rows, centers)) for centers in (merged, plain)

@@ -185,10 +185,11 @@ def find_seeds(
     """
     found = {k: draw_seeds(rows, k, seed) for k in sizes if k > MOST}
     merged = sorted({k for k in sizes if k <= MOST}, reverse=True)
-    means, mass = _fine_groups(rows, weights, min(FINER * merged[0], MOST), seed) if merged else (rows, weights)
-    for k in merged:
-        means, mass = merge(means, mass, k)
-        found[k] = means.astype(np.float32)
+    if merged:
+        means, mass = _fine_groups(rows, weights, min(FINER * merged[0], MOST), seed)
+        for k in merged:
+            means, mass = merge(means, mass, k)
+            found[k] = means.astype(np.float32)
     return [np.pad(found[k], ((0, k - len(found[k])), (0, 0))) for k in sizes]
 
 
