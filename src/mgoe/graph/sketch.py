@@ -155,7 +155,9 @@ def sketch(
         if (strength[-1:] < STEEP * strength[:1]).any():
             basis, strength = _orthonormal(_product(matrix, _orthonormal(across)[0], threads))
             continue
-        basis, strength = _orthonormal(_product(matrix, across, threads) - shift * basis)
+        stepped = _product(matrix, across, threads)
+        stepped -= shift * basis
+        basis, strength = _orthonormal(stepped)
         if len(strength) >= rank:
             shift = max(shift, np.float32(strength[rank - 1] + shift) / 2)
     profile = _product(transposed, basis, threads)  # (I, width): the matrix is close to basis @ profile.T
