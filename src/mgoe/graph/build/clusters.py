@@ -264,7 +264,7 @@ def merge(
     group = np.arange(len(means))
     _merge(means @ means.T, squares, sizes.copy(), k, group)
     left, group = np.unique(group, return_inverse=True)
-    merged = np.bincount(group, sizes, len(left))
+    merged = np.bincount(group, sizes, len(left)).astype(np.float64)
     membership = sp.csc_array((sizes, group, np.arange(len(group) + 1)), shape=(len(left), len(group)))
     return membership @ means / merged[:, None], merged
 
