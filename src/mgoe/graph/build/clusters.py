@@ -7,9 +7,9 @@ node but does not move its centre (eq. 8). Every node is assigned to the closest
 The first snapshot starts from seeds. K-means from as many seeds as macro nodes ends with two of them in one
 community and with two communities in one of them: seeds are random, and no step of k-means moves one across.
 With three times as many seeds, each community has one, and merging those that cost least (Ward, 1963) joins
-the seeds of one community. On planted communities the result is as good as a start from the truth. Groups
-are merged from the finest resolution to the coarsest, so one set of seeds serves all of them. A few iterations
-of k-means over a sample of the nodes follow.
+the seeds of one community. On planted communities the result is as good as a start from the truth. Groups are
+merged from the finest resolution to the coarsest, so one set of seeds serves all of them. A few iterations of
+k-means over a sample of the nodes follow.
 
 Every later snapshot takes one step of k-means from the snapshot before: a centre is the mean of its former
 members. So numbers keep their meaning. More steps make no difference, because nodes are then moved by their
