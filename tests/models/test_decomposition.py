@@ -73,7 +73,7 @@ def check_decomposition(model, batch: Batch) -> None:
         assert user.shape == (1, decomposition.width)
         assert item.shape == (len(batch["item"]), decomposition.width)
         torch.testing.assert_close(
-            decomposition.join(user, item, late(batch, decomposition)),
+            decomposition.join(user + item, late(batch, decomposition)),
             model.logits(batch),
             atol=1e-5,
             rtol=1e-5,
@@ -158,7 +158,7 @@ def test_a_context_a_candidate_gives_the_user_a_row_each():
             decomposition.item(part(batch, "item", decomposition.item_keys)),
         )
         torch.testing.assert_close(
-            decomposition.join(user, item, late(batch, decomposition)),
+            decomposition.join(user + item, late(batch, decomposition)),
             model.logits(batch),
             atol=1e-5,
             rtol=1e-5,

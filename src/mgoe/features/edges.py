@@ -1,5 +1,7 @@
 """`edges`: how strongly the user and the item are tied to each other's macro nodes, at every resolution."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from functools import cache
 from typing import NamedTuple
@@ -56,17 +58,28 @@ class Edges(InputGroup):
 
 def _columns(view: View, pairs: Pairs, wanted: Part | None) -> NDArray[np.float32]:
     """Read the kinds of one part, or of all. Shape (B, resolutions x kinds wanted x 3)."""
-    at, starts, (first_column, step) = view.snapshot, {"user": 0, "item": 0}, _layout(wanted)
-    out, second = np.empty((len(pairs.user), step * len(at.resolutions)), np.float32), wanted != "pair"
-    for r, part in enumerate(at.resolutions):
-        user, item = _nodes(view, "user", r, starts["user"]), _nodes(view, "item", r, starts["item"])
-        seconds = (_second_order(view, "user", r), _second_order(view, "item", r)) if second else None
-        starts["user"] += len(part.item_mass) + 1
-        starts["item"] += len(part.user_mass) + 1
+    at, (first_column, step) = view.snapshot, _layout(wanted)
+    out, total = np.empty((len(pairs.user), step * len(at.resolutions)), np.float32), max(at.total, 1e-9)
+    for r, (user, item, seconds, between) in enumerate(_resolutions(view)):
+        seconds = seconds if wanted != "pair" else None
         # a slice of one row is of another array type, for which the kernel would be compiled again
-        columns, total = np.where(first_column < 0, -1, first_column + r * step), max(at.total, 1e-9)
-        _read(user, item, seconds, part.macro_edges, total, pairs.user, pairs.item, columns, out)
+        columns = np.where(first_column < 0, -1, first_column + r * step)
+        _read(user, item, seconds, between, total, pairs.user, pairs.item, columns, out)
     return np.log(out, out=out)
+
+
+def _resolutions(view: View) -> list[Resolution]:
+    """Return what is read of a view at each resolution, gathered once per view."""
+    if "edges" not in view.kept:
+        starts, found = {"user": 0, "item": 0}, list[Resolution]()
+        for r, part in enumerate(view.snapshot.resolutions):
+            user, item = _nodes(view, "user", r, starts["user"]), _nodes(view, "item", r, starts["item"])
+            seconds = _second_order(view, "user", r), _second_order(view, "item", r)
+            found.append(Resolution(user, item, seconds, part.macro_edges))
+            starts["user"] += len(part.item_mass) + 1
+            starts["item"] += len(part.user_mass) + 1
+        view.kept["edges"] = found
+    return view.kept["edges"]
 
 
 @cache
@@ -111,6 +124,21 @@ class SecondOrder(NamedTuple):
     live_edge: NDArray[np.float32]
     live_sum: NDArray[np.float32]
     total: float
+
+
+class Resolution(NamedTuple):
+    """What is read at one resolution.
+
+    Attributes:
+        user, item: The nodes of each side.
+        seconds: Their 2nd-order edges.
+        macro_edges: Between macro nodes.
+    """
+
+    user: EdgeNodes
+    item: EdgeNodes
+    seconds: tuple[SecondOrder, SecondOrder]
+    macro_edges: NDArray[np.float32]
 
 
 def _nodes(view: View, side: Side, r: int, start: int) -> EdgeNodes:

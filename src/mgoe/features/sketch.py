@@ -69,7 +69,7 @@ def _read(users, items, recent, live_recent, ranks, u, i, out):  # pragma: no co
     rank, length = vectors_u.shape[1], recent.shape[1]
     flat_u, flat_i, flat_recent = vectors_u.reshape(-1), vectors_i.reshape(-1), recent.reshape(-1)
     vector, target = np.zeros((LANES, rank), np.float32), np.zeros((LANES, rank), np.float32)
-    norms, neighbors, current, n = np.empty(length, np.float32), np.empty(length, np.int64), -2, 0
+    inverse, neighbors, current, n = np.empty(length, np.float32), np.empty(length, np.int64), -2, 0
     for first in range(0, len(u), LANES):
         rows, one_user = min(LANES, len(u) - first), True
         for lane in range(rows):
@@ -99,7 +99,7 @@ def _read(users, items, recent, live_recent, ranks, u, i, out):  # pragma: no co
                     if item < 0:
                         break
                     neighbors[n], own = item, _slot(slot_i, item)
-                    norms[n] = (
+                    inverse[n] = _inverse(
                         _dot(live_i, own, live_i, own) if own >= 0 else _dot(vectors_i, item, vectors_i, item)
                     )
                     n += 1
@@ -109,7 +109,8 @@ def _read(users, items, recent, live_recent, ranks, u, i, out):  # pragma: no co
                     prefetch_row(flat_i, np.int64(recent[coming, r]), rank)
             if n == 0:
                 continue
-            own_norm, largest, total = _dot(target, lane, target, lane), np.float32(-1), np.float32(0)
+            own_inverse = _inverse(_dot(target, lane, target, lane))
+            largest, total = np.float32(-1), np.float32(0)
             for k in range(n):
                 own = _slot(slot_i, neighbors[k])
                 near = (
@@ -117,7 +118,7 @@ def _read(users, items, recent, live_recent, ranks, u, i, out):  # pragma: no co
                     if own >= 0
                     else _dot(target, lane, vectors_i, neighbors[k])
                 )
-                value = _cosine(near, own_norm, norms[k])
+                value = near * own_inverse * inverse[k]
                 largest = max(largest, value)
                 total += value
             out[row, 2 * len(ranks)], out[row, 2 * len(ranks) + 1] = largest, total / n
@@ -175,9 +176,10 @@ def _dot(a, row_a, b, row_b):  # pragma: no cover - compiled
     return product
 
 
-@numba.njit(cache=True, nogil=True, fastmath={"contract"})
-def _cosine(product, left, right):  # pragma: no cover - compiled
-    return product / np.sqrt(left * right + np.float32(1e-20))
+@numba.njit(cache=True, nogil=True)
+def _inverse(square):  # pragma: no cover - compiled
+    """Return what makes a vector of this squared length a unit vector."""
+    return np.float32(1) / np.sqrt(max(square, np.float32(1e-20)))
 
 
 @numba.njit(cache=True, nogil=True, inline="always")

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -188,6 +189,11 @@ class View:
         side: dict[Side, SideFeatures] = {"user": user_side or nothing, "item": item_side or nothing}
         base: dict[Side, Mapping[str, NDArray]] = {one: _base(snapshot, one) for one in SIDES}
         return cls(snapshot, Overlay.empty(snapshot), side, snapshot.cut, base)
+
+    @cached_property
+    def kept(self) -> dict[str, Any]:
+        """What input groups gather once for this view, by their names."""
+        return {}
 
     def over(self, overlay: Overlay) -> View:
         """Return this view with other live changes."""

@@ -41,8 +41,9 @@ def neutral(spec: FeatureSpec) -> Batch:
 
 
 class Decomposition(nn.Module):
-    """How a model is served: `logits(batch) = join(user(batch), item(batch), batch)`, where `user` reads what
-    is the user's and `item` what is the item's. This one computes nothing ahead, and so fits every model.
+    """How a model is served: `logits(batch) = join(user(batch) + item(batch), batch)`, where `user` reads
+    what is the user's and `item` what is the item's. This one computes nothing ahead, and so fits every
+    model.
 
     Attributes:
         width: F, floats a row that `user` and `item` give.
@@ -72,9 +73,9 @@ class Decomposition(nn.Module):
         """(B, F)."""
         return torch.zeros(_rows(batch), 0)
 
-    def join(self, user: Tensor, item: Tensor, batch: Batch) -> Tensor:
-        """Logits (B, T)."""
-        return self.model.logits(expanded(batch, item.shape[0]))
+    def join(self, first: Tensor, batch: Batch) -> Tensor:
+        """Logits (B, T) from what user and items give together, (B, F), and from the batch."""
+        return self.model.logits(expanded(batch, first.shape[0]))
 
 
 class Inputs(Protocol):
@@ -123,7 +124,7 @@ class AdditiveDecomposition(Decomposition):
         >>> from mgoe.models import make_model, resolve
         >>> parts = make_model(resolve("mmoe"), spec, seed=0).decompose()
         >>> row = neutral(spec)
-        >>> parts.join(parts.user(row), parts.item(row), row).shape
+        >>> parts.join(parts.user(row) + parts.item(row), row).shape
         torch.Size([1, 2])
     """
 
@@ -155,10 +156,10 @@ class AdditiveDecomposition(Decomposition):
     def item(self, batch: Batch) -> Tensor:
         return self._first(batch, self.item_keys, self.item_columns) - self.nothing
 
-    def join(self, user: Tensor, item: Tensor, batch: Batch) -> Tensor:
-        batch = expanded(batch, item.shape[0])
+    def join(self, first: Tensor, batch: Batch) -> Tensor:
+        batch = expanded(batch, first.shape[0])
         pair = self.pair(batch)
-        first = (torch.addmm(item, torch.cat(pair, 1), self.weight) if pair else item) + user
+        first = torch.addmm(first, torch.cat(pair, 1), self.weight) if pair else first
         parts = (first[:, columns].unflatten(1, shape).movedim(0, -2) for columns, shape in self._columns)
         return self.model.rest([part.clone(memory_format=torch.contiguous_format) for part in parts], batch)
 

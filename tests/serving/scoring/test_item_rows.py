@@ -31,9 +31,10 @@ def test_rows_are_taken_as_they_were_computed(dtype, items, width, seed):
     expected = torch.stack(
         [values[one] if 0 <= one < 10 else torch.zeros(width) for one in items] or [torch.empty(0)]
     )
-    found = rows_of(values, dtype).take(np.array(items, np.int64))
+    user = torch.randn(1, width, generator=torch.Generator().manual_seed(seed + 1))
+    found = rows_of(values, dtype).take(np.array(items, np.int64), user)
     assert found.dtype == torch.float32
-    assert torch.equal(found, expected.to(dtype).float().reshape(found.shape))
+    assert torch.equal(found, expected.to(dtype).float().reshape(found.shape) + user)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -55,8 +56,7 @@ def test_what_a_kernel_mixes_is_what_the_model_joins(dtype, tasks, one_gate, tab
         )
         kept = rows_of(items, dtype)
         order = np.random.default_rng(seed).permutation(rows)
-        taken = kept.take(order)
-        expected = decomposition.join(user, taken, {})
+        expected = decomposition.join(kept.take(order, user), {})
         found = decomposition.towers(kept.mix(order, user, *decomposition.mixed))
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
@@ -76,7 +76,7 @@ def test_newcomers_find_room_and_all_others_stay(dtype):
         held.update(np.array([total - 1, 5]), total, lambda items: values[torch.from_numpy(items)])
         copies.add(held._held[0].data_ptr())
         assert torch.equal(
-            held.take(np.arange(-1, total + 1)),
+            held.take(np.arange(-1, total + 1), torch.zeros(1, 3)),
             torch.cat([torch.zeros(1, 3), values[:total], torch.zeros(1, 3)]),
         )
     assert len(copies) < 20  # an eighth more each time

@@ -44,9 +44,9 @@ class ItemRows:
         rows, items = self._held
         return rows[: items + 1].nbytes
 
-    def take(self, items: NDArray[np.int64]) -> Tensor:
-        """Return rows of items in float32. Shape (B, F)."""
-        return torch.from_numpy(take(*self._words(items)))
+    def take(self, items: NDArray[np.int64], user: Tensor) -> Tensor:
+        """Return the sum of each item's row and the user's, (1, F), in float32. Shape (B, F)."""
+        return torch.from_numpy(take(*self._words(items), user[0].numpy()))
 
     def mix(self, items: NDArray[np.int64], user: Tensor, experts: int, tasks: int, gates: int) -> Tensor:
         """Return what the rows of items and of the user mix to, see `row_kernels.mix`. Shape (T, B, W)."""

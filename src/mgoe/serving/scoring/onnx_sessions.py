@@ -19,8 +19,9 @@ from mgoe.serving.scoring.onnx_cache import find_graphs, keep_graphs, new_graphs
 from mgoe.serving.scoring.onnx_export import export, package, quantize
 from mgoe.serving.scoring.runtime import Precision
 
-USER_ROW, ITEM_ROWS, MIXED = "row.user", "row.item", "mixed"
-"""Inputs of the graphs beside the keys of a batch: what `user` and `item` give, and their mixed sum."""
+FIRST, MIXED = "first", "mixed"
+"""Inputs of the graphs beside the keys of a batch: the sum of what `user` and `item` give, and what it mixes
+to."""
 
 
 class Session:
@@ -109,11 +110,11 @@ class Sessions:
         """What the user adds to the first layers. Shape (1, F)."""
         return self._user(batch) if self._user and self._fits(batch) else self._decomposition.user(batch)
 
-    def join(self, user: Tensor, items: Tensor, batch: Batch) -> Tensor:
-        """Logits. Shape (B, T)."""
+    def join(self, first: Tensor, batch: Batch) -> Tensor:
+        """Logits from what user and items give together, (B, F). Shape (B, T)."""
         if self._rest is None or not self._fits(batch):
-            return self._decomposition.join(user, items, batch)
-        return self._rest(batch | {USER_ROW: user, ITEM_ROWS: items})
+            return self._decomposition.join(first, batch)
+        return self._rest(batch | {FIRST: first})
 
     def towers(self, h: Tensor) -> Tensor:
         """Logits from mixed first layers, see `FoldedDecomposition`. Shape (B, T)."""
@@ -153,16 +154,12 @@ class Sessions:
             )
         else:
             rows = max((2, *(value.shape[0] for value in candidates.values())))
-            first = {
-                USER_ROW: torch.zeros(1, decomposition.width),
-                ITEM_ROWS: torch.zeros(rows, decomposition.width),
-            }
-            sample = first | candidates
+            sample = {FIRST: torch.zeros(rows, decomposition.width)} | candidates
             free = {key: {0: "rows"} for key, value in sample.items() if value.shape[0] > 1}
             export(
                 rest,
                 decomposition,
-                lambda batch: decomposition.join(batch[USER_ROW], batch[ITEM_ROWS], batch),
+                lambda batch: decomposition.join(batch[FIRST], batch),
                 sample,
                 free,
             )

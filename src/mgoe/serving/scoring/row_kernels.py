@@ -1,4 +1,4 @@
-"""Compiled loops over the rows of one request's items: copied, or mixed by gates without a copy.
+"""Compiled loops over the rows of one request's items: added to the user's row, or mixed with it by gates.
 
 A row is fetched into the cache before it is read. Rows are floats of 32 bits, or the upper 16 of these
 (bfloat16), given as words: `word << shift` are the 32 bits.
@@ -16,17 +16,20 @@ AHEAD = 4
 
 
 @numba.njit(cache=True, nogil=True)
-def take(words, items, shift):  # pragma: no cover - compiled
-    """Return rows of items. Shape (B, F)."""
+def take(words, items, shift, user):  # pragma: no cover - compiled
+    """Return rows of items, with the user's added. Shape (B, F)."""
     n, length = len(items), words.shape[1]
     bits, flat = np.empty((n, length), np.uint32), words.reshape(-1)
+    rows = bits.view(np.float32)
     for b in range(n):
         if b + AHEAD < n:
             prefetch_long_row(flat, items[b + AHEAD], length)
         row = words[items[b]]
         for k in range(length):
             bits[b, k] = np.uint32(row[k]) << shift
-    return bits.view(np.float32)
+        for k in range(length):
+            rows[b, k] += user[k]
+    return rows
 
 
 @numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"})

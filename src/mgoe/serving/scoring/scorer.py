@@ -132,7 +132,7 @@ class Scorer:
                     batch = self._inputs.of_candidates(view, user, block, context, known)
                     first = self._first_layers(row, block)  # last, so that the rows are still in the cache
                 # No event has to wait for the deeper layers.
-                logits[start : start + BLOCK_ROWS] = self._deeper_layers(row, first, batch)
+                logits[start : start + BLOCK_ROWS] = self._deeper_layers(first, batch)
         model = self._bundle.model
         regression, stds, means = (values.numpy() for values in (model.regression, model.stds, model.means))
         values = np.where(regression, logits * stds + means, expit(logits))
@@ -212,13 +212,13 @@ class Scorer:
         )
 
     def _first_layers(self, user: Tensor, items: NDArray[np.int64]) -> Tensor:
-        """A copy of the items' rows (B, F), or of what they and the user's mix to (T, B, W)."""
+        """The items' rows with the user's added, (B, F), or what they mix to, (T, B, W)."""
         mixing = self._plan.mixing
-        return self._rows.take(items) if mixing is None else self._rows.mix(items, user, *mixing)
+        return self._rows.take(items, user) if mixing is None else self._rows.mix(items, user, *mixing)
 
-    def _deeper_layers(self, user: Tensor, first: Tensor, batch: Batch) -> NDArray[np.float32]:
+    def _deeper_layers(self, first: Tensor, batch: Batch) -> NDArray[np.float32]:
         """Logits. Shape (B, T)."""
         if self._plan.mixing is None:
-            return self._steps.join(user, first, batch).numpy()
+            return self._steps.join(first, batch).numpy()
         assert isinstance(self._steps, FoldedDecomposition | Sessions)
         return self._steps.towers(first).numpy()
