@@ -145,19 +145,22 @@ def sketch(
     n_users, n_items = matrix.shape or (0, 0)
     width = min(rank + OVERSAMPLING, n_users, n_items)
     transposed = matrix.T.tocsr()
-    columns = _first_columns(n_items, width, seed, start)
     if start is not None:
         power_iterations = -(-power_iterations // 2)
-    basis, strength = _orthonormal(_product(matrix, columns, threads))
+    basis, strength = _orthonormal(_product(matrix, _first_columns(n_items, width, seed, start), threads))
     shift = np.float32(0)
     for _ in range(power_iterations):
         across = _product(transposed, basis, threads)
         if (strength[-1:] < STEEP * strength[:1]).any():
-            basis, strength = _orthonormal(_product(matrix, _orthonormal(across)[0], threads))
+            across = _orthonormal(across)[0]
+            basis, strength = _orthonormal(_product(matrix, across, threads))
+            del across
             continue
         stepped = _product(matrix, across, threads)
-        stepped -= shift * basis
-        basis, strength = _orthonormal(stepped)
+        basis *= shift
+        basis = np.subtract(stepped, basis, out=stepped)
+        del across, stepped  # they would raise the peak of memory by two thirds
+        basis, strength = _orthonormal(basis)
         if len(strength) >= rank:
             shift = max(shift, np.float32(strength[rank - 1] + shift) / 2)
     profile = _product(transposed, basis, threads)  # (I, width): the matrix is close to basis @ profile.T

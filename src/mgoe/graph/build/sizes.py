@@ -73,7 +73,8 @@ def memory_needed(users: int, items: int, settings: GraphSettings, pairs: int = 
     sampled = min(users, settings.sample)
     rows = max(
         3 * items + sampled,  # at the end: profile, result and padded result of the items, basis of the users
-        2 * sampled + max(items, sampled, 2 * min(sampled, GRAM_ROWS)),  # before: bases, or a chunk
+        2 * sampled + items,  # in a power step: two of the users, one of the items
+        sampled + 2 * min(sampled, GRAM_ROWS),  # a basis of the users and a chunk in double precision
     )
     macro = 0 if settings.resolutions == "auto" else max(ku * ki for ku, ki in settings.resolutions)
     return (
