@@ -20,7 +20,7 @@ from mgoe.graph.scores import UNIT
 from mgoe.serving.events.event import Event, SeenEvents
 from mgoe.serving.online.base_values import BaseValues
 from mgoe.serving.online.live import LiveNodes
-from mgoe.serving.online.overlay import overlay_of
+from mgoe.serving.online.overlay import LiveView, overlay_of
 from mgoe.serving.online.touched import LivePairs, Nodes
 from tests.effort import up_to
 from tests.features.reading import gather
@@ -202,6 +202,24 @@ def test_pairs_that_no_event_concerns_read_as_the_snapshot(large: World):
     for name in wanted:
         assert_array_equal(found[name][plain], wanted[name][plain], err_msg=name)
         assert found[name].dtype == wanted[name].dtype
+
+
+def test_a_view_that_was_read_before_an_event_reads_it_afterwards(large: World):
+    """What groups gather once for a view does not outlive it."""
+    live = large.live()
+    kept, (user, item) = LiveView(View.of(live.snapshot), live), np.indices((20, 20)).reshape(2, -1)
+
+    def edges(source: LiveView) -> np.ndarray:
+        with source.reading() as view:
+            return read_pairs(view, user, item, ["edges"])["edges"]
+
+    before = edges(kept)
+    for step in range(1, 4):
+        live.apply([Event(step, 20 - step, "buy", (10 + step) * BUCKET)])
+        after = edges(kept)
+        assert_array_equal(after, edges(LiveView(View.of(live.snapshot), live)))
+        assert (after != before).any()
+        before = after
 
 
 def test_touched_nodes_without_change_read_as_the_snapshot(large: World):
