@@ -40,7 +40,7 @@ def make_snapshot(number: int) -> Snapshot:
         **{field.name: nothing for field in fields(Resolution)},
         "user_macro": u % 5, "item_macro": i % 4, "user_mass": np.zeros(5), "item_mass": np.zeros(4),
     })  # fmt: skip
-    return Snapshot(arrays, (dense,), 0, number, 1)
+    return Snapshot(arrays, (dense,), 0, number, 1, np.zeros(2))
 
 
 def make_encoders(**features: tuple[str, int]) -> SimpleNamespace:

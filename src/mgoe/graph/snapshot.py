@@ -16,6 +16,7 @@ from mgoe.errors import GraphError
 from mgoe.graph.adjusted import split_adjusted
 from mgoe.graph.edges import SparseEdges
 from mgoe.graph.rates import Rates, RateTable, restore
+from mgoe.graph.scores import UNIT, score_table
 
 PAIRS = ("pairs.indptr", "pairs.item", "pairs.task_mask", "pairs.time", "pairs.events", "pairs.item_indptr")
 """Distinct pairs by user, then item: (U + 1,), (E,) ...; and where the pairs of each item start, by item: (I
@@ -91,6 +92,7 @@ class Snapshot:
         dense: Index of the resolution that the experts aggregate.
         cut: Last bucket that the snapshot holds.
         bucket: Length of a bucket, microseconds.
+        scores: Merging score of every task mask. Shape (2^T,).
         rates: Counts of what was shown; None for a log of events.
 
     Example:
@@ -103,6 +105,7 @@ class Snapshot:
     dense: int
     cut: int
     bucket: int
+    scores: NDArray[np.float64]
     rates: Rates | None = None
 
     @property
@@ -173,7 +176,9 @@ class Snapshot:
                 {name: _mapped(folder.parent.parent / f"categories{k}.npy") for k, name in files},
                 np.array([*held["regressions"].values()], bool),
             )
-        return cls(arrays, parts, meta["dense"], cut, meta["bucket"], rates)
+        settings = meta["settings"]
+        scores = score_table(np.asarray(meta["ranks"]), settings["beta"], settings["code"]) / UNIT
+        return cls(arrays, parts, meta["dense"], cut, meta["bucket"], scores, rates)
 
 
 def _mapped(file: Path) -> NDArray:
