@@ -21,6 +21,7 @@ LAYERS = (
     ("data",),
     ("graph",),
     ("features",),
+    ("retrieval",),
     ("models",),
     ("training",),
     ("evaluation",),
@@ -43,6 +44,7 @@ LEAVES = {"datasets", "simulation"}
 ALLOWED = {
     "metrics": set(),
     "features": FOUNDATION | {"data", "graph"},
+    "retrieval": FOUNDATION | {"graph", "features"},
     "models": FOUNDATION | {"features"},
     "graph": FOUNDATION | {"data"},
     "datasets": FOUNDATION,
@@ -54,6 +56,7 @@ FORBIDDEN = {
     "data": {"torch"},
     "graph": {"torch", "pandas", "polars"},
     "features": {"torch", "pandas", "polars"},
+    "retrieval": {"torch", "pandas", "polars"},
     "models": {"pandas", "pyarrow", "ibis", "duckdb", "polars", "pathlib", "safetensors"},
     "datasets": {"torch", "pandas", "polars"},
     "simulation": {"torch"},

@@ -39,6 +39,7 @@ SETTINGS = {
     "A model": config.ModelSettings,
     "`training`": config.TrainingSettings,
     "`evaluation`": config.EvaluationSettings,
+    "`retrieval`": config.RetrievalSettings,
     "A world": WorldSettings,
     "A behaviour": BehaviorSettings,
     "`stay`": StaySettings,

@@ -33,6 +33,7 @@ from mgoe.config.reading import (
     make_settings,
     read_yaml,
 )
+from mgoe.config.retrieval import Generator, RetrievalSettings, retrieval_of
 from mgoe.config.run import (
     BOUNDS,
     EvaluationSettings,
@@ -52,12 +53,14 @@ __all__ = [
     "DataSettings",
     "EvaluationSettings",
     "FeatureSettings",
+    "Generator",
     "GraphSettings",
     "LogSettings",
     "ModelSettings",
     "NegativeSettings",
     "RangeSettings",
     "RateSettings",
+    "RetrievalSettings",
     "RunSettings",
     "Settings",
     "SideTableSettings",
@@ -78,6 +81,7 @@ __all__ = [
     "make_settings",
     "nested",
     "read_yaml",
+    "retrieval_of",
     "seconds",
     "variant_name",
 ]

@@ -1,0 +1,49 @@
+"""The settings of retrieval: which items a model ranks for a user."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from mgoe.config.base import Count, Settings
+
+LARGE = 10_000
+"""Items from which `auto` retrieves: 20 times the default number of candidates. Of fewer, all are ranked."""
+Generator = Literal["own", "item_to_item", "swing", "sketch", "macro", "recent", "popular"]
+"""What gives candidates; the method page describes each."""
+
+
+class RetrievalSettings(Settings):
+    """Candidates that are retrieved before the model ranks them.
+
+    Example:
+        >>> RetrievalSettings(candidates=200).neighbors
+        50
+    """
+
+    candidates: Count = 500
+    """Number of items per request that the model ranks."""
+    quotas: dict[Generator, Annotated[int, Field(ge=0)]] | None = None
+    """Candidates of each generator, in proportion: together they are `candidates`."""
+    neighbors: Count = 50
+    """Maximum number of item-to-item links per item."""
+
+    @model_validator(mode="after")
+    def _some_quota(self) -> Self:
+        if self.quotas is not None and not any(self.quotas.values()):
+            raise ValueError(
+                "quotas must give candidates of at least one generator, found none; leave `quotas` out to "
+                "have them chosen"
+            )
+        return self
+
+
+def retrieval_of(setting: str | RetrievalSettings, items: int) -> RetrievalSettings | None:
+    """Return how candidates are retrieved from a catalogue of some size; None if all of it is ranked.
+
+    Example:
+        >>> retrieval_of("auto", items=2000) is None
+        True
+    """
+    if isinstance(setting, RetrievalSettings):
+        return setting
+    return RetrievalSettings() if setting == "auto" and items >= LARGE else None

@@ -1,0 +1,144 @@
+"""The generators: each gives items of its own kind for a user, best first. Only `own` gives known items.
+
+The user's items, macro node and vector are read from the view, so a live event moves them at once.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from mgoe.features import View
+from mgoe.retrieval.best import offer, sort
+from mgoe.retrieval.history import OwnItems, own_items
+from mgoe.retrieval.links import ItemLinks, Kind
+from mgoe.retrieval.popular import SharedLists, recent_items
+from mgoe.retrieval.sketch_index import SketchIndex
+
+
+class Stored(NamedTuple):
+    """What generators read beside a view, computed from its snapshot.
+
+    Attributes:
+        links: Item-to-item links by kind.
+        lists: Lists that many users share.
+        sketch: Finds the items whose vectors are nearest.
+    """
+
+    links: Mapping[Kind, ItemLinks]
+    lists: SharedLists
+    sketch: SketchIndex
+
+
+class Asked(NamedTuple):
+    """A user in a view.
+
+    Attributes:
+        view: The view.
+        user: By index, -1 without history.
+        own: The user's items.
+    """
+
+    view: View
+    user: NDArray[np.int64]
+    own: OwnItems
+
+    @classmethod
+    def of(cls, view: View, user: int) -> "Asked":
+        """Look a user up."""
+        return cls(view, view.known("user", np.array([user])), own_items(view, user))
+
+
+def own(stored: Stored, asked: Asked, n: int) -> NDArray[np.int64]:
+    """Return the latest items of the user, newest first."""
+    return asked.own.latest[:n]
+
+
+def item_to_item(stored: Stored, asked: Asked, n: int) -> NDArray[np.int64]:
+    """Return items that are tied to the user's by cosine, weighted by what was done and when."""
+    return _linked(stored.links["cosine"], asked.own, n)
+
+
+def swing(stored: Stored, asked: Asked, n: int) -> NDArray[np.int64]:
+    """Return items that are tied to the user's by swing, weighted by what was done and when."""
+    return _linked(stored.links["swing"], asked.own, n)
+
+
+def sketch(stored: Stored, asked: Asked, n: int) -> NDArray[np.int64]:
+    """Return items whose vectors are nearest to the user's."""
+    vector = asked.view.rows("user", "vectors", asked.user)[0]
+    found = stored.sketch.nearest(vector, n + len(asked.own.latest))
+    return _unknown(found, asked.own, n)
+
+
+def macro(stored: Stored, asked: Asked, n: int) -> NDArray[np.int64]:
+    """Return the top items of the user's macro node, for each task in turn."""
+    finest = len(asked.view.snapshot.resolutions) - 1
+    [node] = asked.view.macro("user", finest, asked.user)
+    lists = stored.lists.macro
+    listed = lists[node] if 0 <= node < len(lists) else lists[:0].ravel()
+    return _unknown(listed[listed >= 0], asked.own, n)
+
+
+def recent(stored: Stored, asked: Asked, n: int) -> NDArray[np.int64]:
+    """Return items with most events since the previous snapshot, and items whose first event is live."""
+    return _unknown(recent_items(asked.view, stored.lists, n + len(asked.own.latest)), asked.own, n)
+
+
+def popular(stored: Stored, asked: Asked, n: int) -> NDArray[np.int64]:
+    """Return the items of the largest score."""
+    return _unknown(stored.lists.popular, asked.own, n)
+
+
+GENERATORS: dict[str, Callable[[Stored, Asked, int], NDArray[np.int64]]] = {
+    one.__name__: one for one in (own, item_to_item, swing, sketch, macro, recent, popular)
+}
+"""By name, in the order in which they come first at equal places of the mix."""
+
+
+def _unknown(items: NDArray[np.integer], own: OwnItems, n: int) -> NDArray[np.int64]:
+    """Return the first n items that are not the user's."""
+    at = np.searchsorted(own.all, items)
+    known = own.all[np.minimum(at, len(own.all) - 1)] == items if len(own.all) else np.zeros(len(items), bool)
+    return items[~known][:n].astype(np.int64)
+
+
+def _linked(links: ItemLinks, own: OwnItems, n: int) -> NDArray[np.int64]:
+    """Return the n items with the largest sum of links from the user's latest items; none of the user's.
+
+    Items that the links do not know, because their first event is live, have none.
+    """
+    known = own.latest < len(links.indptr) - 1
+    seeds, weights = own.latest[known], own.weight[known]
+    most = int((links.indptr[seeds + 1] - links.indptr[seeds]).sum())
+    items, totals = np.empty(min(n, most), np.int64), np.empty(min(n, most), np.float32)
+    size = _sum_links(links, seeds, weights, own.all, most, items, totals)
+    return items[:size]
+
+
+@numba.njit(cache=True, nogil=True)
+def _sum_links(links, seeds, weights, known, most, items, totals):  # pragma: no cover - compiled
+    """Add up links in a hash table, whose cells are probed in order, and keep the best."""
+    cells = 16
+    while cells < 2 * most:
+        cells *= 2
+    key, total = np.full(cells, -1, np.int32), np.zeros(cells, np.float32)
+    for k in range(len(seeds)):
+        for e in range(links.indptr[seeds[k]], links.indptr[seeds[k] + 1]):
+            item = links.item[e]
+            at = (np.int64(item) * 0x9E3779B1 >> 8) & (cells - 1)
+            while key[at] >= 0 and key[at] != item:
+                at = (at + 1) & (cells - 1)
+            key[at] = item
+            total[at] += weights[k] * links.weight[e]
+    size = 0
+    for at in range(cells):
+        item = np.int64(key[at])
+        if item >= 0:
+            place = np.searchsorted(known, item)
+            if place == len(known) or known[place] != item:
+                size = offer(items, totals, size, item, total[at])
+    sort(items, totals, size)
+    return size

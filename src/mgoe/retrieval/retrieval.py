@@ -1,0 +1,126 @@
+"""Retrieval: what generators read beside a view, in a folder, and the mix of what they give."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mgoe._util.arrays import mapped, save_arrays
+from mgoe._util.files import atomic_folder, write_json
+from mgoe.config import Generator, RetrievalSettings
+from mgoe.errors import BundleError
+from mgoe.features import View
+from mgoe.retrieval.generators import GENERATORS, Asked, Stored
+from mgoe.retrieval.links import ItemLinks, Kind, item_links
+from mgoe.retrieval.mix import apportioned, mixed
+from mgoe.retrieval.popular import SharedLists, shared_lists
+from mgoe.retrieval.sketch_index import SketchIndex, write_index
+
+FORMAT = 1
+MANIFEST = "retrieval.json"
+SKETCH = "sketch.faiss"
+QUOTAS: dict[Generator, int] = {
+    "own": 40,
+    "item_to_item": 150,
+    "swing": 100,
+    "sketch": 80,
+    "macro": 50,
+    "recent": 40,
+    "popular": 40,
+}
+"""Of 500 candidates, where quotas were not chosen."""
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """Candidates of users, from lists that were computed from one snapshot.
+
+    Attributes:
+        path: Its folder.
+        quotas: Items of each generator in the mix.
+        stored: What generators read beside a view, memory-mapped.
+
+    Example:
+        >>> from mgoe.config import Generator, RetrievalSettings
+        >>> found = Retrieval.build(bundle.view, folder / "retrieval", RetrievalSettings(candidates=20))
+        >>> len(found.candidates(bundle.view, user=0))
+        20
+    """
+
+    path: Path
+    quotas: Mapping[str, int]
+    stored: Stored
+
+    @classmethod
+    def build(cls, view: View, folder: Path, settings: RetrievalSettings) -> Self:
+        """Compute everything from the snapshot of a view, and write the folder atomically.
+
+        Args:
+            view: Its live changes are not read.
+            folder: Folder to write; an existing one is replaced.
+            settings: Number of candidates, quotas, and number of links.
+
+        Raises:
+            OutputError: The folder cannot be written.
+        """
+        with atomic_folder(folder) as unfinished:
+            for kind in get_args(Kind):
+                links = item_links(view.snapshot, kind, settings.neighbors)
+                save_arrays(unfinished, {f"{kind}.{name}": one for name, one in links._asdict().items()})
+            save_arrays(unfinished, shared_lists(view.snapshot)._asdict())
+            write_index(view.snapshot, unfinished / SKETCH)
+            quotas = apportioned(settings.quotas or QUOTAS, settings.candidates)
+            write_json(unfinished / MANIFEST, {"format": FORMAT, "quotas": quotas})
+        return cls.open(folder)
+
+    @classmethod
+    def open(cls, folder: Path) -> Self:
+        """Open a folder that `build` wrote, memory-mapped.
+
+        Raises:
+            BundleError: The folder is damaged, or of another version.
+        """
+        try:
+            manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+            found, quotas = manifest["format"], manifest["quotas"]
+            if found != FORMAT:
+                rule = f"this version reads retrieval format {FORMAT}, found {found}"
+                raise BundleError(folder, f"{rule}; write the bundle again")
+            links: dict[Kind, ItemLinks] = {
+                kind: ItemLinks(*(mapped(folder / f"{kind}.{name}.npy") for name in ItemLinks._fields))
+                for kind in get_args(Kind)
+            }
+            lists = SharedLists(*(mapped(folder / f"{name}.npy") for name in SharedLists._fields))
+            return cls(folder, quotas, Stored(links, lists, SketchIndex(folder / SKETCH)))
+        except (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError) as error:
+            raise BundleError(folder, f"cannot be read ({error}); write the bundle again") from None
+
+    def generate(self, view: View, user: int, n: int) -> dict[str, NDArray[np.int64]]:
+        """Return the best n items of every generator for a user, best first.
+
+        Args:
+            view: With the snapshot that this was built from, and live changes.
+            user: By index; of an unknown one only popular and recent items are known.
+            n: Most items of a generator.
+        """
+        asked = Asked.of(view, user)
+        return {name: generator(self.stored, asked, n) for name, generator in GENERATORS.items()}
+
+    def candidates(self, view: View, user: int, n: int | None = None) -> NDArray[np.int64]:
+        """Return the candidates of a user: n distinct items of the generators with a quota; see `mixed`.
+
+        Args:
+            view, user: As for `generate`.
+            n: Number of candidates; the sum of the quotas by default.
+        """
+        n, asked = sum(self.quotas.values()) if n is None else n, Asked.of(view, user)
+        lists = {
+            name: generator(self.stored, asked, n)
+            for name, generator in GENERATORS.items()
+            if self.quotas.get(name)
+        }
+        return mixed(lists, self.quotas, n)

@@ -1,0 +1,152 @@
+"""Candidates of a view: from before its cut, and live ones as after an update."""
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.testing import assert_array_equal
+
+from mgoe.config import RetrievalSettings
+from mgoe.errors import BundleError
+from mgoe.features import View
+from mgoe.retrieval import Retrieval
+from mgoe.retrieval.popular import shared_lists
+from mgoe.serving.events.event import Event
+from mgoe.serving.online.live import LiveNodes
+from mgoe.serving.online.overlay import LiveView
+from tests.effort import up_to
+from tests.graph.histories import CUTS, event_lists, history, planted
+from tests.serving.online.worlds import START, World, streams
+
+SETTINGS = RetrievalSettings(candidates=12, neighbors=5)
+ALIKE = ("own", "item_to_item", "swing", "macro", "popular")
+"""Generators whose live items are as after an update. Vectors wait for it, and `recent` starts with new
+items."""
+
+
+def ids_of(live: LiveNodes, items: np.ndarray) -> list[int]:
+    return live.ids("item", items)
+
+
+@up_to(4)
+@given(events=event_lists(1, 40), data=st.data())
+def test_live_candidates_are_as_after_an_update(events, data):
+    with tempfile.TemporaryDirectory() as folder:
+        world = World(Path(folder), START + events, CUTS, resolutions=[(2, 3), (3, 4)])
+        stream, live = data.draw(streams(world), "stream"), world.live()
+        base = View.of(world.graph.latest)
+        found = Retrieval.build(base, Path(folder) / "retrieval", SETTINGS)
+        live.apply(stream)
+        updated = World.updated(world, stream).latest
+        recent = shared_lists(updated).recent.tolist()
+        with LiveView(base, live).reading() as view:
+            for id in range(world.users + 3):
+                [user] = live.indices("user", [id])
+                before, after = found.generate(view, user, 9), found.generate(View.of(updated), id, 9)
+                for name in ALIKE:
+                    assert live.ids("item", before[name]) == after[name].tolist(), name
+                known = [i for i in found.generate(view, user, 99)["recent"] if i < world.items]
+                own = {*after["own"].tolist()}
+                assert known == [i for i in recent if i < world.items and i not in own]
+
+
+@up_to(4)
+@given(events=event_lists(1, 40, users=5, items=12), data=st.data())
+def test_no_item_from_after_the_snapshot_is_retrieved(events, data):
+    with tempfile.TemporaryDirectory() as folder:
+        log = history(START + events)
+        graph = log.build(Path(folder) / "graph")
+        number = data.draw(st.sampled_from(range(len(graph.snapshots))))
+        view = View.of(graph.snapshots[number])
+        found = Retrieval.build(view, Path(folder) / "retrieval", SETTINGS)
+        there = {*log.until(number)["item"].tolist()}
+        for user in (-1, *range(view.snapshot.n_users), 10**9):
+            assert {*found.candidates(view, user, 99).tolist()} <= there
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return World(tmp_path_factory.mktemp("retrieval"), planted(users=40, items=32, events=400))
+
+
+@pytest.fixture(scope="module")
+def retrieval(world: World) -> Retrieval:
+    return Retrieval.build(View.of(world.graph.latest), world.folder / "retrieval", SETTINGS)
+
+
+def test_an_item_whose_first_event_is_live_is_recent_for_everyone(world, retrieval):
+    live, view = world.live(), View.of(world.graph.latest)
+    live.apply([Event(3, world.items + 5, "click", 999, "e1"), Event(4, world.items + 7, "click", 999, "e2")])
+    with LiveView(view, live).reading() as now:
+        for user in (0, 5, -1):
+            recent = live.ids("item", retrieval.generate(now, user, 5)["recent"])
+            assert recent[:2] == [world.items + 7, world.items + 5]  # the newest first
+            assert world.items + 7 in live.ids("item", retrieval.candidates(now, user))
+        assert world.items + 5 not in live.ids(
+            "item", retrieval.generate(now, 3, 9)["recent"]
+        )  # it is theirs
+    assert max(retrieval.candidates(view, 0)) < world.items
+
+
+def test_a_live_event_moves_item_to_item_candidates_at_once(world, retrieval):
+    live, base = world.live(), View.of(world.graph.latest)
+    links = retrieval.stored.links["cosine"]
+    item = int(np.argmax(np.diff(links.indptr)))
+    live.apply([Event(world.users + 2, item, "click", 999, "e1")])
+    user = live.size("user") - 1
+    with LiveView(base, live).reading() as view:
+        found = retrieval.generate(view, user, 9)
+    assert_array_equal(found["item_to_item"], links.item[slice(*links.indptr[item : item + 2])][:9])
+    assert_array_equal(found["own"], [item])
+
+
+def test_an_unknown_user_gets_popular_and_recent_items_alone(world, retrieval):
+    view = View.of(world.graph.latest)
+    for user in (-1, world.users, 10**9):
+        lists = retrieval.generate(view, user, 5)
+        assert [name for name, items in lists.items() if len(items)] == ["recent", "popular"]
+        assert len(retrieval.candidates(view, user)) == SETTINGS.candidates
+
+
+def test_generators_but_own_leave_out_known_items(world, retrieval):
+    view = View.of(world.graph.latest)
+    for user in range(world.users):
+        lists, known = retrieval.generate(view, user, 40), view.snapshot.known_items(user)
+        assert {*lists.pop("own").tolist()} == {*known.tolist()}
+        for name, items in lists.items():
+            assert len({*items.tolist()}) == len(items), name
+            assert not np.isin(items, known).any(), name
+
+
+def test_the_sketch_finds_the_nearest_items(world, retrieval):
+    """Few items are all in cells that are read, so that only eight bits per number are approximate."""
+    view = View.of(world.graph.latest)
+    vectors = view.snapshot.arrays["item_vectors"]
+    length = np.maximum(np.linalg.norm(vectors, axis=1), 1e-9)
+    for user in range(world.users):
+        cosine = vectors @ view.snapshot.arrays["user_vectors"][user] / length
+        new = np.setdiff1d(np.flatnonzero(vectors.any(axis=1)), view.snapshot.known_items(user))
+        found = retrieval.generate(view, user, 3)["sketch"]
+        assert cosine[found].min() >= np.sort(cosine[new])[::-1][: len(found)].min() - 0.02 * np.ptp(cosine)
+
+
+def test_a_second_build_is_equal(world, retrieval, tmp_path):
+    again = Retrieval.build(View.of(world.graph.latest), tmp_path / "again", SETTINGS)
+    files = sorted(file.name for file in again.path.iterdir())
+    assert files == sorted(file.name for file in retrieval.path.iterdir())
+    for file in files:
+        assert (again.path / file).read_bytes() == (retrieval.path / file).read_bytes(), file
+
+
+def test_a_damaged_folder_is_reported(world, retrieval, tmp_path):
+    own = Path(shutil.copytree(retrieval.path, tmp_path / "own"))
+    (own / "cosine.item.npy").unlink()
+    with pytest.raises(BundleError, match=r"cannot be read .*write the bundle again"):
+        Retrieval.open(own)
+    (own / "retrieval.json").write_text('{"format": 0, "quotas": {}}')
+    with pytest.raises(BundleError, match="reads retrieval format 1, found 0"):
+        Retrieval.open(own)
