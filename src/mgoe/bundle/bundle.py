@@ -8,6 +8,7 @@ MODEL_CARD.md        what it predicts, from what data, how well, and where it fa
 model.safetensors    weights;  spec.json: what the model reads
 prior.npy            log-odds of the negative sampling, one per item
 metrics.json         metrics on validation and test
+retrieval/           what candidates are retrieved from, unless the whole catalogue is ranked
 """
 
 import json
@@ -27,7 +28,7 @@ from torch import Tensor
 from mgoe._util.notebook import Shown
 from mgoe.bundle.calibration import Calibration, Window, calibrate, fit_calibration, read_calibration
 from mgoe.bundle.explanation import GROUPS, explain_pair, explain_user
-from mgoe.bundle.manifest import MANIFEST, read_manifest
+from mgoe.bundle.manifest import MANIFEST, RETRIEVAL, read_manifest
 from mgoe.bundle.objective import read_objective
 from mgoe.bundle.sampling import chain, shifted_tasks, undo_sampling
 from mgoe.config import ModelSettings, RunSettings, check_settings, did_you_mean, load_settings
@@ -38,6 +39,7 @@ from mgoe.features import FeatureSpec, Source, View, read
 from mgoe.graph import MacroGraph
 from mgoe.graph.pair_rows import Side
 from mgoe.models import Batch, RankingModel, Undrawn, make_model
+from mgoe.retrieval import Retrieval
 from mgoe.training import PairScorer, load_weights
 
 
@@ -97,6 +99,12 @@ class Bundle(Shown):
             )
         load_weights(model, self.path / "model.safetensors", mapped=True)
         return model.eval()
+
+    @cached_property
+    def retrieval(self) -> Retrieval | None:
+        """What candidates are retrieved from; None if the whole catalogue is ranked."""
+        there = any(name.startswith(f"{RETRIEVAL}/") for name in self.manifest["checksums"])
+        return Retrieval.open(self.path / RETRIEVAL) if there else None
 
     @property
     def strongest(self) -> str:

@@ -10,6 +10,8 @@ from mgoe.errors import BundleError
 FORMAT = 2
 """Format of the folder; format 1 was never released."""
 MANIFEST = "bundle.json"
+RETRIEVAL = "retrieval"
+"""Folder of what candidates are retrieved from; a bundle without it ranks the whole catalogue."""
 KEYS = {"versions": dict, "model": dict, "tasks": list, "checksums": dict}
 """Required keys with their types."""
 

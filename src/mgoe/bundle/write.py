@@ -13,13 +13,15 @@ from mgoe import __version__
 from mgoe._util.files import atomic_folder, checksums, write_json, write_text
 from mgoe.bundle.calibration import Calibration
 from mgoe.bundle.card import CARD, model_card
-from mgoe.bundle.manifest import FORMAT, MANIFEST
+from mgoe.bundle.manifest import FORMAT, MANIFEST, RETRIEVAL
 from mgoe.bundle.sampling import sampling_prior
-from mgoe.config import ModelSettings, RunSettings, dump_settings
+from mgoe.config import ModelSettings, RetrievalSettings, RunSettings, dump_settings
 from mgoe.data import Prepared
 from mgoe.evaluation import Estimate, Row
+from mgoe.features import View
 from mgoe.graph import MacroGraph
 from mgoe.models import written_out
+from mgoe.retrieval import Retrieval
 
 
 def write_bundle(
@@ -34,6 +36,7 @@ def write_bundle(
     calibration: Calibration = Calibration(),
     estimates: Sequence[Estimate] = (),
     cost: Mapping[str, Any] | None = None,
+    retrieval: RetrievalSettings | None = None,
 ) -> None:
     """Write a bundle atomically.
 
@@ -47,10 +50,13 @@ def write_bundle(
         calibration: Maps from its probabilities to calibrated ones.
         estimates: Test metrics of the model with their intervals, for the model card.
         cost: What its training took, for the model card.
+        retrieval: How candidates are retrieved; None if the whole catalogue is ranked.
     """
     with atomic_folder(out) as folder:
         prepared.save_encoders(folder)
         graph.save_latest(folder / "graph")
+        if retrieval is not None:
+            Retrieval.build(View.of(graph.latest), folder / RETRIEVAL, retrieval)
         np.save(folder / "prior.npy", sampling_prior(prepared, settings.form, settings.negatives))
         for name in ("model.safetensors", "spec.json"):
             (folder / name).write_bytes((cell / name).read_bytes())

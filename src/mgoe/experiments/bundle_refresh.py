@@ -13,14 +13,17 @@ from mgoe._util.files import atomic_folder, sha256, write_json
 from mgoe._util.tables import hand_over
 from mgoe.bundle import MANIFEST, Bundle, seal
 from mgoe.bundle.calibration import Calibration
-from mgoe.config import RunSettings
+from mgoe.bundle.manifest import RETRIEVAL
+from mgoe.config import RetrievalSettings, RunSettings, retrieval_of
 from mgoe.errors import BundleError, ConfigError, OutputError
 from mgoe.evaluation import read_rows
 from mgoe.experiments.graphs import add_events, saved_settings, settings_of, vocabularies
 from mgoe.experiments.stages import Say, ShowBuild
 from mgoe.experiments.taken import TakenExposures
 from mgoe.experiments.window import new_examples
+from mgoe.features import View
 from mgoe.graph import MacroGraph, update_graph
+from mgoe.retrieval import Retrieval
 from mgoe.serving import EventLog, EventReader, Position, check_no_events, open_events
 from mgoe.serving.events.event import START, Interaction, SeenEvents, with_ids_of
 from mgoe.serving.online.live import HELD, position_of, positions
@@ -80,7 +83,8 @@ def refresh(
                 bundle, f"holds every event of that log; refresh it when there are new ones{wait}"
             )
     with atomic_folder(out) as folder:
-        for name in [name for name in opened.manifest["checksums"] if name != HELD]:
+        held = opened.manifest["checksums"]
+        for name in [name for name in held if name != HELD and not name.startswith(f"{RETRIEVAL}/")]:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(opened.path / name, folder / name)
             if sha256(folder / name) != opened.manifest["checksums"][name]:
@@ -99,6 +103,9 @@ def refresh(
         if not added and recluster:
             graph = update_graph(graph, None, ShowBuild(say), recluster)
         (folder / "taken.parquet").unlink(missing_ok=True)
+        if (retrieval := _retrieval(opened, graph)) is not None:
+            say("building what candidates are retrieved from")
+            Retrieval.build(View.of(graph.latest), folder / RETRIEVAL, retrieval)
         for name in vocabularies(folder):
             shutil.copyfile(graph.path / name, folder / name)
         if ends := positions(opened.path) | ends:
@@ -110,6 +117,14 @@ def refresh(
         if taken is not None:
             taken.forget()
     return Bundle.open(out, verify=False)
+
+
+def _retrieval(bundle: Bundle, graph: MacroGraph) -> RetrievalSettings | None:
+    """Return how candidates are retrieved: as before, with the quotas that were chosen."""
+    settings = retrieval_of(bundle.settings.retrieval, graph.latest.n_items)
+    if settings is None or bundle.retrieval is None:
+        return settings
+    return settings.model_copy(update={"quotas": bundle.retrieval.quotas})
 
 
 @dataclass(frozen=True)
