@@ -501,3 +501,12 @@ def test_a_bundle_says_what_it_is(bundle: mgoe.Bundle, small: RunSettings):
         {"name": "click", "kind": "binary"},
         {"name": "buy", "kind": "binary"},
     ]
+
+
+def test_a_trained_bundle_has_no_parent(finished: Path, bundle: mgoe.Bundle):
+    history = Prepared.open(finished / "data").history
+    first, last = (int(end.to_pyarrow().as_py()) for end in (history.time.min(), history.time.max()))
+    found = bundle.manifest["lineage"]
+    assert (found["parent"], found["trained"], found["version"]) == (None, "full", mgoe.__version__)
+    assert [pd.Timestamp(moment).value // 1000 for moment in found["log"]] == [first, last]
+    assert bundle.describe()["lineage"] == found

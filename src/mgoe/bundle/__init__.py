@@ -2,7 +2,8 @@
 
 from mgoe.bundle.bundle import Bundle
 from mgoe.bundle.card import CARD, model_card
+from mgoe.bundle.lineage import lineage
 from mgoe.bundle.manifest import FORMAT, MANIFEST
 from mgoe.bundle.write import seal, write_bundle
 
-__all__ = ["CARD", "FORMAT", "MANIFEST", "Bundle", "model_card", "seal", "write_bundle"]
+__all__ = ["CARD", "FORMAT", "MANIFEST", "Bundle", "lineage", "model_card", "seal", "write_bundle"]

@@ -1,6 +1,6 @@
 """The artefact that a service needs: a folder that scores without the training data.
 
-bundle.json          format, versions, checksums, the model's settings, tasks, calibration
+bundle.json          format, versions, checksums, the model's settings, tasks, calibration, lineage
 settings.yaml        settings of the run that wrote it
 users.parquet, items.parquet, side and context encoders
 graph/               the latest snapshot, with the pairs and the records of exposures that updates need
@@ -25,6 +25,7 @@ import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from mgoe._util.files import sha256
 from mgoe._util.notebook import Shown
 from mgoe.bundle.calibration import Calibration, Window, calibrate, fit_calibration, read_calibration
 from mgoe.bundle.explanation import GROUPS, explain_pair, explain_user
@@ -73,6 +74,11 @@ class Bundle(Shown):
         """
         path = Path(os.path.realpath(path))
         return cls(path, read_manifest(path, verify))
+
+    @cached_property
+    def name(self) -> str:
+        """Start of the checksum of its manifest: its name in answers of a service and in lineages."""
+        return sha256(self.path / MANIFEST)[:12]
 
     @cached_property
     def settings(self) -> RunSettings:
@@ -341,6 +347,7 @@ class Bundle(Shown):
     def describe(self) -> dict[str, Any]:
         """Return what `mgoe describe BUNDLE` prints."""
         return {key: self.manifest[key] for key in ("format", "versions", "tasks", "model")} | {
+            "lineage": self.manifest.get("lineage"),
             "calibration": self.calibration.model_dump(mode="json"),
             "graph": self.graph.describe(),
         }

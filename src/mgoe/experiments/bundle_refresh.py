@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from mgoe._util.files import atomic_folder, sha256, write_json
 from mgoe._util.tables import hand_over
-from mgoe.bundle import MANIFEST, Bundle, seal
+from mgoe.bundle import MANIFEST, Bundle, lineage, seal
 from mgoe.bundle.calibration import Calibration
 from mgoe.bundle.manifest import RETRIEVAL
 from mgoe.config import RetrievalSettings, RunSettings, retrieval_of
@@ -83,14 +83,7 @@ def refresh(
                 bundle, f"holds every event of that log; refresh it when there are new ones{wait}"
             )
     with atomic_folder(out) as folder:
-        held = opened.manifest["checksums"]
-        for name in [name for name in held if name != HELD and not name.startswith(f"{RETRIEVAL}/")]:
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(opened.path / name, folder / name)
-            if sha256(folder / name) != opened.manifest["checksums"][name]:
-                raise BundleError(
-                    opened.path / name, "was replaced while it was read; refresh the bundle again"
-                )
+        _copy(opened, folder)
         if taken is not None:
             ends |= {taken.log.identity: str(taken.upto)}
             if taken.write(file := folder / "taken.parquet", say):
@@ -110,13 +103,26 @@ def refresh(
             shutil.copyfile(graph.path / name, folder / name)
         if ends := positions(opened.path) | ends:
             write_json(folder / HELD, {"positions": ends})
-        changed = opened.manifest | {"calibration": calibration.model_dump(mode="json")}
+        changed = opened.manifest | {
+            "calibration": calibration.model_dump(mode="json"),
+            "lineage": lineage(graph, "refreshed", opened.name),
+        }
         seal(folder, changed, opened.settings, read_rows(folder / "metrics.json"))
     if trim and live is not None:
         live.forget(position_of(opened.path, live))
         if taken is not None:
             taken.forget()
     return Bundle.open(out, verify=False)
+
+
+def _copy(bundle: Bundle, folder: Path) -> None:
+    """Copy the files of a bundle that a new one starts from."""
+    held = bundle.manifest["checksums"]
+    for name in [name for name in held if name != HELD and not name.startswith(f"{RETRIEVAL}/")]:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(bundle.path / name, folder / name)
+        if sha256(folder / name) != held[name]:
+            raise BundleError(bundle.path / name, "was replaced while it was read; refresh the bundle again")
 
 
 def _retrieval(bundle: Bundle, graph: MacroGraph) -> RetrievalSettings | None:

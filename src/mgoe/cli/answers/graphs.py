@@ -102,6 +102,19 @@ class Task(Answer):
     kind: Literal["binary", "regression"]
 
 
+class Lineage(Answer):
+    """Where a bundle comes from."""
+
+    parent: str | None
+    """Name of the bundle that it was made from; null after a full training."""
+    trained: Literal["full", "retrained", "refreshed"]
+    """`refreshed` has the weights of its parent."""
+    log: list[str]
+    """Times of the first and the last event that its graph holds."""
+    version: str
+    """Of mgoe."""
+
+
 class Bundle(Answer):
     """`mgoe describe BUNDLE`."""
 
@@ -112,6 +125,8 @@ class Bundle(Answer):
     """Weakest to strongest."""
     model: dict[str, Any]
     """Settings of the model, with its defaults."""
+    lineage: Lineage | None
+    """Null in a bundle of an earlier version."""
     calibration: Calibration
     graph: Graph
 

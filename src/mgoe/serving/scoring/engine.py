@@ -11,8 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mgoe._util.files import sha256
-from mgoe.bundle import MANIFEST, Bundle
+from mgoe.bundle import Bundle
 from mgoe.features.macro_nodes import describe_macro_nodes
 from mgoe.graph.matrices import lift
 from mgoe.graph.pair_rows import SIDES, Side
@@ -61,7 +60,7 @@ class Engine:
     ):
         self.bundle = bundle = Bundle.open(path)
         self.tasks = bundle.tasks
-        self.name = sha256(bundle.path / MANIFEST)[:12]
+        self.name = bundle.name
         self.events = EventReader.of(bundle)
         self.exposures = ExposureReader.of(bundle) if bundle.settings.form == "exposures" else None
         self.consumer = Consumer.of(log, bundle, index, exposures)
