@@ -45,8 +45,10 @@ from mgoe.config.run import (
     TrainingSettings,
 )
 from mgoe.config.schema import json_schema
+from mgoe.config.topn import BASELINE_NAMES, TopNSettings
 
 __all__ = [
+    "BASELINE_NAMES",
     "BOUNDS",
     "SEEDS",
     "ComparisonSettings",
@@ -68,6 +70,7 @@ __all__ = [
     "SplitSettings",
     "TableSettings",
     "TaskSettings",
+    "TopNSettings",
     "TrainingSettings",
     "TuneSettings",
     "apply_override",

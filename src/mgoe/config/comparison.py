@@ -2,12 +2,13 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from mgoe.config.base import Seed, Seeds, Settings, Texts, did_you_mean
 from mgoe.config.run import Models, check_differ, check_folders
+from mgoe.config.topn import TopNSettings
 
 CHANGED_BY_VARIANTS = ("graph", "training", "model")
 """What variants may change. Not data, split and negatives, because all models are evaluated on the same
@@ -28,6 +29,9 @@ class LogSettings(Settings):
     simulate: dict[str, Any] | None = None
     """Settings of a simulated world, drawn once into the folder of the results; they determine `data.log` and
     `data.truth`."""
+    hold_out: Literal["last"] | None = None
+    """`last` takes the last item of each user out of the log; lists are measured by how well they find it.
+    Models are trained and compared on what is left."""
     data: dict[str, Any] = {}
     tasks: list[Any] | None = None
     split: dict[str, Any] = {}
@@ -181,6 +185,8 @@ class ComparisonSettings(Settings):
     """The search of settings; by default nothing is tuned."""
     jobs: int = Field(default=1, ge=1)
     """Number of processes at the same time."""
+    topn: TopNSettings | None = None
+    """Measure top-N lists of every model and of baselines; by default none are made."""
     serving_requests: int = Field(default=50, ge=0)
     """Requests of 500 candidates by which the serving of each model is timed; 0 leaves it out."""
 
@@ -231,7 +237,12 @@ class ComparisonSettings(Settings):
                         f"variants.{name} changes keys below {', '.join(CHANGED_BY_VARIANTS)}, found {key!r}"
                     )
         check_folders(self.models)
-        for kind, names in (("models and variants", everyone), ("seeds", self.seeds)):
+        baselines = self.topn.baselines if self.topn else []
+        for kind, names in (
+            ("models and variants", everyone),
+            ("models and baselines of `topn`", [*everyone, *baselines]),
+            ("seeds", self.seeds),
+        ):
             check_differ(kind, names)
         return self
 

@@ -12,7 +12,7 @@ from mgoe.evaluation.evaluate import (
     ranks_in,
     reliability,
 )
-from mgoe.evaluation.influence import Influence, pack, unpack, user_influence
+from mgoe.evaluation.influence import FEWEST, Influence, pack, unpack, user_influence
 from mgoe.evaluation.intervals import Estimate, estimate, find_leads, group_users, holm
 from mgoe.evaluation.rows import ALL, UNIFORM, Row, Summary, read_rows, summarize, write_rows
 from mgoe.evaluation.slices import activity, history_age, known_before, make_slices, unseen
@@ -21,6 +21,7 @@ from mgoe.evaluation.tables import latex, markdown, markdown_table, rich_table
 
 __all__ = [
     "ALL",
+    "FEWEST",
     "UNIFORM",
     "Cost",
     "Estimate",

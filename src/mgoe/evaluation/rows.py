@@ -31,6 +31,8 @@ LOWER = re.compile(r"(logloss|calibration_error)(_after)?|rmse|mae")
 MEAN_TITLE = "Mean of AUC and GAUC over tasks"
 SHOWN = ("auc", "gauc", "rmse", "spearman")
 """The main metrics of a task."""
+OF_LISTS = ("ndcg", "hr", "mrr", "recall", "coverage", "novelty")
+"""The main metrics of top-N lists, the first of which ranks models."""
 TITLES = {
     "auc": "AUC",
     "gauc": "GAUC",
@@ -159,9 +161,16 @@ def by_seed(
 
 
 def main_columns(summaries: Mapping[str, Mapping[Column, Summary]]) -> list[Column]:
-    """Return AUC and GAUC (or RMSE and rank correlation) of each task, then their mean over tasks."""
+    """Return AUC and GAUC (or RMSE and rank correlation) of each task, then their mean over tasks.
+
+    Where only lists were measured, return the metrics of lists at their first depth.
+    """
     present = list(dict.fromkeys(column for columns in summaries.values() for column in columns))
-    return [c for c in present if c[0] != ALL and c[1] in SHOWN] + [c for c in present if c == MEAN]
+    shown = [c for c in present if c[0] != ALL and c[1] in SHOWN] + [c for c in present if c == MEAN]
+    if shown:
+        return shown
+    depth = next((c[1].partition("@")[2] for c in present if c[1].startswith(f"{OF_LISTS[0]}@")), "")
+    return [(ALL, f"{name}@{depth}") for name in OF_LISTS if (ALL, f"{name}@{depth}") in present]
 
 
 def headline(summaries: Mapping[str, Mapping[Column, Summary]]) -> Column:
@@ -173,7 +182,8 @@ def headline(summaries: Mapping[str, Mapping[Column, Summary]]) -> Column:
 def title(metric: str) -> str:
     """Return a metric's name for people."""
     name, at, depth = metric.partition("@")
-    return f"{name.upper()}@{depth}" if at else TITLES.get(metric, metric.replace("_", " "))
+    shown = name if name in ("recall", "coverage", "novelty") else name.upper()
+    return f"{shown}@{depth}" if at else TITLES.get(metric, metric.replace("_", " "))
 
 
 def head(column: Column) -> str:

@@ -32,6 +32,7 @@ from mgoe.experiments.folder import (
 )
 from mgoe.experiments.plan import EXAMPLES, REFERENCES, Cell, Log, Plan, concerning
 from mgoe.experiments.stages import Say
+from mgoe.experiments.topn_parts import baselines_of, topn_of_baseline, topn_of_model
 from mgoe.graph.build.workplace import building
 from mgoe.models import written_out
 from mgoe.simulation import WorldSettings
@@ -84,7 +85,7 @@ def parts_of(plan: Plan, cells: Iterable[Cell]) -> list[Part]:
     sources = {
         name: None
         if log.world is not None or log.from_table
-        else checksum_of_log(log.settings(0).data, log.path / CHECKSUMS)
+        else checksum_of_log(log.source.data, log.path / CHECKSUMS)
         for name, log in {cell.log.name: cell.log for cell in cells}.items()
     }
     found: dict[Path, Part] = {}
@@ -94,13 +95,22 @@ def parts_of(plan: Plan, cells: Iterable[Cell]) -> list[Part]:
 
     for cell in cells:
         log, stage, source = cell.log, cell.log.stage(cell.seed), {SOURCE: sources[cell.log.name]}
-        world = {"world": None if log.world is None else _drawn(log.world)}
+        world = {"world": None if log.world is None else _drawn(log.world)} | _held_out(log)
         plain = run_settings(cell.settings)
         data = {key: plain[key] for key in ("data", "tasks", "split", "negatives")} | world | source
         add(stage / "data", data, follows=(stage / EXAMPLES, log.path / REFERENCES))
         add(cell.graph, data | {"graph": plain["graph"]}, follows=(building(cell.graph),))
         tune = _searched(plan, cell)
-        add(cell.folder, _asked(cell) | world | source | {"tune": tune}, DONE)
+        fitted = _asked(cell) | world | source | {"tune": tune}
+        add(cell.folder, fitted, DONE, follows=(log.lists(cell.contestant.name, cell.seed),))
+        if plan.comparison.topn is not None:
+            add(
+                log.lists(cell.contestant.name, cell.seed), fitted | topn_of_model(plan.comparison.topn), DONE
+            )
+            for name, seed in baselines_of(plan):
+                add(log.lists(name, seed), data | topn_of_baseline(plan.comparison.topn, name), DONE)
+        if log.whole is not None:
+            add(log.rest, world | source)
         if log.world is not None:
             add(
                 log.path / "world",
@@ -213,6 +223,14 @@ def odd_seed(log: Log, seed: int, seeds: Iterable[int], cells: Measured) -> str:
         f"holds other rows to measure on than {_named(than)}, so differences would mean nothing; remove it, "
         "and the same command prepares it again; if it stays different, choose another folder"
     )
+
+
+def _held_out(log: Log) -> dict[str, Any]:
+    """Return what a log without last items is made of, as plain values; nothing for other logs."""
+    if log.whole is None:
+        return {}
+    whole = run_settings(log.whole)
+    return {"hold_out": {"items": "last", "data": whole["data"], "tasks": whole["tasks"]}}
 
 
 def _searched(plan: Plan, cell: Cell) -> dict[str, Any] | None:

@@ -19,6 +19,7 @@ from mgoe.experiments import records
 from mgoe.experiments.cell import Inputs, fit_cell, summary_line
 from mgoe.experiments.consistency import Measured, measured_cells, note_examples, odd_seed, parts_of
 from mgoe.experiments.folder import FIT
+from mgoe.experiments.held_out import hold_out_last
 from mgoe.experiments.plan import EXAMPLES, REFERENCES, Cell, Log, Plan, is_done
 from mgoe.experiments.processes import Job, Outcome, run_jobs
 from mgoe.experiments.stages import Say, build, prepare_data
@@ -105,6 +106,8 @@ def jobs_of(plan: Plan, cells: Sequence[Cell]) -> tuple[list[Job], dict[str, Cel
     def prepared(log: Log, seed: int) -> str:
         stage, drawn = log.stage(seed), log.world is None or (log.path / "world").exists()
         world = need(f"world of {log.name}", drawn, draw_world, (log,))
+        apart = log.whole is None or log.rest.exists()
+        rest = need(f"last items of {log.name}", apart, hold_out_last, (log.whole, log.rest))
         there = all(path.exists() for path in (stage / "data", stage / EXAMPLES, log.path / REFERENCES))
         there = there and not odd_seed(log, seed, seeds, measured[log.name])
         return need(
@@ -113,6 +116,7 @@ def jobs_of(plan: Plan, cells: Sequence[Cell]) -> tuple[list[Job], dict[str, Cel
             prepare_log,
             (log, seed, seeds, measured[log.name]),
             world,
+            rest,
         )
 
     def built(cell: Cell) -> str:

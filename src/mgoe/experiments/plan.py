@@ -5,7 +5,7 @@ seeds all read the same examples and the same graph.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from mgoe.config import (
 )
 from mgoe.errors import ConfigError
 from mgoe.experiments.folder import DONE, FIT
+from mgoe.experiments.held_out import settings_of_rest
 from mgoe.models import BASES, BoostedTrees, options_of, resolve
 from mgoe.simulation import WorldSettings
 
@@ -84,13 +85,15 @@ class Log:
 
     Attributes:
         name: Name of the log in a comparison; empty in a run.
-        path: Its folder. It holds `world/`, `seeds/SEED/data`, `seeds/SEED/graph`,
-            `seeds/SEED/graphs/VARIANT`, `tuned/` and `cells/MODEL/SEED`; in a run `data` and `graph` are
-            stored in the folder itself.
+        path: Its folder. It holds `world/` or `rest/`, `seeds/SEED/data`, `seeds/SEED/graph`,
+            `seeds/SEED/graphs/VARIANT`, `tuned/`, `cells/MODEL/SEED` and `topn/NAME/SEED`; in a run `data`
+            and `graph` are stored in the folder itself.
         raw: Settings of a run without models and seeds.
         world: The settings of the simulated world that the log is drawn from, if it is.
         run: The settings of the run. All of its seeds read the same examples and the same graph.
         from_table: Whether a table in memory is read instead of the log's files.
+        whole: The settings of a run on the whole log, if the last items are held out and `raw` is about the
+            rest.
     """
 
     name: str
@@ -99,6 +102,17 @@ class Log:
     world: WorldSettings | None = None
     run: RunSettings | None = None
     from_table: bool = False
+    whole: RunSettings | None = None
+
+    @property
+    def source(self) -> RunSettings:
+        """Settings of a run that name the files that everything about the log comes from."""
+        return self.whole or self.settings(0)
+
+    @property
+    def rest(self) -> Path:
+        """Folder of the log without last items, and of these."""
+        return self.path / "rest"
 
     def settings(self, seed: int, contestant: Contestant | None = None) -> RunSettings:
         """Return the settings of the run of one seed and one contestant.
@@ -119,6 +133,10 @@ class Log:
     def search(self, model: str) -> Path:
         """Return the file of the search for a model's settings."""
         return self.path / "tuned" / f"{model}.json"
+
+    def lists(self, name: str, seed: int) -> Path:
+        """Return the folder of what the top-N lists of a model or baseline are worth."""
+        return self.path / "topn" / name / str(seed)
 
 
 @dataclass(frozen=True)
@@ -277,6 +295,14 @@ class Plan:
                 "labels are columns of the world's exposure log, found its event log; set `data.form: "
                 "exposures`, or leave labels out",
             )
+        if given.hold_out is not None:
+            if world is not None:
+                raise ConfigError(
+                    f"{place}.hold_out",
+                    "last items are held out of a log of files, found `simulate`; leave it out",
+                )
+            whole = log.settings(0)
+            log = replace(log, raw=settings_of_rest(whole, raw, log.rest), whole=whole)
         return log
 
     def chosen(

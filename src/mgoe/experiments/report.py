@@ -35,6 +35,7 @@ from mgoe.experiments.consistency import measured_cells, odd_cells
 from mgoe.experiments.folder import DONE, INFLUENCE, SETTINGS, STATE
 from mgoe.experiments.plan import REFERENCES, Cell, Log, Plan, is_boosted, is_done
 from mgoe.experiments.records import Key, Line
+from mgoe.experiments.topn import topn_rows
 
 TIDY_COLUMNS = ("log", "model", "base", "variant", "seed", "split", "slice", "task", "metric", "value")
 LEADS = "leads.json"
@@ -168,7 +169,8 @@ def tidy_rows(plan: Plan) -> pd.DataFrame:
             for cell in plan.cells
             if cell.done
             for row in read_rows(cell.folder / DONE)
-        ],
+        ]
+        + topn_rows(plan),
         columns=list(TIDY_COLUMNS),
     )
 

@@ -56,6 +56,7 @@ from mgoe.experiments.report import (
 from mgoe.experiments.results import ComparisonResult, RunResult
 from mgoe.experiments.serving_time import time_models
 from mgoe.experiments.stages import Say, build
+from mgoe.experiments.topn import measure_topn, topn_standings
 from mgoe.training import joined
 
 COMPARISON = "comparison.yaml"
@@ -293,16 +294,17 @@ def compare(
         take_lines(plan, lines_of, say)
         check_installed(plan, cells)  # after imports: finished cells need no library
         execute(plan, cells, say, command, until)
+        unmeasured = measure_topn(plan, cells, say, until)
         time_models(plan, cells, say, until)
         lines = records.latest(plan.out)
-        standings = standings_of(plan, lines)
+        standings = [*standings_of(plan, lines), *topn_standings(plan)]
         write_comparison(plan, standings, command)
     for log in plan.logs.values():
         if odd := odd_cells(measured_cells(plan, log, lines)):
             raise OutputError(log.path, odd)
     undone = {cell.title: lines.get(cell.key, {}) for cell in plan.cells if not cell.done}
     failed = {title: line["reason"] for title, line in undone.items() if line.get("state") == "failed"}
-    return ComparisonResult(plan.out, standings, failed, len(undone) - len(failed))
+    return ComparisonResult(plan.out, standings, failed | unmeasured, len(undone) - len(failed))
 
 
 def _holds_bundle_of(plan: Plan) -> bool:

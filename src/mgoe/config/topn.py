@@ -1,0 +1,52 @@
+"""Settings of top-N evaluation: lists of a comparison's models and of baselines, over the whole catalogue."""
+
+from typing import Annotated, Literal, get_args
+
+from pydantic import BeforeValidator, Field
+
+from mgoe.config.base import Count, Seed, Settings, Texts, as_list
+
+BaselineName = Literal[
+    "popularity",
+    "item-knn",
+    "swing",
+    "rp3beta",
+    "ease",
+    "slim",
+    "ials",
+    "lightgcn",
+    "cascading-rank",
+]
+BASELINE_NAMES: tuple[BaselineName, ...] = get_args(BaselineName)
+
+
+class TopNSettings(Settings):
+    """What lists are made, and how they are measured.
+
+    Example:
+        >>> TopNSettings(k=10, baselines=["item-knn", "ease"]).trials
+        8
+    """
+
+    k: Annotated[list[Count], BeforeValidator(as_list, json_schema_input_type=Count | list[Count])] = Field(
+        default=[10, 50], min_length=1
+    )
+    """Lengths of the lists that are measured. Settings are chosen by NDCG at the first."""
+    tasks: Texts = []
+    """Tasks that make an item relevant; all binary ones if empty. A model orders items by the sum of their
+    probabilities."""
+    hide_known: bool | Literal["auto"] = "auto"
+    """Whether items that a user did before leave the list; `auto` hides them where last items are held
+    out."""
+    baselines: list[BaselineName] = list(BASELINE_NAMES)
+    """Baselines beside the models."""
+    trials: Count = 8
+    """Settings that are tried on validation, the same number for every baseline; the first ones are its
+    defaults."""
+    tuning_users: Count = 2000
+    """Users, drawn at random, for whom validation lists are made."""
+    exact_users: int = Field(default=1000, ge=0)
+    """Test users, drawn at random, for whom a model that retrieves candidates scores every item too; 0 leaves
+    this out."""
+    seed: Seed = 0
+    """Seed of the draws of users, and of the search."""

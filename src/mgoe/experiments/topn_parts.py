@@ -1,0 +1,33 @@
+"""What top-N results are made with, so that tables hold only what is asked for."""
+
+from typing import Any
+
+from mgoe.config import TopNSettings
+from mgoe.experiments.plan import Plan
+from mgoe.topn import BASELINES
+
+
+def baselines_of(plan: Plan) -> list[tuple[str, int]]:
+    """Return the name and seed of each baseline: the first seed alone for those that draw nothing."""
+    topn, seeds = plan.comparison.topn, plan.settings.seeds
+    return [
+        (name, seed)
+        for name in (topn.baselines if topn is not None else ())
+        for seed in (seeds if BASELINES[name].random else seeds[:1])
+    ]
+
+
+def topn_of_model(topn: TopNSettings) -> dict[str, Any]:
+    """Return what decides the lists of a fitted model, as plain values."""
+    return {"topn": topn.model_dump(mode="json", exclude={"baselines", "trials"})}
+
+
+def topn_of_baseline(topn: TopNSettings, name: str) -> dict[str, Any]:
+    """Return what decides the lists of a baseline on prepared data, as plain values."""
+    baseline = BASELINES[name]
+    space = {
+        key: values if isinstance(values, list) else values.model_dump()
+        for key, values in baseline.space.items()
+    }
+    searched = {"baseline": name, "start": dict(baseline.start), "space": space}
+    return {"topn": topn.model_dump(mode="json", exclude={"baselines", "exact_users"}) | searched}

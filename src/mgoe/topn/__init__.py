@@ -1,0 +1,26 @@
+"""Top-N recommendation as a whole: lists from the catalogue, what they are worth, and simple baselines.
+
+queries    whose lists are measured, what is known then, and what is relevant
+lists      the best items of each user, in a fixed order
+measure    HR, NDCG, MRR, recall, novelty and coverage, with the influence of each user
+baselines  recommenders that know who did what and when
+"""
+
+from mgoe.topn.baselines import BASELINES, Baseline
+from mgoe.topn.lists import Scores, best_items, make_lists, popularity_places
+from mgoe.topn.measure import measure_lists, ranks_of
+from mgoe.topn.queries import Events, Queries, events_until
+
+__all__ = [
+    "BASELINES",
+    "Baseline",
+    "Events",
+    "Queries",
+    "Scores",
+    "best_items",
+    "events_until",
+    "make_lists",
+    "measure_lists",
+    "popularity_places",
+    "ranks_of",
+]

@@ -1,0 +1,34 @@
+"""Baselines of top-N recommendation. They are no ranking models: each reads who did what and when, and scores
+the whole catalogue at once.
+
+popularity  events of the last days, the same list for everybody
+neighbors   item-kNN, RP3beta, Swing
+linear      EASE, SLIM
+factors     iALS
+lightgcn    LightGCN
+cascading   CascadingRank, for several tasks
+
+Item-kNN, RP3beta, iALS and the neighbours of SLIM are computed by implicit (extra `bench`).
+"""
+
+from mgoe.topn.baselines.baseline import Baseline, Space
+from mgoe.topn.baselines.cascading import CASCADING_RANK
+from mgoe.topn.baselines.factors import IALS
+from mgoe.topn.baselines.lightgcn import LIGHTGCN
+from mgoe.topn.baselines.linear import EASE, SLIM
+from mgoe.topn.baselines.neighbors import ITEM_KNN, RP3BETA, SWING
+from mgoe.topn.baselines.popularity import POPULARITY
+
+BASELINES: dict[str, Baseline] = {
+    "popularity": POPULARITY,
+    "item-knn": ITEM_KNN,
+    "swing": SWING,
+    "rp3beta": RP3BETA,
+    "ease": EASE,
+    "slim": SLIM,
+    "ials": IALS,
+    "lightgcn": LIGHTGCN,
+    "cascading-rank": CASCADING_RANK,
+}
+
+__all__ = ["BASELINES", "Baseline", "Space"]

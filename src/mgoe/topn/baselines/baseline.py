@@ -1,0 +1,66 @@
+"""What every baseline is: a fit, and the settings that are searched."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import scipy.sparse as sp
+
+from mgoe._util.extras import load
+from mgoe.config import RangeSettings
+from mgoe.topn.lists import Scores
+from mgoe.topn.queries import Events
+
+Space = Mapping[str, list[Any] | RangeSettings]
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A recommender that knows who did what and when, and nothing else.
+
+    Attributes:
+        fit: Fits it to events with settings and a seed.
+        start: Settings of the first trial.
+        space: Choices or ranges of the other trials, by the names of `start`.
+        random: Whether another seed gives other lists.
+
+    Example:
+        >>> from mgoe.topn.baselines import BASELINES
+        >>> BASELINES["ease"].start.keys() == BASELINES["ease"].space.keys()
+        True
+    """
+
+    fit: Callable[[Events, Mapping[str, Any], int], Scores]
+    start: Mapping[str, Any] = field(default_factory=dict)
+    space: Space = field(default_factory=dict)
+    random: bool = False
+
+
+HALF_LIFE = RangeSettings(low=1.0, high=200.0, log=True)
+"""Days after which an event of a user's profile counts half."""
+NEIGHBORS = RangeSettings(low=20, high=1000, log=True)
+"""Items that are kept per item."""
+
+
+def load_implicit(module: str) -> Any:
+    """Import a module of implicit (Frederickson), which the extra `bench` installs.
+
+    Raises:
+        MissingExtra: It is not installed.
+    """
+    return load(
+        f"implicit.{module}",
+        "topn.baselines",
+        "implicit",
+        "pip install 'mgoe[bench]', or leave this baseline out",
+    )
+
+
+def by_similarity(profiles: sp.csr_array, similarity: sp.csr_array) -> Scores:
+    """Score items by their similarity to those of each user's profile.
+
+    Args:
+        profiles: Shape (U, I).
+        similarity: From an item to its neighbours, itself included. Shape (I, I).
+    """
+    return lambda users: (profiles[users] @ similarity).toarray()
