@@ -25,6 +25,7 @@ LAYERS = (
     ("models",),
     ("training",),
     ("evaluation",),
+    ("topn",),
     ("bundle",),
     ("serving.events",),
     ("serving.online",),

@@ -1,27 +1,51 @@
 """Top-N lists as part of a comparison."""
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose, assert_array_equal
 
 from mgoe import experiments
-from tests.experiments.tiny import settings
+from mgoe.config import RunSettings
+from mgoe.data import Prepared
+from mgoe.errors import ConfigError, MissingExtra, OutputError
+from mgoe.evaluation import read_rows
+from mgoe.experiments.folder import DONE
+from mgoe.experiments.held_out import HELD, REST, on_last_item
+from mgoe.experiments.plan import Plan
+from mgoe.experiments.topn_model import candidates_of, ranked_lists
+from mgoe.topn import Events, Queries, make_lists
+from tests.experiments.tiny import here, settings
 
 pytest.importorskip("implicit")
 
 
 @pytest.fixture(scope="module")
 def asked(raw: dict[str, Any]) -> dict[str, Any]:
-    """The tiny log twice, once without last items; one model and two baselines, of which one draws."""
+    """The tiny log twice, once without last items; one model that retrieves, and two baselines, of which one
+    draws."""
     log = raw["logs"]["tiny"]
     rest = {"data": {"log": log["data"]["log"]}, "tasks": log["tasks"], "hold_out": "last"}
-    topn = {"k": [5, 20], "baselines": ["item-knn", "ials"], "trials": 2, "tuning_users": 50}
+    topn = {
+        "k": [5, 20],
+        "baselines": ["item-knn", "ials"],
+        "trials": 2,
+        "tuning_users": 50,
+        "exact_users": 60,
+        "retrieval": {"candidates": 30},
+    }
     return raw | {
         "logs": {"tiny": log, "last": rest},
         "models": ["shared-bottom"],
         "variants": {},
+        "seeds": [0],
         "topn": topn,
     }
 
@@ -29,7 +53,10 @@ def asked(raw: dict[str, Any]) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def listed(asked: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("listed") / "out"
-    experiments.compare(settings(asked), out)
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("execute", "topn"):
+            patch.setattr(f"mgoe.experiments.{module}.run_jobs", here)
+        experiments.compare(settings(asked), out)
     return out
 
 
@@ -39,7 +66,138 @@ def test_lists_stand_in_results_and_tables(listed: Path):
         own = rows[rows["log"] == log]
         assert set(own["model"]) == {"shared-bottom", "item-knn", "ials"}
         assert own.query("metric == 'hr@5'")["value"].between(0, 1).all()
+        assert (own.query("metric == 'hr@20'")["value"] > 0).all()
     text = (listed / "tables.md").read_text()
     assert "## Top-N lists, by time, known items included: tiny" in text
     assert "## Top-N lists, each user's last item held out, known items hidden: last" in text
     assert "| shared-bottom minus | NDCG@5 | HR@5 |" in text
+    assert "| shared-bottom, every item ranked |" in text
+    assert "| item_to_item |" in text
+    assert "Of the first 5 of every item ranked (seed 0): mix" in text
+
+
+def test_the_same_command_measures_only_what_is_missing(
+    asked: dict[str, Any], listed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    out, ran = tmp_path / "out", list[str]()
+    shutil.copytree(listed, out)
+    gone = out / "logs" / "last" / "topn" / "item-knn" / "0"
+    before = read_rows(gone / DONE)
+    (gone / DONE).unlink()
+
+    def run(jobs: list, *_: Any):
+        ran.extend(job.name for job in jobs)
+        yield from here(jobs)
+
+    for module in ("execute", "topn"):
+        monkeypatch.setattr(f"mgoe.experiments.{module}.run_jobs", run)
+    experiments.compare(settings(asked), out)
+    assert ran == ["lists of last, item-knn, seed 0"]
+    assert read_rows(gone / DONE) == before
+
+
+def test_lists_of_other_settings_are_refused(asked: dict[str, Any], listed: Path, tmp_path: Path):
+    shutil.copytree(listed, tmp_path / "out")
+    other = asked | {"topn": asked["topn"] | {"tasks": ["buy"]}}
+    with pytest.raises(OutputError, match=r"was made with another `topn\.tasks`"):
+        experiments.compare(settings(other), tmp_path / "out")
+
+
+def test_the_rest_and_what_is_held_out_are_the_log(world: Path, listed: Path):
+    rest, held = (pd.read_parquet(listed / "logs" / "last" / "rest" / name) for name in (REST, HELD))
+    whole = pd.read_parquet(world / "events")
+
+    def pairs(table: pd.DataFrame) -> set[tuple]:
+        return set(zip(table["user_id"], table["item_id"], strict=True))
+
+    assert pairs(rest) | pairs(held) == pairs(whole)
+    assert not pairs(rest) & pairs(held)
+    assert held["user_id"].is_unique
+    assert set(rest["user_id"]) == set(whole["user_id"])
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 3)), min_size=1, max_size=30))
+def test_what_is_held_out_is_the_last_item_and_never_all(events: list[tuple[int, int]]):
+    user, item = np.array(events).T
+    held = on_last_item(user, item)
+    for one in np.unique(user):
+        mine = np.flatnonzero(user == one)
+        if len(set(item[mine])) == 1:
+            assert not held[mine].any()
+        else:
+            assert_array_equal(held[mine], item[mine] == item[mine[-1]])
+
+
+@pytest.mark.parametrize("hide", [False, True])
+def test_validation_knows_nothing_of_what_comes_after_its_snapshot(listed: Path, hide: bool):
+    prepared = Prepared.open(listed / "logs" / "tiny" / "seeds" / "0" / "data")
+    valid, test = (Queries.by_time(prepared, split, [0, 1], hide) for split in ("valid", "test"))
+    history = prepared.history.to_pandas()
+    before = history[history["snapshot"] <= prepared.valid_window]
+    assert len(valid.events.user) == len(before) < len(test.events.user)
+    assert valid.events.item.max() < valid.events.shape[1] == prepared.items_at[prepared.valid_window]
+    if hide:
+        assert not valid.events.matrix().toarray()[valid.user, valid.item].any()
+
+
+@pytest.mark.parametrize("hide", [False, True])
+def test_ranking_every_item_gives_the_lists_of_all_scores(hide: bool):
+    rng = np.random.default_rng(0)
+    shape = 6, 40
+    user, item = rng.integers(0, 6, 50), rng.integers(0, 40, 50)
+    events = Events(user, item, np.zeros(50, int), np.zeros(50), shape, 1)
+    queries = Queries.of(events, 0, rng.integers(0, 6, 20), rng.integers(0, 40, 20), hide)
+    scores = rng.integers(0, 9, shape).astype(float)
+
+    def score(users: np.ndarray, items: np.ndarray, readings: list[float]) -> np.ndarray:
+        return np.stack([share * scores[users, items] for share in readings])
+
+    found: Any = ranked_lists(score, queries, candidates_of(queries, None), [1.0, -1.0], 10)  # type: ignore
+    assert_allclose(found[0], make_lists(lambda users: scores[users], queries, 10))
+    assert_allclose(found[1], make_lists(lambda users: -scores[users], queries, 10))
+
+
+def _clash(asked: dict[str, Any]) -> None:
+    settings(asked | {"models": ["mgoe", {"name": "ease", "base": "mmoe"}], "topn": {}})
+
+
+def _simulated(asked: dict[str, Any]) -> None:
+    log = {"simulate": {"users": 200, "items": 100, "exposures": 500}, "hold_out": "last"}
+    assert Plan(settings(asked | {"logs": {"drawn": log}}), Path("out")).logs
+
+
+def _values(asked: dict[str, Any]) -> None:
+    tasks = [
+        {"name": "click", "label": "click"},
+        {"name": "stay", "label": "stay", "kind": "regression"},
+    ]
+    log = {"data": {"log": "log"}, "tasks": tasks, "hold_out": "last"}
+    assert Plan(settings(asked | {"logs": {"shown": log}}), Path("out")).logs
+
+
+@pytest.mark.parametrize(
+    ("ask", "message"),
+    [
+        (_clash, "models and baselines of `topn` must differ, found 'ease' twice"),
+        (_simulated, "last items are held out of a log of files, found `simulate`"),
+        (_values, "events, which have no values, found a regression"),
+    ],
+)
+def test_what_cannot_be_listed_is_refused(
+    asked: dict[str, Any], ask: Callable[[dict[str, Any]], None], message: str
+):
+    with pytest.raises(ConfigError, match=message):
+        ask(asked)
+
+
+def test_a_missing_library_is_named_before_any_work(
+    asked: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(__import__("sys").modules, "implicit.als", None)
+    with pytest.raises(MissingExtra, match=r"pip install 'mgoe\[topn\]'"):
+        experiments.compare(settings(asked), tmp_path / "out")
+    assert not (tmp_path / "out" / "logs").exists() or not list((tmp_path / "out" / "logs").glob("*/seeds"))
+
+
+def test_a_run_has_no_lists(small: RunSettings, tmp_path: Path):
+    assert Plan(small, tmp_path).comparison.topn is None

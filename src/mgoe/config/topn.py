@@ -5,6 +5,7 @@ from typing import Annotated, Literal, get_args
 from pydantic import BeforeValidator, Field
 
 from mgoe.config.base import Count, Seed, Settings, Texts, as_list
+from mgoe.config.retrieval import RetrievalSettings
 
 BaselineName = Literal[
     "popularity",
@@ -38,6 +39,8 @@ class TopNSettings(Settings):
     hide_known: bool | Literal["auto"] = "auto"
     """Whether items that a user did before leave the list; `auto` hides them where last items are held
     out."""
+    retrieval: Literal["auto", "exact"] | RetrievalSettings = "auto"
+    """How models find the items that they rank, as in a run."""
     baselines: list[BaselineName] = list(BASELINE_NAMES)
     """Baselines beside the models."""
     trials: Count = 8
@@ -50,3 +53,7 @@ class TopNSettings(Settings):
     this out."""
     seed: Seed = 0
     """Seed of the draws of users, and of the search."""
+
+    def hides(self, held_out: bool) -> bool:
+        """Return whether known items leave the lists of a log, of which last items are held out or not."""
+        return held_out if self.hide_known == "auto" else self.hide_known

@@ -169,7 +169,8 @@ def main_columns(summaries: Mapping[str, Mapping[Column, Summary]]) -> list[Colu
     shown = [c for c in present if c[0] != ALL and c[1] in SHOWN] + [c for c in present if c == MEAN]
     if shown:
         return shown
-    depth = next((c[1].partition("@")[2] for c in present if c[1].startswith(f"{OF_LISTS[0]}@")), "")
+    of_lists = [c[1].split("@") for c in present if c[0] == ALL and "@" in c[1]]
+    depth = next((depth for name, depth in of_lists if name in OF_LISTS), "")
     return [(ALL, f"{name}@{depth}") for name in OF_LISTS if (ALL, f"{name}@{depth}") in present]
 
 

@@ -9,6 +9,7 @@ stages          the prepared log and the graph
 cell            one model trained with one seed and measured
 cell_bundle     its bundle
 serving_time    how long it takes to serve
+topn            top-N lists of models and baselines; `held_out`, the log without last items
 tuning          search of settings on validation
 records         results.jsonl
 report          tables, leads and HTML pages

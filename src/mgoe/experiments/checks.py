@@ -14,8 +14,10 @@ from mgoe.config import (
 )
 from mgoe.errors import ConfigError
 from mgoe.experiments.plan import Cell, Contestant, Log, Plan, concerning, is_boosted, is_done, training_of
+from mgoe.experiments.topn_parts import unmeasured_baselines
 from mgoe.models import options_of
 from mgoe.simulation import Truth, check_reachable
+from mgoe.topn import BASELINES, load_implicit
 from mgoe.training import Monitor, check_available, load_lightgbm
 
 
@@ -68,6 +70,10 @@ def check_installed(plan: Plan, cells: Sequence[Cell]) -> None:
     Raises:
         MgoeError: A library, a compiler or a device is missing.
     """
+    if unmeasured := unmeasured_baselines(plan, cells):
+        load_optuna()
+        if any(BASELINES[name].by_implicit for name in unmeasured):
+            load_implicit("als")
     tune, undone = plan.comparison.tune, [cell for cell in cells if not cell.done]
     for cell in _one_per_model(undone):
         _check_installed(cell.settings, cell.model(tune is not None and is_done(cell.search)))

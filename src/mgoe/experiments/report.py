@@ -35,7 +35,7 @@ from mgoe.experiments.consistency import measured_cells, odd_cells
 from mgoe.experiments.folder import DONE, INFLUENCE, SETTINGS, STATE
 from mgoe.experiments.plan import REFERENCES, Cell, Log, Plan, is_boosted, is_done
 from mgoe.experiments.records import Key, Line
-from mgoe.experiments.topn import topn_rows
+from mgoe.experiments.topn_report import topn_rows
 
 TIDY_COLUMNS = ("log", "model", "base", "variant", "seed", "split", "slice", "task", "metric", "value")
 LEADS = "leads.json"

@@ -56,7 +56,8 @@ from mgoe.experiments.report import (
 from mgoe.experiments.results import ComparisonResult, RunResult
 from mgoe.experiments.serving_time import time_models
 from mgoe.experiments.stages import Say, build
-from mgoe.experiments.topn import measure_topn, topn_standings
+from mgoe.experiments.topn import measure_topn
+from mgoe.experiments.topn_report import topn_standings
 from mgoe.training import joined
 
 COMPARISON = "comparison.yaml"

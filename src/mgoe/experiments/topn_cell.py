@@ -1,42 +1,27 @@
-"""Top-N lists of one baseline or one model with one seed on one log: settings chosen on validation, lists
-measured on test.
-
-Axes: `Q` users that are asked for, `I` items, `N` places of a list, `B` pairs, `T` tasks.
+"""Top-N lists of a baseline with one seed on one log: settings are chosen on validation, lists measured on
+test.
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mgoe._util.files import read_json, write_json
-from mgoe.bundle.sampling import in_whole_space, shifted_tasks, undo_sampling
 from mgoe.config import RunSettings, TopNSettings
 from mgoe.data import Prepared
 from mgoe.errors import MgoeError, TrainingError
 from mgoe.evaluation import ALL, Influence, Row, write_rows
-from mgoe.experiments.cell import Inputs
 from mgoe.experiments.folder import DONE, FIT, INFLUENCE
 from mgoe.experiments.held_out import held_pairs
-from mgoe.experiments.plan import Cell, Log, is_boosted
+from mgoe.experiments.plan import Log
 from mgoe.experiments.tuning import propose
-from mgoe.features import FeatureSpec, View
-from mgoe.models import BoostedTrees, RankingModel, make_model
-from mgoe.topn import BASELINES, Queries, best_items, make_lists, measure_lists, popularity_places
-from mgoe.training import PairScorer, load_weights
-from mgoe.training.boosted import load_trees
+from mgoe.topn import BASELINES, Queries, make_lists, measure_lists
 
 TRIALS = "trials.json"
-"""Settings that were tried on validation, and the best of them."""
-READINGS = (1.0, 0.5, 0.0)
-"""Shares of the sampling of negatives that are undone in the order of a model's list; validation chooses."""
-PAIRS = 1 << 16
-"""Pairs that are scored at a time."""
-Candidates = Callable[[int], NDArray[np.int64]]
-"""A user to the items that are ranked."""
+"""Settings that were tried on validation."""
 
 
 def queries_of(
@@ -47,7 +32,7 @@ def queries_of(
     Validation is by time in every log, so that what is chosen there is chosen on what models do not know.
     """
     tasks = [t for t, task in enumerate(settings.tasks) if task.name in relevant_tasks(settings, topn)]
-    hide = topn.hide_known if topn.hide_known != "auto" else log.whole is not None
+    hide = topn.hides(log.whole is not None)
     valid = Queries.by_time(prepared, "valid", tasks, hide).sample(topn.tuning_users, topn.seed)
     if log.whole is None:
         return valid, Queries.by_time(prepared, "test", tasks, hide)
@@ -107,129 +92,6 @@ def measure_baseline(log: Log, name: str, seed: int, topn: TopNSettings, data: i
     }
     found = measure_lists(make_lists(scores, test, max(topn.k)), test, topn.k)
     return write_result(folder, name, seed, {"trials": trials, "best": best, **cost}, found)
-
-
-def measure_model(cell: Cell, topn: TopNSettings, searched: bool) -> str:
-    """Measure the lists of a finished cell on test.
-
-    Args:
-        cell: A finished cell with its weights.
-        topn: What is measured.
-        searched: The model has the settings that its search found.
-
-    Returns:
-        The result in a few words.
-    """
-    settings, folder = cell.settings, cell.log.lists(cell.contestant.name, cell.seed)
-    inputs = Inputs.open(cell.log.stage(cell.seed), settings, cell.graph)
-    model = load_model(cell, inputs, searched)
-    valid, test = queries_of(cell.log, settings, inputs.prepared, topn)
-    depth, tasks = topn.k[0], relevant_tasks(settings, topn)
-
-    def lists_of(queries: Queries, readings: Sequence[float], n: int) -> list[NDArray[np.int64]]:
-        prepared = inputs.prepared
-        view = View.of(inputs.graph.snapshots[queries.snapshot], prepared.user_side, prepared.item_side)
-        everything = np.arange(queries.events.shape[1])
-        score = ItemScores(model, view, inputs, settings, tasks)
-        return ranked_lists(score, queries, lambda user: everything, readings, n)
-
-    values = [
-        value_of(measure_lists(lists, valid, [depth]), f"ndcg@{depth}")
-        for lists in lists_of(valid, READINGS, depth)
-    ]
-    best = READINGS[int(np.argmax(values))]
-    trials = [{"settings": {"undone": r}, "value": v} for r, v in zip(READINGS, values, strict=True)]
-    [lists] = lists_of(test, [best], max(topn.k))
-    found = measure_lists(lists, test, topn.k)
-    about = {"trials": trials, "best": {"undone": best}}
-    cost = read_json(cell.folder / FIT)
-    about |= {key: cost.get(key) for key in ("training_seconds", "cpu_seconds")}
-    return write_result(folder, cell.contestant.name, cell.seed, about, found)
-
-
-def load_model(cell: Cell, inputs: Inputs, searched: bool) -> RankingModel:
-    """Return the model of a finished cell with its weights."""
-    spec = FeatureSpec.from_json((cell.folder / "spec.json").read_text(encoding="utf-8"))
-    settings = cell.model(searched)
-    model = make_model(inputs.decided(settings), spec, cell.seed)
-    if is_boosted(settings):
-        assert isinstance(model, BoostedTrees)
-        load_trees(model, cell.folder)
-    else:
-        load_weights(model, cell.folder / "model.safetensors")
-    return model.eval()
-
-
-class ItemScores:
-    """Scores of pairs by which a model orders items: the sum of the probabilities of some tasks.
-
-    A task within a sample space counts with the probability that it is done at all.
-
-    Args:
-        model: With its weights.
-        view: What is known of users and items.
-        inputs: The log that the model was trained on.
-        settings: Of the run.
-        tasks: Names of the tasks.
-    """
-
-    def __init__(
-        self, model: RankingModel, view: View, inputs: Inputs, settings: RunSettings, tasks: Sequence[str]
-    ):
-        self._score, self._prior, self._tasks = PairScorer(model, view), inputs.prior, settings.tasks
-        self._context = inputs.prepared.context_features
-        self._columns = [t for t, task in enumerate(settings.tasks) if task.name in tasks]
-
-    def __call__(
-        self, users: NDArray[np.int64], items: NDArray[np.int64], readings: Sequence[float]
-    ) -> NDArray[np.float64]:
-        """Return the scores of pairs for each share of the sampling that is undone. Shape (readings, B)."""
-        learned = self._score(users, items, self._context.encode({}, len(users)))
-        shifted, prior = shifted_tasks(self._tasks), self._prior[items]
-        return np.stack(
-            [
-                in_whole_space(undo_sampling(learned, share * prior, shifted), self._tasks)[:, self._columns]
-                .sum(axis=1)
-                .astype(np.float64)
-                for share in readings
-            ]
-        )
-
-
-def ranked_lists(
-    score: ItemScores, queries: Queries, candidates: Candidates, readings: Sequence[float], n: int
-) -> list[NDArray[np.int64]]:
-    """Return the best candidates of every user, for each reading of the same scores. Shape (Q, N) each."""
-    places, known = popularity_places(queries.events), queries.events.matrix()
-    found = [np.full((len(queries.users), n), -1, np.int64) for _ in readings]
-    for rows, items in blocks(queries, candidates, known):
-        sizes = [len(one) for one in items]
-        scores = score(np.repeat(queries.users[rows], sizes), np.concatenate(items), readings)
-        starts = np.cumsum([0, *sizes])
-        for row, mine, start, end in zip(rows, items, starts[:-1], starts[1:], strict=True):
-            for lists, of_reading in zip(found, scores, strict=True):
-                best = mine[best_items(of_reading[start:end], places[mine], n)]
-                lists[row, : len(best)] = best
-    return found
-
-
-def blocks(
-    queries: Queries, candidates: Candidates, known: Any
-) -> Iterator[tuple[list[int], list[NDArray[np.int64]]]]:
-    """Yield rows of users with their candidates, about `PAIRS` pairs at a time."""
-    rows, items = list[int](), list[NDArray[np.int64]]()
-    for row, user in enumerate(queries.users):
-        mine = candidates(int(user))
-        if queries.hide:
-            mine = np.setdiff1d(mine, known.indices[known.indptr[user] : known.indptr[user + 1]])
-        if len(mine):
-            rows.append(row)
-            items.append(mine)
-        if sum(map(len, items)) >= PAIRS:
-            yield rows, items
-            rows, items = [], []
-    if rows:
-        yield rows, items
 
 
 def value_of(found: Influence, metric: str) -> float:

@@ -1,9 +1,11 @@
 """What top-N results are made with, so that tables hold only what is asked for."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from mgoe.config import TopNSettings
-from mgoe.experiments.plan import Plan
+from mgoe.experiments.folder import DONE
+from mgoe.experiments.plan import Cell, Plan
 from mgoe.topn import BASELINES
 
 
@@ -15,6 +17,13 @@ def baselines_of(plan: Plan) -> list[tuple[str, int]]:
         for name in (topn.baselines if topn is not None else ())
         for seed in (seeds if BASELINES[name].random else seeds[:1])
     ]
+
+
+def unmeasured_baselines(plan: Plan, cells: Iterable[Cell]) -> set[str]:
+    """Return the baselines whose lists on a log of some cells are not measured yet."""
+    logs = {cell.log.name: cell.log for cell in cells}.values()
+    asked = baselines_of(plan)
+    return {name for log in logs for name, seed in asked if not (log.lists(name, seed) / DONE).exists()}
 
 
 def topn_of_model(topn: TopNSettings) -> dict[str, Any]:
@@ -30,4 +39,6 @@ def topn_of_baseline(topn: TopNSettings, name: str) -> dict[str, Any]:
         for key, values in baseline.space.items()
     }
     searched = {"baseline": name, "start": dict(baseline.start), "space": space}
-    return {"topn": topn.model_dump(mode="json", exclude={"baselines", "exact_users"}) | searched}
+    return {
+        "topn": topn.model_dump(mode="json", exclude={"baselines", "exact_users", "retrieval"}) | searched
+    }

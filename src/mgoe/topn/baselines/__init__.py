@@ -8,10 +8,10 @@ factors     iALS
 lightgcn    LightGCN
 cascading   CascadingRank, for several tasks
 
-Item-kNN, RP3beta, iALS and the neighbours of SLIM are computed by implicit (extra `bench`).
+Item-kNN, RP3beta, iALS and the neighbours of SLIM are computed by implicit (extra `topn`).
 """
 
-from mgoe.topn.baselines.baseline import Baseline, Space
+from mgoe.topn.baselines.baseline import Baseline, Space, load_implicit
 from mgoe.topn.baselines.cascading import CASCADING_RANK
 from mgoe.topn.baselines.factors import IALS
 from mgoe.topn.baselines.lightgcn import LIGHTGCN
@@ -31,4 +31,4 @@ BASELINES: dict[str, Baseline] = {
     "cascading-rank": CASCADING_RANK,
 }
 
-__all__ = ["BASELINES", "Baseline", "Space"]
+__all__ = ["BASELINES", "Baseline", "Space", "load_implicit"]

@@ -23,6 +23,7 @@ class Baseline:
         start: Settings of the first trial.
         space: Choices or ranges of the other trials, by the names of `start`.
         random: Whether another seed gives other lists.
+        by_implicit: Whether it needs the library implicit (extra `topn`).
 
     Example:
         >>> from mgoe.topn.baselines import BASELINES
@@ -34,6 +35,7 @@ class Baseline:
     start: Mapping[str, Any] = field(default_factory=dict)
     space: Space = field(default_factory=dict)
     random: bool = False
+    by_implicit: bool = False
 
 
 HALF_LIFE = RangeSettings(low=1.0, high=200.0, log=True)
@@ -43,7 +45,7 @@ NEIGHBORS = RangeSettings(low=20, high=1000, log=True)
 
 
 def load_implicit(module: str) -> Any:
-    """Import a module of implicit (Frederickson), which the extra `bench` installs.
+    """Import a module of implicit (Frederickson), which the extra `topn` installs.
 
     Raises:
         MissingExtra: It is not installed.
@@ -52,7 +54,7 @@ def load_implicit(module: str) -> Any:
         f"implicit.{module}",
         "topn.baselines",
         "implicit",
-        "pip install 'mgoe[bench]', or leave this baseline out",
+        "pip install 'mgoe[topn]', or leave this baseline out",
     )
 
 

@@ -46,4 +46,5 @@ IALS = Baseline(
         "half_life": HALF_LIFE,
     },
     random=True,
+    by_implicit=True,
 )

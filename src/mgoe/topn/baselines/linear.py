@@ -197,4 +197,5 @@ SLIM = Baseline(
         "half_life": HALF_LIFE,
         "own": OWN,
     },
+    by_implicit=True,
 )

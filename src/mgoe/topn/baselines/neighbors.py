@@ -126,6 +126,7 @@ ITEM_KNN = Baseline(
     fit_item_knn,
     {"neighbors": 100, "weighting": "cosine", "half_life": 30.0},
     {"neighbors": NEIGHBORS, "weighting": ["cosine", "tfidf", "bm25"], "half_life": HALF_LIFE},
+    by_implicit=True,
 )
 RP3BETA = Baseline(
     fit_rp3beta,
@@ -136,6 +137,7 @@ RP3BETA = Baseline(
         "beta": RangeSettings(low=0.0, high=1.0),
         "half_life": HALF_LIFE,
     },
+    by_implicit=True,
 )
 SWING = Baseline(
     fit_swing,
