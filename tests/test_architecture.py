@@ -33,6 +33,7 @@ LAYERS = (
     ("serving.http",),
     ("datasets", "simulation"),
     ("experiments",),
+    ("release",),
     ("ranker",),
     ("cli", "__main__"),
 )

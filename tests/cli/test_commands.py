@@ -25,6 +25,7 @@ NAMES = (
     "data list; data describe; data fetch; data prepare; "
     "graph build; graph describe; graph update; "
     "graph forget; train; evaluate; predict; recommend; export; run; serve; refresh; exposures; "
+    "registry list; registry show; registry add; registry promote; registry rollback; registry prune; "
     "compare; doctor"
 )
 COMMANDS = [name.split() for name in NAMES.split(";")]

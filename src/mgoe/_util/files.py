@@ -5,6 +5,7 @@ folder that is replaced is first moved aside, to `.NAME.former`; `recover` bring
 killed before its successor was in place.
 """
 
+import fcntl
 import glob
 import hashlib
 import json
@@ -229,6 +230,45 @@ def lock_file(folder: Path) -> Path:
     """Return the file that `exclusive` locks. Without a living holder it blocks nobody."""
     place = folder.resolve()
     return place.parent / f".{place.name}.lock"
+
+
+class Hold:
+    """Marks a folder as in use until it is closed, or the process ends, see `remove_unless_held`.
+
+    Raises:
+        OSError: The folder is missing, or is being removed.
+    """
+
+    def __init__(self, folder: Path):
+        self._folder: int | None = os.open(folder, os.O_RDONLY)
+        fcntl.flock(self._folder, fcntl.LOCK_SH | fcntl.LOCK_NB)
+
+    def close(self) -> None:
+        """Hold it no longer."""
+        if self._folder is not None:
+            os.close(self._folder)
+            self._folder = None
+
+    __del__ = close
+
+
+def remove_unless_held(folder: Path) -> bool:
+    """Remove a folder, which vanishes at once, unless a process of this machine holds it.
+
+    Returns:
+        Whether it was removed.
+    """
+    held = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        leaving = _partial(folder, "former")
+        os.replace(folder, leaving)
+        shutil.rmtree(leaving, ignore_errors=True)
+    except OSError:
+        return False
+    finally:
+        os.close(held)
+    return True
 
 
 def require_space(folder: Path, needed: int, what: str) -> None:

@@ -14,7 +14,7 @@ from typer.core import TyperGroup
 
 from mgoe import __version__
 from mgoe._util.progress import be_quiet
-from mgoe.cli import bundles, configuration, demo, doctor, graph, logs, run, service
+from mgoe.cli import bundles, configuration, demo, doctor, graph, logs, registry, run, service
 from mgoe.cli.shared import examples
 from mgoe.errors import MgoeError, SaidElsewhere
 
@@ -154,7 +154,7 @@ for _command, _examples in {
     service.serve: (
         "mgoe serve runs/mine/bundle                    [dim]on this machine alone: http://127.0.0.1:8000[/]",
         "mgoe serve runs/mine/bundle --host 0.0.0.0 --token-file tokens --workers 4",
-        "mgoe serve bundles/current --redis redis://10.0.0.5:6379/0",
+        "mgoe serve registry:bundles@current --redis redis://10.0.0.5:6379/0",
     ),
     run.run: (
         "mgoe run mine.yaml --out runs/mine",
@@ -183,4 +183,5 @@ for _command, _examples in {
     app.command(epilog=examples(*_examples))(_command)
 app.add_typer(logs.data, name="data")
 app.add_typer(graph.graph, name="graph")
+app.add_typer(registry.registry, name="registry")
 app.add_typer(configuration.models, name="models")

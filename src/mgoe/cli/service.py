@@ -21,9 +21,18 @@ from mgoe.cli.shared import (
     table,
 )
 
+Followed = Annotated[
+    Path,
+    typer.Argument(
+        metavar="BUNDLE",
+        help="A bundle, a link to one, or an alias of a registry: registry:FOLDER@current.",
+        show_default=False,
+    ),
+]
+
 
 def serve(
-    bundle: BundlePath,
+    bundle: Followed,
     host: Annotated[
         str, typer.Option(help="Address to listen on. Only this machine can reach the default.")
     ] = "127.0.0.1",
@@ -103,12 +112,13 @@ def serve(
     }
     with suppress(KeyboardInterrupt):  # stopped before it serves, which loses nothing
         from mgoe.config import check_settings
+        from mgoe.release import served_path
         from mgoe.serving.http.settings import ServeSettings, require_serving
 
         require_serving()
         from mgoe.serving.http.service import serve as run
 
-        run(check_settings(ServeSettings, given, "serve"))
+        run(check_settings(ServeSettings, given | {"bundle": served_path(bundle)}, "serve"))
 
 
 def refresh(

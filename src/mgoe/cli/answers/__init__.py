@@ -5,6 +5,7 @@ from typing import Any
 from mgoe.cli.answers.base import Answer
 from mgoe.cli.answers.graphs import Bundle, Graph, Refreshed
 from mgoe.cli.answers.logs import DataSet, DataSetFacts, Exposures, Fetched, Log, PreparedLog, Simulation
+from mgoe.cli.answers.releases import Aliases, Pruned, ShownVersion, Version
 from mgoe.cli.answers.results import (
     Comparison,
     Demo,
@@ -43,6 +44,12 @@ ANSWERS: dict[str, Any] = {
     "export": Exported,
     "refresh": Refreshed,
     "exposures": Exposures,
+    "registry list": list[Version],
+    "registry show": ShownVersion,
+    "registry add": Aliases,
+    "registry promote": Aliases,
+    "registry rollback": Aliases,
+    "registry prune": Pruned,
     "doctor": Doctor,
 }
 """What `mgoe COMMAND --json` prints. `init` prints a configuration, `schema` a JSON Schema."""

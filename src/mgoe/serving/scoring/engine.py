@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from mgoe._util.files import Hold
 from mgoe.bundle import Bundle
 from mgoe.features.macro_nodes import describe_macro_nodes
 from mgoe.graph.matrices import lift
@@ -59,6 +60,7 @@ class Engine:
         exposures: ExposureLog | None = None,
     ):
         self.bundle = bundle = Bundle.open(path)
+        self._hold = Hold(bundle.path)  # files are opened when they are first read
         self.tasks = bundle.tasks
         self.name = bundle.name
         self.events = EventReader.of(bundle)

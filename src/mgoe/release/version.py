@@ -1,0 +1,73 @@
+"""What a registry knows of a version and of a change of its aliases."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Self
+
+from mgoe.bundle import Bundle
+
+
+@dataclass(frozen=True)
+class Change:
+    """One change of the aliases.
+
+    Attributes:
+        number: From 1.
+        time: When it was made, ISO 8601.
+        action: `add`, `promote` or `rollback`.
+        version: The version that it was about.
+        aliases: Version by alias, after the change.
+        reason: Why the version was promoted in spite of its release test; None if the test approved it.
+    """
+
+    number: int
+    time: str
+    action: str
+    version: str
+    aliases: dict[str, str]
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Version:
+    """A version that a registry holds or held.
+
+    Attributes:
+        name: As its service answers with.
+        number: Number of the change that added it.
+        added: When it was added, ISO 8601.
+        model: Name of its model.
+        parent: Name of the bundle that it was made from; None after a full training.
+        trained: `full`, `retrained` or `refreshed`.
+        log: First and last time of the log that it learned from, ISO 8601; None if unknown.
+        mgoe: Version of the library that made it.
+    """
+
+    name: str
+    number: int
+    added: str
+    model: str
+    parent: str | None
+    trained: str
+    log: list[str] | None
+    mgoe: str
+
+    @classmethod
+    def of(cls, bundle: Bundle, number: int) -> Self:
+        """Describe a bundle that is added. One of an earlier version of the library states no lineage."""
+        lineage = bundle.manifest.get("lineage") or {}
+        return cls(
+            name=bundle.name,
+            number=number,
+            added=now(),
+            model=bundle.manifest["model"]["name"],
+            parent=lineage.get("parent"),
+            trained=lineage.get("trained", "full"),
+            log=lineage.get("log"),
+            mgoe=bundle.manifest["versions"]["mgoe"],
+        )
+
+
+def now() -> str:
+    """Return the present, ISO 8601."""
+    return datetime.now(UTC).isoformat(timespec="seconds")

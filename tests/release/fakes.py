@@ -1,0 +1,35 @@
+"""Bundles of a few bytes, which a registry takes for bundles."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from mgoe._util.files import sha256
+from mgoe.bundle import FORMAT, MANIFEST, Bundle
+
+
+def write(folder: Path, text: str, parent: str | None = None, trained: str = "full") -> str:
+    """Write a bundle of one file, and return its name."""
+    folder.mkdir(parents=True)
+    (folder / "weights").write_text(text)
+    manifest: dict[str, Any] = {
+        "format": FORMAT,
+        "versions": {"mgoe": "0.1.0"},
+        "model": {"name": "mgoe"},
+        "tasks": [],
+        "checksums": {"weights": sha256(folder / "weights")},
+        "lineage": {
+            "parent": parent,
+            "trained": trained,
+            "log": ["2026-01-01", "2026-01-02"],
+            "version": "0.1.0",
+        },
+    }
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+    return Bundle.open(folder, verify=False).name
+
+
+def note_release(folder: Path, candidate: str, baseline: str | None, approved: bool = True) -> None:
+    """Write the result of a release test."""
+    found = {"candidate": candidate, "baseline": baseline, "approved": approved, "reasons": ["auc of click"]}
+    (folder / "release.json").write_text(json.dumps(found))

@@ -1,0 +1,298 @@
+"""A registry is never half changed: by several processes at once, and by one that is killed at any moment."""
+
+import json
+import os
+import random
+import signal
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mgoe._util.files import Hold
+from mgoe.bundle import Bundle
+from mgoe.errors import BundleError, ConfigError, MgoeError, OutputError
+from mgoe.release import Registry, served_path
+from tests.effort import SOAK, up_to
+from tests.release.fakes import note_release, write
+
+WHY = "a test"
+
+
+@contextmanager
+def made(names: int = 3) -> Iterator[tuple[Registry, list[Path]]]:
+    """A registry to fill, and bundles, each made from the one before."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folders, parent = [Path(temporary) / str(n) for n in range(names)], None
+        for folder in folders:
+            parent = write(folder, folder.name, parent, "full" if parent is None else "retrained")
+        yield Registry(Path(temporary) / "registry"), folders
+
+
+def check(registry: Registry) -> None:
+    """Links, aliases and history agree; every alias leads to an intact version, and every lineage to a full
+    training."""
+    latest, names = registry.latest, {version.name for version in registry.versions}
+    assert registry.changes[-1] == latest
+    assert list(latest.aliases.values()).count(latest.aliases.get("current", "")) <= 1
+    for alias in ("candidate", "current", "previous"):
+        link = registry.path / alias
+        assert link.exists() == (alias in latest.aliases)
+        if link.exists():
+            assert link.resolve().name == latest.aliases[alias]
+            assert latest.aliases[alias] in names
+    for name in names:
+        assert registry.lineage(name)[-1].trained == "full"
+
+
+def test_a_version_passes_from_candidate_to_current_to_previous():
+    with made() as (registry, folders):
+        first, second, third = (registry.add(folder) for folder in folders)
+        assert registry.aliases == {"candidate": third}
+        registry.promote(first)
+        with pytest.raises(BundleError, match="was not tested; run `mgoe registry test`"):
+            registry.promote(second)
+        note_release(registry.place(second), second, first)
+        registry.promote(second[:6])
+        assert registry.aliases == {"candidate": third, "current": second, "previous": first}
+        assert registry.promote(second) == second
+        assert registry.rollback() == first
+        assert registry.aliases == {"candidate": third, "current": first, "previous": second}
+        assert [change.action for change in registry.changes] == [*["add"] * 3, *["promote"] * 2, "rollback"]
+        assert [one.name for one in registry.lineage(third)] == [third, second, first]
+        check(registry)
+
+
+def test_what_the_release_test_says_is_obeyed_unless_a_reason_is_recorded():
+    with made() as (registry, folders):
+        first, second, third = (registry.add(folder) for folder in folders)
+        registry.promote(first)
+        note_release(registry.place(second), second, first, approved=False)
+        with pytest.raises(BundleError, match="refused by the release test \\(auc of click\\)"):
+            registry.promote(second)
+        note_release(registry.place(third), third, second)
+        with pytest.raises(
+            BundleError, match=f"tested against {second}, and {first} is current; test it again"
+        ):
+            registry.promote(third)
+        with pytest.raises(ConfigError, match="must say why"):
+            registry.promote(third, force=" ")
+        assert registry.aliases["current"] == first
+        registry.promote(third, force=WHY)
+        assert registry.latest.reason == WHY
+        check(registry)
+
+
+@up_to(12)
+@given(st.lists(st.tuples(st.sampled_from(["add", "promote", "rollback", "prune"]), st.integers(0, 4))))
+def test_any_changes_leave_a_registry_whole(changes: list[tuple[str, int]]):
+    with made(5) as (registry, folders):
+        registry.add(folders[0])
+        for action, number in changes:
+            with suppress(MgoeError):
+                change(registry, folders, action, number)
+            check(registry)
+
+
+def name_of(folder: Path) -> str:
+    return Bundle.open(folder, verify=False).name
+
+
+def change(registry: Registry, folders: list[Path], action: str, number: int) -> None:
+    if action == "add":
+        registry.add(folders[number])
+    elif action == "promote":
+        registry.promote(name_of(folders[number]), WHY)
+    elif action == "rollback":
+        registry.rollback()
+    else:
+        registry.prune(number)
+
+
+def busy(registry: Registry, folders: list[Path], seed: int, changes: int) -> None:
+    """Change a registry at random."""
+    drawn = random.Random(seed)
+    for _ in range(changes):
+        with suppress(MgoeError):
+            action = drawn.choice(["add", "promote", "rollback", "prune"])
+            change(registry, folders, action, drawn.randrange(len(folders)))
+
+
+def forked(*args: Any) -> int:
+    """Run `busy` in another process, and return its number. It only touches files, so a fork is safe."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        number = os.fork()
+    if number:
+        return number
+    failed = 1
+    try:
+        busy(*args)
+        failed = 0
+    finally:
+        os._exit(failed)
+
+
+def test_a_process_that_is_killed_has_changed_all_or_nothing():
+    drawn = random.Random(0)
+    with made(4) as (registry, folders):
+        registry.add(folders[0])
+        for seed in range(100 if SOAK else 12):
+            number = forked(registry, folders, seed, 10_000)
+            time.sleep(drawn.random() * 0.05)
+            os.kill(number, signal.SIGKILL)
+            os.waitpid(number, 0)
+            check(registry)
+        registry.add(folders[1])
+        registry.promote(name_of(folders[1]), WHY)
+        registry.prune(0)
+        check(registry)
+        names = {version.name for version in registry.versions}
+        assert {path.name for path in (registry.path / "versions").iterdir()} == names, "nothing is left over"
+
+
+def test_processes_that_change_it_at_once_leave_it_whole():
+    with made(4) as (registry, folders):
+        registry.add(folders[0])
+        numbers = [forked(registry, folders, seed, 200 if SOAK else 15) for seed in range(4)]
+        while any(os.waitpid(number, os.WNOHANG) == (0, 0) for number in numbers[:1]):
+            check_links(registry)
+        assert [os.waitstatus_to_exitcode(os.waitpid(number, 0)[1]) for number in numbers[1:]] == [0, 0, 0]
+        check(registry)
+
+
+def check_links(registry: Registry) -> None:
+    """What a reader sees while others change the registry: aliases of one change."""
+    folder = (registry.path / ".aliases").resolve()
+    found = {link.name: Path(os.readlink(link)).name for link in folder.iterdir() if link.is_symlink()}
+    assert found == json.loads((folder / "change.json").read_text())["aliases"]
+
+
+def test_of_two_that_promote_at_once_the_second_is_refused():
+    """Its release test was against a version that is current no more."""
+    with made() as (registry, folders):
+        first, second, third = (registry.add(folder) for folder in folders)
+        registry.promote(first)
+        for name in (second, third):
+            note_release(registry.place(name), name, first)
+        outcomes = []
+        for name in (second, third):
+            number = os.fork()
+            if not number:
+                try:
+                    registry.promote(name)
+                    os._exit(0)
+                except BundleError:
+                    os._exit(2)
+            outcomes.append(number)
+        codes = sorted(os.waitstatus_to_exitcode(os.waitpid(number, 0)[1]) for number in outcomes)
+        assert codes == [0, 2]
+        assert registry.aliases["previous"] == first
+        check(registry)
+
+
+def test_what_the_next_training_continues_from_comes_and_goes_with_a_version():
+    with made() as (registry, folders):
+        folders[0].with_name("0.training").mkdir()
+        first, second, _ = (registry.add(folder) for folder in folders)
+        assert [path.name for path in registry.path.glob("versions/*.training")] == [f"{first}.training"]
+        assert registry.prune(0) == ([first, second], [])
+        assert not list(registry.path.glob("versions/*.training"))
+
+
+def test_a_version_that_is_served_is_not_pruned():
+    with made() as (registry, folders):
+        first, second, third = (registry.add(folder) for folder in folders)
+        assert registry.prune(3) == ([], [])
+        held = Hold(registry.place(first))
+        assert registry.prune(0) == ([second], [first])
+        held.close()
+        assert registry.prune(0) == ([first], [])
+        assert [version.name for version in registry.versions] == [third]
+        assert [one.name for one in registry.lineage(third)] == [third, second, first], "records stay"
+        with pytest.raises(ConfigError, match="keep: must be at least 0"):
+            registry.prune(-1)
+
+
+def test_a_clock_that_went_back_reorders_nothing(monkeypatch: pytest.MonkeyPatch):
+    with made() as (registry, folders):
+        names = []
+        for year, folder in zip((2027, 2026, 2025), folders, strict=True):
+            monkeypatch.setattr("mgoe.release.version.now", lambda year=year: f"{year}-01-01T00:00:00+00:00")
+            names.append(registry.add(folder))
+        assert [version.name for version in registry.versions] == names
+        assert registry.prune(1) == (names[:1], [])
+
+
+def test_what_cannot_be_added_is_refused_and_changes_nothing(tmp_path: Path):
+    with made() as (registry, folders):
+        with pytest.raises(BundleError, match="holds no registry; `mgoe registry add` makes one"):
+            _ = registry.aliases
+        with pytest.raises(BundleError, match="holds no bundle"):
+            registry.add(tmp_path)
+        with pytest.raises(
+            BundleError, match=r"was made from .*, which this registry does not know; add that"
+        ):
+            registry.add(folders[1])
+        registry.add(folders[0])
+        (folders[1] / "weights").write_text("x")
+        with pytest.raises(BundleError, match="does not match its checksum"):
+            registry.add(folders[1])
+        assert len(registry.versions) == 1
+        (registry.path / "current").unlink()
+        (registry.path / "current").mkdir()
+        with pytest.raises(OutputError, match="in the place of an alias"):
+            registry.promote("candidate")
+        assert registry.aliases == {"candidate": name_of(folders[0])}
+
+
+def test_a_version_is_named_by_its_name_the_beginning_of_it_or_an_alias():
+    with made() as (registry, folders):
+        name = registry.add(folders[0])
+        assert {registry.find(one) for one in (name, name[:3], "candidate")} == {name}
+        for wrong, message in {
+            "current": "has no current version; `mgoe registry promote` sets it",
+            "previous": "has no previous version; the second `mgoe registry promote` sets it",
+            "": "must name one version, found 0",
+            "nothing": "must name one version, found 0",
+        }.items():
+            with pytest.raises(BundleError, match=message):
+                registry.find(wrong)
+
+
+def test_a_service_follows_the_link_of_an_alias():
+    with made() as (registry, folders):
+        registry.add(folders[0])
+        place = f"registry:{registry.path}"
+        assert served_path(Path(f"{place}@candidate")) == registry.path / "candidate"
+        assert served_path(registry.path) == registry.path
+        with pytest.raises(BundleError, match="has no current version"):
+            served_path(Path(f"{place}@current"))
+        for wrong in (place, f"{place}@latest", "registry:@current"):
+            with pytest.raises(ConfigError, match="write it as in registry:bundles@current"):
+                served_path(Path(wrong))
+
+
+def test_a_full_disk_leaves_a_registry_as_it_was(monkeypatch: pytest.MonkeyPatch):
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with made() as (registry, folders):
+        registry.add(folders[0])
+        before = registry.changes
+        monkeypatch.setattr("shutil.copytree", full)
+        with pytest.raises(OutputError, match="No space left on device"):
+            registry.add(folders[1])
+        monkeypatch.setattr("os.symlink", full)
+        with pytest.raises(OutputError, match="No space left on device"):
+            registry.promote("candidate")
+        monkeypatch.undo()
+        assert registry.changes == before
+        check(registry)
