@@ -175,7 +175,7 @@ def candidates_of(queries: Queries, retrieved: Retrieved | None) -> Candidates:
 
     def candidates(user: int) -> NDArray[np.int64]:
         mine = everything if retrieved is None else retrieved(user)
-        return np.setdiff1d(mine, _known(known, user)) if queries.hide else mine
+        return np.setdiff1d(mine, _known(known, user)).astype(np.int64) if queries.hide else mine
 
     return candidates
 

@@ -9,6 +9,7 @@ Axes: `Q` users, `I` items, `N` places of a list.
 from collections.abc import Callable
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from mgoe.errors import TrainingError
@@ -30,9 +31,6 @@ def make_lists(scores: Scores, queries: Queries, n: int) -> NDArray[np.int64]:
 
     Returns:
         Items by index, best first, -1 where a list ends earlier. Shape (Q, N).
-
-    Raises:
-        TrainingError: A score is no number.
     """
     known, places = queries.events.matrix(), popularity_places(queries.events)
     at_once = max(1, CELLS // queries.events.shape[1])
@@ -40,8 +38,6 @@ def make_lists(scores: Scores, queries: Queries, n: int) -> NDArray[np.int64]:
     for start in range(0, len(queries.users), at_once):
         users = queries.users[start : start + at_once]
         block = np.array(scores(users), np.float32)
-        if np.isnan(block).any():
-            raise TrainingError("topn", "scores must be numbers, found NaN; narrow the searched settings")
         if queries.hide:
             block[known[users].nonzero()] = -np.inf
         for place, row in enumerate(block, start):
@@ -58,12 +54,18 @@ def best_items(scores: NDArray[np.floating], places: NDArray[np.int64], n: int) 
         places: Orders equal scores, the smallest first. Shape (I,).
         n: How many at most.
 
+    Raises:
+        TrainingError: A score is no number.
+
     Example:
         >>> best_items(np.array([0.5, 0.9, 0.5, -np.inf]), places=np.array([1, 2, 0, 3]), n=3)
         array([1, 2, 0])
     """
     n = min(n, len(scores))
-    least = max(np.partition(scores, len(scores) - n)[len(scores) - n], np.finfo(np.float32).min)
+    if np.isnan(scores).any():
+        raise TrainingError("topn", "scores must be numbers, found NaN; narrow the searched settings")
+    smallest = torch.topk(torch.from_numpy(scores), n).values[-1].item()  # much faster than NumPy's partition
+    least = max(smallest, np.finfo(np.float32).min)
     reached = np.flatnonzero(scores >= least)
     return reached[np.lexsort((places[reached], -scores[reached]))][:n]
 
