@@ -96,6 +96,39 @@ def test_the_same_command_measures_only_what_is_missing(
     assert read_rows(gone / DONE) == before
 
 
+def test_lists_are_imported_from_another_machine(asked: dict[str, Any], listed: Path, tmp_path: Path):
+    out, said = tmp_path / "out", list[str]()
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("execute", "topn"):
+            patch.setattr(f"mgoe.experiments.{module}.run_jobs", here)
+        experiments.compare(settings(asked), out, take=[listed / "results.jsonl"], say=said.append)
+    assert said[0].endswith("results.jsonl: 8 of 8 lines imported")
+    assert "measuring the lists" not in "".join(said)
+    before, after = (
+        (folder / "tables.md").read_text().split("## Top-N lists")[1:] for folder in (listed, out)
+    )
+    assert [text.split("| shared-bottom minus")[0] for text in before] == [
+        text.split("| shared-bottom minus")[0] for text in after
+    ]  # influences are rounded, so ends of intervals may differ in the last digit
+
+
+def test_damaged_lists_are_measured_again(
+    asked: dict[str, Any],
+    listed: Path,
+    tmp_path: Path,
+    in_this_process: None,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr("mgoe.experiments.topn.run_jobs", here)
+    out, said = tmp_path / "out", list[str]()
+    shutil.copytree(listed, out)
+    damaged = out / "logs" / "tiny" / "topn" / "item-knn" / "0" / "influence.safetensors"
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    experiments.compare(settings(asked), out, say=said.append)
+    assert said[0].startswith(f"damaged, to be computed again: {damaged}")
+    assert any(line.startswith("  lists of tiny, item-knn, seed 0: ndcg@5") for line in said)
+
+
 def test_lists_of_other_settings_are_refused(asked: dict[str, Any], listed: Path, tmp_path: Path):
     shutil.copytree(listed, tmp_path / "out")
     other = asked | {"topn": asked["topn"] | {"tasks": ["buy"]}}
@@ -161,6 +194,10 @@ def _clash(asked: dict[str, Any]) -> None:
     settings(asked | {"models": ["mgoe", {"name": "ease", "base": "mmoe"}], "topn": {}})
 
 
+def _task(asked: dict[str, Any]) -> None:
+    experiments.compare(settings(asked | {"topn": {"tasks": "bye"}}), Path("out"))
+
+
 def _simulated(asked: dict[str, Any]) -> None:
     log = {"simulate": {"users": 200, "items": 100, "exposures": 500}, "hold_out": "last"}
     assert Plan(settings(asked | {"logs": {"drawn": log}}), Path("out")).logs
@@ -179,6 +216,7 @@ def _values(asked: dict[str, Any]) -> None:
     ("ask", "message"),
     [
         (_clash, "models and baselines of `topn` must differ, found 'ease' twice"),
+        (_task, "names binary tasks of every log, found 'bye'; did you mean 'buy'"),
         (_simulated, "last items are held out of a log of files, found `simulate`"),
         (_values, "events, which have no values, found a regression"),
     ],

@@ -8,6 +8,7 @@ from mgoe._util.extras import load
 from mgoe.config import (
     ModelSettings,
     RunSettings,
+    TopNSettings,
     TuneSettings,
     did_you_mean,
     nested,
@@ -42,6 +43,9 @@ def check(plan: Plan, cells: Sequence[Cell]) -> None:
         _check_fit(cell.settings, cell.contestant.settings())
     for log in {cell.log.name: cell.log for cell in cells if not cell.done}.values():
         _check_references(log, plan.settings.seeds[0])
+    if plan.comparison.topn is not None:
+        for log in plan.logs.values():
+            _check_lists(log.settings(plan.settings.seeds[0]), plan.comparison.topn)
     if plan.comparison.tune is not None:
         _check_space(plan, plan.comparison.tune, _one_per_model(map(plan.searched, cells)))
 
@@ -58,6 +62,18 @@ def _check_space(plan: Plan, tune: TuneSettings, searched: Iterable[Cell]) -> No
         settings = cell.settings
         for model in _choices(cell.contestant, tune):
             _check_fit(settings, model)
+
+
+def _check_lists(settings: RunSettings, topn: TopNSettings) -> None:
+    """Check that binary tasks make items relevant."""
+    binary = [task.name for task in settings.tasks if task.kind == "binary"]
+    for name in topn.tasks:
+        if name not in binary:
+            rule = f"names binary tasks of every log, found {name!r}"
+            raise ConfigError("topn.tasks", f"{rule}{did_you_mean(name, binary)}")
+    if not binary:
+        names = ", ".join(settings.task_names)
+        raise ConfigError("topn", f"a binary task must make items relevant, found only {names}; leave it out")
 
 
 def check_installed(plan: Plan, cells: Sequence[Cell]) -> None:

@@ -32,7 +32,7 @@ from mgoe.experiments.folder import (
 )
 from mgoe.experiments.plan import EXAMPLES, REFERENCES, Cell, Log, Plan, concerning
 from mgoe.experiments.stages import Say
-from mgoe.experiments.topn_parts import baselines_of, topn_of_baseline, topn_of_model
+from mgoe.experiments.topn_parts import baselines_of, lists_of, topn_of_baseline, topn_of_model
 from mgoe.graph.build.workplace import building
 from mgoe.models import written_out
 from mgoe.simulation import WorldSettings
@@ -74,7 +74,7 @@ def settle(
         for stage in map(log.stage, plan.settings.seeds):
             if _clear_damaged(stage / EXAMPLES, read_json, say) and (stage / "data").exists():
                 note_examples(stage)  # at once, since the lines of finished cells hold them
-    damaged = {*damaged_cells(plan, say), *damaged_searches(plan, parts, say)}
+    damaged = {*damaged_cells(plan, say), *damaged_searches(plan, parts, say), *damaged_lists(plan, say)}
     _remove(plan, [part for part in parts if part.path in damaged], command)
     return parts
 
@@ -298,6 +298,21 @@ def damaged_cells(plan: Plan, say: Say) -> Iterator[Path]:
                 f"to be computed again: {folder}: its line in {records.RESULTS} is missing, and so is the "
                 f"data that it was measured on, {stage}"
             )
+            yield folder
+
+
+def damaged_lists(plan: Plan, say: Say) -> Iterator[Path]:
+    """Yield the folders of finished top-N lists of which a file that tables need is damaged.
+
+    Raises:
+        OutputError: A file is there and may not be read.
+    """
+    readers = {DONE: read_rows, INFLUENCE: Influence.load, FIT: read_json}
+    for folder in [log.lists(name, seed) for log, name, seed in lists_of(plan)]:
+        places = [
+            done.parent for done in (*folder.glob(f"*/{DONE}"), folder / DONE) if (folder / DONE).exists()
+        ]
+        if any(_is_damaged(place / name, read, say) for place in places for name, read in readers.items()):
             yield folder
 
 

@@ -18,9 +18,11 @@ from mgoe.evaluation import ALL, Row, unpack, write_rows
 from mgoe.experiments import records
 from mgoe.experiments.consistency import measured_cells, measured_seeds, parts_of, text_of
 from mgoe.experiments.folder import DONE, INFLUENCE, SOURCE, Part
-from mgoe.experiments.plan import Cell, Plan, best_of, is_done
+from mgoe.experiments.plan import Cell, Log, Plan, best_of, is_done
 from mgoe.experiments.records import Line
 from mgoe.experiments.stages import Say
+from mgoe.experiments.topn_lines import key_of, write_lists
+from mgoe.experiments.topn_parts import lists_of
 
 TAKEN = "taken"
 THERE = "there already, or of other settings or another log"
@@ -47,8 +49,8 @@ def take(plan: Plan, files: Mapping[Path, Sequence[Line]], say: Say) -> None:
     )
     ends = {file: Counter[str]() for file in files}
 
-    def each(key: records.Key, cell: Cell, part: Part, take_one: Callable[[Line], str]) -> None:
-        if cell.log.world is None and part.asked[SOURCE] is None:
+    def each(key: records.Key, log: Log, title: str, part: Part, take_one: Callable[[Line], str]) -> None:
+        if log.world is None and part.asked[SOURCE] is None:
             return  # the log cannot be read, so equal digests do not mean the same log
         for file, line in lines:
             if records.key_of(line) == key and line.get("asked") == part.digest:
@@ -57,12 +59,18 @@ def take(plan: Plan, files: Mapping[Path, Sequence[Line]], say: Say) -> None:
                 except (KeyError, TypeError, ValueError, AttributeError) as error:
                     raise OutputError(
                         file,
-                        f"the line of {cell.title} is damaged ({type(error).__name__}: {error})"
+                        f"the line of {title} is damaged ({type(error).__name__}: {error})"
                         "; copy the file again",
                     ) from None
 
     for path, cell in {cell.search: cell for cell in plan.cells if cell.search in parts}.items():
-        each(records.search_key(cell), cell, parts[path], partial(_take_search, plan, parts[path]))
+        each(
+            records.search_key(cell),
+            cell.log,
+            cell.title,
+            parts[path],
+            partial(_take_search, plan, parts[path]),
+        )
     known = records.latest(plan.out)
     rows = {
         name: next(iter(measured_cells(plan, log, known) or measured_seeds(log, plan.settings.seeds)), None)
@@ -70,7 +78,11 @@ def take(plan: Plan, files: Mapping[Path, Sequence[Line]], say: Say) -> None:
     }
     for cell in plan.cells:
         part = parts[cell.folder]
-        each(cell.key, cell, part, partial(_take_cell, plan, cell, part, rows))
+        each(cell.key, cell.log, cell.title, part, partial(_take_cell, plan, cell, part, rows))
+    for log, name, seed in lists_of(plan):
+        part = parts[log.lists(name, seed)]
+        key = key_of(log, name, seed)
+        each(key, log, f"lists of {name}, seed {seed}", part, partial(_take_lists, plan, part))
     for file in files:
         taken = ends[file].pop(TAKEN, 0)
         del ends[file][THERE]
@@ -111,6 +123,15 @@ def _take_cell(plan: Plan, cell: Cell, part: Part, measured: dict[str, str | Non
         write_rows(folder / DONE, rows)
     records.append(plan.out, line)
     measured[cell.log.name] = text_of(line["examples"])
+    return TAKEN
+
+
+def _take_lists(plan: Plan, part: Part, line: Line) -> str:
+    """Import what top-N lists are worth."""
+    if part.finished:
+        return THERE
+    write_lists(part, line)
+    records.append(plan.out, line)
     return TAKEN
 
 

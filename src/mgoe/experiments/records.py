@@ -115,12 +115,19 @@ def line_of(cell: Cell, state: str, command: str, **more: Any) -> dict[str, Any]
         "base": cell.contestant.base,
         "variant": cell.contestant.variant,
         "seed": cell.seed,
+        **made_by(state, command),
+        **more,
+    }
+
+
+def made_by(state: str, command: str) -> dict[str, Any]:
+    """Return what a line says about its making: its state, this version, the command and the time."""
+    return {
         "state": state,
         "mgoe": __version__,
         "revision": revision(),
         "command": command,
         "at": _now(),
-        **more,
     }
 
 

@@ -295,7 +295,7 @@ def compare(
         take_lines(plan, lines_of, say)
         check_installed(plan, cells)  # after imports: finished cells need no library
         execute(plan, cells, say, command, until)
-        unmeasured = measure_topn(plan, cells, say, until)
+        unmeasured = measure_topn(plan, cells, say, until, command)
         time_models(plan, cells, say, until)
         lines = records.latest(plan.out)
         standings = [*standings_of(plan, lines), *topn_standings(plan)]

@@ -10,11 +10,14 @@ from mgoe.experiments.plan import Cell, Log, Plan
 from mgoe.experiments.processes import Job, run_jobs
 from mgoe.experiments.stages import Say
 from mgoe.experiments.topn_cell import measure_baseline
+from mgoe.experiments.topn_lines import note_lists
 from mgoe.experiments.topn_model import measure_model
 from mgoe.experiments.topn_parts import baselines_of
 
 
-def measure_topn(plan: Plan, cells: Sequence[Cell], say: Say, until: float | None) -> dict[str, str]:
+def measure_topn(
+    plan: Plan, cells: Sequence[Cell], say: Say, until: float | None, command: str
+) -> dict[str, str]:
     """Measure the lists of the baselines, and of those finished cells that have their weights here.
 
     What cannot be measured has no figure, and the same command tries it again.
@@ -24,10 +27,12 @@ def measure_topn(plan: Plan, cells: Sequence[Cell], say: Say, until: float | Non
         cells: The chosen cells.
         say: Callback for lines of progress.
         until: `time.monotonic()` after which nothing begins.
+        command: Noted with every result.
 
     Returns:
         Why lists could not be measured, by title.
     """
+    note_lists(plan, command)  # of a process that was killed before it could
     jobs = jobs_of(plan, cells)
     if not jobs:
         return {}
@@ -39,6 +44,7 @@ def measure_topn(plan: Plan, cells: Sequence[Cell], say: Say, until: float | Non
         for outcome in outcomes:
             if outcome.failed:
                 failed[outcome.job.name] = outcome.failed
+            note_lists(plan, command)
             say(
                 f"  {outcome.job.name}: " + (f"failed: {outcome.failed}" if outcome.failed else outcome.value)
             )

@@ -5,7 +5,7 @@ from typing import Any
 
 from mgoe.config import TopNSettings
 from mgoe.experiments.folder import DONE
-from mgoe.experiments.plan import Cell, Plan
+from mgoe.experiments.plan import Cell, Log, Plan
 from mgoe.topn import BASELINES
 
 
@@ -17,6 +17,14 @@ def baselines_of(plan: Plan) -> list[tuple[str, int]]:
         for name in (topn.baselines if topn is not None else ())
         for seed in (seeds if BASELINES[name].random else seeds[:1])
     ]
+
+
+def lists_of(plan: Plan) -> list[tuple[Log, str, int]]:
+    """Return the log, name and seed of all lists that are asked for, of models and of baselines."""
+    if plan.comparison.topn is None:
+        return []
+    models = [(cell.log, cell.contestant.name, cell.seed) for cell in plan.cells]
+    return models + [(log, *one) for log in plan.logs.values() for one in baselines_of(plan)]
 
 
 def unmeasured_baselines(plan: Plan, cells: Iterable[Cell]) -> set[str]:

@@ -101,7 +101,8 @@ class Queries:
         snapshot = prepared.valid_window + (split == "test")
         events = events_until(prepared, snapshot)
         window = prepared.examples(split)
-        done = (window.labels[:, list(tasks)] > 0).any(axis=1) & (window.item < events.shape[1])
+        done = (window.labels[:, list(tasks)] > 0).any(axis=1) & (window.user >= 0)
+        done &= (window.item >= 0) & (window.item < events.shape[1])
         return cls.of(events, snapshot, window.user[done], window.item[done], hide)
 
     @classmethod
