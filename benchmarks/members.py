@@ -1,13 +1,13 @@
-"""Is it the average of four members, or what they are? mgoe beside four bottoms that learn alone and are
-averaged likewise.
+"""Is it the average of four members, or what they are? mgoe beside four bottoms that are averaged likewise.
 
     python benchmarks/members.py examples/tmall.yaml --set data.log=tmall.parquet \\
         --set seeds=[0,1,2] --out runs/members
 
 The peer is Shared-Bottom with what else mgoe has: its inputs, its knots, its activation, its members. A
-member is a bottom and one tower per task, with the layers of `shared-bottom`; all read the same
-embeddings, each learns alone, and the model predicts the mean of their logits. What remains between the two
-are macro graph experts, their gate, and the transfer between towers.
+member is a bottom and one tower per task, with the layers of `shared-bottom`; all share embeddings and, but
+for a scale and a shift of each unit, the first layer. Each has a loss of its own, and the model predicts the
+mean of their logits. What remains between the two are macro graph experts, their gate, and the transfer
+between towers.
 
 One line per figure, test split, mean over seeds: `members.TASK.METRIC`, `against` being mgoe's and `ratio`
 the figure over it; then `members.lead.mean`, by how much mgoe is ahead on the mean of all tasks' AUC and
@@ -38,7 +38,8 @@ class Members(SharedBottom):
     def __init__(self, spec: FeatureSpec, inputs: Collection[str], options: SharedBottomOptions):
         super().__init__(spec, inputs, options)
         tasks = len(spec.tasks)
-        self.bottom = StackedMLP(MEMBERS, self.inputs.width, 0, options.hidden or (128 * tasks, 64), F.silu)
+        hidden = options.hidden or (128 * tasks, 64)
+        self.bottom = StackedMLP(1, self.inputs.width, 0, hidden, F.silu, MEMBERS)
         self.towers = Towers(tasks, 0, self.bottom.width, options.tower_hidden, "none", MEMBERS)
 
     def rest(self, first: list[Tensor], batch: Batch) -> Tensor:

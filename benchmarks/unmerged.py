@@ -82,22 +82,18 @@ class UnmergedGraph(MacroGraph):
 
 
 class OwnNumbers(DenseInputs):
-    """The macro edges of each expert's own task as numbers, with their hinges."""
+    """The macro edges of each expert's own task as numbers."""
 
     own: Tensor
 
-    def __init__(self, spec: FeatureSpec, experts: int, knots: Sequence[float]):
-        super().__init__(spec, ["aggregates"], 0, edge_vectors=True, knots=knots)
-        tasks = len(spec.tasks)
+    def __init__(self, spec: FeatureSpec):
+        super().__init__(spec, ["aggregates"], 0, edge_vectors=True)
         blocks = torch.arange(len(self.names)).split([spec.widths[key] for key in self.keys])
-        numbers = torch.cat(
-            [block.unflatten(0, (tasks, -1)) for block in blocks], 1
-        )  # (T, columns of a task)
-        own = torch.cat([numbers + bend * len(self.names) for bend in range(1 + len(knots))], 1)
-        self.register_buffer("own", own.repeat(experts // tasks, 1), persistent=False)
+        own = torch.cat([block.unflatten(0, (len(spec.tasks), -1)) for block in blocks], 1)
+        self.register_buffer("own", own, persistent=False)  # (T, columns of a task)
 
     def forward(self, batch: Batch) -> Tensor:
-        """-> (S, B, width / T)."""
+        """-> (T, B, width / T)."""
         return super().forward(batch).T[self.own].transpose(1, 2)
 
 
@@ -105,11 +101,11 @@ class OwnGraphs(MacroExperts):
     """Experts that each aggregate the block of edges of their own task."""
 
     def of_order(self, order: str, edges: Tensor, target: Tensor | None = None) -> Tensor:
-        """(B, T K) -> (S, B, H), where S is a multiple of T."""
-        values = self.nodes[LEADS_TO[order]] @ self.value[order]  # (S, K, H)
+        """(B, T K) -> (T, B, H)."""
+        values = self.nodes[LEADS_TO[order]] @ self.value[order]  # (T, K, H)
         own = edges.unflatten(1, (-1, values.shape[1])).transpose(0, 1)  # (T, B, K)
         weights = edge_weights(own, self.tau, self.mask_empty)
-        return torch.bmm(weights.repeat(self.experts // len(own), 1, 1), values)
+        return torch.bmm(weights, values)
 
 
 class Unmerged(MGOE):
@@ -120,12 +116,11 @@ class Unmerged(MGOE):
         switches = options.model_dump(
             include={"width", "aggregate", "tau", "mask_empty", "second_order", "shared_macro"}
         )
-        experts = options.members * len(spec.tasks)
+        experts = len(spec.tasks)
         self.macro = OwnGraphs(spec, experts, **switches)
-        self.numbers = OwnNumbers(spec, experts, options.knots)
-        self.experts = StackedMLP(
-            experts, self.inputs.width, self.macro.width + self.numbers.own.shape[1], options.hidden, F.silu
-        )
+        self.numbers = OwnNumbers(spec)
+        own = self.macro.width + self.numbers.own.shape[1]
+        self.experts = StackedMLP(experts, self.inputs.width, own, options.hidden, F.silu, options.members)
 
     def _expert_inputs(self, batch: Batch, user: Tensor, item: Tensor) -> Tensor:
         assert self.macro is not None

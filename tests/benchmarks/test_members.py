@@ -16,18 +16,20 @@ INPUTS = ["counts", "pair", "aggregates", "ids"]
 
 
 @pytest.mark.parametrize("tasks", [1, 3])
-def test_members_are_bottoms_that_know_nothing_of_each_other(tasks):
+def test_members_are_bottoms_of_one_first_layer(tasks):
     spec = make_spec(tasks)
     model, batch = members.Members(spec, INPUTS, SharedBottomOptions(knots=(0.0,))).eval(), random_batch(spec)
     each = model.each(batch)
     without = {key: value for key, value in batch.items() if key != "position"}
     torch.testing.assert_close(model(without), model.each(without).mean(0))
-    gradients = torch.autograd.grad(each[1].sum(), [model.bottom.bias, model.towers.out.weight])
+    assert model.bottom.members is not None
+    own = [model.bottom.members.scale, model.bottom.members.shift, model.towers.out.weight]
+    gradients = torch.autograd.grad(each[1].sum(), own)
     for gradient in gradients:  # of the second member alone
         mine = gradient.unflatten(0, (members.MEMBERS, -1)).flatten(1).abs().sum(1)
         assert (mine > 0).tolist() == [False, True, False, False]
     with torch.no_grad():
-        model.bottom.bias[1] += 1
+        model.bottom.members.shift[1] += 1
         model.towers.mlp.bias[tasks : 2 * tasks] += 1
     changed = (model.each(batch) != each).flatten(1).any(1)
     assert changed.tolist() == [False, True, False, False]

@@ -23,15 +23,13 @@ from tests.models.batches import make_spec, random_batch
 @up_to(20)
 @given(
     tasks=st.integers(1, 3),
-    members=st.integers(1, 2),
     seed=st.integers(0, 99),
     second=st.booleans(),
     shared=st.booleans(),
     mask=st.booleans(),
-    knots=st.sampled_from([(), (0.5,), (-1.0, 0.0, 1.0)]),
 )
 def test_an_expert_reads_the_graph_of_its_task_as_it_would_read_a_single_one(
-    tasks, members, seed, second, shared, mask, knots
+    tasks, seed, second, shared, mask
 ):
     """Aggregates and numbers, given the other graphs' edges beside its own."""
     single = make_spec(tasks)
@@ -49,21 +47,19 @@ def test_an_expert_reads_the_graph_of_its_task_as_it_would_read_a_single_one(
         "shared_macro": shared,
     }
     torch.manual_seed(seed)
-    own = unmerged.OwnGraphs(single, members * tasks, **switches)
-    one = MacroExperts(single, members * tasks, **switches)
+    own = unmerged.OwnGraphs(single, tasks, **switches)
+    one = MacroExperts(single, tasks, **switches)
     one.load_state_dict(own.state_dict())
-    numbers = unmerged.OwnNumbers(several, members * tasks, knots)
-    of_one = DenseInputs(
-        replace(single, widths=single.widths | sizes), ["aggregates"], 0, edge_vectors=True, knots=knots
-    )
+    numbers = unmerged.OwnNumbers(several)
+    of_one = DenseInputs(replace(single, widths=single.widths | sizes), ["aggregates"], 0, edge_vectors=True)
     batches = [random_batch(single, 5, seed + task) for task in range(tasks)]
     side_by_side = {order: torch.cat([batch[order] for batch in batches], 1) for order in LEADS_TO}
     for found, *each in zip(own(side_by_side), *(one(batch) for batch in batches), strict=True):
-        for expert in range(members * tasks):
-            torch.testing.assert_close(found[expert], each[expert % tasks][expert])
+        for expert in range(tasks):
+            torch.testing.assert_close(found[expert], each[expert][expert])
     found = numbers(side_by_side)
-    for expert in range(members * tasks):
-        torch.testing.assert_close(found[expert], of_one(batches[expert % tasks]))
+    for expert in range(tasks):
+        torch.testing.assert_close(found[expert], of_one(batches[expert]))
 
 
 def test_the_lead_of_merging_is_printed_with_its_interval(

@@ -18,7 +18,9 @@ class Aggregates(NodeGroup):
         users, items, tasks = spec.macro_users, spec.macro_items, len(spec.tasks)
         edges = (("u1", USER, items), ("u2", USER, users), ("i1", ITEM, users), ("i2", ITEM, items))
         tables = (("table_user", USER, items), ("table_item", ITEM, users))
-        return [dense(name, (owner, spec.widths.get(name, width))) for name, owner, width in edges] + [
+        return [
+            dense(name, (owner, spec.widths.get(name, width)), hinges=False) for name, owner, width in edges
+        ] + [
             Key(name, "index", (owner,), unknown=cold, size=cold + 1, length=tasks)
             for name, owner, cold in tables
         ]

@@ -70,8 +70,8 @@ class DenseInputs(nn.Module):
             categories are embedded only beside `ids`.
         width: Width of each category's embedding.
         edge_vectors: Whether to read the macro edges of `aggregates` as numbers too, one per macro node.
-        knots: Knots of each number, in standard deviations from its mean; one hinge per knot. Target edges,
-            which are read in three shapes, have none.
+        knots: Knots of each number, in standard deviations from its mean; one hinge per knot. Macro edges
+            have none: target edges are read in three shapes, and vectors of edges are wide.
     """
 
     def __init__(

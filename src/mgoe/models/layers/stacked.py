@@ -68,6 +68,7 @@ class StackedMLP(nn.Module):
         own: Width of the inputs that each MLP has for itself; 0 for none.
         hidden: Widths of the layers.
         activation: Applied after every layer; may work in place.
+        members: M, the number of sets of deeper layers over the same first layers, see `Members`.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class StackedMLP(nn.Module):
         own: int,
         hidden: Sequence[int],
         activation: Callable[[Tensor], Tensor] = torch.relu_,
+        members: int = 1,
     ):
         super().__init__()
         self.copies, self.width, self.activation = copies, hidden[-1], activation
@@ -84,7 +86,9 @@ class StackedMLP(nn.Module):
         self.common = uniform(common, copies * hidden[0], fan_in=fan_in) if common else None
         self.own = uniform(copies, own, hidden[0], fan_in=fan_in) if own else None
         self.bias = uniform(copies, 1, hidden[0], fan_in=fan_in)
-        self.deeper = nn.ModuleList(StackedLinear(copies, a, b) for a, b in itertools.pairwise(hidden))
+        self.members = Members(members, copies, hidden[0]) if members > 1 else None
+        deeper = (StackedLinear(members * copies, a, b) for a, b in itertools.pairwise(hidden))
+        self.deeper = nn.ModuleList(deeper)
 
     def first(self, common: Tensor | None, own: Tensor | None) -> Tensor:
         """Return the first layers before their activation: (B, common), (copies, B, own) -> (copies, B,
@@ -117,12 +121,37 @@ class StackedMLP(nn.Module):
         return self.rest(self.first(common, own))
 
     def rest(self, first: Tensor) -> Tensor:
-        """Run the rest on the first layers, which may be overwritten: (copies, B, hidden[0]) -> (copies, B,
+        """Run the rest on the first layers, which may be overwritten: (copies, B, hidden[0]) -> (M copies, B,
         hidden[-1])."""
-        h = self.activation(first)
+        h = self.activation(first if self.members is None else self.members(first))
         for layer in self.deeper:
             h = self.activation(layer(h))
         return h
+
+
+class Members(nn.Module):
+    """What tells members apart that share a first layer: each scales and shifts its units (as in TabM, arXiv
+    2410.24210).
+
+    Args:
+        members: M.
+        copies: S, the number of first layers.
+        width: W, the units of each.
+    """
+
+    spread = 0.5
+    """Standard deviation of scales and shifts at the start."""
+
+    def __init__(self, members: int, copies: int, width: int):
+        super().__init__()
+        self.members = members
+        self.scale = nn.Parameter(1 + self.spread * torch.randn(members * copies, 1, width))
+        self.shift = nn.Parameter(self.spread * torch.randn(members * copies, 1, width))
+
+    def forward(self, first: Tensor) -> Tensor:
+        """(S, B, W) -> (M S, B, W)."""
+        kind = first.dtype
+        return torch.addcmul(self.shift.to(kind), first.repeat(self.members, 1, 1), self.scale.to(kind))
 
 
 class Towers(nn.Module):

@@ -43,7 +43,7 @@ class MGOEOptions(Settings):
     """D, the width of id, category, macro node and table embeddings."""
     aggregate: int = Field(default=16, ge=1)
     """H, the width of each order's aggregate and of the recents' summaries; 2D in the paper."""
-    hidden: Widths = (128, 64)
+    hidden: Widths = (128, 32)
     """Layers of the experts of form `mlp`."""
     activation: Literal["relu", "silu"] = "silu"
     """Activation of the experts' layers."""
@@ -68,7 +68,7 @@ class MGOEOptions(Settings):
     proportions, and the total number of edges separates tasks."""
     knots: Knots = (-1.0, 0.0, 1.0)
     """Knots of the piecewise-linear features, in standard deviations from the mean: each dense number `v` is
-    also read as `max(0, v - k)` for each knot k. Target edges, products, projections and gates that read
+    also read as `max(0, v - k)` for each knot k. Macro edges, products, projections and gates that read
     counts have none."""
     gate_query: Literal["counts", "inputs", "experts"] = "counts"
     """What gates read: how much is known of user and item (the input group `counts`), every input, or the
@@ -82,8 +82,8 @@ class MGOEOptions(Settings):
     transfer: Transfer = "concat"
     """How tower t uses the last hidden layer of tower t-1."""
     members: int = Field(default=4, ge=1)
-    """M, the number of sets of experts, gates and towers. Each is trained on its own loss; the prediction is
-    the mean of their logits."""
+    """M, the number of sets of gates, towers and, in form `mlp`, layers of experts after the first, which
+    they share. Each is trained on its own loss; the prediction is the mean of their logits."""
 
 
 class Products(nn.Module):
@@ -188,7 +188,7 @@ class MGOE(RankingModel):
 
     def _build_experts(self, node_width: int) -> int:
         """Make the macro graph aggregates and the experts. Returns the width of an expert's output."""
-        o, experts = self.options, self.options.members * len(self.spec.tasks)
+        o, experts = self.options, len(self.spec.tasks)
         switches = o.model_dump(
             include={"width", "aggregate", "tau", "mask_empty", "second_order", "shared_macro"}
         )
@@ -208,7 +208,7 @@ class MGOE(RankingModel):
         if self.paper:
             return own
         activation = F.silu if o.activation == "silu" else torch.relu_
-        self.experts = StackedMLP(experts, self.inputs.width, own, o.hidden, activation)
+        self.experts = StackedMLP(experts, self.inputs.width, own, o.hidden, activation, o.members)
         products = Products(self.inputs, o.products)
         if products.width:
             self.products = products
@@ -295,7 +295,7 @@ class MGOE(RankingModel):
         return (x[:, :0], x[:, :0]) if self.projected is None else self.projected(x)
 
     def _expert_inputs(self, batch: Batch, user: Tensor, item: Tensor) -> Tensor | None:
-        """Return MGE of every expert, (M S, B, W)."""
+        """Return MGE of every expert, (S, B, W)."""
         user, item = self._per_expert(user), self._per_expert(item)
         parts = [user, item] if self.reads_nodes else []
         if self.macro is not None:
@@ -305,14 +305,17 @@ class MGOE(RankingModel):
 
     def _bottom(self, first: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Return experts (M S, B, W) and gates (B, M T, S), or (B, M, S) where one gate serves all tasks."""
-        experts = first[1] if self.experts is None else self.experts.rest(self._with_products(first))
+        if self.experts is None:
+            experts = first[1].repeat(self.options.members, 1, 1)
+        else:
+            experts = self.experts.rest(self._with_products(first))
         if self.gates.score is not None and self.query != "experts":
             return experts, self.gates.weights(first[-1])
         by_member = experts.unflatten(0, (self.options.members, -1))
         return experts, self.gates(by_member.transpose(1, 2).flatten(2))
 
     def _with_products(self, first: list[Tensor]) -> Tensor:
-        """Return the experts before their first activation, (M S, B, W), with what they read of the
+        """Return the experts before their first activation, (S, B, W), with what they read of the
         products."""
         if self.products is None or self.read_products is None:
             return first[0]
@@ -340,6 +343,5 @@ class MGOE(RankingModel):
         return self.towers(torch.cat(common, 1) if common else None, own)
 
     def _per_expert(self, node: Tensor) -> Tensor:
-        """Give each expert the vector of its task: (B, T D) -> (M S, B, D), S = T."""
-        by_task = node.unflatten(1, (len(self.spec.tasks), -1)).transpose(0, 1)
-        return by_task.expand(self.options.members, -1, -1, -1).flatten(0, 1)
+        """Give each expert the vector of its task: (B, T D) -> (S, B, D), S = T."""
+        return node.unflatten(1, (len(self.spec.tasks), -1)).transpose(0, 1)
