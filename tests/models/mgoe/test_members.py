@@ -40,8 +40,7 @@ def alone(together: MGOE, member: int, spec, options: dict) -> MGOE:
     weights = together.state_dict()
     if together.experts is not None:
         experts, units = len(spec.tasks), together.options.hidden[0]
-        chosen = slice(member * experts, (member + 1) * experts)
-        scale, shift = (weights.pop(f"experts.members.{name}")[chosen] for name in ("scale", "shift"))
+        scale, shift = (weights.pop(f"experts.members.{name}")[member] for name in ("scale", "shift"))
         for name in ("experts.common", "read_products"):  # (inputs, S W)
             if name in weights:
                 weights[name] = weights[name] * scale.reshape(1, experts * units)

@@ -130,8 +130,8 @@ class StackedMLP(nn.Module):
 
 
 class Members(nn.Module):
-    """What tells members apart that share a first layer: each scales and shifts its units (as in TabM, arXiv
-    2410.24210).
+    """What tells members apart that share a first layer: each scales and shifts its units (after TabM, arXiv
+    2410.24210). Scales start as random signs, so that every member reads another half of most units.
 
     Args:
         members: M.
@@ -140,18 +140,17 @@ class Members(nn.Module):
     """
 
     spread = 0.5
-    """Standard deviation of scales and shifts at the start."""
+    """Standard deviation of shifts at the start."""
 
     def __init__(self, members: int, copies: int, width: int):
         super().__init__()
-        self.members = members
-        self.scale = nn.Parameter(1 + self.spread * torch.randn(members * copies, 1, width))
-        self.shift = nn.Parameter(self.spread * torch.randn(members * copies, 1, width))
+        self.scale = nn.Parameter(2.0 * torch.randint(2, (members, copies, 1, width)) - 1)
+        self.shift = nn.Parameter(self.spread * torch.randn(members, copies, 1, width))
 
     def forward(self, first: Tensor) -> Tensor:
         """(S, B, W) -> (M S, B, W)."""
         kind = first.dtype
-        return torch.addcmul(self.shift.to(kind), first.repeat(self.members, 1, 1), self.scale.to(kind))
+        return torch.addcmul(self.shift.to(kind), first, self.scale.to(kind)).flatten(0, 1)
 
 
 class Towers(nn.Module):
