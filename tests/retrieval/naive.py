@@ -9,11 +9,10 @@ from hypothesis import strategies as st
 
 from mgoe.graph import Snapshot
 from mgoe.graph.pair_rows import starts
-from mgoe.retrieval.history import HALF_LIFE, LATEST, LEAST
-from mgoe.retrieval.links import ALPHA, SHRINK, USERS
+from mgoe.retrieval.history import DAY, LATEST, LEAST
+from mgoe.retrieval.links import ALPHA, FRESH, FRESHNESS, NEAR, SHRINK, USERS
 
 SCORES = np.array([0.0, 1.0, 1.5, 2.25])
-DAY = 24 * 3600 * 1_000_000
 CUT = 50
 Pair = tuple[int, int, int, int]
 Row = dict[int, float]
@@ -50,48 +49,52 @@ snapshots = st.builds(
 )
 
 
-def weights_of(snapshot: Snapshot) -> Weights:
-    """The weight of each user's latest items."""
-    out: Weights = {}
+def latest(snapshot: Snapshot) -> dict[int, dict[int, tuple[float, float]]]:
+    """Score and days since the last event of each user's latest items."""
+    out = {}
     for user in range(snapshot.n_users):
         row = slice(*snapshot.arrays["pairs.indptr"][user : user + 2])
         columns = (snapshot.arrays[f"pairs.{name}"][row].tolist() for name in ("item", "task_mask", "time"))
         pairs = [(-time, -SCORES[mask], item) for item, mask, time in zip(*columns, strict=True)]
         out[user] = {
-            item: -score * max(0.5 ** (((CUT + 1) * DAY + time) / HALF_LIFE), LEAST)
-            for time, score, item in sorted(pairs)[:LATEST]
+            item: (-score, ((CUT + 1) * DAY + time) / DAY) for time, score, item in sorted(pairs)[:LATEST]
         }
     return out
 
 
+def fresh(snapshot: Snapshot) -> Row:
+    out: Row = defaultdict(float)
+    for row in latest(snapshot).values():
+        for i, (_, age) in row.items():
+            out[i] += max(0.5 ** (age / FRESH), LEAST)
+    return {i: value**FRESHNESS for i, value in out.items()}
+
+
 def cosine(snapshot: Snapshot) -> Weights:
-    weights, product, square = (
-        weights_of(snapshot),
-        defaultdict(lambda: defaultdict(float)),
-        defaultdict(float),
-    )
-    for row in weights.values():
-        for i, x in row.items():
+    square: Row = defaultdict(float)
+    product: Weights = defaultdict(lambda: defaultdict(float))
+    for row in latest(snapshot).values():
+        for i, (x, age) in row.items():
             square[i] += x * x
-            for j, y in row.items():
-                product[i][j] += x * y
+            for j, (y, other) in row.items():
+                product[i][j] += x * y / (1 + abs(age - other) / NEAR)
+    f = fresh(snapshot)
     return {
-        i: {j: value / (sqrt(square[i]) * sqrt(square[j]) + SHRINK) for j, value in row.items() if j != i}
+        i: {j: f[j] * value / (sqrt(square[i] * square[j]) + SHRINK) for j, value in row.items() if j != i}
         for i, row in product.items()
     }
 
 
 def swing(snapshot: Snapshot) -> Weights:
-    weights, out = weights_of(snapshot), {}
+    pairs, f, out = latest(snapshot), fresh(snapshot), {}
     for i in range(snapshot.n_items):
-        users = [(-row[i], user) for user, row in weights.items() if i in row]
-        row = defaultdict(float)
-        for (_, u), (_, v) in combinations(sorted(users)[:USERS], 2):
-            common = weights[u].keys() & weights[v].keys()
+        users = sorted((row[i][1], user) for user, row in pairs.items() if i in row)[:USERS]
+        out[i] = defaultdict(float)
+        for (_, u), (_, v) in combinations(users, 2):
+            common = pairs[u].keys() & pairs[v].keys()
             for j in common - {i}:
-                tie = [sqrt(weights[w][i] * weights[w][j]) / sqrt(len(weights[w])) for w in (u, v)]
-                row[j] += tie[0] * tie[1] / (ALPHA + len(common))
-        out[i] = row
+                ties = [sqrt(pairs[w][i][0] * pairs[w][j][0] / len(pairs[w])) for w in (u, v)]
+                out[i][j] += f[j] * ties[0] * ties[1] / (ALPHA + len(common))
     return out
 
 

@@ -17,14 +17,15 @@ class RetrievalSettings(Settings):
 
     Example:
         >>> RetrievalSettings(candidates=200).neighbors
-        50
+        100
     """
 
     candidates: Count = 500
     """Number of items per request that the model ranks."""
     quotas: dict[Generator, Annotated[int, Field(ge=0)]] | None = None
-    """Candidates of each generator, in proportion: together they are `candidates`."""
-    neighbors: Count = 50
+    """Candidates of each generator, in proportion: together they are `candidates`. By default those that
+    find most in the validation window."""
+    neighbors: Count = 100
     """Maximum number of item-to-item links per item."""
 
     @model_validator(mode="after")

@@ -1,8 +1,7 @@
-"""The latest items of users, weighted by what was done and when.
+"""The latest items of users, with what was done and when.
 
-A pair weighs the score of its tasks times a half for every `HALF_LIFE` since its last event. Of each user
-only the `LATEST` newest items count, so that a user with a hundred thousand events costs no more than others,
-and does not tie everything to everything.
+Of each user only the `LATEST` newest items count, so that a user with a hundred thousand events costs no more
+than others, and does not tie everything to everything.
 """
 
 from typing import NamedTuple
@@ -15,44 +14,45 @@ from mgoe.features import View
 from mgoe.graph import Snapshot
 from mgoe.graph.pair_rows import starts
 
+DAY = 24 * 3600 * 1_000_000
+"""In microseconds."""
 LATEST = 100
 """Items of a user that count: the newest, at the same time those of the higher score, then of the smaller
 index."""
-HALF_LIFE = 30 * 24 * 3600 * 1_000_000
-"""Microseconds in which the weight of a pair halves."""
+HALF_LIFE = 30 * DAY
+"""Time in which the weight of a pair halves, in lists and among a user's items."""
 LEAST = 1e-3
-"""A pair keeps this share of its score, however old it is."""
+"""A pair keeps this share of its weight, however old it is."""
 
 
 class LatestPairs(NamedTuple):
-    """The latest pairs of every user, by user and by item.
+    """The latest pairs of every user, and the users of every item among them.
 
     Attributes:
-        indptr, item, weight: Rows of users, items ascending. Shapes (U + 1,), (E,), (E,).
-        item_indptr, user, user_weight: The same pairs in rows of items, users ascending. Shapes (I + 1,),
-            (E,), (E,).
+        indptr, item, score, age: Rows of users, items ascending: the score of the pair's tasks, and the days
+            from its last event to the end of the snapshot. Shapes (U + 1,), (E,), (E,), (E,).
+        item_indptr, user: Rows of items, users ascending. Shapes (I + 1,), (E,).
     """
 
     indptr: NDArray[np.int64]
     item: NDArray[np.int32]
-    weight: NDArray[np.float32]
+    score: NDArray[np.float32]
+    age: NDArray[np.float32]
     item_indptr: NDArray[np.int64]
     user: NDArray[np.int32]
-    user_weight: NDArray[np.float32]
 
 
 def latest_pairs(snapshot: Snapshot) -> LatestPairs:
     """Return the latest pairs of all users of a snapshot. They take 16 bytes per pair."""
-    arrays, items = snapshot.arrays, snapshot.n_items
-    degree = np.minimum(np.diff(arrays["pairs.indptr"]), LATEST)
-    indptr, item_degree = starts(degree), np.zeros(items, np.int64)
-    item, weight = np.empty(indptr[-1], np.int32), np.empty(indptr[-1], np.float32)
+    arrays = snapshot.arrays
+    indptr = starts(np.minimum(np.diff(arrays["pairs.indptr"]), LATEST))
+    item = np.empty(indptr[-1], np.int32)
+    score, age = np.empty_like(item, np.float32), np.empty_like(item, np.float32)
     pairs = tuple(arrays[f"pairs.{name}"] for name in ("indptr", "item", "task_mask", "time"))
-    _weigh(pairs, snapshot.scores, end_of(snapshot), indptr, item, weight, item_degree)
-    item_indptr = starts(item_degree)
-    user, user_weight = np.empty_like(item), np.empty_like(weight)
-    _transpose(indptr, item, weight, item_indptr[:-1].copy(), user, user_weight)
-    return LatestPairs(indptr, item, weight, item_indptr, user, user_weight)
+    _take_latest(pairs, snapshot.scores, end_of(snapshot), indptr, item, score, age)
+    item_indptr, user = starts(np.bincount(item, minlength=snapshot.n_items)), np.empty_like(item)
+    _transpose(indptr, item, item_indptr[:-1].copy(), user)
+    return LatestPairs(indptr, item, score, age, item_indptr, user)
 
 
 class OwnItems(NamedTuple):
@@ -135,7 +135,7 @@ def _chain(first, following):  # pragma: no cover - compiled
 
 
 @numba.njit(cache=True, nogil=True)
-def _weigh(pairs, scores, end, indptr, to_item, to_weight, item_degree):  # pragma: no cover - compiled
+def _take_latest(pairs, scores, end, indptr, to_item, to_score, to_age):  # pragma: no cover - compiled
     starts, item, task_mask, time = pairs
     for user in range(len(indptr) - 1):
         first, last, at = starts[user], starts[user + 1], indptr[user]
@@ -149,16 +149,13 @@ def _weigh(pairs, scores, end, indptr, to_item, to_weight, item_degree):  # prag
             kept[order[LATEST:]] = False
         for e in range(first, last):
             if kept[e - first]:
-                weight = scores[task_mask[e]] * decay_of_one(end - time[e])
-                to_item[at], to_weight[at] = item[e], weight
-                item_degree[item[e]] += 1
+                to_item[at], to_score[at], to_age[at] = item[e], scores[task_mask[e]], (end - time[e]) / DAY
                 at += 1
 
 
 @numba.njit(cache=True, nogil=True)
-def _transpose(indptr, item, weight, at, to_user, to_weight):  # pragma: no cover - compiled
+def _transpose(indptr, item, at, to_user):  # pragma: no cover - compiled
     for user in range(len(indptr) - 1):
         for e in range(indptr[user], indptr[user + 1]):
-            to = at[item[e]]
-            at[item[e]] = to + 1
-            to_user[to], to_weight[to] = user, weight[e]
+            to_user[at[item[e]]] = user
+            at[item[e]] += 1
