@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from mgoe._util.files import write_json, write_text
 from mgoe.bundle.calibration import Calibration, Window, calibrated_sample, fit_calibration
 from mgoe.bundle.sampling import in_whole_space, sampling_prior, shifted_tasks, undo_sampling
-from mgoe.config import ModelSettings, RunSettings
+from mgoe.config import ModelSettings, RetrievalSettings, RunSettings, retrieval_of
 from mgoe.data import SPLITS, ExampleFile, Examples, Prepared, Split
 from mgoe.errors import TrainingError
 from mgoe.evaluation import (
@@ -35,6 +35,7 @@ from mgoe.evaluation import (
 )
 from mgoe.experiments.folder import CALIBRATION, DONE, FIT, INFLUENCE, RELIABILITY
 from mgoe.experiments.plan import Cell, training_of
+from mgoe.experiments.quotas import with_quotas
 from mgoe.features import FeatureSpec, View
 from mgoe.graph import MacroGraph
 from mgoe.models import BoostedTrees, RankingModel, late_tables, make_model
@@ -73,7 +74,7 @@ class Inputs:
 
     def __init__(self, settings: RunSettings, prepared: Prepared, graph: MacroGraph):
         self.prepared, self.graph = prepared, graph
-        self._form, self._negatives = settings.form, settings.negatives
+        self._settings = settings
 
     @classmethod
     def open(cls, run: Path, settings: RunSettings, graph: Path | None = None) -> Self:
@@ -88,7 +89,13 @@ class Inputs:
     @cached_property
     def prior(self) -> NDArray[np.float32]:
         """Log-odds of the negative sampling, per item."""
-        return sampling_prior(self.prepared, self._form, self._negatives)
+        return sampling_prior(self.prepared, self._settings.form, self._settings.negatives)
+
+    @cached_property
+    def retrieval(self) -> RetrievalSettings | None:
+        """How a bundle retrieves candidates, with quotas chosen on validation; None if it ranks all items."""
+        how = retrieval_of(self._settings.retrieval, self.graph.latest.n_items)
+        return None if how is None else with_quotas(how, self._settings, self.prepared, self.graph)
 
     @cached_property
     def slices(self) -> dict[str, NDArray[np.bool_]]:

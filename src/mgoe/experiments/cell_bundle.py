@@ -6,7 +6,7 @@ from pathlib import Path
 from mgoe._util.files import read_json
 from mgoe.bundle import write_bundle
 from mgoe.bundle.calibration import Calibration
-from mgoe.config import check_settings, retrieval_of
+from mgoe.config import check_settings
 from mgoe.evaluation import Estimate, Row
 from mgoe.experiments.cell import Inputs
 from mgoe.experiments.folder import CALIBRATION, FIT
@@ -44,5 +44,5 @@ def write_cell_bundle(
         calibration=check_settings(Calibration, calibration, file),
         estimates=estimates,
         cost=read_json(cell.folder / FIT),
-        retrieval=retrieval_of(cell.settings.retrieval, inputs.graph.latest.n_items),
+        retrieval=inputs.retrieval,
     )

@@ -5,7 +5,7 @@ Axes: `U` users, `I` items, `E` pairs that count, `L` links, `Ku` user macro nod
 
 from mgoe.retrieval.generators import GENERATORS
 from mgoe.retrieval.links import ItemLinks, item_links
-from mgoe.retrieval.mix import mixed
+from mgoe.retrieval.mix import best_quotas, mixed
 from mgoe.retrieval.retrieval import Retrieval
 
-__all__ = ["GENERATORS", "ItemLinks", "Retrieval", "item_links", "mixed"]
+__all__ = ["GENERATORS", "ItemLinks", "Retrieval", "best_quotas", "item_links", "mixed"]
