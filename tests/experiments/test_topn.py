@@ -17,6 +17,7 @@ from mgoe.config import RunSettings
 from mgoe.data import Prepared
 from mgoe.errors import ConfigError, MissingExtra, OutputError
 from mgoe.evaluation import read_rows
+from mgoe.experiments.consistency import parts_of
 from mgoe.experiments.folder import DONE
 from mgoe.experiments.held_out import HELD, REST, on_last_item
 from mgoe.experiments.plan import Plan
@@ -134,6 +135,16 @@ def test_lists_of_other_settings_are_refused(asked: dict[str, Any], listed: Path
     other = asked | {"topn": asked["topn"] | {"tasks": ["buy"]}}
     with pytest.raises(OutputError, match=r"was made with another `topn\.tasks`"):
         experiments.compare(settings(other), tmp_path / "out")
+
+
+def test_baselines_are_the_same_whichever_seeds_are_chosen(asked: dict[str, Any], tmp_path: Path):
+    plan = Plan(settings(asked | {"seeds": [0, 1]}), tmp_path)
+    first, second = (
+        {part.path: part.digest for part in parts_of(plan, plan.chosen(seeds=[seed]))} for seed in (0, 1)
+    )
+    lists = [log.lists("item-knn", 0) for log in plan.logs.values()]
+    assert len(lists) == 2
+    assert [first[path] for path in lists] == [second[path] for path in lists]
 
 
 def test_the_rest_and_what_is_held_out_are_the_log(world: Path, listed: Path):

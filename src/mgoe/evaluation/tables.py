@@ -168,13 +168,13 @@ def quality(standings: Standings) -> Table:
     """Return one line per model: every main metric, the share of the reachable gain if it is known, and
     costs.
 
-    The best of a column is strong, see `leaders`. The time of serving is left out where no model has one.
+    The best of a column is strong, see `leaders`. A cost that is known of no model is left out.
     """
     summaries = summarize(standings.rows)
     reach = reachable_shares(standings.rows)
     strong = leaders(standings, main_columns(summaries))
-    served = any(math.isfinite(cost.serving_ms) for cost in standings.costs.values())
-    costs = [name for name in COST_HEADS if name != "serving_ms" or served]
+    known = standings.costs.values()
+    costs = [name for name in COST_HEADS if any(math.isfinite(getattr(cost, name)) for cost in known)]
     lines = []
     for model in [*standings.models, *(bound for bound in BOUNDS if bound in summaries)]:
         seeds = {row["seed"] for row in standings.rows if row["model"] == model}

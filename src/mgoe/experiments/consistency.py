@@ -103,12 +103,11 @@ def parts_of(plan: Plan, cells: Iterable[Cell]) -> list[Part]:
         tune = _searched(plan, cell)
         fitted = _asked(cell) | world | source | {"tune": tune}
         add(cell.folder, fitted, DONE, follows=(log.lists(cell.contestant.name, cell.seed),))
-        if plan.comparison.topn is not None:
-            add(
-                log.lists(cell.contestant.name, cell.seed), fitted | topn_of_model(plan.comparison.topn), DONE
-            )
+        if (topn := plan.comparison.topn) is not None:
+            add(log.lists(cell.contestant.name, cell.seed), fitted | topn_of_model(topn), DONE)
+            known = {key: plain[key] for key in ("data", "tasks", "split")} | world | source
             for name, seed in baselines_of(plan):
-                add(log.lists(name, seed), data | topn_of_baseline(plan.comparison.topn, name), DONE)
+                add(log.lists(name, seed), known | topn_of_baseline(topn, name), DONE)
         if log.whole is not None:
             add(log.rest, world | source)
         if log.world is not None:
@@ -308,11 +307,12 @@ def damaged_lists(plan: Plan, say: Say) -> Iterator[Path]:
         OutputError: A file is there and may not be read.
     """
     readers = {DONE: read_rows, INFLUENCE: Influence.load, FIT: read_json}
-    for folder in [log.lists(name, seed) for log, name, seed in lists_of(plan)]:
-        places = [
-            done.parent for done in (*folder.glob(f"*/{DONE}"), folder / DONE) if (folder / DONE).exists()
+    folders = [log.lists(name, seed) for log, name, seed in lists_of(plan)]
+    for folder in [folder for folder in folders if (folder / DONE).exists()]:
+        files = [
+            (place.parent / name, read) for place in folder.rglob(DONE) for name, read in readers.items()
         ]
-        if any(_is_damaged(place / name, read, say) for place in places for name, read in readers.items()):
+        if any(_is_damaged(file, read, say) for file, read in files):
             yield folder
 
 

@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from typing import Any
 
-from mgoe.experiments.consistency import parts_of
 from mgoe.experiments.folder import DONE
 from mgoe.experiments.plan import Cell, Log, Plan
 from mgoe.experiments.processes import Job, run_jobs
@@ -36,8 +35,6 @@ def measure_topn(
     jobs = jobs_of(plan, cells)
     if not jobs:
         return {}
-    for part in parts_of(plan, cells):
-        part.begin()
     say(f"measuring the lists of {len(jobs)} models and baselines")
     failed = {}
     with closing(run_jobs(jobs, plan.settings.jobs, plan.out, _threads(plan), until)) as outcomes:
@@ -66,10 +63,10 @@ def jobs_of(plan: Plan, cells: Sequence[Cell]) -> list[Job]:
         needed = (cell.folder / "spec.json", cell.graph, cell.log.stage(cell.seed) / "data")
         if cell.done and all(path.exists() for path in needed):  # imported cells have no weights
             need(cell.log, cell.contestant.name, cell.seed, measure_model, (cell, topn, searched))
-    data = plan.settings.seeds[0]
     for log in {cell.log.name: cell.log for cell in cells}.values():
-        for name, seed in baselines_of(plan) if (log.stage(data) / "data").exists() else ():
-            need(log, name, seed, measure_baseline, (log, name, seed, topn, data))
+        prepared = [seed for seed in plan.settings.seeds if (log.stage(seed) / "data").exists()]
+        for name, seed in baselines_of(plan) if prepared else ():
+            need(log, name, seed, measure_baseline, (log, name, seed, topn, prepared[0]))
     return jobs
 
 
