@@ -78,14 +78,14 @@ def test_the_table_has_the_best_first_and_marks_the_front():
     ]
     strong = [[cell.strong for cell in cells[2:]] for _, cells in sheet.lines]
     assert strong == [[True, False], [False, True], [False, True]]
-    assert "| a | 0.7000 | - | - | 7 | - | 9.60 | 1 |" in markdown([found])
+    assert "| a | 0.7000 | 7 | 9.60 | 1 |" in markdown([found])
     assert "quality against cost" in latex([found])
 
 
 def test_lines_without_a_time_of_serving_make_the_tables_of_before():
     found = standings({"a": (math.nan, {0: 0.7}), "b": (math.nan, {0: 0.6})}, cpu_seconds=3)
     assert tradeoff(found) is None
-    assert list(quality(found).columns)[-2:] == ["scored/s", "seeds"]
+    assert list(quality(found).columns)[-2:] == ["CPU s", "seeds"]
     page = render_comparison("a", [found])
     assert "Against milliseconds" not in page
     assert "Against processor seconds of training" in page
