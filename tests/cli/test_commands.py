@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 import mgoe as library
-from mgoe.cli import app, bundles, doctor
+from mgoe.cli import app, doctor, recommendations
 from mgoe.cli.shared import facts, show, show_leads
 from mgoe.config import load_settings
 from mgoe.evaluation import Estimate, rich_table
@@ -365,7 +365,8 @@ def test_simulate(mgoe: Mgoe, tmp_path: Path):
 
 
 def test_a_value_of_the_context_is_taken_as_it_is_written():
-    assert bundles._named("--context", ["country=NO", "zip=010", "slot=12:30"]) == {
+    words = ["country=NO", "zip=010", "slot=12:30"]
+    assert recommendations._last("--context", words, str, "device=phone") == {
         "country": "NO",
         "zip": "010",
         "slot": "12:30",

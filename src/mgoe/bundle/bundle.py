@@ -12,9 +12,9 @@ retrieval/           what candidates are retrieved from, unless the whole catalo
 """
 
 import json
-import math
 import os
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -28,13 +28,14 @@ from torch import Tensor
 from mgoe._util.files import sha256
 from mgoe._util.notebook import Shown
 from mgoe.bundle.calibration import Calibration, Window, calibrate, fit_calibration, read_calibration
+from mgoe.bundle.context import encode_one, encode_pairs, repeated
 from mgoe.bundle.explanation import GROUPS, explain_pair, explain_user
+from mgoe.bundle.item_index import ItemIndex
 from mgoe.bundle.manifest import MANIFEST, RETRIEVAL, read_manifest
-from mgoe.bundle.objective import read_objective
+from mgoe.bundle.ranking import Query, Ranked, Steps, finished, rank
 from mgoe.bundle.sampling import chain, shifted_tasks, undo_sampling
-from mgoe.config import ModelSettings, RunSettings, check_settings, did_you_mean, load_settings
-from mgoe.data import Encoders, Examples, Vocabulary, to_arrow
-from mgoe.data.arrow import is_list
+from mgoe.config import ModelSettings, RunSettings, check_settings, load_settings
+from mgoe.data import Encoders, Examples, FeatureEncoders, Vocabulary, to_arrow
 from mgoe.errors import BundleError
 from mgoe.features import FeatureSpec, Source, View, read
 from mgoe.graph import MacroGraph
@@ -196,14 +197,16 @@ class Bundle(Shown):
             BundleError: The lists differ in length, or a context feature is unknown.
         """
         user_ids, item_ids = to_arrow(users, "users"), to_arrow(items, "items")
-        user_ids, item_ids = _repeat(user_ids, len(item_ids)), _repeat(item_ids, len(user_ids))
+        user_ids, item_ids = repeated(user_ids, len(item_ids)), repeated(item_ids, len(user_ids))
         if len(user_ids) != len(item_ids):
             raise BundleError(
                 "predict",
                 f"users and items must be of one length, found {len(user_ids)} and {len(item_ids)}",
             )
         indices = self.indices("user", user_ids), self.indices("item", item_ids)
-        scores = self.score_indices(*indices, self._encode(context or {}, len(user_ids)), recalibrated)
+        scores = self.score_indices(
+            *indices, encode_pairs(self._context, context or {}, len(user_ids)), recalibrated
+        )
         return pd.DataFrame(
             {"user": user_ids.to_pandas(), "item": item_ids.to_pandas()} | self._by_task(scores)
         )
@@ -217,9 +220,14 @@ class Bundle(Shown):
         exclude_known: bool = False,
         exclude: ArrayLike = (),
         at_least: Mapping[str, float] | None = None,
+        where: Mapping[str, Any] | None = None,
+        max_per: Mapping[str, int] | None = None,
         context: Mapping[str, ArrayLike] | None = None,
+        exact: bool = False,
     ) -> pd.DataFrame:
-        """Return the best items of the whole catalogue for each user.
+        """Return the best items of the catalogue for each user.
+
+        A bundle with retrieval ranks the candidates that it retrieves. One without ranks every item.
 
         Args:
             users: One id, or several.
@@ -229,15 +237,18 @@ class Bundle(Shown):
             exclude_known: Leave out items in the user's history.
             exclude: Ids of items to leave out.
             at_least: The least probability (or value) by task; items below are left out.
+            where: One value or several by item feature; other items are left out.
+            max_per: Most items per value of an item feature; items whose value is unknown count as one.
             context: One value per context feature; several-valued ones take a list, or a text with
                 separators.
+            exact: Score all items that may be recommended, whatever the settings say.
 
         Returns:
             `user`, `rank` from 1, `item`, and a column per task. At most k rows per user.
 
         Raises:
-            BundleError: No user is given, k is not positive, a task or a context feature is unknown, or a
-                feature has several values.
+            BundleError: No user is given, k is not positive, a task, an item feature or a context feature is
+                unknown, or a context feature has several values.
             ObjectiveError: The objective breaks the grammar, names no task, or has no value for some item.
 
         Example:
@@ -247,32 +258,54 @@ class Bundle(Shown):
         ids = to_arrow(users, "users").to_pylist()
         if not ids:
             raise BundleError("users", "must hold at least one id, found none; name a user")
-        if k < 1:
-            raise BundleError("k", f"must be at least 1, found {k}; give a number of items")
-        for name, least in (at_least or {}).items():
-            if name not in self.tasks:
-                raise BundleError(
-                    "at_least", f"{name!r} is no task of this bundle{did_you_mean(name, self.tasks)}"
-                )
-            if math.isnan(least):
-                raise BundleError("at_least", f"{name} must be a number, found {least}; give a probability")
-        value_of = read_objective(objective or self.objective, self.tasks)
-        left_out = self.indices("item", exclude) if np.size(exclude) else []
-        allowed = np.setdiff1d(np.arange(self.size("item")), left_out)
-        found = []
-        for id, user in zip(ids, self.indices("user", ids).tolist(), strict=True):
-            items = np.setdiff1d(allowed, self._known_items(user)) if exclude_known else allowed
-            own = self._encode_one(context, len(items))
-            scores = self.score_indices(np.full(len(items), user), items, own)
-            for name, least in (at_least or {}).items():
-                kept = scores[:, self.tasks.index(name)] >= least
-                items, scores = items[kept], scores[kept]
-            best = np.argsort(-value_of(self._by_task(scores)), kind="stable")[:k]
-            place = {"user": [id] * len(best), "rank": np.arange(1, len(best) + 1)}
-            found.append(
-                pd.DataFrame(place | {"item": self.ids("item", items[best])} | self._by_task(scores[best]))
-            )
-        return pd.concat([one for one in found if len(one)] or found[:1], ignore_index=True)
+        query = Query.read(
+            self,
+            k=k,
+            objective=objective or self.objective,
+            at_least=at_least or {},
+            left_out=self.indices("item", exclude) if np.size(exclude) else np.empty(0, np.int64),
+            where=where or {},
+            max_per=max_per or {},
+            exact=exact,
+        )
+        own = encode_one(self._context, context or {})
+        found: list[Ranked] = []
+        for user in self.indices("user", ids).tolist():
+            asked = query.without(self._known_items(user)) if exclude_known else query
+            found.append(finished(rank(self, self, asked, user, context=own)))
+        items = np.concatenate([ranked.items for ranked in found])
+        scores = np.concatenate([ranked.scores for ranked in found])
+        place = {
+            "user": [id for id, ranked in zip(ids, found, strict=True) for _ in ranked.items],
+            "rank": np.concatenate([np.arange(1, len(ranked.items) + 1) for ranked in found]),
+        }
+        return pd.DataFrame(place | {"item": self.ids("item", items)} | self._by_task(scores))
+
+    @property
+    def n_items(self) -> int:
+        """Items that can be recommended."""
+        return self.size("item")
+
+    def reading(self) -> AbstractContextManager[View]:
+        """Return a context in which the view that is scored does not change."""
+        return self._source.reading()
+
+    def in_blocks(
+        self, user: int, items: NDArray[np.int64], context: Mapping[str, NDArray] | None = None
+    ) -> Steps[NDArray[np.float32]]:
+        """Score items for one user, see `Scores`. Shape (B, T)."""
+        own = {name: np.repeat(values, len(items), axis=0) for name, values in (context or {}).items()}
+        return self.score_indices(np.full(len(items), user), items, own)
+        yield
+
+    @cached_property
+    def item_index(self) -> ItemIndex:
+        """Items by feature values and popularity."""
+        return ItemIndex(self.encoders.item_side, self.graph.latest.arrays["item_sum"])
+
+    @property
+    def _context(self) -> FeatureEncoders:
+        return self.encoders.context_features
 
     def _by_task(self, scores: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
         return {name: scores[:, t] for t, name in enumerate(self.tasks)}
@@ -301,7 +334,7 @@ class Bundle(Shown):
             named = {"user": user, "item": item}
             if item is None:
                 return named | explain_user(known, self.tasks, self.ids)
-            own = self._encode_one(context, 1)
+            own = encode_one(self._context, context or {})
             scores = self.score_indices(*pair, own)[0]
             weights = {name: values[0] for name, values in self._scorer.weights(*pair, own).items()}
         return named | explain_pair(known, self.tasks, self.ids, scores, weights)
@@ -355,39 +388,3 @@ class Bundle(Shown):
     def _facts(self) -> dict[str, object]:
         sizes = {"users": self.size("user"), "items": self.size("item")}
         return {"model": self.manifest["model"]["name"], "tasks": self.tasks, **sizes}
-
-    def _encode(self, context: Mapping[str, ArrayLike], n: int) -> dict[str, NDArray]:
-        known = [feature.name for feature in self.settings.data.context]
-        for name in context:
-            if name not in known:
-                raise BundleError(
-                    "context", f"{name!r} is no context feature of this bundle{did_you_mean(name, known)}"
-                )
-        return self.encoders.context_features.encode(
-            {name: _repeat(to_arrow(values, f"context.{name}"), n) for name, values in context.items()}, n
-        )
-
-    def _encode_one(self, context: Mapping[str, ArrayLike] | None, n: int) -> dict[str, NDArray]:
-        """Encode one value per context feature, for all of n pairs."""
-        return self._encode(
-            {name: self._one_value(name, value) for name, value in (context or {}).items()}, n
-        )
-
-    def _one_value(self, name: str, value: ArrayLike) -> pa.Array:
-        """A context feature's value in a column of its own: of a several-valued feature a list of them is
-        one.
-        """
-        several = any(
-            feature.name == name and feature.kind == "multi" for feature in self.settings.data.context
-        )
-        values = to_arrow(value, f"context.{name}")
-        if several and not isinstance(value, str) and not is_list(values.type):
-            values = pa.ListArray.from_arrays(pa.array([0, len(values)], pa.int32()), values)
-        if len(values) != 1:
-            raise BundleError(f"context.{name}", f"takes one value, found {len(values)}; give one of them")
-        return values
-
-
-def _repeat(values: pa.Array, n: int) -> pa.Array:
-    """One value n times; more as they are."""
-    return values.take(pa.array(np.zeros(n, np.int64))) if len(values) == 1 != n else values

@@ -14,7 +14,18 @@ from typer.core import TyperGroup
 
 from mgoe import __version__
 from mgoe._util.progress import be_quiet
-from mgoe.cli import bundles, configuration, demo, doctor, graph, logs, registry, run, service
+from mgoe.cli import (
+    bundles,
+    configuration,
+    demo,
+    doctor,
+    graph,
+    logs,
+    recommendations,
+    registry,
+    run,
+    service,
+)
 from mgoe.cli.shared import examples
 from mgoe.errors import MgoeError, SaidElsewhere
 
@@ -142,10 +153,12 @@ for _command, _examples in {
         "mgoe predict runs/mine/bundle pairs.parquet --out scores.parquet",
         "mgoe predict runs/mine/bundle 'pairs/*.csv' > scores.csv",
     ),
-    bundles.recommend: (
+    recommendations.recommend: (
         "mgoe recommend runs/mine/bundle 42",
         "mgoe recommend runs/mine/bundle 42 43 --objective 'click * buy^2' --exclude-known",
         "mgoe recommend runs/mine/bundle 42 -k 50 --at-least click=0.01 --state state --json",
+        "mgoe recommend runs/mine/bundle 42 --where category=shoes --max-per brand=2",
+        "mgoe recommend runs/mine/bundle --users users.parquet --out tomorrow.parquet",
     ),
     bundles.export: (
         "mgoe export runs/mine/bundle --onnx mine.onnx",

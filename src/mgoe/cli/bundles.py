@@ -1,10 +1,9 @@
-"""Commands on a bundle: measure it, score with it, rank with it, export it."""
+"""Commands on a bundle: measure it, score with it, export it."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -14,7 +13,8 @@ from mgoe.cli.shared import (
     Json,
     Redis,
     State,
-    live_events,
+    open_bundle,
+    print_csv,
     say,
     show,
     show_json,
@@ -22,9 +22,6 @@ from mgoe.cli.shared import (
     table,
 )
 from mgoe.errors import ConfigError
-
-if TYPE_CHECKING:
-    from mgoe.bundle import Bundle
 
 
 def evaluate(
@@ -97,9 +94,7 @@ def predict(
     as_json: Json = False,
 ) -> None:
     """Score pairs: one row per pair, one probability (or value) per task."""
-    import pyarrow.csv as csv
-
-    opened = _opened(bundle, live_events(state, redis))
+    opened = open_bundle(bundle, state, redis)
     if out is not None:
         rows = experiments.write_scores(opened, pairs, out)
         if as_json:
@@ -118,63 +113,7 @@ def predict(
             ]
         )
         return
-    for number, block in enumerate(blocks):
-        csv.write_csv(block, typer.get_binary_stream("stdout"), csv.WriteOptions(include_header=number == 0))
-
-
-def recommend(
-    bundle: BundlePath,
-    users: Annotated[list[str], typer.Argument(metavar="USER...", help="Ids, as in the log.")],
-    k: Annotated[int, typer.Option("--k", "-k", help="Number of items per user.")] = 10,
-    objective: Annotated[
-        str | None,
-        typer.Option(
-            help="What to rank by, such as `click * buy^2`; by default, that the strongest binary task is "
-            "done at all.",
-            show_default=False,
-        ),
-    ] = None,
-    exclude_known: Annotated[
-        bool, typer.Option("--exclude-known", help="Leave out items in the user's history.")
-    ] = False,
-    exclude: Annotated[
-        list[str] | None, typer.Option(metavar="ITEM", help="Leave out this item. Repeatable.")
-    ] = None,
-    at_least: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="TASK=NUMBER", help="Least probability (or value): --at-least click=0.01. Repeatable."
-        ),
-    ] = None,
-    context: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="A context feature: --context device=phone. Repeatable."),
-    ] = None,
-    state: State = None,
-    redis: Redis = None,
-    as_json: Json = False,
-) -> None:
-    """Show the best items of the whole catalogue for each user."""
-    opened = _opened(bundle, live_events(state, redis))
-    found = opened.recommend(
-        users,
-        k,
-        objective,
-        exclude_known=exclude_known,
-        exclude=exclude or (),
-        at_least=_numbers("--at-least", at_least),
-        context=_named("--context", context),
-    )
-    if as_json:
-        rows = found.to_dict("records")
-        place = ("user", "rank", "item")
-        show_json([{n: row[n] for n in place} | {"tasks": {t: row[t] for t in opened.tasks}} for row in rows])
-        return
-    lines = table([str(column) for column in found.columns], left=3)
-    for (*place,) in found.itertuples(index=False):
-        user, rank, item, *values = place
-        lines.add_row(str(user), str(rank), str(item), *(f"{value:.4g}" for value in values))
-    show(lines)
+    print_csv(blocks)
 
 
 def export(
@@ -228,37 +167,3 @@ def export(
                 numbers = (f"{value:.5f}" for value in (before, after, after - before))
                 found.add_row(str(row["task"]), str(row["metric"]), *numbers)
         show(found)
-
-
-def _opened(path: Path, events: str | None) -> "Bundle":
-    from mgoe.bundle import Bundle
-
-    bundle = Bundle.open(path)
-    if events is None:
-        return bundle
-    from mgoe.serving import LiveBundle, open_events, open_exposures
-
-    return LiveBundle(bundle, open_events(events, make=False), open_exposures(events))
-
-
-def _named(option: str, texts: Sequence[str] | None) -> dict[str, Any]:
-    """Return the values of a repeatable option by name, as they are written."""
-    found = {}
-    for text in texts or ():
-        name, equals, found[name] = text.partition("=")
-        if not name or not equals:
-            raise ConfigError(option, f"takes NAME=VALUE, found {text!r}; write it as in device=phone")
-    return found
-
-
-def _numbers(option: str, texts: Sequence[str] | None) -> dict[str, float]:
-    found = {}
-    for text in texts or ():
-        name, _, value = text.partition("=")
-        try:
-            found[name] = float(value)
-        except ValueError:
-            raise ConfigError(
-                option, f"takes TASK=NUMBER, found {text!r}; write it as in click=0.01"
-            ) from None
-    return found

@@ -7,7 +7,7 @@ import json
 import math
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,6 +19,9 @@ from mgoe._util.progress import is_quiet
 from mgoe.errors import ConfigError
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from mgoe.bundle import Bundle
     from mgoe.evaluation import Estimate
 
 PLAIN_WIDTH = 240
@@ -61,6 +64,26 @@ def live_events(state: Path | None, redis: str | None) -> str | None:
     if state is not None and redis is not None:
         raise ConfigError("--redis", "stores live events instead of --state, found both; give one of them")
     return redis if state is None else str(state)
+
+
+def open_bundle(path: Path, state: Path | None, redis: str | None) -> "Bundle":
+    """Open a bundle, with live events if there are some."""
+    from mgoe.bundle import Bundle
+
+    bundle, events = Bundle.open(path), live_events(state, redis)
+    if events is None:
+        return bundle
+    from mgoe.serving import LiveBundle, open_events, open_exposures
+
+    return LiveBundle(bundle, open_events(events, make=False), open_exposures(events))
+
+
+def print_csv(blocks: "Iterable[pa.Table]") -> None:
+    """Print tables of one schema on standard output as CSV."""
+    import pyarrow.csv as csv
+
+    for number, block in enumerate(blocks):
+        csv.write_csv(block, typer.get_binary_stream("stdout"), csv.WriteOptions(include_header=number == 0))
 
 
 def examples(*lines: str) -> str:

@@ -43,7 +43,15 @@ class SideFeatures:
             indices: Node indices; -1, or one beyond the nodes, is an unknown node. Shape (B,).
         """
         wanted = np.asarray(indices, dtype=np.int64)
-        return {name: self._take(name, values, wanted) for name, values in self.arrays.items()}
+        return {name: self.column(name, wanted) for name in self.arrays}
+
+    def column(self, name: str, indices: NDArray[np.int64]) -> NDArray[Any]:
+        """Return one feature of nodes, see `gather`. B rows."""
+        values = self.arrays[name]
+        known = (indices >= 0) & (indices < len(values))
+        taken = np.repeat(self._unknown[name], len(indices), axis=0)
+        taken[known] = values[indices[known]]
+        return taken
 
     def save(self, folder: Path) -> None:
         """Write encoders and arrays."""
@@ -64,12 +72,6 @@ class SideFeatures:
     @cached_property
     def _unknown(self) -> dict[str, NDArray[Any]]:
         return self.encoders.encode({}, 1)
-
-    def _take(self, name: str, values: NDArray[Any], indices: NDArray[np.int64]) -> NDArray[Any]:
-        known = (indices >= 0) & (indices < len(values))
-        taken = np.repeat(self._unknown[name], len(indices), axis=0)
-        taken[known] = values[indices[known]]
-        return taken
 
 
 def read_side(

@@ -19,6 +19,7 @@ graphs          mgoe graph
 bundle_refresh  mgoe refresh
 taken           mgoe exposures
 score           mgoe predict, mgoe evaluate
+recommend       mgoe recommend --users
 window          later rows of a bundle's log, measured and calibrated on
 
 A module is imported when one of its names is first used, since the macro graph is built without torch.
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from mgoe.experiments.cell import Inputs
     from mgoe.experiments.graphs import forget, macro_graph, open_graph, update
     from mgoe.experiments.pages import write_graph_page
+    from mgoe.experiments.recommend import recommend_users, write_recommendations
     from mgoe.experiments.report import leads, measured, plain_leads
     from mgoe.experiments.results import ComparisonResult, RunResult
     from mgoe.experiments.runs import compare, run, train
@@ -48,6 +50,7 @@ _MODULE_OF = {
         "cell": ("Inputs",),
         "graphs": ("forget", "macro_graph", "open_graph", "update"),
         "pages": ("write_graph_page",),
+        "recommend": ("recommend_users", "write_recommendations"),
         "report": ("leads", "measured", "plain_leads"),
         "results": ("ComparisonResult", "RunResult"),
         "runs": ("compare", "run", "train"),

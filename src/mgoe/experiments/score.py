@@ -24,8 +24,10 @@ from mgoe.data.examples import mask_given
 from mgoe.data.log import open_log, unreadable
 from mgoe.errors import DataError, OutputError
 from mgoe.evaluation import Row, measure
+from mgoe.graph.pair_rows import Side
 
 _LABEL = "label of "
+PAIR: tuple[Side, Side] = ("user", "item")
 NEW = "new"
 """Name of the split of pairs that a bundle was not made with."""
 
@@ -43,7 +45,7 @@ def score_pairs(bundle: Bundle, pairs: Path | str) -> Iterator[pa.Table]:
     Raises:
         DataError: The file cannot be read or lacks a column.
     """
-    for block in _blocks(bundle, pairs, ()):
+    for block in read_blocks(bundle, pairs, PAIR):
         yield _score(bundle, block)
 
 
@@ -59,21 +61,7 @@ def write_scores(bundle: Bundle, pairs: Path | str, out: Path | str) -> int:
         DataError: The pairs cannot be read or lack a column.
         OutputError: The file cannot be written.
     """
-    out = Path(out)
-    if out.suffix not in (".parquet", ".csv"):
-        raise OutputError(
-            out,
-            f"scores are written as .parquet or .csv, found {out.suffix or 'no suffix'!r}; "
-            "choose one of them",
-        )
-    blocks, rows = score_pairs(bundle, pairs), 0
-    first = next(blocks)
-    writer_of = pq.ParquetWriter if out.suffix == ".parquet" else csv.CSVWriter
-    with atomic_file(out) as unfinished, writer_of(str(unfinished), first.schema) as writer:
-        for table in itertools.chain([first], blocks):
-            writer.write_table(table)
-            rows += len(table)
-    return rows
+    return write_blocks(score_pairs(bundle, pairs), out)
 
 
 def measure_pairs(bundle: Bundle, pairs: Path | str) -> list[Row]:
@@ -89,7 +77,7 @@ def measure_pairs(bundle: Bundle, pairs: Path | str) -> list[Row]:
             mask_given(np.stack([block[_LABEL + task.name].to_numpy() for task in tasks], 1), tasks),
             block[bundle.settings.data.user].to_pandas(),
         )
-        for block in _blocks(bundle, pairs, tasks)
+        for block in read_blocks(bundle, pairs, PAIR, tasks)
     ]
     scores, labels, users = zip(*parts, strict=True)
     if not sum(map(len, scores)):
@@ -105,32 +93,63 @@ def measure_pairs(bundle: Bundle, pairs: Path | str) -> list[Row]:
     )
 
 
-def _blocks(bundle: Bundle, pairs: Path | str, tasks: Sequence[TaskSettings]) -> Iterator[pa.Table]:
-    """Yield the needed columns and the labels of tasks.
+def write_blocks(blocks: Iterator[pa.Table], out: Path | str) -> int:
+    """Write tables of one schema into a file, Parquet or CSV by its suffix.
+
+    The file appears when it is complete, and replaces what was there.
+
+    Returns:
+        Number of rows.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
+    out, rows = Path(out), 0
+    if out.suffix not in (".parquet", ".csv"):
+        raise OutputError(
+            out,
+            f"the result is written as .parquet or .csv, found {out.suffix or 'no suffix'!r}; "
+            "choose one of them",
+        )
+    first = next(blocks)
+    writer_of = pq.ParquetWriter if out.suffix == ".parquet" else csv.CSVWriter
+    with atomic_file(out) as unfinished, writer_of(str(unfinished), first.schema) as writer:
+        for table in itertools.chain([first], blocks):
+            writer.write_table(table)
+            rows += len(table)
+    return rows
+
+
+def read_blocks(
+    bundle: Bundle, file: Path | str, sides: Sequence[Side], tasks: Sequence[TaskSettings] = ()
+) -> Iterator[pa.Table]:
+    """Yield the columns of ids, the context features that are there, and the labels of tasks.
 
     The first block is empty, so that a file without rows has columns too.
+
+    Raises:
+        DataError: The file cannot be read, lacks a column, or holds an invalid id or label.
     """
-    data = bundle.settings.data
-    table = open_log(ibis.duckdb.connect(), [pairs], "pairs", (data.user, data.item))
-    for column in (data.user, data.item):
+    data, path = bundle.settings.data, str(file)
+    ids = [data.user if side == "user" else data.item for side in sides]
+    table = open_log(ibis.duckdb.connect(), [file], "pairs" if "item" in sides else "users", ids)
+    for column in ids:
         if column not in table.columns:
             raise DataError(
-                pairs,
+                path,
                 f"needs a column {column!r}, as the bundle's log had{did_you_mean(column, table.columns)}",
             )
-    for column in (data.user, data.item):
-        read_id(table[column], column, str(pairs))  # refuses invalid ids
+    for column in ids:
+        read_id(table[column], column, path)  # refuses invalid ids
     context = [feature.name for feature in data.context if feature.name in table.columns]
     try:
-        wanted = table.select(
-            *dict.fromkeys((data.user, data.item, *context)), **_labels(table, pairs, tasks)
-        )
+        wanted = table.select(*dict.fromkeys((*ids, *context)), **_labels(table, path, tasks))
         schema = wanted.schema().to_pyarrow()
         yield schema.empty_table()
         for block in batches(wanted):
             yield pa.Table.from_batches([block]).cast(schema)
     except (OSError, duckdb.Error, pa.ArrowException) as error:  # Arrow passes on errors of DuckDB
-        raise unreadable(str(pairs), error) from None
+        raise unreadable(path, error) from None
 
 
 def _score(bundle: Bundle, block: pa.Table) -> pa.Table:

@@ -9,16 +9,14 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
-from numpy.testing import assert_allclose, assert_array_equal
+from numpy.testing import assert_allclose
 from typer.testing import CliRunner
 
 import mgoe
 from mgoe._util.files import sha256
-from mgoe.bundle.objective import read_objective
 from mgoe.cli import app
 from mgoe.config import RunSettings, dump_settings, load_settings
-from mgoe.serving.scoring import ranking, scorer
+from mgoe.serving.scoring import scorer
 from tests.effort import up_to
 from tests.serving.served import Served, answered, served
 
@@ -31,14 +29,6 @@ def users(bundle: mgoe.Bundle) -> list[int]:
 @pytest.fixture(scope="module")
 def items(bundle: mgoe.Bundle) -> list[int]:
     return bundle.encoders.items.ids(np.arange(bundle.encoders.items.size)).to_pylist()
-
-
-@given(
-    values=arrays(np.float64, st.integers(0, 60), elements=st.integers(-3, 3).map(float)),
-    k=st.integers(1, 70),
-)
-def test_the_top_is_the_start_of_a_full_sort(values: np.ndarray, k: int):
-    assert ranking.top(values, k).tolist() == np.argsort(-values, kind="stable")[:k].tolist()
 
 
 def test_scores_are_those_of_mgoe_predict(
@@ -106,30 +96,6 @@ def test_the_whole_catalogue_is_ranked_in_blocks(
     found = service.rank(user=users[5], k=12, objective="click")
     assert_allclose(found["scores"], bundle.recommend(users[5], k=12, objective="click")["click"], atol=1e-5)
     assert found["ranked"] == bundle.encoders.items.size
-
-
-@pytest.mark.parametrize("rows", [0, 1, 2048, 2049, 10_000])
-def test_an_objective_is_computed_in_blocks(rows: int):
-    """It is the client's, so it may be long."""
-    rng, seen = np.random.default_rng(rows), []
-    scores, kept = rng.random((rows * 2, 2), np.float32), np.sort(rng.permutation(rows * 2)[:rows])
-    objective = read_objective("a * b ^ 2 + log(1 + a)", ("a", "b"))
-
-    def watched(tasks: dict[str, np.ndarray]) -> np.ndarray:
-        seen.append(len(tasks["a"]))
-        return objective(tasks)
-
-    steps = ranking._values(watched, scores, kept, ("a", "b"))
-    values, others = None, 0
-    while values is None:
-        try:
-            next(steps)
-            others += 1
-        except StopIteration as end:
-            values = end.value
-    assert_array_equal(values, objective({"a": scores[kept, 0], "b": scores[kept, 1]}))
-    assert max(seen) <= ranking.BLOCK
-    assert others == len(seen) - 1
 
 
 def test_a_ranking_by_a_task_within_a_sample_space_agrees_with_recommend(own: Path, tmp_path: Path):

@@ -40,7 +40,7 @@ ANSWERS: dict[str, Any] = {
     "compare": Comparison,
     "evaluate": Evaluation,
     "predict": list[Pair] | Scores,
-    "recommend": list[Recommendation],
+    "recommend": list[Recommendation] | Scores,
     "export": Exported,
     "refresh": Refreshed,
     "exposures": Exposures,

@@ -110,7 +110,7 @@ class Evaluation(Answer):
 
 
 class Scores(Answer):
-    """`mgoe predict --out FILE`."""
+    """`mgoe predict --out FILE` and `mgoe recommend --users FILE --out FILE`."""
 
     path: str
     rows: int
@@ -129,8 +129,8 @@ class Pair(Answer):
 class Recommendation(Answer):
     """An entry of `mgoe recommend`."""
 
-    user: str
-    """As typed."""
+    user: Id
+    """As typed, or as in the file."""
     rank: int
     """From 1."""
     item: Id

@@ -21,6 +21,7 @@ AHEAD = 5 * 60 * 1_000_000
 LONGEST_ID = 512
 """Most characters of an id."""
 FIELDS = ("user", "item", "behavior", "time", "id")
+SESSION_FIELDS = ("item", "behavior", "time")
 _LIMIT = 1 << 58  # a time with its task fits 63 bits
 
 Id = int | str
@@ -154,19 +155,36 @@ class EventReader:
             EventError: A field is missing, unknown, or breaks its rule.
         """
         check_fields(raw, FIELDS, "an event")
-        user, item = (read_id(raw.get(node), self.kinds[node], node) for node in ("user", "item"))
-        behavior, key = raw.get("behavior"), raw.get("id")
-        if not isinstance(behavior, str) or behavior not in self.behaviors:
-            near = did_you_mean(behavior, list(self.behaviors)) if isinstance(behavior, str) else ""
-            raise EventError(
-                "behavior", f"must be one of {', '.join(self.behaviors)}, found {shown(behavior)}{near}"
-            )
-        time = self.read_time(raw.get("time"), now)
+        user, key = read_id(raw.get("user"), self.kinds["user"], "user"), raw.get("id")
+        item, behavior, time = self._what_was_done(raw, now)
         if key is not None and (not isinstance(key, str) or not key):
             raise EventError(
                 "id", f"must be a text that no other event has, found {shown(key)}; or leave it out"
             )
         return Event(user, item, behavior, time, None if key is None else checked_text(key, "id"))
+
+    def read_in_session(self, raw: Mapping[str, Any], now: int) -> tuple[Id, int, int]:
+        """Check an event of a session, which has no user and no id.
+
+        Returns:
+            The item's id, the tasks done as bits, and the time in microseconds since 1970.
+
+        Raises:
+            EventError: As for `read`.
+        """
+        check_fields(raw, SESSION_FIELDS, "an event of a session")
+        item, behavior, time = self._what_was_done(raw, now)
+        return item, self.behaviors[behavior], time
+
+    def _what_was_done(self, raw: Mapping[str, Any], now: int) -> tuple[Id, str, int]:
+        """Return item, behaviour and time of an event."""
+        item, behavior = read_id(raw.get("item"), self.kinds["item"], "item"), raw.get("behavior")
+        if not isinstance(behavior, str) or behavior not in self.behaviors:
+            near = did_you_mean(behavior, list(self.behaviors)) if isinstance(behavior, str) else ""
+            raise EventError(
+                "behavior", f"must be one of {', '.join(self.behaviors)}, found {shown(behavior)}{near}"
+            )
+        return item, behavior, self.read_time(raw.get("time"), now)
 
     def read_time(self, value: Any, now: int) -> int:
         """Return a time in microseconds since 1970; now if there is none.

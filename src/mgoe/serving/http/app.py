@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException
 
 from mgoe import __version__
 from mgoe.bundle.objective import ObjectiveError
+from mgoe.bundle.ranking import Steps
 from mgoe.errors import MgoeError, RequestError, StoreError
 from mgoe.serving.events.event import LONGEST_ID
 from mgoe.serving.http import schemas
@@ -27,7 +28,6 @@ from mgoe.serving.http.settings import Limits
 from mgoe.serving.http.telemetry import Telemetry
 from mgoe.serving.scoring import ranking
 from mgoe.serving.scoring.explanation import explain
-from mgoe.serving.scoring.ranking import Steps
 
 Model = TypeVar("Model", bound=BaseModel)
 MISTAKES = 100
@@ -87,18 +87,32 @@ def create_app(
 
 def _add_ranking(app: FastAPI, reloader: Reloader, limits: Limits, telemetry: Telemetry) -> None:
     @app.post(
-        "/v1/rank", summary="Rank candidates, or the whole catalogue",
+        "/v1/rank", summary="Rank candidates, or what the catalogue has",
         **_describe(schemas.RankAnswer, **_body(schemas.RankRequest)),
     )  # fmt: skip
     async def rank(request: Request) -> Response:
         asked = _read(schemas.RankRequest, request.state.body)
         _check_size("candidates", asked.candidates or (), limits.candidates)
         answer = await _in_turns(ranking.rank(
-            reloader.engine, **dict(asked),
+            reloader.engine, asked.user, asked.candidates, _wish(asked),
         ))  # fmt: skip
         telemetry.scored.inc(answer["ranked"])
         telemetry.unseen.labels("user").inc(int(answer["unseen_user"]))
         telemetry.unseen.labels("item").inc(answer["unseen_items"])
+        return _json(answer)
+
+    @app.post(
+        "/v1/recommend", summary="Recommend items to a user, or to the visitor of a session",
+        **_describe(schemas.RecommendAnswer, **_body(schemas.RecommendRequest)),
+    )  # fmt: skip
+    async def recommend(request: Request) -> Response:
+        asked = _read(schemas.RecommendRequest, request.state.body)
+        _check_size("events", asked.events or (), limits.events)
+        answer = await _in_turns(ranking.recommend(
+            reloader.engine, asked.user, asked.events, _wish(asked),
+        ))  # fmt: skip
+        telemetry.scored.inc(answer["ranked"])
+        telemetry.unseen.labels("user").inc(int(answer["unseen_user"]))
         return _json(answer)
 
     @app.post(
@@ -243,6 +257,10 @@ def _add_errors(app: FastAPI) -> None:
         )
 
 
+def _wish(asked: schemas.Wish) -> ranking.Wish:
+    return ranking.Wish(**{name: getattr(asked, name) for name in ranking.Wish._fields})
+
+
 async def _in_turns(steps: Steps[dict[str, Any]]) -> dict[str, Any]:
     """Carry out the steps. Between two of them other requests have their turn and a time limit can strike."""
     while True:
@@ -334,7 +352,10 @@ def _document(app: FastAPI, secure: bool) -> dict[str, Any]:
     if app.openapi_schema is None:
         document = FastAPI.openapi(app)
         known = document["components"]["schemas"]
-        for model in (schemas.RankRequest, schemas.ScoreRequest, schemas.EventsRequest, schemas.NamesRequest):
+        for model in (
+            schemas.RankRequest, schemas.RecommendRequest, schemas.ScoreRequest, schemas.EventsRequest,
+            schemas.NamesRequest,
+        ):  # fmt: skip
             described = model.model_json_schema(ref_template="#/components/schemas/{model}")
             known |= described.pop("$defs", {})
             known[model.__name__] = described

@@ -100,22 +100,9 @@ class Request(BaseModel, extra="forbid", allow_inf_nan=False):
     """Strict about names and types."""
 
 
-class RankRequest(
-    Request,
-    json_schema_extra={
-        "examples": [
-            {"user": 42, "candidates": [7, 8, 9], "objective": "click * buy^2", "k": 2},
-            {"user": 42, "k": 10, "exclude_known": True, "at_least": {"click": 0.01}},
-        ]
-    },
-):
-    """Whom to rank for, and what."""
+class Wish(Request):
+    """What a request for a ranking may ask for."""
 
-    user: Id
-    candidates: Annotated[list[Id], Field(min_length=1, fail_fast=True)] | None = Field(
-        default=None,
-        description="Items to rank; the whole catalogue if left out. A repeated one counts once.",
-    )
     context: Context = Field(default_factory=dict)
     k: StrictInt = Field(default=10, ge=1, le=10_000, description="How many to return at most, best first.")
     objective: StrictStr | None = Field(
@@ -128,10 +115,58 @@ class RankRequest(
         default=[], max_length=10_000, fail_fast=True, description="Items to leave out."
     )
     exclude_known: StrictBool = Field(
-        default=False, description="Leave out items of the user's history, including live events."
+        default=False,
+        description="Leave out items of the user's history, including live events, or of the session.",
     )
     at_least: Annotated[dict[str, float], AtMost(NAMES)] = Field(
         default={}, description="Least probability (or value) by task."
+    )
+    where: Annotated[dict[str, SomeValue], AtMost(NAMES)] = Field(
+        default={},
+        description="One value or a list of them by item feature, as in the bundle's side table; other items "
+        "are left out.",
+    )
+    max_per: Annotated[dict[str, Annotated[StrictInt, Field(ge=1)]], AtMost(NAMES)] = Field(
+        default={},
+        description="Most items per value of an item feature; those whose value is unknown count as one.",
+    )
+
+
+class RankRequest(
+    Wish,
+    json_schema_extra={
+        "examples": [
+            {"user": 42, "candidates": [7, 8, 9], "objective": "click * buy^2", "k": 2},
+            {"user": 42, "k": 10, "exclude_known": True, "at_least": {"click": 0.01}},
+        ]
+    },
+):
+    """Whom to rank for, and what."""
+
+    user: Id
+    candidates: Annotated[list[Id], Field(min_length=1, fail_fast=True)] | None = Field(
+        default=None,
+        description="Items to rank; recommends from the catalogue if left out. A repeated one counts once.",
+    )
+
+
+class RecommendRequest(
+    Wish,
+    json_schema_extra={
+        "examples": [
+            {"user": 42, "k": 10, "exclude_known": True},
+            {"events": [{"item": 7, "behavior": "click"}], "k": 10},
+        ]
+    },
+):
+    """Whom to recommend to: a user, or a visitor of whom a session is known."""
+
+    user: Id | None = Field(default=None, description="An id; leave it out to send events instead.")
+    events: list[dict[str, Any]] | None = Field(
+        default=None,
+        fail_fast=True,
+        description="What a visitor without an id has done: objects with item, behavior and, optionally, "
+        "time (now by default). They are stored nowhere.",
     )
 
 
@@ -215,19 +250,27 @@ def exact(value: Any) -> Any:
     return str(value) if isinstance(value, int) and abs(value) > EXACT else value
 
 
-class RankAnswer(BaseModel):
+class RecommendAnswer(BaseModel):
     """The best items first, one list per column."""
 
-    user: Id
+    user: Id | None
     items: list[Id]
     scores: list[float] = Field(description="Values of the objective.")
     tasks: dict[str, list[float]] = Field(description="Probability (or value) of each task.")
     objective: str
-    ranked: int = Field(description="Candidates that were scored.")
-    repeated: int = Field(description="Candidates given more than once.")
+    ranked: int = Field(description="Items that were scored; 0 if the filters leave none.")
+    exact: bool = Field(
+        description="Whether these were all items that the request allows; otherwise they were retrieved."
+    )
     unseen_user: bool
-    unseen_items: int = Field(description="Candidates never seen, which are scored as nodes without history.")
     bundle: str
+
+
+class RankAnswer(RecommendAnswer):
+    """The best candidates first, one list per column."""
+
+    repeated: int = Field(description="Candidates given more than once.")
+    unseen_items: int = Field(description="Candidates never seen, which are scored as nodes without history.")
 
 
 class ScoreAnswer(BaseModel):

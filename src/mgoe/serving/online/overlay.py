@@ -76,13 +76,14 @@ class LiveBundle(Bundle):
         while consumer.has_more:  # those that come meanwhile do not keep it from answering
             consumer.catch_up()
         self._live = consumer.live
+        self._now = LiveView(self.view, self._live)
 
     def _known_items(self, user: int) -> NDArray[np.int32]:
         return self._live.known_items(user)
 
     @property
     def _source(self) -> Source:
-        return LiveView(self.view, self._live)
+        return self._now
 
     def indices(self, side: Side, ids: ArrayLike | pa.Array) -> NDArray[np.int64]:
         return self._live.indices(side, ids)

@@ -1,54 +1,74 @@
-"""Ranking and scoring in steps, so that a service can answer others even while it ranks a whole catalogue.
+"""What requests ask for: the best of some candidates, recommendations from the catalogue, scores of pairs.
+
+All in steps, so that a service can answer others meanwhile.
 
 Axes: `B` candidates, `T` tasks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mgoe.bundle.objective import Objective, read_objective
-from mgoe.config import did_you_mean
-from mgoe.errors import RequestError
+from mgoe.bundle import ranking
+from mgoe.bundle.ranking import Query, Ranked, Steps, columns
+from mgoe.errors import EventError, RequestError
 from mgoe.serving.events.event import Id
+from mgoe.serving.online.session import Done, Session
+from mgoe.serving.scoring.scorer import SessionScores
 
 if TYPE_CHECKING:
     from mgoe.serving.scoring.engine import Engine
 
-BLOCK = 2048
-"""Rows of an objective that are computed in one step."""
-Answer = TypeVar("Answer")
-Steps = Generator[None, None, Answer]
+
+class Wish(NamedTuple):
+    """What every request for a ranking may ask for.
+
+    Attributes:
+        k: How many to return, best first.
+        objective: What to rank by; None ranks by how likely the strongest binary task is done at all.
+        exclude: Ids of items to leave out.
+        exclude_known: Leave out the items of the user's history.
+        at_least: The least probability (or value) by task.
+        where: One value or several by item feature; other items are left out.
+        max_per: Most items per value of an item feature.
+        context: Context features by name.
+    """
+
+    k: int = 10
+    objective: str | None = None
+    exclude: Sequence[Id] = ()
+    exclude_known: bool = False
+    at_least: Mapping[str, float] = {}
+    where: Mapping[str, Any] = {}
+    max_per: Mapping[str, int] = {}
+    context: Mapping[str, Any] = {}
 
 
-def rank(
-    engine: Engine,
-    user: Id,
-    candidates: Sequence[Id] | None = None,
-    *,
-    context: Mapping[str, Any] | None = None,
-    k: int = 10,
-    objective: str | None = None,
-    exclude: Sequence[Id] = (),
-    exclude_known: bool = False,
-    at_least: Mapping[str, float] | None = None,
-) -> Steps[dict[str, Any]]:
-    """Rank candidates, or the whole catalogue.
+class Visitor(NamedTuple):
+    """Whom to rank for.
+
+    Attributes:
+        user: Index; -1 was never seen.
+        session: What it has done, if it has no id.
+    """
+
+    user: int
+    session: Session | None = None
+
+
+def rank(engine: Engine, user: Id, candidates: Sequence[Id] | None, wish: Wish) -> Steps[dict[str, Any]]:
+    """Rank candidates, or what the catalogue has.
 
     Args:
         engine: What scores.
         user: An id.
-        candidates: Ids; None ranks the whole catalogue. A repeated one counts once.
-        context: Context features by name.
-        k: How many to return, best first.
-        objective: What to rank by; None ranks by the strongest binary task.
-        exclude: Ids of items to leave out.
-        exclude_known: Leave out the items of the user's history.
-        at_least: The least probability (or value) by task.
+        candidates: Ids; None recommends from the catalogue. A repeated one counts once.
+        wish: What is asked for.
 
     Returns:
         A `RankAnswer`, whose columns are arrays.
@@ -56,38 +76,46 @@ def rank(
     Raises:
         MgoeError: The objective, a filter or the context is wrong.
     """
-    live, tasks, text = engine.live, engine.tasks, objective or engine.bundle.objective
-    value_of = read_objective(text, tasks)
-    least = {_task_number(name, tasks): value for name, value in (at_least or {}).items()}
-    encoded = engine.context(context or {})
-    user_index = int(live.look_up("user", [user])[0])
     if candidates is None:
-        items, ids = np.arange(live.size("item")), None
-    else:
-        items, ids = _distinct(live.look_up("item", candidates), candidates)
-    repeated = 0 if candidates is None or ids is None else len(candidates) - len(ids)
-    if exclude or exclude_known:
-        kept = ~_excluded(engine, items, ids, exclude)
-        if exclude_known:
-            kept &= ~np.isin(items, live.known_items(user_index))
-        items, ids = items[kept], ids and [ids[row] for row in np.flatnonzero(kept).tolist()]
-    scores = yield from engine.scorer.in_blocks(user_index, items, encoded)
-    rows = _at_least(scores, least)
-    values = yield from _values(value_of, scores, rows, tasks)
-    best = top(values, k)
-    chosen = rows[best]
-    return {
-        "user": user,
-        "items": live.ids("item", items[chosen]) if ids is None else [ids[row] for row in chosen.tolist()],
-        "scores": values[best],
-        "tasks": columns(scores[chosen], tasks),
-        "objective": text,
-        "ranked": len(items),
-        "repeated": repeated,
-        "unseen_user": user_index < 0,
-        "unseen_items": int((items < 0).sum()),
-        "bundle": engine.name,
+        found = yield from recommend(engine, user, None, wish)
+        return found | {"repeated": 0, "unseen_items": 0}
+    items, ids = _distinct(engine.live.look_up("item", candidates), candidates)
+    kept = ~_excluded_unseen(engine, items, ids, wish.exclude)
+    visitor = _user(engine, user)
+    ranked = yield from _rank(engine, visitor, wish, items[kept])
+    rows = np.flatnonzero(kept)[ranked.rows].tolist()
+    return _answer(engine, user, visitor, wish, ranked, [ids[row] for row in rows]) | {
+        "repeated": len(candidates) - len(ids),
+        "unseen_items": int((items[kept] < 0).sum()),
     }
+
+
+def recommend(
+    engine: Engine, user: Id | None, events: Sequence[Mapping[str, Any]] | None, wish: Wish
+) -> Steps[dict[str, Any]]:
+    """Recommend items to a user, or to the visitor of a session.
+
+    Args:
+        engine: What scores.
+        user: An id; None if there are events.
+        events: What a visitor without an id has done, see `EventReader.read_in_session`.
+        wish: What is asked for.
+
+    Returns:
+        A `RecommendAnswer`, whose columns are arrays.
+
+    Raises:
+        MgoeError: The objective, a filter, the context or an event is wrong, or both or none of user and
+            events are given.
+    """
+    if (user is None) == (events is None):
+        found = "none" if user is None else "both"
+        raise RequestError(
+            "user", f"must be given, or the events of a session instead, found {found}; give one"
+        )
+    visitor = _user(engine, user) if user is not None else _session(engine, events or ())
+    ranked = yield from _rank(engine, visitor, wish, None)
+    return _answer(engine, user, visitor, wish, ranked, engine.live.ids("item", ranked.items))
 
 
 def score(
@@ -126,24 +154,62 @@ def score(
     }
 
 
-def columns(scores: NDArray[np.float32], tasks: Sequence[str]) -> dict[str, NDArray[np.float32]]:
-    """Return scores (B, T) as one column per task."""
-    return {task: np.ascontiguousarray(scores[:, t]) for t, task in enumerate(tasks)}
+def _rank(
+    engine: Engine, visitor: Visitor, wish: Wish, candidates: NDArray[np.int64] | None
+) -> Steps[Ranked]:
+    query = Query.read(
+        engine.bundle,
+        k=wish.k,
+        objective=wish.objective or engine.bundle.objective,
+        at_least=wish.at_least,
+        left_out=engine.live.look_up("item", wish.exclude),
+        where=wish.where,
+        max_per=wish.max_per,
+    )
+    session, scores = visitor.session, engine.scorer
+    if wish.exclude_known:
+        query = query.without(session.items if session else engine.live.known_items(visitor.user))
+    if session:
+        scores = SessionScores(scores, session)
+    context = engine.context(wish.context)
+    return (yield from ranking.rank(engine.bundle, scores, query, visitor.user, candidates, context))
 
 
-def top(values: NDArray[np.float64], k: int) -> NDArray[np.int64]:
-    """Return the rows of the k largest values, largest first, ties in their order. Shape (min(k, B),)."""
-    if k * 8 < len(values):  # few enough that a partition is faster
-        least = np.partition(values, len(values) - k)[len(values) - k]
-        rows = np.flatnonzero(values >= least)
-        return rows[np.argsort(-values[rows], kind="stable")[:k]]
-    return np.argsort(-values, kind="stable")[:k]
+def _answer(
+    engine: Engine, user: Id | None, visitor: Visitor, wish: Wish, ranked: Ranked, ids: Sequence[Id]
+) -> dict[str, Any]:
+    return {
+        "user": user,
+        "items": ids,
+        "scores": ranked.values,
+        "tasks": columns(ranked.scores, engine.tasks),
+        "objective": wish.objective or engine.bundle.objective,
+        "ranked": ranked.ranked,
+        "exact": ranked.exact,
+        "unseen_user": visitor.user < 0,
+        "bundle": engine.name,
+    }
 
 
-def _task_number(name: str, tasks: tuple[str, ...]) -> int:
-    if name not in tasks:
-        raise RequestError("at_least", f"{name[:80]!r} is not a task{did_you_mean(name, tasks)}")
-    return tasks.index(name)
+def _user(engine: Engine, user: Id) -> Visitor:
+    return Visitor(int(engine.live.look_up("user", [user])[0]))
+
+
+def _session(engine: Engine, events: Sequence[Mapping[str, Any]]) -> Visitor:
+    """Return the visitor of a session, from its items that have an index; without any, it is unseen."""
+    now, done = time.time_ns() // 1000, []
+    for number, event in enumerate(events):
+        try:
+            done.append(engine.events.read_in_session(event, now))
+        except EventError as error:
+            raise RequestError(f"events.{number}.{error.place}", error.message) from None
+    items = engine.live.look_up("item", [item for item, *_ in done])
+    known = [Done(int(i), mask, at) for i, (_, mask, at) in zip(items, done, strict=True) if i >= 0]
+    if not known:
+        return Visitor(-1)
+    with engine.scorer.reading() as view:
+        session = Session.of(engine.live, view, known)
+    return Visitor(session.user, session)
 
 
 def _distinct(items: NDArray[np.int64], ids: Sequence[Id]) -> tuple[NDArray[np.int64], Sequence[Id]]:
@@ -158,34 +224,14 @@ def _distinct(items: NDArray[np.int64], ids: Sequence[Id]) -> tuple[NDArray[np.i
     return np.maximum(items[first], -1), [ids[row] for row in first.tolist()]
 
 
-def _excluded(
-    engine: Engine, items: NDArray[np.int64], ids: Sequence[Id] | None, exclude: Sequence[Id]
+def _excluded_unseen(
+    engine: Engine, items: NDArray[np.int64], ids: Sequence[Id], exclude: Sequence[Id]
 ) -> NDArray[np.bool_]:
-    """Return which candidates to leave out: by index, or by id if they were never seen. Shape (B,)."""
-    indices = engine.live.look_up("item", exclude)
-    out = np.isin(items, indices[indices >= 0])
-    if ids is not None and (indices < 0).any():
-        unseen = {str(id) for id, index in zip(exclude, indices.tolist(), strict=True) if index < 0}
-        out |= np.fromiter((str(id) in unseen for id in ids), bool, len(ids))
+    """Return which candidates to leave out by id, since they were never seen. Shape (B,)."""
+    out = np.zeros(len(items), bool)
+    unseen = np.flatnonzero(items < 0).tolist()
+    if unseen and len(exclude):
+        indices = engine.live.look_up("item", exclude)
+        names = {str(id) for id, index in zip(exclude, indices.tolist(), strict=True) if index < 0}
+        out[unseen] = [str(ids[row]) in names for row in unseen]
     return out
-
-
-def _at_least(scores: NDArray[np.float32], least: dict[int, float]) -> NDArray[np.int64]:
-    """Return the rows that reach the least score of every task."""
-    kept = np.ones(len(scores), bool)
-    for task, value in least.items():
-        kept &= scores[:, task] >= value
-    return np.flatnonzero(kept)
-
-
-def _values(
-    objective: Objective, scores: NDArray[np.float32], rows: NDArray[np.int64], tasks: Sequence[str]
-) -> Steps[NDArray[np.float64]]:
-    """Compute the objective of some rows. It is the client's, and may be long: in blocks, too."""
-    parts = []
-    for start in range(0, max(1, len(rows)), BLOCK):
-        part = scores[rows[start : start + BLOCK]]
-        parts.append(objective({task: part[:, t] for t, task in enumerate(tasks)}))
-        if start + BLOCK < len(rows):
-            yield
-    return np.concatenate(parts)

@@ -8,7 +8,8 @@ Axes: `B` candidates, `T` tasks, `F` floats per row of the first layers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ from scipy.special import expit
 from torch import Tensor
 
 from mgoe.bundle import Bundle
+from mgoe.bundle.ranking import Steps, finished
 from mgoe.features import View
 from mgoe.models import Batch, FoldedDecomposition
 from mgoe.serving.scoring.inputs import Context, ScoringInputs
@@ -31,6 +33,7 @@ from mgoe.serving.scoring.runtime import Runtime
 
 if TYPE_CHECKING:
     from mgoe.serving.online.live import LiveNodes
+    from mgoe.serving.online.session import Session
 
 BLOCK_ROWS = 2048
 """Candidates that are scored at once, in about five milliseconds."""
@@ -105,17 +108,23 @@ class Scorer:
         Returns:
             Shape (B, T).
         """
-        steps = self.in_blocks(user, items, context)
-        while True:
-            try:
-                next(steps)
-            except StopIteration as done:
-                return done.value
+        return finished(self.in_blocks(user, items, context))
+
+    def reading(self) -> AbstractContextManager[View]:
+        """Return a context in which the view that is scored does not change."""
+        return self._inputs.reading()
 
     def in_blocks(
-        self, user: int, items: NDArray[np.int64], context: Context | None = None
-    ) -> Generator[None, None, NDArray[np.float32]]:
-        """As `score`, but yield between blocks, so that a service can answer others meanwhile."""
+        self,
+        user: int,
+        items: NDArray[np.int64],
+        context: Context | None = None,
+        session: Session | None = None,
+    ) -> Steps[NDArray[np.float32]]:
+        """As `score`, but yield between blocks, so that a service can answer others meanwhile.
+
+        With a session, its visitor is the user.
+        """
         context = self._inputs.no_context if context is None else context
         logits = np.empty((len(items), len(self.tasks)), np.float32)
         known, row, version = Batch(), None, self._version
@@ -126,6 +135,7 @@ class Scorer:
             with torch.inference_mode():
                 with self._inputs.reading() as view:
                     self.refresh()
+                    view = view if session is None else session.over(view)
                     if row is None or version != self._version:
                         known, version = self._inputs.of_user(view, user, context), self._version
                         row = self._user_row(known)
@@ -222,3 +232,32 @@ class Scorer:
             return self._steps.join(first, batch).numpy()
         assert isinstance(self._steps, FoldedDecomposition | Sessions)
         return self._steps.towers(first).numpy()
+
+
+class SessionScores:
+    """Scores items for the visitor of a session.
+
+    Args:
+        scorer: Scores with the live state.
+        session: The visitor, whose index is the user.
+    """
+
+    def __init__(self, scorer: Scorer, session: Session):
+        self._scorer, self._session = scorer, session
+
+    @property
+    def n_items(self) -> int:
+        """Items of the catalogue, including those added by live events."""
+        return self._scorer.n_items
+
+    @contextmanager
+    def reading(self) -> Iterator[View]:
+        """Hold what is scored as it is, and return the view with the visitor."""
+        with self._scorer.reading() as view:
+            yield self._session.over(view)
+
+    def in_blocks(
+        self, user: int, items: NDArray[np.int64], context: Context | None = None
+    ) -> Steps[NDArray[np.float32]]:
+        """As `Scorer.in_blocks`."""
+        return self._scorer.in_blocks(user, items, context, self._session)

@@ -1,0 +1,294 @@
+"""Ranking for one user: candidates are given or retrieved, filtered, scored, and the best returned.
+
+A bundle in Python, a service and the command line all rank here. What scores is theirs: a bundle scores
+pairs, a service keeps what belongs to its items.
+
+Axes: `B` candidates, `T` tasks, `L` values of a candidate.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from mgoe.bundle.item_index import Filter
+from mgoe.bundle.objective import Objective, read_objective
+from mgoe.config import did_you_mean
+from mgoe.errors import BundleError
+from mgoe.features import View
+
+if TYPE_CHECKING:
+    from mgoe.bundle.bundle import Bundle
+    from mgoe.retrieval import Retrieval
+
+BLOCK = 2048
+"""Rows of an objective that are computed in one step."""
+Answer = TypeVar("Answer")
+Steps = Generator[None, None, Answer]
+"""Work that pauses now and then, so that a service can answer other requests meanwhile."""
+
+
+class Scores(Protocol):
+    """What scores items for a user, as of now."""
+
+    @property
+    def n_items(self) -> int:
+        """Items that have an index."""
+        ...
+
+    def reading(self) -> AbstractContextManager[View]:
+        """Return a context in which what is read does not change."""
+        ...
+
+    def in_blocks(
+        self, user: int, items: NDArray[np.int64], context: Mapping[str, NDArray] | None
+    ) -> Steps[NDArray[np.float32]]:
+        """Return the probability (or value) of each task, (B, T). Encoded context has one row."""
+        ...
+
+
+@dataclass(frozen=True)
+class Query:
+    """What is asked for.
+
+    Attributes:
+        k: Items to return at most.
+        objective: What to rank by.
+        at_least: The least probability (or value) by the number of its task.
+        left_out: Indices of items to leave out, rising.
+        filters: What every item must have.
+        max_per: Items to return at most per value of a feature.
+        exact: Score all items that pass, even where the bundle could retrieve candidates.
+    """
+
+    k: int
+    objective: Objective
+    at_least: Mapping[int, float]
+    left_out: NDArray[np.int64]
+    filters: Sequence[Filter]
+    max_per: Mapping[str, int]
+    exact: bool
+
+    @classmethod
+    def read(
+        cls,
+        bundle: Bundle,
+        *,
+        k: int,
+        objective: str,
+        at_least: Mapping[str, float],
+        left_out: NDArray[np.int64],
+        where: Mapping[str, Any],
+        max_per: Mapping[str, int],
+        exact: bool = False,
+    ) -> Query:
+        """Check what a caller asks for.
+
+        Raises:
+            BundleError: A number breaks its rule, or a task or an item feature is not in the bundle.
+            ObjectiveError: The objective breaks the grammar, or names no task.
+        """
+        if k < 1:
+            raise BundleError("k", f"must be at least 1, found {k}; give a number of items")
+        for name, least in at_least.items():
+            if name not in bundle.tasks:
+                near = did_you_mean(name, bundle.tasks)
+                raise BundleError("at_least", f"{name[:80]!r} is not a task of this bundle{near}")
+            if math.isnan(least):
+                raise BundleError("at_least", f"{name} must be a number, found {least}; give a probability")
+        for name, most in max_per.items():
+            bundle.item_index.check(f"max_per.{name[:80]}", name)
+            if most < 1:
+                raise BundleError(
+                    f"max_per.{name}", f"must be at least 1, found {most}; give a number of items"
+                )
+        return cls(
+            k=k,
+            objective=read_objective(objective, bundle.tasks),
+            at_least={bundle.tasks.index(name): least for name, least in at_least.items()},
+            left_out=np.unique(left_out[left_out >= 0]),
+            filters=bundle.item_index.filters(where),
+            max_per=max_per,
+            exact=exact,
+        )
+
+    def without(self, items: NDArray[np.integer]) -> Query:
+        """Return the same query that leaves out more items by index."""
+        return replace(self, left_out=np.union1d(self.left_out, items).astype(np.int64))
+
+
+class Ranked(NamedTuple):
+    """The best items, the best first.
+
+    Attributes:
+        items: Indices. Shape (n,).
+        rows: Their places among the candidates that were given. Shape (n,).
+        values: Of the objective. Shape (n,).
+        scores: Probability (or value) of each task. Shape (n, T).
+        ranked: Candidates that were scored.
+        exact: Whether these were all items that the query allows.
+    """
+
+    items: NDArray[np.int64]
+    rows: NDArray[np.int64]
+    values: NDArray[np.float64]
+    scores: NDArray[np.float32]
+    ranked: int
+    exact: bool
+
+
+def rank(
+    bundle: Bundle,
+    scores: Scores,
+    query: Query,
+    user: int,
+    candidates: NDArray[np.int64] | None = None,
+    context: Mapping[str, NDArray] | None = None,
+) -> Steps[Ranked]:
+    """Rank candidates, or the best of the catalogue.
+
+    Args:
+        bundle: Knows items and tasks, and retrieves.
+        scores: What scores.
+        query: What is asked for.
+        user: An index; -1 was never seen.
+        candidates: Indices; None retrieves them, or takes all items if the bundle does not retrieve.
+        context: Encoded context features, one row each; None if all are unknown.
+
+    Raises:
+        ObjectiveError: The objective has no value for some item.
+    """
+    exact = True
+    if candidates is None:
+        candidates, exact = _candidates(bundle, scores, query, user)
+    rows = np.flatnonzero(bundle.item_index.passes(candidates, query.filters, query.left_out))
+    found = yield from scores.in_blocks(user, candidates[rows], context)
+    kept = _at_least(found, query.at_least)
+    values = yield from _values(query.objective, found, kept, bundle.tasks)
+    best = _best(bundle, query, candidates[rows[kept]], values)
+    chosen = rows[kept[best]]
+    return Ranked(candidates[chosen], chosen, values[best], found[kept[best]], len(rows), exact)
+
+
+def finished(steps: Steps[Answer]) -> Answer:
+    """Carry out all steps and return their result."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            return done.value
+
+
+def columns(scores: NDArray[np.float32], tasks: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+    """Return scores (B, T) as one column per task."""
+    return {task: np.ascontiguousarray(scores[:, t]) for t, task in enumerate(tasks)}
+
+
+def top(values: NDArray[np.float64], k: int) -> NDArray[np.int64]:
+    """Return the rows of the k largest values, largest first, ties in their order. Shape (min(k, B),)."""
+    if k * 8 < len(values):  # few enough that a partition is faster
+        least = np.partition(values, len(values) - k)[len(values) - k]
+        rows = np.flatnonzero(values >= least)
+        return rows[np.argsort(-values[rows], kind="stable")[:k]]
+    return np.argsort(-values, kind="stable")[:k]
+
+
+def _candidates(bundle: Bundle, scores: Scores, query: Query, user: int) -> tuple[NDArray[np.int64], bool]:
+    """Return the items to score, in the order of their indices, and whether these are all that the query
+    allows."""
+    retrieval = None if query.exact else bundle.retrieval
+    wanted = 0 if retrieval is None else max(query.k, sum(retrieval.quotas.values()))
+    if retrieval is None or wanted >= scores.n_items:
+        return np.arange(scores.n_items), True
+    return _retrieved(bundle, retrieval, scores, query, user, wanted)
+
+
+def _retrieved(
+    bundle: Bundle, retrieval: Retrieval, scores: Scores, query: Query, user: int, wanted: int
+) -> tuple[NDArray[np.int64], bool]:
+    """Retrieve candidates. The most popular items that pass replace those that do not.
+
+    So a query that allows few items is answered from all of these.
+    """
+    with scores.reading() as view:
+        found = retrieval.candidates(view, user, wanted)
+    found = found[bundle.item_index.passes(found, query.filters, query.left_out)]
+    missing = wanted - len(found)
+    if missing == 0:
+        return np.sort(found), False
+    popular = bundle.item_index.most_popular(wanted, query.filters, query.left_out)
+    more = popular[~np.isin(popular, found)][:missing]
+    return np.sort(np.concatenate([found, more])), len(popular) < wanted
+
+
+def _at_least(scores: NDArray[np.float32], least: Mapping[int, float]) -> NDArray[np.int64]:
+    """Return the rows that reach the least score of every task."""
+    kept = np.ones(len(scores), bool)
+    for task, value in least.items():
+        kept &= scores[:, task] >= value
+    return np.flatnonzero(kept)
+
+
+def _values(
+    objective: Objective, scores: NDArray[np.float32], rows: NDArray[np.int64], tasks: Sequence[str]
+) -> Steps[NDArray[np.float64]]:
+    """Compute the objective of some rows. It is the client's, and may be long: in blocks, too."""
+    parts = []
+    for start in range(0, max(1, len(rows)), BLOCK):
+        part = scores[rows[start : start + BLOCK]]
+        parts.append(objective({task: part[:, t] for t, task in enumerate(tasks)}))
+        if start + BLOCK < len(rows):
+            yield
+    return np.concatenate(parts)
+
+
+def _best(
+    bundle: Bundle, query: Query, items: NDArray[np.int64], values: NDArray[np.float64]
+) -> NDArray[np.int64]:
+    """Return the rows of the best items, at most `max_per` for each value of a feature.
+
+    The best is taken first, then the best that still fits: what is below the last place does not matter.
+    """
+    if not query.max_per:
+        return top(values, query.k)
+    n = 8 * query.k
+    while True:
+        rows = top(values, n)
+        held, most = [], []
+        for feature, limit in query.max_per.items():
+            own = bundle.item_index.values(feature, items[rows])
+            held.append(np.where(own < 0, -1, own + sum(map(len, most))))
+            most.append(np.full(own.max(initial=0) + 1, limit))
+        kept = rows[_fitting(np.concatenate(held, axis=1), np.concatenate(most), query.k)]
+        if len(kept) == query.k or n >= len(values):
+            return kept
+        n *= 4
+
+
+@numba.njit(cache=True, nogil=True)
+def _fitting(held, most, k):  # pragma: no cover - compiled
+    """Return the first k rows whose values, (B, L), all fit; `most` says how often each value still may come.
+
+    A several-valued feature pads with -1.
+    """
+    rows, n = np.empty(min(k, len(held)), np.int64), 0
+    for row in range(len(held)):
+        if n == len(rows):
+            break
+        fits = True
+        for value in held[row]:
+            fits &= value < 0 or most[value] > 0
+        if fits:
+            for value in held[row]:
+                if value >= 0:
+                    most[value] -= 1
+            rows[n] = row
+            n += 1
+    return rows[:n]

@@ -1,0 +1,153 @@
+"""A visitor without an id: what the events of a session say, laid over the live state and stored nowhere.
+
+The visitor is read as a new user with these events would be: tasks, 1st- and 2nd-order edges, recent items,
+vector and macro nodes. Items do not change; they would if the events were sent to the log.
+
+Axes: `n` items of the session, `Z` resolutions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mgoe.features import NodeOverlay, Overlay, PairOverlay, View
+from mgoe.graph.fold import MOST_EVENTS
+from mgoe.graph.pair_rows import NO_TIMES, PairRows
+from mgoe.graph.scores import UNIT
+from mgoe.serving.online.base_values import UNPLACED
+from mgoe.serving.online.kernels import Change
+from mgoe.serving.online.live import LiveNodes
+from mgoe.serving.online.touched import Nodes
+
+SLOT = np.zeros(1, np.int64)
+"""Where the visitor stands among the touched users of a session, as the only one."""
+PLACED_BY = ((0,), (0, 2))
+"""Levels of the items that place a visitor, see `ColdStart`: the snapshot's, and if none of them can, those
+that live events have placed too."""
+
+
+class Done(NamedTuple):
+    """An event of a session: the item by index, the tasks done as bits, and microseconds since 1970."""
+
+    item: int
+    task_mask: int
+    time: int
+
+
+@dataclass(frozen=True)
+class Session:
+    """The visitor as a user.
+
+    Attributes:
+        user: Index, which no user has.
+        items: What the events are about, rising. Shape (n,).
+
+    Example:
+        >>> from mgoe.serving import LiveNodes
+        >>> session = Session.of(LiveNodes.of(bundle), bundle.view, [Done(3, 0b1, 1_700_000_000_000_000)])
+        >>> session.over(bundle.view).rows("user", "recent", np.array([session.user]))[0, 0]
+        np.int32(3)
+    """
+
+    user: int
+    items: NDArray[np.int64]
+    _nodes: NodeOverlay
+    _pairs: PairOverlay
+
+    @classmethod
+    def of(cls, live: LiveNodes, view: View, events: Sequence[Done]) -> Session:
+        """Compute what the events make of a new user.
+
+        Args:
+            live: The live state, which stays as it is.
+            view: Of this state, held while this runs.
+            events: At least one, in any order; repeated ones count once. Items have an index.
+        """
+        base, known = live.base, live.sides["item"]
+        change = _change(live, view, events)
+        user = max(live.size("user"), len(live.sides["user"].slot))
+        nodes = Nodes(base.values["user"], known=0)
+        nodes.touch(base.values["user"].read(np.array([user])) | {"index": SLOT})
+        nodes.add(change, known)
+        _place(live, nodes, change)
+        nodes.finish(SLOT, live.version)
+        nodes.index[0], nodes.head[0] = user, 0
+        n = len(change.other)
+        following = np.append(np.arange(1, n), -1).astype(np.int32)
+        pairs = PairOverlay(np.arange(n, dtype=np.int32), change.task_mask, change.time, following)
+        overlay = NodeOverlay(*(getattr(nodes, name) for name in NodeOverlay._fields))
+        return cls(user, change.other, overlay, pairs)
+
+    def over(self, view: View) -> View:
+        """Return a view of the live state with the visitor, who is its only user that differs from the
+        snapshot."""
+        items = view.overlay.item
+        rows = np.concatenate([items.index, self.items])  # the session's items follow the changed ones
+        slot = np.full(max(self.user + 1, len(view.overlay.user.slot)), -1, np.int32)
+        slot[self.user] = 0
+        pairs = self._pairs._replace(item=self._pairs.item + np.int32(len(items.index)))
+        user = self._nodes._replace(slot=slot)
+        return view.over(Overlay(user, items._replace(index=rows), pairs, view.overlay.rates))
+
+
+def _change(live: LiveNodes, view: View, events: Sequence[Done]) -> Change:
+    """Return the session's pairs as changes of a user without any."""
+    base = live.base
+    tasks = range(max(event.task_mask for event in events).bit_length())
+    done = {(item, time, task) for item, mask, time in events for task in tasks if mask >> task & 1}
+    item, time, task = np.array(sorted(done), np.int64).T
+    items, inverse = np.unique(item, return_inverse=True)
+    task_mask, last = np.zeros(len(items), np.int64), np.full(len(items), np.iinfo(np.int64).min)
+    counts, none = np.zeros(len(items), np.int64), np.zeros(len(items), np.int64)
+    np.bitwise_or.at(task_mask, inverse, 1 << task)
+    np.maximum.at(last, inverse, time)
+    np.add.at(counts, inverse, 1 if base.since is None else time >= base.since)
+    macro = [view.macro("item", r, items) for r in range(len(view.snapshot.resolutions))]
+    cold = base.values["item"].widths
+    return Change(
+        own=np.zeros_like(items),
+        other=items,
+        other_macro=np.stack(
+            [np.where(own < 0, width, own) for own, width in zip(macro, cold, strict=True)], axis=1
+        ).astype(np.int32),
+        score=base.scores[task_mask],
+        old_score=none,
+        base_score=none,
+        task_mask=task_mask,
+        old_task_mask=none,
+        events=np.minimum(counts, MOST_EVENTS),
+        time=last,
+    )
+
+
+def _place(live: LiveNodes, nodes: Nodes, change: Change) -> None:
+    """Give the visitor a vector and macro nodes by the rules of `ColdStart`."""
+    placement, known, n = live.base.placements["user"], live.sides["item"], len(change.other)
+    indptr = np.array([0, n])
+    slots = known.slots(change.other)
+    level = np.where(
+        slots >= 0, known.level[slots], np.where(change.other < live.snapshot.n_items, 0, UNPLACED)
+    )
+    nodes.vectors[SLOT] = placement.vectors(
+        _block(indptr, change.other, change.task_mask), nodes.fixed_sum[SLOT] / UNIT
+    )
+    found = np.zeros_like(nodes.macro[SLOT])  # a visitor whom nothing places joins the first macro nodes
+    for levels in PLACED_BY:
+        others = [
+            np.where(np.isin(level, levels), change.other_macro[:, r], width).astype(np.int32)
+            for r, width in enumerate(nodes.base_values.other_widths)
+        ]
+        macro = placement.macro(_block(indptr, np.arange(n), change.task_mask), others)
+        if macro[0, 0] < nodes.base_values.widths[0]:
+            found = macro
+            break
+    nodes.set_macro(SLOT, found, indptr, change.other, change.score)
+
+
+def _block(indptr: NDArray[np.int64], other: NDArray[np.int64], task_mask: NDArray[np.int64]) -> PairRows:
+    return PairRows(indptr, other.astype(np.int32), task_mask.astype(np.uint16), *NO_TIMES)

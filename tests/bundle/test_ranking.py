@@ -1,0 +1,216 @@
+"""Ranking: what filters leave, what is retrieved, and what comes first."""
+
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.testing import assert_array_equal
+
+import mgoe
+from mgoe.bundle import ranking
+from mgoe.bundle.item_index import ItemIndex
+from mgoe.bundle.objective import read_objective
+from mgoe.config import FeatureSettings
+from mgoe.data import FeatureEncoders, SideFeatures, Vocabulary
+from mgoe.errors import BundleError
+from mgoe.features import View
+from tests.effort import up_to
+
+COLORS = ("red", "green", "blue")
+TAGS = ("new", "sale", "last")
+
+
+class Half:
+    """Retrieves the even items of the snapshot."""
+
+    quotas: ClassVar = {"even": 30, "none": 10}
+
+    def candidates(self, view: View, user: int, n: int | None = None) -> np.ndarray:
+        return np.arange(0, view.snapshot.n_items, 2)[: n or 40]
+
+
+@pytest.fixture(scope="module")
+def colored(finished: Path) -> mgoe.Bundle:
+    """A bundle of items with a color, up to two tags and a price; that of the last ten is unknown."""
+    bundle, rng = mgoe.load(finished / "bundle"), np.random.default_rng(0)
+    features = (
+        FeatureSettings(name="color"),
+        FeatureSettings(name="tags", kind="multi"),
+        FeatureSettings(name="price", kind="numeric"),
+    )
+    encoders = FeatureEncoders(
+        features,
+        {"color": Vocabulary(pa.array(COLORS)), "tags": Vocabulary(pa.array(TAGS))},
+        {"tags": 2},
+        {"price": (1.0, 2.0)},
+    )
+    n = bundle.size("item") - 10
+    side = {
+        "color": rng.integers(0, 4, n),
+        "tags": np.stack([rng.integers(-1, 4, n), rng.integers(-1, 4, n)], axis=1),
+        "numeric": rng.normal(size=(n, 1)).astype(np.float32),
+    }
+    bundle.item_index = ItemIndex(SideFeatures(encoders, side), bundle.graph.latest.arrays["item_sum"])
+    return bundle
+
+
+def values_of(bundle: mgoe.Bundle, feature: str, item: int) -> set[str]:
+    """The values of an item, read without the index."""
+    (found,) = bundle.item_index.values(feature, bundle.indices("item", [item]))
+    names = COLORS if feature == "color" else TAGS
+    return {names[value - 1] for value in found.tolist() if value > 0}
+
+
+conditions = st.fixed_dictionaries(
+    {},
+    optional={
+        "color": st.lists(st.sampled_from([*COLORS, "pink"]), min_size=1, max_size=2),
+        "tags": st.sampled_from([*TAGS, "no tag"]),
+    },
+)
+
+
+@up_to(20)
+@given(
+    user=st.integers(-1, 150),
+    where=conditions,
+    max_per=st.dictionaries(st.sampled_from(["color", "tags"]), st.integers(1, 4)),
+    known=st.booleans(),
+    k=st.integers(1, 120),
+    retrieves=st.booleans(),
+)
+def test_no_filter_is_broken_and_the_best_that_fit_come_first(
+    colored: mgoe.Bundle, user: int, where: dict, max_per: dict, known: bool, k: int, retrieves: bool
+):
+    colored.retrieval = Half() if retrieves else None
+    id = colored.ids("user", np.array([user]))[0] if user >= 0 else "nobody"
+    how = {"objective": "click", "exclude_known": known, "where": where, "exclude": [3, "none"]}
+    found = colored.recommend(id, k, max_per=max_per, **how)["item"].tolist()
+    assert len(found) == len(set(found)) <= k
+    history = colored.ids("item", colored.graph.latest.known_items(user).astype(np.int64)) if known else []
+    assert not {*history, 3} & {*found}
+    for feature, wanted in where.items():
+        assert all({wanted} & values_of(colored, feature, item) if isinstance(wanted, str)
+                   else {*wanted} & values_of(colored, feature, item) for item in found)  # fmt: skip
+    every = colored.recommend(id, 1000, **how, exact=not retrieves)["item"].tolist()
+    counts: dict[tuple[str, object], int] = {}
+    expected = []
+    for item in every:
+        held = [
+            (feature, value)
+            for feature in max_per
+            for value in colored.item_index.values(feature, colored.indices("item", [item]))[0].tolist()
+            if value >= 0
+        ]
+        if all(counts.get(one, 0) < max_per[one[0]] for one in held) and len(expected) < k:
+            expected.append(item)
+            for one in held:
+                counts[one] = counts.get(one, 0) + 1
+    if not retrieves or len(every) < 40:  # with more, k decides how many are retrieved
+        assert found == expected
+
+
+@given(
+    values=arrays(np.float64, st.integers(0, 60), elements=st.integers(-3, 3).map(float)),
+    k=st.integers(1, 70),
+)
+def test_the_top_is_the_start_of_a_full_sort(values: np.ndarray, k: int):
+    assert ranking.top(values, k).tolist() == np.argsort(-values, kind="stable")[:k].tolist()
+
+
+@pytest.mark.parametrize("rows", [0, 1, 2048, 2049, 10_000])
+def test_an_objective_is_computed_in_blocks(rows: int):
+    """It is the client's, so it may be long."""
+    rng, seen = np.random.default_rng(rows), []
+    scores, kept = rng.random((rows * 2, 2), np.float32), np.sort(rng.permutation(rows * 2)[:rows])
+    objective = read_objective("a * b ^ 2 + log(1 + a)", ("a", "b"))
+
+    def watched(tasks: dict[str, np.ndarray]) -> np.ndarray:
+        seen.append(len(tasks["a"]))
+        return objective(tasks)
+
+    steps = ranking._values(watched, scores, kept, ("a", "b"))
+    values, others = None, 0
+    while values is None:
+        try:
+            next(steps)
+            others += 1
+        except StopIteration as end:
+            values = end.value
+    assert_array_equal(values, objective({"a": scores[kept, 0], "b": scores[kept, 1]}))
+    assert max(seen) <= ranking.BLOCK
+    assert others == len(seen) - 1
+
+
+def test_retrieved_items_that_do_not_pass_are_replaced_by_the_most_popular(colored: mgoe.Bundle):
+    colored.retrieval = Half()
+    score_sum, index = np.asarray(colored.graph.latest.arrays["item_sum"]), colored.item_index
+    ranked = ranking.finished(ranking.rank(colored, colored, query(colored, k=5), 3))
+    assert (ranked.ranked, ranked.exact) == (40, False)
+    asked = query(colored, k=5, where={"color": ["red", "green"]})
+    held = index.values("color", np.arange(colored.n_items))[:, 0]
+    passing = np.flatnonzero((held == 1) | (held == 2))
+    by_popularity = passing[np.argsort(-score_sum[passing], kind="stable")]
+    assert index.most_popular(7, asked.filters, asked.left_out).tolist() == by_popularity[:7].tolist()
+    kept = Half().candidates(colored.view, 3)
+    kept = kept[np.isin(held[kept], [1, 2])]
+    scored = ranking._retrieved(colored, colored.retrieval, colored, asked, 3, 40)[0]
+    assert {*kept} | {*by_popularity[~np.isin(by_popularity, kept)][: 40 - len(kept)]} == {*scored}
+    narrow = query(colored, k=5, where={"color": "red", "tags": "sale"})
+    ranked = ranking.finished(ranking.rank(colored, colored, narrow, 3))
+    allowed = index.passes(np.arange(colored.n_items), narrow.filters, narrow.left_out)
+    assert (ranked.ranked, ranked.exact) == (allowed.sum(), True)
+
+
+def test_exact_is_scoring_everything(colored: mgoe.Bundle):
+    colored.retrieval = None
+    everything = colored.recommend([1, 2], 30)
+    colored.retrieval = Half()
+    assert not everything.equals(colored.recommend([1, 2], 30))
+    assert everything.equals(colored.recommend([1, 2], 30, exact=True))
+    assert len(colored.recommend([1], 1000)) == colored.n_items  # k beyond what is retrieved retrieves more
+
+
+def test_ties_come_in_the_order_of_the_log(colored: mgoe.Bundle):
+    colored.retrieval = Half()
+    found = ranking.finished(ranking.rank(colored, colored, query(colored, objective="1", k=9), 3))
+    assert found.items.tolist() == [*range(0, 18, 2)]
+
+
+def test_filters_that_leave_nothing_leave_an_empty_answer(colored: mgoe.Bundle):
+    for retrieval in (None, Half()):
+        colored.retrieval = retrieval
+        found = colored.recommend([1, 2], where={"color": "no color"})
+        assert (len(found), list(found.columns)) == (0, ["user", "rank", "item", "click", "buy"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"where": {"colour": "red"}}, "'colour' is not an item feature .* did you mean 'color'"),
+        ({"where": {"price": 3}}, "a number, of which the bundle holds only a standard score"),
+        ({"where": {"color": []}}, "at least one value, found none"),
+        ({"where": {"color": [["red"]]}}, "a value or a list of values, found list"),
+        ({"max_per": {"colour": 1}}, "did you mean 'color'"),
+        ({"max_per": {"color": 0}}, "at least 1, found 0"),
+    ],
+)
+def test_a_filter_that_cannot_be_names_the_mistake(colored: mgoe.Bundle, arguments: dict, sentence: str):
+    with pytest.raises(BundleError, match=sentence):
+        colored.recommend(1, **arguments)
+
+
+def test_a_bundle_without_item_features_says_so(finished: Path):
+    with pytest.raises(BundleError, match=r"has none; see data\.items\.features"):
+        mgoe.load(finished / "bundle").recommend(1, where={"color": "red"})
+
+
+def query(bundle: mgoe.Bundle, **asked: object) -> ranking.Query:
+    given = {"k": 10, "objective": "click", "at_least": {}, "left_out": np.empty(0, np.int64),
+             "where": {}, "max_per": {}}  # fmt: skip
+    return ranking.Query.read(bundle, **given | asked)
