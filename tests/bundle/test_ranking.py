@@ -157,7 +157,7 @@ def test_retrieved_items_that_do_not_pass_are_replaced_by_the_most_popular(color
     passing = np.flatnonzero((held == 1) | (held == 2))
     by_popularity = passing[np.argsort(-score_sum[passing], kind="stable")]
     assert index.most_popular(7, asked.filters, asked.left_out).tolist() == by_popularity[:7].tolist()
-    kept = Half().candidates(colored.view, 3)
+    kept = Half().candidates(colored.view, 3, 4 * 40)
     kept = kept[np.isin(held[kept], [1, 2])]
     scored = ranking._retrieved(colored, colored.retrieval, colored, asked, 3, 40)[0]
     assert {*kept} | {*by_popularity[~np.isin(by_popularity, kept)][: 40 - len(kept)]} == {*scored}

@@ -1,5 +1,6 @@
 """Every command: what it prints for people, for programs, and as help."""
 
+import io
 import json
 import math
 import os
@@ -305,6 +306,26 @@ def test_recommend_takes_what_python_takes(mgoe: Mgoe, finished: Path):
     printed = mgoe("recommend", finished / "bundle", *users).stdout.splitlines()
     assert printed[0].split() == ["user", "rank", "item", "click", "buy"]
     assert len(printed) == 1 + 2 * 10
+
+
+def test_recommend_reads_users_of_a_file(mgoe: Mgoe, finished: Path, tmp_path: Path):
+    bundle = library.load(finished / "bundle")
+    users = [*bundle.ids("user", np.arange(3)), 10**9]
+    pd.DataFrame({"user_id": users}).to_csv(tmp_path / "users.csv", index=False)
+    words = ["recommend", finished / "bundle", "--users", tmp_path / "users.csv", "-k", 4, "--exclude-known"]
+    expected = bundle.recommend(users, 4, exclude_known=True)
+    expected.columns = ["user_id", "rank", "item_id", "click", "buy"]
+    out = tmp_path / "found.parquet"
+    assert "16 recommendations written" in mgoe(*words, "--out", out).stderr
+    pd.testing.assert_frame_equal(pd.read_parquet(out), expected, check_dtype=False)
+    assert json.loads(mgoe(*words, "--out", out, "--json").stdout)["rows"] == 16
+    printed = pd.read_csv(io.StringIO(mgoe(*words).stdout))
+    assert printed[["user_id", "rank", "item_id"]].equals(expected[["user_id", "rank", "item_id"]])
+    first = json.loads(mgoe(*words, "--json").stdout)[0]
+    assert (first["user"], first["item"]) == (users[0], expected["item_id"][0])
+    pd.DataFrame({"user_id": []}, dtype="int64").to_parquet(tmp_path / "none.parquet")
+    none = mgoe("recommend", finished / "bundle", "--users", tmp_path / "none.parquet")
+    assert none.stdout.splitlines() == ['"user_id","rank","item_id","click","buy"']
 
 
 def test_recommend_reads_context(mgoe: Mgoe, shown: Path):

@@ -44,6 +44,9 @@ class Served:
     def rank(self, **request: Any) -> dict[str, Any]:
         return answered(self.client.post("/v1/rank", json=request))
 
+    def recommend(self, **request: Any) -> dict[str, Any]:
+        return answered(self.client.post("/v1/recommend", json=request))
+
     def score(self, **request: Any) -> dict[str, Any]:
         return answered(self.client.post("/v1/score", json=request))
 

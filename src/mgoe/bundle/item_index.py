@@ -50,6 +50,11 @@ class ItemIndex:
         self._side, self._score_sum = side, score_sum
         self._lists: dict[str, tuple[NDArray[np.int64], NDArray[np.int32]]] = {}
 
+    @property
+    def features(self) -> list[str]:
+        """Features with categories, which filters may name."""
+        return [one.name for one in self._side.encoders.features if one.kind != "numeric"]
+
     def filters(self, where: Mapping[str, Any]) -> list[Filter]:
         """Read filters.
 
@@ -68,13 +73,14 @@ class ItemIndex:
             BundleError: It is not in the bundle, or is a number.
         """
         kinds = {one.name: one.kind for one in self._side.encoders.features}
-        categories = [name for name, kind in kinds.items() if kind != "numeric"]
-        has = f"it has {', '.join(categories)}" if categories else "it has none; see data.items.features"
+        has = (
+            f"it has {', '.join(self.features)}" if self.features else "it has none; see data.items.features"
+        )
         if feature not in kinds:
             raise BundleError(
                 place,
-                f"{feature[:80]!r} is not an item feature of this bundle{did_you_mean(feature, categories)}; "
-                f"{has}",
+                f"{feature[:80]!r} is not an item feature of this bundle"
+                f"{did_you_mean(feature, self.features)}; {has}",
             )
         if kinds[feature] == "numeric":
             raise BundleError(

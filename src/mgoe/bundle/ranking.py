@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 BLOCK = 2048
 """Rows of an objective that are computed in one step."""
+FILTERED = 4
+"""So many times as many candidates are retrieved if filters leave some out."""
 Answer = TypeVar("Answer")
 Steps = Generator[None, None, Answer]
 """Work that pauses now and then, so that a service can answer other requests meanwhile."""
@@ -213,13 +215,13 @@ def _candidates(bundle: Bundle, scores: Scores, query: Query, user: int) -> tupl
 def _retrieved(
     bundle: Bundle, retrieval: Retrieval, scores: Scores, query: Query, user: int, wanted: int
 ) -> tuple[NDArray[np.int64], bool]:
-    """Retrieve candidates. The most popular items that pass replace those that do not.
-
-    So a query that allows few items is answered from all of these.
+    """Retrieve candidates, more than wanted if some may not pass. The most popular items that pass fill up
+    the rest, so a query that allows few items is answered from all of these.
     """
+    n = (wanted + min(len(query.left_out), wanted)) * (FILTERED if query.filters else 1)
     with scores.reading() as view:
-        found = retrieval.candidates(view, user, wanted)
-    found = found[bundle.item_index.passes(found, query.filters, query.left_out)]
+        found = retrieval.candidates(view, user, n)
+    found = found[bundle.item_index.passes(found, query.filters, query.left_out)][:wanted]
     missing = wanted - len(found)
     if missing == 0:
         return np.sort(found), False

@@ -25,7 +25,24 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
+    from mgoe.bundle import Bundle
+
 Value = TypeVar("Value")
+Where = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=VALUE",
+        help="Only items with this value of a feature: --where category=shoes. Repeatable; several "
+        "values of one feature are alternatives.",
+    ),
+]
+MaxPer = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=NUMBER",
+        help="Most items per value of a feature: --max-per category=2. Repeatable.",
+    ),
+]
 
 
 def recommend(
@@ -72,21 +89,8 @@ def recommend(
             metavar="TASK=NUMBER", help="Least probability (or value): --at-least click=0.01. Repeatable."
         ),
     ] = None,
-    where: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=VALUE",
-            help="Only items with this value of a feature: --where category=shoes. Repeatable; several "
-            "values of one feature are alternatives.",
-        ),
-    ] = None,
-    max_per: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=NUMBER",
-            help="Most items per value of a feature: --max-per category=2. Repeatable.",
-        ),
-    ] = None,
+    where: Where = None,
+    max_per: MaxPer = None,
     context: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME=VALUE", help="A context feature: --context device=phone. Repeatable."),
@@ -100,8 +104,8 @@ def recommend(
 ) -> None:
     """Show the best items of the catalogue for each user."""
     if bool(users) == (file is not None):
-        found = "both" if users else "none"
-        raise ConfigError("USER", f"name users, or a file with --users, found {found}; give one of them")
+        rule = f"name users, or a file with --users, found {'both' if users else 'none'}"
+        raise ConfigError("USER", f"{rule}; give one of them")
     if out is not None and file is None:
         raise ConfigError("--out", "is for the users of a file, found none; name it with --users")
     opened = open_bundle(bundle, state, redis)
@@ -118,7 +122,14 @@ def recommend(
     }
     if file is None:
         _show(opened.recommend(users or (), **wish), as_json)
-    elif out is not None:
+    else:
+        _recommend_users(opened, file, out, wish, as_json)
+
+
+def _recommend_users(
+    opened: "Bundle", file: str, out: Path | None, wish: dict[str, Any], as_json: bool
+) -> None:
+    if out is not None:
         rows = experiments.write_recommendations(opened, file, out, **wish)
         if as_json:
             show_json({"path": str(out), "rows": rows, "tasks": opened.tasks})

@@ -64,9 +64,12 @@ class Recommender:
         exclude_known: bool = False,
         exclude: ArrayLike = (),
         at_least: Mapping[str, float] | None = None,
+        where: Mapping[str, Any] | None = None,
+        max_per: Mapping[str, int] | None = None,
         context: Mapping[str, ArrayLike] | None = None,
+        exact: bool = False,
     ) -> pd.DataFrame:
-        """Return the best items of the whole catalogue for each user.
+        """Return the best items of the catalogue for each user.
 
         Args:
             users: One id, or several.
@@ -76,7 +79,10 @@ class Recommender:
             exclude_known: Leave out items in the user's history.
             exclude: Ids of items to leave out.
             at_least: The least probability (or value) by task; items below are left out.
+            where: One value or several by item feature; other items are left out.
+            max_per: Most items per value of an item feature.
             context: One value per context feature.
+            exact: Score every item, even if the catalogue is so large that candidates are retrieved.
 
         Returns:
             `user`, `rank` from 1, `item`, and a column per task. At most k rows per user.
@@ -97,7 +103,10 @@ class Recommender:
             exclude_known=exclude_known,
             exclude=exclude,
             at_least=at_least,
+            where=where,
+            max_per=max_per,
             context=context,
+            exact=exact,
         )
 
     def explain(

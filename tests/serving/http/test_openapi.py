@@ -75,7 +75,9 @@ def try_out(operation: Any, mode: Any, left_out: Callable[[int], list[Any]]) -> 
 
 def test_every_route_is_described(fuzzed: Served):
     document = fuzzed.client.get("/openapi.json").json()
-    versioned = {f"/v1/{name}" for name in ("rank", "score", "events", "explain", "about", "names")}
+    versioned = {
+        f"/v1/{name}" for name in ("rank", "recommend", "score", "events", "explain", "about", "names")
+    }
     versioned |= {"/v1/macro", "/v1/macro/nodes"}
     assert set(document["paths"]) == {*versioned, "/healthz", "/readyz", "/metrics"}
     for path, methods in document["paths"].items():
@@ -84,7 +86,7 @@ def test_every_route_is_described(fuzzed: Served):
             assert ("security" in method) == (path.startswith("/v1/") or path == "/metrics")
             if path.startswith("/v1/"):
                 assert {"401", "413", "422", "429", "500", "503"} <= set(method["responses"])
-            if path in ("/v1/rank", "/v1/score", "/v1/events", "/v1/names"):
+            if path in ("/v1/rank", "/v1/recommend", "/v1/score", "/v1/events", "/v1/names"):
                 name = method["requestBody"]["content"]["application/json"]["schema"]["$ref"].rsplit("/", 1)[
                     1
                 ]
@@ -97,6 +99,10 @@ RANK = {
     "context": {"device": "phone"},
     "exclude": [1], "exclude_known": True, "at_least": {"click": 0.0},
 }  # fmt: skip
+RECOMMEND = {
+    "events": [{"item": 1, "behavior": "click", "time": "2026-05-01T12:00:00Z"}],
+    "where": {"color": ["red"]}, "max_per": {"color": 1}, "exclude_known": True,
+}  # fmt: skip
 EVENT = {"user": 1, "item": 2, "behavior": "click", "time": "2026-05-01T12:00:00Z", "id": "a"}
 EXPOSURE = {
     "user": 1, "item": 2, "time": "2026-05-01T12:00:00Z", "request": "r", "position": 3, "propensity": 0.1,
@@ -105,6 +111,8 @@ EXPOSURE = {
 LABEL = {"request": "r", "item": 2, "labels": {"click": 1, "stay": 2.5}}
 VALID = [
     ("POST", "/v1/rank", RANK),
+    ("POST", "/v1/recommend", RECOMMEND),
+    ("POST", "/v1/recommend", {"user": 1, "k": 2}),
     ("POST", "/v1/score", {"users": [1, 2], "items": [3, 4], "context": {"device": "phone"}}),
     ("POST", "/v1/events", {"events": [EVENT]}),
     ("POST", "/v1/events", {"exposures": [EXPOSURE], "labels": [LABEL]}),

@@ -379,6 +379,7 @@ class About(BaseModel):
     objective: str = Field(description="What a ranking is by if the request names no objective.")
     named: list[str] = Field(description="`users`, `items`: what people have names for, see `/v1/names`.")
     behaviors: list[str] = Field(description="What an event may be.")
+    item_features: list[str] = Field(description="What `where` and `max_per` may name.")
     context: list[str]
     users: int
     items: int

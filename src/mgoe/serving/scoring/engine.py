@@ -101,6 +101,7 @@ class Engine:
             "objective": self.bundle.objective,
             "named": [f"{side}s" for side in SIDES if len(getattr(self.bundle.encoders, f"{side}_names"))],
             "behaviors": list(self.events.behaviors),
+            "item_features": self.bundle.item_index.features,
             "context": [feature.name for feature in self.bundle.encoders.context_features.features],
             "users": self.live.size("user"),
             "items": self.live.size("item"),
