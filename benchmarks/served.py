@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import torch
 
 from mgoe.bundle import write_bundle
-from mgoe.config import RunSettings, make_settings
+from mgoe.config import RetrievalSettings, RunSettings, make_settings
 from mgoe.data import Prepared, Vocabulary
 from mgoe.data.example_file import ExampleWriter
 from mgoe.data.features import FeatureEncoders
@@ -54,6 +54,7 @@ def made_up_bundle(
     k: int = 100,
     tasks: int = 3,
     models: Sequence[str] = ("mgoe",),
+    retrieval: RetrievalSettings | None = None,
 ) -> list[Path]:
     """Write one bundle per model, on one graph.
 
@@ -63,6 +64,7 @@ def made_up_bundle(
         k: Macro nodes of either side at the dense resolution.
         tasks: T.
         models: Names of `MODELS`, each of a bundle.
+        retrieval: How candidates are retrieved; None if the whole catalogue is ranked.
     """
     resolutions = sorted([*BESIDE, (k, k)])
     settings = make_settings(
@@ -103,14 +105,20 @@ def made_up_bundle(
                 prepared=prepared,
                 graph=graph,
                 metrics=[],
+                retrieval=retrieval,
             )
     return [out / model.name for model in settings.models]
+
+
+def id_of(index: np.ndarray) -> np.ndarray:
+    """Return the ids of nodes by index."""
+    return index * 7 + 11
 
 
 def _encoders(folder: Path, users: int, items: int, settings: RunSettings) -> Prepared:
     folder.mkdir()
     for name, n in (("users", users), ("items", items)):
-        Vocabulary(pa.array(np.arange(n, dtype=np.int64) * 7 + 11)).save(folder / f"{name}.parquet")
+        Vocabulary(pa.array(id_of(np.arange(n, dtype=np.int64)))).save(folder / f"{name}.parquet")
     for name in ("user_side", "item_side"):
         SideFeatures(FeatureEncoders(), {}).save(folder / name)
     FeatureEncoders().save(folder / "context")

@@ -20,21 +20,21 @@ CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else
 
 
 @contextmanager
-def service(bundle: Path, work: Path) -> Iterator[tuple[int, int]]:
+def service(bundle: Path, work: Path, *options: str) -> Iterator[tuple[int, int]]:
     """Start `mgoe serve` with an empty log of events and stop it when the block ends.
 
     Args:
         bundle: The bundle to serve.
         work: Folder of the service's state and of what it prints.
+        options: More of the command line.
 
     Yields:
         The service's port and the number of its process.
     """
     shutil.rmtree(work / "state", ignore_errors=True)
     port = free_port()
-    with started(
-        "-m", "mgoe", "serve", str(bundle), "--port", str(port), "--state", str(work / "state"), work=work
-    ) as number:
+    where = "--port", str(port), "--state", str(work / "state")
+    with started("-m", "mgoe", "serve", str(bundle), *where, *options, work=work) as number:
         wait(port, "/readyz")
         yield port, number
 

@@ -55,6 +55,11 @@ class ItemIndex:
         """Features with categories, which filters may name."""
         return [one.name for one in self._side.encoders.features if one.kind != "numeric"]
 
+    def prepare(self) -> None:
+        """Sort items by the values of every feature, which the first filter by it would wait for."""
+        for feature in self.features:
+            self._items_by_value(feature)
+
     def filters(self, where: Mapping[str, Any]) -> list[Filter]:
         """Read filters.
 
@@ -165,18 +170,20 @@ class ItemIndex:
 
     def _items_with(self, one: Filter) -> list[NDArray[np.int32]]:
         """Return the items with each wanted value, the most popular first."""
-        if one.feature not in self._lists:
-            self._lists[one.feature] = self._listed(one.feature, len(one.wanted))
-        indptr, items = self._lists[one.feature]
+        indptr, items = self._items_by_value(one.feature)
         return [items[indptr[value] : indptr[value + 1]] for value in np.flatnonzero(one.wanted).tolist()]
 
-    def _listed(self, feature: str, values: int) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    def _items_by_value(self, feature: str) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
         """Return all items by value, those of each the most popular first: where each value starts, and the
         items."""
+        if feature in self._lists:
+            return self._lists[feature]
         held = self.values(feature, self._by_popularity.astype(np.int64))
         order = np.argsort(held, axis=None, kind="stable")
         value, items = held.ravel()[order], self._by_popularity[order // held.shape[1]]
         once = np.ones(len(value), bool)
         once[1:] = (value[1:] != value[:-1]) | (items[1:] != items[:-1])
         value, items = value[once], items[once]
-        return np.searchsorted(value, np.arange(values + 1)), items
+        values = np.arange(self._side.encoders.sizes[feature] + 1)
+        self._lists[feature] = np.searchsorted(value, values), items
+        return self._lists[feature]

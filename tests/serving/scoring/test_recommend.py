@@ -15,6 +15,7 @@ from mgoe.config import FeatureSettings, RetrievalSettings
 from mgoe.data import FeatureEncoders, SideFeatures, Vocabulary
 from mgoe.evaluation import read_rows
 from mgoe.retrieval import Retrieval
+from mgoe.serving import LiveBundle, open_events
 from tests.serving.served import Served, answered, served
 
 VISITOR, ARRIVAL = 10**9, 10**9 + 5
@@ -93,6 +94,8 @@ def test_events_move_candidates_at_once_and_new_items_are_found(shop: Path, tmp_
             user = live.reloader.engine.live.look_up("user", [VISITOR])[0]
             retrieved = bundle.retrieval.candidates(view, int(user))
         assert {*live.reloader.engine.live.ids("item", retrieved)} == {*after["items"]}
+        found = LiveBundle(bundle, open_events(str(tmp_path), make=False)).recommend(VISITOR, k=20)
+        assert {*found["item"]} == {*after["items"]}
 
 
 def test_a_session_is_ranked_as_a_user_and_stored_nowhere(shop: Path, tmp_path: Path):

@@ -70,6 +70,9 @@ class Engine:
         self.scorer = Scorer(bundle, self.live, runtime, cache=index)
         for user in (-1, 0):  # compile and open what would otherwise wait for the first requests
             self.scorer.score(user, np.arange(-1, min(500, self.live.size("item"))))
+            if bundle.retrieval is not None:
+                with self.scorer.reading() as view:
+                    bundle.retrieval.candidates(view, user)
 
     @property
     def may_be_behind(self) -> bool:
@@ -151,6 +154,7 @@ class Engine:
         An event that comes earlier waits.
         """
         _ = self.about, self.macro_nodes
+        self.bundle.item_index.prepare()
         self.live.known_items(0)
         live, ids = LiveNodes(self.live.base), {side: self._some_ids(side) for side in SIDES}
         behavior, now = next(iter(self.events.behaviors)), time.time_ns() // 1000
