@@ -25,7 +25,7 @@ NAMES = (
     "demo; init; schema; models list; describe; simulate; "
     "data list; data describe; data fetch; data prepare; "
     "graph build; graph describe; graph update; "
-    "graph forget; train; evaluate; predict; recommend; export; run; serve; refresh; exposures; "
+    "graph forget; train; evaluate; predict; recommend; export; run; serve; refresh; retrain; exposures; "
     "registry list; registry show; registry add; registry promote; registry rollback; registry prune; "
     "compare; doctor"
 )

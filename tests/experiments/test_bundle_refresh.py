@@ -30,7 +30,7 @@ from mgoe.bundle import CARD, Bundle
 from mgoe.cli.app import app
 from mgoe.data import Prepared
 from mgoe.errors import BundleError, OutputError, StoreError
-from mgoe.experiments.bundle_refresh import _later
+from mgoe.experiments.new_rows import later
 from mgoe.experiments.stages import source_of
 from mgoe.graph import MacroGraph, build_graph
 from mgoe.serving import Consumer, Event, EventLog, EventReader, LiveNodes, every, open_events
@@ -301,9 +301,9 @@ def test_of_behaviours_with_a_task_in_common_a_refresh_adds_what_is_new(tmp_path
     )
     log.append([Event(1, 2, "click", 5), Event(1, 2, "tap", 5)])
     held, _ = next(every(log))
-    assert _later(log, START, reader)[0] == [(1, 2, 5, 0)]
+    assert later(log, START, reader)[0] == [(1, 2, 5, 0)]
     log.append([Event(1, 2, "buy", 5), Event(1, 2, "tap", 6)])
-    assert _later(log, held, reader)[0] == [(1, 2, 5, 1), (1, 2, 6, 0)]
+    assert later(log, held, reader)[0] == [(1, 2, 5, 1), (1, 2, 6, 0)]
 
 
 def refreshed(bundle: Bundle, log: EventLog, out: Path) -> Bundle:

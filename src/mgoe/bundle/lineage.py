@@ -26,10 +26,11 @@ def lineage(graph: MacroGraph, trained: Trained, parent: str | None = None) -> d
     return {
         "parent": parent,
         "trained": trained,
-        "log": [_moment(graph.meta[end]) for end in ("first", "last")],
+        "log": [iso_time(graph.meta[end]) for end in ("first", "last")],
         "version": __version__,
     }
 
 
-def _moment(microseconds: int) -> str:
+def iso_time(microseconds: int) -> str:
+    """Return a moment since 1970 as text."""
     return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=microseconds)).isoformat()

@@ -13,7 +13,7 @@ from mgoe import __version__
 from mgoe._util.files import atomic_folder, checksums, write_json, write_text
 from mgoe.bundle.calibration import Calibration
 from mgoe.bundle.card import CARD, model_card
-from mgoe.bundle.lineage import lineage
+from mgoe.bundle.lineage import iso_time, lineage
 from mgoe.bundle.manifest import FORMAT, MANIFEST, RETRIEVAL
 from mgoe.bundle.sampling import sampling_prior
 from mgoe.config import ModelSettings, RetrievalSettings, RunSettings, dump_settings
@@ -75,6 +75,8 @@ def write_bundle(
             "tasks": [{"name": task.name, "kind": task.kind} for task in settings.tasks],
             "calibration": calibration.model_dump(mode="json"),
             "lineage": lineage(graph, "full"),
+            "trained_until": iso_time(graph.meta["last"]),
+            "fully_trained_until": iso_time(graph.meta["last"]),
             "log": prepared.summary,
             "test": [asdict(one) for one in estimates],
             "cost": dict(cost or {}),

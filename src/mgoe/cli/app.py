@@ -184,6 +184,11 @@ for _command, _examples in {
         "mgoe refresh bundles/today --redis redis://store:6379 --out bundles/next --trim",
         "mgoe refresh bundles/today --log today.parquet --out bundles/next",
     ),
+    service.retrain: (
+        "mgoe retrain runs/mine/bundle --log today.parquet --out bundles/today",
+        "mgoe retrain bundles/today --state state --out bundles/next",
+        "mgoe retrain bundles/today --log today.parquet --out bundles/next --full",
+    ),
     service.exposures: (
         "mgoe exposures runs/mine/bundle --state state --out logs/taken.parquet",
         "mgoe graph update runs/mine logs/taken.parquet   [dim]as any other exposures[/]",

@@ -2,7 +2,7 @@
 
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -21,12 +21,32 @@ from mgoe.cli.shared import (
     table,
 )
 
+if TYPE_CHECKING:
+    from mgoe.bundle import Bundle
+
 Followed = Annotated[
     Path,
     typer.Argument(
         metavar="BUNDLE",
         help="A bundle, a link to one, or an alias of a registry: registry:FOLDER@current.",
         show_default=False,
+    ),
+]
+
+NewLog = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--log",
+        metavar="LOG",
+        help="Instead: a file, folder or glob with only the new rows of the bundle's log. Repeatable.",
+        show_default=False,
+    ),
+]
+Trim = Annotated[
+    bool,
+    typer.Option(
+        "--trim",
+        help="Remove from the log what BUNDLE already held. No service may return to an earlier bundle.",
     ),
 ]
 
@@ -126,15 +146,7 @@ def refresh(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the new bundle.", show_default=False)],
     state: State = None,
     redis: Redis = None,
-    log: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--log",
-            metavar="LOG",
-            help="Instead: a file, folder or glob with only the new rows of the bundle's log. Repeatable.",
-            show_default=False,
-        ),
-    ] = None,
+    log: NewLog = None,
     recluster: Annotated[
         bool,
         typer.Option(
@@ -142,13 +154,7 @@ def refresh(
             help="Learn macro nodes again. The model was trained on the former ones, so measure it.",
         ),
     ] = False,
-    trim: Annotated[
-        bool,
-        typer.Option(
-            "--trim",
-            help="Remove from the log what BUNDLE already held. No service may return to an earlier bundle.",
-        ),
-    ] = False,
+    trim: Trim = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -164,20 +170,76 @@ def refresh(
         overwrite=overwrite,
         say=say,
     )
-    calibration, graph = refreshed.calibration, refreshed.graph.describe()
     if as_json:
-        show_json({"path": str(out), "calibration": calibration.model_dump(mode="json"), "graph": graph})
+        graph = refreshed.graph.describe()
+        calibration = refreshed.calibration.model_dump(mode="json")
+        show_json({"path": str(out), "calibration": calibration, "graph": graph})
         return
-    show(facts(graph))
+    _show_bundle(refreshed)
+    say(f"wrote {out}")
+
+
+def retrain(
+    bundle: BundlePath,
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out",
+            "-o",
+            help="Folder of the new bundle; OUT.training beside it is for the next retraining.",
+            show_default=False,
+        ),
+    ],
+    state: State = None,
+    redis: Redis = None,
+    log: NewLog = None,
+    full: Annotated[
+        bool, typer.Option("--full", help="Train from scratch on all files of the bundle's log and these.")
+    ] = False,
+    trim: Trim = False,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Write a bundle whose weights have learned from new rows, and whose graph holds them.
+
+    The same command resumes an interrupted training. It says when and why a full training is due.
+    """
+    retrained = experiments.retrain(
+        bundle,
+        live_events(state, redis),
+        out,
+        log=log or (),
+        full=full,
+        trim=trim,
+        overwrite=overwrite,
+        say=say,
+    )
+    if as_json:
+        show_json(
+            {
+                "path": str(out),
+                "lineage": retrained.manifest["lineage"],
+                "due": retrained.manifest.get("due", []),
+                "calibration": retrained.calibration.model_dump(mode="json"),
+                "graph": retrained.graph.describe(),
+            }
+        )
+        return
+    _show_bundle(retrained)
+    say(f"wrote {out}")
+
+
+def _show_bundle(bundle: "Bundle") -> None:
+    """Show the graph of a bundle, and how well its predictions agreed with the newest labels."""
+    show(facts(bundle.graph.describe()))
     found = table(("calibration", "positives", "predicted / observed", "after", "calibration error", "after"))
-    for name, task in calibration.tasks.items():
+    for name, task in bundle.calibration.tasks.items():
         measured = ("predicted_over_observed", "calibration_error")
         values = [getattr(when, measure) for measure in measured for when in (task.before, task.after)]
         numbers = ("-" if value is None else f"{value:.4f}" for value in values)
         found.add_row(name, f"{task.positives:,}", *numbers)
-    if calibration.tasks:
+    if bundle.calibration.tasks:
         show(found)
-    say(f"wrote {out}")
 
 
 def exposures(

@@ -33,6 +33,7 @@ from mgoe.config.reading import (
     make_settings,
     read_yaml,
 )
+from mgoe.config.retrain import RetrainSettings
 from mgoe.config.retrieval import Generator, RetrievalSettings, retrieval_of
 from mgoe.config.run import (
     BOUNDS,
@@ -62,6 +63,7 @@ __all__ = [
     "NegativeSettings",
     "RangeSettings",
     "RateSettings",
+    "RetrainSettings",
     "RetrievalSettings",
     "RunSettings",
     "Settings",

@@ -7,6 +7,7 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from mgoe.config.base import Count, Length, PositiveLength, Seed, Seeds, Settings, did_you_mean
 from mgoe.config.log import DataSettings, NegativeSettings, SplitSettings, TaskSettings
+from mgoe.config.retrain import RetrainSettings
 from mgoe.config.retrieval import RetrievalSettings
 
 BOUNDS = ("chance", "best-reachable")
@@ -292,6 +293,7 @@ class RunSettings(Settings):
     retrieval: Literal["auto", "exact"] | RetrievalSettings = "auto"
     """How a bundle finds the items that it ranks. `exact` ranks the whole catalogue, settings retrieve
     candidates, and `auto` does the latter from 10,000 items on."""
+    retrain: RetrainSettings = RetrainSettings()
     seeds: Seeds = Field(default=[0], min_length=1)
     jobs: int = Field(default=1, ge=1)
     """Number of models that are trained at the same time, each in a process."""

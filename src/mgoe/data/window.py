@@ -70,7 +70,8 @@ def _exposures(rows: Table, settings: RunSettings, known: Encoders, now: int) ->
     """Return every exposure, with the labels that are known."""
     labels = {f"label_{task.name}": _label(rows, task, now) for task in settings.tasks}
     contexts = [f"context_{feature.name}" for feature in settings.data.context]
-    wanted = rows.select("user", "item", "bucket", *contexts, **labels)
+    beside = [name for name in ("weight", "position") if name in rows.columns]
+    wanted = rows.select("user", "item", "bucket", *contexts, *beside, **labels)
     found = wanted.order_by(wanted.columns).to_pyarrow()  # sums of floats depend on the order
     return Examples(
         user=known.users.indices(found["user"]),
@@ -80,10 +81,13 @@ def _exposures(rows: Table, settings: RunSettings, known: Encoders, now: int) ->
         labels=mask_given(
             np.stack([found[name].to_numpy().astype(np.float32) for name in labels], axis=1), settings.tasks
         ),
-        weight=np.ones(len(found), np.float32),
+        weight=found["weight"].to_numpy().astype(np.float32)
+        if "weight" in beside
+        else np.ones(len(found), np.float32),
         context=known.context_features.encode(
             {name.removeprefix("context_"): found[name] for name in contexts}, len(found)
         ),
+        position=found["position"].to_numpy().astype(np.int64) if "position" in beside else None,
     )
 
 

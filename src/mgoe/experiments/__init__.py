@@ -17,6 +17,8 @@ runs            mgoe run, mgoe train, mgoe compare
 results         what they return; `plots`, their plots
 graphs          mgoe graph
 bundle_refresh  mgoe refresh
+bundle_retrain  mgoe retrain, whether a full training is due, and what is kept beside a bundle for it
+new_rows        what a bundle's graph lacks: files (`new_files`), live events, exposures of a service
 taken           mgoe exposures
 score           mgoe predict, mgoe evaluate
 recommend       mgoe recommend --users
@@ -31,6 +33,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mgoe.experiments.bundle_refresh import refresh
+    from mgoe.experiments.bundle_retrain import retrain
     from mgoe.experiments.cell import Inputs
     from mgoe.experiments.graphs import forget, macro_graph, open_graph, update
     from mgoe.experiments.pages import write_graph_page
@@ -47,6 +50,7 @@ _MODULE_OF = {
     name: module
     for module, names in {
         "bundle_refresh": ("refresh",),
+        "bundle_retrain": ("retrain",),
         "cell": ("Inputs",),
         "graphs": ("forget", "macro_graph", "open_graph", "update"),
         "pages": ("write_graph_page",),

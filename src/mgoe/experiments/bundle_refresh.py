@@ -2,31 +2,28 @@
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-
-import ibis
-import ibis.expr.types as ir
-import pyarrow as pa
+from typing import Any
 
 from mgoe._util.files import atomic_folder, sha256, write_json
-from mgoe._util.tables import hand_over
 from mgoe.bundle import MANIFEST, Bundle, lineage, seal
-from mgoe.bundle.calibration import Calibration
+from mgoe.bundle.lineage import Trained
 from mgoe.bundle.manifest import RETRIEVAL
 from mgoe.config import RetrievalSettings, RunSettings, retrieval_of
-from mgoe.errors import BundleError, ConfigError, OutputError
+from mgoe.errors import BundleError, OutputError
 from mgoe.evaluation import read_rows
-from mgoe.experiments.graphs import add_events, saved_settings, settings_of, vocabularies
-from mgoe.experiments.stages import Say, ShowBuild
-from mgoe.experiments.taken import TakenExposures
-from mgoe.experiments.window import new_examples
+from mgoe.experiments.graphs import vocabularies
+from mgoe.experiments.new_rows import NewRows
+from mgoe.experiments.stages import Say
+from mgoe.experiments.training_state import keep_state, state_folder
 from mgoe.features import View
-from mgoe.graph import MacroGraph, update_graph
+from mgoe.graph import MacroGraph
 from mgoe.retrieval import Retrieval
-from mgoe.serving import EventLog, EventReader, Position, check_no_events, open_events
-from mgoe.serving.events.event import START, Interaction, SeenEvents, with_ids_of
-from mgoe.serving.online.live import HELD, position_of, positions
+from mgoe.serving import EventLog, Position, check_no_events
+from mgoe.serving.online.live import HELD, positions
+
+TAKEN = "taken.parquet"
+"""Exposures of a service, in the folder of an unfinished bundle."""
 
 
 def refresh(
@@ -66,56 +63,63 @@ def refresh(
     Raises:
         MgoeError: The bundle is damaged, the log is missing, or `out` is taken; what was there is unchanged.
     """
-    if (events is None) == (not log) or (log and trim):
-        rule = "the new events are live ones or those of files, and only live ones can be trimmed"
-        raise ConfigError("refresh", f"{rule}; give one of the two")
     opened, out = Bundle.open(bundle), Path(out)
-    _check_place(out, opened.path, overwrite)
-    live = open_events(events, make=False) if isinstance(events, str | Path) else events
-    taken = None if live is None or live is events else TakenExposures.of(opened, str(events))
-    if live is None:
-        added, ends = [_Added(settings_of(opened.graph, log), list(log))], dict[str, Position]()
-    else:
-        added, ends = _since(opened, live, say)
-        if not (added or recluster or (taken and taken.upto > taken.after)):
-            wait = ", or when exposures have waited for their labels" if taken else ""
-            raise BundleError(
-                bundle, f"holds every event of that log; refresh it when there are new ones{wait}"
-            )
+    check_place(out, opened.path, overwrite)
+    new = NewRows.of(opened, events, log, trim, say)
+    if not recluster:
+        new.require()
     with atomic_folder(out) as folder:
-        _copy(opened, folder)
-        if taken is not None:
-            ends |= {taken.log.identity: str(taken.upto)}
-            if taken.write(file := folder / "taken.parquet", say):
-                added.append(_Added(settings_of(opened.graph, [str(file)]), [str(file)]))
-        calibration = _calibrate(opened, added, folder / "window", say)
-        graph = MacroGraph.open(folder / "graph")
-        for one in added:  # events first: their newcomers have numbers in the live service
-            last = recluster and one is added[-1]
-            graph = add_events(graph, one.settings, one.log, recluster=last, table=one.table, say=say)
-        if not added and recluster:
-            graph = update_graph(graph, None, ShowBuild(say), recluster)
-        (folder / "taken.parquet").unlink(missing_ok=True)
-        if (retrieval := _retrieval(opened, graph)) is not None:
-            say("building what candidates are retrieved from")
-            Retrieval.build(View.of(graph.latest), folder / RETRIEVAL, retrieval)
-        for name in vocabularies(folder):
-            shutil.copyfile(graph.path / name, folder / name)
-        if ends := positions(opened.path) | ends:
-            write_json(folder / HELD, {"positions": ends})
-        changed = opened.manifest | {
-            "calibration": calibration.model_dump(mode="json"),
-            "lineage": lineage(graph, "refreshed", opened.name),
-        }
-        seal(folder, changed, opened.settings, read_rows(folder / "metrics.json"))
-    if trim and live is not None:
-        live.forget(position_of(opened.path, live))
-        if taken is not None:
-            taken.forget()
+        copy_files(opened, folder)
+        new.fetch(folder / TAKEN, say)
+        calibration = opened.calibration
+        if (examples := new.examples(folder / "window")) is not None:
+            say(f"calibrating on {len(examples):,} examples, scored before they enter the graph")
+            calibration = opened.fit_calibration(examples)
+        graph = new.add_to(MacroGraph.open(folder / "graph"), recluster, say)
+        changed = {"calibration": calibration.model_dump(mode="json")}
+        finish(folder, opened, graph, new.ends, "refreshed", changed, opened.settings, say)
+        if (state := state_folder(opened.path)).is_dir():  # its weights are the same
+            keep_state(out, state.iterdir())
+    if trim:
+        new.forget()
     return Bundle.open(out, verify=False)
 
 
-def _copy(bundle: Bundle, folder: Path) -> None:
+def finish(
+    folder: Path,
+    bundle: Bundle,
+    graph: MacroGraph,
+    ends: dict[str, Position],
+    trained: Trained,
+    changed: dict[str, Any],
+    settings: RunSettings,
+    say: Say,
+) -> None:
+    """Complete the folder of a bundle that was made from another one.
+
+    Args:
+        folder: Its folder, with its graph and its weights.
+        bundle: The bundle that it was made from.
+        graph: Its graph.
+        ends: Where the logs end that it holds, by identity.
+        trained: How its weights came about.
+        changed: What is new in its manifest.
+        settings: Its settings.
+        say: Callback for lines of progress.
+    """
+    (folder / TAKEN).unlink(missing_ok=True)
+    if (retrieval := _retrieval(bundle, graph)) is not None:
+        say("building what candidates are retrieved from")
+        Retrieval.build(View.of(graph.latest), folder / RETRIEVAL, retrieval)
+    for name in vocabularies(folder):
+        shutil.copyfile(graph.path / name, folder / name)
+    if held := positions(bundle.path) | ends:
+        write_json(folder / HELD, {"positions": held})
+    manifest = bundle.manifest | changed | {"lineage": lineage(graph, trained, bundle.name)}
+    seal(folder, manifest, settings, read_rows(folder / "metrics.json"))
+
+
+def copy_files(bundle: Bundle, folder: Path) -> None:
     """Copy the files of a bundle that a new one starts from."""
     held = bundle.manifest["checksums"]
     for name in [name for name in held if name != HELD and not name.startswith(f"{RETRIEVAL}/")]:
@@ -133,42 +137,7 @@ def _retrieval(bundle: Bundle, graph: MacroGraph) -> RetrievalSettings | None:
     return settings.model_copy(update={"quotas": bundle.retrieval.quotas})
 
 
-@dataclass(frozen=True)
-class _Added:
-    """New events: how they are read, the files or the table that hold them, and whether those not done are
-    among them or can be drawn."""
-
-    settings: RunSettings
-    log: list[str]
-    table: ir.Table | None = None
-    whole: bool = True
-
-
-def _since(bundle: Bundle, log: EventLog, say: Say) -> tuple[list[_Added], dict[str, Position]]:
-    """Return the live events that a bundle's graph lacks, if any, and where the log ends, by its identity."""
-    found, position, strange = _later(log, position_of(bundle.path, log), EventReader.of(bundle))
-    if strange:
-        say(f"{strange:,} events are left out, because their ids have another type than those of the bundle")
-    say(f"{len(found):,} events are newer than the bundle's graph")
-    ends = {log.identity: position}
-    if not found:
-        return [], ends
-    settings, table = _settings(bundle.graph), _table(found, bundle)
-    return [_Added(settings, [], table, bundle.settings.form == "events")], ends
-
-
-def _calibrate(bundle: Bundle, found: list[_Added], folder: Path, say: Say) -> Calibration:
-    """Return the calibration that new events give, scored by the bundle that does not hold them."""
-    whole = [one for one in found if one.whole]
-    if not whole:
-        return bundle.calibration
-    added = whole[-1]
-    examples = new_examples(bundle, added.settings, added.log, folder, added.table)
-    say(f"calibrating on {len(examples):,} examples, scored before they enter the graph")
-    return bundle.fit_calibration(examples)
-
-
-def _check_place(out: Path, bundle: Path, overwrite: bool) -> None:
+def check_place(out: Path, bundle: Path, overwrite: bool) -> None:
     """Refuse a place where writing would lose the source bundle, live events or other files."""
     if not out.exists():
         return
@@ -186,56 +155,3 @@ def _check_place(out: Path, bundle: Path, overwrite: bool) -> None:
             out, f"must be empty or hold a bundle to be replaced, found no {MANIFEST}; choose another folder"
         )
     check_no_events(out)
-
-
-def _later(log: EventLog, held: Position, reader: EventReader) -> tuple[list[Interaction], Position, int]:
-    """Return the interactions after a position, each once.
-
-    Also return where the log ends, and the number of events after the position whose ids are of another type.
-    """
-    seen, found = SeenEvents(), list[Interaction]()
-    position, limit, strange, after = held, log.order(held), 0, START
-    while part := log.read(after):
-        positions, events = zip(*part, strict=True)
-        for position, event in zip(positions, with_ids_of(events, reader.kinds), strict=True):
-            later = log.order(position) > limit
-            if event is None:  # the bundle cannot hold its ids
-                strange += later
-            elif event.behavior in reader.behaviors:
-                new = seen.add(event, reader.behaviors[event.behavior])
-                found += sorted(new, key=lambda interaction: interaction[-1]) if later else []
-        after = positions[-1]
-    return found, position, strange
-
-
-def _table(interactions: list[Interaction], bundle: Bundle) -> ibis.Table:
-    """Return interactions as a table in which each task is a behaviour of its own name."""
-    users, items, times, tasks = zip(*interactions, strict=True)
-    rows = pa.table(
-        {
-            "user": pa.array(users, bundle.encoders.users.type),
-            "item": pa.array(items, bundle.encoders.items.type),
-            "time": pa.array(times, pa.int64()),
-            "behavior": pa.array([bundle.tasks[task] for task in tasks], pa.string()),
-        }
-    )
-    return hand_over(ibis.duckdb.connect(), "events", rows)
-
-
-def _settings(graph: MacroGraph) -> RunSettings:
-    """Return how live events are read, whatever the form of the log was."""
-    log = settings_of(graph, [])
-    raw = {
-        "data": {
-            "log": ["-"],
-            "form": "events",
-            "user": "user",
-            "item": "item",
-            "time": "time",
-            "time_unit": "us",
-            "bucket": log.data.bucket,
-        },
-        "tasks": [task.name for task in log.tasks],
-        "graph": graph.meta["settings"],
-    }
-    return saved_settings(graph, raw)

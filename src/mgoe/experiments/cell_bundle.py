@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mgoe._util.files import read_json
-from mgoe.bundle import write_bundle
+from mgoe.bundle import Bundle, write_bundle
 from mgoe.bundle.calibration import Calibration
 from mgoe.config import check_settings
 from mgoe.evaluation import Estimate, Row
 from mgoe.experiments.cell import Inputs
 from mgoe.experiments.folder import CALIBRATION, FIT
 from mgoe.experiments.plan import Cell
+from mgoe.experiments.training_state import keep_of_cell
 
 
 def write_cell_bundle(
@@ -21,7 +22,7 @@ def write_cell_bundle(
     estimates: Sequence[Estimate] = (),
     searched: bool = False,
 ) -> None:
-    """Write the bundle of a cell atomically.
+    """Write the bundle of a cell atomically, and what a retraining needs beside it.
 
     Args:
         out: Folder to write; an existing one is replaced.
@@ -46,3 +47,4 @@ def write_cell_bundle(
         cost=read_json(cell.folder / FIT),
         retrieval=inputs.retrieval,
     )
+    keep_of_cell(cell.folder, inputs.prepared, inputs.graph, Bundle.open(out, verify=False))

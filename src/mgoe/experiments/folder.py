@@ -265,7 +265,7 @@ def run_settings(settings: RunSettings) -> dict[str, Any]:
     return settings.model_dump(
         mode="json",
         exclude={
-            **dict.fromkeys(("models", "jobs", "seeds", "retrieval"), True),
+            **dict.fromkeys(("models", "jobs", "seeds", "retrieval", "retrain"), True),
             **FREE,
             "data": {"log": True, "truth": True, "users": users, "items": items, **unused},
             "split": windows,

@@ -10,7 +10,7 @@ import ibis.expr.types as ir
 
 from mgoe.bundle import Bundle
 from mgoe.config import RunSettings
-from mgoe.data import Examples, newest_window, place_of
+from mgoe.data import Encoders, Examples, newest_window, place_of
 from mgoe.data.log import unreadable
 from mgoe.evaluation import Row, measure
 from mgoe.experiments.graphs import opened_log, settings_of
@@ -49,16 +49,23 @@ def measure_log(bundle: Bundle, log: list[str]) -> list[Row]:
 
 
 def new_examples(
-    bundle: Bundle, settings: RunSettings, log: list[str], folder: Path, table: ir.Table | None = None
+    bundle: Bundle,
+    settings: RunSettings,
+    log: list[str],
+    folder: Path,
+    table: ir.Table | None = None,
+    training: Encoders | None = None,
 ) -> Examples:
     """Return new rows as examples, see `newest_window`.
 
     Args:
-        bundle: Gives vocabularies, sample spaces and the sampling of negatives.
+        bundle: Gives sample spaces and the sampling of negatives.
         settings: How the rows are read.
         log: Their files.
         folder: A folder to make for the work, and to remove.
         table: Read instead of the files.
+        training: Gives the indices of ids of rows that are trained on, with their weights. By default rows
+            are measured, and ids are those of the bundle.
 
     Raises:
         DataError: The rows cannot be read, break a rule, or do no task.
@@ -66,11 +73,14 @@ def new_examples(
     place = "the live events" if table is not None else place_of(log)
     spaces = {task.name: task.given for task in bundle.settings.tasks}
     tasks = [task.model_copy(update={"given": spaces[task.name]}) for task in settings.tasks]
-    settings = settings.model_copy(update={"tasks": tasks, "negatives": bundle.settings.negatives})
+    weight = bundle.settings.data.weight if training else None
+    data = settings.data.model_copy(update={"weight": weight})
+    negatives = bundle.settings.negatives.of_training if training else bundle.settings.negatives
+    settings = settings.model_copy(update={"tasks": tasks, "negatives": negatives, "data": data})
     folder.mkdir()
     try:
         with opened_log(settings, log, folder, table) as source:
-            return newest_window(source, settings, bundle.encoders, place, time.time_ns() // 1000)
+            return newest_window(source, settings, training or bundle.encoders, place, time.time_ns() // 1000)
     except duckdb.Error as error:
         raise unreadable(place, error) from None
     finally:

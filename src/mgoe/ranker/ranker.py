@@ -1,7 +1,7 @@
 """One object from a frame of events to recommendations, by scikit-learn's conventions."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -234,14 +234,27 @@ class Ranker(Recommender, Shown, BaseEstimator):  # pyright: ignore[reportIncomp
             >>> ranker.update(later).bundle_.graph.meta["changes"][-1]["events"] > 0
             True
         """
-        former, home = self._fitted(), self._home
-        out = next(path for n in itertools.count(1) if not (path := home.path / f"updated-{n}").exists())
-        with TemporaryDirectory(prefix="mgoe-") as folder:
-            file = stored(new_events, Path(folder), "new_events")
-            with named(Path(folder)), nullcontext() if self.verbose else quiet():
-                bundle = experiments.refresh(former.path, None, out, log=[str(file)], say=self._say)
-        self._take(bundle, home)
-        return self
+        return self._succeed(experiments.refresh, new_events)
+
+    def retrain(self, new_events: Rows) -> Self:
+        """Learn from new events, starting from the present weights, and add them to the graph, as `mgoe
+        retrain` does.
+
+        Args:
+            new_events: New rows alone, all later than those that the ranker knows, in the columns of the log.
+
+        Returns:
+            The ranker itself, with a new `bundle_`.
+
+        Raises:
+            NotFittedError: The ranker is not fitted.
+            DataError: The rows cannot be read or break a rule; the ranker is then unchanged.
+
+        Example:
+            >>> ranker.retrain(later).bundle_.manifest["lineage"]["trained"]
+            'retrained'
+        """
+        return self._succeed(experiments.retrain, new_events)
 
     @classmethod
     def load(cls, path: Path | str) -> Self:
@@ -283,6 +296,16 @@ class Ranker(Recommender, Shown, BaseEstimator):  # pyright: ignore[reportIncomp
         """Run what the folder does not hold yet."""
         with nullcontext() if self.verbose else quiet():
             return experiments.run(settings, home.run, reuse=True, say=self._say)
+
+    def _succeed(self, make: Callable[..., Bundle], new_events: Rows) -> Self:
+        """Take the bundle that a function makes of the present one and new rows."""
+        former, home = self._fitted(), self._home
+        out = next(path for n in itertools.count(1) if not (path := home.path / f"updated-{n}").exists())
+        file = stored(new_events, home.frames, "new_events")
+        with named(home.frames), nullcontext() if self.verbose else quiet():
+            bundle = make(former.path, None, out, log=[str(file)], say=self._say)
+        self._take(bundle, home)
+        return self
 
     def _say(self, line: str) -> None:
         if self.verbose:

@@ -9,14 +9,17 @@ from mgoe.training.checkpoint import load_checkpoint, load_weights, save_checkpo
 from mgoe.training.devices import check_available, resolve_device, uses_bfloat16
 from mgoe.training.distributed.process_group import ProcessGroup, joined
 from mgoe.training.feed import Batch, Feed, make_spec
-from mgoe.training.loop import CHECKPOINTS, fit
+from mgoe.training.loop import CHECKPOINTS, OPTIMIZER, WEIGHTS, fit
 from mgoe.training.monitor import Monitor, measure
 from mgoe.training.predict import PairScorer, predict
 from mgoe.training.progress import FitProgress, FitResult, OnProgress, progress_bar
+from mgoe.training.replay import Replay, ReplayFeed
 from mgoe.training.step import RowwiseAdagrad
 
 __all__ = [
     "CHECKPOINTS",
+    "OPTIMIZER",
+    "WEIGHTS",
     "Batch",
     "Feed",
     "FitProgress",
@@ -25,6 +28,8 @@ __all__ = [
     "OnProgress",
     "PairScorer",
     "ProcessGroup",
+    "Replay",
+    "ReplayFeed",
     "RowwiseAdagrad",
     "check_available",
     "fit",

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from mgoe._util.prefetch import prefetched
 from mgoe.config import TaskSettings
-from mgoe.data import ExampleFile, Examples, FeatureEncoders, Prepared, join
+from mgoe.data import Encoders, ExampleFile, Examples, FeatureEncoders, Prepared, join
 from mgoe.errors import TrainingError
 from mgoe.features import GROUPS, Arrays, CategoricalSpec, FeatureSpec, Reader, TaskSpec, View
 from mgoe.features.rates import spec_of
@@ -40,7 +40,7 @@ class Feed:
     """The examples of one split, as batches for one model.
 
     Args:
-        prepared: Side features.
+        encoders: Side features, such as those of prepared data.
         graph: Snapshots; an example reads its own.
         examples: What to feed, in memory or streamed.
         needs: Input groups that the model reads.
@@ -54,7 +54,7 @@ class Feed:
 
     def __init__(
         self,
-        prepared: Prepared,
+        encoders: Encoders,
         graph: MacroGraph,
         examples: Examples | ExampleFile,
         needs: frozenset[str],
@@ -63,7 +63,7 @@ class Feed:
         self.graph = graph
         self.examples = examples
         self.spec = spec
-        self._sides = prepared.user_side, prepared.item_side
+        self._sides = encoders.user_side, encoders.item_side
         self._read = Reader(needs, spec)
 
     def __len__(self) -> int:
@@ -119,20 +119,36 @@ class Feed:
         block: Arrays = {}
         for number, places in zip(numbers, np.split(by_snapshot, starts[1:]), strict=True):
             part = examples if len(numbers) == 1 else examples.take(places)
-            view = View.of(self.graph.snapshots[int(number)], *self._sides)
-            arrays = self._read(view, part.user, part.item, part.context)
+            arrays = self._read_snapshot(int(number), part)
             if len(numbers) == 1:
                 block = arrays
                 break
             for name, values in arrays.items():
                 if name not in block:
                     block[name] = np.empty((len(examples), *values.shape[1:]), values.dtype)
+                block[name], values = as_wide(block[name], values)
                 block[name][places] = values
         if examples.position is not None:
             block["position"] = examples.position
         block["labels"] = examples.labels
         block["weight"] = examples.weight
         return {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in block.items()}
+
+    def _read_snapshot(self, number: int, part: Examples) -> Arrays:
+        """Return the inputs of examples of one snapshot, by batch key."""
+        view = View.of(self.graph.snapshots[number], *self._sides)
+        return self._read(view, part.user, part.item, part.context)
+
+
+def as_wide(*arrays: NDArray) -> list[NDArray]:
+    """Return lists of several categories per row in one length, padded with -1; other arrays stay.
+
+    Rows that are read at different times may have lists of different lengths.
+    """
+    width = max(array.shape[1] if array.ndim > 1 else 0 for array in arrays)
+    if all(array.ndim == 1 or array.shape[1] == width for array in arrays):
+        return [*arrays]
+    return [np.pad(array, ((0, 0), (0, width - array.shape[1])), constant_values=-1) for array in arrays]
 
 
 def some_rows(total: int, number: int, seed: int) -> NDArray[np.int64]:

@@ -5,12 +5,13 @@ Axes: `N` examples, `B` batch, `T` tasks.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from mgoe._util.files import clear_unfinished, write_json
 from mgoe.config import TrainingSettings, seconds
@@ -21,6 +22,7 @@ from mgoe.training.devices import compile_dense, resolve_device, uses_bfloat16
 from mgoe.training.distributed.process_group import ProcessGroup
 from mgoe.training.distributed.sharded import place_tables, unshard
 from mgoe.training.feed import Feed
+from mgoe.training.grown import grown
 from mgoe.training.monitor import Monitor, check_examples, measure
 from mgoe.training.predict import look_inside, predict
 from mgoe.training.progress import (
@@ -34,9 +36,10 @@ from mgoe.training.progress import (
     tracking,
 )
 from mgoe.training.resume import Checkpoints, FitState, check_same_fit, deferred, identity_of
-from mgoe.training.step import LossCheck, Stepper, first_not_finite
+from mgoe.training.step import LossCheck, Stepper, first_not_finite, optimizer_tensors
 
 WEIGHTS = "model.safetensors"
+OPTIMIZER = "optimizer.safetensors"
 CHECKPOINTS = "checkpoints"
 REPORT_STEPS = 20
 
@@ -50,11 +53,13 @@ def fit(
     on_progress: OnProgress | None = None,
     seed: int = 0,
     resume: bool = False,
+    start: Mapping[str, Tensor] | None = None,
 ) -> FitResult:
     """Fit a model, and leave it with the weights of its best epoch.
 
-    Writes into `out`: the best weights, `model.safetensors`, after every epoch that improves; `curves.json`
-    after every epoch; and checkpoints, from which the same call resumes. Each file is complete whenever it
+    Writes into `out`: the best weights, `model.safetensors`, and the state of the optimisers at that moment,
+    `optimizer.safetensors`, after every epoch that improves; `curves.json` after every epoch; and
+    checkpoints, from which the same call resumes. Each file is complete whenever it
     exists. The best weights are put back however the fit ends: by early stopping, an error or an interrupt.
     On a CPU, the same seed gives the same weights bit for bit, resumed or not. SIGTERM and Ctrl-C take effect
     after a checkpoint is saved. Sets the number of torch's threads for the whole process.
@@ -72,6 +77,8 @@ def fit(
         seed: Seed of the order of examples and of dropout.
         resume: Resume from the latest checkpoint in `out` if there is one. Otherwise an earlier fit in `out`
             is removed.
+        start: What to start from in place of fresh weights and optimisers, see `grown`. The schedule of the
+            learning rates begins anew.
 
     Raises:
         TrainingError: There are no examples, the monitor is not defined on validation, a loss is not finite,
@@ -95,7 +102,7 @@ def fit(
     with torch.random.fork_rng([run.device] if run.on_gpu else []):
         try:
             torch.manual_seed(seed)
-            run.begin(resume)
+            run.begin(resume, start or {})
             track = settings.track if run.processes.leads else "none"
             state = run.state
             with deferred() as stop_requested, tracking(track, out, state.steps) as run.track:
@@ -150,13 +157,17 @@ class _Fit:
             self.checkpoints.check_space(self.step.tensors(), out / WEIGHTS)
         self._write_curves()  # refuses an unwritable folder before training
 
-    def begin(self, resume: bool) -> None:
-        """Resume from the latest checkpoint if there is one; otherwise remove the files of an earlier fit."""
+    def begin(self, resume: bool, start: Mapping[str, Tensor]) -> None:
+        """Resume from the latest checkpoint if there is one; otherwise remove the files of an earlier fit and
+        take the start."""
         found = self.checkpoints.latest(self.processes) if resume else None
         if found is None:
             self.checkpoints.clear()
             if self.processes.leads:
-                (self.out / WEIGHTS).unlink(missing_ok=True)
+                for name in (WEIGHTS, OPTIMIZER):
+                    (self.out / name).unlink(missing_ok=True)
+            if start:
+                self.step.load(grown(start, self.step.tensors()))
             return
         tensors, meta = found
         check_same_fit(self.checkpoints.folder, self.identity, meta.get("fit", {}))
@@ -253,7 +264,9 @@ class _Fit:
         state.losses.zero_()
         if self.monitor.better(state.last, state.best):
             meta = {"epoch": epoch, "monitor": self.monitor.text, "value": state.last, "seed": self.seed}
-            save_checkpoint(self.out / WEIGHTS, self.model.state_dict(), meta, self.processes)
+            optimizers = optimizer_tensors(self.step.optimizers)
+            for name, tensors in ((OPTIMIZER, optimizers), (WEIGHTS, self.model.state_dict())):
+                save_checkpoint(self.out / name, tensors, meta, self.processes)
             state.best, state.best_epoch = state.last, epoch
             self.processes.agree(None)  # no process may read the file before it is written
         self._write_curves()

@@ -93,8 +93,8 @@ class Stepper:
             **optimizer_tensors(self.optimizers),
         }
 
-    def load(self, tensors: dict[str, Tensor]) -> None:
-        """Restore what `tensors` returned."""
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Restore what `tensors` returned. Optimisers and balance keep what is missing."""
         self.model.load_state_dict(
             {
                 name.removeprefix("model."): tensor
@@ -103,7 +103,7 @@ class Stepper:
             }
         )
         for name, tensor in self.balance.tensors().items():
-            tensor.copy_(tensors[f"balance.{name}"])
+            tensor.copy_(tensors.get(f"balance.{name}", tensor))
         load_optimizers(self.optimizers, tensors)
 
 
@@ -297,10 +297,11 @@ def optimizer_tensors(optimizers: list[Optimizer]) -> dict[str, Tensor | Shard]:
 
 
 def load_optimizers(optimizers: list[Optimizer], tensors: Mapping[str, Tensor]) -> None:
-    """Restore what `optimizer_tensors` returned. Other tensors are ignored."""
+    """Restore what `optimizer_tensors` returned. Other tensors are ignored; what is missing stays."""
     for name, parameter, state in _states(optimizers):
         for key, held in state.items():
-            tensor = tensors[f"{name}.{key}"]
+            if (tensor := tensors.get(f"{name}.{key}")) is None:
+                continue
             state[key] = held.take(tensor) if isinstance(held, Shard) else tensor.to(parameter.device)
 
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from mgoe.cli.answers.base import Answer
-from mgoe.cli.answers.graphs import Bundle, Graph, Refreshed
+from mgoe.cli.answers.graphs import Bundle, Graph, Refreshed, Retrained
 from mgoe.cli.answers.logs import DataSet, DataSetFacts, Exposures, Fetched, Log, PreparedLog, Simulation
 from mgoe.cli.answers.releases import Aliases, Pruned, ShownVersion, Version
 from mgoe.cli.answers.results import (
@@ -43,6 +43,7 @@ ANSWERS: dict[str, Any] = {
     "recommend": list[Recommendation] | Scores,
     "export": Exported,
     "refresh": Refreshed,
+    "retrain": Retrained,
     "exposures": Exposures,
     "registry list": list[Version],
     "registry show": ShownVersion,

@@ -137,3 +137,14 @@ class Refreshed(Answer):
     path: str
     calibration: Calibration
     graph: Graph
+
+
+class Retrained(Answer):
+    """`mgoe retrain`."""
+
+    path: str
+    lineage: Lineage
+    due: list[str]
+    """Why a full training is due; empty if it is not."""
+    calibration: Calibration
+    graph: Graph

@@ -1,0 +1,65 @@
+"""Rows of a log whose labels are not all known yet: they wait, so that each is learned from once, with all of
+its labels."""
+
+import ibis
+
+from mgoe.config import RunSettings, seconds
+from mgoe.data.columns import Expr, Table, enforce, only_row
+from mgoe.data.schema import find_columns, read_columns
+
+
+def waits(settings: RunSettings) -> bool:
+    """Return whether a label may be known later than its exposure."""
+    return any(seconds(task.delay) or task.known_at is not None for task in settings.tasks)
+
+
+def span(source: Table, settings: RunSettings, place: str) -> tuple[int, int]:
+    """Return the times of the first and the last row of a log, in microseconds since 1970.
+
+    Raises:
+        DataError: A row breaks a rule, or there is none.
+    """
+    times, _ = _read(source, settings, place)
+    found = only_row(times.aggregate(first=times.time.min(), last=times.time.max()))
+    return int(found["first"]), int(found["last"])
+
+
+def split_by_labels(source: Table, settings: RunSettings, place: str, now: int) -> tuple[Table, Table]:
+    """Return the rows of an exposure log whose labels are all known, and the others, in the log's columns.
+
+    Args:
+        source: The log.
+        settings: Settings of the run; `data` and `tasks` are read.
+        place: What the log is, for messages.
+        now: The present in microseconds since 1970.
+
+    Raises:
+        DataError: A row breaks a rule.
+    """
+    rows, columns = _read(source, settings, place)
+    known = rows.known <= now
+    return tuple(
+        part.select(**{name: part[held] for held, name in columns.items()})
+        for part in (rows.filter(known), rows.filter(~known))
+    )
+
+
+def _read(source: Table, settings: RunSettings, place: str) -> tuple[Table, dict[str, str]]:
+    """Return the rows with `time` and `known`, when all labels are; and their own columns by name here."""
+    names = find_columns(source, settings, place)
+    columns = {f"column_{k}": name for k, name in enumerate(source.columns)}
+    both = source.select(
+        **{held: source[name] for held, name in columns.items()},
+        **{ours: source[name] for ours, name in names.items()},
+    )
+    values, checks = read_columns(both, settings, names, place)
+    enforce(both, checks, place, numbered=False)
+    time = values["time"]
+    moments: list[Expr] = []
+    for task in settings.tasks:
+        moment = time + seconds(task.delay) * 1_000_000
+        moments.append(
+            moment if task.known_at is None else ibis.coalesce(values[f"known_{task.name}"], moment)
+        )
+    known = ibis.greatest(*moments) if len(moments) > 1 else moments[0]
+    return both.select(*columns, time=time, known=known), columns

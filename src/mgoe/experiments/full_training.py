@@ -1,0 +1,63 @@
+"""`mgoe retrain --full`: a bundle trained from scratch on the whole log."""
+
+import os
+import shutil
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from mgoe._util.files import atomic_folder
+from mgoe.bundle import MANIFEST, Bundle
+from mgoe.config import ModelSettings, RunSettings, check_settings
+from mgoe.errors import ConfigError
+from mgoe.experiments.runs import run
+from mgoe.experiments.stages import Say
+from mgoe.experiments.training_state import keep_state, state_folder
+
+
+def train_anew(bundle: Bundle, log: list[str], out: Path, say: Say) -> Bundle:
+    """Train the model of a bundle from scratch on its whole log and new files, and write its bundle.
+
+    The run is in `.NAME.full` beside `out` until it is finished, and an interrupted one resumes.
+
+    Args:
+        bundle: Gives settings, model and the files of its log.
+        log: New files.
+        out: Folder of the new bundle.
+        say: Callback for lines of progress.
+
+    Raises:
+        ConfigError: No new file is given; live events alone are not the whole log.
+        MgoeError: The log or a folder breaks a rule.
+    """
+    if not log:
+        raise ConfigError(
+            "--full",
+            "trains on files, found no new one; give one with --log (mgoe exposures writes one of a service)",
+        )
+    work = out.with_name(f".{out.name}.full")
+    result = run(_settings(bundle, log), work, reuse=True, say=say)
+    with atomic_folder(out) as folder:
+        shutil.copytree(result.bundle.path, folder, dirs_exist_ok=True)
+        keep_state(out, state_folder(result.bundle.path).iterdir())
+    shutil.rmtree(work)
+    return Bundle.open(out, verify=False)
+
+
+def _settings(bundle: Bundle, log: list[str]) -> RunSettings:
+    """Return the settings of a run on the whole log; cuts at fixed dates move with its end."""
+    settings, model = bundle.settings, bundle.manifest["model"]
+    data = {"log": [*settings.data.log, *map(os.path.abspath, log)], "end": None}
+    split = settings.split
+    if not isinstance(split.cuts[0], float):
+        since = datetime.fromisoformat(bundle.manifest["fully_trained_until"])
+        until = datetime.fromisoformat(bundle.manifest["lineage"]["log"][1])
+        moved = timedelta(days=(until - since).days)
+        cuts = [cut + moved for cut in split.cuts if not isinstance(cut, float)]
+        split = split.model_copy(update={"cuts": cuts})
+    return settings.model_copy(
+        update={
+            "data": settings.data.model_copy(update=data),
+            "split": split,
+            "models": [check_settings(ModelSettings, model, bundle.path / MANIFEST)],
+        }
+    )

@@ -1,0 +1,79 @@
+"""What a retraining needs besides a bundle, in the folder `BUNDLE.training` beside it, which is never served.
+
+optimizer.safetensors  state of the optimisers at the weights of the bundle
+replay.safetensors     a sample of the rows that it has learned from
+waiting-*.parquet      exposures of files whose labels were not all known; they are read with the next log
+"""
+
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+from torch import Tensor
+
+from mgoe._util.files import atomic_folder
+from mgoe.bundle import Bundle
+from mgoe.data import Prepared
+from mgoe.graph import MacroGraph
+from mgoe.training import OPTIMIZER, WEIGHTS, Feed, Replay, load_checkpoint
+
+REPLAY = "replay.safetensors"
+WAITING = "waiting-*.parquet"
+
+
+def state_folder(bundle: Path) -> Path:
+    """Return the folder of the training state of a bundle."""
+    place = Path(os.path.realpath(bundle))
+    return place.with_name(f"{place.name}.training")
+
+
+def keep_of_cell(cell: Path, prepared: Prepared, graph: MacroGraph, bundle: Bundle) -> None:
+    """Keep the training state of a bundle that was written from a cell.
+
+    Args:
+        cell: Folder of the cell.
+        prepared, graph: What it was trained on.
+        bundle: The bundle.
+    """
+    model = bundle.model
+    feed = Feed(prepared, graph, prepared.streamed("train"), model.needs, model.spec)
+    memory = Replay.of(feed, bundle.settings.retrain.memory)
+    with atomic_folder(state_folder(bundle.path)) as folder:
+        memory.save(folder / REPLAY)
+        if (cell / OPTIMIZER).exists():
+            shutil.copyfile(cell / OPTIMIZER, folder / OPTIMIZER)
+
+
+def start_of(bundle: Bundle) -> dict[str, Tensor]:
+    """Return the weights of a bundle and, where it is kept, the state of the optimisers, as `fit` takes them.
+
+    Raises:
+        TrainingError: A file is damaged.
+    """
+    weights, _ = load_checkpoint(bundle.path / WEIGHTS)
+    file = state_folder(bundle.path) / OPTIMIZER
+    optimizers = load_checkpoint(file)[0] if file.exists() else {}
+    return {f"model.{name}": tensor for name, tensor in weights.items()} | optimizers
+
+
+def replay_of(bundle: Bundle) -> Replay | None:
+    """Return the rows that can be replayed; None where none were kept.
+
+    Raises:
+        TrainingError: The file is damaged.
+    """
+    file = state_folder(bundle.path) / REPLAY
+    return Replay.load(file) if file.exists() else None
+
+
+def waiting_of(bundle: Bundle) -> list[str]:
+    """Return the files of exposures that wait for labels."""
+    return sorted(map(str, state_folder(bundle.path).glob(WAITING)))
+
+
+def keep_state(bundle: Path, files: Iterable[Path]) -> None:
+    """Keep files for the next retraining of a bundle, in place of those of a former one."""
+    with atomic_folder(state_folder(bundle)) as folder:
+        for file in files:
+            shutil.copyfile(file, folder / file.name)
