@@ -12,7 +12,7 @@ import torch
 import mgoe
 from mgoe import experiments
 from mgoe._util.files import sha256
-from mgoe.bundle import Bundle
+from mgoe.bundle import Bundle, ages
 from mgoe.errors import BundleError, DataError
 from mgoe.experiments.training_state import REPLAY, WAITING, state_folder
 from mgoe.serving import open_events
@@ -73,6 +73,9 @@ def test_only_what_a_retraining_is_for_changes(finished: Path, retrained: Bundle
     assert retrained.settings.data.log[:-1] == before.settings.data.log
     assert retrained.calibration != before.calibration
     assert retrained.manifest["trained_until"] == retrained.manifest["lineage"]["log"][1]
+    found = ages(retrained)
+    assert found["weights age seconds"] == found["graph age seconds"] < found["full training age seconds"]
+    assert found["full training age seconds"] == pytest.approx(ages(before)["weights age seconds"], abs=60)
 
 
 def test_a_table_row_that_no_example_reads_stays(finished: Path, new: Path, retrained: Bundle):

@@ -52,7 +52,7 @@ def test_a_memory_is_a_sample_of_everything_that_it_was_shown(days: list[int], m
     memory, total = None, 0
     for seed, n in enumerate(days):
         feed = cast(Feed, Rows(total, n))
-        memory = memory.joined(feed, most, seed) if memory else Replay.of(feed, most, seed)
+        memory = memory.joined(feed, most, seed) if memory is not None else Replay.of(feed, most, seed)
         total += n
         numbers = memory.rows["user"].tolist()
         assert len(set(numbers)) == len(numbers) == len(memory) <= most

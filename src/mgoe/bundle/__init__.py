@@ -1,9 +1,10 @@
 """The artefact that scores: a folder with everything that a service needs."""
 
+from mgoe.bundle.ages import ages
 from mgoe.bundle.bundle import Bundle
 from mgoe.bundle.card import CARD, model_card
 from mgoe.bundle.lineage import lineage
 from mgoe.bundle.manifest import FORMAT, MANIFEST
 from mgoe.bundle.write import seal, write_bundle
 
-__all__ = ["CARD", "FORMAT", "MANIFEST", "Bundle", "lineage", "model_card", "seal", "write_bundle"]
+__all__ = ["CARD", "FORMAT", "MANIFEST", "Bundle", "ages", "lineage", "model_card", "seal", "write_bundle"]

@@ -207,7 +207,8 @@ def _learn(
     scores = predict(made, valid)
     check_finite(model.name, {"held-out users": scores}, bundle.tasks)
     every, most = Feed(known, graph, examples, made.needs, spec), settings.retrain.memory
-    (memory.joined(every, most, seed) if memory else Replay.of(every, most, seed)).save(folder / REPLAY)
+    memory = Replay.of(every, most, seed) if memory is None else memory.joined(every, most, seed)
+    memory.save(folder / REPLAY)
     write_text(folder / "spec.json", spec.to_json())
     window = Window.of(scores, bundle.shift(apart.item), apart.labels, apart.bucket, settings)
     return fit_calibration(window, settings.tasks, bundle.calibration)

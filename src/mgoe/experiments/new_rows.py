@@ -104,7 +104,7 @@ class NewRows:
             wait = ", or when exposures have waited for their labels" if self.taken else ""
             raise BundleError(
                 self.bundle.path,
-                f"holds every event of that log; make the next one when there are new ones{wait}",
+                f"holds every event of that log; try again when there are new ones{wait}",
             )
 
     def fetch(self, file: Path, say: Say) -> None:

@@ -55,7 +55,7 @@ class Replay:
     def joined(self, feed: Feed, most: int, seed: int) -> Replay:
         """Return a memory of the rows of this one and of a feed: each stays with the same probability."""
         seen = self.seen + len(feed)
-        new = min(len(feed), round(min(most, seen) * len(feed) / seen))
+        new = min(len(feed), round(min(most, seen) * len(feed) / max(1, seen)))
         old = min(len(self), min(most, seen) - new)
         added = feed.block(some_rows(len(feed), new, seed))
         kept = torch.from_numpy(some_rows(len(self), old, seed))

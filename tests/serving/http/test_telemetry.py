@@ -1,15 +1,18 @@
 """Metrics of several workers, some of which died."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 for _name in ("orjson", "prometheus_client"):
     pytest.importorskip(_name, reason=f"{_name} is not installed: pip install 'mgoe[serve]'")
 
+ROOT = Path(__file__).parents[3]
 WORKER = """
 import os, sys, time
 from mgoe.serving.http.telemetry import Telemetry
@@ -18,7 +21,9 @@ click = SimpleNamespace(
     before=SimpleNamespace(predicted_over_observed=3.0, calibration_error=0.25),
     after=SimpleNamespace(predicted_over_observed=1.5, calibration_error=None),
 )
-telemetry = Telemetry(dict, lambda: SimpleNamespace(tasks={"click": click}), lambda: {"exposures taken": 3})
+calibration = SimpleNamespace(tasks={"click": click})
+taken, ages = {"exposures taken": 3}, {"graph age seconds": 60, "graph drift": 0.25}
+telemetry = Telemetry(dict, lambda: calibration, lambda: taken, lambda: ages)
 telemetry.in_flight.inc(int(sys.argv[1]))
 telemetry.scored.inc(int(sys.argv[1]))
 if sys.argv[2] == "die":
@@ -41,9 +46,20 @@ def test_requests_in_flight_of_a_dead_worker_are_not_counted(tmp_path: Path):
     assert "mgoe_in_flight 2.0" in page
     assert "mgoe_scored_total 9.0" in page
     assert "mgoe_exposures_taken 3.0" in page  # of all workers together, whoever answers
+    assert {"mgoe_graph_age_seconds 60.0", "mgoe_graph_drift 0.25"} <= {*page}
     assert [line for line in page if line.startswith(("mgoe_predicted", "mgoe_calibration"))] == [
         'mgoe_predicted_over_observed{calibration="before",task="click"} 3.0',
         'mgoe_predicted_over_observed{calibration="after",task="click"} 1.5',
         'mgoe_calibration_error{calibration="before",task="click"} 0.25',
         'mgoe_calibration_error{calibration="after",task="click"} NaN',
     ]
+
+
+def test_alerts_are_about_figures_that_a_service_reports():
+    rules = yaml.safe_load((ROOT / "examples" / "serving" / "alerts.yaml").read_text(encoding="utf-8"))
+    [group] = rules["groups"]
+    asked = {name for rule in group["rules"] for name in re.findall(r"mgoe_\w+", rule["expr"])}
+    reported = re.findall(r"`(mgoe_\w+)`", (ROOT / "docs" / "serving.md").read_text(encoding="utf-8"))
+    assert len(asked) == 9
+    assert asked <= set(reported)
+    assert all(rule["annotations"]["summary"].endswith(".") for rule in group["rules"])

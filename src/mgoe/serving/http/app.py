@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 
 from mgoe import __version__
+from mgoe.bundle.ages import ages
 from mgoe.bundle.objective import ObjectiveError
 from mgoe.bundle.ranking import Steps
 from mgoe.errors import MgoeError, RequestError, StoreError
@@ -65,6 +66,7 @@ def create_app(
         lambda: reloader.engine.consumer.stats,
         lambda: reloader.engine.bundle.calibration,
         lambda: reloader.exposure_counts,
+        lambda: ages(reloader.engine.bundle),
     )
 
     @asynccontextmanager

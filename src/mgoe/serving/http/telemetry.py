@@ -101,11 +101,18 @@ class Telemetry:
         live: Counts of the live state, read when the page is.
         calibration: Calibration of the served bundle, likewise.
         exposures: Counts of the exposures that all workers have taken, likewise.
+        ages: Ages of the served bundle, likewise.
     """
 
-    def __init__(self, live: Stats, calibration: Callable[[], Calibration], exposures: Stats = dict):
+    def __init__(
+        self,
+        live: Stats,
+        calibration: Callable[[], Calibration],
+        exposures: Stats = dict,
+        ages: Stats = dict,
+    ):
         self.registry = CollectorRegistry()
-        self._of_all = Agreements(calibration), _Gauges("mgoe", exposures)
+        self._of_all = Agreements(calibration), _Gauges("mgoe", exposures), _Gauges("mgoe", ages)
 
         def counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(f"mgoe_{name}", text, labels, registry=self.registry)
