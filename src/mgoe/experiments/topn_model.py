@@ -19,6 +19,7 @@ from mgoe.evaluation import FEWEST, Influence
 from mgoe.experiments.cell import Inputs
 from mgoe.experiments.folder import FIT
 from mgoe.experiments.plan import Cell, is_boosted
+from mgoe.experiments.quotas import with_quotas
 from mgoe.experiments.topn_cell import queries_of, relevant_tasks, value_of, write_result
 from mgoe.features import FeatureSpec, View
 from mgoe.models import BoostedTrees, RankingModel, make_model
@@ -61,23 +62,26 @@ def measure_model(cell: Cell, topn: TopNSettings, searched: bool) -> str:
     model = load_model(cell, inputs, searched)
     valid, test = queries_of(cell.log, settings, inputs.prepared, topn)
     depth, deepest = topn.k[0], max(topn.k)
+    how = retrieval_of(topn.retrieval, inputs.graph.latest.n_items)
+    how = None if how is None else with_quotas(how, settings, inputs.prepared, inputs.graph)
+    tasks = relevant_tasks(settings, topn)
     with TemporaryDirectory(prefix="mgoe-") as scratch:
-        score, retrieved = _opened(model, valid, inputs, settings, topn, Path(scratch) / "valid")
+        score, retrieved = _opened(model, valid, inputs, settings, tasks, how, Path(scratch) / "valid")
         lists = ranked_lists(score, valid, candidates_of(valid, retrieved), READINGS, depth)
         values = [value_of(measure_lists(one, valid, [depth]), f"ndcg@{depth}") for one in lists]
         best = READINGS[int(np.argmax(values))]
-        score, retrieved = _opened(model, test, inputs, settings, topn, Path(scratch) / "test")
+        score, retrieved = _opened(model, test, inputs, settings, tasks, how, Path(scratch) / "test")
         [lists] = ranked_lists(score, test, candidates_of(test, retrieved), [best], deepest)
         if retrieved is not None:
             found, _ = recall(retrieved, test, [test.item[test.user == user] for user in test.users])
             write_result(folder / RECALL, name, seed, {}, found)
-            if topn.exact_users:
-                some = test.sample(topn.exact_users, topn.seed)
-                [every] = ranked_lists(score, some, candidates_of(some, None), [best], deepest)
-                mine = lists[np.isin(test.users, some.users)]
-                about = {"recall": recall(retrieved, some, [*every[:, :depth]])[1], "depth": depth}
-                write_result(folder / EXACT, name, seed, about, measure_lists(every, some, topn.k))
-                write_result(folder / SAMPLED, name, seed, {}, measure_lists(mine, some, topn.k))
+        if retrieved is not None and topn.exact_users:
+            some = test.sample(topn.exact_users, topn.seed)
+            [every] = ranked_lists(score, some, candidates_of(some, None), [best], deepest)
+            mine = lists[np.isin(test.users, some.users)]
+            beside = {"recall": recall(retrieved, some, [*every[:, :depth]])[1], "depth": depth}
+            write_result(folder / EXACT, name, seed, beside, measure_lists(every, some, topn.k))
+            write_result(folder / SAMPLED, name, seed, {}, measure_lists(mine, some, topn.k))
     fit = read_json(cell.folder / FIT)
     trials = [{"settings": {"undone": r}, "value": v} for r, v in zip(READINGS, values, strict=True)]
     about = {"trials": trials, "best": {"undone": best}}
@@ -156,14 +160,14 @@ def _opened(
     queries: Queries,
     inputs: Inputs,
     settings: RunSettings,
-    topn: TopNSettings,
+    tasks: Sequence[str],
+    how: RetrievalSettings | None,
     folder: Path,
 ) -> tuple[ItemScores, Retrieved | None]:
     """Return what scores and what retrieves items at the snapshot of queries; None if all are ranked."""
     prepared = inputs.prepared
     view = View.of(inputs.graph.snapshots[queries.snapshot], prepared.user_side, prepared.item_side)
-    score = ItemScores(model, view, inputs, settings, relevant_tasks(settings, topn))
-    how: RetrievalSettings | None = retrieval_of(topn.retrieval, queries.events.shape[1])
+    score = ItemScores(model, view, inputs, settings, tasks)
     if how is None:
         return score, None
     return score, Retrieved(Retrieval.build(view, folder, how), view, how.candidates)
