@@ -32,6 +32,7 @@ from mgoe.data import Prepared
 from mgoe.errors import BundleError, OutputError, StoreError
 from mgoe.experiments.new_rows import later
 from mgoe.experiments.stages import source_of
+from mgoe.experiments.training_state import state_folder
 from mgoe.graph import MacroGraph, build_graph
 from mgoe.serving import Consumer, Event, EventLog, EventReader, LiveNodes, every, open_events
 from mgoe.serving.events.event import START
@@ -128,6 +129,8 @@ def test_a_refreshed_bundle_equals_a_rebuild(finished: Path, tmp_path: Path):
         finished / "bundle" / "model.safetensors"
     ).read_bytes()
     assert bundle.predict([10_000, 10_001], [20_000, 3])[list(bundle.tasks)].notna().all(axis=None)
+    one, other = (state_folder(path) for path in (before.path, bundle.path))
+    assert {file.name for file in one.iterdir()} == {file.name for file in other.iterdir()}
     lineage = bundle.manifest["lineage"]
     assert (lineage["parent"], lineage["trained"]) == (before.name, "refreshed")
     assert lineage["log"][1] > before.manifest["lineage"]["log"][1]

@@ -12,9 +12,10 @@ import torch
 import mgoe
 from mgoe import experiments
 from mgoe._util.files import sha256
-from mgoe.bundle import Bundle, ages
-from mgoe.errors import BundleError, DataError
-from mgoe.experiments.training_state import REPLAY, WAITING, state_folder
+from mgoe.bundle import CARD, Bundle, ages
+from mgoe.errors import BundleError, ConfigError, DataError
+from mgoe.experiments.new_files import known_rows
+from mgoe.experiments.training_state import REPLAY, WAITING, state_folder, waiting_of
 from mgoe.serving import open_events
 from mgoe.training import OPTIMIZER, WEIGHTS, Replay, load_checkpoint
 from tests.experiments.test_bundle_refresh import stream
@@ -154,7 +155,42 @@ def test_exposures_wait_for_their_labels(shown: Path, world: Path, tmp_path: Pat
     )
     fresh = rows["timestamp"] > pd.Timestamp.now() - pd.Timedelta("12h")
     held = pd.concat(pd.read_parquet(file) for file in state_folder(second.path).glob(WAITING))
-    assert 0 < fresh.sum() < len(rows)
-    assert abs(len(held) - fresh.sum()) < 5  # time went on meanwhile
+    assert 0 < int(fresh.sum()) < len(rows)
+    assert abs(len(held) - int(fresh.sum())) < 5  # time went on meanwhile
     assert any("is a file missing?" in line for line in lines)
     assert any("a full training is due: the log has gone on" in line for line in lines)
+    assert "and the weights were retrained" in (second.path / CARD).read_text()
+    (tmp_path / "work").mkdir()
+    held.head(10).assign(click=1 - held["click"].head(10)).to_parquet(tmp_path / "next.parquet")
+    log, later_on = [str(tmp_path / "next.parquet")], 2**57
+    found, left = known_rows(second, log, waiting_of(second), tmp_path / "work", later_on)
+    exposures = pd.concat(map(pd.read_parquet, found))
+    assert left == []
+    assert len(exposures) == len(held)  # each once, with its newest labels
+    assert exposures["click"].sum() == 10 - held["click"].head(10).sum() + held["click"].iloc[10:].sum()
+
+
+def test_a_full_training_starts_from_the_whole_log(
+    finished: Path, new: Path, retrained: Bundle, tmp_path: Path
+):
+    with pytest.raises(ConfigError, match="trains on files"):
+        experiments.retrain(retrained.path, tmp_path / "state", tmp_path / "bundle", full=True)
+    more = pd.read_parquet(new)
+    span = more["timestamp"].max() - more["timestamp"].min() + pd.Timedelta("1d")
+    more.assign(timestamp=more["timestamp"] + span).to_parquet(tmp_path / "more.parquet")
+    log = [str(tmp_path / "more.parquet")]
+    bundle = experiments.retrain(retrained.path, None, tmp_path / "bundle", log=log, full=True)
+    assert (bundle.manifest["lineage"]["parent"], bundle.manifest["lineage"]["trained"]) == (None, "full")
+    assert bundle.settings.data.log == [*retrained.settings.data.log, *log]
+    assert bundle.graph.meta["events"] > retrained.graph.meta["events"]
+    assert bundle.manifest["model"] == retrained.manifest["model"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "bundle.training", "more.parquet"]
+
+
+def test_too_few_rows_are_refused(finished: Path, new: Path, tmp_path: Path):
+    pd.read_parquet(new).head(3).to_parquet(tmp_path / "few.parquet")
+    with pytest.raises(DataError, match="must be enough to learn from"):
+        experiments.retrain(
+            finished / "bundle", None, tmp_path / "bundle", log=[str(tmp_path / "few.parquet")]
+        )
+    assert [path.name for path in tmp_path.iterdir()] == ["few.parquet"]

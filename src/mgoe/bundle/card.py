@@ -65,6 +65,7 @@ def model_card(
         context=[feature.name for feature in data.context],
         seeds=len({row["seed"] for row in metrics}),
         **_measured(manifest, metrics),
+        retrained=manifest.get("trained_until") != manifest.get("fully_trained_until"),
         window=manifest["calibration"]["window"],
         calibration=_calibration(manifest["calibration"]["tasks"]),
         cost=manifest.get("cost"),

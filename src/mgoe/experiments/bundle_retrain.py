@@ -23,7 +23,7 @@ from mgoe.bundle.calibration import Calibration, Window, fit_calibration
 from mgoe.bundle.lineage import iso_time
 from mgoe.config import ModelSettings, RunSettings, TrainingSettings, check_settings, dump_settings
 from mgoe.data import Encoders, Examples
-from mgoe.errors import BundleError, DataError
+from mgoe.errors import BundleError, ConfigError, DataError
 from mgoe.experiments.bundle_refresh import TAKEN, check_place, copy_files, finish
 from mgoe.experiments.cell import check_finite
 from mgoe.experiments.due import reasons
@@ -33,7 +33,7 @@ from mgoe.experiments.new_files import check_new, known_rows
 from mgoe.experiments.new_rows import NewRows, Part
 from mgoe.experiments.plan import training_of
 from mgoe.experiments.stages import Say, ShowBuild
-from mgoe.experiments.training_state import REPLAY, WAITING, keep_state, replay_of, start_of, waiting_of
+from mgoe.experiments.training_state import REPLAY, keep_state, replay_of, start_of, waiting_of
 from mgoe.graph import MacroGraph, update_graph
 from mgoe.models import late_tables, make_model
 from mgoe.serving import EventLog
@@ -80,16 +80,23 @@ def retrain(
         MgoeError: The bundle is damaged, there is nothing new, a row breaks a rule, or `out` is taken; what
             was there is unchanged.
     """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError(
+            "torchrun", "trains from scratch alone, found mgoe retrain; run it without torchrun"
+        )
     opened, out = Bundle.open(bundle), Path(out)
     check_place(out, opened.path, overwrite)
     if full:
         return train_anew(opened, [*log], out, say)
     new = NewRows.of(opened, events, log, trim, say)
     with _work_folder(out, opened, [*log]) as (work, now), atomic_folder(out) as folder:
+        waiting = waiting_of(opened)
         if log:
             check_new(opened, [*log], work, say)
-            files = known_rows(opened, [*log, *waiting_of(opened)], work, now, say)
+            files, waiting = known_rows(opened, [*log], waiting, work, now)
             new.parts = [Part(settings_of(opened.graph, files), files)] if files else []
+            if waiting:
+                say("exposures whose labels are not all known wait, and are read with the next log")
         new.require()
         copy_files(opened, folder)
         new.fetch(work / TAKEN, say)
@@ -123,7 +130,7 @@ def retrain(
             "due": due,
         }
         finish(folder, opened, graph, new.ends, "retrained", changed, settings, say)
-        keep_state(out, [learned / OPTIMIZER, learned / REPLAY, *work.glob(WAITING)])
+        keep_state(out, [learned / OPTIMIZER, learned / REPLAY, *waiting])
     if trim:
         new.forget()
     return Bundle.open(out, verify=False)
@@ -185,11 +192,19 @@ def _learn(
     settings, before = bundle.settings, bundle.model.spec
     model = check_settings(ModelSettings, bundle.manifest["model"], bundle.path / MANIFEST)
     spec = replace(before, n_users=known.users.size, n_items=known.items.size)
-    seed = int(examples.bucket.max())
+    seed = abs(int(examples.bucket.max()))
     with late_tables():
         made = make_model(model, spec, seed)
     held = np.random.default_rng(seed).random(known.users.size)[examples.user] < HELD_OUT
     train, apart = examples.take(~held), examples.take(held)
+    training = _gentler(training_of(settings, model), settings)
+    monitor = Monitor.parse(training.monitor, spec.tasks)
+    if not len(train) or not monitor.is_defined(spec.tasks, apart.labels, apart.user):
+        raise DataError(
+            "the new rows",
+            f"must be enough to learn from and to measure {monitor.text} on a tenth of the users, found "
+            f"{len(examples):,}; wait for more, or use mgoe refresh",
+        )
     valid = Feed(known, graph, apart, made.needs, spec)
     memory = replay_of(bundle)
     if memory is None:
@@ -200,8 +215,6 @@ def _learn(
         number = round(settings.retrain.replay * len(train))
         feed = ReplayFeed(known, graph, train, made.needs, spec, memory, number, seed)
     say(f"training on {len(train):,} new rows and {len(feed) - len(train):,} replayed ones")
-    training = _gentler(training_of(settings, model), settings)
-    monitor = Monitor.parse(training.monitor, spec.tasks)
     with progress_bar(model.name, monitor.text) as on_progress:
         fit(made, feed, valid, training, folder, on_progress, seed, resume=True, start=start_of(bundle))
     scores = predict(made, valid)

@@ -1,12 +1,12 @@
 """New files of a bundle's log, before its weights learn from them: checked, and without rows that wait for
 labels."""
 
-from collections.abc import Iterable
 from pathlib import Path
 
 import duckdb
 import pyarrow.parquet as pq
 
+from mgoe._util.files import as_pattern
 from mgoe.bundle import Bundle
 from mgoe.bundle.lineage import iso_time
 from mgoe.config import seconds
@@ -55,36 +55,36 @@ def check_new(bundle: Bundle, log: list[str], folder: Path, say: Say) -> None:
         say(f"no row is between {iso_time(last)} and {iso_time(first)}; is a file missing?")
 
 
-def known_rows(bundle: Bundle, files: Iterable[str], folder: Path, now: int, say: Say) -> list[str]:
-    """Return files with the rows whose labels are all known. The others are written as `waiting-*.parquet`.
+def known_rows(
+    bundle: Bundle, log: list[str], waiting: list[Path], folder: Path, now: int
+) -> tuple[list[str], list[Path]]:
+    """Return files with the rows whose labels are all known, and files with the others.
 
     Args:
         bundle: The bundle.
-        files: New files, and those that have waited.
+        log: New files. A row in them replaces the same exposure that waits: its labels are newer.
+        waiting: Files of exposures that have waited.
         folder: An existing folder, of this work alone.
         now: The present in microseconds since 1970.
-        say: Callback for lines of progress.
 
     Raises:
         DataError: A row breaks a rule.
     """
-    settings = settings_of(bundle.graph, [])
+    settings, found = settings_of(bundle.graph, log), dict[str, list[Path]](known=[], waiting=[])
+    data = settings.data
     if not waits(settings):
-        return [*files]
-    found, waiting = list[str](), 0
-    for number, file in enumerate(files):
-        with opened_log(settings, [file], folder, None) as source:
+        return log, []
+    same = [name for name in (data.user, data.item, data.time, data.request) if name is not None]
+    with opened_log(settings, log, folder, None) as source:
+        con = source.get_backend()
+        held = [con.read_parquet(as_pattern(file)).anti_join(source, same) for file in waiting]
+        for number, rows in enumerate([source, *held]):
             try:
-                parts = split_by_labels(source, settings, file, now)
-                for name, rows in zip(("known", "waiting"), parts, strict=True):
-                    rows.to_parquet(folder / f"{name}-{number}.parquet")
+                parts = split_by_labels(rows, settings, place_of(log), now)
+                for name, part in zip(found, parts, strict=True):
+                    file = folder / f"{name}-{number}.parquet"
+                    part.to_parquet(file)
+                    found[name] += [file] * bool(pq.read_metadata(file).num_rows)
             except duckdb.Error as error:
-                raise unreadable(file, error) from None
-        rows = [
-            pq.read_metadata(folder / f"{name}-{number}.parquet").num_rows for name in ("known", "waiting")
-        ]
-        found += [str(folder / f"known-{number}.parquet")] * bool(rows[0])
-        waiting += rows[1]
-    if waiting:
-        say(f"{waiting:,} exposures wait for their labels, and are read with the next log")
-    return found
+                raise unreadable(place_of(log), error) from None
+    return [str(file) for file in found["known"]], found["waiting"]

@@ -67,9 +67,9 @@ def replay_of(bundle: Bundle) -> Replay | None:
     return Replay.load(file) if file.exists() else None
 
 
-def waiting_of(bundle: Bundle) -> list[str]:
+def waiting_of(bundle: Bundle) -> list[Path]:
     """Return the files of exposures that wait for labels."""
-    return sorted(map(str, state_folder(bundle.path).glob(WAITING)))
+    return sorted(state_folder(bundle.path).glob(WAITING))
 
 
 def keep_state(bundle: Path, files: Iterable[Path]) -> None:
