@@ -15,6 +15,7 @@ from mgoe import config
 from mgoe.cli import app
 from mgoe.datasets import DATA_SETS
 from mgoe.models import BASES, PRESETS, resolve
+from mgoe.release import Bounds, CycleSettings
 from mgoe.simulation import BehaviorSettings, StaySettings, WorldSettings
 
 ROOT = Path(__file__).parents[1]
@@ -40,6 +41,8 @@ SETTINGS = {
     "`training`": config.TrainingSettings,
     "`evaluation`": config.EvaluationSettings,
     "`retrieval`": config.RetrievalSettings,
+    "A cycle": CycleSettings,
+    "`bounds`": Bounds,
     "A world": WorldSettings,
     "A behaviour": BehaviorSettings,
     "`stay`": StaySettings,

@@ -17,8 +17,8 @@ from tests.cli.test_commands import COMMANDS
 
 PAGE = Path(__file__).parents[2] / "docs" / "cli.md"
 NAMES = {int: "integer", float: "number", str: "text", bool: "true or false", Any: "anything"}
-WITHOUT = {"init", "schema", "serve"}
-"""Commands that print no answer of their own: a configuration, a JSON Schema, a log."""
+WITHOUT = {"init", "schema", "serve", "cycle"}
+"""Commands that print no answer of their own: a configuration, a JSON Schema, a log, a line per step."""
 
 
 def table(kind: type[Answer]) -> str:

@@ -234,7 +234,8 @@ def test_a_clock_that_went_back_reorders_nothing(monkeypatch: pytest.MonkeyPatch
 def test_what_cannot_be_added_is_refused_and_changes_nothing(tmp_path: Path):
     with made() as (registry, folders):
         with pytest.raises(BundleError, match="holds no registry; `mgoe registry add` makes one"):
-            _ = registry.aliases
+            registry.promote("candidate")
+        assert not registry.path.exists()
         with pytest.raises(BundleError, match="holds no bundle"):
             registry.add(tmp_path)
         with pytest.raises(

@@ -27,7 +27,14 @@ from torch import Tensor
 
 from mgoe._util.files import sha256
 from mgoe._util.notebook import Shown
-from mgoe.bundle.calibration import Calibration, Window, calibrate, fit_calibration, read_calibration
+from mgoe.bundle.calibration import (
+    Calibration,
+    Window,
+    calibrate,
+    calibrated_sample,
+    fit_calibration,
+    read_calibration,
+)
 from mgoe.bundle.context import encode_one, encode_pairs, repeated
 from mgoe.bundle.explanation import GROUPS, explain_pair, explain_user
 from mgoe.bundle.item_index import ItemIndex
@@ -363,10 +370,19 @@ class Bundle(Shown):
 
     def fit_calibration(self, examples: Examples) -> Calibration:
         """Fit the next calibration to examples that the graph does not hold, and measure the present one."""
+        return fit_calibration(self._window(examples), self.settings.tasks, self.calibration)
+
+    def predict_examples(self, examples: Examples) -> NDArray[np.float64]:
+        """Return what it predicts for examples: calibrated, and as if their negatives were all there are.
+
+        Where nothing is sampled, as in an exposure log, this is what a service answers. Shape (N, T).
+        """
+        return calibrated_sample(self._window(examples), self.settings.tasks, self.calibration)
+
+    def _window(self, examples: Examples) -> Window:
         learned = self.score_indices(examples.user, examples.item, examples.context, recalibrated=False)
         shift = self.shift(examples.item)
-        window = Window.of(learned, shift, examples.labels, examples.bucket, self.settings)
-        return fit_calibration(window, self.settings.tasks, self.calibration)
+        return Window.of(learned, shift, examples.labels, examples.bucket, self.settings)
 
     def shift(self, items: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return what undoing the sampling adds to the log-odds of items by index. Shape (B,)."""

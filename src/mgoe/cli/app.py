@@ -193,6 +193,10 @@ for _command, _examples in {
         "mgoe exposures runs/mine/bundle --state state --out logs/taken.parquet",
         "mgoe graph update runs/mine logs/taken.parquet   [dim]as any other exposures[/]",
     ),
+    registry.cycle: (
+        "mgoe cycle cycle.yaml",
+        "mgoe cycle cycle.yaml --set registry=bundles --set log=logs/events",
+    ),
     doctor.doctor: (
         "mgoe doctor",
         "mgoe doctor --json",

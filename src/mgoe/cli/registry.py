@@ -1,4 +1,4 @@
-"""`registry list`, `show`, `add`, `promote`, `rollback`, `prune`."""
+"""`registry list`, `show`, `add`, `test`, `promote`, `rollback`, `prune`, and `cycle`."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -6,7 +6,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mgoe.cli.shared import BundlePath, Json, examples, say, show, show_facts, show_json, table
+from mgoe.cli.shared import (
+    BundlePath,
+    Config,
+    Json,
+    Redis,
+    Set,
+    State,
+    examples,
+    live_events,
+    say,
+    show,
+    show_facts,
+    show_json,
+    table,
+)
+
+HELD = 3
+"""Exit code of a release test that does not approve."""
 
 if TYPE_CHECKING:
     from mgoe.release import Registry, Version
@@ -89,6 +106,55 @@ def promote(
     _say(found.promote(version, force), found, as_json)
 
 
+@registry.command(
+    name="test",
+    epilog=examples(
+        "mgoe registry test bundles --log 'logs/2026-*.parquet'",
+        "mgoe registry test bundles --state bundles/current.state --set margin=0.005",
+    ),
+)
+def check(
+    path: Folder,
+    version: Name = "candidate",
+    log: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--log",
+            metavar="LOG",
+            help="A file, folder or glob of the log. Rows that were learned before are left out. Repeatable.",
+            show_default=False,
+        ),
+    ] = None,
+    state: State = None,
+    redis: Redis = None,
+    sets: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Test a version against the current one on rows that neither has learned from: its release.json."""
+    from mgoe.bundle import Bundle
+    from mgoe.config import apply_override, check_settings
+    from mgoe.errors import DataError
+    from mgoe.release import Bounds, Sources, check_release, window_of
+    from mgoe.release.registry import RELEASE
+
+    found, raw = _opened(path), {}
+    for one in sets or ():
+        apply_override(raw, one)
+    bounds, sources = (
+        check_settings(Bounds, raw, "--set"),
+        Sources(tuple(log or ()), live_events(state, redis)),
+    )
+    candidate, current = (Bundle.open(found.place(one)) for one in (version, "current"))
+    window = window_of(candidate, current, sources, say)
+    if window is None:
+        raise DataError(path, "the new rows must hold some that neither version has learned from, found none")
+    tested = check_release(candidate, current, window, bounds)
+    tested.save(candidate.path / RELEASE)
+    show_facts(tested.model_dump(mode="json"), as_json)
+    if not tested.approved:
+        raise typer.Exit(HELD)
+
+
 @registry.command(epilog=examples("mgoe registry rollback bundles"))
 def rollback(path: Folder, as_json: Json = False) -> None:
     """Make the previous version the current one again, and the current one the previous."""
@@ -110,6 +176,20 @@ def prune(
     say(
         f"removed {', '.join(gone) or 'nothing'}" + (f"; still served: {', '.join(served)}" if served else "")
     )
+
+
+def cycle(config: Config, sets: Set = None) -> None:
+    """Test the candidate and promote or hold it, then learn from new rows. Prints one line of JSON per step.
+
+    Exit codes: 0 if nothing was refused, 3 if the candidate was, 4 if there are too few new rows.
+    """
+    import json
+
+    from mgoe.release import load_cycle, run_cycle
+
+    code = run_cycle(load_cycle(config, sets or ()), lambda step: print(json.dumps(step), flush=True), say)
+    if code:
+        raise typer.Exit(code)
 
 
 def _opened(path: Path) -> "Registry":

@@ -1,6 +1,28 @@
-"""Releases: a registry of bundles, and what decides whether a new one goes live."""
+"""Releases: a registry of bundles, and what decides whether a new one goes live.
 
+registry     versions, aliases and the history of their changes; `version`, what it knows of each
+acceptance   the release test; `window`, the rows that it reads
+cycle        mgoe cycle
+"""
+
+from mgoe.release.acceptance import Bounds, Compared, Release, check_release
+from mgoe.release.cycle import CycleSettings, load_cycle, run_cycle
 from mgoe.release.registry import Registry, served_path
 from mgoe.release.version import Change, Version
+from mgoe.release.window import Sources, window_of
 
-__all__ = ["Change", "Registry", "Version", "served_path"]
+__all__ = [
+    "Bounds",
+    "Change",
+    "Compared",
+    "CycleSettings",
+    "Registry",
+    "Release",
+    "Sources",
+    "Version",
+    "check_release",
+    "load_cycle",
+    "run_cycle",
+    "served_path",
+    "window_of",
+]

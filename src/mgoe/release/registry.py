@@ -136,7 +136,7 @@ class Registry:
             BundleError: There is no intact bundle, or it was made from one that this registry does not know.
             OutputError: The registry cannot be written.
         """
-        with self._copied(Path(bundle)) as copy, self._changing() as (number, aliases):
+        with self._copied(Path(bundle)) as copy, self._changing(make=True) as (number, aliases):
             added = Version.of(copy, number)
             if added.parent is not None and not self._record_file(added.parent).exists():
                 raise BundleError(
@@ -238,7 +238,7 @@ class Registry:
         """Yield an intact copy of a bundle, which is removed unless it was moved."""
         original = Bundle.open(bundle, verify=False)
         work = self.path / "versions" / f".{original.name}.{os.getpid()}.partial"
-        with self._changing():  # `prune` removes a copy that nobody holds
+        with self._changing(make=True):  # `prune` removes a copy that nobody holds
             work.mkdir(parents=True, exist_ok=True)
             held = Hold(work)
         with closing(held):
@@ -256,8 +256,14 @@ class Registry:
                 shutil.rmtree(work, ignore_errors=True)
 
     @contextmanager
-    def _changing(self) -> Iterator[tuple[int, dict[str, str]]]:
-        """Hold the registry, and yield the number of the next change and the aliases as they are."""
+    def _changing(self, make: bool = False) -> Iterator[tuple[int, dict[str, str]]]:
+        """Hold the registry, and yield the number of the next change and the aliases as they are.
+
+        Args:
+            make: Make the registry if it is not there.
+        """
+        if not make:
+            self.latest  # noqa: B018 - refuses a folder without a registry
         lock = FileLock(self.path / ".lock", timeout=WAIT)
         try:
             with output_errors(self.path):

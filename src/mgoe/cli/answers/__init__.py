@@ -5,7 +5,7 @@ from typing import Any
 from mgoe.cli.answers.base import Answer
 from mgoe.cli.answers.graphs import Bundle, Graph, Refreshed, Retrained
 from mgoe.cli.answers.logs import DataSet, DataSetFacts, Exposures, Fetched, Log, PreparedLog, Simulation
-from mgoe.cli.answers.releases import Aliases, Pruned, ShownVersion, Version
+from mgoe.cli.answers.releases import Aliases, Pruned, ShownVersion, Tested, Version
 from mgoe.cli.answers.results import (
     Comparison,
     Demo,
@@ -48,6 +48,7 @@ ANSWERS: dict[str, Any] = {
     "registry list": list[Version],
     "registry show": ShownVersion,
     "registry add": Aliases,
+    "registry test": Tested,
     "registry promote": Aliases,
     "registry rollback": Aliases,
     "registry prune": Pruned,

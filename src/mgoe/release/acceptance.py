@@ -1,0 +1,332 @@
+"""The release test: may a candidate take the place of the bundle that is served?
+
+Both bundles predict a window of rows that neither has learned from. The candidate is refused if
+
+- it lacks a task or an input of the current bundle;
+- AUC or GAUC of a binary task, or RMSE of a regression, is worse by more than a margin, and the paired
+  interval of the difference excludes zero after Holm's correction over all comparisons;
+- a task predicts too many or too few positives, beyond a bound that chance does not explain, and is further
+  off than the current bundle;
+- the mean of a numeric input is further from its mean in training than a bound;
+- it takes longer to answer requests than a bound.
+
+So an equal candidate is refused in at most 2.5 % of all windows by its metrics. A window that is too small to
+compare anything approves nothing.
+
+Axes: `N` examples, `T` tasks.
+"""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+
+from mgoe._util.files import write_json
+from mgoe.bundle import Bundle
+from mgoe.config import Settings, TaskSettings
+from mgoe.data import Examples
+from mgoe.errors import DataError
+from mgoe.evaluation import Estimate, find_leads, holm, user_influence
+from mgoe.features import Reader
+from mgoe.release.version import now
+from mgoe.serving.scoring.runtime import Runtime
+from mgoe.serving.scoring.scorer import Scorer
+
+SAMPLE = 20_000
+"""Rows of which inputs are read."""
+CANDIDATES, WARM_UP = 500, 5
+"""Candidates of a timed request, and requests before the first one that counts."""
+WORSE = {"auc": -1, "gauc": -1, "rmse": 1}
+"""Compared metrics, and the sign of a difference that is worse."""
+
+
+class Bounds(Settings):
+    """How much worse than the current bundle a candidate may be.
+
+    Example:
+        >>> Bounds(margin=0.005).latency
+        1.5
+    """
+
+    margin: float = Field(default=0.002, ge=0, allow_inf_nan=False)
+    """AUC and GAUC that a binary task may lose."""
+    error: float = Field(default=0.01, ge=0, allow_inf_nan=False)
+    """Share by which RMSE of a regression may rise."""
+    calibration: float = Field(default=1.25, gt=1, allow_inf_nan=False)
+    """Factor by which predictions of a task may exceed what is observed, or stay below it."""
+    shift: float = Field(default=3.0, gt=0, allow_inf_nan=False)
+    """Distance of the mean of an input from its mean in training, in standard deviations of training."""
+    latency: float = Field(default=1.5, ge=1, allow_inf_nan=False)
+    """Processor time of a request, as a multiple of the current bundle's."""
+    requests: int = Field(default=50, ge=1)
+    """Number of timed requests."""
+
+
+class Compared(Settings):
+    """One metric of a task: of both bundles, and their difference with its 95 % interval."""
+
+    task: str
+    metric: str
+    candidate: float
+    current: float
+    low: float
+    high: float
+    p: float
+    """Two-sided, after Holm's correction over the comparisons of the test."""
+
+    @property
+    def difference(self) -> float:
+        """Candidate less current."""
+        return self.candidate - self.current
+
+
+class Release(Settings):
+    """What a release test found: `release.json` of a version.
+
+    Attributes:
+        candidate, baseline: Names of the bundles.
+        time: When it was tested, ISO 8601.
+        rows: Examples of the window.
+        approved: Whether the candidate may go live.
+        reasons: Why it may not.
+        bounds: What was allowed.
+        compared: Metrics of both; empty, as all below, if they have other tasks or features.
+        calibration: Predicted over observed positives by binary task: of the candidate and of the current
+            bundle.
+        shift: Distance of the mean of each input group from training, the farthest column of each.
+        latency: Milliseconds of a request: of the candidate and of the current bundle.
+    """
+
+    candidate: str
+    baseline: str
+    time: str
+    rows: int
+    approved: bool
+    reasons: list[str]
+    bounds: Bounds
+    compared: list[Compared] = Field(default=[])
+    calibration: dict[str, tuple[float, float]] = Field(default={})
+    shift: dict[str, float] = Field(default={})
+    latency: tuple[float, float] | None = None
+
+    def save(self, path: Path) -> None:
+        """Write it as JSON."""
+        write_json(path, self.model_dump(mode="json"))
+
+
+def check_release(
+    candidate: Bundle, current: Bundle, window: tuple[Examples, Examples], bounds: Bounds = Bounds()
+) -> Release:
+    """Test a candidate against the bundle that is served.
+
+    Args:
+        candidate, current: The bundles.
+        window: The same rows as examples of the candidate and of the current bundle.
+        bounds: What is allowed.
+
+    Raises:
+        DataError: The window has no rows.
+    """
+    if not len(window[0]):
+        raise DataError(
+            "the window", "must hold rows that neither bundle has learned from, found none; wait for some"
+        )
+    found = Release(
+        candidate=candidate.name,
+        baseline=current.name,
+        time=now(),
+        rows=len(window[0]),
+        approved=False,
+        reasons=missing(candidate, current),
+        bounds=bounds,
+    )
+    if found.reasons:
+        return found
+    tasks, labels, users = candidate.settings.tasks, window[0].labels, window[0].user
+    scores = candidate.predict_examples(window[0]), current.predict_examples(window[1])
+    compared = compare(*scores, labels, users, tasks)
+    ours, theirs = (predicted_over_observed(one, labels, users, tasks) for one in scores)
+    shift = input_shift(candidate, window[0])
+    latency = time_requests((candidate, current), bounds.requests)
+    reasons = [
+        *worse(compared, bounds),
+        *uncalibrated(ours, theirs, bounds),
+        *(
+            f"the mean of the input {name} is {far:.1f} standard deviations from its mean in training, "
+            f"at most {bounds.shift:g} are allowed"
+            for name, far in shift.items()
+            if not far <= bounds.shift
+        ),
+    ]
+    if latency[0] > bounds.latency * latency[1]:
+        reasons.append(
+            f"a request takes {latency[0]:.2f} ms, {latency[0] / latency[1]:.1f} times as long as with the "
+            f"current bundle, at most {bounds.latency:g} times are allowed"
+        )
+    return found.model_copy(
+        update={
+            "approved": not reasons,
+            "reasons": reasons,
+            "compared": compared,
+            "calibration": {task: (ratio, theirs[task][0]) for task, (ratio, _) in ours.items()},
+            "shift": shift,
+            "latency": latency,
+        }
+    )
+
+
+def missing(candidate: Bundle, current: Bundle) -> list[str]:
+    """Return what a candidate lacks of what is served, a reason each."""
+    reasons = []
+    if candidate.manifest["tasks"] != current.manifest["tasks"]:
+        ours, theirs = (", ".join(one.tasks) for one in (candidate, current))
+        reasons.append(f"the tasks must be those of the current bundle ({theirs}), found {ours}")
+    if lost := sorted(_features(current) - _features(candidate)):
+        reasons.append(f"features of the current bundle are missing: {', '.join(lost)}")
+    return reasons
+
+
+def _features(bundle: Bundle) -> set[str]:
+    data = bundle.settings.data
+    sides = {"users": data.users, "items": data.items}
+    return {f"context {feature.name}" for feature in data.context} | {
+        f"{side} {feature.name}" for side, table in sides.items() if table for feature in table.features
+    }
+
+
+def compare(
+    candidate: NDArray[np.floating],
+    current: NDArray[np.floating],
+    labels: NDArray[np.floating],
+    users: NDArray[np.integer],
+    tasks: Sequence[TaskSettings],
+) -> list[Compared]:
+    """Compare two sets of predictions (N, T) of the same rows, with paired intervals over users.
+
+    Metrics that the window cannot tell, for lack of users with both kinds of labels, are left out.
+    """
+    ours, theirs = (user_influence(scores, labels, users, tasks) for scores in (candidate, current))
+    values = dict(zip(ours.names, ours.values.tolist(), strict=True))
+    leads = [
+        lead
+        for lead in find_leads("candidate", {0: ours}, {"current": {0: theirs}})
+        if lead.metric in WORSE and lead.task in {task.name for task in tasks} and not np.isnan(lead.low)
+    ]
+    adjusted = holm([lead.p for lead in leads]).tolist()
+    return [
+        _compared(lead, values[lead.task, lead.metric], p) for lead, p in zip(leads, adjusted, strict=True)
+    ]
+
+
+def _compared(lead: Estimate, value: float, p: float) -> Compared:
+    return Compared(
+        task=lead.task,
+        metric=lead.metric,
+        candidate=value,
+        current=value - lead.value,
+        low=lead.low,
+        high=lead.high,
+        p=p,
+    )
+
+
+def worse(compared: Sequence[Compared], bounds: Bounds) -> list[str]:
+    """Return where a candidate is worse than allowed, a reason each."""
+    if not compared:
+        return ["too few users have labels of both kinds to compare any task; wait for a larger window"]
+    reasons = []
+    for one in compared:
+        loss = WORSE[one.metric] * one.difference
+        allowed = bounds.error * one.current if one.metric == "rmse" else bounds.margin
+        if loss > allowed and one.p < 0.05:
+            reasons.append(
+                f"{one.metric} of {one.task} is {one.candidate:.4f} instead of {one.current:.4f} "
+                f"({one.difference:+.4f}, 95 % interval {one.low:+.4f} to {one.high:+.4f}), at most "
+                f"{allowed:.4f} may be lost"
+            )
+    return reasons
+
+
+def predicted_over_observed(
+    scores: NDArray[np.floating],
+    labels: NDArray[np.floating],
+    users: NDArray[np.integer],
+    tasks: Sequence[TaskSettings],
+) -> dict[str, tuple[float, float]]:
+    """Return predicted over observed positives of each binary task, and the standard error of its logarithm.
+
+    Rows of one user depend on one another, so users are what varies.
+    """
+    found, index = {}, np.unique(users, return_inverse=True)[1]
+    for t, task in enumerate(tasks):
+        held = ~np.isnan(labels[:, t])
+        positive = labels[held, t] > 0
+        if task.kind == "binary" and positive.any():
+            predicted = np.bincount(index[held], scores[held, t])
+            observed = np.bincount(index[held], positive)
+            ratio = predicted.sum() / observed.sum()
+            error = np.sqrt(np.square(predicted - ratio * observed).sum()) / predicted.sum()
+            found[task.name] = float(ratio), float(error)
+    return found
+
+
+def uncalibrated(
+    candidate: dict[str, tuple[float, float]], current: dict[str, tuple[float, float]], bounds: Bounds
+) -> list[str]:
+    """Return which tasks predict too many or too few positives, a reason each."""
+    reasons = []
+    for task, (ratio, error) in candidate.items():
+        off, before = abs(np.log(ratio)), abs(np.log(current[task][0]))
+        if off - 3 * error > np.log(bounds.calibration) and off > before + np.log(1.1):
+            reasons.append(
+                f"{task} is predicted {ratio:.2f} times as often as it is observed, and "
+                f"{current[task][0]:.2f} times by the current bundle; at most a factor of "
+                f"{bounds.calibration:g} is allowed"
+            )
+    return reasons
+
+
+def input_shift(bundle: Bundle, examples: Examples) -> dict[str, float]:
+    """Return how far the mean of each numeric input group is from training, in standard deviations.
+
+    The farthest column of a group counts.
+    """
+    rows = np.random.default_rng(0).permutation(len(examples))[:SAMPLE]
+    context = {name: values[rows] for name, values in examples.context.items()}
+    spec = bundle.model.spec
+    with bundle.view.reading() as view:
+        read = Reader(bundle.model.needs, spec)(view, examples.user[rows], examples.item[rows], context)
+    found = {}
+    for name, (mean, std) in spec.moments.items():
+        if name in read and len(mean):
+            values = np.asarray(read[name], np.float64).reshape(-1, len(mean))
+            found[name] = float((np.abs(values.mean(0) - mean) / np.maximum(std, 1e-6)).max())
+    return found
+
+
+def time_requests(bundles: tuple[Bundle, Bundle], requests: int) -> tuple[float, float]:
+    """Return the median processor time of a request in milliseconds, of each bundle.
+
+    A request has 500 candidates of the catalogue. Requests alternate between the bundles, so that other work
+    on the machine slows both.
+    """
+    scorers = [Scorer(bundle, runtime=Runtime(engine="torch")) for bundle in bundles]
+    rng, threads = np.random.default_rng(0), torch.get_num_threads()
+    users, items = (min(bundle.size(side) for bundle in bundles) for side in ("user", "item"))
+    taken: list[list[float]] = [[], []]
+    torch.set_num_threads(1)
+    try:
+        for _ in range(WARM_UP + requests):
+            user, candidates = int(rng.integers(users)), rng.integers(0, items, CANDIDATES)
+            for scorer, times in zip(scorers, taken, strict=True):
+                started = time.thread_time()
+                scorer.score(user, candidates)
+                times.append(time.thread_time() - started)
+    finally:
+        torch.set_num_threads(threads)
+    candidate, current = (float(np.median(times[WARM_UP:])) * 1e3 for times in taken)
+    return candidate, current

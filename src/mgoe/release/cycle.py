@@ -1,0 +1,170 @@
+"""`mgoe cycle`: one round of testing what waits, and learning what is new.
+
+Test, then train: the candidate of the round before and the current bundle predict the rows that have come
+since, before anything learns from them. The candidate becomes current or is held. Then the current bundle
+learns from all rows that it lacks, and the result waits as the next candidate.
+
+Every step leaves a state from which the same command resumes: the registry changes at once or not at all, and
+what is being made is in `.cycle` of the registry until it is a version.
+"""
+
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from mgoe import experiments
+from mgoe._util.files import exclusive, read_json
+from mgoe.bundle import MANIFEST, Bundle
+from mgoe.config import Settings, check_settings, read_yaml
+from mgoe.config.base import Texts
+from mgoe.errors import ConfigError, MgoeError
+from mgoe.experiments.stages import Say
+from mgoe.release.acceptance import Bounds, Release, check_release
+from mgoe.release.registry import CANDIDATE, CURRENT, RELEASE, Registry
+from mgoe.release.window import Sources, learned_until, window_of, write_later
+
+DONE, HELD, WAITING = 0, 3, 4
+"""Exit codes: nothing was refused; the candidate was; there are too few new rows for anything."""
+Report = Callable[[dict[str, Any]], None]
+"""Receives a step that has ended, with what came of it."""
+
+
+class CycleSettings(Settings):
+    """The settings of a cycle.
+
+    Example:
+        >>> CycleSettings(registry="bundles", log="logs/today.parquet").learn
+        'retrain'
+    """
+
+    registry: Path
+    """Folder of the registry. Its current version is what the first round starts from."""
+    log: Texts = Field(default=[])
+    """Parquet or CSV files, folders or globs of the log; rows that were learned before are left out."""
+    state: str | None = None
+    """Instead of files: state folder or Redis server of the service, with its live events and exposures."""
+    learn: Literal["retrain", "refresh"] = "retrain"
+    """`refresh` keeps the weights, and renews graph and calibration alone."""
+    rows: int = Field(default=1000, ge=1)
+    """Examples that must have come before anything is tested or learned."""
+    keep: int = Field(default=5, ge=0)
+    """Number of versions without an alias that stay."""
+    bounds: Bounds = Bounds()
+    """What a candidate may lose."""
+
+    @model_validator(mode="after")
+    def _has_one_source(self) -> "CycleSettings":
+        if bool(self.log) == (self.state is not None):
+            raise ConfigError("cycle", "reads either `log` or `state`, found both or none; give one of them")
+        return self
+
+    @property
+    def sources(self) -> Sources:
+        """Where new rows come from."""
+        return Sources(tuple(self.log), self.state)
+
+
+def load_cycle(path: Path | str, overrides: Sequence[str] = ()) -> CycleSettings:
+    """Read the YAML file of a cycle.
+
+    Raises:
+        ConfigError: The file is missing or not YAML, a key is unknown, or a value breaks its rule.
+    """
+    rule = "must hold a mapping with `registry:` and either `log:` or `state:`"
+    return check_settings(CycleSettings, read_yaml(path, overrides, rule), path)
+
+
+def run_cycle(settings: CycleSettings, report: Report, say: Say = lambda line: None) -> int:
+    """Run one round, or the rest of one that was interrupted.
+
+    Args:
+        settings: What to do.
+        report: Receives each step.
+        say: Callback for lines of progress.
+
+    Returns:
+        The exit code: `DONE`, `HELD` or `WAITING`.
+
+    Raises:
+        BundleError: The registry has no current version.
+        OutputError: Another process runs a cycle of this registry.
+        MgoeError: A row breaks a rule, or something cannot be written; nothing is lost.
+    """
+    registry, work = Registry(settings.registry), settings.registry / ".cycle"
+    current, code, started = Bundle.open(registry.place(CURRENT)), DONE, time.monotonic()
+
+    def step(name: str, **facts: Any) -> None:
+        report({"step": name, **facts, "seconds": round(time.monotonic() - started, 1)})
+
+    with exclusive(work, "a cycle"):
+        _clear(registry, work)
+        waiting = registry.aliases.get(CANDIDATE)
+        tested = None if waiting is None else _tested(registry, waiting, current)
+        if tested is None:
+            candidate = current if waiting is None else Bundle.open(registry.place(waiting))
+            window = window_of(candidate, current, settings.sources, say)
+            rows = 0 if window is None else len(window[0])
+            step("collect", rows=rows, needed=settings.rows)
+            if window is None or rows < settings.rows:
+                return WAITING
+            if waiting is not None:
+                tested = check_release(candidate, current, window, settings.bounds)
+                tested.save(candidate.path / RELEASE)
+        if tested is not None:
+            name = tested.candidate
+            step("test", version=name, approved=tested.approved, reasons=tested.reasons, rows=tested.rows)
+            if tested.approved:
+                current = Bundle.open(registry.place(registry.promote(name)))
+                step("promote", version=name)
+            else:
+                step("hold", version=name, current=current.name)
+                code = HELD
+        version = _learn(registry, current, work, settings, say)
+        due = Bundle.open(registry.place(version), verify=False).manifest.get("due", [])
+        step("learn", version=version, parent=current.name, full_training_due=due)
+        removed, served = registry.prune(settings.keep)
+        step("prune", removed=removed, served=served)
+    return code
+
+
+def _clear(registry: Registry, work: Path) -> None:
+    """Remove what a process left that was killed after it had added the result."""
+    for made in work.glob("*/bundle"):
+        names = {version.name for version in registry.versions}
+        if (made / MANIFEST).exists() and Bundle.open(made, verify=False).name in names:
+            shutil.rmtree(made.parent)
+
+
+def _tested(registry: Registry, version: str, current: Bundle) -> Release | None:
+    """Return what a test against the current version found before; None if there was none."""
+    file = registry.place(version) / RELEASE
+    if not file.exists():
+        return None
+    found = check_settings(Release, read_json(file), file)
+    return found if (found.candidate, found.baseline) == (version, current.name) else None
+
+
+def _learn(registry: Registry, current: Bundle, work: Path, settings: CycleSettings, say: Say) -> str:
+    """Make the next candidate of all rows that the current bundle lacks, and return its name."""
+    for other in work.glob("*"):
+        if other.name != current.name:  # was not promoted, or not by this cycle
+            shutil.rmtree(other, ignore_errors=True)
+    place = work / current.name
+    out, file = place / "bundle", place / "new.parquet"
+    if not (out / MANIFEST).exists():
+        place.mkdir(parents=True, exist_ok=True)
+        if settings.log and not file.exists():
+            write_later(current, settings.log, learned_until(current), file)
+        make = experiments.retrain if settings.learn == "retrain" else experiments.refresh
+        try:
+            make(current.path, settings.state, out, log=[str(file)] if settings.log else (), say=say)
+        except MgoeError:  # a mistake in the rows, which are read again once it is fixed
+            shutil.rmtree(place, ignore_errors=True)
+            raise
+    name = registry.add(out)
+    shutil.rmtree(place, ignore_errors=True)
+    return name

@@ -1,0 +1,202 @@
+"""A cycle tests before it learns, and ends as if it had never been killed."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import time
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from mgoe import experiments
+from mgoe.bundle import Bundle
+from mgoe.cli.app import app
+from mgoe.errors import BundleError, ConfigError, DataError
+from mgoe.release import CycleSettings, Registry, Release, load_cycle, run_cycle
+from mgoe.release.acceptance import Bounds
+from tests.effort import SOAK
+from tests.experiments.test_refresh_from_files import later
+from tests.release.fakes import write
+
+ROUNDS = 20 if SOAK else 3
+
+
+class World:
+    """A log of one text per day, and bundles of a few bytes that learn from it: their text is the days."""
+
+    def __init__(self, folder: Path, refused: Sequence[str] = ()):
+        self.folder, self.refused = folder, refused
+        self.settings = CycleSettings(
+            registry=folder / "bundles", log=["log"], rows=1, keep=2, learn="refresh"
+        )
+        self.registry = Registry(self.settings.registry)
+        write(folder / "first", "0")
+        self.registry.promote(self.registry.add(folder / "first"))
+
+    def days(self, bundle: Path) -> list[str]:
+        return (bundle / "weights").read_text().split()
+
+    def window(
+        self, candidate: Bundle, current: Bundle, *_: Any
+    ) -> tuple[Sequence[str], Sequence[str]] | None:
+        learned = {*self.days(candidate.path), *self.days(current.path)}
+        new = [day for day in self.log if day not in learned]
+        return (new, new) if new else None
+
+    @property
+    def log(self) -> list[str]:
+        return (self.folder / "log").read_text().split()
+
+    def refresh(self, bundle: Path, events: None, out: Path, **_: Any) -> None:
+        work = out.with_name("unfinished")
+        shutil.rmtree(work, ignore_errors=True)
+        text = " ".join(self.log)
+        write(work, text, Bundle.open(bundle).name, "refreshed")
+        os.replace(work, out)
+
+    def check(self, candidate: Bundle, current: Bundle, window: Any, bounds: Bounds) -> Release:
+        approved = self.days(candidate.path)[-1] not in self.refused
+        return Release(
+            candidate=candidate.name, baseline=current.name, time="", rows=len(window[0]), approved=approved,
+            reasons=[] if approved else ["auc"], bounds=bounds,
+        )  # fmt: skip
+
+    def run(self) -> tuple[int, list[dict[str, Any]]]:
+        steps: list[dict[str, Any]] = []
+        return run_cycle(self.settings, steps.append), steps
+
+    @property
+    def outcome(self) -> list[tuple[str, list[str]]]:
+        """What each alias has learned."""
+        return [
+            (alias, self.days(self.registry.place(name))) for alias, name in self.registry.aliases.items()
+        ]
+
+
+@pytest.fixture
+def patched(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A function that puts a world in the place of what reads logs and learns."""
+
+    def patch(world: World) -> World:
+        monkeypatch.setattr("mgoe.release.cycle.window_of", world.window)
+        monkeypatch.setattr("mgoe.release.cycle.check_release", world.check)
+        monkeypatch.setattr("mgoe.release.cycle.learned_until", lambda bundle: 0)
+        monkeypatch.setattr("mgoe.release.cycle.write_later", lambda *_: 1)
+        monkeypatch.setattr(experiments, "refresh", world.refresh, raising=False)
+        return world
+
+    return patch
+
+
+def test_a_round_tests_what_waits_and_then_learns(patched: Any, tmp_path: Path):
+    world = patched(World(tmp_path, refused=["2"]))
+    outcomes = []
+    for day in range(1, 5):
+        (tmp_path / "log").write_text(" ".join(map(str, range(day + 1))))
+        code, steps = world.run()
+        outcomes.append((code, [step["step"] for step in steps]))
+        assert world.run()[0] == 4, "nothing new"
+    assert outcomes == [
+        (0, ["collect", "learn", "prune"]),
+        (0, ["collect", "test", "promote", "learn", "prune"]),
+        (3, ["collect", "test", "hold", "learn", "prune"]),
+        (0, ["collect", "test", "promote", "learn", "prune"]),
+    ]
+    learned = dict(world.outcome)
+    assert learned["current"] == list("0123")
+    assert learned["candidate"] == list("01234")
+    assert learned["previous"] == list("01")
+    assert [one.trained for one in world.registry.lineage("candidate")][-1] == "full"
+
+
+def test_a_cycle_that_is_killed_ends_as_if_it_had_not_been(patched: Any, tmp_path: Path):
+    drawn = random.Random(0)
+    (tmp_path / "killed").mkdir()
+    (tmp_path / "whole").mkdir()
+    killed, whole = (World(tmp_path / name, refused=["2"]) for name in ("killed", "whole"))
+    for day in range(1, ROUNDS + 1):
+        for world in (killed, whole):
+            (world.folder / "log").write_text(" ".join(map(str, range(day + 1))))
+        patched(whole).run()
+        patched(killed)
+        for _ in range(5):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)
+                number = os.fork()
+            if not number:
+                try:
+                    killed.run()
+                finally:
+                    os._exit(0)
+            time.sleep(drawn.random() * 0.03)
+            os.kill(number, signal.SIGKILL)
+            os.waitpid(number, 0)
+        killed.run()
+        assert killed.outcome == whole.outcome
+    assert not list((killed.settings.registry / ".cycle").glob("*")), "nothing is left over"
+
+
+def test_a_mistake_in_the_rows_is_no_reason_to_start_over(patched: Any, tmp_path: Path, monkeypatch: Any):
+    world = patched(World(tmp_path))
+    (tmp_path / "log").write_text("0 1")
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise DataError("log, row 3", "an id must be given")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(experiments, "refresh", refuse)
+        with pytest.raises(DataError, match="row 3"):
+            world.run()
+    assert world.run()[0] == 0
+    assert dict(world.outcome)["candidate"] == ["0", "1"]
+
+
+def test_settings_that_cannot_be_followed_are_refused(tmp_path: Path):
+    file = tmp_path / "cycle.yaml"
+    for text, message in {
+        "registry: bundles": "reads either `log` or `state`, found both or none",
+        "{registry: bundles, log: a, state: b}": "reads either `log` or `state`",
+        "{registry: bundles, log: a, margin: 1}": "margin",
+    }.items():
+        file.write_text(text)
+        with pytest.raises(ConfigError, match=message):
+            load_cycle(file)
+    file.write_text(f"{{registry: {tmp_path / 'none'}, log: a}}")
+    with pytest.raises(BundleError, match="holds no registry"):
+        run_cycle(load_cycle(file), print)
+
+
+def test_two_rounds_of_a_real_log(registry: Registry, world: Path, tmp_path: Path):
+    rows = pd.read_parquet(later(world / "events", tmp_path / "later.parquet"))
+    half = rows["timestamp"] < rows["timestamp"].quantile(0.5)
+    (tmp_path / "log").mkdir()
+    (tmp_path / "cycle.yaml").write_text(
+        f"{{registry: {registry.path}, log: {tmp_path / 'log'}, rows: 100, learn: refresh, "
+        "bounds: {requests: 3, latency: 10}}"
+    )
+    first, steps = registry.aliases["current"], []
+    for part, name in ((rows[half], "1.parquet"), (rows[~half], "2.parquet")):
+        part.to_parquet(tmp_path / "log" / name)
+        result = CliRunner().invoke(app, ["cycle", str(tmp_path / "cycle.yaml")])
+        assert result.exit_code in (0, 3), result.output
+        steps.append([json.loads(line)["step"] for line in result.stdout.splitlines()])
+    assert steps[0] == ["collect", "learn", "prune"]
+    assert steps[1][:2] == ["collect", "test"]
+    assert [one.trained for one in registry.lineage("candidate")][-1] == "full"
+    assert registry.lineage("candidate")[-1].name == first
+    tested = [
+        version for version in registry.versions if (registry.place(version.name) / "release.json").exists()
+    ]
+    assert len(tested) == 1
+
+
+def test_the_example_is_valid():
+    example = Path(__file__).parents[2] / "examples" / "serving" / "cycle.yaml"
+    assert load_cycle(example).bounds == Bounds()
