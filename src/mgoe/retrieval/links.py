@@ -14,7 +14,7 @@ short time counts most, and `SHRINK` keeps links of few users low:
 `f_j` is how active an item is of late: its users, each counted half for every `FRESH` days since, to the
 power `FRESHNESS`. Both count the `LATEST` items of each user; `swing` counts at most `USERS` users of an
 item, those of the newest
-events. Building takes 16 bytes per pair that counts, 8
+events. Building takes 16 bytes per pair that counts, 16
 bytes per link and, per thread, 8 bytes per item.
 """
 

@@ -69,8 +69,7 @@ class Retrieval:
         """
         with atomic_folder(folder) as unfinished:
             for kind in get_args(Kind):
-                links = item_links(view.snapshot, kind, settings.neighbors)
-                save_arrays(unfinished, {f"{kind}.{name}": one for name, one in links._asdict().items()})
+                save_arrays(unfinished, _links(view, kind, settings.neighbors))
             save_arrays(unfinished, shared_lists(view.snapshot)._asdict())
             write_index(view.snapshot, unfinished / SKETCH)
             quotas = apportioned(settings.quotas or QUOTAS, settings.candidates)
@@ -124,3 +123,9 @@ class Retrieval:
             if self.quotas.get(name)
         }
         return mixed(lists, self.quotas, n)
+
+
+def _links(view: View, kind: Kind, n: int) -> dict[str, NDArray]:
+    """Compute the links of one kind, by the names of their files."""
+    links = item_links(view.snapshot, kind, n)
+    return {f"{kind}.{name}": array for name, array in links._asdict().items()}
