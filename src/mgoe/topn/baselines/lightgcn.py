@@ -15,8 +15,9 @@ from mgoe.topn.baselines.baseline import Baseline
 from mgoe.topn.lists import Scores
 from mgoe.topn.queries import Events
 
-BATCH = 65_536
-"""Pairs per step. Each step smooths the whole graph, so large batches make an epoch cheap."""
+BATCH, STEPS = 32_768, 8
+"""Pairs per step, fewer where an epoch would have fewer steps. Each step smooths the whole graph, so large
+batches make an epoch cheap."""
 
 
 def fit_lightgcn(events: Events, settings: Mapping[str, Any], seed: int) -> Scores:
@@ -30,8 +31,9 @@ def fit_lightgcn(events: Events, settings: Mapping[str, Any], seed: int) -> Scor
     adjacency, rounds = smoothing(pairs.row, pairs.col, users, items), settings["rounds"]
     table = torch.nn.Parameter(0.1 * torch.randn(users + items, settings["width"], generator=generator))
     optimizer = torch.optim.Adam([table], lr=settings["learning_rate"])
+    steps = max(len(pairs.row) // BATCH, min(STEPS, len(pairs.row)))
     for _ in range(settings["epochs"]):
-        for rows in np.array_split(rng.permutation(len(pairs.row)), max(1, len(pairs.row) // BATCH)):
+        for rows in np.array_split(rng.permutation(len(pairs.row)), steps):
             other = rng.integers(0, items, len(rows))
             nodes = np.stack([pairs.row[rows], users + pairs.col[rows], users + other])
             places = torch.from_numpy(nodes.astype(np.int64))
