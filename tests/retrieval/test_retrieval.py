@@ -13,7 +13,7 @@ from numpy.testing import assert_array_equal
 from mgoe.config import RetrievalSettings
 from mgoe.errors import BundleError
 from mgoe.features import View
-from mgoe.retrieval import Retrieval
+from mgoe.retrieval import Retrieval, popular
 from mgoe.retrieval.popular import shared_lists
 from mgoe.serving.events.event import Event
 from mgoe.serving.online.live import LiveNodes
@@ -90,6 +90,20 @@ def test_an_item_whose_first_event_is_live_is_recent_for_everyone(world, retriev
             "item", retrieval.generate(now, 3, 9)["recent"]
         )  # it is theirs
     assert max(retrieval.candidates(view, 0)) < world.items
+
+
+def test_items_outside_the_list_rise_by_live_events(world, tmp_path, monkeypatch):
+    monkeypatch.setattr(popular, "LISTED", 4)
+    view, live = View.of(world.graph.latest), world.live()
+    lists = shared_lists(view.snapshot)
+    rng = np.random.default_rng(0)
+    live.apply([
+        Event(world.users + k, int(rng.integers(20, 26)), "click", 900 + k, f"e{k}") for k in range(60)
+    ])  # fmt: skip
+    with LiveView(view, live).reading() as now:
+        events = now.rows("item", "counts", np.arange(world.items))[:, 4]
+        assert_array_equal(popular.recent_items(now, lists, 4), np.argsort(-events, kind="stable")[:4])
+    assert not np.isin(lists.recent, popular.recent_items(now, lists, 4)).all()
 
 
 def test_a_live_event_moves_item_to_item_candidates_at_once(world, retrieval):

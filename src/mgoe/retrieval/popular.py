@@ -61,14 +61,19 @@ def macro_lists(snapshot: Snapshot) -> NDArray[np.int32]:
 
 
 def recent_items(view: View, lists: SharedLists, n: int) -> NDArray[np.int64]:
-    """Return the n best recent items of a view.
+    """Return the n best recent items of a view, exactly up to `LISTED` of them.
 
     Items whose first event is live come first, the newest first, up to half of the list. The others have most
     events since the previous snapshot, live ones included.
     """
-    known, changed = view.snapshot.n_items, view.overlay.item.index
-    new = np.sort(changed[changed >= known])[::-1][: -(-n // 2)]
-    items = np.union1d(lists.recent, changed[(changed >= 0) & (changed < known)])
+    known, live, listed = view.snapshot.n_items, view.overlay.item, lists.recent
+    new = live.index[live.index >= known]
+    most = -(-n // 2)
+    new = np.sort(np.partition(new, -most)[-most:] if len(new) > most else new)[::-1]
+    risen = (live.index >= 0) & (live.index < known)
+    if len(listed) == LISTED:  # of other items only those count that have as many events as the last one
+        risen &= _events(live.counts) >= _events(view.base["item"]["counts"][listed[-1:]])
+    items = np.union1d(listed, live.index[risen])
     return np.concatenate([new, _best(items, _events(view.rows("item", "counts", items)), n)])[:n]
 
 
