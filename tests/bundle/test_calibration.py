@@ -232,13 +232,15 @@ def cell(seed: int, labels_seed: int) -> tuple[Calibration, NDArray]:
         "valid": valid_labels,
         "test": np.random.default_rng(labels_seed).random((3000, 1)) < 0.3,
     }
-    columns = {"item": np.zeros(3000, np.int64), "bucket": np.zeros(3000, np.int32)}
+    columns = {name: np.zeros(3000, np.int64) for name in ("item", "bucket", "snapshot")}
     examples = {
         split: SimpleNamespace(labels=labels.astype(np.float32), column=columns.__getitem__)
         for split, labels in parts.items()
     }
     inputs: Any = SimpleNamespace(
-        prepared=SimpleNamespace(streamed=examples.__getitem__), prior=np.zeros(2, np.float32)
+        prepared=SimpleNamespace(streamed=examples.__getitem__),
+        graph=SimpleNamespace(snapshots=[None]),
+        prior=lambda _: np.zeros(2, np.float32),
     )
     scores = {"valid": valid.astype(np.float32), "test": test.astype(np.float32)}
     return calibrate_cell(scores, CLICKS, inputs)

@@ -39,7 +39,7 @@ def test_a_catalogue_is_ranked_by_how_likely_a_task_is_done_at_all(monkeypatch: 
         items_at=[2],
     )
     inputs: Any = SimpleNamespace(
-        prepared=prepared, graph=SimpleNamespace(snapshots=[None]), prior=np.zeros(3, np.float32)
+        prepared=prepared, graph=SimpleNamespace(snapshots=[None]), prior=lambda _: np.zeros(3, np.float32)
     )
     model: Any = SimpleNamespace(spec=SimpleNamespace(tasks=()))
     assert_allclose(

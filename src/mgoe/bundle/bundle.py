@@ -1,12 +1,11 @@
 """The artefact that a service needs: a folder that scores without the training data.
 
-bundle.json          format, versions, checksums, the model's settings, tasks, calibration, lineage
+bundle.json          format, versions, checksums, the model's settings, tasks, sampling, calibration, lineage
 settings.yaml        settings of the run that wrote it
 users.parquet, items.parquet, side and context encoders
 graph/               the latest snapshot, with the pairs and the records of exposures that updates need
 MODEL_CARD.md        what it predicts, from what data, how well, and where it fails
 model.safetensors    weights;  spec.json: what the model reads
-prior.npy            log-odds of the negative sampling, one per item
 metrics.json         metrics on validation and test
 retrieval/           what candidates are retrieved from, unless the whole catalogue is ranked
 """
@@ -40,7 +39,7 @@ from mgoe.bundle.explanation import GROUPS, explain_pair, explain_user
 from mgoe.bundle.item_index import ItemIndex
 from mgoe.bundle.manifest import MANIFEST, RETRIEVAL, read_manifest
 from mgoe.bundle.ranking import Query, Ranked, Steps, finished, rank
-from mgoe.bundle.sampling import chain, shifted_tasks, undo_sampling
+from mgoe.bundle.sampling import chain, prior_of, read_sampling, shift_of, shifted_tasks, undo_sampling
 from mgoe.config import ModelSettings, RunSettings, check_settings, load_settings
 from mgoe.data import Encoders, Examples, FeatureEncoders, Vocabulary, to_arrow
 from mgoe.errors import BundleError
@@ -66,6 +65,7 @@ class Bundle(Shown):
         self.manifest = manifest
         self.tasks: tuple[str, ...] = tuple(task["name"] for task in manifest["tasks"])
         self.calibration = read_calibration(manifest, path / MANIFEST)
+        self.sampling = read_sampling(manifest, path / MANIFEST)
 
     @classmethod
     def open(cls, path: Path | str, verify: bool = True) -> Self:
@@ -138,7 +138,7 @@ class Bundle(Shown):
 
     @cached_property
     def _prior(self) -> NDArray[np.float32]:
-        return np.load(self.path / "prior.npy", allow_pickle=False)
+        return prior_of(self.sampling, self.graph.latest)
 
     @cached_property
     def _scorer(self) -> PairScorer:
@@ -386,7 +386,7 @@ class Bundle(Shown):
 
     def shift(self, items: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return what undoing the sampling adds to the log-odds of items by index. Shape (B,)."""
-        return self._prior[np.where((items < 0) | (items >= len(self._prior)), -1, items)]
+        return shift_of(self._prior, items)
 
     @cached_property
     def shifted(self) -> NDArray[np.bool_]:

@@ -7,8 +7,8 @@ from typing import Any
 from mgoe._util.files import sha256
 from mgoe.errors import BundleError
 
-FORMAT = 2
-"""Format of the folder; format 1 was never released."""
+FORMAT = 3
+"""Format of the folder; earlier ones were never released."""
 MANIFEST = "bundle.json"
 RETRIEVAL = "retrieval"
 """Folder of what candidates are retrieved from; a bundle without it ranks the whole catalogue."""

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import numpy
 import torch
 
 from mgoe import __version__
@@ -15,7 +15,7 @@ from mgoe.bundle.calibration import Calibration
 from mgoe.bundle.card import CARD, model_card
 from mgoe.bundle.lineage import iso_time, lineage
 from mgoe.bundle.manifest import FORMAT, MANIFEST, RETRIEVAL
-from mgoe.bundle.sampling import sampling_prior
+from mgoe.bundle.sampling import Sampling
 from mgoe.config import ModelSettings, RetrievalSettings, RunSettings, dump_settings
 from mgoe.data import Prepared
 from mgoe.evaluation import Estimate, Row
@@ -37,6 +37,7 @@ def write_bundle(
     calibration: Calibration = Calibration(),
     estimates: Sequence[Estimate] = (),
     cost: Mapping[str, Any] | None = None,
+    sampling: Sampling | None = None,
     retrieval: RetrievalSettings | None = None,
 ) -> None:
     """Write a bundle atomically.
@@ -51,6 +52,7 @@ def write_bundle(
         calibration: Maps from its probabilities to calibrated ones.
         estimates: Test metrics of the model with their intervals, for the model card.
         cost: What its training took, for the model card.
+        sampling: How negatives were drawn; None if none were.
         retrieval: How candidates are retrieved; None if the whole catalogue is ranked.
     """
     with atomic_folder(out) as folder:
@@ -58,7 +60,6 @@ def write_bundle(
         graph.save_latest(folder / "graph")
         if retrieval is not None:
             Retrieval.build(View.of(graph.latest), folder / RETRIEVAL, retrieval)
-        np.save(folder / "prior.npy", sampling_prior(prepared, settings.form, settings.negatives))
         for name in ("model.safetensors", "spec.json"):
             (folder / name).write_bytes((cell / name).read_bytes())
         write_text(folder / "settings.yaml", dump_settings(settings))
@@ -69,10 +70,11 @@ def write_bundle(
                 "mgoe": __version__,
                 "python": platform.python_version(),
                 "torch": torch.__version__,
-                "numpy": np.__version__,
+                "numpy": numpy.__version__,
             },
             "model": written_out(model).model_dump(mode="json"),
             "tasks": [{"name": task.name, "kind": task.kind} for task in settings.tasks],
+            "sampling": None if sampling is None else sampling.model_dump(mode="json"),
             "calibration": calibration.model_dump(mode="json"),
             "lineage": lineage(graph, "full"),
             "trained_until": iso_time(graph.meta["last"]),

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from mgoe._util.files import write_json, write_text
 from mgoe.bundle.calibration import Calibration, Window, calibrated_sample, fit_calibration
-from mgoe.bundle.sampling import in_whole_space, sampling_prior, shifted_tasks, undo_sampling
+from mgoe.bundle.sampling import Sampling, in_whole_space, prior_of, shift_of, shifted_tasks, undo_sampling
 from mgoe.config import ModelSettings, RetrievalSettings, RunSettings, retrieval_of
 from mgoe.data import SPLITS, ExampleFile, Examples, Prepared, Split
 from mgoe.errors import TrainingError
@@ -37,7 +37,7 @@ from mgoe.experiments.folder import CALIBRATION, DONE, FIT, INFLUENCE, RELIABILI
 from mgoe.experiments.plan import Cell, training_of
 from mgoe.experiments.quotas import with_quotas
 from mgoe.features import FeatureSpec, View
-from mgoe.graph import MacroGraph
+from mgoe.graph import MacroGraph, Snapshot
 from mgoe.models import BoostedTrees, RankingModel, late_tables, make_model
 from mgoe.training import (
     CHECKPOINTS,
@@ -87,9 +87,15 @@ class Inputs:
         return make_spec(self.prepared, self.graph)
 
     @cached_property
-    def prior(self) -> NDArray[np.float32]:
-        """Log-odds of the negative sampling, per item."""
-        return sampling_prior(self.prepared, self._settings.form, self._settings.negatives)
+    def sampling(self) -> Sampling | None:
+        """How negatives were drawn; None if none were."""
+        if self._settings.form == "exposures":
+            return None
+        return Sampling.fit(self.prepared, self.graph, self._settings.negatives)
+
+    def prior(self, snapshot: Snapshot) -> NDArray[np.float32]:
+        """Return what undoing the sampling adds to the log-odds of each item, see `prior_of`."""
+        return prior_of(self.sampling, snapshot)
 
     @cached_property
     def retrieval(self) -> RetrievalSettings | None:
@@ -220,11 +226,11 @@ def fit_model(
     }
     if share is not None and share[0] < 1:
         parts["train"] = sampled(parts["train"], *share, out / SAMPLE, training.memory)
+    boosted = isinstance(made, BoostedTrees)
     feeds = {
         split: Feed(inputs.prepared, inputs.graph, part, made.needs, spec) for split, part in parts.items()
     }
     fitting = feeds["train"], feeds["valid"], training, out, on_progress, seed
-    boosted = isinstance(made, BoostedTrees)
     return made, feeds, fit_trees(made, *fitting) if boosted else fit(made, *fitting, resume)
 
 
@@ -316,7 +322,11 @@ def calibrate_cell(
 
     def window(split: Split) -> Window:
         examples = inputs.prepared.streamed(split)
-        shift = inputs.prior[examples.column("item")]
+        items, snapshots = examples.column("item"), examples.column("snapshot")
+        shift = np.empty(len(items), np.float32)
+        for number in np.unique(snapshots):
+            rows = snapshots == number
+            shift[rows] = shift_of(inputs.prior(inputs.graph.snapshots[number]), items[rows])
         return Window.of(scores[split], shift, examples.labels, examples.column("bucket"), settings)
 
     test = window("test")
@@ -338,21 +348,24 @@ def catalog(
     """
     prepared, first = inputs.prepared, inputs.prepared.valid_window + 1
     test, unknown = prepared.streamed("test"), prepared.context_features
+    snapshots = inputs.graph.snapshots[first : len(prepared.cuts)]
     scorers = [
         PairScorer(fitted, View.of(snapshot, prepared.user_side, prepared.item_side))
-        for snapshot in inputs.graph.snapshots[first : len(prepared.cuts)]
+        for snapshot in snapshots
     ]
+    priors = [inputs.prior(snapshot) for snapshot in snapshots]
     users = int(prepared.users_at[-1])
     query = test.user + users * (test.column("snapshot").astype(np.int64) - first)
 
     def score(queries: NDArray[np.int64], items: NDArray[np.int64]) -> NDArray[np.float32]:
         window, user = np.divmod(queries, users)  # windows rise, as queries do
-        parts = [(scorers[number], window == number) for number in np.unique(window)]
-        probabilities = np.concatenate(
-            [one(user[of], items[of], unknown.encode({}, int(of.sum()))) for one, of in parts]
-        )
-        undone = undo_sampling(probabilities, inputs.prior[items], shifted_tasks(settings.tasks))
-        return in_whole_space(undone, settings.tasks)
+        parts = []
+        for number in np.unique(window):
+            of = window == number
+            learned = scorers[number](user[of], items[of], unknown.encode({}, int(of.sum())))
+            shift = shift_of(priors[number], items[of])
+            parts.append(undo_sampling(learned, shift, shifted_tasks(settings.tasks)))
+        return in_whole_space(np.concatenate(parts), settings.tasks)
 
     return rank_catalog(
         score,

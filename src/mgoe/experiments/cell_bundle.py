@@ -45,6 +45,7 @@ def write_cell_bundle(
         calibration=check_settings(Calibration, calibration, file),
         estimates=estimates,
         cost=read_json(cell.folder / FIT),
+        sampling=inputs.sampling,
         retrieval=inputs.retrieval,
     )
     keep_of_cell(cell.folder, inputs.prepared, inputs.graph, Bundle.open(out, verify=False))

@@ -13,7 +13,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from mgoe._util.files import read_json
-from mgoe.bundle.sampling import in_whole_space, shifted_tasks, undo_sampling
+from mgoe.bundle.sampling import in_whole_space, shift_of, shifted_tasks, undo_sampling
 from mgoe.config import RetrievalSettings, RunSettings, TopNSettings, retrieval_of
 from mgoe.evaluation import FEWEST, Influence
 from mgoe.experiments.cell import Inputs
@@ -119,7 +119,8 @@ class ItemScores:
         self, model: RankingModel, view: View, inputs: Inputs, settings: RunSettings, tasks: Sequence[str]
     ):
         self.view = view
-        self._score, self._prior, self._tasks = PairScorer(model, view), inputs.prior, settings.tasks
+        self._score, self._tasks = PairScorer(model, view), settings.tasks
+        self._prior = inputs.prior(view.snapshot)
         self._context = inputs.prepared.context_features
         self._columns = [t for t, task in enumerate(settings.tasks) if task.name in tasks]
 
@@ -128,7 +129,7 @@ class ItemScores:
     ) -> NDArray[np.float64]:
         """Return the scores of pairs for each share of the sampling that is undone. Shape (readings, B)."""
         learned = self._score(users, items, self._context.encode({}, len(users)))
-        shifted, prior = shifted_tasks(self._tasks), self._prior[items]
+        shifted, prior = shifted_tasks(self._tasks), shift_of(self._prior, items)
         whole = (
             in_whole_space(undo_sampling(learned, share * prior, shifted), self._tasks) for share in readings
         )
