@@ -50,6 +50,7 @@ from mgoe.training import (
     fit,
     fit_trees,
     make_spec,
+    mixed_negatives,
     predict,
     progress_bar,
 )
@@ -227,11 +228,30 @@ def fit_model(
     if share is not None and share[0] < 1:
         parts["train"] = sampled(parts["train"], *share, out / SAMPLE, training.memory)
     boosted = isinstance(made, BoostedTrees)
+    if (settings.negatives.uniform or settings.negatives.retrieved) and not boosted:
+        parts["train"] = mixed(parts["train"], settings, inputs.graph)
     feeds = {
         split: Feed(inputs.prepared, inputs.graph, part, made.needs, spec) for split, part in parts.items()
     }
     fitting = feeds["train"], feeds["valid"], training, out, on_progress, seed
     return made, feeds, fit_trees(made, *fitting) if boosted else fit(made, *fitting, resume)
+
+
+def mixed(train: Examples | ExampleFile, settings: RunSettings, graph: MacroGraph) -> Examples:
+    """Add uniform and retrieved negatives to training rows.
+
+    Raises:
+        TrainingError: The rows are streamed.
+    """
+    if not isinstance(train, Examples):
+        raise TrainingError(
+            "training.memory",
+            f"training rows with uniform or retrieved negatives must fit into memory, found {len(train):,} "
+            f"rows that take more than {settings.training.memory:g} GiB; raise it, or set "
+            "negatives.uniform and negatives.retrieved to 0",
+        )
+    how = retrieval_of(settings.retrieval, graph.latest.n_items) or RetrievalSettings()
+    return mixed_negatives(train, graph, settings.tasks, settings.negatives, how)
 
 
 def check_finite(title: str, scores: Mapping[str, NDArray[np.float32]], tasks: Sequence[str]) -> None:

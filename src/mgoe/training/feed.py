@@ -130,6 +130,8 @@ class Feed:
                 block[name][places] = values
         if examples.position is not None:
             block["position"] = examples.position
+        if examples.shift is not None:
+            block["shift"] = examples.shift
         block["labels"] = examples.labels
         block["weight"] = examples.weight
         return {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in block.items()}

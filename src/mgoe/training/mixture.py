@@ -1,0 +1,127 @@
+"""A mixture of training negatives: beside those that are popular in their bucket, uniform and retrieved ones,
+each drawn with a known probability.
+
+Axes: `N` rows, `I` items.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mgoe.config import NegativeSettings, RetrievalSettings, TaskSettings
+from mgoe.data import Examples, join
+from mgoe.data.examples import mask_given
+from mgoe.features import View
+from mgoe.graph import MacroGraph, Snapshot
+from mgoe.retrieval import Retrieval
+
+USERS = 4096
+"""Users whose candidates are in memory at once."""
+
+
+def mixed_negatives(
+    train: Examples,
+    graph: MacroGraph,
+    tasks: Sequence[TaskSettings],
+    negatives: NegativeSettings,
+    retrieval: RetrievalSettings,
+) -> Examples:
+    """Add uniform and retrieved negatives to training examples, and give every row its shift (ours).
+
+    With `r_c` draws per positive from `q_c(i | u)` for each component c, a row's sampling shows the odds
+    `p / (1 - p) / (n sum_c r_c q_c(i | u))`. A row's shift is `log r q(i) - log sum_c r_c q_c(i | u)`, where
+    `r q(i)` are the draws by popularity in the row's window. With the shift added, a model's log-odds fit the
+    row; without it they are those of negatives by popularity alone, as in validation and test. A draw that
+    the user did in that bucket is dropped.
+
+    Args:
+        train: Training examples of an event log with negatives drawn by popularity.
+        graph: Snapshots; a row's candidates and catalogue are those of its own.
+        tasks: In the order of the labels.
+        negatives: How many are drawn, and the seed.
+        retrieval: How candidates are retrieved.
+
+    Example:
+        >>> from mgoe.config import NegativeSettings, RetrievalSettings
+        >>> more = NegativeSettings(uniform=1, retrieved=1)
+        >>> train = prepared.examples("train")
+        >>> rows = mixed_negatives(train, graph, settings.tasks, more, RetrievalSettings(candidates=20))
+        >>> len(rows) > len(train), rows.shift.shape == rows.user.shape
+        (True, True)
+    """
+    parts = []
+    for window in np.unique(train.snapshot).tolist():
+        rows, snapshot = train.take(train.snapshot == window), graph.snapshots[window]
+        rng = np.random.default_rng([negatives.of_training.seed, window])
+        positive = (np.nan_to_num(rows.labels) > 0).any(axis=1)
+        size = max(int(rows.item.max()) + 1, snapshot.n_items)
+        popularity = np.bincount(rows.item[positive], minlength=size) + 1.0  # no item is impossible
+        popularity *= negatives.ratio / popularity.sum()
+        for some, candidates in _users(rows, snapshot, retrieval if negatives.retrieved else None):
+            added = _drawn(some, snapshot.n_items, tasks, candidates, negatives, rng)
+            whole = join([some, added])
+            expected = _expected(whole, snapshot.n_items, popularity, candidates, negatives)
+            shift = np.log(popularity[whole.item] / expected).astype(np.float32)
+            parts.append(replace(whole, shift=shift))
+    return join(parts)
+
+
+def _users(
+    rows: Examples, snapshot: Snapshot, retrieval: RetrievalSettings | None
+) -> Iterator[tuple[Examples, dict[int, NDArray[np.int64]]]]:
+    """Yield the rows of some users at a time, with the candidates of each user if any are retrieved."""
+    users, view = np.unique(rows.user), View.of(snapshot)
+    with TemporaryDirectory(prefix="mgoe-") as folder:
+        found = None if retrieval is None else Retrieval.build(view, Path(folder, "retrieval"), retrieval)
+        for start in range(0, len(users), USERS):
+            some = users[start : start + USERS]
+            lists = {} if found is None else {user: found.candidates(view, user) for user in some.tolist()}
+            yield rows.take(np.isin(rows.user, some)), lists
+
+
+def _drawn(
+    rows: Examples,
+    items: int,
+    tasks: Sequence[TaskSettings],
+    candidates: dict[int, NDArray[np.int64]],
+    negatives: NegativeSettings,
+    rng: np.random.Generator,
+) -> Examples:
+    """Draw negatives for the positives of some users in a window whose snapshot knows `items` items."""
+    positives = rows.take(np.flatnonzero((np.nan_to_num(rows.labels) > 0).any(axis=1)))
+    source = [np.repeat(np.arange(len(positives)), negatives.uniform)]
+    drawn = [rng.integers(0, items, len(source[0]))]
+    for place, user in enumerate(positives.user.tolist()):
+        if len(some := candidates.get(user, ())):
+            source.append(np.full(negatives.retrieved, place))
+            drawn.append(rng.choice(some, negatives.retrieved))
+    added, item = positives.take(np.concatenate(source)), np.concatenate(drawn)
+    labels = mask_given(np.zeros_like(added.labels), tasks)
+    added = replace(added, item=item, labels=labels)
+    size = max(int(positives.item.max(initial=0)), items) + 1
+    key, done = (
+        (each.bucket * (rows.user.max() + 1) + each.user) * size + each.item for each in (added, positives)
+    )
+    return added.take(~np.isin(key, done))
+
+
+def _expected(
+    rows: Examples,
+    items: int,
+    popularity: NDArray[np.float64],
+    candidates: dict[int, NDArray[np.int64]],
+    negatives: NegativeSettings,
+) -> NDArray[np.float64]:
+    """Return how often each row's item is drawn per positive of its user, over all components. Shape (N,)."""
+    expected = popularity[rows.item] + negatives.uniform / items * (rows.item < items)
+    if candidates:
+        pairs = np.concatenate([user * len(popularity) + some for user, some in candidates.items()])
+        among = np.isin(rows.user * len(popularity) + rows.item, pairs)
+        expected += (
+            negatives.retrieved * among / [max(1, len(candidates[user])) for user in rows.user.tolist()]
+        )
+    return expected
