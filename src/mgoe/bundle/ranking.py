@@ -207,7 +207,7 @@ def _candidates(bundle: Bundle, scores: Scores, query: Query, user: int) -> tupl
     allows."""
     retrieval = None if query.exact else bundle.retrieval
     wanted = 0 if retrieval is None else max(query.k, sum(retrieval.quotas.values()))
-    if retrieval is None or wanted >= scores.n_items:
+    if retrieval is None or wanted + len(query.left_out) >= scores.n_items:
         return np.arange(scores.n_items), True
     return _retrieved(bundle, retrieval, scores, query, user, wanted)
 
@@ -215,8 +215,10 @@ def _candidates(bundle: Bundle, scores: Scores, query: Query, user: int) -> tupl
 def _retrieved(
     bundle: Bundle, retrieval: Retrieval, scores: Scores, query: Query, user: int, wanted: int
 ) -> tuple[NDArray[np.int64], bool]:
-    """Retrieve candidates, more than wanted if some may not pass. The most popular items that pass fill up
-    the rest, so a query that allows few items is answered from all of these.
+    """Retrieve candidates; the most popular items that pass fill up the rest.
+
+    So a query that allows few items is answered from all of these. More are retrieved than wanted if some may
+    not pass.
     """
     n = (wanted + min(len(query.left_out), wanted)) * (FILTERED if query.filters else 1)
     with scores.reading() as view:

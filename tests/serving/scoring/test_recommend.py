@@ -70,6 +70,8 @@ def test_an_answer_says_whether_everything_was_ranked(store: Served, service: Se
     assert [store.recommend(user=1, k=k)["exact"] for k in (5, 98, 99)] == [False, False, True]
     assert service.recommend(user=1)["exact"]  # a bundle without retrieval
     assert service.recommend(user=1)["ranked"] == store.recommend(user=1, k=10_000)["ranked"]
+    items = store.recommend(user=1, k=99)["items"]
+    assert [store.recommend(user=1, exclude=items[:n])["exact"] for n in (78, 79)] == [False, True]
     nothing = store.recommend(user=1, where={"shelf": "no shelf"})
     assert (nothing["items"], nothing["ranked"], nothing["exact"]) == ([], 0, True)
     assert store.rank(user=1, candidates=["new"])["exact"]
