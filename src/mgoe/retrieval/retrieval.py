@@ -45,7 +45,7 @@ class Retrieval:
         stored: What generators read beside a view, memory-mapped.
 
     Example:
-        >>> from mgoe.config import Generator, RetrievalSettings
+        >>> from mgoe.config import RetrievalSettings
         >>> found = Retrieval.build(bundle.view, folder / "retrieval", RetrievalSettings(candidates=20))
         >>> len(found.candidates(bundle.view, user=0))
         20
