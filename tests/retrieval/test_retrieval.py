@@ -96,6 +96,7 @@ def test_items_outside_the_list_rise_by_live_events(world, tmp_path, monkeypatch
     monkeypatch.setattr(popular, "LISTED", 4)
     view, live = View.of(world.graph.latest), world.live()
     lists = shared_lists(view.snapshot)
+    assert_array_equal(popular.recent_items(view, lists, 4), lists.recent)  # nothing is live
     rng = np.random.default_rng(0)
     live.apply([
         Event(world.users + k, int(rng.integers(20, 26)), "click", 900 + k, f"e{k}") for k in range(60)

@@ -71,7 +71,7 @@ def recent_items(view: View, lists: SharedLists, n: int) -> NDArray[np.int64]:
     most = -(-n // 2)
     new = np.sort(np.partition(new, -most)[-most:] if len(new) > most else new)[::-1]
     risen = (live.index >= 0) & (live.index < known)
-    if len(listed) == LISTED:  # of other items only those count that have as many events as the last one
+    if len(live.index) and len(listed) == LISTED:  # others count if they have as many events as the last one
         risen &= _events(live.counts) >= _events(view.base["item"]["counts"][listed[-1:]])
     items = np.union1d(listed, live.index[risen])
     return np.concatenate([new, _best(items, _events(view.rows("item", "counts", items)), n)])[:n]
