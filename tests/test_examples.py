@@ -22,6 +22,7 @@ PACKAGES = (
     "data",
     "graph",
     "features",
+    "retrieval",
     "models",
     "training",
     "evaluation",

@@ -27,7 +27,7 @@ def mixed(lists: Mapping[str, NDArray[np.int64]], quotas: Mapping[str, int], n: 
         In the order of their places. Shape (at most n,).
 
     Example:
-        >>> mixed({"a": np.array([5, 6, 7]), "b": np.array([5, 8])}, {"a": 2, "b": 1}, n=3)
+        >>> mixed({"a": np.array([5, 6, 7]), "b": np.array([8, 5])}, {"a": 2, "b": 1}, n=3)
         array([5, 6, 8])
     """
     asked = [name for name, quota in quotas.items() if quota and len(lists.get(name, ()))]
