@@ -9,15 +9,15 @@ class RetrainSettings(Settings):
     """Training on new rows, from the weights of a bundle.
 
     Example:
-        >>> RetrainSettings(replay=1.0).epochs
-        1
+        >>> RetrainSettings(replay=0.5).epochs
+        3
     """
 
-    epochs: int = Field(default=1, ge=1)
+    epochs: int = Field(default=3, ge=1)
     """Passes over the new and the replayed rows."""
-    rate: float = Field(default=0.5, gt=0, le=1)
+    rate: float = Field(default=1.0, gt=0, le=1)
     """Learning rates at the start, as a share of those of `training`; they fall linearly to zero."""
-    replay: float = Field(default=0.5, ge=0, allow_inf_nan=False)
+    replay: float = Field(default=1.0, ge=0, allow_inf_nan=False)
     """Older rows that are trained again, per new row."""
     memory: int = Field(default=50_000, ge=0)
     """Older rows that are kept beside a bundle to be replayed."""
