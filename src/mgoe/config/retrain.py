@@ -15,6 +15,8 @@ class RetrainSettings(Settings):
 
     epochs: int = Field(default=3, ge=1)
     """Passes over the new and the replayed rows."""
+    batch_size: int = Field(default=1024, ge=1)
+    """Rows per step, at most those of `training`: few new rows are few steps of large batches."""
     rate: float = Field(default=1.0, gt=0, le=1)
     """Learning rates at the start, as a share of those of `training`; they fall linearly to zero."""
     replay: float = Field(default=1.0, ge=0, allow_inf_nan=False)

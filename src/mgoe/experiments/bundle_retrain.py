@@ -198,7 +198,7 @@ def _learn(
         made = make_model(model, spec, seed)
     held = np.random.default_rng(seed).random(known.users.size)[examples.user] < HELD_OUT
     train, apart = examples.take(~held), examples.take(held)
-    training = _gentler(training_of(settings, model), settings)
+    training = _shorter(training_of(settings, model), settings)
     monitor = Monitor.parse(training.monitor, spec.tasks)
     if not len(train) or not monitor.is_defined(spec.tasks, apart.labels, apart.user):
         raise DataError(
@@ -228,13 +228,14 @@ def _learn(
     return fit_calibration(window, settings.tasks, bundle.calibration)
 
 
-def _gentler(training: TrainingSettings, settings: RunSettings) -> TrainingSettings:
+def _shorter(training: TrainingSettings, settings: RunSettings) -> TrainingSettings:
     """Return the settings of a training that starts from weights."""
-    rate = settings.retrain.rate
+    ours = settings.retrain
     return training.model_copy(
         update={
-            "epochs": settings.retrain.epochs,
-            "learning_rate": training.learning_rate * rate,
-            "table_learning_rate": training.table_learning_rate * rate,
+            "epochs": ours.epochs,
+            "batch_size": min(training.batch_size, ours.batch_size),
+            "learning_rate": training.learning_rate * ours.rate,
+            "table_learning_rate": training.table_learning_rate * ours.rate,
         }
     )
