@@ -38,7 +38,7 @@ import numpy as np
 from benchmarks.measure import line
 from mgoe import experiments
 from mgoe.bundle import Bundle
-from mgoe.bundle.calibration import Agreement, Window, calibrated_sample
+from mgoe.bundle.calibration import Agreement
 from mgoe.config import RunSettings, load_settings
 from mgoe.data import Encoders, Examples
 from mgoe.data.log import open_log
@@ -92,8 +92,7 @@ def measured(bundle: Bundle, users: np.ndarray, file: Path, work: Path) -> tuple
     """Return how well a bundle ranks the rows of a window, and predicted over observed by task."""
     examples = rows_of(bundle, file, work)
     scores = bundle.score_indices(examples.user, examples.item, examples.context, recalibrated=False)
-    window = Window.of(scores, bundle.shift(examples.item), examples.labels, examples.bucket, bundle.settings)
-    calibrated = calibrated_sample(window, bundle.settings.tasks, bundle.calibration)
+    calibrated = bundle.predict_examples(examples)
     ratios = {
         task.name: Agreement.of(examples.labels[:, t], calibrated[:, t]).predicted_over_observed
         for t, task in enumerate(bundle.settings.tasks)

@@ -11,8 +11,8 @@ from mgoe.data import Examples
 from mgoe.graph import MacroGraph
 
 NEWCOMERS = 0.3
-"""Share of rows of items without side features or a correction for sampling from which a full training is
-due (ours)."""
+"""Share of rows of items that came after the last full training, and so have no side features, from which
+another one is due (ours)."""
 
 
 def reasons(bundle: Bundle, graph: MacroGraph, examples: Examples) -> list[str]:

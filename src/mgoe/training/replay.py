@@ -35,7 +35,7 @@ class Replay:
         seen: Number of rows of which these are a sample.
 
     Example:
-        >>> from mgoe.training import Replay
+        >>> from mgoe.training import Feed, Replay
         >>> valid = Feed(prepared, graph, prepared.examples("valid"), bundle.model.needs, bundle.model.spec)
         >>> len(Replay.of(valid, most=10))
         10
@@ -122,6 +122,14 @@ class ReplayFeed(Feed):
         memory: What is replayed.
         number: Rows to replay.
         seed: Seed of their choice.
+
+    Example:
+        >>> from mgoe.training import Feed, Replay, ReplayFeed
+        >>> model, valid = bundle.model, prepared.examples("valid")
+        >>> memory = Replay.of(Feed(prepared, graph, valid, model.needs, model.spec), most=10)
+        >>> both = ReplayFeed(prepared, graph, valid, model.needs, model.spec, memory, number=5, seed=0)
+        >>> len(both) == len(valid) + 5
+        True
     """
 
     def __init__(
