@@ -67,7 +67,7 @@ def split_log(settings: RunSettings, folder: Path, first: float, windows: int) -
         raise SystemExit(f"{windows} windows need as many buckets after the first part; take fewer windows")
     files = []
     for number, (low, high) in enumerate(pairwise([int(buckets[0]) - 1, *map(int, last)])):
-        part = rows.filter(rows["bucket_of_row"].between(low + 1, high))
+        part = rows.filter(rows["bucket_of_row"].between(ibis.literal(low + 1), ibis.literal(high)))
         files.append(folder / f"{number:02d}.parquet")
         part.drop("bucket_of_row").to_parquet(files[-1])
     return files

@@ -128,6 +128,11 @@ def test_without_new_rows_nothing_changes(finished: Path, world: Path, tmp_path:
         experiments.retrain(finished / "bundle", log, tmp_path / "bundle")
     with pytest.raises(DataError, match="must come after those that the bundle holds"):
         experiments.retrain(finished / "bundle", None, tmp_path / "bundle", log=[str(world / "events")])
+    empty = pd.read_parquet(world / "events").head(0)
+    empty.to_parquet(tmp_path / "empty.parquet")
+    files = [str(tmp_path / "empty.parquet")]
+    with pytest.raises(DataError, match="must hold rows"):
+        experiments.retrain(finished / "bundle", None, tmp_path / "bundle", log=files)
     assert [path.name for path in tmp_path.iterdir() if "bundle" in path.name] == []
 
 

@@ -5,7 +5,9 @@ import ibis
 
 from mgoe.config import RunSettings, seconds
 from mgoe.data.columns import Expr, Table, enforce, only_row
+from mgoe.data.log import NO_ROWS
 from mgoe.data.schema import find_columns, read_columns
+from mgoe.errors import DataError
 
 
 def waits(settings: RunSettings) -> bool:
@@ -13,15 +15,17 @@ def waits(settings: RunSettings) -> bool:
     return any(seconds(task.delay) or task.known_at is not None for task in settings.tasks)
 
 
-def span(source: Table, settings: RunSettings, place: str) -> tuple[int, int]:
-    """Return the times of the first and the last row of a log, in microseconds since 1970.
+def first_time(source: Table, settings: RunSettings, place: str) -> int:
+    """Return the time of the first row of a log, in microseconds since 1970.
 
     Raises:
         DataError: A row breaks a rule, or there is none.
     """
-    times, _ = _read(source, settings, place)
-    found = only_row(times.aggregate(first=times.time.min(), last=times.time.max()))
-    return int(found["first"]), int(found["last"])
+    rows, _ = _read(source, settings, place)
+    first = only_row(rows.aggregate(first=rows.time.min()))["first"]
+    if first is None:
+        raise DataError(place, NO_ROWS)
+    return int(first)
 
 
 def split_by_labels(source: Table, settings: RunSettings, place: str, now: int) -> tuple[Table, Table]:

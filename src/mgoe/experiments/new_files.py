@@ -12,7 +12,7 @@ from mgoe.bundle.lineage import iso_time
 from mgoe.config import seconds
 from mgoe.data import place_of
 from mgoe.data.log import unreadable
-from mgoe.data.waiting import span, split_by_labels, waits
+from mgoe.data.waiting import first_time, split_by_labels, waits
 from mgoe.errors import DataError
 from mgoe.experiments.graphs import opened_log, settings_of
 from mgoe.experiments.stages import Say
@@ -37,7 +37,7 @@ def check_new(bundle: Bundle, log: list[str], folder: Path, say: Say) -> None:
     settings, place = settings_of(bundle.graph, log), place_of(log)
     with opened_log(settings, log, folder, None) as source:
         try:
-            first, _ = span(source, settings, place)
+            first = first_time(source, settings, place)
         except duckdb.Error as error:
             raise unreadable(place, error) from None
     last = bundle.graph.meta["last"]
