@@ -30,6 +30,7 @@ PACKAGES = (
     "serving",
     "datasets",
     "simulation",
+    "release",
 )
 
 WITHOUT = {
@@ -42,6 +43,9 @@ WITHOUT = {
     "datasets.prepare",
     "graph.Exposures",
     "graph.NewEvents",
+    "release.check_release",
+    "release.run_cycle",
+    "release.window_of",
 }
 """They need a cluster, the network, or what only a run has at hand."""
 

@@ -19,9 +19,11 @@ from mgoe import experiments
 from mgoe.bundle import Bundle
 from mgoe.cli.app import app
 from mgoe.errors import BundleError, ConfigError, DataError
-from mgoe.release import CycleSettings, Registry, Release, load_cycle, run_cycle
+from mgoe.release import CycleSettings, Registry, Release, Sources, load_cycle, run_cycle, window_of
 from mgoe.release.acceptance import Bounds
+from mgoe.serving import Consumer, open_events
 from tests.effort import SOAK
+from tests.experiments.test_bundle_refresh import stream
 from tests.experiments.test_refresh_from_files import later
 from tests.release.fakes import write
 
@@ -195,6 +197,23 @@ def test_two_rounds_of_a_real_log(registry: Registry, world: Path, tmp_path: Pat
         version for version in registry.versions if (registry.place(version.name) / "release.json").exists()
     ]
     assert len(tested) == 1
+
+
+def test_live_events_are_learned_once(registry: Registry, tmp_path: Path):
+    """A candidate says how much of the log it has learned, so no round and no service counts it twice."""
+    current = Bundle.open(registry.place("current"))
+    log = open_events(tmp_path / "state")
+    settings = CycleSettings(registry=registry.path, state=str(tmp_path / "state"), learn="refresh", rows=100)
+    log.append(stream(current, 300))
+    assert run_cycle(settings, lambda step: None) == 0
+    assert run_cycle(settings, lambda step: None) == 4, "nothing new"
+    candidate = Bundle.open(registry.place("candidate"))
+    assert candidate.graph.meta["changes"][-1]["events"] > 0
+    assert Consumer.of(log, candidate).live.stats["events"] == 0
+    log.append(stream(current, 300, seed=1))
+    found = window_of(candidate, current, Sources(events=str(tmp_path / "state")))
+    assert found is not None
+    assert 200 < len(found[0]) == len(found[1])
 
 
 def test_the_example_is_valid():

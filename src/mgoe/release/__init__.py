@@ -5,21 +5,17 @@ acceptance   the release test; `window`, the rows that it reads
 cycle        mgoe cycle
 """
 
-from mgoe.release.acceptance import Bounds, Compared, Release, check_release
+from mgoe.release.acceptance import Bounds, Release, check_release
 from mgoe.release.cycle import CycleSettings, load_cycle, run_cycle
 from mgoe.release.registry import Registry, served_path
-from mgoe.release.version import Change, Version
 from mgoe.release.window import Sources, window_of
 
 __all__ = [
     "Bounds",
-    "Change",
-    "Compared",
     "CycleSettings",
     "Registry",
     "Release",
     "Sources",
-    "Version",
     "check_release",
     "load_cycle",
     "run_cycle",

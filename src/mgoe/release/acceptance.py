@@ -99,6 +99,12 @@ class Release(Settings):
             bundle.
         shift: Distance of the mean of each input group from training, the farthest column of each.
         latency: Milliseconds of a request: of the candidate and of the current bundle.
+
+    Example:
+        >>> facts = {"candidate": "3f9a", "baseline": "61c0", "time": "2026-05-02T06:10:00+00:00", "rows": 0}
+        >>> reasons = ["features of the current bundle are missing: context device"]
+        >>> Release(**facts, approved=False, reasons=reasons, bounds=Bounds()).compared
+        []
     """
 
     candidate: str

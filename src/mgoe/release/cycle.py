@@ -17,7 +17,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from mgoe import experiments
-from mgoe._util.files import exclusive, read_json
+from mgoe._util.files import exclusive, read_json, remove_folder
 from mgoe.bundle import MANIFEST, Bundle
 from mgoe.config import Settings, check_settings, read_yaml
 from mgoe.config.base import Texts
@@ -73,6 +73,11 @@ def load_cycle(path: Path | str, overrides: Sequence[str] = ()) -> CycleSettings
 
     Raises:
         ConfigError: The file is missing or not YAML, a key is unknown, or a value breaks its rule.
+
+    Example:
+        >>> size = Path("cycle.yaml").write_text("{registry: bundles, log: logs/events}")
+        >>> load_cycle("cycle.yaml", ["rows=500"]).rows
+        500
     """
     rule = "must hold a mapping with `registry:` and either `log:` or `state:`"
     return check_settings(CycleSettings, read_yaml(path, overrides, rule), path)
@@ -133,10 +138,12 @@ def run_cycle(settings: CycleSettings, report: Report, say: Say = lambda line: N
 
 def _clear(registry: Registry, work: Path) -> None:
     """Remove what a process left that was killed after it had added the result."""
-    for made in work.glob("*/bundle"):
-        names = {version.name for version in registry.versions}
-        if (made / MANIFEST).exists() and Bundle.open(made, verify=False).name in names:
-            shutil.rmtree(made.parent)
+    names = {version.name for version in registry.versions}
+    for made in work.glob(f"*/bundle/{MANIFEST}"):
+        if Bundle.open(made.parent, verify=False).name in names:
+            remove_folder(made.parents[1])
+    for gone in work.glob(".gone-*"):
+        shutil.rmtree(gone, ignore_errors=True)
 
 
 def _tested(registry: Registry, version: str, current: Bundle) -> Release | None:
@@ -152,7 +159,7 @@ def _learn(registry: Registry, current: Bundle, work: Path, settings: CycleSetti
     """Make the next candidate of all rows that the current bundle lacks, and return its name."""
     for other in work.glob("*"):
         if other.name != current.name:  # was not promoted, or not by this cycle
-            shutil.rmtree(other, ignore_errors=True)
+            remove_folder(other)
     place = work / current.name
     out, file = place / "bundle", place / "new.parquet"
     if not (out / MANIFEST).exists():
@@ -163,8 +170,8 @@ def _learn(registry: Registry, current: Bundle, work: Path, settings: CycleSetti
         try:
             make(current.path, settings.state, out, log=[str(file)] if settings.log else (), say=say)
         except MgoeError:  # a mistake in the rows, which are read again once it is fixed
-            shutil.rmtree(place, ignore_errors=True)
+            remove_folder(place)
             raise
     name = registry.add(out)
-    shutil.rmtree(place, ignore_errors=True)
+    remove_folder(place)  # at once: a part of it would be taken for one that is being made
     return name

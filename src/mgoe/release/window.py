@@ -26,6 +26,10 @@ class Sources:
     Attributes:
         log: Parquet or CSV files, folders or globs; rows that were learned before are left out.
         events: State folder or Redis server of a service, if there are no files.
+
+    Example:
+        >>> Sources(events="bundles/current.state").log
+        ()
     """
 
     log: tuple[str, ...] = ()
