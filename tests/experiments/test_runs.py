@@ -55,10 +55,12 @@ def test_a_run_leaves_all_it_promises(finished: Path, small: RunSettings):
         "report.html",
         "table.md",
         "bundle/bundle.json",
+        "bundle.training/replay.safetensors",
     ):
         assert (finished / name).stat().st_size > 0
     cell = (
         "model.safetensors",
+        "optimizer.safetensors",
         "spec.json",
         "curves.json",
         "fit.json",
