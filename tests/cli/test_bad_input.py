@@ -588,7 +588,10 @@ def test_names_that_are_none(mgoe: Mgoe, config: Path, finished: Path, tmp_path:
     assert_refused(mgoe("recommend", finished / "bundle"), "or a file with --users, found none")
     assert_refused(mgoe("recommend", finished / "bundle", 1, "--users", "x"), "found both")
     assert_refused(mgoe("recommend", finished / "bundle", 1, "--out", "x.csv"), "name it with --users")
-    assert_refused(mgoe("recommend", finished / "bundle", "--users", "x.csv", "--out", "x"), "x.csv")
+    assert_refused(
+        mgoe("recommend", finished / "bundle", "--users", "x.csv", "--out", "x"),
+        "written as .parquet or .csv",
+    )
     assert_refused(mgoe("recommend", finished / "bundle", 1, "--where", "color"), "as in category=shoes")
     assert_refused(mgoe("recommend", finished / "bundle", 1, "--where", "color=red"), "it has none")
     assert_refused(mgoe("recommend", finished / "bundle", 1, "--max-per", "color=2.5"), "a whole number")

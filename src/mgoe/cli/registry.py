@@ -26,7 +26,8 @@ HELD = 3
 """Exit code of a release test that does not approve."""
 
 if TYPE_CHECKING:
-    from mgoe.release import Registry, Version
+    from mgoe.release import Registry
+    from mgoe.release.version import Version
 
 registry = typer.Typer(
     help="A folder of bundles with the aliases `candidate`, `current` and `previous`.", no_args_is_help=True

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 
 from mgoe._util.files import atomic_folder
@@ -48,11 +48,11 @@ def _settings(bundle: Bundle, log: list[str]) -> RunSettings:
     settings, model = bundle.settings, bundle.manifest["model"]
     data = {"log": [*settings.data.log, *map(os.path.abspath, log)], "end": None}
     split = settings.split
-    if not isinstance(split.cuts[0], float):
+    if isinstance(split.cuts[0], date):
         since = datetime.fromisoformat(bundle.manifest["fully_trained_until"])
         until = datetime.fromisoformat(bundle.manifest["lineage"]["log"][1])
         moved = timedelta(days=(until - since).days)
-        cuts = [cut + moved for cut in split.cuts if not isinstance(cut, float)]
+        cuts = [cut + moved for cut in split.cuts if isinstance(cut, date)]
         split = split.model_copy(update={"cuts": cuts})
     return settings.model_copy(
         update={
