@@ -131,7 +131,8 @@ class StackedMLP(nn.Module):
 
 class Members(nn.Module):
     """What tells members apart that share a first layer: each scales and shifts its units (after TabM, arXiv
-    2410.24210). Scales start as random signs, so that every member reads another half of most units.
+    2410.24210). Scales start as random signs, so that members begin with different activations of
+    the same units.
 
     Args:
         members: M.
