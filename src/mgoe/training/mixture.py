@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,28 @@ from mgoe.retrieval import Retrieval
 
 USERS = 4096
 """Users whose candidates are in memory at once."""
+
+
+class _Candidates(NamedTuple):
+    """Candidates of some users, one user after the other.
+
+    Attributes:
+        item, user: Of each candidate.
+        first, count: Place of a user's first candidate, and how many there are, by user; none of other users.
+    """
+
+    item: NDArray[np.int64]
+    user: NDArray[np.int64]
+    first: NDArray[np.int64]
+    count: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, users: NDArray[np.int64], lists: Sequence[NDArray[np.int64]]) -> Self:
+        """Join the candidates of each user."""
+        first, count = (np.zeros(int(users.max(initial=-1)) + 1, np.int64) for _ in range(2))
+        sizes = np.array([len(some) for some in lists], np.int64)
+        first[users], count[users] = np.cumsum(sizes) - sizes, sizes
+        return cls(np.concatenate([np.zeros(0, np.int64), *lists]), np.repeat(users, sizes), first, count)
 
 
 def mixed_negatives(
@@ -72,34 +95,36 @@ def mixed_negatives(
 
 def _users(
     rows: Examples, snapshot: Snapshot, retrieval: RetrievalSettings | None
-) -> Iterator[tuple[Examples, dict[int, NDArray[np.int64]]]]:
-    """Yield the rows of some users at a time, with the candidates of each user if any are retrieved."""
+) -> Iterator[tuple[Examples, _Candidates]]:
+    """Yield the rows of some users at a time, with their candidates if any are retrieved."""
     users, view = np.unique(rows.user), View.of(snapshot)
     with TemporaryDirectory(prefix="mgoe-") as folder:
         found = None if retrieval is None else Retrieval.build(view, Path(folder, "retrieval"), retrieval)
         for start in range(0, len(users), USERS):
             some = users[start : start + USERS]
-            lists = {} if found is None else {user: found.candidates(view, user) for user in some.tolist()}
-            yield rows.take(np.isin(rows.user, some)), lists
+            lists = [
+                np.zeros(0, np.int64) if found is None else found.candidates(view, user)
+                for user in some.tolist()
+            ]
+            yield rows.take(np.isin(rows.user, some)), _Candidates.of(some, lists)
 
 
 def _drawn(
     rows: Examples,
     items: int,
     tasks: Sequence[TaskSettings],
-    candidates: dict[int, NDArray[np.int64]],
+    candidates: _Candidates,
     negatives: NegativeSettings,
     rng: np.random.Generator,
 ) -> Examples:
     """Draw negatives for the positives of some users in a window whose snapshot knows `items` items."""
     positives = rows.take(np.flatnonzero((np.nan_to_num(rows.labels) > 0).any(axis=1)))
-    source = [np.repeat(np.arange(len(positives)), negatives.uniform)]
-    drawn = [rng.integers(0, items, len(source[0]))]
-    for place, user in enumerate(positives.user.tolist()):
-        if len(some := candidates.get(user, ())):
-            source.append(np.full(negatives.retrieved, place))
-            drawn.append(rng.choice(some, negatives.retrieved))
-    added, item = positives.take(np.concatenate(source)), np.concatenate(drawn)
+    uniform = np.repeat(np.arange(len(positives)), negatives.uniform)
+    retrieved = np.repeat(np.flatnonzero(candidates.count[positives.user]), negatives.retrieved)
+    user = positives.user[retrieved]
+    place = candidates.first[user] + rng.integers(0, candidates.count[user])
+    item = np.concatenate([rng.integers(0, items, len(uniform)), candidates.item[place]])
+    added = positives.take(np.concatenate([uniform, retrieved]))
     labels = mask_given(np.zeros_like(added.labels), tasks)
     added = replace(added, item=item, labels=labels)
     size = max(int(positives.item.max(initial=0)), items) + 1
@@ -113,15 +138,11 @@ def _expected(
     rows: Examples,
     items: int,
     popularity: NDArray[np.float64],
-    candidates: dict[int, NDArray[np.int64]],
+    candidates: _Candidates,
     negatives: NegativeSettings,
 ) -> NDArray[np.float64]:
     """Return how often each row's item is drawn per positive of its user, over all components. Shape (N,)."""
     expected = popularity[rows.item] + negatives.uniform / items * (rows.item < items)
-    if candidates:
-        pairs = np.concatenate([user * len(popularity) + some for user, some in candidates.items()])
-        among = np.isin(rows.user * len(popularity) + rows.item, pairs)
-        expected += (
-            negatives.retrieved * among / [max(1, len(candidates[user])) for user in rows.user.tolist()]
-        )
-    return expected
+    size = len(popularity)
+    among = np.isin(rows.user * size + rows.item, candidates.user * size + candidates.item)
+    return expected + negatives.retrieved * among / np.maximum(candidates.count[rows.user], 1)
