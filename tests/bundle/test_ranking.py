@@ -1,5 +1,6 @@
 """Ranking: what filters leave, what is retrieved, and what comes first."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -30,8 +31,10 @@ class Half:
 
     quotas: ClassVar = {"even": 30, "none": 10}
 
-    def candidates(self, view: View, user: int, n: int | None = None) -> np.ndarray:
-        return np.arange(0, view.snapshot.n_items, 2)[: n or 40]
+    def candidates(
+        self, view: View, user: int, n: int, without: Sequence[int] | np.ndarray = ()
+    ) -> np.ndarray:
+        return np.setdiff1d(np.arange(0, view.snapshot.n_items, 2), without)[:n]
 
 
 @pytest.fixture(scope="module")

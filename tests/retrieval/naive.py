@@ -2,15 +2,16 @@
 
 from collections import defaultdict
 from itertools import combinations
-from math import sqrt
+from math import log2, sqrt
 
 import numpy as np
 from hypothesis import strategies as st
 
 from mgoe.graph import Snapshot
 from mgoe.graph.pair_rows import starts
+from mgoe.retrieval.cosine import NEAR, SHRINK
 from mgoe.retrieval.history import DAY, LATEST, LEAST
-from mgoe.retrieval.links import ALPHA, FRESH, FRESHNESS, NEAR, SHRINK, USERS
+from mgoe.retrieval.links import ALPHA, FRESH, FRESHNESS, USERS
 
 SCORES = np.array([0.0, 1.0, 1.5, 2.25])
 CUT = 50
@@ -63,10 +64,12 @@ def latest(snapshot: Snapshot) -> dict[int, dict[int, tuple[float, float]]]:
 
 
 def fresh(snapshot: Snapshot) -> Row:
+    ages = (CUT + 1) - snapshot.arrays["pairs.time"] / DAY
+    half_life = FRESH * (np.median(ages) if len(ages) else 1)
     out: Row = defaultdict(float)
     for row in latest(snapshot).values():
         for i, (_, age) in row.items():
-            out[i] += max(0.5 ** (age / FRESH), LEAST)
+            out[i] += max(0.5 ** (age / half_life), LEAST)
     return {i: value**FRESHNESS for i, value in out.items()}
 
 
@@ -78,15 +81,15 @@ def cosine(snapshot: Snapshot) -> Weights:
             square[i] += x * x
             for j, (y, other) in row.items():
                 product[i][j] += x * y / (1 + abs(age - other) / NEAR)
-    f = fresh(snapshot)
+    length = {i: 2 ** (round(2 * log2(value)) / 4) for i, value in square.items()}
     return {
-        i: {j: f[j] * value / (sqrt(square[i] * square[j]) + SHRINK) for j, value in row.items() if j != i}
+        i: {j: value / (length[i] * length[j] + SHRINK) for j, value in row.items() if j != i}
         for i, row in product.items()
     }
 
 
 def swing(snapshot: Snapshot) -> Weights:
-    pairs, f, out = latest(snapshot), fresh(snapshot), {}
+    pairs, out = latest(snapshot), {}
     for i in range(snapshot.n_items):
         users = sorted((row[i][1], user) for user, row in pairs.items() if i in row)[:USERS]
         out[i] = defaultdict(float)
@@ -94,7 +97,7 @@ def swing(snapshot: Snapshot) -> Weights:
             common = pairs[u].keys() & pairs[v].keys()
             for j in common - {i}:
                 ties = [sqrt(pairs[w][i][0] * pairs[w][j][0] / len(pairs[w])) for w in (u, v)]
-                out[i][j] += f[j] * ties[0] * ties[1] / (ALPHA + len(common))
+                out[i][j] += ties[0] * ties[1] / (ALPHA + len(common))
     return out
 
 

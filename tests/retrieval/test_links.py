@@ -5,15 +5,16 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from mgoe.graph import Snapshot
-from mgoe.retrieval import item_links
-from mgoe.retrieval.history import LATEST
+from mgoe.retrieval import Former, item_links, latest_pairs
+from mgoe.retrieval.history import DAY, LATEST, latest_rows
+from mgoe.retrieval.links import changed_items, freshness
 from tests.effort import up_to
-from tests.retrieval.naive import LINKS, draw, snapshots
+from tests.retrieval.naive import CUT, LINKS, Pair, draw, fresh, snapshot_of, snapshots
 
 
 def check(snapshot: Snapshot, kind: str, n: int):
     """Links have the weights of the naive computation, in order, and none that is left out is better."""
-    found, naive = item_links(snapshot, kind, n), LINKS[kind](snapshot)
+    found, naive = item_links(latest_pairs(snapshot), kind, n), LINKS[kind](snapshot)
     assert len(found.indptr) == snapshot.n_items + 1
     for i in range(snapshot.n_items):
         row, wanted = slice(*found.indptr[i : i + 2]), naive.get(i, {})
@@ -41,7 +42,7 @@ def test_only_the_latest_items_and_the_strongest_users_count(kind):
 @pytest.mark.parametrize("kind", LINKS)
 def test_ties_go_to_the_smaller_index(kind):
     """Items 0 and 2 have the same users, so all others are tied to both alike."""
-    links = item_links(draw(seed=3, users=12, items=8, share=0.9), kind, n=7)
+    links = item_links(latest_pairs(draw(seed=3, users=12, items=8, share=0.9)), kind, n=7)
     for i in (1, 3, 4, 5, 6, 7):
         items = links.item[links.indptr[i] : links.indptr[i + 1]].tolist()
         assert items.index(2) == items.index(0) + 1
@@ -49,7 +50,54 @@ def test_ties_go_to_the_smaller_index(kind):
 
 @pytest.mark.parametrize("kind", LINKS)
 def test_links_do_not_depend_on_threads(kind):
-    snapshot = draw(seed=4, users=60, items=300, share=0.1)
-    one, two = (item_links(snapshot, kind, 10, threads) for threads in (1, 2))
+    pairs = latest_pairs(draw(seed=4, users=60, items=300, share=0.1))
+    one, two = (item_links(pairs, kind, 10, threads) for threads in (1, 2))
     for a, b in zip(one, two, strict=True):
         assert_array_equal(a, b)
+
+
+@up_to(40)
+@given(snapshot=snapshots)
+def test_freshness_equals_a_naive_computation(snapshot):
+    naive, found = fresh(snapshot), freshness(latest_pairs(snapshot), snapshot)
+    assert_allclose(found, [naive.get(i, 0) for i in range(snapshot.n_items)], rtol=1e-5)
+
+
+times = st.integers(0, CUT - 1).map(lambda day: day * DAY)
+more_pairs = st.dictionaries(
+    st.tuples(st.integers(0, 14), st.integers(0, 14)), st.tuples(st.integers(1, 3), times), max_size=8
+)
+
+
+@pytest.mark.parametrize("kind", LINKS)
+@up_to(60)
+@given(snapshot=snapshots, more=more_pairs, less=st.booleans(), n=st.integers(1, 6))
+def test_updated_links_equal_rebuilt_ones(kind, snapshot, more, less, n):
+    """Of more pairs, later and stronger ones, new nodes, and some that left."""
+    former = Former(latest_rows(snapshot), item_links(latest_pairs(snapshot), kind, n))
+    pairs = {(u, i): (mask, time) for u, i, mask, time in pairs_of(snapshot)} | more
+    if less:
+        pairs = {key: pair for key, pair in pairs.items() if key[0] != 0}
+    users, items = max(snapshot.n_users, 15), max(snapshot.n_items, 15)
+    now = latest_pairs(snapshot_of([(u, i, *pair) for (u, i), pair in pairs.items()], users, items))
+    for updated, rebuilt in zip(
+        item_links(now, kind, n, former=former), item_links(now, kind, n), strict=True
+    ):
+        assert_array_equal(updated, rebuilt)
+
+
+@pytest.mark.parametrize("kind", LINKS)
+def test_an_update_computes_the_links_that_a_user_or_a_length_changes(kind):
+    """Two groups of users and items that have nothing in common; something is new in the second."""
+    first = [(u, i, 1, 5 * DAY) for u in range(5) for i in range(4)]
+    second = [(u, i, 1, 5 * DAY) for u in range(5, 10) for i in range(4, 8)]
+    before = latest_rows(snapshot_of(first + second, 10, 8))
+    now = latest_pairs(snapshot_of([*first, *second, (10, 4, 1, 6 * DAY), (10, 8, 1, 6 * DAY)], 11, 9))
+    assert set(changed_items(before, now, kind).tolist()) <= {4, 5, 6, 7, 8}
+    assert {4, 8} <= set(changed_items(before, now, kind).tolist())
+
+
+def pairs_of(snapshot: Snapshot) -> list[Pair]:
+    user = np.repeat(np.arange(snapshot.n_users), np.diff(snapshot.arrays["pairs.indptr"]))
+    columns = (snapshot.arrays[f"pairs.{name}"].tolist() for name in ("item", "task_mask", "time"))
+    return [*zip(user.tolist(), *columns, strict=True)]

@@ -2,6 +2,7 @@
 
 import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -115,7 +116,9 @@ def test_a_live_event_moves_item_to_item_candidates_at_once(world, retrieval):
     user = live.size("user") - 1
     with LiveView(base, live).reading() as view:
         found = retrieval.generate(view, user, 9)
-    assert_array_equal(found["item_to_item"], links.item[slice(*links.indptr[item : item + 2])][:9])
+    fresh, row = retrieval.stored.fresh, slice(*links.indptr[item : item + 2])
+    order = np.lexsort((links.item[row], -fresh[links.item[row]] * links.weight[row]))
+    assert_array_equal(found["item_to_item"], links.item[row][order][:9])
     assert_array_equal(found["own"], [item])
 
 
@@ -135,6 +138,21 @@ def test_generators_but_own_leave_out_known_items(world, retrieval):
         for name, items in lists.items():
             assert len({*items.tolist()}) == len(items), name
             assert not np.isin(items, known).any(), name
+
+
+def test_the_quota_of_items_that_are_left_out_goes_to_other_generators(world, retrieval):
+    """Lists are long enough here that every quota is filled."""
+    view, quotas = View.of(world.graph.latest), {"own": 6, "item_to_item": 3, "recent": 3}
+    mixed = replace(retrieval, quotas=quotas)
+    for user in range(world.users):
+        known = view.snapshot.known_items(user)
+        found, whole = mixed.candidates(view, user, without=known), mixed.candidates(view, user)
+        assert not np.isin(found, known).any()
+        assert len(found) == len(whole) == 12
+        assert np.isin(whole, known).any()
+        lists = {name: mixed.generate(view, user, 12)[name] for name in ("item_to_item", "recent")}
+        for items in lists.values():
+            assert np.isin(items[: min(3, len(items))], found).all()
 
 
 def test_the_sketch_finds_the_nearest_items(world, retrieval):
@@ -163,5 +181,5 @@ def test_a_damaged_folder_is_reported(world, retrieval, tmp_path):
     with pytest.raises(BundleError, match=r"cannot be read .*write the bundle again"):
         Retrieval.open(own)
     (own / "retrieval.json").write_text('{"format": 0, "quotas": {}}')
-    with pytest.raises(BundleError, match="reads retrieval format 1, found 0"):
+    with pytest.raises(BundleError, match="reads retrieval format 2, found 0"):
         Retrieval.open(own)

@@ -217,12 +217,12 @@ def _retrieved(
 ) -> tuple[NDArray[np.int64], bool]:
     """Retrieve candidates; the most popular items that pass fill up the rest.
 
-    So a query that allows few items is answered from all of these. More are retrieved than wanted if some may
-    not pass.
+    So a query that allows few items is answered from all of these. More are retrieved than wanted if filters
+    may leave some out.
     """
-    n = (wanted + min(len(query.left_out), wanted)) * (FILTERED if query.filters else 1)
+    n = wanted * (FILTERED if query.filters else 1)
     with scores.reading() as view:
-        found = retrieval.candidates(view, user, n)
+        found = retrieval.candidates(view, user, n, query.left_out)
     found = found[bundle.item_index.passes(found, query.filters, query.left_out)][:wanted]
     missing = wanted - len(found)
     if missing == 0:

@@ -17,7 +17,7 @@ class RetrievalSettings(Settings):
 
     Example:
         >>> RetrievalSettings(candidates=200).neighbors
-        100
+        150
     """
 
     candidates: Count = 500
@@ -25,7 +25,7 @@ class RetrievalSettings(Settings):
     quotas: dict[Generator, Annotated[int, Field(ge=0)]] | None = None
     """Candidates of each generator, in proportion: together they are `candidates`. By default those that
     find most in the validation window."""
-    neighbors: Count = 100
+    neighbors: Count = 150
     """Maximum number of item-to-item links per item."""
 
     @model_validator(mode="after")

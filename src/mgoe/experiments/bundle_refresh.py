@@ -110,7 +110,8 @@ def finish(
     (folder / TAKEN).unlink(missing_ok=True)
     if (retrieval := _retrieval(bundle, graph)) is not None:
         say("building what candidates are retrieved from")
-        Retrieval.build(View.of(graph.latest), folder / RETRIEVAL, retrieval)
+        former = bundle.retrieval and (bundle.graph.latest, bundle.retrieval)
+        Retrieval.build(View.of(graph.latest), folder / RETRIEVAL, retrieval, former)
     for name in vocabularies(folder):
         shutil.copyfile(graph.path / name, folder / name)
     if held := positions(bundle.path) | ends:

@@ -4,8 +4,23 @@ Axes: `U` users, `I` items, `E` pairs that count, `L` links, `Ku` user macro nod
 """
 
 from mgoe.retrieval.generators import GENERATORS
-from mgoe.retrieval.links import ItemLinks, item_links
+from mgoe.retrieval.history import LatestPairs, Rows, latest_pairs
+from mgoe.retrieval.links import Former, ItemLinks, computed, item_links
 from mgoe.retrieval.mix import best_quotas, mixed
 from mgoe.retrieval.retrieval import Retrieval
+from mgoe.retrieval.swing import swing_rows
 
-__all__ = ["GENERATORS", "ItemLinks", "Retrieval", "best_quotas", "item_links", "mixed"]
+__all__ = [
+    "GENERATORS",
+    "Former",
+    "ItemLinks",
+    "LatestPairs",
+    "Retrieval",
+    "Rows",
+    "best_quotas",
+    "computed",
+    "item_links",
+    "latest_pairs",
+    "mixed",
+    "swing_rows",
+]

@@ -14,6 +14,7 @@ from mgoe.features import View
 from mgoe.retrieval.best import offer, sort
 from mgoe.retrieval.history import OwnItems, own_items
 from mgoe.retrieval.links import ItemLinks, Kind
+from mgoe.retrieval.mix import is_among
 from mgoe.retrieval.popular import SharedLists, recent_items
 from mgoe.retrieval.sketch_index import SketchIndex
 
@@ -23,11 +24,15 @@ class Stored(NamedTuple):
 
     Attributes:
         links: Item-to-item links by kind.
+        fresh: How active each item is of late, see `freshness`. Shape (I,).
+        half_life: Of the weights of a user's items, in microseconds.
         lists: Lists that many users share.
         sketch: Finds the items whose vectors are nearest.
     """
 
     links: Mapping[Kind, ItemLinks]
+    fresh: NDArray[np.float32]
+    half_life: float
     lists: SharedLists
     sketch: SketchIndex
 
@@ -46,9 +51,10 @@ class Asked(NamedTuple):
     own: OwnItems
 
     @classmethod
-    def of(cls, view: View, user: int) -> "Asked":
+    def of(cls, stored: Stored, view: View, user: int) -> "Asked":
         """Look a user up."""
-        return cls(view, view.known("user", np.array([user])), own_items(view, user))
+        own = own_items(view, user, stored.half_life)
+        return cls(view, view.known("user", np.array([user])), own)
 
 
 def own(stored: Stored, asked: Asked, n: int) -> NDArray[np.int64]:
@@ -58,12 +64,12 @@ def own(stored: Stored, asked: Asked, n: int) -> NDArray[np.int64]:
 
 def item_to_item(stored: Stored, asked: Asked, n: int) -> NDArray[np.int64]:
     """Return items that are tied to the user's by cosine, weighted by what was done and when."""
-    return _linked(stored.links["cosine"], asked.own, n)
+    return _linked(stored, "cosine", asked.own, n)
 
 
 def swing(stored: Stored, asked: Asked, n: int) -> NDArray[np.int64]:
     """Return items that are tied to the user's by swing, weighted by what was done and when."""
-    return _linked(stored.links["swing"], asked.own, n)
+    return _linked(stored, "swing", asked.own, n)
 
 
 def sketch(stored: Stored, asked: Asked, n: int) -> NDArray[np.int64]:
@@ -100,26 +106,25 @@ GENERATORS: dict[str, Callable[[Stored, Asked, int], NDArray[np.int64]]] = {
 
 def _unknown(items: NDArray[np.integer], own: OwnItems, n: int) -> NDArray[np.int64]:
     """Return the first n items that are not the user's."""
-    at = np.searchsorted(own.all, items)
-    known = own.all[np.minimum(at, len(own.all) - 1)] == items if len(own.all) else np.zeros(len(items), bool)
-    return items[~known][:n].astype(np.int64)
+    return items[~is_among(items, own.all)][:n].astype(np.int64)
 
 
-def _linked(links: ItemLinks, own: OwnItems, n: int) -> NDArray[np.int64]:
+def _linked(stored: Stored, kind: Kind, own: OwnItems, n: int) -> NDArray[np.int64]:
     """Return the n items with the largest sum of links from the user's latest items; none of the user's.
 
     Items that the links do not know, because their first event is live, have none.
     """
+    links = stored.links[kind]
     known = own.latest < len(links.indptr) - 1
     seeds, weights = own.latest[known], own.weight[known]
     most = int((links.indptr[seeds + 1] - links.indptr[seeds]).sum())
     items, totals = np.empty(min(n, most), np.int64), np.empty(min(n, most), np.float32)
-    size = _sum_links(links, seeds, weights, own.all, most, items, totals)
+    size = _sum_links(links, stored.fresh, seeds, weights, own.all, most, items, totals)
     return items[:size]
 
 
 @numba.njit(cache=True, nogil=True)
-def _sum_links(links, seeds, weights, known, most, items, totals):  # pragma: no cover - compiled
+def _sum_links(links, fresh, seeds, weights, known, most, items, totals):  # pragma: no cover - compiled
     """Add up links in a hash table, whose cells are probed in order, and keep the best."""
     cells = 16
     while cells < 2 * most:
@@ -139,6 +144,6 @@ def _sum_links(links, seeds, weights, known, most, items, totals):  # pragma: no
         if item >= 0:
             place = np.searchsorted(known, item)
             if place == len(known) or known[place] != item:
-                size = offer(items, totals, size, item, total[at])
+                size = offer(items, totals, size, item, fresh[item] * total[at])
     sort(items, totals, size)
     return size

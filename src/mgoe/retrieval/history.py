@@ -14,45 +14,80 @@ from mgoe.features import View
 from mgoe.graph import Snapshot
 from mgoe.graph.pair_rows import starts
 
-DAY = 24 * 3600 * 1_000_000
+MINUTE = 60 * 1_000_000
+DAY = 24 * 60 * MINUTE
 """In microseconds."""
 LATEST = 100
 """Items of a user that count: the newest, at the same time those of the higher score, then of the smaller
 index."""
-HALF_LIFE = 30 * DAY
-"""Time in which the weight of a pair halves, in lists and among a user's items."""
+HALF_LIFE = 0.4
+"""Time in which the weight of a pair halves, in lists and among a user's items: a share of the median age."""
+SAMPLE = 1_000_000
+"""Pairs of which the median age is taken, about."""
 LEAST = 1e-3
 """A pair keeps this share of its weight, however old it is."""
 
 
-class LatestPairs(NamedTuple):
-    """The latest pairs of every user, and the users of every item among them.
+class Rows(NamedTuple):
+    """Pairs as rows of one side. Those of a row lie together in memory.
 
     Attributes:
-        indptr, item, score, age: Rows of users, items ascending: the score of the pair's tasks, and the days
-            from its last event to the end of the snapshot. Shapes (U + 1,), (E,), (E,), (E,).
-        item_indptr, user: Rows of items, users ascending. Shapes (I + 1,), (E,).
+        indptr: Where each row starts. Shape (n + 1,).
+        other: Index of the other node, ascending within a row. Shape (E,).
+        score: Of the pair's tasks. Shape (E,).
+        minute: Of its last event, since 1970. Shape (E,).
     """
 
     indptr: NDArray[np.int64]
-    item: NDArray[np.int32]
+    other: NDArray[np.int32]
     score: NDArray[np.float32]
-    age: NDArray[np.float32]
-    item_indptr: NDArray[np.int64]
-    user: NDArray[np.int32]
+    minute: NDArray[np.int32]
+
+    @classmethod
+    def empty(cls, indptr: NDArray[np.int64]) -> "Rows":
+        """Return rows to be filled, of 12 bytes per pair."""
+        kinds = {"other": np.int32, "score": np.float32, "minute": np.int32}
+        pairs = np.empty(indptr[-1], np.dtype([*kinds.items()]))
+        return cls(indptr, *(pairs[name] for name in kinds))
+
+
+class LatestPairs(NamedTuple):
+    """The latest pairs of every user, by user and by item.
+
+    Attributes:
+        by_user: U rows.
+        by_item: I rows.
+    """
+
+    by_user: Rows
+    by_item: Rows
+
+    @classmethod
+    def of(cls, by_user: Rows, items: int) -> "LatestPairs":
+        """Return the pairs of both sides from those of users."""
+        by_item = Rows.empty(starts(np.bincount(by_user.other, minlength=items)))
+        _transpose(by_user, by_item.indptr[:-1].copy(), by_item)
+        return cls(by_user, by_item)
 
 
 def latest_pairs(snapshot: Snapshot) -> LatestPairs:
-    """Return the latest pairs of all users of a snapshot. They take 16 bytes per pair."""
-    arrays = snapshot.arrays
-    indptr = starts(np.minimum(np.diff(arrays["pairs.indptr"]), LATEST))
-    item = np.empty(indptr[-1], np.int32)
-    score, age = np.empty_like(item, np.float32), np.empty_like(item, np.float32)
-    pairs = tuple(arrays[f"pairs.{name}"] for name in ("indptr", "item", "task_mask", "time"))
-    _take_latest(pairs, snapshot.scores, end_of(snapshot), indptr, item, score, age)
-    item_indptr, user = starts(np.bincount(item, minlength=snapshot.n_items)), np.empty_like(item)
-    _transpose(indptr, item, item_indptr[:-1].copy(), user)
-    return LatestPairs(indptr, item, score, age, item_indptr, user)
+    """Return the latest pairs of all users of a snapshot. They take 24 bytes per pair.
+
+    Example:
+        >>> pairs = latest_pairs(bundle.view.snapshot)
+        >>> len(pairs.by_user.other) == len(pairs.by_item.other)
+        True
+    """
+    return LatestPairs.of(latest_rows(snapshot), snapshot.n_items)
+
+
+def latest_rows(snapshot: Snapshot) -> Rows:
+    """Return the latest pairs of all users of a snapshot, by user alone."""
+    indptr = np.asarray(snapshot.arrays["pairs.indptr"])
+    out = Rows.empty(starts(np.minimum(np.diff(indptr), LATEST)))
+    pairs = (indptr, *(snapshot.arrays[f"pairs.{name}"] for name in ("item", "task_mask", "time")))
+    _take_latest(pairs, snapshot.scores, out)
+    return out
 
 
 class OwnItems(NamedTuple):
@@ -69,8 +104,14 @@ class OwnItems(NamedTuple):
     weight: NDArray[np.float32]
 
 
-def own_items(view: View, user: int) -> OwnItems:
-    """Return the items of a user in a view, live ones included; none for an unknown user."""
+def own_items(view: View, user: int, half_life: float) -> OwnItems:
+    """Return the items of a user in a view, live ones included; none for an unknown user.
+
+    Args:
+        view: The view.
+        user: By index.
+        half_life: Of their weights, in microseconds.
+    """
     item, task_mask, time = _snapshot_pairs(view.snapshot, user)
     live = _live_pairs(view, user)
     if len(live[0]):
@@ -90,12 +131,12 @@ def own_items(view: View, user: int) -> OwnItems:
     order = np.lexsort((item, -score, -time))[:LATEST]
     item, time, score = item[order], time[order], score[order]
     age = time.max(initial=0) - time if len(time) else time
-    return OwnItems(known, item, (score * decay(age)).astype(np.float32))
+    return OwnItems(known, item, (score * decay(age, half_life)).astype(np.float32))
 
 
-def decay(age: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return the share of its weight that a pair keeps at an age in microseconds. Any shape."""
-    return np.maximum(np.exp2(-np.maximum(age, 0) / HALF_LIFE), LEAST)
+def decay(age: NDArray[np.int64], half_life: float) -> NDArray[np.float64]:
+    """Return the share of its weight that a pair keeps at an age, both in microseconds. Any shape."""
+    return np.maximum(np.exp2(-np.maximum(age, 0) / half_life), LEAST)
 
 
 decay_of_one = numba.njit(decay, cache=True, nogil=True)
@@ -105,6 +146,17 @@ decay_of_one = numba.njit(decay, cache=True, nogil=True)
 def end_of(snapshot: Snapshot) -> int:
     """Return the moment from which ages count: the end of the last bucket of a snapshot, in microseconds."""
     return (snapshot.cut + 1) * snapshot.bucket
+
+
+def median_age(snapshot: Snapshot) -> float:
+    """Return the median age of the pairs of a snapshot, in microseconds; a day without pairs.
+
+    Half-lives are shares of it (ours), so that a list is made of the same share of the events in a log of two
+    weeks as in one of two years, and a few wrong times change nothing.
+    """
+    time = snapshot.arrays["pairs.time"]
+    some = np.asarray(time[:: max(1, len(time) // SAMPLE)])
+    return float(np.median(end_of(snapshot) - some)) if len(some) else float(DAY)
 
 
 def _snapshot_pairs(snapshot: Snapshot, user: int) -> tuple[NDArray, NDArray, NDArray]:
@@ -135,10 +187,10 @@ def _chain(first, following):  # pragma: no cover - compiled
 
 
 @numba.njit(cache=True, nogil=True)
-def _take_latest(pairs, scores, end, indptr, to_item, to_score, to_age):  # pragma: no cover - compiled
-    starts, item, task_mask, time = pairs
-    for user in range(len(indptr) - 1):
-        first, last, at = starts[user], starts[user + 1], indptr[user]
+def _take_latest(pairs, scores, out):  # pragma: no cover - compiled
+    indptr, item, task_mask, time = pairs
+    for user in range(len(out.indptr) - 1):
+        first, last, at = indptr[user], indptr[user + 1], out.indptr[user]
         kept = np.ones(last - first, np.bool_)
         if last - first > LATEST:
             score = np.empty(last - first)
@@ -149,13 +201,18 @@ def _take_latest(pairs, scores, end, indptr, to_item, to_score, to_age):  # prag
             kept[order[LATEST:]] = False
         for e in range(first, last):
             if kept[e - first]:
-                to_item[at], to_score[at], to_age[at] = item[e], scores[task_mask[e]], (end - time[e]) / DAY
+                out.other[at], out.score[at], out.minute[at] = (
+                    item[e],
+                    scores[task_mask[e]],
+                    time[e] // MINUTE,
+                )
                 at += 1
 
 
 @numba.njit(cache=True, nogil=True)
-def _transpose(indptr, item, at, to_user):  # pragma: no cover - compiled
-    for user in range(len(indptr) - 1):
-        for e in range(indptr[user], indptr[user + 1]):
-            to_user[at[item[e]]] = user
-            at[item[e]] += 1
+def _transpose(rows, at, out):  # pragma: no cover - compiled
+    for row in range(len(rows.indptr) - 1):
+        for e in range(rows.indptr[row], rows.indptr[row + 1]):
+            to = at[rows.other[e]]
+            out.other[to], out.score[to], out.minute[to] = row, rows.score[e], rows.minute[e]
+            at[rows.other[e]] = to + 1

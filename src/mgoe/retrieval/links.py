@@ -1,21 +1,10 @@
-"""Item-to-item links: for each item the items that the same users act on.
+"""Item-to-item links: for each item the items that the same users act on, by cosine or by swing.
 
-`cosine` compares two items by the scores `x` of their users (Sarwar et al., 2001). What a user did within a
-short time counts most, and `SHRINK` keeps links of few users low:
-
-    w(i, j) = f_j sum_u x_ui x_uj near_u(i, j) / (|x_i| |x_j| + SHRINK)
-    near_u(i, j) = 1 / (1 + days between the user's events / NEAR)
-
-`swing` asks for pairs of users who agree on both items and on little else (Yang et al., 2020, arXiv
-2010.05525), with the scores of all four pairs:
-
-    w(i, j) = f_j sum_(u < v) g_u g_v / (ALPHA + |I_u & I_v|),   g_u = sqrt(x_ui x_uj) / sqrt(|I_u|)
-
-`f_j` is how active an item is of late: its users, each counted half for every `FRESH` days since, to the
-power `FRESHNESS`. Both count the `LATEST` items of each user; `swing` counts at most `USERS` users of an
-item, those of the newest
-events. Building takes 16 bytes per pair that counts, 16
-bytes per link and, per thread, 8 bytes per item.
+Both count the `LATEST` items of each user; `swing` counts the `USERS` users of an item with the newest
+events. Weights know nothing of how active an item is of late: that is applied when links are read, by
+`freshness`. So a link changes only with the pairs that it is computed from, and lists are updated exactly at
+a cost that grows with what is new, see `changed_items`. Links take 8 bytes each and computing them, per
+thread, 12 bytes per item.
 """
 
 from collections.abc import Callable
@@ -29,24 +18,23 @@ from numpy.typing import NDArray
 
 from mgoe.graph import Snapshot
 from mgoe.graph.pair_rows import block_bounds, starts
-from mgoe.retrieval.best import offer, sort
-from mgoe.retrieval.history import LATEST, LEAST, LatestPairs, latest_pairs
+from mgoe.retrieval.cosine import cosine_rows, lengths
+from mgoe.retrieval.history import LEAST, MINUTE, LatestPairs, Rows, end_of, median_age
+from mgoe.retrieval.swing import swing_rows
 
 Kind = Literal["cosine", "swing"]
-NEAR = 2.0
-"""Days between two events of a user at which they count half."""
-SHRINK = 2.0
-"""Added to the product of the lengths of two items, in squares of a score."""
 ALPHA = 1.0
 """Added to the number of items that two users have in common."""
 USERS = 100
 """Users of an item that `swing` counts."""
-FRESH = 7.0
-FRESHNESS = 0.3
 PARTS = 256
 """Parts of the items, about; threads take one after the other."""
 PART_ITEMS = 1 << 14
 """Most items of a part."""
+FRESH = 0.1
+"""Time in which a user of an item counts half for how active it is of late: a share of the median age."""
+FRESHNESS = 0.3
+"""Power of how active it is."""
 
 
 class ItemLinks(NamedTuple):
@@ -57,7 +45,8 @@ class ItemLinks(NamedTuple):
         item, weight: The other item, and how strongly it is tied. Shape (L,) each.
 
     Example:
-        >>> links = item_links(bundle.view.snapshot, "cosine", n=5)
+        >>> from mgoe.retrieval import latest_pairs
+        >>> links = item_links(latest_pairs(bundle.view.snapshot), "cosine", n=5)
         >>> int(np.diff(links.indptr).max())
         5
     """
@@ -67,146 +56,171 @@ class ItemLinks(NamedTuple):
     weight: NDArray[np.float32]
 
 
-def item_links(snapshot: Snapshot, kind: Kind, n: int, threads: int = 2) -> ItemLinks:
-    """Return the best n links of every item of a snapshot. Ties go to the item of the smaller index.
+class Former(NamedTuple):
+    """What an update of links starts from.
+
+    Attributes:
+        rows: The latest pairs by user that its links were computed from. New nodes follow theirs.
+        links: Its links, of the same kind and of as many per item.
+    """
+
+    rows: Rows
+    links: ItemLinks
+
+
+def item_links(
+    pairs: LatestPairs, kind: Kind, n: int, threads: int = 2, former: Former | None = None
+) -> ItemLinks:
+    """Return the best n links of every item. Ties go to the item of the smaller index.
 
     Args:
-        snapshot: Nothing else is read, so no link knows of later events.
+        pairs: Nothing else is read, so no link knows of later events.
         kind: How two items are compared.
         n: Most links of an item.
         threads: Each computes other items; the result does not depend on their number.
+        former: Links to update: only those of items that something changed for are computed. The result does
+            not depend on it.
 
     Example:
-        >>> links = item_links(bundle.view.snapshot, "swing", n=5)
-        >>> len(links.indptr) == bundle.size("item") + 1
-        True
+        >>> from mgoe.retrieval import latest_pairs
+        >>> pairs = latest_pairs(bundle.view.snapshot)
+        >>> links = item_links(pairs, "swing", n=5)
+        >>> again = item_links(pairs, "swing", n=5, former=Former(pairs.by_user, links))
+        >>> len(links.indptr) == bundle.size("item") + 1, np.array_equal(again.item, links.item)
+        (True, True)
     """
-    pairs = latest_pairs(snapshot)
-    square, fresh = _sums(pairs)
-    fresh = fresh**FRESHNESS
+    size = len(pairs.by_item.indptr) - 1
+    items = np.arange(size, dtype=np.int32)
+    if former is not None:
+        items = changed_items(former.rows, pairs, kind)
     if kind == "cosine":
-        return _by_parts(pairs, n, threads, partial(_cosine, pairs, np.sqrt(square), fresh))
-    share = 1 / np.sqrt(np.maximum(np.diff(pairs.indptr), 1))
-    return _by_parts(pairs, n, threads, partial(_swing, pairs, share, fresh))
+        compute = partial(cosine_rows, pairs, lengths(pairs.by_user, size))
+    else:
+        compute = partial(swing_rows, pairs, ALPHA, USERS, False)
+    links = computed(compute, pairs.by_item, items, n, threads)
+    return links if former is None else _replaced(former.links, items, links, size)
 
 
-def _by_parts(pairs: LatestPairs, n: int, threads: int, compute: Callable[..., None]) -> ItemLinks:
-    """Compute the links of all items in parts, on threads."""
+def computed(
+    compute: Callable[..., None], by_item: Rows, items: NDArray[np.int32], n: int, threads: int = 2
+) -> ItemLinks:
+    """Compute the links of some items, rows in their order, in parts on threads.
+
+    Args:
+        compute: Takes items, and fills (R, n) other items, (R, n) weights, and the number of links, (R,).
+        by_item: The users of all items; parts of the items have as many of these.
+        items: Indices. Shape (R,).
+        n: Most links of an item.
+        threads: Number of threads.
+    """
 
     def part(bounds: tuple[int, int]) -> tuple[NDArray, NDArray, NDArray]:
-        first, last = bounds
-        item, weight = np.empty((last - first, n), np.int32), np.empty((last - first, n), np.float32)
-        count = np.zeros(last - first, np.int64)
-        compute(first, item, weight, count)
+        some = items[slice(*bounds)]
+        item, weight = np.empty((len(some), n), np.int32), np.empty((len(some), n), np.float32)
+        count = np.zeros(len(some), np.int64)
+        compute(some, item, weight, count)
         there = np.arange(n) < count[:, None]
         return count, item[there], weight[there]
 
-    bounds = block_bounds(pairs.item_indptr, max(1, len(pairs.item) // PARTS), PART_ITEMS)
+    work = starts(np.diff(by_item.indptr)[items])
+    most = len(items) * n  # memory is taken as it is filled
+    item, weight = np.empty(most, np.int32), np.empty(most, np.float32)
+    counts, end = [np.empty(0, np.int64)], 0
     with ThreadPoolExecutor(threads) as pool:
-        count, item, weight = (np.concatenate(one) for one in zip(*pool.map(part, bounds), strict=True))
-    return ItemLinks(starts(count), item, weight)
+        for count, some, tied in pool.map(part, block_bounds(work, max(1, work[-1] // PARTS), PART_ITEMS)):
+            counts.append(count)
+            item[end : end + len(some)], weight[end : end + len(some)] = some, tied
+            end += len(some)
+    return ItemLinks(starts(np.concatenate(counts)), item[:end], weight[:end])
+
+
+def freshness(pairs: LatestPairs, snapshot: Snapshot) -> NDArray[np.float32]:
+    """Return how active each item is of late, by which links to it are multiplied when they are read (ours).
+
+    Its users, halved for every `FRESH` of the median age since their event, to the power `FRESHNESS`. Shape
+    (I,).
+    """
+    half_life = FRESH * median_age(snapshot) / MINUTE
+    return _fresh(pairs.by_item, end_of(snapshot) // MINUTE, half_life) ** np.float32(FRESHNESS)
 
 
 @numba.njit(cache=True, nogil=True)
-def _sums(pairs):  # pragma: no cover - compiled
-    """Return the squared length of each item, and its users by the age of their events. Shapes (I,)."""
-    items = len(pairs.item_indptr) - 1
-    square, fresh = np.zeros(items), np.zeros(items)
-    for e in range(len(pairs.item)):
-        square[pairs.item[e]] += pairs.score[e] ** 2
-        fresh[pairs.item[e]] += max(2.0 ** (-pairs.age[e] / FRESH), LEAST)
-    return square, fresh
+def _fresh(by_item, end, half_life):  # pragma: no cover - compiled
+    fresh = np.zeros(len(by_item.indptr) - 1, np.float32)
+    for item in range(len(fresh)):
+        total = 0.0
+        for k in range(by_item.indptr[item], by_item.indptr[item + 1]):
+            age = max(end - by_item.minute[k], 0)
+            total += max(2.0 ** (-age / half_life), LEAST)
+        fresh[item] = total
+    return fresh
+
+
+def changed_items(before: Rows, pairs: LatestPairs, kind: Kind) -> NDArray[np.int32]:
+    """Return the items whose links may have changed, rising.
+
+    A user whose pairs changed touches the links of all items of the user, before and after. For a cosine, an
+    item whose rounded length changed touches those of all items beside it.
+
+    Args:
+        before: The latest pairs by user, before the change.
+        pairs: All of them after it. Former users and items keep their indices.
+        kind: Of the links.
+    """
+    items = len(pairs.by_item.indptr) - 1
+    touched = np.zeros(items, np.bool_)
+    _touch_changed(before, pairs.by_user, touched)
+    if kind == "cosine":
+        _touch_beside(pairs, lengths(before, items) != lengths(pairs.by_user, items), touched)
+    return np.flatnonzero(touched).astype(np.int32)
 
 
 @numba.njit(cache=True, nogil=True)
-def _place(pairs, user, item):  # pragma: no cover - compiled
-    """Return where the pair of a user and one of the user's items is in the rows of users."""
-    low, high = pairs.indptr[user], pairs.indptr[user + 1] - 1
-    while low < high:
-        middle = (low + high) // 2
-        if pairs.item[middle] < item:
-            low = middle + 1
-        else:
-            high = middle
-    return low
+def _touch_changed(before, after, touched):  # pragma: no cover - compiled
+    for user in range(len(after.indptr) - 1):
+        first, last = after.indptr[user], after.indptr[user + 1]
+        old, old_last = 0, 0
+        if user + 1 < len(before.indptr):
+            old, old_last = before.indptr[user], before.indptr[user + 1]
+        same = last - first == old_last - old
+        for e in range(last - first):
+            same = same and (
+                after.other[first + e] == before.other[old + e]
+                and after.score[first + e] == before.score[old + e]
+                and after.minute[first + e] == before.minute[old + e]
+            )
+        if not same:
+            touched[after.other[first:last]] = True
+            touched[before.other[old:old_last]] = True
 
 
 @numba.njit(cache=True, nogil=True)
-def _cosine(pairs, length, fresh, first, to_item, to_weight, count):  # pragma: no cover - compiled
-    total, touched = np.zeros(len(length), np.float32), np.empty(len(length), np.int32)
-    for row in range(len(count)):
-        i, n = first + row, 0
-        for k in range(pairs.item_indptr[i], pairs.item_indptr[i + 1]):
-            user = pairs.user[k]
-            e = _place(pairs, user, i)
-            for f in range(pairs.indptr[user], pairs.indptr[user + 1]):
-                j = pairs.item[f]
-                if total[j] == 0:
-                    touched[n] = j
-                    n += 1
-                near = np.float32(NEAR) / (np.float32(NEAR) + abs(pairs.age[e] - pairs.age[f]))
-                total[j] += pairs.score[e] * pairs.score[f] * near
-        size = 0
-        for k in range(n):
-            j = touched[k]
-            if j != i:
-                tied = np.float32(fresh[j] * total[j] / (length[i] * length[j] + SHRINK))
-                size = offer(to_item[row], to_weight[row], size, j, tied)
-            total[j] = 0
-        sort(to_item[row], to_weight[row], size)
-        count[row] = size
+def _touch_beside(pairs, changed, touched):  # pragma: no cover - compiled
+    by_user, by_item = pairs
+    for item in np.flatnonzero(changed):
+        for k in range(by_item.indptr[item], by_item.indptr[item + 1]):
+            user = by_item.other[k]
+            touched[by_user.other[by_user.indptr[user] : by_user.indptr[user + 1]]] = True
+
+
+def _replaced(former: ItemLinks, items: NDArray[np.int32], links: ItemLinks, size: int) -> ItemLinks:
+    """Return former links with those of some items replaced; `size` items are known now."""
+    old = np.full(size, -1, np.int64)
+    old[: len(former.indptr) - 1] = np.arange(len(former.indptr) - 1)
+    old[items] = -1
+    kept = old >= 0
+    count = np.zeros(size, np.int64)
+    count[kept], count[items] = np.diff(former.indptr)[old[kept]], np.diff(links.indptr)
+    indptr = starts(count)
+    item, weight = np.empty(indptr[-1], np.int32), np.empty(indptr[-1], np.float32)
+    _copy(former, np.arange(size)[kept], old[kept], indptr, item, weight)
+    _copy(links, items, np.arange(len(items)), indptr, item, weight)
+    return ItemLinks(indptr, item, weight)
 
 
 @numba.njit(cache=True, nogil=True)
-def _swing(pairs, share, fresh, first, to_item, to_weight, count):  # pragma: no cover - compiled
-    items = len(pairs.item_indptr) - 1
-    head, touched = np.full(items, -1, np.int32), np.empty(items, np.int32)
-    # the users of an item and all their items: `number` of the user, and the user's next entry of that item
-    number, following = np.empty(USERS * LATEST, np.int32), np.empty(USERS * LATEST, np.int32)
-    tie = np.empty(USERS * LATEST, np.float32)
-    common = np.empty((USERS, USERS), np.int32)
-    users, newest = np.empty(USERS, np.int32), np.empty(USERS, np.float32)
-    for row in range(len(count)):
-        i, n, entries, size = first + row, 0, 0, 0
-        for k in range(pairs.item_indptr[i], pairs.item_indptr[i + 1]):
-            user = pairs.user[k]
-            size = offer(users, newest, size, user, -pairs.age[_place(pairs, user, i)])
-        sort(users, newest, size)
-        common[:size, :size] = 1  # the item itself
-        for k in range(size):
-            score = pairs.score[_place(pairs, users[k], i)]
-            for f in range(pairs.indptr[users[k]], pairs.indptr[users[k] + 1]):
-                j = pairs.item[f]
-                if j == i:
-                    continue
-                if head[j] < 0:
-                    touched[n] = j
-                    n += 1
-                number[entries], following[entries] = k, head[j]
-                tie[entries] = share[users[k]] * np.sqrt(score * pairs.score[f])
-                head[j] = entries
-                entries += 1
-        for t in range(n):
-            a = head[touched[t]]
-            while a >= 0:
-                b = following[a]
-                while b >= 0:
-                    common[number[a], number[b]] += 1
-                    b = following[b]
-                a = following[a]
-        size = 0
-        for t in range(n):
-            total, a = 0.0, head[touched[t]]
-            while a >= 0:
-                b = following[a]
-                while b >= 0:
-                    total += tie[a] * tie[b] / (ALPHA + common[number[a], number[b]])
-                    b = following[b]
-                a = following[a]
-            head[touched[t]] = -1
-            if total > 0:
-                size = offer(
-                    to_item[row], to_weight[row], size, touched[t], np.float32(fresh[touched[t]] * total)
-                )
-        sort(to_item[row], to_weight[row], size)
-        count[row] = size
+def _copy(links, items, rows, indptr, to_item, to_weight):  # pragma: no cover - compiled
+    for k in range(len(items)):
+        start, to = links.indptr[rows[k]], indptr[items[k]]
+        for e in range(links.indptr[rows[k] + 1] - start):
+            to_item[to + e], to_weight[to + e] = links.item[start + e], links.weight[start + e]

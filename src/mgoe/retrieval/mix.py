@@ -40,6 +40,12 @@ def mixed(lists: Mapping[str, NDArray[np.int64]], quotas: Mapping[str, int], n: 
     return items[np.sort(first)[:n]]
 
 
+def is_among(items: NDArray[np.integer], some: NDArray[np.integer]) -> NDArray[np.bool_]:
+    """Tell which items are among some others, which rise. Shape (n,)."""
+    at = np.searchsorted(some, items)
+    return some[np.minimum(at, len(some) - 1)] == items if len(some) else np.zeros(len(items), bool)
+
+
 def apportioned(weights: Mapping[Name, float], n: int) -> dict[Name, int]:
     """Return whole numbers in the proportion of some weights whose sum is n, by largest remainders.
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from mgoe.features import View
 from mgoe.graph import Snapshot
 from mgoe.retrieval.best import offer, sort
-from mgoe.retrieval.history import decay_of_one, end_of
+from mgoe.retrieval.history import HALF_LIFE, decay_of_one, end_of, median_age
 
 LISTED = 1000
 """Length of a list."""
@@ -49,7 +49,8 @@ def macro_lists(snapshot: Snapshot) -> NDArray[np.int32]:
     bounds = np.searchsorted(np.asarray(part.user_macro)[members], np.arange(groups + 1))
     pairs = tuple(arrays[f"pairs.{name}"] for name in ("indptr", "item", "task_mask", "time"))
     best = np.full((groups, tasks, LISTED), -1, np.int32)
-    _best_of_groups(pairs, members, bounds, end_of(snapshot), snapshot.n_items, best)
+    half_life = HALF_LIFE * median_age(snapshot)
+    _best_of_groups(pairs, members, bounds, end_of(snapshot), half_life, snapshot.n_items, best)
     out = np.full((groups, LISTED), -1, np.int32)
     for group in range(groups):
         in_turn = best[group, ::-1].T.ravel()
@@ -94,7 +95,7 @@ def _best(items: NDArray, values: NDArray, n: int) -> NDArray:
 
 
 @numba.njit(cache=True, nogil=True)
-def _best_of_groups(pairs, members, bounds, end, items, best):  # pragma: no cover - compiled
+def _best_of_groups(pairs, members, bounds, end, half_life, items, best):  # pragma: no cover - compiled
     indptr, item, task_mask, time = pairs
     groups, tasks, length = best.shape
     total, weights = np.zeros((tasks, items), np.float32), np.empty(length, np.float32)
@@ -103,7 +104,7 @@ def _best_of_groups(pairs, members, bounds, end, items, best):  # pragma: no cov
         n = 0
         for k in range(bounds[group], bounds[group + 1]):
             for e in range(indptr[members[k]], indptr[members[k] + 1]):
-                i, share = item[e], decay_of_one(end - time[e])
+                i, share = item[e], decay_of_one(end - time[e], half_life)
                 if not seen[i]:
                     seen[i], touched[n] = True, i
                     n += 1

@@ -14,13 +14,15 @@ from mgoe._util.files import atomic_folder, write_json
 from mgoe.config import Generator, RetrievalSettings
 from mgoe.errors import BundleError
 from mgoe.features import View
+from mgoe.graph import Snapshot
 from mgoe.retrieval.generators import GENERATORS, Asked, Stored
-from mgoe.retrieval.links import ItemLinks, Kind, item_links
-from mgoe.retrieval.mix import apportioned, mixed
+from mgoe.retrieval.history import HALF_LIFE, latest_pairs, latest_rows, median_age
+from mgoe.retrieval.links import Former, ItemLinks, Kind, freshness, item_links
+from mgoe.retrieval.mix import apportioned, is_among, mixed
 from mgoe.retrieval.popular import SharedLists, shared_lists
 from mgoe.retrieval.sketch_index import SketchIndex, write_index
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "retrieval.json"
 SKETCH = "sketch.faiss"
 QUOTAS: dict[Generator, int] = {
@@ -42,6 +44,7 @@ class Retrieval:
     Attributes:
         path: Its folder.
         quotas: Items of each generator in the mix.
+        neighbors: Most links of an item.
         stored: What generators read beside a view, memory-mapped.
 
     Example:
@@ -53,27 +56,45 @@ class Retrieval:
 
     path: Path
     quotas: Mapping[str, int]
+    neighbors: int
     stored: Stored
 
     @classmethod
-    def build(cls, view: View, folder: Path, settings: RetrievalSettings) -> Self:
+    def build(
+        cls,
+        view: View,
+        folder: Path,
+        settings: RetrievalSettings,
+        former: tuple[Snapshot, "Retrieval"] | None = None,
+    ) -> Self:
         """Compute everything from the snapshot of a view, and write the folder atomically.
 
         Args:
             view: Its live changes are not read.
             folder: Folder to write; an existing one is replaced.
             settings: Number of candidates, quotas, and number of links.
+            former: What was computed from an earlier snapshot, whose nodes keep their indices. Links that
+                nothing changed for are copied; the result does not depend on it.
 
         Raises:
             OutputError: The folder cannot be written.
         """
         with atomic_folder(folder) as unfinished:
+            pairs, held = latest_pairs(view.snapshot), dict[Kind, Former]()
+            if former is not None and former[1].neighbors == settings.neighbors:
+                rows, stored = latest_rows(former[0]), former[1].stored
+                held = {kind: Former(rows, links) for kind, links in stored.links.items()}
             for kind in get_args(Kind):
-                save_arrays(unfinished, _links(view, kind, settings.neighbors))
+                links = item_links(pairs, kind, settings.neighbors, former=held.get(kind))
+                named = {f"{kind}.{name}": array for name, array in links._asdict().items()}
+                save_arrays(unfinished, named)
+            save_arrays(unfinished, {"fresh": freshness(pairs, view.snapshot)})
             save_arrays(unfinished, shared_lists(view.snapshot)._asdict())
             write_index(view.snapshot, unfinished / SKETCH)
             quotas = apportioned(settings.quotas or QUOTAS, settings.candidates)
-            write_json(unfinished / MANIFEST, {"format": FORMAT, "quotas": quotas})
+            manifest = {"format": FORMAT, "quotas": quotas, "neighbors": settings.neighbors}
+            half_life = HALF_LIFE * median_age(view.snapshot)
+            write_json(unfinished / MANIFEST, manifest | {"half_life": half_life})
         return cls.open(folder)
 
     @classmethod
@@ -85,7 +106,7 @@ class Retrieval:
         """
         try:
             manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-            found, quotas = manifest["format"], manifest["quotas"]
+            found = manifest["format"]
             if found != FORMAT:
                 rule = f"this version reads retrieval format {FORMAT}, found {found}"
                 raise BundleError(folder, f"{rule}; write the bundle again")
@@ -94,7 +115,9 @@ class Retrieval:
                 for kind in get_args(Kind)
             }
             lists = SharedLists(*(mapped(folder / f"{name}.npy") for name in SharedLists._fields))
-            return cls(folder, quotas, Stored(links, lists, SketchIndex(folder / SKETCH)))
+            sketch, half_life = SketchIndex(folder / SKETCH), float(manifest["half_life"])
+            stored = Stored(links, mapped(folder / "fresh.npy"), half_life, lists, sketch)
+            return cls(folder, manifest["quotas"], manifest["neighbors"], stored)
         except (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError) as error:
             raise BundleError(folder, f"cannot be read ({error}); write the bundle again") from None
 
@@ -106,26 +129,25 @@ class Retrieval:
             user: By index; of an unknown one only popular and recent items are known.
             n: Most items of a generator.
         """
-        asked = Asked.of(view, user)
+        asked = Asked.of(self.stored, view, user)
         return {name: generator(self.stored, asked, n) for name, generator in GENERATORS.items()}
 
-    def candidates(self, view: View, user: int, n: int | None = None) -> NDArray[np.int64]:
+    def candidates(
+        self, view: View, user: int, n: int | None = None, without: NDArray[np.int64] | None = None
+    ) -> NDArray[np.int64]:
         """Return the candidates of a user: n distinct items of the generators with a quota; see `mixed`.
 
         Args:
             view, user: As for `generate`.
             n: Number of candidates; the sum of the quotas by default.
+            without: Items to leave out, rising; other generators fill the quotas of those that gave them.
         """
-        n, asked = sum(self.quotas.values()) if n is None else n, Asked.of(view, user)
+        n, asked = sum(self.quotas.values()) if n is None else n, Asked.of(self.stored, view, user)
         lists = {
             name: generator(self.stored, asked, n)
             for name, generator in GENERATORS.items()
             if self.quotas.get(name)
         }
+        if without is not None:
+            lists = {name: items[~is_among(items, without)] for name, items in lists.items()}
         return mixed(lists, self.quotas, n)
-
-
-def _links(view: View, kind: Kind, n: int) -> dict[str, NDArray]:
-    """Compute the links of one kind, by the names of their files."""
-    links = item_links(view.snapshot, kind, n)
-    return {f"{kind}.{name}": array for name, array in links._asdict().items()}

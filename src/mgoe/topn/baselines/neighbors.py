@@ -5,17 +5,21 @@ Axes: `U` users, `I` items.
 """
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
-import numba
 import numpy as np
 import scipy.sparse as sp
-from numpy.typing import NDArray
 
 from mgoe.config import RangeSettings
+from mgoe.retrieval import ItemLinks, LatestPairs, Rows, computed, swing_rows
 from mgoe.topn.baselines.baseline import HALF_LIFE, NEIGHBORS, Baseline, by_similarity, load_implicit
 from mgoe.topn.lists import Scores
 from mgoe.topn.queries import Events
+
+USERS = 1000
+"""Users of an item that Swing counts at most, those of the smallest indices: time and memory grow with their
+square."""
 
 
 def fit_item_knn(events: Events, settings: Mapping[str, Any], seed: int) -> Scores:
@@ -50,76 +54,26 @@ def fit_swing(events: Events, settings: Mapping[str, Any], seed: int) -> Scores:
         w(i, j) = sum over u < v who did i and j of (n(u) n(v))^-1/2 / (alpha + items that u and v share),
 
     where n(u) is the number of items of user u."""
-    known = events.matrix()
-    known.sort_indices()
-    turned = known.tocsc()
-    turned.sort_indices()
-    neighbors = min(settings["neighbors"], events.shape[1])
-    item, weight = swing_links(
-        turned.indptr, turned.indices, known.indptr, known.indices, settings["alpha"], neighbors
-    )
-    rows = np.repeat(np.arange(len(item)), neighbors)
-    kept = weight.ravel() > 0
-    similarity = sp.coo_array(
-        (weight.ravel()[kept], (rows[kept], item.ravel()[kept])), shape=(len(item),) * 2
-    )
-    return by_similarity(events.matrix(settings["half_life"]), similarity.tocsr())
+    links = swing_links(events, settings["alpha"], min(settings["neighbors"], events.shape[1]))
+    similarity = sp.csr_array((links.weight, links.item, links.indptr), shape=(events.shape[1],) * 2)
+    return by_similarity(events.matrix(settings["half_life"]), similarity)
 
 
-@numba.njit(cache=True)
-def swing_links(
-    item_start: NDArray[np.integer],
-    item_user: NDArray[np.integer],
-    user_start: NDArray[np.integer],
-    user_item: NDArray[np.integer],
-    alpha: float,
-    neighbors: int,
-) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """Return the neighbours of each item with the largest weights.
+def swing_links(events: Events, alpha: float, neighbors: int) -> ItemLinks:
+    """Return the neighbours of each item with the largest weights, itself included.
 
     Args:
-        item_start, item_user: Users of each item, rising; compressed rows.
-        user_start, user_item: Items of each user, rising; compressed rows.
+        events: What was done; how often and when does not matter.
         alpha: Smooths the number of shared items.
-        neighbors: How many to keep, K.
-
-    Returns:
-        Neighbours and weights, 0 where there are fewer. Shape (I, K) each.
+        neighbors: How many to keep.
     """
-    items = len(item_start) - 1
-    kept, weights = np.zeros((items, neighbors), np.int32), np.zeros((items, neighbors), np.float32)
-    total, touched = np.zeros(items, np.float64), np.empty(items, np.int64)
-    shared = np.empty(items, np.int64)
-    for i in range(items):
-        reached = 0
-        for a in range(item_start[i], item_start[i + 1]):
-            u = item_user[a]
-            for b in range(a + 1, item_start[i + 1]):
-                v = item_user[b]
-                x, y, n = user_start[u], user_start[v], 0
-                while x < user_start[u + 1] and y < user_start[v + 1]:
-                    if user_item[x] == user_item[y]:
-                        shared[n] = user_item[x]
-                        n += 1
-                        x += 1
-                        y += 1
-                    elif user_item[x] < user_item[y]:
-                        x += 1
-                    else:
-                        y += 1
-                sizes = (user_start[u + 1] - user_start[u]) * (user_start[v + 1] - user_start[v])
-                weight = 1.0 / (np.sqrt(sizes) * (alpha + n))
-                for j in shared[:n]:
-                    if total[j] == 0:
-                        touched[reached] = j
-                        reached += 1
-                    total[j] += weight
-        best = touched[:reached][np.argsort(-total[touched[:reached]])[:neighbors]]
-        for k in range(len(best)):
-            kept[i, k], weights[i, k] = best[k], total[best[k]]
-        for j in touched[:reached]:
-            total[j] = 0
-    return kept, weights
+    known, items = events.matrix(), events.shape[1]
+    known.sort_indices()
+    ones, never = np.ones(known.nnz, np.float32), np.zeros(known.nnz, np.int32)
+    by_user = Rows(known.indptr.astype(np.int64), known.indices.astype(np.int32), ones, never)
+    pairs = LatestPairs.of(by_user, items)
+    compute = partial(swing_rows, pairs, alpha, USERS, True)
+    return computed(compute, pairs.by_item, np.arange(items, dtype=np.int32), neighbors)
 
 
 ITEM_KNN = Baseline(
