@@ -1,7 +1,7 @@
 """Retrieve and rank: whole requests to a service with two million items, and what building takes.
 
     python benchmarks/recommend.py [--users 1000000] [--items 2000000] [--seconds 40]
-        [--precision float32] [--events 1e7] [--model mgoe] [--work FOLDER]
+        [--precision float32] [--events 1e7 1e8] [--model mgoe] [--work FOLDER] [--only service|build]
 
 The service is one worker on one core; the load comes from the other. The bundle has random weights and a
 random log of ten events per user (`served.py`), so its candidates mean nothing, but they cost what others do:
@@ -17,9 +17,11 @@ snapshot.
 - `recommend.session.*`: `/v1/recommend` for a session of five events.
 - `recommend.requests_per_s`: over four connections.
 - `recommend.memory.*`: of the worker, see `service.memory`.
-- `recommend.build_seconds.GENERATOR.N`: what a generator reads beside the snapshot, computed from N events by
-  a process of its own with two cores, compiling aside; `lists` are those of macro nodes, recent and popular
-  items. `recommend.build_memory.GENERATOR.N` is its peak.
+- `recommend.build_seconds.GENERATOR.N`: what a generator reads beside the snapshot, computed from N random
+  events of N / 10 users by a process of its own with two cores, compiling aside; `lists` are those of macro
+  nodes, recent and popular items. `recommend.build_cpu_seconds` is the processor time, which other work on
+  the machine changes less, and `recommend.build_memory` the peak of the process.
+- `recommend.update_seconds.GENERATOR.N`: links after so many more events as `NEW` says, against building.
 """
 
 import argparse
@@ -28,7 +30,8 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields, replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -38,16 +41,31 @@ import numpy as np
 from benchmarks.load import Answers, Asked, load, post
 from benchmarks.measure import ROOT, child, line, size_name
 from benchmarks.serve import CANDIDATES, OBJECTIVE, REQUESTS
-from benchmarks.served import EVENTS, TASKS, id_of, made_up_bundle
+from benchmarks.served import DAY, DAYS, EVENTS, TASKS, id_of, made_up_bundle, skewed
 from benchmarks.service import check_all_ok, cpu_seconds, memory, service
-from mgoe.config import RetrievalSettings
+from mgoe._util.arrays import mapped, save_arrays
+from mgoe._util.files import atomic_folder
+from mgoe.config import GraphSettings, RetrievalSettings
+from mgoe.graph import Snapshot
+from mgoe.graph.pair_rows import starts
+from mgoe.graph.snapshot import Resolution
+from mgoe.retrieval import Former, item_links, latest_pairs
+from mgoe.retrieval.history import latest_rows
+from mgoe.retrieval.links import Kind
+from mgoe.retrieval.popular import shared_lists
+from mgoe.retrieval.sketch_index import write_index
 
 TURNS = 10
 K = 10
 """Items of an answer."""
+GROUPS = 300
+"""User macro nodes of a snapshot."""
 IN_SESSION = 5
 LIVE_EVENTS = 1_000
-GENERATORS = ("item_to_item", "swing", "sketch", "lists")
+LINKS: dict[str, Kind] = {"item_to_item": "cosine", "swing": "swing"}
+GENERATORS = (*LINKS, "sketch", "lists")
+NEW = 1e-4
+"""Share of the pairs that an update adds."""
 
 
 def main() -> None:
@@ -61,28 +79,39 @@ def main() -> None:
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--model", choices=("mgoe", "paper"), default="mgoe")
     parser.add_argument("--events", type=float, nargs="*", default=[1e7])
+    parser.add_argument("--only", choices=("service", "build"), help="measure one part")
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "recommend")
     parser.add_argument("--build", nargs=3, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.build:
-        generator, tiny, bundle = given.build
+        generator, tiny, folder = given.build
         build(generator, Path(tiny))  # compiles
-        print(build(generator, Path(bundle)))
+        print(json.dumps(build(generator, Path(folder))))
         return
-    requests(given, made(given, given.users))
-    tiny = made(given, 1_000, items=1_000)
-    for events in given.events:
-        bundle = made(given, int(events) // EVENTS)
-        for generator in GENERATORS:
-            spent = child(Path(__file__), "--build", generator, tiny, bundle)
-            size = f"{generator}.{size_name(events)}"
-            line(f"recommend.build_seconds.{size}", float(spent.output), "s")
-            line(f"recommend.build_memory.{size}", spent.anonymous_gib, "GiB")
+    if given.only != "build":
+        requests(given, made(given, given.users))
+    if given.only != "service":
+        tiny = made_snapshot(given.work / "snapshot-tiny", 10_000, 1_000)
+        for events in given.events:
+            builds(events, tiny, made_snapshot(given.work / size_name(events), int(events), given.items))
 
 
-def made(given: argparse.Namespace, users: int, items: int | None = None) -> Path:
+def builds(events: float, tiny: Path, folder: Path) -> None:
+    """Measure building from a snapshot."""
+    for generator in GENERATORS:
+        spent = child(Path(__file__), "--build", generator, tiny, folder)
+        figures, size = json.loads(spent.output), f"{generator}.{size_name(events)}"
+        line(f"recommend.build_seconds.{size}", figures["build"], "s")
+        line(f"recommend.build_cpu_seconds.{size}", figures["cpu"], "s")
+        line(f"recommend.build_memory.{size}", spent.anonymous_gib, "GiB")
+        if "update" in figures:
+            ratio = figures["update"] / figures["build"]
+            line(f"recommend.update_seconds.{size}", figures["update"], "s", figures["build"], ratio)
+
+
+def made(given: argparse.Namespace, users: int) -> Path:
     """The bundle of a size, made unless it is there."""
-    items = given.items if items is None else items
+    items = given.items
     bundle = given.work / f"users{users}-items{items}" / given.model
     if not (bundle / "bundle.json").exists():
         made_up_bundle(bundle.parent, users, items, models=[given.model], retrieval=RetrievalSettings())
@@ -182,24 +211,74 @@ def _post(route: str, **request: object) -> bytes:
     return post(f"/v1/{route}", json.dumps(request | {"k": K, "objective": OBJECTIVE}).encode())
 
 
-def build(generator: str, bundle: Path) -> float:
-    """Compute what a generator reads beside the snapshot of a bundle, and return the seconds."""
-    from mgoe.graph import MacroGraph
-    from mgoe.retrieval.links import item_links
-    from mgoe.retrieval.popular import shared_lists
-    from mgoe.retrieval.sketch_index import write_index
+def made_snapshot(folder: Path, events: int, items: int) -> Path:
+    """Write what generators read of a snapshot with random events, unless it is there."""
+    if folder.exists():
+        return folder
+    rng, users = np.random.default_rng(0), events // EVENTS
+    pair = skewed(rng, events, users)
+    pair *= items
+    pair += rng.permutation(skewed(rng, events, items))
+    pair.sort()
+    pair = pair[np.diff(pair, prepend=-1) > 0]
+    degree, item = np.bincount(pair // items, minlength=users), (pair % items).astype(np.int32)
+    del pair
+    counts = np.zeros((items, 2 * len(TASKS) + 3), np.float32)
+    counts[:, len(TASKS) + 1] = np.bincount(item, minlength=items)
+    with atomic_folder(folder) as unfinished:
+        arrays = {
+            "pairs.indptr": starts(degree),
+            "pairs.item": item,
+            "pairs.task_mask": np.left_shift(1, rng.integers(0, len(TASKS), len(item), np.uint8)),
+            "pairs.time": rng.integers(0, DAYS * DAY, len(item)),
+            "user_sum": degree.astype(np.float32),
+            "item_sum": counts[:, len(TASKS) + 1],
+            "item_counts": counts,
+            "item_table": np.zeros((items, len(TASKS)), np.float32),
+            "item_vectors": rng.normal(size=(items, GraphSettings().rank)).astype(np.float32),
+            "user_macro": rng.integers(0, GROUPS, users, np.int32),
+        }
+        save_arrays(unfinished, arrays)
+    return folder
 
-    snapshot = MacroGraph.open(bundle / "graph").latest
-    neighbors = RetrievalSettings().neighbors
+
+def snapshot_of(arrays: Mapping[str, np.ndarray]) -> Snapshot:
+    """Return a snapshot that has nothing else."""
+    none = {field.name: np.empty(0, np.int32) for field in fields(Resolution)}
+    finest = Resolution(**none | {"user_macro": arrays["user_macro"], "user_mass": np.ones(GROUPS)})
+    scores = np.log1p(np.arange(1 << len(TASKS)))
+    return Snapshot(arrays, (finest,), 0, DAYS - 1, DAY, scores)
+
+
+def build(generator: str, folder: Path) -> dict[str, float]:
+    """Compute what a generator reads beside a snapshot, and return the seconds."""
+    arrays = {file.name.removesuffix(".npy"): mapped(file) for file in folder.iterdir()}
+    started, cpu = time.perf_counter(), time.process_time()
+    if generator in LINKS:
+        return build_links(snapshot_of(arrays), LINKS[generator])
     with tempfile.TemporaryDirectory() as scratch:
-        started = time.perf_counter()
         if generator == "lists":
-            shared_lists(snapshot)
-        elif generator == "sketch":
-            write_index(snapshot, Path(scratch) / "sketch")
+            shared_lists(snapshot_of(arrays))
         else:
-            item_links(snapshot, "cosine" if generator == "item_to_item" else "swing", neighbors)
-        return time.perf_counter() - started
+            write_index(snapshot_of(arrays), Path(scratch) / "sketch")
+    return {"build": time.perf_counter() - started, "cpu": time.process_time() - cpu}
+
+
+def build_links(snapshot: Snapshot, kind: Kind) -> dict[str, float]:
+    """Compute links without some pairs, and then with them."""
+    arrays, n = snapshot.arrays, RetrievalSettings().neighbors
+    there = np.random.default_rng(1).random(len(arrays["pairs.item"])) >= NEW
+    kept = {name: arrays[f"pairs.{name}"][there] for name in ("item", "task_mask", "time")}
+    indptr = starts(there)[arrays["pairs.indptr"]]
+    pairs = {"pairs.indptr": indptr, **{f"pairs.{name}": column for name, column in kept.items()}}
+    del there, kept
+    before = replace(snapshot, arrays={**arrays, **pairs})
+    started, cpu = time.perf_counter(), time.process_time()
+    links = item_links(latest_pairs(before), kind, n)
+    built, spent = time.perf_counter() - started, time.process_time() - cpu
+    started = time.perf_counter()
+    item_links(latest_pairs(snapshot), kind, n, former=Former(latest_rows(before), links))
+    return {"build": built, "cpu": spent, "update": time.perf_counter() - started}
 
 
 if __name__ == "__main__":

@@ -152,11 +152,9 @@ def _history(file: Path, users: int, items: int, settings: RunSettings) -> Sourc
     """Every node has an event; degrees are skewed on both sides."""
     rng = np.random.default_rng(0)
     n = users * EVENTS
-    user = np.concatenate([np.arange(users), (rng.random(n - users) ** 2 * users).astype(np.int64)])
-    item = np.concatenate([np.arange(items), (rng.random(n - items) ** 2 * items).astype(np.int64)])
     columns = {
-        "user": user,
-        "item": rng.permutation(item),
+        "user": skewed(rng, n, users),
+        "item": rng.permutation(skewed(rng, n, items)),
         "time": rng.integers(0, DAYS * DAY, n),
         "task": (rng.random(n) ** 3 * len(settings.tasks)).astype(np.int8),
     }
@@ -165,6 +163,11 @@ def _history(file: Path, users: int, items: int, settings: RunSettings) -> Sourc
     return Source(
         ibis.duckdb.connect(threads=2).read_parquet(file), np.empty(0, np.int32), *at, settings.ranks, DAY
     )
+
+
+def skewed(rng: np.random.Generator, n: int, nodes: int) -> np.ndarray:
+    """Draw n nodes, each at least once, those of small indices more often."""
+    return np.concatenate([np.arange(nodes), (rng.random(n - nodes) ** 2 * nodes).astype(np.int64)])
 
 
 def _spec(graph: MacroGraph, settings: RunSettings, users: int, items: int) -> FeatureSpec:
