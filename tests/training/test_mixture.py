@@ -20,7 +20,8 @@ from mgoe.experiments.cell import mixed
 from mgoe.graph import MacroGraph
 from mgoe.models import RankingModel, make_model, resolve
 from mgoe.simulation import Truth, reachable
-from mgoe.training import make_spec, mixed_negatives
+from mgoe.training import make_spec, mixed_negatives, unexposed_negatives
+from tests.effort import up_to
 
 MORE = NegativeSettings(uniform=2, retrieved=2)
 CANDIDATES = RetrievalSettings(candidates=20)
@@ -110,3 +111,32 @@ def test_a_mixture_that_is_not_known_is_refused(small: RunSettings, data: tuple[
         make_settings(raw | {"negatives": {"distribution": "uniform", "uniform": 1}})
     with pytest.raises(TrainingError, match=r"must fit into memory.*negatives\.retrieved to 0"):
         mixed(data[0].streamed("train"), small, data[1])
+
+
+@up_to(5)
+@given(weight=st.floats(0.01, 3), seed=st.integers(0, 9))
+def test_unexposed_negatives_were_not_shown_and_weigh_their_share(
+    data: tuple[Prepared, MacroGraph], small: RunSettings, weight: float, seed: int
+):
+    prepared, graph = data
+    more = NegativeSettings(uniform=1, retrieved=1, weight=weight, seed=seed)
+    train = prepared.examples("train")
+    train = train.take(np.arange(0, len(train), 7))
+    rows = unexposed_negatives(train, graph, small.tasks, more, CANDIDATES)
+    shown = {*zip(train.bucket.tolist(), train.user.tolist(), train.item.tolist(), strict=True)}
+    keys = [*zip(rows.bucket.tolist(), rows.user.tolist(), rows.item.tolist(), strict=True)]
+    added = np.array([key not in shown for key in keys])
+    assert len(rows) - added.sum() == len(train)
+    assert rows.shift is None
+    assert_array_equal(rows.weight[added], np.float32(weight))
+    assert_array_equal(rows.weight[~added], 1)
+    assert (np.nan_to_num(rows.labels[added]) == 0).all()
+    known = np.array([snapshot.n_items for snapshot in graph.snapshots])
+    assert (rows.item[added] < known[rows.snapshot[added]]).all()
+    positives = (train.labels > 0).any(axis=1).sum()
+    assert positives < added.sum() <= 2 * positives
+
+
+def test_a_weight_of_negatives_needs_exposures():
+    with pytest.raises(ConfigError, match=r"negatives\.weight is of negatives beside exposures, found 0.5"):
+        make_settings({"data": {"log": "log"}, "tasks": ["click"], "negatives": {"weight": 0.5}})

@@ -211,7 +211,8 @@ def _moment(cut: Any) -> Any:
 
 
 class NegativeSettings(Settings):
-    """Sampled negatives of event logs; exposure logs contain negatives.
+    """Sampled negatives of event logs. Exposure logs contain negatives; only `uniform` and `retrieved` are
+    drawn beside them, items that were not shown.
 
     Example:
         >>> NegativeSettings(ratio=1).distribution
@@ -229,6 +230,8 @@ class NegativeSettings(Settings):
     retrieved: int = Field(default=0, ge=0)
     """Number of further negatives of training, for each positive, drawn from the candidates that `retrieval`
     finds for the user."""
+    weight: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    """Weight of these further negatives in the loss (exposures only)."""
     seed: Seed = 0
     training_seed: Seed | None = None
     """Seed of the negatives of training examples, by default `seed`. Runs that differ only in it are

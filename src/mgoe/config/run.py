@@ -307,6 +307,11 @@ class RunSettings(Settings):
                 "tasks.all: results call the mean over tasks `all`, found a task of that name; choose another"
             )
         check_differ("seeds", self.seeds)
+        if self.form == "events" and self.negatives.weight != 1:
+            raise ValueError(
+                f"negatives.weight is of negatives beside exposures, found {self.negatives.weight:g} with an "
+                "event log, whose mixture of negatives counts fully; leave it out"
+            )
         check_folders(self.models)
         for position, task in enumerate(self.tasks):
             if task.given is not None and task.given not in names[:position]:

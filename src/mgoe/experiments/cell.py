@@ -53,6 +53,7 @@ from mgoe.training import (
     mixed_negatives,
     predict,
     progress_bar,
+    unexposed_negatives,
 )
 
 SAMPLE = "sample.parquet"
@@ -238,7 +239,7 @@ def fit_model(
 
 
 def mixed(train: Examples | ExampleFile, settings: RunSettings, graph: MacroGraph) -> Examples:
-    """Add uniform and retrieved negatives to training rows.
+    """Add uniform and retrieved negatives to training rows: to those of exposures, items not shown.
 
     Raises:
         TrainingError: The rows are streamed.
@@ -251,7 +252,8 @@ def mixed(train: Examples | ExampleFile, settings: RunSettings, graph: MacroGrap
             "negatives.uniform and negatives.retrieved to 0",
         )
     how = retrieval_of(settings.retrieval, graph.latest.n_items) or RetrievalSettings()
-    return mixed_negatives(train, graph, settings.tasks, settings.negatives, how)
+    add = mixed_negatives if settings.form == "events" else unexposed_negatives
+    return add(train, graph, settings.tasks, settings.negatives, how)
 
 
 def check_finite(title: str, scores: Mapping[str, NDArray[np.float32]], tasks: Sequence[str]) -> None:

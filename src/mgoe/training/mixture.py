@@ -1,5 +1,5 @@
 """A mixture of training negatives: beside those that are popular in their bucket, uniform and retrieved ones,
-each drawn with a known probability.
+each drawn with a known probability; and, beside what was shown, items that were not.
 
 Axes: `N` rows, `I` items.
 """
@@ -80,17 +80,59 @@ def mixed_negatives(
     for window in np.unique(train.snapshot).tolist():
         rows, snapshot = train.take(train.snapshot == window), graph.snapshots[window]
         rng = np.random.default_rng([negatives.of_training.seed, window])
-        positive = (np.nan_to_num(rows.labels) > 0).any(axis=1)
         size = max(int(rows.item.max()) + 1, snapshot.n_items)
-        popularity = np.bincount(rows.item[positive], minlength=size) + 1.0  # no item is impossible
+        popularity = np.bincount(rows.item[_is_positive(rows)], minlength=size) + 1.0  # no item is impossible
         popularity *= negatives.ratio / popularity.sum()
         for some, candidates in _users(rows, snapshot, retrieval if negatives.retrieved else None):
-            added = _drawn(some, snapshot.n_items, tasks, candidates, negatives, rng)
+            positives = some.take(np.flatnonzero(_is_positive(some)))
+            added = _drawn(positives, positives, snapshot.n_items, tasks, candidates, negatives, rng)
             whole = join([some, added])
             expected = _expected(whole, snapshot.n_items, popularity, candidates, negatives)
             shift = np.log(popularity[whole.item] / expected).astype(np.float32)
             parts.append(replace(whole, shift=shift))
     return join(parts)
+
+
+def unexposed_negatives(
+    train: Examples,
+    graph: MacroGraph,
+    tasks: Sequence[TaskSettings],
+    negatives: NegativeSettings,
+    retrieval: RetrievalSettings,
+) -> Examples:
+    """Add items that a user was not shown in a bucket to training exposures, on which nothing was done.
+
+    They take the context of the exposure that they are drawn for, and weigh `negatives.weight` times as much
+    in the loss. Labels of regressions are missing. Nothing is corrected: what a model then predicts is
+    between the probability given an exposure, and that over the whole catalogue.
+
+    Args:
+        train, graph, tasks, negatives, retrieval: As for `mixed_negatives`, of an exposure log.
+
+    Example:
+        >>> from mgoe.config import NegativeSettings, RetrievalSettings
+        >>> train, more = prepared.examples("train"), NegativeSettings(uniform=1, weight=0.5)
+        >>> rows = unexposed_negatives(train, graph, settings.tasks, more, RetrievalSettings())
+        >>> float(rows.weight.min())
+        0.5
+    """
+    parts = []
+    for window in np.unique(train.snapshot).tolist():
+        rows, snapshot = train.take(train.snapshot == window), graph.snapshots[window]
+        rng = np.random.default_rng([negatives.of_training.seed, window])
+        for some, candidates in _users(rows, snapshot, retrieval if negatives.retrieved else None):
+            positives = some.take(np.flatnonzero(_is_positive(some)))
+            added = _drawn(positives, some, snapshot.n_items, tasks, candidates, negatives, rng)
+            added.labels[:, [task.kind == "regression" for task in tasks]] = np.nan
+            position = None if added.position is None else np.full_like(added.position, -1)
+            weight = added.weight * np.float32(negatives.weight)
+            parts += [some, replace(added, weight=weight, position=position)]
+    return join(parts)
+
+
+def _is_positive(rows: Examples) -> NDArray[np.bool_]:
+    """Tell for which rows any task was done. Shape (N,)."""
+    return np.asarray((np.nan_to_num(rows.labels) > 0).any(axis=1))
 
 
 def _users(
@@ -110,15 +152,18 @@ def _users(
 
 
 def _drawn(
-    rows: Examples,
+    positives: Examples,
+    kept_out: Examples,
     items: int,
     tasks: Sequence[TaskSettings],
     candidates: _Candidates,
     negatives: NegativeSettings,
     rng: np.random.Generator,
 ) -> Examples:
-    """Draw negatives for the positives of some users in a window whose snapshot knows `items` items."""
-    positives = rows.take(np.flatnonzero((np.nan_to_num(rows.labels) > 0).any(axis=1)))
+    """Draw negatives for positives of a window whose snapshot knows `items` items.
+
+    A draw that is among the rows of `kept_out` is dropped.
+    """
     uniform = np.repeat(np.arange(len(positives)), negatives.uniform)
     retrieved = np.repeat(np.flatnonzero(candidates.count[positives.user]), negatives.retrieved)
     user = positives.user[retrieved]
@@ -127,10 +172,8 @@ def _drawn(
     added = positives.take(np.concatenate([uniform, retrieved]))
     labels = mask_given(np.zeros_like(added.labels), tasks)
     added = replace(added, item=item, labels=labels)
-    size = max(int(positives.item.max(initial=0)), items) + 1
-    key, done = (
-        (each.bucket * (rows.user.max() + 1) + each.user) * size + each.item for each in (added, positives)
-    )
+    size, users = max(int(kept_out.item.max(initial=0)), items) + 1, kept_out.user.max(initial=0) + 1
+    key, done = ((each.bucket * users + each.user) * size + each.item for each in (added, kept_out))
     return added.take(~np.isin(key, done))
 
 
