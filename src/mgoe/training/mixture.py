@@ -29,13 +29,13 @@ class _Candidates(NamedTuple):
 
     Attributes:
         item, user: Of each candidate.
-        first, count: Place of a user's first candidate, and how many there are, by user; none of other users.
+        first, number: Place of a user's first candidate, and how many there are, by user; none of other users.
     """
 
     item: NDArray[np.int64]
     user: NDArray[np.int64]
     first: NDArray[np.int64]
-    count: NDArray[np.int64]
+    number: NDArray[np.int64]
 
     @classmethod
     def of(cls, users: NDArray[np.int64], lists: Sequence[NDArray[np.int64]]) -> Self:
@@ -165,9 +165,9 @@ def _drawn(
     A draw that is among the rows of `kept_out` is dropped.
     """
     uniform = np.repeat(np.arange(len(positives)), negatives.uniform)
-    retrieved = np.repeat(np.flatnonzero(candidates.count[positives.user]), negatives.retrieved)
+    retrieved = np.repeat(np.flatnonzero(candidates.number[positives.user]), negatives.retrieved)
     user = positives.user[retrieved]
-    place = candidates.first[user] + rng.integers(0, candidates.count[user])
+    place = candidates.first[user] + rng.integers(0, candidates.number[user])
     item = np.concatenate([rng.integers(0, items, len(uniform)), candidates.item[place]])
     added = positives.take(np.concatenate([uniform, retrieved]))
     labels = mask_given(np.zeros_like(added.labels), tasks)
@@ -188,4 +188,4 @@ def _expected(
     expected = popularity[rows.item] + negatives.uniform / items * (rows.item < items)
     size = len(popularity)
     among = np.isin(rows.user * size + rows.item, candidates.user * size + candidates.item)
-    return expected + negatives.retrieved * among / np.maximum(candidates.count[rows.user], 1)
+    return expected + negatives.retrieved * among / np.maximum(candidates.number[rows.user], 1)
