@@ -123,6 +123,13 @@ def test_a_link_to_a_folder_is_followed_and_no_file_is_read_twice(names, links):
         assert {folder / name for name in names} <= set(files_of(str(folder), "data.log"))
 
 
+def test_a_file_that_is_named_twice_is_read_once(tmp_path, monkeypatch):
+    pd.DataFrame({"x": [1, 2]}).to_parquet(tmp_path / "log.parquet")
+    monkeypatch.chdir(tmp_path)
+    for names in ([".", "log.parquet"], ["log.parquet", tmp_path / "log.parquet", "l*.parquet"]):
+        assert open_log(ibis.duckdb.connect(), names).count().to_pyarrow().as_py() == 2
+
+
 def test_the_case_of_a_file_ending_does_not_matter(tmp_path):
     text = EVENTS.to_csv(index=False)
     (tmp_path / "a.csv").write_text(text)

@@ -16,7 +16,7 @@ from mgoe.bundle.card import CARD, model_card
 from mgoe.bundle.lineage import iso_time, lineage
 from mgoe.bundle.manifest import FORMAT, MANIFEST, RETRIEVAL
 from mgoe.bundle.sampling import Sampling
-from mgoe.config import ModelSettings, RetrievalSettings, RunSettings, dump_settings
+from mgoe.config import ModelSettings, RetrievalSettings, RunSettings, dump_settings, seconds
 from mgoe.data import Prepared
 from mgoe.evaluation import Estimate, Row
 from mgoe.features import View
@@ -79,11 +79,18 @@ def write_bundle(
             "lineage": lineage(graph, "full"),
             "trained_until": iso_time(graph.meta["last"]),
             "fully_trained_until": iso_time(graph.meta["last"]),
+            "rows_until": _rows_until(prepared, settings),
             "log": prepared.summary,
             "test": [asdict(one) for one in estimates],
             "cost": dict(cost or {}),
         }
         seal(folder, manifest, settings, metrics)
+
+
+def _rows_until(prepared: Prepared, settings: RunSettings) -> int | None:
+    """Return the time of the newest row whose labels were all known; None for data of an earlier version."""
+    delay = max(seconds(task.delay) for task in settings.tasks) * 1_000_000
+    return None if prepared.until is None else prepared.until - delay
 
 
 def seal(folder: Path, manifest: Mapping[str, Any], settings: RunSettings, metrics: Sequence[Row]) -> None:

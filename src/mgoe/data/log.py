@@ -1,5 +1,6 @@
 """Opening a log: Parquet or CSV files, folders, globs, or any Ibis table, as one lazy table on DuckDB."""
 
+import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,7 +21,7 @@ from mgoe._util.tables import Frame, batches, hide_progress_bar
 from mgoe.config import DataSettings, did_you_mean
 from mgoe.data.columns import Expr, Table, only_row
 from mgoe.data.log_files import LOG, check_complete, files_of, kind_of
-from mgoe.errors import DataError
+from mgoe.errors import DataError, OutputError
 
 _TYPES = ["BOOLEAN", "BIGINT", "DOUBLE", "VARCHAR"]
 """Types that a column of a CSV may get. Not dates, because day and month would be guessed: their text is read
@@ -37,12 +38,18 @@ def connect(folder: Path, memory: float | None = None) -> Backend:
         folder: An existing folder.
         memory: Limit in GiB; by default most of the machine's memory.
 
+    Raises:
+        OutputError: The folder cannot be written.
+
     Example:
         >>> con = connect(Path.cwd(), memory=1.0)
         >>> con.raw_sql("select 1 + 1").fetchone()
         (2,)
     """
-    con = ibis.duckdb.connect(folder / "work.duckdb", temp_directory=str(folder / "spill"))
+    try:
+        con = ibis.duckdb.connect(folder / "work.duckdb", temp_directory=str(folder / "spill"))
+    except duckdb.Error as error:
+        raise unreadable(str(folder), error) from None
     hide_progress_bar(con.con)
     if memory is not None:
         con.con.execute(f"SET memory_limit = '{memory:.2f}GiB'")
@@ -72,7 +79,8 @@ def work_database(folder: Path, place: str) -> Iterator[Backend]:
 
 
 def open_log(con: Backend, paths: Sequence[str | Path], key: str = LOG, ids: Sequence[str] = ()) -> ir.Table:
-    """Return one lazy table over files, folders and globs; columns are matched by name.
+    """Return one lazy table over files, folders and globs; columns are matched by name, and each file is read
+    once.
 
     Args:
         con: The database in which the table is created.
@@ -90,7 +98,8 @@ def open_log(con: Backend, paths: Sequence[str | Path], key: str = LOG, ids: Seq
         >>> open_log(ibis.duckdb.connect(), [log]).columns
         ('user_id', 'item_id', 'timestamp', 'behavior')
     """
-    files = [file for path in paths for file in files_of(str(path), key)]
+    named = [file for path in paths for file in files_of(str(path), key)]
+    files = list({os.path.abspath(file): file for file in named}.values())
     kinds = {kind_of(file, key) for file in files}
     if len(kinds) > 1:
         raise DataError(
@@ -278,9 +287,11 @@ def place_of(paths: Sequence[str]) -> str:
     return paths[0] if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more"
 
 
-def unreadable(place: str, error: Exception) -> DataError:
-    """Return DuckDB's error about a file as one sentence of ours."""
+def unreadable(place: str, error: Exception) -> DataError | OutputError:
+    """Return DuckDB's error about a file that it reads, or cannot write to, as one sentence of ours."""
     text = str(error)
+    if full := re.search(r'Could not write file "(.+?)": (.+)', text):
+        return OutputError(full[1], f"cannot be written: {full[2]}; free space, or choose another disk")
     found = re.search(r'converting column "(.+?)"\. Could not convert string "(.*?)" to \'(\w+)\'', text)
     line = re.search(r"CSV Error on Line: (\d+)", text)
     if file := re.search(r"^ *file = (.+)$", text, re.M):

@@ -90,6 +90,7 @@ def prepare(settings: RunSettings, out: Path | str, table: Frame | None = None) 
 def _build(con: Backend, settings: RunSettings, folder: Path, source: Table, place: str) -> dict[str, Any]:
     """Write everything but the manifest, and return the manifest."""
     log, rows_read, dropped = _read_log(con, source, settings, place)
+    until = only_row(log.aggregate(until=log.time.max()))["until"]
     rows, ignored = _with_tasks(log, settings, place)
     first_buckets = {node: _number(rows, node, settings, folder, place) for node in NODES}
     rows: Table = con.create_table("indexed", with_indices(rows, folder))
@@ -141,6 +142,7 @@ def _build(con: Backend, settings: RunSettings, folder: Path, source: Table, pla
         "settings": settings.model_dump(mode="json", include={"data", "tasks", "split", "negatives"}),
         "tasks": list(settings.task_names),
         "cuts": cuts.tolist(),
+        "until": int(until),
         "users_at": known["user"],
         "items_at": known["item"],
         "summary": counted | _count_splits(settings, writer.tallies),

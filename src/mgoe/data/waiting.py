@@ -15,17 +15,38 @@ def waits(settings: RunSettings) -> bool:
     return any(seconds(task.delay) or task.known_at is not None for task in settings.tasks)
 
 
-def first_time(source: Table, settings: RunSettings, place: str) -> int:
-    """Return the time of the first row of a log, in microseconds since 1970.
+def span(source: Table, settings: RunSettings, place: str) -> tuple[int, int]:
+    """Return the times of the first and of the last row of a log, in microseconds since 1970.
 
     Raises:
         DataError: A row breaks a rule, or there is none.
     """
     rows, _ = _read(source, settings, place)
-    first = only_row(rows.aggregate(first=rows.time.min()))["first"]
-    if first is None:
+    found = only_row(rows.aggregate(first=rows.time.min(), last=rows.time.max()))
+    if found["first"] is None:
         raise DataError(place, NO_ROWS)
-    return int(first)
+    return int(found["first"]), int(found["last"])
+
+
+def later_rows(source: Table, settings: RunSettings, place: str, after: int, now: int) -> tuple[Table, int]:
+    """Return the rows of a log after a moment whose labels are all known, in the log's columns.
+
+    Args:
+        source: The log.
+        settings: Settings of the run; `data` and `tasks` are read.
+        place: What the log is, for messages.
+        after: The moment in microseconds since 1970.
+        now: The present in microseconds since 1970.
+
+    Returns:
+        The rows, and the number of rows that are later than the present.
+
+    Raises:
+        DataError: A row breaks a rule.
+    """
+    rows, columns = _read(source, settings, place)
+    ahead = only_row(rows.aggregate(ahead=(rows.time > now).sum()))["ahead"]
+    return _in_own_columns(rows.filter(rows.time > after, rows.known <= now), columns), int(ahead or 0)
 
 
 def split_by_labels(source: Table, settings: RunSettings, place: str, now: int) -> tuple[Table, Table]:
@@ -42,10 +63,12 @@ def split_by_labels(source: Table, settings: RunSettings, place: str, now: int) 
     """
     rows, columns = _read(source, settings, place)
     known = rows.known <= now
-    return tuple(
-        part.select(**{name: part[held] for held, name in columns.items()})
-        for part in (rows.filter(known), rows.filter(~known))
-    )
+    return _in_own_columns(rows.filter(known), columns), _in_own_columns(rows.filter(~known), columns)
+
+
+def _in_own_columns(rows: Table, columns: dict[str, str]) -> Table:
+    """Return rows of `_read` in the columns that the log gave them."""
+    return rows.select(**{name: rows[held] for held, name in columns.items()})
 
 
 def _read(source: Table, settings: RunSettings, place: str) -> tuple[Table, dict[str, str]]:

@@ -5,14 +5,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mgoe._util.files import atomic_folder, sha256, write_json
+from mgoe._util.files import atomic_folder, sha256, write_json, write_text
 from mgoe.bundle import MANIFEST, Bundle, lineage, seal
 from mgoe.bundle.lineage import Trained
 from mgoe.bundle.manifest import RETRIEVAL
-from mgoe.config import RetrievalSettings, RunSettings, retrieval_of
+from mgoe.config import RetrievalSettings, RunSettings, dump_settings, retrieval_of
 from mgoe.errors import BundleError, OutputError
 from mgoe.evaluation import read_rows
 from mgoe.experiments.graphs import vocabularies
+from mgoe.experiments.new_files import with_files
 from mgoe.experiments.new_rows import NewRows
 from mgoe.experiments.stages import Say
 from mgoe.experiments.training_state import keep_state, state_folder
@@ -32,6 +33,7 @@ def refresh(
     out: Path | str,
     *,
     log: Sequence[str] = (),
+    source: Sequence[str] = (),
     recluster: bool = False,
     trim: bool = False,
     overwrite: bool = False,
@@ -54,6 +56,7 @@ def refresh(
         out: Folder of the new bundle.
         log: Parquet or CSV files, folders or globs that hold only new rows, in the columns of the bundle's
             log.
+        source: What the settings of the new bundle name in place of `log`, whose files are then temporary.
         recluster: Learn macro nodes again. The model was trained on the former ones and may get worse.
         trim: Remove from the log what the graph of `bundle` already held. No service may then return to an
             earlier bundle.
@@ -76,8 +79,9 @@ def refresh(
             say(f"calibrating on {len(examples):,} examples, scored before they enter the graph")
             calibration = opened.fit_calibration(examples)
         graph = new.add_to(MacroGraph.open(folder / "graph"), recluster, say)
-        changed = {"calibration": calibration.model_dump(mode="json")}
-        finish(folder, opened, graph, new.ends, "refreshed", changed, opened.settings, say)
+        changed = {"calibration": calibration.model_dump(mode="json"), "rows_until": new.until(folder)}
+        settings = with_files(opened.settings, source or log)
+        finish(folder, opened, graph, new.ends, "refreshed", changed, settings, say)
         if (state := state_folder(opened.path)).is_dir():  # its weights are the same
             keep_state(out, state.iterdir())
     if trim:
@@ -116,6 +120,7 @@ def finish(
         shutil.copyfile(graph.path / name, folder / name)
     if held := positions(bundle.path) | ends:
         write_json(folder / HELD, {"positions": held})
+    write_text(folder / "settings.yaml", dump_settings(settings))
     manifest = bundle.manifest | changed | {"lineage": lineage(graph, trained, bundle.name)}
     seal(folder, manifest, settings, read_rows(folder / "metrics.json"))
 

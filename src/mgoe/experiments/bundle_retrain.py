@@ -21,7 +21,7 @@ from mgoe._util.files import atomic_folder, exclusive, read_json, write_json, wr
 from mgoe.bundle import MANIFEST, Bundle
 from mgoe.bundle.calibration import Calibration, Window, fit_calibration
 from mgoe.bundle.lineage import iso_time
-from mgoe.config import ModelSettings, RunSettings, TrainingSettings, check_settings, dump_settings
+from mgoe.config import ModelSettings, RunSettings, TrainingSettings, check_settings
 from mgoe.data import Encoders, Examples
 from mgoe.errors import BundleError, ConfigError, DataError
 from mgoe.experiments.bundle_refresh import TAKEN, check_place, copy_files, finish
@@ -29,7 +29,7 @@ from mgoe.experiments.cell import check_finite
 from mgoe.experiments.due import reasons
 from mgoe.experiments.full_training import train_anew
 from mgoe.experiments.graphs import settings_of, vocabularies
-from mgoe.experiments.new_files import check_new, known_rows
+from mgoe.experiments.new_files import check_new, known_rows, with_files
 from mgoe.experiments.new_rows import NewRows, Part
 from mgoe.experiments.plan import training_of
 from mgoe.experiments.stages import Say, ShowBuild
@@ -51,6 +51,7 @@ def retrain(
     out: Path | str,
     *,
     log: Sequence[str] = (),
+    source: Sequence[str] = (),
     full: bool = False,
     trim: bool = False,
     overwrite: bool = False,
@@ -69,6 +70,7 @@ def retrain(
         out: Folder of the new bundle. What the next retraining needs is stored beside it, in `OUT.training`.
         log: Parquet or CSV files, folders or globs that hold only new rows, in the columns of the bundle's
             log.
+        source: What the settings of the new bundle name in place of `log`, whose files are then temporary.
         full: Train from scratch instead, on all files of the bundle's log and these; settings, model and seed
             stay.
         trim: Remove from the log of a service what the graph of `bundle` already held. No service may then
@@ -120,14 +122,12 @@ def retrain(
         due = reasons(opened, graph, examples)
         for line in due:
             say(f"a full training is due: {line}")
-        data = opened.settings.data
-        data = data.model_copy(update={"log": [*data.log, *map(os.path.abspath, log)]})
-        settings = opened.settings.model_copy(update={"data": data})
-        write_text(folder / "settings.yaml", dump_settings(settings))
+        settings = with_files(opened.settings, source or log)
         changed = {
             "calibration": calibration.model_dump(mode="json"),
             "trained_until": iso_time(graph.meta["last"]),
             "due": due,
+            "rows_until": new.until(work),
         }
         finish(folder, opened, graph, new.ends, "retrained", changed, settings, say)
         keep_state(out, [learned / OPTIMIZER, learned / REPLAY, *waiting])

@@ -1,6 +1,5 @@
 """`mgoe retrain --full`: a bundle trained from scratch on the whole log."""
 
-import os
 import shutil
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -9,6 +8,7 @@ from mgoe._util.files import atomic_folder
 from mgoe.bundle import MANIFEST, Bundle
 from mgoe.config import ModelSettings, RunSettings, check_settings
 from mgoe.errors import ConfigError
+from mgoe.experiments.new_files import with_files
 from mgoe.experiments.runs import run
 from mgoe.experiments.stages import Say
 from mgoe.experiments.training_state import keep_state, state_folder
@@ -45,8 +45,7 @@ def train_anew(bundle: Bundle, log: list[str], out: Path, say: Say) -> Bundle:
 
 def _settings(bundle: Bundle, log: list[str]) -> RunSettings:
     """Return the settings of a run on the whole log; cuts at fixed dates move with its end."""
-    settings, model = bundle.settings, bundle.manifest["model"]
-    data = {"log": [*settings.data.log, *map(os.path.abspath, log)], "end": None}
+    settings, model = with_files(bundle.settings, log), bundle.manifest["model"]
     split = settings.split
     if isinstance(split.cuts[0], date):
         since = datetime.fromisoformat(bundle.manifest["fully_trained_until"])
@@ -56,7 +55,7 @@ def _settings(bundle: Bundle, log: list[str]) -> RunSettings:
         split = split.model_copy(update={"cuts": cuts})
     return settings.model_copy(
         update={
-            "data": settings.data.model_copy(update=data),
+            "data": settings.data.model_copy(update={"end": None}),
             "split": split,
             "models": [check_settings(ModelSettings, model, bundle.path / MANIFEST)],
         }

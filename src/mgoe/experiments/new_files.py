@@ -1,6 +1,9 @@
 """New files of a bundle's log, before its weights learn from them: checked, and without rows that wait for
 labels."""
 
+import os
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import duckdb
@@ -9,10 +12,10 @@ import pyarrow.parquet as pq
 from mgoe._util.files import as_pattern
 from mgoe.bundle import Bundle
 from mgoe.bundle.lineage import iso_time
-from mgoe.config import seconds
+from mgoe.config import RunSettings, seconds
 from mgoe.data import place_of
 from mgoe.data.log import unreadable
-from mgoe.data.waiting import first_time, split_by_labels, waits
+from mgoe.data.waiting import span, split_by_labels, waits
 from mgoe.errors import DataError
 from mgoe.experiments.graphs import opened_log, settings_of
 from mgoe.experiments.stages import Say
@@ -20,6 +23,44 @@ from mgoe.serving.events.exposure import longest_delay
 
 GAP = 2
 """Time buckets without a row from which a gap is reported."""
+
+
+def with_files(settings: RunSettings, log: Sequence[str]) -> RunSettings:
+    """Return settings whose log has further files, each named once: a full training reads all of them."""
+    data = settings.data
+    files = list(dict.fromkeys([*data.log, *map(os.path.abspath, log)]))
+    return settings.model_copy(update={"data": data.model_copy(update={"log": files})})
+
+
+def span_of(settings: RunSettings, log: list[str], folder: Path) -> tuple[int, int]:
+    """Return the times of the first and of the last row of files, in microseconds since 1970.
+
+    Args:
+        settings: How they are read.
+        log: The files.
+        folder: An existing folder for the work.
+
+    Raises:
+        DataError: A row breaks a rule, or there is none.
+    """
+    with (
+        tempfile.TemporaryDirectory(dir=folder) as work,
+        opened_log(settings, log, Path(work), None) as source,
+    ):
+        try:
+            return span(source, settings, place_of(log))
+        except duckdb.Error as error:
+            raise unreadable(place_of(log), error) from None
+
+
+def learned_until(bundle: Bundle) -> int:
+    """Return the time of the newest row that a bundle has learned from, in microseconds since 1970.
+
+    A graph says when its newest label was known, by the delay of the labels after its row. The manifest also
+    counts rows on which nothing was done.
+    """
+    of_graph = int(bundle.graph.meta["last"]) - longest_delay(bundle.settings.tasks)
+    return max(of_graph, bundle.manifest.get("rows_until") or of_graph)
 
 
 def check_new(bundle: Bundle, log: list[str], folder: Path, say: Say) -> None:
@@ -34,21 +75,15 @@ def check_new(bundle: Bundle, log: list[str], folder: Path, say: Say) -> None:
     Raises:
         DataError: Some rows do not come after, or break another rule.
     """
-    settings, place = settings_of(bundle.graph, log), place_of(log)
-    with opened_log(settings, log, folder, None) as source:
-        try:
-            first = first_time(source, settings, place)
-        except duckdb.Error as error:
-            raise unreadable(place, error) from None
-    last = bundle.graph.meta["last"]
-    late = longest_delay(settings.tasks)  # a label is history when it is known
+    settings, last = settings_of(bundle.graph, log), learned_until(bundle)
+    first, _ = span_of(settings, log, folder)
     if any(task.known_at is not None for task in settings.tasks):
         return
-    if first <= last - late:
+    if first <= last:
         raise DataError(
-            place,
-            f"new rows must come after those that the bundle holds, until {iso_time(last - late)}, found the "
-            f"first at {iso_time(first)}; leave out what it holds, or add late rows by mgoe refresh",
+            place_of(log),
+            f"new rows must come after those that the bundle holds, until {iso_time(last)}, found the first "
+            f"at {iso_time(first)}; leave out what it holds, or add late rows by mgoe refresh",
         )
     missing = (first - last) // (seconds(settings.data.bucket) * 1_000_000)
     if missing >= GAP:

@@ -15,6 +15,7 @@ from mgoe.config import RunSettings
 from mgoe.data import Encoders, Examples
 from mgoe.errors import BundleError, ConfigError
 from mgoe.experiments.graphs import add_events, saved_settings, settings_of
+from mgoe.experiments.new_files import learned_until, span_of
 from mgoe.experiments.stages import Say, ShowBuild
 from mgoe.experiments.taken import TakenExposures
 from mgoe.experiments.window import new_examples
@@ -114,6 +115,16 @@ class NewRows:
         self.ends |= {self.taken.log.identity: str(self.taken.upto)}
         if self.taken.write(file, say):
             self.parts.append(Part(settings_of(self.bundle.graph, [str(file)]), [str(file)]))
+
+    def until(self, folder: Path) -> int:
+        """Return the time of the newest row that a bundle with these has learned from, see `learned_until`.
+
+        Args:
+            folder: An existing folder for the work.
+        """
+        files = [part for part in self.parts if part.log]
+        ends = [span_of(part.settings, part.log, folder)[1] for part in files]
+        return max([learned_until(self.bundle), *ends])
 
     def examples(self, folder: Path, training: Encoders | None = None) -> Examples | None:
         """Return the newest rows as labelled examples, none of which the graph of the bundle holds.
