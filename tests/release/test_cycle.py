@@ -9,14 +9,15 @@ import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
 from mgoe import experiments
-from mgoe.bundle import Bundle
+from mgoe._util.files import read_json
+from mgoe.bundle import MANIFEST, Bundle
 from mgoe.cli.app import app
 from mgoe.errors import BundleError, ConfigError, DataError
 from mgoe.release import CycleSettings, Registry, Release, Sources, load_cycle, run_cycle, window_of
@@ -106,10 +107,10 @@ def test_a_round_tests_what_waits_and_then_learns(patched: Any, tmp_path: Path):
         outcomes.append((code, [step["step"] for step in steps]))
         assert world.run()[0] == 4, "nothing new"
     assert outcomes == [
-        (0, ["collect", "learn", "prune"]),
-        (0, ["collect", "test", "promote", "learn", "prune"]),
-        (3, ["collect", "test", "hold", "learn", "prune"]),
-        (0, ["collect", "test", "promote", "learn", "prune"]),
+        (0, ["collect", "prune", "learn"]),
+        (0, ["collect", "test", "promote", "prune", "learn"]),
+        (3, ["collect", "test", "hold", "prune", "learn"]),
+        (0, ["collect", "test", "promote", "prune", "learn"]),
     ]
     learned = dict(world.outcome)
     assert learned["current"] == list("0123")
@@ -189,7 +190,7 @@ def test_two_rounds_of_a_real_log(registry: Registry, world: Path, tmp_path: Pat
         result = CliRunner().invoke(app, ["cycle", str(tmp_path / "cycle.yaml")])
         assert result.exit_code in (0, 3), result.output
         steps.append([json.loads(line)["step"] for line in result.stdout.splitlines()])
-    assert steps[0] == ["collect", "learn", "prune"]
+    assert steps[0] == ["collect", "prune", "learn"]
     assert steps[1][:2] == ["collect", "test"]
     assert [one.trained for one in registry.lineage("candidate")][-1] == "full"
     assert registry.lineage("candidate")[-1].name == first
@@ -197,6 +198,32 @@ def test_two_rounds_of_a_real_log(registry: Registry, world: Path, tmp_path: Pat
         version for version in registry.versions if (registry.place(version.name) / "release.json").exists()
     ]
     assert len(tested) == 1
+
+
+@pytest.mark.parametrize("full", ["never", "when due"])
+def test_a_full_training_that_is_due_is_said_and_done_if_the_settings_want_it(
+    full: Literal["never", "when due"], own: Path, world: Path, tmp_path: Path
+):
+    manifest = read_json(own / MANIFEST) | {"due": ["the log has gone on for 40 days"]}
+    (own / MANIFEST).write_text(json.dumps(manifest))
+    registry, first = Registry(tmp_path / "bundles"), Bundle.open(own, verify=False)
+    registry.promote(registry.add(own))
+    log = [str(later(world / "events", tmp_path / "later.parquet"))]
+    settings = CycleSettings(registry=registry.path, log=log, learn="refresh", rows=100, full=full)
+    steps: list[dict[str, Any]] = []
+    assert run_cycle(settings, steps.append) == 0
+    due, learned = steps[-2:]
+    assert (due["step"], due["reasons"]) == ("due", ["the log has gone on for 40 days"])
+    assert due["full"] == (full == "when due")
+    made = Bundle.open(registry.place("candidate"))
+    assert (
+        learned["trained"] == made.manifest["lineage"]["trained"] == ("full" if due["full"] else "refreshed")
+    )
+    assert learned["parent"] == (None if due["full"] else first.name)
+    assert made.settings.data.log == [*first.settings.data.log, *log]
+    new = pd.read_parquet(log[0])["behavior"].isin(["click", "buy"]).sum()
+    assert made.graph.meta["events"] == first.graph.meta["events"] + new
+    assert not list((registry.path / ".cycle").iterdir())
 
 
 def test_live_events_are_learned_once(registry: Registry, tmp_path: Path):
@@ -211,7 +238,8 @@ def test_live_events_are_learned_once(registry: Registry, tmp_path: Path):
     assert candidate.graph.meta["changes"][-1]["events"] > 0
     assert Consumer.of(log, candidate).live.stats["events"] == 0
     log.append(stream(current, 300, seed=1))
-    found = window_of(candidate, current, Sources(events=str(tmp_path / "state")))
+    (tmp_path / "work").mkdir()
+    found = window_of(candidate, current, Sources(events=str(tmp_path / "state")), tmp_path / "work")
     assert found is not None
     assert 200 < len(found[0]) == len(found[1])
 

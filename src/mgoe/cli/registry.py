@@ -132,6 +132,8 @@ def check(
     as_json: Json = False,
 ) -> None:
     """Test a version against the current one on rows that neither has learned from: its release.json."""
+    import tempfile
+
     from mgoe.bundle import Bundle
     from mgoe.config import apply_override, check_settings
     from mgoe.errors import DataError
@@ -146,7 +148,8 @@ def check(
         Sources(tuple(log or ()), live_events(state, redis)),
     )
     candidate, current = (Bundle.open(found.place(one)) for one in (version, "current"))
-    window = window_of(candidate, current, sources, say)
+    with tempfile.TemporaryDirectory(prefix="mgoe-") as folder:
+        window = window_of(candidate, current, sources, Path(folder), say)
     if window is None:
         raise DataError(path, "the new rows must hold some that neither version has learned from, found none")
     tested = check_release(candidate, current, window, bounds)

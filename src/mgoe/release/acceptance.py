@@ -2,7 +2,7 @@
 
 Both bundles predict a window of rows that neither has learned from. The candidate is refused if
 
-- it lacks a task or an input of the current bundle;
+- it has other tasks, lacks an input of the current bundle, or is of the other form of log;
 - AUC or GAUC of a binary task, or RMSE of a regression, is worse by more than a margin, and the paired
   interval of the difference excludes zero after Holm's correction over all comparisons;
 - a task predicts too many or too few positives, beyond a bound that chance does not explain, and is further
@@ -186,8 +186,11 @@ def check_release(
 
 
 def missing(candidate: Bundle, current: Bundle) -> list[str]:
-    """Return what a candidate lacks of what is served, a reason each."""
+    """Return what a candidate lacks that the current bundle has, one reason each."""
     reasons = []
+    forms = candidate.settings.form, current.settings.form
+    if forms[0] != forms[1]:
+        reasons.append(f"the log must be one of {forms[1]}, as that of the current bundle, found {forms[0]}")
     if candidate.manifest["tasks"] != current.manifest["tasks"]:
         ours, theirs = (", ".join(one.tasks) for one in (candidate, current))
         reasons.append(f"the tasks must be those of the current bundle ({theirs}), found {ours}")
@@ -213,7 +216,7 @@ def compare(
 ) -> list[Compared]:
     """Compare two sets of predictions (N, T) of the same rows, with paired intervals over users.
 
-    Metrics that the window cannot tell, for lack of users with both kinds of labels, are left out.
+    Metrics are left out if too few users have both kinds of labels.
     """
     ours, theirs = (user_influence(scores, labels, users, tasks) for scores in (candidate, current))
     values = dict(zip(ours.names, ours.values.tolist(), strict=True))
@@ -241,7 +244,7 @@ def _compared(lead: Estimate, value: float, p: float) -> Compared:
 
 
 def worse(compared: Sequence[Compared], bounds: Bounds) -> list[str]:
-    """Return where a candidate is worse than allowed, a reason each."""
+    """Return where a candidate is worse than allowed, one reason each."""
     if not compared:
         return ["too few users have labels of both kinds to compare any task; wait for a larger window"]
     reasons = []
@@ -283,7 +286,7 @@ def predicted_over_observed(
 def uncalibrated(
     candidate: dict[str, tuple[float, float]], current: dict[str, tuple[float, float]], bounds: Bounds
 ) -> list[str]:
-    """Return which tasks predict too many or too few positives, a reason each."""
+    """Return which tasks predict too many or too few positives, one reason each."""
     reasons = []
     for task, (ratio, error) in candidate.items():
         off, before = abs(np.log(ratio)), abs(np.log(current[task][0]))

@@ -5,7 +5,7 @@ since, before anything learns from them. The candidate becomes current or is hel
 learns from all rows that it lacks, and the result waits as the next candidate.
 
 Every step leaves a state from which the same command resumes: the registry changes at once or not at all, and
-what is being made is in `.cycle` of the registry until it is a version.
+what is being made is in `.cycle` of the registry until it is a version, which is the last step.
 """
 
 import shutil
@@ -22,13 +22,16 @@ from mgoe.bundle import MANIFEST, Bundle
 from mgoe.config import Settings, check_settings, read_yaml
 from mgoe.config.base import Texts
 from mgoe.errors import ConfigError, MgoeError
+from mgoe.experiments.new_files import learned_until
 from mgoe.experiments.stages import Say
 from mgoe.release.acceptance import Bounds, Release, check_release
 from mgoe.release.registry import CANDIDATE, CURRENT, RELEASE, Registry
-from mgoe.release.window import Sources, learned_until, window_of, write_later
+from mgoe.release.window import Sources, window_of, write_later
 
 DONE, HELD, WAITING = 0, 3, 4
 """Exit codes: nothing was refused; the candidate was; there are too few new rows for anything."""
+WINDOW = "window"
+"""Folder of the rows of a release test, while it reads them."""
 Report = Callable[[dict[str, Any]], None]
 """Receives a step that has ended, with what came of it."""
 
@@ -51,15 +54,24 @@ class CycleSettings(Settings):
     """`refresh` keeps the weights, and renews graph and calibration alone."""
     rows: int = Field(default=1000, ge=1)
     """Examples that must have come before anything is tested or learned."""
+    full: Literal["when due", "never"] = "never"
+    """Whether the next candidate is trained from scratch, on the files of its log and `log`, once that is
+    due."""
     keep: int = Field(default=5, ge=0)
     """Number of versions without an alias that stay."""
     bounds: Bounds = Bounds()
     """What a candidate may lose."""
 
     @model_validator(mode="after")
-    def _has_one_source(self) -> "CycleSettings":
+    def _check_sources(self) -> "CycleSettings":
         if bool(self.log) == (self.state is not None):
             raise ConfigError("cycle", "reads either `log` or `state`, found both or none; give one of them")
+        if self.full == "when due" and not self.log:
+            raise ConfigError(
+                "cycle.full",
+                "trains on files, found `state`, whose events are not the whole log; name files by `log` "
+                "(mgoe exposures writes some), or set it to never",
+            )
         return self
 
     @property
@@ -111,7 +123,9 @@ def run_cycle(settings: CycleSettings, report: Report, say: Say = lambda line: N
         tested = None if waiting is None else _tested(registry, waiting, current)
         if tested is None:
             candidate = current if waiting is None else Bundle.open(registry.place(waiting))
-            window = window_of(candidate, current, settings.sources, say)
+            (folder := work / WINDOW).mkdir(parents=True)
+            window = window_of(candidate, current, settings.sources, folder, say)
+            shutil.rmtree(folder)
             rows = 0 if window is None else len(window[0])
             step("collect", rows=rows, needed=settings.rows)
             if window is None or rows < settings.rows:
@@ -128,22 +142,25 @@ def run_cycle(settings: CycleSettings, report: Report, say: Say = lambda line: N
             else:
                 step("hold", version=name, current=current.name)
                 code = HELD
-        version = _learn(registry, current, work, settings, say)
-        due = Bundle.open(registry.place(version), verify=False).manifest.get("due", [])
-        step("learn", version=version, parent=current.name, full_training_due=due)
         removed, served = registry.prune(settings.keep)
         step("prune", removed=removed, served=served)
+        due = current.manifest.get("due", [])
+        full = bool(due) and settings.full == "when due"
+        if due:
+            step("due", version=current.name, reasons=due, full=full)
+        made = registry.lineage(_learn(registry, current, work, settings, full, say))[0]
+        step("learn", version=made.name, trained=made.trained, parent=made.parent)
     return code
 
 
 def _clear(registry: Registry, work: Path) -> None:
-    """Remove what a process left that was killed after it had added the result."""
+    """Remove what a killed process left, except a bundle that is not finished yet."""
     names = {version.name for version in registry.versions}
     for made in work.glob(f"*/bundle/{MANIFEST}"):
         if Bundle.open(made.parent, verify=False).name in names:
             remove_folder(made.parents[1])
-    for gone in work.glob(".gone-*"):
-        shutil.rmtree(gone, ignore_errors=True)
+    for left in (work / WINDOW, *work.glob(".gone-*")):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def _tested(registry: Registry, version: str, current: Bundle) -> Release | None:
@@ -155,8 +172,13 @@ def _tested(registry: Registry, version: str, current: Bundle) -> Release | None
     return found if (found.candidate, found.baseline) == (version, current.name) else None
 
 
-def _learn(registry: Registry, current: Bundle, work: Path, settings: CycleSettings, say: Say) -> str:
-    """Make the next candidate of all rows that the current bundle lacks, and return its name."""
+def _learn(
+    registry: Registry, current: Bundle, work: Path, settings: CycleSettings, full: bool, say: Say
+) -> str:
+    """Make the next candidate of all rows that the current bundle lacks, and return its name.
+
+    With `full` it is trained from scratch on all rows, those of the current bundle included.
+    """
     for other in work.glob("*"):
         if other.name != current.name:  # was not promoted, or not by this cycle
             remove_folder(other)
@@ -164,11 +186,16 @@ def _learn(registry: Registry, current: Bundle, work: Path, settings: CycleSetti
     out, file = place / "bundle", place / "new.parquet"
     if not (out / MANIFEST).exists():
         place.mkdir(parents=True, exist_ok=True)
-        if settings.log and not file.exists():
-            write_later(current, settings.log, learned_until(current), file)
         make = experiments.retrain if settings.learn == "retrain" else experiments.refresh
         try:
-            make(current.path, settings.state, out, log=[str(file)] if settings.log else (), say=say)
+            if full:
+                experiments.retrain(current.path, None, out, log=settings.log, full=True, say=say)
+            elif settings.log:
+                if not file.exists():
+                    write_later(current, settings.log, learned_until(current), file)
+                make(current.path, None, out, log=[str(file)], source=settings.log, say=say)
+            else:
+                make(current.path, settings.state, out, say=say)
         except MgoeError:  # a mistake in the rows, which are read again once it is fixed
             remove_folder(place)
             raise

@@ -64,10 +64,7 @@ class Registry:
         Raises:
             BundleError: The folder holds no registry.
         """
-        if not (self.path / _LINK).exists():
-            raise BundleError(
-                self.path, "holds no registry; `mgoe registry add` makes one with its first bundle"
-            )
+        self._require()
         return Change(**read_json(self.path / _LINK / _CHANGE))
 
     @property
@@ -84,7 +81,7 @@ class Registry:
     @property
     def versions(self) -> list[Version]:
         """The versions that are there, oldest first."""
-        self.latest  # noqa: B018 - refuses a folder without a registry
+        self._require()
         names = (path.name for path in (self.path / "versions").iterdir())
         found = (self._record(name) for name in names if "." not in name)
         return sorted(found, key=lambda version: version.number)
@@ -263,7 +260,7 @@ class Registry:
             make: Make the registry if it is not there.
         """
         if not make:
-            self.latest  # noqa: B018 - refuses a folder without a registry
+            self._require()
         lock = FileLock(self.path / ".lock", timeout=WAIT)
         try:
             with output_errors(self.path):
@@ -292,10 +289,17 @@ class Registry:
                 if link.exists():
                     raise OutputError(link, "is in the place of an alias of the registry; move it away")
                 link.symlink_to(f"{_LINK}/{alias}")
-        moved = self.path / f"{_LINK}.{os.getpid()}.tmp"
+        moved = self.path / f"{_LINK}.next"
         moved.unlink(missing_ok=True)
         moved.symlink_to(f"{_CHANGES}/{folder.name}")
         os.replace(moved, self.path / _LINK)
+
+    def _require(self) -> None:
+        """Refuse a folder that holds no registry."""
+        if not (self.path / _LINK).exists():
+            raise BundleError(
+                self.path, "holds no registry; `mgoe registry add` makes one with its first bundle"
+            )
 
     @property
     def _number(self) -> int:
