@@ -7,19 +7,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 import yaml
 from numpy.typing import NDArray
 from scipy.special import expit
 
 import mgoe
+from mgoe import experiments
 from mgoe._util.files import sha256
 from mgoe.bundle import Bundle
-from mgoe.config import TaskSettings
+from mgoe.config import RunSettings, TaskSettings
 from mgoe.data import Examples
 from mgoe.errors import DataError
 from mgoe.experiments.graphs import settings_of
 from mgoe.experiments.window import new_examples
+from mgoe.models import Batch
 from mgoe.release import Bounds, check_release
 from mgoe.release.acceptance import compare, predicted_over_observed, uncalibrated, worse
 from mgoe.training.checkpoint import load_checkpoint, save_checkpoint
@@ -143,10 +147,81 @@ def test_candidates_are_judged_on_a_window_that_they_have_not_learned(
 
 
 @pytest.fixture(scope="module")
-def later_rows(shown: Path, world: Path, tmp_path_factory: pytest.TempPathFactory) -> Examples:
-    bundle, folder = mgoe.load(shown / "bundle"), tmp_path_factory.mktemp("later")
-    file = str(later(world / "exposures", folder / "new.parquet"))
+def new(world: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A file of exposures that no bundle has learned from."""
+    return str(later(world / "exposures", tmp_path_factory.mktemp("later") / "new.parquet"))
+
+
+@pytest.fixture(scope="module")
+def later_rows(shown: Path, new: str, tmp_path_factory: pytest.TempPathFactory) -> Examples:
+    return rows_of(mgoe.load(shown / "bundle"), new, tmp_path_factory.mktemp("window"))
+
+
+def rows_of(bundle: Bundle, file: str, folder: Path) -> Examples:
     return new_examples(bundle, settings_of(bundle.graph, [file]), [file], folder / "window")
+
+
+@pytest.fixture(scope="module")
+def trained(exposures: RunSettings, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """Trained for as long as it helps, from another seed than that of the short run."""
+    return longer(exposures, tmp_path_factory.mktemp("trained") / "run")
+
+
+def longer(settings: RunSettings, folder: Path) -> Bundle:
+    training = settings.training.model_copy(update={"epochs": 5, "batch_size": 256})
+    experiments.run(settings.model_copy(update={"training": training, "seeds": [1]}), folder)
+    return mgoe.load(folder / "bundle")
+
+
+def of_permuted_labels(settings: RunSettings, world: Path, folder: Path) -> Bundle:
+    """Trained as well, but on labels that were given to other rows."""
+    rows = pd.concat([pd.read_parquet(file) for file in sorted((world / "exposures").glob("*.parquet"))])
+    labels, order = ["click", "buy", "stay"], np.random.default_rng(0).permutation(len(rows))
+    rows[labels] = rows[labels].to_numpy()[order]
+    rows.to_parquet(folder / "log.parquet")
+    data = settings.data.model_copy(update={"log": [str(folder / "log.parquet")]})
+    return longer(settings.model_copy(update={"data": data}), folder / "run")
+
+
+@pytest.mark.parametrize("wrong", ["one epoch of another seed", "permuted labels"])
+def test_a_candidate_that_was_trained_wrongly_is_refused(
+    wrong: str, trained: Bundle, shown: Path, exposures: RunSettings, world: Path, new: str, tmp_path: Path
+):
+    """The run of the fixture has trained for one epoch."""
+    short = wrong == "one epoch of another seed"
+    candidate = mgoe.load(shown / "bundle") if short else of_permuted_labels(exposures, world, tmp_path)
+    window = rows_of(candidate, new, tmp_path), rows_of(trained, new, tmp_path)
+    found = check_release(candidate, trained, window, Bounds(requests=5, latency=10))
+    assert not found.approved
+    assert any("auc of click is" in reason for reason in found.reasons), found.reasons
+
+
+def perturbed(bundle: Bundle, seed: list[int]) -> Bundle:
+    """The bundle with noise in its predictions: as good as it is with that of another seed."""
+    rng = np.random.default_rng(seed)
+    binary = torch.tensor([task.kind == "binary" for task in bundle.settings.tasks])
+
+    def predict(batch: Batch) -> torch.Tensor:
+        scores = bundle.model.predict(batch)
+        noise = torch.from_numpy(rng.normal(scale=0.3, size=scores.shape)).float()
+        return torch.where(binary, torch.special.expit(torch.logit(scores) + noise), scores + noise)
+
+    return bundle.run_by(predict)
+
+
+def test_the_whole_test_refuses_an_equal_candidate_in_at_most_five_percent_of_windows(
+    shown: Path, later_rows: Examples
+):
+    """A window is what half of the users did. Inputs are read and requests timed, as with any candidate."""
+    bundle, refused, windows = mgoe.load(shown / "bundle"), list[list[str]](), WINDOWS if SOAK else 2
+    for seed in range(windows):
+        drawn = np.random.default_rng(seed).random(bundle.size("user") + 1) < 0.5
+        window = later_rows.take(drawn[later_rows.user])
+        candidate, current = (perturbed(bundle, [seed, one]) for one in range(2))
+        found = check_release(candidate, current, (window, window), Bounds(requests=20))
+        refused += [] if found.approved else [found.reasons]
+        print(f"{len(refused)} of {seed + 1} windows refused", flush=True)
+    assert len(refused) <= max(1, 0.05 * windows), refused
 
 
 def test_a_window_without_rows_is_an_error(shown: Path, later_rows: Examples):

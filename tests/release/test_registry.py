@@ -7,8 +7,9 @@ import signal
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -125,8 +126,8 @@ def busy(registry: Registry, folders: list[Path], seed: int, changes: int) -> No
             change(registry, folders, action, drawn.randrange(len(folders)))
 
 
-def forked(*args: Any) -> int:
-    """Run `busy` in another process, and return its number. It only touches files, so a fork is safe."""
+def forked(work: Callable[[], Any]) -> int:
+    """Work in another process, and return its number. It only touches files, so a fork is safe."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         number = os.fork()
@@ -134,7 +135,7 @@ def forked(*args: Any) -> int:
         return number
     failed = 1
     try:
-        busy(*args)
+        work()
         failed = 0
     finally:
         os._exit(failed)
@@ -145,7 +146,7 @@ def test_a_process_that_is_killed_has_changed_all_or_nothing():
     with made(4) as (registry, folders):
         registry.add(folders[0])
         for seed in range(100 if SOAK else 12):
-            number = forked(registry, folders, seed, 10_000)
+            number = forked(partial(busy, registry, folders, seed, 10_000))
             time.sleep(drawn.random() * 0.05)
             os.kill(number, signal.SIGKILL)
             os.waitpid(number, 0)
@@ -161,7 +162,7 @@ def test_a_process_that_is_killed_has_changed_all_or_nothing():
 def test_processes_that_change_it_at_once_leave_it_whole():
     with made(4) as (registry, folders):
         registry.add(folders[0])
-        numbers = [forked(registry, folders, seed, 200 if SOAK else 15) for seed in range(4)]
+        numbers = [forked(partial(busy, registry, folders, seed, 200 if SOAK else 15)) for seed in range(4)]
         while any(os.waitpid(number, os.WNOHANG) == (0, 0) for number in numbers[:1]):
             check_links(registry)
         assert [os.waitstatus_to_exitcode(os.waitpid(number, 0)[1]) for number in numbers[1:]] == [0, 0, 0]
@@ -175,26 +176,34 @@ def check_links(registry: Registry) -> None:
     assert found == json.loads((folder / "change.json").read_text())["aliases"]
 
 
-def test_of_two_that_promote_at_once_the_second_is_refused():
-    """Its release test was against a version that is current no more."""
-    with made() as (registry, folders):
-        first, second, third = (registry.add(folder) for folder in folders)
+@up_to(6)
+@given(st.lists(st.booleans(), min_size=2, max_size=4))
+def test_of_processes_that_promote_at_once_one_leaves_its_version_current(forced: list[bool]):
+    """Release tests were against the version that was current. So of those that obey them, only the first
+    promotes; those that are forced promote one after the other."""
+    with made(len(forced) + 1) as (registry, folders):
+        first, *names = (registry.add(folder) for folder in folders)
         registry.promote(first)
-        for name in (second, third):
+        for name in names:
             note_release(registry.place(name), name, first)
-        outcomes = []
-        for name in (second, third):
-            number = os.fork()
-            if not number:
-                try:
-                    registry.promote(name)
-                    os._exit(0)
-                except BundleError:
-                    os._exit(2)
-            outcomes.append(number)
-        codes = sorted(os.waitstatus_to_exitcode(os.waitpid(number, 0)[1]) for number in outcomes)
-        assert codes == [0, 2]
-        assert registry.aliases["previous"] == first
+        start, go = os.pipe()
+        numbers = [
+            forked(lambda name=name, force=force: (os.read(start, 1), registry.promote(name, force)))
+            for name, force in zip(names, (WHY if one else None for one in forced), strict=True)
+        ]
+        os.write(go, b"." * len(names))
+        failed = [os.waitstatus_to_exitcode(os.waitpid(number, 0)[1]) != 0 for number in numbers]
+        os.close(start)
+        os.close(go)
+        promoted = [change for change in registry.changes[-len(names) :] if change.action == "promote"]
+        promoted = [change for change in promoted if change.version != first]
+        assert {change.version for change in promoted} == {
+            name for name, lost in zip(names, failed, strict=True) if not lost
+        }
+        assert not any(lost and force for lost, force in zip(failed, forced, strict=True))
+        assert sum(not lost and not force for lost, force in zip(failed, forced, strict=True)) <= 1
+        assert promoted[0].aliases["previous"] == first
+        assert registry.aliases["current"] == promoted[-1].version
         check(registry)
 
 
