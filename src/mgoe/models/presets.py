@@ -73,6 +73,8 @@ PRESETS: dict[str, ModelSettings] = {
             "one_gate": False,
             "table": True,
             "transfer": "aitm",
+            "tower_hidden": [64, 32],
+            "members": 1,
         },
     ),
     **{name: ModelSettings(name=name, base=name, inputs=_PLAIN, ids="on") for name in _BASELINES},

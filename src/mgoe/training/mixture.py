@@ -29,7 +29,7 @@ class _Candidates(NamedTuple):
 
     Attributes:
         item, user: Of each candidate.
-        first, number: Place of a user's first candidate, and how many there are, by user; none of other users.
+        first, number: Place of a user's first candidate, and how many there are, by user; none of others.
     """
 
     item: NDArray[np.int64]
