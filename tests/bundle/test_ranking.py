@@ -30,6 +30,7 @@ class Half:
     """Retrieves the even items of the snapshot."""
 
     quotas: ClassVar = {"even": 30, "none": 10}
+    blend = None
 
     def candidates(
         self, view: View, user: int, n: int, without: Sequence[int] | np.ndarray = ()

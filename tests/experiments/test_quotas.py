@@ -1,17 +1,22 @@
 """Quotas of a run's candidates, chosen on validation."""
 
 from mgoe.config import RetrievalSettings, RunSettings
-from mgoe.data import Prepared
-from mgoe.experiments.quotas import with_quotas
-from mgoe.graph import MacroGraph
+from mgoe.experiments.cell import Inputs
 
 
-def test_quotas_are_chosen_once_and_given_ones_stay(finished, small: RunSettings):
-    prepared, graph = Prepared.open(finished / "data"), MacroGraph.open(finished / "graph")
-    chosen = with_quotas(RetrievalSettings(candidates=50), small, prepared, graph)
-    assert chosen.quotas is not None
-    assert sum(chosen.quotas.values()) == 50
-    assert chosen.quotas["recent"] >= 2
-    assert chosen.quotas["popular"] >= 1
-    assert with_quotas(RetrievalSettings(candidates=50), small, prepared, graph) == chosen
-    assert with_quotas(chosen, small, prepared, graph) is chosen
+def test_quotas_are_chosen_on_validation_and_given_ones_stay(finished, small: RunSettings):
+    def quotas(how: RetrievalSettings) -> dict | None:
+        found = Inputs.open(finished, small.model_copy(update={"retrieval": how})).retrieval
+        return None if found is None else found.quotas
+
+    chosen = quotas(RetrievalSettings(candidates=50))
+    assert chosen is not None
+    assert sum(chosen.values()) == 50
+    assert chosen["recent"] >= 2
+    assert chosen["popular"] >= 1
+    assert quotas(RetrievalSettings(candidates=50)) == chosen
+    assert quotas(RetrievalSettings(candidates=50, quotas={"own": 1, "swing": 4})) == {"own": 10, "swing": 40}
+
+
+def test_nothing_is_chosen_where_all_items_are_ranked(finished, small: RunSettings):
+    assert Inputs.open(finished, small.model_copy(update={"retrieval": "exact"})).retrieval is None

@@ -193,8 +193,9 @@ def test_ranking_every_item_gives_the_lists_of_all_scores(hide: bool):
     queries = Queries.of(events, 0, rng.integers(0, 6, 20), rng.integers(0, 40, 20), hide)
     scores = rng.integers(0, 9, shape).astype(float)
 
-    def score(users: np.ndarray, items: np.ndarray, readings: list[float]) -> np.ndarray:
-        return np.stack([share * scores[users, items] for share in readings])
+    def score(users: np.ndarray, items: list[np.ndarray], readings: list[float]) -> np.ndarray:
+        found = np.concatenate([scores[user, mine] for user, mine in zip(users, items, strict=True)])
+        return np.stack([share * found for share in readings])
 
     found: Any = ranked_lists(score, queries, candidates_of(queries, None), [1.0, -1.0], 10)  # type: ignore
     assert_allclose(found[0], make_lists(lambda users: scores[users], queries, 10))

@@ -24,7 +24,7 @@ from pydantic import Field
 from scipy.special import expit, logit
 
 from mgoe import metrics
-from mgoe.bundle.sampling import shifted_tasks, undo_sampling
+from mgoe.bundle.sampling import LARGEST, SMALLEST, shifted_tasks, undo_sampling
 from mgoe.config import RunSettings, Settings, TaskSettings, check_settings
 from mgoe.data.times import moment_of
 from mgoe.errors import BundleError, ConfigError
@@ -35,8 +35,6 @@ an intercept would exceed 1 / sqrt(30), 18 %. Below `ENOUGH` it keeps its slope.
 of a window hold `ENOUGH`, which is an error of 6 %, older ones are left out, so that the map is of today."""
 SLOPES = (0.2, 5.0)
 """Range of the slope. Beyond it a window that is not like others would decide how sure the model is."""
-SMALLEST, LARGEST = 1e-30, 1 - 2.0**-25
-"""Probabilities whose log-odds are finite; the larger one is the closest to 1 in float32."""
 
 
 class Agreement(Settings):

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from mgoe.bundle.item_index import Filter
 from mgoe.bundle.objective import Objective, read_objective
+from mgoe.bundle.sampling import log_odds_of_anything, undo_sampling
 from mgoe.config import did_you_mean
 from mgoe.errors import BundleError
 from mgoe.features import View
@@ -132,7 +133,7 @@ class Ranked(NamedTuple):
     Attributes:
         items: Indices. Shape (n,).
         rows: Their places among the candidates that were given. Shape (n,).
-        values: Of the objective. Shape (n,).
+        values: Of the objective, by which they are ordered. Shape (n,).
         scores: Probability (or value) of each task. Shape (n, T).
         ranked: Candidates that were scored.
         exact: Whether these were all items that the query allows.
@@ -167,13 +168,14 @@ def rank(
     Raises:
         ObjectiveError: The objective has no value for some item.
     """
-    exact = True
+    exact, retrieves = True, candidates is None
     if candidates is None:
         candidates, exact = _candidates(bundle, scores, query, user)
     rows = np.flatnonzero(bundle.item_index.passes(candidates, query.filters, query.left_out))
     found = yield from scores.in_blocks(user, candidates[rows], context)
     kept = _at_least(found, query.at_least)
-    values = yield from _values(query.objective, found, kept, bundle.tasks)
+    ordering = _blended(bundle, scores, user, candidates[rows], found) if retrieves else found
+    values = yield from _values(query.objective, ordering, kept, bundle.tasks)
     best = _best(bundle, query, candidates[rows[kept]], values)
     chosen = rows[kept[best]]
     return Ranked(candidates[chosen], chosen, values[best], found[kept[best]], len(rows), exact)
@@ -230,6 +232,20 @@ def _retrieved(
     popular = bundle.item_index.most_popular(wanted, query.filters, query.left_out)
     more = popular[~np.isin(popular, found)][:missing]
     return np.sort(np.concatenate([found, more])), len(popular) < wanted
+
+
+def _blended(
+    bundle: Bundle, scores: Scores, user: int, items: NDArray[np.int64], found: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Return the probabilities (B, T) by which a list is ordered: the odds that anything is done follow the
+    blend. Those that an answer shows stay."""
+    retrieval = bundle.retrieval
+    if retrieval is None or retrieval.blend is None:
+        return found
+    sampling = bundle.shift(items)
+    with scores.reading() as view:
+        signals = retrieval.signals(view, user, items, log_odds_of_anything(found, bundle.shifted), sampling)
+    return undo_sampling(found, retrieval.blend.added(signals), bundle.shifted)
 
 
 def _at_least(scores: NDArray[np.float32], least: Mapping[int, float]) -> NDArray[np.int64]:

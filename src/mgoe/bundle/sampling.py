@@ -10,6 +10,7 @@ from typing import Any, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
+from scipy.special import logit
 
 from mgoe.config import NegativeSettings, Settings, TaskSettings, check_settings
 from mgoe.data import Prepared
@@ -17,6 +18,8 @@ from mgoe.errors import BundleError, ConfigError
 from mgoe.graph import MacroGraph, Snapshot
 
 Floats = TypeVar("Floats", bound=np.floating)
+SMALLEST, LARGEST = 1e-30, 1 - 2.0**-25
+"""Probabilities whose log-odds are finite; the larger one is the closest to 1 in float32."""
 RIDGE = 1e-4
 """Of the weights of a forecast, per draw: small logs have items that all look alike."""
 
@@ -167,8 +170,23 @@ def in_whole_space(probabilities: NDArray[Floats], tasks: Sequence[TaskSettings]
     )
 
 
+def log_odds_of_anything(
+    probabilities: NDArray[np.floating], shifted: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """Return the log-odds that anything is done: those of the likeliest task of `shifted_tasks`.
+
+    Args:
+        probabilities: Shape (B, T).
+        shifted: Shape (T,); zeros are returned if it holds no task.
+    """
+    if not shifted.any():
+        return np.zeros(len(probabilities))
+    likeliest = probabilities[:, shifted].max(axis=1).astype(np.float64)
+    return logit(np.clip(likeliest, SMALLEST, LARGEST))
+
+
 def undo_sampling(
-    probabilities: NDArray[Floats], shift: NDArray[np.float32], shifted: NDArray[np.bool_]
+    probabilities: NDArray[Floats], shift: NDArray[np.floating], shifted: NDArray[np.bool_]
 ) -> NDArray[Floats]:
     """Undo the sampling of negatives in the tasks of `shifted_tasks`; other values stay (ours).
 

@@ -22,7 +22,7 @@ from mgoe.evaluation import Estimate, Row
 from mgoe.features import View
 from mgoe.graph import MacroGraph
 from mgoe.models import written_out
-from mgoe.retrieval import Retrieval
+from mgoe.retrieval import Blend, Retrieval
 
 
 def write_bundle(
@@ -39,6 +39,7 @@ def write_bundle(
     cost: Mapping[str, Any] | None = None,
     sampling: Sampling | None = None,
     retrieval: RetrievalSettings | None = None,
+    blend: Blend | None = None,
 ) -> None:
     """Write a bundle atomically.
 
@@ -54,12 +55,13 @@ def write_bundle(
         cost: What its training took, for the model card.
         sampling: How negatives were drawn; None if none were.
         retrieval: How candidates are retrieved; None if the whole catalogue is ranked.
+        blend: How lists of candidates are ordered; None if the model alone orders them.
     """
     with atomic_folder(out) as folder:
         prepared.save_encoders(folder)
         graph.save_latest(folder / "graph")
         if retrieval is not None:
-            Retrieval.build(View.of(graph.latest), folder / RETRIEVAL, retrieval)
+            Retrieval.build(View.of(graph.latest), folder / RETRIEVAL, retrieval, blend=blend)
         for name in ("model.safetensors", "spec.json"):
             (folder / name).write_bytes((cell / name).read_bytes())
         write_text(folder / "settings.yaml", dump_settings(settings))

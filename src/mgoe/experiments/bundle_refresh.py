@@ -115,7 +115,8 @@ def finish(
     if (retrieval := _retrieval(bundle, graph)) is not None:
         say("building what candidates are retrieved from")
         former = bundle.retrieval and (bundle.graph.latest, bundle.retrieval)
-        Retrieval.build(View.of(graph.latest), folder / RETRIEVAL, retrieval, former)
+        blend = None if bundle.retrieval is None else bundle.retrieval.blend
+        Retrieval.build(View.of(graph.latest), folder / RETRIEVAL, retrieval, former, blend)
     for name in vocabularies(folder):
         shutil.copyfile(graph.path / name, folder / name)
     if held := positions(bundle.path) | ends:

@@ -9,8 +9,10 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Self
 
 import numpy as np
@@ -35,10 +37,11 @@ from mgoe.evaluation import (
 )
 from mgoe.experiments.folder import CALIBRATION, DONE, FIT, INFLUENCE, RELIABILITY
 from mgoe.experiments.plan import Cell, training_of
-from mgoe.experiments.quotas import with_quotas
+from mgoe.experiments.quotas import chosen_quotas
 from mgoe.features import FeatureSpec, View
 from mgoe.graph import MacroGraph, Snapshot
 from mgoe.models import BoostedTrees, RankingModel, late_tables, make_model
+from mgoe.retrieval import Retrieval
 from mgoe.training import (
     CHECKPOINTS,
     Feed,
@@ -102,8 +105,27 @@ class Inputs:
     @cached_property
     def retrieval(self) -> RetrievalSettings | None:
         """How a bundle retrieves candidates, with quotas chosen on validation; None if it ranks all items."""
-        how = retrieval_of(self._settings.retrieval, self.graph.latest.n_items)
-        return None if how is None else with_quotas(how, self._settings, self.prepared, self.graph)
+        how, before = self._retrieval, self.retrieval_before_validation
+        return (
+            None if how is None or before is None else how.model_copy(update={"quotas": dict(before.quotas)})
+        )
+
+    @cached_property
+    def retrieval_before_validation(self) -> Retrieval | None:
+        """What candidates are retrieved from at the snapshot before validation, with quotas chosen there."""
+        if (how := self._retrieval) is None:
+            return None
+        self._folder = TemporaryDirectory(prefix="mgoe-")  # removed with these inputs
+        view = View.of(self.graph.snapshots[self.prepared.valid_window])
+        built = Retrieval.build(view, Path(self._folder.name, "retrieval"), how)
+        if how.quotas is not None:
+            return built
+        quotas = chosen_quotas(built, view, self._settings, self.prepared, how.candidates)
+        return built if quotas is None else replace(built, quotas=quotas)
+
+    @property
+    def _retrieval(self) -> RetrievalSettings | None:
+        return retrieval_of(self._settings.retrieval, self.graph.latest.n_items)
 
     @cached_property
     def slices(self) -> dict[str, NDArray[np.bool_]]:

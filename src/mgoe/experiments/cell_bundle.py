@@ -5,11 +5,11 @@ from pathlib import Path
 
 from mgoe._util.files import read_json
 from mgoe.bundle import Bundle, write_bundle
-from mgoe.bundle.calibration import Calibration
-from mgoe.config import check_settings
 from mgoe.evaluation import Estimate, Row
+from mgoe.experiments.blending import fit_blend
 from mgoe.experiments.cell import Inputs
-from mgoe.experiments.folder import CALIBRATION, FIT
+from mgoe.experiments.fitted import load_calibration, load_model
+from mgoe.experiments.folder import FIT
 from mgoe.experiments.plan import Cell
 from mgoe.experiments.training_state import keep_of_cell
 
@@ -32,8 +32,10 @@ def write_cell_bundle(
         estimates: Test metrics with their intervals, for the model card.
         searched: The model has the settings that its search found.
     """
-    file = cell.folder / CALIBRATION
-    calibration = read_json(file) if file.exists() else {}  # cells of earlier versions have none
+    calibration = load_calibration(cell)
+    blend = None
+    if inputs.retrieval is not None:
+        blend = fit_blend(load_model(cell, inputs, searched), inputs, cell.settings, calibration)
     write_bundle(
         out,
         settings=cell.settings,
@@ -42,10 +44,11 @@ def write_cell_bundle(
         prepared=inputs.prepared,
         graph=inputs.graph,
         metrics=rows,
-        calibration=check_settings(Calibration, calibration, file),
+        calibration=calibration,
         estimates=estimates,
         cost=read_json(cell.folder / FIT),
         sampling=inputs.sampling,
         retrieval=inputs.retrieval,
+        blend=blend,
     )
     keep_of_cell(cell.folder, inputs.prepared, inputs.graph, Bundle.open(out, verify=False))

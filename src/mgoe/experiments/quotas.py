@@ -1,14 +1,10 @@
 """Quotas of the generators of candidates, chosen on validation."""
 
-import tempfile
-from pathlib import Path
-
 import numpy as np
 
-from mgoe.config import RetrievalSettings, RunSettings
+from mgoe.config import RunSettings
 from mgoe.data import Prepared
 from mgoe.features import View
-from mgoe.graph import MacroGraph
 from mgoe.retrieval import Retrieval, best_quotas
 
 USERS = 2000
@@ -18,34 +14,40 @@ LEAST = {"recent": 0.04, "popular": 0.02}
 nothing else serves them."""
 
 
-def with_quotas(
-    how: RetrievalSettings, settings: RunSettings, prepared: Prepared, graph: MacroGraph
-) -> RetrievalSettings:
-    """Return settings whose quotas find most of what users do in the validation window.
+def chosen_quotas(
+    retrieval: Retrieval, view: View, settings: RunSettings, prepared: Prepared, n: int
+) -> dict[str, int] | None:
+    """Return the quotas of n candidates that find most of what users do in the validation window.
 
-    Lists are computed from the snapshot before it. Every user counts the same. Quotas that are given stay.
+    Every user counts the same.
+
+    Args:
+        retrieval: Lists as of the snapshot before the window.
+        view: Of this snapshot.
+        settings: Of the run.
+        prepared: The log.
+        n: Number of candidates.
+
+    Returns:
+        None if nobody does anything.
     """
     valid, binary = prepared.streamed("valid"), [task.kind == "binary" for task in settings.tasks]
     done = (np.nan_to_num(valid.labels[:, binary]) > 0).any(axis=1)
     wanted = np.unique(np.stack([valid.user[done], valid.column("item")[done]]), axis=1)
     users = np.unique(wanted[0])
-    if how.quotas is not None or not len(users):
-        return how
+    if not len(users):
+        return None
     users = np.sort(np.random.default_rng(0).permutation(users)[:USERS])
-    view, n = View.of(graph.snapshots[prepared.valid_window]), how.candidates
     found, weights = list[dict[str, np.ndarray]](), []
-    with tempfile.TemporaryDirectory(prefix="mgoe-") as folder:
-        retrieval = Retrieval.build(view, Path(folder) / "retrieval", how)
-        for user in users.tolist():
-            items = wanted[1, slice(*np.searchsorted(wanted[0], [user, user + 1]))]
-            lists = retrieval.generate(view, user, n)
-            found.append({name: _places(items, one, n) for name, one in lists.items()})
-            weights.append(np.full(len(items), 1 / len(items)))
+    for user in users.tolist():
+        items = wanted[1, slice(*np.searchsorted(wanted[0], [user, user + 1]))]
+        lists = retrieval.generate(view, user, n)
+        found.append({name: _places(items, one, n) for name, one in lists.items()})
+        weights.append(np.full(len(items), 1 / len(items)))
     places = {name: np.concatenate([one[name] for one in found]) for name in found[0]}
     least = {name: int(np.ceil(share * n)) for name, share in LEAST.items()}
     best = best_quotas(places, np.concatenate(weights), max(n - sum(least.values()), 1))
-    quotas = {name: quota + least.get(name, 0) for name, quota in best.items()}
-    return how.model_copy(update={"quotas": quotas})
+    return {name: quota + least.get(name, 0) for name, quota in best.items()}
 
 
 def _places(items: np.ndarray, found: np.ndarray, n: int) -> np.ndarray:

@@ -13,20 +13,20 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from mgoe._util.files import read_json
-from mgoe.bundle.sampling import in_whole_space, shift_of, shifted_tasks, undo_sampling
-from mgoe.config import RetrievalSettings, RunSettings, TopNSettings, retrieval_of
+from mgoe.bundle.calibration import Calibration
+from mgoe.bundle.sampling import in_whole_space, log_odds_of_anything, undo_sampling
+from mgoe.config import RunSettings, TopNSettings
 from mgoe.evaluation import FEWEST, Influence
+from mgoe.experiments.blending import Answers, fit_blend
 from mgoe.experiments.cell import Inputs
+from mgoe.experiments.fitted import load_calibration, load_model
 from mgoe.experiments.folder import FIT
-from mgoe.experiments.plan import Cell, is_boosted
-from mgoe.experiments.quotas import with_quotas
+from mgoe.experiments.plan import Cell
 from mgoe.experiments.topn_cell import queries_of, relevant_tasks, value_of, write_result
-from mgoe.features import FeatureSpec, View
-from mgoe.models import BoostedTrees, RankingModel, make_model
-from mgoe.retrieval import Retrieval
+from mgoe.features import View
+from mgoe.models import RankingModel
+from mgoe.retrieval import Blend, Retrieval
 from mgoe.topn import Queries, best_items, measure_lists, popularity_places
-from mgoe.training import PairScorer, load_weights
-from mgoe.training.boosted import load_trees
 
 READINGS = (1.0, 0.5, 0.0)
 """Shares of the sampling of negatives that are undone in the order of a list; validation chooses one."""
@@ -56,21 +56,29 @@ def measure_model(cell: Cell, topn: TopNSettings, searched: bool) -> str:
     Returns:
         The result in a few words.
     """
-    settings, name, seed = cell.settings, cell.contestant.name, cell.seed
+    name, seed = cell.contestant.name, cell.seed
+    settings = cell.settings.model_copy(update={"retrieval": topn.retrieval})
     folder = cell.log.lists(name, seed)
     inputs = Inputs.open(cell.log.stage(seed), settings, cell.graph)
     model = load_model(cell, inputs, searched)
     valid, test = queries_of(cell.log, settings, inputs.prepared, topn)
     depth, deepest = topn.k[0], max(topn.k)
-    how = retrieval_of(topn.retrieval, inputs.graph.latest.n_items)
-    how = None if how is None else with_quotas(how, settings, inputs.prepared, inputs.graph)
-    tasks = relevant_tasks(settings, topn)
+    before, how, calibration = inputs.retrieval_before_validation, inputs.retrieval, load_calibration(cell)
+    blend = fit_blend(model, inputs, settings, calibration)
+    asked = settings, relevant_tasks(settings, topn), calibration
     with TemporaryDirectory(prefix="mgoe-") as scratch:
-        score, retrieved = _opened(model, valid, inputs, settings, tasks, how, Path(scratch) / "valid")
-        lists = ranked_lists(score, valid, candidates_of(valid, retrieved), READINGS, depth)
+        view = view_of(inputs, valid)
+        retrieved = None if before is None else Retrieved(before, view)
+        score = ItemScores(model, view, inputs, *asked, retrieved, blend)
+        readings = READINGS if blend is None else READINGS[:1]
+        lists = ranked_lists(score, valid, candidates_of(valid, retrieved), readings, depth)
         values = [value_of(measure_lists(one, valid, [depth]), f"ndcg@{depth}") for one in lists]
-        best = READINGS[int(np.argmax(values))]
-        score, retrieved = _opened(model, test, inputs, settings, tasks, how, Path(scratch) / "test")
+        best = readings[int(np.argmax(values))]
+        view = view_of(inputs, test)
+        retrieved = (
+            None if how is None else Retrieved(Retrieval.build(view, Path(scratch, "test"), how), view)
+        )
+        score = ItemScores(model, view, inputs, *asked, retrieved, blend)
         [lists] = ranked_lists(score, test, candidates_of(test, retrieved), [best], deepest)
         if retrieved is not None:
             found, _ = recall(retrieved, test, [test.item[test.user == user] for user in test.users])
@@ -83,27 +91,44 @@ def measure_model(cell: Cell, topn: TopNSettings, searched: bool) -> str:
             write_result(folder / EXACT, name, seed, beside, measure_lists(every, some, topn.k))
             write_result(folder / SAMPLED, name, seed, {}, measure_lists(mine, some, topn.k))
     fit = read_json(cell.folder / FIT)
-    trials = [{"settings": {"undone": r}, "value": v} for r, v in zip(READINGS, values, strict=True)]
-    about = {"trials": trials, "best": {"undone": best}}
+    trials = [{"settings": {"undone": r}, "value": v} for r, v in zip(readings, values, strict=True)]
+    chosen = {"undone": best} if blend is None else blend._asdict()
+    about = {"trials": trials, "best": chosen}
     about |= {key: fit.get(key) for key in ("training_seconds", "cpu_seconds")}
     return write_result(folder, name, seed, about, measure_lists(lists, test, topn.k))
 
 
-def load_model(cell: Cell, inputs: Inputs, searched: bool) -> RankingModel:
-    """Return the model of a finished cell with its weights."""
-    spec = FeatureSpec.from_json((cell.folder / "spec.json").read_text(encoding="utf-8"))
-    settings = cell.model(searched)
-    model = make_model(inputs.decided(settings), spec, cell.seed)
-    if is_boosted(settings):
-        assert isinstance(model, BoostedTrees)
-        load_trees(model, cell.folder)
-    else:
-        load_weights(model, cell.folder / "model.safetensors")
-    return model.eval()
+class Retrieved:
+    """Candidates of users, as of one view.
+
+    Args:
+        retrieval: Computed from the view's snapshot.
+        view: The view.
+    """
+
+    def __init__(self, retrieval: Retrieval, view: View):
+        self._retrieval, self._view, self.n = retrieval, view, sum(retrieval.quotas.values())
+
+    def __call__(self, user: int) -> NDArray[np.int64]:
+        return np.sort(self._retrieval.candidates(self._view, user))
+
+    def by_generator(self, user: int) -> dict[str, NDArray[np.int64]]:
+        """Return as many items of every generator as there are candidates, and the candidates."""
+        return {MIX: self(user), **self._retrieval.generate(self._view, user, self.n)}
+
+    def signals(
+        self,
+        user: int,
+        items: NDArray[np.int64],
+        log_odds: NDArray[np.float64],
+        sampling: NDArray[np.float32],
+    ) -> NDArray[np.float64]:
+        """Return what a blend reads, see `Retrieval.signals`."""
+        return self._retrieval.signals(self._view, user, items, log_odds, sampling)
 
 
 class ItemScores:
-    """Scores of pairs by which a model orders items: the sum of the probabilities of some tasks.
+    """Scores by which a model orders items: the sum of the probabilities of some tasks, blended with links.
 
     A task within a sample space counts with the probability that it is done at all.
 
@@ -113,65 +138,62 @@ class ItemScores:
         inputs: The log that the model was trained on.
         settings: Of the run.
         tasks: Names of the tasks.
+        calibration: Of the model.
+        retrieved: Holds the links; None without a blend.
+        blend: How lists are ordered; None if the model alone orders them.
     """
 
     def __init__(
-        self, model: RankingModel, view: View, inputs: Inputs, settings: RunSettings, tasks: Sequence[str]
+        self,
+        model: RankingModel,
+        view: View,
+        inputs: Inputs,
+        settings: RunSettings,
+        tasks: Sequence[str],
+        calibration: Calibration,
+        retrieved: Retrieved | None = None,
+        blend: Blend | None = None,
     ):
-        self.view = view
-        self._score, self._tasks = PairScorer(model, view), settings.tasks
-        self._prior = inputs.prior(view.snapshot)
-        self._context = inputs.prepared.context_features
+        self._answers = Answers(model, view, inputs, settings, calibration)
+        self._retrieved, self._blend, self._tasks = retrieved, blend, settings.tasks
         self._columns = [t for t, task in enumerate(settings.tasks) if task.name in tasks]
 
     def __call__(
-        self, users: NDArray[np.int64], items: NDArray[np.int64], readings: Sequence[float]
+        self, users: NDArray[np.int64], items: Sequence[NDArray[np.int64]], readings: Sequence[float]
     ) -> NDArray[np.float64]:
-        """Return the scores of pairs for each share of the sampling that is undone. Shape (readings, B)."""
-        learned = self._score(users, items, self._context.encode({}, len(users)))
-        shifted, prior = shifted_tasks(self._tasks), shift_of(self._prior, items)
-        whole = (
-            in_whole_space(undo_sampling(learned, share * prior, shifted), self._tasks) for share in readings
-        )
+        """Return the scores of pairs for each share of the sampling that is undone.
+
+        Args:
+            users: Shape (Q,).
+            items: Of each, ascending. Q arrays.
+            readings: The shares.
+
+        Returns:
+            Of the items of all users, one after the other. Shape (readings, B).
+        """
+        pairs = np.repeat(users, [len(one) for one in items]), np.concatenate(items)
+        found = [self._blended(users, items, one) for one in self._answers(*pairs, readings)]
+        whole = (in_whole_space(one, self._tasks) for one in found)
         return np.stack([one[:, self._columns].sum(axis=1, dtype=np.float64) for one in whole])
 
-
-class Retrieved:
-    """Candidates of users, as of one view.
-
-    Args:
-        retrieval: Computed from the view's snapshot.
-        view: The view.
-        n: Number of candidates.
-    """
-
-    def __init__(self, retrieval: Retrieval, view: View, n: int):
-        self._retrieval, self._view, self.n = retrieval, view, n
-
-    def __call__(self, user: int) -> NDArray[np.int64]:
-        return self._retrieval.candidates(self._view, user, self.n)
-
-    def by_generator(self, user: int) -> dict[str, NDArray[np.int64]]:
-        """Return as many items of every generator as there are candidates, and the candidates."""
-        return {MIX: self(user), **self._retrieval.generate(self._view, user, self.n)}
+    def _blended(
+        self, users: NDArray[np.int64], items: Sequence[NDArray[np.int64]], found: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        if self._blend is None or self._retrieved is None:
+            return found
+        shifted = self._answers.shifted
+        log_odds, added = log_odds_of_anything(found, shifted), list[NDArray[np.float64]]()
+        bounds = np.cumsum([len(one) for one in items])[:-1]
+        for user, mine, own in zip(users.tolist(), items, np.split(log_odds, bounds), strict=True):
+            signals = self._retrieved.signals(user, mine, own, self._answers.shift(mine))
+            added.append(self._blend.added(signals))
+        return undo_sampling(found, np.concatenate(added), shifted)
 
 
-def _opened(
-    model: RankingModel,
-    queries: Queries,
-    inputs: Inputs,
-    settings: RunSettings,
-    tasks: Sequence[str],
-    how: RetrievalSettings | None,
-    folder: Path,
-) -> tuple[ItemScores, Retrieved | None]:
-    """Return what scores and what retrieves items at the snapshot of queries; None if all are ranked."""
+def view_of(inputs: Inputs, queries: Queries) -> View:
+    """Return what is known when lists are made."""
     prepared = inputs.prepared
-    view = View.of(inputs.graph.snapshots[queries.snapshot], prepared.user_side, prepared.item_side)
-    score = ItemScores(model, view, inputs, settings, tasks)
-    if how is None:
-        return score, None
-    return score, Retrieved(Retrieval.build(view, folder, how), view, how.candidates)
+    return View.of(inputs.graph.snapshots[queries.snapshot], prepared.user_side, prepared.item_side)
 
 
 def candidates_of(queries: Queries, retrieved: Retrieved | None) -> Candidates:
@@ -197,7 +219,7 @@ def ranked_lists(
     found = [np.full((len(queries.users), n), -1, np.int64) for _ in readings]
     for rows, items in _blocks(queries, candidates):
         sizes = [len(one) for one in items]
-        scores = score(np.repeat(queries.users[rows], sizes), np.concatenate(items), readings)
+        scores = score(queries.users[rows], items, readings)
         bounds = np.cumsum(sizes)[:-1]
         for lists, of_reading in zip(found, scores, strict=True):
             for row, mine, own in zip(rows, items, np.split(of_reading, bounds), strict=True):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mgoe.features import View
 from mgoe.retrieval.best import offer, sort
-from mgoe.retrieval.history import OwnItems, own_items
+from mgoe.retrieval.history import Done, OwnItems, own_items
 from mgoe.retrieval.links import ItemLinks, Kind
 from mgoe.retrieval.mix import is_among
 from mgoe.retrieval.popular import SharedLists, recent_items
@@ -51,9 +51,9 @@ class Asked(NamedTuple):
     own: OwnItems
 
     @classmethod
-    def of(cls, stored: Stored, view: View, user: int) -> "Asked":
-        """Look a user up."""
-        own = own_items(view, user, stored.half_life)
+    def of(cls, stored: Stored, view: View, user: int, later: Done | None = None) -> "Asked":
+        """Look a user up, see `own_items`."""
+        own = own_items(view, user, stored.half_life, later)
         return cls(view, view.known("user", np.array([user])), own)
 
 

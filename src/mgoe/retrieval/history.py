@@ -97,27 +97,48 @@ class OwnItems(NamedTuple):
         all: All of them, ascending. Shape (n,).
         latest: At most `LATEST`, newest first. Shape (m,).
         weight: Of these, as of the newest of them. Shape (m,).
+        age: Of these, in microseconds before the newest of them. Shape (m,).
     """
 
     all: NDArray[np.int64]
     latest: NDArray[np.int64]
     weight: NDArray[np.float32]
+    age: NDArray[np.int64]
 
 
-def own_items(view: View, user: int, half_life: float) -> OwnItems:
+class Done(NamedTuple):
+    """What a user did, one entry per item.
+
+    Attributes:
+        item: By index, each once. Shape (n,).
+        task_mask: Tasks done, as bits. Shape (n,).
+        time: Of the last event, in microseconds. Shape (n,).
+
+    Example:
+        >>> Done(np.array([3]), np.array([0b01]), np.array([1_700_000_000_000_000])).item.size
+        1
+    """
+
+    item: NDArray[np.int64]
+    task_mask: NDArray[np.int64]
+    time: NDArray[np.int64]
+
+
+def own_items(view: View, user: int, half_life: float, later: Done | None = None) -> OwnItems:
     """Return the items of a user in a view, live ones included; none for an unknown user.
 
     Args:
         view: The view.
         user: By index.
         half_life: Of their weights, in microseconds.
+        later: What the user did after it, in place of live changes.
     """
     item, task_mask, time = _snapshot_pairs(view.snapshot, user)
-    live = _live_pairs(view, user)
-    if len(live[0]):
-        at = np.searchsorted(item, live[0])
+    live = _live_pairs(view, user) if later is None else later
+    if len(live.item):
+        at = np.searchsorted(item, live.item)
         there = at < len(item)
-        there[there] = item[at[there]] == live[0][there]
+        there[there] = item[at[there]] == live.item[there]
         stays = np.ones(len(item), bool)
         stays[at[there]] = False
         item, task_mask, time = (
@@ -131,7 +152,7 @@ def own_items(view: View, user: int, half_life: float) -> OwnItems:
     order = np.lexsort((item, -score, -time))[:LATEST]
     item, time, score = item[order], time[order], score[order]
     age = time.max(initial=0) - time if len(time) else time
-    return OwnItems(known, item, (score * decay(age, half_life)).astype(np.float32))
+    return OwnItems(known, item, (score * decay(age, half_life)).astype(np.float32), age)
 
 
 def decay(age: NDArray[np.int64], half_life: float) -> NDArray[np.float64]:
@@ -167,11 +188,11 @@ def _snapshot_pairs(snapshot: Snapshot, user: int) -> tuple[NDArray, NDArray, ND
     return item.astype(np.int64), task_mask.astype(np.int64), time
 
 
-def _live_pairs(view: View, user: int) -> tuple[NDArray, NDArray, NDArray]:
+def _live_pairs(view: View, user: int) -> Done:
     users, items, pairs = view.overlay.user, view.overlay.item, view.overlay.pairs
     slot = users.slot[user] if 0 <= user < len(users.slot) else -1
     at = _chain(users.head[slot] if slot >= 0 else -1, pairs.next_user)
-    return items.index[pairs.item[at]], pairs.task_mask[at].astype(np.int64), pairs.time[at]
+    return Done(items.index[pairs.item[at]], pairs.task_mask[at].astype(np.int64), pairs.time[at])
 
 
 @numba.njit(cache=True, nogil=True)

@@ -15,8 +15,9 @@ from mgoe.config import Generator, RetrievalSettings
 from mgoe.errors import BundleError
 from mgoe.features import View
 from mgoe.graph import Snapshot
+from mgoe.retrieval.blend import Blend, link_signals
 from mgoe.retrieval.generators import GENERATORS, Asked, Stored
-from mgoe.retrieval.history import HALF_LIFE, latest_pairs, latest_rows, median_age
+from mgoe.retrieval.history import HALF_LIFE, Done, latest_pairs, latest_rows, median_age
 from mgoe.retrieval.links import Former, ItemLinks, Kind, freshness, item_links
 from mgoe.retrieval.mix import apportioned, is_among, mixed
 from mgoe.retrieval.popular import SharedLists, shared_lists
@@ -46,6 +47,7 @@ class Retrieval:
         quotas: Items of each generator in the mix.
         neighbors: Most links of an item.
         stored: What generators read beside a view, memory-mapped.
+        blend: How lists are ordered; None where the model alone orders them.
 
     Example:
         >>> from mgoe.config import RetrievalSettings
@@ -58,6 +60,7 @@ class Retrieval:
     quotas: Mapping[str, int]
     neighbors: int
     stored: Stored
+    blend: Blend | None = None
 
     @classmethod
     def build(
@@ -66,6 +69,7 @@ class Retrieval:
         folder: Path,
         settings: RetrievalSettings,
         former: tuple[Snapshot, "Retrieval"] | None = None,
+        blend: Blend | None = None,
     ) -> Self:
         """Compute everything from the snapshot of a view, and write the folder atomically.
 
@@ -75,6 +79,7 @@ class Retrieval:
             settings: Number of candidates, quotas, and number of links.
             former: What was computed from an earlier snapshot, whose nodes keep their indices. Links that
                 nothing changed for are copied; the result does not depend on it.
+            blend: How lists are ordered; None if the model alone orders them.
 
         Raises:
             OutputError: The folder cannot be written.
@@ -93,6 +98,7 @@ class Retrieval:
             write_index(view.snapshot, unfinished / SKETCH)
             quotas = apportioned(settings.quotas or QUOTAS, settings.candidates)
             manifest = {"format": FORMAT, "quotas": quotas, "neighbors": settings.neighbors}
+            manifest |= {"blend": None if blend is None else blend._asdict()}
             half_life = HALF_LIFE * median_age(view.snapshot)
             write_json(unfinished / MANIFEST, manifest | {"half_life": half_life})
         return cls.open(folder)
@@ -117,9 +123,35 @@ class Retrieval:
             lists = SharedLists(*(mapped(folder / f"{name}.npy") for name in SharedLists._fields))
             sketch, half_life = SketchIndex(folder / SKETCH), float(manifest["half_life"])
             stored = Stored(links, mapped(folder / "fresh.npy"), half_life, lists, sketch)
-            return cls(folder, manifest["quotas"], manifest["neighbors"], stored)
+            blend = None if manifest["blend"] is None else Blend(**manifest["blend"])
+            return cls(folder, manifest["quotas"], manifest["neighbors"], stored, blend)
         except (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError) as error:
             raise BundleError(folder, f"cannot be read ({error}); write the bundle again") from None
+
+    def signals(
+        self,
+        view: View,
+        user: int,
+        items: NDArray[np.int64],
+        log_odds: NDArray[np.floating],
+        sampling: NDArray[np.floating],
+        later: Done | None = None,
+    ) -> NDArray[np.float64]:
+        """Return what a blend reads of items for a user.
+
+        Args:
+            view, user: As for `generate`.
+            items: By index, each once, ascending. Shape (B,).
+            log_odds: That the user does anything on them, with the sampling of negatives undone. Shape (B,).
+            sampling: What undoing it added. Shape (B,).
+            later: What the user did after the view, in place of live changes.
+
+        Returns:
+            Shape (B, 4), see `Blend`.
+        """
+        own = Asked.of(self.stored, view, user, later).own
+        links = link_signals(self.stored.links["cosine"], self.stored.fresh, own, items)
+        return np.column_stack([log_odds, sampling, links]).astype(np.float64)
 
     def generate(self, view: View, user: int, n: int) -> dict[str, NDArray[np.int64]]:
         """Return the best n items of every generator for a user, best first.
@@ -133,7 +165,12 @@ class Retrieval:
         return {name: generator(self.stored, asked, n) for name, generator in GENERATORS.items()}
 
     def candidates(
-        self, view: View, user: int, n: int | None = None, without: NDArray[np.int64] | None = None
+        self,
+        view: View,
+        user: int,
+        n: int | None = None,
+        without: NDArray[np.int64] | None = None,
+        later: Done | None = None,
     ) -> NDArray[np.int64]:
         """Return the candidates of a user: n distinct items of the generators with a quota; see `mixed`.
 
@@ -141,8 +178,10 @@ class Retrieval:
             view, user: As for `generate`.
             n: Number of candidates; the sum of the quotas by default.
             without: Items to leave out, rising; other generators fill the quotas of those that gave them.
+            later: What the user did after the view, in place of live changes.
         """
-        n, asked = sum(self.quotas.values()) if n is None else n, Asked.of(self.stored, view, user)
+        n = sum(self.quotas.values()) if n is None else n
+        asked = Asked.of(self.stored, view, user, later)
         lists = {
             name: generator(self.stored, asked, n)
             for name, generator in GENERATORS.items()

@@ -1,0 +1,31 @@
+"""The model of a finished cell, and its calibration."""
+
+from mgoe._util.files import read_json
+from mgoe.bundle.calibration import Calibration
+from mgoe.config import check_settings
+from mgoe.experiments.cell import Inputs
+from mgoe.experiments.folder import CALIBRATION
+from mgoe.experiments.plan import Cell, is_boosted
+from mgoe.features import FeatureSpec
+from mgoe.models import BoostedTrees, RankingModel, make_model
+from mgoe.training import load_weights
+from mgoe.training.boosted import load_trees
+
+
+def load_model(cell: Cell, inputs: Inputs, searched: bool) -> RankingModel:
+    """Return the model of a finished cell with its weights."""
+    spec = FeatureSpec.from_json((cell.folder / "spec.json").read_text(encoding="utf-8"))
+    settings = cell.model(searched)
+    model = make_model(inputs.decided(settings), spec, cell.seed)
+    if is_boosted(settings):
+        assert isinstance(model, BoostedTrees)
+        load_trees(model, cell.folder)
+    else:
+        load_weights(model, cell.folder / "model.safetensors")
+    return model.eval()
+
+
+def load_calibration(cell: Cell) -> Calibration:
+    """Return the calibration of a finished cell; cells of earlier versions have none."""
+    file = cell.folder / CALIBRATION
+    return check_settings(Calibration, read_json(file) if file.exists() else {}, file)
