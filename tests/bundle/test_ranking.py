@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from numpy.testing import assert_array_equal
+from numpy.testing import assert_allclose, assert_array_equal
 
 import mgoe
 from mgoe.bundle import ranking
@@ -20,6 +20,7 @@ from mgoe.config import FeatureSettings
 from mgoe.data import FeatureEncoders, SideFeatures, Vocabulary
 from mgoe.errors import BundleError
 from mgoe.features import View
+from mgoe.retrieval import Blend
 from tests.effort import up_to
 
 COLORS = ("red", "green", "blue")
@@ -218,3 +219,34 @@ def query(bundle: mgoe.Bundle, **asked: object) -> ranking.Query:
     given = {"k": 10, "objective": "click", "at_least": {}, "left_out": np.empty(0, np.int64),
              "where": {}, "max_per": {}}  # fmt: skip
     return ranking.Query.read(bundle, **given | asked)
+
+
+class Linked(Half):
+    """Retrieves the even items, and reads as a link how often a digit is in an item's index."""
+
+    blend = Blend(log_odds=-0.5, sampling=0.25, linked=1.0, session=-2.0)
+
+    def signals(self, view: View, user: int, items: np.ndarray, *known: np.ndarray) -> np.ndarray:
+        assert (np.diff(items) > 0).all()
+        return np.column_stack([*known, items % 10, items % 7])
+
+
+@up_to(10)
+@given(user=st.integers(-1, 150), exact=st.booleans(), least=st.floats(0, 0.02))
+def test_a_list_is_ordered_by_the_blend_and_shows_the_models_probabilities(
+    colored: mgoe.Bundle, user: int, exact: bool, least: float
+):
+    colored.retrieval = Linked()
+    id = colored.ids("user", np.array([user]))[0] if user >= 0 else "nobody"
+    found = colored.recommend(id, 25, "click", exact=exact, at_least={"click": least})
+    items = np.arange(colored.n_items) if exact else colored.retrieval.candidates(colored.view, user)
+    shown = colored.predict(id, colored.ids("item", items))["click"].to_numpy(np.float64)
+    odds, sampling = np.log(shown / (1 - shown)), colored.shift(items)
+    order = odds + colored.retrieval.blend.added(np.stack([odds, sampling, items % 10, items % 7], axis=1))
+    kept = np.flatnonzero(shown >= least)
+    best = kept[np.argsort(-order[kept], kind="stable")[:25]]
+    assert_allclose(
+        order[np.searchsorted(items, colored.indices("item", found["item"]))], order[best], atol=1e-3
+    )
+    again = colored.predict(id, found["item"])["click"] if len(found) else found["click"]
+    assert_allclose(found["click"], again, rtol=1e-5)

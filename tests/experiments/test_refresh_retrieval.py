@@ -1,4 +1,4 @@
-"""What candidates are retrieved from is computed again by a refresh, with the quotas that were chosen."""
+"""What candidates are retrieved from is computed again by a refresh, with the chosen quotas and blend."""
 
 import shutil
 from pathlib import Path
@@ -8,7 +8,7 @@ from mgoe import experiments
 from mgoe.bundle import seal
 from mgoe.config import RetrievalSettings
 from mgoe.evaluation import read_rows
-from mgoe.retrieval import Retrieval
+from mgoe.retrieval import Blend, Retrieval
 from mgoe.serving import Event, open_events
 
 QUOTAS = {"own": 3, "item_to_item": 9, "recent": 4, "popular": 4}
@@ -19,7 +19,8 @@ def test_a_refreshed_bundle_retrieves_as_one_built_from_all_events(finished: Pat
     bundle = mgoe.load(path)
     assert bundle.retrieval is None
     how = RetrievalSettings.model_validate({"candidates": 20, "quotas": QUOTAS})
-    Retrieval.build(bundle.view, path / "retrieval", how)
+    blend = Blend(log_odds=0.1, sampling=0.2, linked=0.3, session=0.4)
+    Retrieval.build(bundle.view, path / "retrieval", how, blend)
     settings = bundle.settings.model_copy(update={"retrieval": RetrievalSettings(candidates=20)})
     (path / "settings.yaml").write_text(mgoe.config.dump_settings(settings))
     (path / "bundle.json").unlink()
@@ -30,7 +31,8 @@ def test_a_refreshed_bundle_retrieves_as_one_built_from_all_events(finished: Pat
     log.close()
     assert new.retrieval is not None
     assert new.retrieval.quotas == QUOTAS
-    built = Retrieval.build(new.view, tmp_path / "built", how)
+    assert new.retrieval.blend == blend
+    built = Retrieval.build(new.view, tmp_path / "built", how, blend)
     for file in built.path.iterdir():
         assert file.read_bytes() == (new.path / "retrieval" / file.name).read_bytes(), file.name
     [item] = new.indices("item", [20_000])

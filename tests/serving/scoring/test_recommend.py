@@ -14,7 +14,7 @@ from mgoe.bundle import seal
 from mgoe.config import FeatureSettings, RetrievalSettings
 from mgoe.data import FeatureEncoders, SideFeatures, Vocabulary
 from mgoe.evaluation import read_rows
-from mgoe.retrieval import Retrieval
+from mgoe.retrieval import Blend, Retrieval
 from mgoe.serving import LiveBundle, open_events
 from tests.serving.served import Served, answered, served
 
@@ -27,7 +27,8 @@ def shop(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle that retrieves 20 of its 99 items, each of which is on a shelf."""
     path = Path(shutil.copytree(finished / "bundle", tmp_path_factory.mktemp("shop") / "bundle"))
     bundle = mgoe.load(path)
-    Retrieval.build(bundle.view, path / "retrieval", RetrievalSettings(candidates=20))
+    blend = Blend(log_odds=-0.2, sampling=-0.4, linked=0.5, session=0.8)
+    Retrieval.build(bundle.view, path / "retrieval", RetrievalSettings(candidates=20), blend)
     encoders = FeatureEncoders((FeatureSettings(name="shelf"),), {"shelf": Vocabulary(pa.array(SHELVES))})
     shelf = np.random.default_rng(0).integers(0, 4, bundle.size("item"))
     shutil.rmtree(path / "item_side")

@@ -1,0 +1,98 @@
+"""The blend: what it reads of links, live and after an update, and what is fitted."""
+
+import tempfile
+from collections import defaultdict
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose
+
+from mgoe.config import RetrievalSettings
+from mgoe.features import View
+from mgoe.graph import Snapshot
+from mgoe.retrieval import Blend, Retrieval, item_links
+from mgoe.retrieval.blend import FEWEST, FLOOR, link_signals
+from mgoe.retrieval.history import DAY, Done, OwnItems, own_items
+from mgoe.serving.online.overlay import LiveView
+from tests.effort import up_to
+from tests.graph.histories import CUTS, event_lists
+from tests.retrieval.naive import snapshots
+from tests.serving.online.worlds import START, World, streams
+
+
+def pairs_of(snapshot: Snapshot) -> Any:
+    """A view of pairs alone."""
+    return SimpleNamespace(snapshot=snapshot)
+
+
+def summed(links, own: OwnItems, days: float) -> dict[int, float]:
+    """Sum links one by one, from items of the user's last days."""
+    out = defaultdict[int, float](float)
+    for item, weight, age in zip(own.latest.tolist(), own.weight.tolist(), own.age.tolist(), strict=True):
+        if item < len(links.indptr) - 1 and age < days * DAY:
+            for e in range(links.indptr[item], links.indptr[item + 1]):
+                out[int(links.item[e])] += weight * float(links.weight[e])
+    return out
+
+
+@given(snapshot=snapshots, data=st.data())
+def test_signals_of_links_equal_sums_one_by_one(snapshot, data):
+    links = item_links(snapshot, "cosine", n=4)
+    user = data.draw(st.integers(-1, snapshot.n_users))
+    items = np.array(sorted(data.draw(st.sets(st.integers(0, snapshot.n_items + 2)))), np.int64)
+    own = own_items(pairs_of(snapshot), user, Done(*[np.empty(0, np.int64)] * 3))
+    found = link_signals(links, own, items)
+    for column, days in enumerate((np.inf, 1)):
+        sums = summed(links, own, days)
+        assert_allclose(found[:, column], [np.log(FLOOR + sums[item]) for item in items.tolist()], rtol=1e-5)
+
+
+@up_to(4)
+@given(events=event_lists(1, 40), data=st.data())
+def test_live_signals_are_as_after_an_update(events, data):
+    """Links stay those of the snapshot until a refresh; what the user did is read at once."""
+    with tempfile.TemporaryDirectory() as folder:
+        world = World(Path(folder), START + events, CUTS, resolutions=[(2, 3), (3, 4)])
+        stream, live = data.draw(streams(world), "stream"), world.live()
+        base = View.of(world.graph.latest)
+        found = Retrieval.build(base, Path(folder) / "retrieval", RetrievalSettings(candidates=12))
+        live.apply(stream)
+        updated = View.of(World.updated(world, stream).latest)
+        items, none = np.arange(world.items), np.zeros(world.items)
+        with LiveView(base, live).reading() as view:
+            for id in range(world.users + 3):
+                [user] = live.indices("user", [id])
+                now = found.signals(view, user, items, none, none)
+                assert_allclose(now, found.signals(updated, id, items, none, none), rtol=1e-5)
+
+
+@given(snapshot=snapshots, data=st.data())
+def test_what_is_done_later_replaces_what_was_done_before(snapshot, data):
+    user = data.draw(st.integers(0, snapshot.n_users - 1))
+    items = np.array(sorted(data.draw(st.sets(st.integers(0, snapshot.n_items - 1), min_size=1))), np.int64)
+    later = Done(items, np.ones(len(items), np.int64), np.full(len(items), 100 * DAY))
+    own = own_items(pairs_of(snapshot), user, later)
+    assert own.all.tolist() == sorted({*items.tolist(), *snapshot.known_items(user).tolist()})
+    assert own.latest[: len(items)].tolist() == items.tolist()
+    assert (own.age == 0).sum() == len(items)
+
+
+@given(weights=st.tuples(*[st.floats(-1, 1)] * 4), seed=st.integers(0, 2**32 - 1))
+def test_weights_are_those_of_which_wanted_items_are_draws(weights: tuple[float, ...], seed: int):
+    rng, truth = np.random.default_rng(seed), Blend(*weights)
+    signals = [rng.normal(size=(8, 4)) for _ in range(3000)]
+    scores = [one[:, 0] + truth.added(one) + rng.gumbel(size=8) for one in signals]
+    found = Blend.fit(signals, [one == one.max() for one in scores])
+    assert found is not None
+    assert_allclose(found, truth, atol=0.25)
+
+
+def test_few_queries_fit_no_blend():
+    signals = [np.ones((3, 4))] * FEWEST
+    wanted = [np.array([True, False, False])] * (FEWEST - 1) + [np.zeros(3, bool)]
+    assert Blend.fit(signals, wanted) is None
+    assert Blend.fit([], []) is None
