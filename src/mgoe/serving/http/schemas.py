@@ -255,7 +255,10 @@ class RecommendAnswer(BaseModel):
 
     user: Id | None
     items: list[Id]
-    scores: list[float] = Field(description="Values of the objective.")
+    scores: list[float] = Field(
+        description="What orders the list: values of the objective, of retrieved items after the blend "
+        "with links."
+    )
     tasks: dict[str, list[float]] = Field(description="Probability (or value) of each task.")
     objective: str
     ranked: int = Field(description="Items that were scored; 0 if the filters leave none.")

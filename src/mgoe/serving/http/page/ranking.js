@@ -38,7 +38,8 @@ function columnsOf(answer) {
   const {tasks, kinds, objective: usual} = state.about, by = answer.objective;
   const columns = [...tasks].sort((a, b) => (b === by) - (a === by)).map((task) => columnOf(task, answer.tasks[task], kinds[task] === "binary"));
   if (tasks.includes(by)) return columns;
-  if (by === usual) return [columnOf(by, answer.scores, true), ...columns];
+  const product = (names) => names.map((name) => answer.tasks[name]).reduce((one, other) => one.map((p, k) => p * other[k]));
+  if (by === usual) return [columnOf(by, product(by.split(" * ")), true), ...columns];
   const [best, least] = [answer.scores[0], answer.scores.at(-1)];
   return [least > 0 ? ["score, best = 100", answer.scores.map((s) => (100 * s / best).toFixed(1))] : ["score", answer.scores.map(short)], ...columns];
 }
