@@ -239,7 +239,7 @@ def test_a_list_is_ordered_by_the_blend_and_shows_the_models_probabilities(
     colored.retrieval = Linked()
     id = colored.ids("user", np.array([user]))[0] if user >= 0 else "nobody"
     found = colored.recommend(id, 25, "click", exact=exact, at_least={"click": least})
-    items = np.arange(colored.n_items) if exact else colored.retrieval.candidates(colored.view, user)
+    items = np.arange(colored.n_items) if exact else colored.retrieval.candidates(colored.view, user, 40)
     shown = colored.predict(id, colored.ids("item", items))["click"].to_numpy(np.float64)
     odds, sampling = np.log(shown / (1 - shown)), colored.shift(items)
     order = odds + colored.retrieval.blend.added(np.stack([odds, sampling, items % 10, items % 7], axis=1))

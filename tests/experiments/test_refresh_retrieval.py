@@ -20,7 +20,7 @@ def test_a_refreshed_bundle_retrieves_as_one_built_from_all_events(finished: Pat
     assert bundle.retrieval is None
     how = RetrievalSettings.model_validate({"candidates": 20, "quotas": QUOTAS})
     blend = Blend(log_odds=0.1, sampling=0.2, linked=0.3, session=0.4)
-    Retrieval.build(bundle.view, path / "retrieval", how, blend)
+    Retrieval.build(bundle.view, path / "retrieval", how, blend=blend)
     settings = bundle.settings.model_copy(update={"retrieval": RetrievalSettings(candidates=20)})
     (path / "settings.yaml").write_text(mgoe.config.dump_settings(settings))
     (path / "bundle.json").unlink()
@@ -32,7 +32,7 @@ def test_a_refreshed_bundle_retrieves_as_one_built_from_all_events(finished: Pat
     assert new.retrieval is not None
     assert new.retrieval.quotas == QUOTAS
     assert new.retrieval.blend == blend
-    built = Retrieval.build(new.view, tmp_path / "built", how, blend)
+    built = Retrieval.build(new.view, tmp_path / "built", how, blend=blend)
     for file in built.path.iterdir():
         assert file.read_bytes() == (new.path / "retrieval" / file.name).read_bytes(), file.name
     [item] = new.indices("item", [20_000])

@@ -14,9 +14,10 @@ from numpy.testing import assert_allclose
 from mgoe.config import RetrievalSettings
 from mgoe.features import View
 from mgoe.graph import Snapshot
-from mgoe.retrieval import Blend, Retrieval, item_links
+from mgoe.retrieval import Blend, Retrieval, item_links, latest_pairs
 from mgoe.retrieval.blend import FEWEST, FLOOR, link_signals
 from mgoe.retrieval.history import DAY, Done, OwnItems, own_items
+from mgoe.retrieval.links import freshness
 from mgoe.serving.online.overlay import LiveView
 from tests.effort import up_to
 from tests.graph.histories import CUTS, event_lists
@@ -29,25 +30,27 @@ def pairs_of(snapshot: Snapshot) -> Any:
     return SimpleNamespace(snapshot=snapshot)
 
 
-def summed(links, own: OwnItems, days: float) -> dict[int, float]:
+def summed(links, fresh: np.ndarray, own: OwnItems, days: float) -> dict[int, float]:
     """Sum links one by one, from items of the user's last days."""
     out = defaultdict[int, float](float)
     for item, weight, age in zip(own.latest.tolist(), own.weight.tolist(), own.age.tolist(), strict=True):
         if item < len(links.indptr) - 1 and age < days * DAY:
             for e in range(links.indptr[item], links.indptr[item + 1]):
-                out[int(links.item[e])] += weight * float(links.weight[e])
+                other = int(links.item[e])
+                out[other] += weight * float(links.weight[e]) * float(fresh[other])
     return out
 
 
 @given(snapshot=snapshots, data=st.data())
 def test_signals_of_links_equal_sums_one_by_one(snapshot, data):
-    links = item_links(snapshot, "cosine", n=4)
+    pairs = latest_pairs(snapshot)
+    links, fresh = item_links(pairs, "cosine", n=4), freshness(pairs, snapshot)
     user = data.draw(st.integers(-1, snapshot.n_users))
     items = np.array(sorted(data.draw(st.sets(st.integers(0, snapshot.n_items + 2)))), np.int64)
-    own = own_items(pairs_of(snapshot), user, Done(*[np.empty(0, np.int64)] * 3))
-    found = link_signals(links, own, items)
+    own = own_items(pairs_of(snapshot), user, 9 * DAY, Done(*[np.empty(0, np.int64)] * 3))
+    found = link_signals(links, fresh, own, items)
     for column, days in enumerate((np.inf, 1)):
-        sums = summed(links, own, days)
+        sums = summed(links, fresh, own, days)
         assert_allclose(found[:, column], [np.log(FLOOR + sums[item]) for item in items.tolist()], rtol=1e-5)
 
 
@@ -75,7 +78,7 @@ def test_what_is_done_later_replaces_what_was_done_before(snapshot, data):
     user = data.draw(st.integers(0, snapshot.n_users - 1))
     items = np.array(sorted(data.draw(st.sets(st.integers(0, snapshot.n_items - 1), min_size=1))), np.int64)
     later = Done(items, np.ones(len(items), np.int64), np.full(len(items), 100 * DAY))
-    own = own_items(pairs_of(snapshot), user, later)
+    own = own_items(pairs_of(snapshot), user, 9 * DAY, later)
     assert own.all.tolist() == sorted({*items.tolist(), *snapshot.known_items(user).tolist()})
     assert own.latest[: len(items)].tolist() == items.tolist()
     assert (own.age == 0).sum() == len(items)

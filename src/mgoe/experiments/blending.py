@@ -103,16 +103,18 @@ def fit_blend(
     answers = Answers(model, view, inputs, settings, calibration)
     signals, wanted = [], []
     for question in _questions(prepared, snapshot.n_items):
-        found = np.sort(retrieval.candidates(view, question.user, later=question.later))
+        known = None
         if question.later is not None:
             known = np.union1d(view.snapshot.known_items(question.user), question.later.item)
-            found = np.setdiff1d(found, known)
+        found = np.sort(retrieval.candidates(view, question.user, None, known, question.later))
         done = np.isin(found, question.wanted)
         if done.any():
             [scores] = answers(np.full(len(found), question.user), found)
             log_odds = log_odds_of_anything(scores, answers.shifted)
-            known = (view, question.user, found, log_odds, answers.shift(found), question.later)
-            signals.append(retrieval.signals(*known).astype(np.float32))
+            read = retrieval.signals(
+                view, question.user, found, log_odds, answers.shift(found), question.later
+            )
+            signals.append(read.astype(np.float32))
             wanted.append(done)
     return Blend.fit(signals, wanted)
 

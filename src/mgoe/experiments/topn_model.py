@@ -109,12 +109,13 @@ class Retrieved:
     def __init__(self, retrieval: Retrieval, view: View):
         self._retrieval, self._view, self.n = retrieval, view, sum(retrieval.quotas.values())
 
-    def __call__(self, user: int) -> NDArray[np.int64]:
-        return np.sort(self._retrieval.candidates(self._view, user))
+    def __call__(self, user: int, without: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
+        """Return the candidates of a user, ascending, without some items that rise."""
+        return np.sort(self._retrieval.candidates(self._view, user, without=without))
 
     def by_generator(self, user: int) -> dict[str, NDArray[np.int64]]:
-        """Return as many items of every generator as there are candidates, and the candidates."""
-        return {MIX: self(user), **self._retrieval.generate(self._view, user, self.n)}
+        """Return as many items of every generator as there are candidates."""
+        return self._retrieval.generate(self._view, user, self.n)
 
     def signals(
         self,
@@ -201,8 +202,10 @@ def candidates_of(queries: Queries, retrieved: Retrieved | None) -> Candidates:
     everything, known = np.arange(queries.events.shape[1]), queries.events.matrix()
 
     def candidates(user: int) -> NDArray[np.int64]:
-        mine = everything if retrieved is None else retrieved(user)
-        return np.setdiff1d(mine, _known(known, user)).astype(np.int64) if queries.hide else mine
+        hidden = np.sort(_known(known, user)).astype(np.int64) if queries.hide else None
+        if retrieved is not None:
+            return retrieved(user, hidden)
+        return everything if hidden is None else np.setdiff1d(everything, hidden)
 
     return candidates
 
@@ -258,9 +261,9 @@ def recall(
         The mean over users, `recall@N` by generator in place of a task, with every user's influence; and the
         means alone.
     """
-    shares: list[dict[str, float]] = []
-    for user, items in zip(queries.users, wanted, strict=True):
-        found = retrieved.by_generator(int(user))
+    shares, candidates = list[dict[str, float]](), candidates_of(queries, retrieved)
+    for user, items in zip(queries.users.tolist(), wanted, strict=True):
+        found = {MIX: candidates(user), **retrieved.by_generator(user)}
         shares.append({name: float(np.isin(items, mine).mean()) for name, mine in found.items()})
     names = list(shares[0])
     values = np.array([[share[name] for name in names] for share in shares])  # (Q, G)

@@ -28,7 +28,7 @@ def shop(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = Path(shutil.copytree(finished / "bundle", tmp_path_factory.mktemp("shop") / "bundle"))
     bundle = mgoe.load(path)
     blend = Blend(log_odds=-0.2, sampling=-0.4, linked=0.5, session=0.8)
-    Retrieval.build(bundle.view, path / "retrieval", RetrievalSettings(candidates=20), blend)
+    Retrieval.build(bundle.view, path / "retrieval", RetrievalSettings(candidates=20), blend=blend)
     encoders = FeatureEncoders((FeatureSettings(name="shelf"),), {"shelf": Vocabulary(pa.array(SHELVES))})
     shelf = np.random.default_rng(0).integers(0, 4, bundle.size("item"))
     shutil.rmtree(path / "item_side")
