@@ -106,7 +106,7 @@ def link_signals(
         links: Item-to-item links. Items that they do not know have none.
         fresh: How active each item is of late. Shape (I,).
         own: The user's items.
-        items: By index, each once, ascending. Shape (B,).
+        items: By index, each once. Shape (B,).
 
     Returns:
         Shape (B, 2).
@@ -117,13 +117,32 @@ def link_signals(
     return np.log(FLOOR + _sum_links(links, fresh, own.latest[known], weights, items))
 
 
+@numba.njit(cache=True, nogil=True, inline="always")
+def _cell(item, cells):  # pragma: no cover - compiled
+    return (np.int64(item) * 0x9E3779B1 >> 8) & (cells - 1)
+
+
 @numba.njit(cache=True, nogil=True)
 def _sum_links(links, fresh, seeds, weights, items):  # pragma: no cover - compiled
+    """Add up links to some items, which are found in a hash table, whose cells are probed in order."""
+    cells = 16
+    while cells < 4 * len(items):
+        cells *= 2
+    place_in = np.full(cells, -1, np.int32)
+    for place in range(len(items)):
+        at = _cell(items[place], cells)
+        while place_in[at] >= 0:
+            at = (at + 1) & (cells - 1)
+        place_in[at] = place
     total = np.zeros((len(items), weights.shape[1]))
     for k in range(len(seeds)):
         for e in range(links.indptr[seeds[k]], links.indptr[seeds[k] + 1]):
-            place = np.searchsorted(items, np.int64(links.item[e]))
-            if place < len(items) and items[place] == links.item[e]:
+            item = links.item[e]
+            at = _cell(item, cells)
+            while place_in[at] >= 0 and items[place_in[at]] != item:
+                at = (at + 1) & (cells - 1)
+            place = place_in[at]
+            if place >= 0:
                 for column in range(weights.shape[1]):
-                    total[place, column] += weights[k, column] * links.weight[e] * fresh[links.item[e]]
+                    total[place, column] += weights[k, column] * links.weight[e] * fresh[item]
     return total

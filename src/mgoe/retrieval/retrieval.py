@@ -141,7 +141,7 @@ class Retrieval:
 
         Args:
             view, user: As for `generate`.
-            items: By index, each once, ascending. Shape (B,).
+            items: By index, each once. Shape (B,).
             log_odds: That the user does anything on them, with the sampling of negatives undone. Shape (B,).
             sampling: What undoing it added. Shape (B,).
             later: What the user did after the view, in place of live changes.
