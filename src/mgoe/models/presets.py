@@ -73,7 +73,6 @@ PRESETS: dict[str, ModelSettings] = {
             "one_gate": False,
             "table": True,
             "transfer": "aitm",
-            "tower_hidden": [64, 32],
             "members": 1,
         },
     ),

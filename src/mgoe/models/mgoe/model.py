@@ -30,7 +30,7 @@ from mgoe.models.spec import Batch, FeatureSpec, batch_keys
 
 
 class MGOEOptions(Settings):
-    """Switches of MGOE. The defaults are the cheapest configuration that was not behind in the design search.
+    """Switches of MGOE. The defaults are the configuration that led the design search.
 
     Example:
         >>> MGOEOptions(members=1).members
@@ -44,14 +44,14 @@ class MGOEOptions(Settings):
     """D, the width of id, category, macro node and table embeddings."""
     aggregate: int = Field(default=16, ge=1)
     """H, the width of each order's aggregate and of the recents' summaries; 2D in the paper."""
-    hidden: Widths = (64, 32)
+    hidden: Widths = (128, 32)
     """Layers of the experts of form `mlp`."""
     activation: Literal["relu", "silu"] = "silu"
     """Activation of the experts' layers."""
     products: int = Field(default=0, ge=0)
     """P, the number of products of user and item features that experts of form `mlp` read; 0 for none. They
     help where tastes oppose between tasks, and fit noise elsewhere: worth a search (`tune`)."""
-    tower_hidden: Widths = (32,)
+    tower_hidden: Widths = (64, 32)
     """Layers of the towers."""
     tau: float = Field(default=1.3, gt=0, allow_inf_nan=False)
     """Temperature of the edge weights."""
