@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
 import pytest
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
-from mgoe.cli.answers import ANSWERS, Answer
+from mgoe.cli.answers import ANSWERS
 from mgoe.cli.answers.graphs import Graph
 from tests.cli.conftest import Mgoe, check_answer
 from tests.cli.test_commands import COMMANDS
@@ -21,13 +21,13 @@ WITHOUT = {"init", "schema", "serve", "cycle"}
 """Commands that print no answer of their own: a configuration, a JSON Schema, a log, a line per step."""
 
 
-def table(kind: type[Answer]) -> str:
+def table(kind: type[BaseModel]) -> str:
     """The keys of an answer as the page lists them."""
     lines = [f"| `{path}` | {type_} | {about} |" for path, type_, about in rows(kind)]
     return "\n".join(["| key | value | |", "|---|---|---|", *lines])
 
 
-def rows(kind: type[Answer], before: str = "") -> Iterator[tuple[str, str, str]]:
+def rows(kind: type[BaseModel], before: str = "") -> Iterator[tuple[str, str, str]]:
     for name, field in kind.model_fields.items():
         path, about = before + name, " ".join((field.description or "").split())
         inner = members(field.annotation)
@@ -51,7 +51,7 @@ def held(annotation: Any) -> Any:
 
 
 def is_answer(kind: Any) -> bool:
-    return isinstance(kind, type) and issubclass(kind, Answer)
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
 
 
 def text(annotation: Any) -> str:
@@ -59,6 +59,8 @@ def text(annotation: Any) -> str:
         return "null"
     if get_origin(annotation) is Literal:
         return " or ".join(f"`{value}`" for value in get_args(annotation))
+    if get_origin(annotation) is tuple:
+        return f"list of {text(get_args(annotation)[0])}"
     if get_origin(annotation) is list:
         return f"list of {' or '.join(map(text, members(held(annotation))))}"
     if get_origin(annotation) is dict:

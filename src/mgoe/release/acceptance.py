@@ -74,9 +74,10 @@ class Compared(Settings):
     candidate: float
     current: float
     low: float
+    """95 % interval of the difference."""
     high: float
     p: float
-    """Two-sided, after Holm's correction over the comparisons of the test."""
+    """After Holm's correction over the comparisons."""
 
     @property
     def difference(self) -> float:
@@ -85,21 +86,7 @@ class Compared(Settings):
 
 
 class Release(Settings):
-    """What a release test found: `release.json` of a version.
-
-    Attributes:
-        candidate, baseline: Names of the bundles.
-        time: When it was tested, ISO 8601.
-        rows: Examples of the window.
-        approved: Whether the candidate may go live.
-        reasons: Why it may not.
-        bounds: What was allowed.
-        compared: Metrics of both; empty, as all below, if they have other tasks or features.
-        calibration: Predicted over observed positives by binary task: of the candidate and of the current
-            bundle.
-        shift: Distance of the mean of each input group from training, the farthest column of each.
-        latency: Milliseconds of a request: of the candidate and of the current bundle.
-
+    """What a release test found: `release.json` of a version, and what `mgoe registry test` prints.
     Example:
         >>> facts = {"candidate": "3f9a", "baseline": "61c0", "time": "2026-05-02T06:10:00+00:00", "rows": 0}
         >>> reasons = ["features of the current bundle are missing: context device"]
@@ -109,15 +96,24 @@ class Release(Settings):
 
     candidate: str
     baseline: str
+    """The version that was current."""
     time: str
     rows: int
+    """Examples of the window."""
     approved: bool
+    """Whether the candidate may go live."""
     reasons: list[str]
+    """Why the candidate is refused."""
     bounds: Bounds
+    """What was allowed."""
     compared: list[Compared] = Field(default=[])
+    """Empty, as all below, if the versions have other tasks or features."""
     calibration: dict[str, tuple[float, float]] = Field(default={})
+    """Predicted over observed by task: of the candidate, and of the current version."""
     shift: dict[str, float] = Field(default={})
+    """By input, standard deviations between its mean and that of training; the farthest column counts."""
     latency: tuple[float, float] | None = None
+    """Milliseconds of a request: with the candidate, and with the current version."""
 
     def save(self, path: Path) -> None:
         """Write it as JSON."""

@@ -2,10 +2,9 @@
 
 from typing import Any
 
-from mgoe.cli.answers.base import Answer
 from mgoe.cli.answers.graphs import Bundle, Graph, Refreshed, Retrained
 from mgoe.cli.answers.logs import DataSet, DataSetFacts, Exposures, Fetched, Log, PreparedLog, Simulation
-from mgoe.cli.answers.releases import Aliases, Pruned, ShownVersion, Tested, Version
+from mgoe.cli.answers.releases import Aliases, Pruned, ShownVersion, Version
 from mgoe.cli.answers.results import (
     Comparison,
     Demo,
@@ -19,8 +18,9 @@ from mgoe.cli.answers.results import (
     Scores,
     Trained,
 )
+from mgoe.release import Release
 
-__all__ = ["ANSWERS", "Answer"]
+__all__ = ["ANSWERS"]
 
 ANSWERS: dict[str, Any] = {
     "demo": Demo,
@@ -48,7 +48,7 @@ ANSWERS: dict[str, Any] = {
     "registry list": list[Version],
     "registry show": ShownVersion,
     "registry add": Aliases,
-    "registry test": Tested,
+    "registry test": Release,
     "registry promote": Aliases,
     "registry rollback": Aliases,
     "registry prune": Pruned,

@@ -59,37 +59,3 @@ class Pruned(Answer):
     removed: list[str]
     served: list[str]
     """Old versions that stay because a service has them open."""
-
-
-class Comparison(Answer):
-    """A metric of a task, of both versions."""
-
-    task: str
-    metric: str
-    candidate: float
-    current: float
-    low: float
-    """95 % interval of the difference."""
-    high: float
-    p: float
-    """After Holm's correction over the comparisons."""
-
-
-class Tested(Answer):
-    """`mgoe registry test`, and `release.json` of a version."""
-
-    candidate: str
-    baseline: str
-    time: str
-    rows: int
-    approved: bool
-    reasons: list[str]
-    """Why the candidate is refused."""
-    bounds: dict[str, float]
-    compared: list[Comparison]
-    calibration: dict[str, list[float]]
-    """Predicted over observed by task: of the candidate, and of the current version."""
-    shift: dict[str, float]
-    """By input, standard deviations between its mean and that of training."""
-    latency: list[float] | None
-    """Milliseconds of a request: with the candidate, and with the current version."""
