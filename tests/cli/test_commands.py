@@ -26,8 +26,8 @@ NAMES = (
     "data list; data describe; data fetch; data prepare; "
     "graph build; graph describe; graph update; "
     "graph forget; train; evaluate; predict; recommend; export; run; serve; refresh; retrain; exposures; "
-    "registry list; registry show; registry add; registry test; registry promote; "
-    "registry rollback; registry prune; cycle; "
+    "registry list; registry show; registry add; registry test; registry compare; "
+    "registry promote; registry rollback; registry prune; cycle; "
     "compare; doctor"
 )
 COMMANDS = [name.split() for name in NAMES.split(";")]

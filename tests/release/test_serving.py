@@ -5,13 +5,17 @@ import pytest
 pytest.importorskip("httpx", reason="httpx is not installed: pip install httpx")
 
 from pathlib import Path
+from typing import Any
 
 from mgoe._util.files import remove_unless_held
 from mgoe.bundle import Bundle
+from mgoe.errors import BundleError
 from mgoe.release import Registry, served_path
 from tests.effort import SOAK
 from tests.release.load import endless, under_load
+from tests.release.test_acceptance import changed, shuffle_weights
 from tests.serving.http.test_live_service import change_manifest, until
+from tests.serving.http.test_shadow import taken
 from tests.serving.served import served
 
 MOVES = 20 if SOAK else 3
@@ -29,3 +33,40 @@ def test_promotions_and_rollbacks_while_requests_run(registry: Registry, own: Pa
         assert load.acknowledged
         assert not remove_unless_held(registry.place("current")), "a service has it open"
     assert registry.place("current").is_dir()
+
+
+def rename_tasks(_: Path, manifest: dict[str, Any]) -> None:
+    manifest["tasks"] = [{"name": name, "kind": "binary"} for name in ("look", "have")]
+    manifest["calibration"] = {}
+
+
+def test_a_shadow_follows_its_alias(
+    registry: Registry, finished: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    """There is a candidate only between two promotions."""
+    current, shadow = (Path(f"registry:{registry.path}@{alias}") for alias in ("current", "candidate"))
+    with pytest.raises(BundleError, match="has no candidate version"):
+        served_path(shadow)
+    with pytest.raises(BundleError, match="holds no registry"):
+        served_path(Path(f"registry:{tmp_path}@candidate"), waits=True)
+    caplog.set_level("INFO")
+    changed(finished / "bundle", other := tmp_path / "other", shuffle_weights)
+    with served(served_path(current), tmp_path / "state", shadow=served_path(shadow, waits=True)) as service:
+        assert service.shadow is not None
+        until(lambda: "shadow waits" in caplog.messages)
+        assert service.client.get("/readyz").json()["detail"] is None
+        name = registry.add(other)
+        until(lambda: taken(service))
+        assert service.shadow.engine is not None
+        assert service.shadow.engine.name == name
+        registry.promote(name, "a test")
+        until(lambda: service.shadow is not None and service.shadow.engine is None)
+        until(lambda: service.rank(user=1, k=1)["bundle"] == name)
+        changed(finished / "bundle", tmp_path / "narrow", rename_tasks)
+        registry.add(tmp_path / "narrow")
+        until(lambda: service.client.get("/readyz").json()["detail"] is not None)
+        detail = service.client.get("/readyz").json()["detail"]
+        assert (
+            "a shadow must have the tasks of the bundle that answers (click, buy), found look, have" in detail
+        )
+        assert service.rank(user=1, k=1)["items"]

@@ -25,6 +25,7 @@ from mgoe.serving.http.app import create_app  # noqa: E402
 from mgoe.serving.http.protocol import LimitedProtocol  # noqa: E402
 from mgoe.serving.http.reloader import Reloader  # noqa: E402
 from mgoe.serving.http.settings import Limits  # noqa: E402
+from mgoe.serving.http.shadow import Shadow  # noqa: E402
 from mgoe.serving.scoring.runtime import Runtime  # noqa: E402
 
 get, post = partial(httpx.get, timeout=60), partial(httpx.post, timeout=60)
@@ -35,11 +36,12 @@ EVERY = 0.05
 
 @dataclass(frozen=True)
 class Served:
-    """A service: where it listens, and what serves."""
+    """A service: where it listens, what serves, and its shadow."""
 
     url: str
     reloader: Reloader
     client: httpx.Client
+    shadow: Shadow | None = None
 
     def rank(self, **request: Any) -> dict[str, Any]:
         return answered(self.client.post("/v1/rank", json=request))
@@ -88,12 +90,19 @@ def served(
     log: EventLog | None = None,
     runtime: Runtime = Runtime(engine="torch"),  # which has nothing to export at the start
     window: int = DAY,
+    shadow: Path | None = None,
+    share: float = 1.0,
 ) -> Iterator[Served]:
     """Serve a bundle while the block runs."""
     file = state / "log.sqlite"
     exposures = None if isinstance(log, RedisLog) else ExposureLog(file, window)
     reloader = Reloader(bundle, log or SqliteLog(file), state, runtime, every=EVERY, exposures=exposures)
-    app = create_app(reloader, limits or Limits(), tokens, access_log=False)
+    beside = None
+    if shadow is not None:
+        logs = {"events": SqliteLog(file), "exposures": ExposureLog(file)}
+        of = {"served": lambda: reloader.engine.bundle, "runtime": runtime, "every": EVERY}
+        beside = Shadow(shadow, share, state=state, **logs, **of)
+    app = create_app(reloader, limits or Limits(), tokens, access_log=False, shadow=beside)
     how = {
         "http": LimitedProtocol,
         "ws": "none",
@@ -115,7 +124,7 @@ def served(
     headers = {"Authorization": f"Bearer {tokens[0].decode()}"} if tokens else {}
     try:
         with httpx.Client(base_url=url, headers=headers, timeout=30) as client:
-            yield Served(url, reloader, client)
+            yield Served(url, reloader, client, beside)
     finally:
         server.should_exit = True
         thread.join(30)

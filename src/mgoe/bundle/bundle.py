@@ -38,7 +38,7 @@ from mgoe.bundle.context import encode_one, encode_pairs, repeated
 from mgoe.bundle.explanation import GROUPS, explain_pair, explain_user
 from mgoe.bundle.item_index import ItemIndex
 from mgoe.bundle.manifest import MANIFEST, RETRIEVAL, read_manifest
-from mgoe.bundle.ranking import Query, Ranked, Steps, finished, rank
+from mgoe.bundle.ranking import Query, Steps, finished, rank
 from mgoe.bundle.sampling import chain, prior_of, read_sampling, shift_of, shifted_tasks, undo_sampling
 from mgoe.config import ModelSettings, RunSettings, check_settings, load_settings
 from mgoe.data import Encoders, Examples, FeatureEncoders, Vocabulary, to_arrow
@@ -276,15 +276,16 @@ class Bundle(Shown):
             exact=exact,
         )
         own = encode_one(self._context, context or {})
-        found: list[Ranked] = []
+        best, best_scores = [], []
         for user in self.indices("user", ids).tolist():
             asked = query.without(self._known_items(user)) if exclude_known else query
-            found.append(finished(rank(self, self, asked, user, context=own)))
-        items = np.concatenate([ranked.items for ranked in found])
-        scores = np.concatenate([ranked.scores for ranked in found])
+            ranked = finished(rank(self, self, asked, user, context=own))
+            best.append(ranked.items)
+            best_scores.append(ranked.scores)
+        items, scores = np.concatenate(best), np.concatenate(best_scores)
         place = {
-            "user": [id for id, ranked in zip(ids, found, strict=True) for _ in ranked.items],
-            "rank": np.concatenate([np.arange(1, len(ranked.items) + 1) for ranked in found]),
+            "user": [id for id, items_of in zip(ids, best, strict=True) for _ in items_of],
+            "rank": np.concatenate([np.arange(1, len(items_of) + 1) for items_of in best]),
         }
         return pd.DataFrame(place | {"item": self.ids("item", items)} | self._by_task(scores))
 

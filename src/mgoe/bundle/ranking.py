@@ -131,20 +131,30 @@ class Ranked(NamedTuple):
     """The best items, the best first.
 
     Attributes:
-        items: Indices. Shape (n,).
         rows: Their places among the candidates that were given. Shape (n,).
         values: Of the objective, by which they are ordered. Shape (n,).
-        scores: Probability (or value) of each task. Shape (n, T).
-        ranked: Candidates that were scored.
+        places: Their places among the items that were scored. Shape (n,).
+        scored: All of these by index. Shape (B,).
+        all_scores: Probability (or value) of each task. Shape (B, T).
         exact: Whether these were all items that the query allows.
     """
 
-    items: NDArray[np.int64]
     rows: NDArray[np.int64]
     values: NDArray[np.float64]
-    scores: NDArray[np.float32]
-    ranked: int
+    places: NDArray[np.int64]
+    scored: NDArray[np.int64]
+    all_scores: NDArray[np.float32]
     exact: bool
+
+    @property
+    def items(self) -> NDArray[np.int64]:
+        """The best items by index. Shape (n,)."""
+        return self.scored[self.places]
+
+    @property
+    def scores(self) -> NDArray[np.float32]:
+        """Probability (or value) of each task of the best items. Shape (n, T)."""
+        return self.all_scores[self.places]
 
 
 def rank(
@@ -177,8 +187,8 @@ def rank(
     ordering = _blended(bundle, scores, user, candidates[rows], found) if retrieves else found
     values = yield from _values(query.objective, ordering, kept, bundle.tasks)
     best = _best(bundle, query, candidates[rows[kept]], values)
-    chosen = rows[kept[best]]
-    return Ranked(candidates[chosen], chosen, values[best], found[kept[best]], len(rows), exact)
+    places = kept[best]
+    return Ranked(rows[places], values[best], places, candidates[rows], found, exact)
 
 
 def finished(steps: Steps[Answer]) -> Answer:

@@ -1,4 +1,4 @@
-"""`registry list`, `show`, `add`, `test`, `promote`, `rollback`, `prune`, and `cycle`."""
+"""`registry list`, `show`, `add`, `test`, `compare`, `promote`, `rollback`, `prune`, and `cycle`."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -157,6 +157,45 @@ def check(
     show_facts(tested.model_dump(mode="json"), as_json)
     if not tested.approved:
         raise typer.Exit(HELD)
+
+
+@registry.command(
+    name="compare",
+    epilog=examples(
+        "mgoe registry compare bundles",
+        "mgoe registry compare bundles 3f9a --state state --window 6h --json",
+    ),
+)
+def compare_(
+    path: Folder,
+    version: Name = "candidate",
+    baseline: Annotated[
+        str, typer.Option(metavar="VERSION", help="What answered: name, beginning of a name, or alias.")
+    ] = "current",
+    state: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of live events: the --state of the service; REGISTRY/current.state by default.",
+            show_default=False,
+        ),
+    ] = None,
+    redis: Redis = None,
+    window: Annotated[
+        str, typer.Option(help="How long after an answer an event or an exposure belongs to it.")
+    ] = "1d",
+    as_json: Json = False,
+) -> None:
+    """Compare a version that `mgoe serve --shadow` scored with the one that answered.
+
+    Prints how far their scores differ and, where labels are known, which of them predicted better.
+    """
+    from mgoe.bundle import Bundle
+    from mgoe.release import compare_shadow
+
+    found, state = _opened(path), state or path / "current.state"
+    current = Bundle.open(found.place(baseline))
+    report = compare_shadow(found.find(version), current, state, redis or str(state), window)
+    show_facts(report.model_dump(mode="json"), as_json)
 
 
 @registry.command(epilog=examples("mgoe registry rollback bundles"))

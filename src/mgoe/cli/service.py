@@ -51,6 +51,27 @@ Trim = Annotated[
 ]
 
 
+ShadowPath = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="BUNDLE",
+        help="A second bundle that scores a share of the requests after they are answered, such as "
+        "registry:FOLDER@candidate. `mgoe registry compare` reads what both said.",
+        show_default=False,
+    ),
+]
+RunBy = Annotated[
+    Literal["onnx", "torch"],
+    typer.Option(help="What runs the model: ONNX Runtime, or PyTorch, the reference."),
+]
+PrecisionName = Annotated[
+    Literal["float32", "bfloat16", "int8"],
+    typer.Option(
+        help="`bfloat16` halves the memory per item; `int8` also has weights of 8 bits, with `onnx`."
+    ),
+]
+
+
 def serve(
     bundle: Followed,
     host: Annotated[
@@ -82,16 +103,10 @@ def serve(
             "duplicates are recognised for at least this time."
         ),
     ] = "1d",
-    engine: Annotated[
-        Literal["onnx", "torch"],
-        typer.Option(help="What runs the model: ONNX Runtime, or PyTorch, the reference."),
-    ] = "onnx",
-    precision: Annotated[
-        Literal["float32", "bfloat16", "int8"],
-        typer.Option(
-            help="`bfloat16` halves the memory per item; `int8` also has weights of 8 bits, with `onnx`."
-        ),
-    ] = "float32",
+    shadow: ShadowPath = None,
+    shadow_share: Annotated[float, typer.Option(help="Share of the requests that it scores.")] = 0.05,
+    engine: RunBy = "onnx",
+    precision: PrecisionName = "float32",
     token_file: Annotated[
         Path | None,
         typer.Option(
@@ -120,6 +135,7 @@ def serve(
         "window": window,
         "token_file": token_file,
         "runtime": {"engine": engine, "precision": precision},
+        "shadow_share": shadow_share,
         "public": public,
         "access_log": access_log,
         "limits": {
@@ -138,7 +154,10 @@ def serve(
         require_serving()
         from mgoe.serving.http.service import serve as run
 
-        run(check_settings(ServeSettings, given | {"bundle": served_path(bundle)}, "serve"))
+        paths = {"bundle": served_path(bundle)}
+        if shadow is not None:
+            paths["shadow"] = served_path(shadow, waits=True)
+        run(check_settings(ServeSettings, given | paths, "serve"))
 
 
 def refresh(

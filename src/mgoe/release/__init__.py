@@ -2,12 +2,14 @@
 
 registry     versions, aliases and the history of their changes; `version`, what it knows of each
 acceptance   the release test; `window`, the rows that it reads
+shadow       what the log of a shadow says; `outcomes`, what became of the answers in it
 cycle        mgoe cycle
 """
 
 from mgoe.release.acceptance import Bounds, Release, check_release
 from mgoe.release.cycle import CycleSettings, load_cycle, run_cycle
 from mgoe.release.registry import Registry, served_path
+from mgoe.release.shadow import ShadowReport, compare_shadow
 from mgoe.release.window import Sources, window_of
 
 __all__ = [
@@ -15,8 +17,10 @@ __all__ = [
     "CycleSettings",
     "Registry",
     "Release",
+    "ShadowReport",
     "Sources",
     "check_release",
+    "compare_shadow",
     "load_cycle",
     "run_cycle",
     "served_path",

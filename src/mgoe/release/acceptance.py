@@ -87,6 +87,7 @@ class Compared(Settings):
 
 class Release(Settings):
     """What a release test found: `release.json` of a version, and what `mgoe registry test` prints.
+
     Example:
         >>> facts = {"candidate": "3f9a", "baseline": "61c0", "time": "2026-05-02T06:10:00+00:00", "rows": 0}
         >>> reasons = ["features of the current bundle are missing: context device"]

@@ -319,8 +319,12 @@ class Registry:
         return Version(**read_json(self._record_file(name)))
 
 
-def served_path(bundle: Path) -> Path:
+def served_path(bundle: Path, waits: bool = False) -> Path:
     """Return the link that a service follows, of `registry:FOLDER@ALIAS`; any other path as it is.
+
+    Args:
+        bundle: The path.
+        waits: Whether the alias may name no version yet.
 
     Raises:
         BundleError: The folder holds no registry, or the registry has no such version.
@@ -340,7 +344,9 @@ def served_path(bundle: Path) -> Path:
             f"must be registry:FOLDER@ALIAS with an alias of {', '.join(ALIASES)}, found {str(bundle)!r}; "
             "write it as in registry:bundles@current",
         )
-    Registry(folder).find(alias)
+    registry = Registry(folder)
+    if alias not in registry.aliases and not waits:
+        registry.find(alias)
     return Path(folder, alias)
 
 

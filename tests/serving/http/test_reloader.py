@@ -14,6 +14,7 @@ from mgoe.bundle import MANIFEST
 from mgoe.errors import StoreError
 from mgoe.serving.events.sqlite_log import SqliteLog
 from mgoe.serving.http import reloader as module
+from mgoe.serving.http import watch
 from mgoe.serving.scoring.engine import Engine
 from mgoe.serving.scoring.explanation import explain
 from mgoe.serving.scoring.runtime import Runtime
@@ -22,10 +23,8 @@ from tests.serving.served import served
 
 
 def test_a_process_that_ends_does_not_wait_for_a_bundle_that_is_opened():
-    work = "asyncio.wait_for(_behind_requests(lambda: (print('begun', flush=True), time.sleep(600))), 1)"
-    code = (
-        f"import asyncio, time\nfrom mgoe.serving.http.reloader import _behind_requests\nasyncio.run({work})"
-    )
+    work = "asyncio.wait_for(behind_requests(lambda: (print('begun', flush=True), time.sleep(600))), 1)"
+    code = f"import asyncio, time\nfrom mgoe.serving.http.watch import behind_requests\nasyncio.run({work})"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert ended.stdout == "begun\n"
     assert ended.stderr.rstrip().endswith("TimeoutError")
@@ -48,7 +47,7 @@ def test_events_are_applied_after_a_defect(finished: Path, tmp_path: Path, monke
 def test_a_bundle_is_tried_again_if_nothing_was_wrong_with_it(
     own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(module, "PAUSE", 0.1)
+    monkeypatch.setattr(watch, "PAUSE", 0.1)
     with served(own, tmp_path / "state") as service:
         opened, before = service.reloader._open, service.reloader.engine
         asked: list[int] = []

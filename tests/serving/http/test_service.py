@@ -153,7 +153,7 @@ def test_only_a_service_of_this_machine_alone_checks_host_names(
     said: list[object] = []
     monkeypatch.setenv("MGOE_TOKEN", token)
     monkeypatch.setattr(service, "Reloader", lambda *_, url, **__: said.append(url))
-    monkeypatch.setattr(service, "create_app", lambda *_, local: said.append(local))
+    monkeypatch.setattr(service, "create_app", lambda *_, local, **__: said.append(local))
     service.application(ServeSettings(bundle=tmp_path, state=tmp_path, **given))
     assert said == ["http://[::1]:8000" if given.get("host") else "http://127.0.0.1:8000", local]
 
@@ -201,7 +201,7 @@ def test_the_systemd_unit_has_a_folder_for_compiled_kernels():
 STOPPED = """
 import asyncio, contextlib, time, torch
 from mgoe.serving.http import service
-from mgoe.serving.http.reloader import _behind_requests
+from mgoe.serving.http.watch import behind_requests
 from mgoe.serving.http.settings import ServeSettings
 
 x = torch.ones(1, requires_grad=True)
@@ -209,7 +209,7 @@ x.register_hook(lambda _: [time.sleep(1e-3) for _ in range(10**6)])
 
 def run(*_, **__):
     with contextlib.suppress(TimeoutError):
-        asyncio.run(asyncio.wait_for(_behind_requests(x.sum().backward), 1))
+        asyncio.run(asyncio.wait_for(behind_requests(x.sum().backward), 1))
 
 service.uvicorn.run = run
 service._run("", ServeSettings(bundle="."), factory=False)

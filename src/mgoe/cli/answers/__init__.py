@@ -18,7 +18,7 @@ from mgoe.cli.answers.results import (
     Scores,
     Trained,
 )
-from mgoe.release import Release
+from mgoe.release import Release, ShadowReport
 
 __all__ = ["ANSWERS"]
 
@@ -49,6 +49,7 @@ ANSWERS: dict[str, Any] = {
     "registry show": ShownVersion,
     "registry add": Aliases,
     "registry test": Release,
+    "registry compare": ShadowReport,
     "registry promote": Aliases,
     "registry rollback": Aliases,
     "registry prune": Pruned,

@@ -6,13 +6,15 @@ what it takes through Python objects.
 
 import asyncio
 from collections.abc import AsyncIterator, Collection, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
+from functools import partial
 from typing import Any, TypeVar
 
 import orjson
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse
 from pydantic import BaseModel, ValidationError
+from starlette.background import BackgroundTask
 from starlette.exceptions import HTTPException
 
 from mgoe import __version__
@@ -26,9 +28,11 @@ from mgoe.serving.http.middleware import OPEN, Middleware, failure, problem
 from mgoe.serving.http.page import read_page
 from mgoe.serving.http.reloader import Reloader
 from mgoe.serving.http.settings import Limits
+from mgoe.serving.http.shadow import Question, Shadow
 from mgoe.serving.http.telemetry import Telemetry
 from mgoe.serving.scoring import ranking
 from mgoe.serving.scoring.explanation import explain
+from mgoe.serving.scoring.ranking import Answered
 
 Model = TypeVar("Model", bound=BaseModel)
 MISTAKES = 100
@@ -52,6 +56,7 @@ def create_app(
     tokens: tuple[bytes, ...] = (),
     access_log: bool = True,
     local: bool = False,
+    shadow: Shadow | None = None,
 ) -> Middleware:
     """Return the whole application, behind its middleware.
 
@@ -61,6 +66,7 @@ def create_app(
         tokens: They open the service; without any, everybody may ask.
         access_log: Log one line per request.
         local: See `Middleware`.
+        shadow: Scores a share of the requests after they are answered. It starts and stops likewise.
     """
     telemetry = Telemetry(
         lambda: reloader.engine.consumer.stats,
@@ -71,7 +77,10 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with reloader.running(telemetry):
+        async with (
+            reloader.running(telemetry),
+            nullcontext() if shadow is None else shadow.running(telemetry),
+        ):
             yield
 
     app = FastAPI(
@@ -79,15 +88,30 @@ def create_app(
         lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url="/openapi.json", redirect_slashes=False,
     )  # fmt: skip
     _add_errors(app)
-    _add_ranking(app, reloader, limits, telemetry)
+    _add_ranking(app, reloader, limits, telemetry, shadow)
+    _add_events(app, reloader, limits, telemetry)
     _add_reading(app, reloader, limits)
-    _add_operations(app, reloader, telemetry)
+    _add_operations(app, reloader, telemetry, shadow)
     app.openapi = lambda: _document(app, secure=bool(tokens))  # type: ignore[method-assign]
     routes = frozenset(path for route in app.routes if (path := getattr(route, "path", None)))
     return Middleware(app, limits, tokens, telemetry, routes, access_log, local)
 
 
-def _add_ranking(app: FastAPI, reloader: Reloader, limits: Limits, telemetry: Telemetry) -> None:
+def _add_ranking(
+    app: FastAPI, reloader: Reloader, limits: Limits, telemetry: Telemetry, shadow: Shadow | None
+) -> None:
+    async def answer(question: Question) -> Response:
+        engine = reloader.engine
+        answered = await _in_turns(question(engine))
+        telemetry.scored.inc(len(answered.pairs.items))
+        for side in answered.asked:
+            telemetry.asked.labels(side).inc(answered.asked[side])
+            telemetry.unseen.labels(side).inc(answered.unseen[side])
+        response = _json(answered.body)
+        if shadow is not None:  # when everything is sent
+            response.background = BackgroundTask(shadow.offer, engine, question, answered)
+        return response
+
     @app.post(
         "/v1/rank", summary="Rank candidates, or what the catalogue has",
         **_describe(schemas.RankAnswer, **_body(schemas.RankRequest)),
@@ -95,13 +119,8 @@ def _add_ranking(app: FastAPI, reloader: Reloader, limits: Limits, telemetry: Te
     async def rank(request: Request) -> Response:
         asked = _read(schemas.RankRequest, request.state.body)
         _check_size("candidates", asked.candidates or (), limits.candidates)
-        answer = await _in_turns(ranking.rank(
-            reloader.engine, asked.user, asked.candidates, _wish(asked),
-        ))  # fmt: skip
-        telemetry.scored.inc(answer["ranked"])
-        telemetry.unseen.labels("user").inc(int(answer["unseen_user"]))
-        telemetry.unseen.labels("item").inc(answer["unseen_items"])
-        return _json(answer)
+        given = {"user": asked.user, "candidates": asked.candidates, "wish": _wish(asked)}
+        return await answer(partial(ranking.rank, **given))
 
     @app.post(
         "/v1/recommend", summary="Recommend items to a user, or to the visitor of a session",
@@ -110,12 +129,8 @@ def _add_ranking(app: FastAPI, reloader: Reloader, limits: Limits, telemetry: Te
     async def recommend(request: Request) -> Response:
         asked = _read(schemas.RecommendRequest, request.state.body)
         _check_size("events", asked.events or (), limits.events)
-        answer = await _in_turns(ranking.recommend(
-            reloader.engine, asked.user, asked.events, _wish(asked),
-        ))  # fmt: skip
-        telemetry.scored.inc(answer["ranked"])
-        telemetry.unseen.labels("user").inc(int(answer["unseen_user"]))
-        return _json(answer)
+        given = {"user": asked.user, "events": asked.events, "wish": _wish(asked)}
+        return await answer(partial(ranking.recommend, **given))
 
     @app.post(
         "/v1/score", summary="Score pairs", **_describe(schemas.ScoreAnswer, **_body(schemas.ScoreRequest))
@@ -123,12 +138,11 @@ def _add_ranking(app: FastAPI, reloader: Reloader, limits: Limits, telemetry: Te
     async def score(request: Request) -> Response:
         asked = _read(schemas.ScoreRequest, request.state.body)
         _check_size("items", asked.items, limits.candidates)
-        answer = await _in_turns(ranking.score(reloader.engine, asked.users, asked.items, asked.context))
-        telemetry.scored.inc(len(asked.items))
-        telemetry.unseen.labels("user").inc(answer["unseen_users"])
-        telemetry.unseen.labels("item").inc(answer["unseen_items"])
-        return _json(answer)
+        given = {"users": asked.users, "items": asked.items, "context": asked.context}
+        return await answer(partial(ranking.score, **given))
 
+
+def _add_events(app: FastAPI, reloader: Reloader, limits: Limits, telemetry: Telemetry) -> None:
     @app.post(
         "/v1/events", summary="Add events, exposures and labels, durably",
         **_describe(schemas.EventsAnswer, **_body(schemas.EventsRequest)),
@@ -208,7 +222,7 @@ def _add_reading(app: FastAPI, reloader: Reloader, limits: Limits) -> None:
         })  # fmt: skip
 
 
-def _add_operations(app: FastAPI, reloader: Reloader, telemetry: Telemetry) -> None:
+def _add_operations(app: FastAPI, reloader: Reloader, telemetry: Telemetry, shadow: Shadow | None) -> None:
     """Add the routes for whoever runs the service, and the page."""
     health = _describe(schemas.Health, errors=(403, 500))
 
@@ -218,7 +232,8 @@ def _add_operations(app: FastAPI, reloader: Reloader, telemetry: Telemetry) -> N
 
     @app.get("/readyz", summary="Whether it should get requests", **health)
     async def readyz() -> Response:
-        return _json({"status": "ready", "bundle": reloader.engine.name, "detail": reloader.detail})
+        detail = reloader.detail or (shadow.refused if shadow else None)
+        return _json({"status": "ready", "bundle": reloader.engine.name, "detail": detail})
 
     text = {"description": "In the text format.", "content": {"text/plain": {"schema": {"type": "string"}}}}
 
@@ -263,7 +278,7 @@ def _wish(asked: schemas.Wish) -> ranking.Wish:
     return ranking.Wish(**{name: getattr(asked, name) for name in ranking.Wish._fields})
 
 
-async def _in_turns(steps: Steps[dict[str, Any]]) -> dict[str, Any]:
+async def _in_turns(steps: Steps[Answered]) -> Answered:
     """Carry out the steps. Between two of them other requests have their turn and a time limit can strike."""
     while True:
         try:

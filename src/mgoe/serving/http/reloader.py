@@ -1,16 +1,7 @@
-"""The engine that serves now, the events that it lives by, and the watch over the bundle's folder.
-
-A bundle is refreshed by replacing its folder, or the link that leads to it. Every worker of every server that
-watches the path takes the new one by itself: nothing has to reach all of them, and no route lets a client
-change what is served. A refused bundle is tried again when its files change, so that a copy in progress is
-taken when it is complete.
-"""
+"""The engine that serves now, and the events that it lives by."""
 
 import asyncio
-import json
 import logging
-import os
-import threading
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -25,23 +16,22 @@ from mgoe.serving.events.event import EventLog
 from mgoe.serving.events.exposure import label_too_early
 from mgoe.serving.events.exposure_log import ExposureLog
 from mgoe.serving.http.telemetry import Telemetry, log
+from mgoe.serving.http.watch import (
+    LOW,
+    Watch,
+    await_graphs,
+    behind_requests,
+    lower_priority,
+    open_unchanged,
+    prepare,
+)
 from mgoe.serving.scoring.engine import Engine
 from mgoe.serving.scoring.runtime import Runtime
 
-LOW = 8
-"""Priority of the threads that come after requests: the one that applies events, and the one that opens a
-bundle. Under full load they get a seventh of the core, and a bundle is still open in half a minute. Give each
-worker a core of its own: a ranking waits for an event that is being applied."""
 LOWER = 3
 """Priority of the threads that write events and exposures, which get a third of the core if they need it."""
-PAUSE, LONGEST_PAUSE = 5.0, 60.0
-"""Seconds until a bundle that lacked store, space or memory is tried again; they double each time."""
-LOOKS = 3
-"""Looks in a row that find no bundle, until that is reported."""
 WRITERS = 8
 """Batches of events that are written at once."""
-OPENS = "bundle"
-"""Name of the thread that opens a bundle."""
 FOLLOW = 0.1
 """Seconds between looks at what other processes wrote to the log."""
 T = TypeVar("T")
@@ -49,7 +39,7 @@ Record = Mapping[str, Any]
 """A record as JSON has it."""
 
 
-class Reloader:
+class Reloader(Watch):
     """Holds the engine that serves, and replaces it when its bundle is.
 
     Args:
@@ -63,7 +53,6 @@ class Reloader:
 
     Attributes:
         engine: The engine that serves now. A request takes it once, and keeps it.
-        refused: Why the bundle at the path is not the one that serves; None if it is.
         away: Why the log of events cannot be read; None if it can.
         prepared: Done when the first event no longer waits for kernels.
     """
@@ -78,23 +67,23 @@ class Reloader:
         url: str = "",
         exposures: ExposureLog | None = None,
     ):
-        self.path, self.log, self.every, self.url = path, log, every, url
-        self.exposures = exposures
-        self._open = partial(Engine, path, log, index, runtime, exposures)
-        self._seen, self.engine = self._open_unchanged()
-        self.refused: str | None = None
+        self.log, self.url, self.exposures = log, url, exposures
+        opened = partial(Engine, path, log, index, runtime, exposures)
+        seen, self.engine = open_unchanged(path, opened)
+        super().__init__(path, opened, every, seen)
         self.away: str | None = None
         self.prepared: Future[None] = Future()
-        self._writers = ThreadPoolExecutor(WRITERS, "append", _lower_priority, (LOWER,))
-        self._reader = ThreadPoolExecutor(1, "follow", _lower_priority, (LOW,))
+        self._writers = ThreadPoolExecutor(WRITERS, "append", lower_priority, (LOWER,))
+        self._reader = ThreadPoolExecutor(1, "follow", lower_priority, (LOW,))
 
     @asynccontextmanager
     async def running(self, telemetry: Telemetry) -> AsyncIterator[None]:
         """Watch the folder and follow the log while the block runs."""
-        tasks = [asyncio.create_task(work) for work in (self._watch(telemetry), self._follow())]
+        self._swaps = telemetry.swaps
+        tasks = [asyncio.create_task(work) for work in (self.watch(), self._follow())]
         log("serving", url=self.url, bundle=self.engine.name, path=str(self.path))
         # in the thread that applies events, so that they wait
-        self.prepared = self._reader.submit(_prepare, self.engine)
+        self.prepared = self._reader.submit(prepare, self.engine)
         try:
             yield
         finally:
@@ -193,55 +182,26 @@ class Reloader:
             if self.away is not None or self.engine.may_be_behind:  # a thread takes time from requests
                 await asyncio.get_running_loop().run_in_executor(self._reader, self._catch_up)
 
-    async def _watch(self, telemetry: Telemetry) -> None:
-        pause, missing = PAUSE, 0
-        await _behind_requests(partial(_await_graphs, self.engine))
-        while True:
-            await asyncio.sleep(self.every)
-            found = fingerprint(self.path)
-            missing = missing + 1 if found is None else 0
-            if missing == LOOKS:  # not only while one folder takes the place of another
-                self._refuse(
-                    BundleError(
-                        self.path, f"its {MANIFEST} is missing or cannot be read; put a complete bundle there"
-                    ),
-                    telemetry,
-                )
-                self._seen = None
-            if found is None or found == self._seen:
-                continue
-            self._seen = found
-            try:
-                self._seen, engine = await _behind_requests(self._open_prepared)
-                before = await asyncio.get_running_loop().run_in_executor(self._reader, self._take, engine)
-            except Exception as error:  # whatever is wrong with the new bundle, the old one keeps serving
-                self._refuse(error, telemetry)
-                # not the bundle's fault: try it again
-                if isinstance(error, StoreError | OSError | MemoryError):
-                    await asyncio.sleep(pause)
-                    pause, self._seen = min(2 * pause, LONGEST_PAUSE), None
-            else:
-                pause = PAUSE
-                telemetry.swaps.labels("taken").inc()
-                log("bundle taken", path=str(self.path), bundle=engine.name, before=before)
+    async def watch(self) -> None:
+        """Watch until cancelled."""
+        await behind_requests(partial(await_graphs, self.engine))
+        await super().watch()
 
-    def _open_unchanged(self) -> tuple[tuple[Any, ...] | None, Engine]:
-        """Open the bundle, again if it was replaced meanwhile. Return its fingerprint and an engine."""
-        while True:
-            found, engine = fingerprint(self.path), self._open()
-            if fingerprint(self.path) == found:
-                return found, engine
+    async def take(self, engine: Engine) -> None:
+        """Serve with another engine."""
+        before = await asyncio.get_running_loop().run_in_executor(self._reader, self._take, engine)
+        self._swaps.labels("taken").inc()
+        log("bundle taken", path=str(self.path), bundle=engine.name, before=before)
 
-    def _open_prepared(self) -> tuple[tuple[Any, ...] | None, Engine]:
-        """As `_open_unchanged`, with all done that a service at its start leaves until it serves."""
-        found, engine = self._open_unchanged()
-        _prepare(engine)
-        _await_graphs(engine)
-        return found, engine
+    def miss(self) -> None:
+        """Report that no bundle is there; the one that is open keeps serving."""
+        rule = f"its {MANIFEST} is missing or cannot be read; put a complete bundle there"
+        self.refuse(BundleError(self.path, rule))
 
-    def _refuse(self, error: Exception, telemetry: Telemetry) -> None:
+    def refuse(self, error: Exception) -> None:
+        """Report that what has come cannot be used; the one that is open keeps serving."""
         self.refused = f"the bundle at {self.path} was refused: {error}"
-        telemetry.swaps.labels("refused").inc()
+        self._swaps.labels("refused").inc()
         log(
             "bundle refused", logging.ERROR, error, path=str(self.path), error=str(error),
             serving=self.engine.name,
@@ -259,23 +219,6 @@ class Reloader:
         return before
 
 
-def _prepare(engine: Engine) -> None:
-    try:
-        engine.prepare()
-    except Exception as error:  # what is not compiled now is compiled by the first event
-        log("not prepared for events", logging.ERROR, error, error=str(error), bundle=engine.name)
-
-
-def _await_graphs(engine: Engine) -> None:
-    """Have the model's graphs exported unless they were found. Without them PyTorch runs the model."""
-    if engine.scorer.awaits_graphs:
-        try:
-            engine.scorer.await_graphs()
-            log("graphs exported", bundle=engine.name)
-        except Exception as error:
-            log("PyTorch runs the model", logging.WARNING, error, error=str(error), bundle=engine.name)
-
-
 def _checked(records: Sequence[Record], read: Callable[[Record], T]) -> tuple[dict[int, T], list[str | None]]:
     """Read records, and return those that are right by their number, and what is wrong with each."""
     found: dict[int, T] = {}
@@ -286,47 +229,3 @@ def _checked(records: Sequence[Record], read: Callable[[Record], T]) -> tuple[di
         except EventError as error:
             errors[number] = str(error)
     return found, errors
-
-
-def fingerprint(path: Path) -> tuple[Any, ...] | None:
-    """Return what changes when a bundle or any of its files does; None if there is none to read."""
-    try:
-        real = path.resolve()
-        files = sorted(json.loads((real / MANIFEST).read_text(encoding="utf-8"))["checksums"])
-        return (str(real), *(_stamp(real / name) for name in (MANIFEST, *files)))
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError):  # RuntimeError: links in a circle
-        return None
-
-
-def _stamp(file: Path) -> tuple[int, ...]:
-    try:
-        found = file.stat()
-    except OSError:
-        return ()
-    return found.st_ino, found.st_size, found.st_mtime_ns
-
-
-async def _behind_requests(work: Callable[[], T]) -> T:
-    """Run work in a thread of low priority, for which the process does not wait when it ends."""
-    done: Future[T] = Future()
-    done.set_running_or_notify_cancel()  # from here on nobody cancels it
-
-    def run() -> None:
-        _lower_priority(LOW)
-        try:
-            done.set_result(work())
-        except BaseException as error:
-            done.set_exception(error)
-
-    threading.Thread(target=run, name=OPENS, daemon=True).start()
-    return await asyncio.wrap_future(done)
-
-
-def is_opening() -> bool:
-    """Return whether a bundle is being opened behind requests."""
-    return any(thread.name == OPENS for thread in threading.enumerate())
-
-
-def _lower_priority(priority: int) -> None:
-    with suppress(OSError, AttributeError):  # where threads have no priority of their own
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), priority)

@@ -27,9 +27,11 @@ from mgoe.serving.events.redis_log import RedisLog
 from mgoe.serving.events.sqlite_log import open_events
 from mgoe.serving.events.store import FILE
 from mgoe.serving.http.app import create_app
-from mgoe.serving.http.reloader import Reloader, is_opening
+from mgoe.serving.http.reloader import Reloader
 from mgoe.serving.http.settings import ServeSettings, read_tokens
+from mgoe.serving.http.shadow import Shadow
 from mgoe.serving.http.telemetry import SHARED, configure_logs, log
+from mgoe.serving.http.watch import is_opening
 from mgoe.serving.online.base_values import item_rows
 from mgoe.serving.scoring.onnx_export import NEEDED, package
 
@@ -156,7 +158,26 @@ def application(settings: ServeSettings) -> ASGIApp:
         exposures=exposures,
     )  # fmt: skip
     return create_app(
-        reloader, settings.limits, tokens, settings.access_log, local=not (tokens or settings.public)
+        reloader,
+        settings.limits,
+        tokens,
+        settings.access_log,
+        local=not (tokens or settings.public),
+        shadow=None if settings.shadow is None else shadow_of(settings, settings.shadow, reloader),
+    )
+
+
+def shadow_of(settings: ServeSettings, path: Path, reloader: Reloader) -> Shadow:
+    """Return the shadow, which reads the logs by itself, so that nothing waits for it."""
+    state = state_of(settings)
+    return Shadow(
+        path,
+        settings.shadow_share,
+        open_events(settings.redis or state),
+        state,
+        lambda: reloader.engine.bundle,
+        settings.runtime,
+        None if settings.redis else ExposureLog(state / FILE),
     )
 
 

@@ -52,6 +52,10 @@ class ServeSettings(Settings):
     least."""
     runtime: Runtime = Runtime()
     """What runs the model."""
+    shadow: Path | None = None
+    """A second bundle, or a link to one, that scores a share of the requests after they are answered."""
+    shadow_share: float = Field(default=0.05, gt=0, le=1)
+    """Share of the requests that the shadow scores."""
     token_file: Path | None = None
     public: bool = False
     """Listen beyond loopback without a token."""

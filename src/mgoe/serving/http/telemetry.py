@@ -119,9 +119,13 @@ class Telemetry:
 
         self.requests = counter("requests", "Requests answered.", "route", "status")
         self.scored = counter("scored", "Pairs scored.")
-        self.unseen = counter("unseen", "Ids never seen, by kind.", "kind")
+        self.asked = counter("asked", "Ids that clients named, by kind.", "kind")
+        self.unseen = counter("unseen", "Of these, ids never seen.", "kind")
         self.events = counter("events", "Events, by outcome.", "outcome")
         self.swaps = counter("bundle_swaps", "Refreshed bundles, by outcome.", "outcome")
+        self.shadow = counter(
+            "shadow_requests", "Requests of the share of the shadow, by outcome.", "outcome"
+        )
         self.seconds = Histogram(
             "mgoe_request_seconds", "From the first byte of a request to its answer.", ("route",),
             buckets=BUCKETS, registry=self.registry,

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from mgoe.bundle import ranking
 from mgoe.bundle.ranking import Query, Ranked, Steps, columns
 from mgoe.errors import EventError, RequestError
+from mgoe.graph.pair_rows import Side
 from mgoe.serving.events.event import Id
 from mgoe.serving.online.session import Done, Session
 from mgoe.serving.scoring.scorer import SessionScores
@@ -49,6 +50,42 @@ class Wish(NamedTuple):
     context: Mapping[str, Any] = {}
 
 
+class Pairs(NamedTuple):
+    """Pairs that were scored for a request.
+
+    Attributes:
+        users: Indices. Shape (B,).
+        items: Indices. Shape (B,).
+        scores: Shape (B, T).
+        shown: The rows that the answer holds, in its order. Shape (n,).
+        context: Context features by name.
+        user_ids: Ids as given, one for all or one per pair; empty for the visitor of a session.
+    """
+
+    users: NDArray[np.int64]
+    items: NDArray[np.int64]
+    scores: NDArray[np.float32]
+    shown: NDArray[np.int64]
+    context: Mapping[str, Any]
+    user_ids: Sequence[Id]
+
+
+class Answered(NamedTuple):
+    """An answer, and what a service notes of it.
+
+    Attributes:
+        body: What the client gets.
+        pairs: What was scored for it.
+        asked: How many ids the client named, by side.
+        unseen: How many of these were never seen.
+    """
+
+    body: dict[str, Any]
+    pairs: Pairs
+    asked: Mapping[Side, int]
+    unseen: Mapping[Side, int]
+
+
 class Visitor(NamedTuple):
     """Whom to rank for.
 
@@ -61,7 +98,7 @@ class Visitor(NamedTuple):
     session: Session | None = None
 
 
-def rank(engine: Engine, user: Id, candidates: Sequence[Id] | None, wish: Wish) -> Steps[dict[str, Any]]:
+def rank(engine: Engine, user: Id, candidates: Sequence[Id] | None, wish: Wish) -> Steps[Answered]:
     """Rank candidates, or what the catalogue has.
 
     Args:
@@ -78,21 +115,23 @@ def rank(engine: Engine, user: Id, candidates: Sequence[Id] | None, wish: Wish) 
     """
     if candidates is None:
         found = yield from recommend(engine, user, None, wish)
-        return found | {"repeated": 0, "unseen_items": 0}
+        return found._replace(body=found.body | {"repeated": 0, "unseen_items": 0})
     items, ids = _distinct(engine.live.look_up("item", candidates), candidates)
     kept = ~_excluded_unseen(engine, items, ids, wish.exclude)
     visitor = _user(engine, user)
     ranked = yield from _rank(engine, visitor, wish, items[kept])
-    rows = np.flatnonzero(kept)[ranked.rows].tolist()
-    return _answer(engine, user, visitor, wish, ranked, [ids[row] for row in rows]) | {
-        "repeated": len(candidates) - len(ids),
-        "unseen_items": int((items[kept] < 0).sum()),
-    }
+    rows, unseen = np.flatnonzero(kept)[ranked.rows].tolist(), int((items[kept] < 0).sum())
+    found = _answered(engine, user, visitor, wish, ranked, [ids[row] for row in rows])
+    return found._replace(
+        body=found.body | {"repeated": len(candidates) - len(ids), "unseen_items": unseen},
+        asked={**found.asked, "item": int(kept.sum())},
+        unseen={**found.unseen, "item": unseen},
+    )
 
 
 def recommend(
     engine: Engine, user: Id | None, events: Sequence[Mapping[str, Any]] | None, wish: Wish
-) -> Steps[dict[str, Any]]:
+) -> Steps[Answered]:
     """Recommend items to a user, or to the visitor of a session.
 
     Args:
@@ -115,12 +154,12 @@ def recommend(
         )
     visitor = _user(engine, user) if user is not None else _session(engine, events or ())
     ranked = yield from _rank(engine, visitor, wish, None)
-    return _answer(engine, user, visitor, wish, ranked, engine.live.ids("item", ranked.items))
+    return _answered(engine, user, visitor, wish, ranked, engine.live.ids("item", ranked.items))
 
 
 def score(
     engine: Engine, users: Sequence[Id], items: Sequence[Id], context: Mapping[str, Any]
-) -> Steps[dict[str, Any]]:
+) -> Steps[Answered]:
     """Score pairs, user by user.
 
     Args:
@@ -146,12 +185,15 @@ def score(
     for rows in np.split(order, np.flatnonzero(np.diff(each[order])) + 1):
         scores[rows] = yield from engine.scorer.in_blocks(int(each[rows[0]]), item_indices[rows], encoded)
         yield
-    return {
+    unseen: dict[Side, int] = {"user": int((user_indices < 0).sum()), "item": int((item_indices < 0).sum())}
+    body = {
         "tasks": columns(scores, engine.tasks),
-        "unseen_users": int((user_indices < 0).sum()),
-        "unseen_items": int((item_indices < 0).sum()),
+        "unseen_users": unseen["user"],
+        "unseen_items": unseen["item"],
         "bundle": engine.name,
     }
+    pairs = Pairs(each, item_indices, scores, np.arange(n), context, users)
+    return Answered(body, pairs, {"user": len(users), "item": n}, unseen)
 
 
 def _rank(
@@ -175,20 +217,24 @@ def _rank(
     return (yield from ranking.rank(engine.bundle, scores, query, visitor.user, candidates, context))
 
 
-def _answer(
+def _answered(
     engine: Engine, user: Id | None, visitor: Visitor, wish: Wish, ranked: Ranked, ids: Sequence[Id]
-) -> dict[str, Any]:
-    return {
+) -> Answered:
+    body = {
         "user": user,
         "items": ids,
         "scores": ranked.values,
         "tasks": columns(ranked.scores, engine.tasks),
         "objective": wish.objective or engine.bundle.objective,
-        "ranked": ranked.ranked,
+        "ranked": len(ranked.scored),
         "exact": ranked.exact,
         "unseen_user": visitor.user < 0,
         "bundle": engine.name,
     }
+    named = [] if user is None else [user]
+    users = np.broadcast_to(visitor.user, len(ranked.scored))
+    pairs = Pairs(users, ranked.scored, ranked.all_scores, ranked.places, wish.context, named)
+    return Answered(body, pairs, {"user": len(named)}, {"user": int(bool(named) and visitor.user < 0)})
 
 
 def _user(engine: Engine, user: Id) -> Visitor:

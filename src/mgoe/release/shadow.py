@@ -1,0 +1,157 @@
+"""What the log of a shadow says: how two versions differ, and which of them predicted better.
+
+Both have scored the same pairs as of the same moments. Differences are taken over pairs drawn at random from
+all that were scored. Quality is taken over pairs with labels. Most of these are what the version that
+answered ranked first, among which its own scores differ less than elsewhere, so the other version looks
+better than it would by itself. The release test decides what goes live.
+
+Axes: `N` pairs, `T` tasks.
+"""
+
+import time
+from collections import Counter
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+from pydantic import Field
+
+from mgoe.bundle import Bundle
+from mgoe.config import Settings, check_settings, seconds
+from mgoe.config.base import PositiveLength
+from mgoe.errors import DataError
+from mgoe.metrics import spearman
+from mgoe.release.acceptance import Compared, compare, predicted_over_observed
+from mgoe.release.outcomes import Answers, outcomes, texts_of
+from mgoe.serving.events.shadow_log import FOLDER, ShadowRecord, read_shadow_log
+
+
+class Window(Settings):
+    """How long after an answer something belongs to it."""
+
+    window: PositiveLength = "1d"
+
+
+class Difference(Settings):
+    """How far the scores of a task differ."""
+
+    task: str
+    candidate: float
+    """Mean score."""
+    current: float
+    correlation: float | None
+    """Rank correlation of both scores over pairs; null if one of them is constant."""
+
+
+class ShadowReport(Settings):
+    """What `mgoe registry compare` prints."""
+
+    candidate: str
+    """The version that scored as a shadow."""
+    baseline: str
+    """The version that answered."""
+    requests: int
+    first: str
+    """When the first of these was answered."""
+    last: str
+    pairs: int
+    """Pairs drawn at random from all that were scored."""
+    overlap: float | None
+    """Share of the first ten items that both versions rank there; null if no request was for a ranking."""
+    differences: list[Difference]
+    """Over these pairs."""
+    labelled: int
+    """Pairs whose labels have matured."""
+    compared: list[Compared] = Field(default=[])
+    """Empty while too few users have labels of both kinds."""
+    calibration: dict[str, tuple[float, float]] = Field(default={})
+    """Predicted over observed by task: of the shadow, and of the version that answered."""
+
+
+def compare_shadow(
+    candidate: str, current: Bundle, state: Path, events: str, window: str = "1d", now: int | None = None
+) -> ShadowReport:
+    """Compare a version that scored as a shadow with the one that answered.
+
+    Args:
+        candidate: Name of the shadow's version.
+        current: The bundle that answered.
+        state: State folder of the service.
+        events: Where its live events are: the same folder, or a Redis server.
+        window: For how long an event, or an exposure, may follow its answer.
+        now: The present, in microseconds since 1970.
+
+    Raises:
+        ConfigError: The window is no length of time.
+        DataError: The log holds nothing of the two.
+        StoreError: A log cannot be read.
+    """
+    records = _records(candidate, current.name, state)
+    scores = np.array([row for one in records for row in one.scores])  # (N, T)
+    theirs = np.array([row for one in records for row in one.shadow_scores])
+    pairs = _pairs(records, current)
+    drawn = ~pairs.shown
+    tops = [one.overlap for one in records if one.overlap is not None]
+    length = seconds(check_settings(Window, {"window": window}, "compare").window) * 1_000_000
+    rows, labels = outcomes(current, pairs, events, length, time.time_ns() // 1000 if now is None else now)
+    users = np.unique(pairs.user, return_inverse=True)[1][rows]
+    known = labels, users, current.settings.tasks
+    ratios, former = (predicted_over_observed(of[rows], *known) for of in (theirs, scores))
+    moments = [one.time for one in records]
+    return ShadowReport(
+        candidate=candidate,
+        baseline=current.name,
+        requests=len(records),
+        first=_text(min(moments)),
+        last=_text(max(moments)),
+        pairs=int(drawn.sum()),
+        overlap=float(np.mean(tops)) if tops else None,
+        differences=[
+            Difference(
+                task=task,
+                candidate=float(theirs[drawn, t].mean()),
+                current=float(scores[drawn, t].mean()),
+                correlation=_defined(spearman(scores[drawn, t], theirs[drawn, t])),
+            )
+            for t, task in enumerate(current.tasks)
+        ],
+        labelled=len(rows),
+        compared=compare(theirs[rows], scores[rows], *known) if len(rows) else [],
+        calibration={task: (ratio, former[task][0]) for task, (ratio, _) in ratios.items()},
+    )
+
+
+def _records(candidate: str, current: str, state: Path) -> list[ShadowRecord]:
+    folder, found, others = state / FOLDER, list[ShadowRecord](), Counter[tuple[str, str]]()
+    for one in read_shadow_log(folder):
+        others[one.shadow, one.version] += 1
+        if (one.shadow, one.version) == (candidate, current):
+            found.append(one)
+    if not any(one.items for one in found):
+        held = ", ".join(f"{n:,} of {shadow} beside {version}" for (shadow, version), n in others.items())
+        raise DataError(
+            folder,
+            f"must hold requests that {candidate} scored beside {current}, found {held or 'none'}; name the "
+            "--state of the service, or serve with --shadow",
+        )
+    return found
+
+
+def _pairs(records: list[ShadowRecord], bundle: Bundle) -> Answers:
+    """Return the pairs of records. N of them."""
+    sizes = [len(one.items) for one in records]
+    users = [user for one in records for user in (one.users * len(one.items))[: len(one.items)]]
+    return Answers(
+        texts_of(bundle, "user", users),
+        texts_of(bundle, "item", [item for one in records for item in one.items]),
+        np.repeat([one.time for one in records], sizes),
+        np.array([place < one.shown for one in records for place in range(len(one.items))]),
+    )
+
+
+def _text(moment: int) -> str:
+    return datetime.fromtimestamp(moment // 1_000_000, UTC).isoformat()
+
+
+def _defined(number: float) -> float | None:
+    return None if np.isnan(number) else number

@@ -1,0 +1,149 @@
+"""The log of a shadow: what two versions said of the same requests, in files of bounded size.
+
+FOLDER/MOMENT-PROCESS.jsonl holds one `ShadowRecord` per line, as JSON. Each process of a service writes files
+of its own, and the oldest ones are removed. A line that is written survives the process, and may be lost with
+the machine. A process that is killed leaves whole lines, and at most a part of one at the end, which is left
+out when the log is read.
+"""
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TextIO
+
+from mgoe.errors import StoreError
+from mgoe.serving.events.event import Id
+
+FOLDER = "shadow"
+"""Name of the folder in the folder of a service's state."""
+MOST = 256 * 2**20
+"""Bytes of all files."""
+PART = 4 * 2**20
+"""Bytes of a file, up to one line more."""
+
+
+@dataclass(frozen=True)
+class ShadowRecord:
+    """What two versions said of some pairs of one request.
+
+    Attributes:
+        time: When it was answered, in microseconds since 1970.
+        version: The version that answered.
+        shadow: The other one.
+        tasks: Names of the tasks.
+        users: The user, or one per item.
+        items: The items: those at the top of the answer, best first, then some of all that were scored, at
+            random.
+        shown: How many are from the answer.
+        scores: What the client got, or would have got: one list per item with the probability (or value) of
+            each task.
+        shadow_scores: What the shadow says, likewise.
+        overlap: Share of the first items of the answer that the shadow ranks first, too; None if nothing was
+            ranked.
+    """
+
+    time: int
+    version: str
+    shadow: str
+    tasks: list[str]
+    users: list[Id]
+    items: list[Id]
+    shown: int
+    scores: list[list[float]]
+    shadow_scores: list[list[float]]
+    overlap: float | None
+
+
+class ShadowLog:
+    """Writes the records of one process.
+
+    Args:
+        folder: Created with the first record.
+        most: Bytes of all files, of every process.
+        part: Bytes of one file.
+    """
+
+    def __init__(self, folder: Path, most: int = MOST, part: int = PART):
+        self._folder, self._most, self._part = folder, most, part
+        self._path: Path | None = None
+        self._file: TextIO | None = None
+
+    def append(self, record: ShadowRecord) -> None:
+        """Write a record.
+
+        Raises:
+            StoreError: It cannot be written.
+        """
+        try:
+            self._current().write(json.dumps(asdict(record), separators=(",", ":")) + "\n")
+        except OSError as error:
+            self.close()
+            raise StoreError(
+                self._folder, f"cannot be written: {error.strerror or error}; free space, or its rights"
+            ) from None
+
+    def close(self) -> None:
+        """Close the file; the next record begins another one."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _current(self) -> TextIO:
+        """Return the file to write to, which another process may have removed."""
+        there = self._path is not None and self._path.exists()
+        if self._file is not None and there and self._file.tell() < self._part:
+            return self._file
+        self.close()
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._remove_oldest()
+        self._path = self._folder / f"{time.time_ns() // 1000:020d}-{os.getpid()}.jsonl"
+        self._file = self._path.open("a", encoding="utf-8", buffering=1)  # whole lines
+        return self._file
+
+    def _remove_oldest(self) -> None:
+        files = {file: size for file in _files(self._folder) if (size := _size(file)) is not None}
+        total = sum(files.values())
+        for file, size in files.items():
+            if total + self._part <= self._most:
+                break
+            file.unlink(missing_ok=True)
+            total -= size
+
+
+def read_shadow_log(folder: Path) -> Iterator[ShadowRecord]:
+    """Yield the records of all processes, those of one in their order.
+
+    Args:
+        folder: What `ShadowLog` writes to; it may be written to meanwhile.
+
+    Raises:
+        StoreError: A line is damaged.
+    """
+    for file in _files(folder):
+        try:
+            lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+        except FileNotFoundError:  # removed by the service
+            continue
+        for number, line in enumerate(lines, 1):
+            if line.endswith("\n"):
+                try:
+                    yield ShadowRecord(**json.loads(line))
+                except (ValueError, TypeError) as error:
+                    raise StoreError(
+                        file, f"line {number} is damaged ({error}); remove the file, which is only a sample"
+                    ) from None
+
+
+def _files(folder: Path) -> list[Path]:
+    """Return the files, the oldest first."""
+    return sorted(folder.glob("*.jsonl"))
+
+
+def _size(file: Path) -> int | None:
+    try:
+        return file.stat().st_size
+    except FileNotFoundError:
+        return None

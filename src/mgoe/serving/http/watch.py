@@ -1,0 +1,175 @@
+"""The watch over a bundle's folder: what replaces the bundle is opened behind requests.
+
+A bundle is replaced by replacing its folder, or the link that leads to it. Every worker of every server that
+watches the path takes the new one by itself: nothing has to reach all of them, and no route lets a client
+change what is served. A refused bundle is tried again when its files change, so that a copy in progress is
+taken when it is complete.
+"""
+
+import asyncio
+import json
+import logging
+import os
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+from mgoe.bundle import MANIFEST
+from mgoe.errors import StoreError
+from mgoe.serving.http.telemetry import log
+from mgoe.serving.scoring.engine import Engine
+
+LOW = 8
+"""Priority of the threads that come after requests: those that apply events, open a bundle, or score for a
+shadow. Under full load they get a seventh of the core, and a bundle is still open in half a minute. Give each
+worker a core of its own: a ranking waits for an event that is being applied."""
+PAUSE, LONGEST_PAUSE = 5.0, 60.0
+"""Seconds until a bundle that lacked store, space or memory is tried again; they double each time."""
+LOOKS = 3
+"""Looks in a row that find no bundle, until that is reported."""
+OPENS = "bundle"
+"""Name of the thread that opens a bundle."""
+T = TypeVar("T")
+Fingerprint = tuple[Any, ...] | None
+
+
+class Watch(ABC):
+    """Opens the bundle at a path whenever it is another one.
+
+    Args:
+        path: The bundle's folder, or a link to it.
+        open_engine: Opens what is at the path.
+        every: Seconds between looks at the folder.
+        seen: Fingerprint of what is open; None opens what is there first.
+
+    Attributes:
+        refused: Why the bundle at the path is not the one that is open; None if it is.
+    """
+
+    def __init__(self, path: Path, open_engine: Callable[[], Engine], every: float, seen: Fingerprint = None):
+        self.path, self.every = path, every
+        self._open, self._seen = open_engine, seen
+        self.refused: str | None = None
+
+    @abstractmethod
+    async def take(self, engine: Engine) -> None:
+        """Use the engine of a bundle that has come.
+
+        Raises:
+            MgoeError: It may not be used.
+        """
+
+    @abstractmethod
+    def refuse(self, error: Exception) -> None:
+        """Report that what has come cannot be used."""
+
+    @abstractmethod
+    def miss(self) -> None:
+        """Report that no bundle is there any more."""
+
+    async def watch(self) -> None:
+        """Watch until cancelled."""
+        pause, missing = PAUSE, 0
+        while True:
+            await asyncio.sleep(self.every)
+            found = fingerprint(self.path)
+            missing = missing + 1 if found is None else 0
+            if missing == LOOKS:  # not only while one folder takes the place of another
+                self.miss()
+                self._seen = None
+            if found is None or found == self._seen:
+                continue
+            self._seen = found
+            try:
+                self._seen, engine = await behind_requests(self._open_prepared)
+                await self.take(engine)
+            except Exception as error:  # whatever is wrong with the new bundle, the old one stays
+                self.refuse(error)
+                # not the bundle's fault: try it again
+                if isinstance(error, StoreError | OSError | MemoryError):
+                    await asyncio.sleep(pause)
+                    pause, self._seen = min(2 * pause, LONGEST_PAUSE), None
+            else:
+                pause = PAUSE
+
+    def _open_prepared(self) -> tuple[Fingerprint, Engine]:
+        """As `open_unchanged`, with all done that a service at its start leaves until it serves."""
+        found, engine = open_unchanged(self.path, self._open)
+        prepare(engine)
+        await_graphs(engine)
+        return found, engine
+
+
+def open_unchanged(path: Path, open_engine: Callable[[], Engine]) -> tuple[Fingerprint, Engine]:
+    """Open the bundle at a path, again if it was replaced meanwhile. Return its fingerprint and an engine."""
+    while True:
+        found, engine = fingerprint(path), open_engine()
+        if fingerprint(path) == found:
+            return found, engine
+
+
+def prepare(engine: Engine) -> None:
+    """Compile what live events need."""
+    try:
+        engine.prepare()
+    except Exception as error:  # what is not compiled now is compiled by the first event
+        log("not prepared for events", logging.ERROR, error, error=str(error), bundle=engine.name)
+
+
+def await_graphs(engine: Engine) -> None:
+    """Have the model's graphs exported unless they were found. Without them PyTorch runs the model."""
+    if engine.scorer.awaits_graphs:
+        try:
+            engine.scorer.await_graphs()
+            log("graphs exported", bundle=engine.name)
+        except Exception as error:
+            log("PyTorch runs the model", logging.WARNING, error, error=str(error), bundle=engine.name)
+
+
+def fingerprint(path: Path) -> Fingerprint:
+    """Return what changes when a bundle or any of its files does; None if there is none to read."""
+    try:
+        real = path.resolve()
+        files = sorted(json.loads((real / MANIFEST).read_text(encoding="utf-8"))["checksums"])
+        return (str(real), *(_stamp(real / name) for name in (MANIFEST, *files)))
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError):  # RuntimeError: links in a circle
+        return None
+
+
+def _stamp(file: Path) -> tuple[int, ...]:
+    try:
+        found = file.stat()
+    except OSError:
+        return ()
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+async def behind_requests(work: Callable[[], T]) -> T:
+    """Run work in a thread of low priority, for which the process does not wait when it ends."""
+    done: Future[T] = Future()
+    done.set_running_or_notify_cancel()  # from here on nobody cancels it
+
+    def run() -> None:
+        lower_priority(LOW)
+        try:
+            done.set_result(work())
+        except BaseException as error:
+            done.set_exception(error)
+
+    threading.Thread(target=run, name=OPENS, daemon=True).start()
+    return await asyncio.wrap_future(done)
+
+
+def is_opening() -> bool:
+    """Return whether a bundle is being opened behind requests."""
+    return any(thread.name == OPENS for thread in threading.enumerate())
+
+
+def lower_priority(priority: int) -> None:
+    """Lower the priority of this thread."""
+    with suppress(OSError, AttributeError):  # where threads have no priority of their own
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), priority)

@@ -1,0 +1,220 @@
+"""A shadow changes no answer, and notes what `mgoe predict` says of both versions."""
+
+import json
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose
+
+import mgoe
+from mgoe.bundle import MANIFEST
+from mgoe.errors import StoreError
+from mgoe.serving import LiveBundle, open_events
+from mgoe.serving.events.shadow_log import ShadowRecord, read_shadow_log
+from tests.effort import up_to
+from tests.release.test_acceptance import changed, shuffle_weights
+from tests.serving.http.test_live_service import until
+from tests.serving.served import Served, served
+
+USERS, ITEMS = st.sampled_from([0, 1, 2, 5, 10**9]), st.integers(0, 40)
+
+
+@pytest.fixture(scope="module")
+def other(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Another version, with other weights."""
+    path = tmp_path_factory.mktemp("other") / "bundle"
+    changed(finished / "bundle", path, shuffle_weights)
+    return path
+
+
+@pytest.fixture(scope="module")
+def pair(
+    finished: Path, other: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Served, Served, Path]]:
+    """Two services of one bundle, of which the first has a shadow, and the folder of its log."""
+    states = [tmp_path_factory.mktemp("state") for _ in range(2)]
+    with (
+        served(finished / "bundle", states[0], shadow=other) as with_shadow,
+        served(finished / "bundle", states[1]) as without,
+    ):
+        until(lambda: taken(with_shadow))
+        yield with_shadow, without, states[0] / "shadow"
+
+
+def taken(service: Served) -> bool:
+    assert service.shadow is not None
+    return service.shadow.engine is not None
+
+
+def counted(service: Served) -> dict[str, float]:
+    """Requests by outcome."""
+    lines = [line.split() for line in service.client.get("/metrics").text.splitlines()]
+    found = {line[0]: float(line[-1]) for line in lines if line[0].startswith("mgoe_shadow_requests_total")}
+    return {name.split('"')[1]: number for name, number in found.items()}
+
+
+@up_to(30)
+@given(
+    st.one_of(
+        st.fixed_dictionaries(
+            {"user": USERS, "candidates": st.lists(ITEMS, min_size=1, max_size=30), "k": st.integers(1, 20)}
+        ).map(lambda body: ("/v1/rank", body)),
+        st.fixed_dictionaries({"user": USERS, "k": st.integers(1, 20), "exclude_known": st.booleans()}).map(
+            lambda body: ("/v1/recommend", body)
+        ),
+        st.fixed_dictionaries(
+            {"users": st.lists(USERS, min_size=1, max_size=1), "items": st.lists(ITEMS, min_size=1)}
+        ).map(lambda body: ("/v1/score", body)),
+        st.just(("/v1/recommend", {"events": [{"item": 1, "behavior": "click"}]})),
+        st.just(("/v1/rank", {"user": 1, "objective": "nothing"})),
+    )
+)
+def test_a_shadow_changes_no_answer(pair: tuple[Served, Served, Path], asked: tuple[str, dict[str, Any]]):
+    path, body = asked
+    one, other = (service.client.post(path, json=body) for service in pair[:2])
+    assert (one.status_code, one.content) == (other.status_code, other.content)
+
+
+def records_of(service: Served, folder: Path, ask: Callable[[], object]) -> list[ShadowRecord]:
+    """The records of the requests that a function makes."""
+    before = len([*read_shadow_log(folder)])
+    number = sum(counted(service).values())
+    ask()
+    until(lambda: sum(counted(service).values()) > number)
+    until(lambda: len([*read_shadow_log(folder)]) > before)
+    return [*read_shadow_log(folder)][before:]
+
+
+def check_scores(record: ShadowRecord, bundles: list[mgoe.Bundle]) -> None:
+    """The scores of a record are what `mgoe predict` says."""
+    assert [record.version, record.shadow] == [bundle.name for bundle in bundles]
+    for bundle, scores in zip(bundles, (record.scores, record.shadow_scores), strict=True):
+        users = record.users * len(record.items) if len(record.users) == 1 else record.users
+        told = bundle.predict(users, record.items)[record.tasks]
+        assert_allclose(scores, told, rtol=0, atol=1e-5)
+
+
+def test_the_log_holds_what_predict_says_of_both_versions(
+    pair: tuple[Served, Served, Path], bundle: mgoe.Bundle, other: Path
+):
+    service, _, folder = pair
+    known = bundle.encoders.items.ids(np.arange(30)).to_pylist()
+    users = bundle.encoders.users.ids(np.arange(3)).to_pylist()
+    bundles = [bundle, mgoe.load(other)]
+    [record] = records_of(service, folder, lambda: service.rank(user=users[0], candidates=known, k=15))
+    answer = service.rank(user=users[0], candidates=known, k=15)
+    assert record.items[: record.shown] == answer["items"][:10]
+    assert len(record.items) == 20
+    assert record.scores[:10] == np.column_stack([answer["tasks"][t] for t in bundle.tasks])[:10].tolist()
+    check_scores(record, bundles)
+    tops = [
+        {*one.predict(users[0], known).sort_values(one.strongest, ascending=False)["item"][:10]}
+        for one in bundles
+    ]
+    assert record.overlap == len(tops[0] & tops[1]) / 10
+    asks = [
+        lambda: service.recommend(user=10**9, k=3),
+        lambda: service.score(users=users, items=known[:3]),
+        lambda: service.score(users=[users[1]], items=known),
+    ]
+    for ask, shown, items in zip(asks, (3, 0, 0), (13, 3, 10), strict=True):
+        [record] = records_of(service, folder, ask)
+        assert (record.shown, len(record.items)) == (shown, items)
+        check_scores(record, bundles)
+
+
+def test_the_shadow_knows_the_events_before_a_request_and_none_after_it(
+    finished: Path, other: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    with served(finished / "bundle", tmp_path, shadow=other) as service:
+        until(lambda: taken(service))
+        assert service.shadow is not None
+        shadow = service.shadow.engine
+        assert shadow is not None
+        service.add({"user": 10**9, "item": 1, "behavior": "click"})
+        until(lambda: shadow.live.stats["events"] == 1)
+        [record] = records_of(
+            service, tmp_path / "shadow", lambda: service.rank(user=10**9, candidates=[1, 2, 3])
+        )
+        log = open_events(tmp_path, make=False)
+        check_scores(record, [LiveBundle(mgoe.load(path), log) for path in (finished / "bundle", other)])
+        # a request that waits while its user acts
+        held = threading.Event()
+        caught_up = shadow.catch_up
+
+        def wait() -> None:
+            held.wait(30)
+            caught_up()
+
+        monkeypatch.setattr(shadow, "catch_up", wait)
+        time.sleep(0.3)  # the thread is in `wait`
+        service.rank(user=10**9, candidates=[1, 2, 3])
+        service.add({"user": 10**9, "item": 2, "behavior": "buy"})
+        before = counted(service).get("dropped", 0)
+        held.set()
+        until(lambda: counted(service).get("dropped", 0) == before + 1)
+        assert len([*read_shadow_log(tmp_path / "shadow")]) == 1
+
+
+def test_requests_are_dropped_while_many_wait_and_a_defect_is_counted(
+    finished: Path, other: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    with served(finished / "bundle", tmp_path, shadow=other) as service:
+        until(lambda: taken(service))
+        assert service.shadow is not None
+        held = threading.Event()
+
+        def fail(*_: object) -> None:
+            held.wait(30)
+            raise MemoryError("no space")
+
+        monkeypatch.setattr("mgoe.serving.http.shadow.record", fail)
+        for _ in range(40):
+            assert service.rank(user=1, k=1)["items"]
+        assert counted(service)["dropped"] >= 40 - 33
+        held.set()
+        until(lambda: sum(counted(service).values()) == 40)
+        assert counted(service)["failed"] > 0
+        assert service.rank(user=1, k=1)["items"]
+
+
+def test_a_version_is_no_shadow_of_itself(finished: Path, tmp_path: Path):
+    copy = shutil.copytree(finished / "bundle", tmp_path / "copy")
+    with served(finished / "bundle", tmp_path / "state", shadow=copy) as service:
+        until(lambda: taken(service))
+        service.rank(user=1, k=1)
+        assert counted(service) == {}
+        manifest = json.loads((copy / MANIFEST).read_text())
+        (copy / MANIFEST).write_text(json.dumps(manifest | {"note": "another"}))
+        until(
+            lambda: (
+                service.shadow is not None
+                and service.shadow.engine is not None
+                and service.shadow.engine.name == mgoe.load(copy).name
+            )
+        )
+        service.rank(user=1, k=1)
+        until(lambda: counted(service).get("logged") == 1)
+
+
+def test_a_log_that_cannot_be_written_fails_no_answer(
+    finished: Path, other: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    with served(finished / "bundle", tmp_path, shadow=other) as service:
+        until(lambda: taken(service))
+        assert service.shadow is not None
+
+        def full(*_: object) -> None:
+            raise StoreError("shadow", "cannot be written: no space left")
+
+        monkeypatch.setattr(service.shadow._log, "append", full)
+        assert service.rank(user=1, k=1)["items"]
+        until(lambda: counted(service).get("failed") == 1)
