@@ -5,7 +5,7 @@ Axes: `U` users, `I` items, `E` pairs that count, `L` links, `Ku` user macro nod
 
 from mgoe.retrieval.blend import Blend
 from mgoe.retrieval.generators import GENERATORS
-from mgoe.retrieval.history import Done, LatestPairs, Rows, latest_pairs
+from mgoe.retrieval.history import PAIR, Done, LatestPairs, Rows, latest_pairs
 from mgoe.retrieval.links import Former, ItemLinks, computed, item_links
 from mgoe.retrieval.mix import best_quotas, mixed
 from mgoe.retrieval.retrieval import Retrieval
@@ -13,6 +13,7 @@ from mgoe.retrieval.swing import swing_rows
 
 __all__ = [
     "GENERATORS",
+    "PAIR",
     "Blend",
     "Done",
     "Former",

@@ -5,12 +5,39 @@ ties, so what is kept does not depend on the order in which items are offered.
 """
 
 import numba
+import numpy as np
+
+BITS = 20
+"""Bits of a weight that are not looked at first: those that are leave steps of an eighth."""
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
 def is_worse(weight, item, than_weight, than_item):  # pragma: no cover - compiled
     """Tell whether the first item is worse than the second."""
     return weight < than_weight or (weight == than_weight and item > than_item)
+
+
+@numba.njit(cache=True, nogil=True)
+def keep_best(items, weights, to_items, to_weights):  # pragma: no cover - compiled
+    """Copy the best of some items, best first, as many as there is room for. Return their number.
+
+    Weights are float32 and not negative, so that they are in the order of their bits. Items are counted by
+    the first bits of their weight, and only those that may be among the best are offered.
+    """
+    first = weights.view(np.int32) >> BITS
+    count = np.zeros(1 << (31 - BITS), np.int32)
+    for k in range(len(items)):
+        count[first[k]] += 1
+    least, above = len(count) - 1, count[-1]
+    while least > 0 and above < len(to_items):
+        least -= 1
+        above += count[least]
+    size = 0
+    for k in range(len(items)):
+        if first[k] >= least:
+            size = offer(to_items, to_weights, size, items[k], weights[k])
+    sort(to_items, to_weights, size)
+    return size
 
 
 @numba.njit(cache=True, nogil=True)

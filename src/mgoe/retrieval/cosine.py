@@ -14,7 +14,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from mgoe.retrieval.best import offer, sort
+from mgoe.retrieval.best import keep_best
 from mgoe.retrieval.history import DAY, MINUTE, Rows
 
 NEAR = 2.0
@@ -36,8 +36,8 @@ def lengths(by_user: Rows, items: int) -> NDArray[np.float32]:
 @numba.njit(cache=True, nogil=True)
 def _squares(by_user, items):  # pragma: no cover - compiled
     square = np.zeros(items)
-    for e in range(len(by_user.other)):
-        square[by_user.other[e]] += by_user.score[e] ** 2
+    for pair in by_user.pairs:
+        square[pair.other] += pair.score**2
     return square
 
 
@@ -45,26 +45,30 @@ def _squares(by_user, items):  # pragma: no cover - compiled
 def cosine_rows(pairs, length, items, to_item, to_weight, count):  # pragma: no cover - compiled
     """Compute the links of some items: the best first, (R, n) each, and how many there are, (R,)."""
     by_user, by_item = pairs
+    user_indptr, user_pairs = by_user
     # what is read of an item lies together, since most of the time goes into waiting for memory
     state = np.zeros((len(length), 2), np.float32)
     state[:, _LENGTH] = length
-    touched = np.empty(len(length), np.int32)
+    touched, tied = np.empty(len(length), np.int32), np.empty(len(length), np.float32)
     for row in range(len(items)):
-        i, n, size = items[row], 0, 0
+        i, n, others = items[row], 0, 0
         for k in range(by_item.indptr[i], by_item.indptr[i + 1]):
-            user, score, minute = by_item.other[k], by_item.score[k], by_item.minute[k]
-            for e in range(by_user.indptr[user], by_user.indptr[user + 1]):
-                j = by_user.other[e]
+            own = by_item.pairs[k]
+            score, minute = own.score, np.int64(own.minute)
+            for e in range(user_indptr[own.other], user_indptr[own.other + 1]):
+                pair = user_pairs[e]
+                j = pair.other
                 if state[j, _TOTAL] == 0:
                     touched[n] = j
                     n += 1
-                apart = np.float32(abs(np.int64(minute) - by_user.minute[e]))
-                state[j, _TOTAL] += score * by_user.score[e] * (_NEAR / (_NEAR + apart))
+                apart = np.float32(abs(minute - pair.minute))
+                state[j, _TOTAL] += score * pair.score * (_NEAR / (_NEAR + apart))
         for k in range(n):
             j = touched[k]
             if j != i:
-                tied = state[j, _TOTAL] / (length[i] * state[j, _LENGTH] + _SHRINK)
-                size = offer(to_item[row], to_weight[row], size, j, tied)
+                touched[others] = j
+                tied[others] = state[j, _TOTAL] / (length[i] * state[j, _LENGTH] + _SHRINK)
+                others += 1
             state[j, _TOTAL] = 0
-        sort(to_item[row], to_weight[row], size)
-        count[row] = size
+        if others:
+            count[row] = keep_best(touched[:others], tied[:others], to_item[row], to_weight[row])

@@ -28,27 +28,21 @@ LEAST = 1e-3
 """A pair keeps this share of its weight, however old it is."""
 
 
+PAIR = np.dtype([("other", np.int32), ("score", np.float32), ("minute", np.int32)], align=True)
+"""A pair from one of its nodes: index of the other node, score of what was done, and minutes from 1970 to the
+last event. What is read together lies together in memory."""
+
+
 class Rows(NamedTuple):
-    """Pairs as rows of one side. Those of a row lie together in memory.
+    """Pairs as rows of one side.
 
     Attributes:
         indptr: Where each row starts. Shape (n + 1,).
-        other: Index of the other node, ascending within a row. Shape (E,).
-        score: Of the pair's tasks. Shape (E,).
-        minute: Of its last event, since 1970. Shape (E,).
+        pairs: Of type `PAIR`, other nodes ascending within a row. Shape (E,).
     """
 
     indptr: NDArray[np.int64]
-    other: NDArray[np.int32]
-    score: NDArray[np.float32]
-    minute: NDArray[np.int32]
-
-    @classmethod
-    def empty(cls, indptr: NDArray[np.int64]) -> "Rows":
-        """Return rows to be filled, of 12 bytes per pair."""
-        kinds = {"other": np.int32, "score": np.float32, "minute": np.int32}
-        pairs = np.empty(indptr[-1], np.dtype([*kinds.items()]))
-        return cls(indptr, *(pairs[name] for name in kinds))
+    pairs: NDArray[np.void]
 
 
 class LatestPairs(NamedTuple):
@@ -65,7 +59,8 @@ class LatestPairs(NamedTuple):
     @classmethod
     def of(cls, by_user: Rows, items: int) -> "LatestPairs":
         """Return the pairs of both sides from those of users."""
-        by_item = Rows.empty(starts(np.bincount(by_user.other, minlength=items)))
+        indptr = starts(np.bincount(by_user.pairs["other"], minlength=items))
+        by_item = Rows(indptr, np.empty(len(by_user.pairs), PAIR))
         _transpose(by_user, by_item.indptr[:-1].copy(), by_item)
         return cls(by_user, by_item)
 
@@ -75,7 +70,7 @@ def latest_pairs(snapshot: Snapshot) -> LatestPairs:
 
     Example:
         >>> pairs = latest_pairs(bundle.view.snapshot)
-        >>> len(pairs.by_user.other) == len(pairs.by_item.other)
+        >>> len(pairs.by_user.pairs) == len(pairs.by_item.pairs)
         True
     """
     return LatestPairs.of(latest_rows(snapshot), snapshot.n_items)
@@ -84,7 +79,8 @@ def latest_pairs(snapshot: Snapshot) -> LatestPairs:
 def latest_rows(snapshot: Snapshot) -> Rows:
     """Return the latest pairs of all users of a snapshot, by user alone."""
     indptr = np.asarray(snapshot.arrays["pairs.indptr"])
-    out = Rows.empty(starts(np.minimum(np.diff(indptr), LATEST)))
+    to = starts(np.minimum(np.diff(indptr), LATEST))
+    out = Rows(to, np.empty(to[-1], PAIR))
     pairs = (indptr, *(snapshot.arrays[f"pairs.{name}"] for name in ("item", "task_mask", "time")))
     _take_latest(pairs, snapshot.scores, out)
     return out
@@ -222,11 +218,8 @@ def _take_latest(pairs, scores, out):  # pragma: no cover - compiled
             kept[order[LATEST:]] = False
         for e in range(first, last):
             if kept[e - first]:
-                out.other[at], out.score[at], out.minute[at] = (
-                    item[e],
-                    scores[task_mask[e]],
-                    time[e] // MINUTE,
-                )
+                pair = out.pairs[at]
+                pair.other, pair.score, pair.minute = item[e], scores[task_mask[e]], time[e] // MINUTE
                 at += 1
 
 
@@ -234,6 +227,7 @@ def _take_latest(pairs, scores, out):  # pragma: no cover - compiled
 def _transpose(rows, at, out):  # pragma: no cover - compiled
     for row in range(len(rows.indptr) - 1):
         for e in range(rows.indptr[row], rows.indptr[row + 1]):
-            to = at[rows.other[e]]
-            out.other[to], out.score[to], out.minute[to] = row, rows.score[e], rows.minute[e]
-            at[rows.other[e]] = to + 1
+            pair = rows.pairs[e]
+            to = out.pairs[at[pair.other]]
+            to.other, to.score, to.minute = row, pair.score, pair.minute
+            at[pair.other] += 1

@@ -9,7 +9,7 @@ Axes: `R` rows.
 import numba
 import numpy as np
 
-from mgoe.retrieval.best import offer, sort
+from mgoe.retrieval.best import keep_best, offer, sort
 
 
 @numba.njit(cache=True, nogil=True)
@@ -22,7 +22,7 @@ def swing_rows(pairs, alpha, users, itself, items, to_item, to_weight, count):  
     by_user, by_item = pairs
     users = max(1, min(users, (by_item.indptr[1:] - by_item.indptr[:-1]).max()))
     head = np.full(len(by_item.indptr) - 1, -1, np.int32)
-    touched = np.empty_like(head)
+    touched, tied = np.empty_like(head), np.empty(len(head), np.float32)
     # an entry is an item of a user: `number` of the user, and the entry of the next user of the same item
     number, following = np.empty(0, np.int32), np.empty(0, np.int32)
     tie = np.empty(0, np.float32)
@@ -32,26 +32,27 @@ def swing_rows(pairs, alpha, users, itself, items, to_item, to_weight, count):  
         i, n, entries, size = items[row], 0, 0, 0
         first = by_item.indptr[i]
         for k in range(first, by_item.indptr[i + 1]):
-            size = offer(newest, minute, size, np.int32(k - first), by_item.minute[k])
+            size = offer(newest, minute, size, np.int32(k - first), by_item.pairs[k].minute)
         sort(newest, minute, size)
         held = 0
         for k in range(size):
-            user = by_item.other[first + newest[k]]
+            user = by_item.pairs[first + newest[k]].other
             held += by_user.indptr[user + 1] - by_user.indptr[user]
         if held > len(number):
             number, following = np.empty(2 * held, np.int32), np.empty(2 * held, np.int32)
             tie = np.empty(2 * held, np.float32)
         common[:size, :size] = 0
         for k in range(size):
-            user, score = by_item.other[first + newest[k]], by_item.score[first + newest[k]]
-            start, end = by_user.indptr[user], by_user.indptr[user + 1]
+            own = by_item.pairs[first + newest[k]]
+            start, end = by_user.indptr[own.other], by_user.indptr[own.other + 1]
             for e in range(start, end):
-                j = by_user.other[e]
+                pair = by_user.pairs[e]
+                j = pair.other
                 if head[j] < 0:
                     touched[n] = j
                     n += 1
                 number[entries], following[entries] = k, head[j]
-                tie[entries] = np.sqrt(score * by_user.score[e] / np.float32(end - start))
+                tie[entries] = np.sqrt(own.score * pair.score / np.float32(end - start))
                 head[j] = entries
                 entries += 1
         for t in range(n):
@@ -62,7 +63,7 @@ def swing_rows(pairs, alpha, users, itself, items, to_item, to_weight, count):  
                     common[number[a], number[b]] += 1
                     b = following[b]
                 a = following[a]
-        size = 0
+        others = 0
         for t in range(n):
             j, total = touched[t], 0.0
             a = head[j]
@@ -74,6 +75,7 @@ def swing_rows(pairs, alpha, users, itself, items, to_item, to_weight, count):  
                 a = following[a]
             head[j] = -1
             if total > 0:
-                size = offer(to_item[row], to_weight[row], size, j, np.float32(total))
-        sort(to_item[row], to_weight[row], size)
-        count[row] = size
+                touched[others], tied[others] = j, total
+                others += 1
+        if others:
+            count[row] = keep_best(touched[:others], tied[:others], to_item[row], to_weight[row])

@@ -12,7 +12,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from mgoe.config import RangeSettings
-from mgoe.retrieval import ItemLinks, LatestPairs, Rows, computed, swing_rows
+from mgoe.retrieval import PAIR, ItemLinks, LatestPairs, Rows, computed, swing_rows
 from mgoe.topn.baselines.baseline import HALF_LIFE, NEIGHBORS, Baseline, by_similarity, load_implicit
 from mgoe.topn.lists import Scores
 from mgoe.topn.queries import Events
@@ -69,8 +69,9 @@ def swing_links(events: Events, alpha: float, neighbors: int) -> ItemLinks:
     """
     known, items = events.matrix(), events.shape[1]
     known.sort_indices()
-    ones, never = np.ones(known.nnz, np.float32), np.zeros(known.nnz, np.int32)
-    by_user = Rows(known.indptr.astype(np.int64), known.indices.astype(np.int32), ones, never)
+    done = np.ones(known.nnz, PAIR)  # every score is one, and so are times
+    done["other"] = known.indices
+    by_user = Rows(known.indptr.astype(np.int64), done)
     pairs = LatestPairs.of(by_user, items)
     compute = partial(swing_rows, pairs, alpha, USERS, True)
     return computed(compute, pairs.by_item, np.arange(items, dtype=np.int32), neighbors)
