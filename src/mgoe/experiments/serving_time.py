@@ -99,7 +99,8 @@ def time_cell(cell: Cell, requests: int, searched: bool = False) -> float:
     Returns:
         The median processor time of a request, in milliseconds.
     """
-    inputs = Inputs.open(cell.log.stage(cell.seed), cell.settings, cell.graph)
+    settings = cell.settings.model_copy(update={"retrieval": "exact"})  # candidates are given
+    inputs = Inputs.open(cell.log.stage(cell.seed), settings, cell.graph)
     users, items = (max(1, one.size) for one in (inputs.prepared.users, inputs.prepared.items))
     rng = np.random.default_rng(cell.seed)
     opened, taken = _trees if is_boosted(cell.contestant.settings()) else _served, []
