@@ -3,7 +3,7 @@
     python benchmarks/retrain.py CONFIG [--set data.log=LOG ...] [--windows 10] [--first 0.5] [--work FOLDER]
 
 The first part of the log is trained on as `mgoe run` does. Then, window by window, each of these bundles
-predicts the window before it learns from it:
+predicts the window before it learns from it. The same call with the same `--work` resumes an interrupted one.
 
 - `frozen`: stays as it is;
 - `refreshed`: `mgoe refresh` after every window;
@@ -22,6 +22,7 @@ One line per figure, `{name, value, unit, against, ratio}`. `against` is `retrai
 """
 
 import argparse
+import shutil
 import sys
 import tempfile
 import time
@@ -37,6 +38,7 @@ import numpy as np
 
 from benchmarks.measure import line
 from mgoe import experiments
+from mgoe._util.files import atomic_folder, read_json, write_json
 from mgoe.bundle import Bundle
 from mgoe.bundle.calibration import Agreement
 from mgoe.config import RunSettings, load_settings
@@ -55,7 +57,6 @@ RANKING = ("all", "ranking")
 
 def split_log(settings: RunSettings, folder: Path, first: float, windows: int) -> list[Path]:
     """Write the first part of a log, and windows after it of whole buckets with about as many rows each."""
-    folder.mkdir(parents=True)
     data = settings.data
     source = open_log(ibis.duckdb.connect(), data.log, ids=(data.user, data.item))
     time_of = read_time(source[data.time], data.time, data.time_unit, "the log")
@@ -65,11 +66,14 @@ def split_log(settings: RunSettings, folder: Path, first: float, windows: int) -
     last = buckets[np.searchsorted(reached, np.linspace(first, 1, windows + 1) - 1e-9)]
     if len(set(last.tolist())) <= windows:
         raise SystemExit(f"{windows} windows need as many buckets after the first part; take fewer windows")
-    files = []
-    for number, (low, high) in enumerate(pairwise([int(buckets[0]) - 1, *map(int, last)])):
-        part = rows.filter(rows["bucket_of_row"].between(ibis.literal(low + 1), ibis.literal(high)))
-        files.append(folder / f"{number:02d}.parquet")
-        part.drop("bucket_of_row").to_parquet(files[-1])
+    files = [folder / f"{number:02d}.parquet" for number in range(windows + 1)]
+    if not folder.exists():
+        with atomic_folder(folder) as place:
+            for file, (low, high) in zip(
+                files, pairwise([int(buckets[0]) - 1, *map(int, last)]), strict=True
+            ):
+                part = rows.filter(rows["bucket_of_row"].between(ibis.literal(low + 1), ibis.literal(high)))
+                part.drop("bucket_of_row").to_parquet(place / file.name)
     return files
 
 
@@ -112,18 +116,28 @@ def ranking(influence: Influence) -> float:
     return float(influence.values[influence.names.index(RANKING)])
 
 
-def timed(make: Callable[[], Bundle]) -> tuple[Bundle, float]:
-    """Return a bundle and the processor seconds that making it took."""
-    started = time.process_time()
-    return make(), time.process_time() - started
+def timed(make: Callable[[Path], Bundle], folder: Path) -> tuple[Bundle, float]:
+    """Make a bundle in a folder, or open the one that an earlier call made there.
+
+    Returns:
+        The bundle, and the processor seconds that making it took.
+    """
+    file = folder / "made.json"
+    if not file.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        started = time.process_time()
+        made = make(folder / "bundle")
+        write_json(file, {"bundle": str(made.path), "cpu": time.process_time() - started})
+    record = read_json(file)
+    return Bundle.open(record["bundle"], verify=False), record["cpu"]
 
 
 def full(settings: RunSettings, files: list[Path], out: Path) -> Bundle:
     """Train from scratch on files."""
     data = settings.data.model_copy(update={"log": [str(file) for file in files]})
-    return experiments.run(
-        settings.model_copy(update={"data": data, "models": settings.models[:1]}), out, show_progress=False
-    ).bundle
+    settings = settings.model_copy(update={"data": data, "models": settings.models[:1], "seeds": [0]})
+    return experiments.run(settings, out, show_progress=False).bundle
 
 
 def main() -> None:
@@ -133,14 +147,15 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], dest="changes")
     parser.add_argument("--windows", type=int, default=10)
     parser.add_argument("--first", type=float, default=0.5)
-    parser.add_argument("--work", type=Path)
+    parser.add_argument("--work", type=Path, help="folder to keep the bundles in, and to resume from")
     asked = parser.parse_args()
     settings = load_settings(asked.config, asked.changes)
-    with tempfile.TemporaryDirectory(dir=asked.work) as name:
-        work = Path(name)
+    with tempfile.TemporaryDirectory() as name:
+        work = asked.work or Path(name)
         files = split_log(settings, work / "log", asked.first, asked.windows)
-        bundles = dict.fromkeys(WHAT, full(settings, files[:1], work / "first"))
-        follow(settings, bundles, files, work)
+        first, cpu = timed(partial(full, settings, files[:1]), work / "0-full")
+        line("retrain.0.full.cpu", cpu, "s")
+        follow(settings, dict.fromkeys(WHAT, first), files, work)
 
 
 def follow(settings: RunSettings, bundles: dict[str, Bundle], files: list[Path], work: Path) -> None:
@@ -148,7 +163,10 @@ def follow(settings: RunSettings, bundles: dict[str, Bundle], files: list[Path],
     every: dict[str, list[Influence]] = {what: [] for what in bundles}
     for number, file in enumerate(files[1:], 1):
         following = {
-            what: timed(partial(following_of, what, settings, bundles, files, number, work))
+            what: timed(
+                partial(following_of, what, settings, bundles[what], files[: number + 1]),
+                work / f"{number}-{what}",
+            )
             for what in bundles
         }
         ours = bundles["retrained"]  # its ids number the users of all windows alike
@@ -176,16 +194,14 @@ def follow(settings: RunSettings, bundles: dict[str, Bundle], files: list[Path],
                 line(f"retrain.all.{lead.baseline}.difference{which}", value, "1")
 
 
-def following_of(
-    what: str, settings: RunSettings, bundles: dict[str, Bundle], files: list[Path], number: int, work: Path
-) -> Bundle:
-    """Return the bundle that follows one after a window."""
-    before, out, log = bundles[what], work / f"{what}-{number}", [str(files[number])]
+def following_of(what: str, settings: RunSettings, before: Bundle, files: list[Path], out: Path) -> Bundle:
+    """Return the bundle that follows one after the last of these files."""
+    log = [str(files[-1])]
     if what == "refreshed":
         return experiments.refresh(before.path, None, out, log=log)
     if what == "retrained":
         return experiments.retrain(before.path, None, out, log=log)
-    return before if what == "frozen" else full(settings, files[: number + 1], out)
+    return before if what == "frozen" else full(settings, files, out)
 
 
 if __name__ == "__main__":
