@@ -104,7 +104,8 @@ def test_a_label_that_is_not_known_yet_is_missing(hours: list[int], now: int):
     assert_array_equal(missing[:, 1], np.array(hours) + 36 > now)
 
 
-def test_known_at_comes_before_the_delay():
+def test_a_label_that_is_known_early_waits_for_its_delay():
+    """Otherwise the newest rows would be mostly ones, since a 0 is known only after the delay."""
     tasks = [
         {"name": "click", "label": "clicked"},
         {"name": "buy", "label": "bought", "known_at": "known", "delay": "36h"},
@@ -112,10 +113,11 @@ def test_known_at_comes_before_the_delay():
     settings = exposure_settings(tasks=tasks)
     log = exposures([(0, item, 0, 1.0, 0.0) for item in range(3)])
     log["timestamp"] = START + np.array([0, 10, 20]) * HOURS
-    log["known"] = pd.array([START, START + 30 * HOURS, None], dtype="Int64")
-    now = (START + 20 * HOURS) * 1_000_000
-    found = newest_window(ibis.memtable(log), settings, knowing(range(3)), "log", now)
-    assert_array_equal(np.isnan(found.labels[np.argsort(found.item), 1]), [False, True, True])
+    log["known"] = pd.array([START, START + 50 * HOURS, None], dtype="Int64")
+    for now, missing in ((35, [1, 1, 1]), (36, [0, 1, 1]), (49, [0, 1, 1]), (50, [0, 0, 1]), (56, [0, 0, 0])):
+        moment = (START + now * HOURS) * 1_000_000
+        found = newest_window(ibis.memtable(log), settings, knowing(range(3)), "log", moment)
+        assert_array_equal(np.isnan(found.labels[np.argsort(found.item), 1]), missing)
 
 
 def test_rows_without_a_task_are_refused():

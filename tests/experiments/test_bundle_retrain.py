@@ -1,25 +1,35 @@
 """A bundle whose weights learn from new rows: what changes, what does not, and what a kill leaves."""
 
 import json
+import math
+import os
 import shutil
+from contextlib import nullcontext
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 import mgoe
 from mgoe import experiments
 from mgoe._util.files import sha256
 from mgoe.bundle import CARD, Bundle, ages
-from mgoe.errors import BundleError, ConfigError, DataError
+from mgoe.errors import BundleError, ConfigError, DataError, TrainingError
 from mgoe.experiments.new_files import known_rows
 from mgoe.experiments.training_state import REPLAY, WAITING, state_folder, waiting_of
 from mgoe.serving import open_events
-from mgoe.training import OPTIMIZER, WEIGHTS, Replay, load_checkpoint
+from mgoe.training import OPTIMIZER, WEIGHTS, ProcessGroup, Replay, load_checkpoint
+from tests.effort import SOAK, up_to
 from tests.experiments.test_bundle_refresh import stream
 from tests.experiments.test_refresh_from_files import later
+from tests.training.distributed.test_process_group import together
 
 
 @pytest.fixture(scope="module")
@@ -32,10 +42,35 @@ def new(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
+class Killed(BaseException):
+    """Stands for a kill, after which nothing is completed."""
+
+
+class Fuse:
+    """Lets so many files and folders be completed, then kills: each of them is completed by `os.replace`."""
+
+    def __init__(self, left: float = math.inf):
+        self.used, self.left, self.replace = 0, left, os.replace
+
+    def __call__(self, *paths: Path | str) -> None:
+        if self.used >= self.left:
+            raise Killed
+        self.used += 1
+        self.replace(*paths)
+
+
 @pytest.fixture(scope="module")
-def retrained(finished: Path, new: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    out = tmp_path_factory.mktemp("retrained") / "bundle"
-    return experiments.retrain(finished / "bundle", None, out, log=[str(new)])
+def counted(finished: Path, new: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, int]:
+    """A retrained bundle, and the number of files and folders that were completed for it."""
+    out, fuse = tmp_path_factory.mktemp("retrained") / "bundle", Fuse()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "replace", fuse)
+        return experiments.retrain(finished / "bundle", None, out, log=[str(new)]), fuse.used
+
+
+@pytest.fixture(scope="module")
+def retrained(counted: tuple[Bundle, int]) -> Bundle:
+    return counted[0]
 
 
 MODULE = "mgoe.experiments.bundle_retrain"
@@ -95,31 +130,64 @@ def test_state_lies_beside_the_bundle_and_is_never_served(finished: Path, retrai
     assert Replay.load(after / REPLAY).seen > Replay.load(before / REPLAY).seen
 
 
-class Killed(BaseException):
-    """Stands for a kill, after which nothing is written."""
+def same_bundle(one: Bundle, other: Bundle) -> None:
+    """Both hold the same weights, graph and calibration, and the same training state lies beside them."""
+    for name in ("calibration", "trained_until", "due", "model"):
+        assert one.manifest[name] == other.manifest[name]
+    assert one.graph.meta["checksum"] == other.graph.meta["checksum"]
+    pairs = [[bundle.path / WEIGHTS for bundle in (one, other)]]
+    pairs += [[state_folder(bundle.path) / name for bundle in (one, other)] for name in (OPTIMIZER, REPLAY)]
+    for files in pairs:
+        mine, theirs = (load_checkpoint(file)[0] for file in files)
+        assert mine.keys() == theirs.keys()
+        assert all(torch.equal(mine[name], theirs[name]) for name in mine)
 
 
-@pytest.mark.parametrize("moment", ["training", "after it"])
-def test_killed_and_resumed_is_as_uninterrupted(
-    moment: str, finished: Path, new: Path, retrained: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@up_to(3)
+@given(share=st.floats(0, 1, exclude_max=True))
+def test_killed_at_any_moment_and_resumed_is_as_uninterrupted(
+    share: float,
+    finished: Path,
+    new: Path,
+    counted: tuple[Bundle, int],
+    tmp_path_factory: pytest.TempPathFactory,
 ):
-    def kill(*_: object, **__: object) -> None:
-        raise Killed
-
-    place = {"training": "mgoe.training.loop._Fit.validate", "after it": f"{MODULE}.finish"}[moment]
-    with monkeypatch.context() as patch:
-        patch.setattr(place, kill)
+    retrained, completed = counted
+    folder = tmp_path_factory.mktemp("killed")
+    call = partial(experiments.retrain, finished / "bundle", None, folder / "bundle", log=[str(new)])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "replace", Fuse(int(share * completed)))
         with pytest.raises(Killed):
-            experiments.retrain(finished / "bundle", None, tmp_path / "bundle", log=[str(new)])
-    assert not (tmp_path / "bundle").exists()
-    resumed = experiments.retrain(finished / "bundle", None, tmp_path / "bundle", log=[str(new)])
-    one, other = weights(retrained), weights(resumed)
-    assert all(torch.equal(one[name], other[name]) for name in one)
-    assert resumed.manifest["calibration"] == retrained.manifest["calibration"]
-    for name in (OPTIMIZER, REPLAY):
-        files = [load_checkpoint(state_folder(bundle.path) / name)[0] for bundle in (retrained, resumed)]
-        assert all(torch.equal(files[0][key], files[1][key]) for key in files[0])
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "bundle.training"]
+            call()
+    same_bundle(call(overwrite=True), retrained)  # it may be complete, and the kill came after it
+    assert sorted(path.name for path in folder.iterdir()) == ["bundle", "bundle.training"]
+
+
+@up_to(2)
+@given(steps=st.lists(st.sampled_from(["refresh", "retrain"]), min_size=1, max_size=3))
+def test_lineage_leads_back_to_a_full_training(
+    steps: list[Literal["refresh", "retrain"]],
+    finished: Path,
+    new: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+):
+    rows, folder = pd.read_parquet(new), tmp_path_factory.mktemp("lineage")
+    span = rows["timestamp"].max() - rows["timestamp"].min() + pd.Timedelta(days=1)
+    made = [mgoe.load(finished / "bundle")]
+    for number, step in enumerate(steps):
+        file = folder / f"{number}.parquet"
+        rows.assign(timestamp=rows["timestamp"] + number * span).to_parquet(file)
+        make = getattr(experiments, step)
+        made.append(make(made[-1].path, None, folder / str(number), log=[str(file)]))
+    by_name = {bundle.name: bundle.manifest["lineage"] for bundle in made}
+    name, found = made[-1].name, []
+    while name is not None:
+        found.append(by_name[name])
+        name = found[-1]["parent"]
+    ways = {"refresh": "refreshed", "retrain": "retrained"}
+    assert [lineage["trained"] for lineage in found] == [*(ways[step] for step in reversed(steps)), "full"]
+    assert all(after["log"][1] > before["log"][1] for after, before in pairwise(found))
+    assert all(lineage["log"][0] == found[-1]["log"][0] for lineage in found)
 
 
 def test_without_new_rows_nothing_changes(finished: Path, world: Path, tmp_path: Path):
@@ -181,7 +249,7 @@ def test_a_full_training_starts_from_the_whole_log(
     with pytest.raises(ConfigError, match="trains on files"):
         experiments.retrain(retrained.path, tmp_path / "state", tmp_path / "bundle", full=True)
     more = pd.read_parquet(new)
-    span = more["timestamp"].max() - more["timestamp"].min() + pd.Timedelta("1d")
+    span = more["timestamp"].max() - more["timestamp"].min() + pd.Timedelta(days=1)
     more.assign(timestamp=more["timestamp"] + span).to_parquet(tmp_path / "more.parquet")
     log = [str(tmp_path / "more.parquet")]
     bundle = experiments.retrain(retrained.path, None, tmp_path / "bundle", log=log, full=True)
@@ -199,3 +267,56 @@ def test_too_few_rows_are_refused(finished: Path, new: Path, tmp_path: Path):
             finished / "bundle", None, tmp_path / "bundle", log=[str(tmp_path / "few.parquet")]
         )
     assert [path.name for path in tmp_path.iterdir()] == ["few.parquet"]
+
+
+# --- several processes ---
+
+
+PROGRAM = """
+import sys
+from mgoe import experiments
+bundle, out, log, full = sys.argv[1:]
+experiments.retrain(bundle, None, out, log=[log], full=full == "full")
+"""
+
+
+def same_up_to_rounding(one: Bundle, other: Bundle) -> None:
+    """Both have learned the same. Single weights may differ by more: Adam makes steps of gradients that are
+    all rounding."""
+    (mine, my_fit), (theirs, their_fit) = (load_checkpoint(bundle.path / WEIGHTS) for bundle in (one, other))
+    assert my_fit["epoch"] == their_fit["epoch"]
+    assert my_fit["value"] == pytest.approx(their_fit["value"], abs=5e-4)
+    for name, tensor in mine.items():
+        assert (tensor.double() - theirs[name].double()).abs().mean() < 1e-3, name
+
+
+@pytest.mark.parametrize("size", [2, *[4, 8] * SOAK])
+def test_many_processes_retrain_as_one(
+    size: int, finished: Path, new: Path, retrained: Bundle, tmp_path: Path
+):
+    """Up to rounding, as `mgoe train` does."""
+    out = tmp_path / "bundle"
+    together(size, PROGRAM, str(finished / "bundle"), str(out), str(new), "")
+    bundle = Bundle.open(out, verify=True)
+    same_up_to_rounding(bundle, retrained)
+    assert bundle.graph.meta["checksum"] == retrained.graph.meta["checksum"]
+    mine, theirs = (Replay.load(state_folder(each.path) / REPLAY).rows for each in (retrained, bundle))
+    assert all(torch.equal(mine[name], theirs[name]) for name in mine)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "bundle.training"]
+
+
+def test_many_processes_train_from_scratch(finished: Path, new: Path, tmp_path: Path):
+    together(2, PROGRAM, str(finished / "bundle"), str(tmp_path / "bundle"), str(new), "full")
+    bundle = Bundle.open(tmp_path / "bundle", verify=True)
+    assert bundle.manifest["lineage"]["trained"] == "full"
+    assert {OPTIMIZER, REPLAY} == {file.name for file in state_folder(bundle.path).iterdir()}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "bundle.training"]
+
+
+def test_a_number_of_processes_that_does_not_fit_is_refused_before_any_work(
+    finished: Path, new: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(f"{MODULE}.joined", lambda device: nullcontext(ProcessGroup(0, 3)))
+    with pytest.raises(TrainingError, match=r"retrain.batch_size: must be a multiple of the 3 processes"):
+        experiments.retrain(finished / "bundle", None, tmp_path / "bundle", log=[str(new)])
+    assert not any(tmp_path.iterdir())

@@ -65,6 +65,21 @@ def test_an_update_is_a_refresh_and_leaves_the_saved_bundle(
     pd.testing.assert_frame_equal(new, given)
 
 
+def test_a_loaded_ranker_retrains_as_the_saved_one(
+    ranker: mgoe.Ranker, events: pd.DataFrame, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """From the state of the optimisers, and with the rows to replay, which are saved beside the bundle."""
+    after(events).to_parquet(tmp_path / "new.parquet")
+    expected = experiments.retrain(
+        ranker.bundle_.path, None, tmp_path / "bundle", log=[str(tmp_path / "new.parquet")]
+    )
+    own = mgoe.Ranker.load(ranker.save(tmp_path / "saved")).set_params(verbose=True).retrain(after(events))
+    assert "replayed ones" in capsys.readouterr().out
+    assert contents(own.bundle_) == contents(expected)
+    own.retrain(after(after(events).assign(timestamp=lambda rows: rows["timestamp"] + pd.Timedelta(days=30))))
+    assert "replayed ones" in capsys.readouterr().out
+
+
 def test_what_is_saved_is_loaded_with_its_parameters(ranker: mgoe.Ranker, tmp_path: Path):
     loaded = mgoe.Ranker.load(ranker.save(tmp_path / "saved"))
     users, items = (ranker.graph.ids(side)[:9] for side in ("user", "item"))

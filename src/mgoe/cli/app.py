@@ -188,6 +188,7 @@ for _command, _examples in {
         "mgoe retrain runs/mine/bundle --log today.parquet --out bundles/today",
         "mgoe retrain bundles/today --state state --out bundles/next",
         "mgoe retrain bundles/today --log today.parquet --out bundles/next --full",
+        "torchrun --nproc-per-node 2 -m mgoe retrain bundles/today --log today.parquet --out bundles/next",
     ),
     service.exposures: (
         "mgoe exposures runs/mine/bundle --state state --out logs/taken.parquet",

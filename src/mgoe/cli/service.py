@@ -1,5 +1,6 @@
 """Commands around a service: serve a bundle, and use the live events that a service has taken."""
 
+import os
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -221,7 +222,8 @@ def retrain(
 ) -> None:
     """Write a bundle whose weights have learned from new rows, and whose graph holds them.
 
-    The same command resumes an interrupted training. It says when and why a full training is due.
+    The same command resumes an interrupted training. It says when and why a full training is due. Under
+    torchrun, several processes train together.
     """
     retrained = experiments.retrain(
         bundle,
@@ -233,6 +235,8 @@ def retrain(
         overwrite=overwrite,
         say=say,
     )
+    if os.environ.get("RANK", "0") != "0":  # the first process shows it
+        return
     if as_json:
         show_json(
             {

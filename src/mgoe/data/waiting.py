@@ -3,11 +3,21 @@ its labels."""
 
 import ibis
 
-from mgoe.config import RunSettings, seconds
+from mgoe.config import RunSettings, TaskSettings, seconds
 from mgoe.data.columns import Expr, Table, enforce, only_row
 from mgoe.data.log import NO_ROWS
 from mgoe.data.schema import find_columns, read_columns
 from mgoe.errors import DataError
+
+
+def final_at(time: Expr, known_at: Expr | None, task: TaskSettings) -> Expr:
+    """Return when a label is final: once its delay has passed and, where its column says so, it is known.
+
+    A 1 that is known early waits for the delay too. Otherwise the newest rows would be mostly ones, since a 0
+    is known only after the delay.
+    """
+    delayed = time + seconds(task.delay) * 1_000_000
+    return delayed if known_at is None else ibis.greatest(delayed, ibis.coalesce(known_at, delayed))
 
 
 def waits(settings: RunSettings) -> bool:
@@ -82,11 +92,9 @@ def _read(source: Table, settings: RunSettings, place: str) -> tuple[Table, dict
     values, checks = read_columns(both, settings, names, place)
     enforce(both, checks, place, numbered=False)
     time = values["time"]
-    moments: list[Expr] = []
-    for task in settings.tasks:
-        moment = time + seconds(task.delay) * 1_000_000
-        moments.append(
-            moment if task.known_at is None else ibis.coalesce(values[f"known_{task.name}"], moment)
-        )
+    moments = [
+        final_at(time, None if task.known_at is None else values[f"known_{task.name}"], task)
+        for task in settings.tasks
+    ]
     known = ibis.greatest(*moments) if len(moments) > 1 else moments[0]
     return both.select(*columns, time=time, known=known), columns

@@ -3,7 +3,7 @@
 import ibis
 import numpy as np
 
-from mgoe.config import RunSettings, TaskSettings, seconds
+from mgoe.config import RunSettings, TaskSettings
 from mgoe.data.arrow import one_array
 from mgoe.data.columns import Expr, Table
 from mgoe.data.events import positives, sample_negatives, task_masks, with_task_mask
@@ -12,13 +12,14 @@ from mgoe.data.prepared import Encoders
 from mgoe.data.requests import merged
 from mgoe.data.schema import NODES, read_rows
 from mgoe.data.times import bucket_of
+from mgoe.data.waiting import final_at
 from mgoe.errors import DataError
 
 
 def newest_window(source: Table, settings: RunSettings, known: Encoders, place: str, now: int) -> Examples:
     """Return new rows as examples: every exposure, or every positive with its sampled negatives.
 
-    A label that is not known yet, as `known_at` or `delay` of its task say, is missing.
+    A label that is not final yet, as `known_at` and `delay` of its task say, is missing.
 
     Args:
         source: The new rows alone.
@@ -67,7 +68,7 @@ def _events(rows: Table, settings: RunSettings, known: Encoders) -> Examples:
 
 
 def _exposures(rows: Table, settings: RunSettings, known: Encoders, now: int) -> Examples:
-    """Return every exposure, with the labels that are known."""
+    """Return every exposure, with the labels that are final."""
     labels = {f"label_{task.name}": _label(rows, task, now) for task in settings.tasks}
     contexts = [f"context_{feature.name}" for feature in settings.data.context]
     beside = [name for name in ("weight", "position") if name in rows.columns]
@@ -92,8 +93,6 @@ def _exposures(rows: Table, settings: RunSettings, known: Encoders, now: int) ->
 
 
 def _label(rows: Table, task: TaskSettings, now: int) -> Expr:
-    """Return a task's label, null where it is not known yet."""
-    known: Expr = rows.time + seconds(task.delay) * 1_000_000
-    if task.known_at is not None:
-        known = ibis.coalesce(rows[f"known_{task.name}"], known)
-    return ibis.ifelse(known <= now, rows[f"label_{task.name}"], None)
+    """Return a task's label, null where it is not final yet."""
+    known_at = None if task.known_at is None else rows[f"known_{task.name}"]
+    return ibis.ifelse(final_at(rows.time, known_at, task) <= now, rows[f"label_{task.name}"], None)

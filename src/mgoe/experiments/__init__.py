@@ -17,7 +17,8 @@ runs            mgoe run, mgoe train, mgoe compare
 results         what they return; `plots`, their plots
 graphs          mgoe graph
 bundle_refresh  mgoe refresh
-bundle_retrain  mgoe retrain, whether a full training is due, and what is kept beside a bundle for it
+bundle_retrain  mgoe retrain: `learning` trains, `full_training` does it from scratch, `due` says when
+training_state  what is kept beside a bundle for its next retraining
 new_rows        what a bundle's graph lacks: files (`new_files`), live events, exposures of a service
 taken           mgoe exposures
 score           mgoe predict, mgoe evaluate

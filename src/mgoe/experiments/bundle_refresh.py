@@ -16,7 +16,7 @@ from mgoe.experiments.graphs import vocabularies
 from mgoe.experiments.new_files import with_files
 from mgoe.experiments.new_rows import NewRows
 from mgoe.experiments.stages import Say
-from mgoe.experiments.training_state import keep_state, state_folder
+from mgoe.experiments.training_state import copy_state
 from mgoe.features import View
 from mgoe.graph import MacroGraph
 from mgoe.retrieval import Retrieval
@@ -82,8 +82,7 @@ def refresh(
         changed = {"calibration": calibration.model_dump(mode="json"), "rows_until": new.until(folder)}
         settings = with_files(opened.settings, source or log)
         finish(folder, opened, graph, new.ends, "refreshed", changed, settings, say)
-        if (state := state_folder(opened.path)).is_dir():  # its weights are the same
-            keep_state(out, state.iterdir())
+        copy_state(opened.path, out)
     if trim:
         new.forget()
     return Bundle.open(out, verify=False)

@@ -9,15 +9,17 @@ from mgoe.bundle import MANIFEST, Bundle
 from mgoe.config import ModelSettings, RunSettings, check_settings
 from mgoe.errors import ConfigError
 from mgoe.experiments.new_files import with_files
-from mgoe.experiments.runs import run
+from mgoe.experiments.runs import train
 from mgoe.experiments.stages import Say
-from mgoe.experiments.training_state import keep_state, state_folder
+from mgoe.experiments.training_state import copy_state
+from mgoe.training import ProcessGroup
 
 
-def train_anew(bundle: Bundle, log: list[str], out: Path, say: Say) -> Bundle:
+def train_anew(bundle: Bundle, log: list[str], out: Path, say: Say) -> None:
     """Train the model of a bundle from scratch on its whole log and new files, and write its bundle.
 
-    The run is in `.NAME.full` beside `out` until it is finished, and an interrupted one resumes.
+    The run is in `.NAME.full` beside `out` until it is finished, and an interrupted one resumes. Where
+    processes have joined (`torchrun`), all of them make this call, and the first one writes.
 
     Args:
         bundle: Gives settings, model and the files of its log.
@@ -35,12 +37,13 @@ def train_anew(bundle: Bundle, log: list[str], out: Path, say: Say) -> Bundle:
             "trains on files, found no new one; give one with --log (mgoe exposures writes one of a service)",
         )
     work = out.with_name(f".{out.name}.full")
-    result = run(_settings(bundle, log), work, reuse=True, say=say)
+    train(_settings(bundle, log), work, say=say)
+    if not ProcessGroup.current().leads:
+        return
     with atomic_folder(out) as folder:
-        shutil.copytree(result.bundle.path, folder, dirs_exist_ok=True)
-        keep_state(out, state_folder(result.bundle.path).iterdir())
+        shutil.copytree(work / "bundle", folder, dirs_exist_ok=True)
+        copy_state(work / "bundle", out)
     shutil.rmtree(work)
-    return Bundle.open(out, verify=False)
 
 
 def _settings(bundle: Bundle, log: list[str]) -> RunSettings:

@@ -77,3 +77,9 @@ def keep_state(bundle: Path, files: Iterable[Path]) -> None:
     with atomic_folder(state_folder(bundle)) as folder:
         for file in files:
             shutil.copyfile(file, folder / file.name)
+
+
+def copy_state(bundle: Path, to: Path) -> None:
+    """Keep what is beside a bundle for another bundle with the same weights too."""
+    if (state := state_folder(bundle)).is_dir():
+        keep_state(to, state.iterdir())

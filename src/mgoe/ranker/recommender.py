@@ -13,6 +13,7 @@ from mgoe._util.files import atomic_folder
 from mgoe.bundle import Bundle
 from mgoe.config import check_settings
 from mgoe.errors import MgoeError, OutputError
+from mgoe.experiments.training_state import copy_state
 from mgoe.ranker.graph import RankerGraph
 
 if TYPE_CHECKING:
@@ -141,6 +142,8 @@ class Recommender:
     def save(self, path: Path | str) -> Path:
         """Write the bundle, which `Ranker.load`, `mgoe.load` and `mgoe serve` open.
 
+        What its next retraining needs is stored beside it, in `PATH.training`.
+
         Args:
             path: A new folder.
 
@@ -159,6 +162,7 @@ class Recommender:
             raise OutputError(out, "is there already; choose a new folder, or remove it")
         with atomic_folder(out) as folder:
             shutil.copytree(bundle.path, folder, dirs_exist_ok=True)
+            copy_state(bundle.path, out)
         return out
 
     def serve(

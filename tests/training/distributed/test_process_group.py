@@ -67,7 +67,11 @@ def together(size: int, program: str, *arguments: str) -> None:
         )
         for rank in range(size)
     ]
-    errors = [process.communicate(timeout=120)[1] for process in processes]
+    try:
+        errors = [process.communicate(timeout=300)[1] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
     for process, said in zip(processes, errors, strict=True):
         assert process.returncode == 0, said[-3000:]
 
@@ -178,7 +182,7 @@ def test_processes_that_cannot_meet_say_so(monkeypatch):
     with (
         pytest.raises(
             TrainingError,
-            match=r"torchrun: the processes cannot meet .*start them with `torchrun -m mgoe train",
+            match=r"torchrun: the processes cannot meet .*start them with `torchrun -m mgoe",
         ),
         joined("cpu"),
     ):

@@ -57,15 +57,19 @@ class ProcessGroup:
         """Whether this process writes and reports for all."""
         return self.rank == 0
 
-    def check_batch(self, rows: int) -> None:
+    def check_batch(self, rows: int, setting: str = "training.batch_size") -> None:
         """Check that every process has an equal part of a batch.
+
+        Args:
+            rows: Rows of the batch.
+            setting: What set their number.
 
         Raises:
             TrainingError: The parts are not equal.
         """
         if rows % self.size:
             raise TrainingError(
-                "training.batch_size",
+                setting,
                 f"must be a multiple of the {self.size} processes, found {rows}; change it or start another "
                 "number of processes",
             )
@@ -207,7 +211,7 @@ def joined(device: str = "auto") -> Iterator[ProcessGroup]:
         )
     except (ValueError, RuntimeError) as error:
         raise TrainingError(
-            "torchrun", f"the processes cannot meet ({error}); start them with `torchrun -m mgoe train ...`"
+            "torchrun", f"the processes cannot meet ({error}); start them with `torchrun -m mgoe ...`"
         ) from None
     try:
         yield ProcessGroup.current()

@@ -1,0 +1,172 @@
+"""The training of `mgoe retrain`: one process, or several together, train a bundle on new rows.
+
+Older rows are replayed beside the new ones. A tenth of the users is held out of the training: their rows pick
+the epoch.
+
+Axes: `N` examples, `T` tasks.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mgoe._util.files import write_text
+from mgoe.bundle import MANIFEST, Bundle
+from mgoe.config import ModelSettings, RunSettings, TrainingSettings, check_settings
+from mgoe.data import Encoders, Examples
+from mgoe.errors import DataError
+from mgoe.experiments.cell import check_finite
+from mgoe.experiments.plan import training_of
+from mgoe.experiments.stages import Say
+from mgoe.experiments.training_state import REPLAY, replay_of, start_of
+from mgoe.graph import MacroGraph
+from mgoe.models import late_tables, make_model
+from mgoe.training import (
+    Feed,
+    Monitor,
+    ProcessGroup,
+    Replay,
+    ReplayFeed,
+    fit,
+    load_checkpoint,
+    predict,
+    progress_bar,
+    save_checkpoint,
+)
+
+HELD_OUT = 0.1
+"""Share of the users whose new rows are not trained on."""
+SPEC = "spec.json"
+ROWS = "rows.safetensors"
+"""The new rows, for the other processes."""
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """New rows, and what the weights of a bundle need to learn from them.
+
+    Attributes:
+        bundle: The bundle to start from.
+        graph: The graph that the rows are read from, which does not hold them.
+        known: Ids and side features; gives the number of users and items.
+        examples: The new rows.
+        folder: Where everything is written; an interrupted training resumes from there.
+    """
+
+    bundle: Bundle
+    graph: MacroGraph
+    known: Encoders
+    examples: Examples
+    folder: Path
+
+    def share(self, processes: ProcessGroup) -> None:
+        """Give the lesson to the other processes, which call `receive`."""
+        if processes.size > 1:
+            self.folder.mkdir(exist_ok=True)
+            tensors = {name: torch.tensor(values) for name, values in _columns(self.examples)}
+            save_checkpoint(self.folder / ROWS, tensors, {})
+        processes.agree([str(path) for path in (self.graph.path, self.known.path, self.folder)])
+
+    @classmethod
+    def receive(cls, bundle: Bundle, processes: ProcessGroup) -> Self:
+        """Return the lesson that the first process shares."""
+        graph, known, folder = map(Path, processes.agree([]))
+        tensors, _ = load_checkpoint(folder / ROWS)
+        columns = {name: values.numpy() for name, values in tensors.items()}
+        context = {name: columns.pop(f"context.{name}") for name in bundle.encoders.context_features.sizes}
+        return cls(
+            bundle, MacroGraph.open(graph), Encoders(known), Examples(**columns, context=context), folder
+        )
+
+
+def learn(lesson: Lesson, say: Say = lambda line: None) -> NDArray[np.float32]:
+    """Train on new rows, and write weights, optimiser state, `spec.json` and the rows to replay next time.
+
+    Where processes have joined (`torchrun`), all of them make this call with the same lesson, and the first
+    one writes.
+
+    Args:
+        lesson: What to learn.
+        say: Callback for lines of progress.
+
+    Returns:
+        What the trained model predicts for all new rows. Shape (N, T).
+
+    Raises:
+        DataError: The rows are too few.
+        TrainingError: The training failed, or a file beside the bundle is damaged.
+    """
+    bundle, examples = lesson.bundle, lesson.examples
+    settings, before = bundle.settings, bundle.model.spec
+    model = check_settings(ModelSettings, bundle.manifest["model"], bundle.path / MANIFEST)
+    spec = replace(before, n_users=lesson.known.users.size, n_items=lesson.known.items.size)
+    seed = abs(int(examples.bucket.max()))
+    with late_tables():
+        made = make_model(model, spec, seed)
+    held = np.random.default_rng(seed).random(spec.n_users)[examples.user] < HELD_OUT
+    train, apart = examples.take(~held), examples.take(held)
+    training = training_from_weights(settings, model)
+    monitor = Monitor.parse(training.monitor, spec.tasks)
+    if not len(train) or not monitor.is_defined(spec.tasks, apart.labels, apart.user):
+        raise DataError(
+            "the new rows",
+            f"must be enough to learn from and to measure {monitor.text} on a tenth of the users, found "
+            f"{len(examples):,}; wait for more, or use mgoe refresh",
+        )
+    read = lesson.known, lesson.graph
+    memory = replay_of(bundle)
+    if memory is None:
+        say("no rows are replayed, because none are kept beside the bundle")
+        feed = Feed(*read, train, made.needs, spec)
+    else:
+        memory = memory.for_spec(before, spec, made.needs)
+        number = round(settings.retrain.replay * len(train))
+        feed = ReplayFeed(*read, train, made.needs, spec, memory, number, seed)
+    valid, every = (Feed(*read, rows, made.needs, spec) for rows in (apart, examples))
+    processes = ProcessGroup.current()
+    together = f" in {processes.size} processes" if processes.size > 1 else ""
+    say(f"training on {len(train):,} new rows and {len(feed) - len(train):,} replayed ones{together}")
+    with progress_bar(model.name, monitor.text) as on_progress:
+        fit(
+            made,
+            feed,
+            valid,
+            training,
+            lesson.folder,
+            on_progress if processes.leads else None,
+            seed,
+            resume=True,
+            start=start_of(bundle),
+        )
+    scores = predict(made, every)
+    check_finite(model.name, {"the new rows": scores}, bundle.tasks)
+    if processes.leads:
+        most = settings.retrain.memory
+        memory = Replay.of(every, most, seed) if memory is None else memory.joined(every, most, seed)
+        memory.save(lesson.folder / REPLAY)
+        write_text(lesson.folder / SPEC, spec.to_json())
+    return scores
+
+
+def training_from_weights(settings: RunSettings, model: ModelSettings) -> TrainingSettings:
+    """Return the settings of a training that starts from weights."""
+    training, ours = training_of(settings, model), settings.retrain
+    return training.model_copy(
+        update={
+            "epochs": ours.epochs,
+            "batch_size": min(training.batch_size, ours.batch_size),
+            "learning_rate": training.learning_rate * ours.rate,
+            "table_learning_rate": training.table_learning_rate * ours.rate,
+        }
+    )
+
+
+def _columns(examples: Examples) -> Iterator[tuple[str, NDArray]]:
+    """Yield the columns of examples by name."""
+    yield from ((name, values) for name, values in vars(examples).items() if isinstance(values, np.ndarray))
+    yield from ((f"context.{name}", values) for name, values in examples.context.items())

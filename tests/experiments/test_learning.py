@@ -1,0 +1,41 @@
+"""What processes that train together share."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mgoe.bundle import Bundle
+from mgoe.experiments.graphs import settings_of
+from mgoe.experiments.learning import Lesson
+from mgoe.experiments.window import new_examples
+from mgoe.training import ProcessGroup
+from tests.experiments.test_refresh_from_files import later
+
+
+@pytest.mark.parametrize("form", ["events", "exposures"])
+def test_every_process_receives_the_lesson_that_the_first_one_shares(
+    form: str,
+    world: Path,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    run = request.getfixturevalue({"events": "finished", "exposures": "shown"}[form])
+    bundle, log = Bundle.open(run / "bundle"), [str(later(world / form, tmp_path / "new.parquet"))]
+    examples = new_examples(
+        bundle, settings_of(bundle.graph, log), log, tmp_path / "work", training=bundle.encoders
+    )
+    lesson, said = Lesson(bundle, bundle.graph, bundle.encoders, examples, tmp_path / "fit"), []
+    monkeypatch.setattr(ProcessGroup, "agree", lambda self, value: said.append(value) or said[0])
+    lesson.share(ProcessGroup(0, 2))
+    received = Lesson.receive(bundle, ProcessGroup(1, 2))
+    assert received.folder == lesson.folder
+    assert received.graph.meta == lesson.graph.meta
+    assert received.known.path == lesson.known.path
+    mine, theirs = received.examples, lesson.examples
+    assert mine.context.keys() == theirs.context.keys()
+    for one, other in zip(mine.columns(), theirs.columns(), strict=True):
+        np.testing.assert_array_equal(one, other)
+        assert one.dtype == other.dtype
+    assert (mine.position is None) == (theirs.position is None)
