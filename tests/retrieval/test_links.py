@@ -101,3 +101,12 @@ def pairs_of(snapshot: Snapshot) -> list[Pair]:
     user = np.repeat(np.arange(snapshot.n_users), np.diff(snapshot.arrays["pairs.indptr"]))
     columns = (snapshot.arrays[f"pairs.{name}"].tolist() for name in ("item", "task_mask", "time"))
     return [*zip(user.tolist(), *columns, strict=True)]
+
+
+@pytest.mark.parametrize("kind", LINKS)
+def test_a_user_with_a_hundred_thousand_events_costs_no_more_than_others(kind):
+    """Of its items only the newest count, and are tied to no more than those."""
+    everything = [(0, i, 1, i // 2000 * DAY) for i in range(100_000)]
+    links = item_links(latest_pairs(snapshot_of([*everything, (1, 99_999, 1, 0)], 2, 100_000)), kind, n=150)
+    assert np.diff(links.indptr).max() <= LATEST - 1
+    assert len(links.item) <= LATEST * (LATEST - 1)
