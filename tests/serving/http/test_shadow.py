@@ -81,10 +81,14 @@ def test_a_shadow_changes_no_answer(pair: tuple[Served, Served, Path], asked: tu
     path, body = asked
     one, other = (service.client.post(path, json=body) for service in pair[:2])
     assert (one.status_code, one.content) == (other.status_code, other.content)
+    assert "failed" not in counted(pair[0])
 
 
 def records_of(service: Served, folder: Path, ask: Callable[[], object]) -> list[ShadowRecord]:
-    """The records of the requests that a function makes."""
+    """The records of the requests that a function makes, once no other one waits."""
+    assert service.shadow is not None
+    until(service.shadow._waiting.empty)
+    time.sleep(0.3)
     before = len([*read_shadow_log(folder)])
     number = sum(counted(service).values())
     ask()

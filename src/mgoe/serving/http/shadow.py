@@ -106,7 +106,7 @@ class Shadow(Watch):
         self._waiting = queue.Queue[Asked](WAITING)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="shadow", daemon=True)
-        self._failure = ""
+        self._failure, self._taken = "", 0.0
         self._random, self._sampled = random.Random(), np.random.default_rng()
 
     @asynccontextmanager
@@ -139,6 +139,8 @@ class Shadow(Watch):
         rows = np.concatenate([shown, drawn])
         ids = engine.live.ids("item", pairs.items[rows])
         known = np.array([one is not None for one in ids])
+        if not known.any():  # all were never seen, and have no index to be noted by
+            return
         asked = Asked(
             question,
             time.monotonic(),
@@ -157,6 +159,7 @@ class Shadow(Watch):
     async def take(self, engine: Engine) -> None:
         """Score with another engine."""
         check_tasks(engine.bundle, self._served())
+        self._taken = time.monotonic()
         self.engine, self.refused = engine, None
         log("shadow taken", path=str(self.path), bundle=engine.name)
 
@@ -179,8 +182,8 @@ class Shadow(Watch):
                 asked = self._waiting.get(timeout=FOLLOW)
             except queue.Empty:
                 asked = None
-            if engine is not self.engine:  # it has seen all events so far
-                engine, moved = self.engine, time.monotonic()
+            if engine is not self.engine:  # which had seen no event after it was taken
+                engine, moved = self.engine, self._taken
             if engine is None:
                 continue
             if asked is not None:
