@@ -243,7 +243,7 @@ def cell(seed: int, labels_seed: int) -> tuple[Calibration, NDArray]:
         prior=lambda _: np.zeros(2, np.float32),
     )
     scores = {"valid": valid.astype(np.float32), "test": test.astype(np.float32)}
-    return calibrate_cell(scores, CLICKS, inputs)
+    return calibrate_cell(scores, CLICKS, inputs)[:2]
 
 
 @up_to(10)

@@ -7,6 +7,7 @@ graph/               the latest snapshot, with the pairs and the records of expo
 MODEL_CARD.md        what it predicts, from what data, how well, and where it fails
 model.safetensors    weights;  spec.json: what the model reads
 metrics.json         metrics on validation and test
+population.json      histograms of scores and inputs, which a service compares with what it answers
 retrieval/           what candidates are retrieved from, unless the whole catalogue is ranked
 """
 
@@ -38,6 +39,7 @@ from mgoe.bundle.context import encode_one, encode_pairs, repeated
 from mgoe.bundle.explanation import GROUPS, explain_pair, explain_user
 from mgoe.bundle.item_index import ItemIndex
 from mgoe.bundle.manifest import MANIFEST, RETRIEVAL, read_manifest
+from mgoe.bundle.population import Population
 from mgoe.bundle.ranking import Query, Steps, finished, rank
 from mgoe.bundle.sampling import chain, prior_of, read_sampling, shift_of, shifted_tasks, undo_sampling
 from mgoe.config import ModelSettings, RunSettings, check_settings, load_settings
@@ -119,6 +121,11 @@ class Bundle(Shown):
         """What candidates are retrieved from; None if the whole catalogue is ranked."""
         there = any(name.startswith(f"{RETRIEVAL}/") for name in self.manifest["checksums"])
         return Retrieval.open(self.path / RETRIEVAL) if there else None
+
+    @cached_property
+    def population(self) -> Population | None:
+        """Histograms of what it was last measured or trained on; None in a bundle without any."""
+        return Population.read(self.path)
 
     @property
     def strongest(self) -> str:

@@ -15,6 +15,7 @@ from mgoe.bundle.calibration import Calibration
 from mgoe.bundle.card import CARD, model_card
 from mgoe.bundle.lineage import iso_time, lineage
 from mgoe.bundle.manifest import FORMAT, MANIFEST, RETRIEVAL
+from mgoe.bundle.population import POPULATION
 from mgoe.bundle.sampling import Sampling
 from mgoe.config import ModelSettings, RetrievalSettings, RunSettings, dump_settings, seconds
 from mgoe.data import Prepared
@@ -64,6 +65,8 @@ def write_bundle(
             Retrieval.build(View.of(graph.latest), folder / RETRIEVAL, retrieval, blend=blend)
         for name in ("model.safetensors", "spec.json"):
             (folder / name).write_bytes((cell / name).read_bytes())
+        if (cell / POPULATION).exists():  # not in cells of earlier versions
+            (folder / POPULATION).write_bytes((cell / POPULATION).read_bytes())
         write_text(folder / "settings.yaml", dump_settings(settings))
         write_json(folder / "metrics.json", list(metrics))
         manifest = {

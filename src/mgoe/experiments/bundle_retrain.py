@@ -10,10 +10,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
+
 from mgoe._util.files import atomic_folder, exclusive, read_json, write_json
 from mgoe.bundle import MANIFEST, Bundle
-from mgoe.bundle.calibration import Window, fit_calibration
+from mgoe.bundle.calibration import Window, calibrate, fit_calibration
 from mgoe.bundle.lineage import iso_time
+from mgoe.bundle.population import POPULATION, population_of
 from mgoe.config import ModelSettings, RunSettings, check_settings
 from mgoe.data import Encoders
 from mgoe.errors import BundleError, DataError
@@ -28,7 +31,7 @@ from mgoe.experiments.stages import Say, ShowBuild
 from mgoe.experiments.training_state import REPLAY, keep_state, waiting_of
 from mgoe.graph import MacroGraph, update_graph
 from mgoe.serving import EventLog
-from mgoe.training import OPTIMIZER, WEIGHTS, ProcessGroup, joined
+from mgoe.training import OPTIMIZER, WEIGHTS, Feed, ProcessGroup, joined
 
 DRIFT = 0.1
 """Drift of a graph from which its macro nodes are learned again (docs/scale.md)."""
@@ -140,6 +143,9 @@ def _write(
         # Most of these rows were trained on, but in one or few passes, which biases a mean far less than a
         # tenth of the users is too few.
         calibration = fit_calibration(window, bundle.settings.tasks, bundle.calibration)
+        served = calibrate(window.undone.astype(np.float32), *calibration.numbers(bundle.settings.tasks))
+        feed = Feed(known, before, examples, bundle.model.needs, bundle.model.spec)
+        write_json(folder / POPULATION, population_of(feed, served).model_dump(mode="json"))
         for name in (WEIGHTS, SPEC):
             shutil.copyfile(learned / name, folder / name)
         due = reasons(bundle, graph, examples)

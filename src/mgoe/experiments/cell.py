@@ -20,7 +20,8 @@ import torch
 from numpy.typing import NDArray
 
 from mgoe._util.files import write_json, write_text
-from mgoe.bundle.calibration import Calibration, Window, calibrated_sample, fit_calibration
+from mgoe.bundle.calibration import Calibration, Window, calibrate, calibrated_sample, fit_calibration
+from mgoe.bundle.population import POPULATION, population_of
 from mgoe.bundle.sampling import Sampling, in_whole_space, prior_of, shift_of, shifted_tasks, undo_sampling
 from mgoe.config import ModelSettings, RetrievalSettings, RunSettings, retrieval_of
 from mgoe.data import SPLITS, ExampleFile, Examples, Prepared, Split
@@ -337,10 +338,11 @@ def _write(
         examples = feeds[split].examples
         slices = inputs.slices if settings.evaluation.slices and split == "test" else None
         rows += measure(predictions, examples.labels, examples.user, tasks, slices, **about, split=split)
-    calibration, calibrated = calibrate_cell(scores, settings, inputs)
+    calibration, calibrated, served = calibrate_cell(scores, settings, inputs)
     test = feeds["test"].examples
     rows += measure_calibrated(calibrated, test.labels, tasks, **about, split="test")
     write_json(folder / CALIBRATION, calibration.model_dump(mode="json"))
+    write_json(folder / POPULATION, population_of(feeds["test"], served).model_dump(mode="json"))
     user_influence(scores["test"], test.labels, test.user, tasks).save(folder / INFLUENCE)
     write_json(folder / RELIABILITY, reliability(scores["test"], test.labels, tasks))
     if settings.evaluation.ranking_queries:
@@ -353,15 +355,15 @@ def _write(
 
 def calibrate_cell(
     scores: Mapping[str, NDArray[np.float32]], settings: RunSettings, inputs: Inputs
-) -> tuple[Calibration, NDArray[np.float64]]:
+) -> tuple[Calibration, NDArray[np.float64], NDArray[np.float32]]:
     """Calibrate on validation and predict test; then calibrate on test, whose labels are the newest.
 
     Test examples read a snapshot from before the test window, so both calibrations come from predictions that
     did not know their labels.
 
     Returns:
-        The calibration for a bundle, fitted on test, and the calibrated predictions of the test examples,
-        fitted on validation. Shape (N, T).
+        The calibration for a bundle, fitted on test; the calibrated predictions of the test examples, fitted
+        on validation; and what a service of the bundle would answer for them. Shape (N, T) each.
     """
 
     def window(split: Split) -> Window:
@@ -375,10 +377,9 @@ def calibrate_cell(
 
     test = window("test")
     of_valid = fit_calibration(window("valid"), settings.tasks, Calibration())
-    return (
-        fit_calibration(test, settings.tasks, of_valid),
-        calibrated_sample(test, settings.tasks, of_valid),
-    )
+    of_test = fit_calibration(test, settings.tasks, of_valid)
+    served = calibrate(test.undone.astype(np.float32), *of_test.numbers(settings.tasks))
+    return of_test, calibrated_sample(test, settings.tasks, of_valid), served
 
 
 def catalog(

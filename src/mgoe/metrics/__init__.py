@@ -9,6 +9,7 @@ Axes: `N` examples, `G` groups (users), `Q` queries of a ranking.
 from mgoe.metrics.labels import Task, mean_defined
 from mgoe.metrics.pointwise import Calibration, calibration, log_loss, log_losses, mae, rmse, spearman
 from mgoe.metrics.ranking import Gauc, auc, gauc, group_auc, hit_rate_at, ndcg_at, placements
+from mgoe.metrics.stability import stability_index
 
 __all__ = [
     "Calibration",
@@ -27,4 +28,5 @@ __all__ = [
     "placements",
     "rmse",
     "spearman",
+    "stability_index",
 ]

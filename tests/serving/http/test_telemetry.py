@@ -60,6 +60,6 @@ def test_alerts_are_about_figures_that_a_service_reports():
     [group] = rules["groups"]
     asked = {name for rule in group["rules"] for name in re.findall(r"mgoe_\w+", rule["expr"])}
     reported = re.findall(r"`(mgoe_\w+)`", (ROOT / "docs" / "serving.md").read_text(encoding="utf-8"))
-    assert len(asked) == 10
+    assert len(asked) == 12
     assert asked <= set(reported)
     assert all(rule["annotations"]["summary"].endswith(".") for rule in group["rules"])

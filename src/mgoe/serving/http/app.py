@@ -29,8 +29,10 @@ from mgoe.serving.http.page import read_page
 from mgoe.serving.http.reloader import Reloader
 from mgoe.serving.http.settings import Limits
 from mgoe.serving.http.shadow import Question, Shadow
+from mgoe.serving.http.stability import Stability
 from mgoe.serving.http.telemetry import Telemetry
 from mgoe.serving.scoring import ranking
+from mgoe.serving.scoring.engine import Engine
 from mgoe.serving.scoring.explanation import explain
 from mgoe.serving.scoring.ranking import Answered
 
@@ -75,10 +77,13 @@ def create_app(
         lambda: ages(reloader.engine.bundle),
     )
 
+    stability = Stability()
+
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with (
             reloader.running(telemetry),
+            stability.running(telemetry),
             nullcontext() if shadow is None else shadow.running(telemetry),
         ):
             yield
@@ -88,7 +93,7 @@ def create_app(
         lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url="/openapi.json", redirect_slashes=False,
     )  # fmt: skip
     _add_errors(app)
-    _add_ranking(app, reloader, limits, telemetry, shadow)
+    _add_ranking(app, reloader, limits, telemetry, stability, shadow)
     _add_events(app, reloader, limits, telemetry)
     _add_reading(app, reloader, limits)
     _add_operations(app, reloader, telemetry, shadow)
@@ -98,7 +103,12 @@ def create_app(
 
 
 def _add_ranking(
-    app: FastAPI, reloader: Reloader, limits: Limits, telemetry: Telemetry, shadow: Shadow | None
+    app: FastAPI,
+    reloader: Reloader,
+    limits: Limits,
+    telemetry: Telemetry,
+    stability: Stability,
+    shadow: Shadow | None,
 ) -> None:
     async def answer(question: Question) -> Response:
         engine = reloader.engine
@@ -108,9 +118,13 @@ def _add_ranking(
             telemetry.asked.labels(side).inc(answered.asked[side])
             telemetry.unseen.labels(side).inc(answered.unseen[side])
         response = _json(answered.body)
-        if shadow is not None:  # when everything is sent
-            response.background = BackgroundTask(shadow.offer, engine, question, answered)
+        response.background = BackgroundTask(note, engine, question, answered)  # when everything is sent
         return response
+
+    async def note(engine: Engine, question: Question, answered: Answered) -> None:
+        await stability.note(engine, answered.pairs)
+        if shadow is not None:
+            await shadow.offer(engine, question, answered)
 
     @app.post(
         "/v1/rank", summary="Rank candidates, or what the catalogue has",

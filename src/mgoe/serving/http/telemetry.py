@@ -134,6 +134,13 @@ class Telemetry:
             "mgoe_in_flight", "Requests in flight, of those whose number is limited.",
             multiprocess_mode="livesum", registry=self.registry,
         )  # fmt: skip
+        self.score_psi, self.input_psi = (
+            Gauge(
+                f"mgoe_{name}_psi", f"Population stability index of {name}s.", (label,),
+                multiprocess_mode="livemostrecent", registry=self.registry,
+            )
+            for name, label in (("score", "task"), ("input", "input"))
+        )  # fmt: skip
         for collector in (_Gauges("mgoe_live", live), *self._of_all):
             self.registry.register(collector)
 

@@ -1,0 +1,117 @@
+"""How far what a service answers has moved from what its bundle was made from, as gauges.
+
+Of a share of the requests one pair of the answer is counted, after the answer is sent.
+"""
+
+import logging
+import random
+from collections.abc import AsyncIterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mgoe.bundle.population import Columns, Histogram, input_columns, score_columns
+from mgoe.features import Reader
+from mgoe.serving.http.telemetry import Telemetry, log
+from mgoe.serving.http.watch import LOW, lower_priority
+from mgoe.serving.scoring.engine import Engine
+from mgoe.serving.scoring.ranking import Pairs
+
+SHARE = 0.1
+"""Share of the requests that are counted."""
+HALF, FEWEST, EVERY = 1000, 500, 50
+"""Pairs after which the older half is forgotten; from which on gauges are set; and after which they are set
+again."""
+
+
+class Recent:
+    """The newest pairs, at least `HALF` of them once there are so many.
+
+    Args:
+        expected: The histograms whose bins they are counted in.
+    """
+
+    def __init__(self, expected: Mapping[str, Sequence[Histogram]]):
+        self._expected = expected
+        self._new, self._old, self._rows = self._empty(), self._empty(), 0
+
+    def add(self, values: Columns) -> None:
+        """Count one pair."""
+        if self._rows == HALF:
+            self._new, self._old, self._rows = self._empty(), self._new, 0
+        self._rows += 1
+        for name, several in self._expected.items():
+            for column, one in enumerate(several):
+                self._new[name][column] += one.count(values[name][:, column])
+
+    def moved(self) -> dict[str, float]:
+        """Return the population stability index by name, of the column that has moved farthest."""
+        return {
+            name: max(
+                one.moved(self._new[name][column] + self._old[name][column])
+                for column, one in enumerate(several)
+            )
+            for name, several in self._expected.items()
+        }
+
+    def _empty(self) -> dict[str, list[NDArray[np.int64]]]:
+        return {
+            name: [np.zeros(len(one.counts), np.int64) for one in several]
+            for name, several in self._expected.items()
+        }
+
+
+class Stability:
+    """Counts pairs of answers, and sets the gauges of a service."""
+
+    def __init__(self):
+        self._thread = ThreadPoolExecutor(1, "stability", lower_priority, (LOW,))
+        self._waits, self._failed = False, ""
+        self._bundle, self._pairs = "", 0
+
+    @asynccontextmanager
+    async def running(self, telemetry: Telemetry) -> AsyncIterator[None]:
+        """Count what is noted while the block runs."""
+        self._gauges = telemetry.score_psi, telemetry.input_psi
+        try:
+            yield
+        finally:
+            self._thread.shutdown(cancel_futures=True)
+
+    async def note(self, engine: Engine, pairs: Pairs) -> None:
+        """Count a pair of an answer some time, if it is one of the share. Returns at once."""
+        if self._waits or not len(pairs.shown) or not pairs.user_ids or random.random() >= SHARE:
+            return
+        if engine.bundle.population is not None:
+            self._waits = True
+            self._thread.submit(self._count, engine, pairs, random.choice(pairs.shown))
+
+    def _count(self, engine: Engine, pairs: Pairs, row: int) -> None:
+        try:
+            self._add(engine, pairs, row)
+        except Exception as error:  # whatever is wrong, the service goes its way
+            if str(error) != self._failed:
+                log("stability is not measured", logging.ERROR, error, error=str(error), bundle=engine.name)
+            self._failed = str(error)
+        finally:
+            self._waits = False
+
+    def _add(self, engine: Engine, pairs: Pairs, row: int) -> None:
+        bundle, population = engine.bundle, engine.bundle.population
+        assert population is not None
+        if engine.name != self._bundle:
+            self._bundle, self._pairs = engine.name, 0
+            self._recent = Recent(population.scores), Recent(population.inputs)
+            self._read = Reader(bundle.model.needs, bundle.model.spec)
+        context = engine.context(pairs.context) or bundle.encoders.context_features.encode({}, 1)
+        with engine.scorer.reading() as view:
+            read = self._read(view, pairs.users[[row]], pairs.items[[row]], context)
+        self._recent[0].add(score_columns(pairs.scores[[row]], bundle.tasks))
+        self._recent[1].add(input_columns(read, bundle.model.spec))
+        self._pairs += 1
+        if self._pairs >= FEWEST and self._pairs % EVERY == 0:
+            for recent, gauge in zip(self._recent, self._gauges, strict=True):
+                for name, index in recent.moved().items():
+                    gauge.labels(name).set(index)
