@@ -67,6 +67,7 @@ def test_a_run_leaves_all_it_promises(finished: Path, small: RunSettings):
         "metrics.json",
         "reliability.json",
         "calibration.json",
+        "population.json",
         "influence.safetensors",
     )
     assert {path.name for path in (finished / "cells/mgoe/0").iterdir()} == {
