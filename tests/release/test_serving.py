@@ -26,11 +26,11 @@ def test_promotions_and_rollbacks_while_requests_run(registry: Registry, own: Pa
     first, other = Bundle.open(registry.place("current")), registry.add(own)
     with served(served_path(Path(f"registry:{registry.path}@current")), tmp_path / "state") as service:
         with under_load(service.url, endless(first)) as load:
+            until(lambda: bool(load.acknowledged))
             for move in range(MOVES):
                 current = registry.rollback() if move % 2 else registry.promote(other, force="a test")
                 until(lambda current=current: service.rank(user=1, k=1)["bundle"] == current)
         assert {name for _, name in load.answers if name} == {first.name, other}
-        assert load.acknowledged
         assert not remove_unless_held(registry.place("current")), "a service has it open"
     assert registry.place("current").is_dir()
 

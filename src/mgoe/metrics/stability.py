@@ -16,7 +16,7 @@ def stability_index(expected: ArrayLike, actual: ArrayLike) -> float:
 
     Example:
         >>> round(stability_index([50, 50], [50, 50]), 3), round(stability_index([50, 50], [90, 10]), 3)
-        (0.0, 0.85)
+        (0.0, 0.853)
     """
     counts = np.asarray(expected, np.float64), np.asarray(actual, np.float64)
     if not all(one.sum() > 0 for one in counts):
