@@ -37,9 +37,9 @@ def made(names: int = 3) -> Iterator[tuple[Registry, list[Path]]]:
         yield Registry(Path(temporary) / "registry"), folders
 
 
-def check(registry: Registry) -> None:
-    """Links, aliases and history agree; every alias leads to an intact version, and every lineage to a full
-    training."""
+def is_whole(registry: Registry) -> bool:
+    """Whether links, aliases and history agree, every alias leads to an intact version, and every lineage to
+    a full training. What does not is shown by the assertion that fails."""
     latest, names = registry.latest, {version.name for version in registry.versions}
     assert registry.changes[-1] == latest
     assert list(latest.aliases.values()).count(latest.aliases.get("current", "")) <= 1
@@ -51,6 +51,7 @@ def check(registry: Registry) -> None:
             assert latest.aliases[alias] in names
     for name in names:
         assert registry.lineage(name)[-1].trained == "full"
+    return True
 
 
 def test_a_version_passes_from_candidate_to_current_to_previous():
@@ -68,7 +69,7 @@ def test_a_version_passes_from_candidate_to_current_to_previous():
         assert registry.aliases == {"candidate": third, "current": first, "previous": second}
         assert [change.action for change in registry.changes] == [*["add"] * 3, *["promote"] * 2, "rollback"]
         assert [one.name for one in registry.lineage(third)] == [third, second, first]
-        check(registry)
+        assert is_whole(registry)
 
 
 def test_what_the_release_test_says_is_obeyed_unless_a_reason_is_recorded():
@@ -88,7 +89,7 @@ def test_what_the_release_test_says_is_obeyed_unless_a_reason_is_recorded():
         assert registry.aliases["current"] == first
         registry.promote(third, force=WHY)
         assert registry.latest.reason == WHY
-        check(registry)
+        assert is_whole(registry)
 
 
 @up_to(12)
@@ -99,7 +100,7 @@ def test_any_changes_leave_a_registry_whole(changes: list[tuple[str, int]]):
         for action, number in changes:
             with suppress(MgoeError):
                 change(registry, folders, action, number)
-            check(registry)
+            assert is_whole(registry)
 
 
 def name_of(folder: Path) -> str:
@@ -150,11 +151,11 @@ def test_a_process_that_is_killed_has_changed_all_or_nothing():
             time.sleep(drawn.random() * 0.05)
             os.kill(number, signal.SIGKILL)
             os.waitpid(number, 0)
-            check(registry)
+            assert is_whole(registry)
         registry.add(folders[1])
         registry.promote(name_of(folders[1]), WHY)
         registry.prune(0)
-        check(registry)
+        assert is_whole(registry)
         names = {version.name for version in registry.versions}
         assert {path.name for path in (registry.path / "versions").iterdir()} == names, "nothing is left over"
 
@@ -166,7 +167,7 @@ def test_processes_that_change_it_at_once_leave_it_whole():
         while any(os.waitpid(number, os.WNOHANG) == (0, 0) for number in numbers[:1]):
             check_links(registry)
         assert [os.waitstatus_to_exitcode(os.waitpid(number, 0)[1]) for number in numbers[1:]] == [0, 0, 0]
-        check(registry)
+        assert is_whole(registry)
 
 
 def check_links(registry: Registry) -> None:
@@ -204,7 +205,7 @@ def test_of_processes_that_promote_at_once_one_leaves_its_version_current(forced
         assert sum(not lost and not force for lost, force in zip(failed, forced, strict=True)) <= 1
         assert promoted[0].aliases["previous"] == first
         assert registry.aliases["current"] == promoted[-1].version
-        check(registry)
+        assert is_whole(registry)
 
 
 def test_what_the_next_training_continues_from_comes_and_goes_with_a_version():
@@ -305,4 +306,4 @@ def test_a_full_disk_leaves_a_registry_as_it_was(monkeypatch: pytest.MonkeyPatch
             registry.promote("candidate")
         monkeypatch.undo()
         assert registry.changes == before
-        check(registry)
+        assert is_whole(registry)
