@@ -10,7 +10,7 @@ import mgoe
 from mgoe.config import RetrievalSettings, RunSettings
 from mgoe.data import Prepared
 from mgoe.experiments import blending
-from mgoe.experiments.blending import _questions, fit_blend
+from mgoe.experiments.blending import Answers, _questions, fit_blend
 from mgoe.experiments.cell import Inputs
 from mgoe.experiments.cell_bundle import write_cell_bundle
 from mgoe.experiments.fitted import load_calibration, load_model
@@ -37,8 +37,8 @@ def test_a_comparison_orders_candidates_as_the_bundle_does(
     assert bundle.retrieval is not None
     assert bundle.retrieval.blend is not None
     retrieved, model = Retrieved(bundle.retrieval, bundle.view), load_model(cell, inputs, False)
-    known = retrieving, ["click"], load_calibration(cell), retrieved, bundle.retrieval.blend
-    score = ItemScores(model, bundle.view, inputs, *known)
+    answers = Answers(model, bundle.view, inputs, retrieving, load_calibration(cell))
+    score = ItemScores(answers, ["click"], retrieved, bundle.retrieval.blend)
     users = np.arange(12)
     items = [retrieved(user) for user in users.tolist()]
     [values] = score(users, items, [1.0])

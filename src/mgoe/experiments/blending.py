@@ -43,7 +43,7 @@ class Answers:
         settings: RunSettings,
         calibration: Calibration,
     ):
-        self.view, self.shifted = view, shifted_tasks(settings.tasks)
+        self.tasks, self.shifted = settings.tasks, shifted_tasks(settings.tasks)
         self._score, self._maps = PairScorer(model, view), calibration.numbers(settings.tasks)
         self._prior, self._context = inputs.prior(view.snapshot), inputs.prepared.context_features
 

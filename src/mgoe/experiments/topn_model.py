@@ -13,9 +13,8 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from mgoe._util.files import read_json
-from mgoe.bundle.calibration import Calibration
 from mgoe.bundle.sampling import in_whole_space, log_odds_of_anything, undo_sampling
-from mgoe.config import RunSettings, TopNSettings
+from mgoe.config import TopNSettings
 from mgoe.evaluation import FEWEST, Influence
 from mgoe.experiments.blending import Answers, fit_blend
 from mgoe.experiments.cell import Inputs
@@ -24,7 +23,6 @@ from mgoe.experiments.folder import FIT
 from mgoe.experiments.plan import Cell
 from mgoe.experiments.topn_cell import queries_of, relevant_tasks, value_of, write_result
 from mgoe.features import View
-from mgoe.models import RankingModel
 from mgoe.retrieval import Blend, Retrieval
 from mgoe.topn import Queries, best_items, measure_lists, popularity_places
 
@@ -65,11 +63,12 @@ def measure_model(cell: Cell, topn: TopNSettings, searched: bool) -> str:
     depth, deepest = topn.k[0], max(topn.k)
     before, how, calibration = inputs.retrieval_before_validation, inputs.retrieval, load_calibration(cell)
     blend = fit_blend(model, inputs, settings, calibration)
-    asked = settings, relevant_tasks(settings, topn), calibration
+    tasks = relevant_tasks(settings, topn)
     with TemporaryDirectory(prefix="mgoe-") as scratch:
         view = view_of(inputs, valid)
         retrieved = None if before is None else Retrieved(before, view)
-        score = ItemScores(model, view, inputs, *asked, retrieved, blend)
+        answers = Answers(model, view, inputs, settings, calibration)
+        score = ItemScores(answers, tasks, retrieved, blend)
         readings = READINGS if blend is None else READINGS[:1]
         lists = ranked_lists(score, valid, candidates_of(valid, retrieved), readings, depth)
         values = [value_of(measure_lists(one, valid, [depth]), f"ndcg@{depth}") for one in lists]
@@ -78,7 +77,8 @@ def measure_model(cell: Cell, topn: TopNSettings, searched: bool) -> str:
         retrieved = (
             None if how is None else Retrieved(Retrieval.build(view, Path(scratch, "test"), how), view)
         )
-        score = ItemScores(model, view, inputs, *asked, retrieved, blend)
+        answers = Answers(model, view, inputs, settings, calibration)
+        score = ItemScores(answers, tasks, retrieved, blend)
         [lists] = ranked_lists(score, test, candidates_of(test, retrieved), [best], deepest)
         if retrieved is not None:
             found, _ = recall(retrieved, test, [test.item[test.user == user] for user in test.users])
@@ -134,30 +134,21 @@ class ItemScores:
     A task within a sample space counts with the probability that it is done at all.
 
     Args:
-        model: With its weights.
-        view: What is known of users and items.
-        inputs: The log that the model was trained on.
-        settings: Of the run.
+        answers: What the model answers.
         tasks: Names of the tasks.
-        calibration: Of the model.
         retrieved: Holds the links; None without a blend.
         blend: How lists are ordered; None if the model alone orders them.
     """
 
     def __init__(
         self,
-        model: RankingModel,
-        view: View,
-        inputs: Inputs,
-        settings: RunSettings,
+        answers: Answers,
         tasks: Sequence[str],
-        calibration: Calibration,
         retrieved: Retrieved | None = None,
         blend: Blend | None = None,
     ):
-        self._answers = Answers(model, view, inputs, settings, calibration)
-        self._retrieved, self._blend, self._tasks = retrieved, blend, settings.tasks
-        self._columns = [t for t, task in enumerate(settings.tasks) if task.name in tasks]
+        self._answers, self._retrieved, self._blend = answers, retrieved, blend
+        self._columns = [t for t, task in enumerate(answers.tasks) if task.name in tasks]
 
     def __call__(
         self, users: NDArray[np.int64], items: Sequence[NDArray[np.int64]], readings: Sequence[float]
@@ -174,7 +165,7 @@ class ItemScores:
         """
         pairs = np.repeat(users, [len(one) for one in items]), np.concatenate(items)
         found = [self._blended(users, items, one) for one in self._answers(*pairs, readings)]
-        whole = (in_whole_space(one, self._tasks) for one in found)
+        whole = (in_whole_space(one, self._answers.tasks) for one in found)
         return np.stack([one[:, self._columns].sum(axis=1, dtype=np.float64) for one in whole])
 
     def _blended(
