@@ -47,7 +47,7 @@ def add_one(x: int) -> int:
     return x + 1
 
 
-add_one.__module__ = "mgoe.tests"
+add_one.__module__ = kernel_cache.__name__  # a cached kernel imports the module that it is of
 
 
 def run(function: FunctionType = add_one) -> Dispatcher:
