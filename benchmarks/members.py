@@ -3,10 +3,10 @@
     python benchmarks/members.py examples/tmall.yaml --set data.log=tmall.parquet \\
         --set seeds=[0,1,2] --out runs/members
 
-The peer is Shared-Bottom with what else mgoe has: its inputs, its knots, its activation, its members. A
-member is a bottom and one tower per task, with the layers of `shared-bottom`; all share embeddings and, but
-for a scale and a shift of each unit, the first layer. Each has a loss of its own, and the model predicts the
-mean of their logits. What remains between the two are macro graph experts, their gate, and the transfer
+The peer is Shared-Bottom with what else mgoe with four members has: its inputs, its knots, its activation,
+its members. A member is a bottom and one tower per task, with the layers of `shared-bottom`; all share
+embeddings and, but for a scale and a shift of each unit, the first layer. Each has a loss of its own, and
+the model predicts the mean of their logits. What remains between the two are macro graph experts, their gate, and the transfer
 between towers.
 
 One line per figure, test split, mean over seeds: `members.TASK.METRIC`, `against` being mgoe's and `ratio`
@@ -29,7 +29,7 @@ from mgoe.models import FeatureSpec, MGOEOptions, SharedBottom, SharedBottomOpti
 from mgoe.models.layers.stacked import StackedMLP, Towers
 from mgoe.models.spec import Batch
 
-MEMBERS = MGOEOptions().members
+MEMBERS = 4
 
 
 class Members(SharedBottom):
@@ -56,7 +56,7 @@ class Members(SharedBottom):
 
 def main(arguments: Sequence[str] | None = None) -> None:
     with built(parsed(__doc__, arguments)) as (settings, out, prepared, graph):
-        whole = resolve("mgoe")
+        whole = resolve(ModelSettings(name="mgoe", base="mgoe", options={"members": MEMBERS}))
         knots = {"knots": MGOEOptions().knots}
         bottoms = ModelSettings(
             name="members", base=f"{__name__}:Members", inputs=whole.inputs, ids=whole.ids, options=knots

@@ -30,11 +30,12 @@ from mgoe.models.spec import Batch, FeatureSpec, batch_keys
 
 
 class MGOEOptions(Settings):
-    """Switches of MGOE. The defaults are the configuration that led the design search.
+    """Switches of MGOE. The defaults are the cheapest configuration that was not clearly behind in the design
+    search.
 
     Example:
-        >>> MGOEOptions(members=1).members
-        1
+        >>> MGOEOptions(members=4).members
+        4
     """
 
     form: Literal["mlp", "paper"] = "mlp"
@@ -82,9 +83,10 @@ class MGOEOptions(Settings):
     """Let towers read the macro task table (with the input group `aggregates`)."""
     transfer: Transfer = "concat"
     """How tower t uses the last hidden layer of tower t-1."""
-    members: int = Field(default=4, ge=1)
+    members: int = Field(default=1, ge=1)
     """M, the number of sets of gates, towers and, in form `mlp`, layers of experts after the first, which
-    they share. Each is trained on its own loss; the prediction is the mean of their logits."""
+    they share. Each is trained on its own loss; the prediction is the mean of their logits. Four gain about
+    .001 of AUC for twice the cost."""
 
 
 class Products(nn.Module):
