@@ -13,9 +13,8 @@ from mgoe.graph import Snapshot
 from mgoe.graph.memory_hints import AHEAD, prefetch_row
 from mgoe.graph.pair_rows import Side
 
-LANES = 8
-"""Rows of one user whose sums run side by side. Each sum has a fixed order, and alone would wait for every
-addition."""
+SUMS = {"reassoc", "contract", "nsz"}
+"""What the compiler may assume of a sum: its terms may be added in any order, the same for every row."""
 
 
 class Sketch(InputGroup):
@@ -37,10 +36,10 @@ class Sketch(InputGroup):
 
     def read(self, view: View, pairs: Pairs) -> Arrays:
         users, items = _vectors(view, "user"), _vectors(view, "item")
-        ranks = _ranks(users.vectors.shape[1])
+        ranks = np.array(_ranks(users.vectors.shape[1]), np.uint64)
         recent = view.base["user"]["recent"], view.overlay.user.recent
         out = np.zeros((len(pairs.user), 2 * len(ranks) + 2), np.float32)
-        _read(users, items, *recent, np.array(ranks), pairs.user, pairs.item, out)
+        _read(users, items, *recent, ranks, pairs.user, pairs.item, out)
         return {"sketch": out}
 
 
@@ -64,111 +63,80 @@ def _ranks(rank: int) -> list[int]:
 
 @numba.njit(cache=True, nogil=True)
 def _read(users, items, recent, live_recent, ranks, u, i, out):  # pragma: no cover - compiled
+    """Write the columns of each pair; zeros where the user or the item has no history."""
     vectors_u, slot_u, live_u = users
     vectors_i, slot_i, live_i = items
-    rank, length = vectors_u.shape[1], recent.shape[1]
+    rank, length, last = vectors_u.shape[1], recent.shape[1], 2 * len(ranks)
     flat_u, flat_i, flat_recent = vectors_u.reshape(-1), vectors_i.reshape(-1), recent.reshape(-1)
-    vector, target = np.zeros((LANES, rank), np.float32), np.zeros((LANES, rank), np.float32)
+    vector, target = np.zeros((1, rank), np.float32), np.zeros((1, rank), np.float32)
+    squares = np.zeros(len(ranks), np.float32)
     inverse, neighbors, current, n = np.empty(length, np.float32), np.empty(length, np.int64), -2, 0
-    for first in range(0, len(u), LANES):
-        rows, one_user = min(LANES, len(u) - first), True
-        for lane in range(rows):
-            row = first + lane
-            _ask(flat_u, rank, u, row)
-            _ask(flat_recent, length, u, row)
-            _ask(flat_i, rank, i, row)
-            _copy(vectors_i, slot_i, live_i, i[row], target, lane)
-            one_user &= u[row] == u[first]
-            if lane == 0 or not one_user:
-                _copy(vectors_u, slot_u, live_u, u[row], vector, lane)
-        if one_user:
-            _products_of_one(vector, target, ranks, out, first, rows)
-        else:
-            for lane in range(rows):
-                own = lane if u[first + lane] != u[first] else 0
-                _products(vector, own, target, lane, ranks, out, first + lane)
-        for lane in range(rows):
-            row = first + lane
-            if u[row] < 0 or i[row] < 0:
-                continue
-            if u[row] != current:
-                current, n = u[row], 0
-                slot = _slot(slot_u, current)
-                while n < length:
-                    item = np.int64(live_recent[slot, n]) if slot >= 0 else np.int64(recent[current, n])
-                    if item < 0:
-                        break
-                    neighbors[n], own = item, _slot(slot_i, item)
-                    inverse[n] = _inverse(
-                        _dot(live_i, own, live_i, own) if own >= 0 else _dot(vectors_i, item, vectors_i, item)
-                    )
-                    n += 1
-            coming = u[row + 1] if row + 1 < len(u) else -1
-            if coming != current and 0 <= coming < len(recent):
-                for r in range(length):
-                    prefetch_row(flat_i, np.int64(recent[coming, r]), rank)
-            if n == 0:
-                continue
-            own_inverse = _inverse(_dot(target, lane, target, lane))
-            largest, total = np.float32(-1), np.float32(0)
-            for k in range(n):
-                own = _slot(slot_i, neighbors[k])
-                near = (
-                    _dot(target, lane, live_i, own)
-                    if own >= 0
-                    else _dot(target, lane, vectors_i, neighbors[k])
+    for row in range(len(u)):
+        _ask(flat_u, rank, u, row)
+        _ask(flat_recent, length, u, row)
+        _ask(flat_i, rank, i, row)
+        coming = u[row + 1] if row + 1 < len(u) else -1
+        if coming != u[row] and 0 <= coming < len(recent):
+            for r in range(length):
+                prefetch_row(flat_i, np.int64(recent[coming, r]), rank)
+        if u[row] < 0 or i[row] < 0:
+            continue
+        if u[row] != current:
+            current, n = u[row], 0
+            _copy(vectors_u, slot_u, live_u, current, vector)
+            _squares(vector, ranks, squares)
+            slot = _slot(slot_u, current)
+            while n < length:
+                item = np.int64(live_recent[slot, n]) if slot >= 0 else np.int64(recent[current, n])
+                if item < 0:
+                    break
+                neighbors[n], own = item, _slot(slot_i, item)
+                inverse[n] = _inverse(
+                    _dot(live_i, own, live_i, own) if own >= 0 else _dot(vectors_i, item, vectors_i, item)
                 )
-                value = near * own_inverse * inverse[k]
-                largest = max(largest, value)
-                total += value
-            out[row, 2 * len(ranks)], out[row, 2 * len(ranks) + 1] = largest, total / n
+                n += 1
+        _copy(vectors_i, slot_i, live_i, i[row], target)
+        own_inverse = _inverse(_products(vector, squares, target, ranks, out, row))
+        if n == 0:
+            continue
+        largest, total = np.float32(-1), np.float32(0)
+        for k in range(n):
+            own = _slot(slot_i, neighbors[k])
+            near = _dot(target, 0, live_i, own) if own >= 0 else _dot(target, 0, vectors_i, neighbors[k])
+            value = near * own_inverse * inverse[k]
+            largest = max(largest, value)
+            total += value
+        out[row, last], out[row, last + 1] = largest, total / n
 
 
-@numba.njit(cache=True, nogil=True)
-def _products(users, lane_u, items, lane_i, ranks, out, row):  # pragma: no cover - compiled
-    """Write the cosine and the product of two vectors at each rank; 0 where one of them is 0."""
-    product, left, right, d = np.float32(0), np.float32(0), np.float32(0), 0
+@numba.njit(cache=True, nogil=True, fastmath=SUMS)
+def _products(user, squares, item, ranks, out, row):  # pragma: no cover - compiled
+    """Write the cosine and the product at each rank, 0 where a vector is 0, and return the item's squared
+    length."""
+    product, square, start = np.float32(0), np.float32(0), np.uint64(0)
     for part in range(len(ranks)):
-        while d < ranks[part]:
-            product += users[lane_u, d] * items[lane_i, d]
-            left += users[lane_u, d] * users[lane_u, d]
-            right += items[lane_i, d] * items[lane_i, d]
-            d += 1
-        out[row, part], out[row, len(ranks) + part] = _scores(product, left, right)
+        for d in range(start, ranks[part]):
+            product += user[0, d] * item[0, d]
+            square += item[0, d] * item[0, d]
+        start = ranks[part]
+        # products of degree-normalised scores span many orders of magnitude
+        out[row, part] = product / np.sqrt(squares[part] * square + np.float32(1e-20))
+        out[row, len(ranks) + part] = np.sign(product) * np.sqrt(np.sqrt(abs(product)))
+    return square
 
 
-@numba.njit(cache=True, nogil=True)
-def _products_of_one(users, items, ranks, out, first, rows):  # pragma: no cover - compiled
-    """As `_products`, for the user of the first lane and the items of all, with every sum in the same
-    order."""
-    rank = users.shape[1]
-    lanes = np.empty((rank, LANES), np.float32)
-    for lane in range(LANES):
-        for d in range(rank):
-            lanes[d, lane] = items[lane, d]
-    product, right = np.zeros(LANES, np.float32), np.zeros(LANES, np.float32)
-    left, d = np.float32(0), 0
+@numba.njit(cache=True, nogil=True, fastmath=SUMS)
+def _squares(vector, ranks, out):  # pragma: no cover - compiled
+    """Write the squared length of a vector at each rank."""
+    square, start = np.float32(0), np.uint64(0)
     for part in range(len(ranks)):
-        while d < ranks[part]:
-            for lane in range(LANES):
-                product[lane] += users[0, d] * lanes[d, lane]
-                right[lane] += lanes[d, lane] * lanes[d, lane]
-            left += users[0, d] * users[0, d]
-            d += 1
-        for lane in range(rows):
-            cosine, root = _scores(product[lane], left, right[lane])
-            out[first + lane, part], out[first + lane, len(ranks) + part] = cosine, root
+        for d in range(start, ranks[part]):
+            square += vector[0, d] * vector[0, d]
+        start = ranks[part]
+        out[part] = square
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
-def _scores(product, left, right):  # pragma: no cover - compiled
-    """Return cosine and signed fourth root: products of degree-normalised scores span many orders of
-    magnitude."""
-    cosine = product / np.sqrt(left * right + np.float32(1e-20))
-    return cosine, np.sign(product) * abs(product) ** np.float32(0.25)
-
-
-@numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"})
+@numba.njit(cache=True, nogil=True, fastmath=SUMS)
 def _dot(a, row_a, b, row_b):  # pragma: no cover - compiled
     product = np.float32(0)
     for d in range(a.shape[1]):
@@ -189,18 +157,10 @@ def _slot(slot, node):  # pragma: no cover - compiled
 
 
 @numba.njit(cache=True, nogil=True)
-def _copy(vectors, slot, live, node, out, lane):  # pragma: no cover - compiled
-    """Write a node's vector, zeros for one without history."""
+def _copy(vectors, slot, live, node, out):  # pragma: no cover - compiled
     own = _slot(slot, node)
-    if own >= 0:
-        for d in range(out.shape[1]):
-            out[lane, d] = live[own, d]
-    elif node >= 0:
-        for d in range(out.shape[1]):
-            out[lane, d] = vectors[node, d]
-    else:
-        for d in range(out.shape[1]):
-            out[lane, d] = 0
+    for d in range(out.shape[1]):
+        out[0, d] = live[own, d] if own >= 0 else vectors[node, d]
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
