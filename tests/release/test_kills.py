@@ -40,7 +40,7 @@ from tests.release.load import Load, endless, under_load
 from tests.serving.http.test_live_service import until
 from tests.serving.served import post
 
-KILLS = int(os.environ.get("MGOE_KILLS", 0)) or (100 if SOAK else 3)
+KILLS = int(os.environ.get("MGOE_KILLS", 0)) or (100 if SOAK else 1)
 IN_A_ROW = 12
 """Kills after which a round is left alone, so that versions change."""
 FIRST = 300

@@ -37,6 +37,14 @@ def exported(*given: Any, **more: Any) -> Sessions:
     return sessions
 
 
+def small(cache: Path) -> tuple[Any, ...]:
+    """What sessions of a model with few layers are given."""
+    decomposition = make_model("shared-bottom", make_spec(2), 0).eval().decompose().eval()
+    sample = of_one_user(make_spec(2), 3, 0)
+    user = part(sample, "user", decomposition.user_keys)
+    return decomposition, user, late(sample, decomposition), "float32", cache
+
+
 CHECKED = ("mgoe", "mgoe-paper", "everything", "target", "mmoe+graph", "shared-bottom", "shared-bottom, bent")
 
 
@@ -95,15 +103,7 @@ def test_a_context_s_list_may_be_longer_than_the_one_exported(whole: bool):
 
 
 def test_graphs_are_exported_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    decomposition = make_model("mgoe", make_spec(2), 0).eval().decompose().eval()
-    sample = of_one_user(make_spec(2), 3, 0)
-    given = (
-        decomposition,
-        part(sample, "user", decomposition.user_keys),
-        late(sample, decomposition),
-        "float32",
-        tmp_path,
-    )
+    given = small(tmp_path)
     first = exported(*given, weights="one")
     exported(*given, weights="another")
     assert len(list((tmp_path / "onnx").iterdir())) == 2
@@ -116,15 +116,7 @@ def test_graphs_are_exported_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     ("name", "keep"), [("rest.onnx", 100), *[("rest.onnx.data", 8), ("user.onnx", 0)] * SOAK]
 )
 def test_graphs_that_are_damaged_are_exported_again(tmp_path: Path, name: str, keep: int):
-    decomposition = make_model("mgoe", make_spec(2), 0).eval().decompose().eval()
-    sample = of_one_user(make_spec(2), 3, 0)
-    given = (
-        decomposition,
-        part(sample, "user", decomposition.user_keys),
-        late(sample, decomposition),
-        "float32",
-        tmp_path,
-    )
+    given = small(tmp_path)
     first = exported(*given)
     (place,) = (tmp_path / "onnx").iterdir()
     whole = (place / name).read_bytes()
@@ -147,17 +139,9 @@ def test_graphs_are_on_the_disk_before_they_have_their_name(tmp_path: Path, monk
 
 
 def test_graphs_of_other_code_are_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    decomposition = make_model("mgoe", make_spec(2), 0).eval().decompose().eval()
-    sample = of_one_user(make_spec(2), 3, 0)
-    given = (
-        decomposition,
-        part(sample, "user", decomposition.user_keys),
-        late(sample, decomposition),
-        "float32",
-        tmp_path,
-    )
+    given = small(tmp_path)
     exported(*given)
-    code = inspect.getfile(type(decomposition.model))
+    code = inspect.getfile(type(given[0].model))
     (tmp_path / "changed.py").write_text(Path(code).read_text() + "\n")
     of = inspect.getfile
     monkeypatch.setattr(
@@ -168,17 +152,9 @@ def test_graphs_of_other_code_are_others(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_graphs_that_cannot_be_kept_are_a_store_s_error(tmp_path: Path):
-    decomposition = make_model("mgoe", make_spec(2), 0).eval().decompose().eval()
-    sample = of_one_user(make_spec(2), 3, 0)
     (tmp_path / "onnx").write_text("")
     with pytest.raises(StoreError, match="graphs of the model cannot be written"):
-        exported(
-            decomposition,
-            part(sample, "user", decomposition.user_keys),
-            late(sample, decomposition),
-            "float32",
-            tmp_path,
-        )
+        exported(*small(tmp_path))
 
 
 def test_pytorch_runs_a_model_until_its_graphs_are_exported(finished: Path, tmp_path: Path):
@@ -202,16 +178,7 @@ def test_pytorch_runs_a_model_until_its_graphs_are_exported(finished: Path, tmp_
 
 def test_graphs_that_nobody_used_for_long_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Those of this start stay however old they are, as do those of others that were used since."""
-    decomposition = make_model("mgoe", make_spec(2), 0).eval().decompose().eval()
-    sample = of_one_user(make_spec(2), 3, 0)
-
-    given = (
-        decomposition,
-        part(sample, "user", decomposition.user_keys),
-        late(sample, decomposition),
-        "float32",
-        tmp_path,
-    )
+    given = small(tmp_path)
     exported(*given)
     (served,) = (tmp_path / "onnx").iterdir()
     used, left = (tmp_path / "onnx" / name for name in ("used", "left"))
