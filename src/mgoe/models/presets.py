@@ -73,7 +73,6 @@ PRESETS: dict[str, ModelSettings] = {
             "one_gate": False,
             "table": True,
             "transfer": "aitm",
-            "members": 1,
         },
     ),
     **{name: ModelSettings(name=name, base=name, inputs=_PLAIN, ids="on") for name in _BASELINES},
