@@ -36,7 +36,8 @@ from benchmarks.measure import line
 from mgoe.config import ModelSettings, RunSettings, load_settings
 from mgoe.data import Prepared
 from mgoe.evaluation import measure
-from mgoe.experiments.cell import Inputs, fit_model
+from mgoe.experiments.cell import fit_model
+from mgoe.experiments.inputs import Inputs
 from mgoe.graph import MacroGraph
 from mgoe.graph.rates import RateGroup, Rates, RateTable
 from mgoe.graph.shrinkage import fit_prior

@@ -6,8 +6,8 @@
 The peer is Shared-Bottom with what else mgoe with four members has: its inputs, its knots, its activation,
 its members. A member is a bottom and one tower per task, with the layers of `shared-bottom`; all share
 embeddings and, but for a scale and a shift of each unit, the first layer. Each has a loss of its own, and
-the model predicts the mean of their logits. What remains between the two are macro graph experts, their gate, and the transfer
-between towers.
+the model predicts the mean of their logits. What remains between the two are macro graph experts, their
+gate, and the transfer between towers.
 
 One line per figure, test split, mean over seeds: `members.TASK.METRIC`, `against` being mgoe's and `ratio`
 the figure over it; then `members.lead.mean`, by how much mgoe is ahead on the mean of all tasks' AUC and

@@ -36,8 +36,9 @@ from mgoe.config import ModelSettings, RunSettings, load_settings
 from mgoe.data import Prepared
 from mgoe.errors import ConfigError
 from mgoe.evaluation import ALL, Influence, estimate, find_leads
-from mgoe.experiments.cell import Inputs, fit_cell
+from mgoe.experiments.cell import fit_cell
 from mgoe.experiments.folder import INFLUENCE
+from mgoe.experiments.inputs import Inputs
 from mgoe.experiments.plan import Cell, Contestant, Log
 from mgoe.experiments.stages import source_of
 from mgoe.graph import MacroGraph, Snapshot, build_graph

@@ -30,7 +30,7 @@ from mgoe.bundle.calibration import (
 from mgoe.bundle.sampling import in_whole_space, undo_sampling
 from mgoe.config import RunSettings, make_settings
 from mgoe.errors import BundleError
-from mgoe.experiments.cell import calibrate_cell
+from mgoe.experiments.cell_results import calibrate_cell
 from mgoe.metrics import auc
 from tests.effort import up_to
 

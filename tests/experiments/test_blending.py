@@ -11,9 +11,9 @@ from mgoe.config import RetrievalSettings, RunSettings
 from mgoe.data import Prepared
 from mgoe.experiments import blending
 from mgoe.experiments.blending import Answers, _questions, fit_blend
-from mgoe.experiments.cell import Inputs
 from mgoe.experiments.cell_bundle import write_cell_bundle
 from mgoe.experiments.fitted import load_calibration, load_model
+from mgoe.experiments.inputs import Inputs
 from mgoe.experiments.plan import Cell, Plan
 from mgoe.experiments.topn_model import ItemScores, Retrieved
 

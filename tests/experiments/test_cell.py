@@ -11,6 +11,7 @@ from numpy.testing import assert_allclose
 from mgoe.config import make_settings
 from mgoe.data import ExampleFile, Examples, join
 from mgoe.experiments import cell as cell_module
+from mgoe.experiments import cell_results
 from tests.data.test_example_file import check_same, example_file
 
 
@@ -19,12 +20,12 @@ def test_a_catalogue_is_ranked_by_how_likely_a_task_is_done_at_all(monkeypatch: 
     tasks = [{"name": "click", "label": "clicked"}, {"name": "buy", "label": "bought", "given": "click"}]
     settings = make_settings({"data": {"log": "log.parquet"}, "tasks": tasks})
     monkeypatch.setattr(
-        cell_module, "PairScorer", lambda *_: lambda *_: np.array([[0.5, 0.3], [0.001, 0.9]], np.float32)
+        cell_results, "PairScorer", lambda *_: lambda *_: np.array([[0.5, 0.3], [0.001, 0.9]], np.float32)
     )
     monkeypatch.setattr(
-        cell_module, "rank_catalog", lambda score, *_, **__: score(np.zeros(2, int), np.arange(2))
+        cell_results, "rank_catalog", lambda score, *_, **__: score(np.zeros(2, int), np.arange(2))
     )
-    monkeypatch.setattr(cell_module, "View", SimpleNamespace(of=lambda *_: None))
+    monkeypatch.setattr(cell_results, "View", SimpleNamespace(of=lambda *_: None))
     none = np.empty(0, np.int64)
     examples = SimpleNamespace(labels=None, user=none, column=lambda name: none)
     context = SimpleNamespace(encode=lambda *_: {})
@@ -43,7 +44,7 @@ def test_a_catalogue_is_ranked_by_how_likely_a_task_is_done_at_all(monkeypatch: 
     )
     model: Any = SimpleNamespace(spec=SimpleNamespace(tasks=()))
     assert_allclose(
-        np.array(cell_module.catalog(model, settings, inputs, model="m", seed=0)),
+        np.array(cell_results.catalog(model, settings, inputs, model="m", seed=0)),
         [[0.5, 0.15], [0.001, 0.0009]],
         rtol=1e-6,
     )

@@ -35,8 +35,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mgoe.experiments.bundle_refresh import refresh
     from mgoe.experiments.bundle_retrain import retrain
-    from mgoe.experiments.cell import Inputs
     from mgoe.experiments.graphs import forget, macro_graph, open_graph, update
+    from mgoe.experiments.inputs import Inputs
     from mgoe.experiments.pages import write_graph_page
     from mgoe.experiments.recommend import recommend_users, write_recommendations
     from mgoe.experiments.report import leads, measured, plain_leads

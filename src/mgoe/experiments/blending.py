@@ -14,7 +14,7 @@ from mgoe.bundle.calibration import Calibration, calibrate
 from mgoe.bundle.sampling import log_odds_of_anything, shift_of, shifted_tasks, undo_sampling
 from mgoe.config import RunSettings
 from mgoe.data import Prepared
-from mgoe.experiments.cell import Inputs
+from mgoe.experiments.inputs import Inputs
 from mgoe.features import View
 from mgoe.models import RankingModel
 from mgoe.retrieval import Blend, Done

@@ -16,10 +16,11 @@ from mgoe.data import Prepared
 from mgoe.errors import OutputError, TrainingError
 from mgoe.evaluation import ALL, UNIFORM, Row, measure, write_rows
 from mgoe.experiments import records
-from mgoe.experiments.cell import Inputs, fit_cell, summary_line
+from mgoe.experiments.cell import fit_cell, summary_line
 from mgoe.experiments.consistency import Measured, measured_cells, note_examples, odd_seed, parts_of
 from mgoe.experiments.folder import FIT
 from mgoe.experiments.held_out import hold_out_last
+from mgoe.experiments.inputs import Inputs
 from mgoe.experiments.plan import EXAMPLES, REFERENCES, Cell, Log, Plan, is_done
 from mgoe.experiments.processes import Job, Outcome, run_jobs
 from mgoe.experiments.stages import Say, build, prepare_data

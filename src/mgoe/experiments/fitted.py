@@ -3,8 +3,8 @@
 from mgoe._util.files import read_json
 from mgoe.bundle.calibration import Calibration
 from mgoe.config import check_settings
-from mgoe.experiments.cell import Inputs
 from mgoe.experiments.folder import CALIBRATION
+from mgoe.experiments.inputs import Inputs
 from mgoe.experiments.plan import Cell, is_boosted
 from mgoe.features import FeatureSpec
 from mgoe.models import BoostedTrees, RankingModel, make_model

@@ -14,8 +14,8 @@ from mgoe.evaluation import (
     Row,
     report,
 )
-from mgoe.experiments.cell import Inputs
 from mgoe.experiments.folder import RELIABILITY
+from mgoe.experiments.inputs import Inputs
 from mgoe.experiments.plan import Cell, Plan
 from mgoe.features.macro_nodes import describe_macro_nodes
 from mgoe.graph import MacroGraph

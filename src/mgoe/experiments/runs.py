@@ -27,7 +27,7 @@ from mgoe.data import Prepared
 from mgoe.errors import ConfigError, OutputError
 from mgoe.evaluation import Row, markdown_table, read_rows, write_rows
 from mgoe.experiments import records
-from mgoe.experiments.cell import Inputs, fit_cell, summary_line
+from mgoe.experiments.cell import fit_cell, summary_line
 from mgoe.experiments.cell_bundle import write_cell_bundle
 from mgoe.experiments.checks import check, check_installed
 from mgoe.experiments.consistency import measured_cells, odd_cells, parts_of, settle
@@ -42,6 +42,7 @@ from mgoe.experiments.folder import (
     take_folder,
 )
 from mgoe.experiments.imports import take as take_lines
+from mgoe.experiments.inputs import Inputs
 from mgoe.experiments.pages import write_run_report
 from mgoe.experiments.plan import Cell, Plan, is_boosted, training_of
 from mgoe.experiments.processes import wait_for_orphans

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from mgoe._util.files import exclusive, read_json, write_json
 from mgoe.bundle import Bundle
 from mgoe.experiments import records
-from mgoe.experiments.cell import Inputs
 from mgoe.experiments.cell_bundle import write_cell_bundle
 from mgoe.experiments.folder import FIT
+from mgoe.experiments.inputs import Inputs
 from mgoe.experiments.plan import Cell, Plan, is_boosted
 from mgoe.experiments.processes import Job, run_jobs
 from mgoe.experiments.stages import Say

@@ -17,9 +17,9 @@ from mgoe.bundle.sampling import in_whole_space, log_odds_of_anything, undo_samp
 from mgoe.config import TopNSettings
 from mgoe.evaluation import FEWEST, Influence
 from mgoe.experiments.blending import Answers, fit_blend
-from mgoe.experiments.cell import Inputs
 from mgoe.experiments.fitted import load_calibration, load_model
 from mgoe.experiments.folder import FIT
+from mgoe.experiments.inputs import Inputs
 from mgoe.experiments.plan import Cell
 from mgoe.experiments.topn_cell import queries_of, relevant_tasks, value_of, write_result
 from mgoe.features import View

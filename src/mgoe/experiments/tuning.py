@@ -24,8 +24,9 @@ from mgoe.config import (
     nested,
 )
 from mgoe.errors import MgoeError, TrainingError
-from mgoe.experiments.cell import Inputs, fit_model
+from mgoe.experiments.cell import fit_model
 from mgoe.experiments.checks import load_optuna
+from mgoe.experiments.inputs import Inputs
 from mgoe.experiments.plan import Cell, concerning, training_of
 from mgoe.models import resolve
 from mgoe.training import Monitor

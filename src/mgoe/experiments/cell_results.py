@@ -1,0 +1,136 @@
+"""What a finished cell leaves: metrics, calibration, influence of users, population; its metrics last."""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mgoe._util.files import write_json, write_text
+from mgoe.bundle.calibration import Calibration, Window, calibrate, calibrated_sample, fit_calibration
+from mgoe.bundle.population import POPULATION, population_of
+from mgoe.bundle.sampling import in_whole_space, shift_of, shifted_tasks, undo_sampling
+from mgoe.config import RunSettings
+from mgoe.data import Split
+from mgoe.evaluation import (
+    Row,
+    measure,
+    measure_calibrated,
+    rank_catalog,
+    reliability,
+    user_influence,
+    write_rows,
+)
+from mgoe.experiments.folder import CALIBRATION, DONE, FIT, INFLUENCE, RELIABILITY
+from mgoe.experiments.inputs import Inputs
+from mgoe.features import View
+from mgoe.models import RankingModel
+from mgoe.training import CHECKPOINTS, Feed, PairScorer
+
+
+def write_cell(
+    folder: Path,
+    settings: RunSettings,
+    inputs: Inputs,
+    model: RankingModel,
+    feeds: Mapping[str, Feed],
+    scores: Mapping[str, NDArray[np.float32]],
+    facts: dict[str, Any],
+) -> None:
+    """Measure the predictions and write the cell, its metrics last."""
+    rows: list[Row] = []
+    tasks, about = inputs.spec.tasks, {"model": facts["model"], "seed": facts["seed"]}
+    for split, predictions in scores.items():
+        examples = feeds[split].examples
+        slices = inputs.slices if settings.evaluation.slices and split == "test" else None
+        rows += measure(predictions, examples.labels, examples.user, tasks, slices, **about, split=split)
+    calibration, calibrated, served = calibrate_cell(scores, settings, inputs)
+    test = feeds["test"].examples
+    rows += measure_calibrated(calibrated, test.labels, tasks, **about, split="test")
+    write_json(folder / CALIBRATION, calibration.model_dump(mode="json"))
+    write_json(folder / POPULATION, population_of(feeds["test"], served).model_dump(mode="json"))
+    user_influence(scores["test"], test.labels, test.user, tasks).save(folder / INFLUENCE)
+    write_json(folder / RELIABILITY, reliability(scores["test"], test.labels, tasks))
+    if settings.evaluation.ranking_queries:
+        rows += catalog(model, settings, inputs, **about)
+    write_text(folder / "spec.json", inputs.spec.to_json())
+    write_json(folder / FIT, facts)
+    write_rows(folder / DONE, rows)
+    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+
+
+def calibrate_cell(
+    scores: Mapping[str, NDArray[np.float32]], settings: RunSettings, inputs: Inputs
+) -> tuple[Calibration, NDArray[np.float64], NDArray[np.float32]]:
+    """Calibrate on validation and predict test; then calibrate on test, whose labels are the newest.
+
+    Test examples read a snapshot from before the test window, so both calibrations come from predictions that
+    did not know their labels.
+
+    Returns:
+        The calibration for a bundle, fitted on test; the calibrated predictions of the test examples, fitted
+        on validation; and what a service of the bundle would answer for them. Shape (N, T) each.
+    """
+
+    def window(split: Split) -> Window:
+        examples = inputs.prepared.streamed(split)
+        items, snapshots = examples.column("item"), examples.column("snapshot")
+        shift = np.empty(len(items), np.float32)
+        for number in np.unique(snapshots):
+            rows = snapshots == number
+            shift[rows] = shift_of(inputs.prior(inputs.graph.snapshots[number]), items[rows])
+        return Window.of(scores[split], shift, examples.labels, examples.column("bucket"), settings)
+
+    test = window("test")
+    of_valid = fit_calibration(window("valid"), settings.tasks, Calibration())
+    of_test = fit_calibration(test, settings.tasks, of_valid)
+    served = calibrate(test.undone.astype(np.float32), *of_test.numbers(settings.tasks))
+    return of_test, calibrated_sample(test, settings.tasks, of_valid), served
+
+
+def catalog(
+    fitted: RankingModel, settings: RunSettings, inputs: Inputs, *, model: str, seed: int
+) -> list[Row]:
+    """Return HR@k and NDCG@k on test over the whole catalogue.
+
+    A query is a user in a test window, which reads the snapshot before it. The catalogue is the items that
+    all of these snapshots know. They are scored as a bundle scores them: with the sampling of negatives
+    undone. A task within a sample space ranks items by the probability that the task is done at all.
+    """
+    prepared, first = inputs.prepared, inputs.prepared.valid_window + 1
+    test, unknown = prepared.streamed("test"), prepared.context_features
+    snapshots = inputs.graph.snapshots[first : len(prepared.cuts)]
+    scorers = [
+        PairScorer(fitted, View.of(snapshot, prepared.user_side, prepared.item_side))
+        for snapshot in snapshots
+    ]
+    priors = [inputs.prior(snapshot) for snapshot in snapshots]
+    users = int(prepared.users_at[-1])
+    query = test.user + users * (test.column("snapshot").astype(np.int64) - first)
+
+    def score(queries: NDArray[np.int64], items: NDArray[np.int64]) -> NDArray[np.float32]:
+        window, user = np.divmod(queries, users)  # windows rise, as queries do
+        parts = []
+        for number in np.unique(window):
+            of = window == number
+            learned = scorers[number](user[of], items[of], unknown.encode({}, int(of.sum())))
+            shift = shift_of(priors[number], items[of])
+            parts.append(undo_sampling(learned, shift, shifted_tasks(settings.tasks)))
+        return in_whole_space(np.concatenate(parts), settings.tasks)
+
+    return rank_catalog(
+        score,
+        test.labels,
+        query,
+        test.column("item"),
+        fitted.spec.tasks,
+        catalog=int(prepared.items_at[first]),
+        queries=settings.evaluation.ranking_queries,
+        k=settings.evaluation.k,
+        model=model,
+        seed=seed,
+        split="test",
+        query_seed=settings.evaluation.seed,
+    )

@@ -1,0 +1,115 @@
+"""What the cells of a run read: its prepared log and its graph, and what follows from both."""
+
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mgoe.bundle.sampling import Sampling, prior_of
+from mgoe.config import ModelSettings, RetrievalSettings, RunSettings, retrieval_of
+from mgoe.data import Prepared
+from mgoe.evaluation import make_slices
+from mgoe.experiments.quotas import chosen_quotas
+from mgoe.features import FeatureSpec, View
+from mgoe.graph import MacroGraph, Snapshot
+from mgoe.retrieval import Retrieval
+from mgoe.training import make_spec
+
+IDS_MIN_POSITIVES = 50
+"""Positives of the median training user and item from which `ids: auto` keeps ids (ours).
+
+On a log with 19 and 9 they overfit.
+"""
+
+
+class Inputs:
+    """The prepared log and the graph, opened once per process, and what cells derive from them.
+
+    Args:
+        settings: Settings of the run.
+        prepared: The log.
+        graph: Its graph.
+    """
+
+    def __init__(self, settings: RunSettings, prepared: Prepared, graph: MacroGraph):
+        self.prepared, self.graph = prepared, graph
+        self._settings = settings
+
+    @classmethod
+    def open(cls, run: Path, settings: RunSettings, graph: Path | None = None) -> Self:
+        """Open `run/data` and a graph, `run/graph` by default."""
+        return cls(settings, Prepared.open(run / "data"), MacroGraph.open(graph or run / "graph"))
+
+    @cached_property
+    def spec(self) -> FeatureSpec:
+        """Specification of the features that every model reads."""
+        return make_spec(self.prepared, self.graph)
+
+    @cached_property
+    def sampling(self) -> Sampling | None:
+        """How negatives were drawn; None if none were."""
+        if self._settings.form == "exposures":
+            return None
+        return Sampling.fit(self.prepared, self.graph, self._settings.negatives)
+
+    def prior(self, snapshot: Snapshot) -> NDArray[np.float32]:
+        """Return what undoing the sampling adds to the log-odds of each item, see `prior_of`."""
+        return prior_of(self.sampling, snapshot)
+
+    @cached_property
+    def retrieval(self) -> RetrievalSettings | None:
+        """How a bundle retrieves candidates, with quotas chosen on validation; None if it ranks all items."""
+        how, before = self._retrieval, self.retrieval_before_validation
+        return (
+            None if how is None or before is None else how.model_copy(update={"quotas": dict(before.quotas)})
+        )
+
+    @cached_property
+    def retrieval_before_validation(self) -> Retrieval | None:
+        """What candidates are retrieved from at the snapshot before validation, with quotas chosen there."""
+        if (how := self._retrieval) is None:
+            return None
+        self._folder = TemporaryDirectory(prefix="mgoe-")  # removed with these inputs
+        view = View.of(self.graph.snapshots[self.prepared.valid_window])
+        built = Retrieval.build(view, Path(self._folder.name, "retrieval"), how)
+        if how.quotas is not None:
+            return built
+        quotas = chosen_quotas(built, view, self._settings, self.prepared, how.candidates)
+        return built if quotas is None else replace(built, quotas=quotas)
+
+    @property
+    def _retrieval(self) -> RetrievalSettings | None:
+        return retrieval_of(self._settings.retrieval, self.graph.latest.n_items)
+
+    @cached_property
+    def slices(self) -> dict[str, NDArray[np.bool_]]:
+        """Slices of the test examples that are measured on their own."""
+        test = self.prepared.streamed("test")
+        return make_slices(
+            *(test.column(name) for name in ("user", "item", "bucket", "snapshot")),
+            cuts=self.prepared.cuts,
+            users_at=self.prepared.users_at,
+            items_at=self.prepared.items_at,
+            history=self.prepared.history_parts(),
+            uniform=test.column("uniform") if self.prepared.settings["data"].get("uniform") else None,
+        )
+
+    @cached_property
+    def ids_pay(self) -> bool:
+        """Whether the median user and item have enough training positives to learn an embedding from."""
+        counts = [np.zeros(nodes.size, np.int64) for nodes in (self.prepared.users, self.prepared.items)]
+        for train in self.prepared.streamed("train").parts():
+            done = (np.nan_to_num(train.labels) > 0).any(axis=1)
+            for count, nodes in zip(counts, (train.user, train.item), strict=True):
+                count += np.bincount(nodes[done], minlength=len(count))
+        return all(count.any() and np.median(count[count > 0]) >= IDS_MIN_POSITIVES for count in counts)
+
+    def decided(self, model: ModelSettings) -> ModelSettings:
+        """Return a resolved model with `ids: auto` decided by the log."""
+        if model.ids == "on" or (model.ids == "auto" and self.ids_pay):
+            return model
+        return model.model_copy(update={"inputs": tuple(key for key in model.inputs or () if key != "ids")})
