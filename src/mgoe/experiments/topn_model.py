@@ -7,6 +7,7 @@ Axes: `Q` users that are asked for, `N` places of a list, `B` pairs, `T` tasks, 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -27,7 +28,8 @@ from mgoe.retrieval import Blend, Retrieval
 from mgoe.topn import Queries, best_items, measure_lists, popularity_places
 
 READINGS = (1.0, 0.5, 0.0)
-"""Shares of the sampling of negatives that are undone in the order of a list; validation chooses one."""
+"""Shares of the sampling of negatives that are undone in the order of a list; validation chooses one where no
+blend is fitted."""
 PAIRS = 1 << 16
 """Pairs that are scored at a time."""
 EXACT, SAMPLED = "exact", "sampled"
@@ -65,14 +67,15 @@ def measure_model(cell: Cell, topn: TopNSettings, searched: bool) -> str:
     blend = fit_blend(model, inputs, settings, calibration)
     tasks = relevant_tasks(settings, topn)
     with TemporaryDirectory(prefix="mgoe-") as scratch:
-        view = view_of(inputs, valid)
-        retrieved = None if before is None else Retrieved(before, view)
-        answers = Answers(model, view, inputs, settings, calibration)
-        score = ItemScores(answers, tasks, retrieved, blend)
-        readings = READINGS if blend is None else READINGS[:1]
-        lists = ranked_lists(score, valid, candidates_of(valid, retrieved), readings, depth)
-        values = [value_of(measure_lists(one, valid, [depth]), f"ndcg@{depth}") for one in lists]
-        best = readings[int(np.argmax(values))]
+        best, trials = 1.0, list[dict[str, Any]]()
+        if blend is None:
+            view = view_of(inputs, valid)
+            retrieved = None if before is None else Retrieved(before, view)
+            score = ItemScores(Answers(model, view, inputs, settings, calibration), tasks, retrieved)
+            lists = ranked_lists(score, valid, candidates_of(valid, retrieved), READINGS, depth)
+            values = [value_of(measure_lists(one, valid, [depth]), f"ndcg@{depth}") for one in lists]
+            best = READINGS[int(np.argmax(values))]
+            trials = [{"settings": {"undone": r}, "value": v} for r, v in zip(READINGS, values, strict=True)]
         view = view_of(inputs, test)
         retrieved = (
             None if how is None else Retrieved(Retrieval.build(view, Path(scratch, "test"), how), view)
@@ -91,7 +94,6 @@ def measure_model(cell: Cell, topn: TopNSettings, searched: bool) -> str:
             write_result(folder / EXACT, name, seed, beside, measure_lists(every, some, topn.k))
             write_result(folder / SAMPLED, name, seed, {}, measure_lists(mine, some, topn.k))
     fit = read_json(cell.folder / FIT)
-    trials = [{"settings": {"undone": r}, "value": v} for r, v in zip(readings, values, strict=True)]
     chosen = {"undone": best} if blend is None else blend._asdict()
     about = {"trials": trials, "best": chosen}
     about |= {key: fit.get(key) for key in ("training_seconds", "cpu_seconds")}
