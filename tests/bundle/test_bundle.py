@@ -203,6 +203,14 @@ def test_an_unknown_user_gets_recommendations(bundle: mgoe.Bundle):
         ({"at_least": {"buy": float("nan")}}, "buy must be a number, found nan"),
         ({"objective": "click * by"}, "did you mean 'buy'"),
         ({"k": 0}, "at least 1, found 0"),
+        ({"k": 1.5}, r"k: must be a whole number, found 1\.5"),
+        ({"k": "3"}, "k: must be a whole number, found '3'"),
+        ({"objective": 7}, "objective: must be a text, found 7"),
+        ({"objective": ["click"]}, "objective: must be a text"),
+        ({"at_least": {"buy": "half"}}, "buy must be a number, found 'half'"),
+        ({"at_least": ["buy"]}, "at_least: must be a mapping by name"),
+        ({"where": "shoes"}, "where: must be a mapping by name"),
+        ({"max_per": 3}, "max_per: must be a mapping by name"),
     ],
 )
 def test_recommend_names_the_mistake(bundle: mgoe.Bundle, arguments: dict, sentence: str):

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import ibis
 import pandas as pd
@@ -53,6 +54,27 @@ def test_other_objects_than_tables_are_refused(table: Any):
         r"(convert|fix)",
     ):
         as_table(table)
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pd.period_range("2025-01-01", periods=2),
+        pd.interval_range(0, 2),
+        pd.to_timedelta([1, 2], unit="s"),
+        pd.array([1.5, 2.5]).astype("float16"),
+    ],
+    ids=["periods", "intervals", "durations", "half floats"],
+)
+def test_a_column_of_a_type_that_nothing_reads_is_named(column: Any):
+    with pytest.raises(DataError, match="column 'extra': must hold numbers, texts, times or lists"):
+        as_table(pd.DataFrame({"extra": column}))
+
+
+def test_ids_may_be_uuids_of_python():
+    ids = [UUID(int=7), None, UUID(int=2**127)]
+    found = as_table(pd.DataFrame({"user_id": ids})).to_pyarrow()["user_id"].to_pylist()
+    assert found == [None if one is None else str(one) for one in ids]
 
 
 def test_a_table_is_checked_wherever_it_is_accepted(tmp_path: Path):

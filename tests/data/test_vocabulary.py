@@ -119,6 +119,12 @@ def test_one_value_is_a_column_of_one(one):
     assert column[0].as_py() == (one.item() if isinstance(one, np.generic) else one)
 
 
+@pytest.mark.parametrize("ids", [[[1, 2]], [[1], [2]], [{"id": 1}]])
+def test_an_id_is_no_list(ids):
+    with pytest.raises(DataError, match=r"each must be a number or a text, found (list|struct)"):
+        Vocabulary(pa.array([1, 2])).indices(ids)
+
+
 def test_lists_of_several_lengths_stay_lists():
     assert to_arrow([["a"], ["a", "b"], []]).to_pylist() == [["a"], ["a", "b"], []]
 

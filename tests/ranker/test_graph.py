@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 import mgoe
-from mgoe.errors import MissingExtra
+from mgoe.errors import GraphError, MissingExtra
 from mgoe.ranker.graph import EDGES
 
 
@@ -19,6 +19,12 @@ def test_macro_nodes_are_those_of_the_snapshot(ranker: mgoe.Ranker, side: Litera
     macro, size = getattr(part, f"{side}_macro"), len(getattr(part, f"{side}_mass"))
     assert found[side].tolist() == ranker.graph.ids(side)
     assert found[f"macro_{size}"].mask(found[f"macro_{size}"] < 0, size).tolist() == macro.tolist()
+
+
+def test_an_unknown_side_is_named(ranker: mgoe.Ranker):
+    for ask in (ranker.graph.ids, ranker.graph.macro_nodes):
+        with pytest.raises(GraphError, match="must be user or item, found 'usr'"):
+            ask("usr")  # pyright: ignore[reportArgumentType]
 
 
 def test_pairs_are_those_of_the_log(ranker: mgoe.Ranker, events: pd.DataFrame):

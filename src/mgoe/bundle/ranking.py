@@ -12,6 +12,7 @@ import math
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 import numba
@@ -98,20 +99,21 @@ class Query:
             BundleError: A number breaks its rule, or a task or an item feature is not in the bundle.
             ObjectiveError: The objective breaks the grammar, or names no task.
         """
-        if k < 1:
-            raise BundleError("k", f"must be at least 1, found {k}; give a number of items")
+        _check_count("k", k)
+        if not isinstance(objective, str):
+            raise BundleError("objective", f"must be a text, found {objective!r}; write a formula")
+        for place, given in (("at_least", at_least), ("where", where), ("max_per", max_per)):
+            if not isinstance(given, Mapping):
+                raise BundleError(place, f"must be a mapping by name, found {given!r}; give a dict")
         for name, least in at_least.items():
             if name not in bundle.tasks:
                 near = did_you_mean(name, bundle.tasks)
                 raise BundleError("at_least", f"{name[:80]!r} is not a task of this bundle{near}")
-            if math.isnan(least):
-                raise BundleError("at_least", f"{name} must be a number, found {least}; give a probability")
+            if not isinstance(least, Real) or math.isnan(least):
+                raise BundleError("at_least", f"{name} must be a number, found {least!r}; give a probability")
         for name, most in max_per.items():
             bundle.item_index.check(f"max_per.{name[:80]}", name)
-            if most < 1:
-                raise BundleError(
-                    f"max_per.{name}", f"must be at least 1, found {most}; give a number of items"
-                )
+            _check_count(f"max_per.{name}", most)
         return cls(
             k=k,
             objective=read_objective(objective, bundle.tasks),
@@ -125,6 +127,13 @@ class Query:
     def without(self, items: NDArray[np.integer]) -> Query:
         """Return the same query that leaves out more items by index."""
         return replace(self, left_out=np.union1d(self.left_out, items).astype(np.int64))
+
+
+def _check_count(place: str, count: object) -> None:
+    if not isinstance(count, Integral) or isinstance(count, bool):
+        raise BundleError(place, f"must be a whole number, found {count!r}; give a number of items")
+    if count < 1:
+        raise BundleError(place, f"must be at least 1, found {count}; give a number of items")
 
 
 class Ranked(NamedTuple):

@@ -230,7 +230,7 @@ def _draft(
             place,
             "a log needs a user and an item, found no column like them among "
             f"{', '.join(column.name for column in columns)}; "
-            f"{more}write the configuration by hand; ids are columns of whole numbers or texts, not an index",
+            f"{more}name them yourself; ids are columns of whole numbers or texts, not an index",
         )
     keys = user.name, item.name, time
     if behavior is None:

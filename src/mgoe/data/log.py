@@ -19,6 +19,7 @@ from ibis.common.exceptions import IbisError
 from mgoe._util.files import as_pattern
 from mgoe._util.tables import Frame, batches, hide_progress_bar
 from mgoe.config import DataSettings, did_you_mean
+from mgoe.data.arrow import to_arrow
 from mgoe.data.columns import Expr, Table, only_row
 from mgoe.data.log_files import LOG, check_complete, files_of, kind_of
 from mgoe.errors import DataError, OutputError
@@ -175,7 +176,8 @@ def as_table(rows: Frame, place: str = "table") -> ir.Table:
         place: What it is, for messages.
 
     Raises:
-        DataError: It is neither, has no columns or two of one name, or a column has values of several types.
+        DataError: It is neither, has no columns or two of one name, or a column has values of several types,
+            or of a type that cannot be read.
 
     Example:
         >>> import pandas as pd
@@ -193,7 +195,8 @@ def as_table(rows: Frame, place: str = "table") -> ir.Table:
     try:
         table = pa.table(rows)
         _check_names(table.column_names, place)
-        return ibis.memtable(table.drop_columns([*filter(_UNNAMED.fullmatch, table.column_names)]))
+        table = table.drop_columns([*filter(_UNNAMED.fullmatch, table.column_names)])
+        return ibis.memtable(_with_readable_types(table, place))
     except (pa.ArrowException, IbisError, TypeError, ValueError) as error:
         found = "; ".join(map(str, error.args))  # Arrow says the value first, then the column
         raise DataError(
@@ -201,6 +204,26 @@ def as_table(rows: Frame, place: str = "table") -> ir.Table:
             f"{rule}, with values of one type in each column, found that {found}; convert them, as with "
             "astype(str)",
         ) from None
+
+
+def _with_readable_types(table: pa.Table, place: str) -> pa.Table:
+    """Return a table with UUIDs as text; refuse types that engines do not read, such as periods."""
+    for k, field in enumerate(table.schema):
+        kind = field.type
+        if getattr(kind, "extension_name", "") == "arrow.uuid":
+            table = table.set_column(k, field.name, to_arrow(table[k], field.name))
+        elif (
+            isinstance(kind, pa.BaseExtensionType)
+            or pa.types.is_duration(kind)
+            or pa.types.is_interval(kind)
+            or pa.types.is_float16(kind)
+        ):
+            raise DataError(
+                f"{place}, column {field.name!r}",
+                f"must hold numbers, texts, times or lists of these, found values of the type {kind}; "
+                "convert or drop it",
+            )
+    return table
 
 
 def _check_names(names: list[str], place: str) -> None:

@@ -64,8 +64,13 @@ class Vocabulary:
 
         Returns:
             Shape (n,).
+
+        Raises:
+            DataError: It is no column, or holds lists or other nested values.
         """
-        values = to_arrow(ids)
+        values = to_arrow(ids, "ids")
+        if pa.types.is_nested(values.type):
+            raise DataError("ids", f"each must be a number or a text, found {values.type}; give a flat list")
         if pa.types.is_null(values.type) or not self.size:
             return np.full(len(values), -1, dtype=np.int64)
         if is_text(self.type):

@@ -9,6 +9,7 @@ from scipy import sparse
 
 from mgoe._util.extras import load
 from mgoe.bundle import Bundle
+from mgoe.errors import GraphError
 from mgoe.experiments.pages import macro_view
 from mgoe.graph.matrices import matrix
 from mgoe.ranker.plots import plot_macro_graph
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Side = Literal["user", "item"]
+SIDES = ("user", "item")
 EDGES = (("user", "item"), ("user", "item_macro"), ("item", "user_macro"), ("user_macro", "item_macro"))
 """Kinds of nodes that edges join."""
 
@@ -34,10 +36,14 @@ class RankerGraph:
     def ids(self, side: Side) -> list[Any]:
         """Return the ids of all users or items, in the order of the rows of `to_scipy`.
 
+        Raises:
+            GraphError: The side is neither `user` nor `item`.
+
         Example:
             >>> len(ranker.graph.ids("item"))
             99
         """
+        _check_side(side)
         return self._bundle.ids(side, np.arange(self._bundle.size(side)))
 
     def to_scipy(self, rows: str, columns: str, resolution: int | None = None) -> sparse.csr_array:
@@ -93,10 +99,14 @@ class RankerGraph:
             One row per node: its id, its total `score`, and a column per resolution, named after its number
             of macro nodes, coarse to fine. -1 stands for a node without one.
 
+        Raises:
+            GraphError: The side is neither `user` nor `item`.
+
         Example:
             >>> ranker.graph.macro_nodes("item").columns.tolist()
             ['item', 'score', 'macro_8']
         """
+        _check_side(side)
         snapshot = self._bundle.graph.latest
         found = {side: self.ids(side), "score": np.asarray(snapshot.arrays[f"{side}_sum"])}
         for part in snapshot.resolutions:
@@ -127,3 +137,8 @@ class RankerGraph:
 
     def _repr_html_(self) -> str:
         return self._bundle.graph._repr_html_()
+
+
+def _check_side(side: str) -> None:
+    if side not in SIDES:
+        raise GraphError("side", f"must be user or item, found {side!r}; choose one of them")

@@ -53,6 +53,9 @@ def settings_of_run(
         raise ConfigError(
             twice[0], f"is given twice, as a frame or path and in settings; leave `data.{twice[0]}` out there"
         )
+    for name, column in columns.items():
+        if not isinstance(column, str):
+            raise ConfigError(name, f"must be the name of a column, found {column!r}; give a text")
     given = _checked(tasks)
     values = None if given is None else [_value(task) for task in given]
     raw = yaml.safe_load(guess(files["events"], columns, values))
@@ -70,7 +73,13 @@ def settings_of_run(
 def sections_of(
     context: Sequence[str | Mapping[str, Any]], seed: int, threads: int | None, memory: float | None
 ) -> dict[str, Any]:
-    """Return the parameters of a ranker that are settings of their own, by section."""
+    """Return the parameters of a ranker that are settings of their own, by section.
+
+    Raises:
+        ConfigError: The context is not a list.
+    """
+    if isinstance(context, str | Mapping) or not isinstance(context, Sequence):
+        raise ConfigError("context", f"must be a list of columns or settings, found {context!r}; give one")
     features = [{"name": one} if isinstance(one, str) else dict(one) for one in context]
     of_memory = {} if memory is None else {"memory": memory}
     return {
