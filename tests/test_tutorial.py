@@ -1,19 +1,15 @@
 """The tutorial runs as printed: on a small log in the short form, on its own log in the long one."""
 
 import re
-import shlex
 import shutil
-import subprocess
 from contextlib import ExitStack
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from typer.testing import CliRunner
 
-from mgoe.cli import app
-from tests.cli.test_serve import process
 from tests.effort import SOAK
+from tests.shell import Shell
 from tests.snippets import check_shown, run_cell
 
 PAGE = Path(__file__).parents[1] / "docs" / "tutorial.md"
@@ -23,7 +19,6 @@ SHORT = """training: {batch_size: 1024, epochs: 1}
 split: {cuts: [0.4, 0.6, 0.8]}
 evaluation: {ranking_queries: 10}"""
 """Settings of the short form in place of those of the page."""
-ADDRESS = "http://127.0.0.1:8000"
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the page asks the service with curl")
@@ -47,40 +42,6 @@ def test_the_tutorial_runs_as_printed(world: Path, tmp_path: Path, monkeypatch: 
             else:
                 check_shown(block, printed)
     assert shell.served
-
-
-class Shell:
-    """Runs lines of a shell: `mgoe` in this process, `mgoe serve` beside it, and others as they are.
-
-    Args:
-        stack: Ends the service.
-    """
-
-    def __init__(self, stack: ExitStack):
-        self.stack = stack
-        self.served = ""
-
-    def __call__(self, line: str) -> str:
-        """Run one line, and return what it prints."""
-        words = shlex.split(line, comments=True)
-        if not words or words[0] == "pip" or (words[:2] == ["mgoe", "simulate"] and not SOAK):
-            return ""
-        if words[:2] == ["mgoe", "serve"]:
-            engine = () if SOAK else ("--engine", "torch")  # which has nothing to export
-            _, self.served, _ = self.stack.enter_context(process(Path(words[2]), *words[3:], *engine))
-            return ""
-        if words[0] == "mgoe":
-            result = CliRunner().invoke(app, words[1:])
-            assert result.exit_code == 0, f"{line}\n{result.output}\n{result.exception!r}"
-            return result.output
-        run = subprocess.run(
-            line.replace(ADDRESS, self.served),
-            shell=True,
-            check=True,
-            capture_output=True,
-            text=True,
-        )
-        return run.stdout
 
 
 def with_items_of(text: str, items: pd.Series) -> str:

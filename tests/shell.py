@@ -1,0 +1,53 @@
+"""Lines of a shell on a page: commands of `mgoe` run in this process, its service in one beside it."""
+
+import shlex
+import subprocess
+from contextlib import ExitStack
+from pathlib import Path
+
+from typer.testing import CliRunner
+
+from mgoe.cli import app
+from tests.cli.test_serve import process
+from tests.effort import SOAK
+
+ADDRESS = "http://127.0.0.1:8000"
+
+
+class Shell:
+    """Runs lines of a shell: `mgoe` in this process, `mgoe serve` beside it, and others as they are.
+
+    `pip` and `mgoe demo` have tests of their own. The short form simulates no log.
+
+    Args:
+        stack: Ends the service.
+    """
+
+    def __init__(self, stack: ExitStack):
+        self.stack = stack
+        self.served = ""
+
+    def __call__(self, line: str) -> str:
+        """Run one line, and return what it prints."""
+        if " && " in line:
+            return "".join(map(self, line.split(" && ")))
+        words = shlex.split(line, comments=True)
+        skipped = [["mgoe", "demo"], *([] if SOAK else [["mgoe", "simulate"]])]
+        if not words or words[0] == "pip" or words[:2] in skipped:
+            return ""
+        if words[:2] == ["mgoe", "serve"]:
+            engine = () if SOAK else ("--engine", "torch")  # which has nothing to export
+            _, self.served, _ = self.stack.enter_context(process(Path(words[2]), *words[3:], *engine))
+            return ""
+        if words[0] == "mgoe":
+            result = CliRunner().invoke(app, words[1:])
+            assert result.exit_code == 0, f"{line}\n{result.output}\n{result.exception!r}"
+            return result.output
+        run = subprocess.run(
+            line.replace(ADDRESS, self.served),
+            shell=True,
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        return run.stdout
