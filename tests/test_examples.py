@@ -34,20 +34,14 @@ PACKAGES = (
 )
 
 WITHOUT = {
-    "compare",
     "bundle.seal",
     "bundle.write_bundle",
-    "data.newest_window",
     "data.open_on_spark",
     "datasets.fetch",
     "datasets.prepare",
     "graph.Exposures",
-    "graph.NewEvents",
-    "release.ShadowReport",
-    "release.check_release",
     "release.compare_shadow",
     "release.run_cycle",
-    "release.window_of",
     "retrieval.Former",
     "retrieval.LatestPairs",
     "retrieval.Rows",

@@ -33,6 +33,15 @@ def newest_window(source: Table, settings: RunSettings, known: Encoders, place: 
 
     Raises:
         DataError: A column is missing or of a wrong type, a row breaks a rule, or no row does a task.
+
+    Example:
+        >>> import pandas as pd
+        >>> from mgoe.data import as_table
+        >>> new = {"user_id": [7, 8], "item_id": [3, 4], "behavior": ["click", "buy"]}
+        >>> new = as_table(pd.DataFrame(new).assign(timestamp=pd.Timestamp("2025-06-01 12:00")))
+        >>> found = newest_window(new, settings, bundle.encoders, "today", now=1_750_000_000_000_000)
+        >>> found.labels[:2].tolist()
+        [[1.0, 0.0], [0.0, 1.0]]
     """
     rows = merged(read_rows(source, settings, place)[0], settings)
     rows = rows.mutate(bucket=bucket_of(rows.time, settings.data.bucket)).distinct()

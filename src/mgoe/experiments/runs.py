@@ -276,6 +276,13 @@ def compare(
         MgoeError: Settings or the folder break a rule, or cells of a log were measured on different rows; the
             latter is raised after the tables of the others are written. What fails inside a cell fails that
             cell alone.
+
+    Example:
+        >>> from mgoe.config import ComparisonSettings
+        >>> own = {"data": {"log": str(log)}, "tasks": ["click", "buy"], "split": {"cuts": [0.4, 0.6, 0.8]}}
+        >>> arena = ComparisonSettings(logs={"own": own}, models=["shared-bottom", "rates"], seeds=[0])
+        >>> compare(arena, "results", models=["rates"]).waiting
+        1
     """
     until = None if stop_after is None else time.monotonic() + stop_after
     settings = settings if isinstance(settings, ComparisonSettings) else load_comparison(settings)

@@ -46,6 +46,20 @@ class NewEvents:
         facts: See `Source`.
         files: Files of the graph with them: vocabularies.
         records: New records of exposures, see `Exposures`; None for a log of events.
+
+    Example:
+        >>> import ibis
+        >>> import pandas as pd
+        >>> from mgoe.graph import Source
+        >>> users, items = bundle.size("user"), bundle.size("item")
+        >>> row = {"user": [0], "item": [1], "time": [1_750_000_000_000_000], "task": [0]}
+        >>> history = ibis.memtable(pd.DataFrame(row))
+        >>> nodes = {"users_at": np.array([users]), "items_at": np.array([items])}
+        >>> facts = Source(history, np.zeros(0, np.int32), **nodes, ranks=[1.0, 2.0]).read_facts()
+        >>> own = MacroGraph.open(shutil.copytree(graph.path, "graph"))
+        >>> own = update_graph(own, NewEvents(history, users, items, facts, files={}))
+        >>> own.meta["events"] - graph.meta["events"]
+        1
     """
 
     history: ir.Table

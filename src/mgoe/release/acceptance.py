@@ -133,6 +133,11 @@ def check_release(
 
     Raises:
         DataError: The window has no rows.
+
+    Example:
+        >>> rows = prepared.examples("test")
+        >>> check_release(bundle, bundle, (rows, rows), Bounds(requests=2)).compared[0].difference
+        0.0
     """
     if not len(window[0]):
         raise DataError(

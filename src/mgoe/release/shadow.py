@@ -44,7 +44,14 @@ class Difference(Settings):
 
 
 class ShadowReport(Settings):
-    """What `mgoe registry compare` prints."""
+    """What `mgoe registry compare` prints.
+
+    Example:
+        >>> facts = {"candidate": "3f9a", "baseline": "61c0", "requests": 1, "pairs": 500, "labelled": 0}
+        >>> moments = dict.fromkeys(("first", "last"), "2026-05-02T06:10:00+00:00")
+        >>> ShadowReport(**facts, **moments, overlap=0.9, differences=[]).compared
+        []
+    """
 
     candidate: str
     """The version that scored as a shadow."""

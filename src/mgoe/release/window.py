@@ -74,6 +74,10 @@ def window_of(
 
     Raises:
         MgoeError: The rows cannot be read, or break a rule.
+
+    Example:
+        >>> window_of(bundle, bundle, Sources(log=(str(log),)), Path()) is None  # it has learned from all
+        True
     """
     new = sources.new_rows(current if missing(candidate, current) else candidate, current, folder, say)
     if new is None:
