@@ -100,7 +100,7 @@ def test_the_disk_that_is_needed_is_stated_before_the_start_and_is_enough(tmp_pa
         GraphSettings(**graph.meta["settings"]),
         tasks=3,
     )
-    assert seen.notes == [f"up to {needed / 1e9:,.1f} GB of disk are needed in {tmp_path}"]
+    assert seen.notes == [f"needs up to {needed / 1e6:,.1f} MB of disk in {tmp_path}"]
     assert seen.most <= needed < 3.5 * seen.most
 
 
