@@ -63,7 +63,7 @@ def test_the_python_runs_as_printed(world: Path, tmp_path: Path, monkeypatch: py
     [code], [shown] = blocks("python"), blocks("text")
     if SOAK:
         with ExitStack() as stack:
-            Shell(stack)(re.findall(r"# written by: (mgoe simulate .+)", code)[0])
+            Shell(stack)(re.findall(r"# (mgoe simulate .+)", code)[0])
     else:
         (tmp_path / "log").symlink_to(world)
     check_shown(shown, "\n".join(run_cell(code, {})))
