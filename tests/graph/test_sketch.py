@@ -80,27 +80,6 @@ def test_rows_of_the_paper_are_as_far_apart_as_those_of_the_explicit_similarity(
         )
 
 
-def test_half_the_steps_from_a_sketch_of_fewer_events_keep_more_than_all_steps_from_random_draws():
-    """Of a matrix with a slowly falling spectrum, whose last users and items the start does not know."""
-    whole = scored(draw(0, 400, 300, 0.05), "degree")
-    before = sketch(sp.csr_array(whole[:360, :280]), 24, 4, 1.0, seed=0)
-    cold, warm = (sketch(whole, 24, 2, 1.0, seed=0, start=start) for start in (None, before.basis))
-    kept = [float((found.singular**2).sum()) for found in (cold, warm)]
-    best = float((np.linalg.svd(whole.toarray(), compute_uv=False)[:24] ** 2).sum())
-    assert kept[0] < kept[1] < best * (1 + 1e-5)
-
-
-@bounded
-@given(graph=pairs, known=st.integers(0, 9), normalize=forms)
-def test_a_start_that_knows_little_loses_no_direction(graph, known, normalize):
-    """Of few items and of a lower rank: random columns stand in for the rest."""
-    s = scored(graph, normalize)
-    start = sketch(sp.csr_array(s[:, : min(known, graph.nodes("item"))]), 12, 2, 1.0, seed=1).basis
-    found = sketch(s, 12, 4, 1.0, seed=0, start=start)
-    exact = np.linalg.svd(s.toarray(), compute_uv=False)
-    assert_allclose(found.singular[: len(exact)], exact[:12], atol=1e-5 * max(1, exact.max(initial=0)))
-
-
 def test_a_low_rank_keeps_the_leading_directions():
     s = scored(draw(0, 300, 200, 0.05), "degree")
     exact = np.linalg.svd(s.toarray(), compute_uv=False)

@@ -8,8 +8,11 @@ then projected by its own pairs.
 Each power step is shifted: it multiplies by `S S^T - alpha I`, so that directions fade in proportion to the
 distance of their squared singular value from `alpha`, and more of them for the same work. `alpha` is half of
 a lower bound on the squared singular value of the last direction that is wanted (Feng and Yu, 2023, algorithm
-4). No wanted direction then fades faster than an unwanted one. The sketch of the previous snapshot is a
-better start than random draws, and half the steps suffice from there.
+4). No wanted direction then fades faster than an unwanted one.
+
+Every snapshot starts from the same random draws and takes as many steps, so that all sketches are equally
+exact. A start from the previous snapshot would make each more exact than the one before, and a model would
+meet features on test that it has not met in training.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -123,7 +126,6 @@ def sketch(
     seed: int,
     share: float = 1.0,
     threads: int = 1,
-    start: NDArray[np.float32] | None = None,
 ) -> Sketch:
     """Compute a randomised truncated singular value decomposition.
 
@@ -134,20 +136,18 @@ def sketch(
     Args:
         matrix: Shape (users, I).
         rank: Columns of the result.
-        power_iterations: Each multiplies the decay of the spectrum; without any, sparse logs give noise. With
-            a start, half of them.
+        power_iterations: Each multiplies the decay of the spectrum; without any, sparse logs give noise.
         scale: Power of the singular values.
         seed: Of the range finder.
         share: Share of the users that the matrix holds; singular values are scaled to all of them.
         threads: Each multiplies a part of the rows; the result does not depend on their number.
-        start: The basis of a sketch of fewer items to start from. Shape (at most I, rank).
     """
     n_users, n_items = matrix.shape or (0, 0)
     width = min(rank + OVERSAMPLING, n_users, n_items)
     transposed = matrix.T.tocsr()
-    if start is not None:
-        power_iterations = -(-power_iterations // 2)
-    basis, strength = _orthonormal(_product(matrix, _first_columns(n_items, width, seed, start), threads))
+    first = np.random.default_rng(seed).standard_normal((n_items, width), dtype=np.float32)
+    basis, strength = _orthonormal(_product(matrix, first, threads))
+    del first
     shift = np.float32(0)
     for _ in range(power_iterations):
         across = _product(transposed, basis, threads)
@@ -211,22 +211,6 @@ def unit_rows(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     """
     length = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))[:, None]
     return np.divide(vectors, length, out=np.zeros_like(vectors), where=length > 0)
-
-
-def _first_columns(
-    items: int, width: int, seed: int, start: NDArray[np.float32] | None
-) -> NDArray[np.float32]:
-    """Return the columns that a range finder starts from: those of a start, and random ones beside and below.
-
-    Random columns are about as long as those of a basis. Shape (items, width).
-    """
-    if start is None:
-        start = np.empty((0, 0), np.float32)
-    length, known = np.float32(np.sqrt(max(items, 1))), min(int(start.any(axis=0).sum()), width)
-    below, beside = (np.random.default_rng((seed, part)) for part in range(2))
-    new = below.standard_normal((items - len(start), known), dtype=np.float32) / length
-    others = beside.standard_normal((items, width - known), dtype=np.float32) / length
-    return np.hstack([np.vstack([start[:, :known], new]), others])
 
 
 def _product(matrix: sp.csr_array, dense: NDArray[np.float32], threads: int) -> NDArray[np.float32]:

@@ -38,7 +38,7 @@ class SnapshotBuilder:
         plan: Of the graph.
         number: Of the snapshot.
         cut: Last bucket of the snapshot.
-        previous: Folder of the snapshot whose sketch and macro nodes are the start of this one's.
+        previous: Folder of the snapshot whose macro nodes are the start of this one's.
         kept: Folder of a snapshot whose sketch and macro nodes are kept, instead of learning them.
     """
 
@@ -147,10 +147,7 @@ class SnapshotBuilder:
             s, (users, share) = self.plan.settings, self.sample()
             sums = {side: self.sums(side) for side in SIDES}
             matrix = score_matrix(PairRows.by_user(self.folder), users, self.plan.scores, sums, s.normalize)
-            start = mapped(self.previous / "basis.npy") if self.previous else None
-            found = sketch(
-                matrix, s.rank, s.power_iterations, s.scale, s.seed, share, available_threads(), start
-            )
+            found = sketch(matrix, s.rank, s.power_iterations, s.scale, s.seed, share, available_threads())
             arrays = {"basis": found.basis, "singular": found.singular, "basis_sum": sums["item"]}
             given = found.items if users is None else found.basis[:0]
         save_arrays(self.folder, arrays)
