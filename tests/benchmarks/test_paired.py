@@ -40,6 +40,15 @@ def test_the_latest_line_of_a_seed_counts_and_its_lead_is_that_of_the_means(
     assert found["paired.lead.mean.low"]["value"] < lead < found["paired.lead.mean.high"]["value"]
 
 
+def test_the_older_one_may_be_another_model(capsys: pytest.CaptureFixture[str]):
+    paired.main([*KEPT, "--new", *KEPT, "--against", "rates"])
+    found = printed(capsys)
+    lead, mean = found["paired.lead.mean"], found["paired.mean"]
+    assert lead["value"] == pytest.approx(mean["value"] - mean["against"], abs=1e-5)
+    assert mean["against"] < mean["value"]
+    assert found["paired.mean.spread"]["against"] < found["paired.mean.spread"]["value"]
+
+
 def test_no_common_seed_is_said(capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit):
         paired.main([KEPT[0], "--new", KEPT[1]])
