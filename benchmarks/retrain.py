@@ -44,7 +44,7 @@ from mgoe.bundle.calibration import Agreement
 from mgoe.config import RunSettings, load_settings
 from mgoe.data import Encoders, Examples
 from mgoe.data.log import open_log
-from mgoe.data.times import bucket_of, read_time
+from mgoe.data.times import bucket_of, microseconds, read_time
 from mgoe.evaluation import Influence, find_leads, user_influence
 from mgoe.experiments.graphs import settings_of
 from mgoe.experiments.window import new_examples
@@ -56,10 +56,13 @@ RANKING = ("all", "ranking")
 
 
 def split_log(settings: RunSettings, folder: Path, first: float, windows: int) -> list[Path]:
-    """Write the first part of a log, and windows after it of whole buckets with about as many rows each."""
+    """Write the first part of a log before its end, and windows of whole buckets with about as many rows each."""
     data = settings.data
     source = open_log(ibis.duckdb.connect(), data.log, ids=(data.user, data.item))
     time_of = read_time(source[data.time], data.time, data.time_unit, "the log")
+    if data.end is not None:
+        source = source.filter(time_of < microseconds(data.end))
+        time_of = read_time(source[data.time], data.time, data.time_unit, "the log")
     rows = source.mutate(bucket_of_row=bucket_of(time_of, data.bucket))
     buckets, counts = np.unique(rows.bucket_of_row.to_pyarrow().to_numpy(), return_counts=True)
     reached = np.cumsum(counts) / counts.sum()
