@@ -56,7 +56,7 @@ RANKING = ("all", "ranking")
 
 
 def split_log(settings: RunSettings, folder: Path, first: float, windows: int) -> list[Path]:
-    """Write the first part of a log before its end, and windows of whole buckets with about as many rows each."""
+    """Write the first part of a log and the windows after it, of whole buckets with about as many rows each."""
     data = settings.data
     source = open_log(ibis.duckdb.connect(), data.log, ids=(data.user, data.item))
     time_of = read_time(source[data.time], data.time, data.time_unit, "the log")
