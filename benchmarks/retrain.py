@@ -56,14 +56,21 @@ RANKING = ("all", "ranking")
 
 
 def split_log(settings: RunSettings, folder: Path, first: float, windows: int) -> list[Path]:
-    """Write the first part of a log and the windows after it, of whole buckets with about as many rows each."""
+    """Write the first part of a log, and windows after it of whole buckets with about as many rows each.
+
+    Rows before the start or after the end of the log are left out.
+    """
     data = settings.data
     source = open_log(ibis.duckdb.connect(), data.log, ids=(data.user, data.item))
-    time_of = read_time(source[data.time], data.time, data.time_unit, "the log")
+
+    def time_of(table: ibis.Table) -> ibis.Value:
+        return read_time(table[data.time], data.time, data.time_unit, "the log")
+
+    if data.start is not None:
+        source = source.filter(lambda table: time_of(table) >= microseconds(data.start))
     if data.end is not None:
-        source = source.filter(time_of < microseconds(data.end))
-        time_of = read_time(source[data.time], data.time, data.time_unit, "the log")
-    rows = source.mutate(bucket_of_row=bucket_of(time_of, data.bucket))
+        source = source.filter(lambda table: time_of(table) < microseconds(data.end))
+    rows = source.mutate(bucket_of_row=lambda table: bucket_of(time_of(table), data.bucket))
     buckets, counts = np.unique(rows.bucket_of_row.to_pyarrow().to_numpy(), return_counts=True)
     reached = np.cumsum(counts) / counts.sum()
     last = buckets[np.searchsorted(reached, np.linspace(first, 1, windows + 1) - 1e-9)]
