@@ -30,6 +30,7 @@ from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -63,14 +64,14 @@ def split_log(settings: RunSettings, folder: Path, first: float, windows: int) -
     data = settings.data
     source = open_log(ibis.duckdb.connect(), data.log, ids=(data.user, data.item))
 
-    def time_of(table: ibis.Table) -> ibis.Value:
+    def time_of(table: ibis.Table) -> Any:
         return read_time(table[data.time], data.time, data.time_unit, "the log")
 
     if data.start is not None:
-        source = source.filter(lambda table: time_of(table) >= microseconds(data.start))
+        source = source.filter(time_of(source) >= microseconds(data.start))
     if data.end is not None:
-        source = source.filter(lambda table: time_of(table) < microseconds(data.end))
-    rows = source.mutate(bucket_of_row=lambda table: bucket_of(time_of(table), data.bucket))
+        source = source.filter(time_of(source) < microseconds(data.end))
+    rows = source.mutate(bucket_of_row=bucket_of(time_of(source), data.bucket))
     buckets, counts = np.unique(rows.bucket_of_row.to_pyarrow().to_numpy(), return_counts=True)
     reached = np.cumsum(counts) / counts.sum()
     last = buckets[np.searchsorted(reached, np.linspace(first, 1, windows + 1) - 1e-9)]
