@@ -9,6 +9,7 @@ import pytest
 from mgoe.errors import GraphError
 from mgoe.graph import MacroGraph
 from mgoe.graph.edges import SparseEdges
+from mgoe.graph.snapshot import SKETCH
 from tests.graph.histories import BUCKET, CUTS, contents, differences, history, planted
 
 EVENTS = planted()
@@ -40,6 +41,14 @@ def test_a_saved_graph_reopens_equal_and_memory_mapped(graph):
                     held[f"r{r}.{name}"] = value
         assert differences(held, contents(graph, s)) == []
         assert all(isinstance(array.base, np.memmap) for array in held.values() if array.size)
+
+
+def test_a_sketch_is_as_exact_at_every_snapshot(graph, tmp_path):
+    """It does not start from those before it, so that a model meets the same features later as in training."""
+    few = history(EVENTS, CUTS[-1:]).build(tmp_path / "graph", resolutions=[(4, 4), (8, 8)])
+    for one, other in zip(few.snapshots, graph.snapshots[-2:], strict=True):
+        for name in SKETCH:
+            np.testing.assert_array_equal(one.arrays[name], other.arrays[name])
 
 
 def test_the_latest_snapshot_alone_is_a_graph(graph, tmp_path):
