@@ -44,7 +44,7 @@ def test_a_saved_graph_reopens_equal_and_memory_mapped(graph):
 
 
 def test_a_sketch_is_as_exact_at_every_snapshot(graph, tmp_path):
-    """It does not start from those before it, so that a model meets the same features in training and later."""
+    """It does not start from those before it: a model meets the same features in training and later."""
     few = history(EVENTS, CUTS[-1:]).build(tmp_path / "graph", resolutions=[(4, 4), (8, 8)])
     for one, other in zip(few.snapshots, graph.snapshots[-2:], strict=True):
         for name in SKETCH:
