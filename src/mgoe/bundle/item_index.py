@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from mgoe.config import did_you_mean
 from mgoe.data import SideFeatures, to_arrow
-from mgoe.errors import BundleError
+from mgoe.errors import BundleError, DataError
 
 FIRST_LOOK = 4096
 """Items that a search for popular ones looks at first; each further look takes twice as many."""
@@ -138,7 +138,7 @@ class ItemIndex:
         wanted = np.zeros(vocabulary.size + 2, bool)
         try:
             wanted[vocabulary.indices(asked) + 1] = True
-        except pa.ArrowException:
+        except (pa.ArrowException, DataError):
             raise BundleError(
                 place, f"must be a value or a list of values, found {asked.type}; write them as in the log"
             ) from None
