@@ -272,7 +272,7 @@ def test_numbered_behaviours_are_ordered_by_rarity(tmp_path):
         ),
         (
             ["user_id", "item_id"],
-            r"a log needs a user and an item, found no column like them among timestamp, behavior; write",
+            r"a log needs a user and an item, found no column like them among timestamp, behavior; name",
         ),
         (
             ["behavior"],

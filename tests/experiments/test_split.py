@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from mgoe import experiments
 from mgoe.config import RunSettings, make_settings
 from mgoe.evaluation import read_rows
-from mgoe.experiments import Inputs, cell
+from mgoe.experiments import Inputs, cell_results
 from mgoe.experiments.folder import run_settings
 from mgoe.features import GROUPS
 from mgoe.training import Batch, Feed
@@ -123,9 +123,9 @@ def test_a_query_is_ranked_as_of_the_snapshot_before_its_window(runs, monkeypatc
 
         return score
 
-    monkeypatch.setattr(cell, "View", SimpleNamespace(of=lambda snapshot, *sides: snapshot))
-    monkeypatch.setattr(cell, "PairScorer", scorer)
-    cell.catalog(SimpleNamespace(spec=inputs.spec), settings, inputs, model="m", seed=0)  # type: ignore[arg-type]
+    monkeypatch.setattr(cell_results, "View", SimpleNamespace(of=lambda snapshot, *sides: snapshot))
+    monkeypatch.setattr(cell_results, "PairScorer", scorer)
+    cell_results.catalog(SimpleNamespace(spec=inputs.spec), settings, inputs, model="m", seed=0)  # type: ignore[arg-type]
     test = inputs.prepared.examples("test")
     known = (test.labels > 0).any(1) & (test.item < inputs.prepared.items_at[2])
     assert asked == {s: set(test.user[known & (test.snapshot == s)].tolist()) for s in asked}

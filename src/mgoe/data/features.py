@@ -135,7 +135,7 @@ class FeatureEncoders:
             if several:
                 return self._encode_several(feature, values, n)
             return self.vocabularies[feature.name].indices(values) + 1
-        except pa.ArrowException:
+        except (pa.ArrowException, DataError):
             rule = (
                 "must be lists, or strings split at its separator" if several else "must be one value per row"
             )
