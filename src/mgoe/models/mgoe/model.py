@@ -85,8 +85,8 @@ class MGOEOptions(Settings):
     """How tower t uses the last hidden layer of tower t-1."""
     members: int = Field(default=1, ge=1)
     """M, the number of sets of gates, towers and, in form `mlp`, layers of experts after the first, which
-    they share. Each is trained on its own loss; the prediction is the mean of their logits. Four gain about
-    .001 of AUC for twice the cost."""
+    they share. Each is trained on its own loss; the prediction is the mean of their logits. Four gained
+    .002 on Tmall and nothing on KuaiRand, for about twice the cost."""
 
 
 class Products(nn.Module):
