@@ -10,7 +10,6 @@ input groups declare.
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
-from itertools import accumulate
 from typing import Any, Protocol
 
 import torch
@@ -46,7 +45,8 @@ class Decomposition(nn.Module):
     model.
 
     Attributes:
-        width: F, floats a row that `user` and `item` give.
+        pieces: Floats of each piece of a row that `user` and `item` give.
+        width: F, their sum.
         user_keys, item_keys, keys: What `user`, `item` and `join` read of a batch, where it is there. In
             `join` a key of the user's may have one row for all candidates.
         whole: Whether `join` reads all columns of mixed keys; else these hold the pair's columns alone.
@@ -57,13 +57,17 @@ class Decomposition(nn.Module):
         0
     """
 
-    width: int = 0
+    pieces: tuple[int, ...] = (0,)
     whole: bool = True
 
     def __init__(self, model: Any, keys: Collection[str]):
         super().__init__()
         self.model = model
         self.user_keys, self.item_keys, self.keys = frozenset({"user"}), frozenset({"item"}), frozenset(keys)
+
+    @property
+    def width(self) -> int:
+        return sum(self.pieces)
 
     def user(self, batch: Batch) -> Tensor:
         """(1, F), or (B, F) where each candidate has a context of its own."""
@@ -75,7 +79,11 @@ class Decomposition(nn.Module):
 
     def join(self, first: Tensor, batch: Batch) -> Tensor:
         """Logits (B, T) from what user and items give together, (B, F), and from the batch."""
-        return self.model.logits(expanded(batch, first.shape[0]))
+        return self.rest(first.split(self.pieces, 1), batch)
+
+    def rest(self, pieces: Sequence[Tensor], batch: Batch) -> Tensor:
+        """The same from the pieces of these rows: a service has them apart, so that none is copied."""
+        return self.model.logits(expanded(batch, pieces[0].shape[0]))
 
 
 class Inputs(Protocol):
@@ -146,9 +154,7 @@ class AdditiveDecomposition(Decomposition):
             self.nothing = nn.Buffer(_flat(nothing))
             self.weight = nn.Buffer(_flat(model.first(expanded(self._none, len(pair)), pair)) - self.nothing)
         shapes = [(*part.shape[:-2], part.shape[-1]) for part in nothing]
-        ends = accumulate(map(math.prod, shapes))
-        self._columns = [(slice(end - math.prod(of), end), of) for end, of in zip(ends, shapes, strict=True)]
-        self.width = self.nothing.shape[1]
+        self._shapes, self.pieces = shapes, tuple(map(math.prod, shapes))
 
     def user(self, batch: Batch) -> Tensor:
         return self._first(batch, self.user_keys, self.user_columns)
@@ -156,12 +162,13 @@ class AdditiveDecomposition(Decomposition):
     def item(self, batch: Batch) -> Tensor:
         return self._first(batch, self.item_keys, self.item_columns) - self.nothing
 
-    def join(self, first: Tensor, batch: Batch) -> Tensor:
-        batch = expanded(batch, first.shape[0])
-        pair = self.pair(batch)
-        first = torch.addmm(first, torch.cat(pair, 1), self.weight) if pair else first
-        parts = (first[:, columns].unflatten(1, shape).movedim(0, -2) for columns, shape in self._columns)
-        return self.model.rest([part.clone(memory_format=torch.contiguous_format) for part in parts], batch)
+    def rest(self, pieces: Sequence[Tensor], batch: Batch) -> Tensor:
+        batch = expanded(batch, pieces[0].shape[0])
+        if pair := self.pair(batch):
+            read, weights = torch.cat(pair, 1), self.weight.split(self.pieces, 1)
+            pieces = [torch.addmm(piece, read, w) for piece, w in zip(pieces, weights, strict=True)]
+        parts = [_unfolded(piece, shape) for piece, shape in zip(pieces, self._shapes, strict=True)]
+        return self.model.rest(parts, batch)
 
     def _first(self, batch: Batch, keys: frozenset[str], columns: Tensor) -> Tensor:
         """What one side adds, with what there is without either. Shape (B, F)."""
@@ -173,6 +180,12 @@ class AdditiveDecomposition(Decomposition):
 def _flat(parts: Sequence[Tensor]) -> Tensor:
     """(..., B, W) each -> (B, F)."""
     return torch.cat([part.movedim(-2, 0).flatten(1) for part in parts], 1)
+
+
+def _unfolded(piece: Tensor, shape: Sequence[int]) -> Tensor:
+    """(B, ... W) -> (..., B, W)."""
+    apart = piece.unflatten(1, shape).movedim(0, -2)
+    return apart.clone(memory_format=torch.contiguous_format) if len(shape) > 1 else piece
 
 
 def _rows(batch: Batch) -> int:

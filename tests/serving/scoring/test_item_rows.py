@@ -25,16 +25,21 @@ def rows_of(values: torch.Tensor, dtype: torch.dtype) -> ItemRows:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @up_to(20)
-@given(items=st.lists(st.integers(-3, 12), max_size=40), width=st.integers(1, 70), seed=st.integers(0, 99))
-def test_rows_are_taken_as_they_were_computed(dtype, items, width, seed):
+@given(
+    items=st.lists(st.integers(-3, 12), max_size=40),
+    pieces=st.lists(st.integers(1, 20), min_size=1, max_size=4),
+    seed=st.integers(0, 99),
+)
+def test_pieces_of_rows_are_taken_as_they_were_computed(dtype, items, pieces, seed):
+    width = sum(pieces)
     values = torch.randn(10, width, generator=torch.Generator().manual_seed(seed))
     expected = torch.stack(
         [values[one] if 0 <= one < 10 else torch.zeros(width) for one in items] or [torch.empty(0)]
     )
     user = torch.randn(1, width, generator=torch.Generator().manual_seed(seed + 1))
-    found = rows_of(values, dtype).take(np.array(items, np.int64), user)
-    assert found.dtype == torch.float32
-    assert torch.equal(found, expected.to(dtype).float().reshape(found.shape) + user)
+    found = rows_of(values, dtype).take(np.array(items, np.int64), user, pieces)
+    assert [piece.shape for piece in found] == [(len(items), floats) for floats in pieces]
+    assert torch.equal(torch.cat([*found], 1), expected.to(dtype).float().reshape(-1, width) + user)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -56,7 +61,7 @@ def test_what_a_kernel_mixes_is_what_the_model_joins(dtype, tasks, one_gate, tab
         )
         kept = rows_of(items, dtype)
         order = np.random.default_rng(seed).permutation(rows)
-        expected = decomposition.join(kept.take(order, user), {})
+        expected = decomposition.rest(kept.take(order, user, decomposition.pieces), {})
         found = decomposition.towers(kept.mix(order, user, *decomposition.mixed))
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
@@ -76,7 +81,7 @@ def test_newcomers_find_room_and_all_others_stay(dtype):
         held.update(np.array([total - 1, 5]), total, lambda items: values[torch.from_numpy(items)])
         copies.add(held._held[0].data_ptr())
         assert torch.equal(
-            held.take(np.arange(-1, total + 1), torch.zeros(1, 3)),
+            held.take(np.arange(-1, total + 1), torch.zeros(1, 3), [3])[0],
             torch.cat([torch.zeros(1, 3), values[:total], torch.zeros(1, 3)]),
         )
     assert len(copies) < 20  # an eighth more each time

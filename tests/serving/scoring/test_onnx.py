@@ -76,7 +76,8 @@ def test_models_taken_apart(name: str):
                 part(batch, "user", decomposition.user_keys),
                 decomposition.item(part(batch, "item", decomposition.item_keys)),
             )
-            found = sessions.join(sessions.user(user) + items, late(batch, decomposition))
+            pieces = (sessions.user(user) + items).split(decomposition.pieces, 1)
+            found = sessions.rest(pieces, late(batch, decomposition))
             torch.testing.assert_close(found, model.logits(batch), atol=1e-5, rtol=1e-5)
 
 
@@ -98,7 +99,8 @@ def test_a_context_s_list_may_be_longer_than_the_one_exported(whole: bool):
             part(batch, "user", decomposition.user_keys),
             decomposition.item(part(batch, "item", decomposition.item_keys)),
         )
-        found = sessions.join(sessions.user(user) + items, late(batch, decomposition))
+        pieces = (sessions.user(user) + items).split(decomposition.pieces, 1)
+        found = sessions.rest(pieces, late(batch, decomposition))
         torch.testing.assert_close(found, model.logits(batch), atol=1e-5, rtol=1e-5)
 
 

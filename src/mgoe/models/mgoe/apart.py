@@ -41,14 +41,18 @@ class Apart(nn.Module):
         return model.experts is not None and scored and bare
 
     def first(self, batch: Batch, x: Tensor) -> list[Tensor]:
-        """As `MGOE.first`."""
-        return self.model.first(batch, x)
+        """As `MGOE.first`, but with each expert by itself, (B, W)."""
+        experts, *others = self.model.first(batch, x)
+        return [*experts.unbind(), *others]
 
     def rest(self, first: list[Tensor], batch: Batch) -> Tensor:
         """Return logits (B, T) from `first`."""
         model = self.model
         members, tasks = model.options.members, len(self.spec.tasks)
-        begun = model.with_products(first).unbind()
+        assert model.experts is not None
+        begun, others = first[: model.experts.copies], first[model.experts.copies :]
+        if model.products is not None:
+            begun = model.with_products([torch.stack(begun), *others]).unbind()
         gates = model.gates.weights(first[-1]).unflatten(1, (members, -1))  # (B, M, T or 1, S)
         logits: list[Tensor] = []
         for member in range(members):

@@ -4,7 +4,7 @@ Axes: `B` items of a request, `F` floats per row, `T` tasks, `W` width of a towe
 """
 
 import mmap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 import numpy as np
@@ -44,9 +44,12 @@ class ItemRows:
         rows, items = self._held
         return rows[: items + 1].nbytes
 
-    def take(self, items: NDArray[np.int64], user: Tensor) -> Tensor:
-        """Return the sum of each item's row and the user's, (1, F), in float32. Shape (B, F)."""
-        return torch.from_numpy(take(*self._words(items), user[0].numpy()))
+    def take(self, items: NDArray[np.int64], user: Tensor, pieces: Sequence[int]) -> Sequence[Tensor]:
+        """Return the pieces of the sum of each item's row and the user's, (1, F), in float32. Shapes (B,
+        floats of the piece)."""
+        taken = take(*self._words(items), user[0].numpy(), np.cumsum(pieces))
+        apart = torch.from_numpy(taken).split([len(items) * floats for floats in pieces])
+        return [piece.view(len(items), floats) for piece, floats in zip(apart, pieces, strict=True)]
 
     def mix(self, items: NDArray[np.int64], user: Tensor, experts: int, tasks: int, gates: int) -> Tensor:
         """Return what the rows of items and of the user mix to, see `row_kernels.mix`. Shape (T, B, W)."""

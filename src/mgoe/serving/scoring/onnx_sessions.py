@@ -7,6 +7,7 @@ Axes: `B` candidates, `T` tasks, `F` floats per row of the first layers.
 import hashlib
 import inspect
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -20,8 +21,8 @@ from mgoe.serving.scoring.onnx_export import export, package, quantize
 from mgoe.serving.scoring.runtime import Precision
 
 FIRST, MIXED = "first", "mixed"
-"""Inputs of the graphs beside the keys of a batch: the sum of what `user` and `item` give, and what it mixes
-to."""
+"""Inputs of the graphs beside the keys of a batch: the pieces of the sum of what `user` and `item` give (the
+name and a number), and what it mixes to."""
 
 
 class Session:
@@ -47,13 +48,13 @@ class Session:
 
 
 class Sessions:
-    """`user`, `join` and `towers` of a model's decomposition, run by ONNX Runtime, or by PyTorch until there
+    """`user`, `rest` and `towers` of a model's decomposition, run by ONNX Runtime, or by PyTorch until there
     are graphs: those of the cache are opened at once, others after `export` or `open`.
 
     Args:
         decomposition: The decomposition.
         user: A sample of what `user` reads, one row.
-        candidates: A sample of what `join` reads beside the rows of the user and of the items: one row of a
+        candidates: A sample of what `rest` reads beside the rows of the user and of the items: one row of a
             user's key, several of any other.
         precision: `int8` quantises the matrix products of what runs for every candidate.
         cache: Folder that keeps graphs from one start to the next; None keeps nothing.
@@ -110,11 +111,11 @@ class Sessions:
         """What the user adds to the first layers. Shape (1, F)."""
         return self._user(batch) if self._user and self._fits(batch) else self._decomposition.user(batch)
 
-    def join(self, first: Tensor, batch: Batch) -> Tensor:
-        """Logits from what user and items give together, (B, F). Shape (B, T)."""
+    def rest(self, pieces: Sequence[Tensor], batch: Batch) -> Tensor:
+        """Logits from the pieces of what user and items give together, see `Decomposition`. Shape (B, T)."""
         if self._rest is None or not self._fits(batch):
-            return self._decomposition.join(first, batch)
-        return self._rest(batch | {FIRST: first})
+            return self._decomposition.rest(pieces, batch)
+        return self._rest(batch | dict(zip(_names(pieces), pieces, strict=True)))
 
     def towers(self, h: Tensor) -> Tensor:
         """Logits from mixed first layers, see `FoldedDecomposition`. Shape (B, T)."""
@@ -154,12 +155,14 @@ class Sessions:
             )
         else:
             rows = max((2, *(value.shape[0] for value in candidates.values())))
-            sample = {FIRST: torch.zeros(rows, decomposition.width)} | candidates
+            names = _names(decomposition.pieces)
+            first = [torch.zeros(rows, floats) for floats in decomposition.pieces]
+            sample = dict(zip(names, first, strict=True)) | candidates
             free = {key: {0: "rows"} for key, value in sample.items() if value.shape[0] > 1}
             export(
                 rest,
                 decomposition,
-                lambda batch: decomposition.join(batch[FIRST], batch),
+                lambda batch: decomposition.rest([batch[name] for name in names], batch),
                 sample,
                 free,
             )
@@ -173,3 +176,8 @@ class Sessions:
     def _fits(self, batch: Batch) -> bool:
         """Whether no list of a context is longer than the graphs, whose widths are fixed, have place for."""
         return all(batch[key].shape[1:] == width for key, width in self._widths.items() if key in batch)
+
+
+def _names(pieces: Sequence[object]) -> list[str]:
+    """Return the graph's inputs for the pieces of rows."""
+    return [f"{FIRST}{number}" for number in range(len(pieces))]

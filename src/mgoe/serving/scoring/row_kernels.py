@@ -16,20 +16,24 @@ AHEAD = 4
 
 
 @numba.njit(cache=True, nogil=True)
-def take(words, items, shift, user):  # pragma: no cover - compiled
-    """Return rows of items, with the user's added. Shape (B, F)."""
+def take(words, items, shift, user, ends):  # pragma: no cover - compiled
+    """Return rows of items, with the user's added, piece by piece. Shape (B F,): of each piece, which ends at
+    the next of `ends` in a row, (B, floats of the piece)."""
     n, length = len(items), words.shape[1]
-    bits, flat = np.empty((n, length), np.uint32), words.reshape(-1)
-    rows = bits.view(np.float32)
+    bits, flat = np.empty(n * length, np.uint32), words.reshape(-1)
+    floats = bits.view(np.float32)
     for b in range(n):
         if b + AHEAD < n:
             prefetch_long_row(flat, items[b + AHEAD], length)
-        row = words[items[b]]
-        for k in range(length):
-            bits[b, k] = np.uint32(row[k]) << shift
-        for k in range(length):
-            rows[b, k] += user[k]
-    return rows
+        row, start = words[items[b]], 0
+        for end in ends:
+            first = n * start + b * (end - start) - start
+            for k in range(start, end):
+                bits[first + k] = np.uint32(row[k]) << shift
+            for k in range(start, end):
+                floats[first + k] += user[k]
+            start = end
+    return floats
 
 
 @numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"})

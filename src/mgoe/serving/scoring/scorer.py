@@ -8,7 +8,7 @@ Axes: `B` candidates, `T` tasks, `F` floats per row of the first layers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
@@ -221,17 +221,18 @@ class Scorer:
             {key: known[key] for key in self._plan.decomposition.user_keys & known.keys()}
         )
 
-    def _first_layers(self, user: Tensor, items: NDArray[np.int64]) -> Tensor:
-        """The items' rows with the user's added, (B, F), or what they mix to, (T, B, W)."""
-        mixing = self._plan.mixing
-        return self._rows.take(items, user) if mixing is None else self._rows.mix(items, user, *mixing)
+    def _first_layers(self, user: Tensor, items: NDArray[np.int64]) -> Sequence[Tensor]:
+        """The pieces of the items' rows with the user's added, or what they mix to, (T, B, W)."""
+        if self._plan.mixing is not None:
+            return [self._rows.mix(items, user, *self._plan.mixing)]
+        return self._rows.take(items, user, self._plan.decomposition.pieces)
 
-    def _deeper_layers(self, first: Tensor, batch: Batch) -> NDArray[np.float32]:
+    def _deeper_layers(self, first: Sequence[Tensor], batch: Batch) -> NDArray[np.float32]:
         """Logits. Shape (B, T)."""
         if self._plan.mixing is None:
-            return self._steps.join(first, batch).numpy()
+            return self._steps.rest(first, batch).numpy()
         assert isinstance(self._steps, FoldedDecomposition | Sessions)
-        return self._steps.towers(first).numpy()
+        return self._steps.towers(*first).numpy()
 
 
 class SessionScores:
