@@ -208,14 +208,12 @@ def _position_shares(
     shares = np.full((len(item), s.positions), 1 / s.positions)
     if uniform or not s.popular_first:
         return shares
-    edges = np.linspace(0, 1, s.positions + 1)
     for d in np.unique(day):
         popularity = truth.popularity(int(d))
         here = popularity[item] > 0  # no policy shows an item that has not arrived
         rows = np.flatnonzero((day == d) & here)
         i, communities = item[rows], truth.items.community
-        start, length = truth.pages(popularity)[:, i, None]
-        by_policy = np.diff(np.clip((edges - start) / length, 0, 1), axis=1)
+        by_policy = page_shares(truth, popularity, i)
         drawn = np.zeros(len(rows))
         if s.uniform and uniform is None:
             mass = np.bincount(communities, popularity)[communities[i]]
@@ -224,6 +222,18 @@ def _position_shares(
             drawn = at_random / (at_random + (1 - s.uniform) * aim * popularity[i] / mass)
         shares[rows] = drawn[:, None] * shares[rows] + (1 - drawn[:, None]) * by_policy
     return shares
+
+
+def page_shares(
+    truth: Truth, popularity: NDArray[np.float64], item: NDArray[np.integer]
+) -> NDArray[np.float64]:
+    """Return how often each position is that of an item if popular items are shown first; 0 before it arrives.
+
+    Shape (N, positions).
+    """
+    edges = np.linspace(0, 1, truth.settings.positions + 1)
+    start, length = truth.pages(popularity)[:, item, None]
+    return np.diff(np.clip((edges - start) / np.maximum(length, 1e-300), 0, 1), axis=1) * (length > 0)
 
 
 def label_chances(

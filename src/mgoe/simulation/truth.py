@@ -8,6 +8,7 @@ in the same way: it is a normal score, turned into a popularity that follows Zip
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +23,7 @@ from scipy.special import ndtr
 from mgoe.config import check_settings
 from mgoe.errors import DataError, MgoeError
 from mgoe.simulation.chance import chances, label_chances, pair_logits
+from mgoe.simulation.expected import expected_actions
 from mgoe.simulation.settings import DEVICES, WorldSettings
 
 FORMAT = 1
@@ -218,6 +220,32 @@ class Truth:
             None if device is None else self._device_indices(device),
             uniform,
         )
+
+    def expected(
+        self,
+        users: ArrayLike,
+        items: ArrayLike,
+        behaviors: Sequence[str],
+        start: np.datetime64,
+        end: np.datetime64,
+    ) -> NDArray[np.float64]:
+        """Return how many exposures of each item, on which a user does any of some behaviours, are expected.
+
+        Args:
+            users: User ids. Shape (B,).
+            items: Item ids. Shape (I,).
+            behaviors: Names of behaviours.
+            start, end: The stretch of time, without its end.
+
+        Returns:
+            Shape (B, I).
+
+        Raises:
+            DataError: An id is not of this world.
+        """
+        user, item = _index("users", self.user_ids, users), _index("items", self.item_ids, items)
+        wanted = [self.settings.names.index(name) for name in behaviors]
+        return expected_actions(self, user, item, wanted, start, end)
 
     def stay(self, users: ArrayLike, items: ArrayLike, times: ArrayLike) -> NDArray[np.float64]:
         """Return the expected seconds spent on a clicked item; arguments as in `probability`. Shape (N,)."""
