@@ -13,16 +13,18 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from mgoe import experiments
-from mgoe.config import RunSettings
+from mgoe.config import RunSettings, TopNSettings, make_settings
 from mgoe.data import Prepared
 from mgoe.errors import ConfigError, MissingExtra, OutputError
-from mgoe.evaluation import read_rows
+from mgoe.evaluation import REACHABLE, Influence, read_rows
 from mgoe.experiments.consistency import parts_of
-from mgoe.experiments.folder import DONE
+from mgoe.experiments.folder import DONE, INFLUENCE
 from mgoe.experiments.held_out import HELD, REST, on_last_item
 from mgoe.experiments.plan import Plan
 from mgoe.experiments.topn_model import candidates_of, ranked_lists
-from mgoe.topn import Events, Queries, make_lists
+from mgoe.experiments.topn_reachable import true_scores
+from mgoe.simulation import Truth
+from mgoe.topn import Events, Queries, make_lists, measure_lists, popularity_places
 from tests.experiments.tiny import here, settings
 
 pytest.importorskip("implicit")
@@ -65,7 +67,8 @@ def test_lists_stand_in_results_and_tables(listed: Path):
     rows = pd.read_parquet(listed / "results.parquet").query("slice == 'topn'")
     for log in ("tiny", "last"):
         own = rows[rows["log"] == log]
-        assert set(own["model"]) == {"shared-bottom", "item-knn", "ials"}
+        bound = {"best-reachable"} if log == "tiny" else set[str]()  # the truth knows no last items
+        assert set(own["model"]) == {"shared-bottom", "item-knn", "ials"} | bound
         assert own.query("metric == 'hr@5'")["value"].between(0, 1).all()
         assert (own.query("metric == 'hr@20'")["value"] > 0).all()
     text = (listed / "tables.md").read_text()
@@ -74,7 +77,53 @@ def test_lists_stand_in_results_and_tables(listed: Path):
     assert "| shared-bottom minus | NDCG@5 | HR@5 |" in text
     assert "| shared-bottom, every item ranked |" in text
     assert "| item_to_item |" in text
+    assert "share of reachable NDCG@5" in text
+    assert text.count("| best-reachable |") == 2  # among models, and among lists
     assert "Of the first 5 of every item ranked (seed 0): mix" in text
+
+
+def test_no_list_is_better_than_the_best_reachable_but_by_luck(listed: Path):
+    folders = listed / "logs" / "tiny" / "topn"
+    names = (REACHABLE, "shared-bottom", "item-knn", "ials")
+    best, *others = (Influence.load(folders / name / "0" / INFLUENCE) for name in names)
+    prepared = Prepared.open(listed / "logs" / "tiny" / "seeds" / "0" / "data")
+    test = Queries.by_time(prepared, "test", [0, 1], hide=False)
+    assert_array_equal(best.users, test.users)
+    places = -popularity_places(test.events).astype(float)
+    lists = make_lists(lambda users: np.tile(places, (len(users), 1)), test, 20)
+    popular = measure_lists(lists, test, [5, 20])
+    for other in [popular, *others]:
+        for metric in ("ndcg@5", "hr@5", "ndcg@20", "hr@20"):
+            column = best.names.index(("all", metric))
+            error = np.linalg.norm((other - best).parts[:, column])
+            assert other.values[column] < best.values[column] + 3 * error
+    assert popular.values[0] < 0.9 * best.values[0]
+
+
+def test_the_best_reachable_lists_are_by_what_each_day_of_the_window_is_expected_to_bring(
+    world: Path, listed: Path
+):
+    prepared = Prepared.open(listed / "logs" / "tiny" / "seeds" / "0" / "data")
+    truth, test = Truth.open(world), Queries.by_time(prepared, "test", [0, 1], hide=False)
+    items = prepared.items.ids(np.arange(test.events.shape[1])).to_numpy()
+    index = truth.item_ids.index(items)
+    community = truth.items.community[index]
+    first = int(prepared.cuts[test.snapshot]) + 1 - np.datetime64(truth.settings.start, "D").astype(int)
+    wanted = np.zeros((20, len(items)))
+    for row, user in enumerate(prepared.users.ids(test.users[:20]).to_numpy()):
+        mine = truth.user_ids.index(user)
+        for day in range(int(first), truth.settings.days):
+            here = truth.users.arrival <= day
+            popularity = truth.popularity(day)
+            share = popularity[index] / np.bincount(truth.items.community, popularity)[community]
+            shown = truth.aim(day, popularity)[truth.users.community[mine], community] * share
+            when = np.full(len(items), np.datetime64(truth.settings.start) + day)
+            clicked = truth.probability(np.full(len(items), user), items, when)[:, 0]
+            exposures = truth.day_rows[day] * truth.activity[mine] * here[mine] / truth.activity[here].sum()
+            wanted[row] += exposures * shown * clicked
+    run = make_settings({"data": {"log": "log"}, "tasks": ["click", "buy"]})
+    found = true_scores(truth, run, TopNSettings(), prepared)(test.users[:20])
+    assert_allclose(found, wanted, rtol=1e-3)
 
 
 def test_the_same_command_measures_only_what_is_missing(
@@ -103,7 +152,7 @@ def test_lists_are_imported_from_another_machine(asked: dict[str, Any], listed: 
         for module in ("execute", "topn"):
             patch.setattr(f"mgoe.experiments.{module}.run_jobs", here)
         experiments.compare(settings(asked), out, take=[listed / "results.jsonl"], say=said.append)
-    assert said[0].endswith("results.jsonl: 8 of 8 lines imported")
+    assert said[0].endswith("results.jsonl: 9 of 9 lines imported")
     assert "measuring the lists" not in "".join(said)
     before, after = (
         (folder / "tables.md").read_text().split("## Top-N lists")[1:] for folder in (listed, out)

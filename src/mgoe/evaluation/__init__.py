@@ -16,12 +16,13 @@ from mgoe.evaluation.influence import FEWEST, Influence, pack, unpack, user_infl
 from mgoe.evaluation.intervals import Estimate, estimate, find_leads, group_users, holm
 from mgoe.evaluation.rows import ALL, UNIFORM, Row, Summary, read_rows, summarize, write_rows
 from mgoe.evaluation.slices import activity, history_age, known_before, make_slices, unseen
-from mgoe.evaluation.standings import Cost, Standings, reachable_shares, verdict
+from mgoe.evaluation.standings import REACHABLE, Cost, Standings, reachable_shares, verdict
 from mgoe.evaluation.tables import latex, markdown, markdown_table, rich_table
 
 __all__ = [
     "ALL",
     "FEWEST",
+    "REACHABLE",
     "UNIFORM",
     "Cost",
     "Estimate",

@@ -76,6 +76,14 @@ class Influence:
             raise ValueError("influences can only be subtracted when they are of the same tasks and users")
         return replace(self, values=self.values - other.values, parts=self.parts - other.parts)
 
+    def __truediv__(self, other: Self) -> Self:
+        """Return the paired ratio, with influences to first order; NaN where the other is 0."""
+        if self.names != other.names or not np.array_equal(self.users, other.users):
+            raise ValueError("influences can only be divided when they are of the same tasks and users")
+        whole = np.where(other.values == 0, np.nan, other.values)
+        ratio = self.values / whole
+        return replace(self, values=ratio, parts=(self.parts - ratio * other.parts) / whole)
+
     def save(self, path: Path) -> None:
         """Write one safetensors file.
 

@@ -60,6 +60,7 @@ class Standings:
         rows: Metrics of the models, and of the bounds of a simulated log.
         leads: Of the reference over each other model.
         costs: By model.
+        reached: Share of the best reachable result in the main metric of lists, by model, where it is known.
         missing: Why cells of a model are absent: failed, or not run yet.
         notes: Further remarks.
 
@@ -76,6 +77,7 @@ class Standings:
     rows: Sequence[Row]
     leads: Sequence[Estimate] = ()
     costs: Mapping[str, Cost] = field(default_factory=dict)
+    reached: Mapping[str, Estimate] = field(default_factory=dict)
     missing: Mapping[str, str] = field(default_factory=dict)
     notes: Sequence[str] = ()
 

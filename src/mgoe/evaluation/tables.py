@@ -171,7 +171,7 @@ def quality(standings: Standings) -> Table:
     The best of a column is strong, see `leaders`. A cost that is known of no model is left out.
     """
     summaries = summarize(standings.rows)
-    reach = reachable_shares(standings.rows)
+    reach, of_best = _reached(standings)
     strong = leaders(standings, main_columns(summaries))
     known = standings.costs.values()
     costs = [name for name in COST_HEADS if any(math.isfinite(getattr(cost, name)) for cost in known)]
@@ -179,7 +179,7 @@ def quality(standings: Standings) -> Table:
     for model in [*standings.models, *(bound for bound in BOUNDS if bound in summaries)]:
         seeds = {row["seed"] for row in standings.rows if row["model"] == model}
         texts = [
-            *([f"{reach[model]:.1%}" if model in reach else "-"] if reach else []),
+            *([reach.get(model, "-")] if reach else []),
             *(_cost(standings, model, name) for name in costs),
             str(len(seeds)) if model in standings.models else "-",
         ]
@@ -191,12 +191,25 @@ def quality(standings: Standings) -> Table:
         [
             "model",
             *map(head, strong),
-            *(["reachable gain"] if reach else []),
+            *([of_best] if reach else []),
             *(COST_HEADS[name] for name in costs),
             "seeds",
         ],
         lines,
     )
+
+
+def _reached(standings: Standings) -> tuple[dict[str, str], str]:
+    """Return how much of the best reachable result each model reaches, and the title of this column."""
+    if not standings.reached:
+        return {m: f"{share:.1%}" for m, share in reachable_shares(standings.rows).items()}, "reachable gain"
+    of = next(iter(standings.reached.values()))
+    texts = {
+        model: f"{one.value:.1%}" + ("" if math.isnan(one.low) else f" [{one.low:.1%}, {one.high:.1%}]")
+        for model, one in standings.reached.items()
+        if not math.isnan(one.value)
+    }
+    return texts, f"share of reachable {head((of.task, of.metric))}"
 
 
 def tradeoff(standings: Standings) -> Table | None:

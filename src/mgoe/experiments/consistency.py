@@ -32,7 +32,14 @@ from mgoe.experiments.folder import (
 )
 from mgoe.experiments.plan import EXAMPLES, REFERENCES, Cell, Log, Plan, concerning
 from mgoe.experiments.stages import Say
-from mgoe.experiments.topn_parts import baselines_of, lists_of, topn_of_baseline, topn_of_model
+from mgoe.experiments.topn_parts import (
+    baselines_of,
+    bounds_of,
+    lists_of,
+    topn_of_baseline,
+    topn_of_bound,
+    topn_of_model,
+)
 from mgoe.graph.build.workplace import building
 from mgoe.models import written_out
 from mgoe.simulation import WorldSettings
@@ -108,6 +115,8 @@ def parts_of(plan: Plan, cells: Iterable[Cell]) -> list[Part]:
             known = {key: plain[key] for key in ("data", "tasks", "split")} | world | source
             for name, seed in baselines_of(plan):
                 add(log.lists(name, seed), known | topn_of_baseline(topn, name), DONE)
+            for name, seed in bounds_of(plan, log):
+                add(log.lists(name, seed), known | topn_of_bound(topn), DONE)
         if log.whole is not None:
             add(log.rest, world | source)
         if log.world is not None:

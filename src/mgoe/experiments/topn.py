@@ -11,13 +11,14 @@ from mgoe.experiments.stages import Say
 from mgoe.experiments.topn_cell import measure_baseline
 from mgoe.experiments.topn_lines import note_lists
 from mgoe.experiments.topn_model import measure_model
-from mgoe.experiments.topn_parts import baselines_of
+from mgoe.experiments.topn_parts import baselines_of, bounds_of
+from mgoe.experiments.topn_reachable import measure_reachable
 
 
 def measure_topn(
     plan: Plan, cells: Sequence[Cell], say: Say, until: float | None, command: str
 ) -> dict[str, str]:
-    """Measure the lists of the baselines, and of those finished cells that have their weights here.
+    """Measure the lists of baselines and bounds, and of those finished cells that have their weights here.
 
     What cannot be measured has no figure, and the same command tries it again.
 
@@ -67,6 +68,8 @@ def jobs_of(plan: Plan, cells: Sequence[Cell]) -> list[Job]:
         prepared = [seed for seed in plan.settings.seeds if (log.stage(seed) / "data").exists()]
         for name, seed in baselines_of(plan) if prepared else ():
             need(log, name, seed, measure_baseline, (log, name, seed, topn, prepared[0]))
+        for name, seed in bounds_of(plan, log) if prepared else ():
+            need(log, name, seed, measure_reachable, (log, seed, topn, prepared[0]))
     return jobs
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from mgoe.config import TopNSettings
+from mgoe.evaluation import REACHABLE
 from mgoe.experiments.folder import DONE
 from mgoe.experiments.plan import Cell, Log, Plan
 from mgoe.topn import BASELINES
@@ -19,12 +20,20 @@ def baselines_of(plan: Plan) -> list[tuple[str, int]]:
     ]
 
 
+def bounds_of(plan: Plan, log: Log) -> list[tuple[str, int]]:
+    """Return the name and seed of the best reachable lists, which are known of a simulated world by time."""
+    seed = plan.settings.seeds[0]
+    known = plan.comparison.topn is not None and log.settings(seed).data.truth is not None
+    return [(REACHABLE, seed)] if known else []
+
+
 def lists_of(plan: Plan) -> list[tuple[Log, str, int]]:
-    """Return the log, name and seed of all lists that are asked for, of models and of baselines."""
+    """Return the log, name and seed of all lists that are asked for, of models, baselines and bounds."""
     if plan.comparison.topn is None:
         return []
     models = [(cell.log, cell.contestant.name, cell.seed) for cell in plan.cells]
-    return models + [(log, *one) for log in plan.logs.values() for one in baselines_of(plan)]
+    others = {name: baselines_of(plan) + bounds_of(plan, log) for name, log in plan.logs.items()}
+    return models + [(plan.logs[name], *one) for name, found in others.items() for one in found]
 
 
 def unmeasured_baselines(plan: Plan, cells: Iterable[Cell]) -> set[str]:
@@ -50,3 +59,8 @@ def topn_of_baseline(topn: TopNSettings, name: str) -> dict[str, Any]:
     return {
         "topn": topn.model_dump(mode="json", exclude={"baselines", "exact_users", "retrieval"}) | searched
     }
+
+
+def topn_of_bound(topn: TopNSettings) -> dict[str, Any]:
+    """Return what decides the best reachable lists, as plain values."""
+    return {"topn": topn.model_dump(mode="json", include={"k", "tasks", "hide_known"}), "bound": REACHABLE}

@@ -12,10 +12,13 @@ import pandas as pd
 from mgoe._util.files import read_json
 from mgoe.evaluation import (
     ALL,
+    REACHABLE,
     Cost,
+    Estimate,
     Influence,
     Row,
     Standings,
+    estimate,
     find_leads,
     group_users,
     read_rows,
@@ -23,7 +26,7 @@ from mgoe.evaluation import (
 from mgoe.experiments.folder import DONE, FIT, INFLUENCE
 from mgoe.experiments.plan import Log, Plan
 from mgoe.experiments.topn_model import EXACT, MIX, RECALL, SAMPLED
-from mgoe.experiments.topn_parts import baselines_of
+from mgoe.experiments.topn_parts import baselines_of, bounds_of
 from mgoe.topn import BASELINES
 
 SLICE = "topn"
@@ -43,10 +46,15 @@ def topn_standings(plan: Plan) -> list[Standings]:
 def lists_standings(plan: Plan, log: Log) -> Standings | None:
     """Return the table of models and baselines on a log. A baseline that draws nothing has one result for
     every seed."""
-    measured, rows = Measured(), list[Row]()
+    measured, rows, best = Measured(), list[Row](), None
     facts = dict[str, list[dict[str, Any]]]()
-    for name, seed in measured_lists(plan, log):
+    there = measured_lists(plan, log)
+    for name, seed in there:
         folder = log.lists(name, seed)
+        if name == REACHABLE:
+            best = group_users(Influence.load(folder / INFLUENCE))
+            rows += read_rows(folder / DONE)
+            continue
         drawn = name not in BASELINES or BASELINES[name].random
         for each in [seed] if drawn else plan.settings.seeds:
             measured.setdefault(name, {})[each] = group_users(Influence.load(folder / INFLUENCE))
@@ -54,14 +62,24 @@ def lists_standings(plan: Plan, log: Log) -> Standings | None:
         facts.setdefault(name, []).append(read_json(folder / FIT))
     if not measured:
         return None
-    asked = dict.fromkeys([*plan.contestants, *(name for name, _ in baselines_of(plan))])
+    others = [name for name, _ in baselines_of(plan) + bounds_of(plan, log)]
+    asked = dict.fromkeys([*plan.contestants, *others])
     one = _standings(f"Top-N lists, {protocol(plan, log)}", log, plan.comparison.lead, measured, rows)
     return replace(
         one,
         costs={name: _cost(of_seeds) for name, of_seeds in facts.items()},
-        missing={name: "lists are not measured yet" for name in asked if name not in measured},
+        reached={} if best is None else find_reached(plan, best, measured),
+        missing={name: "lists are not measured yet" for name in asked if name not in dict(there)},
         notes=[_chosen({name: of_seeds[0]["best"] for name, of_seeds in facts.items()})],
     )
+
+
+def find_reached(plan: Plan, best: Influence, measured: Measured) -> dict[str, Estimate]:
+    """Return the share of the best reachable NDCG, at the first depth, that each model reaches."""
+    assert plan.comparison.topn is not None
+    metric = f"ndcg@{plan.comparison.topn.k[0]}"
+    shares = {name: estimate(name, [one / best for one in of.values()]) for name, of in measured.items()}
+    return {name: one for name, found in shares.items() for one in found if one.metric == metric}
 
 
 def exact_standings(plan: Plan, log: Log) -> Standings | None:
@@ -113,9 +131,9 @@ def topn_rows(plan: Plan) -> list[dict[str, Any]]:
 
 
 def measured_lists(plan: Plan, log: Log) -> list[tuple[str, int]]:
-    """Return the name and seed of the models and baselines whose lists on a log are measured."""
+    """Return the name and seed of the models, baselines and bounds whose lists on a log are measured."""
     asked = [(cell.contestant.name, cell.seed) for cell in plan.cells if cell.log == log and cell.done]
-    asked += baselines_of(plan)
+    asked += baselines_of(plan) + bounds_of(plan, log)
     return [one for one in asked if (log.lists(*one) / DONE).exists()]
 
 

@@ -227,7 +227,7 @@ def _position_shares(
 def page_shares(
     truth: Truth, popularity: NDArray[np.float64], item: NDArray[np.integer]
 ) -> NDArray[np.float64]:
-    """Return how often each position is that of an item if popular items are shown first; 0 before it arrives.
+    """Return how often each position is that of an item if popular items come first; 0 before it arrives.
 
     Shape (N, positions).
     """

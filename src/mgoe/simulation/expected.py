@@ -2,8 +2,8 @@
 
 On a day of the stretch, a user gets a part of the day's exposures, an exposure shows an item as the policy
 says, and the user does something with it as the funnel says. Exposures are drawn independently of each other,
-so with the expected number m an item is done at all with a probability of nearly 1 - exp(-m), whatever happens
-to other items. No order of items has a higher expected NDCG or HR than that of m.
+so with the expected number m, an item is done at all with a probability of nearly 1 - exp(-m), whatever
+happens to other items. No order of items has a higher expected NDCG or HR than that of m.
 
 Axes: `B` users, `I` items, `n` items of a place, `T` behaviours, `D` devices.
 """
