@@ -188,10 +188,16 @@ def test_ties_come_in_the_order_of_the_log(colored: mgoe.Bundle):
 
 
 def test_filters_that_leave_nothing_leave_an_empty_answer(colored: mgoe.Bundle):
+    everything = colored.ids("item", np.arange(colored.n_items))
     for retrieval in (None, Half()):
         colored.retrieval = retrieval
-        found = colored.recommend([1, 2], where={"color": "no color"})
-        assert (len(found), list(found.columns)) == (0, ["user", "rank", "item", "click", "buy"])
+        for filters in (
+            {"where": {"color": "no color"}},
+            {"at_least": {"click": 1.1}},
+            {"exclude": everything, "max_per": {"color": 1}},
+        ):
+            found = colored.recommend([1, 2], **filters)
+            assert (len(found), list(found.columns)) == (0, ["user", "rank", "item", "click", "buy"])
 
 
 @pytest.mark.parametrize(

@@ -329,6 +329,20 @@ def test_recommend_reads_users_of_a_file(mgoe: Mgoe, finished: Path, tmp_path: P
     assert none.stdout.splitlines() == ['"user_id","rank","item_id","click","buy"']
 
 
+def test_recommend_says_where_no_item_is_left(mgoe: Mgoe, finished: Path, tmp_path: Path):
+    bundle = finished / "bundle"
+    named = mgoe("recommend", bundle, 1, 2, "--at-least", "click=1.1")
+    assert (named.exit_code, named.stdout.split()) == (0, ["user", "rank", "item", "click", "buy"])
+    assert named.stderr.strip() == "no item is left: none passes the filters"
+    assert json.loads(mgoe("recommend", bundle, 1, "--at-least", "click=1.1", "--json").stdout) == []
+    pd.DataFrame({"user_id": [1, 2]}).to_csv(tmp_path / "users.csv", index=False)
+    words = ["recommend", bundle, "--users", tmp_path / "users.csv", "--at-least", "click=1.1"]
+    assert mgoe(*words).stdout.splitlines() == ['"user_id","rank","item_id","click","buy"']
+    assert "0 recommendations written" in mgoe(*words, "--out", tmp_path / "found.parquet").stderr
+    found = pd.read_parquet(tmp_path / "found.parquet")
+    assert (len(found), list(found)) == (0, ["user_id", "rank", "item_id", "click", "buy"])
+
+
 def test_recommend_reads_context(mgoe: Mgoe, shown: Path):
     found = mgoe("recommend", shown / "bundle", 1, "-k", 3, "--context", "device=phone", "--json")
     expected = library.load(shown / "bundle").recommend(1, 3, context={"device": "phone"})

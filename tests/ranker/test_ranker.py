@@ -19,7 +19,7 @@ import mgoe
 from mgoe import experiments
 from mgoe.bundle import Bundle
 from mgoe.config import RunSettings
-from mgoe.errors import BundleError, ConfigError, MgoeError, OutputError
+from mgoe.errors import BundleError, ConfigError, DataError, MgoeError, OutputError
 from tests.ranker.conftest import after, like
 
 
@@ -240,6 +240,22 @@ def test_ids_of_no_users_are_refused(ranker: mgoe.Ranker):
         ranker.recommend(np.empty(0, np.int64))
     with pytest.raises(MgoeError, match=r"'by' is not a task; did you mean 'buy'"):
         ranker.recommend(1, objective="click * by")
+
+
+def test_no_ranker_is_fitted_to_a_log_without_items(events: pd.DataFrame):
+    """So no bundle has an empty catalogue."""
+    for log, sentence in (
+        (events.head(0), "the log must hold rows, found none"),
+        (events.assign(item_id=None), "a log needs a user and an item, found no column like them"),
+        (events.assign(item_id=7), "at least two items are needed to rank, found only 7"),
+    ):
+        with pytest.raises(DataError, match=sentence):
+            mgoe.Ranker(tasks=["click", "buy"]).fit(log)
+
+
+def test_filters_that_leave_nothing_leave_no_rows(ranker: mgoe.Ranker):
+    found = ranker.recommend([1, 2], at_least={"click": 1.1})
+    assert (len(found), list(found)) == (0, ["user", "rank", "item", "click", "buy"])
 
 
 def test_a_loaded_ranker_takes_other_parameters(

@@ -78,6 +78,23 @@ def test_an_answer_says_whether_everything_was_ranked(store: Served, service: Se
     assert store.rank(user=1, candidates=["new"])["exact"]
 
 
+def test_a_request_that_leaves_no_item_is_answered_without_items(store: Served, service: Served):
+    """A bundle has at least two items, since a log with fewer is refused; requests may leave none of them."""
+    everything = store.recommend(user=1, k=99)["items"]
+    for exclude in ({"exclude": everything}, {"at_least": {"click": 1.1}}):
+        for visitor in (
+            {"user": 1},
+            {"user": "nobody"},
+            {"events": [{"item": everything[0], "behavior": "buy"}]},
+        ):
+            for asked in (store, service):
+                answer = asked.recommend(**visitor, **exclude)
+                assert (answer["items"], answer["scores"]) == ([], [])
+                assert answer["tasks"] == {"click": [], "buy": []}
+    ranked = store.rank(user=1, candidates=everything[:3], exclude=everything[:3])
+    assert (ranked["items"], ranked["ranked"]) == ([], 0)
+
+
 def test_events_move_candidates_at_once_and_new_items_are_found(shop: Path, tmp_path: Path):
     bundle = mgoe.load(shop)
     items = bundle.ids("item", np.arange(bundle.size("item")))
