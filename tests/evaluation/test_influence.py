@@ -56,6 +56,24 @@ def test_influence_is_the_effect_of_drawing_a_user_once_more(seed):
     assert_allclose(moved, row, atol=0.1 * np.abs(row).max() + 1e-5, rtol=0.25)
 
 
+@up_to(20)
+@given(SEEDS)
+def test_the_influence_on_a_ratio_is_the_effect_of_drawing_a_user_once_more(seed):
+    """Of means over users, where one user is a thousandth; a ratio to nothing does not exist."""
+    values = np.random.default_rng(seed).random((1000, 2)) * [1, 0.5] + 0.1
+    means, names = values.mean(axis=0), (("all", "ndcg@10"), ("all", "hr@10"))
+    parts = ((values - means) / len(values)).astype(np.float32)
+    ours = Influence(names, means, np.arange(1000), parts)
+    best = Influence(names, np.array([means[1], 0]), np.arange(1000), parts[:, [1, 1]])
+    found = ours / best
+    assert np.isnan(found.values[1])
+    assert np.isnan(found.parts[:, 1]).all()
+    again = np.concatenate([values, values[:1]]).mean(axis=0)
+    moved = again[0] / again[1] - means[0] / means[1]
+    assert_allclose(found.values[0], means[0] / means[1])
+    assert_allclose(found.parts[0, 0], moved, rtol=0.01, atol=1e-6)
+
+
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_spread_equals_that_of_a_bootstrap_over_users(seed):
     labels, good, users = made_up(seed, users=150, rows=2000)
@@ -194,6 +212,8 @@ def test_other_users_are_refused():
     a = user_influence(scores, labels, users, TASKS)
     with pytest.raises(ValueError, match="same tasks and users"):
         a - user_influence(scores[:50], labels[:50], users[:50], TASKS)
+    with pytest.raises(ValueError, match="same tasks and users"):
+        a / user_influence(scores[:50], labels[:50], users[:50], TASKS)
 
 
 def test_half_a_million_rows_take_seconds():
