@@ -202,8 +202,8 @@ def _nodes_of(side, nodes):  # pragma: no cover - compiled
     slot, macro, total, mass = np.full(n, -1), np.full(n, cold), np.zeros(n), np.zeros(n)
     for row in range(n):
         if row + AHEAD < n:
-            prefetch(base_macro, nodes[row + AHEAD])
-            prefetch(base_sum, nodes[row + AHEAD])
+            prefetch(base_macro, nodes[row + AHEAD], 1)
+            prefetch(base_sum, nodes[row + AHEAD], 1)
         node = nodes[row]
         if node < 0:
             continue
@@ -252,8 +252,8 @@ def _second(side, r, nodes, slot, macro, at, out):  # pragma: no cover - compile
     total, width = side.total, len(side.mass)
     for row in range(len(nodes)):
         if row + AHEAD < len(nodes):
-            prefetch(base, nodes[row + AHEAD])
-            prefetch(base_sum, nodes[row + AHEAD])
+            prefetch(base, nodes[row + AHEAD], 1)
+            prefetch(base_sum, nodes[row + AHEAD], 1)
         edge, row_sum = 0.0, 0.0
         if slot[row] >= 0:
             edge, row_sum = live[slot[row], r], live_sum[slot[row]]

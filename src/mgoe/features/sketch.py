@@ -10,7 +10,7 @@ from mgoe.features.group import PAIR, Arrays, InputGroup, Key, dense
 from mgoe.features.spec import FeatureSpec
 from mgoe.features.view import Pairs, View
 from mgoe.graph import Snapshot
-from mgoe.graph.memory_hints import AHEAD, prefetch_row
+from mgoe.graph.memory_hints import AHEAD, prefetch
 from mgoe.graph.pair_rows import Side
 
 SUMS = {"reassoc", "contract", "nsz"}
@@ -78,7 +78,7 @@ def _read(users, items, recent, live_recent, ranks, u, i, out):  # pragma: no co
         coming = u[row + 1] if row + 1 < len(u) else -1
         if coming != u[row] and 0 <= coming < len(recent):
             for r in range(length):
-                prefetch_row(flat_i, np.int64(recent[coming, r]), rank)
+                prefetch(flat_i, np.int64(recent[coming, r]) * rank, rank)
         if u[row] < 0 or i[row] < 0:
             continue
         if u[row] != current:
@@ -165,6 +165,5 @@ def _copy(vectors, slot, live, node, out):  # pragma: no cover - compiled
 
 @numba.njit(cache=True, nogil=True, inline="always")
 def _ask(flat, width, nodes, row):  # pragma: no cover - compiled
-    """Ask for the row of a coming row's node."""
-    if row + AHEAD < len(nodes) and nodes[row + AHEAD] != nodes[row]:
-        prefetch_row(flat, nodes[row + AHEAD], width)
+    """Ask for the row of a coming row's node, without a branch, as `ask_entries` does."""
+    prefetch(flat, nodes[min(row + AHEAD, len(nodes) - 1)] * width, width)

@@ -12,7 +12,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from mgoe.graph.memory_hints import AHEAD, prefetch, prefetch_row
+from mgoe.graph.memory_hints import AHEAD, prefetch
 from mgoe.graph.pair_rows import PairRows, starts
 from mgoe.graph.scores import UNIT
 from mgoe.graph.task_table import task_table
@@ -284,10 +284,10 @@ def _second_order(pairs, edges, own, out):  # pragma: no cover - compiled
         back = np.int64(0)
         for e in range(indptr[row], indptr[row + 1]):
             if e + 3 * AHEAD < n:  # where a row starts has to be there before the row can be requested
-                prefetch(edge_indptr, np.int64(other[e + 3 * AHEAD]))
+                prefetch(edge_indptr, other[e + 3 * AHEAD], 1)
                 start = edge_indptr[other[e + AHEAD]]
-                prefetch(edge_macro, start)
-                prefetch_row(edge_score[start:], 0, 32)
+                prefetch(edge_macro, start, 1)
+                prefetch(edge_score, start, 32)
             s, j = scores[task_mask[e]], other[e]
             back += s * s
             for q in range(edge_indptr[j], edge_indptr[j + 1]):
@@ -306,7 +306,7 @@ def _second_order_matrix(pairs, matrix, own, out):  # pragma: no cover - compile
         sums[:] = 0
         for e in range(indptr[row], indptr[row + 1]):
             if e + AHEAD < n:
-                prefetch_row(flat, np.int64(other[e + AHEAD]), width)
+                prefetch(flat, np.int64(other[e + AHEAD]) * width, width)
             s, j = scores[task_mask[e]], other[e]
             back += s * s
             exact = np.float64(s)

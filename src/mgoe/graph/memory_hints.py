@@ -11,6 +11,7 @@ from typing import Any
 import numba
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 AHEAD = 8
@@ -22,52 +23,50 @@ LONGEST = 128
 
 
 def _hint(level: int) -> Any:
-    """Return a function of kernels that requests a cache line, into the first cache (3) or the second (2)."""
+    """Return a function of kernels that requests entries of an array, `request(array, first, entries)`, into the
+    first cache (3) or the second (2).
 
-    def request(_typing: Any, array: Any, index: Any) -> Any:
+    The loop over cache lines is written here, since one in a function of kernels would count references to the
+    array at every call, which takes longer than what it requests.
+    """
+
+    def request(_typing: Any, array: Any, first: Any, entries: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+            kind = signature.args[0]
+            data = context.make_array(kind)(context, builder, arguments[0]).data
             byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
             ask = builder.module.declare_intrinsic(
                 "llvm.prefetch", [byte], ir.FunctionType(ir.VoidType(), [byte, number, number, number])
             )
-            place = builder.bitcast(builder.gep(data, [arguments[1]]), byte)
-            builder.call(ask, [place, number(0), number(level), number(1)])  # to read, of data
+            step = context.get_constant(types.intp, 8 * LINE // kind.dtype.bitwidth)
+            end = builder.add(arguments[1], arguments[2])
+            with cgutils.for_range_slice(builder, arguments[1], end, step, inc=True) as (at, _):
+                place = builder.bitcast(builder.gep(data, [at]), byte)
+                builder.call(ask, [place, number(0), number(level), number(1)])  # to read, of data
             return context.get_dummy_value()
 
-        return types.void(array, types.intp), generate
+        return types.void(array, types.intp, types.intp), generate
 
     return intrinsic(request)
 
 
 prefetch = _hint(3)
-"""Request the line of `array[index]`, an array of one axis. Any index will do: nothing is read."""
-_far = _hint(2)
-
-
-@numba.njit(cache=True, nogil=True, inline="always")
-def prefetch_row(flat, row, width):  # pragma: no cover - compiled
-    """Request a row of a matrix of `width` columns, which is given as one axis."""
-    for column in range(0, width, LINE // flat.itemsize):
-        prefetch(flat, row * width + column)
-
-
-@numba.njit(cache=True, nogil=True, inline="always")
-def prefetch_long_row(flat, row, width):  # pragma: no cover - compiled
-    """Request a row of kilobytes into the second cache, which takes more lines at once; a third faster."""
-    for column in range(0, width, LINE // flat.itemsize):
-        _far(flat, row * width + column)
+"""Request the lines of `array[first : first + entries]`, an array of one axis. Any places will do: nothing is
+read."""
+prefetch_far = _hint(2)
+"""The same into the second cache, which takes more lines at once: a third faster for rows of kilobytes."""
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
 def ask_entries(indptr, columns, values, nodes, row):  # pragma: no cover - compiled
     """Request what `find` will read for a later row: where its node's entries start, and closer to it the
     entries.
+
+    There is no branch, for the reason that `prefetch` has a loop of its own.
     """
-    if row + 2 * AHEAD < len(nodes):
-        prefetch(indptr, nodes[row + 2 * AHEAD])
-    node = nodes[row + AHEAD] if row + AHEAD < len(nodes) else -1
-    if 0 <= node < len(indptr) - 1 and node != nodes[row]:
-        start = indptr[node]
-        prefetch_row(columns[start:], 0, min(indptr[node + 1] - start, LONGEST))
-        prefetch(values, start)
+    last, end = len(nodes) - 1, len(indptr) - 1
+    prefetch(indptr, nodes[min(row + 2 * AHEAD, last)], 1)
+    node = max(nodes[min(row + AHEAD, last)], 0)
+    start = indptr[min(node, end)]
+    prefetch(columns, start, min(indptr[min(node + 1, end)] - start, LONGEST))
+    prefetch(values, start, 1)

@@ -24,7 +24,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from mgoe.graph.memory_hints import AHEAD, prefetch_long_row, prefetch_row
+from mgoe.graph.memory_hints import AHEAD, prefetch, prefetch_far
 from mgoe.graph.pair_rows import PairRows, starts
 from mgoe.graph.scores import UNIT
 
@@ -280,7 +280,7 @@ def _multiply(indptr, other, values, dense, out):  # pragma: no cover - compiled
         total[:] = 0
         for e in range(indptr[row], indptr[row + 1]):
             if e + AHEAD < pairs:
-                prefetch_long_row(flat, np.int64(other[e + AHEAD]), width)
+                prefetch_far(flat, np.int64(other[e + AHEAD]) * width, width)
             value, column = values[e], other[e]
             for d in range(width):
                 total[d] += value * dense[column, d]
@@ -294,7 +294,7 @@ def _project(pairs, sums, other_sums, degree, vectors, out):  # pragma: no cover
     for row in range(len(indptr) - 1):
         for e in range(indptr[row], indptr[row + 1]):
             if e + AHEAD < n:
-                prefetch_row(flat, np.int64(other[e + AHEAD]), rank)
+                prefetch(flat, np.int64(other[e + AHEAD]) * rank, rank)
             j = other[e]
             if j >= known or other_sums[j] <= 0:
                 continue

@@ -9,7 +9,7 @@ Axes: `B` items of a request, `F` floats per row, `S` experts, `T` towers, `W` w
 import numba
 import numpy as np
 
-from mgoe.graph.memory_hints import prefetch_long_row
+from mgoe.graph.memory_hints import prefetch_far
 
 AHEAD = 4
 """Items between fetching a row and reading it: rows have some kilobytes."""
@@ -24,7 +24,7 @@ def take(words, items, shift, user, ends):  # pragma: no cover - compiled
     floats = bits.view(np.float32)
     for b in range(n):
         if b + AHEAD < n:
-            prefetch_long_row(flat, items[b + AHEAD], length)
+            prefetch_far(flat, items[b + AHEAD] * length, length)
         row, start = words[items[b]], 0
         for end in ends:
             first = n * start + b * (end - start) - start
@@ -51,7 +51,7 @@ def mix(words, items, shift, user, experts, tasks, gates):  # pragma: no cover -
     row = bits.view(np.float32)
     for b in range(n):
         if b + AHEAD < n:
-            prefetch_long_row(flat, items[b + AHEAD], length)
+            prefetch_far(flat, items[b + AHEAD] * length, length)
         held = words[items[b]]
         for k in range(length):
             bits[k] = np.uint32(held[k]) << shift
