@@ -27,14 +27,11 @@ from mgoe.experiments.graphs import settings_of, vocabularies
 from mgoe.experiments.learning import SPEC, Lesson, learn, training_from_weights
 from mgoe.experiments.new_files import check_new, known_rows, with_files
 from mgoe.experiments.new_rows import NewRows, Part
-from mgoe.experiments.stages import Say, ShowBuild
+from mgoe.experiments.stages import Say
 from mgoe.experiments.training_state import REPLAY, keep_state, waiting_of
-from mgoe.graph import MacroGraph, update_graph
+from mgoe.graph import MacroGraph
 from mgoe.serving import EventLog
 from mgoe.training import OPTIMIZER, WEIGHTS, Feed, ProcessGroup, joined
-
-DRIFT = 0.1
-"""Drift of a graph from which its macro nodes are learned again (docs/scale.md)."""
 
 
 def retrain(
@@ -52,9 +49,9 @@ def retrain(
     """Write a bundle whose weights have learned from new rows, and whose graph holds them.
 
     Training starts from the weights of `bundle` and from the state of its optimisers, and the schedule of the
-    learning rates begins anew (`retrain` in the settings). New ids get rows in the embedding tables. Macro
-    nodes are learned again, before the training, where the graph has drifted. The same call resumes an
-    interrupted training and gives the same bundle.
+    learning rates begins anew (`retrain` in the settings). New ids get rows in the embedding tables. After the
+    training, sketch and macro nodes are learned again with the new rows. The same call resumes an interrupted
+    training and gives the same bundle.
 
     Under `torchrun` all processes train together, and the first one does the rest. They learn what one
     process learns, up to rounding.
@@ -119,11 +116,7 @@ def _write(
         new.require()
         copy_files(bundle, folder)
         new.fetch(work / TAKEN, say)
-        before = _before(bundle, work / "graph", say)
-        if before is not bundle.graph:
-            shutil.rmtree(folder / "graph")
-            shutil.copytree(before.path, folder / "graph")
-        graph = new.add_to(MacroGraph.open(folder / "graph"), False, say)
+        graph = new.add_to(MacroGraph.open(folder / "graph"), True, say)
         for name in vocabularies(folder):
             shutil.copyfile(graph.path / name, folder / name)
         shutil.rmtree(work / "window", ignore_errors=True)
@@ -134,7 +127,7 @@ def _write(
                 "what was shown; use mgoe refresh, or send exposures",
             )
         learned = work / f"fit-{graph.meta['checksum']:x}"  # of these rows
-        lesson = Lesson(bundle, before, known, examples, learned)
+        lesson = Lesson(bundle, bundle.graph, known, examples, learned)
         lesson.share(processes)
         scores = learn(lesson, say)
         window = Window.of(
@@ -144,7 +137,7 @@ def _write(
         # tenth of the users is too few.
         calibration = fit_calibration(window, bundle.settings.tasks, bundle.calibration)
         served = calibrate(window.undone.astype(np.float32), *calibration.numbers(bundle.settings.tasks))
-        feed = Feed(known, before, examples, bundle.model.needs, bundle.model.spec)
+        feed = Feed(known, bundle.graph, examples, bundle.model.needs, bundle.model.spec)
         write_json(folder / POPULATION, population_of(feed, served).model_dump(mode="json"))
         for name in (WEIGHTS, SPEC):
             shutil.copyfile(learned / name, folder / name)
@@ -181,18 +174,3 @@ def _work_folder(out: Path, bundle: Bundle, log: list[str]) -> Iterator[tuple[Pa
             shutil.rmtree(work)
             raise
         shutil.rmtree(work)
-
-
-def _before(bundle: Bundle, folder: Path, say: Say) -> MacroGraph:
-    """Return the graph that new rows are read from: that of the bundle, with its macro nodes learned again
-    where it has drifted."""
-    graph = bundle.graph
-    drift = graph.meta["drift"][bundle.settings.graph.dense_of(len(graph.meta["drift"]))]
-    if drift <= DRIFT:
-        return graph
-    say(f"macro nodes are learned again, because the drift of the graph is {drift:.2f} (at most {DRIFT})")
-    if not folder.exists():
-        with atomic_folder(folder) as copy:
-            shutil.copytree(graph.path, copy, dirs_exist_ok=True)
-            update_graph(MacroGraph.open(copy), None, ShowBuild(say), recluster=True)
-    return MacroGraph.open(folder)

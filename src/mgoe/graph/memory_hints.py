@@ -23,11 +23,11 @@ LONGEST = 128
 
 
 def _hint(level: int) -> Any:
-    """Return a function of kernels that requests entries of an array, `request(array, first, entries)`, into the
-    first cache (3) or the second (2).
+    """Return a function of kernels that requests entries of an array, `request(array, first, entries)`, into
+    the first cache (3) or the second (2).
 
-    The loop over cache lines is written here, since one in a function of kernels would count references to the
-    array at every call, which takes longer than what it requests.
+    The loop over cache lines is written here: a function of kernels with a loop or a branch counts references
+    to the array at every call, which takes longer than what it requests.
     """
 
     def request(_typing: Any, array: Any, first: Any, entries: Any) -> Any:
