@@ -49,9 +49,9 @@ def retrain(
     """Write a bundle whose weights have learned from new rows, and whose graph holds them.
 
     Training starts from the weights of `bundle` and from the state of its optimisers, and the schedule of the
-    learning rates begins anew (`retrain` in the settings). New ids get rows in the embedding tables. After the
-    training, sketch and macro nodes are learned again with the new rows. The same call resumes an interrupted
-    training and gives the same bundle.
+    learning rates begins anew (`retrain` in the settings). New ids get rows in the embedding tables. When the
+    new rows have entered the graph, its sketch and macro nodes are learned again. The same call resumes an
+    interrupted training and gives the same bundle.
 
     Under `torchrun` all processes train together, and the first one does the rest. They learn what one
     process learns, up to rounding.
