@@ -27,11 +27,13 @@ def take(words, items, shift, user, ends):  # pragma: no cover - compiled
             prefetch_far(flat, items[b + AHEAD] * length, length)
         row, start = words[items[b]], 0
         for end in ends:
-            first = n * start + b * (end - start) - start
-            for k in range(start, end):
-                bits[first + k] = np.uint32(row[k]) << shift
-            for k in range(start, end):
-                floats[first + k] += user[k]
+            at = n * start + b * (end - start)
+            place = slice(at, at + end - start)
+            held, sums, own, added = row[start:end], floats[place], bits[place], user[start:end]
+            for k in range(len(own)):  # over slices, the loops run on vectors
+                own[k] = np.uint32(held[k]) << shift
+            for k in range(len(own)):
+                sums[k] += added[k]
             start = end
     return floats
 
