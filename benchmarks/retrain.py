@@ -7,6 +7,7 @@ predicts the window before it learns from it. The same call with the same `--wor
 
 - `frozen`: stays as it is;
 - `refreshed`: `mgoe refresh` after every window;
+- `reclustered`: `mgoe refresh --recluster` after every window;
 - `retrained`: `mgoe retrain` after every window;
 - `full`: trained from scratch after every window, on everything until then.
 
@@ -50,7 +51,7 @@ from mgoe.evaluation import Influence, find_leads, user_influence
 from mgoe.experiments.graphs import settings_of
 from mgoe.experiments.window import new_examples
 
-WHAT: tuple[str, ...] = ("frozen", "refreshed", "retrained", "full")
+WHAT: tuple[str, ...] = ("frozen", "refreshed", "reclustered", "retrained", "full")
 GROUPS = 1000
 """Groups of users that intervals are over, the same in all windows."""
 RANKING = ("all", "ranking")
@@ -208,8 +209,8 @@ def follow(settings: RunSettings, bundles: dict[str, Bundle], files: list[Path],
 def following_of(what: str, settings: RunSettings, before: Bundle, files: list[Path], out: Path) -> Bundle:
     """Return the bundle that follows one after the last of these files."""
     log = [str(files[-1])]
-    if what == "refreshed":
-        return experiments.refresh(before.path, None, out, log=log)
+    if what in ("refreshed", "reclustered"):
+        return experiments.refresh(before.path, None, out, log=log, recluster=what == "reclustered")
     if what == "retrained":
         return experiments.retrain(before.path, None, out, log=log)
     return before if what == "frozen" else full(settings, files, out)

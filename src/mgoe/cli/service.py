@@ -171,7 +171,7 @@ def refresh(
         bool,
         typer.Option(
             "--recluster",
-            help="Learn macro nodes again. The model was trained on the former ones, so measure it.",
+            help="Learn sketch and macro nodes again, as at every snapshot of a training.",
         ),
     ] = False,
     trim: Trim = False,

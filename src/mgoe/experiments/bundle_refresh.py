@@ -57,7 +57,8 @@ def refresh(
         log: Parquet or CSV files, folders or globs that hold only new rows, in the columns of the bundle's
             log.
         source: What the settings of the new bundle name in place of `log`, whose files are then temporary.
-        recluster: Learn macro nodes again. The model was trained on the former ones and may get worse.
+        recluster: Learn sketch and macro nodes again, as at every snapshot of a training. A macro node keeps
+            its number if its members stay together.
         trim: Remove from the log what the graph of `bundle` already held. No service may then return to an
             earlier bundle.
         overwrite: Replace the bundle in `out`.
