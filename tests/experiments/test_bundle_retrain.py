@@ -102,6 +102,18 @@ def test_weights_learn_and_the_graph_holds_the_rows(finished: Path, retrained: B
     assert (held[0] != held[1]).all()
 
 
+def test_the_graph_is_that_of_a_refresh_that_learns_macro_nodes_again(
+    finished: Path, retrained: Bundle, new: Path, tmp_path: Path
+):
+    learned = experiments.refresh(
+        finished / "bundle", None, tmp_path / "again", log=[str(new)], recluster=True
+    )
+    stale = experiments.refresh(finished / "bundle", None, tmp_path / "stale", log=[str(new)])
+    assert retrained.graph.drift == 0 < stale.graph.drift
+    for name in ("files", "cuts", "pairs", "events"):
+        assert retrained.graph.meta[name] == learned.graph.meta[name]
+
+
 def test_only_what_a_retraining_is_for_changes(finished: Path, retrained: Bundle):
     before = mgoe.load(finished / "bundle")
     same = {"model", "tasks", "log", "fully_trained_until", "versions", "format"}
