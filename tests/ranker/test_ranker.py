@@ -247,7 +247,7 @@ def test_no_ranker_is_fitted_to_a_log_without_items(events: pd.DataFrame):
     for log, sentence in (
         (events.head(0), "the log must hold rows, found none"),
         (events.assign(item_id=None), "a log needs a user and an item, found no column like them"),
-        (events.assign(item_id=7), "at least two items are needed to rank, found only 7"),
+        (events.assign(item_id=7), "item_id hold a single value, so add more rows"),
     ):
         with pytest.raises(DataError, match=sentence):
             mgoe.Ranker(tasks=["click", "buy"]).fit(log)
