@@ -21,7 +21,8 @@ snapshot.
   events of N / 10 users by a process of its own with two cores, compiling aside; `lists` are those of macro
   nodes, recent and popular items. `recommend.build_cpu_seconds` is the processor time, which other work on
   the machine changes less, and `recommend.build_memory` the peak of the process.
-- `recommend.update_seconds.GENERATOR.N`: links after so many more events as `NEW` says, against building.
+- `recommend.update_seconds.GENERATOR.N`: links after so many more events, and the index of the sketch after
+  the vectors of so many items changed, as `NEW` says, against building.
 """
 
 import argparse
@@ -53,7 +54,7 @@ from mgoe.retrieval import Former, item_links, latest_pairs
 from mgoe.retrieval.history import latest_rows
 from mgoe.retrieval.links import Kind
 from mgoe.retrieval.popular import shared_lists
-from mgoe.retrieval.sketch_index import write_index
+from mgoe.retrieval.sketch_index import FormerIndex, write_index
 
 TURNS = 10
 K = 10
@@ -65,7 +66,7 @@ LIVE_EVENTS = 1_000
 LINKS: dict[str, Kind] = {"item_to_item": "cosine", "swing": "swing"}
 GENERATORS = (*LINKS, "sketch", "lists")
 NEW = 1e-4
-"""Share of the pairs that an update adds."""
+"""Share of the pairs that an update adds, and of the item vectors that it changes."""
 
 
 def main() -> None:
@@ -253,15 +254,28 @@ def snapshot_of(arrays: Mapping[str, np.ndarray]) -> Snapshot:
 def build(generator: str, folder: Path) -> dict[str, float]:
     """Compute what a generator reads beside a snapshot, and return the seconds."""
     arrays = {file.name.removesuffix(".npy"): mapped(file) for file in folder.iterdir()}
-    started, cpu = time.perf_counter(), time.process_time()
     if generator in LINKS:
         return build_links(snapshot_of(arrays), LINKS[generator])
-    with tempfile.TemporaryDirectory() as scratch:
-        if generator == "lists":
-            shared_lists(snapshot_of(arrays))
-        else:
-            write_index(snapshot_of(arrays), Path(scratch) / "sketch")
+    if generator == "sketch":
+        return build_index(arrays["item_vectors"])
+    started, cpu = time.perf_counter(), time.process_time()
+    shared_lists(snapshot_of(arrays))
     return {"build": time.perf_counter() - started, "cpu": time.process_time() - cpu}
+
+
+def build_index(vectors: np.ndarray) -> dict[str, float]:
+    """Write the index of the sketch, and write it again after some vectors changed."""
+    changed = np.flatnonzero(np.random.default_rng(1).random(len(vectors)) < NEW)
+    after = np.array(vectors)
+    after[changed] = after[changed[::-1]]
+    with tempfile.TemporaryDirectory() as scratch:
+        file = Path(scratch) / "before"
+        started, cpu = time.perf_counter(), time.process_time()
+        write_index(vectors, file)
+        built, spent = time.perf_counter() - started, time.process_time() - cpu
+        started = time.perf_counter()
+        write_index(after, Path(scratch) / "after", FormerIndex(vectors, file))
+        return {"build": built, "cpu": spent, "update": time.perf_counter() - started}
 
 
 def build_links(snapshot: Snapshot, kind: Kind) -> dict[str, float]:

@@ -21,7 +21,7 @@ from mgoe.retrieval.history import HALF_LIFE, Done, latest_pairs, latest_rows, m
 from mgoe.retrieval.links import Former, ItemLinks, Kind, freshness, item_links
 from mgoe.retrieval.mix import apportioned, is_among, mixed
 from mgoe.retrieval.popular import SharedLists, shared_lists
-from mgoe.retrieval.sketch_index import SketchIndex, write_index
+from mgoe.retrieval.sketch_index import FormerIndex, SketchIndex, write_index
 
 FORMAT = 2
 MANIFEST = "retrieval.json"
@@ -78,14 +78,17 @@ class Retrieval:
             folder: Folder to write; an existing one is replaced.
             settings: Number of candidates, quotas, and number of links.
             former: What was computed from an earlier snapshot, whose nodes keep their indices. Links that
-                nothing changed for are copied; the result does not depend on it.
+                nothing changed for are copied; they do not depend on it. The cells of the sketch's index may
+                stay as they were, see `write_index`.
             blend: How lists are ordered; None if the model alone orders them.
 
         Raises:
             OutputError: The folder cannot be written.
         """
         with atomic_folder(folder) as unfinished:
-            pairs, held = latest_pairs(view.snapshot), dict[Kind, Former]()
+            pairs, held, index = latest_pairs(view.snapshot), dict[Kind, Former](), None
+            if former is not None:
+                index = FormerIndex(former[0].arrays["item_vectors"], former[1].path / SKETCH)
             if former is not None and former[1].neighbors == settings.neighbors:
                 rows, stored = latest_rows(former[0]), former[1].stored
                 held = {kind: Former(rows, links) for kind, links in stored.links.items()}
@@ -95,7 +98,7 @@ class Retrieval:
                 save_arrays(unfinished, named)
             save_arrays(unfinished, {"fresh": freshness(pairs, view.snapshot)})
             save_arrays(unfinished, shared_lists(view.snapshot)._asdict())
-            write_index(view.snapshot, unfinished / SKETCH)
+            write_index(view.snapshot.arrays["item_vectors"], unfinished / SKETCH, index)
             quotas = apportioned(settings.quotas or QUOTAS, settings.candidates)
             manifest = {"format": FORMAT, "quotas": quotas, "neighbors": settings.neighbors}
             manifest |= {"blend": None if blend is None else blend._asdict()}

@@ -6,12 +6,11 @@ On disk and mapped into memory the index takes rank + 8 bytes per item.
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mgoe.graph import Snapshot
 from mgoe.graph.sketch import unit_rows
 
 PROBES = 16
@@ -22,22 +21,74 @@ ROWS = 1 << 16
 """Vectors that are added at once."""
 
 
-def write_index(snapshot: Snapshot, file: Path) -> None:
-    """Write the index of all items that have a vector."""
+CHANGED = 0.5
+"""Share of changed vectors above which an update learns the cells again."""
+
+
+class FormerIndex(NamedTuple):
+    """What an update of an index starts from.
+
+    Attributes:
+        vectors: Item vectors that it was written from. Shape (I of then, rank).
+        file: The index.
+    """
+
+    vectors: NDArray[np.float32]
+    file: Path
+
+
+def write_index(vectors: NDArray[np.float32], file: Path, former: FormerIndex | None = None) -> None:
+    """Write the index of all items that have a vector.
+
+    Args:
+        vectors: Of the items. Shape (I, rank).
+        file: File to write.
+        former: An index to update: its cells stay, and only items whose vectors changed are placed again. The
+            cells are learned again if more than half of the vectors changed, or if the number of items calls
+            for twice as many.
+    """
     import faiss  # late: a service without retrieval does not need it
 
-    vectors = snapshot.arrays["item_vectors"]
-    there = np.flatnonzero(np.asarray(vectors).any(axis=1))
-    cells = max(1, min(int(4 * np.sqrt(len(there))), len(there) // POINTS))
+    placed = there = np.flatnonzero(np.asarray(vectors).any(axis=1))
+    index = None
+    if former is not None and former.vectors.shape[1] == vectors.shape[1]:
+        changed = _changed(former.vectors, vectors)
+        if len(changed) <= CHANGED * len(vectors):
+            index: Any = faiss.read_index(str(former.file))
+            index.remove_ids(changed)
+            placed = np.intersect1d(there, changed, assume_unique=True)
+    if index is None or not index.is_trained or _cells(len(there)) >= 2 * index.nlist:
+        index, placed = _learned(vectors, there), there
+    for first in range(0, len(placed), ROWS):
+        some = placed[first : first + ROWS]
+        index.add_with_ids(unit_rows(vectors[some]), some)
+    faiss.write_index(index, str(file))
+
+
+def _changed(former: NDArray[np.float32], vectors: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Return the items whose vectors differ, and new ones."""
+    same = np.zeros(len(vectors), np.bool_)
+    for first in range(0, len(former), ROWS):
+        rows = slice(first, min(first + ROWS, len(former)))
+        same[rows] = (former[rows] == vectors[rows]).all(axis=1)
+    return np.flatnonzero(~same)
+
+
+def _learned(vectors: NDArray[np.float32], there: NDArray[np.int64]) -> Any:
+    """Return an index without items, whose cells are learned from some of those that have a vector."""
+    import faiss
+
+    cells = _cells(len(there))
     index: Any = faiss.index_factory(vectors.shape[1], f"IVF{cells},SQ8", faiss.METRIC_INNER_PRODUCT)
     index.cp.max_points_per_centroid, index.cp.min_points_per_centroid = POINTS, 1
     learn = np.random.default_rng(0).permutation(there)[: POINTS * cells]
     if len(there):
         index.train(unit_rows(vectors[np.sort(learn)]))
-    for first in range(0, len(there), ROWS):
-        some = there[first : first + ROWS]
-        index.add_with_ids(unit_rows(vectors[some]), some)
-    faiss.write_index(index, str(file))
+    return index
+
+
+def _cells(items: int) -> int:
+    return max(1, min(int(4 * np.sqrt(items)), items // POINTS))
 
 
 class SketchIndex:
