@@ -19,6 +19,7 @@ from mgoe.retrieval.popular import shared_lists
 from mgoe.serving.events.event import Event
 from mgoe.serving.online.live import LiveNodes
 from mgoe.serving.online.overlay import LiveView
+from mgoe.serving.online.session import Done, Session
 from tests.effort import up_to
 from tests.graph.histories import CUTS, event_lists, history, planted
 from tests.serving.online.worlds import START, World, streams
@@ -106,6 +107,20 @@ def test_items_outside_the_list_rise_by_live_events(world, tmp_path, monkeypatch
         events = now.rows("item", "counts", np.arange(world.items))[:, 4]
         assert_array_equal(popular.recent_items(now, lists, 4), np.argsort(-events, kind="stable")[:4])
     assert not np.isin(lists.recent, popular.recent_items(now, lists, 4)).all()
+
+
+@pytest.mark.parametrize("listed", [4, 1000])
+def test_the_items_of_a_session_are_no_more_recent_than_before(world, monkeypatch, listed: int):
+    monkeypatch.setattr(popular, "LISTED", listed)
+    view, live = View.of(world.graph.latest), world.live()
+    lists = shared_lists(view.snapshot)
+    live.apply([Event(world.users, item, "click", 900, f"e{item}") for item in (2, 20, 21, 99)])
+    [new] = live.indices("item", [99])
+    with LiveView(view, live).reading() as now:
+        session = Session.of(live, now, [Done(item, 0b1, 950) for item in (2, 5, new)])
+        recent = popular.recent_items(session.over(now), lists, 12)
+        assert_array_equal(recent, popular.recent_items(now, lists, 12))
+    assert recent[0] == new
 
 
 def test_a_live_event_moves_item_to_item_candidates_at_once(world, retrieval):

@@ -68,13 +68,14 @@ def recent_items(view: View, lists: SharedLists, n: int) -> NDArray[np.int64]:
     events since the previous snapshot, live ones included.
     """
     known, live, listed = view.snapshot.n_items, view.overlay.item, lists.recent
-    new = live.index[live.index >= known]
+    changed = live.index[: len(live.counts)]  # the items of a session follow, without counts of their own
+    new = changed[changed >= known]
     most = -(-n // 2)
     new = np.sort(np.partition(new, -most)[-most:] if len(new) > most else new)[::-1]
-    risen = (live.index >= 0) & (live.index < known)
-    if len(live.index) and len(listed) == LISTED:  # others count if they have as many events as the last one
+    risen = (changed >= 0) & (changed < known)
+    if len(changed) and len(listed) == LISTED:  # others count if they have as many events as the last one
         risen &= _events(live.counts) >= _events(view.base["item"]["counts"][listed[-1:]])
-    items = np.union1d(listed, live.index[risen])
+    items = np.union1d(listed, changed[risen])
     return np.concatenate([new, _best(items, _events(view.rows("item", "counts", items)), n)])[:n]
 
 
