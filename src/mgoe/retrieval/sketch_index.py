@@ -17,10 +17,10 @@ PROBES = 16
 """Cells that a search reads."""
 POINTS = 32
 """Items per cell from which the cells are learned, and the fewest that there are of a cell on average."""
+ROUNDS = 4
+"""Rounds of k-means that learn the cells; more find no more of the nearest items."""
 ROWS = 1 << 16
 """Vectors that are added at once."""
-
-
 CHANGED = 0.5
 """Share of changed vectors above which an update learns the cells again."""
 
@@ -81,6 +81,7 @@ def _learned(vectors: NDArray[np.float32], there: NDArray[np.int64]) -> Any:
     cells = _cells(len(there))
     index: Any = faiss.index_factory(vectors.shape[1], f"IVF{cells},SQ8", faiss.METRIC_INNER_PRODUCT)
     index.cp.max_points_per_centroid, index.cp.min_points_per_centroid = POINTS, 1
+    index.cp.niter = ROUNDS
     learn = np.random.default_rng(0).permutation(there)[: POINTS * cells]
     if len(there):
         index.train(unit_rows(vectors[np.sort(learn)]))
