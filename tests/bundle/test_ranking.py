@@ -187,6 +187,14 @@ def test_ties_come_in_the_order_of_the_log(colored: mgoe.Bundle):
     assert found.items.tolist() == [*range(0, 18, 2)]
 
 
+def test_numbers_of_items_may_be_of_any_whole_type_and_size(colored: mgoe.Bundle):
+    n = colored.size("item")
+    whole = colored.recommend([7], k=n, exact=True)
+    for k in (np.int64(n), np.uint16(n), 10**30):
+        assert colored.recommend([7], k=k).equals(whole)
+        assert colored.recommend([7], k=k, max_per={"color": 10**30}).equals(whole)
+
+
 def test_filters_that_leave_nothing_leave_an_empty_answer(colored: mgoe.Bundle):
     everything = colored.ids("item", np.arange(colored.n_items))
     for retrieval in (None, Half()):

@@ -469,10 +469,17 @@ def test_settings_of_the_other_form_are_refused(tmp_path):
 
 
 def test_settings_of_negatives_are_refused_for_an_exposure_log(tmp_path):
-    for asked in ({"ratio": 9}, {"distribution": "uniform"}, {"seed": 1}):
-        with pytest.raises(ConfigError, match=r"negatives: belongs to an event log, found an exposure log"):
-            logs.prepared(SHOWN, logs.exposure_settings(negatives=asked), tmp_path / "out")
-    logs.prepared(SHOWN, logs.exposure_settings(negatives={"ratio": 3, "training_seed": 5}), tmp_path / "out")
+    for key, value in {"ratio": 9, "distribution": "uniform", "seed": 1}.items():
+        rule = rf"negatives\.{key}: belongs to an event log, found an exposure log"
+        with pytest.raises(ConfigError, match=rule):
+            logs.prepared(SHOWN, logs.exposure_settings(negatives={key: value}), tmp_path / "out")
+    with pytest.raises(ConfigError, match=r"negatives\.ratio: belongs to an event log"):
+        logs.prepared(SHOWN, logs.exposure_settings(negatives={"ratio": 9, "uniform": 1}), tmp_path / "out")
+    for number, allowed in enumerate((
+        {"ratio": 3, "training_seed": 5},
+        {"uniform": 1, "retrieved": 2, "weight": 0.5, "seed": 1},
+    )):  # fmt: skip
+        logs.prepared(SHOWN, logs.exposure_settings(negatives=allowed), tmp_path / f"out{number}")
 
 
 @pytest.mark.parametrize(("delay", "first"), [("4d", "2020-01-05"), ("99999w", "3936-07-08")])

@@ -86,7 +86,10 @@ def test_an_item_whose_first_event_is_live_is_recent_for_everyone(world, retriev
     with LiveView(view, live).reading() as now:
         for user in (0, 5, -1):
             recent = live.ids("item", retrieval.generate(now, user, 5)["recent"])
-            assert recent[:2] == [world.items + 7, world.items + 5]  # the newest first
+            assert recent[0:3:2] == [
+                world.items + 7,
+                world.items + 5,
+            ]  # the newest first
             assert world.items + 7 in live.ids("item", retrieval.candidates(now, user))
         assert world.items + 5 not in live.ids(
             "item", retrieval.generate(now, 3, 9)["recent"]
@@ -107,6 +110,31 @@ def test_items_outside_the_list_rise_by_live_events(world, tmp_path, monkeypatch
         events = now.rows("item", "counts", np.arange(world.items))[:, 4]
         assert_array_equal(popular.recent_items(now, lists, 4), np.argsort(-events, kind="stable")[:4])
     assert not np.isin(lists.recent, popular.recent_items(now, lists, 4)).all()
+
+
+def test_many_new_items_do_not_hide_what_is_in_demand(world, retrieval):
+    live, view, users = world.live(), View.of(world.graph.latest), world.users
+    wanted, n = world.items + 50, 8
+    live.apply([Event(users + k, wanted, "click", 900 + k, f"e{k}") for k in range(60)])
+    live.apply([Event(users, wanted + 1 + k, "click", 990 + k, f"f{k}") for k in range(30)])
+    with LiveView(view, live).reading() as now:
+        recent = live.ids("item", popular.recent_items(now, retrieval.stored.lists, n))
+        assert recent[0] == wanted + 30, "the newest"
+        assert recent[1] == wanted, "most events"
+        assert len({*recent} & {*range(world.items)}) == n // 2 - 1
+
+
+@up_to(30)
+@given(values=st.lists(st.integers(0, 3), min_size=1, max_size=30), n=st.integers(1, 12), data=st.data())
+def test_the_best_items_are_the_start_of_a_full_sort(values: list[int], n: int, data):
+    items = np.array(data.draw(st.permutations(range(len(values)))))
+    best = sorted((-value, item) for value, item in zip(values, items.tolist(), strict=True) if value)
+    assert popular._best(items, np.array(values), n).tolist() == [item for _, item in best[:n]]
+
+
+def test_lists_come_in_turn():
+    lists = np.array([5, 3, 9]), np.array([3]), np.array([7, 5, 1, 2])
+    assert popular.in_turn(*lists).tolist() == [5, 3, 7, 9, 1, 2]
 
 
 @pytest.mark.parametrize("listed", [4, 1000])

@@ -138,5 +138,5 @@ def test_unexposed_negatives_were_not_shown_and_weigh_their_share(
 
 
 def test_a_weight_of_negatives_needs_exposures():
-    with pytest.raises(ConfigError, match=r"negatives\.weight is of negatives beside exposures, found 0.5"):
+    with pytest.raises(ConfigError, match=r"negatives\.weight applies to exposure logs alone, found 0.5"):
         make_settings({"data": {"log": "log"}, "tasks": ["click"], "negatives": {"weight": 0.5}})

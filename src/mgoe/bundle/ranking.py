@@ -115,7 +115,7 @@ class Query:
             bundle.item_index.check(f"max_per.{name[:80]}", name)
             _check_count(f"max_per.{name}", most)
         return cls(
-            k=k,
+            k=int(k),
             objective=read_objective(objective, bundle.tasks),
             at_least={bundle.tasks.index(name): least for name, least in at_least.items()},
             left_out=np.unique(left_out[left_out >= 0]),
@@ -250,7 +250,8 @@ def _retrieved(
         return np.sort(found), False
     popular = bundle.item_index.most_popular(wanted, query.filters, query.left_out)
     more = popular[~np.isin(popular, found)][:missing]
-    return np.sort(np.concatenate([found, more])), len(popular) < wanted
+    newcomers = not query.filters and scores.n_items > bundle.size("item")  # no filter lets them pass
+    return np.sort(np.concatenate([found, more])), len(popular) < wanted and not newcomers
 
 
 def _blended(
@@ -297,16 +298,17 @@ def _best(
     """
     if not query.max_per:
         return top(values, query.k)
-    n = 8 * query.k
+    k = min(query.k, len(values))
+    n = 8 * k
     while True:
         rows = top(values, n)
         held, most = [], []
         for feature, limit in query.max_per.items():
             own = bundle.item_index.values(feature, items[rows])
             held.append(np.where(own < 0, -1, own + sum(map(len, most))))
-            most.append(np.full(own.max(initial=0) + 1, limit))
-        kept = rows[_fitting(np.concatenate(held, axis=1), np.concatenate(most), query.k)]
-        if len(kept) == query.k or n >= len(values):
+            most.append(np.full(own.max(initial=0) + 1, min(int(limit), k)))
+        kept = rows[_fitting(np.concatenate(held, axis=1), np.concatenate(most), k)]
+        if len(kept) == k or n >= len(values):
             return kept
         n *= 4
 

@@ -64,7 +64,7 @@ def recommend(
         typer.Option(
             "--out",
             "-o",
-            help="Of --users: the result as .parquet or .csv; standard output, as CSV, by default.",
+            help="With --users: the .parquet or .csv file to write; by default, CSV on standard output.",
             show_default=False,
         ),
     ] = None,

@@ -309,8 +309,8 @@ class RunSettings(Settings):
         check_differ("seeds", self.seeds)
         if self.form == "events" and self.negatives.weight != 1:
             raise ValueError(
-                f"negatives.weight is of negatives beside exposures, found {self.negatives.weight:g} with an "
-                "event log, whose mixture of negatives counts fully; leave it out"
+                "negatives.weight applies to exposure logs alone, found "
+                f"{self.negatives.weight:g} with an event log; leave it out"
             )
         check_folders(self.models)
         for position, task in enumerate(self.tasks):

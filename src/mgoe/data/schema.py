@@ -147,11 +147,12 @@ def _refuse_other_form(settings: RunSettings) -> None:
     """Refuse settings that this form of log would leave unread."""
     data, tasks = settings.data, settings.tasks
     if settings.form == "exposures":
-        # a comparison gives every log a seed of training
-        sampling = settings.negatives.model_copy(update={"training_seed": None})
+        given, usual = settings.negatives, NegativeSettings()
+        drawn = given.uniform or given.retrieved  # items that were not shown, by `negatives.seed`
+        unread = ("ratio", "distribution") if drawn else ("ratio", "distribution", "seed")
         used = [
             *(f"tasks.{task.name}.behaviors" for task in tasks if task.behaviors),
-            *(["negatives"] if sampling != NegativeSettings() else []),
+            *(f"negatives.{key}" for key in unread if getattr(given, key) != getattr(usual, key)),
         ]
         rule = (
             "belongs to an event log, found an exposure log (data.form); leave it out, or the label columns"

@@ -1,6 +1,7 @@
 """The generators: each gives items of its own kind for a user, best first. Only `own` gives known items.
 
-The user's items, macro node and vector are read from the view, so a live event moves them at once.
+All of them read the view, so a live event counts at once: for the user's items, for what is recent, and for
+the vector and macro node of a user who is new since the snapshot. Those of others stay until the next one.
 """
 
 from collections.abc import Callable, Mapping

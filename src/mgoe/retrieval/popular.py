@@ -53,10 +53,7 @@ def macro_lists(snapshot: Snapshot) -> NDArray[np.int32]:
     _best_of_groups(pairs, members, bounds, end_of(snapshot), half_life, snapshot.n_items, best)
     out = np.full((groups, LISTED), -1, np.int32)
     for group in range(groups):
-        in_turn = best[group, ::-1].T.ravel()
-        in_turn = in_turn[in_turn >= 0]
-        _, first = np.unique(in_turn, return_index=True)
-        listed = in_turn[np.sort(first)[:LISTED]]
+        listed = in_turn(*(items[items >= 0] for items in best[group, ::-1]))[:LISTED]
         out[group, : len(listed)] = listed
     return out
 
@@ -64,19 +61,26 @@ def macro_lists(snapshot: Snapshot) -> NDArray[np.int32]:
 def recent_items(view: View, lists: SharedLists, n: int) -> NDArray[np.int64]:
     """Return the n best recent items of a view, exactly up to `LISTED` of them.
 
-    Items whose first event is live come first, the newest first, up to half of the list. The others have most
-    events since the previous snapshot, live ones included.
+    Two kinds come in turn: the items whose first event is live, the newest first, and the items with most
+    events since the previous snapshot, live ones included. So a new item is found from its first event on,
+    and many new ones do not hide those that are in demand.
     """
-    known, live, listed = view.snapshot.n_items, view.overlay.item, lists.recent
+    live = view.overlay.item
     changed = live.index[: len(live.counts)]  # the items of a session follow, without counts of their own
-    new = changed[changed >= known]
-    most = -(-n // 2)
-    new = np.sort(np.partition(new, -most)[-most:] if len(new) > most else new)[::-1]
-    risen = (changed >= 0) & (changed < known)
-    if len(changed) and len(listed) == LISTED:  # others count if they have as many events as the last one
-        risen &= _events(live.counts) >= _events(view.base["item"]["counts"][listed[-1:]])
-    items = np.union1d(listed, changed[risen])
-    return np.concatenate([new, _best(items, _events(view.rows("item", "counts", items)), n)])[:n]
+    new = changed[changed >= view.snapshot.n_items]
+    newest = np.sort(np.partition(new, -n)[-n:] if len(new) > n else new)[::-1]
+    items = lists.recent
+    if len(changed):
+        items = np.union1d(items, _best(changed, np.where(changed >= 0, _events(live.counts), 0), n))
+    return in_turn(newest, _best(items, _events(view.rows("item", "counts", items)), n))[:n]
+
+
+def in_turn(*lists: NDArray) -> NDArray[np.int64]:
+    """Return the items of some lists: the first of each, the second of each, and so on; each item once."""
+    place = np.concatenate([np.arange(len(one)) for one in lists])
+    items = np.concatenate(lists)[np.argsort(place, kind="stable")]
+    _, first = np.unique(items, return_index=True)
+    return items[np.sort(first)].astype(np.int64)
 
 
 def _events(counts: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -86,13 +90,17 @@ def _events(counts: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _best(items: NDArray, values: NDArray, n: int) -> NDArray:
-    """Return the n items of the largest values above 0; `items` ascends."""
+    """Return the n items of the largest values above 0, ties by index."""
     above = values > 0
     items, values = items[above], values[above]
     if len(items) > n:  # sorting all of a large catalogue would take a second
-        large = values >= np.partition(values, len(values) - n)[len(values) - n]
-        items, values = items[large], values[large]
-    return items[np.argsort(-values, kind="stable")[:n]]
+        least = np.partition(values, len(values) - n)[len(values) - n]
+        larger, tied = np.flatnonzero(values > least), np.flatnonzero(values == least)
+        if len(tied) > (room := n - len(larger)):
+            tied = tied[np.argpartition(items[tied], room - 1)[:room]]
+        kept = np.concatenate([larger, tied])
+        items, values = items[kept], values[kept]
+    return items[np.lexsort((items, -values))]
 
 
 @numba.njit(cache=True, nogil=True)

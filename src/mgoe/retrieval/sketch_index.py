@@ -109,6 +109,6 @@ class SketchIndex:
         """Return n items whose vectors are nearest, the nearest first; none for a vector of zeros."""
         if not vector.any():
             return np.empty(0, np.int64)
-        near, items = self._index.search(unit_rows(vector[None]), n)
+        near, items = self._index.search(unit_rows(vector[None]), int(n))
         there = items[0] >= 0
         return items[0][there][np.lexsort((items[0][there], -near[0][there]))]

@@ -14,7 +14,7 @@ from mgoe.bundle import seal
 from mgoe.config import FeatureSettings, RetrievalSettings
 from mgoe.data import FeatureEncoders, SideFeatures, Vocabulary
 from mgoe.evaluation import read_rows
-from mgoe.retrieval import Blend, Retrieval
+from mgoe.retrieval import Blend, Retrieval, popular
 from mgoe.serving import LiveBundle, open_events
 from tests.serving.served import Served, answered, served
 
@@ -144,6 +144,31 @@ def test_a_session_is_ranked_as_a_user_and_stored_nowhere(shop: Path, tmp_path: 
         own = dict(zip(found["items"], found["scores"], strict=True))
         assert_allclose([own[item] for item in other], [scores[item] for item in other], rtol=0.05)
         assert np.median([abs(own[item] / scores[item] - 1) for item in other]) < 1e-3
+
+
+def test_a_session_retrieves_among_live_events(shop: Path, tmp_path: Path):
+    bundle = mgoe.load(shop)
+    first, second, other = bundle.ids("item", np.array([3, 7, 11]))
+    events = [{"item": item, "behavior": "click"} for item in (first, second, ARRIVAL)]
+    with served(shop, tmp_path) as live:
+        live.add({"user": VISITOR, "item": ARRIVAL, "behavior": "buy"})
+        live.add(*({"user": VISITOR + k, "item": other, "behavior": "click"} for k in range(1, 9)))
+        found = live.recommend(events=events, k=5, exclude_known=True)
+        assert (found["exact"], found["ranked"]) == (False, 20)
+        assert not {first, second, ARRIVAL} & {*found["items"]}
+        with live.reloader.engine.scorer.reading() as view:
+            recent = popular.recent_items(view, bundle.retrieval.stored.lists, 20)
+        first_of_all, *others = live.reloader.engine.live.ids("item", recent)
+        assert first_of_all == ARRIVAL
+        assert other in others
+
+
+def test_newcomers_that_were_not_ranked_are_not_all_that_a_request_allows(shop: Path, tmp_path: Path):
+    n = mgoe.load(shop).size("item")
+    with served(shop, tmp_path) as live:
+        live.add(*({"user": VISITOR, "item": ARRIVAL + k, "behavior": "click"} for k in range(3 * n)))
+        found = live.recommend(user=VISITOR + 1, k=2 * n)
+        assert found["exact"] is (found["ranked"] == 4 * n)
 
 
 @pytest.mark.parametrize(
