@@ -69,7 +69,7 @@ def recent_items(view: View, lists: SharedLists, n: int) -> NDArray[np.int64]:
     changed = live.index[: len(live.counts)]  # the items of a session follow, without counts of their own
     new = changed[changed >= view.snapshot.n_items]
     newest = np.sort(np.partition(new, -n)[-n:] if len(new) > n else new)[::-1]
-    items = lists.recent
+    items = lists.recent.astype(np.int64)
     if len(changed):
         items = np.union1d(items, _best(changed, np.where(changed >= 0, _events(live.counts), 0), n))
     return in_turn(newest, _best(items, _events(view.rows("item", "counts", items)), n))[:n]
