@@ -3,6 +3,7 @@
 Axes: `U` users, `I` items, `D` width.
 """
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -68,8 +69,10 @@ def smoothing(user: NDArray, item: NDArray, users: int, items: int) -> torch.Ten
     degree = np.bincount(ends[0], minlength=users + items)
     values = 1 / np.sqrt(degree[ends[0]] * degree[ends[1]])
     places = torch.from_numpy(np.stack(ends).astype(np.int64))
-    size = (users + items,) * 2
-    return torch.sparse_coo_tensor(places, torch.from_numpy(values.astype(np.float32)), size).to_sparse_csr()
+    found = torch.sparse_coo_tensor(places, torch.from_numpy(values.astype(np.float32)), (users + items,) * 2)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
+        return found.to_sparse_csr()
 
 
 def smoothed(adjacency: torch.Tensor, table: torch.Tensor, rounds: int) -> torch.Tensor:
