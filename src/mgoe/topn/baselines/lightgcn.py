@@ -69,10 +69,10 @@ def smoothing(user: NDArray, item: NDArray, users: int, items: int) -> torch.Ten
     degree = np.bincount(ends[0], minlength=users + items)
     values = 1 / np.sqrt(degree[ends[0]] * degree[ends[1]])
     places = torch.from_numpy(np.stack(ends).astype(np.int64))
-    found = torch.sparse_coo_tensor(places, torch.from_numpy(values.astype(np.float32)), (users + items,) * 2)
+    values = torch.from_numpy(values.astype(np.float32))
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
-        return found.to_sparse_csr()
+        warnings.filterwarnings("ignore", "Sparse")  # how new and how unchecked these matrices are
+        return torch.sparse_coo_tensor(places, values, (users + items,) * 2).to_sparse_csr()
 
 
 def smoothed(adjacency: torch.Tensor, table: torch.Tensor, rounds: int) -> torch.Tensor:
