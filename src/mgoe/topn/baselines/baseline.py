@@ -1,5 +1,6 @@
 """What every baseline is: a fit, and the settings that are searched."""
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -56,6 +57,16 @@ def load_implicit(module: str) -> Any:
         "implicit",
         "pip install 'mgoe[topn]', or leave this baseline out",
     )
+
+
+def fit_similarity(model: Any, matrix: sp.sparray | sp.spmatrix) -> sp.csr_array:
+    """Fit an item-to-item model of implicit, and return its similarities from items to neighbours. Shape
+    (I, I).
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", load_implicit("utils").ParameterWarning)  # of a matrix of its own
+        model.fit(sp.csr_matrix(matrix), show_progress=False)
+    return sp.csr_array(model.similarity)
 
 
 def by_similarity(profiles: sp.csr_array, similarity: sp.csr_array) -> Scores:

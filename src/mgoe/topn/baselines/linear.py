@@ -17,7 +17,14 @@ from scipy.linalg import get_lapack_funcs
 
 from mgoe.config import RangeSettings
 from mgoe.errors import TrainingError
-from mgoe.topn.baselines.baseline import HALF_LIFE, NEIGHBORS, Baseline, by_similarity, load_implicit
+from mgoe.topn.baselines.baseline import (
+    HALF_LIFE,
+    NEIGHBORS,
+    Baseline,
+    by_similarity,
+    fit_similarity,
+    load_implicit,
+)
 from mgoe.topn.lists import Scores
 from mgoe.topn.queries import Events
 
@@ -101,8 +108,7 @@ def fit_slim(events: Events, settings: Mapping[str, Any], seed: int) -> Scores:
     """
     known = events.matrix()
     nearest = load_implicit("nearest_neighbours").CosineRecommender(K=settings["neighbors"] + 1)
-    nearest.fit(sp.csr_matrix(known), show_progress=False)
-    near, gram = sp.csr_array(nearest.similarity), (known.T @ known).tocsr()
+    near, gram = fit_similarity(nearest, known), (known.T @ known).tocsr()
     near.sort_indices()
     gram.sort_indices()
     weights = sp.csc_array(

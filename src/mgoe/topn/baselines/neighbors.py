@@ -13,7 +13,14 @@ import scipy.sparse as sp
 
 from mgoe.config import RangeSettings
 from mgoe.retrieval import PAIR, ItemLinks, LatestPairs, Rows, computed, swing_rows
-from mgoe.topn.baselines.baseline import HALF_LIFE, NEIGHBORS, Baseline, by_similarity, load_implicit
+from mgoe.topn.baselines.baseline import (
+    HALF_LIFE,
+    NEIGHBORS,
+    Baseline,
+    by_similarity,
+    fit_similarity,
+    load_implicit,
+)
 from mgoe.topn.lists import Scores
 from mgoe.topn.queries import Events
 
@@ -27,8 +34,7 @@ def fit_item_knn(events: Events, settings: Mapping[str, Any], seed: int) -> Scor
     neighbors = load_implicit("nearest_neighbours")
     kinds = {"cosine": "CosineRecommender", "tfidf": "TFIDFRecommender", "bm25": "BM25Recommender"}
     model = getattr(neighbors, kinds[settings["weighting"]])(K=settings["neighbors"])
-    model.fit(sp.csr_matrix(events.matrix()), show_progress=False)
-    return by_similarity(events.matrix(settings["half_life"]), sp.csr_array(model.similarity))
+    return by_similarity(events.matrix(settings["half_life"]), fit_similarity(model, events.matrix()))
 
 
 def fit_rp3beta(events: Events, settings: Mapping[str, Any], seed: int) -> Scores:
@@ -43,8 +49,8 @@ def fit_rp3beta(events: Events, settings: Mapping[str, Any], seed: int) -> Score
     of_user, of_item = (np.asarray(known.sum(axis=axis)).ravel() + 1e-12 for axis in (1, 0))
     half = sp.diags_array(of_user ** (-alpha / 2)) @ known.power(alpha) @ sp.diags_array(of_item**-beta)
     model = load_implicit("nearest_neighbours").ItemItemRecommender(K=settings["neighbors"])
-    model.fit(sp.csr_matrix(half).astype(np.float64), show_progress=False)
-    walk = sp.diags_array(of_item ** (beta - alpha)) @ sp.csr_array(model.similarity)
+    similarity = fit_similarity(model, sp.csr_matrix(half).astype(np.float64))
+    walk = sp.diags_array(of_item ** (beta - alpha)) @ similarity
     return by_similarity(events.matrix(settings["half_life"]), sp.csr_array(walk))
 
 
