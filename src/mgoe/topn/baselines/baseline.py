@@ -59,8 +59,8 @@ def load_implicit(module: str) -> Any:
     )
 
 
-def fit_similarity(model: Any, matrix: sp.sparray | sp.spmatrix) -> sp.csr_array:
-    """Fit an item-to-item model of implicit, and return its similarities from items to neighbours. Shape
+def fit_similarity(model: Any, matrix: Any) -> sp.csr_array:
+    """Fit an item-to-item model of implicit to a sparse matrix (U, I), and return its similarities. Shape
     (I, I).
     """
     with warnings.catch_warnings():
