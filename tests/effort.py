@@ -2,10 +2,13 @@
 
 import os
 
+import pytest
 from hypothesis import settings
 
 SOAK = bool(os.environ.get("MGOE_SOAK"))
 MANY = 2000
+slow = pytest.mark.skipif(not SOAK, reason="half a minute or more; `make soak` runs it")
+"""Marks a test that the long form alone runs."""
 
 
 def up_to(few: int) -> settings:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import mgoe
-from tests.effort import SOAK
+from tests.effort import slow
 
 ROOT = Path(__file__).parents[1]
 
@@ -79,7 +79,7 @@ def test_the_wheel_runs_where_it_is_installed(wheel: Path, tmp_path: Path):
     assert "mgoe demo" in run(place / "bin" / "mgoe", "--help", cwd=tmp_path, PYTHONPATH=str(place))
 
 
-@pytest.mark.skipif(not SOAK, reason="installs every requirement, then trains for minutes")
+@slow
 def test_a_fresh_environment_with_the_wheel_alone_runs_the_demo(wheel: Path, tmp_path: Path):
     run(sys.executable, "-m", "venv", tmp_path / "venv", cwd=tmp_path)
     programs = tmp_path / "venv" / "bin"

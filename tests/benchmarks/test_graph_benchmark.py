@@ -13,7 +13,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from benchmarks import coded, graph, kernels, macgnn, measure, world
 from mgoe.graph.scores import merging_score
-from tests.effort import SOAK
+from tests.effort import slow
 
 SIZE = 20_000
 TASKS = world.TASKS
@@ -37,6 +37,7 @@ def lines(printed: str) -> dict[str, dict]:
     return {figure["name"]: figure for figure in figures}
 
 
+@slow
 def test_every_figure_of_a_build_has_its_line(
     log: world.World, work: Path, capsys: pytest.CaptureFixture[str]
 ):
@@ -80,7 +81,7 @@ def test_exposures_are_built_beside_an_event_log_of_equal_size(
     assert sorted(path.name for path in work.iterdir()) == [log.folder.name]
 
 
-@pytest.mark.skipif(not SOAK, reason="a minute; `make soak` runs it")
+@slow
 def test_every_comparison_has_its_line(work: Path, capsys: pytest.CaptureFixture[str]):
     graph.main(["--macgnn", "5e4", "--more", "1e5", "--rounds", "1", "--work", str(work)])
     found = lines(capsys.readouterr().out)

@@ -9,12 +9,12 @@ import pytest
 
 from benchmarks import spark
 from tests.benchmarks.test_graph_benchmark import lines
-from tests.effort import SOAK
+from tests.effort import slow
 from tests.graph.engines.test_spark import pytestmark as with_java
 
 
 @with_java
-@pytest.mark.skipif(not SOAK, reason="a minute; `make soak` runs it")
+@slow
 def test_every_figure_has_its_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     spark.main(["--events", "2e4", "--work", str(tmp_path)])
     found = lines(capsys.readouterr().out)

@@ -11,6 +11,7 @@ from benchmarks import study
 from mgoe.data import Vocabulary
 from mgoe.graph import MacroGraph
 from mgoe.simulation import Truth
+from tests.effort import slow
 
 EVENTS = 20_000
 
@@ -30,6 +31,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(study, "SHARES", (0.5,))
 
 
+@slow
 def test_every_study_prints_its_figures(capsys: pytest.CaptureFixture[str]):
     study.main(["worlds", "settings", "drift", "--events", str(EVENTS), "--seeds", "1"])
     found = figures(capsys)

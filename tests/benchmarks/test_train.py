@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 
 from benchmarks import peers, prepared, steps, train
 from tests.benchmarks.test_graph_benchmark import lines
+from tests.effort import slow
 
 USERS, EXAMPLES, BATCH = 1000, 30_000, 256
 with_peers = pytest.mark.skipif(
@@ -97,6 +98,7 @@ def test_examples_are_of_the_log(log: prepared.Made):
         )
 
 
+@slow
 def test_what_was_made_is_removed_unless_it_is_kept(tmp_path: Path):
     with prepared.made(tmp_path, USERS, 1000, keep=False) as found:
         assert len(found.prepared.examples("train")) == 1000

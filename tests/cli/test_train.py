@@ -21,7 +21,7 @@ from mgoe.training import CHECKPOINTS, Feed, ProcessGroup, load_checkpoint, pred
 from mgoe.training.resume import MAY_CHANGE
 from tests.cli.conftest import Mgoe
 from tests.cli.test_bad_input import assert_refused
-from tests.effort import SOAK
+from tests.effort import SOAK, slow
 
 CELL = Path("cells", "mgoe", "0")
 EPOCHS = 12
@@ -225,6 +225,7 @@ def measured_alone(out: Path, settings: RunSettings) -> dict[tuple, float]:
     return found
 
 
+@slow
 def test_two_processes_find_what_one_finds(config, settings, alone, built):
     process = torchrun(config, built, "--json")
     stdout, stderr = process.communicate(timeout=120)

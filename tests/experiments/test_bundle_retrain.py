@@ -26,7 +26,7 @@ from mgoe.experiments.new_files import known_rows
 from mgoe.experiments.training_state import REPLAY, WAITING, state_folder, waiting_of
 from mgoe.serving import open_events
 from mgoe.training import OPTIMIZER, WEIGHTS, ProcessGroup, Replay, load_checkpoint
-from tests.effort import SOAK, up_to
+from tests.effort import SOAK, slow, up_to
 from tests.experiments.test_bundle_refresh import stream
 from tests.experiments.test_refresh_from_files import later
 from tests.training.distributed.test_process_group import together
@@ -317,6 +317,7 @@ def test_many_processes_retrain_as_one(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "bundle.training"]
 
 
+@slow
 def test_many_processes_train_from_scratch(finished: Path, new: Path, tmp_path: Path):
     together(2, PROGRAM, str(finished / "bundle"), str(tmp_path / "bundle"), str(new), "full")
     bundle = Bundle.open(tmp_path / "bundle", verify=True)

@@ -21,7 +21,7 @@ from mgoe.training.balance import AGGREGATIONS, SUMS, Uncertainty, conflict, mak
 from mgoe.training.distributed.process_group import ALONE
 from mgoe.training.predict import look_inside
 from mgoe.training.step import Stepper
-from tests.effort import SOAK, up_to
+from tests.effort import SOAK, slow, up_to
 from tests.models.batches import make_spec, random_batch
 from tests.training.distributed.test_process_group import PROGRAM, VALID, found_by, together
 from tests.training.fakes import Model
@@ -251,7 +251,7 @@ with joined("cpu") as processes:
 """
 
 
-@pytest.mark.skipif(not SOAK, reason="half a minute each; `make soak` runs them")
+@slow
 @pytest.mark.parametrize("name", ["upgrad", "fixed", "uncertainty", "mgda"])
 def test_gradients_of_two_processes_are_those_of_one(tmp_path, name):
     """Looked at before the optimiser, which does not see their scale."""

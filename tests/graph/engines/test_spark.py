@@ -28,7 +28,7 @@ from mgoe.graph.engines.spark.engine import Spark
 from mgoe.graph.engines.spark.session import running_backend
 from mgoe.graph.engines.spark.tasks import opened, parcel
 from mgoe.graph.pair_rows import PairRows
-from tests.effort import SOAK
+from tests.effort import SOAK, slow
 from tests.graph.histories import History, contents, differences, history, planted
 
 pytestmark = pytest.mark.skipif(
@@ -73,6 +73,7 @@ def test_every_snapshot_of_a_small_log(spark: Any, tmp_path: Path):
     assert spark._session.range(3).count() == 3  # a session that ran before the build runs after it
 
 
+@slow
 def test_many_events(spark: Any, tmp_path: Path):
     """At two resolutions, one of them dense; pairs, edges and vectors are far above what travels within a
     task.
@@ -124,7 +125,7 @@ class Begun:
         pass
 
 
-@pytest.mark.skipif(not SOAK, reason="half a minute; `make soak` runs it")
+@slow
 def test_a_build_killed_on_spark_goes_on_with_either_engine(spark: Any, tmp_path: Path):
     size = 2000, 1000, 30_000
     expected = a_log(*size).build(tmp_path / "local")

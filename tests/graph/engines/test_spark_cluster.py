@@ -3,15 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from tests.effort import SOAK
+from tests.effort import slow
 from tests.graph.engines.cluster import cluster
 from tests.graph.engines.test_spark import a_log, check_identical
 from tests.graph.engines.test_spark import pytestmark as pytestmark
 
 
-@pytest.mark.skipif(not SOAK, reason="a minute; `make soak` runs it")
+@slow
 def test_two_workers_of_a_cluster(tmp_path: Path):
     """What a snapshot carries is removed from the workers with the next one."""
     log, sizes = a_log(5000, 2000, 60_000, (6,)), [(6, 8), (12, 20)]

@@ -11,6 +11,7 @@ from mgoe.cli import app
 from mgoe.config import GraphSettings, RunSettings, dump_settings
 from mgoe.errors import GraphError, MissingExtra
 from mgoe.graph.engines.spark import session
+from tests.effort import slow
 from tests.graph.engines.cluster import cluster, free_port
 from tests.graph.engines.test_spark import LOCAL
 from tests.graph.engines.test_spark import pytestmark as with_java
@@ -95,6 +96,7 @@ def test_the_master_cannot_be_reached(tmp_path: Path, address: str):
     assert said.endswith("start the master, or correct host and port")
 
 
+@slow
 @with_java
 def test_no_worker_takes_a_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(session, "WORKERS", 5.0)

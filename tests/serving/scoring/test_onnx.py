@@ -21,7 +21,7 @@ from mgoe.serving.scoring.onnx_export import export_whole
 from mgoe.serving.scoring.onnx_sessions import Session, Sessions
 from mgoe.serving.scoring.runtime import Runtime
 from mgoe.serving.scoring.scorer import Scorer
-from tests.effort import SOAK
+from tests.effort import SOAK, slow
 from tests.models.batches import make_spec, random_batch
 from tests.models.test_contract import MODELS
 from tests.models.test_decomposition import late, of_one_user, part
@@ -45,7 +45,13 @@ def small(cache: Path) -> tuple[Any, ...]:
     return decomposition, user, late(sample, decomposition), "float32", cache
 
 
-CHECKED = ("mgoe", "mgoe-paper", "everything", "target", "mmoe+graph", "shared-bottom", "shared-bottom, bent")
+CHECKED = (
+    "mgoe",
+    "everything",
+    "target",
+    "shared-bottom, bent",
+    *("mgoe-paper", "mmoe+graph", "shared-bottom") * SOAK,
+)
 
 
 @pytest.mark.parametrize("name", CHECKED)
@@ -60,7 +66,7 @@ def test_whole_models(tmp_path: Path, name: str):
         torch.testing.assert_close(exported(batch), model.predict(batch), atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("name", ["mgoe", "mgoe-paper", "mmoe", "stem+mgoe"])
+@pytest.mark.parametrize("name", ["mgoe", "mgoe-paper", "stem+mgoe", *["mmoe"] * SOAK])
 def test_models_taken_apart(name: str):
     spec = make_spec(2)
     model = make_model(MODELS[name], spec, 0).eval()
@@ -140,6 +146,7 @@ def test_graphs_are_on_the_disk_before_they_have_their_name(tmp_path: Path, monk
     assert done == ["rest.onnx", "made", "named", tmp_path.name]
 
 
+@slow
 def test_graphs_of_other_code_are_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     given = small(tmp_path)
     exported(*given)

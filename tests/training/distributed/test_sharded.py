@@ -28,7 +28,7 @@ from mgoe.training.distributed.sharded import (
     unshard,
 )
 from mgoe.training.resume import Checkpoints
-from tests.effort import SOAK, up_to
+from tests.effort import SOAK, slow, up_to
 from tests.models.batches import make_spec
 from tests.training.distributed.test_process_group import PROGRAM, VALID, found_by, together
 from tests.training.fakes import Model, make_feed
@@ -108,7 +108,7 @@ def test_another_number_of_processes_resumes_a_checkpoint(tmp_path, alone, first
     assert_learned(alone[0], again.state_dict())
 
 
-@pytest.mark.skipif(not SOAK, reason="a minute; `make soak` runs it")
+@slow
 @with_torchrec
 def test_an_interrupted_fit_with_sharded_tables_resumes_bit_for_bit(tmp_path):
     for out, cuts in (("whole", [{}]), ("cut", [{"leave": 2}, {}])):
