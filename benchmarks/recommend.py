@@ -274,7 +274,7 @@ def build_index(vectors: np.ndarray) -> dict[str, float]:
         write_index(vectors, file)
         built, spent = time.perf_counter() - started, time.process_time() - cpu
         started = time.perf_counter()
-        write_index(after, Path(scratch) / "after", FormerIndex(vectors, file))
+        write_index(after, Path(scratch) / "after", FormerIndex(vectors, file, 0))
         return {"build": built, "cpu": spent, "update": time.perf_counter() - started}
 
 

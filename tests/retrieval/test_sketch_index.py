@@ -36,7 +36,7 @@ def test_an_update_equals_placing_every_item_again(tmp_path_factory, seed: int, 
     before = random_vectors(rng, ITEMS)
     after = changed_vectors(rng, before, share, more)
     write_index(before, folder / "before")
-    write_index(after, folder / "after", FormerIndex(before, folder / "before"))
+    write_index(after, folder / "after", FormerIndex(before, folder / "before", 0))
     anew = faiss.read_index(str(folder / "before"))
     assert anew.nlist > 1
     anew.reset()
@@ -48,17 +48,35 @@ def test_an_update_equals_placing_every_item_again(tmp_path_factory, seed: int, 
         assert_array_equal(found.nearest(query, 50), wanted.nearest(query, 50))
 
 
-def test_nothing_changed_keeps_an_index(tmp_path: Path):
-    vectors = random_vectors(np.random.default_rng(0), ITEMS)
-    write_index(vectors, tmp_path / "one")
-    write_index(vectors, tmp_path / "two", FormerIndex(vectors, tmp_path / "one"))
+def test_nothing_changed_keeps_an_index_whose_cells_are_of_other_vectors(tmp_path: Path):
+    rng = np.random.default_rng(0)
+    before = random_vectors(rng, ITEMS)
+    after = changed_vectors(rng, before, 0.2, 10)
+    write_index(before, tmp_path / "before")
+    placed = write_index(after, tmp_path / "one", FormerIndex(before, tmp_path / "before", 0))
+    assert write_index(after, tmp_path / "two", FormerIndex(after, tmp_path / "one", placed)) == placed > 0
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+    assert write_index(after, tmp_path / "new") == 0
+    assert (tmp_path / "one").read_bytes() != (tmp_path / "new").read_bytes()
+
+
+def test_cells_are_learned_again_after_many_small_updates(tmp_path: Path):
+    rng = np.random.default_rng(4)
+    vectors, placed, seen = random_vectors(rng, ITEMS), 0, list[int]()
+    write_index(vectors, tmp_path / "index")
+    for _ in range(6):
+        after = changed_vectors(rng, vectors, 0.2, 0)
+        placed = write_index(after, tmp_path / "index", FormerIndex(vectors, tmp_path / "index", placed))
+        vectors = after
+        seen.append(placed)
+    assert 0 in seen
+    assert max(seen) <= ITEMS / 2
 
 
 def learned_again(folder: Path, before: np.ndarray, after: np.ndarray) -> bool:
     """Whether an update of the index of some vectors equals an index of the later ones alone."""
     write_index(before, folder / "before")
-    write_index(after, folder / "updated", FormerIndex(before, folder / "before"))
+    write_index(after, folder / "updated", FormerIndex(before, folder / "before", 0))
     write_index(after, folder / "new")
     return (folder / "updated").read_bytes() == (folder / "new").read_bytes()
 

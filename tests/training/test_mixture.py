@@ -140,3 +140,7 @@ def test_unexposed_negatives_were_not_shown_and_weigh_their_share(
 def test_a_weight_of_negatives_needs_exposures():
     with pytest.raises(ConfigError, match=r"negatives\.weight applies to exposure logs alone, found 0.5"):
         make_settings({"data": {"log": "log"}, "tasks": ["click"], "negatives": {"weight": 0.5}})
+    shown = {"data": {"log": "log"}, "tasks": [{"name": "click", "label": "clicked"}]}
+    with pytest.raises(ConfigError, match=r"not shown, found 0\.5 and none of them; set negatives\.uniform"):
+        make_settings(shown | {"negatives": {"weight": 0.5}})
+    assert make_settings(shown | {"negatives": {"weight": 0.5, "uniform": 1}}).negatives.weight == 0.5

@@ -312,6 +312,11 @@ class RunSettings(Settings):
                 "negatives.weight applies to exposure logs alone, found "
                 f"{self.negatives.weight:g} with an event log; leave it out"
             )
+        if self.negatives.weight != 1 and not (self.negatives.uniform or self.negatives.retrieved):
+            raise ValueError(
+                "negatives.weight is that of items which were not shown, found "
+                f"{self.negatives.weight:g} and none of them; set negatives.uniform or negatives.retrieved"
+            )
         check_folders(self.models)
         for position, task in enumerate(self.tasks):
             if task.given is not None and task.given not in names[:position]:

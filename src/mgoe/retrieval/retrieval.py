@@ -48,6 +48,7 @@ class Retrieval:
         neighbors: Most links of an item.
         stored: What generators read beside a view, memory-mapped.
         blend: How lists are ordered; None where the model alone orders them.
+        placed: Vectors that updates have placed in the cells of the sketch's index, see `write_index`.
 
     Example:
         >>> from mgoe.config import RetrievalSettings
@@ -61,6 +62,7 @@ class Retrieval:
     neighbors: int
     stored: Stored
     blend: Blend | None = None
+    placed: int = 0
 
     @classmethod
     def build(
@@ -88,7 +90,8 @@ class Retrieval:
         with atomic_folder(folder) as unfinished:
             pairs, held, index = latest_pairs(view.snapshot), dict[Kind, Former](), None
             if former is not None:
-                index = FormerIndex(former[0].arrays["item_vectors"], former[1].path / SKETCH)
+                vectors, file = former[0].arrays["item_vectors"], former[1].path / SKETCH
+                index = FormerIndex(vectors, file, former[1].placed)
             if former is not None and former[1].neighbors == settings.neighbors:
                 rows, stored = latest_rows(former[0]), former[1].stored
                 held = {kind: Former(rows, links) for kind, links in stored.links.items()}
@@ -98,10 +101,10 @@ class Retrieval:
                 save_arrays(unfinished, named)
             save_arrays(unfinished, {"fresh": freshness(pairs, view.snapshot)})
             save_arrays(unfinished, shared_lists(view.snapshot)._asdict())
-            write_index(view.snapshot.arrays["item_vectors"], unfinished / SKETCH, index)
+            placed = write_index(view.snapshot.arrays["item_vectors"], unfinished / SKETCH, index)
             quotas = apportioned(settings.quotas or QUOTAS, settings.candidates)
             manifest = {"format": FORMAT, "quotas": quotas, "neighbors": settings.neighbors}
-            manifest |= {"blend": None if blend is None else blend._asdict()}
+            manifest |= {"blend": None if blend is None else blend._asdict(), "placed": placed}
             half_life = HALF_LIFE * median_age(view.snapshot)
             write_json(unfinished / MANIFEST, manifest | {"half_life": half_life})
         return cls.open(folder)
@@ -127,7 +130,8 @@ class Retrieval:
             sketch, half_life = SketchIndex(folder / SKETCH), float(manifest["half_life"])
             stored = Stored(links, mapped(folder / "fresh.npy"), half_life, lists, sketch)
             blend = None if manifest["blend"] is None else Blend(**manifest["blend"])
-            return cls(folder, manifest["quotas"], manifest["neighbors"], stored, blend)
+            placed = manifest.get("placed", 0)  # earlier versions learned the cells every time
+            return cls(folder, manifest["quotas"], manifest["neighbors"], stored, blend, placed)
         except (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError) as error:
             raise BundleError(folder, f"cannot be read ({error}); write the bundle again") from None
 

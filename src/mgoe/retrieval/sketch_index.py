@@ -22,7 +22,7 @@ ROUNDS = 4
 ROWS = 1 << 16
 """Vectors that are added at once."""
 CHANGED = 0.5
-"""Share of changed vectors above which an update learns the cells again."""
+"""Vectors that updates placed in the same cells, as a share of all, above which these are learned again."""
 
 
 class FormerIndex(NamedTuple):
@@ -31,38 +31,43 @@ class FormerIndex(NamedTuple):
     Attributes:
         vectors: Item vectors that it was written from. Shape (I of then, rank).
         file: The index.
+        placed: Vectors that updates have placed since its cells were learned.
     """
 
     vectors: NDArray[np.float32]
     file: Path
+    placed: int
 
 
-def write_index(vectors: NDArray[np.float32], file: Path, former: FormerIndex | None = None) -> None:
-    """Write the index of all items that have a vector.
+def write_index(vectors: NDArray[np.float32], file: Path, former: FormerIndex | None = None) -> int:
+    """Write the index of all items that have a vector, and return how many vectors updates have placed since
+    its cells were learned.
 
     Args:
         vectors: Of the items. Shape (I, rank).
         file: File to write.
         former: An index to update: its cells stay, and only items whose vectors changed are placed again. The
-            cells are learned again if more than half of the vectors changed, or if the number of items calls
-            for twice as many.
+            cells are learned again once updates have placed as many vectors as half of the items, or if the
+            number of items calls for twice as many.
     """
     import faiss  # late: a service without retrieval does not need it
 
     placed = there = np.flatnonzero(np.asarray(vectors).any(axis=1))
-    index = None
+    index, since = None, 0
     if former is not None and former.vectors.shape[1] == vectors.shape[1]:
         changed = _changed(former.vectors, vectors)
-        if len(changed) <= CHANGED * len(vectors):
+        since = former.placed + len(changed)
+        if since <= CHANGED * len(vectors):
             index: Any = faiss.read_index(str(former.file))
             index.remove_ids(changed)
             placed = np.intersect1d(there, changed, assume_unique=True)
     if index is None or not index.is_trained or _cells(len(there)) >= 2 * index.nlist:
-        index, placed = _learned(vectors, there), there
+        index, placed, since = _learned(vectors, there), there, 0
     for first in range(0, len(placed), ROWS):
         some = placed[first : first + ROWS]
         index.add_with_ids(unit_rows(vectors[some]), some)
     faiss.write_index(index, str(file))
+    return since
 
 
 def _changed(former: NDArray[np.float32], vectors: NDArray[np.float32]) -> NDArray[np.int64]:
