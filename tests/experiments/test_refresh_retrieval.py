@@ -32,10 +32,8 @@ def test_a_refreshed_bundle_retrieves_as_one_built_from_all_events(finished: Pat
     assert new.retrieval is not None
     assert new.retrieval.quotas == QUOTAS
     assert new.retrieval.blend == blend
-    [item] = new.indices("item", [20_000])
     built = Retrieval.build(new.view, tmp_path / "built", how, blend=blend)
-    for file in {*built.path.iterdir()} - {built.path / "sketch.faiss", built.path / "retrieval.json"}:
+    for file in built.path.iterdir():
         assert file.read_bytes() == (new.path / "retrieval" / file.name).read_bytes(), file.name
-    assert new.retrieval.placed == 1, "the vector of the new item"
-    assert item in new.retrieval.stored.sketch.nearest(new.graph.latest.arrays["item_vectors"][item], 1)
+    [item] = new.indices("item", [20_000])
     assert item in new.retrieval.candidates(new.view, -1)

@@ -56,11 +56,11 @@ def write_index(vectors: NDArray[np.float32], file: Path, former: FormerIndex | 
     index, since = None, 0
     if former is not None and former.vectors.shape[1] == vectors.shape[1]:
         changed = _changed(former.vectors, vectors)
-        since = former.placed + len(changed)
-        if since <= CHANGED * len(vectors):
+        again = np.intersect1d(there, changed, assume_unique=True)
+        if (since := former.placed + len(again)) <= CHANGED * len(there):
             index: Any = faiss.read_index(str(former.file))
             index.remove_ids(changed)
-            placed = np.intersect1d(there, changed, assume_unique=True)
+            placed = again
     if index is None or not index.is_trained or _cells(len(there)) >= 2 * index.nlist:
         index, placed, since = _learned(vectors, there), there, 0
     for first in range(0, len(placed), ROWS):
