@@ -70,11 +70,12 @@ def peaks() -> Iterator[dict[str, float]]:
     meanwhile, by kind.
     """
     most, stop = {"python": 0.0, "jvm": 0.0}, threading.Event()
+    before = {*descendants(os.getpid())}
 
     def watch() -> None:
         while not stop.wait(EVERY):
             now = {"python": 0.0, "jvm": 0.0}
-            for process in descendants(os.getpid()):
+            for process in {*descendants(os.getpid())} - before:
                 with suppress(OSError):  # it ended meanwhile
                     status = dict(
                         row.split(":", 1) for row in Path(f"/proc/{process}/status").read_text().splitlines()
