@@ -18,7 +18,7 @@ PROBES = 16
 POINTS = 32
 """Items per cell from which the cells are learned, and the fewest that there are of a cell on average."""
 ROUNDS = 4
-"""Rounds of k-means that learn the cells; more find no more of the nearest items."""
+"""Rounds of k-means that learn the cells: ours."""
 ROWS = 1 << 16
 """Vectors that are added at once."""
 CHANGED = 0.5

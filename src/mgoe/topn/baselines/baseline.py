@@ -59,10 +59,18 @@ def load_implicit(module: str) -> Any:
     )
 
 
-def fit_similarity(model: Any, matrix: Any) -> sp.csr_array:
-    """Fit an item-to-item model of implicit to a sparse matrix (U, I), and return its similarities. Shape
-    (I, I).
+def fit_similarity(name: str, matrix: Any, neighbors: int) -> sp.csr_array:
+    """Fit an item-to-item model of implicit, and return the similarities from each item to its neighbours.
+
+    Args:
+        name: Of its class.
+        matrix: Sparse. Shape (U, I).
+        neighbors: Most similarities of an item.
+
+    Returns:
+        Shape (I, I).
     """
+    model = getattr(load_implicit("nearest_neighbours"), name)(K=neighbors)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", load_implicit("utils").ParameterWarning)  # of a matrix of its own
         model.fit(sp.csr_matrix(matrix), show_progress=False)

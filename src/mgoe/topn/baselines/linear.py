@@ -17,14 +17,7 @@ from scipy.linalg import get_lapack_funcs
 
 from mgoe.config import RangeSettings
 from mgoe.errors import TrainingError
-from mgoe.topn.baselines.baseline import (
-    HALF_LIFE,
-    NEIGHBORS,
-    Baseline,
-    by_similarity,
-    fit_similarity,
-    load_implicit,
-)
+from mgoe.topn.baselines.baseline import HALF_LIFE, NEIGHBORS, Baseline, by_similarity, fit_similarity
 from mgoe.topn.lists import Scores
 from mgoe.topn.queries import Events
 
@@ -107,8 +100,8 @@ def fit_slim(events: Events, settings: Mapping[str, Any], seed: int) -> Scores:
     An item is predicted from its nearest neighbours by cosine alone, the paper's fsSLIM.
     """
     known = events.matrix()
-    nearest = load_implicit("nearest_neighbours").CosineRecommender(K=settings["neighbors"] + 1)
-    near, gram = fit_similarity(nearest, known), (known.T @ known).tocsr()
+    near = fit_similarity("CosineRecommender", known, settings["neighbors"] + 1)
+    gram = (known.T @ known).tocsr()
     near.sort_indices()
     gram.sort_indices()
     weights = sp.csc_array(

@@ -13,14 +13,7 @@ import scipy.sparse as sp
 
 from mgoe.config import RangeSettings
 from mgoe.retrieval import PAIR, ItemLinks, LatestPairs, Rows, computed, swing_rows
-from mgoe.topn.baselines.baseline import (
-    HALF_LIFE,
-    NEIGHBORS,
-    Baseline,
-    by_similarity,
-    fit_similarity,
-    load_implicit,
-)
+from mgoe.topn.baselines.baseline import HALF_LIFE, NEIGHBORS, Baseline, by_similarity, fit_similarity
 from mgoe.topn.lists import Scores
 from mgoe.topn.queries import Events
 
@@ -31,10 +24,9 @@ square."""
 
 def fit_item_knn(events: Events, settings: Mapping[str, Any], seed: int) -> Scores:
     """Cosine of columns, as they are or weighted as text is (TF-IDF, BM25), by implicit."""
-    neighbors = load_implicit("nearest_neighbours")
     kinds = {"cosine": "CosineRecommender", "tfidf": "TFIDFRecommender", "bm25": "BM25Recommender"}
-    model = getattr(neighbors, kinds[settings["weighting"]])(K=settings["neighbors"])
-    return by_similarity(events.matrix(settings["half_life"]), fit_similarity(model, events.matrix()))
+    similarity = fit_similarity(kinds[settings["weighting"]], events.matrix(), settings["neighbors"])
+    return by_similarity(events.matrix(settings["half_life"]), similarity)
 
 
 def fit_rp3beta(events: Events, settings: Mapping[str, Any], seed: int) -> Scores:
@@ -48,8 +40,8 @@ def fit_rp3beta(events: Events, settings: Mapping[str, Any], seed: int) -> Score
     alpha, beta, known = settings["alpha"], settings["beta"], events.matrix()
     of_user, of_item = (np.asarray(known.sum(axis=axis)).ravel() + 1e-12 for axis in (1, 0))
     half = sp.diags_array(of_user ** (-alpha / 2)) @ known.power(alpha) @ sp.diags_array(of_item**-beta)
-    model = load_implicit("nearest_neighbours").ItemItemRecommender(K=settings["neighbors"])
-    similarity = fit_similarity(model, sp.csr_matrix(half).astype(np.float64))
+    half = sp.csr_matrix(half).astype(np.float64)
+    similarity = fit_similarity("ItemItemRecommender", half, settings["neighbors"])
     walk = sp.diags_array(of_item ** (beta - alpha)) @ similarity
     return by_similarity(events.matrix(settings["half_life"]), sp.csr_array(walk))
 
