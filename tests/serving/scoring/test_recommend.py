@@ -25,10 +25,15 @@ SHELVES = ["left", "middle", "right"]
 @pytest.fixture(scope="module")
 def shop(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle that retrieves 20 of its 99 items, each of which is on a shelf."""
-    path = Path(shutil.copytree(finished / "bundle", tmp_path_factory.mktemp("shop") / "bundle"))
+    return shop_of(finished, tmp_path_factory.mktemp("shop") / "bundle", RetrievalSettings(candidates=20))
+
+
+def shop_of(finished: Path, path: Path, how: RetrievalSettings) -> Path:
+    """Copy a bundle, with shelves and with what it retrieves from."""
+    shutil.copytree(finished / "bundle", path)
     bundle = mgoe.load(path)
     blend = Blend(log_odds=-0.2, sampling=-0.4, linked=0.5, session=0.8)
-    Retrieval.build(bundle.view, path / "retrieval", RetrievalSettings(candidates=20), blend=blend)
+    Retrieval.build(bundle.view, path / "retrieval", how, blend=blend)
     encoders = FeatureEncoders((FeatureSettings(name="shelf"),), {"shelf": Vocabulary(pa.array(SHELVES))})
     shelf = np.random.default_rng(0).integers(0, 4, bundle.size("item"))
     shutil.rmtree(path / "item_side")
@@ -163,12 +168,16 @@ def test_a_session_retrieves_among_live_events(shop: Path, tmp_path: Path):
         assert other in others
 
 
-def test_newcomers_that_were_not_ranked_are_not_all_that_a_request_allows(shop: Path, tmp_path: Path):
+def test_newcomers_that_were_not_ranked_are_not_all_that_a_request_allows(finished: Path, tmp_path: Path):
+    how = RetrievalSettings(candidates=20, quotas={"popular": 20})
+    shop = shop_of(finished, tmp_path / "bundle", how)
     n = mgoe.load(shop).size("item")
-    with served(shop, tmp_path) as live:
-        live.add(*({"user": VISITOR, "item": ARRIVAL + k, "behavior": "click"} for k in range(3 * n)))
-        found = live.recommend(user=VISITOR + 1, k=2 * n)
-        assert found["exact"] is (found["ranked"] == 4 * n)
+    with served(shop, tmp_path / "state") as live:
+        live.add(*({"user": VISITOR, "item": ARRIVAL + k, "behavior": "click"} for k in range(50)))
+        found = live.recommend(user=VISITOR + 1, k=n + 20)
+        assert found["ranked"] < n + 50
+        assert found["exact"] is False
+        assert live.recommend(user=VISITOR + 1, k=n + 50)["exact"] is True
 
 
 @pytest.mark.parametrize(
