@@ -15,28 +15,43 @@ from hypothesis import HealthCheck, settings  # noqa: E402
 from mgoe import experiments  # noqa: E402
 from mgoe.config import RunSettings, make_settings  # noqa: E402
 from mgoe.simulation import WorldSettings, simulate  # noqa: E402
-from tests.effort import MANY, SOAK  # noqa: E402
+from tests.effort import FEW, MANY, SOAK, costly  # noqa: E402
+from tests.sharing import Shared, shared_by_session  # noqa: E402
 
 # Machines differ in speed, so no example has a deadline; `make soak` draws many more of them.
 _slow = [HealthCheck.too_slow]
-settings.register_profile("test", deadline=None, suppress_health_check=_slow)
+settings.register_profile("test", deadline=None, suppress_health_check=_slow, max_examples=FEW)
 settings.register_profile("soak", deadline=None, suppress_health_check=_slow, max_examples=MANY)
 settings.load_profile("soak" if SOAK else "test")
 
+TRAINED = {"finished", "shown", "compared"}
+"""Fixtures that train."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests of what was trained as costly."""
+    for item in items:
+        if isinstance(item, pytest.Function) and TRAINED & {*item.fixturenames}:
+            item.add_marker(costly)
+
 
 @pytest.fixture(scope="session")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Shared:
+    """Makes folders that all processes of the session read."""
+    return shared_by_session(tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def world(shared: Shared) -> Path:
     """A simulated log in both forms, with its truth and titles: 200 users, 100 items, 12,000 exposures."""
-    path = tmp_path_factory.mktemp("world") / "log"
-    simulate(
-        WorldSettings(
-            users=200, items=100, exposures=12_000, days=30, user_communities=4, item_communities=5
-        ),
-        path,
-    )
-    items = pd.read_parquet(path / "truth" / "items.parquet", columns=["item_id"])
-    items.assign(title="Thing " + items["item_id"].astype(str)).to_parquet(path / "items.parquet")
-    return path
+
+    def make(path: Path) -> None:
+        size = {"users": 200, "items": 100, "exposures": 12_000, "days": 30}
+        simulate(WorldSettings(**size, user_communities=4, item_communities=5), path)
+        items = pd.read_parquet(path / "truth" / "items.parquet", columns=["item_id"])
+        items.assign(title="Thing " + items["item_id"].astype(str)).to_parquet(path / "items.parquet")
+
+    return shared("world", make)
 
 
 @pytest.fixture(scope="session")
@@ -56,11 +71,9 @@ def small(world: Path) -> RunSettings:
 
 
 @pytest.fixture(scope="session")
-def finished(small: RunSettings, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(small: RunSettings, shared: Shared) -> Path:
     """The folder of a finished run on the event log. Read it only."""
-    path = tmp_path_factory.mktemp("finished") / "run"
-    experiments.run(small, path, command="mgoe run small.yaml")
-    return path
+    return shared("finished", lambda path: experiments.run(small, path, command="mgoe run small.yaml"))
 
 
 @pytest.fixture(scope="session")
@@ -94,8 +107,6 @@ def exposures(world: Path) -> RunSettings:
 
 
 @pytest.fixture(scope="session")
-def shown(exposures: RunSettings, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shown(exposures: RunSettings, shared: Shared) -> Path:
     """The folder of a finished run on the exposure log. Read it only."""
-    path = tmp_path_factory.mktemp("shown") / "run"
-    experiments.run(exposures, path)
-    return path
+    return shared("shown", lambda path: experiments.run(exposures, path))

@@ -1,6 +1,7 @@
 """A comparison of a log of a second, and what came of it."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 
 from mgoe import experiments
 from tests.experiments.tiny import here, settings
+from tests.sharing import Shared
 
 
 @pytest.fixture(scope="session")
@@ -33,11 +35,37 @@ def raw(world: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
-def compared(raw: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def compared(raw: dict[str, Any], shared: Shared) -> Path:
     """The folder of a finished comparison. Read it only."""
-    out = tmp_path_factory.mktemp("compared") / "out"
-    experiments.compare(settings(raw), out, command="mgoe compare tiny.yaml")
-    return out
+    return shared("compared", compare_here(raw, command="mgoe compare tiny.yaml"))
+
+
+LEAST = {"models": ["shared-bottom"], "variants": {}, "seeds": [0]}
+TUNE = {"trials": 2, "share": 0.5, "space": {"training.learning_rate": [0.001, 0.01]}}
+
+
+@pytest.fixture(scope="session")
+def least(raw: dict[str, Any], shared: Shared) -> Path:
+    """The folder of what `own` asks for, finished. Read it only."""
+    return shared("experiments-least", compare_here(raw | LEAST))
+
+
+@pytest.fixture(scope="session")
+def searched(raw: dict[str, Any], shared: Shared) -> Path:
+    """The folder of what `tuned` asks for, finished. Read it only."""
+    pytest.importorskip("optuna", reason="optuna is not installed: pip install 'mgoe[tune]'")
+    return shared("experiments-searched", compare_here(raw | LEAST | {"tune": TUNE}))
+
+
+def compare_here(raw: dict[str, Any], **how: Any) -> Callable[[Path], object]:
+    """Return what compares in this process, to a folder."""
+
+    def make(out: Path) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("mgoe.experiments.execute.run_jobs", here)
+            experiments.compare(settings(raw), out, **how)
+
+    return make
 
 
 @pytest.fixture
@@ -45,12 +73,13 @@ def own(raw: dict[str, Any], world: Path, tmp_path: Path) -> dict[str, Any]:
     """The least comparison, of a log that may be changed."""
     shutil.copytree(world / "events", tmp_path / "log")
     data = {"log": str(tmp_path / "log"), "truth": str(world / "truth")}
-    return raw | {
-        "logs": {"tiny": {"data": data, "tasks": ["click", "buy"]}},
-        "models": ["shared-bottom"],
-        "variants": {},
-        "seeds": [0],
-    }
+    return raw | LEAST | {"logs": {"tiny": {"data": data, "tasks": ["click", "buy"]}}}
+
+
+@pytest.fixture
+def tuned(own: dict[str, Any]) -> dict[str, Any]:
+    """The same with a search."""
+    return own | {"tune": TUNE}
 
 
 @pytest.fixture
