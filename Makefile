@@ -1,4 +1,4 @@
-# Everything on a machine with Python 3.11 or newer and make: `make demo`, `make test`, `make check`, `make soak`.
+# Everything on a machine with Python 3.11 or newer and make: `make demo`, `make test`, `make quick`, `make check`, `make soak`.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
 # tests side by side; many wait for servers, Spark and other processes, so one more than two cores
@@ -9,7 +9,7 @@ READY := .venv/.ready
 SHARDING := .venv/.sharding
 BROWSER := .venv/.browser
 
-.PHONY: demo test check soak distributed clean
+.PHONY: demo test quick check soak distributed clean
 
 demo: $(BASE)  ## a first run on a simulated log, where the best reachable is known: runs/demo/run/report.html
 	$(BIN)/mgoe demo --out runs/demo
@@ -17,13 +17,16 @@ demo: $(BASE)  ## a first run on a simulated log, where the best reachable is kn
 test: $(READY) $(SHARDING) $(BROWSER)  ## every test, in its short form
 	$(BIN)/python -m pytest -n $(TESTS)
 
+quick: $(READY)  ## tests that train nothing and start no process or service, for the edit loop
+	$(BIN)/python -m pytest -n $(TESTS) -m "not costly"
+
 check: $(READY)  ## style and types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/pyright
 
-soak: $(READY) $(SHARDING) $(BROWSER)  ## every test, in its long form
-	MGOE_SOAK=1 $(BIN)/python -m pytest -n $(TESTS)
+soak: $(READY) $(SHARDING) $(BROWSER)  ## every test, in its long form and in random order
+	MGOE_SOAK=1 $(BIN)/python -m pytest -n $(TESTS) -p randomly -v
 
 distributed: $(READY) $(SHARDING)  ## TorchRec, for tables larger than a process
 	$(BIN)/mgoe doctor
@@ -50,5 +53,6 @@ $(SHARDING): $(READY)
 # where the machine has no Chromium; without one tests of the page are skipped, and so are those of Redis and nginx without these
 $(BROWSER): $(READY)
 	@for name in chromium chromium-browser google-chrome chrome; do command -v $$name >/dev/null && exit; done; \
-	$(BIN)/playwright install chromium || echo "Chromium cannot be installed; apt-get install chromium"
+	$(BIN)/playwright install chromium >/dev/null 2>&1 || \
+	echo "Chromium is not installed and cannot be downloaded, so tests of the page are skipped; apt-get install chromium"
 	@touch $@
