@@ -32,6 +32,7 @@ def die(number: int = signal.SIGKILL) -> None:
 def wait(folder: Path) -> None:
     note(folder, "begun")
     time.sleep(60)
+    note(folder, "ended")
 
 
 def speak(folder: Path) -> bool:

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -41,7 +40,7 @@ from tests.features.reading import gather
 from tests.graph.histories import contents, differences
 
 GROUPS = ["counts", "pair", "sketch", "edges", "aggregates", "recents"]
-KILLS = 20 if SOAK else 2
+KILLS = 20 if SOAK else 1
 ROOT = Path(__file__).parents[2]
 SECOND = 1_000_000
 
@@ -260,7 +259,7 @@ REPEATING = st.lists(
 """User, item and behaviour by number (the last does no task), moment, and id: few of each."""
 
 
-@up_to(6)
+@up_to(3)
 @example(
     rows=[(0, 0, 0, 0, "a"), (0, 1, 0, 0, "a"), (0, 1, 0, 0, "b")], cut=2
 )  # an id repeated in the snapshot, then what it came with
@@ -329,7 +328,7 @@ def test_a_log_of_another_service_is_read_from_its_start(finished: Path, tmp_pat
     assert Consumer.of(other, bundle).live.stats["events"] == 15
 
 
-@pytest.mark.parametrize("order", ["aba", "abab", "bacab"])
+@pytest.mark.parametrize("order", ["bacab", *["aba", "abab"] * SOAK])
 def test_logs_that_take_turns_count_once(finished: Path, tmp_path: Path, order: str):
     bundle = mgoe.load(finished / "bundle")
     logs = {name: open_events(tmp_path / name) for name in sorted(set(order))}
@@ -450,8 +449,8 @@ def test_kills_while_events_stream_in(finished: Path, tmp_path: Path):
         ]
         with subprocess.Popen([*words, str(kill)], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout
-            acknowledged.append(process.stdout.readline().strip())
-            time.sleep(0.1 + 0.03 * (kill * 7 % 10))
+            for _ in range(6 + kill * 7 % 10):
+                acknowledged.append(process.stdout.readline().strip())
             process.send_signal(signal.SIGKILL)
             acknowledged += [line.strip() for line in process.stdout if line.endswith("\n")]
     log = open_events(tmp_path / "state")

@@ -29,17 +29,21 @@ from mgoe.training import OPTIMIZER, WEIGHTS, ProcessGroup, Replay, load_checkpo
 from tests.effort import SOAK, slow, up_to
 from tests.experiments.test_bundle_refresh import stream
 from tests.experiments.test_refresh_from_files import later
-from tests.training.distributed.test_process_group import together
+from tests.sharing import Shared
+from tests.training.distributed.side_by_side import together
 
 
-@pytest.fixture(scope="module")
-def new(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="session")
+def new(world: Path, shared: Shared) -> Path:
     """New events in a file, some of them of a new user and a new item."""
-    file = later(world / "events", tmp_path_factory.mktemp("new") / "new.parquet")
-    rows = pd.read_parquet(file)
-    newcomers = rows.tail(40).assign(user_id=10_000, item_id=20_000)
-    pd.concat([rows, newcomers]).to_parquet(file)
-    return file
+
+    def make(folder: Path) -> None:
+        folder.mkdir()
+        rows = pd.read_parquet(later(world / "events", folder / "new.parquet"))
+        newcomers = rows.tail(40).assign(user_id=10_000, item_id=20_000)
+        pd.concat([rows, newcomers]).to_parquet(folder / "new.parquet")
+
+    return shared("experiments-new", make) / "new.parquet"
 
 
 class Killed(BaseException):
@@ -59,16 +63,23 @@ class Fuse:
         self.replace(*paths)
 
 
-@pytest.fixture(scope="module")
-def counted(finished: Path, new: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, int]:
+@pytest.fixture(scope="session")
+def counted(finished: Path, new: Path, shared: Shared) -> tuple[Bundle, int]:
     """A retrained bundle, and the number of files and folders that were completed for it."""
-    out, fuse = tmp_path_factory.mktemp("retrained") / "bundle", Fuse()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "replace", fuse)
-        return experiments.retrain(finished / "bundle", None, out, log=[str(new)]), fuse.used
+
+    def make(folder: Path) -> None:
+        folder.mkdir()
+        fuse = Fuse()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(os, "replace", fuse)
+            experiments.retrain(finished / "bundle", None, folder / "bundle", log=[str(new)])
+        (folder / "completed").write_text(str(fuse.used))
+
+    folder = shared("experiments-retrained", make)
+    return mgoe.load(folder / "bundle"), int((folder / "completed").read_text())
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def retrained(counted: tuple[Bundle, int]) -> Bundle:
     return counted[0]
 
@@ -155,7 +166,7 @@ def same_bundle(one: Bundle, other: Bundle) -> None:
         assert all(torch.equal(mine[name], theirs[name]) for name in mine)
 
 
-@up_to(3)
+@up_to(2)
 @given(share=st.floats(0, 1, exclude_max=True))
 def test_killed_at_any_moment_and_resumed_is_as_uninterrupted(
     share: float,

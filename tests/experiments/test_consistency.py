@@ -16,11 +16,11 @@ from mgoe.experiments.folder import outdated
 from mgoe.experiments.plan import Plan
 from mgoe.experiments.report import TIDY_COLUMNS
 from mgoe.graph.build.workplace import building
-from tests.experiments.tiny import numbers, settings
+from tests.experiments.tiny import here, numbers, settings
 
 
 def test_what_was_made_with_other_settings_is_refused_or_computed_again(
-    raw: dict[str, Any], compared: Path, tmp_path: Path
+    raw: dict[str, Any], compared: Path, tmp_path: Path, in_this_process: None
 ):
     out = shutil.copytree(compared, tmp_path / "out")
     other = settings(raw, models=["mgoe"], variants={}, seeds=[0], training={"epochs": 2, "batch_size": 1024})
@@ -34,13 +34,12 @@ def test_what_was_made_with_other_settings_is_refused_or_computed_again(
 
 
 def test_what_is_computed_again_is_computed_again_in_all_that_follows_from_it(
-    own: dict[str, Any], tmp_path: Path
+    own: dict[str, Any], least: Path, tmp_path: Path, in_this_process: None
 ):
     """Checksums of what is judged, rows of the references and lines of cells are of the data that are
     there."""
-    out = tmp_path / "out"
+    out = shutil.copytree(least, tmp_path / "out")
     kept = [out / "logs" / "tiny" / name for name in ("references.json", "seeds/0/examples.json")]
-    experiments.compare(settings(own), out)
     before = [path.read_text() for path in kept]
     other = settings(own, split={"cuts": [0.4, 0.6, 0.9]})
     with pytest.raises(OutputError, match=r"another `split.cuts`"):
@@ -54,9 +53,8 @@ def test_what_is_computed_again_is_computed_again_in_all_that_follows_from_it(
     assert records.latest(out)["tiny", "shared-bottom", 0]["examples"] == json.loads(kept[1].read_text())
 
 
-def test_another_log_under_the_same_path_is_noticed(own: dict[str, Any], tmp_path: Path):
-    out, made = tmp_path / "out", settings(own)
-    experiments.compare(made, out)
+def test_another_log_under_the_same_path_is_noticed(own: dict[str, Any], least: Path, tmp_path: Path):
+    out, made = shutil.copytree(least, tmp_path / "out"), settings(own)
     file = max((tmp_path / "log").rglob("*.parquet"))
     os.utime(file, ns=(1, 1))  # copied, and the same
     experiments.compare(made, out)
@@ -235,11 +233,12 @@ def test_another_default_of_a_switch_is_noticed(raw: dict[str, Any], tmp_path: P
 
 
 def test_a_log_that_could_not_be_read_at_first_is_known_by_its_files_later(
-    own: dict[str, Any], tmp_path: Path
+    own: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     shutil.move(tmp_path / "log", tmp_path / "away")
     assert experiments.compare(settings(own), tmp_path / "out").failed
     shutil.move(tmp_path / "away", tmp_path / "log")
+    monkeypatch.setattr("mgoe.experiments.execute.run_jobs", here)
     assert experiments.compare(settings(own), tmp_path / "out").failed == {}
     file = tmp_path / "out" / "results.jsonl"
     assert experiments.compare(settings(own), tmp_path / "there", take=[file], stop_after=0).waiting == 0

@@ -12,11 +12,11 @@ from mgoe import experiments
 from mgoe.errors import OutputError
 from mgoe.experiments import consistency, imports, records
 from mgoe.experiments.plan import Plan
-from tests.experiments.tiny import numbers, settings
+from tests.experiments.tiny import numbers, settings, taken_out
 
 
 def test_a_comparison_resumes_on_another_machine(
-    raw: dict[str, Any], compared: Path, world: Path, tmp_path: Path
+    raw: dict[str, Any], compared: Path, world: Path, tmp_path: Path, in_this_process: None
 ):
     """Where the log is stored elsewhere, nothing but `results.jsonl` was copied, and one more seed is asked
     for."""
@@ -53,13 +53,13 @@ def test_a_comparison_resumes_on_another_machine(
 def test_cells_of_here_and_of_elsewhere_are_paired_user_by_user(
     raw: dict[str, Any], compared: Path, tmp_path: Path
 ):
-    """Half of the cells are taken, half fitted: leads are those of one machine."""
-    lines = (compared / "results.jsonl").read_text().splitlines()
-    half = tmp_path / "half.jsonl"
-    half.write_text("\n".join(line for line in lines if json.loads(line)["model"] == "mgoe") + "\n")
-    experiments.compare(settings(raw), tmp_path / "out", take=[half])
+    """A third of the cells are taken, the others were fitted: leads are those of one machine."""
+    out, part, said = shutil.copytree(compared, tmp_path / "out"), tmp_path / "part.jsonl", list[str]()
+    part.write_text("".join(f"{line}\n" for line in taken_out(out, "mgoe")))
+    experiments.compare(settings(raw), out, take=[part], say=said.append)
+    assert said == [f"{part}: 2 of 2 lines imported", "training 0 of 6 cells, 2 at a time"]
     for one, other in zip(
-        *(json.loads((folder / "leads.json").read_text()) for folder in (tmp_path / "out", compared)),
+        *(json.loads((folder / "leads.json").read_text()) for folder in (out, compared)),
         strict=True,
     ):
         if other["low"] is not None:
@@ -69,9 +69,8 @@ def test_cells_of_here_and_of_elsewhere_are_paired_user_by_user(
             )
 
 
-def test_of_other_settings_or_another_log_nothing_is_taken(own: dict[str, Any], tmp_path: Path):
-    file = tmp_path / "out" / "results.jsonl"
-    experiments.compare(settings(own), tmp_path / "out")
+def test_of_other_settings_or_another_log_nothing_is_taken(own: dict[str, Any], least: Path, tmp_path: Path):
+    file = least / "results.jsonl"
     for number, other in enumerate((own | {"training": {"epochs": 2}}, own)):
         result = experiments.compare(settings(other), tmp_path / f"other-{number}", take=[file], stop_after=0)
         assert result.waiting == 1 - number
@@ -93,11 +92,14 @@ def test_of_other_settings_or_another_log_nothing_is_taken(own: dict[str, Any], 
 
 
 def test_a_cell_is_taken_whole_or_not_at_all(
-    own: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    own: dict[str, Any],
+    least: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    in_this_process: None,
 ):
     """Where a fit of here was cut off, nothing of it stays beside what is taken, and the other way round."""
-    file, made = tmp_path / "out" / "results.jsonl", settings(own)
-    experiments.compare(made, tmp_path / "out")
+    file, made = least / "results.jsonl", settings(own)
     plan = Plan(made, tmp_path / "there")
     cell = plan.cells[0]
     (cell.folder / "checkpoints").mkdir(parents=True)
@@ -143,42 +145,41 @@ def test_references_of_the_first_seed_may_be_made_for_another(
     assert said[1:] == ["training 0 of 3 cells, 2 at a time"]
 
 
-def test_cells_are_taken_with_the_search_they_were_fitted_with(own: dict[str, Any], tmp_path: Path):
-    tuned = settings(
-        own, tune={"trials": 2, "share": 0.5, "space": {"training.learning_rate": [0.001, 0.01]}}
-    )
-    experiments.compare(tuned, tmp_path / "out")
-    file = tmp_path / "out" / "results.jsonl"
+def test_cells_are_taken_with_the_search_they_were_fitted_with(
+    tuned: dict[str, Any], searched: Path, tmp_path: Path
+):
+    asked, file = settings(tuned), searched / "results.jsonl"
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     assert [line["state"] for line in lines] == ["searched", "finished"]
-    assert lines[0]["search"] == json.loads((tmp_path / "out/logs/tiny/tuned/shared-bottom.json").read_text())
-    assert experiments.compare(tuned, tmp_path / "there", take=[file], stop_after=0).waiting == 0
+    assert lines[0]["search"] == json.loads((searched / "logs/tiny/tuned/shared-bottom.json").read_text())
+    assert experiments.compare(asked, tmp_path / "there", take=[file], stop_after=0).waiting == 0
     search, cell = tmp_path / "search.jsonl", tmp_path / "cell.jsonl"
     for path, line in zip((search, cell), lines, strict=True):
         path.write_text(json.dumps(line))
     said: list[str] = []
     assert (
-        experiments.compare(tuned, tmp_path / "alone", take=[cell], stop_after=0, say=said.append).waiting
+        experiments.compare(asked, tmp_path / "alone", take=[cell], stop_after=0, say=said.append).waiting
         == 1
     )
     assert said[0] == f"{cell}: 0 of 1 lines imported; 1 waiting for a search"
     for number, files in enumerate(([search, cell], [cell, search])):
-        assert experiments.compare(tuned, tmp_path / f"both-{number}", take=files, stop_after=0).waiting == 0
+        assert experiments.compare(asked, tmp_path / f"both-{number}", take=files, stop_after=0).waiting == 0
     other = [lines[0], lines[1] | {"tuned": {"training": {"learning_rate": 0.5}}}]
     (tmp_path / "other.jsonl").write_text("\n".join(map(json.dumps, other)))
     said.clear()
     assert (
         experiments.compare(
-            tuned, tmp_path / "else", take=[tmp_path / "other.jsonl"], stop_after=0, say=said.append
+            asked, tmp_path / "else", take=[tmp_path / "other.jsonl"], stop_after=0, say=said.append
         ).waiting
         == 1
     )
     assert said[0] == f"{tmp_path / 'other.jsonl'}: 1 of 2 lines imported; 1 of another search"
 
 
-def test_of_several_lines_the_latest_is_taken_whichever_file_holds_it(own: dict[str, Any], tmp_path: Path):
-    experiments.compare(settings(own), tmp_path / "out")
-    line = json.loads((tmp_path / "out" / "results.jsonl").read_text())
+def test_of_several_lines_the_latest_is_taken_whichever_file_holds_it(
+    own: dict[str, Any], least: Path, tmp_path: Path
+):
+    line = json.loads((least / "results.jsonl").read_text())
     files = [tmp_path / "earlier.jsonl", tmp_path / "later.jsonl"]
     for year, file in zip(("2001", "2002"), files, strict=True):
         file.write_text(json.dumps(line | {"at": f"{year}-01-01T00:00:00+00:00", "parameters": int(year)}))
@@ -193,11 +194,11 @@ def test_of_several_lines_the_latest_is_taken_whichever_file_holds_it(own: dict[
         )
 
 
-def test_a_cell_that_was_measured_on_other_rows_is_left_out(own: dict[str, Any], tmp_path: Path):
-    experiments.compare(settings(own), tmp_path / "out")
-    line = json.loads((tmp_path / "out" / "results.jsonl").read_text())
-    other = tmp_path / "other.jsonl"
-    other.write_text(json.dumps(line | {"examples": {"valid": "0", "test": "1"}}))
-    both = own | {"models": ["shared-bottom", "single-task"]}
-    experiments.compare(settings(both), tmp_path / "both", models=["single-task"])
-    assert experiments.compare(settings(both), tmp_path / "both", take=[other], stop_after=0).waiting == 1
+def test_a_cell_that_was_measured_on_other_rows_is_left_out(
+    raw: dict[str, Any], compared: Path, tmp_path: Path
+):
+    out, other = shutil.copytree(compared, tmp_path / "out"), tmp_path / "other.jsonl"
+    line = json.loads(taken_out(out, "shared-bottom")[0])
+    for examples, waiting in (({"valid": "0", "test": "1"}, 2), (line["examples"], 1)):
+        other.write_text(json.dumps(line | {"examples": examples}))
+        assert experiments.compare(settings(raw), out, take=[other], stop_after=0).waiting == waiting

@@ -13,14 +13,20 @@ from mgoe.config import ComparisonSettings, load_comparison
 from mgoe.data import prepare
 from mgoe.experiments.plan import Plan
 from tests.datasets import layouts
+from tests.effort import SOAK
+from tests.sharing import Shared
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 @pytest.fixture(scope="module")
-def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def log(shared: Shared) -> Path:
     """What the example makes of a folder with all that it may hold."""
-    folder = tmp_path_factory.mktemp("kuairand")
+    return shared("experiments-kuairand", write_log) / "out"
+
+
+def write_log(folder: Path) -> None:
+    folder.mkdir()
     layouts.kuairand(folder)
     published = duckdb.read_csv(str(folder / "data" / "log_standard_4_22_to_5_08_pure.csv"))
     day = "epoch_ms(time_ms + 8 * 3600000)"
@@ -35,7 +41,6 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["kuairand.py", str(folder), str(folder / "out")])
         runpy.run_path(str(EXAMPLES / "kuairand.py"), run_name="__main__")
-    return folder / "out"
 
 
 def arena(log: Path, first_test_day: str) -> ComparisonSettings:
@@ -54,7 +59,7 @@ def arena(log: Path, first_test_day: str) -> ComparisonSettings:
     )
 
 
-@pytest.mark.parametrize("first", ["2022-05-05", "2022-05-07"])
+@pytest.mark.parametrize("first", ["2022-05-05", *["2022-05-07"] * SOAK])
 def test_both_tables_are_of_all_exposures_of_the_days_that_are_asked_for(
     log: Path, tmp_path: Path, first: str
 ):

@@ -56,10 +56,10 @@ def test_an_interrupt_ends_the_processes_that_run(tmp_path: Path):
     assert next(running).job.name == "quick"
     while not (tmp_path / "begun").exists():
         time.sleep(0.01)
-    started = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         running.throw(KeyboardInterrupt())
-    assert time.monotonic() - started < 30
+    wait_for_orphans(tmp_path)
+    assert not (tmp_path / "ended").exists()
 
 
 def test_standard_output_is_left_to_whoever_asked(tmp_path: Path):
@@ -96,7 +96,7 @@ def test_the_processes_of_a_killed_comparison_are_waited_for(tmp_path: Path):
         waiting.start()
         waiting.join(0.3)
         assert waiting.is_alive()
-    waiting.join(10)
+    waiting.join(60)
     assert not waiting.is_alive()
 
 

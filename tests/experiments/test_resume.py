@@ -60,20 +60,15 @@ def test_damaged_checksums_of_a_log_are_computed_again(own: dict[str, Any], tmp_
     assert file.read_text() == before
 
 
-def test_a_damaged_search_is_put_back_or_goes_with_what_it_decided(own: dict[str, Any], tmp_path: Path):
-    pytest.importorskip("optuna", reason="optuna is not installed: pip install 'mgoe[tune]'")
-    tuned = settings(
-        own,
-        seeds=[0, 1],
-        tune={"trials": 2, "share": 0.5, "space": {"training.learning_rate": [0.001, 0.01]}},
-    )
-    out = tmp_path / "out"
-    experiments.compare(tuned, out, seeds=[0])
+def test_a_damaged_search_is_put_back_or_goes_with_what_it_decided(
+    tuned: dict[str, Any], searched: Path, tmp_path: Path
+):
+    asked, out = settings(tuned, seeds=[0, 1]), shutil.copytree(searched, tmp_path / "out")
     search, lines = out / "logs/tiny/tuned/shared-bottom.json", out / "results.jsonl"
     whole = search.read_text()
     search.write_text("{")
     said: list[str] = []
-    assert experiments.compare(tuned, out, stop_after=0, say=said.append).waiting == 1  # the second seed
+    assert experiments.compare(asked, out, stop_after=0, say=said.append).waiting == 1  # the second seed
     assert search.read_text() == whole
     assert [line.partition(":")[0] for line in said[:2]] == [
         "damaged, to be computed again",
@@ -83,16 +78,15 @@ def test_a_damaged_search_is_put_back_or_goes_with_what_it_decided(own: dict[str
         "\n".join(line for line in lines.read_text().splitlines() if json.loads(line)["state"] != "searched")
     )
     search.unlink()
-    assert experiments.compare(tuned, out, stop_after=0).waiting == 2
+    assert experiments.compare(asked, out, stop_after=0).waiting == 2
     assert records.latest(out)["tiny", "shared-bottom", 0]["state"] == "outdated"
 
 
 @pytest.mark.parametrize(("gone", "again"), [("seeds", True), ("seeds/0/examples.json", False)])
 def test_a_cell_without_its_line_is_known_by_its_data_or_computed_again(
-    own: dict[str, Any], tmp_path: Path, in_this_process: None, gone: str, again: bool
+    own: dict[str, Any], least: Path, tmp_path: Path, in_this_process: None, gone: str, again: bool
 ):
-    out, made = tmp_path / "out", settings(own)
-    experiments.compare(made, out)
+    out, made = shutil.copytree(least, tmp_path / "out"), settings(own)
     before, lines, path = numbers(out), out / "results.jsonl", out / "logs/tiny" / gone
     lines.write_bytes(lines.read_bytes()[:-2000])
     shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -11,12 +11,13 @@ import torch
 from safetensors.torch import load_file
 
 from mgoe import experiments
-from mgoe.config import RunSettings, make_settings
+from mgoe.config import RunSettings, load_settings, make_settings
 from mgoe.evaluation import read_rows
 from mgoe.experiments import Inputs, cell_results
 from mgoe.experiments.folder import run_settings
 from mgoe.features import GROUPS
 from mgoe.training import Batch, Feed
+from tests.sharing import Shared
 
 CUTS = ["2025-01-13", "2025-01-19", "2025-01-22"]
 SECOND = "2025-01-27"
@@ -45,14 +46,17 @@ def settings_of(log: pd.DataFrame, folder: Path, **split: Any) -> RunSettings:
 
 
 @pytest.fixture(scope="module")
-def runs(log: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[RunSettings, Path]]:
+def runs(log: pd.DataFrame, shared: Shared) -> dict[str, tuple[RunSettings, Path]]:
     """A run with one snapshot for all of test, and one with two."""
-    folder = tmp_path_factory.mktemp("runs")
     asked = {"frozen": {}, "daily": {"cuts": [*CUTS, SECOND], "test_windows": 2}}
-    found = {name: (settings_of(log, folder / name, **split), folder / name) for name, split in asked.items()}
-    for settings, out in found.values():
-        experiments.run(settings, out)
-    return found
+
+    def make(folder: Path) -> None:
+        folder.mkdir()
+        for name, split in asked.items():
+            experiments.run(settings_of(log, folder / name, **split), folder / name)
+
+    folder = shared("experiments-windows", make)
+    return {name: (load_settings(folder / name / "settings.yaml"), folder / name) for name in asked}
 
 
 def read(settings: RunSettings, out: Path) -> tuple[Inputs, Batch]:

@@ -27,9 +27,11 @@ from mgoe.serving.events.exposure import ExposureReader
 from mgoe.serving.events.exposure_log import DAY, ExposureLog
 from mgoe.serving.online.overlay import LiveView
 from mgoe.serving.scoring.engine import Engine
+from mgoe.serving.scoring.runtime import Runtime
 from tests.experiments.test_bundle_refresh import check_as_rebuilt
 from tests.graph.histories import contents, differences
 from tests.graph.test_rates import cells_of
+from tests.sharing import Shared
 
 SECOND = 1_000_000
 LONG_AGO = time.time_ns() // 1000 - 10 * DAY
@@ -150,18 +152,21 @@ GROUPS = [["item"], ["item", "device"], ["item", "query"], ["user"], ["item_macr
 
 
 @pytest.fixture(scope="module")
-def by_device(exposures: RunSettings, world: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+def by_device(exposures: RunSettings, world: Path, shared: Shared) -> Bundle:
     """A bundle with rates of items by device, and by each category of a query."""
-    path = tmp_path_factory.mktemp("by_device")
-    rows = pd.read_parquet(world / "exposures")
-    rows["query"] = np.array(["a|b", "b", None, "c|a"], object)[rows["item_id"] % 4]
-    rows.to_parquet(path / "log.parquet")
-    raw = exposures.model_dump(mode="json")
-    raw["data"] |= {"log": str(path / "log.parquet")}
-    raw["data"]["context"].append({"name": "query", "kind": "multi"})
-    raw["graph"]["rates"] = [{"by": by} for by in GROUPS]
-    experiments.run(make_settings(raw), path / "run")
-    return mgoe.load(path / "run" / "bundle")
+
+    def make(path: Path) -> None:
+        path.mkdir()
+        rows = pd.read_parquet(world / "exposures")
+        rows["query"] = np.array(["a|b", "b", None, "c|a"], object)[rows["item_id"] % 4]
+        rows.to_parquet(path / "log.parquet")
+        raw = exposures.model_dump(mode="json")
+        raw["data"] |= {"log": str(path / "log.parquet")}
+        raw["data"]["context"].append({"name": "query", "kind": "multi"})
+        raw["graph"]["rates"] = [{"by": by} for by in GROUPS]
+        experiments.run(make_settings(raw), path / "run")
+
+    return mgoe.load(shared("experiments-by-device", make) / "run" / "bundle")
 
 
 def columns_of(view: View, names: list[str], pairs: tuple[np.ndarray, np.ndarray, dict]) -> np.ndarray:
@@ -220,7 +225,7 @@ def test_a_service_and_a_bundle_score_with_live_rates_alike(by_device: Bundle, t
     old, state = by_device, tmp_path / "state"
     asked = requests(old, 30)
     log = take(state, old, asked)
-    engine = Engine(old.path, open_events(state), exposures=log)
+    engine = Engine(old.path, open_events(state), runtime=Runtime(engine="torch"), exposures=log)
     items = sorted({one["item"] for request in asked for one in request["exposures"]})
     user, context = asked[0]["exposures"][0]["user"], {"device": "phone", "query": ["a", "b", "a"]}
     of_user, index = engine.live.look_up("user", [user]), engine.live.look_up("item", items)

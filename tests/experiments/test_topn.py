@@ -26,6 +26,7 @@ from mgoe.experiments.topn_reachable import true_scores
 from mgoe.simulation import Truth
 from mgoe.topn import Events, Queries, make_lists, measure_lists, popularity_places
 from tests.experiments.tiny import here, settings
+from tests.sharing import Shared
 
 pytest.importorskip("implicit")
 
@@ -54,13 +55,14 @@ def asked(raw: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def listed(asked: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("listed") / "out"
-    with pytest.MonkeyPatch.context() as patch:
-        for module in ("execute", "topn"):
-            patch.setattr(f"mgoe.experiments.{module}.run_jobs", here)
-        experiments.compare(settings(asked), out)
-    return out
+def listed(asked: dict[str, Any], shared: Shared) -> Path:
+    def make(out: Path) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            for module in ("execute", "topn"):
+                patch.setattr(f"mgoe.experiments.{module}.run_jobs", here)
+            experiments.compare(settings(asked), out)
+
+    return shared("experiments-listed", make)
 
 
 def test_lists_stand_in_results_and_tables(listed: Path):

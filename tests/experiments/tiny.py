@@ -1,5 +1,8 @@
 """Comparisons on a tiny log: other settings, jobs in this process, the numbers of a folder."""
 
+import json
+import shutil
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,10 +17,28 @@ def settings(raw: dict[str, Any], **changes: Any) -> ComparisonSettings:
     return check_settings(ComparisonSettings, raw | changes)
 
 
-def here(jobs: Sequence[Job], *_: Any) -> Iterator[Outcome]:
-    """`run_jobs` in this process, which needs none to start."""
+def here(
+    jobs: Sequence[Job],
+    at_once: int = 1,
+    folder: Path | None = None,
+    threads: int = 1,
+    until: float | None = None,
+) -> Iterator[Outcome]:
+    """`run_jobs` in this process, which needs none to start. An error of a job is raised."""
     for job in jobs:
-        yield Outcome(job, job.work(*job.args))
+        if until is None or time.monotonic() < until:
+            yield Outcome(job, job.work(*job.args))
+
+
+def taken_out(out: Path, *models: str) -> list[str]:
+    """Take the cells of models and their lines out of a comparison, and return the lines."""
+    for model in models:
+        shutil.rmtree(out / "logs/tiny/cells" / model)
+    file = out / "results.jsonl"
+    lines = file.read_text().splitlines()
+    of_them = [line for line in lines if json.loads(line)["model"] in models]
+    file.write_text("".join(f"{line}\n" for line in lines if line not in of_them))
+    return of_them
 
 
 def numbers(out: Path) -> pd.DataFrame:

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from mgoe.release.acceptance import compare, predicted_over_observed, uncalibrat
 from mgoe.training.checkpoint import load_checkpoint, save_checkpoint
 from tests.effort import SOAK
 from tests.experiments.test_refresh_from_files import later
+from tests.sharing import Shared
 
 WINDOWS = 200 if SOAK else 4
 TASKS = [TaskSettings(name="click"), TaskSettings(name="buy")]
@@ -162,13 +164,13 @@ def rows_of(bundle: Bundle, file: str, folder: Path) -> Examples:
 
 
 @pytest.fixture(scope="module")
-def trained(exposures: RunSettings, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+def trained(exposures: RunSettings, shared: Shared) -> Bundle:
     """Trained for as long as it helps, from another seed than that of the short run."""
-    return longer(exposures, tmp_path_factory.mktemp("trained") / "run")
+    return mgoe.load(shared("release-trained", partial(longer, exposures)) / "bundle")
 
 
 def longer(settings: RunSettings, folder: Path) -> Bundle:
-    training = settings.training.model_copy(update={"epochs": 5, "batch_size": 256})
+    training = settings.training.model_copy(update={"epochs": 5 if SOAK else 3, "batch_size": 256})
     experiments.run(settings.model_copy(update={"training": training, "seeds": [1]}), folder)
     return mgoe.load(folder / "bundle")
 

@@ -11,14 +11,13 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from mgoe import experiments
 from mgoe.bundle import Bundle
-from mgoe.config import RunSettings
 from mgoe.release import Bounds, CycleSettings, Registry
 from tests.cli.conftest import Mgoe, mgoe
 from tests.cli.test_bad_input import assert_refused
 from tests.effort import SOAK
 from tests.experiments.test_refresh_from_files import later
+from tests.release.test_acceptance import changed, drop_context, drop_task
 from tests.training.test_resume import file_size_limit
 
 __all__ = ["mgoe"]
@@ -72,7 +71,7 @@ def test_a_log_that_overlaps_that_of_the_bundle(
 
 
 def test_a_gap_of_days_is_reported(registry: Registry, mgoe: Mgoe, new: pd.DataFrame, tmp_path: Path):
-    moved = new.assign(timestamp=new["timestamp"] + pd.Timedelta("9d"))
+    moved = new.assign(timestamp=new["timestamp"] + pd.Timedelta("9D"))
     done = mgoe("cycle", write_cycle(registry, tmp_path, moved, learn="retrain"))
     assert done.exit_code == 0
     assert "is a file missing?" in done.stderr
@@ -96,29 +95,32 @@ def test_a_label_that_changes_after_it_was_learned_changes_nothing(
 
 
 def test_a_candidate_with_other_tasks_or_features_is_held(
-    registry: Registry, shown: Path, exposures: RunSettings, mgoe: Mgoe, world: Path, tmp_path: Path
+    registry: Registry, shown: Path, mgoe: Mgoe, world: Path, tmp_path: Path
 ):
     """Whatever else is different about it, even the form of its log."""
     other = Registry(tmp_path / "other")
     other.promote(other.add(shown / "bundle"))
-    data = exposures.data.model_copy(update={"context": []})
-    fewer = exposures.model_copy(update={"data": data, "tasks": exposures.tasks[:2]})
-    experiments.run(fewer, tmp_path / "run")
+
+    def fewer(folder: Path, manifest: dict[str, Any]) -> None:
+        drop_context(folder, manifest)
+        drop_task(folder, manifest)
+
+    changed(shown / "bundle", tmp_path / "fewer", fewer)
     exposed = pd.read_parquet(later(world / "exposures", tmp_path / "exposed.parquet"))
     events = pd.read_parquet(later(world / "events", tmp_path / "events.parquet"))
     tasks = "the tasks must be those of the current bundle"
     device = "features of the current bundle are missing: context device"
     form = "the log must be one of events"
     for at, candidate, rows, reasons in (
-        (other, tmp_path / "run", exposed, [f"{tasks} (click, buy, stay), found click, buy", device]),
+        (other, tmp_path / "fewer", exposed, [f"{tasks} (click, buy, stay), found click", device]),
         (
             registry,
-            shown,
+            shown / "bundle",
             events,
             [form, f"{tasks} (click, buy), found click, buy, stay"],
         ),
     ):
-        at.add(candidate / "bundle")
+        at.add(candidate)
         before = at.aliases["current"]
         held = mgoe("cycle", write_cycle(at, tmp_path, rows))
         assert held.exit_code == 3, held.output

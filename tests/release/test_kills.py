@@ -45,6 +45,8 @@ IN_A_ROW = 12
 """Kills after which a round is left alone, so that versions change."""
 FIRST = 300
 """Events that are there before the service is."""
+ROWS = 800 if SOAK else 80
+"""Rows that a round waits for: events, and what is sampled beside them."""
 GRAPH = "graph/graph.json"
 LENIENT = Bounds(margin=1, error=1e6, calibration=1e6, shift=1e6, latency=1e3, requests=3)
 """Whatever the window, a candidate goes live."""
@@ -97,7 +99,7 @@ class Rounds:
         return Registry(self.folder / "bundles")
 
     def settings(self, registry: Path, state: Path) -> CycleSettings:
-        return CycleSettings(registry=registry, state=str(state), rows=800, keep=0, bounds=LENIENT)
+        return CycleSettings(registry=registry, state=str(state), rows=ROWS, keep=0, bounds=LENIENT)
 
     def begin(self) -> None:
         """Keep the registry as it is before a round."""
@@ -149,6 +151,7 @@ def cycle(config: Path, temporary: Path) -> None:
     """Be the command `mgoe cycle`, which leaves here what it writes and prints."""
     (temporary / "files").mkdir(parents=True, exist_ok=True)
     tempfile.tempdir = str(temporary / "files")
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(temporary / "kept")  # what torch keeps is nothing left over
     said = os.open(temporary / "said", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for stream in (1, 2):
         os.dup2(said, stream)
