@@ -20,7 +20,7 @@ from mgoe.retrieval.history import DAY, Done, OwnItems, own_items
 from mgoe.retrieval.links import freshness
 from mgoe.serving.online.overlay import LiveView
 from tests.effort import up_to
-from tests.graph.histories import CUTS, event_lists
+from tests.graph.histories import event_lists
 from tests.retrieval.naive import snapshots
 from tests.serving.online.worlds import START, World, streams
 
@@ -41,6 +41,7 @@ def summed(links, fresh: np.ndarray, own: OwnItems, days: float) -> dict[int, fl
     return out
 
 
+@up_to(25)
 @given(snapshot=snapshots, data=st.data())
 def test_signals_of_links_equal_sums_one_by_one(snapshot, data):
     pairs = latest_pairs(snapshot)
@@ -59,7 +60,7 @@ def test_signals_of_links_equal_sums_one_by_one(snapshot, data):
 def test_live_signals_are_as_after_an_update(events, data):
     """Links stay those of the snapshot until a refresh; what the user did is read at once."""
     with tempfile.TemporaryDirectory() as folder:
-        world = World(Path(folder), START + events, CUTS, resolutions=[(2, 3), (3, 4)])
+        world = World(Path(folder), START + events, (), resolutions=[(2, 3), (3, 4)])
         stream, live = data.draw(streams(world), "stream"), world.live()
         base = View.of(world.graph.latest)
         found = Retrieval.build(base, Path(folder) / "retrieval", RetrievalSettings(candidates=12))
@@ -84,6 +85,7 @@ def test_what_is_done_later_replaces_what_was_done_before(snapshot, data):
     assert (own.age == 0).sum() == len(items)
 
 
+@up_to(15)
 @given(weights=st.tuples(*[st.floats(-1, 1)] * 4), seed=st.integers(0, 2**32 - 1))
 def test_weights_are_those_of_which_wanted_items_are_draws(weights: tuple[float, ...], seed: int):
     rng, truth = np.random.default_rng(seed), Blend(*weights)

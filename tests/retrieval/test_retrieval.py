@@ -21,7 +21,7 @@ from mgoe.serving.online.live import LiveNodes
 from mgoe.serving.online.overlay import LiveView
 from mgoe.serving.online.session import Done, Session
 from tests.effort import up_to
-from tests.graph.histories import CUTS, event_lists, history, planted
+from tests.graph.histories import event_lists, history, planted
 from tests.serving.online.worlds import START, World, streams
 
 SETTINGS = RetrievalSettings(candidates=12, neighbors=5)
@@ -38,7 +38,7 @@ def ids_of(live: LiveNodes, items: np.ndarray) -> list[int]:
 @given(events=event_lists(1, 40), data=st.data())
 def test_live_candidates_are_as_after_an_update(events, data):
     with tempfile.TemporaryDirectory() as folder:
-        world = World(Path(folder), START + events, CUTS, resolutions=[(2, 3), (3, 4)])
+        world = World(Path(folder), START + events, (), resolutions=[(2, 3), (3, 4)])
         stream, live = data.draw(streams(world), "stream"), world.live()
         base = View.of(world.graph.latest)
         found = Retrieval.build(base, Path(folder) / "retrieval", SETTINGS)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import mgoe
+from tests.sharing import Shared
 
 if TYPE_CHECKING:
     from tests.serving.served import Served
@@ -19,12 +20,25 @@ def bundle(finished: Path) -> mgoe.Bundle:
     return mgoe.load(finished / "bundle")
 
 
+@pytest.fixture(scope="session")
+def graphs(bundle: mgoe.Bundle, shared: Shared) -> Path:
+    """A cache with the bundle's graphs, which a process of their own exported. Tests only read it."""
+    from mgoe.serving.scoring.scorer import Scorer
+
+    def make(path: Path) -> None:
+        path.mkdir()
+        Scorer(bundle, cache=path).await_graphs()
+
+    return shared("serving graphs", make)
+
+
 @pytest.fixture(scope="module")
-def service(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """A service of that bundle, as `mgoe serve` starts it. Tests add no events to it."""
+def service(finished: Path, graphs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A service of that bundle, as `mgoe serve` starts it again. Tests add no events to it."""
     from tests.serving.served import Runtime, served  # skips what needs it where a package is missing
 
-    with served(finished / "bundle", tmp_path_factory.mktemp("state"), runtime=Runtime()) as found:
+    state = shutil.copytree(graphs, tmp_path_factory.mktemp("state"), dirs_exist_ok=True)
+    with served(finished / "bundle", Path(state), runtime=Runtime()) as found:
         yield found
 
 

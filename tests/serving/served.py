@@ -114,7 +114,7 @@ def served(
     server = uvicorn.Server(uvicorn.Config(app, port=0, **how))  # type: ignore[arg-type]
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
-    until = time.monotonic() + 30
+    until = time.monotonic() + 120
     while not server.started:
         assert thread.is_alive(), "the service did not start"
         assert time.monotonic() < until, "the service took too long to start"
@@ -123,9 +123,9 @@ def served(
     url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     headers = {"Authorization": f"Bearer {tokens[0].decode()}"} if tokens else {}
     try:
-        with httpx.Client(base_url=url, headers=headers, timeout=30) as client:
+        with httpx.Client(base_url=url, headers=headers, timeout=60) as client:
             yield Served(url, reloader, client, beside)
     finally:
         server.should_exit = True
-        thread.join(30)
+        thread.join(120)
     assert not thread.is_alive()

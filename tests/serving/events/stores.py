@@ -46,7 +46,7 @@ class Server:
             *keep,
         ]
         self.process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        end = time.monotonic() + 20
+        end = time.monotonic() + 60
         while time.monotonic() < end:
             with socket.socket() as knock:
                 if knock.connect_ex(("127.0.0.1", self.port)) == 0:
@@ -59,7 +59,7 @@ class Server:
     def kill(self) -> None:
         if self.process is not None:
             self.process.kill()
-            self.process.wait(20)
+            self.process.wait(60)
             self.process = None
 
 
@@ -71,7 +71,7 @@ def events(n: int, first: int = 0) -> list[Event]:
     ]
 
 
-def when_back(work, seconds: float = 20):
+def when_back(work, seconds: float = 60):
     """What a call gives once its store is back."""
     end = time.monotonic() + seconds
     while True:

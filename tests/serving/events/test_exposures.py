@@ -335,11 +335,11 @@ def test_forgetting_keeps_later_exposures_their_labels_and_positions():
 
 def test_many_labels_find_their_exposures_by_an_index():
     with opened() as log:
-        exposures = [Exposure(f"r{k}", str(k % 99), "a", NOW) for k in range(20_000)]
+        exposures = [Exposure(f"r{k}", str(k % 99), "a", NOW) for k in range(40_000)]
         log.append(exposures, [Label(one.request, "", "a", "click", NOW, 1.0) for one in exposures], now=NOW)
         began = time.perf_counter()
-        assert sum(row["clicked"] for row in rows(log)) == 20_000
-        assert time.perf_counter() - began < 8  # each with each other takes a minute
+        assert sum(row["clicked"] for row in rows(log)) == 40_000
+        assert time.perf_counter() - began < 60  # each with each other takes minutes
 
 
 def test_ids_of_another_type_are_left_out():

@@ -22,7 +22,7 @@ from mgoe.serving.online.live import HELD, position_of
 from tests.effort import SOAK
 from tests.serving.events.stores import Server, events, when_back
 
-KILLS = 20 if SOAK else 2
+KILLS = 20 if SOAK else 1
 ROOT = Path(__file__).parents[3]
 Opener = Callable[[], EventLog]
 

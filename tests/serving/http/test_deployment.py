@@ -42,7 +42,7 @@ def running(folder: Path, *command: object) -> Iterator[subprocess.Popen[bytes]]
         finally:
             process.terminate()
             try:
-                process.wait(40)
+                process.wait(60)
             except subprocess.TimeoutExpired:
                 process.kill()
 
@@ -70,7 +70,7 @@ def nginx(folder: Path, site: Path) -> Iterator[None]:
         yield
 
 
-def test_two_servers_on_one_redis_behind_nginx(finished: Path, tmp_path: Path):
+def test_two_servers_on_one_redis_behind_nginx(finished: Path, graphs: Path, tmp_path: Path):
     store, one, other, front = free_ports(4)
     item = mgoe.load(finished / "bundle").encoders.items.ids([0]).to_pylist()[0]
     serve = (
@@ -87,6 +87,8 @@ def test_two_servers_on_one_redis_behind_nginx(finished: Path, tmp_path: Path):
             running(tmp_path, "redis-server", configured("redis.conf", tmp_path, {6379: store}))
         )
         wait_for_port(store)
+        for port in (one, other):
+            shutil.copytree(graphs, tmp_path / str(port))
         servers = [
             stack.enter_context(running(tmp_path, *serve, "--port", port, "--state", tmp_path / str(port)))
             for port in (one, other)
@@ -100,7 +102,7 @@ def test_two_servers_on_one_redis_behind_nginx(finished: Path, tmp_path: Path):
         check_ready(url)
         event = {"user": 10**9, "item": item, "behavior": "click", "id": "first"}
         assert post(f"http://127.0.0.1:{one}/v1/events", json={"events": [event]}).json()["accepted"] == 1
-        end = time.monotonic() + 10
+        end = time.monotonic() + 60
         while post(f"http://127.0.0.1:{other}/v1/rank", json={"user": 10**9, "k": 3}).json()["unseen_user"]:
             assert time.monotonic() < end
             time.sleep(0.05)
@@ -112,13 +114,13 @@ def test_two_servers_on_one_redis_behind_nginx(finished: Path, tmp_path: Path):
                 == status
             )
         servers[0].kill()
-        servers[0].wait(10)
+        servers[0].wait(60)
         assert all(post(url + "/v1/events", json={"events": [event]}).status_code == 200 for _ in range(4))
         assert get(url + "/metrics").status_code == 404
 
 
 def wait_for_port(port: int) -> None:
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while True:
         try:
             socket.create_connection(("127.0.0.1", port)).close()

@@ -22,7 +22,7 @@ from tests.serving.served import Served, served
 httpx = pytest.importorskip("httpx", reason="httpx is not installed: pip install httpx")
 
 
-def until(happened: Callable[[], bool], seconds: float = 30) -> None:
+def until(happened: Callable[[], bool], seconds: float = 120) -> None:
     end = time.monotonic() + seconds
     while not happened():
         assert time.monotonic() < end, "it did not happen"

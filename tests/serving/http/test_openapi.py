@@ -21,8 +21,8 @@ httpx = pytest.importorskip("httpx", reason="httpx is not installed: pip install
 schemathesis = pytest.importorskip(
     "schemathesis", reason="schemathesis is not installed: pip install schemathesis"
 )
-MUTATIONS = 10_000 if SOAK else 600
-EXAMPLES = 300 if SOAK else 12
+MUTATIONS = 10_000 if SOAK else 250
+EXAMPLES = 300 if SOAK else 5
 TOKEN = "a-token-of-this-test"
 
 

@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,26 +11,36 @@ import numpy as np
 import pytest
 
 import mgoe
+from tests.effort import SOAK
 from tests.serving.served import Served, served
 
+NONE = "no Chromium: apt-get install chromium, pip install playwright"
+playwright = pytest.importorskip("playwright.sync_api", reason=NONE)
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
+CHROMIUM = os.environ.get("MGOE_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
+
+
+@contextmanager
+def chromium() -> Iterator[Any]:
+    """A browser of the system, or the one that playwright installed."""
+    with playwright.sync_playwright() as running:
+        opened = running.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+if CHROMIUM is None:  # decided here, so that all tests are skipped in one line
+    try:
+        with chromium():
+            pass
+    except playwright.Error:
+        pytest.skip(NONE, allow_module_level=True)
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """Return a browser of the system, or the one that playwright installed."""
-    playwright = pytest.importorskip(
-        "playwright.sync_api", reason="playwright is not installed: pip install playwright"
-    )
-    found = os.environ.get("MGOE_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
-    with playwright.sync_playwright() as running:
-        try:
-            opened = running.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        except playwright.Error as error:
-            fix = "apt-get install chromium, or playwright install chromium"
-            pytest.skip(f"no Chromium starts ({str(error).splitlines()[0]}): {fix}")
+    with chromium() as opened:
         yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +59,7 @@ def named(shown: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ser
 def opened(browser: Any, service: Served, width: int = 1280, height: int = 900, scheme: str = "light") -> Any:
     """Open the page and keep its errors."""
     page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
+    page.set_default_timeout(120_000)
     page.complaints = []
     page.on("pageerror", lambda error: page.complaints.append(str(error)))
     page.on(
@@ -238,8 +250,10 @@ def test_a_token_is_asked_for(browser: Any, finished: Path, tmp_path: Path):
         page.close()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize(("width", "height"), [(390, 844), (1280, 900)])
+@pytest.mark.parametrize(
+    ("width", "height", "scheme"),
+    [(390, 844, "dark"), (1280, 900, "light"), *[(390, 844, "light"), (1280, 900, "dark")] * SOAK],
+)
 def test_it_fits_phones_and_desktops_in_light_and_dark(
     browser: Any, live: Served, tmp_path: Path, width: int, height: int, scheme: str
 ):

@@ -61,7 +61,7 @@ def counted(service: Served) -> dict[str, float]:
     return {name.split('"')[1]: number for name, number in found.items()}
 
 
-@up_to(30)
+@up_to(20)
 @given(
     st.one_of(
         st.fixed_dictionaries(
@@ -88,13 +88,15 @@ def records_of(service: Served, folder: Path, ask: Callable[[], object]) -> list
     """The records of the requests that a function makes, once no other one waits."""
     assert service.shadow is not None
     until(service.shadow._waiting.empty)
-    time.sleep(0.3)
-    before = len([*read_shadow_log(folder)])
-    number = sum(counted(service).values())
+    began, found = time.time_ns() // 1000, list[ShadowRecord]()
     ask()
-    until(lambda: sum(counted(service).values()) > number)
-    until(lambda: len([*read_shadow_log(folder)]) > before)
-    return [*read_shadow_log(folder)][before:]
+
+    def noted() -> bool:
+        found[:] = [record for record in read_shadow_log(folder) if record.time >= began]
+        return bool(found)
+
+    until(noted)
+    return found
 
 
 def check_scores(record: ShadowRecord, bundles: list[mgoe.Bundle]) -> None:
@@ -143,27 +145,35 @@ def test_the_shadow_knows_the_events_before_a_request_and_none_after_it(
         assert service.shadow is not None
         shadow = service.shadow.engine
         assert shadow is not None
+        free, looks, catch_up = threading.Event(), [], shadow.catch_up
+        free.set()
+
+        def look() -> None:
+            looks.append(True)
+            free.wait(120)
+            catch_up()
+
+        def looks_again() -> None:
+            """Wait until the shadow's thread begins to look for events."""
+            before = len(looks)
+            until(lambda: len(looks) > before)
+
+        monkeypatch.setattr(shadow, "catch_up", look)
         service.add({"user": 10**9, "item": 1, "behavior": "click"})
         until(lambda: shadow.live.stats["events"] == 1)
+        looks_again()  # after it noted when the event came
         [record] = records_of(
             service, tmp_path / "shadow", lambda: service.rank(user=10**9, candidates=[1, 2, 3])
         )
         log = open_events(tmp_path, make=False)
         check_scores(record, [LiveBundle(mgoe.load(path), log) for path in (finished / "bundle", other)])
         # a request that waits while its user acts
-        held = threading.Event()
-        caught_up = shadow.catch_up
-
-        def wait() -> None:
-            held.wait(30)
-            caught_up()
-
-        monkeypatch.setattr(shadow, "catch_up", wait)
-        time.sleep(0.3)  # the thread is in `wait`
+        free.clear()
+        looks_again()
         service.rank(user=10**9, candidates=[1, 2, 3])
         service.add({"user": 10**9, "item": 2, "behavior": "buy"})
         before = counted(service).get("dropped", 0)
-        held.set()
+        free.set()
         until(lambda: counted(service).get("dropped", 0) == before + 1)
         assert len([*read_shadow_log(tmp_path / "shadow")]) == 1
 
@@ -177,7 +187,7 @@ def test_requests_are_dropped_while_many_wait_and_a_defect_is_counted(
         held = threading.Event()
 
         def fail(*_: object) -> None:
-            held.wait(30)
+            held.wait(120)
             raise MemoryError("no space")
 
         monkeypatch.setattr("mgoe.serving.http.shadow.record", fail)

@@ -88,7 +88,7 @@ def matrices(live: LiveNodes, events: list[Event], users: int, items: int) -> tu
     return live.base.scores[codes], before
 
 
-@up_to(12)
+@up_to(6)
 @given(
     events=event_lists(1, 30), cuts=st.sampled_from([CUTS, (5,), ()]), data=st.data(),
     settings=st.sampled_from([
@@ -110,7 +110,7 @@ def test_live_values_equal_those_after_an_update(events, cuts, settings, data):
 @given(events=event_lists(1, 30), data=st.data())
 def test_second_order_moves_by_the_counterparts_edges_of_the_snapshot(events, data):
     with tempfile.TemporaryDirectory() as folder:
-        world = World(Path(folder), START + events, resolutions=[(2, 3), (3, 4)], dense=1)
+        world = World(Path(folder), START + events, (), resolutions=[(2, 3), (3, 4)], dense=1)
         stream, live = data.draw(streams(world), "stream"), world.live()
         live.apply(stream)
         users, items = world.users + 3, world.items + 3
@@ -144,7 +144,7 @@ def test_second_order_moves_by_the_counterparts_edges_of_the_snapshot(events, da
 def test_the_order_of_arrival_changes_nothing(events, data):
     """Any permutation, in any parts, some of them twice."""
     with tempfile.TemporaryDirectory() as folder:
-        world = World(Path(folder), START + events)
+        world = World(Path(folder), START + events, ())
         stream = data.draw(streams(world), "stream")
         one, other = world.live(), world.live()
         for event in stream:
@@ -164,7 +164,7 @@ def test_the_order_of_arrival_changes_nothing(events, data):
 @given(events=event_lists(1, 30))
 def test_without_events_live_values_are_the_snapshots(events):
     with tempfile.TemporaryDirectory() as folder:
-        world = World(Path(folder), START + events)
+        world = World(Path(folder), START + events, ())
         live = world.live()
         user, item = (
             grid.ravel()

@@ -22,10 +22,10 @@ OF_USER = [name for name in NodeOverlay._fields if name not in ("slot", "index",
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    return World(tmp_path_factory.mktemp("session"), START)
+    return World(tmp_path_factory.mktemp("session"), START, ())
 
 
-@up_to(30)
+@up_to(15)
 @given(data=st.data())
 def test_the_visitor_is_read_as_a_new_user_with_the_same_events(world: World, data: st.DataObject):
     before = data.draw(streams(world))

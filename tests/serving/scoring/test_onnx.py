@@ -3,7 +3,9 @@
 import inspect
 import json
 import os
+import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +23,17 @@ from mgoe.serving.scoring.onnx_export import export_whole
 from mgoe.serving.scoring.onnx_sessions import Session, Sessions
 from mgoe.serving.scoring.runtime import Runtime
 from mgoe.serving.scoring.scorer import Scorer
-from tests.effort import SOAK, slow
+from tests.effort import SOAK
 from tests.models.batches import make_spec, random_batch
 from tests.models.test_contract import MODELS
 from tests.models.test_decomposition import late, of_one_user, part
+from tests.sharing import Shared
 
 for _name in ("onnx", "onnxruntime", "onnxscript"):
     pytest.importorskip(_name, reason=f"{_name} is not installed: pip install 'mgoe[onnx]'")
+
+
+SPEC = make_spec(2, context=(CategoricalSpec("hour", 4), CategoricalSpec("tags", 5, multi=True)))
 
 
 def exported(*given: Any, **more: Any) -> Sessions:
@@ -37,20 +43,48 @@ def exported(*given: Any, **more: Any) -> Sessions:
     return sessions
 
 
-def small(cache: Path) -> tuple[Any, ...]:
-    """What sessions of a model with few layers are given."""
-    decomposition = make_model("shared-bottom", make_spec(2), 0).eval().decompose().eval()
-    sample = of_one_user(make_spec(2), 3, 0)
+def taken_apart(name: str, whole: bool, cache: Path) -> tuple[Any, ...]:
+    """What sessions of a model are given; `whole` computes nothing ahead."""
+    model = make_model(MODELS[name], SPEC, 0).eval()
+    decomposition = (
+        Decomposition(model, batch_keys(SPEC, model.needs)) if whole else model.decompose()
+    ).eval()
+    sample = of_one_user(SPEC, 3, 0)
     user = part(sample, "user", decomposition.user_keys)
     return decomposition, user, late(sample, decomposition), "float32", cache
 
 
+def small(cache: Path) -> tuple[Any, ...]:
+    """What sessions of one model are given."""
+    return taken_apart("mgoe-paper", False, cache)
+
+
+@pytest.fixture(scope="session")
+def made(shared: Shared) -> Path:
+    """A cache with the graphs of `small`. Tests only read it."""
+    return shared("serving small graphs", lambda path: exported(*small(path)))
+
+
+@pytest.fixture
+def kept(made: Path, tmp_path: Path) -> Path:
+    """A copy of it that a test may change."""
+    return Path(shutil.copytree(made, tmp_path / "cache"))
+
+
+def copied(cache: Path) -> Callable[..., None]:
+    """What writes the graphs of a cache in place of exporting them."""
+
+    def write(out: Path, *_: Any) -> None:
+        for file in cache.glob(f"onnx/*/{out.name}*"):
+            shutil.copy(file, out.parent)
+
+    return write
+
+
 CHECKED = (
-    "mgoe",
     "everything",
     "target",
-    "shared-bottom, bent",
-    *("mgoe-paper", "mmoe+graph", "shared-bottom") * SOAK,
+    *("mgoe", "shared-bottom, bent", "mgoe-paper", "mmoe+graph", "shared-bottom") * SOAK,
 )
 
 
@@ -66,17 +100,22 @@ def test_whole_models(tmp_path: Path, name: str):
         torch.testing.assert_close(exported(batch), model.predict(batch), atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("name", ["mgoe", "mgoe-paper", "stem+mgoe", *["mmoe"] * SOAK])
-def test_models_taken_apart(name: str):
-    spec = make_spec(2)
-    model = make_model(MODELS[name], spec, 0).eval()
-    decomposition = model.decompose().eval()
-    sample = of_one_user(spec, 3, 0)
-    sessions = exported(
-        decomposition, part(sample, "user", decomposition.user_keys), late(sample, decomposition), "float32"
-    )
-    for rows, seed in ((1, 1), (4, 2), (50, 3)):
-        batch = of_one_user(spec, rows, seed)
+@pytest.mark.parametrize(
+    ("name", "whole"),
+    [
+        ("mgoe-paper", False),
+        ("shared-bottom", True),
+        *[("mgoe", False), ("stem+mgoe", False), ("mmoe", False), ("mmoe", True)] * SOAK,
+    ],
+)
+def test_models_taken_apart(kept: Path, name: str, whole: bool):
+    """And a context's list may be longer than the one exported."""
+    given = taken_apart(name, whole, kept)
+    decomposition, sessions = given[0], exported(*given)
+    model = make_model(MODELS[name], SPEC, 0).eval()
+    longer = of_one_user(SPEC, 4, 1)
+    longer["context.tags"] = torch.tensor([[1, 2, 3, 4, 4, 0, -1]]).repeat(4, 1)
+    for batch in (*(of_one_user(SPEC, rows, seed) for rows, seed in ((1, 1), (4, 2), (50, 3))), longer):
         with torch.no_grad():
             user, items = (
                 part(batch, "user", decomposition.user_keys),
@@ -87,52 +126,38 @@ def test_models_taken_apart(name: str):
             torch.testing.assert_close(found, model.logits(batch), atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("whole", [False, True])
-def test_a_context_s_list_may_be_longer_than_the_one_exported(whole: bool):
-    spec = make_spec(2, context=(CategoricalSpec("tags", 5, multi=True),))
-    model = make_model(MODELS["mmoe"], spec, 0).eval()
-    decomposition = (
-        Decomposition(model, batch_keys(spec, model.needs)) if whole else model.decompose()
-    ).eval()
-    sample = of_one_user(spec, 3, 0)
-    sessions = exported(
-        decomposition, part(sample, "user", decomposition.user_keys), late(sample, decomposition), "float32"
-    )
-    batch = of_one_user(spec, 4, 1)
-    batch["context.tags"] = torch.tensor([[1, 2, 3, 4, 4, 0, -1]]).repeat(4, 1)
-    with torch.no_grad():
-        user, items = (
-            part(batch, "user", decomposition.user_keys),
-            decomposition.item(part(batch, "item", decomposition.item_keys)),
-        )
-        pieces = (sessions.user(user) + items).split(decomposition.pieces, 1)
-        found = sessions.rest(pieces, late(batch, decomposition))
-        torch.testing.assert_close(found, model.logits(batch), atol=1e-5, rtol=1e-5)
-
-
-def test_graphs_are_exported_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    given = small(tmp_path)
-    first = exported(*given, weights="one")
-    exported(*given, weights="another")
-    assert len(list((tmp_path / "onnx").iterdir())) == 2
+def test_graphs_are_exported_once(kept: Path, monkeypatch: pytest.MonkeyPatch):
+    """Those of other weights or of other code are others."""
     monkeypatch.setattr(onnx_sessions, "export", lambda *_, **__: pytest.fail("it was exported again"))
-    again = exported(*given, weights="one")
-    torch.testing.assert_close(again.user(given[1]), first.user(given[1]), atol=0, rtol=0)
+    given = small(kept)
+    again, user = exported(*given), given[1]
+    torch.testing.assert_close(again.user(user), given[0].user(user), atol=1e-6, rtol=0)
+    assert not Sessions(*given, weights="another").exported
+    code = inspect.getfile(type(given[0].model))
+    (kept / "changed.py").write_text(Path(code).read_text() + "\n")
+    of = inspect.getfile
+    monkeypatch.setattr(
+        inspect, "getfile", lambda kind: str(kept / "changed.py") if of(kind) == code else of(kind)
+    )
+    assert not Sessions(*given).exported
 
 
-@pytest.mark.parametrize(
-    ("name", "keep"), [("rest.onnx", 100), *[("rest.onnx.data", 8), ("user.onnx", 0)] * SOAK]
-)
-def test_graphs_that_are_damaged_are_exported_again(tmp_path: Path, name: str, keep: int):
-    given = small(tmp_path)
+@pytest.mark.parametrize(("name", "keep"), [("rest.onnx", 100), ("rest.onnx.data", 8), ("user.onnx", 0)])
+def test_graphs_that_are_damaged_are_exported_again(
+    made: Path, kept: Path, monkeypatch: pytest.MonkeyPatch, name: str, keep: int
+):
+    given = small(kept)
     first = exported(*given)
-    (place,) = (tmp_path / "onnx").iterdir()
+    (place,) = (kept / "onnx").iterdir()
     whole = (place / name).read_bytes()
     (place / name).unlink()  # the first has it mapped
     (place / name).write_bytes(whole[:keep])
-    again = exported(*given)
+    monkeypatch.setattr(onnx_sessions, "export", copied(made))
+    again = Sessions(*given)
+    assert not again.exported
+    again.export()
     torch.testing.assert_close(again.user(given[1]), first.user(given[1]), atol=0, rtol=0)
-    assert [path.name for path in (tmp_path / "onnx").iterdir()] == [place.name]
+    assert [path.name for path in (kept / "onnx").iterdir()] == [place.name]
     assert (place / name).read_bytes() == whole
 
 
@@ -146,30 +171,18 @@ def test_graphs_are_on_the_disk_before_they_have_their_name(tmp_path: Path, monk
     assert done == ["rest.onnx", "made", "named", tmp_path.name]
 
 
-@slow
-def test_graphs_of_other_code_are_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    given = small(tmp_path)
-    exported(*given)
-    code = inspect.getfile(type(given[0].model))
-    (tmp_path / "changed.py").write_text(Path(code).read_text() + "\n")
-    of = inspect.getfile
-    monkeypatch.setattr(
-        inspect, "getfile", lambda kind: str(tmp_path / "changed.py") if of(kind) == code else of(kind)
-    )
-    exported(*given)
-    assert len(list((tmp_path / "onnx").iterdir())) == 2
-
-
 def test_graphs_that_cannot_be_kept_are_a_store_s_error(tmp_path: Path):
     (tmp_path / "onnx").write_text("")
     with pytest.raises(StoreError, match="graphs of the model cannot be written"):
         exported(*small(tmp_path))
 
 
-def test_pytorch_runs_a_model_until_its_graphs_are_exported(finished: Path, tmp_path: Path):
+def test_pytorch_runs_a_model_until_its_graphs_are_exported(
+    bundle: mgoe.Bundle, graphs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     """And another process exports them, which says so if it cannot."""
-    bundle, items = mgoe.load(finished / "bundle"), np.arange(-1, 30)
-    scorer = Scorer(bundle, runtime=Runtime(), cache=tmp_path)
+    items = np.arange(-1, 30)
+    scorer = Scorer(bundle, cache=tmp_path)
     assert scorer.awaits_graphs
     first = scorer.score(3, items)
     np.testing.assert_array_equal(first, Scorer(bundle, runtime=Runtime(engine="torch")).score(3, items))
@@ -179,27 +192,27 @@ def test_pytorch_runs_a_model_until_its_graphs_are_exported(finished: Path, tmp_
     (tmp_path / "onnx").unlink()
     assert not scorer.awaits_graphs
     np.testing.assert_array_equal(scorer.score(3, items), first)
-    scorer = Scorer(bundle, runtime=Runtime(), cache=tmp_path)
+    assert not Scorer(bundle, cache=graphs).awaits_graphs  # a process exported them
+    scorer = Scorer(bundle, cache=tmp_path)
+    monkeypatch.setattr(scorer, "_export", lambda: shutil.copytree(graphs / "onnx", tmp_path / "onnx"))
     scorer.await_graphs()
+    assert not scorer.awaits_graphs
+    monkeypatch.setattr(scorer._steps, "_decomposition", None)  # PyTorch computes nothing
     np.testing.assert_allclose(scorer.score(3, items), first, atol=1e-5)
-    assert not Scorer(bundle, runtime=Runtime(), cache=tmp_path).awaits_graphs
 
 
-def test_graphs_that_nobody_used_for_long_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_graphs_that_nobody_used_for_long_go(kept: Path, monkeypatch: pytest.MonkeyPatch):
     """Those of this start stay however old they are, as do those of others that were used since."""
-    given = small(tmp_path)
-    exported(*given)
-    (served,) = (tmp_path / "onnx").iterdir()
-    used, left = (tmp_path / "onnx" / name for name in ("used", "left"))
+    (served,) = (kept / "onnx").iterdir()
+    used, left = (kept / "onnx" / name for name in ("used", "left"))
     for path in (used, left):
         path.mkdir()
     for path in (served, left):
         os.utime(path, (0, 0))
     monkeypatch.setattr(onnx_cache, "UNUSED", time.time() - 60)  # between the two moments
-    monkeypatch.setattr(onnx_sessions, "export", lambda *_, **__: pytest.fail("it was exported again"))
     for _ in range(2):
-        exported(*given)
-        assert {*(tmp_path / "onnx").iterdir()} == {served, used}
+        assert Sessions(*small(kept)).exported
+        assert {*(kept / "onnx").iterdir()} == {served, used}
 
 
 def test_few_graphs_are_kept(tmp_path: Path):
@@ -211,10 +224,12 @@ def test_few_graphs_are_kept(tmp_path: Path):
     assert {*(tmp_path / "onnx").iterdir()} == {*places[: onnx_cache.MOST - 1], places[-1]}
 
 
-def test_the_command_says_what_eight_bits_cost(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
+def test_the_command_says_what_eight_bits_cost(
+    bundle: mgoe.Bundle, tmp_path: Path, capsys: pytest.CaptureFixture
+):
     from mgoe.cli.app import app
 
-    bundle, rng = mgoe.load(finished / "bundle"), np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     users, items = (
         getattr(bundle.encoders, side).ids(rng.integers(0, 90, 200)).to_pylist()
         for side in ("users", "items")
@@ -222,12 +237,12 @@ def test_the_command_says_what_eight_bits_cost(finished: Path, tmp_path: Path, c
     labels = {task: rng.integers(0, 2, 200) for task in bundle.tasks}
     data = bundle.settings.data
     pd.DataFrame({data.user: users, data.item: items} | labels).to_parquet(tmp_path / "pairs.parquet")
-    for precision, most in (("float32", 1e-4), ("int8", 0.05)):
+    for precision, most in (*[("float32", 1e-4)] * SOAK, ("int8", 0.05)):
         out = tmp_path / f"{precision}.onnx"
         app(
             [
                 "export",
-                str(finished / "bundle"),
+                str(bundle.path),
                 "--onnx",
                 str(out),
                 "--precision",

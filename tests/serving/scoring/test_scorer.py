@@ -16,10 +16,12 @@ import mgoe
 from mgoe.errors import ConfigError
 from mgoe.serving.events.event import EventReader
 from mgoe.serving.online.live import LiveNodes
+from mgoe.serving.scoring import onnx_sessions
 from mgoe.serving.scoring.item_rows import ItemRows
 from mgoe.serving.scoring.runtime import Runtime
 from mgoe.serving.scoring.scorer import Scorer
 from tests.effort import up_to
+from tests.serving.scoring.test_onnx import copied
 
 for _name in ("onnx", "onnxruntime", "onnxscript"):
     pytest.importorskip(_name, reason=f"{_name} is not installed: pip install 'mgoe[onnx]'")
@@ -28,13 +30,8 @@ ENGINES = ("torch", "onnx")
 
 
 @pytest.fixture(scope="module")
-def bundle(finished: Path) -> mgoe.Bundle:
-    return mgoe.load(finished / "bundle")
-
-
-@pytest.fixture(scope="module")
-def scorers(bundle: mgoe.Bundle) -> dict[str, Scorer]:
-    return {engine: Scorer(bundle, runtime=Runtime(engine=engine)) for engine in ENGINES}
+def scorers(bundle: mgoe.Bundle, graphs: Path) -> dict[str, Scorer]:
+    return {engine: Scorer(bundle, runtime=Runtime(engine=engine), cache=graphs) for engine in ENGINES}
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -94,11 +91,11 @@ def test_rows_of_items_that_live_events_touch_are_recomputed(bundle: mgoe.Bundle
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_score_reads_all_of_a_batch_of_events_or_none(
-    bundle: mgoe.Bundle, engine: str, monkeypatch: pytest.MonkeyPatch
+    bundle: mgoe.Bundle, graphs: Path, engine: str, monkeypatch: pytest.MonkeyPatch
 ):
     """The batch touches the user and the item while the item's row is read."""
     live = LiveNodes.of(bundle)
-    scorer, items = Scorer(bundle, live, Runtime(engine=engine)), np.arange(30)
+    scorer, items = Scorer(bundle, live, Runtime(engine=engine), graphs), np.arange(30)
     user, names = bundle.encoders.users.ids([3]).to_pylist()[0], bundle.encoders.items.ids(items).to_pylist()
     events = [
         EventReader.of(bundle).read({"user": user, "item": name, "behavior": "buy"}, 2 * 10**15)
@@ -158,15 +155,19 @@ def test_torch_has_no_8_bit_weights(bundle: mgoe.Bundle):
         Scorer(bundle, runtime=Runtime(engine="torch", precision="int8"))
 
 
-def test_lower_precision_is_close(bundle: mgoe.Bundle):
+def test_lower_precision_is_close(
+    scorers: dict[str, Scorer], bundle: mgoe.Bundle, graphs: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Eight bits are made of the graphs that other precisions run."""
+    monkeypatch.setattr(onnx_sessions, "export", copied(graphs))
     items = np.arange(100)
-    exact = Scorer(bundle, runtime=Runtime(engine="torch")).score(4, items)
+    exact = scorers["torch"].score(4, items)
     for engine, precision in (("torch", "bfloat16"), ("onnx", "int8")):
         low = Scorer(bundle, runtime=Runtime(engine=engine, precision=precision))
         found = low.score(4, items)
         assert_allclose(found, exact, atol=0.05)
         assert np.abs(found - exact).max() > 0
-        assert low.nbytes < Scorer(bundle, runtime=Runtime(engine="torch")).nbytes
+        assert low.nbytes < scorers["torch"].nbytes
 
 
 def test_the_weights_of_an_explanation_add_up(scorers: dict[str, Scorer]):
