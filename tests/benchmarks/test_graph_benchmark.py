@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from benchmarks import coded, graph, kernels, macgnn, measure, world
+from benchmarks import coded, compiled, graph, kernels, macgnn, measure, world
 from mgoe.graph.scores import merging_score
-from tests.effort import slow
+from tests.effort import SOAK, slow
 
 SIZE = 20_000
 TASKS = world.TASKS
@@ -26,7 +26,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def log(work: Path) -> world.World:
+def log(work: Path, children_here: None) -> world.World:
     with world.simulated(work, SIZE, keep=True) as simulated:
         return simulated
 
@@ -90,6 +90,15 @@ def test_every_comparison_has_its_line(work: Path, capsys: pytest.CaptureFixture
     assert all(figure["against"] > 0 for figure in found.values())
 
 
+@pytest.fixture
+def kernels_as_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compiling them takes 20 s; the short form runs the same lines as they are."""
+    for name, kernel in vars(compiled).items():
+        if hasattr(kernel, "py_func") and not SOAK:
+            monkeypatch.setattr(compiled, name, kernel.py_func)
+
+
+@pytest.mark.usefixtures("kernels_as_python")
 def test_kernels_equal_explicit_products(log: world.World, tmp_path: Path):
     history = coded.write_history(log, tmp_path / "history.parquet")
     found, k = kernels.run(history, 7, rank=8), 7
@@ -106,6 +115,7 @@ def test_kernels_equal_explicit_products(log: world.World, tmp_path: Path):
         assert_allclose(found.second[side], second, rtol=1e-4, atol=1e-2)
 
 
+@pytest.mark.usefixtures("kernels_as_python")
 def test_kernels_find_communities(tmp_path: Path):
     rng = np.random.default_rng(0)
     user = rng.integers(0, 600, 30_000)

@@ -13,9 +13,9 @@ from torch.utils.data import DataLoader
 
 from benchmarks import peers, prepared, steps, train
 from tests.benchmarks.test_graph_benchmark import lines
-from tests.effort import slow
+from tests.effort import SOAK, slow
 
-USERS, EXAMPLES, BATCH = 1000, 30_000, 256
+USERS, EXAMPLES, BATCH = 1000, 30_000 if SOAK else 12_000, 256
 with_peers = pytest.mark.skipif(
     any(importlib.util.find_spec(module) is None for module in peers.PACKAGES),
     reason="the extra `bench` is not installed",
@@ -28,7 +28,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def log(work: Path) -> Iterator[prepared.Made]:
+def log(work: Path, children_here: None) -> Iterator[prepared.Made]:
     with prepared.made(work, USERS, EXAMPLES, keep=True) as found:
         yield found
 

@@ -10,14 +10,22 @@ from mgoe.graph.rates import RateGroup
 from mgoe.training.feed import make_spec
 from tests.data import logs
 from tests.effort import up_to
-from tests.graph.test_rates import Known, built, cells_by_hand, graph_of, logs_quiet, settings_for
+from tests.graph.test_rates import (
+    Known,
+    built,
+    cells_by_hand,
+    graph_of,
+    logs_quiet,
+    records_by_hand,
+    settings_for,
+)
 
 
 @up_to(2)
 @given(rows=logs.exposure_rows())
 def test_rates_are_shrunk_log_odds_of_a_count_by_hand(rows):
     with graph_of(rows) as (log, prepared, graph):
-        spec = make_spec(prepared, graph)
+        spec, records = make_spec(prepared, graph), records_by_hand(log)
         users, items = (
             side.ravel()
             for side in np.meshgrid(np.arange(-1, prepared.users.size), np.arange(prepared.items.size))
@@ -39,7 +47,7 @@ def test_rates_are_shrunk_log_odds_of_a_count_by_hand(rows):
             for end, group, table, adjusted in zip(
                 ends, snapshot.rates.groups, snapshot.rates.tables, snapshot.rates.adjusted, strict=True
             ):
-                cells = cells_by_hand(log, known, graph, s, group)
+                cells = cells_by_hand(records, known, graph, s, group)
                 wanted = [
                     rates_by_hand(
                         sum(

@@ -14,8 +14,9 @@ from mgoe.graph import MacroGraph
 from mgoe.graph.adjusted import is_adjusted
 from mgoe.graph.shrinkage import fit_prior
 from tests.data import logs
-from tests.effort import up_to
+from tests.effort import SOAK, up_to
 from tests.graph.test_rates import (
+    GROUPS,
     built,
     cells_of,
     graph_of,
@@ -78,7 +79,8 @@ def adjusted_by_hand(log: pd.DataFrame, prepared, graph: MacroGraph) -> list[np.
 @up_to(2)
 @given(rows=logs.exposure_rows())
 def test_adjusted_rates_equal_sums_by_hand(rows):
-    with graph_of(rows) as (log, prepared, graph):
+    few = ["user", "user x item", "item", "hour", {"by": "user", "last": "2d"}]
+    with graph_of(rows, rates=GROUPS if SOAK else few) as (log, prepared, graph):
         assert graph.latest.rates is not None
         found = [one for one in graph.latest.rates.adjusted if one is not None]
         *by_hand, _ = adjusted_by_hand(log, prepared, graph)  # nothing reads the positions

@@ -14,7 +14,7 @@ from tests.graph.build import two_threads
 from tests.graph.histories import CUTS, contents, differences, event_lists, history
 
 
-@up_to(8)
+@up_to(4)
 @given(early=event_lists(3, 30, last=2), middle=event_lists(0, 20, first=3, last=7), data=st.data())
 def test_later_events_change_nothing_of_a_snapshot(early, middle, data):
     """Events, users and items after a cut leave every array of its snapshot as it is: clusters and sketches

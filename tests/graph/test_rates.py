@@ -6,8 +6,9 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import ibis
 import numpy as np
@@ -92,13 +93,28 @@ def built(log: pd.DataFrame, settings: RunSettings, folder: Path) -> tuple[Prepa
     return prepared, build_graph(source_of(settings, prepared), settings.graph, folder / "graph")
 
 
-class Known(NamedTuple):
-    """What ids, categories of the context and items are called in a graph."""
+@dataclass
+class Known:
+    """What ids, categories of the context and items are called in a graph; each is looked up once."""
 
     users: Vocabulary
     items: Vocabulary
     context: FeatureEncoders
     categories: Mapping[str, np.ndarray]
+    found: dict[tuple[str, Any], Any] = field(default_factory=dict)
+
+    def index(self, side: str, node: int) -> int:
+        if (side, node) not in self.found:
+            known = self.users if side == "user" else self.items
+            self.found[side, node] = int(known.indices([node])[0])
+        return self.found[side, node]
+
+    def codes(self, name: str, value: Any) -> list[int]:
+        """Return the categories that a value of the context has, each once."""
+        if (name, value) not in self.found:
+            held = self.context.encode({name: [value]}, 1)[name]
+            self.found[name, value] = [*{*held[held >= 0].tolist()}]
+        return self.found[name, value]
 
 
 def records_by_hand(log: pd.DataFrame) -> list[tuple[Any, int, int, int, int, float]]:
@@ -118,18 +134,15 @@ def records_by_hand(log: pd.DataFrame) -> list[tuple[Any, int, int, int, int, fl
 
 
 def cells_by_hand(
-    log: pd.DataFrame, encoders: Known, graph: MacroGraph, snapshot: int, group: RateGroup
+    records: list[tuple], encoders: Known, graph: MacroGraph, snapshot: int, group: RateGroup
 ) -> dict[tuple[int, int], np.ndarray]:
     at, cut = graph.snapshots[snapshot], graph.meta["cuts"][snapshot]
     cells: dict[tuple[int, int], np.ndarray] = {}
-    shown_last = max(one[1] for one in records_by_hand(log) if one[2] and one[1] <= cut)
-    for row, day, shown, labelled, done, value in records_by_hand(log):
+    shown_last = max(one[1] for one in records if one[2] and one[1] <= cut)
+    for row, day, shown, labelled, done, value in records:
         if day > cut or (group.last is not None and day <= shown_last - group.last):
             continue
-        user, item = (
-            int(encoders.users.indices([row.user_id])[0]),
-            int(encoders.items.indices([row.item_id])[0]),
-        )
+        user, item = encoders.index("user", row.user_id), encoders.index("item", row.item_id)
         keys = []
         for axis in group.axes:
             if axis.kind == "node":
@@ -138,8 +151,7 @@ def cells_by_hand(
                 part = at.resolutions[axis.resolution]
                 keys.append([int(part.user_macro[user] if axis.side == "user" else part.item_macro[item])])
             elif axis.side == "context":
-                held = encoders.context.encode({axis.name: [getattr(row, axis.name)]}, 1)[axis.name]
-                keys.append([*{*held[held >= 0].tolist()}])
+                keys.append(encoders.codes(axis.name, getattr(row, axis.name)))
             else:
                 held = encoders.categories[axis.name]
                 keys.append([*{*held[item][held[item] >= 0].tolist()}] if item < len(held) else [0])
@@ -178,6 +190,7 @@ def check_counts(log: pd.DataFrame, context: FeatureEncoders, graph: MacroGraph)
         context,
         graph.latest.rates.categories if graph.latest.rates else {},
     )
+    records = records_by_hand(log)
     for s, snapshot in enumerate(graph.snapshots):
         assert snapshot.rates is not None
         for group, table in zip(snapshot.rates.groups, snapshot.rates.tables, strict=True):
@@ -187,18 +200,18 @@ def check_counts(log: pd.DataFrame, context: FeatureEncoders, graph: MacroGraph)
                 (int(a), int(b)): [*counts.tolist(), value[0] * 1e-6]
                 for a, b, counts, value in zip(first, table.other, table.counts, table.values, strict=True)
             }
-            by_hand = cells_by_hand(log, encoders, graph, s, group)
+            by_hand = cells_by_hand(records, encoders, graph, s, group)
             assert found == {key: pytest.approx(cell.tolist()) for key, cell in by_hand.items()}, group.name
             assert [*found] == sorted(found)
 
 
 @contextmanager
-def graph_of(rows: list[tuple]) -> Iterator[tuple[pd.DataFrame, Prepared, MacroGraph]]:
+def graph_of(rows: list[tuple], **graph: Any) -> Iterator[tuple[pd.DataFrame, Prepared, MacroGraph]]:
     """Yield a log of rows and what every log here holds, prepared, with its graph."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         log = pd.concat([log_of(rows), logs_quiet()])
-        yield log, *built(log, settings_for(folder), folder)
+        yield log, *built(log, settings_for(folder, **graph), folder)
 
 
 @up_to(3)
@@ -253,22 +266,18 @@ def test_later_exposures_change_no_earlier_snapshot(rows, later):
 def test_a_missing_label_is_shown_and_nothing_else(tmp_path):
     log = logs_quiet()
     lost = log.user_id == 0
-    _, whole = built(log, settings_for(tmp_path / "a"), tmp_path / "a")
+    _, whole = built(log, settings_for(tmp_path / "a", rates=["user"]), tmp_path / "a")
     _, less = built(
         log.assign(clicked=log.clicked.where(~lost)),
-        settings_for(tmp_path / "b"),
+        settings_for(tmp_path / "b", rates=["user"]),
         tmp_path / "b",
     )
     assert whole.latest.rates is not None
     assert less.latest.rates is not None
-    for group, all_of, some in zip(
-        whole.latest.rates.groups, whole.latest.rates.tables, less.latest.rates.tables, strict=True
-    ):
-        if group.name == "user":
-            all_of, some = cells_of(all_of), cells_of(some)
-            assert (some.counts[:, 0] == all_of.counts[:, 0]).all()  # shown
-            assert some.counts[0, [1, 2, 4, 5]].sum() == 0  # the purchase is given the click
-            assert (some.counts[1] == all_of.counts[1]).all()
+    all_of, some = (cells_of(graph.latest.rates.tables[0]) for graph in (whole, less))
+    assert (some.counts[:, 0] == all_of.counts[:, 0]).all()  # shown
+    assert some.counts[0, [1, 2, 4, 5]].sum() == 0  # the purchase is given the click
+    assert (some.counts[1] == all_of.counts[1]).all()
 
 
 def test_categories_of_the_context_are_counted_as_they_are_encoded(tmp_path):
@@ -367,7 +376,8 @@ def test_a_label_is_known_no_earlier_than_the_task_that_it_is_given():
 
 
 def test_an_update_that_was_interrupted_takes_other_exposures(tmp_path, monkeypatch):
-    graph = graphs.macro_graph(settings_for(tmp_path, snapshots="last"), tmp_path / "run", table=logs_quiet())
+    settings = settings_for(tmp_path, snapshots="last", rates=["user"])
+    graph = graphs.macro_graph(settings, tmp_path / "run", table=logs_quiet())
     one, other = (log_of([(user, item, 13, 0.0, None)]) for user, item in ((7, 0), (8, 1)))
     with monkeypatch.context() as patch:
         patch.setattr(graphs, "update_graph", lambda *_: 1 / 0)

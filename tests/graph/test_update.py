@@ -1,8 +1,11 @@
+from __future__ import annotations
+
 import random
 import shutil
 import tempfile
 import time
 from collections.abc import Iterable
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -82,6 +85,13 @@ class Kept:
     def _source(self, rows: list[Event]) -> Source:
         return source_of(rows, self.folder / "log.parquet", self.cuts, self.users, self.items)
 
+    def moved(self, folder: Path) -> Kept:
+        """The same in another folder, of a copy."""
+        other = copy(self)
+        other.folder = folder
+        other.graph = MacroGraph.open(shutil.copytree(self.graph.path, folder / "graph"))
+        return other
+
     def copied(self) -> MacroGraph:
         """The graph as it is now."""
         self.copies += 1
@@ -126,6 +136,18 @@ class Kept:
         return build_graph(source, self.settings, self.folder / f"rebuilt{self.copies}", keep=keep)
 
 
+@pytest.fixture(scope="module")
+def planted_graph(tmp_path_factory) -> Kept:
+    """Of `EVENTS`."""
+    return Kept(tmp_path_factory.mktemp("planted"), EVENTS)
+
+
+@pytest.fixture
+def kept(planted_graph, tmp_path) -> Kept:
+    """A copy of it, which a test may change."""
+    return planted_graph.moved(tmp_path)
+
+
 def additions(kept: Kept, last: int = 12, most: int = 25) -> st.SearchStrategy[list[Event]]:
     """Events at any time, out of order, of known and of up to three new users and items; none that is there
     already.
@@ -168,13 +190,13 @@ def check_only_graphs(folder: Path):
 
 
 START = [(0, 0, 0, 0), (1, 1, 5, 1)]
-KILLS = 50 if SOAK else 2
+KILLS = 50 if SOAK else 1
 
 
 # --- new events ---
 
 
-@up_to(10)
+@up_to(6)
 @given(events=event_lists(1, 30), cuts=several, settings=ways, data=st.data())
 def test_updates_equal_a_rebuild_that_keeps_the_macro_nodes(events, cuts, settings, data):
     """Late, out of order, repeated among themselves, of new users and items, or none at all; and once more on
@@ -216,7 +238,7 @@ def test_an_update_of_a_larger_graph_equals_a_rebuild_in_every_snapshot(tmp_path
     assert 0 < grown.drift < 1 or settings == {"clusters": "random"}
 
 
-@up_to(6)
+@up_to(3)
 @given(events=event_lists(10, 30), cuts=several, settings=ways, data=st.data())
 def test_several_updates_of_known_nodes_equal_one(events, cuts, settings, data):
     """New nodes are placed once, by what they did until then, so their updates have an order."""
@@ -231,7 +253,7 @@ def test_several_updates_of_known_nodes_equal_one(events, cuts, settings, data):
         assert len(kept.graph.meta["changes"]) == len(parts)
 
 
-@up_to(4)
+@up_to(2)
 @given(events=event_lists(10, 30), cuts=several, data=st.data())
 def test_what_depends_on_pairs_alone_is_the_same_after_several_updates_of_new_nodes_too(events, cuts, data):
     with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:
@@ -249,8 +271,7 @@ def test_what_depends_on_pairs_alone_is_the_same_after_several_updates_of_new_no
         ] == []
 
 
-def test_nothing_to_add_changes_nothing(tmp_path):
-    kept = Kept(tmp_path, EVENTS)
+def test_nothing_to_add_changes_nothing(kept):
     before = kept.copied()
     after = kept.add([])
     check_latest(after, before)
@@ -259,11 +280,10 @@ def test_nothing_to_add_changes_nothing(tmp_path):
         update_graph(after, None)
 
 
-def test_an_event_that_is_there_already_counts_as_one_more_event_and_as_nothing_else(tmp_path):
+def test_an_event_that_is_there_already_counts_as_one_more_event_and_as_nothing_else(kept):
     """The graph holds pairs, not events: it cannot know. A pair's tasks, scores and edges do not count
     events.
     """
-    kept = Kept(tmp_path, EVENTS)
     before = contents(kept.copied(), len(CUTS))
     twice = [row for row in kept.rows if row[2] >= 9 * BUCKET][:50]
     after = contents(kept.add(twice), len(CUTS))
@@ -271,8 +291,7 @@ def test_an_event_that_is_there_already_counts_as_one_more_event_and_as_nothing_
     assert after["pairs.events"].sum() == before["pairs.events"].sum() + len(set(twice))
 
 
-def test_late_events_join_the_latest_snapshot_and_are_reported(tmp_path):
-    kept = Kept(tmp_path, EVENTS)
+def test_late_events_join_the_latest_snapshot_and_are_reported(kept):
     before = kept.copied()
     late = [(0, 5, 1, 2), (0, 5, 12, 1), (3, 4, (CUTS[-1] + 1) * BUCKET - 1, 2)]
     grown = kept.add([*late, (160, 3, (CUTS[-1] + 1) * BUCKET, 0)])
@@ -299,9 +318,8 @@ def test_events_older_than_all_there_are_late_ones_and_move_the_first_moment(tmp
     assert grown.latest.resolutions[0].user_macro[150] < grown.latest.macro_users
 
 
-def test_the_latest_snapshot_alone_is_updated_as_the_whole_graph_is(tmp_path):
+def test_the_latest_snapshot_alone_is_updated_as_the_whole_graph_is(kept, tmp_path):
     """A bundle keeps nothing of earlier snapshots but when the last of them ended."""
-    kept = Kept(tmp_path, EVENTS)
     kept.graph.save_latest(tmp_path / "alone" / "graph")
     rows = [(0, 5, 1, 2), (151, 3, 11 * BUCKET, 0), (3, 101, 12 * BUCKET, 1)]
     alone = update_graph(MacroGraph.open(tmp_path / "alone" / "graph"), kept.addition(rows))
@@ -311,8 +329,7 @@ def test_the_latest_snapshot_alone_is_updated_as_the_whole_graph_is(tmp_path):
     assert alone.meta["since"] == latest.meta["since"] == CUTS[-1]
 
 
-def test_files_beside_the_snapshots_are_replaced_by_new_events_and_kept_otherwise(tmp_path):
-    kept = Kept(tmp_path, EVENTS)
+def test_files_beside_the_snapshots_are_replaced_by_new_events_and_kept_otherwise(kept, tmp_path):
     (tmp_path / "ids").write_text("ids")
     graph = update_graph(
         kept.graph, replace(kept.addition([(0, 0, 99, 0)]), files={"users.parquet": tmp_path / "ids"})
@@ -330,7 +347,7 @@ def test_files_beside_the_snapshots_are_replaced_by_new_events_and_kept_otherwis
 # --- users that are forgotten ---
 
 
-@up_to(10)
+@up_to(6)
 @given(events=event_lists(3, 40), cuts=several, settings=ways, data=st.data())
 def test_forgotten_users_were_never_there_given_the_same_macro_nodes(events, cuts, settings, data):
     with tempfile.TemporaryDirectory() as folder:
@@ -355,8 +372,7 @@ def test_forgotten_users_were_never_there_given_the_same_macro_nodes(events, cut
         check_only_graphs(kept.folder)
 
 
-def test_a_forgotten_user_reads_as_an_unseen_one_in_every_snapshot(tmp_path):
-    kept = Kept(tmp_path, EVENTS)
+def test_a_forgotten_user_reads_as_an_unseen_one_in_every_snapshot(kept):
     after = forget_users(kept.graph, [4, 7, 7], {})
     assert after.meta["changes"] == [{"what": "forget", "users": 2}]
     items = np.arange(20)
@@ -370,8 +386,7 @@ def test_a_forgotten_user_reads_as_an_unseen_one_in_every_snapshot(tmp_path):
                 assert not array[[4, 7]].any()
 
 
-def test_forgetting_one_after_the_other_is_forgetting_both_and_once_more_changes_nothing(tmp_path):
-    kept = Kept(tmp_path, EVENTS)
+def test_forgetting_one_after_the_other_is_forgetting_both_and_once_more_changes_nothing(kept):
     both = forget_users(kept.copied(), [3, 50], {})
     each = forget_users(forget_users(kept.graph, [50], {}), [3], {})
     check_latest(each, both)
@@ -379,8 +394,7 @@ def test_forgetting_one_after_the_other_is_forgetting_both_and_once_more_changes
     check_latest(forget_users(each, [3], {}), both)
 
 
-def test_everyone_can_be_forgotten_and_come_back(tmp_path):
-    kept = Kept(tmp_path, EVENTS)
+def test_everyone_can_be_forgotten_and_come_back(kept):
     before = kept.copied()
     empty = forget_users(kept.graph, range(150), {})
     empty.verify()
@@ -400,8 +414,7 @@ def test_everyone_can_be_forgotten_and_come_back(tmp_path):
     ("indices", "found"),
     [([150], r"\[150\]"), ([-1, 3], r"\[-1, 3\]"), ([], r"\[\]"), (range(3, 200), r"\[3, 4, 5, 6, 7\]")],
 )
-def test_a_user_that_is_not_in_the_graph_is_refused(tmp_path, indices, found):
-    kept = Kept(tmp_path, EVENTS)
+def test_a_user_that_is_not_in_the_graph_is_refused(kept, tmp_path, indices, found):
     with pytest.raises(GraphError, match=f"users to forget are indices from 0 to 149, found {found}"):
         forget_users(kept.graph, indices, {})
     check_only_graphs(tmp_path)

@@ -72,7 +72,7 @@ def naive(truth: Truth, user: int, item: int, names: set[str], start: int, hours
     return total
 
 
-@up_to(30)
+@up_to(12)
 @given(settings=worlds(), data=st.data())
 def test_it_is_what_loops_over_hours_positions_devices_and_outcomes_add_up(
     settings: WorldSettings, data: st.DataObject

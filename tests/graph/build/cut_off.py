@@ -1,5 +1,5 @@
-"""A build of some 100,000 events to be killed, starved of disk or kept waiting; run as a program, in a
-process of its own.
+"""A build of 30,000 events, or 100,000 in the long form, to be killed, starved of disk or kept waiting; run
+as a program, in a process of its own.
 
 `kill OUT`: builds, and says each stage as it begins. `update OUT`: adds to what is there, and says the same.
 `full OUT`: builds over another graph, with a disk that is full in every stage once.
@@ -15,6 +15,7 @@ from pathlib import Path
 
 from mgoe.errors import OutputError
 from mgoe.graph import MacroGraph, NewEvents, Observer, update_graph
+from tests.effort import SOAK
 from tests.graph.histories import History, contents, differences, history, planted, source_of
 
 SETTINGS = {"rank": 16, "resolutions": [(6, 8), (12, 20)]}
@@ -58,7 +59,8 @@ def limit(size: int) -> None:
 
 
 def log() -> History:
-    return history(planted(users=3000, items=2000, groups=6, events=100_000, seed=1))
+    size = 10 if SOAK else 3
+    return history(planted(users=300 * size, items=200 * size, groups=6, events=10_000 * size, seed=1))
 
 
 def update(out: Path, observer: Observer | None = None) -> MacroGraph:

@@ -1,4 +1,4 @@
-import time
+import cProfile
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -14,6 +14,7 @@ from mgoe.errors import GraphError
 from mgoe.graph import MacroGraph, build_graph
 from mgoe.graph.build.sizes import choose_resolutions, disk_needed
 from mgoe.graph.scores import UNIT, score_table
+from tests.effort import SOAK
 from tests.features.reading import gather
 from tests.graph.histories import CUTS, History, contents, differences, history, planted
 
@@ -244,24 +245,29 @@ def test_a_task_of_next_to_no_rank_still_links(tmp_path, monkeypatch):
     assert_array_equal(score_table(np.array([1e-5, 1e-5]), 0.0), [0, 1, 1, 1])
 
 
-@pytest.mark.parametrize("settings", [{}, {"sample": 2}, {"clusters": "random"}, {"refresh": False}], ids=str)
+SMALLEST = {
+    "one event": [(0, 0, 0, 0)],
+    "one user": [(0, i, 9 * i, i % 3) for i in range(10)],
+    "one item": [(u, 0, 9 * u, u % 3) for u in range(10)],
+    "one pair, many events": [(0, 0, 5, 0)] * 30,
+    "nothing before the last cut": [(u, u, 99, 0) for u in range(5)],
+    "no shared neighbour": [(u, u, 0, 0) for u in range(12)],
+    "nothing between the cuts": [(u, u, 0, 0) for u in range(6)] + [(u, u, 100, 0) for u in range(6, 12)],
+}
+OTHER = [{"sample": 2}, {"clusters": "random"}, {"refresh": False}]
+"""Settings that the short form tries on two of these logs."""
+
+
 @pytest.mark.parametrize(
-    "events",
+    ("name", "settings"),
     [
-        pytest.param([(0, 0, 0, 0)], id="one event"),
-        pytest.param([(0, i, 9 * i, i % 3) for i in range(10)], id="one user"),
-        pytest.param([(u, 0, 9 * u, u % 3) for u in range(10)], id="one item"),
-        pytest.param([(0, 0, 5, 0)] * 30, id="one pair, many events"),
-        pytest.param([(u, u, 99, 0) for u in range(5)], id="nothing before the last cut"),
-        pytest.param([(u, u, 0, 0) for u in range(12)], id="no shared neighbour"),
-        pytest.param(
-            [(u, u, 0, 0) for u in range(6)] + [(u, u, 100, 0) for u in range(6, 12)],
-            id="nothing between the cuts",
-        ),
+        *((name, {}) for name in SMALLEST),
+        *((name, settings) for settings in OTHER for name in ([*SMALLEST] if SOAK else [*SMALLEST][::6])),
     ],
+    ids=str,
 )
-def test_the_smallest_logs_build_and_read(tmp_path, events, settings):
-    log = history(events)
+def test_the_smallest_logs_build_and_read(tmp_path, name, settings):
+    log = history(SMALLEST[name])
     graph = log.build(tmp_path / "graph", **settings)
     graph.verify()
     for snapshot in graph.snapshots:
@@ -290,11 +296,11 @@ def test_known_nodes_without_history_read_as_unseen_ones(tmp_path):
             assert_array_equal(one[name], other[name], err_msg=name)
 
 
-def test_twenty_events_build_in_less_than_a_second_of_work(graph, tmp_path):
-    log = history(EVENTS[:20])
-    start = time.process_time()
-    log.build(tmp_path / "graph")
-    assert time.process_time() - start < 1
+def test_twenty_events_build_with_little_work(tmp_path):
+    """In calls, which are the same on every machine: some 420,000, of which a second holds a few million."""
+    profile = cProfile.Profile()
+    profile.runcall(history(EVENTS[:20]).build, tmp_path / "graph")
+    assert sum(entry.callcount for entry in profile.getstats()) < 1_500_000
 
 
 def test_scores_whose_sums_would_overflow_at_a_later_snapshot_are_refused(tmp_path, monkeypatch):
@@ -307,9 +313,9 @@ def test_scores_whose_sums_would_overflow_at_a_later_snapshot_are_refused(tmp_pa
 
 
 def test_the_mass_of_a_crowd_around_one_item_is_summed_not_wrapped(tmp_path, monkeypatch):
-    """Sums of each node are in range; those of all members of a macro node are 2^70."""
+    """Sums of each node are in range; those of all members of a macro node are 2^67."""
     monkeypatch.setattr("tests.graph.histories.RANKS", (1.0, 2.0, 4096.0))
-    users, score = 3000, 4096.0
+    users, score = 700, 4096.0
     graph = history([(user, 0, 0, 2) for user in range(users)], ()).build(
         tmp_path / "graph", beta=1.0, resolutions=[(1, 1)]
     )
@@ -321,7 +327,7 @@ def test_the_mass_of_a_crowd_around_one_item_is_summed_not_wrapped(tmp_path, mon
 # --- a sketch learned from a sample ---
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(3 if SOAK else 1))
 def test_a_sample_of_users_gives_every_linked_node_a_vector_and_recovers_the_groups(tmp_path, seed):
     """30 % of 600 users; twice as many macro nodes as groups, since the start of k-means may join two."""
     events = planted(users=600, items=200, events=12_000, seed=seed)

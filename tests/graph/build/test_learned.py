@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from mgoe.graph.sketch import Sketch
-from tests.effort import up_to
+from tests.effort import SOAK, up_to
 from tests.graph.histories import BUCKET, CUTS, History, contents, differences, event_lists, history, planted
 
 EVENTS = planted()
@@ -21,9 +21,8 @@ SIZES = {"resolutions": [(4, 4), (8, 8)]}
     params=[
         {},
         {"sample": 40},
-        {"clusters": "random"},
         {"refresh": False},
-        {"normalize": "none", "scale": 0.5},
+        *[{"clusters": "random"}, {"normalize": "none", "scale": 0.5}] * SOAK,
     ],
     ids=str,
 )
@@ -76,7 +75,7 @@ def check_known(before, after, kept_items: bool):
             assert_array_equal(getattr(new, f"{side}_chances"), getattr(old, f"{side}_chances"))
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", range(2 if SOAK else 1))
 def test_macro_nodes_of_known_nodes_never_change_under_more_events(tmp_path, seed):
     graph = history(EVENTS).build(tmp_path / "graph", **SIZES)
     grown = history(later(EVENTS, seed)).build(tmp_path / "grown", keep=graph, **SIZES)
@@ -87,7 +86,7 @@ def test_macro_nodes_of_known_nodes_never_change_under_more_events(tmp_path, see
     assert grown.latest.n_items > graph.latest.n_items
 
 
-@up_to(6)
+@up_to(4)
 @given(
     events=event_lists(3, 30), more=event_lists(1, 30, first=8, last=11, users=12, items=12), data=st.data()
 )

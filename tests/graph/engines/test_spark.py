@@ -6,8 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,11 +19,10 @@ from numpy.testing import assert_array_equal
 
 from mgoe.config import GraphSettings
 from mgoe.errors import GraphError
-from mgoe.graph import MacroGraph, build_graph
+from mgoe.graph import MacroGraph
 from mgoe.graph.build.workplace import building
 from mgoe.graph.engines.spark import carry
 from mgoe.graph.engines.spark.engine import Spark
-from mgoe.graph.engines.spark.session import running_backend
 from mgoe.graph.engines.spark.tasks import opened, parcel
 from mgoe.graph.pair_rows import PairRows
 from tests.effort import SOAK, slow
@@ -35,17 +32,19 @@ pytestmark = pytest.mark.skipif(
     shutil.which("java") is None and "JAVA_HOME" not in os.environ,
     reason="Spark runs on Java, and there is none",
 )
-LOCAL: dict[str, Any] = {"engine": "spark", "spark": {"master": "local[2]"}, "memory": 0.5}
+QUICK = {
+    "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
+    "spark.sql.shuffle.partitions": "2",
+}
+"""Java compiles once and lightly, and tasks are few, since nothing is large in the short form."""
+LOCAL: dict[str, Any] = {
+    "engine": "spark",
+    "spark": {"master": "local[2]", "options": {} if SOAK else QUICK},
+    "memory": 0.5,
+}
 ROOT = Path(__file__).parents[3]
 ENGINE = {"engine", "settings", "stages", "seconds"}
 """Of the manifest: where a graph was built, and how long that took."""
-
-
-@pytest.fixture(scope="module")
-def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """Spark on two cores, as an Ibis backend; builds use the session that runs."""
-    with running_backend(GraphSettings(**LOCAL), tmp_path_factory.mktemp("spark")) as backend:
-        yield backend
 
 
 def check_identical(one: MacroGraph, other: MacroGraph) -> None:
@@ -65,7 +64,7 @@ def a_log(users: int, items: int, events: int, cuts: tuple[int, ...] = (), seed:
 
 
 def test_every_snapshot_of_a_small_log(spark: Any, tmp_path: Path):
-    log = a_log(60, 40, 400, (3, 7))
+    log = a_log(60, 40, 400, (3, 7) if SOAK else (5,))
     found = log.build(tmp_path / "spark", **LOCAL)
     assert (found.meta["engine"], found.meta["settings"]["spark"]["master"]) == ("spark", "local[2]")
     check_identical(found, log.build(tmp_path / "local"))
@@ -85,19 +84,6 @@ def test_many_events(spark: Any, tmp_path: Path):
     check_identical(
         log.build(tmp_path / "spark", **LOCAL, **settings), log.build(tmp_path / "local", **settings)
     )
-
-
-def test_a_table_that_lies_on_spark_stays_there(spark: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    log = a_log(200, 100, 3000)
-    source = log.source(tmp_path / "history.parquet")
-    table = spark.read_parquet(tmp_path / "history.parquet")
-    expected = build_graph(source, GraphSettings(rank=8), tmp_path / "local")
-    for way in ("to_pyarrow_batches", "to_parquet"):
-        monkeypatch.setattr(
-            type(table), way, lambda *args, **kwargs: pytest.fail("the history is brought to the driver")
-        )
-    found = build_graph(replace(source, history=table), GraphSettings(rank=8, **LOCAL), tmp_path / "spark")
-    check_identical(found, expected)
 
 
 # --- kills ---

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.effort import slow
 from tests.graph.engines.cluster import cluster
 from tests.graph.engines.test_spark import a_log, check_identical
@@ -10,6 +12,7 @@ from tests.graph.engines.test_spark import pytestmark as pytestmark
 
 
 @slow
+@pytest.mark.usefixtures("no_spark")
 def test_two_workers_of_a_cluster(tmp_path: Path):
     """What a snapshot carries is removed from the workers with the next one."""
     log, sizes = a_log(5000, 2000, 60_000, (6,)), [(6, 8), (12, 20)]

@@ -2,7 +2,6 @@
 local engine.
 """
 
-from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from typer.testing import CliRunner
 from mgoe import experiments
 from mgoe._util.tables import checksum, computed
 from mgoe.cli import app
-from mgoe.config import FeatureSettings, GraphSettings, RunSettings, dump_settings
+from mgoe.config import FeatureSettings, RunSettings, dump_settings
 from mgoe.data.columns import read_id
 from mgoe.data.features import fit_encoders
 from mgoe.data.requests import merged
@@ -28,16 +27,11 @@ from mgoe.experiments import graphs
 from mgoe.graph import MacroGraph
 from mgoe.graph.build.rate_counter import RECORDS
 from mgoe.graph.build.workplace import Observer
-from mgoe.graph.engines.spark.session import running_backend
+from tests.effort import SOAK
 from tests.graph.engines.test_spark import LOCAL, check_identical
 from tests.graph.engines.test_spark import pytestmark as pytestmark
 from tests.graph.histories import contents, differences
-
-
-@pytest.fixture(scope="module")
-def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    with running_backend(GraphSettings(**LOCAL), tmp_path_factory.mktemp("spark")) as backend:
-        yield backend
+from tests.sharing import Shared
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +56,13 @@ def settings(small: RunSettings, log: Path, **graph: Any) -> RunSettings:
     return RunSettings.model_validate(raw)
 
 
+@pytest.fixture(scope="module")
+def local(small: RunSettings, world: Path, shared: Shared) -> MacroGraph:
+    """The graph of the simulated log as the local engine builds it."""
+    log = settings(small, world / "events")
+    return MacroGraph.open(shared("spark-local", lambda path: experiments.macro_graph(log, path)) / "graph")
+
+
 def refuse(*args: Any, **kwargs: Any) -> None:
     raise AssertionError("the log is brought to the driver")
 
@@ -82,18 +83,26 @@ class CutOff(Observer):
         return super().stage(name, total, unit)
 
 
-@pytest.mark.parametrize("ids", ["whole numbers", "texts"])
+def check_nodes(one: MacroGraph, other: MacroGraph) -> None:
+    """Both have numbered users and items alike."""
+    for file in ("users.parquet", "items.parquet"):
+        assert pq.read_table(one.path / file).equals(pq.read_table(other.path / file))
+
+
+@pytest.mark.parametrize("ids", ["whole numbers", *["texts"] * SOAK])
 def test_the_command_reads_the_log_on_spark(
     spark: Any,
     small: RunSettings,
     world: Path,
     texts: Path,
+    local: MacroGraph,
     tmp_path: Path,
     ids: str,
     monkeypatch: pytest.MonkeyPatch,
 ):
-    log = texts if ids == "texts" else world / "events"
-    expected = experiments.macro_graph(settings(small, log), tmp_path / "local")
+    log, expected = world / "events", local
+    if ids == "texts":
+        log, expected = texts, experiments.macro_graph(settings(small, texts), tmp_path / "local")
     (tmp_path / "run.yaml").write_text(dump_settings(settings(small, log, **LOCAL)))
     with monkeypatch.context() as patch:
         patch.setattr(graphs, "connect", refuse)
@@ -102,10 +111,7 @@ def test_the_command_reads_the_log_on_spark(
     assert result.exit_code == 0, result.output
     found = MacroGraph.open(tmp_path / "spark" / "graph")
     check_identical(found, expected)
-    for node in ("users", "items"):
-        assert pq.read_table(found.path / f"{node}.parquet").equals(
-            pq.read_table(expected.path / f"{node}.parquet")
-        )
+    check_nodes(found, expected)
     assert sorted(path.name for path in found.path.parent.iterdir()) == [
         "graph",
         "graph.asked.json",
@@ -129,7 +135,7 @@ def test_exposures_on_spark_are_counted_as_on_the_local_engine(
         exposures.model_copy(update={"data": data, "tasks": exposures.tasks[::2]}),
         tmp_path / "log.parquet",
     )
-    groups = ["user", "device", "users.community x item", "device x user", "query x device"]
+    groups = ["user", "device", "users.community x item", *["device x user"] * SOAK, "query x device"]
     expected = experiments.macro_graph(settings(shown, log, rates=groups), tmp_path / "local")
     found = experiments.macro_graph(settings(shown, log, rates=groups, **LOCAL), tmp_path / "spark")
     assert found.meta["checksum"] == expected.meta["checksum"]
@@ -174,7 +180,9 @@ def test_a_build_of_a_log_on_spark_goes_on_with_the_other_engine(
         with pytest.raises(Cut):
             experiments.macro_graph(settings(small, texts, **LOCAL), out)
     found = experiments.macro_graph(settings(small, texts), out)
-    check_identical(found, experiments.macro_graph(settings(small, texts), tmp_path / "local"))
+    expected = experiments.macro_graph(settings(small, texts), tmp_path / "local")
+    check_identical(found, expected)
+    check_nodes(found, expected)
     assert found.meta["engine"] == "local"
 
 
@@ -259,14 +267,23 @@ def test_a_checksum_does_not_overflow(spark: Any):
     assert found == sum(numbers) % (1 << 63)
 
 
-def test_a_table_of_the_warehouse(spark: Any, small: RunSettings, world: Path, tmp_path: Path):
+def test_a_table_of_the_warehouse_stays_there(
+    spark: Any,
+    small: RunSettings,
+    world: Path,
+    local: MacroGraph,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
     """A table of its owner's: an expression over what is stored there."""
     rows = spark.read_parquet(str(world / "events"))
     table = rows.filter(rows.behavior != "cart")
+    for way in ("to_pyarrow_batches", "to_parquet"):
+        monkeypatch.setattr(type(table), way, refuse)
     found = experiments.macro_graph(
         settings(small, world / "events", **LOCAL), tmp_path / "spark", table=table
     )
-    check_identical(found, experiments.macro_graph(settings(small, world / "events"), tmp_path / "local"))
+    check_identical(found, local)
 
 
 def test_a_csv_is_read_in_this_process(spark: Any, small: RunSettings, world: Path, tmp_path: Path):

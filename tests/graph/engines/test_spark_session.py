@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from mgoe.cli import app
-from mgoe.config import GraphSettings, RunSettings, dump_settings
+from mgoe.config import RunSettings, dump_settings
 from mgoe.errors import GraphError, MissingExtra
 from mgoe.graph.engines.spark import session
 from tests.effort import slow
@@ -29,6 +29,13 @@ def refusal(tmp_path: Path, kind: type[Exception] = GraphError, **settings: Any)
     return str(error.value)
 
 
+@with_java
+def test_another_spark_runs_in_this_process(spark: Any, tmp_path: Path):
+    said = refusal(tmp_path, spark={"master": "local[1]"})
+    assert "Spark runs on 'local[2]' in this process, found 'local[1]'; set it to that, or stop Spark" in said
+
+
+@pytest.mark.usefixtures("no_spark")
 @pytest.mark.parametrize("home", [False, True], ids=["on PATH", "in JAVA_HOME"])
 def test_java_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: bool):
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -40,6 +47,7 @@ def test_java_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: 
     assert said.startswith(f"graph.engine: Spark runs on Java, found {place}; install Java 17 or newer")
 
 
+@pytest.mark.usefixtures("no_spark")
 @pytest.mark.parametrize(
     ("version", "found"),
     [
@@ -57,6 +65,7 @@ def test_java_is_too_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, versio
     assert f"Spark needs Java 17 or newer, found {found} in {java}; install Java" in refusal(tmp_path)
 
 
+@pytest.mark.usefixtures("no_spark")
 def test_pyspark_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     for module in [name for name in sys.modules if name.startswith("ibis.backends.pyspark")]:
         monkeypatch.delitem(sys.modules, module)
@@ -66,6 +75,7 @@ def test_pyspark_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert said.endswith("install it with: pip install 'mgoe[spark]'")
 
 
+@pytest.mark.usefixtures("no_spark")
 @with_java
 def test_the_command_ends_with_one_sentence_and_code_2(small: RunSettings, tmp_path: Path):
     """No master answers; the log is not read before that is known."""
@@ -87,6 +97,7 @@ def test_the_command_ends_with_one_sentence_and_code_2(small: RunSettings, tmp_p
     assert "Traceback" not in result.output
 
 
+@pytest.mark.usefixtures("no_spark")
 @with_java
 @pytest.mark.parametrize("address", ["127.0.0.1:{port}", "127.0.0.1:none", "nowhere.invalid:7077"])
 def test_the_master_cannot_be_reached(tmp_path: Path, address: str):
@@ -96,6 +107,7 @@ def test_the_master_cannot_be_reached(tmp_path: Path, address: str):
     assert said.endswith("start the master, or correct host and port")
 
 
+@pytest.mark.usefixtures("no_spark")
 @slow
 @with_java
 def test_no_worker_takes_a_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -110,6 +122,7 @@ def test_no_worker_takes_a_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     )
 
 
+@pytest.mark.usefixtures("no_spark")
 @with_java
 @pytest.mark.parametrize(
     "options",
@@ -121,10 +134,3 @@ def test_an_option_that_spark_refuses(tmp_path: Path, options: dict[str, str]):
     assert "graph.spark: Spark did not start on local[2]: " in said
     assert said.endswith("see graph.spark.options")
     assert "plenty" in said or "fraction" in said
-
-
-@with_java
-def test_another_spark_runs_in_this_process(tmp_path: Path):
-    with session.running_backend(GraphSettings(**LOCAL), tmp_path / "spark"):
-        said = refusal(tmp_path, spark={"master": "local[1]"})
-    assert "Spark runs on 'local[2]' in this process, found 'local[1]'; set it to that, or stop Spark" in said
