@@ -58,7 +58,7 @@ def check_same(one: Examples, other: Examples) -> None:
             assert getattr(x, "dtype", None) == getattr(y, "dtype", None)
 
 
-@up_to(40)
+@up_to(20)
 @given(parts=sizes, size=st.integers(1, 70))
 def test_streaming_in_file_order_equals_reading_at_once(parts, size):
     with example_file(parts) as file:
@@ -75,7 +75,7 @@ def test_streaming_in_file_order_equals_reading_at_once(parts, size):
             check_same(file.take(rows), whole.take(rows))
 
 
-@up_to(40)
+@up_to(20)
 @given(
     parts=sizes, size=st.integers(1, 70), window=st.integers(1, 150), seed=seeds, start=st.integers(0, 200)
 )

@@ -10,6 +10,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
+from mgoe.config import RunSettings
 from mgoe.data import prepare, profile
 from mgoe.data.log import as_table
 from mgoe.errors import DataError, MgoeError
@@ -31,16 +32,27 @@ FRAMES: dict[str, Any] = {
 }
 
 
+@pytest.fixture(scope="module")
+def of_file(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunSettings, dict[str, Any], dict[str, Any]]:
+    """Settings of the log in a file, what it is prepared to, and its profile."""
+    folder = tmp_path_factory.mktemp("frames")
+    EVENTS.to_parquet(folder / "log.parquet")
+    settings = logs.event_settings(data={"log": str(folder / "log.parquet")})
+    return settings, logs.contents(prepare(settings, folder / "file")), profile(settings)
+
+
 @pytest.mark.parametrize("kind", FRAMES)
-def test_a_frame_is_read_like_its_file(kind: str, tmp_path: Path):
-    EVENTS.to_parquet(tmp_path / "log.parquet")
-    settings = logs.event_settings(data={"log": str(tmp_path / "log.parquet")})
+def test_a_frame_is_read_like_its_file(kind: str, tmp_path: Path, of_file: tuple[RunSettings, dict, dict]):
+    settings, expected, profiled = of_file
     found = logs.contents(prepare(settings, tmp_path / "frame", FRAMES[kind](EVENTS)))
-    expected = logs.contents(prepare(settings, tmp_path / "file"))
-    for name in ("history", "examples"):
-        pd.testing.assert_frame_equal(found.pop(name), expected.pop(name))
-    assert repr(found) == repr(expected)
-    assert profile(settings, FRAMES[kind](EVENTS)) == profile(settings)
+    tables = ("history", "examples")
+    for name in tables:
+        pd.testing.assert_frame_equal(found[name], expected[name])
+    one, other = (
+        {name: value for name, value in each.items() if name not in tables} for each in (found, expected)
+    )
+    assert repr(one) == repr(other)
+    assert profile(settings, FRAMES[kind](EVENTS)) == profiled
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,4 @@
+import functools
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from uuid import UUID
@@ -17,6 +18,7 @@ from mgoe.data import guess, prepare, profile
 from mgoe.errors import DataError
 from tests.data import logs
 from tests.data.test_examples import real
+from tests.effort import SOAK
 
 
 def odd_log(rows: int = 4000, seed: int = 0) -> pd.DataFrame:
@@ -43,6 +45,13 @@ def guessed(log: pd.DataFrame) -> RunSettings:
         log.to_parquet(Path(folder) / "log.parquet")
         settings = make_settings(yaml.safe_load(guess(Path(folder) / "log.parquet")))
     return settings.model_copy(update={"data": settings.data.model_copy(update={"log": ("log.parquet",)})})
+
+
+@functools.cache
+def guessed_of(labels: tuple[str, str]) -> tuple[pd.DataFrame, RunSettings]:
+    """Exposures with labels of these names, and what is guessed of them."""
+    log = logs.quiet_exposures().rename(columns=dict(zip(("clicked", "bought"), labels, strict=True)))
+    return log, guessed(log)
 
 
 def test_a_guessed_configuration_runs_unchanged(tmp_path):
@@ -377,7 +386,7 @@ def test_an_empty_profile_is_refused(tmp_path):
         profile(logs.event_settings(data={"log": str(tmp_path / "log.parquet")}))
 
 
-@settings(max_examples=12)
+@settings(max_examples=12 if SOAK else 5)
 @given(
     name=st.sampled_from(["device_type", "page_type", "user_type", "event_source", "type"]),
     values=st.lists(
@@ -387,8 +396,8 @@ def test_an_empty_profile_is_refused(tmp_path):
     labels=st.sampled_from([("clicked", "bought"), ("is_click", "is_like"), ("click", "label")]),
 )
 def test_a_type_beside_labels_is_not_a_behaviour(name, values, labels):
-    log = logs.quiet_exposures().rename(columns=dict(zip(("clicked", "bought"), labels, strict=True)))
-    assert guessed(log.assign(**{name: np.resize(values, len(log))})) == guessed(log)
+    log, expected = guessed_of(labels)
+    assert guessed(log.assign(**{name: np.resize(values, len(log))})) == expected
 
 
 def test_values_of_a_type_are_behaviours_without_named_labels():
@@ -400,7 +409,7 @@ def test_values_of_a_type_are_behaviours_without_named_labels():
     assert guessed(log).data.behavior == "type"
 
 
-@settings(max_examples=12)
+@settings(max_examples=12 if SOAK else 5)
 @given(
     user=st.sampled_from(["user_id", "uid", "userId", "Customer ID", "member", "visitor_key"]),
     item=st.sampled_from(["item_id", "sku", "productId", "video"]),

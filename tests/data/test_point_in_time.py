@@ -16,8 +16,9 @@ from pandas.testing import assert_frame_equal
 
 from mgoe.data import SPLITS, prepare
 from tests.data import logs
+from tests.effort import SOAK
 
-few = settings(max_examples=6, deadline=None)
+few = settings(max_examples=6 if SOAK else 3)
 FORMS = {
     "events": (logs.event_settings(), logs.quiet_events, logs.events, logs.event_rows),
     "exposures": (

@@ -18,7 +18,7 @@ from mgoe.data.history import whole_log
 from mgoe.data.requests import merged
 from mgoe.errors import DataError
 from tests.data import logs
-from tests.effort import up_to
+from tests.effort import SOAK, up_to
 
 TASKS = [
     {"name": "click", "label": "clicked"},
@@ -102,7 +102,7 @@ def in_order(rows: pd.DataFrame) -> pd.DataFrame:
     return plain.sort_values([*plain.columns]).reset_index(drop=True)
 
 
-@up_to(25)
+@up_to(15)
 @given(rows=ROWS, seed=st.integers(0, 9))
 def test_rows_of_one_exposure_become_one(rows: list[tuple], seed: int):
     log = log_of(rows).sample(frac=1, random_state=seed)
@@ -131,7 +131,7 @@ def examples_of(data: Prepared) -> pd.DataFrame:
     )
 
 
-@settings(max_examples=3, deadline=None)
+@settings(max_examples=3 if SOAK else 2)
 @given(rows=ROWS)
 def test_examples_history_and_records_are_of_exposures(tmp_path_factory: Any, rows: list[tuple]):
     log, folder = pd.concat([quiet(), log_of(rows)]), tmp_path_factory.mktemp("requests")

@@ -14,8 +14,9 @@ from mgoe.config import make_settings
 from mgoe.data import SPLITS, Prepared
 from mgoe.errors import ConfigError
 from tests.data import logs
+from tests.effort import SOAK
 
-few = settings(max_examples=3, deadline=None)
+few = settings(max_examples=3 if SOAK else 2)
 DAY_OF_SECOND = 11
 DAILY = {"cuts": [*logs.CUTS, "2020-01-12"], "test_windows": 2}
 """The cuts of the small logs, and one more between the two days that are test."""

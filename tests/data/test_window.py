@@ -75,7 +75,7 @@ def knowing(ids: range) -> Any:
     return SimpleNamespace(users=nodes, items=nodes, context_features=FeatureEncoders((), {}, {}, {}))
 
 
-@up_to(20)
+@up_to(10)
 @given(rows=st.lists(st.tuples(IDS, IDS, st.integers(12, 14)), min_size=1, max_size=30))
 def test_newcomers_are_drawn_for_like_others_and_have_no_index(rows: list[tuple[int, int, int]]):
     log = ibis.memtable(events([(user, item, day, "click") for user, item, day in rows]))
@@ -90,7 +90,7 @@ def test_newcomers_are_drawn_for_like_others_and_have_no_index(rows: list[tuple[
     assert_array_equal(found.labels, every.labels)
 
 
-@up_to(20)
+@up_to(10)
 @given(hours=st.lists(st.integers(0, 100), min_size=1, max_size=20), now=st.integers(0, 150))
 def test_a_label_that_is_not_known_yet_is_missing(hours: list[int], now: int):
     """Purchases are known after 36 hours."""

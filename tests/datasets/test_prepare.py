@@ -11,6 +11,7 @@ from pathlib import Path
 
 import duckdb
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
 from mgoe._util.files import exclusive
@@ -20,6 +21,7 @@ from mgoe.datasets import DATA_SETS, PreparedLog, find, prepare
 from mgoe.datasets.prepare import config
 from mgoe.errors import DataError, OutputError
 from tests.datasets import layouts
+from tests.effort import SOAK
 
 CONFIGS = [(name, protocol) for name in layouts.LAYOUTS for protocol in DATA_SETS[name].protocols]
 
@@ -40,6 +42,11 @@ def test_every_configuration_makes_examples(
 ):
     settings = load_settings(Path(prepared[name].path, f"{protocol}.yaml"))
     assert settings.form == DATA_SETS[name].form
+    for file in Path(prepared[name].path, "log").iterdir():
+        assert {feature.name for feature in settings.data.context} <= {*pq.read_schema(file).names}
+    if not SOAK and len(settings.data.context) > 20:  # the 79 of AliExpress take ten seconds
+        fewer = settings.data.model_copy(update={"context": settings.data.context[::9]})
+        settings = settings.model_copy(update={"data": fewer})
     found = prepare_examples(settings, tmp_path / "data")
     for split in ("train", "valid", "test"):
         assert len(found.examples(split).labels) > 0

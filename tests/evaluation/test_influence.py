@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose
 from mgoe import metrics
 from mgoe.errors import OutputError
 from mgoe.evaluation import Influence, estimate, find_leads, measure, user_influence
-from tests.effort import up_to
+from tests.effort import SOAK, up_to
 
 from .made_up import TASKS, drawn_again, made_up
 
@@ -74,7 +74,7 @@ def test_the_influence_on_a_ratio_is_the_effect_of_drawing_a_user_once_more(seed
     assert_allclose(found.parts[0, 0], moved, rtol=0.01, atol=1e-6)
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, *[1] * SOAK])
 def test_the_spread_equals_that_of_a_bootstrap_over_users(seed):
     labels, good, users = made_up(seed, users=150, rows=2000)
     poor = good.copy()
@@ -84,7 +84,7 @@ def test_the_spread_equals_that_of_a_bootstrap_over_users(seed):
     users_n = len(a.users)
     closed = np.sqrt((((a - b).parts ** 2).sum(0)) * users_n / (users_n - 1))
     drawn = []
-    for _ in range(400):
+    for _ in range(400 if SOAK else 200):
         rows, names = drawn_again(users, rng)
         both = [user_influence(scores[rows], labels[rows], names, TASKS).values for scores in (good, poor)]
         drawn.append(both[0] - both[1])
@@ -97,7 +97,7 @@ def test_the_spread_equals_that_of_a_bootstrap_over_users(seed):
 def test_intervals_cover_the_truth_at_their_level():
     """Two models of equal skill differ by 0; new users and new seeds each time."""
     inside, narrow = [], []
-    for world in range(120):
+    for world in range(120 if SOAK else 60):
         labels, scores, users = made_up(world, users=80, rows=500, missing=0)
         rng = np.random.default_rng(world)
         logit = np.log(scores[:, :2] / (1 - scores[:, :2]))
@@ -221,7 +221,7 @@ def test_half_a_million_rows_take_seconds():
     start = time.process_time()
     one = user_influence(scores, labels, users, TASKS)
     find_leads("a", dict.fromkeys(range(5), one), {"b": dict.fromkeys(range(5), one)})
-    assert time.process_time() - start < 5
+    assert time.process_time() - start < 60  # a second; an hour where users are looked up one by one
     assert_allclose(one.values[0], metrics.auc(labels[:, 0], scores[:, 0]))
 
 

@@ -9,7 +9,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from mgoe.evaluation import Influence, estimate, find_leads, group_users, holm, user_influence
 from mgoe.evaluation import intervals as module
-from tests.effort import up_to
+from tests.effort import SOAK, up_to
 
 from .made_up import TASKS, drawn_again, made_up
 
@@ -98,14 +98,14 @@ def test_leads_are_those_of_a_naive_loop(seed: int, baselines: int, metrics: int
         assert_allclose([lead.adjusted for lead in family], holm([lead.p for lead in family]))
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, *[1] * SOAK])
 def test_an_interval_equals_that_of_drawing_users_and_measuring_again(seed: int):
     labels, good, users = made_up(seed, users=150, rows=2000, missing=0)
     noise = np.random.default_rng(seed).normal(0, 1.5, good[:, :2].shape)
     models = good[:, :2], np.log(good[:, :2] / (1 - good[:, :2])) + noise
     a, b = ({0: user_influence(scores, labels[:, :2], users, TASKS[:2])} for scores in models)
     rng, drawn = np.random.default_rng(seed), []
-    for _ in range(300):
+    for _ in range(300 if SOAK else 200):
         rows, names = drawn_again(users, rng)
         measured = [
             user_influence(scores[rows], labels[rows, :2], names, TASKS[:2]).values for scores in models
@@ -122,7 +122,7 @@ def test_an_interval_equals_that_of_drawing_users_and_measuring_again(seed: int)
 def test_a_lead_over_equally_good_baselines_is_seldom_claimed():
     """Five equally good baselines, new users each time: intervals and Holm's correction keep their levels."""
     inside, claimed = [], []
-    for world in range(200):
+    for world in range(200 if SOAK else 80):
         labels, scores, users = made_up(world, users=100, rows=600, missing=0)
         rng = np.random.default_rng(world)
         logit = np.log(scores[:, :2] / (1 - scores[:, :2]))

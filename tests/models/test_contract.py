@@ -246,7 +246,7 @@ def test_a_loss_does_not_wait_for_the_device(model):
     assert called.counts
     assert called.counts[leaves] == 0
     with called:
-        float(loss)
+        loss.item()
     assert called.counts[leaves] == 1
 
 
@@ -354,9 +354,9 @@ def test_mixed_tasks_train_together(model):
     batch["labels"][:, 2] = torch.rand(64, generator=torch.Generator().manual_seed(0)) * 100
     batch["labels"][:, 1] = torch.where(batch["labels"][:, 0] == 1, batch["labels"][:, 1], torch.nan)
     built = make_model(model, spec, seed=0)
-    optimizer = torch.optim.AdamW(built.dense(), 5e-3)
+    optimizer = torch.optim.AdamW(built.dense(), 1e-2)
     first = built.loss(batch)[1]
-    for _ in range(160):
+    for _ in range(70):
         optimizer.zero_grad()
         built.loss(batch)[0].backward()
         optimizer.step()

@@ -23,7 +23,8 @@ from mgoe.training.predict import look_inside
 from mgoe.training.step import Stepper
 from tests.effort import SOAK, slow, up_to
 from tests.models.batches import make_spec, random_batch
-from tests.training.distributed.test_process_group import PROGRAM, VALID, found_by, together
+from tests.training.distributed.side_by_side import together
+from tests.training.distributed.test_process_group import PROGRAM, VALID, found_by
 from tests.training.fakes import Model
 from tests.training.test_loop import TRAIN, equal, training, weights
 

@@ -11,7 +11,8 @@ from mgoe.errors import TrainingError
 from mgoe.training import checkpoint, load_checkpoint, load_weights, save_checkpoint
 from mgoe.training.checkpoint import DTYPES, Shard
 from tests.effort import up_to
-from tests.training.distributed.test_process_group import found_by, together
+from tests.training.distributed.side_by_side import together
+from tests.training.distributed.test_process_group import found_by
 
 TENSORS = {
     "head.weight": torch.randn(3, 4),

@@ -1,9 +1,11 @@
 """Devices and precision by name, the compiled dense part, and what an allocator is asked for."""
 
+from functools import partialmethod
 from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import nn
 
 from mgoe.errors import TrainingError
 from mgoe.models import make_model
@@ -17,6 +19,7 @@ from mgoe.training.devices import (
     compile_dense,
     keep_freed_memory,
 )
+from tests.effort import SOAK
 from tests.models.batches import make_spec, random_batch
 
 
@@ -53,7 +56,10 @@ def test_a_gpu_is_named_with_its_number(monkeypatch):
 CPU = torch.device("cpu")
 
 
-def test_losses_gradients_and_names_are_the_same_for_every_size_of_batch():
+@pytest.mark.parametrize("backend", ["aot_eager", *["inductor"] * SOAK])
+def test_losses_gradients_and_names_are_the_same_for_every_size_of_batch(monkeypatch, backend: str):
+    """With the graphs that are compiled; in the long form also with the C++ that they become in a minute."""
+    monkeypatch.setattr(nn.Module, "compile", partialmethod(nn.Module.compile, backend=backend))
     spec = make_spec(2)
     plain, compiled = make_model("mgoe", spec, 0), make_model("mgoe", spec, 0)
     compile_dense(compiled, CPU)

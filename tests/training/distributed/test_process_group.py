@@ -1,11 +1,7 @@
 """Processes that train together do what one does alone."""
 
 import json
-import os
 import re
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,17 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mgoe.errors import TrainingError
-from mgoe.training import ProcessGroup, fit, load_weights, predict, save_checkpoint
+from mgoe.training import ProcessGroup, fit, load_weights, measure, predict, save_checkpoint
 from mgoe.training.distributed.process_group import joined
 from mgoe.training.resume import Checkpoints
 from tests.effort import SOAK
-from tests.training.fakes import Model, make_feed
+from tests.training.distributed.side_by_side import together
+from tests.training.fakes import TASKS, Model, make_feed
 from tests.training.test_loop import TRAIN, training, weights
 
 VALID = make_feed(6000, seed=2, snapshots=1)
 """So many rows that two of them that change places do not show."""
 
-ROOT = Path(__file__).parents[3]
 PROGRAM = """
 import json, os, sys
 from pathlib import Path
@@ -44,36 +40,6 @@ with joined("cpu") as processes:
     with open(out / f"found.{processes.rank}.json", "w") as file:
         json.dump({"curves": result.curves, "predictions": found.tolist(), "size": processes.size}, file)
 """
-
-
-def together(size: int, program: str, *arguments: str) -> None:
-    """Run a program in so many processes, as torchrun does."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    environment = os.environ | {
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "WORLD_SIZE": str(size),
-        "OMP_NUM_THREADS": "1",
-    }
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", program, *arguments],
-            env=environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-            cwd=ROOT,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(size)
-    ]
-    try:
-        errors = [process.communicate(timeout=300)[1] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    for process, said in zip(processes, errors, strict=True):
-        assert process.returncode == 0, said[-3000:]
 
 
 def found_by(out: Path, rank: int) -> dict:
@@ -126,9 +92,6 @@ with joined("cpu") as processes:
     json.dump(scores, open(sys.argv[1] + f"/found.{processes.rank}.json", "w"))
 """
     together(3, program, str(tmp_path))
-    from mgoe.training import measure
-    from tests.training.fakes import TASKS
-
     expected = measure(TASKS, VALID.examples.labels, predict(model, VALID), VALID.examples.user)
     for rank in range(3):
         for task, values in found_by(tmp_path, rank).items():
@@ -165,7 +128,7 @@ with joined("cpu") as processes:
     assert any("gloo_runloop" in name for name in names()), names()
 assert not any("gloo" in name for name in names()), names()
 """
-    together(2, program)
+    together(2, program, anew=1)  # what a library binds while the group is there is part of it
 
 
 def test_a_number_of_processes_that_does_not_fit_is_refused(tmp_path, monkeypatch):

@@ -30,7 +30,8 @@ from mgoe.training.distributed.sharded import (
 from mgoe.training.resume import Checkpoints
 from tests.effort import SOAK, slow, up_to
 from tests.models.batches import make_spec
-from tests.training.distributed.test_process_group import PROGRAM, VALID, found_by, together
+from tests.training.distributed.side_by_side import together
+from tests.training.distributed.test_process_group import PROGRAM, VALID, found_by
 from tests.training.fakes import Model, make_feed
 from tests.training.test_loop import TRAIN, training, weights
 
