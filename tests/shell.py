@@ -1,13 +1,19 @@
-"""Lines of a shell on a page: commands of `mgoe` run in this process, its service in one beside it."""
+"""Lines of a shell on a page: commands of `mgoe` run in this process, and its service in a thread of it.
+
+In the long form the service is a process.
+"""
 
 import shlex
 import subprocess
 from contextlib import ExitStack
 from pathlib import Path
+from unittest.mock import patch
 
 from typer.testing import CliRunner
 
 from mgoe.cli import app
+from mgoe.serving.http.background import Service
+from mgoe.serving.http.settings import ServeSettings
 from tests.cli.test_serve import process
 from tests.effort import SOAK
 
@@ -15,7 +21,7 @@ ADDRESS = "http://127.0.0.1:8000"
 
 
 class Shell:
-    """Runs lines of a shell: `mgoe` in this process, `mgoe serve` beside it, and others as they are.
+    """Runs lines of a shell: `mgoe` in this process, and others as they are.
 
     `pip` and `mgoe demo` have tests of their own. The short form simulates no log.
 
@@ -36,13 +42,14 @@ class Shell:
         if not words or words[0] == "pip" or words[:2] in skipped:
             return ""
         if words[:2] == ["mgoe", "serve"]:
-            engine = () if SOAK else ("--engine", "torch")  # which has nothing to export
-            _, self.served, _ = self.stack.enter_context(process(Path(words[2]), *words[3:], *engine))
-            return ""
+            if SOAK:
+                _, self.served, _ = self.stack.enter_context(process(Path(words[2]), *words[3:]))
+                return ""
+            engine = ("--engine", "torch")  # which has nothing to export
+            with patch("mgoe.serving.http.service.serve", self.serve):
+                return self.mgoe([*words[1:], "--port", "0", *engine])
         if words[0] == "mgoe":
-            result = CliRunner().invoke(app, words[1:])
-            assert result.exit_code == 0, f"{line}\n{result.output}\n{result.exception!r}"
-            return result.output
+            return self.mgoe(words[1:])
         run = subprocess.run(
             line.replace(ADDRESS, self.served),
             shell=True,
@@ -51,3 +58,13 @@ class Shell:
             text=True,
         )
         return run.stdout
+
+    def mgoe(self, words: list[str]) -> str:
+        """Run the command in this process."""
+        result = CliRunner().invoke(app, words)
+        assert result.exit_code == 0, f"{words}\n{result.output}\n{result.exception!r}"
+        return result.output
+
+    def serve(self, settings: ServeSettings) -> None:
+        """Serve beside the other lines."""
+        self.served = self.stack.enter_context(Service(settings)).url

@@ -44,13 +44,16 @@ CHECKED = sorted(
     for file in ROOT.glob(pattern)
     if file.relative_to(ROOT).as_posix() not in NOT_OURS
 )
+FOLDERS = sorted({file.parent for file in CHECKED})
 PATTERNS = {re.compile(rf"\b({found})\b", re.IGNORECASE): instead for found, instead in INSTEAD.items()}
 
 
-@pytest.mark.parametrize("file", CHECKED, ids=lambda file: str(file.relative_to(ROOT)))
-def test_words_that_the_project_does_not_use_are_absent(file: Path):
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.relative_to(ROOT).as_posix())
+def test_words_that_the_project_does_not_use_are_absent(folder: Path):
     found = [
         f"{file.relative_to(ROOT)}:{number}: {match.group(0)!r}, write: {instead}"
+        for file in CHECKED
+        if file.parent == folder
         for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1)
         for pattern, instead in PATTERNS.items()
         for match in pattern.finditer(re.sub("`.*?`", "", line) if file.name == "CHANGELOG.md" else line)

@@ -22,6 +22,7 @@ import yaml
 from typer.testing import Result
 
 from tests.cli.conftest import Mgoe
+from tests.effort import SOAK
 
 Frame = pd.DataFrame
 Config = dict[str, Any]
@@ -627,18 +628,27 @@ def test_a_choice_that_is_none(mgoe: Mgoe, command: tuple[str, ...], option: str
     assert all(f"'{choice}'" in done.stderr for choice in choices)
 
 
-@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+WAITING = """
+import runpy, time
+from mgoe.experiments import runs
+runs.execute = lambda *_, **__: time.sleep(600)
+runpy.run_module("mgoe", run_name="__main__")
+"""
+"""`mgoe`, which waits in place of training, so that it cannot end before it is interrupted."""
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), *[(signal.SIGTERM, 143)] * SOAK])
 def test_interrupted_run(
     mgoe: Mgoe, config: Path, finished: Path, tmp_path: Path, sent: signal.Signals, code: int
 ):
     out = tmp_path / "run"
-    command = [sys.executable, "-m", "mgoe", "run", str(config), "--out", str(out)]
+    command = [sys.executable, "-c", WAITING, "run", str(config), "--out", str(out)]
     heed = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)  # noqa: E731 - where the tests run in the background
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed
     )
     while not (out / "graph").exists() and process.poll() is None:
-        time.sleep(0.005)
+        time.sleep(0.01)
     process.send_signal(sent)
     stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == code, stderr

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -21,17 +21,25 @@ import pytest
 from mgoe.bundle import Bundle
 from mgoe.serving.http.telemetry import Json
 from tests.cli.conftest import Mgoe
+from tests.effort import SOAK
 from tests.serving.served import check_ready, get, post
+
+AS_COPIES = """
+import multiprocessing
+import uvicorn._subprocess
+from mgoe.cli import main
+uvicorn._subprocess.spawn = multiprocessing.get_context("fork")
+main()
+"""
+"""`mgoe`, whose workers are copies of their supervisor: none of them imports the library again."""
 
 
 @contextmanager
 def process(
-    bundle: Path, *words: object, workers: int = 1
+    bundle: Path, *words: object, workers: int = 1, program: Sequence[str] = ("-m", "mgoe")
 ) -> Iterator[tuple[subprocess.Popen[str], str, list[str]]]:
     """The command, its address, and the lines it has logged so far."""
-    command = map(
-        str, [sys.executable, "-m", "mgoe", "serve", bundle, "--port", 0, "--workers", workers, *words]
-    )
+    command = map(str, [sys.executable, *program, "serve", bundle, "--port", 0, "--workers", workers, *words])
     running = subprocess.Popen(
         [*command], stderr=subprocess.PIPE, text=True, env=os.environ, start_new_session=True
     )
@@ -94,21 +102,26 @@ def test_workers_share_events_and_figures_and_stop_when_all_is_answered(own: Pat
         host, port = url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port)), timeout=20) as slow:
             slow.sendall(
-                b'POST /v1/rank HTTP/1.1\r\nHost: localhost\r\nContent-Length: 18\r\n\r\n{"user": 1, '
+                b"POST /v1/rank HTTP/1.1\r\nHost: localhost\r\nContent-Length: 18\r\n"
+                b"Expect: 100-continue\r\n\r\n"
             )
-            time.sleep(0.3)
+            assert slow.recv(65536).startswith(b"HTTP/1.1 100")  # a worker waits for the rest
             running.send_signal(signal.SIGTERM)
-            time.sleep(0.3)
-            slow.sendall(b'"k":2}')
+            end = time.monotonic() + 60
+            while not any("Waiting for connections" in line for line in lines):
+                assert time.monotonic() < end, "".join(lines)
+                time.sleep(0.01)
+            slow.sendall(b'{"user": 1, "k":2}')
             assert slow.recv(65536).startswith(b"HTTP/1.1 200")
-        assert running.wait(30) == 0
+        assert running.wait(60) == 0
     found = [json.loads(line) for line in lines]
     assert {"serving", "stopped", "request"} <= {line["event"] for line in found}
     assert all({"time", "level"} <= set(line) for line in found)
 
 
 def test_workers_do_not_outlive_their_supervisor(own: Path):
-    with process(own, "--engine", "torch", workers=2) as (running, url, lines):
+    program = ("-m", "mgoe") if SOAK else ("-c", AS_COPIES)
+    with process(own, "--engine", "torch", workers=2, program=program) as (running, url, lines):
         host, port = url.removeprefix("http://").split(":")
         running.kill()
         running.wait(30)
@@ -121,12 +134,14 @@ def test_workers_do_not_outlive_their_supervisor(own: Path):
 
 
 def test_one_worker_stops_well(own: Path, tmp_path: Path):
-    with process(own, "--state", tmp_path / "state", "--no-access-log") as (running, url, lines):
+    engine = () if SOAK else ("--engine", "torch")  # which has nothing to export
+    words = ("--state", tmp_path / "state", "--no-access-log", *engine)
+    with process(own, *words) as (running, url, lines):
         assert get(url + "/v1/about").json()["behaviors"]
         assert get(url + "/v1/about", headers={"Host": "rebound.example"}).status_code == 403
         assert get(url + "/v1/about", headers={"x": "x" * 200_000}).status_code == 431
         running.send_signal(signal.SIGINT)
-        assert running.wait(30) == 0
+        assert running.wait(60) == 0
     assert not any('"request"' in line for line in lines)
     assert (tmp_path / "state").is_dir()
 

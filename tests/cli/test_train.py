@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from torch.distributed import TCPStore
 
 import mgoe as library
 from mgoe import experiments
@@ -22,9 +23,11 @@ from mgoe.training.resume import MAY_CHANGE
 from tests.cli.conftest import Mgoe
 from tests.cli.test_bad_input import assert_refused
 from tests.effort import SOAK, slow
+from tests.sharing import Shared
+from tests.training.distributed.side_by_side import together
 
 CELL = Path("cells", "mgoe", "0")
-EPOCHS = 12
+EPOCHS = 12 if SOAK else 3
 TRAINING = {
     "epochs": EPOCHS,
     "patience": EPOCHS,
@@ -50,11 +53,9 @@ def config(settings: RunSettings, tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 @pytest.fixture(scope="module")
-def alone(settings: RunSettings, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def alone(settings: RunSettings, shared: Shared) -> Path:
     """The folder of one process that nothing stopped. Read it only."""
-    out = tmp_path_factory.mktemp("alone") / "run"
-    experiments.train(settings, out, show_progress=False)
-    return out
+    return shared("cli-alone", lambda out: experiments.train(settings, out, show_progress=False))
 
 
 @pytest.fixture
@@ -180,19 +181,12 @@ def test_a_file_that_is_cut_while_it_trains(mgoe, config, built, at_step):
 # --- many processes ---
 
 
-def torchrun(config: Path, out: Path, *words: str) -> subprocess.Popen:
-    launch = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc_per_node=2",
-        "-m",
-        "mgoe",
-        "train",
-    ]
+def torchrun(
+    config: Path, out: Path, *words: str, program: tuple[str, ...] = ("-m", "mgoe")
+) -> subprocess.Popen:
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", *program]
     return subprocess.Popen(
-        [*launch, str(config), "--out", str(out), *words],
+        [*launch, "train", str(config), "--out", str(out), *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -242,47 +236,101 @@ def test_two_processes_find_what_one_finds(config, settings, alone, built):
             assert found[key] == pytest.approx(value, abs=1e-6), key
 
 
-def test_what_is_finished_is_not_done_again_by_any_process(settings, alone, monkeypatch):
+def test_what_is_finished_is_not_done_again_by_any_process(settings, alone, tmp_path, monkeypatch):
     monkeypatch.setattr("mgoe.experiments.runs.joined", lambda device: nullcontext(ProcessGroup(1, 2)))
     monkeypatch.setattr("mgoe.experiments.runs.fit_cell", lambda *_, **__: pytest.fail("it trains"))
     monkeypatch.setattr(ProcessGroup, "agree", lambda self, mine: True)  # as the first process says
-    assert experiments.train(settings, alone) == []
+    assert experiments.train(settings, shutil.copytree(alone, tmp_path / "run")) == []
 
 
-def test_two_processes_are_stopped_and_one_resumes(mgoe, config, alone, built):
-    process = torchrun(config, built)
-    cell = built / CELL
-    while process.poll() is None and not (cell / CHECKPOINTS).exists():
-        time.sleep(0.005)
+WAITING = """
+import signal, sys, time
+from contextlib import contextmanager
+from pathlib import Path
+from mgoe.cli import main
+from mgoe.experiments import cell
+from mgoe.training import loop
+
+step, here = int(sys.argv.pop(1)), Path(sys.argv.pop(1))
+
+def wait(now):
+    if now.step == step:
+        before = signal.getsignal(signal.SIGTERM)
+        here.touch()
+        while signal.getsignal(signal.SIGTERM) is before:  # until a request to stop is noted
+            time.sleep(0.01)
+
+@contextmanager
+def bar(*_):
+    yield wait
+
+cell.progress_bar, loop.REPORT_STEPS = bar, 1
+main()
+"""
+"""`mgoe`, whose first process waits after a step until it is asked to stop."""
+
+
+def test_two_processes_are_stopped_and_one_resumes(mgoe, config, alone, built, tmp_path):
+    step, waits, program = steps_an_epoch(alone) + 2, tmp_path / "waits", tmp_path / "waiting.py"
+    program.write_text(WAITING)
+    process = torchrun(config, built, program=(str(program), str(step), str(waits)))
+    while process.poll() is None and not waits.exists():
+        time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
     _, stderr = process.communicate(timeout=120)
-    assert stderr.count("mgoe: stopped; what was finished is kept") == 1
+    assert stderr.count("mgoe: stopped; what was finished is kept") == 1, stderr
     assert "mgoe: torchrun" not in stderr
     done = load_checkpoint(latest(built))[1]["state"]
-    assert 0 < done["steps"] < EPOCHS * steps_an_epoch(alone)
+    assert done["steps"] == step
     assert mgoe("train", config, "--out", built).exit_code == 0
     same_curve(built, alone)
-    if done["epochs"]:
-        assert curves(built)[0]["seconds"] == done["curves"][0]["seconds"]
+    assert curves(built)[0]["seconds"] == done["curves"][0]["seconds"]
 
 
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        (
-            "training.batch_size=511",
-            ("training.batch_size: must be a multiple of the 2 processes, found 511", "another number"),
-        ),
-        ("data.log=nowhere", ("nowhere: no such file",)),
-    ],
-)
+MISTAKES = [
+    (
+        "training.batch_size=511",
+        ("training.batch_size: must be a multiple of the 2 processes, found 511", "another number"),
+    ),
+    ("data.log=nowhere", ("nowhere: no such file",)),
+]
+
+
+@pytest.mark.parametrize(("change", "words"), MISTAKES)
 def test_processes_that_cannot_train_say_so_once(config, tmp_path, change, words):
+    """What they meet through outlives each of them, as that of torchrun does."""
+    program = """
+import contextlib, os, sys
+from mgoe.cli import main
+port, out = sys.argv.pop(1), sys.argv.pop(1)
+os.environ |= {
+    "MASTER_PORT": port, "TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": "0"
+}
+with open(f"{out}/{os.environ['RANK']}", "w") as said, contextlib.redirect_stderr(said):
+    try:
+        main()
+    except SystemExit as end:
+        assert end.code == 2
+"""
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    command = ("train", config, "--out", tmp_path / "run", "--set", change)
+    together(2, program, str(store.port), str(tmp_path), *map(str, command))
+    assert_said_once("".join((tmp_path / str(rank)).read_text() for rank in range(2)), words)
+    if "batch_size" in change:
+        assert not (tmp_path / "run").exists()  # nothing was done before
+
+
+@slow
+@pytest.mark.parametrize(("change", "words"), MISTAKES)
+def test_torchrun_reports_a_mistake(config, tmp_path, change, words):
     process = torchrun(config, tmp_path / "run", "--set", change)
     stdout, stderr = process.communicate(timeout=120)
     assert stdout == ""
     assert "exitcode  : 2" in stderr
+    assert_said_once(stderr, words)
+
+
+def assert_said_once(stderr: str, words: tuple[str, ...]) -> None:
     (sentence,) = [line for line in stderr.splitlines() if "mgoe: " in line]
     assert all(word in sentence for word in words)
     assert "src/mgoe" not in stderr  # no traceback of ours
-    if "batch_size" in change:
-        assert not (tmp_path / "run").exists()  # nothing was done before

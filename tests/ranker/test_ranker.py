@@ -139,7 +139,17 @@ def test_later_exposures_are_measured_as_labelled_pairs(
     keys = ["slice", "task", "metric"]
     pairs = pd.DataFrame(experiments.measure_pairs(shown_ranker.bundle_, tmp_path / "pairs.parquet"))
     found = shown_ranker.evaluate(later).set_index(keys)["value"]
-    pd.testing.assert_series_equal(found, pairs.set_index(keys)["value"][found.index], rtol=1e-6)
+    expected = pairs.set_index(keys)["value"][found.index]
+    # Batches of another size round a prediction differently, in its last bit, so a few of the pairs whose
+    # predictions are equal change places. That one of a user with few rows does shows in GAUC.
+    for (_, task, metric), value in found.items():
+        if metric in ("examples", "positives", "gauc_users", "gauc_users_skipped"):
+            tolerance = 0
+        else:
+            tolerance = {"auc": 1e-4, "gauc": 2e-3, "ranking": 1e-3, "spearman": 1e-4}.get(
+                metric, 1e-6 * value
+            )
+        assert value == pytest.approx(expected["all", task, metric], rel=0, abs=tolerance), (task, metric)
 
 
 def test_the_conventions_of_scikit_learn_hold(ranker: mgoe.Ranker):
