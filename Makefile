@@ -17,8 +17,8 @@ demo: $(BASE)  ## a first run on a simulated log, where the best reachable is kn
 test: $(READY) $(SHARDING) $(BROWSER)  ## every test, in its short form
 	$(BIN)/python -m pytest -n $(TESTS)
 
-quick: $(READY)  ## tests that train nothing and start no process or service, for the edit loop
-	$(BIN)/python -m pytest -n $(TESTS) -m "not costly"
+quick: $(READY)  ## unit and property tests that train nothing and start no process, for the edit loop
+	$(BIN)/python -m pytest -n 2 -m "not costly"
 
 check: $(READY)  ## style and types
 	$(BIN)/ruff check

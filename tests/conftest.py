@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, settings  # noqa: E402
 from mgoe import experiments  # noqa: E402
 from mgoe.config import RunSettings, make_settings  # noqa: E402
 from mgoe.simulation import WorldSettings, simulate  # noqa: E402
-from tests.effort import FEW, MANY, SOAK, costly  # noqa: E402
+from tests.effort import FEW, MANY, SOAK  # noqa: E402
 from tests.sharing import Shared, shared_by_session  # noqa: E402
 
 # Machines differ in speed, so no example has a deadline; `make soak` draws many more of them.
@@ -23,16 +23,60 @@ _slow = [HealthCheck.too_slow]
 settings.register_profile("test", deadline=None, suppress_health_check=_slow, max_examples=FEW)
 settings.register_profile("soak", deadline=None, suppress_health_check=_slow, max_examples=MANY)
 settings.load_profile("soak" if SOAK else "test")
+if not SOAK:
+    os.fsync = lambda file: None  # no test cuts the power, and a flush takes milliseconds
 
 TRAINED = {"finished", "shown", "compared"}
 """Fixtures that train."""
+COSTLY = (
+    "_util/test_kernel_cache",
+    "benchmarks",
+    "cli",
+    "data/test_examples",
+    "data/test_history",
+    "data/test_point_in_time",
+    "data/test_requests",
+    "datasets",
+    "experiments",
+    "features/test_groups",
+    "features/test_new_group",
+    "features/test_parts",
+    "features/test_rates",
+    "graph/build",
+    "graph/engines",
+    "graph/test_adjusted",
+    "graph/test_macro_graph",
+    "graph/test_point_in_time",
+    "graph/test_rates",
+    "graph/test_update",
+    "ranker",
+    "release",
+    "retrieval/test_blend",
+    "retrieval/test_retrieval",
+    "serving/events/test_exposures",
+    "serving/events/test_log",
+    "serving/http",
+    "serving/online",
+    "serving/scoring/test_onnx",
+    "simulation",
+    "test_distribution",
+    "test_examples",
+    "test_notebooks",
+    "test_readme",
+    "test_tutorial",
+    "training",
+)
+"""Folders and files whose tests train, prepare logs, build graphs, or start processes or services."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests of what was trained as costly."""
+    """Mark the tests that `make quick` leaves out."""
+    tests = Path(__file__).parent
     for item in items:
-        if isinstance(item, pytest.Function) and TRAINED & {*item.fixturenames}:
-            item.add_marker(costly)
+        place = item.path.relative_to(tests).with_suffix("").as_posix()
+        trained = isinstance(item, pytest.Function) and TRAINED & {*item.fixturenames}
+        if trained or any(f"{place}/".startswith(f"{costly}/") for costly in COSTLY):
+            item.add_marker("costly")
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""What a test costs: how many examples it draws, and whether the short form and the edit loop run it."""
+"""How many examples a property test draws: few in the short form, many in the long one."""
 
 import os
 
@@ -8,8 +8,6 @@ from hypothesis import settings
 SOAK = bool(os.environ.get("MGOE_SOAK"))
 FEW, MANY = 40, 2000
 """Examples of a property test in the short and in the long form."""
-costly = pytest.mark.costly
-"""Marks a test that trains, builds on Spark, or starts a process or a service: `make quick` leaves it out."""
 slow = pytest.mark.skipif(not SOAK, reason="half a minute or more; `make soak` runs it")
 """Marks a test that the long form alone runs."""
 

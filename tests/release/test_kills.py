@@ -35,17 +35,17 @@ from mgoe.serving import Event, EventReader, LiveBundle, open_events
 from mgoe.serving.online.live import positions
 from mgoe.training import WEIGHTS, load_checkpoint
 from tests.cli.test_serve import process
-from tests.effort import SOAK
+from tests.effort import slow
 from tests.release.load import Load, endless, under_load
 from tests.serving.http.test_live_service import until
 from tests.serving.served import post
 
-KILLS = int(os.environ.get("MGOE_KILLS", 0)) or (100 if SOAK else 1)
+KILLS = int(os.environ.get("MGOE_KILLS", 100))
 IN_A_ROW = 12
 """Kills after which a round is left alone, so that versions change."""
 FIRST = 300
 """Events that are there before the service is."""
-ROWS = 800 if SOAK else 80
+ROWS = 800
 """Rows that a round waits for: events, and what is sampled beside them."""
 GRAPH = "graph/graph.json"
 LENIENT = Bounds(margin=1, error=1e6, calibration=1e6, shift=1e6, latency=1e3, requests=3)
@@ -171,6 +171,7 @@ def copy_events(state: Path, out: Path, last: int) -> Path:
     return out
 
 
+@slow
 def test_a_cycle_that_is_killed_under_load(registry: Registry, finished: Path, tmp_path: Path):
     first = Bundle.open(finished / "bundle")  # the registry's own is pruned in time
     events, log = endless(first), open_events(tmp_path / "state")
