@@ -494,7 +494,7 @@ def test_labels_permuted_within_every_split_of_exposures_give_chance(
 def test_labels_permuted_within_every_split_of_events_give_chance(small: RunSettings, begun: Path):
     """Sampled negatives differ from positives in nothing but their label; no model finds more."""
     pytest.importorskip("lightgbm", reason="lightgbm is not installed: pip install 'mgoe[gbm]'")
-    small = change(small, models=OF_EVENTS if SOAK else ["mgoe", "mmoe", "macgnn", "lightgbm"])
+    small = change(small, models=OF_EVENTS if SOAK else ["mgoe", "macgnn", "lightgbm"])
     manifest = json.loads((begun / "data" / "data.json").read_text())
     for number, split in enumerate(SPLITS):
         file = begun / "data" / f"{split}.parquet"
