@@ -166,6 +166,7 @@ EVENTS: dict[str, tuple[Callable[[Frame], Frame], Config, tuple[str, ...]]] = {
         ("split.cuts",),
     ),
     "cuts that do not rise": (lambda log: log, {"split": {"cuts": [0.5, 0.4, 0.6]}}, ("split", "must rise")),
+    "cuts that are equal": (lambda log: log, {"split": {"cuts": [0.4, 0.4, 0.6]}}, ("split", "must rise")),
     "unknown key": (lambda log: log, {"graph": {"bet": 1}}, ("graph.bet", "did you mean 'beta'")),
     "unknown section": (lambda log: log, {"grahp": {}}, ("did you mean 'graph'",)),
     "value of a wrong type": (
