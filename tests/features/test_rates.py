@@ -93,8 +93,9 @@ def values_by_hand(known: Known, snapshot, group: RateGroup, user: int, item: in
 
 def rates_by_hand(cell: np.ndarray, prior: np.ndarray) -> list[float]:
     shown, labelled, done, value = cell[0], cell[1:4], cell[4:7], cell[7]
-    odds = (done + prior[:, 1] * prior[:, 0]) / (labelled - done + prior[:, 1] * (1 - prior[:, 0]))
-    rates = np.log(odds / (prior[:, 0] / (1 - prior[:, 0])))
+    with np.errstate(all="ignore"):  # where everything or nothing was done
+        odds = (done + prior[:, 1] * prior[:, 0]) / (labelled - done + prior[:, 1] * (1 - prior[:, 0]))
+        rates = np.log(odds / (prior[:, 0] / (1 - prior[:, 0])))
     mean = (value + prior[2, 1] * prior[2, 0]) / (labelled[2] + prior[2, 1]) - prior[2, 0]
     return [np.log1p(shown), *rates[:2], mean]
 
