@@ -43,11 +43,12 @@ def lines_of_a_commit(
                 raise MemoryError
         return trace if ours else None
 
+    before = sys.gettrace()  # that of a measurement of coverage
     sys.settrace(trace)
     try:
         work()
     finally:
-        sys.settrace(None)
+        sys.settrace(before)
     return seen
 
 
