@@ -140,8 +140,8 @@ def test_later_exposures_are_measured_as_labelled_pairs(
     pairs = pd.DataFrame(experiments.measure_pairs(shown_ranker.bundle_, tmp_path / "pairs.parquet"))
     found = shown_ranker.evaluate(later).set_index(keys)["value"]
     expected = pairs.set_index(keys)["value"][found.index]
-    # Batches of another size round a prediction differently, in its last bit, so a few of the pairs whose
-    # predictions are equal change places. That one of a user with few rows does shows in GAUC.
+    # Batches of another size round predictions differently in the last bit, so pairs with equal predictions
+    # may swap. This shows most in GAUC, since some users have few rows.
     for (_, task, metric), value in found.items():
         if metric in ("examples", "positives", "gauc_users", "gauc_users_skipped"):
             tolerance = 0
