@@ -6,7 +6,7 @@ import pytest
 from hypothesis import settings
 
 SOAK = bool(os.environ.get("MGOE_SOAK"))
-FEW, MANY = 40, 2000
+FEW, MANY = 30, 2000
 """Examples of a property test in the short and in the long form."""
 slow = pytest.mark.skipif(not SOAK, reason="half a minute or more; `make soak` runs it")
 """Marks a test that the long form alone runs."""

@@ -1,5 +1,6 @@
 """Frames of the simulated log, and rankers fitted to them as the runs of the other tests."""
 
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -7,6 +8,7 @@ import pytest
 
 import mgoe
 from mgoe.config import RunSettings
+from tests.sharing import Shared
 
 
 def frame_of(folder: Path) -> pd.DataFrame:
@@ -36,16 +38,33 @@ def impressions(world: Path) -> pd.DataFrame:
     return frame_of(world / "exposures")
 
 
+def fitted(new: mgoe.Ranker, rows: pd.DataFrame, shared: Shared, own: Path) -> mgoe.Ranker:
+    """Fit a ranker in a folder of this process, from what the first process to ask has trained."""
+    name = f"ranker-{own.name}"
+    shutil.copytree(shared(name, lambda path: new.fit(rows, workdir=path)), own)
+    return new.fit(rows, workdir=own)
+
+
 @pytest.fixture(scope="session")
-def ranker(events: pd.DataFrame, small: RunSettings) -> mgoe.Ranker:
+def ranker(
+    events: pd.DataFrame, small: RunSettings, shared: Shared, tmp_path_factory: pytest.TempPathFactory
+) -> mgoe.Ranker:
     """Fitted to the event log with the settings of the run `finished`. Read it only."""
-    return mgoe.Ranker(tasks=["click", "buy"], settings=like(small)).fit(events)
+    new = mgoe.Ranker(tasks=["click", "buy"], settings=like(small))
+    return fitted(new, events, shared, tmp_path_factory.mktemp("ranker") / "events")
 
 
 @pytest.fixture(scope="session")
-def shown_ranker(impressions: pd.DataFrame, exposures: RunSettings, world: Path) -> mgoe.Ranker:
+def shown_ranker(
+    impressions: pd.DataFrame,
+    exposures: RunSettings,
+    world: Path,
+    shared: Shared,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> mgoe.Ranker:
     """Fitted to the exposure log with the settings of the run `shown`. Read it only."""
     users = pd.read_parquet(world / "truth" / "users.parquet")
     tasks = ["click", {"name": "buy", "given": "click"}, {"name": "stay", "kind": "regression"}]
     sides = {"users": users[["user_id", "community"]], "items": pd.read_parquet(world / "items.parquet")}
-    return mgoe.Ranker(tasks, context=["device"], **sides, settings=like(exposures)).fit(impressions)
+    new = mgoe.Ranker(tasks, context=["device"], **sides, settings=like(exposures))
+    return fitted(new, impressions, shared, tmp_path_factory.mktemp("ranker") / "exposures")
