@@ -1,5 +1,6 @@
 """One thread a test process, and logs small enough for a second."""
 
+import gc
 import os
 
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
@@ -67,6 +68,13 @@ COSTLY = (
     "training",
 )
 """Folders and files whose tests train, prepare logs, build graphs, or start processes or services."""
+
+
+def pytest_collection_finish() -> None:
+    """Leave what was imported and collected out of each search for garbage, of which there are many."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 100)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

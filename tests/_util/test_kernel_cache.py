@@ -63,7 +63,26 @@ def hits(kernel: Dispatcher) -> int:
 
 def test_a_kernel_is_compiled_once(place: Path):
     assert [hits(run()) for _ in range(3)] == [0, 1, 1]
-    assert {path.suffix for path in place.iterdir()} == {".nbi", ".nbc"}
+    assert {path.suffix for path in place.iterdir()} - {".lock"} == {".nbi", ".nbc"}
+
+
+def test_a_kernel_that_several_processes_need_at_once_is_compiled_by_one(place: Path):
+    """They wait for one another at a gate, so that all find the cache empty, and compiling takes its time."""
+    code = (
+        "import pathlib, sys, time; from tests._util import test_kernel_cache as t; "
+        "cache, save = t.KernelCache, t.KernelCache.save_overload; "
+        "cache.save_overload = lambda self, *what: (time.sleep(0.5), save(self, *what)); "
+        "gate = pathlib.Path(sys.argv[1]); gate.joinpath(sys.argv[2]).touch()\n"
+        "while len(list(gate.iterdir())) < 3: time.sleep(.01)\n"
+        "print(t.hits(t.run()))"
+    )
+    gate = place.parent / "gate"
+    gate.mkdir()
+    started = [
+        subprocess.Popen([sys.executable, "-c", code, gate, str(n)], stdout=subprocess.PIPE, text=True)
+        for n in range(3)
+    ]
+    assert sorted(process.communicate(timeout=120)[0].strip() for process in started) == ["0", "1", "1"]
 
 
 @pytest.mark.parametrize("suffix", [".nbi", ".nbc"])

@@ -164,7 +164,7 @@ def test_a_task_with_few_positive_users_has_a_value_without_an_interval(few):
     assert np.isfinite([found["click", "auc"].low, found["buy", "logloss"].low]).all()
 
 
-@up_to(10)
+@up_to(5)
 @given(SEEDS, st.integers(1, 3))
 def test_users_without_a_label_change_no_interval(seed, seeds):
     rng, rows, silent = np.random.default_rng(seed), 800, 400
@@ -185,7 +185,9 @@ def test_users_without_a_label_change_no_interval(seed, seeds):
             ]
             for runs in both
         )
-        return find_leads("a", dict(enumerate(ours)), {"b": dict(enumerate(theirs))}, draws=4000)
+        return find_leads(
+            "a", dict(enumerate(ours)), {"b": dict(enumerate(theirs))}, draws=16_000
+        )  # widths then differ by a few hundredths
 
     for one, other in zip(found(0), found(silent), strict=True):  # of other draws
         assert_allclose(other.value, one.value, rtol=1e-5, atol=1e-9)

@@ -2,8 +2,9 @@
 
 By itself numba tells versions of a file apart by its time and size, takes a kernel of another file that is
 compiled into this one for unchanged, keeps every version, and fails where it cannot write or read. Here
-a kernel is found by what it is compiled from. The folder stays below a size. Where it cannot be read or
-written, kernels are compiled by every process, and a warning says so. Kernels of others are cached as ever.
+a kernel is found by what it is compiled from, and of processes that need it at once, such as the workers of a
+service, one compiles it. The folder stays below a size. Where it cannot be read or written, kernels are
+compiled by every process, and a warning says so. Kernels of others are cached as ever.
 """
 
 import hashlib
@@ -15,12 +16,15 @@ from pathlib import Path
 from types import FunctionType
 from typing import Any, ClassVar, Self
 
+from filelock import FileLock, Timeout
 from numba.core import caching, dispatcher
 
 PLACE = "NUMBA_CACHE_DIR"
 """Environment variable that names the cache folder, to numba too."""
 LIMIT = 256 << 20
 """Bytes of the folder. The kernels of a service have about 4 MiB, those of the whole library 24 MiB."""
+PATIENCE = 60.0
+"""Seconds that a process waits for a kernel that another one compiles."""
 CONSTANTS = bool | int | float | str
 """Types of globals that numba compiles into a kernel."""
 
@@ -80,9 +84,28 @@ class KernelCache(caching.FunctionCache):
     """numba's cache of one kernel, in the folder of this library."""
 
     _impl_class = _Files
+    _turn: FileLock | None = None
+    """Held while this process compiles the kernel."""
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
-        """Return a compiled kernel; None if it is not there, or damaged."""
+        """Return a compiled kernel; None if it is not there or damaged, so that this process compiles it."""
+        found = self._load(sig, target_context)
+        if found is None and self._turn is None:
+            turn = FileLock(Path(self.cache_path, f"{self._impl.filename_base}.lock"), PATIENCE)
+            with suppress(OSError, Timeout):
+                Path(self.cache_path).mkdir(parents=True, exist_ok=True)
+                self._turn = turn.acquire().lock
+                found = self._load(sig, target_context)  # another process may have compiled it meanwhile
+        if found is not None:
+            self._end_turn()
+        return found
+
+    def _end_turn(self) -> None:
+        if self._turn is not None:
+            self._turn.release()
+            self._turn = None
+
+    def _load(self, sig: Any, target_context: Any) -> Any:
         index = Path(self.cache_path, f"{self._impl.filename_base}.nbi")
         try:
             found = super().load_overload(sig, target_context)
@@ -102,6 +125,8 @@ class KernelCache(caching.FunctionCache):
             _keep_small(Path(self.cache_path))
         except OSError as error:
             _warn(self.cache_path, error.strerror or str(error))
+        finally:
+            self._end_turn()
 
 
 @cache
