@@ -70,6 +70,7 @@ def test_every_figure_of_a_build_has_its_line(
     assert sorted(path.name for path in work.iterdir()) == [log.folder.name]
 
 
+@slow
 def test_exposures_are_built_beside_an_event_log_of_equal_size(
     log: world.World, work: Path, capsys: pytest.CaptureFixture[str]
 ):

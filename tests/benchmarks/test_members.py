@@ -10,6 +10,7 @@ import yaml
 from benchmarks import members
 from mgoe.config import RunSettings
 from mgoe.models import SharedBottomOptions
+from tests.effort import slow
 from tests.models.batches import make_spec, random_batch
 
 INPUTS = ["counts", "pair", "aggregates", "ids"]
@@ -35,6 +36,7 @@ def test_members_are_bottoms_of_one_first_layer(tasks):
     assert changed.tolist() == [False, True, False, False]
 
 
+@slow
 def test_the_lead_is_printed_with_its_interval(
     small: RunSettings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):

@@ -13,6 +13,7 @@ import yaml
 from benchmarks import retrain
 from mgoe.bundle import Bundle
 from mgoe.config import RunSettings
+from tests.effort import slow
 
 WINDOWS = 2
 
@@ -35,6 +36,7 @@ def test_windows_share_no_row_and_lose_none(small: RunSettings, tmp_path: Path):
     assert all(before[1] < after[0] for before, after in pairwise(ends))
 
 
+@slow
 def test_every_way_is_measured_in_every_window(
     config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):

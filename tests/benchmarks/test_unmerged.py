@@ -16,7 +16,7 @@ from mgoe.config import RunSettings
 from mgoe.graph import MacroGraph
 from mgoe.models.layers.experts import LEADS_TO, MacroExperts
 from mgoe.models.layers.inputs import DenseInputs
-from tests.effort import up_to
+from tests.effort import slow, up_to
 from tests.models.batches import make_spec, random_batch
 
 
@@ -62,6 +62,7 @@ def test_an_expert_reads_the_graph_of_its_task_as_it_would_read_a_single_one(
         torch.testing.assert_close(found[expert], of_one(batches[expert]))
 
 
+@slow
 def test_the_lead_of_merging_is_printed_with_its_interval(
     small: RunSettings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):

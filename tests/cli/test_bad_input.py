@@ -22,7 +22,7 @@ import yaml
 from typer.testing import Result
 
 from tests.cli.conftest import Mgoe
-from tests.effort import SOAK
+from tests.effort import SOAK, slow
 
 Frame = pd.DataFrame
 Config = dict[str, Any]
@@ -638,6 +638,7 @@ runpy.run_module("mgoe", run_name="__main__")
 """`mgoe`, which waits in place of training, so that it cannot end before it is interrupted."""
 
 
+@slow
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), *[(signal.SIGTERM, 143)] * SOAK])
 def test_interrupted_run(
     mgoe: Mgoe, config: Path, finished: Path, tmp_path: Path, sent: signal.Signals, code: int

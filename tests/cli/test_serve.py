@@ -21,7 +21,7 @@ import pytest
 from mgoe.bundle import Bundle
 from mgoe.serving.http.telemetry import Json
 from tests.cli.conftest import Mgoe
-from tests.effort import SOAK
+from tests.effort import SOAK, slow
 from tests.serving.served import check_ready, get, post
 
 AS_COPIES = """
@@ -133,6 +133,7 @@ def test_workers_do_not_outlive_their_supervisor(own: Path):
                 free = True
 
 
+@slow
 def test_one_worker_stops_well(own: Path, tmp_path: Path):
     engine = () if SOAK else ("--engine", "torch")  # which has nothing to export
     words = ("--state", tmp_path / "state", "--no-access-log", *engine)

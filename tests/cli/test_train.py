@@ -270,6 +270,7 @@ main()
 """`mgoe`, whose first process waits after a step until it is asked to stop."""
 
 
+@slow
 def test_two_processes_are_stopped_and_one_resumes(mgoe, config, alone, built, tmp_path):
     step, waits, program = steps_an_epoch(alone) + 2, tmp_path / "waits", tmp_path / "waiting.py"
     program.write_text(WAITING)

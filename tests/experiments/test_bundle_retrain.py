@@ -313,6 +313,7 @@ def same_up_to_rounding(one: Bundle, other: Bundle) -> None:
         assert (tensor.double() - theirs[name].double()).abs().mean() < 1e-3, name
 
 
+@slow
 @pytest.mark.parametrize("size", [2, *[4, 8] * SOAK])
 def test_many_processes_retrain_as_one(
     size: int, finished: Path, new: Path, retrained: Bundle, tmp_path: Path

@@ -22,7 +22,7 @@ from mgoe.experiments import consistency, records
 from mgoe.experiments.execute import jobs_of
 from mgoe.experiments.plan import Plan, best_of
 from mgoe.experiments.processes import Job, Outcome
-from tests.effort import SOAK
+from tests.effort import SOAK, slow
 from tests.experiments.tiny import here, numbers, settings, taken_out
 
 
@@ -89,6 +89,7 @@ def test_a_finished_comparison_runs_nothing_and_more_may_be_asked(
     assert "2 of 3 seeds are not run yet" in (out / "tables.md").read_text()
 
 
+@slow
 @pytest.mark.parametrize("delay", np.random.default_rng(0).uniform(2, 30, 10) if SOAK else [None])
 def test_a_comparison_killed_at_any_moment_resumes_to_the_same_result(
     raw: dict[str, Any],

@@ -12,6 +12,7 @@ import pytest
 from filelock import FileLock, Timeout
 
 from mgoe.experiments.processes import HELD, Job, run_jobs, wait_for_orphans
+from tests.effort import slow
 from tests.experiments import jobs
 
 
@@ -62,6 +63,7 @@ def test_an_interrupt_ends_the_processes_that_run(tmp_path: Path):
     assert not (tmp_path / "ended").exists()
 
 
+@slow
 def test_standard_output_is_left_to_whoever_asked(tmp_path: Path):
     program = f"""
 from pathlib import Path

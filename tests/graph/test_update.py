@@ -20,7 +20,7 @@ from mgoe.config import GraphSettings
 from mgoe.errors import GraphError
 from mgoe.graph import MacroGraph, NewEvents, Source, build_graph, forget_users, update_graph
 from mgoe.graph.build.workplace import Observer
-from tests.effort import SOAK, up_to
+from tests.effort import SOAK, slow, up_to
 from tests.features.reading import gather
 from tests.graph.build import cut_off
 from tests.graph.build.cut_off import killed
@@ -276,7 +276,7 @@ def test_nothing_to_add_changes_nothing(kept):
     after = kept.add([])
     check_latest(after, before)
     check_earlier(after, before)
-    with pytest.raises(GraphError, match="an update needs new events, or --recluster"):
+    with pytest.raises(GraphError, match="an update needs new events, or `recluster`"):
         update_graph(after, None)
 
 
@@ -563,6 +563,7 @@ def test_another_change_is_refused_until_the_one_that_was_begun_is_done(tmp_path
     assert forget_users(done, [3], {}).meta["changes"][-1] == {"what": "forget", "users": 1}
 
 
+@slow
 def test_an_update_killed_at_random_moments_leaves_the_graph_or_the_grown_one_and_resumes(tmp_path):
     before = cut_off.log().build(tmp_path / "before", **cut_off.SETTINGS)
     shutil.copytree(before.path, tmp_path / "grown")

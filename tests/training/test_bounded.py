@@ -11,7 +11,7 @@ import pytest
 from mgoe.config import TaskSettings
 from mgoe.data import ExampleFile
 from mgoe.data.example_file import ExampleWriter
-from tests.effort import SOAK
+from tests.effort import SOAK, slow
 from tests.training.fakes import TASKS, make_examples
 
 ROOT = Path(__file__).parents[2]
@@ -40,6 +40,7 @@ def write_examples(folder: Path, size: float) -> int:
     return len(file) * file.row_bytes
 
 
+@slow
 @pytest.mark.skipif(
     not Path("/proc/self/status").exists(), reason="the memory of a process is read as Linux reports it"
 )

@@ -96,7 +96,7 @@ def update_graph(
         'update'
     """
     if new is None and not recluster:
-        raise GraphError(graph.path, "an update needs new events, or --recluster")
+        raise GraphError(graph.path, "an update needs new events, or `recluster`")
     meta, latest = graph.meta, len(graph.meta["cuts"]) - 1
     nothing = {"events": 0, "last": meta["last"], "first": meta["first"], "checksum": 0}
     facts = nothing | (dict(new.facts) if new else {})

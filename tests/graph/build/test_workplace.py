@@ -416,6 +416,7 @@ def test_a_build_killed_at_random_moments_resumes_and_ends_identical(whole, tmp_
         shutil.rmtree(out)
 
 
+@slow
 def test_a_disk_that_fills_in_any_stage_keeps_the_graph_before_and_what_is_done(whole, tmp_path):
     """The child itself finds the graph before whole after each failure, and builds the new one in the end."""
     graph, stages, _ = whole

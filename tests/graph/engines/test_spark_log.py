@@ -175,6 +175,7 @@ def test_rows_of_one_exposure_are_merged_alike(spark: Any, exposures: RunSetting
     assert len(found) < 60
 
 
+@slow
 def test_a_build_of_a_log_on_spark_goes_on_with_the_other_engine(
     spark: Any, small: RunSettings, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -291,6 +292,7 @@ def test_a_table_of_the_warehouse_stays_there(
     check_identical(found, local)
 
 
+@slow
 def test_a_csv_is_read_in_this_process(spark: Any, small: RunSettings, world: Path, tmp_path: Path):
     """Where what a column is, is guessed; so both engines guess alike."""
     pd.read_parquet(world / "events").to_csv(tmp_path / "log.csv", index=False)

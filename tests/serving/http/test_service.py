@@ -23,6 +23,7 @@ from mgoe.serving.events.sqlite_log import SqliteLog  # noqa: E402
 from mgoe.serving.http import service  # noqa: E402
 from mgoe.serving.http.settings import ServeSettings  # noqa: E402
 from mgoe.serving.scoring.runtime import Runtime  # noqa: E402
+from tests.effort import slow  # noqa: E402
 from tests.serving.http.test_live_service import change_manifest  # noqa: E402
 
 
@@ -216,6 +217,7 @@ service._run("", ServeSettings(bundle="."), factory=False)
 """
 
 
+@slow
 def test_a_service_that_stops_while_a_bundle_is_opened_ends_well():
     """Python ends other threads at exit; one in C++ code then aborts the process, as a PyTorch hook shows."""
     ended = subprocess.run([sys.executable, "-c", STOPPED], capture_output=True, text=True, timeout=120)

@@ -14,7 +14,7 @@ from mgoe.errors import TrainingError
 from mgoe.training import ProcessGroup, fit, load_weights, measure, predict, save_checkpoint
 from mgoe.training.distributed.process_group import joined
 from mgoe.training.resume import Checkpoints
-from tests.effort import SOAK
+from tests.effort import SOAK, slow
 from tests.training.distributed.side_by_side import together
 from tests.training.fakes import TASKS, Model, make_feed
 from tests.training.test_loop import TRAIN, training, weights
@@ -112,6 +112,7 @@ def test_another_number_of_processes_resumes_a_checkpoint(tmp_path, alone, first
         torch.testing.assert_close(again.state_dict()[name], tensor, atol=2e-4, rtol=1e-3)
 
 
+@slow
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="names of threads are read from /proc")
 def test_nothing_of_a_group_runs_on_once_it_is_left():
     """A thread of it that outlives the interpreter ends the process with a signal, whatever it was about to
