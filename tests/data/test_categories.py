@@ -51,8 +51,19 @@ def codes(folder: Path, kind: str, values: tuple[str, ...], several: bool) -> li
     ]
 
 
-@pytest.mark.parametrize("several", [False, True])
-@pytest.mark.parametrize("kind", READ)
+VECTORS = ("FLOAT", "DOUBLE")
+
+
+@pytest.mark.parametrize("kind", VECTORS)
+def test_a_list_of_numbers_is_refused_as_a_vector(kind: str, tmp_path: Path):
+    with pytest.raises(DataError, match="a list of numbers is a vector, and would be read as one category"):
+        codes(tmp_path, kind, READ[kind], several=True)
+
+
+@pytest.mark.parametrize(
+    ("kind", "several"),
+    [(kind, several) for kind in READ for several in (False, True) if not (several and kind in VECTORS)],
+)
 def test_every_fitted_category_is_found_again(kind: str, several: bool, tmp_path: Path):
     assert codes(tmp_path, kind, READ[kind], several) == [True, True, False]
 

@@ -1,4 +1,5 @@
 import functools
+import re
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from uuid import UUID
@@ -123,10 +124,10 @@ def test_an_exposure_log_is_recognised_by_its_labels(tmp_path):
     ]
     assert settings.data.bucket == "1h"
     training = settings.training  # which has few rows
-    assert (training.epochs, training.batch_size, training.learning_rate) == (6, 1024, 0.001)
-    assert "some 1,800 training rows" in text
+    assert (training.epochs, training.batch_size, training.learning_rate) == (6, 256, 0.001)
+    assert re.search("some 1,[78][0-9]{2} training rows", text)
     assert "#   - {name: user_active_degree, kind: categorical}" in text
-    assert "#   - {name: play_time_ms, kind: numeric}" in text
+    assert "play_time_ms" not in text  # which is known afterwards alone
     uncommented = text.replace("  # context:", "  context:").replace("  #   - {name", "    - {name")
     assert prepare(make_settings(yaml.safe_load(uncommented)), tmp_path / "out").context_features.sizes == {
         "user_active_degree": 4
@@ -283,10 +284,6 @@ def test_numbered_behaviours_are_ordered_by_rarity(tmp_path):
             ["user_id", "item_id"],
             r"a log needs a user and an item, found no column like them among timestamp, behavior; name",
         ),
-        (
-            ["behavior"],
-            r"a log needs a column of behaviours, or label columns of 0 and 1, found neither; add one",
-        ),
     ],
 )
 def test_a_log_that_cannot_be_guessed_is_refused(drop, message, tmp_path):
@@ -294,6 +291,29 @@ def test_a_log_that_cannot_be_guessed_is_refused(drop, message, tmp_path):
     log.drop(columns=drop).to_parquet(tmp_path / "log.parquet")
     with pytest.raises(DataError, match=message):
         guess(tmp_path / "log.parquet")
+
+
+def test_a_log_of_users_items_and_times_is_one_task(tmp_path):
+    """It does not say what happened, so every row does the one task, which a caller may name."""
+    logs.quiet_events().drop(columns="behavior").to_parquet(tmp_path / "log.parquet")
+    settings = make_settings(yaml.safe_load(guess(tmp_path / "log.parquet")))
+    assert (settings.form, settings.data.behavior, settings.task_names) == ("events", None, ("interaction",))
+    text = guess(tmp_path / "log.parquet", tasks=["listen"])
+    settings = make_settings(yaml.safe_load(text) | {"split": {"cuts": [0.3, 0.5, 0.7]}})
+    assert settings.task_names == ("listen",)
+    named = logs.quiet_events().assign(behavior="listen")
+    named.to_parquet(tmp_path / "named.parquet")
+    like = settings.data.model_copy(update={"log": [str(tmp_path / "named.parquet")], "behavior": "behavior"})
+    prepared = prepare(settings, tmp_path / "plain").summary
+    assert prepared == prepare(settings.model_copy(update={"data": like}), tmp_path / "as named").summary
+    with pytest.raises(DataError, match="a task is a label column, or a value of a column of behaviours"):
+        guess(tmp_path / "log.parquet", tasks=["listen", "buy"])
+
+
+def test_a_behaviour_of_a_single_value_is_one(tmp_path):
+    logs.quiet_events().assign(behavior="play").to_parquet(tmp_path / "log.parquet")
+    settings = make_settings(yaml.safe_load(guess(tmp_path / "log.parquet")))
+    assert (settings.data.behavior, settings.task_names) == ("behavior", ("play",))
 
 
 def test_real_logs_are_guessed():

@@ -5,6 +5,8 @@ import torch
 from mgoe.features.spec import RateSpec
 from mgoe.models import Batch, CategoricalSpec, FeatureSpec, TaskSpec
 
+UNTRAINED = ("rates", "popularity", "history")
+"""Models that read a group of their own and learn an intercept alone."""
 RATES = tuple(
     RateSpec(name, tuple((side, side) for side in sides), len(sides) == 1)
     for name, sides in {"user": ["user"], "item": ["item"], "hour x brand": ["context", "item"]}.items()

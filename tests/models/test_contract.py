@@ -15,7 +15,7 @@ from mgoe.models import PRESETS, FeatureSpec, TaskSpec, make_model
 from mgoe.models.baselines.own_experts import GatedExperts
 from mgoe.models.layers.stacked import StackedMLP
 from tests.effort import up_to
-from tests.models.batches import make_spec, random_batch, take
+from tests.models.batches import UNTRAINED, make_spec, random_batch, take
 
 GRAPH_ONLY = ("recents", "aggregates")
 MODELS = {
@@ -339,7 +339,7 @@ def test_without_attention_the_user_side_ignores_the_candidate():
     "model",
     [
         "mgoe",
-        *(name for name in PRESETS if name not in ("mgoe", "mgoe-paper", "lightgbm", "logistic", "rates")),
+        *(name for name in PRESETS if name not in ("mgoe", "mgoe-paper", "lightgbm", "logistic", *UNTRAINED)),
     ],
 )
 def test_mixed_tasks_train_together(model):

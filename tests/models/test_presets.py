@@ -10,7 +10,7 @@ from mgoe.config import ModelSettings, dump_settings, make_settings
 from mgoe.errors import ConfigError
 from mgoe.models import BASES, MGOE, PRESETS, MMoE, SharedBottom, TaskSpec, make_model, resolve
 from mgoe.models.spec import FeatureSpec
-from tests.models.batches import RATES, make_spec, random_batch
+from tests.models.batches import RATES, UNTRAINED, make_spec, random_batch
 
 SUFFIXES = ("", "+counts", "+edges", "+graph", "+mgoe")
 NAMES = [
@@ -64,9 +64,9 @@ def test_names_stand_for_inputs():
 
 
 def test_baselines_keep_their_published_ids_and_mgoe_decides_by_the_log():
-    others = {"mgoe": "auto", "lightgbm": "auto", "logistic": "off", "rates": "off"}
+    others = {"mgoe": "auto", "lightgbm": "auto", **dict.fromkeys(("logistic", *UNTRAINED), "off")}
     assert {name: resolve(name).ids for name in PRESETS} == {name: others.get(name, "on") for name in PRESETS}
-    assert all(resolve(f"{name}+mgoe").ids == "auto" for name in PRESETS if name != "rates")
+    assert all(resolve(f"{name}+mgoe").ids == "auto" for name in PRESETS if name not in UNTRAINED)
     assert resolve(ModelSettings(name="mmoe", base="mmoe", ids="off")).ids == "off"
 
 
@@ -234,7 +234,7 @@ def test_settings_that_are_saved_give_the_same_models_again():
     models = [
         model
         for model in models
-        if not (model["base"].startswith(("lightgbm", "rates")) and len({*model} & {"options", "inputs"}))
+        if not (model["base"].startswith(("lightgbm", *UNTRAINED)) and len({*model} & {"options", "inputs"}))
     ]
     settings = make_settings({"data": {"log": "x"}, "tasks": ["buy"], "models": [*NAMES, *models, own]})
     again = make_settings(yaml.safe_load(dump_settings(settings)))

@@ -79,7 +79,8 @@ class DataSettings(Settings):
     user: str = "user_id"
     item: str = "item_id"
     time: str = "timestamp"
-    behavior: str = "behavior"
+    behavior: str | None = "behavior"
+    """Column of an event log that says what happened; null where every row does the one task."""
     time_unit: Literal["auto", "s", "ms", "us", "ns"] = "auto"
     """Unit of numeric times; `auto` goes by their magnitude."""
     start: Moment | None = None
@@ -106,6 +107,8 @@ class DataSettings(Settings):
     items: SideTableSettings | None = None
     truth: str | None = None
     """The `truth` folder of a simulated log: adds the rows `chance` and `best-reachable`."""
+    missing_ids: Literal["refuse", "drop"] = "refuse"
+    """What to do with rows without a user or without an item."""
     duplicates: Literal["drop", "refuse"] = "drop"
     """What to do with rows that repeat every column of the schema."""
 

@@ -284,7 +284,7 @@ class RunSettings(Settings):
     split: SplitSettings = SplitSettings()
     negatives: NegativeSettings = NegativeSettings()
     graph: GraphSettings = GraphSettings()
-    models: Models = Field(default=["mgoe", "shared-bottom+mgoe", "mmoe"], min_length=1)
+    models: Models = Field(default=["mgoe", "shared-bottom+mgoe", "popularity", "history"], min_length=1)
     """Rows of the comparison; a bundle is written for the first. A string names a preset, such as `mgoe`,
     `mgoe-paper`, `mmoe`, `ple`, `macgnn` or `lightgbm`, each with `+counts`, `+edges`, `+graph` or `+mgoe`
     for other inputs."""
@@ -316,6 +316,11 @@ class RunSettings(Settings):
             raise ValueError(
                 "negatives.weight is that of items which were not shown, found "
                 f"{self.negatives.weight:g} and none of them; set negatives.uniform or negatives.retrieved"
+            )
+        if self.form == "events" and self.data.behavior is None and len(names) > 1:
+            raise ValueError(
+                "data.behavior: a log that does not say what happened has one task, which every row does, "
+                f"found {', '.join(names)}; name the column, or keep one task"
             )
         check_folders(self.models)
         for position, task in enumerate(self.tasks):

@@ -208,6 +208,12 @@ def read_feature(column: Expr, feature: FeatureSettings, place: str) -> tuple[Ex
             f"{place}, column {feature.name!r}",
             f"a category must not be a time, found {kind}; convert it to text",
         )
+    if kind.is_array() and one.is_floating():
+        raise DataError(
+            f"{place}, column {feature.name!r}",
+            "a list of numbers is a vector, and would be read as one category per number; vectors are no "
+            f"feature yet, found {kind}; leave it out, or give the group that it falls into",
+        )
     if feature.kind == "multi":
         rule = "a several-valued feature is a list or a string split at its separator"
         fits = kind.is_string() or (kind.is_array() and not (one.is_nested() or one.is_binary()))

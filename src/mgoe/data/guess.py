@@ -23,6 +23,8 @@ LEAST = 4
 RARE = 0.002
 """Share of the rows below which a behaviour does not become a task."""
 MOST_TASKS = 6
+PLAIN = "interaction"
+"""Name of the task of a log that holds users, items and times alone."""
 MOST_BEHAVIORS = 50
 
 USER = r"user|uid|customer|client|member|visitor|viewer|account|buyer|person|player|session"
@@ -213,7 +215,7 @@ def _draft(
     ids = [column for column in columns if column.id and column.name != time]
     labels = [column for column in columns if column.binary and column.name != time]
     labelled = tasks is not None and all(task in named for task in tasks)
-    behavior = known.get("behavior") or (None if labelled else _behavior(ids, labels))
+    behavior = known.get("behavior") or (None if labelled else _behavior(columns, ids, labels))
     ids = [column for column in ids if column.name != behavior]
     user, item = (named.get(known.get(node, "")) for node in ("user", "item"))
     user = user or _best([column for column in ids if column != item], USER)
@@ -233,6 +235,11 @@ def _draft(
             f"{more}name them yourself; ids are columns of whole numbers or texts, not an index",
         )
     keys = user.name, item.name, time
+    plain = behavior is None and not labelled and all(column.name in keys for column in labels)
+    if plain and len(tasks or [PLAIN]) == 1:
+        amounts = [c for c in columns if c.is_number and c.named(AMOUNT) and c.distinct > 2]
+        if tasks is not None or not [c for c in amounts if c.name not in keys]:
+            return Draft(*keys, events=True, tasks=_names(tasks or [PLAIN]))
     if behavior is None:
         if missing := [task for task in tasks or () if task not in named]:
             raise DataError(
@@ -244,7 +251,7 @@ def _draft(
         wanted = None if tasks is None else [named[task] for task in tasks]
         return _draft_of_labels(keys, columns, labels, place, wanted)
     if tasks is not None:
-        return Draft(*keys, behavior=behavior, tasks=_names(tasks))
+        return Draft(*keys, behavior=behavior, events=True, tasks=_names(tasks))
     return _draft_of_behaviors(keys, behavior, source)
 
 
@@ -262,10 +269,11 @@ def _time(columns: list[Column], source: Table, place: str) -> str:
     return max(moments, key=lambda c: (c.named(TIME), c.kind == "time", c.parses, c.distinct)).name
 
 
-def _behavior(ids: list[Column], labels: list[Column]) -> str | None:
+def _behavior(columns: list[Column], ids: list[Column], labels: list[Column]) -> str | None:
     """Return the column of behaviours: by its values, or by its name if no label is named like a
     behaviour."""
-    few = [column for column in ids if 1 < column.distinct <= MOST_BEHAVIORS]
+    one = [c for c in columns if c.kind == "string" and c.distinct == 1 and c.named(BEHAVIOR)]
+    few = [*(column for column in ids if 1 < column.distinct <= MOST_BEHAVIORS), *one]
     by_values = [
         column
         for column in few
@@ -289,6 +297,7 @@ def _draft_of_behaviors(keys: tuple[str, str, str], behavior: str, source: Table
     return Draft(
         *keys,
         behavior=behavior,
+        events=True,
         tasks=_names(kept),
         rare={value: n for value, n in counts.items() if value not in kept},
     )
@@ -331,7 +340,7 @@ def _draft_of_labels(
         context={
             column.name: {"float": "numeric", "list": "multi"}.get(column.kind, "categorical")
             for column in free
-            if column not in (*tasks, position, weight, uniform, request)
+            if column not in (*tasks, *amounts, position, weight, uniform, request)
             and column.kind not in ("time", "other")
             and not column.moment
         },

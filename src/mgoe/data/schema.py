@@ -1,6 +1,7 @@
 """A log's rows under our own column names, checked: the columns that settings name, and what each may
 hold."""
 
+import ibis
 from ibis.backends.duckdb import Backend
 
 from mgoe.config import NegativeSettings, RunSettings, seconds
@@ -46,6 +47,8 @@ def read_rows(
         DataError: A column is missing or of a wrong type, a row breaks a rule, or there are no rows.
     """
     names = find_columns(source, settings, place)
+    if settings.data.missing_ids == "drop":
+        source = source.filter(source[names["user"]].notnull() & source[names["item"]].notnull())
     raw: Table = (
         source.select(**{ours: source[column] for ours, column in names.items()})
         if con is None
@@ -73,7 +76,8 @@ def find_columns(source: Table, settings: RunSettings, place: str) -> dict[str, 
     }
     _refuse_other_form(settings)
     if settings.form == "events":
-        found["behavior"] = "data.behavior", data.behavior
+        if data.behavior is not None:
+            found["behavior"] = "data.behavior", data.behavior
     else:
         check_names(data.context, "data.context")
         for task in settings.tasks:
@@ -109,7 +113,12 @@ def read_columns(
     bad = moment.isnull() | too_far(moment)
     read["time"] = moment, [Check(names["time"], bad, raw["time"], rule, "fix or leave out such rows")]
     if settings.form == "events":
-        read["behavior"] = read_behavior(raw["behavior"], names["behavior"], place), []
+        read["behavior"] = (
+            read_behavior(raw["behavior"], names["behavior"], place)
+            if "behavior" in names
+            else ibis.literal(settings.tasks[0].done_by[0]),
+            [],
+        )
     else:
         for task in settings.tasks:
             label, known = f"label_{task.name}", f"known_{task.name}"

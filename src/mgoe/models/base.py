@@ -27,7 +27,7 @@ class RankingModel(nn.Module, ABC):
     Example:
         >>> from mgoe.models import BASES
         >>> [name for name, kind in BASES.items() if kind.requires]
-        ['macgnn', 'rates']
+        ['macgnn', 'rates', 'popularity', 'history']
     """
 
     Options: ClassVar[type[Settings]] = Settings

@@ -11,7 +11,7 @@ from mgoe.models.base import RankingModel
 from mgoe.models.baselines.boosted import BoostedTrees
 from mgoe.models.baselines.flat import SharedBottom, SingleTask
 from mgoe.models.baselines.funnel import AITM, ESMM
-from mgoe.models.baselines.linear import LogisticRegression, RateSum
+from mgoe.models.baselines.linear import History, LogisticRegression, Popularity, RateSum
 from mgoe.models.baselines.macgnn import MacGNN
 from mgoe.models.baselines.own_experts import PLE, HoME
 from mgoe.models.baselines.shared_experts import MetaHeac, MMoE, OMoE
@@ -38,6 +38,8 @@ BASES: dict[str, type[RankingModel]] = {
     "lightgbm": BoostedTrees,
     "logistic": LogisticRegression,
     "rates": RateSum,
+    "popularity": Popularity,
+    "history": History,
 }
 """Model classes by name; `module:Class` reaches any other."""
 
@@ -54,6 +56,8 @@ INPUTS: dict[str, tuple[str, ...]] = {
 }
 """Inputs that the second part of a name stands for, as in `mmoe+edges`; `+mgoe` are those of `mgoe`, with its
 rule for ids."""
+_INTERCEPT = {"epochs": 1, "learning_rate": 0.05}
+"""Training of a model that has an intercept alone."""
 _MACGNN = {"aggregate": 32, "mask_empty": False, "edge_vectors": False}
 
 PRESETS: dict[str, ModelSettings] = {
@@ -89,9 +93,13 @@ PRESETS: dict[str, ModelSettings] = {
     "lightgbm": ModelSettings(name="lightgbm", base="lightgbm", inputs=_COUNTS, ids="auto"),
     "logistic": ModelSettings(name="logistic", base="logistic", inputs=_RATES, ids="off"),
     "rates": ModelSettings(name="rates", base="rates", inputs=("rates",), ids="off"),
+    **{
+        name: ModelSettings(name=name, base=name, inputs=(group,), ids="off", training=_INTERCEPT)
+        for name, group in (("popularity", "counts"), ("history", "pair"))
+    },
 }
 """`mgoe`, the best configuration (with ids if the log has enough of each); `mgoe-paper`, the paper as
-written; the baselines as published; boosted trees on counts."""
+written; the baselines as published; boosted trees on counts; and what needs no training."""
 
 
 def resolve(model: str | ModelSettings) -> ModelSettings:
@@ -149,6 +157,7 @@ def resolve(model: str | ModelSettings) -> ModelSettings:
             "inputs": tuple(group for group in GROUPS if group in inputs),
             "ids": given.ids or (PRESETS["mgoe"] if suffix == "mgoe" else preset).ids,
             "options": options,
+            "training": {**preset.training, **given.training},
         }
     )
 

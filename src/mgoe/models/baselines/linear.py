@@ -1,6 +1,7 @@
-"""Baselines that any model should beat where exposures are logged: a sum of rates, and logistic
+"""Baselines that any model should beat: popularity, the user's own history, a sum of rates, and logistic
 regression."""
 
+from abc import abstractmethod
 from collections.abc import Collection
 
 import torch
@@ -14,6 +15,48 @@ from mgoe.models.baselines.flat import AdditiveModel, BaselineOptions
 from mgoe.models.spec import Batch, FeatureSpec
 
 
+class _Reference(RankingModel):
+    """A score that is read and not learned, plus an intercept; a regression gets the intercept alone."""
+
+    Options = Settings
+
+    def __init__(self, spec: FeatureSpec, inputs: Collection[str], options: Settings):
+        super().__init__(spec, inputs, options)
+        self.intercept = nn.Parameter(torch.zeros(len(spec.tasks)))
+
+    @abstractmethod
+    def score(self, batch: Batch) -> Tensor:
+        """Return what orders the rows by each task. Shape (B, T)."""
+
+    def logits(self, batch: Batch) -> Tensor:
+        return torch.where(self.regression, 0, self.score(batch)) + self.intercept
+
+
+class Popularity(_Reference):
+    """How often an item had the task done, and how much was done with it since the snapshot before (ours):
+    `y_t = b_t + log(1 + pairs_t) + log(1 + recent)`.
+    """
+
+    requires = frozenset({"counts"})
+
+    def score(self, batch: Batch) -> Tensor:
+        tasks, of_item = len(self.spec.tasks), batch["counts"].shape[1] // 2
+        item = batch["counts"][:, of_item:].float()
+        return item[:, :tasks] + item[:, tasks + 1, None]
+
+
+class History(_Reference):
+    """Whether the user has done the task with the item before, and how lately anything (ours): `y_t = b_t +
+    done_t + freshness`.
+    """
+
+    requires = frozenset({"pair"})
+
+    def score(self, batch: Batch) -> Tensor:
+        pair = batch["pair"].float()
+        return pair[:, :-1] + pair[:, -1:]
+
+
 class RateSumOptions(Settings):
     """Switches of the sum of rates."""
 
@@ -24,7 +67,8 @@ class RateSumOptions(Settings):
 class RateSum(RankingModel):
     """The sum of a pair's rates (ours): `y_t = b_t + sum_g rate_gt`.
 
-    Rates are log-odds, shrunk and centred; nothing is trained but the intercept.
+    Rates are log-odds, or means of a regression in its unit, shrunk and centred; nothing is trained but the
+    intercept.
     """
 
     Options = RateSumOptions
@@ -50,7 +94,8 @@ class RateSum(RankingModel):
         self.intercept = nn.Parameter(torch.zeros(tasks))
 
     def logits(self, batch: Batch) -> Tensor:
-        return batch["rates"][:, self.columns].sum(1) + self.intercept
+        rates = batch["rates"][:, self.columns].sum(1)
+        return torch.where(self.regression, rates / self.stds, rates) + self.intercept
 
 
 class LogisticRegression(AdditiveModel):

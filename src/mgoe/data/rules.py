@@ -1,0 +1,239 @@
+"""Settings that follow the log: rules over what a scan of it found, each value with its reason.
+
+The rules were chosen on one set of samples of logs and judged on another; the method page says how.
+
+Axes: `b` time buckets with rows.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import ibis
+import numpy as np
+from numpy.typing import NDArray
+
+from mgoe.config import NegativeSettings, SplitSettings, TrainingSettings, seconds
+from mgoe.data.columns import Table, only_row
+from mgoe.data.times import bucket_of, moment_of, read_time
+
+BUCKETS = {"1d": 86_400, "6h": 21_600, "1h": 3_600, "10m": 600, "1m": 60, "1s": 1}
+"""Seconds of each length of a bucket."""
+USUAL = SplitSettings.model_fields["cuts"].default
+"""Cuts of a log with many buckets: shares of the positives before each."""
+LEAST = 0.05
+"""Smallest share of the positives in a window."""
+FEWEST_CUTS = 3
+FEWEST_DAYS = 8
+"""Days from which a day can be told to be unlike the others."""
+ODD_SHARE, ODD_RATIO = 0.08, 4.0
+"""A day is another world if it has at least this share of the positives, and this many times the median
+day's."""
+RATIO = NegativeSettings().ratio
+STEPS = 100
+"""Fewest batches of training rows per epoch, down to `SMALLEST_BATCH`."""
+SMALLEST_BATCH = 256
+LEARNING_RATE, EPOCHS = 1e-3, 6
+"""With batches smaller than the default."""
+
+
+@dataclass(frozen=True)
+class Scan:
+    """How large a log is, and how its rows are spread over time.
+
+    Args:
+        events: Whether it is an event log, whose negatives are sampled.
+        rows, users, items: Their numbers.
+        bucket: A bucket length that suits the log's span.
+        buckets: Buckets with rows, rising. Shape (b,).
+        counts: Rows in each. Shape (b,).
+        done: Rows in each with a task done. Shape (b,).
+    """
+
+    events: bool
+    rows: int
+    users: int
+    items: int
+    bucket: str
+    buckets: NDArray[np.int64]
+    counts: NDArray[np.int64]
+    done: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, source: Table, user: str, item: str, time: str, labels: list[str], place: str) -> "Scan":
+        """Scan a log.
+
+        Args:
+            source: The log.
+            user, item, time: Its columns.
+            labels: Label columns; none in an event log, each row of which does something.
+            place: What the log is, for messages.
+        """
+        moment = read_time(source[time], time, "auto", place)
+        held = only_row(
+            source.aggregate(
+                rows=source.count(),
+                users=source[user].nunique(),
+                items=source[item].nunique(),
+                low=moment.min(),
+                high=moment.max(),
+                off_midnight=(moment % (BUCKETS["1d"] * 1_000_000) != 0).sum(),
+            )
+        )
+        bucket = "1d"
+        if held["off_midnight"]:
+            span = (held["high"] - held["low"]) / 1e6
+            bucket = next((name for name, length in BUCKETS.items() if span >= 30 * length), "1s")
+        done = [source[label].cast("float64") > 0 for label in labels]
+        happened = ibis.or_(*done) if done else ibis.literal(True)
+        timed: Table = source.select(bucket=bucket_of(moment, bucket), happened=happened)
+        grouped = timed.filter(timed.bucket.notnull()).group_by("bucket")
+        counted = grouped.aggregate(n=ibis._.count(), done=ibis._.happened.sum()).order_by("bucket")
+        found = counted.to_pyarrow()
+        per_bucket = (
+            found[name].fill_null(0).to_numpy().astype(np.int64) for name in ("bucket", "n", "done")
+        )
+        return cls(not labels, held["rows"], held["users"], held["items"], bucket, *per_bucket)
+
+    def until(self, bucket: int) -> "Scan":
+        """Return the scan of the rows before a bucket."""
+        kept = self.buckets < bucket
+        return Scan(
+            self.events, int(self.counts[kept].sum()), self.users, self.items, self.bucket,
+            self.buckets[kept], self.counts[kept], self.done[kept],
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A setting that a rule chose.
+
+    Args:
+        value: As it is written in a configuration.
+        reason: Why; empty where it is the default.
+    """
+
+    value: Any
+    reason: str
+
+
+def choose(scan: Scan) -> dict[str, Chosen]:
+    """Return the settings that follow from a scan, by dotted key (ours).
+
+    Args:
+        scan: Of the log.
+
+    Returns:
+        `data.end` if the log ends with a day that is another world, `split.cuts`, and settings of `training`
+        that differ from their defaults.
+
+    Example:
+        >>> days = np.arange(100)
+        >>> scan = Scan(True, 10**6, 5000, 3000, "1d", days, np.full(100, 10**4), np.full(100, 10**4))
+        >>> choose(scan)["split.cuts"].value
+        [0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
+    """
+    found = {}
+    if (end := _end(scan)) is not None:
+        at, share = moment_of(end, scan.bucket), _share_of_day(scan, end)
+        found["data.end"] = Chosen(
+            at,
+            f"{at} alone holds {share:.0%} of what was done, so it would be most of the test; "
+            "remove this line if such days are what you rank for",
+        )
+        scan = scan.until(end)
+    ends, cuts = _windows(scan)
+    found["split.cuts"] = Chosen(
+        cuts, "share of the positives before each; the last window is test, the one before valid"
+    )
+    return found | _training(scan, ends)
+
+
+def _windows(scan: Scan) -> tuple[list[int], list[float]]:
+    """Return the place of the last bucket before each cut, and the cuts as shares of the positives.
+
+    The usual cuts stay where each window gets buckets of its own and `LEAST` of the positives. Others move to
+    the end of a bucket, or are dropped.
+    """
+    share, before, ends, cuts = np.array([0.0]), np.array([0.0]), list[int](), list[float]()
+    held = np.flatnonzero(scan.done > 0)
+    if len(held):
+        share = scan.done[held].cumsum() / scan.done[held].sum()
+        before = np.concatenate([[0.0], share[:-1]])
+    odd, end = _odd_buckets(scan)[held] if len(held) else np.zeros(1, bool), len(share) - 1
+    for usual in reversed(USUAL):
+        if end == 0 or usual > share[end] - LEAST:
+            continue
+        last = min(int(np.searchsorted(share, usual)), end - 1)
+        if last > 0 and share[end] - share[last] < LEAST:
+            last -= 1
+        while len(ends) == 1 and last > FEWEST_CUTS and _mostly(odd, scan.done[held], last, end):
+            last -= 1  # validation that is one odd day would choose for that day
+        ends.append(last)
+        cuts.append(usual if before[last] < usual <= share[last] else _between(before[last], share[last]))
+        end = last
+    if len(cuts) < FEWEST_CUTS and len(held) > FEWEST_CUTS:  # most positives are in one bucket
+        ends = np.linspace(0, len(held) - 1, FEWEST_CUTS + 2)[FEWEST_CUTS:0:-1].astype(int).tolist()
+        cuts = [_between(before[last], share[last]) for last in ends]
+    if len(cuts) < FEWEST_CUTS:  # `make_cuts` says that buckets are too few, and what to do
+        return [0] * FEWEST_CUTS, [0.4, 0.6, 0.8]
+    return held[ends[::-1]].tolist(), cuts[::-1]
+
+
+def _between(low: float, high: float) -> float:
+    """Return a number well inside an interval, with as few digits as possible."""
+    middle = float(low + high) / 2
+    rounded = (round(middle, digits) for digits in range(1, 6))
+    return next((one for one in rounded if abs(one - middle) < (high - low) / 4), middle)
+
+
+def _odd_buckets(scan: Scan) -> NDArray[np.bool_]:
+    """Return which buckets belong to a day that is another world, such as a sale. Shape (b,)."""
+    days = scan.buckets * seconds(scan.bucket) // BUCKETS["1d"]
+    _, day = np.unique(days, return_inverse=True)
+    done = np.bincount(day, scan.done)
+    if len(done) < FEWEST_DAYS or not done.sum():
+        return np.zeros(len(days), bool)
+    odd = (done >= ODD_SHARE * done.sum()) & (done >= ODD_RATIO * np.median(done))
+    return odd[day]
+
+
+def _mostly(odd: NDArray[np.bool_], done: NDArray[np.int64], last: int, end: int) -> bool:
+    """Return whether most positives of the window after one bucket, until another one, are of odd days."""
+    window = slice(last + 1, end + 1)
+    return bool(2 * done[window][odd[window]].sum() > done[window].sum())
+
+
+def _end(scan: Scan) -> int | None:
+    """Return the first bucket of an odd day that most of the test would be; None without one."""
+    odd = _odd_buckets(scan)
+    if not odd.any():
+        return None
+    last = _windows(scan)[0][-1]
+    if not _mostly(odd, scan.done, last, len(odd) - 1):
+        return None
+    first = int(scan.buckets[last + 1 + int(odd[last + 1 :].argmax())])
+    return first if (scan.buckets < first).sum() > FEWEST_CUTS else None
+
+
+def _share_of_day(scan: Scan, first: int) -> float:
+    a_day = max(1, BUCKETS["1d"] // seconds(scan.bucket))
+    day = (scan.buckets >= first) & (scan.buckets < first + a_day)
+    return float(scan.done[day].sum() / scan.done.sum())
+
+
+def _training(scan: Scan, ends: list[int]) -> dict[str, Chosen]:
+    """Return settings of training for a log with few training rows: smaller batches make more steps."""
+    kept = slice(ends[0] + 1, ends[-2] + 1)
+    rows = int(scan.done[kept].sum()) * (1 + RATIO) if scan.events else int(scan.counts[kept].sum())
+    usual = TrainingSettings()
+    batch = usual.batch_size
+    while batch > SMALLEST_BATCH and rows < STEPS * batch:
+        batch //= 2
+    if batch == usual.batch_size:
+        return {}
+    why = f"some {rows:,} training rows, so smaller batches and more of them"
+    return {
+        "training.batch_size": Chosen(batch, why),
+        "training.learning_rate": Chosen(LEARNING_RATE, "for such batches"),
+        "training.epochs": Chosen(EPOCHS, "at most; validation chooses"),
+    }

@@ -1,0 +1,111 @@
+"""Settings that follow the log: every window holds examples, and no odd day decides alone."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mgoe.config import SplitSettings, TrainingSettings
+from mgoe.data import guess
+from mgoe.data.rules import LEAST, SMALLEST_BATCH, Scan, choose
+from mgoe.data.times import make_cuts
+
+DAYS = st.lists(st.integers(0, 1000), min_size=5, max_size=80).filter(
+    lambda done: np.count_nonzero(done) >= 5 and np.count_nonzero(done[:-1]) >= 4
+)
+
+
+def scan(done: list[int], bucket: str = "1d", events: bool = True) -> Scan:
+    """A log with so many positives in each bucket, from day 100 on."""
+    counts = np.array(done, np.int64)
+    return Scan(events, int(counts.sum()), 50, 60, bucket, np.arange(100, 100 + len(done)), counts, counts)
+
+
+def windows(log: Scan) -> list[np.ndarray]:
+    """Return the positives per bucket of the history before the first cut and of each window."""
+    found = choose(log)
+    if "data.end" in found:
+        day = (np.datetime64(found["data.end"].value[:10]) - np.datetime64("1970-01-01")).astype(int)
+        log = log.until(int(day))
+    held = log.done > 0
+    split = SplitSettings(cuts=found["split.cuts"].value)
+    cuts = make_cuts(split, log.bucket, log.buckets[held], log.done[held])
+    return [part[part > 0] for part in np.split(log.done, np.searchsorted(log.buckets, cuts, side="right"))]
+
+
+@given(DAYS)
+def test_every_window_holds_positives(done):
+    parts = windows(scan(done))
+    assert len(parts) >= 4  # history, train, valid and test
+    assert all(len(part) for part in parts)
+
+
+@given(DAYS)
+def test_no_window_is_tiny(done):
+    """Two cuts that meet on one large day are one, so that no window is a sliver beside it."""
+    parts = windows(scan(done))
+    whole = sum(part.sum() for part in parts)
+    if max(part.max() for part in parts) < whole / 2:
+        assert min(part.sum() for part in parts[1:]) >= LEAST * whole
+
+
+@pytest.mark.parametrize("days", [30, 100, 1000])
+def test_an_even_log_has_the_usual_cuts(days):
+    assert choose(scan([50] * days))["split.cuts"].value == SplitSettings().cuts
+
+
+def test_the_usual_cuts_of_a_log_that_grows_stay():
+    found = choose(scan([10 + k for k in range(60)]))
+    assert found["split.cuts"].value == SplitSettings().cuts
+    assert "data.end" not in found
+
+
+def test_a_late_large_day_that_is_no_other_world_costs_no_training_window():
+    """Before, three cuts remained of eight."""
+    parts = windows(scan([30] * 20 + [110]))
+    assert len(parts) >= 8
+    assert parts[-1].tolist() == [110]
+
+
+def test_a_sale_on_the_last_day_is_left_out_of_test():
+    log = scan([10] * 60 + [150, 4])
+    found = choose(log)
+    assert found["data.end"].value == str(np.datetime64("1970-01-01") + 160)
+    assert "alone holds 20% of what was done" in found["data.end"].reason
+    assert windows(log)[-1].max() == 10
+
+
+@pytest.mark.parametrize("days_after", range(5, 15))
+def test_a_sale_is_neither_all_of_validation_nor_all_of_test(days_after):
+    for part in windows(scan([10] * 60 + [110] + [10] * days_after))[-2:]:
+        assert 2 * part.max() <= part.sum() or part.max() == 10
+
+
+def test_few_training_rows_get_smaller_batches():
+    usual = TrainingSettings()
+    sizes = [choose(scan([rows] * 60)).get("training.batch_size") for rows in (2, 20, 200, 2000, 20_000)]
+    batches = [usual.batch_size if size is None else size.value for size in sizes]
+    assert batches == sorted(batches)
+    assert (batches[0], batches[-1]) == (SMALLEST_BATCH, usual.batch_size)
+
+
+def test_the_choices_are_written_with_their_reason(tmp_path):
+    rng = np.random.default_rng(0)
+    days = rng.choice(61, 6000, p=np.array([*[1] * 60, 15]) / 75)
+    log = pd.DataFrame(
+        {
+            "user_id": rng.integers(0, 50, 6000),
+            "item_id": rng.integers(0, 60, 6000),
+            "timestamp": pd.Timestamp("2024-03-01") + pd.to_timedelta(days, unit="D"),
+            "behavior": rng.choice(["click", "buy"], 6000, p=[0.8, 0.2]),
+        }
+    )
+    log.to_parquet(tmp_path / "log.parquet")
+    text = guess(tmp_path / "log.parquet")
+    raw = yaml.safe_load(text)
+    assert raw["data"]["end"] == "2024-04-30"
+    assert "2024-04-30 alone holds" in text
+    assert "training rows, so smaller batches" in text
+    assert raw["training"]["batch_size"] < TrainingSettings().batch_size
