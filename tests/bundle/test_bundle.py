@@ -169,7 +169,7 @@ def test_the_recommended_are_the_best_of_the_whole_catalogue(bundle: mgoe.Bundle
     scores = bundle.predict([user], every)
     found = bundle.recommend(user, k=7, objective="click")
     assert_allclose(found["click"], np.sort(scores["click"])[::-1][:7], atol=1e-6)
-    assert list(bundle.recommend(user, k=10_000).columns) == ["user", "rank", "item", "click", "buy"]
+    assert list(bundle.recommend(user, k=10_000).columns) == ["user", "rank", "item", "score", "click", "buy"]
     assert len(bundle.recommend(user, k=10_000)) == len(every)
 
 
@@ -218,8 +218,12 @@ def test_an_unknown_user_gets_recommendations(bundle: mgoe.Bundle):
 def test_recommend_names_the_mistake(bundle: mgoe.Bundle, arguments: dict, sentence: str):
     with pytest.raises(MgoeError, match=sentence):
         bundle.recommend(1, **arguments)
-    with pytest.raises(MgoeError, match="must hold at least one id, found none"):
-        bundle.recommend([])
+
+
+def test_no_users_get_no_lists(bundle: mgoe.Bundle):
+    found = bundle.recommend([])
+    assert found.empty
+    assert list(found.columns) == ["user", "rank", "item", "score", "click", "buy"]
 
 
 def test_an_unknown_context_feature_is_refused(shown: Path):

@@ -205,7 +205,7 @@ def test_filters_that_leave_nothing_leave_an_empty_answer(colored: mgoe.Bundle):
             {"exclude": everything, "max_per": {"color": 1}},
         ):
             found = colored.recommend([1, 2], **filters)
-            assert (len(found), list(found.columns)) == (0, ["user", "rank", "item", "click", "buy"])
+            assert (len(found), list(found.columns)) == (0, ["user", "rank", "item", "score", "click", "buy"])
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,8 @@ import io
 import json
 import math
 import os
+import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -16,7 +18,7 @@ import pytest
 import mgoe as library
 from mgoe.cli import app, doctor, recommendations
 from mgoe.cli.shared import facts, show, show_leads
-from mgoe.config import load_settings
+from mgoe.config import RunSettings, dump_settings, load_settings
 from mgoe.evaluation import Estimate, rich_table
 from mgoe.models import PRESETS
 from tests.cli.conftest import Mgoe
@@ -25,7 +27,8 @@ NAMES = (
     "demo; init; schema; models list; describe; simulate; "
     "data list; data describe; data fetch; data prepare; "
     "graph build; graph describe; graph update; "
-    "graph forget; train; evaluate; predict; recommend; export; run; serve; refresh; retrain; exposures; "
+    "graph forget; train; evaluate; predict; recommend; export; run; rows; serve; refresh; retrain; "
+    "exposures; "
     "registry list; registry show; registry add; registry test; registry compare; "
     "registry promote; registry rollback; registry prune; cycle; "
     "compare; doctor"
@@ -304,8 +307,9 @@ def test_recommend_takes_what_python_takes(mgoe: Mgoe, finished: Path):
         expected[["user", "rank", "item"]].itertuples(index=False, name=None)
     )
     assert [row["tasks"]["buy"] for row in found] == expected["buy"].tolist()
+    assert [row["score"] for row in found] == expected["score"].tolist()
     printed = mgoe("recommend", finished / "bundle", *users).stdout.splitlines()
-    assert printed[0].split() == ["user", "rank", "item", "click", "buy"]
+    assert printed[0].split() == ["user", "rank", "item", "score", "click", "buy"]
     assert len(printed) == 1 + 2 * 10
 
 
@@ -315,32 +319,55 @@ def test_recommend_reads_users_of_a_file(mgoe: Mgoe, finished: Path, tmp_path: P
     pd.DataFrame({"user_id": users}).to_csv(tmp_path / "users.csv", index=False)
     words = ["recommend", finished / "bundle", "--users", tmp_path / "users.csv", "-k", 4, "--exclude-known"]
     expected = bundle.recommend(users, 4, exclude_known=True)
-    expected.columns = ["user_id", "rank", "item_id", "click", "buy"]
+    expected.columns = ["user_id", "rank", "item_id", "score", "click", "buy"]
     out = tmp_path / "found.parquet"
     assert "16 recommendations written" in mgoe(*words, "--out", out).stderr
     pd.testing.assert_frame_equal(pd.read_parquet(out), expected, check_dtype=False)
     assert json.loads(mgoe(*words, "--out", out, "--json").stdout)["rows"] == 16
+    mgoe(*words, "--jobs", 2, "--out", tmp_path / "by two.parquet")
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "by two.parquet"), pd.read_parquet(out))
     printed = pd.read_csv(io.StringIO(mgoe(*words).stdout))
     assert printed[["user_id", "rank", "item_id"]].equals(expected[["user_id", "rank", "item_id"]])
     first = json.loads(mgoe(*words, "--json").stdout)[0]
     assert (first["user"], first["item"]) == (users[0], expected["item_id"][0])
     pd.DataFrame({"user_id": []}, dtype="int64").to_parquet(tmp_path / "none.parquet")
     none = mgoe("recommend", finished / "bundle", "--users", tmp_path / "none.parquet")
-    assert none.stdout.splitlines() == ['"user_id","rank","item_id","click","buy"']
+    assert none.stdout.splitlines() == ['"user_id","rank","item_id","score","click","buy"']
+
+
+def test_the_scores_of_a_present_ranker_are_compared(
+    mgoe: Mgoe, small: RunSettings, finished: Path, tmp_path: Path
+):
+    out, config = shutil.copytree(finished, tmp_path / "run"), tmp_path / "small.yaml"
+    config.write_text(dump_settings(small))
+    said = json.loads(mgoe("rows", out, "--out", tmp_path / "test.parquet", "--json").stdout)
+    rows = pd.read_parquet(tmp_path / "test.parquet")
+    assert (said["rows"], said["columns"]) == (len(rows), list(rows))
+    assert f"{len(rows):,} rows written" in mgoe("rows", out, "--out", tmp_path / "test.csv").stderr
+    mine = rows[["row", "user_id", "item_id", "timestamp"]].assign(score=rows["shared-bottom.click"])
+    mine.to_csv(tmp_path / "mine.csv", index=False)
+    shown = mgoe("run", config, "--out", out, "--incumbent", tmp_path / "mine.csv")
+    assert shown.exit_code == 0
+    assert re.search("^incumbent ", shown.stdout, re.MULTILINE)
+    assert "mgoe - incumbent: " in shown.stdout
+    mine.head(3).to_csv(tmp_path / "mine.csv", index=False)
+    refused = mgoe("run", config, "--out", out, "--incumbent", tmp_path / "mine.csv")
+    assert refused.exit_code == 2
+    assert "must hold one score for each test row" in refused.stderr
 
 
 def test_recommend_says_where_no_item_is_left(mgoe: Mgoe, finished: Path, tmp_path: Path):
     bundle = finished / "bundle"
     named = mgoe("recommend", bundle, 1, 2, "--at-least", "click=1.1")
-    assert (named.exit_code, named.stdout.split()) == (0, ["user", "rank", "item", "click", "buy"])
+    assert (named.exit_code, named.stdout.split()) == (0, ["user", "rank", "item", "score", "click", "buy"])
     assert named.stderr.strip() == "no item is left: none passes the filters"
     assert json.loads(mgoe("recommend", bundle, 1, "--at-least", "click=1.1", "--json").stdout) == []
     pd.DataFrame({"user_id": [1, 2]}).to_csv(tmp_path / "users.csv", index=False)
     words = ["recommend", bundle, "--users", tmp_path / "users.csv", "--at-least", "click=1.1"]
-    assert mgoe(*words).stdout.splitlines() == ['"user_id","rank","item_id","click","buy"']
+    assert mgoe(*words).stdout.splitlines() == ['"user_id","rank","item_id","score","click","buy"']
     assert "0 recommendations written" in mgoe(*words, "--out", tmp_path / "found.parquet").stderr
     found = pd.read_parquet(tmp_path / "found.parquet")
-    assert (len(found), list(found)) == (0, ["user_id", "rank", "item_id", "click", "buy"])
+    assert (len(found), list(found)) == (0, ["user_id", "rank", "item_id", "score", "click", "buy"])
 
 
 def test_recommend_reads_context(mgoe: Mgoe, shown: Path):

@@ -71,4 +71,4 @@ def test_prepare_says_what_it_wrote(mgoe: Mgoe, tmp_path: Path):
     assert "time.yaml --out FOLDER" in result.stderr
     again = mgoe("data", "prepare", "taobao", "--from", tmp_path / "raw", "--out", tmp_path / "log")
     assert again.exit_code == 2
-    assert "--overwrite" in again.stderr
+    assert "overwrite" in again.stderr

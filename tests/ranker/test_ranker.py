@@ -4,6 +4,8 @@ import gc
 import hashlib
 import json
 import pickle
+import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,9 @@ from sklearn.utils.validation import check_is_fitted
 
 import mgoe
 from mgoe import experiments
-from mgoe.bundle import Bundle
+from mgoe.bundle import Bundle, KnownOutcomes
 from mgoe.config import RunSettings
+from mgoe.data import Prepared
 from mgoe.errors import BundleError, ConfigError, DataError, MgoeError, OutputError
 from tests.ranker.conftest import after, like
 
@@ -152,6 +155,47 @@ def test_later_exposures_are_measured_as_labelled_pairs(
         assert value == pytest.approx(expected["all", task, metric], rel=0, abs=tolerance), (task, metric)
 
 
+def test_rows_of_its_test_part_are_measured_as_in_training(
+    shown_ranker: mgoe.Ranker, impressions: pd.DataFrame
+):
+    """The graph of the bundle holds their labels, so each reads the snapshot before its window."""
+    cuts = Prepared.open(shown_ranker._home.run / "data").summary["cuts"]
+    rows = impressions[impressions["timestamp"] >= cuts[-1]]
+    keys = ["task", "metric"]
+    expected = shown_ranker.evaluate().query("split == 'test' and slice == 'all'").set_index(keys)["value"]
+    found = shown_ranker.evaluate(rows.sample(frac=1, random_state=0)).set_index(keys)["value"]
+    smooth = found[[not re.search("auc|ranking|spearman", metric) for _, metric in found.index]]
+    assert len(smooth) > 10  # the others depend on the order of pairs that are level but for rounding
+    pd.testing.assert_series_equal(smooth, expected[smooth.index], rtol=1e-5)
+    assert found["all", "auc"] == pytest.approx(expected["all", "auc"], abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("fitted", "log", "known"),
+    [("ranker", "events", "model has learned"), ("shown_ranker", "impressions", "model has learned")],
+)
+def test_rows_that_were_learned_are_refused(fitted, log, known, request, tmp_path):
+    ranker, rows = (request.getfixturevalue(name) for name in (fitted, log))
+    with pytest.raises(DataError, match=f"come after those that the {known}, until .*evaluate on the later"):
+        ranker.evaluate(rows)
+    loaded = mgoe.Ranker.load(ranker.save(tmp_path / "copy"))
+    last = rows[rows["timestamp"] >= rows["timestamp"].max().floor("D")]
+    with pytest.raises(DataError, match="come after those that the graph of the bundle holds, until"):
+        loaded.evaluate(last)
+
+
+def test_predicting_what_the_history_holds_warns_once(
+    ranker: mgoe.Ranker, events: pd.DataFrame, tmp_path: Path
+):
+    loaded, done = mgoe.load(ranker.save(tmp_path / "copy")), events.head(50)
+    with pytest.warns(KnownOutcomes, match="are in the history that the graph holds"):
+        loaded.predict(done["user_id"], done["item_id"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        loaded.predict(done["user_id"], done["item_id"])
+        mgoe.load(loaded.path).predict(done["user_id"], [-1])
+
+
 def test_the_conventions_of_scikit_learn_hold(ranker: mgoe.Ranker):
     copy = clone(ranker)
     assert copy.get_params() == ranker.get_params()
@@ -245,9 +289,8 @@ def test_an_explanation_has_the_scores_of_the_prediction(ranker: mgoe.Ranker):
     assert ranker.explain(user, item)["tasks"] == pytest.approx({"click": scores.click, "buy": scores.buy})
 
 
-def test_ids_of_no_users_are_refused(ranker: mgoe.Ranker):
-    with pytest.raises(MgoeError, match="at least one id"):
-        ranker.recommend(np.empty(0, np.int64))
+def test_no_users_get_no_lists_and_a_wrong_objective_is_refused(ranker: mgoe.Ranker):
+    assert ranker.recommend(np.empty(0, np.int64)).empty
     with pytest.raises(MgoeError, match=r"'by' is not a task; did you mean 'buy'"):
         ranker.recommend(1, objective="click * by")
 
@@ -265,7 +308,7 @@ def test_no_ranker_is_fitted_to_a_log_without_items(events: pd.DataFrame):
 
 def test_filters_that_leave_nothing_leave_no_rows(ranker: mgoe.Ranker):
     found = ranker.recommend([1, 2], at_least={"click": 1.1})
-    assert (len(found), list(found)) == (0, ["user", "rank", "item", "click", "buy"])
+    assert (len(found), list(found)) == (0, ["user", "rank", "item", "score", "click", "buy"])
 
 
 def test_a_loaded_ranker_takes_other_parameters(

@@ -3,8 +3,20 @@
 from mgoe.bundle.ages import ages
 from mgoe.bundle.bundle import Bundle
 from mgoe.bundle.card import CARD, model_card
+from mgoe.bundle.known_outcomes import KnownOutcomes
 from mgoe.bundle.lineage import lineage
 from mgoe.bundle.manifest import FORMAT, MANIFEST
 from mgoe.bundle.write import seal, write_bundle
 
-__all__ = ["CARD", "FORMAT", "MANIFEST", "Bundle", "ages", "lineage", "model_card", "seal", "write_bundle"]
+__all__ = [
+    "CARD",
+    "FORMAT",
+    "MANIFEST",
+    "Bundle",
+    "KnownOutcomes",
+    "ages",
+    "lineage",
+    "model_card",
+    "seal",
+    "write_bundle",
+]

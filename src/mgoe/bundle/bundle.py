@@ -38,9 +38,10 @@ from mgoe.bundle.calibration import (
 from mgoe.bundle.context import encode_one, encode_pairs, repeated
 from mgoe.bundle.explanation import GROUPS, explain_pair, explain_user
 from mgoe.bundle.item_index import ItemIndex
+from mgoe.bundle.known_outcomes import warn_of_known
 from mgoe.bundle.manifest import MANIFEST, RETRIEVAL, read_manifest
 from mgoe.bundle.population import Population
-from mgoe.bundle.ranking import Query, Steps, finished, rank
+from mgoe.bundle.ranking import Query, Scores, Steps, finished, rank
 from mgoe.bundle.sampling import chain, prior_of, read_sampling, shift_of, shifted_tasks, undo_sampling
 from mgoe.config import ModelSettings, RunSettings, check_settings, load_settings
 from mgoe.data import Encoders, Examples, FeatureEncoders, Vocabulary, to_arrow
@@ -61,6 +62,8 @@ class Bundle(Shown):
     """
 
     owner: object = None
+    _scores: Scores | None = None
+    _warned = False
 
     def __init__(self, path: Path, manifest: dict[str, Any]):
         self.path = path
@@ -187,6 +190,12 @@ class Bundle(Shown):
         vars(other)["_scorer"] = PairScorer(self.model, self._source, predict)
         return other
 
+    def scored_by(self, scores: Scores) -> "Bundle":
+        """Return the same bundle with the items of lists scored by another engine, such as a service's."""
+        other = Bundle(self.path, self.manifest)
+        vars(other).update(vars(self), _scores=scores)
+        return other
+
     def predict(
         self,
         users: ArrayLike,
@@ -218,12 +227,18 @@ class Bundle(Shown):
                 f"users and items must be of one length, found {len(user_ids)} and {len(item_ids)}",
             )
         indices = self.indices("user", user_ids), self.indices("item", item_ids)
+        self._warned = self._warned or warn_of_known(self.view, *indices)
         scores = self.score_indices(
             *indices, encode_pairs(self._context, context or {}, len(user_ids)), recalibrated
         )
         return pd.DataFrame(
             {"user": user_ids.to_pandas(), "item": item_ids.to_pandas()} | self._by_task(scores)
         )
+
+    @property
+    def score_column(self) -> str:
+        """Name of the column of lists that orders them: `score`, unless a task has this name."""
+        return "list_score" if "score" in self.tasks else "score"
 
     def recommend(
         self,
@@ -258,10 +273,12 @@ class Bundle(Shown):
             exact: Score all items that may be recommended, whatever the settings say.
 
         Returns:
-            `user`, `rank` from 1, `item`, and a column per task. At most k rows per user.
+            `user`, `rank` from 1, `item`, `score`, and a column per task. At most k rows per user, and none
+            without users. `score` is what orders a list: the objective, of probabilities that a bundle with
+            retrieval blends with links between items, so the probabilities shown need not fall with it.
 
         Raises:
-            BundleError: No user is given, k is not positive, a task, an item feature or a context feature is
+            BundleError: k is not positive, a task, an item feature or a context feature is
                 unknown, or a context feature has several values.
             ObjectiveError: The objective breaks the grammar, names no task, or has no value for some item.
 
@@ -270,8 +287,6 @@ class Bundle(Shown):
             [1, 2, 1, 2]
         """
         ids = to_arrow(users, "users").to_pylist()
-        if not ids:
-            raise BundleError("users", "must hold at least one id, found none; name a user")
         query = Query.read(
             self,
             k=k,
@@ -283,18 +298,21 @@ class Bundle(Shown):
             exact=exact,
         )
         own = encode_one(self._context, context or {})
-        best, best_scores = [], []
+        best, values, best_scores = [], [np.empty(0)], [np.empty((0, len(self.tasks)), np.float32)]
         for user in self.indices("user", ids).tolist():
             asked = query.without(self._known_items(user)) if exclude_known else query
-            ranked = finished(rank(self, self, asked, user, context=own))
+            ranked = finished(rank(self, self._scores or self, asked, user, context=own))
             best.append(ranked.items)
+            values.append(ranked.values)
             best_scores.append(ranked.scores)
-        items, scores = np.concatenate(best), np.concatenate(best_scores)
-        place = {
+        nothing = np.empty(0, np.int64)
+        found = {
             "user": [id for id, items_of in zip(ids, best, strict=True) for _ in items_of],
-            "rank": np.concatenate([np.arange(1, len(items_of) + 1) for items_of in best]),
+            "rank": np.concatenate([nothing, *(np.arange(1, len(items_of) + 1) for items_of in best)]),
+            "item": self.ids("item", np.concatenate([nothing, *best])),
+            self.score_column: np.concatenate(values),
         }
-        return pd.DataFrame(place | {"item": self.ids("item", items)} | self._by_task(scores))
+        return pd.DataFrame(found | self._by_task(np.concatenate(best_scores)))
 
     @property
     def n_items(self) -> int:

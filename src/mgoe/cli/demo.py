@@ -80,7 +80,7 @@ def demo(
 
 def explained(bundle: "Bundle", user: int) -> Iterator[str]:
     """Yield the best new items of a user, two lines each: the probabilities, and what ties both."""
-    for _, _, item, *chances in bundle.recommend(user, SHOWN, exclude_known=True).itertuples(index=False):
+    for _, _, item, _, *chances in bundle.recommend(user, SHOWN, exclude_known=True).itertuples(index=False):
         tasks = zip(bundle.tasks, chances, strict=True)
         known = bundle.explain(user, item)
         of_user = _share(known["user_edges"], known["item_macro"])

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from mgoe import experiments
+from mgoe._util.progress import ProgressBar
 from mgoe.cli.shared import (
     BundlePath,
     Json,
@@ -98,6 +99,7 @@ def recommend(
     exact: Annotated[
         bool, typer.Option("--exact", help="Score every item, even if the bundle can retrieve candidates.")
     ] = False,
+    jobs: Annotated[int, typer.Option(min=1, help="With --users: processes side by side.")] = 1,
     state: State = None,
     redis: Redis = None,
     as_json: Json = False,
@@ -123,7 +125,8 @@ def recommend(
     if file is None:
         _show(opened.recommend(users or (), **wish), as_json)
     else:
-        _recommend_users(opened, file, out, wish, as_json)
+        with ProgressBar("recommending", unit="users") as bar:
+            _recommend_users(opened, file, out, wish | {"jobs": jobs, "on_progress": bar.advance}, as_json)
 
 
 def _recommend_users(
@@ -165,9 +168,10 @@ def _entries(block: "pa.Table") -> list[dict[str, Any]]:
             "user": user,
             "rank": rank,
             "item": item,
-            "tasks": dict(zip(block.column_names[3:], values, strict=True)),
+            "score": score,
+            "tasks": dict(zip(block.column_names[4:], values, strict=True)),
         }
-        for user, rank, item, *values in zip(*columns, strict=True)
+        for user, rank, item, score, *values in zip(*columns, strict=True)
     ]
 
 

@@ -7,7 +7,19 @@ from typing import Annotated, Literal
 import typer
 
 from mgoe import experiments
-from mgoe.cli.shared import Config, Json, Out, Overwrite, Set, command, say, show, show_json, show_leads
+from mgoe.cli.shared import (
+    Config,
+    Json,
+    Out,
+    Overwrite,
+    Set,
+    command,
+    say,
+    show,
+    show_json,
+    show_leads,
+    show_notices,
+)
 from mgoe.errors import ConfigError, TrainingError
 
 
@@ -16,6 +28,14 @@ def run(
     out: Out,
     sets: Set = None,
     jobs: Annotated[int | None, typer.Option(min=1, help="Training processes side by side.")] = None,
+    incumbent: Annotated[
+        Path | None,
+        typer.Option(
+            help="Scores of your present ranker for the test rows that `mgoe rows` writes, to compare with. "
+            "A finished run is kept.",
+            show_default=False,
+        ),
+    ] = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -24,14 +44,45 @@ def run(
     from mgoe.evaluation import rich_table
 
     settings = load_settings(config, [*(sets or ()), *([f"jobs={jobs}"] if jobs else ())])
-    result = experiments.run(settings, out, overwrite=overwrite, say=say, command=command())
+    result = experiments.run(
+        settings, out, overwrite=overwrite, incumbent=incumbent, say=say, command=command()
+    )
     paths = {"path": str(out), "bundle": str(out / "bundle"), "report": str(out / "report.html")}
     if as_json:
         show_json({**paths, "metrics": result.rows})
         return
+    show_notices(result.standings.notices)
     show(rich_table(result.rows, name=f"Test, {len(settings.seeds)} seed{'s' * (len(settings.seeds) > 1)}"))
     show_leads(experiments.leads(out))
     show(f"\nreport {paths['report']}\nbundle {paths['bundle']}\nnumbers {out / 'metrics.json'}")
+
+
+def rows(
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="The --out of a finished run.", show_default=False)
+    ],
+    out: Annotated[
+        Path,
+        typer.Option("--out", "-o", help="The .parquet or .csv file to write.", show_default=False),
+    ],
+    split: Annotated[Literal["train", "valid", "test"], typer.Option(help="Part of the log.")] = "test",
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of the models; the first by default.", show_default=False)
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write the rows that a run was measured on: labels and the predictions of every model.
+
+    Score the same rows with your present ranker, and compare by `mgoe run --incumbent`.
+    """
+    import pyarrow as pa
+
+    found = pa.Table.from_pandas(experiments.rows(run, split, seed), preserve_index=False)
+    written = experiments.write_blocks(iter([found]), out)
+    if as_json:
+        show_json({"path": str(out), "rows": written, "columns": found.column_names})
+    else:
+        say(f"{written:,} rows written: {out}")
 
 
 def train(

@@ -134,6 +134,14 @@ def show_leads(leads: Sequence["Estimate"]) -> None:
         )
 
 
+def show_notices(notices: Sequence[str]) -> None:
+    """Print what is odd about a log or its results, one sentence per line, with a line after them."""
+    for notice in notices:
+        show(f"note: {notice}")
+    if notices:
+        show("")
+
+
 def facts(values: Mapping[str, Any], title: str | None = None) -> Table:
     """Return names and values, one per line; those of mappings below their name."""
     found = Table(title=title, box=None, show_header=False, title_justify="left", pad_edge=False)

@@ -40,6 +40,7 @@ from mgoe.data.times import (
     make_cuts,
     moment_of,
     rows_per_bucket,
+    share_with_zone,
     snapshot_of,
 )
 from mgoe.data.vocabulary import Vocabulary
@@ -136,6 +137,7 @@ def _build(con: Backend, settings: RunSettings, folder: Path, source: Table, pla
         "side": sides,
         "bucket": settings.data.bucket,
         "cuts": [moment_of(int(cut) + 1, settings.data.bucket) for cut in cuts],
+        "with_zone": share_with_zone(source, settings.data.time),
     }
     return {
         "format": FORMAT,

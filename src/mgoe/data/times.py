@@ -95,6 +95,14 @@ def read_time(column: Expr, name: str, unit: str, place: str, key: str = "data.t
     return finite.cast("int64") * UNITS[unit]
 
 
+def share_with_zone(rows: Table, name: str) -> float | None:
+    """Return the share of the times of a column of strings that name a zone; None for other columns."""
+    if not rows[name].type().is_string():
+        return None
+    zoned: Expr = rows[name].strip().re_search(_OFFSET)
+    return only_row(rows.aggregate(share=zoned.cast("float64").mean()))["share"]
+
+
 def _unit_of_column(column: Expr, name: str, place: str, key: str) -> str:
     """Return the unit of numeric times: that of the largest, if it is also the unit of most rows."""
     rows: Table = column.name("at").as_table()

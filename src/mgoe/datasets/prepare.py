@@ -127,9 +127,7 @@ def _check_free(out: Path, source: Path, overwrite: bool) -> None:
     if summary.keys() != PreparedLog.__dataclass_fields__.keys():
         raise OutputError(out, "holds files that `mgoe data prepare` did not write; choose a new folder")
     if not overwrite:
-        raise OutputError(
-            out, "holds a prepared data set already; choose a new folder, or --overwrite to replace it"
-        )
+        raise OutputError(out, "holds a prepared data set already; choose a new folder, or `overwrite` it")
     written = {SUMMARY, "log", *summary["rows"], *(Path(name).name for name in summary["configs"])}
     strange = sorted({path.relative_to(out).as_posix() for path in out.rglob("*")} - written)
     if strange:

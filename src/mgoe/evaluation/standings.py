@@ -63,6 +63,7 @@ class Standings:
         reached: Share of the best reachable result in the main metric of lists, by model, where it is known.
         missing: Why cells of a model are absent: failed, or not run yet.
         notes: Further remarks.
+        notices: What is odd about the log or the results of the reference, said above the table.
 
     Example:
         >>> one = Standings("All models", "mine", "mgoe", ["mgoe", "shared-bottom"], rows)
@@ -80,6 +81,7 @@ class Standings:
     reached: Mapping[str, Estimate] = field(default_factory=dict)
     missing: Mapping[str, str] = field(default_factory=dict)
     notes: Sequence[str] = ()
+    notices: Sequence[str] = ()
 
     @property
     def remarks(self) -> list[str]:

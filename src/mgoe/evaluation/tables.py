@@ -328,6 +328,7 @@ def markdown(standings: Sequence[Standings]) -> str:
         title = ": ".join(filter(None, (one.question, one.log)))
         parts += [
             *(f"## {text}\n" for text in [title] if text),
+            *(f"> {notice}\n" for notice in one.notices),
             *(f"{text}\n" for text in [verdict(one)] if text),
             *(as_markdown(table) for table in tables_of(one)),
             *(f"- {line}\n" for line in one.remarks),

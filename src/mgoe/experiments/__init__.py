@@ -21,6 +21,7 @@ bundle_retrain  mgoe retrain: `learning` trains, `full_training` does it from sc
 training_state  what is kept beside a bundle for its next retraining
 new_rows        what a bundle's graph lacks: files (`new_files`), live events, exposures of a service
 taken           mgoe exposures
+incumbent       mgoe rows, and the scores of another ranker on the same rows
 score           mgoe predict, mgoe evaluate
 recommend       mgoe recommend --users
 window          later rows of a bundle's log, measured and calibrated on
@@ -36,13 +37,14 @@ if TYPE_CHECKING:
     from mgoe.experiments.bundle_refresh import refresh
     from mgoe.experiments.bundle_retrain import retrain
     from mgoe.experiments.graphs import forget, macro_graph, open_graph, update
+    from mgoe.experiments.incumbent import INCUMBENT, rows
     from mgoe.experiments.inputs import Inputs
     from mgoe.experiments.pages import write_graph_page
     from mgoe.experiments.recommend import recommend_users, write_recommendations
     from mgoe.experiments.report import leads, measured, plain_leads
     from mgoe.experiments.results import ComparisonResult, RunResult
     from mgoe.experiments.runs import compare, run, train
-    from mgoe.experiments.score import measure_pairs, score_pairs, write_scores
+    from mgoe.experiments.score import measure_pairs, score_pairs, write_blocks, write_scores
     from mgoe.experiments.stages import build, prepare_data
     from mgoe.experiments.taken import write_exposures
     from mgoe.experiments.window import measure_log
@@ -58,8 +60,9 @@ _MODULE_OF = {
         "recommend": ("recommend_users", "write_recommendations"),
         "report": ("leads", "measured", "plain_leads"),
         "results": ("ComparisonResult", "RunResult"),
+        "incumbent": ("INCUMBENT", "rows"),
         "runs": ("compare", "run", "train"),
-        "score": ("measure_pairs", "score_pairs", "write_scores"),
+        "score": ("measure_pairs", "score_pairs", "write_blocks", "write_scores"),
         "stages": ("build", "prepare_data"),
         "taken": ("write_exposures",),
         "window": ("measure_log",),

@@ -30,7 +30,7 @@ from mgoe.experiments.folder import (
     read_checksums,
     run_settings,
 )
-from mgoe.experiments.plan import EXAMPLES, REFERENCES, Cell, Log, Plan, concerning
+from mgoe.experiments.plan import EXAMPLES, NOTICES, REFERENCES, Cell, Log, Plan, concerning
 from mgoe.experiments.stages import Say
 from mgoe.experiments.topn_parts import (
     baselines_of,
@@ -78,6 +78,7 @@ def settle(
     _remove(plan, stale, command)
     for log in plan.logs.values():
         _clear_damaged(log.path / REFERENCES, read_rows, say)
+        _clear_damaged(log.path / NOTICES, read_json, say)
         for stage in map(log.stage, plan.settings.seeds):
             if _clear_damaged(stage / EXAMPLES, read_json, say) and (stage / "data").exists():
                 note_examples(stage)  # at once, since the lines of finished cells hold them
@@ -105,7 +106,11 @@ def parts_of(plan: Plan, cells: Iterable[Cell]) -> list[Part]:
         world = {"world": None if log.world is None else _drawn(log.world)} | _held_out(log)
         plain = run_settings(cell.settings)
         data = {key: plain[key] for key in ("data", "tasks", "split", "negatives")} | world | source
-        add(stage / "data", data, follows=(stage / EXAMPLES, log.path / REFERENCES))
+        add(
+            stage / "data",
+            data,
+            follows=(stage / EXAMPLES, *(log.path / name for name in (REFERENCES, NOTICES))),
+        )
         add(cell.graph, data | {"graph": plain["graph"]}, follows=(building(cell.graph),))
         tune = _searched(plan, cell)
         fitted = _asked(cell) | world | source | {"tune": tune}

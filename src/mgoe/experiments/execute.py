@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mgoe._util.files import read_json
+from mgoe._util.files import read_json, write_json
 from mgoe._util.tables import Frame
 from mgoe.config import RunSettings, seconds
 from mgoe.data import Prepared
@@ -21,7 +21,8 @@ from mgoe.experiments.consistency import Measured, measured_cells, note_examples
 from mgoe.experiments.folder import FIT
 from mgoe.experiments.held_out import hold_out_last
 from mgoe.experiments.inputs import Inputs
-from mgoe.experiments.plan import EXAMPLES, REFERENCES, Cell, Log, Plan, is_done
+from mgoe.experiments.notices import of_log
+from mgoe.experiments.plan import EXAMPLES, NOTICES, REFERENCES, Cell, Log, Plan, is_done
 from mgoe.experiments.processes import Job, Outcome, run_jobs
 from mgoe.experiments.stages import Say, build, prepare_data
 from mgoe.experiments.tuning import note_killed, search
@@ -198,6 +199,8 @@ def prepare_log(
         note_examples(folder)
     if odd := odd_seed(log, seed, seeds, cells):
         raise OutputError(folder, odd)
+    if not (log.path / NOTICES).exists():
+        write_json(log.path / NOTICES, {"notices": of_log(prepared, settings)})
     if not (log.path / REFERENCES).exists():
         write_rows(log.path / REFERENCES, reference_rows(settings, prepared))
     return prepared

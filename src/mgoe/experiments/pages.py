@@ -108,6 +108,7 @@ def write_run_report(
     best: Cell,
     command: str,
     seconds: float,
+    notices: Sequence[str] = (),
 ) -> None:
     """Write `report.html`.
 
@@ -119,6 +120,7 @@ def write_run_report(
         best: The cell in the bundle.
         command: The command that makes the report again.
         seconds: Time that this process took.
+        notices: What is odd, said above the tables.
     """
     [settings] = [log.settings(0) for log in plan.logs.values()]
     summary, meta = inputs.prepared.summary, inputs.graph.meta
@@ -153,6 +155,7 @@ def write_run_report(
                 "is calibrated on test, the newest labels.",
                 f"Inputs: {'; '.join(inputs_of)}.",
             ],
+            notices=notices,
             settings=dump_settings(settings),
             command=command,
         ),

@@ -36,6 +36,8 @@ EXAMPLES = "examples.json"
 """Checksums of the test and validation rows of a prepared log, stored beside it."""
 REFERENCES = "references.json"
 """Rows of `chance` and `best-reachable`, stored in the folder of a simulated log."""
+NOTICES = "notices.json"
+"""What is odd about a log, stored in its folder."""
 SECTIONS = ("data", "split", "negatives", "graph", "training", "evaluation")
 
 

@@ -33,7 +33,9 @@ from mgoe.evaluation import (
 )
 from mgoe.experiments.consistency import measured_cells, odd_cells
 from mgoe.experiments.folder import DONE, INFLUENCE, SETTINGS, STATE
-from mgoe.experiments.plan import REFERENCES, Cell, Log, Plan, is_boosted, is_done
+from mgoe.experiments.incumbent import INCUMBENT, read_incumbent
+from mgoe.experiments.notices import of_results
+from mgoe.experiments.plan import NOTICES, REFERENCES, Cell, Log, Plan, is_boosted, is_done
 from mgoe.experiments.records import Key, Line
 from mgoe.experiments.topn_report import topn_rows
 
@@ -71,23 +73,32 @@ def standings_of(plan: Plan, lines: Mapping[Key, Line]) -> list[Standings]:
             (cell.contestant.name, cell.seed): group_users(Influence.load(cell.folder / INFLUENCE))
             for cell in cells
         }
+        for seed, of_rows, other in read_incumbent(log.path, plan.settings.seeds if cells else ()):
+            rows[INCUMBENT, seed], influence[INCUMBENT, seed] = of_rows, group_users(other)
+        notices = read_json(log.path / NOTICES)["notices"] if (log.path / NOTICES).exists() else []
         references = read_rows(log.path / REFERENCES) if (log.path / REFERENCES).exists() and not odd else []
         for name, table in plan.comparison.all_tables.items():
             reference = table.reference or plan.comparison.lead
-            models = list(dict.fromkeys([reference, *table.models]))
+            own = list(dict.fromkeys([reference, *table.models]))
+            models = [*own, *{m for m, _ in influence if m == INCUMBENT}]
             of = {model: {s: influence[m, s] for m, s in influence if m == model} for model in models}
+            leads = find_leads(reference, of[reference], of)
+            shown = [row for m in models for seed in of[m] for row in rows[m, seed]]
+            first = [cell for cell in cells if cell.contestant.name == reference]
+            estimates = estimate(reference, [*of[reference].values()]) if first else []
             found.append(
                 Standings(
                     question=table.title or name,
                     log=log.name,
                     reference=reference,
                     models=models,
-                    rows=[row for m in models for seed in of[m] for row in rows[m, seed]] + references,
-                    leads=find_leads(reference, of[reference], of),
-                    costs={m: cost_of([lines[log.name, m, seed] for seed in of[m]]) for m in models},
-                    missing=_missing(plan, log, models, lines),
+                    rows=shown + references,
+                    leads=leads,
+                    costs={m: cost_of([lines[log.name, m, seed] for seed in of[m]]) for m in own},
+                    missing=_missing(plan, log, own, lines),
                     notes=[odd] * bool(odd)
-                    + notes_of(plan, log, models, [lines[log.name, m, s] for m, s in rows if m in models]),
+                    + notes_of(plan, log, own, [lines[log.name, m, s] for m, s in rows if m in own]),
+                    notices=[*notices, *of_results(first, shown, estimates, leads)] if first else notices,
                 )
             )
     return found

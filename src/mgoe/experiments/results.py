@@ -12,6 +12,7 @@ from mgoe.config import load_settings
 from mgoe.evaluation import Row, Standings, markdown, read_rows, report
 from mgoe.experiments import records
 from mgoe.experiments.folder import SETTINGS
+from mgoe.experiments.incumbent import INCUMBENT
 from mgoe.experiments.plan import REFERENCES, Plan
 from mgoe.experiments.plots import ResultPlots
 from mgoe.experiments.report import plain_leads, rows_of, standings_of
@@ -43,7 +44,8 @@ class RunResult:
         """Read the result of a run whose cells are finished."""
         cells = [cell for name in plan.contestants for cell in plan.cells if cell.contestant.name == name]
         [standings] = standings_of(plan, records.latest(plan.out))
-        rows = rows_of(cells) + read_rows(plan.out / REFERENCES)
+        other = [row for row in standings.rows if row["model"] == INCUMBENT]
+        rows = rows_of(cells) + other + read_rows(plan.out / REFERENCES)
         return cls(plan.out, rows, standings)
 
     @property

@@ -42,6 +42,7 @@ from mgoe.experiments.folder import (
     take_folder,
 )
 from mgoe.experiments.imports import take as take_lines
+from mgoe.experiments.incumbent import write_incumbent
 from mgoe.experiments.inputs import Inputs
 from mgoe.experiments.pages import write_run_report
 from mgoe.experiments.plan import Cell, Plan, is_boosted, training_of
@@ -71,6 +72,7 @@ def run(
     *,
     overwrite: bool = False,
     reuse: bool = False,
+    incumbent: Path | str | None = None,
     table: Frame | None = None,
     say: Say = lambda line: None,
     show_progress: bool = True,
@@ -84,6 +86,8 @@ def run(
         overwrite: Replace the run that the folder holds.
         reuse: Keep the finished run that the folder holds, if its first model and its seeds are these: train
             only the models that it lacks, and return at once if it lacks none.
+        incumbent: File with the scores of another ranker, such as the present one, for the test rows that
+            `rows` returns; it becomes a row of the table, `incumbent`. A finished run is kept.
         table: An Ibis table, or a frame of pandas, polars or Arrow, to read instead of `data.log`.
         say: Callback for lines of progress.
         show_progress: Show progress bars on a terminal or in a notebook.
@@ -107,13 +111,15 @@ def run(
     settings, out = settings if isinstance(settings, RunSettings) else load_settings(settings), Path(out)
     plan = Plan(settings, out, from_table=table is not None)
     _check_bundled(plan.contestants[plan.comparison.lead].settings())
-    kept = reuse and _holds_bundle_of(plan)
+    kept = (reuse or incumbent is not None) and not overwrite and _holds_bundle_of(plan)
     if kept:
         outdated(parts_of(plan, plan.cells), overwrite=False)  # refuses what differs
-        if all(cell.done for cell in plan.cells):
+        if all(cell.done for cell in plan.cells) and incumbent is None:
             return RunResult.of(plan)
     with begin(plan, plan.cells, overwrite, say, table, extend=kept) as prepared:
         inputs = Inputs(settings, prepared, build(settings, prepared, out / "graph", say))
+        if incumbent is not None:
+            write_incumbent(out, settings, prepared, incumbent)  # a mistake in it shall not wait for training
         execute(plan, plan.cells, say, command, inputs=inputs, show_progress=show_progress)
         result = RunResult.of(plan)
         write_rows(out / "metrics.json", result.rows)
@@ -127,7 +133,9 @@ def run(
             write_cell_bundle(out / "bundle", best, inputs, rows_of(of_lead), of_best)
         estimates = [*own, *result.standings.leads]
         seconds = time.perf_counter() - started
-        write_run_report(plan, inputs, result.rows, estimates, best, command, seconds)
+        write_run_report(
+            plan, inputs, result.rows, estimates, best, command, seconds, result.standings.notices
+        )
         mark(out, "finished", seconds=round(seconds, 1), command=command)
         say(f"done in {seconds:,.0f} s: {out / 'report.html'}")
         return result

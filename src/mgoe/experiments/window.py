@@ -3,40 +3,61 @@
 import shutil
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import duckdb
 import ibis.expr.types as ir
+import numpy as np
+from numpy.typing import NDArray
 
 from mgoe.bundle import Bundle
-from mgoe.config import RunSettings
-from mgoe.data import Encoders, Examples, newest_window, place_of
+from mgoe.bundle.lineage import iso_time
+from mgoe.config import RunSettings, seconds
+from mgoe.data import Encoders, Examples, Prepared, newest_window, place_of
 from mgoe.data.log import unreadable
+from mgoe.errors import DataError
 from mgoe.evaluation import Row, measure
 from mgoe.experiments.graphs import opened_log, settings_of
+from mgoe.experiments.new_files import learned_until, span_of
+from mgoe.graph import MacroGraph
+from mgoe.training import Feed, predict
 
 LATER = "later"
 """Name of the split of rows that came after a bundle was made."""
 
 
-def measure_log(bundle: Bundle, log: list[str]) -> list[Row]:
-    """Measure a bundle on later rows of its log, read as the log was.
+def measure_log(bundle: Bundle, log: list[str], run: Path | None = None) -> list[Row]:
+    """Measure a bundle on rows of its log that its weights have not learned, read as the log was.
 
     Positives of an event log get negatives as the test split does, and the model's own probabilities are
     measured on them, so that results compare with those on test. An exposure log is measured with the
     probabilities that the bundle gives.
 
+    Rows later than all that the bundle holds are read as of now. Earlier ones are the outcomes that its graph
+    knows. They are measured only if the run of the bundle is there and all of them are later than its
+    training windows: each then reads the snapshot before its window, with the model's own probabilities.
+
     Args:
-        bundle: It reads the snapshot that it holds for every row.
-        log: Files that hold only later rows.
+        bundle: The bundle.
+        log: Files of such rows.
+        run: Folder of the run that wrote the bundle, if there is one.
 
     Raises:
-        MgoeError: The log cannot be read, a row breaks a rule, or no row does a task.
+        MgoeError: The log cannot be read, a row breaks a rule or was learned, or no row does a task.
     """
+    settings = settings_of(bundle.graph, log)
     with tempfile.TemporaryDirectory(prefix="mgoe-") as folder:
-        examples = new_examples(bundle, settings_of(bundle.graph, log), log, Path(folder, "window"))
-    shown = bundle.settings.form == "exposures"
-    scores = bundle.score_indices(examples.user, examples.item, examples.context, recalibrated=shown)
+        first, _ = span_of(settings, log, Path(folder))
+        past = first <= learned_until(bundle)
+        if past:
+            _check_not_learned(bundle, first, run, place_of(log))
+        examples = new_examples(bundle, settings, log, Path(folder, "window"))
+    if past and run is not None:
+        scores = _as_of_windows(bundle, examples, run)
+    else:
+        shown = bundle.settings.form == "exposures"
+        scores = bundle.score_indices(examples.user, examples.item, examples.context, recalibrated=shown)
     return measure(
         scores,
         examples.labels,
@@ -46,6 +67,33 @@ def measure_log(bundle: Bundle, log: list[str]) -> list[Row]:
         seed=0,
         split=LATER,
     )
+
+
+def _check_not_learned(bundle: Bundle, first: int, run: Path | None, place: str) -> None:
+    """Refuse rows that the weights have learned, or whose outcomes the graph knows."""
+    until = learned_until(bundle)
+    if run is not None:
+        prepared = Prepared.open(run / "data")
+        last = int(prepared.cuts[prepared.valid_window])
+        until = (last + 1) * seconds(bundle.settings.data.bucket) * 1_000_000 - 1
+        if first > until:
+            return
+    known = "the model has learned" if run is not None else "the graph of the bundle holds"
+    raise DataError(
+        place,
+        f"rows to measure on must come after those that {known}, until {iso_time(until)}, found the first "
+        f"at {iso_time(first)}: their outcomes are known to it; fit on the earlier part of the log and "
+        "evaluate on the later one, or leave the rows out for what was measured on test in training",
+    )
+
+
+def _as_of_windows(bundle: Bundle, examples: Examples, run: Path) -> NDArray[np.float32]:
+    """Return predictions of rows as of the snapshot before their window of a run. Shape (N, T)."""
+    prepared, model = Prepared.open(run / "data"), bundle.model
+    before = np.searchsorted(prepared.cuts, examples.bucket, side="left") - 1
+    dated = replace(examples, snapshot=before.astype(np.int16))
+    feed = Feed(prepared, MacroGraph.open(run / "graph"), dated, model.needs, model.spec)
+    return predict(model, feed)
 
 
 def new_examples(

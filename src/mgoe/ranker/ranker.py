@@ -14,8 +14,10 @@ from mgoe import experiments
 from mgoe._util.notebook import Shown
 from mgoe._util.progress import quiet
 from mgoe.bundle import Bundle
-from mgoe.config import RunSettings, nested
+from mgoe.config import RunSettings, load_settings, nested
+from mgoe.data import Split
 from mgoe.errors import ConfigError, OutputError
+from mgoe.experiments.folder import SETTINGS
 from mgoe.experiments.results import RunResult
 from mgoe.ranker.plots import RankerPlots
 from mgoe.ranker.recommender import Recommender
@@ -63,16 +65,18 @@ class Ranker(Recommender, Shown, BaseEstimator):  # pyright: ignore[reportIncomp
     Attributes:
         bundle_: The fitted bundle, which scores.
         settings_: All settings of the run.
+        notices_: What is odd about the log or the results, after `fit`.
 
     Example:
         >>> import mgoe
         >>> few = {"training.epochs": 1, "split.cuts": [0.4, 0.6, 0.8]}
         >>> ranker = mgoe.Ranker(tasks=["click", "buy"], settings=few).fit(events)
         >>> ranker.recommend(7, k=2).columns.tolist()
-        ['user', 'rank', 'item', 'click', 'buy']
+        ['user', 'rank', 'item', 'score', 'click', 'buy']
     """
 
     settings_: RunSettings
+    notices_: list[str]
 
     def __init__(
         self,
@@ -146,37 +150,96 @@ class Ranker(Recommender, Shown, BaseEstimator):  # pyright: ignore[reportIncomp
                 sections_of(self.context, self.seed, self.threads, self.memory),
                 nested(self.settings or {}),
             )
-            bundle = self._run(settings, home).bundle
-        self._take(bundle, home)
+            result = self._run(settings, home)
+        self._take(result.bundle, home)
+        self.notices_ = [*result.standings.notices]
         return self
 
-    def evaluate(self, later: Rows | None = None) -> pd.DataFrame:
-        """Measure the ranker on later rows, or return what was measured in training.
+    def evaluate(self, later: Rows | None = None, scores: Rows | None = None) -> pd.DataFrame:
+        """Measure the ranker on later rows, or return what was measured in training, or compare with scores.
 
         Positives of an event log get sampled negatives, as those of the test split do.
 
         Args:
-            later: Rows in the columns of the log that happened after those of `fit`. None returns the
-                measurements on validation and test.
+            later: Rows in the columns of the log that happened after those of `fit`; rows of its validation
+                and test windows are read as of the time before their window. None returns the measurements
+                on both.
+
+            scores: Scores of another ranker, such as the present one, for the rows of `rows("test")`: user,
+                item and time, and one column per task, or one named `score` for all.
 
         Returns:
-            One metric per row: model, seed, split, slice, task, metric, value.
+            One metric per row: model, seed, split, slice, task, metric, value. With `scores`, one lead per
+            row over `incumbent` on the test rows, as `RunResult.leads`.
 
         Raises:
             NotFittedError: The ranker is not fitted.
-            DataError: The rows cannot be read or break a rule.
+            ConfigError: Both are given.
+            OutputError: Scores are given and the ranker was loaded, so the rows are missing.
+            DataError: The rows cannot be read, break a rule, or were learned.
 
         Example:
             >>> ranker.evaluate(later).query("metric == 'auc'")["task"].tolist()
             ['click', 'buy', 'all']
         """
         bundle = self._fitted()
+        if scores is not None:
+            if later is not None:
+                raise ConfigError("scores", "are those of the test rows, found later rows too; leave one out")
+            return self._compared_with(scores)
         if later is None:
             return bundle.metrics.copy()
         with TemporaryDirectory(prefix="mgoe-") as folder:
             file = stored(later, Path(folder), "later")
             with named(Path(folder)):
-                return pd.DataFrame(experiments.measure_log(bundle, [str(file)]))
+                return pd.DataFrame(
+                    experiments.measure_log(bundle, [str(file)], self._home.run_of(bundle.path))
+                )
+
+    def score(self, later: Rows, y: None = None) -> float:
+        """Return one number for searches of scikit-learn; higher is better.
+
+        It is the mean of AUC and GAUC over tasks, or the negative RMSE where every task is a regression.
+
+        Folds must be cut by time, as `sklearn.model_selection.TimeSeriesSplit` does on rows in the order of
+        time: others are refused, since a ranker that was fitted on later rows knows the outcomes.
+
+        Args:
+            later: Rows that happened after those of `fit`.
+            y: Ignored; labels are columns of the log.
+
+        Raises:
+            NotFittedError: The ranker is not fitted.
+            DataError: The rows cannot be read, break a rule, or were learned.
+
+        Example:
+            >>> 0 < ranker.score(later) < 1
+            True
+        """
+        rows = self.evaluate(later).query("slice == 'all' and task == 'all'").set_index("metric")["value"]
+        return float(rows["ranking"] if "ranking" in rows else -rows["rmse"])
+
+    def rows(self, split: Split = "test") -> pd.DataFrame:
+        """Return the rows of a split, with their labels and the predictions of every model that was fitted.
+
+        Args:
+            split: `train`, `valid` or `test`.
+
+        Returns:
+            The columns of user, item and time as in the log, with the start of the time bucket; `window`; one
+            label per task; and `MODEL.TASK`, a prediction as of the snapshot before the window.
+
+        Raises:
+            NotFittedError: The ranker is not fitted.
+            OutputError: The ranker was loaded, so the rows are missing.
+
+        Example:
+            >>> rows = ranker.rows("test")
+            >>> bool(rows["mgoe.click"].between(0, 1).all())
+            True
+        """
+        self._fitted()
+        return experiments.rows(self._home.need_run("rows"), split)
 
     def compare(self, models: Sequence[Model]) -> RunResult:
         """Train other models on the rows, the graph and the split of `fit`, and compare this one with them.
@@ -292,10 +355,18 @@ class Ranker(Recommender, Shown, BaseEstimator):  # pyright: ignore[reportIncomp
         bundle.owner = home
         self.bundle_, self.settings_, self._home = bundle, bundle.settings, home
 
-    def _run(self, settings: RunSettings, home: Workdir) -> RunResult:
+    def _compared_with(self, scores: Rows) -> pd.DataFrame:
+        """Return the leads over the scores of another ranker on the test rows."""
+        folder = self._home.need_run("scores")
+        file = stored(scores, self._home.frames, "scores")
+        with named(self._home.frames):
+            result = self._run(load_settings(folder / SETTINGS), self._home, file)
+        return result.leads.query("baseline == @experiments.INCUMBENT").reset_index(drop=True)
+
+    def _run(self, settings: RunSettings, home: Workdir, incumbent: Path | str | None = None) -> RunResult:
         """Run what the folder does not hold yet."""
         with nullcontext() if self.verbose else quiet():
-            return experiments.run(settings, home.run, reuse=True, say=self._say)
+            return experiments.run(settings, home.run, reuse=True, incumbent=incumbent, say=self._say)
 
     def _succeed(self, make: Callable[..., Bundle], new_events: Rows) -> Self:
         """Take the bundle that a function makes of the present one and new rows."""
@@ -323,6 +394,7 @@ class Ranker(Recommender, Shown, BaseEstimator):  # pyright: ignore[reportIncomp
             "users": bundle.size("user"),
             "items": bundle.size("item"),
             **{f"{name} on test": f"{on_test[name]:.4f}" for name in SHOWN if name in on_test},
+            **{f"note {n}": notice for n, notice in enumerate(getattr(self, "notices_", ()), 1)},
         }
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:

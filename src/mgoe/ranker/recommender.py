@@ -86,7 +86,8 @@ class Recommender:
             exact: Score every item, even if the catalogue is so large that candidates are retrieved.
 
         Returns:
-            `user`, `rank` from 1, `item`, and a column per task. At most k rows per user.
+            `user`, `rank` from 1, `item`, `score`, which orders the list, and a column per task. At most k
+                rows per user.
 
         Raises:
             NotFittedError: The ranker is not fitted.

@@ -220,6 +220,6 @@ def _side_table(file: Path | str, id: str) -> dict[str, Any]:
 
 
 def _kind(type: pa.DataType) -> str:
-    if is_list(type):
+    if is_list(type):  # of floats: refused with the reason when it is read
         return "multi"
     return "numeric" if pa.types.is_floating(type) or pa.types.is_decimal(type) else "categorical"

@@ -33,6 +33,10 @@ class Workdir:
         take_folder(self.path, FRAMES, "ranker")
         self.frames.mkdir(exist_ok=True)
 
+    def run_of(self, bundle: Path) -> Path | None:
+        """Return the folder of the run that wrote a bundle; None if the bundle was loaded or updated."""
+        return self.run if bundle == (self.run / "bundle").resolve() else None
+
     def need_run(self, asker: str) -> Path:
         """Return the folder of the run, if there is one.
 

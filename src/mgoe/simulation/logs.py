@@ -126,9 +126,7 @@ def simulate(
         if taken and not (out / SUMMARY).exists():
             raise OutputError(out, "holds files that no simulation wrote; choose a new folder")
         if taken and not overwrite:
-            raise OutputError(
-                out, "holds a simulated log already; choose a new folder, or --overwrite to replace it"
-            )
+            raise OutputError(out, "holds a simulated log already; choose a new folder, or `overwrite` it")
         clear_partial(out)
         if events is not None:
             wanted = settings.model_dump() | {"exposures": round(events / sum(settings.rates))}

@@ -17,6 +17,7 @@ from mgoe.cli.answers.results import (
     Run,
     Scores,
     Trained,
+    WrittenRows,
 )
 from mgoe.release import Release, ShadowReport
 
@@ -37,6 +38,7 @@ ANSWERS: dict[str, Any] = {
     "graph forget": Graph,
     "train": Trained,
     "run": Run,
+    "rows": WrittenRows,
     "compare": Comparison,
     "evaluate": Evaluation,
     "predict": list[Pair] | Scores,

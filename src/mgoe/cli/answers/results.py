@@ -117,6 +117,15 @@ class Scores(Answer):
     tasks: list[str]
 
 
+class WrittenRows(Answer):
+    """`mgoe rows`."""
+
+    path: str
+    rows: int
+    columns: list[str]
+    """Row, user, item, time, window, labels by task, and predictions by `MODEL.TASK`."""
+
+
 class Pair(Answer):
     """An entry of `mgoe predict`."""
 
@@ -134,6 +143,8 @@ class Recommendation(Answer):
     rank: int
     """From 1."""
     item: Id
+    score: float
+    """What orders the list."""
     tasks: dict[str, float]
     """Probability (or value) of each task."""
 

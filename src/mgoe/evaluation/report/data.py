@@ -89,6 +89,7 @@ class ReportData:
         history_age: How old the history of examples is.
         negatives: How negatives were drawn.
         notes: More paragraphs on how this was measured.
+        notices: What is odd about the log or the results, said above the tables.
         settings: The resolved settings, YAML.
         command: The command that makes it again.
     """
@@ -104,6 +105,7 @@ class ReportData:
     history_age: str = ""
     negatives: str = ""
     notes: Sequence[str] = ()
+    notices: Sequence[str] = ()
     settings: str = ""
     command: str = ""
 

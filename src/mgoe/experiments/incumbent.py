@@ -1,0 +1,211 @@
+"""The rows that a run was measured on, by the ids of its log, and the scores of another ranker on them.
+
+Axes: `N` rows of a split, `T` tasks.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import duckdb
+import ibis
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+
+from mgoe._util.files import atomic_folder, read_json, write_json
+from mgoe.config import RunSettings, did_you_mean, load_settings, seconds
+from mgoe.data import Examples, Prepared, Split
+from mgoe.data.log import open_log, require_columns, unreadable
+from mgoe.data.times import bucket_of, moment_of, read_time
+from mgoe.errors import ConfigError, DataError, OutputError
+from mgoe.evaluation import Influence, Row, measure, read_rows, user_influence, write_rows
+from mgoe.experiments.fitted import load_model
+from mgoe.experiments.folder import DONE, INFLUENCE, SETTINGS, is_finished
+from mgoe.experiments.inputs import Inputs
+from mgoe.experiments.plan import EXAMPLES, Plan
+from mgoe.training import Feed, predict
+
+INCUMBENT = "incumbent"
+"""Name of the other ranker in tables, and of its folder in a run."""
+SCORE = "score"
+"""Column of scores that stand for every task."""
+ROW = "row"
+"""Column with the number of a row in its split, by which scores are matched if they have it."""
+SAME = 1e-4
+"""Scores of one row that differ by a smaller share are equal but for rounding."""
+BELIEVED = ("logloss", "calibration_error", "predicted_over_observed")
+"""Metrics of probabilities, which scores of another range do not have."""
+
+
+def rows(run: Path | str, split: Split = "test", seed: int | None = None) -> pd.DataFrame:
+    """Return the rows of a split with their labels and the predictions of every model of a finished run.
+
+    Args:
+        run: Its folder.
+        split: `train`, `valid` or `test`.
+        seed: Seed of the models; the first by default.
+
+    Returns:
+        `row`, the number of the row; the columns of user, item and time, named as in the log, with the start
+        of the time bucket; `window`, its number; one label per task, missing where it does not count; and
+        `MODEL.TASK`, the model's own probability (or value), as of the snapshot before the window.
+
+    Raises:
+        OutputError: The folder holds no finished run.
+        ConfigError: The run has no such seed.
+    """
+    path = Path(run)
+    if not is_finished(path):
+        raise OutputError(path, "holds no finished run; name the folder of one, or finish it")
+    plan = Plan(settings := load_settings(path / SETTINGS), path)
+    seed = settings.seeds[0] if seed is None else seed
+    if seed not in settings.seeds:
+        raise ConfigError(
+            "seed", f"must be a seed of the run{did_you_mean(str(seed), map(str, settings.seeds))}"
+        )
+    inputs = Inputs.open(path, settings)
+    examples = inputs.prepared.examples(split)
+    found = placed(examples, inputs.prepared, settings)
+    for t, task in enumerate(settings.task_names):
+        found[task] = examples.labels[:, t]
+    for cell in plan.cells:
+        if cell.seed == seed:
+            model = load_model(cell, inputs, searched=False)
+            scores = predict(model, Feed(inputs.prepared, inputs.graph, examples, model.needs, inputs.spec))
+            for t, task in enumerate(settings.task_names):
+                found[f"{cell.contestant.name}.{task}"] = scores[:, t]
+    return pd.DataFrame(found)
+
+
+def placed(examples: Examples, prepared: Prepared, settings: RunSettings) -> dict[str, object]:
+    """Return number, user, item, time and window of rows, by the columns of the log."""
+    data = settings.data
+    starts = examples.bucket.astype(np.int64) * seconds(data.bucket)
+    return {
+        ROW: np.arange(len(examples)),
+        data.user: prepared.users.ids(examples.user).to_pandas(),
+        data.item: prepared.items.ids(examples.item).to_pandas(),
+        data.time: starts.astype("datetime64[s]"),
+        "window": examples.snapshot.astype(np.int64),
+    }
+
+
+def write_incumbent(out: Path, settings: RunSettings, prepared: Prepared, file: Path | str) -> None:
+    """Measure another ranker's scores of the test rows of a run, and write them beside its models.
+
+    Args:
+        out: Folder of the run.
+        settings: Its settings.
+        prepared: Its log.
+        file: Parquet or CSV with user, item and time as in the log, `row` where `rows` gave it, and one
+            column of scores per task, or one named `score` for all.
+
+    Raises:
+        DataError: The file cannot be read, lacks a column or a test row, or its scores break a rule.
+    """
+    test = prepared.examples("test")
+    scores, believed = _scores(test, prepared, settings, str(file))
+    about = {"model": INCUMBENT, "seed": settings.seeds[0], "split": "test"}
+    found = measure(scores, test.labels, test.user, settings.tasks, **about)
+    influence = user_influence(scores, test.labels, test.user, settings.tasks)
+    unknown = [column == "logloss" and task not in believed for task, column in influence.names]
+    influence.values[unknown], influence.parts[:, unknown] = np.nan, np.nan
+    with atomic_folder(out / INCUMBENT) as folder:
+        influence.save(folder / INFLUENCE)
+        kept = (row for row in found if row["task"] in believed or row["metric"] not in BELIEVED)
+        write_rows(folder / DONE, kept)
+        write_json(folder / EXAMPLES, read_json(out / EXAMPLES))
+
+
+def read_incumbent(out: Path, seeds: Sequence[int]) -> Iterator[tuple[int, list[Row], Influence]]:
+    """Yield what `write_incumbent` wrote, for each seed that it is compared with.
+
+    There is nothing without it, or if the run was measured on other rows since.
+    """
+    folder = out / INCUMBENT
+    if seeds and folder.exists() and read_json(folder / EXAMPLES) == read_json(out / EXAMPLES):
+        found, influence = read_rows(folder / DONE), Influence.load(folder / INFLUENCE)
+        for seed in seeds:
+            yield seed, [Row(**{**row, "seed": seed}) for row in found], influence
+
+
+def _scores(
+    test: Examples, prepared: Prepared, settings: RunSettings, file: str
+) -> tuple[NDArray[np.float64], list[str]]:
+    """Return scores of the test rows, (N, T), and the tasks whose scores are probabilities (or values).
+
+    Scores that are no probabilities become their rank, which keeps the order.
+    """
+    given, named = _read(prepared, settings, file)
+    joined = _joined(test, given, prepared, settings.data.bucket, file)
+    scores, believed = np.empty((len(joined), len(settings.tasks))), list[str]()
+    for t, task in enumerate(settings.tasks):
+        place, column = f"{file}, column {named[task.name]!r}", joined[named[task.name]].to_numpy()
+        if not np.isfinite(column).all():
+            odd = joined[~np.isfinite(column)].iloc[0]
+            missing = _about(odd, prepared, settings.data.bucket, "a missing one for")
+            raise DataError(place, f"{missing}; score every row")
+        if (column == column[0]).all():
+            raise DataError(
+                place,
+                f"scores must order the test rows, found {column[0]:g} throughout; give those of the ranker",
+            )
+        whole = task.kind == "regression" or (column.min() >= 0 and column.max() <= 1)
+        scores[:, t] = column if whole else rankdata(column) / (len(column) + 1)
+        believed += [task.name] * bool(whole)
+    return scores, believed
+
+
+def _read(prepared: Prepared, settings: RunSettings, file: str) -> tuple[pd.DataFrame, dict[str, str]]:
+    """Return the rows of a file by user, item (indices) and bucket, and the column of each task's scores."""
+    data = settings.data
+    table = open_log(ibis.duckdb.connect(), [file], "incumbent", [data.user, data.item])
+    require_columns(table, [(f"data.{name}", getattr(data, name)) for name in ("user", "item", "time")], file)
+    named = {task: task if task in table.columns else SCORE for task in settings.task_names}
+    if lacking := [task for task, name in named.items() if name not in table.columns]:
+        rule = f"needs a column {lacking[0]!r} with the scores of this task, or {SCORE!r} for all"
+        raise DataError(file, f"{rule}; add one")
+    moment = read_time(table[data.time], data.time, data.time_unit, file)
+    numbers = {name: table[name].cast("int64") for name in table.columns if name == ROW}
+    numbers |= {name: table[name].cast("float64") for name in named.values()}
+    try:
+        found = table.select(
+            user=table[data.user], item=table[data.item], bucket=bucket_of(moment, data.bucket), **numbers
+        ).to_pyarrow()
+    except duckdb.Error as error:
+        raise unreadable(file, error) from None
+    users, items = prepared.users.indices(found["user"]), prepared.items.indices(found["item"])
+    rest = {name: found[name].to_numpy() for name in ("bucket", *numbers)}
+    return pd.DataFrame({"user": users, "item": items, **rest}), named
+
+
+def _joined(test: Examples, given: pd.DataFrame, prepared: Prepared, bucket: str, file: str) -> pd.DataFrame:
+    """Return the scores of each test row. Pairs that are several rows of one bucket have one score without
+    numbers of rows."""
+    key = [name for name in (ROW, "user", "item", "bucket") if name in given]
+    groups = given[(given.user >= 0) & (given.item >= 0)].groupby(key, sort=False)
+    low, high = groups.min(), groups.max()
+    if (twice := (high - low > SAME * high.abs()).any(axis=1)).any():
+        odd = twice[twice].index.to_frame(index=False).iloc[0]
+        raise DataError(file, f"{_about(odd, prepared, bucket, 'two scores for')}; leave one out")
+    buckets = test.bucket.astype(np.int64)
+    rows_of = pd.DataFrame(
+        {ROW: np.arange(len(test)), "user": test.user, "item": test.item, "bucket": buckets}
+    )
+    joined = rows_of.merge(groups.mean().reset_index(), how="left", on=key, indicator=True)
+    missing = (joined["_merge"] == "left_only").to_numpy()
+    if missing.any():
+        lacking = _about(joined[missing].iloc[0], prepared, bucket, "none for")
+        more = f"and {missing.sum() - 1:,} of {len(joined):,} rows"
+        raise DataError(file, f"{lacking} {more}; `mgoe rows` writes them")
+    return joined
+
+
+def _about(row: pd.Series, prepared: Prepared, bucket: str, found: str) -> str:
+    """Say what was found for a test row."""
+    user, item = prepared.users.ids([int(row["user"])])[0], prepared.items.ids([int(row["item"])])[0]
+    return (
+        f"must hold one score for each test row, found {found} user {user}, item {item}, "
+        f"{moment_of(int(row['bucket']), bucket)}"
+    )

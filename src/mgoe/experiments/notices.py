@@ -1,0 +1,221 @@
+"""What a colleague would say about a log and about what was measured on it, each with what helps.
+
+Axes: `N` examples, `T` tasks.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mgoe._util.files import read_json
+from mgoe.config import FeatureSettings, RunSettings
+from mgoe.data import Examples, Prepared
+from mgoe.evaluation import ALL, Estimate, Row, summarize
+from mgoe.evaluation.rows import MEAN
+from mgoe.experiments.plan import Cell, training_of
+from mgoe.metrics import auc
+from mgoe.training.progress import CURVES
+
+FEW_USERS = 200
+"""Test users below which small differences cannot be told."""
+KNOWN = 0.9
+"""AUC of one context feature alone from which it seems to know the label."""
+ROWS_PER_ID = 1.2
+"""Rows of the log per id below which it looks like the number of a row."""
+REPEATED = 0.05
+"""Share of the rows that count once with others, from which it is said."""
+UNLIKE = 2.0
+"""Ratio of a task's share of what was done, in test and in training, from which the window is unlike."""
+FEWEST = 100
+"""Positives of a task in both from which the ratio is told."""
+BY_HEART = 0.6
+"""Training loss as a share of that on validation, below which a model has learned rows by heart."""
+WORSE = 1.02
+"""Log loss after calibration, over that before, from which it is said."""
+REFERENCES = ("popularity", "history", "rates")
+"""Models that learn nothing, which a trained one should beat."""
+
+
+def of_log(prepared: Prepared, settings: RunSettings) -> list[str]:
+    """Return what is odd about a prepared log: one sentence each."""
+    return [
+        *prepared.summary["warnings"],
+        *_ids(prepared, settings),
+        *_repeated(prepared),
+        *_zones(prepared, settings),
+        *_unlike(prepared, settings),
+        *_known_labels(prepared, settings),
+    ]
+
+
+def of_results(
+    cells: Sequence[Cell], rows: Sequence[Row], own: Sequence[Estimate], leads: Sequence[Estimate]
+) -> list[str]:
+    """Return what is odd about the results of the first model: one sentence each.
+
+    Args:
+        cells: Its finished cells.
+        rows: Measurements of all models.
+        own: Its test metrics with their intervals.
+        leads: Its leads over the others.
+    """
+    return [
+        *_too_few(own),
+        *_hopeless(own),
+        *_training(cells),
+        *_calibration(rows, cells),
+        *_below(leads),
+    ]
+
+
+def _ids(prepared: Prepared, settings: RunSettings) -> Iterator[str]:
+    log = prepared.summary
+    for side, column in (("users", settings.data.user), ("items", settings.data.item)):
+        if log["rows"] < ROWS_PER_ID * log[side]:
+            yield (
+                f"{column!r} has {log[side]:,} values in {log['rows']:,} rows, so it looks like the number "
+                f"of a row or of a request; name the column of {side} in data.{side[:-1]}"
+            )
+
+
+def _repeated(prepared: Prepared) -> Iterator[str]:
+    dropped, rows = prepared.summary["dropped_rows"]["duplicates"], prepared.summary["rows"]
+    if dropped > REPEATED * rows:
+        yield (
+            f"{dropped:,} of {rows:,} rows repeat another in every column and count once; if they are "
+            "separate events, give them times that differ, else `data.duplicates: refuse` names the first"
+        )
+
+
+def _zones(prepared: Prepared, settings: RunSettings) -> Iterator[str]:
+    share = prepared.summary.get("with_zone")
+    if share is not None and 0 < share < 1:
+        yield (
+            f"{share:.0%} of the times in {settings.data.time!r} name a zone and the others are read as UTC, "
+            "so rows may be in the wrong order; write all with their zone"
+        )
+
+
+def _unlike(prepared: Prepared, settings: RunSettings) -> Iterator[str]:
+    splits = prepared.summary["splits"]
+    whole = {split: max(1, splits[split]["examples"]) for split in ("train", "test")}
+    for task in settings.tasks:
+        done = {split: splits[split]["tasks"][task.name]["positives"] for split in whole}
+        if task.kind == "regression" or min(done.values()) < FEWEST:
+            continue
+        ratio = (done["test"] / whole["test"]) / (done["train"] / whole["train"])
+        if not 1 / UNLIKE < ratio < UNLIKE:
+            yield (
+                f"{task.name} is {ratio:.1f} times as frequent in test as in training: test is unlike the "
+                "time before, so probabilities are off; cut an unusual end off with data.end, or move "
+                "split.cuts"
+            )
+
+
+def _known_labels(prepared: Prepared, settings: RunSettings) -> Iterator[str]:
+    if not settings.data.context:
+        return
+    train, valid = (prepared.examples(split) for split in ("train", "valid"))
+    for feature in settings.data.context:
+        if feature.kind == "multi":
+            continue
+        found = {
+            task.name: _alone(*(_values(part, prepared, feature) for part in (train, valid)), train, valid, t)
+            for t, task in enumerate(settings.tasks)
+            if task.kind == "binary"
+        }
+        known = {name: area for name, area in found.items() if area > KNOWN}
+        if known:
+            task, area = max(known.items(), key=lambda one: one[1])
+            yield (
+                f"the context {feature.name!r} alone has an AUC of {area:.2f} for {task} on validation, as "
+                "what follows from the label would have; keep only what is known when the item is shown"
+            )
+
+
+def _values(examples: Examples, prepared: Prepared, feature: FeatureSettings) -> NDArray:
+    """Return the encoded values of a single-valued context feature. Shape (N,)."""
+    if feature.kind == "numeric":
+        return examples.context["numeric"][:, prepared.context_features.names("numeric").index(feature.name)]
+    return examples.context[feature.name]
+
+
+def _alone(seen: NDArray, values: NDArray, train: Examples, valid: Examples, t: int) -> float:
+    """Return the AUC of one feature for one task on validation; NaN where it does not exist."""
+    if values.dtype.kind == "f":
+        area = auc(valid.labels[:, t], np.nan_to_num(values))
+        return max(area, 1 - area)
+    labelled = ~np.isnan(train.labels[:, t])
+    size = int(max(values.max(initial=0), seen.max(initial=0))) + 1
+    done = np.bincount(seen[labelled], train.labels[labelled, t], size)
+    rate = (done + 1) / (np.bincount(seen[labelled], minlength=size) + 2)  # of each category, in training
+    return auc(valid.labels[:, t], rate[values])
+
+
+def _too_few(own: Sequence[Estimate]) -> Iterator[str]:
+    for one in own:
+        if (one.task, one.metric) == MEAN and (math.isnan(one.low) or one.users < FEW_USERS):
+            known = (
+                "no interval exists"
+                if math.isnan(one.low)
+                else f"the interval is {one.low:.2f} to {one.high:.2f}"
+            )
+            yield (
+                f"only {one.users} test users have what AUC and GAUC compare, so small differences say "
+                f"nothing ({known}); take a longer log, or fewer split.cuts"
+            )
+
+
+def _hopeless(own: Sequence[Estimate]) -> Iterator[str]:
+    for one in own:
+        if one.metric == "auc" and one.task != ALL and one.low <= 0.5 <= one.high:
+            yield (
+                f"nothing tells who does {one.task}: its AUC is between {one.low:.2f} and {one.high:.2f}; "
+                "leave the task out, or give features that say something about it"
+            )
+
+
+def _training(cells: Sequence[Cell]) -> Iterator[str]:
+    for cell in [cell for cell in cells if (cell.folder / CURVES).exists()][:1]:  # an imported one has none
+        curves = read_json(cell.folder / CURVES)
+        most = training_of(cell.settings, cell.contestant.settings()).epochs
+        if curves["best_epoch"] == most > 1:
+            yield (
+                f"the best epoch of {cell.contestant.name} is the last of {most}, so more may be better; "
+                "raise training.epochs"
+            )
+        best = next((one for one in curves["epochs"] if one["epoch"] == curves["best_epoch"]), {})
+        yield from _by_heart(cell.contestant.name, best)
+
+
+def _by_heart(model: str, epoch: Mapping) -> Iterator[str]:
+    for task, loss in epoch.get("losses", {}).items():
+        held_out = epoch["validation"].get(task, {}).get("logloss")
+        if loss is not None and held_out is not None and loss < BY_HEART * held_out:
+            yield (
+                f"{model} has learned rows by heart: the log loss of {task} is {loss:.3f} in training and "
+                f"{held_out:.3f} on validation; switch `ids: off`, or lower training.learning_rate"
+            )
+            return
+
+
+def _calibration(rows: Sequence[Row], cells: Sequence[Cell]) -> Iterator[str]:
+    of_model = summarize(rows).get(cells[0].contestant.name, {}) if cells else {}
+    for (task, metric), found in of_model.items():
+        before = of_model.get((task, "logloss"))
+        if metric == "logloss_after" and before is not None and found.mean > WORSE * before.mean:
+            yield (
+                f"calibration on validation makes {task} worse on test: its log loss is {found.mean:.4f} "
+                f"after and {before.mean:.4f} before; the two windows differ, see the page on data"
+            )
+
+
+def _below(leads: Sequence[Estimate]) -> Iterator[str]:
+    for lead in leads:
+        if (lead.task, lead.metric) == MEAN and lead.baseline in REFERENCES and lead.value < 0:
+            yield (
+                f"{lead.baseline}, which learns nothing, is ahead of {lead.model} by {-lead.value:.4f} on "
+                "the mean; read the sentences above, and look at the tasks and the columns"
+            )

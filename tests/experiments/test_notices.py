@@ -1,0 +1,164 @@
+"""What a colleague would say: each thing that is wrong is named, and nothing is said of what is right."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mgoe._util.files import write_json
+from mgoe.config import RunSettings, make_settings
+from mgoe.data import prepare
+from mgoe.evaluation import Estimate, Row
+from mgoe.experiments.notices import of_log, of_results
+from mgoe.training.progress import CURVES
+
+ROWS = 20_000
+
+
+def exposures(seed: int = 0) -> pd.DataFrame:
+    """A stationary log of what was shown."""
+    rng = np.random.default_rng(seed)
+    users, items = rng.integers(0, 400, ROWS), rng.integers(0, 200, ROWS)
+    rate = 0.15 + 0.2 * rng.random(400)[users] + 0.2 * rng.random(200)[items]
+    seconds = np.sort(rng.integers(0, 40 * 86_400, ROWS))
+    return pd.DataFrame(
+        {
+            "user_id": users,
+            "item_id": items,
+            "timestamp": pd.Timestamp("2024-03-01") + pd.to_timedelta(seconds, unit="s"),
+            "device": rng.choice(["phone", "tablet", "desktop"], ROWS),
+            "age": rng.random(ROWS),
+            "click": (rng.random(ROWS) < rate).astype(int),
+        }
+    )
+
+
+def said_of(log: pd.DataFrame, folder: Path, **data: Any) -> list[str]:
+    log.to_parquet(folder / "log.parquet")
+    context = [{"name": "device"}, {"name": "age", "kind": "numeric"}]
+    read = {"log": str(folder / "log.parquet"), "context": context} | data
+    settings = make_settings({"data": read, "tasks": [{"name": "click", "label": "click"}]})
+    return of_log(prepare(settings, folder / "data"), settings)
+
+
+def later_clicks(log: pd.DataFrame) -> pd.DataFrame:
+    """Clicks three times as frequent from the last tenth on."""
+    row = np.arange(ROWS)
+    return log.assign(click=np.where(row >= 0.93 * ROWS, row % 8 != 0, log["click"] * (row % 2)).astype(int))
+
+
+WRONG: dict[str, tuple[Callable[[pd.DataFrame], pd.DataFrame], str]] = {
+    "the number of a row as a user": (
+        lambda log: log.assign(user_id=np.arange(ROWS)),
+        r"'user_id' has 20,000 values in 20,000 rows, .*data.user",
+    ),
+    "the number of a row as an item": (
+        lambda log: log.assign(item_id=np.arange(ROWS) + 7),
+        r"'item_id' has 20,000 values in 20,000 rows, .*data.item",
+    ),
+    "rows twice": (
+        lambda log: pd.concat([log, log.iloc[:3000]]),
+        r"3,000 of 23,000 rows repeat another .* count once",
+    ),
+    "half of the times with a zone": (
+        lambda log: log.assign(
+            timestamp=log["timestamp"].astype(str) + np.where(np.arange(ROWS) % 2, "+02:00", "")
+        ),
+        "50% of the times in 'timestamp' name a zone and the others are read as UTC",
+    ),
+    "a test unlike the time before": (
+        later_clicks,
+        r"click is \d\.\d times as frequent in test as in training",
+    ),
+    "a number that follows from the label": (
+        lambda log: log.assign(age=log["click"] + 0.3 * np.random.default_rng(1).normal(size=ROWS)),
+        r"the context 'age' alone has an AUC of 0\.9\d for click",
+    ),
+    "a category that follows from the label": (
+        lambda log: log.assign(device=np.where(log["click"] == 1, "bought", "left")),
+        r"the context 'device' alone has an AUC of 1\.00 for click",
+    ),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_what_is_wrong_with_a_log_is_named(wrong, tmp_path: Path):
+    change, sentence = WRONG[wrong]
+    said = said_of(change(exposures()), tmp_path)
+    assert len(said) == 1
+    assert pd.Series(said).str.contains(sentence, regex=True).all(), said
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_nothing_is_said_of_a_stationary_log(seed, tmp_path: Path):
+    assert said_of(exposures(seed), tmp_path) == []
+
+
+GOOD = Estimate("mgoe", None, "all", "ranking", 0.7, 0.68, 0.72, (0.7,), users=900)
+LEAD = Estimate("mgoe", "popularity", "all", "ranking", 0.05, 0.04, 0.06, (0.05,), users=900)
+CURVE = {"epoch": 2, "losses": {"click": 0.4}, "validation": {"click": {"logloss": 0.42}}}
+
+
+def finished(folder: Path, best: int = 2, losses: float = 0.4) -> Any:
+    """A finished cell of four epochs."""
+    folder.mkdir()
+    epochs = [CURVE | {"epoch": epoch, "losses": {"click": losses}} for epoch in range(1, 5)]
+    write_json(folder / CURVES, {"best_epoch": best, "epochs": epochs})
+    settings = RunSettings.model_validate({"data": {"log": "log"}, "tasks": ["click"]})
+    model = SimpleNamespace(name="mgoe", training={})
+    return SimpleNamespace(
+        folder=folder, settings=settings, contestant=SimpleNamespace(name="mgoe", settings=lambda: model)
+    )
+
+
+def measured(before: float, after: float) -> list[Row]:
+    where: Any = {"model": "mgoe", "seed": 0, "split": "test", "slice": "all", "task": "click"}
+    losses = {"logloss": before, "logloss_after": after}
+    return [Row(**where, metric=name, value=value) for name, value in losses.items()]
+
+
+RESULTS: dict[str, tuple[dict[str, Any], str]] = {
+    "few users": ({"own": [replace(GOOD, users=60)]}, "only 60 test users .*the interval is 0.68 to 0.72"),
+    "too few for an interval": (
+        {"own": [replace(GOOD, users=9, low=np.nan, high=np.nan)]},
+        "only 9 test users .*no interval exists",
+    ),
+    "a hopeless task": (
+        {"own": [GOOD, replace(GOOD, task="buy", metric="auc", value=0.51, low=0.47, high=0.55)]},
+        "nothing tells who does buy: its AUC is between 0.47 and 0.55",
+    ),
+    "the last epoch": ({"best": 4}, "the best epoch of mgoe is the last of 4"),
+    "rows learned by heart": (
+        {"losses": 0.1},
+        "log loss of click is 0.100 in training and 0.420 on validation",
+    ),
+    "calibration that makes it worse": (
+        {"rows": measured(0.40, 0.45)},
+        "calibration on validation makes click worse on test: its log loss is 0.4500 after and 0.4000 before",
+    ),
+    "popularity ahead": (
+        {"leads": [replace(LEAD, value=-0.01)]},
+        "popularity, which learns nothing, is ahead of mgoe by 0.0100",
+    ),
+}
+
+
+def said_of_results(folder: Path, own=(GOOD,), rows=(), leads=(LEAD,), **cell: Any) -> list[str]:
+    return of_results([finished(folder / "cell", **cell)], rows or measured(0.4, 0.4), own, leads)
+
+
+@pytest.mark.parametrize("wrong", RESULTS)
+def test_what_is_odd_about_results_is_named(wrong, tmp_path: Path):
+    changes, sentence = RESULTS[wrong]
+    said = said_of_results(tmp_path, **changes)
+    assert len(said) == 1
+    assert pd.Series(said).str.contains(sentence, regex=True).all(), said
+
+
+def test_nothing_is_said_of_good_results(tmp_path: Path):
+    assert said_of_results(tmp_path) == []
