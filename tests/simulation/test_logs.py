@@ -124,7 +124,7 @@ def test_a_folder_in_use_is_refused_and_a_simulation_replaced_only_with_overwrit
         with pytest.raises(OutputError, match="choose a new folder"):
             simulate(SMALL, tmp_path / "mine", overwrite=overwrite)
     simulate(SMALL, tmp_path / "log")
-    with pytest.raises(OutputError, match="--overwrite"):
+    with pytest.raises(OutputError, match="`overwrite`"):
         simulate(SMALL, tmp_path / "log")
     before = pq.read_table(tmp_path / "log" / "events")
     simulate(SMALL.model_copy(update={"seed": 5}), tmp_path / "log", overwrite=True)

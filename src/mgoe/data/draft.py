@@ -73,9 +73,8 @@ def write_draft(paths: Sequence[str], draft: Draft, source: Table, place: str) -
     lines += [
         (
             f"models: [{', '.join(RunSettings.model_fields['models'].default)}]",
-            "the first is served; the second reads the same inputs, the last two",
+            "the first is served, the second reads the same, the others learn nothing",
         ),
-        ("", "need no training"),
         ("seeds: [0]", ""),
     ]
     return "".join(f"{text:<{_WIDTH}}  # {comment}\n" if comment else f"{text}\n" for text, comment in lines)

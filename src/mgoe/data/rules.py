@@ -164,8 +164,10 @@ def _windows(scan: Scan) -> tuple[list[int], list[float]]:
         if end == 0 or usual > share[end] - LEAST:
             continue
         last = min(int(np.searchsorted(share, usual)), end - 1)
-        if last > 0 and share[end] - share[last] < LEAST:
+        if share[end] - share[last] < LEAST:
             last -= 1
+        if last < 0:
+            continue
         while len(ends) == 1 and last > FEWEST_CUTS and _mostly(odd, scan.done[held], last, end):
             last -= 1  # validation that is one odd day would choose for that day
         ends.append(last)
