@@ -124,7 +124,7 @@ def test_an_exposure_log_is_recognised_by_its_labels(tmp_path):
     ]
     assert settings.data.bucket == "1h"
     training = settings.training  # which has few rows
-    assert (training.epochs, training.batch_size, training.learning_rate) == (6, 256, 0.001)
+    assert (training.epochs, training.batch_size, training.learning_rate) == (8, 256, 0.002)
     assert re.search("some 1,[78][0-9]{2} training rows", text)
     assert "#   - {name: user_active_degree, kind: categorical}" in text
     assert "play_time_ms" not in text  # which is known afterwards alone
@@ -308,6 +308,26 @@ def test_a_log_of_users_items_and_times_is_one_task(tmp_path):
     assert prepared == prepare(settings.model_copy(update={"data": like}), tmp_path / "as named").summary
     with pytest.raises(DataError, match="a task is a label column, or a value of a column of behaviours"):
         guess(tmp_path / "log.parquet", tasks=["listen", "buy"])
+
+
+def test_labels_that_are_hardly_ever_done_are_left_out_and_named(tmp_path):
+    rng, rows = np.random.default_rng(0), 4000
+    log = pd.DataFrame(
+        {
+            "user_id": rng.integers(0, 50, rows),
+            "item_id": rng.integers(0, 90, rows),
+            "timestamp": pd.Timestamp("2024-03-01") + pd.to_timedelta(np.arange(rows) * 600, unit="s"),
+            "is_click": (rng.random(rows) < 0.3).astype(int),
+            "is_follow": (np.arange(rows) % 100 == 0).astype(int),
+        }
+    )
+    log.to_parquet(tmp_path / "log.parquet")
+    text = guess(tmp_path / "log.parquet")
+    assert make_settings(yaml.safe_load(text)).task_names == ("click",)
+    assert "# left out as too rare: is_follow (40)" in text
+    assert "context" not in text  # it follows from the exposure, as every label does
+    log.head(200).to_parquet(tmp_path / "log.parquet")  # where all are rare
+    assert make_settings(yaml.safe_load(guess(tmp_path / "log.parquet"))).task_names == ("click", "follow")
 
 
 def test_a_behaviour_of_a_single_value_is_one(tmp_path):

@@ -22,6 +22,9 @@ LEAST = 4
 """Rows needed to tell columns apart: a history and three windows take one row each."""
 RARE = 0.002
 """Share of the rows below which a behaviour does not become a task."""
+FEW_DONE = 100
+"""Rows of the sample below which a label does not become a task, if another has as many: it can neither be
+learned nor measured."""
 MOST_TASKS = 6
 PLAIN = "interaction"
 """Name of the task of a log that holds users, items and times alone."""
@@ -66,6 +69,7 @@ class Column:
         low, high: Least and greatest value; not given for times.
         parses: Whether it holds strings that can be read as times.
         whole: Whether it holds numbers of a type with fractions, but no fractions.
+        done: Number of rows above 0, of numbers and booleans.
     """
 
     name: str
@@ -75,6 +79,7 @@ class Column:
     high: Any
     parses: bool
     whole: bool
+    done: int = 0
 
     def named(self, words: str) -> bool:
         """Return whether a part of the name is one of the words."""
@@ -163,6 +168,8 @@ def _columns(sample: Table, place: str) -> list[Column]:
             measures[f"distinct{k}"] = column.nunique()
         if kind not in ("list", "other", "time"):  # a time may be infinite
             measures[f"low{k}"], measures[f"high{k}"] = column.min(), column.max()
+        if kind in ("integer", "float", "boolean"):
+            measures[f"done{k}"] = (column.cast("float64") > 0).sum()
         if kind == "float":
             _, (_, broken) = read_id(column, name, "")
             measures[f"broken{k}"] = broken.bad.fill_null(False).any()
@@ -186,6 +193,7 @@ def _columns(sample: Table, place: str) -> list[Column]:
             held.get(f"high{k}"),
             parses=0 < held["rows"] - (held[f"nulls{k}"] or 0) == held.get(f"read{k}"),
             whole=held.get(f"broken{k}") is False,
+            done=held.get(f"done{k}") or 0,
         )
         for k, name in enumerate(sample.columns)
     ]
@@ -320,8 +328,10 @@ def _draft_of_labels(
     named = [c for c in labels if _strength(c.name) is not None or c.named("label|target|y")] or labels
     named = [column for column in named if column.name not in keys]
     amounts = [c for c in free if c.is_number and c.named(AMOUNT) and not c.binary and c.distinct > 2]
-    tasks = sorted(named, key=lambda column: _strength(column.name) or 0)[:MOST_TASKS] or amounts[:1]
+    often = [column for column in named if column.done >= FEW_DONE] or named
+    tasks = sorted(often, key=lambda column: _strength(column.name) or 0)[:MOST_TASKS] or amounts[:1]
     tasks = tasks if wanted is None else list(wanted)
+    rare = {column.name: column.done for column in named if column not in tasks}
     if not tasks:
         raise DataError(
             place,
@@ -333,6 +343,7 @@ def _draft_of_labels(
         *keys,
         tasks=names,
         amounts=[name for name, column in zip(names, tasks, strict=True) if not column.binary],
+        rare=rare,
         position=position and position.name,
         weight=weight and weight.name,
         uniform=uniform and uniform.name,
@@ -340,7 +351,7 @@ def _draft_of_labels(
         context={
             column.name: {"float": "numeric", "list": "multi"}.get(column.kind, "categorical")
             for column in free
-            if column not in (*tasks, *amounts, position, weight, uniform, request)
+            if column not in (*named, *tasks, *amounts, position, weight, uniform, request)
             and column.kind not in ("time", "other")
             and not column.moment
         },

@@ -32,7 +32,7 @@ RATIO = NegativeSettings().ratio
 STEPS = 100
 """Fewest batches of training rows per epoch, down to `SMALLEST_BATCH`."""
 SMALLEST_BATCH = 256
-LEARNING_RATE, EPOCHS = 1e-3, 6
+LEARNING_RATE, EPOCHS = 2e-3, 8
 """With batches smaller than the default."""
 
 
