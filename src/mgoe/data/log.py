@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import ibis
@@ -187,7 +188,8 @@ def as_table(rows: Frame, place: str = "table") -> ir.Table:
     if isinstance(rows, ir.Table):
         return rows
     if hasattr(rows, "collect_schema") and hasattr(rows, "collect"):  # a lazy frame of polars
-        rows = rows.collect()
+        lazy: Any = rows
+        rows = lazy.collect()
     rule = "must be a table of Ibis or a frame of pandas, polars or Arrow"
     if not hasattr(rows, "__arrow_c_stream__"):
         raise DataError(place, f"{rule}, found a {type(rows).__name__}; convert it, or write a Parquet file")

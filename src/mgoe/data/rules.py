@@ -175,7 +175,7 @@ def _windows(scan: Scan) -> tuple[list[int], list[float]]:
         end = last
     if len(cuts) < FEWEST_CUTS and len(held) > FEWEST_CUTS:  # most positives are in one bucket
         ends = np.linspace(0, len(held) - 1, FEWEST_CUTS + 2)[FEWEST_CUTS:0:-1].astype(int).tolist()
-        cuts = [_between(before[last], share[last]) for last in ends]
+        cuts = [_between(float(before[last]), float(share[last])) for last in ends]
     if len(cuts) < FEWEST_CUTS:  # `make_cuts` says that buckets are too few, and what to do
         return [0] * FEWEST_CUTS, [0.4, 0.6, 0.8]
     return held[ends[::-1]].tolist(), cuts[::-1]

@@ -5,6 +5,7 @@ Axes: `N` rows of a split, `T` tasks.
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import ibis
@@ -62,7 +63,7 @@ def rows(run: Path | str, split: Split = "test", seed: int | None = None) -> pd.
     seed = settings.seeds[0] if seed is None else seed
     if seed not in settings.seeds:
         raise ConfigError(
-            "seed", f"must be a seed of the run{did_you_mean(str(seed), map(str, settings.seeds))}"
+            "seed", f"must be a seed of the run{did_you_mean(str(seed), [*map(str, settings.seeds)])}"
         )
     inputs = Inputs.open(path, settings)
     examples = inputs.prepared.examples(split)
@@ -184,7 +185,7 @@ def _joined(test: Examples, given: pd.DataFrame, prepared: Prepared, bucket: str
     """Return the scores of each test row. Pairs that are several rows of one bucket have one score without
     numbers of rows."""
     key = [name for name in (ROW, "user", "item", "bucket") if name in given]
-    groups = given[(given.user >= 0) & (given.item >= 0)].groupby(key, sort=False)
+    groups: Any = given[(given.user >= 0) & (given.item >= 0)].groupby(key, sort=False)
     low, high = groups.min(), groups.max()
     if (twice := (high - low > SAME * high.abs()).any(axis=1)).any():
         odd = twice[twice].index.to_frame(index=False).iloc[0]
@@ -202,7 +203,7 @@ def _joined(test: Examples, given: pd.DataFrame, prepared: Prepared, bucket: str
     return joined
 
 
-def _about(row: pd.Series, prepared: Prepared, bucket: str, found: str) -> str:
+def _about(row: Any, prepared: Prepared, bucket: str, found: str) -> str:
     """Say what was found for a test row."""
     user, item = prepared.users.ids([int(row["user"])])[0], prepared.items.ids([int(row["item"])])[0]
     return (

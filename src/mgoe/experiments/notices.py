@@ -121,8 +121,9 @@ def _known_labels(prepared: Prepared, settings: RunSettings) -> Iterator[str]:
     for feature in settings.data.context:
         if feature.kind == "multi":
             continue
+        seen, values = (_values(part, prepared, feature) for part in (train, valid))
         found = {
-            task.name: _alone(*(_values(part, prepared, feature) for part in (train, valid)), train, valid, t)
+            task.name: _alone(seen, values, train, valid, t)
             for t, task in enumerate(settings.tasks)
             if task.kind == "binary"
         }

@@ -216,8 +216,9 @@ class Ranker(Recommender, Shown, BaseEstimator):  # pyright: ignore[reportIncomp
             >>> 0 < ranker.score(later) < 1
             True
         """
-        rows = self.evaluate(later).query("slice == 'all' and task == 'all'").set_index("metric")["value"]
-        return float(rows["ranking"] if "ranking" in rows else -rows["rmse"])
+        rows = self.evaluate(later).query("slice == 'all' and task == 'all'")
+        found = dict(zip(rows["metric"], rows["value"], strict=True))
+        return float(found["ranking"] if "ranking" in found else -found["rmse"])
 
     def rows(self, split: Split = "test") -> pd.DataFrame:
         """Return the rows of a split, with their labels and the predictions of every model that was fitted.
