@@ -117,7 +117,8 @@ def _unlike(prepared: Prepared, settings: RunSettings) -> Iterator[str]:
 def _known_labels(prepared: Prepared, settings: RunSettings) -> Iterator[str]:
     if not settings.data.context:
         return
-    train, valid = (prepared.examples(split) for split in ("train", "valid"))
+    # of a log that is streamed, the first part of each
+    train, valid = (next(iter(prepared.streamed(split).parts())) for split in ("train", "valid"))
     for feature in settings.data.context:
         if feature.kind == "multi":
             continue
