@@ -326,6 +326,8 @@ def test_recommend_reads_users_of_a_file(mgoe: Mgoe, finished: Path, tmp_path: P
     assert json.loads(mgoe(*words, "--out", out, "--json").stdout)["rows"] == 16
     mgoe(*words, "--jobs", 2, "--out", tmp_path / "by two.parquet")
     pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "by two.parquet"), pd.read_parquet(out))
+    refused = mgoe(*words, "--jobs", 2, "--objective", "by", "--out", tmp_path / "none.parquet")
+    assert (refused.exit_code, (tmp_path / "none.parquet").exists()) == (2, False)
     printed = pd.read_csv(io.StringIO(mgoe(*words).stdout))
     assert printed[["user_id", "rank", "item_id"]].equals(expected[["user_id", "rank", "item_id"]])
     first = json.loads(mgoe(*words, "--json").stdout)[0]
@@ -354,6 +356,7 @@ def test_the_scores_of_a_present_ranker_are_compared(
     refused = mgoe("run", config, "--out", out, "--incumbent", tmp_path / "mine.csv")
     assert refused.exit_code == 2
     assert "must hold one score for each test row" in refused.stderr
+    assert mgoe("rows", out, "--out", tmp_path / "again.csv").exit_code == 0  # the run is still finished
 
 
 def test_recommend_says_where_no_item_is_left(mgoe: Mgoe, finished: Path, tmp_path: Path):

@@ -308,6 +308,11 @@ def test_a_log_of_users_items_and_times_is_one_task(tmp_path):
     assert prepared == prepare(settings.model_copy(update={"data": like}), tmp_path / "as named").summary
     with pytest.raises(DataError, match="a task is a label column, or a value of a column of behaviours"):
         guess(tmp_path / "log.parquet", tasks=["listen", "buy"])
+    odd = logs.quiet_events().rename(columns={"behavior": "op"}).assign(op=np.arange(24) % 3)
+    odd.to_parquet(tmp_path / "odd.parquet")  # which may say what happened, so nothing is assumed
+    for tasks in (None, ["buy"]):
+        with pytest.raises(DataError, match=r"found neither|found no column 'buy' and no such values"):
+            guess(tmp_path / "odd.parquet", tasks=tasks)
 
 
 def test_labels_that_are_hardly_ever_done_are_left_out_and_named(tmp_path):

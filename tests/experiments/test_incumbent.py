@@ -26,7 +26,7 @@ def copied(finished: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def test_rows(finished: Path) -> pd.DataFrame:
+def on_test(finished: Path) -> pd.DataFrame:
     return rows(finished)
 
 
@@ -60,18 +60,18 @@ def test_the_rows_give_the_metrics_of_the_run(finished: Path, split):
             assert found[task].notna().sum() == measured[model, task, "examples"]
 
 
-def test_the_rows_are_those_of_the_log(finished: Path, world: Path, test_rows: pd.DataFrame):
+def test_the_rows_are_those_of_the_log(finished: Path, world: Path, on_test: pd.DataFrame):
     log = pd.read_parquet(world / "events")
     log = log[log["behavior"] == "buy"].assign(timestamp=log["timestamp"].dt.floor("D"))
-    done = test_rows[test_rows["buy"] == 1]
+    done = on_test[on_test["buy"] == 1]
     assert len(done.merge(log[KEYS[1:]].drop_duplicates(), on=KEYS[1:])) == len(done) > 0
 
 
 @pytest.mark.parametrize("without", [False, True])
 def test_a_ranker_with_the_scores_of_the_model_is_level_with_it(
-    without: bool, small: RunSettings, copied: Path, test_rows: pd.DataFrame, tmp_path: Path
+    without: bool, small: RunSettings, copied: Path, on_test: pd.DataFrame, tmp_path: Path
 ):
-    scores = scores_of(test_rows, "mgoe").sample(frac=1, random_state=0).drop(columns=["row"] * without)
+    scores = scores_of(on_test, "mgoe").sample(frac=1, random_state=0).drop(columns=["row"] * without)
     leads = compared(small, copied, scores, tmp_path)
     for metric in ("auc", "gauc", "ranking"):
         assert leads["value"].get(("all", metric)) == 0
@@ -87,26 +87,26 @@ def test_a_ranker_with_the_scores_of_the_model_is_level_with_it(
 
 
 def test_a_finished_run_stays_when_scores_are_compared(
-    small: RunSettings, copied: Path, test_rows: pd.DataFrame, tmp_path: Path
+    small: RunSettings, copied: Path, on_test: pd.DataFrame, tmp_path: Path
 ):
     def contents() -> dict[Path, bytes]:
         files = [file for part in ("cells", "bundle") for file in (copied / part).rglob("*.*")]
         return {file: file.read_bytes() for file in files if file.is_file()}
 
     before = contents()
-    compared(small, copied, scores_of(test_rows, "shared-bottom"), tmp_path)
+    compared(small, copied, scores_of(on_test, "shared-bottom"), tmp_path)
     assert contents() == before
 
 
 def test_scores_of_any_range_are_compared_by_their_order(
-    small: RunSettings, copied: Path, test_rows: pd.DataFrame, tmp_path: Path
+    small: RunSettings, copied: Path, on_test: pd.DataFrame, tmp_path: Path
 ):
     """Margins have no log loss; one column stands for all tasks."""
-    margins = test_rows[KEYS].assign(score=100 * logit(test_rows["shared-bottom.click"].astype(float)))
+    margins = on_test[KEYS].assign(score=100 * logit(on_test["shared-bottom.click"].astype(float)))
     leads = compared(small, copied, margins, tmp_path)
     for task in ("click", "buy"):
         own, other = (
-            metrics.auc(test_rows[task].to_numpy(), test_rows[column].to_numpy())
+            metrics.auc(on_test[task].to_numpy(), on_test[column].to_numpy())
             for column in (f"mgoe.{task}", "shared-bottom.click")
         )
         assert leads["value"][task, "auc"] == pytest.approx(own - other, abs=1e-9)
@@ -135,10 +135,10 @@ BAD = {
 
 @pytest.mark.parametrize("mistake", BAD)
 def test_scores_that_break_a_rule_are_refused(
-    mistake, small: RunSettings, finished: Path, test_rows: pd.DataFrame, tmp_path: Path
+    mistake, small: RunSettings, finished: Path, on_test: pd.DataFrame, tmp_path: Path
 ):
     change, message = BAD[mistake]
-    change(scores_of(test_rows, "mgoe")).to_parquet(tmp_path / "scores.parquet")
+    change(scores_of(on_test, "mgoe")).to_parquet(tmp_path / "scores.parquet")
     with pytest.raises(DataError, match=message):
         write_incumbent(tmp_path, small, Prepared.open(finished / "data"), tmp_path / "scores.parquet")
 

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from mgoe._util.files import write_json
-from mgoe.config import RunSettings, make_settings
+from mgoe.config import make_settings
 from mgoe.data import prepare
 from mgoe.evaluation import Estimate, Row
 from mgoe.experiments.notices import of_log, of_results
@@ -109,11 +109,7 @@ def finished(folder: Path, best: int = 2, losses: float = 0.4) -> Any:
     folder.mkdir()
     epochs = [CURVE | {"epoch": epoch, "losses": {"click": losses}} for epoch in range(1, 5)]
     write_json(folder / CURVES, {"best_epoch": best, "epochs": epochs})
-    settings = RunSettings.model_validate({"data": {"log": "log"}, "tasks": ["click"]})
-    model = SimpleNamespace(name="mgoe", training={})
-    return SimpleNamespace(
-        folder=folder, settings=settings, contestant=SimpleNamespace(name="mgoe", settings=lambda: model)
-    )
+    return SimpleNamespace(folder=folder, contestant=SimpleNamespace(name="mgoe"))
 
 
 def measured(before: float, after: float) -> list[Row]:

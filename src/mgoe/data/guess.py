@@ -243,7 +243,8 @@ def _draft(
             f"{more}name them yourself; ids are columns of whole numbers or texts, not an index",
         )
     keys = user.name, item.name, time
-    plain = behavior is None and not labelled and all(column.name in keys for column in labels)
+    unknown = [c for c in ids if c not in (user, item) and c.distinct <= MOST_BEHAVIORS]  # perhaps behaviours
+    plain = behavior is None and not labelled and all(column.name in keys for column in [*labels, *unknown])
     if plain and len(tasks or [PLAIN]) == 1:
         amounts = [c for c in columns if c.is_number and c.named(AMOUNT) and c.distinct > 2]
         if tasks is not None or not [c for c in amounts if c.name not in keys]:

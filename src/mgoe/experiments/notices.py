@@ -14,7 +14,7 @@ from mgoe.config import FeatureSettings, RunSettings
 from mgoe.data import Examples, Prepared
 from mgoe.evaluation import ALL, Estimate, Row, summarize
 from mgoe.evaluation.rows import MEAN
-from mgoe.experiments.plan import Cell, training_of
+from mgoe.experiments.plan import Cell
 from mgoe.metrics import auc
 from mgoe.training.progress import CURVES
 
@@ -182,7 +182,7 @@ def _hopeless(own: Sequence[Estimate]) -> Iterator[str]:
 def _training(cells: Sequence[Cell]) -> Iterator[str]:
     for cell in [cell for cell in cells if (cell.folder / CURVES).exists()][:1]:  # an imported one has none
         curves = read_json(cell.folder / CURVES)
-        most = training_of(cell.settings, cell.contestant.settings()).epochs
+        most = len(curves["epochs"])  # training that stops early has epochs after the best one
         if curves["best_epoch"] == most > 1:
             yield (
                 f"the best epoch of {cell.contestant.name} is the last of {most}, so more may be better; "

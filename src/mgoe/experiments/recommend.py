@@ -54,6 +54,7 @@ def recommend_users(
     """
     if jobs > 1 and type(bundle) is not Bundle:
         raise ConfigError("jobs", f"is for a bundle without live events, found {jobs}; leave it out")
+    bundle.recommend([], **wish)  # a mistake in what is asked for is found before any work
     name = bundle.settings.data.user
     blocks = read_blocks(bundle, users, ("user",))
     kind = next(blocks)[name].type

@@ -114,11 +114,13 @@ def run(
     kept = (reuse or incumbent is not None) and not overwrite and _holds_bundle_of(plan)
     if kept:
         outdated(parts_of(plan, plan.cells), overwrite=False)  # refuses what differs
-        if all(cell.done for cell in plan.cells) and incumbent is None:
+        if incumbent is not None:  # before the run counts as unfinished
+            write_incumbent(out, settings, Prepared.open(out / "data"), incumbent)
+        elif all(cell.done for cell in plan.cells):
             return RunResult.of(plan)
     with begin(plan, plan.cells, overwrite, say, table, extend=kept) as prepared:
         inputs = Inputs(settings, prepared, build(settings, prepared, out / "graph", say))
-        if incumbent is not None:
+        if incumbent is not None and not kept:
             write_incumbent(out, settings, prepared, incumbent)  # a mistake in it shall not wait for training
         execute(plan, plan.cells, say, command, inputs=inputs, show_progress=show_progress)
         result = RunResult.of(plan)
