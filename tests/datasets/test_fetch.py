@@ -233,7 +233,7 @@ def test_files_of_older_archives_are_replaced_and_those_of_another_set_refused(t
     zipped(own / "ml.zip", {f"ml-10M100K/{name}": b"ten" for name in find("movielens-10m").files})
     with pytest.raises(
         OutputError,
-        match=r"must hold files of movielens-10m, found those of movielens-1m; choose another --out",
+        match=r"must hold files of movielens-10m, found those of movielens-1m; choose another folder",
     ):
         fetch(find("movielens-10m"), out, own)
     assert (out / "files" / "ratings.dat").read_bytes() == b"new"

@@ -108,7 +108,7 @@ def download(
                     raise DataError(
                         source.address,
                         f"the server sends a different file each time, {changes} times now; try later, or "
-                        f"get it from {home} yourself and name its folder with --from",
+                        f"get it from {home} yourself and give its folder as the source",
                     ) from None
                 say(f"{source.name} has changed on the server: starting again")
             except _Cut as cut:
@@ -178,7 +178,7 @@ def _open(source: Download, have: int, known: _Server, home: str) -> http.client
         raise DataError(
             source.address,
             f"the server {_REFUSED.get(error.code, 'does not give the file')} ({error.code} {error.reason}); "
-            f"get it from {home} yourself, and name its folder with --from",
+            f"get it from {home} yourself, and give its folder as the source",
         ) from None
     except (OSError, http.client.HTTPException) as error:
         raise _Cut(f"the server cannot be reached: {getattr(error, 'reason', None) or error}") from None
@@ -240,7 +240,7 @@ def check(source: Download, path: Path, home: str) -> None:
         raise DataError(
             path.with_suffix("") if path.suffix == ".part" else path,
             f"{wrong}; remove it if it still exists and fetch it again; if that fails, get it from {home} "
-            "yourself and name its folder with --from",
+            "yourself and give its folder as the source",
         )
 
 

@@ -138,13 +138,13 @@ def _check_own(data: DataSet, folder: Path) -> None:
     made_by = read_json(folder / MADE_OF).get("set") if MADE_OF in there else None
     if made_by not in (None, data.name):
         raise OutputError(
-            folder, f"must hold files of {data.name}, found those of {made_by}; choose another --out"
+            folder, f"must hold files of {data.name}, found those of {made_by}; choose another folder"
         )
     if strange or made_by is None:
         raise OutputError(
             folder,
             "must hold only files that `mgoe data fetch` unpacked, found "
-            f"{strange[0] if strange else f'no {MADE_OF}'}; move it away or choose another --out",
+            f"{strange[0] if strange else f'no {MADE_OF}'}; move it away or choose another folder",
         )
 
 
@@ -254,7 +254,7 @@ def _take(archive: Path, wanted: Sequence[str], into: Path, before: Mapping[str,
                 raise DataError(
                     archive,
                     f"{path.name} must be in one archive only, found it in {before[path.name]} too; name the "
-                    "right archive itself with --from",
+                    "right archive itself as the source",
                 )
             if path.exists():
                 raise DataError(

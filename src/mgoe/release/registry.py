@@ -177,7 +177,7 @@ class Registry:
                 return name
             if force is None and (objection := self.objection(name)):
                 raise BundleError(
-                    self.path / "versions" / name, f"{objection}, or promote it with --force REASON"
+                    self.path / "versions" / name, f"{objection}, or promote it by force, with the reason"
                 )
             self._change(Change(number, now(), "promote", name, _with_current(aliases, name), force))
         return name
