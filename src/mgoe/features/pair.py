@@ -1,10 +1,7 @@
 """`pair`: the history of the pair itself."""
 
-from typing import NamedTuple
-
 import numba
 import numpy as np
-from numpy.typing import NDArray
 
 from mgoe.features.group import PAIR, Arrays, InputGroup, Key, dense
 from mgoe.features.spec import FeatureSpec
@@ -28,36 +25,14 @@ class Pair(InputGroup):
 
     def read(self, view: View, pairs: Pairs) -> Arrays:
         arrays, live = view.snapshot.arrays, view.overlay
-        known = KnownPairs(*(arrays[f"pairs.{name}"] for name in ("indptr", "item", "task_mask", "time")))
+        known = tuple(arrays[f"pairs.{name}"] for name in ("indptr", "item", "task_mask", "time"))
         out = np.zeros((len(pairs.user), arrays["user_table"].shape[1] + 1), np.float32)
         when = view.as_of, view.snapshot.bucket
         _read_known(known, *when, pairs.user, pairs.item, out)
         if len(live.user.slot):
-            changed = ChangedPairs(live.user.slot, live.user.head, live.pairs.next_user, live.pairs.item,
-                                   live.item.index, live.pairs.task_mask, live.pairs.time)  # fmt: skip
+            changed = live.user.slot, live.user.head, live.item.index, live.pairs
             _read_changed(changed, *when, pairs.user, pairs.item, out)
         return {"pair": out}
-
-
-class KnownPairs(NamedTuple):
-    """The snapshot's pairs, by user, then item. Shapes (U + 1,), (E,), (E,), (E,)."""
-
-    indptr: NDArray[np.int64]
-    item: NDArray[np.int32]
-    task_mask: NDArray[np.unsignedinteger]
-    time: NDArray[np.int64]
-
-
-class ChangedPairs(NamedTuple):
-    """The overlay's pairs: `slot` and `head` by user, `index` by the item's slot, the others by pair."""
-
-    slot: NDArray[np.int32]
-    head: NDArray[np.int32]
-    following: NDArray[np.int32]
-    item: NDArray[np.int32]
-    index: NDArray[np.int64]  # type: ignore[assignment]
-    task_mask: NDArray[np.int64]
-    time: NDArray[np.int64]
 
 
 @numba.njit(cache=True, nogil=True)
@@ -77,15 +52,19 @@ def _read_known(known, as_of, bucket, users, items, out):  # pragma: no cover - 
 def _read_changed(changed, as_of, bucket, users, items, out):  # pragma: no cover - compiled
     """Write over the rows whose pairs have changed. A user's changed pairs are sorted once per run of
     rows."""
+    slot, head, index, pairs = changed
     row = 0
     while row < len(users):
         user = users[row]
-        entries, others = _changed_of(changed, user)
+        entries = walk(np.full(1, slot[user] if user >= 0 else -1), head, pairs.next_user)[1]
+        others = index[pairs.item[entries]]
+        order = np.argsort(others)
+        entries, others = entries[order], others[order]
         while row < len(users) and users[row] == user:
             at = np.searchsorted(others, items[row])
             if at < len(others) and others[at] == items[row]:
                 entry = entries[at]
-                _write(changed.task_mask[entry], changed.time[entry], as_of, bucket, out[row])
+                _write(pairs.task_mask[entry], pairs.time[entry], as_of, bucket, out[row])
             row += 1
 
 
@@ -98,17 +77,20 @@ def _write(done, time, as_of, bucket, out):  # pragma: no cover - compiled
 
 
 @numba.njit(cache=True, nogil=True)
-def _changed_of(changed, user):  # pragma: no cover - compiled
-    """Return the changed pairs of a user and their items, which rise."""
-    n, slot = 0, changed.slot[user] if user >= 0 else -1
-    first = changed.head[slot] if slot >= 0 else -1
-    at = first
-    while at >= 0:
-        n, at = n + 1, changed.following[at]
-    entries, others = np.empty(n, np.int64), np.empty(n, np.int64)
-    at = first
-    for k in range(n):
-        entries[k], others[k] = at, changed.index[changed.item[at]]
-        at = changed.following[at]
-    order = np.argsort(others)
-    return entries[order], others[order]
+def walk(slots, head, following):  # pragma: no cover - compiled
+    """Return where the live pairs of each slot start (n + 1,), and the numbers of these pairs, by their
+    chains: `head` is the first of a slot, and `following` the next one of a pair. A slot of -1 has none."""
+    indptr = np.zeros(len(slots) + 1, np.int64)
+    for row in range(len(slots)):
+        indptr[row + 1] = indptr[row]
+        p = head[slots[row]] if slots[row] >= 0 else -1
+        while p >= 0:
+            indptr[row + 1] += 1
+            p = following[p]
+    numbers = np.empty(indptr[-1], np.int64)
+    for row in range(len(slots)):
+        p = head[slots[row]] if slots[row] >= 0 else -1
+        for at in range(indptr[row], indptr[row + 1]):
+            numbers[at] = p
+            p = following[p]
+    return indptr, numbers

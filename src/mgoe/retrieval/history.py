@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mgoe.features import View
+from mgoe.features.pair import walk
 from mgoe.graph import Snapshot
 from mgoe.graph.pair_rows import starts
 
@@ -187,20 +188,8 @@ def _snapshot_pairs(snapshot: Snapshot, user: int) -> tuple[NDArray, NDArray, ND
 def _live_pairs(view: View, user: int) -> Done:
     users, items, pairs = view.overlay.user, view.overlay.item, view.overlay.pairs
     slot = users.slot[user] if 0 <= user < len(users.slot) else -1
-    at = _chain(users.head[slot] if slot >= 0 else -1, pairs.next_user)
+    _, at = walk(np.array([slot], np.int64), users.head, pairs.next_user)
     return Done(items.index[pairs.item[at]], pairs.task_mask[at].astype(np.int64), pairs.time[at])
-
-
-@numba.njit(cache=True, nogil=True)
-def _chain(first, following):  # pragma: no cover - compiled
-    """Return the numbers of the pairs of a chain."""
-    n, at = 0, first
-    while at >= 0:
-        n, at = n + 1, following[at]
-    out, at = np.empty(n, np.int64), first
-    for k in range(n):
-        out[k], at = at, following[at]
-    return out
 
 
 @numba.njit(cache=True, nogil=True)

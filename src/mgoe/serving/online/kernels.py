@@ -185,22 +185,3 @@ def link(nodes, first, head, following):  # pragma: no cover - compiled
     for p in range(len(nodes)):
         following[first + p] = head[nodes[p]]
         head[nodes[p]] = first + p
-
-
-@numba.njit(cache=True, nogil=True)
-def walk(nodes, head, following):  # pragma: no cover - compiled
-    """Return where the pairs of each node start (n + 1,), and the numbers of these pairs, by their chains."""
-    indptr = np.zeros(len(nodes) + 1, np.int64)
-    for row in range(len(nodes)):
-        indptr[row + 1] = indptr[row]
-        p = head[nodes[row]]
-        while p >= 0:
-            indptr[row + 1] += 1
-            p = following[p]
-    numbers = np.empty(indptr[-1], np.int64)
-    for row in range(len(nodes)):
-        p = head[nodes[row]]
-        for at in range(indptr[row], indptr[row + 1]):
-            numbers[at] = p
-            p = following[p]
-    return indptr, numbers

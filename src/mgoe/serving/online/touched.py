@@ -7,6 +7,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from mgoe.features.pair import walk
 from mgoe.graph.counts import node_counts
 from mgoe.graph.edges import log_scores, to_units
 from mgoe.graph.pair_rows import OTHER, PairRows, Side
@@ -326,7 +327,7 @@ class LivePairs(GrowingArrays):
             Shapes (n + 1,), (m,), (m,); other nodes are slots.
         """
         side = nodes.base_values.side
-        indptr, numbers = kernels.walk(slots, nodes.head, getattr(self, f"next_{side}"))
+        indptr, numbers = walk(slots, nodes.head, getattr(self, f"next_{side}"))
         return indptr, numbers, getattr(self, OTHER[side])[numbers].astype(np.int64)
 
 
