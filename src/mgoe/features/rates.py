@@ -6,6 +6,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from mgoe._util.hash_table import place_of
 from mgoe.features.group import CONTEXT, ITEM, USER, Arrays, InputGroup, Key, Owner, Part, dense
 from mgoe.features.spec import FeatureSpec, RateSpec
 from mgoe.features.view import Pairs, RateCells, View
@@ -163,17 +164,6 @@ def _read(table, live, first, second, regressions, out):  # pragma: no cover - c
             else:
                 odds = (done + weight * rate) / (labelled - done + weight * (1 - rate))
                 out[row, 1 + t] = np.log(odds * (1 - rate) / rate)
-
-
-@numba.njit(cache=True, nogil=True, inline="always")
-def place_of(keys, key):  # pragma: no cover - compiled
-    """Return the place of a key in a table of `RateCells`, or the empty place where it would be."""
-    last = len(keys) - 1
-    mixed = np.uint64(key) * np.uint64(0x9E3779B97F4A7C15)
-    place = np.int64(mixed >> np.uint64(32)) & last
-    while keys[place] >= 0 and keys[place] != key:
-        place = (place + 1) & last
-    return place
 
 
 @numba.njit(cache=True, nogil=True, inline="always")

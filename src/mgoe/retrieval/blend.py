@@ -20,6 +20,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from mgoe._util.hash_table import free_places, place_of
 from mgoe.retrieval.history import DAY, OwnItems
 from mgoe.retrieval.links import ItemLinks
 
@@ -114,35 +115,22 @@ def link_signals(
     known = own.latest < len(links.indptr) - 1
     today = np.where(own.age < DAY, own.weight, 0)
     weights = np.stack([own.weight, today], axis=1)[known].astype(np.float64)
-    return np.log(FLOOR + _sum_links(links, fresh, own.latest[known], weights, items))
-
-
-@numba.njit(cache=True, nogil=True, inline="always")
-def _cell(item, cells):  # pragma: no cover - compiled
-    return (np.int64(item) * 0x9E3779B1 >> 8) & (cells - 1)
+    key = free_places(2 * len(items), np.int32)
+    return np.log(FLOOR + _sum_links(links, fresh, own.latest[known], weights, items, key))
 
 
 @numba.njit(cache=True, nogil=True)
-def _sum_links(links, fresh, seeds, weights, items):  # pragma: no cover - compiled
-    """Add up links to some items, which are found in a hash table, whose cells are probed in order."""
-    cells = 16
-    while cells < 4 * len(items):
-        cells *= 2
-    place_in = np.full(cells, -1, np.int32)
-    for place in range(len(items)):
-        at = _cell(items[place], cells)
-        while place_in[at] >= 0:
-            at = (at + 1) & (cells - 1)
-        place_in[at] = place
-    total = np.zeros((len(items), weights.shape[1]))
+def _sum_links(links, fresh, seeds, weights, items, key):  # pragma: no cover - compiled
+    """Add up links to some items, which are found in a hash table."""
+    row_at, total = np.empty(len(key), np.int32), np.zeros((len(items), weights.shape[1]))
+    for row in range(len(items)):
+        at = place_of(key, items[row])
+        key[at], row_at[at] = items[row], row
     for k in range(len(seeds)):
         for e in range(links.indptr[seeds[k]], links.indptr[seeds[k] + 1]):
             item = links.item[e]
-            at = _cell(item, cells)
-            while place_in[at] >= 0 and items[place_in[at]] != item:
-                at = (at + 1) & (cells - 1)
-            place = place_in[at]
-            if place >= 0:
+            at = place_of(key, item)
+            if key[at] >= 0:
                 for column in range(weights.shape[1]):
-                    total[place, column] += weights[k, column] * links.weight[e] * fresh[item]
+                    total[row_at[at], column] += weights[k, column] * links.weight[e] * fresh[item]
     return total

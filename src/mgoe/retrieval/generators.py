@@ -11,6 +11,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from mgoe._util.hash_table import free_places, place_of
 from mgoe.features import View
 from mgoe.retrieval.best import offer, sort
 from mgoe.retrieval.history import Done, OwnItems, own_items
@@ -120,27 +121,23 @@ def _linked(stored: Stored, kind: Kind, own: OwnItems, n: int) -> NDArray[np.int
     seeds, weights = own.latest[known], own.weight[known]
     most = int((links.indptr[seeds + 1] - links.indptr[seeds]).sum())
     items, totals = np.empty(min(n, most), np.int64), np.empty(min(n, most), np.float32)
-    size = _sum_links(links, stored.fresh, seeds, weights, own.all, most, items, totals)
+    key = free_places(most, np.int32)
+    size = _sum_links(links, stored.fresh, seeds, weights, own.all, key, items, totals)
     return items[:size]
 
 
 @numba.njit(cache=True, nogil=True)
-def _sum_links(links, fresh, seeds, weights, known, most, items, totals):  # pragma: no cover - compiled
-    """Add up links in a hash table, whose cells are probed in order, and keep the best."""
-    cells = 16
-    while cells < 2 * most:
-        cells *= 2
-    key, total = np.full(cells, -1, np.int32), np.zeros(cells, np.float32)
+def _sum_links(links, fresh, seeds, weights, known, key, items, totals):  # pragma: no cover - compiled
+    """Add up links in a hash table, and keep the best."""
+    total = np.zeros(len(key), np.float32)
     for k in range(len(seeds)):
         for e in range(links.indptr[seeds[k]], links.indptr[seeds[k] + 1]):
             item = links.item[e]
-            at = (np.int64(item) * 0x9E3779B1 >> 8) & (cells - 1)
-            while key[at] >= 0 and key[at] != item:
-                at = (at + 1) & (cells - 1)
+            at = place_of(key, item)
             key[at] = item
             total[at] += weights[k] * links.weight[e]
     size = 0
-    for at in range(cells):
+    for at in range(len(key)):
         item = np.int64(key[at])
         if item >= 0:
             place = np.searchsorted(known, item)

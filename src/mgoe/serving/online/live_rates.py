@@ -14,8 +14,8 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from mgoe._util.hash_table import place_of
 from mgoe.features import RateCells
-from mgoe.features.rates import place_of
 from mgoe.graph.rates import RateGroup, Rates, distinct
 from mgoe.serving.events.event import Id
 
