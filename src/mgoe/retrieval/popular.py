@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from mgoe.features import View
 from mgoe.graph import Snapshot
-from mgoe.retrieval.best import offer, sort
+from mgoe.retrieval.best import keep_best, offer, sort
 from mgoe.retrieval.history import HALF_LIFE, decay_of_one, end_of, median_age
 
 LISTED = 1000
@@ -89,18 +89,12 @@ def _events(counts: NDArray[np.float32]) -> NDArray[np.float32]:
     return counts[:, tasks + 1]
 
 
-def _best(items: NDArray, values: NDArray, n: int) -> NDArray:
+def _best(items: NDArray, values: NDArray[np.float32], n: int) -> NDArray:
     """Return the n items of the largest values above 0, ties by index."""
     above = values > 0
-    items, values = items[above], values[above]
-    if len(items) > n:  # sorting all of a large catalogue would take a second
-        least = np.partition(values, len(values) - n)[len(values) - n]
-        larger, tied = np.flatnonzero(values > least), np.flatnonzero(values == least)
-        if len(tied) > (room := n - len(larger)):
-            tied = tied[np.argpartition(items[tied], room - 1)[:room]]
-        kept = np.concatenate([larger, tied])
-        items, values = items[kept], values[kept]
-    return items[np.lexsort((items, -values))]
+    best = np.empty(min(n, np.count_nonzero(above)), items.dtype)
+    keep_best(items[above], values[above], best, np.empty(len(best), np.float32))
+    return best
 
 
 @numba.njit(cache=True, nogil=True)
