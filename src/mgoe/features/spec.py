@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from typing import Any, Literal
+from typing import Literal
+
+from pydantic import TypeAdapter
 
 from mgoe.graph.pair_rows import Side
 
@@ -99,14 +101,4 @@ class FeatureSpec:
     @classmethod
     def from_json(cls, text: str) -> FeatureSpec:
         """Restore what `to_json` wrote."""
-        raw: dict[str, Any] = json.loads(text)
-        raw["tasks"] = tuple(TaskSpec(**task) for task in raw["tasks"])
-        for kind in ("user_side", "item_side", "context"):
-            raw[kind] = tuple(CategoricalSpec(**feature) for feature in raw[kind])
-        raw["moments"] = {key: (tuple(mean), tuple(std)) for key, (mean, std) in raw["moments"].items()}
-        raw["rates"] = tuple(
-            RateSpec(one["name"], tuple((name, side) for name, side in one["axes"]), one["adjusted"])
-            for one in raw["rates"]
-        )
-        raw["task_mask_scores"] = tuple(raw["task_mask_scores"])
-        return cls(**raw)
+        return TypeAdapter(cls).validate_json(text)
