@@ -1,4 +1,4 @@
-"""An open hash table of whole numbers from 0, for compiled loops: an array of keys, -1 where a place is free."""
+"""An open hash table of whole numbers from 0, for compiled loops: its keys, -1 where a place is free."""
 
 import numba
 import numpy as np

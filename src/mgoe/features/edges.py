@@ -49,23 +49,19 @@ class Edges(InputGroup):
             "edges": [f"edge.{ku}x{ki}.{kind}.{form}" for ku, ki in sizes for kind in KINDS for form in FORMS]
         }
 
-    def read(self, view: View, pairs: Pairs) -> Arrays:
-        return {"edges": _columns(view, pairs, None)}
+    def read(self, view: View, pairs: Pairs, part: Part | None = None) -> Arrays:
+        """Read the kinds of one part, or of all. Shape (B, resolutions x kinds read x 3)."""
+        at, (first_column, step) = view.snapshot, _layout(part)
+        out, total = np.empty((len(pairs.user), step * len(at.resolutions)), np.float32), max(at.total, 1e-9)
+        for r, (user, item, seconds, between) in enumerate(_resolutions(view)):
+            seconds = seconds if part != "pair" else None
+            # a slice of one row is of another array type, for which the kernel would be compiled again
+            columns = np.where(first_column < 0, -1, first_column + r * step)
+            _read(user, item, seconds, between, total, pairs.user, pairs.item, columns, out)
+        return {"edges": np.log(out, out=out)}
 
     def read_part(self, view: View, pairs: Pairs, part: Part, keys: Sequence[Key]) -> Arrays:
-        return {"edges": _columns(view, pairs, part)}
-
-
-def _columns(view: View, pairs: Pairs, wanted: Part | None) -> NDArray[np.float32]:
-    """Read the kinds of one part, or of all. Shape (B, resolutions x kinds wanted x 3)."""
-    at, (first_column, step) = view.snapshot, _layout(wanted)
-    out, total = np.empty((len(pairs.user), step * len(at.resolutions)), np.float32), max(at.total, 1e-9)
-    for r, (user, item, seconds, between) in enumerate(_resolutions(view)):
-        seconds = seconds if wanted != "pair" else None
-        # a slice of one row is of another array type, for which the kernel would be compiled again
-        columns = np.where(first_column < 0, -1, first_column + r * step)
-        _read(user, item, seconds, between, total, pairs.user, pairs.item, columns, out)
-    return np.log(out, out=out)
+        return self.read(view, pairs, part)
 
 
 def _resolutions(view: View) -> list[Resolution]:

@@ -48,13 +48,10 @@ class RatesOfExposures(InputGroup):
             ]
         }
 
-    def read(self, view: View, pairs: Pairs) -> Arrays:
-        return self._columns(view, pairs, None)
-
     def read_part(self, view: View, pairs: Pairs, part: Part, keys: Sequence[Key]) -> Arrays:
-        return self._columns(view, pairs, part)
+        return self.read(view, pairs, part)
 
-    def _columns(self, view: View, pairs: Pairs, part: Part | None) -> Arrays:
+    def read(self, view: View, pairs: Pairs, part: Part | None = None) -> Arrays:
         """Read the groups of one part, or of all."""
         rates = view.snapshot.rates
         if rates is None:

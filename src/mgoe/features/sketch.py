@@ -1,7 +1,5 @@
 """`sketch`: low-rank scores of the pair, and the item against the user's recent items."""
 
-from typing import NamedTuple
-
 import numba
 import numpy as np
 from numpy.typing import NDArray
@@ -36,24 +34,18 @@ class Sketch(InputGroup):
 
     def read(self, view: View, pairs: Pairs) -> Arrays:
         users, items = _vectors(view, "user"), _vectors(view, "item")
-        ranks = np.array(_ranks(users.vectors.shape[1]), np.uint64)
+        ranks = np.array(_ranks(users[0].shape[1]), np.uint64)
         recent = view.base["user"]["recent"], view.overlay.user.recent
         out = np.zeros((len(pairs.user), 2 * len(ranks) + 2), np.float32)
         _read(users, items, *recent, ranks, pairs.user, pairs.item, out)
         return {"sketch": out}
 
 
-class Vectors(NamedTuple):
-    """Vectors of one side by node, and by `slot` those of the overlay. Shapes (n, rank)."""
-
-    vectors: NDArray[np.float32]
-    slot: NDArray[np.int32]
-    live: NDArray[np.float32]
-
-
-def _vectors(view: View, side: Side) -> Vectors:
+def _vectors(view: View, side: Side) -> tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.float32]]:
+    """Return the vectors of one side by node, the slots in the overlay by node, and by slot the vectors that
+    have changed. Shapes (n, rank), (n,), (slots, rank)."""
     live = view.nodes(side)
-    return Vectors(view.base[side]["vectors"], live.slot, live.vectors)
+    return view.base[side]["vectors"], live.slot, live.vectors
 
 
 def _ranks(rank: int) -> list[int]:
