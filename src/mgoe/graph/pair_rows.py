@@ -123,7 +123,7 @@ class PairRows:
             return PairRows(np.asarray(self.indptr), self.other, self.task_mask, *NO_TIMES)
         indptr = starts(np.asarray(self.indptr[nodes + 1]) - np.asarray(self.indptr[nodes]))
         other, task_mask = np.empty(indptr[-1], np.int32), np.empty(indptr[-1], self.task_mask.dtype)
-        _copy_rows(self.indptr, self.other, self.task_mask, nodes, indptr, other, task_mask)
+        copy_rows(self.indptr, self.other, self.task_mask, nodes, indptr[:-1], other, task_mask)
         return PairRows(indptr, other, task_mask, *NO_TIMES)
 
     def transposed(self, others: int) -> PairRows:
@@ -243,11 +243,12 @@ def available_threads() -> int:
 
 
 @numba.njit(cache=True, nogil=True)
-def _copy_rows(indptr, other, task_mask, nodes, to, to_other, to_task_mask):  # pragma: no cover - compiled
-    for row in range(len(nodes)):
-        start, at = indptr[nodes[row]], to[row]
-        for e in range(to[row + 1] - at):
-            to_other[at + e], to_task_mask[at + e] = other[start + e], task_mask[start + e]
+def copy_rows(indptr, one, two, rows, to, to_one, to_two):  # pragma: no cover - compiled
+    """Copy some rows of two columns, each to where it starts."""
+    for k in range(len(rows)):
+        start, at = indptr[rows[k]], to[k]
+        for e in range(indptr[rows[k] + 1] - start):
+            to_one[at + e], to_two[at + e] = one[start + e], two[start + e]
 
 
 @numba.njit(cache=True, nogil=True)

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mgoe.graph import Snapshot
-from mgoe.graph.pair_rows import block_bounds, starts
+from mgoe.graph.pair_rows import block_bounds, copy_rows, starts
 from mgoe.retrieval.cosine import cosine_rows, lengths
 from mgoe.retrieval.history import LEAST, MINUTE, LatestPairs, Rows, end_of, median_age
 from mgoe.retrieval.swing import swing_rows
@@ -213,14 +213,6 @@ def _replaced(former: ItemLinks, items: NDArray[np.int32], links: ItemLinks, siz
     count[kept], count[items] = np.diff(former.indptr)[old[kept]], np.diff(links.indptr)
     indptr = starts(count)
     item, weight = np.empty(indptr[-1], np.int32), np.empty(indptr[-1], np.float32)
-    _copy(former, np.arange(size)[kept], old[kept], indptr, item, weight)
-    _copy(links, items, np.arange(len(items)), indptr, item, weight)
+    copy_rows(*former, old[kept], indptr[:-1][kept], item, weight)
+    copy_rows(*links, np.arange(len(items)), indptr[items], item, weight)
     return ItemLinks(indptr, item, weight)
-
-
-@numba.njit(cache=True, nogil=True)
-def _copy(links, items, rows, indptr, to_item, to_weight):  # pragma: no cover - compiled
-    for k in range(len(items)):
-        start, to = links.indptr[rows[k]], indptr[items[k]]
-        for e in range(links.indptr[rows[k] + 1] - start):
-            to_item[to + e], to_weight[to + e] = links.item[start + e], links.weight[start + e]
