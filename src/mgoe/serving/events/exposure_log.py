@@ -69,6 +69,7 @@ SELECT count(*) FROM labels n WHERE n.id > :labels AND EXISTS (
     AND (l.request <> '' OR l.time >= (SELECT max(e.time) FROM exposures e
         WHERE e.user = n.user AND e.item = n.item AND e.time <= n.time)))
 """
+_COUNT = "INSERT INTO exposure_counts VALUES (?, ?) ON CONFLICT(name) DO UPDATE SET n = n + excluded.n"
 
 
 class ExposureLog:
@@ -95,7 +96,8 @@ class ExposureLog:
     def __init__(self, path: Path, window: int | None = None, make: bool = True):
         self._store = Store(path, make)
         if window is not None:
-            self._store.write(lambda connection: _set(connection, "window", window))
+            query = "INSERT OR REPLACE INTO exposure_counts VALUES ('window', ?)"
+            self._store.write(lambda connection: connection.execute(query, (window,)))
         self.window = self._counts.get("window", DAY)
 
     @property
@@ -141,9 +143,7 @@ class ExposureLog:
                 refused = dict(connection.execute(_TOO_EARLY, {"rows": known}).fetchall())
                 rows = [label for n, label in enumerate(labels) if n not in refused]
                 counted |= _take_labels(connection, json.dumps(rows) if refused else known, moment)
-            for name, number in counted.items():
-                if number:
-                    _add(connection, name, number)
+            connection.executemany(_COUNT, [(name, number) for name, number in counted.items() if number])
             return refused
 
         return self._store.write(take)
@@ -240,12 +240,3 @@ def _take_labels(connection: sqlite3.Connection, rows: str, moment: dict[str, in
 
 def _last(connection: sqlite3.Connection, table: str) -> int:
     return connection.execute(f"SELECT coalesce(max(id), 0) FROM {table}").fetchone()[0]
-
-
-def _add(connection: sqlite3.Connection, name: str, number: int) -> None:
-    query = "INSERT INTO exposure_counts VALUES (?, ?) ON CONFLICT(name) DO UPDATE SET n = n + excluded.n"
-    connection.execute(query, (name, number))
-
-
-def _set(connection: sqlite3.Connection, name: str, number: int) -> None:
-    connection.execute("INSERT OR REPLACE INTO exposure_counts VALUES (?, ?)", (name, number))
