@@ -29,7 +29,7 @@ from numpy.typing import ArrayLike, NDArray
 from mgoe.errors import GraphError
 from mgoe.graph.edges import SparseEdges
 from mgoe.graph.macro_graph import MacroGraph
-from mgoe.graph.pair_rows import NO_TIMES, OTHER, SIDES, PairRows, Side, available_threads
+from mgoe.graph.pair_rows import OTHER, SIDES, PairRows, Side, available_threads, untimed
 from mgoe.graph.scores import UNIT
 from mgoe.graph.sketch import Sketch, divided, projected
 
@@ -280,7 +280,7 @@ def place(
     seen = (other >= 0) & (other < len(by.other_sums))
     seen[seen] = by.other_sums[other[seen]] > 0
     other, masks = other[seen], masks[seen]
-    pairs = PairRows(np.array([0, len(other)]), other.astype(np.int32), masks.astype(np.uint16), *NO_TIMES)
+    pairs = untimed(np.array([0, len(other)]), other, masks)
     macro = by.macro(pairs, [getattr(part, f"{OTHER[side]}_macro") for part in at.resolutions])[0]
     sums = np.array([by.scores[masks].sum() / UNIT])
     return Place(by.vectors(pairs, sums)[0], tuple(macro.tolist()))

@@ -235,6 +235,13 @@ def by_item_arrays(block: PairRows) -> dict[str, NDArray]:
     return {"by_item.user": block.other, "by_item.task_mask": block.task_mask}
 
 
+def untimed(
+    indptr: NDArray[np.int64], other: NDArray[np.integer], task_mask: NDArray[np.integer]
+) -> PairRows:
+    """Return rows of pairs whose times do not matter, in the types that kernels are compiled for."""
+    return PairRows(indptr, other.astype(np.int32), task_mask.astype(np.uint16), *NO_TIMES)
+
+
 def available_threads() -> int:
     """Return the number of processors of this process, or fewer if OMP_NUM_THREADS asks for fewer."""
     asked = os.environ.get("OMP_NUM_THREADS", "")

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mgoe.graph.likelihood import Placement
-from mgoe.graph.pair_rows import NO_TIMES, OTHER, SIDES, PairRows, Side
+from mgoe.graph.pair_rows import OTHER, SIDES, Side, untimed
 from mgoe.graph.scores import UNIT
 from mgoe.serving.online.base_values import UNPLACED
 from mgoe.serving.online.touched import LivePairs, Nodes
@@ -80,7 +80,7 @@ class ColdStart:
         index = other.index[others]
         order = np.lexsort((index, np.repeat(np.arange(len(slots)), np.diff(indptr))))
         nodes.vectors[slots] = self._placements[side].vectors(
-            _block(indptr, index[order], self._pairs.task_mask[numbers][order]),
+            untimed(indptr, index[order], self._pairs.task_mask[numbers][order]),
             nodes.fixed_sum[slots] / UNIT,
         )
 
@@ -94,7 +94,7 @@ class ColdStart:
             for r, width in enumerate(nodes.base_values.other_widths)
         ]
         macro = self._placements[side].macro(
-            _block(indptr, np.arange(len(numbers)), self._pairs.task_mask[numbers]), other_macro
+            untimed(indptr, np.arange(len(numbers)), self._pairs.task_mask[numbers]), other_macro
         )
         placed = macro[:, 0] < nodes.base_values.widths[0]
         nodes.level[slots[~placed]] = UNPLACED
@@ -119,7 +119,3 @@ class ColdStart:
             side: np.union1d(self.changed[side], slots),
             OTHER[side]: np.union1d(self.changed[OTHER[side]], others),
         }
-
-
-def _block(indptr: NDArray[np.int64], other: NDArray[np.int64], task_mask: NDArray[np.int64]) -> PairRows:
-    return PairRows(indptr, other.astype(np.int32), task_mask.astype(np.uint16), *NO_TIMES)

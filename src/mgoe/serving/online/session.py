@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from mgoe.features import NodeOverlay, Overlay, PairOverlay, View
 from mgoe.graph.fold import MOST_EVENTS
-from mgoe.graph.pair_rows import NO_TIMES, PairRows
+from mgoe.graph.pair_rows import untimed
 from mgoe.graph.scores import UNIT
 from mgoe.serving.online.base_values import UNPLACED
 from mgoe.serving.online.kernels import Change
@@ -134,7 +134,7 @@ def _place(live: LiveNodes, nodes: Nodes, change: Change) -> None:
         slots >= 0, known.level[slots], np.where(change.other < live.snapshot.n_items, 0, UNPLACED)
     )
     nodes.vectors[SLOT] = placement.vectors(
-        _block(indptr, change.other, change.task_mask), nodes.fixed_sum[SLOT] / UNIT
+        untimed(indptr, change.other, change.task_mask), nodes.fixed_sum[SLOT] / UNIT
     )
     found = np.zeros_like(nodes.macro[SLOT])  # a visitor whom nothing places joins the first macro nodes
     for levels in PLACED_BY:
@@ -142,12 +142,8 @@ def _place(live: LiveNodes, nodes: Nodes, change: Change) -> None:
             np.where(np.isin(level, levels), change.other_macro[:, r], width).astype(np.int32)
             for r, width in enumerate(nodes.base_values.other_widths)
         ]
-        macro = placement.macro(_block(indptr, np.arange(n), change.task_mask), others)
+        macro = placement.macro(untimed(indptr, np.arange(n), change.task_mask), others)
         if macro[0, 0] < nodes.base_values.widths[0]:
             found = macro
             break
     nodes.set_macro(SLOT, found, indptr, change.other, change.score)
-
-
-def _block(indptr: NDArray[np.int64], other: NDArray[np.int64], task_mask: NDArray[np.int64]) -> PairRows:
-    return PairRows(indptr, other.astype(np.int32), task_mask.astype(np.uint16), *NO_TIMES)
