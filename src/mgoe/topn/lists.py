@@ -73,6 +73,4 @@ def best_items(scores: NDArray[np.floating], places: NDArray[np.int64], n: int) 
 def popularity_places(events: Events) -> NDArray[np.int64]:
     """Return the place of each item when all are ordered by their number of events. Shape (I,)."""
     order = np.argsort(-np.bincount(events.item, minlength=events.shape[1]), kind="stable")
-    places = np.empty(len(order), np.int64)
-    places[order] = np.arange(len(order))
-    return places
+    return np.argsort(order)
