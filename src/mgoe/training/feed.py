@@ -128,12 +128,9 @@ class Feed:
                     block[name] = np.empty((len(examples), *values.shape[1:]), values.dtype)
                 block[name], values = as_wide(block[name], values)
                 block[name][places] = values
-        if examples.position is not None:
-            block["position"] = examples.position
-        if examples.shift is not None:
-            block["shift"] = examples.shift
-        block["labels"] = examples.labels
-        block["weight"] = examples.weight
+        for name in ("position", "shift", "labels", "weight"):
+            if (values := getattr(examples, name)) is not None:
+                block[name] = values
         return {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in block.items()}
 
     def _read_snapshot(self, number: int, part: Examples) -> Arrays:
