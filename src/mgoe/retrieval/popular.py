@@ -10,6 +10,7 @@ from mgoe.features import View
 from mgoe.graph import Snapshot
 from mgoe.retrieval.best import keep_best, offer, sort
 from mgoe.retrieval.history import HALF_LIFE, decay_of_one, end_of, median_age
+from mgoe.retrieval.mix import mixed
 
 LISTED = 1000
 """Length of a list."""
@@ -77,10 +78,8 @@ def recent_items(view: View, lists: SharedLists, n: int) -> NDArray[np.int64]:
 
 def in_turn(*lists: NDArray) -> NDArray[np.int64]:
     """Return the items of some lists: the first of each, the second of each, and so on; each item once."""
-    place = np.concatenate([np.arange(len(one)) for one in lists])
-    items = np.concatenate(lists)[np.argsort(place, kind="stable")]
-    _, first = np.unique(items, return_index=True)
-    return items[np.sort(first)].astype(np.int64)
+    named = {str(number): one for number, one in enumerate(lists)}
+    return mixed(named, dict.fromkeys(named, 1), sum(map(len, lists))).astype(np.int64)
 
 
 def _events(counts: NDArray[np.float32]) -> NDArray[np.float32]:
