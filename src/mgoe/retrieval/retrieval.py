@@ -130,8 +130,7 @@ class Retrieval:
             sketch, half_life = SketchIndex(folder / SKETCH), float(manifest["half_life"])
             stored = Stored(links, mapped(folder / "fresh.npy"), half_life, lists, sketch)
             blend = None if manifest["blend"] is None else Blend(**manifest["blend"])
-            placed = manifest.get("placed", 0)  # earlier versions learned the cells every time
-            return cls(folder, manifest["quotas"], manifest["neighbors"], stored, blend, placed)
+            return cls(folder, manifest["quotas"], manifest["neighbors"], stored, blend, manifest["placed"])
         except (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError) as error:
             raise BundleError(folder, f"cannot be read ({error}); write the bundle again") from None
 
