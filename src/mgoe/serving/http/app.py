@@ -133,8 +133,9 @@ def _add_ranking(
     async def rank(request: Request) -> Response:
         asked = _read(schemas.RankRequest, request.state.body)
         _check_size("candidates", asked.candidates or (), limits.candidates)
-        given = {"user": asked.user, "candidates": asked.candidates, "wish": _wish(asked)}
-        return await answer(partial(ranking.rank, **given))
+        return await answer(
+            partial(ranking.rank, user=asked.user, candidates=asked.candidates, wish=_wish(asked))
+        )
 
     @app.post(
         "/v1/recommend", summary="Recommend items to a user, or to the visitor of a session",
@@ -143,8 +144,9 @@ def _add_ranking(
     async def recommend(request: Request) -> Response:
         asked = _read(schemas.RecommendRequest, request.state.body)
         _check_size("events", asked.events or (), limits.events)
-        given = {"user": asked.user, "events": asked.events, "wish": _wish(asked)}
-        return await answer(partial(ranking.recommend, **given))
+        return await answer(
+            partial(ranking.recommend, user=asked.user, events=asked.events, wish=_wish(asked))
+        )
 
     @app.post(
         "/v1/score", summary="Score pairs", **_describe(schemas.ScoreAnswer, **_body(schemas.ScoreRequest))
@@ -152,8 +154,9 @@ def _add_ranking(
     async def score(request: Request) -> Response:
         asked = _read(schemas.ScoreRequest, request.state.body)
         _check_size("items", asked.items, limits.candidates)
-        given = {"users": asked.users, "items": asked.items, "context": asked.context}
-        return await answer(partial(ranking.score, **given))
+        return await answer(
+            partial(ranking.score, users=asked.users, items=asked.items, context=asked.context)
+        )
 
 
 def _add_events(app: FastAPI, reloader: Reloader, limits: Limits, telemetry: Telemetry) -> None:
