@@ -79,7 +79,7 @@ def _write(done, time, as_of, bucket, out):  # pragma: no cover - compiled
 @numba.njit(cache=True, nogil=True)
 def walk(slots, head, following):  # pragma: no cover - compiled
     """Return where the live pairs of each slot start (n + 1,), and the numbers of these pairs, by their
-    chains: `head` is the first of a slot, and `following` the next one of a pair. A slot of -1 has none."""
+    chains: `head` has the first pair of each slot, `following` the next after each pair. Slot -1 has none."""
     indptr = np.zeros(len(slots) + 1, np.int64)
     for row in range(len(slots)):
         indptr[row + 1] = indptr[row]
