@@ -34,11 +34,9 @@ from numpy.typing import NDArray
 
 from benchmarks.measure import line
 from mgoe.config import ModelSettings, RunSettings, load_settings
-from mgoe.data import Prepared
 from mgoe.evaluation import measure
 from mgoe.experiments.cell import fit_model
 from mgoe.experiments.inputs import Inputs
-from mgoe.graph import MacroGraph
 from mgoe.graph.rates import RateGroup, Rates, RateTable
 from mgoe.graph.shrinkage import fit_prior
 from mgoe.models import resolve
@@ -124,11 +122,11 @@ def main() -> None:
     settings, seeds = load_settings(given.run / "settings.yaml"), [*map(int, given.seeds.split(","))]
 
     def inputs(change: Change = lambda rates: rates) -> Inputs:
-        graph = MacroGraph.open(given.run / "graph")
-        for snapshot in graph.snapshots:
+        found = Inputs.open(given.run, settings)
+        for snapshot in found.graph.snapshots:
             assert snapshot.rates is not None, "the run must be on an exposure log"
             object.__setattr__(snapshot, "rates", change(snapshot.rates))
-        return Inputs(settings, Prepared.open(given.run / "data"), graph)
+        return found
 
     as_is = inputs()
     full = fitted(FULL, settings, as_is, seeds)

@@ -124,8 +124,9 @@ def small(world: Path) -> RunSettings:
 
 @pytest.fixture(scope="session")
 def finished(small: RunSettings, shared: Shared) -> Path:
-    """The folder of a finished run on the event log. Read it only."""
-    return shared("finished", lambda path: experiments.run(small, path, command="mgoe run small.yaml"))
+    """The folder of a finished run on the event log, with all snapshots. Read it only."""
+    how = {"command": "mgoe run small.yaml", "reuse": True}
+    return shared("finished", lambda path: experiments.run(small, path, **how))
 
 
 @pytest.fixture(scope="session")
@@ -160,5 +161,5 @@ def exposures(world: Path) -> RunSettings:
 
 @pytest.fixture(scope="session")
 def shown(exposures: RunSettings, shared: Shared) -> Path:
-    """The folder of a finished run on the exposure log. Read it only."""
-    return shared("shown", lambda path: experiments.run(exposures, path))
+    """The folder of a finished run on the exposure log, with all snapshots. Read it only."""
+    return shared("shown", lambda path: experiments.run(exposures, path, reuse=True))

@@ -24,6 +24,7 @@ from mgoe.errors import ConfigError, DataError, MissingExtra, OutputError, Train
 from mgoe.experiments.plan import Plan
 from mgoe.experiments.report import own_estimates
 from mgoe.experiments.serving_time import time_cell
+from mgoe.graph import MacroGraph
 from mgoe.models import PRESETS
 from tests.effort import SOAK, slow
 from tests.sharing import Shared
@@ -223,7 +224,9 @@ def test_a_run_starts_from_yaml_as_from_settings(
     assert result.bundle.tasks == ("click", "buy")
 
 
-def test_the_run_in_parts_is_the_run(small: RunSettings, finished: Path, tmp_path: Path):
+def test_the_run_in_parts_is_the_run_and_small(
+    small: RunSettings, finished: Path, world: Path, tmp_path: Path
+):
     out = tmp_path / "run"
     experiments.macro_graph(small, out)
     rows = experiments.train(small, out, model="shared-bottom")
@@ -233,6 +236,12 @@ def test_the_run_in_parts_is_the_run(small: RunSettings, finished: Path, tmp_pat
     experiments.run(small, out)
     assert_same(finished, out)
     assert {lead.baseline for lead in experiments.leads(out)} == {"shared-bottom"}
+    assert [path.name for path in (out / "graph" / "snapshots").iterdir()] == ["00"]
+    MacroGraph.open(out / "graph").verify()
+    sizes = {(stat := file.stat()).st_ino: stat.st_size for file in out.rglob("*") if file.is_file()}
+    assert sum(sizes.values()) < 100 * sum(file.stat().st_size for file in (world / "events").iterdir())
+    pd.testing.assert_frame_equal(experiments.rows(out), experiments.rows(finished))  # of an earlier snapshot
+    assert MacroGraph.open(out / "graph").checksum == MacroGraph.open(finished / "graph").checksum
 
 
 def test_a_finished_folder_is_refused_without_overwrite(small: RunSettings, finished: Path):

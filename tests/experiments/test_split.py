@@ -53,7 +53,7 @@ def runs(log: pd.DataFrame, shared: Shared) -> dict[str, tuple[RunSettings, Path
     def make(folder: Path) -> None:
         folder.mkdir()
         for name, split in asked.items():
-            experiments.run(settings_of(log, folder / name, **split), folder / name)
+            experiments.run(settings_of(log, folder / name, **split), folder / name, reuse=True)
 
     folder = shared("experiments-windows", make)
     return {name: (load_settings(folder / name / "settings.yaml"), folder / name) for name in asked}

@@ -91,6 +91,26 @@ def test_a_replayed_row_is_what_was_read_at_its_time(fed: dict[str, Any], tmp_pa
         assert torch.equal(values[5:], memory.rows[name][stored]), name
 
 
+@given(
+    rows=st.integers(0, 50),
+    width=st.integers(0, 3),
+    kind=st.sampled_from(["float32", "float16", "int64", "uint8", "bool"]),
+    seed=st.integers(0, 9),
+)
+def test_a_memory_is_kept_as_it_was(
+    tmp_path_factory: pytest.TempPathFactory, rows: int, width: int, kind: str, seed: int
+):
+    drawn = torch.from_numpy(np.random.default_rng(seed).integers(0, 2, (rows, width)).astype(kind))
+    held = {"labels": drawn, "user": torch.arange(rows)}
+    file = tmp_path_factory.mktemp("replay") / "memory"
+    Replay(held, seen=99).save(file)
+    found = Replay.load(file)
+    assert (found.seen, found.rows.keys()) == (99, held.keys())
+    for name, values in held.items():
+        assert found.rows[name].dtype == values.dtype
+        assert torch.equal(found.rows[name], values)
+
+
 def test_the_unseen_stay_unseen_where_tables_grow(fed: dict[str, Any]):
     spec, train = fed["spec"], fed["encoders"].examples("train")
     memory = Replay.of(Feed(examples=train, **fed), most=30)

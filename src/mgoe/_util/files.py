@@ -127,6 +127,14 @@ def read_json(path: Path) -> dict[str, Any]:
     return found
 
 
+def link(one: str, other: str) -> None:
+    """Give a file that nothing changes in place a second name where the disk can do that; else copy it."""
+    try:
+        os.link(one, other)
+    except OSError:
+        shutil.copyfile(one, other)
+
+
 def replace_folder(new: Path, path: Path) -> None:
     """Move a complete folder to its place and remove the folder that was there.
 

@@ -14,6 +14,7 @@ from mgoe.config import ModelSettings, RetrievalSettings, RunSettings, retrieval
 from mgoe.data import Prepared
 from mgoe.evaluation import make_slices
 from mgoe.experiments.quotas import chosen_quotas
+from mgoe.experiments.stages import build
 from mgoe.features import FeatureSpec, View
 from mgoe.graph import MacroGraph, Snapshot
 from mgoe.retrieval import Retrieval
@@ -41,8 +42,9 @@ class Inputs:
 
     @classmethod
     def open(cls, run: Path, settings: RunSettings, graph: Path | None = None) -> Self:
-        """Open `run/data` and a graph, `run/graph` by default."""
-        return cls(settings, Prepared.open(run / "data"), MacroGraph.open(graph or run / "graph"))
+        """Open `run/data` and a graph, `run/graph` by default; build the snapshots that it lacks."""
+        prepared = Prepared.open(run / "data")
+        return cls(settings, prepared, build(settings, prepared, graph or run / "graph"))
 
     @cached_property
     def spec(self) -> FeatureSpec:

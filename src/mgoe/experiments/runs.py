@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from mgoe._util.files import exclusive, write_text
+from mgoe._util.files import atomic_folder, exclusive, write_text
 from mgoe._util.tables import Frame
 from mgoe.config import (
     SEEDS,
@@ -64,6 +64,10 @@ from mgoe.training import joined
 
 COMPARISON = "comparison.yaml"
 """Settings of a comparison, in its folder."""
+QUICK = 60
+"""Seconds of a build of a graph up to which it is repeated, rather than kept, for who reads its earlier
+snapshots.
+"""
 
 
 def run(
@@ -85,7 +89,9 @@ def run(
         out: Folder of the results.
         overwrite: Replace the run that the folder holds.
         reuse: Keep the finished run that the folder holds, if its first model and its seeds are these: train
-            only the models that it lacks, and return at once if it lacks none.
+            only the models that it lacks, and return at once if it lacks none. All snapshots of the graph
+            stay, for models to come. Otherwise a finished run keeps the latest alone if the graph is built
+            within a minute; who reads an earlier one builds it again.
         incumbent: File with the scores of another ranker, such as the present one, for the test rows that
             `rows` returns; it becomes a row of the table, `incumbent`. A finished run is kept.
         table: An Ibis table, or a frame of pandas, polars or Arrow, to read instead of `data.log`.
@@ -138,6 +144,9 @@ def run(
         write_run_report(
             plan, inputs, result.rows, estimates, best, command, seconds, result.standings.notices
         )
+        if not reuse and inputs.graph.meta["seconds"] <= QUICK:
+            with atomic_folder(out / "graph") as folder:
+                inputs.graph.save_latest(folder)
         mark(out, "finished", seconds=round(seconds, 1), command=command)
         say(f"done in {seconds:,.0f} s: {out / 'report.html'}")
         return result

@@ -75,6 +75,8 @@ def prepare_data(
 def build(settings: RunSettings, prepared: Prepared, folder: Path, say: Say | None = None) -> MacroGraph:
     """Return the macro graph of a prepared log, after building it if it is not there.
 
+    Of a finished run, only the latest snapshot may be there. The others are then built again, and stay.
+
     Args:
         settings: Settings of the run.
         prepared: The log.
@@ -92,7 +94,8 @@ def build(settings: RunSettings, prepared: Prepared, folder: Path, say: Say | No
                 "was changed since it was built for the examples of this run, so indices no longer "
                 "agree; choose another folder, or overwrite this one to build it again",
             )
-        return graph
+        if len(graph.meta["cuts"]) > len(prepared.cuts):
+            return graph
     folder.parent.mkdir(parents=True, exist_ok=True)
     source = source_of(settings, prepared)
     if say is None:

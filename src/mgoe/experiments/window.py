@@ -20,7 +20,7 @@ from mgoe.errors import DataError
 from mgoe.evaluation import Row, measure
 from mgoe.experiments.graphs import opened_log, settings_of
 from mgoe.experiments.new_files import learned_until, span_of
-from mgoe.graph import MacroGraph
+from mgoe.experiments.stages import build
 from mgoe.training import Feed, predict
 
 LATER = "later"
@@ -92,7 +92,7 @@ def _as_of_windows(bundle: Bundle, examples: Examples, run: Path) -> NDArray[np.
     prepared, model = Prepared.open(run / "data"), bundle.model
     before = np.searchsorted(prepared.cuts, examples.bucket, side="left") - 1
     dated = replace(examples, snapshot=before.astype(np.int16))
-    feed = Feed(prepared, MacroGraph.open(run / "graph"), dated, model.needs, model.spec)
+    feed = Feed(prepared, build(bundle.settings, prepared, run / "graph"), dated, model.needs, model.spec)
     return predict(model, feed)
 
 

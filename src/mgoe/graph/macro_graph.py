@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mgoe._util.files import sha256, write_json
+from mgoe._util.files import link, sha256, write_json
 from mgoe._util.notebook import Shown
 from mgoe.errors import GraphError
 from mgoe.graph.build.workplace import settle
@@ -114,9 +114,11 @@ class MacroGraph(Shown):
         return self.snapshots[-1]
 
     def save_latest(self, folder: Path) -> None:
-        """Copy the graph with its latest snapshot alone."""
+        """Write the graph with its latest snapshot alone, whose arrays take no space of their own where files
+        can have two names.
+        """
         (folder / "snapshots").mkdir(parents=True)
-        shutil.copytree(self.folder(-1), folder / "snapshots" / "00")
+        shutil.copytree(self.folder(-1), folder / "snapshots" / "00", copy_function=link)
         latest, saved = f"snapshots/{self.folder(-1).name}/", self.meta["files"]
         for name, file in self.files.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)

@@ -5,7 +5,6 @@ nodes) stays, unless `recluster` asks to learn it again. Pairs are merged with t
 again: an update sorts the new events, and passes over the pairs once.
 """
 
-import os
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from mgoe._util.arrays import ArrayFolder, mapped, save_arrays
-from mgoe._util.files import as_pattern
+from mgoe._util.files import as_pattern, link
 from mgoe._util.tables import hand_over
 from mgoe.config import GraphSettings
 from mgoe.errors import GraphError
@@ -108,7 +107,7 @@ def update_graph(
         plan = _plan(graph, folder, observer, change)
         for s in range(latest):
             shutil.rmtree(snapshot_folder(folder, s), ignore_errors=True)
-            shutil.copytree(graph.folder(s), snapshot_folder(folder, s), copy_function=_link)
+            shutil.copytree(graph.folder(s), snapshot_folder(folder, s), copy_function=link)
         late = _add_pairs(graph, new if facts["events"] else None, users, items, plan, latest)
         if plan.rates is not None:
             write = partial(_add_records, graph, new.records if new else None, plan.rates, folder / WORK)
@@ -230,14 +229,6 @@ def _remove_records(
         records, users = con.read_parquet(as_pattern(graph.path / RECORDS)), pa.table({"user": gone})
         left = records.anti_join(hand_over(con, "gone", users), "user")
         write_sorted(left, plan.records, plan.memory)
-
-
-def _link(one: str, other: str) -> None:
-    """Link a file under another name where the disk can do that, and copy it elsewhere."""
-    try:
-        os.link(one, other)
-    except OSError:
-        shutil.copyfile(one, other)
 
 
 def _add_pairs(

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Self
 
 import numpy as np
+import pyarrow as pa
 import torch
 
 from mgoe.data import Encoders, Examples, join
@@ -95,12 +96,20 @@ class Replay:
         return replace(self, rows=rows)
 
     def save(self, file: Path) -> None:
-        """Write it.
+        """Write it, each array compressed.
 
         Raises:
             TrainingError: The file cannot be written.
         """
-        save_checkpoint(file, self.rows, {"seen": self.seen})
+        arrays = {name: rows.numpy() for name, rows in self.rows.items()}
+        packed = {
+            name: torch.frombuffer(
+                bytearray(pa.compress(rows.tobytes(), "zstd", asbytes=True)), dtype=torch.uint8
+            )
+            for name, rows in arrays.items()
+        }
+        kinds = {name: [rows.dtype.str, rows.shape, rows.nbytes] for name, rows in arrays.items()}
+        save_checkpoint(file, packed, {"seen": self.seen, "arrays": kinds})
 
     @classmethod
     def load(cls, file: Path) -> Self:
@@ -109,7 +118,11 @@ class Replay:
         Raises:
             TrainingError: The file is missing or damaged.
         """
-        rows, meta = load_checkpoint(file)
+        packed, meta = load_checkpoint(file)
+        rows = dict(packed)  # as they are in files of earlier versions
+        for name, (kind, shape, size) in meta.get("arrays", {}).items():
+            data = bytearray(pa.decompress(packed[name].numpy(), size, "zstd"))
+            rows[name] = torch.from_numpy(np.ndarray(shape, kind, data))
         return cls(rows, meta["seen"])
 
 
