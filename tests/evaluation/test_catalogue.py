@@ -1,10 +1,14 @@
+import io
+from contextlib import redirect_stderr
 from unittest.mock import patch
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
+from mgoe._util.progress import ProgressBar
 from mgoe.evaluation import draw_queries, rank_catalog
 from tests.effort import up_to
 
@@ -102,3 +106,16 @@ def test_a_list_that_holds_a_nan_is_not_measured():
     assert np.isnan([found["click", "hr@1"], found["click", "hr@3"], found["click", "ndcg@3"]]).all()
     assert found["click", "queries"] == 7
     assert found["buy", "hr@1"] == found["buy", "ndcg@3"] == 1
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_terminal_sees_every_pair_counted_and_nobody_else_sees_any(terminal):
+    labels, users, shown = np.ones((7, 3)), np.arange(7), io.StringIO()
+    with (
+        patch.object(shown, "isatty", lambda: terminal),
+        redirect_stderr(shown),
+        patch.object(ProgressBar, "advance", autospec=True, side_effect=ProgressBar.advance) as advance,
+    ):
+        ranked(lambda u, i: np.ones((len(u), 3)), labels, users, users, block=5)
+    assert sum(call.args[1] for call in advance.call_args_list) == 7 * 9
+    assert ("ranking all items" in shown.getvalue()) == terminal

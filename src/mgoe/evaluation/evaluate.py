@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mgoe import metrics
+from mgoe._util.progress import ProgressBar
 from mgoe.evaluation.rows import ALL, Row
 from mgoe.metrics import Task
 
@@ -201,6 +202,8 @@ def rank_catalog(
 ) -> list[Row]:
     """Return rows `hr@k`, `ndcg@k` and `queries` per binary task, and the means of the first two over tasks.
 
+    A terminal or a notebook sees how far it is.
+
     Args:
         score: The model.
         labels, users, items: Of the split's examples. Shape (N, T), (N,), (N,), `N` examples and `T` tasks.
@@ -286,20 +289,20 @@ def _ranks(
     """
     ranks = np.zeros(relevant.shape)
     at_once = max(1, BLOCK // max(1, catalog))
-    for start in range(0, len(chosen), at_once):
-        group = chosen[start : start + at_once]
-        pairs = np.arange(len(group) * catalog)
-        parts = [
-            score(group[block // catalog], block % catalog)
-            for block in np.split(pairs, range(BLOCK, len(pairs), BLOCK))
-        ]
-        scores = np.concatenate(parts).reshape(len(group), catalog, -1)  # (group, I, T)
-        for user, lists in zip(group, scores[:, :, binary], strict=True):
-            mine = np.flatnonzero(users == user)
-            for column in range(len(binary)):
-                rows = mine[relevant[mine, column]]
-                wanted, first = np.unique(items[rows], return_index=True)
-                ranks[rows[first], column] = ranks_in(lists[:, column], wanted)
+    with ProgressBar("ranking all items", len(chosen) * catalog, "pairs") as bar:
+        for start in range(0, len(chosen), at_once):
+            group = chosen[start : start + at_once]
+            pairs, parts = np.arange(len(group) * catalog), []
+            for block in np.split(pairs, range(BLOCK, len(pairs), BLOCK)):
+                parts.append(score(group[block // catalog], block % catalog))
+                bar.advance(len(block))
+            scores = np.concatenate(parts).reshape(len(group), catalog, -1)  # (group, I, T)
+            for user, lists in zip(group, scores[:, :, binary], strict=True):
+                mine = np.flatnonzero(users == user)
+                for column in range(len(binary)):
+                    rows = mine[relevant[mine, column]]
+                    wanted, first = np.unique(items[rows], return_index=True)
+                    ranks[rows[first], column] = ranks_in(lists[:, column], wanted)
     return ranks
 
 

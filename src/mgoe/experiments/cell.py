@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mgoe._util.progress import quiet
 from mgoe.config import ModelSettings, RetrievalSettings, RunSettings, retrieval_of
 from mgoe.data import SPLITS, ExampleFile, Examples
 from mgoe.errors import TrainingError
@@ -54,7 +55,7 @@ def fit_cell(
         cell: The cell.
         searched: Use the settings that the search for its model found.
         inputs: The log and the graph; opened if not given.
-        show_progress: Show a progress bar on a terminal or in a notebook.
+        show_progress: Show bars of training and of ranking all items, on a terminal or in a notebook.
         resume: Resume interrupted training from its latest checkpoint.
 
     Returns:
@@ -97,7 +98,8 @@ def fit_cell(
         "processor": processor_of(fitted.device),
     }
     if ProcessGroup.current().leads:
-        write_cell(folder, settings, inputs, fitted_model, feeds, scores, facts)
+        with nullcontext() if show_progress else quiet():
+            write_cell(folder, settings, inputs, fitted_model, feeds, scores, facts)
     return facts
 
 
