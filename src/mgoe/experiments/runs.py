@@ -60,7 +60,7 @@ from mgoe.experiments.serving_time import time_models
 from mgoe.experiments.stages import Say, build
 from mgoe.experiments.topn import measure_topn
 from mgoe.experiments.topn_report import topn_standings
-from mgoe.training import joined
+from mgoe.training import joined, track_bundle
 
 COMPARISON = "comparison.yaml"
 """Settings of a comparison, in its folder."""
@@ -139,6 +139,7 @@ def run(
         if not kept:
             of_best = [one for one in own if one.model == plan.comparison.lead]
             write_cell_bundle(out / "bundle", best, inputs, rows_of(of_lead), of_best)
+            track_bundle(settings.training.track, best.folder, out / "bundle")
         estimates = [*own, *result.standings.leads]
         seconds = time.perf_counter() - started
         write_run_report(
@@ -219,6 +220,7 @@ def train(
             note_finished(plan, [cell], "")
             rows = read_rows(cell.folder / DONE)
             write_cell_bundle(out / "bundle", cell, inputs, rows, estimates_of([cell]))
+            track_bundle(settings.training.track, cell.folder, out / "bundle")
             return rows
 
 

@@ -13,7 +13,14 @@ from mgoe.training.loop import CHECKPOINTS, OPTIMIZER, WEIGHTS, fit
 from mgoe.training.mixture import mixed_negatives, unexposed_negatives
 from mgoe.training.monitor import Monitor, measure
 from mgoe.training.predict import PairScorer, predict
-from mgoe.training.progress import FitProgress, FitResult, OnProgress, progress_bar
+from mgoe.training.progress import (
+    FitProgress,
+    FitResult,
+    OnProgress,
+    progress_bar,
+    track_bundle,
+    track_result,
+)
 from mgoe.training.replay import Replay, ReplayFeed
 from mgoe.training.step import RowwiseAdagrad
 
@@ -46,6 +53,8 @@ __all__ = [
     "progress_bar",
     "resolve_device",
     "save_checkpoint",
+    "track_bundle",
+    "track_result",
     "unexposed_negatives",
     "uses_bfloat16",
 ]

@@ -1,6 +1,6 @@
 """How far a fit is, the bar and the trackers that show it, and its result."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +13,8 @@ from mgoe._util.progress import ProgressBar, shows_bars
 CURVES = "curves.json"
 LIBRARIES = {"tensorboard": ("torch.utils.tensorboard", "TensorBoard"), "mlflow": ("mlflow", "MLflow")}
 """Module and name of each library, by its name in the settings."""
+MLFLOW_RUN = "mlflow.run"
+"""Id of the MLflow run of a fit, in its folder."""
 
 
 @dataclass(frozen=True)
@@ -146,20 +148,54 @@ def tracking(name: str, folder: Path, step: int) -> Iterator[Write | None]:
 
             yield add_scalars
     elif name == "mlflow":
-        client, held = load_tracker(name), folder / "mlflow.run"
+        client, held = load_tracker(name), folder / MLFLOW_RUN
         known = held.read_text() if step and held.exists() else None
         run_name = None if known else "/".join(folder.resolve().parts[-2:])
         with client.start_run(run_id=known, run_name=run_name) as run:
             write_text(held, run.info.run_id)
 
             def log_metrics(step: int, values: dict[str, float]) -> None:
-                # Some stores write one file per name.
-                named = {key.replace("/", ".").replace("@", "_at_"): value for key, value in values.items()}
-                client.log_metrics(named, step=step)
+                client.log_metrics(_as_files(values), step=step)
 
             yield log_metrics
     else:
         yield None
+
+
+def track_result(name: str, folder: Path, settings: Mapping[str, Any], measured: Mapping[str, float]) -> None:
+    """Add all settings of a fit, and what was measured on test, to its run of MLflow.
+
+    Nothing happens if `training.track` names another tracker, or none.
+
+    Args:
+        name: What `training.track` names.
+        folder: Folder of the fit.
+        settings: As plain values, nested.
+        measured: Numbers by name; those that are NaN are left out.
+
+    Example:
+        >>> track_result("none", Path("cell"), {"seed": 0}, {"test/click/auc": 0.7})
+    """
+    if name == "mlflow" and (held := folder / MLFLOW_RUN).exists():
+        client, run = load_tracker(name), held.read_text()
+        short = ((key, str(value)[:500]) for key, value in _flat("", settings))  # every store takes so many
+        client.log_params(_as_files(dict(short)), run_id=run)
+        client.log_metrics(_as_files(of_epoch(measured)), run_id=run)
+
+
+def track_bundle(name: str, folder: Path, bundle: Path) -> None:
+    """Add a bundle to the MLflow run of its fit as the artifact `bundle`, as `track_result` adds numbers.
+
+    Example:
+        >>> track_bundle("none", Path("cell"), Path("bundle"))
+    """
+    if name == "mlflow" and (held := folder / MLFLOW_RUN).exists():
+        load_tracker(name).log_artifacts(str(bundle), "bundle", run_id=held.read_text())
+
+
+def _as_files(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Rename values for stores of MLflow that write one file per name."""
+    return {name.replace("/", ".").replace("@", "_at_"): value for name, value in values.items()}
 
 
 def of_progress(now: FitProgress) -> dict[str, float]:
@@ -169,14 +205,14 @@ def of_progress(now: FitProgress) -> dict[str, float]:
     }
 
 
-def of_epoch(entry: dict[str, Any]) -> dict[str, float]:
+def of_epoch(entry: Mapping[str, Any]) -> dict[str, float]:
     """Return the numbers of an entry of `curves.json`, by path, without those that are NaN."""
-    return {name: value for name, value in _flat("", entry) if value == value}
+    return {name: float(one) for name, one in _flat("", entry) if isinstance(one, int | float) and one == one}
 
 
-def _flat(name: str, value: Any) -> Iterator[tuple[str, float]]:
-    if isinstance(value, dict | list):
-        for key, part in value.items() if isinstance(value, dict) else enumerate(value):
+def _flat(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping | list):
+        for key, part in value.items() if isinstance(value, Mapping) else enumerate(value):
             yield from _flat(f"{name}/{key}" if name else str(key), part)
-    elif isinstance(value, int | float):
-        yield name, float(value)
+    else:
+        yield name, value
