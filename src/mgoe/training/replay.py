@@ -119,8 +119,8 @@ class Replay:
             TrainingError: The file is missing or damaged.
         """
         packed, meta = load_checkpoint(file)
-        rows = dict(packed)  # as they are in files of earlier versions
-        for name, (kind, shape, size) in meta.get("arrays", {}).items():
+        rows = dict[str, torch.Tensor]()
+        for name, (kind, shape, size) in meta["arrays"].items():
             data = bytearray(pa.decompress(packed[name].numpy(), size, "zstd"))
             rows[name] = torch.from_numpy(np.ndarray(shape, kind, data))
         return cls(rows, meta["seen"])
