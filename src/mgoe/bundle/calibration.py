@@ -38,15 +38,12 @@ SLOPES = (0.2, 5.0)
 
 
 class Agreement(Settings):
-    """How far predictions agree with labels; None where it does not exist.
-
-    Attributes:
-        predicted_over_observed: Sum of probabilities over number of positives.
-        calibration_error: Expected calibration error, see `mgoe.metrics.calibration`.
-    """
+    """How far predictions agree with labels; None where it does not exist."""
 
     predicted_over_observed: float | None = Field(default=None, allow_inf_nan=False)
+    """Sum of probabilities over number of positives."""
     calibration_error: float | None = Field(default=None, allow_inf_nan=False)
+    """Expected calibration error, see `mgoe.metrics.calibration`."""
 
     @classmethod
     def of(cls, labels: NDArray[np.floating], probabilities: NDArray[np.floating]) -> Self:
@@ -57,35 +54,27 @@ class Agreement(Settings):
 
 
 class TaskCalibration(Settings):
-    """The map of one task, and what it was fitted on.
-
-    Attributes:
-        slope, intercept: Of the map.
-        since: First time bucket of the labels that it was fitted to; empty without any.
-        positives, negatives: Number of these labels.
-        before: How uncalibrated predictions agreed with all labels of the window.
-        after: How predictions did that were calibrated on the window before; the labels of a window never
-            judge the map that they fitted.
-    """
+    """The map of one task, and what it was fitted on."""
 
     slope: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     intercept: float = Field(default=0.0, allow_inf_nan=False)
     since: str = ""
+    """First time bucket of the labels that it was fitted to; empty without any."""
     positives: int = 0
+    """Positive ones among these labels."""
     negatives: int = 0
     before: Agreement = Agreement()
+    """How uncalibrated predictions agreed with all labels of the window."""
     after: Agreement = Agreement()
+    """How predictions did that were calibrated on the window before; the labels of a window never judge the
+    map that they fitted."""
 
 
 class Calibration(Settings):
-    """The maps of the binary tasks by name; without any, probabilities stay as they are.
-
-    Attributes:
-        window: First and last time bucket of the window.
-        tasks: By name.
-    """
+    """The maps of the binary tasks by name; without any, probabilities stay as they are."""
 
     window: tuple[str, str] | None = None
+    """First and last time bucket of the labels."""
     tasks: dict[str, TaskCalibration] = Field(default={})
 
     def numbers(self, tasks: Sequence[TaskSettings]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

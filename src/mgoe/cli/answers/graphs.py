@@ -2,6 +2,7 @@
 
 from typing import Any, Literal
 
+from mgoe.bundle.calibration import Calibration
 from mgoe.cli.answers.base import Answer
 
 
@@ -65,34 +66,6 @@ class Graph(Answer):
     seconds: float
     """Time of the build."""
     stages: dict[str, Stage]
-
-
-class Agreement(Answer):
-    """How far predictions agree with labels."""
-
-    predicted_over_observed: float | None
-    calibration_error: float | None
-
-
-class TaskCalibration(Answer):
-    """The calibration of one task."""
-
-    slope: float
-    intercept: float
-    since: str
-    """First time bucket of the labels; empty without any."""
-    positives: int
-    negatives: int
-    before: Agreement
-    after: Agreement
-
-
-class Calibration(Answer):
-    """The calibration of a bundle."""
-
-    window: list[str] | None
-    """First and last time bucket of the labels."""
-    tasks: dict[str, TaskCalibration]
 
 
 class Task(Answer):
