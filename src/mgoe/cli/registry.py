@@ -71,7 +71,7 @@ def show_(path: Folder, version: Name = "current", as_json: Json = False) -> Non
         "path": str(found.place(name)),
         "lineage": [one.name for one in lineage],
         "release": read_json(tested) if tested.exists() else None,
-        "changes": [asdict(change) for change in found.changes if change.version == name],
+        "changes": [change.model_dump() for change in found.changes if change.version == name],
     }
     show_facts(facts, as_json)
 

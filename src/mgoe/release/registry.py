@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import Literal
 
 from filelock import FileLock, Timeout
 
@@ -150,7 +151,7 @@ class Registry:
                 os.replace(copy.path, place)
             if added.name not in (aliases.get(CURRENT), aliases.get(CANDIDATE)):
                 moved = aliases | {CANDIDATE: added.name}
-                self._change(Change(number, now(), "add", added.name, moved))
+                self._change(number, "add", added.name, moved)
         return added.name
 
     def promote(self, version: str = CANDIDATE, force: str | None = None) -> str:
@@ -179,7 +180,7 @@ class Registry:
                 raise BundleError(
                     self.path / "versions" / name, f"{objection}, or promote it by force, with the reason"
                 )
-            self._change(Change(number, now(), "promote", name, _with_current(aliases, name), force))
+            self._change(number, "promote", name, _with_current(aliases, name), force)
         return name
 
     def objection(self, version: str) -> str | None:
@@ -206,7 +207,7 @@ class Registry:
         """
         with self._changing() as (number, aliases):
             name = self.find(PREVIOUS)
-            self._change(Change(number, now(), "rollback", name, _with_current(aliases, name)))
+            self._change(number, "rollback", name, _with_current(aliases, name))
         return name
 
     def prune(self, keep: int = 5) -> tuple[list[str], list[str]]:
@@ -276,12 +277,22 @@ class Registry:
         finally:
             lock.release()
 
-    def _change(self, change: Change) -> None:
-        folder = self._change_folder(change.number)
+    def _change(
+        self,
+        number: int,
+        action: Literal["add", "promote", "rollback"],
+        version: str,
+        aliases: dict[str, str],
+        reason: str | None = None,
+    ) -> None:
+        folder = self._change_folder(number)
         shutil.rmtree(folder, ignore_errors=True)  # of a process that was killed before it moved the link
         folder.mkdir(parents=True)
-        write_json(folder / _CHANGE, asdict(change))
-        for alias, name in change.aliases.items():
+        change = Change(
+            number=number, time=now(), action=action, version=version, aliases=aliases, reason=reason
+        )
+        write_json(folder / _CHANGE, change.model_dump())
+        for alias, name in aliases.items():
             (folder / alias).symlink_to(f"../../versions/{name}")
         for alias in ALIASES:
             link = self.path / alias

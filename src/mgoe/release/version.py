@@ -2,30 +2,26 @@
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Self
+from typing import Literal, Self
 
 from mgoe.bundle import Bundle
+from mgoe.config import Settings
 
 
-@dataclass(frozen=True)
-class Change:
-    """One change of the aliases.
-
-    Attributes:
-        number: From 1.
-        time: When it was made, ISO 8601.
-        action: `add`, `promote` or `rollback`.
-        version: The version that it was about.
-        aliases: Version by alias, after the change.
-        reason: Why the version was promoted in spite of its release test; None if the test approved it.
-    """
+class Change(Settings):
+    """One change of the aliases."""
 
     number: int
+    """From 1."""
     time: str
-    action: str
+    """When it was made, ISO 8601."""
+    action: Literal["add", "promote", "rollback"]
     version: str
+    """The version that it was about."""
     aliases: dict[str, str]
+    """Version by alias, after the change."""
     reason: str | None = None
+    """Why it was promoted in spite of its release test."""
 
 
 @dataclass(frozen=True)

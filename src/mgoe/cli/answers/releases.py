@@ -3,6 +3,7 @@
 from typing import Any, Literal
 
 from mgoe.cli.answers.base import Answer
+from mgoe.release.version import Change
 
 
 class Version(Answer):
@@ -19,19 +20,6 @@ class Version(Answer):
     log: list[str] | None
     """First and last time of the log that it learned from; null if unknown."""
     mgoe: str
-
-
-class Change(Answer):
-    """A change of the aliases."""
-
-    number: int
-    time: str
-    action: Literal["add", "promote", "rollback"]
-    version: str
-    aliases: dict[str, str]
-    """Version by alias, after the change."""
-    reason: str | None
-    """Why it was promoted in spite of its release test."""
 
 
 class ShownVersion(Version):
