@@ -1,6 +1,5 @@
 """Logs: look at one, draw one with known truth, or fetch a public data set and parse it into one."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -125,7 +124,7 @@ def simulate(
         summary = draw(settings, out, events=events, form=form, overwrite=overwrite, on_progress=bar.update)
     if not as_json:
         say(f"{summary.exposures:,} exposures, {summary.events:,} events in {summary.seconds:.1f} s")
-    show_facts(asdict(summary), as_json)
+    show_facts(vars(summary), as_json)
 
 
 @data.command("list", epilog=examples("mgoe data list", "mgoe data list --json"))

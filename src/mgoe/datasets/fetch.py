@@ -11,7 +11,6 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from lzma import LZMAError
 from pathlib import Path, PurePosixPath
@@ -27,6 +26,7 @@ from mgoe._util.files import (
     require_space,
     write_json,
 )
+from mgoe.config import Settings
 from mgoe.datasets.dataset import DataSet
 from mgoe.datasets.download import OnProgress, check, download, remaining
 from mgoe.errors import DataError, OutputError
@@ -46,14 +46,8 @@ MADE_OF = "unpacked.json"
 """File among the unpacked ones that records the data set and the archives they came from."""
 
 
-@dataclass(frozen=True)
-class Fetched:
+class Fetched(Settings):
     """Result of `fetch`.
-
-    Attributes:
-        name: Name of the data set.
-        path: The folder that `prepare` reads.
-        files: Names of the required files, all present.
 
     Example:
         >>> Fetched(name="movielens-1m", path="raw/files", files=["ratings.dat"]).files
@@ -61,8 +55,11 @@ class Fetched:
     """
 
     name: str
+    """Name of the data set."""
     path: str
+    """The folder that `prepare` reads."""
     files: list[str]
+    """Names of the required files, all present."""
 
 
 class _Member(NamedTuple):
@@ -117,7 +114,7 @@ def fetch(
             out,
             f"{absent} is required and in none of the archives; `mgoe data describe {data.name}` lists them",
         )
-    return Fetched(data.name, str(out), sorted(there & data.wanted))
+    return Fetched(name=data.name, path=str(out), files=sorted(there & data.wanted))
 
 
 def by_hand(data: DataSet) -> str:

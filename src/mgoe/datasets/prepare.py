@@ -3,7 +3,6 @@
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from string import Template
@@ -13,6 +12,7 @@ import duckdb
 
 from mgoe._util.files import atomic_folder, clear_partial, exclusive, read_json, write_json, write_text
 from mgoe._util.tables import hide_progress_bar
+from mgoe.config import Settings
 from mgoe.datasets.dataset import DataSet
 from mgoe.datasets.reading import Workbench, as_text
 from mgoe.errors import DataError, OutputError
@@ -22,29 +22,27 @@ MEMORY = 4.0
 """Upper limit of DuckDB's memory in GiB; the rest is spilled to disk."""
 
 
-@dataclass(frozen=True)
-class PreparedLog:
+class PreparedLog(Settings):
     """Result of `prepare`.
 
-    Attributes:
-        name: Name of the data set.
-        path: The folder.
-        rows: Rows of each file by its path below the folder.
-        left_out: Rows that are in no file, by reason.
-        configs: Configurations to run.
-        seconds: Total time.
-
     Example:
-        >>> PreparedLog("movielens-1m", "logs", {"log": 1_000_209}, {}, ["time.yaml"], 3.0).configs
+        >>> facts = {"name": "movielens-1m", "path": "logs", "rows": {"log": 1_000_209}, "left_out": {}}
+        >>> PreparedLog(**facts, configs=["time.yaml"], seconds=3.0).configs
         ['time.yaml']
     """
 
     name: str
+    """Name of the data set."""
     path: str
+    """The folder."""
     rows: dict[str, int]
+    """Rows of each file by its path below the folder."""
     left_out: dict[str, int]
+    """Rows that are in no file, by reason."""
     configs: list[str]
+    """Configurations for `mgoe run`."""
     seconds: float
+    """Total time."""
 
 
 def prepare(
@@ -124,7 +122,7 @@ def _check_free(out: Path, source: Path, overwrite: bool) -> None:
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     summary = read_json(out / SUMMARY) if (out / SUMMARY).exists() else {}
-    if summary.keys() != PreparedLog.__dataclass_fields__.keys():
+    if summary.keys() != PreparedLog.model_fields.keys():
         raise OutputError(out, "holds files that `mgoe data prepare` did not write; choose a new folder")
     if not overwrite:
         raise OutputError(out, "holds a prepared data set already; choose a new folder, or `overwrite` it")

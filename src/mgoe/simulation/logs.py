@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +12,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from mgoe._util.files import atomic_folder, clear_partial, exclusive, write_json
-from mgoe.config import check_settings
+from mgoe.config import Settings, check_settings
 from mgoe.errors import ConfigError, OutputError
 from mgoe.metrics import auc
 from mgoe.simulation.draw import CHECK, CHUNK, Day, Events, Exposures
@@ -39,23 +38,8 @@ _CHECK_ROWS = 200_000
 """Drawn afresh from the last tenth of the days; gives AUC to about .003 for a rate of 2 %."""
 
 
-@dataclass(frozen=True)
-class SimulationSummary:
+class SimulationSummary(Settings):
     """What was written.
-
-    Attributes:
-        path: The folder.
-        form: The logs in it.
-        users: Users of the world; those without exposures or events are not in the logs.
-        items: Items of the world.
-        days: Days of the log.
-        exposures: Items shown, written or not.
-        events: Behaviours that followed.
-        counts: Events of each behaviour.
-        best_auc: Best possible AUC of each behaviour on the last tenth of the days, with device and position
-            unknown: among exposures or, if only an event log is written, among positives and three negatives
-            each, drawn by popularity.
-        seconds: Duration.
 
     Example:
         >>> few = {"users": 30, "items": 20, "exposures": 300, "days": 5}
@@ -65,14 +49,23 @@ class SimulationSummary:
     """
 
     path: str
+    """The folder."""
     form: Form
+    """The logs in it."""
     users: int
+    """Users of the world; those without exposures or events are not in the logs."""
     items: int
     days: int
     exposures: int
+    """Items shown, written or not."""
     events: int
+    """Behaviours that followed."""
     counts: dict[str, int]
+    """Events by behaviour."""
     best_auc: dict[str, float]
+    """Best reachable AUC by behaviour on the last tenth of the days, with device and position unknown: among
+    exposures or, if only an event log is written, among positives and three negatives each, drawn by
+    popularity."""
     seconds: float
 
 
@@ -148,7 +141,7 @@ def simulate(
                 best_auc=_best_auc(truth, form),
                 seconds=time.perf_counter() - started,
             )
-            write_json(folder / SUMMARY, asdict(summary))
+            write_json(folder / SUMMARY, vars(summary))
         return summary
 
 

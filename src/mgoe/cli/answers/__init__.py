@@ -3,7 +3,7 @@
 from typing import Any
 
 from mgoe.cli.answers.graphs import Bundle, Graph, Refreshed, Retrained
-from mgoe.cli.answers.logs import DataSet, DataSetFacts, Exposures, Fetched, Log, PreparedLog, Simulation
+from mgoe.cli.answers.logs import DataSet, DataSetFacts, Exposures, Log
 from mgoe.cli.answers.releases import Aliases, Pruned, ShownVersion, Version
 from mgoe.cli.answers.results import (
     Comparison,
@@ -19,7 +19,9 @@ from mgoe.cli.answers.results import (
     Trained,
     WrittenRows,
 )
+from mgoe.datasets import Fetched, PreparedLog
 from mgoe.release import Release, ShadowReport
+from mgoe.simulation import SimulationSummary
 
 __all__ = ["ANSWERS"]
 
@@ -27,7 +29,7 @@ ANSWERS: dict[str, Any] = {
     "demo": Demo,
     "models list": Models,
     "describe": Log | Bundle,
-    "simulate": Simulation,
+    "simulate": SimulationSummary,
     "data list": list[DataSet],
     "data describe": DataSetFacts,
     "data fetch": Fetched,

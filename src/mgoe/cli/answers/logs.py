@@ -118,23 +118,6 @@ class Log(Answer):
     """Null if the log is too short to have two ends."""
 
 
-class Simulation(Answer):
-    """`mgoe simulate`."""
-
-    path: str
-    form: Literal["events", "exposures", "both"]
-    users: int
-    items: int
-    days: int
-    exposures: int
-    events: int
-    counts: dict[str, int]
-    """Events by behaviour."""
-    best_auc: dict[str, float]
-    """Best reachable AUC by behaviour."""
-    seconds: float
-
-
 class DataSet(Answer):
     """An entry of `mgoe data list`."""
 
@@ -175,28 +158,6 @@ class DataSetFacts(DataSet):
     layout: str
     """Where the layout of the files is documented."""
     notes: str | None
-
-
-class Fetched(Answer):
-    """`mgoe data fetch`."""
-
-    name: str
-    path: str
-    files: list[str]
-
-
-class PreparedLog(Answer):
-    """`mgoe data prepare`."""
-
-    name: str
-    path: str
-    rows: dict[str, int]
-    """Rows by file."""
-    left_out: dict[str, int]
-    """Rows that are in no file, by reason."""
-    configs: list[str]
-    """Configurations for `mgoe run`."""
-    seconds: float
 
 
 class Exposures(Answer):
