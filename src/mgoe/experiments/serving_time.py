@@ -20,17 +20,16 @@ from mgoe._util.files import exclusive, read_json, write_json
 from mgoe.bundle import Bundle
 from mgoe.experiments import records
 from mgoe.experiments.cell_bundle import write_cell_bundle
+from mgoe.experiments.fitted import load_model
 from mgoe.experiments.folder import FIT
 from mgoe.experiments.inputs import Inputs
 from mgoe.experiments.plan import Cell, Plan, is_boosted
 from mgoe.experiments.processes import Job, run_jobs
 from mgoe.experiments.stages import Say
-from mgoe.features import FeatureSpec, View
-from mgoe.models import BoostedTrees, make_model
+from mgoe.features import View
 from mgoe.serving.scoring.runtime import Runtime
 from mgoe.serving.scoring.scorer import Scorer
 from mgoe.training import PairScorer
-from mgoe.training.boosted import load_trees
 
 CANDIDATES = 500
 WARM_UP = 10
@@ -102,18 +101,37 @@ def time_cell(cell: Cell, requests: int, searched: bool = False) -> float:
     settings = cell.settings.model_copy(update={"retrieval": "exact"})  # candidates are given
     inputs = Inputs.open(cell.log.stage(cell.seed), settings, cell.graph)
     users, items = (max(1, one.size) for one in (inputs.prepared.users, inputs.prepared.items))
-    rng = np.random.default_rng(cell.seed)
-    opened, taken = _trees if is_boosted(cell.contestant.settings()) else _served, []
+    opened = _trees if is_boosted(cell.contestant.settings()) else _served
     with _one_thread(), opened(cell, inputs, searched) as (score, engine):
+        [taken] = request_times([score], users, items, requests, cell.seed)
+    served = {"serving_ms": round(taken, 3), "serving_engine": engine}
+    write_json(cell.folder / FIT, read_json(cell.folder / FIT) | served)
+    return served["serving_ms"]
+
+
+def request_times(
+    scores: Sequence[Score], users: int, items: int, requests: int, seed: int = 0
+) -> list[float]:
+    """Return the median processor time of a request with each way to score, in milliseconds.
+
+    A request has 500 candidates of the catalogue. Every way gets the same requests in turn, so that other
+    work on the machine slows all of them.
+
+    Args:
+        scores: The ways to score.
+        users, items: How many there are.
+        requests: How many requests to time, of random users and items.
+        seed: Of the draws.
+    """
+    rng, taken = np.random.default_rng(seed), [list[float]() for _ in scores]
+    with _one_thread():
         for _ in range(WARM_UP + requests):
             user, candidates = int(rng.integers(users)), rng.integers(0, items, CANDIDATES)
-            started = time.thread_time()
-            score(user, candidates)
-            taken.append(time.thread_time() - started)
-    milliseconds = round(statistics.median(taken[WARM_UP:]) * 1e3, 3)
-    served = {"serving_ms": milliseconds, "serving_engine": engine}
-    write_json(cell.folder / FIT, read_json(cell.folder / FIT) | served)
-    return milliseconds
+            for score, times in zip(scores, taken, strict=True):
+                started = time.thread_time()
+                score(user, candidates)
+                times.append(time.thread_time() - started)
+    return [statistics.median(times[WARM_UP:]) * 1e3 for times in taken]
 
 
 @contextmanager
@@ -135,11 +153,7 @@ def _served(cell: Cell, inputs: Inputs, searched: bool) -> Iterator[tuple[Score,
 @contextmanager
 def _trees(cell: Cell, inputs: Inputs, searched: bool) -> Iterator[tuple[Score, str]]:
     """Score as LightGBM does, of what the model reads of the latest snapshot."""
-    spec = FeatureSpec.from_json((cell.folder / "spec.json").read_text(encoding="utf-8"))
-    model = make_model(inputs.decided(cell.model(searched)), spec, cell.seed)
-    assert isinstance(model, BoostedTrees)
-    load_trees(model, cell.folder)
-    prepared = inputs.prepared
+    model, prepared = load_model(cell, inputs, searched), inputs.prepared
     score = PairScorer(model, View.of(inputs.graph.latest, prepared.user_side, prepared.item_side))
     context = prepared.context_features.encode({}, CANDIDATES)
     yield lambda user, items: score(np.full(len(items), user), items, context), "lightgbm"

@@ -16,12 +16,10 @@ compare anything approves nothing.
 Axes: `N` examples, `T` tasks.
 """
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
@@ -31,6 +29,7 @@ from mgoe.config import Settings, TaskSettings
 from mgoe.data import Examples
 from mgoe.errors import DataError
 from mgoe.evaluation import Estimate, find_leads, holm, user_influence
+from mgoe.experiments.serving_time import request_times
 from mgoe.features import Reader
 from mgoe.release.version import now
 from mgoe.serving.scoring.runtime import Runtime
@@ -38,8 +37,6 @@ from mgoe.serving.scoring.scorer import Scorer
 
 SAMPLE = 20_000
 """Rows of which inputs are read."""
-CANDIDATES, WARM_UP = 500, 5
-"""Candidates of a timed request, and requests before the first one that counts."""
 WORSE = {"auc": -1, "gauc": -1, "rmse": 1}
 """Compared metrics, and the sign of a difference that is worse."""
 
@@ -320,24 +317,8 @@ def input_shift(bundle: Bundle, examples: Examples) -> dict[str, float]:
 
 
 def time_requests(bundles: tuple[Bundle, Bundle], requests: int) -> tuple[float, float]:
-    """Return the median processor time of a request in milliseconds, of each bundle.
-
-    A request has 500 candidates of the catalogue. Requests alternate between the bundles, so that other work
-    on the machine slows both.
-    """
+    """Return the median processor time of a request in milliseconds, of each bundle."""
     scorers = [Scorer(bundle, runtime=Runtime(engine="torch")) for bundle in bundles]
-    rng, threads = np.random.default_rng(0), torch.get_num_threads()
     users, items = (min(bundle.size(side) for bundle in bundles) for side in ("user", "item"))
-    taken: list[list[float]] = [[], []]
-    torch.set_num_threads(1)
-    try:
-        for _ in range(WARM_UP + requests):
-            user, candidates = int(rng.integers(users)), rng.integers(0, items, CANDIDATES)
-            for scorer, times in zip(scorers, taken, strict=True):
-                started = time.thread_time()
-                scorer.score(user, candidates)
-                times.append(time.thread_time() - started)
-    finally:
-        torch.set_num_threads(threads)
-    candidate, current = (float(np.median(times[WARM_UP:])) * 1e3 for times in taken)
+    candidate, current = request_times([scorer.score for scorer in scorers], users, items, requests)
     return candidate, current
