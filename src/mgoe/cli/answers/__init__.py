@@ -2,8 +2,9 @@
 
 from typing import Any
 
+from mgoe.cli.answers.base import WrittenFile
 from mgoe.cli.answers.graphs import Bundle, Graph, Refreshed, Retrained
-from mgoe.cli.answers.logs import DataSet, DataSetFacts, Exposures, Log
+from mgoe.cli.answers.logs import DataSet, DataSetFacts, Log
 from mgoe.cli.answers.releases import Aliases, Pruned, ShownVersion, Version
 from mgoe.cli.answers.results import (
     Comparison,
@@ -48,7 +49,7 @@ ANSWERS: dict[str, Any] = {
     "export": Exported,
     "refresh": Refreshed,
     "retrain": Retrained,
-    "exposures": Exposures,
+    "exposures": WrittenFile,
     "registry list": list[Version],
     "registry show": ShownVersion,
     "registry add": Aliases,

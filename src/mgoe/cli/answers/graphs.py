@@ -112,12 +112,9 @@ class Refreshed(Answer):
     graph: Graph
 
 
-class Retrained(Answer):
+class Retrained(Refreshed):
     """`mgoe retrain`."""
 
-    path: str
     lineage: Lineage
     due: list[str]
     """Why a full training is due; empty if it is not."""
-    calibration: Calibration
-    graph: Graph

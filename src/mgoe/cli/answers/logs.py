@@ -158,10 +158,3 @@ class DataSetFacts(DataSet):
     layout: str
     """Where the layout of the files is documented."""
     notes: str | None
-
-
-class Exposures(Answer):
-    """`mgoe exposures`."""
-
-    path: str
-    rows: int

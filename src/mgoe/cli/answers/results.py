@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from mgoe.cli.answers.base import Answer, Id
+from mgoe.cli.answers.base import Answer, Id, WrittenFile
 
 
 class Model(Answer):
@@ -66,13 +66,18 @@ class LeadOfTable(Lead):
     log: str
 
 
-class Run(Answer):
-    """`mgoe run`."""
+class Trained(Answer):
+    """`mgoe train`."""
 
     path: str
     bundle: str
-    report: str
     metrics: list[Metric]
+
+
+class Run(Trained):
+    """`mgoe run`."""
+
+    report: str
 
 
 class Demo(Run):
@@ -80,14 +85,6 @@ class Demo(Run):
 
     reachable: dict[str, float]
     """By model, the share of the reachable gain over chance."""
-
-
-class Trained(Answer):
-    """`mgoe train`."""
-
-    path: str
-    bundle: str
-    metrics: list[Metric]
 
 
 class Comparison(Answer):
@@ -109,19 +106,15 @@ class Evaluation(Answer):
     """Of a run, on all of test."""
 
 
-class Scores(Answer):
+class Scores(WrittenFile):
     """`mgoe predict --out FILE` and `mgoe recommend --users FILE --out FILE`."""
 
-    path: str
-    rows: int
     tasks: list[str]
 
 
-class WrittenRows(Answer):
+class WrittenRows(WrittenFile):
     """`mgoe rows`."""
 
-    path: str
-    rows: int
     columns: list[str]
     """Row, user, item, time, window, labels by task, and predictions by `MODEL.TASK`."""
 
