@@ -67,29 +67,29 @@ def rows(run: Path | str, split: Split = "test", seed: int | None = None) -> pd.
         )
     inputs = Inputs.open(path, settings)
     examples = inputs.prepared.examples(split)
-    found = placed(examples, inputs.prepared, settings)
-    for t, task in enumerate(settings.task_names):
-        found[task] = examples.labels[:, t]
+    names = settings.task_names
+    parts = [placed(examples, inputs.prepared, settings), pd.DataFrame(examples.labels, columns=names)]
     for cell in plan.cells:
         if cell.seed == seed:
             model = load_model(cell, inputs, searched=False)
             scores = predict(model, Feed(inputs.prepared, inputs.graph, examples, model.needs, inputs.spec))
-            for t, task in enumerate(settings.task_names):
-                found[f"{cell.contestant.name}.{task}"] = scores[:, t]
-    return pd.DataFrame(found)
+            parts.append(pd.DataFrame(scores, columns=[f"{cell.contestant.name}.{task}" for task in names]))
+    return pd.concat(parts, axis=1)
 
 
-def placed(examples: Examples, prepared: Prepared, settings: RunSettings) -> dict[str, object]:
+def placed(examples: Examples, prepared: Prepared, settings: RunSettings) -> pd.DataFrame:
     """Return number, user, item, time and window of rows, by the columns of the log."""
     data = settings.data
     starts = examples.bucket.astype(np.int64) * seconds(data.bucket)
-    return {
-        ROW: np.arange(len(examples)),
-        data.user: prepared.users.ids(examples.user).to_pandas(),
-        data.item: prepared.items.ids(examples.item).to_pandas(),
-        data.time: starts.astype("datetime64[s]"),
-        "window": examples.snapshot.astype(np.int64),
-    }
+    return pd.DataFrame(
+        {
+            ROW: np.arange(len(examples)),
+            data.user: prepared.users.ids(examples.user).to_pandas(),
+            data.item: prepared.items.ids(examples.item).to_pandas(),
+            data.time: starts.astype("datetime64[s]"),
+            "window": examples.snapshot.astype(np.int64),
+        }
+    )
 
 
 def write_incumbent(out: Path, settings: RunSettings, prepared: Prepared, file: Path | str) -> None:
