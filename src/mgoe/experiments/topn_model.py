@@ -7,10 +7,9 @@ Axes: `Q` users that are asked for, `N` places of a list, `B` pairs, `T` tasks, 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from mgoe._util.files import read_json
@@ -101,34 +100,20 @@ def measure_model(cell: Cell, topn: TopNSettings, searched: bool) -> str:
     return write_result(folder, name, seed, about, measure_lists(lists, test, topn.k))
 
 
-class Retrieved:
-    """Candidates of users, as of one view.
+class Retrieved(NamedTuple):
+    """What candidates of users come from.
 
-    Args:
+    Attributes:
         retrieval: Computed from the view's snapshot.
         view: The view.
     """
 
-    def __init__(self, retrieval: Retrieval, view: View):
-        self._retrieval, self._view, self.n = retrieval, view, sum(retrieval.quotas.values())
+    retrieval: Retrieval
+    view: View
 
     def __call__(self, user: int, without: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
         """Return the candidates of a user, ascending, without some items that rise."""
-        return np.sort(self._retrieval.candidates(self._view, user, without=without))
-
-    def by_generator(self, user: int) -> dict[str, NDArray[np.int64]]:
-        """Return as many items of every generator as there are candidates."""
-        return self._retrieval.generate(self._view, user, self.n)
-
-    def signals(
-        self,
-        user: int,
-        items: NDArray[np.int64],
-        log_odds: NDArray[np.float64],
-        sampling: NDArray[np.float32],
-    ) -> NDArray[np.float64]:
-        """Return what a blend reads, see `Retrieval.signals`."""
-        return self._retrieval.signals(self._view, user, items, log_odds, sampling)
+        return np.sort(self.retrieval.candidates(self.view, user, without=without))
 
 
 class ItemScores:
@@ -176,11 +161,12 @@ class ItemScores:
     ) -> NDArray[np.float32]:
         if self._blend is None or self._retrieved is None:
             return found
+        retrieval, view = self._retrieved
         shifted = self._answers.shifted
         log_odds, added = log_odds_of_anything(found, shifted), list[NDArray[np.float64]]()
         bounds = np.cumsum([len(one) for one in items])[:-1]
         for user, mine, own in zip(users.tolist(), items, np.split(log_odds, bounds), strict=True):
-            signals = self._retrieved.signals(user, mine, own, self._answers.shift(mine))
+            signals = retrieval.signals(view, user, mine, own, self._answers.shift(mine))
             added.append(self._blend.added(signals))
         return undo_sampling(found, np.concatenate(added), shifted)
 
@@ -196,16 +182,12 @@ def candidates_of(queries: Queries, retrieved: Retrieved | None) -> Candidates:
     everything, known = np.arange(queries.events.shape[1]), queries.events.matrix()
 
     def candidates(user: int) -> NDArray[np.int64]:
-        hidden = np.sort(_known(known, user)).astype(np.int64) if queries.hide else None
+        hidden = np.sort(known[[user]].indices).astype(np.int64) if queries.hide else None
         if retrieved is not None:
             return retrieved(user, hidden)
         return everything if hidden is None else np.setdiff1d(everything, hidden)
 
     return candidates
-
-
-def _known(known: sp.csr_array, user: int) -> NDArray[np.integer]:
-    return known.indices[known.indptr[user] : known.indptr[user + 1]]
 
 
 def ranked_lists(
@@ -255,14 +237,16 @@ def recall(
         The mean over users, `recall@N` by generator in place of a task, with every user's influence; and the
         means alone.
     """
+    retrieval, view = retrieved
+    depth = sum(retrieval.quotas.values())  # as many of every generator as there are candidates
     shares, candidates = list[dict[str, float]](), candidates_of(queries, retrieved)
     for user, items in zip(queries.users.tolist(), wanted, strict=True):
-        found = {MIX: candidates(user), **retrieved.by_generator(user)}
+        found = {MIX: candidates(user), **retrieval.generate(view, user, depth)}
         shares.append({name: float(np.isin(items, mine).mean()) for name, mine in found.items()})
     names = list(shares[0])
     values = np.array([[share[name] for name in names] for share in shares])  # (Q, G)
     means = values.mean(axis=0)
     parts = (values - means) / len(values) if len(values) >= FEWEST else np.full_like(values, np.nan)
-    columns = tuple((name, f"recall@{retrieved.n}") for name in names)
+    columns = tuple((name, f"recall@{depth}") for name in names)
     influence = Influence(columns, means, queries.users, parts.astype(np.float32))
     return influence, dict(zip(names, means.tolist(), strict=True))
