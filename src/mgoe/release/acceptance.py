@@ -28,7 +28,7 @@ from mgoe.bundle import Bundle
 from mgoe.config import Settings, TaskSettings
 from mgoe.data import Examples
 from mgoe.errors import DataError
-from mgoe.evaluation import Estimate, find_leads, holm, user_influence
+from mgoe.evaluation import find_leads, holm, user_influence
 from mgoe.experiments.serving_time import request_times
 from mgoe.features import Reader
 from mgoe.release.version import now
@@ -226,20 +226,17 @@ def compare(
     ]
     adjusted = holm([lead.p for lead in leads]).tolist()
     return [
-        _compared(lead, values[lead.task, lead.metric], p) for lead, p in zip(leads, adjusted, strict=True)
+        Compared(
+            task=lead.task,
+            metric=lead.metric,
+            candidate=values[lead.task, lead.metric],
+            current=values[lead.task, lead.metric] - lead.value,
+            low=lead.low,
+            high=lead.high,
+            p=p,
+        )
+        for lead, p in zip(leads, adjusted, strict=True)
     ]
-
-
-def _compared(lead: Estimate, value: float, p: float) -> Compared:
-    return Compared(
-        task=lead.task,
-        metric=lead.metric,
-        candidate=value,
-        current=value - lead.value,
-        low=lead.low,
-        high=lead.high,
-        p=p,
-    )
 
 
 def worse(compared: Sequence[Compared], bounds: Bounds) -> list[str]:
