@@ -63,10 +63,8 @@ def write_bundle(
         graph.save_latest(folder / "graph")
         if retrieval is not None:
             Retrieval.build(View.of(graph.latest), folder / RETRIEVAL, retrieval, blend=blend)
-        for name in ("model.safetensors", "spec.json"):
+        for name in ("model.safetensors", "spec.json", POPULATION):
             (folder / name).write_bytes((cell / name).read_bytes())
-        if (cell / POPULATION).exists():  # not in cells of earlier versions
-            (folder / POPULATION).write_bytes((cell / POPULATION).read_bytes())
         write_text(folder / "settings.yaml", dump_settings(settings))
         write_json(folder / "metrics.json", list(metrics))
         manifest = {

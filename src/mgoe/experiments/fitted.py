@@ -26,6 +26,6 @@ def load_model(cell: Cell, inputs: Inputs, searched: bool) -> RankingModel:
 
 
 def load_calibration(cell: Cell) -> Calibration:
-    """Return the calibration of a finished cell; cells of earlier versions have none."""
+    """Return the calibration of a finished cell."""
     file = cell.folder / CALIBRATION
-    return check_settings(Calibration, read_json(file) if file.exists() else {}, file)
+    return check_settings(Calibration, read_json(file), file)
