@@ -61,9 +61,8 @@ def execute(
     jobs, waiting = jobs_of(plan, cells)
     say(f"training {len(waiting)} of {len(cells)} cells, {plan.settings.jobs} at a time")
     here = inputs is not None and (plan.settings.jobs == 1 or len(jobs) <= 1)
-    threads = max(log.settings(0).training.threads for log in plan.logs.values())
     started, done = time.perf_counter(), 0
-    with closing(run_jobs(jobs, plan.settings.jobs, plan.out, threads, until)) as outcomes:
+    with closing(run_jobs(jobs, plan.settings.jobs, plan.out, plan.threads, until)) as outcomes:
         for outcome in map(Outcome, jobs) if here else outcomes:
             cell = waiting.get(outcome.job.name)
             if cell is None:

@@ -259,6 +259,11 @@ class Plan:
             for contestant in self.contestants.values()
         ]
 
+    @property
+    def threads(self) -> int:
+        """Threads of a process that trains or measures: as many as the log that asks for most."""
+        return max(log.settings(0).training.threads for log in self.logs.values())
+
     def searched(self, cell: Cell) -> Cell:
         """Return the cell that a search for a cell's model uses: its base with the first seed."""
         return Cell(cell.log, self.contestants[cell.contestant.base], self.settings.seeds[0])

@@ -38,7 +38,7 @@ def measure_topn(
         return {}
     say(f"measuring the lists of {len(jobs)} models and baselines")
     failed = {}
-    with closing(run_jobs(jobs, plan.settings.jobs, plan.out, _threads(plan), until)) as outcomes:
+    with closing(run_jobs(jobs, plan.settings.jobs, plan.out, plan.threads, until)) as outcomes:
         for outcome in outcomes:
             if outcome.failed:
                 failed[outcome.job.name] = outcome.failed
@@ -71,7 +71,3 @@ def jobs_of(plan: Plan, cells: Sequence[Cell]) -> list[Job]:
         for name, seed in bounds_of(plan, log) if prepared else ():
             need(log, name, seed, measure_reachable, (log, seed, topn, prepared[0]))
     return jobs
-
-
-def _threads(plan: Plan) -> int:
-    return max(log.settings(0).training.threads for log in plan.logs.values())
