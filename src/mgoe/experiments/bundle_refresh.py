@@ -12,7 +12,6 @@ from mgoe.bundle.manifest import RETRIEVAL
 from mgoe.config import RetrievalSettings, RunSettings, dump_settings, retrieval_of
 from mgoe.errors import BundleError, OutputError
 from mgoe.evaluation import read_rows
-from mgoe.experiments.graphs import vocabularies
 from mgoe.experiments.new_files import with_files
 from mgoe.experiments.new_rows import NewRows
 from mgoe.experiments.stages import Say
@@ -117,8 +116,6 @@ def finish(
         former = bundle.retrieval and (bundle.graph.latest, bundle.retrieval)
         blend = None if bundle.retrieval is None else bundle.retrieval.blend
         Retrieval.build(View.of(graph.latest), folder / RETRIEVAL, retrieval, former, blend)
-    for name in vocabularies(folder):
-        shutil.copyfile(graph.path / name, folder / name)
     if held := positions(bundle.path) | ends:
         write_json(folder / HELD, {"positions": held})
     write_text(folder / "settings.yaml", dump_settings(settings))

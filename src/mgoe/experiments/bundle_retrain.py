@@ -23,7 +23,7 @@ from mgoe.errors import BundleError, DataError
 from mgoe.experiments.bundle_refresh import TAKEN, check_place, copy_files, finish
 from mgoe.experiments.due import reasons
 from mgoe.experiments.full_training import train_anew
-from mgoe.experiments.graphs import settings_of, vocabularies
+from mgoe.experiments.graphs import settings_of
 from mgoe.experiments.learning import SPEC, Lesson, learn, training_from_weights
 from mgoe.experiments.new_files import check_new, known_rows, with_files
 from mgoe.experiments.new_rows import NewRows, Part
@@ -117,8 +117,6 @@ def _write(
         copy_files(bundle, folder)
         new.fetch(work / TAKEN, say)
         graph = new.add_to(MacroGraph.open(folder / "graph"), True, say)
-        for name in vocabularies(folder):
-            shutil.copyfile(graph.path / name, folder / name)
         shutil.rmtree(work / "window", ignore_errors=True)
         if (examples := new.examples(work / "window", known := Encoders(folder))) is None:
             raise BundleError(

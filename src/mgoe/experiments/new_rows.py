@@ -1,5 +1,6 @@
 """What a bundle's graph lacks: new files of its log, live events, and exposures that a service has taken."""
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,7 @@ from mgoe.bundle import Bundle
 from mgoe.config import RunSettings
 from mgoe.data import Encoders, Examples
 from mgoe.errors import BundleError, ConfigError
-from mgoe.experiments.graphs import add_events, saved_settings, settings_of
+from mgoe.experiments.graphs import add_events, saved_settings, settings_of, vocabularies
 from mgoe.experiments.new_files import learned_until, span_of
 from mgoe.experiments.stages import Say, ShowBuild
 from mgoe.experiments.taken import TakenExposures
@@ -143,12 +144,17 @@ class NewRows:
         return new_examples(self.bundle, part.settings, part.log, folder, part.table, training)
 
     def add_to(self, graph: MacroGraph, recluster: bool, say: Say) -> MacroGraph:
-        """Add everything to a copy of the bundle's graph, and learn its macro nodes again if asked to."""
+        """Add everything to the graph of a new bundle, and learn its macro nodes again if asked to.
+
+        The new bundle takes the ids of users and items from its graph.
+        """
         for part in self.parts:
             last = recluster and part is self.parts[-1]
             graph = add_events(graph, part.settings, part.log, recluster=last, table=part.table, say=say)
         if not self.parts and recluster:
             graph = update_graph(graph, None, ShowBuild(say), recluster)
+        for name, file in vocabularies(graph.path).items():
+            shutil.copyfile(file, graph.path.parent / name)
         return graph
 
     def forget(self) -> None:
