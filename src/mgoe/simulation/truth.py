@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtr
 
 from mgoe.config import check_settings
-from mgoe.errors import DataError, MgoeError
+from mgoe.errors import DataError
 from mgoe.simulation.chance import chances, label_chances, pair_logits
 from mgoe.simulation.expected import expected_actions
 from mgoe.simulation.settings import DEVICES, WorldSettings
@@ -368,8 +368,6 @@ class Truth:
                 path,
                 "holds no truth of a simulated log (world.json and its tables); `mgoe simulate` writes one",
             ) from None
-        except MgoeError:
-            raise
         except (OSError, ValueError, KeyError, pa.ArrowException) as error:
             raise DataError(path, f"the truth cannot be read ({error}); simulate the log again") from None
 
