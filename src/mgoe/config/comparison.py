@@ -16,7 +16,23 @@ rows."""
 NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
 
 
-class LogSettings(Settings):
+class SectionSettings(Settings):
+    """The sections of a run that a comparison sets for all of its logs, and each log for itself.
+
+    Example:
+        >>> SectionSettings(training={"epochs": 2}).training
+        {'epochs': 2}
+    """
+
+    data: dict[str, Any] = {}
+    split: dict[str, Any] = {}
+    negatives: dict[str, Any] = {}
+    graph: dict[str, Any] = {}
+    training: dict[str, Any] = {}
+    evaluation: dict[str, Any] = {}
+
+
+class LogSettings(SectionSettings):
     """One log: settings of a run without models and seeds, which override those of the comparison.
 
     Example:
@@ -32,13 +48,7 @@ class LogSettings(Settings):
     hold_out: Literal["last"] | None = None
     """`last` takes the last item of each user out of the log; lists are measured by how well they find it.
     Models are trained and compared on what is left."""
-    data: dict[str, Any] = {}
     tasks: list[Any] | None = None
-    split: dict[str, Any] = {}
-    negatives: dict[str, Any] = {}
-    graph: dict[str, Any] = {}
-    training: dict[str, Any] = {}
-    evaluation: dict[str, Any] = {}
 
 
 class TableSettings(Settings):
@@ -152,7 +162,7 @@ def _holds(values: Choices, value: Any) -> bool:
     return number and not isinstance(value, bool) and values.low <= value <= values.high
 
 
-class ComparisonSettings(Settings):
+class ComparisonSettings(SectionSettings):
     """Models x seeds x logs x variants.
 
     Example:
@@ -175,12 +185,6 @@ class ComparisonSettings(Settings):
     seeds: Seeds = Field(default=[0], min_length=1)
     """A seed varies initialisation, order of batches, negatives of training and macro nodes, but not the rows
     of evaluation."""
-    data: dict[str, Any] = {}
-    split: dict[str, Any] = {}
-    negatives: dict[str, Any] = {}
-    graph: dict[str, Any] = {}
-    training: dict[str, Any] = {}
-    evaluation: dict[str, Any] = {}
     tune: TuneSettings | None = None
     """The search of settings; by default nothing is tuned."""
     jobs: int = Field(default=1, ge=1)

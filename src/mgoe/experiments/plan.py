@@ -16,6 +16,7 @@ from mgoe.config import (
     LogSettings,
     ModelSettings,
     RunSettings,
+    SectionSettings,
     TrainingSettings,
     TuneSettings,
     check_settings,
@@ -38,7 +39,6 @@ REFERENCES = "references.json"
 """Rows of `chance` and `best-reachable`, stored in the folder of a simulated log."""
 NOTICES = "notices.json"
 """What is odd about a log, stored in its folder."""
-SECTIONS = ("data", "split", "negatives", "graph", "training", "evaluation")
 
 
 @dataclass(frozen=True)
@@ -278,9 +278,9 @@ class Plan:
                     given.run, f"unknown key {key!r}{did_you_mean(str(key), [*RunSettings.model_fields])}"
                 )
         raw = laid_over(
-            {key: start[key] for key in (*SECTIONS, "tasks") if key in start},
+            {key: start[key] for key in (*SectionSettings.model_fields, "tasks") if key in start},
             *(
-                {key: getattr(part, key) for key in SECTIONS if getattr(part, key, None)}
+                {key: getattr(part, key) for key in SectionSettings.model_fields if getattr(part, key)}
                 for part in (s, given)
             ),
         )
