@@ -99,15 +99,19 @@ def measure_calibrated(
         >>> found[0]["metric"]
         'logloss_after'
     """
-    found = {
-        (task.name, f"{metric}_after"): value
+    return [
+        Row(
+            model=model,
+            seed=seed,
+            split=split,
+            slice=ALL,
+            task=task.name,
+            metric=f"{metric}_after",
+            value=value,
+        )
         for t, task in enumerate(tasks)
         if task.kind == "binary"
         for metric, value in _believed(scores[:, t], labels[:, t]).items()
-    }
-    return [
-        Row(model=model, seed=seed, split=split, slice=ALL, task=task, metric=metric, value=value)
-        for (task, metric), value in found.items()
     ]
 
 
