@@ -31,6 +31,11 @@ def lineage(graph: MacroGraph, trained: Trained, parent: str | None = None) -> d
     }
 
 
+def now() -> str:
+    """Return the present as text, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
 def iso_time(microseconds: int) -> str:
     """Return a moment since 1970 as text."""
     return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=microseconds)).isoformat()

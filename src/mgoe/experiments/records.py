@@ -4,13 +4,13 @@ import json
 import math
 import subprocess
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from mgoe import __version__
 from mgoe._util.files import output_errors, read_json
+from mgoe.bundle.lineage import now
 from mgoe.errors import OutputError
 from mgoe.evaluation import ALL, Influence, group_users, pack, read_rows
 from mgoe.experiments.folder import DONE, FIT, INFLUENCE, digest_of, note_of
@@ -127,7 +127,7 @@ def made_by(state: str, command: str) -> dict[str, Any]:
         "mgoe": __version__,
         "revision": revision(),
         "command": command,
-        "at": _now(),
+        "at": now(),
     }
 
 
@@ -140,11 +140,7 @@ def note_serving(out: Path, cell: Cell) -> None:
         OutputError: The line cannot be written.
     """
     facts = read_json(cell.folder / FIT)
-    append(out, latest(out)[cell.key] | {name: facts[name] for name in SERVING} | {"at": _now()})
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
+    append(out, latest(out)[cell.key] | {name: facts[name] for name in SERVING} | {"at": now()})
 
 
 def append(out: Path, line: Line) -> None:

@@ -25,13 +25,13 @@ from pydantic import Field
 
 from mgoe._util.files import write_json
 from mgoe.bundle import Bundle
+from mgoe.bundle.lineage import now
 from mgoe.config import Settings, TaskSettings
 from mgoe.data import Examples
 from mgoe.errors import DataError
 from mgoe.evaluation import find_leads, holm, user_influence
 from mgoe.experiments.serving_time import request_times
 from mgoe.features import Reader
-from mgoe.release.version import now
 from mgoe.serving.scoring.runtime import Runtime
 from mgoe.serving.scoring.scorer import Scorer
 

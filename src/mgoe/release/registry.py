@@ -25,9 +25,10 @@ from filelock import FileLock, Timeout
 
 from mgoe._util.files import Hold, output_errors, read_json, remove_unless_held, write_json
 from mgoe.bundle import Bundle
+from mgoe.bundle.lineage import now
 from mgoe.config import did_you_mean
 from mgoe.errors import BundleError, ConfigError, OutputError
-from mgoe.release.version import Change, Version, now
+from mgoe.release.version import Change, Version
 
 CANDIDATE, CURRENT, PREVIOUS = ALIASES = ("candidate", "current", "previous")
 RELEASE = "release.json"

@@ -1,10 +1,10 @@
 """What a registry knows of a version and of a change of its aliases."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Literal, Self
 
 from mgoe.bundle import Bundle
+from mgoe.bundle.lineage import now
 from mgoe.config import Settings
 
 
@@ -62,8 +62,3 @@ class Version:
             log=lineage.get("log"),
             mgoe=bundle.manifest["versions"]["mgoe"],
         )
-
-
-def now() -> str:
-    """Return the present, ISO 8601."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
