@@ -298,13 +298,12 @@ def damaged_cells(plan: Plan, say: Say) -> Iterator[Path]:
     for cell in [cell for cell in plan.cells if cell.done]:
         folder, stage = cell.folder, cell.log.stage(cell.seed)
         facts = records.IMPORTED if (folder / records.IMPORTED).exists() else FIT
-        readers = {DONE: read_rows, INFLUENCE: Influence.load, facts: read_json}
         known = (
             facts == records.IMPORTED
             or records.is_finished(cell, lines)
             or any((stage / name).exists() for name in (EXAMPLES, "data"))
         )
-        if any(_is_damaged(folder / name, read, say) for name, read in readers.items()):
+        if _holds_damage(folder, facts, say):
             yield folder
         elif not known:
             say(
@@ -320,13 +319,9 @@ def damaged_lists(plan: Plan, say: Say) -> Iterator[Path]:
     Raises:
         OutputError: A file is there and may not be read.
     """
-    readers = {DONE: read_rows, INFLUENCE: Influence.load, FIT: read_json}
     folders = [log.lists(name, seed) for log, name, seed in lists_of(plan)]
     for folder in [folder for folder in folders if (folder / DONE).exists()]:
-        files = [
-            (place.parent / name, read) for place in folder.rglob(DONE) for name, read in readers.items()
-        ]
-        if any(_is_damaged(file, read, say) for file, read in files):
+        if any(_holds_damage(place.parent, FIT, say) for place in folder.rglob(DONE)):
             yield folder
 
 
@@ -361,6 +356,12 @@ def _clear_damaged(path: Path, read: Callable[[Path], Any], say: Say) -> bool:
     if cleared:
         path.unlink()
     return cleared
+
+
+def _holds_damage(folder: Path, facts: str, say: Say) -> bool:
+    """Tell whether a file that tables need of a result is damaged; `facts` is the name of one."""
+    readers = {DONE: read_rows, INFLUENCE: Influence.load, facts: read_json}
+    return any(_is_damaged(folder / name, read, say) for name, read in readers.items())
 
 
 def _is_damaged(path: Path, read: Callable[[Path], Any], say: Say) -> bool:
