@@ -87,17 +87,23 @@ def _ids(graph: MacroGraph, side: Side) -> Vocabulary | None:
 
 def curves_of(plan: Plan) -> dict[str, dict[int, dict[str, Any]]]:
     """Return what `curves.json` of each cell of a finished run holds, by model and seed."""
-    cells = {name: [cell for cell in plan.cells if cell.contestant.name == name] for name in plan.contestants}
     return {
-        name: {cell.seed: read_json(cell.folder / "curves.json") for cell in own}
-        for name, own in cells.items()
+        name: {
+            cell.seed: read_json(cell.folder / "curves.json")
+            for cell in plan.cells
+            if cell.contestant.name == name
+        }
+        for name in plan.contestants
     }
 
 
 def reliability_of(plan: Plan) -> dict[str, dict[str, dict[str, list[float]]]]:
     """Return the reliability of each model of a finished run on test, with its first seed, by task."""
-    first = [cell for cell in plan.cells if cell.seed == plan.settings.seeds[0]]
-    return {cell.contestant.name: read_json(cell.folder / RELIABILITY) for cell in first}
+    return {
+        cell.contestant.name: read_json(cell.folder / RELIABILITY)
+        for cell in plan.cells
+        if cell.seed == plan.settings.seeds[0]
+    }
 
 
 def write_run_report(
