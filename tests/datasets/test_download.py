@@ -175,7 +175,7 @@ def test_a_part_that_nothing_vouches_for_is_started_again(served: Served, tmp_pa
 def test_a_refusal_says_what_to_do(served: Served, tmp_path: Path, status: int, why: str):
     served.status = [status]
     with pytest.raises(
-        DataError, match=rf"{why} \({status} .*get it from {HOME} yourself,? and give its folder as the source"
+        DataError, match=rf"{why} \({status} .*get it from {HOME} yourself,? and give its folder"
     ):
         get(served, tmp_path)
     assert not list(tmp_path.iterdir())

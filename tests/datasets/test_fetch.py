@@ -253,7 +253,7 @@ def test_a_user_s_own_files_stay(tmp_path: Path, before: bool, name: str):
     theirs.write_text("precious")
     with pytest.raises(
         OutputError,
-        match=r"must hold only files that `mgoe data fetch` unpacked, found .*; .* choose another --out",
+        match=r"must hold only files that `mgoe data fetch` unpacked, found .*; .* choose another folder",
     ):
         fetch(data, tmp_path / "raw", own)
     assert theirs.read_text() == "precious"

@@ -210,7 +210,8 @@ class Workbench:
             return self._con.execute(query)
         except duckdb.OutOfMemoryException as error:
             raise OutputError(
-                self.place, f"memory and disk are too small: {_sentence(error)}; allow more memory or free space"
+                self.place,
+                f"memory and disk are too small: {_sentence(error)}; allow more memory, or free space",
             ) from None
         except duckdb.IOException as error:
             self._check_packed()
