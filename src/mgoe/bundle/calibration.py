@@ -25,7 +25,7 @@ from scipy.special import expit, logit
 
 from mgoe import metrics
 from mgoe.bundle.sampling import LARGEST, SMALLEST, shifted_tasks, undo_sampling
-from mgoe.config import RunSettings, Settings, TaskSettings, check_settings
+from mgoe.config import DataSettings, RunSettings, Settings, TaskSettings, check_settings
 from mgoe.data.times import moment_of
 from mgoe.errors import BundleError, ConfigError
 
@@ -112,14 +112,14 @@ class Window:
         undone: The same with the sampling of negatives undone. Shape (N, T).
         labels: NaN where missing. Shape (N, T).
         buckets: Time buckets. Shape (N,).
-        length: Length of a bucket.
+        data: How buckets count time.
     """
 
     learned: NDArray[np.float64]
     undone: NDArray[np.float64]
     labels: NDArray[np.float32]
     buckets: NDArray[np.int32]
-    length: str
+    data: DataSettings
 
     @classmethod
     def of(
@@ -135,7 +135,11 @@ class Window:
         binary = np.array([task.kind == "binary" for task in tasks])
         learned = np.where(binary, np.clip(predictions, SMALLEST, LARGEST, dtype=np.float64), predictions)
         undone = undo_sampling(learned, shift, shifted_tasks(tasks))
-        return cls(learned, undone, labels, buckets, settings.data.bucket)
+        return cls(learned, undone, labels, buckets, settings.data)
+
+    def start_of(self, bucket: int) -> str:
+        """Return when a bucket begins, for people."""
+        return moment_of(int(bucket), self.data.bucket, self.data.timezone)
 
     def newest(self, t: int) -> NDArray[np.bool_]:
         """Return where labels of a task are that count: in the newest buckets with `ENOUGH`, else everywhere.
@@ -204,16 +208,15 @@ def fit_calibration(window: Window, tasks: Sequence[TaskSettings], former: Calib
             found[task.name] = TaskCalibration(
                 slope=slope,
                 intercept=intercept,
-                since=moment_of(int(window.buckets[newest].min()), window.length) if newest.any() else "",
+                since=window.start_of(window.buckets[newest].min()) if newest.any() else "",
                 positives=int(positive.sum()),
                 negatives=int((~positive).sum()),
                 before=Agreement.of(labels, window.learned[:, t]),
                 after=Agreement.of(labels, after[:, t]),
             )
-    first, last = (
-        moment_of(int(bucket), window.length) for bucket in (window.buckets.min(), window.buckets.max())
+    return Calibration(
+        window=(window.start_of(window.buckets.min()), window.start_of(window.buckets.max())), tasks=found
     )
-    return Calibration(window=(first, last), tasks=found)
 
 
 def _log_odds(window: Window, t: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -55,7 +55,7 @@ def model_card(
         objective=" * ".join(chain(strongest[-1].name, settings.tasks)),
         predicted={task.name: _meaning(task, settings) for task in settings.tasks},
         log=log,
-        graph=_contents(graph),
+        graph=_contents(graph, data.timezone),
         splits=_splits(log, settings),
         side={
             side: [feature.name for feature in table.features]
@@ -85,15 +85,15 @@ def _meaning(task: TaskSettings, settings: RunSettings) -> str:
     return f"the probability that a user who is active in {bucket} does it on the item in that bucket{given}"
 
 
-def _contents(graph: MacroGraph) -> dict[str, Any]:
+def _contents(graph: MacroGraph, zone: str) -> dict[str, Any]:
     """Return what the graph holds, from when to when, and how often it was changed since the training."""
     meta = graph.meta
     return {
         "events": meta["events"],
         "users": graph.latest.n_users,
         "items": graph.latest.n_items,
-        "first": moment_of(meta["first"] // 1_000_000, "1s"),
-        "last": moment_of(meta["last"] // 1_000_000, "1s"),
+        "first": moment_of(meta["first"] // 1_000_000, "1s", zone),
+        "last": moment_of(meta["last"] // 1_000_000, "1s", zone),
         "megabytes": sum(file["bytes"] for file in meta["files"].values()) / 1e6,
         "changes": len(meta["changes"]),
     }

@@ -60,11 +60,12 @@ PositiveLength = Annotated[Length, AfterValidator(_positive)]
 
 
 LONGEST = 200
-"""Longer names are not compared with valid ones, because the search takes quadratic time."""
+"""Longer names are not compared with valid ones, because the search takes quadratic time. More valid names
+are not listed."""
 
 
 def did_you_mean(name: str, valid: Sequence[str]) -> str:
-    """Return the end of a message about an unknown name: the nearest valid one, or all of them.
+    """Return the end of a message about an unknown name: the nearest valid one, or all unless they are many.
 
     Example:
         >>> "unknown task 'clik'" + did_you_mean("clik", ["click", "buy"])
@@ -72,5 +73,7 @@ def did_you_mean(name: str, valid: Sequence[str]) -> str:
     """
     close = difflib.get_close_matches(name, valid, n=1, cutoff=0.5) if len(name) <= LONGEST else []
     return (
-        f"; did you mean {close[0]!r}?" if close else f"; valid names: {', '.join(sorted(valid)) or 'none'}"
+        f"; did you mean {close[0]!r}?"
+        if close
+        else f"; valid names: {', '.join(sorted(valid)) or 'none'}" * (len(valid) <= LONGEST)
     )

@@ -3,10 +3,11 @@
 import itertools
 from datetime import UTC, date, datetime
 from typing import Annotated, Any, Literal, Self, cast
+from zoneinfo import available_timezones
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from mgoe.config.base import Length, PositiveLength, Seed, Settings, Texts
+from mgoe.config.base import Length, PositiveLength, Seed, Settings, Texts, did_you_mean
 
 
 def _written(value: object) -> object:
@@ -20,6 +21,17 @@ def _written(value: object) -> object:
 
 
 Moment = Annotated[datetime, BeforeValidator(_written)]
+
+
+def _zone(name: str) -> str:
+    # looks into many files; `localtime` is that of a machine
+    valid = {name} if name == "UTC" else available_timezones() - {"localtime"}
+    if name not in valid:
+        raise ValueError(
+            "must be the IANA name of a time zone, such as Asia/Shanghai, "
+            f"found {name!r}{did_you_mean(name, sorted(valid))}"
+        )
+    return name
 
 
 class FeatureSettings(Settings):
@@ -83,6 +95,9 @@ class DataSettings(Settings):
     """Column of an event log that says what happened; null where every row does the one task."""
     time_unit: Literal["auto", "s", "ms", "us", "ns"] = "auto"
     """Unit of numeric times; `auto` goes by their magnitude."""
+    timezone: Annotated[str, AfterValidator(_zone)] = "UTC"
+    """IANA name of the zone of times without one, in the log, in events of a service, and in `start`, `end`
+    and `split.cuts`. Buckets are counted in UTC."""
     start: Moment | None = None
     """First moment that is included."""
     end: Moment | None = None

@@ -48,7 +48,7 @@ def exposure_history(rows: Table, settings: RunSettings) -> Table:
         if any(task.known_at is not None or seconds(task.delay) for task in space)
     }
     inside = {
-        name: ibis.literal(True) if end is None else moment < microseconds(end)
+        name: ibis.literal(True) if end is None else moment < microseconds(end, settings.data.timezone)
         for name, moment in later.items()
     }
     at_once = {name: bucket_of(moment, length) == rows.bucket for name, moment in later.items()}

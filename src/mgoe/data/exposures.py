@@ -51,7 +51,7 @@ def label_history(rows: Table, settings: RunSettings) -> Table:
             else done[f"known_{task.name}"]
         )
         parts.append(done.select("user", "item", time=known, task=ibis.literal(t, "int64").cast("int8")))
-    history = within(ibis.union(*parts), None, settings.data.end)
+    history = within(ibis.union(*parts), settings.data)
     return history.mutate(bucket=bucket_of(history.time, settings.data.bucket))
 
 

@@ -5,7 +5,6 @@ import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +32,13 @@ _UNNAMED = re.compile(r"__index_level_\d+__")
 NO_ROWS = "the log must hold rows, found none; give a log with rows"
 
 
-def connect(folder: Path, memory: float | None = None) -> Backend:
+def connect(folder: Path, memory: float | None = None, zone: str = "UTC") -> Backend:
     """Return a DuckDB database in a folder, which also takes what does not fit in memory.
 
     Args:
         folder: An existing folder.
         memory: Limit in GiB; by default most of the machine's memory.
+        zone: The zone of timestamps without one, where other files have timestamps with one in that column.
 
     Raises:
         OutputError: The folder cannot be written.
@@ -53,24 +53,26 @@ def connect(folder: Path, memory: float | None = None) -> Backend:
     except duckdb.Error as error:
         raise unreadable(str(folder), error) from None
     hide_progress_bar(con.con)
+    con.con.execute(f"SET TimeZone = '{zone}'")
     if memory is not None:
         con.con.execute(f"SET memory_limit = '{memory:.2f}GiB'")
     return con
 
 
 @contextmanager
-def work_database(folder: Path, place: str) -> Iterator[Backend]:
+def work_database(folder: Path, place: str, zone: str = "UTC") -> Iterator[Backend]:
     """Yield a DuckDB database in a new folder, which is removed at the end; its errors become ours.
 
     Args:
         folder: The folder to create.
         place: What is read, for messages.
+        zone: As of `connect`.
 
     Raises:
         DataError: DuckDB cannot read something.
     """
     folder.mkdir()
-    con = connect(folder)
+    con = connect(folder, zone=zone)
     try:
         yield con
     except duckdb.Error as error:
@@ -240,18 +242,17 @@ def _check_names(names: list[str], place: str) -> None:
 
 
 def _check_zones(frame: pd.DataFrame, place: str) -> None:
-    """Refuse times of which only some have a zone: the others would silently be taken for UTC."""
+    """Refuse times of which only some have a zone: the others may be of another one."""
     for name in (name for name, kind in frame.dtypes.items() if kind == "O"):
         column = frame[name].dropna()
-        if pd.api.types.infer_dtype(column) == "datetime" and len(set(column.map(_has_zone))) > 1:
+        if (
+            pd.api.types.infer_dtype(column) == "datetime"
+            and len({time.tzinfo is None for time in column}) > 1
+        ):
             raise DataError(
                 f"{place}, column {name!r}",
                 "all times must have a zone, or none, found both; add the zone where it is missing",
             )
-
-
-def _has_zone(time: datetime) -> bool:
-    return time.tzinfo is not None
 
 
 def stage(con: Backend, table: ir.Table, columns: Mapping[str, str], name: str, place: str) -> ir.Table:

@@ -74,7 +74,7 @@ def prepare(settings: RunSettings, out: Path | str, table: Frame | None = None) 
         )
     place = "the table" if table is not None else place_of(settings.data.log)
     with atomic_folder(out) as folder:
-        with work_database(folder / "work", place) as con:
+        with work_database(folder / "work", place, settings.data.timezone) as con:
             try:
                 manifest = _build(con, settings, folder, open_source(con, settings.data, table), place)
             except (duckdb.IOException, duckdb.OutOfMemoryException) as error:
@@ -101,7 +101,7 @@ def _build(con: Backend, settings: RunSettings, folder: Path, source: Table, pla
     else:
         found = con.create_table("positives", positives(rows))
     buckets, counts = rows_per_bucket(found)
-    cuts = make_cuts(settings.split, settings.data.bucket, buckets, counts)
+    cuts = make_cuts(settings.split, settings.data.bucket, buckets, counts, settings.data.timezone)
     sides = _write_side_features(con, settings, folder)
     training = rows.filter(rows.bucket <= int(cuts[settings.split.valid_window]))
     context = fit_context(training, settings)
@@ -136,7 +136,7 @@ def _build(con: Backend, settings: RunSettings, folder: Path, source: Table, pla
         "events": events,
         "side": sides,
         "bucket": settings.data.bucket,
-        "cuts": [moment_of(int(cut) + 1, settings.data.bucket) for cut in cuts],
+        "cuts": [moment_of(int(cut) + 1, settings.data.bucket, settings.data.timezone) for cut in cuts],
         "with_zone": share_with_zone(source, settings.data.time),
     }
     return {
@@ -247,7 +247,7 @@ def _write_history(
         task=events.task,
     ).order_by(["bucket", "user", "item", "time", "task"]).to_parquet(path, compression="zstd")
     written = con.read_parquet(as_pattern(path))
-    check_first_snapshot(written, settings.split, settings.data.bucket, cuts)
+    check_first_snapshot(written, settings.split, settings.data.bucket, cuts, settings.data.timezone)
     per_task = written.group_by("task").aggregate(n=ibis._.count()).to_pyarrow()
     counts = dict(zip(per_task["task"].to_pylist(), per_task["n"].to_pylist(), strict=True))
     return {name: counts.get(t, 0) for t, name in enumerate(settings.task_names)}

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mgoe._util.tables import Frame
-from mgoe.config import RunSettings
+from mgoe.config import DataSettings, RunSettings
 from mgoe.data.columns import Expr, Table, only_row
 from mgoe.data.log import open_source, place_of, stage, work_database
 from mgoe.data.requests import merged
@@ -50,7 +50,10 @@ def profile(settings: RunSettings, table: Frame | None = None) -> dict[str, Any]
         ('events', True)
     """
     place = "the table" if table is not None else place_of(settings.data.log)
-    with TemporaryDirectory(prefix="mgoe-") as folder, work_database(Path(folder, "work"), place) as con:
+    with (
+        TemporaryDirectory(prefix="mgoe-") as folder,
+        work_database(Path(folder, "work"), place, settings.data.timezone) as con,
+    ):
         source = open_source(con, settings.data, table)
         names = find_columns(source, settings, place)
         raw = stage(con, source, names, "raw", place)
@@ -76,7 +79,7 @@ def profile(settings: RunSettings, table: Frame | None = None) -> dict[str, Any]
 def _counted(read: Table, settings: RunSettings) -> tuple[Table, dict[str, int]]:
     """Return the rows that count, and the number of others."""
     complete = read.filter(read.user.notnull() & read.item.notnull() & read.time.notnull())
-    inside = within(complete, settings.data.start, settings.data.end)
+    inside = within(complete, settings.data)
     once = merged(inside, settings).distinct()
     sizes = [int(part.count().to_pyarrow().as_py()) for part in (read, complete, inside, once)]
     return inside.mutate(bucket=bucket_of(inside.time, settings.data.bucket)), {
@@ -110,7 +113,7 @@ def _describe(rows: Table, settings: RunSettings, place: str) -> dict[str, Any]:
         "items": size["items"],
         "pairs": on_pairs["pairs"],
         "density": on_pairs["pairs"] / (size["users"] * size["items"]),
-        "span": _span(buckets, counts, settings.data.bucket),
+        "span": _span(buckets, counts, settings.data),
         "activity": {node: _activity(rows, node) for node in NODES},
         "behaviors": _behaviors(rows) if settings.form == "events" else {},
         "tasks": _done(rows, on_pairs, settings),
@@ -119,16 +122,16 @@ def _describe(rows: Table, settings: RunSettings, place: str) -> dict[str, Any]:
     }
 
 
-def _span(buckets: NDArray[np.int64], counts: NDArray[np.int64], length: str) -> dict[str, Any]:
+def _span(buckets: NDArray[np.int64], counts: NDArray[np.int64], data: DataSettings) -> dict[str, Any]:
     top = int(counts.argmax())
     return {
-        "first": moment_of(int(buckets[0]), length),
-        "last": moment_of(int(buckets[-1]), length),
-        "bucket": length,
+        "first": moment_of(int(buckets[0]), data.bucket, data.timezone),
+        "last": moment_of(int(buckets[-1]), data.bucket, data.timezone),
+        "bucket": data.bucket,
         "buckets": len(buckets),
         "empty_buckets": int(buckets[-1] - buckets[0] + 1 - len(buckets)),
         "busiest": {
-            "bucket": moment_of(int(buckets[top]), length),
+            "bucket": moment_of(int(buckets[top]), data.bucket, data.timezone),
             "share": float(counts[top] / counts.sum()),
         },
     }
@@ -213,11 +216,11 @@ def _drift(
     if first >= last:
         return None
     marked = rows.mutate(early=rows.bucket <= int(first), late=rows.bucket >= int(last))
-    length = settings.data.bucket
+    length, zone = settings.data.bucket, settings.data.timezone
     early, late = (_rates(marked.filter(part), settings) for part in (marked.early, marked.late))
     return {
-        "first": {"upto": moment_of(int(first) + 1, length), "rates": early},
-        "last": {"since": moment_of(int(last), length), "rates": late},
+        "first": {"upto": moment_of(int(first) + 1, length, zone), "rates": early},
+        "last": {"since": moment_of(int(last), length, zone), "rates": late},
         "popularity_shift": _popularity_shift(marked),
         "new_users": _new(marked, ["user"]),
         "new_items": _new(marked, ["item"]),

@@ -58,7 +58,7 @@ def read_rows(
     count = enforce(raw, checks, place, numbered=con is not None)
     if not count:
         raise DataError(place, NO_ROWS)
-    return within(raw.select(**values), settings.data.start, settings.data.end), count
+    return within(raw.select(**values), settings.data), count
 
 
 def find_columns(source: Table, settings: RunSettings, place: str) -> dict[str, str]:
@@ -101,11 +101,11 @@ def read_columns(
     raw: Table, settings: RunSettings, names: dict[str, str], place: str
 ) -> tuple[dict[str, Expr], list[Check]]:
     """Return the value of each of our columns, and the checks on them."""
-    unit = settings.data.time_unit
+    unit, zone = settings.data.time_unit, settings.data.timezone
     read: dict[str, tuple[Expr, list[Check]]] = {
         node: read_id(raw[node], names[node], place) for node in NODES
     }
-    moment = read_time(raw["time"], names["time"], unit, place)
+    moment = read_time(raw["time"], names["time"], unit, place, zone=zone)
     rule = (
         "a time must be given and readable (a date, a timestamp, ISO 8601, or a number since 1970), "
         "within 9,000 years of 1970"
@@ -124,7 +124,7 @@ def read_columns(
             label, known = f"label_{task.name}", f"known_{task.name}"
             read[label] = read_label(raw[label], names[label], task.kind == "binary", place)
             if known in names:
-                known_at = read_time(raw[known], names[known], unit, place)
+                known_at = read_time(raw[known], names[known], unit, place, zone=zone)
                 bad = (read[label][0] > 0) & (known_at.isnull() | (known_at < moment) | too_far(known_at))
                 rule = (
                     f"a label above 0 of task {task.name} must be known within 9,000 years of 1970, "

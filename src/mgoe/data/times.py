@@ -1,6 +1,7 @@
 """Time in a log: microseconds since 1970, buckets, and the cuts between windows.
 
-A moment is microseconds since 1970, UTC, with one reader per representation.
+A moment is microseconds since 1970, UTC, with one reader per representation. A time without a zone, in
+a log, in settings and in messages, is what the clocks of `data.timezone` show.
 
 Bucket b holds the moments in [b, b + 1) bucket lengths since 1970. Cut k is the number of the last bucket
 before it: snapshot k is the history with bucket <= cuts[k], window k the examples with cuts[k] < bucket <=
@@ -9,13 +10,14 @@ cuts[k + 1]. So no example reads an event of its own bucket.
 
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, time, timedelta
+from zoneinfo import ZoneInfo
 
 import ibis
 import ibis.expr.datatypes as dt
 import numpy as np
 from numpy.typing import NDArray
 
-from mgoe.config import SplitSettings, seconds
+from mgoe.config import DataSettings, SplitSettings, seconds
 from mgoe.data.columns import Expr, Table, only_row, wrong_type
 from mgoe.errors import DataError
 
@@ -49,20 +51,39 @@ def unix_micros(moment: dt.timestamp) -> dt.int64:  # pyright: ignore[reportInva
     """Spark's name for the same function."""
 
 
-def read_time(column: Expr, name: str, unit: str, place: str, key: str = "data.time_unit") -> Expr:
+@ibis.udf.scalar.builtin
+def make_timestamp(microseconds: dt.int64) -> dt.timestamp:  # pyright: ignore[reportInvalidTypeForm]
+    """DuckDB's inverse of `epoch_us`."""
+
+
+@ibis.udf.scalar.builtin
+def timezone(zone: dt.string, clock: dt.timestamp) -> dt.timestamp:  # pyright: ignore[reportInvalidTypeForm]
+    """DuckDB's own function: when the clocks of a zone show a time."""
+
+
+def read_time(
+    column: Expr, name: str, unit: str, place: str, key: str = "data.time_unit", zone: str = "UTC"
+) -> Expr:
     """Return moments as int64 microseconds since 1970, UTC; null where one is missing or cannot be read.
 
     Args:
-        column: Dates, timestamps, ISO 8601 strings, or numbers since 1970. A moment without an offset is UTC.
+        column: Dates, timestamps, ISO 8601 strings, or numbers since 1970.
         name: The log's name of the column, for messages.
         unit: Unit of numbers; `auto` goes by their magnitude.
         place: What the table is, for messages.
         key: The setting that gives the unit, for messages.
+        zone: The zone of dates and times without an offset.
 
     Raises:
-        DataError: The column is of another type, or its unit is unclear.
+        DataError: The column is of another type, its unit is unclear, or the engine does not know zones.
     """
     kind = column.type()
+    if zone != "UTC" and column.get_backend().name == "pyspark":  # Ibis does not say which types have a zone
+        raise DataError(
+            f"{place}, column {name!r}",
+            f"Spark reads times without a zone as UTC, found data.timezone {zone}; write them with their "
+            "zone and leave data.timezone out, or set graph.engine: local",
+        )
     if kind.is_string():
         text = column.strip()
         utc = text.re_replace(r"\s*([Zz]|UTC|GMT)$", "+00")
@@ -70,12 +91,13 @@ def read_time(column: Expr, name: str, unit: str, place: str, key: str = "data.t
             (~text.re_search(_YEAR_FIRST), ibis.null("int64")),  # 1/2/24 would be a day of the year 1
             (text.re_search(_OFFSET), _microseconds(utc.try_cast("timestamp('UTC', 6)"))),
             (text.re_search(_ZONE), ibis.null("int64")),
-            else_=_microseconds(text.try_cast("timestamp(6)")),  # this cast would ignore an offset
+            else_=_microseconds(text.try_cast("timestamp(6)"), zone),  # this cast would ignore an offset
         )
     if kind.is_date() or kind.is_timestamp():
-        exact = kind.is_timestamp() and (kind.timezone is not None or kind.scale == 9)
+        zoned = kind.is_timestamp() and kind.timezone is not None
         # a cast would round nanoseconds up
-        return _microseconds(column if exact else column.cast("timestamp(6)"))
+        exact = zoned or (kind.is_timestamp() and kind.scale == 9)
+        return _microseconds(column if exact else column.cast("timestamp(6)"), "UTC" if zoned else zone)
     if kind.is_decimal():
         column = column.try_cast("int64") if kind.scale == 0 else column.cast("float64")
     if not column.type().is_integer() and not column.type().is_floating():
@@ -145,28 +167,33 @@ def too_far(moment: Expr) -> Expr:
     return ~moment.between(-_FARTHEST, _FARTHEST)
 
 
-def microseconds(moment: date | datetime) -> int:
-    """Return microseconds since 1970; a moment without a zone is UTC.
+def microseconds(moment: date | datetime, zone: str = "UTC") -> int:
+    """Return microseconds since 1970; a moment without a zone is of the given one.
+
+    A time that the clocks show twice is the later one, and one that they skip goes by the offset before, both
+    as DuckDB has it.
 
     Example:
         >>> microseconds(date(1970, 1, 2))
         86400000000
+        >>> microseconds(date(1970, 1, 2), "Asia/Shanghai") // 3_600_000_000
+        16
     """
-    if not isinstance(moment, datetime):
-        moment = datetime.combine(moment, time.min)
-    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return (aware - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+    at = moment if isinstance(moment, datetime) else datetime.combine(moment, time.min)
+    moments = [at if at.tzinfo else at.replace(tzinfo=ZoneInfo(zone), fold=fold) for fold in (0, 1)]
+    return max((one - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1) for one in moments)
 
 
-def within(rows: Table, start: datetime | None, end: datetime | None) -> Table:
-    """Return the rows with `time` at or after the start and before the end."""
-    if start is not None:
-        rows = rows.filter(rows.time >= microseconds(start))
-    return rows if end is None else rows.filter(rows.time < microseconds(end))
+def within(rows: Table, data: DataSettings) -> Table:
+    """Return the rows with `time` at or after the start of the settings and before their end."""
+    if data.start is not None:
+        rows = rows.filter(rows.time >= microseconds(data.start, data.timezone))
+    return rows if data.end is None else rows.filter(rows.time < microseconds(data.end, data.timezone))
 
 
-def _microseconds(moment: Expr) -> Expr:
-    return unix_micros(moment) if moment.get_backend().name == "pyspark" else epoch_us(moment)
+def _microseconds(moment: Expr, zone: str = "UTC") -> Expr:
+    utc = unix_micros(moment) if moment.get_backend().name == "pyspark" else epoch_us(moment)
+    return utc if zone == "UTC" else epoch_us(timezone(zone, make_timestamp(utc)))
 
 
 def bucket_of(moment: Expr, length: str) -> Expr:
@@ -187,7 +214,11 @@ def rows_per_bucket(rows: Table) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 
 
 def make_cuts(
-    settings: SplitSettings, length: str, buckets: NDArray[np.int64], positives: NDArray[np.int64]
+    settings: SplitSettings,
+    length: str,
+    buckets: NDArray[np.int64],
+    positives: NDArray[np.int64],
+    zone: str = "UTC",
 ) -> NDArray[np.int32]:
     """Return cuts by quantiles of the positive examples, or by dates.
 
@@ -200,6 +231,7 @@ def make_cuts(
         length: Length of a bucket.
         buckets: Buckets with positive examples, rising. Shape (b,).
         positives: Positive examples in each. Shape (b,).
+        zone: The zone of dates, also in messages.
 
     Returns:
         Bucket numbers, rising. Shape (n,).
@@ -211,14 +243,14 @@ def make_cuts(
         reached = np.round(np.asarray(settings.cuts, dtype=float) * positives.sum(), 6)
         cuts = buckets[np.searchsorted(np.cumsum(positives), reached)]
     else:
-        moments = [microseconds(cut) for cut in settings.cuts if isinstance(cut, date)]
-        cuts = (np.array(moments) - 1) // (seconds(length) * 1_000_000)
-    _check_windows(settings, cuts, length, buckets)
+        last = [microseconds(cut, zone) - 1 for cut in settings.cuts if isinstance(cut, date)]
+        cuts = np.array(last) // (seconds(length) * 1_000_000)
+    _check_windows(settings, cuts, length, buckets, zone)
     return cuts.astype(np.int32)
 
 
 def _check_windows(
-    settings: SplitSettings, cuts: NDArray[np.int64], length: str, buckets: NDArray[np.int64]
+    settings: SplitSettings, cuts: NDArray[np.int64], length: str, buckets: NDArray[np.int64], zone: str
 ) -> None:
     named: Sequence[object] = settings.cuts
     same = np.flatnonzero(np.diff(cuts) <= 0)
@@ -228,10 +260,10 @@ def _check_windows(
             "split.cuts",
             f"every window needs a bucket of its own, found that cuts {named[k]} and {named[k + 1]} both "
             "fall into "
-            f"bucket {moment_of(int(cuts[k]), length)} of {len(buckets)} with positives; "
+            f"bucket {moment_of(int(cuts[k]), length, zone)} of {len(buckets)} with positives; "
             "take fewer cuts, or a shorter data.bucket",
         )
-    span = f"positives from {moment_of(int(buckets[0]), length)} to {moment_of(int(buckets[-1]), length)}"
+    span = f"positives from {' to '.join(moment_of(int(buckets[end]), length, zone) for end in (0, -1))}"
     if buckets[0] > cuts[0]:
         raise DataError(
             "split.cuts",
@@ -251,7 +283,7 @@ def _check_windows(
 
 
 def check_first_snapshot(
-    history: Table, settings: SplitSettings, length: str, cuts: NDArray[np.int32]
+    history: Table, settings: SplitSettings, length: str, cuts: NDArray[np.int32], zone: str
 ) -> None:
     """Require that something is known at the first cut.
 
@@ -262,13 +294,14 @@ def check_first_snapshot(
         settings: The cuts, for the message.
         length: Length of a bucket.
         cuts: Bucket numbers, rising. Shape (n,).
+        zone: The zone of the message.
 
     Raises:
         DataError: Nothing is known by then.
     """
     first = history.bucket.min().to_pyarrow().as_py()
     if first is None or first > cuts[0]:
-        found = "none" if first is None else f"the first one known in {moment_of(first, length)}"
+        found = "none" if first is None else f"the first one known in {moment_of(first, length, zone)}"
         raise DataError(
             "split.cuts",
             f"the first snapshot needs labels that are known before the cut {settings.cuts[0]}, found "
@@ -277,10 +310,10 @@ def check_first_snapshot(
         )
 
 
-def moment_of(bucket: int, length: str) -> str:
-    """Return the start of a bucket, for messages."""
+def moment_of(bucket: int, length: str, zone: str = "UTC") -> str:
+    """Return the start of a bucket as the clocks of a zone show it, for messages."""
     try:
-        moment = datetime.fromtimestamp(bucket * seconds(length), tz=UTC)
+        moment = datetime.fromtimestamp(bucket * seconds(length), tz=ZoneInfo(zone))
     except (ValueError, OverflowError, OSError):
         return f"number {bucket}"
     return moment.strftime("%Y-%m-%d" if moment.time() == time.min else "%Y-%m-%d %H:%M:%S")

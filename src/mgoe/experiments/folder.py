@@ -260,7 +260,11 @@ def run_settings(settings: RunSettings) -> dict[str, Any]:
         {"path", *(["name"] if side is None or side.name is None else [])}
         for side in (settings.data.users, settings.data.items)
     )  # older results, without a name, stay valid
-    unused = {name: True for name in ("request", "uniform") if getattr(settings.data, name) is None}
+    unused = {
+        name: True
+        for name in ("request", "uniform", "timezone")
+        if getattr(settings.data, name) == DataSettings.model_fields[name].default
+    }
     windows = {"test_windows": True} if settings.split.test_windows == 1 else {}
     return settings.model_dump(
         mode="json",

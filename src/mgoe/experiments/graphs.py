@@ -368,7 +368,7 @@ def opened_log(
             yield open_on_spark(backend, log)
     else:
         (folder / "work.duckdb").unlink(missing_ok=True)
-        con = connect(folder, memory)
+        con = connect(folder, memory, settings.data.timezone)
         try:
             yield open_log(con, log, ids=(settings.data.user, settings.data.item))
         finally:

@@ -41,7 +41,7 @@ def settings_of_rest(whole: RunSettings, raw: Mapping[str, Any], folder: Path) -
                 "a log without last items holds events, which have no values, found a regression; leave "
                 "this task out, or leave out `hold_out`",
             )
-    data = whole.data.model_dump(mode="json", include={"bucket", "users", "items"})
+    data = whole.data.model_dump(mode="json", include={"bucket", "timezone", "users", "items"})
     tasks = [
         task.model_dump(mode="json", exclude={"label", "known_at", "delay"}) | {"behaviors": []}
         for task in whole.tasks
@@ -75,7 +75,7 @@ def hold_out_last(whole: RunSettings, folder: Path) -> None:
         rest = {
             "user_id": users.ids(user[kept]),
             "item_id": items.ids(item[kept]),
-            "timestamp": columns["time"].cast(pa.timestamp("us")).filter(pa.array(kept)),
+            "timestamp": columns["time"].cast(pa.timestamp("us", "UTC")).filter(pa.array(kept)),
             "behavior": pa.array(names[kept]),
         }
         pq.write_table(pa.table(rest), unfinished / REST)
@@ -98,7 +98,7 @@ def numbered_events(whole: RunSettings, work: Path) -> tuple[pa.Table, Vocabular
         DataError: The log cannot be read or breaks a rule.
     """
     place = place_of(whole.data.log)
-    with work_database(work, place) as con:
+    with work_database(work, place, whole.data.timezone) as con:
         source = open_log(con, whole.data.log, ids=(whole.data.user, whole.data.item))
         log = whole_log(source, whole, work, place)
         columns = log.history.order_by(["time", "user", "item", "task"]).to_pyarrow()

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from mgoe._util.files import atomic_folder, read_json, write_json
-from mgoe.config import RunSettings, did_you_mean, load_settings, seconds
+from mgoe.config import DataSettings, RunSettings, did_you_mean, load_settings, seconds
 from mgoe.data import Examples, Prepared, Split
 from mgoe.data.log import open_log, require_columns, unreadable
 from mgoe.data.times import bucket_of, moment_of, read_time
@@ -49,8 +49,9 @@ def rows(run: Path | str, split: Split = "test", seed: int | None = None) -> pd.
 
     Returns:
         `row`, the number of the row; the columns of user, item and time, named as in the log, with the start
-        of the time bucket; `window`, its number; one label per task, missing where it does not count; and
-        `MODEL.TASK`, the model's own probability (or value), as of the snapshot before the window.
+        of the time bucket, which has its zone if `data.timezone` is set; `window`, its number; one label per
+        task, missing where it does not count; and `MODEL.TASK`, the model's own probability (or value), as of
+        the snapshot before the window.
 
     Raises:
         OutputError: The folder holds no finished run.
@@ -80,13 +81,13 @@ def rows(run: Path | str, split: Split = "test", seed: int | None = None) -> pd.
 def placed(examples: Examples, prepared: Prepared, settings: RunSettings) -> pd.DataFrame:
     """Return number, user, item, time and window of rows, by the columns of the log."""
     data = settings.data
-    starts = examples.bucket.astype(np.int64) * seconds(data.bucket)
+    starts = (examples.bucket.astype(np.int64) * seconds(data.bucket)).astype("datetime64[s]")
     return pd.DataFrame(
         {
             ROW: np.arange(len(examples)),
             data.user: prepared.users.ids(examples.user).to_pandas(),
             data.item: prepared.items.ids(examples.item).to_pandas(),
-            data.time: starts.astype("datetime64[s]"),
+            data.time: starts if data.timezone == "UTC" else pd.DatetimeIndex(starts, tz="UTC"),
             "window": examples.snapshot.astype(np.int64),
         }
     )
@@ -139,13 +140,13 @@ def _scores(
     Scores that are no probabilities become their rank, which keeps the order.
     """
     given, named = _read(prepared, settings, file)
-    joined = _joined(test, given, prepared, settings.data.bucket, file)
+    joined = _joined(test, given, prepared, settings.data, file)
     scores, believed = np.empty((len(joined), len(settings.tasks))), list[str]()
     for t, task in enumerate(settings.tasks):
         place, column = f"{file}, column {named[task.name]!r}", joined[named[task.name]].to_numpy()
         if not np.isfinite(column).all():
             odd = joined[~np.isfinite(column)].iloc[0]
-            missing = _about(odd, prepared, settings.data.bucket, "a missing one for")
+            missing = _about(odd, prepared, settings.data, "a missing one for")
             raise DataError(place, f"{missing}; score every row")
         if (column == column[0]).all():
             raise DataError(
@@ -167,9 +168,10 @@ def _read(prepared: Prepared, settings: RunSettings, file: str) -> tuple[pd.Data
     if lacking := [task for task, name in named.items() if name not in table.columns]:
         rule = f"needs a column {lacking[0]!r} with the scores of this task, or {SCORE!r} for all"
         raise DataError(file, f"{rule}; add one")
-    moment = read_time(table[data.time], data.time, data.time_unit, file)
-    numbers = {name: table[name].cast("int64") for name in table.columns if name == ROW}
-    numbers |= {name: table[name].cast("float64") for name in named.values()}
+    moment = read_time(table[data.time], data.time, data.time_unit, file, zone=data.timezone)
+    numbers = {name: table[name].cast("float64") for name in named.values()} | {
+        name: table[name].cast("int64") for name in table.columns if name == ROW
+    }
     try:
         found = table.select(
             user=table[data.user], item=table[data.item], bucket=bucket_of(moment, data.bucket), **numbers
@@ -181,7 +183,9 @@ def _read(prepared: Prepared, settings: RunSettings, file: str) -> tuple[pd.Data
     return pd.DataFrame({"user": users, "item": items, **rest}), named
 
 
-def _joined(test: Examples, given: pd.DataFrame, prepared: Prepared, bucket: str, file: str) -> pd.DataFrame:
+def _joined(
+    test: Examples, given: pd.DataFrame, prepared: Prepared, data: DataSettings, file: str
+) -> pd.DataFrame:
     """Return the scores of each test row. Pairs that are several rows of one bucket have one score without
     numbers of rows."""
     key = [name for name in (ROW, "user", "item", "bucket") if name in given]
@@ -189,7 +193,7 @@ def _joined(test: Examples, given: pd.DataFrame, prepared: Prepared, bucket: str
     low, high = groups.min(), groups.max()
     if (twice := (high - low > SAME * high.abs()).any(axis=1)).any():
         odd = twice[twice].index.to_frame(index=False).iloc[0]
-        raise DataError(file, f"{_about(odd, prepared, bucket, 'two scores for')}; leave one out")
+        raise DataError(file, f"{_about(odd, prepared, data, 'two scores for')}; leave one out")
     buckets = test.bucket.astype(np.int64)
     rows_of = pd.DataFrame(
         {ROW: np.arange(len(test)), "user": test.user, "item": test.item, "bucket": buckets}
@@ -197,16 +201,16 @@ def _joined(test: Examples, given: pd.DataFrame, prepared: Prepared, bucket: str
     joined = rows_of.merge(groups.mean().reset_index(), how="left", on=key, indicator=True)
     missing = (joined["_merge"] == "left_only").to_numpy()
     if missing.any():
-        lacking = _about(joined[missing].iloc[0], prepared, bucket, "none for")
+        lacking = _about(joined[missing].iloc[0], prepared, data, "none for")
         more = f"and {missing.sum() - 1:,} of {len(joined):,} rows"
         raise DataError(file, f"{lacking} {more}; `mgoe rows` writes them")
     return joined
 
 
-def _about(row: Any, prepared: Prepared, bucket: str, found: str) -> str:
+def _about(row: Any, prepared: Prepared, data: DataSettings, found: str) -> str:
     """Say what was found for a test row."""
     user, item = prepared.users.ids([int(row["user"])])[0], prepared.items.ids([int(row["item"])])[0]
     return (
         f"must hold one score for each test row, found {found} user {user}, item {item}, "
-        f"{moment_of(int(row['bucket']), bucket)}"
+        f"{moment_of(int(row['bucket']), data.bucket, data.timezone)}"
     )

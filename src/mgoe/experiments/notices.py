@@ -93,8 +93,9 @@ def _zones(prepared: Prepared, settings: RunSettings) -> Iterator[str]:
     share = prepared.summary.get("with_zone")
     if share is not None and 0 < share < 1:
         yield (
-            f"{share:.0%} of the times in {settings.data.time!r} name a zone and the others are read as UTC, "
-            "so rows may be in the wrong order; write all with their zone"
+            f"{share:.0%} of the times in {settings.data.time!r} name a zone and the others are read as "
+            f"{settings.data.timezone}, so rows may be in the wrong order; set data.timezone to the zone of "
+            "the others, or write all with theirs"
         )
 
 

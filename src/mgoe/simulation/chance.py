@@ -104,6 +104,11 @@ def check_reachable(world: WorldSettings, settings: RunSettings) -> list[str]:
         ['click', 'buy']
     """
     names = [_behavior(task, world) for task in settings.tasks]
+    if settings.data.timezone != "UTC":
+        raise ConfigError(
+            "data.timezone",
+            f"the times of a simulated log are UTC, found {settings.data.timezone}; leave it out",
+        )
     if settings.form == "events" and settings.negatives.distribution != "popularity":
         raise ConfigError(
             "negatives.distribution",

@@ -124,6 +124,7 @@ class EventReader:
         behaviors: Tasks that each behaviour does, as bits.
         kinds: Arrow type of the ids of each `user` and `item`.
         time_unit: Unit of times that are numbers; `auto` infers it from their size.
+        zone: The zone of times without one.
 
     Example:
         >>> reader = EventReader.of(bundle)
@@ -134,6 +135,7 @@ class EventReader:
     behaviors: Mapping[str, int]
     kinds: Mapping[str, pa.DataType]
     time_unit: str = "auto"
+    zone: str = "UTC"
 
     @classmethod
     def of(cls, bundle: Bundle) -> Self:
@@ -142,6 +144,7 @@ class EventReader:
             task_masks(bundle.settings),
             {"user": bundle.encoders.users.type, "item": bundle.encoders.items.type},
             bundle.settings.data.time_unit,
+            bundle.settings.data.timezone,
         )
 
     def read(self, raw: Mapping[str, Any], now: int) -> Event:
@@ -205,7 +208,7 @@ class EventReader:
         rule = f"must be a number since 1970 or a time as in 2026-05-01T12:00:00Z, found {shown(value)}"
         if isinstance(value, str):
             try:
-                return microseconds(datetime.fromisoformat(value))
+                return microseconds(datetime.fromisoformat(value), self.zone)
             except (ValueError, OverflowError):
                 raise EventError("time", rule) from None
         # false for not-a-number too

@@ -16,7 +16,6 @@ from mgoe.serving.events.exposure_log import EXPOSURE_OF, ExposureLog
 
 ROWS = 65_536
 """Rows of a batch."""
-MOMENT = pa.timestamp("us")
 _FEATURES = {"categorical": pa.string(), "multi": pa.list_(pa.string()), "numeric": pa.float64()}
 
 
@@ -78,6 +77,7 @@ def taken_rows(
 def _columns(settings: RunSettings, kinds: Mapping[str, pa.DataType]) -> dict[str, _Column]:
     """Return the columns of the log, context features aside."""
     data = settings.data
+    moment = pa.timestamp("us", None if data.timezone == "UTC" else "UTC")
     columns = {
         data.request or "request": _Column(
             pa.string(), "CASE WHEN e.request LIKE 'r%' THEN substr(e.request, 2) END"
@@ -85,7 +85,7 @@ def _columns(settings: RunSettings, kinds: Mapping[str, pa.DataType]) -> dict[st
         "propensity": _Column(pa.float64(), "e.propensity"),
         data.user: _Column(kinds["user"], "e.user"),
         data.item: _Column(kinds["item"], "e.item"),
-        data.time: _Column(MOMENT, "e.time"),
+        data.time: _Column(moment, "e.time"),
     }
     known = defaultdict(list)
     for t, task in enumerate(settings.tasks):
@@ -94,7 +94,7 @@ def _columns(settings: RunSettings, kinds: Mapping[str, pa.DataType]) -> dict[st
         columns[str(task.label)] = _Column(kind, f"CASE WHEN {at} <= :as_of THEN l.value{t} END")
         known[task.known_at].append(f"coalesce(l.known{t}, 0)")
     for name in known.keys() - {None}:
-        columns[name] = _Column(MOMENT, f"max(e.time, {', '.join(known[name])})")
+        columns[name] = _Column(moment, f"max(e.time, {', '.join(known[name])})")
     if data.weight:
         columns[data.weight] = _Column(pa.float64(), "1.0")
     if data.uniform:
