@@ -150,7 +150,7 @@ def test_rows_on_local_clocks_are_those_with_offsets(shown: list[Any], zone: str
     ):
         written = log.assign(**{name: write(column) for name, column in columns.items()})
         rows, count = read_rows(ibis.memtable(written), settings, "log")
-        found.append((count, rows.to_pandas().sort_values(rows.columns, ignore_index=True)))
+        found.append((count, rows.to_pandas().sort_values(list(rows.columns), ignore_index=True)))
     assert found[0][0] == found[1][0]
     pd.testing.assert_frame_equal(found[0][1], found[1][1])
     assert 0 < len(found[0][1]) < len(log)

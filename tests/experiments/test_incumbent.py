@@ -13,7 +13,7 @@ from mgoe.config import RunSettings
 from mgoe.data import Prepared
 from mgoe.errors import ConfigError, DataError, OutputError
 from mgoe.evaluation import read_rows
-from mgoe.experiments.incumbent import rows, write_incumbent
+from mgoe.experiments.incumbent import placed, rows, write_incumbent
 from mgoe.experiments.runs import run
 
 KEYS = ["row", "user_id", "item_id", "timestamp"]
@@ -141,6 +141,24 @@ def test_scores_that_break_a_rule_are_refused(
     change(scores_of(on_test, "mgoe")).to_parquet(tmp_path / "scores.parquet")
     with pytest.raises(DataError, match=message):
         write_incumbent(tmp_path, small, Prepared.open(finished / "data"), tmp_path / "scores.parquet")
+
+
+def test_times_of_scores_are_on_the_clocks_of_the_zone(
+    small: RunSettings, finished: Path, copied: Path, on_test: pd.DataFrame, tmp_path: Path
+):
+    """As `mgoe rows` writes them, or as the log has them."""
+    zone, prepared, file = "America/New_York", Prepared.open(finished / "data"), tmp_path / "scores.csv"
+    settings = small.model_copy(update={"data": small.data.model_copy(update={"timezone": zone})})
+    written = pd.DataFrame(placed(prepared.examples("test"), prepared, settings))["timestamp"]
+    assert (written == on_test["timestamp"].dt.tz_localize("UTC")).all()
+    scores = scores_of(on_test, "shared-bottom")
+    for times in (written, written.dt.tz_convert(zone).dt.tz_localize(None)):
+        scores.assign(timestamp=times).to_csv(file, index=False)
+        write_incumbent(copied, settings, prepared, file)
+        shutil.rmtree(copied / "incumbent")
+    scores.to_csv(file, index=False)
+    with pytest.raises(DataError, match="must hold one score for each test row, found none for user"):
+        write_incumbent(copied, settings, prepared, file)
 
 
 def test_only_a_finished_run_has_rows(finished: Path, tmp_path: Path):

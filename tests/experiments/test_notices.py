@@ -69,7 +69,7 @@ WRONG: dict[str, tuple[Callable[[pd.DataFrame], pd.DataFrame], str]] = {
         lambda log: log.assign(
             timestamp=log["timestamp"].astype(str) + np.where(np.arange(ROWS) % 2, "+02:00", "")
         ),
-        "50% of the times in 'timestamp' name a zone and the others are read as UTC",
+        "50% of the times in 'timestamp' name a zone and the others are read as UTC, .*set data.timezone",
     ),
     "a test unlike the time before": (
         later_clicks,

@@ -89,6 +89,11 @@ WRONG = [
         r"logs\.a\.data\.form: the best reachable of a world with `uniform` or `popular_first` is known on",
     ),
     (
+        {"logs": {"a": {"simulate": {}, "data": {"timezone": "Asia/Shanghai"}}}},
+        ConfigError,
+        r"logs\.a\.data\.timezone: the times of a simulated log are UTC, found Asia/Shanghai; leave it out",
+    ),
+    (
         {"tune": {"first": [{"training.epochs": 2}], "trials": 1}},
         ConfigError,
         "more than the 1 points of `first`, found 1",

@@ -102,9 +102,13 @@ def test_names_of_columns_are_labels(tmp_path: Path):
     assert found.form == "exposures"
 
 
+BERLIN = {"data": {"timezone": "Europe/Berlin"}}
+
+
 def test_settings_stand_above_guesses(tmp_path: Path):
-    found = settings(EVENTS, tmp_path, None, "mmoe", {"training": {"epochs": 9}, "seeds": [5]})
+    found = settings(EVENTS, tmp_path, None, "mmoe", {"training": {"epochs": 9}, "seeds": [5]}, BERLIN)
     assert (found.training.epochs, found.seeds, found.models) == (9, [5], ["mmoe"])
+    assert found.data.timezone == "Europe/Berlin"
 
 
 class Own(RankingModel):

@@ -176,6 +176,16 @@ def test_rows_of_one_exposure_are_merged_alike(spark: Any, exposures: RunSetting
 
 
 @slow
+def test_spark_refuses_a_zone(spark: Any):
+    """It does not say which of its timestamps have one."""
+    frame = pd.DataFrame({"at": ["2024-01-01 00:00:00"]})
+    spark._session.createDataFrame(frame).createOrReplaceTempView("times")
+    with pytest.raises(
+        DataError, match=r"UTC, found data.timezone Asia/Shanghai; .* set graph.engine: local"
+    ):
+        read_time(spark.table("times")["at"], "at", "auto", "log", zone="Asia/Shanghai")
+
+
 def test_a_build_of_a_log_on_spark_goes_on_with_the_other_engine(
     spark: Any, small: RunSettings, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -11,13 +11,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import ibis
 import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mgoe.config import make_settings
-from mgoe.data.times import microseconds
+from mgoe.data.times import microseconds, read_time
 from mgoe.errors import EventError, StoreError
 from mgoe.serving.events.event import EventReader
 from mgoe.serving.events.exposure import Exposure, ExposureReader, Label
@@ -88,6 +89,17 @@ def rows(log: ExposureLog, as_of: int = NOW + DAY, **between: int) -> list[dict[
 
 def shown(user: int = 1, item: str = "a", **more: Any) -> dict[str, Any]:
     return {"user": user, "item": item, "time": (NOW - 10 * SECOND) / SECOND, **more}
+
+
+def test_rows_are_the_same_moments_in_any_zone():
+    """Also in the hour that the clocks of New York show twice."""
+    zone, twice = "America/New_York", 1_699_162_200  # 2023-11-05 01:30, and again an hour later
+    settings = SETTINGS.model_copy(update={"data": SETTINGS.data.model_copy(update={"timezone": zone})})
+    with opened() as log:
+        take(log, shown(time=twice), shown(time=twice + 3600))
+        found = ibis.memtable(taken_rows(log, settings, KINDS, NOW + DAY).read_all())
+    moments = read_time(found["timestamp"], "timestamp", "auto", "log", zone=zone).to_pyarrow().to_pylist()
+    assert moments == [twice * SECOND, (twice + 3600) * SECOND]
 
 
 # --- in any order, in any parts ---
