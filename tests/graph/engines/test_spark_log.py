@@ -175,7 +175,6 @@ def test_rows_of_one_exposure_are_merged_alike(spark: Any, exposures: RunSetting
     assert len(found) < 60
 
 
-@slow
 def test_spark_refuses_a_zone(spark: Any):
     """It does not say which of its timestamps have one."""
     frame = pd.DataFrame({"at": ["2024-01-01 00:00:00"]})
@@ -186,6 +185,7 @@ def test_spark_refuses_a_zone(spark: Any):
         read_time(spark.table("times")["at"], "at", "auto", "log", zone="Asia/Shanghai")
 
 
+@slow
 def test_a_build_of_a_log_on_spark_goes_on_with_the_other_engine(
     spark: Any, small: RunSettings, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
