@@ -149,7 +149,7 @@ def test_times_of_scores_are_on_the_clocks_of_the_zone(
     """As `mgoe rows` writes them, or as the log has them."""
     zone, prepared, file = "Asia/Shanghai", Prepared.open(finished / "data"), tmp_path / "scores.csv"
     settings = small.model_copy(update={"data": small.data.model_copy(update={"timezone": zone})})
-    written = pd.DataFrame(placed(prepared.examples("test"), prepared, settings))["timestamp"]
+    written = placed(prepared.examples("test"), prepared, settings)["timestamp"]
     assert (written == on_test["timestamp"].dt.tz_localize("UTC")).all()
     scores = scores_of(on_test, "shared-bottom")
     for times in (written, written.dt.tz_convert(zone).dt.tz_localize(None)):
