@@ -397,6 +397,7 @@ def test_describe(mgoe: Mgoe, config: Path, world: Path, finished: Path):
     found = json.loads(mgoe("describe", config, "--json").stdout)
     assert found["rows"] == len(pd.read_parquet(world / "events"))
     assert set(found["tasks"]) == {"click", "buy"}
+    assert found["rules"]["training.epochs"] == "8 (at most; validation chooses), configured: 1"
     assert json.loads(mgoe("describe", world / "events", "--json").stdout)["rows"] == found["rows"]
     assert "funnel" in mgoe("describe", world / "exposures").stdout
     for path in (finished, finished / "bundle"):

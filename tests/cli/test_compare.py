@@ -77,7 +77,7 @@ def test_tables_are_shown_though_a_cell_fails(
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (("--stop-after", "soon"), "--stop-after: takes a number"),
+        (("--stop-after", "soon"), "--stop-after: length: must be a whole number"),
         (("--seeds", "one"), "--seeds: takes whole numbers"),
     ],
 )

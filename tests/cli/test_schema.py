@@ -47,7 +47,7 @@ def test_what_init_writes_has_no_marks(mgoe: Mgoe, world: Path, form: str):
     ("change", "mark"),
     [
         ({"sed": 1}, "'sed' was unexpected"),
-        ({"training": {"epochs": "many"}}, "'many' is not of type 'integer'"),
+        ({"training": {"patience": "many"}}, "'many' is not of type 'integer'"),
         ({"graph": {"beta": 2}}, "2 is greater than the maximum of 1"),
         ({"tasks": [{"label": "buy"}]}, "not valid"),
     ],

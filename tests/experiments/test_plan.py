@@ -7,10 +7,11 @@ import pytest
 import yaml
 
 from mgoe import experiments
-from mgoe.config import load_comparison
+from mgoe.config import AUTO, dump_settings, laid_over, load_comparison
+from mgoe.data import read_settings
 from mgoe.errors import ConfigError, TrainingError
 from mgoe.experiments.checks import check
-from mgoe.experiments.plan import Plan
+from mgoe.experiments.plan import Plan, with_choices
 from mgoe.models import PRESETS, MGOEOptions
 from tests.experiments.tiny import settings
 
@@ -186,3 +187,34 @@ def test_a_variant_lies_above_what_was_tuned(raw: dict[str, Any]):
         {"training": {"epochs": 9}, "options": {"tau": 2, "width": 8}}
     )
     assert (tuned.options["tau"], tuned.options["width"], tuned.training["epochs"]) == (0.5, 8, 9)
+
+
+def test_logs_that_say_auto_have_what_the_rules_choose_for_each(world: Path, tmp_path: Path):
+    plain = {"data": {"log": str(world / "events")}, "tasks": ["click", "buy"]}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(laid_over(plain, {"split": AUTO["split"]})))
+    given = {
+        "logs": {
+            "mine": {"run": str(tmp_path / "mine.yaml"), "training": {"epochs": 3}},
+            "buys": laid_over(plain, {"tasks": ["buy"], "split": {"cuts": [0.4, 0.6, 0.8]}}),
+            "drawn": {"simulate": {"users": 50}, "training": {"batch_size": 64, "epochs": 2}},
+        },
+        "models": ["mgoe"],
+        "training": {"batch_size": "auto", "epochs": "auto"},
+    }
+    (tmp_path / "arena.yaml").write_text(yaml.safe_dump(given))
+    found = with_choices(load_comparison(tmp_path / "arena.yaml"))
+    logs = {name: log.settings(0) for name, log in Plan(found, tmp_path).logs.items()}
+    (tmp_path / "all.yaml").write_text(yaml.safe_dump(laid_over(plain, AUTO)))
+    alone = read_settings(tmp_path / "all.yaml")
+    assert logs["mine"].split == alone.split
+    assert logs["mine"].training.batch_size == alone.training.batch_size == 256
+    assert (logs["mine"].training.epochs, logs["buys"].training.epochs) == (3, alone.training.epochs)
+    assert logs["buys"].split.cuts == [0.4, 0.6, 0.8]
+    (tmp_path / "stored.yaml").write_text(dump_settings(found))
+    assert with_choices(load_comparison(tmp_path / "stored.yaml")) == found
+
+
+def test_a_log_that_is_to_be_drawn_has_no_auto(raw: dict[str, Any], tmp_path: Path):
+    drawn = settings(raw, logs={"w": {"simulate": {"users": 50}}}, training={"epochs": "auto"})
+    with pytest.raises(ConfigError, match=r"logs.w: training.epochs: .* found 'auto'"):
+        experiments.compare(drawn, tmp_path / "out")

@@ -3,20 +3,24 @@
 import errno
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from mgoe import experiments
-from mgoe.errors import ConfigError, DataError, MissingExtra, TrainingError
-from mgoe.experiments import consistency, tuning
+from mgoe.config import ModelSettings, RunSettings, laid_over, load_settings, make_settings, nested
+from mgoe.errors import ConfigError, DataError, MissingExtra, OutputError, TrainingError
+from mgoe.experiments import consistency, runs, tuning
 from mgoe.experiments import execute as work
 from mgoe.experiments.plan import Plan, best_of, concerning, is_done
 from mgoe.experiments.processes import Job, Outcome
+from tests.effort import slow
 from tests.experiments.tiny import here, settings
 
 
@@ -222,3 +226,141 @@ def test_a_missing_optuna_is_named_before_the_log_is_read(
     with pytest.raises(MissingExtra, match=r"pip install 'mgoe\[tune\]'"):
         experiments.compare(settings(raw, tune={}), tmp_path / "out")
     assert not list((tmp_path / "out").rglob("data"))
+
+
+class Clock:
+    """Stands for the module `time` of a search: time passes in fits alone."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+
+TAKES = 10.0
+"""Seconds of a made-up fit of `Timed`."""
+
+
+class Timed(Searched):
+    """A search with a time, whose fits take `TAKES` by a clock and say how far they are every second."""
+
+    def __init__(self, raw: dict[str, Any], out: Path, monkeypatch: pytest.MonkeyPatch, budget: str):
+        super().__init__(raw, out, monkeypatch)
+        self.plan = Plan(settings(raw, tune=TUNE | {"trials": 20, "budget": budget}), out.parent)
+        self.clock = Clock()
+        monkeypatch.setattr(tuning, "time", self.clock)
+
+    def fit(self, *args: Any, **how: Any) -> Any:
+        on_progress = args[5]
+        for second in range(1, int(TAKES) + 1):
+            self.clock.now += 1
+            on_progress(SimpleNamespace(step=second, steps=TAKES))
+        return super().fit(*args, **how)
+
+
+@pytest.mark.parametrize(("budget", "trials"), [("10s", 1), ("35s", 4), ("40s", 4), ("1h", 20)])
+def test_a_search_with_a_time_ends_with_it(
+    raw: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, budget: str, trials: int
+):
+    pytest.importorskip("optuna", reason="optuna is not installed: pip install 'mgoe[tune]'")
+    search = Timed(raw, tmp_path / "a.json", monkeypatch, budget)
+    found = search.resume()
+    assert len(found) == trials
+    assert search.clock.now <= 3600 if budget == "1h" else int(budget[:-1]) + 1
+    done = [trial for trial in found if trial["value"] is not None]
+    assert len(done) == search.clock.now // TAKES
+    best = max(done, key=lambda trial: trial["value"])["settings"]
+    assert json.loads(search.out.read_text())["best"] == best
+
+
+def test_a_search_with_a_time_resumes_with_what_is_left_of_it(
+    raw: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    pytest.importorskip("optuna", reason="optuna is not installed: pip install 'mgoe[tune]'")
+    whole = Timed(raw, tmp_path / "a.json", monkeypatch, "35s").resume()
+    search = Timed(raw, tmp_path / "b.json", monkeypatch, "35s")
+    search.fail = {3: KeyboardInterrupt()}
+    with pytest.raises(KeyboardInterrupt):
+        search.resume()
+    assert search.resume() == whole
+
+
+def test_a_time_for_less_than_a_trial_is_refused(
+    raw: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    search = Timed(raw, tmp_path / "a.json", monkeypatch, "4s")
+    with pytest.raises(TrainingError, match="a trial takes about 10 s, found 4 s of 4s left"):
+        search.resume()
+    assert not search.out.exists()
+
+
+class Tuned:
+    """`mgoe run --tune` up to the run itself, without a log: the value of a trial is a function of its
+    settings."""
+
+    def __init__(self, given: RunSettings, out: Path, monkeypatch: pytest.MonkeyPatch):
+        self.given, self.out, self.said, self.fitted = given, out, list[str](), 0
+        opened = SimpleNamespace(decided=lambda model: model)
+        monkeypatch.setattr(tuning, "Inputs", SimpleNamespace(open=lambda *_: opened))
+        monkeypatch.setattr(tuning, "fit_model", self.fit)
+        monkeypatch.setitem(tuning.OF_A_RUN, "trials", 6)
+        monkeypatch.setattr(runs, "begin", lambda *_: nullcontext())
+        monkeypatch.setattr(runs, "build", lambda *_: None)
+
+    def fit(self, model: Any, *_: Any, **__: Any) -> Any:
+        self.fitted += 1
+        rate = model.training.get("learning_rate", self.given.training.learning_rate)
+        return None, None, SimpleNamespace(best_value=1 / (1 + abs(np.log(rate / 0.002))))
+
+    def __call__(self, budget: str = "10m", overwrite: bool = False) -> RunSettings:
+        return runs._tuned(self.given, self.out, budget, overwrite, self.said.append, None)
+
+
+def test_a_run_takes_the_settings_of_the_best_trial(
+    small: RunSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    pytest.importorskip("optuna", reason="optuna is not installed: pip install 'mgoe[tune]'")
+    tuned = Tuned(small, tmp_path, monkeypatch)
+    found = tuned()
+    trials = json.loads((tmp_path / "tuned/mgoe.json").read_text())["trials"]
+    best = trials[int(np.argmax([trial["value"] for trial in trials]))]
+    assert best["settings"]  # 0.005 is not the best of six
+    assert found == make_settings(laid_over(small.model_dump(), nested(best["settings"])))
+    assert f"{best['value']:.4f} on validation" in tuned.said[-1]
+    assert "best of 6 trials" in tuned.said[-1]
+    assert tuned.fitted == 6
+
+
+def test_what_the_first_model_sets_itself_is_not_searched(
+    small: RunSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    pytest.importorskip("optuna", reason="optuna is not installed: pip install 'mgoe[tune]'")
+    own = ModelSettings(name="mine", base="mgoe", training={"learning_rate": 0.1})
+    found = Tuned(small.model_copy(update={"models": [own]}), tmp_path, monkeypatch)()
+    assert found.training.learning_rate == small.training.learning_rate
+    searched = {
+        key
+        for trial in json.loads((tmp_path / "tuned/mine.json").read_text())["trials"]
+        for key in trial["settings"]
+    }
+    assert searched == {"training.batch_size", "training.epochs"}
+
+
+def test_a_time_that_is_none_is_refused(small: RunSettings, tmp_path: Path):
+    with pytest.raises(ConfigError, match="tune: budget: must be a whole number"):
+        experiments.run(small, tmp_path / "out", tune="soon")
+    assert not (tmp_path / "out").exists()
+
+
+@slow
+def test_a_tuned_run_equals_one_with_its_settings(small: RunSettings, tmp_path: Path):
+    pytest.importorskip("optuna", reason="optuna is not installed: pip install 'mgoe[tune]'")
+    with pytest.raises(TrainingError, match="takes about"):
+        experiments.run(small, tmp_path / "a", tune="1s")
+    tuned = experiments.run(small, tmp_path / "a", tune="15s")
+    with pytest.raises(OutputError, match="holds a finished run"):
+        experiments.run(small, tmp_path / "a", tune="15s")
+    again = experiments.run(load_settings(tmp_path / "a/settings.yaml"), tmp_path / "b")
+    pd.testing.assert_frame_equal(tuned.metrics, again.metrics)
+    assert json.loads((tmp_path / "a/tuned/mgoe.json").read_text())["best"] is not None

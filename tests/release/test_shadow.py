@@ -174,7 +174,7 @@ def test_what_cannot_be_compared_is_one_sentence(registry: Registry, tmp_path: P
     ):
         compare_shadow(OTHER, current, tmp_path, str(tmp_path))
     noted(current, tmp_path, 1)
-    with pytest.raises(ConfigError, match="window: must be a whole number"):
+    with pytest.raises(ConfigError, match="window: length: must be a whole number"):
         compare_shadow(OTHER, current, tmp_path, str(tmp_path), "soon")
     assert_array_equal(
         _latest_before(

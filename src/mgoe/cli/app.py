@@ -173,6 +173,7 @@ for _command, _examples in {
         "mgoe run mine.yaml --out runs/mine",
         "mgoe run examples/tmall.yaml --set data.log=tmall.parquet --set seeds=0 --out runs/tmall",
         "mgoe run mine.yaml --out runs/mine --overwrite --jobs 2",
+        "mgoe run mine.yaml --out runs/mine --tune 10m                   [dim]searches settings before[/]",
         "mgoe run mine.yaml --out runs/mine --incumbent scores.parquet   [dim]beside your ranker's scores[/]",
     ),
     run.rows: (

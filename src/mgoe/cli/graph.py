@@ -27,9 +27,9 @@ def build(
     config: Config, out: Out, sets: Set = None, overwrite: Overwrite = False, as_json: Json = False
 ) -> None:
     """Build the macro graph of a log in OUT/graph, or resume. `run` with the same --out uses it."""
-    from mgoe.config import load_settings
+    from mgoe.data import read_settings
 
-    built = experiments.macro_graph(load_settings(config, sets or ()), out, overwrite=overwrite, say=say)
+    built = experiments.macro_graph(read_settings(config, sets or ()), out, overwrite=overwrite, say=say)
     show_facts(built.describe(), as_json)
 
 

@@ -54,7 +54,8 @@ def describe(
     ],
     as_json: Json = False,
 ) -> None:
-    """Show counts, span, density, funnel, drift, duplicates and nulls of a log, or what a bundle holds."""
+    """Show counts, span, density, funnel, drift and nulls of a log and the settings that suit it, or what a
+    bundle holds."""
     path = Path(what)
     bundles = [folder for folder in (path, path / "bundle") if (folder / "bundle.json").exists()]
     if bundles:
@@ -64,12 +65,12 @@ def describe(
     else:
         import yaml
 
-        from mgoe.config import load_settings, make_settings
-        from mgoe.data import guess, profile
+        from mgoe.config import make_settings
+        from mgoe.data import guess, profile, read_settings
 
         configured = path.suffix in (".yaml", ".yml")
         found = profile(
-            load_settings(path) if configured else make_settings(yaml.safe_load(guess(what)), what)
+            read_settings(path) if configured else make_settings(yaml.safe_load(guess(what)), what)
         )
     show_facts(found, as_json)
 

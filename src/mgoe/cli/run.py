@@ -1,6 +1,5 @@
 """`run`, `train`, `compare`: from a configuration to a bundle, for all models or for one, or to tables."""
 
-import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -36,16 +35,24 @@ def run(
             show_default=False,
         ),
     ] = None,
+    tune: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LENGTH",
+            help="Search batch size, learning rate and epochs for this time before, such as 10m.",
+            show_default=False,
+        ),
+    ] = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
     """Prepare, build, train every model with every seed, compare, bundle and report."""
-    from mgoe.config import load_settings
+    from mgoe.data import read_settings
     from mgoe.evaluation import rich_table
 
-    settings = load_settings(config, [*(sets or ()), *([f"jobs={jobs}"] if jobs else ())])
+    settings = read_settings(config, [*(sets or ()), *([f"jobs={jobs}"] if jobs else ())])
     result = experiments.run(
-        settings, out, overwrite=overwrite, incumbent=incumbent, say=say, command=command()
+        settings, out, overwrite=overwrite, incumbent=incumbent, tune=tune, say=say, command=command()
     )
     paths = {"path": str(out), "bundle": str(out / "bundle"), "report": str(out / "report.html")}
     if as_json:
@@ -107,11 +114,11 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train one model and write its bundle. `run` with the same --out trains the other models."""
-    from mgoe.config import load_settings
+    from mgoe.data import read_settings
     from mgoe.evaluation import rich_table
 
     rows = experiments.train(
-        load_settings(config, sets or ()),
+        read_settings(config, sets or ()),
         out,
         model,
         seed,
@@ -173,7 +180,7 @@ def compare(
 
     The same command resumes.
     """
-    from mgoe.config import load_comparison
+    from mgoe.config import load_comparison, seconds_of
     from mgoe.evaluation import markdown
 
     result = experiments.compare(
@@ -182,7 +189,7 @@ def compare(
         models=_names(models),
         seeds=_numbers(seeds),
         logs=_names(logs),
-        stop_after=None if stop_after is None else _seconds(stop_after),
+        stop_after=None if stop_after is None else seconds_of(stop_after, "--stop-after"),
         overwrite=overwrite,
         take=take or (),
         say=say,
@@ -222,11 +229,3 @@ def _numbers(text: str | None) -> list[int] | None:
         raise ConfigError(
             "--seeds", f"takes whole numbers with commas between them, found {text!r}"
         ) from None
-
-
-def _seconds(text: str) -> int:
-    from mgoe.config import seconds
-
-    if not re.fullmatch(r"[1-9][0-9]*[smhdw]", text):
-        raise ConfigError("--stop-after", f"takes a number and `s`, `m`, `h`, `d` or `w`, found {text!r}")
-    return seconds(text)

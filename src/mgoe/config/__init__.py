@@ -4,7 +4,7 @@ Each stage receives only its own part. Unknown keys are refused with the nearest
 overrides one key. The resolved settings are saved with every result, so the folder is enough to reproduce it.
 """
 
-from mgoe.config.base import SEEDS, Settings, did_you_mean
+from mgoe.config.base import AUTO, SEEDS, Settings, did_you_mean
 from mgoe.config.comparison import (
     ComparisonSettings,
     LogSettings,
@@ -33,6 +33,7 @@ from mgoe.config.reading import (
     load_settings,
     make_settings,
     read_yaml,
+    seconds_of,
 )
 from mgoe.config.retrain import RetrainSettings
 from mgoe.config.retrieval import Generator, RetrievalSettings, retrieval_of
@@ -50,6 +51,7 @@ from mgoe.config.schema import json_schema
 from mgoe.config.topn import BASELINE_NAMES, TopNSettings
 
 __all__ = [
+    "AUTO",
     "BASELINE_NAMES",
     "BOUNDS",
     "SEEDS",
@@ -90,5 +92,6 @@ __all__ = [
     "read_yaml",
     "retrieval_of",
     "seconds",
+    "seconds_of",
     "variant_name",
 ]

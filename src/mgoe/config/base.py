@@ -4,7 +4,7 @@ import difflib
 import re
 from collections.abc import Sequence
 from datetime import date
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -57,6 +57,22 @@ Length = Annotated[str, AfterValidator(_length)]
 """A length of time, such as `1d`."""
 PositiveLength = Annotated[Length, AfterValidator(_positive)]
 """Strictly positive."""
+
+
+AUTO = {
+    "data": {"end": "auto"},
+    "split": {"cuts": "auto"},
+    "training": {"batch_size": "auto", "learning_rate": "auto", "epochs": "auto"},
+}
+"""The settings that may be `auto` in a file: rules choose them from the log before anything else reads it."""
+
+
+def or_auto(schema: dict[str, Any]) -> None:
+    """Let the JSON Schema of a setting of `AUTO` accept `auto` too."""
+    schema["anyOf"] = [
+        {key: schema.pop(key) for key in schema.keys() - {"title", "description", "default"}},
+        {"const": "auto"},
+    ]
 
 
 LONGEST = 200

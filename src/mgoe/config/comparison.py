@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
-from mgoe.config.base import Seed, Seeds, Settings, Texts, did_you_mean
+from mgoe.config.base import PositiveLength, Seed, Seeds, Settings, Texts, did_you_mean
 from mgoe.config.run import Models, check_differ, check_folders
 from mgoe.config.topn import TopNSettings
 
@@ -105,6 +105,8 @@ class TuneSettings(Settings):
 
     trials: int = Field(default=8, ge=1)
     """Number of trials; the first one uses the settings unchanged."""
+    budget: PositiveLength | None = None
+    """Time that the trials of a model may take, such as `10m`: one that would take longer fails."""
     share: float = Field(default=0.25, gt=0, le=1)
     """Share of the training rows, drawn once for all models. Validation uses all rows."""
     seed: Seed = 0

@@ -7,7 +7,7 @@ from zoneinfo import available_timezones
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from mgoe.config.base import Length, PositiveLength, Seed, Settings, Texts, did_you_mean
+from mgoe.config.base import Length, PositiveLength, Seed, Settings, Texts, did_you_mean, or_auto
 
 
 def _written(value: object) -> object:
@@ -100,7 +100,7 @@ class DataSettings(Settings):
     and `split.cuts`. Buckets are counted in UTC."""
     start: Moment | None = None
     """First moment that is included."""
-    end: Moment | None = None
+    end: Moment | None = Field(default=None, json_schema_extra=or_auto)
     """First moment that is no longer included."""
     bucket: PositiveLength = "1d"
     """Length of a time bucket. Windows end at bucket boundaries; no example reads an event of its own
@@ -191,7 +191,7 @@ class SplitSettings(Settings):
         1
     """
 
-    cuts: Cuts = [0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
+    cuts: Cuts = Field(default=[0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9], json_schema_extra=or_auto)
     """Quantiles of the positive examples, or dates (the first day after the cut). The bucket of a cut is
     before it."""
     test_windows: int = Field(default=1, ge=1)

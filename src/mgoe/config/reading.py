@@ -8,12 +8,19 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from mgoe.config.base import Settings, did_you_mean
+from mgoe.config.base import PositiveLength, Settings, did_you_mean
 from mgoe.config.comparison import ComparisonSettings
+from mgoe.config.log import seconds
 from mgoe.config.run import RunSettings
 from mgoe.errors import ConfigError
 
 S = TypeVar("S", bound=Settings)
+
+
+class Lasting(Settings):
+    """A length of time by itself."""
+
+    length: PositiveLength
 
 
 class _Loader(yaml.SafeLoader):
@@ -34,7 +41,8 @@ class _Loader(yaml.SafeLoader):
 def load_settings(path: Path | str, overrides: Sequence[str] = ()) -> RunSettings:
     """Read a YAML file, apply `key.path=value` overrides, and check everything.
 
-    Paths under `data` are not changed; relative ones are looked up from the working folder.
+    Paths under `data` are not changed; relative ones are looked up from the working folder. The log is not
+    read, so `auto` is refused where it stands for a choice from the log; `mgoe.data.read_settings` makes it.
 
     Raises:
         ConfigError: The file is missing or not YAML, a key is unknown, or a value breaks its rule.
@@ -44,12 +52,7 @@ def load_settings(path: Path | str, overrides: Sequence[str] = ()) -> RunSetting
         >>> load_settings("mine.yaml", ["training.epochs=2"]).training.epochs
         2
     """
-    return make_settings(
-        read_yaml(
-            path, overrides, "must hold a mapping with `data:` and `tasks:`; `mgoe init LOG` writes one"
-        ),
-        path,
-    )
+    return make_settings(read_yaml(path, overrides), path)
 
 
 def load_comparison(path: Path | str, overrides: Sequence[str] = ()) -> ComparisonSettings:
@@ -70,13 +73,17 @@ def load_comparison(path: Path | str, overrides: Sequence[str] = ()) -> Comparis
     )
 
 
-def read_yaml(path: Path | str, overrides: Sequence[str], rule: str) -> dict[str, Any]:
+def read_yaml(
+    path: Path | str,
+    overrides: Sequence[str] = (),
+    rule: str = "must hold a mapping with `data:` and `tasks:`; `mgoe init LOG` writes one",
+) -> dict[str, Any]:
     """Read a YAML file that holds a mapping, and apply overrides.
 
     Args:
         path: The file.
         overrides: `key.path=value`.
-        rule: What the file must hold, for messages.
+        rule: What the file must hold, for messages; by default the settings of a run.
 
     Raises:
         ConfigError: The file is missing, or not a YAML mapping.
@@ -128,6 +135,19 @@ def check_settings(kind: type[S], raw: dict[str, Any], place: Path | str = "sett
         return kind.model_validate(raw)
     except ValidationError as error:
         raise ConfigError(place, _describe(error, kind, raw)) from None
+
+
+def seconds_of(length: str, place: Path | str) -> int:
+    """Return the seconds of a length of time that is given outside of settings.
+
+    Raises:
+        ConfigError: It is not written like one.
+
+    Example:
+        >>> seconds_of("90m", "--stop-after")
+        5400
+    """
+    return seconds(check_settings(Lasting, {"length": length}, place).length)
 
 
 def dump_settings(settings: BaseModel) -> str:

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from mgoe.config.base import Count, Length, PositiveLength, Seed, Seeds, Settings, did_you_mean
+from mgoe.config.base import Count, Length, PositiveLength, Seed, Seeds, Settings, did_you_mean, or_auto
 from mgoe.config.log import DataSettings, NegativeSettings, SplitSettings, TaskSettings
 from mgoe.config.retrain import RetrainSettings
 from mgoe.config.retrieval import RetrievalSettings
@@ -209,9 +209,9 @@ class TrainingSettings(Settings):
         4096
     """
 
-    epochs: int = Field(default=4, ge=1)
-    batch_size: int = Field(default=4096, ge=1)
-    learning_rate: float = Field(default=5e-3, gt=0, allow_inf_nan=False)
+    epochs: int = Field(default=4, ge=1, json_schema_extra=or_auto)
+    batch_size: int = Field(default=4096, ge=1, json_schema_extra=or_auto)
+    learning_rate: float = Field(default=5e-3, gt=0, allow_inf_nan=False, json_schema_extra=or_auto)
     table_learning_rate: float = Field(default=0.05, gt=0, allow_inf_nan=False)
     """Learning rate of the row-wise optimiser of the embedding tables."""
     weight_decay: float = Field(default=1e-5, ge=0, allow_inf_nan=False)

@@ -17,6 +17,7 @@ from mgoe.data.names import NodeNames
 from mgoe.data.prepare import prepare
 from mgoe.data.prepared import Encoders, Prepared
 from mgoe.data.profile import profile
+from mgoe.data.rules import choices, read_settings
 from mgoe.data.side import SideFeatures
 from mgoe.data.vocabulary import Vocabulary
 from mgoe.data.window import newest_window
@@ -34,6 +35,7 @@ __all__ = [
     "Vocabulary",
     "WholeLog",
     "as_table",
+    "choices",
     "connect",
     "guess",
     "join",
@@ -44,6 +46,7 @@ __all__ = [
     "place_of",
     "prepare",
     "profile",
+    "read_settings",
     "task_masks",
     "to_arrow",
     "whole_log",

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import yaml
 
-from mgoe.config import RunSettings
+from mgoe.config import DataSettings, RunSettings, TaskSettings
 from mgoe.data.columns import Table
 from mgoe.data.rules import RATIO, Chosen, Scan, choose
 from mgoe.data.times import moment_of
@@ -53,8 +53,14 @@ def write_draft(paths: Sequence[str], draft: Draft, source: Table, place: str) -
         source: The log.
         place: What the log is, for messages.
     """
-    labels = [] if draft.events else list(draft.tasks.values())
-    scan = Scan.of(source, draft.user, draft.item, draft.time, labels, place)
+    kind = "behaviors" if draft.events else "label"
+    unchecked = RunSettings.model_construct(
+        data=DataSettings(
+            log=list(paths), user=draft.user, item=draft.item, time=draft.time, behavior=draft.behavior
+        ),
+        tasks=[TaskSettings.model_validate({"name": name, kind: one}) for name, one in draft.tasks.items()],
+    )
+    scan = Scan.of(source, unchecked, place)
     chosen = choose(scan)
     lines = [
         ("# A first guess, made by `mgoe init` from names, types and values. Read it through, then:", ""),

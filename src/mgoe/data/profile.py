@@ -16,6 +16,7 @@ from mgoe.config import DataSettings, RunSettings
 from mgoe.data.columns import Expr, Table, only_row
 from mgoe.data.log import open_source, place_of, stage, work_database
 from mgoe.data.requests import merged
+from mgoe.data.rules import advice
 from mgoe.data.schema import NODES, find_columns, read_columns
 from mgoe.data.times import bucket_of, moment_of, rows_per_bucket, within
 from mgoe.errors import DataError
@@ -39,7 +40,8 @@ def profile(settings: RunSettings, table: Frame | None = None) -> dict[str, Any]
         rows, nulls (per column), outside_time, duplicates; users, items, pairs, density (pairs over users
         times items); span; activity (rows per user and per item); behaviors (event logs: rows, users and
         items of each value); tasks (times done, pairs, rate per row); funnel (of the pairs with a task, the
-        share with the next one); drift (first against last tenth of the rows).
+        share with the next one); drift (first against last tenth of the rows); rules (what the method page's
+        rules would choose for settings that may be `auto`, why, and what the settings have).
 
     Raises:
         DataError: The log cannot be read, lacks a column, or has no row that counts.
@@ -73,6 +75,7 @@ def profile(settings: RunSettings, table: Frame | None = None) -> dict[str, Any]
             **missing,
             "nulls": _nulls(raw, values, names),
             **_describe(rows, settings, place),
+            "rules": advice(settings, table),
         }
 
 

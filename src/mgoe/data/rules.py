@@ -1,20 +1,38 @@
 """Settings that follow the log: rules over what a scan of it found, each value with its reason.
 
-The method page states the rules; `benchmarks/strangers.py` compares them with chosen settings.
+A configuration asks for them by `auto`, which is replaced by a number before anything else reads it. The
+method page states the rules; `benchmarks/strangers.py` compares them with chosen settings.
 
 Axes: `b` time buckets with rows.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import ibis
 import numpy as np
 from numpy.typing import NDArray
 
-from mgoe.config import NegativeSettings, SplitSettings, TrainingSettings, seconds
-from mgoe.data.columns import Table, only_row
-from mgoe.data.times import bucket_of, moment_of, read_time
+from mgoe._util.tables import Frame
+from mgoe.config import (
+    AUTO,
+    NegativeSettings,
+    RunSettings,
+    SplitSettings,
+    TrainingSettings,
+    laid_over,
+    make_settings,
+    nested,
+    read_yaml,
+    seconds,
+)
+from mgoe.data.columns import Expr, Table, only_row
+from mgoe.data.log import open_source, place_of, work_database
+from mgoe.data.schema import find_columns, read_columns
+from mgoe.data.times import bucket_of, moment_of, within
 
 BUCKETS = {"1d": 86_400, "6h": 21_600, "1h": 3_600, "10m": 600, "1m": 60, "1s": 1}
 """Seconds of each length of a bucket."""
@@ -59,40 +77,50 @@ class Scan:
     done: NDArray[np.int64]
 
     @classmethod
-    def of(cls, source: Table, user: str, item: str, time: str, labels: list[str], place: str) -> "Scan":
+    def of(cls, source: Table, settings: RunSettings, place: str, bucket: str = "") -> "Scan":
         """Scan a log.
 
         Args:
             source: The log.
-            user, item, time: Its columns.
-            labels: Label columns; none in an event log, each row of which does something.
+            settings: Of a run; `data` and `tasks` are read.
             place: What the log is, for messages.
+            bucket: Length of a bucket; by default one that suits the log's span.
+
+        Raises:
+            DataError: A column is missing or of a wrong type.
         """
-        moment = read_time(source[time], time, "auto", place)
+        names = find_columns(source, settings, place)
+        raw: Table = source.select(**{ours: source[column] for ours, column in names.items()})
+        rows = within(
+            raw.select(**read_columns(raw, settings, names, place)[0]), settings.data.start, settings.data.end
+        )
+        happened: Expr = (
+            rows.behavior.isin([one for task in settings.tasks for one in task.done_by])
+            if settings.form == "events"
+            else ibis.or_(*(rows[f"label_{task.name}"] > 0 for task in settings.tasks))
+        )
         held = only_row(
-            source.aggregate(
-                rows=source.count(),
-                users=source[user].nunique(),
-                items=source[item].nunique(),
-                low=moment.min(),
-                high=moment.max(),
-                off_midnight=(moment % (BUCKETS["1d"] * 1_000_000) != 0).sum(),
+            rows.aggregate(
+                rows=rows.count(),
+                users=rows.user.nunique(),
+                items=rows.item.nunique(),
+                low=rows.time.min(),
+                high=rows.time.max(),
+                off_midnight=(rows.time % (BUCKETS["1d"] * 1_000_000) != 0).sum(),
             )
         )
-        bucket = "1d"
-        if held["off_midnight"]:
+        if not bucket and held["off_midnight"]:
             span = (held["high"] - held["low"]) / 1e6
             bucket = next((name for name, length in BUCKETS.items() if span >= 30 * length), "1s")
-        done = [source[label].cast("float64") > 0 for label in labels]
-        happened = ibis.or_(*done) if done else ibis.literal(True)
-        timed: Table = source.select(bucket=bucket_of(moment, bucket), happened=happened)
+        bucket = bucket or "1d"
+        timed: Table = rows.select(bucket=bucket_of(rows.time, bucket), happened=happened)
         grouped = timed.filter(timed.bucket.notnull()).group_by("bucket")
         counted = grouped.aggregate(n=ibis._.count(), done=ibis._.happened.sum()).order_by("bucket")
         found = counted.to_pyarrow()
         per_bucket = (
             found[name].fill_null(0).to_numpy().astype(np.int64) for name in ("bucket", "n", "done")
         )
-        return cls(not labels, held["rows"], held["users"], held["items"], bucket, *per_bucket)
+        return cls(settings.form == "events", held["rows"], held["users"], held["items"], bucket, *per_bucket)
 
     def until(self, bucket: int) -> "Scan":
         """Return the scan of the rows before a bucket."""
@@ -116,11 +144,96 @@ class Chosen:
     reason: str
 
 
-def choose(scan: Scan) -> dict[str, Chosen]:
+def read_settings(
+    settings: RunSettings | Path | str, overrides: Sequence[str] = (), table: Frame | None = None
+) -> RunSettings:
+    """Return the settings of a run; those that the file leaves to the log by `auto` are chosen from it.
+
+    Args:
+        settings: The YAML file that holds them, or settings, which are returned.
+        overrides: `key.path=value`, for a file.
+        table: Read instead of the log's files.
+
+    Raises:
+        ConfigError: The file is missing or not YAML, a key is unknown, or a value breaks its rule.
+        DataError: The log cannot be read, or lacks a column.
+
+    Example:
+        >>> text = f"data: {{log: {log}}}\\ntasks: [click, buy]\\ntraining: {{batch_size: auto}}"
+        >>> size = Path("auto.yaml").write_text(text)
+        >>> read_settings("auto.yaml").training.batch_size
+        256
+    """
+    if isinstance(settings, RunSettings):
+        return settings
+    raw = read_yaml(settings, overrides)
+    found = choices(raw, settings, table)
+    return make_settings(laid_over(raw, nested({key: one.value for key, one in found.items()})), settings)
+
+
+def choices(
+    raw: Mapping[str, Any], place: Path | str = "settings", table: Frame | None = None
+) -> dict[str, Chosen]:
+    """Return what the rules choose for the keys of a configuration that say `auto`, by dotted key.
+
+    The log is read only if there are some.
+
+    Args:
+        raw: The configuration.
+        place: What it is, for messages.
+        table: Read instead of the log's files.
+
+    Raises:
+        ConfigError: A key is unknown or a value breaks its rule.
+        DataError: The log cannot be read, or lacks a column.
+
+    Example:
+        >>> raw = {"data": {"log": str(log)}, "tasks": ["click", "buy"], "training": {"epochs": "auto"}}
+        >>> choices(raw)["training.epochs"].value
+        8
+    """
+    parts = {section: part for section, part in raw.items() if isinstance(part, Mapping)}
+    asked = [(s, name) for s in AUTO for name in AUTO[s] if parts.get(s, {}).get(name) == "auto"]
+    if not asked:
+        return {}
+    rest = {s: {k: v for k, v in part.items() if (s, k) not in asked} for s, part in parts.items()}
+    settings = make_settings({**raw, **rest}, place)
+    title = place_of(settings.data.log) if table is None else "the table"
+    with TemporaryDirectory(prefix="mgoe-") as folder, work_database(Path(folder, "work"), title) as con:
+        source = open_source(con, settings.data, table)
+        found = choose(Scan.of(source, settings, title, settings.data.bucket), ("data", "end") in asked)
+    usual = {f"{section}.{name}": getattr(getattr(settings, section), name) for section, name in asked}
+    return {key: found.get(key, Chosen(value, "the default")) for key, value in usual.items()}
+
+
+def advice(settings: RunSettings, table: Frame | None = None) -> dict[str, str]:
+    """Say what the rules would choose for each setting that may be `auto`, why, and what the settings have.
+
+    Args:
+        settings: Of a run.
+        table: Read instead of the log's files.
+
+    Raises:
+        DataError: The log cannot be read, or lacks a column.
+
+    Example:
+        >>> advice(settings)["training.epochs"]
+        '8 (at most; validation chooses), configured: 1'
+    """
+    has = settings.model_dump(mode="json")
+    return {
+        key: f"{one.value or 'none'} ({one.reason}), configured: {has[section][name] or 'none'}"
+        for key, one in choices(laid_over(has, AUTO), table=table).items()
+        for section, name in [key.split(".")]
+    }
+
+
+def choose(scan: Scan, may_end: bool = True) -> dict[str, Chosen]:
     """Return the settings that follow from a scan, by dotted key (ours).
 
     Args:
         scan: Of the log.
+        may_end: Whether `data.end` may be chosen; otherwise the log is taken as long as it is.
 
     Returns:
         `data.end` if the log ends with a day that is another world, `split.cuts`, and settings of `training`
@@ -133,7 +246,7 @@ def choose(scan: Scan) -> dict[str, Chosen]:
         [0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
     """
     found = {}
-    if (end := _end(scan)) is not None:
+    if may_end and (end := _end(scan)) is not None:
         at, share = moment_of(end, scan.bucket), _share_of_day(scan, end)
         found["data.end"] = Chosen(
             at,
@@ -190,11 +303,10 @@ def _between(low: float, high: float) -> float:
 
 def _odd_buckets(scan: Scan) -> NDArray[np.bool_]:
     """Return which buckets belong to a day that is another world, such as a sale. Shape (b,)."""
-    days = scan.buckets * seconds(scan.bucket) // BUCKETS["1d"]
-    _, day = np.unique(days, return_inverse=True)
+    _, day = np.unique(scan.buckets * seconds(scan.bucket) // BUCKETS["1d"], return_inverse=True)
     done = np.bincount(day, scan.done)
     if len(done) < FEWEST_DAYS or not done.sum():
-        return np.zeros(len(days), bool)
+        return np.zeros(len(day), bool)
     odd = (done >= ODD_SHARE * done.sum()) & (done >= ODD_RATIO * np.median(done))
     return odd[day]
 
@@ -207,19 +319,15 @@ def _mostly(odd: NDArray[np.bool_], done: NDArray[np.int64], last: int, end: int
 
 def _end(scan: Scan) -> int | None:
     """Return the first bucket of an odd day that most of the test would be; None without one."""
-    odd = _odd_buckets(scan)
-    if not odd.any():
-        return None
-    last = _windows(scan)[0][-1]
-    if not _mostly(odd, scan.done, last, len(odd) - 1):
+    odd, last = _odd_buckets(scan), _windows(scan)[0][-1]
+    if not (odd.any() and _mostly(odd, scan.done, last, len(odd) - 1)):
         return None
     first = int(scan.buckets[last + 1 + int(odd[last + 1 :].argmax())])
     return first if (scan.buckets < first).sum() > FEWEST_CUTS else None
 
 
 def _share_of_day(scan: Scan, first: int) -> float:
-    a_day = max(1, BUCKETS["1d"] // seconds(scan.bucket))
-    day = (scan.buckets >= first) & (scan.buckets < first + a_day)
+    day = (scan.buckets >= first) & (scan.buckets < first + max(1, BUCKETS["1d"] // seconds(scan.bucket)))
     return float(scan.done[day].sum() / scan.done.sum())
 
 

@@ -247,11 +247,12 @@ def _held_out(log: Log) -> dict[str, Any]:
 
 
 def _searched(plan: Plan, cell: Cell) -> dict[str, Any] | None:
-    """Return the search of a cell's model as plain values. Without points of its own, `first` is left out."""
+    """Return the search of a cell's model as plain values, without `first` and `budget` where they are not
+    given."""
     if plan.comparison.tune is None:
         return None
     asked = concerning(plan.searched(cell).contestant.settings(), plan.comparison.tune)
-    return asked.model_dump(mode="json", exclude=None if asked.first else {"first"})
+    return asked.model_dump(mode="json", exclude={k for k in ("first", "budget") if not getattr(asked, k)})
 
 
 def _drawn(world: WorldSettings) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import numpy as np
 
 from mgoe._util.files import GIB, exclusive, write_text
 from mgoe._util.tables import Frame, bounded
-from mgoe.config import RunSettings, dump_settings, load_settings, seconds
+from mgoe.config import RunSettings, dump_settings, seconds
 from mgoe.data import (
     FeatureEncoders,
     Vocabulary,
@@ -27,6 +27,7 @@ from mgoe.data import (
     open_log,
     open_on_spark,
     place_of,
+    read_settings,
     whole_log,
 )
 from mgoe.data.log import unreadable, work_database
@@ -83,7 +84,7 @@ def macro_graph(
     Raises:
         MgoeError: Settings, log, graph or output folder break a rule.
     """
-    settings, out = settings if isinstance(settings, RunSettings) else load_settings(settings), Path(out)
+    settings, out = read_settings(settings, table=table), Path(out)
     if settings.graph.snapshots == "all":
         from mgoe.experiments.plan import Plan  # late: checks of what will be trained import torch
         from mgoe.experiments.runs import begin

@@ -27,6 +27,7 @@ from mgoe.config import (
     read_yaml,
     variant_name,
 )
+from mgoe.data import choices
 from mgoe.errors import ConfigError
 from mgoe.experiments.folder import DONE, FIT
 from mgoe.experiments.held_out import settings_of_rest
@@ -201,11 +202,13 @@ class Plan:
         settings: The settings that it was made from.
         out: Folder of the results.
         from_table: Whether a run reads a table in memory instead of the log's files.
+        tune: A search of settings for the models of a run.
     """
 
     settings: ComparisonSettings | RunSettings
     out: Path
     from_table: bool = False
+    tune: TuneSettings | None = None
 
     @cached_property
     def comparison(self) -> ComparisonSettings:
@@ -214,7 +217,7 @@ class Plan:
         if isinstance(s, ComparisonSettings):
             return s
         return ComparisonSettings.model_construct(
-            logs={"": LogSettings()}, models=s.models, seeds=s.seeds, jobs=s.jobs
+            logs={"": LogSettings()}, models=s.models, seeds=s.seeds, jobs=s.jobs, tune=self.tune
         )
 
     @cached_property
@@ -269,24 +272,8 @@ class Plan:
         return Cell(cell.log, self.contestants[cell.contestant.base], self.settings.seeds[0])
 
     def _log(self, name: str) -> Log:
-        s, place = self.comparison, f"logs.{name}"
-        given = s.logs[name]
-        start = read_yaml(given.run, (), "must hold the settings of a run") if given.run else {}
-        for key in start:
-            if key not in RunSettings.model_fields:
-                raise ConfigError(
-                    given.run, f"unknown key {key!r}{did_you_mean(str(key), [*RunSettings.model_fields])}"
-                )
-        raw = laid_over(
-            {key: start[key] for key in (*SectionSettings.model_fields, "tasks") if key in start},
-            *(
-                {key: getattr(part, key) for key in SectionSettings.model_fields if getattr(part, key)}
-                for part in (s, given)
-            ),
-        )
-        if given.tasks is not None:
-            raw["tasks"] = given.tasks
-        path, world = self.out / "logs" / name, None
+        place, given = f"logs.{name}", self.comparison.logs[name]
+        raw, path, world = _raw(self.comparison, given), self.out / "logs" / name, None
         shown = raw.get("data", {}).get("form") == "exposures"
         if given.simulate is not None:
             world = check_settings(WorldSettings, given.simulate, f"{place}.simulate")
@@ -338,6 +325,40 @@ class Plan:
             and (not seeds or cell.seed in seeds)
             and (not logs or cell.log.name in logs)
         ]
+
+
+def with_choices(settings: ComparisonSettings) -> ComparisonSettings:
+    """Return a comparison whose logs have what the rules choose for each in place of `auto`.
+
+    Raises:
+        MgoeError: The settings of a log break a rule, or it cannot be read.
+    """
+    found = {
+        name: nested({key: one.value for key, one in choices(_raw(settings, log), f"logs.{name}").items()})
+        for name, log in settings.logs.items()
+        if log.simulate is None
+    }
+    return check_settings(
+        ComparisonSettings, laid_over(settings.model_dump(exclude_unset=True), {"logs": found}), "comparison"
+    )
+
+
+def _raw(settings: ComparisonSettings, log: LogSettings) -> dict[str, Any]:
+    """Return the settings of a run on a log of a comparison, as they are written."""
+    start = read_yaml(log.run, (), "must hold the settings of a run") if log.run else {}
+    for key in start:
+        if key not in RunSettings.model_fields:
+            raise ConfigError(
+                log.run, f"unknown key {key!r}{did_you_mean(str(key), [*RunSettings.model_fields])}"
+            )
+    raw = laid_over(
+        {key: start[key] for key in (*SectionSettings.model_fields, "tasks") if key in start},
+        *(
+            {key: getattr(part, key) for key in SectionSettings.model_fields if getattr(part, key)}
+            for part in (settings, log)
+        ),
+    )
+    return raw if log.tasks is None else {**raw, "tasks": log.tasks}
 
 
 def is_boosted(model: ModelSettings) -> bool:

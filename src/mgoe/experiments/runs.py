@@ -11,19 +11,24 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from mgoe._util.files import atomic_folder, exclusive, write_text
+from mgoe._util.files import atomic_folder, exclusive, read_json, write_text
 from mgoe._util.tables import Frame
 from mgoe.config import (
     SEEDS,
     ComparisonSettings,
     ModelSettings,
     RunSettings,
+    TuneSettings,
+    check_settings,
     did_you_mean,
     dump_settings,
+    laid_over,
     load_comparison,
     load_settings,
+    make_settings,
+    nested,
 )
-from mgoe.data import Prepared
+from mgoe.data import Prepared, read_settings
 from mgoe.errors import ConfigError, OutputError
 from mgoe.evaluation import Row, markdown_table, read_rows, write_rows
 from mgoe.experiments import records
@@ -45,7 +50,7 @@ from mgoe.experiments.imports import take as take_lines
 from mgoe.experiments.incumbent import write_incumbent
 from mgoe.experiments.inputs import Inputs
 from mgoe.experiments.pages import write_run_report
-from mgoe.experiments.plan import Cell, Plan, is_boosted, training_of
+from mgoe.experiments.plan import Cell, Plan, is_boosted, is_done, training_of, with_choices
 from mgoe.experiments.processes import wait_for_orphans
 from mgoe.experiments.report import (
     estimates_of,
@@ -60,6 +65,7 @@ from mgoe.experiments.serving_time import time_models
 from mgoe.experiments.stages import Say, build
 from mgoe.experiments.topn import measure_topn
 from mgoe.experiments.topn_report import topn_standings
+from mgoe.experiments.tuning import OF_A_RUN, search
 from mgoe.training import joined, track_bundle
 
 COMPARISON = "comparison.yaml"
@@ -77,6 +83,7 @@ def run(
     overwrite: bool = False,
     reuse: bool = False,
     incumbent: Path | str | None = None,
+    tune: str | None = None,
     table: Frame | None = None,
     say: Say = lambda line: None,
     show_progress: bool = True,
@@ -94,6 +101,8 @@ def run(
             within a minute; who reads an earlier one builds it again.
         incumbent: File with the scores of another ranker, such as the present one, for the test rows that
             `rows` returns; it becomes a row of the table, `incumbent`. A finished run is kept.
+        tune: A time such as `10m`, in which batch size, learning rate and epochs are searched before: those
+            that are best for the first model on validation, with the first seed, are those of the run.
         table: An Ibis table, or a frame of pandas, polars or Arrow, to read instead of `data.log`.
         say: Callback for lines of progress.
         show_progress: Show progress bars on a terminal or in a notebook.
@@ -114,7 +123,9 @@ def run(
         raise ConfigError(
             "torchrun", "trains one model on many processes, found `mgoe run`; use `torchrun -m mgoe train`"
         )
-    settings, out = settings if isinstance(settings, RunSettings) else load_settings(settings), Path(out)
+    settings, out = read_settings(settings, table=table), Path(out)
+    if tune is not None:
+        settings, overwrite = _tuned(settings, out, tune, overwrite, say, table), False
     plan = Plan(settings, out, from_table=table is not None)
     _check_bundled(plan.contestants[plan.comparison.lead].settings())
     kept = (reuse or incumbent is not None) and not overwrite and _holds_bundle_of(plan)
@@ -135,16 +146,13 @@ def run(
         write_leads(plan, [result.standings])
         of_lead = [cell for cell in plan.cells if cell.contestant.name == plan.comparison.lead]
         best = max(of_lead, key=lambda cell: cell.validation)
-        own = own_estimates(plan)
+        own, standings = own_estimates(plan), result.standings
         if not kept:
             of_best = [one for one in own if one.model == plan.comparison.lead]
             write_cell_bundle(out / "bundle", best, inputs, rows_of(of_lead), of_best)
             track_bundle(settings.training.track, best.folder, out / "bundle")
-        estimates = [*own, *result.standings.leads]
-        seconds = time.perf_counter() - started
-        write_run_report(
-            plan, inputs, result.rows, estimates, best, command, seconds, result.standings.notices
-        )
+        estimates, seconds = [*own, *standings.leads], time.perf_counter() - started
+        write_run_report(plan, inputs, result.rows, estimates, best, command, seconds, standings.notices)
         if not reuse and inputs.graph.meta["seconds"] <= QUICK:
             with atomic_folder(out / "graph") as folder:
                 inputs.graph.save_latest(folder)
@@ -185,7 +193,7 @@ def train(
     Raises:
         MgoeError: Settings, log, graph or output folder break a rule.
     """
-    settings, out = settings if isinstance(settings, RunSettings) else load_settings(settings), Path(out)
+    settings, out = read_settings(settings), Path(out)
     plan = Plan(settings, out)
     if model is not None and model not in plan.contestants:
         raise ConfigError(
@@ -258,7 +266,7 @@ def begin(
             if resumed:
                 say(f"{'adding to the finished' if extend else 'resuming the unfinished'} run in {plan.out}")
             for part in settle(plan, cells, False, SETTINGS, say):
-                if part.path in (plan.out / "data", plan.out / "graph"):
+                if part.path in (plan.out / "data", plan.out / "graph", cells[0].search):
                     part.begin()
             prepared = prepare_log(log, plan.settings.seeds[0], plan.settings.seeds, {}, table, say)
         yield prepared
@@ -307,7 +315,7 @@ def compare(
     """
     until = None if stop_after is None else time.monotonic() + stop_after
     settings = settings if isinstance(settings, ComparisonSettings) else load_comparison(settings)
-    plan = Plan(settings, Path(out))
+    plan = Plan(with_choices(settings), Path(out))
     cells = plan.chosen(models, seeds, logs)
     check(plan, cells)
     lines_of = {
@@ -319,7 +327,7 @@ def compare(
         wait_for_orphans(plan.out)
         take_folder(plan.out, COMPARISON, "comparison")
         if not (plan.out / COMPARISON).exists():
-            write_text(plan.out / COMPARISON, dump_settings(settings))
+            write_text(plan.out / COMPARISON, dump_settings(plan.settings))
         settle(plan, cells, overwrite, COMPARISON, say, command)
         take_lines(plan, lines_of, say)
         check_installed(plan, cells)  # after imports: finished cells need no library
@@ -335,6 +343,40 @@ def compare(
     undone = {cell.title: lines.get(cell.key, {}) for cell in plan.cells if not cell.done}
     failed = {title: line["reason"] for title, line in undone.items() if line.get("state") == "failed"}
     return ComparisonResult(plan.out, standings, failed | unmeasured, len(undone) - len(failed))
+
+
+def _tuned(
+    settings: RunSettings, out: Path, budget: str, overwrite: bool, say: Say, table: Frame | None
+) -> RunSettings:
+    """Search settings of training for the first model of a run, and return its settings with the best ones.
+
+    What the model sets itself is not searched. A finished search is kept, and an interrupted one resumes.
+    """
+    cell = Plan(settings, out).cells[0]
+    space = {
+        key: values
+        for key, values in OF_A_RUN["space"].items()
+        if key.partition(".")[2] not in cell.contestant.settings().training
+    }
+    tune = check_settings(TuneSettings, {**OF_A_RUN, "space": space, "budget": budget}, "tune")
+    searching = Plan(settings, out, table is not None, tune)
+    if (
+        overwrite
+        or not is_done(cell.search)
+        or any(part.differs for part in parts_of(searching, [cell]) if part.path == cell.search)
+    ):
+        with begin(searching, searching.cells, overwrite, say, table) as prepared:
+            build(settings, prepared, cell.graph, say)
+            say(f"searching {', '.join(space)} of {cell.contestant.name} for {budget}")
+            search(cell, tune, cell.search)
+    found = read_json(cell.search)
+    best = next(trial for trial in found["trials"] if trial["settings"] == found["best"])
+    changes = ", ".join(f"{key} {value:.4g}" for key, value in best["settings"].items())
+    say(
+        f"  best of {len(found['trials'])} trials, with {best['value']:.4f} on validation: "
+        f"{changes or 'the settings as given'} ({cell.search})"
+    )
+    return make_settings(laid_over(settings.model_dump(mode="json"), nested(best["settings"])), "tune")
 
 
 def _holds_bundle_of(plan: Plan) -> bool:

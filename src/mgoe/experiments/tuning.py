@@ -22,6 +22,7 @@ from mgoe.config import (
     check_settings,
     laid_over,
     nested,
+    seconds,
 )
 from mgoe.errors import MgoeError, TrainingError
 from mgoe.experiments.cell import fit_model
@@ -29,8 +30,18 @@ from mgoe.experiments.checks import load_optuna
 from mgoe.experiments.inputs import Inputs
 from mgoe.experiments.plan import Cell, concerning, training_of
 from mgoe.models import resolve
-from mgoe.training import Monitor
+from mgoe.training import FitProgress, Monitor
 
+OF_A_RUN = {
+    "trials": 100,
+    "share": 1.0,
+    "space": {
+        "training.batch_size": [256, 512, 1024, 2048, 4096],
+        "training.learning_rate": {"low": 5e-4, "high": 2e-2, "log": True},
+        "training.epochs": [2, 4, 8],
+    },
+}
+"""The search of a run, which is given a time: the settings that matter most for a first model."""
 KILLS = 2
 """Number of times that the process of a trial may be killed before the trial counts as failed."""
 
@@ -68,14 +79,20 @@ def search(cell: Cell, tune: TuneSettings, out: Path) -> int:
     found = read_json(out) if out.exists() else {}
     trials, killed = found.get("trials", []), found.get("killed", 0)
     folder = out.with_suffix(".fit")
-    while len(trials) < (tune.trials if tune.space else 1):
+    budget = seconds(tune.budget) if tune.budget else math.inf
+    while (
+        len(trials) < (tune.trials if tune.space else 1)
+        and (left := budget - sum(trial["seconds"] for trial in trials)) > 0
+    ):
         number = len(trials)
         changed = given[number] if number < len(given) else propose(tune.space, trials, tune.seed, lower)
         started = time.perf_counter()
         shutil.rmtree(folder, ignore_errors=True)
-        value, failed = None, f"its process was killed {killed} times; memory may have run out"
-        if killed < KILLS:
-            value, failed = _try(model, changed, cell.seed, settings, tune, inputs, folder)
+        value, failed = (
+            _try(model, changed, cell.seed, settings, tune, inputs, folder, left)
+            if killed < KILLS
+            else (None, f"its process was killed {killed} times; memory may have run out")
+        )
         killed = 0
         trials.append(
             {
@@ -107,17 +124,35 @@ def _try(
     tune: TuneSettings,
     inputs: Inputs,
     folder: Path,
+    left: float,
 ) -> tuple[float | None, str]:
     """Return the value of a trial, or why it failed: the same settings would fail again.
 
     Raises:
         Exception: The disk failed, which is independent of the settings.
     """
+    started = time.perf_counter()
+
+    def check(now: FitProgress) -> None:
+        if (spent := time.perf_counter() - started) > left:
+            raise TrainingError(
+                "tune.budget",
+                f"a trial takes about {spent * now.steps / now.step:,.0f} s, found {left:,.0f} s of "
+                f"{tune.budget} left; give a longer time",
+            )
+
     try:
         raw = laid_over(model.model_dump(), nested(changed))
         tried = resolve(check_settings(ModelSettings, raw, f"models.{model.name}"))
         _, _, fitted = fit_model(
-            tried, seed, settings, inputs, folder, resume=False, share=(tune.share, tune.seed)
+            tried,
+            seed,
+            settings,
+            inputs,
+            folder,
+            check if tune.budget else None,
+            resume=False,
+            share=(tune.share, tune.seed),
         )
     except Exception as error:
         if _is_disk_error(error, folder):
@@ -131,9 +166,11 @@ def _try(
 
 def _is_disk_error(error: Exception, folder: Path) -> bool:
     """Tell whether an error means that files of a fit cannot be written."""
-    if isinstance(error, MgoeError):
-        return Path(error.place).is_relative_to(folder)
-    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return (
+        Path(error.place).is_relative_to(folder)
+        if isinstance(error, MgoeError)
+        else isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    )
 
 
 def propose(
@@ -165,6 +202,5 @@ def propose(
 def _distribution(optuna: Any, values: list[Any] | RangeSettings) -> Any:
     if isinstance(values, list):
         return optuna.distributions.CategoricalDistribution(values)
-    if isinstance(values.low, int) and isinstance(values.high, int):
-        return optuna.distributions.IntDistribution(values.low, values.high, log=values.log)
-    return optuna.distributions.FloatDistribution(values.low, values.high, log=values.log)
+    kind = "Int" if isinstance(values.low, int) and isinstance(values.high, int) else "Float"
+    return getattr(optuna.distributions, f"{kind}Distribution")(values.low, values.high, log=values.log)

@@ -17,19 +17,12 @@ import numpy as np
 from pydantic import Field
 
 from mgoe.bundle import Bundle
-from mgoe.config import Settings, check_settings, seconds
-from mgoe.config.base import PositiveLength
+from mgoe.config import Settings, seconds_of
 from mgoe.errors import DataError
 from mgoe.metrics import spearman
 from mgoe.release.acceptance import Compared, compare, predicted_over_observed
 from mgoe.release.outcomes import Answers, outcomes, texts_of
 from mgoe.serving.events.shadow_log import FOLDER, ShadowRecord, read_shadow_log
-
-
-class Window(Settings):
-    """How long after an answer something belongs to it."""
-
-    window: PositiveLength = "1d"
 
 
 class Difference(Settings):
@@ -99,7 +92,7 @@ def compare_shadow(
     pairs = _pairs(records, current)
     drawn = ~pairs.shown
     tops = [one.overlap for one in records if one.overlap is not None]
-    length = seconds(check_settings(Window, {"window": window}, "compare").window) * 1_000_000
+    length = seconds_of(window, "window") * 1_000_000
     rows, labels = outcomes(current, pairs, events, length, time.time_ns() // 1000 if now is None else now)
     users = np.unique(pairs.user, return_inverse=True)[1][rows]
     known = labels, users, current.settings.tasks

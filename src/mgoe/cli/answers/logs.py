@@ -116,6 +116,9 @@ class Log(Answer):
     funnel: list[Step]
     drift: Drift | None
     """Null if the log is too short to have two ends."""
+    rules: dict[str, str]
+    """By setting, what [rules](method.md#settings-of-a-first-run) choose, why, and what the configuration
+    has."""
 
 
 class DataSet(Answer):
