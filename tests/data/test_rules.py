@@ -155,9 +155,23 @@ def test_the_rules_choose_what_is_asked_of_them_alone(asked):
 
 def test_no_rule_reads_rows_after_the_end_that_is_given():
     raw, log = laid_over(GIVEN, {"split": {"cuts": "auto"}, "training": AUTO["training"]}), with_a_sale()
-    whole = choices(raw, table=log)
-    assert whole == choices(raw, table=log[log["timestamp"] < GIVEN["data"]["end"]])
-    assert whole != choices(laid_over(raw, {"data": {"end": None}}), table=log)
+    assert choices(raw, table=log) == choices(raw, table=log[log["timestamp"] < GIVEN["data"]["end"]])
+
+
+def test_the_log_keeps_its_end_unless_that_is_auto():
+    log, cuts = with_a_sale(), {"split": {"cuts": "auto"}}
+    found = [
+        choices(laid_over(GIVEN, cuts, {"data": {"end": end}}), table=log)["split.cuts"].value
+        for end in (None, "2024-04-30", "auto")
+    ]
+    assert found[1] == found[2] != found[0]
+
+
+def test_rows_that_do_no_task_do_not_count():
+    log, rng = with_a_sale(), np.random.default_rng(1)
+    others = log.assign(behavior="view")[rng.random(len(log)) < np.linspace(0, 1, len(log))]
+    raw = laid_over(GIVEN, AUTO)
+    assert choices(raw, table=pd.concat([log, others])) == choices(raw, table=log)
 
 
 def test_no_log_is_read_where_nothing_is_auto():
