@@ -2,6 +2,7 @@
 
     python benchmarks/recommend.py [--users 1000000] [--items 2000000] [--seconds 40]
         [--precision float32] [--events 1e7 1e8] [--model mgoe] [--work FOLDER] [--only service|build]
+    python benchmarks/recommend.py --run RUN   # lists for the users of a finished run, and nothing else
 
 The service is one worker on one core; the load comes from the other. The bundle has random weights and a
 random log of ten events per user (`served.py`), so its candidates mean nothing, but they cost what others do:
@@ -23,6 +24,13 @@ snapshot.
   the machine changes less, and `recommend.build_memory` the peak of the process.
 - `recommend.update_seconds.GENERATOR.N`: links after so many more events, and the index of the sketch after
   the vectors of so many items changed, as `NEW` says, against building.
+- `recommend.lists.per_cpu_s.CANDIDATES.USERS`: users per processor second of `mgoe recommend --users` with
+  one process, the rows of items included, for `FEW` users and for all; `recommend.lists.memory` is its peak,
+  without mapped files. The generators have the quotas that the run would have chosen for so many candidates;
+  the blend is the bundle's.
+- `recommend.lists.found.CANDIDATES`: share of the first ten items of every item ranked, for `EXACT` users,
+  that are among the first ten with so many candidates; `recommend.lists.kept.100` that of the first ten with
+  500 candidates, for all users.
 """
 
 import argparse
@@ -38,6 +46,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
 
 from benchmarks.load import Answers, Asked, load, post
 from benchmarks.measure import ROOT, child, line, size_name
@@ -46,7 +57,10 @@ from benchmarks.served import DAY, DAYS, EVENTS, TASKS, id_of, made_up_bundle, s
 from benchmarks.service import check_all_ok, cpu_seconds, memory, service
 from mgoe._util.arrays import mapped, save_arrays
 from mgoe._util.files import atomic_folder
+from mgoe.bundle import Bundle
 from mgoe.config import GraphSettings, RetrievalSettings
+from mgoe.experiments import write_recommendations
+from mgoe.experiments.inputs import Inputs
 from mgoe.graph import Snapshot
 from mgoe.graph.pair_rows import starts
 from mgoe.graph.snapshot import Resolution
@@ -67,6 +81,10 @@ LINKS: dict[str, Kind] = {"item_to_item": "cosine", "swing": "swing"}
 GENERATORS = (*LINKS, "sketch", "lists")
 NEW = 1e-4
 """Share of the pairs that an update adds, and of the item vectors that it changes."""
+COUNTS = (500, 100)
+"""Candidates of lists."""
+FEW, EXACT = 2_000, 300
+"""Users of lists for whom the peak of memory is measured, and for whom every item is ranked."""
 
 
 def main() -> None:
@@ -82,8 +100,16 @@ def main() -> None:
     parser.add_argument("--events", type=float, nargs="*", default=[1e7])
     parser.add_argument("--only", choices=("service", "build"), help="measure one part")
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "recommend")
+    parser.add_argument("--run", type=Path, help="a finished run, for whose users lists are made")
     parser.add_argument("--build", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--list", nargs=4, help=argparse.SUPPRESS)
     given = parser.parse_args()
+    if given.list:
+        print(make_lists(*given.list))
+        return
+    if given.run:
+        lists(given.run)
+        return
     if given.build:
         generator, tiny, folder = given.build
         build(generator, Path(tiny))  # compiles
@@ -95,6 +121,52 @@ def main() -> None:
         tiny = made_snapshot(given.work / "snapshot-tiny", 10_000, 1_000)
         for events in given.events:
             builds(events, tiny, made_snapshot(given.work / size_name(events), int(events), given.items))
+
+
+def lists(run: Path) -> None:
+    """Make lists of a run's users with few and with many candidates, and compare them."""
+    bundle, found = Bundle.open(run / "bundle"), dict[tuple[int, int], np.ndarray]()
+    everyone = np.random.default_rng(0).permutation(bundle.size("user"))
+    quotas: dict[int, object] = {0: None}
+    for candidates in COUNTS:
+        how = {"retrieval": RetrievalSettings(candidates=candidates)}
+        chosen = Inputs.open(run, bundle.settings.model_copy(update=how)).retrieval
+        assert chosen is not None
+        quotas[candidates] = chosen.quotas
+    with tempfile.TemporaryDirectory() as scratch:
+        asked, out = Path(scratch, "users.parquet"), Path(scratch, "lists.parquet")
+        for candidates, users in [(0, EXACT), *itertools.product(COUNTS, (FEW, len(everyone)))]:
+            ids = pa.array(bundle.ids("user", everyone[:users]))
+            pq.write_table(pa.table({bundle.settings.data.user: ids}), asked)
+            given = json.dumps(quotas[candidates]), asked, out
+            spent = child(Path(__file__), "--list", run / "bundle", *given)
+            items = pq.read_table(out)[bundle.settings.data.item].to_numpy()
+            found[candidates, users] = items.reshape(-1, K)
+            if candidates:
+                size = f"{candidates}.{users}"
+                line(f"recommend.lists.per_cpu_s.{size}", users / float(spent.output), "1/s")
+                line(f"recommend.lists.memory.{size}", spent.anonymous_gib, "GiB")
+    many, few = (found[candidates, len(everyone)] for candidates in COUNTS)
+    for candidates, items in zip(COUNTS, (many, few), strict=True):
+        line(f"recommend.lists.found.{candidates}", shared_share(found[0, EXACT], items[:EXACT]), "share")
+    line(f"recommend.lists.kept.{COUNTS[1]}", shared_share(many, few), "share")
+
+
+def make_lists(path: str, quotas: str, users: str, out: str) -> float:
+    """Write lists of the users of a file, and return the processor seconds; without quotas, of all items."""
+    torch.set_num_threads(1)
+    bundle, chosen = Bundle.open(path), json.loads(quotas)
+    if chosen:
+        assert bundle.retrieval is not None
+        vars(bundle)["retrieval"] = replace(bundle.retrieval, quotas=chosen)
+    started = time.process_time()
+    write_recommendations(bundle, users, out, k=K, exact=not chosen)
+    return time.process_time() - started
+
+
+def shared_share(wanted: np.ndarray, found: np.ndarray) -> float:
+    """Return the share of the items of some lists that are in others of the same users, (U, K) each."""
+    return float(np.mean([np.isin(*both).mean() for both in zip(wanted, found, strict=True)]))
 
 
 def builds(events: float, tiny: Path, folder: Path) -> None:

@@ -155,7 +155,7 @@ def test_an_objective_is_computed_in_blocks(rows: int):
 def test_retrieved_items_that_do_not_pass_are_replaced_by_the_most_popular(colored: mgoe.Bundle):
     colored.retrieval = Half()
     score_sum, index = np.asarray(colored.graph.latest.arrays["item_sum"]), colored.item_index
-    ranked = ranking.finished(ranking.rank(colored, colored, query(colored, k=5), 3))
+    [ranked] = ranking.finished(ranking.rank(colored, colored, [(3, query(colored, k=5))]))
     assert (len(ranked.scored), ranked.exact) == (40, False)
     asked = query(colored, k=5, where={"color": ["red", "green"]})
     held = index.values("color", np.arange(colored.n_items))[:, 0]
@@ -167,7 +167,7 @@ def test_retrieved_items_that_do_not_pass_are_replaced_by_the_most_popular(color
     scored = ranking._retrieved(colored, colored.retrieval, colored, asked, 3, 40)[0]
     assert {*kept} | {*by_popularity[~np.isin(by_popularity, kept)][: 40 - len(kept)]} == {*scored}
     narrow = query(colored, k=5, where={"color": "red", "tags": "sale"})
-    ranked = ranking.finished(ranking.rank(colored, colored, narrow, 3))
+    [ranked] = ranking.finished(ranking.rank(colored, colored, [(3, narrow)]))
     allowed = index.passes(np.arange(colored.n_items), narrow.filters, narrow.left_out)
     assert (len(ranked.scored), ranked.exact) == (allowed.sum(), True)
 
@@ -183,7 +183,7 @@ def test_exact_is_scoring_everything(colored: mgoe.Bundle):
 
 def test_ties_come_in_the_order_of_the_log(colored: mgoe.Bundle):
     colored.retrieval = Half()
-    found = ranking.finished(ranking.rank(colored, colored, query(colored, objective="1", k=9), 3))
+    [found] = ranking.finished(ranking.rank(colored, colored, [(3, query(colored, objective="1", k=9))]))
     assert found.items.tolist() == [*range(0, 18, 2)]
 
 

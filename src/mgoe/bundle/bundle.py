@@ -41,7 +41,7 @@ from mgoe.bundle.item_index import ItemIndex
 from mgoe.bundle.known_outcomes import warn_of_known
 from mgoe.bundle.manifest import MANIFEST, RETRIEVAL, read_manifest
 from mgoe.bundle.population import Population
-from mgoe.bundle.ranking import Query, Scores, Steps, finished, rank
+from mgoe.bundle.ranking import TOGETHER, Query, Scores, Steps, finished, rank, wanted
 from mgoe.bundle.sampling import chain, prior_of, read_sampling, shift_of, shifted_tasks, undo_sampling
 from mgoe.config import ModelSettings, RunSettings, check_settings, load_settings
 from mgoe.data import Encoders, Examples, FeatureEncoders, Vocabulary, to_arrow
@@ -298,21 +298,23 @@ class Bundle(Shown):
             exact=exact,
         )
         own = encode_one(self._context, context or {})
-        best, values, best_scores = [], [np.empty(0)], [np.empty((0, len(self.tasks)), np.float32)]
-        for user in self.indices("user", ids).tolist():
-            asked = query.without(self._known_items(user)) if exclude_known else query
-            ranked = finished(rank(self, self._scores or self, asked, user, context=own))
-            best.append(ranked.items)
-            values.append(ranked.values)
-            best_scores.append(ranked.scores)
-        nothing = np.empty(0, np.int64)
+        lists = [(np.empty(0, np.int64), np.empty(0), np.empty((0, len(self.tasks)), np.float32))]
+        each, step = self.indices("user", ids).tolist(), TOGETHER // max(1, wanted(self, query, self.n_items))
+        for at in range(0, len(each), max(1, step)):
+            asked = [
+                (user, query.without(self._known_items(user)) if exclude_known else query)
+                for user in each[at : at + max(1, step)]
+            ]
+            ranked = finished(rank(self, self._scores or self, asked, context=own))
+            lists.extend((one.items, one.values, one.scores) for one in ranked)
+        items, values, scores = (np.concatenate(parts) for parts in zip(*lists, strict=True))
         found = {
-            "user": [id for id, items_of in zip(ids, best, strict=True) for _ in items_of],
-            "rank": np.concatenate([nothing, *(np.arange(1, len(items_of) + 1) for items_of in best)]),
-            "item": self.ids("item", np.concatenate([nothing, *best])),
-            self.score_column: np.concatenate(values),
+            "user": [id for id, (items_of, *_) in zip(ids, lists[1:], strict=True) for _ in items_of],
+            "rank": np.concatenate([np.arange(1, len(items_of) + 1) for items_of, *_ in lists]),
+            "item": self.ids("item", items),
+            self.score_column: values,
         }
-        return pd.DataFrame(found | self._by_task(np.concatenate(best_scores)))
+        return pd.DataFrame(found | self._by_task(scores))
 
     @property
     def n_items(self) -> int:
@@ -324,11 +326,14 @@ class Bundle(Shown):
         return self._source.reading()
 
     def in_blocks(
-        self, user: int, items: NDArray[np.int64], context: Mapping[str, NDArray] | None = None
+        self, users: NDArray[np.int64], items: NDArray[np.int64], context: Mapping[str, NDArray] | None = None
     ) -> Steps[NDArray[np.float32]]:
-        """Score items for one user, see `Scores`. Shape (B, T)."""
-        own = {name: np.repeat(values, len(items), axis=0) for name, values in (context or {}).items()}
-        return self.score_indices(np.full(len(items), user), items, own)
+        """Score pairs, see `Scores`. Shape (B, T)."""
+        return self.score_indices(
+            users,
+            items,
+            {name: np.repeat(values, len(items), axis=0) for name, values in (context or {}).items()},
+        )
         yield
 
     @cached_property

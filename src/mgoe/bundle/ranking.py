@@ -1,9 +1,10 @@
-"""Ranking for one user: candidates are given or retrieved, filtered, scored, and the best returned.
+"""Ranking for users: candidates are given or retrieved, filtered, scored, and the best returned.
 
 A bundle in Python, a service and the command line all rank here. What scores is theirs: a bundle scores
 pairs, a service keeps what belongs to its items.
 
-Axes: `B` candidates, `T` tasks, `L` values of a candidate.
+Axes: `B` candidates, one user's after another's where users are scored together, `T` tasks, `L` values of a
+candidate.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 BLOCK = 2048
 """Rows of an objective that are computed in one step."""
+TOGETHER = 8192
+"""Items that are scored in one call for several users, about. It bounds the memory of any number of users."""
 FILTERED = 4
 """So many times as many candidates are retrieved if filters leave some out."""
 Answer = TypeVar("Answer")
@@ -40,7 +43,7 @@ Steps = Generator[None, None, Answer]
 
 
 class Scores(Protocol):
-    """What scores items for a user, as of now."""
+    """What scores items for users, as of now."""
 
     @property
     def n_items(self) -> int:
@@ -52,9 +55,9 @@ class Scores(Protocol):
         ...
 
     def in_blocks(
-        self, user: int, items: NDArray[np.int64], context: Mapping[str, NDArray] | None
+        self, users: NDArray[np.int64], items: NDArray[np.int64], context: Mapping[str, NDArray] | None
     ) -> Steps[NDArray[np.float32]]:
-        """Return the probability (or value) of each task, (B, T). Encoded context has one row."""
+        """Return the probability (or value) of each task for pairs, (B, T). Encoded context has one row."""
         ...
 
 
@@ -169,35 +172,38 @@ class Ranked(NamedTuple):
 def rank(
     bundle: Bundle,
     scores: Scores,
-    query: Query,
-    user: int,
+    queries: Sequence[tuple[int, Query]],
     candidates: NDArray[np.int64] | None = None,
     context: Mapping[str, NDArray] | None = None,
-) -> Steps[Ranked]:
-    """Rank candidates, or the best of the catalogue.
+) -> Steps[list[Ranked]]:
+    """Rank candidates, or the best of the catalogue, for users that are scored together.
 
     Args:
         bundle: Knows items and tasks, and retrieves.
         scores: What scores.
-        query: What is asked for.
-        user: An index; -1 was never seen.
+        queries: Users by index, -1 if never seen, and what is asked for.
         candidates: Indices; None retrieves them, or takes all items if the bundle does not retrieve.
         context: Encoded context features, one row each; None if all are unknown.
 
     Raises:
         ObjectiveError: The objective has no value for some item.
     """
-    exact, retrieves = True, candidates is None
-    if candidates is None:
-        candidates, exact = _candidates(bundle, scores, query, user)
-    rows = np.flatnonzero(bundle.item_index.passes(candidates, query.filters, query.left_out))
-    found = yield from scores.in_blocks(user, candidates[rows], context)
-    kept = _at_least(found, query.at_least)
-    ordering = _blended(bundle, scores, user, candidates[rows], found) if retrieves else found
-    values = yield from _values(query.objective, ordering, kept, bundle.tasks)
-    best = _best(bundle, query, candidates[rows[kept]], values)
-    places = kept[best]
-    return Ranked(rows[places], values[best], places, candidates[rows], found, exact)
+    chosen, ranked = list[tuple[NDArray[np.int64], NDArray[np.int64], bool]](), list[Ranked]()
+    for user, query in queries:
+        given = _candidates(bundle, scores, query, user) if candidates is None else (candidates, True)
+        rows = np.flatnonzero(bundle.item_index.passes(given[0], query.filters, query.left_out))
+        chosen.append((rows, given[0][rows], given[1]))
+    sizes, every = [len(rows) for rows, *_ in chosen], np.concatenate([items for _, items, _ in chosen])
+    together = yield from scores.in_blocks(np.repeat([user for user, _ in queries], sizes), every, context)
+    apart = np.split(together, np.cumsum(sizes)[:-1])
+    for (user, query), (rows, items, exact), found in zip(queries, chosen, apart, strict=True):
+        kept = _at_least(found, query.at_least)
+        ordering = found if candidates is not None else _blended(bundle, scores, user, items, found)
+        values = yield from _values(query.objective, ordering, kept, bundle.tasks)
+        best = _best(bundle, query, items[kept], values)
+        places = kept[best]
+        ranked.append(Ranked(rows[places], values[best], places, items, found, exact))
+    return ranked
 
 
 def finished(steps: Steps[Answer]) -> Answer:
@@ -223,14 +229,19 @@ def top(values: NDArray[np.float64], k: int) -> NDArray[np.int64]:
     return np.argsort(-values, kind="stable")[:k]
 
 
+def wanted(bundle: Bundle, query: Query, n_items: int) -> int:
+    """Return how many items are scored for a user, all of the catalogue if none are retrieved."""
+    retrieval = None if query.exact else bundle.retrieval
+    return n_items if retrieval is None else max(query.k, sum(retrieval.quotas.values()))
+
+
 def _candidates(bundle: Bundle, scores: Scores, query: Query, user: int) -> tuple[NDArray[np.int64], bool]:
     """Return the items to score, in the order of their indices, and whether these are all that the query
     allows."""
-    retrieval = None if query.exact else bundle.retrieval
-    wanted = 0 if retrieval is None else max(query.k, sum(retrieval.quotas.values()))
-    if retrieval is None or wanted + len(query.left_out) >= scores.n_items:
+    retrieval, n = bundle.retrieval, wanted(bundle, query, scores.n_items)
+    if retrieval is None or n + len(query.left_out) >= scores.n_items:
         return np.arange(scores.n_items), True
-    return _retrieved(bundle, retrieval, scores, query, user, wanted)
+    return _retrieved(bundle, retrieval, scores, query, user, n)
 
 
 def _retrieved(

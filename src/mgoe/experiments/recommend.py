@@ -61,19 +61,21 @@ def recommend_users(
     yield _schema(bundle, kind).empty_table()
     parts = (block[name][at : at + USERS] for block in blocks for at in range(0, len(block), USERS))
     first = list(itertools.islice(parts, 1 + bundle.n_items // (ITEMS_PER_USER * USERS)))
-    many = type(bundle) is Bundle and sum(map(len, first)) * ITEMS_PER_USER >= bundle.n_items
-    every = itertools.chain(first, parts)
+    every, least = itertools.chain(first, parts), sum(map(len, first))
     if jobs > 1:
-        found = _side_by_side(bundle.path, every, jobs, wish)
+        found = _side_by_side(bundle.path, every, jobs, least, wish)
     else:
-        found = map(partial(_recommend, by_rows(bundle) if many else bundle, wish), every)
+        found = map(partial(_recommend, by_rows(bundle, least), wish), every)
     for done, lists in found:
         yield lists
         on_progress(done)
 
 
-def by_rows(bundle: Bundle) -> Bundle:
-    """Return a bundle whose lists are scored from rows that are computed once per item."""
+def by_rows(bundle: Bundle, users: int) -> Bundle:
+    """Return a bundle whose lists are scored from rows that are computed once per item, if so many users are
+    enough for it to pay, and the same bundle otherwise."""
+    if type(bundle) is not Bundle or users * ITEMS_PER_USER < bundle.n_items:
+        return bundle
     return bundle.scored_by(Scorer(bundle, runtime=Runtime(engine="torch")))
 
 
@@ -119,12 +121,12 @@ def _recommend(bundle: Bundle, wish: dict[str, Any], users: pa.ChunkedArray) -> 
 
 
 def _side_by_side(
-    path: Path, parts: Iterator[pa.ChunkedArray], jobs: int, wish: dict[str, Any]
+    path: Path, parts: Iterator[pa.ChunkedArray], jobs: int, users: int, wish: dict[str, Any]
 ) -> Iterator[tuple[int, pa.Table]]:
     """Yield the lists of all parts in their order; few of them are in memory at a time."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
-    with ProcessPoolExecutor(jobs, context, _open, (path,)) as pool:
+    with ProcessPoolExecutor(jobs, context, _open, (path, users)) as pool:
         ahead = deque[Future[tuple[int, pa.Table]]]()
         for part in parts:
             ahead.append(pool.submit(_recommend_here, wish, part))
@@ -138,9 +140,9 @@ _opened: Bundle | None = None
 """The bundle of a process of `_side_by_side`."""
 
 
-def _open(path: Path) -> None:
+def _open(path: Path, users: int) -> None:
     global _opened
-    _opened = by_rows(Bundle.open(path, verify=False))
+    _opened = by_rows(Bundle.open(path, verify=False), users)
 
 
 def _recommend_here(wish: dict[str, Any], users: pa.ChunkedArray) -> tuple[int, pa.Table]:

@@ -70,8 +70,8 @@ class Decomposition(nn.Module):
         return sum(self.pieces)
 
     def user(self, batch: Batch) -> Tensor:
-        """(1, F), or (B, F) where each candidate has a context of its own."""
-        return torch.zeros(1, 0)
+        """(1, F), or (B, F) of several users, or where each candidate has a context of its own."""
+        return torch.zeros(_rows(batch), 0)
 
     def item(self, batch: Batch) -> Tensor:
         """(B, F)."""

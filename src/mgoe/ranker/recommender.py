@@ -12,7 +12,9 @@ from sklearn import exceptions
 from mgoe._util.files import atomic_folder
 from mgoe.bundle import Bundle
 from mgoe.config import check_settings
+from mgoe.data import to_arrow
 from mgoe.errors import MgoeError, OutputError
+from mgoe.experiments.recommend import by_rows
 from mgoe.experiments.training_state import copy_state
 from mgoe.ranker.graph import RankerGraph
 
@@ -98,7 +100,7 @@ class Recommender:
             >>> best["rank"].tolist()
             [1, 2, 3, 1, 2, 3]
         """
-        return self._fitted().recommend(
+        return by_rows(self._fitted(), len(to_arrow(users, "users"))).recommend(
             users,
             k,
             objective,

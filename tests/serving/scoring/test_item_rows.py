@@ -26,20 +26,22 @@ def rows_of(values: torch.Tensor, dtype: torch.dtype) -> ItemRows:
 @pytest.mark.parametrize("dtype", DTYPES)
 @up_to(20)
 @given(
-    items=st.lists(st.integers(-3, 12), max_size=40),
+    pairs=st.lists(st.tuples(st.integers(-3, 12), st.integers(0, 2)), max_size=40),
     pieces=st.lists(st.integers(1, 20), min_size=1, max_size=4),
     seed=st.integers(0, 99),
 )
-def test_pieces_of_rows_are_taken_as_they_were_computed(dtype, items, pieces, seed):
+def test_pieces_of_rows_are_taken_with_those_of_their_users(dtype, pairs, pieces, seed):
+    items, own = np.array(pairs, np.int64).reshape(-1, 2).T.copy()
     width = sum(pieces)
     values = torch.randn(10, width, generator=torch.Generator().manual_seed(seed))
     expected = torch.stack(
-        [values[one] if 0 <= one < 10 else torch.zeros(width) for one in items] or [torch.empty(0)]
+        [values[one] if 0 <= one < 10 else torch.zeros(width) for one in items.tolist()] or [torch.empty(0)]
     )
-    user = torch.randn(1, width, generator=torch.Generator().manual_seed(seed + 1))
-    found = rows_of(values, dtype).take(np.array(items, np.int64), user, pieces)
+    users = torch.randn(3, width, generator=torch.Generator().manual_seed(seed + 1))
+    found = rows_of(values, dtype).take(items, users, own, pieces)
     assert [piece.shape for piece in found] == [(len(items), floats) for floats in pieces]
-    assert torch.equal(torch.cat([*found], 1), expected.to(dtype).float().reshape(-1, width) + user)
+    expected = expected.to(dtype).float().reshape(-1, width) + users[torch.from_numpy(own)]
+    assert torch.equal(torch.cat([*found], 1), expected)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -60,9 +62,11 @@ def test_what_a_kernel_mixes_is_what_the_model_joins(dtype, tasks, one_gate, tab
             decomposition.item(part(batch, "item", decomposition.item_keys)),
         )
         kept = rows_of(items, dtype)
-        order = np.random.default_rng(seed).permutation(rows)
-        expected = decomposition.rest(kept.take(order, user, decomposition.pieces), {})
-        found = decomposition.towers(kept.mix(order, user, *decomposition.mixed))
+        rng = np.random.default_rng(seed)
+        order, own = rng.permutation(rows), rng.integers(0, 2, rows)
+        users = torch.cat([user, -user])
+        expected = decomposition.rest(kept.take(order, users, own, decomposition.pieces), {})
+        found = decomposition.towers(kept.mix(order, users, own, *decomposition.mixed))
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
@@ -81,7 +85,7 @@ def test_newcomers_find_room_and_all_others_stay(dtype):
         held.update(np.array([total - 1, 5]), total, lambda items: values[torch.from_numpy(items)])
         copies.add(held._held[0].data_ptr())
         assert torch.equal(
-            held.take(np.arange(-1, total + 1), torch.zeros(1, 3), [3])[0],
+            held.take(np.arange(-1, total + 1), torch.zeros(1, 3), np.zeros(total + 2, np.int64), [3])[0],
             torch.cat([torch.zeros(1, 3), values[:total], torch.zeros(1, 3)]),
         )
     assert len(copies) < 20  # an eighth more each time

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
 import mgoe
+from mgoe.bundle.ranking import finished
 from mgoe.errors import ConfigError
+from mgoe.models import make_model, resolve
 from mgoe.serving.events.event import EventReader
 from mgoe.serving.online.live import LiveNodes
 from mgoe.serving.scoring import onnx_sessions
@@ -46,6 +48,23 @@ def test_scores_are_those_of_the_bundle(scorers: dict[str, Scorer], bundle: mgoe
         expected = bundle.score_indices(np.full(len(codes), user), codes)
         found = scorers[engine].score(user, codes)
         assert_allclose(found, expected, atol=1e-5, rtol=1e-4)
+
+    check()
+
+
+@pytest.mark.parametrize("name", ["mgoe", "mgoe-paper", "stem"])
+def test_users_who_are_scored_together_get_their_own_scores(bundle: mgoe.Bundle, name: str):
+    """Also where deeper layers read what is the user's, and where nothing is computed ahead."""
+    other = mgoe.load(bundle.path)
+    vars(other)["model"] = make_model(resolve(name), bundle.model.spec, seed=0).eval()
+    scorer = Scorer(other, runtime=Runtime(engine="torch"))
+
+    @up_to(10)
+    @given(pairs=st.lists(st.tuples(st.integers(-1, 210), st.integers(-1, 110)), max_size=40))
+    def check(pairs):
+        users, items = np.array(pairs, np.int64).reshape(-1, 2).T.copy()
+        expected = other.score_indices(users, items)
+        assert_allclose(finished(scorer.in_blocks(users, items)), expected, atol=1e-5, rtol=1e-4)
 
     check()
 

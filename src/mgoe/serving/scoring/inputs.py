@@ -1,6 +1,6 @@
 """What a scorer reads: batches of the snapshot, or of the live state on top of it.
 
-Axes: `B` candidates.
+Axes: `B` candidates, `U` users.
 """
 
 from __future__ import annotations
@@ -48,29 +48,43 @@ class ScoringInputs:
         """Return a context in which the view that is read does not change."""
         return self._source.reading()
 
-    def of_user(self, view: View, user: int, context: Context) -> Batch:
-        """Read what is the user's, once per request. One row."""
-        return _batch(self._plan.user(view, np.array([user]), np.array([-1]), context))
+    def of_users(self, view: View, users: NDArray[np.int64], context: Context) -> Batch:
+        """Read what is the users', once per request. One row each."""
+        return _batch(self._plan.user(view, users, np.full(len(users), -1), context))
 
     def of_items(self, view: View, items: NDArray[np.int64]) -> Batch:
         """Read what is the items', once per item."""
         return self._of_items(view, items, self._plan.item)
 
     def of_candidates(
-        self, view: View, user: int, items: NDArray[np.int64], context: Context, known: Batch
+        self,
+        view: View,
+        each: NDArray[np.int64],
+        own: NDArray[np.int64],
+        items: NDArray[np.int64],
+        context: Context,
+        known: Batch,
     ) -> Batch:
-        """Read what `join` reads of every candidate; `known` is `of_user`, whose keys keep their one row."""
+        """Read what `join` reads of every candidate.
+
+        Args:
+            each: The users. Shape (U,).
+            own: Which of them each candidate is for. Shape (B,).
+            items: The candidates. Shape (B,).
+            known: `of_users`. The keys of a single user keep their one row.
+        """
         plan = self._plan
         if not plan.decomposition.keys:
             return {}
-        users = np.full(len(items), user)
+        users = each[own]
         if plan.decomposition.whole:
             return self.of_pairs(view, users, items, context)
         batch = _batch(plan.pair(view, users, items, context))
         if plan.shared:
             others = self._of_items(view, items, plan.others)
+            whose = known if len(each) == 1 else {name: values[own] for name, values in known.items()}
             batch |= {
-                name: (known if plan.keys[name].parts[0] == "user" else others)[name] for name in plan.shared
+                name: (whose if plan.keys[name].parts[0] == "user" else others)[name] for name in plan.shared
             }
         return batch
 

@@ -1,6 +1,6 @@
 """What each item adds to a model's first layers: one stored row of floats per item.
 
-Axes: `B` items of a request, `F` floats per row, `T` tasks, `W` width of a tower's first layer.
+Axes: `B` items of a request, `U` users, `F` floats per row, `T` tasks, `W` width of a tower's first layer.
 """
 
 import mmap
@@ -44,16 +44,26 @@ class ItemRows:
         rows, items = self._held
         return rows[: items + 1].nbytes
 
-    def take(self, items: NDArray[np.int64], user: Tensor, pieces: Sequence[int]) -> Sequence[Tensor]:
-        """Return the pieces of the sum of each item's row and the user's, (1, F), in float32. Shapes (B,
-        floats of the piece)."""
-        taken = take(*self._words(items), user[0].numpy(), np.cumsum(pieces))
+    def take(
+        self, items: NDArray[np.int64], users: Tensor, own: NDArray[np.int64], pieces: Sequence[int]
+    ) -> Sequence[Tensor]:
+        """Return the pieces of the sum of each item's row and its user's in float32, from rows (U, F) and the
+        place of each item's user, (B,). Shapes (B, floats of the piece)."""
+        taken = take(*self._words(items), users.numpy(), own, np.cumsum(pieces))
         apart = torch.from_numpy(taken).split([len(items) * floats for floats in pieces])
         return [piece.view(len(items), floats) for piece, floats in zip(apart, pieces, strict=True)]
 
-    def mix(self, items: NDArray[np.int64], user: Tensor, experts: int, tasks: int, gates: int) -> Tensor:
-        """Return what the rows of items and of the user mix to, see `row_kernels.mix`. Shape (T, B, W)."""
-        return torch.from_numpy(mix(*self._words(items), user[0].numpy(), experts, tasks, gates))
+    def mix(
+        self,
+        items: NDArray[np.int64],
+        users: Tensor,
+        own: NDArray[np.int64],
+        experts: int,
+        tasks: int,
+        gates: int,
+    ) -> Tensor:
+        """Return what the rows of items and of their users mix to, see `row_kernels.mix`. Shape (T, B, W)."""
+        return torch.from_numpy(mix(*self._words(items), users.numpy(), own, experts, tasks, gates))
 
     def update(self, items: NDArray[np.int64], total: int, compute: ComputeRows) -> None:
         """Recompute some rows in place; nobody may read meanwhile. From now on there are `total` items."""

@@ -183,7 +183,7 @@ def score(
     each = np.broadcast_to(user_indices, n)
     order = np.argsort(each, kind="stable")
     for rows in np.split(order, np.flatnonzero(np.diff(each[order])) + 1):
-        scores[rows] = yield from engine.scorer.in_blocks(int(each[rows[0]]), item_indices[rows], encoded)
+        scores[rows] = yield from engine.scorer.in_blocks(each[rows], item_indices[rows], encoded)
         yield
     unseen: dict[Side, int] = {"user": int((user_indices < 0).sum()), "item": int((item_indices < 0).sum())}
     body = {
@@ -214,7 +214,7 @@ def _rank(
     if session:
         scores = SessionScores(scores, session)
     context = engine.context(wish.context)
-    return (yield from ranking.rank(engine.bundle, scores, query, visitor.user, candidates, context))
+    return (yield from ranking.rank(engine.bundle, scores, [(visitor.user, query)], candidates, context))[0]
 
 
 def _answered(

@@ -1,9 +1,10 @@
-"""Compiled loops over the rows of one request's items: added to the user's row, or mixed with it by gates.
+"""Compiled loops over the rows of one request's items: added to its user's row, or mixed with it by gates.
 
 A row is fetched into the cache before it is read. Rows are floats of 32 bits, or the upper 16 of these
 (bfloat16), given as words: `word << shift` are the 32 bits.
 
-Axes: `B` items of a request, `F` floats per row, `S` experts, `T` towers, `W` width of a tower's first layer.
+Axes: `B` items of a request, `U` users, `F` floats per row, `S` experts, `T` towers, `W` width of a tower's
+first layer.
 """
 
 import numba
@@ -16,33 +17,34 @@ AHEAD = 4
 
 
 @numba.njit(cache=True, nogil=True)
-def take(words, items, shift, user, ends):  # pragma: no cover - compiled
-    """Return rows of items, with the user's added, piece by piece. Shape (B F,): of each piece, which ends at
-    the next of `ends` in a row, (B, floats of the piece)."""
+def take(words, items, shift, users, own, ends):  # pragma: no cover - compiled
+    """Return rows of items, with those of their users added, from rows (U, F) and each item's user, (B,),
+    piece by piece. Shape (B F,): of each piece, which ends at the next of `ends` in a row, (B, floats of the
+    piece)."""
     n, length = len(items), words.shape[1]
     bits, flat = np.empty(n * length, np.uint32), words.reshape(-1)
     floats = bits.view(np.float32)
     for b in range(n):
         if b + AHEAD < n:
             prefetch_far(flat, items[b + AHEAD] * length, length)
-        row, start = words[items[b]], 0
+        row, user, start = words[items[b]], users[own[b]], 0
         for end in ends:
             at = n * start + b * (end - start)
             place = slice(at, at + end - start)
-            held, sums, own, added = row[start:end], floats[place], bits[place], user[start:end]
-            for k in range(len(own)):  # over slices, the loops run on vectors
-                own[k] = np.uint32(held[k]) << shift
-            for k in range(len(own)):
+            held, sums, out, added = row[start:end], floats[place], bits[place], user[start:end]
+            for k in range(len(out)):  # over slices, the loops run on vectors
+                out[k] = np.uint32(held[k]) << shift
+            for k in range(len(out)):
                 sums[k] += added[k]
             start = end
     return floats
 
 
 @numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"})
-def mix(words, items, shift, user, experts, tasks, gates):  # pragma: no cover - compiled
+def mix(words, items, shift, users, own, experts, tasks, gates):  # pragma: no cover - compiled
     """Return what `Folded.rest` gives its towers. Shape (T, B, W).
 
-    With [first (S, T, W), scores (gates, S)] the sum of an item's row and the user's, `h_t = sum_s
+    With [first (S, T, W), scores (gates, S)] the sum of an item's row and its user's, `h_t = sum_s
     softmax(scores_t)_s first_st`.
     """
     n, length = len(items), words.shape[1]
@@ -54,7 +56,7 @@ def mix(words, items, shift, user, experts, tasks, gates):  # pragma: no cover -
     for b in range(n):
         if b + AHEAD < n:
             prefetch_far(flat, items[b + AHEAD] * length, length)
-        held = words[items[b]]
+        held, user = words[items[b]], users[own[b]]
         for k in range(length):
             bits[k] = np.uint32(held[k]) << shift
         for k in range(length):

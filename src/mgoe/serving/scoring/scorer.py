@@ -3,7 +3,7 @@
 What the user adds to a model's first layers is computed once per request and what an item adds is stored, so
 only the few columns of each pair and the deeper layers are computed for every candidate.
 
-Axes: `B` candidates, `T` tasks, `F` floats per row of the first layers.
+Axes: `B` candidates, `U` users, `T` tasks, `F` floats per row of the first layers.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ class Scorer:
         Returns:
             Shape (B, T).
         """
-        return finished(self.in_blocks(user, items, context))
+        return finished(self.in_blocks(np.full(len(items), user), items, context))
 
     def reading(self) -> AbstractContextManager[View]:
         """Return a context in which the view that is scored does not change."""
@@ -116,31 +116,33 @@ class Scorer:
 
     def in_blocks(
         self,
-        user: int,
+        users: NDArray[np.int64],
         items: NDArray[np.int64],
         context: Context | None = None,
         session: Session | None = None,
     ) -> Steps[NDArray[np.float32]]:
         """As `score`, but yield between blocks, so that a service can answer others meanwhile.
 
-        With a session, its visitor is the user.
+        Pairs of several users need the engine `torch`, since a graph is of one user. With a session, its
+        visitor is the user.
         """
         context = self._inputs.no_context if context is None else context
         logits = np.empty((len(items), len(self.tasks)), np.float32)
-        known, row, version = Batch(), None, self._version
+        known, rows, version = Batch(), None, self._version
+        each, of_pair = np.unique(users, return_inverse=True)
         for start in range(0, len(items), BLOCK_ROWS):
             if start:
                 yield
-            block = items[start : start + BLOCK_ROWS]
+            block, own = items[start : start + BLOCK_ROWS], of_pair[start : start + BLOCK_ROWS]
             with torch.inference_mode():
                 with self._inputs.reading() as view:
                     self.refresh()
                     view = view if session is None else session.over(view)
-                    if row is None or version != self._version:
-                        known, version = self._inputs.of_user(view, user, context), self._version
-                        row = self._user_row(known)
-                    batch = self._inputs.of_candidates(view, user, block, context, known)
-                    first = self._first_layers(row, block)  # last, so that the rows are still in the cache
+                    if rows is None or version != self._version:
+                        known, version = self._inputs.of_users(view, each, context), self._version
+                        rows = self._user_rows(known)
+                    batch = self._inputs.of_candidates(view, each, own, block, context, known)
+                    first = self._first_layers(rows, own, block)  # last: then the rows are still in the cache
                 # No event has to wait for the deeper layers.
                 logits[start : start + BLOCK_ROWS] = self._deeper_layers(first, batch)
         model = self._bundle.model
@@ -196,8 +198,10 @@ class Scorer:
         """Run the model by its graphs, which are traced on an unknown user and three items."""
         context = self._inputs.no_context
         with self._inputs.reading() as view:
-            known = self._inputs.of_user(view, -1, context)
-            candidates = self._inputs.of_candidates(view, -1, np.array([-1, 0, 0]), context, known)
+            known = self._inputs.of_users(view, np.array([-1]), context)
+            candidates = self._inputs.of_candidates(
+                view, np.array([-1]), np.zeros(3, np.int64), np.array([-1, 0, 0]), context, known
+            )
         user = {key: known[key] for key in self._plan.decomposition.user_keys & known.keys()}
         samples, weights = (user, candidates), weights_of(self._bundle)
         sessions = Sessions(self._plan.decomposition, *samples, runtime.precision, cache, weights)
@@ -215,17 +219,19 @@ class Scorer:
             {key: batch[key] for key in self._plan.decomposition.item_keys & batch.keys()}
         )
 
-    def _user_row(self, known: Batch) -> Tensor:
-        """What the user adds to the first layers. Shape (1, F)."""
+    def _user_rows(self, known: Batch) -> Tensor:
+        """What users add to the first layers. Shape (U, F)."""
         return self._steps.user(
             {key: known[key] for key in self._plan.decomposition.user_keys & known.keys()}
         )
 
-    def _first_layers(self, user: Tensor, items: NDArray[np.int64]) -> Sequence[Tensor]:
-        """The pieces of the items' rows with the user's added, or what they mix to, (T, B, W)."""
+    def _first_layers(
+        self, rows: Tensor, own: NDArray[np.int64], items: NDArray[np.int64]
+    ) -> Sequence[Tensor]:
+        """The pieces of the items' rows with those of their users added, or what they mix to, (T, B, W)."""
         if self._plan.mixing is not None:
-            return [self._rows.mix(items, user, *self._plan.mixing)]
-        return self._rows.take(items, user, self._plan.decomposition.pieces)
+            return [self._rows.mix(items, rows, own, *self._plan.mixing)]
+        return self._rows.take(items, rows, own, self._plan.decomposition.pieces)
 
     def _deeper_layers(self, first: Sequence[Tensor], batch: Batch) -> NDArray[np.float32]:
         """Logits. Shape (B, T)."""
@@ -258,7 +264,7 @@ class SessionScores:
             yield self._session.over(view)
 
     def in_blocks(
-        self, user: int, items: NDArray[np.int64], context: Context | None = None
+        self, users: NDArray[np.int64], items: NDArray[np.int64], context: Context | None = None
     ) -> Steps[NDArray[np.float32]]:
         """As `Scorer.in_blocks`."""
-        return self._scorer.in_blocks(user, items, context, self._session)
+        return self._scorer.in_blocks(users, items, context, self._session)
