@@ -34,7 +34,8 @@ def recommend_users(
 ) -> Iterator[pa.Table]:
     """Recommend to each user of a file (or folder, or glob) with the log's user column.
 
-    What an item adds to the model's first layers is computed once for all users, as a service does.
+    What an item adds to the model's first layers is computed once for all users, as a service does, unless
+    they are few.
 
     Args:
         bundle: What recommends.

@@ -1,1 +1,1 @@
-"""One user's candidates, scored, ranked and explained."""
+"""Candidates of one user or several, scored, ranked and explained."""

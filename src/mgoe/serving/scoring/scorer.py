@@ -1,6 +1,6 @@
-"""Scores one user's candidates.
+"""Scores candidates of one user, or of several at once.
 
-What the user adds to a model's first layers is computed once per request and what an item adds is stored, so
+What a user adds to a model's first layers is computed once per request and what an item adds is stored, so
 only the few columns of each pair and the deeper layers are computed for every candidate.
 
 Axes: `B` candidates, `U` users, `T` tasks, `F` floats per row of the first layers.
@@ -40,7 +40,7 @@ BLOCK_ROWS = 2048
 
 
 class Scorer:
-    """Scores pairs of indices as `Bundle.score_indices` does, one user at a time, including live events.
+    """Scores pairs of indices as `Bundle.score_indices` does, including live events.
 
     Any number of threads may score at once. A block of candidates reads its user and its items as of one
     moment: with all of a batch of events or none of it.
