@@ -5,7 +5,7 @@ import torch
 from mgoe.features.spec import RateSpec
 from mgoe.models import Batch, CategoricalSpec, FeatureSpec, TaskSpec
 
-UNTRAINED = ("rates", "popularity", "history")
+UNTRAINED = ("rates", "popularity", "history", "constant")
 """Models that read a group of their own and learn an intercept alone."""
 RATES = tuple(
     RateSpec(name, tuple((side, side) for side in sides), len(sides) == 1)

@@ -34,7 +34,7 @@ BY_HEART = 0.6
 """Training loss as a share of that on validation, below which a model has learned rows by heart."""
 WORSE = 1.02
 """Log loss after calibration, over that before, from which it is said."""
-REFERENCES = ("popularity", "history", "rates")
+REFERENCES = ("constant", "popularity", "history", "rates")
 """Models that learn nothing, which a trained one should beat."""
 
 

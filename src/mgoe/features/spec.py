@@ -28,7 +28,7 @@ class TaskSpec:
     prediction is conditional."""
     mean: float = 0.0
     std: float = 1.0
-    """Moments of a regression label over the training examples."""
+    """Moments of the label over the training examples."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,7 +11,7 @@ from mgoe.models.base import RankingModel
 from mgoe.models.baselines.boosted import BoostedTrees
 from mgoe.models.baselines.flat import SharedBottom, SingleTask
 from mgoe.models.baselines.funnel import AITM, ESMM
-from mgoe.models.baselines.linear import History, LogisticRegression, Popularity, RateSum
+from mgoe.models.baselines.linear import Constant, History, LogisticRegression, Popularity, RateSum
 from mgoe.models.baselines.macgnn import MacGNN
 from mgoe.models.baselines.own_experts import PLE, HoME
 from mgoe.models.baselines.shared_experts import MetaHeac, MMoE, OMoE
@@ -40,6 +40,7 @@ BASES: dict[str, type[RankingModel]] = {
     "rates": RateSum,
     "popularity": Popularity,
     "history": History,
+    "constant": Constant,
 }
 """Model classes by name; `module:Class` reaches any other."""
 
@@ -58,6 +59,8 @@ INPUTS: dict[str, tuple[str, ...]] = {
 rule for ids."""
 _INTERCEPT = {"epochs": 1, "learning_rate": 0.05}
 """Training of a model that has an intercept alone."""
+_KNOWN_INTERCEPT = {"epochs": 1, "learning_rate": 1e-6}
+"""Training of a model whose intercept is known before."""
 _MACGNN = {"aggregate": 32, "mask_empty": False, "edge_vectors": False}
 
 PRESETS: dict[str, ModelSettings] = {
@@ -97,6 +100,9 @@ PRESETS: dict[str, ModelSettings] = {
         name: ModelSettings(name=name, base=name, inputs=(group,), ids="off", training=_INTERCEPT)
         for name, group in (("popularity", "counts"), ("history", "pair"))
     },
+    "constant": ModelSettings(
+        name="constant", base="constant", inputs=("counts",), ids="off", training=_KNOWN_INTERCEPT
+    ),
 }
 """`mgoe`, the best configuration (with ids if the log has enough of each); `mgoe-paper`, the paper as
 written; the baselines as published; boosted trees on counts; and what needs no training."""

@@ -299,7 +299,7 @@ def _tasks(prepared: Prepared, labels: Moments) -> tuple[TaskSpec, ...]:
             kind=task.kind,
             weight=task.weight,
             given=None if task.given is None else names.index(task.given),
-            **(labels.of(t) if task.kind == "regression" else {}),
+            **labels.of(t),
         )
         for t, task in enumerate(settings)
     )

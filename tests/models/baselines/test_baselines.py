@@ -354,3 +354,18 @@ def test_recents_of_a_released_macgnn_are_summed():
             atol=1e-6,
             rtol=1e-5,
         )
+
+
+@given(share=st.floats(0.001, 0.999), mean=st.floats(-1e3, 1e3))
+def test_a_constant_is_the_share_of_a_task_and_the_mean_of_a_regression(share, mean):
+    spec = make_spec(
+        (TaskSpec("click", mean=share, std=0.4), TaskSpec("stay", "regression", mean=mean, std=9.0))
+    )
+    found = make("constant", spec).predict(random_batch(spec, 5))
+    torch.testing.assert_close(found, torch.tensor([share, mean]).expand(5, 2))
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_a_constant_of_a_task_that_never_or_always_happens_is_finite(share):
+    spec = make_spec((TaskSpec("click", mean=share),))
+    assert make("constant", spec).loss(random_batch(spec))[0].isfinite()

@@ -1,5 +1,5 @@
-"""Baselines that any model should beat: popularity, the user's own history, a sum of rates, and logistic
-regression."""
+"""Baselines that any model should beat: a constant, popularity, the user's own history, a sum of rates, and
+logistic regression."""
 
 from abc import abstractmethod
 from collections.abc import Collection
@@ -30,6 +30,23 @@ class _Reference(RankingModel):
 
     def logits(self, batch: Batch) -> Tensor:
         return torch.where(self.regression, 0, self.score(batch)) + self.intercept
+
+
+class Constant(_Reference):
+    """The share of a task in training, or the mean of a regression, for every pair (ours): `y_t = logit
+    share_t`.
+
+    Its AUC is 0.5, and its log loss is what probabilities cost that know nothing of the pair.
+    """
+
+    requires = frozenset({"counts"})
+
+    def __init__(self, spec: FeatureSpec, inputs: Collection[str], options: Settings):
+        super().__init__(spec, inputs, options)
+        self.intercept.data.copy_(torch.where(self.regression, 0, self.means.logit(eps=1e-6)))
+
+    def score(self, batch: Batch) -> Tensor:
+        return torch.zeros_like(batch["counts"][:, :1], dtype=torch.float)
 
 
 class Popularity(_Reference):
