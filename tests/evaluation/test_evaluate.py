@@ -50,14 +50,16 @@ def test_rows_carry_every_metric_and_their_origin():
         (row["model"], row["seed"], row["split"], row["slice"]) == ("m", 3, "test", "all") for row in rows
     )
     found = values(rows)
-    areas, believed = (
+    areas, believed, counted = (
         ["auc", "gauc", "gauc_users", "gauc_users_skipped"],
         ["logloss", "calibration_error", "predicted_over_observed"],
+        ["users", "examples", "positives"],
     )
-    assert [m for t, m in found if t == "click"] == [*areas, *believed, "examples", "positives"]
-    assert [m for t, m in found if t == "stay"] == ["rmse", "mae", "spearman", "examples", "positives"]
+    assert [m for t, m in found if t == "click"] == [*areas, *believed, *counted]
+    assert [m for t, m in found if t == "stay"] == ["rmse", "mae", "spearman", *counted]
     assert found["click", "auc"] == metrics.auc(labels[:, 0], scores[:, 0])
     assert found["buy", "examples"] == (~np.isnan(labels[:, 1])).sum()
+    assert found["buy", "users"] == len({*users[~np.isnan(labels[:, 1])]})
 
 
 def test_a_slice_of_one_class_or_no_rows_counts_and_does_not_crash():

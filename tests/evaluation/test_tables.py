@@ -1,9 +1,12 @@
 import io
+import re
 
 import numpy as np
+import pytest
 from rich.console import Console
 
-from mgoe.evaluation import markdown_table, measure, rich_table, summarize
+from mgoe.evaluation import Estimate, Standings, markdown, markdown_table, measure, rich_table, summarize
+from mgoe.evaluation.rows import FEW_USERS, show
 
 from .made_up import TASKS, made_up
 
@@ -54,7 +57,8 @@ def test_terminal_table_shows_the_same_numbers():
     console = Console(width=200, record=True, file=io.StringIO())
     console.print(rich_table(rows, name="test"))
     printed = console.export_text().split()
-    assert {"good", "poor", f"{summarize(rows)['good']['all', 'ranking'].mean:.4f}"} <= set(printed)
+    mean = show(summarize(rows)["good"]["all", "ranking"])
+    assert {"good", "poor", *mean.split()} <= set(printed)
 
 
 def test_a_narrow_terminal_loses_no_number():
@@ -67,3 +71,18 @@ def test_a_narrow_terminal_loses_no_number():
     assert len(numbers) == 14
     text = console.export_text()
     assert all(number in text for number in numbers)
+
+
+@pytest.mark.parametrize(("users", "digits"), [(FEW_USERS // 4, 2), (2 * FEW_USERS, 4)])
+def test_few_users_are_shown_with_two_digits(users, digits):
+    labels, scores, user = made_up(7, users, 40 * users)
+    rows = [
+        row
+        for model, noise in (("good", 0.0), ("poor", 0.3))
+        for row in measure(scores + noise, labels, user, TASKS, model=model, seed=0, split="test")
+    ]
+    lead = Estimate("good", "poor", "all", "ranking", 0.02, 0.01, 0.03, (0.02,), len({*user}))
+    text = markdown([Standings("", "", "good", ["good", "poor"], rows, leads=[lead])])
+    numbers = re.findall(r"[+-]?\d\.(\d+)", text)
+    assert len(numbers) > 14
+    assert {len(number) for number in numbers} == {digits}

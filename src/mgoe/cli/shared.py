@@ -125,10 +125,10 @@ def table(columns: Sequence[str], left: int = 1) -> Table:
 def show_leads(leads: Sequence["Estimate"]) -> None:
     """Print how far the first model leads each other, one per line."""
     for lead in leads:
-        interval = f"95 % interval {lead.low:+.4f} to {lead.high:+.4f}"
+        interval = f"95 % interval {lead.low:+.{lead.digits}f} to {lead.high:+.{lead.digits}f}"
         if math.isnan(lead.low):
             interval = "no interval: too few users contribute to it"
-        mean = f"{lead.value:+.4f} on the mean, {interval}"
+        mean = f"{lead.value:+.{lead.digits}f} on the mean, {interval}"
         show(
             f"{lead.model} - {lead.baseline}: {'the mean does not exist' if math.isnan(lead.value) else mean}"
         )

@@ -42,9 +42,10 @@ def measure(
 
     A binary task has `auc`, `gauc` (by user, weighted by impressions, over the `gauc_users` with both
     classes; `gauc_users_skipped` have one), `logloss`, `calibration_error`, `predicted_over_observed`; a
-    regression has `rmse`, `mae`, `spearman`; both have `examples` and `positives`, which count rows with a
-    label. Task `all` has the mean `auc` and `gauc` over binary tasks and `ranking`, the mean of those two
-    (the mean of the six, with three tasks). Means are over the tasks where the metric exists.
+    regression has `rmse`, `mae`, `spearman`; both have `users` and `examples`, which count what has a
+    label, and `positives`. Task `all` has the mean `auc` and `gauc` over binary tasks and `ranking`, the
+    mean of those two (the mean of the six, with three tasks). Means are over the tasks where the metric
+    exists.
 
     Args:
         scores: Probabilities of binary tasks, values of regressions. Shape (N, T).
@@ -153,7 +154,11 @@ def _measure(
                 "spearman": metrics.spearman(actual, predicted),
             }
         )
-        measures |= {"examples": float((~np.isnan(actual)).sum()), "positives": float((actual > 0).sum())}
+        measures |= {
+            "users": float(len(np.unique(users[~np.isnan(actual)]))),
+            "examples": float((~np.isnan(actual)).sum()),
+            "positives": float((actual > 0).sum()),
+        }
         found += [(task.name, metric, value) for metric, value in measures.items()]
     if any(task.kind == "binary" for task in tasks):
         areas = {metric: [v for _, m, v in found if m == metric] for metric in ("auc", "gauc")}

@@ -26,6 +26,7 @@ import scipy.sparse as sp
 from numpy.typing import ArrayLike, NDArray
 
 from mgoe.evaluation.influence import Influence
+from mgoe.evaluation.rows import digits_for
 
 LEVEL = 0.95
 DRAWS = 10_000
@@ -67,6 +68,11 @@ class Estimate:
     users: int
     p: float = np.nan
     adjusted: float = np.nan
+
+    @property
+    def digits(self) -> int:
+        """How many to show after the point."""
+        return digits_for([self.users])
 
 
 def group_users(influence: Influence) -> Influence:

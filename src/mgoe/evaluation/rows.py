@@ -28,6 +28,8 @@ Column = tuple[str, str]
 MEAN: Column = (ALL, "ranking")
 """Mean of AUC and GAUC over tasks."""
 LOWER = re.compile(r"(logloss|calibration_error)(_after)?|rmse|mae")
+FEW_USERS = 200
+"""Users below which small differences cannot be told."""
 MEAN_TITLE = "Mean of AUC and GAUC over tasks"
 SHOWN = ("auc", "gauc", "rmse", "spearman")
 """The main metrics of a task."""
@@ -113,7 +115,7 @@ def read_rows(path: Path) -> list[Row]:
 
 @dataclass(frozen=True)
 class Summary:
-    """Mean over seeds, their standard deviation (NaN with one) and their number.
+    """Mean over seeds, their standard deviation (NaN with one), their number, and the digits to show.
 
     Example:
         >>> Summary.of([0.70, 0.72]).seeds
@@ -123,15 +125,26 @@ class Summary:
     mean: float
     std: float
     seeds: int
+    digits: int = 4
 
     @classmethod
-    def of(cls, values: list[float]) -> Self:
+    def of(cls, values: list[float], digits: int = 4) -> Self:
         """Summarise the values of the single seeds."""
         return cls(
             mean=float(np.mean(values)),
             std=float(np.std(values, ddof=1)) if len(values) > 1 else np.nan,
             seeds=len(values),
+            digits=digits,
         )
+
+
+def digits_for(users: Iterable[float]) -> int:
+    """Return how many digits of a metric to show after the point.
+
+    Args:
+        users: Counts of those that it was measured on, the largest of which decides; none if unknown.
+    """
+    return 2 if max(users, default=math.inf) < FEW_USERS else 4
 
 
 def summarize(rows: Iterable[Row], split: str = "test", slice: str = ALL) -> dict[str, dict[Column, Summary]]:
@@ -142,7 +155,15 @@ def summarize(rows: Iterable[Row], split: str = "test", slice: str = ALL) -> dic
         1
     """
     return {
-        model: {column: Summary.of([*seeds.values()]) for column, seeds in columns.items()}
+        model: {
+            column: Summary.of(
+                [*seeds.values()],
+                digits_for(
+                    count for of, held in columns.items() if of[1] == "users" for count in held.values()
+                ),
+            )
+            for column, seeds in columns.items()
+        }
         for model, columns in by_seed(rows, split, slice).items()
     }
 
@@ -200,21 +221,23 @@ def distance(metric: str, value: float) -> float:
 
 
 def best(summaries: Mapping[str, Mapping[Column, Summary]], column: Column) -> set[str]:
-    """Return the models with the best mean of a column, to the four digits shown; none if there is one
+    """Return the models with the best mean of a column, to the digits shown; none if there is one
     model.
     """
     distances = {
         m: rounded
         for m, columns in summaries.items()
-        if column in columns
-        and m not in BOUNDS
-        and not np.isnan(rounded := round(distance(column[1], columns[column].mean), 4))
+        if m not in BOUNDS and (one := columns.get(column)) is not None
+        for rounded in [round(float(distance(column[1], one.mean)), one.digits)]
+        if not np.isnan(rounded)
     }
     return {m for m, d in distances.items() if d == min(distances.values())} if len(distances) > 1 else set()
 
 
 def show(summary: Summary | None) -> str:
-    """Format a mean with four digits and its spread; `-` if it does not exist."""
+    """Format a mean and its spread; `-` if it does not exist."""
     if summary is None or np.isnan(summary.mean):
         return "-"
-    return f"{summary.mean:.4f}" + ("" if np.isnan(summary.std) else f" ±{summary.std:.4f}")
+    return f"{summary.mean:.{summary.digits}f}" + (
+        "" if np.isnan(summary.std) else f" ±{summary.std:.{summary.digits}f}"
+    )

@@ -166,6 +166,7 @@ def leaders(standings: Standings, columns: Sequence[Column]) -> dict[Column, set
     baselines = dict.fromkeys(
         lead.baseline for lead in fully_paired(standings.leads) if lead.baseline is not None
     )
+    digits = min((one.digits for one in summarize(standings.rows).get(reference, {}).values()), default=4)
     found = {}
     for column in columns:
         of = {model: values.get(model, {}).get(column, {}) for model in (reference, *baselines)}
@@ -178,6 +179,6 @@ def leaders(standings: Standings, columns: Sequence[Column]) -> dict[Column, set
             for name, seeds in shared.items()
         }
         found[column] = best(
-            {model: {column: Summary(mean, math.nan, 1)} for model, mean in means.items()}, column
+            {model: {column: Summary(mean, math.nan, 1, digits)} for model, mean in means.items()}, column
         )
     return found

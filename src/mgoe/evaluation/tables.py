@@ -304,8 +304,8 @@ def differences(standings: Standings) -> Table | None:
 def _lead(lead: Estimate | None) -> Cell:
     if lead is None or math.isnan(lead.value):
         return Cell("-")
-    interval = "" if math.isnan(lead.low) else f" [{lead.low:+.4f}, {lead.high:+.4f}]"
-    return Cell(f"{lead.value:+.4f}{interval}", is_significant(lead))
+    interval = "" if math.isnan(lead.low) else f" [{lead.low:+.{lead.digits}f}, {lead.high:+.{lead.digits}f}]"
+    return Cell(f"{lead.value:+.{lead.digits}f}{interval}", is_significant(lead))
 
 
 def tables_of(standings: Standings) -> list[Table]:

@@ -13,13 +13,11 @@ from mgoe._util.files import read_json
 from mgoe.config import FeatureSettings, RunSettings
 from mgoe.data import Examples, Prepared
 from mgoe.evaluation import ALL, Estimate, Row, summarize
-from mgoe.evaluation.rows import MEAN
+from mgoe.evaluation.rows import FEW_USERS, MEAN
 from mgoe.experiments.plan import Cell
 from mgoe.metrics import auc
 from mgoe.training.progress import CURVES
 
-FEW_USERS = 200
-"""Test users below which small differences cannot be told."""
 KNOWN = 0.9
 """AUC of one context feature alone from which it seems to know the label."""
 ROWS_PER_ID = 1.2

@@ -17,6 +17,8 @@ from mgoe.bundle import Bundle
 from mgoe.config import RunSettings, load_settings, nested
 from mgoe.data import Split
 from mgoe.errors import ConfigError, OutputError
+from mgoe.evaluation import summarize
+from mgoe.evaluation.rows import MEAN, show
 from mgoe.experiments.folder import SETTINGS
 from mgoe.experiments.results import RunResult
 from mgoe.ranker.plots import RankerPlots
@@ -34,9 +36,6 @@ from mgoe.ranker.settings import (
 )
 from mgoe.ranker.tables import Rows, named, stored
 from mgoe.ranker.workdir import Workdir
-
-SHOWN = ("mean of AUC and GAUC", "rmse")
-"""Metrics over all tasks that a fitted ranker shows: the second where every task is a regression."""
 
 
 class Ranker(Recommender, Shown, BaseEstimator):  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -387,14 +386,15 @@ class Ranker(Recommender, Shown, BaseEstimator):  # pyright: ignore[reportIncomp
         if not hasattr(self, "bundle_"):
             return {"model": name_of(self.model), "tasks": names_of(self.tasks), "fitted": "no"}
         bundle = self.bundle_
-        found = bundle.metrics.query("split == 'test' and slice == 'all' and task == 'all'")
-        on_test = found.set_index("metric")["value"].rename({"ranking": "mean of AUC and GAUC"})
+        name = bundle.manifest["model"]["name"]
+        rows: Any = bundle.metrics.to_dict("records")
+        mean = summarize(rows).get(name, {}).get(MEAN)  # regressions have none
         return {
-            "model": bundle.manifest["model"]["name"],
+            "model": name,
             "tasks": bundle.tasks,
             "users": bundle.size("user"),
             "items": bundle.size("item"),
-            **{f"{name} on test": f"{on_test[name]:.4f}" for name in SHOWN if name in on_test},
+            **({} if mean is None else {"mean of AUC and GAUC on test": show(mean)}),
             **{f"note {n}": notice for n, notice in enumerate(getattr(self, "notices_", ()), 1)},
         }
 

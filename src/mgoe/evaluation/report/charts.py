@@ -162,6 +162,7 @@ class Mark:
     high: float = math.nan
     seeds: Sequence[float] = ()
     strong: bool = False
+    digits: int = 4
 
 
 def interval_plot(
@@ -206,8 +207,8 @@ def interval_plot(
             svg.line((scale(0), y - 6), (scale(0), y + 6), "zero")
         css = " strong" if mark.strong else ""
         half = (mark.high - mark.low) / 2
-        text = f"{mark.value:{'+' if differences else ''}.4f}" + (
-            f" ± {half:.4f}" if differences and math.isfinite(half) else ""
+        text = f"{mark.value:{'+' if differences else ''}.{mark.digits}f}" + (
+            f" ± {half:.{mark.digits}f}" if differences and math.isfinite(half) else ""
         )
         tip = f"{mark.label}: {text}"
         weight = "" if differences else css
@@ -217,7 +218,7 @@ def interval_plot(
         if low <= mark.value <= high:
             if math.isfinite(half):
                 svg.line((scale(mark.low), y), (scale(mark.high), y), f"whisker{css}")
-                tip += f" [{mark.low:.4f}, {mark.high:.4f}]"
+                tip += f" [{mark.low:.{mark.digits}f}, {mark.high:.{mark.digits}f}]"
             for seed in finite(mark.seeds) if len(mark.seeds) > 1 else []:
                 svg.line((scale(seed), y - 4), (scale(seed), y + 4), f"seed{css}")
             svg.circle((scale(mark.value), y), 4, f"dot{css}", tip)

@@ -100,7 +100,8 @@ def finding(data: ReportData, summaries: Summaries, differences: Sequence[Estima
     )
     tasks = "one task" if len(data.tasks) == 1 else f"{len(data.tasks)} tasks"
     text = (
-        f"{data.leader} reaches {means[data.leader]:.4f} on test, where 0.5 is guessing and 1 is perfect: "
+        f"{data.leader} reaches {means[data.leader]:.{summaries[data.leader][MEAN].digits}f} on test, where "
+        "0.5 is guessing and 1 is perfect: "
         f"the mean of AUC and GAUC over {tasks}{place}."
     )
     if baselines := [e for e in differences if (e.task, e.metric) == MEAN and math.isfinite(e.low)]:
@@ -108,9 +109,9 @@ def finding(data: ReportData, summaries: Summaries, differences: Sequence[Estima
         where = "ahead of" if close.value >= 0 else "behind"
         is_sure = close.low > 0 or close.high < 0
         text += (
-            f" It is {where} {close.baseline}, the strongest baseline, by {abs(close.value):.4f}"
+            f" It is {where} {close.baseline}, the strongest baseline, by {abs(close.value):.{close.digits}f}"
             f"{'' if is_sure else ', which may be chance'}: the 95 % interval of the difference is "
-            f"{close.low:+.4f} to {close.high:+.4f}."
+            f"{close.low:+.{close.digits}f} to {close.high:+.{close.digits}f}."
         )
     return text
 
@@ -181,6 +182,7 @@ def _plot(data: ReportData, column: Column) -> Svg | None:
             *own.get(model, (math.nan, math.nan)),
             seeds=[*values[model][column].values()],
             strong=model == data.leader,
+            digits=found[column].digits,
         )
         for model, found in summarize(data.rows).items()
         if column in found and math.isfinite(found[column].mean)
@@ -198,7 +200,7 @@ def lead_plot(
 ) -> Svg | None:
     """Plot the leads in one metric over all baselines; None if there are none."""
     marks = [
-        Mark(e.baseline or "", e.value, e.low, e.high, e.by_seed, strong=is_strong(e))
+        Mark(e.baseline or "", e.value, e.low, e.high, e.by_seed, strong=is_strong(e), digits=e.digits)
         for e in leads
         if (e.task, e.metric) == column and math.isfinite(e.value)
     ]
@@ -339,16 +341,20 @@ def _number(summary: Summary | None, leads: bool, interval: Estimate | None = No
         return Cell("–")
     half = math.nan if interval is None else (interval.high - interval.low) / 2
     spread = half if math.isfinite(half) else summary.std
-    return Cell(f"{summary.mean:.4f}", leads, "" if math.isnan(spread) else f"± {spread:.4f}")
+    return Cell(
+        f"{summary.mean:.{summary.digits}f}",
+        leads,
+        "" if math.isnan(spread) else f"± {spread:.{summary.digits}f}",
+    )
 
 
 def _difference(found: Estimate | None) -> Cell:
     if found is None or math.isnan(found.value):
         return Cell("–")
     return Cell(
-        f"{found.value:+.4f}",
+        f"{found.value:+.{found.digits}f}",
         strong=found.high < 0 if LOWER.fullmatch(found.metric) else found.low > 0,
-        note=f"± {(found.high - found.low) / 2:.4f}" if math.isfinite(found.low) else "",
+        note=f"± {(found.high - found.low) / 2:.{found.digits}f}" if math.isfinite(found.low) else "",
     )
 
 
