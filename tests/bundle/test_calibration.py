@@ -225,20 +225,27 @@ def test_older_buckets_count_only_where_the_newest_hold_too_few(seed: int, older
         assert first.before != other.before  # measured on the whole window
 
 
-def cell(seed: int, labels_seed: int) -> tuple[Calibration, NDArray]:
-    """Calibrate the predictions of a seed, with test labels of another."""
+def cell(seed: int, labels_seed: int, sale: int = 0) -> tuple[Calibration, NDArray]:
+    """Calibrate the predictions of a seed, with test labels of another.
+
+    The last day of validation is a sale of some rows, with labels of the other seed.
+    """
     (valid, valid_labels), (test, _) = drawn(seed, 3000, 0.8, 0.5), drawn(seed + 1, 3000)
     parts = {
         "valid": valid_labels,
         "test": np.random.default_rng(labels_seed).random((3000, 1)) < 0.3,
     }
+    parts["valid"][3000 - sale :] = parts["test"][3000 - sale :]
     columns = {name: np.zeros(3000, np.int64) for name in ("item", "bucket", "snapshot")}
+    buckets = {"valid": np.arange(3000) // max(1, 3000 - sale), "test": columns["bucket"]}
     examples = {
-        split: SimpleNamespace(labels=labels.astype(np.float32), column=columns.__getitem__)
+        split: SimpleNamespace(
+            labels=labels.astype(np.float32), column=(columns | {"bucket": buckets[split]}).__getitem__
+        )
         for split, labels in parts.items()
     }
     inputs: Any = SimpleNamespace(
-        prepared=SimpleNamespace(streamed=examples.__getitem__),
+        prepared=SimpleNamespace(streamed=examples.__getitem__, summary={"odd_buckets": [1]}),
         graph=SimpleNamespace(snapshots=[None]),
         prior=lambda _: np.zeros(2, np.float32),
     )
@@ -252,6 +259,13 @@ def test_the_labels_of_a_window_never_move_what_is_measured_on_it(seed: int):
     (one, measured), (other, again) = cell(seed, 1), cell(seed, 2)
     assert_array_equal(measured, again)
     assert one != other  # the bundle's own calibration is of these labels
+
+
+@up_to(10)
+@given(seed=SEEDS, sale=st.sampled_from([400, 1500, 1600]))
+def test_a_day_that_is_another_world_moves_no_map_unless_it_is_most_of_the_window(seed: int, sale: int):
+    (_, measured), (_, again) = cell(seed, 1, sale), cell(seed, 2, sale)
+    assert (measured == again).all() == (2 * sale <= 3000)
 
 
 def test_a_bundle_gives_calibrated_probabilities_in_the_order_of_its_model(finished: Path):

@@ -32,6 +32,7 @@ from mgoe.data.log import drop, open_source, place_of, work_database
 from mgoe.data.names import write_names
 from mgoe.data.prepared import EXPOSURES, FORMAT, MANIFEST, Prepared
 from mgoe.data.requests import IDENTITY, merged, with_moment
+from mgoe.data.rules import odd_buckets
 from mgoe.data.schema import NODES, read_rows
 from mgoe.data.side import read_side
 from mgoe.data.times import (
@@ -136,6 +137,7 @@ def _build(con: Backend, settings: RunSettings, folder: Path, source: Table, pla
         "events": events,
         "side": sides,
         "bucket": settings.data.bucket,
+        "odd_buckets": buckets[odd_buckets(settings.data.bucket, buckets, counts)].tolist(),
         "cuts": [moment_of(int(cut) + 1, settings.data.bucket, settings.data.timezone) for cut in cuts],
         "with_zone": share_with_zone(source, settings.data.time),
     }

@@ -272,7 +272,8 @@ def _windows(scan: Scan) -> tuple[list[int], list[float]]:
     if len(held):
         share = scan.done[held].cumsum() / scan.done[held].sum()
         before = np.concatenate([[0.0], share[:-1]])
-    odd, end = _odd_buckets(scan)[held] if len(held) else np.zeros(1, bool), len(share) - 1
+    odd = odd_buckets(scan.bucket, scan.buckets, scan.done)[held] if len(held) else np.zeros(1, bool)
+    end = len(share) - 1
     for usual in reversed(USUAL):
         if end == 0 or usual > share[end] - LEAST:
             continue
@@ -301,13 +302,23 @@ def _between(low: float, high: float) -> float:
     return next((one for one in rounded if abs(one - middle) < (high - low) / 4), middle)
 
 
-def _odd_buckets(scan: Scan) -> NDArray[np.bool_]:
-    """Return which buckets belong to a day that is another world, such as a sale. Shape (b,)."""
-    _, day = np.unique(scan.buckets * seconds(scan.bucket) // BUCKETS["1d"], return_inverse=True)
-    done = np.bincount(day, scan.done)
-    if len(done) < FEWEST_DAYS or not done.sum():
-        return np.zeros(len(day), bool)
-    odd = (done >= ODD_SHARE * done.sum()) & (done >= ODD_RATIO * np.median(done))
+def odd_buckets(length: str, buckets: NDArray[np.int64], done: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return which buckets belong to a day that is another world, such as a sale.
+
+    Args:
+        length: Of a bucket.
+        buckets: Buckets with rows, rising. Shape (b,).
+        done: Positives in each. Shape (b,).
+
+    Returns:
+        Shape (b,).
+    """
+    days = buckets * seconds(length) // BUCKETS["1d"]
+    _, day = np.unique(days, return_inverse=True)
+    of_day = np.bincount(day, done)
+    if len(of_day) < FEWEST_DAYS or not of_day.sum():
+        return np.zeros(len(days), bool)
+    odd = (of_day >= ODD_SHARE * of_day.sum()) & (of_day >= ODD_RATIO * np.median(of_day))
     return odd[day]
 
 
@@ -319,7 +330,7 @@ def _mostly(odd: NDArray[np.bool_], done: NDArray[np.int64], last: int, end: int
 
 def _end(scan: Scan) -> int | None:
     """Return the first bucket of an odd day that most of the test would be; None without one."""
-    odd, last = _odd_buckets(scan), _windows(scan)[0][-1]
+    odd, last = odd_buckets(scan.bucket, scan.buckets, scan.done), _windows(scan)[0][-1]
     if not (odd.any() and _mostly(odd, scan.done, last, len(odd) - 1)):
         return None
     first = int(scan.buckets[last + 1 + int(odd[last + 1 :].argmax())])
