@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as drawn
 from numpy.testing import assert_array_equal
 
-from mgoe._util.arrays import ArrayFolder, ArrayWriter, mapped, save_arrays
+from mgoe._util.arrays import ArrayFolder, ArrayWriter, fence, mapped, save_arrays
 from tests.effort import up_to
 
 types = st.sampled_from([np.int32, np.int64, np.uint8, np.uint16, np.float16, np.float32, np.float64])
@@ -132,3 +132,31 @@ def test_objects_are_neither_written_nor_read(tmp_path):
     np.save(tmp_path / "two.npy", np.array([{}], object), allow_pickle=True)
     with pytest.raises(ValueError, match="Python objects in dtype"):
         mapped(tmp_path / "two.npy")
+
+
+@given(
+    values=drawn.arrays(np.float64, st.integers(200, 400), elements=st.floats(0, 1e3)),
+    outliers=st.lists(st.floats(0, 1e30), max_size=2),
+)
+def test_one_value_in_a_hundred_moves_no_fence_beyond_what_the_others_allow(values, outliers):
+    values[50:] += 1e-3
+    changed = values.copy()
+    changed[50 : 50 + len(outliers)] += outliers
+    assert fence(changed) <= 10 * values.max()
+    assert fence(changed) >= fence(values)
+
+
+@pytest.mark.parametrize("shape", ["uniform", "exponential", "standard_gamma", "integers"])
+def test_without_a_heavy_tail_nothing_is_an_outlier(shape):
+    rng = np.random.default_rng(0)
+    values = {
+        "uniform": rng.uniform(2, 3, 10_000),
+        "exponential": rng.exponential(5e4, 10_000),
+        "standard_gamma": rng.standard_gamma(2, 10_000),
+        "integers": np.where(rng.random(10_000) < 0.99, 0, rng.integers(1, 6, 10_000)),
+    }[shape]
+    assert values.max() <= fence(np.where(rng.random(10_000) < 0.1, np.nan, values))
+
+
+def test_there_is_no_outlier_where_nothing_is_above_0():
+    assert fence(np.array([0.0, np.nan])) == np.inf

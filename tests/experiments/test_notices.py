@@ -18,6 +18,7 @@ from mgoe.experiments.notices import of_log, of_results
 from mgoe.training.progress import CURVES
 
 ROWS = 20_000
+CLICK = ({"name": "click", "label": "click"},)
 
 
 def exposures(seed: int = 0) -> pd.DataFrame:
@@ -38,12 +39,23 @@ def exposures(seed: int = 0) -> pd.DataFrame:
     )
 
 
-def said_of(log: pd.DataFrame, folder: Path, **data: Any) -> list[str]:
+def said_of(log: pd.DataFrame, folder: Path, tasks: Any = CLICK, **data: Any) -> list[str]:
+    folder.mkdir(exist_ok=True)
     log.to_parquet(folder / "log.parquet")
     context = [{"name": "device"}, {"name": "age", "kind": "numeric"}]
     read = {"log": str(folder / "log.parquet"), "context": context} | data
-    settings = make_settings({"data": read, "tasks": [{"name": "click", "label": "click"}]})
+    settings = make_settings({"data": read, "tasks": tasks})
     return of_log(prepare(settings, folder / "data"), settings)
+
+
+def test_a_regression_that_a_few_rows_decide_is_named(tmp_path: Path):
+    rng = np.random.default_rng(0)
+    log = exposures().assign(stay=rng.exponential(5e3, ROWS))
+    stay = {"name": "stay", "label": "stay", "kind": "regression"}
+    assert said_of(log, tmp_path / "usual", tasks=[stay]) == []
+    heavy = log.assign(stay=np.where(rng.random(ROWS) < 0.004, 1e7, log["stay"]))
+    [said] = said_of(heavy, tmp_path / "heavy", tasks=[stay])
+    assert "1% of the labels of stay above 0 hold more than half of their sum" in said
 
 
 def later_clicks(log: pd.DataFrame) -> pd.DataFrame:

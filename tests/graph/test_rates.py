@@ -18,6 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mgoe._util.arrays import fence
 from mgoe.config import FeatureSettings, RunSettings
 from mgoe.data import FeatureEncoders, Prepared, Vocabulary
 from mgoe.data.exposure_history import exposure_history
@@ -261,6 +262,22 @@ def test_later_exposures_change_no_earlier_snapshot(rows, later):
                 for name, mine, theirs in zip(a._fields, cells_of(a), cells_of(b), strict=True):
                     wide = theirs[: len(mine)] if name == "indptr" else theirs  # nodes that came later
                     assert np.array_equal(mine, wide), name
+
+
+def test_outliers_of_a_regression_count_as_the_largest_value_that_is_none(tmp_path):
+    rng = np.random.default_rng(0)
+    rows = [(int(u), int(i), int(d), 1.0, None) for u, i, d in rng.integers(0, [40, 5, 6], (600, 3))]
+    log = log_of(rows).drop_duplicates(["user_id", "item_id", "timestamp"])
+    log["left"], log["stayed"] = log["timestamp"], rng.exponential(5e3, len(log)).astype(np.float32)
+    log.loc[log.index[:5], "stayed"] *= 1e15
+    log = pd.concat([log, logs_quiet()])
+    prepared, graph = built(log, settings_for(tmp_path, rates=["user"]), tmp_path)
+    counted = np.minimum(log["stayed"], fence(log["stayed"].to_numpy())).groupby(log["user_id"]).sum()
+    assert graph.latest.rates is not None
+    [table] = graph.latest.rates.tables
+    users = prepared.users.ids(np.flatnonzero(np.diff(table.indptr))).to_pylist()
+    assert table.values[:, 0] * 1e-6 == pytest.approx(counted[users].to_numpy(), rel=1e-6)
+    assert table.prior[2, 0] < 2e4
 
 
 def test_a_missing_label_is_shown_and_nothing_else(tmp_path):

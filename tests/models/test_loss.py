@@ -80,8 +80,20 @@ def test_rows_without_weight_do_not_count():
 
 def test_regression_predicts_in_the_label_s_own_unit():
     model = Constant(SPEC, 12)
-    torch.testing.assert_close(model.predict({})[:, 2], model.raw[:, 2].detach() * 2 + 3)
+    torch.testing.assert_close(model.predict({})[:, 2], (model.raw[:, 2].detach() * 2 + 3).clamp(0))
     torch.testing.assert_close(model.predict({})[:, :2], model.raw[:, :2].detach().sigmoid())
+
+
+@up_to(20)
+@given(top=st.floats(0, 30), label=st.floats(0, 1e30))
+def test_a_label_beyond_the_largest_that_counts_is_that_one_and_no_prediction_exceeds_it(top, label):
+    spec = make_spec((TaskSpec("stay", kind="regression", mean=3.0, std=20.0, top=top),))
+    model, batch = Constant(spec, 12), random_batch(spec, 12)
+    labels = torch.full((2, 12, 1), label)
+    labels[1].clamp_(max=top)
+    beyond, counted = (model.loss({**batch, "labels": one})[1] for one in labels)
+    assert beyond == counted
+    assert ((model.predict({}) >= 0) & (model.predict({}) <= torch.tensor(top))).all()
 
 
 def test_the_position_biases_training_only():

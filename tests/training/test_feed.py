@@ -230,6 +230,22 @@ def test_a_regression_label_has_moments_over_what_is_known():
     assert (stay.mean, stay.std) == (3, pytest.approx(np.std([1, 3, 5])))
 
 
+@up_to(10)
+@given(factor=st.floats(1, 1e12), seed=st.integers(0, 99))
+def test_outliers_move_the_moments_of_a_regression_a_little(factor, seed):
+    settings = {"tasks": [{"name": "click"}, {"name": "stay", "kind": "regression"}]}
+    examples = make_examples(400, seed)
+    examples.labels[:, 1] = np.random.default_rng(seed).exponential(5e3, 400)
+    log = prepared(settings=settings, streamed=lambda split: examples)
+    usual = make_spec(log, GRAPH, NEEDS).tasks[1]
+    assert usual.top >= examples.labels[:, 1].max()
+    examples.labels[:3, 1] *= factor
+    stay = make_spec(log, GRAPH, NEEDS).tasks[1]
+    assert stay.top <= 2 * usual.top
+    assert abs(stay.mean - usual.mean) < usual.std
+    assert stay.std < 6 * usual.std
+
+
 def test_no_training_example_is_refused():
     with pytest.raises(TrainingError, match="training examples: there must be at least one"):
         make_spec(prepared(streamed=lambda split: make_examples(0)), GRAPH)

@@ -1,4 +1,4 @@
-"""NumPy arrays on disk: written row by row, read memory-mapped."""
+"""NumPy arrays: outliers; and arrays on disk, written row by row and read memory-mapped."""
 
 import io
 from collections.abc import Mapping
@@ -7,6 +7,19 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+
+def fence(values: NDArray) -> float:
+    """Return the largest value that is no outlier: ten times the 99th percentile of those above 0 (ours).
+
+    Values without a heavy tail are below it, and one in a hundred can be anything without moving it far.
+    Infinity if none is above 0.
+
+    Args:
+        values: At least 0; NaN where missing. Shape (n,).
+    """
+    found = values[values > 0]
+    return 10 * float(np.quantile(found, 0.99, method="lower")) if len(found) else np.inf
 
 
 class ArrayWriter(AbstractContextManager["ArrayWriter"]):

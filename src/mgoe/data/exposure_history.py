@@ -23,7 +23,8 @@ from mgoe.data.times import bucket_of, microseconds
 LAST_BUCKET = 2**31 - 1
 """Bucket of a label that is known so late that its bucket number does not fit 32 bits."""
 VALUE_UNIT = 1e-6
-"""Regression labels are summed as integers in this unit, so that their order does not matter."""
+"""Regression labels are summed as integers in this unit, so that their order does not matter; at most
+9e12, which 64 bits hold."""
 
 
 def exposure_history(rows: Table, settings: RunSettings) -> Table:
@@ -148,7 +149,9 @@ def _records(
         labelled += ibis.ifelse(held, 1 << t, 0)
         done += ibis.ifelse(held & (label > 0).fill_null(False), 1 << t, 0)
         if task.kind == "regression":
-            values[f"value_{task.name}"] = ibis.ifelse(held, (label / VALUE_UNIT).round(), 0).cast("int64")
+            values[f"value_{task.name}"] = ibis.ifelse(
+                held, (label.clip(upper=9e12) / VALUE_UNIT).round(), 0
+            ).cast("int64")
     where: dict[str, Expr] = {}
     for feature in settings.data.context:
         if feature.kind != "numeric":

@@ -44,6 +44,7 @@ def of_log(prepared: Prepared, settings: RunSettings) -> list[str]:
         *_repeated(prepared),
         *_zones(prepared, settings),
         *_unlike(prepared, settings),
+        *_heavy_tails(prepared, settings),
         *_known_labels(prepared, settings),
     ]
 
@@ -110,6 +111,17 @@ def _unlike(prepared: Prepared, settings: RunSettings) -> Iterator[str]:
                 f"{task.name} is {ratio:.1f} times as frequent in test as in training: test is unlike the "
                 "time before, so probabilities are off; cut an unusual end off with data.end, or move "
                 "split.cuts"
+            )
+
+
+def _heavy_tails(prepared: Prepared, settings: RunSettings) -> Iterator[str]:
+    train = next(iter(prepared.streamed("train").parts()))
+    for t, task in enumerate(settings.tasks):
+        done = np.sort(train.labels[train.labels[:, t] > 0, t]).astype(np.float64)
+        if task.kind == "regression" and 2 * done[len(done) * 99 // 100 :].sum() > done.sum():
+            yield (
+                f"1% of the labels of {task.name} above 0 hold more than half of their sum, so a few rows "
+                f"decide its errors; predict a column log(1 + {task.label}) in its place, or one with a cap"
             )
 
 

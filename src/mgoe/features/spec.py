@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from typing import Literal
 
 from pydantic import TypeAdapter
@@ -29,6 +30,9 @@ class TaskSpec:
     mean: float = 0.0
     std: float = 1.0
     """Moments of the label over the training examples."""
+    top: float = math.inf
+    """Largest label of a regression that counts, see `mgoe._util.arrays.fence`: larger ones are taken for it
+    in training, and no prediction exceeds it."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -45,10 +45,10 @@ class RankingModel(nn.Module, ABC):
         self.stds = nn.Buffer(torch.tensor([task.std for task in tasks]), persistent=False)
         self.task_weights = nn.Buffer(torch.tensor([task.weight for task in tasks]), persistent=False)
         self.regression = nn.Buffer(torch.tensor(regression), persistent=False)
+        self.tops = nn.Buffer(torch.tensor([task.top for task in tasks]), persistent=False)
+        # the tasks that sampled negatives enter
         whole = [task.kind == "binary" and task.given is None for task in tasks]
-        self.sampled = nn.Buffer(
-            torch.tensor(whole), persistent=False
-        )  # the tasks that sampled negatives enter
+        self.sampled = nn.Buffer(torch.tensor(whole), persistent=False)
         self.has_regression = any(regression)  # reading the buffer would wait for the device
         self.bias = nn.Embedding(spec.positions, len(tasks)) if spec.positions else None
         if self.bias is not None:
@@ -134,7 +134,9 @@ class RankingModel(nn.Module, ABC):
         """
         each = F.binary_cross_entropy_with_logits(raw, labels, reduction="none")
         if self.has_regression:
-            each = torch.where(self.regression, (raw - (labels - self.means) / self.stds).square(), each)
+            each = torch.where(
+                self.regression, (raw - (labels.minimum(self.tops) - self.means) / self.stds).square(), each
+            )
         return each
 
     @torch.no_grad()
@@ -146,8 +148,10 @@ class RankingModel(nn.Module, ABC):
         return self.in_units(self.logits(batch).float())
 
     def in_units(self, raw: Tensor) -> Tensor:
-        """Map `logits` to probabilities, and to values in the label's unit. Shape (B, T)."""
-        return torch.where(self.regression, raw * self.stds + self.means, raw.sigmoid())
+        """Map `logits` to probabilities, and to values in the label's unit from 0 to `tops`. Shape (B, T)."""
+        return torch.where(
+            self.regression, (raw * self.stds + self.means).clamp(0).minimum(self.tops), raw.sigmoid()
+        )
 
     def expert_weights(self, batch: Batch) -> Tensor | None:
         """Return the weight of each expert per task, (B, T, S), or (B, 1, S) if tasks share one gate; None

@@ -285,7 +285,11 @@ class _Watch:
 
 
 def _standardized(labels: NDArray[np.float32], task: TaskSpec) -> NDArray[np.float32]:
-    return labels if task.kind == "binary" else (labels - np.float32(task.mean)) / np.float32(task.std)
+    return (
+        labels
+        if task.kind == "binary"
+        else (np.minimum(labels, np.float32(task.top)) - np.float32(task.mean)) / np.float32(task.std)
+    )
 
 
 def _loss_of(task: TaskSpec) -> Any:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mgoe._util.arrays import fence
 from mgoe._util.prefetch import prefetched
 from mgoe.config import TaskSettings
 from mgoe.data import Encoders, ExampleFile, Examples, FeatureEncoders, Prepared, join
@@ -225,16 +226,20 @@ def make_spec(prepared: Prepared, graph: MacroGraph, needs: Collection[str] = GR
             "training examples",
             "there must be at least one, found none; widen the time range or move split.cuts",
         )
-    labels, positions = Moments(), 0  # no position where the log has none
+    sample = examples.take(some_rows(len(examples), MOMENT_ROWS, 0)).labels
+    top = np.array([fence(column) for column in sample.T])
+    near = np.nan_to_num(np.fmax.reduce(np.minimum(sample, top)))  # so that no digits of squares are lost
+    sums, positions = np.zeros((3, len(top))), 0  # no position where the log has none
     for part in examples.parts():
-        labels.add(part.labels)
+        labels = np.minimum(part.labels, top) - near
+        sums += [(~np.isnan(labels)).sum(0), np.nansum(labels, 0), np.nansum(labels**2, 0)]
         if part.position is not None and len(part):
             positions = max(positions, int(part.position.max()) + 1)
     known = prepared.valid_window  # its snapshot holds every training window
     latest = graph.snapshots[-1]
     most = 0.0 if latest.rates is None else len(examples) / RARE_ROWS  # values of a category
     spec = FeatureSpec(
-        tasks=_tasks(prepared, labels),
+        tasks=_tasks(prepared, top, near, sums),
         n_users=int(prepared.users_at[known]),
         n_items=int(prepared.items_at[known]),
         macro_users=latest.macro_users,
@@ -263,34 +268,17 @@ def make_spec(prepared: Prepared, graph: MacroGraph, needs: Collection[str] = GR
     )
 
 
-class Moments:
-    """Mean and deviation of columns that come in parts, missing values aside."""
+def _tasks(prepared: Prepared, top: NDArray, near: NDArray, sums: NDArray) -> tuple[TaskSpec, ...]:
+    """Return the tasks with the moments of their labels.
 
-    def __init__(self) -> None:
-        self._count: np.ndarray | float = 0.0
-        self._mean: np.ndarray | float = 0.0
-        self._square: np.ndarray | float = 0.0
-
-    def add(self, rows: np.ndarray) -> None:
-        """Take further rows, (n, T), into account (Chan's update)."""
-        known = ~np.isnan(rows)
-        count = known.sum(0)
-        values = np.where(known, rows, 0).astype(np.float64)
-        mean = values.sum(0) / np.maximum(count, 1)
-        square = (np.where(known, values - mean, 0) ** 2).sum(0)
-        whole = np.maximum(self._count + count, 1)
-        shift = mean - self._mean
-        self._square = self._square + square + shift**2 * self._count * count / whole
-        self._mean = self._mean + shift * count / whole
-        self._count = self._count + count
-
-    def of(self, column: int) -> dict[str, float]:
-        """`mean` and `std`; nothing where every value is missing."""
-        count, mean, square = (np.asarray(part)[column] for part in (self._count, self._mean, self._square))
-        return {"mean": float(mean), "std": float(np.sqrt(square / count)) or 1.0} if count else {}
-
-
-def _tasks(prepared: Prepared, labels: Moments) -> tuple[TaskSpec, ...]:
+    Args:
+        prepared: Has their settings.
+        top: Largest label that counts. Shape (T,).
+        near: Subtracted from labels. Shape (T,).
+        sums: Number of labels, their sum, and that of their squares. Shape (3, T).
+    """
+    mean, square = sums[1:] / np.maximum(sums[0], 1)
+    std = np.sqrt(np.maximum(square - mean**2, 0))
     settings = [TaskSettings.model_validate(task) for task in prepared.settings["tasks"]]
     names = [task.name for task in settings]
     return tuple(
@@ -299,7 +287,9 @@ def _tasks(prepared: Prepared, labels: Moments) -> tuple[TaskSpec, ...]:
             kind=task.kind,
             weight=task.weight,
             given=None if task.given is None else names.index(task.given),
-            **labels.of(t),
+            mean=float(near[t] + mean[t]),
+            std=float(std[t]) or 1.0,
+            top=float(top[t]),
         )
         for t, task in enumerate(settings)
     )

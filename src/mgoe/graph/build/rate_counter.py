@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from ibis.backends.duckdb import Backend
 from numpy.typing import NDArray
 
-from mgoe._util.arrays import ArrayFolder, mapped, save_arrays
+from mgoe._util.arrays import ArrayFolder, fence, mapped, save_arrays
 from mgoe._util.files import as_pattern
 from mgoe._util.tables import batches, bounded, hand_over
 from mgoe.errors import GraphError
@@ -36,6 +36,8 @@ MOST_CELLS = 1 << 28
 """Cells of one group: at four tasks, 10 GB."""
 POSITION = RateGroup((Axis("position", "context", "position"),))
 """Counted for the adjusted rates alone: where an item will be shown is not known when it is ranked."""
+FENCE_ROWS = 1 << 18
+"""Records by which outliers of a regression are told, about as many."""
 CELLS = ("rates.other", "rates.counts", "rates.values")
 """Arrays of the cells of a snapshot, as `RateTable` has them."""
 RECORDS = "exposures.parquet"
@@ -210,9 +212,16 @@ class RatePlan:
         macro: Mapping[tuple[Side, int], NDArray[np.int32]],
         sizes: Mapping[Side, int],
     ) -> Iterator[Backend]:
-        """Yield a database with the view `records` and the values of all nodes on each axis."""
+        """Yield a database with the view `records` and the values of all nodes on each axis.
+
+        Outliers of a regression count as the `fence` of its values so far, so that none moves a mean far.
+        """
         with database(work, self.memory) as con:
             records = con.con.read_parquet(as_pattern(self.records)).filter(f"bucket <= {cut}")
+            for name in map(_quoted, self._values):
+                chosen = f"(user::BIGINT + item + bucket) % {1 + len(records) // FENCE_ROWS} = 0"
+                most = min(fence(*records.filter(chosen).project(name).fetchnumpy().values()), 2.0**62)
+                records = records.project(f"* REPLACE (least({name}, {most:.0f}::BIGINT) AS {name})")
             records.create_view("records")
             for axis in {axis for group in self.groups for axis in group.axes}:
                 if axis.kind != "node" and axis.side != "context":

@@ -103,10 +103,9 @@ class RateSum(RankingModel):
                 raise ConfigError(
                     "options.groups", f"{name!r} is no group of exposures{did_you_mean(name, names)}"
                 )
-        tasks, ends = len(spec.tasks), [0]
-        for one in spec.rates:
-            ends.append(ends[-1] + one.width(len(spec.tasks)))
-        starts = torch.tensor([ends[names.index(name)] for name in options.groups])
+        tasks = len(spec.tasks)
+        ends = torch.tensor([0, *(one.width(tasks) for one in spec.rates)]).cumsum(0)
+        starts = ends[[names.index(name) for name in options.groups]]
         self.columns = nn.Buffer(starts[:, None] + 1 + torch.arange(tasks), persistent=False)
         self.intercept = nn.Parameter(torch.zeros(tasks))
 

@@ -154,7 +154,9 @@ class ExposureFollower:
         flags = np.concatenate([np.ones((len(number), 1), bool), labelled, labelled & (label > 0)], axis=1)
         bits = flags @ (1 << np.arange(1 + 2 * tasks))
         counts = _bits(bits, 1 + 2 * tasks) - _bits(self._bits[places], 1 + 2 * tasks)
-        values = np.rint(np.where(labelled, label, 0)[:, self._regressions] / VALUE_UNIT).astype(np.int64)
+        values = np.rint(
+            np.where(labelled, np.minimum(label, 9e12), 0)[:, self._regressions] / VALUE_UNIT
+        ).astype(np.int64)
         changes = Changes(items, contexts, counts, values - self._values[places])
         self._bits[places], self._values[places] = bits, values
         return changes

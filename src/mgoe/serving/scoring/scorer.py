@@ -146,8 +146,8 @@ class Scorer:
                 # No event has to wait for the deeper layers.
                 logits[start : start + BLOCK_ROWS] = self._deeper_layers(first, batch)
         model = self._bundle.model
-        regression, stds, means = (values.numpy() for values in (model.regression, model.stds, model.means))
-        values = np.where(regression, logits * stds + means, expit(logits))
+        stds, means, tops = (values.numpy() for values in (model.stds, model.means, model.tops))
+        values = np.where(model.regression.numpy(), np.clip(logits * stds + means, 0, tops), expit(logits))
         return self._bundle.recalibrate(values, items)
 
     @torch.inference_mode()
