@@ -88,11 +88,9 @@ def search(cell: Cell, tune: TuneSettings, out: Path) -> int:
         changed = given[number] if number < len(given) else propose(tune.space, trials, tune.seed, lower)
         started = time.perf_counter()
         shutil.rmtree(folder, ignore_errors=True)
-        value, failed = (
-            _try(model, changed, cell.seed, settings, tune, inputs, folder, left)
-            if killed < KILLS
-            else (None, f"its process was killed {killed} times; memory may have run out")
-        )
+        value, failed = None, f"its process was killed {killed} times; memory may have run out"
+        if killed < KILLS:
+            value, failed = _try(model, changed, cell.seed, settings, tune, inputs, folder, left)
         killed = 0
         trials.append(
             {
@@ -166,11 +164,9 @@ def _try(
 
 def _is_disk_error(error: Exception, folder: Path) -> bool:
     """Tell whether an error means that files of a fit cannot be written."""
-    return (
-        Path(error.place).is_relative_to(folder)
-        if isinstance(error, MgoeError)
-        else isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-    )
+    if isinstance(error, MgoeError):
+        return Path(error.place).is_relative_to(folder)
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def propose(
@@ -202,5 +198,6 @@ def propose(
 def _distribution(optuna: Any, values: list[Any] | RangeSettings) -> Any:
     if isinstance(values, list):
         return optuna.distributions.CategoricalDistribution(values)
-    kind = "Int" if isinstance(values.low, int) and isinstance(values.high, int) else "Float"
-    return getattr(optuna.distributions, f"{kind}Distribution")(values.low, values.high, log=values.log)
+    if isinstance(values.low, int) and isinstance(values.high, int):
+        return optuna.distributions.IntDistribution(values.low, values.high, log=values.log)
+    return optuna.distributions.FloatDistribution(values.low, values.high, log=values.log)
