@@ -158,6 +158,18 @@ def test_no_rule_reads_rows_after_the_end_that_is_given():
     assert choices(raw, table=log) == choices(raw, table=log[log["timestamp"] < GIVEN["data"]["end"]])
 
 
+def test_choices_for_clocks_of_a_zone_are_those_for_the_same_moments_in_utc():
+    zone, log = "Asia/Shanghai", with_a_sale()
+    in_utc = log.assign(timestamp=log["timestamp"].dt.tz_localize(zone).dt.tz_convert("UTC"))
+    local, utc = (
+        choices(laid_over(GIVEN, AUTO, {"data": {"timezone": name}}), table=table)
+        for name, table in ((zone, log), ("UTC", in_utc))
+    )
+    ends = [pd.Timestamp(one.pop("data.end").value) for one in (local, utc)]
+    assert ends[0].tz_localize(zone) == ends[1].tz_localize("UTC")
+    assert local == utc
+
+
 def test_the_log_keeps_its_end_unless_that_is_auto():
     log, cuts = with_a_sale(), {"split": {"cuts": "auto"}}
     found = [

@@ -91,9 +91,7 @@ class Scan:
         """
         names = find_columns(source, settings, place)
         raw: Table = source.select(**{ours: source[column] for ours, column in names.items()})
-        rows = within(
-            raw.select(**read_columns(raw, settings, names, place)[0]), settings.data.start, settings.data.end
-        )
+        rows = within(raw.select(**read_columns(raw, settings, names, place)[0]), settings.data)
         happened: Expr = (
             rows.behavior.isin([one for task in settings.tasks for one in task.done_by])
             if settings.form == "events"
@@ -199,9 +197,13 @@ def choices(
     rest = {s: {k: v for k, v in part.items() if (s, k) not in asked} for s, part in parts.items()}
     settings = make_settings({**raw, **rest}, place)
     title = place_of(settings.data.log) if table is None else "the table"
-    with TemporaryDirectory(prefix="mgoe-") as folder, work_database(Path(folder, "work"), title) as con:
+    with (
+        TemporaryDirectory(prefix="mgoe-") as folder,
+        work_database(Path(folder, "work"), title, settings.data.timezone) as con,
+    ):
         source = open_source(con, settings.data, table)
-        found = choose(Scan.of(source, settings, title, settings.data.bucket), ("data", "end") in asked)
+        scan = Scan.of(source, settings, title, settings.data.bucket)
+        found = choose(scan, ("data", "end") in asked, settings.data.timezone)
     usual = {f"{section}.{name}": getattr(getattr(settings, section), name) for section, name in asked}
     return {key: found.get(key, Chosen(value, "the default")) for key, value in usual.items()}
 
@@ -228,12 +230,13 @@ def advice(settings: RunSettings, table: Frame | None = None) -> dict[str, str]:
     }
 
 
-def choose(scan: Scan, may_end: bool = True) -> dict[str, Chosen]:
+def choose(scan: Scan, may_end: bool = True, zone: str = "UTC") -> dict[str, Chosen]:
     """Return the settings that follow from a scan, by dotted key (ours).
 
     Args:
         scan: Of the log.
         may_end: Whether `data.end` may be chosen; otherwise the log is taken as long as it is.
+        zone: The zone in which `data.end` is read.
 
     Returns:
         `data.end` if the log ends with a day that is another world, `split.cuts`, and settings of `training`
@@ -247,7 +250,7 @@ def choose(scan: Scan, may_end: bool = True) -> dict[str, Chosen]:
     """
     found = {}
     if may_end and (end := _end(scan)) is not None:
-        at, share = moment_of(end, scan.bucket), _share_of_day(scan, end)
+        at, share = moment_of(end, scan.bucket, zone), _share_of_day(scan, end)
         found["data.end"] = Chosen(
             at,
             f"{at} alone holds {share:.0%} of what was done, so it would be most of the test; "
