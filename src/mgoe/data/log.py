@@ -116,12 +116,22 @@ def open_log(con: Backend, paths: Sequence[str | Path], key: str = LOG, ids: Seq
     patterns = [as_pattern(file) for file in files]
     try:
         if kinds == {"parquet"}:
-            return con.read_parquet(patterns, union_by_name=len(files) > 1)
+            return _with_known_types(con.read_parquet(patterns, union_by_name=len(files) > 1))
         for file in files:
             _check_header(con, file)
         return _read_csv(con, patterns, ids)
     except duckdb.Error as error:
         raise unreadable(place_of([*map(str, files)]), error) from None
+
+
+def _with_known_types(table: ir.Table) -> ir.Table:
+    """Return a table whose nanoseconds with a zone, a type of DuckDB that Ibis does not know, are
+    microseconds."""
+    kinds = table.schema().items()
+    found = {
+        name: table[name].cast("timestamp('UTC')") for name, kind in kinds if "TIMESTAMPTZ_NS" in str(kind)
+    }
+    return table.mutate(**found) if found else table
 
 
 def on_a_cluster(paths: Sequence[str | Path]) -> bool:
