@@ -10,7 +10,6 @@ from numpy.testing import assert_array_equal
 from mgoe.data.log import open_log
 from mgoe.data.times import read_time
 
-
 ZONED = pa.timestamp("ns", "Asia/Shanghai")
 
 
