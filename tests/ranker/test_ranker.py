@@ -297,6 +297,21 @@ def test_no_users_get_no_lists_and_a_wrong_objective_is_refused(ranker: mgoe.Ran
         ranker.recommend(1, objective="click * by")
 
 
+def test_a_score_is_higher_for_a_better_ranker(monkeypatch):
+    found = [
+        {"slice": "all", "task": "click", "metric": "auc", "value": 0.6},
+        {"slice": "all", "task": "all", "metric": "ranking", "value": 0.7},
+        {"slice": "known", "task": "all", "metric": "ranking", "value": 0.9},
+    ]
+    errors = [
+        {"slice": "all", "task": task, "metric": "rmse", "value": value}
+        for task, value in (("stay", 1.0), ("pay", 5.0))
+    ]
+    for rows, score in ((found, 0.7), (errors, -3.0)):
+        monkeypatch.setattr(mgoe.Ranker, "evaluate", lambda self, later, rows=rows: pd.DataFrame(rows))
+        assert mgoe.Ranker(tasks=["click"]).score(pd.DataFrame()) == pytest.approx(score)
+
+
 def test_no_ranker_is_fitted_to_a_log_without_items(events: pd.DataFrame):
     """So no bundle has an empty catalogue."""
     for log, sentence in (

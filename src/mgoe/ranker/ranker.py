@@ -198,7 +198,7 @@ class Ranker(Recommender, Shown, BaseEstimator):  # pyright: ignore[reportIncomp
     def score(self, later: Rows, y: None = None) -> float:
         """Return one number for searches of scikit-learn; higher is better.
 
-        It is the mean of AUC and GAUC over tasks, or the negative RMSE where every task is a regression.
+        It is the mean of AUC and GAUC over tasks, or minus the mean RMSE where every task is a regression.
 
         Folds must be cut by time, as `sklearn.model_selection.TimeSeriesSplit` does on rows in the order of
         time: others are refused, since a ranker that was fitted on later rows knows the outcomes.
@@ -215,8 +215,8 @@ class Ranker(Recommender, Shown, BaseEstimator):  # pyright: ignore[reportIncomp
             >>> 0 < ranker.score(later) < 1
             True
         """
-        rows = self.evaluate(later).query("slice == 'all' and task == 'all'")
-        found = dict(zip(rows["metric"], rows["value"], strict=True))
+        rows = self.evaluate(later).query("slice == 'all'")
+        found = rows.groupby("metric")["value"].mean().to_dict()
         return float(found["ranking"] if "ranking" in found else -found["rmse"])
 
     def rows(self, split: Split = "test") -> pd.DataFrame:
