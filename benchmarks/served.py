@@ -17,7 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from mgoe._util.files import write_json
 from mgoe.bundle import write_bundle
+from mgoe.bundle.population import POPULATION, Population
 from mgoe.config import RetrievalSettings, RunSettings, make_settings
 from mgoe.data import Prepared, Vocabulary
 from mgoe.data.example_file import ExampleWriter
@@ -96,6 +98,7 @@ def made_up_bundle(
             resolved, cell = resolve(model), folder / model.name
             cell.mkdir()
             (cell / "spec.json").write_text(spec.to_json(), encoding="utf-8")
+            write_json(cell / POPULATION, Population(scores={}, inputs={}).model_dump())
             save_checkpoint(cell / "model.safetensors", make_model(resolved, spec, seed=0).state_dict(), {})
             write_bundle(
                 out / model.name,

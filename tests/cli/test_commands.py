@@ -73,7 +73,7 @@ def test_run(mgoe: Mgoe, config: Path, tmp_path: Path):
 
 
 def test_what_does_not_exist_is_said_in_words(capsys):
-    lead = Estimate("a", "b", "all", "ranking", 0.1467, 0.1, 0.2, (0.1467,), 9)
+    lead = Estimate("a", "b", "all", "ranking", 0.1467, 0.1, 0.2, (0.1467,), 900)
     without = replace(lead, low=math.nan, high=math.nan)
     show_leads([lead, without, replace(without, value=math.nan)])
     show(facts({"auc": math.nan}))

@@ -120,20 +120,20 @@ def _measured(manifest: Mapping[str, Any], metrics: Sequence[Row]) -> dict[str, 
     """Return tables of the test metrics with their intervals, and of parts of the test rows."""
     found = summarize(metrics)
     intervals = {(one["task"], one["metric"]): one for one in manifest.get("test", ())}
-    chief = headline(found)
+    chief, values = headline(found), next(iter(found.values()), {})
 
     def interval(column: tuple[str, str]) -> str:
         one = intervals.get(column, {"low": None, "high": None})
         if one["low"] is None or math.isnan(one["low"]):
             return "-"
-        return f"{one['low']:.4f} to {one['high']:.4f}"
+        digits = values[column].digits
+        return f"{one['low']:.{digits}f} to {one['high']:.{digits}f}"
 
     def part(name: str) -> list[str]:
         measured = next(iter(summarize(metrics, slice=name).values()))
         examples = max(one.mean for (_, metric), one in measured.items() if metric == "examples")
         return [name, show(measured.get(chief)), f"{examples:,.0f}"]
 
-    values = next(iter(found.values()), {})
     parts = dict.fromkeys(row["slice"] for row in metrics if row["slice"] != ALL)
     return {
         "measured": _table(
