@@ -436,7 +436,7 @@ def test_rows_outside_start_and_end_are_left_out(tmp_path):
 def test_repeated_rows_are_dropped_or_refused(tmp_path):
     twice = pd.concat([EVENTS, EVENTS[:3]])
     data = logs.prepared(twice, logs.event_settings(), tmp_path / "twice")
-    assert data.summary["dropped_rows"] == {"outside_time": 0, "duplicates": 3}
+    assert data.summary["dropped_rows"] == {"outside_time": 0, "duplicates": 3, "missing_ids": 0}
     assert len(data.history.to_pandas()) == len(EVENTS)
     found = refusal(twice, logs.event_settings(data={"duplicates": "refuse"}), tmp_path / "twice" / "..")
     assert (

@@ -77,6 +77,10 @@ WRONG: dict[str, tuple[Callable[[pd.DataFrame], pd.DataFrame], str]] = {
         lambda log: pd.concat([log, log.iloc[:3000]]),
         r"3,000 of 23,000 rows repeat another .* count once",
     ),
+    "rows without a user": (
+        lambda log: log.assign(user_id=log["user_id"].astype("Int64").where(np.arange(ROWS) % 10 > 0)),
+        r"2,000 rows without 'user_id' or 'item_id' are left out",
+    ),
     "half of the times with a zone": (
         lambda log: log.assign(
             timestamp=log["timestamp"].astype(str) + np.where(np.arange(ROWS) % 2, "+02:00", "")
@@ -101,7 +105,7 @@ WRONG: dict[str, tuple[Callable[[pd.DataFrame], pd.DataFrame], str]] = {
 @pytest.mark.parametrize("wrong", WRONG)
 def test_what_is_wrong_with_a_log_is_named(wrong, tmp_path: Path):
     change, sentence = WRONG[wrong]
-    said = said_of(change(exposures()), tmp_path)
+    said = said_of(change(exposures()), tmp_path, missing_ids="drop")
     assert len(said) == 1
     assert pd.Series(said).str.contains(sentence, regex=True).all(), said
 

@@ -190,7 +190,8 @@ def _read_log(
             f"item {first['item']}; remove them or set data.duplicates: drop",
         )
     drop(con, "raw")
-    return log, count, {"outside_time": count - inside, "duplicates": repeats}
+    missing = int(source.count().to_pyarrow().as_py()) - count  # of which the settings say `drop`
+    return log, count, {"outside_time": count - inside, "duplicates": repeats, "missing_ids": missing}
 
 
 def _with_tasks(log: Table, settings: RunSettings, place: str) -> tuple[Table, dict[str, int]]:

@@ -22,8 +22,8 @@ KNOWN = 0.9
 """AUC of one context feature alone from which it seems to know the label."""
 ROWS_PER_ID = 1.2
 """Rows of the log per id below which it looks like the number of a row."""
-REPEATED = 0.05
-"""Share of the rows that count once with others, from which it is said."""
+DROPPED = 0.05
+"""Share of the rows that are left out, from which it is said."""
 UNLIKE = 2.0
 """Ratio of a task's share of what was done, in test and in training, from which the window is unlike."""
 FEWEST = 100
@@ -41,7 +41,7 @@ def of_log(prepared: Prepared, settings: RunSettings) -> list[str]:
     return [
         *prepared.summary["warnings"],
         *_ids(prepared, settings),
-        *_repeated(prepared),
+        *_dropped(prepared, settings),
         *_zones(prepared, settings),
         *_unlike(prepared, settings),
         *_heavy_tails(prepared, settings),
@@ -79,12 +79,18 @@ def _ids(prepared: Prepared, settings: RunSettings) -> Iterator[str]:
             )
 
 
-def _repeated(prepared: Prepared) -> Iterator[str]:
-    dropped, rows = prepared.summary["dropped_rows"]["duplicates"], prepared.summary["rows"]
-    if dropped > REPEATED * rows:
+def _dropped(prepared: Prepared, settings: RunSettings) -> Iterator[str]:
+    dropped, rows = prepared.summary["dropped_rows"], prepared.summary["rows"]
+    if dropped["duplicates"] > DROPPED * rows:
         yield (
-            f"{dropped:,} of {rows:,} rows repeat another in every column and count once; if they are "
-            "separate events, give them times that differ, else `data.duplicates: refuse` names the first"
+            f"{dropped['duplicates']:,} of {rows:,} rows repeat another in every column and count once; if "
+            "they are separate events, give them times that differ, else `data.duplicates: refuse` names the "
+            "first"
+        )
+    if dropped["missing_ids"] > DROPPED * rows:
+        yield (
+            f"{dropped['missing_ids']:,} rows without {settings.data.user!r} or {settings.data.item!r} are "
+            "left out; if these are visitors whom nobody knows, give each session an id"
         )
 
 
