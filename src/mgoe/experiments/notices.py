@@ -87,7 +87,7 @@ def _dropped(prepared: Prepared, settings: RunSettings) -> Iterator[str]:
             "they are separate events, give them times that differ, else `data.duplicates: refuse` names the "
             "first"
         )
-    if dropped["missing_ids"] > DROPPED * rows:
+    if dropped.get("missing_ids", 0) > DROPPED * rows:
         yield (
             f"{dropped['missing_ids']:,} rows without {settings.data.user!r} or {settings.data.item!r} are "
             "left out; if these are visitors whom nobody knows, give each session an id"
