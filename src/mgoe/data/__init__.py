@@ -6,6 +6,7 @@ recent neighbours, `E` distinct pairs, `N` examples.
 
 import mgoe._util.kernel_cache  # noqa: F401 - before a kernel is defined
 from mgoe.data.arrow import to_arrow
+from mgoe.data.auto import choices, read_settings
 from mgoe.data.events import task_masks
 from mgoe.data.example_file import ExampleFile
 from mgoe.data.examples import SPLITS, Examples, Split, join
@@ -17,7 +18,6 @@ from mgoe.data.names import NodeNames
 from mgoe.data.prepare import prepare
 from mgoe.data.prepared import Encoders, Prepared
 from mgoe.data.profile import profile
-from mgoe.data.rules import choices, read_settings
 from mgoe.data.side import SideFeatures
 from mgoe.data.vocabulary import Vocabulary
 from mgoe.data.window import newest_window

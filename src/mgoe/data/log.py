@@ -124,7 +124,7 @@ def open_log(con: Backend, paths: Sequence[str | Path], key: str = LOG, ids: Seq
         raise unreadable(place_of([*map(str, files)]), error) from None
 
 
-def _with_known_types(table: ir.Table) -> ir.Table:
+def _with_known_types(table: Table) -> Table:
     """Return a table whose nanoseconds with a zone, a type of DuckDB that Ibis does not know, are
     microseconds."""
     kinds = table.schema().items()

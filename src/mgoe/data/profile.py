@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from mgoe._util.tables import Frame
 from mgoe.config import DataSettings, RunSettings
+from mgoe.data.auto import advice
 from mgoe.data.columns import Expr, Table, only_row
 from mgoe.data.log import open_source, place_of, stage, work_database
 from mgoe.data.requests import merged
-from mgoe.data.rules import advice
 from mgoe.data.schema import NODES, find_columns, read_columns
 from mgoe.data.times import bucket_of, moment_of, rows_per_bucket, within
 from mgoe.errors import DataError

@@ -216,8 +216,9 @@ class Ranker(Recommender, Shown, BaseEstimator):  # pyright: ignore[reportIncomp
             True
         """
         rows = self.evaluate(later).query("slice == 'all'")
-        found = rows.groupby("metric")["value"].mean().to_dict()
-        return float(found["ranking"] if "ranking" in found else -found["rmse"])
+        ranks = "ranking" in set(rows["metric"])
+        values = rows.query(f"metric == '{'ranking' if ranks else 'rmse'}'")["value"]
+        return float(values.to_numpy().mean()) * (1 if ranks else -1)
 
     def rows(self, split: Split = "test") -> pd.DataFrame:
         """Return the rows of a split, with their labels and the predictions of every model that was fitted.
