@@ -10,7 +10,8 @@ That the best epoch is the last is true where it is said, and a run of a station
 note on one is a false alarm. Finished runs are kept, so the same command resumes.
 
 - `notices.false_alarms`: notes on stationary logs; `against` the number of these logs.
-- `notices.WRONG`: 1 if the note on that log is there, 0 if not; `against` the number of other notes on it.
+- `notices.WRONG`: how often the note on that log is there, 0 if it is missing; `against` the number of other
+  notes on it.
 """
 
 import argparse
