@@ -88,8 +88,6 @@ def did_you_mean(name: str, valid: Sequence[str]) -> str:
         "unknown task 'clik'; did you mean 'click'?"
     """
     close = difflib.get_close_matches(name, valid, n=1, cutoff=0.5) if len(name) <= LONGEST else []
-    return (
-        f"; did you mean {close[0]!r}?"
-        if close
-        else f"; valid names: {', '.join(sorted(valid)) or 'none'}" * (len(valid) <= LONGEST)
-    )
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    return f"; valid names: {', '.join(sorted(valid)) or 'none'}" if len(valid) <= LONGEST else ""
