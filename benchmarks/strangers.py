@@ -9,6 +9,9 @@ them. On each, `mgoe init` writes a configuration, and its model is trained besi
 batches of 256, 512, 1,024 and 4,096 rows, three learning rates, 4 or 8 epochs. Validation chooses one of
 these, which then gets the seeds of the first result, three. All read the same test rows.
 
+Where `init` leaves out a day that is another world, such as a sale, a model is also trained with that day as
+test: with the cuts that the rules choose then, and with three cuts, which older versions fell back to.
+
 Finished cells are kept, so the same command resumes. One line per figure:
 
 - `strangers.NAME.first`: mean of AUC and GAUC on test, over seeds; `against` that of the chosen settings.
@@ -16,6 +19,7 @@ Finished cells are kept, so the same command resumes. One line per figure:
 - `strangers.NAME.usual`: the same result with the default settings of training, whatever the log.
 - `strangers.NAME.over_popularity`, `.over_history`: the lead of the first result over these, which learn
   nothing, with the upper end of its interval, `.high`.
+- `strangers.NAME.odd_day`: the mean of AUC and GAUC on that day; `against` that with three cuts.
 - `strangers.NAME.users`: of the test part, those that an interval can count on.
 - `strangers.PART.gap`: mean over the finished samples of a part with 200 test users or more.
 """
@@ -24,14 +28,16 @@ import argparse
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import duckdb
+import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -42,7 +48,7 @@ from mgoe.data import guess
 from mgoe.evaluation import find_leads, group_users, read_rows
 from mgoe.evaluation.influence import Influence
 from mgoe.evaluation.rows import by_seed
-from mgoe.simulation import WorldSettings, simulate
+from mgoe.simulation import Form, WorldSettings, simulate
 
 PARTS = ("fit", "judge")
 FIRST, USUAL = "mgoe", "usual"
@@ -79,10 +85,12 @@ def some_users(file: str, user: str, users: int, where: str, data: Path, out: Pa
     del log
 
 
-def world(form: str, events: int | None, settings: dict[str, Any], data: Path, out: Path, part: int) -> None:
+def world(
+    form: Form, events: int | None, settings: Mapping[str, Any], data: Path, out: Path, part: int
+) -> None:
     """Draw a log; the parts are worlds of different seeds."""
     made = WorldSettings(**settings, seed=1000 + part)
-    simulate(made, out.with_name("world"), events=events, form=form)  # pyright: ignore[reportArgumentType]
+    simulate(made, out.with_name("world"), events=events, form=form)
     out.with_name("world").joinpath(form).rename(out)
 
 
@@ -94,34 +102,31 @@ def _kuairand(users: int) -> partial[None]:
     return partial(some_users, "kuairand/exposures.parquet", "user_id", users, "true")
 
 
+def _events(events: int, **settings: int) -> partial[None]:
+    return partial(world, "events", events, settings)
+
+
+def _exposures(**settings: float) -> partial[None]:
+    return partial(world, "exposures", None, settings)
+
+
 BEFORE_THE_SALE = "timestamp < '2014-11-10'"
 SAMPLES = [
-    Sample("tmall-6000", _tmall(6000)),
-    Sample("tmall-2000", _tmall(2000)),
-    Sample("tmall-700", _tmall(700)),
-    Sample("tmall-200", _tmall(200)),
     Sample("tmall-50", _tmall(50)),
-    Sample("tmall-3000-no-sale", _tmall(3000, BEFORE_THE_SALE)),
-    Sample("kuairand-12000", _kuairand(12_000)),
-    Sample("kuairand-3000", _kuairand(3000)),
-    Sample("kuairand-500", _kuairand(500)),
+    Sample("tmall-200", _tmall(200)),
+    Sample("tmall-500", _tmall(500)),
+    Sample("tmall-500-no-sale", _tmall(500, BEFORE_THE_SALE)),
+    Sample("tmall-900", _tmall(900)),
     Sample("kuairand-150", _kuairand(150)),
-    Sample("events-dense", partial(world, "events", 200_000, {"users": 2000, "items": 1000, "days": 30})),
-    Sample("events-sparse", partial(world, "events", 150_000, {"users": 20_000, "items": 8000, "days": 90})),
-    Sample("events-small", partial(world, "events", 10_000, {"users": 400, "items": 300, "days": 60})),
-    Sample(
-        "exposures-drift",
-        partial(
-            world,
-            "exposures",
-            None,
-            {"users": 3000, "items": 1500, "exposures": 100_000, "affinity_drift": 0.8},
-        ),
-    ),
-    Sample(
-        "exposures-two-days",
-        partial(world, "exposures", None, {"users": 1500, "items": 600, "exposures": 40_000, "days": 2}),
-    ),
+    Sample("kuairand-500", _kuairand(500)),
+    Sample("kuairand-3000", _kuairand(3000)),
+    Sample("kuairand-12000", _kuairand(12_000)),
+    Sample("events-small", _events(5_000, users=400, items=300, days=60)),
+    Sample("events-dense", _events(20_000, users=800, items=300, days=30)),
+    Sample("events-sparse", _events(20_000, users=20_000, items=8000, days=90)),
+    Sample("exposures-two-days", _exposures(users=1500, items=600, days=2, exposures=20_000)),
+    Sample("exposures-drift", _exposures(users=3000, items=1500, exposures=30_000, affinity_drift=0.8)),
+    Sample("exposures-large", _exposures(users=15_000, items=5000, exposures=300_000)),
 ]
 
 
@@ -139,7 +144,7 @@ def comparison(folder: Path) -> ComparisonSettings:
     ]
     default = {"name": USUAL, "base": FIRST, "training": {**usual, "epochs": training.epochs}}
     raw = {
-        "logs": {"log": {"run": str(folder / "first.yaml")}},
+        "logs": {"log": {"run": str(folder / "first.yaml")}, **ways_to_cut(folder)},
         "models": [FIRST, default, *REFERENCES, *grid],
         "seeds": SEEDS,
         "evaluation": {"ranking_queries": 0, "slices": False},
@@ -148,21 +153,34 @@ def comparison(folder: Path) -> ComparisonSettings:
     return check_settings(ComparisonSettings, raw, "strangers")
 
 
-def ranking(folder: Path, model: str, seed: int, split: str) -> float:
+def ways_to_cut(folder: Path) -> dict[str, dict[str, str]]:
+    """Return the log with the odd day that `init` left out, cut in two ways; none if it left out none."""
+    raw = yaml.safe_load((folder / "first.yaml").read_text())
+    if "end" not in raw["data"]:
+        return {}
+    del raw["data"]["end"]
+    ways = {"rules": "auto", "three-cuts": [0.4, 0.6, 0.8]}
+    for name, cuts in ways.items():
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(raw | {"split": {"cuts": cuts}}))
+    return {name: {"run": str(folder / f"{name}.yaml")} for name in ways}
+
+
+def ranking(cell: Path, split: str) -> float:
     """Return the mean of AUC and GAUC of a finished cell."""
-    rows = read_rows(_cell(folder, model, seed) / "metrics.json")
-    return next(iter(by_seed(rows, split).values()))[RANKING][seed]
+    [values] = by_seed(read_rows(cell / "metrics.json"), split).values()
+    [value] = values[RANKING].values()
+    return value
 
 
 def influences(folder: Path, model: str) -> dict[int, Influence]:
     return {
-        seed: group_users(Influence.load(_cell(folder, model, seed) / "influence.safetensors"))
+        seed: group_users(Influence.load(cell_of(folder, model, seed) / "influence.safetensors"))
         for seed in SEEDS
     }
 
 
-def _cell(folder: Path, model: str, seed: int) -> Path:
-    return folder / "results" / "logs" / "log" / "cells" / model / str(seed)
+def cell_of(folder: Path, model: str, seed: int, log: str = "log") -> Path:
+    return folder / "results" / "logs" / log / "cells" / model / str(seed)
 
 
 def measure(
@@ -180,26 +198,25 @@ def measure(
     fixed = [FIRST, USUAL, *REFERENCES]
     grid = [name for name in settings.model_names if name not in fixed]
 
-    def train(models: list[str], seeds: Sequence[int]) -> bool:
-        left = max(0.0, until - time.monotonic())
+    def train(models: list[str], seeds: Sequence[int], logs: Sequence[str] = ("log",)) -> bool:
         experiments.compare(
-            settings, folder / "results", models=models, seeds=[*seeds], stop_after=left,
+            settings, folder / "results", models=models, seeds=[*seeds], logs=[*logs],
+            stop_after=max(0.0, until - time.monotonic()),
             say=lambda said: print(f"{folder.name}: {said}", file=sys.stderr),
         )  # fmt: skip
-        return all(
-            (_cell(folder, model, seed) / "metrics.json").exists() for model in models for seed in seeds
-        )
+        cells = [cell_of(folder, *cell) for cell in product(models, seeds, logs)]
+        return all((cell / "metrics.json").exists() for cell in cells)
 
     if not train([*fixed, *grid], SEEDS[:1]):
         return
-    chosen = max(grid, key=lambda model: ranking(folder, model, SEEDS[0], "valid"))
+    chosen = max(grid, key=lambda model: ranking(cell_of(folder, model, SEEDS[0]), "valid"))
     if not train([*fixed, chosen], SEEDS):
         return
     by_model = {model: influences(folder, model) for model in (*fixed, chosen)}
-    found = find_leads(FIRST, by_model[FIRST], {name: by_model[name] for name in (chosen, *REFERENCES)})
-    leads = {lead.baseline: lead for lead in found if (lead.task, lead.metric) == RANKING}
+    all_leads = find_leads(FIRST, by_model[FIRST], {name: by_model[name] for name in (chosen, *REFERENCES)})
+    leads = {lead.baseline: lead for lead in all_leads if (lead.task, lead.metric) == RANKING}
     mean = {
-        model: sum(ranking(folder, model, seed, "test") for seed in SEEDS) / len(SEEDS) for model in by_model
+        model: fmean(ranking(cell_of(folder, model, seed), "test") for seed in SEEDS) for model in by_model
     }
     print(f"{folder.name}: chose {chosen}", file=sys.stderr)
     yield "first", mean[FIRST], mean[chosen]
@@ -212,6 +229,12 @@ def measure(
         yield f"over_{name}", leads[name].value, math.nan
         yield f"over_{name}.high", leads[name].high, math.nan
     yield "users", len(by_model[FIRST][SEEDS[0]].users), math.nan
+    _, *ways = settings.logs
+    if ways and train([FIRST], SEEDS, ways):
+        rules, three = (
+            fmean(ranking(cell_of(folder, FIRST, seed, way), "test") for seed in SEEDS) for way in ways
+        )
+        yield "odd_day", rules, three
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
