@@ -146,7 +146,7 @@ def fitted(
     for seed in seeds:
         with tempfile.TemporaryDirectory() as folder:
             trained, feeds, _ = fit_model(
-                inputs.decided(resolve(model)), seed, settings, inputs, Path(folder)
+                inputs.resolve_ids(resolve(model)), seed, settings, inputs, Path(folder)
             )
             examples = feeds["test"].examples
             rows = measure(

@@ -7,7 +7,7 @@ Each log, smallest first, gets one `mgoe run` and one `Ranker().fit(log)`, in pr
 are compiled before. What was measured is kept, so the same command resumes.
 
 - `first_run.NAME.rows`: of the log.
-- `first_run.NAME.seconds`, `.cpu_seconds`: of `mgoe run`; `against` those of `Ranker`, which trains one model.
+- `first_run.NAME.seconds`, `.cpu_seconds`: of `mgoe run`; `against` `Ranker`, which trains one model.
 - `first_run.NAME.memory`: peak of the process, in GiB; `against` that of `Ranker`.
 - `first_run.NAME.disk`: of the run's folder, in MB; `against` the log's Parquet, and how many times that.
 - `first_run.NAME.ranking`: mean of AUC and GAUC on test; `against` that of `Ranker`.

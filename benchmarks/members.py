@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             name="members", base=f"{__name__}:Members", inputs=whole.inputs, ids=whole.ids, options=knots
         )
         inputs = Inputs(settings, prepared, graph)
-        whole, own = inputs.decided(whole), inputs.decided(resolve(bottoms))
+        whole, own = inputs.resolve_ids(whole), inputs.resolve_ids(resolve(bottoms))
         theirs = influences(settings, inputs, whole, out)
         held_against("members", influences(settings, inputs, own, out), theirs)
 

@@ -39,7 +39,7 @@ from mgoe.evaluation import ALL, Influence, estimate, find_leads
 from mgoe.experiments.cell import fit_cell
 from mgoe.experiments.folder import INFLUENCE
 from mgoe.experiments.inputs import Inputs
-from mgoe.experiments.plan import Cell, Contestant, Log
+from mgoe.experiments.plan import Cell, Log, ModelVariant
 from mgoe.experiments.stages import source_of
 from mgoe.graph import MacroGraph, Snapshot, build_graph
 from mgoe.models import MGOE, FeatureSpec, MGOEOptions, resolve
@@ -156,8 +156,8 @@ def graphs_of_tasks(
 
 def influences(settings: RunSettings, inputs: Inputs, model: ModelSettings, out: Path) -> list[Influence]:
     """What each test user does to each metric, a seed each."""
-    contestant = Contestant(model.name, model.name, model)
-    cells = [Cell(Log("", out, run=settings), contestant, seed) for seed in settings.seeds]
+    variant = ModelVariant(model.name, model.name, model)
+    cells = [Cell(Log("", out, run=settings), variant, seed) for seed in settings.seeds]
     for cell in cells:
         if not cell.done:
             say(f"training {cell.title}")
@@ -214,7 +214,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             ModelSettings(name="unmerged", base=f"{__name__}:Unmerged", inputs=whole.inputs, ids=whole.ids)
         )
         inputs = Inputs(settings, prepared, merged)
-        whole, own = inputs.decided(whole), inputs.decided(own)
+        whole, own = inputs.resolve_ids(whole), inputs.resolve_ids(own)
         theirs = influences(settings, inputs, whole, out)
         inputs = Inputs.open(out, settings)
         inputs.graph = apart

@@ -42,7 +42,7 @@ class TrainingError(MgoeError):
     """Training cannot start or continue."""
 
 
-class SaidElsewhere(TrainingError):
+class ReportedByPeer(TrainingError):
     """Another process of the same command failed first and reports why, so this one stays silent."""
 
 

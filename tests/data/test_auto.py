@@ -7,7 +7,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mgoe.config import AUTO, TrainingSettings, laid_over, make_settings, nested
+from mgoe.config import AUTO, TrainingSettings, deep_merge, make_settings, nested
 from mgoe.data import choices, guess, profile, read_settings
 from mgoe.errors import DataError
 from tests.effort import up_to
@@ -43,7 +43,7 @@ def test_auto_is_what_init_writes(form, world, tmp_path):
     if form == "sale":
         with_a_sale().to_parquet(log := tmp_path / "log.parquet")
     written = yaml.safe_load(guess(log))
-    (tmp_path / "auto.yaml").write_text(yaml.safe_dump(laid_over(written, AUTO)))
+    (tmp_path / "auto.yaml").write_text(yaml.safe_dump(deep_merge(written, AUTO)))
     assert read_settings(tmp_path / "auto.yaml") == make_settings(written)
 
 
@@ -60,13 +60,13 @@ KEYS = [f"{section}.{name}" for section in AUTO for name in AUTO[section]]
 @given(st.sets(st.sampled_from(KEYS), min_size=1))
 def test_the_rules_choose_what_is_asked_of_them_alone(asked):
     asked = asked | {"training.epochs"}
-    raw = laid_over(GIVEN, nested(dict.fromkeys(asked, "auto")))
+    raw = deep_merge(GIVEN, nested(dict.fromkeys(asked, "auto")))
     found = choices(raw, table=with_a_sale())
     assert found.keys() == asked
     assert all(one.reason for one in found.values())
     if "data.end" in found:
         assert found["data.end"].value == "2024-04-30"
-    rest = make_settings(laid_over(raw, nested({key: one.value for key, one in found.items()})))
+    rest = make_settings(deep_merge(raw, nested({key: one.value for key, one in found.items()})))
     for key in KEYS:
         section, name = key.split(".")
         kept = getattr(getattr(rest, section), name) == getattr(getattr(make_settings(GIVEN), section), name)
@@ -74,7 +74,7 @@ def test_the_rules_choose_what_is_asked_of_them_alone(asked):
 
 
 def test_no_rule_reads_rows_after_the_end_that_is_given():
-    raw, log = laid_over(GIVEN, {"split": {"cuts": "auto"}, "training": AUTO["training"]}), with_a_sale()
+    raw, log = deep_merge(GIVEN, {"split": {"cuts": "auto"}, "training": AUTO["training"]}), with_a_sale()
     assert choices(raw, table=log) == choices(raw, table=log[log["timestamp"] < GIVEN["data"]["end"]])
 
 
@@ -82,7 +82,7 @@ def test_choices_for_clocks_of_a_zone_are_those_for_the_same_moments_in_utc():
     zone, log = "Asia/Shanghai", with_a_sale()
     in_utc = log.assign(timestamp=log["timestamp"].dt.tz_localize(zone).dt.tz_convert("UTC"))
     local, utc = (
-        choices(laid_over(GIVEN, AUTO, {"data": {"timezone": name}}), table=table)
+        choices(deep_merge(GIVEN, AUTO, {"data": {"timezone": name}}), table=table)
         for name, table in ((zone, log), ("UTC", in_utc))
     )
     ends = [pd.Timestamp(one.pop("data.end").value) for one in (local, utc)]
@@ -93,7 +93,7 @@ def test_choices_for_clocks_of_a_zone_are_those_for_the_same_moments_in_utc():
 def test_the_log_keeps_its_end_unless_that_is_auto():
     log, cuts = with_a_sale(), {"split": {"cuts": "auto"}}
     found = [
-        choices(laid_over(GIVEN, cuts, {"data": {"end": end}}), table=log)["split.cuts"].value
+        choices(deep_merge(GIVEN, cuts, {"data": {"end": end}}), table=log)["split.cuts"].value
         for end in (None, "2024-04-30", "auto")
     ]
     assert found[1] == found[2] != found[0]
@@ -102,7 +102,7 @@ def test_the_log_keeps_its_end_unless_that_is_auto():
 def test_rows_that_do_no_task_do_not_count():
     log, rng = with_a_sale(), np.random.default_rng(1)
     others = log.assign(behavior="view")[rng.random(len(log)) < np.linspace(0, 1, len(log))]
-    raw = laid_over(GIVEN, AUTO)
+    raw = deep_merge(GIVEN, AUTO)
     assert choices(raw, table=pd.concat([log, others])) == choices(raw, table=log)
 
 
@@ -119,4 +119,4 @@ def test_a_profile_says_what_the_rules_would_choose():
 
 def test_auto_of_a_log_without_a_column_is_refused():
     with pytest.raises(DataError, match=r"the table: column 'behavior' \(data.behavior\) is missing"):
-        choices(laid_over(GIVEN, AUTO), table=with_a_sale().drop(columns="behavior"))
+        choices(deep_merge(GIVEN, AUTO), table=with_a_sale().drop(columns="behavior"))

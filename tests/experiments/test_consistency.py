@@ -199,7 +199,7 @@ def test_a_choice_that_one_model_has_alone_leaves_the_others_as_they_are(raw: di
     def digests(space: dict[str, Any]) -> dict[str, str]:
         plan = Plan(settings(raw, variants={}, seeds=[0], tune={"space": space}), tmp_path)
         parts = {part.path: part.digest for part in consistency.parts_of(plan, plan.cells)}
-        return {cell.contestant.name: parts[cell.folder] + parts[cell.search] for cell in plan.cells}
+        return {cell.variant.name: parts[cell.folder] + parts[cell.search] for cell in plan.cells}
 
     epochs = {"training.epochs": [1, 2]}
     before, after = digests(epochs), digests(epochs | {"options.products": [0, 64]})

@@ -7,7 +7,7 @@ import pytest
 
 from mgoe.bundle import Bundle
 from mgoe.experiments.graphs import settings_of
-from mgoe.experiments.learning import Lesson
+from mgoe.experiments.learning import RetrainJob
 from mgoe.experiments.window import new_examples
 from mgoe.training import ProcessGroup
 from tests.experiments.test_refresh_from_files import later
@@ -26,14 +26,14 @@ def test_every_process_receives_the_lesson_that_the_first_one_shares(
     examples = new_examples(
         bundle, settings_of(bundle.graph, log), log, tmp_path / "work", training=bundle.encoders
     )
-    lesson, said = Lesson(bundle, bundle.graph, bundle.encoders, examples, tmp_path / "fit"), []
+    job, said = RetrainJob(bundle, bundle.graph, bundle.encoders, examples, tmp_path / "fit"), []
     monkeypatch.setattr(ProcessGroup, "agree", lambda self, value: said.append(value) or said[0])
-    lesson.share(ProcessGroup(0, 2))
-    received = Lesson.receive(bundle, ProcessGroup(1, 2))
-    assert received.folder == lesson.folder
-    assert received.graph.meta == lesson.graph.meta
-    assert received.known.path == lesson.known.path
-    mine, theirs = received.examples, lesson.examples
+    job.share(ProcessGroup(0, 2))
+    received = RetrainJob.receive(bundle, ProcessGroup(1, 2))
+    assert received.folder == job.folder
+    assert received.graph.meta == job.graph.meta
+    assert received.known.path == job.known.path
+    mine, theirs = received.examples, job.examples
     assert mine.context.keys() == theirs.context.keys()
     for one, other in zip(mine.columns(), theirs.columns(), strict=True):
         np.testing.assert_array_equal(one, other)

@@ -125,7 +125,7 @@ def finished(folder: Path, best: int = 2, losses: float = 0.4) -> Any:
     folder.mkdir()
     epochs = [CURVE | {"epoch": epoch, "losses": {"click": losses}} for epoch in range(1, 5)]
     write_json(folder / CURVES, {"best_epoch": best, "epochs": epochs})
-    return SimpleNamespace(folder=folder, contestant=SimpleNamespace(name="mgoe"))
+    return SimpleNamespace(folder=folder, variant=SimpleNamespace(name="mgoe"))
 
 
 def measured(before: float, after: float) -> list[Row]:

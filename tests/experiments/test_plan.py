@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from mgoe import experiments
-from mgoe.config import AUTO, dump_settings, laid_over, load_comparison
+from mgoe.config import AUTO, deep_merge, dump_settings, load_comparison
 from mgoe.data import read_settings
 from mgoe.errors import ConfigError, TrainingError
 from mgoe.experiments.checks import check
@@ -183,7 +183,7 @@ def test_a_log_whose_best_is_not_known_is_refused_before_any_work(raw: dict[str,
 
 def test_a_variant_lies_above_what_was_tuned(raw: dict[str, Any]):
     plan = Plan(settings(raw), Path("nowhere"))
-    tuned = plan.contestants["mgoe:random"].settings(
+    tuned = plan.variants["mgoe:random"].settings(
         {"training": {"epochs": 9}, "options": {"tau": 2, "width": 8}}
     )
     assert (tuned.options["tau"], tuned.options["width"], tuned.training["epochs"]) == (0.5, 8, 9)
@@ -191,11 +191,11 @@ def test_a_variant_lies_above_what_was_tuned(raw: dict[str, Any]):
 
 def test_logs_that_say_auto_have_what_the_rules_choose_for_each(world: Path, tmp_path: Path):
     plain = {"data": {"log": str(world / "events")}, "tasks": ["click", "buy"]}
-    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(laid_over(plain, {"split": AUTO["split"]})))
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(deep_merge(plain, {"split": AUTO["split"]})))
     given = {
         "logs": {
             "mine": {"run": str(tmp_path / "mine.yaml"), "training": {"epochs": 3}},
-            "buys": laid_over(plain, {"tasks": ["buy"], "split": {"cuts": [0.4, 0.6, 0.8]}}),
+            "buys": deep_merge(plain, {"tasks": ["buy"], "split": {"cuts": [0.4, 0.6, 0.8]}}),
             "drawn": {"simulate": {"users": 50}, "training": {"batch_size": 64, "epochs": 2}},
         },
         "models": ["mgoe"],
@@ -204,7 +204,7 @@ def test_logs_that_say_auto_have_what_the_rules_choose_for_each(world: Path, tmp
     (tmp_path / "arena.yaml").write_text(yaml.safe_dump(given))
     found = with_choices(load_comparison(tmp_path / "arena.yaml"))
     logs = {name: log.settings(0) for name, log in Plan(found, tmp_path).logs.items()}
-    (tmp_path / "all.yaml").write_text(yaml.safe_dump(laid_over(plain, AUTO)))
+    (tmp_path / "all.yaml").write_text(yaml.safe_dump(deep_merge(plain, AUTO)))
     alone = read_settings(tmp_path / "all.yaml")
     assert logs["mine"].split == alone.split
     assert logs["mine"].training.batch_size == alone.training.batch_size == 256

@@ -104,7 +104,7 @@ def test_a_model_is_timed_as_a_service_runs_it(
         return Scorer(bundle, runtime=runtime if exported else Runtime(engine="torch"))
 
     monkeypatch.setattr("mgoe.experiments.serving_time.Scorer", scorer)
-    cell = next(cell for cell in Plan(settings(raw), out).cells if cell.contestant.name == "shared-bottom")
+    cell = next(cell for cell in Plan(settings(raw), out).cells if cell.variant.name == "shared-bottom")
     before = read_json(cell.folder / "fit.json")
     milliseconds = time_cell(cell, requests=3)
     assert read_json(cell.folder / "fit.json") == before | {

@@ -14,11 +14,11 @@ import pytest
 import torch
 
 from mgoe import experiments
-from mgoe.config import ModelSettings, RunSettings, laid_over, load_settings, make_settings, nested
+from mgoe.config import ModelSettings, RunSettings, deep_merge, load_settings, make_settings, nested
 from mgoe.errors import ConfigError, DataError, MissingExtra, OutputError, TrainingError
 from mgoe.experiments import consistency, runs, tuning
 from mgoe.experiments import execute as work
-from mgoe.experiments.plan import Plan, best_of, concerning, is_done
+from mgoe.experiments.plan import Plan, applicable_search, best_of, is_done
 from mgoe.experiments.processes import Job, Outcome
 from tests.effort import slow
 from tests.experiments.tiny import here, settings
@@ -50,7 +50,7 @@ def test_an_interrupted_search_resumes_to_the_same_settings(
         trial["settings"] for trial in whole["trials"]
     ]
     assert [trial["value"] for trial in again["trials"]] == values
-    tuned = cell.contestant.settings(best_of(tmp_path / "b.json"))
+    tuned = cell.variant.settings(best_of(tmp_path / "b.json"))
     assert tuned.training == {
         k.split(".")[1]: v for k, v in whole["best"].items() if k.startswith("training")
     }
@@ -187,7 +187,7 @@ def test_what_is_searched_is_what_a_model_has(raw: dict[str, Any], tmp_path: Pat
         settings(raw, tune=tune | {"first": [{"training.epochs": 2, "options.one_gate": True}]}), tmp_path
     )
     assert plan.settings.tune is not None
-    of = {name: concerning(c.settings(), plan.settings.tune) for name, c in plan.contestants.items()}
+    of = {name: applicable_search(c.settings(), plan.settings.tune) for name, c in plan.variants.items()}
     assert set(of["mgoe"].space) == {"options.one_gate", "training.epochs"}
     assert set(of["shared-bottom"].space) == {"training.epochs"}
     assert (len(of["mgoe"].first), of["shared-bottom"].first) == (1, [])
@@ -202,7 +202,7 @@ def test_trees_are_searched_where_the_space_names_their_options(raw: dict[str, A
         tune = {"space": space, "first": [{"training.epochs": 2}]}
         plan = Plan(settings(raw, models=["mgoe", "lightgbm"], variants={}, tune=tune), tmp_path)
         assert plan.settings.tune is not None
-        found = concerning(plan.contestants[model].settings(), plan.settings.tune)
+        found = applicable_search(plan.variants[model].settings(), plan.settings.tune)
         assert bool(found.first) == bool(found.space)
         return set(found.space)
 
@@ -326,7 +326,7 @@ def test_a_run_takes_the_settings_of_the_best_trial(
     trials = json.loads((tmp_path / "tuned/mgoe.json").read_text())["trials"]
     best = trials[int(np.argmax([trial["value"] for trial in trials]))]
     assert best["settings"]  # 0.005 is not the best of six
-    assert found == make_settings(laid_over(small.model_dump(), nested(best["settings"])))
+    assert found == make_settings(deep_merge(small.model_dump(), nested(best["settings"])))
     assert f"{best['value']:.4f} on validation" in tuned.said[-1]
     assert "best of 6 trials" in tuned.said[-1]
     assert tuned.fitted == 6

@@ -112,7 +112,9 @@ def test_settling_by_definition(seed, rounds):
     dense[np.repeat(np.arange(30), np.diff(rows.indptr)), rows.other] = SCORES[rows.task_mask]
     k = {"user": 3, "item": 4}
     start = {side: rng.integers(0, k[side], n).astype(np.int32) for side, n in (("user", 30), ("item", 20))}
-    found, chances = likelihood.settle({"user": rows, "item": rows.transposed(20)}, start, k, SCORES, rounds)
+    found, chances = likelihood.reassign(
+        {"user": rows, "item": rows.transposed(20)}, start, k, SCORES, rounds
+    )
     expected, logs = naive_settle(dense, start, k, rounds)
     for side in SIDES:
         assert_array_equal(found[side], expected[side])

@@ -21,7 +21,7 @@ Floats = TypeVar("Floats", bound=np.floating)
 SMALLEST, LARGEST = 1e-30, 1 - 2.0**-25
 """Probabilities whose log-odds are finite; the larger one is the closest to 1 in float32."""
 RIDGE = 1e-4
-"""Of the weights of a forecast, per draw: small logs have items that all look alike."""
+"""Penalty per draw on the weights of a forecast: small logs have items that all look alike."""
 
 
 class Sampling(Settings):

@@ -27,7 +27,7 @@ from mgoe.cli import (
     service,
 )
 from mgoe.cli.shared import examples
-from mgoe.errors import MgoeError, SaidElsewhere
+from mgoe.errors import MgoeError, ReportedByPeer
 
 MISTAKE, INTERRUPTED, TERMINATED = 2, 130, 143
 """Exit codes; the last two are what shells give to SIGINT and SIGTERM."""
@@ -50,7 +50,7 @@ class Root(TyperGroup):
         try:
             with _terminable():
                 return super().invoke(ctx)
-        except SaidElsewhere:
+        except ReportedByPeer:
             raise typer.Exit(MISTAKE) from None
         except MgoeError as error:
             typer.echo(f"mgoe: {' '.join(str(error).split())}", err=True)

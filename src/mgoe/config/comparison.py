@@ -263,18 +263,18 @@ def variant_name(model: str, variant: str) -> str:
     return f"{model}:{variant}"
 
 
-def laid_over(below: Mapping[str, Any], *above: Mapping[str, Any]) -> dict[str, Any]:
+def deep_merge(below: Mapping[str, Any], *above: Mapping[str, Any]) -> dict[str, Any]:
     """Merge mappings: nested mappings key by key, other values from the last.
 
     Example:
-        >>> laid_over({"a": 1, "b": {"c": 2}}, {"b": {"d": 3}})
+        >>> deep_merge({"a": 1, "b": {"c": 2}}, {"b": {"d": 3}})
         {'a': 1, 'b': {'c': 2, 'd': 3}}
     """
     joined = dict(below)
     for key, value in (item for part in above for item in part.items()):
         old = joined.get(key)
         joined[key] = (
-            laid_over(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+            deep_merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
         )
     return joined
 
@@ -290,7 +290,7 @@ def nested(changes: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in changes.items():
         for name in reversed(key.split(".")):
             value = {name: value}
-        found = laid_over(found, value)
+        found = deep_merge(found, value)
     return found
 
 

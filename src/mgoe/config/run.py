@@ -112,7 +112,7 @@ class GraphSettings(Settings):
     fewer."""
     rank: int = Field(default=128, ge=1)
     power_iterations: int = Field(default=4, ge=0)
-    """Of the sketch of every snapshot."""
+    """Power iterations of the sketch of every snapshot."""
     scale: float = Field(default=1.0, ge=0, le=2)
     """Power of the singular values in the sketch: 1 was best, 2 is the paper's similarity of rows of S
     S^T."""

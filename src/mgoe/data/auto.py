@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from mgoe._util.tables import Frame
-from mgoe.config import AUTO, RunSettings, laid_over, make_settings, nested, read_yaml
+from mgoe.config import AUTO, RunSettings, deep_merge, make_settings, nested, read_yaml
 from mgoe.data.log import open_source, place_of, work_database
 from mgoe.data.rules import Chosen, Scan, choose
 
@@ -36,7 +36,7 @@ def read_settings(
         return settings
     raw = read_yaml(settings, overrides)
     found = choices(raw, settings, table)
-    return make_settings(laid_over(raw, nested({key: one.value for key, one in found.items()})), settings)
+    return make_settings(deep_merge(raw, nested({key: one.value for key, one in found.items()})), settings)
 
 
 def choices(
@@ -95,6 +95,6 @@ def advice(settings: RunSettings, table: Frame | None = None) -> dict[str, str]:
     has = settings.model_dump(mode="json")
     return {
         key: f"{one.value or 'none'} ({one.reason}), configured: {has[section][name] or 'none'}"
-        for key, one in choices(laid_over(has, AUTO), table=table).items()
+        for key, one in choices(deep_merge(has, AUTO), table=table).items()
         for section, name in [key.split(".")]
     }

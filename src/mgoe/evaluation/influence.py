@@ -41,7 +41,7 @@ FEWEST = 20
 The influence of a single user is zero, so noise would look certain."""
 STEPS = np.iinfo(np.int16).max
 STEPS_BEFORE = np.iinfo(np.int8).max
-"""Of lines without `steps`."""
+"""Default steps of lines that name none."""
 
 
 @dataclass(frozen=True)

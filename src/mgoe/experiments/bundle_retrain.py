@@ -24,7 +24,7 @@ from mgoe.experiments.bundle_refresh import TAKEN, check_place, copy_files, fini
 from mgoe.experiments.due import reasons
 from mgoe.experiments.full_training import train_anew
 from mgoe.experiments.graphs import settings_of
-from mgoe.experiments.learning import SPEC, Lesson, learn, training_from_weights
+from mgoe.experiments.learning import SPEC, RetrainJob, learn, training_from_weights
 from mgoe.experiments.new_files import check_new, known_rows, with_files
 from mgoe.experiments.new_rows import NewRows, Part
 from mgoe.experiments.stages import Say
@@ -91,7 +91,7 @@ def retrain(
                 if trim:
                     new.forget()
             else:
-                learn(Lesson.receive(opened, processes))
+                learn(RetrainJob.receive(opened, processes))
     return Bundle.open(out, verify=False)
 
 
@@ -125,9 +125,9 @@ def _write(
                 "what was shown; use mgoe refresh, or send exposures",
             )
         learned = work / f"fit-{graph.meta['checksum']:x}"  # of these rows
-        lesson = Lesson(bundle, bundle.graph, known, examples, learned)
-        lesson.share(processes)
-        scores = learn(lesson, say)
+        job = RetrainJob(bundle, bundle.graph, known, examples, learned)
+        job.share(processes)
+        scores = learn(job, say)
         window = Window.of(
             scores, bundle.shift(examples.item), examples.labels, examples.bucket, bundle.settings
         )

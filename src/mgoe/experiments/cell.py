@@ -67,7 +67,7 @@ def fit_cell(
     """
     settings, folder = cell.settings, cell.folder
     inputs = inputs or Inputs.open(cell.log.stage(cell.seed), settings, cell.graph)
-    model = inputs.decided(cell.model(searched))
+    model = inputs.resolve_ids(cell.model(searched))
     started = time.perf_counter()
     spec, title = inputs.spec, f"{model.name}, seed {cell.seed}"
     monitor = Monitor.parse(training_of(settings, model).monitor, spec.tasks)

@@ -39,7 +39,7 @@ def write_cell_bundle(
     write_bundle(
         out,
         settings=cell.settings,
-        model=inputs.decided(cell.model(searched)),
+        model=inputs.resolve_ids(cell.model(searched)),
         cell=cell.folder,
         prepared=inputs.prepared,
         graph=inputs.graph,

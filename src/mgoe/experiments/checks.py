@@ -14,7 +14,16 @@ from mgoe.config import (
     nested,
 )
 from mgoe.errors import ConfigError
-from mgoe.experiments.plan import Cell, Contestant, Log, Plan, concerning, is_boosted, is_done, training_of
+from mgoe.experiments.plan import (
+    Cell,
+    Log,
+    ModelVariant,
+    Plan,
+    applicable_search,
+    is_boosted,
+    is_done,
+    training_of,
+)
 from mgoe.experiments.topn_parts import unmeasured_baselines
 from mgoe.models import options_of
 from mgoe.simulation import Truth, check_reachable
@@ -36,11 +45,11 @@ def check(plan: Plan, cells: Sequence[Cell]) -> None:
         MgoeError: A setting breaks a rule.
     """
     for log in plan.logs.values():
-        for contestant in plan.contestants.values():
-            log.settings(plan.settings.seeds[0], contestant)
-            contestant.settings()
+        for variant in plan.variants.values():
+            log.settings(plan.settings.seeds[0], variant)
+            variant.settings()
     for cell in _one_per_model(cells):
-        _check_fit(cell.settings, cell.contestant.settings())
+        _check_fit(cell.settings, cell.variant.settings())
     for log in {cell.log.name: cell.log for cell in cells if not cell.done}.values():
         _check_references(log, plan.settings.seeds[0])
     if plan.comparison.topn is not None:
@@ -52,7 +61,7 @@ def check(plan: Plan, cells: Sequence[Cell]) -> None:
 
 def _check_space(plan: Plan, tune: TuneSettings, searched: Iterable[Cell]) -> None:
     """Check that every model can be trained with every choice and with both ends of every range."""
-    models = (contestant.settings() for contestant in plan.contestants.values())
+    models = (variant.settings() for variant in plan.variants.values())
     switches = sorted({name for model in models for name in options_of(model).model_fields})
     for key in tune.space:
         name = key.removeprefix("options.")
@@ -60,7 +69,7 @@ def _check_space(plan: Plan, tune: TuneSettings, searched: Iterable[Cell]) -> No
             raise ConfigError(f"tune.space.{key}", f"no model has this switch{did_you_mean(name, switches)}")
     for cell in searched:
         settings = cell.settings
-        for model in _choices(cell.contestant, tune):
+        for model in _choices(cell.variant, tune):
             _check_fit(settings, model)
 
 
@@ -96,20 +105,20 @@ def check_installed(plan: Plan, cells: Sequence[Cell]) -> None:
     for cell in _one_per_model(plan.searched(cell) for cell in undone if not is_done(cell.search)):
         if tune is not None:
             load_optuna()
-            for model in _choices(cell.contestant, tune):
+            for model in _choices(cell.variant, tune):
                 _check_installed(cell.settings, model)
 
 
 def _one_per_model(cells: Iterable[Cell]) -> list[Cell]:
-    """Keep one cell per log and contestant, whatever its seed."""
-    return [*{(cell.log.name, cell.contestant.name): cell for cell in cells}.values()]
+    """Keep one cell per log and model, whatever its seed."""
+    return [*{(cell.log.name, cell.variant.name): cell for cell in cells}.values()]
 
 
-def _choices(contestant: Contestant, tune: TuneSettings) -> Iterator[ModelSettings]:
+def _choices(variant: ModelVariant, tune: TuneSettings) -> Iterator[ModelSettings]:
     """Yield a model with every choice of a search, and with both ends of every range."""
-    for key, values in concerning(contestant.settings(), tune).space.items():
+    for key, values in applicable_search(variant.settings(), tune).space.items():
         for value in values if isinstance(values, list) else (values.low, values.high):
-            yield contestant.settings(nested({key: value}))
+            yield variant.settings(nested({key: value}))
 
 
 def _check_fit(settings: RunSettings, model: ModelSettings) -> None:

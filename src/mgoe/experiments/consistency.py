@@ -30,7 +30,7 @@ from mgoe.experiments.folder import (
     read_checksums,
     run_settings,
 )
-from mgoe.experiments.plan import EXAMPLES, NOTICES, REFERENCES, Cell, Log, Plan, concerning
+from mgoe.experiments.plan import EXAMPLES, NOTICES, REFERENCES, Cell, Log, Plan, applicable_search
 from mgoe.experiments.stages import Say
 from mgoe.experiments.topn_parts import (
     baselines_of,
@@ -50,7 +50,7 @@ NAMED = 5
 """Number of titles named in a sentence."""
 
 
-def settle(
+def reconcile(
     plan: Plan, cells: Sequence[Cell], overwrite: bool, settings: str, say: Say, command: str = ""
 ) -> list[Part]:
     """Leave in a folder only what is asked for and can be read.
@@ -114,9 +114,9 @@ def parts_of(plan: Plan, cells: Iterable[Cell]) -> list[Part]:
         add(cell.graph, data | {"graph": plain["graph"]}, follows=(building(cell.graph),))
         tune = _searched(plan, cell)
         fitted = _asked(cell) | world | source | {"tune": tune}
-        add(cell.folder, fitted, DONE, follows=(log.lists(cell.contestant.name, cell.seed),))
+        add(cell.folder, fitted, DONE, follows=(log.lists(cell.variant.name, cell.seed),))
         if (topn := plan.comparison.topn) is not None:
-            add(log.lists(cell.contestant.name, cell.seed), fitted | topn_of_model(topn), DONE)
+            add(log.lists(cell.variant.name, cell.seed), fitted | topn_of_model(topn), DONE)
             known = {key: plain[key] for key in ("data", "tasks", "split")} | world | source
             for name, seed in baselines_of(plan):
                 add(log.lists(name, seed), known | topn_of_baseline(topn, name), DONE)
@@ -132,8 +132,8 @@ def parts_of(plan: Plan, cells: Iterable[Cell]) -> list[Part]:
         if tune is not None:
             asked = _asked(plan.searched(cell)) | world | source | {"tune": tune}
             del asked["evaluation"]  # no search reads it
-            same = (cell.log.name, cell.contestant.base)
-            follows = [one.folder for one in plan.cells if (one.log.name, one.contestant.base) == same]
+            same = (cell.log.name, cell.variant.base)
+            follows = [one.folder for one in plan.cells if (one.log.name, one.variant.base) == same]
             add(cell.search, asked, follows=follows)
     return list(found.values())
 
@@ -251,7 +251,7 @@ def _searched(plan: Plan, cell: Cell) -> dict[str, Any] | None:
     given."""
     if plan.comparison.tune is None:
         return None
-    asked = concerning(plan.searched(cell).contestant.settings(), plan.comparison.tune)
+    asked = applicable_search(plan.searched(cell).variant.settings(), plan.comparison.tune)
     return asked.model_dump(mode="json", exclude={k for k in ("first", "budget") if not getattr(asked, k)})
 
 
@@ -264,7 +264,7 @@ def _drawn(world: WorldSettings) -> dict[str, Any]:
 
 def _asked(cell: Cell) -> dict[str, Any]:
     """Return the settings of a cell with all switches, so that a changed default is another setting."""
-    model = written_out(cell.contestant.settings())
+    model = written_out(cell.variant.settings())
     training = {key: value for key, value in model.training.items() if key not in FREE["training"]}
     return run_settings(cell.settings) | {
         "model": model.model_dump(mode="json") | {"training": training},

@@ -121,8 +121,8 @@ def jobs_of(plan: Plan, cells: Sequence[Cell]) -> tuple[list[Job], dict[str, Cel
         )
 
     def built(cell: Cell) -> str:
-        variant = f", {cell.contestant.variant}" if cell.contestant.graph else ""
-        title = f"graph of {cell.log.name}, seed {cell.seed}{variant}"
+        label = f", {cell.variant.label}" if cell.variant.graph else ""
+        title = f"graph of {cell.log.name}, seed {cell.seed}{label}"
         return need(title, cell.graph.exists(), build_graph_of, (cell,), prepared(cell.log, cell.seed))
 
     waiting = {cell.title: cell for cell in cells if not cell.done}
@@ -135,7 +135,7 @@ def jobs_of(plan: Plan, cells: Sequence[Cell]) -> tuple[list[Job], dict[str, Cel
         needs = [built(cell)]
         if tune is not None and not is_done(cell.search):
             base = plan.searched(cell)
-            name = f"search of {cell.log.name}, {base.contestant.name}"
+            name = f"search of {cell.log.name}, {base.variant.name}"
             needs.append(need(name, False, search, (base, tune, cell.search), built(base)))
         need(title, False, fit_cell, (cell, tune is not None), *needs)
     return list(jobs.values()), waiting

@@ -16,7 +16,7 @@ def load_model(cell: Cell, inputs: Inputs, searched: bool) -> RankingModel:
     """Return the model of a finished cell with its weights."""
     spec = FeatureSpec.from_json((cell.folder / "spec.json").read_text(encoding="utf-8"))
     settings = cell.model(searched)
-    model = make_model(inputs.decided(settings), spec, cell.seed)
+    model = make_model(inputs.resolve_ids(settings), spec, cell.seed)
     if is_boosted(settings):
         assert isinstance(model, BoostedTrees)
         load_trees(model, cell.folder)

@@ -142,7 +142,7 @@ def _rows(cell: Cell, line: Line) -> Iterator[Row]:
         if rest:
             task, _, metric = rest.rpartition(".")
             yield Row(
-                model=cell.contestant.name,
+                model=cell.variant.name,
                 seed=cell.seed,
                 split=split,
                 slice=ALL,

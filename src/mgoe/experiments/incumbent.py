@@ -74,7 +74,7 @@ def rows(run: Path | str, split: Split = "test", seed: int | None = None) -> pd.
         if cell.seed == seed:
             model = load_model(cell, inputs, searched=False)
             scores = predict(model, Feed(inputs.prepared, inputs.graph, examples, model.needs, inputs.spec))
-            parts.append(pd.DataFrame(scores, columns=[f"{cell.contestant.name}.{task}" for task in names]))
+            parts.append(pd.DataFrame(scores, columns=[f"{cell.variant.name}.{task}" for task in names]))
     return pd.concat(parts, axis=1)
 
 

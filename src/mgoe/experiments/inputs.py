@@ -110,7 +110,7 @@ class Inputs:
                 count += np.bincount(nodes[done], minlength=len(count))
         return all(count.any() and np.median(count[count > 0]) >= IDS_MIN_POSITIVES for count in counts)
 
-    def decided(self, model: ModelSettings) -> ModelSettings:
+    def resolve_ids(self, model: ModelSettings) -> ModelSettings:
         """Return a resolved model with `ids: auto` decided by the log."""
         if model.ids == "on" or (model.ids == "auto" and self.ids_pay):
             return model

@@ -47,7 +47,7 @@ ROWS = "rows.safetensors"
 
 
 @dataclass(frozen=True)
-class Lesson:
+class RetrainJob:
     """New rows, and what the weights of a bundle need to learn from them.
 
     Attributes:
@@ -65,7 +65,7 @@ class Lesson:
     folder: Path
 
     def share(self, processes: ProcessGroup) -> None:
-        """Give the lesson to the other processes, which call `receive`."""
+        """Give the job to the other processes, which call `receive`."""
         if processes.size > 1:
             self.folder.mkdir(exist_ok=True)
             tensors = {name: torch.tensor(values) for name, values in _columns(self.examples)}
@@ -74,7 +74,7 @@ class Lesson:
 
     @classmethod
     def receive(cls, bundle: Bundle, processes: ProcessGroup) -> Self:
-        """Return the lesson that the first process shares."""
+        """Return the job that the first process shares."""
         graph, known, folder = map(Path, processes.agree([]))
         tensors, _ = load_checkpoint(folder / ROWS)
         columns = {name: values.numpy() for name, values in tensors.items()}
@@ -84,14 +84,14 @@ class Lesson:
         )
 
 
-def learn(lesson: Lesson, say: Say = lambda line: None) -> NDArray[np.float32]:
+def learn(job: RetrainJob, say: Say = lambda line: None) -> NDArray[np.float32]:
     """Train on new rows, and write weights, optimiser state, `spec.json` and the rows to replay next time.
 
-    Where processes have joined (`torchrun`), all of them make this call with the same lesson, and the first
+    Where processes have joined (`torchrun`), all of them make this call with the same job, and the first
     one writes.
 
     Args:
-        lesson: What to learn.
+        job: What to learn.
         say: Callback for lines of progress.
 
     Returns:
@@ -101,10 +101,10 @@ def learn(lesson: Lesson, say: Say = lambda line: None) -> NDArray[np.float32]:
         DataError: The rows are too few.
         TrainingError: The training failed, or a file beside the bundle is damaged.
     """
-    bundle, examples = lesson.bundle, lesson.examples
+    bundle, examples = job.bundle, job.examples
     settings, before = bundle.settings, bundle.model.spec
     model = check_settings(ModelSettings, bundle.manifest["model"], bundle.path / MANIFEST)
-    spec = replace(before, n_users=lesson.known.users.size, n_items=lesson.known.items.size)
+    spec = replace(before, n_users=job.known.users.size, n_items=job.known.items.size)
     seed = abs(int(examples.bucket.max()))
     with late_tables():
         made = make_model(model, spec, seed)
@@ -118,7 +118,7 @@ def learn(lesson: Lesson, say: Say = lambda line: None) -> NDArray[np.float32]:
             f"must be enough to learn from and to measure {monitor.text} on a tenth of the users, found "
             f"{len(examples):,}; wait for more, or use mgoe refresh",
         )
-    read = lesson.known, lesson.graph
+    read = job.known, job.graph
     memory = replay_of(bundle)
     if memory is None:
         say("no rows are replayed, because none are kept beside the bundle")
@@ -137,7 +137,7 @@ def learn(lesson: Lesson, say: Say = lambda line: None) -> NDArray[np.float32]:
             feed,
             valid,
             training,
-            lesson.folder,
+            job.folder,
             on_progress if processes.leads else None,
             seed,
             resume=True,
@@ -148,8 +148,8 @@ def learn(lesson: Lesson, say: Say = lambda line: None) -> NDArray[np.float32]:
     if processes.leads:
         most = settings.retrain.memory
         memory = Replay.of(every, most, seed) if memory is None else memory.joined(every, most, seed)
-        memory.save(lesson.folder / REPLAY)
-        write_text(lesson.folder / SPEC, spec.to_json())
+        memory.save(job.folder / REPLAY)
+        write_text(job.folder / SPEC, spec.to_json())
     return scores
 
 

@@ -202,11 +202,11 @@ def _training(cells: Sequence[Cell]) -> Iterator[str]:
         most = len(curves["epochs"])  # training that stops early has epochs after the best one
         if curves["best_epoch"] == most > 1:
             yield (
-                f"the best epoch of {cell.contestant.name} is the last of {most}, so more may be better; "
+                f"the best epoch of {cell.variant.name} is the last of {most}, so more may be better; "
                 "raise training.epochs"
             )
         best = next((one for one in curves["epochs"] if one["epoch"] == curves["best_epoch"]), {})
-        yield from _by_heart(cell.contestant.name, best)
+        yield from _by_heart(cell.variant.name, best)
 
 
 def _by_heart(model: str, epoch: Mapping) -> Iterator[str]:
@@ -221,7 +221,7 @@ def _by_heart(model: str, epoch: Mapping) -> Iterator[str]:
 
 
 def _calibration(rows: Sequence[Row], cells: Sequence[Cell]) -> Iterator[str]:
-    of_model = summarize(rows).get(cells[0].contestant.name, {}) if cells else {}
+    of_model = summarize(rows).get(cells[0].variant.name, {}) if cells else {}
     for (task, metric), found in of_model.items():
         before = of_model.get((task, "logloss"))
         if metric == "logloss_after" and before is not None and found.mean > WORSE * before.mean:

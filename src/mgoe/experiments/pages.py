@@ -91,16 +91,16 @@ def curves_of(plan: Plan) -> dict[str, dict[int, dict[str, Any]]]:
         name: {
             cell.seed: read_json(cell.folder / "curves.json")
             for cell in plan.cells
-            if cell.contestant.name == name
+            if cell.variant.name == name
         }
-        for name in plan.contestants
+        for name in plan.variants
     }
 
 
 def reliability_of(plan: Plan) -> dict[str, dict[str, dict[str, list[float]]]]:
     """Return the reliability of each model of a finished run on test, with its first seed, by task."""
     return {
-        cell.contestant.name: read_json(cell.folder / RELIABILITY)
+        cell.variant.name: read_json(cell.folder / RELIABILITY)
         for cell in plan.cells
         if cell.seed == plan.settings.seeds[0]
     }
@@ -130,7 +130,7 @@ def write_run_report(
     """
     [settings] = [log.settings(0) for log in plan.logs.values()]
     summary, meta = inputs.prepared.summary, inputs.graph.meta
-    models = (inputs.decided(contestant.settings()) for contestant in plan.contestants.values())
+    models = (inputs.resolve_ids(variant.settings()) for variant in plan.variants.values())
     inputs_of = [f"{model.name}: {', '.join(model.inputs or ())}" for model in models]
     report.write_report(
         plan.out / "report.html",

@@ -1,7 +1,7 @@
-"""What there is to do: logs, contestants and cells, and where each result is stored.
+"""What there is to do: logs, models and cells, and where each result is stored.
 
-A comparison trains every contestant with every seed on every log. A run is a comparison with one log, whose
-seeds all read the same examples and the same graph.
+A comparison trains every model and variant with every seed on every log. A run is a comparison with one log,
+whose seeds all read the same examples and the same graph.
 """
 
 from collections.abc import Mapping
@@ -20,8 +20,8 @@ from mgoe.config import (
     TrainingSettings,
     TuneSettings,
     check_settings,
+    deep_merge,
     did_you_mean,
-    laid_over,
     make_settings,
     nested,
     read_yaml,
@@ -43,26 +43,26 @@ NOTICES = "notices.json"
 
 
 @dataclass(frozen=True)
-class Contestant:
+class ModelVariant:
     """A model, or a variant of one.
 
     Attributes:
         name: In tables and folders.
         base: The model whose tuned settings it takes; its own name unless it is a variant.
         model: The model as the settings name it.
-        variant: Name of the variant, or empty.
+        label: What the variant is called behind its base, or empty.
         changes: What the variant changes below `graph`, `training` and `model`.
     """
 
     name: str
     base: str
     model: str | ModelSettings
-    variant: str = ""
+    label: str = ""
     changes: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def graph(self) -> Mapping[str, Any]:
-        """Graph settings that differ from those of the other contestants."""
+        """Graph settings that differ from those of the other models."""
         return self.changes.get("graph", {})
 
     def settings(self, tuned: Mapping[str, Any] | None = None) -> ModelSettings:
@@ -72,7 +72,7 @@ class Contestant:
             ConfigError: The model, an option or a training setting is unknown.
         """
         given = ModelSettings(name=self.name, base=self.model) if isinstance(self.model, str) else self.model
-        raw = laid_over(
+        raw = deep_merge(
             given.model_dump(exclude_unset=True),
             tuned or {},
             {"training": self.changes.get("training", {})},
@@ -117,8 +117,8 @@ class Log:
         """Folder of the log without last items, and of these."""
         return self.path / "rest"
 
-    def settings(self, seed: int, contestant: Contestant | None = None) -> RunSettings:
-        """Return the settings of the run of one seed and one contestant.
+    def settings(self, seed: int, variant: ModelVariant | None = None) -> RunSettings:
+        """Return the settings of the run of one seed and one model.
 
         Raises:
             ConfigError: A key is unknown or a value breaks its rule.
@@ -126,7 +126,7 @@ class Log:
         if self.run is not None:
             return self.run
         of_seed = {"negatives": {"training_seed": seed}, "graph": {"seed": seed}, "seeds": [seed]}
-        raw = laid_over(self.raw, of_seed, {"graph": contestant.graph if contestant else {}})
+        raw = deep_merge(self.raw, of_seed, {"graph": variant.graph if variant else {}})
         return make_settings(raw, f"logs.{self.name}")
 
     def stage(self, seed: int) -> Path:
@@ -144,39 +144,39 @@ class Log:
 
 @dataclass(frozen=True)
 class Cell:
-    """A contestant with a seed on a log: the unit that is trained and measured."""
+    """A model with a seed on a log: the unit that is trained and measured."""
 
     log: Log
-    contestant: Contestant
+    variant: ModelVariant
     seed: int
 
     @property
     def key(self) -> tuple[str, str, int]:
-        return self.log.name, self.contestant.name, self.seed
+        return self.log.name, self.variant.name, self.seed
 
     @property
     def title(self) -> str:
-        return ", ".join(filter(None, (self.log.name, self.contestant.name, f"seed {self.seed}")))
+        return ", ".join(filter(None, (self.log.name, self.variant.name, f"seed {self.seed}")))
 
     @property
     def settings(self) -> RunSettings:
         """Settings of the run that this cell is part of."""
-        return self.log.settings(self.seed, self.contestant)
+        return self.log.settings(self.seed, self.variant)
 
     @property
     def graph(self) -> Path:
         """Folder of the graph that it reads."""
-        variant = f"graphs/{self.contestant.variant}" if self.contestant.graph else "graph"
-        return self.log.stage(self.seed) / variant
+        graph = f"graphs/{self.variant.label}" if self.variant.graph else "graph"
+        return self.log.stage(self.seed) / graph
 
     @property
     def search(self) -> Path:
         """File of the search for its model's settings."""
-        return self.log.search(self.contestant.base)
+        return self.log.search(self.variant.base)
 
     @property
     def folder(self) -> Path:
-        return self.log.path / "cells" / self.contestant.name / str(self.seed)
+        return self.log.path / "cells" / self.variant.name / str(self.seed)
 
     @property
     def done(self) -> bool:
@@ -191,7 +191,7 @@ class Cell:
 
     def model(self, searched: bool) -> ModelSettings:
         """Return the resolved model, with the settings that its search found if it is `searched`."""
-        return self.contestant.settings(best_of(self.search) if searched else None)
+        return self.variant.settings(best_of(self.search) if searched else None)
 
 
 @dataclass(frozen=True)
@@ -221,7 +221,7 @@ class Plan:
         )
 
     @cached_property
-    def contestants(self) -> dict[str, Contestant]:
+    def variants(self) -> dict[str, ModelVariant]:
         """Models in the order of the settings, then variants.
 
         Raises:
@@ -235,13 +235,13 @@ class Plan:
                 f"each row needs a name of its own, found {repeated!r} twice; give one another `name`",
             )
         models = dict(zip(names, s.models, strict=True))
-        found = [Contestant(name, name, model) for name, model in models.items()]
+        found = [ModelVariant(name, name, model) for name, model in models.items()]
         found += [
-            Contestant(variant_name(base, variant), base, models[base], variant, nested(changes))
+            ModelVariant(variant_name(base, variant), base, models[base], variant, nested(changes))
             for base in s.variants_of or [s.lead]
             for variant, changes in s.variants.items()
         ]
-        return {contestant.name: contestant for contestant in found}
+        return {variant.name: variant for variant in found}
 
     @cached_property
     def logs(self) -> dict[str, Log]:
@@ -256,10 +256,10 @@ class Plan:
     def cells(self) -> list[Cell]:
         """Seed by seed, so that an interrupted comparison is a fair one of fewer seeds."""
         return [
-            Cell(log, contestant, seed)
+            Cell(log, variant, seed)
             for seed in self.settings.seeds
             for log in self.logs.values()
-            for contestant in self.contestants.values()
+            for variant in self.variants.values()
         ]
 
     @property
@@ -269,7 +269,7 @@ class Plan:
 
     def searched(self, cell: Cell) -> Cell:
         """Return the cell that a search for a cell's model uses: its base with the first seed."""
-        return Cell(cell.log, self.contestants[cell.contestant.base], self.settings.seeds[0])
+        return Cell(cell.log, self.variants[cell.variant.base], self.settings.seeds[0])
 
     def _log(self, name: str) -> Log:
         place, given = f"logs.{name}", self.comparison.logs[name]
@@ -281,7 +281,7 @@ class Plan:
             raw.setdefault("tasks", labels if shown else list(world.names))
             form = "exposures" if shown else "events"
             files = {"log": str(path / "world" / form), "truth": str(path / "world" / "truth")}
-            raw = laid_over(raw, {"data": files})
+            raw = deep_merge(raw, {"data": files})
         log = Log(name, path, raw, world)
         if world is not None and not shown and log.settings(0).form != "events":
             raise ConfigError(
@@ -308,7 +308,7 @@ class Plan:
             ConfigError: A name is not part of the comparison.
         """
         for option, names, valid in (
-            ("models", models, list(self.contestants)),
+            ("models", models, list(self.variants)),
             ("seeds", seeds, self.settings.seeds),
             ("logs", logs, list(self.logs)),
         ):
@@ -321,7 +321,7 @@ class Plan:
         return [
             cell
             for cell in self.cells
-            if (not models or cell.contestant.name in models)
+            if (not models or cell.variant.name in models)
             and (not seeds or cell.seed in seeds)
             and (not logs or cell.log.name in logs)
         ]
@@ -339,7 +339,7 @@ def with_choices(settings: ComparisonSettings) -> ComparisonSettings:
         if log.simulate is None
     }
     return check_settings(
-        ComparisonSettings, laid_over(settings.model_dump(exclude_unset=True), {"logs": found}), "comparison"
+        ComparisonSettings, deep_merge(settings.model_dump(exclude_unset=True), {"logs": found}), "comparison"
     )
 
 
@@ -351,7 +351,7 @@ def _raw(settings: ComparisonSettings, log: LogSettings) -> dict[str, Any]:
             raise ConfigError(
                 log.run, f"unknown key {key!r}{did_you_mean(str(key), [*RunSettings.model_fields])}"
             )
-    raw = laid_over(
+    raw = deep_merge(
         {key: start[key] for key in (*SectionSettings.model_fields, "tasks") if key in start},
         *(
             {key: getattr(part, key) for key in SectionSettings.model_fields if getattr(part, key)}
@@ -383,7 +383,7 @@ def is_done(search: Path) -> bool:
     return search.exists() and "best" in read_json(search)
 
 
-def concerning(model: ModelSettings, tune: TuneSettings) -> TuneSettings:
+def applicable_search(model: ModelSettings, tune: TuneSettings) -> TuneSettings:
     """Return the part of a search that concerns a model: training settings and its own switches.
 
     Boosted trees read no training setting that is searched. Unless one of their switches is, all trials would

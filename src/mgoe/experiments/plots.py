@@ -24,7 +24,7 @@ OFFSETS: dict[Side, tuple[tuple[float, float], dict[str, Any]]] = {
     "above": ((0, 5), {"ha": "center", "va": "bottom"}),
     "below": ((0, -5), {"ha": "center", "va": "top"}),
 }
-"""Of a name from its point, in points of type, and how it is aligned."""
+"""Offset of a name from its point, in points of type, and how it is aligned."""
 COST_OF: dict[By, CostName] = {"serving": "serving_ms", "training": "cpu_seconds"}
 
 

@@ -91,7 +91,7 @@ def of_cell(cell: Cell, command: str) -> dict[str, Any]:
 def of_search(cell: Cell, command: str) -> dict[str, Any]:
     """Return the line of a finished search for a cell's model, with its trials and the best of them."""
     return line_of(cell, "searched", command) | {
-        "model": cell.contestant.base,
+        "model": cell.variant.base,
         "variant": "",
         "seed": None,
         "asked": digest_of(read_json(note_of(cell.search))),
@@ -111,9 +111,9 @@ def line_of(cell: Cell, state: str, command: str, **more: Any) -> dict[str, Any]
     """
     return {
         "log": cell.log.name,
-        "model": cell.contestant.name,
-        "base": cell.contestant.base,
-        "variant": cell.contestant.variant,
+        "model": cell.variant.name,
+        "base": cell.variant.base,
+        "variant": cell.variant.label,
         "seed": cell.seed,
         **made_by(state, command),
         **more,
@@ -199,4 +199,4 @@ def search_in(line: Line) -> dict[str, Any]:
 
 def search_key(cell: Cell) -> Key:
     """Return the key of the search for a cell's model."""
-    return cell.log.name, cell.contestant.base, None
+    return cell.log.name, cell.variant.base, None

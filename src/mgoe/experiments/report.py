@@ -68,9 +68,9 @@ def standings_of(plan: Plan, lines: Mapping[Key, Line]) -> list[Standings]:
     for log in plan.logs.values():
         odd = odd_cells(measured_cells(plan, log, lines))
         cells = [] if odd else [cell for cell in plan.cells if cell.log == log and cell.done]
-        rows = {(cell.contestant.name, cell.seed): read_rows(cell.folder / DONE) for cell in cells}
+        rows = {(cell.variant.name, cell.seed): read_rows(cell.folder / DONE) for cell in cells}
         influence = {
-            (cell.contestant.name, cell.seed): group_users(Influence.load(cell.folder / INFLUENCE))
+            (cell.variant.name, cell.seed): group_users(Influence.load(cell.folder / INFLUENCE))
             for cell in cells
         }
         for seed, of_rows, other in read_incumbent(log.path, plan.settings.seeds if cells else ()):
@@ -84,7 +84,7 @@ def standings_of(plan: Plan, lines: Mapping[Key, Line]) -> list[Standings]:
             of = {model: {s: influence[m, s] for m, s in influence if m == model} for model in models}
             leads = find_leads(reference, of[reference], of)
             shown = [row for m in models for seed in of[m] for row in rows[m, seed]]
-            first = [cell for cell in cells if cell.contestant.name == reference]
+            first = [cell for cell in cells if cell.variant.name == reference]
             estimates = estimate(reference, [*of[reference].values()]) if first else []
             found.append(
                 Standings(
@@ -115,14 +115,14 @@ def own_estimates(plan: Plan) -> list[Estimate]:
     """Return the test metrics of every model with their intervals, over all of its seeds."""
     return [
         one
-        for name in plan.contestants
-        for one in estimates_of([cell for cell in plan.cells if cell.contestant.name == name])
+        for name in plan.variants
+        for one in estimates_of([cell for cell in plan.cells if cell.variant.name == name])
     ]
 
 
 def estimates_of(cells: Sequence[Cell]) -> list[Estimate]:
     """Return the test metrics of one model with their intervals, over the seeds of its cells."""
-    return estimate(cells[0].contestant.name, [Influence.load(cell.folder / INFLUENCE) for cell in cells])
+    return estimate(cells[0].variant.name, [Influence.load(cell.folder / INFLUENCE) for cell in cells])
 
 
 def rows_of(cells: Iterable[Cell]) -> list[Row]:
@@ -173,9 +173,9 @@ def tidy_rows(plan: Plan) -> pd.DataFrame:
             {
                 **row,
                 "log": cell.log.name,
-                "model": cell.contestant.name,
-                "base": cell.contestant.base,
-                "variant": cell.contestant.variant,
+                "model": cell.variant.name,
+                "base": cell.variant.base,
+                "variant": cell.variant.label,
             }
             for cell in plan.cells
             if cell.done
@@ -205,7 +205,7 @@ def measured(path: Path | str) -> list[Row]:
     plan = Plan(load_settings(path / SETTINGS), path)
     rows = [
         row
-        for name in plan.contestants  # not its cells: `mgoe train` takes any seed
+        for name in plan.variants  # not its cells: `mgoe train` takes any seed
         for file in sorted((path / "cells" / name).glob(f"*/{DONE}"), key=lambda file: int(file.parent.name))
         for row in read_rows(file)
     ]
@@ -231,7 +231,7 @@ def _missing(plan: Plan, log: Log, models: Sequence[str], lines: Mapping[Key, Li
     found = {}
     for model in models:
         cells = [
-            cell for cell in plan.cells if (cell.log, cell.contestant.name, cell.done) == (log, model, False)
+            cell for cell in plan.cells if (cell.log, cell.variant.name, cell.done) == (log, model, False)
         ]
         failed = [cell for cell in cells if lines.get(cell.key, {}).get("state") == "failed"]
         parts = [f"failed with seed {cell.seed}: {lines[cell.key]['reason']}" for cell in failed]
@@ -251,9 +251,9 @@ def notes_of(plan: Plan, log: Log, models: Iterable[str], lines: Sequence[Line])
         models: The models of the table.
         lines: The lines of its finished cells.
     """
-    boosted = {name for name, one in plan.contestants.items() if is_boosted(one.settings())}
+    boosted = {name for name, one in plan.variants.items() if is_boosted(one.settings())}
     networks = [line for line in lines if line["model"] not in boosted]  # trees know one precision
-    bases = dict.fromkeys(plan.contestants[model].base for model in models if plan.comparison.tune)
+    bases = dict.fromkeys(plan.variants[model].base for model in models if plan.comparison.tune)
     searches = {base: read_json(log.search(base))["trials"] for base in bases if is_done(log.search(base))}
     return [
         *failed_trials(searches),

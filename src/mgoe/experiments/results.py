@@ -42,7 +42,7 @@ class RunResult:
     @classmethod
     def of(cls, plan: Plan) -> Self:
         """Read the result of a run whose cells are finished."""
-        cells = [cell for name in plan.contestants for cell in plan.cells if cell.contestant.name == name]
+        cells = [cell for name in plan.variants for cell in plan.cells if cell.variant.name == name]
         [standings] = standings_of(plan, records.latest(plan.out))
         other = [row for row in standings.rows if row["model"] == INCUMBENT]
         rows = rows_of(cells) + other + read_rows(plan.out / REFERENCES)

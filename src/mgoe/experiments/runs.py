@@ -20,9 +20,9 @@ from mgoe.config import (
     RunSettings,
     TuneSettings,
     check_settings,
+    deep_merge,
     did_you_mean,
     dump_settings,
-    laid_over,
     load_comparison,
     load_settings,
     make_settings,
@@ -35,7 +35,7 @@ from mgoe.experiments import records
 from mgoe.experiments.cell import fit_cell, summary_line
 from mgoe.experiments.cell_bundle import write_cell_bundle
 from mgoe.experiments.checks import check, check_installed
-from mgoe.experiments.consistency import measured_cells, odd_cells, parts_of, settle
+from mgoe.experiments.consistency import measured_cells, odd_cells, parts_of, reconcile
 from mgoe.experiments.execute import execute, note_finished, prepare_log
 from mgoe.experiments.folder import (
     DONE,
@@ -127,7 +127,7 @@ def run(
     if tune is not None:
         settings, overwrite = _tuned(settings, out, tune, overwrite, say, table), False
     plan = Plan(settings, out, from_table=table is not None)
-    _check_bundled(plan.contestants[plan.comparison.lead].settings())
+    _check_bundled(plan.variants[plan.comparison.lead].settings())
     kept = (reuse or incumbent is not None) and not overwrite and _holds_bundle_of(plan)
     if kept:
         outdated(parts_of(plan, plan.cells), overwrite=False)  # refuses what differs
@@ -144,7 +144,7 @@ def run(
         write_rows(out / "metrics.json", result.rows)
         write_text(out / "table.md", markdown_table(result.rows) + "\n")
         write_leads(plan, [result.standings])
-        of_lead = [cell for cell in plan.cells if cell.contestant.name == plan.comparison.lead]
+        of_lead = [cell for cell in plan.cells if cell.variant.name == plan.comparison.lead]
         best = max(of_lead, key=lambda cell: cell.validation)
         own, standings = own_estimates(plan), result.standings
         if not kept:
@@ -195,20 +195,20 @@ def train(
     """
     settings, out = read_settings(settings), Path(out)
     plan = Plan(settings, out)
-    if model is not None and model not in plan.contestants:
+    if model is not None and model not in plan.variants:
         raise ConfigError(
-            "model", f"the configuration has no model {model!r}{did_you_mean(model, [*plan.contestants])}"
+            "model", f"the configuration has no model {model!r}{did_you_mean(model, [*plan.variants])}"
         )
     if seed is not None and not 0 <= seed < SEEDS:
         raise ConfigError(
             "seed",
             f"must lie between 0 and {SEEDS - 1}, found {seed}; leave it out for the first of the settings",
         )
-    contestant = plan.contestants[model or plan.comparison.lead]
-    cell = Cell(plan.logs[""], contestant, settings.seeds[0] if seed is None else seed)
-    _check_bundled(contestant.settings())
+    variant = plan.variants[model or plan.comparison.lead]
+    cell = Cell(plan.logs[""], variant, settings.seeds[0] if seed is None else seed)
+    _check_bundled(variant.settings())
     with joined(settings.training.device) as processes:
-        processes.check_batch(training_of(settings, contestant.settings()).batch_size)
+        processes.check_batch(training_of(settings, variant.settings()).batch_size)
         if not processes.leads:
             if not processes.agree(False):  # the first process has prepared everything
                 fit_cell(cell, resume=resume)
@@ -265,7 +265,7 @@ def begin(
         with run_folder(plan.out, overwrite, extend) as resumed:
             if resumed:
                 say(f"{'adding to the finished' if extend else 'resuming the unfinished'} run in {plan.out}")
-            for part in settle(plan, cells, False, SETTINGS, say):
+            for part in reconcile(plan, cells, False, SETTINGS, say):
                 if part.path in (plan.out / "data", plan.out / "graph", cells[0].search):
                     part.begin()
             prepared = prepare_log(log, plan.settings.seeds[0], plan.settings.seeds, {}, table, say)
@@ -328,7 +328,7 @@ def compare(
         take_folder(plan.out, COMPARISON, "comparison")
         if not (plan.out / COMPARISON).exists():
             write_text(plan.out / COMPARISON, dump_settings(plan.settings))
-        settle(plan, cells, overwrite, COMPARISON, say, command)
+        reconcile(plan, cells, overwrite, COMPARISON, say, command)
         take_lines(plan, lines_of, say)
         check_installed(plan, cells)  # after imports: finished cells need no library
         execute(plan, cells, say, command, until)
@@ -356,7 +356,7 @@ def _tuned(
     space = {
         key: values
         for key, values in OF_A_RUN["space"].items()
-        if key.partition(".")[2] not in cell.contestant.settings().training
+        if key.partition(".")[2] not in cell.variant.settings().training
     }
     tune = check_settings(TuneSettings, {**OF_A_RUN, "space": space, "budget": budget}, "tune")
     searching = Plan(settings, out, table is not None, tune)
@@ -367,7 +367,7 @@ def _tuned(
     ):
         with begin(searching, searching.cells, overwrite, say, table) as prepared:
             build(settings, prepared, cell.graph, say)
-            say(f"searching {', '.join(space)} of {cell.contestant.name} for {budget}")
+            say(f"searching {', '.join(space)} of {cell.variant.name} for {budget}")
             search(cell, tune, cell.search)
     found = read_json(cell.search)
     best = next(trial for trial in found["trials"] if trial["settings"] == found["best"])
@@ -376,7 +376,7 @@ def _tuned(
         f"  best of {len(found['trials'])} trials, with {best['value']:.4f} on validation: "
         f"{changes or 'the settings as given'} ({cell.search})"
     )
-    return make_settings(laid_over(settings.model_dump(mode="json"), nested(best["settings"])), "tune")
+    return make_settings(deep_merge(settings.model_dump(mode="json"), nested(best["settings"])), "tune")
 
 
 def _holds_bundle_of(plan: Plan) -> bool:

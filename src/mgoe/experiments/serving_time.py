@@ -75,7 +75,7 @@ def time_run(plan: Plan, requests: int) -> None:
 
 def untimed(plan: Plan, cells: Sequence[Cell]) -> list[Cell]:
     """Return one finished cell with its weights for each model and log of some cells that has no time yet."""
-    chosen, lines = {(cell.log.name, cell.contestant.name) for cell in cells}, records.latest(plan.out)
+    chosen, lines = {(cell.log.name, cell.variant.name) for cell in cells}, records.latest(plan.out)
     finished = [cell for cell in plan.cells if cell.done and cell.key[:2] in chosen]
     timed = {cell.key[:2] for cell in finished if lines.get(cell.key, {}).get("serving_ms") is not None}
     found: dict[tuple[str, str], Cell] = {}
@@ -101,7 +101,7 @@ def time_cell(cell: Cell, requests: int, searched: bool = False) -> float:
     settings = cell.settings.model_copy(update={"retrieval": "exact"})  # candidates are given
     inputs = Inputs.open(cell.log.stage(cell.seed), settings, cell.graph)
     users, items = (max(1, one.size) for one in (inputs.prepared.users, inputs.prepared.items))
-    opened = _trees if is_boosted(cell.contestant.settings()) else _served
+    opened = _trees if is_boosted(cell.variant.settings()) else _served
     with _one_thread(), opened(cell, inputs, searched) as (score, engine):
         [taken] = request_times([score], users, items, requests, cell.seed)
     served = {"serving_ms": round(taken, 3), "serving_engine": engine}

@@ -55,7 +55,7 @@ def measure_model(cell: Cell, topn: TopNSettings, searched: bool) -> str:
     Returns:
         The result in a few words.
     """
-    name, seed = cell.contestant.name, cell.seed
+    name, seed = cell.variant.name, cell.seed
     settings = cell.settings.model_copy(update={"retrieval": topn.retrieval})
     folder = cell.log.lists(name, seed)
     inputs = Inputs.open(cell.log.stage(seed), settings, cell.graph)

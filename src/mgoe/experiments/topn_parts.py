@@ -31,7 +31,7 @@ def lists_of(plan: Plan) -> list[tuple[Log, str, int]]:
     """Return the log, name and seed of all lists that are asked for, of models, baselines and bounds."""
     if plan.comparison.topn is None:
         return []
-    models = [(cell.log, cell.contestant.name, cell.seed) for cell in plan.cells]
+    models = [(cell.log, cell.variant.name, cell.seed) for cell in plan.cells]
     others = {name: baselines_of(plan) + bounds_of(plan, log) for name, log in plan.logs.items()}
     return models + [(plan.logs[name], *one) for name, found in others.items() for one in found]
 

@@ -63,7 +63,7 @@ def lists_standings(plan: Plan, log: Log) -> Standings | None:
     if not measured:
         return None
     others = [name for name, _ in baselines_of(plan) + bounds_of(plan, log)]
-    asked = dict.fromkeys([*plan.contestants, *others])
+    asked = dict.fromkeys([*plan.variants, *others])
     one = _standings(f"Top-N lists, {protocol(plan, log)}", log, plan.comparison.lead, measured, rows)
     return replace(
         one,
@@ -119,11 +119,11 @@ def topn_rows(plan: Plan) -> list[dict[str, Any]]:
     found = []
     for log in plan.logs.values() if plan.comparison.topn is not None else ():
         for name, seed in measured_lists(plan, log):
-            contestant = plan.contestants.get(name)
+            variant = plan.variants.get(name)
             whose = {
                 "log": log.name,
-                "base": contestant.base if contestant else name,
-                "variant": contestant.variant if contestant else "",
+                "base": variant.base if variant else name,
+                "variant": variant.label if variant else "",
                 "slice": SLICE,
             }
             found += [{**row, **whose} for row in read_rows(log.lists(name, seed) / DONE)]
@@ -132,7 +132,7 @@ def topn_rows(plan: Plan) -> list[dict[str, Any]]:
 
 def measured_lists(plan: Plan, log: Log) -> list[tuple[str, int]]:
     """Return the name and seed of the models, baselines and bounds whose lists on a log are measured."""
-    asked = [(cell.contestant.name, cell.seed) for cell in plan.cells if cell.log == log and cell.done]
+    asked = [(cell.variant.name, cell.seed) for cell in plan.cells if cell.log == log and cell.done]
     asked += baselines_of(plan) + bounds_of(plan, log)
     return [one for one in asked if (log.lists(*one) / DONE).exists()]
 

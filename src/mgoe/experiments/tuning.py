@@ -20,7 +20,7 @@ from mgoe.config import (
     RunSettings,
     TuneSettings,
     check_settings,
-    laid_over,
+    deep_merge,
     nested,
     seconds,
 )
@@ -28,7 +28,7 @@ from mgoe.errors import MgoeError, TrainingError
 from mgoe.experiments.cell import fit_model
 from mgoe.experiments.checks import load_optuna
 from mgoe.experiments.inputs import Inputs
-from mgoe.experiments.plan import Cell, concerning, training_of
+from mgoe.experiments.plan import Cell, applicable_search, training_of
 from mgoe.models import resolve
 from mgoe.training import FitProgress, Monitor
 
@@ -72,9 +72,9 @@ def search(cell: Cell, tune: TuneSettings, out: Path) -> int:
     """
     settings = cell.settings
     inputs = Inputs.open(cell.log.stage(cell.seed), settings, cell.graph)
-    model = inputs.decided(cell.contestant.settings())
+    model = inputs.resolve_ids(cell.variant.settings())
     lower = Monitor.parse(training_of(settings, model).monitor, settings.tasks).lower_is_better
-    tune = concerning(model, tune)
+    tune = applicable_search(model, tune)
     given = [{}, *tune.first]
     found = read_json(out) if out.exists() else {}
     trials, killed = found.get("trials", []), found.get("killed", 0)
@@ -140,7 +140,7 @@ def _try(
             )
 
     try:
-        raw = laid_over(model.model_dump(), nested(changed))
+        raw = deep_merge(model.model_dump(), nested(changed))
         tried = resolve(check_settings(ModelSettings, raw, f"models.{model.name}"))
         _, _, fitted = fit_model(
             tried,

@@ -65,7 +65,7 @@ def placed(
     return {"macro": macro}
 
 
-def settle(
+def reassign(
     rows: Mapping[Side, PairRows],
     macro: Mapping[Side, NDArray[np.int32]],
     k: Mapping[Side, int],

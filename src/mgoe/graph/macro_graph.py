@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from mgoe._util.files import link, sha256, write_json
 from mgoe._util.notebook import Shown
 from mgoe.errors import GraphError
-from mgoe.graph.build.workplace import settle
+from mgoe.graph.build.workplace import complete_move
 from mgoe.graph.scores import score_table
 from mgoe.graph.snapshot import Snapshot
 
@@ -67,7 +67,7 @@ class MacroGraph(Shown):
             GraphError: The folder holds no graph, or one of another format.
         """
         path = Path(path)
-        settle(path)
+        complete_move(path)
         try:
             meta = json.loads((path / "graph.json").read_text())
         except FileNotFoundError:

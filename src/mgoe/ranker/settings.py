@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from mgoe.config import ModelSettings, RunSettings, check_settings, laid_over, load_settings, make_settings
+from mgoe.config import ModelSettings, RunSettings, check_settings, deep_merge, load_settings, make_settings
 from mgoe.data import guess
 from mgoe.data.arrow import is_list, is_text
 from mgoe.errors import ConfigError, DataError
@@ -67,7 +67,7 @@ def settings_of_run(
     own: dict[str, Any] = {"models": [_settings_of_model(model)], "data": sides}
     if given is not None:
         own["tasks"] = [_settings_of_task(task, "behavior" not in raw["data"]) for task in given]
-    return make_settings(laid_over(raw, own, *sections), "Ranker")
+    return make_settings(deep_merge(raw, own, *sections), "Ranker")
 
 
 def sections_of(

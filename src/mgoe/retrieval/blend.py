@@ -27,7 +27,7 @@ from mgoe.retrieval.links import ItemLinks
 FLOOR = 0.03
 """Added to a sum of links, so that an item without any is not excluded."""
 RIDGE = 1e-3
-"""Of the weights, per query: few queries stay close to the order of the model."""
+"""Penalty per query on the weights: few queries stay close to the order of the model."""
 FEWEST = 50
 """Queries from which a blend is fitted; fewer say nothing."""
 

@@ -35,7 +35,7 @@ QUOTAS: dict[Generator, int] = {
     "recent": 40,
     "popular": 40,
 }
-"""Of 500 candidates, where quotas were not chosen."""
+"""Default quotas per 500 candidates."""
 
 
 @dataclass(frozen=True)

@@ -192,7 +192,7 @@ def test_of_processes_that_fail_the_first_one_speaks(tmp_path):
     agreed = {"rank": 0, "text": "é"}
     assert found_by(tmp_path, 1) == {"agreed": agreed, "kind": "TrainingError", "message": "disk: is full"}
     assert found_by(tmp_path, 0)["agreed"] == agreed
-    assert found_by(tmp_path, 0)["kind"] == "SaidElsewhere"
+    assert found_by(tmp_path, 0)["kind"] == "ReportedByPeer"
 
 
 def test_a_process_that_is_gone_is_noticed_by_the_others(tmp_path):

@@ -85,7 +85,7 @@ class Lineage(Answer):
     log: list[str]
     """Times of the first and the last event that its graph holds."""
     version: str
-    """Of mgoe."""
+    """Version of mgoe."""
 
 
 class Bundle(Answer):
@@ -93,7 +93,7 @@ class Bundle(Answer):
 
     format: int
     versions: dict[str, str]
-    """Of mgoe, Python and libraries, when it was written."""
+    """Versions of mgoe, Python and libraries when it was written."""
     tasks: list[Task]
     """Weakest to strongest."""
     model: dict[str, Any]

@@ -27,7 +27,7 @@ class Busiest(Answer):
 
     bucket: str
     share: float
-    """Of all rows."""
+    """Share of all rows."""
 
 
 class Span(Answer):
@@ -61,7 +61,7 @@ class Step(Answer):
     task: str
     next: str
     share: float
-    """Of the pairs with `task`, the share that has `next`."""
+    """Share of the pairs with `task` that has `next`."""
 
 
 class FirstEnd(Answer):
@@ -128,7 +128,7 @@ class DataSet(Answer):
     form: Literal["events", "exposures"]
     tasks: list[str]
     size: str
-    """Of the download, for people."""
+    """Size of the download, for people."""
     license: str
     real: bool
     """Whether `mgoe data prepare` was run on the real files."""

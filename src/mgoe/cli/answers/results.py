@@ -103,7 +103,7 @@ class Evaluation(Answer):
 
     metrics: list[Metric]
     leads: list[Lead]
-    """Of a run, on all of test."""
+    """Leads of a run on all of test."""
 
 
 class Scores(WrittenFile):
@@ -180,7 +180,7 @@ class Doctor(Answer):
     python: str
     platform: str
     versions: dict[str, str | None]
-    """Of required libraries; null if one is missing."""
+    """Versions of required libraries; null if one is missing."""
     extras: dict[str, str]
     """`installed`, or what is missing."""
     threads: dict[str, int | str]

@@ -18,7 +18,7 @@ COLORS = 8
 AIR = 0.08
 """Share of a range left free on either side."""
 _LEAST = 1e-9
-"""Of a scale's width, in parts of its values: what is closer together is one value."""
+"""Share of its values below which a scale's width counts as none."""
 Point = tuple[float, float]
 
 

@@ -17,15 +17,15 @@ MOST_MACRO_NODES = (1 << 16) - 2
 PROCESS = 180 << 20
 """Bytes of Python and the libraries before any work; 173 MiB were measured."""
 BYTES_PER_MACRO_PAIR = 48
-"""Of two macro nodes while shares are computed: sums of two threads, and four arrays on the way to
+"""Bytes per pair of macro nodes while shares are computed: sums of two threads, and four arrays on the way to
 logarithms.
 """
 BYTES_PER_SAMPLED_PAIR = 16
-"""Of a pair of the sampled users: item and score, and both again by item."""
+"""Bytes per pair of the sampled users: item and score, and both again by item."""
 BYTES_PER_EDGE = 10
-"""Of a 1st-order edge, at most."""
+"""Most bytes per 1st-order edge."""
 BYTES_PER_SORTED_EVENT = 16
-"""Of an event while DuckDB sorts it, at most; it packs them to about two thirds."""
+"""Most bytes per event while DuckDB sorts; it packs them to about two thirds."""
 
 
 def choose_resolutions(settings: GraphSettings, users: int, items: int) -> tuple[tuple[int, int], ...]:

@@ -227,7 +227,7 @@ class SnapshotBuilder:
         s, users = self.plan.settings, self.sample()[0]
         start: Macro = macro if users is None else {**macro, "user": macro["user"][users]}
         random = s.clusters == "random"
-        settled, chances = likelihood.settle(pairs, start, k, self.plan.scores, 0 if random else s.rounds)
+        settled, chances = likelihood.reassign(pairs, start, k, self.plan.scores, 0 if random else s.rounds)
         if random:
             advance(3 * self.pairs)
             return macro, chances

@@ -241,7 +241,7 @@ def finish(
     _tidy(out)
 
 
-def settle(out: Path) -> None:
+def complete_move(out: Path) -> None:
     """Complete the move of a graph to its place if the process that made it was killed.
 
     Raises:

@@ -24,8 +24,8 @@ from mgoe.models.layers.stacked import (
     for_products,
     uniform,
 )
-from mgoe.models.mgoe.apart import Apart
 from mgoe.models.mgoe.folded import Folded, FoldedDecomposition
+from mgoe.models.mgoe.per_copy import PerCopy
 from mgoe.models.spec import Batch, FeatureSpec, batch_keys
 
 
@@ -262,7 +262,7 @@ class MGOE(RankingModel):
         if self.experts is None and self.options.members == 1:
             return FoldedDecomposition(Folded(self), self.inputs, keys, late)
         tables = {"table_user", "table_item"} if self.table is not None else set()
-        served = Apart(self) if Apart.fits(self) else self
+        served = PerCopy(self) if PerCopy.fits(self) else self
         return AdditiveDecomposition(served, self.inputs, keys, late | tables)
 
     def expert_weights(self, batch: Batch) -> Tensor:

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.distributed.distributed_c10d import Store
 from torch.distributed.rendezvous import rendezvous
 
-from mgoe.errors import MgoeError, SaidElsewhere, TrainingError
+from mgoe.errors import MgoeError, ReportedByPeer, TrainingError
 
 Value = TypeVar("Value")
 PATIENCE = timedelta(days=7)
@@ -191,7 +191,7 @@ def joined(device: str = "auto") -> Iterator[ProcessGroup]:
 
     Raises:
         TrainingError: The other processes cannot be reached.
-        SaidElsewhere: The block failed after another process had failed.
+        ReportedByPeer: The block failed after another process had failed.
 
     Example:
         >>> with joined() as processes:
@@ -220,7 +220,7 @@ def joined(device: str = "auto") -> Iterator[ProcessGroup]:
     except MgoeError as error:
         if _is_first_to_fail(store):
             raise
-        raise SaidElsewhere(error.place, error.message) from None
+        raise ReportedByPeer(error.place, error.message) from None
     finally:
         dist.destroy_process_group()
 

@@ -17,8 +17,8 @@ from mgoe.graph.fold import Folded, fold, whole_pairs
 from mgoe.graph.pair_rows import PairColumns, PairRows, Reading, by_item_arrays, some_by_item
 
 SCHEMA = "number bigint, arrays array<struct<name string, dtype string, shape array<bigint>, data binary>>"
-"""Of a parcel, in the words of Spark. `number` is the work behind it: events of folded pairs, pairs of a
-block.
+"""Columns of a parcel, in the words of Spark. `number` is the work behind it: events of folded pairs, pairs
+of a block.
 """
 _ARRAY = pa.struct(
     [("name", pa.string()), ("dtype", pa.string()), ("shape", pa.list_(pa.int64())), ("data", pa.binary())]

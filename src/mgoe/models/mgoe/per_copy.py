@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mgoe.models.mgoe.model import MGOE
 
 
-class Apart(nn.Module):
+class PerCopy(nn.Module):
     """An `Additive` model that computes the same as an MGOE for which `fits` holds.
 
     Args:
