@@ -18,7 +18,7 @@ from sklearn.metrics import normalized_mutual_info_score
 from benchmarks.measure import Spent, child, folder_bytes, size_name
 from mgoe.data.vocabulary import Vocabulary
 from mgoe.graph import MacroGraph
-from mgoe.graph.likelihood import placed, settle
+from mgoe.graph.likelihood import placed, reassign
 from mgoe.graph.pair_rows import OTHER, SIDES, PairRows, Side
 from mgoe.simulation import Truth, WorldSettings
 
@@ -185,7 +185,7 @@ def reachable(simulation: Path, graph: MacroGraph) -> dict[str, float]:
     k = {side: int(truth[side].max()) + 1 for side in SIDES}
     rows = PairRows.by_user(graph.folder(-1)).some(None)
     pairs: dict[Side, PairRows] = {"user": rows, "item": rows.transposed(len(truth["item"]))}
-    chances = settle(pairs, truth, k, scores, rounds=0)[1]
+    chances = reassign(pairs, truth, k, scores, rounds=0)[1]
     macro: dict[Side, NDArray[np.int32]] = {}
     for side in SIDES:
         blocks = pairs[side].blocks()
