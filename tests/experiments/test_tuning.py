@@ -70,7 +70,7 @@ class Searched:
     def __init__(self, raw: dict[str, Any], out: Path, monkeypatch: pytest.MonkeyPatch):
         self.plan, self.out, self.fitted, self.fail = Plan(settings(raw, tune=TUNE), out.parent), out, 0, {}
         monkeypatch.setattr(tuning, "fit_model", self.fit)
-        opened = SimpleNamespace(decided=lambda model: model)
+        opened = SimpleNamespace(resolve_ids=lambda model: model)
         monkeypatch.setattr(tuning, "Inputs", SimpleNamespace(open=lambda *_: opened))
 
     def fit(self, model: Any, *_: Any, **__: Any) -> Any:
@@ -301,7 +301,7 @@ class Tuned:
 
     def __init__(self, given: RunSettings, out: Path, monkeypatch: pytest.MonkeyPatch):
         self.given, self.out, self.said, self.fitted = given, out, list[str](), 0
-        opened = SimpleNamespace(decided=lambda model: model)
+        opened = SimpleNamespace(resolve_ids=lambda model: model)
         monkeypatch.setattr(tuning, "Inputs", SimpleNamespace(open=lambda *_: opened))
         monkeypatch.setattr(tuning, "fit_model", self.fit)
         monkeypatch.setitem(tuning.OF_A_RUN, "trials", 6)

@@ -156,7 +156,7 @@ def _chances(
     k: Mapping[Side, int],
     side: Side,
 ) -> NDArray[np.int32]:
-    """Return the chances of one side from all pairs; arguments as for `settle`."""
+    """Return the chances of one side from all pairs; arguments as for `reassign`."""
     pairs, own, other = rows[side].scored(scores), macro[side], macro[OTHER[side]]
     nodes = np.linspace(0, len(rows[side]), available_threads() + 1).astype(int).tolist()
 
