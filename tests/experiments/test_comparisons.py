@@ -15,10 +15,11 @@ import pytest
 import yaml
 
 from mgoe import experiments
-from mgoe._util.files import write_json
+from mgoe._util.files import exclusive, write_json
 from mgoe.errors import MissingExtra, OutputError, TrainingError
 from mgoe.experiments import cell as cell_module
-from mgoe.experiments import consistency, records
+from mgoe.experiments import records
+from mgoe.experiments.asked import parts_of
 from mgoe.experiments.execute import jobs_of
 from mgoe.experiments.plan import Plan, best_of
 from mgoe.experiments.processes import Job, Outcome
@@ -167,7 +168,7 @@ def test_what_is_finished_here_or_elsewhere_needs_no_library(
     plan = Plan(settings(raw, models=["lightgbm"], variants={}, seeds=[0], tune={}), tmp_path / "out")
     [cell] = plan.cells
     shutil.copytree(compared / "logs/tiny/cells/mgoe/0", cell.folder)
-    for part in consistency.parts_of(plan, plan.cells):
+    for part in parts_of(plan, plan.cells):
         part.begin()
     shutil.copy(compared / "logs/tiny/seeds/0/examples.json", plan.logs["tiny"].stage(0) / "examples.json")
     write_json(cell.search, {"model": "lightgbm", "trials": [], "best": {}})
@@ -195,7 +196,7 @@ def test_names_that_end_like_unfinished_files_lose_nothing(
     plan = Plan(settings(named, variants={}), tmp_path / "out")
     for cell in plan.cells:
         shutil.copytree(compared / "logs/tiny/cells/mgoe/0", cell.folder)
-    for part in consistency.parts_of(plan, plan.cells):
+    for part in parts_of(plan, plan.cells):
         part.begin()
     for seed in (0, 1):
         shutil.copy(
@@ -247,6 +248,15 @@ def test_the_files_of_others_are_never_touched(raw: dict[str, Any], tmp_path: Pa
     with pytest.raises(OutputError, match="no comparison wrote"):
         experiments.compare(settings(raw), tmp_path, overwrite=True)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_two_processes_never_make_the_same_part(own: dict[str, Any], tmp_path: Path):
+    with (
+        exclusive(tmp_path / "out", "a comparison"),
+        pytest.raises(OutputError, match=r"another process .* is writing a comparison there"),
+    ):
+        experiments.compare(settings(own), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_seed_alone_may_be_run_twice_and_needs_the_first_for_the_search_alone(

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,11 @@ import pandas as pd
 import pytest
 
 from mgoe import experiments
+from mgoe.config.base import Settings
 from mgoe.errors import OutputError
 from mgoe.experiments import consistency, records
-from mgoe.experiments.folder import outdated
+from mgoe.experiments.asked import parts_of
+from mgoe.experiments.parts import ALGORITHMS, outdated, plain_values
 from mgoe.experiments.plan import Plan
 from mgoe.experiments.report import TIDY_COLUMNS
 from mgoe.graph.build.workplace import building
@@ -70,42 +73,43 @@ def test_another_log_under_the_same_path_is_noticed(own: dict[str, Any], least: 
         experiments.compare(made, out).waiting == 0
     )  # all is finished, and nothing tells that it is of another
     shutil.move(tmp_path / "missing", tmp_path / "log")
-    for note in out.rglob("*.asked.json"):  # as an earlier version wrote them
-        note.write_text(
-            json.dumps({key: value for key, value in json.loads(note.read_text()).items() if key != "source"})
-        )
-    assert experiments.compare(made, out).waiting == 0
 
 
-@pytest.mark.parametrize(("text", "state"), [("{", "damaged"), ("[]", "damaged"), (None, "missing")])
+@pytest.mark.parametrize(
+    ("text", "state"),
+    [
+        ("{", "damaged, or of another version of mgoe"),
+        ("[]", "damaged, or of another version of mgoe"),
+        ('{"data": {}, "tasks": []}', "damaged, or of another version of mgoe"),
+        (None, "missing"),
+    ],
+)
 def test_what_lost_its_note_is_said_to_have(
     raw: dict[str, Any], tmp_path: Path, text: str | None, state: str
 ):
     plan = Plan(settings(raw), tmp_path)
-    for part in consistency.parts_of(plan, plan.cells):
+    for part in parts_of(plan, plan.cells):
         part.begin()
         part.done.parent.mkdir(parents=True, exist_ok=True)
         part.done.touch()
-    [part] = [
-        part for part in consistency.parts_of(plan, plan.cells[:1]) if part.path == plan.cells[0].folder
-    ]
+    [part] = [part for part in parts_of(plan, plan.cells[:1]) if part.path == plan.cells[0].folder]
     part.note.unlink() if text is None else part.note.write_text(text)
     with pytest.raises(
         OutputError,
         match=rf"cannot be checked against the settings: its note, .*0\.asked\.json, is {state}; choose",
     ):
-        outdated(consistency.parts_of(plan, plan.cells), overwrite=False)
-    assert outdated(consistency.parts_of(plan, plan.cells), overwrite=True) == [part]
+        outdated(parts_of(plan, plan.cells), overwrite=False)
+    assert outdated(parts_of(plan, plan.cells), overwrite=True) == [part]
 
 
 def test_a_build_that_was_cut_off_goes_with_its_settings(raw: dict[str, Any], tmp_path: Path):
     plan = Plan(settings(raw), tmp_path)
-    for part in consistency.parts_of(plan, plan.cells):
+    for part in parts_of(plan, plan.cells):
         part.begin()
     cut_off = building(plan.cells[0].graph)
     cut_off.mkdir(parents=True)
     plan = Plan(settings(raw, graph=raw["graph"] | {"rank": 4}), tmp_path)
-    for part in outdated(consistency.parts_of(plan, plan.cells), overwrite=False):
+    for part in outdated(parts_of(plan, plan.cells), overwrite=False):
         part.remove()
     assert not cut_off.exists()
 
@@ -113,15 +117,15 @@ def test_a_build_that_was_cut_off_goes_with_its_settings(raw: dict[str, Any], tm
 def test_what_was_tuned_otherwise_goes_with_the_cells_that_used_it(raw: dict[str, Any], tmp_path: Path):
     tuned = settings(raw, tune={"trials": 2})
     plan = Plan(tuned, tmp_path)
-    for part in consistency.parts_of(plan, plan.cells):
+    for part in parts_of(plan, plan.cells):
         part.begin()
         part.done.parent.mkdir(parents=True, exist_ok=True)
         part.done.touch()
-    assert outdated(consistency.parts_of(plan, plan.cells), overwrite=False) == []
+    assert outdated(parts_of(plan, plan.cells), overwrite=False) == []
     plan = Plan(tuned.model_copy(update={"seeds": [1, 0]}), tmp_path)  # the search is of the first seed
-    parts = consistency.parts_of(plan, plan.cells)
+    parts = parts_of(plan, plan.cells)
     for _ in ("it is there", "the cells that used it are"):
-        searched = r"tuned/mgoe.json: settings were searched with seed 0, .* found 1; put 0 first, choose"
+        searched = r"tuned/mgoe.json: settings were searched with seed 0, .* found 1; put 0 first; choose"
         with pytest.raises(OutputError, match=searched):
             outdated(parts, overwrite=False)
         (tmp_path / "logs" / "tiny" / "tuned" / "mgoe.json").unlink(missing_ok=True)
@@ -133,7 +137,7 @@ def test_what_was_tuned_otherwise_goes_with_the_cells_that_used_it(raw: dict[str
 
 def finished(plan: Plan) -> None:
     """As if all of it were made."""
-    for part in consistency.parts_of(plan, plan.cells):
+    for part in parts_of(plan, plan.cells):
         part.begin()
         part.done.parent.mkdir(parents=True, exist_ok=True)
         part.done.touch()
@@ -173,7 +177,7 @@ def test_what_differs_of_the_chosen_cells_alone_is_computed_again(
     finished(Plan(settings(raw, tune={"trials": 2}), tmp_path))
     narrow = {"name": "shared-bottom", "base": "shared-bottom", "options": {"width": 4}}
     plan = Plan(settings(raw, tune={"trials": 2}, models=["mgoe", narrow]), tmp_path)
-    parts = outdated(consistency.parts_of(plan, plan.cells), overwrite=True)
+    parts = outdated(parts_of(plan, plan.cells), overwrite=True)
     chosen = plan.chosen(["shared-bottom"], seeds)
     if seeds is None:
         consistency.check_choice(plan, chosen, parts)
@@ -188,7 +192,7 @@ def test_prepared_data_of_a_seed_that_is_not_chosen_stays(raw: dict[str, Any], t
     data = Plan(settings(raw), tmp_path).logs["tiny"].stage(1) / "data"
     data.mkdir(parents=True)
     plan = Plan(settings(raw, split={"cuts": [0.4, 0.6, 0.9]}), tmp_path)
-    parts = outdated(consistency.parts_of(plan, plan.cells), overwrite=True)
+    parts = outdated(parts_of(plan, plan.cells), overwrite=True)
     assert [part.path for part in parts] == [data]
     consistency.check_choice(plan, plan.chosen(seeds=[1]), parts)
     with pytest.raises(OutputError, match=r"seeds/1/data: must be computed again .* found 0 finished cells"):
@@ -198,7 +202,7 @@ def test_prepared_data_of_a_seed_that_is_not_chosen_stays(raw: dict[str, Any], t
 def test_a_choice_that_one_model_has_alone_leaves_the_others_as_they_are(raw: dict[str, Any], tmp_path: Path):
     def digests(space: dict[str, Any]) -> dict[str, str]:
         plan = Plan(settings(raw, variants={}, seeds=[0], tune={"space": space}), tmp_path)
-        parts = {part.path: part.digest for part in consistency.parts_of(plan, plan.cells)}
+        parts = {part.path: part.digest for part in parts_of(plan, plan.cells)}
         return {cell.variant.name: parts[cell.folder] + parts[cell.search] for cell in plan.cells}
 
     epochs = {"training.epochs": [1, 2]}
@@ -210,7 +214,7 @@ def test_a_search_stays_whatever_is_evaluated(raw: dict[str, Any], tmp_path: Pat
     tuned = settings(raw, tune={"trials": 2})
     finished(Plan(tuned, tmp_path))
     plan = Plan(tuned.model_copy(update={"evaluation": {"ranking_queries": 0, "slices": True}}), tmp_path)
-    stale = outdated(consistency.parts_of(plan, plan.cells), overwrite=True)
+    stale = outdated(parts_of(plan, plan.cells), overwrite=True)
     assert {part.path for part in stale} == {cell.folder for cell in plan.cells}
 
 
@@ -221,15 +225,55 @@ def test_another_default_of_a_switch_is_noticed(raw: dict[str, Any], tmp_path: P
         ),
         tmp_path,
     )
-    [part] = [part for part in consistency.parts_of(plan, plan.cells) if part.path == plan.cells[0].folder]
+    [part] = [part for part in parts_of(plan, plan.cells) if part.path == plan.cells[0].folder]
     part.begin()
-    assert part.differs == ""
-    note = json.loads(part.note.read_text())
-    options = note["model"]["options"]
+    assert part.difference() is None
+    options = part.values["model"]["options"]
     assert options["tau"] == 2
-    note["model"]["options"] = {**options, "width": options["width"] + 1}
-    part.note.write_text(json.dumps(note))
-    assert part.differs == "model.options.width"
+    other = part.values["model"] | {"options": options | {"width": options["width"] + 1}}
+    replace(part, values={**part.values, "model": other}).begin()
+    assert part.difference() == ("values.model.options.width", options["width"] + 1, options["width"])
+
+
+def test_a_note_that_was_changed_by_hand_is_no_note(raw: dict[str, Any], tmp_path: Path):
+    [part, *_] = (plan := Plan(settings(raw), tmp_path)) and parts_of(plan, plan.cells)
+    part.begin()
+    assert part.difference() is None
+    note = json.loads(part.note.read_text())
+    part.note.write_text(json.dumps(note | {"values": {**note["values"], "negatives": {"per_positive": 9}}}))
+    assert part.difference() == ("note", "damaged, or of another version of mgoe", "")
+    part.path.mkdir()
+    with pytest.raises(OutputError, match=r"seeds/0/data: cannot be checked .* damaged, .*; choose another"):
+        outdated([part], overwrite=False)
+
+
+def test_another_algorithm_makes_all_that_follows_outdated_and_nothing_else(
+    raw: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    plan = Plan(settings(raw, tune={"trials": 2}), tmp_path)
+    finished(plan)
+    monkeypatch.setitem(ALGORITHMS, "search", 2)
+    stale = outdated(parts_of(plan, plan.cells), overwrite=True)
+    assert {part.kind for part in stale} == {"search", "cell"}
+    with pytest.raises(OutputError, match=r"tuned/mgoe.json: was made by another version of mgoe"):
+        outdated(parts_of(plan, plan.cells), overwrite=False)
+
+
+def test_a_new_setting_that_is_off_makes_nothing_outdated():
+    class Before(Settings):
+        names: tuple[str, ...] = ()
+        width: int = 3
+
+    class After(Before):
+        names: tuple[str, ...] = ("a",)
+        limit: int | None = None
+        fast: bool = False
+        before: Before = Before()
+
+    assert plain_values(Before()) == {"width": 3}
+    assert plain_values(Before(names=("b",))) | {"before": {"width": 3}} == plain_values(After(names=("b",)))
+    assert plain_values(After(limit=0)) == {"names": ["a"], "width": 3, "limit": 0, "before": {"width": 3}}
+    assert plain_values(After(names=()))["names"] == []
 
 
 def test_a_log_that_could_not_be_read_at_first_is_known_by_its_files_later(

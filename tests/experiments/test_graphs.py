@@ -390,6 +390,18 @@ def test_new_events_are_numbered_by_one_process_at_a_time(
     assert experiments.open_graph(out).checksum == first.checksum
 
 
+def test_an_updated_graph_is_not_taken_for_the_one_that_was_built(
+    first: MacroGraph, log: pd.DataFrame, cut: int, tmp_path: Path
+):
+    out = copy(first, tmp_path)
+    asked = load_settings(out / "settings.yaml")
+    assert experiments.macro_graph(asked, out).checksum == first.checksum
+    updated = experiments.update(out, [str(written(log[cut:], tmp_path / "new.parquet"))])
+    with pytest.raises(OutputError, match="graph: was changed since it was built"):
+        experiments.macro_graph(asked, out)
+    assert experiments.open_graph(out).checksum == updated.checksum
+
+
 def test_a_second_process_is_refused(log: pd.DataFrame, tmp_path: Path):
     from mgoe._util.files import exclusive
 

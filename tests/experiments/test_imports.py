@@ -10,7 +10,8 @@ import pytest
 
 from mgoe import experiments
 from mgoe.errors import OutputError
-from mgoe.experiments import consistency, imports, records
+from mgoe.experiments import imports, records
+from mgoe.experiments.asked import parts_of
 from mgoe.experiments.plan import Plan
 from tests.experiments.tiny import numbers, settings, taken_out
 
@@ -81,7 +82,7 @@ def test_of_other_settings_or_another_log_nothing_is_taken(own: dict[str, Any], 
     damaged = tmp_path / "damaged.jsonl"
     pd.read_parquet(log).to_parquet(log)
     plan = Plan(settings(own), tmp_path / "plan")
-    [part] = [part for part in consistency.parts_of(plan, plan.cells) if part.path == plan.cells[0].folder]
+    [part] = [part for part in parts_of(plan, plan.cells) if part.path == plan.cells[0].folder]
     damaged.write_text(json.dumps(line | {"asked": part.digest, "influence": {"metrics": []}}))
     with pytest.raises(
         OutputError, match=r"damaged\.jsonl: the line of tiny, shared-bottom, seed 0 is damaged"
@@ -103,7 +104,7 @@ def test_a_cell_is_taken_whole_or_not_at_all(
     plan = Plan(made, tmp_path / "there")
     cell = plan.cells[0]
     (cell.folder / "checkpoints").mkdir(parents=True)
-    for part in consistency.parts_of(plan, plan.cells):
+    for part in parts_of(plan, plan.cells):
         part.begin()
     (plan.out / "comparison.yaml").touch()
 

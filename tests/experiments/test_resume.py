@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 from mgoe import experiments
-from mgoe.experiments import consistency, records
+from mgoe.experiments import records
+from mgoe.experiments.asked import parts_of
 from mgoe.experiments.plan import Plan
 from tests.experiments.tiny import numbers, settings
 
@@ -48,7 +49,7 @@ def test_damaged_cells_are_found_and_recomputed(
 def test_damaged_checksums_of_a_log_are_computed_again(own: dict[str, Any], tmp_path: Path, text: str):
     out, made = tmp_path / "out", settings(own)
     plan = Plan(made, out)
-    for part in consistency.parts_of(plan, plan.cells):
+    for part in parts_of(plan, plan.cells):
         part.begin()
     (out / "comparison.yaml").touch()
     file = out / "logs" / "tiny" / "source.json"

@@ -17,7 +17,7 @@ from mgoe.config import RunSettings, TopNSettings, make_settings
 from mgoe.data import Prepared
 from mgoe.errors import ConfigError, MissingExtra, OutputError
 from mgoe.evaluation import REACHABLE, Influence, read_rows
-from mgoe.experiments.consistency import parts_of
+from mgoe.experiments.asked import parts_of
 from mgoe.experiments.folder import DONE, INFLUENCE
 from mgoe.experiments.held_out import HELD, REST, on_last_item
 from mgoe.experiments.plan import Plan

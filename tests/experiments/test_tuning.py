@@ -16,8 +16,9 @@ import torch
 from mgoe import experiments
 from mgoe.config import ModelSettings, RunSettings, deep_merge, load_settings, make_settings, nested
 from mgoe.errors import ConfigError, DataError, MissingExtra, OutputError, TrainingError
-from mgoe.experiments import consistency, runs, tuning
 from mgoe.experiments import execute as work
+from mgoe.experiments import runs, tuning
+from mgoe.experiments.asked import parts_of
 from mgoe.experiments.plan import Plan, applicable_search, best_of, is_done
 from mgoe.experiments.processes import Job, Outcome
 from tests.effort import slow
@@ -191,7 +192,7 @@ def test_what_is_searched_is_what_a_model_has(raw: dict[str, Any], tmp_path: Pat
     assert set(of["mgoe"].space) == {"options.one_gate", "training.epochs"}
     assert set(of["shared-bottom"].space) == {"training.epochs"}
     assert (len(of["mgoe"].first), of["shared-bottom"].first) == (1, [])
-    asked = [{p.path: p.asked for p in consistency.parts_of(each, each.cells)} for each in (plain, plan)]
+    asked = [{p.path: p.digest for p in parts_of(each, each.cells)} for each in (plain, plan)]
     changed = {str(path) for path, one in asked[1].items() if one != asked[0][path]}
     assert changed
     assert not any("shared-bottom" in path for path in changed)

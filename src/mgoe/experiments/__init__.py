@@ -1,7 +1,8 @@
 """Runs and comparisons: plan, execute, resume, report; and the graph, scores and bundles by themselves.
 
 plan            what there is to do, and where each result is stored
-folder          the output folder, its parts, and the notes of what they were made with
+folder          the output folder
+parts           what is finished: the notes of what each part was made with; `asked`, the parts of a plan
 consistency     what an earlier process left: kept, removed or repaired
 imports         cells of another machine
 execute         the work of a plan; `processes` runs jobs side by side

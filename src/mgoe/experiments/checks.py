@@ -14,6 +14,7 @@ from mgoe.config import (
     nested,
 )
 from mgoe.errors import ConfigError
+from mgoe.experiments.asked import unmeasured_baselines
 from mgoe.experiments.plan import (
     Cell,
     Log,
@@ -24,7 +25,6 @@ from mgoe.experiments.plan import (
     is_done,
     training_of,
 )
-from mgoe.experiments.topn_parts import unmeasured_baselines
 from mgoe.models import options_of
 from mgoe.simulation import Truth, check_reachable
 from mgoe.topn import BASELINES, load_implicit

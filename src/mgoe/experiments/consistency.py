@@ -17,32 +17,11 @@ from mgoe.data import Prepared
 from mgoe.errors import OutputError
 from mgoe.evaluation import Influence, read_rows
 from mgoe.experiments import records
-from mgoe.experiments.folder import (
-    CHECKSUMS,
-    DONE,
-    FIT,
-    FREE,
-    INFLUENCE,
-    SOURCE,
-    Part,
-    checksum_of_log,
-    outdated,
-    read_checksums,
-    run_settings,
-)
-from mgoe.experiments.plan import EXAMPLES, NOTICES, REFERENCES, Cell, Log, Plan, applicable_search
+from mgoe.experiments.asked import parts_of
+from mgoe.experiments.folder import CHECKSUMS, DONE, FIT, INFLUENCE, read_checksums
+from mgoe.experiments.parts import Part, outdated
+from mgoe.experiments.plan import EXAMPLES, NOTICES, REFERENCES, Cell, Log, Plan
 from mgoe.experiments.stages import Say
-from mgoe.experiments.topn_parts import (
-    baselines_of,
-    bounds_of,
-    lists_of,
-    topn_of_baseline,
-    topn_of_bound,
-    topn_of_model,
-)
-from mgoe.graph.build.workplace import building
-from mgoe.models import written_out
-from mgoe.simulation import WorldSettings
 
 Measured = Mapping[str, Sequence[str]]
 """Titles of what was measured on the same rows, by the checksums of these rows; the largest group first."""
@@ -82,60 +61,8 @@ def reconcile(
         for stage in map(log.stage, plan.settings.seeds):
             if _clear_damaged(stage / EXAMPLES, read_json, say) and (stage / "data").exists():
                 note_examples(stage)  # at once, since the lines of finished cells hold them
-    damaged = {*damaged_cells(plan, say), *damaged_searches(plan, parts, say), *damaged_lists(plan, say)}
-    _remove(plan, [part for part in parts if part.path in damaged], command)
+    _remove(plan, [*damaged_parts(parts, plan.out, say)], command)
     return parts
-
-
-def parts_of(plan: Plan, cells: Iterable[Cell]) -> list[Part]:
-    """Return all parts that cells are made of, and the cells, each once."""
-    cells = list(cells)
-    sources = {
-        name: None
-        if log.world is not None or log.from_table
-        else checksum_of_log(log.source.data, log.path / CHECKSUMS)
-        for name, log in {cell.log.name: cell.log for cell in cells}.items()
-    }
-    found: dict[Path, Part] = {}
-
-    def add(path: Path, asked: Mapping[str, Any], done: str = "", follows: Iterable[Path] = ()) -> None:
-        found.setdefault(path, Part(path, asked, path / done, tuple(follows)))
-
-    for cell in cells:
-        log, stage, source = cell.log, cell.log.stage(cell.seed), {SOURCE: sources[cell.log.name]}
-        world = {"world": None if log.world is None else _drawn(log.world)} | _held_out(log)
-        plain = run_settings(cell.settings)
-        data = {key: plain[key] for key in ("data", "tasks", "split", "negatives")} | world | source
-        add(
-            stage / "data",
-            data,
-            follows=(stage / EXAMPLES, *(log.path / name for name in (REFERENCES, NOTICES))),
-        )
-        add(cell.graph, data | {"graph": plain["graph"]}, follows=(building(cell.graph),))
-        tune = _searched(plan, cell)
-        fitted = _asked(cell) | world | source | {"tune": tune}
-        add(cell.folder, fitted, DONE, follows=(log.lists(cell.variant.name, cell.seed),))
-        if (topn := plan.comparison.topn) is not None:
-            add(log.lists(cell.variant.name, cell.seed), fitted | topn_of_model(topn), DONE)
-            known = {key: plain[key] for key in ("data", "tasks", "split")} | world | source
-            for name, seed in baselines_of(plan):
-                add(log.lists(name, seed), known | topn_of_baseline(topn, name), DONE)
-            for name, seed in bounds_of(plan, log):
-                add(log.lists(name, seed), known | topn_of_bound(topn), DONE)
-        if log.whole is not None:
-            add(log.rest, world | source)
-        if log.world is not None:
-            add(
-                log.path / "world",
-                world | ({"form": "exposures"} if log.settings(0).form == "exposures" else {}),
-            )
-        if tune is not None:
-            asked = _asked(plan.searched(cell)) | world | source | {"tune": tune}
-            del asked["evaluation"]  # no search reads it
-            same = (cell.log.name, cell.variant.base)
-            follows = [one.folder for one in plan.cells if (one.log.name, one.variant.base) == same]
-            add(cell.search, asked, follows=follows)
-    return list(found.values())
 
 
 def check_choice(plan: Plan, cells: Sequence[Cell], stale: Sequence[Part]) -> None:
@@ -238,40 +165,6 @@ def odd_seed(log: Log, seed: int, seeds: Iterable[int], cells: Measured) -> str:
     )
 
 
-def _held_out(log: Log) -> dict[str, Any]:
-    """Return what a log without last items is made of, as plain values; nothing for other logs."""
-    if log.whole is None:
-        return {}
-    whole = run_settings(log.whole)
-    return {"hold_out": {"items": "last", "data": whole["data"], "tasks": whole["tasks"]}}
-
-
-def _searched(plan: Plan, cell: Cell) -> dict[str, Any] | None:
-    """Return the search of a cell's model as plain values, without `first` and `budget` where they are not
-    given."""
-    if plan.comparison.tune is None:
-        return None
-    asked = applicable_search(plan.searched(cell).variant.settings(), plan.comparison.tune)
-    return asked.model_dump(mode="json", exclude={k for k in ("first", "budget") if not getattr(asked, k)})
-
-
-def _drawn(world: WorldSettings) -> dict[str, Any]:
-    """Return the settings of a world as plain values. What a plain policy does not have is left out, so that
-    results of worlds that were drawn before it could be set stay valid."""
-    policy = ("examination", "popular_first", "uniform")
-    return world.model_dump(mode="json", exclude={name for name in policy if not getattr(world, name)})
-
-
-def _asked(cell: Cell) -> dict[str, Any]:
-    """Return the settings of a cell with all switches, so that a changed default is another setting."""
-    model = written_out(cell.variant.settings())
-    training = {key: value for key, value in model.training.items() if key not in FREE["training"]}
-    return run_settings(cell.settings) | {
-        "model": model.model_dump(mode="json") | {"training": training},
-        "seed": cell.seed,
-    }
-
-
 def _grouped(pairs: Iterable[tuple[str, str]]) -> Measured:
     found: dict[str, list[str]] = {}
     for rows, title in pairs:
@@ -283,72 +176,39 @@ def _named(titles: Sequence[str]) -> str:
     return "; ".join(titles[:NAMED]) + (f" and {len(titles) - NAMED} more" if len(titles) > NAMED else "")
 
 
-def damaged_cells(plan: Plan, say: Say) -> Iterator[Path]:
-    """Yield the folders of finished cells that must be computed again.
+def damaged_parts(parts: Iterable[Part], out: Path, say: Say) -> Iterator[Part]:
+    """Yield the finished results that must be computed again.
 
-    A file that tables need is damaged, or nothing says any more on which rows the cell was measured.
-
-    Args:
-        plan: The comparison.
-        say: Callback that receives one line per cell.
-
-    Raises:
-        OutputError: A file is there and may not be read.
-    """
-    lines = records.latest(plan.out)
-    for cell in [cell for cell in plan.cells if cell.done]:
-        folder, stage = cell.folder, cell.log.stage(cell.seed)
-        facts = records.IMPORTED if (folder / records.IMPORTED).exists() else FIT
-        known = (
-            facts == records.IMPORTED
-            or records.is_finished(cell, lines)
-            or any((stage / name).exists() for name in (EXAMPLES, "data"))
-        )
-        if _holds_damage(folder, facts, say):
-            yield folder
-        elif not known:
-            say(
-                f"to be computed again: {folder}: its line in {records.RESULTS} is missing, and so is the "
-                f"data that it was measured on, {stage}"
-            )
-            yield folder
-
-
-def damaged_lists(plan: Plan, say: Say) -> Iterator[Path]:
-    """Yield the folders of finished top-N lists of which a file that tables need is damaged.
-
-    Raises:
-        OutputError: A file is there and may not be read.
-    """
-    folders = [log.lists(name, seed) for log, name, seed in lists_of(plan)]
-    for folder in [folder for folder in folders if (folder / DONE).exists()]:
-        if any(_holds_damage(place.parent, FIT, say) for place in folder.rglob(DONE)):
-            yield folder
-
-
-def damaged_searches(plan: Plan, parts: Iterable[Part], say: Say) -> Iterator[Path]:
-    """Yield the files of searches that are damaged and cannot be restored, or missing while cells use them.
-
-    Searches that `results.jsonl` holds are restored. What follows from any other goes with it, since another
-    search may choose other settings.
+    A file that tables need is damaged, or nothing says any more on which rows a cell was measured. A search
+    that `results.jsonl` holds is restored. What follows from any other goes with it, since another search may
+    choose other settings.
 
     Args:
-        plan: The comparison.
-        parts: The parts of all its cells.
-        say: Callback that receives one line per file, and one more for each that is restored.
+        parts: All parts of the results.
+        out: Folder of the comparison.
+        say: Callback that receives one line per damaged file, and one more for each that is restored.
 
     Raises:
         OutputError: A file is there and may not be read.
     """
-    of, lines = {part.path: part for part in parts}, records.latest(plan.out)
-    for path, cell in {cell.search: cell for cell in plan.cells if cell.search in of}.items():
-        if of[path].finished and _is_damaged(path, read_json, say):
-            line = lines.get(records.search_key(cell), {})
-            if line.get("asked") == of[path].digest:
-                write_json(path, records.search_in(line))
+    lines = records.latest(out)
+    for part in parts:
+        line = {} if part.key is None else lines.get(part.key, {})
+        if part.kind == "search" and part.finished and _is_damaged(part.path, read_json, say):
+            if line.get("asked") == part.digest:
+                write_json(part.path, records.search_in(line))
                 say(f"  restored from {records.RESULTS}")
             else:
-                yield path
+                yield part
+        if part.kind in ("cell", "lists") and part.done.exists():
+            if any(_holds_damage(place.parent, say) for place in part.path.rglob(DONE)):
+                yield part
+            elif part.kind == "cell" and not _is_known(part, line):
+                say(
+                    f"to be computed again: {part.path}: its line in {records.RESULTS} is missing, and so is "
+                    f"the data that it was measured on, {_stage_of(part)}"
+                )
+                yield part
 
 
 def _clear_damaged(path: Path, read: Callable[[Path], Any], say: Say) -> bool:
@@ -359,8 +219,24 @@ def _clear_damaged(path: Path, read: Callable[[Path], Any], say: Say) -> bool:
     return cleared
 
 
-def _holds_damage(folder: Path, facts: str, say: Say) -> bool:
-    """Tell whether a file that tables need of a result is damaged; `facts` is the name of one."""
+def _is_known(cell: Part, line: records.Line) -> bool:
+    """Tell whether it is known on which rows a finished cell was measured."""
+    return (
+        line.get("state") == "finished"
+        or (cell.path / records.IMPORTED).exists()
+        or any((_stage_of(cell) / name).exists() for name in (EXAMPLES, "data"))
+    )
+
+
+def _stage_of(cell: Part) -> Path:
+    """Return the folder of the data that a cell is measured on."""
+    [data] = cell.before[0].before
+    return data.path.parent
+
+
+def _holds_damage(folder: Path, say: Say) -> bool:
+    """Tell whether a file that tables need of a result is damaged."""
+    facts = records.IMPORTED if (folder / records.IMPORTED).exists() else FIT
     readers = {DONE: read_rows, INFLUENCE: Influence.load, facts: read_json}
     return any(_is_damaged(folder / name, read, say) for name, read in readers.items())
 

@@ -1,7 +1,7 @@
 """Do the work of a plan: every chosen cell that is not finished, and what it needs."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
@@ -16,12 +16,14 @@ from mgoe.data import Prepared
 from mgoe.errors import OutputError, TrainingError
 from mgoe.evaluation import ALL, UNIFORM, Row, measure, write_rows
 from mgoe.experiments import records
+from mgoe.experiments.asked import parts_of
 from mgoe.experiments.cell import fit_cell, summary_line
-from mgoe.experiments.consistency import Measured, measured_cells, note_examples, odd_seed, parts_of
+from mgoe.experiments.consistency import Measured, measured_cells, note_examples, odd_seed
 from mgoe.experiments.folder import FIT
 from mgoe.experiments.held_out import hold_out_last
 from mgoe.experiments.inputs import Inputs
 from mgoe.experiments.notices import of_log
+from mgoe.experiments.parts import Part, read_note
 from mgoe.experiments.plan import EXAMPLES, NOTICES, REFERENCES, Cell, Log, Plan, is_done
 from mgoe.experiments.processes import Job, Outcome, run_jobs
 from mgoe.experiments.stages import Say, build, prepare_data
@@ -57,7 +59,9 @@ def execute(
     """
     for part in parts_of(plan, [*cells, *map(plan.searched, cells)]):  # searches are of the first seed
         part.begin()
-    note_finished(plan, cells, command)
+    every = {cell.key: cell for cell in (*plan.cells, *cells)}.values()
+    parts = parts_of(plan, every)
+    note_finished(plan, every, parts, command)
     jobs, waiting = jobs_of(plan, cells)
     say(f"training {len(waiting)} of {len(cells)} cells, {plan.settings.jobs} at a time")
     here = inputs is not None and (plan.settings.jobs == 1 or len(jobs) <= 1)
@@ -69,7 +73,7 @@ def execute(
                 if outcome.lost and outcome.job.work is search:
                     note_killed(outcome.job.args[-1])
                 say(f"  {outcome.job.name}" + (f" failed: {outcome.failed}" if outcome.failed else ""))
-                note_searches(plan, command)
+                note_finished(plan, every, [part for part in parts if part.kind == "search"], command)
                 continue
             if here:
                 fit_cell(cell, inputs=inputs, show_progress=show_progress)
@@ -141,28 +145,36 @@ def jobs_of(plan: Plan, cells: Sequence[Cell]) -> tuple[list[Job], dict[str, Cel
     return list(jobs.values()), waiting
 
 
-def note_finished(plan: Plan, cells: Sequence[Cell], command: str) -> None:
-    """Note finished cells and searches that have no line since their process was killed before."""
-    lines = records.latest(plan.out)
-    for cell in {cell.key: cell for cell in (*plan.cells, *cells)}.values():
-        if cell.done and not records.is_finished(cell, lines):
+def note_finished(plan: Plan, cells: Iterable[Cell], parts: Iterable[Part], command: str) -> None:
+    """Add a line for every finished result that has none, since its process was killed before.
+
+    Searches and lists have one again if what it says is not what is there any more.
+
+    Args:
+        plan: The run or comparison.
+        cells: All cells.
+        parts: The parts that they are made of, and the cells.
+        command: Noted with every result.
+    """
+    lines, of_folder = records.latest(plan.out), {cell.folder: cell for cell in cells}
+    for part in parts:
+        noted = lines.get(part.key, {}) if part.key else {}
+        if part.kind == "search" and is_done(part.path):
+            line = records.of_search(part, command)
+            if any(noted.get(key) != line[key] for key in ("search", "asked")):
+                records.append(plan.out, line)
+        elif part.kind == "cell" and part.done.exists() and noted.get("state") != "finished":
+            cell = of_folder[part.path]
             stage = cell.log.stage(cell.seed)
             if not (stage / EXAMPLES).exists() and (stage / "data").exists():
                 note_examples(stage)
             records.append(plan.out, records.of_cell(cell, command))
-    note_searches(plan, command)
-
-
-def note_searches(plan: Plan, command: str) -> None:
-    """Note finished searches that have no line, or one that could not be imported elsewhere any more."""
-    if plan.comparison.tune is None:
-        return
-    lines = records.latest(plan.out)
-    for cell in {cell.search: plan.searched(cell) for cell in plan.cells}.values():
-        if is_done(cell.search):
-            line, noted = records.of_search(cell, command), lines.get(records.search_key(cell), {})
-            if any(noted.get(key) != line[key] for key in ("search", "asked")):
-                records.append(plan.out, line)
+        elif (
+            part.kind == "lists"
+            and part.done.exists()
+            and noted.get("asked") != read_note(part.path)["digest"]
+        ):
+            records.append(plan.out, records.of_lists(part, command))
 
 
 def draw_world(log: Log) -> None:

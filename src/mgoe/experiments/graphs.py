@@ -33,16 +33,8 @@ from mgoe.data import (
 from mgoe.data.log import unreadable, work_database
 from mgoe.data.side import read_side
 from mgoe.errors import ConfigError, DataError, GraphError
-from mgoe.experiments.folder import (
-    CHECKSUMS,
-    SETTINGS,
-    SOURCE,
-    Part,
-    checksum_of_log,
-    outdated,
-    run_folder,
-    run_settings,
-)
+from mgoe.experiments.folder import CHECKSUMS, SETTINGS, checksum_of_log, run_folder
+from mgoe.experiments.parts import Part, note_changes, outdated, values_of_run
 from mgoe.experiments.stages import CONTEXT, Say, ShowBuild, build, context_files, exposures_of
 from mgoe.graph import (
     Exposures,
@@ -56,6 +48,8 @@ from mgoe.graph import (
     update_graph,
 )
 
+WHOLE = ("data", "tasks", "split", "negatives", "graph")
+"""Sections of the settings that decide the graph of a whole log."""
 LOG_SHARE = 0.6
 """Share of graph.memory that DuckDB may take while it reads and sorts a log."""
 
@@ -93,10 +87,9 @@ def macro_graph(
         with begin(plan, plan.cells, overwrite, say, table) as prepared:
             return build(settings, prepared, out / "graph", say)
     with exclusive(out, "a graph"), run_folder(out, overwrite):
-        sections = ("data", "tasks", "split", "negatives", "graph")
-        asked = {name: value for name, value in run_settings(settings).items() if name in sections}
-        source = None if table is not None else checksum_of_log(settings.data, out / CHECKSUMS)
-        part = Part(out / "graph", asked | {"world": None, SOURCE: source}, out / "graph")
+        values = {key: value for key, value in values_of_run(settings).items() if key in WHOLE}
+        checksum = None if table is not None else checksum_of_log(settings.data, out / CHECKSUMS)
+        part = Part("graph", out / "graph", values, checksum, out / "graph")
         for one in outdated([part], overwrite=False):
             one.remove()
         write_text(out / SETTINGS, dump_settings(settings))
@@ -167,8 +160,12 @@ def update(
     """
     graph = _changeable(path)
     if not log and table is None:
-        return update_graph(graph, None, ShowBuild(say), recluster)
-    return add_events(graph, settings_of(graph, log), log, recluster=recluster, table=table, say=say)
+        changed = update_graph(graph, None, ShowBuild(say), recluster)
+    else:
+        settings = settings_of(graph, log)
+        changed = add_events(graph, settings, log, recluster=recluster, table=table, say=say)
+    note_changes(changed.path, changed.meta["changes"])
+    return changed
 
 
 def add_events(
@@ -231,9 +228,11 @@ def forget(path: Path | str, users: Sequence[str], say: Say = lambda line: None)
         try:
             vocabulary.without(indices).save(work / "users.parquet")
             shutil.copyfile(graph.path / "items.parquet", work / "items.parquet")
-            return forget_users(graph, indices, vocabularies(work), ShowBuild(say))
+            changed = forget_users(graph, indices, vocabularies(work), ShowBuild(say))
         finally:
             shutil.rmtree(work, ignore_errors=True)
+    note_changes(changed.path, changed.meta["changes"])
+    return changed
 
 
 def settings_of(graph: MacroGraph, log: Sequence[str]) -> RunSettings:

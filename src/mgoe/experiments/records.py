@@ -1,4 +1,7 @@
-"""`results.jsonl`: one line per cell or search that ended, with the command and the revision that made it."""
+"""`results.jsonl`: one line per cell, search or top-N lists that ended, with the command and the revision.
+
+A line holds all that tables need, so that another machine can import it.
+"""
 
 import json
 import math
@@ -9,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from mgoe import __version__
-from mgoe._util.files import output_errors, read_json
+from mgoe._util.files import atomic_folder, output_errors, read_json, write_json
 from mgoe.bundle.lineage import now
 from mgoe.errors import OutputError
-from mgoe.evaluation import ALL, Influence, group_users, pack, read_rows
-from mgoe.experiments.folder import DONE, FIT, INFLUENCE, digest_of, note_of
+from mgoe.evaluation import ALL, Influence, Row, group_users, pack, read_rows, unpack, write_rows
+from mgoe.experiments.folder import DONE, FIT, INFLUENCE
+from mgoe.experiments.parts import Part, read_note
 from mgoe.experiments.plan import EXAMPLES, Cell, best_of
 
 RESULTS = "results.jsonl"
@@ -70,11 +74,11 @@ def of_cell(cell: Cell, command: str) -> dict[str, Any]:
     """
     if (cell.folder / IMPORTED).exists():
         return read_json(cell.folder / IMPORTED)
-    facts, asked = read_json(cell.folder / FIT), read_json(note_of(cell.folder))
+    facts, note = read_json(cell.folder / FIT), read_note(cell.folder)
     return {
         **line_of(cell, "finished", command),
-        "asked": digest_of(asked),
-        "tuned": best_of(cell.search) if asked.get("tune") is not None else None,
+        "asked": note["digest"],
+        "tuned": best_of(cell.search) if "search" in note["before"] else None,
         **{name: facts.get(name) for name in FACTS},
         "examples": read_json(cell.log.stage(cell.seed) / EXAMPLES),
         **{
@@ -88,14 +92,45 @@ def of_cell(cell: Cell, command: str) -> dict[str, Any]:
     }
 
 
-def of_search(cell: Cell, command: str) -> dict[str, Any]:
-    """Return the line of a finished search for a cell's model, with its trials and the best of them."""
-    return line_of(cell, "searched", command) | {
-        "model": cell.variant.base,
-        "variant": "",
-        "seed": None,
-        "asked": digest_of(read_json(note_of(cell.search))),
-        "search": read_json(cell.search),
+def of_search(part: Part, command: str) -> dict[str, Any]:
+    """Return the line of a finished search for a model's settings, with its trials and the best of them."""
+    line = _of_part(part, "searched", command)
+    return line | {"base": line["model"], "variant": "", "search": read_json(part.path)}
+
+
+def of_lists(part: Part, command: str) -> dict[str, Any]:
+    """Return the line of finished top-N lists."""
+    places = [file.parent for file in part.path.rglob(DONE)]
+    held = {place.relative_to(part.path).as_posix(): _held(place) for place in places}
+    return _of_part(part, "listed", command) | {"lists": held}
+
+
+def _of_part(part: Part, state: str, command: str) -> dict[str, Any]:
+    asked = {"asked": read_note(part.path)["digest"]}
+    return dict(zip(("log", "model", "seed"), part.key or (), strict=True)) | made_by(state, command) | asked
+
+
+def write_lists(path: Path, line: Mapping[str, Any]) -> None:
+    """Write the lists that a line holds.
+
+    Raises:
+        KeyError, TypeError, ValueError: The line is damaged.
+    """
+    with atomic_folder(path) as folder:
+        for name, held in line["lists"].items():
+            place = folder / name
+            place.mkdir(exist_ok=True)
+            unpack(held["influence"]).save(place / INFLUENCE)
+            write_json(place / FIT, held["facts"])
+            write_rows(place / DONE, [Row(**row) for row in held["rows"]])
+
+
+def _held(folder: Path) -> dict[str, Any]:
+    influence = group_users(Influence.load(folder / INFLUENCE))
+    return {
+        "facts": read_json(folder / FIT),
+        "rows": read_rows(folder / DONE),
+        "influence": pack(influence),
     }
 
 

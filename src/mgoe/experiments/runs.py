@@ -32,17 +32,17 @@ from mgoe.data import Prepared, read_settings
 from mgoe.errors import ConfigError, OutputError
 from mgoe.evaluation import Row, markdown_table, read_rows, write_rows
 from mgoe.experiments import records
+from mgoe.experiments.asked import parts_of
 from mgoe.experiments.cell import fit_cell, summary_line
 from mgoe.experiments.cell_bundle import write_cell_bundle
 from mgoe.experiments.checks import check, check_installed
-from mgoe.experiments.consistency import measured_cells, odd_cells, parts_of, reconcile
+from mgoe.experiments.consistency import measured_cells, odd_cells, reconcile
 from mgoe.experiments.execute import execute, note_finished, prepare_log
 from mgoe.experiments.folder import (
     DONE,
     SETTINGS,
     is_finished,
     mark,
-    outdated,
     run_folder,
     take_folder,
 )
@@ -50,6 +50,7 @@ from mgoe.experiments.imports import take as take_lines
 from mgoe.experiments.incumbent import write_incumbent
 from mgoe.experiments.inputs import Inputs
 from mgoe.experiments.pages import write_run_report
+from mgoe.experiments.parts import outdated
 from mgoe.experiments.plan import Cell, Plan, is_boosted, is_done, training_of, with_choices
 from mgoe.experiments.processes import wait_for_orphans
 from mgoe.experiments.report import (
@@ -215,7 +216,7 @@ def train(
             return []
         with begin(plan, [cell], overwrite, say) as prepared:
             inputs = Inputs(settings, prepared, build(settings, prepared, out / "graph", say))
-            for part in parts_of(plan, [cell]):
+            for part in (parts := parts_of(plan, [cell])):
                 part.begin()
             if not resume:
                 shutil.rmtree(cell.folder, ignore_errors=True)
@@ -225,7 +226,7 @@ def train(
                     + (f" on {processes.size} processes" if processes.size > 1 else "")
                 )
                 say(f"{cell.title}: {summary_line(fit_cell(cell, False, inputs, show_progress, resume))}")
-            note_finished(plan, [cell], "")
+            note_finished(plan, [cell], parts, "")
             rows = read_rows(cell.folder / DONE)
             write_cell_bundle(out / "bundle", cell, inputs, rows, estimates_of([cell]))
             track_bundle(settings.training.track, cell.folder, out / "bundle")
@@ -266,7 +267,7 @@ def begin(
             if resumed:
                 say(f"{'adding to the finished' if extend else 'resuming the unfinished'} run in {plan.out}")
             for part in reconcile(plan, cells, False, SETTINGS, say):
-                if part.path in (plan.out / "data", plan.out / "graph", cells[0].search):
+                if part.kind in ("data", "graph", "search"):
                     part.begin()
             prepared = prepare_log(log, plan.settings.seeds[0], plan.settings.seeds, {}, table, say)
         yield prepared
@@ -328,8 +329,8 @@ def compare(
         take_folder(plan.out, COMPARISON, "comparison")
         if not (plan.out / COMPARISON).exists():
             write_text(plan.out / COMPARISON, dump_settings(plan.settings))
-        reconcile(plan, cells, overwrite, COMPARISON, say, command)
-        take_lines(plan, lines_of, say)
+        parts = reconcile(plan, cells, overwrite, COMPARISON, say, command)
+        take_lines(plan, parts, lines_of, say)
         check_installed(plan, cells)  # after imports: finished cells need no library
         execute(plan, cells, say, command, until)
         unmeasured = measure_topn(plan, cells, say, until, command)
@@ -363,7 +364,7 @@ def _tuned(
     if (
         overwrite
         or not is_done(cell.search)
-        or any(part.differs for part in parts_of(searching, [cell]) if part.path == cell.search)
+        or any(part.difference() for part in parts_of(searching, [cell]) if part.path == cell.search)
     ):
         with begin(searching, searching.cells, overwrite, say, table) as prepared:
             build(settings, prepared, cell.graph, say)

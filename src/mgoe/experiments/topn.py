@@ -4,14 +4,14 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from typing import Any
 
+from mgoe.experiments.asked import baselines_of, bounds_of, parts_of
+from mgoe.experiments.execute import note_finished
 from mgoe.experiments.folder import DONE
 from mgoe.experiments.plan import Cell, Log, Plan
 from mgoe.experiments.processes import Job, run_jobs
 from mgoe.experiments.stages import Say
 from mgoe.experiments.topn_cell import measure_baseline
-from mgoe.experiments.topn_lines import note_lists
 from mgoe.experiments.topn_model import measure_model
-from mgoe.experiments.topn_parts import baselines_of, bounds_of
 from mgoe.experiments.topn_reachable import measure_reachable
 
 
@@ -32,17 +32,16 @@ def measure_topn(
     Returns:
         Why lists could not be measured, by title.
     """
-    note_lists(plan, command)  # of a process that was killed before it could
     jobs = jobs_of(plan, cells)
     if not jobs:
         return {}
     say(f"measuring the lists of {len(jobs)} models and baselines")
-    failed = {}
+    failed, parts = {}, parts_of(plan, plan.cells)
     with closing(run_jobs(jobs, plan.settings.jobs, plan.out, plan.threads, until)) as outcomes:
         for outcome in outcomes:
             if outcome.failed:
                 failed[outcome.job.name] = outcome.failed
-            note_lists(plan, command)
+            note_finished(plan, plan.cells, parts, command)
             say(
                 f"  {outcome.job.name}: " + (f"failed: {outcome.failed}" if outcome.failed else outcome.value)
             )

@@ -23,10 +23,10 @@ from mgoe.evaluation import (
     group_users,
     read_rows,
 )
+from mgoe.experiments.asked import baselines_of, bounds_of
 from mgoe.experiments.folder import DONE, FIT, INFLUENCE
 from mgoe.experiments.plan import Log, Plan
 from mgoe.experiments.topn_model import EXACT, MIX, RECALL, SAMPLED
-from mgoe.experiments.topn_parts import baselines_of, bounds_of
 from mgoe.topn import BASELINES
 
 SLICE = "topn"

@@ -1,0 +1,146 @@
+"""The parts that a plan asks for, and what each is made of."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from mgoe.config import TopNSettings, TuneSettings, check_settings
+from mgoe.evaluation import REACHABLE
+from mgoe.experiments.folder import CHECKSUMS, DONE, checksum_of_log
+from mgoe.experiments.parts import FREE, Part, plain_values, values_of_run
+from mgoe.experiments.plan import EXAMPLES, NOTICES, REFERENCES, Cell, Log, Plan, applicable_search
+from mgoe.graph.build.workplace import building
+from mgoe.models import options_of
+from mgoe.topn import BASELINES
+
+
+def parts_of(plan: Plan, cells: Iterable[Cell]) -> list[Part]:
+    """Return all parts that cells are made of, and the cells, each once and after those it is made from."""
+    cells = list(cells)
+    logs = {cell.log.name: cell.log for cell in cells}
+    checksums, found = {name: _checksum_of(log) for name, log in logs.items()}, dict[Path, Part]()
+
+    def add(kind: str, log: Log, path: Path, values: dict[str, Any], done: str = "", **more: Any) -> Part:
+        part = Part(kind, path, values, checksums[log.name], path / done, **more)
+        return found.setdefault(path, part)
+
+    def origin_of(log: Log) -> tuple[Part, ...]:
+        if log.world is not None:
+            shown = {"form": "exposures"} if log.settings(0).form == "exposures" else {}
+            return (add("world", log, log.path / "world", plain_values(log.world) | shown),)
+        if log.whole is not None:
+            whole = values_of_run(log.whole)
+            return (add("rest", log, log.rest, {"data": whole["data"], "tasks": whole["tasks"]}),)
+        return ()
+
+    def graph_of(cell: Cell, values: dict[str, Any]) -> Part:
+        log, stage = cell.log, cell.log.stage(cell.seed)
+        data = add(
+            "data",
+            log,
+            stage / "data",
+            {key: values[key] for key in ("data", "tasks", "split", "negatives")},
+            before=origin_of(log),
+            follows=(stage / EXAMPLES, *(log.path / name for name in (REFERENCES, NOTICES))),
+        )
+        graph = {"graph": values["graph"]}
+        return add("graph", log, cell.graph, graph, before=(data,), follows=(building(cell.graph),))
+
+    def search_of(cell: Cell, tune: TuneSettings) -> Part:
+        searched, same = plan.searched(cell), (cell.log.name, cell.variant.base)
+        values = values_of_run(searched.settings)
+        tune = applicable_search(searched.variant.settings(), tune)
+        return add(
+            "search",
+            cell.log,
+            cell.search,
+            _fit_of(searched, values) | {"tune": plain_values(tune)},
+            before=(graph_of(searched, values),),
+            follows=tuple(one.folder for one in plan.cells if (one.log.name, one.variant.base) == same),
+            key=(*same, None),
+        )
+
+    def add_lists(log: Log, name: str, seed: int, values: dict[str, Any], before: tuple[Part, ...]) -> None:
+        key = (log.name, f"topn/{name}", seed)  # no model's name holds a slash
+        add("lists", log, log.lists(name, seed), values, DONE, before=before, key=key)
+
+    for cell in cells:
+        log, values = cell.log, values_of_run(cell.settings)
+        tune, topn = plan.comparison.tune, plan.comparison.topn
+        searches = () if tune is None else (found.get(cell.search) or search_of(cell, tune),)
+        fitted = add(
+            "cell",
+            log,
+            cell.folder,
+            _fit_of(cell, values) | {"evaluation": values["evaluation"]},
+            DONE,
+            before=(graph_of(cell, values), *searches),
+            follows=(log.lists(cell.variant.name, cell.seed),),
+            key=cell.key,
+        )
+        if topn is not None:
+            listed = {"topn": plain_values(topn, {"baselines", "trials"})}
+            add_lists(log, cell.variant.name, cell.seed, listed, (fitted,))
+            known = {key: values[key] for key in ("data", "tasks", "split")}
+            for name, seed in baselines_of(plan):
+                add_lists(log, name, seed, known | _topn_of_baseline(topn, name), origin_of(log))
+            for name, seed in bounds_of(plan, log):
+                unread = {"baselines", "exact_users", "retrieval", "trials", "tuning_users", "seed"}
+                bound = {"topn": plain_values(topn, unread), "bound": REACHABLE}
+                add_lists(log, name, seed, known | bound, origin_of(log))
+    return list(found.values())
+
+
+def baselines_of(plan: Plan) -> list[tuple[str, int]]:
+    """Return the name and seed of each baseline: the first seed alone for those that draw nothing."""
+    topn, seeds = plan.comparison.topn, plan.settings.seeds
+    return [
+        (name, seed)
+        for name in (topn.baselines if topn is not None else ())
+        for seed in (seeds if BASELINES[name].random else seeds[:1])
+    ]
+
+
+def bounds_of(plan: Plan, log: Log) -> list[tuple[str, int]]:
+    """Return the name and seed of the best reachable lists, which are known of a simulated world by time."""
+    seed = plan.settings.seeds[0]
+    known = plan.comparison.topn is not None and log.settings(seed).data.truth is not None
+    return [(REACHABLE, seed)] if known else []
+
+
+def unmeasured_baselines(plan: Plan, cells: Iterable[Cell]) -> set[str]:
+    """Return the baselines whose lists on a log of some cells are not measured yet."""
+    logs = {cell.log.name: cell.log for cell in cells}.values()
+    asked = baselines_of(plan)
+    return {name for log in logs for name, seed in asked if not (log.lists(name, seed) / DONE).exists()}
+
+
+def _topn_of_baseline(topn: TopNSettings, name: str) -> dict[str, Any]:
+    """Return what decides the lists of a baseline on prepared data, as plain values."""
+    baseline = BASELINES[name]
+    space = {
+        key: values if isinstance(values, list) else values.model_dump()
+        for key, values in baseline.space.items()
+    }
+    searched = {"baseline": name, "start": dict(baseline.start), "space": space}
+    return {"topn": plain_values(topn, {"baselines", "exact_users", "retrieval"}) | searched}
+
+
+def _checksum_of(log: Log) -> str | None:
+    """Return the checksum of the files of a log: empty for a simulated one, None if they are not known."""
+    if log.world is not None:
+        return ""
+    return None if log.from_table else checksum_of_log(log.source.data, log.path / CHECKSUMS)
+
+
+def _fit_of(cell: Cell, values: dict[str, Any]) -> dict[str, Any]:
+    """Return what decides a fit on a graph, with all switches, so that a changed default is another
+    setting."""
+    model = cell.variant.settings()
+    switches = check_settings(options_of(model), model.options, f"models.{model.name}.options")
+    training = {key: value for key, value in model.training.items() if key not in FREE["training"]}
+    return {
+        "seed": cell.seed,
+        "training": values["training"],
+        "model": plain_values(model) | {"options": plain_values(switches), "training": training},
+    }
