@@ -1,6 +1,5 @@
 """Influences in a line of text."""
 
-import base64
 import json
 
 import numpy as np
@@ -67,16 +66,6 @@ def test_intervals_of_models_that_are_nearly_equal_come_back_where_one_user_is_m
     [whole] = find_leads("a", {0: one}, {"b": {0: other}})
     [packed] = find_leads("a", {0: unpack(pack(one))}, {"b": {0: unpack(pack(other))}})
     assert packed.high - packed.low == pytest.approx(whole.high - whole.low, rel=0.01)
-
-
-def test_lines_of_127_steps_are_read():
-    one = made(0)
-    largest = np.nan_to_num(np.abs(one.parts).max(0))
-    parts = np.rint(np.nan_to_num(one.parts / np.where(largest > 0, largest, 1)) * 127).astype(np.int8)
-    line = {key: value for key, value in pack(one).items() if key != "steps"} | {
-        "parts": base64.b64encode(parts.tobytes()).decode()
-    }
-    assert_allclose(unpack(line).parts[:, :2], one.parts[:, :2], atol=largest[:2].max() / 254 * 1.01)
 
 
 def test_a_metric_of_too_few_users_is_kept_without_its_parts():

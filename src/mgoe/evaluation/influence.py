@@ -40,8 +40,7 @@ FEWEST = 20
 """Fewest users with labels (for AUC with positives and with negatives, for GAUC with both) for an interval.
 The influence of a single user is zero, so noise would look certain."""
 STEPS = np.iinfo(np.int16).max
-STEPS_BEFORE = np.iinfo(np.int8).max
-"""Default steps of lines that name none."""
+"""Steps of the largest influence of a metric that a packed one is rounded to."""
 
 
 @dataclass(frozen=True)
@@ -240,11 +239,9 @@ def unpack(packed: Mapping[str, Any]) -> Influence:
     values, largest = (
         np.array(packed[name], np.float64) for name in ("values", "largest")
     )  # None becomes NaN
-    steps = packed.get("steps", STEPS_BEFORE)
-    held = np.frombuffer(
-        base64.b64decode(packed["parts"]), {STEPS: "<i2", STEPS_BEFORE: "i1"}[steps]
-    ).reshape(packed["groups"], len(names))
-    return Influence(names, values, np.arange(len(held)), (held * (largest / steps)).astype(np.float32))
+    held = np.frombuffer(base64.b64decode(packed["parts"]), "<i2").reshape(packed["groups"], len(names))
+    parts = (held * (largest / packed["steps"])).astype(np.float32)
+    return Influence(names, values, np.arange(len(held)), parts)
 
 
 def _without_nan(numbers: NDArray[np.floating]) -> list[float | None]:
