@@ -200,15 +200,20 @@ def damaged_parts(parts: Iterable[Part], out: Path, say: Say) -> Iterator[Part]:
                 say(f"  restored from {records.RESULTS}")
             else:
                 yield part
-        if part.kind in ("cell", "lists") and part.done.exists():
-            if any(_holds_damage(place.parent, say) for place in part.path.rglob(DONE)):
-                yield part
-            elif part.kind == "cell" and not _is_known(part, line):
-                say(
-                    f"to be computed again: {part.path}: its line in {records.RESULTS} is missing, and so is "
-                    f"the data that it was measured on, {_stage_of(part)}"
-                )
-                yield part
+        if part.kind not in ("cell", "lists") or not part.done.exists():
+            continue
+        if any(_holds_damage(place.parent, say) for place in part.path.rglob(DONE)):
+            yield part
+        elif part.kind == "cell" and line.get("state") != "finished":
+            [data] = part.before[0].before
+            stage = data.path.parent
+            if any(path.exists() for path in (part.path / records.IMPORTED, stage / EXAMPLES, data.path)):
+                continue
+            say(
+                f"to be computed again: {part.path}: its line in {records.RESULTS} is missing, and so is the "
+                f"data that it was measured on, {stage}"
+            )
+            yield part
 
 
 def _clear_damaged(path: Path, read: Callable[[Path], Any], say: Say) -> bool:
@@ -217,21 +222,6 @@ def _clear_damaged(path: Path, read: Callable[[Path], Any], say: Say) -> bool:
     if cleared:
         path.unlink()
     return cleared
-
-
-def _is_known(cell: Part, line: records.Line) -> bool:
-    """Tell whether it is known on which rows a finished cell was measured."""
-    return (
-        line.get("state") == "finished"
-        or (cell.path / records.IMPORTED).exists()
-        or any((_stage_of(cell) / name).exists() for name in (EXAMPLES, "data"))
-    )
-
-
-def _stage_of(cell: Part) -> Path:
-    """Return the folder of the data that a cell is measured on."""
-    [data] = cell.before[0].before
-    return data.path.parent
 
 
 def _holds_damage(folder: Path, say: Say) -> bool:
