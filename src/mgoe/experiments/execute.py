@@ -1,7 +1,7 @@
 """Do the work of a plan: every chosen cell that is not finished, and what it needs."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
@@ -23,7 +23,7 @@ from mgoe.experiments.folder import FIT
 from mgoe.experiments.held_out import hold_out_last
 from mgoe.experiments.inputs import Inputs
 from mgoe.experiments.notices import of_log
-from mgoe.experiments.parts import Part, read_note
+from mgoe.experiments.parts import read_note
 from mgoe.experiments.plan import EXAMPLES, NOTICES, REFERENCES, Cell, Log, Plan, is_done
 from mgoe.experiments.processes import Job, Outcome, run_jobs
 from mgoe.experiments.stages import Say, build, prepare_data
@@ -59,9 +59,7 @@ def execute(
     """
     for part in parts_of(plan, [*cells, *map(plan.searched, cells)]):  # searches are of the first seed
         part.begin()
-    every = {cell.key: cell for cell in (*plan.cells, *cells)}.values()
-    parts = parts_of(plan, every)
-    note_finished(plan, every, parts, command)
+    note_finished(plan, [*plan.cells, *cells], command)
     jobs, waiting = jobs_of(plan, cells)
     say(f"training {len(waiting)} of {len(cells)} cells, {plan.settings.jobs} at a time")
     here = inputs is not None and (plan.settings.jobs == 1 or len(jobs) <= 1)
@@ -73,7 +71,7 @@ def execute(
                 if outcome.lost and outcome.job.work is search:
                     note_killed(outcome.job.args[-1])
                 say(f"  {outcome.job.name}" + (f" failed: {outcome.failed}" if outcome.failed else ""))
-                note_finished(plan, every, [part for part in parts if part.kind == "search"], command)
+                note_finished(plan, [], command)
                 continue
             if here:
                 fit_cell(cell, inputs=inputs, show_progress=show_progress)
@@ -145,26 +143,27 @@ def jobs_of(plan: Plan, cells: Sequence[Cell]) -> tuple[list[Job], dict[str, Cel
     return list(jobs.values()), waiting
 
 
-def note_finished(plan: Plan, cells: Iterable[Cell], parts: Iterable[Part], command: str) -> None:
-    """Add a line for every finished result that has none, since its process was killed before.
+def note_finished(plan: Plan, cells: Sequence[Cell], command: str) -> None:
+    """Add a line for every finished cell, search and list that has none.
 
-    Searches and lists have one again if what it says is not what is there any more.
+    A process may be killed before it adds one. Searches and lists have one again if what it says is not what
+    is there any more.
 
     Args:
         plan: The run or comparison.
-        cells: All cells.
-        parts: The parts that they are made of, and the cells.
+        cells: The cells that may have a line.
         command: Noted with every result.
     """
     lines, of_folder = records.latest(plan.out), {cell.folder: cell for cell in cells}
-    for part in parts:
+    for part in parts_of(plan, [*plan.cells, *cells]):
         noted = lines.get(part.key, {}) if part.key else {}
         if part.kind == "search" and is_done(part.path):
             line = records.of_search(part, command)
             if any(noted.get(key) != line[key] for key in ("search", "asked")):
                 records.append(plan.out, line)
-        elif part.kind == "cell" and part.done.exists() and noted.get("state") != "finished":
-            cell = of_folder[part.path]
+        elif (
+            (cell := of_folder.get(part.path)) is not None and cell.done and noted.get("state") != "finished"
+        ):
             stage = cell.log.stage(cell.seed)
             if not (stage / EXAMPLES).exists() and (stage / "data").exists():
                 note_examples(stage)

@@ -198,11 +198,6 @@ def latest(out: Path) -> dict[Key, dict[str, Any]]:
     return {key_of(line): line for line in read(out / RESULTS)} if (out / RESULTS).exists() else {}
 
 
-def is_finished(cell: Cell, lines: Mapping[Key, Line]) -> bool:
-    """Tell whether the last line of a cell says that it is finished."""
-    return lines.get(cell.key, {}).get("state") == "finished"
-
-
 def read(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the lines of a file and skip torn ones.
 
@@ -230,8 +225,3 @@ def key_of(line: Line) -> Key:
 def search_in(line: Line) -> dict[str, Any]:
     """Return the content of a search's file from its line."""
     return {name: line["search"][name] for name in ("model", "trials", "best")}
-
-
-def search_key(cell: Cell) -> Key:
-    """Return the key of the search for a cell's model."""
-    return cell.log.name, cell.variant.base, None

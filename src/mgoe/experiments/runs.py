@@ -216,7 +216,7 @@ def train(
             return []
         with begin(plan, [cell], overwrite, say) as prepared:
             inputs = Inputs(settings, prepared, build(settings, prepared, out / "graph", say))
-            for part in (parts := parts_of(plan, [cell])):
+            for part in parts_of(plan, [cell]):
                 part.begin()
             if not resume:
                 shutil.rmtree(cell.folder, ignore_errors=True)
@@ -226,7 +226,7 @@ def train(
                     + (f" on {processes.size} processes" if processes.size > 1 else "")
                 )
                 say(f"{cell.title}: {summary_line(fit_cell(cell, False, inputs, show_progress, resume))}")
-            note_finished(plan, [cell], parts, "")
+            note_finished(plan, [*plan.cells, cell], "")
             rows = read_rows(cell.folder / DONE)
             write_cell_bundle(out / "bundle", cell, inputs, rows, estimates_of([cell]))
             track_bundle(settings.training.track, cell.folder, out / "bundle")

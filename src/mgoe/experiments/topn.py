@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from typing import Any
 
-from mgoe.experiments.asked import baselines_of, bounds_of, parts_of
+from mgoe.experiments.asked import baselines_of, bounds_of
 from mgoe.experiments.execute import note_finished
 from mgoe.experiments.folder import DONE
 from mgoe.experiments.plan import Cell, Log, Plan
@@ -36,12 +36,12 @@ def measure_topn(
     if not jobs:
         return {}
     say(f"measuring the lists of {len(jobs)} models and baselines")
-    failed, parts = {}, parts_of(plan, plan.cells)
+    failed = {}
     with closing(run_jobs(jobs, plan.settings.jobs, plan.out, plan.threads, until)) as outcomes:
         for outcome in outcomes:
             if outcome.failed:
                 failed[outcome.job.name] = outcome.failed
-            note_finished(plan, plan.cells, parts, command)
+            note_finished(plan, [], command)
             say(
                 f"  {outcome.job.name}: " + (f"failed: {outcome.failed}" if outcome.failed else outcome.value)
             )
