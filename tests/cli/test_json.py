@@ -1,0 +1,77 @@
+"""The JSON of commands whose work is tested elsewhere: what they print of it."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mgoe import datasets, experiments, release
+from mgoe.bundle import Bundle
+from mgoe.datasets import Fetched
+from mgoe.evaluation import read_rows
+from mgoe.release import Bounds, Release
+from mgoe.serving.scoring import onnx_export
+from tests.cli.conftest import Mgoe
+from tests.release.fakes import write
+
+
+def test_a_registry(mgoe: Mgoe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Each answer is checked by `mgoe`."""
+    folder, versions = tmp_path / "registry", [tmp_path / "a", tmp_path / "b", tmp_path / "c"]
+    names = [write(versions[0], "a")]
+    names += [write(version, version.name, names[0], "refreshed") for version in versions[1:]]
+    added = [json.loads(mgoe("registry", "add", folder, version, "--json").stdout) for version in versions]
+    assert [one["version"] for one in added] == names
+    for name in names[:2]:
+        promoted = mgoe("registry", "promote", folder, name, "--force", "why", "--json")
+    aliases = {"candidate": names[2], "current": names[1], "previous": names[0]}
+    assert json.loads(promoted.stdout) == {"version": names[1], "aliases": aliases}
+    listed = json.loads(mgoe("registry", "list", folder, "--json").stdout)
+    assert [(one["version"], one["aliases"], one["parent"]) for one in listed] == [
+        (names[0], ["previous"], None),
+        (names[1], ["current"], names[0]),
+        (names[2], ["candidate"], names[0]),
+    ]
+    found = Release(
+        candidate=names[2], baseline=names[1], time="", rows=0, approved=True, reasons=[], bounds=Bounds()
+    )
+    monkeypatch.setattr(release, "window_of", lambda *_: ())
+    monkeypatch.setattr(release, "check_release", lambda *_: found)
+    tested = json.loads(mgoe("registry", "test", folder, "--json").stdout)
+    assert tested == found.model_dump(mode="json")
+    shown = json.loads(mgoe("registry", "show", folder, "candidate", "--json").stdout)
+    assert (shown["lineage"], shown["release"]) == ([names[2], names[0]], tested)
+    assert [change["action"] for change in shown["changes"]] == ["add"]
+    rolled_back = json.loads(mgoe("registry", "rollback", folder, "--json").stdout)
+    assert rolled_back["aliases"]["current"] == names[0]
+    assert json.loads(mgoe("registry", "prune", folder, "--keep", 0, "--json").stdout)["removed"] == []
+
+
+def test_new_bundles(mgoe: Mgoe, finished: Path, monkeypatch: pytest.MonkeyPatch):
+    bundle = Bundle.open(finished / "bundle")
+    monkeypatch.setattr(experiments, "refresh", lambda *_, **__: bundle)
+    monkeypatch.setattr(experiments, "retrain", lambda *_, **__: bundle)
+    monkeypatch.setattr(experiments, "write_exposures", lambda *_: 3)
+    monkeypatch.setattr(onnx_export, "export_whole", lambda *_: None)
+    state = ("--state", "state")
+    refreshed = mgoe("refresh", bundle.path, *state, "--out", "new", "--json")
+    retrained = json.loads(mgoe("retrain", bundle.path, *state, "--out", "new", "--json").stdout)
+    more = {"lineage": bundle.manifest["lineage"], "due": []}
+    assert retrained == json.loads(refreshed.stdout) | more
+    written = mgoe("exposures", bundle.path, *state, "--out", "log.parquet", "--json")
+    assert json.loads(written.stdout) == {"path": "log.parquet", "rows": 3}
+    exported = mgoe("export", bundle.path, "--onnx", "model.onnx", "--json")
+    assert json.loads(exported.stdout) == {"path": "model.onnx", "precision": "float32", "compared": []}
+
+
+def test_one_model(mgoe: Mgoe, config: Path, finished: Path, monkeypatch: pytest.MonkeyPatch):
+    rows = read_rows(finished / "metrics.json")
+    monkeypatch.setattr(experiments, "train", lambda *_, **__: rows)
+    found = json.loads(mgoe("train", config, "--out", "run", "--json").stdout)
+    assert found["metrics"] == json.loads((finished / "metrics.json").read_text())
+
+
+def test_a_fetched_data_set(mgoe: Mgoe, monkeypatch: pytest.MonkeyPatch):
+    found = Fetched(name="taobao", path="raw", files=["UserBehavior.csv"])
+    monkeypatch.setattr(datasets, "fetch", lambda *_, **__: found)
+    assert json.loads(mgoe("data", "fetch", "taobao", "--out", "raw", "--json").stdout) == found.model_dump()
