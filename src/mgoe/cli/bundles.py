@@ -1,7 +1,6 @@
 """Commands on a bundle: measure it, score with it, export it."""
 
 import math
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -69,7 +68,7 @@ def evaluate(
         show_json(
             {
                 "metrics": [row for row in rows if (row["split"], row["slice"]) == (split, part)],
-                "leads": [asdict(lead) for lead in leads],
+                "leads": leads,
             }
         )
         return

@@ -192,8 +192,7 @@ def refresh(
     )
     if as_json:
         graph = refreshed.graph.describe()
-        calibration = refreshed.calibration.model_dump(mode="json")
-        show_json({"path": str(out), "calibration": calibration, "graph": graph})
+        show_json({"path": str(out), "calibration": refreshed.calibration, "graph": graph})
         return
     _show_bundle(refreshed)
     say(f"wrote {out}")
@@ -243,7 +242,7 @@ def retrain(
                 "path": str(out),
                 "lineage": retrained.manifest["lineage"],
                 "due": retrained.manifest.get("due", []),
-                "calibration": retrained.calibration.model_dump(mode="json"),
+                "calibration": retrained.calibration,
                 "graph": retrained.graph.describe(),
             }
         )

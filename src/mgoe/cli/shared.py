@@ -111,7 +111,10 @@ def show(what: Table | str) -> None:
 
 def show_json(value: Any) -> None:
     """Print a result for programs: JSON alone on standard output, with null for numbers that do not exist."""
-    print(json.dumps(_plain(value), indent=1, ensure_ascii=False, allow_nan=False))
+    from pydantic_core import to_jsonable_python
+
+    plain = to_jsonable_python(value, inf_nan_mode="null", fallback=_scalar)
+    print(json.dumps(plain, indent=1, ensure_ascii=False, allow_nan=False))
 
 
 def table(columns: Sequence[str], left: int = 1) -> Table:
@@ -180,13 +183,5 @@ def _text(value: Any) -> str:
     return ", ".join(map(_text, value)) if isinstance(value, list | tuple) else str(value)
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _plain(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
-    if hasattr(value, "item"):
-        value = value.item()
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value if isinstance(value, bool | int | str) or value is None else str(value)
+def _scalar(value: Any) -> Any:
+    return value.item() if hasattr(value, "item") else str(value)
