@@ -12,12 +12,12 @@ from mgoe.cli import app
 
 Schema = dict[str, Any]
 
-NAMES = {"integer": "integer", "number": "number", "string": "text", "boolean": "true or false"}
+NAMES = {"string": "text", "boolean": "true or false"}
+"""Types whose names in tables differ from those in JSON Schema."""
 FIRST = {
     "demo": ("path", "bundle", "report"),
     "run": ("path", "bundle", "report"),
     "compare.leads[]": ("question", "log"),
-    "data describe": ("title",),
     "retrain": ("path", "lineage", "due"),
 }
 """Keys that are printed first, where the schema has another order."""
@@ -64,7 +64,8 @@ class Answers:
     def _text(self, kind: Schema) -> str:
         if "enum" in kind:
             return " or ".join(f"`{value}`" for value in kind["enum"])
-        type_, held = kind.get("type", "object"), inside(kind)
+        type_: str = kind.get("type", "object")
+        held = inside(kind)
         if held is None:
             return NAMES.get(type_, type_)
         of = " or ".join(map(self._text, members(held))) if held else "anything"

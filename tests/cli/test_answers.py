@@ -47,7 +47,7 @@ def test_another_order_of_keys_is_found():
 
 def test_the_schema_of_an_answer(mgoe: Mgoe):
     found = json.loads(mgoe("schema", "data", "list").stdout)
-    assert found["items"]["$ref"] == "#/$defs/DataSet"
+    assert found["items"]["$ref"] == "#/$defs/DataSetRow"
     refused = mgoe("schema", "recomend")
     assert refused.exit_code == 2
     assert "did you mean 'recommend'?" in refused.stderr

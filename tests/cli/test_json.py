@@ -22,8 +22,8 @@ def test_a_registry(mgoe: Mgoe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     names += [write(version, version.name, names[0], "refreshed") for version in versions[1:]]
     added = [json.loads(mgoe("registry", "add", folder, version, "--json").stdout) for version in versions]
     assert [one["version"] for one in added] == names
-    for name in names[:2]:
-        promoted = mgoe("registry", "promote", folder, name, "--force", "why", "--json")
+    mgoe("registry", "promote", folder, names[0], "--force", "why", "--json")
+    promoted = mgoe("registry", "promote", folder, names[1], "--force", "why", "--json")
     aliases = {"candidate": names[2], "current": names[1], "previous": names[0]}
     assert json.loads(promoted.stdout) == {"version": names[1], "aliases": aliases}
     listed = json.loads(mgoe("registry", "list", folder, "--json").stdout)

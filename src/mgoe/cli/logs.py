@@ -134,8 +134,9 @@ def list_(as_json: Json = False) -> None:
     from rich.table import Table
 
     from mgoe.datasets import DATA_SETS
+    from mgoe.datasets.dataset import DataSetRow
 
-    rows = [one.row() for one in DATA_SETS.values()]
+    rows = [vars(DataSetRow.model_validate(one)) for one in DATA_SETS.values()]
     if as_json:
         show_json(rows)
         return
@@ -155,9 +156,12 @@ def list_(as_json: Json = False) -> None:
 )
 def describe_set(name: Name, as_json: Json = False) -> None:
     """Show home page, licence, addresses, checksums, files, the source of their layout, and protocols."""
-    from mgoe.datasets import find
+    from pydantic import TypeAdapter
 
-    show_facts(find(name).describe(), as_json)
+    from mgoe.datasets import find
+    from mgoe.datasets.dataset import DataSetFacts
+
+    show_facts(TypeAdapter(DataSetFacts).dump_python(find(name), mode="json"), as_json)
 
 
 @data.command(

@@ -2,7 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import ConfigDict
+
+from mgoe.config import Settings
 
 if TYPE_CHECKING:
     from mgoe.datasets.reading import Workbench
@@ -13,7 +17,7 @@ Write = Callable[["Workbench"], dict[str, int]]
 
 @dataclass(frozen=True)
 class Download:
-    """One file at a public address.
+    """A file at a public address.
 
     Example:
         >>> Download("https://example.org/log.zip").name
@@ -21,8 +25,8 @@ class Download:
     """
 
     address: str
-    size: int | None = None
-    """Bytes, if published."""
+    bytes: int | None = None
+    """Size, if published."""
     md5: str | None = None
     """Checksum, if published."""
 
@@ -32,8 +36,57 @@ class Download:
         return self.address.rpartition("/")[2]
 
 
-@dataclass(frozen=True)
-class DataSet:
+class DataSetRow(Settings, from_attributes=True):
+    """What a list of data sets shows of one."""
+
+    name: str
+    form: Literal["events", "exposures"]
+    tasks: tuple[str, ...]
+    size: str
+    """Size of the download, for people."""
+    license: str
+    real: bool
+    """Whether `mgoe data prepare` was run on the real files."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSetFacts:
+    """What there is to know about a public data set."""
+
+    __pydantic_config__ = ConfigDict(
+        extra="forbid", use_attribute_docstrings=True, json_schema_serialization_defaults_required=True
+    )
+
+    title: str
+    name: str
+    form: Literal["events", "exposures"]
+    tasks: tuple[str, ...]
+    """Weakest to strongest, as in its configurations."""
+    size: str
+    """Size of the download, for people."""
+    license: str
+    real: bool = False
+    """Whether `mgoe data prepare` was run on the real files."""
+    home: str
+    access: str = "no account needed"
+    """How to get the files."""
+    downloads: tuple[Download, ...] = ()
+    files: tuple[str, ...]
+    """Files that `prepare` reads, at any depth below the folder."""
+    instead: tuple[str, ...] | None = None
+    """Other files that can be used instead."""
+    time: str | None = None
+    """The leak-free protocol in `time.yaml`; none if the files hold neither times nor an order."""
+    published: str
+    """The protocol of its papers in `published.yaml`, and what it loses."""
+    layout: str
+    """Where the layout of the files is documented."""
+    notes: str | None = None
+    """Further remarks."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSet(DataSetFacts):
     """A public data set and how its files become a log.
 
     Example:
@@ -42,36 +95,10 @@ class DataSet:
         ('time', 'published')
     """
 
-    name: str
-    title: str
-    form: Literal["events", "exposures"]
-    tasks: tuple[str, ...]
-    """Weakest to strongest, as in its configurations."""
-    home: str
-    license: str
-    size: str
-    """Size of the download, for people."""
-    files: tuple[str, ...]
-    """Files that `prepare` reads, at any depth below the folder."""
     write: Write
     """Writes the log."""
     config: str
     """Its templates are `configs/CONFIG.PROTOCOL.yaml`."""
-    published: str
-    """The protocol of its papers in `published.yaml`, and what it loses."""
-    layout: str
-    """Where the layout of the files is documented."""
-    time: str | None = None
-    """The leak-free protocol in `time.yaml`; None if the files hold neither times nor an order."""
-    downloads: tuple[Download, ...] = ()
-    instead: tuple[str, ...] = ()
-    """Other files that can be used instead."""
-    access: str = "no account needed"
-    """How to get the files."""
-    notes: str = ""
-    """Further remarks."""
-    real: bool = False
-    """Whether `prepare` was run on the real files."""
 
     @property
     def protocols(self) -> tuple[str, ...]:
@@ -80,36 +107,9 @@ class DataSet:
 
     def is_complete(self, names: set[str]) -> bool:
         """Return whether files of these names are sufficient."""
-        return names.issuperset(self.files) or (bool(self.instead) and names.issuperset(self.instead))
+        return names.issuperset(self.files) or bool(self.instead and names.issuperset(self.instead))
 
     @property
     def wanted(self) -> set[str]:
         """Names of the files to unpack from archives."""
-        return {*self.files, *self.instead}
-
-    def row(self) -> dict[str, Any]:
-        """Return one row of the list of data sets."""
-        return {
-            "name": self.name,
-            "form": self.form,
-            "tasks": list(self.tasks),
-            "size": self.size,
-            "license": self.license,
-            "real": self.real,
-        }
-
-    def describe(self) -> dict[str, Any]:
-        """Return all facts about the data set."""
-        return {
-            "title": self.title,
-            **self.row(),
-            "home": self.home,
-            "access": self.access,
-            "downloads": [{"address": d.address, "bytes": d.size, "md5": d.md5} for d in self.downloads],
-            "files": list(self.files),
-            "instead": list(self.instead) or None,
-            "time": self.time,
-            "published": self.published,
-            "layout": self.layout,
-            "notes": self.notes or None,
-        }
+        return {*self.files, *(self.instead or ())}

@@ -130,9 +130,9 @@ def download(
 
 def remaining(source: Download, folder: Path) -> int:
     """Return the bytes of a file that are still missing; 0 if its size is not published."""
-    if (folder / source.name).exists() or source.size is None:
+    if (folder / source.name).exists() or source.bytes is None:
         return 0
-    return max(0, source.size - _size(folder / f"{source.name}.part"))
+    return max(0, source.bytes - _size(folder / f"{source.name}.part"))
 
 
 def _fetch_rest(source: Download, part: Path, home: str, on_progress: OnProgress) -> None:
@@ -250,8 +250,8 @@ def _wrong(source: Download, path: Path) -> str | None:
         if source.md5 is not None:
             md5 = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
             return None if md5 == source.md5 else f"its MD5 must be {source.md5}, found {md5}"
-        if source.size not in (None, _size(path)):
-            return f"its size must be {source.size}, found {_size(path)}"
+        if source.bytes not in (None, _size(path)):
+            return f"its size must be {source.bytes}, found {_size(path)}"
         kind, start = _KINDS.get(Path(source.name).suffix, ("", b""))
         found = file.read(24)
     return None if found.startswith(start) else f"it must be {kind}, found a file that begins with {found!r}"

@@ -20,10 +20,12 @@ Axes: `C` users or random groups of them, `M` metrics, `B` draws, `V` baselines.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import ArrayLike, NDArray
+from pydantic import Field, WithJsonSchema
 
 from mgoe.evaluation.influence import Influence
 from mgoe.evaluation.rows import digits_for
@@ -34,23 +36,13 @@ GROUPS = 512
 """Number of random groups of users that are drawn as one. The variance stays the same, up to three hundredths
 of an interval, and the cost no longer grows with the number of users."""
 _BLOCK = 1000
+Number = Annotated[float, WithJsonSchema({"anyOf": [{"type": "number"}, {"type": "null"}]})]
+"""A number; NaN where it does not exist, which is null in JSON."""
 
 
 @dataclass(frozen=True)
 class Estimate:
     """A mean over seeds with its 95 % interval.
-
-    Attributes:
-        model: The model that was measured.
-        baseline: The model whose value was subtracted, seed by seed; None for the model's own value.
-        task, metric: What was measured.
-        value: Mean over seeds.
-        low, high: Interval over users and seeds; over users alone with one seed; NaN where it does not exist.
-        by_seed: The values of the single seeds.
-        users: How many test users (or groups of them) contribute to the metric.
-        p: Two-sided p value of no difference; NaN for a model's own value.
-        adjusted: p after Holm's correction over the baselines, for the same task and metric; NaN for a
-            baseline that shares fewer seeds with the model than others do.
 
     Example:
         >>> Estimate("mgoe", "mmoe", "all", "ranking", 0.02, 0.01, 0.03, (0.02,), users=500).low
@@ -58,16 +50,28 @@ class Estimate:
     """
 
     model: str
-    baseline: str | None
+    baseline: Annotated[
+        str | None,
+        Field(description="Whose value was subtracted, seed by seed; none for the model's own value."),
+    ]
     task: str
     metric: str
-    value: float
-    low: float
-    high: float
-    by_seed: tuple[float, ...]
-    users: int
-    p: float = np.nan
-    adjusted: float = np.nan
+    value: Annotated[Number, Field(description="Mean over seeds.")]
+    low: Annotated[
+        Number,
+        Field(description="95 % interval over users and seeds; over users alone with one seed."),
+    ]
+    high: Number
+    by_seed: tuple[Number, ...]
+    users: Annotated[int, Field(description="Test users (or groups of them) that contribute.")]
+    p: Annotated[Number, Field(description="Two-sided p of no difference.")] = np.nan
+    adjusted: Annotated[
+        Number,
+        Field(
+            description="p after Holm's correction over the baselines, for the same task and metric; none "
+            "for a baseline that shares fewer seeds with the model than others do."
+        ),
+    ] = np.nan
 
     @property
     def digits(self) -> int:

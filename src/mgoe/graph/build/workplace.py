@@ -62,17 +62,15 @@ class Observer:
 class Spent:
     """What a stage took.
 
-    Attributes:
-        seconds: On the clock.
-        peak_gib: Most anonymous memory while it ran.
-
     Example:
         >>> Spent(seconds=1.5, peak_gib=0.2).seconds
         1.5
     """
 
     seconds: float
+    """Time on the clock."""
     peak_gib: float
+    """Most anonymous memory while it ran."""
 
 
 class Stages:
