@@ -17,8 +17,9 @@ from mgoe.bundle.lineage import iso_time, lineage
 from mgoe.bundle.manifest import FORMAT, MANIFEST, RETRIEVAL
 from mgoe.bundle.population import POPULATION
 from mgoe.bundle.sampling import Sampling
-from mgoe.config import ModelSettings, RetrievalSettings, RunSettings, dump_settings, seconds
+from mgoe.config import ModelSettings, RetrievalSettings, RunSettings, dump_settings
 from mgoe.data import Prepared
+from mgoe.data.waiting import longest_delay
 from mgoe.evaluation import Estimate, Row
 from mgoe.features import View
 from mgoe.graph import MacroGraph
@@ -92,8 +93,7 @@ def write_bundle(
 
 def _rows_until(prepared: Prepared, settings: RunSettings) -> int | None:
     """Return the time of the newest row whose labels were all known; None for data of an earlier version."""
-    delay = max(seconds(task.delay) for task in settings.tasks) * 1_000_000
-    return None if prepared.until is None else prepared.until - delay
+    return None if prepared.until is None else prepared.until - longest_delay(settings.tasks)
 
 
 def seal(folder: Path, manifest: Mapping[str, Any], settings: RunSettings, metrics: Sequence[Row]) -> None:

@@ -1,6 +1,8 @@
 """Rows of a log whose labels are not all known yet: they wait, so that each is learned from once, with all of
 its labels."""
 
+from collections.abc import Iterable
+
 import ibis
 
 from mgoe.config import RunSettings, TaskSettings, seconds
@@ -18,6 +20,11 @@ def final_at(time: Expr, known_at: Expr | None, task: TaskSettings) -> Expr:
     """
     delayed = time + seconds(task.delay) * 1_000_000
     return delayed if known_at is None else ibis.greatest(delayed, ibis.coalesce(known_at, delayed))
+
+
+def longest_delay(tasks: Iterable[TaskSettings]) -> int:
+    """Return the microseconds after an exposure when the labels of all tasks are known."""
+    return max(seconds(task.delay) for task in tasks) * 1_000_000
 
 
 def waits(settings: RunSettings) -> bool:

@@ -15,11 +15,10 @@ from mgoe.bundle.lineage import iso_time
 from mgoe.config import RunSettings, seconds
 from mgoe.data import place_of
 from mgoe.data.log import unreadable
-from mgoe.data.waiting import span, split_by_labels, waits
+from mgoe.data.waiting import longest_delay, span, split_by_labels, waits
 from mgoe.errors import DataError
 from mgoe.experiments.graphs import opened_log, settings_of
 from mgoe.experiments.stages import Say
-from mgoe.serving.events.exposure import longest_delay
 
 GAP = 2
 """Time buckets without a row from which a gap is reported."""

@@ -10,10 +10,10 @@ import pyarrow.parquet as pq
 
 from mgoe._util.files import atomic_file
 from mgoe.bundle import Bundle
+from mgoe.data.waiting import longest_delay
 from mgoe.errors import BundleError, StoreError
 from mgoe.experiments.stages import Say
 from mgoe.serving import EventReader
-from mgoe.serving.events.exposure import longest_delay
 from mgoe.serving.events.exposure_log import ExposureLog, open_exposures
 from mgoe.serving.events.taken import taken_rows
 from mgoe.serving.online.live import positions

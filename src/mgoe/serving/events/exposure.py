@@ -3,7 +3,7 @@ come in."""
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple, Self
@@ -11,8 +11,9 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 
 from mgoe.bundle import Bundle
-from mgoe.config import FeatureSettings, TaskSettings, did_you_mean, seconds
+from mgoe.config import FeatureSettings, TaskSettings, did_you_mean
 from mgoe.data.columns import POSITIONS
+from mgoe.data.waiting import longest_delay
 from mgoe.errors import EventError
 from mgoe.serving.events.event import EventReader, check_fields, checked_text, read_id, shown
 
@@ -198,11 +199,6 @@ def label_too_early(exposure: int) -> EventError:
         f"a label must not be known before its exposure, which was at {np.datetime64(exposure, 'us')}Z; "
         "fix the clock that wrote it, or leave the time out",
     )
-
-
-def longest_delay(tasks: Iterable[TaskSettings]) -> int:
-    """Return the microseconds after an exposure when the labels of all tasks are known."""
-    return max(seconds(task.delay) for task in tasks) * 1_000_000
 
 
 def _request(value: Any) -> str:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from mgoe.config import TaskSettings, seconds
 from mgoe.data.exposure_history import VALUE_UNIT
-from mgoe.serving.events.exposure import longest_delay
+from mgoe.data.waiting import longest_delay
 from mgoe.serving.events.exposure_log import EXPOSURE_OF, ExposureLog
 
 AT_ONCE = 20_000

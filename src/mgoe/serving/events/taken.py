@@ -10,8 +10,8 @@ import pyarrow.json as pj
 
 from mgoe.config import FeatureSettings, RunSettings, TaskSettings, seconds
 from mgoe.data.arrow import pc
+from mgoe.data.waiting import longest_delay
 from mgoe.serving.events.event import canonical_id
-from mgoe.serving.events.exposure import longest_delay
 from mgoe.serving.events.exposure_log import EXPOSURE_OF, ExposureLog
 
 ROWS = 65_536
