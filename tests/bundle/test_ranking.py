@@ -240,9 +240,17 @@ class Linked(Half):
 
     blend = Blend(log_odds=-0.5, sampling=0.25, linked=1.0, session=-2.0)
 
-    def signals(self, view: View, user: int, items: np.ndarray, *known: np.ndarray) -> np.ndarray:
+    def signals(
+        self,
+        view: View,
+        user: int,
+        items: np.ndarray,
+        log_odds: np.ndarray,
+        sampling: np.ndarray,
+        later: None,
+    ) -> np.ndarray:
         assert (np.diff(items) > 0).all()
-        return np.column_stack([*known, items % 10, items % 7])
+        return np.column_stack([log_odds, sampling, items % 10, items % 7])
 
 
 @up_to(10)

@@ -10,7 +10,7 @@ import mgoe
 from mgoe.config import RetrievalSettings, RunSettings
 from mgoe.data import Prepared
 from mgoe.experiments import blending
-from mgoe.experiments.blending import Answers, _questions, fit_blend
+from mgoe.experiments.blending import _questions, fit_blend
 from mgoe.experiments.cell_bundle import write_cell_bundle
 from mgoe.experiments.fitted import load_calibration, load_model
 from mgoe.experiments.inputs import Inputs
@@ -37,8 +37,9 @@ def test_a_comparison_orders_candidates_as_the_bundle_does(
     assert bundle.retrieval is not None
     assert bundle.retrieval.blend is not None
     retrieved, model = Retrieved(bundle.retrieval, bundle.view), load_model(cell, inputs, False)
-    answers = Answers(model, bundle.view, inputs, retrieving, load_calibration(cell))
-    score = ItemScores(answers, ["click"], retrieved, bundle.retrieval.blend)
+    score = ItemScores(
+        inputs.scored(model, inputs.graph.latest, load_calibration(cell), bundle.retrieval), ["click"]
+    )
     users = np.arange(12)
     items = [retrieved(user) for user in users.tolist()]
     [values] = score(users, items, [1.0])
@@ -53,9 +54,9 @@ def test_without_retrieval_or_with_few_users_nothing_is_fitted(
     inputs, calibration = Inputs.open(finished, retrieving), load_calibration(cell)
     model = load_model(cell, inputs, False)
     monkeypatch.setattr(blending, "USERS", 5)
-    assert fit_blend(model, inputs, retrieving, calibration) is None
+    assert fit_blend(model, inputs, calibration) is None
     exact = retrieving.model_copy(update={"retrieval": "exact"})
-    assert fit_blend(model, Inputs.open(finished, exact), exact, calibration) is None
+    assert fit_blend(model, Inputs.open(finished, exact), calibration) is None
 
 
 def test_questions_are_about_the_validation_window_alone(finished: Path):

@@ -20,27 +20,17 @@ def test_a_catalogue_is_ranked_by_how_likely_a_task_is_done_at_all(monkeypatch: 
     tasks = [{"name": "click", "label": "clicked"}, {"name": "buy", "label": "bought", "given": "click"}]
     settings = make_settings({"data": {"log": "log.parquet"}, "tasks": tasks})
     monkeypatch.setattr(
-        cell_results, "PairScorer", lambda *_: lambda *_: np.array([[0.5, 0.3], [0.001, 0.9]], np.float32)
-    )
-    monkeypatch.setattr(
         cell_results, "rank_catalog", lambda score, *_, **__: score(np.zeros(2, int), np.arange(2))
     )
-    monkeypatch.setattr(cell_results, "View", SimpleNamespace(of=lambda *_: None))
-    none = np.empty(0, np.int64)
+    none, scores = np.empty(0, np.int64), np.array([[0.5, 0.3], [0.001, 0.9]], np.float32)
     examples = SimpleNamespace(labels=None, user=none, column=lambda name: none)
-    context = SimpleNamespace(encode=lambda *_: {})
     prepared = SimpleNamespace(
-        cuts=[0],
-        valid_window=-1,
-        streamed=lambda _: examples,
-        user_side=None,
-        item_side=None,
-        context_features=context,
-        users_at=[1],
-        items_at=[2],
+        cuts=[0], valid_window=-1, streamed=lambda _: examples, users_at=[1], items_at=[2]
     )
     inputs: Any = SimpleNamespace(
-        prepared=prepared, graph=SimpleNamespace(snapshots=[None]), prior=lambda _: np.zeros(3, np.float32)
+        prepared=prepared,
+        graph=SimpleNamespace(snapshots=[None]),
+        scored=lambda *_: SimpleNamespace(score_indices=lambda *_: scores),
     )
     model: Any = SimpleNamespace(spec=SimpleNamespace(tasks=()))
     assert_allclose(

@@ -14,7 +14,7 @@ retrieval/           what candidates are retrieved from, unless the whole catalo
 import json
 import os
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from copy import copy
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -30,31 +30,31 @@ from mgoe._util.notebook import Shown
 from mgoe.bundle.calibration import (
     Calibration,
     Window,
-    calibrate,
     calibrated_sample,
     fit_calibration,
     read_calibration,
 )
 from mgoe.bundle.context import encode_one, encode_pairs, repeated
 from mgoe.bundle.explanation import GROUPS, explain_pair, explain_user
-from mgoe.bundle.item_index import ItemIndex
 from mgoe.bundle.known_outcomes import warn_of_known
 from mgoe.bundle.manifest import MANIFEST, RETRIEVAL, read_manifest
 from mgoe.bundle.population import Population
-from mgoe.bundle.ranking import TOGETHER, Query, Scores, Steps, finished, rank, wanted
-from mgoe.bundle.sampling import chain, prior_of, read_sampling, shift_of, shifted_tasks, undo_sampling
+from mgoe.bundle.ranking import TOGETHER, Query, rank, wanted
+from mgoe.bundle.sampling import chain, read_sampling
+from mgoe.bundle.scored_model import ScoredModel
+from mgoe.bundle.steps import Scores, finished
 from mgoe.config import ModelSettings, RunSettings, check_settings, load_settings
 from mgoe.data import Encoders, Examples, FeatureEncoders, Vocabulary, to_arrow
 from mgoe.errors import BundleError
-from mgoe.features import FeatureSpec, Source, View, read
-from mgoe.graph import MacroGraph
+from mgoe.features import FeatureSpec, read
+from mgoe.graph import MacroGraph, Snapshot
 from mgoe.graph.pair_rows import Side
 from mgoe.models import Batch, RankingModel, Undrawn, make_model
 from mgoe.retrieval import Retrieval
 from mgoe.training import PairScorer, load_weights
 
 
-class Bundle(Shown):
+class Bundle(ScoredModel, Shown):
     """A model with everything it needs to score: `mgoe.load(path)` opens one.
 
     Attributes:
@@ -109,6 +109,11 @@ class Bundle(Shown):
         return MacroGraph.open(self.path / "graph")
 
     @cached_property
+    def snapshot(self) -> Snapshot:
+        """The latest snapshot, which it scores from."""
+        return self.graph.latest
+
+    @cached_property
     def model(self) -> RankingModel:
         """The model with its weights, ready to score."""
         spec = FeatureSpec.from_json((self.path / "spec.json").read_text(encoding="utf-8"))
@@ -146,24 +151,6 @@ class Bundle(Shown):
         """Metrics: model, seed, split, slice, task, metric, value."""
         return pd.DataFrame(json.loads((self.path / "metrics.json").read_text(encoding="utf-8")))
 
-    @cached_property
-    def _prior(self) -> NDArray[np.float32]:
-        return prior_of(self.sampling, self.graph.latest)
-
-    @cached_property
-    def _scorer(self) -> PairScorer:
-        return PairScorer(self.model, self._source)
-
-    @cached_property
-    def view(self) -> View:
-        """The latest snapshot with the side features, as the model reads it."""
-        return View.of(self.graph.latest, self.encoders.user_side, self.encoders.item_side)
-
-    @property
-    def _source(self) -> Source:
-        """What its model reads pairs from."""
-        return self.view
-
     def _known_items(self, user: int) -> NDArray[np.int32]:
         """Return the items in the history of a user by index."""
         return self.graph.latest.known_items(user)
@@ -185,15 +172,14 @@ class Bundle(Shown):
 
     def run_by(self, predict: Callable[[Batch], Tensor]) -> "Bundle":
         """Return the same bundle with predictions computed by another engine."""
-        other = Bundle(self.path, self.manifest)
-        other.owner = self.owner
-        vars(other)["_scorer"] = PairScorer(self.model, self._source, predict)
+        other = copy(self)
+        other._scorer = PairScorer(self.model, self._source, predict)
         return other
 
     def scored_by(self, scores: Scores) -> "Bundle":
         """Return the same bundle with the items of lists scored by another engine, such as a service's."""
-        other = Bundle(self.path, self.manifest)
-        vars(other).update(vars(self), _scores=scores)
+        other = copy(self)
+        other._scores = scores
         return other
 
     def predict(
@@ -321,26 +307,6 @@ class Bundle(Shown):
         """Items that can be recommended."""
         return self.size("item")
 
-    def reading(self) -> AbstractContextManager[View]:
-        """Return a context in which the view that is scored does not change."""
-        return self._source.reading()
-
-    def in_blocks(
-        self, users: NDArray[np.int64], items: NDArray[np.int64], context: Mapping[str, NDArray] | None = None
-    ) -> Steps[NDArray[np.float32]]:
-        """Score pairs, see `Scores`. Shape (B, T)."""
-        return self.score_indices(
-            users,
-            items,
-            {name: np.repeat(values, len(items), axis=0) for name, values in (context or {}).items()},
-        )
-        yield
-
-    @cached_property
-    def item_index(self) -> ItemIndex:
-        """Items by feature values and popularity."""
-        return ItemIndex(self.encoders.item_side, self.graph.latest.arrays["item_sum"])
-
     @property
     def _context(self) -> FeatureEncoders:
         return self.encoders.context_features
@@ -377,52 +343,27 @@ class Bundle(Shown):
             weights = {name: values[0] for name, values in self._scorer.weights(*pair, own).items()}
         return named | explain_pair(known, self.tasks, self.ids, scores, weights)
 
-    def score_indices(
-        self,
-        users: NDArray[np.int64],
-        items: NDArray[np.int64],
-        context: Mapping[str, NDArray] | None = None,
-        recalibrated: bool = True,
-    ) -> NDArray[np.float32]:
-        """Score pairs of indices, in blocks. Shape (B, T)."""
-        scores = self._scorer(users, items, context or {})
-        return self.recalibrate(scores, items) if recalibrated else scores
-
-    def recalibrate(self, scores: NDArray[np.float32], items: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Undo the sampling of negatives in the model's scores (B, T) of items by index (B,), then calibrate.
-
-        Every score that a bundle gives passes here: in this process, over HTTP, and by ONNX Runtime.
-        """
-        return calibrate(undo_sampling(scores, self.shift(items), self.shifted), *self._maps)
-
-    @cached_property
-    def _maps(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        return self.calibration.numbers(self.settings.tasks)
-
     def fit_calibration(self, examples: Examples) -> Calibration:
         """Fit the next calibration to examples that the graph does not hold, and measure the present one."""
-        return fit_calibration(self._window(examples), self.settings.tasks, self.calibration)
+        return fit_calibration(self.window(examples), self.settings.tasks, self.calibration)
 
     def predict_examples(self, examples: Examples) -> NDArray[np.float64]:
         """Return what it predicts for examples: calibrated, and as if their negatives were all there are.
 
         Where nothing is sampled, as in an exposure log, this is what a service answers. Shape (N, T).
         """
-        return calibrated_sample(self._window(examples), self.settings.tasks, self.calibration)
+        return calibrated_sample(self.window(examples), self.settings.tasks, self.calibration)
 
-    def _window(self, examples: Examples) -> Window:
-        learned = self.score_indices(examples.user, examples.item, examples.context, recalibrated=False)
-        shift = self.shift(examples.item)
-        return Window.of(learned, shift, examples.labels, examples.bucket, self.settings)
+    def window(self, examples: Examples, learned: NDArray[np.float32] | None = None) -> Window:
+        """Return examples that the graph does not hold, with predictions as of its latest snapshot.
 
-    def shift(self, items: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Return what undoing the sampling adds to the log-odds of items by index. Shape (B,)."""
-        return shift_of(self._prior, items)
-
-    @cached_property
-    def shifted(self) -> NDArray[np.bool_]:
-        """Which tasks sampled negatives enter. Shape (T,)."""
-        return shifted_tasks(self.settings.tasks)
+        Args:
+            examples: N of them.
+            learned: Predictions of a model that has learned since; by default the bundle's own. Shape (N, T).
+        """
+        if learned is None:
+            learned = self.score_indices(examples.user, examples.item, examples.context, recalibrated=False)
+        return Window.of(learned, self.shift(examples.item), examples.labels, examples.bucket, self.settings)
 
     def describe(self) -> dict[str, Any]:
         """Return what `mgoe describe BUNDLE` prints."""

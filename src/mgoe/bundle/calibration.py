@@ -137,6 +137,10 @@ class Window:
         undone = undo_sampling(learned, shift, shifted_tasks(tasks))
         return cls(learned, undone, labels, buckets, settings.data)
 
+    def answered(self, tasks: Sequence[TaskSettings], calibration: Calibration) -> NDArray[np.float32]:
+        """Return what a service with a calibration answers for the rows. Shape (N, T)."""
+        return calibrate(self.undone.astype(np.float32), *calibration.numbers(tasks))
+
     def start_of(self, bucket: int) -> str:
         """Return when a bucket begins, for people."""
         return moment_of(int(bucket), self.data.bucket, self.data.timezone)

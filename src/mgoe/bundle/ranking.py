@@ -10,11 +10,10 @@ candidate.
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
@@ -22,14 +21,11 @@ from numpy.typing import NDArray
 
 from mgoe.bundle.item_index import Filter
 from mgoe.bundle.objective import Objective, read_objective
-from mgoe.bundle.sampling import log_odds_of_anything, undo_sampling
+from mgoe.bundle.scored_model import ScoredModel
+from mgoe.bundle.steps import Scores, Steps
 from mgoe.config import did_you_mean
 from mgoe.errors import BundleError
-from mgoe.features import View
-
-if TYPE_CHECKING:
-    from mgoe.bundle.bundle import Bundle
-    from mgoe.retrieval import Retrieval
+from mgoe.retrieval import Retrieval
 
 BLOCK = 2048
 """Rows of an objective that are computed in one step."""
@@ -37,28 +33,6 @@ TOGETHER = 8192
 """Items that are scored in one call for several users, about. It bounds the memory of any number of users."""
 FILTERED = 4
 """So many times as many candidates are retrieved if filters leave some out."""
-Answer = TypeVar("Answer")
-Steps = Generator[None, None, Answer]
-"""Work that pauses now and then, so that a service can answer other requests meanwhile."""
-
-
-class Scores(Protocol):
-    """What scores items for users, as of now."""
-
-    @property
-    def n_items(self) -> int:
-        """Items that have an index."""
-        ...
-
-    def reading(self) -> AbstractContextManager[View]:
-        """Return a context in which what is read does not change."""
-        ...
-
-    def in_blocks(
-        self, users: NDArray[np.int64], items: NDArray[np.int64], context: Mapping[str, NDArray] | None
-    ) -> Steps[NDArray[np.float32]]:
-        """Return the probability (or value) of each task for pairs, (B, T). Encoded context has one row."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -72,7 +46,7 @@ class Query:
         left_out: Indices of items to leave out, rising.
         filters: What every item must have.
         max_per: Items to return at most per value of a feature.
-        exact: Score all items that pass, even where the bundle could retrieve candidates.
+        exact: Score all items that pass, even where candidates could be retrieved.
     """
 
     k: int
@@ -86,7 +60,7 @@ class Query:
     @classmethod
     def read(
         cls,
-        bundle: Bundle,
+        catalogue: ScoredModel,
         *,
         k: int,
         objective: str,
@@ -109,20 +83,20 @@ class Query:
             if not isinstance(given, Mapping):
                 raise BundleError(place, f"must be a mapping by name, found {given!r}; give a dict")
         for name, least in at_least.items():
-            if name not in bundle.tasks:
-                near = did_you_mean(name, bundle.tasks)
+            if name not in catalogue.tasks:
+                near = did_you_mean(name, catalogue.tasks)
                 raise BundleError("at_least", f"{name[:80]!r} is not a task of this bundle{near}")
             if not isinstance(least, Real) or math.isnan(least):
                 raise BundleError("at_least", f"{name} must be a number, found {least!r}; give a probability")
         for name, most in max_per.items():
-            bundle.item_index.check(f"max_per.{name[:80]}", name)
+            catalogue.item_index.check(f"max_per.{name[:80]}", name)
             _check_count(f"max_per.{name}", most)
         return cls(
             k=int(k),
-            objective=read_objective(objective, bundle.tasks),
-            at_least={bundle.tasks.index(name): least for name, least in at_least.items()},
+            objective=read_objective(objective, catalogue.tasks),
+            at_least={catalogue.tasks.index(name): least for name, least in at_least.items()},
             left_out=np.unique(left_out[left_out >= 0]),
-            filters=bundle.item_index.filters(where),
+            filters=catalogue.item_index.filters(where),
             max_per=max_per,
             exact=exact,
         )
@@ -170,7 +144,7 @@ class Ranked(NamedTuple):
 
 
 def rank(
-    bundle: Bundle,
+    catalogue: ScoredModel,
     scores: Scores,
     queries: Sequence[tuple[int, Query]],
     candidates: NDArray[np.int64] | None = None,
@@ -179,10 +153,10 @@ def rank(
     """Rank candidates, or the best of the catalogue, for users that are scored together.
 
     Args:
-        bundle: Knows items and tasks, and retrieves.
+        catalogue: What is ranked.
         scores: What scores.
         queries: Users by index, -1 if never seen, and what is asked for.
-        candidates: Indices; None retrieves them, or takes all items if the bundle does not retrieve.
+        candidates: Indices; None retrieves them, or takes all items if none are retrieved.
         context: Encoded context features, one row each; None if all are unknown.
 
     Raises:
@@ -190,29 +164,20 @@ def rank(
     """
     chosen, ranked = list[tuple[NDArray[np.int64], NDArray[np.int64], bool]](), list[Ranked]()
     for user, query in queries:
-        given = _candidates(bundle, scores, query, user) if candidates is None else (candidates, True)
-        rows = np.flatnonzero(bundle.item_index.passes(given[0], query.filters, query.left_out))
+        given = _candidates(catalogue, scores, query, user) if candidates is None else (candidates, True)
+        rows = np.flatnonzero(catalogue.item_index.passes(given[0], query.filters, query.left_out))
         chosen.append((rows, given[0][rows], given[1]))
     sizes, every = [len(rows) for rows, *_ in chosen], np.concatenate([items for _, items, _ in chosen])
     together = yield from scores.in_blocks(np.repeat([user for user, _ in queries], sizes), every, context)
     apart = np.split(together, np.cumsum(sizes)[:-1])
     for (user, query), (rows, items, exact), found in zip(queries, chosen, apart, strict=True):
         kept = _at_least(found, query.at_least)
-        ordering = found if candidates is not None else _blended(bundle, scores, user, items, found)
-        values = yield from _values(query.objective, ordering, kept, bundle.tasks)
-        best = _best(bundle, query, items[kept], values)
+        ordering = found if candidates is not None else catalogue.blended(scores, user, items, found)
+        values = yield from _values(query.objective, ordering, kept, catalogue.tasks)
+        best = _best(catalogue, query, items[kept], values)
         places = kept[best]
         ranked.append(Ranked(rows[places], values[best], places, items, found, exact))
     return ranked
-
-
-def finished(steps: Steps[Answer]) -> Answer:
-    """Carry out all steps and return their result."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as done:
-            return done.value
 
 
 def columns(scores: NDArray[np.float32], tasks: Sequence[str]) -> dict[str, NDArray[np.float32]]:
@@ -229,23 +194,25 @@ def top(values: NDArray[np.float64], k: int) -> NDArray[np.int64]:
     return np.argsort(-values, kind="stable")[:k]
 
 
-def wanted(bundle: Bundle, query: Query, n_items: int) -> int:
+def wanted(catalogue: ScoredModel, query: Query, n_items: int) -> int:
     """Return how many items are scored for a user, all of the catalogue if none are retrieved."""
-    retrieval = None if query.exact else bundle.retrieval
+    retrieval = None if query.exact else catalogue.retrieval
     return n_items if retrieval is None else max(query.k, sum(retrieval.quotas.values()))
 
 
-def _candidates(bundle: Bundle, scores: Scores, query: Query, user: int) -> tuple[NDArray[np.int64], bool]:
+def _candidates(
+    catalogue: ScoredModel, scores: Scores, query: Query, user: int
+) -> tuple[NDArray[np.int64], bool]:
     """Return the items to score, in the order of their indices, and whether these are all that the query
     allows."""
-    retrieval, n = bundle.retrieval, wanted(bundle, query, scores.n_items)
+    retrieval, n = catalogue.retrieval, wanted(catalogue, query, scores.n_items)
     if retrieval is None or n + len(query.left_out) >= scores.n_items:
         return np.arange(scores.n_items), True
-    return _retrieved(bundle, retrieval, scores, query, user, n)
+    return _retrieved(catalogue, retrieval, scores, query, user, n)
 
 
 def _retrieved(
-    bundle: Bundle, retrieval: Retrieval, scores: Scores, query: Query, user: int, wanted: int
+    catalogue: ScoredModel, retrieval: Retrieval, scores: Scores, query: Query, user: int, wanted: int
 ) -> tuple[NDArray[np.int64], bool]:
     """Retrieve candidates; the most popular items that pass fill up the rest.
 
@@ -255,28 +222,14 @@ def _retrieved(
     n = wanted * (FILTERED if query.filters else 1)
     with scores.reading() as view:
         found = retrieval.candidates(view, user, n, query.left_out)
-    found = found[bundle.item_index.passes(found, query.filters, query.left_out)][:wanted]
+    found = found[catalogue.item_index.passes(found, query.filters, query.left_out)][:wanted]
     missing = wanted - len(found)
     if missing == 0:
         return np.sort(found), False
-    popular = bundle.item_index.most_popular(wanted, query.filters, query.left_out)
+    popular = catalogue.item_index.most_popular(wanted, query.filters, query.left_out)
     more = popular[~np.isin(popular, found)][:missing]
-    newcomers = not query.filters and scores.n_items > bundle.size("item")  # no filter lets them pass
+    newcomers = not query.filters and scores.n_items > catalogue.n_items  # no filter lets them pass
     return np.sort(np.concatenate([found, more])), len(popular) < wanted and not newcomers
-
-
-def _blended(
-    bundle: Bundle, scores: Scores, user: int, items: NDArray[np.int64], found: NDArray[np.float32]
-) -> NDArray[np.float32]:
-    """Return the probabilities (B, T) by which a list is ordered: the odds that anything is done follow the
-    blend. Those that an answer shows stay."""
-    retrieval = bundle.retrieval
-    if retrieval is None or retrieval.blend is None:
-        return found
-    sampling = bundle.shift(items)
-    with scores.reading() as view:
-        signals = retrieval.signals(view, user, items, log_odds_of_anything(found, bundle.shifted), sampling)
-    return undo_sampling(found, retrieval.blend.added(signals), bundle.shifted)
 
 
 def _at_least(scores: NDArray[np.float32], least: Mapping[int, float]) -> NDArray[np.int64]:
@@ -301,7 +254,7 @@ def _values(
 
 
 def _best(
-    bundle: Bundle, query: Query, items: NDArray[np.int64], values: NDArray[np.float64]
+    catalogue: ScoredModel, query: Query, items: NDArray[np.int64], values: NDArray[np.float64]
 ) -> NDArray[np.int64]:
     """Return the rows of the best items, at most `max_per` for each value of a feature.
 
@@ -315,7 +268,7 @@ def _best(
         rows = top(values, n)
         held, most = [], []
         for feature, limit in query.max_per.items():
-            own = bundle.item_index.values(feature, items[rows])
+            own = catalogue.item_index.values(feature, items[rows])
             held.append(np.where(own < 0, -1, own + sum(map(len, most))))
             most.append(np.full(own.max(initial=0) + 1, min(int(limit), k)))
         kept = rows[_fitting(np.concatenate(held, axis=1), np.concatenate(most), k)]

@@ -1,65 +1,20 @@
-"""The blend of a cell's model and item-to-item links, fitted on validation, and what its bundle would answer.
+"""The blend of a cell's model and item-to-item links, fitted on validation."""
 
-Axes: `B` pairs, `T` tasks.
-"""
-
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import ibis
 import numpy as np
 from numpy.typing import NDArray
 
-from mgoe.bundle.calibration import Calibration, calibrate
-from mgoe.bundle.sampling import log_odds_of_anything, shift_of, shifted_tasks, undo_sampling
-from mgoe.config import RunSettings
+from mgoe.bundle.calibration import Calibration
 from mgoe.data import Prepared
 from mgoe.experiments.inputs import Inputs
-from mgoe.features import View
 from mgoe.models import RankingModel
 from mgoe.retrieval import Blend, Done
-from mgoe.training import PairScorer
 
 USERS = 1000
 """Users of the validation window, at most, whose items a blend is fitted to."""
-
-
-class Answers:
-    """What the bundle of a cell answers for pairs, as of one view.
-
-    Args:
-        model: With its weights.
-        view: What is known of users and items.
-        inputs: The log that the model was trained on.
-        settings: Of the run.
-        calibration: Of the model.
-    """
-
-    def __init__(
-        self,
-        model: RankingModel,
-        view: View,
-        inputs: Inputs,
-        settings: RunSettings,
-        calibration: Calibration,
-    ):
-        self.tasks, self.shifted = settings.tasks, shifted_tasks(settings.tasks)
-        self._score, self._maps = PairScorer(model, view), calibration.numbers(settings.tasks)
-        self._prior, self._context = inputs.prior(view.snapshot), inputs.prepared.context_features
-
-    def __call__(
-        self, users: NDArray[np.int64], items: NDArray[np.int64], shares: Sequence[float] = (1.0,)
-    ) -> list[NDArray[np.float32]]:
-        """Return the probabilities of pairs for each share of the sampling that is undone. Shape (B, T)
-        each."""
-        learned, sampling = self._score(users, items, self._context.encode({}, len(users))), self.shift(items)
-        return [
-            calibrate(undo_sampling(learned, share * sampling, self.shifted), *self._maps) for share in shares
-        ]
-
-    def shift(self, items: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Return what undoing the sampling adds to the log-odds of items by index. Shape (B,)."""
-        return shift_of(self._prior, items)
 
 
 class Question(NamedTuple):
@@ -76,9 +31,7 @@ class Question(NamedTuple):
     wanted: NDArray[np.int64]
 
 
-def fit_blend(
-    model: RankingModel, inputs: Inputs, settings: RunSettings, calibration: Calibration
-) -> Blend | None:
+def fit_blend(model: RankingModel, inputs: Inputs, calibration: Calibration) -> Blend | None:
     """Fit a blend to the candidates of users of the validation window.
 
     Half of the questions are those of a list made ahead: the snapshot before the window is known, and wanted
@@ -89,7 +42,6 @@ def fit_blend(
     Args:
         model: With its weights.
         inputs: The log that it was trained on.
-        settings: Of the run.
         calibration: Of the model.
 
     Returns:
@@ -99,22 +51,15 @@ def fit_blend(
     if retrieval is None:
         return None
     snapshot = inputs.graph.snapshots[prepared.valid_window]
-    view = View.of(snapshot, prepared.user_side, prepared.item_side)
-    answers = Answers(model, view, inputs, settings, calibration)
-    signals, wanted = [], []
-    for question in _questions(prepared, snapshot.n_items):
-        known = None
-        if question.later is not None:
-            known = np.union1d(view.snapshot.known_items(question.user), question.later.item)
-        found = np.sort(retrieval.candidates(view, question.user, None, known, question.later))
-        done = np.isin(found, question.wanted)
+    scored = inputs.scored(model, snapshot, calibration, retrieval)
+    view, signals, wanted = scored.view, list[NDArray[np.float32]](), []
+    for user, later, then in _questions(prepared, snapshot.n_items):
+        known = None if later is None else np.union1d(snapshot.known_items(user), later.item)
+        found = np.sort(retrieval.candidates(view, user, None, known, later))
+        done = np.isin(found, then)
         if done.any():
-            [scores] = answers(np.full(len(found), question.user), found)
-            log_odds = log_odds_of_anything(scores, answers.shifted)
-            read = retrieval.signals(
-                view, question.user, found, log_odds, answers.shift(found), question.later
-            )
-            signals.append(read.astype(np.float32))
+            scores = scored.score_indices(np.full(len(found), user), found)
+            signals.append(scored.signals(view, user, found, scores, later).astype(np.float32))
             wanted.append(done)
     return Blend.fit(signals, wanted)
 

@@ -10,11 +10,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
-
 from mgoe._util.files import atomic_folder, exclusive, read_json, write_json
 from mgoe.bundle import MANIFEST, Bundle
-from mgoe.bundle.calibration import Window, calibrate, fit_calibration
+from mgoe.bundle.calibration import fit_calibration
 from mgoe.bundle.lineage import iso_time
 from mgoe.bundle.population import POPULATION, population_of
 from mgoe.config import ModelSettings, RunSettings, check_settings
@@ -128,13 +126,11 @@ def _write(
         job = RetrainJob(bundle, bundle.graph, known, examples, learned)
         job.share(processes)
         scores = learn(job, say)
-        window = Window.of(
-            scores, bundle.shift(examples.item), examples.labels, examples.bucket, bundle.settings
-        )
+        window = bundle.window(examples, scores)
         # Most of these rows were trained on, but in one or few passes, which biases a mean far less than a
         # tenth of the users is too few.
         calibration = fit_calibration(window, bundle.settings.tasks, bundle.calibration)
-        served = calibrate(window.undone.astype(np.float32), *calibration.numbers(bundle.settings.tasks))
+        served = window.answered(bundle.settings.tasks, calibration)
         feed = Feed(known, bundle.graph, examples, bundle.model.needs, bundle.model.spec)
         write_json(folder / POPULATION, population_of(feed, served).model_dump(mode="json"))
         for name in (WEIGHTS, SPEC):

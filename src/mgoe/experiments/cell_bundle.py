@@ -35,7 +35,7 @@ def write_cell_bundle(
     calibration = load_calibration(cell)
     blend = None
     if inputs.retrieval is not None:
-        blend = fit_blend(load_model(cell, inputs, searched), inputs, cell.settings, calibration)
+        blend = fit_blend(load_model(cell, inputs, searched), inputs, calibration)
     write_bundle(
         out,
         settings=cell.settings,

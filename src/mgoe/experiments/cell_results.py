@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mgoe._util.files import write_json, write_text
-from mgoe.bundle.calibration import Calibration, Window, calibrate, calibrated_sample, fit_calibration
+from mgoe.bundle.calibration import Calibration, Window, calibrated_sample, fit_calibration
 from mgoe.bundle.population import POPULATION, population_of
-from mgoe.bundle.sampling import in_whole_space, shift_of, shifted_tasks, undo_sampling
+from mgoe.bundle.sampling import in_whole_space, shift_of
 from mgoe.config import ModelSettings, RunSettings
 from mgoe.data import Split
 from mgoe.evaluation import (
@@ -27,9 +27,8 @@ from mgoe.evaluation import (
 from mgoe.experiments.folder import CALIBRATION, DONE, FIT, INFLUENCE, RELIABILITY
 from mgoe.experiments.inputs import Inputs
 from mgoe.experiments.plan import training_of
-from mgoe.features import View
 from mgoe.models import RankingModel
-from mgoe.training import CHECKPOINTS, Feed, PairScorer, track_result
+from mgoe.training import CHECKPOINTS, Feed, track_result
 
 
 def write_cell(
@@ -104,8 +103,8 @@ def calibrate_cell(
     test = window("test")
     of_valid = fit_calibration(window("valid"), settings.tasks, Calibration())
     of_test = fit_calibration(test, settings.tasks, of_valid)
-    served = calibrate(test.undone.astype(np.float32), *of_test.numbers(settings.tasks))
-    return of_test, calibrated_sample(test, settings.tasks, of_valid), served
+    predicted = calibrated_sample(test, settings.tasks, of_valid)
+    return of_test, predicted, test.answered(settings.tasks, of_test)
 
 
 def catalog(
@@ -118,24 +117,15 @@ def catalog(
     undone. A task within a sample space ranks items by the probability that the task is done at all.
     """
     prepared, first = inputs.prepared, inputs.prepared.valid_window + 1
-    test, unknown = prepared.streamed("test"), prepared.context_features
+    test, users = prepared.streamed("test"), int(prepared.users_at[-1])
     snapshots = inputs.graph.snapshots[first : len(prepared.cuts)]
-    scorers = [
-        PairScorer(fitted, View.of(snapshot, prepared.user_side, prepared.item_side))
-        for snapshot in snapshots
-    ]
-    priors = [inputs.prior(snapshot) for snapshot in snapshots]
-    users = int(prepared.users_at[-1])
+    scored = [inputs.scored(fitted, snapshot) for snapshot in snapshots]
     query = test.user + users * (test.column("snapshot").astype(np.int64) - first)
 
     def score(queries: NDArray[np.int64], items: NDArray[np.int64]) -> NDArray[np.float32]:
         window, user = np.divmod(queries, users)  # windows rise, as queries do
-        parts = []
-        for number in np.unique(window):
-            of = window == number
-            learned = scorers[number](user[of], items[of], unknown.encode({}, int(of.sum())))
-            shift = shift_of(priors[number], items[of])
-            parts.append(undo_sampling(learned, shift, shifted_tasks(settings.tasks)))
+        asked = ((number, window == number) for number in np.unique(window).tolist())
+        parts = [scored[number].score_indices(user[of], items[of]) for number, of in asked]
         return in_whole_space(np.concatenate(parts), settings.tasks)
 
     return rank_catalog(

@@ -9,7 +9,9 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from mgoe.bundle.calibration import Calibration
 from mgoe.bundle.sampling import Sampling, prior_of
+from mgoe.bundle.scored_model import ScoredModel
 from mgoe.config import ModelSettings, RetrievalSettings, RunSettings, retrieval_of
 from mgoe.data import Prepared
 from mgoe.evaluation import make_slices
@@ -17,6 +19,7 @@ from mgoe.experiments.quotas import chosen_quotas
 from mgoe.experiments.stages import build
 from mgoe.features import FeatureSpec, View
 from mgoe.graph import MacroGraph, Snapshot
+from mgoe.models import RankingModel
 from mgoe.retrieval import Retrieval
 from mgoe.training import make_spec
 
@@ -61,6 +64,18 @@ class Inputs:
     def prior(self, snapshot: Snapshot) -> NDArray[np.float32]:
         """Return what undoing the sampling adds to the log-odds of each item, see `prior_of`."""
         return prior_of(self.sampling, snapshot)
+
+    def scored(
+        self,
+        model: RankingModel,
+        snapshot: Snapshot,
+        calibration: Calibration = Calibration(),
+        retrieval: Retrieval | None = None,
+    ) -> ScoredModel:
+        """Return a model as its bundle would score as of a snapshot; by default it is not calibrated and
+        ranks every item."""
+        given = model, snapshot, self.prepared, self._settings, self.sampling
+        return ScoredModel(*given, calibration, retrieval)
 
     @cached_property
     def retrieval(self) -> RetrievalSettings | None:

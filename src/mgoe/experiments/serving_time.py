@@ -26,10 +26,8 @@ from mgoe.experiments.inputs import Inputs
 from mgoe.experiments.plan import Cell, Plan, is_boosted
 from mgoe.experiments.processes import Job, run_jobs
 from mgoe.experiments.stages import Say
-from mgoe.features import View
 from mgoe.serving.scoring.runtime import Runtime
 from mgoe.serving.scoring.scorer import Scorer
-from mgoe.training import PairScorer
 
 CANDIDATES = 500
 WARM_UP = 10
@@ -153,10 +151,8 @@ def _served(cell: Cell, inputs: Inputs, searched: bool) -> Iterator[tuple[Score,
 @contextmanager
 def _trees(cell: Cell, inputs: Inputs, searched: bool) -> Iterator[tuple[Score, str]]:
     """Score as LightGBM does, of what the model reads of the latest snapshot."""
-    model, prepared = load_model(cell, inputs, searched), inputs.prepared
-    score = PairScorer(model, View.of(inputs.graph.latest, prepared.user_side, prepared.item_side))
-    context = prepared.context_features.encode({}, CANDIDATES)
-    yield lambda user, items: score(np.full(len(items), user), items, context), "lightgbm"
+    scored = inputs.scored(load_model(cell, inputs, searched), inputs.graph.latest)
+    yield lambda user, items: scored.score_indices(np.full(len(items), user), items), "lightgbm"
 
 
 @contextmanager

@@ -13,17 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mgoe._util.files import read_json
-from mgoe.bundle.sampling import in_whole_space, log_odds_of_anything, undo_sampling
+from mgoe.bundle.sampling import in_whole_space
+from mgoe.bundle.scored_model import ScoredModel
 from mgoe.config import TopNSettings
 from mgoe.evaluation import FEWEST, Influence
-from mgoe.experiments.blending import Answers, fit_blend
+from mgoe.experiments.blending import fit_blend
 from mgoe.experiments.fitted import load_calibration, load_model
 from mgoe.experiments.folder import FIT
 from mgoe.experiments.inputs import Inputs
 from mgoe.experiments.plan import Cell
 from mgoe.experiments.topn_cell import queries_of, relevant_tasks, value_of, write_result
 from mgoe.features import View
-from mgoe.retrieval import Blend, Retrieval
+from mgoe.retrieval import Retrieval
 from mgoe.topn import Queries, best_items, measure_lists, popularity_places
 
 READINGS = (1.0, 0.5, 0.0)
@@ -63,24 +64,23 @@ def measure_model(cell: Cell, topn: TopNSettings, searched: bool) -> str:
     valid, test = queries_of(cell.log, settings, inputs.prepared, topn)
     depth, deepest = topn.k[0], max(topn.k)
     before, how, calibration = inputs.retrieval_before_validation, inputs.retrieval, load_calibration(cell)
-    blend = fit_blend(model, inputs, settings, calibration)
+    blend = fit_blend(model, inputs, calibration)
     tasks = relevant_tasks(settings, topn)
     with TemporaryDirectory(prefix="mgoe-") as scratch:
         best, trials = 1.0, list[dict[str, Any]]()
         if blend is None:
-            view = view_of(inputs, valid)
-            retrieved = None if before is None else Retrieved(before, view)
-            score = ItemScores(Answers(model, view, inputs, settings, calibration), tasks, retrieved)
+            scored = inputs.scored(model, inputs.graph.snapshots[valid.snapshot], calibration, before)
+            retrieved = None if before is None else Retrieved(before, scored.view)
+            score = ItemScores(scored, tasks)
             lists = ranked_lists(score, valid, candidates_of(valid, retrieved), READINGS, depth)
             values = [value_of(measure_lists(one, valid, [depth]), f"ndcg@{depth}") for one in lists]
             best = READINGS[int(np.argmax(values))]
             trials = [{"settings": {"undone": r}, "value": v} for r, v in zip(READINGS, values, strict=True)]
-        view = view_of(inputs, test)
-        retrieved = (
-            None if how is None else Retrieved(Retrieval.build(view, Path(scratch, "test"), how), view)
-        )
-        answers = Answers(model, view, inputs, settings, calibration)
-        score = ItemScores(answers, tasks, retrieved, blend)
+        scored = inputs.scored(model, inputs.graph.snapshots[test.snapshot], calibration)
+        if how is not None:
+            scored.retrieval = Retrieval.build(scored.view, Path(scratch, "test"), how, blend=blend)
+        retrieved = None if scored.retrieval is None else Retrieved(scored.retrieval, scored.view)
+        score = ItemScores(scored, tasks)
         [lists] = ranked_lists(score, test, candidates_of(test, retrieved), [best], deepest)
         if retrieved is not None:
             wanted = np.split(test.item, np.searchsorted(test.user, test.users)[1:])
@@ -122,21 +122,13 @@ class ItemScores:
     A task within a sample space counts with the probability that it is done at all.
 
     Args:
-        answers: What the model answers.
+        scored: The model.
         tasks: Names of the tasks.
-        retrieved: Holds the links; None without a blend.
-        blend: How lists are ordered; None if the model alone orders them.
     """
 
-    def __init__(
-        self,
-        answers: Answers,
-        tasks: Sequence[str],
-        retrieved: Retrieved | None = None,
-        blend: Blend | None = None,
-    ):
-        self._answers, self._retrieved, self._blend = answers, retrieved, blend
-        self._columns = [t for t, task in enumerate(answers.tasks) if task.name in tasks]
+    def __init__(self, scored: ScoredModel, tasks: Sequence[str]):
+        self._scored, self._tasks = scored, scored.settings.tasks
+        self._columns = [t for t, task in enumerate(self._tasks) if task.name in tasks]
 
     def __call__(
         self, users: NDArray[np.int64], items: Sequence[NDArray[np.int64]], readings: Sequence[float]
@@ -151,30 +143,17 @@ class ItemScores:
         Returns:
             Of the items of all users, one after the other. Shape (readings, B).
         """
-        pairs = np.repeat(users, [len(one) for one in items]), np.concatenate(items)
-        found = [self._blended(users, items, one) for one in self._answers(*pairs, readings)]
-        whole = (in_whole_space(one, self._answers.tasks) for one in found)
-        return np.stack([one[:, self._columns].sum(axis=1, dtype=np.float64) for one in whole])
-
-    def _blended(
-        self, users: NDArray[np.int64], items: Sequence[NDArray[np.int64]], found: NDArray[np.float32]
-    ) -> NDArray[np.float32]:
-        if self._blend is None or self._retrieved is None:
-            return found
-        retrieval, view = self._retrieved
-        shifted = self._answers.shifted
-        log_odds, added = log_odds_of_anything(found, shifted), list[NDArray[np.float64]]()
-        bounds = np.cumsum([len(one) for one in items])[:-1]
-        for user, mine, own in zip(users.tolist(), items, np.split(log_odds, bounds), strict=True):
-            signals = retrieval.signals(view, user, mine, own, self._answers.shift(mine))
-            added.append(self._blend.added(signals))
-        return undo_sampling(found, np.concatenate(added), shifted)
-
-
-def view_of(inputs: Inputs, queries: Queries) -> View:
-    """Return what is known when lists are made."""
-    prepared = inputs.prepared
-    return View.of(inputs.graph.snapshots[queries.snapshot], prepared.user_side, prepared.item_side)
+        each, every = np.repeat(users, [len(one) for one in items]), np.concatenate(items)
+        learned = self._scored.score_indices(each, every, recalibrated=False)
+        bounds, found = np.cumsum([len(one) for one in items])[:-1], list[NDArray[np.float64]]()
+        for scored in map(self._scored.undoing, readings):
+            apart = np.split(scored.recalibrate(learned, every), bounds)
+            asked = zip(users.tolist(), items, apart, strict=True)
+            whole = in_whole_space(
+                np.concatenate([scored.blended(scored, *one) for one in asked]), self._tasks
+            )
+            found.append(whole[:, self._columns].sum(axis=1, dtype=np.float64))
+        return np.stack(found)
 
 
 def candidates_of(queries: Queries, retrieved: Retrieved | None) -> Candidates:

@@ -20,7 +20,7 @@ from starlette.exceptions import HTTPException
 from mgoe import __version__
 from mgoe.bundle.ages import ages
 from mgoe.bundle.objective import ObjectiveError
-from mgoe.bundle.ranking import Steps
+from mgoe.bundle.steps import Steps
 from mgoe.errors import MgoeError, RequestError, StoreError
 from mgoe.serving.events.event import LONGEST_ID
 from mgoe.serving.http import schemas

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mgoe.bundle import Bundle
-from mgoe.bundle.ranking import Steps, finished
+from mgoe.bundle.steps import Steps, finished
 from mgoe.errors import BundleError, StoreError
 from mgoe.serving.events.event import EventLog, Id
 from mgoe.serving.events.exposure_log import ExposureLog

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mgoe.bundle import ranking
-from mgoe.bundle.ranking import Query, Ranked, Steps, columns
+from mgoe.bundle.ranking import Query, Ranked, columns
+from mgoe.bundle.steps import Steps
 from mgoe.errors import EventError, RequestError
 from mgoe.graph.pair_rows import Side
 from mgoe.serving.events.event import Id

@@ -21,7 +21,7 @@ from scipy.special import expit
 from torch import Tensor
 
 from mgoe.bundle import Bundle
-from mgoe.bundle.ranking import Steps, finished
+from mgoe.bundle.steps import Steps, finished
 from mgoe.features import View
 from mgoe.models import Batch, FoldedDecomposition
 from mgoe.serving.scoring.inputs import Context, ScoringInputs

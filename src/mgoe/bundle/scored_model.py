@@ -1,0 +1,199 @@
+"""A model read at a view: the one place where a model, what is known, the sampling of its negatives, its
+calibration and a blend become scores.
+
+A bundle is one, as of its latest snapshot. What is measured before there is a bundle is one as of an earlier
+snapshot, with what was fitted before that.
+
+Axes: `B` pairs, `T` tasks, `F` signals, `I` items.
+"""
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from copy import copy
+from functools import cached_property
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mgoe.bundle.calibration import Calibration, calibrate
+from mgoe.bundle.item_index import ItemIndex
+from mgoe.bundle.sampling import (
+    Sampling,
+    log_odds_of_anything,
+    prior_of,
+    shift_of,
+    shifted_tasks,
+    undo_sampling,
+)
+from mgoe.bundle.steps import Scores, Steps
+from mgoe.config import RunSettings
+from mgoe.data import Encoders
+from mgoe.features import Source, View
+from mgoe.graph import Snapshot
+from mgoe.models import RankingModel
+from mgoe.retrieval import Done, Retrieval
+from mgoe.training import PairScorer
+
+
+class ScoredModel:
+    """Probabilities (or values) of pairs as a bundle answers them, and what `ranking.rank` needs for lists.
+
+    Args:
+        model: With its weights.
+        snapshot: What is known of users and items.
+        encoders: Give side features, and encode context.
+        settings: Settings of the run.
+        sampling: How negatives were drawn; None if none were.
+        calibration: Of the model; by default its probabilities stay.
+        retrieval: Finds candidates, and blends what is said of them with links; None if every item is ranked.
+    """
+
+    def __init__(
+        self,
+        model: RankingModel,
+        snapshot: Snapshot,
+        encoders: Encoders,
+        settings: RunSettings,
+        sampling: Sampling | None = None,
+        calibration: Calibration = Calibration(),
+        retrieval: Retrieval | None = None,
+    ):
+        self.model, self.snapshot, self.encoders, self.settings = model, snapshot, encoders, settings
+        self.sampling, self.calibration, self.retrieval = sampling, calibration, retrieval
+        self.tasks = settings.task_names
+
+    @cached_property
+    def view(self) -> View:
+        """The snapshot with the side features, as the model reads it."""
+        return View.of(self.snapshot, self.encoders.user_side, self.encoders.item_side)
+
+    @cached_property
+    def item_index(self) -> ItemIndex:
+        """Items by feature values and popularity."""
+        return ItemIndex(self.encoders.item_side, self.snapshot.arrays["item_sum"])
+
+    @property
+    def n_items(self) -> int:
+        """Items that can be ranked."""
+        return self.snapshot.n_items
+
+    @cached_property
+    def prior(self) -> NDArray[np.float32]:
+        """What undoing the sampling adds to the log-odds of each item, see `prior_of`. Shape (I + 1,)."""
+        return prior_of(self.sampling, self.snapshot)
+
+    @cached_property
+    def shifted(self) -> NDArray[np.bool_]:
+        """Which tasks sampled negatives enter. Shape (T,)."""
+        return shifted_tasks(self.settings.tasks)
+
+    def undoing(self, share: float) -> Self:
+        """Return the same model of whose sampling a share is undone."""
+        other = copy(self)
+        other.prior = share * self.prior
+        return other
+
+    def reading(self) -> AbstractContextManager[View]:
+        """Return a context in which the view that is scored does not change."""
+        return self._source.reading()
+
+    def in_blocks(
+        self, users: NDArray[np.int64], items: NDArray[np.int64], context: Mapping[str, NDArray] | None = None
+    ) -> Steps[NDArray[np.float32]]:
+        """Score pairs, see `Scores`. Shape (B, T)."""
+        if context is not None:
+            context = {name: np.repeat(values, len(items), axis=0) for name, values in context.items()}
+        return self.score_indices(users, items, context)
+        yield
+
+    def score_indices(
+        self,
+        users: NDArray[np.int64],
+        items: NDArray[np.int64],
+        context: Mapping[str, NDArray] | None = None,
+        recalibrated: bool = True,
+    ) -> NDArray[np.float32]:
+        """Score pairs of indices, in blocks.
+
+        Args:
+            users, items: Indices; -1 is unseen. Shape (B,).
+            context: Encoded context features, one row per pair; None if all are unknown.
+            recalibrated: Undo the sampling of negatives and calibrate.
+
+        Returns:
+            Shape (B, T).
+        """
+        if context is None:
+            context = self.encoders.context_features.encode({}, len(items))
+        scores = self._scorer(users, items, context)
+        return self.recalibrate(scores, items) if recalibrated else scores
+
+    def recalibrate(self, scores: NDArray[np.float32], items: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Undo the sampling of negatives in the model's scores (B, T) of items by index (B,), then calibrate.
+
+        Every score that a bundle gives passes here: in this process, over HTTP, and by ONNX Runtime.
+        """
+        return calibrate(undo_sampling(scores, self.shift(items), self.shifted), *self._maps)
+
+    def shift(self, items: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return what undoing the sampling adds to the log-odds of items by index. Shape (B,)."""
+        return shift_of(self.prior, items)
+
+    def signals(
+        self,
+        view: View,
+        user: int,
+        items: NDArray[np.int64],
+        scores: NDArray[np.float32],
+        later: Done | None = None,
+    ) -> NDArray[np.float64]:
+        """Return what a blend reads of items for a user. This needs retrieval, which holds the links.
+
+        Args:
+            view: What is known.
+            user: By index.
+            items: By index, each once. Shape (B,).
+            scores: Of these items. Shape (B, T).
+            later: What the user did after the view, in place of live changes.
+
+        Returns:
+            Shape (B, F).
+        """
+        assert self.retrieval is not None
+        log_odds = log_odds_of_anything(scores, self.shifted)
+        return self.retrieval.signals(view, user, items, log_odds, self.shift(items), later)
+
+    def blended(
+        self, engine: Scores, user: int, items: NDArray[np.int64], scores: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """Return the probabilities by which a list is ordered: the odds that anything is done follow the
+        blend. Those that an answer shows stay.
+
+        Args:
+            engine: What gave the scores, and reads what is known.
+            user: By index.
+            items: By index, each once. Shape (B,).
+            scores: Of these items. Shape (B, T).
+
+        Returns:
+            Shape (B, T).
+        """
+        if self.retrieval is None or self.retrieval.blend is None:
+            return scores
+        with engine.reading() as view:
+            signals = self.signals(view, user, items, scores)
+        return undo_sampling(scores, self.retrieval.blend.added(signals), self.shifted)
+
+    @property
+    def _source(self) -> Source:
+        """What pairs are read from."""
+        return self.view
+
+    @cached_property
+    def _scorer(self) -> PairScorer:
+        return PairScorer(self.model, self._source)
+
+    @cached_property
+    def _maps(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        return self.calibration.numbers(self.settings.tasks)
