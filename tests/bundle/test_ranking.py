@@ -125,7 +125,9 @@ def test_no_filter_is_broken_and_the_best_that_fit_come_first(
     k=st.integers(1, 70),
 )
 def test_the_top_is_the_start_of_a_full_sort(values: np.ndarray, k: int):
-    assert ranking.top(values, k).tolist() == np.argsort(-values, kind="stable")[:k].tolist()
+    ties = np.random.default_rng(len(values)).permutation(len(values))
+    order = sorted(range(len(values)), key=lambda row: (-values[row], ties[row]))
+    assert ranking.top(values, ties, k).tolist() == order[:k]
 
 
 @pytest.mark.parametrize("rows", [0, 1, 2048, 2049, 10_000])
@@ -181,10 +183,22 @@ def test_exact_is_scoring_everything(colored: mgoe.Bundle):
     assert len(colored.recommend([1], 1000)) == colored.n_items  # k beyond what is retrieved retrieves more
 
 
-def test_ties_come_in_the_order_of_the_log(colored: mgoe.Bundle):
+def test_equal_items_come_by_popularity_and_equal_candidates_as_they_were_given(colored: mgoe.Bundle):
     colored.retrieval = Half()
-    [found] = ranking.finished(ranking.rank(colored, colored, [(3, query(colored, objective="1", k=9))]))
-    assert found.items.tolist() == [*range(0, 18, 2)]
+    asked, given = [(3, query(colored, objective="1", k=9))], np.array([4, 1, 3])
+    [found] = ranking.finished(ranking.rank(colored, colored, asked))
+    candidates = Half().candidates(colored.view, 3, 40)
+    popularity = np.asarray(colored.graph.latest.arrays["item_sum"])[candidates]
+    assert found.items.tolist() == candidates[np.argsort(-popularity, kind="stable")][:9].tolist()
+    [found] = ranking.finished(ranking.rank(colored, colored, asked, given))
+    assert found.items.tolist() == given.tolist()
+
+
+def test_an_item_that_is_new_is_the_least_popular(colored: mgoe.Bundle):
+    n = colored.graph.latest.n_items
+    places = colored.item_index.places(np.arange(n + 2))
+    assert sorted(places[:n].tolist()) == [*range(n)]
+    assert places[n:].tolist() == [n, n]
 
 
 def test_numbers_of_items_may_be_of_any_whole_type_and_size(colored: mgoe.Bundle):

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 
 import mgoe
-from mgoe.config import RetrievalSettings, RunSettings
+from mgoe.bundle.ranking import Query
+from mgoe.config import RetrievalSettings, RunSettings, TopNSettings
 from mgoe.data import Prepared
 from mgoe.experiments import blending
 from mgoe.experiments.blending import _questions, fit_blend
@@ -15,7 +16,11 @@ from mgoe.experiments.cell_bundle import write_cell_bundle
 from mgoe.experiments.fitted import load_calibration, load_model
 from mgoe.experiments.inputs import Inputs
 from mgoe.experiments.plan import Cell, Plan
-from mgoe.experiments.topn_model import ItemScores, Retrieved
+from mgoe.experiments.topn_model import ranked_lists
+from mgoe.experiments.topn_objective import list_objective
+from mgoe.topn import Queries
+from mgoe.topn.queries import events_until
+from mgoe.training import PairScorer
 
 
 @pytest.fixture(scope="module")
@@ -28,24 +33,44 @@ def cell(retrieving: RunSettings, finished: Path) -> Cell:
     return Plan(retrieving, finished).cells[0]
 
 
-def test_a_comparison_orders_candidates_as_the_bundle_does(
-    retrieving: RunSettings, cell: Cell, finished: Path, tmp_path: Path
+@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize("hide", [False, True])
+def test_a_comparison_lists_what_the_bundle_recommends(
+    retrieving: RunSettings, cell: Cell, finished: Path, tmp_path: Path, hide: bool, exact: bool
 ):
     inputs = Inputs.open(finished, retrieving)
     write_cell_bundle(tmp_path / "bundle", cell, inputs)
-    bundle = mgoe.load(tmp_path / "bundle")
+    bundle, users = mgoe.load(tmp_path / "bundle"), np.arange(12)
     assert bundle.retrieval is not None
     assert bundle.retrieval.blend is not None
-    retrieved, model = Retrieved(bundle.retrieval, bundle.view), load_model(cell, inputs, False)
-    score = ItemScores(
-        inputs.scored(model, inputs.graph.latest, load_calibration(cell), bundle.retrieval), ["click"]
+    scored = inputs.scored(
+        load_model(cell, inputs, False), inputs.graph.latest, load_calibration(cell), bundle.retrieval
     )
-    users = np.arange(12)
-    items = [retrieved(user) for user in users.tolist()]
-    [values] = score(users, items, [1.0])
-    for id, mine, own in zip(bundle.ids("user", users), items, np.split(values, 12), strict=True):
-        found = bundle.indices("item", bundle.recommend(id, 10, "click")["item"])
-        assert_allclose(own[np.searchsorted(mine, found)], np.sort(own)[::-1][:10], rtol=1e-5)
+    objective = list_objective(retrieving, TopNSettings(objective="click * buy^2"))
+    query = Query(10, objective, {}, np.empty(0, np.int64), (), {}, exact)
+    asked = Queries(events_until(inputs.prepared, 1), 1, users, users, users, hide)
+    [lists] = ranked_lists([scored], asked, query)
+    found = bundle.recommend(bundle.ids("user", users), 10, "click * buy^2", exclude_known=hide, exact=exact)
+    assert_array_equal(lists.ravel(), bundle.indices("item", found["item"]))
+
+
+def test_readings_score_the_same_pairs_once_and_undo_shares_of_the_sampling(
+    retrieving: RunSettings, cell: Cell, finished: Path, monkeypatch: pytest.MonkeyPatch
+):
+    inputs, asked = Inputs.open(finished, retrieving), []
+    scored = inputs.scored(load_model(cell, inputs, False), inputs.graph.latest)
+    pairs = np.zeros(5, np.int64), np.arange(5)
+    learned, full = (scored.score_indices(*pairs, recalibrated=undo) for undo in (False, True))
+    score = PairScorer.__call__
+    monkeypatch.setattr(
+        PairScorer, "__call__", lambda self, *pairs: asked.append(pairs) or score(self, *pairs)
+    )
+    whole, half, none = (one.score_indices(*pairs) for one in scored.readings([1.0, 0.5, 0.0]))
+    assert len(asked) == 1
+    assert_array_equal(whole, full)
+    assert_array_equal(none, learned)
+    odds = [np.log(p / (1 - p)).max(axis=1) for p in (learned, half, full)]
+    assert_allclose(odds[1] - odds[0], (odds[2] - odds[0]) / 2, rtol=1e-3)
 
 
 def test_without_retrieval_or_with_few_users_nothing_is_fitted(

@@ -1,8 +1,9 @@
 """Top-N lists as part of a comparison."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,16 +14,21 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from mgoe import experiments
+from mgoe.bundle.item_index import ItemIndex
+from mgoe.bundle.objective import read_objective
+from mgoe.bundle.ranking import Query
 from mgoe.config import RunSettings, TopNSettings, make_settings
-from mgoe.data import Prepared
+from mgoe.data import FeatureEncoders, Prepared, SideFeatures
 from mgoe.errors import ConfigError, MissingExtra, OutputError
 from mgoe.evaluation import REACHABLE, Influence, read_rows
 from mgoe.experiments.asked import parts_of
 from mgoe.experiments.folder import DONE, INFLUENCE
 from mgoe.experiments.held_out import HELD, REST, on_last_item
 from mgoe.experiments.plan import Plan
-from mgoe.experiments.topn_model import candidates_of, ranked_lists
+from mgoe.experiments.topn_model import ranked_lists
+from mgoe.experiments.topn_objective import list_objective
 from mgoe.experiments.topn_reachable import true_scores
+from mgoe.graph import MacroGraph
 from mgoe.simulation import Truth
 from mgoe.topn import Events, Queries, make_lists, measure_lists, popularity_places
 from tests.experiments.tiny import here, settings
@@ -235,6 +241,24 @@ def test_validation_knows_nothing_of_what_comes_after_its_snapshot(listed: Path,
         assert not valid.events.matrix().toarray()[valid.user, valid.item].any()
 
 
+class Known:
+    """Knows scores of every item; more popular items were done more often."""
+
+    tasks, n_items, retrieval = ("click",), 40, None
+
+    def __init__(self, scores: np.ndarray, events: Events):
+        counts = np.bincount(events.item, minlength=40)
+        self.scores, self.item_index = scores, ItemIndex(SideFeatures(FeatureEncoders(), {}), counts)
+        self.snapshot = SimpleNamespace(known_items=lambda user: np.unique(events.item[events.user == user]))
+
+    def in_blocks(self, users: np.ndarray, items: np.ndarray, context: None) -> Iterator[None]:
+        return self.scores[users, items, None]
+        yield
+
+    def blended(self, engine: "Known", user: int, items: np.ndarray, scores: np.ndarray) -> np.ndarray:
+        return scores
+
+
 @pytest.mark.parametrize("hide", [False, True])
 def test_ranking_every_item_gives_the_lists_of_all_scores(hide: bool):
     rng = np.random.default_rng(0)
@@ -243,14 +267,33 @@ def test_ranking_every_item_gives_the_lists_of_all_scores(hide: bool):
     events = Events(user, item, np.zeros(50, int), np.zeros(50), shape, 1)
     queries = Queries.of(events, 0, rng.integers(0, 6, 20), rng.integers(0, 40, 20), hide)
     scores = rng.integers(0, 9, shape).astype(float)
+    models: Any = [Known(scores, events), Known(-scores, events)]
+    query = Query(10, read_objective("click", ("click",)), {}, np.empty(0, np.int64), (), {}, exact=False)
+    found = ranked_lists(models, queries, query)
+    assert_array_equal(found[0], make_lists(lambda users: scores[users], queries, 10))
+    assert_array_equal(found[1], make_lists(lambda users: -scores[users], queries, 10))
 
-    def score(users: np.ndarray, items: list[np.ndarray], readings: list[float]) -> np.ndarray:
-        found = np.concatenate([scores[user, mine] for user, mine in zip(users, items, strict=True)])
-        return np.stack([share * found for share in readings])
 
-    found: Any = ranked_lists(score, queries, candidates_of(queries, None), [1.0, -1.0], 10)  # type: ignore
-    assert_allclose(found[0], make_lists(lambda users: scores[users], queries, 10))
-    assert_allclose(found[1], make_lists(lambda users: -scores[users], queries, 10))
+def test_items_that_a_snapshot_knows_of_a_user_are_those_of_the_log_before_it(listed: Path):
+    run = listed / "logs" / "tiny" / "seeds" / "0"
+    prepared, graph = Prepared.open(run / "data"), MacroGraph.open(run / "graph")
+    for split in ("valid", "test"):
+        queries = Queries.by_time(prepared, split, [0, 1], hide=True)
+        known, snapshot = queries.events.matrix(), graph.snapshots[queries.snapshot]
+        for user in queries.users.tolist():
+            assert_array_equal(np.sort(known[[user]].indices), snapshot.known_items(user))
+
+
+def test_lists_are_ordered_by_tasks_done_at_all_unless_an_objective_says_more():
+    tasks = [
+        {"name": "click", "label": "click"},
+        {"name": "buy", "label": "buy", "given": "click"},
+        {"name": "stay", "label": "stay", "kind": "regression"},
+    ]
+    run = make_settings({"data": {"log": "log"}, "tasks": tasks})
+    columns = {"click": np.array([0.5]), "buy": np.array([0.25]), "stay": np.array([9.0])}
+    for asked, value in (({}, 0.625), ({"tasks": "buy"}, 0.125), ({"objective": "stay * click"}, 4.5)):
+        assert list_objective(run, TopNSettings(**asked))(columns).tolist() == [value]
 
 
 def _clash(asked: dict[str, Any]) -> None:
@@ -259,6 +302,10 @@ def _clash(asked: dict[str, Any]) -> None:
 
 def _task(asked: dict[str, Any]) -> None:
     experiments.compare(settings(asked | {"topn": {"tasks": "bye"}}), Path("out"))
+
+
+def _objective(asked: dict[str, Any]) -> None:
+    experiments.compare(settings(asked | {"topn": {"objective": "click * bye"}}), Path("out"))
 
 
 def _simulated(asked: dict[str, Any]) -> None:
@@ -279,6 +326,7 @@ def _values(asked: dict[str, Any]) -> None:
     ("ask", "message"),
     [
         (_clash, "models and baselines of `topn` must differ, found 'ease' twice"),
+        (_objective, r"topn\.objective: 'bye' is not a task; did you mean 'buy'"),
         (_task, "names binary tasks of every log, found 'bye'; did you mean 'buy'"),
         (_simulated, "last items are held out of a log of files, found `simulate`"),
         (_values, "events, which have no values, found a regression"),

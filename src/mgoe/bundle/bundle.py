@@ -39,10 +39,10 @@ from mgoe.bundle.explanation import GROUPS, explain_pair, explain_user
 from mgoe.bundle.known_outcomes import warn_of_known
 from mgoe.bundle.manifest import MANIFEST, RETRIEVAL, read_manifest
 from mgoe.bundle.population import Population
-from mgoe.bundle.ranking import TOGETHER, Query, rank, wanted
+from mgoe.bundle.ranking import Query, rank_users
 from mgoe.bundle.sampling import chain, read_sampling
 from mgoe.bundle.scored_model import ScoredModel
-from mgoe.bundle.steps import Scores, finished
+from mgoe.bundle.steps import Scores
 from mgoe.config import ModelSettings, RunSettings, check_settings, load_settings
 from mgoe.data import Encoders, Examples, FeatureEncoders, Vocabulary, to_arrow
 from mgoe.errors import BundleError
@@ -285,14 +285,9 @@ class Bundle(ScoredModel, Shown):
         )
         own = encode_one(self._context, context or {})
         lists = [(np.empty(0, np.int64), np.empty(0), np.empty((0, len(self.tasks)), np.float32))]
-        each, step = self.indices("user", ids).tolist(), TOGETHER // max(1, wanted(self, query, self.n_items))
-        for at in range(0, len(each), max(1, step)):
-            asked = [
-                (user, query.without(self._known_items(user)) if exclude_known else query)
-                for user in each[at : at + max(1, step)]
-            ]
-            ranked = finished(rank(self, self._scores or self, asked, context=own))
-            lists.extend((one.items, one.values, one.scores) for one in ranked)
+        each, known = self.indices("user", ids).tolist(), self._known_items if exclude_known else None
+        ranked = rank_users(self, self._scores or self, each, query, known, own)
+        lists.extend((one.items, one.values, one.scores) for one in ranked)
         items, values, scores = (np.concatenate(parts) for parts in zip(*lists, strict=True))
         found = {
             "user": [id for id, (items_of, *_) in zip(ids, lists[1:], strict=True) for _ in items_of],

@@ -56,7 +56,9 @@ class ItemIndex:
         return [one.name for one in self._side.encoders.features if one.kind != "numeric"]
 
     def prepare(self) -> None:
-        """Sort items by the values of every feature, which the first filter by it would wait for."""
+        """Sort items by popularity and by the values of every feature, which the first list and the first
+        filter would wait for."""
+        _ = self._place
         for feature in self.features:
             self._items_by_value(feature)
 
@@ -116,6 +118,13 @@ class ItemIndex:
         """Return the values of a feature by number, 0 where unknown, padded with -1. Shape (B, L)."""
         held = self._side.column(feature, items)
         return held if held.ndim == 2 else held[:, None]
+
+    def places(self, items: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return where items stand by popularity, from 0; those that the snapshot lacks stand last. Shape
+        (B,)."""
+        found, known = np.full(len(items), len(self._place)), items < len(self._place)
+        found[known] = self._place[items[known]]
+        return found
 
     def most_popular(
         self, n: int, filters: Sequence[Filter], left_out: NDArray[np.int64]

@@ -10,7 +10,7 @@ candidate.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from numbers import Integral, Real
 from typing import Any, NamedTuple
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from mgoe.bundle.item_index import Filter
 from mgoe.bundle.objective import Objective, read_objective
 from mgoe.bundle.scored_model import ScoredModel
-from mgoe.bundle.steps import Scores, Steps
+from mgoe.bundle.steps import Scores, Steps, finished
 from mgoe.config import did_you_mean
 from mgoe.errors import BundleError
 from mgoe.retrieval import Retrieval
@@ -152,6 +152,8 @@ def rank(
 ) -> Steps[list[Ranked]]:
     """Rank candidates, or the best of the catalogue, for users that are scored together.
 
+    Equal items of the catalogue come by their popularity, and equal candidates as they were given.
+
     Args:
         catalogue: What is ranked.
         scores: What scores.
@@ -164,7 +166,7 @@ def rank(
     """
     chosen, ranked = list[tuple[NDArray[np.int64], NDArray[np.int64], bool]](), list[Ranked]()
     for user, query in queries:
-        given = _candidates(catalogue, scores, query, user) if candidates is None else (candidates, True)
+        given = find_candidates(catalogue, scores, query, user) if candidates is None else (candidates, True)
         rows = np.flatnonzero(catalogue.item_index.passes(given[0], query.filters, query.left_out))
         chosen.append((rows, given[0][rows], given[1]))
     sizes, every = [len(rows) for rows, *_ in chosen], np.concatenate([items for _, items, _ in chosen])
@@ -172,12 +174,40 @@ def rank(
     apart = np.split(together, np.cumsum(sizes)[:-1])
     for (user, query), (rows, items, exact), found in zip(queries, chosen, apart, strict=True):
         kept = _at_least(found, query.at_least)
-        ordering = found if candidates is not None else catalogue.blended(scores, user, items, found)
+        ordering, ties = found, np.arange(len(kept))
+        if candidates is None:
+            ordering = catalogue.blended(scores, user, items, found)
+            ties = catalogue.item_index.places(items[kept])
         values = yield from _values(query.objective, ordering, kept, catalogue.tasks)
-        best = _best(catalogue, query, items[kept], values)
+        best = _best(catalogue, query, items[kept], values, ties)
         places = kept[best]
         ranked.append(Ranked(rows[places], values[best], places, items, found, exact))
     return ranked
+
+
+def rank_users(
+    catalogue: ScoredModel,
+    scores: Scores,
+    users: Sequence[int],
+    query: Query,
+    left_out: Callable[[int], NDArray[np.integer]] | None = None,
+    context: Mapping[str, NDArray] | None = None,
+) -> Iterator[Ranked]:
+    """Rank the catalogue for any number of users, of whom as many are scored together as memory allows.
+
+    Args:
+        catalogue, scores, context: As for `rank`.
+        users: Indices, -1 if never seen.
+        query: What is asked for.
+        left_out: Items by index to leave out for a user; None if there are none.
+    """
+    together = max(1, TOGETHER // max(1, wanted(catalogue, query, scores.n_items)))
+    for start in range(0, len(users), together):
+        asked = [
+            (user, query if left_out is None else query.without(left_out(user)))
+            for user in users[start : start + together]
+        ]
+        yield from finished(rank(catalogue, scores, asked, context=context))
 
 
 def columns(scores: NDArray[np.float32], tasks: Sequence[str]) -> dict[str, NDArray[np.float32]]:
@@ -185,13 +215,19 @@ def columns(scores: NDArray[np.float32], tasks: Sequence[str]) -> dict[str, NDAr
     return {task: np.ascontiguousarray(scores[:, t]) for t, task in enumerate(tasks)}
 
 
-def top(values: NDArray[np.float64], k: int) -> NDArray[np.int64]:
-    """Return the rows of the k largest values, largest first, ties in their order. Shape (min(k, B),)."""
+def top(values: NDArray[np.float64], ties: NDArray[np.integer], k: int) -> NDArray[np.int64]:
+    """Return the rows of the k largest values, largest first. Shape (min(k, B),).
+
+    Args:
+        values: Shape (B,).
+        ties: Orders equal values, the smallest first. Shape (B,).
+        k: How many at most.
+    """
+    rows = np.arange(len(values))
     if k * 8 < len(values):  # few enough that a partition is faster
         least = np.partition(values, len(values) - k)[len(values) - k]
         rows = np.flatnonzero(values >= least)
-        return rows[np.argsort(-values[rows], kind="stable")[:k]]
-    return np.argsort(-values, kind="stable")[:k]
+    return rows[np.lexsort((ties[rows], -values[rows]))[:k]]
 
 
 def wanted(catalogue: ScoredModel, query: Query, n_items: int) -> int:
@@ -200,7 +236,7 @@ def wanted(catalogue: ScoredModel, query: Query, n_items: int) -> int:
     return n_items if retrieval is None else max(query.k, sum(retrieval.quotas.values()))
 
 
-def _candidates(
+def find_candidates(
     catalogue: ScoredModel, scores: Scores, query: Query, user: int
 ) -> tuple[NDArray[np.int64], bool]:
     """Return the items to score, in the order of their indices, and whether these are all that the query
@@ -254,18 +290,22 @@ def _values(
 
 
 def _best(
-    catalogue: ScoredModel, query: Query, items: NDArray[np.int64], values: NDArray[np.float64]
+    catalogue: ScoredModel,
+    query: Query,
+    items: NDArray[np.int64],
+    values: NDArray[np.float64],
+    ties: NDArray[np.integer],
 ) -> NDArray[np.int64]:
     """Return the rows of the best items, at most `max_per` for each value of a feature.
 
     The best is taken first, then the best that still fits: what is below the last place does not matter.
     """
     if not query.max_per:
-        return top(values, query.k)
+        return top(values, ties, query.k)
     k = min(query.k, len(values))
     n = 8 * k
     while True:
-        rows = top(values, n)
+        rows = top(values, ties, n)
         held, most = [], []
         for feature, limit in query.max_per.items():
             own = catalogue.item_index.values(feature, items[rows])

@@ -7,7 +7,7 @@ snapshot, with what was fitted before that.
 Axes: `B` pairs, `T` tasks, `F` signals, `I` items.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from copy import copy
 from functools import cached_property
@@ -88,11 +88,17 @@ class ScoredModel:
         """Which tasks sampled negatives enter. Shape (T,)."""
         return shifted_tasks(self.settings.tasks)
 
-    def undoing(self, share: float) -> Self:
-        """Return the same model of whose sampling a share is undone."""
-        other = copy(self)
-        other.prior = share * self.prior
-        return other
+    def readings(self, shares: Sequence[float]) -> list[Self]:
+        """Return the same model once per share of its sampling that is undone.
+
+        What they are asked in turn about the same pairs is computed once.
+        """
+        scorer, found = _LatestPairs(self.model, self._source), []
+        for share in shares:
+            other = copy(self)
+            other._scorer, other.prior = scorer, share * self.prior
+            found.append(other)
+        return found
 
     def reading(self) -> AbstractContextManager[View]:
         """Return a context in which the view that is scored does not change."""
@@ -197,3 +203,17 @@ class ScoredModel:
     @cached_property
     def _maps(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         return self.calibration.numbers(self.settings.tasks)
+
+
+class _LatestPairs(PairScorer):
+    """A scorer that keeps the scores of the latest pairs."""
+
+    _pairs: tuple[NDArray[np.int64], ...] = ()
+    _found = np.empty(0, np.float32)
+
+    def __call__(
+        self, users: NDArray[np.int64], items: NDArray[np.int64], context: Mapping[str, NDArray] | None = None
+    ) -> NDArray[np.float32]:
+        if not self._pairs or not all(map(np.array_equal, self._pairs, (users, items))):
+            self._pairs, self._found = (users, items), super().__call__(users, items, context)
+        return self._found

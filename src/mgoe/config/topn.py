@@ -34,8 +34,9 @@ class TopNSettings(Settings):
     )
     """Lengths of the lists that are measured. Settings are chosen by NDCG at the first."""
     tasks: Texts = []
-    """Tasks that make an item relevant; all binary ones if empty. A model orders items by the sum of their
-    probabilities."""
+    """Tasks that make an item relevant; all binary ones if empty."""
+    objective: str | None = None
+    """What a model orders items by, as in a request; by default the sum of the probabilities of `tasks`."""
     hide_known: bool | Literal["auto"] = "auto"
     """Whether items that a user did before leave the list; `auto` hides them where last items are held
     out."""

@@ -85,7 +85,15 @@ def parts_of(plan: Plan, cells: Iterable[Cell]) -> list[Part]:
             for name, seed in baselines_of(plan):
                 add_lists(log, name, seed, known | _topn_of_baseline(topn, name), origin_of(log))
             for name, seed in bounds_of(plan, log):
-                unread = {"baselines", "exact_users", "retrieval", "trials", "tuning_users", "seed"}
+                unread = {
+                    "baselines",
+                    "exact_users",
+                    "objective",
+                    "retrieval",
+                    "trials",
+                    "tuning_users",
+                    "seed",
+                }
                 bound = {"topn": plain_values(topn, unread), "bound": REACHABLE}
                 add_lists(log, name, seed, known | bound, origin_of(log))
     return list(found.values())
@@ -123,7 +131,7 @@ def _topn_of_baseline(topn: TopNSettings, name: str) -> dict[str, Any]:
         for key, values in baseline.space.items()
     }
     searched = {"baseline": name, "start": dict(baseline.start), "space": space}
-    return {"topn": plain_values(topn, {"baselines", "exact_users", "retrieval"}) | searched}
+    return {"topn": plain_values(topn, {"baselines", "exact_users", "objective", "retrieval"}) | searched}
 
 
 def _checksum_of(log: Log) -> str | None:

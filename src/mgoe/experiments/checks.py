@@ -25,6 +25,7 @@ from mgoe.experiments.plan import (
     is_done,
     training_of,
 )
+from mgoe.experiments.topn_objective import list_objective
 from mgoe.models import options_of
 from mgoe.simulation import Truth, check_reachable
 from mgoe.topn import BASELINES, load_implicit
@@ -74,7 +75,7 @@ def _check_space(plan: Plan, tune: TuneSettings, searched: Iterable[Cell]) -> No
 
 
 def _check_lists(settings: RunSettings, topn: TopNSettings) -> None:
-    """Check that binary tasks make items relevant."""
+    """Check that binary tasks make items relevant, and that lists can be ordered."""
     binary = [task.name for task in settings.tasks if task.kind == "binary"]
     for name in topn.tasks:
         if name not in binary:
@@ -83,6 +84,7 @@ def _check_lists(settings: RunSettings, topn: TopNSettings) -> None:
     if not binary:
         names = ", ".join(settings.task_names)
         raise ConfigError("topn", f"a binary task must make items relevant, found only {names}; leave it out")
+    list_objective(settings, topn)
 
 
 def check_installed(plan: Plan, cells: Sequence[Cell]) -> None:

@@ -17,6 +17,7 @@ from mgoe.evaluation import ALL, Influence, Row, write_rows
 from mgoe.experiments.folder import DONE, FIT, INFLUENCE
 from mgoe.experiments.held_out import held_pairs
 from mgoe.experiments.plan import Log
+from mgoe.experiments.topn_objective import relevant_tasks
 from mgoe.experiments.tuning import propose
 from mgoe.topn import BASELINES, Queries, make_lists, measure_lists
 
@@ -37,11 +38,6 @@ def queries_of(
     if log.whole is None:
         return valid, Queries.by_time(prepared, "test", tasks, hide)
     return valid, Queries.held_out(prepared, *held_pairs(log.rest, prepared), hide)
-
-
-def relevant_tasks(settings: RunSettings, topn: TopNSettings) -> list[str]:
-    """Return the names of the tasks that make an item relevant."""
-    return topn.tasks or [task.name for task in settings.tasks if task.kind == "binary"]
 
 
 def measure_baseline(log: Log, name: str, seed: int, topn: TopNSettings, data: int) -> str:

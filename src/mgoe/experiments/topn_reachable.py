@@ -9,7 +9,8 @@ from mgoe.config import RunSettings, TopNSettings, seconds
 from mgoe.data import Prepared
 from mgoe.evaluation import REACHABLE
 from mgoe.experiments.plan import Log
-from mgoe.experiments.topn_cell import queries_of, relevant_tasks, write_result
+from mgoe.experiments.topn_cell import queries_of, write_result
+from mgoe.experiments.topn_objective import relevant_tasks
 from mgoe.simulation import Truth, check_reachable
 from mgoe.topn import Scores, make_lists, measure_lists
 
