@@ -44,7 +44,7 @@ def test_a_comparison_lists_what_the_bundle_recommends(
     assert bundle.retrieval is not None
     assert bundle.retrieval.blend is not None
     scored = inputs.scored(
-        load_model(cell, inputs, False), inputs.graph.latest, load_calibration(cell), bundle.retrieval
+        load_model(cell, inputs, False), inputs.graph.latest, load_calibration(cell, "test"), bundle.retrieval
     )
     objective = list_objective(retrieving, TopNSettings(objective="click * buy^2"))
     query = Query(10, objective, {}, np.empty(0, np.int64), (), {}, exact)
@@ -76,7 +76,7 @@ def test_readings_score_the_same_pairs_once_and_undo_shares_of_the_sampling(
 def test_without_retrieval_or_with_few_users_nothing_is_fitted(
     retrieving: RunSettings, cell: Cell, finished: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    inputs, calibration = Inputs.open(finished, retrieving), load_calibration(cell)
+    inputs, calibration = Inputs.open(finished, retrieving), load_calibration(cell, "test")
     model = load_model(cell, inputs, False)
     monkeypatch.setattr(blending, "USERS", 5)
     assert fit_blend(model, inputs, calibration) is None

@@ -32,7 +32,7 @@ def write_cell_bundle(
         estimates: Test metrics with their intervals, for the model card.
         searched: The model has the settings that its search found.
     """
-    calibration = load_calibration(cell)
+    calibration = load_calibration(cell, "test")
     blend = None
     if inputs.retrieval is not None:
         blend = fit_blend(load_model(cell, inputs, searched), inputs, calibration)

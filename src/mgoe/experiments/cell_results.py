@@ -48,10 +48,10 @@ def write_cell(
         examples = feeds[split].examples
         slices = inputs.slices if settings.evaluation.slices and split == "test" else None
         rows += measure(predictions, examples.labels, examples.user, tasks, slices, **about, split=split)
-    calibration, calibrated, served = calibrate_cell(scores, settings, inputs)
+    calibrations, calibrated, served = calibrate_cell(scores, settings, inputs)
     test = feeds["test"].examples
     rows += measure_calibrated(calibrated, test.labels, tasks, **about, split="test")
-    write_json(folder / CALIBRATION, calibration.model_dump(mode="json"))
+    write_json(folder / CALIBRATION, {of: one.model_dump(mode="json") for of, one in calibrations.items()})
     write_json(folder / POPULATION, population_of(feeds["test"], served).model_dump(mode="json"))
     user_influence(scores["test"], test.labels, test.user, tasks).save(folder / INFLUENCE)
     write_json(folder / RELIABILITY, reliability(scores["test"], test.labels, tasks))
@@ -76,7 +76,7 @@ def write_cell(
 
 def calibrate_cell(
     scores: Mapping[str, NDArray[np.float32]], settings: RunSettings, inputs: Inputs
-) -> tuple[Calibration, NDArray[np.float64], NDArray[np.float32]]:
+) -> tuple[dict[Split, Calibration], NDArray[np.float64], NDArray[np.float32]]:
     """Calibrate on validation and predict test; then calibrate on test, whose labels are the newest.
 
     Test examples read a snapshot from before the test window, so both calibrations come from predictions that
@@ -84,8 +84,9 @@ def calibrate_cell(
     is such days.
 
     Returns:
-        The calibration for a bundle, fitted on test; the calibrated predictions of the test examples, fitted
-        on validation; and what a service of the bundle would answer for them. Shape (N, T) each.
+        The calibrations: `valid` is for lists on test, and `test` for a bundle; the calibrated predictions of
+        the test examples, fitted on validation; and what a service of the bundle would answer for them. Shape
+        (N, T) each.
     """
 
     def window(split: Split) -> Window:
@@ -104,7 +105,7 @@ def calibrate_cell(
     of_valid = fit_calibration(window("valid"), settings.tasks, Calibration())
     of_test = fit_calibration(test, settings.tasks, of_valid)
     predicted = calibrated_sample(test, settings.tasks, of_valid)
-    return of_test, predicted, test.answered(settings.tasks, of_test)
+    return {"valid": of_valid, "test": of_test}, predicted, test.answered(settings.tasks, of_test)
 
 
 def catalog(

@@ -3,6 +3,7 @@
 from mgoe._util.files import read_json
 from mgoe.bundle.calibration import Calibration
 from mgoe.config import check_settings
+from mgoe.data import Split
 from mgoe.experiments.folder import CALIBRATION
 from mgoe.experiments.inputs import Inputs
 from mgoe.experiments.plan import Cell, is_boosted
@@ -25,7 +26,7 @@ def load_model(cell: Cell, inputs: Inputs, searched: bool) -> RankingModel:
     return model.eval()
 
 
-def load_calibration(cell: Cell) -> Calibration:
-    """Return the calibration of a finished cell."""
+def load_calibration(cell: Cell, fitted_on: Split) -> Calibration:
+    """Return a calibration of a finished cell: that of `valid` knows nothing of the test window."""
     file = cell.folder / CALIBRATION
-    return check_settings(Calibration, read_json(file), file)
+    return check_settings(Calibration, read_json(file)[fitted_on], file)

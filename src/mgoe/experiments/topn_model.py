@@ -57,7 +57,7 @@ def measure_model(cell: Cell, topn: TopNSettings, searched: bool) -> str:
     settings = cell.settings.model_copy(update={"retrieval": topn.retrieval})
     folder = cell.log.lists(name, seed)
     inputs = Inputs.open(cell.log.stage(seed), settings, cell.graph)
-    model, calibration = load_model(cell, inputs, searched), load_calibration(cell)
+    model, calibration = load_model(cell, inputs, searched), load_calibration(cell, "valid")
     valid, test = queries_of(cell.log, settings, inputs.prepared, topn)
     before, after = (inputs.graph.snapshots[queries.snapshot] for queries in (valid, test))
     depth, best, trials = topn.k[0], 1.0, list[dict[str, Any]]()
