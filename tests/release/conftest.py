@@ -1,9 +1,19 @@
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from mgoe.release import Registry
+from mgoe.serving.scoring.runtime import Runtime
+
+by_torch = partial(Runtime, engine="torch")
+
+
+@pytest.fixture(autouse=True)
+def without_export(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time requests without an export, which takes half a minute."""
+    monkeypatch.setattr("mgoe.experiments.serving_time.Runtime", by_torch)
 
 
 @pytest.fixture

@@ -26,7 +26,9 @@ from mgoe.experiments.graphs import settings_of
 from mgoe.experiments.window import new_examples
 from mgoe.models import Batch
 from mgoe.release import Bounds, check_release
-from mgoe.release.acceptance import compare, predicted_over_observed, uncalibrated, worse
+from mgoe.release.acceptance import compare, predicted_over_observed, time_requests, uncalibrated, worse
+from mgoe.serving.scoring.runtime import Runtime
+from mgoe.serving.scoring.scorer import Scorer
 from mgoe.training.checkpoint import load_checkpoint, save_checkpoint
 from tests.effort import SOAK
 from tests.experiments.test_refresh_from_files import later
@@ -230,3 +232,17 @@ def test_a_window_without_rows_is_an_error(shown: Path, later_rows: Examples):
     bundle, empty = mgoe.load(shown / "bundle"), later_rows.take(np.zeros(0, np.int64))
     with pytest.raises(DataError, match="must hold rows that neither bundle has learned from"):
         check_release(bundle, bundle, (empty, empty))
+
+
+def test_requests_are_timed_as_a_service_runs_them(shown: Path, monkeypatch: pytest.MonkeyPatch):
+    """Without the export itself, which takes half a minute."""
+    bundle, asked = mgoe.load(shown / "bundle"), []
+
+    def scorer(bundle: Bundle, runtime: Runtime) -> Scorer:
+        asked.append(runtime)
+        return Scorer(bundle, runtime=Runtime(engine="torch"))
+
+    monkeypatch.setattr("mgoe.experiments.serving_time.Runtime", Runtime)
+    monkeypatch.setattr("mgoe.experiments.serving_time.Scorer", scorer)
+    assert min(time_requests((bundle, bundle), 2)) > 0
+    assert asked == [Runtime(), Runtime()]

@@ -30,12 +30,14 @@ pytest.importorskip("uvicorn", reason="uvicorn is not installed: pip install 'mg
 from mgoe._util.files import read_json
 from mgoe.bundle import MANIFEST, Bundle
 from mgoe.cli.app import app
+from mgoe.experiments import serving_time
 from mgoe.release import Bounds, CycleSettings, Registry, run_cycle
 from mgoe.serving import Event, EventReader, LiveBundle, open_events
 from mgoe.serving.online.live import positions
 from mgoe.training import WEIGHTS, load_checkpoint
 from tests.cli.test_serve import process
 from tests.effort import slow
+from tests.release.conftest import by_torch
 from tests.release.load import Load, endless, under_load
 from tests.serving.http.test_live_service import until
 from tests.serving.served import post
@@ -152,6 +154,7 @@ def cycle(config: Path, temporary: Path) -> None:
     (temporary / "files").mkdir(parents=True, exist_ok=True)
     tempfile.tempdir = str(temporary / "files")
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(temporary / "kept")  # what torch keeps is nothing left over
+    serving_time.Runtime = by_torch  # without an export, which takes half a minute
     said = os.open(temporary / "said", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for stream in (1, 2):
         os.dup2(said, stream)

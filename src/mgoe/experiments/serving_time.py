@@ -132,19 +132,24 @@ def request_times(
     return [statistics.median(times[WARM_UP:]) * 1e3 for times in taken]
 
 
+def open_scorer(bundle: Bundle) -> tuple[Scorer, Runtime]:
+    """Return what scores the requests of a service, and what runs it: ONNX Runtime, or PyTorch where a model
+    cannot be exported."""
+    runtime = Runtime()
+    try:
+        return Scorer(bundle, runtime=runtime), runtime
+    except Exception:  # no extra, or an error of the exporter; these have no class in common
+        runtime = Runtime(engine="torch")
+        return Scorer(bundle, runtime=runtime), runtime
+
+
 @contextmanager
 def _served(cell: Cell, inputs: Inputs, searched: bool) -> Iterator[tuple[Score, str]]:
-    """Score as a service does: with ONNX Runtime, or PyTorch where a model cannot be exported."""
+    """Score as a service does."""
     with TemporaryDirectory(prefix="mgoe-") as scratch:
         folder = Path(scratch) / "bundle"
         write_cell_bundle(folder, cell, inputs, searched=searched)
-        bundle = Bundle.open(folder, verify=False)
-        runtime = Runtime()
-        try:
-            scorer = Scorer(bundle, runtime=runtime)
-        except Exception:  # no extra, or an error of the exporter; these have no class in common
-            runtime = Runtime(engine="torch")
-            scorer = Scorer(bundle, runtime=runtime)
+        scorer, runtime = open_scorer(Bundle.open(folder, verify=False))
         yield scorer.score, runtime.engine
 
 

@@ -155,11 +155,7 @@ def hit_rate_at(ranks: ArrayLike, queries: ArrayLike, k: int) -> float:
         >>> hit_rate_at([1, 12], ["first query", "second query"], k=10)
         0.5
     """
-    ranks, query = _numbered(ranks, queries)
-    if len(query) == 0:
-        return np.nan
-    hits = np.bincount(query, weights=np.where(np.isnan(ranks), np.nan, ranks <= k))
-    return float(np.minimum(hits, 1).mean())
+    return _mean(hits_at(ranks, queries, k))
 
 
 def ndcg_at(ranks: ArrayLike, queries: ArrayLike, k: int) -> float:
@@ -172,12 +168,36 @@ def ndcg_at(ranks: ArrayLike, queries: ArrayLike, k: int) -> float:
         >>> ndcg_at([1, 3], ["first query", "second query"], k=10)
         0.75
     """
+    return _mean(gains_at(ranks, queries, k))
+
+
+def hits_at(ranks: ArrayLike, queries: ArrayLike, k: int) -> NDArray[np.float64]:
+    """Whether each query, in rising order, has a relevant item among the first k, see `hit_rate_at`.
+
+    Example:
+        >>> hits_at([1, 12], ["first query", "second query"], k=10)
+        array([1., 0.])
+    """
     ranks, query = _numbered(ranks, queries)
-    if len(query) == 0:
-        return np.nan
+    hits = np.bincount(query, weights=np.where(np.isnan(ranks), np.nan, ranks <= k))
+    return np.minimum(hits, 1)
+
+
+def gains_at(ranks: ArrayLike, queries: ArrayLike, k: int) -> NDArray[np.float64]:
+    """The gain of each query, in rising order, see `ndcg_at`.
+
+    Example:
+        >>> gains_at([1, 3], ["first query", "second query"], k=10)
+        array([1. , 0.5])
+    """
+    ranks, query = _numbered(ranks, queries)
     found = np.bincount(query, weights=(ranks <= k) / np.log2(1 + ranks))
     best = np.cumsum(1 / np.log2(np.arange(2, k + 2)))
-    return float((found / best[np.minimum(np.bincount(query), k) - 1]).mean())
+    return found / best[np.minimum(np.bincount(query), k) - 1]
+
+
+def _mean(values: NDArray[np.float64]) -> float:
+    return float(values.mean()) if len(values) else np.nan
 
 
 def _numbered(ranks: ArrayLike, queries: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.int64]]:

@@ -30,10 +30,9 @@ from mgoe.config import Settings, TaskSettings
 from mgoe.data import Examples
 from mgoe.errors import DataError
 from mgoe.evaluation import find_leads, holm, user_influence
-from mgoe.experiments.serving_time import request_times
+from mgoe.experiments.serving_time import open_scorer, request_times
 from mgoe.features import Reader
-from mgoe.serving.scoring.runtime import Runtime
-from mgoe.serving.scoring.scorer import Scorer
+from mgoe.graph.pair_rows import SIDES
 
 SAMPLE = 20_000
 """Rows of which inputs are read."""
@@ -314,8 +313,8 @@ def input_shift(bundle: Bundle, examples: Examples) -> dict[str, float]:
 
 
 def time_requests(bundles: tuple[Bundle, Bundle], requests: int) -> tuple[float, float]:
-    """Return the median processor time of a request in milliseconds, of each bundle."""
-    scorers = [Scorer(bundle, runtime=Runtime(engine="torch")) for bundle in bundles]
-    users, items = (min(bundle.size(side) for bundle in bundles) for side in ("user", "item"))
-    candidate, current = request_times([scorer.score for scorer in scorers], users, items, requests)
+    """Return the median processor time of a request in milliseconds, of each bundle, as a service runs it."""
+    scores = [open_scorer(bundle)[0].score for bundle in bundles]
+    users, items = (min(bundle.size(side) for bundle in bundles) for side in SIDES)
+    candidate, current = request_times(scores, users, items, requests)
     return candidate, current

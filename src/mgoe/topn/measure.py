@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mgoe.evaluation import ALL, FEWEST, Influence
+from mgoe.metrics.ranking import gains_at, hits_at
 from mgoe.topn.queries import Queries
 
 
@@ -61,12 +62,10 @@ def _found(lists: NDArray[np.int64], queries: Queries, depth: int) -> dict[str, 
     ranks = ranks_of(lists[:, :depth], queries)
     starts = np.searchsorted(queries.user, queries.users)
     relevant = np.diff(starts, append=len(ranks))
-    first = np.minimum.reduceat(ranks, starts)
-    ideal = np.cumsum(1 / np.log2(np.arange(2, depth + 2)))[np.minimum(relevant, depth) - 1]
     return {
-        "ndcg": np.add.reduceat(1 / np.log2(1 + ranks), starts) / ideal,
-        "hr": np.isfinite(first).astype(np.float64),
-        "mrr": 1 / first,
+        "ndcg": gains_at(ranks, queries.user, depth),
+        "hr": hits_at(ranks, queries.user, depth),
+        "mrr": 1 / np.minimum.reduceat(ranks, starts),
         "recall": np.add.reduceat(np.isfinite(ranks).astype(np.float64), starts) / relevant,
     }
 
