@@ -1,6 +1,7 @@
-"""Context features as a caller in Python gives them: one value per pair, or one for all."""
+"""Context features, checked and encoded: a column of values per feature, or one value of each."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -23,12 +24,7 @@ def encode_pairs(encoders: FeatureEncoders, context: Mapping[str, ArrayLike], n:
     Raises:
         BundleError: A feature is not in the bundle.
     """
-    known = [feature.name for feature in encoders.features]
-    for name in context:
-        if name not in known:
-            raise BundleError(
-                "context", f"{name!r} is no context feature of this bundle{did_you_mean(name, known)}"
-            )
+    _kinds(encoders, context)
     return encoders.encode(
         {name: repeated(to_arrow(values, f"context.{name}"), n) for name, values in context.items()}, n
     )
@@ -37,13 +33,35 @@ def encode_pairs(encoders: FeatureEncoders, context: Mapping[str, ArrayLike], n:
 def encode_one(encoders: FeatureEncoders, context: Mapping[str, ArrayLike]) -> dict[str, NDArray]:
     """Encode one value per context feature. One row each.
 
+    Args:
+        encoders: The bundle's encoders of context features.
+        context: Values by feature; one may be a column of length 1, and of a several-valued feature, a column
+            is one value.
+
     Raises:
         BundleError: A feature is not in the bundle, or has several values.
+        DataError: A numeric feature has a value that is not a number.
     """
-    several = {feature.name for feature in encoders.features if feature.kind == "multi"}
-    return encode_pairs(
-        encoders, {name: _one_value(name, value, name in several) for name, value in context.items()}, 1
-    )
+    kinds = _kinds(encoders, context)
+    return encoders.encode({name: _one_value(name, kinds[name], value) for name, value in context.items()}, 1)
+
+
+def encode_json(encoders: FeatureEncoders, context: Mapping[str, Any]) -> dict[str, NDArray]:
+    """Encode one value per context feature, as JSON has them. One row each.
+
+    Args:
+        encoders: The bundle's encoders of context features.
+        context: Values by feature; one that is missing or null is unknown.
+
+    Raises:
+        BundleError: A feature is not in the bundle, takes one value and has a list, or takes a list and has
+            none.
+        DataError: A numeric feature has a value that is not a number.
+    """
+    kinds = _kinds(encoders, context)
+    for name, value in context.items():
+        _check_json(f"context.{name}", kinds[name], value)
+    return encode_one(encoders, context)
 
 
 def repeated(values: pa.Array, n: int) -> pa.Array:
@@ -51,11 +69,42 @@ def repeated(values: pa.Array, n: int) -> pa.Array:
     return values.take(pa.array(np.zeros(n, np.int64))) if len(values) == 1 != n else values
 
 
-def _one_value(name: str, value: ArrayLike, several: bool) -> pa.Array:
+def _kinds(encoders: FeatureEncoders, context: Mapping[str, Any]) -> dict[str, str]:
+    """Return the kind of each feature, after a check that the context names no other."""
+    kinds = {feature.name: feature.kind for feature in encoders.features}
+    for name in context:
+        if name not in kinds:
+            rule = f"{name[:80]!r} is not a context feature of this bundle{did_you_mean(name, list(kinds))}"
+            raise BundleError(f"context.{name[:80]}", rule)
+    return kinds
+
+
+def _one_value(name: str, kind: str, value: ArrayLike) -> pa.Array:
     """Return a feature's value in a column of its own; of a several-valued feature, a list is one value."""
     values = to_arrow(value, f"context.{name}")
-    if several and not isinstance(value, str) and not is_list(values.type):
+    if kind == "multi" and not isinstance(value, str) and not is_list(values.type):
         values = pa.ListArray.from_arrays(pa.array([0, len(values)], pa.int32()), values)
     if len(values) != 1:
         raise BundleError(f"context.{name}", f"takes one value, found {len(values)}; give one of them")
     return values
+
+
+def _check_json(place: str, kind: str, value: Any) -> None:
+    if kind != "multi":
+        if isinstance(value, list):
+            raise BundleError(place, f"takes one value, found a list of {len(value)}; send one of them")
+    elif isinstance(value, list):
+        try:
+            pa.array(value)
+        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
+            rule = f"takes values of one type, 64-bit numbers or texts, found {_types(value)}"
+            raise BundleError(place, f"{rule}; write all as texts") from None
+    elif value is not None and not isinstance(value, str):
+        rule = f"takes a list, or a text with separators, found {str(value)[:60]}; put it into a list"
+        raise BundleError(place, rule)
+
+
+def _types(values: list[Any]) -> str:
+    """Return the types in a list, as a message names them."""
+    names = {str: "text", bool: "boolean", int: "whole number", float: "number", type(None): "null"}
+    return " and ".join(sorted({names[type(value)] for value in values}))

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from mgoe._util.files import Hold
 from mgoe.bundle import Bundle
+from mgoe.bundle.context import encode_json
 from mgoe.features.macro_nodes import describe_macro_nodes
 from mgoe.graph.matrices import lift
 from mgoe.graph.pair_rows import SIDES, Side
@@ -20,7 +21,6 @@ from mgoe.serving.events.event import Event, EventLog, EventReader, Id
 from mgoe.serving.events.exposure import ExposureReader
 from mgoe.serving.events.exposure_log import ExposureLog
 from mgoe.serving.online.live import Consumer, LiveNodes
-from mgoe.serving.scoring.context import encode_context
 from mgoe.serving.scoring.runtime import Runtime
 from mgoe.serving.scoring.scorer import Scorer
 
@@ -89,8 +89,8 @@ class Engine:
             self.scorer.refresh()
 
     def context(self, given: Mapping[str, Any]) -> dict[str, NDArray] | None:
-        """Encode the context features of a request, see `encode_context`; None if there are none."""
-        return encode_context(self.bundle.encoders.context_features, given) if given else None
+        """Encode the context features of a request, see `encode_json`; None if there are none."""
+        return encode_json(self.bundle.encoders.context_features, given) if given else None
 
     @cached_property
     def about(self) -> dict[str, Any]:

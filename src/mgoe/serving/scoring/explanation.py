@@ -22,13 +22,13 @@ def explain(engine: Engine, user: Id, item: Id | None, context: Mapping[str, Any
     Args:
         engine: What scores.
         user, item: Ids; without an item, what is known of the user is returned.
-        context: As for `encode_context`.
+        context: As for `encode_json`.
 
     Returns:
         An `Explanation`.
 
     Raises:
-        RequestError, DataError: The context is wrong.
+        BundleError, DataError: The context is wrong.
     """
     live, encoded = engine.live, engine.context(context)
     user_index = int(live.look_up("user", [user])[0])

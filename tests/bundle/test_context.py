@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mgoe.bundle.context import encode_json
 from mgoe.config import FeatureSettings
 from mgoe.data import Vocabulary
 from mgoe.data.features import FeatureEncoders
-from mgoe.errors import DataError, RequestError
-from mgoe.serving.scoring.context import encode_context
+from mgoe.errors import BundleError, DataError
 
 FEATURES = (
     FeatureSettings(name="device"), FeatureSettings(name="age", kind="numeric"),
@@ -42,8 +42,8 @@ several = st.lists(scalars, max_size=4)
 
 @given(context=st.fixed_dictionaries({}, optional={feature.name: scalars | several for feature in FEATURES}))
 def test_any_context_is_encoded_or_refused(context: dict[str, Any]):
-    with suppress(RequestError, DataError):
-        assert encode_context(ENCODERS, context).keys() == {"device", "numeric", "tags", "numbers"}
+    with suppress(BundleError, DataError):
+        assert encode_json(ENCODERS, context).keys() == {"device", "numeric", "tags", "numbers"}
 
 
 @pytest.mark.parametrize(
@@ -63,8 +63,8 @@ def test_any_context_is_encoded_or_refused(context: dict[str, Any]):
     ],
 )
 def test_a_value_that_does_not_suit_its_feature_is_refused(context: dict[str, Any], said: str):
-    with pytest.raises(RequestError, match=said):
-        encode_context(ENCODERS, context)
+    with pytest.raises(BundleError, match=said):
+        encode_json(ENCODERS, context)
 
 
 @pytest.mark.parametrize(
@@ -77,11 +77,11 @@ def test_a_value_that_does_not_suit_its_feature_is_refused(context: dict[str, An
     ],
 )
 def test_multi_valued_features_are_encoded(context: dict[str, Any], codes: list[int]):
-    encoded = encode_context(ENCODERS, context)
+    encoded = encode_json(ENCODERS, context)
     assert encoded["tags"].tolist() == [codes]
 
 
 @pytest.mark.parametrize("age", [1e308, -1e308, 10**400, 10**30, 1e39])
 def test_large_numbers_stay_finite(age: float):
-    encoded = encode_context(ENCODERS, {"age": age})
+    encoded = encode_json(ENCODERS, {"age": age})
     assert np.isfinite(encoded["numeric"]).all()
