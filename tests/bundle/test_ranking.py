@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -16,9 +16,10 @@ import mgoe
 from mgoe.bundle import ranking
 from mgoe.bundle.item_index import ItemIndex
 from mgoe.bundle.objective import read_objective
+from mgoe.bundle.request import RankingRequest
 from mgoe.config import FeatureSettings
 from mgoe.data import FeatureEncoders, SideFeatures, Vocabulary
-from mgoe.errors import BundleError
+from mgoe.errors import BundleError, MgoeError
 from mgoe.features import View
 from mgoe.retrieval import Blend
 from tests.effort import up_to
@@ -230,11 +231,11 @@ def test_filters_that_leave_nothing_leave_an_empty_answer(colored: mgoe.Bundle):
         ({"where": {"color": []}}, "at least one value, found none"),
         ({"where": {"color": [["red"]]}}, "a value or a list of values, found list"),
         ({"max_per": {"colour": 1}}, "did you mean 'color'"),
-        ({"max_per": {"color": 0}}, "at least 1, found 0"),
+        ({"max_per": {"color": 0}}, r"max_per\.color: Input should be greater than or equal to 1, found 0"),
     ],
 )
 def test_a_filter_that_cannot_be_names_the_mistake(colored: mgoe.Bundle, arguments: dict, sentence: str):
-    with pytest.raises(BundleError, match=sentence):
+    with pytest.raises(MgoeError, match=sentence):
         colored.recommend(1, **arguments)
 
 
@@ -243,10 +244,8 @@ def test_a_bundle_without_item_features_says_so(finished: Path):
         mgoe.load(finished / "bundle").recommend(1, where={"color": "red"})
 
 
-def query(bundle: mgoe.Bundle, **asked: object) -> ranking.Query:
-    given = {"k": 10, "objective": "click", "at_least": {}, "left_out": np.empty(0, np.int64),
-             "where": {}, "max_per": {}}  # fmt: skip
-    return ranking.Query.read(bundle, **given | asked)
+def query(bundle: mgoe.Bundle, objective: str = "click", **asked: Any) -> ranking.Query:
+    return ranking.Query.read(bundle, RankingRequest(**asked), objective, np.empty(0, np.int64))
 
 
 class Linked(Half):

@@ -586,7 +586,10 @@ def test_names_that_are_none(mgoe: Mgoe, config: Path, finished: Path, tmp_path:
     )
     assert_refused(mgoe("evaluate", finished, "--split", "tset"), "--split", "did you mean 'test'")
     assert_refused(mgoe("recommend", finished / "bundle", 1, "--objective", "clik"), "did you mean 'click'")
-    assert_refused(mgoe("recommend", finished / "bundle", 1, "-k", 0), "at least 1")
+    assert_refused(
+        mgoe("recommend", finished / "bundle", 1, "-k", 0),
+        "k: Input should be greater than or equal to 1, found 0",
+    )
     assert_refused(mgoe("recommend", finished / "bundle"), "or a file with --users, found none")
     assert_refused(mgoe("recommend", finished / "bundle", 1, "--users", "x"), "found both")
     assert_refused(mgoe("recommend", finished / "bundle", 1, "--out", "x.csv"), "name it with --users")

@@ -40,6 +40,7 @@ from mgoe.bundle.known_outcomes import warn_of_known
 from mgoe.bundle.manifest import MANIFEST, RETRIEVAL, read_manifest
 from mgoe.bundle.population import Population
 from mgoe.bundle.ranking import Query, rank_users
+from mgoe.bundle.request import RankingRequest, without_numpy
 from mgoe.bundle.sampling import chain, read_sampling
 from mgoe.bundle.scored_model import ScoredModel
 from mgoe.bundle.steps import Scores
@@ -264,8 +265,9 @@ class Bundle(ScoredModel, Shown):
             retrieval blends with links between items, so the probabilities shown need not fall with it.
 
         Raises:
-            BundleError: k is not positive, a task, an item feature or a context feature is
-                unknown, or a context feature has several values.
+            ConfigError: A value breaks its rule.
+            BundleError: A task, an item feature or a context feature is unknown, or a context feature has
+                several values.
             ObjectiveError: The objective breaks the grammar, names no task, or has no value for some item.
 
         Example:
@@ -273,19 +275,24 @@ class Bundle(ScoredModel, Shown):
             [1, 2, 1, 2]
         """
         ids = to_arrow(users, "users").to_pylist()
-        query = Query.read(
-            self,
-            k=k,
-            objective=objective or self.objective,
-            at_least=at_least or {},
-            left_out=self.indices("item", exclude) if np.size(exclude) else np.empty(0, np.int64),
-            where=where or {},
-            max_per=max_per or {},
-            exact=exact,
-        )
-        own = encode_one(self._context, context or {})
+        given = {
+            "k": k,
+            "objective": objective,
+            "exclude": exclude,
+            "exclude_known": exclude_known,
+            "at_least": at_least or {},
+            "where": where or {},
+            "max_per": max_per or {},
+            "context": context or {},
+            "exact": exact,
+        }
+        request = check_settings(RankingRequest, without_numpy(given), "recommend")
+        some = np.size(request.exclude) > 0
+        left_out = self.indices("item", request.exclude) if some else np.empty(0, np.int64)
+        query = Query.read(self, request, request.objective or self.objective, left_out)
+        own = encode_one(self._context, request.context)
         lists = [(np.empty(0, np.int64), np.empty(0), np.empty((0, len(self.tasks)), np.float32))]
-        each, known = self.indices("user", ids).tolist(), self._known_items if exclude_known else None
+        each, known = self.indices("user", ids).tolist(), self._known_items if request.exclude_known else None
         ranked = rank_users(self, self._scores or self, each, query, known, own)
         lists.extend((one.items, one.values, one.scores) for one in ranked)
         items, values, scores = (np.concatenate(parts) for parts in zip(*lists, strict=True))

@@ -9,11 +9,9 @@ candidate.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from numbers import Integral, Real
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numba
 import numpy as np
@@ -21,6 +19,7 @@ from numpy.typing import NDArray
 
 from mgoe.bundle.item_index import Filter
 from mgoe.bundle.objective import Objective, read_objective
+from mgoe.bundle.request import RankingRequest
 from mgoe.bundle.scored_model import ScoredModel
 from mgoe.bundle.steps import Scores, Steps, finished
 from mgoe.config import did_you_mean
@@ -37,7 +36,7 @@ FILTERED = 4
 
 @dataclass(frozen=True)
 class Query:
-    """What is asked for.
+    """What is asked for, in the numbers of a catalogue.
 
     Attributes:
         k: Items to return at most.
@@ -61,56 +60,41 @@ class Query:
     def read(
         cls,
         catalogue: ScoredModel,
-        *,
-        k: int,
+        request: RankingRequest,
         objective: str,
-        at_least: Mapping[str, float],
         left_out: NDArray[np.int64],
-        where: Mapping[str, Any],
-        max_per: Mapping[str, int],
-        exact: bool = False,
     ) -> Query:
-        """Check what a caller asks for.
+        """Find in a catalogue what a request names.
+
+        Args:
+            catalogue: What is ranked.
+            request: What is asked for.
+            objective: Its objective, or what the bundle ranks by where it has none.
+            left_out: The items that it excludes, by index; -1 was never seen.
 
         Raises:
-            BundleError: A number breaks its rule, or a task or an item feature is not in the bundle.
+            BundleError: A task or an item feature is not in the bundle.
             ObjectiveError: The objective breaks the grammar, or names no task.
         """
-        _check_count("k", k)
-        if not isinstance(objective, str):
-            raise BundleError("objective", f"must be a text, found {objective!r}; write a formula")
-        for place, given in (("at_least", at_least), ("where", where), ("max_per", max_per)):
-            if not isinstance(given, Mapping):
-                raise BundleError(place, f"must be a mapping by name, found {given!r}; give a dict")
-        for name, least in at_least.items():
+        for name in request.at_least:
             if name not in catalogue.tasks:
                 near = did_you_mean(name, catalogue.tasks)
                 raise BundleError("at_least", f"{name[:80]!r} is not a task of this bundle{near}")
-            if not isinstance(least, Real) or math.isnan(least):
-                raise BundleError("at_least", f"{name} must be a number, found {least!r}; give a probability")
-        for name, most in max_per.items():
+        for name in request.max_per:
             catalogue.item_index.check(f"max_per.{name[:80]}", name)
-            _check_count(f"max_per.{name}", most)
         return cls(
-            k=int(k),
+            k=request.k,
             objective=read_objective(objective, catalogue.tasks),
-            at_least={catalogue.tasks.index(name): least for name, least in at_least.items()},
+            at_least={catalogue.tasks.index(name): least for name, least in request.at_least.items()},
             left_out=np.unique(left_out[left_out >= 0]),
-            filters=catalogue.item_index.filters(where),
-            max_per=max_per,
-            exact=exact,
+            filters=catalogue.item_index.filters(request.where),
+            max_per=request.max_per,
+            exact=request.exact,
         )
 
     def without(self, items: NDArray[np.integer]) -> Query:
         """Return the same query that leaves out more items by index."""
         return replace(self, left_out=np.union1d(self.left_out, items).astype(np.int64))
-
-
-def _check_count(place: str, count: object) -> None:
-    if not isinstance(count, Integral) or isinstance(count, bool):
-        raise BundleError(place, f"must be a whole number, found {count!r}; give a number of items")
-    if count < 1:
-        raise BundleError(place, f"must be at least 1, found {count}; give a number of items")
 
 
 class Ranked(NamedTuple):
@@ -310,7 +294,7 @@ def _best(
         for feature, limit in query.max_per.items():
             own = catalogue.item_index.values(feature, items[rows])
             held.append(np.where(own < 0, -1, own + sum(map(len, most))))
-            most.append(np.full(own.max(initial=0) + 1, min(int(limit), k)))
+            most.append(np.full(own.max(initial=0) + 1, min(limit, k)))
         kept = rows[_fitting(np.concatenate(held, axis=1), np.concatenate(most), k)]
         if len(kept) == k or n >= len(values):
             return kept

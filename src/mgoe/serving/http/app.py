@@ -134,7 +134,7 @@ def _add_ranking(
         asked = _read(schemas.RankRequest, request.state.body)
         _check_size("candidates", asked.candidates or (), limits.candidates)
         return await answer(
-            partial(ranking.rank, user=asked.user, candidates=asked.candidates, wish=_wish(asked))
+            partial(ranking.rank, user=asked.user, candidates=asked.candidates, request=asked)
         )
 
     @app.post(
@@ -144,9 +144,7 @@ def _add_ranking(
     async def recommend(request: Request) -> Response:
         asked = _read(schemas.RecommendRequest, request.state.body)
         _check_size("events", asked.events or (), limits.events)
-        return await answer(
-            partial(ranking.recommend, user=asked.user, events=asked.events, wish=_wish(asked))
-        )
+        return await answer(partial(ranking.recommend, user=asked.user, events=asked.events, request=asked))
 
     @app.post(
         "/v1/score", summary="Score pairs", **_describe(schemas.ScoreAnswer, **_body(schemas.ScoreRequest))
@@ -289,10 +287,6 @@ def _add_errors(app: FastAPI) -> None:
             request.url.path[:200],
             headers=error.headers,
         )
-
-
-def _wish(asked: schemas.Wish) -> ranking.Wish:
-    return ranking.Wish(**{name: getattr(asked, name) for name in ranking.Wish._fields})
 
 
 async def _in_turns(steps: Steps[Answered]) -> Answered:

@@ -9,7 +9,7 @@ body.
 """
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import (
     BaseModel,
@@ -23,6 +23,7 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, core_schema
 
+from mgoe.bundle.request import Count, RankingRequest
 from mgoe.serving.events.event import LONGEST_ID
 
 EXACT = 2**53 - 1
@@ -86,54 +87,33 @@ SomeValue = Annotated[
     Value | Annotated[list[Value | None], Field(fail_fast=True)],
     OneMessage("must be a text, a number, true, false, null, or a list of these"),
 ]
-Context = Annotated[
-    dict[str, SomeValue | None],
-    AtMost(NAMES),
-    Field(
-        description="Context features by name, as in the log; a multi-valued one takes a list. One not given "
-        "is unknown."
-    ),
-]
+Context = Annotated[dict[str, SomeValue | None], AtMost(NAMES)]
+
+
+def inherited(name: str) -> Any:
+    """Return the default, the description and the rules of a part of a ranking request."""
+    return RankingRequest.model_fields[name]
 
 
 class Request(BaseModel, extra="forbid", allow_inf_nan=False):
     """Strict about names and types."""
 
 
-class Wish(Request):
-    """What a request for a ranking may ask for."""
+class LimitedRequest(RankingRequest):
+    """A request for a ranking with values as JSON has them, of a limited size."""
 
-    context: Context = Field(default_factory=dict)
-    k: StrictInt = Field(default=10, ge=1, le=10_000, description="How many to return at most, best first.")
-    objective: StrictStr | None = Field(
-        default=None,
-        max_length=500,
-        description="What to rank by: numbers, tasks, + - * / ^, parentheses, min, max, log, sqrt. By "
-        "default, that the strongest binary task is done at all.",
-    )
-    exclude: list[Id] = Field(
-        default=[], max_length=10_000, fail_fast=True, description="Items to leave out."
-    )
-    exclude_known: StrictBool = Field(
-        default=False,
-        description="Leave out items of the user's history, including live events, or of the session.",
-    )
-    at_least: Annotated[dict[str, float], AtMost(NAMES)] = Field(
-        default={}, description="Least probability (or value) by task."
-    )
-    where: Annotated[dict[str, SomeValue], AtMost(NAMES)] = Field(
-        default={},
-        description="One value or a list of them by item feature, as in the bundle's side table; other items "
-        "are left out.",
-    )
-    max_per: Annotated[dict[str, Annotated[StrictInt, Field(ge=1)]], AtMost(NAMES)] = Field(
-        default={},
-        description="Most items per value of an item feature; those whose value is unknown count as one.",
-    )
+    context: Context = inherited("context")
+    k: Annotated[StrictInt, Field(le=10_000)] = inherited("k")
+    objective: Annotated[StrictStr | None, Field(max_length=500)] = inherited("objective")
+    exclude: Annotated[list[Id], Field(max_length=10_000, fail_fast=True)] = inherited("exclude")
+    at_least: Annotated[dict[str, float], AtMost(NAMES)] = inherited("at_least")
+    where: Annotated[dict[str, SomeValue], AtMost(NAMES)] = inherited("where")
+    max_per: Annotated[dict[str, Count], AtMost(NAMES)] = inherited("max_per")
+    exact: ClassVar[bool] = False  # pyright: ignore[reportIncompatibleVariableOverride] - it may take long
 
 
 class RankRequest(
-    Wish,
+    LimitedRequest,
     json_schema_extra={
         "examples": [
             {"user": 42, "candidates": [7, 8, 9], "objective": "click * buy^2", "k": 2},
@@ -151,7 +131,7 @@ class RankRequest(
 
 
 class RecommendRequest(
-    Wish,
+    LimitedRequest,
     json_schema_extra={
         "examples": [
             {"user": 42, "k": 10, "exclude_known": True},
@@ -180,7 +160,7 @@ class ScoreRequest(
 
     users: list[Id] = Field(min_length=1, fail_fast=True, description="One per pair, or one for all.")
     items: list[Id] = Field(min_length=1, fail_fast=True, description="One per pair.")
-    context: Context = Field(default_factory=dict)
+    context: Context = inherited("context")
 
 
 class EventsRequest(
@@ -238,7 +218,7 @@ class NamesRequest(Request, json_schema_extra={"examples": [{"users": [42], "ite
 class ContextOf(Request):
     """A context that is given apart."""
 
-    context: Context
+    context: Context = inherited("context")
 
 
 def exact(value: Any) -> Any:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from mgoe.bundle import ranking
 from mgoe.bundle.ranking import Query, Ranked, columns
+from mgoe.bundle.request import RankingRequest
 from mgoe.bundle.steps import Steps
 from mgoe.errors import EventError, RequestError
 from mgoe.graph.pair_rows import Side
@@ -25,30 +26,6 @@ from mgoe.serving.scoring.scorer import SessionScores
 
 if TYPE_CHECKING:
     from mgoe.serving.scoring.engine import Engine
-
-
-class Wish(NamedTuple):
-    """What every request for a ranking may ask for.
-
-    Attributes:
-        k: How many to return, best first.
-        objective: What to rank by; None ranks by how likely the strongest binary task is done at all.
-        exclude: Ids of items to leave out.
-        exclude_known: Leave out the items of the user's history.
-        at_least: The least probability (or value) by task.
-        where: One value or several by item feature; other items are left out.
-        max_per: Most items per value of an item feature.
-        context: Context features by name.
-    """
-
-    k: int = 10
-    objective: str | None = None
-    exclude: Sequence[Id] = ()
-    exclude_known: bool = False
-    at_least: Mapping[str, float] = {}
-    where: Mapping[str, Any] = {}
-    max_per: Mapping[str, int] = {}
-    context: Mapping[str, Any] = {}
 
 
 class Pairs(NamedTuple):
@@ -99,14 +76,16 @@ class Visitor(NamedTuple):
     session: Session | None = None
 
 
-def rank(engine: Engine, user: Id, candidates: Sequence[Id] | None, wish: Wish) -> Steps[Answered]:
+def rank(
+    engine: Engine, user: Id, candidates: Sequence[Id] | None, request: RankingRequest
+) -> Steps[Answered]:
     """Rank candidates, or what the catalogue has.
 
     Args:
         engine: What scores.
         user: An id.
         candidates: Ids; None recommends from the catalogue. A repeated one counts once.
-        wish: What is asked for.
+        request: What is asked for.
 
     Returns:
         A `RankAnswer`, whose columns are arrays.
@@ -115,14 +94,14 @@ def rank(engine: Engine, user: Id, candidates: Sequence[Id] | None, wish: Wish) 
         MgoeError: The objective, a filter or the context is wrong.
     """
     if candidates is None:
-        found = yield from recommend(engine, user, None, wish)
+        found = yield from recommend(engine, user, None, request)
         return found._replace(body=found.body | {"repeated": 0, "unseen_items": 0})
     items, ids = _distinct(engine.live.look_up("item", candidates), candidates)
-    kept = ~_excluded_unseen(engine, items, ids, wish.exclude)
+    kept = ~_excluded_unseen(engine, items, ids, request.exclude)
     visitor = _user(engine, user)
-    ranked = yield from _rank(engine, visitor, wish, items[kept])
+    ranked = yield from _rank(engine, visitor, request, items[kept])
     rows, unseen = np.flatnonzero(kept)[ranked.rows].tolist(), int((items[kept] < 0).sum())
-    found = _answered(engine, user, visitor, wish, ranked, [ids[row] for row in rows])
+    found = _answered(engine, user, visitor, request, ranked, [ids[row] for row in rows])
     return found._replace(
         body=found.body | {"repeated": len(candidates) - len(ids), "unseen_items": unseen},
         asked={**found.asked, "item": int(kept.sum())},
@@ -131,7 +110,7 @@ def rank(engine: Engine, user: Id, candidates: Sequence[Id] | None, wish: Wish) 
 
 
 def recommend(
-    engine: Engine, user: Id | None, events: Sequence[Mapping[str, Any]] | None, wish: Wish
+    engine: Engine, user: Id | None, events: Sequence[Mapping[str, Any]] | None, request: RankingRequest
 ) -> Steps[Answered]:
     """Recommend items to a user, or to the visitor of a session.
 
@@ -139,7 +118,7 @@ def recommend(
         engine: What scores.
         user: An id; None if there are events.
         events: What a visitor without an id has done, see `EventReader.read_in_session`.
-        wish: What is asked for.
+        request: What is asked for.
 
     Returns:
         A `RecommendAnswer`, whose columns are arrays.
@@ -154,8 +133,8 @@ def recommend(
             "user", f"must be given, or the events of a session instead, found {found}; give one"
         )
     visitor = _user(engine, user) if user is not None else _session(engine, events or ())
-    ranked = yield from _rank(engine, visitor, wish, None)
-    return _answered(engine, user, visitor, wish, ranked, engine.live.ids("item", ranked.items))
+    ranked = yield from _rank(engine, visitor, request, None)
+    return _answered(engine, user, visitor, request, ranked, engine.live.ids("item", ranked.items))
 
 
 def score(
@@ -198,35 +177,33 @@ def score(
 
 
 def _rank(
-    engine: Engine, visitor: Visitor, wish: Wish, candidates: NDArray[np.int64] | None
+    engine: Engine, visitor: Visitor, request: RankingRequest, candidates: NDArray[np.int64] | None
 ) -> Steps[Ranked]:
-    query = Query.read(
-        engine.bundle,
-        k=wish.k,
-        objective=wish.objective or engine.bundle.objective,
-        at_least=wish.at_least,
-        left_out=engine.live.look_up("item", wish.exclude),
-        where=wish.where,
-        max_per=wish.max_per,
-    )
+    left_out = engine.live.look_up("item", request.exclude)
+    query = Query.read(engine.bundle, request, request.objective or engine.bundle.objective, left_out)
     session, scores = visitor.session, engine.scorer
-    if wish.exclude_known:
+    if request.exclude_known:
         query = query.without(session.items if session else engine.live.known_items(visitor.user))
     if session:
         scores = SessionScores(scores, session)
-    context = engine.context(wish.context)
+    context = engine.context(request.context)
     return (yield from ranking.rank(engine.bundle, scores, [(visitor.user, query)], candidates, context))[0]
 
 
 def _answered(
-    engine: Engine, user: Id | None, visitor: Visitor, wish: Wish, ranked: Ranked, ids: Sequence[Id]
+    engine: Engine,
+    user: Id | None,
+    visitor: Visitor,
+    request: RankingRequest,
+    ranked: Ranked,
+    ids: Sequence[Id],
 ) -> Answered:
     body = {
         "user": user,
         "items": ids,
         "scores": ranked.values,
         "tasks": columns(ranked.scores, engine.tasks),
-        "objective": wish.objective or engine.bundle.objective,
+        "objective": request.objective or engine.bundle.objective,
         "ranked": len(ranked.scored),
         "exact": ranked.exact,
         "unseen_user": visitor.user < 0,
@@ -234,7 +211,7 @@ def _answered(
     }
     named = [] if user is None else [user]
     users = np.broadcast_to(visitor.user, len(ranked.scored))
-    pairs = Pairs(users, ranked.scored, ranked.all_scores, ranked.places, wish.context, named)
+    pairs = Pairs(users, ranked.scored, ranked.all_scores, ranked.places, request.context, named)
     return Answered(body, pairs, {"user": len(named)}, {"user": int(bool(named) and visitor.user < 0)})
 
 
