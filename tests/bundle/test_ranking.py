@@ -21,7 +21,7 @@ from mgoe.config import FeatureSettings
 from mgoe.data import FeatureEncoders, SideFeatures, Vocabulary
 from mgoe.errors import BundleError, MgoeError
 from mgoe.features import View
-from mgoe.retrieval import Blend
+from mgoe.retrieval import Blend, OwnItems, known_items
 from tests.effort import up_to
 
 COLORS = ("red", "green", "blue")
@@ -34,8 +34,16 @@ class Half:
     quotas: ClassVar = {"even": 30, "none": 10}
     blend = None
 
+    def own_items(self, view: View, user: int) -> OwnItems:
+        return OwnItems(known_items(view, user), *[np.empty(0, np.int64)] * 3)
+
     def candidates(
-        self, view: View, user: int, n: int, without: Sequence[int] | np.ndarray = ()
+        self,
+        view: View,
+        user: int,
+        n: int,
+        without: Sequence[int] | np.ndarray = (),
+        own: OwnItems | None = None,
     ) -> np.ndarray:
         return np.setdiff1d(np.arange(0, view.snapshot.n_items, 2), without)[:n]
 
@@ -167,7 +175,8 @@ def test_retrieved_items_that_do_not_pass_are_replaced_by_the_most_popular(color
     assert index.most_popular(7, asked.filters, asked.left_out).tolist() == by_popularity[:7].tolist()
     kept = Half().candidates(colored.view, 3, 4 * 40)
     kept = kept[np.isin(held[kept], [1, 2])]
-    scored = ranking._retrieved(colored, colored.retrieval, colored, asked, 3, 40)[0]
+    own = colored.retrieval.own_items(colored.view, 3)
+    scored = ranking._retrieved(colored, colored.retrieval, colored, asked, 3, own, 40)[0]
     assert {*kept} | {*by_popularity[~np.isin(by_popularity, kept)][: 40 - len(kept)]} == {*scored}
     narrow = query(colored, k=5, where={"color": "red", "tags": "sale"})
     [ranked] = ranking.finished(ranking.rank(colored, colored, [(3, narrow)]))
@@ -182,6 +191,20 @@ def test_exact_is_scoring_everything(colored: mgoe.Bundle):
     assert not everything.equals(colored.recommend([1, 2], 30))
     assert everything.equals(colored.recommend([1, 2], 30, exact=True))
     assert len(colored.recommend([1], 1000)) == colored.n_items  # k beyond what is retrieved retrieves more
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_the_items_of_a_user_are_looked_up_once(colored: mgoe.Bundle, exact: bool):
+    asked = list[int]()
+
+    class Counted(Linked):
+        def own_items(self, view: View, user: int) -> OwnItems:
+            asked.append(user)
+            return super().own_items(view, user)
+
+    colored.retrieval = Counted()
+    colored.recommend(colored.ids("user", np.arange(3)), 5, exclude_known=True, exact=exact)
+    assert asked == [0, 1, 2]
 
 
 def test_equal_items_come_by_popularity_and_equal_candidates_as_they_were_given(colored: mgoe.Bundle):
@@ -254,13 +277,7 @@ class Linked(Half):
     blend = Blend(log_odds=-0.5, sampling=0.25, linked=1.0, session=-2.0)
 
     def signals(
-        self,
-        view: View,
-        user: int,
-        items: np.ndarray,
-        log_odds: np.ndarray,
-        sampling: np.ndarray,
-        later: None,
+        self, own: OwnItems, items: np.ndarray, log_odds: np.ndarray, sampling: np.ndarray
     ) -> np.ndarray:
         assert (np.diff(items) > 0).all()
         return np.column_stack([log_odds, sampling, items % 10, items % 7])

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -28,6 +29,7 @@ from mgoe.experiments.plan import Plan
 from mgoe.experiments.topn_model import ranked_lists
 from mgoe.experiments.topn_objective import list_objective
 from mgoe.experiments.topn_reachable import true_scores
+from mgoe.features import Overlay
 from mgoe.graph import MacroGraph
 from mgoe.simulation import Truth
 from mgoe.topn import Events, Queries, make_lists, measure_lists, popularity_places
@@ -249,14 +251,16 @@ class Known:
     def __init__(self, scores: np.ndarray, events: Events):
         counts = np.bincount(events.item, minlength=40)
         self.scores, self.item_index = scores, ItemIndex(SideFeatures(FeatureEncoders(), {}), counts)
-        self.snapshot = SimpleNamespace(known_items=lambda user: np.unique(events.item[events.user == user]))
+        nothing: Any = SimpleNamespace(arrays={"pairs.task_mask": np.empty(0, np.uint8)})
+        done = SimpleNamespace(known_items=lambda user: np.unique(events.item[events.user == user]))
+        self.view = SimpleNamespace(snapshot=done, overlay=Overlay.empty(nothing))
+
+    def reading(self) -> AbstractContextManager[SimpleNamespace]:
+        return nullcontext(self.view)
 
     def in_blocks(self, users: np.ndarray, items: np.ndarray, context: None) -> Iterator[None]:
         return self.scores[users, items, None]
         yield
-
-    def blended(self, engine: "Known", user: int, items: np.ndarray, scores: np.ndarray) -> np.ndarray:
-        return scores
 
 
 @pytest.mark.parametrize("hide", [False, True])

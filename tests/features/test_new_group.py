@@ -15,6 +15,7 @@ from mgoe.bundle import Bundle
 from mgoe.config import ModelSettings, RunSettings
 from mgoe.data import Prepared
 from mgoe.features import GROUPS, Reader, View
+from mgoe.retrieval import known_items
 from mgoe.serving.events.event import Event, EventReader
 from mgoe.serving.online.live import LiveNodes
 from mgoe.serving.online.overlay import LiveView
@@ -95,9 +96,9 @@ def test_live_events_reach_it(bundle: Bundle):
     user, item, context = np.array([3]), np.array([-1]), {"device": np.array([1])}
     with source.reading() as view:
         before = read(view, user, item, context)
+        known = {*known_items(view, 3).tolist()}
     behavior = next(iter(EventReader.of(bundle).behaviors))
     (someone,) = live.ids("user", user)
-    known = {*live.known_items(3).tolist()}
     new = [index for index in range(live.size("item")) if index not in known][:5]
     moment = int(bundle.graph.meta["last"])
     events = [Event(someone, one, behavior, moment + k, None) for k, one in enumerate(live.ids("item", new))]

@@ -70,8 +70,10 @@ def test_live_signals_are_as_after_an_update(events, data):
         with LiveView(base, live).reading() as view:
             for id in range(world.users + 3):
                 [user] = live.indices("user", [id])
-                now = found.signals(view, user, items, none, none)
-                assert_allclose(now, found.signals(updated, id, items, none, none), rtol=1e-5)
+                now = found.signals(found.own_items(view, user), items, none, none)
+                assert_allclose(
+                    now, found.signals(found.own_items(updated, id), items, none, none), rtol=1e-5
+                )
 
 
 @given(snapshot=snapshots, data=st.data())

@@ -152,10 +152,6 @@ class Bundle(ScoredModel, Shown):
         """Metrics: model, seed, split, slice, task, metric, value."""
         return pd.DataFrame(json.loads((self.path / "metrics.json").read_text(encoding="utf-8")))
 
-    def _known_items(self, user: int) -> NDArray[np.int32]:
-        """Return the items in the history of a user by index."""
-        return self.graph.latest.known_items(user)
-
     def indices(self, side: Side, ids: ArrayLike | pa.Array) -> NDArray[np.int64]:
         """Return the indices of ids, -1 for unknown ones. Shape (n,)."""
         return self._vocabulary(side).indices(ids)
@@ -292,8 +288,7 @@ class Bundle(ScoredModel, Shown):
         query = Query.read(self, request, request.objective or self.objective, left_out)
         own = encode_one(self._context, request.context)
         lists = [(np.empty(0, np.int64), np.empty(0), np.empty((0, len(self.tasks)), np.float32))]
-        each, known = self.indices("user", ids).tolist(), self._known_items if request.exclude_known else None
-        ranked = rank_users(self, self._scores or self, each, query, known, own)
+        ranked = rank_users(self, self._scores or self, self.indices("user", ids).tolist(), query, own)
         lists.extend((one.items, one.values, one.scores) for one in ranked)
         items, values, scores = (np.concatenate(parts) for parts in zip(*lists, strict=True))
         found = {

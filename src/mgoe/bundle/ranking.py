@@ -9,7 +9,7 @@ candidate.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -24,7 +24,7 @@ from mgoe.bundle.scored_model import ScoredModel
 from mgoe.bundle.steps import Scores, Steps, finished
 from mgoe.config import did_you_mean
 from mgoe.errors import BundleError
-from mgoe.retrieval import Retrieval
+from mgoe.retrieval import OwnItems, Retrieval, known_items
 
 BLOCK = 2048
 """Rows of an objective that are computed in one step."""
@@ -43,6 +43,7 @@ class Query:
         objective: What to rank by.
         at_least: The least probability (or value) by the number of its task.
         left_out: Indices of items to leave out, rising.
+        exclude_known: Leave out the user's items too.
         filters: What every item must have.
         max_per: Items to return at most per value of a feature.
         exact: Score all items that pass, even where candidates could be retrieved.
@@ -55,6 +56,7 @@ class Query:
     filters: Sequence[Filter]
     max_per: Mapping[str, int]
     exact: bool
+    exclude_known: bool = False
 
     @classmethod
     def read(
@@ -90,6 +92,7 @@ class Query:
             filters=catalogue.item_index.filters(request.where),
             max_per=request.max_per,
             exact=request.exact,
+            exclude_known=request.exclude_known,
         )
 
     def without(self, items: NDArray[np.integer]) -> Query:
@@ -148,20 +151,16 @@ def rank(
     Raises:
         ObjectiveError: The objective has no value for some item.
     """
-    chosen, ranked = list[tuple[NDArray[np.int64], NDArray[np.int64], bool]](), list[Ranked]()
+    chosen, ranked = list[Chosen](), list[Ranked]()
     for user, query in queries:
-        given = find_candidates(catalogue, scores, query, user) if candidates is None else (candidates, True)
-        rows = np.flatnonzero(catalogue.item_index.passes(given[0], query.filters, query.left_out))
-        chosen.append((rows, given[0][rows], given[1]))
-    sizes, every = [len(rows) for rows, *_ in chosen], np.concatenate([items for _, items, _ in chosen])
+        chosen.append(choose(catalogue, scores, query, user, candidates))
+    sizes, every = [len(one.items) for one in chosen], np.concatenate([one.items for one in chosen])
     together = yield from scores.in_blocks(np.repeat([user for user, _ in queries], sizes), every, context)
     apart = np.split(together, np.cumsum(sizes)[:-1])
-    for (user, query), (rows, items, exact), found in zip(queries, chosen, apart, strict=True):
+    for (_, query), (rows, items, exact, own), found in zip(queries, chosen, apart, strict=True):
         kept = _at_least(found, query.at_least)
-        ordering, ties = found, np.arange(len(kept))
-        if candidates is None:
-            ordering = catalogue.blended(scores, user, items, found)
-            ties = catalogue.item_index.places(items[kept])
+        ordering = found if own is None else catalogue.blended(own, items, found)
+        ties = np.arange(len(kept)) if candidates is not None else catalogue.item_index.places(items[kept])
         values = yield from _values(query.objective, ordering, kept, catalogue.tasks)
         best = _best(catalogue, query, items[kept], values, ties)
         places = kept[best]
@@ -174,7 +173,6 @@ def rank_users(
     scores: Scores,
     users: Sequence[int],
     query: Query,
-    left_out: Callable[[int], NDArray[np.integer]] | None = None,
     context: Mapping[str, NDArray] | None = None,
 ) -> Iterator[Ranked]:
     """Rank the catalogue for any number of users, of whom as many are scored together as memory allows.
@@ -183,14 +181,10 @@ def rank_users(
         catalogue, scores, context: As for `rank`.
         users: Indices, -1 if never seen.
         query: What is asked for.
-        left_out: Items by index to leave out for a user; None if there are none.
     """
     together = max(1, TOGETHER // max(1, wanted(catalogue, query, scores.n_items)))
     for start in range(0, len(users), together):
-        asked = [
-            (user, query if left_out is None else query.without(left_out(user)))
-            for user in users[start : start + together]
-        ]
+        asked = [(user, query) for user in users[start : start + together]]
         yield from finished(rank(catalogue, scores, asked, context=context))
 
 
@@ -220,19 +214,53 @@ def wanted(catalogue: ScoredModel, query: Query, n_items: int) -> int:
     return n_items if retrieval is None else max(query.k, sum(retrieval.quotas.values()))
 
 
-def find_candidates(
-    catalogue: ScoredModel, scores: Scores, query: Query, user: int
-) -> tuple[NDArray[np.int64], bool]:
-    """Return the items to score, in the order of their indices, and whether these are all that the query
-    allows."""
-    retrieval, n = catalogue.retrieval, wanted(catalogue, query, scores.n_items)
-    if retrieval is None or n + len(query.left_out) >= scores.n_items:
-        return np.arange(scores.n_items), True
-    return _retrieved(catalogue, retrieval, scores, query, user, n)
+class Chosen(NamedTuple):
+    """Items to score, all of which pass.
+
+    Attributes:
+        rows: Their places among the candidates that were given. Shape (B,).
+        items: By index. Shape (B,).
+        exact: Whether these are all that the query allows.
+        own: The user's items, where candidates may be retrieved from them and a blend reads them.
+    """
+
+    rows: NDArray[np.int64]
+    items: NDArray[np.int64]
+    exact: bool
+    own: OwnItems | None
+
+
+def choose(
+    catalogue: ScoredModel,
+    scores: Scores,
+    query: Query,
+    user: int,
+    candidates: NDArray[np.int64] | None = None,
+) -> Chosen:
+    """Choose the items to score: candidates, or those of the catalogue in the order of their indices."""
+    retrieval, own = catalogue.retrieval if candidates is None else None, None
+    if retrieval is not None or query.exclude_known:
+        with scores.reading() as view:
+            own = None if retrieval is None else retrieval.own_items(view, user)
+            known = known_items(view, user) if own is None else own.all
+        query = query.without(known) if query.exclude_known else query
+    n = wanted(catalogue, query, scores.n_items)
+    if retrieval is not None and own is not None and n + len(query.left_out) < scores.n_items:
+        items, exact = _retrieved(catalogue, retrieval, scores, query, user, own, n)
+        return Chosen(np.arange(len(items)), items, exact, own)
+    items = np.arange(scores.n_items) if candidates is None else candidates
+    rows = np.flatnonzero(catalogue.item_index.passes(items, query.filters, query.left_out))
+    return Chosen(rows, items[rows], True, own)
 
 
 def _retrieved(
-    catalogue: ScoredModel, retrieval: Retrieval, scores: Scores, query: Query, user: int, wanted: int
+    catalogue: ScoredModel,
+    retrieval: Retrieval,
+    scores: Scores,
+    query: Query,
+    user: int,
+    own: OwnItems,
+    wanted: int,
 ) -> tuple[NDArray[np.int64], bool]:
     """Retrieve candidates; the most popular items that pass fill up the rest.
 
@@ -241,7 +269,7 @@ def _retrieved(
     """
     n = wanted * (FILTERED if query.filters else 1)
     with scores.reading() as view:
-        found = retrieval.candidates(view, user, n, query.left_out)
+        found = retrieval.candidates(view, user, n, query.left_out, own)
     found = found[catalogue.item_index.passes(found, query.filters, query.left_out)][:wanted]
     missing = wanted - len(found)
     if missing == 0:

@@ -26,13 +26,13 @@ from mgoe.bundle.sampling import (
     shifted_tasks,
     undo_sampling,
 )
-from mgoe.bundle.steps import Scores, Steps
+from mgoe.bundle.steps import Steps
 from mgoe.config import RunSettings
 from mgoe.data import Encoders
 from mgoe.features import Source, View
 from mgoe.graph import Snapshot
 from mgoe.models import RankingModel
-from mgoe.retrieval import Done, Retrieval
+from mgoe.retrieval import OwnItems, Retrieval
 from mgoe.training import PairScorer
 
 
@@ -147,38 +147,30 @@ class ScoredModel:
         return shift_of(self.prior, items)
 
     def signals(
-        self,
-        view: View,
-        user: int,
-        items: NDArray[np.int64],
-        scores: NDArray[np.float32],
-        later: Done | None = None,
+        self, own: OwnItems, items: NDArray[np.int64], scores: NDArray[np.float32]
     ) -> NDArray[np.float64]:
         """Return what a blend reads of items for a user. This needs retrieval, which holds the links.
 
         Args:
-            view: What is known.
-            user: By index.
+            own: The user's items.
             items: By index, each once. Shape (B,).
             scores: Of these items. Shape (B, T).
-            later: What the user did after the view, in place of live changes.
 
         Returns:
             Shape (B, F).
         """
         assert self.retrieval is not None
         log_odds = log_odds_of_anything(scores, self.shifted)
-        return self.retrieval.signals(view, user, items, log_odds, self.shift(items), later)
+        return self.retrieval.signals(own, items, log_odds, self.shift(items))
 
     def blended(
-        self, engine: Scores, user: int, items: NDArray[np.int64], scores: NDArray[np.float32]
+        self, own: OwnItems, items: NDArray[np.int64], scores: NDArray[np.float32]
     ) -> NDArray[np.float32]:
         """Return the probabilities by which a list is ordered: the odds that anything is done follow the
         blend. Those that an answer shows stay.
 
         Args:
-            engine: What gave the scores, and reads what is known.
-            user: By index.
+            own: The user's items.
             items: By index, each once. Shape (B,).
             scores: Of these items. Shape (B, T).
 
@@ -187,9 +179,8 @@ class ScoredModel:
         """
         if self.retrieval is None or self.retrieval.blend is None:
             return scores
-        with engine.reading() as view:
-            signals = self.signals(view, user, items, scores)
-        return undo_sampling(scores, self.retrieval.blend.added(signals), self.shifted)
+        added = self.retrieval.blend.added(self.signals(own, items, scores))
+        return undo_sampling(scores, added, self.shifted)
 
     @property
     def _source(self) -> Source:

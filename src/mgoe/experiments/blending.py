@@ -54,12 +54,13 @@ def fit_blend(model: RankingModel, inputs: Inputs, calibration: Calibration) -> 
     scored = inputs.scored(model, snapshot, calibration, retrieval)
     view, signals, wanted = scored.view, list[NDArray[np.float32]](), []
     for user, later, then in _questions(prepared, snapshot.n_items):
-        known = None if later is None else np.union1d(snapshot.known_items(user), later.item)
-        found = np.sort(retrieval.candidates(view, user, None, known, later))
+        own = retrieval.own_items(view, user, later)
+        known = None if later is None else own.all
+        found = np.sort(retrieval.candidates(view, user, None, known, own))
         done = np.isin(found, then)
         if done.any():
             scores = scored.score_indices(np.full(len(found), user), found)
-            signals.append(scored.signals(view, user, found, scores, later).astype(np.float32))
+            signals.append(scored.signals(own, found, scores).astype(np.float32))
             wanted.append(done)
     return Blend.fit(signals, wanted)
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mgoe._util.files import read_json
-from mgoe.bundle.ranking import Query, find_candidates, rank_users
+from mgoe.bundle.ranking import Query, choose, rank_users
 from mgoe.bundle.scored_model import ScoredModel
 from mgoe.config import TopNSettings
 from mgoe.evaluation import FEWEST, Influence
@@ -105,9 +105,9 @@ def ranked_lists(models: Sequence[ScoredModel], queries: Queries, query: Query) 
     Returns:
         Items by index, best first, -1 where a list ends earlier. Shape (Q, N) for each model.
     """
-    users, hidden = queries.users.tolist(), models[0].snapshot.known_items if queries.hide else None
+    users, query = queries.users.tolist(), replace(query, exclude_known=queries.hide)
     found = [np.full((len(users), query.k), -1, np.int64) for _ in models]
-    ranked = (rank_users(one, one, users, query, hidden) for one in models)
+    ranked = (rank_users(one, one, users, query) for one in models)
     for row, of_models in enumerate(zip(*ranked, strict=True)):
         for lists, one in zip(found, of_models, strict=True):
             lists[row, : len(one.items)] = one.items
@@ -133,8 +133,7 @@ def recall(
     depth = sum(scored.retrieval.quotas.values())  # as many of every generator as there are candidates
     shares = list[dict[str, float]]()
     for user, items in zip(queries.users.tolist(), wanted, strict=True):
-        asked = query.without(scored.snapshot.known_items(user)) if queries.hide else query
-        mix, _ = find_candidates(scored, scored, asked, user)
+        mix = choose(scored, scored, replace(query, exclude_known=queries.hide), user).items
         found = {MIX: mix, **scored.retrieval.generate(scored.view, user, depth)}
         shares.append({name: float(np.isin(items, mine).mean()) for name, mine in found.items()})
     names = list(shares[0])

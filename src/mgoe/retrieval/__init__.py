@@ -5,7 +5,7 @@ Axes: `U` users, `I` items, `E` pairs that count, `L` links, `Ku` user macro nod
 
 from mgoe.retrieval.blend import Blend
 from mgoe.retrieval.generators import GENERATORS
-from mgoe.retrieval.history import PAIR, Done, LatestPairs, Rows, latest_pairs
+from mgoe.retrieval.history import PAIR, Done, LatestPairs, OwnItems, Rows, known_items, latest_pairs
 from mgoe.retrieval.links import Former, ItemLinks, computed, item_links
 from mgoe.retrieval.mix import best_quotas, mixed
 from mgoe.retrieval.retrieval import Retrieval
@@ -19,11 +19,13 @@ __all__ = [
     "Former",
     "ItemLinks",
     "LatestPairs",
+    "OwnItems",
     "Retrieval",
     "Rows",
     "best_quotas",
     "computed",
     "item_links",
+    "known_items",
     "latest_pairs",
     "mixed",
     "swing_rows",

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from mgoe._util.hash_table import free_places, place_of
 from mgoe.features import View
 from mgoe.retrieval.best import offer, sort
-from mgoe.retrieval.history import Done, OwnItems, own_items
+from mgoe.retrieval.history import OwnItems
 from mgoe.retrieval.links import ItemLinks, Kind
 from mgoe.retrieval.mix import is_among
 from mgoe.retrieval.popular import SharedLists, recent_items
@@ -51,12 +51,6 @@ class Asked(NamedTuple):
     view: View
     user: NDArray[np.int64]
     own: OwnItems
-
-    @classmethod
-    def of(cls, stored: Stored, view: View, user: int, later: Done | None = None) -> "Asked":
-        """Look a user up, see `own_items`."""
-        own = own_items(view, user, stored.half_life, later)
-        return cls(view, view.known("user", np.array([user])), own)
 
 
 def own(stored: Stored, asked: Asked, n: int) -> NDArray[np.int64]:

@@ -95,6 +95,10 @@ class OwnItems(NamedTuple):
         latest: At most `LATEST`, newest first. Shape (m,).
         weight: Of these, as of the newest of them. Shape (m,).
         age: Of these, in microseconds before the newest of them. Shape (m,).
+
+    Example:
+        >>> OwnItems(*[np.array([3])] * 4).latest
+        array([3])
     """
 
     all: NDArray[np.int64]
@@ -119,6 +123,16 @@ class Done(NamedTuple):
     item: NDArray[np.int64]
     task_mask: NDArray[np.int64]
     time: NDArray[np.int64]
+
+
+def known_items(view: View, user: int) -> NDArray[np.integer]:
+    """Return the items of a user in a view by index, live ones included, rising; none for an unknown user.
+
+    Example:
+        >>> known_items(bundle.view, -1).size
+        0
+    """
+    return np.union1d(view.snapshot.known_items(user), _live_pairs(view, user).item)
 
 
 def own_items(view: View, user: int, half_life: float, later: Done | None = None) -> OwnItems:

@@ -17,7 +17,7 @@ from mgoe.features import View
 from mgoe.graph import Snapshot
 from mgoe.retrieval.blend import Blend, link_signals
 from mgoe.retrieval.generators import GENERATORS, Asked, Stored
-from mgoe.retrieval.history import HALF_LIFE, Done, latest_pairs, latest_rows, median_age
+from mgoe.retrieval.history import HALF_LIFE, Done, OwnItems, latest_pairs, latest_rows, median_age, own_items
 from mgoe.retrieval.links import Former, ItemLinks, Kind, freshness, item_links
 from mgoe.retrieval.mix import apportioned, is_among, mixed
 from mgoe.retrieval.popular import SharedLists, shared_lists
@@ -134,28 +134,33 @@ class Retrieval:
         except (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError) as error:
             raise BundleError(folder, f"cannot be read ({error}); write the bundle again") from None
 
+    def own_items(self, view: View, user: int, later: Done | None = None) -> OwnItems:
+        """Return the items of a user, which candidates and signals are found from.
+
+        Args:
+            view, user: As for `generate`.
+            later: What the user did after the view, in place of live changes.
+        """
+        return own_items(view, user, self.stored.half_life, later)
+
     def signals(
         self,
-        view: View,
-        user: int,
+        own: OwnItems,
         items: NDArray[np.int64],
         log_odds: NDArray[np.floating],
         sampling: NDArray[np.floating],
-        later: Done | None = None,
     ) -> NDArray[np.float64]:
         """Return what a blend reads of items for a user.
 
         Args:
-            view, user: As for `generate`.
+            own: The user's items.
             items: By index, each once. Shape (B,).
             log_odds: That the user does anything on them, with the sampling of negatives undone. Shape (B,).
             sampling: What undoing it added. Shape (B,).
-            later: What the user did after the view, in place of live changes.
 
         Returns:
             Shape (B, 4), see `Blend`.
         """
-        own = Asked.of(self.stored, view, user, later).own
         links = link_signals(self.stored.links["cosine"], self.stored.fresh, own, items)
         return np.column_stack([log_odds, sampling, links]).astype(np.float64)
 
@@ -167,7 +172,7 @@ class Retrieval:
             user: By index; of an unknown one only popular and recent items are known.
             n: Most items of a generator.
         """
-        asked = Asked.of(self.stored, view, user)
+        asked = self._asked(view, user, self.own_items(view, user))
         return {name: generator(self.stored, asked, n) for name, generator in GENERATORS.items()}
 
     def candidates(
@@ -176,7 +181,7 @@ class Retrieval:
         user: int,
         n: int | None = None,
         without: NDArray[np.int64] | None = None,
-        later: Done | None = None,
+        own: OwnItems | None = None,
     ) -> NDArray[np.int64]:
         """Return the candidates of a user: n distinct items of the generators with a quota; see `mixed`.
 
@@ -184,10 +189,10 @@ class Retrieval:
             view, user: As for `generate`.
             n: Number of candidates; the sum of the quotas by default.
             without: Items to leave out, rising; other generators fill the quotas of those that gave them.
-            later: What the user did after the view, in place of live changes.
+            own: The user's items; by default those in the view.
         """
         n = sum(self.quotas.values()) if n is None else n
-        asked = Asked.of(self.stored, view, user, later)
+        asked = self._asked(view, user, self.own_items(view, user) if own is None else own)
         lists = {
             name: generator(self.stored, asked, n)
             for name, generator in GENERATORS.items()
@@ -196,3 +201,6 @@ class Retrieval:
         if without is not None:
             lists = {name: items[~is_among(items, without)] for name, items in lists.items()}
         return mixed(lists, self.quotas, n)
+
+    def _asked(self, view: View, user: int, own: OwnItems) -> Asked:
+        return Asked(view, view.known("user", np.array([user])), own)

@@ -17,6 +17,7 @@ from mgoe.features import read as read_pairs
 from mgoe.graph import MacroGraph, place
 from mgoe.graph.pair_rows import Side
 from mgoe.graph.scores import UNIT
+from mgoe.retrieval import known_items
 from mgoe.serving.events.event import Event, SeenEvents
 from mgoe.serving.online.base_values import BaseValues
 from mgoe.serving.online.live import LiveNodes
@@ -348,7 +349,8 @@ def test_stats_count_events_and_nodes(large: World):
         3,
         3,
     )
-    assert live.known_items(int(live.indices("user", [10_000])[0])).tolist() == [large.items]
+    with LiveView(View.of(live.snapshot), live).reading() as view:
+        assert known_items(view, int(live.indices("user", [10_000])[0])).tolist() == [large.items]
     assert live.ids("item", [large.items, 0, -1]) == [10_000, 0, None]
     assert live.changes("user", int(live.indices("user", [10_000])[0]))["pairs"] == (0, 1)
     assert live.changes("user", 2) == {}

@@ -20,6 +20,7 @@ imported = [name for name in sys.argv[3:] if name in sys.modules]
 from pathlib import Path
 import numpy as np
 from numba.core.dispatcher import Dispatcher
+from mgoe.retrieval import known_items
 from mgoe.serving.scoring.engine import Engine
 from mgoe.serving.scoring.runtime import Runtime
 from mgoe.serving.events.event import Event
@@ -43,7 +44,8 @@ for user in (10**9, known["user"][0]):
     index = int(engine.live.look_up("user", [user])[0])
     for items in (np.arange(-1, engine.scorer.n_items), np.arange(1)):
         engine.scorer.score(index, items)
-    engine.live.known_items(index)
+    with engine.scorer.reading() as view:
+        known_items(view, index)
 new = {name: n for name, n in compiled().items() if n != ready.get(name, 0)}
 print(json.dumps({"imported": imported, "events": engine.live.stats["events"], "new": new}))
 """

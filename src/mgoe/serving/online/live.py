@@ -144,16 +144,6 @@ class LiveNodes:
         """Return how many nodes have an index."""
         return self.sides[side].count
 
-    def known_items(self, user: int) -> NDArray[np.int32]:
-        """Return the items in a user's history, in order; none for an unknown user."""
-        known = self.snapshot.known_items(user)
-        with self.lock:
-            slot = self.sides["user"].slots(np.array([user]))
-            if slot[0] < 0:
-                return known
-            _, _, items = self.state.pairs.of(self.sides["user"], slot)
-            return np.union1d(known, self.sides["item"].index[items]).astype(np.int32)
-
     def touched(self, side: Side, since: int = 0) -> NDArray[np.int64]:
         """Return nodes that have changed after a version, each once."""
         with self.lock:

@@ -78,9 +78,6 @@ class LiveBundle(Bundle):
         self._live = consumer.live
         self._now = LiveView(self.view, self._live)
 
-    def _known_items(self, user: int) -> NDArray[np.int32]:
-        return self._live.known_items(user)
-
     @property
     def _source(self) -> Source:
         return self._now

@@ -17,6 +17,7 @@ from mgoe.bundle.context import encode_json
 from mgoe.features.macro_nodes import describe_macro_nodes
 from mgoe.graph.matrices import lift
 from mgoe.graph.pair_rows import SIDES, Side
+from mgoe.retrieval import known_items
 from mgoe.serving.events.event import Event, EventLog, EventReader, Id
 from mgoe.serving.events.exposure import ExposureReader
 from mgoe.serving.events.exposure_log import ExposureLog
@@ -155,7 +156,8 @@ class Engine:
         """
         _ = self.about, self.macro_nodes
         self.bundle.item_index.prepare()
-        self.live.known_items(0)
+        with self.scorer.reading() as view:
+            known_items(view, 0)
         live, ids = LiveNodes(self.live.base), {side: self._some_ids(side) for side in SIDES}
         behavior, now = next(iter(self.events.behaviors)), time.time_ns() // 1000
         live.apply([Event(user, item, behavior, now, None) for user in ids["user"] for item in ids["item"]])

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from mgoe.bundle import ranking
 from mgoe.bundle.ranking import Query, Ranked, columns
 from mgoe.bundle.request import RankingRequest
-from mgoe.bundle.steps import Steps
+from mgoe.bundle.steps import Scores, Steps
 from mgoe.errors import EventError, RequestError
 from mgoe.graph.pair_rows import Side
 from mgoe.serving.events.event import Id
@@ -64,18 +64,6 @@ class Answered(NamedTuple):
     unseen: Mapping[Side, int]
 
 
-class Visitor(NamedTuple):
-    """Whom to rank for.
-
-    Attributes:
-        user: Index; -1 was never seen.
-        session: What it has done, if it has no id.
-    """
-
-    user: int
-    session: Session | None = None
-
-
 def rank(
     engine: Engine, user: Id, candidates: Sequence[Id] | None, request: RankingRequest
 ) -> Steps[Answered]:
@@ -97,9 +85,9 @@ def rank(
         found = yield from recommend(engine, user, None, request)
         return found._replace(body=found.body | {"repeated": 0, "unseen_items": 0})
     items, ids = _distinct(engine.live.look_up("item", candidates), candidates)
-    kept = ~_excluded_unseen(engine, items, ids, request.exclude)
-    visitor = _user(engine, user)
-    ranked = yield from _rank(engine, visitor, request, items[kept])
+    kept = ~_excluded_unseen(items, ids, request.exclude)
+    visitor = _index(engine, user)
+    ranked = yield from _rank(engine, engine.scorer, visitor, request, items[kept])
     rows, unseen = np.flatnonzero(kept)[ranked.rows].tolist(), int((items[kept] < 0).sum())
     found = _answered(engine, user, visitor, request, ranked, [ids[row] for row in rows])
     return found._replace(
@@ -132,8 +120,12 @@ def recommend(
         raise RequestError(
             "user", f"must be given, or the events of a session instead, found {found}; give one"
         )
-    visitor = _user(engine, user) if user is not None else _session(engine, events or ())
-    ranked = yield from _rank(engine, visitor, request, None)
+    session = None if events is None else _session(engine, events)
+    if session is None:
+        visitor, scores = _index(engine, user), engine.scorer
+    else:
+        visitor, scores = session.user, SessionScores(engine.scorer, session)
+    ranked = yield from _rank(engine, scores, visitor, request, None)
     return _answered(engine, user, visitor, request, ranked, engine.live.ids("item", ranked.items))
 
 
@@ -177,23 +169,22 @@ def score(
 
 
 def _rank(
-    engine: Engine, visitor: Visitor, request: RankingRequest, candidates: NDArray[np.int64] | None
+    engine: Engine,
+    scores: Scores,
+    visitor: int,
+    request: RankingRequest,
+    candidates: NDArray[np.int64] | None,
 ) -> Steps[Ranked]:
     left_out = engine.live.look_up("item", request.exclude)
     query = Query.read(engine.bundle, request, request.objective or engine.bundle.objective, left_out)
-    session, scores = visitor.session, engine.scorer
-    if request.exclude_known:
-        query = query.without(session.items if session else engine.live.known_items(visitor.user))
-    if session:
-        scores = SessionScores(scores, session)
     context = engine.context(request.context)
-    return (yield from ranking.rank(engine.bundle, scores, [(visitor.user, query)], candidates, context))[0]
+    return (yield from ranking.rank(engine.bundle, scores, [(visitor, query)], candidates, context))[0]
 
 
 def _answered(
     engine: Engine,
     user: Id | None,
-    visitor: Visitor,
+    visitor: int,
     request: RankingRequest,
     ranked: Ranked,
     ids: Sequence[Id],
@@ -206,21 +197,22 @@ def _answered(
         "objective": request.objective or engine.bundle.objective,
         "ranked": len(ranked.scored),
         "exact": ranked.exact,
-        "unseen_user": visitor.user < 0,
+        "unseen_user": visitor < 0,
         "bundle": engine.name,
     }
     named = [] if user is None else [user]
-    users = np.broadcast_to(visitor.user, len(ranked.scored))
+    users = np.broadcast_to(visitor, len(ranked.scored))
     pairs = Pairs(users, ranked.scored, ranked.all_scores, ranked.places, request.context, named)
-    return Answered(body, pairs, {"user": len(named)}, {"user": int(bool(named) and visitor.user < 0)})
+    return Answered(body, pairs, {"user": len(named)}, {"user": int(bool(named) and visitor < 0)})
 
 
-def _user(engine: Engine, user: Id) -> Visitor:
-    return Visitor(int(engine.live.look_up("user", [user])[0]))
+def _index(engine: Engine, user: Id | None) -> int:
+    """Return the index of a user, -1 if never seen."""
+    return -1 if user is None else int(engine.live.look_up("user", [user])[0])
 
 
-def _session(engine: Engine, events: Sequence[Mapping[str, Any]]) -> Visitor:
-    """Return the visitor of a session, from its items that have an index; without any, it is unseen."""
+def _session(engine: Engine, events: Sequence[Mapping[str, Any]]) -> Session | None:
+    """Return the visitor of a session from its items that have an index; None without any."""
     now, done = time.time_ns() // 1000, []
     for number, event in enumerate(events):
         try:
@@ -230,10 +222,9 @@ def _session(engine: Engine, events: Sequence[Mapping[str, Any]]) -> Visitor:
     items = engine.live.look_up("item", [item for item, *_ in done])
     known = [Done(int(i), mask, at) for i, (_, mask, at) in zip(items, done, strict=True) if i >= 0]
     if not known:
-        return Visitor(-1)
+        return None
     with engine.scorer.reading() as view:
-        session = Session.of(engine.live, view, known)
-    return Visitor(session.user, session)
+        return Session.of(engine.live, view, known)
 
 
 def _distinct(items: NDArray[np.int64], ids: Sequence[Id]) -> tuple[NDArray[np.int64], Sequence[Id]]:
@@ -248,14 +239,10 @@ def _distinct(items: NDArray[np.int64], ids: Sequence[Id]) -> tuple[NDArray[np.i
     return np.maximum(items[first], -1), [ids[row] for row in first.tolist()]
 
 
-def _excluded_unseen(
-    engine: Engine, items: NDArray[np.int64], ids: Sequence[Id], exclude: Sequence[Id]
-) -> NDArray[np.bool_]:
+def _excluded_unseen(items: NDArray[np.int64], ids: Sequence[Id], exclude: Sequence[Id]) -> NDArray[np.bool_]:
     """Return which candidates to leave out by id, since they were never seen. Shape (B,)."""
-    out = np.zeros(len(items), bool)
-    unseen = np.flatnonzero(items < 0).tolist()
-    if unseen and len(exclude):
-        indices = engine.live.look_up("item", exclude)
-        names = {str(id) for id, index in zip(exclude, indices.tolist(), strict=True) if index < 0}
+    out, unseen = np.zeros(len(items), bool), np.flatnonzero(items < 0).tolist()
+    if unseen and exclude:
+        names = {str(id) for id in exclude}
         out[unseen] = [str(ids[row]) in names for row in unseen]
     return out
