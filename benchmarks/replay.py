@@ -44,7 +44,7 @@ from numpy.typing import NDArray
 
 import mgoe
 from benchmarks.measure import line
-from mgoe import experiments
+from mgoe import lifecycle
 from mgoe.bundle import Bundle
 from mgoe.config import seconds
 from mgoe.evaluation import measure
@@ -240,7 +240,7 @@ def _refreshed(bundle: Path, log: Path, day: int, first: Bundle, work: Path) -> 
     pq.write_table(rows.filter(pa.array(of_day)), work / f"{day}.parquet")
     out = work / f"bundle-{day}"
     shutil.rmtree(out, ignore_errors=True)
-    experiments.refresh(bundle, None, out, log=[str(work / f"{day}.parquet")])
+    lifecycle.refresh(bundle, None, out, log=[str(work / f"{day}.parquet")])
     return out
 
 

@@ -39,7 +39,7 @@ import ibis
 import numpy as np
 
 from benchmarks.measure import line
-from mgoe import experiments
+from mgoe import experiments, lifecycle
 from mgoe._util.files import atomic_folder, read_json, write_json
 from mgoe.bundle import Bundle
 from mgoe.bundle.calibration import Agreement
@@ -49,7 +49,7 @@ from mgoe.data.log import open_log
 from mgoe.data.times import bucket_of, microseconds, read_time
 from mgoe.evaluation import Influence, find_leads, user_influence
 from mgoe.experiments.graphs import settings_of
-from mgoe.experiments.window import new_examples
+from mgoe.lifecycle.window import new_examples
 
 WHAT: tuple[str, ...] = ("frozen", "refreshed", "reclustered", "retrained", "full")
 GROUPS = 1000
@@ -210,9 +210,9 @@ def following_of(what: str, settings: RunSettings, before: Bundle, files: list[P
     """Return the bundle that follows one after the last of these files."""
     log = [str(files[-1])]
     if what in ("refreshed", "reclustered"):
-        return experiments.refresh(before.path, None, out, log=log, recluster=what == "reclustered")
+        return lifecycle.refresh(before.path, None, out, log=log, recluster=what == "reclustered")
     if what == "retrained":
-        return experiments.retrain(before.path, None, out, log=log)
+        return lifecycle.retrain(before.path, None, out, log=log)
     return before if what == "frozen" else full(settings, files, out)
 
 

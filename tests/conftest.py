@@ -51,7 +51,7 @@ COSTLY = (
     "graph/test_rates",
     "graph/test_update",
     "ranker",
-    "release",
+    "lifecycle",
     "retrieval/test_blend",
     "retrieval/test_retrieval",
     "serving/events/test_exposures",

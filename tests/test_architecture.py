@@ -33,7 +33,7 @@ LAYERS = (
     ("serving.http",),
     ("datasets", "simulation"),
     ("experiments",),
-    ("release",),
+    ("lifecycle",),
     ("ranker",),
     ("cli", "__main__"),
 )

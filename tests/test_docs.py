@@ -14,8 +14,8 @@ from pydantic_core import PydanticUndefined
 from mgoe import config
 from mgoe.cli import app
 from mgoe.datasets import DATA_SETS
+from mgoe.lifecycle import Bounds, CycleSettings
 from mgoe.models import BASES, PRESETS, resolve
-from mgoe.release import Bounds, CycleSettings
 from mgoe.simulation import BehaviorSettings, StaySettings, WorldSettings
 
 ROOT = Path(__file__).parents[1]

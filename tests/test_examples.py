@@ -30,7 +30,7 @@ PACKAGES = (
     "serving",
     "datasets",
     "simulation",
-    "release",
+    "lifecycle",
 )
 
 WITHOUT = {
@@ -40,8 +40,9 @@ WITHOUT = {
     "datasets.fetch",
     "datasets.prepare",
     "graph.Exposures",
-    "release.compare_shadow",
-    "release.run_cycle",
+    "lifecycle.compare_shadow",
+    "lifecycle.retrain",
+    "lifecycle.run_cycle",
     "retrieval.Former",
     "retrieval.LatestPairs",
     "retrieval.Rows",

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from mgoe import datasets, experiments, release
+from mgoe import datasets, experiments, lifecycle
 from mgoe.bundle import Bundle
 from mgoe.datasets import Fetched
 from mgoe.evaluation import read_rows
-from mgoe.release import Bounds, Release
+from mgoe.lifecycle import Bounds, Release, taken
 from mgoe.serving.scoring import onnx_export
 from tests.cli.conftest import Mgoe
-from tests.release.fakes import write
+from tests.lifecycle.fakes import write
 
 
 def test_a_registry(mgoe: Mgoe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -35,8 +35,8 @@ def test_a_registry(mgoe: Mgoe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     found = Release(
         candidate=names[2], baseline=names[1], time="", rows=0, approved=True, reasons=[], bounds=Bounds()
     )
-    monkeypatch.setattr(release, "window_of", lambda *_: ())
-    monkeypatch.setattr(release, "check_release", lambda *_: found)
+    monkeypatch.setattr(lifecycle, "window_of", lambda *_: ())
+    monkeypatch.setattr(lifecycle, "check_release", lambda *_: found)
     tested = json.loads(mgoe("registry", "test", folder, "--json").stdout)
     assert tested == found.model_dump(mode="json")
     shown = json.loads(mgoe("registry", "show", folder, "candidate", "--json").stdout)
@@ -49,9 +49,9 @@ def test_a_registry(mgoe: Mgoe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_new_bundles(mgoe: Mgoe, finished: Path, monkeypatch: pytest.MonkeyPatch):
     bundle = Bundle.open(finished / "bundle")
-    monkeypatch.setattr(experiments, "refresh", lambda *_, **__: bundle)
-    monkeypatch.setattr(experiments, "retrain", lambda *_, **__: bundle)
-    monkeypatch.setattr(experiments, "write_exposures", lambda *_: 3)
+    monkeypatch.setattr(lifecycle, "refresh", lambda *_, **__: bundle)
+    monkeypatch.setattr(lifecycle, "retrain", lambda *_, **__: bundle)
+    monkeypatch.setattr(taken, "write_exposures", lambda *_: 3)
     monkeypatch.setattr(onnx_export, "export_whole", lambda *_: None)
     state = ("--state", "state")
     refreshed = mgoe("refresh", bundle.path, *state, "--out", "new", "--json")

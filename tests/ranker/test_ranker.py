@@ -18,7 +18,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
 import mgoe
-from mgoe import experiments
+from mgoe import experiments, lifecycle
 from mgoe.bundle import Bundle, KnownOutcomes
 from mgoe.config import RunSettings
 from mgoe.data import Prepared
@@ -59,7 +59,7 @@ def test_an_update_is_a_refresh_and_leaves_the_saved_bundle(
     new.to_parquet(tmp_path / "new.parquet")
     before, given = contents(ranker.bundle_), new.copy()
     own = mgoe.Ranker.load(ranker.save(tmp_path / "saved")).update(new)
-    refreshed = experiments.refresh(
+    refreshed = lifecycle.refresh(
         ranker.bundle_.path, None, tmp_path / "bundle", log=[str(tmp_path / "new.parquet")]
     )
     assert own.bundle_.graph.checksum == refreshed.graph.checksum
@@ -73,7 +73,7 @@ def test_a_loaded_ranker_retrains_as_the_saved_one(
 ):
     """From the state of the optimisers, and with the rows to replay, which are saved beside the bundle."""
     after(events).to_parquet(tmp_path / "new.parquet")
-    expected = experiments.retrain(
+    expected = lifecycle.retrain(
         ranker.bundle_.path, None, tmp_path / "bundle", log=[str(tmp_path / "new.parquet")]
     )
     own = mgoe.Ranker.load(ranker.save(tmp_path / "saved")).set_params(verbose=True).retrain(after(events))

@@ -26,8 +26,8 @@ HELD = 3
 """Exit code of a release test that does not approve."""
 
 if TYPE_CHECKING:
-    from mgoe.release import Registry
-    from mgoe.release.version import Version
+    from mgoe.lifecycle import Registry
+    from mgoe.lifecycle.version import Version
 
 registry = typer.Typer(
     help="A folder of bundles with the aliases `candidate`, `current` and `previous`.", no_args_is_help=True
@@ -62,7 +62,7 @@ def list_(path: Folder, as_json: Json = False) -> None:
 def show_(path: Folder, version: Name = "current", as_json: Json = False) -> None:
     """Show a version: where it is, its lineage back to a full training, its release test, and its history."""
     from mgoe._util.files import read_json
-    from mgoe.release.registry import RELEASE
+    from mgoe.lifecycle.registry import RELEASE
 
     found = _opened(path)
     name, lineage = found.find(version), found.lineage(version)
@@ -137,8 +137,8 @@ def check(
     from mgoe.bundle import Bundle
     from mgoe.config import apply_override, check_settings
     from mgoe.errors import DataError
-    from mgoe.release import Bounds, Sources, check_release, window_of
-    from mgoe.release.registry import RELEASE
+    from mgoe.lifecycle import Bounds, Sources, check_release, window_of
+    from mgoe.lifecycle.registry import RELEASE
 
     found, raw = _opened(path), {}
     for one in sets or ():
@@ -190,7 +190,7 @@ def compare_(
     Prints how far their scores differ and, where labels are known, which of them predicted better.
     """
     from mgoe.bundle import Bundle
-    from mgoe.release import compare_shadow
+    from mgoe.lifecycle import compare_shadow
 
     found, state = _opened(path), state or path / "current.state"
     current = Bundle.open(found.place(baseline))
@@ -228,7 +228,7 @@ def cycle(config: Config, sets: Set = None) -> None:
     """
     import json
 
-    from mgoe.release import load_cycle, run_cycle
+    from mgoe.lifecycle import load_cycle, run_cycle
 
     code = run_cycle(load_cycle(config, sets or ()), lambda step: print(json.dumps(step), flush=True), say)
     if code:
@@ -236,7 +236,7 @@ def cycle(config: Config, sets: Set = None) -> None:
 
 
 def _opened(path: Path) -> "Registry":
-    from mgoe.release import Registry
+    from mgoe.lifecycle import Registry
 
     return Registry(path)
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from mgoe import experiments
 from mgoe.cli.shared import (
     BundlePath,
     Json,
@@ -149,7 +148,7 @@ def serve(
     }
     with suppress(KeyboardInterrupt):  # stopped before it serves, which loses nothing
         from mgoe.config import check_settings
-        from mgoe.release import served_path
+        from mgoe.lifecycle import served_path
         from mgoe.serving.http.settings import ServeSettings, require_serving
 
         require_serving()
@@ -180,7 +179,9 @@ def refresh(
 ) -> None:
     """Write a bundle whose graph holds new events, calibrated on how the old one predicted them. The weights
     stay."""
-    refreshed = experiments.refresh(
+    from mgoe.lifecycle import refresh as make
+
+    refreshed = make(
         bundle,
         live_events(state, redis),
         out,
@@ -224,7 +225,9 @@ def retrain(
     The same command resumes an interrupted training. It says when and why a full training is due. Under
     torchrun, several processes train together.
     """
-    retrained = experiments.retrain(
+    from mgoe.lifecycle import retrain as make
+
+    retrained = make(
         bundle,
         live_events(state, redis),
         out,
@@ -277,7 +280,9 @@ def exposures(
     The columns are those of the log that the bundle was trained on. Exposures that still wait for labels are
     left out.
     """
-    rows = experiments.write_exposures(bundle, state, out, say)
+    from mgoe.lifecycle.taken import write_exposures
+
+    rows = write_exposures(bundle, state, out, say)
     if as_json:
         show_json({"path": str(out), "rows": rows})
     else:

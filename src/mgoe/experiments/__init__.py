@@ -17,15 +17,9 @@ report          tables, leads and HTML pages
 runs            mgoe run, mgoe train, mgoe compare
 results         what they return; `plots`, their plots
 graphs          mgoe graph
-bundle_refresh  mgoe refresh
-bundle_retrain  mgoe retrain: `learning` trains, `full_training` does it from scratch, `due` says when
-training_state  what is kept beside a bundle for its next retraining
-new_rows        what a bundle's graph lacks: files (`new_files`), live events, exposures of a service
-taken           mgoe exposures
 incumbent       mgoe rows, and the scores of another ranker on the same rows
 score           mgoe predict, mgoe evaluate
 recommend       mgoe recommend --users
-window          later rows of a bundle's log, measured and calibrated on
 
 A module is imported when one of its names is first used, since the macro graph is built without torch.
 """
@@ -35,8 +29,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mgoe.experiments.bundle_refresh import refresh
-    from mgoe.experiments.bundle_retrain import retrain
     from mgoe.experiments.graphs import forget, macro_graph, open_graph, update
     from mgoe.experiments.incumbent import INCUMBENT, rows
     from mgoe.experiments.inputs import Inputs
@@ -47,14 +39,10 @@ if TYPE_CHECKING:
     from mgoe.experiments.runs import compare, run, train
     from mgoe.experiments.score import measure_pairs, score_pairs, write_blocks, write_scores
     from mgoe.experiments.stages import build, prepare_data
-    from mgoe.experiments.taken import write_exposures
-    from mgoe.experiments.window import measure_log
 
 _MODULE_OF = {
     name: module
     for module, names in {
-        "bundle_refresh": ("refresh",),
-        "bundle_retrain": ("retrain",),
         "cell": ("Inputs",),
         "graphs": ("forget", "macro_graph", "open_graph", "update"),
         "pages": ("write_graph_page",),
@@ -65,8 +53,6 @@ _MODULE_OF = {
         "runs": ("compare", "run", "train"),
         "score": ("measure_pairs", "score_pairs", "write_blocks", "write_scores"),
         "stages": ("build", "prepare_data"),
-        "taken": ("write_exposures",),
-        "window": ("measure_log",),
     }.items()
     for name in names
 }

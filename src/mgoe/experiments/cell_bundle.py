@@ -5,13 +5,13 @@ from pathlib import Path
 
 from mgoe._util.files import read_json
 from mgoe.bundle import Bundle, write_bundle
+from mgoe.bundle.training_state import keep_of_cell
 from mgoe.evaluation import Estimate, Row
 from mgoe.experiments.blending import fit_blend
 from mgoe.experiments.fitted import load_calibration, load_model
 from mgoe.experiments.folder import FIT
 from mgoe.experiments.inputs import Inputs
 from mgoe.experiments.plan import Cell
-from mgoe.experiments.training_state import keep_of_cell
 
 
 def write_cell_bundle(

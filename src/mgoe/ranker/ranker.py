@@ -10,7 +10,7 @@ from typing import Any, Self
 import pandas as pd
 from sklearn.base import BaseEstimator
 
-from mgoe import experiments
+from mgoe import experiments, lifecycle
 from mgoe._util.notebook import Shown
 from mgoe._util.progress import quiet
 from mgoe.bundle import Bundle
@@ -21,6 +21,7 @@ from mgoe.evaluation import summarize
 from mgoe.evaluation.rows import MEAN, show
 from mgoe.experiments.folder import SETTINGS
 from mgoe.experiments.results import RunResult
+from mgoe.lifecycle.window import measure_log
 from mgoe.ranker.plots import RankerPlots
 from mgoe.ranker.recommender import Recommender
 from mgoe.ranker.settings import (
@@ -191,9 +192,7 @@ class Ranker(Recommender, Shown, BaseEstimator):  # pyright: ignore[reportIncomp
         with TemporaryDirectory(prefix="mgoe-") as folder:
             file = stored(later, Path(folder), "later")
             with named(Path(folder)):
-                return pd.DataFrame(
-                    experiments.measure_log(bundle, [str(file)], self._home.run_of(bundle.path))
-                )
+                return pd.DataFrame(measure_log(bundle, [str(file)], self._home.run_of(bundle.path)))
 
     def score(self, later: Rows, y: None = None) -> float:
         """Return one number for searches of scikit-learn; higher is better.
@@ -298,7 +297,7 @@ class Ranker(Recommender, Shown, BaseEstimator):  # pyright: ignore[reportIncomp
             >>> ranker.update(later).bundle_.graph.meta["changes"][-1]["events"] > 0
             True
         """
-        return self._succeed(experiments.refresh, new_events)
+        return self._succeed(lifecycle.refresh, new_events)
 
     def retrain(self, new_events: Rows) -> Self:
         """Learn from new events, starting from the present weights, and add them to the graph, as `mgoe
@@ -318,7 +317,7 @@ class Ranker(Recommender, Shown, BaseEstimator):  # pyright: ignore[reportIncomp
             >>> ranker.retrain(later).bundle_.manifest["lineage"]["trained"]
             'retrained'
         """
-        return self._succeed(experiments.retrain, new_events)
+        return self._succeed(lifecycle.retrain, new_events)
 
     @classmethod
     def load(cls, path: Path | str) -> Self:

@@ -11,11 +11,11 @@ from sklearn import exceptions
 
 from mgoe._util.files import atomic_folder
 from mgoe.bundle import Bundle
+from mgoe.bundle.training_state import copy_state
 from mgoe.config import check_settings
 from mgoe.data import to_arrow
 from mgoe.errors import MgoeError, OutputError
 from mgoe.experiments.recommend import by_rows
-from mgoe.experiments.training_state import copy_state
 from mgoe.ranker.graph import RankerGraph
 
 if TYPE_CHECKING:

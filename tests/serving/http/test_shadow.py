@@ -20,7 +20,7 @@ from mgoe.errors import StoreError
 from mgoe.serving import LiveBundle, open_events
 from mgoe.serving.events.shadow_log import ShadowRecord, read_shadow_log
 from tests.effort import up_to
-from tests.release.test_acceptance import changed, shuffle_weights
+from tests.lifecycle.test_acceptance import changed, shuffle_weights
 from tests.serving.http.test_live_service import until
 from tests.serving.served import Served, served
 

@@ -12,8 +12,8 @@ from mgoe.cli.answers.described import Answer, Bundle, Graph, Lineage, Log
 from mgoe.datasets import Fetched, PreparedLog
 from mgoe.datasets.dataset import DataSetFacts, DataSetRow
 from mgoe.evaluation import Estimate
-from mgoe.release import Release, ShadowReport
-from mgoe.release.version import Change
+from mgoe.lifecycle import Release, ShadowReport
+from mgoe.lifecycle.version import Change
 from mgoe.simulation import SimulationSummary
 
 __all__ = ["ANSWERS"]

@@ -19,8 +19,8 @@ from mgoe.data.log import unreadable
 from mgoe.errors import DataError
 from mgoe.evaluation import Row, measure
 from mgoe.experiments.graphs import opened_log, settings_of
-from mgoe.experiments.new_files import learned_until, span_of
 from mgoe.experiments.stages import build
+from mgoe.lifecycle.new_files import learned_until, span_of
 from mgoe.training import Feed, predict
 
 LATER = "later"

@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 from mgoe._util.files import Hold
 from mgoe.bundle import Bundle
 from mgoe.errors import BundleError, ConfigError, MgoeError, OutputError
-from mgoe.release import Registry, served_path
+from mgoe.lifecycle import Registry, served_path
 from tests.effort import SOAK, up_to
-from tests.release.fakes import note_release, write
+from tests.lifecycle.fakes import note_release, write
 
 WHY = "a test"
 
@@ -235,7 +235,9 @@ def test_a_clock_that_went_back_reorders_nothing(monkeypatch: pytest.MonkeyPatch
     with made() as (registry, folders):
         names = []
         for year, folder in zip((2027, 2026, 2025), folders, strict=True):
-            monkeypatch.setattr("mgoe.release.version.now", lambda year=year: f"{year}-01-01T00:00:00+00:00")
+            monkeypatch.setattr(
+                "mgoe.lifecycle.version.now", lambda year=year: f"{year}-01-01T00:00:00+00:00"
+            )
             names.append(registry.add(folder))
         assert [version.name for version in registry.versions] == names
         assert registry.prune(1) == (names[:1], [])

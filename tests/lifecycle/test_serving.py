@@ -10,10 +10,10 @@ from typing import Any
 from mgoe._util.files import remove_unless_held
 from mgoe.bundle import Bundle
 from mgoe.errors import BundleError
-from mgoe.release import Registry, served_path
+from mgoe.lifecycle import Registry, served_path
 from tests.effort import SOAK
-from tests.release.load import endless, under_load
-from tests.release.test_acceptance import changed, shuffle_weights
+from tests.lifecycle.load import endless, under_load
+from tests.lifecycle.test_acceptance import changed, shuffle_weights
 from tests.serving.http.test_live_service import change_manifest, until
 from tests.serving.http.test_shadow import taken
 from tests.serving.served import served

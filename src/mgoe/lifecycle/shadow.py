@@ -19,9 +19,9 @@ from pydantic import Field
 from mgoe.bundle import Bundle
 from mgoe.config import Settings, seconds_of
 from mgoe.errors import DataError
+from mgoe.lifecycle.acceptance import Compared, compare, predicted_over_observed
+from mgoe.lifecycle.outcomes import Answers, outcomes, texts_of
 from mgoe.metrics import spearman
-from mgoe.release.acceptance import Compared, compare, predicted_over_observed
-from mgoe.release.outcomes import Answers, outcomes, texts_of
 from mgoe.serving.events.shadow_log import FOLDER, ShadowRecord, read_shadow_log
 
 

@@ -12,12 +12,12 @@ import pandas as pd
 import pytest
 
 from mgoe.bundle import Bundle
-from mgoe.release import Bounds, CycleSettings, Registry
+from mgoe.lifecycle import Bounds, CycleSettings, Registry
 from tests.cli.conftest import Mgoe, mgoe
 from tests.cli.test_bad_input import assert_refused
 from tests.effort import SOAK
-from tests.experiments.test_refresh_from_files import later
-from tests.release.test_acceptance import changed, drop_context, drop_task
+from tests.lifecycle.test_acceptance import changed, drop_context, drop_task
+from tests.lifecycle.test_refresh_from_files import later
 from tests.training.test_resume import file_size_limit
 
 __all__ = ["mgoe"]

@@ -22,17 +22,17 @@ from numpy.testing import assert_array_equal
 from typer.testing import CliRunner
 
 import mgoe
-from mgoe import experiments
+from mgoe import experiments, lifecycle
 from mgoe._util.files import sha256
 from mgoe._util.tables import hand_over
 from mgoe.bundle import CARD, Bundle
+from mgoe.bundle.training_state import state_folder
 from mgoe.cli.app import app
 from mgoe.data import Prepared
 from mgoe.errors import BundleError, OutputError, StoreError
-from mgoe.experiments.new_rows import later
 from mgoe.experiments.stages import source_of
-from mgoe.experiments.training_state import state_folder
 from mgoe.graph import MacroGraph, build_graph
+from mgoe.lifecycle.new_rows import later
 from mgoe.serving import Consumer, Event, EventLog, EventReader, LiveNodes, every, open_events
 from mgoe.serving.events.event import START
 from tests.effort import SOAK, up_to
@@ -121,7 +121,7 @@ def test_a_refreshed_bundle_equals_a_rebuild(finished: Path, tmp_path: Path):
     before, log = mgoe.load(finished / "bundle"), open_events(tmp_path / "state")
     events = stream(before, 200)
     log.append(events + events[:20])
-    bundle = experiments.refresh(finished / "bundle", tmp_path / "state", tmp_path / "new")
+    bundle = lifecycle.refresh(finished / "bundle", tmp_path / "state", tmp_path / "new")
     check_as_rebuilt(bundle, before, finished / "data", events, tmp_path)
     Bundle.open(tmp_path / "new", verify=True).graph.verify()
     assert (tmp_path / "new" / "model.safetensors").read_bytes() == (
@@ -142,7 +142,7 @@ def test_a_server_that_swaps_applies_later_events_alone(finished: Path, tmp_path
     log.append(stream(old, 60))
     consumer = Consumer.of(log, old, tmp_path / "state")
     assert consumer.live.stats["events"] == 60
-    bundle = experiments.refresh(finished / "bundle", log, tmp_path / "new")
+    bundle = lifecycle.refresh(finished / "bundle", log, tmp_path / "new")
     assert Consumer.of(log, bundle).live.stats["events"] == 0
     log.append(stream(old, 10, seed=1))
     log.append(stream(old, 60)[:7])  # sent again
@@ -151,11 +151,11 @@ def test_a_server_that_swaps_applies_later_events_alone(finished: Path, tmp_path
     assert swapped.live.stats["duplicates"] == 7
     assert swapped.catch_up() == 0
     assert consumer.catch_up() == 10
-    third = experiments.refresh(bundle.path, log, tmp_path / "third", trim=True)
+    third = lifecycle.refresh(bundle.path, log, tmp_path / "third", trim=True)
     check_as_rebuilt(third, bundle, finished / "data", stream(old, 60) + stream(old, 10, seed=1), tmp_path)
     assert Consumer.of(log, third).live.stats["events"] == 0
     with pytest.raises(BundleError, match="holds every event"):
-        experiments.refresh(third.path, log, tmp_path / "fourth")
+        lifecycle.refresh(third.path, log, tmp_path / "fourth")
 
 
 def test_a_bundle_of_an_exposure_log_takes_tasks_as_behaviors(shown: Path, tmp_path: Path):
@@ -163,7 +163,7 @@ def test_a_bundle_of_an_exposure_log_takes_tasks_as_behaviors(shown: Path, tmp_p
     events = stream(old, 80)
     assert {event.behavior for event in events} == {"click", "buy", "stay"}
     log.append(events)
-    bundle = experiments.refresh(shown / "bundle", tmp_path / "state", tmp_path / "new")
+    bundle = lifecycle.refresh(shown / "bundle", tmp_path / "state", tmp_path / "new")
     check_as_rebuilt(bundle, old, shown / "data", events, tmp_path)
     assert bundle.graph.meta["log"] == old.graph.meta["log"]
 
@@ -171,18 +171,18 @@ def test_a_bundle_of_an_exposure_log_takes_tasks_as_behaviors(shown: Path, tmp_p
 def test_what_is_in_the_way_stays(finished: Path, tmp_path: Path):
     bundle = finished / "bundle"
     with pytest.raises(StoreError, match="holds no log of events"):
-        experiments.refresh(bundle, tmp_path / "none", tmp_path / "new")
+        lifecycle.refresh(bundle, tmp_path / "none", tmp_path / "new")
     log = open_events(tmp_path / "state")
     with pytest.raises(BundleError, match="holds every event"):
-        experiments.refresh(bundle, log, tmp_path / "new")
+        lifecycle.refresh(bundle, log, tmp_path / "new")
     log.append(stream(mgoe.load(bundle), 5))
     for holding in (bundle, finished):
         with pytest.raises(OutputError, match="holds the bundle that is read"):
-            experiments.refresh(bundle, log, holding, overwrite=True)
+            lifecycle.refresh(bundle, log, holding, overwrite=True)
     (tmp_path / "new").mkdir()
     with pytest.raises(OutputError, match="or overwrite one"):
-        experiments.refresh(bundle, log, tmp_path / "new")
-    assert experiments.refresh(bundle, log, tmp_path / "new", overwrite=True, recluster=True).graph.meta[
+        lifecycle.refresh(bundle, log, tmp_path / "new")
+    assert lifecycle.refresh(bundle, log, tmp_path / "new", overwrite=True, recluster=True).graph.meta[
         "changes"
     ][-1]["recluster"]
     (tmp_path / "new" / "live.json").write_text("{}")
@@ -207,7 +207,7 @@ def test_a_link_that_moves_while_a_bundle_is_refreshed_changes_nothing(finished:
         link.unlink()
         link.symlink_to(other)
 
-    bundle = experiments.refresh(link, log, tmp_path / "new", say=move)
+    bundle = lifecycle.refresh(link, log, tmp_path / "new", say=move)
     assert (bundle.path / "model.safetensors").read_bytes() == (one / "model.safetensors").read_bytes()
 
 
@@ -222,7 +222,7 @@ def test_a_folder_that_is_replaced_while_it_is_refreshed_is_refused(finished: Pa
             other.rename(one)
 
     with pytest.raises(BundleError, match="was replaced while it was read"):
-        experiments.refresh(one, log, tmp_path / "new", say=exchange)
+        lifecycle.refresh(one, log, tmp_path / "new", say=exchange)
     assert not (tmp_path / "new").exists()
 
 
@@ -234,16 +234,16 @@ def test_only_a_bundle_or_an_empty_folder_is_replaced(finished: Path, tmp_path: 
     (tmp_path / "file").write_text("")
     for place in (out, tmp_path / "file"):
         with pytest.raises(OutputError, match="must be empty or hold a bundle"):
-            experiments.refresh(finished / "bundle", log, place, overwrite=True)
+            lifecycle.refresh(finished / "bundle", log, place, overwrite=True)
     assert (out / "thesis.tex").read_text() == "years of work"
     (out / "thesis.tex").unlink()
     for _ in range(2):
-        experiments.refresh(finished / "bundle", log, out, overwrite=True)
+        lifecycle.refresh(finished / "bundle", log, out, overwrite=True)
 
 
 def test_macro_nodes_are_learned_again_without_new_events(finished: Path, tmp_path: Path):
     log = open_events(tmp_path / "state")
-    bundle = experiments.refresh(finished / "bundle", log, tmp_path / "new", recluster=True)
+    bundle = lifecycle.refresh(finished / "bundle", log, tmp_path / "new", recluster=True)
     change = bundle.graph.meta["changes"][-1]
     assert (change["recluster"], change["events"]) == (True, 0)
     Bundle.open(tmp_path / "new", verify=True).graph.verify()
@@ -311,7 +311,7 @@ def test_of_behaviours_with_a_task_in_common_a_refresh_adds_what_is_new(tmp_path
 def refreshed(bundle: Bundle, log: EventLog, out: Path) -> Bundle:
     """With the log's events, or as it is where it holds all of them."""
     try:
-        return experiments.refresh(bundle.path, log, out)
+        return lifecycle.refresh(bundle.path, log, out)
     except BundleError:
         return bundle
 
@@ -324,7 +324,7 @@ def test_a_log_of_another_service_is_read_from_its_start(finished: Path, tmp_pat
     )
     log.append(stream(old, 20))
     other.append(stream(old, 15, seed=2))
-    bundle = experiments.refresh(finished / "bundle", log, tmp_path / "new")
+    bundle = lifecycle.refresh(finished / "bundle", log, tmp_path / "new")
     assert Consumer.of(other, bundle).live.stats["events"] == 15
 
 
@@ -339,9 +339,9 @@ def test_logs_that_take_turns_count_once(finished: Path, tmp_path: Path, order: 
         part = events[name][again * 10 : (again + 1) * 10]
         logs[name].append(part)
         all_of_them.append(part)
-        bundle = experiments.refresh(bundle.path, logs[name], tmp_path / f"bundle{turn}")
+        bundle = lifecycle.refresh(bundle.path, logs[name], tmp_path / f"bundle{turn}")
     assert [Consumer.of(log, bundle).live.stats["events"] for log in logs.values()] == [0] * len(logs)
-    once = experiments.refresh(finished / "bundle", all_of_them, tmp_path / "once")
+    once = lifecycle.refresh(finished / "bundle", all_of_them, tmp_path / "once")
     counts = [one.graph.snapshots[-1].arrays["pairs.events"] for one in (bundle, once)]
     assert counts[0].sum() == counts[1].sum()
 
@@ -356,7 +356,7 @@ def test_events_that_were_taken_are_never_replaced(finished: Path, tmp_path: Pat
             command(run / "settings.yaml", run, overwrite=True)
     if place != "bundle.state":
         with pytest.raises(OutputError, match="holds live events"):
-            experiments.refresh(finished / "bundle", log, run / "bundle", overwrite=True)
+            lifecycle.refresh(finished / "bundle", log, run / "bundle", overwrite=True)
     assert len(log.read()) == 5
 
 
@@ -404,7 +404,7 @@ def test_a_bundle_reads_a_log_whose_ids_are_of_another_type(
             == live.indices("user", [90_500, 90_501]).tolist()
             == [bundle.size("user"), bundle.size("user") + 1]
         )
-        new = experiments.refresh(bundle.path, log, tmp_path / f"new {born}", say=said.append)
+        new = lifecycle.refresh(bundle.path, log, tmp_path / f"new {born}", say=said.append)
         assert new.size("user") == bundle.size("user") + born
         assert (new.indices("user", ["90500", "90501"]) >= bundle.size("user")).all()
         again = Consumer.of(log, new).live
@@ -443,7 +443,7 @@ def test_kills_while_events_stream_in(finished: Path, tmp_path: Path):
             "-W",
             "ignore",
             "-m",
-            "tests.experiments.test_bundle_refresh",
+            "tests.lifecycle.test_bundle_refresh",
             str(finished / "bundle"),
             str(tmp_path / "state"),
         ]
@@ -462,7 +462,7 @@ def test_kills_while_events_stream_in(finished: Path, tmp_path: Path):
     once.apply(list(taken.values()))
     assert once.stats["events"] == len(taken) == consumer.live.stats["events"]
     check_same(once, Consumer.of(log, old).live)
-    bundle = experiments.refresh(finished / "bundle", log, tmp_path / "new")
+    bundle = lifecycle.refresh(finished / "bundle", log, tmp_path / "new")
     check_as_rebuilt(bundle, old, finished / "data", list(taken.values()), tmp_path)
     assert Consumer.of(log, bundle).live.stats["events"] == 0
 

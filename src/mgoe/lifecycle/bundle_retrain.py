@@ -15,19 +15,19 @@ from mgoe.bundle import MANIFEST, Bundle
 from mgoe.bundle.calibration import fit_calibration
 from mgoe.bundle.lineage import iso_time
 from mgoe.bundle.population import POPULATION, population_of
+from mgoe.bundle.training_state import REPLAY, keep_state, waiting_of
 from mgoe.config import ModelSettings, RunSettings, check_settings
 from mgoe.data import Encoders
 from mgoe.errors import BundleError, DataError
-from mgoe.experiments.bundle_refresh import TAKEN, check_place, copy_files, finish
-from mgoe.experiments.due import reasons
-from mgoe.experiments.full_training import train_anew
 from mgoe.experiments.graphs import settings_of
-from mgoe.experiments.learning import SPEC, RetrainJob, learn, training_from_weights
-from mgoe.experiments.new_files import check_new, known_rows, with_files
-from mgoe.experiments.new_rows import NewRows, Part
 from mgoe.experiments.stages import Say
-from mgoe.experiments.training_state import REPLAY, keep_state, waiting_of
 from mgoe.graph import MacroGraph
+from mgoe.lifecycle.bundle_refresh import TAKEN, check_place, copy_files, finish
+from mgoe.lifecycle.due import reasons
+from mgoe.lifecycle.full_training import train_anew
+from mgoe.lifecycle.learning import SPEC, RetrainJob, learn, training_from_weights
+from mgoe.lifecycle.new_files import check_new, known_rows, with_files
+from mgoe.lifecycle.new_rows import NewRows, Part
 from mgoe.serving import EventLog
 from mgoe.training import OPTIMIZER, WEIGHTS, Feed, ProcessGroup, joined
 

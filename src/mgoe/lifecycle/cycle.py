@@ -16,17 +16,18 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from mgoe import experiments
 from mgoe._util.files import exclusive, read_json, remove_folder
 from mgoe.bundle import MANIFEST, Bundle
 from mgoe.config import Settings, check_settings, read_yaml
 from mgoe.config.base import Texts
 from mgoe.errors import ConfigError, MgoeError
-from mgoe.experiments.new_files import learned_until
 from mgoe.experiments.stages import Say
-from mgoe.release.acceptance import Bounds, Release, check_release
-from mgoe.release.registry import CANDIDATE, CURRENT, RELEASE, Registry
-from mgoe.release.window import Sources, window_of, write_later
+from mgoe.lifecycle.acceptance import Bounds, Release, check_release
+from mgoe.lifecycle.bundle_refresh import refresh
+from mgoe.lifecycle.bundle_retrain import retrain
+from mgoe.lifecycle.new_files import learned_until
+from mgoe.lifecycle.registry import CANDIDATE, CURRENT, RELEASE, Registry
+from mgoe.lifecycle.release_window import Sources, window_of, write_later
 
 DONE, HELD, WAITING = 0, 3, 4
 """Exit codes: nothing was refused; the candidate was; there are too few new rows for anything."""
@@ -186,10 +187,10 @@ def _learn(
     out, file = place / "bundle", place / "new.parquet"
     if not (out / MANIFEST).exists():
         place.mkdir(parents=True, exist_ok=True)
-        make = experiments.retrain if settings.learn == "retrain" else experiments.refresh
+        make = retrain if settings.learn == "retrain" else refresh
         try:
             if full:
-                experiments.retrain(current.path, None, out, log=settings.log, full=True, say=say)
+                retrain(current.path, None, out, log=settings.log, full=True, say=say)
             elif settings.log:
                 if not file.exists():
                     write_later(current, settings.log, learned_until(current), file)

@@ -15,18 +15,17 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from mgoe import experiments
 from mgoe._util.files import read_json
 from mgoe.bundle import MANIFEST, Bundle
 from mgoe.cli.app import app
 from mgoe.errors import BundleError, ConfigError, DataError
-from mgoe.release import CycleSettings, Registry, Release, Sources, load_cycle, run_cycle, window_of
-from mgoe.release.acceptance import Bounds
+from mgoe.lifecycle import CycleSettings, Registry, Release, Sources, load_cycle, run_cycle, window_of
+from mgoe.lifecycle.acceptance import Bounds
 from mgoe.serving import Consumer, open_events
 from tests.effort import SOAK
-from tests.experiments.test_bundle_refresh import stream
-from tests.experiments.test_refresh_from_files import later
-from tests.release.fakes import write
+from tests.lifecycle.fakes import write
+from tests.lifecycle.test_bundle_refresh import stream
+from tests.lifecycle.test_refresh_from_files import later
 
 ROUNDS = 20 if SOAK else 3
 
@@ -88,11 +87,11 @@ def patched(monkeypatch: pytest.MonkeyPatch) -> Any:
     """A function that puts a world in the place of what reads logs and learns."""
 
     def patch(world: World) -> World:
-        monkeypatch.setattr("mgoe.release.cycle.window_of", world.window)
-        monkeypatch.setattr("mgoe.release.cycle.check_release", world.check)
-        monkeypatch.setattr("mgoe.release.cycle.learned_until", lambda bundle: 0)
-        monkeypatch.setattr("mgoe.release.cycle.write_later", lambda *_: 1)
-        monkeypatch.setattr(experiments, "refresh", world.refresh, raising=False)
+        monkeypatch.setattr("mgoe.lifecycle.cycle.window_of", world.window)
+        monkeypatch.setattr("mgoe.lifecycle.cycle.check_release", world.check)
+        monkeypatch.setattr("mgoe.lifecycle.cycle.learned_until", lambda bundle: 0)
+        monkeypatch.setattr("mgoe.lifecycle.cycle.write_later", lambda *_: 1)
+        monkeypatch.setattr("mgoe.lifecycle.cycle.refresh", world.refresh)
         return world
 
     return patch
@@ -154,7 +153,7 @@ def test_a_mistake_in_the_rows_is_no_reason_to_start_over(patched: Any, tmp_path
         raise DataError("log, row 3", "an id must be given")
 
     with monkeypatch.context() as patch:
-        patch.setattr(experiments, "refresh", refuse)
+        patch.setattr("mgoe.lifecycle.cycle.refresh", refuse)
         with pytest.raises(DataError, match="row 3"):
             world.run()
     assert world.run()[0] == 0

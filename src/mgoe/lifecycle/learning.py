@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 
 from mgoe._util.files import write_text
 from mgoe.bundle import MANIFEST, Bundle
+from mgoe.bundle.training_state import REPLAY, replay_of, start_of
 from mgoe.config import ModelSettings, RunSettings, TrainingSettings, check_settings
 from mgoe.data import Encoders, Examples
 from mgoe.errors import DataError
 from mgoe.experiments.cell import check_finite
 from mgoe.experiments.plan import training_of
 from mgoe.experiments.stages import Say
-from mgoe.experiments.training_state import REPLAY, replay_of, start_of
 from mgoe.graph import MacroGraph
 from mgoe.models import late_tables, make_model
 from mgoe.training import (

@@ -6,12 +6,12 @@ from pathlib import Path
 
 from mgoe._util.files import atomic_folder
 from mgoe.bundle import MANIFEST, Bundle
+from mgoe.bundle.training_state import copy_state
 from mgoe.config import ModelSettings, RunSettings, check_settings
 from mgoe.errors import ConfigError
-from mgoe.experiments.new_files import with_files
 from mgoe.experiments.runs import train
 from mgoe.experiments.stages import Say
-from mgoe.experiments.training_state import copy_state
+from mgoe.lifecycle.new_files import with_files
 from mgoe.training import ProcessGroup
 
 

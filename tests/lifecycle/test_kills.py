@@ -31,14 +31,14 @@ from mgoe._util.files import read_json
 from mgoe.bundle import MANIFEST, Bundle
 from mgoe.cli.app import app
 from mgoe.experiments import serving_time
-from mgoe.release import Bounds, CycleSettings, Registry, run_cycle
+from mgoe.lifecycle import Bounds, CycleSettings, Registry, run_cycle
 from mgoe.serving import Event, EventReader, LiveBundle, open_events
 from mgoe.serving.online.live import positions
 from mgoe.training import WEIGHTS, load_checkpoint
 from tests.cli.test_serve import process
 from tests.effort import slow
-from tests.release.conftest import by_torch
-from tests.release.load import Load, endless, under_load
+from tests.lifecycle.conftest import by_torch
+from tests.lifecycle.load import Load, endless, under_load
 from tests.serving.http.test_live_service import until
 from tests.serving.served import post
 

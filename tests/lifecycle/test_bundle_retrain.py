@@ -18,17 +18,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import mgoe
-from mgoe import experiments
+from mgoe import lifecycle
 from mgoe._util.files import sha256
 from mgoe.bundle import CARD, Bundle, ages
+from mgoe.bundle.training_state import REPLAY, WAITING, state_folder, waiting_of
 from mgoe.errors import BundleError, ConfigError, DataError, TrainingError
-from mgoe.experiments.new_files import known_rows
-from mgoe.experiments.training_state import REPLAY, WAITING, state_folder, waiting_of
+from mgoe.lifecycle.new_files import known_rows
 from mgoe.serving import open_events
 from mgoe.training import OPTIMIZER, WEIGHTS, ProcessGroup, Replay, load_checkpoint
 from tests.effort import SOAK, slow, up_to
-from tests.experiments.test_bundle_refresh import stream
-from tests.experiments.test_refresh_from_files import later
+from tests.lifecycle.test_bundle_refresh import stream
+from tests.lifecycle.test_refresh_from_files import later
 from tests.sharing import Shared
 from tests.training.distributed.side_by_side import together
 
@@ -72,7 +72,7 @@ def counted(finished: Path, new: Path, shared: Shared) -> tuple[Bundle, int]:
         fuse = Fuse()
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(os, "replace", fuse)
-            experiments.retrain(finished / "bundle", None, folder / "bundle", log=[str(new)])
+            lifecycle.retrain(finished / "bundle", None, folder / "bundle", log=[str(new)])
         (folder / "completed").write_text(str(fuse.used))
 
     folder = shared("experiments-retrained", make)
@@ -84,7 +84,7 @@ def retrained(counted: tuple[Bundle, int]) -> Bundle:
     return counted[0]
 
 
-MODULE = "mgoe.experiments.bundle_retrain"
+MODULE = "mgoe.lifecycle.bundle_retrain"
 
 
 def delayed(bundle: Bundle, delay: str) -> None:
@@ -116,10 +116,8 @@ def test_weights_learn_and_the_graph_holds_the_rows(finished: Path, retrained: B
 def test_the_graph_is_that_of_a_refresh_that_learns_macro_nodes_again(
     finished: Path, retrained: Bundle, new: Path, tmp_path: Path
 ):
-    learned = experiments.refresh(
-        finished / "bundle", None, tmp_path / "again", log=[str(new)], recluster=True
-    )
-    stale = experiments.refresh(finished / "bundle", None, tmp_path / "stale", log=[str(new)])
+    learned = lifecycle.refresh(finished / "bundle", None, tmp_path / "again", log=[str(new)], recluster=True)
+    stale = lifecycle.refresh(finished / "bundle", None, tmp_path / "stale", log=[str(new)])
     assert retrained.graph.drift == 0 < stale.graph.drift
     for name in ("files", "cuts", "pairs", "events"):
         assert retrained.graph.meta[name] == learned.graph.meta[name]
@@ -177,7 +175,7 @@ def test_killed_at_any_moment_and_resumed_is_as_uninterrupted(
 ):
     retrained, completed = counted
     folder = tmp_path_factory.mktemp("killed")
-    call = partial(experiments.retrain, finished / "bundle", None, folder / "bundle", log=[str(new)])
+    call = partial(lifecycle.retrain, finished / "bundle", None, folder / "bundle", log=[str(new)])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "replace", Fuse(int(share * completed)))
         with pytest.raises(Killed):
@@ -200,7 +198,7 @@ def test_lineage_leads_back_to_a_full_training(
     for number, step in enumerate(steps):
         file = folder / f"{number}.parquet"
         rows.assign(timestamp=rows["timestamp"] + number * span).to_parquet(file)
-        make = getattr(experiments, step)
+        make = getattr(lifecycle, step)
         made.append(make(made[-1].path, None, folder / str(number), log=[str(file)]))
     by_name = {bundle.name: bundle.manifest["lineage"] for bundle in made}
     name, found = made[-1].name, []
@@ -216,14 +214,14 @@ def test_lineage_leads_back_to_a_full_training(
 def test_without_new_rows_nothing_changes(finished: Path, world: Path, tmp_path: Path):
     log = open_events(tmp_path / "state")
     with pytest.raises(BundleError, match="holds every event"):
-        experiments.retrain(finished / "bundle", log, tmp_path / "bundle")
+        lifecycle.retrain(finished / "bundle", log, tmp_path / "bundle")
     with pytest.raises(DataError, match="must come after those that the bundle holds"):
-        experiments.retrain(finished / "bundle", None, tmp_path / "bundle", log=[str(world / "events")])
+        lifecycle.retrain(finished / "bundle", None, tmp_path / "bundle", log=[str(world / "events")])
     empty = pd.read_parquet(world / "events").head(0)
     empty.to_parquet(tmp_path / "empty.parquet")
     files = [str(tmp_path / "empty.parquet")]
     with pytest.raises(DataError, match="must hold rows"):
-        experiments.retrain(finished / "bundle", None, tmp_path / "bundle", log=files)
+        lifecycle.retrain(finished / "bundle", None, tmp_path / "bundle", log=files)
     assert [path.name for path in tmp_path.iterdir() if "bundle" in path.name] == []
 
 
@@ -231,10 +229,10 @@ def test_live_events_are_learned_from_once(finished: Path, tmp_path: Path):
     before, log = mgoe.load(finished / "bundle"), open_events(tmp_path / "state")
     log.append(stream(before, 400))
     lines: list[str] = []
-    bundle = experiments.retrain(before.path, tmp_path / "state", tmp_path / "bundle", say=lines.append)
+    bundle = lifecycle.retrain(before.path, tmp_path / "state", tmp_path / "bundle", say=lines.append)
     assert any("replayed ones" in line for line in lines)
     with pytest.raises(BundleError, match="holds every event"):
-        experiments.retrain(bundle.path, tmp_path / "state", tmp_path / "next")
+        lifecycle.retrain(bundle.path, tmp_path / "state", tmp_path / "next")
 
 
 def test_exposures_wait_for_their_labels(shown: Path, world: Path, tmp_path: Path):
@@ -246,7 +244,7 @@ def test_exposures_wait_for_their_labels(shown: Path, world: Path, tmp_path: Pat
     rows = rows.assign(timestamp=rows["timestamp"] + moved)
     rows.to_parquet(tmp_path / "new.parquet")
     lines: list[str] = []
-    second = experiments.retrain(
+    second = lifecycle.retrain(
         bundle.path, None, tmp_path / "second", log=[str(tmp_path / "new.parquet")], say=lines.append
     )
     fresh = rows["timestamp"] > pd.Timestamp.now() - pd.Timedelta("12h")
@@ -270,12 +268,12 @@ def test_a_full_training_starts_from_the_whole_log(
     finished: Path, new: Path, retrained: Bundle, tmp_path: Path
 ):
     with pytest.raises(ConfigError, match="trains on files"):
-        experiments.retrain(retrained.path, tmp_path / "state", tmp_path / "bundle", full=True)
+        lifecycle.retrain(retrained.path, tmp_path / "state", tmp_path / "bundle", full=True)
     more = pd.read_parquet(new)
     span = more["timestamp"].max() - more["timestamp"].min() + pd.Timedelta(days=1)
     more.assign(timestamp=more["timestamp"] + span).to_parquet(tmp_path / "more.parquet")
     log = [str(tmp_path / "more.parquet")]
-    bundle = experiments.retrain(retrained.path, None, tmp_path / "bundle", log=log, full=True)
+    bundle = lifecycle.retrain(retrained.path, None, tmp_path / "bundle", log=log, full=True)
     assert (bundle.manifest["lineage"]["parent"], bundle.manifest["lineage"]["trained"]) == (None, "full")
     assert bundle.settings.data.log == [*retrained.settings.data.log, *log]
     assert bundle.graph.meta["events"] > retrained.graph.meta["events"]
@@ -286,9 +284,7 @@ def test_a_full_training_starts_from_the_whole_log(
 def test_too_few_rows_are_refused(finished: Path, new: Path, tmp_path: Path):
     pd.read_parquet(new).head(3).to_parquet(tmp_path / "few.parquet")
     with pytest.raises(DataError, match="must be enough to learn from"):
-        experiments.retrain(
-            finished / "bundle", None, tmp_path / "bundle", log=[str(tmp_path / "few.parquet")]
-        )
+        lifecycle.retrain(finished / "bundle", None, tmp_path / "bundle", log=[str(tmp_path / "few.parquet")])
     assert [path.name for path in tmp_path.iterdir()] == ["few.parquet"]
 
 
@@ -297,9 +293,9 @@ def test_too_few_rows_are_refused(finished: Path, new: Path, tmp_path: Path):
 
 PROGRAM = """
 import sys
-from mgoe import experiments
+from mgoe import lifecycle
 bundle, out, log, full = sys.argv[1:]
-experiments.retrain(bundle, None, out, log=[log], full=full == "full")
+lifecycle.retrain(bundle, None, out, log=[log], full=full == "full")
 """
 
 
@@ -343,5 +339,5 @@ def test_a_number_of_processes_that_does_not_fit_is_refused_before_any_work(
 ):
     monkeypatch.setattr(f"{MODULE}.joined", lambda device: nullcontext(ProcessGroup(0, 3)))
     with pytest.raises(TrainingError, match=r"retrain.batch_size: must be a multiple of the 3 processes"):
-        experiments.retrain(finished / "bundle", None, tmp_path / "bundle", log=[str(new)])
+        lifecycle.retrain(finished / "bundle", None, tmp_path / "bundle", log=[str(new)])
     assert not any(tmp_path.iterdir())

@@ -15,10 +15,10 @@ import mgoe
 from mgoe.cli import app
 from mgoe.cli.answers import ANSWERS
 from mgoe.errors import ConfigError, DataError
+from mgoe.lifecycle import Registry, ShadowReport, compare_shadow
+from mgoe.lifecycle.acceptance import compare
+from mgoe.lifecycle.outcomes import Answers, _latest_before
 from mgoe.metrics import auc
-from mgoe.release import Registry, ShadowReport, compare_shadow
-from mgoe.release.acceptance import compare
-from mgoe.release.outcomes import Answers, _latest_before
 from mgoe.serving import Event, open_events
 from mgoe.serving.events.exposure import Exposure, Label
 from mgoe.serving.events.exposure_log import ExposureLog

@@ -16,10 +16,10 @@ from mgoe.data.log import unreadable
 from mgoe.data.waiting import later_rows
 from mgoe.errors import ConfigError
 from mgoe.experiments.graphs import opened_log, settings_of
-from mgoe.experiments.new_files import learned_until
-from mgoe.experiments.new_rows import NewRows
 from mgoe.experiments.stages import Say
-from mgoe.release.acceptance import missing
+from mgoe.lifecycle.acceptance import missing
+from mgoe.lifecycle.new_files import learned_until
+from mgoe.lifecycle.new_rows import NewRows
 
 
 @dataclass(frozen=True)

@@ -9,15 +9,15 @@ from mgoe._util.files import atomic_folder, sha256, write_json, write_text
 from mgoe.bundle import MANIFEST, Bundle, lineage, seal
 from mgoe.bundle.lineage import Trained
 from mgoe.bundle.manifest import RETRIEVAL
+from mgoe.bundle.training_state import copy_state
 from mgoe.config import RetrievalSettings, RunSettings, dump_settings, retrieval_of
 from mgoe.errors import BundleError, OutputError
 from mgoe.evaluation import read_rows
-from mgoe.experiments.new_files import with_files
-from mgoe.experiments.new_rows import NewRows
 from mgoe.experiments.stages import Say
-from mgoe.experiments.training_state import copy_state
 from mgoe.features import View
 from mgoe.graph import MacroGraph
+from mgoe.lifecycle.new_files import with_files
+from mgoe.lifecycle.new_rows import NewRows
 from mgoe.retrieval import Retrieval
 from mgoe.serving import EventLog, Position, check_no_events
 from mgoe.serving.online.live import HELD, positions
@@ -65,6 +65,10 @@ def refresh(
 
     Raises:
         MgoeError: The bundle is damaged, the log is missing, or `out` is taken; what was there is unchanged.
+
+    Example:
+        >>> refresh(folder / "bundle", None, "new", log=[str(log)]).manifest["lineage"]["trained"]
+        'refreshed'
     """
     opened, out = Bundle.open(bundle), Path(out)
     check_place(out, opened.path, overwrite)

@@ -16,11 +16,11 @@ from mgoe.config import RunSettings
 from mgoe.data import Encoders, Examples
 from mgoe.errors import BundleError, ConfigError
 from mgoe.experiments.graphs import add_events, saved_settings, settings_of, vocabularies
-from mgoe.experiments.new_files import learned_until, span_of
 from mgoe.experiments.stages import Say, ShowBuild
-from mgoe.experiments.taken import TakenExposures
-from mgoe.experiments.window import new_examples
 from mgoe.graph import MacroGraph, update_graph
+from mgoe.lifecycle.new_files import learned_until, span_of
+from mgoe.lifecycle.taken import TakenExposures
+from mgoe.lifecycle.window import new_examples
 from mgoe.serving import EventLog, EventReader, Position, open_events
 from mgoe.serving.events.event import START, Interaction, SeenEvents, with_ids_of
 from mgoe.serving.online.live import position_of

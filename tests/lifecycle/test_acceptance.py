@@ -23,15 +23,15 @@ from mgoe.config import RunSettings, TaskSettings
 from mgoe.data import Examples
 from mgoe.errors import DataError
 from mgoe.experiments.graphs import settings_of
-from mgoe.experiments.window import new_examples
+from mgoe.lifecycle import Bounds, check_release
+from mgoe.lifecycle.acceptance import compare, predicted_over_observed, time_requests, uncalibrated, worse
+from mgoe.lifecycle.window import new_examples
 from mgoe.models import Batch
-from mgoe.release import Bounds, check_release
-from mgoe.release.acceptance import compare, predicted_over_observed, time_requests, uncalibrated, worse
 from mgoe.serving.scoring.runtime import Runtime
 from mgoe.serving.scoring.scorer import Scorer
 from mgoe.training.checkpoint import load_checkpoint, save_checkpoint
 from tests.effort import SOAK
-from tests.experiments.test_refresh_from_files import later
+from tests.lifecycle.test_refresh_from_files import later
 from tests.sharing import Shared
 
 WINDOWS = 200 if SOAK else 4

@@ -13,7 +13,7 @@ from pathlib import Path
 from torch import Tensor
 
 from mgoe._util.files import atomic_folder
-from mgoe.bundle import Bundle
+from mgoe.bundle.bundle import Bundle
 from mgoe.data import Prepared
 from mgoe.graph import MacroGraph
 from mgoe.training import OPTIMIZER, WEIGHTS, Feed, Replay, load_checkpoint

@@ -28,7 +28,7 @@ from mgoe.bundle import Bundle
 from mgoe.bundle.lineage import now
 from mgoe.config import did_you_mean
 from mgoe.errors import BundleError, ConfigError, OutputError
-from mgoe.release.version import Change, Version
+from mgoe.lifecycle.version import Change, Version
 
 CANDIDATE, CURRENT, PREVIOUS = ALIASES = ("candidate", "current", "previous")
 RELEASE = "release.json"

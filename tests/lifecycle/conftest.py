@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mgoe.release import Registry
+from mgoe.lifecycle import Registry
 from mgoe.serving.scoring.runtime import Runtime
 
 by_torch = partial(Runtime, engine="torch")
