@@ -516,7 +516,7 @@ def after(
     for number, user in enumerate((int(log.ids["user"][0]), int(log.unknown("user", 3)))):
         best = command("recommend", bundle, user, "--exclude-known", "--state", state, "--json")
         lines.answer(f"{log.name}.live.recommend.{number}", json.loads(best))
-    command("refresh", bundle, "--state", state, "--out", work / "refreshed")
+    command("update", bundle, "--state", state, "--groups", "keep", "--out", work / "refreshed")
     kept = {
         name: [*values, *([values[0]] * (len(live[0]) - len(values)))] for name, values in context.items()
     }

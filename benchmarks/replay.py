@@ -44,10 +44,10 @@ from numpy.typing import NDArray
 
 import mgoe
 from benchmarks.measure import line
-from mgoe import lifecycle
 from mgoe.bundle import Bundle
 from mgoe.config import seconds
 from mgoe.evaluation import measure
+from mgoe.lifecycle import Sources, update
 from mgoe.serving import Event, ExposureLog, open_events
 from mgoe.serving.events.exposure import ExposureReader, Label
 from mgoe.serving.scoring.engine import Engine
@@ -240,7 +240,7 @@ def _refreshed(bundle: Path, log: Path, day: int, first: Bundle, work: Path) -> 
     pq.write_table(rows.filter(pa.array(of_day)), work / f"{day}.parquet")
     out = work / f"bundle-{day}"
     shutil.rmtree(out, ignore_errors=True)
-    lifecycle.refresh(bundle, None, out, log=[str(work / f"{day}.parquet")])
+    update(bundle, Sources(str(work / f"{day}.parquet")), out, groups="keep")
     return out
 
 

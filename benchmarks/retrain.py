@@ -6,9 +6,9 @@ The first part of the log is trained on as `mgoe run` does. Then, window by wind
 predicts the window before it learns from it. The same call with the same `--work` resumes an interrupted one.
 
 - `frozen`: stays as it is;
-- `refreshed`: `mgoe refresh` after every window;
-- `reclustered`: `mgoe refresh --recluster` after every window;
-- `retrained`: `mgoe retrain` after every window;
+- `refreshed`: `mgoe update --groups keep` after every window;
+- `reclustered`: `mgoe update` after every window;
+- `retrained`: `mgoe update --weights continue` after every window;
 - `full`: trained from scratch after every window, on everything until then.
 
 One line per figure, `{name, value, unit, against, ratio}`. `against` is `retrained`, and the ratio is
@@ -39,7 +39,7 @@ import ibis
 import numpy as np
 
 from benchmarks.measure import line
-from mgoe import experiments, lifecycle
+from mgoe import experiments
 from mgoe._util.files import atomic_folder, read_json, write_json
 from mgoe.bundle import Bundle
 from mgoe.bundle.calibration import Agreement
@@ -49,6 +49,7 @@ from mgoe.data.log import open_log
 from mgoe.data.times import bucket_of, microseconds, read_time
 from mgoe.evaluation import Influence, find_leads, user_influence
 from mgoe.experiments.graphs import settings_of
+from mgoe.lifecycle import Sources, update
 from mgoe.lifecycle.window import new_examples
 
 WHAT: tuple[str, ...] = ("frozen", "refreshed", "reclustered", "retrained", "full")
@@ -210,9 +211,9 @@ def following_of(what: str, settings: RunSettings, before: Bundle, files: list[P
     """Return the bundle that follows one after the last of these files."""
     log = [str(files[-1])]
     if what in ("refreshed", "reclustered"):
-        return lifecycle.refresh(before.path, None, out, log=log, recluster=what == "reclustered")
+        return update(before.path, Sources(log), out, groups="learn" if what == "reclustered" else "keep")
     if what == "retrained":
-        return lifecycle.retrain(before.path, None, out, log=log)
+        return update(before.path, Sources(log), out, weights="continue")
     return before if what == "frozen" else full(settings, files, out)
 
 

@@ -41,7 +41,6 @@ WITHOUT = {
     "datasets.prepare",
     "graph.Exposures",
     "lifecycle.compare_shadow",
-    "lifecycle.retrain",
     "lifecycle.run_cycle",
     "retrieval.Former",
     "retrieval.LatestPairs",

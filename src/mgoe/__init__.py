@@ -30,7 +30,7 @@ def load(path: "Path | str") -> "Bundle":
     """Open a bundle.
 
     Args:
-        path: Folder of a bundle that `mgoe run`, `mgoe refresh` or `Ranker.save` wrote.
+        path: Folder of a bundle that `mgoe run`, `mgoe update` or `Ranker.save` wrote.
 
     Raises:
         BundleError: The folder holds no bundle, one of another format, or a file that is missing or changed.

@@ -18,7 +18,6 @@ FIRST = {
     "demo": ("path", "bundle", "report"),
     "run": ("path", "bundle", "report"),
     "compare.leads[]": ("question", "log"),
-    "retrain": ("path", "lineage", "due"),
 }
 """Keys that are printed first, where the schema has another order."""
 

@@ -27,7 +27,7 @@ NAMES = (
     "demo; init; schema; models list; describe; simulate; "
     "data list; data describe; data fetch; data prepare; "
     "graph build; graph describe; graph update; "
-    "graph forget; train; evaluate; predict; recommend; export; run; rows; serve; refresh; retrain; "
+    "graph forget; train; evaluate; predict; recommend; export; run; rows; serve; update; "
     "exposures; "
     "registry list; registry show; registry add; registry test; registry compare; "
     "registry promote; registry rollback; registry prune; cycle; "
@@ -49,6 +49,13 @@ def test_every_command_is_tested():
     }
     names |= {group.name for group in app.registered_groups if group.name}
     assert {command[0] for command in COMMANDS} == names
+
+
+@pytest.mark.parametrize("former", ["refresh", "retrain"])
+def test_an_unknown_command_that_update_replaces_is_told_so(mgoe: Mgoe, former: str):
+    result = mgoe(former, "runs/mine/bundle", "--out", "next")
+    assert result.exit_code == 2
+    assert f"No such command '{former}'; use `mgoe update`." in result.stderr
 
 
 def test_help_and_version_are_fast():

@@ -37,7 +37,7 @@ def test_a_registry(mgoe: Mgoe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     )
     monkeypatch.setattr(lifecycle, "window_of", lambda *_: ())
     monkeypatch.setattr(lifecycle, "check_release", lambda *_: found)
-    tested = json.loads(mgoe("registry", "test", folder, "--json").stdout)
+    tested = json.loads(mgoe("registry", "test", folder, "--state", "state", "--json").stdout)
     assert tested == found.model_dump(mode="json")
     shown = json.loads(mgoe("registry", "show", folder, "candidate", "--json").stdout)
     assert (shown["lineage"], shown["release"]) == ([names[2], names[0]], tested)
@@ -49,15 +49,12 @@ def test_a_registry(mgoe: Mgoe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_new_bundles(mgoe: Mgoe, finished: Path, monkeypatch: pytest.MonkeyPatch):
     bundle = Bundle.open(finished / "bundle")
-    monkeypatch.setattr(lifecycle, "refresh", lambda *_, **__: bundle)
-    monkeypatch.setattr(lifecycle, "retrain", lambda *_, **__: bundle)
+    monkeypatch.setattr(lifecycle, "update", lambda *_, **__: bundle)
     monkeypatch.setattr(taken, "write_exposures", lambda *_: 3)
     monkeypatch.setattr(onnx_export, "export_whole", lambda *_: None)
     state = ("--state", "state")
-    refreshed = mgoe("refresh", bundle.path, *state, "--out", "new", "--json")
-    retrained = json.loads(mgoe("retrain", bundle.path, *state, "--out", "new", "--json").stdout)
-    more = {"lineage": bundle.manifest["lineage"], "due": []}
-    assert retrained == json.loads(refreshed.stdout) | more
+    updated = json.loads(mgoe("update", bundle.path, *state, "--out", "new", "--json").stdout)
+    assert (updated["lineage"], updated["due"]) == (bundle.manifest["lineage"], [])
     written = mgoe("exposures", bundle.path, *state, "--out", "log.parquet", "--json")
     assert json.loads(written.stdout) == {"path": "log.parquet", "rows": 3}
     exported = mgoe("export", bundle.path, "--onnx", "model.onnx", "--json")

@@ -31,7 +31,7 @@ from mgoe.serving.scoring.runtime import Runtime
 from mgoe.serving.scoring.scorer import Scorer
 from mgoe.training.checkpoint import load_checkpoint, save_checkpoint
 from tests.effort import SOAK
-from tests.lifecycle.test_refresh_from_files import later
+from tests.lifecycle.test_update_from_files import later
 from tests.sharing import Shared
 
 WINDOWS = 200 if SOAK else 4

@@ -17,7 +17,7 @@ from tests.cli.conftest import Mgoe, mgoe
 from tests.cli.test_bad_input import assert_refused
 from tests.effort import SOAK
 from tests.lifecycle.test_acceptance import changed, drop_context, drop_task
-from tests.lifecycle.test_refresh_from_files import later
+from tests.lifecycle.test_update_from_files import later
 from tests.training.test_resume import file_size_limit
 
 __all__ = ["mgoe"]
@@ -41,7 +41,7 @@ def unchanged(registry: Registry) -> Iterator[None]:
 def write_cycle(registry: Registry, folder: Path, rows: pd.DataFrame, **settings: Any) -> Path:
     """Write a log and the settings of a cycle that reads it."""
     rows.to_parquet(folder / "log.parquet")
-    given = {"log": [str(folder / "log.parquet")], "learn": "refresh", "rows": 100, "bounds": LENIENT}
+    given = {"log": [str(folder / "log.parquet")], "weights": "keep", "rows": 100, "bounds": LENIENT}
     file = folder / "cycle.yaml"
     file.write_text(CycleSettings(registry=registry.path, **(given | settings)).model_dump_json())
     return file
@@ -59,7 +59,14 @@ def test_a_log_that_overlaps_that_of_the_bundle(
     both = pd.concat([old, new])
     config = write_cycle(registry, tmp_path, both)
     refused = mgoe(
-        "retrain", registry.path / "current", "--log", tmp_path / "log.parquet", "--out", tmp_path / "x"
+        "update",
+        registry.path / "current",
+        "--log",
+        tmp_path / "log.parquet",
+        "--weights",
+        "continue",
+        "--out",
+        tmp_path / "x",
     )
     assert_refused(refused, "must come after those that the bundle holds", "leave out what it holds")
     assert not (tmp_path / "x").exists()
@@ -72,7 +79,7 @@ def test_a_log_that_overlaps_that_of_the_bundle(
 
 def test_a_gap_of_days_is_reported(registry: Registry, mgoe: Mgoe, new: pd.DataFrame, tmp_path: Path):
     moved = new.assign(timestamp=new["timestamp"] + pd.Timedelta("9D"))
-    done = mgoe("cycle", write_cycle(registry, tmp_path, moved, learn="retrain"))
+    done = mgoe("cycle", write_cycle(registry, tmp_path, moved, weights="continue"))
     assert done.exit_code == 0
     assert "is a file missing?" in done.stderr
 
@@ -90,7 +97,8 @@ def test_a_label_that_changes_after_it_was_learned_changes_nothing(
     with unchanged(registry):
         assert mgoe("cycle", again).exit_code == 4
         log = ("--log", tmp_path / "log.parquet")
-        assert_refused(mgoe("retrain", registry.path / "current", *log, "--out", tmp_path / "x"), "new rows")
+        told = ("--weights", "continue", "--out", tmp_path / "x")
+        assert_refused(mgoe("update", registry.path / "current", *log, *told), "new rows")
         assert_refused(mgoe("registry", "test", registry.path, "previous", *log), "new rows")
 
 
@@ -154,13 +162,13 @@ def test_a_clock_that_went_back_is_reported_and_loses_nothing(
     assert mgoe("cycle", config).exit_code == 0
 
 
-@pytest.mark.parametrize("learn", ["refresh", "retrain"] if SOAK else ["retrain"])
+@pytest.mark.parametrize("weights", ["keep", "continue"] if SOAK else ["continue"])
 def test_a_full_disk_ends_a_round_that_resumes_when_there_is_room(
-    learn: str, registry: Registry, mgoe: Mgoe, new: pd.DataFrame, tmp_path: Path
+    weights: str, registry: Registry, mgoe: Mgoe, new: pd.DataFrame, tmp_path: Path
 ):
     whole = Registry(shutil.copytree(registry.path, tmp_path / "whole", symlinks=True))
-    assert mgoe("cycle", write_cycle(whole, tmp_path, new, learn=learn)).exit_code == 0
-    config = write_cycle(registry, tmp_path, new, learn=learn)
+    assert mgoe("cycle", write_cycle(whole, tmp_path, new, weights=weights)).exit_code == 0
+    config = write_cycle(registry, tmp_path, new, weights=weights)
     for size in (1_000, 30_000, 100_000) if not SOAK else range(1_000, 200_000, 10_000):
         with unchanged(registry), file_size_limit(size):
             full = mgoe("cycle", config)

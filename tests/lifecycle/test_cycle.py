@@ -24,8 +24,8 @@ from mgoe.lifecycle.acceptance import Bounds
 from mgoe.serving import Consumer, open_events
 from tests.effort import SOAK
 from tests.lifecycle.fakes import write
-from tests.lifecycle.test_bundle_refresh import stream
-from tests.lifecycle.test_refresh_from_files import later
+from tests.lifecycle.test_update import stream
+from tests.lifecycle.test_update_from_files import later
 
 ROUNDS = 20 if SOAK else 3
 
@@ -36,7 +36,7 @@ class World:
     def __init__(self, folder: Path, refused: Sequence[str] = ()):
         self.folder, self.refused = folder, refused
         self.settings = CycleSettings(
-            registry=folder / "bundles", log=["log"], rows=1, keep=2, learn="refresh"
+            registry=folder / "bundles", log=["log"], rows=1, keep=2, weights="keep"
         )
         self.registry = Registry(self.settings.registry)
         write(folder / "first", "0")
@@ -56,7 +56,7 @@ class World:
     def log(self) -> list[str]:
         return (self.folder / "log").read_text().split()
 
-    def refresh(self, bundle: Path, events: None, out: Path, **_: Any) -> None:
+    def update(self, bundle: Path, rows: Sources, out: Path, **_: Any) -> None:
         work = out.with_name("unfinished")
         shutil.rmtree(work, ignore_errors=True)
         text = " ".join(self.log)
@@ -91,7 +91,7 @@ def patched(monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.setattr("mgoe.lifecycle.cycle.check_release", world.check)
         monkeypatch.setattr("mgoe.lifecycle.cycle.learned_until", lambda bundle: 0)
         monkeypatch.setattr("mgoe.lifecycle.cycle.write_later", lambda *_: 1)
-        monkeypatch.setattr("mgoe.lifecycle.cycle.refresh", world.refresh)
+        monkeypatch.setattr("mgoe.lifecycle.cycle.update", world.update)
         return world
 
     return patch
@@ -153,7 +153,7 @@ def test_a_mistake_in_the_rows_is_no_reason_to_start_over(patched: Any, tmp_path
         raise DataError("log, row 3", "an id must be given")
 
     with monkeypatch.context() as patch:
-        patch.setattr("mgoe.lifecycle.cycle.refresh", refuse)
+        patch.setattr("mgoe.lifecycle.cycle.update", refuse)
         with pytest.raises(DataError, match="row 3"):
             world.run()
     assert world.run()[0] == 0
@@ -180,7 +180,7 @@ def test_two_rounds_of_a_real_log(registry: Registry, world: Path, tmp_path: Pat
     half = rows["timestamp"] < rows["timestamp"].quantile(0.5)
     (tmp_path / "log").mkdir()
     (tmp_path / "cycle.yaml").write_text(
-        f"{{registry: {registry.path}, log: {tmp_path / 'log'}, rows: 100, learn: refresh, "
+        f"{{registry: {registry.path}, log: {tmp_path / 'log'}, rows: 100, weights: keep, "
         "bounds: {requests: 3, latency: 10}}"
     )
     first, steps = registry.aliases["current"], []
@@ -208,7 +208,7 @@ def test_a_full_training_that_is_due_is_said_and_done_if_the_settings_want_it(
     registry, first = Registry(tmp_path / "bundles"), Bundle.open(own, verify=False)
     registry.promote(registry.add(own))
     log = [str(later(world / "events", tmp_path / "later.parquet"))]
-    settings = CycleSettings(registry=registry.path, log=log, learn="refresh", rows=100, full=full)
+    settings = CycleSettings(registry=registry.path, log=log, weights="keep", rows=100, full=full)
     steps: list[dict[str, Any]] = []
     assert run_cycle(settings, steps.append) == 0
     due, learned = steps[-2:]
@@ -229,7 +229,7 @@ def test_live_events_are_learned_once(registry: Registry, tmp_path: Path):
     """A candidate says how much of the log it has learned, so no round and no service counts it twice."""
     current = Bundle.open(registry.place("current"))
     log = open_events(tmp_path / "state")
-    settings = CycleSettings(registry=registry.path, state=str(tmp_path / "state"), learn="refresh", rows=100)
+    settings = CycleSettings(registry=registry.path, state=str(tmp_path / "state"), weights="keep", rows=100)
     log.append(stream(current, 300))
     assert run_cycle(settings, lambda step: None) == 0
     assert run_cycle(settings, lambda step: None) == 4, "nothing new"

@@ -10,7 +10,7 @@ from mgoe.experiments.graphs import settings_of
 from mgoe.lifecycle.learning import RetrainJob
 from mgoe.lifecycle.window import new_examples
 from mgoe.training import ProcessGroup
-from tests.lifecycle.test_refresh_from_files import later
+from tests.lifecycle.test_update_from_files import later
 
 
 @pytest.mark.parametrize("form", ["events", "exposures"])

@@ -15,13 +15,15 @@ from numpy.testing import assert_array_equal
 from typer.testing import CliRunner
 
 import mgoe
-from mgoe import experiments, lifecycle
+from mgoe import experiments
 from mgoe.bundle import Bundle
 from mgoe.cli.app import app
 from mgoe.config import RunSettings, make_settings
 from mgoe.errors import BundleError, StoreError
 from mgoe.features import View, read
 from mgoe.features.rates import RatesOfExposures
+from mgoe.lifecycle import Sources, update
+from mgoe.lifecycle.taken import write_exposures
 from mgoe.serving import Consumer, Event, LiveBundle, LiveNodes, open_events
 from mgoe.serving.events.exposure import ExposureReader
 from mgoe.serving.events.exposure_log import DAY, ExposureLog
@@ -30,7 +32,7 @@ from mgoe.serving.scoring.engine import Engine
 from mgoe.serving.scoring.runtime import Runtime
 from tests.graph.histories import contents, differences
 from tests.graph.test_rates import cells_of
-from tests.lifecycle.test_bundle_refresh import check_as_rebuilt
+from tests.lifecycle.test_update import check_as_rebuilt
 from tests.sharing import Shared
 
 SECOND = 1_000_000
@@ -118,14 +120,16 @@ def test_a_refreshed_bundle_holds_what_was_done_of_what_was_shown(shown: Path, t
     asked = requests(old, 40)
     take(tmp_path / "state", old, asked)
     said: list[str] = []
-    new = lifecycle.refresh(shown / "bundle", tmp_path / "state", tmp_path / "new", say=said.append)
+    new = update(
+        shown / "bundle", Sources(events=tmp_path / "state"), tmp_path / "new", groups="keep", say=said.append
+    )
     check_as_rebuilt(new, old, shown / "data", done(asked), tmp_path)
     assert counted(new) - counted(old) == pytest.approx(counts_of(asked))
     Bundle.open(tmp_path / "new", verify=True).graph.verify()
     assert not (tmp_path / "new" / "taken.parquet").exists()
     assert any("160 exposures that have waited" in line for line in said)
     with pytest.raises(BundleError, match="when exposures have waited for their labels"):
-        lifecycle.refresh(tmp_path / "new", tmp_path / "state", tmp_path / "again")
+        update(tmp_path / "new", Sources(events=tmp_path / "state"), tmp_path / "again", groups="keep")
 
 
 def test_exposures_count_once_and_when_they_have_waited(shown: Path, tmp_path: Path):
@@ -134,14 +138,14 @@ def test_exposures_count_once_and_when_they_have_waited(shown: Path, tmp_path: P
     asked, events = requests(old, 30), open_events(state)
     early, late = asked[:20], asked[20:]
     take(state, old, early)
-    first = lifecycle.refresh(shown / "bundle", state, tmp_path / "first")
+    first = update(shown / "bundle", Sources(events=state), tmp_path / "first", groups="keep")
     newcomer = Event(2 * 10**6, early[0]["exposures"][0]["item"], "click", done(early)[-1].time)
     events.append([newcomer])
     live = Consumer.of(open_events(state, make=False), first).live
     log = take(state, old, early[:5] + late)  # some are sent again
     waiting = requests(old, 5, seed=7)
     take(state, old, waiting, time.time_ns() // 1000)
-    second = lifecycle.refresh(first.path, state, tmp_path / "second", trim=True)
+    second = update(first.path, Sources(events=state), tmp_path / "second", groups="keep", trim=True)
     check_as_rebuilt(second, first, shown / "data", [*done(asked), newcomer], tmp_path)
     assert second.indices("user", [newcomer.user]).tolist() == live.look_up("user", [newcomer.user]).tolist()
     assert log.counts["exposure duplicates"] == 20
@@ -201,7 +205,7 @@ def test_live_rates_of_items_are_those_of_the_next_graph(by_device: Bundle, tmp_
         take(state, old, part)
         while consumer.catch_up():
             pass
-    live, new = consumer.live, lifecycle.refresh(old.path, state, tmp_path / "new")
+    live, new = consumer.live, update(old.path, Sources(events=state), tmp_path / "new", groups="keep")
     assert live.stats["exposures"] == 240
     ids = sorted({one["item"] for request in asked for one in request["exposures"]})
     assert max(ids) >= 10**6  # newcomers
@@ -256,15 +260,15 @@ def test_the_command_writes_a_log_that_a_graph_is_updated_with(shown: Path, tmp_
     } & {*log.names}
     assert rows["position"].to_pylist() == [0, 1, 2, 3] * 40
     updated = experiments.update(run, [str(file)])
-    new = lifecycle.refresh(shown / "bundle", tmp_path / "state", tmp_path / "new")
+    new = update(shown / "bundle", Sources(events=tmp_path / "state"), tmp_path / "new", groups="keep")
     assert differences(contents(new.graph, 0), contents(updated, len(updated.snapshots) - 1)) == []
 
 
 def test_what_cannot_be_written_is_refused(shown: Path, finished: Path, tmp_path: Path):
     with pytest.raises(BundleError, match="must be of an exposure log, found one of an event log"):
-        lifecycle.write_exposures(finished / "bundle", tmp_path, tmp_path / "out.parquet")
+        write_exposures(finished / "bundle", tmp_path, tmp_path / "out.parquet")
     with pytest.raises(StoreError, match="holds no log of a service"):
-        lifecycle.write_exposures(shown / "bundle", tmp_path, tmp_path / "out.parquet")
+        write_exposures(shown / "bundle", tmp_path, tmp_path / "out.parquet")
     assert not (tmp_path / "out.parquet").exists()
 
 
@@ -273,7 +277,7 @@ def test_a_position_that_is_missing_is_no_obstacle(shown: Path, tmp_path: Path):
     asked = requests(old, 10)
     del asked[3]["exposures"][0]["position"], asked[3]["exposures"][1]["context"]
     take(tmp_path / "state", old, asked)
-    new = lifecycle.refresh(shown / "bundle", tmp_path / "state", tmp_path / "new")
+    new = update(shown / "bundle", Sources(events=tmp_path / "state"), tmp_path / "new", groups="keep")
     held = json.loads((tmp_path / "new" / "live.json").read_text())["positions"]
     assert "40" in held.values()
     assert new.graph.meta["events"] > old.graph.meta["events"]
@@ -291,5 +295,5 @@ def test_requests_at_one_moment_are_different_exposures_where_the_log_has_their_
     asked = requests(old, 20)
     again = json.loads(json.dumps(asked).replace('"request": "', '"request": "again '))
     take(tmp_path / "state", old, [*asked, *again])
-    new = lifecycle.refresh(old.path, tmp_path / "state", tmp_path / "new")
+    new = update(old.path, Sources(events=tmp_path / "state"), tmp_path / "new", groups="keep")
     assert counted(new) - counted(old) == pytest.approx(counts_of([*asked, *again]))

@@ -18,11 +18,12 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
 import mgoe
-from mgoe import experiments, lifecycle
+from mgoe import experiments
 from mgoe.bundle import Bundle, KnownOutcomes
 from mgoe.config import RunSettings
 from mgoe.data import Prepared
 from mgoe.errors import BundleError, ConfigError, DataError, MgoeError, OutputError
+from mgoe.lifecycle import Sources, update
 from tests.ranker.conftest import after, like
 
 
@@ -52,34 +53,34 @@ def test_a_fit_on_a_frame_of_exposures_is_a_run_too(shown_ranker: mgoe.Ranker, s
     assert shown_ranker.bundle_.calibration == run.calibration
 
 
-def test_an_update_is_a_refresh_and_leaves_the_saved_bundle(
+def test_an_update_is_that_of_the_bundle_and_leaves_the_saved_one(
     ranker: mgoe.Ranker, events: pd.DataFrame, tmp_path: Path
 ):
     new = after(events)
     new.to_parquet(tmp_path / "new.parquet")
     before, given = contents(ranker.bundle_), new.copy()
     own = mgoe.Ranker.load(ranker.save(tmp_path / "saved")).update(new)
-    refreshed = lifecycle.refresh(
-        ranker.bundle_.path, None, tmp_path / "bundle", log=[str(tmp_path / "new.parquet")]
-    )
+    refreshed = update(ranker.bundle_.path, Sources(str(tmp_path / "new.parquet")), tmp_path / "bundle")
     assert own.bundle_.graph.checksum == refreshed.graph.checksum
     assert own.bundle_.calibration == refreshed.calibration
     assert contents(mgoe.load(tmp_path / "saved")) == before != contents(own.bundle_)
     pd.testing.assert_frame_equal(new, given)
 
 
-def test_a_loaded_ranker_retrains_as_the_saved_one(
+def test_a_loaded_ranker_continues_as_the_saved_one(
     ranker: mgoe.Ranker, events: pd.DataFrame, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     """From the state of the optimisers, and with the rows to replay, which are saved beside the bundle."""
     after(events).to_parquet(tmp_path / "new.parquet")
-    expected = lifecycle.retrain(
-        ranker.bundle_.path, None, tmp_path / "bundle", log=[str(tmp_path / "new.parquet")]
+    expected = update(
+        ranker.bundle_.path, Sources(str(tmp_path / "new.parquet")), tmp_path / "bundle", weights="continue"
     )
-    own = mgoe.Ranker.load(ranker.save(tmp_path / "saved")).set_params(verbose=True).retrain(after(events))
+    own = mgoe.Ranker.load(ranker.save(tmp_path / "saved")).set_params(verbose=True)
+    own.update(after(events), weights="continue")
     assert "replayed ones" in capsys.readouterr().out
     assert contents(own.bundle_) == contents(expected)
-    own.retrain(after(after(events).assign(timestamp=lambda rows: rows["timestamp"] + pd.Timedelta(days=30))))
+    newest = after(events).assign(timestamp=lambda rows: rows["timestamp"] + pd.Timedelta(days=30))
+    own.update(after(newest), weights="continue")
     assert "replayed ones" in capsys.readouterr().out
 
 

@@ -45,6 +45,12 @@ class Root(TyperGroup):
         end = args.index("--") if "--" in args else len(args)
         return super().parse_args(ctx, sorted(args[:end], key=lambda word: word != "--quiet") + args[end:])
 
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find a command; name the one that does what an unknown one did."""
+        if args[0] in ("refresh", "retrain"):
+            ctx.fail(f"No such command {args[0]!r}; use `mgoe update`.")
+        return super().resolve_command(ctx, args)
+
     def invoke(self, ctx: Any) -> Any:
         """Run a command."""
         try:
@@ -185,16 +191,13 @@ for _command, _examples in {
         "mgoe compare arena-tmall.yaml --set logs.tmall.data.log=tmall.parquet --out runs/arena --jobs 2",
         "mgoe compare arena.yaml --out runs/arena --models mgoe,mmoe --seeds 0,1 --stop-after 90m",
     ),
-    service.refresh: (
-        "mgoe refresh runs/mine/bundle --state state --out bundles/today",
-        "mgoe refresh bundles/today --redis redis://store:6379 --out bundles/next --trim",
-        "mgoe refresh bundles/today --log today.parquet --out bundles/next",
-    ),
-    service.retrain: (
-        "mgoe retrain runs/mine/bundle --log today.parquet --out bundles/today",
-        "mgoe retrain bundles/today --state state --out bundles/next",
-        "mgoe retrain bundles/today --log today.parquet --out bundles/next --full",
-        "torchrun --nproc-per-node 2 -m mgoe retrain bundles/today --log today.parquet --out bundles/next",
+    service.update: (
+        "mgoe update runs/mine/bundle --state state --out bundles/today",
+        "mgoe update bundles/today --redis redis://store:6379 --out bundles/next --trim",
+        "mgoe update bundles/today --log today.parquet --out bundles/next --weights continue",
+        "mgoe update bundles/today --log today.parquet --out bundles/next --weights new",
+        "torchrun --nproc-per-node 2 -m mgoe update bundles/today --state state --out bundles/next "
+        "--weights continue",
     ),
     service.exposures: (
         "mgoe exposures runs/mine/bundle --state state --out logs/taken.parquet",

@@ -145,7 +145,7 @@ def check(
         apply_override(raw, one)
     bounds, sources = (
         check_settings(Bounds, raw, "--set"),
-        Sources(tuple(log or ()), live_events(state, redis)),
+        Sources(log or (), live_events(state, redis)),
     )
     candidate, current = (Bundle.open(found.place(one)) for one in (version, "current"))
     with tempfile.TemporaryDirectory(prefix="mgoe-") as folder:

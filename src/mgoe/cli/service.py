@@ -160,79 +160,49 @@ def serve(
         run(check_settings(ServeSettings, given | paths, "serve"))
 
 
-def refresh(
-    bundle: BundlePath,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the new bundle.", show_default=False)],
-    state: State = None,
-    redis: Redis = None,
-    log: NewLog = None,
-    recluster: Annotated[
-        bool,
-        typer.Option(
-            "--recluster",
-            help="Learn sketch and macro nodes again, as at every snapshot of a training.",
-        ),
-    ] = False,
-    trim: Trim = False,
-    overwrite: Overwrite = False,
-    as_json: Json = False,
-) -> None:
-    """Write a bundle whose graph holds new events, calibrated on how the old one predicted them. The weights
-    stay."""
-    from mgoe.lifecycle import refresh as make
-
-    refreshed = make(
-        bundle,
-        live_events(state, redis),
-        out,
-        log=log or (),
-        recluster=recluster,
-        trim=trim,
-        overwrite=overwrite,
-        say=say,
-    )
-    if as_json:
-        graph = refreshed.graph.describe()
-        show_json({"path": str(out), "calibration": refreshed.calibration, "graph": graph})
-        return
-    _show_bundle(refreshed)
-    say(f"wrote {out}")
-
-
-def retrain(
+def update(
     bundle: BundlePath,
     out: Annotated[
         Path,
         typer.Option(
             "--out",
             "-o",
-            help="Folder of the new bundle; OUT.training beside it is for the next retraining.",
+            help="Folder of the new bundle; OUT.training beside it is for the next update.",
             show_default=False,
         ),
     ],
     state: State = None,
     redis: Redis = None,
     log: NewLog = None,
-    full: Annotated[
-        bool, typer.Option("--full", help="Train from scratch on all files of the bundle's log and these.")
-    ] = False,
+    weights: Annotated[
+        Literal["keep", "continue", "new"],
+        typer.Option(
+            help="`keep` the weights, `continue` to train them on the new rows, or train `new` ones from "
+            "scratch on all files of the bundle's log and these."
+        ),
+    ] = "keep",
+    groups: Annotated[
+        Literal["learn", "keep"],
+        typer.Option(help="`learn` sketch and macro nodes again with the new rows, or `keep` them."),
+    ] = "learn",
     trim: Trim = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Write a bundle whose weights have learned from new rows, and whose graph holds them.
+    """Write a bundle whose graph holds new rows, calibrated on them.
 
     The same command resumes an interrupted training. It says when and why a full training is due. Under
     torchrun, several processes train together.
     """
-    from mgoe.lifecycle import retrain as make
+    from mgoe.lifecycle import Sources
+    from mgoe.lifecycle import update as make
 
-    retrained = make(
+    made = make(
         bundle,
-        live_events(state, redis),
+        Sources(log or (), live_events(state, redis)),
         out,
-        log=log or (),
-        full=full,
+        weights=weights,
+        groups=groups,
         trim=trim,
         overwrite=overwrite,
         say=say,
@@ -243,14 +213,14 @@ def retrain(
         show_json(
             {
                 "path": str(out),
-                "lineage": retrained.manifest["lineage"],
-                "due": retrained.manifest.get("due", []),
-                "calibration": retrained.calibration,
-                "graph": retrained.graph.describe(),
+                "lineage": made.manifest["lineage"],
+                "due": made.manifest.get("due", []),
+                "calibration": made.calibration,
+                "graph": made.graph.describe(),
             }
         )
         return
-    _show_bundle(retrained)
+    _show_bundle(made)
     say(f"wrote {out}")
 
 

@@ -23,11 +23,11 @@ from mgoe.config.base import Texts
 from mgoe.errors import ConfigError, MgoeError
 from mgoe.experiments.stages import Say
 from mgoe.lifecycle.acceptance import Bounds, Release, check_release
-from mgoe.lifecycle.bundle_refresh import refresh
-from mgoe.lifecycle.bundle_retrain import retrain
+from mgoe.lifecycle.bundle_update import Groups, update
 from mgoe.lifecycle.new_files import learned_until
 from mgoe.lifecycle.registry import CANDIDATE, CURRENT, RELEASE, Registry
-from mgoe.lifecycle.release_window import Sources, window_of, write_later
+from mgoe.lifecycle.release_window import window_of, write_later
+from mgoe.lifecycle.sources import Sources
 
 DONE, HELD, WAITING = 0, 3, 4
 """Exit codes: nothing was refused; the candidate was; there are too few new rows for anything."""
@@ -41,8 +41,8 @@ class CycleSettings(Settings):
     """The settings of a cycle.
 
     Example:
-        >>> CycleSettings(registry="bundles", log="logs/today.parquet").learn
-        'retrain'
+        >>> CycleSettings(registry="bundles", log="logs/today.parquet").weights
+        'continue'
     """
 
     registry: Path
@@ -51,8 +51,10 @@ class CycleSettings(Settings):
     """Parquet or CSV files, folders or globs of the log; rows that were learned before are left out."""
     state: str | None = None
     """Instead of files: state folder or Redis server of the service, with its live events and exposures."""
-    learn: Literal["retrain", "refresh"] = "retrain"
-    """`refresh` keeps the weights, and renews graph and calibration alone."""
+    weights: Literal["continue", "keep"] = "continue"
+    """`keep` them, and renew graph and calibration alone."""
+    groups: Groups = "learn"
+    """`keep` leaves sketch and macro nodes as they are."""
     rows: int = Field(default=1000, ge=1)
     """Examples that must have come before anything is tested or learned."""
     full: Literal["when due", "never"] = "never"
@@ -78,7 +80,7 @@ class CycleSettings(Settings):
     @property
     def sources(self) -> Sources:
         """Where new rows come from."""
-        return Sources(tuple(self.log), self.state)
+        return Sources(self.log, self.state)
 
 
 def load_cycle(path: Path | str, overrides: Sequence[str] = ()) -> CycleSettings:
@@ -187,16 +189,17 @@ def _learn(
     out, file = place / "bundle", place / "new.parquet"
     if not (out / MANIFEST).exists():
         place.mkdir(parents=True, exist_ok=True)
-        make = retrain if settings.learn == "retrain" else refresh
         try:
             if full:
-                retrain(current.path, None, out, log=settings.log, full=True, say=say)
-            elif settings.log:
-                if not file.exists():
-                    write_later(current, settings.log, learned_until(current), file)
-                make(current.path, None, out, log=[str(file)], source=settings.log, say=say)
+                update(current.path, settings.sources, out, weights="new", say=say)
             else:
-                make(current.path, settings.state, out, say=say)
+                rows, weights, groups = settings.sources, settings.weights, settings.groups
+                if settings.log:
+                    if not file.exists():
+                        write_later(current, settings.log, learned_until(current), file)
+                    rows = Sources(str(file))
+                source = settings.log
+                update(current.path, rows, out, weights=weights, groups=groups, source=source, say=say)
         except MgoeError:  # a mistake in the rows, which are read again once it is fixed
             remove_folder(place)
             raise

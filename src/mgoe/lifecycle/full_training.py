@@ -1,4 +1,4 @@
-"""`mgoe retrain --full`: a bundle trained from scratch on the whole log."""
+"""`mgoe update --weights new`: a bundle trained from scratch on the whole log."""
 
 import shutil
 from datetime import date, datetime, timedelta
@@ -33,8 +33,8 @@ def train_anew(bundle: Bundle, log: list[str], out: Path, say: Say) -> None:
     """
     if not log:
         raise ConfigError(
-            "--full",
-            "trains on files, found no new one; give one with --log (mgoe exposures writes one of a service)",
+            "new weights",
+            "are trained on files, found no new one; name one (mgoe exposures writes those of a service)",
         )
     work = out.with_name(f".{out.name}.full")
     train(_settings(bundle, log), work, say=say)

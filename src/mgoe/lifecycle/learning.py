@@ -1,4 +1,4 @@
-"""The training of `mgoe retrain`: one process, or several together, train a bundle on new rows.
+"""The training of an update: one process, or several together, train the weights of a bundle on new rows.
 
 Older rows are replayed beside the new ones. A tenth of the users is held out of the training: their rows pick
 the epoch.
@@ -116,7 +116,7 @@ def learn(job: RetrainJob, say: Say = lambda line: None) -> NDArray[np.float32]:
         raise DataError(
             "the new rows",
             f"must be enough to learn from and to measure {monitor.text} on a tenth of the users, found "
-            f"{len(examples):,}; wait for more, or use mgoe refresh",
+            f"{len(examples):,}; wait for more, or keep the weights (mgoe update --weights keep)",
         )
     read = job.known, job.graph
     memory = replay_of(bundle)

@@ -82,7 +82,8 @@ def check_new(bundle: Bundle, log: list[str], folder: Path, say: Say) -> None:
         raise DataError(
             place_of(log),
             f"new rows must come after those that the bundle holds, until {iso_time(last)}, found the first "
-            f"at {iso_time(first)}; leave out what it holds, or add late rows by mgoe refresh",
+            f"at {iso_time(first)}; leave out what it holds, or keep the"
+            " weights, which takes late rows",
         )
     missing = (first - last) // (seconds(settings.data.bucket) * 1_000_000)
     if missing >= GAP:

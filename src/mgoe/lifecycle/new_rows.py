@@ -1,7 +1,6 @@
 """What a bundle's graph lacks: new files of its log, live events, and exposures that a service has taken."""
 
 import shutil
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -12,13 +11,15 @@ import pyarrow as pa
 
 from mgoe._util.tables import hand_over
 from mgoe.bundle import Bundle
+from mgoe.bundle.training_state import waiting_of
 from mgoe.config import RunSettings
 from mgoe.data import Encoders, Examples
-from mgoe.errors import BundleError, ConfigError
+from mgoe.errors import BundleError
 from mgoe.experiments.graphs import add_events, saved_settings, settings_of, vocabularies
 from mgoe.experiments.stages import Say, ShowBuild
 from mgoe.graph import MacroGraph, update_graph
-from mgoe.lifecycle.new_files import learned_until, span_of
+from mgoe.lifecycle.new_files import check_new, known_rows, learned_until, span_of
+from mgoe.lifecycle.sources import Sources
 from mgoe.lifecycle.taken import TakenExposures
 from mgoe.lifecycle.window import new_examples
 from mgoe.serving import EventLog, EventReader, Position, open_events
@@ -53,6 +54,7 @@ class NewRows:
         ends: Where the logs of live events and exposures end, by identity.
         live: The log of live events; None for files.
         taken: Exposures of a service; None if it takes none.
+        waiting: Files of exposures that are left to the next time.
     """
 
     bundle: Bundle
@@ -60,34 +62,23 @@ class NewRows:
     ends: dict[str, Position] = field(default_factory=dict)
     live: EventLog | None = None
     taken: TakenExposures | None = None
+    waiting: list[Path] = field(default_factory=list)
 
     @classmethod
-    def of(
-        cls,
-        bundle: Bundle,
-        events: Path | str | EventLog | None,
-        log: Sequence[str],
-        trim: bool,
-        say: Say,
-    ) -> Self:
+    def of(cls, bundle: Bundle, sources: Sources, say: Say) -> Self:
         """Find what is new; exposures of a service are read by `fetch`.
 
         Args:
             bundle: The bundle.
-            events: State folder or Redis server of a service, or its log; None to read files.
-            log: Files with only new rows, in the columns of the bundle's log.
-            trim: Whether `forget` will be called.
+            sources: Where new rows are; files hold no others.
             say: Callback for lines of progress.
 
         Raises:
-            ConfigError: Both kinds are given, or none, or files shall be trimmed.
             MgoeError: The log of live events is missing or damaged.
         """
-        if (events is None) == (not log) or (log and trim):
-            rule = "the new events are live ones or those of files, and only live ones can be trimmed"
-            raise ConfigError("new events", f"{rule}; give one of the two")
+        log, events = sources.files, sources.events
         if events is None:
-            return cls(bundle, [Part(settings_of(bundle.graph, log), list(log))])
+            return cls(bundle, [Part(settings_of(bundle.graph, log), log)])
         live = open_events(events, make=False) if isinstance(events, str | Path) else events
         taken = None if live is events else TakenExposures.of(bundle, str(events))
         parts, ends = _since(bundle, live, say)
@@ -96,13 +87,36 @@ class NewRows:
     def __bool__(self) -> bool:
         return bool(self.parts) or (self.taken is not None and self.taken.upto > self.taken.after)
 
-    def require(self) -> None:
+    def wait_for_labels(self, folder: Path, now: int, say: Say) -> None:
+        """Leave rows of files whose labels are not all known to the next update; take those that waited.
+
+        Args:
+            folder: An existing folder for files, which stay while rows are read.
+            now: The present in microseconds since 1970.
+            say: Callback for lines of progress.
+
+        Raises:
+            DataError: Some rows do not come after those of the bundle, or break another rule.
+        """
+        self.waiting = waiting_of(self.bundle)
+        if self.live is None:
+            [part] = self.parts
+            check_new(self.bundle, part.log, folder, say)
+            files, self.waiting = known_rows(self.bundle, part.log, self.waiting, folder, now)
+            self.parts = [Part(settings_of(self.bundle.graph, files), files)] if files else []
+            if self.waiting:
+                say("exposures whose labels are not all known wait, and are read with the next log")
+
+    def require(self, learns: bool) -> None:
         """Require that something is new.
+
+        Args:
+            learns: Whether macro nodes that no longer fit the graph will do: they are learned again.
 
         Raises:
             BundleError: Nothing is.
         """
-        if not self:
+        if not self and not (learns and self.bundle.graph.drift):
             wait = ", or when exposures have waited for their labels" if self.taken else ""
             raise BundleError(
                 self.bundle.path,

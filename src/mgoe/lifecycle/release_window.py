@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import duckdb
@@ -20,41 +20,7 @@ from mgoe.experiments.stages import Say
 from mgoe.lifecycle.acceptance import missing
 from mgoe.lifecycle.new_files import learned_until
 from mgoe.lifecycle.new_rows import NewRows
-
-
-@dataclass(frozen=True)
-class Sources:
-    """Where new rows come from: files of the log, or the live events and exposures of a service.
-
-    Attributes:
-        log: Parquet or CSV files, folders or globs; rows that were learned before are left out.
-        events: State folder or Redis server of a service, if there are no files.
-
-    Example:
-        >>> Sources(events="bundles/current.state").log
-        ()
-    """
-
-    log: tuple[str, ...] = ()
-    events: str | None = None
-
-    def new_rows(self, bundle: Bundle, also: Bundle, folder: Path, say: Say) -> NewRows | None:
-        """Return the rows that neither of two bundles has learned from; None if there are none.
-
-        Args:
-            bundle: Says how the rows are read.
-            also: The other bundle; may be the same.
-            folder: An existing folder for files, which stay while the rows are read.
-            say: Callback for lines of progress.
-        """
-        if self.events is not None:
-            found = NewRows.of(bundle, self.events, (), trim=False, say=say)
-            found.fetch(folder / "taken.parquet", say)
-            return found if found.parts else None
-        file, after = folder / "new.parquet", max(learned_until(one) for one in (bundle, also))
-        if not write_later(bundle, self.log, after, file, say):
-            return None
-        return NewRows.of(bundle, None, [str(file)], trim=False, say=say)
+from mgoe.lifecycle.sources import Sources
 
 
 def window_of(
@@ -76,15 +42,36 @@ def window_of(
         MgoeError: The rows cannot be read, or break a rule.
 
     Example:
-        >>> window_of(bundle, bundle, Sources(log=(str(log),)), Path()) is None  # it has learned from all
+        >>> window_of(bundle, bundle, Sources(str(log)), Path()) is None  # it has learned from all
         True
     """
-    new = sources.new_rows(current if missing(candidate, current) else candidate, current, folder, say)
+    reader = current if missing(candidate, current) else candidate
+    new = _new_rows(sources, reader, current, folder, say)
     if new is None:
         return None
     ours = new.examples(folder / "ours")
     theirs = replace(new, bundle=current).examples(folder / "theirs")
     return None if ours is None or theirs is None else (ours, theirs)
+
+
+def _new_rows(sources: Sources, bundle: Bundle, also: Bundle, folder: Path, say: Say) -> NewRows | None:
+    """Return the rows that neither of two bundles has learned from; None if there are none.
+
+    Args:
+        sources: Where the rows are; those of files that were learned before are left out.
+        bundle: Says how the rows are read.
+        also: The other bundle; may be the same.
+        folder: An existing folder for files, which stay while the rows are read.
+        say: Callback for lines of progress.
+    """
+    if sources.events is not None:
+        found = NewRows.of(bundle, sources, say)
+        found.fetch(folder / "taken.parquet", say)
+        return found if found.parts else None
+    file, after = folder / "new.parquet", max(learned_until(one) for one in (bundle, also))
+    if not write_later(bundle, sources.files, after, file, say):
+        return None
+    return NewRows.of(bundle, Sources(str(file)), say)
 
 
 def write_later(

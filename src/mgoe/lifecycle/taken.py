@@ -1,5 +1,5 @@
 """The exposures that a service has taken and that wait for no more labels: `mgoe exposures`, and for `mgoe
-refresh`."""
+update`."""
 
 import time
 from dataclasses import dataclass, replace

@@ -1,7 +1,7 @@
 """One object from a frame of events to recommendations, by scikit-learn's conventions."""
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,7 +10,7 @@ from typing import Any, Self
 import pandas as pd
 from sklearn.base import BaseEstimator
 
-from mgoe import experiments, lifecycle
+from mgoe import experiments
 from mgoe._util.notebook import Shown
 from mgoe._util.progress import quiet
 from mgoe.bundle import Bundle
@@ -21,6 +21,8 @@ from mgoe.evaluation import summarize
 from mgoe.evaluation.rows import MEAN, show
 from mgoe.experiments.folder import SETTINGS
 from mgoe.experiments.results import RunResult
+from mgoe.lifecycle import Sources, update
+from mgoe.lifecycle.bundle_update import Groups, Weights
 from mgoe.lifecycle.window import measure_log
 from mgoe.ranker.plots import RankerPlots
 from mgoe.ranker.recommender import Recommender
@@ -280,11 +282,15 @@ class Ranker(Recommender, Shown, BaseEstimator):  # pyright: ignore[reportIncomp
         self._fitted()
         return RankerPlots(self._home)
 
-    def update(self, new_events: Rows) -> Self:
-        """Add new events to the graph and calibrate on them, with the same weights, as `mgoe refresh` does.
+    def update(self, new_events: Rows, weights: Weights = "keep", groups: Groups = "learn") -> Self:
+        """Add new events to the graph and calibrate on them, as `mgoe update` does.
 
         Args:
-            new_events: New rows alone, in the columns of the log.
+            new_events: New rows alone, in the columns of the log. Weights that continue need rows that are
+                all later than those that the ranker knows.
+            weights: `keep` them, `continue` to train them on the new events, or train `new` ones from scratch
+                on these and all events before.
+            groups: `learn` sketch and macro nodes again with the new events, or `keep` them.
 
         Returns:
             The ranker itself, with a new `bundle_`.
@@ -294,30 +300,16 @@ class Ranker(Recommender, Shown, BaseEstimator):  # pyright: ignore[reportIncomp
             DataError: The rows cannot be read or break a rule; the ranker is then unchanged.
 
         Example:
-            >>> ranker.update(later).bundle_.graph.meta["changes"][-1]["events"] > 0
-            True
-        """
-        return self._succeed(lifecycle.refresh, new_events)
-
-    def retrain(self, new_events: Rows) -> Self:
-        """Learn from new events, starting from the present weights, and add them to the graph, as `mgoe
-        retrain` does.
-
-        Args:
-            new_events: New rows alone, all later than those that the ranker knows, in the columns of the log.
-
-        Returns:
-            The ranker itself, with a new `bundle_`.
-
-        Raises:
-            NotFittedError: The ranker is not fitted.
-            DataError: The rows cannot be read or break a rule; the ranker is then unchanged.
-
-        Example:
-            >>> ranker.retrain(later).bundle_.manifest["lineage"]["trained"]
+            >>> ranker.update(later, weights="continue").bundle_.manifest["lineage"]["trained"]
             'retrained'
         """
-        return self._succeed(lifecycle.retrain, new_events)
+        former, home = self._fitted(), self._home
+        out = next(path for n in itertools.count(1) if not (path := home.path / f"updated-{n}").exists())
+        rows = Sources(str(stored(new_events, home.frames, "new_events")))
+        with named(home.frames), nullcontext() if self.verbose else quiet():
+            bundle = update(former.path, rows, out, weights=weights, groups=groups, say=self._say)
+        self._take(bundle, home)
+        return self
 
     @classmethod
     def load(cls, path: Path | str) -> Self:
@@ -367,16 +359,6 @@ class Ranker(Recommender, Shown, BaseEstimator):  # pyright: ignore[reportIncomp
         """Run what the folder does not hold yet."""
         with nullcontext() if self.verbose else quiet():
             return experiments.run(settings, home.run, reuse=True, incumbent=incumbent, say=self._say)
-
-    def _succeed(self, make: Callable[..., Bundle], new_events: Rows) -> Self:
-        """Take the bundle that a function makes of the present one and new rows."""
-        former, home = self._fitted(), self._home
-        out = next(path for n in itertools.count(1) if not (path := home.path / f"updated-{n}").exists())
-        file = stored(new_events, home.frames, "new_events")
-        with named(home.frames), nullcontext() if self.verbose else quiet():
-            bundle = make(former.path, None, out, log=[str(file)], say=self._say)
-        self._take(bundle, home)
-        return self
 
     def _say(self, line: str) -> None:
         if self.verbose:

@@ -13,8 +13,8 @@ import pytest
 from numpy.testing import assert_allclose
 
 import mgoe
-from mgoe import lifecycle
 from mgoe.errors import BundleError, StoreError
+from mgoe.lifecycle import Sources, update
 from mgoe.serving import LiveBundle, open_events
 from mgoe.serving.events.sqlite_log import SqliteLog
 from tests.serving.served import Served, served
@@ -226,13 +226,13 @@ def test_an_event_without_an_id_counts_once_after_the_bundle_was_refreshed(finis
     event = {"user": 10**9, "item": item, "behavior": "click", "time": "2020-01-01T00:00:00Z"}
     with served(finished / "bundle", tmp_path / "state") as service:
         service.add(event)
-    lifecycle.refresh(finished / "bundle", str(tmp_path / "state"), tmp_path / "new")
+    update(finished / "bundle", Sources(events=str(tmp_path / "state")), tmp_path / "new", groups="keep")
     with served(tmp_path / "new", tmp_path / "state") as service:
         service.add(event)
         assert service.reloader.engine.live.stats["duplicates"] == 1
         assert service.reloader.engine.live.stats["events"] == 0
     with pytest.raises(BundleError, match="holds every event"):
-        lifecycle.refresh(tmp_path / "new", str(tmp_path / "state"), tmp_path / "newer")
+        update(tmp_path / "new", Sources(events=str(tmp_path / "state")), tmp_path / "newer", groups="keep")
 
 
 def test_a_refreshed_bundle_holds_the_events_and_takes_later_ones(finished: Path, own: Path, tmp_path: Path):
@@ -241,7 +241,7 @@ def test_a_refreshed_bundle_holds_the_events_and_takes_later_ones(finished: Path
         service.add(
             *({"user": 10**9, "item": item, "behavior": "click", "id": str(item)} for item in items[:3])
         )
-        lifecycle.refresh(own, str(state), tmp_path / "new")
+        update(own, Sources(events=str(state)), tmp_path / "new", groups="keep")
         service.add({"user": 10**9, "item": items[3], "behavior": "buy", "id": "later"})
         name = service.reloader.engine.name
         shutil.copytree(tmp_path / "new", own, dirs_exist_ok=True)

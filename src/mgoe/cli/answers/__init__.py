@@ -165,20 +165,15 @@ class Exported(Answer):
     """Empty without `--on`."""
 
 
-class Refreshed(Answer):
-    """`mgoe refresh`."""
+class Updated(Answer):
+    """`mgoe update`."""
 
     path: str
-    calibration: Calibration
-    graph: Graph
-
-
-class Retrained(Refreshed):
-    """`mgoe retrain`."""
-
     lineage: Lineage
     due: list[str]
     """Why a full training is due; empty if it is not."""
+    calibration: Calibration
+    graph: Graph
 
 
 class Version(Answer):
@@ -278,8 +273,7 @@ ANSWERS: dict[str, Any] = {
     "predict": list[Pair] | Scores,
     "recommend": list[Recommendation] | Scores,
     "export": Exported,
-    "refresh": Refreshed,
-    "retrain": Retrained,
+    "update": Updated,
     "exposures": WrittenFile,
     "registry list": list[Version],
     "registry show": ShownVersion,

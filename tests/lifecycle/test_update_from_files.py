@@ -10,14 +10,14 @@ import pytest
 from typer.testing import CliRunner
 
 import mgoe
-from mgoe import lifecycle
 from mgoe.bundle.calibration import Calibration
 from mgoe.cli.app import app
 from mgoe.data import newest_window
 from mgoe.errors import ConfigError, DataError
+from mgoe.lifecycle import Sources, update
 from mgoe.serving import open_events
 
-from .test_bundle_refresh import stream
+from .test_update import stream
 
 
 def later(log: Path, out: Path, share: float = 1.0) -> Path:
@@ -37,7 +37,7 @@ def test_the_former_bundle_scores_what_the_new_one_is_calibrated_on(
 ):
     run = request.getfixturevalue({"events": "finished", "exposures": "shown"}[form])
     before, new = mgoe.load(run / "bundle"), later(world / form, tmp_path / "new.parquet")
-    bundle = lifecycle.refresh(before.path, None, tmp_path / "bundle", log=[str(new)])
+    bundle = update(before.path, Sources(str(new)), tmp_path / "bundle", groups="keep")
     now = 2**57  # every label is known
     examples = newest_window(ibis.read_parquet(new), before.settings, before.encoders, "log", now)
     assert bundle.calibration == before.fit_calibration(examples)
@@ -61,7 +61,9 @@ def test_live_events_calibrate_a_bundle_of_events_alone(finished: Path, shown: P
         for n in (10, 600):  # ten are too few
             log = open_events(tmp_path / f"{name} {n}")
             log.append(stream(before, n))
-            after = lifecycle.refresh(before.path, log, tmp_path / f"{name} bundle {n}").calibration
+            after = update(
+                before.path, Sources(events=log), tmp_path / f"{name} bundle {n}", groups="keep"
+            ).calibration
             maps = [one.numbers(before.settings.tasks) for one in (before.calibration, after)]
             assert (np.array(maps[0]) != np.array(maps[1])).any() == (name == "finished" and n == 600)
             assert (after == before.calibration) == (name == "shown")
@@ -71,16 +73,16 @@ def test_new_rows_are_live_events_or_files(finished: Path, tmp_path: Path):
     log = open_events(tmp_path / "state")
     for events, files, trim in ((None, [], False), (log, ["a.parquet"], False), (None, ["a.parquet"], True)):
         with pytest.raises(ConfigError, match="give one of the two"):
-            lifecycle.refresh(finished / "bundle", events, tmp_path / "new", log=files, trim=trim)
+            update(finished / "bundle", Sources(files, events), tmp_path / "new", groups="keep", trim=trim)
     with pytest.raises(DataError, match="no-such"):
-        lifecycle.refresh(finished / "bundle", None, tmp_path / "new", log=["no-such.parquet"])
+        update(finished / "bundle", Sources("no-such.parquet"), tmp_path / "new", groups="keep")
     assert not (tmp_path / "new").exists()
-    assert CliRunner().invoke(app, ["refresh", str(finished / "bundle"), "--out", "x"]).exit_code == 2
+    assert CliRunner().invoke(app, ["update", str(finished / "bundle"), "--out", "x"]).exit_code == 2
 
 
 def test_the_command_prints_the_calibration(finished: Path, world: Path, tmp_path: Path):
     new = later(world / "events", tmp_path / "new.parquet", share=0.5)
-    words = ["refresh", finished / "bundle", "--log", new, "--out", tmp_path / "new", "--json"]
+    words = ["update", finished / "bundle", "--log", new, "--out", tmp_path / "new", "--json"]
     result = CliRunner().invoke(app, [str(word) for word in words])
     assert result.exit_code == 0, result.output
     found = Calibration.model_validate(json.loads(result.stdout)["calibration"])

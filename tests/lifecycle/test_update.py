@@ -22,7 +22,7 @@ from numpy.testing import assert_array_equal
 from typer.testing import CliRunner
 
 import mgoe
-from mgoe import experiments, lifecycle
+from mgoe import experiments
 from mgoe._util.files import sha256
 from mgoe._util.tables import hand_over
 from mgoe.bundle import CARD, Bundle
@@ -32,6 +32,7 @@ from mgoe.data import Prepared
 from mgoe.errors import BundleError, OutputError, StoreError
 from mgoe.experiments.stages import source_of
 from mgoe.graph import MacroGraph, build_graph
+from mgoe.lifecycle import Sources, update
 from mgoe.lifecycle.new_rows import later
 from mgoe.serving import Consumer, Event, EventLog, EventReader, LiveNodes, every, open_events
 from mgoe.serving.events.event import START
@@ -121,7 +122,7 @@ def test_a_refreshed_bundle_equals_a_rebuild(finished: Path, tmp_path: Path):
     before, log = mgoe.load(finished / "bundle"), open_events(tmp_path / "state")
     events = stream(before, 200)
     log.append(events + events[:20])
-    bundle = lifecycle.refresh(finished / "bundle", tmp_path / "state", tmp_path / "new")
+    bundle = update(finished / "bundle", Sources(events=tmp_path / "state"), tmp_path / "new", groups="keep")
     check_as_rebuilt(bundle, before, finished / "data", events, tmp_path)
     Bundle.open(tmp_path / "new", verify=True).graph.verify()
     assert (tmp_path / "new" / "model.safetensors").read_bytes() == (
@@ -142,7 +143,7 @@ def test_a_server_that_swaps_applies_later_events_alone(finished: Path, tmp_path
     log.append(stream(old, 60))
     consumer = Consumer.of(log, old, tmp_path / "state")
     assert consumer.live.stats["events"] == 60
-    bundle = lifecycle.refresh(finished / "bundle", log, tmp_path / "new")
+    bundle = update(finished / "bundle", Sources(events=log), tmp_path / "new", groups="keep")
     assert Consumer.of(log, bundle).live.stats["events"] == 0
     log.append(stream(old, 10, seed=1))
     log.append(stream(old, 60)[:7])  # sent again
@@ -151,11 +152,11 @@ def test_a_server_that_swaps_applies_later_events_alone(finished: Path, tmp_path
     assert swapped.live.stats["duplicates"] == 7
     assert swapped.catch_up() == 0
     assert consumer.catch_up() == 10
-    third = lifecycle.refresh(bundle.path, log, tmp_path / "third", trim=True)
+    third = update(bundle.path, Sources(events=log), tmp_path / "third", groups="keep", trim=True)
     check_as_rebuilt(third, bundle, finished / "data", stream(old, 60) + stream(old, 10, seed=1), tmp_path)
     assert Consumer.of(log, third).live.stats["events"] == 0
     with pytest.raises(BundleError, match="holds every event"):
-        lifecycle.refresh(third.path, log, tmp_path / "fourth")
+        update(third.path, Sources(events=log), tmp_path / "fourth", groups="keep")
 
 
 def test_a_bundle_of_an_exposure_log_takes_tasks_as_behaviors(shown: Path, tmp_path: Path):
@@ -163,7 +164,7 @@ def test_a_bundle_of_an_exposure_log_takes_tasks_as_behaviors(shown: Path, tmp_p
     events = stream(old, 80)
     assert {event.behavior for event in events} == {"click", "buy", "stay"}
     log.append(events)
-    bundle = lifecycle.refresh(shown / "bundle", tmp_path / "state", tmp_path / "new")
+    bundle = update(shown / "bundle", Sources(events=tmp_path / "state"), tmp_path / "new", groups="keep")
     check_as_rebuilt(bundle, old, shown / "data", events, tmp_path)
     assert bundle.graph.meta["log"] == old.graph.meta["log"]
 
@@ -171,20 +172,19 @@ def test_a_bundle_of_an_exposure_log_takes_tasks_as_behaviors(shown: Path, tmp_p
 def test_what_is_in_the_way_stays(finished: Path, tmp_path: Path):
     bundle = finished / "bundle"
     with pytest.raises(StoreError, match="holds no log of events"):
-        lifecycle.refresh(bundle, tmp_path / "none", tmp_path / "new")
+        update(bundle, Sources(events=tmp_path / "none"), tmp_path / "new", groups="keep")
     log = open_events(tmp_path / "state")
     with pytest.raises(BundleError, match="holds every event"):
-        lifecycle.refresh(bundle, log, tmp_path / "new")
+        update(bundle, Sources(events=log), tmp_path / "new", groups="keep")
     log.append(stream(mgoe.load(bundle), 5))
     for holding in (bundle, finished):
         with pytest.raises(OutputError, match="holds the bundle that is read"):
-            lifecycle.refresh(bundle, log, holding, overwrite=True)
+            update(bundle, Sources(events=log), holding, groups="keep", overwrite=True)
     (tmp_path / "new").mkdir()
     with pytest.raises(OutputError, match="or overwrite one"):
-        lifecycle.refresh(bundle, log, tmp_path / "new")
-    assert lifecycle.refresh(bundle, log, tmp_path / "new", overwrite=True, recluster=True).graph.meta[
-        "changes"
-    ][-1]["recluster"]
+        update(bundle, Sources(events=log), tmp_path / "new", groups="keep")
+    made = update(bundle, Sources(events=log), tmp_path / "new", overwrite=True)
+    assert made.graph.meta["changes"][-1]["recluster"]
     (tmp_path / "new" / "live.json").write_text("{}")
     with pytest.raises(BundleError, match=r"live\.json"):
         Consumer.of(log, Bundle.open(tmp_path / "new", verify=False))
@@ -207,7 +207,7 @@ def test_a_link_that_moves_while_a_bundle_is_refreshed_changes_nothing(finished:
         link.unlink()
         link.symlink_to(other)
 
-    bundle = lifecycle.refresh(link, log, tmp_path / "new", say=move)
+    bundle = update(link, Sources(events=log), tmp_path / "new", groups="keep", say=move)
     assert (bundle.path / "model.safetensors").read_bytes() == (one / "model.safetensors").read_bytes()
 
 
@@ -222,7 +222,7 @@ def test_a_folder_that_is_replaced_while_it_is_refreshed_is_refused(finished: Pa
             other.rename(one)
 
     with pytest.raises(BundleError, match="was replaced while it was read"):
-        lifecycle.refresh(one, log, tmp_path / "new", say=exchange)
+        update(one, Sources(events=log), tmp_path / "new", groups="keep", say=exchange)
     assert not (tmp_path / "new").exists()
 
 
@@ -234,20 +234,26 @@ def test_only_a_bundle_or_an_empty_folder_is_replaced(finished: Path, tmp_path: 
     (tmp_path / "file").write_text("")
     for place in (out, tmp_path / "file"):
         with pytest.raises(OutputError, match="must be empty or hold a bundle"):
-            lifecycle.refresh(finished / "bundle", log, place, overwrite=True)
+            update(finished / "bundle", Sources(events=log), place, groups="keep", overwrite=True)
     assert (out / "thesis.tex").read_text() == "years of work"
     (out / "thesis.tex").unlink()
     for _ in range(2):
-        lifecycle.refresh(finished / "bundle", log, out, overwrite=True)
+        update(finished / "bundle", Sources(events=log), out, groups="keep", overwrite=True)
 
 
-def test_macro_nodes_are_learned_again_without_new_events(finished: Path, tmp_path: Path):
+def test_macro_nodes_that_no_longer_fit_are_learned_again_without_new_events(finished: Path, tmp_path: Path):
     log = open_events(tmp_path / "state")
-    bundle = lifecycle.refresh(finished / "bundle", log, tmp_path / "new", recluster=True)
+    with pytest.raises(BundleError, match="holds every event"):
+        update(finished / "bundle", Sources(events=log), tmp_path / "new")
+    log.append(stream(mgoe.load(finished / "bundle"), 400))
+    stale = update(finished / "bundle", Sources(events=log), tmp_path / "stale", groups="keep")
+    bundle = update(stale.path, Sources(events=log), tmp_path / "new")
     change = bundle.graph.meta["changes"][-1]
     assert (change["recluster"], change["events"]) == (True, 0)
     Bundle.open(tmp_path / "new", verify=True).graph.verify()
-    log.append(stream(bundle, 5))
+    with pytest.raises(BundleError, match="holds every event"):
+        update(bundle.path, Sources(events=log), tmp_path / "newer")
+    log.append(stream(bundle, 5, seed=1))
     assert Consumer.of(log, bundle).live.stats["events"] == 5
 
 
@@ -311,7 +317,7 @@ def test_of_behaviours_with_a_task_in_common_a_refresh_adds_what_is_new(tmp_path
 def refreshed(bundle: Bundle, log: EventLog, out: Path) -> Bundle:
     """With the log's events, or as it is where it holds all of them."""
     try:
-        return lifecycle.refresh(bundle.path, log, out)
+        return update(bundle.path, Sources(events=log), out, groups="keep")
     except BundleError:
         return bundle
 
@@ -324,7 +330,7 @@ def test_a_log_of_another_service_is_read_from_its_start(finished: Path, tmp_pat
     )
     log.append(stream(old, 20))
     other.append(stream(old, 15, seed=2))
-    bundle = lifecycle.refresh(finished / "bundle", log, tmp_path / "new")
+    bundle = update(finished / "bundle", Sources(events=log), tmp_path / "new", groups="keep")
     assert Consumer.of(other, bundle).live.stats["events"] == 15
 
 
@@ -339,9 +345,9 @@ def test_logs_that_take_turns_count_once(finished: Path, tmp_path: Path, order: 
         part = events[name][again * 10 : (again + 1) * 10]
         logs[name].append(part)
         all_of_them.append(part)
-        bundle = lifecycle.refresh(bundle.path, logs[name], tmp_path / f"bundle{turn}")
+        bundle = update(bundle.path, Sources(events=logs[name]), tmp_path / f"bundle{turn}", groups="keep")
     assert [Consumer.of(log, bundle).live.stats["events"] for log in logs.values()] == [0] * len(logs)
-    once = lifecycle.refresh(finished / "bundle", all_of_them, tmp_path / "once")
+    once = update(finished / "bundle", Sources(events=all_of_them), tmp_path / "once", groups="keep")
     counts = [one.graph.snapshots[-1].arrays["pairs.events"] for one in (bundle, once)]
     assert counts[0].sum() == counts[1].sum()
 
@@ -356,7 +362,7 @@ def test_events_that_were_taken_are_never_replaced(finished: Path, tmp_path: Pat
             command(run / "settings.yaml", run, overwrite=True)
     if place != "bundle.state":
         with pytest.raises(OutputError, match="holds live events"):
-            lifecycle.refresh(finished / "bundle", log, run / "bundle", overwrite=True)
+            update(finished / "bundle", Sources(events=log), run / "bundle", groups="keep", overwrite=True)
     assert len(log.read()) == 5
 
 
@@ -404,7 +410,9 @@ def test_a_bundle_reads_a_log_whose_ids_are_of_another_type(
             == live.indices("user", [90_500, 90_501]).tolist()
             == [bundle.size("user"), bundle.size("user") + 1]
         )
-        new = lifecycle.refresh(bundle.path, log, tmp_path / f"new {born}", say=said.append)
+        new = update(
+            bundle.path, Sources(events=log), tmp_path / f"new {born}", groups="keep", say=said.append
+        )
         assert new.size("user") == bundle.size("user") + born
         assert (new.indices("user", ["90500", "90501"]) >= bundle.size("user")).all()
         again = Consumer.of(log, new).live
@@ -417,7 +425,7 @@ def test_a_bundle_reads_a_log_whose_ids_are_of_another_type(
 def test_the_command(finished: Path, tmp_path: Path):
     open_events(tmp_path / "state").append(stream(mgoe.load(finished / "bundle"), 12))
     words = [
-        "refresh",
+        "update",
         str(finished / "bundle"),
         "--state",
         str(tmp_path / "state"),
@@ -443,7 +451,7 @@ def test_kills_while_events_stream_in(finished: Path, tmp_path: Path):
             "-W",
             "ignore",
             "-m",
-            "tests.lifecycle.test_bundle_refresh",
+            "tests.lifecycle.test_update",
             str(finished / "bundle"),
             str(tmp_path / "state"),
         ]
@@ -462,7 +470,7 @@ def test_kills_while_events_stream_in(finished: Path, tmp_path: Path):
     once.apply(list(taken.values()))
     assert once.stats["events"] == len(taken) == consumer.live.stats["events"]
     check_same(once, Consumer.of(log, old).live)
-    bundle = lifecycle.refresh(finished / "bundle", log, tmp_path / "new")
+    bundle = update(finished / "bundle", Sources(events=log), tmp_path / "new", groups="keep")
     check_as_rebuilt(bundle, old, finished / "data", list(taken.values()), tmp_path)
     assert Consumer.of(log, bundle).live.stats["events"] == 0
 

@@ -18,17 +18,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import mgoe
-from mgoe import lifecycle
 from mgoe._util.files import sha256
 from mgoe.bundle import CARD, Bundle, ages
 from mgoe.bundle.training_state import REPLAY, WAITING, state_folder, waiting_of
 from mgoe.errors import BundleError, ConfigError, DataError, TrainingError
+from mgoe.lifecycle import Sources, update
 from mgoe.lifecycle.new_files import known_rows
 from mgoe.serving import open_events
 from mgoe.training import OPTIMIZER, WEIGHTS, ProcessGroup, Replay, load_checkpoint
 from tests.effort import SOAK, slow, up_to
-from tests.lifecycle.test_bundle_refresh import stream
-from tests.lifecycle.test_refresh_from_files import later
+from tests.lifecycle.test_update import stream
+from tests.lifecycle.test_update_from_files import later
 from tests.sharing import Shared
 from tests.training.distributed.side_by_side import together
 
@@ -72,7 +72,7 @@ def counted(finished: Path, new: Path, shared: Shared) -> tuple[Bundle, int]:
         fuse = Fuse()
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(os, "replace", fuse)
-            lifecycle.retrain(finished / "bundle", None, folder / "bundle", log=[str(new)])
+            update(finished / "bundle", Sources(str(new)), folder / "bundle", weights="continue")
         (folder / "completed").write_text(str(fuse.used))
 
     folder = shared("experiments-retrained", make)
@@ -84,7 +84,7 @@ def retrained(counted: tuple[Bundle, int]) -> Bundle:
     return counted[0]
 
 
-MODULE = "mgoe.lifecycle.bundle_retrain"
+MODULE = "mgoe.lifecycle.bundle_update"
 
 
 def delayed(bundle: Bundle, delay: str) -> None:
@@ -116,8 +116,8 @@ def test_weights_learn_and_the_graph_holds_the_rows(finished: Path, retrained: B
 def test_the_graph_is_that_of_a_refresh_that_learns_macro_nodes_again(
     finished: Path, retrained: Bundle, new: Path, tmp_path: Path
 ):
-    learned = lifecycle.refresh(finished / "bundle", None, tmp_path / "again", log=[str(new)], recluster=True)
-    stale = lifecycle.refresh(finished / "bundle", None, tmp_path / "stale", log=[str(new)])
+    learned = update(finished / "bundle", Sources(str(new)), tmp_path / "again")
+    stale = update(finished / "bundle", Sources(str(new)), tmp_path / "stale", groups="keep")
     assert retrained.graph.drift == 0 < stale.graph.drift
     for name in ("files", "cuts", "pairs", "events"):
         assert retrained.graph.meta[name] == learned.graph.meta[name]
@@ -175,7 +175,7 @@ def test_killed_at_any_moment_and_resumed_is_as_uninterrupted(
 ):
     retrained, completed = counted
     folder = tmp_path_factory.mktemp("killed")
-    call = partial(lifecycle.retrain, finished / "bundle", None, folder / "bundle", log=[str(new)])
+    call = partial(update, finished / "bundle", Sources(str(new)), folder / "bundle", weights="continue")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "replace", Fuse(int(share * completed)))
         with pytest.raises(Killed):
@@ -185,9 +185,9 @@ def test_killed_at_any_moment_and_resumed_is_as_uninterrupted(
 
 
 @up_to(2)
-@given(steps=st.lists(st.sampled_from(["refresh", "retrain"]), min_size=1, max_size=3))
+@given(steps=st.lists(st.sampled_from(["keep", "continue"]), min_size=1, max_size=3))
 def test_lineage_leads_back_to_a_full_training(
-    steps: list[Literal["refresh", "retrain"]],
+    steps: list[Literal["keep", "continue"]],
     finished: Path,
     new: Path,
     tmp_path_factory: pytest.TempPathFactory,
@@ -198,14 +198,14 @@ def test_lineage_leads_back_to_a_full_training(
     for number, step in enumerate(steps):
         file = folder / f"{number}.parquet"
         rows.assign(timestamp=rows["timestamp"] + number * span).to_parquet(file)
-        make = getattr(lifecycle, step)
-        made.append(make(made[-1].path, None, folder / str(number), log=[str(file)]))
+        out = folder / str(number)
+        made.append(update(made[-1].path, Sources(str(file)), out, weights=step, groups="keep"))
     by_name = {bundle.name: bundle.manifest["lineage"] for bundle in made}
     name, found = made[-1].name, []
     while name is not None:
         found.append(by_name[name])
         name = found[-1]["parent"]
-    ways = {"refresh": "refreshed", "retrain": "retrained"}
+    ways = {"keep": "refreshed", "continue": "retrained"}
     assert [lineage["trained"] for lineage in found] == [*(ways[step] for step in reversed(steps)), "full"]
     assert all(after["log"][1] > before["log"][1] for after, before in pairwise(found))
     assert all(lineage["log"][0] == found[-1]["log"][0] for lineage in found)
@@ -214,14 +214,14 @@ def test_lineage_leads_back_to_a_full_training(
 def test_without_new_rows_nothing_changes(finished: Path, world: Path, tmp_path: Path):
     log = open_events(tmp_path / "state")
     with pytest.raises(BundleError, match="holds every event"):
-        lifecycle.retrain(finished / "bundle", log, tmp_path / "bundle")
+        update(finished / "bundle", Sources(events=log), tmp_path / "bundle", weights="continue")
     with pytest.raises(DataError, match="must come after those that the bundle holds"):
-        lifecycle.retrain(finished / "bundle", None, tmp_path / "bundle", log=[str(world / "events")])
+        update(finished / "bundle", Sources(str(world / "events")), tmp_path / "bundle", weights="continue")
     empty = pd.read_parquet(world / "events").head(0)
     empty.to_parquet(tmp_path / "empty.parquet")
     files = [str(tmp_path / "empty.parquet")]
     with pytest.raises(DataError, match="must hold rows"):
-        lifecycle.retrain(finished / "bundle", None, tmp_path / "bundle", log=files)
+        update(finished / "bundle", Sources(files), tmp_path / "bundle", weights="continue")
     assert [path.name for path in tmp_path.iterdir() if "bundle" in path.name] == []
 
 
@@ -229,10 +229,16 @@ def test_live_events_are_learned_from_once(finished: Path, tmp_path: Path):
     before, log = mgoe.load(finished / "bundle"), open_events(tmp_path / "state")
     log.append(stream(before, 400))
     lines: list[str] = []
-    bundle = lifecycle.retrain(before.path, tmp_path / "state", tmp_path / "bundle", say=lines.append)
+    bundle = update(
+        before.path,
+        Sources(events=tmp_path / "state"),
+        tmp_path / "bundle",
+        weights="continue",
+        say=lines.append,
+    )
     assert any("replayed ones" in line for line in lines)
     with pytest.raises(BundleError, match="holds every event"):
-        lifecycle.retrain(bundle.path, tmp_path / "state", tmp_path / "next")
+        update(bundle.path, Sources(events=tmp_path / "state"), tmp_path / "next", weights="continue")
 
 
 def test_exposures_wait_for_their_labels(shown: Path, world: Path, tmp_path: Path):
@@ -244,8 +250,12 @@ def test_exposures_wait_for_their_labels(shown: Path, world: Path, tmp_path: Pat
     rows = rows.assign(timestamp=rows["timestamp"] + moved)
     rows.to_parquet(tmp_path / "new.parquet")
     lines: list[str] = []
-    second = lifecycle.retrain(
-        bundle.path, None, tmp_path / "second", log=[str(tmp_path / "new.parquet")], say=lines.append
+    second = update(
+        bundle.path,
+        Sources(str(tmp_path / "new.parquet")),
+        tmp_path / "second",
+        weights="continue",
+        say=lines.append,
     )
     fresh = rows["timestamp"] > pd.Timestamp.now() - pd.Timedelta("12h")
     held = pd.concat(pd.read_parquet(file) for file in state_folder(second.path).glob(WAITING))
@@ -267,13 +277,13 @@ def test_exposures_wait_for_their_labels(shown: Path, world: Path, tmp_path: Pat
 def test_a_full_training_starts_from_the_whole_log(
     finished: Path, new: Path, retrained: Bundle, tmp_path: Path
 ):
-    with pytest.raises(ConfigError, match="trains on files"):
-        lifecycle.retrain(retrained.path, tmp_path / "state", tmp_path / "bundle", full=True)
+    with pytest.raises(ConfigError, match="are trained on files"):
+        update(retrained.path, Sources(events=tmp_path / "state"), tmp_path / "bundle", weights="new")
     more = pd.read_parquet(new)
     span = more["timestamp"].max() - more["timestamp"].min() + pd.Timedelta(days=1)
     more.assign(timestamp=more["timestamp"] + span).to_parquet(tmp_path / "more.parquet")
     log = [str(tmp_path / "more.parquet")]
-    bundle = lifecycle.retrain(retrained.path, None, tmp_path / "bundle", log=log, full=True)
+    bundle = update(retrained.path, Sources(log), tmp_path / "bundle", weights="new")
     assert (bundle.manifest["lineage"]["parent"], bundle.manifest["lineage"]["trained"]) == (None, "full")
     assert bundle.settings.data.log == [*retrained.settings.data.log, *log]
     assert bundle.graph.meta["events"] > retrained.graph.meta["events"]
@@ -284,7 +294,12 @@ def test_a_full_training_starts_from_the_whole_log(
 def test_too_few_rows_are_refused(finished: Path, new: Path, tmp_path: Path):
     pd.read_parquet(new).head(3).to_parquet(tmp_path / "few.parquet")
     with pytest.raises(DataError, match="must be enough to learn from"):
-        lifecycle.retrain(finished / "bundle", None, tmp_path / "bundle", log=[str(tmp_path / "few.parquet")])
+        update(
+            finished / "bundle",
+            Sources(str(tmp_path / "few.parquet")),
+            tmp_path / "bundle",
+            weights="continue",
+        )
     assert [path.name for path in tmp_path.iterdir()] == ["few.parquet"]
 
 
@@ -293,9 +308,9 @@ def test_too_few_rows_are_refused(finished: Path, new: Path, tmp_path: Path):
 
 PROGRAM = """
 import sys
-from mgoe import lifecycle
-bundle, out, log, full = sys.argv[1:]
-lifecycle.retrain(bundle, None, out, log=[log], full=full == "full")
+from mgoe.lifecycle import Sources, update
+bundle, out, log, weights = sys.argv[1:]
+update(bundle, Sources(log), out, weights=weights)
 """
 
 
@@ -316,7 +331,7 @@ def test_many_processes_retrain_as_one(
 ):
     """Up to rounding, as `mgoe train` does."""
     out = tmp_path / "bundle"
-    together(size, PROGRAM, str(finished / "bundle"), str(out), str(new), "")
+    together(size, PROGRAM, str(finished / "bundle"), str(out), str(new), "continue")
     bundle = Bundle.open(out, verify=True)
     same_up_to_rounding(bundle, retrained)
     assert bundle.graph.meta["checksum"] == retrained.graph.meta["checksum"]
@@ -327,7 +342,7 @@ def test_many_processes_retrain_as_one(
 
 @slow
 def test_many_processes_train_from_scratch(finished: Path, new: Path, tmp_path: Path):
-    together(2, PROGRAM, str(finished / "bundle"), str(tmp_path / "bundle"), str(new), "full")
+    together(2, PROGRAM, str(finished / "bundle"), str(tmp_path / "bundle"), str(new), "new")
     bundle = Bundle.open(tmp_path / "bundle", verify=True)
     assert bundle.manifest["lineage"]["trained"] == "full"
     assert {OPTIMIZER, REPLAY} == {file.name for file in state_folder(bundle.path).iterdir()}
@@ -339,5 +354,5 @@ def test_a_number_of_processes_that_does_not_fit_is_refused_before_any_work(
 ):
     monkeypatch.setattr(f"{MODULE}.joined", lambda device: nullcontext(ProcessGroup(0, 3)))
     with pytest.raises(TrainingError, match=r"retrain.batch_size: must be a multiple of the 3 processes"):
-        lifecycle.retrain(finished / "bundle", None, tmp_path / "bundle", log=[str(new)])
+        update(finished / "bundle", Sources(str(new)), tmp_path / "bundle", weights="continue")
     assert not any(tmp_path.iterdir())

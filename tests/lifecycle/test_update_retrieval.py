@@ -4,10 +4,10 @@ import shutil
 from pathlib import Path
 
 import mgoe
-from mgoe import lifecycle
 from mgoe.bundle import seal
 from mgoe.config import RetrievalSettings
 from mgoe.evaluation import read_rows
+from mgoe.lifecycle import Sources, update
 from mgoe.retrieval import Blend, Retrieval
 from mgoe.serving import Event, open_events
 
@@ -27,7 +27,7 @@ def test_a_refreshed_bundle_retrieves_as_one_built_from_all_events(finished: Pat
     seal(path, bundle.manifest, settings, read_rows(path / "metrics.json"))
     log, last = open_events(tmp_path / "state"), bundle.graph.meta["last"]
     log.append([Event(user, 20_000, "click", last + user, f"e{user}") for user in range(10_000, 10_050)])
-    new = lifecycle.refresh(path, tmp_path / "state", tmp_path / "new")
+    new = update(path, Sources(events=tmp_path / "state"), tmp_path / "new", groups="keep")
     log.close()
     assert new.retrieval is not None
     assert new.retrieval.quotas == QUOTAS

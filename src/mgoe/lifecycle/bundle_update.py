@@ -1,0 +1,215 @@
+"""`mgoe update`: a bundle with new rows in its graph. Its weights stay, learn from them, or are trained anew.
+
+New rows are scored, or learned from, as of the graph before them: no row is in the history that it is
+predicted from. The new bundle is calibrated on all of them.
+"""
+
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from mgoe._util.files import atomic_folder, exclusive, read_json, write_json
+from mgoe.bundle import MANIFEST, Bundle
+from mgoe.bundle.calibration import fit_calibration
+from mgoe.bundle.lineage import Trained, iso_time
+from mgoe.bundle.population import POPULATION, population_of
+from mgoe.bundle.training_state import REPLAY, copy_state, keep_state
+from mgoe.config import ModelSettings, check_settings
+from mgoe.data import Encoders
+from mgoe.errors import BundleError, ConfigError, DataError
+from mgoe.experiments.stages import Say
+from mgoe.graph import MacroGraph
+from mgoe.lifecycle.due import reasons
+from mgoe.lifecycle.full_training import train_anew
+from mgoe.lifecycle.learning import SPEC, RetrainJob, learn, training_from_weights
+from mgoe.lifecycle.new_bundle import check_place, copy_files, finish
+from mgoe.lifecycle.new_files import with_files
+from mgoe.lifecycle.new_rows import NewRows
+from mgoe.lifecycle.sources import Sources
+from mgoe.training import OPTIMIZER, WEIGHTS, Feed, ProcessGroup, joined
+
+TAKEN = "taken.parquet"
+"""Exposures of a service, in the folder of unfinished work."""
+Weights = Literal["keep", "continue", "new"]
+"""What becomes of the weights of a bundle."""
+Groups = Literal["learn", "keep"]
+"""What becomes of sketch and macro nodes: learned again with the new rows in the graph, or kept."""
+
+
+def update(
+    bundle: Path | str,
+    rows: Sources,
+    out: Path | str,
+    *,
+    weights: Weights = "keep",
+    groups: Groups = "learn",
+    source: Sequence[str] = (),
+    trim: bool = False,
+    overwrite: bool = False,
+    say: Say = lambda line: None,
+) -> Bundle:
+    """Write a bundle whose graph holds new rows, and which is calibrated on them.
+
+    New users and items follow the known ones. A service that swaps to the new bundle applies only later live
+    events. Of a service that takes exposures, those that wait for no more labels enter the graph too, each
+    once.
+
+    With `weights="keep"`, the former bundle scores the new rows before they enter the graph, and the new one
+    is calibrated on these scores. Live events of a bundle of exposures do not include what was shown and not
+    done, so they leave its calibration as it is; the exposures that a service has taken do not.
+
+    With `weights="continue"`, training starts from the weights of `bundle` and from the state of its
+    optimisers, and the schedule of the learning rates begins anew (`retrain` in the settings). New ids get
+    rows in the embedding tables. The same call resumes an interrupted training and gives the same bundle.
+    Under `torchrun` all processes train together, and the first one does the rest. They learn what one
+    process learns, up to rounding.
+
+    Args:
+        bundle: The bundle to start from; it stays unchanged.
+        rows: Where the new rows are. Files hold only new rows, in the columns of the bundle's log.
+        out: Folder of the new bundle. What the next training needs is stored beside it, in `OUT.training`.
+        weights: `keep` them, `continue` to train them on the new rows, or train `new` ones from scratch on
+            all files of the bundle's log and the new ones, with the settings of the bundle and the first of
+            their seeds.
+        groups: `learn` sketch and macro nodes again, as at every snapshot of a training, or `keep` them. A
+            macro node keeps its number if its members stay together.
+        source: What the settings of the new bundle name in place of files that are temporary.
+        trim: Remove from the log of a service what the graph of `bundle` already held. No service may then
+            return to an earlier bundle.
+        overwrite: Replace the bundle in `out`.
+        say: Callback for lines of progress, and for why a full training is due.
+
+    Raises:
+        MgoeError: The bundle is damaged, there is nothing new, a row breaks a rule, or `out` is taken; what
+            was there is unchanged.
+
+    Example:
+        >>> update(folder / "bundle", Sources(str(log)), "new").manifest["lineage"]["trained"]
+        'refreshed'
+    """
+    opened, out, learns = Bundle.open(bundle), Path(out), groups == "learn"
+    if weights == "new" and not learns:
+        raise ConfigError("groups", "are part of new weights, found keep; leave it out, or keep the weights")
+    if trim and rows.files:
+        raise ConfigError("trim", "removes live events, found new rows of files; give one of the two")
+    with joined(opened.settings.training.device) as processes:
+        if processes.leads:
+            check_place(out, opened.path, overwrite)
+        if weights == "new":
+            train_anew(opened, rows.files, out, say)
+        elif weights == "continue":
+            model = check_settings(ModelSettings, opened.manifest["model"], opened.path / MANIFEST)
+            batch_size = training_from_weights(opened.settings, model).batch_size
+            processes.check_batch(batch_size, "retrain.batch_size")
+            if not processes.leads:
+                learn(RetrainJob.receive(opened, processes))
+        if processes.leads and weights != "new":
+            new = NewRows.of(opened, rows, say)
+            settings = with_files(opened.settings, source or rows.files)
+            with _work_folder(out, opened, rows) as (work, now), atomic_folder(out) as folder:
+                if weights == "continue":
+                    new.wait_for_labels(work, now, say)
+                new.require(learns and weights == "keep")
+                copy_files(opened, folder)
+                new.fetch(work / TAKEN, say)
+                make = _keep if weights == "keep" else _continue
+                graph, trained, changed = make(new, folder, out, work, learns, say)
+                changed["rows_until"] = new.until(work)
+                finish(folder, opened, graph, new.ends, trained, changed, settings, say)
+            if trim:
+                new.forget()
+    return Bundle.open(out, verify=False)
+
+
+Made = tuple[MacroGraph, Trained, dict[str, Any]]
+"""The graph of a new bundle, how its weights came about, and what is new in its manifest."""
+
+
+def _keep(new: NewRows, folder: Path, out: Path, work: Path, learns: bool, say: Say) -> Made:
+    """Keep the weights: calibrate them on the new rows, and add these to the graph.
+
+    Args:
+        new: The new rows.
+        folder: The unfinished bundle, with the files of the former one.
+        out: Where it will be.
+        work: Folder of unfinished work.
+        learns: Whether sketch and macro nodes are learned again.
+        say: Callback for lines of progress.
+    """
+    bundle, calibration = new.bundle, new.bundle.calibration
+    if (examples := new.examples(work / "window")) is not None:
+        say(f"calibrating on {len(examples):,} examples, scored before they enter the graph")
+        calibration = bundle.fit_calibration(examples)
+    graph = new.add_to(MacroGraph.open(folder / "graph"), learns, say)
+    copy_state(bundle.path, out)
+    return graph, "refreshed", {"calibration": calibration.model_dump(mode="json")}
+
+
+def _continue(new: NewRows, folder: Path, out: Path, work: Path, learns: bool, say: Say) -> Made:
+    """Train the weights on the new rows, and add these to the graph; arguments as of `_keep`.
+
+    Raises:
+        BundleError: The new rows do not say what was shown.
+        MgoeError: The training fails.
+    """
+    bundle, tasks = new.bundle, new.bundle.settings.tasks
+    graph = new.add_to(MacroGraph.open(folder / "graph"), learns, say)
+    shutil.rmtree(work / "window", ignore_errors=True)
+    if (examples := new.examples(work / "window", known := Encoders(folder))) is None:
+        raise BundleError(
+            bundle.path,
+            "is of an exposure log and learns from exposures, found only live events, which do not say what "
+            "was shown; keep the weights (mgoe update --weights keep), or send exposures",
+        )
+    learned = work / f"fit-{graph.meta['checksum']:x}"  # of these rows
+    job = RetrainJob(bundle, bundle.graph, known, examples, learned)
+    job.share(ProcessGroup.current())
+    scores = learn(job, say)
+    window = bundle.window(examples, scores)
+    # Most of these rows were trained on, but in one or few passes, which biases a mean far less than a tenth
+    # of the users is too few.
+    calibration = fit_calibration(window, tasks, bundle.calibration)
+    served = window.answered(tasks, calibration)
+    feed = Feed(known, bundle.graph, examples, bundle.model.needs, bundle.model.spec)
+    write_json(folder / POPULATION, population_of(feed, served).model_dump(mode="json"))
+    for name in (WEIGHTS, SPEC):
+        shutil.copyfile(learned / name, folder / name)
+    keep_state(out, [learned / OPTIMIZER, learned / REPLAY, *new.waiting])
+    due = reasons(bundle, graph, examples)
+    for line in due:
+        say(f"a full training is due: {line}")
+    return (
+        graph,
+        "retrained",
+        {
+            "calibration": calibration.model_dump(mode="json"),
+            "trained_until": iso_time(graph.meta["last"]),
+            "due": due,
+        },
+    )
+
+
+@contextmanager
+def _work_folder(out: Path, bundle: Bundle, rows: Sources) -> Iterator[tuple[Path, int]]:
+    """Yield the folder of unfinished work for a bundle, and when this work began, in microseconds since 1970.
+
+    It stays if the block fails after a training has begun, unless the rows break a rule, and the same call
+    resumes from it.
+    """
+    work = out.with_name(f".{out.name}.updating")
+    call, file = {"bundle": bundle.name, "log": rows.files}, work / "started.json"
+    with exclusive(work, "an update"):
+        if not file.exists() or read_json(file)["call"] != call:
+            shutil.rmtree(work, ignore_errors=True)
+            work.mkdir(parents=True)
+            write_json(file, {"call": call, "now": time.time_ns() // 1000})
+        try:
+            yield work, read_json(file)["now"]
+        except BaseException as error:
+            if isinstance(error, DataError | BundleError) or not any(work.glob("fit-*")):
+                shutil.rmtree(work)
+            raise
+        shutil.rmtree(work)

@@ -1,0 +1,91 @@
+"""The folder of a bundle that is made from another one: where it may be, and what it holds."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from mgoe._util.files import sha256, write_json, write_text
+from mgoe.bundle import MANIFEST, Bundle, lineage, seal
+from mgoe.bundle.lineage import Trained
+from mgoe.bundle.manifest import RETRIEVAL
+from mgoe.config import RetrievalSettings, RunSettings, dump_settings, retrieval_of
+from mgoe.errors import BundleError, OutputError
+from mgoe.evaluation import read_rows
+from mgoe.experiments.stages import Say
+from mgoe.features import View
+from mgoe.graph import MacroGraph
+from mgoe.retrieval import Retrieval
+from mgoe.serving import Position, check_no_events
+from mgoe.serving.online.live import HELD, positions
+
+
+def finish(
+    folder: Path,
+    bundle: Bundle,
+    graph: MacroGraph,
+    ends: dict[str, Position],
+    trained: Trained,
+    changed: dict[str, Any],
+    settings: RunSettings,
+    say: Say,
+) -> None:
+    """Complete the folder of a bundle that was made from another one.
+
+    Args:
+        folder: Its folder, with its graph and its weights.
+        bundle: The bundle that it was made from.
+        graph: Its graph.
+        ends: Where the logs end that it holds, by identity.
+        trained: How its weights came about.
+        changed: What is new in its manifest.
+        settings: Its settings.
+        say: Callback for lines of progress.
+    """
+    if (retrieval := _retrieval(bundle, graph)) is not None:
+        say("building what candidates are retrieved from")
+        former = bundle.retrieval and (bundle.graph.latest, bundle.retrieval)
+        blend = None if bundle.retrieval is None else bundle.retrieval.blend
+        Retrieval.build(View.of(graph.latest), folder / RETRIEVAL, retrieval, former, blend)
+    if held := positions(bundle.path) | ends:
+        write_json(folder / HELD, {"positions": held})
+    write_text(folder / "settings.yaml", dump_settings(settings))
+    manifest = bundle.manifest | changed | {"lineage": lineage(graph, trained, bundle.name)}
+    seal(folder, manifest, settings, read_rows(folder / "metrics.json"))
+
+
+def copy_files(bundle: Bundle, folder: Path) -> None:
+    """Copy the files of a bundle that a new one starts from."""
+    held = bundle.manifest["checksums"]
+    for name in [name for name in held if name != HELD and not name.startswith(f"{RETRIEVAL}/")]:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(bundle.path / name, folder / name)
+        if sha256(folder / name) != held[name]:
+            raise BundleError(bundle.path / name, "was replaced while it was read; update the bundle again")
+
+
+def _retrieval(bundle: Bundle, graph: MacroGraph) -> RetrievalSettings | None:
+    """Return how candidates are retrieved: as before, with the quotas that were chosen."""
+    settings = retrieval_of(bundle.settings.retrieval, graph.latest.n_items)
+    if settings is None or bundle.retrieval is None:
+        return settings
+    return settings.model_copy(update={"quotas": bundle.retrieval.quotas})
+
+
+def check_place(out: Path, bundle: Path, overwrite: bool) -> None:
+    """Refuse a place where writing would lose the source bundle, live events or other files."""
+    if not out.exists():
+        return
+    if out.resolve() in (bundle, *bundle.parents):
+        raise OutputError(
+            out, "is or holds the bundle that is read, which may be served; choose another folder"
+        )
+    if not overwrite:
+        raise OutputError(
+            out,
+            "is there already, and may be served; choose another folder, or overwrite one that is not served",
+        )
+    if not (out / MANIFEST).is_file() and (not out.is_dir() or any(out.iterdir())):
+        raise OutputError(
+            out, f"must be empty or hold a bundle to be replaced, found no {MANIFEST}; choose another folder"
+        )
+    check_no_events(out)
