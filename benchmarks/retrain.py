@@ -48,9 +48,8 @@ from mgoe.data import Encoders, Examples
 from mgoe.data.log import open_log
 from mgoe.data.times import bucket_of, microseconds, read_time
 from mgoe.evaluation import Influence, find_leads, user_influence
-from mgoe.experiments.graphs import settings_of
 from mgoe.lifecycle import Sources, update
-from mgoe.lifecycle.window import new_examples
+from mgoe.lifecycle.new_rows import NewRows
 
 WHAT: tuple[str, ...] = ("frozen", "refreshed", "reclustered", "retrained", "full")
 GROUPS = 1000
@@ -121,7 +120,11 @@ def measured(bundle: Bundle, users: np.ndarray, file: Path, work: Path) -> tuple
 
 def rows_of(bundle: Bundle, file: Path, work: Path, ids: Encoders | None = None) -> Examples:
     """Return the rows of a window as examples."""
-    return new_examples(bundle, settings_of(bundle.graph, [str(file)]), [str(file)], work / "rows", None, ids)
+    with tempfile.TemporaryDirectory(dir=work) as folder:
+        new = NewRows.of(bundle, Sources(str(file)), Path(folder), print, trains=ids is not None)
+        found = new.examples(ids)
+    assert found is not None
+    return found
 
 
 def ranking(influence: Influence) -> float:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mgoe.config import RunSettings
-from mgoe.data import Vocabulary, arrow, whole_log
+from mgoe.data import Vocabulary, arrow, read_rows, whole_log
 from mgoe.errors import DataError
 from tests.data import logs
 from tests.effort import up_to
@@ -25,7 +25,9 @@ def numbered(known: list, users: list, folder: Path) -> list:
     rows = pd.DataFrame({"user_id": users, "item_id": 0, "timestamp": logs.START, "behavior": "click"})
     (folder / "out").mkdir()
     before = {"user": folder / "known.parquet", "item": folder / "items.parquet"}
-    whole_log(ibis.memtable(rows), logs.event_settings(), folder / "out", "log", before)
+    settings = logs.event_settings()
+    read, _ = read_rows(ibis.memtable(rows), settings, "log")
+    whole_log(read, settings, folder / "out", "log", before)
     return pq.read_table(folder / "out" / "users.parquet")["id"].to_pylist()
 
 
@@ -82,8 +84,9 @@ SHOWN = logs.exposure_settings(
 
 
 def checksum(log: pd.DataFrame, settings: RunSettings) -> int:
+    rows, _ = read_rows(ibis.memtable(log), settings, "log")
     with TemporaryDirectory() as folder:
-        return whole_log(ibis.memtable(log), settings, Path(folder), "log").facts["checksum"]
+        return whole_log(rows, settings, Path(folder), "log").facts["checksum"]
 
 
 @pytest.fixture(scope="module")

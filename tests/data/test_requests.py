@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pandas.testing import assert_frame_equal
 
 from mgoe.config import RunSettings
-from mgoe.data import Prepared, newest_window
+from mgoe.data import Prepared, newest_window, read_rows
 from mgoe.data.history import whole_log
 from mgoe.data.requests import merged
 from mgoe.errors import DataError
@@ -147,7 +147,8 @@ def test_examples_history_and_records_are_of_exposures(tmp_path_factory: Any, ro
         "buy": (once.bought > 0).sum(),
         "stay": (once.seconds > 0).sum(),
     }
-    whole = whole_log(ibis.memtable(log), RUN, folder, "log", encoders=data.context_features)
+    rows, _ = read_rows(ibis.memtable(log), RUN, "log")
+    whole = whole_log(rows, RUN, folder, "log", encoders=data.context_features)
     assert whole.records is not None
     for one, other in ((whole.records, data.exposures), (whole.history, data.history)):
         ours, theirs = one.to_pandas(), other.to_pandas()[[*one.columns]]  # type: ignore[union-attr]
@@ -167,7 +168,8 @@ def test_requests_at_one_moment_are_two_exposures_where_their_ids_are_known(
     assert shown.sum() == (2 if request_column is None else 4)  # and one that is there every day
     after = logs.START + 11 * logs.DAY
     known = SimpleNamespace(users=data.users, items=data.items, context_features=data.context_features)
-    newest = newest_window(ibis.memtable(log[log.timestamp >= after]), run, known, "log", 2**57)  # type: ignore[arg-type]
+    new, _ = read_rows(ibis.memtable(log[log.timestamp >= after]), run, "log")
+    newest = newest_window(new, run, known, "log", 2**57)  # type: ignore[arg-type]
     assert (newest.user == data.users.indices([0])[0]).sum() == shown.sum()
 
 

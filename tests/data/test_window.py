@@ -5,6 +5,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import ibis
+import ibis.expr.types as ir
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 from mgoe.config import RunSettings
-from mgoe.data import Examples, FeatureEncoders, Prepared, Vocabulary, newest_window
+from mgoe.data import Examples, FeatureEncoders, Prepared, Vocabulary, newest_window, read_rows
 from mgoe.data.times import microseconds
 from mgoe.errors import DataError
 from tests.effort import up_to
@@ -42,10 +43,15 @@ def rows_of(examples: Examples, mask: np.ndarray) -> list[tuple]:
     return sorted(zip(*(column.tolist() for column in columns), strict=True))
 
 
+def newest(log: ir.Table, settings: RunSettings, known: Any, place: str, now: int) -> Examples:
+    """Examples of a log that was not checked before."""
+    return newest_window(read_rows(log, settings, place)[0], settings, known, place, now)
+
+
 def test_exposures_are_those_of_preparation(shown: Path, exposures: RunSettings):
     known = Prepared.open(shown / "data")
     expected = known.examples("test")
-    found = newest_window(
+    found = newest(
         newest_rows(Path(exposures.data.log[0]), int(known.cuts[-1])), exposures, known, "log", NOW
     )
     every = np.ones(len(expected), np.bool_)
@@ -57,7 +63,7 @@ def test_positives_are_those_of_preparation_and_negatives_are_drawn_as_there(
 ):
     known = Prepared.open(finished / "data")
     expected = known.examples("test")
-    found = newest_window(newest_rows(Path(small.data.log[0]), int(known.cuts[-1])), small, known, "log", NOW)
+    found = newest(newest_rows(Path(small.data.log[0]), int(known.cuts[-1])), small, known, "log", NOW)
     drawn, wanted = ((one.labels == 0).all(1) for one in (found, expected))
     positives = rows_of(found, ~drawn)
     assert positives == rows_of(expected, ~wanted)
@@ -79,7 +85,7 @@ def knowing(ids: range) -> Any:
 @given(rows=st.lists(st.tuples(IDS, IDS, st.integers(12, 14)), min_size=1, max_size=30))
 def test_newcomers_are_drawn_for_like_others_and_have_no_index(rows: list[tuple[int, int, int]]):
     log = ibis.memtable(events([(user, item, day, "click") for user, item, day in rows]))
-    every, found = (newest_window(log, event_settings(), knowing(range(n)), "log", NOW) for n in (6, 2))
+    every, found = (newest(log, event_settings(), knowing(range(n)), "log", NOW) for n in (6, 2))
     done = {(user, item, START // DAY + day) for user, item, day in rows}
     positive = every.labels[:, 0] == 1
     pairs = list(zip(every.user.tolist(), every.item.tolist(), every.bucket.tolist(), strict=True))
@@ -98,7 +104,7 @@ def test_a_label_that_is_not_known_yet_is_missing(hours: list[int], now: int):
     log = exposures([(0, item, 0, 1.0, 0.0) for item in range(len(hours))])
     log["timestamp"] = START + np.array(hours) * HOURS
     moment = (START + now * HOURS) * 1_000_000
-    found = newest_window(ibis.memtable(log), settings, knowing(range(20)), "log", moment)
+    found = newest(ibis.memtable(log), settings, knowing(range(20)), "log", moment)
     missing = np.isnan(found.labels)[np.argsort(found.item)]
     assert_array_equal(missing[:, 0], np.array(hours) > now)
     assert_array_equal(missing[:, 1], np.array(hours) + 36 > now)
@@ -116,11 +122,11 @@ def test_a_label_that_is_known_early_waits_for_its_delay():
     log["known"] = pd.array([START, START + 50 * HOURS, None], dtype="Int64")
     for now, missing in ((35, [1, 1, 1]), (36, [0, 1, 1]), (49, [0, 1, 1]), (50, [0, 0, 1]), (56, [0, 0, 0])):
         moment = (START + now * HOURS) * 1_000_000
-        found = newest_window(ibis.memtable(log), settings, knowing(range(3)), "log", moment)
+        found = newest(ibis.memtable(log), settings, knowing(range(3)), "log", moment)
         assert_array_equal(np.isnan(found.labels[np.argsort(found.item), 1]), missing)
 
 
 def test_rows_without_a_task_are_refused():
     log = events([(0, 0, 12, "cart")])
     with pytest.raises(DataError, match="some rows must do a task, found none"):
-        newest_window(ibis.memtable(log), event_settings(), knowing(range(2)), "log", NOW)
+        newest(ibis.memtable(log), event_settings(), knowing(range(2)), "log", NOW)

@@ -22,10 +22,9 @@ from mgoe.bundle import Bundle
 from mgoe.config import RunSettings, TaskSettings
 from mgoe.data import Examples
 from mgoe.errors import DataError
-from mgoe.experiments.graphs import settings_of
-from mgoe.lifecycle import Bounds, check_release
+from mgoe.lifecycle import Bounds, Sources, check_release
 from mgoe.lifecycle.acceptance import compare, predicted_over_observed, time_requests, uncalibrated, worse
-from mgoe.lifecycle.window import new_examples
+from mgoe.lifecycle.new_rows import NewRows
 from mgoe.models import Batch
 from mgoe.serving.scoring.runtime import Runtime
 from mgoe.serving.scoring.scorer import Scorer
@@ -162,7 +161,9 @@ def later_rows(shown: Path, new: str, tmp_path_factory: pytest.TempPathFactory) 
 
 
 def rows_of(bundle: Bundle, file: str, folder: Path) -> Examples:
-    return new_examples(bundle, settings_of(bundle.graph, [file]), [file], folder / "window")
+    found = NewRows.of(bundle, Sources(file), folder, print).examples()
+    assert found is not None
+    return found
 
 
 @pytest.fixture(scope="module")

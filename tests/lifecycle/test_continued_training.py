@@ -20,10 +20,10 @@ from hypothesis import strategies as st
 import mgoe
 from mgoe._util.files import sha256
 from mgoe.bundle import CARD, Bundle, ages
-from mgoe.bundle.training_state import REPLAY, WAITING, state_folder, waiting_of
+from mgoe.bundle.training_state import REPLAY, WAITING, state_folder
 from mgoe.errors import BundleError, ConfigError, DataError, TrainingError
 from mgoe.lifecycle import Sources, update
-from mgoe.lifecycle.new_files import known_rows
+from mgoe.lifecycle.new_rows import NewRows
 from mgoe.serving import open_events
 from mgoe.training import OPTIMIZER, WEIGHTS, ProcessGroup, Replay, load_checkpoint
 from tests.effort import SOAK, slow, up_to
@@ -265,13 +265,21 @@ def test_exposures_wait_for_their_labels(shown: Path, world: Path, tmp_path: Pat
     assert any("a full training is due: the log has gone on" in line for line in lines)
     assert "and the weights were retrained" in (second.path / CARD).read_text()
     (tmp_path / "work").mkdir()
-    held.head(10).assign(click=1 - held["click"].head(10)).to_parquet(tmp_path / "next.parquet")
-    log, later_on = [str(tmp_path / "next.parquet")], 2**57
-    found, left = known_rows(second, log, waiting_of(second), tmp_path / "work", later_on)
-    exposures = pd.concat(map(pd.read_parquet, found))
-    assert left == []
+    moments = pd.to_datetime(held["time"].head(10), unit="us")
+    again = rows.merge(
+        held.head(10)
+        .assign(timestamp=moments)[["user", "item", "timestamp"]]
+        .rename(columns={"user": "user_id", "item": "item_id"})
+    )
+    again.assign(click=1 - again["click"]).to_parquet(tmp_path / "next.parquet")
+    new = NewRows.of(second, Sources(str(tmp_path / "next.parquet")), tmp_path / "work", print, trains=True)
+    new.wait_for_labels(2**57, print)
+    exposures = pd.concat(map(pd.read_parquet, new.parts[0].files))
+    assert new.waiting == []
+    assert len(again) == 10
     assert len(exposures) == len(held)  # each once, with its newest labels
-    assert exposures["click"].sum() == 10 - held["click"].head(10).sum() + held["click"].iloc[10:].sum()
+    label = held["label_click"]
+    assert exposures["label_click"].sum() == 10 - label.head(10).sum() + label.iloc[10:].sum()
 
 
 def test_a_full_training_starts_from_the_whole_log(

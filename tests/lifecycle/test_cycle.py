@@ -19,7 +19,16 @@ from mgoe._util.files import read_json
 from mgoe.bundle import MANIFEST, Bundle
 from mgoe.cli.app import app
 from mgoe.errors import BundleError, ConfigError, DataError
-from mgoe.lifecycle import CycleSettings, Registry, Release, Sources, load_cycle, run_cycle, window_of
+from mgoe.lifecycle import (
+    CycleSettings,
+    Registry,
+    Release,
+    Sources,
+    later_rows,
+    load_cycle,
+    run_cycle,
+    window_of,
+)
 from mgoe.lifecycle.acceptance import Bounds
 from mgoe.serving import Consumer, open_events
 from tests.effort import SOAK
@@ -46,7 +55,7 @@ class World:
         return (bundle / "weights").read_text().split()
 
     def window(
-        self, candidate: Bundle, current: Bundle, *_: Any
+        self, rows: None, candidate: Bundle, current: Bundle
     ) -> tuple[Sequence[str], Sequence[str]] | None:
         learned = {*self.days(candidate.path), *self.days(current.path)}
         new = [day for day in self.log if day not in learned]
@@ -56,7 +65,7 @@ class World:
     def log(self) -> list[str]:
         return (self.folder / "log").read_text().split()
 
-    def update(self, bundle: Path, rows: Sources, out: Path, **_: Any) -> None:
+    def update(self, bundle: Path, rows: None, out: Path, **_: Any) -> None:
         work = out.with_name("unfinished")
         shutil.rmtree(work, ignore_errors=True)
         text = " ".join(self.log)
@@ -89,8 +98,8 @@ def patched(monkeypatch: pytest.MonkeyPatch) -> Any:
     def patch(world: World) -> World:
         monkeypatch.setattr("mgoe.lifecycle.cycle.window_of", world.window)
         monkeypatch.setattr("mgoe.lifecycle.cycle.check_release", world.check)
-        monkeypatch.setattr("mgoe.lifecycle.cycle.learned_until", lambda bundle: 0)
-        monkeypatch.setattr("mgoe.lifecycle.cycle.write_later", lambda *_: 1)
+        monkeypatch.setattr("mgoe.lifecycle.cycle.later_rows", lambda *_, **__: None)
+        monkeypatch.setattr("mgoe.lifecycle.cycle.rows_to_learn", lambda *_: None)
         monkeypatch.setattr("mgoe.lifecycle.cycle.update", world.update)
         return world
 
@@ -238,7 +247,8 @@ def test_live_events_are_learned_once(registry: Registry, tmp_path: Path):
     assert Consumer.of(log, candidate).live.stats["events"] == 0
     log.append(stream(current, 300, seed=1))
     (tmp_path / "work").mkdir()
-    found = window_of(candidate, current, Sources(events=str(tmp_path / "state")), tmp_path / "work")
+    new = later_rows(candidate, current, Sources(events=tmp_path / "state"), tmp_path / "work")
+    found = window_of(new, candidate, current)
     assert found is not None
     assert 200 < len(found[0]) == len(found[1])
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from mgoe.bundle import Bundle
-from mgoe.experiments.graphs import settings_of
+from mgoe.lifecycle import Sources
 from mgoe.lifecycle.learning import RetrainJob
-from mgoe.lifecycle.window import new_examples
+from mgoe.lifecycle.new_rows import NewRows
 from mgoe.training import ProcessGroup
 from tests.lifecycle.test_update_from_files import later
 
@@ -22,10 +22,9 @@ def test_every_process_receives_the_lesson_that_the_first_one_shares(
     monkeypatch: pytest.MonkeyPatch,
 ):
     run = request.getfixturevalue({"events": "finished", "exposures": "shown"}[form])
-    bundle, log = Bundle.open(run / "bundle"), [str(later(world / form, tmp_path / "new.parquet"))]
-    examples = new_examples(
-        bundle, settings_of(bundle.graph, log), log, tmp_path / "work", training=bundle.encoders
-    )
+    bundle, log = Bundle.open(run / "bundle"), Sources(str(later(world / form, tmp_path / "new.parquet")))
+    examples = NewRows.of(bundle, log, tmp_path, print, trains=True).examples(bundle.encoders)
+    assert examples is not None
     job, said = RetrainJob(bundle, bundle.graph, bundle.encoders, examples, tmp_path / "fit"), []
     monkeypatch.setattr(ProcessGroup, "agree", lambda self, value: said.append(value) or said[0])
     job.share(ProcessGroup(0, 2))

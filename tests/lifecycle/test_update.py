@@ -33,7 +33,7 @@ from mgoe.errors import BundleError, OutputError, StoreError
 from mgoe.experiments.stages import source_of
 from mgoe.graph import MacroGraph, build_graph
 from mgoe.lifecycle import Sources, update
-from mgoe.lifecycle.new_rows import later
+from mgoe.lifecycle.live_events import later
 from mgoe.serving import Consumer, Event, EventLog, EventReader, LiveNodes, every, open_events
 from mgoe.serving.events.event import START
 from tests.effort import SOAK, up_to

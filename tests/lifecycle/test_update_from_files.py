@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 import mgoe
 from mgoe.bundle.calibration import Calibration
 from mgoe.cli.app import app
-from mgoe.data import newest_window
+from mgoe.data import newest_window, read_rows
 from mgoe.errors import ConfigError, DataError
 from mgoe.lifecycle import Sources, update
 from mgoe.serving import open_events
@@ -39,7 +39,8 @@ def test_the_former_bundle_scores_what_the_new_one_is_calibrated_on(
     before, new = mgoe.load(run / "bundle"), later(world / form, tmp_path / "new.parquet")
     bundle = update(before.path, Sources(str(new)), tmp_path / "bundle", groups="keep")
     now = 2**57  # every label is known
-    examples = newest_window(ibis.read_parquet(new), before.settings, before.encoders, "log", now)
+    rows, _ = read_rows(ibis.read_parquet(new), before.settings, "log")
+    examples = newest_window(rows, before.settings, before.encoders, "log", now)
     assert bundle.calibration == before.fit_calibration(examples)
     assert bundle.calibration != mgoe.load(tmp_path / "bundle").fit_calibration(examples)
     assert bundle.calibration != before.calibration

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Protocol
 
 import duckdb
@@ -9,6 +10,7 @@ import ibis
 import ibis.expr.operations as ops
 import ibis.expr.types as ir
 import pyarrow as pa
+import pyarrow.parquet as pq
 from ibis.backends.duckdb import Backend
 from ibis.util import gen_name
 
@@ -33,6 +35,24 @@ def batches(table: ir.Table) -> pa.RecordBatchReader:
     if table.op().find(ops.InMemoryTable):
         return table.to_pyarrow().to_reader()
     return pa.RecordBatchReader.from_stream(backend.con.sql(str(backend.compile(table))))
+
+
+def write_batches(rows: pa.RecordBatchReader, file: Path) -> int:
+    """Write rows as a Parquet file, batch by batch, and return their number."""
+    number = 0
+    with pq.ParquetWriter(file, rows.schema) as writer:
+        for batch in rows:
+            writer.write_batch(batch)
+            number += len(batch)
+    return number
+
+
+def write_table(table: ir.Table, file: Path) -> int:
+    """Write a table of any engine as one Parquet file of this machine, and return the number of its rows."""
+    if not isinstance(table.get_backend(), Backend):
+        return write_batches(batches(table), file)
+    table.to_parquet(file)
+    return pq.read_metadata(file).num_rows
 
 
 def hand_over(backend: ibis.BaseBackend, name: str, rows: pa.Table) -> ir.Table:

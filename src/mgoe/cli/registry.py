@@ -137,7 +137,7 @@ def check(
     from mgoe.bundle import Bundle
     from mgoe.config import apply_override, check_settings
     from mgoe.errors import DataError
-    from mgoe.lifecycle import Bounds, Sources, check_release, window_of
+    from mgoe.lifecycle import Bounds, Sources, check_release, later_rows, window_of
     from mgoe.lifecycle.registry import RELEASE
 
     found, raw = _opened(path), {}
@@ -149,7 +149,8 @@ def check(
     )
     candidate, current = (Bundle.open(found.place(one)) for one in (version, "current"))
     with tempfile.TemporaryDirectory(prefix="mgoe-") as folder:
-        window = window_of(candidate, current, sources, Path(folder), say)
+        new = later_rows(candidate, current, sources, Path(folder), say)
+        window = window_of(new, candidate, current)
     if window is None:
         raise DataError(path, "the new rows must hold some that neither version has learned from, found none")
     tested = check_release(candidate, current, window, bounds)

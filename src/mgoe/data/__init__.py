@@ -18,6 +18,7 @@ from mgoe.data.names import NodeNames
 from mgoe.data.prepare import prepare
 from mgoe.data.prepared import Encoders, Prepared
 from mgoe.data.profile import profile
+from mgoe.data.schema import read_rows
 from mgoe.data.side import SideFeatures
 from mgoe.data.vocabulary import Vocabulary
 from mgoe.data.window import newest_window
@@ -46,6 +47,7 @@ __all__ = [
     "place_of",
     "prepare",
     "profile",
+    "read_rows",
     "read_settings",
     "task_masks",
     "to_arrow",

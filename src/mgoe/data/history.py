@@ -21,7 +21,7 @@ from mgoe.data.exposure_history import exposure_history, fit_context, with_codes
 from mgoe.data.exposures import label_history
 from mgoe.data.features import FeatureEncoders
 from mgoe.data.requests import merged
-from mgoe.data.schema import NODES, read_rows
+from mgoe.data.schema import NODES
 from mgoe.data.times import bucket_of
 from mgoe.data.vocabulary import Vocabulary
 from mgoe.errors import DataError
@@ -41,9 +41,10 @@ class WholeLog:
 
     Example:
         >>> import ibis
-        >>> from mgoe.data import open_log
+        >>> from mgoe.data import open_log, read_rows
         >>> Path("work").mkdir()
-        >>> found = whole_log(open_log(ibis.duckdb.connect(), [log]), settings, Path("work"), "the log")
+        >>> rows, _ = read_rows(open_log(ibis.duckdb.connect(), [log]), settings, "the log")
+        >>> found = whole_log(rows, settings, Path("work"), "the log")
         >>> found.history.columns
         ('user', 'item', 'time', 'task')
     """
@@ -56,20 +57,20 @@ class WholeLog:
 
 
 def whole_log(
-    source: Table,
+    rows: Table,
     settings: RunSettings,
     folder: Path,
     place: str,
     known: Mapping[str, Path] | None = None,
     encoders: FeatureEncoders | None = None,
 ) -> WholeLog:
-    """Check a log, number its users and items, and return it as history.
+    """Number the users and items of a log, and return it as history.
 
     Every expression runs in the engine of the table, which may be any of Ibis that can join rows of this
     process.
 
     Args:
-        source: The log.
+        rows: The log, as `read_rows` returns it.
         settings: Settings of the run; `data` and `tasks` are read.
         folder: Receives `users.parquet` and `items.parquet`, ids in the order of their indices. Files of the
             same log that are already there are used again.
@@ -79,17 +80,18 @@ def whole_log(
         encoders: Encoders of the context that the graph was built with; fitted on this log by default.
 
     Raises:
-        DataError: A column is missing or of a wrong type, a row breaks a rule, or no rows are left.
+        DataError: No row does a task, or new ids are not as the known ones.
 
     Example:
         >>> import ibis
-        >>> from mgoe.data import open_log
+        >>> from mgoe.data import open_log, read_rows
         >>> Path("work").mkdir()
-        >>> found = whole_log(open_log(ibis.duckdb.connect(), [log]), settings, Path("work"), "the log")
+        >>> rows, _ = read_rows(open_log(ibis.duckdb.connect(), [log]), settings, "the log")
+        >>> found = whole_log(rows, settings, Path("work"), "the log")
         >>> sorted(found.counts)
         ['item', 'user']
     """
-    shown, rows, facts = _task_rows(source, settings, place, every_task=known is None)
+    shown, rows, facts = _task_rows(rows, settings, place, every_task=known is None)
     numbered_rows = rows if shown is None else shown
     known = known or {}
     numbered = folder / "numbered.json"
@@ -155,11 +157,10 @@ def with_indices(rows: Table, folder: Path) -> Table:
 
 
 def _task_rows(
-    source: Table, settings: RunSettings, place: str, every_task: bool
+    rows: Table, settings: RunSettings, place: str, every_task: bool
 ) -> tuple[Table | None, Table, dict[str, int]]:
     """Return the rows of an exposure log, the events that do a task, with ids, as `user`, `item`, `time`,
     `task`, and their facts; the checksum holds for all rows."""
-    rows, _ = read_rows(source, settings, place)
     if settings.data.request is not None:
         rows = computed(merged(rows, settings))
     if settings.form == "exposures":

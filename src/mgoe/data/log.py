@@ -48,15 +48,30 @@ def connect(folder: Path, memory: float | None = None, zone: str = "UTC") -> Bac
         >>> con.raw_sql("select 1 + 1").fetchone()
         (2,)
     """
-    try:
+    with reading(str(folder)):
         con = ibis.duckdb.connect(folder / "work.duckdb", temp_directory=str(folder / "spill"))
-    except duckdb.Error as error:
-        raise unreadable(str(folder), error) from None
     hide_progress_bar(con.con)
     con.con.execute(f"SET TimeZone = '{zone}'")
     if memory is not None:
         con.con.execute(f"SET memory_limit = '{memory:.2f}GiB'")
     return con
+
+
+@contextmanager
+def reading(place: str) -> Iterator[None]:
+    """Turn errors of DuckDB in the block into ours.
+
+    Args:
+        place: What is read, for messages.
+
+    Raises:
+        DataError: It cannot be read.
+        OutputError: The disk is full.
+    """
+    try:
+        yield
+    except duckdb.Error as error:
+        raise unreadable(place, error) from None
 
 
 @contextmanager
@@ -74,9 +89,8 @@ def work_database(folder: Path, place: str, zone: str = "UTC") -> Iterator[Backe
     folder.mkdir()
     con = connect(folder, zone=zone)
     try:
-        yield con
-    except duckdb.Error as error:
-        raise unreadable(place, error) from None
+        with reading(place):
+            yield con
     finally:
         con.disconnect()
         shutil.rmtree(folder)
@@ -114,14 +128,12 @@ def open_log(con: Backend, paths: Sequence[str | Path], key: str = LOG, ids: Seq
     for file in files:
         check_complete(file, parquet=kinds == {"parquet"})
     patterns = [as_pattern(file) for file in files]
-    try:
+    with reading(place_of([*map(str, files)])):
         if kinds == {"parquet"}:
             return _with_known_types(con.read_parquet(patterns, union_by_name=len(files) > 1))
         for file in files:
             _check_header(con, file)
         return _read_csv(con, patterns, ids)
-    except duckdb.Error as error:
-        raise unreadable(place_of([*map(str, files)]), error) from None
 
 
 def _with_known_types(table: Table) -> Table:
@@ -279,15 +291,13 @@ def stage(con: Backend, table: ir.Table, columns: Mapping[str, str], name: str, 
         DataError: The table cannot be read.
     """
     wanted = table.select(**{new: table[old] for new, old in columns.items()})
-    try:
+    with reading(place):
         if table.get_backend() is con:
             return con.create_table(name, wanted)
         con.con.register("foreign_rows", batches(wanted))
         con.con.execute(f'CREATE TABLE "{name}" AS SELECT * FROM foreign_rows')
         con.con.unregister("foreign_rows")
         return con.table(name)
-    except duckdb.Error as error:
-        raise unreadable(place, error) from None
 
 
 def drop(con: Backend, name: str) -> None:

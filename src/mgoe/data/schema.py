@@ -45,7 +45,24 @@ def read_rows(
 
     Raises:
         DataError: A column is missing or of a wrong type, a row breaks a rule, or there are no rows.
+
+    Example:
+        >>> import ibis
+        >>> from mgoe.data import open_log
+        >>> rows, number = read_rows(open_log(ibis.duckdb.connect(), [log]), settings, "the log")
+        >>> rows.columns
+        ('user', 'item', 'time', 'behavior')
     """
+    rows, count = checked_rows(source, settings, place, con)
+    if not count:
+        raise DataError(place, NO_ROWS)
+    return rows, count
+
+
+def checked_rows(
+    source: Table, settings: RunSettings, place: str, con: Backend | None = None
+) -> tuple[Table, int]:
+    """Return the rows of a log that may be empty; otherwise as `read_rows`."""
     names = find_columns(source, settings, place)
     if settings.data.missing_ids == "drop":
         source = source.filter(source[names["user"]].notnull() & source[names["item"]].notnull())
@@ -56,8 +73,6 @@ def read_rows(
     )
     values, checks = read_columns(raw, settings, names, place)
     count = enforce(raw, checks, place, numbered=con is not None)
-    if not count:
-        raise DataError(place, NO_ROWS)
     return within(raw.select(**values), settings.data), count
 
 

@@ -10,19 +10,19 @@ from mgoe.data.events import positives, sample_negatives, task_masks, with_task_
 from mgoe.data.examples import Examples, mask_given
 from mgoe.data.prepared import Encoders
 from mgoe.data.requests import merged
-from mgoe.data.schema import NODES, read_rows
+from mgoe.data.schema import NODES
 from mgoe.data.times import bucket_of
 from mgoe.data.waiting import final_at
 from mgoe.errors import DataError
 
 
-def newest_window(source: Table, settings: RunSettings, known: Encoders, place: str, now: int) -> Examples:
+def newest_window(rows: Table, settings: RunSettings, known: Encoders, place: str, now: int) -> Examples:
     """Return new rows as examples: every exposure, or every positive with its sampled negatives.
 
     A label that is not final yet, as `known_at` and `delay` of its task say, is missing.
 
     Args:
-        source: The new rows alone.
+        rows: The new rows alone, as `read_rows` returns them.
         settings: Settings of the run; `data`, `tasks` and `negatives` are read.
         known: What the model knows; ids that are not in its vocabularies get -1.
         place: What the rows are, for messages.
@@ -32,18 +32,19 @@ def newest_window(source: Table, settings: RunSettings, known: Encoders, place: 
         The examples, all of snapshot 0.
 
     Raises:
-        DataError: A column is missing or of a wrong type, a row breaks a rule, or no row does a task.
+        DataError: No row does a task.
 
     Example:
         >>> import pandas as pd
-        >>> from mgoe.data import as_table
+        >>> from mgoe.data import as_table, read_rows
         >>> new = {"user_id": [7, 8], "item_id": [3, 4], "behavior": ["click", "buy"]}
         >>> new = as_table(pd.DataFrame(new).assign(timestamp=pd.Timestamp("2025-06-01 12:00")))
-        >>> found = newest_window(new, settings, bundle.encoders, "today", now=1_750_000_000_000_000)
+        >>> rows, _ = read_rows(new, settings, "today")
+        >>> found = newest_window(rows, settings, bundle.encoders, "today", now=1_750_000_000_000_000)
         >>> found.labels[:2].tolist()
         [[1.0, 0.0], [0.0, 1.0]]
     """
-    rows = merged(read_rows(source, settings, place)[0], settings)
+    rows = merged(rows, settings)
     rows = rows.mutate(bucket=bucket_of(rows.time, settings.data.bucket)).distinct()
     if settings.form == "exposures":
         examples = _exposures(rows, settings, known, now)

@@ -6,11 +6,10 @@ Nothing here loads torch before it is needed.
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import ibis.expr.types as ir
 import numpy as np
 
@@ -27,10 +26,12 @@ from mgoe.data import (
     open_log,
     open_on_spark,
     place_of,
+    read_rows,
     read_settings,
     whole_log,
 )
-from mgoe.data.log import unreadable, work_database
+from mgoe.data.columns import Table
+from mgoe.data.log import reading, work_database
 from mgoe.data.side import read_side
 from mgoe.errors import ConfigError, DataError, GraphError
 from mgoe.experiments.folder import CHECKSUMS, SETTINGS, checksum_of_log, run_folder
@@ -52,6 +53,8 @@ WHOLE = ("data", "tasks", "split", "negatives", "graph")
 """Sections of the settings that decide the graph of a whole log."""
 LOG_SHARE = 0.6
 """Share of graph.memory that DuckDB may take while it reads and sorts a log."""
+OpenedRows = tuple[Table, str]
+"""Rows of a log, as `read_rows` returns them, and what they are, for messages."""
 
 
 def macro_graph(
@@ -96,7 +99,8 @@ def macro_graph(
         part.begin()
         if part.path.exists():
             return MacroGraph.open(part.path)
-        with numbered_log(settings, settings.data.log, out / "log", None, table, say) as (log, spent):
+        opened = opened_rows(settings, settings.data.log, out / "log", table)
+        with numbered_log(settings, opened, out / "log", None, say) as (log, spent):
             shown, encoded = _exposures(log, settings, out / "log")
             found = Source(
                 exposures=shown,
@@ -163,7 +167,9 @@ def update(
         changed = update_graph(graph, None, ShowBuild(say), recluster)
     else:
         settings = settings_of(graph, log)
-        changed = add_events(graph, settings, log, recluster=recluster, table=table, say=say)
+        with changing(graph) as work:
+            opened = opened_rows(settings, log, work, table)
+            changed = add_events(graph, settings, opened, work, recluster=recluster, say=say)
     note_changes(changed.path, changed.meta["changes"])
     return changed
 
@@ -171,19 +177,25 @@ def update(
 def add_events(
     graph: MacroGraph,
     settings: RunSettings,
-    log: Sequence[str],
+    opened: AbstractContextManager[OpenedRows],
+    work: Path,
     *,
     recluster: bool,
-    table: Frame | None,
     say: Say,
 ) -> MacroGraph:
-    """Add events to an opened graph, read with the settings given."""
+    """Add events to an opened graph.
+
+    Args:
+        graph: The graph.
+        settings: How the events were read.
+        opened: Yields them.
+        work: The folder of `changing`.
+        recluster: Learn macro nodes again, warm-started.
+        say: Callback for lines of progress.
+    """
     known = {node: graph.path / f"{node}s.parquet" for node in ("user", "item")}
     encoders = FeatureEncoders.load(graph.path / CONTEXT) if (graph.path / CONTEXT).exists() else None
-    with (
-        _changing(graph) as work,
-        numbered_log(settings, list(log), work, known, table, say, encoders) as (found, _),
-    ):
+    with numbered_log(settings, opened, work, known, say, encoders) as (found, _):
         users, items, facts = found.counts["user"], found.counts["item"], found.facts
         say(
             f"  of them {users - graph.meta['users'][-1]:,} new users and "
@@ -223,7 +235,7 @@ def forget(path: Path | str, users: Sequence[str], say: Say = lambda line: None)
             graph.path,
             f"users to forget must be in the graph, found none for {unknown[0]!r}{more}; leave them out",
         )
-    with _changing(graph) as work:
+    with changing(graph) as work:
         work.mkdir(exist_ok=True)
         try:
             vocabulary.without(indices).save(work / "users.parquet")
@@ -268,7 +280,7 @@ def saved_settings(graph: MacroGraph, raw: dict[str, Any]) -> RunSettings:
 
 
 @contextmanager
-def _changing(graph: MacroGraph) -> Iterator[Path]:
+def changing(graph: MacroGraph) -> Iterator[Path]:
     """Hold the work folder of a change: two processes would number users by each other's events."""
     work = graph.path.with_name(f"{graph.path.name}.log")
     with exclusive(work, "what changes the graph"):
@@ -290,10 +302,9 @@ def _changeable(path: Path | str) -> MacroGraph:
 @contextmanager
 def numbered_log(
     settings: RunSettings,
-    log: list[str],
+    opened: AbstractContextManager[OpenedRows],
     folder: Path,
     known: Mapping[str, Path] | None,
-    table: Frame | None,
     say: Say,
     encoders: FeatureEncoders | None = None,
 ) -> Iterator[tuple[WholeLog, dict[str, Spent]]]:
@@ -301,11 +312,10 @@ def numbered_log(
 
     Args:
         settings: How the log is read.
-        log: Its files.
+        opened: Yields its rows.
         folder: Folder of the history. It is removed when the block succeeds or the log breaks a rule;
             otherwise it stays, so that an interrupted build finds it again.
         known: Vocabularies that are continued, by node.
-        table: Read instead of the files.
         say: Callback for lines of progress.
         encoders: Encoders of the context that are continued.
 
@@ -315,15 +325,12 @@ def numbered_log(
     folder.mkdir(parents=True, exist_ok=True)
     say("reading and numbering the log")
     started = time.perf_counter()
-    opened = opened_log(settings, log, folder, None if table is None else as_table(table))
     try:
-        with opened as source:
-            place = "the table" if table is not None else place_of(log)
+        with ExitStack() as stack:
             with peak_memory() as peak:
-                try:
-                    found = whole_log(source, settings, folder, place, known, encoders)
-                except duckdb.Error as error:
-                    raise unreadable(place, error) from None
+                rows, place = stack.enter_context(opened)
+                with reading(place):
+                    found = whole_log(rows, settings, folder, place, known, encoders)
             took = Spent(time.perf_counter() - started, peak[0] / GIB)
             say(
                 f"  {found.facts['events']:,} events, {found.counts['user']:,} users, "
@@ -342,8 +349,24 @@ def vocabularies(folder: Path) -> dict[str, Path]:
 
 
 @contextmanager
+def opened_rows(
+    settings: RunSettings, log: Sequence[str], folder: Path, table: Frame | None
+) -> Iterator[OpenedRows]:
+    """Yield the rows of a log or a table; arguments as of `opened_log`.
+
+    Raises:
+        DataError: The log cannot be read, or a row breaks a rule.
+    """
+    place = "the table" if table is not None else place_of(log)
+    with opened_log(settings, log, folder, None if table is None else as_table(table)) as source:
+        with reading(place):
+            rows, _ = read_rows(source, settings, place)
+        yield rows, place
+
+
+@contextmanager
 def opened_log(
-    settings: RunSettings, log: list[str], folder: Path, table: ir.Table | None
+    settings: RunSettings, log: Sequence[str], folder: Path, table: ir.Table | None
 ) -> Iterator[ir.Table]:
     """Yield the table, or the log: on Spark if it is Parquet and the graph is built there, else on DuckDB.
 

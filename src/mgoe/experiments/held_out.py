@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from mgoe._util.files import atomic_folder
 from mgoe.config import RunSettings
-from mgoe.data import Prepared, Vocabulary, open_log, place_of, whole_log
+from mgoe.data import Prepared, Vocabulary, open_log, place_of, read_rows, whole_log
 from mgoe.data.log import work_database
 from mgoe.errors import ConfigError, DataError
 
@@ -100,7 +100,7 @@ def numbered_events(whole: RunSettings, work: Path) -> tuple[pa.Table, Vocabular
     place = place_of(whole.data.log)
     with work_database(work, place, whole.data.timezone) as con:
         source = open_log(con, whole.data.log, ids=(whole.data.user, whole.data.item))
-        log = whole_log(source, whole, work, place)
+        log = whole_log(read_rows(source, whole, place)[0], whole, work, place)
         columns = log.history.order_by(["time", "user", "item", "task"]).to_pyarrow()
         users, items = (Vocabulary.load(work / f"{node}s.parquet") for node in ("user", "item"))
     return columns, users, items

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import ibis
 import numpy as np
 import pandas as pd
@@ -17,7 +16,7 @@ from scipy.stats import rankdata
 from mgoe._util.files import atomic_folder, read_json, write_json
 from mgoe.config import DataSettings, RunSettings, did_you_mean, load_settings, seconds
 from mgoe.data import Examples, Prepared, Split
-from mgoe.data.log import open_log, require_columns, unreadable
+from mgoe.data.log import open_log, reading, require_columns
 from mgoe.data.times import bucket_of, moment_of, read_time
 from mgoe.errors import ConfigError, DataError, OutputError
 from mgoe.evaluation import Influence, Row, measure, read_rows, user_influence, write_rows
@@ -172,12 +171,10 @@ def _read(prepared: Prepared, settings: RunSettings, file: str) -> tuple[pd.Data
     numbers = {name: table[name].cast("float64") for name in named.values()} | {
         name: table[name].cast("int64") for name in table.columns if name == ROW
     }
-    try:
+    with reading(file):
         found = table.select(
             user=table[data.user], item=table[data.item], bucket=bucket_of(moment, data.bucket), **numbers
         ).to_pyarrow()
-    except duckdb.Error as error:
-        raise unreadable(file, error) from None
     users, items = prepared.users.indices(found["user"]), prepared.items.indices(found["item"])
     rest = {name: found[name].to_numpy() for name in ("bucket", *numbers)}
     return pd.DataFrame({"user": users, "item": items, **rest}), named

@@ -2,10 +2,9 @@
 
 bundle_update    mgoe update: `learning` trains, `full_training` does it from scratch, `due` says when
 new_bundle       the folder of the bundle that it makes
-sources          where new rows are
-new_rows         what a bundle's graph lacks: files (`new_files`), live events, exposures of a service
+new_rows         what a bundle lacks, read once: files, live events (`live_events`), exposures of a service
 taken            mgoe exposures
-window           later rows of a bundle's log, measured and calibrated on
+measure          a bundle measured on later rows of its log
 registry         versions, aliases and the history of their changes; `version`, what it knows of each
 acceptance       the release test; `release_window`, the rows that it reads
 shadow           what the log of a shadow says; `outcomes`, what became of the answers in it
@@ -15,10 +14,10 @@ cycle            mgoe cycle
 from mgoe.lifecycle.acceptance import Bounds, Release, check_release
 from mgoe.lifecycle.bundle_update import update
 from mgoe.lifecycle.cycle import CycleSettings, load_cycle, run_cycle
+from mgoe.lifecycle.new_rows import Sources
 from mgoe.lifecycle.registry import Registry, served_path
-from mgoe.lifecycle.release_window import window_of
+from mgoe.lifecycle.release_window import later_rows, window_of
 from mgoe.lifecycle.shadow import ShadowReport, compare_shadow
-from mgoe.lifecycle.sources import Sources
 
 __all__ = [
     "Bounds",
@@ -29,6 +28,7 @@ __all__ = [
     "Sources",
     "check_release",
     "compare_shadow",
+    "later_rows",
     "load_cycle",
     "run_cycle",
     "served_path",

@@ -6,8 +6,9 @@ predicted from. The new bundle is calibrated on all of them.
 
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,14 +26,10 @@ from mgoe.graph import MacroGraph
 from mgoe.lifecycle.due import reasons
 from mgoe.lifecycle.full_training import train_anew
 from mgoe.lifecycle.learning import SPEC, RetrainJob, learn, training_from_weights
-from mgoe.lifecycle.new_bundle import check_place, copy_files, finish
-from mgoe.lifecycle.new_files import with_files
-from mgoe.lifecycle.new_rows import NewRows
-from mgoe.lifecycle.sources import Sources
+from mgoe.lifecycle.new_bundle import check_place, copy_files, finish, with_files
+from mgoe.lifecycle.new_rows import NewRows, Sources
 from mgoe.training import OPTIMIZER, WEIGHTS, Feed, ProcessGroup, joined
 
-TAKEN = "taken.parquet"
-"""Exposures of a service, in the folder of unfinished work."""
 Weights = Literal["keep", "continue", "new"]
 """What becomes of the weights of a bundle."""
 Groups = Literal["learn", "keep"]
@@ -41,12 +38,11 @@ Groups = Literal["learn", "keep"]
 
 def update(
     bundle: Path | str,
-    rows: Sources,
+    rows: Sources | NewRows,
     out: Path | str,
     *,
     weights: Weights = "keep",
     groups: Groups = "learn",
-    source: Sequence[str] = (),
     trim: bool = False,
     overwrite: bool = False,
     say: Say = lambda line: None,
@@ -69,14 +65,14 @@ def update(
 
     Args:
         bundle: The bundle to start from; it stays unchanged.
-        rows: Where the new rows are. Files hold only new rows, in the columns of the bundle's log.
+        rows: Where the new rows are, or what was read there. Files hold only new rows, in the columns of the
+            bundle's log.
         out: Folder of the new bundle. What the next training needs is stored beside it, in `OUT.training`.
         weights: `keep` them, `continue` to train them on the new rows, or train `new` ones from scratch on
             all files of the bundle's log and the new ones, with the settings of the bundle and the first of
             their seeds.
         groups: `learn` sketch and macro nodes again, as at every snapshot of a training, or `keep` them. A
             macro node keeps its number if its members stay together.
-        source: What the settings of the new bundle name in place of files that are temporary.
         trim: Remove from the log of a service what the graph of `bundle` already held. No service may then
             return to an earlier bundle.
         overwrite: Replace the bundle in `out`.
@@ -93,13 +89,14 @@ def update(
     opened, out, learns = Bundle.open(bundle), Path(out), groups == "learn"
     if weights == "new" and not learns:
         raise ConfigError("groups", "are part of new weights, found keep; leave it out, or keep the weights")
-    if trim and rows.files:
+    sources = rows.sources if isinstance(rows, NewRows) else rows
+    if trim and sources.files:
         raise ConfigError("trim", "removes live events, found new rows of files; give one of the two")
     with joined(opened.settings.training.device) as processes:
         if processes.leads:
             check_place(out, opened.path, overwrite)
         if weights == "new":
-            train_anew(opened, rows.files, out, say)
+            train_anew(opened, sources.files, out, say)
         elif weights == "continue":
             model = check_settings(ModelSettings, opened.manifest["model"], opened.path / MANIFEST)
             batch_size = training_from_weights(opened.settings, model).batch_size
@@ -107,17 +104,20 @@ def update(
             if not processes.leads:
                 learn(RetrainJob.receive(opened, processes))
         if processes.leads and weights != "new":
-            new = NewRows.of(opened, rows, say)
-            settings = with_files(opened.settings, source or rows.files)
-            with _work_folder(out, opened, rows) as (work, now), atomic_folder(out) as folder:
+            with _work_folder(out, opened, sources) as (work, now), atomic_folder(out) as folder:
+                if isinstance(rows, NewRows):
+                    new = replace(rows, bundle=opened, folder=work)
+                else:
+                    new = NewRows.of(opened, rows, work, say, trains=weights == "continue")
                 if weights == "continue":
-                    new.wait_for_labels(work, now, say)
+                    new.check_later(say)
+                    new.wait_for_labels(now, say)
                 new.require(learns and weights == "keep")
                 copy_files(opened, folder)
-                new.fetch(work / TAKEN, say)
                 make = _keep if weights == "keep" else _continue
-                graph, trained, changed = make(new, folder, out, work, learns, say)
-                changed["rows_until"] = new.until(work)
+                graph, trained, changed = make(new, folder, out, learns, say)
+                changed["rows_until"] = new.until
+                settings = with_files(opened.settings, sources.files)
                 finish(folder, opened, graph, new.ends, trained, changed, settings, say)
             if trim:
                 new.forget()
@@ -128,19 +128,18 @@ Made = tuple[MacroGraph, Trained, dict[str, Any]]
 """The graph of a new bundle, how its weights came about, and what is new in its manifest."""
 
 
-def _keep(new: NewRows, folder: Path, out: Path, work: Path, learns: bool, say: Say) -> Made:
+def _keep(new: NewRows, folder: Path, out: Path, learns: bool, say: Say) -> Made:
     """Keep the weights: calibrate them on the new rows, and add these to the graph.
 
     Args:
         new: The new rows.
         folder: The unfinished bundle, with the files of the former one.
         out: Where it will be.
-        work: Folder of unfinished work.
         learns: Whether sketch and macro nodes are learned again.
         say: Callback for lines of progress.
     """
     bundle, calibration = new.bundle, new.bundle.calibration
-    if (examples := new.examples(work / "window")) is not None:
+    if (examples := new.examples()) is not None:
         say(f"calibrating on {len(examples):,} examples, scored before they enter the graph")
         calibration = bundle.fit_calibration(examples)
     graph = new.add_to(MacroGraph.open(folder / "graph"), learns, say)
@@ -148,7 +147,7 @@ def _keep(new: NewRows, folder: Path, out: Path, work: Path, learns: bool, say: 
     return graph, "refreshed", {"calibration": calibration.model_dump(mode="json")}
 
 
-def _continue(new: NewRows, folder: Path, out: Path, work: Path, learns: bool, say: Say) -> Made:
+def _continue(new: NewRows, folder: Path, out: Path, learns: bool, say: Say) -> Made:
     """Train the weights on the new rows, and add these to the graph; arguments as of `_keep`.
 
     Raises:
@@ -157,14 +156,13 @@ def _continue(new: NewRows, folder: Path, out: Path, work: Path, learns: bool, s
     """
     bundle, tasks = new.bundle, new.bundle.settings.tasks
     graph = new.add_to(MacroGraph.open(folder / "graph"), learns, say)
-    shutil.rmtree(work / "window", ignore_errors=True)
-    if (examples := new.examples(work / "window", known := Encoders(folder))) is None:
+    if (examples := new.examples(known := Encoders(folder))) is None:
         raise BundleError(
             bundle.path,
             "is of an exposure log and learns from exposures, found only live events, which do not say what "
             "was shown; keep the weights (mgoe update --weights keep), or send exposures",
         )
-    learned = work / f"fit-{graph.meta['checksum']:x}"  # of these rows
+    learned = new.folder / f"fit-{graph.meta['checksum']:x}"  # of these rows
     job = RetrainJob(bundle, bundle.graph, known, examples, learned)
     job.share(ProcessGroup.current())
     scores = learn(job, say)
@@ -193,14 +191,14 @@ def _continue(new: NewRows, folder: Path, out: Path, work: Path, learns: bool, s
 
 
 @contextmanager
-def _work_folder(out: Path, bundle: Bundle, rows: Sources) -> Iterator[tuple[Path, int]]:
+def _work_folder(out: Path, bundle: Bundle, sources: Sources) -> Iterator[tuple[Path, int]]:
     """Yield the folder of unfinished work for a bundle, and when this work began, in microseconds since 1970.
 
     It stays if the block fails after a training has begun, unless the rows break a rule, and the same call
     resumes from it.
     """
     work = out.with_name(f".{out.name}.updating")
-    call, file = {"bundle": bundle.name, "log": rows.files}, work / "started.json"
+    call, file = {"bundle": bundle.name, "log": sources.files}, work / "started.json"
     with exclusive(work, "an update"):
         if not file.exists() or read_json(file)["call"] != call:
             shutil.rmtree(work, ignore_errors=True)

@@ -20,14 +20,14 @@ from mgoe._util.files import exclusive, read_json, remove_folder
 from mgoe.bundle import MANIFEST, Bundle
 from mgoe.config import Settings, check_settings, read_yaml
 from mgoe.config.base import Texts
+from mgoe.data import place_of
 from mgoe.errors import ConfigError, MgoeError
 from mgoe.experiments.stages import Say
 from mgoe.lifecycle.acceptance import Bounds, Release, check_release
 from mgoe.lifecycle.bundle_update import Groups, update
-from mgoe.lifecycle.new_files import learned_until
+from mgoe.lifecycle.new_rows import NewRows, Part, Sources, learned_until, reading_of
 from mgoe.lifecycle.registry import CANDIDATE, CURRENT, RELEASE, Registry
-from mgoe.lifecycle.release_window import window_of, write_later
-from mgoe.lifecycle.sources import Sources
+from mgoe.lifecycle.release_window import later_rows, window_of
 
 DONE, HELD, WAITING = 0, 3, 4
 """Exit codes: nothing was refused; the candidate was; there are too few new rows for anything."""
@@ -78,6 +78,11 @@ class CycleSettings(Settings):
         return self
 
     @property
+    def trains(self) -> bool:
+        """Whether weights learn from new rows."""
+        return self.weights == "continue"
+
+    @property
     def sources(self) -> Sources:
         """Where new rows come from."""
         return Sources(self.log, self.state)
@@ -124,14 +129,16 @@ def run_cycle(settings: CycleSettings, report: Report, say: Say = lambda line: N
         _clear(registry, work)
         waiting = registry.aliases.get(CANDIDATE)
         tested = None if waiting is None else _tested(registry, waiting, current)
+        new = None
         if tested is None:
             candidate = current if waiting is None else Bundle.open(registry.place(waiting))
             (folder := work / WINDOW).mkdir(parents=True)
-            window = window_of(candidate, current, settings.sources, folder, say)
-            shutil.rmtree(folder)
+            new = later_rows(candidate, current, settings.sources, folder, say, trains=settings.trains)
+            window = window_of(new, candidate, current)
             rows = 0 if window is None else len(window[0])
             step("collect", rows=rows, needed=settings.rows)
             if window is None or rows < settings.rows:
+                shutil.rmtree(folder)
                 return WAITING
             if waiting is not None:
                 tested = check_release(candidate, current, window, settings.bounds)
@@ -151,7 +158,7 @@ def run_cycle(settings: CycleSettings, report: Report, say: Say = lambda line: N
         full = bool(due) and settings.full == "when due"
         if due:
             step("due", version=current.name, reasons=due, full=full)
-        made = registry.lineage(_learn(registry, current, work, settings, full, say))[0]
+        made = registry.lineage(_learn(registry, current, work, settings, full, new, say))[0]
         step("learn", version=made.name, trained=made.trained, parent=made.parent)
     return code
 
@@ -176,33 +183,69 @@ def _tested(registry: Registry, version: str, current: Bundle) -> Release | None
 
 
 def _learn(
-    registry: Registry, current: Bundle, work: Path, settings: CycleSettings, full: bool, say: Say
+    registry: Registry,
+    current: Bundle,
+    work: Path,
+    settings: CycleSettings,
+    full: bool,
+    new: NewRows | None,
+    say: Say,
 ) -> str:
     """Make the next candidate of all rows that the current bundle lacks, and return its name.
 
-    With `full` it is trained from scratch on all rows, those of the current bundle included.
+    Args:
+        registry: The registry.
+        current: Its current bundle.
+        work: Folder of unfinished work.
+        settings: How to learn.
+        full: Train from scratch on all rows, those of the current bundle included.
+        new: The rows that the release test has read, if there was one.
+        say: Callback for lines of progress.
     """
     for other in work.glob("*"):
-        if other.name != current.name:  # was not promoted, or not by this cycle
+        if other.name not in (current.name, WINDOW):  # was not promoted, or not by this cycle
             remove_folder(other)
     place = work / current.name
-    out, file = place / "bundle", place / "new.parquet"
+    out = place / "bundle"
     if not (out / MANIFEST).exists():
         place.mkdir(parents=True, exist_ok=True)
         try:
             if full:
                 update(current.path, settings.sources, out, weights="new", say=say)
             else:
-                rows, weights, groups = settings.sources, settings.weights, settings.groups
-                if settings.log:
-                    if not file.exists():
-                        write_later(current, settings.log, learned_until(current), file)
-                    rows = Sources(str(file))
-                source = settings.log
-                update(current.path, rows, out, weights=weights, groups=groups, source=source, say=say)
+                rows = rows_to_learn(current, settings, place, new, say) if settings.log else settings.sources
+                update(current.path, rows, out, weights=settings.weights, groups=settings.groups, say=say)
         except MgoeError:  # a mistake in the rows, which are read again once it is fixed
             remove_folder(place)
             raise
     name = registry.add(out)
     remove_folder(place)  # at once: a part of it would be taken for one that is being made
+    shutil.rmtree(work / WINDOW, ignore_errors=True)
     return name
+
+
+def rows_to_learn(
+    current: Bundle, settings: CycleSettings, place: Path, new: NewRows | None, say: Say
+) -> NewRows:
+    """Return the rows of files that the current bundle lacks.
+
+    Args:
+        current: The bundle.
+        settings: Name the files.
+        place: Folder of what is made of them. Rows that an interrupted round has left here are taken.
+        new: The rows that the release test has read, if there was one.
+        say: Callback for lines of progress.
+    """
+    sources, after = settings.sources, learned_until(current)
+    reading = reading_of(current, sources.files, settings.trains)
+    found = NewRows(
+        current, sources, place, [Part(reading, place_of(sources.files), [place / "new.parquet"])]
+    )
+    if not (file := place / "new.parquet").exists():
+        if new is None or [part.settings for part in new.parts] != [reading]:
+            new = NewRows.of(current, sources, place, say, trains=settings.trains, after=after)
+        later = new.after(after, "later")
+        if not later.parts:
+            return later
+        later.parts[0].files[0].replace(file)
+    return found

@@ -11,7 +11,7 @@ from mgoe.config import ModelSettings, RunSettings, check_settings
 from mgoe.errors import ConfigError
 from mgoe.experiments.runs import train
 from mgoe.experiments.stages import Say
-from mgoe.lifecycle.new_files import with_files
+from mgoe.lifecycle.new_bundle import with_files
 from mgoe.training import ProcessGroup
 
 

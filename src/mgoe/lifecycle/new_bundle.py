@@ -1,6 +1,8 @@
 """The folder of a bundle that is made from another one: where it may be, and what it holds."""
 
+import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -89,3 +91,10 @@ def check_place(out: Path, bundle: Path, overwrite: bool) -> None:
             out, f"must be empty or hold a bundle to be replaced, found no {MANIFEST}; choose another folder"
         )
     check_no_events(out)
+
+
+def with_files(settings: RunSettings, log: Sequence[str]) -> RunSettings:
+    """Return settings whose log has further files, each named once: a full training reads all of them."""
+    data = settings.data
+    files = list(dict.fromkeys([*data.log, *map(os.path.abspath, log)]))
+    return settings.model_copy(update={"data": data.model_copy(update={"log": files})})

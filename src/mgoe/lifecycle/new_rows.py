@@ -1,111 +1,259 @@
-"""What a bundle's graph lacks: new files of its log, live events, and exposures that a service has taken."""
+"""What a bundle lacks: new rows of files, live events, and exposures that a service has taken.
+
+They are read and checked once, into files under our own column names. Graph, calibration, training,
+population and release test then read these files.
+"""
 
 import shutil
-from dataclasses import dataclass, field
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
 
-import ibis
-import ibis.expr.types as ir
-import pyarrow as pa
+import pyarrow.parquet as pq
 
-from mgoe._util.tables import hand_over
+from mgoe._util.files import as_pattern, atomic_file
+from mgoe._util.tables import write_table
 from mgoe.bundle import Bundle
+from mgoe.bundle.lineage import iso_time
 from mgoe.bundle.training_state import waiting_of
-from mgoe.config import RunSettings
-from mgoe.data import Encoders, Examples
-from mgoe.errors import BundleError
-from mgoe.experiments.graphs import add_events, saved_settings, settings_of, vocabularies
+from mgoe.config import RunSettings, seconds
+from mgoe.data import Encoders, Examples, newest_window, place_of
+from mgoe.data.arrow import pc
+from mgoe.data.columns import Table, only_row
+from mgoe.data.log import NO_ROWS, reading
+from mgoe.data.schema import checked_rows
+from mgoe.data.waiting import known_at, longest_delay, waits
+from mgoe.errors import BundleError, ConfigError, DataError
+from mgoe.experiments.graphs import OpenedRows, add_events, changing, opened_log, settings_of, vocabularies
 from mgoe.experiments.stages import Say, ShowBuild
 from mgoe.graph import MacroGraph, update_graph
-from mgoe.lifecycle.new_files import check_new, known_rows, learned_until, span_of
-from mgoe.lifecycle.sources import Sources
+from mgoe.lifecycle.live_events import settings_of_events, since, table_of
 from mgoe.lifecycle.taken import TakenExposures
-from mgoe.lifecycle.window import new_examples
-from mgoe.serving import EventLog, EventReader, Position, open_events
-from mgoe.serving.events.event import START, Interaction, SeenEvents, with_ids_of
+from mgoe.serving import EventLog, Position, open_events
 from mgoe.serving.online.live import position_of
+
+GAP = 2
+"""Time buckets without a row from which a gap is reported."""
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where new rows are: in files of the log, or in the live events and exposures of a service.
+
+    Args:
+        log: Parquet or CSV files, folders or globs; one or several.
+        events: State folder or Redis server of a service, or its log.
+
+    Raises:
+        ConfigError: Both are given, or none.
+
+    Example:
+        >>> Sources("logs/today.parquet").files
+        ['logs/today.parquet']
+    """
+
+    log: str | Sequence[str] = ()
+    events: Path | str | EventLog | None = None
+
+    def __post_init__(self) -> None:
+        if (self.events is None) == (not self.log):
+            raise ConfigError("new rows", "are live events or files, found both or none; give one of the two")
+
+    @property
+    def files(self) -> list[str]:
+        """Files, folders and globs; empty for live events."""
+        return [self.log] if isinstance(self.log, str) else [*self.log]
 
 
 @dataclass(frozen=True)
 class Part:
-    """New rows of one kind.
+    """New rows of one kind, checked.
 
     Attributes:
-        settings: How they are read.
-        log: Files that hold them.
-        table: Read instead of files.
-        whole: Whether rows on which nothing was done are among them or can be drawn.
+        settings: How they were read.
+        place: What they are, for messages.
+        files: Parquet files that hold them as `read_rows` returns them.
+        live: Whether they are live events.
     """
 
     settings: RunSettings
-    log: list[str]
-    table: ir.Table | None = None
-    whole: bool = True
+    place: str
+    files: list[Path]
+    live: bool = False
+
+    @contextmanager
+    def opened(self, folder: Path, trains: bool = False) -> Iterator[OpenedRows]:
+        """Yield the rows, and what they are.
+
+        Args:
+            folder: An existing folder for what does not fit in memory.
+            trains: Whether the weights of the rows are among their columns.
+        """
+        local = self.settings.graph.model_copy(update={"engine": "local"})
+        settings = self.settings.model_copy(update={"graph": local})
+        with opened_log(settings, [*map(str, self.files)], folder, None) as rows, reading(self.place):
+            yield rows if trains or "weight" not in rows.columns else rows.drop("weight"), self.place
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """Times of the first and of the last row, in microseconds since 1970."""
+        found = [pc.min_max(pq.read_table(file, columns=["time"])["time"]).as_py() for file in self.files]
+        return min(one["min"] for one in found), max(one["max"] for one in found)
 
 
 @dataclass
 class NewRows:
-    """What the graph of a bundle lacks.
+    """What a bundle lacks.
 
     Attributes:
         bundle: The bundle.
+        sources: Where the rows are from.
+        folder: An existing folder for files of the rows, and for what does not fit in memory.
         parts: The rows, events before exposures: newcomers among events have numbers in the live service.
         ends: Where the logs of live events and exposures end, by identity.
         live: The log of live events; None for files.
         taken: Exposures of a service; None if it takes none.
-        waiting: Files of exposures that are left to the next time.
+        waiting: Files of exposures that are left to the next update.
     """
 
     bundle: Bundle
-    parts: list[Part]
+    sources: Sources
+    folder: Path
+    parts: list[Part] = field(default_factory=list)
     ends: dict[str, Position] = field(default_factory=dict)
     live: EventLog | None = None
     taken: TakenExposures | None = None
     waiting: list[Path] = field(default_factory=list)
 
     @classmethod
-    def of(cls, bundle: Bundle, sources: Sources, say: Say) -> Self:
-        """Find what is new; exposures of a service are read by `fetch`.
+    def of(
+        cls,
+        bundle: Bundle,
+        sources: Sources,
+        folder: Path,
+        say: Say,
+        *,
+        trains: bool = False,
+        after: int | None = None,
+    ) -> Self:
+        """Read what is new.
 
         Args:
             bundle: The bundle.
-            sources: Where new rows are; files hold no others.
+            sources: Where to look.
+            folder: An existing folder, where the rows are kept while they are read.
             say: Callback for lines of progress.
+            trains: Whether rows have weights, as in training.
+            after: Of files, take the rows after this moment whose labels are all known by now, in
+                microseconds since 1970. By default they hold only new rows.
 
         Raises:
-            MgoeError: The log of live events is missing or damaged.
+            ConfigError: With `after`, the log names moments at which labels are known.
+            MgoeError: A log cannot be read, a row breaks a rule, or the log of live events is damaged.
         """
-        log, events = sources.files, sources.events
-        if events is None:
-            return cls(bundle, [Part(settings_of(bundle.graph, log), log)])
-        live = open_events(events, make=False) if isinstance(events, str | Path) else events
-        taken = None if live is events else TakenExposures.of(bundle, str(events))
-        parts, ends = _since(bundle, live, say)
-        return cls(bundle, parts, ends, live, taken)
+        new = cls(bundle, sources, folder)
+        if sources.events is None:
+            new._read_files("rows", sources.files, trains, after, say)
+        else:
+            new._read_service(sources.events, trains, say)
+        return new
 
-    def __bool__(self) -> bool:
-        return bool(self.parts) or (self.taken is not None and self.taken.upto > self.taken.after)
+    def _read_files(self, name: str, log: list[str], trains: bool, after: int | None, say: Say) -> None:
+        """Check and keep the rows of files."""
+        settings = reading_of(self.bundle, log, trains)
+        with opened_log(settings, log, self.folder, None) as source:
+            self._keep(name, source, settings, place_of(log), after, say)
 
-    def wait_for_labels(self, folder: Path, now: int, say: Say) -> None:
+    def _read_service(self, events: Path | str | EventLog, trains: bool, say: Say) -> None:
+        """Check and keep the live events of a service, and the exposures that it has taken."""
+        self.live = open_events(events, make=False) if isinstance(events, str | Path) else events
+        found, self.ends[self.live.identity] = since(self.bundle, self.live, say)
+        if found:
+            settings, table = settings_of_events(self.bundle.graph), table_of(found, self.bundle)
+            self._keep("events", table, settings, "the live events", None, say)
+        self.taken = None if self.live is events else TakenExposures.of(self.bundle, str(events))
+        if self.taken is not None:
+            self.ends[self.taken.log.identity] = str(self.taken.upto)
+            with atomic_file(self.folder / "taken.parquet") as file:
+                number = self.taken.write(file, say)
+            if number:
+                self._read_files("exposures", [str(self.folder / "taken.parquet")], trains, None, say)
+
+    def _keep(
+        self, name: str, source: Table, settings: RunSettings, place: str, after: int | None, say: Say
+    ) -> None:
+        """Check rows, and keep them in a file."""
+        with reading(place):
+            rows, number = checked_rows(source, settings, place)
+            if after is not None:
+                rows = _known_after(rows, settings, after, say)
+            elif not number:
+                raise DataError(place, NO_ROWS)
+            file = self.folder / f"{name}.parquet"
+            if write_table(rows, file):
+                self.parts.append(Part(settings, place, [file], live=name == "events"))
+
+    def after(self, moment: int, name: str) -> Self:
+        """Return the rows of files after a moment, in a file of this name; those of a service stay."""
+        if self.live is not None or not self.parts:
+            return self
+        [part] = self.parts
+        file = self.folder / f"{name}.parquet"
+        with part.opened(self.folder, trains=True) as (rows, _):
+            number = write_table(rows.filter(rows.time > moment), file)
+        return replace(self, parts=[replace(part, files=[file])] if number else [])
+
+    def check_later(self, say: Say) -> None:
+        """Check that rows of files come after those that the bundle has learned, and report a gap.
+
+        Raises:
+            DataError: Some do not.
+        """
+        for part in self.parts if self.live is None else ():
+            if any(task.known_at is not None for task in part.settings.tasks):
+                continue
+            first, last = part.span[0], learned_until(self.bundle)
+            if first <= last:
+                raise DataError(
+                    part.place,
+                    f"new rows must come after those that the bundle holds, until {iso_time(last)}, found "
+                    f"the first at {iso_time(first)}; leave out what it holds, or keep the weights, which "
+                    "takes late rows",
+                )
+            if (first - last) // (seconds(part.settings.data.bucket) * 1_000_000) >= GAP:
+                say(f"no row is between {iso_time(last)} and {iso_time(first)}; is a file missing?")
+
+    def wait_for_labels(self, now: int, say: Say) -> None:
         """Leave rows of files whose labels are not all known to the next update; take those that waited.
 
+        A row of the files replaces the same exposure that waited: its labels are newer.
+
         Args:
-            folder: An existing folder for files, which stay while rows are read.
             now: The present in microseconds since 1970.
             say: Callback for lines of progress.
-
-        Raises:
-            DataError: Some rows do not come after those of the bundle, or break another rule.
         """
         self.waiting = waiting_of(self.bundle)
-        if self.live is None:
-            [part] = self.parts
-            check_new(self.bundle, part.log, folder, say)
-            files, self.waiting = known_rows(self.bundle, part.log, self.waiting, folder, now)
-            self.parts = [Part(settings_of(self.bundle.graph, files), files)] if files else []
-            if self.waiting:
-                say("exposures whose labels are not all known wait, and are read with the next log")
+        if self.live is not None or not self.parts:
+            return
+        [part] = self.parts
+        found = dict[str, list[Path]](known=[], waiting=[])
+        if waits(part.settings):
+            with part.opened(self.folder, trains=True) as (rows, _):
+                same = [name for name in ("user", "item", "time", "request") if name in rows.columns]
+                con = rows.get_backend()
+                held = [con.read_parquet(as_pattern(file)).anti_join(rows, same) for file in self.waiting]
+                for number, some in enumerate([rows, *held]):
+                    known = known_at(some, part.settings) <= now
+                    for name, chosen in (("known", known), ("waiting", ~known)):
+                        file = self.folder / f"{name}-{number}.parquet"
+                        found[name] += [file] * bool(write_table(some.filter(chosen), file))
+            self.parts = [replace(part, files=found["known"])] if found["known"] else []
+        self.waiting = found["waiting"]
+        if self.waiting:
+            say("exposures whose labels are not all known wait, and are read with the next log")
 
     def require(self, learns: bool) -> None:
         """Require that something is new.
@@ -116,57 +264,56 @@ class NewRows:
         Raises:
             BundleError: Nothing is.
         """
-        if not self and not (learns and self.bundle.graph.drift):
+        moved = self.taken is not None and self.taken.upto > self.taken.after
+        if not self.parts and not moved and not (learns and self.bundle.graph.drift):
             wait = ", or when exposures have waited for their labels" if self.taken else ""
             raise BundleError(
                 self.bundle.path,
                 f"holds every event of that log; try again when there are new ones{wait}",
             )
 
-    def fetch(self, file: Path, say: Say) -> None:
-        """Write the exposures that a service has taken to a file, which must stay while rows are read."""
-        if self.taken is None:
-            return
-        self.ends |= {self.taken.log.identity: str(self.taken.upto)}
-        if self.taken.write(file, say):
-            self.parts.append(Part(settings_of(self.bundle.graph, [str(file)]), [str(file)]))
-
-    def until(self, folder: Path) -> int:
-        """Return the time of the newest row that a bundle with these has learned from, see `learned_until`.
-
-        Args:
-            folder: An existing folder for the work.
-        """
-        files = [part for part in self.parts if part.log]
-        ends = [span_of(part.settings, part.log, folder)[1] for part in files]
+    @property
+    def until(self) -> int:
+        """Time of the newest row that a bundle with these has learned from, see `learned_until`."""
+        ends = [part.span[1] for part in self.parts if not part.live]
         return max([learned_until(self.bundle), *ends])
 
-    def examples(self, folder: Path, training: Encoders | None = None) -> Examples | None:
-        """Return the newest rows as labelled examples, none of which the graph of the bundle holds.
+    def examples(self, training: Encoders | None = None) -> Examples | None:
+        """Return the newest rows as labelled examples, see `newest_window`.
 
         Args:
-            folder: A folder to make for the work, and to remove.
-            training: Gives the indices of ids of rows that are trained on, see `new_examples`.
+            training: Gives the indices of ids of rows that are trained on, with their weights. By default
+                rows are measured, and ids are those of the bundle.
 
         Returns:
-            None where no part is whole.
+            None of live events alone that do not say what was shown.
+
+        Raises:
+            DataError: The rows do no task.
         """
-        whole = [part for part in self.parts if part.whole]
+        ours = self.bundle.settings
+        whole = [part for part in self.parts if not part.live or ours.form == "events"]
         if not whole:
             return None
-        part = whole[-1]
-        return new_examples(self.bundle, part.settings, part.log, folder, part.table, training)
+        spaces = {task.name: task.given for task in ours.tasks}
+        tasks = [task.model_copy(update={"given": spaces[task.name]}) for task in whole[-1].settings.tasks]
+        negatives = ours.negatives.of_training if training else ours.negatives
+        settings = whole[-1].settings.model_copy(update={"tasks": tasks, "negatives": negatives})
+        now, known = time.time_ns() // 1000, training or self.bundle.encoders
+        with whole[-1].opened(self.folder, trains=training is not None) as (rows, place):
+            return newest_window(rows, settings, known, place, now)
 
-    def add_to(self, graph: MacroGraph, recluster: bool, say: Say) -> MacroGraph:
+    def add_to(self, graph: MacroGraph, learns: bool, say: Say) -> MacroGraph:
         """Add everything to the graph of a new bundle, and learn its macro nodes again if asked to.
 
         The new bundle takes the ids of users and items from its graph.
         """
         for part in self.parts:
-            last = recluster and part is self.parts[-1]
-            graph = add_events(graph, part.settings, part.log, recluster=last, table=part.table, say=say)
-        if not self.parts and recluster:
-            graph = update_graph(graph, None, ShowBuild(say), recluster)
+            last = learns and part is self.parts[-1]
+            with changing(graph) as work:
+                graph = add_events(graph, part.settings, part.opened(work), work, recluster=last, say=say)
+        if not self.parts and learns:
+            graph = update_graph(graph, None, ShowBuild(say), learns)
         for name, file in vocabularies(graph.path).items():
             shutil.copyfile(file, graph.path.parent / name)
         return graph
@@ -179,67 +326,35 @@ class NewRows:
                 self.taken.forget()
 
 
-def _since(bundle: Bundle, log: EventLog, say: Say) -> tuple[list[Part], dict[str, Position]]:
-    """Return the live events that a bundle's graph lacks, if any, and where the log ends, by its identity."""
-    found, position, strange = later(log, position_of(bundle.path, log), EventReader.of(bundle))
-    if strange:
-        say(f"{strange:,} events are left out, because their ids have another type than those of the bundle")
-    say(f"{len(found):,} events are newer than the bundle's graph")
-    ends = {log.identity: position}
-    if not found:
-        return [], ends
-    settings, table = _settings(bundle.graph), _table(found, bundle)
-    return [Part(settings, [], table, bundle.settings.form == "events")], ends
+def reading_of(bundle: Bundle, log: list[str], trains: bool) -> RunSettings:
+    """Return how new files of a bundle's log are read; with the weights of rows if they are trained on."""
+    settings = settings_of(bundle.graph, log)
+    weight = bundle.settings.data.weight if trains else None
+    return settings.model_copy(update={"data": settings.data.model_copy(update={"weight": weight})})
 
 
-def later(log: EventLog, held: Position, reader: EventReader) -> tuple[list[Interaction], Position, int]:
-    """Return the interactions after a position, each once.
+def learned_until(bundle: Bundle) -> int:
+    """Return the time of the newest row that a bundle has learned from, in microseconds since 1970.
 
-    Also return where the log ends, and the number of events after the position whose ids are of another type.
+    A graph says when its newest label was known, by the delay of the labels after its row. The manifest also
+    counts rows on which nothing was done.
     """
-    seen, found = SeenEvents(), list[Interaction]()
-    position, limit, strange, after = held, log.order(held), 0, START
-    while part := log.read(after):
-        positions, events = zip(*part, strict=True)
-        for position, event in zip(positions, with_ids_of(events, reader.kinds), strict=True):
-            later = log.order(position) > limit
-            if event is None:  # the bundle cannot hold its ids
-                strange += later
-            elif event.behavior in reader.behaviors:
-                new = seen.add(event, reader.behaviors[event.behavior])
-                found += sorted(new, key=lambda interaction: interaction[-1]) if later else []
-        after = positions[-1]
-    return found, position, strange
+    of_graph = int(bundle.graph.meta["last"]) - longest_delay(bundle.settings.tasks)
+    return max(of_graph, bundle.manifest.get("rows_until") or of_graph)
 
 
-def _table(interactions: list[Interaction], bundle: Bundle) -> ibis.Table:
-    """Return interactions as a table in which each task is a behaviour of its own name."""
-    users, items, times, tasks = zip(*interactions, strict=True)
-    rows = pa.table(
-        {
-            "user": pa.array(users, bundle.encoders.users.type),
-            "item": pa.array(items, bundle.encoders.items.type),
-            "time": pa.array(times, pa.int64()),
-            "behavior": pa.array([bundle.tasks[task] for task in tasks], pa.string()),
-        }
-    )
-    return hand_over(ibis.duckdb.connect(), "events", rows)
-
-
-def _settings(graph: MacroGraph) -> RunSettings:
-    """Return how live events are read, whatever the form of the log was."""
-    log = settings_of(graph, [])
-    raw = {
-        "data": {
-            "log": ["-"],
-            "form": "events",
-            "user": "user",
-            "item": "item",
-            "time": "time",
-            "time_unit": "us",
-            "bucket": log.data.bucket,
-        },
-        "tasks": [task.name for task in log.tasks],
-        "graph": graph.meta["settings"],
-    }
-    return saved_settings(graph, raw)
+def _known_after(rows: Table, settings: RunSettings, after: int, say: Say) -> Table:
+    """Return the rows after a moment whose labels are known by now, and report rows from the future."""
+    if found := [task.name for task in settings.tasks if task.known_at is not None]:
+        raise ConfigError(
+            f"tasks.{found[0]}.known_at",
+            "does not say when a row of a file has all its labels; name the state of the service instead of "
+            "files, or give the task a `delay`",
+        )
+    now = time.time_ns() // 1000
+    if ahead := only_row(rows.aggregate(ahead=(rows.time > now).sum()))["ahead"]:
+        say(
+            f"{ahead:,} rows of the log wait, because they are later than the clock of this machine, "
+            f"{iso_time(now)}; is it right?"
+        )
+    return rows.filter(rows.time > after, known_at(rows, settings) <= now)

@@ -6,9 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
-import pyarrow.parquet as pq
-
 from mgoe._util.files import atomic_file
+from mgoe._util.tables import write_batches
 from mgoe.bundle import Bundle
 from mgoe.data.waiting import longest_delay
 from mgoe.errors import BundleError, StoreError
@@ -72,12 +71,9 @@ class TakenExposures:
 
     def write(self, file: Path, say: Say) -> int:
         """Write them as a Parquet file, and return their number."""
-        kinds, now, rows = EventReader.of(self.bundle).kinds, time.time_ns() // 1000, 0
+        kinds, now = EventReader.of(self.bundle).kinds, time.time_ns() // 1000
         reader = taken_rows(self.log, self.bundle.settings, kinds, now, self.after, self.upto)
-        with pq.ParquetWriter(file, reader.schema) as writer:
-            for batch in reader:
-                writer.write_batch(batch)
-                rows += len(batch)
+        rows = write_batches(reader, file)
         say(f"{rows:,} exposures that have waited for their labels")
         return rows
 

@@ -23,7 +23,7 @@ from mgoe.experiments.folder import SETTINGS
 from mgoe.experiments.results import RunResult
 from mgoe.lifecycle import Sources, update
 from mgoe.lifecycle.bundle_update import Groups, Weights
-from mgoe.lifecycle.window import measure_log
+from mgoe.lifecycle.measure import measure_log
 from mgoe.ranker.plots import RankerPlots
 from mgoe.ranker.recommender import Recommender
 from mgoe.ranker.settings import (

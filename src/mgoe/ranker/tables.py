@@ -6,10 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import pyarrow.parquet as pq
-
 from mgoe._util.files import sha256
-from mgoe._util.tables import Frame, batches
+from mgoe._util.tables import Frame, batches, write_batches
 from mgoe.data import as_table
 from mgoe.errors import MgoeError
 
@@ -33,9 +31,7 @@ def stored(rows: Rows, folder: Path, name: str) -> Path | str:
     reader = batches(as_table(rows, name))
     with TemporaryDirectory(dir=folder) as aside:
         file = Path(aside) / f"{name}.parquet"
-        with pq.ParquetWriter(file, reader.schema) as writer:
-            for batch in reader:
-                writer.write_batch(batch)
+        write_batches(reader, file)
         return file.replace(folder / f"{name}-{sha256(file)[:16]}.parquet")
 
 

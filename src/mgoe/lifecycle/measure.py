@@ -1,26 +1,20 @@
-"""Later rows of a bundle's log as labelled examples: to calibrate it and to measure it."""
+"""A bundle measured on later rows of its log."""
 
-import shutil
 import tempfile
-import time
 from dataclasses import replace
 from pathlib import Path
 
-import duckdb
-import ibis.expr.types as ir
 import numpy as np
 from numpy.typing import NDArray
 
 from mgoe.bundle import Bundle
 from mgoe.bundle.lineage import iso_time
-from mgoe.config import RunSettings, seconds
-from mgoe.data import Encoders, Examples, Prepared, newest_window, place_of
-from mgoe.data.log import unreadable
+from mgoe.config import seconds
+from mgoe.data import Examples, Prepared
 from mgoe.errors import DataError
 from mgoe.evaluation import Row, measure
-from mgoe.experiments.graphs import opened_log, settings_of
 from mgoe.experiments.stages import build
-from mgoe.lifecycle.new_files import learned_until, span_of
+from mgoe.lifecycle.new_rows import NewRows, Sources, learned_until
 from mgoe.training import Feed, predict
 
 LATER = "later"
@@ -46,13 +40,15 @@ def measure_log(bundle: Bundle, log: list[str], run: Path | None = None) -> list
     Raises:
         MgoeError: The log cannot be read, a row breaks a rule or was learned, or no row does a task.
     """
-    settings = settings_of(bundle.graph, log)
     with tempfile.TemporaryDirectory(prefix="mgoe-") as folder:
-        first, _ = span_of(settings, log, Path(folder))
+        new = NewRows.of(bundle, Sources(log), Path(folder), lambda line: None)
+        [part] = new.parts
+        first = part.span[0]
         past = first <= learned_until(bundle)
         if past:
-            _check_not_learned(bundle, first, run, place_of(log))
-        examples = new_examples(bundle, settings, log, Path(folder, "window"))
+            _check_not_learned(bundle, first, run, part.place)
+        examples = new.examples()
+    assert examples is not None  # they are of files
     if past and run is not None:
         scores = _as_of_windows(bundle, examples, run)
     else:
@@ -94,42 +90,3 @@ def _as_of_windows(bundle: Bundle, examples: Examples, run: Path) -> NDArray[np.
     dated = replace(examples, snapshot=before.astype(np.int16))
     feed = Feed(prepared, build(bundle.settings, prepared, run / "graph"), dated, model.needs, model.spec)
     return predict(model, feed)
-
-
-def new_examples(
-    bundle: Bundle,
-    settings: RunSettings,
-    log: list[str],
-    folder: Path,
-    table: ir.Table | None = None,
-    training: Encoders | None = None,
-) -> Examples:
-    """Return new rows as examples, see `newest_window`.
-
-    Args:
-        bundle: Gives sample spaces and the sampling of negatives.
-        settings: How the rows are read.
-        log: Their files.
-        folder: A folder to make for the work, and to remove.
-        table: Read instead of the files.
-        training: Gives the indices of ids of rows that are trained on, with their weights. By default rows
-            are measured, and ids are those of the bundle.
-
-    Raises:
-        DataError: The rows cannot be read, break a rule, or do no task.
-    """
-    place = "the live events" if table is not None else place_of(log)
-    spaces = {task.name: task.given for task in bundle.settings.tasks}
-    tasks = [task.model_copy(update={"given": spaces[task.name]}) for task in settings.tasks]
-    weight = bundle.settings.data.weight if training else None
-    data = settings.data.model_copy(update={"weight": weight})
-    negatives = bundle.settings.negatives.of_training if training else bundle.settings.negatives
-    settings = settings.model_copy(update={"tasks": tasks, "negatives": negatives, "data": data})
-    folder.mkdir()
-    try:
-        with opened_log(settings, log, folder, table) as source:
-            return newest_window(source, settings, training or bundle.encoders, place, time.time_ns() // 1000)
-    except duckdb.Error as error:
-        raise unreadable(place, error) from None
-    finally:
-        shutil.rmtree(folder)

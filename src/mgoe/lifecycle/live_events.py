@@ -1,0 +1,76 @@
+"""Live events that a bundle's graph lacks, and how they are read."""
+
+import ibis
+import pyarrow as pa
+
+from mgoe._util.tables import hand_over
+from mgoe.bundle import Bundle
+from mgoe.config import RunSettings
+from mgoe.experiments.graphs import saved_settings, settings_of
+from mgoe.experiments.stages import Say
+from mgoe.graph import MacroGraph
+from mgoe.serving import EventLog, EventReader, Position
+from mgoe.serving.events.event import START, Interaction, SeenEvents, with_ids_of
+from mgoe.serving.online.live import position_of
+
+
+def since(bundle: Bundle, log: EventLog, say: Say) -> tuple[list[Interaction], Position]:
+    """Return the live events that a bundle's graph lacks, and where the log ends."""
+    found, position, strange = later(log, position_of(bundle.path, log), EventReader.of(bundle))
+    if strange:
+        say(f"{strange:,} events are left out, because their ids have another type than those of the bundle")
+    say(f"{len(found):,} events are newer than the bundle's graph")
+    return found, position
+
+
+def later(log: EventLog, held: Position, reader: EventReader) -> tuple[list[Interaction], Position, int]:
+    """Return the interactions after a position, each once.
+
+    Also return where the log ends, and the number of events after the position whose ids are of another type.
+    """
+    seen, found = SeenEvents(), list[Interaction]()
+    position, limit, strange, after = held, log.order(held), 0, START
+    while part := log.read(after):
+        positions, events = zip(*part, strict=True)
+        for position, event in zip(positions, with_ids_of(events, reader.kinds), strict=True):
+            later = log.order(position) > limit
+            if event is None:  # the bundle cannot hold its ids
+                strange += later
+            elif event.behavior in reader.behaviors:
+                new = seen.add(event, reader.behaviors[event.behavior])
+                found += sorted(new, key=lambda interaction: interaction[-1]) if later else []
+        after = positions[-1]
+    return found, position, strange
+
+
+def table_of(interactions: list[Interaction], bundle: Bundle) -> ibis.Table:
+    """Return interactions as a table in which each task is a behaviour of its own name."""
+    users, items, times, tasks = zip(*interactions, strict=True)
+    rows = pa.table(
+        {
+            "user": pa.array(users, bundle.encoders.users.type),
+            "item": pa.array(items, bundle.encoders.items.type),
+            "time": pa.array(times, pa.int64()),
+            "behavior": pa.array([bundle.tasks[task] for task in tasks], pa.string()),
+        }
+    )
+    return hand_over(ibis.duckdb.connect(), "events", rows)
+
+
+def settings_of_events(graph: MacroGraph) -> RunSettings:
+    """Return how live events are read, whatever the form of the log was."""
+    log = settings_of(graph, [])
+    raw = {
+        "data": {
+            "log": ["-"],
+            "form": "events",
+            "user": "user",
+            "item": "item",
+            "time": "time",
+            "time_unit": "us",
+            "bucket": log.data.bucket,
+        },
+        "tasks": [task.name for task in log.tasks],
+        "graph": graph.meta["settings"],
+    }
+    return saved_settings(graph, raw)
