@@ -306,7 +306,7 @@ def test_every_damaged_or_missing_file_is_named(copy: Path):
     "name", ["{outside}", "../outside", "graph/../../outside", "graph/../settings.yaml", "..", "/"]
 )
 def test_a_manifest_names_nothing_beyond_its_folder(copy: Path, tmp_path: Path, name: str, verify: bool):
-    """`mgoe refresh` copies what it names, to the same name in another folder."""
+    """`mgoe update` copies what it names, to the same name in another folder."""
     outside, manifest = tmp_path / "outside", json.loads((copy / "bundle.json").read_text())
     outside.write_text("here")
     manifest["checksums"][name.format(outside=outside)] = sha256(outside)
