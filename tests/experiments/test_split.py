@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from mgoe import experiments
+from mgoe.bundle import scored_model
 from mgoe.config import RunSettings, load_settings, make_settings
 from mgoe.evaluation import read_rows
 from mgoe.experiments import Inputs, cell_results
@@ -127,8 +128,8 @@ def test_a_query_is_ranked_as_of_the_snapshot_before_its_window(runs, monkeypatc
 
         return score
 
-    monkeypatch.setattr(cell_results, "View", SimpleNamespace(of=lambda snapshot, *sides: snapshot))
-    monkeypatch.setattr(cell_results, "PairScorer", scorer)
+    monkeypatch.setattr(scored_model, "View", SimpleNamespace(of=lambda snapshot, *sides: snapshot))
+    monkeypatch.setattr(scored_model, "PairScorer", scorer)
     cell_results.catalog(SimpleNamespace(spec=inputs.spec), settings, inputs, model="m", seed=0)  # type: ignore[arg-type]
     test = inputs.prepared.examples("test")
     known = (test.labels > 0).any(1) & (test.item < inputs.prepared.items_at[2])
