@@ -61,7 +61,7 @@ def encode_json(encoders: FeatureEncoders, context: Mapping[str, Any]) -> dict[s
     kinds = _kinds(encoders, context)
     for name, value in context.items():
         _check_json(f"context.{name}", kinds[name], value)
-    return encode_one(encoders, context)
+    return encoders.encode({name: to_arrow([value]) for name, value in context.items()}, 1)
 
 
 def repeated(values: pa.Array, n: int) -> pa.Array:
