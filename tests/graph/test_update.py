@@ -494,7 +494,7 @@ class Cut(BaseException):
     """What a test cuts a change off with."""
 
 
-class CutAt:
+class CutAt(Observer):
     """Cuts a change off when its stage of that number begins."""
 
     def __init__(self, at: int):

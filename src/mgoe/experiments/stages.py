@@ -36,8 +36,7 @@ class ShowBuild(Observer):
         self._bar: ProgressBar | None = None
 
     def stage(self, name: str, total: int, unit: str) -> Callable[[int], None]:
-        """Replace the bar of the last stage and return a callback for the units just completed."""
-        self.close()
+        """Show a bar and return a callback for the units just completed."""
         self._bar = ProgressBar(name, total, unit)
         return self._bar.advance
 
@@ -45,8 +44,8 @@ class ShowBuild(Observer):
         """Pass on one line."""
         self._say(f"  {line}")
 
-    def close(self) -> None:
-        """Remove the last bar."""
+    def end(self) -> None:
+        """Remove the bar."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None

@@ -29,7 +29,7 @@ THREADS = dict.fromkeys(
 )
 
 
-class Teller:
+class Teller(Observer):
     """Says on standard output what begins."""
 
     def stage(self, name, total, unit):

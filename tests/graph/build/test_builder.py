@@ -11,7 +11,7 @@ from sklearn.metrics import homogeneity_score, normalized_mutual_info_score
 
 from mgoe.config import GraphSettings
 from mgoe.errors import GraphError
-from mgoe.graph import MacroGraph, build_graph
+from mgoe.graph import MacroGraph, Observer, build_graph
 from mgoe.graph.build.sizes import choose_resolutions, disk_needed
 from mgoe.graph.scores import UNIT, score_table
 from tests.effort import SOAK
@@ -32,7 +32,7 @@ def graph(tmp_path_factory) -> MacroGraph:
 # --- stages ---
 
 
-class Watcher:
+class Watcher(Observer):
     """Records what an observer receives."""
 
     def __init__(self):

@@ -9,7 +9,7 @@ import pytest
 from mgoe._util.files import GIB
 from mgoe.config import GraphSettings
 from mgoe.errors import GraphError
-from mgoe.graph import build_graph, fold, pair_rows, sketch, update_graph
+from mgoe.graph import Observer, build_graph, fold, pair_rows, sketch, update_graph
 from mgoe.graph.build import clusters, snapshot_builder
 from mgoe.graph.build import sizes as module
 from mgoe.graph.build.sizes import BYTES_PER_SAMPLED_PAIR, PROCESS, check_memory, memory_needed
@@ -18,7 +18,7 @@ from mgoe.graph.engines import engine
 from tests.graph.histories import contents, differences, history, planted
 
 
-class Measured:
+class Measured(Observer):
     """Bytes that Python and NumPy held at most in each stage, beyond what they held when it began."""
 
     def __init__(self):
@@ -31,9 +31,6 @@ class Measured:
         self.name, self.held = name, held
         tracemalloc.reset_peak()
         return lambda done: None
-
-    def note(self, line):
-        pass
 
 
 @pytest.mark.parametrize(

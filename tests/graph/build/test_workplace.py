@@ -35,7 +35,7 @@ class Cut(BaseException):
     """Interrupts a build; no code in the build expects it."""
 
 
-class Recorder:
+class Recorder(Observer):
     """Records the stages that begin, and interrupts the build at one of them."""
 
     def __init__(self, cut_at: int | None = None, midway: bool = False):
@@ -53,9 +53,6 @@ class Recorder:
                 raise Cut
 
         return advance
-
-    def note(self, line):
-        pass
 
 
 def check_identical(one: MacroGraph, other: MacroGraph):
@@ -482,3 +479,21 @@ def test_a_lock_is_taken_away_by_who_opens_the_graph_once_nobody_holds_it(whole,
     lock.write_text("1")
     MacroGraph.open(out)
     assert not lock.exists()
+
+
+def test_an_observer_hears_that_a_stage_ended_or_failed(tmp_path: Path):
+    heard: list[str] = []
+
+    class Hears(Observer):
+        def stage(self, name: str, total: int, unit: str) -> Callable[[int], None]:
+            heard.append(name)
+            return super().stage(name, total, unit)
+
+        def end(self) -> None:
+            heard.append("end")
+
+    stages = Stages(tmp_path, Hears(), {})
+    stages.run("pairs", 1, lambda advance: None)
+    with pytest.raises(ZeroDivisionError):
+        stages.run("edges", 1, lambda advance: advance(1 // 0))
+    assert heard == ["pairs", "end", "edges", "end"]

@@ -19,7 +19,7 @@ from numpy.testing import assert_array_equal
 
 from mgoe.config import GraphSettings
 from mgoe.errors import GraphError
-from mgoe.graph import MacroGraph
+from mgoe.graph import MacroGraph, Observer
 from mgoe.graph.build.workplace import building
 from mgoe.graph.engines.spark import carry
 from mgoe.graph.engines.spark.engine import Spark
@@ -97,7 +97,7 @@ a_log(*map(int, sys.argv[2:])).build(Path(sys.argv[1]), observer=Teller(), **LOC
 """
 
 
-class Begun:
+class Begun(Observer):
     """Notes the stages that begin."""
 
     def __init__(self) -> None:
@@ -106,9 +106,6 @@ class Begun:
     def stage(self, name, total, unit):
         self.stages.append(name)
         return lambda done: None
-
-    def note(self, line):
-        pass
 
 
 @slow

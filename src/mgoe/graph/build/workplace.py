@@ -54,6 +54,9 @@ class Observer:
         """Begin a stage of `total` units, and return its progress callback."""
         return lambda done: None
 
+    def end(self) -> None:
+        """Receive that the stage has ended, or failed."""
+
     def note(self, line: str) -> None:
         """Receive a line that is worth knowing before the build ends."""
 
@@ -108,8 +111,11 @@ class Stages:
             return
         advance = self.observer.stage(name, total, unit)
         started = time.perf_counter()
-        with peak_memory() as peak:
-            work(advance)
+        try:
+            with peak_memory() as peak:
+                work(advance)
+        finally:
+            self.observer.end()
         self._record["done"][name] = {"seconds": time.perf_counter() - started, "peak_gib": peak[0] / GIB}
         write_json(self.file, self._record)
 
