@@ -376,6 +376,7 @@ def test_files_that_are_missing_empty_or_damaged(tmp_path):
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "readme.md").write_text("nothing here")
     (tmp_path / "some.csv").write_text("user_id,item_id\n")
+    (tmp_path / ".wholes.parquet").touch()  # being written, so no name to propose
     wrong = {
         "short.parquet": "short.parquet: the Parquet file is truncated: it ends without its footer after",
         "empty.parquet": r"empty.parquet: the file is empty (0 bytes); write it again or leave it out",

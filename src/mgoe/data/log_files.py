@@ -87,7 +87,8 @@ def files_of(path: str, key: str) -> list[Path]:
         raise DataError(
             f"{key} {path}", f"the pattern matches no file; relative ones are looked up from {Path.cwd()}"
         )
-    near = did_you_mean(here.name, [f.name for f in here.parent.iterdir()]) if here.parent.is_dir() else ""
+    beside = [file.name for file in here.parent.glob("[!.]*")]  # not what this process is writing
+    near = did_you_mean(here.name, beside) if here.parent.is_dir() else ""
     raise DataError(
         f"{key} {path}", f"no such file or folder{near}; relative paths are looked up from {Path.cwd()}"
     )
