@@ -6,7 +6,7 @@ predicted from. The new bundle is calibrated on all of them.
 
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -104,7 +104,8 @@ def update(
             if not processes.leads:
                 learn(RetrainJob.receive(opened, processes))
         if processes.leads and weights != "new":
-            with _work_folder(out, opened, sources) as (work, now), atomic_folder(out) as folder:
+            call = {"bundle": opened.name, "log": sources.files, "weights": weights, "groups": groups}
+            with _work_folder(out, call) as (work, now), atomic_folder(out) as folder:
                 if isinstance(rows, NewRows):
                     new = replace(rows, bundle=opened, folder=work)
                 else:
@@ -191,14 +192,14 @@ def _continue(new: NewRows, folder: Path, out: Path, learns: bool, say: Say) -> 
 
 
 @contextmanager
-def _work_folder(out: Path, bundle: Bundle, sources: Sources) -> Iterator[tuple[Path, int]]:
-    """Yield the folder of unfinished work for a bundle, and when this work began, in microseconds since 1970.
+def _work_folder(out: Path, call: Mapping[str, Any]) -> Iterator[tuple[Path, int]]:
+    """Yield the folder of unfinished work of a call, and when this work began, in microseconds since 1970.
 
     It stays if the block fails after a training has begun, unless the rows break a rule, and the same call
     resumes from it.
     """
     work = out.with_name(f".{out.name}.updating")
-    call, file = {"bundle": bundle.name, "log": sources.files}, work / "started.json"
+    file = work / "started.json"
     with exclusive(work, "an update"):
         if not file.exists() or read_json(file)["call"] != call:
             shutil.rmtree(work, ignore_errors=True)
