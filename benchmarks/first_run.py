@@ -25,7 +25,6 @@ import pyarrow.dataset as ds
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.measure import child, folder_bytes, line
-from mgoe.evaluation import read_rows
 
 MODEL = "mgoe"
 FIT = """
@@ -42,7 +41,7 @@ def measure(sample: Path, out: Path) -> dict[str, list[float | None]]:
     run = child("-m", "mgoe", "run", sample / "first.yaml", "--out", out / "run")
     ranker = child("-c", FIT, sample / "log", out / "ranker")
     disk, parquet = folder_bytes(out / "run") / 1e6, folder_bytes(sample / "log") / 1e6
-    ours, theirs = (metrics_of(out / part) for part in ("run", "ranker"))
+    ours, theirs = (metrics_of(run) for run in (out / "run", out / "ranker" / "run"))
     ranking = "test", "all", "all", "ranking"
     return {
         "rows": [rows_of(sample), None, None],
@@ -59,7 +58,7 @@ def metrics_of(run: Path) -> dict[tuple[str, ...], float | None]:
     """Return the metrics of the model, by split, slice, task and metric."""
     return {
         (row["split"], row["slice"], row["task"], row["metric"]): row["value"]
-        for row in read_rows(run / "metrics.json")
+        for row in json.loads((run / "metrics.json").read_text())
         if row["model"] == MODEL
     }
 
@@ -75,7 +74,7 @@ def main() -> None:
     )
     parser.add_argument("samples", type=Path, help="folder of `strangers.py`")
     parser.add_argument("--out", type=Path, required=True, help="folder of the runs, resumed if it exists")
-    parser.add_argument("--only", nargs="*", help="samples by name; all by default")
+    parser.add_argument("--only", nargs="*", help="folders of samples by name; all by default")
     asked = parser.parse_args()
     samples = [file.parent for file in asked.samples.rglob("first.yaml")]
     for sample in sorted(samples, key=rows_of):
