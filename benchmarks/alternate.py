@@ -1,6 +1,7 @@
 """Two source trees in turn within one run: is the new one slower?
 
-    python benchmarks/alternate.py OLD NEW [--only graph train serve intake] [--rounds 5] [--work FOLDER]
+    python benchmarks/alternate.py OLD NEW [--only graph train serve intake] [--rounds 10] [--work FOLDER]
+    python benchmarks/alternate.py OLD NEW --only daily --log LOG.parquet
     python benchmarks/alternate.py OLD NEW --quick
 
 OLD and NEW are checkouts. Each round runs a benchmark on both, and the next round in the reverse order, so
@@ -13,14 +14,17 @@ see whether all runs.
 |---|---|---|
 | `graph` | the graph of 1e7 events | seconds of the command |
 | `train` | steps of `mgoe` and `mgoe-paper` | samples per second, with feeding and without |
-| `serve` | `/v1/rank` of 500 candidates, both models | median latency, processor time per request |
-| `intake` | batches of 1 and 100 events, 1 and 4 clients | median latency, rate, processor time per event |
+| `serve` | `/v1/rank` of 500 candidates, both models | processor time per request |
+| `recommend` | `/v1/recommend` from 200,000 items | processor time per request |
+| `intake` | batches of 1 and 100 events, 1 and 4 clients | processor time per event |
+| `daily` | a finished run found, and updates of its bundle with a tenth of `--log` | processor time |
 
 One line per figure, `{name, value, unit, against, ratio}`: the median of the new tree, against that of the
 old one. The ratio is of times, new over old, also where the figure is a rate: above 1 the new tree is slower.
 The figure `NAME.cpu_s` is the processor time of the whole command and of what it started. Processor time says
-more than the clock where other work shares the machine. At the end comes a table; the exit code is 1 if any
-ratio exceeds 1.03.
+more than the clock where other work shares the machine. At the end comes a table with a 95 % interval of each
+ratio, from Student's t over the logarithms of the rounds' ratios; the exit code is 1 if an upper end exceeds
+1.05.
 """
 
 import argparse
@@ -33,17 +37,18 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 
+import numpy as np
 import psutil
+from scipy.stats import t
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.measure import ROOT, line
 
-LIMIT = 1.03
-"""Ratio up to which the new tree is not slower."""
-ROUNDS = 5
+LIMIT = 1.05
+"""Upper end of a ratio's interval up to which the new tree is not slower."""
+ROUNDS = 10
 
 
 @dataclass(frozen=True)
@@ -55,12 +60,14 @@ class Comparison:
         options: Its arguments, besides the folder of its work.
         quick: Those of a small run.
         figures: What counts of the figures that it prints, as a regular expression for whole names.
+        reads_log: It takes a log.
     """
 
     file: str
     options: Sequence[str]
     quick: Sequence[str]
     figures: str
+    reads_log: bool = False
 
 
 COMPARISONS = {
@@ -80,13 +87,22 @@ COMPARISONS = {
         "serve.py",
         ["--rank-only", "--users", "100000", "--items", "20000", "--sizes", "100", "--seconds", "5"],
         ["--rank-only", "--users", "10000", "--items", "2000", "--sizes", "100", "--seconds", "1"],
-        r"serve\.(default\.)?rank500\.(p50_ms|cpu_ms)",
+        r"serve\.(default\.)?rank500\.cpu_ms",
+    ),
+    "recommend": Comparison(
+        "recommend.py",
+        ["--only", "service", "--users", "100000", "--items", "200000", "--seconds", "8"],
+        ["--only", "service", "--users", "10000", "--items", "20000", "--seconds", "2"],
+        r"recommend\.cpu_ms",
     ),
     "intake": Comparison(
         "intake.py",
         ["--requests", "500", "--seconds", "10"],
         ["--requests", "50", "--seconds", "5", "--users", "2000"],
-        r"intake\..*(p50_ms|events_per_s|cpu_us)",
+        r"intake\..*cpu_us",
+    ),
+    "daily": Comparison(
+        "daily.py", ["examples/tmall.yaml"], ["examples/tmall.yaml"], r"daily\..*", reads_log=True
     ),
 }
 
@@ -98,48 +114,63 @@ def main() -> None:
     )
     parser.add_argument("old", type=Path)
     parser.add_argument("new", type=Path)
-    parser.add_argument("--only", nargs="+", choices=COMPARISONS, default=list(COMPARISONS))
+    parser.add_argument("--only", nargs="+", choices=COMPARISONS, help="by default all that need no log")
+    parser.add_argument("--log", type=Path, help="Parquet file with the columns of Tmall, for `daily`")
     parser.add_argument(
         "--rounds", type=int, default=ROUNDS, help=f"whose medians count; {ROUNDS} by default"
     )
-    parser.add_argument("--quick", action="store_true", help="small sizes and one round")
+    parser.add_argument("--quick", action="store_true", help="small sizes and two rounds")
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "alternate", help="kept and used again")
     given = parser.parse_args()
+    names = given.only or [name for name, one in COMPARISONS.items() if given.log or not one.reads_log]
     trees = {"old": given.old.resolve(), "new": given.new.resolve()}
-    table = ["| figure | unit | old | new | times, new over old |", "|---|---|---:|---:|---:|"]
+    table = ["| figure | unit | old | new | new over old | 95 % interval |", "|---|---|---:|---:|---:|---|"]
     slower = 0
-    for name in given.only:
-        taken = in_turn(name, trees, given.work.resolve(), 1 if given.quick else given.rounds, given.quick)
+    for name in names:
+        work, log = given.work.resolve(), given.log and given.log.resolve()
+        taken = in_turn(name, trees, work, log, 2 if given.quick else given.rounds, given.quick)
         for figure, (unit, old, new) in taken.items():
-            ratio = old / new if "/s" in unit else new / old
-            line(figure, new, unit, old, ratio)
-            slower += ratio > LIMIT
-            table.append(f"| {figure} | {unit} | {old:.5g} | {new:.5g} | {ratio:.3f} |")
-    print("\n".join(["", *table, "", f"{slower} of {len(table) - 2} figures are more than 3 % slower"]))
+            before, after = np.median(old), np.median(new)
+            low, ratio, high = ratio_of(new, old) if "/s" not in unit else ratio_of(old, new)
+            line(figure, after, unit, before, ratio)
+            slower += high > LIMIT
+            table.append(
+                f"| {figure} | {unit} | {before:.5g} | {after:.5g} | {ratio:.3f} | {low:.3f} to {high:.3f} |"
+            )
+    print("\n".join(["", *table, "", f"{slower} of {len(table) - 2} figures may be more than 5 % slower"]))
     raise SystemExit(slower > 0)
 
 
+def ratio_of(above: Sequence[float], below: Sequence[float]) -> tuple[float, float, float]:
+    """Return the geometric mean of the rounds' ratios between the ends of its 95 % interval."""
+    logs = np.log(above) - np.log(below)
+    reach = t.ppf(0.975, len(logs) - 1) * logs.std(ddof=1) / len(logs) ** 0.5
+    return tuple(np.exp(logs.mean() + reach * side) for side in (-1, 0, 1))
+
+
 def in_turn(
-    name: str, trees: dict[str, Path], work: Path, rounds: int, quick: bool
-) -> dict[str, tuple[str, float, float]]:
+    name: str, trees: dict[str, Path], work: Path, log: Path | None, rounds: int, quick: bool
+) -> dict[str, tuple[str, list[float], list[float]]]:
     """Run one comparison on both trees in turn.
 
     Args:
         name: Of the comparison.
         trees: The old and the new checkout.
         work: Folder for what the benchmark makes, one per tree.
+        log: The log, for comparisons that read one.
         rounds: How often each tree runs.
         quick: Take small sizes.
 
     Returns:
-        Unit, old median and new median per figure, in the order in which the benchmark prints them.
+        Unit, values of the old and of the new tree by round, per figure in the order in which the benchmark
+        prints them.
     """
     values: dict[str, dict[str, list[float]]] = {side: defaultdict(list) for side in trees}
     units: dict[str, str] = {}
     for number in range(-1, rounds):
         for side in list(trees)[:: 1 if number % 2 else -1]:
             folder = work / ("quick" if quick else "whole") / name / side
-            figures = measured(name, trees[side], folder, quick)
+            figures = measured(name, trees[side], folder, log, quick)
             if number < 0:
                 continue
             for figure, (unit, value) in figures.items():
@@ -148,10 +179,12 @@ def in_turn(
             shown = ", ".join(f"{figure} {value:.5g}" for figure, (_, value) in figures.items())
             print(f"{name}, round {number + 1}, {side}: {shown}", file=sys.stderr, flush=True)
     both = [figure for figure in units if all(figure in values[side] for side in trees)]
-    return {figure: (units[figure], *(median(values[side][figure]) for side in trees)) for figure in both}
+    return {figure: (units[figure], values["old"][figure], values["new"][figure]) for figure in both}
 
 
-def measured(name: str, tree: Path, work: Path, quick: bool) -> dict[str, tuple[str, float]]:
+def measured(
+    name: str, tree: Path, work: Path, log: Path | None, quick: bool
+) -> dict[str, tuple[str, float]]:
     """Run a benchmark on a tree.
 
     Returns:
@@ -163,7 +196,8 @@ def measured(name: str, tree: Path, work: Path, quick: bool) -> dict[str, tuple[
     comparison = COMPARISONS[name]
     home = tree if (tree / "benchmarks" / comparison.file).exists() else ROOT
     work.mkdir(parents=True, exist_ok=True)
-    options = [*(comparison.quick if quick else comparison.options), "--work", str(work)]
+    logs = [str(log)] if comparison.reads_log else []
+    options = [*(comparison.quick if quick else comparison.options), *logs, "--work", str(work)]
     command = [sys.executable, str(home / "benchmarks" / comparison.file), *options]
     environment = os.environ | {"PYTHONPATH": str(tree / "src")}
     before = children_seconds()

@@ -5,12 +5,14 @@
 A tree is a checkout; what is measured is its `src/mgoe`:
 
 - statements: nodes of the syntax tree that are statements; docstrings, also those of constants, are left
-out;
+  out; imports among them, which are counted apart too;
+- circles: groups of modules that need each other, imports for type checkers included;
 - repeated passages: passages of six or more lines that also stand elsewhere, blank lines and imports left
   out; `--repeated` lists them;
 - lines of the median and of the longest module;
 - frames: functions of the library on the stack of `mgoe run` when the first kernel of the graph is entered,
-  and when the loss is, that kernel and the loss included. `--no-run` leaves them out;
+  and when the loss is, that kernel and the loss included; and on that of `/v1/rank` when ONNX Runtime is
+  asked for the first product. `--no-run` leaves them out;
 - exported names: those that packages name in `__all__`, or list in place of it;
 - files per package.
 """
@@ -24,15 +26,23 @@ import pkgutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
 PASSAGE = 6
 """Lines of the shortest passage that counts as repeated."""
+IMPORTS = (ast.Import, ast.ImportFrom)
+WAIT = 120
+"""Seconds until a service must have exported its model."""
 
 
 def main() -> None:
@@ -77,7 +87,9 @@ def measured(tree: Path, run: bool) -> dict[str, int]:
     passages = repeated_passages(found)
     figures = {
         "statements": sum(statements(module.tree) for module in found),
+        "imports among them": sum(isinstance(node, IMPORTS) for one in found for node in ast.walk(one.tree)),
         "modules": len(found),
+        "circles": circles(found),
         "repeated passages": len(passages),
         "lines of repeated passages": sum(passage.lines for passage in passages),
         "lines of the median module": round(median(lengths)),
@@ -135,6 +147,27 @@ def is_docstring(node: ast.stmt) -> bool:
     )
 
 
+def circles(found: list[Module]) -> int:
+    """Count the groups of two or more modules that import each other, directly or through others."""
+    names = [
+        ".".join(["mgoe", *Path(module.name).with_suffix("").parts]).removesuffix(".__init__")
+        for module in found
+    ]
+    places = {name: number for number, name in enumerate(names)}
+    pairs = [
+        (number, places[name])
+        for number, module in enumerate(found)
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+        for name in [f"{node.module}.{alias.name}", node.module]
+        if name in places and not (name == node.module and f"{name}.{alias.name}" in places)
+    ]
+    edges = coo_array((np.ones(len(pairs)), tuple(zip(*pairs, strict=True))), shape=(len(names),) * 2)
+    _, group = connected_components(edges, connection="strong")
+    return sum(size > 1 for size in Counter(group.tolist()).values())
+
+
 @dataclass(frozen=True)
 class Passage:
     """Lines that stand twice.
@@ -174,7 +207,7 @@ def code_lines(module: Module) -> Iterator[tuple[int, str]]:
     imports = {
         row
         for node in ast.walk(module.tree)
-        if isinstance(node, ast.Import | ast.ImportFrom)
+        if isinstance(node, IMPORTS)
         for row in range(node.lineno, (node.end_lineno or node.lineno) + 1)
     }
     for row, text in enumerate(module.text.splitlines(), 1):
@@ -223,7 +256,9 @@ def exports(package: Path) -> dict[str, int]:
 
 
 def frames(package: Path) -> dict[str, int]:
-    """Count the library's frames at the first graph kernel and at the first loss of a run on a tiny log."""
+    """Count the library's frames at the first graph kernel and loss of a run on a tiny log, and at the first
+    product of a ranking by its bundle.
+    """
     from numba.core import dispatcher
 
     stacks: dict[str, list[str]] = {}
@@ -258,6 +293,7 @@ def frames(package: Path) -> dict[str, int]:
     kind.__call__ = enter  # type: ignore[method-assign]
     with tempfile.TemporaryDirectory() as work:
         run_tiny(Path(work), enter_loss)
+        rank_once(Path(work), lambda: note("product of /v1/rank", sys._getframe(2), []))
     for what, stack in stacks.items():
         print(f"{what}: {' > '.join(stack)}", file=sys.stderr)
     return {f"frames at the {what}": len(stack) for what, stack in stacks.items()}
@@ -288,6 +324,31 @@ def run_tiny(work: Path, profile: Any) -> None:
                 raise
         finally:
             sys.setprofile(None)
+
+
+def rank_once(work: Path, entered: Callable[[], None]) -> None:
+    """Ask the service of the run's bundle for rankings until one comes from ONNX Runtime."""
+    import onnxruntime
+    from pyarrow import parquet
+    from starlette.testclient import TestClient
+
+    service = importlib.import_module("mgoe.serving.http.service")
+    settings = service.ServeSettings(bundle=work / "run" / "bundle", state=work / "state")
+    users, items = (parquet.read_table(settings.bundle / f"{side}.parquet")[0] for side in ("users", "items"))
+    asked = {"user": users[0].as_py(), "candidates": items[:5].to_pylist()}
+    run, calls = onnxruntime.InferenceSession.run, []
+
+    def enter(*arguments: Any, **named: Any) -> Any:
+        entered()
+        calls.append(1)
+        return run(*arguments, **named)
+
+    with TestClient(service.application(settings), f"http://127.0.0.1:{settings.port}") as client:
+        onnxruntime.InferenceSession.run = enter
+        end = time.monotonic() + WAIT
+        while not calls and time.monotonic() < end:
+            client.post("/v1/rank", json=asked).raise_for_status()
+            time.sleep(0.5)  # models are exported while nobody asks
 
 
 INSIDE = {"frames": frames, "exports": exports}

@@ -1,0 +1,68 @@
+"""What the days after a training cost: `mgoe run` that finds everything finished, and updates of its bundle.
+
+    python benchmarks/daily.py examples/tmall.yaml LOG.parquet --work FOLDER
+
+The first nine tenths of the log's rows in time are trained on for one epoch, the last tenth is new. What is
+trained stays in `--work`, so the same command measures alone. All figures are processor time of a process of
+its own, Python's start included.
+
+- `daily.finished.cpu_s`: `mgoe run` on the finished folder;
+- `daily.update.cpu_s`: `mgoe update --groups keep`, whose weights stay;
+- `daily.continue.cpu_s`: `mgoe update --groups keep --weights continue`.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import duckdb
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.measure import child, line
+from mgoe.config import load_settings
+
+UPDATES = {
+    "update": ["update", "--groups", "keep"],
+    "continue": ["update", "--groups", "keep", "--weights", "continue"],
+}
+"""Arguments of `mgoe` for each update."""
+
+
+def split_log(log: Path, time: str, folder: Path) -> tuple[Path, Path]:
+    """Write the first nine tenths of a log in time, and the last tenth; rows of one moment stay together."""
+    parts = folder / "before.parquet", folder / "new.parquet"
+    if not parts[1].exists():
+        with duckdb.connect() as database:
+            database.execute(f"SET VARIABLE cut = (SELECT quantile_disc({time}, 0.9) FROM '{log}')")
+            for part, side in zip(parts, ("<=", ">"), strict=True):
+                rows = f"FROM '{log}' WHERE {time} {side} getvariable('cut') ORDER BY ALL"
+                database.execute(f"COPY ({rows}) TO '{part}' (FORMAT parquet)")
+    return parts
+
+
+def main() -> None:
+    """Train where that was not done yet, and print the figures."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("config", type=Path)
+    parser.add_argument("log", type=Path)
+    parser.add_argument("--work", type=Path, required=True, help="folder of the run, used again if it exists")
+    asked = parser.parse_args()
+    asked.work.mkdir(parents=True, exist_ok=True)
+    time = load_settings(asked.config, [f"data.log={asked.log}"]).data.time
+    before, new = split_log(asked.log, time, asked.work)
+    changes = [f"data.log={before}", "models=[mgoe]", "training.epochs=1", "evaluation.ranking_queries=0"]
+    folder = asked.work / "run"
+    run = ["run", asked.config, "--out", folder, *(word for change in changes for word in ("--set", change))]
+    child("-m", "mgoe", *run)
+    line("daily.finished.cpu_s", child("-m", "mgoe", *run).cpu_seconds, "s")
+    for name, words in UPDATES.items():
+        where = ["--log", new, "--out", asked.work / name, "--overwrite"]
+        spent = child("-m", "mgoe", words[0], folder / "bundle", *where, *words[1:])
+        line(f"daily.{name}.cpu_s", spent.cpu_seconds, "s")
+
+
+if __name__ == "__main__":
+    main()
