@@ -251,7 +251,9 @@ def exports(package: Path) -> dict[str, int]:
     for name in ["mgoe", *names]:
         part = importlib.import_module(name)
         listed = getattr(part, "__all__", None)
-        count += len(listed if listed is not None else part.__dir__() if "__dir__" in vars(part) else ())
+        count += len(
+            listed if listed is not None else list(part.__dir__()) if "__dir__" in vars(part) else ()
+        )
     return {"exported names": count}
 
 
