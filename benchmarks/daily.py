@@ -7,8 +7,8 @@ trained stays in `--work`, so the same command measures alone. All figures are p
 its own, Python's start included.
 
 - `daily.finished.cpu_s`: `mgoe run` on the finished folder;
-- `daily.update.cpu_s`: `mgoe update --groups keep`, whose weights stay;
-- `daily.continue.cpu_s`: `mgoe update --groups keep --weights continue`.
+- `daily.update.cpu_s`: `mgoe update`, whose weights stay;
+- `daily.continue.cpu_s`: `mgoe update --weights continue`.
 """
 
 import argparse
@@ -23,8 +23,8 @@ from benchmarks.measure import child, line
 from mgoe.config import load_settings
 
 UPDATES = {
-    "update": ["update", "--groups", "keep"],
-    "continue": ["update", "--groups", "keep", "--weights", "continue"],
+    "update": ["update"],
+    "continue": ["update", "--weights", "continue"],
 }
 """Arguments of `mgoe` for each update."""
 
