@@ -28,6 +28,7 @@ import yaml
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.measure import line
+from mgoe._util.progress import shown
 from mgoe.data import guess
 from mgoe.experiments import run
 from mgoe.experiments.results import RunResult
@@ -152,9 +153,8 @@ def result_of(folder: Path, draw: Callable[[Path], Path], settings: Mapping[str,
                 inner = inner.setdefault(section, {})
             inner[last] = value
         config.write_text(yaml.safe_dump(raw))
-    return run(
-        config, folder / "run", reuse=True, say=lambda said: print(f"{folder.name}: {said}", file=sys.stderr)
-    )
+    with shown("stderr"):
+        return run(config, folder / "run", reuse=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -43,6 +43,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.measure import line
 from mgoe import experiments
+from mgoe._util.progress import shown
 from mgoe.config import ComparisonSettings, TrainingSettings, check_settings
 from mgoe.data import guess
 from mgoe.evaluation import find_leads, group_users, read_rows
@@ -199,11 +200,11 @@ def measure(
     grid = [name for name in settings.model_names if name not in fixed]
 
     def train(models: list[str], seeds: Sequence[int], logs: Sequence[str] = ("log",)) -> bool:
-        experiments.compare(
-            settings, folder / "results", models=models, seeds=[*seeds], logs=[*logs],
-            stop_after=max(0.0, until - time.monotonic()),
-            say=lambda said: print(f"{folder.name}: {said}", file=sys.stderr),
-        )  # fmt: skip
+        with shown("stderr"):
+            experiments.compare(
+                settings, folder / "results", models=models, seeds=[*seeds], logs=[*logs],
+                stop_after=max(0.0, until - time.monotonic()),
+            )  # fmt: skip
         cells = [cell_of(folder, *cell) for cell in product(models, seeds, logs)]
         return all((cell / "metrics.json").exists() for cell in cells)
 

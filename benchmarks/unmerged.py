@@ -32,6 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.measure import line, use_cores
 from mgoe import experiments
+from mgoe._util.progress import shown
 from mgoe.config import ModelSettings, RunSettings, load_settings
 from mgoe.data import Prepared
 from mgoe.errors import ConfigError
@@ -185,7 +186,8 @@ def built(asked: argparse.Namespace) -> Iterator[tuple[RunSettings, Path, Prepar
     settings = load_settings(asked.config, asked.sets)
     with tempfile.TemporaryDirectory() as temporary:
         out = asked.out or Path(temporary) / "out"
-        merged = experiments.macro_graph(settings, out, say=say)
+        with shown("stderr"):
+            merged = experiments.macro_graph(settings, out)
         yield settings, out, Prepared.open(out / "data"), merged
 
 

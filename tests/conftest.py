@@ -1,6 +1,7 @@
 """One thread a test process, and logs small enough for a second."""
 
 import gc
+import logging
 import os
 
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
@@ -85,6 +86,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         trained = isinstance(item, pytest.Function) and TRAINED & {*item.fixturenames}
         if trained or any(f"{place}/".startswith(f"{costly}/") for costly in COSTLY):
             item.add_marker("costly")
+
+
+@pytest.fixture
+def said(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    """What the library logs of its progress."""
+    caplog.set_level(logging.INFO, "mgoe")
+    return caplog
 
 
 @pytest.fixture(scope="session")

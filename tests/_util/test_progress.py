@@ -1,5 +1,6 @@
-"""The progress bar writes to a terminal, or to one line of the running cell of a notebook."""
+"""What is logged is printed to whom asks, and bars are on a terminal, or in one line of a running cell."""
 
+import logging
 import sys
 from types import SimpleNamespace
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import pytest
 
 from mgoe._util import progress
-from mgoe._util.progress import ProgressBar, quiet, shows_bars
+from mgoe._util.progress import ProgressBar, hidden, shown, shows_bars
 
 
 @pytest.mark.parametrize("terminal", [True, False])
@@ -72,10 +73,36 @@ def test_a_stage_is_named_at_once_and_shown_no_oftener_than_eyes_follow(
     assert empty == last == ""
 
 
-def test_nothing_is_shown_inside_a_quiet_block(cell: Cell):
-    with quiet():
+def test_nothing_is_shown_inside_a_hidden_block(cell: Cell):
+    with hidden():
         assert not shows_bars()
         with ProgressBar("pairs", 4) as bar:
             bar.advance(4)
     assert shows_bars()
     assert cell.outputs == []
+
+
+def test_lines_are_printed_inside_a_block_that_shows_them_alone(capsys: pytest.CaptureFixture[str]):
+    logger = logging.getLogger("mgoe.any.module")
+    logger.info("before")
+    with shown("stderr"):
+        logger.info("building 100 % of [bold]")
+        with hidden():
+            logger.info("hidden")
+        with shown("stdout"):
+            logger.info("twice")
+        logging.getLogger("other").info("of another library")
+    logger.info("after")
+    assert capsys.readouterr() == ("twice\n", "building 100 % of [bold]\ntwice\n")
+
+
+def test_a_line_is_printed_above_a_bar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    with shown("stderr"), ProgressBar("pairs", 4) as bar:
+        bar.advance(2)
+        before = capsys.readouterr().err
+        logging.getLogger("mgoe.graph").info("needs much disk")
+        after = capsys.readouterr().err
+    assert "pairs" in before
+    assert "needs much disk\n" in after.replace("\r", "")
+    assert after.rindex("pairs") > after.index("needs much disk")  # the bar is drawn again below it

@@ -103,7 +103,7 @@ def test_a_download_that_never_moves_ends_in_a_sentence_and_is_kept(served: Serv
 @pytest.mark.parametrize("careless", [False, True])
 @pytest.mark.parametrize("tag", ['"two"', None])
 def test_a_file_that_changed_meanwhile_is_started_again(
-    served: Served, tmp_path: Path, careless: bool, tag: str | None
+    served: Served, tmp_path: Path, careless: bool, tag: str | None, said: pytest.LogCaptureFixture
 ):
     served.cuts = [60_000, 0, 0]
     with pytest.raises(DataError, match="interrupted"):
@@ -114,9 +114,8 @@ def test_a_file_that_changed_meanwhile_is_started_again(
         "Sun, 02 Jan 2022 00:00:00 GMT",
         careless,
     )
-    said: list[str] = []
-    assert get(served, tmp_path, say=said.append).read_bytes() == OTHER
-    assert said == (["data.bin has changed on the server: starting again"] if careless else [])
+    assert get(served, tmp_path).read_bytes() == OTHER
+    assert said.messages == (["data.bin has changed on the server: starting again"] if careless else [])
 
 
 def test_a_file_that_is_another_each_time_ends_in_a_sentence(served: Served, tmp_path: Path):

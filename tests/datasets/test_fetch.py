@@ -108,7 +108,7 @@ def test_too_small_a_disk_for_what_is_unpacked(tmp_path: Path, monkeypatch: pyte
         unpack(archive, ["wanted.csv"], into)
 
 
-def test_fetched_then_prepared(published: dict[str, Path], tmp_path: Path):
+def test_fetched_then_prepared(published: dict[str, Path], tmp_path: Path, said: pytest.LogCaptureFixture):
     """All of it from a server: download, unpack, parse; a second call has nothing to do."""
     folder = published["movielens-1m"] / "ml"
     archive = zipped(
@@ -120,12 +120,11 @@ def test_fetched_then_prepared(published: dict[str, Path], tmp_path: Path):
         address = served.address.replace("data.bin", "ml.zip")
         md5 = hashlib.md5(served.body).hexdigest()
         data = replace(find("movielens-1m"), downloads=(Download(address, len(served.body), md5),))
-        said: list[str] = []
-        found = fetch(data, tmp_path / "raw", say=said.append)
+        found = fetch(data, tmp_path / "raw")
+        assert said.messages == [f"fetching {address}", "unpacking ml.zip"]
         assert fetch(data, tmp_path / "raw") == found
         assert len(served.requests) == 2
     assert found.files == ["movies.dat", "ratings.dat", "users.dat"]
-    assert said == [f"fetching {address}", "unpacking ml.zip"]
     assert {path.name for path in (tmp_path / "raw").iterdir()} == {"downloads", "files"}
     assert prepare(data, found.path, tmp_path / "log").rows["users.parquet"] > 0
 

@@ -72,17 +72,16 @@ def test_a_comparison_leaves_all_it_promises(compared: Path):
 
 
 def test_a_finished_comparison_runs_nothing_and_more_may_be_asked(
-    raw: dict[str, Any], compared: Path, tmp_path: Path, in_this_process: None
+    raw: dict[str, Any], compared: Path, tmp_path: Path, in_this_process: None, said: pytest.LogCaptureFixture
 ):
     out = shutil.copytree(compared, tmp_path / "out")
-    said: list[str] = []
     more = settings(
         raw,
         seeds=[0, 1, 2],
         models=["mgoe", "shared-bottom", {"name": "narrow", "base": "mgoe", "options": {"width": 4}}],
     )
-    result = experiments.compare(more, out, models=["narrow"], seeds=[0], say=said.append)
-    assert said[0].startswith("training 1 of 1 cells")
+    result = experiments.compare(more, out, models=["narrow"], seeds=[0])
+    assert said.messages[0].startswith("training 1 of 1 cells")
     assert result.waiting == 5
     before, after = numbers(compared), numbers(out)
     kept = after[after["model"] != "narrow"].reset_index(drop=True)
@@ -207,18 +206,22 @@ def test_names_that_end_like_unfinished_files_lose_nothing(
 
 
 def test_a_cell_that_is_whole_is_finished_whatever_its_process_came_to(
-    own: dict[str, Any], least: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    own: dict[str, Any],
+    least: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    said: pytest.LogCaptureFixture,
 ):
     def killed_at_the_end(jobs: Sequence[Job], *_: Any) -> Iterator[Outcome]:
         for outcome in here(jobs):
             yield Outcome(outcome.job, failed="its process ended with code -9")
 
     monkeypatch.setattr("mgoe.experiments.execute.run_jobs", killed_at_the_end)
-    out, said = shutil.copytree(least, tmp_path / "out"), list[str]()
+    out = shutil.copytree(least, tmp_path / "out")
     taken_out(out, "shared-bottom")
-    assert experiments.compare(settings(own), out, say=said.append).failed == {}
+    assert experiments.compare(settings(own), out).failed == {}
     assert records.latest(out)["tiny", "shared-bottom", 0]["state"] == "finished"
-    assert "on validation" in said[-1]
+    assert "on validation" in said.messages[-1]
 
 
 def test_a_model_that_predicts_nothing_on_test_is_not_measured(
@@ -260,14 +263,13 @@ def test_two_processes_never_make_the_same_part(own: dict[str, Any], tmp_path: P
 
 
 def test_a_seed_alone_may_be_run_twice_and_needs_the_first_for_the_search_alone(
-    tuned: dict[str, Any], tmp_path: Path, in_this_process: None
+    tuned: dict[str, Any], tmp_path: Path, in_this_process: None, said: pytest.LogCaptureFixture
 ):
     pytest.importorskip("optuna", reason="optuna is not installed: pip install 'mgoe[tune]'")
     asked, out = settings(tuned, seeds=[0, 1]), tmp_path / "out"
     experiments.compare(asked, out, seeds=[1])
-    said: list[str] = []
-    experiments.compare(asked, out, seeds=[1], say=said.append)
-    assert said == ["training 0 of 1 cells, 2 at a time"]
+    experiments.compare(asked, out, seeds=[1])
+    assert said.messages == ["training 0 of 1 cells, 2 at a time"]
     search = out / "logs/tiny/tuned/shared-bottom.json"
     plan = Plan(asked, tmp_path / "other")
     _, second = plan.cells
@@ -280,6 +282,6 @@ def test_a_seed_alone_may_be_run_twice_and_needs_the_first_for_the_search_alone(
     ]
     best = best_of(search)
     search.write_bytes(b"")
-    assert experiments.compare(asked, out, say=said.append).waiting == 0
-    assert said[1].startswith(f"damaged, to be computed again: {search}: is not valid JSON")
+    assert experiments.compare(asked, out).waiting == 0
+    assert said.messages[1].startswith(f"damaged, to be computed again: {search}: is not valid JSON")
     assert best_of(search) == best

@@ -17,18 +17,22 @@ from tests.experiments.tiny import numbers, settings, taken_out
 
 
 def test_a_comparison_resumes_on_another_machine(
-    raw: dict[str, Any], compared: Path, world: Path, tmp_path: Path, in_this_process: None
+    raw: dict[str, Any],
+    compared: Path,
+    world: Path,
+    tmp_path: Path,
+    in_this_process: None,
+    said: pytest.LogCaptureFixture,
 ):
     """Where the log is stored elsewhere, nothing but `results.jsonl` was copied, and one more seed is asked
     for."""
     shutil.copytree(world, tmp_path / "moved")
     data = {"log": str(tmp_path / "moved" / "events"), "truth": str(tmp_path / "moved" / "truth")}
     moved = raw | {"logs": {"tiny": {"data": data, "tasks": ["click", "buy"]}}}
-    said: list[str] = []
     out, file = tmp_path / "out", compared / "results.jsonl"
-    experiments.compare(settings(moved), out, take=[file], say=said.append)
-    assert said[0] == f"{file}: 6 of 6 lines imported"
-    assert said[1:] == ["training 0 of 6 cells, 2 at a time", "  examples of tiny, seed 0"]
+    experiments.compare(settings(moved), out, take=[file])
+    assert said.messages[0] == f"{file}: 6 of 6 lines imported"
+    assert said.messages[1:] == ["training 0 of 6 cells, 2 at a time", "  examples of tiny, seed 0"]
     whole = numbers(compared)
     pd.testing.assert_frame_equal(numbers(out), whole[whole["slice"] == "all"].reset_index(drop=True))
     for one, other in zip(
@@ -52,13 +56,13 @@ def test_a_comparison_resumes_on_another_machine(
 
 
 def test_cells_of_here_and_of_elsewhere_are_paired_user_by_user(
-    raw: dict[str, Any], compared: Path, tmp_path: Path
+    raw: dict[str, Any], compared: Path, tmp_path: Path, said: pytest.LogCaptureFixture
 ):
     """A third of the cells are taken, the others were fitted: leads are those of one machine."""
-    out, part, said = shutil.copytree(compared, tmp_path / "out"), tmp_path / "part.jsonl", list[str]()
+    out, part = shutil.copytree(compared, tmp_path / "out"), tmp_path / "part.jsonl"
     part.write_text("".join(f"{line}\n" for line in taken_out(out, "mgoe")))
-    experiments.compare(settings(raw), out, take=[part], say=said.append)
-    assert said == [f"{part}: 2 of 2 lines imported", "training 0 of 6 cells, 2 at a time"]
+    experiments.compare(settings(raw), out, take=[part])
+    assert said.messages == [f"{part}: 2 of 2 lines imported", "training 0 of 6 cells, 2 at a time"]
     for one, other in zip(
         *(json.loads((folder / "leads.json").read_text()) for folder in (out, compared)),
         strict=True,
@@ -98,6 +102,7 @@ def test_a_cell_is_taken_whole_or_not_at_all(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     in_this_process: None,
+    said: pytest.LogCaptureFixture,
 ):
     """Where a fit of here was cut off, nothing of it stays beside what is taken, and the other way round."""
     file, made = least / "results.jsonl", settings(own)
@@ -123,31 +128,29 @@ def test_a_cell_is_taken_whole_or_not_at_all(
         "influence.safetensors",
     }
     (cell.folder / "imported.json").write_text("{")
-    said: list[str] = []
-    assert experiments.compare(made, tmp_path / "there", stop_after=0, say=said.append).waiting == 1
-    assert said[0].startswith(
+    assert experiments.compare(made, tmp_path / "there", stop_after=0).waiting == 1
+    assert said.messages[0].startswith(
         f"damaged, to be computed again: {cell.folder / 'imported.json'}: is not valid JSON"
     )
 
 
 def test_references_of_the_first_seed_may_be_made_for_another(
-    raw: dict[str, Any], compared: Path, tmp_path: Path, in_this_process: None
+    raw: dict[str, Any], compared: Path, tmp_path: Path, in_this_process: None, said: pytest.LogCaptureFixture
 ):
     """And the same command then finds all it made to be of the same settings."""
-    said: list[str] = []
     for _ in range(2):
         said.clear()
         assert (
             experiments.compare(
-                settings(raw), tmp_path / "out", seeds=[1], take=[compared / "results.jsonl"], say=said.append
+                settings(raw), tmp_path / "out", seeds=[1], take=[compared / "results.jsonl"]
             ).failed
             == {}
         )
-    assert said[1:] == ["training 0 of 3 cells, 2 at a time"]
+    assert said.messages[1:] == ["training 0 of 3 cells, 2 at a time"]
 
 
 def test_cells_are_taken_with_the_search_they_were_fitted_with(
-    tuned: dict[str, Any], searched: Path, tmp_path: Path
+    tuned: dict[str, Any], searched: Path, tmp_path: Path, said: pytest.LogCaptureFixture
 ):
     asked, file = settings(tuned), searched / "results.jsonl"
     lines = [json.loads(line) for line in file.read_text().splitlines()]
@@ -157,41 +160,34 @@ def test_cells_are_taken_with_the_search_they_were_fitted_with(
     search, cell = tmp_path / "search.jsonl", tmp_path / "cell.jsonl"
     for path, line in zip((search, cell), lines, strict=True):
         path.write_text(json.dumps(line))
-    said: list[str] = []
-    assert (
-        experiments.compare(asked, tmp_path / "alone", take=[cell], stop_after=0, say=said.append).waiting
-        == 1
-    )
-    assert said[0] == f"{cell}: 0 of 1 lines imported; 1 waiting for a search"
+    assert experiments.compare(asked, tmp_path / "alone", take=[cell], stop_after=0).waiting == 1
+    assert said.messages[0] == f"{cell}: 0 of 1 lines imported; 1 waiting for a search"
     for number, files in enumerate(([search, cell], [cell, search])):
         assert experiments.compare(asked, tmp_path / f"both-{number}", take=files, stop_after=0).waiting == 0
     other = [lines[0], lines[1] | {"tuned": {"training": {"learning_rate": 0.5}}}]
     (tmp_path / "other.jsonl").write_text("\n".join(map(json.dumps, other)))
     said.clear()
     assert (
-        experiments.compare(
-            asked, tmp_path / "else", take=[tmp_path / "other.jsonl"], stop_after=0, say=said.append
-        ).waiting
+        experiments.compare(asked, tmp_path / "else", take=[tmp_path / "other.jsonl"], stop_after=0).waiting
         == 1
     )
-    assert said[0] == f"{tmp_path / 'other.jsonl'}: 1 of 2 lines imported; 1 of another search"
+    assert said.messages[0] == f"{tmp_path / 'other.jsonl'}: 1 of 2 lines imported; 1 of another search"
 
 
 def test_of_several_lines_the_latest_is_taken_whichever_file_holds_it(
-    own: dict[str, Any], least: Path, tmp_path: Path
+    own: dict[str, Any], least: Path, tmp_path: Path, said: pytest.LogCaptureFixture
 ):
     line = json.loads((least / "results.jsonl").read_text())
     files = [tmp_path / "earlier.jsonl", tmp_path / "later.jsonl"]
     for year, file in zip(("2001", "2002"), files, strict=True):
         file.write_text(json.dumps(line | {"at": f"{year}-01-01T00:00:00+00:00", "parameters": int(year)}))
     for number, take in enumerate((files, files[::-1])):
-        said: list[str] = []
-        out = experiments.compare(
-            settings(own), tmp_path / f"there-{number}", take=take, stop_after=0, say=said.append
-        ).path
+        said.clear()
+        out = experiments.compare(settings(own), tmp_path / f"there-{number}", take=take, stop_after=0).path
         assert records.latest(out)["tiny", "shared-bottom", 0]["parameters"] == 2002
         assert (
-            f"{files[0]}: 0 of 1 lines imported; 1 there already, or of other settings or another log" in said
+            f"{files[0]}: 0 of 1 lines imported; 1 there already, or of other settings or another log"
+            in said.messages
         )
 
 

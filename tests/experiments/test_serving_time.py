@@ -48,11 +48,11 @@ def out(compared: Path, tmp_path: Path) -> Path:
 
 
 def test_every_model_is_timed_once_with_its_first_seed(
-    raw: dict[str, Any], compared: Path, out: Path, by_torch: None
+    raw: dict[str, Any], compared: Path, out: Path, by_torch: None, said: pytest.LogCaptureFixture
 ):
-    timed, said = settings(raw, serving_requests=2), []
-    experiments.compare(timed, out, say=said.append, command="another command")
-    assert "timing the serving of 3 models" in said
+    timed = settings(raw, serving_requests=2)
+    experiments.compare(timed, out, command="another command")
+    assert "timing the serving of 3 models" in said.messages
     lines = records.latest(out)
     figures = {key: line["serving_ms"] for key, line in lines.items() if line["serving_ms"] is not None}
     assert figures.keys() == {("tiny", model, 0) for model in ("mgoe", "shared-bottom", "mgoe:random")}
@@ -66,8 +66,8 @@ def test_every_model_is_timed_once_with_its_first_seed(
     pd.testing.assert_frame_equal(numbers(out), numbers(compared))
     assert (out / "leads.json").read_text() == (compared / "leads.json").read_text()
     said.clear()
-    experiments.compare(timed, out, say=said.append)
-    assert not [line for line in said if "serving" in line]
+    experiments.compare(timed, out)
+    assert not [line for line in said.messages if "serving" in line]
 
 
 def test_a_time_comes_with_its_line_and_a_line_without_one_stays_empty(
@@ -116,15 +116,18 @@ def test_a_model_is_timed_as_a_service_runs_it(
 
 
 def test_a_failure_leaves_the_cell_empty(
-    raw: dict[str, Any], out: Path, by_torch: None, monkeypatch: pytest.MonkeyPatch
+    raw: dict[str, Any],
+    out: Path,
+    by_torch: None,
+    monkeypatch: pytest.MonkeyPatch,
+    said: pytest.LogCaptureFixture,
 ):
     def failing(jobs: Sequence[Job], *_: Any) -> Iterator[Outcome]:
         yield from (Outcome(job, failed="no space left") for job in jobs)
 
     monkeypatch.setattr("mgoe.experiments.serving_time.run_jobs", failing)
-    said: list[str] = []
-    result = experiments.compare(settings(raw, serving_requests=2), out, say=said.append)
-    assert "  serving of tiny, mgoe, seed 0 cannot be timed: no space left" in said
+    result = experiments.compare(settings(raw, serving_requests=2), out)
+    assert "  serving of tiny, mgoe, seed 0 cannot be timed: no space left" in said.messages
     assert result.failed == {}
     assert "ms per 500" not in (out / "tables.md").read_text()
 

@@ -156,14 +156,16 @@ def test_the_same_command_measures_only_what_is_missing(
     assert read_rows(gone / DONE) == before
 
 
-def test_lists_are_imported_from_another_machine(asked: dict[str, Any], listed: Path, tmp_path: Path):
-    out, said = tmp_path / "out", list[str]()
+def test_lists_are_imported_from_another_machine(
+    asked: dict[str, Any], listed: Path, tmp_path: Path, said: pytest.LogCaptureFixture
+):
+    out = tmp_path / "out"
     with pytest.MonkeyPatch.context() as patch:
         for module in ("execute", "topn"):
             patch.setattr(f"mgoe.experiments.{module}.run_jobs", here)
-        experiments.compare(settings(asked), out, take=[listed / "results.jsonl"], say=said.append)
-    assert said[0].endswith("results.jsonl: 9 of 9 lines imported")
-    assert "measuring the lists" not in "".join(said)
+        experiments.compare(settings(asked), out, take=[listed / "results.jsonl"])
+    assert said.messages[0].endswith("results.jsonl: 9 of 9 lines imported")
+    assert "measuring the lists" not in "".join(said.messages)
     before, after = (
         (folder / "tables.md").read_text().split("## Top-N lists")[1:] for folder in (listed, out)
     )
@@ -178,15 +180,16 @@ def test_damaged_lists_are_measured_again(
     tmp_path: Path,
     in_this_process: None,
     monkeypatch: pytest.MonkeyPatch,
+    said: pytest.LogCaptureFixture,
 ):
     monkeypatch.setattr("mgoe.experiments.topn.run_jobs", here)
-    out, said = tmp_path / "out", list[str]()
+    out = tmp_path / "out"
     shutil.copytree(listed, out)
     damaged = out / "logs" / "tiny" / "topn" / "item-knn" / "0" / "influence.safetensors"
     damaged.write_bytes(damaged.read_bytes()[:100])
-    experiments.compare(settings(asked), out, say=said.append)
-    assert said[0].startswith(f"damaged, to be computed again: {damaged}")
-    assert any(line.startswith("  lists of tiny, item-knn, seed 0: ndcg@5") for line in said)
+    experiments.compare(settings(asked), out)
+    assert said.messages[0].startswith(f"damaged, to be computed again: {damaged}")
+    assert any(line.startswith("  lists of tiny, item-knn, seed 0: ndcg@5") for line in said.messages)
 
 
 def test_lists_of_other_settings_are_refused(asked: dict[str, Any], listed: Path, tmp_path: Path):

@@ -301,7 +301,7 @@ class Tuned:
     settings."""
 
     def __init__(self, given: RunSettings, out: Path, monkeypatch: pytest.MonkeyPatch):
-        self.given, self.out, self.said, self.fitted = given, out, list[str](), 0
+        self.given, self.out, self.fitted = given, out, 0
         opened = SimpleNamespace(resolve_ids=lambda model: model)
         monkeypatch.setattr(tuning, "Inputs", SimpleNamespace(open=lambda *_: opened))
         monkeypatch.setattr(tuning, "fit_model", self.fit)
@@ -315,11 +315,11 @@ class Tuned:
         return None, None, SimpleNamespace(best_value=1 / (1 + abs(np.log(rate / 0.002))))
 
     def __call__(self, budget: str = "10m", overwrite: bool = False) -> RunSettings:
-        return runs._tuned(self.given, self.out, budget, overwrite, self.said.append, None)
+        return runs._tuned(self.given, self.out, budget, overwrite, None)
 
 
 def test_a_run_takes_the_settings_of_the_best_trial(
-    small: RunSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small: RunSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: pytest.LogCaptureFixture
 ):
     pytest.importorskip("optuna", reason="optuna is not installed: pip install 'mgoe[tune]'")
     tuned = Tuned(small, tmp_path, monkeypatch)
@@ -328,8 +328,8 @@ def test_a_run_takes_the_settings_of_the_best_trial(
     best = trials[int(np.argmax([trial["value"] for trial in trials]))]
     assert best["settings"]  # 0.005 is not the best of six
     assert found == make_settings(deep_merge(small.model_dump(), nested(best["settings"])))
-    assert f"{best['value']:.4f} on validation" in tuned.said[-1]
-    assert "best of 6 trials" in tuned.said[-1]
+    assert f"{best['value']:.4f} on validation" in said.messages[-1]
+    assert "best of 6 trials" in said.messages[-1]
     assert tuned.fitted == 6
 
 

@@ -1,6 +1,7 @@
 """Comparisons on a tiny log: other settings, jobs in this process, the numbers of a folder."""
 
 import json
+import logging
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -27,7 +28,12 @@ def here(
     """`run_jobs` in this process, which needs none to start. An error of a job is raised."""
     for job in jobs:
         if until is None or time.monotonic() < until:
-            yield Outcome(job, job.work(*job.args))
+            logging.disable(logging.INFO)  # nobody hears what a process of its own logs
+            try:
+                value = job.work(*job.args)
+            finally:
+                logging.disable(logging.NOTSET)
+            yield Outcome(job, value)
 
 
 def taken_out(out: Path, *models: str) -> list[str]:

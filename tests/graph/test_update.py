@@ -506,9 +506,6 @@ class CutAt(Observer):
             raise Cut
         return lambda done: None
 
-    def note(self, line):
-        pass
-
 
 ROWS = [(0, 5, 1, 2), (151, 3, 11 * BUCKET, 0), (3, 101, 12 * BUCKET, 1)]
 CHANGES = {

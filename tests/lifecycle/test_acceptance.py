@@ -161,7 +161,7 @@ def later_rows(shown: Path, new: str, tmp_path_factory: pytest.TempPathFactory) 
 
 
 def rows_of(bundle: Bundle, file: str, folder: Path) -> Examples:
-    found = NewRows.of(bundle, Sources(file), folder, print).examples()
+    found = NewRows.of(bundle, Sources(file), folder).examples()
     assert found is not None
     return found
 

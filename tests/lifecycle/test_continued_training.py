@@ -225,23 +225,23 @@ def test_without_new_rows_nothing_changes(finished: Path, world: Path, tmp_path:
     assert [path.name for path in tmp_path.iterdir() if "bundle" in path.name] == []
 
 
-def test_live_events_are_learned_from_once(finished: Path, tmp_path: Path):
+def test_live_events_are_learned_from_once(finished: Path, tmp_path: Path, said: pytest.LogCaptureFixture):
     before, log = mgoe.load(finished / "bundle"), open_events(tmp_path / "state")
     log.append(stream(before, 400))
-    lines: list[str] = []
     bundle = update(
         before.path,
         Sources(events=tmp_path / "state"),
         tmp_path / "bundle",
         weights="continue",
-        say=lines.append,
     )
-    assert any("replayed ones" in line for line in lines)
+    assert any("replayed ones" in line for line in said.messages)
     with pytest.raises(BundleError, match="holds every event"):
         update(bundle.path, Sources(events=tmp_path / "state"), tmp_path / "next", weights="continue")
 
 
-def test_exposures_wait_for_their_labels(shown: Path, world: Path, tmp_path: Path):
+def test_exposures_wait_for_their_labels(
+    shown: Path, world: Path, tmp_path: Path, said: pytest.LogCaptureFixture
+):
     """Those of the last hours, whose labels are not known yet, are learned from with the next log."""
     bundle = Bundle.open(shutil.copytree(shown / "bundle", tmp_path / "first"))
     delayed(bundle, "12h")
@@ -249,20 +249,18 @@ def test_exposures_wait_for_their_labels(shown: Path, world: Path, tmp_path: Pat
     moved = pd.Timestamp.now() - rows["timestamp"].max()
     rows = rows.assign(timestamp=rows["timestamp"] + moved)
     rows.to_parquet(tmp_path / "new.parquet")
-    lines: list[str] = []
     second = update(
         bundle.path,
         Sources(str(tmp_path / "new.parquet")),
         tmp_path / "second",
         weights="continue",
-        say=lines.append,
     )
     fresh = rows["timestamp"] > pd.Timestamp.now() - pd.Timedelta("12h")
     held = pd.concat(pd.read_parquet(file) for file in state_folder(second.path).glob(WAITING))
     assert 0 < int(fresh.sum()) < len(rows)
     assert abs(len(held) - int(fresh.sum())) < 5  # time went on meanwhile
-    assert any("is a file missing?" in line for line in lines)
-    assert any("a full training is due: the log has gone on" in line for line in lines)
+    assert any("is a file missing?" in line for line in said.messages)
+    assert any("a full training is due: the log has gone on" in line for line in said.messages)
     assert "and the weights were retrained" in (second.path / CARD).read_text()
     (tmp_path / "work").mkdir()
     moments = pd.to_datetime(held["time"].head(10), unit="us")
@@ -272,8 +270,8 @@ def test_exposures_wait_for_their_labels(shown: Path, world: Path, tmp_path: Pat
         .rename(columns={"user": "user_id", "item": "item_id"})
     )
     again.assign(click=1 - again["click"]).to_parquet(tmp_path / "next.parquet")
-    new = NewRows.of(second, Sources(str(tmp_path / "next.parquet")), tmp_path / "work", print, trains=True)
-    new.wait_for_labels(2**57, print)
+    new = NewRows.of(second, Sources(str(tmp_path / "next.parquet")), tmp_path / "work", trains=True)
+    new.wait_for_labels(2**57)
     exposures = pd.concat(map(pd.read_parquet, new.parts[0].files))
     assert new.waiting == []
     assert len(again) == 10

@@ -115,19 +115,18 @@ def counts_of(asked: list[dict[str, Any]]) -> list[int]:
     return [len(labels), len(labels), len(clicked), len(clicked), sum(one["buy"] for one in clicked)]
 
 
-def test_a_refreshed_bundle_holds_what_was_done_of_what_was_shown(shown: Path, tmp_path: Path):
+def test_a_refreshed_bundle_holds_what_was_done_of_what_was_shown(
+    shown: Path, tmp_path: Path, said: pytest.LogCaptureFixture
+):
     old = mgoe.load(shown / "bundle")
     asked = requests(old, 40)
     take(tmp_path / "state", old, asked)
-    said: list[str] = []
-    new = update(
-        shown / "bundle", Sources(events=tmp_path / "state"), tmp_path / "new", groups="keep", say=said.append
-    )
+    new = update(shown / "bundle", Sources(events=tmp_path / "state"), tmp_path / "new", groups="keep")
     check_as_rebuilt(new, old, shown / "data", done(asked), tmp_path)
     assert counted(new) - counted(old) == pytest.approx(counts_of(asked))
     Bundle.open(tmp_path / "new", verify=True).graph.verify()
     assert not (tmp_path / "new" / "taken.parquet").exists()
-    assert any("160 exposures that have waited" in line for line in said)
+    assert any("160 exposures that have waited" in line for line in said.messages)
     with pytest.raises(BundleError, match="when exposures have waited for their labels"):
         update(tmp_path / "new", Sources(events=tmp_path / "state"), tmp_path / "again", groups="keep")
 

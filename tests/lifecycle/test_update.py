@@ -32,7 +32,7 @@ from mgoe.data import Prepared
 from mgoe.errors import BundleError, OutputError, StoreError
 from mgoe.experiments.stages import source_of
 from mgoe.graph import MacroGraph, build_graph
-from mgoe.lifecycle import Sources, update
+from mgoe.lifecycle import Sources, live_events, update
 from mgoe.lifecycle.live_events import later
 from mgoe.serving import Consumer, Event, EventLog, EventReader, LiveNodes, every, open_events
 from mgoe.serving.events.event import START
@@ -197,7 +197,9 @@ def two_bundles(bundle: Path, folder: Path) -> tuple[Path, Path]:
     return one, other
 
 
-def test_a_link_that_moves_while_a_bundle_is_refreshed_changes_nothing(finished: Path, tmp_path: Path):
+def test_a_link_that_moves_while_a_bundle_is_refreshed_changes_nothing(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     one, other = two_bundles(finished / "bundle", tmp_path)
     log, link = open_events(tmp_path / "state"), tmp_path / "current"
     log.append(stream(mgoe.load(one), 5))
@@ -207,11 +209,14 @@ def test_a_link_that_moves_while_a_bundle_is_refreshed_changes_nothing(finished:
         link.unlink()
         link.symlink_to(other)
 
-    bundle = update(link, Sources(events=log), tmp_path / "new", groups="keep", say=move)
+    monkeypatch.setattr(live_events.logger, "info", move)
+    bundle = update(link, Sources(events=log), tmp_path / "new", groups="keep")
     assert (bundle.path / "model.safetensors").read_bytes() == (one / "model.safetensors").read_bytes()
 
 
-def test_a_folder_that_is_replaced_while_it_is_refreshed_is_refused(finished: Path, tmp_path: Path):
+def test_a_folder_that_is_replaced_while_it_is_refreshed_is_refused(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     one, other = two_bundles(finished / "bundle", tmp_path)
     log = open_events(tmp_path / "state")
     log.append(stream(mgoe.load(one), 5))
@@ -221,8 +226,9 @@ def test_a_folder_that_is_replaced_while_it_is_refreshed_is_refused(finished: Pa
             one.rename(tmp_path / "former")
             other.rename(one)
 
+    monkeypatch.setattr(live_events.logger, "info", exchange)
     with pytest.raises(BundleError, match="was replaced while it was read"):
-        update(one, Sources(events=log), tmp_path / "new", groups="keep", say=exchange)
+        update(one, Sources(events=log), tmp_path / "new", groups="keep")
     assert not (tmp_path / "new").exists()
 
 
@@ -384,10 +390,10 @@ def with_texts(bundle: Path, out: Path) -> Path:
 
 
 def test_a_bundle_reads_a_log_whose_ids_are_of_another_type(
-    finished: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    finished: Path, tmp_path: Path, said: pytest.LogCaptureFixture
 ):
     """Its newcomers are one each, whichever way they are written, live and for good."""
-    numbers, log, said = mgoe.load(finished / "bundle"), open_events(tmp_path / "state"), []
+    numbers, log = mgoe.load(finished / "bundle"), open_events(tmp_path / "state")
     texts = mgoe.load(with_texts(finished / "bundle", tmp_path / "texts"))
     after = numbers.graph.meta["last"] + SECOND
     log.append([Event(90_500, 3, "click", after), Event(90_501, 3, "buy", after + 1)])
@@ -400,24 +406,22 @@ def test_a_bundle_reads_a_log_whose_ids_are_of_another_type(
     )
     log.append([Event(2**70, 4, "click", after + 3)])
     for bundle, born, unknown in ((numbers, 2, 2), (texts, 4, 0)):
-        caplog.clear()
+        said.clear()
         live = Consumer.of(log, bundle).live
         assert (live.stats["new users"], live.stats["unknown"]) == (born, unknown)
-        assert ("events of the log are ignored" in caplog.text) == (unknown > 0)
+        assert ("events of the log are ignored" in said.text) == (unknown > 0)
         codes = live.indices("user", ["90500", "90501"])
         assert (
             codes.tolist()
             == live.indices("user", [90_500, 90_501]).tolist()
             == [bundle.size("user"), bundle.size("user") + 1]
         )
-        new = update(
-            bundle.path, Sources(events=log), tmp_path / f"new {born}", groups="keep", say=said.append
-        )
+        new = update(bundle.path, Sources(events=log), tmp_path / f"new {born}", groups="keep")
         assert new.size("user") == bundle.size("user") + born
         assert (new.indices("user", ["90500", "90501"]) >= bundle.size("user")).all()
         again = Consumer.of(log, new).live
         assert (again.stats["events"], again.size("user")) == (0, new.size("user"))
-    assert [line for line in said if "left out" in line] == [
+    assert [line for line in said.messages if "left out" in line] == [
         "2 events are left out, because their ids have another type than those of the bundle"
     ]
 

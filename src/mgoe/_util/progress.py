@@ -1,13 +1,14 @@
-"""One progress bar for all long work, on a terminal and in a notebook; nothing elsewhere."""
+"""Progress: lines that the library logs, and one bar for all long work, on a terminal and in a notebook."""
 
 import io
+import logging
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import lru_cache
 from importlib import import_module
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console, RenderableType
 from rich.progress import (
@@ -25,34 +26,59 @@ WIDTH = 150
 """Characters of a bar in a notebook, whose width is unknown."""
 PAUSE = 0.2
 """Seconds between changes of a bar in a notebook."""
-_quiet = False
-
-
-def be_quiet(quiet: bool) -> None:
-    """Show no progress from now on, or show it again."""
-    global _quiet
-    _quiet = quiet
-
-
-def is_quiet() -> bool:
-    """Tell whether progress is not to be shown."""
-    return _quiet
+_hidden = False
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Show no progress inside the block."""
-    before = _quiet
-    be_quiet(True)
+def shown(stream: Literal["stdout", "stderr"]) -> Iterator[None]:
+    """Print the lines that the library logs inside the block.
+
+    Args:
+        stream: Stream of `sys` that they go to.
+    """
+    library, handler = logging.getLogger("mgoe"), _Lines(stream)
+    level = library.level
+    library.addHandler(handler)
+    library.setLevel(logging.INFO)
     try:
         yield
     finally:
-        be_quiet(before)
+        library.removeHandler(handler)
+        library.setLevel(level)
+
+
+@contextmanager
+def hidden() -> Iterator[None]:
+    """Print no line and show no bar inside the block."""
+    global _hidden
+    before, _hidden = _hidden, True
+    try:
+        yield
+    finally:
+        _hidden = before
+
+
+class _Lines(logging.Handler):
+    """Prints messages alone.
+
+    Args:
+        stream: Stream of `sys`, looked up for every message: one that is printed while a bar is shown goes
+            above it.
+    """
+
+    def __init__(self, stream: str):
+        super().__init__()
+        self._stream = stream
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a message, unless progress is hidden."""
+        if not _hidden:
+            print(record.getMessage(), file=getattr(sys, self._stream), flush=True)
 
 
 def shows_bars() -> bool:
-    """Tell whether progress bars are shown: somebody can see them, and nobody asked for quiet."""
-    return not _quiet and (sys.stderr.isatty() or is_notebook())
+    """Tell whether progress bars are shown: somebody can see them, and they are not hidden."""
+    return not _hidden and (sys.stderr.isatty() or is_notebook())
 
 
 def is_notebook() -> bool:

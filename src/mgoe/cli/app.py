@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from mgoe import __version__
-from mgoe._util.progress import be_quiet
+from mgoe._util.progress import hidden, shown
 from mgoe.cli import (
     bundles,
     configuration,
@@ -110,6 +110,7 @@ def _version(asked: bool) -> None:
 
 @app.callback()
 def root(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
     ] = False,
@@ -118,7 +119,7 @@ def root(
     ] = False,
 ) -> None:
     """Show the version, or run a command."""
-    be_quiet(quiet)
+    context.with_resource(hidden() if quiet else shown("stderr"))
 
 
 for _command, _examples in {

@@ -12,9 +12,9 @@ from mgoe.cli.shared import (
     Json,
     Redis,
     State,
+    logger,
     open_bundle,
     print_csv,
-    say,
     show,
     show_json,
     show_leads,
@@ -99,7 +99,7 @@ def predict(
         if as_json:
             show_json({"path": str(out), "rows": rows, "tasks": opened.tasks})
         else:
-            say(f"{rows:,} pairs scored: {out}")
+            logger.info(f"{rows:,} pairs scored: {out}")
         return
     blocks = experiments.score_pairs(opened, pairs)
     if as_json:
@@ -157,7 +157,7 @@ def export(
     if as_json:
         show_json({"path": str(onnx), "precision": precision, "compared": compared})
         return
-    say(f"{precision} model written: {onnx}")
+    logger.info(f"{precision} model written: {onnx}")
     if compared:
         found = table(("task", "metric", "bundle", "exported", "difference"), left=2)
         for row in compared:

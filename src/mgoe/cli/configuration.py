@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mgoe.cli.shared import Json, examples, say, show, show_json, table
+from mgoe.cli.shared import Json, examples, logger, show, show_json, table
 from mgoe.errors import ConfigError
 
 models = typer.Typer(help="Models: list what can be trained.", no_args_is_help=True)
@@ -62,7 +62,7 @@ def schema(
         show_json(found)
         return
     write_text(out, json.dumps(found, indent=1, ensure_ascii=False) + "\n")
-    say(f"wrote {out}; a file beside it begins with: # yaml-language-server: $schema={out.name}")
+    logger.info(f"wrote {out}; a file beside it begins with: # yaml-language-server: $schema={out.name}")
 
 
 def _schema_of(name: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import typer
 from mgoe import experiments
 from mgoe._util.progress import ProgressBar
 from mgoe.cli.doctor import count_cores
-from mgoe.cli.shared import Json, Overwrite, command, say, show, show_json, show_leads
+from mgoe.cli.shared import Json, Overwrite, command, logger, show, show_json, show_leads
 from mgoe.errors import OutputError
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def demo(
     log, config, run = out / "log", out / "demo.yaml", out / "run"
     _check_folder(out, (log, config, run))
     jobs = min(2, count_cores())
-    say(
+    logger.info(
         f"The demo needs {NEEDS}.\nIt does what these commands do:\n"
         f"  mgoe simulate --out {log} --form events\n"
         f"  mgoe init {log}/events --out {config}\n"
@@ -50,9 +50,7 @@ def demo(
     places = {"log": log / "events", "truth": log / "truth"}
     sets = [f"data.{key}={json.dumps(str(path))}" for key, path in places.items()]
     settings = load_settings(config, [*sets, f"jobs={jobs}"])
-    result = experiments.run(
-        settings, run, overwrite=overwrite, reuse=not overwrite, say=say, command=command()
-    )
+    result = experiments.run(settings, run, overwrite=overwrite, reuse=not overwrite, command=command())
     shares = reachable_shares(result.rows)
     if as_json:
         paths = {"path": str(run), "bundle": str(run / "bundle"), "report": str(run / "report.html")}
@@ -120,7 +118,9 @@ def _prepare(log: Path, config: Path, overwrite: bool) -> None:
             summary = simulate(
                 WorldSettings(), log, form="events", overwrite=overwrite, on_progress=bar.update
             )
-        say(f"simulated {summary.events:,} events of {summary.users:,} users in {summary.seconds:.1f} s")
+        logger.info(
+            f"simulated {summary.events:,} events of {summary.users:,} users in {summary.seconds:.1f} s"
+        )
     if overwrite or not config.exists():
         write_text(config, guess(log / "events"))
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from mgoe import experiments
-from mgoe.cli.shared import Config, Json, Out, Overwrite, Set, examples, say, show_facts
+from mgoe.cli.shared import Config, Json, Out, Overwrite, Set, examples, logger, show_facts
 
 graph = typer.Typer(
     help="The macro graph: build it, describe one, add new events, remove users.", no_args_is_help=True
@@ -29,7 +29,7 @@ def build(
     """Build the macro graph of a log in OUT/graph, or resume. `run` with the same --out uses it."""
     from mgoe.data import read_settings
 
-    built = experiments.macro_graph(read_settings(config, sets or ()), out, overwrite=overwrite, say=say)
+    built = experiments.macro_graph(read_settings(config, sets or ()), out, overwrite=overwrite)
     show_facts(built.describe(), as_json)
 
 
@@ -60,7 +60,7 @@ def describe(
         found.verify()
     if plot is not None:
         experiments.write_graph_page(found, plot)
-        say(f"wrote {plot}")
+        logger.info(f"wrote {plot}")
     show_facts(found.describe(), as_json)
 
 
@@ -93,15 +93,15 @@ def update(
     """Add new events to the latest snapshot, as a rebuild that keeps the macro nodes would."""
     from mgoe.graph import DRIFT_LIMIT
 
-    updated = experiments.update(path, log or (), recluster=recluster, say=say)
+    updated = experiments.update(path, log or (), recluster=recluster)
     change = updated.meta["changes"][-1]
     if change["late_pairs"]:
-        say(
+        logger.info(
             f"  {change['late_pairs']:,} pairs have events from before the latest window, which earlier "
             "snapshots lack"
         )
     if updated.drift > DRIFT_LIMIT:
-        say(
+        logger.info(
             f"  drift {updated.drift:.3f} is above {DRIFT_LIMIT}: learn macro nodes again with "
             f"`mgoe graph update {path} --recluster`"
         )
@@ -119,4 +119,4 @@ def forget(
     as_json: Json = False,
 ) -> None:
     """Remove users from every snapshot, as if they had never been there."""
-    show_facts(experiments.forget(path, user, say=say).describe(), as_json)
+    show_facts(experiments.forget(path, user).describe(), as_json)

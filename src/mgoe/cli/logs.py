@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from mgoe._util.progress import ProgressBar
-from mgoe.cli.shared import Json, Overwrite, examples, say, show, show_facts, show_json
+from mgoe.cli.shared import Json, Overwrite, examples, logger, show, show_facts, show_json
 from mgoe.errors import ConfigError, OutputError
 
 Log = Annotated[
@@ -38,7 +38,7 @@ def init(
         if out.exists() and not overwrite:
             raise OutputError(out, "exists already; choose another --out, or --overwrite to replace it")
         write_text(out, text)
-        say(f"read {out}, fix wrong guesses, then: mgoe run {out} --out runs/{out.stem}")
+        logger.info(f"read {out}, fix wrong guesses, then: mgoe run {out} --out runs/{out.stem}")
     if as_json:
         show_json(yaml.safe_load(text))
     elif out is None:
@@ -124,7 +124,7 @@ def simulate(
     with ProgressBar("exposures") as bar:
         summary = draw(settings, out, events=events, form=form, overwrite=overwrite, on_progress=bar.update)
     if not as_json:
-        say(f"{summary.exposures:,} exposures, {summary.events:,} events in {summary.seconds:.1f} s")
+        logger.info(f"{summary.exposures:,} exposures, {summary.events:,} events in {summary.seconds:.1f} s")
     show_facts(vars(summary), as_json)
 
 
@@ -193,10 +193,10 @@ def fetch(
         def on_progress(name: str, done: int, total: int | None) -> None:
             bar.update(done, total, title=name)
 
-        found = get(find(name), out, source, on_progress=on_progress, say=say)
+        found = get(find(name), out, source, on_progress=on_progress)
     show_facts(vars(found), as_json)
     if not as_json:
-        say(f"next: mgoe data prepare {name} --from {out} --out FOLDER")
+        logger.info(f"next: mgoe data prepare {name} --from {out} --out FOLDER")
 
 
 @data.command(
@@ -231,7 +231,7 @@ def prepare(
     from mgoe.datasets import find
     from mgoe.datasets import prepare as parse
 
-    found = parse(find(name), source, out, memory=memory, overwrite=overwrite, say=say)
+    found = parse(find(name), source, out, memory=memory, overwrite=overwrite)
     show_facts(vars(found), as_json)
     if not as_json:
-        say(f"next: mgoe run {found.configs[0]} --out FOLDER")
+        logger.info(f"next: mgoe run {found.configs[0]} --out FOLDER")

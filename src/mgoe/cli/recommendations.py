@@ -13,9 +13,9 @@ from mgoe.cli.shared import (
     Json,
     Redis,
     State,
+    logger,
     open_bundle,
     print_csv,
-    say,
     show,
     show_json,
     table,
@@ -137,7 +137,7 @@ def _recommend_users(
         if as_json:
             show_json({"path": str(out), "rows": rows, "tasks": opened.tasks})
         else:
-            say(f"{rows:,} recommendations written: {out}")
+            logger.info(f"{rows:,} recommendations written: {out}")
     elif as_json:
         blocks = experiments.recommend_users(opened, file, **wish)
         show_json([entry for block in blocks for entry in _entries(block)])
@@ -157,7 +157,7 @@ def _show(found: "pd.DataFrame", as_json: bool) -> None:
         lines.add_row(str(user), str(rank), str(item), *(f"{value:.4g}" for value in values))
     show(lines)
     if found.empty:
-        say("no item is left: none passes the filters")
+        logger.info("no item is left: none passes the filters")
 
 
 def _entries(block: "pa.Table") -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from mgoe.cli.shared import (
     State,
     examples,
     live_events,
-    say,
+    logger,
     show,
     show_facts,
     show_json,
@@ -149,7 +149,7 @@ def check(
     )
     candidate, current = (Bundle.open(found.place(one)) for one in (version, "current"))
     with tempfile.TemporaryDirectory(prefix="mgoe-") as folder:
-        new = later_rows(candidate, current, sources, Path(folder), say)
+        new = later_rows(candidate, current, sources, Path(folder))
         window = window_of(new, candidate, current)
     if window is None:
         raise DataError(path, "the new rows must hold some that neither version has learned from, found none")
@@ -217,7 +217,7 @@ def prune(
     if as_json:
         show_json({"removed": gone, "served": served})
         return
-    say(
+    logger.info(
         f"removed {', '.join(gone) or 'nothing'}" + (f"; still served: {', '.join(served)}" if served else "")
     )
 
@@ -231,7 +231,7 @@ def cycle(config: Config, sets: Set = None) -> None:
 
     from mgoe.lifecycle import load_cycle, run_cycle
 
-    code = run_cycle(load_cycle(config, sets or ()), lambda step: print(json.dumps(step), flush=True), say)
+    code = run_cycle(load_cycle(config, sets or ()), lambda step: print(json.dumps(step), flush=True))
     if code:
         raise typer.Exit(code)
 
@@ -254,4 +254,6 @@ def _say(name: str, found: "Registry", as_json: bool) -> None:
     if as_json:
         show_json({"version": name, "aliases": found.aliases})
     else:
-        say(f"{name}; " + ", ".join(f"{alias} {held}" for alias, held in sorted(found.aliases.items())))
+        logger.info(
+            f"{name}; " + ", ".join(f"{alias} {held}" for alias, held in sorted(found.aliases.items()))
+        )

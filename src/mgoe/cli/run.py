@@ -13,7 +13,7 @@ from mgoe.cli.shared import (
     Overwrite,
     Set,
     command,
-    say,
+    logger,
     show,
     show_json,
     show_leads,
@@ -52,7 +52,7 @@ def run(
 
     settings = read_settings(config, [*(sets or ()), *([f"jobs={jobs}"] if jobs else ())])
     result = experiments.run(
-        settings, out, overwrite=overwrite, incumbent=incumbent, tune=tune, say=say, command=command()
+        settings, out, overwrite=overwrite, incumbent=incumbent, tune=tune, command=command()
     )
     paths = {"path": str(out), "bundle": str(out / "bundle"), "report": str(out / "report.html")}
     if as_json:
@@ -89,7 +89,7 @@ def rows(
     if as_json:
         show_json({"path": str(out), "rows": written, "columns": found.column_names})
     else:
-        say(f"{written:,} rows written: {out}")
+        logger.info(f"{written:,} rows written: {out}")
 
 
 def train(
@@ -124,7 +124,6 @@ def train(
         seed,
         overwrite=overwrite,
         resume=resume == "auto",
-        say=say,
     )
     if not rows:  # another process shows them
         return
@@ -192,7 +191,6 @@ def compare(
         stop_after=None if stop_after is None else seconds_of(stop_after, "--stop-after"),
         overwrite=overwrite,
         take=take or (),
-        say=say,
         command=command(),
     )
     if as_json:

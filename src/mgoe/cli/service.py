@@ -15,7 +15,7 @@ from mgoe.cli.shared import (
     State,
     facts,
     live_events,
-    say,
+    logger,
     show,
     show_json,
     table,
@@ -205,7 +205,6 @@ def update(
         groups=groups,
         trim=trim,
         overwrite=overwrite,
-        say=say,
     )
     if os.environ.get("RANK", "0") != "0":  # the first process shows it
         return
@@ -221,7 +220,7 @@ def update(
         )
         return
     _show_bundle(made)
-    say(f"wrote {out}")
+    logger.info(f"wrote {out}")
 
 
 def _show_bundle(bundle: "Bundle") -> None:
@@ -252,8 +251,8 @@ def exposures(
     """
     from mgoe.lifecycle.taken import write_exposures
 
-    rows = write_exposures(bundle, state, out, say)
+    rows = write_exposures(bundle, state, out)
     if as_json:
         show_json({"path": str(out), "rows": rows})
     else:
-        say(f"wrote {out}")
+        logger.info(f"wrote {out}")

@@ -4,6 +4,7 @@ Results go to standard output, progress to standard error, and colour only to a 
 """
 
 import json
+import logging
 import math
 import shlex
 import sys
@@ -15,7 +16,6 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from mgoe._util.progress import is_quiet
 from mgoe.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from mgoe.bundle import Bundle
     from mgoe.evaluation import Estimate
 
+logger = logging.getLogger("mgoe.cli")
+"""Receives what commands tell beside their results; `mgoe` prints it on standard error."""
 PLAIN_WIDTH = 240
 """Width where there is no terminal, so that no line of a table is folded."""
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on standard output.")]
@@ -94,12 +96,6 @@ def examples(*lines: str) -> str:
 def command() -> str:
     """Return the command line as typed, for the report."""
     return shlex.join(["mgoe", *sys.argv[1:]])
-
-
-def say(line: str) -> None:
-    """Print a line of progress on standard error, unless the command is quiet."""
-    if not is_quiet():
-        print(line, file=sys.stderr, flush=True)
 
 
 def show(what: Table | str) -> None:

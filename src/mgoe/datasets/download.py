@@ -10,6 +10,7 @@ import errno
 import hashlib
 import http.client
 import json
+import logging
 import time
 import urllib.error
 import urllib.request
@@ -23,6 +24,8 @@ from mgoe import __version__
 from mgoe._util.files import output_errors, require_space, write_json
 from mgoe.datasets.dataset import Download
 from mgoe.errors import DataError, OutputError
+
+logger = logging.getLogger(__name__)
 
 OnProgress = Callable[[str, int, int | None], None]
 """Called with the file's name, the bytes that have arrived, and the total if the server reports it."""
@@ -72,7 +75,6 @@ def download(
     *,
     home: str,
     on_progress: OnProgress = lambda name, done, total: None,
-    say: Callable[[str], None] = lambda line: None,
     wait: float = 1.0,
 ) -> Path:
     """Download a file, or resume its download.
@@ -82,7 +84,6 @@ def download(
         folder: Where it goes; must exist.
         home: Page where people get the file, for messages.
         on_progress: Called after every chunk.
-        say: Called with a line when a download starts again.
         wait: Seconds before the second attempt; twice that before the third.
 
     Returns:
@@ -110,7 +111,7 @@ def download(
                         f"the server sends a different file each time, {changes} times now; try later, or "
                         f"get it from {home} yourself and give its folder as the source",
                     ) from None
-                say(f"{source.name} has changed on the server: starting again")
+                logger.info(f"{source.name} has changed on the server: starting again")
             except _Cut as cut:
                 attempt = attempt + 1 if _size(part) <= before else 1
                 if attempt >= _ATTEMPTS:

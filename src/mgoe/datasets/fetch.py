@@ -5,6 +5,7 @@ lead elsewhere.
 """
 
 import gzip
+import logging
 import shutil
 import tarfile
 import zipfile
@@ -30,6 +31,8 @@ from mgoe.config import Settings
 from mgoe.datasets.dataset import DataSet
 from mgoe.datasets.download import OnProgress, check, download, remaining
 from mgoe.errors import DataError, OutputError
+
+logger = logging.getLogger(__name__)
 
 ENDINGS = (".zip", ".tar.gz", ".tgz", ".tar")
 _BROKEN = (
@@ -80,7 +83,6 @@ def fetch(
     source: Path | str | None = None,
     *,
     on_progress: OnProgress = lambda name, done, total: None,
-    say: Callable[[str], None] = lambda line: None,
 ) -> Fetched:
     """Download a data set's archives into `out/downloads` and unpack the required files into `out/files`.
 
@@ -89,7 +91,6 @@ def fetch(
         out: A folder; an interrupted download in it is resumed.
         source: A folder of archives, or one archive, that the user has, instead of a download.
         on_progress: Called after every chunk of a download.
-        say: Called with a line per stage.
 
     Raises:
         DataError: The data set has no public address and no folder was named, or a download or archive fails.
@@ -100,13 +101,11 @@ def fetch(
         raise DataError(data.name, by_hand(data))
     with exclusive(out, f"a download of {data.name}"):
         _check_own(data, out / "files")
-        archives = (
-            _downloaded(data, out, on_progress, say) if source is None else _provided(data, Path(source), say)
-        )
+        archives = _downloaded(data, out, on_progress) if source is None else _provided(data, Path(source))
         unsure = {
             out / "downloads" / one.name for one in data.downloads if source is None and one.md5 is None
         }
-        _unpack(data, archives, unsure, out / "files", say)
+        _unpack(data, archives, unsure, out / "files")
     there = _names(out / "files") | _names(out / "downloads")
     if not data.is_complete(there):
         absent = next(name for name in data.files if name not in there)
@@ -145,19 +144,19 @@ def _check_own(data: DataSet, folder: Path) -> None:
         )
 
 
-def _downloaded(data: DataSet, out: Path, on_progress: OnProgress, say: Callable[[str], None]) -> list[Path]:
+def _downloaded(data: DataSet, out: Path, on_progress: OnProgress) -> list[Path]:
     folder = out / "downloads"
     with output_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     require_space(folder, sum(remaining(one, folder) for one in data.downloads), data.title)
     paths = []
     for one in data.downloads:
-        say(f"fetching {one.address}")
-        paths.append(download(one, folder, home=data.home, on_progress=on_progress, say=say))
+        logger.info(f"fetching {one.address}")
+        paths.append(download(one, folder, home=data.home, on_progress=on_progress))
     return paths
 
 
-def _provided(data: DataSet, source: Path, say: Callable[[str], None]) -> list[Path]:
+def _provided(data: DataSet, source: Path) -> list[Path]:
     """Return a user's archives: those with a published name, checked, or all if none has one."""
     paths = [source] if source.is_file() else sorted(path for path in source.rglob("*") if path.is_file())
     found = [path for path in paths if path.name.endswith(ENDINGS)]
@@ -170,14 +169,12 @@ def _provided(data: DataSet, source: Path, say: Callable[[str], None]) -> list[P
     published = {one.name: one for one in data.downloads}
     named = [path for path in found if path.name in published]
     for path in named:
-        say(f"checking {path.name}")
+        logger.info(f"checking {path.name}")
         check(published[path.name], path, data.home)
     return named or found
 
 
-def _unpack(
-    data: DataSet, archives: Sequence[Path], unsure: Set[Path], into: Path, say: Callable[[str], None]
-) -> None:
+def _unpack(data: DataSet, archives: Sequence[Path], unsure: Set[Path], into: Path) -> None:
     """Unpack archives into one folder atomically, unless it was made from these archives already.
 
     A damaged archive without a published checksum is removed.
@@ -192,7 +189,7 @@ def _unpack(
     with atomic_folder(into) as folder:
         before: dict[str, Path] = {}
         for archive in packed:
-            say(f"unpacking {archive.name}")
+            logger.info(f"unpacking {archive.name}")
             fix = (
                 "it is removed, and the same command downloads it again"
                 if archive in unsure

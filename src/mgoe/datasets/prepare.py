@@ -1,8 +1,8 @@
 """Turn a data set's published files into a log and configurations that run on it, atomically."""
 
 import json
+import logging
 import time
-from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 from string import Template
@@ -16,6 +16,8 @@ from mgoe.config import Settings
 from mgoe.datasets.dataset import DataSet
 from mgoe.datasets.reading import Workbench, as_text
 from mgoe.errors import DataError, OutputError
+
+logger = logging.getLogger(__name__)
 
 SUMMARY = "dataset.json"
 MEMORY = 4.0
@@ -52,7 +54,6 @@ def prepare(
     *,
     memory: float = MEMORY,
     overwrite: bool = False,
-    say: Callable[[str], None] = lambda line: None,
 ) -> PreparedLog:
     """Parse a data set's files into `out/log`, with side tables and one configuration per protocol.
 
@@ -62,7 +63,6 @@ def prepare(
         out: A new folder, or with `overwrite` one that an earlier call wrote.
         memory: Upper limit of DuckDB's memory in GiB.
         overwrite: Replace what an earlier call wrote.
-        say: Called with a line per stage.
 
     Raises:
         DataError: A file is missing, or has another layout than the published one.
@@ -76,7 +76,7 @@ def prepare(
         clear_partial(out)
         started = time.perf_counter()
         with atomic_folder(out) as folder:
-            say(f"reading {', '.join(data.files)}")
+            logger.info(f"reading {', '.join(data.files)}")
             with (
                 TemporaryDirectory(dir=folder, prefix="work-") as work,
                 duckdb.connect(f"{work}/work.duckdb") as con,

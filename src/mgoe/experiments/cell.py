@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mgoe._util.progress import quiet
+from mgoe._util.progress import hidden
 from mgoe.config import ModelSettings, RetrievalSettings, RunSettings, retrieval_of
 from mgoe.data import SPLITS, ExampleFile, Examples
 from mgoe.errors import TrainingError
@@ -98,7 +98,7 @@ def fit_cell(
         "processor": processor_of(fitted.device),
     }
     if ProcessGroup.current().leads:
-        with nullcontext() if show_progress else quiet():
+        with nullcontext() if show_progress else hidden():
             write_cell(folder, settings, inputs, model, fitted_model, feeds, scores, facts)
     return facts
 

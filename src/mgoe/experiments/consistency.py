@@ -7,6 +7,7 @@ computed again.
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ from mgoe.experiments.asked import parts_of
 from mgoe.experiments.folder import CHECKSUMS, DONE, FIT, INFLUENCE, read_checksums
 from mgoe.experiments.parts import Part, outdated
 from mgoe.experiments.plan import EXAMPLES, NOTICES, REFERENCES, Cell, Log, Plan
-from mgoe.experiments.stages import Say
+
+logger = logging.getLogger(__name__)
 
 Measured = Mapping[str, Sequence[str]]
 """Titles of what was measured on the same rows, by the checksums of these rows; the largest group first."""
@@ -30,7 +32,7 @@ NAMED = 5
 
 
 def reconcile(
-    plan: Plan, cells: Sequence[Cell], overwrite: bool, settings: str, say: Say, command: str = ""
+    plan: Plan, cells: Sequence[Cell], overwrite: bool, settings: str, command: str = ""
 ) -> list[Part]:
     """Leave in a folder only what is asked for and can be read.
 
@@ -39,7 +41,6 @@ def reconcile(
         cells: The chosen cells.
         overwrite: Whether finished results of other settings may be removed.
         settings: Name of the file of the settings, written once nothing can be refused any more.
-        say: Callback for lines of progress.
         command: Noted with removed cells.
 
     Returns:
@@ -49,19 +50,19 @@ def reconcile(
         MgoeError: A finished result would have to be removed and must not be, or a file may not be read.
     """
     for log in plan.logs.values():
-        _clear_damaged(log.path / CHECKSUMS, read_checksums, say)
+        _clear_damaged(log.path / CHECKSUMS, read_checksums)
     parts = parts_of(plan, {cell.key: cell for cell in (*plan.cells, *cells)}.values())
     stale = outdated(parts, overwrite)
     check_choice(plan, cells, stale)
     write_text(plan.out / settings, dump_settings(plan.settings))
     _remove(plan, stale, command)
     for log in plan.logs.values():
-        _clear_damaged(log.path / REFERENCES, read_rows, say)
-        _clear_damaged(log.path / NOTICES, read_json, say)
+        _clear_damaged(log.path / REFERENCES, read_rows)
+        _clear_damaged(log.path / NOTICES, read_json)
         for stage in map(log.stage, plan.settings.seeds):
-            if _clear_damaged(stage / EXAMPLES, read_json, say) and (stage / "data").exists():
+            if _clear_damaged(stage / EXAMPLES, read_json) and (stage / "data").exists():
                 note_examples(stage)  # at once, since the lines of finished cells hold them
-    _remove(plan, [*damaged_parts(parts, plan.out, say)], command)
+    _remove(plan, [*damaged_parts(parts, plan.out)], command)
     return parts
 
 
@@ -176,7 +177,7 @@ def _named(titles: Sequence[str]) -> str:
     return "; ".join(titles[:NAMED]) + (f" and {len(titles) - NAMED} more" if len(titles) > NAMED else "")
 
 
-def damaged_parts(parts: Iterable[Part], out: Path, say: Say) -> Iterator[Part]:
+def damaged_parts(parts: Iterable[Part], out: Path) -> Iterator[Part]:
     """Yield the finished results that must be computed again.
 
     A file that tables need is damaged, or nothing says any more on which rows a cell was measured. A search
@@ -186,7 +187,6 @@ def damaged_parts(parts: Iterable[Part], out: Path, say: Say) -> Iterator[Part]:
     Args:
         parts: All parts of the results.
         out: Folder of the comparison.
-        say: Callback that receives one line per damaged file, and one more for each that is restored.
 
     Raises:
         OutputError: A file is there and may not be read.
@@ -194,50 +194,50 @@ def damaged_parts(parts: Iterable[Part], out: Path, say: Say) -> Iterator[Part]:
     lines = records.latest(out)
     for part in parts:
         line = {} if part.key is None else lines.get(part.key, {})
-        if part.kind == "search" and part.finished and _is_damaged(part.path, read_json, say):
+        if part.kind == "search" and part.finished and _is_damaged(part.path, read_json):
             if line.get("asked") == part.digest:
                 write_json(part.path, records.search_in(line))
-                say(f"  restored from {records.RESULTS}")
+                logger.info(f"  restored from {records.RESULTS}")
             else:
                 yield part
         if part.kind not in ("cell", "lists") or not part.done.exists():
             continue
-        if any(_holds_damage(place.parent, say) for place in part.path.rglob(DONE)):
+        if any(_holds_damage(place.parent) for place in part.path.rglob(DONE)):
             yield part
         elif part.kind == "cell" and line.get("state") != "finished":
             [data] = part.before[0].before
             stage = data.path.parent
             if any(path.exists() for path in (part.path / records.IMPORTED, stage / EXAMPLES, data.path)):
                 continue
-            say(
+            logger.info(
                 f"to be computed again: {part.path}: its line in {records.RESULTS} is missing, and so is the "
                 f"data that it was measured on, {stage}"
             )
             yield part
 
 
-def _clear_damaged(path: Path, read: Callable[[Path], Any], say: Say) -> bool:
+def _clear_damaged(path: Path, read: Callable[[Path], Any]) -> bool:
     """Remove a file if it is there and damaged, and tell whether it was; it is computed again later."""
-    cleared = path.exists() and _is_damaged(path, read, say)
+    cleared = path.exists() and _is_damaged(path, read)
     if cleared:
         path.unlink()
     return cleared
 
 
-def _holds_damage(folder: Path, say: Say) -> bool:
+def _holds_damage(folder: Path) -> bool:
     """Tell whether a file that tables need of a result is damaged."""
     facts = records.IMPORTED if (folder / records.IMPORTED).exists() else FIT
     readers = {DONE: read_rows, INFLUENCE: Influence.load, facts: read_json}
-    return any(_is_damaged(folder / name, read, say) for name, read in readers.items())
+    return any(_is_damaged(folder / name, read) for name, read in readers.items())
 
 
-def _is_damaged(path: Path, read: Callable[[Path], Any], say: Say) -> bool:
+def _is_damaged(path: Path, read: Callable[[Path], Any]) -> bool:
     try:
         read(path)
     except OutputError as error:
         if isinstance(error.__context__, OSError) and path.exists():  # no rights, or a disk that may return
             raise
-        say(f"damaged, to be computed again: {error}")
+        logger.info(f"damaged, to be computed again: {error}")
         return True
     return False
 

@@ -1,5 +1,6 @@
 """Do the work of a plan: every chosen cell that is not finished, and what it needs."""
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -26,15 +27,16 @@ from mgoe.experiments.notices import of_log
 from mgoe.experiments.parts import read_note
 from mgoe.experiments.plan import EXAMPLES, NOTICES, REFERENCES, Cell, Log, Plan, is_done
 from mgoe.experiments.processes import Job, Outcome, run_jobs
-from mgoe.experiments.stages import Say, build, prepare_data
+from mgoe.experiments.stages import build, prepare_data
 from mgoe.experiments.tuning import note_killed, search
 from mgoe.simulation import Truth, reachable, simulate
+
+logger = logging.getLogger(__name__)
 
 
 def execute(
     plan: Plan,
     cells: Sequence[Cell],
-    say: Say,
     command: str = "",
     until: float | None = None,
     inputs: Inputs | None = None,
@@ -48,7 +50,6 @@ def execute(
     Args:
         plan: What they are part of.
         cells: The chosen cells, in order.
-        say: Callback for lines of progress.
         command: Noted with every cell.
         until: `time.monotonic()` after which no cell begins.
         inputs: The log and the graph of a run.
@@ -61,7 +62,7 @@ def execute(
         part.begin()
     note_finished(plan, [*plan.cells, *cells], command)
     jobs, waiting = jobs_of(plan, cells)
-    say(f"training {len(waiting)} of {len(cells)} cells, {plan.settings.jobs} at a time")
+    logger.info(f"training {len(waiting)} of {len(cells)} cells, {plan.settings.jobs} at a time")
     here = inputs is not None and (plan.settings.jobs == 1 or len(jobs) <= 1)
     started, done = time.perf_counter(), 0
     with closing(run_jobs(jobs, plan.settings.jobs, plan.out, plan.threads, until)) as outcomes:
@@ -70,7 +71,9 @@ def execute(
             if cell is None:
                 if outcome.lost and outcome.job.work is search:
                     note_killed(outcome.job.args[-1])
-                say(f"  {outcome.job.name}" + (f" failed: {outcome.failed}" if outcome.failed else ""))
+                logger.info(
+                    f"  {outcome.job.name}" + (f" failed: {outcome.failed}" if outcome.failed else "")
+                )
                 note_finished(plan, [], command)
                 continue
             if here:
@@ -92,7 +95,7 @@ def execute(
             ended = f"failed: {failed}" if failed else summary_line(read_json(cell.folder / FIT))
             left = timedelta(seconds=round((time.perf_counter() - started) / done * (len(waiting) - done)))
             rest = f"; about {left} left" if done < len(waiting) else ""
-            say(f"  [{done}/{len(waiting)}] {cell.title}: {ended}{rest}")
+            logger.info(f"  [{done}/{len(waiting)}] {cell.title}: {ended}{rest}")
 
 
 def jobs_of(plan: Plan, cells: Sequence[Cell]) -> tuple[list[Job], dict[str, Cell]]:
@@ -188,7 +191,6 @@ def prepare_log(
     seeds: Sequence[int],
     cells: Measured,
     table: Frame | None = None,
-    say: Say = lambda line: None,
 ) -> Prepared:
     """Prepare a log with the training negatives of a seed, and note the rows that it is measured on.
 
@@ -198,13 +200,12 @@ def prepare_log(
         seeds: All seeds that are asked for.
         cells: The finished cells by the rows that they were measured on.
         table: Read instead of the log's files.
-        say: Callback for lines of progress.
 
     Raises:
         OutputError: Its cells would be measured on other rows than the log's other cells.
     """
     settings, folder = log.settings(seed), log.stage(seed)
-    prepared = prepare_data(settings, folder, table, say)
+    prepared = prepare_data(settings, folder, table)
     if not (folder / EXAMPLES).exists():
         note_examples(folder)
     if odd := odd_seed(log, seed, seeds, cells):

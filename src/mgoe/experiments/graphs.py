@@ -3,6 +3,7 @@
 Nothing here loads torch before it is needed.
 """
 
+import logging
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -36,7 +37,7 @@ from mgoe.data.side import read_side
 from mgoe.errors import ConfigError, DataError, GraphError
 from mgoe.experiments.folder import CHECKSUMS, SETTINGS, checksum_of_log, run_folder
 from mgoe.experiments.parts import Part, note_changes, outdated, values_of_run
-from mgoe.experiments.stages import CONTEXT, Say, ShowBuild, build, context_files, exposures_of
+from mgoe.experiments.stages import CONTEXT, ShowBuild, build, context_files, exposures_of
 from mgoe.graph import (
     Exposures,
     MacroGraph,
@@ -48,6 +49,8 @@ from mgoe.graph import (
     peak_memory,
     update_graph,
 )
+
+logger = logging.getLogger(__name__)
 
 WHOLE = ("data", "tasks", "split", "negatives", "graph")
 """Sections of the settings that decide the graph of a whole log."""
@@ -63,7 +66,6 @@ def macro_graph(
     *,
     overwrite: bool = False,
     table: Frame | None = None,
-    say: Say = lambda line: None,
 ) -> MacroGraph:
     """Build the macro graph below `out`.
 
@@ -76,7 +78,6 @@ def macro_graph(
         overwrite: Replace the run that the folder holds.
         table: An Ibis table, or a frame of pandas, polars or Arrow, to read instead of `data.log`; with
             `last` its engine counts and sorts.
-        say: Callback for lines of progress.
 
     Raises:
         MgoeError: Settings, log, graph or output folder break a rule.
@@ -87,8 +88,8 @@ def macro_graph(
         from mgoe.experiments.runs import begin
 
         plan = Plan(settings, out, from_table=table is not None)
-        with begin(plan, plan.cells, overwrite, say, table) as prepared:
-            return build(settings, prepared, out / "graph", say)
+        with begin(plan, plan.cells, overwrite, table) as prepared:
+            return build(settings, prepared, out / "graph")
     with exclusive(out, "a graph"), run_folder(out, overwrite):
         values = {key: value for key, value in values_of_run(settings).items() if key in WHOLE}
         checksum = None if table is not None else checksum_of_log(settings.data, out / CHECKSUMS)
@@ -100,7 +101,7 @@ def macro_graph(
         if part.path.exists():
             return MacroGraph.open(part.path)
         opened = opened_rows(settings, settings.data.log, out / "log", table)
-        with numbered_log(settings, opened, out / "log", None, say) as (log, spent):
+        with numbered_log(settings, opened, out / "log", None) as (log, spent):
             shown, encoded = _exposures(log, settings, out / "log")
             found = Source(
                 exposures=shown,
@@ -115,8 +116,8 @@ def macro_graph(
                 log=settings.model_dump(mode="json", include={"data", "tasks"}),
                 spent=spent,
             )
-            say("building the macro graph of the whole log")
-            return build_graph(found, settings.graph, part.path, ShowBuild(say))
+            logger.info("building the macro graph of the whole log")
+            return build_graph(found, settings.graph, part.path, ShowBuild())
 
 
 def _exposures(
@@ -147,7 +148,6 @@ def update(
     *,
     recluster: bool = False,
     table: Frame | None = None,
-    say: Say = lambda line: None,
 ) -> MacroGraph:
     """Add new events to a graph, read as the log that it was built from.
 
@@ -157,19 +157,18 @@ def update(
         `recluster`.
         recluster: Learn macro nodes again, warm-started.
         table: An Ibis table, or a frame of pandas, polars or Arrow, to read instead.
-        say: Callback for lines of progress.
 
     Raises:
         MgoeError: Graph or log break a rule; the graph is then unchanged.
     """
     graph = _changeable(path)
     if not log and table is None:
-        changed = update_graph(graph, None, ShowBuild(say), recluster)
+        changed = update_graph(graph, None, ShowBuild(), recluster)
     else:
         settings = settings_of(graph, log)
         with changing(graph) as work:
             opened = opened_rows(settings, log, work, table)
-            changed = add_events(graph, settings, opened, work, recluster=recluster, say=say)
+            changed = add_events(graph, settings, opened, work, recluster=recluster)
     note_changes(changed.path, changed.meta["changes"])
     return changed
 
@@ -181,7 +180,6 @@ def add_events(
     work: Path,
     *,
     recluster: bool,
-    say: Say,
 ) -> MacroGraph:
     """Add events to an opened graph.
 
@@ -191,31 +189,29 @@ def add_events(
         opened: Yields them.
         work: The folder of `changing`.
         recluster: Learn macro nodes again, warm-started.
-        say: Callback for lines of progress.
     """
     known = {node: graph.path / f"{node}s.parquet" for node in ("user", "item")}
     encoders = FeatureEncoders.load(graph.path / CONTEXT) if (graph.path / CONTEXT).exists() else None
-    with numbered_log(settings, opened, work, known, say, encoders) as (found, _):
+    with numbered_log(settings, opened, work, known, encoders) as (found, _):
         users, items, facts = found.counts["user"], found.counts["item"], found.facts
-        say(
+        logger.info(
             f"  of them {users - graph.meta['users'][-1]:,} new users and "
             f"{items - graph.meta['items'][-1]:,} new items"
         )
         return update_graph(
             graph,
             NewEvents(found.history, users, items, facts, vocabularies(work), found.records),
-            ShowBuild(say),
+            ShowBuild(),
             recluster,
         )
 
 
-def forget(path: Path | str, users: Sequence[str], say: Say = lambda line: None) -> MacroGraph:
+def forget(path: Path | str, users: Sequence[str]) -> MacroGraph:
     """Remove users from a graph, by id.
 
     Args:
         path: The graph, or the run that holds it.
         users: Their ids.
-        say: Callback for lines of progress.
 
     Raises:
         GraphError: An id is not in the graph; the graph is then unchanged.
@@ -240,7 +236,7 @@ def forget(path: Path | str, users: Sequence[str], say: Say = lambda line: None)
         try:
             vocabulary.without(indices).save(work / "users.parquet")
             shutil.copyfile(graph.path / "items.parquet", work / "items.parquet")
-            changed = forget_users(graph, indices, vocabularies(work), ShowBuild(say))
+            changed = forget_users(graph, indices, vocabularies(work), ShowBuild())
         finally:
             shutil.rmtree(work, ignore_errors=True)
     note_changes(changed.path, changed.meta["changes"])
@@ -305,7 +301,6 @@ def numbered_log(
     opened: AbstractContextManager[OpenedRows],
     folder: Path,
     known: Mapping[str, Path] | None,
-    say: Say,
     encoders: FeatureEncoders | None = None,
 ) -> Iterator[tuple[WholeLog, dict[str, Spent]]]:
     """Yield a log as numbered history, and what the numbering took.
@@ -316,14 +311,13 @@ def numbered_log(
         folder: Folder of the history. It is removed when the block succeeds or the log breaks a rule;
             otherwise it stays, so that an interrupted build finds it again.
         known: Vocabularies that are continued, by node.
-        say: Callback for lines of progress.
         encoders: Encoders of the context that are continued.
 
     Raises:
         DataError: The log cannot be read or breaks a rule.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    say("reading and numbering the log")
+    logger.info("reading and numbering the log")
     started = time.perf_counter()
     try:
         with ExitStack() as stack:
@@ -332,7 +326,7 @@ def numbered_log(
                 with reading(place):
                     found = whole_log(rows, settings, folder, place, known, encoders)
             took = Spent(time.perf_counter() - started, peak[0] / GIB)
-            say(
+            logger.info(
                 f"  {found.facts['events']:,} events, {found.counts['user']:,} users, "
                 f"{found.counts['item']:,} items in {took.seconds:.1f} s"
             )

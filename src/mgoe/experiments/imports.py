@@ -6,6 +6,7 @@ left out, and so is a cell whose settings another search chose or that was measu
 """
 
 import json
+import logging
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,13 +21,14 @@ from mgoe.experiments.folder import DONE, INFLUENCE
 from mgoe.experiments.parts import Part
 from mgoe.experiments.plan import Cell, Plan, best_of, is_done
 from mgoe.experiments.records import Line
-from mgoe.experiments.stages import Say
+
+logger = logging.getLogger(__name__)
 
 TAKEN = "taken"
 THERE = "there already, or of other settings or another log"
 
 
-def take(plan: Plan, parts: Iterable[Part], files: Mapping[Path, Sequence[Line]], say: Say) -> None:
+def take(plan: Plan, parts: Iterable[Part], files: Mapping[Path, Sequence[Line]]) -> None:
     """Import the results that are asked for and not there; searches before the cells that they decide.
 
     Of several lines about a result, the latest that fits counts, whichever file it is in. None fits a log
@@ -36,7 +38,6 @@ def take(plan: Plan, parts: Iterable[Part], files: Mapping[Path, Sequence[Line]]
         plan: The comparison.
         parts: All parts of the results.
         files: The lines of each `results.jsonl`.
-        say: Callback that receives one line per file.
 
     Raises:
         OutputError: A line that fits is damaged.
@@ -71,7 +72,7 @@ def take(plan: Plan, parts: Iterable[Part], files: Mapping[Path, Sequence[Line]]
         del ends[file][THERE]
         ends[file][THERE] = len(files[file]) - taken - ends[file].total()
         rest = "".join(f"; {count} {end}" for end, count in ends[file].items() if count)
-        say(f"{file}: {taken} of {len(files[file])} lines imported{rest}")
+        logger.info(f"{file}: {taken} of {len(files[file])} lines imported{rest}")
 
 
 def _take(plan: Plan, part: Part, cell: Cell | None, measured: dict[str, str | None], line: Line) -> str:

@@ -9,6 +9,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from mgoe._util.progress import hidden
 from mgoe.bundle.calibration import Calibration
 from mgoe.bundle.sampling import Sampling, prior_of
 from mgoe.bundle.scored_model import ScoredModel
@@ -47,7 +48,9 @@ class Inputs:
     def open(cls, run: Path, settings: RunSettings, graph: Path | None = None) -> Self:
         """Open `run/data` and a graph, `run/graph` by default; build the snapshots that it lacks."""
         prepared = Prepared.open(run / "data")
-        return cls(settings, prepared, build(settings, prepared, graph or run / "graph"))
+        with hidden():
+            found = build(settings, prepared, graph or run / "graph")
+        return cls(settings, prepared, found)
 
     @cached_property
     def spec(self) -> FeatureSpec:

@@ -17,6 +17,7 @@ from typing import Any
 from filelock import FileLock
 from threadpoolctl import threadpool_limits
 
+from mgoe._util.progress import hidden
 from mgoe.errors import MgoeError
 
 HELD = ".processes"
@@ -126,7 +127,7 @@ def _child(connection: Connection, held: Path, threads: int, job: Job) -> None:
     threadpool_limits(threads)
     try:
         held.mkdir(exist_ok=True)
-        with FileLock(held / str(os.getpid())):
+        with hidden(), FileLock(held / str(os.getpid())):
             connection.send((job.work(*job.args), ""))
     except MgoeError as error:
         connection.send((None, " ".join(str(error).split())))

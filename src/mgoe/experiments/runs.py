@@ -4,6 +4,7 @@ The phases: check the settings, remove or repair what is stored, import from els
 stage of a run is also a command of its own, which leaves a folder that `run` resumes.
 """
 
+import logging
 import os
 import shutil
 import time
@@ -63,11 +64,13 @@ from mgoe.experiments.report import (
 )
 from mgoe.experiments.results import ComparisonResult, RunResult
 from mgoe.experiments.serving_time import time_models
-from mgoe.experiments.stages import Say, build
+from mgoe.experiments.stages import build
 from mgoe.experiments.topn import measure_topn
 from mgoe.experiments.topn_report import topn_standings
 from mgoe.experiments.tuning import OF_A_RUN, search
 from mgoe.training import joined, track_bundle
+
+logger = logging.getLogger(__name__)
 
 COMPARISON = "comparison.yaml"
 """Settings of a comparison, in its folder."""
@@ -86,7 +89,6 @@ def run(
     incumbent: Path | str | None = None,
     tune: str | None = None,
     table: Frame | None = None,
-    say: Say = lambda line: None,
     show_progress: bool = True,
     command: str = "",
 ) -> RunResult:
@@ -105,7 +107,6 @@ def run(
         tune: A time such as `10m`, in which batch size, learning rate and epochs are searched before: those
             that are best for the first model on validation, with the first seed, are those of the run.
         table: An Ibis table, or a frame of pandas, polars or Arrow, to read instead of `data.log`.
-        say: Callback for lines of progress.
         show_progress: Show progress bars on a terminal or in a notebook.
         command: The command that makes the report again, printed in it.
 
@@ -126,7 +127,7 @@ def run(
         )
     settings, out = read_settings(settings, table=table), Path(out)
     if tune is not None:
-        settings, overwrite = _tuned(settings, out, tune, overwrite, say, table), False
+        settings, overwrite = _tuned(settings, out, tune, overwrite, table), False
     plan = Plan(settings, out, from_table=table is not None)
     _check_bundled(plan.variants[plan.comparison.lead].settings())
     kept = (reuse or incumbent is not None) and not overwrite and _holds_bundle_of(plan)
@@ -136,11 +137,11 @@ def run(
             write_incumbent(out, settings, Prepared.open(out / "data"), incumbent)
         elif all(cell.done for cell in plan.cells):
             return RunResult.of(plan)
-    with begin(plan, plan.cells, overwrite, say, table, extend=kept) as prepared:
-        inputs = Inputs(settings, prepared, build(settings, prepared, out / "graph", say))
+    with begin(plan, plan.cells, overwrite, table, extend=kept) as prepared:
+        inputs = Inputs(settings, prepared, build(settings, prepared, out / "graph"))
         if incumbent is not None and not kept:
             write_incumbent(out, settings, prepared, incumbent)  # a mistake in it shall not wait for training
-        execute(plan, plan.cells, say, command, inputs=inputs, show_progress=show_progress)
+        execute(plan, plan.cells, command, inputs=inputs, show_progress=show_progress)
         result = RunResult.of(plan)
         write_rows(out / "metrics.json", result.rows)
         write_text(out / "table.md", markdown_table(result.rows) + "\n")
@@ -158,7 +159,7 @@ def run(
             with atomic_folder(out / "graph") as folder:
                 inputs.graph.save_latest(folder)
         mark(out, "finished", seconds=round(seconds, 1), command=command)
-        say(f"done in {seconds:,.0f} s: {out / 'report.html'}")
+        logger.info(f"done in {seconds:,.0f} s: {out / 'report.html'}")
         return result
 
 
@@ -170,7 +171,6 @@ def train(
     *,
     overwrite: bool = False,
     resume: bool = True,
-    say: Say = lambda line: None,
     show_progress: bool = True,
 ) -> list[Row]:
     """Train one model of a run with one seed, and write its bundle.
@@ -185,7 +185,6 @@ def train(
         seed: The seed; the first of the settings by default.
         overwrite: Replace the run that the folder holds.
         resume: Resume interrupted training from its checkpoint, and leave a finished cell as it is.
-        say: Callback for lines of progress.
         show_progress: Show progress bars on a terminal or in a notebook.
 
     Returns:
@@ -214,18 +213,20 @@ def train(
             if not processes.agree(False):  # the first process has prepared everything
                 fit_cell(cell, resume=resume)
             return []
-        with begin(plan, [cell], overwrite, say) as prepared:
-            inputs = Inputs(settings, prepared, build(settings, prepared, out / "graph", say))
+        with begin(plan, [cell], overwrite) as prepared:
+            inputs = Inputs(settings, prepared, build(settings, prepared, out / "graph"))
             for part in parts_of(plan, [cell]):
                 part.begin()
             if not resume:
                 shutil.rmtree(cell.folder, ignore_errors=True)
             if not processes.agree(cell.done):
-                say(
+                logger.info(
                     f"training {cell.title}"
                     + (f" on {processes.size} processes" if processes.size > 1 else "")
                 )
-                say(f"{cell.title}: {summary_line(fit_cell(cell, False, inputs, show_progress, resume))}")
+                logger.info(
+                    f"{cell.title}: {summary_line(fit_cell(cell, False, inputs, show_progress, resume))}"
+                )
             note_finished(plan, [*plan.cells, cell], "")
             rows = read_rows(cell.folder / DONE)
             write_cell_bundle(out / "bundle", cell, inputs, rows, estimates_of([cell]))
@@ -238,7 +239,6 @@ def begin(
     plan: Plan,
     cells: list[Cell],
     overwrite: bool,
-    say: Say,
     table: Frame | None = None,
     extend: bool = False,
 ) -> Iterator[Prepared]:
@@ -248,7 +248,6 @@ def begin(
         plan: The run.
         cells: The cells that are to be trained.
         overwrite: Replace the run that the folder holds.
-        say: Callback for lines of progress.
         table: Read instead of the log's files.
         extend: Add to the finished run that the folder holds.
 
@@ -265,11 +264,13 @@ def begin(
         wait_for_orphans(plan.out)
         with run_folder(plan.out, overwrite, extend) as resumed:
             if resumed:
-                say(f"{'adding to the finished' if extend else 'resuming the unfinished'} run in {plan.out}")
-            for part in reconcile(plan, cells, False, SETTINGS, say):
+                logger.info(
+                    f"{'adding to the finished' if extend else 'resuming the unfinished'} run in {plan.out}"
+                )
+            for part in reconcile(plan, cells, False, SETTINGS):
                 if part.kind in ("data", "graph", "search"):
                     part.begin()
-            prepared = prepare_log(log, plan.settings.seeds[0], plan.settings.seeds, {}, table, say)
+            prepared = prepare_log(log, plan.settings.seeds[0], plan.settings.seeds, {}, table)
         yield prepared
 
 
@@ -283,7 +284,6 @@ def compare(
     stop_after: float | None = None,
     overwrite: bool = False,
     take: Sequence[Path | str] = (),
-    say: Say = lambda line: None,
     command: str = "",
 ) -> ComparisonResult:
     """Run a comparison, or resume one.
@@ -299,7 +299,6 @@ def compare(
             chosen cells.
         take: Files such as `results.jsonl`, or folders of them, from which cells and searches of the same
         settings and log are imported.
-        say: Callback for lines of progress.
         command: Noted with every cell.
 
     Raises:
@@ -329,12 +328,12 @@ def compare(
         take_folder(plan.out, COMPARISON, "comparison")
         if not (plan.out / COMPARISON).exists():
             write_text(plan.out / COMPARISON, dump_settings(plan.settings))
-        parts = reconcile(plan, cells, overwrite, COMPARISON, say, command)
-        take_lines(plan, parts, lines_of, say)
+        parts = reconcile(plan, cells, overwrite, COMPARISON, command)
+        take_lines(plan, parts, lines_of)
         check_installed(plan, cells)  # after imports: finished cells need no library
-        execute(plan, cells, say, command, until)
-        unmeasured = measure_topn(plan, cells, say, until, command)
-        time_models(plan, cells, say, until)
+        execute(plan, cells, command, until)
+        unmeasured = measure_topn(plan, cells, until, command)
+        time_models(plan, cells, until)
         lines = records.latest(plan.out)
         standings = [*standings_of(plan, lines), *topn_standings(plan)]
         write_comparison(plan, standings, command)
@@ -347,7 +346,7 @@ def compare(
 
 
 def _tuned(
-    settings: RunSettings, out: Path, budget: str, overwrite: bool, say: Say, table: Frame | None
+    settings: RunSettings, out: Path, budget: str, overwrite: bool, table: Frame | None
 ) -> RunSettings:
     """Search settings of training for the first model of a run, and return its settings with the best ones.
 
@@ -366,14 +365,14 @@ def _tuned(
         or not is_done(cell.search)
         or any(part.difference() for part in parts_of(searching, [cell]) if part.path == cell.search)
     ):
-        with begin(searching, searching.cells, overwrite, say, table) as prepared:
-            build(settings, prepared, cell.graph, say)
-            say(f"searching {', '.join(space)} of {cell.variant.name} for {budget}")
+        with begin(searching, searching.cells, overwrite, table) as prepared:
+            build(settings, prepared, cell.graph)
+            logger.info(f"searching {', '.join(space)} of {cell.variant.name} for {budget}")
             search(cell, tune, cell.search)
     found = read_json(cell.search)
     best = next(trial for trial in found["trials"] if trial["settings"] == found["best"])
     changes = ", ".join(f"{key} {value:.4g}" for key, value in best["settings"].items())
-    say(
+    logger.info(
         f"  best of {len(found['trials'])} trials, with {best['value']:.4f} on validation: "
         f"{changes or 'the settings as given'} ({cell.search})"
     )

@@ -5,6 +5,7 @@ bundle can hold, are scored by their library. What is measured is the processor 
 other work on the machine hardly changes it.
 """
 
+import logging
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -25,9 +26,10 @@ from mgoe.experiments.folder import FIT
 from mgoe.experiments.inputs import Inputs
 from mgoe.experiments.plan import Cell, Plan, is_boosted
 from mgoe.experiments.processes import Job, run_jobs
-from mgoe.experiments.stages import Say
 from mgoe.serving.scoring.runtime import Runtime
 from mgoe.serving.scoring.scorer import Scorer
+
+logger = logging.getLogger(__name__)
 
 CANDIDATES = 500
 WARM_UP = 10
@@ -36,7 +38,7 @@ Score = Callable[[int, NDArray[np.int64]], object]
 """Scores items for a user, by index."""
 
 
-def time_models(plan: Plan, cells: Sequence[Cell], say: Say, until: float | None) -> None:
+def time_models(plan: Plan, cells: Sequence[Cell], until: float | None) -> None:
     """Time the serving of every model of some cells that is not timed yet, one after the other.
 
     A model that cannot be timed has no figure, and the same command tries it again.
@@ -44,23 +46,22 @@ def time_models(plan: Plan, cells: Sequence[Cell], say: Say, until: float | None
     Args:
         plan: The comparison.
         cells: The chosen cells.
-        say: Callback for lines of progress.
         until: `time.monotonic()` after which no model begins.
     """
     requests, searched = plan.comparison.serving_requests, plan.comparison.tune is not None
     waiting = {f"serving of {cell.title}": cell for cell in (untimed(plan, cells) if requests else ())}
     if not waiting:
         return
-    say(f"timing the serving of {len(waiting)} models")
+    logger.info(f"timing the serving of {len(waiting)} models")
     jobs = [Job(name, time_cell, (cell, requests, searched)) for name, cell in waiting.items()]
     with closing(run_jobs(jobs, 1, plan.out, 1, until)) as outcomes:
         for outcome in outcomes:
             name = outcome.job.name
             if outcome.failed:
-                say(f"  {name} cannot be timed: {outcome.failed}")
+                logger.info(f"  {name} cannot be timed: {outcome.failed}")
             else:
                 records.note_serving(plan.out, waiting[name])
-                say(f"  {name}: {outcome.value:.2f} ms per {CANDIDATES} candidates")
+                logger.info(f"  {name}: {outcome.value:.2f} ms per {CANDIDATES} candidates")
 
 
 def time_run(plan: Plan, requests: int) -> None:

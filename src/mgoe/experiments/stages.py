@@ -1,5 +1,6 @@
 """What all models of a run share: the prepared log and the graph. Nothing here loads torch."""
 
+import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,33 +17,24 @@ from mgoe.errors import OutputError
 from mgoe.graph import Exposures, MacroGraph, Observer, Source, build_graph
 from mgoe.graph.rates import is_axis_of_context
 
+logger = logging.getLogger(__name__)
+
 CONTEXT = "context"
 """Folder of the encoders of the context, in prepared data and in a graph."""
 BINS = 16
 """Bins of a numeric feature of a side table, whose exposures are counted by bin."""
-Say = Callable[[str], None]
-"""Callback that receives one line of progress."""
 
 
 class ShowBuild(Observer):
-    """Observer that shows a build of a graph on a terminal or in a notebook.
+    """Observer that shows a build of a graph on a terminal or in a notebook."""
 
-    Args:
-        say: Callback for lines that are worth showing elsewhere too.
-    """
-
-    def __init__(self, say: Say):
-        self._say = say
+    def __init__(self):
         self._bar: ProgressBar | None = None
 
     def stage(self, name: str, total: int, unit: str) -> Callable[[int], None]:
         """Show a bar and return a callback for the units just completed."""
         self._bar = ProgressBar(name, total, unit)
         return self._bar.advance
-
-    def note(self, line: str) -> None:
-        """Pass on one line."""
-        self._say(f"  {line}")
 
     def end(self) -> None:
         """Remove the bar."""
@@ -51,27 +43,25 @@ class ShowBuild(Observer):
             self._bar = None
 
 
-def prepare_data(
-    settings: RunSettings, out: Path, table: Frame | None = None, say: Say = lambda line: None
-) -> Prepared:
+def prepare_data(settings: RunSettings, out: Path, table: Frame | None = None) -> Prepared:
     """Return the prepared log in `out/data`, after preparing it if it is not there."""
     if (out / "data").exists():
         return Prepared.open(out / "data")
     started = time.perf_counter()
-    say("preparing the log")
+    logger.info("preparing the log")
     prepared = prepare(settings, out / "data", table)
     summary = prepared.summary
-    say(
+    logger.info(
         f"  {summary['rows']:,} rows, {summary['users']:,} users, {summary['items']:,} items, "
         f"{sum(split['examples'] for split in summary['splits'].values()):,} examples in "
         f"{time.perf_counter() - started:.1f} s"
     )
     for warning in summary["warnings"]:
-        say(f"  warning: {warning}")
+        logger.info(f"  warning: {warning}")
     return prepared
 
 
-def build(settings: RunSettings, prepared: Prepared, folder: Path, say: Say | None = None) -> MacroGraph:
+def build(settings: RunSettings, prepared: Prepared, folder: Path) -> MacroGraph:
     """Return the macro graph of a prepared log, after building it if it is not there.
 
     Of a finished run, only the latest snapshot may be there. The others are then built again, and stay.
@@ -80,7 +70,6 @@ def build(settings: RunSettings, prepared: Prepared, folder: Path, say: Say | No
         settings: Settings of the run.
         prepared: The log.
         folder: Folder of the graph.
-        say: Callback for lines of progress. Without it nothing is shown, not even a bar.
 
     Raises:
         MgoeError: The graph cannot be built, or was changed since it was built.
@@ -97,13 +86,11 @@ def build(settings: RunSettings, prepared: Prepared, folder: Path, say: Say | No
             return graph
     folder.parent.mkdir(parents=True, exist_ok=True)
     source = source_of(settings, prepared)
-    if say is None:
-        return build_graph(source, settings.graph, folder)
     started = time.perf_counter()
-    say("building the macro graph")
-    graph = build_graph(source, settings.graph, folder, ShowBuild(say))
+    logger.info("building the macro graph")
+    graph = build_graph(source, settings.graph, folder, ShowBuild())
     stages = ", ".join(f"{name} {took['seconds']:.1f}" for name, took in graph.meta["stages"].items())
-    say(f"  {graph!r} in {time.perf_counter() - started:.1f} s ({stages})")
+    logger.info(f"  {graph!r} in {time.perf_counter() - started:.1f} s ({stages})")
     return graph
 
 

@@ -1,5 +1,6 @@
 """Top-N lists of a comparison: every finished cell and every baseline is measured, each in a process."""
 
+import logging
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from typing import Any
@@ -9,15 +10,14 @@ from mgoe.experiments.execute import note_finished
 from mgoe.experiments.folder import DONE
 from mgoe.experiments.plan import Cell, Log, Plan
 from mgoe.experiments.processes import Job, run_jobs
-from mgoe.experiments.stages import Say
 from mgoe.experiments.topn_cell import measure_baseline
 from mgoe.experiments.topn_model import measure_model
 from mgoe.experiments.topn_reachable import measure_reachable
 
+logger = logging.getLogger(__name__)
 
-def measure_topn(
-    plan: Plan, cells: Sequence[Cell], say: Say, until: float | None, command: str
-) -> dict[str, str]:
+
+def measure_topn(plan: Plan, cells: Sequence[Cell], until: float | None, command: str) -> dict[str, str]:
     """Measure the lists of baselines and bounds, and of those finished cells that have their weights here.
 
     What cannot be measured has no figure, and the same command tries it again.
@@ -25,7 +25,6 @@ def measure_topn(
     Args:
         plan: The comparison.
         cells: The chosen cells.
-        say: Callback for lines of progress.
         until: `time.monotonic()` after which nothing begins.
         command: Noted with every result.
 
@@ -35,14 +34,14 @@ def measure_topn(
     jobs = jobs_of(plan, cells)
     if not jobs:
         return {}
-    say(f"measuring the lists of {len(jobs)} models and baselines")
+    logger.info(f"measuring the lists of {len(jobs)} models and baselines")
     failed = {}
     with closing(run_jobs(jobs, plan.settings.jobs, plan.out, plan.threads, until)) as outcomes:
         for outcome in outcomes:
             if outcome.failed:
                 failed[outcome.job.name] = outcome.failed
             note_finished(plan, [], command)
-            say(
+            logger.info(
                 f"  {outcome.job.name}: " + (f"failed: {outcome.failed}" if outcome.failed else outcome.value)
             )
     return failed

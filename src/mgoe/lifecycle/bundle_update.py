@@ -4,6 +4,7 @@ New rows are scored, or learned from, as of the graph before them: no row is in 
 predicted from. The new bundle is calibrated on all of them.
 """
 
+import logging
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mgoe._util.files import atomic_folder, exclusive, read_json, write_json
+from mgoe._util.progress import hidden
 from mgoe.bundle import MANIFEST, Bundle
 from mgoe.bundle.calibration import fit_calibration
 from mgoe.bundle.lineage import Trained, iso_time
@@ -21,7 +23,6 @@ from mgoe.bundle.training_state import REPLAY, copy_state, keep_state
 from mgoe.config import ModelSettings, check_settings
 from mgoe.data import Encoders
 from mgoe.errors import BundleError, ConfigError, DataError
-from mgoe.experiments.stages import Say
 from mgoe.graph import MacroGraph
 from mgoe.lifecycle.due import reasons
 from mgoe.lifecycle.full_training import train_anew
@@ -29,6 +30,8 @@ from mgoe.lifecycle.learning import SPEC, RetrainJob, learn, training_from_weigh
 from mgoe.lifecycle.new_bundle import check_place, copy_files, finish, with_files
 from mgoe.lifecycle.new_rows import NewRows, Sources
 from mgoe.training import OPTIMIZER, WEIGHTS, Feed, ProcessGroup, joined
+
+logger = logging.getLogger(__name__)
 
 Weights = Literal["keep", "continue", "new"]
 """What becomes of the weights of a bundle."""
@@ -45,7 +48,6 @@ def update(
     groups: Groups = "learn",
     trim: bool = False,
     overwrite: bool = False,
-    say: Say = lambda line: None,
 ) -> Bundle:
     """Write a bundle whose graph holds new rows, and which is calibrated on them.
 
@@ -76,7 +78,6 @@ def update(
         trim: Remove from the log of a service what the graph of `bundle` already held. No service may then
             return to an earlier bundle.
         overwrite: Replace the bundle in `out`.
-        say: Callback for lines of progress, and for why a full training is due.
 
     Raises:
         MgoeError: The bundle is damaged, there is nothing new, a row breaks a rule, or `out` is taken; what
@@ -96,30 +97,31 @@ def update(
         if processes.leads:
             check_place(out, opened.path, overwrite)
         if weights == "new":
-            train_anew(opened, sources.files, out, say)
+            train_anew(opened, sources.files, out)
         elif weights == "continue":
             model = check_settings(ModelSettings, opened.manifest["model"], opened.path / MANIFEST)
             batch_size = training_from_weights(opened.settings, model).batch_size
             processes.check_batch(batch_size, "retrain.batch_size")
             if not processes.leads:
-                learn(RetrainJob.receive(opened, processes))
+                with hidden():  # the first process shows it
+                    learn(RetrainJob.receive(opened, processes))
         if processes.leads and weights != "new":
             call = {"bundle": opened.name, "log": sources.files, "weights": weights, "groups": groups}
             with _work_folder(out, call) as (work, now), atomic_folder(out) as folder:
                 if isinstance(rows, NewRows):
                     new = replace(rows, bundle=opened, folder=work)
                 else:
-                    new = NewRows.of(opened, rows, work, say, trains=weights == "continue")
+                    new = NewRows.of(opened, rows, work, trains=weights == "continue")
                 if weights == "continue":
-                    new.check_later(say)
-                    new.wait_for_labels(now, say)
+                    new.check_later()
+                    new.wait_for_labels(now)
                 new.require(learns and weights == "keep")
                 copy_files(opened, folder)
                 make = _keep if weights == "keep" else _continue
-                graph, trained, changed = make(new, folder, out, learns, say)
+                graph, trained, changed = make(new, folder, out, learns)
                 changed["rows_until"] = new.until
                 settings = with_files(opened.settings, sources.files)
-                finish(folder, opened, graph, new.ends, trained, changed, settings, say)
+                finish(folder, opened, graph, new.ends, trained, changed, settings)
             if trim:
                 new.forget()
     return Bundle.open(out, verify=False)
@@ -129,7 +131,7 @@ Made = tuple[MacroGraph, Trained, dict[str, Any]]
 """The graph of a new bundle, how its weights came about, and what is new in its manifest."""
 
 
-def _keep(new: NewRows, folder: Path, out: Path, learns: bool, say: Say) -> Made:
+def _keep(new: NewRows, folder: Path, out: Path, learns: bool) -> Made:
     """Keep the weights: calibrate them on the new rows, and add these to the graph.
 
     Args:
@@ -137,18 +139,17 @@ def _keep(new: NewRows, folder: Path, out: Path, learns: bool, say: Say) -> Made
         folder: The unfinished bundle, with the files of the former one.
         out: Where it will be.
         learns: Whether sketch and macro nodes are learned again.
-        say: Callback for lines of progress.
     """
     bundle, calibration = new.bundle, new.bundle.calibration
     if (examples := new.examples()) is not None:
-        say(f"calibrating on {len(examples):,} examples, scored before they enter the graph")
+        logger.info(f"calibrating on {len(examples):,} examples, scored before they enter the graph")
         calibration = bundle.fit_calibration(examples)
-    graph = new.add_to(MacroGraph.open(folder / "graph"), learns, say)
+    graph = new.add_to(MacroGraph.open(folder / "graph"), learns)
     copy_state(bundle.path, out)
     return graph, "refreshed", {"calibration": calibration.model_dump(mode="json")}
 
 
-def _continue(new: NewRows, folder: Path, out: Path, learns: bool, say: Say) -> Made:
+def _continue(new: NewRows, folder: Path, out: Path, learns: bool) -> Made:
     """Train the weights on the new rows, and add these to the graph; arguments as of `_keep`.
 
     Raises:
@@ -156,7 +157,7 @@ def _continue(new: NewRows, folder: Path, out: Path, learns: bool, say: Say) -> 
         MgoeError: The training fails.
     """
     bundle, tasks = new.bundle, new.bundle.settings.tasks
-    graph = new.add_to(MacroGraph.open(folder / "graph"), learns, say)
+    graph = new.add_to(MacroGraph.open(folder / "graph"), learns)
     if (examples := new.examples(known := Encoders(folder))) is None:
         raise BundleError(
             bundle.path,
@@ -166,7 +167,7 @@ def _continue(new: NewRows, folder: Path, out: Path, learns: bool, say: Say) -> 
     learned = new.folder / f"fit-{graph.meta['checksum']:x}"  # of these rows
     job = RetrainJob(bundle, bundle.graph, known, examples, learned)
     job.share(ProcessGroup.current())
-    scores = learn(job, say)
+    scores = learn(job)
     window = bundle.window(examples, scores)
     # Most of these rows were trained on, but in one or few passes, which biases a mean far less than a tenth
     # of the users is too few.
@@ -179,7 +180,7 @@ def _continue(new: NewRows, folder: Path, out: Path, learns: bool, say: Say) -> 
     keep_state(out, [learned / OPTIMIZER, learned / REPLAY, *new.waiting])
     due = reasons(bundle, graph, examples)
     for line in due:
-        say(f"a full training is due: {line}")
+        logger.info(f"a full training is due: {line}")
     return (
         graph,
         "retrained",

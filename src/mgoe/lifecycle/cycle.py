@@ -22,7 +22,6 @@ from mgoe.config import Settings, check_settings, read_yaml
 from mgoe.config.base import Texts
 from mgoe.data import place_of
 from mgoe.errors import ConfigError, MgoeError
-from mgoe.experiments.stages import Say
 from mgoe.lifecycle.acceptance import Bounds, Release, check_release
 from mgoe.lifecycle.bundle_update import Groups, update
 from mgoe.lifecycle.new_rows import NewRows, Part, Sources, learned_until, reading_of
@@ -103,13 +102,12 @@ def load_cycle(path: Path | str, overrides: Sequence[str] = ()) -> CycleSettings
     return check_settings(CycleSettings, read_yaml(path, overrides, rule), path)
 
 
-def run_cycle(settings: CycleSettings, report: Report, say: Say = lambda line: None) -> int:
+def run_cycle(settings: CycleSettings, report: Report) -> int:
     """Run one round, or the rest of one that was interrupted.
 
     Args:
         settings: What to do.
         report: Receives each step.
-        say: Callback for lines of progress.
 
     Returns:
         The exit code: `DONE`, `HELD` or `WAITING`.
@@ -133,7 +131,7 @@ def run_cycle(settings: CycleSettings, report: Report, say: Say = lambda line: N
         if tested is None:
             candidate = current if waiting is None else Bundle.open(registry.place(waiting))
             (folder := work / WINDOW).mkdir(parents=True)
-            new = later_rows(candidate, current, settings.sources, folder, say, trains=settings.trains)
+            new = later_rows(candidate, current, settings.sources, folder, trains=settings.trains)
             window = window_of(new, candidate, current)
             rows = 0 if window is None else len(window[0])
             step("collect", rows=rows, needed=settings.rows)
@@ -158,7 +156,7 @@ def run_cycle(settings: CycleSettings, report: Report, say: Say = lambda line: N
         full = bool(due) and settings.full == "when due"
         if due:
             step("due", version=current.name, reasons=due, full=full)
-        made = registry.lineage(_learn(registry, current, work, settings, full, new, say))[0]
+        made = registry.lineage(_learn(registry, current, work, settings, full, new))[0]
         step("learn", version=made.name, trained=made.trained, parent=made.parent)
     return code
 
@@ -189,7 +187,6 @@ def _learn(
     settings: CycleSettings,
     full: bool,
     new: NewRows | None,
-    say: Say,
 ) -> str:
     """Make the next candidate of all rows that the current bundle lacks, and return its name.
 
@@ -200,7 +197,6 @@ def _learn(
         settings: How to learn.
         full: Train from scratch on all rows, those of the current bundle included.
         new: The rows that the release test has read, if there was one.
-        say: Callback for lines of progress.
     """
     for other in work.glob("*"):
         if other.name not in (current.name, WINDOW):  # was not promoted, or not by this cycle
@@ -211,10 +207,10 @@ def _learn(
         place.mkdir(parents=True, exist_ok=True)
         try:
             if full:
-                update(current.path, settings.sources, out, weights="new", say=say)
+                update(current.path, settings.sources, out, weights="new")
             else:
-                rows = rows_to_learn(current, settings, place, new, say) if settings.log else settings.sources
-                update(current.path, rows, out, weights=settings.weights, groups=settings.groups, say=say)
+                rows = rows_to_learn(current, settings, place, new) if settings.log else settings.sources
+                update(current.path, rows, out, weights=settings.weights, groups=settings.groups)
         except MgoeError:  # a mistake in the rows, which are read again once it is fixed
             remove_folder(place)
             raise
@@ -224,9 +220,7 @@ def _learn(
     return name
 
 
-def rows_to_learn(
-    current: Bundle, settings: CycleSettings, place: Path, new: NewRows | None, say: Say
-) -> NewRows:
+def rows_to_learn(current: Bundle, settings: CycleSettings, place: Path, new: NewRows | None) -> NewRows:
     """Return the rows of files that the current bundle lacks.
 
     Args:
@@ -234,7 +228,6 @@ def rows_to_learn(
         settings: Name the files.
         place: Folder of what is made of them. Rows that an interrupted round has left here are taken.
         new: The rows that the release test has read, if there was one.
-        say: Callback for lines of progress.
     """
     sources, after = settings.sources, learned_until(current)
     reading = reading_of(current, sources.files, settings.trains)
@@ -243,7 +236,7 @@ def rows_to_learn(
     )
     if not (file := place / "new.parquet").exists():
         if new is None or [part.settings for part in new.parts] != [reading]:
-            new = NewRows.of(current, sources, place, say, trains=settings.trains, after=after)
+            new = NewRows.of(current, sources, place, trains=settings.trains, after=after)
         later = new.after(after, "later")
         if not later.parts:
             return later

@@ -10,12 +10,11 @@ from mgoe.bundle.training_state import copy_state
 from mgoe.config import ModelSettings, RunSettings, check_settings
 from mgoe.errors import ConfigError
 from mgoe.experiments.runs import train
-from mgoe.experiments.stages import Say
 from mgoe.lifecycle.new_bundle import with_files
 from mgoe.training import ProcessGroup
 
 
-def train_anew(bundle: Bundle, log: list[str], out: Path, say: Say) -> None:
+def train_anew(bundle: Bundle, log: list[str], out: Path) -> None:
     """Train the model of a bundle from scratch on its whole log and new files, and write its bundle.
 
     The run is in `.NAME.full` beside `out` until it is finished, and an interrupted one resumes. Where
@@ -25,7 +24,6 @@ def train_anew(bundle: Bundle, log: list[str], out: Path, say: Say) -> None:
         bundle: Gives settings, model and the files of its log.
         log: New files.
         out: Folder of the new bundle.
-        say: Callback for lines of progress.
 
     Raises:
         ConfigError: No new file is given; live events alone are not the whole log.
@@ -37,7 +35,7 @@ def train_anew(bundle: Bundle, log: list[str], out: Path, say: Say) -> None:
             "are trained on files, found no new one; name one (mgoe exposures writes those of a service)",
         )
     work = out.with_name(f".{out.name}.full")
-    train(_settings(bundle, log), work, say=say)
+    train(_settings(bundle, log), work)
     if not ProcessGroup.current().leads:
         return
     with atomic_folder(out) as folder:

@@ -6,6 +6,7 @@ the epoch.
 Axes: `N` examples, `T` tasks.
 """
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +24,6 @@ from mgoe.data import Encoders, Examples
 from mgoe.errors import DataError
 from mgoe.experiments.cell import check_finite
 from mgoe.experiments.plan import training_of
-from mgoe.experiments.stages import Say
 from mgoe.graph import MacroGraph
 from mgoe.models import late_tables, make_model
 from mgoe.training import (
@@ -38,6 +38,8 @@ from mgoe.training import (
     progress_bar,
     save_checkpoint,
 )
+
+logger = logging.getLogger(__name__)
 
 HELD_OUT = 0.1
 """Share of the users whose new rows are not trained on."""
@@ -84,7 +86,7 @@ class RetrainJob:
         )
 
 
-def learn(job: RetrainJob, say: Say = lambda line: None) -> NDArray[np.float32]:
+def learn(job: RetrainJob) -> NDArray[np.float32]:
     """Train on new rows, and write weights, optimiser state, `spec.json` and the rows to replay next time.
 
     Where processes have joined (`torchrun`), all of them make this call with the same job, and the first
@@ -92,7 +94,6 @@ def learn(job: RetrainJob, say: Say = lambda line: None) -> NDArray[np.float32]:
 
     Args:
         job: What to learn.
-        say: Callback for lines of progress.
 
     Returns:
         What the trained model predicts for all new rows. Shape (N, T).
@@ -121,7 +122,7 @@ def learn(job: RetrainJob, say: Say = lambda line: None) -> NDArray[np.float32]:
     read = job.known, job.graph
     memory = replay_of(bundle)
     if memory is None:
-        say("no rows are replayed, because none are kept beside the bundle")
+        logger.info("no rows are replayed, because none are kept beside the bundle")
         feed = Feed(*read, train, made.needs, spec)
     else:
         memory = memory.for_spec(before, spec, made.needs)
@@ -130,7 +131,7 @@ def learn(job: RetrainJob, say: Say = lambda line: None) -> NDArray[np.float32]:
     valid, every = (Feed(*read, rows, made.needs, spec) for rows in (apart, examples))
     processes = ProcessGroup.current()
     together = f" in {processes.size} processes" if processes.size > 1 else ""
-    say(f"training on {len(train):,} new rows and {len(feed) - len(train):,} replayed ones{together}")
+    logger.info(f"training on {len(train):,} new rows and {len(feed) - len(train):,} replayed ones{together}")
     with progress_bar(model.name, monitor.text) as on_progress:
         fit(
             made,

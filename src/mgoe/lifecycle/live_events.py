@@ -1,5 +1,7 @@
 """Live events that a bundle's graph lacks, and how they are read."""
 
+import logging
+
 import ibis
 import pyarrow as pa
 
@@ -7,19 +9,22 @@ from mgoe._util.tables import hand_over
 from mgoe.bundle import Bundle
 from mgoe.config import RunSettings
 from mgoe.experiments.graphs import saved_settings, settings_of
-from mgoe.experiments.stages import Say
 from mgoe.graph import MacroGraph
 from mgoe.serving import EventLog, EventReader, Position
 from mgoe.serving.events.event import START, Interaction, SeenEvents, with_ids_of
 from mgoe.serving.online.live import position_of
 
+logger = logging.getLogger(__name__)
 
-def since(bundle: Bundle, log: EventLog, say: Say) -> tuple[list[Interaction], Position]:
+
+def since(bundle: Bundle, log: EventLog) -> tuple[list[Interaction], Position]:
     """Return the live events that a bundle's graph lacks, and where the log ends."""
     found, position, strange = later(log, position_of(bundle.path, log), EventReader.of(bundle))
     if strange:
-        say(f"{strange:,} events are left out, because their ids have another type than those of the bundle")
-    say(f"{len(found):,} events are newer than the bundle's graph")
+        logger.info(
+            f"{strange:,} events are left out, because their ids have another type than those of the bundle"
+        )
+    logger.info(f"{len(found):,} events are newer than the bundle's graph")
     return found, position
 
 

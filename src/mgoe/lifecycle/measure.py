@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from mgoe._util.progress import hidden
 from mgoe.bundle import Bundle
 from mgoe.bundle.lineage import iso_time
 from mgoe.config import seconds
@@ -41,7 +42,7 @@ def measure_log(bundle: Bundle, log: list[str], run: Path | None = None) -> list
         MgoeError: The log cannot be read, a row breaks a rule or was learned, or no row does a task.
     """
     with tempfile.TemporaryDirectory(prefix="mgoe-") as folder:
-        new = NewRows.of(bundle, Sources(log), Path(folder), lambda line: None)
+        new = NewRows.of(bundle, Sources(log), Path(folder))
         [part] = new.parts
         first = part.span[0]
         past = first <= learned_until(bundle)
@@ -88,5 +89,7 @@ def _as_of_windows(bundle: Bundle, examples: Examples, run: Path) -> NDArray[np.
     prepared, model = Prepared.open(run / "data"), bundle.model
     before = np.searchsorted(prepared.cuts, examples.bucket, side="left") - 1
     dated = replace(examples, snapshot=before.astype(np.int16))
-    feed = Feed(prepared, build(bundle.settings, prepared, run / "graph"), dated, model.needs, model.spec)
+    with hidden():
+        graph = build(bundle.settings, prepared, run / "graph")
+    feed = Feed(prepared, graph, dated, model.needs, model.spec)
     return predict(model, feed)

@@ -1,5 +1,6 @@
 """The folder of a bundle that is made from another one: where it may be, and what it holds."""
 
+import logging
 import os
 import shutil
 from collections.abc import Sequence
@@ -13,12 +14,13 @@ from mgoe.bundle.manifest import RETRIEVAL
 from mgoe.config import RetrievalSettings, RunSettings, dump_settings, retrieval_of
 from mgoe.errors import BundleError, OutputError
 from mgoe.evaluation import read_rows
-from mgoe.experiments.stages import Say
 from mgoe.features import View
 from mgoe.graph import MacroGraph
 from mgoe.retrieval import Retrieval
 from mgoe.serving import Position, check_no_events
 from mgoe.serving.online.live import HELD, positions
+
+logger = logging.getLogger(__name__)
 
 
 def finish(
@@ -29,7 +31,6 @@ def finish(
     trained: Trained,
     changed: dict[str, Any],
     settings: RunSettings,
-    say: Say,
 ) -> None:
     """Complete the folder of a bundle that was made from another one.
 
@@ -41,10 +42,9 @@ def finish(
         trained: How its weights came about.
         changed: What is new in its manifest.
         settings: Its settings.
-        say: Callback for lines of progress.
     """
     if (retrieval := _retrieval(bundle, graph)) is not None:
-        say("building what candidates are retrieved from")
+        logger.info("building what candidates are retrieved from")
         former = bundle.retrieval and (bundle.graph.latest, bundle.retrieval)
         blend = None if bundle.retrieval is None else bundle.retrieval.blend
         Retrieval.build(View.of(graph.latest), folder / RETRIEVAL, retrieval, former, blend)

@@ -4,6 +4,7 @@ They are read and checked once, into files under our own column names. Graph, ca
 population and release test then read these files.
 """
 
+import logging
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -28,12 +29,14 @@ from mgoe.data.schema import checked_rows
 from mgoe.data.waiting import known_at, longest_delay, waits
 from mgoe.errors import BundleError, ConfigError, DataError
 from mgoe.experiments.graphs import OpenedRows, add_events, changing, opened_log, settings_of, vocabularies
-from mgoe.experiments.stages import Say, ShowBuild
+from mgoe.experiments.stages import ShowBuild
 from mgoe.graph import MacroGraph, update_graph
 from mgoe.lifecycle.live_events import settings_of_events, since, table_of
 from mgoe.lifecycle.taken import TakenExposures
 from mgoe.serving import EventLog, Position, open_events
 from mgoe.serving.online.live import position_of
+
+logger = logging.getLogger(__name__)
 
 GAP = 2
 """Time buckets without a row from which a gap is reported."""
@@ -134,7 +137,6 @@ class NewRows:
         bundle: Bundle,
         sources: Sources,
         folder: Path,
-        say: Say,
         *,
         trains: bool = False,
         after: int | None = None,
@@ -145,7 +147,6 @@ class NewRows:
             bundle: The bundle.
             sources: Where to look.
             folder: An existing folder, where the rows are kept while they are read.
-            say: Callback for lines of progress.
             trains: Whether rows have weights, as in training.
             after: Of files, take the rows after this moment whose labels are all known by now, in
                 microseconds since 1970. By default they hold only new rows.
@@ -156,40 +157,38 @@ class NewRows:
         """
         new = cls(bundle, sources, folder)
         if sources.events is None:
-            new._read_files("rows", sources.files, trains, after, say)
+            new._read_files("rows", sources.files, trains, after)
         else:
-            new._read_service(sources.events, trains, say)
+            new._read_service(sources.events, trains)
         return new
 
-    def _read_files(self, name: str, log: list[str], trains: bool, after: int | None, say: Say) -> None:
+    def _read_files(self, name: str, log: list[str], trains: bool, after: int | None) -> None:
         """Check and keep the rows of files."""
         settings = reading_of(self.bundle, log, trains)
         with opened_log(settings, log, self.folder, None) as source:
-            self._keep(name, source, settings, place_of(log), after, say)
+            self._keep(name, source, settings, place_of(log), after)
 
-    def _read_service(self, events: Path | str | EventLog, trains: bool, say: Say) -> None:
+    def _read_service(self, events: Path | str | EventLog, trains: bool) -> None:
         """Check and keep the live events of a service, and the exposures that it has taken."""
         self.live = open_events(events, make=False) if isinstance(events, str | Path) else events
-        found, self.ends[self.live.identity] = since(self.bundle, self.live, say)
+        found, self.ends[self.live.identity] = since(self.bundle, self.live)
         if found:
             settings, table = settings_of_events(self.bundle.graph), table_of(found, self.bundle)
-            self._keep("events", table, settings, "the live events", None, say)
+            self._keep("events", table, settings, "the live events", None)
         self.taken = None if self.live is events else TakenExposures.of(self.bundle, str(events))
         if self.taken is not None:
             self.ends[self.taken.log.identity] = str(self.taken.upto)
             with atomic_file(self.folder / "taken.parquet") as file:
-                number = self.taken.write(file, say)
+                number = self.taken.write(file)
             if number:
-                self._read_files("exposures", [str(self.folder / "taken.parquet")], trains, None, say)
+                self._read_files("exposures", [str(self.folder / "taken.parquet")], trains, None)
 
-    def _keep(
-        self, name: str, source: Table, settings: RunSettings, place: str, after: int | None, say: Say
-    ) -> None:
+    def _keep(self, name: str, source: Table, settings: RunSettings, place: str, after: int | None) -> None:
         """Check rows, and keep them in a file."""
         with reading(place):
             rows, number = checked_rows(source, settings, place)
             if after is not None:
-                rows = _known_after(rows, settings, after, say)
+                rows = _known_after(rows, settings, after)
             elif not number:
                 raise DataError(place, NO_ROWS)
             file = self.folder / f"{name}.parquet"
@@ -206,7 +205,7 @@ class NewRows:
             number = write_table(rows.filter(rows.time > moment), file)
         return replace(self, parts=[replace(part, files=[file])] if number else [])
 
-    def check_later(self, say: Say) -> None:
+    def check_later(self) -> None:
         """Check that rows of files come after those that the bundle has learned, and report a gap.
 
         Raises:
@@ -224,16 +223,15 @@ class NewRows:
                     "takes late rows",
                 )
             if (first - last) // (seconds(part.settings.data.bucket) * 1_000_000) >= GAP:
-                say(f"no row is between {iso_time(last)} and {iso_time(first)}; is a file missing?")
+                logger.info(f"no row is between {iso_time(last)} and {iso_time(first)}; is a file missing?")
 
-    def wait_for_labels(self, now: int, say: Say) -> None:
+    def wait_for_labels(self, now: int) -> None:
         """Leave rows of files whose labels are not all known to the next update; take those that waited.
 
         A row of the files replaces the same exposure that waited: its labels are newer.
 
         Args:
             now: The present in microseconds since 1970.
-            say: Callback for lines of progress.
         """
         self.waiting = waiting_of(self.bundle)
         if self.live is not None or not self.parts:
@@ -253,7 +251,7 @@ class NewRows:
             self.parts = [replace(part, files=found["known"])] if found["known"] else []
         self.waiting = found["waiting"]
         if self.waiting:
-            say("exposures whose labels are not all known wait, and are read with the next log")
+            logger.info("exposures whose labels are not all known wait, and are read with the next log")
 
     def require(self, learns: bool) -> None:
         """Require that something is new.
@@ -303,7 +301,7 @@ class NewRows:
         with whole[-1].opened(self.folder, trains=training is not None) as (rows, place):
             return newest_window(rows, settings, known, place, now)
 
-    def add_to(self, graph: MacroGraph, learns: bool, say: Say) -> MacroGraph:
+    def add_to(self, graph: MacroGraph, learns: bool) -> MacroGraph:
         """Add everything to the graph of a new bundle, and learn its macro nodes again if asked to.
 
         The new bundle takes the ids of users and items from its graph.
@@ -311,9 +309,9 @@ class NewRows:
         for part in self.parts:
             last = learns and part is self.parts[-1]
             with changing(graph) as work:
-                graph = add_events(graph, part.settings, part.opened(work), work, recluster=last, say=say)
+                graph = add_events(graph, part.settings, part.opened(work), work, recluster=last)
         if not self.parts and learns:
-            graph = update_graph(graph, None, ShowBuild(say), learns)
+            graph = update_graph(graph, None, ShowBuild(), learns)
         for name, file in vocabularies(graph.path).items():
             shutil.copyfile(file, graph.path.parent / name)
         return graph
@@ -343,7 +341,7 @@ def learned_until(bundle: Bundle) -> int:
     return max(of_graph, bundle.manifest.get("rows_until") or of_graph)
 
 
-def _known_after(rows: Table, settings: RunSettings, after: int, say: Say) -> Table:
+def _known_after(rows: Table, settings: RunSettings, after: int) -> Table:
     """Return the rows after a moment whose labels are known by now, and report rows from the future."""
     if found := [task.name for task in settings.tasks if task.known_at is not None]:
         raise ConfigError(
@@ -353,7 +351,7 @@ def _known_after(rows: Table, settings: RunSettings, after: int, say: Say) -> Ta
         )
     now = time.time_ns() // 1000
     if ahead := only_row(rows.aggregate(ahead=(rows.time > now).sum()))["ahead"]:
-        say(
+        logger.info(
             f"{ahead:,} rows of the log wait, because they are later than the clock of this machine, "
             f"{iso_time(now)}; is it right?"
         )

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from mgoe.bundle import Bundle
 from mgoe.data import Examples
-from mgoe.experiments.stages import Say
 from mgoe.lifecycle.acceptance import missing
 from mgoe.lifecycle.new_rows import NewRows, Sources, learned_until
 
@@ -18,7 +17,6 @@ def later_rows(
     current: Bundle,
     sources: Sources,
     folder: Path,
-    say: Say = lambda line: None,
     trains: bool = False,
 ) -> NewRows:
     """Return the rows that one of two bundles has not learned from.
@@ -31,7 +29,6 @@ def later_rows(
         current: What is served.
         sources: Where the rows are; those of files may have been learned by both.
         folder: An empty folder, where the rows are kept while they are read.
-        say: Callback for lines of progress.
         trains: Whether rows have weights, as in training.
 
     Raises:
@@ -43,7 +40,7 @@ def later_rows(
     """
     reader = current if missing(candidate, current) else candidate
     after = min(learned_until(bundle) for bundle in (candidate, current)) if sources.files else None
-    return NewRows.of(reader, sources, folder, say, trains=trains, after=after)
+    return NewRows.of(reader, sources, folder, trains=trains, after=after)
 
 
 def window_of(rows: NewRows, candidate: Bundle, current: Bundle) -> Window | None:

@@ -1,6 +1,7 @@
 """The exposures that a service has taken and that wait for no more labels: `mgoe exposures`, and for `mgoe
 update`."""
 
+import logging
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,23 +12,21 @@ from mgoe._util.tables import write_batches
 from mgoe.bundle import Bundle
 from mgoe.data.waiting import longest_delay
 from mgoe.errors import BundleError, StoreError
-from mgoe.experiments.stages import Say
 from mgoe.serving import EventReader
 from mgoe.serving.events.exposure_log import ExposureLog, open_exposures
 from mgoe.serving.events.taken import taken_rows
 from mgoe.serving.online.live import positions
 
+logger = logging.getLogger(__name__)
 
-def write_exposures(
-    bundle: Path | str, state: Path | str, out: Path | str, say: Say = lambda line: None
-) -> int:
+
+def write_exposures(bundle: Path | str, state: Path | str, out: Path | str) -> int:
     """Write the exposures of a service that wait for no more labels as a log, in the columns of the bundle's.
 
     Args:
         bundle: A bundle of an exposure log.
         state: State folder of the service.
         out: The Parquet file to write; one that is there is replaced.
-        say: Callback for lines of progress.
 
     Returns:
         Number of exposures.
@@ -42,7 +41,7 @@ def write_exposures(
     if found is None:
         raise StoreError(state, "holds no log of a service; name the state folder of `mgoe serve`")
     with atomic_file(Path(out)) as file:
-        return replace(found, after=0).write(file, say)
+        return replace(found, after=0).write(file)
 
 
 @dataclass(frozen=True)
@@ -69,12 +68,12 @@ class TakenExposures:
         held = int(positions(bundle.path).get(log.identity, 0))
         return cls(bundle, log, held, max(held, log.settled(longest_delay(bundle.settings.tasks))))
 
-    def write(self, file: Path, say: Say) -> int:
+    def write(self, file: Path) -> int:
         """Write them as a Parquet file, and return their number."""
         kinds, now = EventReader.of(self.bundle).kinds, time.time_ns() // 1000
         reader = taken_rows(self.log, self.bundle.settings, kinds, now, self.after, self.upto)
         rows = write_batches(reader, file)
-        say(f"{rows:,} exposures that have waited for their labels")
+        logger.info(f"{rows:,} exposures that have waited for their labels")
         return rows
 
     def forget(self) -> None:

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Self
@@ -12,7 +12,7 @@ from sklearn.base import BaseEstimator
 
 from mgoe import experiments
 from mgoe._util.notebook import Shown
-from mgoe._util.progress import quiet
+from mgoe._util.progress import hidden, shown
 from mgoe.bundle import Bundle
 from mgoe.config import RunSettings, load_settings, nested
 from mgoe.data import Split
@@ -306,8 +306,8 @@ class Ranker(Recommender, Shown, BaseEstimator):  # pyright: ignore[reportIncomp
         former, home = self._fitted(), self._home
         out = next(path for n in itertools.count(1) if not (path := home.path / f"updated-{n}").exists())
         rows = Sources(str(stored(new_events, home.frames, "new_events")))
-        with named(home.frames), nullcontext() if self.verbose else quiet():
-            bundle = update(former.path, rows, out, weights=weights, groups=groups, say=self._say)
+        with named(home.frames), self._progress():
+            bundle = update(former.path, rows, out, weights=weights, groups=groups)
         self._take(bundle, home)
         return self
 
@@ -357,12 +357,11 @@ class Ranker(Recommender, Shown, BaseEstimator):  # pyright: ignore[reportIncomp
 
     def _run(self, settings: RunSettings, home: Workdir, incumbent: Path | str | None = None) -> RunResult:
         """Run what the folder does not hold yet."""
-        with nullcontext() if self.verbose else quiet():
-            return experiments.run(settings, home.run, reuse=True, incumbent=incumbent, say=self._say)
+        with self._progress():
+            return experiments.run(settings, home.run, reuse=True, incumbent=incumbent)
 
-    def _say(self, line: str) -> None:
-        if self.verbose:
-            print(line)
+    def _progress(self) -> AbstractContextManager[None]:
+        return shown("stdout") if self.verbose else hidden()
 
     def _facts(self) -> dict[str, object]:
         if not hasattr(self, "bundle_"):

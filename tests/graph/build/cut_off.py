@@ -36,9 +36,6 @@ class Teller(Observer):
         print(f"stage {name}", flush=True)
         return lambda done: None
 
-    def note(self, line):
-        print(f"note {line}", flush=True)
-
 
 class Starved(Teller):
     """The disk fills in every stage, the first time that it begins."""

@@ -38,7 +38,6 @@ class Watcher(Observer):
     def __init__(self):
         self.totals: dict[str, int] = {}
         self.done: dict[str, int] = {}
-        self.notes: list[str] = []
 
     def stage(self, name, total, unit):
         assert name not in self.totals
@@ -48,9 +47,6 @@ class Watcher(Observer):
             self.done[name] += part
 
         return advance
-
-    def note(self, line):
-        self.notes.append(line)
 
 
 @pytest.mark.parametrize("settings", [{}, {"sample": 40}], ids=["all", "sampled"])
@@ -92,7 +88,7 @@ class Weighing(Watcher):
     ],
     ids=["small", "uneven", "auto"],
 )
-def test_the_disk_that_is_needed_is_stated_before_the_start_and_is_enough(tmp_path, events, settings):
+def test_the_disk_that_is_needed_is_stated_before_the_start_and_is_enough(tmp_path, events, settings, said):
     seen, log = Weighing(tmp_path / "graph.building"), history(events)
     graph = log.build(tmp_path / "graph", observer=seen, **settings)
     needed = disk_needed(
@@ -101,7 +97,7 @@ def test_the_disk_that_is_needed_is_stated_before_the_start_and_is_enough(tmp_pa
         GraphSettings(**graph.meta["settings"]),
         tasks=3,
     )
-    assert seen.notes == [f"needs up to {needed / 1e6:,.1f} MB of disk in {tmp_path}"]
+    assert said.messages == [f"  needs up to {needed / 1e6:,.1f} MB of disk in {tmp_path}"]
     assert seen.most <= needed < 3.5 * seen.most
 
 

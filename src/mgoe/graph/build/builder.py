@@ -6,6 +6,7 @@ works in a folder of its own, which takes its place when it is complete; a build
 there.
 """
 
+import logging
 from collections.abc import Container, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -32,6 +33,8 @@ from mgoe.graph.macro_graph import FORMAT, MacroGraph
 from mgoe.graph.pair_rows import Side
 from mgoe.graph.rates import automatic, listed, parse_groups
 from mgoe.graph.scores import merging_score
+
+logger = logging.getLogger(__name__)
 
 DAY = 86_400_000_000
 
@@ -147,7 +150,6 @@ def build_graph(
         >>> build_graph(source, GraphSettings(resolutions=[[1, 1]], rank=1), Path("graph")).sizes
         ((1, 1),)
     """
-    observer = observer or Observer()
     users, items, tasks = int(source.users_at[-1]), int(source.items_at[-1]), len(source.ranks)
     if keep is None:
         check_memory(users, items, settings)
@@ -155,10 +157,10 @@ def build_graph(
         facts = source.read_facts()
         if not facts["events"]:
             raise GraphError("graph", "there is no history to build from: the log holds no event of any task")
-        stages = Stages(folder, observer, _identity(source, settings, facts, keep))
+        stages = Stages(folder, observer or Observer(), _identity(source, settings, facts, keep))
         ends = source.snapshot_cuts
         needed = disk_needed(facts["events"], ends, settings, tasks)
-        observer.note(f"needs up to {_size(needed)} of disk in {out.parent}")
+        logger.info(f"  needs up to {_size(needed)} of disk in {out.parent}")
         snapshots = [snapshot_folder(folder, s) for s in range(len(ends))]
         write_pairs = partial(engine.write_pairs, source.history, ends, tasks, snapshots)
         stages.run("pairs", facts["events"], write_pairs, unit="events")

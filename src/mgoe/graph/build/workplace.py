@@ -44,10 +44,11 @@ class Observer:
 
     Example:
         >>> class Shown(Observer):
-        ...     def note(self, text: str) -> None:
-        ...         print(text)
-        >>> Shown().note("pairs read again")
-        pairs read again
+        ...     def stage(self, name: str, total: int, unit: str) -> Advance:
+        ...         print(f"{name}: {total} {unit}")
+        ...         return super().stage(name, total, unit)
+        >>> advance = Shown().stage("pairs", 1000, "events")
+        pairs: 1000 events
     """
 
     def stage(self, name: str, total: int, unit: str) -> Advance:
@@ -56,9 +57,6 @@ class Observer:
 
     def end(self) -> None:
         """Receive that the stage has ended, or failed."""
-
-    def note(self, line: str) -> None:
-        """Receive a line that is worth knowing before the build ends."""
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,7 @@ def configure_logs() -> None:
     logging.captureWarnings(True)
     root = logging.getLogger()
     root.handlers, root.level = [handler], logging.INFO
-    for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
+    for name in ("mgoe", "uvicorn", "uvicorn.error", "uvicorn.access"):
         logging.getLogger(name).handlers.clear()
         logging.getLogger(name).propagate = name != "uvicorn.access"
 
