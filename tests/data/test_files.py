@@ -15,7 +15,6 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from pyarrow import csv
 
-from mgoe._util.tables import hide_progress_bar
 from mgoe.data import connect, open_log, prepare
 from mgoe.data.log import stage
 from mgoe.data.log_files import files_of
@@ -335,24 +334,3 @@ def test_data_are_prepared_in_a_folder_with_wildcards_in_its_name(tmp_path):
     for name in ("out1", "out[1]"):
         data = logs.prepared(EVENTS, logs.event_settings(), tmp_path / name)
     assert data.history.count().to_pyarrow().as_py() == len(EVENTS)
-
-
-class NotebookWithoutWidgets:
-    """A connection of DuckDB in a notebook without ipywidgets, where every setting of the bar is refused."""
-
-    def __init__(self):
-        self.con = duckdb.connect()
-        self.con.execute("SET enable_progress_bar = false")
-
-    def execute(self, query: str) -> duckdb.DuckDBPyConnection:
-        if "SET enable_progress_bar" in query:
-            raise duckdb.InvalidInputException("required package 'ipywidgets' is missing")
-        return self.con.execute(query)
-
-
-def test_the_progress_bar_of_duckdb_is_off_wherever_it_can_be_set():
-    hide_progress_bar(NotebookWithoutWidgets())  # type: ignore[arg-type]
-    con = duckdb.connect()
-    con.execute("SET enable_progress_bar = true")
-    hide_progress_bar(con)
-    assert con.execute("SELECT current_setting('enable_progress_bar')").fetchall() == [(False,)]

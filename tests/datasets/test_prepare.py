@@ -5,16 +5,17 @@ import csv
 import gzip
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import duckdb
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
 from mgoe._util.files import exclusive
+from mgoe._util.tables import open_duckdb
 from mgoe.config import load_settings
 from mgoe.data import prepare as prepare_examples
 from mgoe.datasets import DATA_SETS, PreparedLog, find, prepare
@@ -112,7 +113,7 @@ def test_threads_and_memory_change_nothing(
     monkeypatch: pytest.MonkeyPatch,
     name: str,
 ):
-    monkeypatch.setattr(duckdb, "connect", partial(duckdb.connect, config={"threads": 1}))
+    monkeypatch.setattr(sys.modules[config.__module__], "open_duckdb", partial(open_duckdb, threads=1))
     again = prepare(find(name), published[name], tmp_path / "out", memory=0.3)
     for file in again.rows:
         before, after = (read(found, file) for found in (prepared[name], again))

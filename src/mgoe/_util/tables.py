@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-import duckdb
 import ibis
 import ibis.expr.operations as ops
 import ibis.expr.types as ir
@@ -22,6 +21,22 @@ class Frame(Protocol):
     """A table that exports Arrow columns: a pandas, polars or Arrow frame, or an Ibis table."""
 
     def __arrow_c_stream__(self, requested_schema: object | None = None) -> object: ...
+
+
+def open_duckdb(file: Path | str = ":memory:", **settings: Any) -> Backend:
+    """Return a new connection to a DuckDB database, without DuckDB's own progress bar.
+
+    That bar goes to standard output in notebooks and in processes without a script, such as jobs.
+
+    Args:
+        file: File of the database.
+        settings: Settings of DuckDB.
+    """
+    backend = ibis.duckdb.connect(file, **settings)
+    # in a notebook without ipywidgets it is off, and DuckDB refuses to set it to anything
+    if backend.con.execute("SELECT current_setting('enable_progress_bar')").fetchall() == [(True,)]:
+        backend.con.execute("SET enable_progress_bar = false")
+    return backend
 
 
 def batches(table: ir.Table) -> pa.RecordBatchReader:
@@ -157,12 +172,3 @@ def digest(text: ir.StringColumn) -> Any:
     """
     hexadecimal = text.hexdigest("md5")
     return sum(hexadecimal.substr(place, 1).ascii_str().cast("int64") * 16**place for place in range(6))
-
-
-def hide_progress_bar(con: duckdb.DuckDBPyConnection) -> None:
-    """Switch off the progress bar of DuckDB, which goes to standard output in processes without a script.
-
-    In a notebook without ipywidgets it is off, and DuckDB refuses to set it to anything.
-    """
-    if con.execute("SELECT current_setting('enable_progress_bar')").fetchall() == [(True,)]:
-        con.execute("SET enable_progress_bar = false")

@@ -17,7 +17,7 @@ from ibis.backends.duckdb import Backend
 from ibis.common.exceptions import IbisError
 
 from mgoe._util.files import as_pattern
-from mgoe._util.tables import Frame, batches, hide_progress_bar
+from mgoe._util.tables import Frame, batches, open_duckdb
 from mgoe.config import DataSettings, did_you_mean
 from mgoe.data.arrow import to_arrow
 from mgoe.data.columns import Expr, Table, only_row
@@ -49,8 +49,7 @@ def connect(folder: Path, memory: float | None = None, zone: str = "UTC") -> Bac
         (2,)
     """
     with reading(str(folder)):
-        con = ibis.duckdb.connect(folder / "work.duckdb", temp_directory=str(folder / "spill"))
-    hide_progress_bar(con.con)
+        con = open_duckdb(folder / "work.duckdb", temp_directory=str(folder / "spill"))
     con.con.execute(f"SET TimeZone = '{zone}'")
     if memory is not None:
         con.con.execute(f"SET memory_limit = '{memory:.2f}GiB'")

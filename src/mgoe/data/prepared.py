@@ -10,13 +10,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import ibis
 import ibis.expr.types as ir
 import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from mgoe._util.files import GIB, as_pattern
+from mgoe._util.tables import open_duckdb
 from mgoe.config import SplitSettings
 from mgoe.data.example_file import ExampleFile, readable
 from mgoe.data.examples import Examples, Split
@@ -171,7 +171,7 @@ class Prepared(Encoders):
     def _table(self, name: str) -> ir.Table:
         # DuckDB spills to the disk of the data, not to the working folder
         spill = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
-        return ibis.duckdb.connect(temp_directory=str(spill)).read_parquet(as_pattern(self.path / name))
+        return open_duckdb(temp_directory=str(spill)).read_parquet(as_pattern(self.path / name))
 
     def history_parts(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int16]]]:
         """Yield user, item and snapshot of the history's rows, `HISTORY_ROWS` at a time.

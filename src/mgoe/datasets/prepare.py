@@ -8,13 +8,11 @@ from pathlib import Path
 from string import Template
 from tempfile import TemporaryDirectory
 
-import duckdb
-
 from mgoe._util.files import atomic_folder, clear_partial, exclusive, read_json, write_json, write_text
-from mgoe._util.tables import hide_progress_bar
+from mgoe._util.tables import open_duckdb
 from mgoe.config import Settings
 from mgoe.datasets.dataset import DataSet
-from mgoe.datasets.reading import Workbench, as_text
+from mgoe.datasets.reading import Workbench
 from mgoe.errors import DataError, OutputError
 
 logger = logging.getLogger(__name__)
@@ -79,13 +77,10 @@ def prepare(
             logger.info(f"reading {', '.join(data.files)}")
             with (
                 TemporaryDirectory(dir=folder, prefix="work-") as work,
-                duckdb.connect(f"{work}/work.duckdb") as con,
+                open_duckdb(
+                    f"{work}/work.duckdb", temp_directory=f"{work}/spill", memory_limit=f"{memory:.2f}GiB"
+                ).con as con,
             ):
-                con.execute(
-                    f"SET memory_limit = '{memory:.2f}GiB'; SET temp_directory = {as_text(f'{work}/spill')}; "
-                    "SET TimeZone = 'UTC'"
-                )
-                hide_progress_bar(con)  # standard output is for results
                 bench = Workbench(data.name, source, folder, out, con)
                 left_out = data.write(bench)
             for protocol in data.protocols:

@@ -7,13 +7,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import ibis
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from mgoe._util.files import atomic_folder, read_json, write_json
+from mgoe._util.tables import open_duckdb
 from mgoe.config import DataSettings, RunSettings, did_you_mean, load_settings, seconds
 from mgoe.data import Examples, Prepared, Split
 from mgoe.data.log import open_log, reading, require_columns
@@ -161,7 +161,7 @@ def _scores(
 def _read(prepared: Prepared, settings: RunSettings, file: str) -> tuple[pd.DataFrame, dict[str, str]]:
     """Return the rows of a file by user, item (indices) and bucket, and the column of each task's scores."""
     data = settings.data
-    table = open_log(ibis.duckdb.connect(), [file], "incumbent", [data.user, data.item])
+    table = open_log(open_duckdb(), [file], "incumbent", [data.user, data.item])
     require_columns(table, [(f"data.{name}", getattr(data, name)) for name in ("user", "item", "time")], file)
     named = {task: task if task in table.columns else SCORE for task in settings.task_names}
     if lacking := [task for task, name in named.items() if name not in table.columns]:

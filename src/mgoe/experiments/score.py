@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import duckdb
-import ibis
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -16,7 +15,7 @@ import pyarrow.csv as csv
 import pyarrow.parquet as pq
 
 from mgoe._util.files import atomic_file
-from mgoe._util.tables import batches
+from mgoe._util.tables import batches, open_duckdb
 from mgoe.bundle import Bundle
 from mgoe.config import TaskSettings, did_you_mean
 from mgoe.data.columns import Expr, Table, enforce, read_id, read_label
@@ -132,7 +131,7 @@ def read_blocks(
     """
     data, path = bundle.settings.data, str(file)
     ids = [data.user if side == "user" else data.item for side in sides]
-    table = open_log(ibis.duckdb.connect(), [file], "pairs" if "item" in sides else "users", ids)
+    table = open_log(open_duckdb(), [file], "pairs" if "item" in sides else "users", ids)
     for column in ids:
         if column not in table.columns:
             raise DataError(

@@ -5,7 +5,7 @@ import logging
 import ibis
 import pyarrow as pa
 
-from mgoe._util.tables import hand_over
+from mgoe._util.tables import hand_over, open_duckdb
 from mgoe.bundle import Bundle
 from mgoe.config import RunSettings
 from mgoe.experiments.graphs import saved_settings, settings_of
@@ -59,7 +59,7 @@ def table_of(interactions: list[Interaction], bundle: Bundle) -> ibis.Table:
             "behavior": pa.array([bundle.tasks[task] for task in tasks], pa.string()),
         }
     )
-    return hand_over(ibis.duckdb.connect(), "events", rows)
+    return hand_over(open_duckdb(), "events", rows)
 
 
 def settings_of_events(graph: MacroGraph) -> RunSettings:

@@ -10,8 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import duckdb
-import ibis
 import ibis.expr.types as ir
 import numpy as np
 import pyarrow as pa
@@ -21,7 +19,7 @@ from numpy.typing import NDArray
 
 from mgoe._util.arrays import ArrayFolder, fence, mapped, save_arrays
 from mgoe._util.files import as_pattern
-from mgoe._util.tables import batches, bounded, hand_over
+from mgoe._util.tables import batches, bounded, hand_over, open_duckdb
 from mgoe.errors import GraphError
 from mgoe.graph.adjusted import Labels, adjusted_rates, is_adjusted
 from mgoe.graph.build.cells import CellCounter, Cells, Marks, joined
@@ -47,7 +45,7 @@ RECORDS = "exposures.parquet"
 @contextmanager
 def database(work: Path, memory: float) -> Iterator[Backend]:
     """Yield a DuckDB database that spills to a folder of a build, with a limit in GiB."""
-    con = ibis.duckdb.connect(temp_directory=str(work / "spill"), memory_limit=f"{memory:.2f}GiB")
+    con = open_duckdb(temp_directory=str(work / "spill"), memory_limit=f"{memory:.2f}GiB")
     try:
         yield con
     finally:
@@ -237,7 +235,7 @@ class RatePlan:
 
         A label 0 does not make the latest snapshot later: some logs say that it is known in a far future.
         """
-        with duckdb.connect() as con:
+        with open_duckdb().con as con:
             held = con.read_parquet(as_pattern(self.records))
             records, last = held.aggregate("count(*), max(bucket) FILTER (shown > 0 OR done > 0)").fetchall()[
                 0
