@@ -268,6 +268,7 @@ def test_a_seed_alone_may_be_run_twice_and_needs_the_first_for_the_search_alone(
     pytest.importorskip("optuna", reason="optuna is not installed: pip install 'mgoe[tune]'")
     asked, out = settings(tuned, seeds=[0, 1]), tmp_path / "out"
     experiments.compare(asked, out, seeds=[1])
+    said.clear()
     experiments.compare(asked, out, seeds=[1])
     assert said.messages == ["training 0 of 1 cells, 2 at a time"]
     search = out / "logs/tiny/tuned/shared-bottom.json"

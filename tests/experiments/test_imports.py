@@ -128,6 +128,7 @@ def test_a_cell_is_taken_whole_or_not_at_all(
         "influence.safetensors",
     }
     (cell.folder / "imported.json").write_text("{")
+    said.clear()
     assert experiments.compare(made, tmp_path / "there", stop_after=0).waiting == 1
     assert said.messages[0].startswith(
         f"damaged, to be computed again: {cell.folder / 'imported.json'}: is not valid JSON"
@@ -160,6 +161,7 @@ def test_cells_are_taken_with_the_search_they_were_fitted_with(
     search, cell = tmp_path / "search.jsonl", tmp_path / "cell.jsonl"
     for path, line in zip((search, cell), lines, strict=True):
         path.write_text(json.dumps(line))
+    said.clear()
     assert experiments.compare(asked, tmp_path / "alone", take=[cell], stop_after=0).waiting == 1
     assert said.messages[0] == f"{cell}: 0 of 1 lines imported; 1 waiting for a search"
     for number, files in enumerate(([search, cell], [cell, search])):
