@@ -1,116 +1,131 @@
-"""What the JSON Schema of a command says of its answers: the table of its keys, and whether one fits."""
+"""What docs/cli.md says of the JSON of each command, and whether an answer is that."""
 
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from typing import Any
 
-import jsonschema
-from typer.testing import CliRunner
-
-from mgoe.cli import app
-
-Schema = dict[str, Any]
-
-NAMES = {"string": "text", "boolean": "true or false"}
-"""Types whose names in tables differ from those in JSON Schema."""
-FIRST = {
-    "demo": ("path", "bundle", "report"),
-    "run": ("path", "bundle", "report"),
-    "compare.leads[]": ("question", "log"),
+PAGE = Path(__file__).parents[2] / "docs" / "cli.md"
+TYPES = {
+    "text": str,
+    "integer": int,
+    "number": (int, float),
+    "boolean": bool,
+    "object": dict,
+    "anything": object,
 }
-"""Keys that are printed first, where the schema has another order."""
 
 
-class Answers:
-    """The answers of a command, as `mgoe schema` describes them.
+@dataclass
+class Kind:
+    """What the page says of a value: a text such as `list of text or null`, and what is inside."""
 
-    Args:
-        command: Such as `graph build`.
-    """
+    text: str = "object"
+    keys: dict[str, "Kind"] = field(default_factory=dict)
+    """Of an object."""
+    list_of: "Kind | None" = None
+    by_name: "Kind | None" = None
 
-    def __init__(self, command: str):
-        self.command = command
-        self.schema: Schema = json.loads(CliRunner().invoke(app, ["schema", *command.split()]).stdout)
+    def at(self, path: str) -> "Kind":
+        """Return the kind at a path, such as `leads[].model` or `tasks.*.rate`."""
+        found = self
+        for step in re.findall(r"\[\]|[^.\[\]]+", path):
+            if step == "[]":
+                inner = found.list_of = found.list_of or Kind()
+            elif step == "*":
+                inner = found.by_name = found.by_name or Kind()
+            else:
+                inner = found.keys.setdefault(step, Kind())
+            found = inner
+        return found
 
-    def tables(self) -> list[str]:
-        """One table of keys per form of the answer, as docs/cli.md has them."""
-        return [
-            "\n".join(["| key | value | |", "|---|---|---|", *self._lines(self._held(form))])
-            for form in members(self.schema)
-        ]
-
-    def check(self, printed: str) -> None:
-        """Check names and kinds of all values, and the order of the names."""
-        found = json.loads(printed)
-        jsonschema.validate(found, self.schema, jsonschema.Draft202012Validator)
-        self._check_order(found, self.schema, self.command)
-
-    def _lines(self, kind: Schema, before: str = "") -> Iterator[str]:
-        for name, field in kind["properties"].items():
-            path, about = before + name, " ".join(field.get("description", "").split())
-            inner = members(field)
-            nested = next((one for one in map(self._held, inner) if "properties" in one), None)
-            graph = nested is not None and nested["title"] == "Graph"
-            if graph:
-                yield f"| `{path}` | object | See [graph build](#graph-build). |"
-            elif nested is None or about:
-                yield f"| `{path}` | {' or '.join(map(self._text, inner))} | {about} |"
-            if nested is not None and not graph:
-                step = {"array": "[].", "object": ".*."}.get(inner[0].get("type", ""), ".")
-                yield from self._lines(nested, path + step)
-
-    def _text(self, kind: Schema) -> str:
-        if "enum" in kind:
-            return " or ".join(f"`{value}`" for value in kind["enum"])
-        type_: str = kind.get("type", "object")
-        held = inside(kind)
-        if held is None:
-            return NAMES.get(type_, type_)
-        of = " or ".join(map(self._text, members(held))) if held else "anything"
-        return f"list of {of}" if type_ == "array" else f"{of} by name"
-
-    def _held(self, kind: Schema) -> Schema:
-        """What a list or an object by name holds, or the kind itself."""
-        held = inside(kind)
-        return self._resolved(kind if held is None else held)
-
-    def _resolved(self, kind: Schema) -> Schema:
-        return self.schema["$defs"][kind["$ref"].rpartition("/")[2]] if "$ref" in kind else kind
-
-    def _check_order(self, value: Any, kind: Schema, path: str) -> None:
-        forms = [self._resolved(form) for form in members(kind)]
-        if isinstance(value, list) and kind:
-            [form] = [form for form in forms if form["type"] == "array"]
+    def check(self, value: Any, path: str) -> None:
+        """Check a value and all inside it."""
+        if self.list_of is not None and value is not None:
+            assert isinstance(value, list), path
             for one in value:
-                self._check_order(one, inside(form) or {}, f"{path}[]")
-        elif isinstance(value, dict) and kind:
-            objects = [form for form in forms if form["type"] == "object"]
-            [form] = [form for form in objects if value.keys() <= form.get("properties", value).keys()]
-            names = list(form.get("properties", value))
-            first = FIRST.get(path, ())
-            order = [*first, *(name for name in names if name not in first)]
-            assert list(value) == [name for name in order if name in value], path
+                self.list_of.check(one, f"{path}[]")
+        elif self.by_name is not None:
+            assert isinstance(value, dict), path
+            for one in value.values():
+                self.by_name.check(one, f"{path}.*")
+        elif self.keys and value is not None:
+            assert isinstance(value, dict), path
+            absent = {name for name, kind in self.keys.items() if "or null" in kind.text} - value.keys()
+            assert list(value) == [name for name in self.keys if name not in absent], path
             for name, one in value.items():
-                inner = form["properties"][name] if "properties" in form else inside(form)
-                self._check_order(one, inner or {}, f"{path}.{name}" if "properties" in form else f"{path}.*")
+                self.keys[name].check(one, f"{path}.{name}")
+        else:
+            assert fits(value, self.text), f"{path} must be {self.text}, found {value!r}"
+
+
+def fits(value: Any, text: str) -> bool:
+    """Tell whether a value is what a text of the page says."""
+    if text.endswith(" or null"):
+        inner = text.removesuffix(" or null")
+        if inner.startswith("list of ") and isinstance(value, list):  # of a list, its entries may be null
+            return all(one is None or fits(one, inner.removeprefix("list of ")) for one in value)
+        return value is None or fits(value, inner)
+    if text.endswith(" by name"):
+        inner = text.removesuffix(" by name")
+        return isinstance(value, dict) and all(fits(one, inner) for one in value.values())
+    if text.startswith("list of "):
+        inner = text.removeprefix("list of ")
+        return isinstance(value, list) and all(fits(one, inner) for one in value)
+    kinds = text.replace("true or false", "boolean").split(" or ")
+    if isinstance(value, bool):  # which Python takes for an integer
+        return "boolean" in kinds or "anything" in kinds
+    return any(
+        value == kind.strip("`") if kind.startswith("`") else isinstance(value, TYPES[kind]) for kind in kinds
+    )
 
 
 @cache
-def answers(command: str) -> Answers:
-    """Return the answers of a command, whose schema is read once."""
-    return Answers(command)
+def sections() -> dict[str, str]:
+    """Return what the page says of the answer of each command."""
+    text = PAGE.read_text(encoding="utf-8").split("\n## JSON of each command\n", 1)[1].split("\n## ")[0]
+    return dict(section.split("\n", 1) for section in text.split("\n### ")[1:])
 
 
-def members(kind: Schema) -> list[Schema]:
-    """Return the kinds that a value may be of."""
-    return kind.get("anyOf", [kind])
+@cache
+def forms_of(command: str) -> list[Kind]:
+    """Return the forms of the answer of a command."""
+    body, found, before = sections()[command], [], ""
+    if same := re.search(r"The same keys as \[(.+)\]", body):
+        return forms_of(same[1])
+    for block in body.strip().split("\n\n"):
+        if block.startswith("|"):
+            kind = _kind_of(block.splitlines()[2:])
+            found.append(Kind(list_of=kind) if before.startswith("A list") else kind)
+        before = block
+    return found
 
 
-def inside(kind: Schema) -> Schema | None:
-    """Return the kind of the entries of a list, or of the values of an object by name; None of others."""
-    if kind.get("type") == "array":
-        return kind["items"] if "items" in kind else kind["prefixItems"][0]
-    if kind.get("type") == "object" and "properties" not in kind:
-        return {} if kind["additionalProperties"] is True else kind["additionalProperties"]
-    return None
+def _kind_of(lines: Iterable[str]) -> Kind:
+    """Return what a table says of an object."""
+    found = Kind()
+    for line in lines:
+        path, text, about = (cell.strip() for cell in line.strip("|").split("|"))
+        one = found.at(path.strip("`"))
+        one.text = text
+        if same := re.match(r"See \[(.+)\]", about):
+            [form] = forms_of(same[1])
+            one.keys = form.keys
+    return found
+
+
+def check(command: str, printed: str) -> None:
+    """Check the answer of a command.
+
+    Raises:
+        AssertionError: It is none that the page describes.
+    """
+    value, forms = json.loads(printed), forms_of(command)
+    alike = [form for form in forms if (form.list_of is not None) == isinstance(value, list)]
+    if len(alike) > 1:
+        alike = [form for form in alike if set(value) == set(form.keys)]
+    assert len(alike) == 1, command
+    alike[0].check(value, command)

@@ -5,9 +5,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from mgoe.cli import app
-from mgoe.cli.answers import ANSWERS
 from mgoe.config import RunSettings, dump_settings
-from tests.cli.answers import answers
+from tests.cli.answers import check, sections
 
 Mgoe = Callable[..., Result]
 
@@ -27,10 +26,10 @@ def mgoe() -> Mgoe:
 
 
 def check_answer(words: Sequence[str], printed: str) -> None:
-    """Check that what a command printed with --json is what its schema says."""
-    name = next((name for name in ANSWERS if name.split() == list(words[: len(name.split())])), None)
+    """Check that what a command printed with --json is what docs/cli.md says."""
+    name = next((name for name in sections() if name.split() == list(words[: len(name.split())])), None)
     if "--json" in words and name is not None:
-        answers(name).check(printed)
+        check(name, printed)
 
 
 @pytest.fixture(scope="session")

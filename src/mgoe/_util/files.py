@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+from pydantic_core import to_jsonable_python
 
 from mgoe.errors import OutputError
 
@@ -102,9 +103,15 @@ def write_text(path: Path, text: str) -> None:
         unfinished.write_text(text, encoding="utf-8")
 
 
+def as_json(value: Any) -> str:
+    """Return JSON, with null for numbers that do not exist. Values that JSON lacks become text."""
+    plain = to_jsonable_python(value, inf_nan_mode="null", fallback=_scalar)
+    return json.dumps(plain, indent=1, ensure_ascii=False)
+
+
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON atomically. NaN, which JSON lacks, becomes null."""
-    write_text(path, json.dumps(_without_nan(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    """Write JSON atomically, as of `as_json`."""
+    write_text(path, as_json(value) + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -345,9 +352,5 @@ def _with_name(path: Path) -> Path:
     return path if path.name else Path(os.path.abspath(path))
 
 
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_nan(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(inner) for inner in value]
-    return None if isinstance(value, float) and value != value else value
+def _scalar(value: Any) -> Any:
+    return value.item() if hasattr(value, "item") else str(value)

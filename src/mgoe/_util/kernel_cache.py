@@ -35,6 +35,7 @@ def folder() -> Path:
     return Path(os.environ.get(PLACE) or cache_home / "mgoe") / "kernels"
 
 
+@cache
 def content_key(function: FunctionType) -> str:
     """Return what changes with whatever a kernel is compiled from: its file, the constants that the file
     imports, and the files of the kernels that it imports.
@@ -42,18 +43,10 @@ def content_key(function: FunctionType) -> str:
     key = hashlib.sha256(Path(function.__code__.co_filename).read_bytes())
     for name, value in sorted(function.__globals__.items()):
         if isinstance(value, dispatcher.Dispatcher) and value.py_func.__module__ != function.__module__:
-            key.update(_module_key(value.py_func).encode())
+            key.update(content_key(value.py_func).encode())
         elif isinstance(value, CONSTANTS) and not name.startswith("__"):
             key.update(f"{name}={value!r}".encode())
     return key.hexdigest()[:16]
-
-
-def _module_key(function: FunctionType) -> str:
-    """As `content_key`, computed once per module."""
-    return _keys.setdefault(function.__module__, content_key(function))
-
-
-_keys: dict[str, str] = {}
 
 
 class _Locator(caching._CacheLocator):

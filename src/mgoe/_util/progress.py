@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import Any, Literal
 
 from rich.console import Console, RenderableType
+from rich.filesize import pick_unit_and_suffix
 from rich.progress import (
     BarColumn,
     Progress,
@@ -181,6 +182,5 @@ class _Rate(ProgressColumn):
         unit, speed = task.fields["unit"], task.speed
         if not unit or not speed:
             return Text("")
-        sizes = ((1e9, "G "), (1e6, "M "), (1e3, "k "), (1.0, ""))
-        size, prefix = next((size for size in sizes if speed >= size[0]), sizes[-1])
+        size, prefix = pick_unit_and_suffix(int(speed), ["", "k ", "M ", "G "], 1000)
         return Text(f"{speed / size:,.1f} {prefix}{unit}/s")

@@ -133,7 +133,7 @@ for _command, _examples in {
     ),
     configuration.schema: (
         "mgoe schema --out mgoe.schema.json",
-        "mgoe schema recommend               [dim]what `mgoe recommend --json` prints[/]",
+        "mgoe schema comparison              [dim]of the file of `mgoe compare`[/]",
     ),
     logs.describe: (
         "mgoe describe clicks.parquet         [dim]columns guessed as by init[/]",

@@ -18,6 +18,7 @@ from mgoe.cli.shared import (
     show,
     show_json,
     show_leads,
+    show_outcome,
     table,
 )
 from mgoe.errors import ConfigError
@@ -96,10 +97,8 @@ def predict(
     opened = open_bundle(bundle, state, redis)
     if out is not None:
         rows = experiments.write_scores(opened, pairs, out)
-        if as_json:
-            show_json({"path": str(out), "rows": rows, "tasks": opened.tasks})
-        else:
-            logger.info(f"{rows:,} pairs scored: {out}")
+        values = {"path": str(out), "rows": rows, "tasks": opened.tasks}
+        show_outcome(f"{rows:,} pairs scored: {out}", values, as_json)
         return
     blocks = experiments.score_pairs(opened, pairs)
     if as_json:

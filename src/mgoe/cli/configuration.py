@@ -1,12 +1,11 @@
 """What a configuration may hold: its JSON Schema, for editors, and the models by name."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from mgoe.cli.shared import Json, examples, logger, show, show_json, table
-from mgoe.errors import ConfigError
 
 models = typer.Typer(help="Models: list what can be trained.", no_args_is_help=True)
 
@@ -40,43 +39,24 @@ def list_(as_json: Json = False) -> None:
 
 def schema(
     of: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[settings|comparison|COMMAND]",
-            help="The file of `mgoe run` by default; a command stands for what it prints with --json.",
-            show_default=False,
-        ),
-    ] = None,
+        Literal["settings", "comparison"],
+        typer.Argument(help="The file of `mgoe run`, or of `mgoe compare`."),
+    ] = "settings",
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", help="File to write; standard output by default.", show_default=False),
     ] = None,
 ) -> None:
-    """Write a JSON Schema: of a configuration, for editors, or of what a command prints."""
-    import json
+    """Write the JSON Schema of a configuration, for editors."""
+    from mgoe._util.files import write_json
+    from mgoe.config import json_schema
 
-    from mgoe._util.files import write_text
-
-    found = _schema_of(" ".join(of or ["settings"]))
+    found = json_schema(of)
     if out is None:
         show_json(found)
         return
-    write_text(out, json.dumps(found, indent=1, ensure_ascii=False) + "\n")
+    write_json(out, found)
     logger.info(f"wrote {out}; a file beside it begins with: # yaml-language-server: $schema={out.name}")
-
-
-def _schema_of(name: str) -> dict[str, Any]:
-    from pydantic import TypeAdapter
-
-    from mgoe.cli.answers import ANSWERS
-    from mgoe.config import did_you_mean, json_schema
-
-    if name == "settings" or name == "comparison":
-        return json_schema(name)
-    if name not in ANSWERS:
-        valid = ["settings", "comparison", *ANSWERS]
-        raise ConfigError("schema", f"there is no schema of {name!r}{did_you_mean(name, valid)}")
-    return TypeAdapter(ANSWERS[name]).json_schema(mode="serialization")
 
 
 def _first_sentence(kind: type) -> str:

@@ -127,10 +127,7 @@ def _prepare(log: Path, config: Path, overwrite: bool) -> None:
 
 def _busiest_user(log: Path) -> int:
     """Return the user with the most events."""
-    import numpy as np
     import pyarrow.parquet as pq
 
-    users, counts = np.unique(
-        pq.read_table(log / "events", columns=["user_id"])["user_id"], return_counts=True
-    )
-    return int(users[counts.argmax()])
+    users = pq.read_table(log / "events", columns=["user_id"])["user_id"]
+    return int(users.to_pandas().mode()[0])

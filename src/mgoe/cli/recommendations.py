@@ -18,6 +18,7 @@ from mgoe.cli.shared import (
     print_csv,
     show,
     show_json,
+    show_outcome,
     table,
 )
 from mgoe.errors import ConfigError
@@ -134,10 +135,8 @@ def _recommend_users(
 ) -> None:
     if out is not None:
         rows = experiments.write_recommendations(opened, file, out, **wish)
-        if as_json:
-            show_json({"path": str(out), "rows": rows, "tasks": opened.tasks})
-        else:
-            logger.info(f"{rows:,} recommendations written: {out}")
+        values = {"path": str(out), "rows": rows, "tasks": opened.tasks}
+        show_outcome(f"{rows:,} recommendations written: {out}", values, as_json)
     elif as_json:
         blocks = experiments.recommend_users(opened, file, **wish)
         show_json([entry for block in blocks for entry in _entries(block)])

@@ -15,10 +15,10 @@ from mgoe.cli.shared import (
     State,
     examples,
     live_events,
-    logger,
     show,
     show_facts,
     show_json,
+    show_outcome,
     table,
 )
 
@@ -214,12 +214,9 @@ def prune(
 ) -> None:
     """Remove old versions. Those with an alias stay, and those that a service of this machine has open."""
     gone, served = _opened(path).prune(keep)
-    if as_json:
-        show_json({"removed": gone, "served": served})
-        return
-    logger.info(
-        f"removed {', '.join(gone) or 'nothing'}" + (f"; still served: {', '.join(served)}" if served else "")
-    )
+    still = f"; still served: {', '.join(served)}" if served else ""
+    line = f"removed {', '.join(gone) or 'nothing'}{still}"
+    show_outcome(line, {"removed": gone, "served": served}, as_json)
 
 
 def cycle(config: Config, sets: Set = None) -> None:
@@ -251,9 +248,5 @@ def _facts(version: "Version", aliases: dict[str, str]) -> dict[str, Any]:
 
 
 def _say(name: str, found: "Registry", as_json: bool) -> None:
-    if as_json:
-        show_json({"version": name, "aliases": found.aliases})
-    else:
-        logger.info(
-            f"{name}; " + ", ".join(f"{alias} {held}" for alias, held in sorted(found.aliases.items()))
-        )
+    held = ", ".join(f"{alias} {version}" for alias, version in sorted(found.aliases.items()))
+    show_outcome(f"{name}; {held}", {"version": name, "aliases": found.aliases}, as_json)

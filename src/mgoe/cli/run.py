@@ -13,11 +13,11 @@ from mgoe.cli.shared import (
     Overwrite,
     Set,
     command,
-    logger,
     show,
     show_json,
     show_leads,
     show_notices,
+    show_outcome,
 )
 from mgoe.errors import ConfigError, TrainingError
 
@@ -86,10 +86,8 @@ def rows(
 
     found = pa.Table.from_pandas(experiments.rows(run, split, seed), preserve_index=False)
     written = experiments.write_blocks(iter([found]), out)
-    if as_json:
-        show_json({"path": str(out), "rows": written, "columns": found.column_names})
-    else:
-        logger.info(f"{written:,} rows written: {out}")
+    values = {"path": str(out), "rows": written, "columns": found.column_names}
+    show_outcome(f"{written:,} rows written: {out}", values, as_json)
 
 
 def train(

@@ -18,6 +18,7 @@ from mgoe.cli.shared import (
     logger,
     show,
     show_json,
+    show_outcome,
     table,
 )
 
@@ -252,7 +253,4 @@ def exposures(
     from mgoe.lifecycle.taken import write_exposures
 
     rows = write_exposures(bundle, state, out)
-    if as_json:
-        show_json({"path": str(out), "rows": rows})
-    else:
-        logger.info(f"wrote {out}")
+    show_outcome(f"wrote {out}", {"path": str(out), "rows": rows}, as_json)

@@ -3,7 +3,6 @@
 Results go to standard output, progress to standard error, and colour only to a terminal.
 """
 
-import json
 import logging
 import math
 import shlex
@@ -16,6 +15,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from mgoe._util.files import as_json
 from mgoe.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -107,10 +107,15 @@ def show(what: Table | str) -> None:
 
 def show_json(value: Any) -> None:
     """Print a result for programs: JSON alone on standard output, with null for numbers that do not exist."""
-    from pydantic_core import to_jsonable_python
+    print(as_json(value))
 
-    plain = to_jsonable_python(value, inf_nan_mode="null", fallback=_scalar)
-    print(json.dumps(plain, indent=1, ensure_ascii=False, allow_nan=False))
+
+def show_outcome(line: str, values: Mapping[str, Any], as_json: bool) -> None:
+    """Print what was done: its values for programs, or a line beside the results for people."""
+    if as_json:
+        show_json(values)
+    else:
+        logger.info(line)
 
 
 def table(columns: Sequence[str], left: int = 1) -> Table:
@@ -141,9 +146,9 @@ def show_notices(notices: Sequence[str]) -> None:
         show("")
 
 
-def facts(values: Mapping[str, Any], title: str | None = None) -> Table:
+def facts(values: Mapping[str, Any]) -> Table:
     """Return names and values, one per line; those of mappings below their name."""
-    found = Table(title=title, box=None, show_header=False, title_justify="left", pad_edge=False)
+    found = Table(box=None, show_header=False, pad_edge=False)
     found.add_column(style="bold", no_wrap=True)
     found.add_column(overflow="fold")
     for name, value in _flat(values):
@@ -177,7 +182,3 @@ def _text(value: Any) -> str:
     if isinstance(value, float):
         return "-" if math.isnan(value) else f"{value:,.4g}"
     return ", ".join(map(_text, value)) if isinstance(value, list | tuple) else str(value)
-
-
-def _scalar(value: Any) -> Any:
-    return value.item() if hasattr(value, "item") else str(value)
