@@ -32,6 +32,7 @@ from mgoe.experiments.topn_reachable import true_scores
 from mgoe.features import Overlay
 from mgoe.graph import MacroGraph
 from mgoe.simulation import Truth
+from mgoe.simulation.chance import chances
 from mgoe.topn import Events, Queries, make_lists, measure_lists, popularity_places
 from tests.experiments.tiny import here, settings
 from tests.sharing import Shared
@@ -127,8 +128,7 @@ def test_the_best_reachable_lists_are_by_what_each_day_of_the_window_is_expected
             popularity = truth.popularity(day)
             share = popularity[index] / np.bincount(truth.items.community, popularity)[community]
             shown = truth.aim(day, popularity)[truth.users.community[mine], community] * share
-            when = np.full(len(items), np.datetime64(truth.settings.start) + day)
-            clicked = truth.probability(np.full(len(items), user), items, when)[:, 0]
+            clicked = chances(truth, np.full(len(items), mine), index, np.full(len(items), day))[:, 0]
             exposures = truth.day_rows[day] * truth.activity[mine] * here[mine] / truth.activity[here].sum()
             wanted[row] += exposures * shown * clicked
     run = make_settings({"data": {"log": "log"}, "tasks": ["click", "buy"]})

@@ -13,6 +13,7 @@ from mgoe.config import RunSettings
 from mgoe.graph import MacroGraph
 from mgoe.graph.adjusted import is_adjusted
 from mgoe.graph.shrinkage import fit_prior
+from mgoe.simulation.chance import chances
 from tests.data import logs
 from tests.effort import SOAK, up_to
 from tests.graph.test_rates import (
@@ -159,8 +160,8 @@ def test_an_item_that_is_always_shown_first_is_no_good_one(tmp_path):
     assert rates.adjusted[1] is not None
     known = prepared.items.ids(np.arange(prepared.items.size)).to_numpy()
     everyone = np.unique(users)[::10]
-    pairs = np.tile(everyone, len(known)), np.repeat(known, len(everyone))
-    truth = world.truth.probability(*pairs, np.full(len(pairs[0]), times.max()), uniform=True)[:, 0]
+    pairs = world.truth.indices(np.tile(everyone, len(known)), np.repeat(known, len(everyone)))
+    truth = chances(world.truth, *pairs, np.full(len(pairs[0]), world.day.max()), uniform=True)[:, 0]
     quality = truth.reshape(len(known), -1).mean(1)
     counts = cells_of(rates.tables[1]).counts
     weight, rate = rates.tables[1].prior[0, ::-1]

@@ -11,6 +11,7 @@ from mgoe.config import RunSettings
 from mgoe.errors import ConfigError
 from mgoe.metrics import auc
 from mgoe.simulation import BehaviorSettings, reachable
+from mgoe.simulation.chance import chances, expected_stay, label_chances
 from mgoe.simulation.logs import with_negatives
 from tests.effort import up_to
 from tests.simulation.worlds import SMALL, drawn
@@ -95,7 +96,12 @@ def test_parts_of_the_truth_rank_worse_than_the_whole(examples, best):
             cell[0, t],
             cell[1, t],
         ]
-        parts += [truth.probability(*ids)[:, t]] if form == "events" else [truth.scores(*ids, 3)[:, t]]
+        other = (
+            label_chances(truth, user, item, day, 3)
+            if form == "exposures"
+            else chances(truth, user, item, day)
+        )
+        parts.append(other[:, t])
         assert all(auc(labels[:, t], part) < whole - 0.003 for part in parts)
         assert whole > 0.65
 
@@ -119,7 +125,8 @@ def test_the_best_prediction_of_a_stay_is_its_expected_value(examples):
         return
     tasks = [{"name": "click", "label": "click"}, {"name": "stay", "label": "stay", "kind": "regression"}]
     run = RunSettings.model_validate({"data": {"log": "log"}, "tasks": tasks})
-    np.testing.assert_array_equal(reachable(truth, run, *ids)[:, 1], truth.stay(*ids))
+    stay = expected_stay(truth, *truth.indices(*ids[:2]), truth.days(ids[2]))
+    np.testing.assert_array_equal(reachable(truth, run, *ids)[:, 1], stay)
 
 
 @pytest.mark.parametrize(

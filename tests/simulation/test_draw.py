@@ -11,6 +11,7 @@ from scipy.stats import chi2
 
 from mgoe.simulation import make_truth
 from mgoe.simulation.alias import alias_table, pick, uniform
+from mgoe.simulation.chance import chances, expected_stay
 from mgoe.simulation.draw import Day
 from tests.effort import up_to
 from tests.simulation.worlds import SMALL, Drawn, drawn, worlds
@@ -42,16 +43,14 @@ def test_every_world_keeps_its_rules(world):
 
 @up_to(10)
 @given(world=worlds())
-def test_events_are_the_behaviours_of_the_exposures(world):
+def test_what_an_event_log_shows_is_drawn_without_the_rest(world):
     truth = make_truth(world)
     day = Day.of(truth, world.days - 1)
     for chunk in day.chunks:
-        shown, events = day.exposures(chunk), day.events(chunk)
-        row, behavior = np.nonzero(shown.task_mask[:, None] >> np.arange(len(world.names)) & 1)
-        assert_array_equal(events.user, shown.user[row])
-        assert_array_equal(events.item, shown.item[row])
-        assert_array_equal(events.time, shown.time[row])
-        assert_array_equal(events.behavior, behavior)
+        shown, part = day.exposures(chunk), day.exposures(chunk, whole=False)
+        for name in ("user", "item", "task_mask", "time", "position", "uniform"):
+            assert_array_equal(getattr(part, name), getattr(shown, name))
+        assert not len(part.stay)
 
 
 def test_the_rates_are_those_of_the_settings(small):
@@ -66,11 +65,11 @@ def test_the_truth_is_the_empirical_rate_in_every_cell(small):
     )
     cell = (users * SMALL.item_communities + items) * 3 + small.shown.device
     check_agreement(
-        small.truth.probability(*small.ids, np.array(["phone", "desktop", "tablet"])[small.shown.device]),
+        chances(small.truth, *small.indices, small.shown.device),
         small,
         cell,
     )
-    check_agreement(small.truth.probability(*small.ids), small, cell // 3)  # device unknown
+    check_agreement(chances(small.truth, *small.indices), small, cell // 3)  # device unknown
     check_agreement(
         small.shown.chance[:, :-1], small, small.shown.position.astype(int)
     )  # as written: device and position known
@@ -131,7 +130,7 @@ def test_untargeted_exposures_follow_popularity_alone():
 
 def test_stay_has_its_mean_and_its_noise(small):
     clicked = small.shown.done(0) == 1
-    mean = small.truth.stay(*small.ids)
+    mean = expected_stay(small.truth, *small.indices)
     assert_allclose(mean, small.shown.chance[:, -1], rtol=1e-4)
     assert_allclose((small.shown.stay[clicked] / mean[clicked]).mean(), 1, atol=0.03)
     assert_allclose(np.log(small.shown.stay[clicked] / mean[clicked]).std(), SMALL.stay.noise, atol=0.02)

@@ -13,6 +13,7 @@ from scipy.stats import chi2
 from mgoe.errors import ConfigError
 from mgoe.simulation import Truth, WorldSettings, make_truth
 from mgoe.simulation.chance import looks, position_losses
+from mgoe.simulation.expected import expected_actions
 from mgoe.simulation.settings import DEVICE_SHARES
 from tests.effort import up_to
 from tests.simulation.worlds import RANKED, SMALL, Drawn, drawn, worlds
@@ -88,8 +89,8 @@ def test_it_is_what_loops_over_hours_positions_devices_and_outcomes_add_up(
     some = [data.draw(st.integers(0, n - 1)) for n in (settings.users, settings.items)]
     users, items = np.array([0, some[0]]), np.array([0, some[1]])
     begin = np.datetime64(settings.start) + start * HOUR
-    found = truth.expected(
-        truth.user_ids.of(users), truth.item_ids.of(items), sorted(names), begin, begin + hours * HOUR
+    found = expected_actions(
+        truth, truth.user_ids.of(users), truth.item_ids.of(items), sorted(names), begin, begin + hours * HOUR
     )
     wanted = [[naive(truth, u, i, names, start, hours) for i in items.tolist()] for u in users.tolist()]
     assert_allclose(found, wanted, rtol=1e-4, atol=1e-9)
@@ -101,7 +102,7 @@ def check_counts(log: Drawn, names: list[str], first: int):
     users, items = np.arange(s.users), np.arange(s.items)
     start = np.datetime64(s.start) + first
     end = np.datetime64(s.start) + s.days
-    found = truth.expected(truth.user_ids.of(users), truth.item_ids.of(items), names, start, end)
+    found = expected_actions(truth, truth.user_ids.of(users), truth.item_ids.of(items), names, start, end)
     done = np.any([log.shown.done(s.names.index(name)) for name in names], axis=0) & (log.day >= first)
     group = truth.users.community[:, None] * s.item_communities + truth.items.community
     group = group * 2 + (truth.items.bias[:, 0] > 0)

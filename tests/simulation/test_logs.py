@@ -4,13 +4,15 @@ import hashlib
 import importlib
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from mgoe._util.files import exclusive
 from mgoe.errors import ConfigError, OutputError
-from mgoe.simulation import Truth, WorldSettings, simulate
+from mgoe.simulation import DEVICES, Truth, WorldSettings, simulate
+from mgoe.simulation.chance import chances
 from mgoe.simulation.logs import Shards
 from tests.simulation.worlds import SMALL
 
@@ -35,15 +37,20 @@ def test_the_summary_counts_what_was_written(log):
     assert all(0.6 < area < 0.95 for area in summary.best_auc.values())
 
 
+def test_events_are_the_behaviours_of_the_exposures(log):
+    exposures, events = (pq.read_table(log[0] / form).to_pandas() for form in ("exposures", "events"))
+    row, behavior = np.nonzero(exposures[list(SMALL.names)].to_numpy())
+    for name in ("user_id", "item_id", "timestamp"):
+        assert (events[name].to_numpy() == exposures[name].to_numpy()[row]).all()
+    assert (events["behavior"] == np.array(SMALL.names)[behavior]).all()
+
+
 def test_ids_of_a_log_are_known_to_its_truth(log):
     out, _ = log
     truth, exposures = Truth.open(out), pq.read_table(out / "exposures")
-    chance = truth.probability(
-        exposures["user_id"],
-        exposures["item_id"],
-        exposures["timestamp"],
-        exposures["device"].combine_chunks(),
-    )
+    user, item = truth.indices(exposures["user_id"], exposures["item_id"])
+    device = pd.Index(DEVICES).get_indexer(exposures["device"].to_pandas())
+    chance = chances(truth, user, item, truth.days(exposures["timestamp"]), device)
     written = np.stack(
         [column.to_numpy() for column in pq.read_table(out / "truth" / "exposures").columns[:4]], 1
     )

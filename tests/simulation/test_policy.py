@@ -15,7 +15,7 @@ from mgoe.config import check_settings
 from mgoe.errors import ConfigError
 from mgoe.metrics import auc
 from mgoe.simulation import WorldSettings, make_truth, simulate
-from mgoe.simulation.chance import looks
+from mgoe.simulation.chance import chances, looks
 from tests.effort import up_to
 from tests.simulation.test_draw import check_agreement, check_law
 from tests.simulation.worlds import RANKED, SMALL, Drawn, drawn
@@ -38,13 +38,13 @@ def test_the_truth_is_the_empirical_rate_whether_or_not_the_policy_is_known(log:
     """Within groups by position, by popularity and by taste."""
     random, popular = log.shown.uniform, popularity_rank(log) // 20
     cell = log.truth.users.community[log.shown.user] * 5 + log.truth.items.community[log.shown.item]
-    unknown = log.truth.probability(*log.ids)
+    unknown = chances(log.truth, *log.indices)
     for group in (cell, popular, popular * 25 + cell):
         check_agreement(unknown, log, group)
     known = np.where(
         random[:, None],
-        log.truth.probability(*log.ids, uniform=True),
-        log.truth.probability(*log.ids, uniform=False),
+        chances(log.truth, *log.indices, uniform=True),
+        chances(log.truth, *log.indices, uniform=False),
     )
     for group in (popular * 2 + random, cell * 2 + random):
         check_agreement(known, log, group)
@@ -93,9 +93,9 @@ def test_nothing_ranks_better_than_the_best_reachable(log: Drawn, part: str):
     """Other scores: by more than sampling error neither the best with noise, nor popularity, nor what is best
     on the other rows."""
     rows = log.shown.uniform if part == "uniform" else np.ones(len(log.day), bool)
-    ids, rng = tuple(column[rows] for column in log.ids), np.random.default_rng(0)
+    pairs, rng = tuple(column[rows] for column in log.indices), np.random.default_rng(0)
     best, by_policy, at_random = (
-        log.truth.probability(*ids, uniform=known)
+        chances(log.truth, *pairs, uniform=known)
         for known in (True if part == "uniform" else None, False, True)
     )
     for t in range(len(LARGE.names)):
@@ -108,9 +108,9 @@ def test_nothing_ranks_better_than_the_best_reachable(log: Drawn, part: str):
 
 def test_what_the_policy_teaches_ranks_random_rows_worse(log: Drawn):
     """Who takes popular items for good ones has more to lose on random rows than sampling error."""
-    random, ids = log.shown.uniform, tuple(column[log.shown.uniform] for column in log.ids)
+    random, pairs = log.shown.uniform, tuple(column[log.shown.uniform] for column in log.indices)
     clicked = log.shown.done(0)[random]
-    biased, best = (log.truth.probability(*ids, uniform=known)[:, 0] for known in (False, True))
+    biased, best = (chances(log.truth, *pairs, uniform=known)[:, 0] for known in (False, True))
     assert auc(clicked, best) > auc(clicked, biased) + 0.01
 
 

@@ -6,9 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from mgoe.config import check_settings
+from mgoe.config import check_settings, make_settings
 from mgoe.errors import ConfigError, DataError
-from mgoe.simulation import Truth, WorldSettings, make_truth
+from mgoe.simulation import Truth, WorldSettings, make_truth, reachable
+from mgoe.simulation.chance import chances, expected_stay, label_chances
 from mgoe.simulation.truth import Ids
 from tests.effort import up_to
 from tests.simulation.worlds import SMALL, drawn, worlds
@@ -25,18 +26,13 @@ def test_a_world_is_drawn_again_from_its_settings_and_reopened_from_its_folder(w
     folder = tmp_path_factory.mktemp("truth")
     truth.save(folder)
     rng = np.random.default_rng(0)
-    users, items = (
-        truth.user_ids.of(rng.integers(0, world.users, 50)),
-        truth.item_ids.of(rng.integers(0, world.items, 50)),
-    )
-    times = np.datetime64(world.start) + rng.integers(0, world.days, 50)
-    expected = truth.probability(users, items, times)
+    rows = tuple(rng.integers(0, size, 50) for size in (world.users, world.items, world.days))
     reopened = Truth.open(folder)
     assert reopened.settings == world
-    assert_array_equal(again.probability(users, items, times), expected)
-    assert_array_equal(reopened.probability(users, items, times), expected)
-    assert_array_equal(reopened.scores(users, items, times, 3), truth.scores(users, items, times, 3))
-    assert_array_equal(reopened.stay(users, items, times), truth.stay(users, items, times))
+    for other in (again, reopened):
+        assert_array_equal(chances(other, *rows), chances(truth, *rows))
+        assert_array_equal(label_chances(other, *rows, 3), label_chances(truth, *rows, 3))
+        assert_array_equal(expected_stay(other, *rows), expected_stay(truth, *rows))
 
 
 @up_to(12)
@@ -140,14 +136,16 @@ def test_inconsistent_settings_are_refused(raw, message):
         check_settings(WorldSettings, raw)
 
 
-def test_unknown_ids_are_refused():
+def test_unknown_ids_and_devices_are_refused():
     truth = make_truth(SMALL)
+    tasks = [{"name": "click", "label": "click"}]
+    run = make_settings({"data": {"log": "log"}, "tasks": tasks})
     known = truth.user_ids.of(np.array([0])), truth.item_ids.of(np.array([0])), [np.datetime64(SMALL.start)]
     with pytest.raises(DataError, match="of this simulated world, found 7"):
-        truth.probability([7], *known[1:])
+        reachable(truth, run, [7], *known[1:])
     with pytest.raises(DataError, match="must be one of phone, desktop, tablet"):
-        truth.probability(*known, ["fridge"])
-    assert_allclose(truth.probability(*known, [None]), truth.probability(*known))
+        reachable(truth, run, *known, ["fridge"])
+    assert_allclose(reachable(truth, run, *known, [None]), reachable(truth, run, *known))
 
 
 def test_ids_of_another_type_are_unknown():
@@ -156,7 +154,7 @@ def test_ids_of_another_type_are_unknown():
         DataError,
         match=r"users: every id must be of this simulated world, .* integers as ids, found others \(.*'u1'",
     ):
-        truth.probability(["u1"], truth.item_ids.of(np.array([0])), [np.datetime64(SMALL.start)])
+        truth.indices(["u1"], truth.item_ids.of(np.array([0])))
 
 
 @pytest.mark.parametrize("change", [{"strength": 100.0}, {"user_spread": 200.0}])

@@ -86,6 +86,11 @@ class Drawn:
             self.shown.time.astype("datetime64[ms]"),
         )
 
+    @property
+    def indices(self) -> tuple[NDArray, NDArray, NDArray]:
+        """Users and items by index, and days, as functions of chances take them."""
+        return self.shown.user, self.shown.item, self.day
+
 
 def drawn(settings: WorldSettings) -> Drawn:
     truth = make_truth(settings)

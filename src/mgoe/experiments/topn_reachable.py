@@ -12,6 +12,7 @@ from mgoe.experiments.plan import Log
 from mgoe.experiments.topn_cell import queries_of, write_result
 from mgoe.experiments.topn_objective import relevant_tasks
 from mgoe.simulation import Truth, check_reachable
+from mgoe.simulation.expected import expected_actions
 from mgoe.topn import Scores, make_lists, measure_lists
 
 
@@ -53,6 +54,6 @@ def true_scores(truth: Truth, settings: RunSettings, topn: TopNSettings, prepare
 
     def scores(users: NDArray[np.int64]) -> NDArray[np.float64]:
         ids = prepared.users.ids(users).to_numpy(zero_copy_only=False)
-        return truth.expected(ids, items, wanted, start, end)
+        return expected_actions(truth, ids, items, wanted, start, end)
 
     return scores

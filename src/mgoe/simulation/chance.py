@@ -1,19 +1,14 @@
 """True probabilities of behaviours in a world, and the best possible prediction for an example."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit
 
 from mgoe.config import RunSettings, TaskSettings, did_you_mean
-from mgoe.errors import ConfigError
-from mgoe.simulation.settings import DEVICE_SHARES, WorldSettings
-
-if TYPE_CHECKING:
-    from mgoe.simulation.truth import Truth
+from mgoe.errors import ConfigError, DataError
+from mgoe.simulation.settings import DEVICE_SHARES, DEVICES, WorldSettings
+from mgoe.simulation.truth import Truth
 
 _GRID = 0.5
 """Step of the tables over biases, in standard deviations; errors stay below .002 in the default world."""
@@ -63,10 +58,12 @@ def reachable(
         (2, 1)
     """
     names = check_reachable(truth.settings, settings)
+    user, item = truth.indices(users, items)
+    day = truth.days(times)
     chance = (
-        truth.probability(users, items, times, device, uniform)
+        chances(truth, user, item, day, None if device is None else _device_indices(device), uniform)
         if settings.form == "exposures"
-        else truth.scores(users, items, times, settings.negatives.ratio)
+        else label_chances(truth, user, item, day, settings.negatives.ratio)
     )
     column = {name: chance[:, t] for t, name in enumerate(truth.settings.names)}
     given = {
@@ -75,7 +72,7 @@ def reachable(
     }
     return np.stack(
         [
-            truth.stay(users, items, times)
+            expected_stay(truth, user, item, day)
             if name == "stay"
             else column[name] / (given[task.given] if task.given else 1)
             for task, name in zip(settings.tasks, names, strict=True)
@@ -147,6 +144,18 @@ def _behavior(task: TaskSettings, world: WorldSettings) -> str:
     return names[0]
 
 
+def _device_indices(device: ArrayLike) -> NDArray[np.int64]:
+    names = np.asarray(device, object)
+    indices = pd.Index(DEVICES).get_indexer(names)
+    strange = names[(indices < 0) & ~pd.isna(names)]
+    if len(strange):
+        raise DataError(
+            "device",
+            f"must be one of {', '.join(DEVICES)}, or null where it is unknown, found {strange[0]!r}",
+        )
+    return indices
+
+
 def pair_logits(truth: Truth, user: NDArray, item: NDArray, day: NDArray) -> NDArray[np.float64]:
     """Return the logit of each behaviour without device and position, and the mean log stay. Shape (N, T +
     1)."""
@@ -154,6 +163,12 @@ def pair_logits(truth: Truth, user: NDArray, item: NDArray, day: NDArray) -> NDA
     first, last = truth.phases(truth.settings.affinity_drift, day)
     affinity = [first * a[cells] + last * b[cells] for a, b in zip(*truth.affinity, strict=True)]
     return truth.intercept + np.stack(affinity, 1) + truth.users.bias[user] + truth.items.bias[item]
+
+
+def expected_stay(truth: Truth, user: NDArray, item: NDArray, day: NDArray) -> NDArray[np.float64]:
+    """Return the expected seconds spent on a clicked item. Shape (N,)."""
+    log_stay = pair_logits(truth, user, item, day)[:, -1]
+    return np.exp(log_stay + truth.settings.stay.noise**2 / 2)  # the mean of a log-normal
 
 
 def position_losses(truth: Truth) -> NDArray[np.float64]:
@@ -242,9 +257,25 @@ def page_shares(
 
 
 def label_chances(
+    truth: Truth, user: NDArray, item: NDArray, day: NDArray, negatives: int
+) -> NDArray[np.float64]:
+    """Return the probability of each label of an event log's examples. Shape (N, T).
+
+    Examples are positives, and `negatives` for each, drawn by popularity from the positives of the same day.
+    Bayes' rule on the densities of a positive and of a negative gives the best possible ranking. Repeats of a
+    user and an item on one day are rare and ignored.
+    """
+    found = np.empty((len(user), len(truth.settings.behaviors)))
+    for d in np.unique(day):
+        rows = np.flatnonzero(day == d)
+        found[rows] = _label_chances_of_day(truth, int(d), user[rows], item[rows], negatives)
+    return found
+
+
+def _label_chances_of_day(
     truth: Truth, day: int, user: NDArray, item: NDArray, negatives: int
 ) -> NDArray[np.float64]:
-    """Return the probability of each label of examples of one day of an event log. Shape (N, T).
+    """Return the probability of each label of examples of one day. Shape (N, T).
 
     A positive is an exposure with the first behaviour: density e(i|u) p(u, i) / m(u) for a user u, with m the
     sum of e p over items. A negative of u is an item drawn as positives of the day are: density q(i). Within

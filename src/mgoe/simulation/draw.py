@@ -9,7 +9,7 @@ users stream through the cache, and then shuffled into its time slots.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import numba
@@ -28,8 +28,6 @@ CHUNK = 1 << 20
 """Rows drawn together."""
 
 _MS_PER_DAY = 86_400_000
-_BLOCK = 512
-_STRIDE = 16
 _DRAWS = np.uint64(32)  # uniform numbers reserved for each row: device, position, 16 behaviours, stay
 
 
@@ -41,38 +39,28 @@ class Exposures:
         user: Shape (N,).
         item: Shape (N,).
         task_mask: Bit t is set if behaviour t happened. Shape (N,).
-        time: Milliseconds since the epoch, rising. Shape (N,).
         device: Shape (N,).
         position: From 1. Shape (N,).
         uniform: Whether the item was drawn uniformly at random. Shape (N,).
         stay: Seconds; NaN without the first behaviour. Shape (N,).
         chance: True probability of each behaviour given device and position, and expected stay. Shape (N, T +
             1).
+        time: Milliseconds since the epoch, rising. Shape (N,).
     """
 
     user: NDArray[np.int32]
     item: NDArray[np.int32]
     task_mask: NDArray[np.uint16]
-    time: NDArray[np.int64]
     device: NDArray[np.int8]
     position: NDArray[np.int8]
     uniform: NDArray[np.bool_]
     stay: NDArray[np.float32]
     chance: NDArray[np.float32]
+    time: NDArray[np.int64]
 
     def done(self, behavior: int) -> NDArray[np.int8]:
         """Return whether a behaviour happened. Shape (N,)."""
         return (self.task_mask >> behavior & 1).astype(np.int8)
-
-
-@dataclass(frozen=True)
-class Events:
-    """Rows of an event log, with indices in place of ids, in the order of time. Shape (N,) each."""
-
-    user: NDArray[np.int32]
-    item: NDArray[np.int32]
-    behavior: NDArray[np.int8]
-    time: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -128,17 +116,6 @@ class Day:
     def chunks(self) -> range:
         return range(-(-self.rows // CHUNK))
 
-    def exposures(self, chunk: int) -> Exposures:
-        """Return everything shown in a chunk, in the order of time."""
-        drawn, order, key = self._draw(chunk, whole=True)
-        shuffled = {name: array[order] for name, array in vars(drawn).items() if name != "time"}
-        return replace(drawn, **shuffled, time=_times(key, len(order), *self._slots(chunk)))
-
-    def events(self, chunk: int) -> Events:
-        """Return everything done in a chunk, in the order of time."""
-        drawn, order, key = self._draw(chunk, whole=False)
-        return Events(*_events(key, order, drawn.user, drawn.item, drawn.task_mask, *self._slots(chunk)))
-
     @cached_property
     def _reached(self) -> NDArray[np.float64]:
         """Summed activity of all present users up to each one. Shape (U,)."""
@@ -146,14 +123,11 @@ class Day:
             np.where(self.truth.users.arrival <= self.day, self.truth.activity, 0), dtype=np.float64
         )
 
-    def _slots(self, chunk: int) -> tuple[int, int, int]:
-        start = int(np.datetime64(self.truth.settings.start, "ms").astype(np.int64)) + self.day * _MS_PER_DAY
-        return start, chunk * CHUNK, self.rows
+    def exposures(self, chunk: int, whole: bool = True) -> Exposures:
+        """Return everything shown in a chunk, in the order of time.
 
-    def _draw(self, chunk: int, whole: bool) -> tuple[Exposures, NDArray[np.int32], np.uint64]:
-        """Return rows user after user, their order in time, and the key of their time slots.
-
-        `whole` adds what an event log does not show.
+        Rows are drawn user after user and then shuffled. Without `whole`, `stay` and `chance`, which an event
+        log does not show, are empty; that takes a third of the time.
         """
         truth, settings = self.truth, self.truth.settings
         n = min(CHUNK, self.rows - chunk * CHUNK)
@@ -179,31 +153,28 @@ class Day:
             settings.stay.noise,
             (device, stay, chance),
         )
-        drawn = Exposures(user, item, task_mask, np.empty(0, np.int64), device, position, flags, stay, chance)
-        return drawn, _draw_order(keys[3], n), keys[4]
+        start = int(np.datetime64(settings.start, "ms").astype(np.int64)) + self.day * _MS_PER_DAY
+        order = _draw_order(keys[3], n)
+        return Exposures(
+            *(column[order] for column in (user, item, task_mask, device, position, flags)),
+            *(column[order[:extra]] for column in (stay, chance)),
+            time=_times(keys[4], n, start, chunk * CHUNK, self.rows),
+        )
+
+
+def _draw_users(key: np.uint64, n: int, reached: NDArray[np.float64]) -> NDArray[np.int32]:
+    """Return the users of n exposures, rising: sorted uniform numbers, looked up in the summed activity."""
+    targets = np.minimum(_rising(key, n, reached[-1]), np.nextafter(reached[-1], 0))
+    return np.searchsorted(reached, targets, side="right").astype(np.int32)
 
 
 @numba.njit(cache=True, nogil=True)
-def _draw_users(key, n, reached):
-    """Return the users of n exposures, rising: sorted uniform numbers, looked up in the summed activity.
-
-    Sums of exponential gaps are sorted uniform numbers.
-    """
+def _rising(key, n, end):
+    """Return n sorted uniform numbers below `end`: sums of exponential gaps."""
     gaps = np.empty(n + 1)
     for k in range(n + 1):
         gaps[k] = -np.log(1 - uniform(key, np.uint64(k)))
-    unit = reached[-1] / gaps.sum()
-    limit = np.nextafter(reached[-1], 0)
-    users = np.empty(n, np.int32)
-    user, target = 0, 0.0
-    for k in range(n):
-        target = min(target + gaps[k] * unit, limit)
-        while user + _STRIDE < len(reached) and reached[user + _STRIDE - 1] <= target:
-            user += _STRIDE
-        while reached[user] <= target:
-            user += 1
-        users[k] = user
-    return users
+    return np.cumsum(gaps[:n] * (end / gaps.sum()))
 
 
 @numba.njit(cache=True, nogil=True)
@@ -250,72 +221,28 @@ def _draw_order(key, n):
     return order
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
-def _moment(key, slot, day_start, first, rows):
-    """Return a moment in one of the day's `rows` equal slots."""
-    return day_start + int((first + slot + uniform(key, np.uint64(slot))) / rows * _MS_PER_DAY)
-
-
 @numba.njit(cache=True, nogil=True)
 def _times(key, n, day_start, first, rows):
+    """Return a moment in each of n of the day's `rows` equal slots."""
     time = np.empty(n, np.int64)
     for slot in range(n):
-        time[slot] = _moment(key, slot, day_start, first, rows)
+        part = (first + slot + uniform(key, np.uint64(slot))) / rows
+        time[slot] = day_start + int(part * _MS_PER_DAY)
     return time
 
 
 @numba.njit(cache=True, nogil=True)
-def _events(key, order, user, item, task_mask, day_start, first, rows):
-    total = 0
-    for n in range(len(task_mask)):
-        bits = task_mask[n]
-        while bits:
-            total += 1
-            bits &= bits - 1
-    users, items = np.empty(total, np.int32), np.empty(total, np.int32)
-    behaviors, times = np.empty(total, np.int8), np.empty(total, np.int64)
-    e = 0
-    for slot in range(len(order)):
-        n = order[slot]
-        bits, behavior = task_mask[n], 0
-        moment = _moment(key, slot, day_start, first, rows) if bits else 0
-        while bits:
-            if bits & 1:
-                users[e], items[e], behaviors[e], times[e] = user[n], item[n], behavior, moment
-                e += 1
-            bits >>= 1
-            behavior += 1
-    return users, items, behaviors, times
-
-
-@numba.njit(cache=True, nogil=True)
 def _draw_outcomes(key, pairs, communities, biases, logits, devices, positions, parents, noise, out):
-    task_mask = np.zeros(len(pairs[0]), np.uint16)
-    x = np.empty((_BLOCK, len(parents) + 1), np.float32)
-    for start in range(0, len(task_mask), _BLOCK):
-        stop = min(start + _BLOCK, len(task_mask))
-        _pair_logits(start, stop, pairs, communities, biases, logits, x)
-        _draw_block(key, start, stop, x, devices, positions, parents, noise, task_mask, out)
-    return task_mask
-
-
-@numba.njit(cache=True, nogil=True)
-def _pair_logits(start, stop, pairs, communities, biases, logits, x):
-    """Add up logits apart from the draws and without branches, so that many distant rows load in parallel."""
-    for n in range(start, stop):
-        u, i = pairs[0][n], pairs[1][n]
-        cu, ci = communities[0][u], communities[1][i]
-        for t in range(x.shape[1]):
-            x[n - start, t] = logits[cu, ci, t] + biases[0][u, t] + biases[1][i, t]
-
-
-@numba.njit(cache=True, nogil=True)
-def _draw_block(key, start, stop, x, devices, positions, parents, noise, task_mask, out):
     device_ends, device_effect = devices
     position, losses, look = positions
     device, stay, chance = out
     tasks, whole = len(parents), len(stay) > 0
-    for n in range(start, stop):
+    task_mask = np.zeros(len(position), np.uint16)
+    x = np.empty(tasks + 1, np.float32)
+    for n in range(len(position)):
+        u, i = pairs[0][n], pairs[1][n]
+        for t in range(tasks + 1):
+            x[t] = logits[communities[0][u], communities[1][i], t] + biases[0][u, t] + biases[1][i, t]
         counter = np.uint64(n) * _DRAWS
         draw = uniform(key, counter)
         d = 0
@@ -326,7 +253,7 @@ def _draw_block(key, start, stop, x, devices, positions, parents, noise, task_ma
         for t in range(tasks):
             happens = t == 0 or done >> parents[t] & 1
             if happens or whole:
-                q = 1 / (1 + np.exp(-(x[n - start, t] + device_effect[t, d] - (losses[p] if t == 0 else 0))))
+                q = 1 / (1 + np.exp(-(x[t] + device_effect[t, d] - (losses[p] if t == 0 else 0))))
                 if t == 0:
                     q *= look[p]
                 if happens and uniform(key, counter + np.uint64(2 + t)) < q:
@@ -337,8 +264,8 @@ def _draw_block(key, start, stop, x, devices, positions, parents, noise, task_ma
                 break
         task_mask[n] = done
         if whole:
-            mean = x[n - start, tasks]
-            chance[n, tasks] = np.exp(mean + noise * noise / 2)
+            chance[n, tasks] = np.exp(x[tasks] + noise * noise / 2)
             radius = np.sqrt(-2 * np.log(1 - uniform(key, counter + np.uint64(2 + tasks))))
             turn = 2 * np.pi * uniform(key, counter + np.uint64(3 + tasks))
-            stay[n] = np.exp(mean + noise * radius * np.cos(turn)) if done & 1 else np.nan
+            stay[n] = np.exp(x[tasks] + noise * radius * np.cos(turn)) if done & 1 else np.nan
+    return task_mask

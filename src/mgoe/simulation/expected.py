@@ -8,21 +8,17 @@ happens to other items. No order of items has a higher expected NDCG or HR than 
 Axes: `B` users, `I` items, `n` items of a place, `T` behaviours, `D` devices.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numba
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit
 
 from mgoe.simulation.chance import looks, page_shares, position_losses
 from mgoe.simulation.settings import DEVICE_SHARES
-
-if TYPE_CHECKING:
-    from mgoe.simulation.truth import Truth
+from mgoe.simulation.truth import Truth
 
 _POINTS = 4096
 """Points of a table of probabilities over logits, between which it is linear."""
@@ -73,31 +69,39 @@ class _Clicks(NamedTuple):
 
 def expected_actions(
     truth: Truth,
-    user: NDArray[np.int64],
-    item: NDArray[np.int64],
-    wanted: Sequence[int],
+    users: ArrayLike,
+    items: ArrayLike,
+    behaviors: Sequence[str],
     start: np.datetime64,
     end: np.datetime64,
 ) -> NDArray[np.float64]:
-    """Return how many exposures of each item on which a user does something wanted are expected.
+    """Return how many exposures of each item, on which a user does any of some behaviours, are expected.
 
     Args:
         truth: The world.
-        user: By index. Shape (B,).
-        item: By index. Shape (I,).
-        wanted: Numbers of behaviours, any of which counts.
+        users: User ids. Shape (B,).
+        items: Item ids. Shape (I,).
+        behaviors: Names of behaviours.
         start, end: The stretch of time, without its end.
 
     Returns:
         Shape (B, I).
+
+    Raises:
+        DataError: An id is not of this world.
     """
-    users, items = truth.users, truth.items
-    pairs = users.community[user], items.community[item], users.bias[user], items.bias[item]
-    parents = np.array(truth.settings.parents)
-    funnel = _Funnel(parents, np.isin(np.arange(len(parents)), wanted), truth.device)
+    user, item = truth.indices(users, items)
+    pairs = (
+        truth.users.community[user],
+        truth.items.community[item],
+        truth.users.bias[user],
+        truth.items.bias[item],
+    )
+    wanted = np.isin(truth.settings.names, behaviors)
+    funnel = _Funnel(np.array(truth.settings.parents), wanted, truth.device)
     total = np.zeros((len(user), len(item)))
     for day, part in _days(truth, start, end):
-        here = truth.activity * (users.arrival <= day)
+        here = truth.activity * (truth.users.arrival <= day)
         exposures = part * truth.day_rows[day] * here[user] / here.sum(dtype=np.float64)
         for place in _places(truth, day, item):
             clicks = _clicks(truth, day, place.positions, bool(funnel.wanted[0]))

@@ -15,7 +15,8 @@ from mgoe._util.files import atomic_folder, clear_partial, exclusive, write_json
 from mgoe.config import Settings, check_settings
 from mgoe.errors import ConfigError, OutputError
 from mgoe.metrics import auc
-from mgoe.simulation.draw import CHECK, CHUNK, Day, Events, Exposures
+from mgoe.simulation.chance import chances, label_chances
+from mgoe.simulation.draw import CHECK, CHUNK, Day, Exposures
 from mgoe.simulation.settings import DEVICES, WorldSettings
 from mgoe.simulation.truth import Truth
 from mgoe.simulation.world import make_truth
@@ -205,12 +206,11 @@ def _write_logs(
         for number in range(settings.days):
             day = Day.of(truth, number)
             for chunk in day.chunks:
-                done = day.events(chunk)
-                counts += np.bincount(done.behavior, minlength=len(counts))
+                shown = day.exposures(chunk, whole=exposures is not None)
+                counts += [np.count_nonzero(shown.done(t)) for t in range(len(counts))]
                 if events is not None:
-                    events.write(_event_table(done, truth))
+                    events.write(_event_table(shown, truth))
                 if exposures is not None and chances is not None:
-                    shown = day.exposures(chunk)
                     exposures.write(_exposure_table(shown, truth, exposures.schema))
                     chances.write(pa.table(list(shown.chance.T.copy()), schema=chances.schema))
                 drawn += min(CHUNK, day.rows - chunk * CHUNK)
@@ -233,13 +233,15 @@ def _exposure_schema(settings: WorldSettings) -> pa.Schema:
     )
 
 
-def _event_table(events: Events, truth: Truth) -> pa.Table:
+def _event_table(shown: Exposures, truth: Truth) -> pa.Table:
+    names = list(truth.settings.names)
+    row, behavior = np.nonzero(shown.task_mask[:, None] >> np.arange(len(names)) & 1)
     return pa.table(
         [
-            truth.user_ids.of(events.user),
-            truth.item_ids.of(events.item),
-            events.time,
-            pa.DictionaryArray.from_arrays(events.behavior, list(truth.settings.names)),
+            truth.user_ids.of(shown.user[row]),
+            truth.item_ids.of(shown.item[row]),
+            shown.time[row],
+            pa.DictionaryArray.from_arrays(behavior.astype(np.int8), names),
         ],
         schema=_EVENTS,
     )
@@ -273,8 +275,9 @@ def _best_auc(truth: Truth, form: Form) -> dict[str, float]:
     if form == "events":
         rng = np.random.default_rng([settings.seed, CHECK])
         user, item, mask, day = with_negatives(user, item, mask, day, rng)
-    ids = truth.user_ids.of(user), truth.item_ids.of(item), np.datetime64(settings.start) + day
-    best = truth.scores(*ids, _NEGATIVES) if form == "events" else truth.probability(*ids)
+        best = label_chances(truth, user, item, day, _NEGATIVES)
+    else:
+        best = chances(truth, user, item, day)
     return {name: auc(mask >> t & 1, best[:, t]) for t, name in enumerate(settings.names)}
 
 

@@ -8,13 +8,11 @@ in the same way: it is a normal score, turned into a popularity that follows Zip
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import ArrayLike, NDArray
@@ -22,9 +20,7 @@ from scipy.special import ndtr
 
 from mgoe.config import check_settings
 from mgoe.errors import DataError
-from mgoe.simulation.chance import chances, label_chances, pair_logits
-from mgoe.simulation.expected import expected_actions
-from mgoe.simulation.settings import DEVICES, WorldSettings
+from mgoe.simulation.settings import WorldSettings
 
 FORMAT = 1
 DAY = np.timedelta64(1, "D")
@@ -189,110 +185,13 @@ class Truth:
         day = (np.asarray(times, "datetime64[us]") - np.datetime64(self.settings.start, "us")) // DAY
         return np.clip(day.astype(np.int64), 0, self.settings.days - 1)
 
-    def probability(
-        self,
-        users: ArrayLike,
-        items: ArrayLike,
-        times: ArrayLike,
-        device: ArrayLike | None = None,
-        uniform: bool | None = None,
-    ) -> NDArray[np.float64]:
-        """Return the true probability of each behaviour once an item is shown, averaged over positions (and
-        devices).
-
-        Args:
-            users: User ids. Shape (N,).
-            items: Item ids. Shape (N,).
-            times: Times, as `datetime64`. Shape (N,).
-            device: Names of devices, null where unknown; unknown ones are averaged over. Shape (N,).
-            uniform: Whether all items were shown uniformly at random, or none, which decides their positions
-                in a world with `popular_first`; None where that is not known.
-
-        Returns:
-            Shape (N, T), behaviours in the order of the settings.
-
-        Raises:
-            DataError: An id or a device is not of this world.
-        """
-        return chances(
-            self,
-            *self._indices(users, items, times),
-            None if device is None else self._device_indices(device),
-            uniform,
-        )
-
-    def expected(
-        self,
-        users: ArrayLike,
-        items: ArrayLike,
-        behaviors: Sequence[str],
-        start: np.datetime64,
-        end: np.datetime64,
-    ) -> NDArray[np.float64]:
-        """Return how many exposures of each item, on which a user does any of some behaviours, are expected.
-
-        Args:
-            users: User ids. Shape (B,).
-            items: Item ids. Shape (I,).
-            behaviors: Names of behaviours.
-            start, end: The stretch of time, without its end.
-
-        Returns:
-            Shape (B, I).
+    def indices(self, users: ArrayLike, items: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the indices of users and of items.
 
         Raises:
             DataError: An id is not of this world.
         """
-        user, item = _index("users", self.user_ids, users), _index("items", self.item_ids, items)
-        wanted = [self.settings.names.index(name) for name in behaviors]
-        return expected_actions(self, user, item, wanted, start, end)
-
-    def stay(self, users: ArrayLike, items: ArrayLike, times: ArrayLike) -> NDArray[np.float64]:
-        """Return the expected seconds spent on a clicked item; arguments as in `probability`. Shape (N,)."""
-        log_stay = pair_logits(self, *self._indices(users, items, times))[:, -1]
-        return np.exp(log_stay + self.settings.stay.noise**2 / 2)  # the mean of a log-normal
-
-    def scores(
-        self, users: ArrayLike, items: ArrayLike, times: ArrayLike, negatives: int
-    ) -> NDArray[np.float64]:
-        """Return the probability of each label of an event log's examples.
-
-        Examples are positives, and negatives drawn by popularity from the positives of the same day. Bayes'
-        rule on the densities of a positive and of a negative gives the best possible ranking. Repeats of a
-        user and an item on one day are rare and ignored.
-
-        Args:
-            users: User ids. Shape (N,).
-            items: Item ids. Shape (N,).
-            times: Times, as `datetime64`. Shape (N,).
-            negatives: Number drawn for each positive.
-
-        Returns:
-            Shape (N, T).
-        """
-        user, item, day = self._indices(users, items, times)
-        scores = np.empty((len(user), len(self.settings.behaviors)))
-        for d in np.unique(day):
-            rows = np.flatnonzero(day == d)
-            scores[rows] = label_chances(self, int(d), user[rows], item[rows], negatives)
-        return scores
-
-    def _indices(
-        self, users: ArrayLike, items: ArrayLike, times: ArrayLike
-    ) -> tuple[NDArray, NDArray, NDArray]:
-        user, item = _index("users", self.user_ids, users), _index("items", self.item_ids, items)
-        return user, item, self.days(times)
-
-    def _device_indices(self, device: ArrayLike) -> NDArray[np.int64]:
-        names = np.asarray(device, object)
-        indices = pd.Index(DEVICES).get_indexer(names)
-        strange = names[(indices < 0) & ~pd.isna(names)]
-        if len(strange):
-            raise DataError(
-                "device",
-                f"must be one of {', '.join(DEVICES)}, or null where it is unknown, found {strange[0]!r}",
-            )
-        return indices
+        return _index("users", self.user_ids, users), _index("items", self.item_ids, items)
 
     def save(self, folder: Path) -> None:
         """Write the truth as JSON and Parquet."""
