@@ -46,7 +46,7 @@ def test_no_name_leads_out_of_the_folder(tmp_path: Path, pack, name: str):
     into.mkdir(parents=True)
     ending = "zip" if pack is zipped else "tar.gz"
     archive = pack(tmp_path / f"a.{ending}", {name: b"1", "other.csv": b"2"})
-    unpack(archive, ["evil.csv", "wanted-link.csv"], into)
+    unpack(archive, {"evil.csv", "wanted-link.csv"}, into, {})
     assert {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()} == {
         f"a.{ending}",
         "deep/into/evil.csv",
@@ -60,7 +60,9 @@ def test_archives_in_archives(tmp_path: Path):
     )
     into = tmp_path / "into"
     into.mkdir()
-    assert unpack(outer, ["nl_user_train.csv"], into) == [into / "nl_user_train.csv"]
+    held: dict[str, Path] = {}
+    unpack(outer, {"nl_user_train.csv"}, into, held)
+    assert held == {"nl_user_train.csv": outer}
     assert [path.name for path in into.iterdir()] == ["nl_user_train.csv"]
 
 
@@ -80,7 +82,7 @@ def test_damaged_archives(tmp_path: Path):
         into = tmp_path / f"into-{name}"
         into.mkdir()
         with pytest.raises(DataError, match=r"the archive is damaged: .*; fetch it again"):
-            unpack(tmp_path / name, ["wanted.csv"], into)
+            unpack(tmp_path / name, {"wanted.csv"}, into, {})
 
 
 def test_a_damaged_archive_inside_another_is_told_by_the_outer_one(tmp_path: Path):
@@ -88,15 +90,18 @@ def test_a_damaged_archive_inside_another_is_told_by_the_outer_one(tmp_path: Pat
     into.mkdir()
     outer = zipped(tmp_path / "all.zip", {"inner.zip": b"PK and no more"})
     with pytest.raises(DataError, match="the archive is damaged") as error:
-        unpack(outer, ["wanted.csv"], into)
+        unpack(outer, {"wanted.csv"}, into, {})
     assert error.value.place == str(outer)
 
 
 def test_a_file_that_is_there_twice(tmp_path: Path):
     into = tmp_path / "into"
     into.mkdir()
-    with pytest.raises(DataError, match=r"wanted\.csv must be in it once, found it twice"):
-        unpack(zipped(tmp_path / "a.zip", {"a/wanted.csv": b"1", "b/wanted.csv": b"2"}), ["wanted.csv"], into)
+    archive = zipped(tmp_path / "a.zip", {"a/wanted.csv": b"1", "b/wanted.csv": b"2"})
+    with pytest.raises(
+        DataError, match=r"wanted\.csv must be in the archives once, found it in .*a\.zip too"
+    ):
+        unpack(archive, {"wanted.csv"}, into, {})
 
 
 def test_too_small_a_disk_for_what_is_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -105,7 +110,7 @@ def test_too_small_a_disk_for_what_is_unpacked(tmp_path: Path, monkeypatch: pyte
     into.mkdir()
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(10_000, 5001, 4999))
     with pytest.raises(OutputError, match=r"unpacking a\.zip needs 5,000 bytes, free are 4,999"):
-        unpack(archive, ["wanted.csv"], into)
+        unpack(archive, {"wanted.csv"}, into, {})
 
 
 def test_fetched_then_prepared(published: dict[str, Path], tmp_path: Path, said: pytest.LogCaptureFixture):
@@ -121,7 +126,8 @@ def test_fetched_then_prepared(published: dict[str, Path], tmp_path: Path, said:
         md5 = hashlib.md5(served.body).hexdigest()
         data = replace(find("movielens-1m"), downloads=(Download(address, len(served.body), md5),))
         found = fetch(data, tmp_path / "raw")
-        assert said.messages == [f"fetching {address}", "unpacking ml.zip"]
+        arrived = f"ml.zip: 1,000 of {len(served.body):,} bytes arrived, trying again"
+        assert said.messages == [f"fetching {address}", arrived, "unpacking ml.zip"]
         assert fetch(data, tmp_path / "raw") == found
         assert len(served.requests) == 2
     assert found.files == ["movies.dat", "ratings.dat", "users.dat"]
@@ -166,7 +172,7 @@ def test_a_damaged_download_that_no_checksum_vouches_for_is_downloaded_again(tmp
         served.body = whole[: len(whole) // 2]
         with pytest.raises(
             DataError,
-            match=r"the archive is damaged: .*; it is removed, and the same command downloads it again",
+            match=r"the archive is damaged: .*; fetch it again",
         ) as error:
             fetch(data, tmp_path / "raw")
         assert error.value.place == str(tmp_path / "raw" / "downloads" / "UserBehavior.csv.zip")
@@ -276,7 +282,7 @@ def test_a_file_in_two_archives_names_both_and_one_of_them_can_be_named(tmp_path
         (own / name).mkdir(parents=True)
         zipped(own / name / "ml.zip", dict.fromkeys(data.files, name.encode()))
     with pytest.raises(
-        DataError, match=r"must be in one archive only, found it in .*/a/ml\.zip too; name the right archive"
+        DataError, match=r"must be in the archives once, found it in .*/a/ml\.zip too; name the right archive"
     ) as error:
         fetch(data, tmp_path / "raw", own)
     assert error.value.place == str(own / "b" / "ml.zip")

@@ -2,16 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import ConfigDict
 
 from mgoe.config import Settings
+from mgoe.datasets.reading import Workbench
 
-if TYPE_CHECKING:
-    from mgoe.datasets.reading import Workbench
-
-Write = Callable[["Workbench"], dict[str, int]]
+Write = Callable[[Workbench], dict[str, int]]
 """Write the log and return the number of rows left out, by reason."""
 
 

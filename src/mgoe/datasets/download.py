@@ -1,12 +1,11 @@
 """Download one file over HTTP: resume an interrupted download, and start again if the server's file has
 changed.
 
-The bytes that have arrived are in `NAME.part`, and the size, entity tag and date that the server reported in
+The bytes that have arrived are in `NAME.part`, and the size and version that the server reported in
 `NAME.part.json`. With these a later request asks for the rest of exactly that file (RFC 9110, If-Range), so
 two versions are never joined. The standard library's client is enough for that and keeps the default install
 small."""
 
-import errno
 import hashlib
 import http.client
 import json
@@ -18,12 +17,11 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mgoe import __version__
 from mgoe._util.files import output_errors, require_space, write_json
 from mgoe.datasets.dataset import Download
-from mgoe.errors import DataError, OutputError
+from mgoe.errors import DataError
 
 logger = logging.getLogger(__name__)
 
@@ -47,26 +45,21 @@ _REFUSED = {
 }
 
 
-@dataclass
-class _Server:
-    """What a server reports about a file."""
+@dataclass(frozen=True)
+class _Version:
+    """What a server reports about a file.
+
+    Args:
+        size: Bytes.
+        mark: What If-Range takes: a strong entity tag, else the date.
+    """
 
     size: int | None = None
-    tag: str | None = None
-    date: str | None = None
-
-    @property
-    def validator(self) -> str | None:
-        """Return what If-Range takes: a strong tag, else the date."""
-        return self.tag if self.tag and not self.tag.startswith("W/") else self.date
+    mark: str | None = None
 
 
-class _Cut(Exception):
-    """The connection ended early."""
-
-
-class _Changed(Exception):
-    """The server's file is not the one whose download was started."""
+class _Interrupted(Exception):
+    """The download did not end; another request may end it."""
 
 
 def download(
@@ -95,37 +88,32 @@ def download(
         OutputError: The disk is too small, or the folder cannot be written.
     """
     path, part = folder / source.name, folder / f"{source.name}.part"
-    if not path.exists():
-        attempt = changes = 0
+    arrives = not path.exists()
+    if arrives:
+        attempt = 0
         while True:
             before = _size(part)
             try:
                 _fetch_rest(source, part, home, on_progress)
                 break
-            except _Changed:
-                _forget(part)
-                changes += 1
-                if changes >= _ATTEMPTS:
-                    raise DataError(
-                        source.address,
-                        f"the server sends a different file each time, {changes} times now; try later, or "
-                        f"get it from {home} yourself and give its folder as the source",
-                    ) from None
-                logger.info(f"{source.name} has changed on the server: starting again")
-            except _Cut as cut:
+            except _Interrupted as error:
                 attempt = attempt + 1 if _size(part) <= before else 1
                 if attempt >= _ATTEMPTS:
-                    arrived = f"after {_size(part):,} bytes" if _size(part) else "before the first byte"
                     raise DataError(
                         source.address,
-                        f"the download was interrupted {arrived} ({cut}); run the same command to resume",
+                        f"the download was interrupted ({error}); run the same command to resume, "
+                        f"or get it from {home} yourself and give its folder as the source",
                     ) from None
+                logger.info(f"{source.name}: {error}, trying again")
                 time.sleep(wait * attempt)
-        check(source, part, home)
         part.replace(path)
         _state(part).unlink(missing_ok=True)
-    else:
+    try:
         check(source, path, home)
+    except DataError:
+        if arrives:
+            path.unlink()
+        raise
     return path
 
 
@@ -141,31 +129,33 @@ def _fetch_rest(source: Download, part: Path, home: str, on_progress: OnProgress
     have, known = _size(part), _remembered(part)
     if have and have == known.size:
         return  # interrupted between the last byte and the check
-    if known.validator is None:
+    if known.mark is None:
         have = 0  # the server's file may have changed since the download was started
-    with closing(_open(source, have, known, home)) as answer:
-        server = _said(answer, have, known)
-        if answer.status == 200:
-            have = 0
+    with closing(_open(source, part, home, have, known)) as answer:
+        if answer.status != 206:
+            have, known = 0, _Version()
             _forget(part)  # before the state of another file is written
-        write_json(_state(part), vars(server))
-        require_space(part.parent, (server.size or have) - have, source.name)
-        with output_errors(part):
-            # without a buffer, no byte is left to be written, and to fail, at the end
-            file = part.open("ab" if have else "wb", buffering=0)
-        with file:
+        found = _version(answer, known)
+        span = f"bytes {have}-"
+        if have and (found != known or not (answer.headers.get("Content-Range") or "").startswith(span)):
+            raise _changed(part)
+        write_json(_state(part), vars(found))
+        require_space(part.parent, (found.size or have) - have, source.name)
+        # without a buffer, what does not fit on the disk is all that is lost
+        with output_errors(part), part.open("ab" if have else "wb", buffering=0) as file:
             while chunk := _read(answer):
-                _write(file, chunk, part)
                 have += len(chunk)
-                on_progress(source.name, have, server.size)
-    if server.size is not None and have < server.size:
-        raise _Cut(f"of {server.size:,}")
+                while chunk:
+                    chunk = chunk[file.write(chunk) :]
+                on_progress(source.name, have, found.size)
+    if found.size is not None and have < found.size:
+        raise _Interrupted(f"{have:,} of {found.size:,} bytes arrived")
 
 
-def _open(source: Download, have: int, known: _Server, home: str) -> http.client.HTTPResponse:
+def _open(source: Download, part: Path, home: str, have: int, known: _Version) -> http.client.HTTPResponse:
     headers = {"User-Agent": f"mgoe/{__version__}", "Accept-Encoding": "identity"}
     if have:
-        headers |= {"Range": f"bytes={have}-", "If-Range": known.validator or ""}
+        headers |= {"Range": f"bytes={have}-", "If-Range": known.mark or ""}
     try:
         return urllib.request.urlopen(
             urllib.request.Request(source.address, headers=headers), timeout=_TIMEOUT
@@ -173,73 +163,53 @@ def _open(source: Download, have: int, known: _Server, home: str) -> http.client
     except urllib.error.HTTPError as error:
         error.close()
         if error.code == 416:
-            raise _Changed from None
+            raise _changed(part) from None
         if error.code >= 500 or error.code == 429:
-            raise _Cut(f"the server answers {error.code} {error.reason}") from None
+            raise _Interrupted(f"the server answers {error.code} {error.reason}") from None
         raise DataError(
             source.address,
             f"the server {_REFUSED.get(error.code, 'does not give the file')} ({error.code} {error.reason}); "
             f"get it from {home} yourself, and give its folder as the source",
         ) from None
     except (OSError, http.client.HTTPException) as error:
-        raise _Cut(f"the server cannot be reached: {getattr(error, 'reason', None) or error}") from None
+        raise _Interrupted(
+            f"the server cannot be reached: {getattr(error, 'reason', None) or error}"
+        ) from None
 
 
-def _said(answer: http.client.HTTPResponse, have: int, known: _Server) -> _Server:
-    """Read what a response reports about the file; raise `_Changed` if it is the rest of another file."""
+def _changed(part: Path) -> _Interrupted:
+    """Remove a part that does not belong to the server's file."""
+    _forget(part)
+    return _Interrupted("the file has changed on the server")
+
+
+def _version(answer: http.client.HTTPResponse, known: _Version) -> _Version:
+    """Return what a response reports about the file; what it leaves out is as known."""
     headers = answer.headers
-    if answer.status != 206:
-        size = headers.get("Content-Length") or ""
-        return _Server(
-            int(size) if size.isdigit() else None, headers.get("ETag"), headers.get("Last-Modified")
-        )
-    span, _, total = (headers.get("Content-Range") or "").removeprefix("bytes ").partition("/")
-    server = _Server(
-        int(total) if total.isdigit() else known.size,
-        headers.get("ETag") or known.tag,
-        headers.get("Last-Modified") or known.date,
-    )
-    if span.partition("-")[0] != str(have) or server != known:
-        raise _Changed
-    return server
+    size = (headers.get("Content-Range") or headers.get("Content-Length") or "").rpartition("/")[2]
+    tag = headers.get("ETag") or "W/"
+    mark = headers.get("Last-Modified") if tag.startswith("W/") else tag
+    return _Version(int(size) if size.isdigit() else known.size, mark or known.mark)
 
 
 def _read(answer: http.client.HTTPResponse) -> bytes:
     try:
         return answer.read(_CHUNK)
     except (OSError, http.client.HTTPException) as error:
-        raise _Cut(str(error) or type(error).__name__) from None
-
-
-def _write(file: Any, chunk: bytes, part: Path) -> None:
-    rest = memoryview(chunk)
-    try:
-        while rest:
-            rest = rest[file.write(rest) :]
-    except OSError as error:
-        what = (
-            "the disk is full"
-            if error.errno == errno.ENOSPC
-            else f"cannot be written: {error.strerror or error}"
-        )
-        raise OutputError(part, f"{what}; free space and run the same command to resume") from None
+        raise _Interrupted(str(error) or type(error).__name__) from None
 
 
 def check(source: Download, path: Path, home: str) -> None:
     """Check a file against its published checksum, or else against its published size and the type in its
     name.
 
-    A wrong download is removed; a complete file of the user stays.
-
     Raises:
         DataError: The file is not the published one.
     """
     wrong = _wrong(source, path)
     if wrong is not None:
-        if path.suffix == ".part":
-            _forget(path)
         raise DataError(
-            path.with_suffix("") if path.suffix == ".part" else path,
+            path,
             f"{wrong}; remove it if it still exists and fetch it again; if that fails, get it from {home} "
             "yourself and give its folder as the source",
         )
@@ -267,11 +237,11 @@ def _state(part: Path) -> Path:
     return part.with_name(f"{part.name}.json")
 
 
-def _remembered(part: Path) -> _Server:
+def _remembered(part: Path) -> _Version:
     try:
-        return _Server(**json.loads(_state(part).read_text(encoding="utf-8")))
+        return _Version(**json.loads(_state(part).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
-        return _Server()
+        return _Version()
 
 
 def _size(path: Path) -> int:

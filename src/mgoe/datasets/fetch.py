@@ -10,7 +10,7 @@ import shutil
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from functools import partial
 from lzma import LZMAError
@@ -30,11 +30,11 @@ from mgoe._util.files import (
 from mgoe.config import Settings
 from mgoe.datasets.dataset import DataSet
 from mgoe.datasets.download import OnProgress, check, download, remaining
+from mgoe.datasets.reading import ENDINGS
 from mgoe.errors import DataError, OutputError
 
 logger = logging.getLogger(__name__)
 
-ENDINGS = (".zip", ".tar.gz", ".tgz", ".tar")
 _BROKEN = (
     zipfile.BadZipFile,
     tarfile.TarError,
@@ -187,43 +187,26 @@ def _unpack(data: DataSet, archives: Sequence[Path], unsure: Set[Path], into: Pa
         return
     clear_partial(into)
     with atomic_folder(into) as folder:
-        before: dict[str, Path] = {}
+        held: dict[str, Path] = {}
         for archive in packed:
             logger.info(f"unpacking {archive.name}")
-            fix = (
-                "it is removed, and the same command downloads it again"
-                if archive in unsure
-                else "fetch it again"
-            )
             try:
-                written = unpack(archive, sorted(data.wanted), folder, before=before, fix=fix)
+                unpack(archive, data.wanted, folder, held)
             except DamagedArchive:
                 if archive in unsure:
                     archive.unlink()
                 raise
-            before |= dict.fromkeys((path.name for path in written), archive)
         write_json(folder / MADE_OF, made_of)
 
 
-def unpack(
-    archive: Path,
-    wanted: Sequence[str],
-    into: Path,
-    *,
-    before: Mapping[str, Path] | None = None,
-    fix: str = "fetch it again",
-) -> list[Path]:
+def unpack(archive: Path, wanted: Set[str], into: Path, held: dict[str, Path]) -> None:
     """Write the wanted members of an archive, and of the ZIP files inside it.
 
     Args:
         archive: ZIP or tar.
         wanted: Last parts of names.
         into: An existing folder.
-        before: Files already in the folder, with the archive they came from.
-        fix: What to do about a damaged archive.
-
-    Returns:
-        The files written.
+        held: The archive of each wanted file in the folder; those that are written are added.
 
     Raises:
         DamagedArchive: The archive cannot be unpacked.
@@ -231,37 +214,32 @@ def unpack(
         OutputError: The disk is too small for the wanted files.
     """
     try:
-        return _take(archive, wanted, into, before or {})
+        _take(archive, archive, wanted, into, held)
     except _BROKEN as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise DamagedArchive(archive, f"the archive is damaged: {reason}; {fix}") from None
+        raise DamagedArchive(archive, f"the archive is damaged: {reason}; fetch it again") from None
 
 
-def _take(archive: Path, wanted: Sequence[str], into: Path, before: Mapping[str, Path]) -> list[Path]:
-    written: list[Path] = []
+def _take(whole: Path, archive: Path, wanted: Set[str], into: Path, held: dict[str, Path]) -> None:
+    """Write the wanted members of an archive that is `whole`, or inside it."""
     with _members(archive) as members:
         chosen = [member for member in members if member.name in wanted or member.name.endswith(".zip")]
         require_space(into, sum(member.size for member in chosen), f"unpacking {archive.name}")
         for member in chosen:
             path = into / member.name
-            if path.name in before:
+            if path.name in held:
                 raise DataError(
-                    archive,
-                    f"{path.name} must be in one archive only, found it in {before[path.name]} too; name the "
-                    "right archive itself as the source",
-                )
-            if path.exists():
-                raise DataError(
-                    archive, f"{path.name} must be in it once, found it twice; unpack the right one yourself"
+                    whole,
+                    f"{path.name} must be in the archives once, found it in {held[path.name]} too; name the "
+                    "right archive itself as the source, or unpack the right file yourself",
                 )
             with member.open() as source, path.open("wb") as target:
                 shutil.copyfileobj(source, target, 1 << 20)
             if path.name in wanted:
-                written.append(path)
+                held[path.name] = whole
             else:
-                written += _take(path, wanted, into, before)
+                _take(whole, path, wanted, into, held)
                 path.unlink()
-    return written
 
 
 @contextmanager

@@ -24,9 +24,10 @@ import duckdb
 
 from mgoe._util.files import as_pattern
 from mgoe.config import did_you_mean
-from mgoe.datasets.fetch import ENDINGS
 from mgoe.errors import DataError, OutputError
 
+ENDINGS = (".zip", ".tar.gz", ".tgz", ".tar")
+"""How names of archives end."""
 Encoding: TypeAlias = Literal["utf-8", "latin-1"]
 PARTS = 10
 """Number of parts of the training rows if a test set is published beside them."""
