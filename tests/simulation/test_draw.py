@@ -30,7 +30,6 @@ def test_every_world_keeps_its_rules(world):
     assert len(shown.user) == world.exposures
     for t, parent in enumerate(world.parents[1:], start=1):
         assert (shown.done(t) <= shown.done(parent)).all()  # the funnel: nothing without its parent
-        assert (shown.chance[:, t] <= shown.chance[:, parent]).all()
     assert (truth.users.arrival[shown.user] <= log.day).all()
     assert (truth.items.arrival[shown.item] <= log.day).all()
     assert (np.diff(shown.time) >= 0).all()
@@ -38,19 +37,6 @@ def test_every_world_keeps_its_rules(world):
     assert_array_equal(np.isnan(shown.stay), shown.done(0) == 0)
     assert shown.position.min() >= 1
     assert shown.position.max() <= world.positions
-    assert ((shown.chance[:, :-1] > 0) & (shown.chance[:, :-1] < 1)).all()
-
-
-@up_to(10)
-@given(world=worlds())
-def test_what_an_event_log_shows_is_drawn_without_the_rest(world):
-    truth = make_truth(world)
-    day = Day.of(truth, world.days - 1)
-    for chunk in day.chunks:
-        shown, part = day.exposures(chunk), day.exposures(chunk, whole=False)
-        for name in ("user", "item", "task_mask", "time", "position", "uniform"):
-            assert_array_equal(getattr(part, name), getattr(shown, name))
-        assert not len(part.stay)
 
 
 def test_the_rates_are_those_of_the_settings(small):
@@ -70,15 +56,10 @@ def test_the_truth_is_the_empirical_rate_in_every_cell(small):
         cell,
     )
     check_agreement(chances(small.truth, *small.indices), small, cell // 3)  # device unknown
-    check_agreement(
-        small.shown.chance[:, :-1], small, small.shown.position.astype(int)
-    )  # as written: device and position known
+    where_shown = small.chances  # device and position known
+    check_agreement(where_shown, small, small.shown.position.astype(int))
     for t in range(4):
-        check_agreement(
-            small.shown.chance[:, :-1],
-            small,
-            np.argsort(np.argsort(small.shown.chance[:, t])) * 20 // len(cell),
-        )
+        check_agreement(where_shown, small, np.argsort(np.argsort(where_shown[:, t])) * 20 // len(cell))
 
 
 def check_agreement(chance, log, group):
@@ -95,7 +76,7 @@ def check_agreement(chance, log, group):
 
 def test_users_come_by_activity_and_items_by_popularity_in_their_community(small):
     truth = small.truth
-    day = Day.of(truth, 6, rows=1_000_000)
+    day = Day(truth, 6, rows=1_000_000)
     shown = day.exposures(0)
     activity = truth.activity * (truth.users.arrival <= 6)
     check_law(shown.user, activity)
@@ -131,7 +112,6 @@ def test_untargeted_exposures_follow_popularity_alone():
 def test_stay_has_its_mean_and_its_noise(small):
     clicked = small.shown.done(0) == 1
     mean = expected_stay(small.truth, *small.indices)
-    assert_allclose(mean, small.shown.chance[:, -1], rtol=1e-4)
     assert_allclose((small.shown.stay[clicked] / mean[clicked]).mean(), 1, atol=0.03)
     assert_allclose(np.log(small.shown.stay[clicked] / mean[clicked]).std(), SMALL.stay.noise, atol=0.02)
 

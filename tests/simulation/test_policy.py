@@ -48,7 +48,7 @@ def test_the_truth_is_the_empirical_rate_whether_or_not_the_policy_is_known(log:
     )
     for group in (popular * 2 + random, cell * 2 + random):
         check_agreement(known, log, group)
-    check_agreement(log.shown.chance[:, :-1], log, log.shown.position.astype(int) * 2 + random)
+    check_agreement(log.chances, log, log.shown.position.astype(int) * 2 + random)
 
 
 def test_random_rows_show_every_item_equally_often_to_everybody_at_every_position(log: Drawn):

@@ -161,7 +161,7 @@ def test_ids_of_another_type_are_unknown():
 def test_rates_are_as_set_for_any_spread_of_users(change):
     click = SMALL.behaviors[0].model_copy(update=change)
     world = drawn(SMALL.model_copy(update={"behaviors": [click]}))
-    assert_allclose(world.shown.chance[:, 0].mean(), click.rate, rtol=0.08)
+    assert_allclose(world.shown.done(0).mean(), click.rate, rtol=0.08)
 
 
 def test_a_folder_without_a_truth_is_refused(tmp_path):

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from scipy.special import expit
 
 from mgoe.simulation import Truth, WorldSettings, make_truth
+from mgoe.simulation.chance import looks, pair_logits, position_losses
 from mgoe.simulation.draw import Day, Exposures
 
 SMALL = WorldSettings(users=400, items=200, exposures=60_000, days=12, user_communities=4, item_communities=5)
@@ -91,10 +93,22 @@ class Drawn:
         """Users and items by index, and days, as functions of chances take them."""
         return self.shown.user, self.shown.item, self.day
 
+    @property
+    def chances(self) -> NDArray[np.float64]:
+        """The probability of each behaviour where its device and position are known. Shape (N, T)."""
+        truth, place = self.truth, self.shown.position - 1
+        logits = pair_logits(truth, *self.indices)[:, :-1] + truth.device[:, self.shown.device].T
+        logits[:, 0] -= position_losses(truth)[place]
+        chance = expit(logits)
+        chance[:, 0] *= looks(truth)[place]
+        for t, parent in enumerate(truth.settings.parents[1:], start=1):
+            chance[:, t] *= chance[:, parent]
+        return chance
+
 
 def drawn(settings: WorldSettings) -> Drawn:
     truth = make_truth(settings)
-    days = [Day.of(truth, number) for number in range(settings.days)]
+    days = [Day(truth, number) for number in range(settings.days)]
     parts = [(day.day, day.exposures(chunk)) for day in days for chunk in day.chunks]
     columns = {
         name: np.concatenate([getattr(shown, name) for _, shown in parts]) for name in vars(parts[0][1])

@@ -7,10 +7,8 @@ arrived, all equally often, at a random position. A chunk is drawn user after us
 users stream through the cache, and then shuffled into its time slots.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
-from functools import cached_property
+from typing import Any
 
 import numba
 import numpy as np
@@ -33,29 +31,26 @@ _DRAWS = np.uint64(32)  # uniform numbers reserved for each row: device, positio
 
 @dataclass(frozen=True)
 class Exposures:
-    """Rows of an exposure log, with indices in place of ids, and the truth about them.
+    """Rows of an exposure log, with indices in place of ids.
 
     Attributes:
         user: Shape (N,).
         item: Shape (N,).
-        task_mask: Bit t is set if behaviour t happened. Shape (N,).
-        device: Shape (N,).
         position: From 1. Shape (N,).
         uniform: Whether the item was drawn uniformly at random. Shape (N,).
+        task_mask: Bit t is set if behaviour t happened. Shape (N,).
+        device: Shape (N,).
         stay: Seconds; NaN without the first behaviour. Shape (N,).
-        chance: True probability of each behaviour given device and position, and expected stay. Shape (N, T +
-            1).
         time: Milliseconds since the epoch, rising. Shape (N,).
     """
 
     user: NDArray[np.int32]
     item: NDArray[np.int32]
-    task_mask: NDArray[np.uint16]
-    device: NDArray[np.int8]
     position: NDArray[np.int8]
     uniform: NDArray[np.bool_]
+    task_mask: NDArray[np.uint16]
+    device: NDArray[np.int8]
     stay: NDArray[np.float32]
-    chance: NDArray[np.float32]
     time: NDArray[np.int64]
 
     def done(self, behavior: int) -> NDArray[np.int8]:
@@ -63,15 +58,16 @@ class Exposures:
         return (self.task_mask >> behavior & 1).astype(np.int8)
 
 
-@dataclass(frozen=True)
 class Day:
     """Tables from which one day is drawn.
 
-    Attributes:
+    Args:
         truth: The world.
         day: Number of the day.
-        rows: Exposures of the day.
         stream: Stream of random numbers.
+        rows: Exposures of the day, in place of the log's own number.
+
+    Attributes:
         aims: Alias table of item communities for each user community. Shape (user communities x item
             communities,).
         items: Alias table of items for each item community. Shape (I,).
@@ -80,68 +76,42 @@ class Day:
             are random.
         offsets: Where each item community starts. Shape (item communities + 1,).
         logits: Shape (user communities, item communities, T + 1).
+        reached: Summed activity of all present users up to each one. Shape (U,).
     """
 
-    truth: Truth
-    day: int
-    rows: int
-    stream: int
-    aims: NDArray[np.uint64]
-    items: NDArray[np.uint64]
-    arrived: NDArray[np.int64]
-    pages: NDArray[np.float64]
-    offsets: NDArray[np.int64]
-    logits: NDArray[np.float32]
-
-    @classmethod
-    def of(cls, truth: Truth, day: int, stream: int = LOG, rows: int | None = None) -> Day:
-        """Return the tables of a day. `rows` replaces the log's own number of exposures."""
+    def __init__(self, truth: Truth, day: int, stream: int = LOG, rows: int | None = None):
         popularity = truth.popularity(day)
         aim = truth.aim(day, popularity)
-        offsets = truth.items.offsets(aim.shape[1])
-        return cls(
-            truth,
-            day,
-            rows=int(truth.day_rows[day]) if rows is None else rows,
-            stream=stream,
-            aims=alias_table(aim.ravel(), np.arange(len(aim) + 1) * aim.shape[1]),
-            items=alias_table(popularity, offsets),
-            arrived=np.flatnonzero(popularity) if truth.settings.uniform else np.zeros(0, np.int64),
-            pages=truth.pages(popularity) if truth.settings.popular_first else np.zeros((2, 0)),
-            offsets=offsets,
-            logits=truth.logits(day),
-        )
+        self.truth, self.day, self.stream = truth, day, stream
+        self.rows = int(truth.day_rows[day]) if rows is None else rows
+        self.offsets = truth.items.offsets(aim.shape[1])
+        self.aims = alias_table(aim.ravel(), np.arange(len(aim) + 1) * aim.shape[1])
+        self.items = alias_table(popularity, self.offsets)
+        self.arrived = np.flatnonzero(popularity) if truth.settings.uniform else np.zeros(0, np.int64)
+        self.pages = truth.pages(popularity) if truth.settings.popular_first else np.zeros((2, 0))
+        self.logits = truth.logits(day)
+        self.reached = np.cumsum(np.where(truth.users.arrival <= day, truth.activity, 0), dtype=np.float64)
 
     @property
     def chunks(self) -> range:
+        """Numbers of the chunks that the day is drawn in."""
         return range(-(-self.rows // CHUNK))
 
-    @cached_property
-    def _reached(self) -> NDArray[np.float64]:
-        """Summed activity of all present users up to each one. Shape (U,)."""
-        return np.cumsum(
-            np.where(self.truth.users.arrival <= self.day, self.truth.activity, 0), dtype=np.float64
-        )
-
-    def exposures(self, chunk: int, whole: bool = True) -> Exposures:
+    def exposures(self, chunk: int) -> Exposures:
         """Return everything shown in a chunk, in the order of time.
 
-        Rows are drawn user after user and then shuffled. Without `whole`, `stay` and `chance`, which an event
-        log does not show, are empty; that takes a third of the time.
+        Rows are drawn user after user and then shuffled.
         """
         truth, settings = self.truth, self.truth.settings
         n = min(CHUNK, self.rows - chunk * CHUNK)
         keys = np.random.SeedSequence([settings.seed, self.stream, self.day, chunk]).generate_state(
             6, np.uint64
         )
-        user = _draw_users(keys[0], n, self._reached)
+        user = _draw_users(keys[0], n, self.reached)
         item = _draw_items(keys[1], user, truth.users.community, self.aims, self.offsets, self.items)
         flags = _draw_uniformly(keys[5], item, settings.uniform, self.arrived)
-        tasks, extra = len(settings.behaviors), n if whole else 0
         position = _draw_positions(keys[2], item, flags, self.pages, settings.positions)
-        device, stay = np.empty(n, np.int8), np.empty(extra, np.float32)
-        chance = np.empty((extra, tasks + 1), np.float32)
-        task_mask = _draw_outcomes(
+        outcomes = _draw_outcomes(
             keys[2],
             (user, item),
             (truth.users.community, truth.items.community),
@@ -151,13 +121,12 @@ class Day:
             (position, position_losses(truth).astype(np.float32), looks(truth)),
             np.array(settings.parents),
             settings.stay.noise,
-            (device, stay, chance),
         )
         start = int(np.datetime64(settings.start, "ms").astype(np.int64)) + self.day * _MS_PER_DAY
         order = _draw_order(keys[3], n)
+        columns: list[NDArray[Any]] = [user, item, position, flags, *outcomes]
         return Exposures(
-            *(column[order] for column in (user, item, task_mask, device, position, flags)),
-            *(column[order[:extra]] for column in (stay, chance)),
+            *(column[order] for column in columns),
             time=_times(keys[4], n, start, chunk * CHUNK, self.rows),
         )
 
@@ -232,14 +201,14 @@ def _times(key, n, day_start, first, rows):
 
 
 @numba.njit(cache=True, nogil=True)
-def _draw_outcomes(key, pairs, communities, biases, logits, devices, positions, parents, noise, out):
+def _draw_outcomes(key, pairs, communities, biases, logits, devices, positions, parents, noise):
+    """Return task mask, device and stay of each row."""
     device_ends, device_effect = devices
     position, losses, look = positions
-    device, stay, chance = out
-    tasks, whole = len(parents), len(stay) > 0
-    task_mask = np.zeros(len(position), np.uint16)
-    x = np.empty(tasks + 1, np.float32)
-    for n in range(len(position)):
+    rows, tasks = len(position), len(parents)
+    task_mask, device = np.zeros(rows, np.uint16), np.empty(rows, np.int8)
+    stay, x = np.full(rows, np.nan, np.float32), np.empty(tasks + 1, np.float32)
+    for n in range(rows):
         u, i = pairs[0][n], pairs[1][n]
         for t in range(tasks + 1):
             x[t] = logits[communities[0][u], communities[1][i], t] + biases[0][u, t] + biases[1][i, t]
@@ -251,21 +220,15 @@ def _draw_outcomes(key, pairs, communities, biases, logits, devices, positions, 
         device[n], p = d, position[n] - 1
         done = 0
         for t in range(tasks):
-            happens = t == 0 or done >> parents[t] & 1
-            if happens or whole:
+            if t == 0 or done >> parents[t] & 1:
                 q = 1 / (1 + np.exp(-(x[t] + device_effect[t, d] - (losses[p] if t == 0 else 0))))
                 if t == 0:
                     q *= look[p]
-                if happens and uniform(key, counter + np.uint64(2 + t)) < q:
+                if uniform(key, counter + np.uint64(2 + t)) < q:
                     done |= 1 << t
-                if whole:
-                    chance[n, t] = q if t == 0 else q * chance[n, parents[t]]
-            if not (done or whole):
-                break
         task_mask[n] = done
-        if whole:
-            chance[n, tasks] = np.exp(x[tasks] + noise * noise / 2)
+        if done:
             radius = np.sqrt(-2 * np.log(1 - uniform(key, counter + np.uint64(2 + tasks))))
             turn = 2 * np.pi * uniform(key, counter + np.uint64(3 + tasks))
-            stay[n] = np.exp(x[tasks] + noise * radius * np.cos(turn)) if done & 1 else np.nan
-    return task_mask
+            stay[n] = np.exp(x[tasks] + noise * radius * np.cos(turn))
+    return task_mask, device, stay

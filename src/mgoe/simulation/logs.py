@@ -84,15 +84,14 @@ def simulate(
 
     Rows do not depend on the size of the shards. An exposure log has `user_id, item_id, timestamp, position,
     device`, one 0/1 column per behaviour, `stay` (null without the first behaviour), and `uniform` (0/1) if
-    some items are drawn uniformly at random. `truth/exposures/` holds, in the same order of rows, the
-    probabilities they were drawn with. An event log has `user_id, item_id, timestamp, behavior`; all events
-    of one exposure have its time.
+    some items are drawn uniformly at random. An event log has `user_id, item_id, timestamp, behavior`; all
+    events of one exposure have its time.
 
     Args:
         settings: Settings of the world; `exposures` is the size.
         out: A new folder, or with `overwrite` one of an earlier simulation.
         events: Expected size of the event log, in place of `settings.exposures`.
-        form: The logs to write. An event log alone is three times as fast.
+        form: The logs to write.
         shard_rows: Rows per shard.
         overwrite: Whether to replace an earlier simulation.
         on_progress: Called with the number of exposures drawn so far, and in all.
@@ -201,18 +200,15 @@ def _write_logs(
 
         events = shards("events", _EVENTS) if form != "exposures" else None
         exposures = shards("exposures", _exposure_schema(settings)) if form != "events" else None
-        chance_schema = pa.schema({name: pa.float32() for name in (*settings.names, "stay")})
-        chances = shards("truth/exposures", chance_schema) if form != "events" else None
         for number in range(settings.days):
-            day = Day.of(truth, number)
+            day = Day(truth, number)
             for chunk in day.chunks:
-                shown = day.exposures(chunk, whole=exposures is not None)
+                shown = day.exposures(chunk)
                 counts += [np.count_nonzero(shown.done(t)) for t in range(len(counts))]
                 if events is not None:
                     events.write(_event_table(shown, truth))
-                if exposures is not None and chances is not None:
+                if exposures is not None:
                     exposures.write(_exposure_table(shown, truth, exposures.schema))
-                    chances.write(pa.table(list(shown.chance.T.copy()), schema=chances.schema))
                 drawn += min(CHUNK, day.rows - chunk * CHUNK)
                 on_progress(drawn, settings.exposures)
     return counts
@@ -267,7 +263,7 @@ def _best_auc(truth: Truth, form: Form) -> dict[str, float]:
     """Return the best possible AUC of each behaviour, on a fresh draw of the last days."""
     settings = truth.settings
     days = np.unique(np.linspace(settings.days * 0.9, settings.days - 1, 8).astype(int))
-    shown = [Day.of(truth, int(day), CHECK, -(-_CHECK_ROWS // len(days))).exposures(0) for day in days]
+    shown = [Day(truth, int(day), CHECK, -(-_CHECK_ROWS // len(days))).exposures(0) for day in days]
     user, item, mask = (
         np.concatenate([getattr(s, name) for s in shown]) for name in ("user", "item", "task_mask")
     )

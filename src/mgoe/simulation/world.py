@@ -78,7 +78,7 @@ def _calibrated(truth: Truth) -> NDArray[np.float64]:
     days = np.unique(np.linspace(0, s.days - 1, _CALIBRATION_DAYS).astype(int))
     share = truth.day_rows[days] + 1.0
     rows = np.ceil(share / share.sum() * _CALIBRATION_ROWS).astype(int)
-    shown = [Day.of(truth, int(d), CALIBRATION, int(n)).exposures(0) for d, n in zip(days, rows, strict=True)]
+    shown = [Day(truth, int(d), CALIBRATION, int(n)).exposures(0) for d, n in zip(days, rows, strict=True)]
     user, item, device, position = (
         np.concatenate([getattr(e, name) for e in shown]) for name in ("user", "item", "device", "position")
     )
