@@ -28,13 +28,13 @@ def prepared(folder, **table) -> Prepared:
 
 def test_a_name_is_found_by_index(tmp_path):
     data = prepared(tmp_path, name="called")
-    assert data.user_names.of([1, 0, -1, 7]) == ["Ann", None, None, None]
-    assert (len(data.user_names), len(data.item_names)) == (1, 0)
+    assert data.user_side.names_of([1, 0, -1, 7]) == ["Ann", None, None, None]
+    assert (data.user_side.names.drop_null().to_pylist(), len(data.item_side.names)) == (["Ann"], 0)
     assert data.user_side.arrays == {}
 
 
 def test_numbers_are_names_too(tmp_path):
-    assert prepared(tmp_path, name="id", features=[{"name": "city"}]).user_names.of([0, 1]) == ["0", "1"]
+    assert prepared(tmp_path, name="id", features=[{"name": "city"}]).user_side.names_of([0, 1]) == ["0", "1"]
 
 
 def test_names_change_no_feature(tmp_path):
@@ -46,7 +46,7 @@ def test_names_change_no_feature(tmp_path):
         prepared(tmp_path / "without", features=features),
     )
     np.testing.assert_equal(one.user_side.arrays, other.user_side.arrays)
-    assert len(other.user_names) == 0
+    assert len(other.user_side.names) == 0
     assert not list(other.path.rglob("names*"))
 
 

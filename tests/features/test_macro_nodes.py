@@ -1,5 +1,6 @@
 """Macro nodes described for people: typical members, features that set them apart, and a name."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from mgoe.config import FeatureSettings
-from mgoe.data import FeatureEncoders, NodeNames, SideFeatures, Vocabulary
+from mgoe.data import FeatureEncoders, SideFeatures, Vocabulary
 from mgoe.features.macro_nodes import ACTIVE, describe_macro_nodes, features_of_groups, typical_members
 from mgoe.graph.matrices import lift
 
@@ -77,17 +78,18 @@ def test_nodes_newer_than_the_side_table_have_no_feature():
 
 
 @pytest.mark.parametrize(
-    ("names", "features", "name"),
+    ("features", "name"),
     [
-        (None, None, "such as 11, 10, 12"),
-        (NodeNames(pa.array(["Hat", None])), None, "such as 11, Hat, 12"),
-        (NodeNames(pa.array(["Hat", "Shoe"])), side(color=np.array([2, 2, 2])), "color red: Shoe, Hat, 12"),
+        (None, "such as 11, 10, 12"),
+        (SideFeatures(FeatureEncoders(), {}, pa.array(["Hat", None])), "such as 11, Hat, 12"),
+        (
+            replace(side(color=np.array([2, 2, 2])), names=pa.array(["Hat", "Shoe"])),
+            "color red: Shoe, Hat, 12",
+        ),
     ],
 )
-def test_a_name_says_what_is_typical(names, features, name):
-    first, second = describe_macro_nodes(
-        snapshot(), "item", Vocabulary(pa.array(range(10, 16))), names, features
-    )
+def test_a_name_says_what_is_typical(features, name):
+    first, second = describe_macro_nodes(snapshot(), "item", Vocabulary(pa.array(range(10, 16))), features)
     assert (first.name, first.members, first.typical) == (name, 3, [11, 10, 12])
     assert second.members == 2
 

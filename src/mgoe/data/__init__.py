@@ -14,7 +14,6 @@ from mgoe.data.features import FeatureEncoders
 from mgoe.data.guess import guess
 from mgoe.data.history import WholeLog, whole_log
 from mgoe.data.log import as_table, connect, on_a_cluster, open_log, open_on_spark, place_of
-from mgoe.data.names import NodeNames
 from mgoe.data.prepare import prepare
 from mgoe.data.prepared import Encoders, Prepared
 from mgoe.data.profile import profile
@@ -29,7 +28,6 @@ __all__ = [
     "ExampleFile",
     "Examples",
     "FeatureEncoders",
-    "NodeNames",
     "Prepared",
     "SideFeatures",
     "Split",

@@ -29,7 +29,6 @@ from mgoe.data.exposure_history import exposure_history, fit_context, with_codes
 from mgoe.data.exposures import any_positive, check_labels, label_history, write_exposure_examples
 from mgoe.data.history import ids_by_first_bucket, with_indices
 from mgoe.data.log import drop, open_source, place_of, work_database
-from mgoe.data.names import write_names
 from mgoe.data.prepared import EXPOSURES, FORMAT, MANIFEST, Prepared
 from mgoe.data.requests import IDENTITY, merged, with_moment
 from mgoe.data.rules import odd_buckets
@@ -223,10 +222,9 @@ def _number(rows: Table, node: str, settings: RunSettings, folder: Path, place: 
 def _write_side_features(con: Backend, settings: RunSettings, folder: Path) -> dict[str, dict[str, int]]:
     counts = {}
     for node in NODES:
-        nodes, key = Vocabulary.load(folder / f"{node}s.parquet"), f"data.{node}s"
-        side, counts[f"{node}s"] = read_side(con, getattr(settings.data, f"{node}s"), nodes, key)
+        nodes, table = Vocabulary.load(folder / f"{node}s.parquet"), getattr(settings.data, f"{node}s")
+        side, counts[f"{node}s"] = read_side(con, table, nodes, f"data.{node}s")
         side.save(folder / f"{node}_side")
-        write_names(con, getattr(settings.data, f"{node}s"), nodes, key, folder / f"{node}_side")
     return counts
 
 

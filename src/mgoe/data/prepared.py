@@ -21,7 +21,6 @@ from mgoe.config import SplitSettings
 from mgoe.data.example_file import ExampleFile, readable
 from mgoe.data.examples import Examples, Split
 from mgoe.data.features import FeatureEncoders
-from mgoe.data.names import NodeNames
 from mgoe.data.side import SideFeatures
 from mgoe.data.vocabulary import Vocabulary
 from mgoe.errors import DataError
@@ -67,23 +66,13 @@ class Encoders:
 
     @cached_property
     def user_side(self) -> SideFeatures:
-        """Features by user index."""
+        """Features and names by user index."""
         return SideFeatures.load(self.path / "user_side")
 
     @cached_property
     def item_side(self) -> SideFeatures:
-        """Features by item index."""
+        """Features and names by item index."""
         return SideFeatures.load(self.path / "item_side")
-
-    @cached_property
-    def user_names(self) -> NodeNames:
-        """What people call the users, by index."""
-        return NodeNames.load(self.path / "user_side")
-
-    @cached_property
-    def item_names(self) -> NodeNames:
-        """What people call the items, by index."""
-        return NodeNames.load(self.path / "item_side")
 
     @cached_property
     def context_features(self) -> FeatureEncoders:

@@ -1,32 +1,42 @@
-"""Side features of users and items: encoded once, stored once per node, and memory-mapped."""
+"""Side features and names of users and items: encoded once, stored once per node, and memory-mapped.
+
+A name is what people call a user or an item. It is shown to those who read; no model reads it.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from ibis.backends.duckdb import Backend
 from numpy.typing import ArrayLike, NDArray
 
 from mgoe._util.tables import batches
 from mgoe.config import SideTableSettings
-from mgoe.data.columns import Table, enforce, only_row, read_id
+from mgoe.data.arrow import pc, texts
+from mgoe.data.columns import Table, enforce, only_row, read_id, wrong_type
 from mgoe.data.features import FeatureEncoders, check_names, fit_encoders, read_feature
 from mgoe.data.log import drop, open_log, require_columns, stage
 from mgoe.data.vocabulary import Vocabulary
 from mgoe.errors import DataError
 
+NAMES = "names.parquet"
+"""In the folder of a side table; there is none where the settings name no column."""
+
 
 @dataclass
 class SideFeatures:
-    """Encoded features by node index.
+    """Encoded features and names by node index.
 
     Args:
         encoders: The encoders that produced the arrays.
         arrays: By feature, and `numeric`: indices (n,), padded indices (n, L), standard scores (n, F).
+        names: Texts, null where a node has none. Shape (n,), or (0,) if no column of names was given.
 
     Example:
         >>> sorted(prepared.user_side.gather(np.array([0, 1])))
@@ -35,6 +45,13 @@ class SideFeatures:
 
     encoders: FeatureEncoders
     arrays: dict[str, NDArray[Any]]
+    names: pa.Array = field(default_factory=lambda: pa.nulls(0, pa.string()))
+
+    def names_of(self, indices: ArrayLike) -> list[str | None]:
+        """Return the name of each index, None for a node without a name and for an unknown index."""
+        wanted = np.asarray(indices, np.int64)
+        unknown = (wanted < 0) | (wanted >= len(self.names))
+        return self.names.take(pa.array(wanted, mask=unknown)).to_pylist()
 
     def gather(self, indices: ArrayLike) -> dict[str, NDArray[Any]]:
         """Return the features of nodes by name, numbers under `numeric`. B rows each.
@@ -58,6 +75,8 @@ class SideFeatures:
         self.encoders.save(folder)
         for k, values in enumerate(self.arrays.values()):
             np.save(folder / f"values-{k}.npy", values, allow_pickle=False)
+        if len(self.names):
+            pq.write_table(pa.table({"name": self.names}), folder / NAMES, compression="zstd")
 
     @classmethod
     def load(cls, folder: Path) -> SideFeatures:
@@ -67,7 +86,9 @@ class SideFeatures:
             name: np.load(folder / f"values-{k}.npy", mmap_mode="r", allow_pickle=False)
             for k, name in enumerate(encoders.encode({}, 0))
         }
-        return cls(encoders, arrays)
+        if not (folder / NAMES).exists():
+            return cls(encoders, arrays)
+        return cls(encoders, arrays, pq.read_table(folder / NAMES)["name"].combine_chunks())
 
     @cached_property
     def _unknown(self) -> dict[str, NDArray[Any]]:
@@ -88,7 +109,7 @@ def read_side(
         key: Name of the setting, for messages.
 
     Returns:
-        The features, and counts for the summary.
+        The features and names, and counts for the summary.
 
     Raises:
         DataError: The table cannot be read, repeats an id, breaks a rule, or has no id of the log.
@@ -98,21 +119,28 @@ def read_side(
     check_names(settings.features, f"{key}.features")
     source = open_log(con, [settings.path], f"{key}.path", (settings.id,))
     columns = {feature.name: f"feature_{k}" for k, feature in enumerate(settings.features)}
-    require_columns(
-        source, [(f"{key}.id", settings.id), *((f"{key}.features", name) for name in columns)], settings.path
-    )
-    theirs = {"id": settings.id, **dict(zip(columns.values(), columns, strict=True))}
+    named = {} if settings.name is None else {"name": settings.name}
+    wanted = [(f"{key}.id", settings.id), *((f"{key}.features", name) for name in columns)]
+    require_columns(source, [*wanted, *((f"{key}.name", name) for name in named.values())], settings.path)
+    theirs = {"id": settings.id, **dict(zip(columns.values(), columns, strict=True)), **named}
     raw = stage(con, source, theirs, "raw_side", settings.path)
     ids, checks = read_id(raw["id"], settings.id, settings.path)
     values = {"id": ids}
     for feature, ours in zip(settings.features, columns.values(), strict=True):
         values[ours], more = read_feature(raw[ours], feature, settings.path)
         checks += more
+    if named:
+        values["name"] = raw["name"]
+        kind = raw["name"].type()
+        if kind.is_nested() or kind.is_binary():
+            rule = "a name is one text or number per row"
+            raise wrong_type(settings.path, theirs["name"], kind, rule)
     rows = enforce(raw, checks, settings.path)
     side = raw.select(**values)
     _refuse_repeats(side, settings)
     encoders = fit_encoders(side, columns, settings.features)
     arrays = encoders.encode({}, nodes.size)
+    names: NDArray[np.object_] = np.full(nodes.size if named else 0, None)
     matched = 0
     for batch in batches(side):
         indices = nodes.indices(batch.column("id"))
@@ -120,6 +148,9 @@ def read_side(
         given = {name: batch.column(ours) for name, ours in columns.items()}
         for name, part in encoders.encode(given, len(indices)).items():
             arrays[name][indices[known]] = part[known]
+        if named:
+            called = pc.utf8_trim_whitespace(texts(batch.column("name"))).to_numpy(zero_copy_only=False)
+            names[indices[known]] = called[known]
         matched += int(known.sum())
     if not matched:
         least, first = side.id.min().to_pyarrow().as_py(), nodes.ids([0])[0].as_py()
@@ -130,11 +161,15 @@ def read_side(
             f"{first!r}); is {key}.id the right column?",
         )
     drop(con, "raw_side")
-    return SideFeatures(encoders, arrays), {
-        "rows": rows,
-        "in_log": matched,
-        "nodes_without": nodes.size - matched,
-    }
+    names[names == ""] = None
+    return (
+        SideFeatures(encoders, arrays, pa.array(names, pa.string())),
+        {
+            "rows": rows,
+            "in_log": matched,
+            "nodes_without": nodes.size - matched,
+        },
+    )
 
 
 def _refuse_repeats(side: Table, settings: SideTableSettings) -> None:

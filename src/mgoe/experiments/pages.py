@@ -70,7 +70,6 @@ def macro_view(graph: MacroGraph, encoders: Encoders | None = None) -> report.Ma
             latest,
             side,
             _ids(graph, side) if encoders is None else getattr(encoders, f"{side}s"),
-            getattr(encoders, f"{side}_names", None),
             getattr(encoders, f"{side}_side", None),
         )
         for side in SIDES

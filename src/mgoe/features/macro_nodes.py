@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from mgoe.data import FeatureEncoders, NodeNames, SideFeatures, Vocabulary
+from mgoe.data import FeatureEncoders, SideFeatures, Vocabulary
 from mgoe.graph import Snapshot
 from mgoe.graph.pair_rows import Side
 
@@ -56,7 +56,6 @@ def describe_macro_nodes(
     snapshot: Snapshot,
     side: Side,
     ids: Vocabulary | None = None,
-    names: NodeNames | None = None,
     features: SideFeatures | None = None,
 ) -> list[MacroNode]:
     """Describe the macro nodes of one side at the dense resolution, by number.
@@ -65,8 +64,7 @@ def describe_macro_nodes(
         snapshot: The graph.
         side: Of users, or of items.
         ids: Ids of the nodes; without them members are indices.
-        names: What people call the nodes.
-        features: Features of the nodes.
+        features: Features and names of the nodes.
     """
     macro = np.asarray(getattr(snapshot.resolutions[snapshot.dense], f"{side}_macro"))
     typical = typical_members(snapshot, side)
@@ -75,7 +73,7 @@ def describe_macro_nodes(
     found = []
     for node, members in enumerate(typical):
         own = members.tolist() if ids is None else ids.ids(members).to_pylist()
-        called = [None] * len(own) if names is None else names.of(members)
+        called = [None] * len(own) if features is None else features.names_of(members)
         typical_names = [name or str(id) for name, id in zip(called, own, strict=True)]
         name = _name(traits[node], typical_names[:IN_NAME])
         found.append(MacroNode(node, name, int(counts[node]), own, typical_names, traits[node]))

@@ -103,7 +103,11 @@ class Engine:
             "tasks": list(self.tasks),
             "kinds": {task["name"]: task["kind"] for task in self.bundle.manifest["tasks"]},
             "objective": self.bundle.objective,
-            "named": [f"{side}s" for side in SIDES if len(getattr(self.bundle.encoders, f"{side}_names"))],
+            "named": [
+                f"{side}s"
+                for side in SIDES
+                if len(getattr(self.bundle.encoders, f"{side}_side").names.drop_null())
+            ],
             "behaviors": list(self.events.behaviors),
             "item_features": self.bundle.item_index.features,
             "context": [feature.name for feature in self.bundle.encoders.context_features.features],
@@ -136,8 +140,8 @@ class Engine:
         """Every macro node, described, as of when the bundle was opened: by side, a `MacroNode` each."""
         encoders, latest = self.bundle.encoders, self.bundle.graph.latest
         of = {
-            "user": (encoders.users, encoders.user_names, encoders.user_side),
-            "item": (encoders.items, encoders.item_names, encoders.item_side),
+            "user": (encoders.users, encoders.user_side),
+            "item": (encoders.items, encoders.item_side),
         }
         return {
             side: [asdict(node) for node in describe_macro_nodes(latest, side, *of[side])] for side in SIDES
@@ -146,8 +150,8 @@ class Engine:
     def names(self, side: Side, ids: Sequence[Id]) -> list[str | None]:
         """Return what people call nodes, None where the bundle holds no name."""
         encoders = self.bundle.encoders
-        names = encoders.user_names if side == "user" else encoders.item_names
-        return names.of(self.live.look_up(side, ids))
+        table = encoders.user_side if side == "user" else encoders.item_side
+        return table.names_of(self.live.look_up(side, ids))
 
     def prepare(self) -> None:
         """Compile what live events need, and describe the macro nodes: what a service leaves until it serves.
