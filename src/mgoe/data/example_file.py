@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Self, TypeVar
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 
 from mgoe._util.files import GIB, atomic_file
 from mgoe.config import TaskSettings
-from mgoe.data.examples import SPLITS, Examples, Seed, Split, join, mask_given
+from mgoe.data.examples import Examples, Seed, Split, join, mask_given
 from mgoe.errors import DataError
 
 GROUP_ROWS = 65_536
@@ -24,50 +23,6 @@ GROUP_ROWS = 65_536
 
 
 Part = TypeVar("Part")
-
-
-@dataclass
-class Tally:
-    """Running counts of the rows of one split.
-
-    Args:
-        labels: Labels that are not missing. Shape (T,).
-        done: Labels above 0. Shape (T,).
-        examples: Rows.
-        positives: Rows with a task done.
-        user_buckets: Distinct pairs of user and bucket among the positives.
-        age: Sum over rows of the buckets between a row and the end of the history that it reads.
-    """
-
-    labels: NDArray[np.int64]
-    done: NDArray[np.int64]
-    examples: int = 0
-    positives: int = 0
-    user_buckets: int = 0
-    age: int = 0
-    _last: tuple[int, int] | None = None
-
-    def add(
-        self, user: NDArray, bucket: NDArray, labels: NDArray[np.float32], age: NDArray[np.int64]
-    ) -> None:
-        """Count rows, which are sorted by bucket and user and follow those counted before."""
-        self.examples += len(user)
-        self.age += int(age.sum())
-        self.labels += (~np.isnan(labels)).sum(axis=0)
-        self.done += (labels > 0).sum(axis=0)
-        positive = (labels > 0).any(axis=1)
-        user, bucket = user[positive], bucket[positive]
-        if not len(user):
-            return
-        self.positives += len(user)
-        changes = int(((np.diff(user) != 0) | (np.diff(bucket) != 0)).sum())
-        self.user_buckets += changes + (self._last != (int(user[0]), int(bucket[0])))
-        self._last = int(user[-1]), int(bucket[-1])
-
-    @property
-    def negatives(self) -> int:
-        """Rows without any task done."""
-        return self.examples - self.positives
 
 
 class ExampleWriter:
@@ -86,9 +41,6 @@ class ExampleWriter:
         self._folder, self._cuts, self._tasks = folder, cuts, tasks
         self._valid_window = len(cuts) - 1 - test_windows
         self._writers: dict[Split, pq.ParquetWriter] = {}
-        self.tallies: dict[Split, Tally] = {
-            split: Tally(np.zeros(len(tasks), np.int64), np.zeros(len(tasks), np.int64)) for split in SPLITS
-        }
 
     def write(
         self,
@@ -122,7 +74,6 @@ class ExampleWriter:
                 **{f"context.{name}": _column(values) for name, values in (context or {}).items()},
             }
         )
-        age = bucket.astype(np.int64) - self._cuts[snapshot]
         parts: dict[Split, NDArray[np.bool_]] = {
             "train": (snapshot >= 0) & (snapshot < self._valid_window),
             "valid": snapshot == self._valid_window,
@@ -135,7 +86,6 @@ class ExampleWriter:
                 )
             rows = table.filter(pa.array(held))  # pyright: ignore[reportArgumentType]
             self._writers[split].write_table(rows, row_group_size=GROUP_ROWS)
-            self.tallies[split].add(user[held], bucket[held], labels[held], age[held])
 
     def __enter__(self) -> Self:
         return self

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mgoe._util.files import as_pattern, atomic_folder, write_json
 from mgoe._util.tables import Frame
 from mgoe.config import RunSettings
-from mgoe.data.columns import Table, only_row
+from mgoe.data.columns import Expr, Table, only_row
 from mgoe.data.events import (
     behavior_counts,
     check_behaviors,
@@ -23,8 +23,8 @@ from mgoe.data.events import (
     with_task_mask,
     write_event_examples,
 )
-from mgoe.data.example_file import ExampleWriter, Tally
-from mgoe.data.examples import Split
+from mgoe.data.example_file import ExampleWriter
+from mgoe.data.examples import SPLITS, Split
 from mgoe.data.exposure_history import exposure_history, fit_context, with_codes, with_lists
 from mgoe.data.exposures import any_positive, check_labels, label_history, write_exposure_examples
 from mgoe.data.history import ids_by_first_bucket, with_indices
@@ -115,7 +115,10 @@ def _build(con: Backend, settings: RunSettings, folder: Path, source: Table, pla
             write_event_examples(found, buckets, counts, cuts, settings, writer)
         else:
             write_exposure_examples(rows, settings, int(cuts[0]), context, writer)
-    if settings.form == "events" and not writer.tallies["train"].negatives:
+    splits: dict[Split, dict[str, Any]] = {
+        split: _count_split(con, folder / f"{split}.parquet", settings, cuts) for split in SPLITS
+    }
+    if settings.form == "events" and not splits["train"]["negatives"]:
         raise DataError(
             f"{place}, data.bucket",
             "a negative is an item that another user did in the same bucket, and no training bucket has two "
@@ -148,7 +151,7 @@ def _build(con: Backend, settings: RunSettings, folder: Path, source: Table, pla
         "until": int(until),
         "users_at": known["user"],
         "items_at": known["item"],
-        "summary": counted | _count_splits(settings, writer.tallies),
+        "summary": counted | _summary_of(splits, settings),
     }
 
 
@@ -254,22 +257,53 @@ def _write_history(
     return {name: counts.get(t, 0) for t, name in enumerate(settings.task_names)}
 
 
-def _count_splits(settings: RunSettings, tallies: Mapping[Split, Tally]) -> dict[str, Any]:
-    """Return counts of each split, and warnings.
+def _count_split(con: Backend, file: Path, settings: RunSettings, cuts: NDArray[np.int32]) -> dict[str, Any]:
+    """Count the examples of a split.
 
-    What a recalibration of sampled negatives needs comes from train: `negatives_per_positive`, examples
-    without any task done for each with one, and `positives_per_user_bucket`, positive examples of a user in a
-    bucket that has any. Warnings name tasks whose labels are all the same in a split, and training data with
-    few negatives.
+    `history_age` is the mean number of buckets between a row and the end of the history that it reads.
     """
-    wanted = settings.negatives.of_training.ratio
-    train = tallies["train"]
-    drawn = train.negatives / max(1, train.positives)
+    rows: Table = con.read_parquet(as_pattern(file))
+    labels = {name: rows[f"label.{name}"] for name in settings.task_names}
+    done = {name: (label > 0).fill_null(False) for name, label in labels.items()}
+    positive: Expr = ibis.or_(*done.values())
+    ends: Expr = ibis.literal(cuts.tolist(), "array<int64>")
+    held = only_row(
+        rows.aggregate(
+            examples=rows.count(),
+            positives=positive.sum(),
+            age=(rows.bucket - ends[rows.snapshot]).sum(),
+            **{f"labels {name}": label.count() for name, label in labels.items()},
+            **{f"done {name}": label.sum() for name, label in done.items()},
+        )
+    )
+    counts = {name: int(count or 0) for name, count in held.items()}
+    user_buckets = rows.filter(positive).select("user", "bucket").distinct().count().to_pyarrow().as_py()
+    return {
+        "examples": counts["examples"],
+        "positives": counts["positives"],
+        "negatives": counts["examples"] - counts["positives"],
+        "user_buckets": user_buckets,
+        "history_age": counts["age"] / max(1, counts["examples"]),
+        "tasks": {
+            name: {"labels": counts[f"labels {name}"], "positives": counts[f"done {name}"]} for name in labels
+        },
+    }
+
+
+def _summary_of(splits: Mapping[Split, Mapping[str, Any]], settings: RunSettings) -> dict[str, Any]:
+    """Return the counts of all splits, what a recalibration of sampled negatives needs, and warnings.
+
+    The recalibration needs two figures of train: `negatives_per_positive`, examples without any task done for
+    each with one, and `positives_per_user_bucket`, positive examples of a user in a bucket that has any.
+    Warnings name tasks whose labels are all the same in a split, and training data with few negatives.
+    """
+    wanted, train = settings.negatives.ratio, splits["train"]
+    drawn = train["negatives"] / max(1, train["positives"])
     warnings = [
-        f"task {task.name} has {tally.done[t]} positives among {tally.labels[t]} labels in {split}"
-        for split, tally in tallies.items()
-        for t, task in enumerate(settings.tasks)
-        if task.kind == "binary" and tally.done[t] in (0, tally.labels[t])
+        f"task {task.name} has {found['positives']} positives among {found['labels']} labels in {split}"
+        for split, counts in splits.items()
+        for task, found in zip(settings.tasks, counts["tasks"].values(), strict=True)
+        if task.kind == "binary" and found["positives"] in (0, found["labels"])
     ]
     if settings.form == "events" and drawn < wanted / 2:
         warnings.append(
@@ -277,21 +311,8 @@ def _count_splits(settings: RunSettings, tallies: Mapping[Split, Tally]) -> dict
             "a longer data.bucket has more users to draw from"
         )
     return {
-        "splits": {
-            split: {
-                "examples": tally.examples,
-                "positives": tally.positives,
-                "negatives": tally.negatives,
-                "user_buckets": tally.user_buckets,
-                "history_age": tally.age / max(1, tally.examples),
-                "tasks": {
-                    name: {"labels": int(tally.labels[t]), "positives": int(tally.done[t])}
-                    for t, name in enumerate(settings.task_names)
-                },
-            }
-            for split, tally in tallies.items()
-        },
+        "splits": dict(splits),
         "negatives_per_positive": drawn,
-        "positives_per_user_bucket": train.positives / max(1, train.user_buckets),
+        "positives_per_user_bucket": train["positives"] / max(1, train["user_buckets"]),
         "warnings": warnings,
     }
