@@ -19,28 +19,21 @@ class Draft:
     """What was guessed.
 
     Args:
-        user, item, time: Columns.
-        behavior: Column of an event log, if it says what happened.
+        columns: Column of each setting of `data` that has one: `user`, `item`, `time`; of an event log
+            `behavior`, if it says what happened; of an exposure log `position`, `weight`, `uniform` and
+            `request`.
         events: Whether it is an event log.
         tasks: Name to its behaviour or label column, weakest first.
         amounts: Tasks among these that are regressions.
         rare: Behaviours that do not become tasks, with their rows.
-        position, weight, uniform, request: Columns of an exposure log.
         context: Other columns of an exposure log, which may be features, and the kind of feature.
     """
 
-    user: str
-    item: str
-    time: str
-    behavior: str | None = None
+    columns: dict[str, str]
     events: bool = False
     tasks: dict[str, str] = field(default_factory=dict)
     amounts: list[str] = field(default_factory=list)
     rare: dict[str, int] = field(default_factory=dict)
-    position: str | None = None
-    weight: str | None = None
-    uniform: str | None = None
-    request: str | None = None
     context: dict[str, str] = field(default_factory=dict)
 
 
@@ -55,8 +48,9 @@ def write_draft(paths: Sequence[str], draft: Draft, source: Table, place: str) -
     """
     kind = "behaviors" if draft.events else "label"
     unchecked = RunSettings.model_construct(
-        data=DataSettings(
-            log=list(paths), user=draft.user, item=draft.item, time=draft.time, behavior=draft.behavior
+        data=DataSettings.model_validate(
+            {"log": list(paths)}
+            | {key: draft.columns.get(key) for key in ("user", "item", "time", "behavior")}
         ),
         tasks=[TaskSettings.model_validate({"name": name, kind: one}) for name, one in draft.tasks.items()],
     )
@@ -89,19 +83,20 @@ def write_draft(paths: Sequence[str], draft: Draft, source: Table, place: str) -
 def _data_lines(
     paths: Sequence[str], draft: Draft, scan: Scan, chosen: Mapping[str, Chosen]
 ) -> list[tuple[str, str]]:
+    columns = draft.columns
     first, last = (moment_of(int(scan.buckets[place]), scan.bucket) for place in (0, -1))
     lines = [
         ("data:", ""),
         *_settings(
             log=(paths[0] if len(paths) == 1 else list(paths), f"{scan.rows:,} rows, {first} to {last}"),
-            user=(draft.user, f"{scan.users:,} users"),
-            item=(draft.item, f"{scan.items:,} items"),
-            time=(draft.time, ""),
-            behavior=(draft.behavior, "what happened; negatives are sampled from the same bucket"),
+            user=(columns["user"], f"{scan.users:,} users"),
+            item=(columns["item"], f"{scan.items:,} items"),
+            time=(columns["time"], ""),
+            behavior=(columns.get("behavior"), "what happened; negatives are sampled from the same bucket"),
             bucket=(scan.bucket, "of time; no example reads an event of its own bucket"),
         ),
     ]
-    if draft.events and draft.behavior is None:
+    if draft.events and "behavior" not in columns:
         lines.append(
             ("  behavior: null", "every row does the one task; negatives are sampled from the same bucket")
         )
@@ -109,12 +104,15 @@ def _data_lines(
         lines.append((f"  end: {_yaml(end.value)}", end.reason))
     lines += _settings(
         request=(
-            draft.request,
+            columns.get("request"),
             "for which it was shown: rows of one request, user and item are one exposure",
         ),
-        position=(draft.position, "where it was shown, which no prediction reads"),
-        weight=(draft.weight, "of a row in the loss"),
-        uniform=(draft.uniform, "shown uniformly at random: test rows that are measured on their own too"),
+        position=(columns.get("position"), "where it was shown, which no prediction reads"),
+        weight=(columns.get("weight"), "of a row in the loss"),
+        uniform=(
+            columns.get("uniform"),
+            "shown uniformly at random: test rows that are measured on their own too",
+        ),
     )
     if draft.context:
         lines += [

@@ -242,13 +242,17 @@ def _draft(
             f"{', '.join(column.name for column in columns)}; "
             f"{more}name them yourself; ids are columns of whole numbers or texts, not an index",
         )
-    keys = user.name, item.name, time
+    keys = {"user": user.name, "item": item.name, "time": time}
     unknown = [c for c in ids if c not in (user, item) and c.distinct <= MOST_BEHAVIORS]  # perhaps behaviours
-    plain = behavior is None and not labelled and all(column.name in keys for column in [*labels, *unknown])
+    plain = (
+        behavior is None
+        and not labelled
+        and all(column.name in keys.values() for column in [*labels, *unknown])
+    )
     if plain and len(tasks or [PLAIN]) == 1:
         amounts = [c for c in columns if c.is_number and c.named(AMOUNT) and c.distinct > 2]
-        if tasks is not None or not [c for c in amounts if c.name not in keys]:
-            return Draft(*keys, events=True, tasks=_names(tasks or [PLAIN]))
+        if tasks is not None or not [c for c in amounts if c.name not in keys.values()]:
+            return Draft(keys, events=True, tasks=_names(tasks or [PLAIN]))
     if behavior is None:
         if missing := [task for task in tasks or () if task not in named]:
             raise DataError(
@@ -260,7 +264,7 @@ def _draft(
         wanted = None if tasks is None else [named[task] for task in tasks]
         return _draft_of_labels(keys, columns, labels, place, wanted)
     if tasks is not None:
-        return Draft(*keys, behavior=behavior, events=True, tasks=_names(tasks))
+        return Draft(keys | {"behavior": behavior}, events=True, tasks=_names(tasks))
     return _draft_of_behaviors(keys, behavior, source)
 
 
@@ -294,7 +298,7 @@ def _behavior(columns: list[Column], ids: list[Column], labels: list[Column]) ->
     return next((column.name for column in [*by_values, *by_name]), None)
 
 
-def _draft_of_behaviors(keys: tuple[str, str, str], behavior: str, source: Table) -> Draft:
+def _draft_of_behaviors(keys: dict[str, str], behavior: str, source: Table) -> Draft:
     """Make tasks of the frequent behaviours, weakest first."""
     values = source.filter(source[behavior].notnull()).group_by(value=source[behavior].cast("string"))
     counted = values.aggregate(n=ibis._.count()).order_by([ibis.desc("n"), "value"]).to_pyarrow()
@@ -304,8 +308,7 @@ def _draft_of_behaviors(keys: tuple[str, str, str], behavior: str, source: Table
     if all(_strength(value) is not None for value in kept):
         kept.sort(key=lambda value: _strength(value) or 0)  # otherwise the rarer, the stronger
     return Draft(
-        *keys,
-        behavior=behavior,
+        keys | {"behavior": behavior},
         events=True,
         tasks=_names(kept),
         rare={value: n for value, n in counts.items() if value not in kept},
@@ -313,21 +316,24 @@ def _draft_of_behaviors(keys: tuple[str, str, str], behavior: str, source: Table
 
 
 def _draft_of_labels(
-    keys: tuple[str, str, str],
+    keys: dict[str, str],
     columns: list[Column],
     labels: list[Column],
     place: str,
     wanted: Sequence[Column] | None,
 ) -> Draft:
     """Make tasks of the labels, weakest first, and features of what is left."""
-    free = [column for column in columns if column.name not in keys and column not in (wanted or ())]
-    position = _best([column for column in free if column.kind == "integer"], POSITION)
-    weight = _best([column for column in free if column.kind == "float"], WEIGHT)
-    uniform = _best([column for column in free if column.binary], UNIFORM)
-    request = _best([c for c in free if c.id and c.name.lower().endswith("id")], REQUEST)
-    labels = [column for column in labels if column != uniform]
+    free = [column for column in columns if column.name not in keys.values() and column not in (wanted or ())]
+    best = {
+        "position": _best([column for column in free if column.kind == "integer"], POSITION),
+        "weight": _best([column for column in free if column.kind == "float"], WEIGHT),
+        "uniform": _best([column for column in free if column.binary], UNIFORM),
+        "request": _best([c for c in free if c.id and c.name.lower().endswith("id")], REQUEST),
+    }
+    roles = {role: column for role, column in best.items() if column is not None}
+    labels = [column for column in labels if column != roles.get("uniform")]
     named = [c for c in labels if _strength(c.name) is not None or c.named("label|target|y")] or labels
-    named = [column for column in named if column.name not in keys]
+    named = [column for column in named if column.name not in keys.values()]
     amounts = [c for c in free if c.is_number and c.named(AMOUNT) and not c.binary and c.distinct > 2]
     often = [column for column in named if column.done >= FEW_DONE] or named
     tasks = sorted(often, key=lambda column: _strength(column.name) or 0)[:MOST_TASKS] or amounts[:1]
@@ -341,18 +347,14 @@ def _draft_of_labels(
         )
     names = _names([column.name for column in tasks])
     return Draft(
-        *keys,
+        keys | {role: column.name for role, column in roles.items()},
         tasks=names,
         amounts=[name for name, column in zip(names, tasks, strict=True) if not column.binary],
         rare=rare,
-        position=position and position.name,
-        weight=weight and weight.name,
-        uniform=uniform and uniform.name,
-        request=request and request.name,
         context={
             column.name: {"float": "numeric", "list": "multi"}.get(column.kind, "categorical")
             for column in free
-            if column not in (*named, *tasks, *amounts, position, weight, uniform, request)
+            if column not in (*named, *tasks, *amounts, *roles.values())
             and column.kind not in ("time", "other")
             and not column.moment
         },
