@@ -378,11 +378,12 @@ def test_files_that_are_missing_empty_or_damaged(tmp_path):
     (tmp_path / "some.csv").write_text("user_id,item_id\n")
     (tmp_path / ".wholes.parquet").touch()  # being written, so no name to propose
     wrong = {
-        "short.parquet": "short.parquet: the Parquet file is truncated: it ends without its footer after",
+        "short.parquet": "short.parquet: cannot be read: the Parquet file is truncated, damaged or of "
+        "another format (Parquet magic bytes not found",
         "empty.parquet": r"empty.parquet: the file is empty (0 bytes); write it again or leave it out",
         "empty.csv": "empty.csv: the file is empty (0 bytes)",
-        "other.parquet": "other.parquet: a Parquet file starts with b'PAR1', found b'user'; it is of "
-        "another format or damaged",
+        "other.parquet": "other.parquet: cannot be read: the Parquet file is truncated, damaged or of "
+        "another format",
         "rotten.parquet": "rotten.parquet: cannot be read: ",
         "log.json": "a log file ends in .parquet, .csv, .tsv, .txt or .csv.gz, found '.json'; rename or "
         "convert it",

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 import pandas as pd
@@ -17,9 +18,6 @@ MOST_TEXT = 2**31 - 1
 _ZEROS = r"^(-?\d+)\.0+$|^(-?\d+\.\d*[1-9])0+$|^(0)E-\d+$"
 """Trailing zeros of a written decimal."""
 _UUID_BYTES = 16
-_HEX_DIGITS = np.frombuffer(b"0123456789abcdef", np.uint8)
-_DIGIT_PLACES = np.delete(np.arange(36), [8, 13, 18, 23])
-"""Where the digits of a written UUID stand; the other places hold dashes."""
 
 
 def to_arrow(values: Any, place: str = "values") -> pa.Array:
@@ -80,7 +78,7 @@ def _plain(values: pa.Array | pa.ChunkedArray, place: str) -> pa.Array:
         held = one_array(values).cast(pa.large_binary())
         # UUIDs where every value has 16 bytes, otherwise UTF-8
         if len(held) > held.null_count and pc.all(pc.equal(pc.binary_length(held), _UUID_BYTES)).as_py():
-            return one_array(_uuids(held))
+            return _uuids(held)
         try:
             return one_array(held.cast(pa.large_string()))
         except pa.ArrowInvalid:
@@ -126,9 +124,5 @@ def texts(values: pa.Array) -> pa.Array:
 
 
 def _uuids(values: pa.Array) -> pa.Array:
-    held = pc.fill_null(values, bytes(_UUID_BYTES)).cast(pa.binary(_UUID_BYTES))
-    raw = np.frombuffer(held.buffers()[1], np.uint8)[held.offset * _UUID_BYTES :][: len(held) * _UUID_BYTES]
-    text = np.full((len(held), 36), ord("-"), np.uint8)
-    text[:, _DIGIT_PLACES] = _HEX_DIGITS[np.stack([raw >> 4, raw & 15], 1)].reshape(len(held), -1)
-    missing = values.is_null().to_numpy(zero_copy_only=False)
-    return pa.array(text.view("S36").ravel(), pa.large_binary(), mask=missing).cast(pa.large_string())
+    written = [None if one is None else str(UUID(bytes=one)) for one in values.to_pylist()]
+    return pa.array(written, pa.string())

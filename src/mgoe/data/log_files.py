@@ -5,11 +5,11 @@ import os
 import re
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from mgoe.config import did_you_mean
 from mgoe.errors import DataError
-
-_MAGIC = b"PAR1"
-
 
 LOG = "data.log"
 """The setting that names a log."""
@@ -34,30 +34,20 @@ _IGNORED = re.compile(r"[._]|readme\b", re.I)
 
 
 def check_complete(file: Path, parquet: bool) -> None:
-    """Refuse an empty file, and a Parquet file that does not start and end as one."""
+    """Refuse an empty file, and a Parquet file without a whole footer."""
     try:
-        size = file.stat().st_size
-        if size == 0:
+        if not file.stat().st_size:
             raise DataError(file, "the file is empty (0 bytes); write it again or leave it out")
         if parquet:
-            with file.open("rb") as f:
-                start = f.read(4)
-                f.seek(max(0, size - 4))
-                end = f.read(4)
-            if start != _MAGIC:
-                raise DataError(
-                    file,
-                    f"a Parquet file starts with {_MAGIC!r}, found {start!r}; it is of another format or "
-                    "damaged",
-                )
-            if end != _MAGIC or size < 12:
-                raise DataError(
-                    file,
-                    f"the Parquet file is truncated: it ends without its footer after {size} bytes; "
-                    "copy or write it again",
-                )
-    except OSError as error:
-        raise DataError(file, f"cannot be read: {error.strerror}; check its permissions") from None
+            pq.read_metadata(file)
+    except (OSError, pa.ArrowInvalid) as error:
+        damaged = (
+            f"the Parquet file is truncated, damaged or of another format ({' '.join(str(error).split())})"
+        )
+        reason = getattr(error, "strerror", None) or damaged
+        raise DataError(
+            file, f"cannot be read: {reason}; check its permissions, or copy or write it again"
+        ) from None
 
 
 def files_of(path: str, key: str) -> list[Path]:

@@ -313,5 +313,5 @@ def test_a_csv_is_read_in_this_process(spark: Any, small: RunSettings, world: Pa
 def test_a_truncated_file_is_named(spark: Any, small: RunSettings, texts: Path, tmp_path: Path):
     (tmp_path / "log").mkdir()
     (tmp_path / "log" / "a.parquet").write_bytes((texts / "0.parquet").read_bytes()[:-100])
-    with pytest.raises(DataError, match=r"a\.parquet: the Parquet file is truncated"):
+    with pytest.raises(DataError, match=r"a\.parquet: cannot be read: the Parquet file is truncated"):
         experiments.macro_graph(settings(small, tmp_path / "log", **LOCAL), tmp_path / "spark")
