@@ -89,7 +89,7 @@ def test_negatives_of_some_users_do_not_depend_on_the_others(rows, how, size):
     stream = pa.table({"bucket": bucket, "user": user, "item": item}).to_batches(max_chunksize=7)
     for piece in events._whole_users(stream, size):
         of_piece = (piece[name].to_numpy() for name in ("user", "item", "bucket"))
-        rows_of, drawn = sample_negatives(*of_piece, how, Pools.of(item, bucket, how.distribution), before)
+        rows_of, drawn = sample_negatives(*of_piece, how, Pools(item, bucket, how.distribution), before)
         found += zip(rows_of + before, drawn, strict=True)
         before += len(piece)
     assert before == len(rows)

@@ -4,8 +4,7 @@ Negatives are from the same bucket, and seeded so that later events change no ea
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import ibis
 import numpy as np
@@ -124,9 +123,13 @@ def uniforms(seed: int, buckets: NDArray[np.int64], draws: NDArray[np.int64]) ->
     return (_mix(keys + draws.astype(np.uint64) * _GOLDEN) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
-@dataclass(frozen=True)
 class Pools:
     """The items that negatives are drawn from: those of whole buckets.
+
+    Args:
+        item: Items of all positives of some buckets, sorted by bucket, user, item. Shape (n,).
+        bucket: Bucket of each. Shape (n,).
+        distribution: See `NegativeSettings`.
 
     Attributes:
         buckets: Bucket numbers, rising. Shape (b,).
@@ -136,25 +139,14 @@ class Pools:
         count: How many items each bucket has. Shape (b,).
     """
 
-    buckets: NDArray[np.int64]
-    first: NDArray[np.int64]
-    items: NDArray[np.int64]
-    start: NDArray[np.int64]
-    count: NDArray[np.int64]
-
-    @classmethod
-    def of(cls, item: NDArray[np.int64], bucket: NDArray[np.int64], distribution: str) -> Self:
-        """Return the pools of all positives of some buckets, sorted by bucket, user, item. Shape (n,)
-        each."""
-        buckets, first, count = np.unique(bucket, return_index=True, return_counts=True)
-        if distribution == "popularity":
-            return cls(buckets, first, item, first, count)
-        order = np.lexsort((item, bucket))
-        item, bucket = item[order], bucket[order]
-        new = np.ones(len(order), dtype=bool)
-        new[1:] = (np.diff(item) != 0) | (np.diff(bucket) != 0)
-        distinct = np.unique(bucket[new], return_counts=True)[1]
-        return cls(buckets, first, item[new], np.cumsum(distinct) - distinct, distinct)
+    def __init__(self, item: NDArray[np.int64], bucket: NDArray[np.int64], distribution: str):
+        self.buckets, self.first, self.count = np.unique(bucket, return_index=True, return_counts=True)
+        self.items, self.start = item, self.first
+        if distribution == "uniform":
+            pairs = np.unique(np.stack([bucket, item], axis=1), axis=0)
+            self.items = pairs[:, 1]
+            self.count = np.unique(pairs[:, 0], return_counts=True)[1]
+            self.start = np.cumsum(self.count) - self.count
 
 
 def sample_negatives(
@@ -179,7 +171,7 @@ def sample_negatives(
         For each negative kept, the row of its positive (which gives user and bucket) and its item. Shape (m,)
         each.
     """
-    pools = pools or Pools.of(item, bucket, settings.distribution)
+    pools = pools or Pools(item, bucket, settings.distribution)
     group = np.searchsorted(pools.buckets, bucket)  # (n,) ordinal of the bucket
     source = np.repeat(np.arange(len(user)), settings.ratio)
     draw = np.arange(len(source)) + (before - pools.first[group[source]]) * settings.ratio
@@ -188,6 +180,26 @@ def sample_negatives(
     done = _pair_keys(group, user, item, group[source], user[source], drawn)
     kept = ~np.isin(done[len(user) :], done[: len(user)])
     return source[kept], drawn[kept]
+
+
+def with_negatives(
+    user: NDArray[np.int64],
+    item: NDArray[np.int64],
+    bucket: NDArray[np.int64],
+    task_mask: NDArray[np.int64],
+    tasks: int,
+    settings: NegativeSettings,
+    pools: Pools | None = None,
+    before: int = 0,
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+    """Return user, item, bucket and labels of positives, followed by the negatives drawn for them.
+
+    Arguments and order are those of `sample_negatives`, with the task mask of each positive.
+    """
+    source, drawn = sample_negatives(user, item, bucket, settings, pools, before)
+    task_mask = np.r_[task_mask, np.zeros(len(source), np.int64)]
+    labels = (task_mask[:, None] >> np.arange(tasks) & 1).astype(np.float32)
+    return np.r_[user, user[source]], np.r_[item, drawn], np.r_[bucket, bucket[source]], labels
 
 
 def blocks(counts: NDArray[np.int64], size: int) -> Iterator[tuple[int, int]]:
@@ -227,7 +239,7 @@ def write_event_examples(
                 _write(rows.to_pyarrow(), sampling, tasks, writer)
                 continue
             whole, before = rows.select("item", "bucket").to_pyarrow(), 0
-            pools = Pools.of(whole["item"].to_numpy(), whole["bucket"].to_numpy(), sampling.distribution)
+            pools = Pools(whole["item"].to_numpy(), whole["bucket"].to_numpy(), sampling.distribution)
             for some in _whole_users(batches(rows), size):
                 _write(some, sampling, tasks, writer, pools, before)
                 before += len(some)
@@ -261,19 +273,16 @@ def _write(
     user, item, bucket, done = (
         block[name].to_numpy().astype(np.int64) for name in ("user", "item", "bucket", "task_mask")
     )
-    source, drawn = sample_negatives(user, item, bucket, settings, pools, before)
-    user, item, bucket = np.r_[user, user[source]], np.r_[item, drawn], np.r_[bucket, bucket[source]]
-    task_mask = np.r_[done, np.zeros(len(source), np.int64)]
-    order = np.lexsort((task_mask == 0, item, user, bucket))
-    labels = (task_mask[order, None] >> np.arange(tasks) & 1).astype(np.float32)
-    writer.write(user[order], item[order], bucket[order], labels)
+    user, item, bucket, labels = with_negatives(user, item, bucket, done, tasks, settings, pools, before)
+    order = np.lexsort((~labels.any(axis=1), item, user, bucket))
+    writer.write(user[order], item[order], bucket[order], labels[order])
 
 
 def _pair_keys(*columns: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return one number for each distinct (bucket, user, item) of the positives followed by the negatives."""
     group, user, item = (np.concatenate(pair) for pair in zip(columns[:3], columns[3:], strict=True))
-    _, pair = np.unique(user * (item.max() + 1) + item, return_inverse=True)
-    return group * (pair.max() + 1) + pair
+    _, pair = np.unique(user * (item.max(initial=0) + 1) + item, return_inverse=True)
+    return group * (pair.max(initial=0) + 1) + pair
 
 
 def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:

@@ -19,6 +19,7 @@ from mgoe.data.arrow import one_array, pc
 from mgoe.data.columns import Expr, Table
 from mgoe.data.features import FeatureEncoders, fit_encoders, listed
 from mgoe.data.times import bucket_of, microseconds
+from mgoe.data.waiting import known_from
 
 LAST_BUCKET = 2**31 - 1
 """Bucket of a label that is known so late that its bucket number does not fit 32 bits."""
@@ -197,13 +198,4 @@ def _known(rows: Table, spaces: Sequence[TaskSettings]) -> Expr:
         rows: Rows of the log.
         spaces: Of `_spaces`.
     """
-    return reduce(ibis.greatest, (_known_alone(rows, task) for task in spaces))
-
-
-def _known_alone(rows: Table, task: TaskSettings) -> Expr:
-    """Return the moment from which one label is known: `known_at` if it is given, else after `delay`."""
-    after = rows.time + seconds(task.delay) * 1_000_000
-    if task.known_at is None:
-        return after
-    given = rows[f"known_{task.name}"]
-    return ibis.ifelse(given.isnull() | (given < rows.time), after, given)
+    return reduce(ibis.greatest, (known_from(rows, task) for task in spaces))

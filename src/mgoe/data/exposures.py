@@ -6,11 +6,12 @@ import ibis
 import numpy as np
 
 from mgoe._util.tables import batches
-from mgoe.config import RunSettings, seconds
+from mgoe.config import RunSettings
 from mgoe.data.columns import Expr, Table, only_row
 from mgoe.data.example_file import ExampleWriter
 from mgoe.data.features import FeatureEncoders, longest
 from mgoe.data.times import bucket_of, within
+from mgoe.data.waiting import known_from
 from mgoe.errors import DataError
 
 
@@ -45,12 +46,8 @@ def label_history(rows: Table, settings: RunSettings) -> Table:
     parts = []
     for t, task in enumerate(settings.tasks):
         done = rows.filter(rows[f"label_{task.name}"] > 0)
-        known = (
-            done.time + seconds(task.delay) * 1_000_000
-            if task.known_at is None
-            else done[f"known_{task.name}"]
-        )
-        parts.append(done.select("user", "item", time=known, task=ibis.literal(t, "int64").cast("int8")))
+        number = ibis.literal(t, "int64").cast("int8")
+        parts.append(done.select("user", "item", time=known_from(done, task), task=number))
     history = within(ibis.union(*parts), settings.data)
     return history.mutate(bucket=bucket_of(history.time, settings.data.bucket))
 

@@ -28,18 +28,19 @@ class IntegerTable:
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
-def _first_slot(one, size):  # pragma: no cover - compiled
-    """Slot at which the search for an id begins; Fibonacci hashing spreads consecutive ids."""
+def _slot_of(keys, indices, one):  # pragma: no cover - compiled
+    """Slot of an id, or the free one where it would be; Fibonacci hashing spreads consecutive ids."""
     mixed = np.uint64(one) * np.uint64(0x9E3779B97F4A7C15)
-    return np.int64((mixed ^ (mixed >> np.uint64(32))) & np.uint64(size - 1))
+    slot = np.int64((mixed ^ (mixed >> np.uint64(32))) & np.uint64(len(keys) - 1))
+    while indices[slot] >= 0 and keys[slot] != one:
+        slot = (slot + 1) & (len(keys) - 1)
+    return slot
 
 
 @numba.njit(cache=True, nogil=True)
 def _fill(keys, indices, ids):  # pragma: no cover - compiled
     for index in range(len(ids)):
-        slot = _first_slot(ids[index], len(keys))
-        while indices[slot] >= 0:
-            slot = (slot + 1) & (len(keys) - 1)
+        slot = _slot_of(keys, indices, ids[index])
         keys[slot], indices[slot] = ids[index], index
 
 
@@ -47,8 +48,5 @@ def _fill(keys, indices, ids):  # pragma: no cover - compiled
 def _look_up(keys, indices, ids):  # pragma: no cover - compiled
     found = np.empty(len(ids), np.int64)
     for n in range(len(ids)):
-        slot = _first_slot(ids[n], len(keys))
-        while indices[slot] >= 0 and keys[slot] != ids[n]:
-            slot = (slot + 1) & (len(keys) - 1)
-        found[n] = indices[slot]
+        found[n] = indices[_slot_of(keys, indices, ids[n])]
     return found

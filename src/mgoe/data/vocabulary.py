@@ -74,8 +74,7 @@ class Vocabulary:
         if pa.types.is_null(values.type) or not self.size:
             return np.full(len(values), -1, dtype=np.int64)
         if is_text(self.type):
-            find = self._by_text.get
-            return np.fromiter([find(one, -1) for one in texts(values).to_pylist()], np.int64, len(values))
+            return self.look_up(texts(values).to_pylist())
         if pa.types.is_floating(values.type):  # null where one is not whole or too large to be exact
             floats = values.fill_null(np.nan).to_numpy(zero_copy_only=False).astype(np.float64)
             exact = (np.floor(floats) == floats) & (np.abs(floats) <= 2.0**53)
@@ -101,7 +100,7 @@ class Vocabulary:
         """
         if is_text(self.type):
             find = self._by_text.get
-            return np.fromiter([find(one if isinstance(one, str) else str(one), -1) for one in ids], np.int64)
+            return np.fromiter([find(str(one) if isinstance(one, int) else one, -1) for one in ids], np.int64)
         dtype = self._by_integer.dtype
         try:
             if set(map(type, ids)) == {int}:

@@ -19,6 +19,15 @@ def final_at(time: Expr, known_at: Expr | None, task: TaskSettings) -> Expr:
     return delayed if known_at is None else ibis.greatest(delayed, ibis.coalesce(known_at, delayed))
 
 
+def known_from(rows: Table, task: TaskSettings) -> Expr:
+    """Return the moment from which a label counts: `known_at` if it is given, else after `delay`."""
+    after = rows.time + seconds(task.delay) * 1_000_000
+    if task.known_at is None:
+        return after
+    given = rows[f"known_{task.name}"]
+    return ibis.ifelse(given.isnull() | (given < rows.time), after, given)
+
+
 def longest_delay(tasks: Iterable[TaskSettings]) -> int:
     """Return the microseconds after an exposure when the labels of all tasks are known."""
     return max(seconds(task.delay) for task in tasks) * 1_000_000

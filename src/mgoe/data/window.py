@@ -6,7 +6,7 @@ import numpy as np
 from mgoe.config import RunSettings, TaskSettings
 from mgoe.data.arrow import one_array
 from mgoe.data.columns import Expr, Table
-from mgoe.data.events import positives, sample_negatives, task_masks, with_task_mask
+from mgoe.data.events import positives, task_masks, with_negatives, with_task_mask
 from mgoe.data.examples import Examples, mask_given
 from mgoe.data.prepared import Encoders
 from mgoe.data.requests import merged
@@ -62,11 +62,8 @@ def _events(rows: Table, settings: RunSettings, known: Encoders) -> Examples:
     users, items = (one_array(found[node]).dictionary_encode() for node in NODES)
     user, item = (codes.indices.to_numpy().astype(np.int64) for codes in (users, items))
     bucket, task_mask = (found[name].to_numpy().astype(np.int64) for name in ("bucket", "task_mask"))
-    if len(found):
-        source, drawn = sample_negatives(user, item, bucket, settings.negatives)
-        user, item, bucket = np.r_[user, user[source]], np.r_[item, drawn], np.r_[bucket, bucket[source]]
-        task_mask = np.r_[task_mask, np.zeros(len(source), np.int64)]
-    labels = (task_mask[:, None] >> np.arange(len(settings.tasks)) & 1).astype(np.float32)
+    tasks = len(settings.tasks)
+    user, item, bucket, labels = with_negatives(user, item, bucket, task_mask, tasks, settings.negatives)
     return Examples(
         user=known.users.indices(users.dictionary)[user],
         item=known.items.indices(items.dictionary)[item],
