@@ -1,5 +1,6 @@
+import itertools
+
 import numpy as np
-import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -85,12 +86,11 @@ def test_blocks_hold_every_bucket_once(counts, size):
 def test_negatives_of_some_users_do_not_depend_on_the_others(rows, how, size):
     user, item, bucket = columns(rows)
     source, expected = sample_negatives(user, item, bucket, how)
-    found, before = [], 0
-    stream = pa.table({"bucket": bucket, "user": user, "item": item}).to_batches(max_chunksize=7)
-    for piece in events._whole_users(stream, size):
-        of_piece = (piece[name].to_numpy() for name in ("user", "item", "bucket"))
-        rows_of, drawn = sample_negatives(*of_piece, how, Pools(item, bucket, how.distribution), before)
-        found += zip(rows_of + before, drawn, strict=True)
-        before += len(piece)
-    assert before == len(rows)
+    found, pools = [], Pools(item, bucket, how.distribution)
+    ends = events._whole_users(user, bucket, size)
+    assert (ends[0], ends[-1]) == (0, len(rows))
+    for start, end in itertools.pairwise(ends):
+        piece = (column[start:end] for column in (user, item, bucket))
+        rows_of, drawn = sample_negatives(*piece, how, pools, start)
+        found += zip(rows_of + start, drawn, strict=True)
     assert found == list(zip(source, expected, strict=True))

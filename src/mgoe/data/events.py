@@ -3,7 +3,8 @@
 Negatives are from the same bucket, and seeded so that later events change no earlier draw.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+import itertools
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import ibis
@@ -11,7 +12,6 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mgoe._util.tables import batches
 from mgoe.config import NegativeSettings, RunSettings, did_you_mean
 from mgoe.data.columns import Expr, Table
 from mgoe.data.example_file import ExampleWriter
@@ -235,31 +235,20 @@ def write_event_examples(
         for low, high in blocks(counts[part], size):
             ends = int(buckets[part][low]), int(buckets[part][high - 1])
             rows = found.filter(found.bucket.between(*ends)).order_by(["bucket", "user", "item"])
-            if counts[part][low:high].sum() < 2 * size:
-                _write(rows.to_pyarrow(), sampling, tasks, writer)
-                continue
-            whole, before = rows.select("item", "bucket").to_pyarrow(), 0
-            pools = Pools(whole["item"].to_numpy(), whole["bucket"].to_numpy(), sampling.distribution)
-            for some in _whole_users(batches(rows), size):
-                _write(some, sampling, tasks, writer, pools, before)
-                before += len(some)
+            whole: pa.Table = rows.to_pyarrow()
+            user, item, bucket = (whole[name].to_numpy() for name in ("user", "item", "bucket"))
+            pools = Pools(item, bucket, sampling.distribution)
+            rows_of_part = size if len(whole) >= 2 * size else len(whole)
+            for start, end in itertools.pairwise(_whole_users(user, bucket, rows_of_part)):
+                _write(whole[start:end], sampling, tasks, writer, pools, start)
 
 
-def _whole_users(ordered: Iterable[pa.RecordBatch], size: int) -> Iterator[pa.Table]:
-    """Yield rows in parts of about `size` that keep the rows of a user in a bucket together."""
-    held: list[pa.RecordBatch] = []
-    for batch in (part[start : start + size] for part in ordered for start in range(0, len(part), size)):
-        held.append(batch)
-        if sum(map(len, held)) >= size:
-            table = pa.Table.from_batches(held)
-            user, bucket = table["user"].to_numpy(), table["bucket"].to_numpy()
-            others = np.flatnonzero((user != user[-1]) | (bucket != bucket[-1]))
-            end = int(others[-1]) + 1 if len(others) else 0  # where the last user of the last bucket starts
-            if end:
-                yield table[:end]
-            held = table[end:].to_batches()
-    if held:
-        yield pa.Table.from_batches(held)
+def _whole_users(user: NDArray[np.int64], bucket: NDArray[np.int32], size: int) -> list[int]:
+    """Return where parts of about `size` rows begin and end, with the rows of a user in a bucket together."""
+    others = (user[1:] != user[:-1]) | (bucket[1:] != bucket[:-1])
+    begins = np.flatnonzero(np.r_[True, others])
+    wanted = np.searchsorted(begins, np.arange(0, len(user), size), side="right") - 1
+    return [*np.unique(begins[wanted]).tolist(), len(user)]
 
 
 def _write(
@@ -267,8 +256,8 @@ def _write(
     settings: NegativeSettings,
     tasks: int,
     writer: ExampleWriter,
-    pools: Pools | None = None,
-    before: int = 0,
+    pools: Pools,
+    before: int,
 ) -> None:
     user, item, bucket, done = (
         block[name].to_numpy().astype(np.int64) for name in ("user", "item", "bucket", "task_mask")
