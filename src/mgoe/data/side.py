@@ -18,8 +18,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from mgoe._util.tables import batches
 from mgoe.config import SideTableSettings
-from mgoe.data.arrow import pc, texts
-from mgoe.data.columns import Table, enforce, only_row, read_id, wrong_type
+from mgoe.data.arrow import one_array, pc, texts
+from mgoe.data.columns import Expr, Table, enforce, only_row, read_id, wrong_type
 from mgoe.data.features import FeatureEncoders, check_names, fit_encoders, read_feature
 from mgoe.data.log import drop, open_log, require_columns, stage
 from mgoe.data.vocabulary import Vocabulary
@@ -130,17 +130,12 @@ def read_side(
         values[ours], more = read_feature(raw[ours], feature, settings.path)
         checks += more
     if named:
-        values["name"] = raw["name"]
-        kind = raw["name"].type()
-        if kind.is_nested() or kind.is_binary():
-            rule = "a name is one text or number per row"
-            raise wrong_type(settings.path, theirs["name"], kind, rule)
+        values["name"] = _read_name(raw["name"], theirs["name"], settings.path)
     rows = enforce(raw, checks, settings.path)
     side = raw.select(**values)
     _refuse_repeats(side, settings)
     encoders = fit_encoders(side, columns, settings.features)
     arrays = encoders.encode({}, nodes.size)
-    names: NDArray[np.object_] = np.full(nodes.size if named else 0, None)
     matched = 0
     for batch in batches(side):
         indices = nodes.indices(batch.column("id"))
@@ -148,9 +143,6 @@ def read_side(
         given = {name: batch.column(ours) for name, ours in columns.items()}
         for name, part in encoders.encode(given, len(indices)).items():
             arrays[name][indices[known]] = part[known]
-        if named:
-            called = pc.utf8_trim_whitespace(texts(batch.column("name"))).to_numpy(zero_copy_only=False)
-            names[indices[known]] = called[known]
         matched += int(known.sum())
     if not matched:
         least, first = side.id.min().to_pyarrow().as_py(), nodes.ids([0])[0].as_py()
@@ -160,16 +152,33 @@ def read_side(
             "first is "
             f"{first!r}); is {key}.id the right column?",
         )
+    names = _names_by_index(side, nodes) if named else pa.nulls(0, pa.string())
     drop(con, "raw_side")
-    names[names == ""] = None
     return (
-        SideFeatures(encoders, arrays, pa.array(names, pa.string())),
+        SideFeatures(encoders, arrays, names),
         {
             "rows": rows,
             "in_log": matched,
             "nodes_without": nodes.size - matched,
         },
     )
+
+
+def _read_name(column: Expr, name: str, place: str) -> Expr:
+    kind = column.type()
+    if kind.is_nested() or kind.is_binary():
+        raise wrong_type(place, name, kind, "a name is one text or number per row")
+    return column
+
+
+def _names_by_index(side: Table, nodes: Vocabulary) -> pa.Array:
+    """Return the name of each node, null where it has none."""
+    found = side.select("id", "name").to_pyarrow()
+    indices = nodes.indices(found["id"])
+    row = np.full(nodes.size, -1)
+    row[indices[indices >= 0]] = np.flatnonzero(indices >= 0)
+    names = pc.utf8_trim_whitespace(texts(one_array(found["name"]))).take(pa.array(row, mask=row < 0))
+    return pc.if_else(pc.equal(names, ""), pa.scalar(None, names.type), names)
 
 
 def _refuse_repeats(side: Table, settings: SideTableSettings) -> None:
