@@ -108,8 +108,16 @@ class Day:
             6, np.uint64
         )
         user = _draw_users(keys[0], n, self.reached)
-        item = _draw_items(keys[1], user, truth.users.community, self.aims, self.offsets, self.items)
-        flags = _draw_uniformly(keys[5], item, settings.uniform, self.arrived)
+        item, flags = _draw_items(
+            keys[[1, 5]],
+            user,
+            truth.users.community,
+            self.aims,
+            self.offsets,
+            self.items,
+            settings.uniform,
+            self.arrived,
+        )
         position = _draw_positions(keys[2], item, flags, self.pages, settings.positions)
         outcomes = _draw_outcomes(
             keys[2],
@@ -147,26 +155,20 @@ def _rising(key, n, end):
 
 
 @numba.njit(cache=True, nogil=True)
-def _draw_items(key, user, community, aims, offsets, items):
-    item = np.empty(len(user), np.int32)
+def _draw_items(keys, user, community, aims, offsets, items, share, arrived):
+    """Return items, a share of which is any that has arrived, and which these are."""
+    item, flags = np.empty(len(user), np.int32), np.zeros(len(user), np.bool_)
     communities = len(offsets) - 1
     for n in range(len(user)):
-        cell = community[user[n]] * communities
-        chosen = pick(uniform(key, np.uint64(2 * n)), cell, cell + communities, aims) - cell
-        item[n] = pick(uniform(key, np.uint64(2 * n + 1)), offsets[chosen], offsets[chosen + 1], items)
-    return item
-
-
-@numba.njit(cache=True, nogil=True)
-def _draw_uniformly(key, item, share, arrived):
-    """Replace a share of the items by any that have arrived. Return which."""
-    flags = np.zeros(len(item), np.bool_)
-    if share > 0:
-        for n in range(len(item)):
-            if uniform(key, np.uint64(2 * n)) < share:
-                flags[n] = True
-                item[n] = arrived[int(uniform(key, np.uint64(2 * n + 1)) * len(arrived))]
-    return flags
+        first, second = np.uint64(2 * n), np.uint64(2 * n + 1)
+        if share > 0 and uniform(keys[1], first) < share:
+            flags[n] = True
+            item[n] = arrived[int(uniform(keys[1], second) * len(arrived))]
+        else:
+            cell = community[user[n]] * communities
+            chosen = pick(uniform(keys[0], first), cell, cell + communities, aims) - cell
+            item[n] = pick(uniform(keys[0], second), offsets[chosen], offsets[chosen + 1], items)
+    return item, flags
 
 
 @numba.njit(cache=True, nogil=True)

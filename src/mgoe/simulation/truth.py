@@ -22,7 +22,6 @@ from mgoe.config import check_settings
 from mgoe.errors import DataError
 from mgoe.simulation.settings import WorldSettings
 
-FORMAT = 1
 DAY = np.timedelta64(1, "D")
 _ODD = 0x9E3779B1
 
@@ -220,7 +219,6 @@ class Truth:
         }
         pq.write_table(pa.table(columns), folder / "affinity.parquet", compression="zstd")
         world = {
-            "format": FORMAT,
             "settings": self.settings.model_dump(mode="json"),
             "device": self.device.tolist(),
             "intercept": self.intercept.tolist(),
@@ -241,12 +239,6 @@ class Truth:
         path = path / "truth" if (path / "truth").is_dir() else path
         try:
             world = json.loads((path / "world.json").read_text())
-            if world.get("format") != FORMAT:
-                raise DataError(
-                    path,
-                    f"this version reads truths of format {FORMAT}, found {world.get('format')}; simulate "
-                    "the log again",
-                )
             settings = check_settings(WorldSettings, world["settings"], path / "world.json")
             users, items, affinity = (
                 pq.read_table(path / f"{name}.parquet") for name in ("users", "items", "affinity")
