@@ -1,7 +1,6 @@
 """Logs as written: the same in any shards, whole or not at all, one chunk in memory at a time."""
 
 import hashlib
-import importlib
 
 import numpy as np
 import pandas as pd
@@ -89,9 +88,7 @@ def test_one_form_alone_gives_the_same_log(log, tmp_path):
 
 
 def test_memory_holds_one_chunk_whatever_the_size_of_the_log(tmp_path, monkeypatch):
-    logs, draw = (importlib.import_module(f"mgoe.simulation.{name}") for name in ("logs", "draw"))
-    for module in (logs, draw):
-        monkeypatch.setattr(module, "CHUNK", 500)
+    monkeypatch.setattr("mgoe.simulation.draw.CHUNK", 500)
     pieces, write = [], Shards.write
     monkeypatch.setattr(
         Shards, "write", lambda self, table: (pieces.append(len(table)), write(self, table))[1]

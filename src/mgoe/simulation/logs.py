@@ -16,7 +16,7 @@ from mgoe.config import Settings, check_settings
 from mgoe.errors import ConfigError, OutputError
 from mgoe.metrics import auc
 from mgoe.simulation.chance import chances, label_chances
-from mgoe.simulation.draw import CHECK, CHUNK, Day, Exposures
+from mgoe.simulation.draw import CHECK, Day, Exposures
 from mgoe.simulation.settings import DEVICES, WorldSettings
 from mgoe.simulation.truth import Truth
 from mgoe.simulation.world import make_truth
@@ -193,23 +193,21 @@ def _write_logs(
     """Write chunk after chunk. Return the number of events of each behaviour. Shape (T,)."""
     settings = truth.settings
     counts, drawn = np.zeros(len(settings.names), np.int64), 0
+    kinds = {"events": (_EVENTS, _event_table), "exposures": (_exposure_schema(settings), _exposure_table)}
     with ExitStack() as open_shards:
-
-        def shards(name: str, schema: pa.Schema) -> Shards:
-            return open_shards.enter_context(Shards(folder / name, schema, shard_rows))
-
-        events = shards("events", _EVENTS) if form != "exposures" else None
-        exposures = shards("exposures", _exposure_schema(settings)) if form != "events" else None
+        logs = [
+            (open_shards.enter_context(Shards(folder / name, schema, shard_rows)), table_of)
+            for name, (schema, table_of) in kinds.items()
+            if form in (name, "both")
+        ]
         for number in range(settings.days):
             day = Day(truth, number)
             for chunk in day.chunks:
                 shown = day.exposures(chunk)
                 counts += [np.count_nonzero(shown.done(t)) for t in range(len(counts))]
-                if events is not None:
-                    events.write(_event_table(shown, truth))
-                if exposures is not None:
-                    exposures.write(_exposure_table(shown, truth, exposures.schema))
-                drawn += min(CHUNK, day.rows - chunk * CHUNK)
+                for shards, table_of in logs:
+                    shards.write(table_of(shown, truth, shards.schema))
+                drawn += len(shown.user)
                 on_progress(drawn, settings.exposures)
     return counts
 
@@ -229,7 +227,7 @@ def _exposure_schema(settings: WorldSettings) -> pa.Schema:
     )
 
 
-def _event_table(shown: Exposures, truth: Truth) -> pa.Table:
+def _event_table(shown: Exposures, truth: Truth, schema: pa.Schema) -> pa.Table:
     names = list(truth.settings.names)
     row, behavior = np.nonzero(shown.task_mask[:, None] >> np.arange(len(names)) & 1)
     return pa.table(
@@ -239,7 +237,7 @@ def _event_table(shown: Exposures, truth: Truth) -> pa.Table:
             shown.time[row],
             pa.DictionaryArray.from_arrays(behavior.astype(np.int8), names),
         ],
-        schema=_EVENTS,
+        schema=schema,
     )
 
 
