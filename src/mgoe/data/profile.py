@@ -75,7 +75,7 @@ def profile(settings: RunSettings, table: Frame | None = None) -> dict[str, Any]
             **missing,
             "nulls": _nulls(raw, values, names),
             **_describe(rows, settings, place),
-            "rules": advice(settings, table),
+            "rules": advice(settings, source),
         }
 
 

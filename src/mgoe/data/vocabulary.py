@@ -29,7 +29,7 @@ between."""
 class Vocabulary:
     """Ids of one kind of node (or categories of one feature), numbered in the order given.
 
-    The table behind look-ups is built once, at the first of them: 18 to 36 bytes per integer id, about 150
+    The table behind look-ups is built once, at the first of them: 6 to 12 bytes per integer id, about 150
     bytes per string.
 
     Args:

@@ -6,7 +6,6 @@ from by an alias table (Walker 1977, Vose 1991).
 
 import numba
 import numpy as np
-from numpy.typing import NDArray
 
 _STEP = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
@@ -36,28 +35,24 @@ def pick(u, start, stop, table):
     return start + other + keeps * (slot - other)  # no branch, so none is mispredicted
 
 
-def alias_table(weights: NDArray[np.floating], offsets: NDArray[np.integer]) -> NDArray[np.uint64]:
-    """Return a table for `pick`, with one distribution per group of entries.
-
-    Args:
-        weights: Not negative. An entry of weight 0 is never drawn; a group of zeros must not be drawn from.
-            Shape (n,).
-        offsets: Group g is entries offsets[g]:offsets[g + 1]. Shape (groups + 1,).
-
-    Returns:
-        High 32 bits: share of its slot that an entry keeps. Low 32 bits: the entry that gets the rest,
-        counted from the group's start. Shape (n,).
-    """
-    return _alias_table(np.asarray(weights, np.float64), np.asarray(offsets, np.int64))
-
-
 @numba.njit(cache=True, nogil=True, inline="always")
 def _entry(keep, other):
     return np.uint64(min(keep * _FULL, _FULL - 1)) << np.uint64(32) | np.uint64(other)
 
 
 @numba.njit(cache=True, nogil=True)
-def _alias_table(weights, offsets):
+def alias_table(weights, offsets):
+    """Return a table for `pick`, with one distribution per group of entries.
+
+    Args:
+        weights: Not negative. An entry of weight 0 is never drawn; a group of zeros must not be drawn from.
+            float64, shape (n,).
+        offsets: Group g is entries offsets[g]:offsets[g + 1]. int64, shape (groups + 1,).
+
+    Returns:
+        High 32 bits: share of its slot that an entry keeps. Low 32 bits: the entry that gets the rest,
+        counted from the group's start. uint64, shape (n,).
+    """
     table = np.zeros(len(weights), np.uint64)
     waiting = np.empty(
         (offsets[1:] - offsets[:-1]).max(), np.int64
