@@ -136,8 +136,8 @@ def _fetch_rest(source: Download, part: Path, home: str, on_progress: OnProgress
             have, known = 0, _Version()
             _forget(part)  # before the state of another file is written
         found = _version(answer, known)
-        span = f"bytes {have}-"
-        if have and (found != known or not (answer.headers.get("Content-Range") or "").startswith(span)):
+        follows = (answer.headers.get("Content-Range") or "").startswith(f"bytes {have}-")
+        if have and not (follows and found == known):
             raise _changed(part)
         write_json(_state(part), vars(found))
         require_space(part.parent, (found.size or have) - have, source.name)
