@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mgoe.evaluation import Estimate, Row
+from mgoe.evaluation import Estimate, Row, Standings
 from mgoe.evaluation.report import MacroView, ReportData
 from mgoe.features.macro_nodes import MacroNode
 from mgoe.graph.matrices import lift
@@ -33,13 +33,16 @@ SLICES = {
 }
 
 
-def report_data(models=tuple(SKILL), seeds=range(5), title="Tmall: click, fav, buy", **changes):
+def report_data(
+    models=tuple(SKILL), seeds=range(5), title="Tmall: click, fav, buy", rows=None, leads=None, **changes
+):
+    """Return a report; `rows` and `leads` take the place of those of its standings."""
     rng = np.random.default_rng(0)
-    rows, estimates, curves, reliability = [], [], {}, {}
+    made, known, estimates, curves, reliability = [], [], [], {}, {}
     for model in models:
         for seed in seeds:
             noise = rng.normal() * 0.0008
-            rows += _rows(rng, model, seed, noise)
+            made += _rows(rng, model, seed, noise)
             curves.setdefault(model, {})[seed] = _curve(rng, SKILL[model] + noise)
         reliability[model] = {task: _points(rng, RATE[task], SKILL[model]) for task in BASE}
         estimates += [
@@ -50,12 +53,19 @@ def report_data(models=tuple(SKILL), seeds=range(5), title="Tmall: click, fav, b
         estimates.append(_estimate(model, None, "all", "ranking", 0.7217 + SKILL[model], rng))
         for task, metric in [("all", "ranking"), *((t, m) for t in BASE for m in ("auc", "gauc"))]:
             if model != models[0]:
-                estimates.append(
+                known.append(
                     _estimate(models[0], model, task, metric, SKILL[models[0]] - SKILL[model], rng, 0.0012)
                 )
     whole = {
         "title": title,
-        "rows": rows,
+        "standings": Standings(
+            "",
+            "",
+            models[0],
+            models,
+            made if rows is None else rows,
+            known if leads is None else leads,
+        ),
         "facts": {
             "users": 17_435,
             "items": 35_920,
@@ -147,7 +157,9 @@ def _points(rng, rate, skill):
 
 def _estimate(model, baseline, task, metric, value, rng, width=0.0035):
     seeds = tuple(value + rng.normal(size=5) * 0.0007)
-    return Estimate(model, baseline, task, metric, value, value - width, value + width, seeds, 9316)
+    return Estimate(
+        model, baseline, task, metric, value, value - width, value + width, seeds, 9316, 0.01, 0.02
+    )
 
 
 def macro_nodes(rng, size, members, kind="thing"):

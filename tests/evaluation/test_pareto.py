@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mgoe.evaluation import Cost, Standings, latex, markdown
-from mgoe.evaluation.pareto import Point, pareto
+from mgoe.evaluation.pareto import pareto
 from mgoe.evaluation.report import render_comparison
-from mgoe.evaluation.report.pareto_plot import BOTTOM, TOP, WIDTH, ParetoLayout, _box
+from mgoe.evaluation.report.cost_chart import cost_chart, name_box
 from mgoe.evaluation.tables import quality, tradeoff
 
 MEAN = ("all", "ranking")
@@ -104,14 +104,16 @@ def test_the_page_shows_every_model_with_its_cost():
 
 @given(models, st.booleans())
 def test_names_do_not_overlap_and_stay_inside(drawn, lower):
-    points = [Point(f"model-{k}", cost, value, k % 2 == 0) for k, (cost, value) in enumerate(drawn)]
-    layout = ParetoLayout(points, "model-0", lower)
-    boxes = [_box(model, layout.at[model], side) for model, side in layout.sides.items()]
+    of = {f"model-{k}": (cost, {0: value}) for k, (cost, value) in enumerate(drawn)}
+    chart = cost_chart(standings(of, ("stay", "rmse") if lower else MEAN), "serving_ms")
+    assert chart is not None
+    boxes = [name_box(chart, dot, dot.side) for dot in chart.dots if dot.side]
     for number, (left, top, right, bottom) in enumerate(boxes):
         assert left >= 0
-        assert right <= WIDTH
-        assert top >= TOP - 10
-        assert bottom <= BOTTOM + 2
+        assert right <= chart.size[0] + 6
+        assert top >= -10
+        assert bottom <= chart.size[1] + 2
         for other in boxes[:number]:
             assert right <= other[0] or other[2] <= left or bottom <= other[1] or other[3] <= top
-    assert layout.inside
+    assert {dot.name for dot in chart.dots} == of.keys()
+    assert not all(dot.beyond for dot in chart.dots)

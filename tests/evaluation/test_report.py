@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mgoe.evaluation import Standings
 from mgoe.evaluation.report import MacroView, ReportData, render, write_report
-from mgoe.evaluation.report.charts import Scale
+from mgoe.evaluation.report.charts import Axis
 from mgoe.features.macro_nodes import MacroNode
 from tests.effort import up_to
 
@@ -95,8 +96,9 @@ def test_every_part_is_there(page):
 
 def test_the_best_is_marked_and_bounds_do_not_compete():
     data = report_data(models=["mgoe", "mmoe"], seeds=range(2))
-    bound = [{**row, "model": "best-reachable", "value": 0.99} for row in data.rows if row["model"] == "mgoe"]
-    html = render(report_data(models=["mgoe", "mmoe"], seeds=range(2), rows=[*data.rows, *bound]))
+    rows = data.standings.rows
+    bound = [{**row, "model": "best-reachable", "value": 0.99} for row in rows if row["model"] == "mgoe"]
+    html = render(report_data(models=["mgoe", "mmoe"], seeds=range(2), rows=[*rows, *bound]))
     lines = re.findall(r'<tr[^>]*><th scope="row" title="([^"]*)">.*?</tr>', html)
     best = re.findall(r'<th scope="row" title="([^"]*)">[^\n]*class="best"', html)
     assert {"mgoe", "mmoe", "best-reachable"} <= set(lines)
@@ -121,7 +123,7 @@ def test_hostile_names_of_models_tasks_slices_and_ids_stay_words():
     swap = {"mgoe": HOSTILE, "click": HOSTILE, "new-pairs": HOSTILE}
     rows = [
         {**row, **{key: swap.get(row[key], row[key]) for key in ("model", "task", "slice")}}
-        for row in data.rows
+        for row in data.standings.rows
     ]
     nodes = [MacroNode(k, HOSTILE, 2 - k, [HOSTILE], [HOSTILE], [HOSTILE]) for k in range(2)]
     macro = MacroView(np.ones((1, 2)), nodes[:1], nodes)
@@ -129,7 +131,8 @@ def test_hostile_names_of_models_tasks_slices_and_ids_stay_words():
         "curves": {HOSTILE: data.curves["mgoe"]},
         "reliability": {HOSTILE: {HOSTILE: data.reliability["mgoe"]["click"]}},
     }
-    html = render(report_data(models=["mgoe"], seeds=[0], rows=rows, macro=macro, estimates=(), **changes))
+    changes |= {"standings": Standings("", "", HOSTILE, [HOSTILE], rows)}
+    html = render(report_data(models=["mgoe"], seeds=[0], macro=macro, **changes))
     check_alone(html)
     assert "<script" not in html
     assert html.count("&lt;script&gt;") > 10
@@ -137,14 +140,14 @@ def test_hostile_names_of_models_tasks_slices_and_ids_stay_words():
 
 def test_rows_alone_make_a_report():
     data = report_data(models=["mgoe"], seeds=[0])
-    page = check_alone(render(ReportData("one", data.rows)))
+    page = check_alone(render(ReportData("one", replace(data.standings, leads=()))))
     assert "One seed." in page.text
-    check_alone(render(ReportData("nothing", [])))
+    check_alone(render(ReportData("nothing", Standings("", "", "", [], []))))
 
 
 def test_nan_everywhere_still_makes_a_report():
     data = report_data(models=list(SKILL)[:2], seeds=range(2))
-    rows = [{**row, "value": math.nan} for row in data.rows]
+    rows = [{**row, "value": math.nan} for row in data.standings.rows]
     curve = {
         "monitor": "all.ranking",
         "best_epoch": 1,
@@ -155,23 +158,24 @@ def test_nan_everywhere_still_makes_a_report():
         report_data(
             models=list(SKILL)[:2],
             rows=rows,
+            leads=(),
             estimates=(),
             curves={"mgoe": {0: curve}},
             reliability={"mgoe": {"click": points, "fav": points}},
         )
     )
-    page = check_alone(html)
-    assert "–" in page.text
+    check_alone(html)
+    assert '<td data-column="click AUC">-</td>' in html
     assert "nan" not in re.findall(r"[a-z]+", html.lower())
 
 
 def test_a_difference_without_an_interval_is_not_drawn_strong():
     data = report_data(models=["mgoe", "mmoe"], seeds=[0])
-    known = [one for one in data.estimates if one.baseline is not None]
     ends = {"sure": (0.001, 0.002), "around": (-1.0, 1.0), "none": (math.nan, math.nan)}
+    known = data.standings.leads
     of = {name: [replace(one, low=low, high=high) for one in known] for name, (low, high) in ends.items()}
     drawn = {
-        name: render(report_data(models=["mgoe", "mmoe"], seeds=[0], estimates=found))
+        name: render(report_data(models=["mgoe", "mmoe"], seeds=[0], leads=found))
         for name, found in of.items()
     }
     strong = {name: page.count('class="dot strong"') for name, page in drawn.items()}
@@ -187,9 +191,10 @@ def test_the_file_is_written_whole(tmp_path):
 
 @up_to(100)
 @given(st.floats(-1e6, 1e6), st.floats(0, 1e6), st.booleans())
-def test_scales_keep_order_and_ticks_inside(low, width, log):
+def test_axes_keep_order_and_ticks_inside(low, width, log):
     low = abs(low) + 1e-3 if log else low
-    scale = Scale((low, low + width), (10, 200), log)
-    assert 10 <= scale(low) <= scale(low + width / 2) <= scale(low + width) <= 200
-    assert all(10 <= scale(tick) <= 200 for tick in scale.ticks())
-    assert len(scale.ticks()) <= 12
+    axis = Axis.around([low, low + width], log=log)
+    assert 0 <= axis.share(low) <= axis.share(low + width / 2) <= axis.share(low + width) <= 1
+    slack = 1e-9 * max(abs(axis.low), abs(axis.high))
+    assert all(axis.low - slack <= tick <= axis.high + slack for tick in axis.ticks())
+    assert len(axis.ticks()) <= 12

@@ -107,9 +107,7 @@ def test_what_is_bold_is_what_is_strong_in_drawings(values: dict[str, float], sh
     lines = differences(found)
     assert lines is not None
     assert strong(lines) == shown
-    assert {
-        model for model in values for _, plot in forest_plots(found) if "strong" in plot.__html__()
-    } == shown
+    assert {mark.name for plot in forest_plots(found) for mark in plot.marks if mark.cell.strong} == shown
 
 
 def test_a_name_with_a_bar_is_one_cell():

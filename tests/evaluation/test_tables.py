@@ -6,7 +6,8 @@ import pytest
 from rich.console import Console
 
 from mgoe.evaluation import Estimate, Standings, markdown, markdown_table, measure, rich_table, summarize
-from mgoe.evaluation.rows import FEW_USERS, show
+from mgoe.evaluation.rows import FEW_USERS
+from mgoe.evaluation.tables import number
 
 from .made_up import TASKS, made_up
 
@@ -57,7 +58,7 @@ def test_terminal_table_shows_the_same_numbers():
     console = Console(width=200, record=True, file=io.StringIO())
     console.print(rich_table(rows, name="test"))
     printed = console.export_text().split()
-    mean = show(summarize(rows)["good"]["all", "ranking"])
+    mean = number(summarize(rows)["good"]["all", "ranking"]).words
     assert {"good", "poor", *mean.split()} <= set(printed)
 
 

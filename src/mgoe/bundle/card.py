@@ -15,8 +15,8 @@ from mgoe.bundle.sampling import chain
 from mgoe.config import RunSettings, TaskSettings
 from mgoe.data.times import moment_of
 from mgoe.evaluation import ALL, Row
-from mgoe.evaluation.rows import head, headline, main_columns, show, summarize
-from mgoe.evaluation.tables import Cell, Table, as_markdown
+from mgoe.evaluation.rows import head, headline, main_columns, summarize
+from mgoe.evaluation.tables import Cell, Table, as_markdown, number
 from mgoe.graph import MacroGraph
 
 CARD = "MODEL_CARD.md"
@@ -132,13 +132,16 @@ def _measured(manifest: Mapping[str, Any], metrics: Sequence[Row]) -> dict[str, 
     def part(name: str) -> list[str]:
         measured = next(iter(summarize(metrics, slice=name).values()))
         examples = max(one.mean for (_, metric), one in measured.items() if metric == "examples")
-        return [name, show(measured.get(chief)), f"{examples:,.0f}"]
+        return [name, number(measured.get(chief)).words, f"{examples:,.0f}"]
 
     parts = dict.fromkeys(row["slice"] for row in metrics if row["slice"] != ALL)
     return {
         "measured": _table(
             ["metric", "test", "95 % interval"],
-            ([head(column), show(values[column]), interval(column)] for column in main_columns(found)),
+            (
+                [head(column), number(values[column]).words, interval(column)]
+                for column in main_columns(found)
+            ),
         ),
         "parts": _table(["slice", head(chief), "examples"], map(part, parts)) if parts else "",
     }

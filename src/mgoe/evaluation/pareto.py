@@ -1,17 +1,16 @@
 """Quality against cost: which models no other model beats for less.
 
 Quality is the mean over tasks on test. Models are compared on the seeds that they share with the reference,
-as leads are.
+as leads are; one that shares none has its own mean.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import fmean
 from typing import Literal, TypeAlias
 
-from mgoe.evaluation.rows import by_seed, distance, headline, summarize
-from mgoe.evaluation.standings import Standings
+from mgoe.evaluation.rows import distance, headline, summarize
+from mgoe.evaluation.standings import Standings, paired_means
 
 CostName: TypeAlias = Literal["serving_ms", "cpu_seconds"]
 COSTS: dict[CostName, str] = {
@@ -52,7 +51,9 @@ def pareto(standings: Standings, cost: CostName) -> list[Point]:
         >>> [point.model for point in pareto(one, "serving_ms")]
         ['shared-bottom', 'mgoe']
     """
-    metric, means = headline(summarize(standings.rows))[1], _means(standings)
+    column = headline(summaries := summarize(standings.rows))
+    own = {model: found[column].mean for model, found in summaries.items() if column in found}
+    metric, means = column[1], own | paired_means(standings, column)
     known = [
         (getattr(standings.costs[model], cost), distance(metric, means[model]), model)
         for model in standings.models
@@ -67,20 +68,3 @@ def pareto(standings: Standings, cost: CostName) -> list[Point]:
 def _is_on_front(one: tuple[float, float], known: Sequence[tuple[float, float, str]]) -> bool:
     """Whether no other model is at least as cheap and at least as near to the best, and better in one."""
     return not any(spent <= one[0] and away <= one[1] and (spent, away) != one for spent, away, _ in known)
-
-
-def _means(standings: Standings) -> dict[str, float]:
-    """Return the mean of the reference, and what each other model is ahead of it on the seeds of both.
-
-    Without a common seed it is the model's own mean.
-    """
-    column = headline(summarize(standings.rows))
-    values = {model: found.get(column, {}) for model, found in by_seed(standings.rows).items()}
-    own = values.get(standings.reference, {})
-    found = {}
-    for model, of_seed in values.items():
-        if shared := sorted(own.keys() & of_seed.keys()):
-            found[model] = fmean(own.values()) + fmean(of_seed[seed] - own[seed] for seed in shared)
-        elif of_seed:
-            found[model] = fmean(of_seed.values())
-    return found

@@ -138,6 +138,10 @@ class Summary:
         )
 
 
+Summaries = Mapping[str, Mapping[Column, Summary]]
+"""By model, and by task and metric."""
+
+
 def digits_for(users: Iterable[float]) -> int:
     """Return how many digits of a metric to show after the point.
 
@@ -181,7 +185,7 @@ def by_seed(
     return values
 
 
-def main_columns(summaries: Mapping[str, Mapping[Column, Summary]]) -> list[Column]:
+def main_columns(summaries: Summaries) -> list[Column]:
     """Return AUC and GAUC (or RMSE and rank correlation) of each task, then their mean over tasks.
 
     Where only lists were measured, return the metrics of lists at their first depth.
@@ -195,7 +199,7 @@ def main_columns(summaries: Mapping[str, Mapping[Column, Summary]]) -> list[Colu
     return [(ALL, f"{name}@{depth}") for name in OF_LISTS if (ALL, f"{name}@{depth}") in present]
 
 
-def headline(summaries: Mapping[str, Mapping[Column, Summary]]) -> Column:
+def headline(summaries: Summaries) -> Column:
     """Return the column that ranks models: the mean of AUC and GAUC, else the first one."""
     columns = main_columns(summaries)
     return MEAN if MEAN in columns or not columns else columns[0]
@@ -213,6 +217,11 @@ def head(column: Column) -> str:
     return title(column[1]) if column[0] == ALL else f"{column[0]} {title(column[1])}"
 
 
+def full_title(column: Column) -> str:
+    """Return the title of a chart of a column."""
+    return MEAN_TITLE if column == MEAN else head(column)
+
+
 def distance(metric: str, value: float) -> float:
     """Return the distance of a value from the best possible one, up to a constant; smaller is better."""
     if metric.startswith("predicted_over_observed"):
@@ -220,7 +229,7 @@ def distance(metric: str, value: float) -> float:
     return value if LOWER.fullmatch(metric) else -value
 
 
-def best(summaries: Mapping[str, Mapping[Column, Summary]], column: Column) -> set[str]:
+def best(summaries: Summaries, column: Column) -> set[str]:
     """Return the models with the best mean of a column, to the digits shown; none if there is one
     model.
     """
@@ -232,12 +241,3 @@ def best(summaries: Mapping[str, Mapping[Column, Summary]], column: Column) -> s
         if not np.isnan(rounded)
     }
     return {m for m, d in distances.items() if d == min(distances.values())} if len(distances) > 1 else set()
-
-
-def show(summary: Summary | None) -> str:
-    """Format a mean and its spread; `-` if it does not exist."""
-    if summary is None or np.isnan(summary.mean):
-        return "-"
-    return f"{summary.mean:.{summary.digits}f}" + (
-        "" if np.isnan(summary.std) else f" ±{summary.std:.{summary.digits}f}"
-    )

@@ -84,6 +84,11 @@ class Standings:
     notices: Sequence[str] = ()
 
     @property
+    def title(self) -> str:
+        """Its question and log, as far as they have names."""
+        return ": ".join(filter(None, (self.question, self.log)))
+
+    @property
     def remarks(self) -> list[str]:
         """Sentences below the tables; models with the same reason for missing cells share one."""
         return [
@@ -162,23 +167,31 @@ def leaders(standings: Standings, columns: Sequence[Column]) -> dict[Column, set
     """Return the best models of each column among the reference and the fully paired baselines, on shared
     seeds.
     """
-    values, reference = by_seed(standings.rows), standings.reference
-    baselines = dict.fromkeys(
-        lead.baseline for lead in fully_paired(standings.leads) if lead.baseline is not None
-    )
+    reference = standings.reference
+    judged = {reference, *(lead.baseline for lead in fully_paired(standings.leads))}
     digits = min((one.digits for one in summarize(standings.rows).get(reference, {}).values()), default=4)
-    found = {}
-    for column in columns:
-        of = {model: values.get(model, {}).get(column, {}) for model in (reference, *baselines)}
-        shared = {
-            name: seeds for name in baselines if (seeds := sorted(of[reference].keys() & of[name].keys()))
-        }
-        own = fmean(of[reference][seed] for seed in set().union(*shared.values())) if shared else math.nan
-        means = {reference: own} | {
-            name: own + fmean(of[name][seed] - of[reference][seed] for seed in seeds)
-            for name, seeds in shared.items()
-        }
-        found[column] = best(
-            {model: {column: Summary(mean, math.nan, 1, digits)} for model, mean in means.items()}, column
+    return {
+        column: best(
+            {
+                model: {column: Summary(mean, math.nan, 1, digits)}
+                for model, mean in paired_means(standings, column).items()
+                if model in judged
+            },
+            column,
         )
-    return found
+        for column in columns
+    }
+
+
+def paired_means(standings: Standings, column: Column) -> dict[str, float]:
+    """Return the mean of the reference, and what each other model is ahead of it on the seeds of both.
+
+    Models that share no seed with it are left out.
+    """
+    values = {model: found.get(column, {}) for model, found in by_seed(standings.rows).items()}
+    own = values.get(standings.reference, {})
+    return {
+        model: fmean(own.values()) + fmean(of_seed[seed] - own[seed] for seed in shared)
+        for model, of_seed in values.items()
+        if (shared := sorted(own.keys() & of_seed.keys()))
+    }

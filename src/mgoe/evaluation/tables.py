@@ -16,13 +16,15 @@ from mgoe.evaluation.pareto import COSTS, Point, pareto
 from mgoe.evaluation.rows import (
     ALL,
     UNIFORM,
+    Column,
     Row,
+    Summaries,
+    Summary,
     best,
     distance,
     head,
     headline,
     main_columns,
-    show,
     summarize,
 )
 from mgoe.evaluation.standings import (
@@ -56,6 +58,11 @@ class Cell:
     strong: bool = False
     note: str = ""
 
+    @property
+    def words(self) -> str:
+        """The text and its note."""
+        return f"{self.text} {self.note}" if self.note else self.text
+
 
 @dataclass(frozen=True)
 class Table:
@@ -64,25 +71,41 @@ class Table:
     Attributes:
         columns: Their names; the first column names the lines.
         lines: The name and the other cells of each line.
-        groups: Titles over several columns, with the number of columns each spans.
-        strong: Name of the line that stands out.
+        title: What it shows, where it is not the first table of a page.
     """
 
     columns: Sequence[str]
     lines: Sequence[tuple[str, Sequence[Cell]]]
-    groups: Sequence[tuple[str, int]] = ()
-    strong: str = ""
+    title: str = ""
 
 
-def metrics_table(rows: Iterable[Row], split: str = "test", slice: str = ALL) -> Table:
-    """Return the main metrics of each model, one line per model; the best of each column is strong."""
-    summaries = summarize(rows, split, slice)
-    leaders = {column: best(summaries, column) for column in main_columns(summaries)}
+def number(summary: Summary | None, strong: bool = False, interval: Estimate | None = None) -> Cell:
+    """Return a mean, with half of its interval or else its spread over seeds; `-` if it does not exist."""
+    if summary is None or math.isnan(summary.mean):
+        return Cell("-")
+    half = math.nan if interval is None else (interval.high - interval.low) / 2
+    spread = summary.std if math.isnan(half) else half
+    note = "" if math.isnan(spread) else f"±{spread:.{summary.digits}f}"
+    return Cell(f"{summary.mean:.{summary.digits}f}", strong, note)
+
+
+def metrics_table(
+    summaries: Summaries, columns: Sequence[Column], intervals: Iterable[Estimate] = ()
+) -> Table:
+    """Return metrics of each model, one line per model; the best of each column is strong.
+
+    Args:
+        summaries: By model.
+        columns: The metrics.
+        intervals: Those that are known.
+    """
+    known = {(one.model, one.task, one.metric): one for one in intervals}
+    leaders = {column: best(summaries, column) for column in columns}
     lines = [
-        (model, [Cell(show(found.get(column)), model in leaders[column]) for column in leaders])
+        (model, [number(found.get(c), model in leaders[c], known.get((model, *c))) for c in columns])
         for model, found in summaries.items()
     ]
-    return Table(["model", *map(head, leaders)], lines)
+    return Table(["model", *map(head, columns)], lines)
 
 
 def markdown_table(rows: Iterable[Row]) -> str:
@@ -93,7 +116,8 @@ def markdown_table(rows: Iterable[Row]) -> str:
         >>> print(markdown_table(rows).splitlines()[0])
         | model | click AUC | click GAUC | buy AUC | buy GAUC | mean |
     """
-    return as_markdown(metrics_table(rows))
+    summaries = summarize(rows)
+    return as_markdown(metrics_table(summaries, main_columns(summaries)))
 
 
 def rich_table(
@@ -105,14 +129,17 @@ def rich_table(
         >>> rich_table(rows, split="valid").row_count
         2
     """
-    found = metrics_table(rows, split, slice)
+    summaries = summarize(rows, split, slice)
+    found = metrics_table(summaries, main_columns(summaries))
     table = rich.table.Table(title=name, box=None, header_style="bold", title_justify="left", pad_edge=False)
     table.add_column("model", no_wrap=True)
     for position, column in enumerate(found.columns[1:]):
-        widest = max((len(cells[position].text) for _, cells in found.lines), default=0)
+        widest = max((len(cells[position].words) for _, cells in found.lines), default=0)
         table.add_column(column, justify="right", min_width=widest)  # a heading may wrap, a number may not
     for model, cells in found.lines:
-        table.add_row(model, *(Text(cell.text, "bold green") if cell.strong else cell.text for cell in cells))
+        table.add_row(
+            model, *(Text(cell.words, "bold green") if cell.strong else cell.words for cell in cells)
+        )
     return table
 
 
@@ -122,7 +149,7 @@ def as_markdown(table: Table) -> str:
         table.columns,
         ["---", *["---:"] * (len(table.columns) - 1)],
         *(
-            [name, *(f"**{cell.text}**" if cell.strong else cell.text for cell in cells)]
+            [name, *(f"**{cell.words}**" if cell.strong else cell.words for cell in cells)]
             for name, cells in table.lines
         ),
     ]
@@ -137,7 +164,7 @@ def as_latex(table: Table, caption: str, notes: Sequence[str]) -> str:
             [
                 _escaped(name),
                 *(
-                    rf"\textbf{{{_escaped(cell.text)}}}" if cell.strong else _escaped(cell.text)
+                    rf"\textbf{{{_escaped(cell.words)}}}" if cell.strong else _escaped(cell.words)
                     for cell in cells
                 ),
             ]
@@ -183,9 +210,8 @@ def quality(standings: Standings) -> Table:
             *(_cost(standings, model, name) for name in costs),
             str(len(seeds)) if model in standings.models else "-",
         ]
-        values = [
-            Cell(show(summaries.get(model, {}).get(column)), model in strong[column]) for column in strong
-        ]
+        found = summaries.get(model, {})
+        values = [number(found.get(column), model in strong[column]) for column in strong]
         lines.append((model, [*values, *map(Cell, texts)]))
     return Table(
         [
@@ -229,7 +255,7 @@ def tradeoff(standings: Standings) -> Table | None:
         (
             model,
             [
-                Cell(show(summaries[model][column])),
+                number(summaries[model][column]),
                 *(
                     Cell(_cost(standings, model, cost), (model, cost) in strong)
                     for cost in ("parameters", "cpu_seconds", "serving_ms")
@@ -239,7 +265,7 @@ def tradeoff(standings: Standings) -> Table | None:
         for model in sorted(known, key=lambda model: distance(column[1], known[model].quality))
     ]
     heads = (COST_HEADS[cost] for cost in ("parameters", "cpu_seconds", "serving_ms"))
-    return Table(["quality against cost", head(column), *heads], lines)
+    return Table(["quality against cost", head(column), *heads], lines, "Quality against cost")
 
 
 def _cost(standings: Standings, model: str, name: str) -> str:
@@ -260,13 +286,13 @@ def shown_uniformly(standings: Standings) -> Table | None:
     lines = [
         (
             model,
-            [Cell(show(found.get(column))) for column in columns]
+            [number(found.get(column)) for column in columns]
             + [Cell(f"{reach[model]:.1%}" if model in reach else "-")] * bool(reach),
         )
         for model, found in summaries.items()
     ]
     heads = ["on uniformly shown rows", *map(head, columns), *(["reachable gain"] if reach else [])]
-    return Table(heads, lines)
+    return Table(heads, lines, "Uniformly shown rows")
 
 
 def differences(standings: Standings) -> Table | None:
@@ -290,22 +316,18 @@ def differences(standings: Standings) -> Table | None:
                 "-" if math.isnan(adjusted) else f"{adjusted:.4f}",
                 str(max(len(lead.by_seed) for lead in leads.values())),
             )
-            lines.append((baseline, [*(_lead(leads.get(c)) for c in columns), *map(Cell, texts)]))
-    return (
-        Table(
-            [f"{standings.reference} minus", *map(head, columns), f"p of {head(chief)}, adjusted", "seeds"],
-            lines,
-        )
-        if lines
-        else None
-    )
+            lines.append((baseline, [*(difference(leads.get(c)) for c in columns), *map(Cell, texts)]))
+    heads = [f"{standings.reference} minus", *map(head, columns), f"p of {head(chief)}, adjusted", "seeds"]
+    title = f"{standings.reference} minus each baseline, 95 % intervals"
+    return Table(heads, lines, title) if lines else None
 
 
-def _lead(lead: Estimate | None) -> Cell:
+def difference(lead: Estimate | None) -> Cell:
+    """Return a lead with its interval, strong if it is significant; `-` if it does not exist."""
     if lead is None or math.isnan(lead.value):
         return Cell("-")
-    interval = "" if math.isnan(lead.low) else f" [{lead.low:+.{lead.digits}f}, {lead.high:+.{lead.digits}f}]"
-    return Cell(f"{lead.value:+.{lead.digits}f}{interval}", is_significant(lead))
+    interval = "" if math.isnan(lead.low) else f"[{lead.low:+.{lead.digits}f}, {lead.high:+.{lead.digits}f}]"
+    return Cell(f"{lead.value:+.{lead.digits}f}", is_significant(lead), interval)
 
 
 def tables_of(standings: Standings) -> list[Table]:
@@ -325,9 +347,8 @@ def markdown(standings: Sequence[Standings]) -> str:
     """
     parts = []
     for one in standings:
-        title = ": ".join(filter(None, (one.question, one.log)))
         parts += [
-            *(f"## {text}\n" for text in [title] if text),
+            *(f"## {text}\n" for text in [one.title] if text),
             *(f"> {notice}\n" for notice in one.notices),
             *(f"{text}\n" for text in [verdict(one)] if text),
             *(as_markdown(table) for table in tables_of(one)),
@@ -347,13 +368,8 @@ def latex(standings: Sequence[Standings]) -> str:
     """
     parts = []
     for one in standings:
-        title = ": ".join(text for text in (one.question, one.log) if text)
-        parts.append(as_latex(quality(one), title, [note for note in (verdict(one), *one.remarks) if note]))
-        if (compared := differences(one)) is not None:
-            title += f". {one.reference} minus each baseline, 95 % intervals"
-            parts.append(as_latex(compared, title, []))
-        if (costs := tradeoff(one)) is not None:
-            parts.append(as_latex(costs, f"{one.question}: {one.log}. Quality against cost", []))
-        if (random := shown_uniformly(one)) is not None:
-            parts.append(as_latex(random, f"{one.question}: {one.log}. Uniformly shown rows", []))
+        notes = [note for note in (verdict(one), *one.remarks) if note]
+        for table in tables_of(one):
+            caption = ". ".join(filter(None, (one.title, table.title)))
+            parts.append(as_latex(table, caption, [] if table.title else notes))
     return "\n".join(parts)

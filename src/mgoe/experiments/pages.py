@@ -9,11 +9,7 @@ import numpy as np
 from mgoe._util.files import read_json
 from mgoe.config import RunSettings, dump_settings
 from mgoe.data import Encoders, Prepared, Vocabulary
-from mgoe.evaluation import (
-    Estimate,
-    Row,
-    report,
-)
+from mgoe.evaluation import Estimate, Standings, report
 from mgoe.experiments.folder import RELIABILITY
 from mgoe.experiments.inputs import Inputs
 from mgoe.experiments.plan import Cell, Plan
@@ -48,7 +44,7 @@ def write_graph_page(graph: MacroGraph, path: Path) -> None:
         path,
         report.ReportData(
             title=f"Macro graph {graph.path.name}",
-            rows=[],
+            standings=Standings("", "", "", [], []),
             facts={name: described[name] for name in GRAPH_FACTS} | {"drift": graph.drift},
             macro=macro_view(graph),
         ),
@@ -108,24 +104,22 @@ def reliability_of(plan: Plan) -> dict[str, dict[str, dict[str, list[float]]]]:
 def write_run_report(
     plan: Plan,
     inputs: Inputs,
-    rows: Sequence[Row],
+    standings: Standings,
     estimates: Sequence[Estimate],
     best: Cell,
     command: str,
     seconds: float,
-    notices: Sequence[str] = (),
 ) -> None:
     """Write `report.html`.
 
     Args:
         plan: The run.
         inputs: Its log and graph.
-        rows: Rows of `metrics.json`.
-        estimates: Metrics and leads with their intervals.
+        standings: Its table.
+        estimates: Metrics of every model with their intervals.
         best: The cell in the bundle.
         command: The command that makes the report again.
         seconds: Time that this process took.
-        notices: What is odd, said above the tables.
     """
     [settings] = [log.settings(0) for log in plan.logs.values()]
     summary, meta = inputs.prepared.summary, inputs.graph.meta
@@ -135,8 +129,7 @@ def write_run_report(
         plan.out / "report.html",
         report.ReportData(
             title=f"{plan.comparison.lead} on {Path(settings.data.log[0]).name}",
-            rows=rows,
-            lead=plan.comparison.lead,
+            standings=standings,
             facts={
                 "rows of the log": summary["rows"],
                 "users": summary["users"],
@@ -160,7 +153,6 @@ def write_run_report(
                 "is calibrated on test, the newest labels.",
                 f"Inputs: {'; '.join(inputs_of)}.",
             ],
-            notices=notices,
             settings=dump_settings(settings),
             command=command,
         ),

@@ -1,30 +1,20 @@
 """Plots of a run or a comparison as Axes of matplotlib, which the caller can change."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
-
-import numpy as np
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from mgoe._util.plotting import axes_of
 from mgoe.config import did_you_mean
 from mgoe.errors import ConfigError, OutputError
 from mgoe.evaluation import Standings
-from mgoe.evaluation.pareto import COSTS, CostName, pareto
-from mgoe.evaluation.report.charts import short
-from mgoe.evaluation.report.pareto_plot import BOTTOM, TOP, ParetoLayout, Side
-from mgoe.evaluation.rows import LOWER, MEAN, head, headline, summarize
+from mgoe.evaluation.pareto import COSTS, CostName
+from mgoe.evaluation.report.axes import draw
+from mgoe.evaluation.report.cost_chart import cost_chart
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 By: TypeAlias = Literal["serving", "training"]
-OFFSETS: dict[Side, tuple[tuple[float, float], dict[str, Any]]] = {
-    "right": ((6, 0), {"ha": "left", "va": "center"}),
-    "left": ((-6, 0), {"ha": "right", "va": "center"}),
-    "above": ((0, 5), {"ha": "center", "va": "bottom"}),
-    "below": ((0, -5), {"ha": "center", "va": "top"}),
-}
-"""Offset of a name from its point, in points of type, and how it is aligned."""
 COST_OF: dict[By, CostName] = {"serving": "serving_ms", "training": "cpu_seconds"}
 
 
@@ -68,40 +58,10 @@ class ResultPlots:
             raise ConfigError(
                 "by", f"must be one of {', '.join(COST_OF)}, found {by!r}{did_you_mean(by, [*COST_OF])}"
             )
-        cost = COST_OF[by]
-        one = self._table(question, log)
-        points = pareto(one, cost)
-        if not points:
-            raise OutputError("plot", f"{COSTS[cost]} are known of no model; {_FIXES[by]}")
-        column = headline(summarize(one.rows))
-        lower = bool(LOWER.fullmatch(column[1]))
-        layout = ParetoLayout(points, one.reference, lower)
-        ax = axes_of(ax, (7, 4.5))
-        ax.set(
-            xscale="log" if layout.log else "linear",
-            xlim=(layout.across.low, layout.across.high),
-            ylim=(layout.up.low, layout.up.high),
-            xlabel=COSTS[cost],
-            ylabel="mean of AUC and GAUC" if column == MEAN else head(column),
-        )
-        ax.set_xticks([], minor=True)
-        ax.set_xticks(layout.across.ticks(5), [short(tick) for tick in layout.across.ticks(5)])
-        front = [point for point in points if point.on_front]
-        ax.plot(
-            [p.cost for p in front], [p.quality for p in front], "--", color="gray", linewidth=1, zorder=1
-        )
-        for point in sorted(points, key=lambda point: point.on_front):
-            color = "C0" if point.model == one.reference else "0.35"
-            face = color if point.on_front else "white"
-            inside = point.model in layout.inside
-            height = np.interp(layout.at[point.model][1], (TOP, BOTTOM), (layout.up.high, layout.up.low))
-            at = point.cost, height
-            marker = "o" if inside else "^" if lower else "v"
-            ax.plot(*at, marker, color=color, markerfacecolor=face, clip_on=False)
-            if side := layout.sides.get(point.model):
-                offset, align = OFFSETS[side]
-                ax.annotate(point.model, at, offset, textcoords="offset points", fontsize=8, **align)
-        return ax
+        chart = cost_chart(self._table(question, log), COST_OF[by])
+        if chart is None:
+            raise OutputError("plot", f"{COSTS[COST_OF[by]]} are known of no model; {_FIXES[by]}")
+        return draw(chart, axes_of(ax, (7, 4.5)))
 
     def _table(self, question: str | None, log: str | None) -> Standings:
         for name, wanted, known in (

@@ -148,13 +148,13 @@ def run(
         write_leads(plan, [result.standings])
         of_lead = [cell for cell in plan.cells if cell.variant.name == plan.comparison.lead]
         best = max(of_lead, key=lambda cell: cell.validation)
-        own, standings = own_estimates(plan), result.standings
+        own = own_estimates(plan)
         if not kept:
             of_best = [one for one in own if one.model == plan.comparison.lead]
             write_cell_bundle(out / "bundle", best, inputs, rows_of(of_lead), of_best)
             track_bundle(settings.training.track, best.folder, out / "bundle")
-        estimates, seconds = [*own, *standings.leads], time.perf_counter() - started
-        write_run_report(plan, inputs, result.rows, estimates, best, command, seconds, standings.notices)
+        seconds = time.perf_counter() - started
+        write_run_report(plan, inputs, result.standings, own, best, command, seconds)
         if not reuse and inputs.graph.meta["seconds"] <= QUICK:
             with atomic_folder(out / "graph") as folder:
                 inputs.graph.save_latest(folder)

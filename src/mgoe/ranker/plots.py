@@ -1,6 +1,5 @@
 """Plots of a ranker as Axes of matplotlib, which the caller can change, of the data that the report shows."""
 
-import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,6 +8,9 @@ from numpy.typing import NDArray
 from mgoe._util.plotting import axes_of, pyplot
 from mgoe.config import load_settings
 from mgoe.evaluation.report import Curve, MacroView
+from mgoe.evaluation.report.axes import draw
+from mgoe.evaluation.report.charts import curve_charts, reliability_chart
+from mgoe.evaluation.report.data import DOUBLINGS
 from mgoe.experiments.folder import SETTINGS
 from mgoe.experiments.pages import curves_of, reliability_of
 from mgoe.experiments.plan import Plan
@@ -16,13 +18,6 @@ from mgoe.ranker.workdir import Workdir
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-DECADES = 100
-"""From this ratio of the largest to the smallest prediction on, reliability is drawn on logarithmic axes."""
-MOST = 60
-"""Macro nodes per side that are drawn."""
-DEPTH = 3
-"""Doublings of the score between macro nodes at which the color is full."""
 
 
 class RankerPlots:
@@ -54,19 +49,13 @@ class RankerPlots:
             Text(0.5, 1.0, 'A long run')
         """
         _, axes = pyplot().subplots(1, 2, figsize=(9, 3.5), layout="constrained")
-        for model, by_seed in curves_of(self._plan).items():
-            for seed, run in by_seed.items():
-                curve = Curve.of(run)
-                label = model if len(by_seed) == 1 else f"{model}, seed {seed}"
-                axes[0].plot(*zip(*curve.loss, strict=True), marker=".")
-                [line] = axes[1].plot(*zip(*curve.validation, strict=True), marker=".", label=label)
-                axes[1].plot(*curve.best, "o", color=line.get_color())
-                axes[1].set_ylabel(f"validation, {curve.monitor}")
-        axes[0].set_ylabel("training loss")
-        for one in axes:
-            one.set_xlabel("epoch")
-            one.xaxis.get_major_locator().set_params(integer=True)
-        axes[1].legend()
+        curves = {
+            model if len(by_seed) == 1 else f"{model}, seed {seed}": Curve.of(run)
+            for model, by_seed in curves_of(self._plan).items()
+            for seed, run in by_seed.items()
+        }
+        for chart, ax in zip(curve_charts("every model", curves), axes, strict=True):
+            draw(chart, ax)
         return axes
 
     def reliability(self, ax: "Axes | None" = None) -> "Axes":
@@ -87,30 +76,9 @@ class RankerPlots:
             >>> ax.get_xlabel()
             'predicted'
         """
-        ax = axes_of(ax, (4.5, 4.5))
-        drawn = {
-            task: bins
-            for task, bins in reliability_of(self._plan)[self._plan.comparison.lead].items()
-            if bins.get("rows")
-        }
-        positive = [
-            value
-            for bins in drawn.values()
-            for name in ("predicted", "observed")
-            for value in bins[name]
-            if value > 0 and math.isfinite(value)
-        ] or [1.0]
-        low, high = 0.8 * min(positive), 1.25 * max(positive)
-        if high > DECADES * low:
-            ax.set(xscale="log", yscale="log")
-        else:
-            low = 0.0
-        for task, bins in drawn.items():
-            ax.plot(np.maximum(bins["predicted"], low), np.maximum(bins["observed"], low), ".-", label=task)
-        ax.plot([low, high], [low, high], "--", color="gray", linewidth=1)
-        ax.set(xlabel="predicted", ylabel="observed", xlim=(low, high), ylim=(low, high))
-        ax.legend()
-        return ax
+        bins = reliability_of(self._plan)[self._plan.comparison.lead]
+        drawn = {task: one for task, one in bins.items() if one.get("rows")}
+        return draw(reliability_chart("Reliability", drawn), axes_of(ax, (4.5, 4.5)))
 
 
 def plot_macro_graph(view: MacroView, ax: "Axes | None" = None) -> "Axes":
@@ -126,13 +94,13 @@ def plot_macro_graph(view: MacroView, ax: "Axes | None" = None) -> "Axes":
     Raises:
         MissingExtra: The extra `plot` is not installed.
     """
-    users, items = view.order(MOST)
+    users, items = ([one.node for one in side] for side in view.shown)
     ax = axes_of(ax, (6, 5))
-    lift = np.log2(np.maximum(view.lift[np.ix_(users, items)], 1e-9))
-    image = ax.imshow(lift, cmap="RdBu_r", vmin=-DEPTH, vmax=DEPTH, aspect="auto")
+    doublings = view.doublings[np.ix_(users, items)]
+    image = ax.imshow(doublings, cmap="RdBu_r", vmin=-DOUBLINGS, vmax=DOUBLINGS, aspect="auto")
     ax.set(xlabel="item macro node", ylabel="user macro node")
     for side, nodes in ((ax.xaxis, items), (ax.yaxis, users)):
         side.set_ticks(range(len(nodes)), [str(node) for node in nodes], fontsize=7)
     bar = ax.figure.colorbar(image, ax=ax, label="score over the expected score")
-    bar.set_ticks(range(-DEPTH, DEPTH + 1), labels=["1/8", "1/4", "1/2", "1", "2", "4", "8"])
+    bar.set_ticks(range(-DOUBLINGS, DOUBLINGS + 1), labels=["1/8", "1/4", "1/2", "1", "2", "4", "8"])
     return ax

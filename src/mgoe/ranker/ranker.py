@@ -18,7 +18,8 @@ from mgoe.config import RunSettings, load_settings, nested
 from mgoe.data import Split
 from mgoe.errors import ConfigError, OutputError
 from mgoe.evaluation import summarize
-from mgoe.evaluation.rows import MEAN, show
+from mgoe.evaluation.rows import MEAN
+from mgoe.evaluation.tables import number
 from mgoe.experiments.folder import SETTINGS
 from mgoe.experiments.results import RunResult
 from mgoe.lifecycle import Sources, update
@@ -375,7 +376,7 @@ class Ranker(Recommender, Shown, BaseEstimator):  # pyright: ignore[reportIncomp
             "tasks": bundle.tasks,
             "users": bundle.size("user"),
             "items": bundle.size("item"),
-            **({} if mean is None else {"mean of AUC and GAUC on test": show(mean)}),
+            **({} if mean is None else {"mean of AUC and GAUC on test": number(mean).words}),
             **{f"note {n}": notice for n, notice in enumerate(getattr(self, "notices_", ()), 1)},
         }
 

@@ -1,146 +1,197 @@
-"""The charts of a report, as inline SVG coloured by the page's CSS variables."""
+"""The charts of a report as plain values: what they show and on which axes.
+
+`charts.j2` draws them as inline SVG in the page, and `axes.py` on Axes of matplotlib in a notebook.
+"""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal, NamedTuple, Self, TypeAlias
 
 import numpy as np
-from markupsafe import Markup, escape
+from numpy.typing import NDArray
 
-from mgoe.features.macro_nodes import MacroNode
+from mgoe.evaluation.report.data import Bins, Curve
+from mgoe.evaluation.tables import Cell
 
-WIDTH = 360
-"""About the room of a card on a phone, so that letters keep their size there."""
-ROW, LINE = 32, 22
-"""Height of a row of an interval plot, and where its line is, below the text."""
-COLORS = 8
-"""Number of colours `--c1 ...` in the style sheet."""
 AIR = 0.08
 """Share of a range left free on either side."""
-_LEAST = 1e-9
-"""Share of its values below which a scale's width counts as none."""
-Point = tuple[float, float]
+FEW = 3
+"""Marks up to which none is off the scale."""
+DECADES = 100
+"""From this ratio of the largest to the smallest prediction on, reliability is drawn on logarithmic axes."""
+MONITORS = {"all.ranking": "mean of AUC and GAUC, validation", "all.logloss": "log loss, validation"}
+"""What picks the best epoch, in words."""
+Point: TypeAlias = tuple[float, float]
+Side: TypeAlias = Literal["right", "left", "above", "below"]
 
 
-class Svg:
-    """A drawing that scales with its container.
+@dataclass(frozen=True)
+class Axis:
+    """A linear or logarithmic axis.
 
-    Args:
-        width, height: In user units, about one pixel each at full width.
-        label: Description for screen readers.
+    Attributes:
+        low, high: What it shows.
+        title: What it measures.
+        log: Whether it is logarithmic.
+        whole: Whether its ticks are whole numbers.
     """
 
-    def __init__(self, width: float, height: float, label: str):
-        self.width, self.height, self.label = width, height, label
-        self.parts: list[Markup] = []
+    low: float
+    high: float
+    title: str = ""
+    log: bool = False
+    whole: bool = False
 
-    def line(self, a: Point, b: Point, css: str) -> None:
-        self._add("line", css, x1=a[0], y1=a[1], x2=b[0], y2=b[1])
+    @classmethod
+    def around(cls, values: Iterable[float], title: str = "", log: bool = False, whole: bool = False) -> Self:
+        """Return an axis with some space on either side of the finite values."""
+        found = [value for value in values if math.isfinite(value)] or [0.0, 1.0]
+        low, high = min(found), max(found)
+        if log:
+            return cls(low / 1.25, high * 1.25, title, log)
+        wide = high - low
+        air = AIR * (wide if wide > 1e-9 * abs(high) else abs(high)) or 0.5
+        return cls(low - air, high + air, title, whole=whole)
 
-    def rect(
-        self, at: Point, size: Point, css: str, tip: str = "", opacity: float | None = None, radius: float = 0
-    ) -> None:
-        self._add(
-            "rect",
-            css,
-            tip,
-            x=at[0],
-            y=at[1],
-            width=max(size[0], 0),
-            height=max(size[1], 0),
-            fill_opacity=opacity,
-            rx=radius or None,
-        )
-
-    def circle(self, at: Point, radius: float, css: str, tip: str = "") -> None:
-        self._add("circle", css, tip, cx=at[0], cy=at[1], r=radius)
-
-    def text(
-        self, at: Point, text: object, css: str = "", anchor: str = "start", turned: bool = False
-    ) -> None:
-        x, y = (0.0, 0.0) if turned else at
-        self._add(
-            "text",
-            css,
-            body=str(text),
-            x=x,
-            y=y,
-            text_anchor=anchor if anchor != "start" else None,
-            transform=f"translate({_number(at[0])} {_number(at[1])}) rotate(-90)" if turned else None,
-        )
-
-    def path(self, points: Sequence[Point], css: str, tip: str = "") -> None:
-        if points:
-            self._add("path", css, tip, d="M" + "L".join(f"{_number(x)} {_number(y)}" for x, y in points))
-
-    def __html__(self) -> str:
-        return Markup('<svg viewBox="0 0 {} {}" style="--w:{}px" role="img" aria-label="{}">{}</svg>').format(
-            _number(self.width),
-            _number(self.height),
-            _number(self.width),
-            self.label,
-            Markup("").join(self.parts),
-        )
-
-    def _add(
-        self, tag: str, css: str, tip: str = "", body: str = "", **attributes: float | str | None
-    ) -> None:
-        written = Markup(" ").join(
-            Markup('{}="{}"').format(
-                name.replace("_", "-"), value if isinstance(value, str) else _number(value)
-            )
-            for name, value in attributes.items()
-            if value is not None
-        )
-        inner = Markup("<title>{}</title>").format(tip) if tip else escape(body)
-        self.parts.append(Markup('<{0} class="{1}" {2}>{3}</{0}>').format(Markup(tag), css, written, inner))
-
-
-class Scale:
-    """A linear or logarithmic map from values to positions."""
-
-    def __init__(self, values: tuple[float, float], positions: tuple[float, float], log: bool = False):
-        low, high = values
-        if high - low <= _LEAST * max(abs(low), abs(high), _LEAST):
-            low, high = (low / 2, low * 2) if log and low > 0 else (low - 0.5, low + 0.5)
-        self.low, self.high, self.positions, self.log = low, high, positions, log
-
-    def __call__(self, value: float) -> float:
-        a, b = self.positions
-        share = (self._of(value) - self._of(self.low)) / (self._of(self.high) - self._of(self.low))
-        return a + (b - a) * min(max(share, 0), 1)
-
-    def ticks(self, about: int = 4) -> list[float]:
-        """Return round values inside the scale."""
+    def share(self, value: float) -> float:
+        """Return where a value is, from 0 at the lower end to 1; what is beyond an end is at it."""
+        low, high, value = self.low, self.high, min(max(value, self.low), self.high)
         if self.log:
-            first, last = math.floor(math.log10(self.low)), math.ceil(math.log10(self.high))
-            powers = [10.0**e for e in range(first, last + 1)]
-            for steps in ((1,), (1, 2, 5)):
-                ticks = [step * power for power in powers for step in steps]
-                ticks = [tick for tick in ticks if self.low <= tick <= self.high]
-                if len(ticks) > 2:
-                    return ticks
-            return ticks if len(ticks) > 1 else [self.low, self.high]
-        raw = (self.high - self.low) / about
-        base = 10.0 ** math.floor(math.log10(raw))
-        step = next(base * m for m in (1, 2, 2.5, 5, 10) if base * m >= raw * 0.999)
-        first = math.ceil(self.low / step - 1e-9)
-        return [round(k * step, 12) + 0.0 for k in range(first, math.floor(self.high / step + 1e-9) + 1)]
+            low, high, value = map(math.log, (low, high, value))
+        return (value - low) / (high - low)
 
-    def _of(self, value: float) -> float:
-        return math.log(max(value, self.low)) if self.log else value
-
-
-def finite(values: Iterable[float | None]) -> list[float]:
-    """Return the finite values."""
-    return [v for v in values if v is not None and math.isfinite(v)]
+    def ticks(self, about: int = 4) -> dict[float, str]:
+        """Return round values on the axis, and how each is written."""
+        if self.log:
+            decades = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
+            steps = (1,) if len(decades) > about + 1 else (1, 2, 5)
+            ticks = [step * 10.0**decade for decade in decades for step in steps]
+            ticks = [tick for tick in ticks if self.low <= tick <= self.high]
+            return {tick: short(tick) for tick in (ticks if len(ticks) > 1 else (self.low, self.high))}
+        least = (self.high - self.low) / about
+        base = 10.0 ** math.floor(math.log10(least))
+        step = next(base * times for times in (1, 2, 2.5, 5, 10) if base * times >= least * 0.999)
+        step = math.ceil(step) if self.whole else step
+        places = range(math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9) + 1)
+        return {place * step: short(place * step) for place in places}
 
 
-def padded(values: Sequence[float]) -> tuple[float, float]:
-    """Return a range around values with some space on either side."""
-    low, high = (min(values), max(values)) if values else (0.0, 1.0)
-    air = (high - low) * AIR or abs(high) * AIR or 0.5
-    return low - air, high + air
+class Line(NamedTuple):
+    """Points that a line joins.
+
+    Attributes:
+        points: In order.
+        name: What it stands for.
+        color: Number of its colour; 0 for a dashed line that helps to read the chart.
+    """
+
+    points: Sequence[Point]
+    name: str = ""
+    color: int = 0
+
+
+class Dot(NamedTuple):
+    """A point.
+
+    Attributes:
+        x, y: Where it is.
+        tip: What it says where a pointer rests on it.
+        color: Number of its colour.
+        full: Whether it is full.
+        beyond: Whether it is off the scale, and shown at its edge.
+        name: Name beside it.
+        side: Where there is room for the name; None if nowhere.
+    """
+
+    x: float
+    y: float
+    tip: str
+    color: int = 0
+    full: bool = True
+    beyond: bool = False
+    name: str = ""
+    side: Side | None = None
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Lines and dots between two axes.
+
+    Attributes:
+        title: Description of the chart.
+        x, y: The axes.
+        lines, dots: What is drawn, the first on top.
+        size: Width and height of the frame in the page.
+    """
+
+    title: str
+    x: Axis
+    y: Axis
+    lines: Sequence[Line] = ()
+    dots: Sequence[Dot] = ()
+    size: tuple[int, int] = (300, 216)
+
+
+@dataclass(frozen=True)
+class Mark:
+    """One line of an interval plot.
+
+    Attributes:
+        name: Whose value it is.
+        cell: The value as text, strong if it stands out.
+        value: The value.
+        low, high: Its interval, if known.
+        seeds: The values of single seeds.
+    """
+
+    name: str
+    cell: Cell
+    value: float
+    low: float = math.nan
+    high: float = math.nan
+    seeds: Sequence[float] = ()
+
+
+@dataclass(frozen=True)
+class IntervalPlot:
+    """Values, or differences around a line at 0, with intervals, one line each.
+
+    Attributes:
+        title: What is measured.
+        marks: In order.
+        axis: What it shows; a value that is beyond it keeps its number.
+        differences: Whether the values are differences.
+    """
+
+    title: str
+    marks: Sequence[Mark]
+    axis: Axis
+    differences: bool
+
+    @classmethod
+    def of(
+        cls, title: str, marks: Sequence[Mark], *, differences: bool = False, lower_is_better: bool = False
+    ) -> Self:
+        """Choose the axis: the values closest to the best one decide, or the differences closest to 0.
+
+        Args:
+            title: What is measured.
+            marks: In order, at least one, with finite values.
+            differences: Whether the values are differences.
+            lower_is_better: Whether large values are behind.
+        """
+        values = np.array([mark.value for mark in marks])
+        best = 0.0 if differences else values.min() if lower_is_better else values.max()
+        near = [mark for mark, is_near in zip(marks, are_near(values, best), strict=True) if is_near]
+        inside = [v for mark in near for v in (mark.value, mark.low, mark.high, *mark.seeds)]
+        return cls(title, marks, Axis.around([*inside, 0.0] if differences else inside), differences)
+
+
+def are_near(values: NDArray[np.float64], best: float) -> NDArray[np.bool_]:
+    """Return which values set the scale: the half that is closest to the best one, with a margin."""
+    away = np.abs(values - best)
+    return away <= (3 * np.median(away) if len(away) > FEW else math.inf)
 
 
 def short(value: float) -> str:
@@ -148,227 +199,59 @@ def short(value: float) -> str:
     return f"{value:.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
 
 
-def _number(value: float | None) -> str:
-    return f"{value or 0:.2f}".rstrip("0").rstrip(".")
-
-
-@dataclass(frozen=True)
-class Mark:
-    """One line of an interval plot: a value, its interval, and the seeds behind it."""
-
-    label: str
-    value: float
-    low: float = math.nan
-    high: float = math.nan
-    seeds: Sequence[float] = ()
-    strong: bool = False
-    digits: int = 4
-
-
-def interval_plot(
-    marks: Sequence[Mark], label: str, *, differences: bool = False, lower_is_better: bool = False
-) -> Svg:
-    """Draw values, or differences around a line at 0, with intervals, one line each.
-
-    The values closest to the best one (half of them, with a margin) set the scale, or the differences closest
-    to 0 (a third of them). What is farther away is off the scale and keeps its number.
+def curve_charts(title: str, curves: Mapping[str, Curve]) -> tuple[Chart, Chart]:
+    """Return two charts over epochs: training loss, and validation with a dot at the best epoch.
 
     Args:
-        marks: In order; those without a finite value are left out.
-        label: Description of the plot.
-        differences: Whether the values are differences.
-        lower_is_better: Whether large values are behind.
+        title: Whose training it is.
+        curves: By name, one at least.
     """
-    marks = [mark for mark in marks if math.isfinite(mark.value)]
-    values = [mark.value for mark in marks]
-    front = 0.0 if differences else (min if lower_is_better else max)(values, default=0.0)
-    away = np.abs(np.subtract(values, front))
-    near = math.inf
-    if len(away) >= 4:
-        near = 5 * np.quantile(away, 1 / 3) if differences else 3 * np.median(away)
-    left, right, bottom = 6.0, WIDTH - 6.0, ROW * len(marks)
-    svg = Svg(WIDTH, bottom + 18, label)
-    inside = finite(
-        v
-        for mark, distance in zip(marks, away, strict=True)
-        if distance <= near + 1e-9
-        for v in (mark.value, mark.low, mark.high, *mark.seeds)
+    losses, validations, dots = [], [], []
+    for color, (name, curve) in enumerate(curves.items(), 1):
+        losses.append(Line(_defined(curve.loss), name, color))
+        validations.append(Line(_defined(curve.validation), name, color))
+        epoch, value = curve.best
+        if math.isfinite(value):
+            dots.append(Dot(epoch, value, f"{name}: {value:.4f} in epoch {epoch:g}, the best", color))
+    across = Axis.around((x for line in losses for x, _ in line.points), "epoch", whole=True)
+    monitor = next(iter(curves.values())).monitor
+    loss, validation = (
+        Axis.around((y for line in lines for _, y in line.points), name)
+        for lines, name in ((losses, "training loss"), (validations, MONITORS.get(monitor, monitor)))
     )
-    low, high = padded([*inside, 0.0] if differences else inside)
-    scale = Scale((low, high), (left, right))
-    ticks = [tick for tick in scale.ticks(4) if 16 <= scale(tick) <= WIDTH - 16]
-    for tick in ticks:
-        svg.text((scale(tick), bottom + 14), short(tick), "tick", "middle")
-    for row, mark in enumerate(marks):
-        y = ROW * row + LINE
-        for tick in ticks:
-            svg.line((scale(tick), y - 6), (scale(tick), y + 6), "grid")
-        if differences:
-            svg.line((scale(0), y - 6), (scale(0), y + 6), "zero")
-        css = " strong" if mark.strong else ""
-        half = (mark.high - mark.low) / 2
-        text = f"{mark.value:{'+' if differences else ''}.{mark.digits}f}" + (
-            f" ± {half:.{mark.digits}f}" if differences and math.isfinite(half) else ""
-        )
-        tip = f"{mark.label}: {text}"
-        weight = "" if differences else css
-        room = WIDTH - (120 if differences else 60)
-        svg.text((0, y - 10), _cut(mark.label, room), f"label{weight}")
-        svg.text((WIDTH, y - 10), text, f"value{weight}", "end")
-        if low <= mark.value <= high:
-            if math.isfinite(half):
-                svg.line((scale(mark.low), y), (scale(mark.high), y), f"whisker{css}")
-                tip += f" [{mark.low:.{mark.digits}f}, {mark.high:.{mark.digits}f}]"
-            for seed in finite(mark.seeds) if len(mark.seeds) > 1 else []:
-                svg.line((scale(seed), y - 4), (scale(seed), y + 4), f"seed{css}")
-            svg.circle((scale(mark.value), y), 4, f"dot{css}", tip)
-        else:
-            edge, tail = (left, left + 5) if mark.value < low else (right, right - 5)
-            svg.path([(tail, y - 4), (edge, y), (tail, y + 4)], f"off{css}", f"{tip}, off the scale")
-    return svg
+    size = 130, 86
+    return (
+        Chart(f"Training loss of {title}", across, loss, losses, size=size),
+        Chart(f"Validation of {title}", across, validation, validations, dots, size),
+    )
 
 
-def line_chart(
-    series: Sequence[Sequence[tuple[float, float]]], label: str, best: Sequence[tuple[float, float]] = ()
-) -> Svg:
-    """Draw thin lines over whole steps (epochs), with a dot at the best step of each."""
-    svg = Svg(180, 118, label)
-    steps = [x for line in series for x, _ in line] or [1.0]
-    across = Scale((min(steps), max(steps)), (38, 172))
-    up = Scale(padded(finite(y for line in series for _, y in line)), (94, 8))
-    for tick in up.ticks(3):
-        svg.line((38, up(tick)), (172, up(tick)), "grid")
-        svg.text((34, up(tick) + 3.5), short(tick), "tick", "end")
-    whole = range(math.ceil(min(steps)), math.floor(max(steps)) + 1)
-    for tick in whole[:: max(1, math.ceil(len(whole) / 6))]:
-        svg.text((across(tick), 110), tick, "tick", "middle")
-    for line in series:
-        svg.path([(across(x), up(y)) for x, y in line if math.isfinite(y)], "curve")
-    for x, y in best:
-        if math.isfinite(y):
-            svg.circle((across(x), up(y)), 3.2, "end", f"best epoch {x:g}: {y:.4f}")
-    return svg
+def reliability_chart(title: str, bins: Mapping[str, Bins]) -> Chart:
+    """Return the observed share over the mean prediction of each bin, one line per name, the first on top.
 
-
-def reliability_chart(
-    points: Mapping[str, Mapping[str, Sequence[float]]], colors: Mapping[str, int], label: str
-) -> Svg:
-    """Draw the observed share over the mean prediction of each bin, one line per model, the first on top.
-
-    The axes are logarithmic if predictions span two decades.
-    """
-    width = 340
-    svg = Svg(width, 330, label)
-    predicted = [p for model in points.values() for p in finite(model["predicted"]) if p > 0]
-    both = [
-        *predicted,
-        *(o for model in points.values() for o in finite(model["observed"]) if o > 0),
-    ] or [1.0]
-    log = bool(predicted) and max(predicted) > 100 * min(predicted)
-    low, high = (min(both) * 0.8, min(1.0, max(both) * 1.25)) if log else (0.0, max(both) * 1.04)
-    across, up = Scale((low, high), (46, width - 10), log), Scale((low, high), (286, 10), log)
-    for tick in across.ticks(4):
-        svg.line((across(tick), 10), (across(tick), 286), "grid")
-        svg.line((46, up(tick)), (width - 10, up(tick)), "grid")
-        svg.text((across(tick), 303), short(tick), "tick", "middle")
-        svg.text((40, up(tick) + 4), short(tick), "tick", "end")
-    svg.text(((46 + width - 10) / 2, 324), "predicted" + (" (log scale)" if log else ""), "axis", "middle")
-    svg.text((46, 6), "observed", "axis")
-    svg.line((across(low), up(low)), (across(high), up(high)), "zero")
-    for model, bins in reversed(list(points.items())):
-        css = f"c{colors[model]}" + (" strong" if colors[model] == 1 else "")
-        pairs = list(zip(bins["predicted"], bins["observed"], bins["rows"], strict=True))
-        svg.path([(across(p), up(o)) for p, o, _ in pairs], f"curve {css}")
-        for p, o, rows in pairs:
-            svg.circle(
-                (across(p), up(o)),
-                2.8,
-                f"end {css}",
-                f"{model}: predicted {p:.4f}, observed {o:.4f}, {rows:,.0f} rows",
-            )
-    return svg
-
-
-def heat_map(lift: np.ndarray, users: Sequence[MacroNode], items: Sequence[MacroNode]) -> Svg:
-    """Draw the lift between macro nodes: warm if a user macro node takes more of an item macro node than
-    expected.
-
-    Bars show members.
+    The axes are logarithmic if predictions span two decades; what was never observed is at the lower end.
 
     Args:
-        lift: By the numbers of the macro nodes. Shape (Ku, Ki).
-        users, items: Macro nodes shown, in the order shown.
+        title: Whose reliability it is.
+        bins: By name, see `evaluation.reliability`; empty where there are none.
     """
-    cell = float(np.clip(620 / max(len(items), 1), 9, 26))
-    left, top, bar = 34.0, 34.0, 44.0
-    wide, tall = cell * len(items), cell * len(users)
-    svg = Svg(left + wide + bar + 8, top + tall + bar + 8, "Lift between groups of users and groups of items")
-    depth = np.clip(np.log2(np.maximum(lift, 1e-9)) / 3, -1, 1)  # full colour from 8 times or an eighth
-    every = max(1, math.ceil(11 / cell))
-    most_users, most_items = (max((one.members for one in side), default=0) or 1 for side in (users, items))
-    for row, user in enumerate(users):
-        y = top + row * cell
-        if row % every == 0:
-            svg.text((left - 6, y + cell / 2 + 3.5), user.node, "tick", "end")
-        for column, item in enumerate(items):
-            at = user.node, item.node
-            svg.rect(
-                (left + column * cell, y),
-                (cell - 1, cell - 1),
-                "hot" if depth[at] > 0 else "cool",
-                f"users {user.node} ({user.name}) and items {item.node} ({item.name}): "
-                f"{lift[at]:.2g} times what is expected",
-                abs(float(depth[at])),
-                2,
-            )
-        svg.rect(
-            (left + wide + 4, y + 1),
-            (bar * user.members / most_users, cell - 3),
-            "size",
-            f"group of users {user.node}: {user.members:,} users",
-            radius=2,
-        )
-    for column, item in enumerate(items):
-        x = left + column * cell
-        if column % every == 0:
-            svg.text((x + cell / 2, top - 6), item.node, "tick", "middle")
-        svg.rect(
-            (x + 1, top + tall + 4),
-            (cell - 3, bar * item.members / most_items),
-            "size",
-            f"group of items {item.node}: {item.members:,} items",
-            radius=2,
-        )
-    svg.text((left, 11), "groups of items →", "axis")
-    svg.text((9, top + tall / 2), "groups of users", "axis", "middle", turned=True)
-    return svg
+    predicted = [p for one in bins.values() for p in one.get("predicted", ()) if p > 0]
+    observed = [o for one in bins.values() for o in one.get("observed", ()) if o > 0]
+    log = bool(predicted) and max(predicted) > DECADES * min(predicted)
+    low = 0.8 * min(predicted + observed) if log else 0.0
+    high = 1.04 * max(predicted + observed, default=1.0)
+    lines, dots = list[Line](), list[Dot]()
+    for color, (name, one) in enumerate(bins.items(), 1):
+        columns = (one.get(column, ()) for column in ("predicted", "observed", "rows"))
+        points = [(max(p, low), max(o, low), rows) for p, o, rows in zip(*columns, strict=True)]
+        lines.append(Line([(p, o) for p, o, _ in points], name, color))
+        dots += [
+            Dot(p, o, f"{name}: predicted {p:.4f}, observed {o:.4f}, {rows:,.0f} rows", color)
+            for p, o, rows in points
+        ]
+    lines.append(Line([(low, low), (high, high)]))
+    return Chart(title, Axis(low, high, "predicted", log), Axis(low, high, "observed", log), lines, dots)
 
 
-def gate_bars(
-    weights: Sequence[Sequence[float]], tasks: Sequence[str], experts: Sequence[str], label: str
-) -> Svg:
-    """Draw, per task, the share of each expert in what its tower reads."""
-    svg = Svg(WIDTH, 30 * len(tasks) + 6, label)
-    left = min(110, 12 + 7 * max((len(task) for task in tasks), default=4))
-    for row, (task, shares) in enumerate(zip(tasks, weights, strict=False)):
-        y, x = 30 * row + 4, float(left)
-        svg.text((0, y + 15), _cut(task, left), "label")
-        whole = sum(finite(shares)) or 1.0
-        for number, (expert, share) in enumerate(zip(experts, shares, strict=True)):
-            width = (WIDTH - left) * (share / whole if math.isfinite(share) else 0)
-            svg.rect(
-                (x, y),
-                (width - 1.5, 22),
-                f"fill c{number % COLORS + 1}",
-                f"{task} reads {share:.1%} of expert {expert}",
-                radius=3,
-            )
-            if width > 34:
-                svg.text((x + width / 2, y + 15), f"{share:.0%}", "inside", "middle")
-            x += width
-    return svg
-
-
-def _cut(text: str, room: float) -> str:
-    most = int((room - 8) / 6.6)
-    return text if len(text) <= most else text[: most - 1] + "…"
+def _defined(points: Sequence[Point]) -> list[Point]:
+    return [point for point in points if math.isfinite(point[1])]

@@ -3,14 +3,23 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Self
+from functools import cached_property
+from typing import Any, NamedTuple, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mgoe.evaluation.intervals import Estimate
-from mgoe.evaluation.rows import ALL, Row
+from mgoe.evaluation.rows import ALL
+from mgoe.evaluation.standings import Standings
 from mgoe.features.macro_nodes import MacroNode
+
+DOUBLINGS = 3
+"""Doublings of the score between macro nodes at which the colour of a heat map is full."""
+MOST = 60
+"""Macro nodes of each side that are shown, the largest."""
+Bins: TypeAlias = Mapping[str, Sequence[float]]
+"""Points of a reliability diagram, see `evaluation.reliability`; empty where there are none."""
 
 
 class Curve(NamedTuple):
@@ -57,20 +66,22 @@ class MacroView:
     cold_users: int = 0
     cold_items: int = 0
 
-    def order(self, most: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return the largest user and item macro nodes, ordered so that similar ones are adjacent.
+    @cached_property
+    def doublings(self) -> NDArray[np.float64]:
+        """Doublings of the score over the expected one, at most `DOUBLINGS` up or down. Shape (Ku, Ki)."""
+        return np.clip(np.log2(np.maximum(self.lift, 1e-9)), -DOUBLINGS, DOUBLINGS)
 
-        Args:
-            most: Number of macro nodes per side, at most.
-        """
+    @property
+    def shown(self) -> tuple[list[MacroNode], list[MacroNode]]:
+        """The `MOST` largest user and item macro nodes, ordered so that similar ones are adjacent."""
         sizes = ([-node.members for node in side] for side in (self.users, self.items))
-        users, items = (np.sort(np.argsort(of_side, kind="stable")[:most]) for of_side in sizes)
+        users, items = (np.sort(np.argsort(of_side, kind="stable")[:MOST]) for of_side in sizes)
         if min(len(users), len(items)) > 1:
-            depth = np.clip(np.log2(np.maximum(self.lift[np.ix_(users, items)], 1e-9)), -3, 3)
+            depth = self.doublings[np.ix_(users, items)]
             left = np.linalg.svd(depth - depth.mean(), full_matrices=False)[0][:, 0]
             rows = np.argsort(left * np.sign(left[np.abs(left).argmax()]), kind="stable")
             users, items = users[rows], items[np.argsort(depth[rows].argmax(0), kind="stable")]
-        return users, items
+        return [self.users[k] for k in users], [self.items[k] for k in items]
 
 
 @dataclass(frozen=True)
@@ -79,47 +90,33 @@ class ReportData:
 
     Attributes:
         title: Of the page.
-        rows: Of `metrics.json`, all models, seeds, splits and slices; models in the order of the tables.
-        lead: The model the report is about; the first of the rows if not given.
+        standings: The table of the run, whose reference the report is about.
         facts: Short facts of the run by name, shown as given (users, rows, seconds ...).
-        estimates: Intervals of models (`estimate`) and of differences (`compare`).
+        estimates: Metrics of models with their intervals (`estimate`).
         curves: Model, then seed, to what `curves.json` holds.
         reliability: Model, then task, to points as `reliability` makes them.
         macro: The macro graph.
         history_age: How old the history of examples is.
         negatives: How negatives were drawn.
         notes: More paragraphs on how this was measured.
-        notices: What is odd about the log or the results, said above the tables.
         settings: The resolved settings, YAML.
         command: The command that makes it again.
     """
 
     title: str
-    rows: Sequence[Row]
-    lead: str = ""
+    standings: Standings
     facts: Mapping[str, object] = field(default_factory=dict)
     estimates: Sequence[Estimate] = ()
     curves: Mapping[str, Mapping[int, Mapping[str, Any]]] = field(default_factory=dict)
-    reliability: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]] = field(default_factory=dict)
+    reliability: Mapping[str, Mapping[str, Bins]] = field(default_factory=dict)
     macro: MacroView | None = None
     history_age: str = ""
     negatives: str = ""
     notes: Sequence[str] = ()
-    notices: Sequence[str] = ()
     settings: str = ""
     command: str = ""
 
     @property
-    def models(self) -> list[str]:
-        """In order of appearance."""
-        return list(dict.fromkeys(row["model"] for row in self.rows))
-
-    @property
     def tasks(self) -> list[str]:
         """In order of appearance."""
-        return list(dict.fromkeys(row["task"] for row in self.rows if row["task"] != ALL))
-
-    @property
-    def leader(self) -> str:
-        """The model the report is about."""
-        return self.lead or next(iter(self.models), "")
+        return list(dict.fromkeys(row["task"] for row in self.standings.rows if row["task"] != ALL))

@@ -5,23 +5,17 @@ from typing import Any
 
 import numpy as np
 
-from mgoe.evaluation.report.charts import heat_map
-from mgoe.evaluation.report.data import MacroView
+from mgoe.evaluation.report.data import MOST, MacroView
 from mgoe.evaluation.tables import Cell, Table
 from mgoe.features.macro_nodes import MacroNode
 
-MOST = 60
-"""Macro nodes of each side that are shown, the largest."""
-
 
 def macro_section(view: MacroView) -> dict[str, Any]:
-    """Draw the largest macro nodes, ordered so that similar users and items are adjacent."""
-    users, items = view.order(MOST)
+    """Return what the template shows of a macro graph."""
     return {
-        "chart": heat_map(view.lift, [view.users[k] for k in users], [view.items[k] for k in items]),
         "view": view,
-        "shown": (len(users), len(items)),
         "size": view.lift.shape,
+        "most": MOST,
         "user_table": member_table(view.users, view.items, view.lift, "users"),
         "item_table": member_table(view.items, view.users, view.lift.T, "items"),
     }

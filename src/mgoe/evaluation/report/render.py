@@ -1,18 +1,19 @@
 """The pages: report data or standings to one HTML file that needs no network."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import jinja2
 
 from mgoe._util.files import write_text
-from mgoe.evaluation.pareto import COSTS, pareto
-from mgoe.evaluation.report.charts import Svg
+from mgoe.evaluation.pareto import COSTS
+from mgoe.evaluation.report.charts import Chart, IntervalPlot
+from mgoe.evaluation.report.cost_chart import cost_chart
 from mgoe.evaluation.report.data import ReportData
-from mgoe.evaluation.report.pareto_plot import pareto_plot
 from mgoe.evaluation.report.sections import lead_plot, sections
-from mgoe.evaluation.rows import LOWER, MEAN, MEAN_TITLE, head, headline, main_columns, summarize
-from mgoe.evaluation.standings import Standings, is_significant, verdict
+from mgoe.evaluation.rows import MEAN, main_columns, summarize
+from mgoe.evaluation.standings import Standings, verdict
 from mgoe.evaluation.tables import differences, quality, shown_uniformly, tables_of, tradeoff
 
 _TEMPLATES = jinja2.Environment(
@@ -23,6 +24,7 @@ _TEMPLATES = jinja2.Environment(
     lstrip_blocks=True,
     keep_trailing_newline=True,
 )
+_TEMPLATES.tests["finite"] = math.isfinite
 
 
 def render(data: ReportData) -> str:
@@ -65,7 +67,7 @@ def render_comparison(
                 "uniform": shown_uniformly(one),
                 "plots": forest_plots(one),
                 "tradeoff": tradeoff(one),
-                "fronts": pareto_plots(one),
+                "fronts": cost_charts(one),
             }
             for one in standings
         ],
@@ -88,37 +90,13 @@ def render_tables(title: str, standings: Sequence[Standings]) -> str:
     return _TEMPLATES.get_template("tables.html.j2").render(title=title, boards=boards)
 
 
-def forest_plots(standings: Standings) -> list[tuple[str, Svg]]:
-    """Draw the leads over every baseline, one plot per metric, the mean first; strong if significant."""
-    names = {
-        column: MEAN_TITLE if column == MEAN else head(column)
-        for column in sorted(main_columns(summarize(standings.rows)), key=lambda column: column != MEAN)
-    }
-    return [
-        (name, plot)
-        for column, name in names.items()
-        if (
-            plot := lead_plot(
-                standings.leads,
-                column,
-                f"{standings.reference} minus each baseline: {name}",
-                is_significant,
-            )
-        )
-    ]
+def forest_plots(standings: Standings) -> list[IntervalPlot]:
+    """Return the leads over every baseline, one plot per metric, the mean first; strong if significant."""
+    columns = sorted(main_columns(summarize(standings.rows)), key=lambda column: column != MEAN)
+    return [plot for column in columns if (plot := lead_plot(standings, column))]
 
 
-def pareto_plots(standings: Standings) -> list[tuple[str, Svg]]:
-    """Draw quality against each cost that is known of two models at least."""
-    column = headline(summarize(standings.rows))
-    name = "mean of AUC and GAUC" if column == MEAN else head(column)
-    lower = bool(LOWER.fullmatch(column[1]))
-    fronts = {words: pareto(standings, cost) for cost, words in COSTS.items()}
-    return [
-        (
-            f"Against {words}",
-            pareto_plot(points, name, words, standings.reference, lower_is_better=lower),
-        )
-        for words, points in fronts.items()
-        if len(points) > 1
-    ]
+def cost_charts(standings: Standings) -> dict[str, Chart]:
+    """Return quality against each cost that is known of two models at least, by the cost in words."""
+    charts = {words: cost_chart(standings, cost) for cost, words in COSTS.items()}
+    return {words: chart for words, chart in charts.items() if chart and len(chart.dots) > 1}
