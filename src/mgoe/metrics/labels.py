@@ -1,4 +1,4 @@
-"""What all metrics share: the task they measure, the rows that have a label, and means of what exists."""
+"""What all metrics share: the task they measure, the rows that have a label, ranks, and means of what exists."""
 
 from collections.abc import Iterable
 from typing import Protocol
@@ -27,6 +27,12 @@ def labelled(labels: ArrayLike, *columns: ArrayLike) -> list[NDArray]:
     """Return the labels and further columns of the rows that have a label. Shape (N,) each."""
     keep = ~np.isnan(np.asarray(labels))
     return [np.asarray(column)[keep] for column in (labels, *columns)]
+
+
+def mean_ranks(values: NDArray) -> NDArray[np.float64]:
+    """Return the rank of each value, from 1; equal ones share their mean rank. Shape (N,)."""
+    _, inverse, count = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(count) - (count - 1) / 2)[inverse]
 
 
 def mean_defined(values: Iterable[float]) -> float:

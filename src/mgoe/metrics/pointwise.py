@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mgoe.metrics.labels import labelled
+from mgoe.metrics.labels import labelled, mean_ranks
 
 
 @dataclass(frozen=True)
@@ -129,14 +129,9 @@ def spearman(labels: ArrayLike, values: ArrayLike) -> float:
     labels, values = _valid(labels, values)
     if len(labels) == 0 or np.isnan(values).any():
         return np.nan
-    a, b = _centered_ranks(labels), _centered_ranks(values)
+    a, b = (mean_ranks(one) - (len(one) + 1) / 2 for one in (labels, values))
     scale = np.sqrt((a @ a) * (b @ b))
     return float(a @ b / scale) if scale > 0 else np.nan
-
-
-def _centered_ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    _, inverse, count = np.unique(values, return_inverse=True, return_counts=True)
-    return (np.cumsum(count) - (count - 1) / 2)[inverse] - (len(values) + 1) / 2
 
 
 def _valid(labels: ArrayLike, values: ArrayLike) -> list[NDArray[np.float64]]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mgoe.metrics.labels import labelled
+from mgoe.metrics.labels import labelled, mean_ranks
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,8 @@ def auc(labels: ArrayLike, scores: ArrayLike) -> float:
     labels, scores = labelled(labels, scores)
     if len(scores) == 0 or np.isnan(scores).any():
         return np.nan
-    order = np.argsort(scores)
-    positive = (labels > 0)[order]
-    starts = _starts(scores[order])
-    up, down = (np.add.reduceat(one, starts, dtype=np.float64) for one in (positive, ~positive))
-    pairs = up.sum() * down.sum()
-    return float(up @ (np.cumsum(down) - down / 2) / pairs) if pairs > 0 else np.nan
+    [area] = group_auc(labels, scores, np.zeros(len(labels), np.uint8))[1]
+    return float(area)
 
 
 def gauc(labels: ArrayLike, scores: ArrayLike, groups: ArrayLike) -> Gauc:
@@ -126,20 +122,13 @@ def placements(labels: ArrayLike, scores: ArrayLike) -> NDArray[np.float64]:
         array([1. , 0.5, 0.5, 1. ])
     """
     positive, scores = np.asarray(labels) > 0, np.asarray(scores)
-    n_up = int(positive.sum())
-    n_down = len(positive) - n_up
+    n_up, n_down = int(positive.sum()), int((~positive).sum())
     if n_up == 0 or n_down == 0 or np.isnan(scores).any():
         return np.full(len(positive), np.nan)
-    order = np.argsort(scores)
-    starts = _starts(scores[order])
-    up = np.add.reduceat(positive[order], starts, dtype=np.int64)
-    size = np.diff(starts, append=len(order))
-    down = size - up
-    below = (np.cumsum(down) - down / 2) / n_down
-    above = (n_up - np.cumsum(up) + up / 2) / n_up
-    result = np.empty(len(positive))
-    result[order] = np.where(positive[order], np.repeat(below, size), np.repeat(above, size))
-    return result
+    below = mean_ranks(scores)  # of all rows; less those of its own class, it counts the other class
+    for side in (positive, ~positive):
+        below[side] -= mean_ranks(scores[side])
+    return np.where(positive, below / n_down, (n_up - below) / n_up)
 
 
 def hit_rate_at(ranks: ArrayLike, queries: ArrayLike, k: int) -> float:
