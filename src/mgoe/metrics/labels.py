@@ -1,4 +1,4 @@
-"""What all metrics share: the task they measure, the rows that have a label, ranks, and means of what exists."""
+"""What all metrics share: the task they measure, rows that have a label, ranks, and means of what exists."""
 
 from collections.abc import Iterable
 from typing import Protocol

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from mgoe._util.plotting import axes_of, pyplot
 from mgoe.config import load_settings
-from mgoe.evaluation.report import Curve, MacroView
+from mgoe.evaluation.report import MacroView
 from mgoe.evaluation.report.axes import draw
 from mgoe.evaluation.report.charts import curve_charts, reliability_chart
 from mgoe.evaluation.report.data import DOUBLINGS
@@ -50,7 +50,7 @@ class RankerPlots:
         """
         _, axes = pyplot().subplots(1, 2, figsize=(9, 3.5), layout="constrained")
         curves = {
-            model if len(by_seed) == 1 else f"{model}, seed {seed}": Curve.of(run)
+            model if len(by_seed) == 1 else f"{model}, seed {seed}": run
             for model, by_seed in curves_of(self._plan).items()
             for seed, run in by_seed.items()
         }

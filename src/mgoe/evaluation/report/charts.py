@@ -6,12 +6,12 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Self, TypeAlias
+from typing import Any, Literal, NamedTuple, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mgoe.evaluation.report.data import Bins, Curve
+from mgoe.evaluation.report.data import Bins
 from mgoe.evaluation.tables import Cell
 
 AIR = 0.08
@@ -20,6 +20,8 @@ FEW = 3
 """Marks up to which none is off the scale."""
 DECADES = 100
 """From this ratio of the largest to the smallest prediction on, reliability is drawn on logarithmic axes."""
+SMALL = 130, 86
+"""Frame of a chart of which two stand side by side."""
 MONITORS = {"all.ranking": "mean of AUC and GAUC, validation", "all.logloss": "log loss, validation"}
 """What picks the best epoch, in words."""
 Point: TypeAlias = tuple[float, float]
@@ -46,7 +48,7 @@ class Axis:
     @classmethod
     def around(cls, values: Iterable[float], title: str = "", log: bool = False, whole: bool = False) -> Self:
         """Return an axis with some space on either side of the finite values."""
-        found = [value for value in values if math.isfinite(value)] or [0.0, 1.0]
+        found = _finite(values) or [0.0, 1.0]
         low, high = min(found), max(found)
         if log:
             return cls(low / 1.25, high * 1.25, title, log)
@@ -199,30 +201,30 @@ def short(value: float) -> str:
     return f"{value:.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
 
 
-def curve_charts(title: str, curves: Mapping[str, Curve]) -> tuple[Chart, Chart]:
-    """Return two charts over epochs: training loss, and validation with a dot at the best epoch.
+def curve_charts(title: str, runs: Mapping[str, Mapping[str, Any]]) -> tuple[Chart, Chart]:
+    """Return two charts over epochs: training loss, and validation with a dot at the epoch that was kept.
 
     Args:
         title: Whose training it is.
-        curves: By name, one at least.
+        runs: What `curves.json` holds, by name; one at least.
     """
-    losses, validations, dots = [], [], []
-    for color, (name, curve) in enumerate(curves.items(), 1):
-        losses.append(Line(_defined(curve.loss), name, color))
-        validations.append(Line(_defined(curve.validation), name, color))
-        epoch, value = curve.best
-        if math.isfinite(value):
-            dots.append(Dot(epoch, value, f"{name}: {value:.4f} in epoch {epoch:g}, the best", color))
-    across = Axis.around((x for line in losses for x, _ in line.points), "epoch", whole=True)
-    monitor = next(iter(curves.values())).monitor
-    loss, validation = (
+    losses, validations, dots = list[Line](), list[Line](), list[Dot]()
+    for color, (name, run) in enumerate(runs.items(), 1):
+        loss = [(one["epoch"], sum(_finite(one["losses"].values()))) for one in run["epochs"]]
+        monitor = {one["epoch"]: value for one in run["epochs"] for value in _finite([one["monitor"]])}
+        losses.append(Line(loss, name, color))
+        validations.append(Line([*monitor.items()], name, color))
+        if (best := run["best_epoch"]) in monitor:
+            dots.append(Dot(best, monitor[best], f"{name}: {monitor[best]:.4f} in epoch {best:g}", color))
+    x = Axis.around((x for line in losses for x, _ in line.points), "epoch", whole=True)
+    measured = next(iter(runs.values())).get("monitor", "validation")
+    y_loss, y_validation = (
         Axis.around((y for line in lines for _, y in line.points), name)
-        for lines, name in ((losses, "training loss"), (validations, MONITORS.get(monitor, monitor)))
+        for lines, name in ((losses, "training loss"), (validations, MONITORS.get(measured, measured)))
     )
-    size = 130, 86
     return (
-        Chart(f"Training loss of {title}", across, loss, losses, size=size),
-        Chart(f"Validation of {title}", across, validation, validations, dots, size),
+        Chart(f"Training loss of {title}", x, y_loss, losses, size=SMALL),
+        Chart(f"Validation of {title}", x, y_validation, validations, dots, SMALL),
     )
 
 
@@ -253,5 +255,5 @@ def reliability_chart(title: str, bins: Mapping[str, Bins]) -> Chart:
     return Chart(title, Axis(low, high, "predicted", log), Axis(low, high, "observed", log), lines, dots)
 
 
-def _defined(points: Sequence[Point]) -> list[Point]:
-    return [point for point in points if math.isfinite(point[1])]
+def _finite(values: Iterable[float | None]) -> list[float]:
+    return [value for value in values if value is not None and math.isfinite(value)]

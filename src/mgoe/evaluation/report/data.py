@@ -1,10 +1,9 @@
 """The content of a report as plain values; everything but the rows may be missing."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple, Self, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,34 +19,6 @@ MOST = 60
 """Macro nodes of each side that are shown, the largest."""
 Bins: TypeAlias = Mapping[str, Sequence[float]]
 """Points of a reliability diagram, see `evaluation.reliability`; empty where there are none."""
-
-
-class Curve(NamedTuple):
-    """Training of a model with one seed, as points over epochs.
-
-    Attributes:
-        monitor: Name of what validation measures.
-        validation: Epoch and value; NaN where it does not exist.
-        loss: Epoch and training loss, summed over tasks.
-        best: The point of `validation` whose weights were kept.
-    """
-
-    monitor: str
-    validation: list[tuple[float, float]]
-    loss: list[tuple[float, float]]
-    best: tuple[float, float]
-
-    @classmethod
-    def of(cls, run: Mapping[str, Any]) -> Self:
-        """Read what `curves.json` holds."""
-        validation = [(e["epoch"], math.nan if e["monitor"] is None else e["monitor"]) for e in run["epochs"]]
-        losses = [(e["epoch"], [v for v in e["losses"].values() if v is not None]) for e in run["epochs"]]
-        return cls(
-            run.get("monitor", "validation"),
-            validation,
-            [(epoch, sum(v for v in of_tasks if math.isfinite(v))) for epoch, of_tasks in losses],
-            (run["best_epoch"], dict(validation).get(run["best_epoch"], math.nan)),
-        )
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 
 from mgoe.config import BOUNDS
 from mgoe.evaluation.report.charts import IntervalPlot, Mark, curve_charts, reliability_chart
-from mgoe.evaluation.report.data import Curve, ReportData
+from mgoe.evaluation.report.data import ReportData
 from mgoe.evaluation.report.macro import macro_section
 from mgoe.evaluation.rows import (
     ALL,
@@ -163,11 +163,10 @@ def lead_plot(standings: Standings, column: Column) -> IntervalPlot | None:
 
 def _curves(model: str, seeds: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
     """Return validation and training loss of a model, one line per seed."""
-    curves = {f"seed {seed}": Curve.of(run) for seed, run in seeds.items()}
-    loss, validation = curve_charts(model, curves)
+    loss, validation = curve_charts(model, {f"seed {seed}": run for seed, run in seeds.items()})
     return {
         "model": model,
-        "best": ", ".join(map(str, sorted({int(curve.best[0]) for curve in curves.values()}))),
+        "best": ", ".join(map(str, sorted({run["best_epoch"] for run in seeds.values()}))),
         "charts": [validation, loss],
     }
 
