@@ -80,9 +80,11 @@ def report_data(
         "curves": curves,
         "reliability": reliability,
         "macro": _macro(rng),
-        "history_age": "Every model reads the same snapshot. Test examples are 1 to 19 (days) after it.",
-        "negatives": "Negatives: three per positive example, drawn from the events of the same day.",
-        "notes": ["Validation picked the epoch; test was read once."],
+        "notes": [
+            "Every model reads the same snapshot. Test examples are 1 to 19 (days) after it.",
+            "Negatives: three per positive example, drawn from the events of the same day.",
+            "Validation picked the epoch; test was read once.",
+        ],
         "settings": "data:\n  log: [tmall.parquet]\n  bucket: 1d\ntasks:\n- name: click\n- name: fav\n",
         "command": "mgoe run examples/tmall.yaml --set data.log=tmall.parquet --out runs/tmall",
     }

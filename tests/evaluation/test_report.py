@@ -107,9 +107,7 @@ def test_the_best_is_marked_and_bounds_do_not_compete():
     assert "the best of 2 models" in html
 
 
-@pytest.mark.parametrize(
-    "where", ["title", "facts", "notes", "settings", "history_age", "negatives", "command"]
-)
+@pytest.mark.parametrize("where", ["title", "facts", "notes", "settings", "command"])
 def test_hostile_words_stay_words(where):
     value = {"facts": {HOSTILE: HOSTILE}, "notes": [HOSTILE]}.get(where, HOSTILE)
     html = render(report_data(models=["mgoe"], seeds=[0], **{where: value}))

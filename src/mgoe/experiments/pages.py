@@ -145,9 +145,9 @@ def write_run_report(
             curves=curves_of(plan),
             reliability=reliability_of(plan),
             macro=macro_view(inputs.graph, inputs.prepared),
-            history_age=history_age(settings, inputs.prepared),
-            negatives=negatives(settings, inputs.prepared),
             notes=[
+                history_age(settings, inputs.prepared),
+                negatives(settings, inputs.prepared),
                 f"The bundle holds {best.title}, the best on validation.",
                 "“Calibrated” columns are of test probabilities after calibration on validation; the bundle "
                 "is calibrated on test, the newest labels.",

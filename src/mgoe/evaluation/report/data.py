@@ -67,9 +67,7 @@ class ReportData:
         curves: Model, then seed, to what `curves.json` holds.
         reliability: Model, then task, to points as `reliability` makes them.
         macro: The macro graph.
-        history_age: How old the history of examples is.
-        negatives: How negatives were drawn.
-        notes: More paragraphs on how this was measured.
+        notes: Paragraphs on how this was measured.
         settings: The resolved settings, YAML.
         command: The command that makes it again.
     """
@@ -81,8 +79,6 @@ class ReportData:
     curves: Mapping[str, Mapping[int, Mapping[str, Any]]] = field(default_factory=dict)
     reliability: Mapping[str, Mapping[str, Bins]] = field(default_factory=dict)
     macro: MacroView | None = None
-    history_age: str = ""
-    negatives: str = ""
     notes: Sequence[str] = ()
     settings: str = ""
     command: str = ""
