@@ -217,7 +217,7 @@ def curve_charts(title: str, runs: Mapping[str, Mapping[str, Any]]) -> tuple[Cha
         if (best := run["best_epoch"]) in monitor:
             dots.append(Dot(best, monitor[best], f"{name}: {monitor[best]:.4f} in epoch {best:g}", color))
     x = Axis.around((x for line in losses for x, _ in line.points), "epoch", whole=True)
-    measured = next(iter(runs.values())).get("monitor", "validation")
+    measured: str = next(iter(runs.values())).get("monitor", "validation")
     y_loss, y_validation = (
         Axis.around((y for line in lines for _, y in line.points), name)
         for lines, name in ((losses, "training loss"), (validations, MONITORS.get(measured, measured)))
