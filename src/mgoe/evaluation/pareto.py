@@ -7,9 +7,10 @@ as leads are; one that shares none has its own mean.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Literal, TypeAlias
 
-from mgoe.evaluation.rows import distance, headline, summarize
+from mgoe.evaluation.rows import by_seed, distance, headline, summarize
 from mgoe.evaluation.standings import Standings, paired_means
 
 CostName: TypeAlias = Literal["serving_ms", "cpu_seconds"]
@@ -51,9 +52,9 @@ def pareto(standings: Standings, cost: CostName) -> list[Point]:
         >>> [point.model for point in pareto(one, "serving_ms")]
         ['shared-bottom', 'mgoe']
     """
-    column = headline(summaries := summarize(standings.rows))
-    own = {model: found[column].mean for model, found in summaries.items() if column in found}
-    metric, means = column[1], own | paired_means(standings, column)
+    column = headline(summarize(standings.rows))
+    own = {m: fmean(of[column].values()) for m, of in by_seed(standings.rows).items() if column in of}
+    metric, means = column[1], own | paired_means(standings, column, standings.models)
     known = [
         (getattr(standings.costs[model], cost), distance(metric, means[model]), model)
         for model in standings.models

@@ -167,15 +167,14 @@ def leaders(standings: Standings, columns: Sequence[Column]) -> dict[Column, set
     """Return the best models of each column among the reference and the fully paired baselines, on shared
     seeds.
     """
-    reference = standings.reference
-    judged = {reference, *(lead.baseline for lead in fully_paired(standings.leads))}
-    digits = min((one.digits for one in summarize(standings.rows).get(reference, {}).values()), default=4)
+    baselines = [lead.baseline or "" for lead in fully_paired(standings.leads)]
+    own = summarize(standings.rows).get(standings.reference, {}).values()
+    digits = min((one.digits for one in own), default=4)
     return {
         column: best(
             {
                 model: {column: Summary(mean, math.nan, 1, digits)}
-                for model, mean in paired_means(standings, column).items()
-                if model in judged
+                for model, mean in paired_means(standings, column, baselines).items()
             },
             column,
         )
@@ -183,15 +182,13 @@ def leaders(standings: Standings, columns: Sequence[Column]) -> dict[Column, set
     }
 
 
-def paired_means(standings: Standings, column: Column) -> dict[str, float]:
-    """Return the mean of the reference, and what each other model is ahead of it on the seeds of both.
-
-    Models that share no seed with it are left out.
+def paired_means(standings: Standings, column: Column, models: Sequence[str]) -> dict[str, float]:
+    """Return the mean of the reference over all seeds that some models share with it, and what each of these
+    is ahead of it on its own. Models that share no seed are left out.
     """
     values = {model: found.get(column, {}) for model, found in by_seed(standings.rows).items()}
     own = values.get(standings.reference, {})
-    return {
-        model: fmean(own.values()) + fmean(of_seed[seed] - own[seed] for seed in shared)
-        for model, of_seed in values.items()
-        if (shared := sorted(own.keys() & of_seed.keys()))
-    }
+    shared = {m: seeds for m in models if (seeds := sorted(own.keys() & values.get(m, {}).keys()))}
+    level = fmean(own[seed] for seed in set().union(*shared.values())) if shared else math.nan
+    ahead = {m: fmean(values[m][seed] - own[seed] for seed in seeds) for m, seeds in shared.items()}
+    return {standings.reference: level} | {model: level + lead for model, lead in ahead.items()}
