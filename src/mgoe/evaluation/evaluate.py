@@ -7,7 +7,7 @@ people do come back. An item that came later cannot be ranked by anyone and is n
 scores share their mean rank, so that a model gains nothing by scoring all items alike. A list with a NaN has
 no order: its query is NaN, and so is the mean over queries.
 
-Axes: `N` examples, `T` tasks, `I` items of the catalogue, `B` pairs of a block.
+Axes: `N` examples, `T` tasks, `I` items of the catalogue, `B` pairs.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +24,7 @@ from mgoe.metrics import Task
 Score = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.floating]]
 """Users (B,) and items (B,) to scores (B, T)."""
 BLOCK = 65_536
-"""Pairs scored at a time."""
+"""Pairs scored at a time, by whole users."""
 
 
 def measure(
@@ -301,11 +301,9 @@ def _ranks(
     with ProgressBar("ranking all items", len(chosen) * catalog, "pairs") as bar:
         for start in range(0, len(chosen), at_once):
             group = chosen[start : start + at_once]
-            pairs, parts = np.arange(len(group) * catalog), []
-            for block in np.split(pairs, range(BLOCK, len(pairs), BLOCK)):
-                parts.append(score(group[block // catalog], block % catalog))
-                bar.advance(len(block))
-            scores = np.concatenate(parts).reshape(len(group), catalog, -1)  # (group, I, T)
+            pairs = np.arange(len(group) * catalog)
+            scores = score(group[pairs // catalog], pairs % catalog).reshape(len(group), catalog, -1)
+            bar.advance(len(pairs))
             for user, lists in zip(group, scores[:, :, binary], strict=True):
                 mine = np.flatnonzero(users == user)
                 for column in range(len(binary)):
