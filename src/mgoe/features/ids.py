@@ -25,7 +25,7 @@ class Ids(NodeGroup):
 
     def read_side(self, view: View, pairs: Pairs, side: Side) -> Arrays:
         nodes, cold = pairs.nodes(side), view.cold(side)
-        macro = {f"{side}_macro": view.rows(side, "macro", nodes, cold).astype(np.int64)}
+        macro = {f"{side}_macro": view.macro(side, view.snapshot.dense, nodes, cold)}
         if pairs.spec is None:
             return macro
         asked = pairs.users if side == "user" else pairs.items

@@ -32,9 +32,9 @@ class Recents(NodeGroup):
     def read_side(self, view: View, pairs: Pairs, side: Side) -> Arrays:
         other, nodes, spec = OTHER[side], pairs.nodes(side), pairs.spec
         neighbors = view.rows(side, "recent", nodes, -1).astype(np.int64)
-        macro = view.rows(other, "macro", neighbors, view.cold(other))
+        macro = view.macro(other, view.snapshot.dense, neighbors, view.cold(other))
         return {
             f"recent_{other}s": neighbors if spec is None else np.minimum(neighbors, spec.size(other)),
             f"recent_{other}s_task_mask": view.rows(side, "recent_task_mask", nodes).astype(np.int64),
-            f"recent_{other}s_macro": macro.astype(np.int64),
+            f"recent_{other}s_macro": macro,
         }

@@ -127,16 +127,30 @@ class Overlay(NamedTuple):
     @classmethod
     def empty(cls, snapshot: Snapshot) -> Overlay:
         """Return the overlay of a snapshot without changes, as training reads it."""
-        i64, i32, f32, f16 = np.int64, np.int32, np.float32, np.float16
-        mask = snapshot.arrays["pairs.task_mask"].dtype
-        kinds = (i32, i64), (i32, i64, f32), (f32, f32), (f32, f16, f16, i32, f32, i32, mask), (i32,)
-        axes = 1, 2, 1, 2, 1
-        arrays: Any = [
-            np.empty((0,) * n, kind) for n, group in zip(axes, kinds, strict=True) for kind in group
-        ]
-        nodes = NodeOverlay(*arrays)
-        pairs: Any = [np.empty(0, kind) for kind in (i32, i64, i64, i32)]
-        return cls(nodes, nodes, PairOverlay(*pairs))
+        nodes = NodeOverlay(
+            slot=np.empty(0, np.int32),
+            index=np.empty(0, np.int64),
+            macro=np.empty((0, 0), np.int32),
+            edges=np.empty((0, 0), np.int64),
+            second=np.empty((0, 0), np.float32),
+            sum=np.empty(0, np.float32),
+            second_sum=np.empty(0, np.float32),
+            counts=np.empty((0, 0), np.float32),
+            log_first=np.empty((0, 0), np.float16),
+            log_second=np.empty((0, 0), np.float16),
+            table=np.empty((0, 0), np.int32),
+            vectors=np.empty((0, 0), np.float32),
+            recent=np.empty((0, 0), np.int32),
+            recent_task_mask=np.empty((0, 0), snapshot.arrays["pairs.task_mask"].dtype),
+            head=np.empty(0, np.int32),
+        )
+        pairs = PairOverlay(
+            item=np.empty(0, np.int32),
+            task_mask=np.empty(0, np.int64),
+            time=np.empty(0, np.int64),
+            next_user=np.empty(0, np.int32),
+        )
+        return cls(nodes, nodes, pairs)
 
 
 class Source(Protocol):
@@ -163,7 +177,8 @@ class View:
         overlay: What has changed since.
         side: Encoded side features of users and of items.
         as_of: The time that pairs are read as of: everything in the view happened in this bucket or before.
-        base: Arrays of the snapshot by the names of `NodeOverlay`, for each side.
+        base: Arrays of the snapshot by the names of `NodeOverlay`, but for macro nodes and edges, for each
+            side.
 
     Example:
         >>> view = bundle.view
@@ -221,27 +236,18 @@ class View:
             there[new] = slot[nodes[new]] >= 0
         return np.where(there, nodes, -1).astype(np.int64)
 
-    def macro(self, side: Side, resolution: int, nodes: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the macro node of each node at a resolution, -1 for nodes of -1. Shape (B,)."""
-        base = getattr(self.snapshot.resolutions[resolution], f"{side}_macro")
-        changed = self.nodes(side)
-        out = _take(base, np.where(nodes < len(base), nodes, -1), -1).astype(np.int64)
-        if len(changed.slot):
-            slot = np.where(nodes >= 0, changed.slot[nodes], -1)
-            out[slot >= 0] = changed.macro[slot[slot >= 0], resolution]
-        return out
+    def macro(
+        self, side: Side, resolution: int, nodes: NDArray[np.int64], fill: int = -1
+    ) -> NDArray[np.int64]:
+        """Return the macro node of each node at a resolution, `fill` for nodes of -1. Nodes of any shape."""
+        base, changed = getattr(self.snapshot.resolutions[resolution], f"{side}_macro"), self.nodes(side)
+        live = changed.macro[:, resolution] if len(changed.slot) else changed.macro
+        return _read(base, changed.slot, live, nodes, fill).astype(np.int64)
 
     def rows(self, side: Side, name: str, nodes: NDArray[np.int64], fill: float = 0) -> NDArray:
-        """Return a row per node of one of the arrays of `NodeOverlay`, `fill` for nodes of -1. Nodes of any
-        shape."""
-        base, changed = self.base[side][name], self.nodes(side)
-        if not len(changed.slot):
-            return _take(base, nodes, fill)
-        out = _take(base, np.where(nodes < len(base), nodes, -1), fill)
-        slot = np.where(nodes >= 0, changed.slot[nodes], -1)
-        live = getattr(changed, name) if name != "macro" else changed.macro[:, self.snapshot.dense]
-        out[slot >= 0] = live[slot[slot >= 0]]
-        return out
+        """Return a row per node of an array of `base`, `fill` for nodes of -1. Nodes of any shape."""
+        changed = self.nodes(side)
+        return _read(self.base[side][name], changed.slot, getattr(changed, name), nodes, fill)
 
 
 class Pairs(NamedTuple):
@@ -298,18 +304,25 @@ class Pairs(NamedTuple):
 
 
 def _base(snapshot: Snapshot, side: Side) -> dict[str, NDArray]:
-    arrays, dense, neighbors = (
-        snapshot.arrays,
-        snapshot.resolutions[snapshot.dense],
-        f"recent_{OTHER[side]}s",
-    )
+    arrays, neighbors = snapshot.arrays, f"recent_{OTHER[side]}s"
     return {
-        "macro": getattr(dense, f"{side}_macro"),
         "recent": arrays[neighbors],
         "recent_task_mask": arrays[f"{neighbors}_task_mask"],
         "log_first": arrays[f"{side[0]}1"],
         "log_second": arrays[f"{side[0]}2"],
     } | {name: arrays[f"{side}_{name}"] for name in ("sum", "second_sum", "counts", "table", "vectors")}
+
+
+def _read(
+    base: NDArray, slot: NDArray[np.int32], live: NDArray, nodes: NDArray[np.int64], fill: float
+) -> NDArray:
+    """Return rows of a snapshot's array, or of the live one where a node has a slot; `fill` at node -1."""
+    if not len(slot):
+        return _take(base, nodes, fill)
+    out = _take(base, np.where(nodes < len(base), nodes, -1), fill)
+    row = np.where(nodes >= 0, slot[nodes], -1)
+    out[row >= 0] = live[row[row >= 0]]
+    return out
 
 
 def _take(array: NDArray, index: NDArray[np.int64], fill: float) -> NDArray:

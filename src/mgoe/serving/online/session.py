@@ -107,7 +107,8 @@ def _change(live: LiveNodes, view: View, events: Sequence[Done]) -> Change:
     np.bitwise_or.at(task_mask, inverse, 1 << task)
     np.maximum.at(last, inverse, time)
     np.add.at(counts, inverse, 1 if base.since is None else time >= base.since)
-    macro = [view.macro("item", r, items) for r in range(len(view.snapshot.resolutions))]
+    known = view.known("item", items)
+    macro = [view.macro("item", r, known) for r in range(len(view.snapshot.resolutions))]
     cold = base.values["item"].widths
     return Change(
         own=np.zeros_like(items),
