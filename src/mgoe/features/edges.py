@@ -16,7 +16,7 @@ from mgoe.features.view import Pairs, View
 from mgoe.graph import Snapshot
 from mgoe.graph.edges import find
 from mgoe.graph.memory_hints import AHEAD, ask_entries, prefetch
-from mgoe.graph.pair_rows import Side
+from mgoe.graph.pair_rows import OTHER, Side
 from mgoe.graph.scores import UNIT
 
 KINDS: dict[str, Owner] = {
@@ -67,14 +67,15 @@ class Edges(InputGroup):
 def _resolutions(view: View) -> list[Resolution]:
     """Return what is read of a view at each resolution, gathered once per view."""
     if "edges" not in view.kept:
-        starts, found = {"user": 0, "item": 0}, list[Resolution]()
-        for r, part in enumerate(view.snapshot.resolutions):
-            user, item = _nodes(view, "user", r, starts["user"]), _nodes(view, "item", r, starts["item"])
-            seconds = _second_order(view, "user", r), _second_order(view, "item", r)
-            found.append(Resolution(user, item, seconds, part.macro_edges))
-            starts["user"] += len(part.item_mass) + 1
-            starts["item"] += len(part.user_mass) + 1
-        view.kept["edges"] = found
+        view.kept["edges"] = [
+            Resolution(
+                _nodes(view, "user", r),
+                _nodes(view, "item", r),
+                (_second_order(view, "user", r), _second_order(view, "item", r)),
+                part.macro_edges,
+            )
+            for r, part in enumerate(view.snapshot.resolutions)
+        ]
     return view.kept["edges"]
 
 
@@ -137,8 +138,9 @@ class Resolution(NamedTuple):
     macro_edges: NDArray[np.float32]
 
 
-def _nodes(view: View, side: Side, r: int, start: int) -> EdgeNodes:
-    part, live = view.snapshot.resolutions[r], view.nodes(side)
+def _nodes(view: View, side: Side, r: int) -> EdgeNodes:
+    *coarser, part = view.snapshot.resolutions[: r + 1]
+    live, start = view.nodes(side), sum(len(getattr(one, f"{OTHER[side]}_mass")) + 1 for one in coarser)
     edges, macro, mass = (getattr(part, f"{side}_{name}") for name in ("edges", "macro", "mass"))
     base = edges.indptr, edges.macro, edges.score, macro, mass, view.base[side]["sum"]
     return EdgeNodes(*base, live.slot, live.edges, live.macro, live.sum, r, start)

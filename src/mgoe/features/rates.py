@@ -56,11 +56,9 @@ class RatesOfExposures(InputGroup):
         rates = view.snapshot.rates
         if rates is None:
             return {}
-        wanted = [
-            number for number, group in enumerate(rates.groups) if part is None or _owner(group).part == part
-        ]
-        tasks = len(rates.regressions)
-        widths = [spec_of(rates.groups[number]).width(tasks) for number in wanted]
+        specs, tasks = [spec_of(group) for group in rates.groups], len(rates.regressions)
+        wanted = [g for g, one in enumerate(specs) if part is None or owner_of(one.axes).part == part]
+        widths = [specs[number].width(tasks) for number in wanted]
         out = np.zeros((len(pairs.user), sum(widths)), np.float32)
         values: dict[Axis, NDArray[np.int64]] = {}
         for number, width, end in zip(wanted, widths, np.cumsum(widths).tolist(), strict=True):
@@ -95,10 +93,6 @@ def spec_of(group: RateGroup) -> RateSpec:
     """Return what a model must know of a group."""
     axes = tuple((axis.name, axis.side) for axis in group.axes)
     return RateSpec(group.name, axes, is_adjusted(group))
-
-
-def _owner(group: RateGroup) -> Owner:
-    return owner_of(spec_of(group).axes)
 
 
 def _values(view: View, pairs: Pairs, rates: Rates, axis: Axis) -> NDArray[np.int64]:

@@ -5,7 +5,6 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from mgoe.errors import GraphError
-from mgoe.graph.edges import SparseEdges
 from mgoe.graph.macro_graph import MacroGraph
 from mgoe.graph.scores import UNIT
 
@@ -42,11 +41,11 @@ def matrix(graph: MacroGraph, rows: str, columns: str, resolution: int | None = 
         case "user", "item":
             scores = graph.fixed_scores[snapshot.arrays["pairs.task_mask"]]
             indptr, item = snapshot.arrays["pairs.indptr"], snapshot.arrays["pairs.item"]
-            return _csr(scores, item, indptr, snapshot.n_items)
+            return _csr(indptr, item, scores, snapshot.n_items)
         case "user", "item_macro":
-            return _edges(part.user_edges, len(part.item_mass))
+            return _csr(*part.user_edges, len(part.item_mass))
         case "item", "user_macro":
-            return _edges(part.item_edges, len(part.user_mass))
+            return _csr(*part.item_edges, len(part.user_mass))
         case "user_macro", "item_macro":
             return sparse.csr_array(part.macro_edges.astype(np.float64))
         case ("item", "user") | ("item_macro", "user" | "user_macro") | ("user_macro", "item"):
@@ -77,11 +76,7 @@ def lift(edges: NDArray[np.floating]) -> NDArray[np.float64]:
     return (edges + SMOOTHING) / (expected + SMOOTHING)
 
 
-def _edges(edges: SparseEdges, width: int) -> sparse.csr_array:
-    return _csr(edges.score, edges.macro, edges.indptr, width)
-
-
-def _csr(scores: NDArray, columns: NDArray, indptr: NDArray, width: int) -> sparse.csr_array:
+def _csr(indptr: NDArray, columns: NDArray, scores: NDArray, width: int) -> sparse.csr_array:
     """Return fixed-point scores as a matrix of floats. Shape (rows, width)."""
     shape = len(indptr) - 1, width
     return sparse.csr_array(

@@ -5,8 +5,6 @@ context. Its cells are exact and sparse. Models read rates that are derived from
 shrunk towards those of all cells, by a prior that is fitted to the snapshot.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Self
