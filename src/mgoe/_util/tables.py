@@ -52,21 +52,21 @@ def batches(table: ir.Table) -> pa.RecordBatchReader:
     return pa.RecordBatchReader.from_stream(backend.con.sql(str(backend.compile(table))))
 
 
-def write_batches(rows: pa.RecordBatchReader, file: Path) -> int:
+def write_batches(rows: pa.RecordBatchReader, file: Path, compression: str = "snappy") -> int:
     """Write rows as a Parquet file, batch by batch, and return their number."""
     number = 0
-    with pq.ParquetWriter(file, rows.schema) as writer:
+    with pq.ParquetWriter(file, rows.schema, compression=compression) as writer:
         for batch in rows:
             writer.write_batch(batch)
             number += len(batch)
     return number
 
 
-def write_table(table: ir.Table, file: Path) -> int:
+def write_table(table: ir.Table, file: Path, compression: str = "snappy") -> int:
     """Write a table of any engine as one Parquet file of this machine, and return the number of its rows."""
     if not isinstance(table.get_backend(), Backend):
-        return write_batches(batches(table), file)
-    table.to_parquet(file)
+        return write_batches(batches(table), file, compression)
+    table.to_parquet(file, compression=compression)
     return pq.read_metadata(file).num_rows
 
 

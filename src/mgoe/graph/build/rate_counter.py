@@ -13,13 +13,12 @@ from typing import Any
 import ibis.expr.types as ir
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from ibis.backends.duckdb import Backend
 from numpy.typing import NDArray
 
 from mgoe._util.arrays import ArrayFolder, fence, mapped, save_arrays
 from mgoe._util.files import as_pattern
-from mgoe._util.tables import batches, bounded, hand_over, open_duckdb
+from mgoe._util.tables import bounded, hand_over, open_duckdb, write_table
 from mgoe.errors import GraphError
 from mgoe.graph.adjusted import Labels, adjusted_rates, is_adjusted
 from mgoe.graph.build.cells import CellCounter, Cells, Marks, joined
@@ -64,13 +63,7 @@ def write_sorted(records: ir.Table, file: Path, memory: float) -> None:
     others = sorted({*records.columns} - {*FIRST})
     ordered = records.select(*FIRST, *others).order_by([*FIRST, *others])
     with bounded(records.get_backend(), memory):
-        if isinstance(records.get_backend(), Backend):
-            ordered.to_parquet(file, compression="zstd")
-            return
-        stream = batches(ordered)
-        with pq.ParquetWriter(file, stream.schema, compression="zstd") as writer:
-            for batch in stream:
-                writer.write_batch(batch)
+        write_table(ordered, file, "zstd")
 
 
 @dataclass(frozen=True)
@@ -131,17 +124,17 @@ class RatePlan:
                     start = int(indptr[-1][-1])
                     advance(total)
             other, counts, values = (mapped(folder / f"{name}.npy") for name in CELLS)
-            tables = []
-            for one in indptr[1:]:
-                cells = slice(int(one[0]), int(one[-1]))
-                tables.append(
-                    RateTable(one, other, counts, values, self._priors(counts[cells], values[cells]))
-                )
+            cells = [slice(int(one[0]), int(one[-1])) for one in indptr[1:]]
+            priors = [self._priors(counts[own], values[own]) for own in cells]
+            tables = [
+                RateTable(one, other, counts, values, prior)
+                for one, prior in zip(indptr[1:], priors, strict=True)
+            ]
             adjusted = self._adjusted(con, tables)
         arrays = {
             "rates.starts": np.cumsum([0, *(len(one) for one in indptr[1:])]),
             "rates.indptr": np.concatenate(indptr),
-            "rates.prior": np.array([table.prior for table in tables]).reshape(-1, len(self.regressions), 2),
+            "rates.prior": np.array(priors).reshape(-1, len(self.regressions), 2),
             "rates.adjusted": np.concatenate(adjusted),
         }
         save_arrays(folder, arrays)
@@ -252,8 +245,7 @@ class RatePlan:
 
     def save_categories(self, folder: Path) -> None:
         """Write the categories of all nodes into the folder of a graph."""
-        for number, values in enumerate(self.categories.values()):
-            np.save(folder / f"categories{number}.npy", values, allow_pickle=False)
+        save_arrays(folder, {f"categories{k}": values for k, values in enumerate(self.categories.values())})
 
     def _check_size(self, con: Backend, group: RateGroup, records: int) -> None:
         """Refuse a group with too many cells, before they are counted."""
@@ -297,9 +289,7 @@ class RatePlan:
         """Yield the rows of a query, which are in order of the first axis."""
         for column in _batches(con, query):
             first, second, bits, times, *values = column.values()
-            sums = np.empty((len(first), len(values)), np.int64)
-            for number, value in enumerate(values):
-                sums[:, number] = value
+            sums = np.column_stack([np.empty((len(first), 0), np.int64), *values])
             yield Marks(first, second, bits, times, sums)
 
     def _grouped(self, group: RateGroup) -> str:
@@ -332,13 +322,12 @@ class RatePlan:
 
     def _priors(self, counts: NDArray[np.uint32], values: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return the rate (or mean) of all cells and its weight for each task. Shape (T, 2)."""
-        tasks, column, priors = len(self.regressions), 0, []
+        tasks, sums, priors = len(self.regressions), iter(values.T), []
         for t, regression in enumerate(self.regressions.values()):
             labelled, done = counts[:, 1 + t], counts[:, 1 + tasks + t]
             if regression:
-                total = int(values[:, column].sum(dtype=np.int64))
+                total = int(next(sums).sum(dtype=np.int64))
                 priors.append((total * 1e-6 / max(1, int(labelled.sum(dtype=np.int64))), USUAL))
-                column += 1
             else:
                 priors.append(fit_prior(labelled, done))
         return np.array(priors, np.float64)
@@ -352,11 +341,9 @@ def _batches(con: Backend, query: str) -> Iterator[dict[str, NDArray]]:
 
 def _by_node(values: NDArray[np.int32], nodes: int) -> pa.Table:
     """Return a row per node and category, each once; nodes beyond the values have the unknown category."""
-    if len(values) < nodes:
-        unknown = np.full((nodes - len(values), values.shape[1]), -1, np.int32)
-        unknown[:, 0] = 0
-        values = np.concatenate([values, unknown])
-    node, value = distinct(values[:nodes])
+    unknown = np.full((max(0, nodes - len(values)), values.shape[1]), -1, np.int32)
+    unknown[:, 0] = 0
+    node, value = distinct(np.concatenate([values, unknown])[:nodes])
     return pa.table({"node": node, "value": value.astype(np.int32)})
 
 
