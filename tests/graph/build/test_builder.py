@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from rich.filesize import decimal
 from sklearn.metrics import homogeneity_score, normalized_mutual_info_score
 
 from mgoe.config import GraphSettings
@@ -97,7 +98,7 @@ def test_the_disk_that_is_needed_is_stated_before_the_start_and_is_enough(tmp_pa
         GraphSettings(**graph.meta["settings"]),
         tasks=3,
     )
-    assert said.messages == [f"  needs up to {needed / 1e6:,.1f} MB of disk in {tmp_path}"]
+    assert said.messages == [f"  needs up to {decimal(needed)} of disk in {tmp_path}"]
     assert seen.most <= needed < 3.5 * seen.most
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import ibis.expr.types as ir
 import numpy as np
 from numpy.typing import NDArray
+from rich.filesize import decimal
 
 from mgoe._util.arrays import mapped
 from mgoe._util.tables import checksum, mixed
@@ -160,7 +161,7 @@ def build_graph(
         stages = Stages(folder, observer or Observer(), _identity(source, settings, facts, keep))
         ends = source.snapshot_cuts
         needed = disk_needed(facts["events"], ends, settings, tasks)
-        logger.info(f"  needs up to {_size(needed)} of disk in {out.parent}")
+        logger.info(f"  needs up to {decimal(needed)} of disk in {out.parent}")
         snapshots = [snapshot_folder(folder, s) for s in range(len(ends))]
         write_pairs = partial(engine.write_pairs, source.history, ends, tasks, snapshots)
         stages.run("pairs", facts["events"], write_pairs, unit="events")
@@ -206,11 +207,6 @@ def build_graph(
         }
         finish(folder, out, meta, source.files, stages, source.spent)
     return MacroGraph.open(out)
-
-
-def _size(count: float) -> str:
-    """Return bytes as text, in a unit that leaves more than 0."""
-    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"
 
 
 def last_bucket(facts: Mapping[str, int], bucket: int) -> int:
