@@ -103,7 +103,7 @@ def whole_pairs(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[NDArray[np.
     held: list[tuple[NDArray, NDArray]] = []
     rows = 0
     for batch in batches:
-        held.append((_column(batch, "key"), _column(batch, "event")))
+        held.append((batch.column("key").to_numpy(), batch.column("event").to_numpy()))
         rows += len(batch)
         if rows >= CHUNK:
             keys, events = (np.concatenate(parts) for parts in zip(*held, strict=True))
@@ -142,17 +142,8 @@ def pairs_writer(folders: list[Path], cuts: SnapshotCuts) -> Iterator[Callable[[
                 _tally(pairs.other, item_degree)
 
         yield append
-    for folder, degree in zip(folders, degrees, strict=True):
-        save_starts(folder, *degree)
-
-
-def save_starts(folder: Path, user_degree: NDArray[np.int64], item_degree: NDArray[np.int64]) -> None:
-    """Write where the pairs of each user and of each item start."""
-    save_arrays(folder, {"pairs.indptr": starts(user_degree), "pairs.item_indptr": starts(item_degree)})
-
-
-def _column(batch: pa.RecordBatch, name: str) -> NDArray[np.int64]:
-    return batch.column(name).to_numpy(zero_copy_only=False).astype(np.int64, copy=False)
+    for folder, (user_degree, item_degree) in zip(folders, degrees, strict=True):
+        save_arrays(folder, {"pairs.indptr": starts(user_degree), "pairs.item_indptr": starts(item_degree)})
 
 
 @numba.njit(cache=True, nogil=True)

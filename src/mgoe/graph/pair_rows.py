@@ -108,6 +108,10 @@ class PairRows:
         pairs = slice(int(self.indptr[first]), int(self.indptr[last]))
         return PairRows(indptr, *self.columns.at(pairs), first=self.first + first)
 
+    def nodes(self) -> NDArray[np.int64]:
+        """Return the node of each pair. Shape (E,)."""
+        return np.repeat(np.arange(self.first, self.first + len(self)), np.diff(self.indptr))
+
     def of(self, values: NDArray) -> NDArray:
         """Return the part of an array of all nodes that belongs to these rows."""
         return values[self.first : self.first + len(self)]

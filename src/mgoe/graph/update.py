@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import ibis.expr.types as ir
-import numba
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mgoe._util.arrays import ArrayFolder, mapped, save_arrays
+from mgoe._util.arrays import mapped
 from mgoe._util.files import as_pattern, link
 from mgoe._util.tables import hand_over
 from mgoe.config import GraphSettings
@@ -30,9 +29,9 @@ from mgoe.graph.build.sizes import check_memory
 from mgoe.graph.build.snapshot_builder import SnapshotBuilder
 from mgoe.graph.build.workplace import WORK, Advance, Observer, Stages, finish, workplace
 from mgoe.graph.engines.engine import SORT_SHARE, Engine
-from mgoe.graph.fold import MOST_EVENTS, SnapshotCuts, save_starts
+from mgoe.graph.fold import MOST_EVENTS, Folded, SnapshotCuts, pairs_writer
 from mgoe.graph.macro_graph import MacroGraph
-from mgoe.graph.pair_rows import PairColumns, PairRows, by_user_arrays
+from mgoe.graph.pair_rows import PairColumns, PairRows
 
 
 @dataclass(frozen=True)
@@ -244,79 +243,55 @@ def _add_pairs(
     ends = np.array([] if graph.since is None else [(graph.since + 1) * plan.bucket], np.int64)
     cuts = SnapshotCuts(ends, np.full(len(ends) + 1, users), np.full(len(ends) + 1, items))
     if new is None:
-        empty = by_user_arrays(before.block(0, 0).columns)
-        save_arrays(added, empty | {"pairs.indptr": np.zeros(users + 1, np.int64)})
+        rows = PairRows(np.zeros(users + 1, np.int64), *before.columns.at(slice(0)))
     else:
         folders = [added] if graph.since is None else [late, added]
         write_pairs = partial(plan.engine.write_pairs, new.history, cuts, len(plan.ranks), folders)
         plan.stages.run("new pairs", new.facts["events"], write_pairs, unit="events")
-    merge = partial(_merge, before, PairRows.by_user(added), users, items, to)
+        rows = PairRows.by_user(added)
+    merge = partial(_merge, before, rows, users, items, to)
     plan.stages.run("merging", len(before.other), merge)
     return len(mapped(late / "pairs.item.npy")) if late.exists() else 0
 
 
 def _merge(before: PairRows, added: PairRows, users: int, items: int, folder: Path, advance: Advance) -> None:
-    """Write the union of two sets of pairs: task masks are united, the later time counts, numbers of events
-    add up.
-    """
+    """Write the union of two sets of pairs."""
     new_users = np.full(users + 1 - len(before.indptr), before.indptr[-1])
     grown = PairRows(np.concatenate([before.indptr, new_users]), *before.columns)
-    user_degree, item_degree = np.zeros(users, np.int64), np.zeros(items, np.int64)
-    with ArrayFolder(folder) as out:
+    with pairs_writer([folder], _one_snapshot(users, items)) as append:
         for old in grown.blocks():
-            last = old.first + len(old)
-            new = added.block(old.first, last)
-            merged = PairColumns.empty(len(old.other) + len(new.other), old.task_mask.dtype)
-            degree = user_degree[old.first : last]
-            n = _merge_rows(old.indptr, old.columns, new.indptr, new.columns, merged, degree, item_degree)
-            out.append(by_user_arrays(merged.at(slice(n))))
+            append([_united(old, added.block(old.first, old.first + len(old)))])
             advance(len(old.other))
-    save_starts(folder, user_degree, item_degree)
+
+
+def _united(old: PairRows, new: PairRows) -> Folded:
+    """Return the pairs of the same users in either: task masks are united, the later time counts, numbers of
+    events add up.
+    """
+    key = np.concatenate([(rows.nodes() << 32) | rows.other for rows in (old, new)])
+    order = np.argsort(key, kind="stable")
+    key = key[order]
+    columns: Iterable[Any] = map(np.concatenate, zip(old.columns, new.columns, strict=True))
+    both = PairColumns(*columns).at(order)
+    first = np.flatnonzero(np.diff(key, prepend=-1))
+    events = np.add.reduceat(both.events, first, dtype=np.int64)
+    return (key[first] >> 32).astype(np.int32), PairColumns(
+        both.other[first],
+        np.bitwise_or.reduceat(both.task_mask, first),
+        np.maximum.reduceat(both.time, first),
+        np.minimum(events, MOST_EVENTS).astype(np.uint16),
+    )
 
 
 def _remove(rows: PairRows, items: int, gone: NDArray[np.int64], folder: Path, advance: Advance) -> None:
     """Write all pairs but those of some users."""
-    user_degree, item_degree = np.diff(rows.indptr), np.zeros(items, np.int64)
-    with ArrayFolder(folder) as out:
+    with pairs_writer([folder], _one_snapshot(len(rows), items)) as append:
         for block in rows.blocks():
-            leaves = np.isin(np.arange(block.first, block.first + len(block)), gone)
-            kept = block.columns.at(~np.repeat(leaves, np.diff(block.indptr)))
-            out.append(by_user_arrays(kept))
-            item_degree += np.bincount(kept.other, minlength=items)
+            users = block.nodes()
+            stays = ~np.isin(users, gone)
+            append([(users[stays].astype(np.int32), block.columns.at(stays))])
             advance(len(block.other))
-    user_degree[gone[gone < len(user_degree)]] = 0
-    save_starts(folder, user_degree, item_degree)
 
 
-@numba.njit(cache=True, nogil=True)
-def _merge_rows(
-    old_starts, old, new_starts, new, merged, user_degree, item_degree
-):  # pragma: no cover - compiled
-    a_item, a_mask, a_time, a_events = old
-    b_item, b_mask, b_time, b_events = new
-    item, mask, time, events = merged
-    to = 0
-    for row in range(len(old_starts) - 1):
-        a, a_end, b, b_end, first = (
-            old_starts[row],
-            old_starts[row + 1],
-            new_starts[row],
-            new_starts[row + 1],
-            to,
-        )
-        while a < a_end or b < b_end:
-            if b == b_end or (a < a_end and a_item[a] < b_item[b]):
-                item[to], mask[to], time[to], events[to] = a_item[a], a_mask[a], a_time[a], a_events[a]
-                a += 1
-            elif a == a_end or b_item[b] < a_item[a]:
-                item[to], mask[to], time[to], events[to] = b_item[b], b_mask[b], b_time[b], b_events[b]
-                b += 1
-            else:
-                item[to], mask[to], time[to] = a_item[a], a_mask[a] | b_mask[b], max(a_time[a], b_time[b])
-                events[to] = min(np.int64(a_events[a]) + np.int64(b_events[b]), MOST_EVENTS)
-                a += 1
-                b += 1
-            item_degree[item[to]] += 1
-            to += 1
-        user_degree[row] = to - first
-    return to
+def _one_snapshot(users: int, items: int) -> SnapshotCuts:
+    return SnapshotCuts(np.zeros(0, np.int64), np.array([users]), np.array([items]))
