@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from mgoe.graph import edges
+from mgoe.graph import edges, likelihood
 from mgoe.graph.edges import SparseEdges, first_order, second_order, second_order_own, second_sums, use_matrix
 from mgoe.graph.pair_rows import OTHER, SIDES
 from mgoe.graph.scores import UNIT
@@ -55,7 +55,7 @@ def test_first_order_is_the_product_with_the_members(graph, ku, ki, seed):
 @given(graph=pairs, ki=sizes, seed=seeds)
 def test_first_order_as_it_is_read_is_the_same_sparse_and_as_logarithms(score_type, graph, ki, seed):
     macro = macro_nodes(graph, ki, ki, seed)["item"]
-    found = edges.read_first_order(graph.block("user"), SCORES, macro, ki, score_type, TASKS)
+    found = likelihood.read_first_order(graph.block("user"), SCORES, macro, ki, score_type, TASKS)
     product = matrix(graph) @ members(macro, ki)
     indptr = np.concatenate([[0], np.cumsum(found["degree"])])
     assert found["score"].dtype == score_type

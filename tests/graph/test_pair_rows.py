@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from mgoe.graph import counts, edges
+from mgoe.graph import counts, edges, likelihood
 from mgoe.graph.pair_rows import (
     BYTES_PER_PAIR,
     OTHER,
@@ -53,7 +53,7 @@ def own_pairs(graph, side):
 def first_order(graph, side, score_type=np.int64, tasks=TASKS):
     macro = macro_nodes(graph, K, K, 0)[OTHER[side]]
     given = {"scores": SCORES, "macro": macro, "width": K, "score_type": score_type, "tasks": tasks}
-    return partial(edges.read_first_order, **given)
+    return partial(likelihood.read_first_order, **given)
 
 
 def first_order_alone(graph, side):

@@ -18,7 +18,9 @@ forms = st.sampled_from(["degree", "none"])
 
 
 def scored(graph: Pairs, normalize: str, users: np.ndarray | None = None) -> sp.csr_array:
-    return score_matrix(graph.rows("user"), users, SCORES, graph.sums, normalize)
+    own, other = graph.sums["user"], graph.sums["item"]
+    rows = graph.rows("user").some(users)
+    return score_matrix(rows, SCORES, own if users is None else own[users], other, normalize)
 
 
 def projected(

@@ -13,9 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mgoe.graph.memory_hints import AHEAD, prefetch
-from mgoe.graph.pair_rows import PairRows, starts
+from mgoe.graph.pair_rows import PairRows
 from mgoe.graph.scores import UNIT
-from mgoe.graph.task_table import task_table
 
 DENSE_SHARE = 0.3
 """Share of the possible edges, over all pairs, from which a matrix is faster. One of its entries takes a
@@ -69,37 +68,13 @@ def first_order(
         width: Macro nodes of the other side.
         score_type: Of the edges' scores; wide enough for the largest sum.
     """
-    pairs, degree = block.scored(scores), np.zeros(len(block), np.int64)
-    _first_order_degrees(pairs, macro, width, degree)
-    indptr = starts(degree)
-    edges = SparseEdges(indptr, np.empty(indptr[-1], np.uint16), np.empty(indptr[-1], score_type))
-    _first_order(pairs, macro, width, edges)
-    return edges
-
-
-def read_first_order(
-    block: PairRows,
-    scores: NDArray[np.int64],
-    macro: NDArray[np.int32],
-    width: int,
-    score_type: type[np.integer],
-    tasks: int,
-) -> dict[str, NDArray]:
-    """Read 1st-order edges and the macro task table; arguments as for `first_order`.
-
-    Args:
-        tasks: T if the task table and dense edges are wanted, else 0.
-
-    Returns:
-        `degree`, edges of each node (n,), and `macro` and `score` of the edges. With tasks, also `table`
-            (n, T) and `dense`, log1p (n, width).
-    """
-    edges = first_order(block, scores, macro, width, score_type)
-    out = {"degree": np.diff(edges.indptr), "macro": edges.macro, "score": edges.score}
-    if tasks:
-        out["table"] = task_table(block, scores, macro, width, tasks)
-        out["dense"] = log_scores(edges.dense(width), UNIT)
-    return out
+    most = min(len(block.other), len(block) * (width + 1))
+    edges = SparseEdges(
+        np.zeros(len(block) + 1, np.int64), np.empty(most, np.uint16), np.empty(most, score_type)
+    )
+    _first_order(block.scored(scores), macro, width, edges)
+    n = edges.indptr[-1]
+    return edges._replace(macro=edges.macro[:n], score=edges.score[:n])
 
 
 def second_order(
@@ -221,12 +196,16 @@ def log_scores(fixed: NDArray[np.integer], unit: int) -> NDArray[np.float16]:
 
 
 def between(edges: SparseEdges, macro: NDArray[np.int32], ku: int, ki: int) -> NDArray[np.int64]:
-    """Return the score between each user macro node and each item macro node, from users' edges. Shape (Ku,
-    Ki).
+    """Return the score between the macro nodes of two sides, cold ones left out. Shape (Ku, Ki).
+
+    Args:
+        edges: 1st-order edges of the nodes of one side.
+        macro: Macro node of each of these; `ku` is the cold node. Shape (n,).
+        ku, ki: Macro nodes of this side and of the other.
     """
-    out = np.zeros((ku + 1, ki), np.int64)
+    out = np.zeros((ku + 1, ki + 1), np.int64)
     _between(edges, macro, out)
-    return out[:ku]
+    return out[:ku, :ki]
 
 
 def by_macro(
@@ -247,32 +226,19 @@ def by_macro(
 
 
 @numba.njit(cache=True, nogil=True)
-def _first_order_degrees(pairs, macro, width, degree):  # pragma: no cover - compiled
-    indptr, other = pairs.indptr, pairs.other
-    seen = np.full(width + 1, -1, np.int64)
-    for row in range(len(indptr) - 1):
-        n = 0
-        for e in range(indptr[row], indptr[row + 1]):
-            k = macro[other[e]]
-            n += seen[k] != row
-            seen[k] = row
-        degree[row] = n
-
-
-@numba.njit(cache=True, nogil=True)
 def _first_order(pairs, macro, width, edges):  # pragma: no cover - compiled
     indptr, other, task_mask, scores = pairs
     to, to_macro, to_score = edges
-    sums = np.zeros(width + 1, np.int64)
+    sums, at = np.zeros(width + 1, np.int64), 0
     for row in range(len(indptr) - 1):
         for e in range(indptr[row], indptr[row + 1]):
             sums[macro[other[e]]] += scores[task_mask[e]]
-        at = to[row]
         for k in range(width + 1):
             if sums[k]:
                 to_macro[at], to_score[at] = k, sums[k]
                 sums[k] = 0
                 at += 1
+        to[row + 1] = at
 
 
 @numba.njit(cache=True, nogil=True)

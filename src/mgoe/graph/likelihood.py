@@ -27,11 +27,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mgoe.errors import GraphError
-from mgoe.graph.edges import SparseEdges
+from mgoe.graph.edges import SparseEdges, between, first_order, log_scores
 from mgoe.graph.macro_graph import MacroGraph
-from mgoe.graph.pair_rows import OTHER, SIDES, PairRows, Side, available_threads, untimed
+from mgoe.graph.pair_rows import OTHER, PairRows, Side, available_threads, untimed
 from mgoe.graph.scores import UNIT
 from mgoe.graph.sketch import Sketch, divided, projected
+from mgoe.graph.task_table import task_table
 
 FRACTION_BITS = 10
 """Log shares are kept as integers of 2^-10."""
@@ -39,8 +40,6 @@ NEVER = -(1 << 17)
 """Log share of a macro node without members; real ones are above -45 x 2^10."""
 SETTLED = 0.01
 """A round in which a smaller share of the nodes moves is the last."""
-ROWS = 1 << 16
-"""Nodes per thread and step."""
 
 
 def placed(
@@ -53,16 +52,44 @@ def placed(
     Args:
         block: Of n nodes.
         scores: Fixed-point score of every task mask. Shape (2^T,).
-        other_macro: Macro node of each node of the other side; any number beyond the last is cold. Shape (I,)
+        other_macro: Macro node of each node of the other side; number `other K` is the cold node. Shape (I,)
             or (U,).
         chances: Of `log_chances`. Shape (other K, K).
 
     Returns:
         `macro` (n,); number `K` is the cold node.
     """
-    macro = np.full(len(block), chances.shape[1], np.int32)
-    _place(block.scored(scores), other_macro, chances, macro)
-    return {"macro": macro}
+    edges = first_order(block, scores, other_macro, len(chances), np.int64)
+    return {"macro": likeliest(edges, chances)}
+
+
+def read_first_order(
+    block: PairRows,
+    scores: NDArray[np.int64],
+    macro: NDArray[np.int32],
+    width: int,
+    score_type: type[np.integer],
+    tasks: int,
+    chances: NDArray[np.int32] | None = None,
+) -> dict[str, NDArray]:
+    """Read 1st-order edges and what follows from them; arguments as for `first_order`.
+
+    Args:
+        tasks: T if the task table and dense edges are wanted, else 0.
+        chances: Of `log_chances`, if the macro node that ties each node best is wanted. Shape (other K, K).
+
+    Returns:
+        `degree`, edges of each node (n,), and `macro` and `score` of the edges. With tasks, also `table`
+            (n, T) and `dense`, log1p (n, width). With chances, also `best` (n,).
+    """
+    edges = first_order(block, scores, macro, width, score_type)
+    out = {"degree": np.diff(edges.indptr), "macro": edges.macro, "score": edges.score}
+    if tasks:
+        out["table"] = task_table(block, scores, macro, width, tasks)
+        out["dense"] = log_scores(edges.dense(width), UNIT)
+    if chances is not None:
+        out["best"] = likeliest(edges, chances)
+    return out
 
 
 def reassign(
@@ -85,20 +112,20 @@ def reassign(
         Macro node of every node, and the chances by side, as `log_chances` returns them.
     """
     macro = dict(macro)
-
-    for _ in range(rounds):
-        moved = linked = 0
-        for side in ("item", "user"):
-            before, other = macro[side], macro[OTHER[side]]
-            chances = _chances(rows, scores, macro, k, side)
-            reading = partial(placed, scores=scores, other_macro=other, chances=chances)
-            with ThreadPoolExecutor(available_threads()) as pool:
-                best = np.concatenate([part["macro"] for part in pool.map(reading, rows[side].blocks())])
-            macro[side] = np.where(best < k[side], best, before)
-            moved, linked = moved + int((macro[side] != before).sum()), linked + int((best < k[side]).sum())
-        if moved <= SETTLED * linked:
-            break
-    return macro, {side: _chances(rows, scores, macro, k, side) for side in SIDES}
+    with ThreadPoolExecutor(available_threads()) as pool:
+        for _ in range(rounds):
+            moved = linked = 0
+            for side in ("item", "user"):
+                edges, table = _edges(rows, scores, macro, k, side, pool)
+                reading = partial(likeliest, chances=log_chances(table))
+                best = np.concatenate(list(pool.map(reading, edges)))
+                tied, before = best < k[side], macro[side]
+                macro[side] = np.where(tied, best, before)
+                moved, linked = moved + int((macro[side] != before).sum()), linked + int(tied.sum())
+            if moved <= SETTLED * linked:
+                break
+        table = _edges(rows, scores, macro, k, "user", pool)[1]
+    return macro, {"user": log_chances(table), "item": log_chances(table.T)}
 
 
 def log_chances(table: NDArray[np.int64]) -> NDArray[np.int32]:
@@ -130,13 +157,7 @@ def likeliest(edges: SparseEdges, chances: NDArray[np.int32]) -> NDArray[np.int3
         Shape (U,).
     """
     macro = np.full(edges.nodes, chances.shape[1], np.int32)
-
-    def part(first: int) -> None:
-        some = edges._replace(indptr=edges.indptr[first : first + ROWS + 1])
-        _likeliest(some, chances, macro[first : first + ROWS])
-
-    with ThreadPoolExecutor(available_threads()) as pool:
-        list(pool.map(part, range(0, len(macro), ROWS)))
+    _likeliest(edges, chances, macro)
     return macro
 
 
@@ -149,25 +170,24 @@ def drift(macro: NDArray[np.int32], best: NDArray[np.int32], sums: NDArray[np.in
     return float(sums[macro != best].sum() / total) if total else 0.0
 
 
-def _chances(
+def _edges(
     rows: Mapping[Side, PairRows],
     scores: NDArray[np.int64],
     macro: Mapping[Side, NDArray[np.int32]],
     k: Mapping[Side, int],
     side: Side,
-) -> NDArray[np.int32]:
-    """Return the chances of one side from all pairs; arguments as for `reassign`."""
-    pairs, own, other = rows[side].scored(scores), macro[side], macro[OTHER[side]]
-    nodes = np.linspace(0, len(rows[side]), available_threads() + 1).astype(int).tolist()
-
-    def part(first: int, last: int) -> NDArray[np.int64]:
-        out = np.zeros((k[side] + 1, k[OTHER[side]] + 1), np.int64)
-        _between(pairs._replace(indptr=pairs.indptr[first : last + 1]), own[first:last], other, out)
-        return out
-
-    with ThreadPoolExecutor(len(nodes)) as pool:
-        table = sum(pool.map(part, nodes[:-1], nodes[1:]), np.zeros((), np.int64))
-    return log_chances(table[: k[side], : k[OTHER[side]]])
+    pool: ThreadPoolExecutor,
+) -> tuple[list[SparseEdges], NDArray[np.int64]]:
+    """Return the 1st-order edges of one side, in blocks, and the score between its macro nodes and those of
+    the other; arguments as for `reassign`."""
+    blocks, other = list(rows[side].blocks()), OTHER[side]
+    reading = partial(first_order, scores=scores, macro=macro[other], width=k[other], score_type=np.int64)
+    edges = list(pool.map(reading, blocks))
+    parts = (
+        between(one, block.of(macro[side]), k[side], k[other])
+        for one, block in zip(edges, blocks, strict=True)
+    )
+    return edges, sum(parts, np.zeros((), np.int64))
 
 
 @dataclass(frozen=True)
@@ -284,33 +304,6 @@ def place(
     macro = by.macro(pairs, [getattr(part, f"{OTHER[side]}_macro") for part in at.resolutions])[0]
     sums = np.array([by.scores[masks].sum() / UNIT])
     return Place(by.vectors(pairs, sums)[0], tuple(macro.tolist()))
-
-
-@numba.njit(cache=True, nogil=True)
-def _between(pairs, own, macro, out):  # pragma: no cover - compiled
-    indptr, other, task_mask, scores = pairs
-    for row in range(len(own)):
-        for e in range(indptr[row], indptr[row + 1]):
-            out[own[row], macro[other[e]]] += scores[task_mask[e]]
-
-
-@numba.njit(cache=True, nogil=True)
-def _place(pairs, other_macro, chances, macro):  # pragma: no cover - compiled
-    indptr, other, task_mask, scores = pairs
-    width = len(chances)
-    edges, total = np.zeros(width + 1, np.int64), np.empty(chances.shape[1], np.int64)
-    for row in range(len(macro)):
-        for e in range(indptr[row], indptr[row + 1]):
-            edges[min(other_macro[other[e]], width)] += scores[task_mask[e]]
-        total[:] = 0
-        known = False
-        for c in range(width):
-            if edges[c]:
-                known = True
-                _add(edges[c], chances[c], total)
-        edges[:] = 0
-        if known:
-            macro[row] = _best(total, chances[0])
 
 
 @numba.njit(cache=True, nogil=True)

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from mgoe.graph.memory_hints import AHEAD, prefetch, prefetch_far
-from mgoe.graph.pair_rows import PairRows, starts
+from mgoe.graph.pair_rows import PairRows
 from mgoe.graph.scores import UNIT
 
 OVERSAMPLING = 10
@@ -87,9 +87,9 @@ def divided(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.
 
 def score_matrix(
     rows: PairRows,
-    users: NDArray[np.int64] | None,
     scores: NDArray[np.int64],
-    sums: dict[str, NDArray[np.int64]],
+    sums: NDArray[np.int64],
+    other_sums: NDArray[np.int64],
     normalize: str,
 ) -> sp.csr_array:
     """Return rows of the merged graph as a sparse matrix.
@@ -98,23 +98,19 @@ def score_matrix(
 
     Args:
         rows: By user.
-        users: Which, ascending; all if None.
         scores: Fixed-point score of every task mask. Shape (2^T,).
-        sums: Fixed-point score sum of each `user` and `item`.
+        sums: Fixed-point score sum of each user. Shape (n,).
+        other_sums: Of each item. Shape (I,).
         normalize: `degree` or `none`.
 
     Returns:
-        Shape (users, I).
+        Shape (n, I).
     """
-    users = np.arange(len(rows)) if users is None else users
-    indptr = starts(np.asarray(rows.indptr[users + 1]) - np.asarray(rows.indptr[users]))
-    item, value = np.empty(indptr[-1], np.int32), np.empty(indptr[-1], np.float32)
-    user_sums, item_sums = sums["user"] / UNIT, sums["item"] / UNIT
-    pairs, degree = rows.scored(scores / UNIT), normalize == "degree"
-    _values(pairs, users, user_sums, item_sums, degree, (indptr, item, value))
+    value, indptr = np.empty(len(rows.other), np.float32), rows.indptr
+    _values(rows.scored(scores / UNIT), sums / UNIT, other_sums / UNIT, normalize == "degree", value)
     if indptr[-1] < 1 << 31:
         indptr = indptr.astype(np.int32)  # else SciPy widens every item to 64 bits
-    return sp.csr_array((value, item, indptr), shape=(len(users), len(item_sums)))
+    return sp.csr_array((value, rows.other, indptr), shape=(len(rows), len(other_sums)))
 
 
 @as_on_one_thread
@@ -259,17 +255,14 @@ def _gram(columns: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 @numba.njit(cache=True, nogil=True)
-def _values(pairs, users, sums, other_sums, degree, out):  # pragma: no cover - compiled
+def _values(pairs, sums, other_sums, degree, out):  # pragma: no cover - compiled
     indptr, other, task_mask, scores = pairs
-    to, to_item, to_value = out
-    for row in range(len(users)):
-        at = to[row]
-        for e in range(indptr[users[row]], indptr[users[row] + 1]):
+    for row in range(len(sums)):
+        for e in range(indptr[row], indptr[row + 1]):
             value = scores[task_mask[e]]
             if degree:
-                value /= np.sqrt(sums[users[row]] * other_sums[other[e]])
-            to_item[at], to_value[at] = other[e], value
-            at += 1
+                value /= np.sqrt(sums[row] * other_sums[other[e]])
+            out[e] = value
 
 
 @numba.njit(cache=True, nogil=True)

@@ -4,7 +4,7 @@ Every stage reads files and writes files, so a build that was killed resumes wit
 """
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -82,7 +82,10 @@ class SnapshotBuilder:
     @property
     def drift(self) -> list[float]:
         """How far users have drifted from their macro nodes, for each resolution."""
-        return [float(mapped(self.work / f"r{r}.drift.npy")[0]) for r in range(len(self.plan.sizes))]
+        if self.plan.settings.clusters == "random":
+            return [0.0 for _ in self.plan.sizes]
+        best = (mapped(self.work / f"r{r}.user.best.npy") for r in range(len(self.plan.sizes)))
+        return [likelihood.drift(self.macro(r, "user"), one, self.sums("user")) for r, one in enumerate(best)]
 
     def sums(self, side: Side) -> NDArray[np.int64]:
         """Map the fixed-point score sum of every node."""
@@ -104,6 +107,19 @@ class SnapshotBuilder:
         """Yield what a reading makes of every block of one side, in order."""
         return self.plan.engine.read(self.folder, self.work, side, reading, advance)
 
+    def _write(self, parts: Iterable[dict[str, NDArray]], names: Mapping[str, str], work: str) -> None:
+        """Write what a reading makes of all blocks.
+
+        Args:
+            parts: Of the blocks, in order.
+            names: Files of the arrays that are kept. The others go to the work folder.
+            work: Start of their names there.
+        """
+        with ArrayFolder(self.folder) as out, ArrayFolder(self.work) as rest:
+            for part in parts:
+                out.append({names[name]: array for name, array in part.items() if name in names})
+                rest.append({f"{work}.{name}": array for name, array in part.items() if name not in names})
+
     def read_own_pairs(self, advance: Advance) -> None:
         """Sum and count the own pairs of every node, find its recent neighbours, and sort pairs by item on
         the way.
@@ -114,18 +130,14 @@ class SnapshotBuilder:
             "user": self.read("user", own, advance),
             "item": plan.engine.sort_by_item(self.folder, self.work, own, advance),
         }
-        with ArrayFolder(self.folder) as out, ArrayFolder(self.work) as work:
-            for side, blocks in parts.items():
-                recent = f"recent_{OTHER[side]}s"
-                for part in blocks:
-                    out.append(
-                        {recent: part.pop("recent"), f"{recent}_task_mask": part.pop("recent_task_mask")}
-                    )
-                    work.append({f"{side}.{name}": array for name, array in part.items()})
+        for side, blocks in parts.items():
+            recent = f"recent_{OTHER[side]}s"
+            self._write(blocks, {"recent": recent, "recent_task_mask": f"{recent}_task_mask"}, side)
         check_overflow(*(self.sums(side) for side in SIDES))
         for side in SIDES:
-            files = (self.work / f"{side}.{name}.npy" for name in ("done", "events", "last"))
-            done, events, last = map(mapped, files)
+            done, events, last = (
+                mapped(self.work / f"{side}.{name}.npy") for name in ("done", "events", "last")
+            )
             total, degree = self.sums(side), self.degree(side)
             share = task_share(done.sum(axis=0, dtype=np.int64), int(degree.sum()))
             with ArrayFolder(self.folder) as out:
@@ -145,10 +157,12 @@ class SnapshotBuilder:
             given = mapped(self.kept / "item_vectors.npy")
         else:
             s, (users, share) = self.plan.settings, self.sample()
-            sums = {side: self.sums(side) for side in SIDES}
-            matrix = score_matrix(PairRows.by_user(self.folder), users, self.plan.scores, sums, s.normalize)
+            rows, sums = PairRows.by_user(self.folder).some(users), self.sums("user")
+            if users is not None:
+                sums = sums[users]
+            matrix = score_matrix(rows, self.plan.scores, sums, self.sums("item"), s.normalize)
             found = sketch(matrix, s.rank, s.power_iterations, s.scale, s.seed, share, available_threads())
-            arrays = {"basis": found.basis, "singular": found.singular, "basis_sum": sums["item"]}
+            arrays = {"basis": found.basis, "singular": found.singular, "basis_sum": self.sums("item")}
             given = found.items if users is None else found.basis[:0]
         save_arrays(self.folder, arrays)
         save_arrays(self.work, {"given_vectors": given})
@@ -166,9 +180,8 @@ class SnapshotBuilder:
         basis, singular = (mapped(self.folder / f"{name}.npy") for name in ("basis", "singular"))
         found = Sketch(basis, singular, self.plan.settings.scale)
         given, basis_sums = mapped(self.work / "given_vectors.npy"), mapped(self.folder / "basis_sum.npy")
-        with ArrayFolder(self.folder) as out:
-            for vectors in self._projected("user", basis_sums, basis, found.stretch, advance):
-                out.append({"user_vectors": vectors})
+        projected = self._projected("user", basis_sums, basis, found.stretch, advance)
+        self._write(projected, {"vectors": "user_vectors"}, "user")
         with ArrayFolder(self.folder) as out:
             out.append({"item_vectors": given})
             if len(given) == len(self.sums("item")):
@@ -176,9 +189,9 @@ class SnapshotBuilder:
                 return
             users, first = mapped(self.folder / "user_vectors.npy"), 0
             inverse = divided(np.ones_like(singular), singular)
-            for vectors in self._projected("item", self.sums("user"), users, inverse, advance):
-                out.append({"item_vectors": vectors[max(0, len(given) - first) :]})
-                first += len(vectors)
+            for part in self._projected("item", self.sums("user"), users, inverse, advance):
+                out.append({"item_vectors": part["vectors"][max(0, len(given) - first) :]})
+                first += len(part["vectors"])
 
     def _projected(
         self,
@@ -187,7 +200,7 @@ class SnapshotBuilder:
         vectors: NDArray[np.float32],
         stretch: NDArray[np.float32],
         advance: Advance,
-    ) -> Iterator[NDArray[np.float32]]:
+    ) -> Iterator[dict[str, NDArray]]:
         reading = partial(
             projected,
             scores=self.plan.scores / UNIT,
@@ -197,7 +210,7 @@ class SnapshotBuilder:
             stretch=stretch,
             normalize=self.plan.settings.normalize,
         )
-        return (part["vectors"] for part in self.read(side, reading, advance))
+        return self.read(side, reading, advance)
 
     def find_macro_nodes(self, advance: Advance) -> None:
         """Write the macro node of every node at every resolution, and the chances by which later nodes find
@@ -245,10 +258,9 @@ class SnapshotBuilder:
         sizes = [size[SIDES.index(side)] for size in self.plan.sizes]
         if s.clusters == "random":
             return [self._random(side, k) for k in sizes]
-        previous = None
-        if self.previous is not None:
-            files = (self.previous / f"r{r}.{side}_macro.npy" for r in range(len(sizes)))
-            previous = list(map(mapped, files))
+        previous = self.previous and [
+            mapped(self.previous / f"r{r}.{side}_macro.npy") for r in range(len(sizes))
+        ]
         vectors = mapped(self.folder / f"{side}_vectors.npy")
         preference = clusters.preference_weights(self.sums(side), s.threshold, s.low_weight)
         weights = clusters.moving_weights(preference, linked, max(sizes))
@@ -294,9 +306,7 @@ class SnapshotBuilder:
         return np.concatenate([part["macro"] for part in self.read(side, reading, advance)])
 
     def read_first_order(self, advance: Advance) -> None:
-        """Write 1st-order edges at every resolution, and the task table and dense edges at one. Measure the
-        drift.
-        """
+        """Write 1st-order edges at every resolution, and the task table and dense edges at one."""
         for r, sizes in enumerate(self.plan.sizes):
             k: dict[Side, int] = dict(zip(SIDES, sizes, strict=True))
             macro = {side: self.macro(r, side) for side in SIDES}
@@ -307,34 +317,26 @@ class SnapshotBuilder:
             arrays["macro_edges"] = edges.between(users, macro["user"], k["user"], k["item"])
             units = {f"r{r}.{name}": edges.to_units(fixed, UNIT) for name, fixed in arrays.items()}
             save_arrays(self.folder, units)
-            best = (
-                macro["user"]
-                if self.plan.settings.clusters == "random"
-                else likelihood.likeliest(users, mapped(self.folder / f"r{r}.user_chances.npy"))
-            )
-            drift = likelihood.drift(macro["user"], best, self.sums("user"))
-            save_arrays(self.work, {f"r{r}.drift": np.array([drift])})
 
     def _write_edges(
         self, r: int, side: Side, macro: NDArray[np.int32], width: int, advance: Advance
     ) -> None:
-        tasks = len(self.plan.ranks) if r == self.plan.dense else 0
+        """Write the edges of one side; and for the drift, where users are likeliest."""
+        drifts = side == "user" and self.plan.settings.clusters != "random"
         reading = partial(
-            edges.read_first_order,
+            likelihood.read_first_order,
             scores=self.plan.scores,
             macro=macro,
             width=width,
             score_type=np.int64 if int(self.sums(side).max(initial=0)) >= 1 << 32 else np.uint32,
-            tasks=tasks,
+            tasks=len(self.plan.ranks) if r == self.plan.dense else 0,
+            chances=mapped(self.folder / f"r{r}.user_chances.npy") if drifts else None,
         )
-        degrees = []
-        with ArrayFolder(self.folder) as out:
-            for part in self.read(side, reading, advance):
-                degrees.append(part["degree"])
-                out.append({f"r{r}.{side}_edges.{name}": part[name] for name in ("macro", "score")})
-                if tasks:
-                    out.append({f"{side}_table": part["table"], f"{side[0]}1": part["dense"]})
-        save_arrays(self.folder, {f"r{r}.{side}_edges.indptr": starts(np.concatenate(degrees))})
+        names = {name: f"r{r}.{side}_edges.{name}" for name in ("macro", "score")}
+        names |= {"table": f"{side}_table", "dense": f"{side[0]}1"}
+        self._write(self.read(side, reading, advance), names, f"r{r}.{side}")
+        degree = mapped(self.work / f"r{r}.{side}.degree.npy")
+        save_arrays(self.folder, {f"r{r}.{side}_edges.indptr": starts(degree)})
 
     def read_second_order(self, advance: Advance) -> None:
         """Write 2nd-order edges: to the own macro node at every resolution, all of them at one; and their
@@ -342,10 +344,9 @@ class SnapshotBuilder:
         """
         for side in SIDES:
             reading = partial(edges.second_sums, scores=self.plan.scores, sums=self.sums(OTHER[side]))
-            with ArrayFolder(self.folder) as out, ArrayFolder(self.work) as work:
-                for part in self.read(side, reading, advance):
-                    work.append({f"{side}.second_sum": part["second_sum"]})
-                    out.append({f"{side}_second_sum": edges.to_units(part["second_sum"], UNIT**2)})
+            self._write(self.read(side, reading, advance), {}, side)
+            sums = mapped(self.work / f"{side}.second_sum.npy")
+            save_arrays(self.folder, {f"{side}_second_sum": edges.to_units(sums, UNIT**2)})
         for r, sizes in enumerate(self.plan.sizes):
             for side, width in zip(SIDES, sizes, strict=True):
                 self._second_order(r, side, width, advance)
@@ -377,10 +378,7 @@ class SnapshotBuilder:
             dense=dense,
             matrix=matrix,
         )
-        with ArrayFolder(self.folder) as out:
-            for part in self.read(side, reading, advance):
-                out.append({f"r{r}.{side}_second": part["own"]})
-                if dense:
-                    out.append({f"{side[0]}2": part["dense"]})
+        names = {"own": f"r{r}.{side}_second", "dense": f"{side[0]}2"}
+        self._write(self.read(side, reading, advance), names, side)
         mass = edges.by_macro(own, second_sums, width, np.float64)
         save_arrays(self.folder, {f"r{r}.{side}_second_mass": edges.to_units(mass, UNIT**2)})
