@@ -62,7 +62,7 @@ class Carrier:
         pickler.dump(value)
         return packed.getvalue()
 
-    def _reduced(self, array: NDArray) -> tuple[Any, ...]:
+    def _reduced(self, array: NDArray) -> Any:
         """Return what makes an array again."""
         return (_mapped, (self.array(array),)) if array.nbytes > SMALL else array.__reduce__()
 
