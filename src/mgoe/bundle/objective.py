@@ -29,7 +29,8 @@ BINDING = {"+": 1, "-": 1, "*": 2, "/": 2, "^": 4}
 SIGN = 3
 """How tightly a sign binds."""
 _TOKEN = re.compile(
-    r"\s*(?:(?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)|(?P<name>[^\W\d]\w*)|(?P<sign>[-+*/^(),]))"
+    r"(?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)|(?P<name>[^\W\d]\w*)|(?P<sign>[-+*/^(),])"
+    r"|(?P<other>\S)"
 )
 
 Tasks: TypeAlias = Mapping[str, NDArray[np.floating]]
@@ -112,18 +113,12 @@ class _Token(NamedTuple):
 
 def _tokens(text: str) -> list[_Token]:
     """Return numbers, names and signs, and `end` after them."""
-    tokens: list[_Token] = []
-    at, end = 0, len(text.rstrip())
-    while at < end:
-        found = _TOKEN.match(text, at)
-        if found is None:
-            at += len(text[at:]) - len(text[at:].lstrip())
+    tokens = [_Token(found.lastgroup or "", found[0], found.start()) for found in _TOKEN.finditer(text)]
+    for kind, other, position in tokens:
+        if kind == "other":
             fix = "use numbers, tasks, + - * / ^ and parentheses"
-            raise ObjectiveError(f"holds {text[at]!r}, which means nothing here; {fix}", at)
-        kind = found.lastgroup or ""
-        tokens.append(_Token(kind, found[kind], found.start(kind)))
-        at = found.end()
-    return [*tokens, _Token("end", "the end", end)]
+            raise ObjectiveError(f"holds {other!r}, which means nothing here; {fix}", position)
+    return [*tokens, _Token("end", "the end", len(text.rstrip()))]
 
 
 class _Reader:
@@ -203,28 +198,24 @@ class _Reader:
 
 
 def _call(operator: str, position: int, parts: tuple[Node, ...], tasks: Tasks) -> Values:
-    """Compute an operator or a function of its parts. A sign is the operator `neg`."""
+    """Compute an operator or a function of its parts. A sign is the operator `neg`.
+
+    Raises:
+        ObjectiveError: Some row has no finite value; the message shows the numbers of the first.
+    """
     values = [part(tasks) for part in parts]
-    if operator in _UNDEFINED:
-        undefined, rule, fix = _UNDEFINED[operator]
-        _refuse(undefined(*values), operator, position, values, rule, fix)
     result = _OPERATORS[operator](*values)
-    rule = f"{operator!r} has no finite value for"
-    _refuse(~np.isfinite(result), operator, position, values, rule, "; keep numbers in a range")
-    return result
-
-
-def _refuse(
-    wrong: NDArray[np.bool_], operator: str, position: int, values: list[Values], rule: str, fix: str
-) -> None:
-    """Raise if any row is wrong, and show the numbers of the first."""
+    wrong = ~np.isfinite(result)
     if wrong.any():
-        rows = np.broadcast_arrays(wrong, *values)
-        first = int(np.flatnonzero(rows[0])[0])
-        numbers = [f"{column[first]:.6g}" for column in rows[1:]]
+        _, *columns = np.broadcast_arrays(wrong, *values)
+        numbers = [f"{column[wrong.argmax()]:.6g}" for column in columns]
         infix = operator in BINDING
         shown = f" {operator} ".join(numbers) if infix else f"{operator}({', '.join(numbers)})"
+        rule, fix = _RULES.get(
+            operator, (f"{operator!r} has no finite value for", "; keep numbers in a range")
+        )
         raise ObjectiveError(f"{rule} {shown}{fix}", position)
+    return result
 
 
 _OPERATORS: dict[str, Callable[..., Values]] = {
@@ -239,14 +230,10 @@ _OPERATORS: dict[str, Callable[..., Values]] = {
     "log": np.log,
     "sqrt": np.sqrt,
 }
-_UNDEFINED: dict[str, tuple[Callable[..., NDArray[np.bool_]], str, str]] = {
-    "/": (lambda _, divisor: divisor == 0, "divides by zero for", "; add a small number to the divisor"),
-    "^": (
-        lambda base, power: (base == 0) & (power < 0),
-        "divides by zero for",
-        "; add a small number to the base",
-    ),
-    "log": (lambda value: value <= 0, "a logarithm needs a positive number, found", ""),
-    "sqrt": (lambda value: value < 0, "a square root needs a number from 0, found", ""),
+_RULES: dict[str, tuple[str, str]] = {
+    "/": ("divides by zero or by too small a number for", "; add a small number to the divisor"),
+    "^": ("'^' has no finite value for", "; keep the base above 0 and the power in a range"),
+    "log": ("a logarithm needs a positive number, found", ""),
+    "sqrt": ("a square root needs a number from 0, found", ""),
 }
-"""Where an operator has no value: the rows, the rule, and the fix."""
+"""What an operator needs, and the fix."""
