@@ -58,7 +58,7 @@ def test_a_missing_extra_is_named(plots: RankerPlots, monkeypatch: pytest.Monkey
 
 
 def test_facts_are_the_same_as_text_and_as_html(ranker: mgoe.Ranker):
-    for shown in (ranker, ranker.graph, ranker.bundle_, mgoe.Ranker(["click", {"name": "buy"}])):
+    for shown in (ranker, ranker.graph, ranker.bundle_, mgoe.Ranker(["click", "buy"])):
         text, page = repr(shown), shown._repr_html_()
         for fact in text.partition("(")[2].removesuffix(")").split("; "):
             assert fact.split()[-1] in page

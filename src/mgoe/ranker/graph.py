@@ -1,6 +1,6 @@
 """The macro graph of a ranker, by ids instead of indices."""
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -12,13 +12,12 @@ from mgoe.bundle import Bundle
 from mgoe.errors import GraphError
 from mgoe.experiments.pages import macro_view
 from mgoe.graph.matrices import matrix
+from mgoe.graph.pair_rows import SIDES, Side
 from mgoe.ranker.plots import plot_macro_graph
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-Side = Literal["user", "item"]
-SIDES = ("user", "item")
 EDGES = (("user", "item"), ("user", "item_macro"), ("item", "user_macro"), ("user_macro", "item_macro"))
 """Kinds of nodes that edges join."""
 
@@ -43,7 +42,8 @@ class RankerGraph:
             >>> len(ranker.graph.ids("item"))
             99
         """
-        _check_side(side)
+        if side not in SIDES:
+            raise GraphError("side", f"must be user or item, found {side!r}; choose one of them")
         return self._bundle.ids(side, np.arange(self._bundle.size(side)))
 
     def to_scipy(self, rows: str, columns: str, resolution: int | None = None) -> sparse.csr_array:
@@ -106,7 +106,6 @@ class RankerGraph:
             >>> ranker.graph.macro_nodes("item").columns.tolist()
             ['item', 'score', 'macro_8']
         """
-        _check_side(side)
         snapshot = self._bundle.graph.latest
         found = {side: self.ids(side), "score": np.asarray(snapshot.arrays[f"{side}_sum"])}
         for part in snapshot.resolutions:
@@ -137,8 +136,3 @@ class RankerGraph:
 
     def _repr_html_(self) -> str:
         return self._bundle.graph._repr_html_()
-
-
-def _check_side(side: str) -> None:
-    if side not in SIDES:
-        raise GraphError("side", f"must be user or item, found {side!r}; choose one of them")

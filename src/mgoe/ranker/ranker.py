@@ -31,8 +31,6 @@ from mgoe.ranker.settings import (
     COLUMNS,
     Model,
     Tasks,
-    name_of,
-    names_of,
     parameters_of,
     sections_of,
     settings_of_run,
@@ -333,9 +331,6 @@ class Ranker(Recommender, Shown, BaseEstimator):  # pyright: ignore[reportIncomp
         ranker._take(bundle, Workdir(None))
         return ranker
 
-    def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "bundle_")
-
     def __getstate__(self) -> Any:
         raise OutputError(
             "Ranker",
@@ -366,7 +361,7 @@ class Ranker(Recommender, Shown, BaseEstimator):  # pyright: ignore[reportIncomp
 
     def _facts(self) -> dict[str, object]:
         if not hasattr(self, "bundle_"):
-            return {"model": name_of(self.model), "tasks": names_of(self.tasks), "fitted": "no"}
+            return {"model": self.model, "tasks": self.tasks or "guessed", "fitted": "no"}
         bundle = self.bundle_
         name = bundle.manifest["model"]["name"]
         rows: Any = bundle.metrics.to_dict("records")

@@ -112,22 +112,6 @@ def with_models(run: Path, models: Sequence[Model]) -> RunSettings:
     return make_settings(raw, "compare")
 
 
-def name_of(model: Model) -> str:
-    """Return the name of a model, checked or not."""
-    if isinstance(model, Mapping):
-        return str(model.get("name"))
-    return model.__name__ if isinstance(model, type) else str(model)
-
-
-def names_of(tasks: Tasks) -> str:
-    """Return the names of tasks, checked or not."""
-    if tasks is None:
-        return "guessed"
-    if isinstance(tasks, str) or not isinstance(tasks, Sequence):
-        return str(tasks)
-    return ", ".join(str(task.get("name")) if isinstance(task, Mapping) else str(task) for task in tasks)
-
-
 def parameters_of(settings: RunSettings, model: Mapping[str, Any]) -> dict[str, Any]:
     """Return the parameters of the ranker that a bundle comes from.
 
