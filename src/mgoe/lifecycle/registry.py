@@ -26,6 +26,7 @@ from filelock import FileLock, Timeout
 from mgoe._util.files import Hold, output_errors, read_json, remove_unless_held, write_json
 from mgoe.bundle import Bundle
 from mgoe.bundle.lineage import now
+from mgoe.bundle.training_state import copy_state, state_folder
 from mgoe.config import did_you_mean
 from mgoe.errors import BundleError, ConfigError, OutputError
 from mgoe.lifecycle.version import Change, Version
@@ -146,9 +147,9 @@ class Registry:
             place = self.path / "versions" / added.name
             if not place.exists():
                 write_json(self._record_file(added.name), asdict(added))
-                if _training(copy.path).exists():
-                    shutil.rmtree(_training(place), ignore_errors=True)
-                    os.replace(_training(copy.path), _training(place))
+                if state_folder(copy.path).exists():
+                    shutil.rmtree(state_folder(place), ignore_errors=True)
+                    os.replace(state_folder(copy.path), state_folder(place))
                 os.replace(copy.path, place)
             if added.name not in (aliases.get(CURRENT), aliases.get(CANDIDATE)):
                 moved = aliases | {CANDIDATE: added.name}
@@ -227,7 +228,7 @@ class Registry:
             old = others[: max(0, len(others) - keep)]
             gone = [name for name in old if remove_unless_held(self.path / "versions" / name)]
             for name in gone:
-                shutil.rmtree(_training(self.path / "versions" / name), ignore_errors=True)
+                shutil.rmtree(state_folder(self.path / "versions" / name), ignore_errors=True)
             for left in (self.path / "versions").glob(".*.partial"):
                 remove_unless_held(left)
         return gone, [name for name in old if name not in gone]
@@ -245,8 +246,7 @@ class Registry:
                 place = work / "bundle"
                 with output_errors(self.path, shutil.Error):
                     shutil.copytree(original.path, place)
-                    if _training(original.path).exists():
-                        shutil.copytree(_training(original.path), _training(place))
+                    copy_state(original.path, place)
                 copy = Bundle.open(place)
                 if copy.name != original.name:
                     raise BundleError(bundle, "was replaced while it was copied; add it again")
@@ -263,20 +263,17 @@ class Registry:
         """
         if not make:
             self._require()
-        lock = FileLock(self.path / ".lock", timeout=WAIT)
-        try:
-            with output_errors(self.path):
-                self.path.mkdir(parents=True, exist_ok=True)
-                lock.acquire()
-        except Timeout:
-            raise OutputError(
-                self.path, f"another process has changed it for {WAIT:g} s; try again"
-            ) from None
-        try:
-            with output_errors(self.path):
-                yield self._number + 1, self.aliases if self._number else {}
-        finally:
-            lock.release()
+        with output_errors(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            try:
+                lock = FileLock(self.path / ".lock").acquire(timeout=WAIT)
+            except Timeout:
+                raise OutputError(
+                    self.path, f"another process has changed it for {WAIT:g} s; try again"
+                ) from None
+            with lock:
+                former = self.latest if (self.path / _LINK).exists() else None
+                yield (1, {}) if former is None else (former.number + 1, former.aliases)
 
     def _change(
         self,
@@ -312,14 +309,6 @@ class Registry:
             raise BundleError(
                 self.path, "holds no registry; `mgoe registry add` makes one with its first bundle"
             )
-
-    @property
-    def _number(self) -> int:
-        """Number of the latest change; 0 before the first."""
-        try:
-            return int(Path(os.readlink(self.path / _LINK)).name)
-        except OSError:
-            return 0
 
     def _change_folder(self, number: int) -> Path:
         return self.path / _CHANGES / f"{number:06d}"
@@ -368,8 +357,3 @@ def _with_current(aliases: Mapping[str, str], name: str) -> dict[str, str]:
     others = {alias: held for alias, held in aliases.items() if held != name}
     before = {PREVIOUS: aliases[CURRENT]} if CURRENT in aliases else {}
     return others | before | {CURRENT: name}
-
-
-def _training(bundle: Path) -> Path:
-    """Return the folder with what the next training of a bundle continues from."""
-    return bundle.with_name(f"{bundle.name}.training")
