@@ -139,7 +139,7 @@ def _encoders(folder: Path, users: int, items: int, settings: RunSettings) -> Pr
         "warnings": [],
         "splits": {},
     }
-    at = {"cuts": [], "users_at": [users], "items_at": [items]}
+    at = {"cuts": [], "users_at": [users], "items_at": [items], "until": 0}
     return Prepared(
         folder,
         {

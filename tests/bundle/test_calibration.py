@@ -302,14 +302,6 @@ def test_a_run_measures_before_and_after(finished: Path):
     assert "log loss, calibrated" in (finished / "report.html").read_text()
 
 
-def test_a_bundle_of_an_earlier_version_is_not_calibrated(finished: Path, tmp_path: Path):
-    copy = shutil.copytree(finished / "bundle", tmp_path / "bundle")
-    manifest = json.loads((copy / "bundle.json").read_text())
-    del manifest["calibration"]
-    (copy / "bundle.json").write_text(json.dumps(manifest))
-    assert mgoe.load(copy).calibration == Calibration()
-
-
 @pytest.mark.parametrize(
     ("broken", "sentence"),
     [

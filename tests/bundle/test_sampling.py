@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from numpy.typing import NDArray
 
+from mgoe.bundle.manifest import read_part
 from mgoe.bundle.sampling import (
     Sampling,
     in_whole_space,
     prior_of,
-    read_sampling,
     shift_of,
     undo_sampling,
 )
@@ -162,7 +162,7 @@ def test_items_that_a_snapshot_does_not_know_share_the_last_entry():
 @pytest.mark.parametrize("found", [{}, {"drawn": 0, "weights": [0, 0, 0]}, {"drawn": 1, "weights": [1.0]}, 3])
 def test_a_sampling_that_is_none_is_refused(found: Any):
     with pytest.raises(BundleError, match=r"sampling: .*copy the bundle again"):
-        read_sampling({"sampling": found}, Path("bundle.json"))
+        read_part({"sampling": found}, "sampling", Sampling, Path("bundle.json"))
 
 
 def test_exposures_are_left_as_they_are(shown: Path):

@@ -17,6 +17,8 @@ def write(folder: Path, text: str, parent: str | None = None, trained: str = "fu
         "versions": {"mgoe": "0.1.0"},
         "model": {"name": "mgoe"},
         "tasks": [],
+        "sampling": None,
+        "calibration": {},
         "checksums": {"weights": sha256(folder / "weights")},
         "lineage": {
             "parent": parent,

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 import mgoe
 from mgoe._util.files import sha256
-from mgoe.bundle import CARD, Bundle, ages
+from mgoe.bundle import CARD, Bundle
 from mgoe.bundle.training_state import REPLAY, WAITING, state_folder
 from mgoe.errors import BundleError, ConfigError, DataError, TrainingError
 from mgoe.lifecycle import Sources, update
@@ -130,9 +130,9 @@ def test_only_what_a_retraining_is_for_changes(finished: Path, retrained: Bundle
     assert retrained.settings.data.log[:-1] == before.settings.data.log
     assert retrained.calibration != before.calibration
     assert retrained.manifest["trained_until"] == retrained.manifest["lineage"]["log"][1]
-    found = ages(retrained)
+    found = retrained.ages()
     assert found["weights age seconds"] == found["graph age seconds"] < found["full training age seconds"]
-    assert found["full training age seconds"] == pytest.approx(ages(before)["weights age seconds"], abs=60)
+    assert found["full training age seconds"] == pytest.approx(before.ages()["weights age seconds"], abs=60)
 
 
 def test_a_table_row_that_no_example_reads_stays(finished: Path, new: Path, retrained: Bundle):

@@ -1,6 +1,5 @@
 """The artefact that scores: a folder with everything that a service needs."""
 
-from mgoe.bundle.ages import ages
 from mgoe.bundle.bundle import Bundle
 from mgoe.bundle.card import CARD, model_card
 from mgoe.bundle.known_outcomes import KnownOutcomes
@@ -14,7 +13,6 @@ __all__ = [
     "MANIFEST",
     "Bundle",
     "KnownOutcomes",
-    "ages",
     "lineage",
     "model_card",
     "seal",

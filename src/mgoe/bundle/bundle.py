@@ -11,10 +11,10 @@ population.json      histograms of scores and inputs, which a service compares w
 retrieval/           what candidates are retrieved from, unless the whole catalogue is ranked
 """
 
-import json
 import os
 from collections.abc import Callable, Mapping
 from copy import copy
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -25,28 +25,28 @@ import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from mgoe._util.files import sha256
+from mgoe._util.files import read_json, sha256
 from mgoe._util.notebook import Shown
 from mgoe.bundle.calibration import (
     Calibration,
     Window,
     calibrated_sample,
     fit_calibration,
-    read_calibration,
 )
 from mgoe.bundle.context import encode_one, encode_pairs, repeated
 from mgoe.bundle.explanation import GROUPS, explain_pair, explain_user
 from mgoe.bundle.known_outcomes import warn_of_known
-from mgoe.bundle.manifest import MANIFEST, RETRIEVAL, read_manifest
-from mgoe.bundle.population import Population
-from mgoe.bundle.ranking import Query, rank_users
+from mgoe.bundle.manifest import MANIFEST, RETRIEVAL, read_manifest, read_part
+from mgoe.bundle.population import POPULATION, Population
+from mgoe.bundle.ranking import Query, columns, rank_users
 from mgoe.bundle.request import RankingRequest, without_numpy
-from mgoe.bundle.sampling import chain, read_sampling
+from mgoe.bundle.sampling import Sampling, chain
 from mgoe.bundle.scored_model import ScoredModel
 from mgoe.bundle.steps import Scores
 from mgoe.config import ModelSettings, RunSettings, check_settings, load_settings
-from mgoe.data import Encoders, Examples, FeatureEncoders, Vocabulary, to_arrow
+from mgoe.data import Encoders, Examples, Vocabulary, to_arrow
 from mgoe.errors import BundleError
+from mgoe.evaluation import read_rows
 from mgoe.features import FeatureSpec, read
 from mgoe.graph import MacroGraph, Snapshot
 from mgoe.graph.pair_rows import Side
@@ -70,8 +70,16 @@ class Bundle(ScoredModel, Shown):
         self.path = path
         self.manifest = manifest
         self.tasks: tuple[str, ...] = tuple(task["name"] for task in manifest["tasks"])
-        self.calibration = read_calibration(manifest, path / MANIFEST)
-        self.sampling = read_sampling(manifest, path / MANIFEST)
+        place, drawn = path / MANIFEST, manifest["sampling"] is not None
+        self.sampling = read_part(manifest, "sampling", Sampling, place) if drawn else None
+        self.calibration = read_part(manifest, "calibration", Calibration, place)
+        binary, found = self._binary, self.calibration.tasks
+        if found and sorted(found) != sorted(binary):
+            raise BundleError(
+                place,
+                f"calibration.tasks must name the binary tasks ({', '.join(binary)}), found "
+                f"{', '.join(found)}; copy the bundle again",
+            )
 
     @classmethod
     def open(cls, path: Path | str, verify: bool = True) -> Self:
@@ -132,15 +140,15 @@ class Bundle(ScoredModel, Shown):
         return Retrieval.open(self.path / RETRIEVAL) if there else None
 
     @cached_property
-    def population(self) -> Population | None:
-        """Histograms of what it was last measured or trained on; None in a bundle without any."""
-        return Population.read(self.path)
+    def population(self) -> Population:
+        """Histograms of what it was last measured or trained on."""
+        file = self.path / POPULATION
+        return check_settings(Population, read_json(file), file)
 
     @property
     def strongest(self) -> str:
         """The strongest binary task, or the strongest task if none is binary: the default of a ranking."""
-        binary = [task["name"] for task in self.manifest["tasks"] if task["kind"] == "binary"]
-        return (binary or self.tasks)[-1]
+        return (self._binary or self.tasks)[-1]
 
     @property
     def objective(self) -> str:
@@ -150,7 +158,7 @@ class Bundle(ScoredModel, Shown):
     @cached_property
     def metrics(self) -> pd.DataFrame:
         """Metrics: model, seed, split, slice, task, metric, value."""
-        return pd.DataFrame(json.loads((self.path / "metrics.json").read_text(encoding="utf-8")))
+        return pd.DataFrame(read_rows(self.path / "metrics.json"))
 
     def indices(self, side: Side, ids: ArrayLike | pa.Array) -> NDArray[np.int64]:
         """Return the indices of ids, -1 for unknown ones. Shape (n,)."""
@@ -212,10 +220,12 @@ class Bundle(ScoredModel, Shown):
         indices = self.indices("user", user_ids), self.indices("item", item_ids)
         self._warned = self._warned or warn_of_known(self.view, *indices)
         scores = self.score_indices(
-            *indices, encode_pairs(self._context, context or {}, len(user_ids)), recalibrated
+            *indices,
+            encode_pairs(self.encoders.context_features, context or {}, len(user_ids)),
+            recalibrated,
         )
         return pd.DataFrame(
-            {"user": user_ids.to_pandas(), "item": item_ids.to_pandas()} | self._by_task(scores)
+            {"user": user_ids.to_pandas(), "item": item_ids.to_pandas()} | columns(scores, self.tasks)
         )
 
     @property
@@ -286,7 +296,7 @@ class Bundle(ScoredModel, Shown):
         some = np.size(request.exclude) > 0
         left_out = self.indices("item", request.exclude) if some else np.empty(0, np.int64)
         query = Query.read(self, request, request.objective or self.objective, left_out)
-        own = encode_one(self._context, request.context)
+        own = encode_one(self.encoders.context_features, request.context)
         lists = [(np.empty(0, np.int64), np.empty(0), np.empty((0, len(self.tasks)), np.float32))]
         ranked = rank_users(self, self._scores or self, self.indices("user", ids).tolist(), query, own)
         lists.extend((one.items, one.values, one.scores) for one in ranked)
@@ -297,7 +307,7 @@ class Bundle(ScoredModel, Shown):
             "item": self.ids("item", items),
             self.score_column: values,
         }
-        return pd.DataFrame(found | self._by_task(scores))
+        return pd.DataFrame(found | columns(scores, self.tasks))
 
     @property
     def n_items(self) -> int:
@@ -305,11 +315,8 @@ class Bundle(ScoredModel, Shown):
         return self.size("item")
 
     @property
-    def _context(self) -> FeatureEncoders:
-        return self.encoders.context_features
-
-    def _by_task(self, scores: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
-        return {name: scores[:, t] for t, name in enumerate(self.tasks)}
+    def _binary(self) -> list[str]:
+        return [task["name"] for task in self.manifest["tasks"] if task["kind"] == "binary"]
 
     def explain(
         self, user: object, item: object = None, context: Mapping[str, ArrayLike] | None = None
@@ -335,7 +342,7 @@ class Bundle(ScoredModel, Shown):
             named = {"user": user, "item": item}
             if item is None:
                 return named | explain_user(known, self.tasks, self.ids)
-            own = encode_one(self._context, context or {})
+            own = encode_one(self.encoders.context_features, context or {})
             scores = self.score_indices(*pair, own)[0]
             weights = {name: values[0] for name, values in self._scorer.weights(*pair, own).items()}
         return named | explain_pair(known, self.tasks, self.ids, scores, weights)
@@ -365,10 +372,34 @@ class Bundle(ScoredModel, Shown):
     def describe(self) -> dict[str, Any]:
         """Return what `mgoe describe BUNDLE` prints."""
         return {key: self.manifest[key] for key in ("format", "versions", "tasks", "model")} | {
-            "lineage": self.manifest.get("lineage"),
+            "lineage": self.manifest["lineage"],
             "calibration": self.calibration.model_dump(mode="json"),
             "graph": self.graph.describe(),
         }
+
+    def ages(self) -> dict[str, float]:
+        """Return what a service reports of its age, by the times of the log.
+
+        Returns:
+            Seconds since the newest event of the graph, since the newest row that the weights learned from,
+            and since that of the last full training; and the drift of the graph, at the resolution that
+            experts read.
+
+        Example:
+            >>> sorted(bundle.ages())
+            ['full training age seconds', 'graph age seconds', 'graph drift', 'weights age seconds']
+        """
+        now, drift = datetime.now(UTC), self.graph.meta["drift"]
+        since = {
+            "graph": self.manifest["lineage"]["log"][1],
+            "weights": self.manifest["trained_until"],
+            "full training": self.manifest["fully_trained_until"],
+        }
+        found = {
+            f"{name} age seconds": (now - datetime.fromisoformat(moment)).total_seconds()
+            for name, moment in since.items()
+        }
+        return found | {"graph drift": drift[self.settings.graph.dense_of(len(drift))]}
 
     def _facts(self) -> dict[str, object]:
         sizes = {"users": self.size("user"), "items": self.size("item")}

@@ -13,10 +13,9 @@ Axes: `N` examples, `B` pairs, `T` tasks.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,9 +24,8 @@ from scipy.special import expit, logit
 
 from mgoe import metrics
 from mgoe.bundle.sampling import LARGEST, SMALLEST, shifted_tasks, undo_sampling
-from mgoe.config import DataSettings, RunSettings, Settings, TaskSettings, check_settings
+from mgoe.config import DataSettings, RunSettings, Settings, TaskSettings
 from mgoe.data.times import moment_of
-from mgoe.errors import BundleError, ConfigError
 
 FEWEST, ENOUGH = 30, 300
 """Labels of the rarer kind, positive or not. Below `FEWEST` a task keeps its map, since the standard error of
@@ -81,26 +79,6 @@ class Calibration(Settings):
         """Return slopes and intercepts in the order of tasks; 1 and 0 change nothing. Shape (T,) each."""
         maps = [self.tasks.get(task.name, TaskCalibration()) for task in tasks]
         return np.array([one.slope for one in maps]), np.array([one.intercept for one in maps])
-
-
-def read_calibration(manifest: Mapping[str, Any], place: Path) -> Calibration:
-    """Return the calibration of a bundle's manifest; bundles of earlier versions have none.
-
-    Raises:
-        BundleError: It breaks a rule.
-    """
-    binary = [task["name"] for task in manifest["tasks"] if task["kind"] == "binary"]
-    try:
-        found = check_settings(Calibration, manifest.get("calibration", {}), place)
-    except ConfigError as error:
-        raise BundleError(place, f"calibration: {error.message}; copy the bundle again") from None
-    if found.tasks and sorted(found.tasks) != sorted(binary):
-        raise BundleError(
-            place,
-            f"calibration.tasks must name the binary tasks ({', '.join(binary)}), found "
-            f"{', '.join(found.tasks)}; copy the bundle again",
-        )
-    return found
 
 
 @dataclass(frozen=True)

@@ -65,10 +65,10 @@ def model_card(
         context=[feature.name for feature in data.context],
         seeds=len({row["seed"] for row in metrics}),
         **_measured(manifest, metrics),
-        retrained=manifest.get("trained_until") != manifest.get("fully_trained_until"),
+        retrained=manifest["trained_until"] != manifest["fully_trained_until"],
         window=manifest["calibration"]["window"],
         calibration=_calibration(manifest["calibration"]["tasks"]),
-        cost=manifest.get("cost"),
+        cost=manifest["cost"],
         versions=manifest["versions"],
     )
     return re.sub(r"\n{3,}", "\n\n", text)
@@ -119,7 +119,7 @@ def _splits(log: Mapping[str, Any], settings: RunSettings) -> str:
 def _measured(manifest: Mapping[str, Any], metrics: Sequence[Row]) -> dict[str, str]:
     """Return tables of the test metrics with their intervals, and of parts of the test rows."""
     found = summarize(metrics)
-    intervals = {(one["task"], one["metric"]): one for one in manifest.get("test", ())}
+    intervals = {(one["task"], one["metric"]): one for one in manifest["test"]}
     chief, values = headline(found), next(iter(found.values()), {})
 
     def interval(column: tuple[str, str]) -> str:

@@ -1,11 +1,13 @@
 """The manifest of a bundle, which names its files with their checksums."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from mgoe._util.files import sha256
-from mgoe.errors import BundleError
+from mgoe.config import Settings, check_settings
+from mgoe.errors import BundleError, ConfigError
 
 FORMAT = 3
 """Format of the folder; earlier ones were never released."""
@@ -14,6 +16,7 @@ RETRIEVAL = "retrieval"
 """Folder of what candidates are retrieved from; a bundle without it ranks the whole catalogue."""
 KEYS = {"versions": dict, "model": dict, "tasks": list, "checksums": dict}
 """Required keys with their types."""
+Part = TypeVar("Part", bound=Settings)
 
 
 def read_manifest(path: Path, verify: bool) -> dict[str, Any]:
@@ -55,3 +58,15 @@ def read_manifest(path: Path, verify: bool) -> dict[str, Any]:
         if verify and sha256(path / name) != checksum:
             raise BundleError(path / name, "does not match its checksum; copy the bundle again")
     return manifest
+
+
+def read_part(manifest: Mapping[str, Any], key: str, kind: type[Part], place: Path) -> Part:
+    """Return one key of a manifest as what it holds.
+
+    Raises:
+        BundleError: It breaks a rule.
+    """
+    try:
+        return check_settings(kind, manifest[key], place)
+    except ConfigError as error:
+        raise BundleError(place, f"{key}: {error.message}; copy the bundle again") from None

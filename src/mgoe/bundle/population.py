@@ -6,21 +6,19 @@ Axes: `N` examples, `T` tasks.
 """
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mgoe._util.files import read_json
-from mgoe.config import Settings, check_settings
+from mgoe.config import Settings
 from mgoe.features import FeatureSpec
 from mgoe.metrics import stability_index
 from mgoe.training import Feed
 from mgoe.training.feed import some_rows
 
 POPULATION = "population.json"
-"""File of a bundle; one of an earlier version has none."""
+"""File of a bundle."""
 BINS = 10
 ROWS = 20_000
 """Examples that are counted, at most."""
@@ -79,12 +77,6 @@ class Population(Settings):
     def of(cls, scores: Columns, inputs: Columns) -> Self:
         """Count examples."""
         return cls(scores=_histograms(scores), inputs=_histograms(inputs))
-
-    @classmethod
-    def read(cls, bundle: Path) -> Self | None:
-        """Read that of a bundle; None if it has none."""
-        file = bundle / POPULATION
-        return check_settings(cls, read_json(file), file) if file.exists() else None
 
 
 def _histograms(columns: Columns) -> dict[str, list[Histogram]]:

@@ -3,18 +3,16 @@
 Axes: `B` pairs, `T` tasks, `I` items.
 """
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, Self, TypeVar
+from collections.abc import Sequence
+from typing import Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 from scipy.special import logit
 
-from mgoe.config import NegativeSettings, Settings, TaskSettings, check_settings
+from mgoe.config import NegativeSettings, Settings, TaskSettings
 from mgoe.data import Prepared
-from mgoe.errors import BundleError, ConfigError
 from mgoe.graph import MacroGraph, Snapshot
 
 Floats = TypeVar("Floats", bound=np.floating)
@@ -91,20 +89,6 @@ class Sampling(Settings):
         scores = np.append(_seen(snapshot) @ self.weights, 0.0)
         total = np.logaddexp.reduce(scores[:-1]) if len(scores) > 1 else 0.0
         return (np.log(self.drawn) + scores - total).astype(np.float32)
-
-
-def read_sampling(manifest: Mapping[str, Any], place: Path) -> Sampling | None:
-    """Return the sampling of a bundle's manifest; None if no negatives were drawn.
-
-    Raises:
-        BundleError: It breaks a rule.
-    """
-    if (found := manifest.get("sampling")) is None:
-        return None
-    try:
-        return check_settings(Sampling, found, place)
-    except ConfigError as error:
-        raise BundleError(place, f"sampling: {error.message}; copy the bundle again") from None
 
 
 def prior_of(sampling: Sampling | None, snapshot: Snapshot) -> NDArray[np.float32]:

@@ -83,17 +83,12 @@ def write_bundle(
             "lineage": lineage(graph, "full"),
             "trained_until": iso_time(graph.meta["last"]),
             "fully_trained_until": iso_time(graph.meta["last"]),
-            "rows_until": _rows_until(prepared, settings),
+            "rows_until": prepared.until - longest_delay(settings.tasks),
             "log": prepared.summary,
             "test": [asdict(one) for one in estimates],
             "cost": dict(cost or {}),
         }
         seal(folder, manifest, settings, metrics)
-
-
-def _rows_until(prepared: Prepared, settings: RunSettings) -> int | None:
-    """Return the time of the newest row whose labels were all known; None for data of an earlier version."""
-    return None if prepared.until is None else prepared.until - longest_delay(settings.tasks)
 
 
 def seal(folder: Path, manifest: Mapping[str, Any], settings: RunSettings, metrics: Sequence[Row]) -> None:

@@ -105,7 +105,7 @@ class Prepared(Encoders):
         self.settings: dict[str, Any] = manifest["settings"]
         self.summary: dict[str, Any] = manifest["summary"]
         self.tasks: tuple[str, ...] = tuple(manifest["tasks"])
-        self.until: int | None = manifest.get("until")
+        self.until: int = manifest["until"]
         self.cuts: NDArray[np.int32] = np.array(manifest["cuts"], dtype=np.int32)
         self.users_at: NDArray[np.int64] = np.array(manifest["users_at"], dtype=np.int64)
         self.items_at: NDArray[np.int64] = np.array(manifest["items_at"], dtype=np.int64)

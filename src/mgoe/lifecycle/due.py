@@ -28,7 +28,7 @@ def reasons(bundle: Bundle, graph: MacroGraph, examples: Examples) -> list[str]:
     newcomers = float(np.mean((examples.item < 0) | (examples.item >= items)))
     if newcomers > NEWCOMERS:
         found.append(f"{newcomers:.0%} of the new rows have items that came after the last full training")
-    since = datetime.fromisoformat(bundle.manifest.get("fully_trained_until", iso_time(graph.meta["last"])))
+    since = datetime.fromisoformat(bundle.manifest["fully_trained_until"])
     age = datetime.fromisoformat(iso_time(graph.meta["last"])) - since
     if age > timedelta(seconds=seconds(bundle.settings.retrain.full_after)):
         found.append(

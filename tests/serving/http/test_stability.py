@@ -18,7 +18,6 @@ from tests.serving.served import served
 def test_the_newest_pairs_count(finished: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(stability, "HALF", 20)
     population = mgoe.load(finished / "bundle").population
-    assert population is not None
     expected, rng = population.scores, np.random.default_rng(0)
     recent, values = Recent(expected), rng.random((57, len(expected)))
     for row in values:
@@ -57,7 +56,6 @@ def test_gauges_are_set_once_enough_was_answered(
         assert set(bundle.tasks) < set(found)
         assert min(found[task] for task in bundle.tasks) > 1
         score = bundle.predict(1, items)
-        assert bundle.population is not None
         for task, [histogram] in bundle.population.scores.items():
             counts = 10 * histogram.count(score[task].to_numpy())
             assert_allclose(found[task], stability_index(histogram.counts, counts))

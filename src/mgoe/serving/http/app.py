@@ -18,7 +18,6 @@ from starlette.background import BackgroundTask
 from starlette.exceptions import HTTPException
 
 from mgoe import __version__
-from mgoe.bundle.ages import ages
 from mgoe.bundle.objective import ObjectiveError
 from mgoe.bundle.steps import Steps
 from mgoe.errors import MgoeError, RequestError, StoreError
@@ -74,7 +73,7 @@ def create_app(
         lambda: reloader.engine.consumer.stats,
         lambda: reloader.engine.bundle.calibration,
         lambda: reloader.exposure_counts,
-        lambda: ages(reloader.engine.bundle),
+        lambda: reloader.engine.bundle.ages(),
     )
 
     stability = Stability()

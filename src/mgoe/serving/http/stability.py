@@ -84,9 +84,8 @@ class Stability:
         """Count a pair of an answer some time, if it is one of the share. Returns at once."""
         if self._waits or not len(pairs.shown) or not pairs.user_ids or random.random() >= SHARE:
             return
-        if engine.bundle.population is not None:
-            self._waits = True
-            self._thread.submit(self._count, engine, pairs, random.choice(pairs.shown))
+        self._waits = True
+        self._thread.submit(self._count, engine, pairs, random.choice(pairs.shown))
 
     def _count(self, engine: Engine, pairs: Pairs, row: int) -> None:
         try:
@@ -100,7 +99,6 @@ class Stability:
 
     def _add(self, engine: Engine, pairs: Pairs, row: int) -> None:
         bundle, population = engine.bundle, engine.bundle.population
-        assert population is not None
         if engine.name != self._bundle:
             self._bundle, self._pairs = engine.name, 0
             self._recent = Recent(population.scores), Recent(population.inputs)
