@@ -6,6 +6,7 @@ from typing import Any
 
 from mgoe._util.files import sha256
 from mgoe.bundle import FORMAT, MANIFEST, Bundle
+from mgoe.lifecycle import Bounds, Release
 
 
 def write(folder: Path, text: str, parent: str | None = None, trained: str = "full") -> str:
@@ -31,7 +32,14 @@ def write(folder: Path, text: str, parent: str | None = None, trained: str = "fu
     return Bundle.open(folder, verify=False).name
 
 
-def note_release(folder: Path, candidate: str, baseline: str | None, approved: bool = True) -> None:
+def note_release(folder: Path, candidate: str, baseline: str, approved: bool = True) -> None:
     """Write the result of a release test."""
-    found = {"candidate": candidate, "baseline": baseline, "approved": approved, "reasons": ["auc of click"]}
-    (folder / "release.json").write_text(json.dumps(found))
+    Release(
+        candidate=candidate,
+        baseline=baseline,
+        time="2026-01-02",
+        rows=1,
+        approved=approved,
+        reasons=["auc of click"],
+        bounds=Bounds(),
+    ).save(folder)

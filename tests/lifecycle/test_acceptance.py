@@ -145,7 +145,7 @@ def test_candidates_are_judged_on_a_window_that_they_have_not_learned(
     assert found.approved == (reason is None), found.reasons
     assert reason is None or any(reason in one for one in found.reasons), found.reasons
     assert (found.candidate, found.baseline, found.rows) == (candidate.name, current.name, len(later_rows))
-    found.save(tmp_path / "release.json")
+    found.save(tmp_path)
     assert json.loads((tmp_path / "release.json").read_text())["approved"] == found.approved
 
 

@@ -108,6 +108,11 @@ class Bundle(ScoredModel, Shown):
         return load_settings(self.path / "settings.yaml")
 
     @cached_property
+    def model_settings(self) -> ModelSettings:
+        """Settings of its model, with every switch."""
+        return check_settings(ModelSettings, self.manifest["model"], self.path / MANIFEST)
+
+    @cached_property
     def encoders(self) -> Encoders:
         """Vocabularies, side features and context encoders."""
         return Encoders(self.path)
@@ -127,9 +132,7 @@ class Bundle(ScoredModel, Shown):
         """The model with its weights, ready to score."""
         spec = FeatureSpec.from_json((self.path / "spec.json").read_text(encoding="utf-8"))
         with Undrawn():
-            model = make_model(
-                check_settings(ModelSettings, self.manifest["model"], self.path / MANIFEST), spec, seed=0
-            )
+            model = make_model(self.model_settings, spec, seed=0)
         load_weights(model, self.path / "model.safetensors", mapped=True)
         return model.eval()
 

@@ -50,8 +50,7 @@ def list_(path: Folder, as_json: Json = False) -> None:
     lines = table(("version", "aliases", "added", "model", "trained", "parent", "log until"), left=7)
     for version in found.versions:
         names = ", ".join(alias for alias, held in aliases.items() if held == version.name)
-        until = version.log[1] if version.log else "-"
-        facts = (version.added, version.model, version.trained, version.parent or "-", until)
+        facts = (version.added, version.model, version.trained, version.parent or "-", version.log[1])
         lines.add_row(version.name, names or "-", *facts)
     show(lines)
 
@@ -61,16 +60,15 @@ def list_(path: Folder, as_json: Json = False) -> None:
 )
 def show_(path: Folder, version: Name = "current", as_json: Json = False) -> None:
     """Show a version: where it is, its lineage back to a full training, its release test, and its history."""
-    from mgoe._util.files import read_json
-    from mgoe.lifecycle.registry import RELEASE
+    from mgoe.lifecycle import Release
 
     found = _opened(path)
     name, lineage = found.find(version), found.lineage(version)
-    tested = found.place(name) / RELEASE
+    tested = Release.of(found.place(name))
     facts = _facts(lineage[0], found.aliases) | {
         "path": str(found.place(name)),
         "lineage": [one.name for one in lineage],
-        "release": read_json(tested) if tested.exists() else None,
+        "release": None if tested is None else tested.model_dump(mode="json"),
         "changes": [change.model_dump() for change in found.changes if change.version == name],
     }
     show_facts(facts, as_json)
@@ -138,7 +136,6 @@ def check(
     from mgoe.config import apply_override, check_settings
     from mgoe.errors import DataError
     from mgoe.lifecycle import Bounds, Sources, check_release, later_rows, window_of
-    from mgoe.lifecycle.registry import RELEASE
 
     found, raw = _opened(path), {}
     for one in sets or ():
@@ -154,7 +151,7 @@ def check(
     if window is None:
         raise DataError(path, "the new rows must hold some that neither version has learned from, found none")
     tested = check_release(candidate, current, window, bounds)
-    tested.save(candidate.path / RELEASE)
+    tested.save(candidate.path)
     show_facts(tested.model_dump(mode="json"), as_json)
     if not tested.approved:
         raise typer.Exit(HELD)

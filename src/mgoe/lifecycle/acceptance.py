@@ -18,15 +18,16 @@ Axes: `N` examples, `T` tasks.
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from mgoe._util.files import write_json
+from mgoe._util.files import read_json, write_json
 from mgoe.bundle import Bundle
 from mgoe.bundle.lineage import now
-from mgoe.config import Settings, TaskSettings
+from mgoe.config import Settings, TaskSettings, check_settings
 from mgoe.data import Examples
 from mgoe.errors import DataError
 from mgoe.evaluation import find_leads, holm, user_influence
@@ -34,6 +35,8 @@ from mgoe.experiments.serving_time import open_scorer, request_times
 from mgoe.features import Reader
 from mgoe.graph.pair_rows import SIDES
 
+RELEASE = "release.json"
+"""File of a version with the result of its release test."""
 SAMPLE = 20_000
 """Rows of which inputs are read."""
 WORSE = {"auc": -1, "gauc": -1, "rmse": 1}
@@ -112,9 +115,19 @@ class Release(Settings):
     latency: tuple[float, float] | None = None
     """Milliseconds of a request: with the candidate, and with the current version."""
 
-    def save(self, path: Path) -> None:
-        """Write it as JSON."""
-        write_json(path, self.model_dump(mode="json"))
+    def save(self, bundle: Path) -> None:
+        """Write it beside the files of a candidate."""
+        write_json(bundle / RELEASE, self.model_dump(mode="json"))
+
+    @classmethod
+    def of(cls, bundle: Path) -> Self | None:
+        """Read that of a candidate; None if it was not tested.
+
+        Raises:
+            ConfigError: The file is damaged.
+        """
+        file = bundle / RELEASE
+        return check_settings(cls, read_json(file), file) if file.exists() else None
 
 
 def check_release(

@@ -15,12 +15,11 @@ from typing import Any, Literal
 
 from mgoe._util.files import atomic_folder, exclusive, read_json, write_json
 from mgoe._util.progress import hidden
-from mgoe.bundle import MANIFEST, Bundle
+from mgoe.bundle import Bundle
 from mgoe.bundle.calibration import fit_calibration
 from mgoe.bundle.lineage import Trained, iso_time
 from mgoe.bundle.population import POPULATION, population_of
 from mgoe.bundle.training_state import REPLAY, copy_state, keep_state
-from mgoe.config import ModelSettings, check_settings
 from mgoe.data import Encoders
 from mgoe.errors import BundleError, ConfigError, DataError
 from mgoe.graph import MacroGraph
@@ -99,9 +98,7 @@ def update(
         if weights == "new":
             train_anew(opened, sources.files, out)
         elif weights == "continue":
-            model = check_settings(ModelSettings, opened.manifest["model"], opened.path / MANIFEST)
-            batch_size = training_from_weights(opened.settings, model).batch_size
-            processes.check_batch(batch_size, "retrain.batch_size")
+            processes.check_batch(training_from_weights(opened).batch_size, "retrain.batch_size")
             if not processes.leads:
                 with hidden():  # the first process shows it
                     learn(RetrainJob.receive(opened, processes))

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from mgoe._util.files import exclusive, read_json, remove_folder
+from mgoe._util.files import exclusive, remove_folder
 from mgoe.bundle import MANIFEST, Bundle
 from mgoe.config import Settings, check_settings, read_yaml
 from mgoe.config.base import Texts
@@ -25,7 +25,7 @@ from mgoe.errors import ConfigError, MgoeError
 from mgoe.lifecycle.acceptance import Bounds, Release, check_release
 from mgoe.lifecycle.bundle_update import Groups, update
 from mgoe.lifecycle.new_rows import NewRows, Part, Sources, learned_until, reading_of
-from mgoe.lifecycle.registry import CANDIDATE, CURRENT, RELEASE, Registry
+from mgoe.lifecycle.registry import CANDIDATE, CURRENT, Registry
 from mgoe.lifecycle.release_window import later_rows, window_of
 
 DONE, HELD, WAITING = 0, 3, 4
@@ -140,7 +140,7 @@ def run_cycle(settings: CycleSettings, report: Report) -> int:
                 return WAITING
             if waiting is not None:
                 tested = check_release(candidate, current, window, settings.bounds)
-                tested.save(candidate.path / RELEASE)
+                tested.save(candidate.path)
         if tested is not None:
             name = tested.candidate
             step("test", version=name, approved=tested.approved, reasons=tested.reasons, rows=tested.rows)
@@ -173,11 +173,9 @@ def _clear(registry: Registry, work: Path) -> None:
 
 def _tested(registry: Registry, version: str, current: Bundle) -> Release | None:
     """Return what a test against the current version found before; None if there was none."""
-    file = registry.place(version) / RELEASE
-    if not file.exists():
-        return None
-    found = check_settings(Release, read_json(file), file)
-    return found if (found.candidate, found.baseline) == (version, current.name) else None
+    found = Release.of(registry.place(version))
+    same = found is not None and (found.candidate, found.baseline) == (version, current.name)
+    return found if same else None
 
 
 def _learn(

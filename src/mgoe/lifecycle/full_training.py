@@ -5,9 +5,9 @@ from datetime import date, datetime, timedelta
 from pathlib import Path
 
 from mgoe._util.files import atomic_folder
-from mgoe.bundle import MANIFEST, Bundle
+from mgoe.bundle import Bundle
 from mgoe.bundle.training_state import copy_state
-from mgoe.config import ModelSettings, RunSettings, check_settings
+from mgoe.config import RunSettings
 from mgoe.errors import ConfigError
 from mgoe.experiments.runs import train
 from mgoe.lifecycle.new_bundle import with_files
@@ -46,7 +46,7 @@ def train_anew(bundle: Bundle, log: list[str], out: Path) -> None:
 
 def _settings(bundle: Bundle, log: list[str]) -> RunSettings:
     """Return the settings of a run on the whole log; cuts at fixed dates move with its end."""
-    settings, model = with_files(bundle.settings, log), bundle.manifest["model"]
+    settings = with_files(bundle.settings, log)
     split = settings.split
     if isinstance(split.cuts[0], date):
         since = datetime.fromisoformat(bundle.manifest["fully_trained_until"])
@@ -58,6 +58,6 @@ def _settings(bundle: Bundle, log: list[str]) -> RunSettings:
         update={
             "data": settings.data.model_copy(update={"end": None}),
             "split": split,
-            "models": [check_settings(ModelSettings, model, bundle.path / MANIFEST)],
+            "models": [bundle.model_settings],
         }
     )

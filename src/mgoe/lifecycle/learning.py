@@ -17,9 +17,9 @@ import torch
 from numpy.typing import NDArray
 
 from mgoe._util.files import write_text
-from mgoe.bundle import MANIFEST, Bundle
+from mgoe.bundle import Bundle
 from mgoe.bundle.training_state import REPLAY, replay_of, start_of
-from mgoe.config import ModelSettings, RunSettings, TrainingSettings, check_settings
+from mgoe.config import TrainingSettings
 from mgoe.data import Encoders, Examples
 from mgoe.errors import DataError
 from mgoe.experiments.cell import check_finite
@@ -104,14 +104,14 @@ def learn(job: RetrainJob) -> NDArray[np.float32]:
     """
     bundle, examples = job.bundle, job.examples
     settings, before = bundle.settings, bundle.model.spec
-    model = check_settings(ModelSettings, bundle.manifest["model"], bundle.path / MANIFEST)
+    model = bundle.model_settings
     spec = replace(before, n_users=job.known.users.size, n_items=job.known.items.size)
     seed = abs(int(examples.bucket.max()))
     with late_tables():
         made = make_model(model, spec, seed)
     held = np.random.default_rng(seed).random(spec.n_users)[examples.user] < HELD_OUT
     train, apart = examples.take(~held), examples.take(held)
-    training = training_from_weights(settings, model)
+    training = training_from_weights(bundle)
     monitor = Monitor.parse(training.monitor, spec.tasks)
     if not len(train) or not monitor.is_defined(spec.tasks, apart.labels, apart.user):
         raise DataError(
@@ -154,9 +154,9 @@ def learn(job: RetrainJob) -> NDArray[np.float32]:
     return scores
 
 
-def training_from_weights(settings: RunSettings, model: ModelSettings) -> TrainingSettings:
-    """Return the settings of a training that starts from weights."""
-    training, ours = training_of(settings, model), settings.retrain
+def training_from_weights(bundle: Bundle) -> TrainingSettings:
+    """Return the settings of a training that starts from the weights of a bundle."""
+    training, ours = training_of(bundle.settings, bundle.model_settings), bundle.settings.retrain
     return training.model_copy(
         update={
             "epochs": ours.epochs,

@@ -29,11 +29,10 @@ from mgoe.bundle.lineage import now
 from mgoe.bundle.training_state import copy_state, state_folder
 from mgoe.config import did_you_mean
 from mgoe.errors import BundleError, ConfigError, OutputError
+from mgoe.lifecycle.acceptance import Release
 from mgoe.lifecycle.version import Change, Version
 
 CANDIDATE, CURRENT, PREVIOUS = ALIASES = ("candidate", "current", "previous")
-RELEASE = "release.json"
-"""File of a version with the result of its release test."""
 WAIT = 60.0
 """Seconds that a change waits for another one; each takes milliseconds."""
 _SET_BY = {
@@ -188,14 +187,12 @@ class Registry:
     def objection(self, version: str) -> str | None:
         """Return why a version may not become current; None if it may."""
         name, current = self.find(version), self.aliases.get(CURRENT)
-        file = self.path / "versions" / name / RELEASE
-        if not file.exists():
+        if (tested := Release.of(self.path / "versions" / name)) is None:
             return None if current is None else "was not tested; run `mgoe registry test`"
-        tested = read_json(file)
-        if tested["candidate"] != name or tested["baseline"] != current:
-            return f"was tested against {tested['baseline']}, and {current} is current; test it again"
-        if not tested["approved"]:
-            return f"was refused by the release test ({'; '.join(tested['reasons'])}); add a better one"
+        if (tested.candidate, tested.baseline) != (name, current):
+            return f"was tested against {tested.baseline}, and {current} is current; test it again"
+        if not tested.approved:
+            return f"was refused by the release test ({'; '.join(tested.reasons)}); add a better one"
         return None
 
     def rollback(self) -> str:

@@ -35,7 +35,7 @@ class Version:
         model: Name of its model.
         parent: Name of the bundle that it was made from; None after a full training.
         trained: `full`, `retrained` or `refreshed`.
-        log: First and last time of the log that it learned from, ISO 8601; None if unknown.
+        log: First and last time of the log that it learned from, ISO 8601.
         mgoe: Version of the library that made it.
     """
 
@@ -45,20 +45,20 @@ class Version:
     model: str
     parent: str | None
     trained: str
-    log: list[str] | None
+    log: list[str]
     mgoe: str
 
     @classmethod
     def of(cls, bundle: Bundle, number: int) -> Self:
-        """Describe a bundle that is added. One of an earlier version of the library states no lineage."""
-        lineage = bundle.manifest.get("lineage") or {}
+        """Describe a bundle that is added."""
+        lineage = bundle.manifest["lineage"]
         return cls(
             name=bundle.name,
             number=number,
             added=now(),
             model=bundle.manifest["model"]["name"],
-            parent=lineage.get("parent"),
-            trained=lineage.get("trained", "full"),
-            log=lineage.get("log"),
+            parent=lineage["parent"],
+            trained=lineage["trained"],
+            log=lineage["log"],
             mgoe=bundle.manifest["versions"]["mgoe"],
         )
