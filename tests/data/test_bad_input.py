@@ -565,7 +565,7 @@ def test_incomplete_prepared_folders_are_refused(tmp_path):
     with pytest.raises(DataError, match="it is missing"):
         Prepared.open(tmp_path / "out")
     (tmp_path / "out" / "data.json").write_text('{"format": 99}')
-    with pytest.raises(DataError, match="this version reads format 1, found 99"):
+    with pytest.raises(DataError, match="this version reads data format 1, found 99"):
         Prepared.open(tmp_path / "out")
     (tmp_path / "out" / "data.json").write_text('{"for')
     with pytest.raises(DataError, match="cannot be read"):

@@ -22,7 +22,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from pydantic_core import to_jsonable_python
 
-from mgoe.errors import OutputError
+from mgoe.errors import MgoeError, OutputError
 
 GIB = 1 << 30
 UNFINISHED = re.compile(r"\..+\.\d+\.(tmp|partial)")
@@ -131,6 +131,31 @@ def read_json(path: Path) -> dict[str, Any]:
         raise OutputError(
             path, f"must hold a JSON object, found a {type(found).__name__}; remove it and {fix}"
         )
+    return found
+
+
+def read_of_format(
+    file: Path, what: str, number: int, error: type[MgoeError], missing: str, fix: str
+) -> dict[str, Any]:
+    """Read the JSON object that describes a folder, if the folder is of the format that this version reads.
+
+    Args:
+        file: It holds the number of its `format`.
+        what: What the folder is, for messages.
+        number: The format that is read.
+        error: What is raised.
+        missing: The message about a folder without the file.
+        fix: The end of all other messages.
+    """
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise error(file.parent, missing) from None
+    except (OSError, ValueError) as reason:
+        raise error(file, f"cannot be read ({reason}); {fix}") from None
+    held = found.get("format") if isinstance(found, dict) else None
+    if held != number:
+        raise error(file, f"this version reads {what} format {number}, found {held}; {fix}")
     return found
 
 

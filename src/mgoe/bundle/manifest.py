@@ -1,11 +1,10 @@
 """The manifest of a bundle, which names its files with their checksums."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mgoe._util.files import sha256
+from mgoe._util.files import read_of_format, sha256
 from mgoe.config import Settings, check_settings
 from mgoe.errors import BundleError, ConfigError
 
@@ -30,21 +29,9 @@ def read_manifest(path: Path, verify: bool) -> dict[str, Any]:
         BundleError: The folder holds no bundle or one of another format, or a file is missing, changed or
             outside the folder.
     """
-    try:
-        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise BundleError(
-            path, f"holds no bundle ({MANIFEST} is missing); `mgoe run` writes one into its output folder"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise BundleError(path / MANIFEST, f"cannot be read ({error}); write the bundle again") from None
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        found = manifest.get("format") if isinstance(manifest, dict) else None
-        raise BundleError(
-            path,
-            f"this version reads bundle format {FORMAT}, found {found}; use the version of mgoe that "
-            "wrote it",
-        )
+    missing = f"holds no bundle ({MANIFEST} is missing); `mgoe run` writes one into its output folder"
+    fix = "use the version of mgoe that wrote it, or write the bundle again"
+    manifest = read_of_format(path / MANIFEST, "bundle", FORMAT, BundleError, missing, fix)
     if not all(isinstance(manifest.get(key), kind) for key, kind in KEYS.items()):
         raise BundleError(path / MANIFEST, f"must hold {', '.join(KEYS)}; copy the bundle again")
     for name, checksum in manifest["checksums"].items():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from mgoe._util.files import GIB, as_pattern
+from mgoe._util.files import GIB, as_pattern, read_of_format
 from mgoe._util.tables import open_duckdb
 from mgoe.config import SplitSettings
 from mgoe.data.example_file import ExampleFile, readable
@@ -124,17 +123,8 @@ class Prepared(Encoders):
         """
         path = Path(path)
         again = "make the prepared data again from the log"
-        try:
-            manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise DataError(
-                path, f"prepared data hold a {MANIFEST}, found none; make them again from the log"
-            ) from None
-        except (OSError, ValueError) as error:
-            raise DataError(path / MANIFEST, f"cannot be read: {error}; {again}") from None
-        if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-            found = manifest.get("format") if isinstance(manifest, dict) else type(manifest).__name__
-            raise DataError(path / MANIFEST, f"this version reads format {FORMAT}, found {found}; {again}")
+        missing = f"prepared data hold a {MANIFEST}, found none; make them again from the log"
+        manifest = read_of_format(path / MANIFEST, "data", FORMAT, DataError, missing, again)
         for name, size in manifest["files"].items():
             held = (path / name).stat().st_size if (path / name).is_file() else None
             if held != size:

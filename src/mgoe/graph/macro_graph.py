@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mgoe._util.files import link, sha256, write_json
+from mgoe._util.files import link, read_of_format, sha256, write_json
 from mgoe._util.notebook import Shown
 from mgoe.errors import GraphError
 from mgoe.graph.build.workplace import complete_move
@@ -68,26 +68,12 @@ class MacroGraph(Shown):
         """
         path = Path(path)
         complete_move(path)
-        try:
-            meta = json.loads((path / "graph.json").read_text())
-        except FileNotFoundError:
-            raise GraphError(
-                path, "holds no macro graph (graph.json is missing); `mgoe graph build` makes one"
-            ) from None
-        except (OSError, ValueError) as error:
-            raise GraphError(
-                path / "graph.json", f"cannot be read ({error}); build the graph again"
-            ) from None
-        found = meta.get("format") if isinstance(meta, dict) else None
-        if found != FORMAT:
-            newer = isinstance(found, int) and found > FORMAT
-            fix = (
-                "install the version of mgoe that wrote it, or a newer one"
-                if newer
-                else "an older graph is converted by building it again: `mgoe graph build CONFIG --out OUT "
-                "--overwrite`"
-            )
-            raise GraphError(path, f"this version reads graph format {FORMAT}, found {found}; {fix}")
+        missing = "holds no macro graph (graph.json is missing); `mgoe graph build` makes one"
+        fix = (
+            "build the graph again (`mgoe graph build CONFIG --out OUT --overwrite`), or install the version "
+            "of mgoe that wrote it"
+        )
+        meta = read_of_format(path / "graph.json", "graph", FORMAT, GraphError, missing, fix)
         if lacking := [name for name in NEEDED if name not in meta]:
             raise GraphError(
                 path / "graph.json", f"the graph is damaged: {lacking[0]!r} is missing; build the graph again"

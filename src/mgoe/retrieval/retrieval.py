@@ -1,6 +1,5 @@
 """Retrieval: what generators read beside a view, in a folder, and the mix of what they give."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mgoe._util.arrays import mapped, save_arrays
-from mgoe._util.files import atomic_folder, write_json
+from mgoe._util.files import atomic_folder, read_of_format, write_json
 from mgoe.config import Generator, RetrievalSettings
 from mgoe.errors import BundleError
 from mgoe.features import View
@@ -117,11 +116,8 @@ class Retrieval:
             BundleError: The folder is damaged, or of another version.
         """
         try:
-            manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-            found = manifest["format"]
-            if found != FORMAT:
-                rule = f"this version reads retrieval format {FORMAT}, found {found}"
-                raise BundleError(folder, f"{rule}; write the bundle again")
+            missing, fix = f"holds no {MANIFEST}; write the bundle again", "write the bundle again"
+            manifest = read_of_format(folder / MANIFEST, "retrieval", FORMAT, BundleError, missing, fix)
             links: dict[Kind, ItemLinks] = {
                 kind: ItemLinks(*(mapped(folder / f"{kind}.{name}.npy") for name in ItemLinks._fields))
                 for kind in get_args(Kind)
