@@ -113,7 +113,7 @@ def test_a_damaged_graph_says_which_array(tmp_path, damage, message):
         ('{"format": 1', r"graph.json: cannot be read"),
         (
             '{"format": 99}',
-            r"reads graph format 4, found 99; build the graph again .* or install the version of mgoe that wrote",
+            r"reads graph format 4, found 99; build the graph again .* or install the version of mgoe that",
         ),
         ('{"format": "4"}', r"reads graph format 4, found 4"),
         ("[]", r"reads graph format 4, found None"),

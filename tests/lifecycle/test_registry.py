@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -309,3 +310,14 @@ def test_a_full_disk_leaves_a_registry_as_it_was(monkeypatch: pytest.MonkeyPatch
         monkeypatch.undo()
         assert registry.changes == before
         assert is_whole(registry)
+
+
+def test_who_waits_too_long_for_another_change_is_told(monkeypatch: pytest.MonkeyPatch):
+    with made() as (registry, folders):
+        registry.add(folders[0])
+        monkeypatch.setattr("mgoe.lifecycle.registry.WAIT", 0.1)
+        with (
+            FileLock(registry.path / ".lock"),
+            pytest.raises(OutputError, match=r"another process has changed it for 0\.1 s; try again"),
+        ):
+            registry.promote()

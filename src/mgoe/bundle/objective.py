@@ -36,6 +36,10 @@ _TOKEN = re.compile(
 Tasks: TypeAlias = Mapping[str, NDArray[np.floating]]
 Values: TypeAlias = NDArray[np.float64]
 Node: TypeAlias = Callable[[Tasks], Values]
+"""Computes a part of an objective from columns of the tasks; a constant has one row."""
+Objective: TypeAlias = Callable[[Tasks], Values]
+"""Computes one number per row from probabilities (or values) by task, of shape (B,) each. It raises an
+`ObjectiveError` where a row divides by zero, or has no finite value."""
 
 
 class ObjectiveError(MgoeError):
@@ -49,35 +53,6 @@ class ObjectiveError(MgoeError):
     def __init__(self, message: str, position: int):
         self.position = position
         super().__init__("objective", f"{message} (at character {position})")
-
-
-class Objective:
-    """An objective that was read.
-
-    Args:
-        root: Computes it from columns of the tasks; a constant has one row.
-    """
-
-    def __init__(self, root: Node):
-        self._root = root
-
-    def __call__(self, tasks: Tasks) -> Values:
-        """Compute one number per row.
-
-        Args:
-            tasks: Probabilities (or values) by task. Shape (B,) each.
-
-        Returns:
-            Shape (B,).
-
-        Raises:
-            ObjectiveError: A row divides by zero, or has no finite value.
-        """
-        rows = len(next(iter(tasks.values())))
-        if not rows:  # a constant part would still be computed once, and may have no value
-            return np.empty(0)
-        with np.errstate(all="ignore"):
-            return np.broadcast_to(self._root(tasks), (rows,))
 
 
 @lru_cache(maxsize=1024)
@@ -99,7 +74,16 @@ def read_objective(text: str, tasks: tuple[str, ...]) -> Objective:
     if len(text) > LONGEST:
         rule = f"must have at most {LONGEST} characters, found {len(text)}; write it shorter"
         raise ObjectiveError(rule, LONGEST)
-    return Objective(_Reader(text, tasks).whole())
+    return partial(_rows_of, _Reader(text, tasks).whole())
+
+
+def _rows_of(root: Node, tasks: Tasks) -> Values:
+    """Compute an objective. Shape (B,)."""
+    rows = len(next(iter(tasks.values())))
+    if not rows:  # a constant part would still be computed once, and may have no value
+        return np.empty(0)
+    with np.errstate(all="ignore"):
+        return np.broadcast_to(root(tasks), (rows,))
 
 
 class _Token(NamedTuple):

@@ -73,11 +73,6 @@ class Population(Settings):
     scores: dict[str, list[Histogram]]
     inputs: dict[str, list[Histogram]]
 
-    @classmethod
-    def of(cls, scores: Columns, inputs: Columns) -> Self:
-        """Count examples."""
-        return cls(scores=_histograms(scores), inputs=_histograms(inputs))
-
 
 def _histograms(columns: Columns) -> dict[str, list[Histogram]]:
     return {name: [Histogram.of(one) for one in values.T] for name, values in columns.items()}
@@ -93,7 +88,10 @@ def population_of(feed: Feed, scores: NDArray[np.floating]) -> Population:
     rows = some_rows(len(feed), ROWS, seed=0)
     inputs = {name: tensor.numpy() for name, tensor in feed.block(rows).items()}
     tasks = [task.name for task in feed.spec.tasks]
-    return Population.of(score_columns(scores[rows], tasks), input_columns(inputs, feed.spec))
+    return Population(
+        scores=_histograms(score_columns(scores[rows], tasks)),
+        inputs=_histograms(input_columns(inputs, feed.spec)),
+    )
 
 
 def score_columns(scores: NDArray[np.floating], tasks: Sequence[str]) -> Columns:
