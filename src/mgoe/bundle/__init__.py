@@ -3,8 +3,7 @@
 from mgoe.bundle.bundle import Bundle
 from mgoe.bundle.card import CARD, model_card
 from mgoe.bundle.known_outcomes import KnownOutcomes
-from mgoe.bundle.lineage import lineage
-from mgoe.bundle.manifest import FORMAT, MANIFEST
+from mgoe.bundle.manifest import FORMAT, MANIFEST, lineage
 from mgoe.bundle.write import seal, write_bundle
 
 __all__ = [

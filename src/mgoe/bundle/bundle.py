@@ -31,7 +31,6 @@ from mgoe.bundle.calibration import (
     Calibration,
     Window,
     calibrated_sample,
-    fit_calibration,
 )
 from mgoe.bundle.context import encode_one, encode_pairs, repeated
 from mgoe.bundle.explanation import GROUPS, explain_pair, explain_user
@@ -70,7 +69,7 @@ class Bundle(ScoredModel, Shown):
         self.path = path
         self.manifest = manifest
         self.tasks: tuple[str, ...] = tuple(task["name"] for task in manifest["tasks"])
-        place, drawn = path / MANIFEST, manifest["sampling"] is not None
+        place, drawn = path / MANIFEST, manifest.get("sampling") is not None
         self.sampling = read_part(manifest, "sampling", Sampling, place) if drawn else None
         self.calibration = read_part(manifest, "calibration", Calibration, place)
         binary, found = self._binary, self.calibration.tasks
@@ -349,10 +348,6 @@ class Bundle(ScoredModel, Shown):
             scores = self.score_indices(*pair, own)[0]
             weights = {name: values[0] for name, values in self._scorer.weights(*pair, own).items()}
         return named | explain_pair(known, self.tasks, self.ids, scores, weights)
-
-    def fit_calibration(self, examples: Examples) -> Calibration:
-        """Fit the next calibration to examples that the graph does not hold, and measure the present one."""
-        return fit_calibration(self.window(examples), self.settings.tasks, self.calibration)
 
     def predict_examples(self, examples: Examples) -> NDArray[np.float64]:
         """Return what it predicts for examples: calibrated, and as if their negatives were all there are.

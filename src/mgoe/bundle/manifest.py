@@ -1,12 +1,18 @@
-"""The manifest of a bundle, which names its files with their checksums."""
+"""The manifest of a bundle: its files with their checksums, and where it comes from.
+
+The lineage names its parent, how it was trained, and the log that its graph holds.
+"""
 
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
+from mgoe import __version__
 from mgoe._util.files import read_of_format, sha256
 from mgoe.config import Settings, check_settings
 from mgoe.errors import BundleError, ConfigError
+from mgoe.graph import MacroGraph
 
 FORMAT = 3
 """Format of the folder; earlier ones were never released."""
@@ -15,6 +21,8 @@ RETRIEVAL = "retrieval"
 """Folder of what candidates are retrieved from; a bundle without it ranks the whole catalogue."""
 KEYS = {"versions": dict, "model": dict, "tasks": list, "checksums": dict}
 """Required keys with their types."""
+Trained = Literal["full", "retrained", "refreshed"]
+"""From new weights; from the weights of the parent; or not at all, with the weights of the parent."""
 Part = TypeVar("Part", bound=Settings)
 
 
@@ -54,6 +62,37 @@ def read_part(manifest: Mapping[str, Any], key: str, kind: type[Part], place: Pa
         BundleError: It breaks a rule.
     """
     try:
-        return check_settings(kind, manifest[key], place)
+        return check_settings(kind, manifest.get(key), place)
     except ConfigError as error:
         raise BundleError(place, f"{key}: {error.message}; copy the bundle again") from None
+
+
+def lineage(graph: MacroGraph, trained: Trained, parent: str | None = None) -> dict[str, Any]:
+    """Return the `lineage` of a manifest. Followed from parent to parent, it ends at a full training.
+
+    Args:
+        graph: The graph of the bundle.
+        trained: How its weights came about.
+        parent: `Bundle.name` of the bundle that it was made from; None after a full training.
+
+    Example:
+        >>> from mgoe.bundle import lineage
+        >>> lineage(graph, "refreshed", parent="5f1d7a84e963")["parent"]
+        '5f1d7a84e963'
+    """
+    return {
+        "parent": parent,
+        "trained": trained,
+        "log": [iso_time(graph.meta[end]) for end in ("first", "last")],
+        "version": __version__,
+    }
+
+
+def now() -> str:
+    """Return the present as text, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def iso_time(microseconds: int) -> str:
+    """Return a moment since 1970 as text."""
+    return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=microseconds)).isoformat()

@@ -13,8 +13,7 @@ from mgoe import __version__
 from mgoe._util.files import atomic_folder, checksums, write_json, write_text
 from mgoe.bundle.calibration import Calibration
 from mgoe.bundle.card import CARD, model_card
-from mgoe.bundle.lineage import iso_time, lineage
-from mgoe.bundle.manifest import FORMAT, MANIFEST, RETRIEVAL
+from mgoe.bundle.manifest import FORMAT, MANIFEST, RETRIEVAL, iso_time, lineage
 from mgoe.bundle.population import POPULATION
 from mgoe.bundle.sampling import Sampling
 from mgoe.config import ModelSettings, RetrievalSettings, RunSettings, dump_settings

@@ -13,7 +13,7 @@ from typing import Any
 
 from mgoe import __version__
 from mgoe._util.files import atomic_folder, output_errors, read_json, write_json
-from mgoe.bundle.lineage import now
+from mgoe.bundle.manifest import now
 from mgoe.errors import OutputError
 from mgoe.evaluation import ALL, Influence, Row, group_users, pack, read_rows, unpack, write_rows
 from mgoe.experiments.folder import DONE, FIT, INFLUENCE

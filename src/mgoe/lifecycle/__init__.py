@@ -1,22 +1,21 @@
 """Everything after the first training: new rows, updates of a bundle, its release, and the daily cycle.
 
-bundle_update    mgoe update: `learning` trains, `full_training` does it from scratch, `due` says when
+bundle_update    mgoe update: `learning` trains, `full_training` does it from scratch, and says when
 new_bundle       the folder of the bundle that it makes
 new_rows         what a bundle lacks, read once: files, live events (`live_events`), exposures of a service
 taken            mgoe exposures
 measure          a bundle measured on later rows of its log
 registry         versions, aliases and the history of their changes; `version`, what it knows of each
-acceptance       the release test; `release_window`, the rows that it reads
+acceptance       the release test, and the rows that it reads
 shadow           what the log of a shadow says; `outcomes`, what became of the answers in it
 cycle            mgoe cycle
 """
 
-from mgoe.lifecycle.acceptance import Bounds, Release, check_release
+from mgoe.lifecycle.acceptance import Bounds, Release, check_release, later_rows, window_of
 from mgoe.lifecycle.bundle_update import update
 from mgoe.lifecycle.cycle import CycleSettings, load_cycle, run_cycle
 from mgoe.lifecycle.new_rows import Sources
 from mgoe.lifecycle.registry import Registry, served_path
-from mgoe.lifecycle.release_window import later_rows, window_of
 from mgoe.lifecycle.shadow import ShadowReport, compare_shadow
 
 __all__ = [

@@ -17,6 +17,7 @@ Axes: `N` examples, `T` tasks.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
@@ -26,7 +27,7 @@ from pydantic import Field
 
 from mgoe._util.files import read_json, write_json
 from mgoe.bundle import Bundle
-from mgoe.bundle.lineage import now
+from mgoe.bundle.manifest import now
 from mgoe.config import Settings, TaskSettings, check_settings
 from mgoe.data import Examples
 from mgoe.errors import DataError
@@ -34,6 +35,7 @@ from mgoe.evaluation import find_leads, holm, user_influence
 from mgoe.experiments.serving_time import open_scorer, request_times
 from mgoe.features import Reader
 from mgoe.graph.pair_rows import SIDES
+from mgoe.lifecycle.new_rows import NewRows, Sources, learned_until
 
 RELEASE = "release.json"
 """File of a version with the result of its release test."""
@@ -41,6 +43,9 @@ SAMPLE = 20_000
 """Rows of which inputs are read."""
 WORSE = {"auc": -1, "gauc": -1, "rmse": 1}
 """Compared metrics, and the sign of a difference that is worse."""
+
+Window = tuple[Examples, Examples]
+"""The same rows as examples of a candidate and of the current bundle."""
 
 
 class Bounds(Settings):
@@ -130,9 +135,7 @@ class Release(Settings):
         return check_settings(cls, read_json(file), file) if file.exists() else None
 
 
-def check_release(
-    candidate: Bundle, current: Bundle, window: tuple[Examples, Examples], bounds: Bounds = Bounds()
-) -> Release:
+def check_release(candidate: Bundle, current: Bundle, window: Window, bounds: Bounds = Bounds()) -> Release:
     """Test a candidate against the bundle that is served.
 
     Args:
@@ -331,3 +334,55 @@ def time_requests(bundles: tuple[Bundle, Bundle], requests: int) -> tuple[float,
     users, items = (min(bundle.size(side) for bundle in bundles) for side in SIDES)
     candidate, current = request_times(scores, users, items, requests)
     return candidate, current
+
+
+def later_rows(
+    candidate: Bundle,
+    current: Bundle,
+    sources: Sources,
+    folder: Path,
+    trains: bool = False,
+) -> NewRows:
+    """Return the rows that one of two bundles has not learned from.
+
+    A candidate with other tasks or inputs, which no window can approve, need not be able to read them: they
+    are then read as the current bundle reads them.
+
+    Args:
+        candidate: Made from the current bundle, or later.
+        current: What is served.
+        sources: Where the rows are; those of files may have been learned by both.
+        folder: An empty folder, where the rows are kept while they are read.
+        trains: Whether rows have weights, as in training.
+
+    Raises:
+        MgoeError: The rows cannot be read, or break a rule.
+
+    Example:
+        >>> later_rows(bundle, bundle, Sources(str(log)), Path()).parts  # it has learned from all
+        []
+    """
+    reader = current if missing(candidate, current) else candidate
+    after = min(learned_until(bundle) for bundle in (candidate, current)) if sources.files else None
+    return NewRows.of(reader, sources, folder, trains=trains, after=after)
+
+
+def window_of(rows: NewRows, candidate: Bundle, current: Bundle) -> Window | None:
+    """Return the rows that neither bundle has learned from, as examples of each; None if there are none.
+
+    Args:
+        rows: What `later_rows` returned for these bundles.
+        candidate: Made from the current bundle, or later.
+        current: What is served.
+
+    Raises:
+        DataError: The rows do no task.
+
+    Example:
+        >>> new = later_rows(bundle, bundle, Sources(str(log)), Path())  # it has learned from all
+        >>> window_of(new, bundle, bundle) is None
+        True
+    """
+    new = rows.after(max(learned_until(bundle) for bundle in (candidate, current)), "window")
+    ours, theirs = new.examples(), replace(new, bundle=current).examples()
+    return None if ours is None or theirs is None else (ours, theirs)

@@ -17,14 +17,13 @@ from mgoe._util.files import atomic_folder, exclusive, read_json, write_json
 from mgoe._util.progress import hidden
 from mgoe.bundle import Bundle
 from mgoe.bundle.calibration import fit_calibration
-from mgoe.bundle.lineage import Trained, iso_time
+from mgoe.bundle.manifest import Trained, iso_time
 from mgoe.bundle.population import POPULATION, population_of
 from mgoe.bundle.training_state import REPLAY, copy_state, keep_state
 from mgoe.data import Encoders
 from mgoe.errors import BundleError, ConfigError, DataError
 from mgoe.graph import MacroGraph
-from mgoe.lifecycle.due import reasons
-from mgoe.lifecycle.full_training import train_anew
+from mgoe.lifecycle.full_training import reasons, train_anew
 from mgoe.lifecycle.learning import SPEC, RetrainJob, learn, training_from_weights
 from mgoe.lifecycle.new_bundle import check_place, copy_files, finish, with_files
 from mgoe.lifecycle.new_rows import NewRows, Sources
@@ -140,7 +139,7 @@ def _keep(new: NewRows, folder: Path, out: Path, learns: bool) -> Made:
     bundle, calibration = new.bundle, new.bundle.calibration
     if (examples := new.examples()) is not None:
         logger.info(f"calibrating on {len(examples):,} examples, scored before they enter the graph")
-        calibration = bundle.fit_calibration(examples)
+        calibration = fit_calibration(bundle.window(examples), bundle.settings.tasks, calibration)
     graph = new.add_to(MacroGraph.open(folder / "graph"), learns)
     copy_state(bundle.path, out)
     return graph, "refreshed", {"calibration": calibration.model_dump(mode="json")}

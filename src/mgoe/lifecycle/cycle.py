@@ -22,11 +22,10 @@ from mgoe.config import Settings, check_settings, read_yaml
 from mgoe.config.base import Texts
 from mgoe.data import place_of
 from mgoe.errors import ConfigError, MgoeError
-from mgoe.lifecycle.acceptance import Bounds, Release, check_release
+from mgoe.lifecycle.acceptance import Bounds, Release, check_release, later_rows, window_of
 from mgoe.lifecycle.bundle_update import Groups, update
 from mgoe.lifecycle.new_rows import NewRows, Part, Sources, learned_until, reading_of
 from mgoe.lifecycle.registry import CANDIDATE, CURRENT, Registry
-from mgoe.lifecycle.release_window import later_rows, window_of
 
 DONE, HELD, WAITING = 0, 3, 4
 """Exit codes: nothing was refused; the candidate was; there are too few new rows for anything."""

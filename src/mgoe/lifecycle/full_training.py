@@ -1,17 +1,26 @@
-"""`mgoe update --weights new`: a bundle trained from scratch on the whole log."""
+"""`mgoe update --weights new`: a bundle trained from scratch on the whole log, and when that is due."""
 
 import shutil
 from datetime import date, datetime, timedelta
 from pathlib import Path
 
+import numpy as np
+
 from mgoe._util.files import atomic_folder
 from mgoe.bundle import Bundle
+from mgoe.bundle.manifest import iso_time
 from mgoe.bundle.training_state import copy_state
-from mgoe.config import RunSettings
+from mgoe.config import RunSettings, seconds
+from mgoe.data import Examples
 from mgoe.errors import ConfigError
 from mgoe.experiments.runs import train
+from mgoe.graph import MacroGraph
 from mgoe.lifecycle.new_bundle import with_files
 from mgoe.training import ProcessGroup
+
+NEWCOMERS = 0.3
+"""Share of rows of items that came after the last full training, and so have no side features, from which
+another one is due (ours)."""
 
 
 def train_anew(bundle: Bundle, log: list[str], out: Path) -> None:
@@ -61,3 +70,26 @@ def _settings(bundle: Bundle, log: list[str]) -> RunSettings:
             "models": [bundle.model_settings],
         }
     )
+
+
+def reasons(bundle: Bundle, graph: MacroGraph, examples: Examples) -> list[str]:
+    """Return why a full training is due; nothing if it is not.
+
+    Args:
+        bundle: The bundle that was retrained.
+        graph: Its graph with the new rows.
+        examples: The new rows.
+    """
+    found = []
+    items = int(bundle.manifest["log"]["items"])
+    newcomers = float(np.mean((examples.item < 0) | (examples.item >= items)))
+    if newcomers > NEWCOMERS:
+        found.append(f"{newcomers:.0%} of the new rows have items that came after the last full training")
+    since = datetime.fromisoformat(bundle.manifest["fully_trained_until"])
+    age = datetime.fromisoformat(iso_time(graph.meta["last"])) - since
+    if age > timedelta(seconds=seconds(bundle.settings.retrain.full_after)):
+        found.append(
+            f"the log has gone on for {age.days} days since the last one (retrain.full_after is "
+            f"{bundle.settings.retrain.full_after})"
+        )
+    return found

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from mgoe._util.progress import hidden
 from mgoe.bundle import Bundle
-from mgoe.bundle.lineage import iso_time
+from mgoe.bundle.manifest import iso_time
 from mgoe.config import seconds
 from mgoe.data import Examples, Prepared
 from mgoe.errors import DataError

@@ -9,8 +9,7 @@ from typing import Any
 
 from mgoe._util.files import sha256, write_json, write_text
 from mgoe.bundle import MANIFEST, Bundle, lineage, seal
-from mgoe.bundle.lineage import Trained
-from mgoe.bundle.manifest import RETRIEVAL
+from mgoe.bundle.manifest import RETRIEVAL, Trained
 from mgoe.config import RetrievalSettings, RunSettings, dump_settings, retrieval_of
 from mgoe.errors import BundleError, OutputError
 from mgoe.evaluation import read_rows

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from mgoe._util.files import as_pattern, atomic_file
 from mgoe._util.tables import write_table
 from mgoe.bundle import Bundle
-from mgoe.bundle.lineage import iso_time
+from mgoe.bundle.manifest import iso_time
 from mgoe.bundle.training_state import waiting_of
 from mgoe.config import RunSettings, seconds
 from mgoe.data import Encoders, Examples, newest_window, place_of
@@ -338,7 +338,7 @@ def learned_until(bundle: Bundle) -> int:
     counts rows on which nothing was done.
     """
     of_graph = int(bundle.graph.meta["last"]) - longest_delay(bundle.settings.tasks)
-    return max(of_graph, bundle.manifest.get("rows_until") or of_graph)
+    return max(of_graph, bundle.manifest["rows_until"])
 
 
 def _known_after(rows: Table, settings: RunSettings, after: int) -> Table:

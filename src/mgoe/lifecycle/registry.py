@@ -25,7 +25,7 @@ from filelock import FileLock, Timeout
 
 from mgoe._util.files import Hold, output_errors, read_json, remove_unless_held, write_json
 from mgoe.bundle import Bundle
-from mgoe.bundle.lineage import now
+from mgoe.bundle.manifest import now
 from mgoe.bundle.training_state import copy_state, state_folder
 from mgoe.config import did_you_mean
 from mgoe.errors import BundleError, ConfigError, OutputError

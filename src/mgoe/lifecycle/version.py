@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal, Self
 
 from mgoe.bundle import Bundle
-from mgoe.bundle.lineage import now
+from mgoe.bundle.manifest import now
 from mgoe.config import Settings
 
 
