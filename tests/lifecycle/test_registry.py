@@ -237,7 +237,7 @@ def test_a_clock_that_went_back_reorders_nothing(monkeypatch: pytest.MonkeyPatch
         names = []
         for year, folder in zip((2027, 2026, 2025), folders, strict=True):
             monkeypatch.setattr(
-                "mgoe.lifecycle.version.now", lambda year=year: f"{year}-01-01T00:00:00+00:00"
+                "mgoe.lifecycle.registry.now", lambda year=year: f"{year}-01-01T00:00:00+00:00"
             )
             names.append(registry.add(folder))
         assert [version.name for version in registry.versions] == names

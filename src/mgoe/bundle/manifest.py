@@ -62,7 +62,7 @@ def read_part(manifest: Mapping[str, Any], key: str, kind: type[Part], place: Pa
         BundleError: It breaks a rule.
     """
     try:
-        return check_settings(kind, manifest.get(key), place)
+        return check_settings(kind, manifest.get(key, {}), place)
     except ConfigError as error:
         raise BundleError(place, f"{key}: {error.message}; copy the bundle again") from None
 

@@ -79,6 +79,13 @@ def keep_state(bundle: Path, files: Iterable[Path]) -> None:
             shutil.copyfile(file, folder / file.name)
 
 
+def copy_bundle(bundle: Path, to: Path) -> None:
+    """Copy a bundle, and what is beside it."""
+    with atomic_folder(to) as folder:
+        shutil.copytree(bundle, folder, dirs_exist_ok=True)
+        copy_state(bundle, to)
+
+
 def copy_state(bundle: Path, to: Path) -> None:
     """Keep what is beside a bundle for another bundle with the same weights too."""
     if (state := state_folder(bundle)).is_dir():

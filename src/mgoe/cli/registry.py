@@ -27,7 +27,7 @@ HELD = 3
 
 if TYPE_CHECKING:
     from mgoe.lifecycle import Registry
-    from mgoe.lifecycle.version import Version
+    from mgoe.lifecycle.registry import Version
 
 registry = typer.Typer(
     help="A folder of bundles with the aliases `candidate`, `current` and `previous`.", no_args_is_help=True

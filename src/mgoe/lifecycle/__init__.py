@@ -5,7 +5,7 @@ new_bundle       the folder of the bundle that it makes
 new_rows         what a bundle lacks, read once: files, live events (`live_events`), exposures of a service
 taken            mgoe exposures
 measure          a bundle measured on later rows of its log
-registry         versions, aliases and the history of their changes; `version`, what it knows of each
+registry         versions, aliases and the history of their changes
 acceptance       the release test, and the rows that it reads
 shadow           what the log of a shadow says; `outcomes`, what became of the answers in it
 cycle            mgoe cycle

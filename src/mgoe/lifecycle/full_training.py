@@ -6,10 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from mgoe._util.files import atomic_folder
 from mgoe.bundle import Bundle
 from mgoe.bundle.manifest import iso_time
-from mgoe.bundle.training_state import copy_state
+from mgoe.bundle.training_state import copy_bundle
 from mgoe.config import RunSettings, seconds
 from mgoe.data import Examples
 from mgoe.errors import ConfigError
@@ -47,9 +46,7 @@ def train_anew(bundle: Bundle, log: list[str], out: Path) -> None:
     train(_settings(bundle, log), work)
     if not ProcessGroup.current().leads:
         return
-    with atomic_folder(out) as folder:
-        shutil.copytree(work / "bundle", folder, dirs_exist_ok=True)
-        copy_state(work / "bundle", out)
+    copy_bundle(work / "bundle", out)
     shutil.rmtree(work)
 
 

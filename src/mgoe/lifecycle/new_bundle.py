@@ -10,7 +10,7 @@ from typing import Any
 from mgoe._util.files import sha256, write_json, write_text
 from mgoe.bundle import MANIFEST, Bundle, lineage, seal
 from mgoe.bundle.manifest import RETRIEVAL, Trained
-from mgoe.config import RetrievalSettings, RunSettings, dump_settings, retrieval_of
+from mgoe.config import RunSettings, dump_settings, retrieval_of
 from mgoe.errors import BundleError, OutputError
 from mgoe.evaluation import read_rows
 from mgoe.features import View
@@ -42,11 +42,18 @@ def finish(
         changed: What is new in its manifest.
         settings: Its settings.
     """
-    if (retrieval := _retrieval(bundle, graph)) is not None:
+    how, former = retrieval_of(bundle.settings.retrieval, graph.latest.n_items), bundle.retrieval
+    if how is not None:
         logger.info("building what candidates are retrieved from")
-        former = bundle.retrieval and (bundle.graph.latest, bundle.retrieval)
-        blend = None if bundle.retrieval is None else bundle.retrieval.blend
-        Retrieval.build(View.of(graph.latest), folder / RETRIEVAL, retrieval, former, blend)
+        if former is not None:
+            how = how.model_copy(update={"quotas": former.quotas})  # those that were chosen
+        Retrieval.build(
+            View.of(graph.latest),
+            folder / RETRIEVAL,
+            how,
+            former and (bundle.graph.latest, former),
+            former and former.blend,
+        )
     if held := positions(bundle.path) | ends:
         write_json(folder / HELD, {"positions": held})
     write_text(folder / "settings.yaml", dump_settings(settings))
@@ -62,14 +69,6 @@ def copy_files(bundle: Bundle, folder: Path) -> None:
         shutil.copyfile(bundle.path / name, folder / name)
         if sha256(folder / name) != held[name]:
             raise BundleError(bundle.path / name, "was replaced while it was read; update the bundle again")
-
-
-def _retrieval(bundle: Bundle, graph: MacroGraph) -> RetrievalSettings | None:
-    """Return how candidates are retrieved: as before, with the quotas that were chosen."""
-    settings = retrieval_of(bundle.settings.retrieval, graph.latest.n_items)
-    if settings is None or bundle.retrieval is None:
-        return settings
-    return settings.model_copy(update={"quotas": bundle.retrieval.quotas})
 
 
 def check_place(out: Path, bundle: Path, overwrite: bool) -> None:

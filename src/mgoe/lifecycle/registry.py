@@ -17,20 +17,19 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 from filelock import FileLock, Timeout
 
 from mgoe._util.files import Hold, output_errors, read_json, remove_unless_held, write_json
 from mgoe.bundle import Bundle
 from mgoe.bundle.manifest import now
-from mgoe.bundle.training_state import copy_state, state_folder
-from mgoe.config import did_you_mean
+from mgoe.bundle.training_state import copy_bundle, state_folder
+from mgoe.config import Settings, did_you_mean
 from mgoe.errors import BundleError, ConfigError, OutputError
 from mgoe.lifecycle.acceptance import Release
-from mgoe.lifecycle.version import Change, Version
 
 CANDIDATE, CURRENT, PREVIOUS = ALIASES = ("candidate", "current", "previous")
 WAIT = 60.0
@@ -41,6 +40,62 @@ _SET_BY = {
     PREVIOUS: "the second `mgoe registry promote`",
 }
 _LINK, _CHANGES, _CHANGE = ".aliases", ".changes", "change.json"
+
+
+class Change(Settings):
+    """One change of the aliases."""
+
+    number: int
+    """From 1."""
+    time: str
+    """When it was made, ISO 8601."""
+    action: Literal["add", "promote", "rollback"]
+    version: str
+    """The version that it was about."""
+    aliases: dict[str, str]
+    """Version by alias, after the change."""
+    reason: str | None = None
+    """Why it was promoted in spite of its release test."""
+
+
+@dataclass(frozen=True)
+class Version:
+    """A version that a registry holds or held.
+
+    Attributes:
+        name: As its service answers with.
+        number: Number of the change that added it.
+        added: When it was added, ISO 8601.
+        model: Name of its model.
+        parent: Name of the bundle that it was made from; None after a full training.
+        trained: `full`, `retrained` or `refreshed`.
+        log: First and last time of the log that it learned from, ISO 8601.
+        mgoe: Version of the library that made it.
+    """
+
+    name: str
+    number: int
+    added: str
+    model: str
+    parent: str | None
+    trained: str
+    log: list[str]
+    mgoe: str
+
+    @classmethod
+    def of(cls, bundle: Bundle, number: int) -> Self:
+        """Describe a bundle that is added."""
+        lineage = bundle.manifest["lineage"]
+        return cls(
+            name=bundle.name,
+            number=number,
+            added=now(),
+            model=bundle.manifest["model"]["name"],
+            parent=lineage["parent"],
+            trained=lineage["trained"],
+            log=lineage["log"],
+            mgoe=bundle.manifest["versions"]["mgoe"],
+        )
 
 
 class Registry:
@@ -241,9 +296,7 @@ class Registry:
         with closing(held):
             try:
                 place = work / "bundle"
-                with output_errors(self.path, shutil.Error):
-                    shutil.copytree(original.path, place)
-                    copy_state(original.path, place)
+                copy_bundle(original.path, place)
                 copy = Bundle.open(place)
                 if copy.name != original.name:
                     raise BundleError(bundle, "was replaced while it was copied; add it again")

@@ -1,6 +1,5 @@
 """What a fitted ranker does with its bundle alone."""
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,9 +8,8 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from sklearn import exceptions
 
-from mgoe._util.files import atomic_folder
 from mgoe.bundle import Bundle
-from mgoe.bundle.training_state import copy_state
+from mgoe.bundle.training_state import copy_bundle
 from mgoe.config import check_settings
 from mgoe.data import to_arrow
 from mgoe.errors import MgoeError, OutputError
@@ -163,9 +161,7 @@ class Recommender:
         bundle, out = self._fitted(), Path(path)
         if out.exists():
             raise OutputError(out, "is there already; choose a new folder, or remove it")
-        with atomic_folder(out) as folder:
-            shutil.copytree(bundle.path, folder, dirs_exist_ok=True)
-            copy_state(bundle.path, out)
+        copy_bundle(bundle.path, out)
         return out
 
     def serve(
