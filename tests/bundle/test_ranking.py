@@ -166,7 +166,7 @@ def test_an_objective_is_computed_in_blocks(rows: int):
 def test_retrieved_items_that_do_not_pass_are_replaced_by_the_most_popular(colored: mgoe.Bundle):
     colored.retrieval = Half()
     score_sum, index = np.asarray(colored.graph.latest.arrays["item_sum"]), colored.item_index
-    [ranked] = ranking.finished(ranking.rank(colored, colored, [(3, query(colored, k=5))]))
+    [ranked] = ranking.finished(ranking.rank(colored, colored, [3], query(colored, k=5)))
     assert (len(ranked.scored), ranked.exact) == (40, False)
     asked = query(colored, k=5, where={"color": ["red", "green"]})
     held = index.values("color", np.arange(colored.n_items))[:, 0]
@@ -179,7 +179,7 @@ def test_retrieved_items_that_do_not_pass_are_replaced_by_the_most_popular(color
     scored = ranking._retrieved(colored, colored.retrieval, colored, asked, 3, own, 40)[0]
     assert {*kept} | {*by_popularity[~np.isin(by_popularity, kept)][: 40 - len(kept)]} == {*scored}
     narrow = query(colored, k=5, where={"color": "red", "tags": "sale"})
-    [ranked] = ranking.finished(ranking.rank(colored, colored, [(3, narrow)]))
+    [ranked] = ranking.finished(ranking.rank(colored, colored, [3], narrow))
     allowed = index.passes(np.arange(colored.n_items), narrow.filters, narrow.left_out)
     assert (len(ranked.scored), ranked.exact) == (allowed.sum(), True)
 
@@ -209,12 +209,12 @@ def test_the_items_of_a_user_are_looked_up_once(colored: mgoe.Bundle, exact: boo
 
 def test_equal_items_come_by_popularity_and_equal_candidates_as_they_were_given(colored: mgoe.Bundle):
     colored.retrieval = Half()
-    asked, given = [(3, query(colored, objective="1", k=9))], np.array([4, 1, 3])
-    [found] = ranking.finished(ranking.rank(colored, colored, asked))
+    asked, given = query(colored, objective="1", k=9), np.array([4, 1, 3])
+    [found] = ranking.finished(ranking.rank(colored, colored, [3], asked))
     candidates = Half().candidates(colored.view, 3, 40)
     popularity = np.asarray(colored.graph.latest.arrays["item_sum"])[candidates]
     assert found.items.tolist() == candidates[np.argsort(-popularity, kind="stable")][:9].tolist()
-    [found] = ranking.finished(ranking.rank(colored, colored, asked, given))
+    [found] = ranking.finished(ranking.rank(colored, colored, [3], asked, given))
     assert found.items.tolist() == given.tolist()
 
 

@@ -95,10 +95,6 @@ class Query:
             exclude_known=request.exclude_known,
         )
 
-    def without(self, items: NDArray[np.integer]) -> Query:
-        """Return the same query that leaves out more items by index."""
-        return replace(self, left_out=np.union1d(self.left_out, items).astype(np.int64))
-
 
 class Ranked(NamedTuple):
     """The best items, the best first.
@@ -133,7 +129,8 @@ class Ranked(NamedTuple):
 def rank(
     catalogue: ScoredModel,
     scores: Scores,
-    queries: Sequence[tuple[int, Query]],
+    users: Sequence[int],
+    query: Query,
     candidates: NDArray[np.int64] | None = None,
     context: Mapping[str, NDArray] | None = None,
 ) -> Steps[list[Ranked]]:
@@ -144,20 +141,19 @@ def rank(
     Args:
         catalogue: What is ranked.
         scores: What scores.
-        queries: Users by index, -1 if never seen, and what is asked for.
+        users: Indices, -1 if never seen.
+        query: What is asked for.
         candidates: Indices; None retrieves them, or takes all items if none are retrieved.
         context: Encoded context features, one row each; None if all are unknown.
 
     Raises:
         ObjectiveError: The objective has no value for some item.
     """
-    chosen, ranked = list[Chosen](), list[Ranked]()
-    for user, query in queries:
-        chosen.append(choose(catalogue, scores, query, user, candidates))
+    chosen, ranked = [choose(catalogue, scores, query, user, candidates) for user in users], list[Ranked]()
     sizes, every = [len(one.items) for one in chosen], np.concatenate([one.items for one in chosen])
-    together = yield from scores.in_blocks(np.repeat([user for user, _ in queries], sizes), every, context)
+    together = yield from scores.in_blocks(np.repeat(users, sizes), every, context)
     apart = np.split(together, np.cumsum(sizes)[:-1])
-    for (_, query), (rows, items, exact, own), found in zip(queries, chosen, apart, strict=True):
+    for (rows, items, exact, own), found in zip(chosen, apart, strict=True):
         kept = _at_least(found, query.at_least)
         ordering = found if own is None else catalogue.blended(own, items, found)
         ties = np.arange(len(kept)) if candidates is not None else catalogue.item_index.places(items[kept])
@@ -184,8 +180,7 @@ def rank_users(
     """
     together = max(1, TOGETHER // max(1, wanted(catalogue, query, scores.n_items)))
     for start in range(0, len(users), together):
-        asked = [(user, query) for user in users[start : start + together]]
-        yield from finished(rank(catalogue, scores, asked, context=context))
+        yield from finished(rank(catalogue, scores, users[start : start + together], query, context=context))
 
 
 def columns(scores: NDArray[np.float32], tasks: Sequence[str]) -> dict[str, NDArray[np.float32]]:
@@ -243,7 +238,8 @@ def choose(
         with scores.reading() as view:
             own = None if retrieval is None else retrieval.own_items(view, user)
             known = known_items(view, user) if own is None else own.all
-        query = query.without(known) if query.exclude_known else query
+        if query.exclude_known:
+            query = replace(query, left_out=np.union1d(query.left_out, known).astype(np.int64))
     n = wanted(catalogue, query, scores.n_items)
     if retrieval is not None and own is not None and n + len(query.left_out) < scores.n_items:
         items, exact = _retrieved(catalogue, retrieval, scores, query, user, own, n)

@@ -161,7 +161,7 @@ def _continue(new: NewRows, folder: Path, out: Path, learns: bool) -> Made:
             "was shown; keep the weights (mgoe update --weights keep), or send exposures",
         )
     learned = new.folder / f"fit-{graph.meta['checksum']:x}"  # of these rows
-    job = RetrainJob(bundle, bundle.graph, known, examples, learned)
+    job = RetrainJob(bundle, known, examples, learned)
     job.share(ProcessGroup.current())
     scores = learn(job)
     window = bundle.window(examples, scores)

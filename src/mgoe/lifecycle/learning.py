@@ -24,7 +24,6 @@ from mgoe.data import Encoders, Examples
 from mgoe.errors import DataError
 from mgoe.experiments.cell import check_finite
 from mgoe.experiments.plan import training_of
-from mgoe.graph import MacroGraph
 from mgoe.models import late_tables, make_model
 from mgoe.training import (
     Feed,
@@ -53,15 +52,13 @@ class RetrainJob:
     """New rows, and what the weights of a bundle need to learn from them.
 
     Attributes:
-        bundle: The bundle to start from.
-        graph: The graph that the rows are read from, which does not hold them.
+        bundle: The bundle to start from; its graph, which rows are read from, does not hold them.
         known: Ids and side features; gives the number of users and items.
         examples: The new rows.
         folder: Where everything is written; an interrupted training resumes from there.
     """
 
     bundle: Bundle
-    graph: MacroGraph
     known: Encoders
     examples: Examples
     folder: Path
@@ -72,18 +69,16 @@ class RetrainJob:
             self.folder.mkdir(exist_ok=True)
             tensors = {name: torch.tensor(values) for name, values in _columns(self.examples)}
             save_checkpoint(self.folder / ROWS, tensors, {})
-        processes.agree([str(path) for path in (self.graph.path, self.known.path, self.folder)])
+        processes.agree([str(path) for path in (self.known.path, self.folder)])
 
     @classmethod
     def receive(cls, bundle: Bundle, processes: ProcessGroup) -> Self:
         """Return the job that the first process shares."""
-        graph, known, folder = map(Path, processes.agree([]))
+        known, folder = map(Path, processes.agree([]))
         tensors, _ = load_checkpoint(folder / ROWS)
         columns = {name: values.numpy() for name, values in tensors.items()}
         context = {name: columns.pop(f"context.{name}") for name in bundle.encoders.context_features.sizes}
-        return cls(
-            bundle, MacroGraph.open(graph), Encoders(known), Examples(**columns, context=context), folder
-        )
+        return cls(bundle, Encoders(known), Examples(**columns, context=context), folder)
 
 
 def learn(job: RetrainJob) -> NDArray[np.float32]:
@@ -119,7 +114,7 @@ def learn(job: RetrainJob) -> NDArray[np.float32]:
             f"must be enough to learn from and to measure {monitor.text} on a tenth of the users, found "
             f"{len(examples):,}; wait for more, or keep the weights (mgoe update --weights keep)",
         )
-    read = job.known, job.graph
+    read = job.known, bundle.graph
     memory = replay_of(bundle)
     if memory is None:
         logger.info("no rows are replayed, because none are kept beside the bundle")

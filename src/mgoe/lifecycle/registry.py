@@ -232,16 +232,15 @@ class Registry:
             name, current = self.find(version), aliases.get(CURRENT)
             if name == current:
                 return name
-            if force is None and (objection := self.objection(name)):
+            if force is None and (objection := self._objection(name, current)):
                 raise BundleError(
                     self.path / "versions" / name, f"{objection}, or promote it by force, with the reason"
                 )
             self._change(number, "promote", name, _with_current(aliases, name), force)
         return name
 
-    def objection(self, version: str) -> str | None:
-        """Return why a version may not become current; None if it may."""
-        name, current = self.find(version), self.aliases.get(CURRENT)
+    def _objection(self, name: str, current: str | None) -> str | None:
+        """Return why a version may not become current in place of another; None if it may."""
         if (tested := Release.of(self.path / "versions" / name)) is None:
             return None if current is None else "was not tested; run `mgoe registry test`"
         if (tested.candidate, tested.baseline) != (name, current):

@@ -178,7 +178,7 @@ def _rank(
     left_out = engine.live.look_up("item", request.exclude)
     query = Query.read(engine.bundle, request, request.objective or engine.bundle.objective, left_out)
     context = engine.context(request.context)
-    return (yield from ranking.rank(engine.bundle, scores, [(visitor, query)], candidates, context))[0]
+    return (yield from ranking.rank(engine.bundle, scores, [visitor], query, candidates, context))[0]
 
 
 def _answered(
