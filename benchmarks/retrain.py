@@ -121,7 +121,7 @@ def measured(bundle: Bundle, users: np.ndarray, file: Path, work: Path) -> tuple
 def rows_of(bundle: Bundle, file: Path, work: Path, ids: Encoders | None = None) -> Examples:
     """Return the rows of a window as examples."""
     with tempfile.TemporaryDirectory(dir=work) as folder:
-        new = NewRows.of(bundle, Sources(str(file)), Path(folder), print, trains=ids is not None)
+        new = NewRows.of(bundle, Sources(str(file)), Path(folder), trains=ids is not None)
         found = new.examples(ids)
     assert found is not None
     return found

@@ -62,7 +62,7 @@ def test_weights_of_rows_are_read_in_training_alone(shown: Path, world: Path, tm
         update={"data": bundle.settings.data.model_copy(update={"weight": "w"})}
     )
     for trains in (False, True):
-        new = NewRows.of(bundle, Sources(str(tmp_path / "new.parquet")), tmp_path, print, trains=trains)
+        new = NewRows.of(bundle, Sources(str(tmp_path / "new.parquet")), tmp_path, trains=trains)
         examples = new.examples(bundle.encoders if trains else None)
         assert examples is not None
         assert set(examples.weight) == ({2.0} if trains else {1.0})
