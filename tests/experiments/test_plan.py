@@ -70,11 +70,6 @@ WRONG = [
         "found training.epochs: True",
     ),
     (
-        {"logs": {"a": {"simulate": {}, "negatives": {"distribution": "uniform"}}}},
-        ConfigError,
-        r"logs\.a\.negatives\.distribution: the best reachable is known for negatives drawn by popularity",
-    ),
-    (
         {"logs": {"a": {"simulate": {}, "tasks": ["buy"]}}},
         ConfigError,
         r"logs\.a\.tasks: the best reachable is known where 'click' is a task",
@@ -176,8 +171,8 @@ def test_the_same_worlds_are_compared_on_both_forms_of_log():
 
 
 def test_a_log_whose_best_is_not_known_is_refused_before_any_work(raw: dict[str, Any], tmp_path: Path):
-    with pytest.raises(ConfigError, match=r"logs\.tiny\.negatives\.distribution"):
-        experiments.compare(settings(raw, negatives={"distribution": "uniform"}), tmp_path / "out")
+    with pytest.raises(ConfigError, match=r"logs\.tiny\.data\.timezone"):
+        experiments.compare(settings(raw, data={"timezone": "Asia/Shanghai"}), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

@@ -81,7 +81,7 @@ MODELS = {
         ("esmm in a chain", "esmm+graph", {"options": {"funnel": "chain"}}),
         ("aitm", "aitm", {}),
         ("metaheac", "metaheac", {}),
-        ("metaheac of many", "metaheac+graph", {"options": {"experts": 4, "critics": 2}}),
+        ("metaheac of many", "metaheac+graph", {"options": {"experts": 4}}),
         ("stem", "stem", {}),
         ("stem+mgoe", "stem+mgoe", {}),
         ("stem of the graph alone", "stem", {"inputs": GRAPH_ONLY}),

@@ -154,11 +154,6 @@ def test_baselines_have_the_same_capacity(tasks):
             "macgnn+counts",
             "MacGNN cannot do without the input 'aggregates', found side, context, counts, pair",
         ),
-        (
-            ModelSettings(name="x", base="home", options={"groups": [["t0"], ["t2"]]}),
-            "must hold every task once, found ['t0', 't2']",
-        ),
-        (ModelSettings(name="x", base="home", options={"groups": [["t0", "t1"], ["t3"]]}), "'t3' is no task"),
         (ModelSettings(name="x", base="lightgbm", inputs=("ids",)), "nothing to read"),
         (ModelSettings(name="x", base="stem", inputs=()), "nothing to read"),
         (ModelSettings(name="x", base="mgoe", options={"attenton": "none"}), "did you mean 'attention'"),

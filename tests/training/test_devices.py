@@ -1,14 +1,11 @@
-"""Devices and precision by name, the compiled dense part, and what an allocator is asked for."""
+"""Devices and precision by name, and what an allocator is asked for."""
 
-from functools import partialmethod
 from types import SimpleNamespace
 
 import pytest
 import torch
-from torch import nn
 
 from mgoe.errors import TrainingError
-from mgoe.models import make_model
 from mgoe.training import resolve_device, uses_bfloat16
 from mgoe.training.devices import (
     GROWTH,
@@ -16,11 +13,8 @@ from mgoe.training.devices import (
     MMAP_THRESHOLD,
     TOP_PAD,
     TRIM_THRESHOLD,
-    compile_dense,
     keep_freed_memory,
 )
-from tests.effort import SOAK
-from tests.models.batches import make_spec, random_batch
 
 
 @pytest.mark.parametrize(("avx512", "amx"), [(True, False), (False, True), (False, False)])
@@ -51,47 +45,6 @@ def test_a_gpu_is_named_with_its_number(monkeypatch):
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 2)
     assert resolve_device("auto") == resolve_device("cuda") == torch.device("cuda:2")
     assert resolve_device("cuda:3") == torch.device("cuda:3")
-
-
-CPU = torch.device("cpu")
-
-
-@pytest.mark.parametrize("backend", ["aot_eager", *["inductor"] * SOAK])
-def test_losses_gradients_and_names_are_the_same_for_every_size_of_batch(monkeypatch, backend: str):
-    """With the graphs that are compiled; in the long form also with the C++ that they become in a minute."""
-    monkeypatch.setattr(nn.Module, "compile", partialmethod(nn.Module.compile, backend=backend))
-    spec = make_spec(2)
-    plain, compiled = make_model("mgoe", spec, 0), make_model("mgoe", spec, 0)
-    compile_dense(compiled, CPU)
-    assert list(compiled.state_dict()) == list(plain.state_dict())
-    assert any(module._compiled_call_impl is not None for module in compiled.modules())
-    for rows in (64, 17):
-        batch = random_batch(spec, rows)
-        found = []
-        for model in (plain, compiled):
-            model.zero_grad()
-            loss, _ = model.loss(batch)
-            loss.backward()
-            found.append((loss.detach(), [p.grad for p in model.dense()]))
-        torch.testing.assert_close(found[0][0], found[1][0], atol=1e-5, rtol=1e-5)
-        for one, other in zip(found[0][1], found[1][1], strict=True):
-            torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
-
-
-def test_tables_stay_as_they_are():
-    spec = make_spec(2)
-    model = make_model("mgoe-paper", spec, 0)
-    compile_dense(model, CPU)
-    tables = {id(table) for table in model.tables()}
-    for module in model.modules():
-        if any(id(p) in tables for p in module.parameters()):
-            assert module._compiled_call_impl is None
-
-
-def test_a_missing_compiler_is_named(monkeypatch):
-    monkeypatch.setattr("shutil.which", lambda name: None)
-    with pytest.raises(TrainingError, match=r"training.compile: needs a C\+\+ compiler, found none"):
-        compile_dense(make_model("mgoe", make_spec(2), 0), CPU)
 
 
 @pytest.mark.parametrize(("most", "taken"), [(1 << 40, 1 << 26), (1 << 25, 1 << 25)])

@@ -119,9 +119,9 @@ def test_without_resume_it_starts_again(tmp_path):
 
 def test_the_last_checkpoints_stay(tmp_path):
     with pytest.raises(Cut):
-        fit_with_a_checkpoint_every_step(tmp_path, Model(), 9, keep=3)
+        fit_with_a_checkpoint_every_step(tmp_path, Model(), 9)
     assert [file.stem for file in sorted((tmp_path / "checkpoints").iterdir())] == [
-        f"{step:010d}" for step in (6, 7, 8)
+        f"{step:010d}" for step in (7, 8)
     ]
 
 
@@ -193,7 +193,7 @@ def test_what_an_earlier_fit_kept_is_not_taken_for_the_best(tmp_path):
 def test_where_and_how_fast_may_change(tmp_path):
     with pytest.raises(Cut):
         fit_with_a_checkpoint_every_step(tmp_path, Model(), 5)
-    settings = training(threads=2, keep=1, checkpoint="1h", memory=1.0)
+    settings = training(threads=2, checkpoint="1h", memory=1.0)
     assert fit(Model(), TRAIN, VALID, settings, tmp_path, seed=5, resume=True).epochs == 3
 
 
@@ -333,7 +333,7 @@ def test_an_interrupted_fit_has_no_result_whoever_handles_the_signal(tmp_path, f
         pytest.raises(KeyboardInterrupt),
     ):
         fit(Model(), TRAIN, VALID, training(), tmp_path, on_progress=ask, seed=5)
-    assert Checkpoints(tmp_path / "checkpoints", 1).latest() is not None
+    assert Checkpoints(tmp_path / "checkpoints").latest() is not None
 
 
 def test_an_ignored_signal_stays_ignored(tmp_path):
@@ -357,7 +357,7 @@ def test_a_stop_of_another_process_leaves_no_result(tmp_path, monkeypatch):
     )
     with pytest.raises(KeyboardInterrupt):
         fit(Model(), TRAIN, VALID, training(), tmp_path, seed=5)
-    assert Checkpoints(tmp_path / "checkpoints", 1).latest() is not None
+    assert Checkpoints(tmp_path / "checkpoints").latest() is not None
 
 
 def test_a_second_request_is_obeyed_at_once():
@@ -422,10 +422,9 @@ def test_what_a_finished_fit_wrote_is_there_after_it_is_gone_on_with(tmp_path):
     assert written[1] == written[0]
 
 
-@pytest.mark.parametrize("keep", [1, 2])
-def test_damaged_checkpoints_count_for_nothing(tmp_path, keep):
+def test_damaged_checkpoints_count_for_nothing(tmp_path):
     """A fit that starts again beside them keeps what it saves."""
-    checkpoints = Checkpoints(tmp_path, keep)
+    checkpoints = Checkpoints(tmp_path)
     for step in (8, 9):
         (tmp_path / f"{step:010d}.safetensors").write_bytes(b"damaged")
     assert checkpoints.latest() is None
@@ -440,6 +439,6 @@ def test_damaged_checkpoints_count_for_nothing(tmp_path, keep):
 
 
 def test_checkpoints_without_any_file(tmp_path):
-    assert Checkpoints(tmp_path / "none", 2).latest() is None
+    assert Checkpoints(tmp_path / "none").latest() is None
     save_checkpoint(tmp_path / "0000000003.safetensors", {"a": torch.zeros(1)}, {})
-    assert Checkpoints(tmp_path, 2).latest() is not None
+    assert Checkpoints(tmp_path).latest() is not None

@@ -230,8 +230,6 @@ class TrainingSettings(Settings):
     device: str = "auto"
     threads: int = Field(default=1, ge=1)
     """Threads of one training process."""
-    compile: bool = False
-    """Whether to compile the dense part, which takes a minute at the start and needs a C++ compiler."""
     tables: Literal["auto", "replicated", "sharded"] = "auto"
     """If several processes train: `replicated` keeps every table in each process, `sharded` spreads rows over
     them (TorchRec), `auto` spreads them if the tables would take more than half of a process's free
@@ -241,8 +239,6 @@ class TrainingSettings(Settings):
     of this."""
     checkpoint: Length = "10m"
     """Time between checkpoints, besides those after each epoch."""
-    keep: int = Field(default=2, ge=1)
-    """Checkpoints kept of unfinished training, besides the best weights."""
     track: Literal["none", "tensorboard", "mlflow"] = "none"
     """Where training curves are logged, besides `curves.json`."""
 
@@ -260,8 +256,6 @@ class EvaluationSettings(Settings):
     ranking_queries: int = Field(default=100, ge=0)
     """Number of test users for whom the whole catalogue is ranked; 0 skips this."""
     slices: bool = True
-    seed: Seed = 0
-    """Seed of the choice of those users."""
 
 
 class RunSettings(Settings):

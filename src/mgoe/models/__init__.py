@@ -20,7 +20,7 @@ from mgoe.models.baselines.flat import (
 from mgoe.models.baselines.funnel import AITM, ESMM, AITMOptions, FunnelOptions
 from mgoe.models.baselines.macgnn import MacGNN, MacGNNOptions
 from mgoe.models.baselines.own_experts import PLE, HoME, HoMEOptions, PLEOptions
-from mgoe.models.baselines.shared_experts import MetaHeac, MetaHeacOptions, MMoE, MMoEOptions, OMoE
+from mgoe.models.baselines.shared_experts import MetaHeac, MMoE, MMoEOptions, OMoE
 from mgoe.models.baselines.stem import STEM, STEMOptions
 from mgoe.models.decomposition import AdditiveDecomposition, Decomposition, expanded, neutral
 from mgoe.models.layers.tables import Undrawn, draw_rows, late_tables
@@ -58,7 +58,6 @@ __all__ = [
     "MacGNN",
     "MacGNNOptions",
     "MetaHeac",
-    "MetaHeacOptions",
     "OMoE",
     "PLEOptions",
     "RankingModel",

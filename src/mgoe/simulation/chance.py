@@ -106,11 +106,6 @@ def check_reachable(world: WorldSettings, settings: RunSettings) -> list[str]:
             "data.timezone",
             f"the times of a simulated log are UTC, found {settings.data.timezone}; leave it out",
         )
-    if settings.form == "events" and settings.negatives.distribution != "popularity":
-        raise ConfigError(
-            "negatives.distribution",
-            "the best reachable is known for negatives drawn by popularity; choose `popularity`",
-        )
     if settings.form == "events" and world.policy_matters:
         raise ConfigError(
             "data.form",

@@ -1,18 +1,14 @@
-"""What training needs of a machine: its device, precision, libraries, compiler and allocator."""
+"""What training needs of a machine: its device, precision, libraries and allocator."""
 
 import ctypes
-import os
-import shutil
 import sys
 from functools import cache
 from typing import Literal
 
 import torch
-from torch import nn
 
 from mgoe.config import TrainingSettings
 from mgoe.errors import TrainingError
-from mgoe.models import RankingModel
 from mgoe.training.balance import AGGREGATIONS, load_weighting
 from mgoe.training.progress import LIBRARIES, load_tracker
 
@@ -76,11 +72,10 @@ def uses_bfloat16(precision: Literal["auto", "float32", "bfloat16"], device: tor
 
 
 def check_available(settings: TrainingSettings) -> None:
-    """Check that the libraries, the compiler and the device exist.
+    """Check that the libraries exist.
 
     Raises:
         MissingExtra: A library is not installed.
-        TrainingError: There is no compiler, or no such device.
 
     Example:
         >>> from mgoe.config import TrainingSettings
@@ -90,47 +85,6 @@ def check_available(settings: TrainingSettings) -> None:
         load_weighting(settings.balance)
     if settings.track in LIBRARIES:
         load_tracker(settings.track)
-    if settings.compile:
-        require_compiler(resolve_device(settings.device))
-
-
-def compile_dense(model: RankingModel, device: torch.device) -> None:
-    """Compile the dense part of a model: element-wise work between matrix products becomes one pass over
-    memory.
-
-    Takes the largest submodules without an embedding table; parameters keep their names. Tables have sparse
-    gradients, which cannot be compiled. Layers that a model calls by a method, such as the experts of MGOE,
-    MMoE and Shared-Bottom, are not compiled; they would gain nothing on a CPU.
-
-    Args:
-        model: The model, on its device.
-        device: Its device; a CPU needs a C++ compiler.
-
-    Raises:
-        TrainingError: There is no compiler.
-    """
-    require_compiler(device)
-    tables = {id(table) for table in model.tables()}
-    for part in model.children():
-        _compile(part, tables)
-
-
-def require_compiler(device: torch.device) -> None:
-    """Check that there is a C++ compiler if the device needs one; see `compile_dense`."""
-    compilers = [os.environ.get("CXX", "g++"), "g++", "clang++", "c++"]
-    if device.type == "cpu" and not any(shutil.which(compiler) for compiler in compilers):
-        raise TrainingError(
-            "training.compile",
-            "needs a C++ compiler, found none; install g++ or clang++, name it in CXX, or leave it off",
-        )
-
-
-def _compile(module: nn.Module, tables: set[int]) -> None:
-    if isinstance(module, nn.ModuleList | nn.ModuleDict) or any(id(p) in tables for p in module.parameters()):
-        for part in module.children():
-            _compile(part, tables)
-    elif any(True for _ in module.parameters()):
-        module.compile(dynamic=True)  # the last batch is smaller, and validation's batches are larger
 
 
 @cache

@@ -18,7 +18,7 @@ from mgoe.config import TrainingSettings, seconds
 from mgoe.errors import TrainingError
 from mgoe.models import RankingModel
 from mgoe.training.checkpoint import load_weights, read_meta, save_checkpoint
-from mgoe.training.devices import compile_dense, resolve_device, uses_bfloat16
+from mgoe.training.devices import resolve_device, uses_bfloat16
 from mgoe.training.distributed.process_group import ProcessGroup
 from mgoe.training.distributed.sharded import place_tables, unshard
 from mgoe.training.feed import Feed
@@ -140,14 +140,12 @@ class _Fit:
         self.bfloat16 = uses_bfloat16(settings.precision, self.device)
         place_tables(model, settings, self.processes, self.device, seed)
         self.model, self.train, self.valid = model.to(self.device), train, valid
-        if settings.compile:
-            compile_dense(self.model, self.device)
         self.settings, self.out, self.on_progress, self.seed = settings, out, on_progress, seed
         self.names = [task.name for task in train.spec.tasks]
         self.epoch_steps = -(-len(train) // settings.batch_size)
         self.steps = settings.epochs * self.epoch_steps
         self.step = Stepper(self.model, settings, self.steps, self.bfloat16, self.processes)
-        self.checkpoints = Checkpoints(out / CHECKPOINTS, settings.keep)
+        self.checkpoints = Checkpoints(out / CHECKPOINTS)
         self.saved_at = self.started
         self.state = FitState(losses=torch.zeros(len(self.names), device=self.device))
         self.identity = identity_of(model, train, valid, settings, seed)

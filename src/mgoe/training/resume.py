@@ -24,8 +24,10 @@ from mgoe.training.checkpoint import Shard, load_checkpoint, save_checkpoint
 from mgoe.training.distributed.process_group import ALONE, ProcessGroup
 from mgoe.training.feed import Feed
 
-MAY_CHANGE = {"threads", "device", "memory", "checkpoint", "keep", "compile", "tables", "track"}
+MAY_CHANGE = {"threads", "device", "memory", "checkpoint", "tables", "track"}
 """Settings of training that may change when a fit resumes."""
+KEPT = 2
+"""Checkpoints that stay: one may turn out to be damaged."""
 
 
 @dataclass
@@ -98,11 +100,10 @@ class Checkpoints:
 
     Args:
         folder: Made with the first checkpoint.
-        keep: Number of checkpoints to keep.
     """
 
-    def __init__(self, folder: Path, keep: int):
-        self.folder, self.keep = folder, keep
+    def __init__(self, folder: Path):
+        self.folder = folder
 
     def save(
         self,
@@ -125,7 +126,7 @@ class Checkpoints:
         if processes.leads:
             files = self._files()
             end = files.index(saved) + 1
-            for other in (*files[: max(0, end - self.keep)], *files[end:]):
+            for other in (*files[: max(0, end - KEPT)], *files[end:]):
                 other.unlink()
 
     def latest(self, processes: ProcessGroup = ALONE) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
@@ -160,14 +161,13 @@ class Checkpoints:
         """
         existing = next(folder for folder in (self.folder, *self.folder.parents) if folder.exists())
         own = sum(file.stat().st_size for file in (*self._files(), best) if file.exists())
-        needed = (self.keep + 2) * sum(tensor.nbytes for tensor in tensors.values())
+        needed = (KEPT + 2) * sum(tensor.nbytes for tensor in tensors.values())
         free = shutil.disk_usage(existing).free + own
         if needed > free:
             raise TrainingError(
                 self.folder,
-                f"training needs {needed / 1e9:.2f} GB for {self.keep + 1} checkpoints and the best weights, "
-                f"found {free / 1e9:.2f} GB free or its own; free space, choose another disk, or lower "
-                "training.keep",
+                f"training needs {needed / 1e9:.2f} GB for {KEPT + 1} checkpoints and the best weights, "
+                f"found {free / 1e9:.2f} GB free or its own; free space or choose another disk",
             )
 
     def _files(self) -> list[Path]:

@@ -8,8 +8,6 @@ import torch.nn.functional as F
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from mgoe.config import did_you_mean
-from mgoe.errors import ConfigError
 from mgoe.models.baselines.flat import BaselineOptions, FlatModel
 from mgoe.models.layers.experts import Gates, PartialGates, mix
 from mgoe.models.layers.stacked import StackedLinear, StackedMLP, Towers, Widths, uniform
@@ -150,9 +148,6 @@ class HoMEOptions(BaselineOptions):
     """Experts per task, per group, and shared by all."""
     rank: int = Field(default=8, ge=1)
     """Rank of the feature gates."""
-    groups: tuple[tuple[str, ...], ...] | None = None
-    """Tasks by category. By default regressions are separate from binary tasks, as watch time is from
-    interactions in the paper; tasks of a single kind are divided into the weaker and the stronger ones."""
 
 
 class GatedExperts(nn.Module):
@@ -214,7 +209,7 @@ class HoME(FlatModel):
     def __init__(self, spec: FeatureSpec, inputs: Collection[str], options: HoMEOptions):
         super().__init__(spec, inputs, options)
         tasks, n, (meta, last), width = len(spec.tasks), options.experts, options.hidden, self.inputs.width
-        group_of = groups_of(spec.tasks, options.groups)
+        group_of = groups_of(spec.tasks)
         groups = max(group_of) + 1
         # Numbers of the experts of each task, each group, and all; in the meta layer without those of tasks.
         units = [range(unit * n, (unit + 1) * n) for unit in range(tasks + groups + 1)]
@@ -255,25 +250,12 @@ class HoME(FlatModel):
         return z, torch.cat([z[self.group], z[-1:].expand(len(self.group), -1, -1)], 2)
 
 
-def groups_of(tasks: Sequence[TaskSpec], named: Sequence[Sequence[str]] | None) -> list[int]:
+def groups_of(tasks: Sequence[TaskSpec]) -> list[int]:
     """Return the group of each task, numbered from 0.
 
-    Raises:
-        ConfigError: The groups do not contain every task exactly once.
+    Regressions are separate from binary tasks, as watch time is from interactions in the paper; tasks of a
+    single kind are divided into the weaker and the stronger ones.
     """
-    names = [task.name for task in tasks]
-    if named is not None:
-        listed = [name for group in named for name in group]
-        for name in listed:
-            if name not in names:
-                raise ConfigError("options.groups", f"{name!r} is no task{did_you_mean(name, names)}")
-        if sorted(listed) != sorted(names):
-            raise ConfigError(
-                "options.groups",
-                f"must hold every task once, found {listed}; the tasks are {', '.join(names)}",
-            )
-        filled = [group for group in named if group]
-        return [next(number for number, group in enumerate(filled) if name in group) for name in names]
     kinds = [task.kind for task in tasks]
     if len(set(kinds)) > 1:
         return [int(kind != kinds[0]) for kind in kinds]

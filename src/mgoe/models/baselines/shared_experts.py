@@ -88,18 +88,6 @@ class OMoE(FlatModel):
         return self.gate(self.inputs(batch))
 
 
-class MetaHeacOptions(MMoEOptions):
-    """Switches of MetaHeac.
-
-    Example:
-        >>> MetaHeacOptions(critics=3).critics
-        3
-    """
-
-    critics: int | None = Field(default=None, ge=1)
-    """Number of critics, which have the layers `tower_hidden`; by default as many as tasks."""
-
-
 class TaskGate(nn.Module):
     """One gate that reads the task: `softmax(W [x, e_t] + b)`. W is split, so that no (B, T, ...) input is
     formed.
@@ -129,29 +117,29 @@ class MetaHeac(FlatModel):
     h_t = sum_s softmax_s(W_e [x, e_t]) expert_s(x)          y_t = sum_c softmax_c(W_c [x, e_t]) critic_c(h_t)
     ```
 
-    A critic is a tower that judges every task. Deviation: the paper trains in two steps, as meta-learning,
-    for campaigns that are new in production; here tasks are fixed, and everything is trained in one step like
-    every other model, as in public comparisons. Experts are those of MMoE, and every critic runs on every
-    task, as published. The value of a regression is the weighted sum of the critics.
+    A critic is a tower that judges every task; there are as many as tasks. Deviation: the paper trains in two
+    steps, as meta-learning, for campaigns that are new in production; here tasks are fixed, and everything is
+    trained in one step like every other model, as in public comparisons. Experts are those of MMoE, and every
+    critic runs on every task, as published. The value of a regression is the weighted sum of the critics.
 
     Example:
         >>> from mgoe.models import neutral
-        >>> MetaHeac(spec, ("ids", "side"), MetaHeacOptions()).predict(neutral(spec)).shape
+        >>> MetaHeac(spec, ("ids", "side"), MMoEOptions()).predict(neutral(spec)).shape
         torch.Size([1, 2])
     """
 
-    Options = MetaHeacOptions
+    Options = MMoEOptions
 
-    def __init__(self, spec: FeatureSpec, inputs: Collection[str], options: MetaHeacOptions):
+    def __init__(self, spec: FeatureSpec, inputs: Collection[str], options: MMoEOptions):
         super().__init__(spec, inputs, options)
         tasks, width, o = len(spec.tasks), self.inputs.width, options
-        experts, critics = o.experts or tasks, o.critics or tasks
+        experts = o.experts or tasks
         self.experts = StackedMLP(experts, width, 0, o.hidden)
-        self.critics = StackedMLP(critics, self.experts.width, 0, o.tower_hidden)
-        self.verdict = StackedLinear(critics, self.critics.width, 1)
+        self.critics = StackedMLP(tasks, self.experts.width, 0, o.tower_hidden)
+        self.verdict = StackedLinear(tasks, self.critics.width, 1)
         self.expert_gate = TaskGate(width, o.width, experts) if experts > 1 else None
-        self.critic_gate = TaskGate(width, o.width, critics) if critics > 1 else None
-        self.tasks = nn.Parameter(torch.randn(tasks, o.width) * SPREAD) if max(experts, critics) > 1 else None
+        self.critic_gate = TaskGate(width, o.width, tasks) if tasks > 1 else None
+        self.tasks = nn.Parameter(torch.randn(tasks, o.width) * SPREAD) if max(experts, tasks) > 1 else None
 
     def logits(self, batch: Batch) -> Tensor:
         x = self.inputs(batch)
