@@ -48,6 +48,10 @@ class StackedLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return torch.baddbmm(self.bias, x, self.weight)
 
+    def one(self, copy: int, x: Tensor) -> Tensor:
+        """Run one of the copies: (B, inputs) -> (B, outputs). Runtimes fuse the bias into the product."""
+        return torch.addmm(self.bias[copy], x, self.weight[copy])
+
     def some(self, copies: slice, x: Tensor) -> Tensor:
         """Run some of the copies: (n, B, inputs) -> (n, B, outputs)."""
         weight, bias = self.weight[copies], self.bias[copies]
@@ -126,6 +130,13 @@ class StackedMLP(nn.Module):
         h = self.activation(first if self.members is None else self.members(first))
         for layer in self.deeper:
             h = self.activation(layer(h))
+        return h
+
+    def deepened(self, copy: int, h: Tensor) -> Tensor:
+        """Run the deeper layers of one copy, (B, hidden[0]) -> (B, hidden[-1]), one product at a time."""
+        for layer in self.deeper:
+            assert isinstance(layer, StackedLinear)
+            h = self.activation(layer.one(copy, h))
         return h
 
 

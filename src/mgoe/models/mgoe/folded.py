@@ -12,20 +12,15 @@ of the two scores counts, and each score is quadratic, `x (K Q' x) + x m`. So th
 + o) + m>` with M the symmetric part of `K Q'`: one product instead of four.
 """
 
-from __future__ import annotations
-
 import math
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from mgoe.models.decomposition import AdditiveDecomposition
 from mgoe.models.layers.stacked import StackedLinear, Towers
+from mgoe.models.mgoe.network import MacroGraphNetwork
 from mgoe.models.spec import Batch
-
-if TYPE_CHECKING:
-    from mgoe.models.mgoe.model import MGOE
 
 
 class FoldedAITM(nn.Module):
@@ -56,7 +51,7 @@ class FoldedAITM(nn.Module):
 
     def rest(self, first: Tensor) -> Tensor:
         """Return logits (B, T) from (T, B, W), which may be overwritten, as `Towers.rest` does."""
-        own = [self._own(t, h) for t, h in enumerate(first.unbind())]
+        own = [self.mlp.deepened(t, h.relu()) for t, h in enumerate(first.unbind())]
         merged = own[:1]
         for t, h in enumerate(own[1:]):
             received = torch.addmm(self.message_bias[t], merged[-1], self.message[t]).relu()
@@ -64,15 +59,6 @@ class FoldedAITM(nn.Module):
             score = (torch.addmm(self.form_bias[t], received + h, self.form[t]) * apart).sum(1, keepdim=True)
             merged.append(torch.addcmul(h, score.sigmoid(), apart))
         return torch.cat([torch.addmm(self.out_bias[t], h, self.out[t]) for t, h in enumerate(merged)], 1)
-
-    def _own(self, t: int, h: Tensor) -> Tensor:
-        """Return the last hidden layer of one tower, one product at a time: runtimes fuse bias and ReLU into
-        it."""
-        h = h.relu()
-        for layer in self.mlp.deeper:
-            assert isinstance(layer, StackedLinear)
-            h = torch.addmm(layer.bias[t], h, layer.weight[t]).relu()
-        return h
 
 
 def _doubled(layer: StackedLinear) -> tuple[Tensor, Tensor]:
@@ -86,7 +72,7 @@ class Folded(nn.Module):
         model: MGOE in form `paper`.
     """
 
-    def __init__(self, model: MGOE):
+    def __init__(self, model: MacroGraphNetwork):
         super().__init__()
         self.model, self.spec = model, model.spec
         self.towers = model.towers if model.towers.attention is None else FoldedAITM(model.towers)

@@ -1,5 +1,4 @@
-"""MGOE, the Macro Graph of Experts (arXiv 2506.10520), with every choice that the paper leaves open as a
-switch."""
+"""What MGOE computes, with every choice that the paper leaves open as a switch."""
 
 from collections.abc import Collection
 from typing import Literal
@@ -12,7 +11,6 @@ from torch import Tensor, nn
 from mgoe.config import Settings
 from mgoe.errors import ConfigError
 from mgoe.models.base import RankingModel
-from mgoe.models.decomposition import AdditiveDecomposition, Decomposition
 from mgoe.models.layers.experts import Gates, MacroExperts, mix
 from mgoe.models.layers.inputs import DenseInputs, Knots, NodeRows, Nodes, ProjectedNodes, Recents
 from mgoe.models.layers.stacked import (
@@ -24,9 +22,7 @@ from mgoe.models.layers.stacked import (
     for_products,
     uniform,
 )
-from mgoe.models.mgoe.folded import Folded, FoldedDecomposition
-from mgoe.models.mgoe.per_copy import PerCopy
-from mgoe.models.spec import Batch, FeatureSpec, batch_keys
+from mgoe.models.spec import Batch, FeatureSpec
 
 
 class MGOEOptions(Settings):
@@ -122,7 +118,7 @@ class Products(nn.Module):
         return self.norm(user * item)
 
 
-class MGOE(RankingModel):
+class MacroGraphNetwork(RankingModel):
     """One macro graph expert per task, mixed by gates, read by towers that pass information on.
 
     ```text
@@ -136,11 +132,6 @@ class MGOE(RankingModel):
 
     With ids off, `e_u` and `e_i` are projections of side features and of both sides' counts, where they are
     needed: in form `paper`, or as targets of attention. An MLP reads those features anyway.
-
-    Example:
-        >>> from mgoe.models import make_model, neutral, resolve
-        >>> make_model(resolve("mgoe"), spec, seed=0).predict(neutral(spec)).shape
-        torch.Size([1, 2])
     """
 
     Options = MGOEOptions
@@ -251,19 +242,6 @@ class MGOE(RankingModel):
     def rest(self, first: list[Tensor], batch: Batch) -> Tensor:
         """Return logits (B, T) from `first`, and from the batch's recent neighbours and macro task table."""
         return self._mean(self._towers(first, batch))
-
-    def decompose(self) -> Decomposition:
-        """Additive with attention `none`; where the candidate is the target of the user's edges, nothing can
-        be computed ahead."""
-        if self.target:
-            return super().decompose()
-        late = self.nodes.reads if self.recents is not None and self.nodes is not None else set()
-        keys = batch_keys(self.spec, self.needs)
-        if self.experts is None and self.options.members == 1:
-            return FoldedDecomposition(Folded(self), self.inputs, keys, late)
-        tables = {"table_user", "table_item"} if self.table is not None else set()
-        served = PerCopy(self) if PerCopy.fits(self) else self
-        return AdditiveDecomposition(served, self.inputs, keys, late | tables)
 
     def expert_weights(self, batch: Batch) -> Tensor:
         """Return the weights of the first member: another member has experts of its own."""

@@ -8,18 +8,11 @@ For four members that takes four fifths of the time.
 Axes: `B` candidates, `S` experts, `M` members, `T` tasks, `W` units.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor, nn
 
-from mgoe.models.layers.stacked import StackedLinear
+from mgoe.models.mgoe.network import MacroGraphNetwork
 from mgoe.models.spec import Batch
-
-if TYPE_CHECKING:
-    from mgoe.models.mgoe.model import MGOE
 
 
 class PerCopy(nn.Module):
@@ -29,12 +22,12 @@ class PerCopy(nn.Module):
         model: The MGOE.
     """
 
-    def __init__(self, model: MGOE):
+    def __init__(self, model: MacroGraphNetwork):
         super().__init__()
         self.model, self.spec = model, model.spec
 
     @staticmethod
-    def fits(model: MGOE) -> bool:
+    def fits(model: MacroGraphNetwork) -> bool:
         """Return whether towers read experts alone, and gates do not read them."""
         scored = model.gates.score is not None and model.query != "experts"
         bare = model.recents is None and model.table is None and model.towers.transfer != "aitm"
@@ -67,10 +60,7 @@ class PerCopy(nn.Module):
         assert mlp is not None
         if mlp.members is not None:
             h = h * mlp.members.scale[member, number] + mlp.members.shift[member, number]
-        h = mlp.activation(h)
-        for layer in mlp.deeper:
-            h = mlp.activation(_of(layer, member * mlp.copies + number, h))
-        return h
+        return mlp.deepened(member * mlp.copies + number, mlp.activation(h))
 
     def _towers(self, member: int, bottoms: list[Tensor]) -> Tensor:
         """Return the logits of a member, (B, T), from the bottom of each task."""
@@ -81,13 +71,10 @@ class PerCopy(nn.Module):
             number, receiver = member * towers.tasks + task, member * (towers.tasks - 1) + task - 1
             h, weight = bottom, mlp.own[number]
             if task and towers.message is not None and towers.read_message is not None:
-                h = torch.cat([h, _of(towers.message, receiver, before).relu()], 1)
+                h = torch.cat([h, towers.message.one(receiver, before).relu()], 1)
                 weight = torch.cat([weight, towers.read_message[receiver]])
-            h = torch.addmm(mlp.bias[number], h, weight).relu()
-            for layer in mlp.deeper:
-                h = _of(layer, number, h).relu()
-            before = h
-            logits.append(_of(towers.out, number, h))
+            before = mlp.deepened(number, torch.addmm(mlp.bias[number], h, weight).relu())
+            logits.append(towers.out.one(number, before))
         return torch.cat(logits, 1)
 
 
@@ -97,9 +84,3 @@ def _mixed(weights: Tensor, experts: list[Tensor]) -> Tensor:
     for number, expert in enumerate(experts[1:], 1):
         total = torch.addcmul(total, weights[:, number : number + 1], expert)
     return total
-
-
-def _of(layer: nn.Module, number: int, h: Tensor) -> Tensor:
-    """Run one copy of a layer: (B, inputs) -> (B, outputs)."""
-    assert isinstance(layer, StackedLinear)
-    return torch.addmm(layer.bias[number], h, layer.weight[number])
