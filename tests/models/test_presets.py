@@ -178,7 +178,7 @@ def test_baselines_have_the_same_capacity(tasks):
         ),
         (ModelSettings(name="x", base="no_such_module:Model"), "cannot be imported"),
         (ModelSettings(name="x", base="mgoe.models:FeatureSpec"), "must name a subclass"),
-        (ModelSettings(name="x", base="mgoe.models:Nothing"), "must name a subclass"),
+        (ModelSettings(name="x", base="mgoe.models:Nothing"), "cannot be imported"),
         (ModelSettings(name="x", base=":"), "has the form `module:Class`"),
     ],
 )

@@ -1,6 +1,6 @@
 """Models by name: presets, and the classes that presets and models of your own start from."""
 
-import importlib
+import pkgutil
 
 import torch
 
@@ -222,14 +222,13 @@ def make_model(settings: ModelSettings | str, spec: FeatureSpec, seed: int) -> R
 def _load(base: str, place: str) -> type[RankingModel]:
     if base in BASES:
         return BASES[base]
-    module, _, name = base.partition(":")
-    if not all(part.isidentifier() for part in (*module.split("."), name)):
-        raise ConfigError(place, f"an import path has the form `module:Class`, found {base!r}")
     try:
-        kind = getattr(importlib.import_module(module), name, None)
-    except ImportError as error:
+        kind = pkgutil.resolve_name(base)
+    except (ValueError, ImportError, AttributeError) as error:
         raise ConfigError(
-            place, f"{module!r} cannot be imported ({error}); put its folder on PYTHONPATH"
+            place,
+            f"{base!r} cannot be imported ({error}); an import path has the form `module:Class`, with the "
+            "module's folder on PYTHONPATH",
         ) from None
     if not (isinstance(kind, type) and issubclass(kind, RankingModel)):
         raise ConfigError(place, f"{base!r} must name a subclass of mgoe.models.RankingModel, found {kind!r}")
