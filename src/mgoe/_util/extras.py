@@ -20,5 +20,5 @@ def load(module: str, place: str, what: str, fix: str) -> Any:
     """
     try:
         return importlib.import_module(module)
-    except (ImportError, OSError) as error:  # OSError: a shared library is missing
+    except (ImportError, OSError, AttributeError) as error:  # OSError: a shared library is missing
         raise MissingExtra(place, f"{what} cannot be imported ({error}); install it with: {fix}") from None

@@ -251,7 +251,7 @@ def test_a_width_that_torchrec_does_not_hold_is_refused():
 
 
 def test_without_torchrec_the_message_says_what_installs_it(monkeypatch):
-    monkeypatch.setitem(sys.modules, "torchrec.distributed.comm_ops", None)
+    monkeypatch.setitem(sys.modules, "torchrec", None)
     torchrec.cache_clear()
     with pytest.raises(
         MissingExtra, match=r"training.tables: .* needs? TorchRec, .* `make distributed`, or use replicated"

@@ -11,7 +11,6 @@ import logging
 import os
 from collections.abc import Iterator
 from functools import cache
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -20,9 +19,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from mgoe._util.extras import load
 from mgoe._util.memory import available_memory
 from mgoe.config import TrainingSettings
-from mgoe.errors import MissingExtra, TrainingError
+from mgoe.errors import TrainingError
 from mgoe.models import draw_rows
 from mgoe.models.layers.inputs import Category
 from mgoe.training.checkpoint import Shard
@@ -81,7 +81,8 @@ class ShardedTable(nn.Embedding):
         learns = torch.is_grad_enabled()
         with torch.inference_mode(False), torch.set_grad_enabled(learns):  # FBGEMM knows no inference mode
             codes, places = input.unique(return_inverse=True)
-            asked = self._rec.KeyedJaggedTensor(keys=[ONE], values=codes, lengths=torch.ones_like(codes))
+            lengths = torch.ones_like(codes)
+            asked = self._rec.sparse.jagged_tensor.KeyedJaggedTensor([ONE], codes, lengths=lengths)
             rows = spread(asked)[ONE].values()
         return F.embedding(places, rows)
 
@@ -186,56 +187,39 @@ def unshard(model: nn.Module) -> None:
 
 
 @cache
-def torchrec() -> SimpleNamespace:
-    """Return the parts of TorchRec and FBGEMM that are used.
+def torchrec() -> Any:
+    """Return the library.
 
     Raises:
-        MissingExtra: They cannot be imported.
+        MissingExtra: It cannot be imported.
     """
     # Its warning does not concern users.
     logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)
-    names = {
-        "torchrec.distributed.comm_ops": ("set_gradient_division",),
-        "torchrec.distributed.embedding": ("EmbeddingCollectionSharder",),
-        "torchrec.distributed.sharding_plan": ("construct_module_sharding_plan", "row_wise"),
-        "torchrec.distributed.types": ("ShardingEnv",),
-        "torchrec.modules.embedding_configs": ("EmbeddingConfig",),
-        "torchrec.modules.embedding_modules": ("EmbeddingCollection",),
-        "torchrec.sparse.jagged_tensor": ("KeyedJaggedTensor",),
-        "fbgemm_gpu.split_embedding_configs": ("EmbOptimType",),
-    }
-    try:
-        found = {
-            name: getattr(importlib.import_module(module), name)
-            for module, parts in names.items()
-            for name in parts
-        }
-    except (ImportError, OSError, AttributeError) as error:
-        # A build for another torch fails in its libraries.
-        raise MissingExtra(
-            "training.tables",
-            f"sharded tables need TorchRec, which cannot be imported ({error}); "
-            "install it with `make distributed`, or use replicated",
-        ) from None
+    library = load(
+        "torchrec",
+        "training.tables",
+        "sharded tables need TorchRec, which",
+        "`make distributed`, or use replicated",
+    )
     # Losses are shares of the whole, so gradients are added up, not averaged.
-    found["set_gradient_division"](False)
-    return SimpleNamespace(**found)
+    library.distributed.comm_ops.set_gradient_division(False)
+    return library
 
 
-def _spread(
-    rec: SimpleNamespace, rows: int, width: int, processes: ProcessGroup, device: torch.device
-) -> Any:
+def _spread(rec: Any, rows: int, width: int, processes: ProcessGroup, device: torch.device) -> Any:
     """Return TorchRec's module of one table, sharded by ranges of rows."""
-    whole = rec.EmbeddingCollection(
-        tables=[rec.EmbeddingConfig(name=ONE, num_embeddings=rows, embedding_dim=width, feature_names=[ONE])],
-        device=torch.device("meta"),
+    table = rec.modules.embedding_configs.EmbeddingConfig(
+        name=ONE, num_embeddings=rows, embedding_dim=width, feature_names=[ONE]
     )
-    sharder = rec.EmbeddingCollectionSharder(
-        fused_params={"optimizer": rec.EmbOptimType.EXACT_ROWWISE_ADAGRAD, "eps": EPS}
+    whole = rec.modules.embedding_modules.EmbeddingCollection(tables=[table], device=torch.device("meta"))
+    kinds = importlib.import_module("fbgemm_gpu.split_embedding_configs").EmbOptimType
+    sharder = rec.distributed.embedding.EmbeddingCollectionSharder(
+        fused_params={"optimizer": kinds.EXACT_ROWWISE_ADAGRAD, "eps": EPS}
     )
-    plan = rec.construct_module_sharding_plan(
+    planning = rec.distributed.sharding_plan
+    plan = planning.construct_module_sharding_plan(
         whole,
-        {ONE: rec.row_wise(compute_kernel="fused")},
+        {ONE: planning.row_wise(compute_kernel="fused")},
         sharder=sharder,
         local_size=int(os.environ.get("LOCAL_WORLD_SIZE", processes.size)),
         world_size=processes.size,
@@ -243,7 +227,8 @@ def _spread(
     )
     assert dist.group.WORLD is not None
     with torch.random.fork_rng([]):  # it draws rows that are then replaced
-        return sharder.shard(whole, plan, rec.ShardingEnv.from_process_group(dist.group.WORLD), device)
+        group = rec.distributed.types.ShardingEnv.from_process_group(dist.group.WORLD)
+        return sharder.shard(whole, plan, group, device)
 
 
 def _tables(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Embedding]]:
