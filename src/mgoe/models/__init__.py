@@ -12,20 +12,21 @@ from mgoe.models.baselines.boosted import BoostedTrees, BoostedTreesOptions
 from mgoe.models.baselines.flat import (
     BaselineOptions,
     FlatInputs,
+    LayerOptions,
     SharedBottom,
     SharedBottomOptions,
     SingleTask,
-    SingleTaskOptions,
 )
 from mgoe.models.baselines.funnel import AITM, ESMM, AITMOptions, FunnelOptions
 from mgoe.models.baselines.macgnn import MacGNN, MacGNNOptions
 from mgoe.models.baselines.own_experts import PLE, HoME, HoMEOptions, PLEOptions
 from mgoe.models.baselines.shared_experts import MetaHeac, MMoE, MMoEOptions, OMoE
-from mgoe.models.baselines.stem import STEM, STEMOptions
+from mgoe.models.baselines.stem import STEM
 from mgoe.models.decomposition import AdditiveDecomposition, Decomposition, expanded, neutral
 from mgoe.models.layers.tables import Undrawn, draw_rows, late_tables
 from mgoe.models.mgoe.folded import FoldedDecomposition
-from mgoe.models.mgoe.model import MGOE, MGOEOptions
+from mgoe.models.mgoe.model import MGOE
+from mgoe.models.mgoe.network import MGOEOptions
 from mgoe.models.presets import BASES, INPUTS, PRESETS, make_model, options_of, resolve, written_out
 from mgoe.models.spec import Batch, CategoricalSpec, FeatureSpec, TaskSpec, batch_keys
 
@@ -52,6 +53,7 @@ __all__ = [
     "FunnelOptions",
     "HoME",
     "HoMEOptions",
+    "LayerOptions",
     "MGOEOptions",
     "MMoE",
     "MMoEOptions",
@@ -61,11 +63,9 @@ __all__ = [
     "OMoE",
     "PLEOptions",
     "RankingModel",
-    "STEMOptions",
     "SharedBottom",
     "SharedBottomOptions",
     "SingleTask",
-    "SingleTaskOptions",
     "TaskSpec",
     "Undrawn",
     "batch_keys",

@@ -3,7 +3,6 @@
 Axes: see `mgoe.models`; X is the width of the vector.
 """
 
-from abc import abstractmethod
 from collections.abc import Callable, Collection
 from typing import Any, ClassVar
 
@@ -15,7 +14,7 @@ from mgoe.config import Settings
 from mgoe.errors import ConfigError
 from mgoe.features import Part
 from mgoe.models.base import RankingModel
-from mgoe.models.decomposition import AdditiveDecomposition, Decomposition
+from mgoe.models.decomposition import Additive, AdditiveDecomposition, Decomposition
 from mgoe.models.layers.experts import MacroExperts
 from mgoe.models.layers.inputs import DenseInputs, Knots, Nodes, Recents
 from mgoe.models.layers.stacked import StackedMLP, Towers, Transfer, Widths
@@ -43,6 +42,18 @@ class BaselineOptions(Settings):
     """Give no weight to macro nodes without an edge."""
     edge_vectors: bool = True
     """Read the macro edges as numbers beside their aggregates, as MGOE does."""
+
+
+class LayerOptions(BaselineOptions):
+    """Switches of baselines whose experts, or bottoms of tasks, have layers.
+
+    Example:
+        >>> LayerOptions(hidden=[64]).hidden
+        (64,)
+    """
+
+    hidden: Widths = (128, 64)
+    """Layers of an expert, or of a task's bottom, which those of its tower follow."""
 
 
 class FlatInputs(nn.Module):
@@ -138,16 +149,8 @@ class FlatModel(RankingModel):
         self.inputs = FlatInputs(spec, inputs, options, knots)
 
 
-class AdditiveModel(FlatModel):
-    """A flat model that can be decomposed after its first layers."""
-
-    @abstractmethod
-    def first(self, batch: Batch, x: Tensor) -> list[Tensor]:
-        """Return what all later layers read, affine in x (B, X), each (..., B, W)."""
-
-    @abstractmethod
-    def rest(self, first: list[Tensor], batch: Batch) -> Tensor:
-        """Return logits (B, T) from `first` alone."""
+class AdditiveModel(FlatModel, Additive):
+    """A flat model that can be decomposed after its first layers, whose `rest` reads `first` alone."""
 
     def logits(self, batch: Batch) -> Tensor:
         return self.rest(self.first(batch, self.inputs(batch)), batch)
@@ -162,18 +165,6 @@ class AdditiveModel(FlatModel):
         return out if gates is None else out | {"gates": gates.expand(-1, len(self.spec.tasks), -1)}
 
 
-class SingleTaskOptions(BaselineOptions):
-    """Switches of single-task networks.
-
-    Example:
-        >>> SingleTaskOptions(hidden=[64]).hidden
-        (64,)
-    """
-
-    hidden: Widths = (128, 64)
-    """Layers of a task's bottom; those of its tower follow."""
-
-
 class SingleTask(FlatModel):
     """Single-task networks, the first baseline of every multi-task paper: `y_t = tower_t(bottom_t(x))`.
 
@@ -186,15 +177,15 @@ class SingleTask(FlatModel):
 
     Example:
         >>> from mgoe.models import neutral
-        >>> SingleTask(spec, ("ids", "side"), SingleTaskOptions()).predict(neutral(spec)).shape
+        >>> SingleTask(spec, ("ids", "side"), LayerOptions()).predict(neutral(spec)).shape
         torch.Size([1, 2])
     """
 
-    Options = SingleTaskOptions
+    Options = LayerOptions
     transfer: ClassVar[Transfer] = "none"
     """How a tower uses the one before."""
 
-    def __init__(self, spec: FeatureSpec, inputs: Collection[str], options: SingleTaskOptions):
+    def __init__(self, spec: FeatureSpec, inputs: Collection[str], options: LayerOptions):
         super().__init__(spec, inputs, options)
         layers = (*options.hidden, *options.tower_hidden)
         self.towers = Towers(len(spec.tasks), self.inputs.width, 0, layers, self.transfer)

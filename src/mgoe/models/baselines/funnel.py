@@ -7,12 +7,12 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from mgoe.models.baselines.flat import SingleTask, SingleTaskOptions
+from mgoe.models.baselines.flat import LayerOptions, SingleTask
 from mgoe.models.layers.stacked import Transfer
 from mgoe.models.spec import Batch, FeatureSpec, TaskSpec
 
 
-class FunnelOptions(SingleTaskOptions):
+class FunnelOptions(LayerOptions):
     """Switches of a model with a funnel.
 
     Example:

@@ -7,14 +7,14 @@ import torch
 from torch import Tensor, nn
 
 from mgoe.models.base import RankingModel
-from mgoe.models.baselines.flat import SingleTaskOptions, macro_switches
+from mgoe.models.baselines.flat import LayerOptions, macro_switches
 from mgoe.models.layers.experts import LEADS_TO, MacroExperts
 from mgoe.models.layers.inputs import DenseInputs, NodeRows, Nodes, Recents
 from mgoe.models.layers.stacked import Towers, uniform
 from mgoe.models.spec import Batch, FeatureSpec
 
 
-class MacGNNOptions(SingleTaskOptions):
+class MacGNNOptions(LayerOptions):
     """Switches of MacGNN; `hidden` are the first layers of a tower.
 
     Example:

@@ -8,23 +8,21 @@ import torch.nn.functional as F
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from mgoe.models.baselines.flat import BaselineOptions, FlatModel
+from mgoe.models.baselines.flat import BaselineOptions, FlatModel, LayerOptions
 from mgoe.models.layers.experts import Gates, PartialGates, mix
-from mgoe.models.layers.stacked import StackedLinear, StackedMLP, Towers, Widths, uniform
+from mgoe.models.layers.stacked import StackedLinear, StackedMLP, Towers, uniform
 from mgoe.models.spec import Batch, FeatureSpec, TaskSpec
 
 
-class PLEOptions(BaselineOptions):
-    """Switches of PLE.
+class PLEOptions(LayerOptions):
+    """Switches of PLE. Each of the `hidden` layers is that of the experts of one extraction level: two levels
+    are as deep as an MMoE expert. One level is CGC.
 
     Example:
         >>> PLEOptions(own_experts=2).shared_experts
         1
     """
 
-    hidden: Widths = (128, 64)
-    """Width of the experts of each extraction level, one layer per level: two levels are as deep as an MMoE
-    expert. One level is CGC."""
     own_experts: int = Field(default=1, ge=1)
     """Experts per task and level."""
     shared_experts: int = Field(default=1, ge=1)
@@ -218,15 +216,13 @@ class HoME(FlatModel):
         self.meta_experts = GatedExperts(experts, width, meta, options.rank)
         self.group_gates = PartialGates([[*unit, *units[groups]] for unit in units[:groups]], experts, width)
         self.all_gate = Gates(1, experts, width)
-        self.meta_self_gates = PartialGates(
-            [[*unit] for unit in units[: groups + 1]], experts, width, damps=True
-        )
+        self.meta_self_gates = PartialGates([[*unit] for unit in units[: groups + 1]], experts, width)
 
         experts = (tasks + groups + 1) * n  # of each task, of each group, then of all
         self.task_experts = GatedExperts(experts, meta, last, options.rank)
         reads = [[*units[t], *units[tasks + group], *units[-1]] for t, group in enumerate(group_of)]
         self.gates = PartialGates(reads, experts, 0, 2 * meta)
-        self.self_gates = PartialGates([[*unit] for unit in units[:tasks]], experts, 0, 2 * meta, damps=True)
+        self.self_gates = PartialGates([[*unit] for unit in units[:tasks]], experts, 0, 2 * meta)
         self.towers = Towers(tasks, 0, last, options.tower_hidden, "none")
         self.group = nn.Buffer(torch.tensor(group_of), persistent=False)
         source = torch.tensor([*group_of, *range(groups), groups]).repeat_interleave(n)

@@ -6,14 +6,14 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from mgoe.models.baselines.flat import AdditiveModel, BaselineOptions, FlatModel
+from mgoe.models.baselines.flat import AdditiveModel, FlatModel, LayerOptions
 from mgoe.models.layers.experts import Gates, mix
-from mgoe.models.layers.stacked import StackedLinear, StackedMLP, Towers, Widths
+from mgoe.models.layers.stacked import StackedLinear, StackedMLP, Towers
 from mgoe.models.layers.tables import SPREAD
 from mgoe.models.spec import Batch, FeatureSpec
 
 
-class MMoEOptions(BaselineOptions):
+class MMoEOptions(LayerOptions):
     """Switches of MMoE.
 
     Example:
@@ -23,8 +23,6 @@ class MMoEOptions(BaselineOptions):
 
     experts: int | None = Field(default=None, ge=1)
     """Number of experts; by default as many as tasks, as in MGOE."""
-    hidden: Widths = (128, 64)
-    """Layers of an expert."""
 
 
 class MMoE(AdditiveModel):

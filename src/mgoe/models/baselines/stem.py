@@ -7,23 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from mgoe.models.base import RankingModel
-from mgoe.models.baselines.flat import BaselineOptions, macro_switches, nothing_to_read
+from mgoe.models.baselines.flat import BaselineOptions, LayerOptions, macro_switches, nothing_to_read
 from mgoe.models.layers.experts import MacroExperts, mix
 from mgoe.models.layers.inputs import DenseInputs, NodeRows, Nodes, Recents
-from mgoe.models.layers.stacked import StackedMLP, Towers, Widths
+from mgoe.models.layers.stacked import StackedMLP, Towers
 from mgoe.models.spec import Batch, FeatureSpec
-
-
-class STEMOptions(BaselineOptions):
-    """Switches of STEM-Net.
-
-    Example:
-        >>> STEMOptions(width=8).width
-        8
-    """
-
-    hidden: Widths = (128, 64)
-    """Layers of an expert."""
 
 
 class SplitInputs(nn.Module):
@@ -88,13 +76,13 @@ class STEM(RankingModel):
 
     Example:
         >>> from mgoe.models import neutral
-        >>> STEM(spec, ("ids", "side"), STEMOptions()).predict(neutral(spec)).shape
+        >>> STEM(spec, ("ids", "side"), LayerOptions()).predict(neutral(spec)).shape
         torch.Size([1, 2])
     """
 
-    Options = STEMOptions
+    Options = LayerOptions
 
-    def __init__(self, spec: FeatureSpec, inputs: Collection[str], options: STEMOptions):
+    def __init__(self, spec: FeatureSpec, inputs: Collection[str], options: LayerOptions):
         super().__init__(spec, inputs, options)
         tasks = len(spec.tasks)
         self.inputs = SplitInputs(spec, inputs, options, tasks + 1)

@@ -169,36 +169,27 @@ class Gates(nn.Module):
 
 
 class PartialGates(nn.Module):
-    """Gates that each read some of the experts: the softmax of `W_g q_g` over these, and 0 for all others.
+    """Gates that each read some of the experts: the softmax of `W_g q_g` over these, and 0 for all others. A
+    single expert is weighed by a sigmoid.
 
     Args:
         reads: Numbers of the experts that each gate reads, equally many for each. G rows.
         experts: S.
         common: Width of the query that all gates share; 0 for none.
         own: Width of the query of each gate; 0 for none.
-        damps: Whether a gate with a single expert weighs it by a sigmoid; otherwise the weight is 1, without
-            a parameter.
     """
 
-    def __init__(
-        self, reads: Sequence[Sequence[int]], experts: int, common: int, own: int = 0, damps: bool = False
-    ):
+    def __init__(self, reads: Sequence[Sequence[int]], experts: int, common: int, own: int = 0):
         super().__init__()
         self.experts = experts
         self.reads = nn.Buffer(torch.tensor(reads), persistent=False)
         gates, each = self.reads.shape
-        self.score = StackedMLP(gates, common, own, (each,)) if each > 1 or damps else None
+        self.score = StackedMLP(gates, common, own, (each,))
 
     def forward(self, common: Tensor | None, own: Tensor | None = None) -> Tensor:
         """(B, common) and (G, B, own) -> weights (B, G, S)."""
-        gates, each = self.reads.shape
-        query = own if common is None else common
-        assert query is not None
-        if self.score is None:
-            weights = query.new_ones((gates, query.shape[-2], each), dtype=torch.float32)
-        else:
-            scores = self.score.first(common, own).float()
-            weights = scores.softmax(2) if each > 1 else scores.sigmoid()
+        scores = self.score.first(common, own).float()
+        weights = scores.softmax(2) if scores.shape[2] > 1 else scores.sigmoid()
         places = self.reads.expand(weights.shape[1], -1, -1)
         return weights.new_zeros((*places.shape[:2], self.experts)).scatter(
             2, places, weights.transpose(0, 1)
