@@ -1,6 +1,5 @@
 """A comparison: models x seeds x logs x variants, in one YAML file."""
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
@@ -10,10 +9,13 @@ from mgoe.config.base import PositiveLength, Seed, Seeds, Settings, Texts, did_y
 from mgoe.config.run import Models, check_differ, check_folders
 from mgoe.config.topn import TopNSettings
 
-CHANGED_BY_VARIANTS = ("graph", "training", "model")
-"""What variants may change. Not data, split and negatives, because all models are evaluated on the same
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+"""Name of a folder and of a row."""
+Changed = Annotated[str, Field(pattern=r"^(graph|training|model)\.")]
+"""Key that a variant may change. Not data, split and negatives, because all models are evaluated on the same
 rows."""
-NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
+Searched = Annotated[str, Field(pattern=r"^(training|options)\.")]
+"""Key that a search may change."""
 
 
 class SectionSettings(Settings):
@@ -90,7 +92,7 @@ class RangeSettings(Settings):
 
 
 Choices = Annotated[
-    Annotated[list[Any], Tag("choices")] | Annotated[RangeSettings, Tag("range")],
+    Annotated[list[Any], Field(min_length=1), Tag("choices")] | Annotated[RangeSettings, Tag("range")],
     Discriminator(lambda values: "choices" if isinstance(values, list) else "range"),
 ]
 
@@ -111,7 +113,7 @@ class TuneSettings(Settings):
     """Share of the training rows, drawn once for all models. Validation uses all rows."""
     seed: Seed = 0
     """Seed of the search and of the rows."""
-    space: dict[str, Choices] = {
+    space: dict[Searched, Choices] = {
         "training.learning_rate": RangeSettings(low=1e-3, high=2e-2, log=True),
         "training.table_learning_rate": RangeSettings(low=1e-2, high=0.2, log=True),
         "training.weight_decay": RangeSettings(low=1e-6, high=1e-3, log=True),
@@ -125,17 +127,11 @@ class TuneSettings(Settings):
 
     @field_validator("space")
     @classmethod
-    def _of_models(cls, space: dict[str, Choices]) -> dict[str, Choices]:
-        for key, values in space.items():
-            section, _, name = key.partition(".")
-            if section not in ("training", "options") or not name:
-                raise ValueError(f"keys are `training.KEY` or `options.KEY`, found {key!r}")
-            if key == "training.monitor":
-                raise ValueError(
-                    "training.monitor is what trials are compared by, so it cannot be searched; leave it out"
-                )
-            if values == []:
-                raise ValueError(f"{key} takes at least one choice, found none")
+    def _without_monitor(cls, space: dict[str, Choices]) -> dict[str, Choices]:
+        if "training.monitor" in space:
+            raise ValueError(
+                "training.monitor is what trials are compared by, so it cannot be searched; leave it out"
+            )
         return space
 
     @model_validator(mode="after")
@@ -172,15 +168,15 @@ class ComparisonSettings(SectionSettings):
         'mgoe'
     """
 
-    logs: dict[str, LogSettings] = Field(min_length=1)
+    logs: dict[Name, LogSettings] = Field(min_length=1)
     models: Models = Field(min_length=1)
     """Models, as in a run."""
-    variants: dict[str, dict[str, Any]] = {}
+    variants: dict[Name, dict[Changed, Any]] = {}
     """Ablations: name to overrides with dotted keys below `graph`, `training` or `model` (`model.options.tau:
     1`)."""
     variants_of: Texts = []
     """The models of which these are variants; by default the reference."""
-    tables: dict[str, TableSettings] = {}
+    tables: dict[Name, TableSettings] = {}
     """Tables by name; by default one table of everything."""
     reference: str | None = None
     """The model that the others are compared with; by default the first."""
@@ -221,10 +217,6 @@ class ComparisonSettings(SectionSettings):
 
     @model_validator(mode="after")
     def _names_agree(self) -> Self:
-        for kind, names in (("logs", self.logs), ("variants", self.variants), ("tables", self.tables)):
-            for name in names:
-                if not re.fullmatch(NAME, name):
-                    raise ValueError(f"{kind}: names are letters, digits, `_`, `-` and `.`, found {name!r}")
         _known("reference", [self.lead], self.model_names)
         _known("variants_of", self.variants_of, self.model_names)
         everyone = [*self.model_names, *self.variant_names]
@@ -236,12 +228,6 @@ class ComparisonSettings(SectionSettings):
             for section, key in (("graph", "seed"), ("negatives", "training_seed")):
                 if key in getattr(part, section):
                     raise ValueError(f"{place}{section}.{key} follows the comparison's `seeds`; leave it out")
-        for name, changes in self.variants.items():
-            for key in changes:
-                if key.partition(".")[0] not in CHANGED_BY_VARIANTS or "." not in key:
-                    raise ValueError(
-                        f"variants.{name} changes keys below {', '.join(CHANGED_BY_VARIANTS)}, found {key!r}"
-                    )
         check_folders(self.models)
         baselines = self.topn.baselines if self.topn else []
         for kind, names in (

@@ -169,7 +169,8 @@ Cut = Annotated[
 """A string with a time is not a date, even at midnight, since it may have a zone."""
 
 Cuts = Annotated[
-    Annotated[list[float], Tag("quantiles")] | Annotated[list[Cut], Tag("dates")],
+    Annotated[list[Annotated[float, Field(gt=0, lt=1)]], Tag("quantiles")]
+    | Annotated[list[Cut], Tag("dates")],
     Discriminator(
         lambda cuts: (
             "dates"
@@ -215,8 +216,6 @@ class SplitSettings(Settings):
             )
         if any(a >= b for a, b in itertools.pairwise([_moment(cut) for cut in cuts])):
             raise ValueError(f"cuts must rise, found {cuts}")
-        if isinstance(cuts[0], float) and not all(0 < c < 1 for c in cuts):
-            raise ValueError(f"quantiles must be between 0 and 1, found {cuts}")
         return self
 
 
