@@ -5,7 +5,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from mgoe.errors import TrainingError
+from mgoe.config import TrainingSettings, check_settings
+from mgoe.errors import ConfigError, TrainingError
 from mgoe.training import resolve_device, uses_bfloat16
 from mgoe.training.devices import (
     GROWTH,
@@ -34,8 +35,8 @@ def test_devices_by_name(monkeypatch):
     with pytest.raises(TrainingError, match="'cuda' needs a GPU that is not there"):
         resolve_device("cuda")
     for other in ("gpuu", "mps", "meta"):
-        with pytest.raises(TrainingError, match=f"must be auto, cpu, cuda or cuda:N, found '{other}'"):
-            resolve_device(other)
+        with pytest.raises(ConfigError, match=rf"device: .*\^\(auto\|cpu\|cuda\|cuda:.*, found '{other}'"):
+            check_settings(TrainingSettings, {"device": other})
 
 
 def test_a_gpu_is_named_with_its_number(monkeypatch):

@@ -227,7 +227,7 @@ class TrainingSettings(Settings):
     patience: int = Field(default=2, ge=1)
     """Epochs without improvement before training stops."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    device: str = "auto"
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda|cuda:[0-9]+)$")
     threads: int = Field(default=1, ge=1)
     """Threads of one training process."""
     tables: Literal["auto", "replicated", "sharded"] = "auto"
