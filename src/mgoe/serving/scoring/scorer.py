@@ -24,11 +24,10 @@ from mgoe.bundle import Bundle
 from mgoe.bundle.steps import Steps, finished
 from mgoe.features import View
 from mgoe.models import Batch, FoldedDecomposition
-from mgoe.serving.scoring.inputs import Context, ScoringInputs
+from mgoe.serving.scoring.inputs import Context, ScoringInputs, part_of
 from mgoe.serving.scoring.item_rows import ItemRows
-from mgoe.serving.scoring.onnx_process import export_elsewhere, weights_of
+from mgoe.serving.scoring.onnx_process import export_elsewhere, sessions_of
 from mgoe.serving.scoring.onnx_sessions import Sessions
-from mgoe.serving.scoring.plan import ScoringPlan
 from mgoe.serving.scoring.runtime import Runtime
 
 if TYPE_CHECKING:
@@ -73,17 +72,16 @@ class Scorer:
         cache: Path | None = None,
     ):
         self.tasks, self._bundle, self._live = bundle.tasks, bundle, live
-        self._plan = ScoringPlan.of(bundle.model)
-        self._inputs = ScoringInputs(bundle, self._plan, live)
+        self._decomposition = parts = bundle.model.decompose().eval()
+        self._mixing = parts.mixed if isinstance(parts, FoldedDecomposition) else None
+        self._inputs = ScoringInputs(bundle, parts, live)
         self._version = 0 if live is None else live.version
         dtype = torch.float32 if runtime.precision == "float32" else torch.bfloat16
         with self._inputs.reading() as view:
             compute = partial(self._compute_rows, view)
-            self._rows = ItemRows(compute, self.n_items, self._plan.decomposition.width, dtype)
+            self._rows = ItemRows(compute, self.n_items, parts.width, dtype)
         self._export: Callable[[], None] | None = None
-        self._steps = (
-            self._plan.decomposition if runtime.engine == "torch" else self._sessions(runtime, cache)
-        )
+        self._steps = parts if runtime.engine == "torch" else self._sessions(runtime, cache)
 
     @property
     def n_items(self) -> int:
@@ -189,53 +187,41 @@ class Scorer:
     @torch.inference_mode()
     def rehearse(self, live: LiveNodes, users: NDArray[np.int64], items: NDArray[np.int64]) -> None:
         """Read nodes of another live state as this one's are read, so that all kernels are compiled."""
-        inputs = ScoringInputs(self._bundle, self._plan, live)
+        inputs = ScoringInputs(self._bundle, self._decomposition, live)
         with inputs.reading() as view:
             for user in users.tolist():
                 inputs.of_pairs(view, np.full(len(items), user), items, inputs.no_context)
 
     def _sessions(self, runtime: Runtime, cache: Path | None) -> Sessions:
-        """Run the model by its graphs, which are traced on an unknown user and three items."""
-        context = self._inputs.no_context
-        with self._inputs.reading() as view:
-            known = self._inputs.of_users(view, np.array([-1]), context)
-            candidates = self._inputs.of_candidates(
-                view, np.array([-1]), np.zeros(3, np.int64), np.array([-1, 0, 0]), context, known
-            )
-        user = {key: known[key] for key in self._plan.decomposition.user_keys & known.keys()}
-        samples, weights = (user, candidates), weights_of(self._bundle)
-        sessions = Sessions(self._plan.decomposition, *samples, runtime.precision, cache, weights)
+        """Run the model by its graphs, as soon as there are any."""
+        sessions = sessions_of(self._bundle, self._decomposition, runtime.precision, cache)
         if not sessions.exported:
             if cache is None or runtime.precision == "int8":
                 sessions.export()
             else:
-                self._export = partial(export_elsewhere, self._bundle, *samples, runtime.precision, cache)
+                self._export = partial(export_elsewhere, self._bundle, runtime.precision, cache)
         return sessions
 
     def _compute_rows(self, view: View, items: NDArray[np.int64]) -> Tensor:
         """What items add to the first layers. Shape (B, F)."""
         batch = self._inputs.of_items(view, items)
-        return self._plan.decomposition.item(
-            {key: batch[key] for key in self._plan.decomposition.item_keys & batch.keys()}
-        )
+        return self._decomposition.item(part_of(batch, self._decomposition.item_keys))
 
     def _user_rows(self, known: Batch) -> Tensor:
         """What users add to the first layers. Shape (U, F)."""
-        return self._steps.user(
-            {key: known[key] for key in self._plan.decomposition.user_keys & known.keys()}
-        )
+        return self._steps.user(part_of(known, self._decomposition.user_keys))
 
     def _first_layers(
         self, rows: Tensor, own: NDArray[np.int64], items: NDArray[np.int64]
     ) -> Sequence[Tensor]:
         """The pieces of the items' rows with those of their users added, or what they mix to, (T, B, W)."""
-        if self._plan.mixing is not None:
-            return [self._rows.mix(items, rows, own, *self._plan.mixing)]
-        return self._rows.take(items, rows, own, self._plan.decomposition.pieces)
+        if self._mixing is not None:
+            return [self._rows.mix(items, rows, own, *self._mixing)]
+        return self._rows.take(items, rows, own, self._decomposition.pieces)
 
     def _deeper_layers(self, first: Sequence[Tensor], batch: Batch) -> NDArray[np.float32]:
         """Logits. Shape (B, T)."""
-        if self._plan.mixing is None:
+        if self._mixing is None:
             return self._steps.rest(first, batch).numpy()
         assert isinstance(self._steps, FoldedDecomposition | Sessions)
         return self._steps.towers(*first).numpy()
