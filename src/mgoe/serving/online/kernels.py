@@ -9,7 +9,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from mgoe.graph.edges import find
+from mgoe.graph.edges import find, find_place
 from mgoe.graph.task_table import largest
 
 
@@ -109,17 +109,8 @@ def find_pairs(indptr, other, rows, columns):  # pragma: no cover - compiled
     """Return where pairs are stored in sparse rows, -1 for those that are not."""
     out = np.full(len(rows), -1, np.int64)
     for p in range(len(rows)):
-        if rows[p] >= len(indptr) - 1:
-            continue
-        low, high = indptr[rows[p]], indptr[rows[p] + 1]
-        while low < high:
-            middle = (low + high) >> 1
-            if other[middle] < columns[p]:
-                low = middle + 1
-            else:
-                high = middle
-        if low < indptr[rows[p] + 1] and other[low] == columns[p]:
-            out[p] = low
+        if rows[p] < len(indptr) - 1:
+            out[p] = find_place(indptr, other, rows[p], columns[p])
     return out
 
 
