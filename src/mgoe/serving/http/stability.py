@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mgoe.bundle.population import Columns, Histogram, input_columns, score_columns
 from mgoe.features import Reader
@@ -34,31 +33,21 @@ class Recent:
     """
 
     def __init__(self, expected: Mapping[str, Sequence[Histogram]]):
-        self._expected = expected
-        self._new, self._old, self._rows = self._empty(), self._empty(), 0
+        self._expected, self._rows = expected, list[Columns]()
 
     def add(self, values: Columns) -> None:
         """Count one pair."""
-        if self._rows == HALF:
-            self._new, self._old, self._rows = self._empty(), self._new, 0
-        self._rows += 1
-        for name, several in self._expected.items():
-            for column, one in enumerate(several):
-                self._new[name][column] += one.count(values[name][:, column])
+        if len(self._rows) == 2 * HALF:
+            del self._rows[:HALF]
+        self._rows.append(values)
 
     def moved(self) -> dict[str, float]:
         """Return the population stability index by name, of the column that has moved farthest."""
         return {
             name: max(
-                one.moved(self._new[name][column] + self._old[name][column])
-                for column, one in enumerate(several)
+                one.moved(one.count(values))
+                for one, values in zip(several, np.concatenate([row[name] for row in self._rows]).T, strict=True)
             )
-            for name, several in self._expected.items()
-        }
-
-    def _empty(self) -> dict[str, list[NDArray[np.int64]]]:
-        return {
-            name: [np.zeros(len(one.counts), np.int64) for one in several]
             for name, several in self._expected.items()
         }
 
