@@ -1,4 +1,4 @@
-"""NumPy arrays: outliers; and arrays on disk, written row by row and read memory-mapped."""
+"""NumPy arrays: outliers, arrays that grow; and arrays on disk, written row by row and read memory-mapped."""
 
 import io
 from collections.abc import Mapping
@@ -20,6 +20,15 @@ def fence(values: NDArray) -> float:
     """
     found = values[values > 0]
     return 10 * float(np.quantile(found, 0.99, method="lower")) if len(found) else np.inf
+
+
+def with_room(array: NDArray, size: int, fill: int = 0) -> NDArray:
+    """Return the array if it has at least `size` rows, otherwise one of twice the length."""
+    if size <= len(array):
+        return array
+    longer = np.empty((max(size, 2 * len(array)), *array.shape[1:]), array.dtype)
+    longer[: len(array)], longer[len(array) :] = array, fill
+    return longer
 
 
 class ArrayWriter(AbstractContextManager["ArrayWriter"]):

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from mgoe._util.arrays import with_room
 from mgoe.config import TaskSettings, seconds
 from mgoe.data.exposure_history import VALUE_UNIT
 from mgoe.data.waiting import longest_delay
@@ -90,7 +91,8 @@ class ExposureFollower:
         self._last, self._next, self.has_more = self._after, 0.0, True
         self._labels = self._newest[1]  # those that are there are read with their exposures
         self._due: list[tuple[int, int]] = []  # a heap of moments, and the exposures with labels known then
-        self._bits = np.zeros(AT_ONCE, np.int64)  # of each exposure what is counted: shown, labelled, done
+        # of each exposure whether it is counted as shown, as labelled and as done, by task
+        self._flags = np.zeros((AT_ONCE, 1 + 2 * len(self._tasks)), bool)
         self._values = np.zeros((AT_ONCE, int(self._regressions.sum())), np.int64)
 
     @property
@@ -101,7 +103,7 @@ class ExposureFollower:
     @property
     def bytes(self) -> int:
         """Memory for what is counted of each exposure."""
-        return self._bits.nbytes + self._values.nbytes
+        return self._flags.nbytes + self._values.nbytes
 
     def read(self, now: int | None = None) -> Changes | None:
         """Return what has become known of some exposures; None if nothing has.
@@ -139,26 +141,22 @@ class ExposureFollower:
     def _counted(self, shown: list[tuple[Any, ...]], labels: list[tuple[Any, ...]], now: int) -> Changes:
         """Count exposures and their labels, less what is already counted of them."""
         ids, items, contexts, times = zip(*shown, strict=True)
-        number, tasks = np.array(ids), len(self._tasks)
+        number = np.array(ids)
         label, moment = self._known(number, np.array(times), labels)
         labelled = ~np.isnan(label) & (moment <= now)
         for row in np.flatnonzero((~np.isnan(label) & ~labelled).any(axis=1)).tolist():
             later = moment[row][~np.isnan(label[row]) & ~labelled[row]]
             heapq.heappush(self._due, (int(later.min()), int(number[row])))
         places = number - self._after - 1
-        size = len(self._bits)
-        if places[-1] >= size:
-            more = max(int(places[-1]) + 1, 2 * size) - size
-            self._bits = np.concatenate([self._bits, np.zeros(more, np.int64)])
-            self._values = np.concatenate([self._values, np.zeros((more, self._values.shape[1]), np.int64)])
+        self._flags = with_room(self._flags, int(places[-1]) + 1)
+        self._values = with_room(self._values, int(places[-1]) + 1)
         flags = np.concatenate([np.ones((len(number), 1), bool), labelled, labelled & (label > 0)], axis=1)
-        bits = flags @ (1 << np.arange(1 + 2 * tasks))
-        counts = _bits(bits, 1 + 2 * tasks) - _bits(self._bits[places], 1 + 2 * tasks)
+        counts = flags.astype(np.int64) - self._flags[places]
         values = np.rint(
             np.where(labelled, np.minimum(label, 9e12), 0)[:, self._regressions] / VALUE_UNIT
         ).astype(np.int64)
         changes = Changes(items, contexts, counts, values - self._values[places])
-        self._bits[places], self._values[places] = bits, values
+        self._flags[places], self._values[places] = flags, values
         return changes
 
     def _known(
@@ -187,8 +185,3 @@ class ExposureFollower:
                 label[label[:, given] != 1, t] = np.nan
                 moment[:, t] = np.maximum(moment[:, t], moment[:, given])
         return label, moment
-
-
-def _bits(numbers: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-    """Return the lowest bits of each number. Shape (n, count)."""
-    return numbers[:, None] >> np.arange(count) & 1

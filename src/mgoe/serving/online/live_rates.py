@@ -14,6 +14,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from mgoe._util.arrays import with_room
 from mgoe._util.hash_table import place_of
 from mgoe.features import RateCells
 from mgoe.graph.rates import RateGroup, Rates, distinct
@@ -109,9 +110,7 @@ class LiveRates:
             if 2 * (self._used[number] + len(key)) > len(cells.key):
                 cells = self.cells[number] = _larger(cells, self._used[number] + len(key))
             self._used[number] += _add(cells, key, batch.counts[row], batch.values[row])
-        if len(item) and item.max() >= len(self._version):
-            more = np.zeros(int(item.max()) + 1 - len(self._version) + MIN_PLACES, np.int64)
-            self._version = np.concatenate([self._version, more])
+        self._version = with_room(self._version, int(item.max(initial=-1)) + 1)
         self._version[item] = version
         self.exposures += int(batch.counts[:, 0].sum())
 

@@ -7,6 +7,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from mgoe._util.arrays import with_room
 from mgoe.features.pair import walk
 from mgoe.graph.counts import node_counts
 from mgoe.graph.edges import log_scores, to_units
@@ -44,7 +45,7 @@ class GrowingArrays:
         """Append n entries and return their numbers."""
         first, self.size = self.size, self.size + n
         for name, (_, _, fill) in self._columns.items():
-            setattr(self, name, grown(getattr(self, name), self.size, fill))
+            setattr(self, name, with_room(getattr(self, name), self.size, fill))
         return np.arange(first, self.size)
 
     @property
@@ -137,9 +138,9 @@ class Nodes(GrowingArrays):
     def add_newcomers(self, ids: Sequence[Id]) -> None:
         """Give the next indices to nodes that the bundle does not know."""
         self.new_ids.update(zip(ids, range(self.count, self.count + len(ids)), strict=True))
-        self.rank = grown(self.rank, len(self.new_ids), 0)
+        self.rank = with_room(self.rank, len(self.new_ids), 0)
         self.rank[len(self.new_ids) - len(ids) : len(self.new_ids)] = [_rank(one) for one in ids]
-        self.slot = grown(self.slot, self.count, -1)
+        self.slot = with_room(self.slot, self.count, -1)
 
     def slots(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return slots of nodes, -1 for those that are untouched or unknown. Shape (n,)."""
@@ -329,15 +330,6 @@ class LivePairs(GrowingArrays):
         side = nodes.base_values.side
         indptr, numbers = walk(slots, nodes.head, getattr(self, f"next_{side}"))
         return indptr, numbers, getattr(self, OTHER[side])[numbers].astype(np.int64)
-
-
-def grown(array: NDArray, size: int, fill: int) -> NDArray:
-    """Return the array if it has at least `size` rows, otherwise one of twice the length."""
-    if size <= len(array):
-        return array
-    longer = np.empty((max(size, 2 * len(array)), *array.shape[1:]), array.dtype)
-    longer[: len(array)], longer[len(array) :] = array, fill
-    return longer
 
 
 def _rank(one: Id) -> int:
