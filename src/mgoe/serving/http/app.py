@@ -21,7 +21,6 @@ from mgoe import __version__
 from mgoe.bundle.objective import ObjectiveError
 from mgoe.bundle.steps import Steps
 from mgoe.errors import MgoeError, RequestError, StoreError
-from mgoe.serving.events.event import LONGEST_ID
 from mgoe.serving.http import schemas
 from mgoe.serving.http.middleware import OPEN, Middleware, failure, problem
 from mgoe.serving.http.page import read_page
@@ -179,45 +178,29 @@ def _add_events(app: FastAPI, reloader: Reloader, limits: Limits, telemetry: Tel
 
 
 def _add_reading(app: FastAPI, reloader: Reloader, limits: Limits) -> None:
-    text = {"type": "string", "maxLength": LONGEST_ID}
-
     @app.get(
         "/v1/explain", summary="What carried a score",
-        **_describe(schemas.Explanation, parameters=[
-            _parameter("user", "A user's id.", text, required=True, example="42"),
-            _parameter("item", "An item's id; without it, what is known of the user.", text, example="7"),
-            _parameter("context", "Context features as a JSON object.", text, example="{}"),
-        ]),
+        **_describe(schemas.Explanation, **_parameters(schemas.ExplainRequest)),
     )  # fmt: skip
     async def explain_score(request: Request) -> Response:
-        given = _query(request, {"user", "item", "context"})
-        if "user" not in given:
-            raise RequestError("user", "must be given, found none; name a user's id")
-        return _json(explain(
-            reloader.engine, given["user"], given.get("item"), _read_context(given.get("context", "{}")),
-        ))  # fmt: skip
+        asked = _read_query(schemas.ExplainRequest, request)
+        return _json(explain(reloader.engine, asked.user, asked.item, asked.context))
 
     @app.get("/v1/about", summary="The bundle that serves", **_describe(schemas.About))
     async def about(request: Request) -> Response:
-        _query(request, set())
+        _read_query(schemas.Request, request)
         return _json(reloader.engine.about)
 
     @app.get(
         "/v1/macro", summary="Macro nodes and the edges between them",
-        **_describe(schemas.Macro, parameters=[_parameter(
-            "limit", "Macro nodes of each side, the heaviest.",
-            {"type": "integer", "minimum": 1, "maximum": 500, "default": 50},
-        )]),
+        **_describe(schemas.Macro, **_parameters(schemas.MacroRequest)),
     )  # fmt: skip
     async def macro(request: Request) -> Response:
-        text = _query(request, {"limit"}).get("limit", "50")
-        if not (text.isascii() and text.isdigit() and len(text) <= 3 and 1 <= int(text) <= 500):
-            raise RequestError("limit", f"must be a whole number from 1 to 500, found {text[:20]!r}")
-        return _json(reloader.engine.macro(int(text)))
+        return _json(reloader.engine.macro(_read_query(schemas.MacroRequest, request).limit))
 
     @app.get("/v1/macro/nodes", summary="All macro nodes, described", **_describe(schemas.MacroNodes))
     async def macro_nodes(request: Request) -> Response:
-        _query(request, set())
+        _read_query(schemas.Request, request)
         engine = reloader.engine
         found = engine.macro_nodes
         return _json({"users": found["user"], "items": found["item"], "bundle": engine.name})
@@ -312,30 +295,11 @@ def _read(model: type[Model], body: bytes) -> Model:
         raise RequestError(place[:200], first["msg"] + found) from None
 
 
-def _read_context(text: str) -> dict[str, Any]:
-    try:
-        held = orjson.loads(text)
-    except orjson.JSONDecodeError as error:
-        raise RequestError("context", f"must be a JSON object ({error})") from None
-    if not isinstance(held, dict):
-        raise RequestError("context", f"must be a JSON object, found {text[:80]!r}")
-    return _read(schemas.ContextOf, b'{"context": %b}' % text.encode()).context
-
-
-def _query(request: Request, known: set[str]) -> dict[str, str]:
-    """Return the parameters of the query, each of which is known and given once."""
-    given: dict[str, str] = {}
-    for name, value in request.query_params.multi_items():
-        if name not in known:
-            raise RequestError(
-                name[:80] or "query", f"is not a parameter; there are {', '.join(sorted(known)) or 'none'}"
-            )
-        if name in given:
-            raise RequestError(name, "is given twice")
-        if len(value) > LONGEST_ID:
-            raise RequestError(name, f"may have {LONGEST_ID} characters at most, found {len(value)}")
-        given[name] = value
-    return given
+def _read_query(model: type[Model], request: Request) -> Model:
+    """Check the parameters of the query as a body with these fields is checked."""
+    given = {name: request.query_params.getlist(name) for name in request.query_params}
+    # one that is given twice is a list, which no field takes
+    return _read(model, orjson.dumps({name: one if one[1:] else one[0] for name, one in given.items()}))
 
 
 def _check_size(place: str, values: Collection[Any], most: int) -> None:
@@ -368,10 +332,16 @@ def _body(model: type[BaseModel]) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
-def _parameter(
-    name: str, text: str, schema: Mapping[str, Any], required: bool = False, **more: str
-) -> dict[str, Any]:
-    return {"name": name, "in": "query", "required": required, "description": text, "schema": schema} | more
+def _parameters(model: type[BaseModel]) -> dict[str, Any]:
+    """Describe the parameters of a query, which are the fields of a model."""
+    schema = model.model_json_schema()
+    required = schema.get("required", ())
+    return {
+        "parameters": [
+            {"name": name, "in": "query", "required": name in required, "schema": one}
+            for name, one in schema["properties"].items()
+        ]
+    }
 
 
 def _document(app: FastAPI, secure: bool) -> dict[str, Any]:

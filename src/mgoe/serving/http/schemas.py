@@ -16,10 +16,12 @@ from pydantic import (
     Field,
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
+    Json,
     StrictBool,
     StrictFloat,
     StrictInt,
     StrictStr,
+    WithJsonSchema,
 )
 from pydantic_core import CoreSchema, core_schema
 
@@ -215,10 +217,22 @@ class NamesRequest(Request, json_schema_extra={"examples": [{"users": [42], "ite
     items: list[Id] = Field(default=[], fail_fast=True)
 
 
-class ContextOf(Request):
-    """A context that is given apart."""
+class ExplainRequest(Request):
+    """What to explain, as a query has it."""
 
-    context: Context = inherited("context")
+    user: Text = Field(description="A user's id.", examples=["42"])
+    item: Text | None = Field(
+        default=None, description="An item's id; without it, what is known of the user.", examples=["7"]
+    )
+    context: Annotated[Json[Context], WithJsonSchema({"type": "string"})] = Field(
+        default_factory=dict, description="Context features as a JSON object.", examples=["{}"]
+    )
+
+
+class MacroRequest(Request):
+    """How many macro nodes to show."""
+
+    limit: int = Field(default=50, ge=1, le=500, description="Macro nodes of each side, the heaviest.")
 
 
 def exact(value: Any) -> Any:
@@ -383,22 +397,19 @@ class MacroNode(BaseModel):
     features: list[str] = Field(description="What sets its members apart, the clearest first.")
 
 
-class Macro(BaseModel):
-    """The heaviest macro nodes, and what is between each macro user (row) and each macro item (column)."""
-
-    users: list[MacroNode]
-    items: list[MacroNode]
-    edges: list[list[float]] = Field(description="Scores.")
-    lift: list[list[float]] = Field(description="Scores over those that the size of both lets expect.")
-    bundle: str
-
-
 class MacroNodes(BaseModel):
     """All macro nodes, by number."""
 
     users: list[MacroNode]
     items: list[MacroNode]
     bundle: str
+
+
+class Macro(MacroNodes):
+    """The heaviest macro nodes, and what is between each macro user (row) and each macro item (column)."""
+
+    edges: list[list[float]] = Field(description="Scores.")
+    lift: list[list[float]] = Field(description="Scores over those that the size of both lets expect.")
 
 
 class Names(BaseModel):

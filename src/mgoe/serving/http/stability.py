@@ -46,7 +46,9 @@ class Recent:
         return {
             name: max(
                 one.moved(one.count(values))
-                for one, values in zip(several, np.concatenate([row[name] for row in self._rows]).T, strict=True)
+                for one, values in zip(
+                    several, np.concatenate([row[name] for row in self._rows]).T, strict=True
+                )
             )
             for name, several in self._expected.items()
         }

@@ -40,7 +40,10 @@ class ScoringInputs:
 
     def __init__(self, bundle: Bundle, decomposition: Decomposition, live: LiveNodes | None = None):
         spec, needs = bundle.model.spec, bundle.model.needs
-        keys, own = batch_keys(spec, needs), {name: {key.name for key in GROUPS[name].keys(spec)} for name in needs}
+        keys, own = (
+            batch_keys(spec, needs),
+            {name: {key.name for key in GROUPS[name].keys(spec)} for name in needs},
+        )
         late = frozenset() if decomposition.whole else decomposition.keys & keys.keys()
         # keys of the user or of the item that `join` reads beside the pair's
         shared = {name: keys[name].parts[0] for name in late if "pair" not in keys[name].parts}

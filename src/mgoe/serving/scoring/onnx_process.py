@@ -49,7 +49,9 @@ def export_elsewhere(bundle: Bundle, precision: Precision, cache: Path) -> None:
     Raises:
         StoreError: The process exported nothing.
     """
-    done = subprocess.run([sys.executable, "-m", __name__, bundle.path, cache, precision], capture_output=True)
+    done = subprocess.run(
+        [sys.executable, "-m", __name__, bundle.path, cache, precision], capture_output=True
+    )
     if done.returncode:
         why = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["its process was stopped"]
         raise StoreError(cache, f"the graphs of the model were not exported: {why[0]}")
