@@ -74,10 +74,8 @@ def _of_exposures(bundle: Bundle, answers: Answers, events: str, window: int, no
     tasks, data, log = bundle.settings.tasks, bundle.settings.data, open_exposures(events)
     if log is None:
         return np.empty(0, np.int64), np.empty((0, len(tasks)))
-    query = "SELECT coalesce(min(id), 1) - 1 FROM exposures WHERE taken >= ?"
-    ((after,),) = log.read(query, (int(answers.time.min()),))
-    upto, kinds = log.settled(longest_delay(tasks), now), EventReader.of(bundle).kinds
-    table = taken_rows(log, bundle.settings, kinds, now, after, upto).read_all()
+    after, upto = log.before(int(answers.time.min())), log.settled(longest_delay(tasks), now)
+    table = taken_rows(log, bundle.settings, EventReader.of(bundle).kinds, now, after, upto).read_all()
     log.close()
     user, item = (table[name].cast(pa.string()).to_pylist() for name in (data.user, data.item))
     row = _latest_before(answers, user, item, table[data.time].cast(pa.int64()).to_numpy(), window)

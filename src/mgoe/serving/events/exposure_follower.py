@@ -7,7 +7,6 @@ Axes: `n` exposures, `T` tasks, `R` regressions.
 """
 
 import heapq
-import json
 import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -19,28 +18,12 @@ from mgoe._util.arrays import with_room
 from mgoe.config import TaskSettings, seconds
 from mgoe.data.exposure_history import VALUE_UNIT
 from mgoe.data.waiting import longest_delay
-from mgoe.serving.events.exposure_log import EXPOSURE_OF, ExposureLog
+from mgoe.serving.events.exposure_log import ExposureLog
 
 AT_ONCE = 20_000
 """New exposures read at once, so that events need not wait long for the thread that reads both."""
 PAUSE = 10.0
 """Seconds between two looks at the log. After each, what is stored of the items in it is computed again."""
-_THESE = "FROM json_each(:ids) chosen JOIN exposures e ON e.id = chosen.value"
-_SHOWN = f"SELECT e.id, e.item, e.context, e.time {_THESE} ORDER BY e.id"
-_LABELS = " UNION ALL ".join(
-    f"""
-    SELECT e.id, l.task, l.value, l.time {_THESE}
-    JOIN labels l ON {named} AND l.item = e.item WHERE {EXPOSURE_OF} = e.id
-    """
-    for named in ("l.request = e.request AND l.user = ''", "l.request = '' AND l.user = e.user")
-)
-# exposures with new labels, and those whose labels a new exposure may have taken
-_TOUCHED = f"""
-SELECT CAST({EXPOSURE_OF} AS INTEGER) FROM labels l WHERE l.id > :labels
-UNION
-SELECT e.id FROM exposures n JOIN exposures e ON e.user = n.user AND e.item = n.item
-WHERE n.id > :first AND n.id <= :last
-"""
 
 
 class Changes(NamedTuple):
@@ -78,7 +61,7 @@ class ExposureFollower:
         self._log, self._tasks = log, tasks
         self._number = {task.name: t for t, task in enumerate(tasks)}
         self._regressions = np.array([task.kind == "regression" for task in tasks])
-        self._wait = log.wait(longest_delay(tasks))
+        self._delay = longest_delay(tasks)
         self._after = after
         self.restart()
 
@@ -89,7 +72,7 @@ class ExposureFollower:
             StoreError: The log is away.
         """
         self._last, self._next, self.has_more = self._after, 0.0, True
-        self._labels = self._newest[1]  # those that are there are read with their exposures
+        self._labels = self._log.newest[1]  # those that are there are read with their exposures
         self._due: list[tuple[int, int]] = []  # a heap of moments, and the exposures with labels known then
         # of each exposure whether it is counted as shown, as labelled and as done, by task
         self._flags = np.zeros((AT_ONCE, 1 + 2 * len(self._tasks)), bool)
@@ -115,34 +98,27 @@ class ExposureFollower:
             StoreError: The log is away. The next call returns what this one should have.
         """
         now = time.time_ns() // 1000 if now is None else now
-        exposure, label = self._newest
+        exposure, label = self._log.newest
         last = max(self._last, min(exposure, self._last + AT_ONCE))
-        span = {"labels": self._labels, "first": self._last, "last": last, "wait": self._wait}
-        touched = {number for (number,) in self._log.read(_TOUCHED, span) if number is not None}
+        touched = self._log.touched(self._labels, self._last, last, self._delay)
         touched |= {number for moment, number in self._due if moment <= now}
         ids = [number for number in touched if self._after < number <= self._last]
         ids += range(self._last + 1, last + 1)
-        these = {"ids": json.dumps(ids), "wait": self._wait}
-        shown, labels = (self._log.read(query, these) if ids else [] for query in (_SHOWN, _LABELS))
-        changes = self._counted(shown, labels, now) if shown else None
+        rows = self._log.rows_of(ids, [*self._number], self._delay) if ids else []
+        changes = self._counted(rows, now) if rows else None
         while self._due and self._due[0][0] <= now:
             heapq.heappop(self._due)
         self._last, self._labels, self.has_more = last, label, last < exposure
         self._next = time.monotonic() + PAUSE
         return changes
 
-    @property
-    def _newest(self) -> tuple[int, int]:
-        """The last exposure and the last label that were taken."""
-        query = "SELECT coalesce(max(id), 0) FROM exposures UNION ALL SELECT coalesce(max(id), 0) FROM labels"
-        ((exposure,), (label,)) = self._log.read(query)
-        return exposure, label
-
-    def _counted(self, shown: list[tuple[Any, ...]], labels: list[tuple[Any, ...]], now: int) -> Changes:
+    def _counted(self, rows: list[tuple[Any, ...]], now: int) -> Changes:
         """Count exposures and their labels, less what is already counted of them."""
-        ids, items, contexts, times = zip(*shown, strict=True)
+        ids, _, _, items, times, _, _, contexts, *labels = zip(*rows, strict=True)
         number = np.array(ids)
-        label, moment = self._known(number, np.array(times), labels)
+        label, moment = self._known(
+            np.array(times), np.array(labels[::2], np.float64).T, np.array(labels[1::2], np.int64).T
+        )
         labelled = ~np.isnan(label) & (moment <= now)
         for row in np.flatnonzero((~np.isnan(label) & ~labelled).any(axis=1)).tolist():
             later = moment[row][~np.isnan(label[row]) & ~labelled[row]]
@@ -160,21 +136,15 @@ class ExposureFollower:
         return changes
 
     def _known(
-        self, number: NDArray[np.int64], time: NDArray[np.int64], labels: list[tuple[Any, ...]]
+        self, time: NDArray[np.int64], sent: NDArray[np.float64], at: NDArray[np.int64]
     ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """Return the label of each task within its sample space, NaN where there is none, and the moment from
-        which it is known. Shape (n, T) each."""
-        sent = np.full((len(number), len(self._tasks)), np.nan)
-        at = np.zeros(sent.shape, np.int64)
-        known = [one for one in labels if one[1] in self._number]
-        if known:
-            exposure, task, value, when = zip(*known, strict=True)
-            order = np.lexsort(
-                (-np.array(when), np.array(value))
-            )  # of several the largest, and its first time
-            row = np.searchsorted(number, np.array(exposure))[order]
-            column = np.array([self._number[name] for name in task])[order]
-            sent[row, column], at[row, column] = np.array(value)[order], np.array(when)[order]
+        which it is known. Shape (n, T) each.
+
+        Args:
+            time: Of the exposures. Shape (n,).
+            sent, at: Value of each label, NaN where there is none, and its time. Shape (n, T) each.
+        """
         label, moment = sent.copy(), np.empty_like(at)
         for t, task in enumerate(self._tasks):
             own = [c for c, other in enumerate(self._tasks) if other.known_at == task.known_at]

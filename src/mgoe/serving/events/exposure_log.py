@@ -12,7 +12,7 @@ import json
 import sqlite3
 import time
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +30,12 @@ def _fields(*places: int) -> str:
     return ", ".join(f"json_extract(value, '$[{place}]')" for place in places)
 
 
+ROWS = 65_536
+"""Exposures that are yielded at once."""
 # the moment up to which the exposure of label l may be: a label that the service dated is late at most
 _UNTIL = f"l.time + (l.time = l.taken) * {AHEAD}"
-EXPOSURE_OF = f"""
+# the exposure that label l belongs to
+_EXPOSURE_OF = f"""
 coalesce(
     (SELECT e.id FROM exposures e WHERE l.request <> '' AND e.request = l.request AND e.item = l.item
         AND e.time <= {_UNTIL} AND e.taken BETWEEN l.taken - :wait AND l.taken + :wait),
@@ -40,7 +43,6 @@ coalesce(
         AND e.time <= {_UNTIL} AND e.taken BETWEEN l.taken - :wait AND l.taken + :wait
         ORDER BY e.time DESC, e.request DESC LIMIT 1))
 """
-"""SQL: the exposure that a label l belongs to."""
 _TAKE = f"""
 INSERT INTO exposures(request, user, item, time, position, propensity, context, taken)
 SELECT {_fields(0, 1, 2, 3, 4, 5, 6)}, :now FROM json_each(:rows) WHERE true ON CONFLICT DO NOTHING
@@ -61,13 +63,33 @@ UNION ALL
 SELECT l.id FROM exposures e JOIN labels l ON l.request = '' AND l.user = e.user AND l.item = e.item
 WHERE e.id > :exposures AND l.waiting
 """
-_FOUND = f"UPDATE labels AS l SET waiting = 0 WHERE id IN ({{}}) AND ({EXPOSURE_OF}) IS NOT NULL"
+_FOUND = f"UPDATE labels AS l SET waiting = 0 WHERE id IN ({{}}) AND ({_EXPOSURE_OF}) IS NOT NULL"
 _CONFLICTS = """
 SELECT count(*) FROM labels n WHERE n.id > :labels AND EXISTS (
     SELECT 1 FROM labels l WHERE l.request = n.request AND l.user = n.user AND l.item = n.item
     AND l.task = n.task AND l.id < n.id AND l.value <> n.value
     AND (l.request <> '' OR l.time >= (SELECT max(e.time) FROM exposures e
         WHERE e.user = n.user AND e.item = n.item AND e.time <= n.time)))
+"""
+# exposures with new labels, and those whose labels a new exposure may have taken
+_TOUCHED = f"""
+SELECT CAST({_EXPOSURE_OF} AS INTEGER) FROM labels l WHERE l.id > :labels
+UNION
+SELECT e.id FROM exposures n JOIN exposures e ON e.user = n.user AND e.item = n.item
+WHERE n.id > :after AND n.id <= :upto
+"""
+# CROSS JOIN: the labels of each exposure are found by their index
+_ROWS = f"""
+WITH ranked AS (
+    SELECT e.id AS exposure, l.task, l.value, l.time,
+        row_number() OVER (PARTITION BY e.id, l.task ORDER BY l.value DESC, l.time) AS place
+    FROM exposures e CROSS JOIN labels l ON (l.request = e.request AND l.user = '' AND l.item = e.item)
+        OR (l.request = '' AND l.user = e.user AND l.item = e.item)
+    WHERE {{which}} AND l.taken <= :as_of AND {_EXPOSURE_OF} = e.id),
+labelled AS (SELECT exposure, {{best}} FROM ranked WHERE place = 1 GROUP BY exposure)
+SELECT e.id, e.request, e.user, e.item, e.time, e.position, e.propensity, e.context, {{labels}}
+FROM exposures e LEFT JOIN labelled l ON l.exposure = e.id
+WHERE {{which}} AND e.taken <= :as_of ORDER BY e.id
 """
 _COUNT = "INSERT INTO exposure_counts VALUES (?, ?) ON CONFLICT(name) DO UPDATE SET n = n + excluded.n"
 
@@ -164,33 +186,63 @@ class ExposureLog:
             delay: See `wait`.
             now: Microseconds since 1970; by default the present.
         """
-        before = (time.time_ns() // 1000 if now is None else now) - self.wait(delay)
+        return self.before((time.time_ns() // 1000 if now is None else now) - self.wait(delay))
+
+    def before(self, moment: int) -> int:
+        """Return the position of the last exposure that was taken before a moment."""
         ((first, last),) = self._store.read(
             "SELECT coalesce(min(id), 1), coalesce(max(id), 0) FROM exposures"
         )
         query = "SELECT taken FROM exposures WHERE id >= ? ORDER BY id LIMIT 1"
         ids = range(first, last + 1)  # taken one after the other, so their moments rise
-        settled = bisect_left(ids, before, key=lambda number: self._store.read(query, (number,))[0][0])
-        return first + settled - 1
+        taken = bisect_left(ids, moment, key=lambda number: self._store.read(query, (number,))[0][0])
+        return first + taken - 1
 
-    def read(self, query: str, values: Sequence[Any] | Mapping[str, Any] = ()) -> list[tuple[Any, ...]]:
-        """Return the rows of a query, as of the last transaction of any process."""
-        return self._store.read(query, values)
+    @property
+    def newest(self) -> tuple[int, int]:
+        """Position of the last exposure, and number of the last label."""
+        query = "SELECT coalesce(max(id), 0) FROM exposures UNION ALL SELECT coalesce(max(id), 0) FROM labels"
+        ((exposure,), (label,)) = self._store.read(query)
+        return exposure, label
 
-    def stream(self, query: str, values: dict[str, Any], size: int) -> Iterator[list[tuple[Any, ...]]]:
-        """Yield the rows of a query in lists of some size, all as of one moment."""
-        return self._store.stream(query, values, size)
+    def rows(
+        self, tasks: Sequence[str], after: int, upto: int, as_of: int, delay: int
+    ) -> Iterator[list[tuple[Any, ...]]]:
+        """Yield the exposures between two positions in lists, all as of one moment.
+
+        Args:
+            tasks: Names of the tasks.
+            after, upto: Positions.
+            as_of: Microseconds since 1970. Records that were taken later are left out.
+            delay: See `wait`.
+
+        Yields:
+            For each exposure its position, the fields of `Exposure`, and for each task the value and the time
+            of its label: of several labels the largest value, and of its times the first; None and 0 where
+            there is none.
+        """
+        values = {"after": after, "upto": upto, "as_of": as_of, "wait": self.wait(delay)}
+        return self._store.stream(*_labelled("e.id > :after AND e.id <= :upto", tasks, values), ROWS)
+
+    def rows_of(self, positions: Sequence[int], tasks: Sequence[str], delay: int) -> list[tuple[Any, ...]]:
+        """Return some exposures as `rows` does, with all labels up to now."""
+        values = {"ids": json.dumps(positions), "as_of": 1 << 62, "wait": self.wait(delay)}
+        return self._store.read(*_labelled("e.id IN (SELECT value FROM json_each(:ids))", tasks, values))
+
+    def touched(self, label: int, after: int, upto: int, delay: int) -> set[int]:
+        """Return exposures with labels that came after a label, and those whose labels may now belong to
+        exposures between two positions."""
+        values = {"labels": label, "after": after, "upto": upto, "wait": self.wait(delay)}
+        return {number for (number,) in self._store.read(_TOUCHED, values) if number is not None}
 
     def forget(self, before: int, delay: int = 0) -> None:
         """Drop the exposures up to a position, as far as they are settled, with their labels."""
         before = min(before, self.settled(delay))
-        theirs = (
-            f"SELECT id FROM (SELECT l.id, {EXPOSURE_OF} AS exposure FROM labels l) WHERE exposure <= :before"
-        )
+        theirs = f"SELECT id FROM labels l WHERE {_EXPOSURE_OF} <= :before"
         values = {"before": before, "wait": self.wait(delay)}
-        for rows in self.stream(theirs, values, AT_ONCE):
+        for rows in self._store.stream(theirs, values, AT_ONCE):
             self._delete("labels", [number for (number,) in rows])
-        for rows in self.stream("SELECT id FROM exposures WHERE id <= :before", values, AT_ONCE):
+        for rows in self._store.stream("SELECT id FROM exposures WHERE id <= :before", values, AT_ONCE):
             self._delete("exposures", [number for (number,) in rows])
 
     def close(self) -> None:
@@ -218,6 +270,18 @@ def open_exposures(where: str | Path) -> ExposureLog | None:
     """
     file = Path(where) / FILE
     return None if str(where).startswith(REDIS) or not file.is_file() else ExposureLog(file, make=False)
+
+
+def _labelled(which: str, tasks: Sequence[str], values: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return a query for exposures with their labels, and its values."""
+    best = ", ".join(
+        f"max({of}) FILTER (WHERE task = :task{t}) AS {of}{t}"
+        for t in range(len(tasks))
+        for of in ("value", "time")
+    )
+    labels = ", ".join(f"l.value{t}, coalesce(l.time{t}, 0)" for t in range(len(tasks)))
+    names = {f"task{t}": name for t, name in enumerate(tasks)}
+    return _ROWS.format(which=which, best=best, labels=labels), values | names
 
 
 def _take_exposures(

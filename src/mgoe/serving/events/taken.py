@@ -1,29 +1,20 @@
 """The exposures that a service has taken, as rows of the log that its bundle was trained on."""
 
 import io
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.json as pj
 
-from mgoe.config import FeatureSettings, RunSettings, TaskSettings, seconds
+from mgoe.config import FeatureSettings, RunSettings, seconds
 from mgoe.data.arrow import pc
 from mgoe.data.waiting import longest_delay
 from mgoe.serving.events.event import canonical_id
-from mgoe.serving.events.exposure_log import EXPOSURE_OF, ExposureLog
+from mgoe.serving.events.exposure_log import ExposureLog
 
-ROWS = 65_536
-"""Rows of a batch."""
 _FEATURES = {"categorical": pa.string(), "multi": pa.list_(pa.string()), "numeric": pa.float64()}
-
-
-class _Column(NamedTuple):
-    """A column of the log: its type, and its value in SQL, of an exposure e and its labels l."""
-
-    type: pa.DataType
-    value: str
 
 
 def taken_rows(
@@ -54,91 +45,65 @@ def taken_rows(
         The rows in the order in which they were taken, in batches. Those with ids of another type are left
         out.
     """
-    columns = _columns(settings, kinds)
-    values: dict[str, Any] = {
-        "as_of": as_of, "wait": log.wait(longest_delay(settings.tasks)), "after": after,
-        "upto": (1 << 62) if upto is None else upto,
-        **{f"task{t}": task.name for t, task in enumerate(settings.tasks)},
-    }  # fmt: skip
-    schema = pa.schema({name: column.type for name, column in columns.items()} | _context_types(settings))
+    schema, last = _schema(settings, kinds), (1 << 62) if upto is None else upto
+    tasks, delay = [task.name for task in settings.tasks], longest_delay(settings.tasks)
 
     def batches() -> Iterator[pa.RecordBatch]:
-        for rows in log.stream(_query(settings.tasks, columns), values, ROWS):
-            *found, contexts = zip(*rows, strict=True)
-            arrays = [_array(one, column) for one, column in zip(found, columns.values(), strict=True)]
-            arrays += read_context(contexts, settings.data.context)
-            batch = pa.record_batch(arrays, schema=schema)
+        for rows in log.rows(tasks, after, last, as_of, delay):
+            batch = _batch(rows, settings, schema, as_of)
             known = pc.and_(*(pc.is_valid(batch[name]) for name in (settings.data.user, settings.data.item)))
             yield batch.filter(known)
 
     return pa.RecordBatchReader.from_batches(schema, batches())
 
 
-def _columns(settings: RunSettings, kinds: Mapping[str, pa.DataType]) -> dict[str, _Column]:
-    """Return the columns of the log, context features aside."""
-    data = settings.data
+def _schema(settings: RunSettings, kinds: Mapping[str, pa.DataType]) -> pa.Schema:
+    """Return the columns of the log and their types."""
+    data, tasks = settings.data, settings.tasks
     moment = pa.timestamp("us", None if data.timezone == "UTC" else "UTC")
-    columns = {
-        data.request or "request": _Column(
-            pa.string(), "CASE WHEN e.request LIKE 'r%' THEN substr(e.request, 2) END"
-        ),
-        "propensity": _Column(pa.float64(), "e.propensity"),
-        data.user: _Column(kinds["user"], "e.user"),
-        data.item: _Column(kinds["item"], "e.item"),
-        data.time: _Column(moment, "e.time"),
+    types = {data.request or "request": pa.string(), "propensity": pa.float64()}
+    types |= {data.user: kinds["user"], data.item: kinds["item"], data.time: moment}
+    types |= {str(task.label): pa.int8() if task.kind == "binary" else pa.float64() for task in tasks}
+    types |= {task.known_at: moment for task in tasks if task.known_at}
+    own = {data.weight: pa.float64(), data.uniform: pa.int8(), data.position: pa.int32()}
+    types |= {name: kind for name, kind in own.items() if name}
+    return pa.schema(types | {feature.name: _FEATURES[feature.kind] for feature in data.context})
+
+
+def _batch(
+    rows: Sequence[tuple[Any, ...]], settings: RunSettings, schema: pa.Schema, as_of: int
+) -> pa.RecordBatch:
+    """Return rows of `ExposureLog.rows` as rows of the log."""
+    data = settings.data
+    _, requests, users, items, times, positions, propensities, contexts, *labels = zip(*rows, strict=True)
+    moment = np.array(times)
+    columns: dict[str | None, Any] = {
+        data.request or "request": [one[1:] if one[0] == "r" else None for one in requests],
+        "propensity": propensities,
+        data.time: moment,
+        data.weight: np.ones(len(rows)),
+        data.uniform: np.zeros(len(rows), np.int8),
+        data.position: positions,
+        data.user: _ids(users, schema.field(data.user).type),
+        data.item: _ids(items, schema.field(data.item).type),
     }
-    known = defaultdict(list)
-    for t, task in enumerate(settings.tasks):
-        at = f"max(l.known{t}, e.time)" if task.known_at else f"e.time + {seconds(task.delay) * 1_000_000}"
-        kind = pa.int8() if task.kind == "binary" else pa.float64()
-        columns[str(task.label)] = _Column(kind, f"CASE WHEN {at} <= :as_of THEN l.value{t} END")
-        known[task.known_at].append(f"coalesce(l.known{t}, 0)")
-    for name in known.keys() - {None}:
-        columns[name] = _Column(moment, f"max(e.time, {', '.join(known[name])})")
-    if data.weight:
-        columns[data.weight] = _Column(pa.float64(), "1.0")
-    if data.uniform:
-        columns[data.uniform] = _Column(pa.int8(), "0")
-    if data.position:
-        columns[data.position] = _Column(pa.int32(), "e.position")
-    return columns
-
-
-def _query(tasks: Sequence[TaskSettings], columns: dict[str, _Column]) -> str:
-    """Return the query for the columns and the context.
-
-    Labels are joined by an index, for which their exposure must have the type of its id.
-    """
-    labels = ", ".join(
-        f"max({of}) FILTER (WHERE task = :task{t}) AS {name}{t}"
-        for t in range(len(tasks))
-        for of, name in (("value", "value"), ("time", "known"))
+    for task, values, known in zip(settings.tasks, labels[::2], labels[1::2], strict=True):
+        at = np.maximum(moment, known) if task.known_at else moment + seconds(task.delay) * 1_000_000
+        columns[task.label] = pc.if_else(at <= as_of, pa.array(values, pa.float64()), None)
+        if task.known_at:
+            columns[task.known_at] = np.maximum(at, columns.get(task.known_at, moment))
+    columns |= dict(
+        zip((one.name for one in data.context), read_context(contexts, data.context), strict=True)
     )
-    return f"""
-        WITH matched AS MATERIALIZED (
-            SELECT CAST({EXPOSURE_OF} AS INTEGER) AS exposure, l.task, l.value, l.time
-            FROM labels l WHERE l.taken <= :as_of),
-        ranked AS (
-            SELECT *, row_number() OVER (PARTITION BY exposure, task ORDER BY value DESC, time) AS place
-            FROM matched WHERE exposure > :after AND exposure <= :upto),
-        labelled AS (SELECT exposure, {labels} FROM ranked WHERE place = 1 GROUP BY exposure)
-        SELECT {", ".join(column.value for column in columns.values())}, e.context
-        FROM exposures e LEFT JOIN labelled l ON l.exposure = e.id
-        WHERE e.id > :after AND e.id <= :upto AND e.taken <= :as_of ORDER BY e.id
-    """
+    return pa.record_batch([pa.array(columns[field.name], field.type) for field in schema], schema)
 
 
-def _array(values: Sequence[Any], column: _Column) -> pa.Array:
-    if column.value not in ("e.user", "e.item"):
-        return pa.array(values, column.type)
+def _ids(texts: Sequence[str], kind: pa.DataType) -> pa.Array:
+    """Return ids as a column of their type, null where it cannot hold one."""
     try:
-        return pa.array(values, pa.string()).cast(column.type)
+        return pa.array(texts, pa.string()).cast(kind)
     except pa.ArrowInvalid:  # a former bundle took ids of another type
-        return pa.array([canonical_id(value, column.type) for value in values], column.type)
-
-
-def _context_types(settings: RunSettings) -> dict[str, pa.DataType]:
-    return {feature.name: _FEATURES[feature.kind] for feature in settings.data.context}
+        return pa.array([canonical_id(one, kind) for one in texts], kind)
 
 
 def read_context(contexts: Sequence[str | None], features: Sequence[FeatureSettings]) -> list[pa.Array]:
