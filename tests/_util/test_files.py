@@ -10,10 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mgoe._util import files
 from mgoe._util.files import (
     atomic_file,
     atomic_folder,
     clear_unfinished,
+    durable_folder,
     exclusive,
     read_json,
     write_json,
@@ -143,3 +145,25 @@ def test_a_holder_that_ends_while_it_is_looked_at_is_still_said_to_hold(
             exclusive(tmp_path / "run", "a run"),
         ):
             pass
+
+
+def test_a_durable_folder_is_on_the_disk_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    done: list[str] = []
+    monkeypatch.setattr(files, "sync", lambda path: done.append(path.name))
+    monkeypatch.setattr(files.os, "rename", lambda *_: done.append("named"))
+    with durable_folder(tmp_path / "kept") as folder:
+        (folder / "rest.onnx").touch()
+    assert done == ["rest.onnx", folder.name, "named", tmp_path.name]
+    assert not folder.exists()
+
+
+def test_of_two_durable_folders_the_first_stays(tmp_path: Path):
+    with durable_folder(tmp_path / "kept") as slow, durable_folder(tmp_path / "kept") as fast:
+        for folder in (slow, fast):
+            (folder / "by").write_text(folder.name)
+    assert (tmp_path / "kept" / "by").read_text() == fast.name
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+    with pytest.raises(OSError, match="missing"), durable_folder(tmp_path / "missing" / "kept"):
+        pass

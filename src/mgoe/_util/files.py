@@ -27,6 +27,8 @@ from mgoe.errors import MgoeError, OutputError
 GIB = 1 << 30
 UNFINISHED = re.compile(r"\..+\.\d+\.(tmp|partial)")
 """Unfinished names: the final name, the number of the writing process, an ending."""
+NEW = ".new-"
+"""Start of the name of an unfinished folder of `durable_folder`."""
 _END = 1 << 16  # bytes of each end of a file that `fingerprint_of_ends` reads
 
 
@@ -89,6 +91,31 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             unfinished.mkdir(parents=True)
             yield unfinished
             replace_folder(unfinished, path)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+@contextmanager
+def durable_folder(path: Path) -> Iterator[Path]:
+    """Yield an unfinished folder that becomes `path` when the block succeeds, unless another one has by then.
+
+    It is on the disk before it has its name. A process that is killed leaves it beside `path`, under a name
+    that begins with `NEW`.
+
+    Raises:
+        OSError: The folder cannot be written.
+    """
+    unfinished = Path(tempfile.mkdtemp(prefix=NEW, dir=path.parent))
+    try:
+        yield unfinished
+        for written in (*unfinished.iterdir(), unfinished):
+            sync(written)
+        try:
+            os.rename(unfinished, path)
+        except OSError:
+            if not path.is_dir():
+                raise
+        sync(path.parent)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 

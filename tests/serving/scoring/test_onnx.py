@@ -161,16 +161,6 @@ def test_graphs_that_are_damaged_are_exported_again(
     assert (place / name).read_bytes() == whole
 
 
-def test_graphs_are_on_the_disk_before_they_have_their_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    done: list[str] = []
-    (tmp_path / "made").mkdir()
-    (tmp_path / "made" / "rest.onnx").touch()
-    monkeypatch.setattr(onnx_cache, "sync", lambda path: done.append(path.name))
-    monkeypatch.setattr(Path, "rename", lambda *_: done.append("named"))
-    onnx_cache.keep_graphs(tmp_path / "made", tmp_path / "kept")
-    assert done == ["rest.onnx", "made", "named", tmp_path.name]
-
-
 def test_graphs_that_cannot_be_kept_are_a_store_s_error(tmp_path: Path):
     (tmp_path / "onnx").write_text("")
     with pytest.raises(StoreError, match="graphs of the model cannot be written"):

@@ -3,7 +3,6 @@
 Snapshots have their pairs by user; a service keeps an index of them by item on its disk, see `item_rows`.
 """
 
-import os
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from mgoe._util.arrays import ArrayFolder, mapped, save_arrays
-from mgoe._util.files import GIB, remove_folder, sync
+from mgoe._util.files import GIB, NEW, durable_folder, remove_folder
 from mgoe.errors import StoreError
 from mgoe.graph import MacroGraph, Snapshot
 from mgoe.graph.counts import own_pairs
@@ -36,8 +35,6 @@ UNPLACED = 5
 """Level of a node without a macro node, see `ColdStart`. The snapshot's nodes have 0."""
 INDEX = ("indptr", *PairColumns._fields)
 """Arrays of an index."""
-UNFINISHED = ".index-"
-"""Start of the name of an index that is being written or removed."""
 SORT_MEMORY = GIB // 4
 """Bytes that sorting may take."""
 
@@ -206,21 +203,14 @@ def _read_index(place: Path) -> PairRows | None:
 
 
 def _replace_index(graph: MacroGraph, place: Path) -> PairRows:
-    """Write an index, durable before it has its name. Other ones go, and what killed processes have left."""
-    for left in place.parent.glob(f"{UNFINISHED}*"):
+    """Write an index. Other ones go, and what killed processes have left."""
+    for left in place.parent.glob(f"{NEW}*"):
         shutil.rmtree(left, ignore_errors=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=place.parent))
-    try:
+    with durable_folder(place) as unfinished:
         rows = _write_index(graph, unfinished)
-        for path in (*unfinished.iterdir(), unfinished):
-            sync(path)
         for other in place.parent.glob("index-*"):
-            remove_folder(other, UNFINISHED)
-        os.rename(unfinished, place)
-        sync(place.parent)
-        return rows
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+            remove_folder(other, NEW)
+    return rows
 
 
 def _write_index(graph: MacroGraph, folder: Path) -> PairRows:

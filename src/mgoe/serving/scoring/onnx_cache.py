@@ -12,7 +12,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from mgoe._util.files import remove_folder, sync
+from mgoe._util.files import durable_folder, remove_folder
 from mgoe.errors import StoreError
 
 UNUSED = 7 * 24 * 3600
@@ -39,7 +39,7 @@ def find_graphs(place: Path) -> bool:
 
 @contextmanager
 def new_graphs(place: Path | None) -> Iterator[Path]:
-    """Yield a new folder for graphs, in the system's temporary folder if they are not kept.
+    """Yield a folder for new graphs, which are kept at a place if one is given.
 
     Raises:
         StoreError: Graphs cannot be written.
@@ -47,23 +47,8 @@ def new_graphs(place: Path | None) -> Iterator[Path]:
     parent = place.parent if place else Path(tempfile.gettempdir())
     try:
         parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=parent) as scratch:
-            folder = Path(scratch) / "graphs"
-            folder.mkdir()
-            yield folder
+        with durable_folder(place) if place else tempfile.TemporaryDirectory() as folder:
+            yield Path(folder)
     except OSError as error:
         rule = f"the graphs of the model cannot be written: {error.strerror or error}"
         raise StoreError(parent, f"{rule}; free space, or fix the rights of the folder") from None
-
-
-def keep_graphs(folder: Path, place: Path) -> Path:
-    """Move new graphs to their place, durably, unless another worker was faster. Return the place."""
-    for path in (*folder.iterdir(), folder):
-        sync(path)
-    try:
-        folder.rename(place)
-    except OSError:
-        if not place.is_dir():
-            raise
-    sync(place.parent)
-    return place

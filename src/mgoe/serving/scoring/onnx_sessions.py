@@ -16,7 +16,7 @@ from torch import Tensor
 from mgoe import __version__
 from mgoe._util.files import remove_folder, sha256
 from mgoe.models import Batch, Decomposition, FoldedDecomposition
-from mgoe.serving.scoring.onnx_cache import find_graphs, keep_graphs, new_graphs
+from mgoe.serving.scoring.onnx_cache import find_graphs, new_graphs
 from mgoe.serving.scoring.onnx_export import export, package, quantize
 from mgoe.serving.scoring.runtime import Precision
 
@@ -105,7 +105,7 @@ class Sessions:
         """
         with new_graphs(self._place) as folder:
             self._write(folder, *self._samples)
-            self._open(keep_graphs(folder, self._place) if self._place else folder)
+            self._open(folder)
 
     def user(self, batch: Batch) -> Tensor:
         """What the user adds to the first layers. Shape (1, F)."""
