@@ -191,20 +191,6 @@ def test_pytorch_runs_a_model_until_its_graphs_are_exported(
     np.testing.assert_allclose(scorer.score(3, items), first, atol=1e-5)
 
 
-def test_graphs_that_nobody_used_for_long_go(kept: Path, monkeypatch: pytest.MonkeyPatch):
-    """Those of this start stay however old they are, as do those of others that were used since."""
-    (served,) = (kept / "onnx").iterdir()
-    used, left = (kept / "onnx" / name for name in ("used", "left"))
-    for path in (used, left):
-        path.mkdir()
-    for path in (served, left):
-        os.utime(path, (0, 0))
-    monkeypatch.setattr(onnx_cache, "UNUSED", time.time() - 60)  # between the two moments
-    for _ in range(2):
-        assert Sessions(*small(kept)).exported
-        assert {*(kept / "onnx").iterdir()} == {served, used}
-
-
 def test_few_graphs_are_kept(tmp_path: Path):
     places = [tmp_path / "onnx" / str(number) for number in range(onnx_cache.MOST + 3)]
     for age, place in enumerate(places):

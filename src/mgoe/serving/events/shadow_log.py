@@ -10,6 +10,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TextIO
@@ -104,9 +105,12 @@ class ShadowLog:
         return self._file
 
     def _remove_oldest(self) -> None:
-        files = {file: size for file in _files(self._folder) if (size := _size(file)) is not None}
-        total = sum(files.values())
-        for file, size in files.items():
+        sizes = dict[Path, int]()
+        for file in _files(self._folder):
+            with suppress(FileNotFoundError):  # another process has removed it
+                sizes[file] = file.stat().st_size
+        total = sum(sizes.values())
+        for file, size in sizes.items():
             if total + self._part <= self._most:
                 break
             file.unlink(missing_ok=True)
@@ -140,10 +144,3 @@ def read_shadow_log(folder: Path) -> Iterator[ShadowRecord]:
 def _files(folder: Path) -> list[Path]:
     """Return the files, the oldest first."""
     return sorted(folder.glob("*.jsonl"))
-
-
-def _size(file: Path) -> int | None:
-    try:
-        return file.stat().st_size
-    except FileNotFoundError:
-        return None

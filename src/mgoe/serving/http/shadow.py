@@ -222,13 +222,10 @@ def record(engine: Engine, asked: Asked) -> ShadowRecord:
         shown=asked.shown,
         scores=_plain(pairs.scores[asked.rows]),
         shadow_scores=_plain(scored.pairs.scores),
-        overlap=None if "items" not in body else overlap(body["items"], ranked_by(engine, asked.question)),
+        overlap=None
+        if "items" not in body
+        else overlap(body["items"], finished(asked.question(engine)).body["items"]),
     )
-
-
-def ranked_by(engine: Engine, question: Question) -> list[Id]:
-    """Return the items that a version answers with."""
-    return finished(question(engine)).body["items"]
 
 
 def overlap(first: Sequence[Id], others: Sequence[Id]) -> float:

@@ -75,11 +75,6 @@ class Engine:
                 with self.scorer.reading() as view:
                     bundle.retrieval.candidates(view, user)
 
-    @property
-    def may_be_behind(self) -> bool:
-        """Whether `catch_up` may find something; answered at once."""
-        return self.consumer.may_be_behind
-
     def catch_up(self) -> None:
         """Apply new events and exposures and recompute the rows of their items, so that no request has to.
 

@@ -5,7 +5,6 @@ refreshed bundle usually has the weights of the one before.
 """
 
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,25 +14,20 @@ from filelock import FileLock
 from mgoe._util.files import durable_folder, remove_folder
 from mgoe.errors import StoreError
 
-UNUSED = 7 * 24 * 3600
-"""Seconds after which unused graphs are removed: long enough to return to an earlier bundle."""
 MOST = 8
-"""Graphs that are kept, those used last, however many bundles are served in a week."""
+"""Graphs that are kept, those used last: enough to return to an earlier bundle."""
 
 
 def find_graphs(place: Path) -> bool:
-    """Return whether a folder of graphs exists, mark it as used now, and remove others that are long unused
-    or too many.
+    """Return whether a folder of graphs exists, mark it as used now, and remove others that are too many.
 
     One process at a time, so that no folder is removed between being found and being used.
     """
     with suppress(OSError), FileLock(f"{place.parent}.lock"):
         if place.is_dir():
             place.touch()
-        used = {other: other.stat().st_mtime for other in place.parent.iterdir()}
-        for number, other in enumerate(sorted(used, key=lambda one: -used[one])):
-            if number >= MOST or time.time() - used[other] > UNUSED:
-                remove_folder(other)
+        for other in sorted(place.parent.iterdir(), key=lambda one: -one.stat().st_mtime)[MOST:]:
+            remove_folder(other)
     return place.is_dir()
 
 
