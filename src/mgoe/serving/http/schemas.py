@@ -26,6 +26,7 @@ from pydantic import (
 from pydantic_core import CoreSchema, core_schema
 
 from mgoe.bundle.request import Count, RankingRequest
+from mgoe.features.macro_nodes import MacroNode
 from mgoe.serving.events.event import LONGEST_ID
 
 EXACT = 2**53 - 1
@@ -384,17 +385,6 @@ class About(BaseModel):
     macro_items: int
     busiest_users: list[Id]
     bundle: str
-
-
-class MacroNode(BaseModel):
-    """A macro node, described by its members."""
-
-    node: int
-    name: str = Field(description="A short text that stands for it.")
-    members: int
-    typical: list[Id] = Field(description="Its most typical members, the most typical first.")
-    typical_names: list[str] = Field(description="What people call these, or their ids.")
-    features: list[str] = Field(description="What sets its members apart, the clearest first.")
 
 
 class MacroNodes(BaseModel):
