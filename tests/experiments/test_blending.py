@@ -44,7 +44,7 @@ def test_a_comparison_lists_what_the_bundle_recommends(
     assert bundle.retrieval is not None
     assert bundle.retrieval.blend is not None
     scored = inputs.scored(
-        load_model(cell, inputs, False), inputs.graph.latest, load_calibration(cell, "test"), bundle.retrieval
+        load_model(cell, inputs), inputs.graph.latest, load_calibration(cell, "test"), bundle.retrieval
     )
     objective = list_objective(retrieving, TopNSettings(objective="click * buy^2"))
     query = Query(10, objective, {}, np.empty(0, np.int64), (), {}, exact)
@@ -58,7 +58,7 @@ def test_readings_score_the_same_pairs_once_and_undo_shares_of_the_sampling(
     retrieving: RunSettings, cell: Cell, finished: Path, monkeypatch: pytest.MonkeyPatch
 ):
     inputs, asked = Inputs.open(finished, retrieving), []
-    scored = inputs.scored(load_model(cell, inputs, False), inputs.graph.latest)
+    scored = inputs.scored(load_model(cell, inputs), inputs.graph.latest)
     pairs = np.zeros(5, np.int64), np.arange(5)
     learned, full = (scored.score_indices(*pairs, recalibrated=undo) for undo in (False, True))
     score = PairScorer.__call__
@@ -77,7 +77,7 @@ def test_without_retrieval_or_with_few_users_nothing_is_fitted(
     retrieving: RunSettings, cell: Cell, finished: Path, monkeypatch: pytest.MonkeyPatch
 ):
     inputs, calibration = Inputs.open(finished, retrieving), load_calibration(cell, "test")
-    model = load_model(cell, inputs, False)
+    model = load_model(cell, inputs)
     monkeypatch.setattr(blending, "USERS", 5)
     assert fit_blend(model, inputs, calibration) is None
     exact = retrieving.model_copy(update={"retrieval": "exact"})

@@ -44,7 +44,6 @@ SAMPLE = "sample.parquet"
 
 def fit_cell(
     cell: Cell,
-    searched: bool = False,
     inputs: Inputs | None = None,
     show_progress: bool = False,
     resume: bool = True,
@@ -53,7 +52,6 @@ def fit_cell(
 
     Args:
         cell: The cell.
-        searched: Use the settings that the search for its model found.
         inputs: The log and the graph; opened if not given.
         show_progress: Show bars of training and of ranking all items, on a terminal or in a notebook.
         resume: Resume interrupted training from its latest checkpoint.
@@ -67,7 +65,7 @@ def fit_cell(
     """
     settings, folder = cell.settings, cell.folder
     inputs = inputs or Inputs.open(cell.log.stage(cell.seed), settings, cell.graph)
-    model = inputs.resolve_ids(cell.model(searched))
+    model = inputs.resolve_ids(cell.model)
     started = time.perf_counter()
     spec, title = inputs.spec, f"{model.name}, seed {cell.seed}"
     monitor = Monitor.parse(training_of(settings, model).monitor, spec.tasks)

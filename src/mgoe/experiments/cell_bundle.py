@@ -20,7 +20,6 @@ def write_cell_bundle(
     inputs: Inputs,
     rows: Sequence[Row] = (),
     estimates: Sequence[Estimate] = (),
-    searched: bool = False,
 ) -> None:
     """Write the bundle of a cell atomically, and what a retraining needs beside it.
 
@@ -30,16 +29,15 @@ def write_cell_bundle(
         inputs: The log and the graph that it was trained on.
         rows: Metrics to store with it.
         estimates: Test metrics with their intervals, for the model card.
-        searched: The model has the settings that its search found.
     """
     calibration = load_calibration(cell, "test")
     blend = None
     if inputs.retrieval is not None:
-        blend = fit_blend(load_model(cell, inputs, searched), inputs, calibration)
+        blend = fit_blend(load_model(cell, inputs), inputs, calibration)
     write_bundle(
         out,
         settings=cell.settings,
-        model=inputs.resolve_ids(cell.model(searched)),
+        model=inputs.resolve_ids(cell.model),
         cell=cell.folder,
         prepared=inputs.prepared,
         graph=inputs.graph,

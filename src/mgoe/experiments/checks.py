@@ -22,7 +22,6 @@ from mgoe.experiments.plan import (
     Plan,
     applicable_search,
     is_boosted,
-    is_done,
     training_of,
 )
 from mgoe.experiments.topn_objective import list_objective
@@ -103,12 +102,12 @@ def check_installed(plan: Plan, cells: Sequence[Cell]) -> None:
             load_implicit("als")
     tune, undone = plan.comparison.tune, [cell for cell in cells if not cell.done]
     for cell in _one_per_model(undone):
-        _check_installed(cell.settings, cell.model(tune is not None and is_done(cell.search)))
-    for cell in _one_per_model(plan.searched(cell) for cell in undone if not is_done(cell.search)):
-        if tune is not None:
-            load_optuna()
-            for model in _choices(cell.variant, tune):
-                _check_installed(cell.settings, model)
+        _check_installed(cell.settings, cell.variant.settings() if cell.waits else cell.model)
+    for cell in _one_per_model(plan.searched(cell) for cell in undone if cell.waits):
+        assert tune is not None
+        load_optuna()
+        for model in _choices(cell.variant, tune):
+            _check_installed(cell.settings, model)
 
 
 def _one_per_model(cells: Iterable[Cell]) -> list[Cell]:

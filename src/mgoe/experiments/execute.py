@@ -138,11 +138,11 @@ def jobs_of(plan: Plan, cells: Sequence[Cell]) -> tuple[list[Job], dict[str, Cel
     tune = plan.comparison.tune
     for title, cell in waiting.items():
         needs = [built(cell)]
-        if tune is not None and not is_done(cell.search):
+        if cell.waits:
             base = plan.searched(cell)
             name = f"search of {cell.log.name}, {base.variant.name}"
             needs.append(need(name, False, search, (base, tune, cell.search), built(base)))
-        need(title, False, fit_cell, (cell, tune is not None), *needs)
+        need(title, False, fit_cell, (cell,), *needs)
     return list(jobs.values()), waiting
 
 

@@ -13,11 +13,11 @@ from mgoe.training import load_weights
 from mgoe.training.boosted import load_trees
 
 
-def load_model(cell: Cell, inputs: Inputs, searched: bool) -> RankingModel:
+def load_model(cell: Cell, inputs: Inputs) -> RankingModel:
     """Return the model of a finished cell with its weights."""
     spec = FeatureSpec.from_json((cell.folder / "spec.json").read_text(encoding="utf-8"))
-    settings = cell.model(searched)
-    model = make_model(inputs.resolve_ids(settings), spec, cell.seed)
+    settings = inputs.resolve_ids(cell.model)
+    model = make_model(settings, spec, cell.seed)
     if is_boosted(settings):
         assert isinstance(model, BoostedTrees)
         load_trees(model, cell.folder)

@@ -83,9 +83,9 @@ def _take(plan: Plan, part: Part, cell: Cell | None, measured: dict[str, str | N
     if is_done(part.path) if part.kind == "search" else part.done.exists():
         return THERE
     if cell is not None:
-        if plan.comparison.tune is not None and not is_done(cell.search):
+        if cell.waits:
             return "waiting for a search"
-        if plan.comparison.tune is not None and line["tuned"] != best_of(cell.search):
+        if cell.tuned and line["tuned"] != best_of(cell.search):
             return "of another search"
         if measured[cell.log.name] not in (None, text_of(line["examples"])):
             return "measured on other rows"

@@ -71,7 +71,7 @@ def rows(run: Path | str, split: Split = "test", seed: int | None = None) -> pd.
     parts = [placed(examples, inputs.prepared, settings), pd.DataFrame(examples.labels, columns=names)]
     for cell in plan.cells:
         if cell.seed == seed:
-            model = load_model(cell, inputs, searched=False)
+            model = load_model(cell, inputs)
             scores = predict(model, Feed(inputs.prepared, inputs.graph, examples, model.needs, inputs.spec))
             parts.append(pd.DataFrame(scores, columns=[f"{cell.variant.name}.{task}" for task in names]))
     return pd.concat(parts, axis=1)

@@ -144,11 +144,19 @@ class Log:
 
 @dataclass(frozen=True)
 class Cell:
-    """A model with a seed on a log: the unit that is trained and measured."""
+    """A model with a seed on a log: the unit that is trained and measured.
+
+    Attributes:
+        log: The log.
+        variant: The model.
+        seed: Seed of its training.
+        tuned: Whether a search finds settings of its model.
+    """
 
     log: Log
     variant: ModelVariant
     seed: int
+    tuned: bool = False
 
     @property
     def key(self) -> tuple[str, str, int]:
@@ -184,14 +192,20 @@ class Cell:
         return (self.folder / DONE).exists()
 
     @property
+    def waits(self) -> bool:
+        """Whether the search for its model's settings must be finished first."""
+        return self.tuned and not is_done(self.search)
+
+    @property
     def validation(self) -> float:
         """Validation result of the finished cell; higher is better."""
         fit = read_json(self.folder / FIT)
         return float(fit["best_value"]) * (-1 if fit["lower_is_better"] else 1)
 
-    def model(self, searched: bool) -> ModelSettings:
-        """Return the resolved model, with the settings that its search found if it is `searched`."""
-        return self.variant.settings(best_of(self.search) if searched else None)
+    @property
+    def model(self) -> ModelSettings:
+        """The resolved model, with the settings that its finished search found if it is tuned."""
+        return self.variant.settings(best_of(self.search) if self.tuned else None)
 
 
 @dataclass(frozen=True)
@@ -256,7 +270,7 @@ class Plan:
     def cells(self) -> list[Cell]:
         """Seed by seed, so that an interrupted comparison is a fair one of fewer seeds."""
         return [
-            Cell(log, variant, seed)
+            Cell(log, variant, seed, self.comparison.tune is not None)
             for seed in self.settings.seeds
             for log in self.logs.values()
             for variant in self.variants.values()

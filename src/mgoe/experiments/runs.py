@@ -224,9 +224,7 @@ def train(
                     f"training {cell.title}"
                     + (f" on {processes.size} processes" if processes.size > 1 else "")
                 )
-                logger.info(
-                    f"{cell.title}: {summary_line(fit_cell(cell, False, inputs, show_progress, resume))}"
-                )
+                logger.info(f"{cell.title}: {summary_line(fit_cell(cell, inputs, show_progress, resume))}")
             note_finished(plan, [*plan.cells, cell], "")
             rows = read_rows(cell.folder / DONE)
             write_cell_bundle(out / "bundle", cell, inputs, rows, estimates_of([cell]))

@@ -48,12 +48,12 @@ def time_models(plan: Plan, cells: Sequence[Cell], until: float | None) -> None:
         cells: The chosen cells.
         until: `time.monotonic()` after which no model begins.
     """
-    requests, searched = plan.comparison.serving_requests, plan.comparison.tune is not None
+    requests = plan.comparison.serving_requests
     waiting = {f"serving of {cell.title}": cell for cell in (untimed(plan, cells) if requests else ())}
     if not waiting:
         return
     logger.info(f"timing the serving of {len(waiting)} models")
-    jobs = [Job(name, time_cell, (cell, requests, searched)) for name, cell in waiting.items()]
+    jobs = [Job(name, time_cell, (cell, requests)) for name, cell in waiting.items()]
     with closing(run_jobs(jobs, 1, plan.out, 1, until)) as outcomes:
         for outcome in outcomes:
             name = outcome.job.name
@@ -86,13 +86,12 @@ def untimed(plan: Plan, cells: Sequence[Cell]) -> list[Cell]:
     return list(found.values())
 
 
-def time_cell(cell: Cell, requests: int, searched: bool = False) -> float:
+def time_cell(cell: Cell, requests: int) -> float:
     """Time the serving of a cell's model and note it in `fit.json`.
 
     Args:
         cell: A finished cell with its weights.
         requests: How many requests to time, of random users and items of the log.
-        searched: The model has the settings that its search found.
 
     Returns:
         The median processor time of a request, in milliseconds.
@@ -101,7 +100,7 @@ def time_cell(cell: Cell, requests: int, searched: bool = False) -> float:
     inputs = Inputs.open(cell.log.stage(cell.seed), settings, cell.graph)
     users, items = (max(1, one.size) for one in (inputs.prepared.users, inputs.prepared.items))
     opened = _trees if is_boosted(cell.variant.settings()) else _served
-    with _one_thread(), opened(cell, inputs, searched) as (score, engine):
+    with _one_thread(), opened(cell, inputs) as (score, engine):
         [taken] = request_times([score], users, items, requests, cell.seed)
     served = {"serving_ms": round(taken, 3), "serving_engine": engine}
     write_json(cell.folder / FIT, read_json(cell.folder / FIT) | served)
@@ -145,19 +144,19 @@ def open_scorer(bundle: Bundle) -> tuple[Scorer, Runtime]:
 
 
 @contextmanager
-def _served(cell: Cell, inputs: Inputs, searched: bool) -> Iterator[tuple[Score, str]]:
+def _served(cell: Cell, inputs: Inputs) -> Iterator[tuple[Score, str]]:
     """Score as a service does."""
     with TemporaryDirectory(prefix="mgoe-") as scratch:
         folder = Path(scratch) / "bundle"
-        write_cell_bundle(folder, cell, inputs, searched=searched)
+        write_cell_bundle(folder, cell, inputs)
         scorer, runtime = open_scorer(Bundle.open(folder, verify=False))
         yield scorer.score, runtime.engine
 
 
 @contextmanager
-def _trees(cell: Cell, inputs: Inputs, searched: bool) -> Iterator[tuple[Score, str]]:
+def _trees(cell: Cell, inputs: Inputs) -> Iterator[tuple[Score, str]]:
     """Score as LightGBM does, of what the model reads of the latest snapshot."""
-    scored = inputs.scored(load_model(cell, inputs, searched), inputs.graph.latest)
+    scored = inputs.scored(load_model(cell, inputs), inputs.graph.latest)
     yield lambda user, items: scored.score_indices(np.full(len(items), user), items), "lightgbm"
 
 

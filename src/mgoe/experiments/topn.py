@@ -49,7 +49,7 @@ def measure_topn(plan: Plan, cells: Sequence[Cell], until: float | None, command
 
 def jobs_of(plan: Plan, cells: Sequence[Cell]) -> list[Job]:
     """Return a job for everything that is not measured yet and whose data are here, models first."""
-    topn, searched = plan.comparison.topn, plan.comparison.tune is not None
+    topn = plan.comparison.topn
     if topn is None:
         return []
     jobs = []
@@ -61,7 +61,7 @@ def jobs_of(plan: Plan, cells: Sequence[Cell]) -> list[Job]:
     for cell in cells:
         needed = (cell.folder / "spec.json", cell.graph, cell.log.stage(cell.seed) / "data")
         if cell.done and all(path.exists() for path in needed):  # imported cells have no weights
-            need(cell.log, cell.variant.name, cell.seed, measure_model, (cell, topn, searched))
+            need(cell.log, cell.variant.name, cell.seed, measure_model, (cell, topn))
     for log in {cell.log.name: cell.log for cell in cells}.values():
         prepared = [seed for seed in plan.settings.seeds if (log.stage(seed) / "data").exists()]
         for name, seed in baselines_of(plan) if prepared else ():

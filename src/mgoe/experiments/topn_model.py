@@ -39,7 +39,7 @@ MIX = "mix"
 """Name of all generators together."""
 
 
-def measure_model(cell: Cell, topn: TopNSettings, searched: bool) -> str:
+def measure_model(cell: Cell, topn: TopNSettings) -> str:
     """Measure the lists of a finished cell on test.
 
     If it retrieves candidates, two things are measured beside its lists: what each generator finds, and for a
@@ -48,7 +48,6 @@ def measure_model(cell: Cell, topn: TopNSettings, searched: bool) -> str:
     Args:
         cell: A finished cell with its weights.
         topn: What is measured.
-        searched: The model has the settings that its search found.
 
     Returns:
         The result in a few words.
@@ -57,7 +56,7 @@ def measure_model(cell: Cell, topn: TopNSettings, searched: bool) -> str:
     settings = cell.settings.model_copy(update={"retrieval": topn.retrieval})
     folder = cell.log.lists(name, seed)
     inputs = Inputs.open(cell.log.stage(seed), settings, cell.graph)
-    model, calibration = load_model(cell, inputs, searched), load_calibration(cell, "valid")
+    model, calibration = load_model(cell, inputs), load_calibration(cell, "valid")
     valid, test = queries_of(cell.log, settings, inputs.prepared, topn)
     before, after = (inputs.graph.snapshots[queries.snapshot] for queries in (valid, test))
     depth, best, trials = topn.k[0], 1.0, list[dict[str, Any]]()
