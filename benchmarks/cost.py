@@ -21,7 +21,6 @@ from mgoe.evaluation import Row, Standings
 from mgoe.evaluation.tables import as_markdown, tradeoff
 from mgoe.experiments import records
 from mgoe.experiments.plots import ResultPlots
-from mgoe.experiments.report import cost_of
 
 MEAN = "test.all.ranking"
 
@@ -51,7 +50,9 @@ def standings_of(lines: Sequence[records.Line], models: Sequence[str], log: str,
         for model in known
         for line in of[model]
     ]
-    return Standings(title, log, models[0], known, rows, costs={model: cost_of(of[model]) for model in known})
+    return Standings(
+        title, log, models[0], known, rows, costs={model: records.cost_of(of[model]) for model in known}
+    )
 
 
 def read(folder: Path) -> Iterator[records.Line]:

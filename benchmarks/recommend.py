@@ -59,7 +59,7 @@ from mgoe._util.arrays import mapped, save_arrays
 from mgoe._util.files import atomic_folder
 from mgoe.bundle import Bundle
 from mgoe.config import GraphSettings, RetrievalSettings
-from mgoe.experiments import write_recommendations
+from mgoe.experiments import recommend_users, write_blocks
 from mgoe.experiments.inputs import Inputs
 from mgoe.graph import Snapshot
 from mgoe.graph.pair_rows import starts
@@ -160,7 +160,7 @@ def make_lists(path: str, quotas: str, users: str, out: str) -> float:
         assert bundle.retrieval is not None
         vars(bundle)["retrieval"] = replace(bundle.retrieval, quotas=chosen)
     started = time.process_time()
-    write_recommendations(bundle, users, out, k=K, exact=not chosen)
+    write_blocks(recommend_users(bundle, users, k=K, exact=not chosen), out)
     return time.process_time() - started
 
 

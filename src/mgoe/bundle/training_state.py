@@ -14,8 +14,6 @@ from torch import Tensor
 
 from mgoe._util.files import atomic_folder
 from mgoe.bundle.bundle import Bundle
-from mgoe.data import Prepared
-from mgoe.graph import MacroGraph
 from mgoe.training import OPTIMIZER, WEIGHTS, Feed, Replay, load_checkpoint
 
 REPLAY = "replay.safetensors"
@@ -28,18 +26,17 @@ def state_folder(bundle: Path) -> Path:
     return place.with_name(f"{place.name}.training")
 
 
-def keep_of_cell(cell: Path, prepared: Prepared, graph: MacroGraph, bundle: Bundle) -> None:
+def keep_of_cell(cell: Path, feed: Feed, rows: int, bundle: Path) -> None:
     """Keep the training state of a bundle that was written from a cell.
 
     Args:
         cell: Folder of the cell.
-        prepared, graph: What it was trained on.
-        bundle: The bundle.
+        feed: What it was trained on.
+        rows: How many rows to replay at most.
+        bundle: Folder of the bundle.
     """
-    model = bundle.model
-    feed = Feed(prepared, graph, prepared.streamed("train"), model.needs, model.spec)
-    memory = Replay.of(feed, bundle.settings.retrain.memory)
-    with atomic_folder(state_folder(bundle.path)) as folder:
+    memory = Replay.of(feed, rows)
+    with atomic_folder(state_folder(bundle)) as folder:
         memory.save(folder / REPLAY)
         if (cell / OPTIMIZER).exists():
             shutil.copyfile(cell / OPTIMIZER, folder / OPTIMIZER)

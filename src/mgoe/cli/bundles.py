@@ -95,12 +95,12 @@ def predict(
 ) -> None:
     """Score pairs: one row per pair, one probability (or value) per task."""
     opened = open_bundle(bundle, state, redis)
+    blocks = experiments.score_pairs(opened, pairs)
     if out is not None:
-        rows = experiments.write_scores(opened, pairs, out)
+        rows = experiments.write_blocks(blocks, out)
         values = {"path": str(out), "rows": rows, "tasks": opened.tasks}
         show_outcome(f"{rows:,} pairs scored: {out}", values, as_json)
         return
-    blocks = experiments.score_pairs(opened, pairs)
     if as_json:
         data = opened.settings.data
         show_json(

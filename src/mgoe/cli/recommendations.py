@@ -133,15 +133,15 @@ def recommend(
 def _recommend_users(
     opened: "Bundle", file: str, out: Path | None, wish: dict[str, Any], as_json: bool
 ) -> None:
+    blocks = experiments.recommend_users(opened, file, **wish)
     if out is not None:
-        rows = experiments.write_recommendations(opened, file, out, **wish)
+        rows = experiments.write_blocks(blocks, out)
         values = {"path": str(out), "rows": rows, "tasks": opened.tasks}
         show_outcome(f"{rows:,} recommendations written: {out}", values, as_json)
     elif as_json:
-        blocks = experiments.recommend_users(opened, file, **wish)
         show_json([entry for block in blocks for entry in _entries(block)])
     else:
-        print_csv(experiments.recommend_users(opened, file, **wish))
+        print_csv(blocks)
 
 
 def _show(found: "pd.DataFrame", as_json: bool) -> None:

@@ -33,26 +33,24 @@ if TYPE_CHECKING:
     from mgoe.experiments.incumbent import INCUMBENT, rows
     from mgoe.experiments.inputs import Inputs
     from mgoe.experiments.pages import write_graph_page
-    from mgoe.experiments.recommend import recommend_users, write_recommendations
+    from mgoe.experiments.recommend import recommend_users
     from mgoe.experiments.report import leads, measured, plain_leads
     from mgoe.experiments.results import ComparisonResult, RunResult
     from mgoe.experiments.runs import compare, run, train
-    from mgoe.experiments.score import measure_pairs, score_pairs, write_blocks, write_scores
-    from mgoe.experiments.stages import build, prepare_data
+    from mgoe.experiments.score import measure_pairs, score_pairs, write_blocks
 
 _MODULE_OF = {
     name: module
     for module, names in {
-        "cell": ("Inputs",),
         "graphs": ("forget", "macro_graph", "open_graph", "update"),
+        "inputs": ("Inputs",),
         "pages": ("write_graph_page",),
-        "recommend": ("recommend_users", "write_recommendations"),
+        "recommend": ("recommend_users",),
         "report": ("leads", "measured", "plain_leads"),
         "results": ("ComparisonResult", "RunResult"),
         "incumbent": ("INCUMBENT", "rows"),
         "runs": ("compare", "run", "train"),
-        "score": ("measure_pairs", "score_pairs", "write_blocks", "write_scores"),
-        "stages": ("build", "prepare_data"),
+        "score": ("measure_pairs", "score_pairs", "write_blocks"),
     }.items()
     for name in names
 }

@@ -1,7 +1,6 @@
 """The blend of a cell's model and item-to-item links, fitted on validation."""
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import ibis
 import numpy as np
@@ -15,20 +14,6 @@ from mgoe.retrieval import Blend, Done
 
 USERS = 1000
 """Users of the validation window, at most, whose items a blend is fitted to."""
-
-
-class Question(NamedTuple):
-    """What a list is to find.
-
-    Attributes:
-        user: By index.
-        later: What the user has done since the snapshot; None if nothing is known.
-        wanted: What the user then does.
-    """
-
-    user: int
-    later: Done | None
-    wanted: NDArray[np.int64]
 
 
 def fit_blend(model: RankingModel, inputs: Inputs, calibration: Calibration) -> Blend | None:
@@ -65,8 +50,13 @@ def fit_blend(model: RankingModel, inputs: Inputs, calibration: Calibration) -> 
     return Blend.fit(signals, wanted)
 
 
-def _questions(prepared: Prepared, n_items: int) -> Iterator[Question]:
-    """Yield the questions of random users of the validation window about items that are known before it."""
+def _questions(prepared: Prepared, n_items: int) -> Iterator[tuple[int, Done | None, NDArray[np.int64]]]:
+    """Yield what lists are to find for random users of the validation window, of the items known before it.
+
+    Yields:
+        The user, by index; what the user has done since the snapshot, None if nothing is known; and the items
+        of what the user then does.
+    """
     columns = ["user", "time", "item", "task"]
     events = prepared.history.filter(prepared.history["snapshot"] == ibis.literal(prepared.valid_window + 1))
     table = events.select(*columns).order_by(columns).to_pyarrow()
@@ -77,10 +67,10 @@ def _questions(prepared: Prepared, n_items: int) -> Iterator[Question]:
     for one in np.sort(np.random.default_rng(0).permutation(users)[:USERS]).tolist():
         rows = slice(*np.searchsorted(user, [one, one + 1]))
         items, place = np.unique(item[rows], return_inverse=True)
-        yield Question(one, None, items)
+        yield one, None, items
         if len(items) > 1:
             masks, times = np.zeros(len(items), np.int64), np.zeros(len(items), np.int64)
             np.bitwise_or.at(masks, place, mask[rows])
             np.maximum.at(times, place, time[rows])
             before = items != item[rows][-1]
-            yield Question(one, Done(items[before], masks[before], times[before]), items[~before])
+            yield one, Done(items[before], masks[before], times[before]), items[~before]

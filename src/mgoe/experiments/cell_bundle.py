@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mgoe._util.files import read_json
-from mgoe.bundle import Bundle, write_bundle
+from mgoe.bundle import write_bundle
 from mgoe.bundle.training_state import keep_of_cell
 from mgoe.evaluation import Estimate, Row
 from mgoe.experiments.blending import fit_blend
@@ -12,6 +12,7 @@ from mgoe.experiments.fitted import load_calibration, load_model
 from mgoe.experiments.folder import FIT
 from mgoe.experiments.inputs import Inputs
 from mgoe.experiments.plan import Cell
+from mgoe.training import Feed
 
 
 def write_cell_bundle(
@@ -30,10 +31,7 @@ def write_cell_bundle(
         rows: Metrics to store with it.
         estimates: Test metrics with their intervals, for the model card.
     """
-    calibration = load_calibration(cell, "test")
-    blend = None
-    if inputs.retrieval is not None:
-        blend = fit_blend(load_model(cell, inputs), inputs, calibration)
+    model, calibration = load_model(cell, inputs), load_calibration(cell, "test")
     write_bundle(
         out,
         settings=cell.settings,
@@ -47,6 +45,8 @@ def write_cell_bundle(
         cost=read_json(cell.folder / FIT),
         sampling=inputs.sampling,
         retrieval=inputs.retrieval,
-        blend=blend,
+        blend=fit_blend(model, inputs, calibration),
     )
-    keep_of_cell(cell.folder, inputs.prepared, inputs.graph, Bundle.open(out, verify=False))
+    train = inputs.prepared.streamed("train")
+    feed = Feed(inputs.prepared, inputs.graph, train, model.needs, model.spec)
+    keep_of_cell(cell.folder, feed, cell.settings.retrain.memory, out)

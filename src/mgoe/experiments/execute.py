@@ -222,17 +222,15 @@ def build_graph_of(cell: Cell) -> None:
     build(cell.settings, Prepared.open(cell.log.stage(cell.seed) / "data"), cell.graph)
 
 
-def reference_rows(settings: RunSettings, prepared: Prepared) -> list[Row]:
-    """Return rows of `chance` and `best-reachable` on validation and test, and on uniformly shown test rows.
+def reference_rows(settings: RunSettings, prepared: Prepared) -> Iterator[Row]:
+    """Yield rows of `chance` and `best-reachable` on validation and test, and on uniformly shown test rows.
 
     There are none unless `data.truth` names a simulated world. Chance predicts one half for every example,
     and for a regression the mean of the training labels.
     """
-    return list(_rows(settings, prepared)) if settings.data.truth is not None else []
-
-
-def _rows(settings: RunSettings, prepared: Prepared) -> Iterator[Row]:
-    truth = Truth.open(Path(settings.data.truth or ""))
+    if settings.data.truth is None:
+        return
+    truth = Truth.open(Path(settings.data.truth))
     labels, features = prepared.streamed("train").labels, prepared.context_features
     chance = [
         0.5 if task.kind == "binary" else np.nanmean(labels[:, t], dtype=np.float64)

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from mgoe.bundle import Bundle
 from mgoe.errors import ConfigError
-from mgoe.experiments.score import read_blocks, write_blocks
+from mgoe.experiments.score import read_blocks
 from mgoe.serving import Scorer
 from mgoe.serving.scoring.runtime import Runtime
 
@@ -78,27 +78,6 @@ def by_rows(bundle: Bundle, users: int) -> Bundle:
     if type(bundle) is not Bundle or users * ITEMS_PER_USER < bundle.n_items:
         return bundle
     return bundle.scored_by(Scorer(bundle, runtime=Runtime(engine="torch")))
-
-
-def write_recommendations(bundle: Bundle, users: Path | str, out: Path | str, **how: Any) -> int:
-    """Write recommendations for the users of a file into another, Parquet or CSV by its suffix.
-
-    The file appears when it is complete, and replaces what was there.
-
-    Args:
-        bundle, users: As for `recommend_users`.
-        out: File to write.
-        how: Its other arguments.
-
-    Returns:
-        Number of rows.
-
-    Raises:
-        DataError: The users cannot be read or lack their column.
-        OutputError: The file cannot be written.
-        MgoeError: What is asked for breaks a rule.
-    """
-    return write_blocks(recommend_users(bundle, users, **how), out)
 
 
 def _schema(bundle: Bundle, kind: pa.DataType) -> pa.Schema:

@@ -6,16 +6,19 @@ A line holds all that tables need, so that another machine can import it.
 import json
 import math
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from mgoe import __version__
 from mgoe._util.files import atomic_folder, output_errors, read_json, write_json
 from mgoe.bundle.manifest import now
 from mgoe.errors import OutputError
-from mgoe.evaluation import ALL, Influence, Row, group_users, pack, read_rows, unpack, write_rows
+from mgoe.evaluation import ALL, Cost, Influence, Row, group_users, pack, read_rows, unpack, write_rows
 from mgoe.experiments.folder import DONE, FIT, INFLUENCE
 from mgoe.experiments.parts import Part, read_note
 from mgoe.experiments.plan import EXAMPLES, Cell, best_of
@@ -164,6 +167,13 @@ def made_by(state: str, command: str) -> dict[str, Any]:
         "command": command,
         "at": now(),
     }
+
+
+def cost_of(lines: Sequence[Line]) -> Cost:
+    """Return the mean costs of cells; NaN where a cell does not hold one. Serving is timed once per model, so
+    the cells that hold its time are enough."""
+    table = pd.DataFrame(lines, columns=[part.name for part in fields(Cost)], dtype=float)
+    return Cost(**{**table.mean(skipna=False), "serving_ms": table["serving_ms"].median()})
 
 
 def note_serving(out: Path, cell: Cell) -> None:

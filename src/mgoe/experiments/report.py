@@ -18,7 +18,6 @@ from mgoe.bundle import MANIFEST, Bundle
 from mgoe.config import dump_settings, load_settings
 from mgoe.errors import OutputError
 from mgoe.evaluation import (
-    Cost,
     Estimate,
     Influence,
     Row,
@@ -36,7 +35,7 @@ from mgoe.experiments.folder import DONE, INFLUENCE, SETTINGS, STATE
 from mgoe.experiments.incumbent import INCUMBENT, read_incumbent
 from mgoe.experiments.notices import of_results
 from mgoe.experiments.plan import NOTICES, REFERENCES, Cell, Log, Plan, is_boosted, is_done
-from mgoe.experiments.records import Key, Line
+from mgoe.experiments.records import Key, Line, cost_of
 from mgoe.experiments.topn_report import topn_rows
 
 TIDY_COLUMNS = ("log", "model", "base", "variant", "seed", "split", "slice", "task", "metric", "value")
@@ -102,13 +101,6 @@ def standings_of(plan: Plan, lines: Mapping[Key, Line]) -> list[Standings]:
                 )
             )
     return found
-
-
-def cost_of(lines: Sequence[Line]) -> Cost:
-    """Return the mean costs of cells; NaN where a cell does not hold one. Serving is timed once per model, so
-    the cells that hold its time are enough."""
-    table = pd.DataFrame(lines, columns=[part.name for part in fields(Cost)], dtype=float)
-    return Cost(**{**table.mean(skipna=False), "serving_ms": table["serving_ms"].median()})
 
 
 def own_estimates(plan: Plan) -> list[Estimate]:

@@ -48,21 +48,6 @@ def score_pairs(bundle: Bundle, pairs: Path | str) -> Iterator[pa.Table]:
         yield _score(bundle, block)
 
 
-def write_scores(bundle: Bundle, pairs: Path | str, out: Path | str) -> int:
-    """Score a file of pairs into another, Parquet or CSV by its suffix.
-
-    The file appears when it is complete, and replaces what was there.
-
-    Returns:
-        Number of pairs.
-
-    Raises:
-        DataError: The pairs cannot be read or lack a column.
-        OutputError: The file cannot be written.
-    """
-    return write_blocks(score_pairs(bundle, pairs), out)
-
-
 def measure_pairs(bundle: Bundle, pairs: Path | str) -> list[Row]:
     """Measure a bundle on pairs with labels, in columns named like the tasks or like the log's labels.
 

@@ -79,9 +79,7 @@ def untimed(plan: Plan, cells: Sequence[Cell]) -> list[Cell]:
     timed = {cell.key[:2] for cell in finished if lines.get(cell.key, {}).get("serving_ms") is not None}
     found: dict[tuple[str, str], Cell] = {}
     for cell in finished:
-        needed = (cell.folder / "spec.json", cell.graph, cell.log.stage(cell.seed) / "data")
-        has_weights = all(path.exists() for path in needed)  # imported cells have none
-        if has_weights and cell.key[:2] not in timed:
+        if cell.has_weights and cell.key[:2] not in timed:
             found.setdefault(cell.key[:2], cell)
     return list(found.values())
 

@@ -59,8 +59,7 @@ def jobs_of(plan: Plan, cells: Sequence[Cell]) -> list[Job]:
             jobs.append(Job(f"lists of {log.name}, {name}, seed {seed}", work, args))
 
     for cell in cells:
-        needed = (cell.folder / "spec.json", cell.graph, cell.log.stage(cell.seed) / "data")
-        if cell.done and all(path.exists() for path in needed):  # imported cells have no weights
+        if cell.has_weights:
             need(cell.log, cell.variant.name, cell.seed, measure_model, (cell, topn))
     for log in {cell.log.name: cell.log for cell in cells}.values():
         prepared = [seed for seed in plan.settings.seeds if (log.stage(seed) / "data").exists()]

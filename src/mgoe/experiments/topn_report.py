@@ -7,13 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from mgoe._util.files import read_json
 from mgoe.evaluation import (
     ALL,
     REACHABLE,
-    Cost,
     Estimate,
     Influence,
     Row,
@@ -26,6 +23,7 @@ from mgoe.evaluation import (
 from mgoe.experiments.asked import baselines_of, bounds_of
 from mgoe.experiments.folder import DONE, FIT, INFLUENCE
 from mgoe.experiments.plan import Log, Plan
+from mgoe.experiments.records import cost_of
 from mgoe.experiments.topn_model import EXACT, MIX, RECALL, SAMPLED
 from mgoe.topn import BASELINES
 
@@ -67,7 +65,7 @@ def lists_standings(plan: Plan, log: Log) -> Standings | None:
     one = _standings(f"Top-N lists, {protocol(plan, log)}", log, plan.comparison.lead, measured, rows)
     return replace(
         one,
-        costs={name: _cost(of_seeds) for name, of_seeds in facts.items()},
+        costs={name: cost_of(of_seeds) for name, of_seeds in facts.items()},
         reached={} if best is None else find_reached(plan, best, measured),
         missing={name: "lists are not measured yet" for name in asked if name not in dict(there)},
         notes=[_chosen({name: of_seeds[0]["best"] for name, of_seeds in facts.items()})],
@@ -155,11 +153,6 @@ def _parts_of_lead(plan: Plan, log: Log, part: str) -> list[tuple[Path, int]]:
     lead = plan.comparison.lead
     found = [(log.lists(*one), one[1]) for one in measured_lists(plan, log) if one[0] == lead]
     return [(folder, seed) for folder, seed in found if (folder / part / DONE).exists()]
-
-
-def _cost(facts: Sequence[Mapping[str, Any]]) -> Cost:
-    means = pd.DataFrame(facts, columns=["training_seconds", "cpu_seconds"], dtype=float).mean(skipna=False)
-    return Cost(training_seconds=float(means.iloc[0]), cpu_seconds=float(means.iloc[1]))
 
 
 def _chosen(best: Mapping[str, Mapping[str, Any]]) -> str:
