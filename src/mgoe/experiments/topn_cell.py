@@ -12,13 +12,13 @@ import numpy as np
 from mgoe._util.files import read_json, write_json
 from mgoe.config import RunSettings, TopNSettings
 from mgoe.data import Prepared
-from mgoe.errors import MgoeError, TrainingError
+from mgoe.errors import MgoeError
 from mgoe.evaluation import ALL, Influence, Row, write_rows
 from mgoe.experiments.folder import DONE, FIT, INFLUENCE
 from mgoe.experiments.held_out import held_pairs
 from mgoe.experiments.plan import Log
 from mgoe.experiments.topn_objective import relevant_tasks
-from mgoe.experiments.tuning import propose
+from mgoe.experiments.tuning import best_trial, propose
 from mgoe.topn import BASELINES, Queries, make_lists, measure_lists
 
 TRIALS = "trials.json"
@@ -65,8 +65,7 @@ def measure_baseline(log: Log, name: str, seed: int, topn: TopNSettings, data: i
     file = folder / TRIALS
     trials = read_json(file)["trials"] if file.exists() else []
     while len(trials) < topn.trials:
-        start = dict(baseline.start)
-        changed = propose(baseline.space, trials, topn.seed, lower_is_better=False) if trials else start
+        changed = propose(baseline.space, trials, topn.seed, lower_is_better=False, first=[baseline.start])
         started, value, failed = time.process_time(), None, ""
         try:
             lists = make_lists(baseline.fit(valid.events, changed, seed), valid, depth)
@@ -76,10 +75,7 @@ def measure_baseline(log: Log, name: str, seed: int, topn: TopNSettings, data: i
         seconds = round(time.process_time() - started, 1)
         trials.append({"settings": changed, "value": value, "failed": failed, "cpu_seconds": seconds})
         write_json(file, {"trials": trials})
-    done = [trial for trial in trials if trial["value"] is not None]
-    if not done:
-        raise TrainingError(f"topn, {name}", f"every trial failed, the first with: {trials[0]['failed']}")
-    best = max(done, key=lambda trial: trial["value"])["settings"]
+    best = best_trial(f"topn, {name}", trials, lower_is_better=False)
     clock, started = time.perf_counter(), time.process_time()
     scores = baseline.fit(test.events, best, seed)
     cost = {

@@ -75,7 +75,6 @@ def search(cell: Cell, tune: TuneSettings, out: Path) -> int:
     model = inputs.resolve_ids(cell.variant.settings())
     lower = Monitor.parse(training_of(settings, model).monitor, settings.tasks).lower_is_better
     tune = applicable_search(model, tune)
-    given = [{}, *tune.first]
     found = read_json(out) if out.exists() else {}
     trials, killed = found.get("trials", []), found.get("killed", 0)
     folder = out.with_suffix(".fit")
@@ -84,8 +83,7 @@ def search(cell: Cell, tune: TuneSettings, out: Path) -> int:
         len(trials) < (tune.trials if tune.space else 1)
         and (left := budget - sum(trial["seconds"] for trial in trials)) > 0
     ):
-        number = len(trials)
-        changed = given[number] if number < len(given) else propose(tune.space, trials, tune.seed, lower)
+        changed = propose(tune.space, trials, tune.seed, lower, first=({}, *tune.first))
         started = time.perf_counter()
         shutil.rmtree(folder, ignore_errors=True)
         value, failed = None, f"its process was killed {killed} times; memory may have run out"
@@ -102,14 +100,9 @@ def search(cell: Cell, tune: TuneSettings, out: Path) -> int:
         )
         write_json(out, {"model": model.name, "trials": trials})
     shutil.rmtree(folder, ignore_errors=True)
-    done = [trial for trial in trials if trial["value"] is not None]
-    if not done:
+    if all(trial["value"] is None for trial in trials):
         out.unlink()
-        raise TrainingError(
-            f"tune, {model.name}",
-            f"every one of {len(trials)} trials failed, the first with: {trials[0]['failed']}",
-        )
-    best = (min if lower else max)(done, key=lambda trial: trial["value"])["settings"]
+    best = best_trial(f"tune, {model.name}", trials, lower)
     write_json(out, {"model": model.name, "trials": trials, "best": best})
     return len(trials)
 
@@ -174,8 +167,14 @@ def propose(
     trials: Sequence[Mapping[str, Any]],
     seed: int,
     lower_is_better: bool,
+    first: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
-    """Return the settings of the next trial, a function of space, earlier trials and seed only."""
+    """Return the settings of the next trial, a function of space, earlier trials and seed only.
+
+    The first ones are given.
+    """
+    if len(trials) < len(first):
+        return dict(first[len(trials)])
     optuna = load_optuna()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     distributions = {key: _distribution(optuna, values) for key, values in space.items()}
@@ -193,6 +192,19 @@ def propose(
         if trial["settings"]  # unchanged settings may be outside the space
     )
     return dict(study.ask(distributions).params)
+
+
+def best_trial(place: str, trials: Sequence[Mapping[str, Any]], lower_is_better: bool) -> dict[str, Any]:
+    """Return the settings of the best trial.
+
+    Raises:
+        TrainingError: Every trial failed.
+    """
+    done = [trial for trial in trials if trial["value"] is not None]
+    if not done:
+        rule = f"every one of {len(trials)} trials failed"
+        raise TrainingError(place, f"{rule}, the first with: {trials[0]['failed']}")
+    return (min if lower_is_better else max)(done, key=lambda trial: trial["value"])["settings"]
 
 
 def _distribution(optuna: Any, values: list[Any] | RangeSettings) -> Any:
