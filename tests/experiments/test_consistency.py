@@ -15,8 +15,8 @@ from mgoe.config.base import Settings
 from mgoe.errors import OutputError
 from mgoe.experiments import consistency, records
 from mgoe.experiments.asked import parts_of
-from mgoe.experiments.parts import ALGORITHMS, outdated, plain_values
-from mgoe.experiments.plan import Plan
+from mgoe.experiments.parts import ALGORITHMS, Part, outdated, plain_values
+from mgoe.experiments.plan import Cell, Plan
 from mgoe.experiments.report import TIDY_COLUMNS
 from mgoe.graph.build.workplace import building
 from tests.experiments.tiny import here, numbers, settings
@@ -135,6 +135,11 @@ def test_what_was_tuned_otherwise_goes_with_the_cells_that_used_it(raw: dict[str
     assert all((cell.log.stage(cell.seed) / "data").exists() for cell in plan.cells)
 
 
+def made_of(plan: Plan, chosen: list[Cell]) -> list[Part]:
+    """Return what some cells are made of, and searches for their models."""
+    return parts_of(plan, [*chosen, *map(plan.searched, chosen)])
+
+
 def finished(plan: Plan) -> None:
     """As if all of it were made."""
     for part in parts_of(plan, plan.cells):
@@ -180,11 +185,11 @@ def test_what_differs_of_the_chosen_cells_alone_is_computed_again(
     parts = outdated(parts_of(plan, plan.cells), overwrite=True)
     chosen = plan.chosen(["shared-bottom"], seeds)
     if seeds is None:
-        consistency.check_choice(plan, chosen, parts)
+        consistency.check_choice(plan, chosen, made_of(plan, chosen), parts)
         assert {part.path for part in parts} == {chosen[0].search, *(cell.folder for cell in chosen)}
     else:
         with pytest.raises(OutputError, match=r"found 1 finished cells of others"):
-            consistency.check_choice(plan, chosen, parts)
+            consistency.check_choice(plan, chosen, made_of(plan, chosen), parts)
 
 
 def test_prepared_data_of_a_seed_that_is_not_chosen_stays(raw: dict[str, Any], tmp_path: Path):
@@ -194,9 +199,10 @@ def test_prepared_data_of_a_seed_that_is_not_chosen_stays(raw: dict[str, Any], t
     plan = Plan(settings(raw, split={"cuts": [0.4, 0.6, 0.9]}), tmp_path)
     parts = outdated(parts_of(plan, plan.cells), overwrite=True)
     assert [part.path for part in parts] == [data]
-    consistency.check_choice(plan, plan.chosen(seeds=[1]), parts)
+    own, others = (plan.chosen(seeds=[seed]) for seed in (0, 1))
+    consistency.check_choice(plan, others, made_of(plan, others), parts)
     with pytest.raises(OutputError, match=r"seeds/1/data: must be computed again .* found 0 finished cells"):
-        consistency.check_choice(plan, plan.chosen(seeds=[0]), parts)
+        consistency.check_choice(plan, own, made_of(plan, own), parts)
 
 
 def test_a_choice_that_one_model_has_alone_leaves_the_others_as_they_are(raw: dict[str, Any], tmp_path: Path):

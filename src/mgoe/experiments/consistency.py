@@ -34,7 +34,7 @@ NAMED = 5
 def reconcile(
     plan: Plan, cells: Sequence[Cell], overwrite: bool, settings: str, command: str = ""
 ) -> list[Part]:
-    """Leave in a folder only what is asked for and can be read.
+    """Leave in a folder only what is asked for and can be read, and note what the chosen cells are made of.
 
     Args:
         plan: The run or comparison.
@@ -52,8 +52,9 @@ def reconcile(
     for log in plan.logs.values():
         _clear_damaged(log.path / CHECKSUMS, read_checksums)
     parts = parts_of(plan, {cell.key: cell for cell in (*plan.cells, *cells)}.values())
+    chosen = parts_of(plan, [*cells, *map(plan.searched, cells)])  # searches are of the first seed
     stale = outdated(parts, overwrite)
-    check_choice(plan, cells, stale)
+    check_choice(plan, cells, chosen, stale)
     write_text(plan.out / settings, dump_settings(plan.settings))
     _remove(plan, stale, command)
     for log in plan.logs.values():
@@ -63,10 +64,12 @@ def reconcile(
             if _clear_damaged(stage / EXAMPLES, read_json) and (stage / "data").exists():
                 note_examples(stage)  # at once, since the lines of finished cells hold them
     _remove(plan, [*damaged_parts(parts, plan.out)], command)
+    for part in chosen:
+        part.begin()
     return parts
 
 
-def check_choice(plan: Plan, cells: Sequence[Cell], stale: Sequence[Part]) -> None:
+def check_choice(plan: Plan, cells: Sequence[Cell], chosen: Sequence[Part], stale: Sequence[Part]) -> None:
     """Refuse to remove results outside the chosen cells.
 
     They cannot stay either, beside results of other settings.
@@ -74,13 +77,14 @@ def check_choice(plan: Plan, cells: Sequence[Cell], stale: Sequence[Part]) -> No
     Args:
         plan: The comparison.
         cells: The chosen cells.
+        chosen: All that they are made of, and searches for their models.
         stale: The parts that must be removed.
 
     Raises:
         OutputError: A finished part must be removed that does not belong to the chosen cells alone.
     """
     spared = {cell.folder for cell in plan.cells if cell.done} - {cell.folder for cell in cells}
-    needed = {part.path for part in parts_of(plan, [*cells, *map(plan.searched, cells)])} - spared
+    needed = {part.path for part in chosen} - spared
     for part in stale:
         if spared.intersection(part.paths) or (part.finished and part.path not in needed):
             lost = len(spared.intersection(path for one in stale for path in one.paths))

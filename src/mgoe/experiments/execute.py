@@ -17,14 +17,13 @@ from mgoe.data import Prepared
 from mgoe.errors import OutputError, TrainingError
 from mgoe.evaluation import ALL, UNIFORM, Row, measure, write_rows
 from mgoe.experiments import records
-from mgoe.experiments.asked import parts_of
 from mgoe.experiments.cell import fit_cell, summary_line
 from mgoe.experiments.consistency import Measured, measured_cells, note_examples, odd_seed
 from mgoe.experiments.folder import FIT
 from mgoe.experiments.held_out import hold_out_last
 from mgoe.experiments.inputs import Inputs
 from mgoe.experiments.notices import of_log
-from mgoe.experiments.parts import read_note
+from mgoe.experiments.parts import Part, read_note
 from mgoe.experiments.plan import EXAMPLES, NOTICES, REFERENCES, Cell, Log, Plan, is_done
 from mgoe.experiments.processes import Job, Outcome, run_jobs
 from mgoe.experiments.stages import build, prepare_data
@@ -37,6 +36,7 @@ logger = logging.getLogger(__name__)
 def execute(
     plan: Plan,
     cells: Sequence[Cell],
+    parts: Sequence[Part],
     command: str = "",
     until: float | None = None,
     inputs: Inputs | None = None,
@@ -50,6 +50,7 @@ def execute(
     Args:
         plan: What they are part of.
         cells: The chosen cells, in order.
+        parts: All parts of the results.
         command: Noted with every cell.
         until: `time.monotonic()` after which no cell begins.
         inputs: The log and the graph of a run.
@@ -58,9 +59,7 @@ def execute(
     Raises:
         TrainingError: A cell of a run failed.
     """
-    for part in parts_of(plan, [*cells, *map(plan.searched, cells)]):  # searches are of the first seed
-        part.begin()
-    note_finished(plan, [*plan.cells, *cells], command)
+    note_finished(plan, parts, plan.cells, command)
     jobs, waiting = jobs_of(plan, cells)
     logger.info(f"training {len(waiting)} of {len(cells)} cells, {plan.settings.jobs} at a time")
     here = inputs is not None and (plan.settings.jobs == 1 or len(jobs) <= 1)
@@ -68,16 +67,16 @@ def execute(
     with closing(run_jobs(jobs, plan.settings.jobs, plan.out, plan.threads, until)) as outcomes:
         for outcome in map(Outcome, jobs) if here else outcomes:
             cell = waiting.get(outcome.job.name)
+            if here and cell is not None:
+                fit_cell(cell, inputs=inputs, show_progress=show_progress)
+            note_finished(plan, parts, plan.cells, command)
             if cell is None:
                 if outcome.lost and outcome.job.work is search:
                     note_killed(outcome.job.args[-1])
                 logger.info(
                     f"  {outcome.job.name}" + (f" failed: {outcome.failed}" if outcome.failed else "")
                 )
-                note_finished(plan, [], command)
                 continue
-            if here:
-                fit_cell(cell, inputs=inputs, show_progress=show_progress)
             failed = "" if cell.done else outcome.failed  # a process may be killed after its last write
             if failed and inputs is not None:
                 killed = f"a process of {plan.settings.jobs} was killed; memory may have run out: take fewer"
@@ -85,12 +84,8 @@ def execute(
                     "jobs" if outcome.lost else outcome.job.name,
                     f"{killed}, the same command resumes" if outcome.lost else failed,
                 )
-            line = (
-                records.line_of(cell, "failed", command, reason=failed)
-                if failed
-                else records.of_cell(cell, command)
-            )
-            records.append(plan.out, line)
+            if failed:
+                records.append(plan.out, records.line_of(cell, "failed", command, reason=failed))
             done += 1
             ended = f"failed: {failed}" if failed else summary_line(read_json(cell.folder / FIT))
             left = timedelta(seconds=round((time.perf_counter() - started) / done * (len(waiting) - done)))
@@ -146,7 +141,7 @@ def jobs_of(plan: Plan, cells: Sequence[Cell]) -> tuple[list[Job], dict[str, Cel
     return list(jobs.values()), waiting
 
 
-def note_finished(plan: Plan, cells: Sequence[Cell], command: str) -> None:
+def note_finished(plan: Plan, parts: Sequence[Part], cells: Sequence[Cell], command: str) -> None:
     """Add a line for every finished cell, search and list that has none.
 
     A process may be killed before it adds one. Searches and lists have one again if what it says is not what
@@ -154,11 +149,12 @@ def note_finished(plan: Plan, cells: Sequence[Cell], command: str) -> None:
 
     Args:
         plan: The run or comparison.
+        parts: All parts of the results.
         cells: The cells that may have a line.
         command: Noted with every result.
     """
     lines, of_folder = records.latest(plan.out), {cell.folder: cell for cell in cells}
-    for part in parts_of(plan, [*plan.cells, *cells]):
+    for part in parts:
         noted = lines.get(part.key, {}) if part.key else {}
         if part.kind == "search" and is_done(part.path):
             line = records.of_search(part, command)

@@ -88,7 +88,7 @@ def macro_graph(
         from mgoe.experiments.runs import begin
 
         plan = Plan(settings, out, from_table=table is not None)
-        with begin(plan, plan.cells, overwrite, table) as prepared:
+        with begin(plan, plan.cells, overwrite, table) as (prepared, _):
             return build(settings, prepared, out / "graph")
     with exclusive(out, "a graph"), run_folder(out, overwrite):
         values = {key: value for key, value in values_of_run(settings).items() if key in WHOLE}

@@ -51,7 +51,7 @@ from mgoe.experiments.imports import take as take_lines
 from mgoe.experiments.incumbent import write_incumbent
 from mgoe.experiments.inputs import Inputs
 from mgoe.experiments.pages import write_run_report
-from mgoe.experiments.parts import outdated
+from mgoe.experiments.parts import Part, outdated
 from mgoe.experiments.plan import Cell, Plan, is_boosted, is_done, training_of, with_choices
 from mgoe.experiments.processes import wait_for_orphans
 from mgoe.experiments.report import (
@@ -137,11 +137,11 @@ def run(
             write_incumbent(out, settings, Prepared.open(out / "data"), incumbent)
         elif all(cell.done for cell in plan.cells):
             return RunResult.of(plan)
-    with begin(plan, plan.cells, overwrite, table, extend=kept) as prepared:
+    with begin(plan, plan.cells, overwrite, table, extend=kept) as (prepared, parts):
         inputs = Inputs(settings, prepared, build(settings, prepared, out / "graph"))
         if incumbent is not None and not kept:
             write_incumbent(out, settings, prepared, incumbent)  # a mistake in it shall not wait for training
-        execute(plan, plan.cells, command, inputs=inputs, show_progress=show_progress)
+        execute(plan, plan.cells, parts, command, inputs=inputs, show_progress=show_progress)
         result = RunResult.of(plan)
         write_rows(out / "metrics.json", result.rows)
         write_text(out / "table.md", markdown_table(result.rows) + "\n")
@@ -213,10 +213,8 @@ def train(
             if not processes.agree(False):  # the first process has prepared everything
                 fit_cell(cell, resume=resume)
             return []
-        with begin(plan, [cell], overwrite) as prepared:
+        with begin(plan, [cell], overwrite) as (prepared, parts):
             inputs = Inputs(settings, prepared, build(settings, prepared, out / "graph"))
-            for part in parts_of(plan, [cell]):
-                part.begin()
             if not resume:
                 shutil.rmtree(cell.folder, ignore_errors=True)
             if not processes.agree(cell.done):
@@ -225,7 +223,7 @@ def train(
                     + (f" on {processes.size} processes" if processes.size > 1 else "")
                 )
                 logger.info(f"{cell.title}: {summary_line(fit_cell(cell, inputs, show_progress, resume))}")
-            note_finished(plan, [*plan.cells, cell], "")
+            note_finished(plan, parts, [cell], "")
             rows = read_rows(cell.folder / DONE)
             write_cell_bundle(out / "bundle", cell, inputs, rows, estimates_of([cell]))
             track_bundle(settings.training.track, cell.folder, out / "bundle")
@@ -239,7 +237,7 @@ def begin(
     overwrite: bool,
     table: Frame | None = None,
     extend: bool = False,
-) -> Iterator[Prepared]:
+) -> Iterator[tuple[Prepared, list[Part]]]:
     """Check everything before any work, hold the output folder for this process, and prepare the log.
 
     Args:
@@ -250,7 +248,7 @@ def begin(
         extend: Add to the finished run that the folder holds.
 
     Yields:
-        The prepared log.
+        The prepared log, and all parts of the results.
 
     Raises:
         MgoeError: The settings, the log or the folder break a rule.
@@ -265,11 +263,9 @@ def begin(
                 logger.info(
                     f"{'adding to the finished' if extend else 'resuming the unfinished'} run in {plan.out}"
                 )
-            for part in reconcile(plan, cells, False, SETTINGS):
-                if part.kind in ("data", "graph", "search"):
-                    part.begin()
+            parts = reconcile(plan, cells, False, SETTINGS)
             prepared = prepare_log(log, plan.settings.seeds[0], plan.settings.seeds, {}, table)
-        yield prepared
+        yield prepared, parts
 
 
 def compare(
@@ -329,8 +325,8 @@ def compare(
         parts = reconcile(plan, cells, overwrite, COMPARISON, command)
         take_lines(plan, parts, lines_of)
         check_installed(plan, cells)  # after imports: finished cells need no library
-        execute(plan, cells, command, until)
-        unmeasured = measure_topn(plan, cells, until, command)
+        execute(plan, cells, parts, command, until)
+        unmeasured = measure_topn(plan, cells, parts, until, command)
         time_models(plan, cells, until)
         lines = records.latest(plan.out)
         standings = [*standings_of(plan, lines), *topn_standings(plan)]
@@ -363,7 +359,7 @@ def _tuned(
         or not is_done(cell.search)
         or any(part.difference() for part in parts_of(searching, [cell]) if part.path == cell.search)
     ):
-        with begin(searching, searching.cells, overwrite, table) as prepared:
+        with begin(searching, searching.cells, overwrite, table) as (prepared, _):
             build(settings, prepared, cell.graph)
             logger.info(f"searching {', '.join(space)} of {cell.variant.name} for {budget}")
             search(cell, tune, cell.search)

@@ -8,6 +8,7 @@ from typing import Any
 from mgoe.experiments.asked import baselines_of, bounds_of
 from mgoe.experiments.execute import note_finished
 from mgoe.experiments.folder import DONE
+from mgoe.experiments.parts import Part
 from mgoe.experiments.plan import Cell, Log, Plan
 from mgoe.experiments.processes import Job, run_jobs
 from mgoe.experiments.topn_cell import measure_baseline
@@ -17,7 +18,9 @@ from mgoe.experiments.topn_reachable import measure_reachable
 logger = logging.getLogger(__name__)
 
 
-def measure_topn(plan: Plan, cells: Sequence[Cell], until: float | None, command: str) -> dict[str, str]:
+def measure_topn(
+    plan: Plan, cells: Sequence[Cell], parts: Sequence[Part], until: float | None, command: str
+) -> dict[str, str]:
     """Measure the lists of baselines and bounds, and of those finished cells that have their weights here.
 
     What cannot be measured has no figure, and the same command tries it again.
@@ -25,6 +28,7 @@ def measure_topn(plan: Plan, cells: Sequence[Cell], until: float | None, command
     Args:
         plan: The comparison.
         cells: The chosen cells.
+        parts: All parts of the results.
         until: `time.monotonic()` after which nothing begins.
         command: Noted with every result.
 
@@ -40,7 +44,7 @@ def measure_topn(plan: Plan, cells: Sequence[Cell], until: float | None, command
         for outcome in outcomes:
             if outcome.failed:
                 failed[outcome.job.name] = outcome.failed
-            note_finished(plan, [], command)
+            note_finished(plan, parts, plan.cells, command)
             logger.info(
                 f"  {outcome.job.name}: " + (f"failed: {outcome.failed}" if outcome.failed else outcome.value)
             )
