@@ -51,7 +51,7 @@ def reconcile(
     """
     for log in plan.logs.values():
         _clear_damaged(log.path / CHECKSUMS, read_checksums)
-    parts = parts_of(plan, {cell.key: cell for cell in (*plan.cells, *cells)}.values())
+    parts = parts_of(plan, [*plan.cells, *cells])
     chosen = parts_of(plan, [*cells, *map(plan.searched, cells)])  # searches are of the first seed
     stale = outdated(parts, overwrite)
     check_choice(plan, cells, chosen, stale)
