@@ -82,56 +82,56 @@ def parts_of(plan: Plan, cells: Iterable[Cell]) -> list[Part]:
             listed = {"topn": plain_values(topn, {"baselines", "trials"})}
             add_lists(log, cell.variant.name, cell.seed, listed, (fitted,))
             known = {key: values[key] for key in ("data", "tasks", "split")}
-            for name, seed in baselines_of(plan):
-                add_lists(log, name, seed, known | _topn_of_baseline(topn, name), origin_of(log))
-            for name, seed in bounds_of(plan, log):
-                unread = {
-                    "baselines",
-                    "exact_users",
-                    "objective",
-                    "retrieval",
-                    "trials",
-                    "tuning_users",
-                    "seed",
-                }
-                bound = {"topn": plain_values(topn, unread), "bound": REACHABLE}
-                add_lists(log, name, seed, known | bound, origin_of(log))
+            for name, seed in references_of(plan, log):
+                add_lists(log, name, seed, known | _topn_of_reference(topn, name), origin_of(log))
     return list(found.values())
 
 
-def baselines_of(plan: Plan) -> list[tuple[str, int]]:
-    """Return the name and seed of each baseline: the first seed alone for those that draw nothing."""
+def references_of(plan: Plan, log: Log) -> list[tuple[str, int]]:
+    """Return the name and seed of the lists that those of models are compared with on a log.
+
+    They are those of baselines, with the first seed alone if nothing is drawn, and the best reachable ones,
+    which are known of a simulated world by time.
+    """
     topn, seeds = plan.comparison.topn, plan.settings.seeds
+    if topn is None:
+        return []
+    known = log.settings(seeds[0]).data.truth is not None
     return [
-        (name, seed)
-        for name in (topn.baselines if topn is not None else ())
-        for seed in (seeds if BASELINES[name].random else seeds[:1])
+        *((name, seed) for name in topn.baselines for seed in (seeds if is_drawn(name) else seeds[:1])),
+        *[(REACHABLE, seeds[0])] * known,
     ]
 
 
-def bounds_of(plan: Plan, log: Log) -> list[tuple[str, int]]:
-    """Return the name and seed of the best reachable lists, which are known of a simulated world by time."""
-    seed = plan.settings.seeds[0]
-    known = plan.comparison.topn is not None and log.settings(seed).data.truth is not None
-    return [(REACHABLE, seed)] if known else []
+def is_drawn(name: str) -> bool:
+    """Tell whether the lists of a model or baseline depend on its seed."""
+    return name not in BASELINES or BASELINES[name].random
 
 
 def unmeasured_baselines(plan: Plan, cells: Iterable[Cell]) -> set[str]:
     """Return the baselines whose lists on a log of some cells are not measured yet."""
     logs = {cell.log.name: cell.log for cell in cells}.values()
-    asked = baselines_of(plan)
-    return {name for log in logs for name, seed in asked if not (log.lists(name, seed) / DONE).exists()}
+    return {
+        name
+        for log in logs
+        for name, seed in references_of(plan, log)
+        if name in BASELINES and not (log.lists(name, seed) / DONE).exists()
+    }
 
 
-def _topn_of_baseline(topn: TopNSettings, name: str) -> dict[str, Any]:
-    """Return what decides the lists of a baseline on prepared data, as plain values."""
+def _topn_of_reference(topn: TopNSettings, name: str) -> dict[str, Any]:
+    """Return what decides the lists of a baseline, or the best reachable ones, on prepared data, as plain
+    values."""
+    unread = {"baselines", "exact_users", "objective", "retrieval"}
+    if name == REACHABLE:
+        return {"topn": plain_values(topn, unread | {"seed", "trials", "tuning_users"}), "bound": REACHABLE}
     baseline = BASELINES[name]
     space = {
         key: values if isinstance(values, list) else values.model_dump()
         for key, values in baseline.space.items()
     }
     searched = {"baseline": name, "start": dict(baseline.start), "space": space}
-    return {"topn": plain_values(topn, {"baselines", "exact_users", "objective", "retrieval"}) | searched}
+    return {"topn": plain_values(topn, unread) | searched}
 
 
 def _checksum_of(log: Log) -> str | None:

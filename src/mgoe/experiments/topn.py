@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from typing import Any
 
-from mgoe.experiments.asked import baselines_of, bounds_of
+from mgoe.evaluation import REACHABLE
+from mgoe.experiments.asked import references_of
 from mgoe.experiments.execute import note_finished
 from mgoe.experiments.folder import DONE
 from mgoe.experiments.parts import Part
@@ -67,8 +68,7 @@ def jobs_of(plan: Plan, cells: Sequence[Cell]) -> list[Job]:
             need(cell.log, cell.variant.name, cell.seed, measure_model, (cell, topn))
     for log in {cell.log.name: cell.log for cell in cells}.values():
         prepared = [seed for seed in plan.settings.seeds if (log.stage(seed) / "data").exists()]
-        for name, seed in baselines_of(plan) if prepared else ():
-            need(log, name, seed, measure_baseline, (log, name, seed, topn, prepared[0]))
-        for name, seed in bounds_of(plan, log) if prepared else ():
-            need(log, name, seed, measure_reachable, (log, seed, topn, prepared[0]))
+        for name, seed in references_of(plan, log) if prepared else ():
+            work = measure_reachable if name == REACHABLE else measure_baseline
+            need(log, name, seed, work, (log, name, seed, topn, prepared[0]))
     return jobs

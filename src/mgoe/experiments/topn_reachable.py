@@ -7,7 +7,6 @@ from numpy.typing import NDArray
 
 from mgoe.config import RunSettings, TopNSettings, seconds
 from mgoe.data import Prepared
-from mgoe.evaluation import REACHABLE
 from mgoe.experiments.plan import Log
 from mgoe.experiments.topn_cell import queries_of, write_result
 from mgoe.experiments.topn_objective import relevant_tasks
@@ -16,11 +15,12 @@ from mgoe.simulation.expected import expected_actions
 from mgoe.topn import Scores, make_lists, measure_lists
 
 
-def measure_reachable(log: Log, seed: int, topn: TopNSettings, data: int) -> str:
+def measure_reachable(log: Log, name: str, seed: int, topn: TopNSettings, data: int) -> str:
     """Measure the best reachable lists on the test windows of a log with a truth.
 
     Args:
         log: The log.
+        name: Noted with the result.
         seed: Noted with the result; nothing is drawn.
         topn: What is measured.
         data: The seed whose prepared data are read; history and test rows are the same for all.
@@ -33,7 +33,7 @@ def measure_reachable(log: Log, seed: int, topn: TopNSettings, data: int) -> str
     _, test = queries_of(log, settings, prepared, topn)
     scores = true_scores(Truth.open(Path(settings.data.truth or "")), settings, topn, prepared)
     found = measure_lists(make_lists(scores, test, max(topn.k)), test, topn.k)
-    return write_result(log.lists(REACHABLE, seed), REACHABLE, seed, {}, found)
+    return write_result(log.lists(name, seed), name, seed, {}, found)
 
 
 def true_scores(truth: Truth, settings: RunSettings, topn: TopNSettings, prepared: Prepared) -> Scores:

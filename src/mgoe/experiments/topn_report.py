@@ -20,12 +20,11 @@ from mgoe.evaluation import (
     group_users,
     read_rows,
 )
-from mgoe.experiments.asked import baselines_of, bounds_of
+from mgoe.experiments.asked import is_drawn, references_of
 from mgoe.experiments.folder import DONE, FIT, INFLUENCE
 from mgoe.experiments.plan import Log, Plan
 from mgoe.experiments.records import cost_of
 from mgoe.experiments.topn_model import EXACT, MIX, RECALL, SAMPLED
-from mgoe.topn import BASELINES
 
 SLICE = "topn"
 """Slice of these rows in `results.parquet`, where every other row is about examples."""
@@ -53,15 +52,13 @@ def lists_standings(plan: Plan, log: Log) -> Standings | None:
             best = group_users(Influence.load(folder / INFLUENCE))
             rows += read_rows(folder / DONE)
             continue
-        drawn = name not in BASELINES or BASELINES[name].random
-        for each in [seed] if drawn else plan.settings.seeds:
+        for each in [seed] if is_drawn(name) else plan.settings.seeds:
             measured.setdefault(name, {})[each] = group_users(Influence.load(folder / INFLUENCE))
             rows += [Row(**{**row, "seed": each}) for row in read_rows(folder / DONE)]
         facts.setdefault(name, []).append(read_json(folder / FIT))
     if not measured:
         return None
-    others = [name for name, _ in baselines_of(plan) + bounds_of(plan, log)]
-    asked = dict.fromkeys([*plan.variants, *others])
+    asked = dict.fromkeys([*plan.variants, *dict(references_of(plan, log))])
     one = _standings(f"Top-N lists, {protocol(plan, log)}", log, plan.comparison.lead, measured, rows)
     return replace(
         one,
@@ -131,7 +128,7 @@ def topn_rows(plan: Plan) -> list[dict[str, Any]]:
 def measured_lists(plan: Plan, log: Log) -> list[tuple[str, int]]:
     """Return the name and seed of the models, baselines and bounds whose lists on a log are measured."""
     asked = [(cell.variant.name, cell.seed) for cell in plan.cells if cell.log == log and cell.done]
-    asked += baselines_of(plan) + bounds_of(plan, log)
+    asked += references_of(plan, log)
     return [one for one in asked if (log.lists(*one) / DONE).exists()]
 
 
