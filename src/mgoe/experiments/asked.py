@@ -6,9 +6,9 @@ from typing import Any
 
 from mgoe.config import TopNSettings, TuneSettings, check_settings
 from mgoe.evaluation import REACHABLE
-from mgoe.experiments.folder import CHECKSUMS, DONE, checksum_of_log
+from mgoe.experiments.folder import CHECKSUMS, DONE, EXAMPLES, checksum_of_log
 from mgoe.experiments.parts import FREE, Part, plain_values, values_of_run
-from mgoe.experiments.plan import EXAMPLES, NOTICES, REFERENCES, Cell, Log, Plan, applicable_search
+from mgoe.experiments.plan import NOTICES, REFERENCES, Cell, Log, Plan, applicable_search
 from mgoe.graph.build.workplace import building
 from mgoe.models import options_of
 from mgoe.topn import BASELINES

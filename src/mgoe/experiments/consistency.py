@@ -5,7 +5,6 @@ rows means nothing. A failed disk or an incomplete copy damages files; they are 
 computed again.
 """
 
-import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,14 +13,13 @@ from typing import Any
 
 from mgoe._util.files import read_json, write_json, write_text
 from mgoe.config import dump_settings
-from mgoe.data import Prepared
 from mgoe.errors import OutputError
 from mgoe.evaluation import Influence, read_rows
 from mgoe.experiments import records
 from mgoe.experiments.asked import parts_of
-from mgoe.experiments.folder import CHECKSUMS, DONE, FIT, INFLUENCE, read_checksums
+from mgoe.experiments.folder import CHECKSUMS, DONE, EXAMPLES, FIT, INFLUENCE, read_checksums
 from mgoe.experiments.parts import Part, outdated
-from mgoe.experiments.plan import EXAMPLES, NOTICES, REFERENCES, Cell, Log, Plan
+from mgoe.experiments.plan import NOTICES, REFERENCES, Cell, Log, Plan
 
 logger = logging.getLogger(__name__)
 
@@ -61,8 +59,7 @@ def reconcile(
         _clear_damaged(log.path / REFERENCES, read_rows)
         _clear_damaged(log.path / NOTICES, read_json)
         for stage in map(log.stage, plan.settings.seeds):
-            if _clear_damaged(stage / EXAMPLES, read_json) and (stage / "data").exists():
-                note_examples(stage)  # at once, since the lines of finished cells hold them
+            _clear_damaged(stage / EXAMPLES, read_json)
     _remove(plan, [*damaged_parts(parts, plan.out)], command)
     for part in chosen:
         part.begin()
@@ -94,18 +91,6 @@ def check_choice(plan: Plan, cells: Sequence[Cell], chosen: Sequence[Part], stal
                 f"found {lost} finished cells of others that would be removed; choose another folder, or "
                 "choose all models, seeds and logs to compute all of it again",
             )
-
-
-def note_examples(stage: Path) -> None:
-    """Store checksums of the rows that a log is measured on: equal for every seed and model."""
-    prepared, sums = Prepared.open(stage / "data"), {}
-    for split in ("valid", "test"):
-        digest = hashlib.sha256()
-        for part in prepared.streamed(split).parts():
-            for column in (part.user, part.item, part.bucket, part.labels):
-                digest.update(column.tobytes())
-        sums[split] = digest.hexdigest()[:16]
-    write_json(stage / EXAMPLES, sums)
 
 
 def measured_cells(plan: Plan, log: Log, lines: Mapping[Any, Mapping[str, Any]]) -> Measured:

@@ -18,15 +18,15 @@ from mgoe.errors import OutputError, TrainingError
 from mgoe.evaluation import ALL, UNIFORM, Row, measure, write_rows
 from mgoe.experiments import records
 from mgoe.experiments.cell import fit_cell, summary_line
-from mgoe.experiments.consistency import Measured, measured_cells, note_examples, odd_seed
-from mgoe.experiments.folder import FIT
+from mgoe.experiments.consistency import Measured, measured_cells, odd_seed
+from mgoe.experiments.folder import EXAMPLES, FIT
 from mgoe.experiments.held_out import hold_out_last
 from mgoe.experiments.inputs import Inputs
 from mgoe.experiments.notices import of_log
 from mgoe.experiments.parts import Part, read_note
-from mgoe.experiments.plan import EXAMPLES, NOTICES, REFERENCES, Cell, Log, Plan, is_done
+from mgoe.experiments.plan import NOTICES, REFERENCES, Cell, Log, Plan, is_done
 from mgoe.experiments.processes import Job, Outcome, run_jobs
-from mgoe.experiments.stages import build, prepare_data
+from mgoe.experiments.stages import build, examples_of, prepare_data
 from mgoe.experiments.tuning import note_killed, search
 from mgoe.simulation import Truth, reachable, simulate
 
@@ -163,9 +163,6 @@ def note_finished(plan: Plan, parts: Sequence[Part], cells: Sequence[Cell], comm
         elif (
             (cell := of_folder.get(part.path)) is not None and cell.done and noted.get("state") != "finished"
         ):
-            stage = cell.log.stage(cell.seed)
-            if not (stage / EXAMPLES).exists() and (stage / "data").exists():
-                note_examples(stage)
             records.append(plan.out, records.of_cell(cell, command))
         elif (
             part.kind == "lists"
@@ -202,8 +199,7 @@ def prepare_log(
     """
     settings, folder = log.settings(seed), log.stage(seed)
     prepared = prepare_data(settings, folder, table)
-    if not (folder / EXAMPLES).exists():
-        note_examples(folder)
+    examples_of(folder)
     if odd := odd_seed(log, seed, seeds, cells):
         raise OutputError(folder, odd)
     if not (log.path / NOTICES).exists():

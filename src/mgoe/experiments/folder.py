@@ -31,6 +31,8 @@ STATE = "run.json"
 SETTINGS = "settings.yaml"
 CHECKSUMS = "source.json"
 """Checksums of a log's files, stored in the folder of the log."""
+EXAMPLES = "examples.json"
+"""Checksums of the test and validation rows of a prepared log, stored beside it."""
 DONE = "metrics.json"
 """In the folder of a cell; written last, so a cell with this file is finished."""
 FIT = "fit.json"
@@ -40,7 +42,7 @@ INFLUENCE = "influence.safetensors"
 RELIABILITY = "reliability.json"
 """Observed against predicted rates of a cell on test."""
 CALIBRATION = "calibration.json"
-"""Calibration of a cell, fitted on test."""
+"""Calibrations of a cell, fitted on validation and on test."""
 
 
 def take_folder(out: Path, marker: str, what: str) -> None:

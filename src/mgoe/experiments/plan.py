@@ -34,8 +34,6 @@ from mgoe.experiments.held_out import settings_of_rest
 from mgoe.models import BASES, BoostedTrees, options_of, resolve
 from mgoe.simulation import WorldSettings
 
-EXAMPLES = "examples.json"
-"""Checksums of the test and validation rows of a prepared log, stored beside it."""
 REFERENCES = "references.json"
 """Rows of `chance` and `best-reachable`, stored in the folder of a simulated log."""
 NOTICES = "notices.json"

@@ -21,7 +21,8 @@ from mgoe.errors import OutputError
 from mgoe.evaluation import ALL, Cost, Influence, Row, group_users, pack, read_rows, unpack, write_rows
 from mgoe.experiments.folder import DONE, FIT, INFLUENCE
 from mgoe.experiments.parts import Part, read_note
-from mgoe.experiments.plan import EXAMPLES, Cell, best_of
+from mgoe.experiments.plan import Cell, best_of
+from mgoe.experiments.stages import examples_of
 
 RESULTS = "results.jsonl"
 SOURCE = Path(__file__).parents[1]
@@ -83,7 +84,7 @@ def of_cell(cell: Cell, command: str) -> dict[str, Any]:
         "asked": note["digest"],
         "tuned": best_of(cell.search) if "search" in note["before"] else None,
         **{name: facts.get(name) for name in FACTS},
-        "examples": read_json(cell.log.stage(cell.seed) / EXAMPLES),
+        "examples": examples_of(cell.log.stage(cell.seed)),
         **{
             f"{row['split']}.{row['task']}.{row['metric']}": row["value"]
             if math.isfinite(row["value"])

@@ -1,5 +1,6 @@
 """What all models of a run share: the prepared log and the graph. Nothing here loads torch."""
 
+import hashlib
 import logging
 import time
 from collections.abc import Callable
@@ -9,11 +10,13 @@ import ibis.expr.types as ir
 import numpy as np
 from numpy.typing import NDArray
 
+from mgoe._util.files import read_json, write_json
 from mgoe._util.progress import ProgressBar
 from mgoe._util.tables import Frame
 from mgoe.config import RunSettings, seconds
 from mgoe.data import FeatureEncoders, Prepared, SideFeatures, prepare
 from mgoe.errors import OutputError
+from mgoe.experiments.folder import EXAMPLES
 from mgoe.graph import Exposures, MacroGraph, Observer, Source, build_graph
 from mgoe.graph.rates import is_axis_of_context
 
@@ -92,6 +95,25 @@ def build(settings: RunSettings, prepared: Prepared, folder: Path) -> MacroGraph
     stages = ", ".join(f"{name} {took['seconds']:.1f}" for name, took in graph.meta["stages"].items())
     logger.info(f"  {graph!r} in {time.perf_counter() - started:.1f} s ({stages})")
     return graph
+
+
+def examples_of(stage: Path) -> dict[str, str]:
+    """Return checksums of the rows that the prepared log in a folder is measured on.
+
+    They are equal for every seed and model, computed once, and stored.
+    """
+    file, sums = stage / EXAMPLES, dict[str, str]()
+    if file.exists():
+        return read_json(file)
+    prepared = Prepared.open(stage / "data")
+    for split in ("valid", "test"):
+        digest = hashlib.sha256()
+        for part in prepared.streamed(split).parts():
+            for column in (part.user, part.item, part.bucket, part.labels):
+                digest.update(column.tobytes())
+        sums[split] = digest.hexdigest()[:16]
+    write_json(file, sums)
+    return sums
 
 
 def source_of(settings: RunSettings, prepared: Prepared) -> Source:
