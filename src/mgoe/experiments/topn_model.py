@@ -1,7 +1,7 @@
 """Top-N lists of a fitted model with one seed on one log: made by the code that makes the lists of a bundle,
 as of the snapshot before the window.
 
-Axes: `Q` users that are asked for, `N` places of a list, `G` generators.
+Axes: `Q` users that are asked for, `N` places of a list.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from mgoe._util.files import read_json
 from mgoe.bundle.ranking import Query, choose, rank_users
 from mgoe.bundle.scored_model import ScoredModel
 from mgoe.config import TopNSettings
-from mgoe.evaluation import FEWEST, Influence
+from mgoe.evaluation import Influence
 from mgoe.experiments.blending import fit_blend
 from mgoe.experiments.fitted import load_calibration, load_model
 from mgoe.experiments.folder import FIT
@@ -27,6 +27,7 @@ from mgoe.experiments.topn_cell import queries_of, value_of, write_result
 from mgoe.experiments.topn_objective import list_objective
 from mgoe.retrieval import Retrieval
 from mgoe.topn import Queries, measure_lists
+from mgoe.topn.measure import mean_over_users
 
 READINGS = (1.0, 0.5, 0.0)
 """Shares of the sampling of negatives that are undone in the order of a list; validation chooses one where no
@@ -135,10 +136,6 @@ def recall(
         mix = choose(scored, scored, replace(query, exclude_known=queries.hide), user).items
         found = {MIX: mix, **scored.retrieval.generate(scored.view, user, depth)}
         shares.append({name: float(np.isin(items, mine).mean()) for name, mine in found.items()})
-    names = list(shares[0])
-    values = np.array([[share[name] for name in names] for share in shares])  # (Q, G)
-    means = values.mean(axis=0)
-    parts = (values - means) / len(values) if len(values) >= FEWEST else np.full_like(values, np.nan)
-    columns = tuple((name, f"recall@{depth}") for name in names)
-    influence = Influence(columns, means, queries.users, parts.astype(np.float32))
-    return influence, dict(zip(names, means.tolist(), strict=True))
+    columns = {(name, f"recall@{depth}"): np.array([share[name] for share in shares]) for name in shares[0]}
+    means = mean_over_users(columns, queries.users)
+    return means, dict(zip(shares[0], means.values.tolist(), strict=True))

@@ -6,7 +6,7 @@ intervals and paired differences follow as for all other metrics (`evaluation.in
 Axes: `Q` users, `N` places of a list, `P` relevant pairs, `M` measures.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,20 +32,38 @@ def measure_lists(lists: NDArray[np.int64], queries: Queries, depths: Sequence[i
     Returns:
         Measures under the task `all`, with the influence of each user on them.
     """
-    columns: dict[str, NDArray[np.float64]] = {}
+    columns: dict[tuple[str, str], NDArray[np.float64]] = {}
     for depth in depths:
-        columns |= {f"{name}@{depth}": values for name, values in _found(lists, queries, depth).items()}
-        columns[f"novelty@{depth}"] = _novelty(lists[:, :depth], queries)
-    names, values = tuple((ALL, name) for name in columns), np.stack([*columns.values()], axis=1)  # (Q, M)
-    means = values.mean(axis=0)
-    parts = (values - means) / len(values) if len(values) >= FEWEST else np.full_like(values, np.nan)
+        columns |= {(ALL, f"{name}@{depth}"): found for name, found in _found(lists, queries, depth).items()}
+        columns[ALL, f"novelty@{depth}"] = _novelty(lists[:, :depth], queries)
+    means = mean_over_users(columns, queries.users)
     covered = {(ALL, f"coverage@{depth}"): _coverage(lists[:, :depth], queries) for depth in depths}
     return Influence(
-        names=(*names, *covered),
-        values=np.concatenate([means, [*covered.values()]]),
+        names=(*means.names, *covered),
+        values=np.concatenate([means.values, [*covered.values()]]),
         users=queries.users,
-        parts=np.hstack([parts, np.full((len(values), len(covered)), np.nan)]).astype(np.float32),
+        parts=np.hstack([means.parts, np.full((len(means.parts), len(covered)), np.nan, np.float32)]),
     )
+
+
+def mean_over_users(
+    columns: Mapping[tuple[str, str], NDArray[np.float64]], users: NDArray[np.int64]
+) -> Influence:
+    """Return measures that are means over users, with the influence of each user on them.
+
+    Args:
+        columns: Values of the users by task and measure. Shape (Q,) each.
+        users: The users, rising. Shape (Q,).
+
+    Example:
+        >>> found = mean_over_users({("all", "hr@1"): np.array([1.0, 0.0])}, np.array([3, 7]))
+        >>> found.values
+        array([0.5])
+    """
+    values = np.stack([*columns.values()], axis=1)  # (Q, M)
+    means = values.mean(axis=0)
+    parts = (values - means) / len(values) if len(values) >= FEWEST else np.full_like(values, np.nan)
+    return Influence(tuple(columns), means, users, parts.astype(np.float32))
 
 
 def ranks_of(lists: NDArray[np.int64], queries: Queries) -> NDArray[np.float64]:
