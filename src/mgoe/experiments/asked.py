@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mgoe.config import TopNSettings, TuneSettings, check_settings
 from mgoe.evaluation import REACHABLE
@@ -12,6 +12,18 @@ from mgoe.experiments.plan import NOTICES, REFERENCES, Cell, Log, Plan, applicab
 from mgoe.graph.build.workplace import building
 from mgoe.models import options_of
 from mgoe.topn import BASELINES
+
+
+class Asked(NamedTuple):
+    """The parts that a command asks for.
+
+    Attributes:
+        parts: All parts of the results.
+        chosen: Those that the chosen cells are made of, and searches for their models.
+    """
+
+    parts: list[Part]
+    chosen: list[Part]
 
 
 def parts_of(plan: Plan, cells: Iterable[Cell]) -> list[Part]:

@@ -16,7 +16,7 @@ from mgoe.config import dump_settings
 from mgoe.errors import OutputError
 from mgoe.evaluation import Influence, read_rows
 from mgoe.experiments import records
-from mgoe.experiments.asked import parts_of
+from mgoe.experiments.asked import Asked, parts_of
 from mgoe.experiments.folder import CHECKSUMS, DONE, EXAMPLES, FIT, INFLUENCE, read_checksums
 from mgoe.experiments.parts import Part, outdated
 from mgoe.experiments.plan import NOTICES, REFERENCES, Cell, Log, Plan
@@ -29,10 +29,8 @@ NAMED = 5
 """Number of titles named in a sentence."""
 
 
-def reconcile(
-    plan: Plan, cells: Sequence[Cell], overwrite: bool, settings: str, command: str = ""
-) -> list[Part]:
-    """Leave in a folder only what is asked for and can be read, and note what the chosen cells are made of.
+def reconcile(plan: Plan, cells: Sequence[Cell], overwrite: bool, settings: str, command: str = "") -> Asked:
+    """Leave in a folder only what is asked for and can be read.
 
     Args:
         plan: The run or comparison.
@@ -42,17 +40,17 @@ def reconcile(
         command: Noted with removed cells.
 
     Returns:
-        All parts of the results.
+        The parts that are asked for.
 
     Raises:
         MgoeError: A finished result would have to be removed and must not be, or a file may not be read.
     """
     for log in plan.logs.values():
         _clear_damaged(log.path / CHECKSUMS, read_checksums)
-    parts = parts_of(plan, [*plan.cells, *cells])
-    chosen = parts_of(plan, [*cells, *map(plan.searched, cells)])  # searches are of the first seed
-    stale = outdated(parts, overwrite)
-    check_choice(plan, cells, chosen, stale)
+    searched = map(plan.searched, cells)  # searches are of the first seed
+    asked = Asked(parts_of(plan, [*plan.cells, *cells]), parts_of(plan, [*cells, *searched]))
+    stale = outdated(asked.parts, overwrite)
+    check_choice(plan, cells, asked.chosen, stale)
     write_text(plan.out / settings, dump_settings(plan.settings))
     _remove(plan, stale, command)
     for log in plan.logs.values():
@@ -60,10 +58,8 @@ def reconcile(
         _clear_damaged(log.path / NOTICES, read_json)
         for stage in map(log.stage, plan.settings.seeds):
             _clear_damaged(stage / EXAMPLES, read_json)
-    _remove(plan, [*damaged_parts(parts, plan.out)], command)
-    for part in chosen:
-        part.begin()
-    return parts
+    _remove(plan, [*damaged_parts(asked.parts, plan.out)], command)
+    return asked
 
 
 def check_choice(plan: Plan, cells: Sequence[Cell], chosen: Sequence[Part], stale: Sequence[Part]) -> None:

@@ -17,6 +17,7 @@ from mgoe.data import Prepared
 from mgoe.errors import OutputError, TrainingError
 from mgoe.evaluation import ALL, UNIFORM, Row, measure, write_rows
 from mgoe.experiments import records
+from mgoe.experiments.asked import Asked
 from mgoe.experiments.cell import fit_cell, summary_line
 from mgoe.experiments.consistency import Measured, measured_cells, odd_seed
 from mgoe.experiments.folder import EXAMPLES, FIT
@@ -36,7 +37,7 @@ logger = logging.getLogger(__name__)
 def execute(
     plan: Plan,
     cells: Sequence[Cell],
-    parts: Sequence[Part],
+    asked: Asked,
     command: str = "",
     until: float | None = None,
     inputs: Inputs | None = None,
@@ -50,7 +51,7 @@ def execute(
     Args:
         plan: What they are part of.
         cells: The chosen cells, in order.
-        parts: All parts of the results.
+        asked: The parts that are asked for.
         command: Noted with every cell.
         until: `time.monotonic()` after which no cell begins.
         inputs: The log and the graph of a run.
@@ -59,7 +60,9 @@ def execute(
     Raises:
         TrainingError: A cell of a run failed.
     """
-    note_finished(plan, parts, plan.cells, command)
+    for part in asked.chosen:
+        part.begin()
+    note_finished(plan, asked.parts, plan.cells, command)
     jobs, waiting = jobs_of(plan, cells)
     logger.info(f"training {len(waiting)} of {len(cells)} cells, {plan.settings.jobs} at a time")
     here = inputs is not None and (plan.settings.jobs == 1 or len(jobs) <= 1)
@@ -69,7 +72,7 @@ def execute(
             cell = waiting.get(outcome.job.name)
             if here and cell is not None:
                 fit_cell(cell, inputs=inputs, show_progress=show_progress)
-            note_finished(plan, parts, plan.cells, command)
+            note_finished(plan, asked.parts, plan.cells, command)
             if cell is None:
                 if outcome.lost and outcome.job.work is search:
                     note_killed(outcome.job.args[-1])

@@ -33,7 +33,7 @@ from mgoe.data import Prepared, read_settings
 from mgoe.errors import ConfigError, OutputError
 from mgoe.evaluation import Row, markdown_table, read_rows, write_rows
 from mgoe.experiments import records
-from mgoe.experiments.asked import parts_of
+from mgoe.experiments.asked import Asked, parts_of
 from mgoe.experiments.cell import fit_cell, summary_line
 from mgoe.experiments.cell_bundle import write_cell_bundle
 from mgoe.experiments.checks import check, check_installed
@@ -51,7 +51,7 @@ from mgoe.experiments.imports import take as take_lines
 from mgoe.experiments.incumbent import write_incumbent
 from mgoe.experiments.inputs import Inputs
 from mgoe.experiments.pages import write_run_report
-from mgoe.experiments.parts import Part, outdated
+from mgoe.experiments.parts import outdated
 from mgoe.experiments.plan import Cell, Plan, is_boosted, is_done, training_of, with_choices
 from mgoe.experiments.processes import wait_for_orphans
 from mgoe.experiments.report import (
@@ -137,11 +137,11 @@ def run(
             write_incumbent(out, settings, Prepared.open(out / "data"), incumbent)
         elif all(cell.done for cell in plan.cells):
             return RunResult.of(plan)
-    with begin(plan, plan.cells, overwrite, table, extend=kept) as (prepared, parts):
+    with begin(plan, plan.cells, overwrite, table, extend=kept) as (prepared, asked):
         inputs = Inputs(settings, prepared, build(settings, prepared, out / "graph"))
         if incumbent is not None and not kept:
             write_incumbent(out, settings, prepared, incumbent)  # a mistake in it shall not wait for training
-        execute(plan, plan.cells, parts, command, inputs=inputs, show_progress=show_progress)
+        execute(plan, plan.cells, asked, command, inputs=inputs, show_progress=show_progress)
         result = RunResult.of(plan)
         write_rows(out / "metrics.json", result.rows)
         write_text(out / "table.md", markdown_table(result.rows) + "\n")
@@ -213,8 +213,10 @@ def train(
             if not processes.agree(False):  # the first process has prepared everything
                 fit_cell(cell, resume=resume)
             return []
-        with begin(plan, [cell], overwrite) as (prepared, parts):
+        with begin(plan, [cell], overwrite) as (prepared, asked):
             inputs = Inputs(settings, prepared, build(settings, prepared, out / "graph"))
+            for part in asked.chosen:
+                part.begin()
             if not resume:
                 shutil.rmtree(cell.folder, ignore_errors=True)
             if not processes.agree(cell.done):
@@ -223,7 +225,7 @@ def train(
                     + (f" on {processes.size} processes" if processes.size > 1 else "")
                 )
                 logger.info(f"{cell.title}: {summary_line(fit_cell(cell, inputs, show_progress, resume))}")
-            note_finished(plan, parts, [cell], "")
+            note_finished(plan, asked.parts, [cell], "")
             rows = read_rows(cell.folder / DONE)
             write_cell_bundle(out / "bundle", cell, inputs, rows, estimates_of([cell]))
             track_bundle(settings.training.track, cell.folder, out / "bundle")
@@ -237,7 +239,7 @@ def begin(
     overwrite: bool,
     table: Frame | None = None,
     extend: bool = False,
-) -> Iterator[tuple[Prepared, list[Part]]]:
+) -> Iterator[tuple[Prepared, Asked]]:
     """Check everything before any work, hold the output folder for this process, and prepare the log.
 
     Args:
@@ -248,7 +250,7 @@ def begin(
         extend: Add to the finished run that the folder holds.
 
     Yields:
-        The prepared log, and all parts of the results.
+        The prepared log, and the parts that are asked for.
 
     Raises:
         MgoeError: The settings, the log or the folder break a rule.
@@ -263,9 +265,12 @@ def begin(
                 logger.info(
                     f"{'adding to the finished' if extend else 'resuming the unfinished'} run in {plan.out}"
                 )
-            parts = reconcile(plan, cells, False, SETTINGS)
+            asked = reconcile(plan, cells, False, SETTINGS)
+            for part in asked.chosen:
+                if part.kind in ("data", "graph", "search"):
+                    part.begin()
             prepared = prepare_log(log, plan.settings.seeds[0], plan.settings.seeds, {}, table)
-        yield prepared, parts
+        yield prepared, asked
 
 
 def compare(
@@ -322,11 +327,11 @@ def compare(
         take_folder(plan.out, COMPARISON, "comparison")
         if not (plan.out / COMPARISON).exists():
             write_text(plan.out / COMPARISON, dump_settings(plan.settings))
-        parts = reconcile(plan, cells, overwrite, COMPARISON, command)
-        take_lines(plan, parts, lines_of)
+        asked = reconcile(plan, cells, overwrite, COMPARISON, command)
+        take_lines(plan, asked.parts, lines_of)
         check_installed(plan, cells)  # after imports: finished cells need no library
-        execute(plan, cells, parts, command, until)
-        unmeasured = measure_topn(plan, cells, parts, until, command)
+        execute(plan, cells, asked, command, until)
+        unmeasured = measure_topn(plan, cells, asked.parts, until, command)
         time_models(plan, cells, until)
         lines = records.latest(plan.out)
         standings = [*standings_of(plan, lines), *topn_standings(plan)]
