@@ -201,12 +201,10 @@ def damaged_parts(parts: Iterable[Part], out: Path) -> Iterator[Part]:
             yield part
 
 
-def _clear_damaged(path: Path, read: Callable[[Path], Any]) -> bool:
-    """Remove a file if it is there and damaged, and tell whether it was; it is computed again later."""
-    cleared = path.exists() and _is_damaged(path, read)
-    if cleared:
+def _clear_damaged(path: Path, read: Callable[[Path], Any]) -> None:
+    """Remove a file if it is there and damaged; it is computed again later."""
+    if path.exists() and _is_damaged(path, read):
         path.unlink()
-    return cleared
 
 
 def _holds_damage(folder: Path) -> bool:
