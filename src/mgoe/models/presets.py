@@ -227,8 +227,8 @@ def _load(base: str, place: str) -> type[RankingModel]:
     except (ValueError, ImportError, AttributeError) as error:
         raise ConfigError(
             place,
-            f"{base!r} cannot be imported ({error}); put its folder on PYTHONPATH; an import path has the form "
-            "`module:Class`",
+            f"{base!r} cannot be imported ({error}); put its folder on PYTHONPATH; an import path has the "
+            "form `module:Class`",
         ) from None
     if not (isinstance(kind, type) and issubclass(kind, RankingModel)):
         raise ConfigError(place, f"{base!r} must name a subclass of mgoe.models.RankingModel, found {kind!r}")
