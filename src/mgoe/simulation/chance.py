@@ -42,8 +42,8 @@ def reachable(
         Shape (N, T), tasks in the order of the settings.
 
     Raises:
-        ConfigError: A task is not a single behaviour of the world, or the distribution of negatives or of
-            positives is not known.
+        ConfigError: A task is not a single behaviour of the world, or the distribution of positives is not
+            known.
         DataError: An id or a device is not of this world.
 
     Example:
@@ -92,8 +92,8 @@ def check_reachable(world: WorldSettings, settings: RunSettings) -> list[str]:
         The behaviour, or `stay`, of each task.
 
     Raises:
-        ConfigError: A task is not a single behaviour of the world, or the distribution of negatives or of
-            positives is not known.
+        ConfigError: A task is not a single behaviour of the world, or the distribution of positives is not
+            known.
 
     Example:
         >>> from mgoe.simulation import WorldSettings
