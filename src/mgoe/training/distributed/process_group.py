@@ -5,6 +5,7 @@ A single process pays nothing.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -119,12 +120,17 @@ class ProcessGroup:
         return np.concatenate([part.cpu().numpy() for part in self._gather(mine)])
 
     def agree(self, value: Value) -> Value:
-        """Return the first process' value on all processes."""
-        said = [value]
-        if self.size > 1:
-            with _exchanging():
-                dist.broadcast_object_list(said, src=0, device=_exchange_device())
-        return said[0]
+        """Return the first process' value on all processes; anything that JSON holds."""
+        if self.size == 1:
+            return value
+        place = _exchange_device()
+        said = torch.tensor(list(json.dumps(value).encode()), dtype=torch.uint8, device=place)
+        length = torch.tensor([len(said)], device=place)
+        with _exchanging():
+            dist.broadcast(length, src=0)
+            said = said if self.leads else said.new_empty(int(length))
+            dist.broadcast(said, src=0)
+        return json.loads(bytes(said.tolist()))
 
     def any(self, *mine: bool) -> list[bool]:
         """Return for each flag whether it is set on any process."""
