@@ -15,9 +15,9 @@ KEYS = st.integers(0, 40) | st.integers(0, 2**63 - 1)
 def test_keys_are_found_and_others_are_not(held: set[int], others: set[int]):
     keys = free_places(len(held))
     for key in held:
-        keys[place_of(keys, keys, key)] = key
+        keys[place_of(keys, key)] = key
     assert sorted(keys[keys >= 0].tolist()) == sorted(held)
-    assert all(keys[place_of(keys, keys, key)] == (key if key in held else -1) for key in held | others)
+    assert all(keys[place_of(keys, key)] == (key if key in held else -1) for key in held | others)
 
 
 @given(entries=st.integers(0, 10**6))

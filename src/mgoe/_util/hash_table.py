@@ -1,4 +1,4 @@
-"""An open hash table of whole numbers, for compiled loops: its keys, and which of its places are taken."""
+"""An open hash table of whole numbers from 0, for compiled loops: its keys, -1 where a place is free."""
 
 import numba
 import numpy as np
@@ -6,7 +6,7 @@ from numpy.typing import DTypeLike, NDArray
 
 
 def free_places(entries: int, kind: DTypeLike = np.int64) -> NDArray:
-    """Return the keys of an empty table of numbers from 0, of which so many entries will fill at most half.
+    """Return the keys of an empty table, of which so many entries will fill at most half.
 
     Example:
         >>> len(free_places(1000))
@@ -16,14 +16,11 @@ def free_places(entries: int, kind: DTypeLike = np.int64) -> NDArray:
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
-def place_of(keys, taken, key):  # pragma: no cover - compiled
-    """Return the place of a key, or the free place where it would be. Places are probed in order.
-
-    `taken` is negative where a place is free. Where no key is negative, it can be the keys themselves.
-    """
+def place_of(keys, key):  # pragma: no cover - compiled
+    """Return the place of a key, or the free place where it would be. Places are probed in order."""
     last = len(keys) - 1
     mixed = np.uint64(key) * np.uint64(0x9E3779B97F4A7C15)
     place = np.int64(mixed >> np.uint64(32)) & last
-    while taken[place] >= 0 and keys[place] != key:
+    while keys[place] >= 0 and keys[place] != key:
         place = (place + 1) & last
     return place

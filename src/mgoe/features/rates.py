@@ -132,7 +132,7 @@ def _read(table, live, first, second, regressions, out):  # pragma: no cover - c
                 if two < 0 or _repeats(second, at, b):
                     continue
                 cell = find_place(indptr, other, one, two) if one < len(indptr) - 1 else -1
-                place = place_of(live.key, live.key, one << 32 | two)
+                place = place_of(live.key, one << 32 | two)
                 if cell < 0 and live.key[place] < 0:
                     continue
                 if not found:

@@ -124,12 +124,12 @@ def _sum_links(links, fresh, seeds, weights, items, key):  # pragma: no cover - 
     """Add up links to some items, which are found in a hash table."""
     row_at, total = np.empty(len(key), np.int32), np.zeros((len(items), weights.shape[1]))
     for row in range(len(items)):
-        at = place_of(key, key, items[row])
+        at = place_of(key, items[row])
         key[at], row_at[at] = items[row], row
     for k in range(len(seeds)):
         for e in range(links.indptr[seeds[k]], links.indptr[seeds[k] + 1]):
             item = links.item[e]
-            at = place_of(key, key, item)
+            at = place_of(key, item)
             if key[at] >= 0:
                 for column in range(weights.shape[1]):
                     total[row_at[at], column] += weights[k, column] * links.weight[e] * fresh[item]

@@ -127,7 +127,7 @@ def _sum_links(links, fresh, seeds, weights, known, key, items, totals):  # prag
     for k in range(len(seeds)):
         for e in range(links.indptr[seeds[k]], links.indptr[seeds[k] + 1]):
             item = links.item[e]
-            at = place_of(key, key, item)
+            at = place_of(key, item)
             key[at] = item
             total[at] += weights[k] * links.weight[e]
     size = 0

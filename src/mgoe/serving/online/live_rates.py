@@ -140,7 +140,7 @@ def _add(cells, key, counts, values):  # pragma: no cover - compiled
     """Add to cells, and return how many are new."""
     new = 0
     for row in range(len(key)):
-        place = place_of(cells.key, cells.key, key[row])
+        place = place_of(cells.key, key[row])
         if cells.key[place] < 0:
             cells.key[place] = key[row]
             new += 1
