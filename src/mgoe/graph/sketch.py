@@ -110,7 +110,8 @@ def score_matrix(
     _values(rows.scored(scores / UNIT), sums / UNIT, other_sums / UNIT, normalize == "degree", value)
     if indptr[-1] < 1 << 31:
         indptr = indptr.astype(np.int32)  # else SciPy widens every item to 64 bits
-    return sp.csr_array((value, rows.other, indptr), shape=(len(rows), len(other_sums)))
+    items = np.array(rows.other)  # in memory, as every step reads them
+    return sp.csr_array((value, items, indptr), shape=(len(rows), len(other_sums)))
 
 
 @as_on_one_thread

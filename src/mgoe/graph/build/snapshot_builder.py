@@ -157,10 +157,16 @@ class SnapshotBuilder:
             given = mapped(self.kept / "item_vectors.npy")
         else:
             s, (users, share) = self.plan.settings, self.sample()
-            rows, sums = PairRows.by_user(self.folder).some(users), self.sums("user")
+            sums = self.sums("user")
             if users is not None:
                 sums = sums[users]
-            matrix = score_matrix(rows, self.plan.scores, sums, self.sums("item"), s.normalize)
+            matrix = score_matrix(
+                PairRows.by_user(self.folder).some(users),
+                self.plan.scores,
+                sums,
+                self.sums("item"),
+                s.normalize,
+            )
             found = sketch(matrix, s.rank, s.power_iterations, s.scale, s.seed, share, available_threads())
             arrays = {"basis": found.basis, "singular": found.singular, "basis_sum": self.sums("item")}
             given = found.items if users is None else found.basis[:0]
