@@ -316,7 +316,7 @@ def _base(snapshot: Snapshot, side: Side) -> dict[str, NDArray]:
 def _read(
     base: NDArray, slot: NDArray[np.int32], live: NDArray, nodes: NDArray[np.int64], fill: float
 ) -> NDArray:
-    """Return rows of a snapshot's array, or of the live one where a node has a slot; `fill` at node -1."""
+    """Return rows of a snapshot's array, and of the live array for nodes with a slot; `fill` at node -1."""
     if not len(slot):
         return _take(base, nodes, fill)
     out = _take(base, np.where(nodes < len(base), nodes, -1), fill)

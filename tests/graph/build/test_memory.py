@@ -48,7 +48,8 @@ def test_learning_the_sketch_needs_what_was_said(tmp_path, monkeypatch, users, i
     for place in (sketch, module):
         monkeypatch.setattr(place, "GRAM_ROWS", 1 << 12)  # as if these few nodes were many
     log = history(planted(users, items, 4, events), cuts=())
-    history(planted()).build(tmp_path / "first")  # machine code is loaded
+    for name, sample in (("all", 1000), ("some", 100)):
+        history(planted()).build(tmp_path / name, sample=sample)  # machine code is loaded
     seen = Measured()
     tracemalloc.start()
     try:
