@@ -11,14 +11,14 @@ Each worker takes its copy from the driver, so the driver's network carries one 
 
 from __future__ import annotations
 
-import copyreg
-import io
 import os
-import pickle
 import uuid
+from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass, fields, is_dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,18 @@ if TYPE_CHECKING:
 
 SMALL = 1 << 16
 """Arrays of at most so many bytes are sent within the task."""
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Carried:
+    """Stands for an array until a worker maps it.
+
+    Attributes:
+        name: Of its file.
+    """
+
+    name: str
 
 
 class Carrier:
@@ -54,30 +66,25 @@ class Carrier:
         """How the names of all files sent since the last `clear` begin."""
         return f"{self._name}-{self._generation:04d}"
 
-    def pack(self, value: object) -> bytes:
-        """Send every large array in a value, and return the value pickled: who loads it maps these arrays."""
-        packed = io.BytesIO()
-        pickler = pickle.Pickler(packed)
-        pickler.dispatch_table = copyreg.dispatch_table | {np.ndarray: self._reduced}
-        pickler.dump(value)
-        return packed.getvalue()
+    def pack(self, value: T) -> T:
+        """Return a value with every large array in it sent; tuples, dataclasses and partials are searched."""
+        return _changed(
+            value,
+            lambda part: self.array(part) if isinstance(part, np.ndarray) and part.nbytes > SMALL else part,
+        )
 
-    def _reduced(self, array: NDArray) -> Any:
-        """Return what makes an array again."""
-        return (_mapped, (self.array(array),)) if array.nbytes > SMALL else array.__reduce__()
-
-    def array(self, array: NDArray) -> str:
-        """Send an array, and return its file's name. An array that is mapped from a file is sent once."""
+    def array(self, array: NDArray) -> Carried:
+        """Send an array. An array that is mapped from a file is sent once."""
         file = file_of(array)
         if file is None:
             to = self._next(".npy")
             np.save(to, np.ascontiguousarray(array), allow_pickle=False)
-            return self._send(to)
+            return Carried(self._send(to))
         at = file.stat()
         key = file, at.st_ino, at.st_mtime_ns, at.st_size
         if key not in self._carried:
             self._carried[key] = self.file(file)
-        return self._carried[key]
+        return Carried(self._carried[key])
 
     def file(self, file: Path) -> str:
         """Send a file as it is now, and return the name by which `located` finds it."""
@@ -108,9 +115,9 @@ class Carrier:
         return file.name
 
 
-def _mapped(name: str) -> NDArray:
-    """On a worker: map an array that was sent."""
-    return mapped(located(name))
+def unpack(value: T) -> T:
+    """On a worker: return the value that `Carrier.pack` was given, with its large arrays mapped."""
+    return _changed(value, lambda part: mapped(located(part.name)) if isinstance(part, Carried) else part)
 
 
 def located(name: str) -> Path:
@@ -144,3 +151,21 @@ def file_of(array: NDArray) -> Path | None:
         return None
     same = base.shape == array.shape and base.dtype == array.dtype and base.ctypes.data == array.ctypes.data
     return Path(base.filename) if same else None
+
+
+def _changed(value: Any, change: Callable[[Any], Any]) -> Any:
+    """Return a value with a change made to it, or to what it holds."""
+    changed = change(value)
+    if changed is not value:
+        return changed
+    if isinstance(value, tuple):
+        parts = [_changed(part, change) for part in value]
+        return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)  # named or not
+    if isinstance(value, partial):
+        held = {name: _changed(part, change) for name, part in value.keywords.items()}
+        return partial(value.func, *_changed(value.args, change), **held)
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(
+            value, **{field.name: _changed(getattr(value, field.name), change) for field in fields(value)}
+        )
+    return value

@@ -9,7 +9,6 @@ build that was killed resumes from its files, on either engine.
 from __future__ import annotations
 
 import math
-import pickle
 import shutil
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -33,7 +32,15 @@ from mgoe.graph.build.workplace import Advance
 from mgoe.graph.engines.engine import Engine
 from mgoe.graph.engines.spark.carry import Carrier
 from mgoe.graph.engines.spark.session import close_session, import_pyspark, open_session, spark_errors
-from mgoe.graph.engines.spark.tasks import SCHEMA, fold_events, opened, read_blocks, read_events
+from mgoe.graph.engines.spark.tasks import (
+    SCHEMA,
+    fold_events,
+    folded_pairs,
+    opened,
+    opened_row,
+    read_blocks,
+    read_events,
+)
 from mgoe.graph.fold import SnapshotCuts, packed, pairs_writer
 from mgoe.graph.pair_rows import (
     BLOCK_NODES,
@@ -107,9 +114,9 @@ class Spark(Engine, AbstractContextManager["Spark"]):
             try:
                 folded.count()  # all parts in parallel; the following takes one at a time
                 with pairs_writer(folders, cuts) as append:
-                    for row in folded.toLocalIterator(prefetchPartitions=True):
-                        append(pickle.loads(row.made))
-                        advance(row.number)
+                    for number, arrays in map(opened_row, folded.toLocalIterator(prefetchPartitions=True)):
+                        append(folded_pairs(arrays))
+                        advance(number)
             finally:
                 folded.unpersist()
 
@@ -148,8 +155,16 @@ class Spark(Engine, AbstractContextManager["Spark"]):
         are taken.
         """
         carrier = self._carry(snapshot)
-        packed = carrier.pack((rows, reading, cuts, item_indptr))
-        task = partial(read_blocks, packed=packed, live=carrier.live)
+        task = carrier.pack(
+            partial(
+                read_blocks,
+                rows=rows,
+                reading=reading,
+                cuts=cuts,
+                live=carrier.live,
+                item_indptr=item_indptr,
+            )
+        )
         blocks = len(cuts) - 1
         run = max(self.cores, int(self.memory * RESULT_SHARE * GIB) // RESULT_BYTES)
 
