@@ -41,7 +41,7 @@ VERSION = {
     "model": "mgoe",
     "parent": None,
     "trained": "full",
-    "log": None,
+    "log": ["2026-01-01", "2026-01-31"],
     "mgoe": "1",
 }
 
