@@ -98,7 +98,7 @@ def time_cell(cell: Cell, requests: int) -> float:
     inputs = Inputs.open(cell.log.stage(cell.seed), settings, cell.graph)
     users, items = (max(1, one.size) for one in (inputs.prepared.users, inputs.prepared.items))
     opened = _trees if is_boosted(cell.variant.settings()) else _served
-    with _one_thread(), opened(cell, inputs) as (score, engine):
+    with opened(cell, inputs) as (score, engine):
         [taken] = request_times([score], users, items, requests, cell.seed)
     served = {"serving_ms": round(taken, 3), "serving_engine": engine}
     write_json(cell.folder / FIT, read_json(cell.folder / FIT) | served)
@@ -120,13 +120,17 @@ def request_times(
         seed: Of the draws.
     """
     rng, taken = np.random.default_rng(seed), [list[float]() for _ in scores]
-    with _one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # LightGBM follows
+    try:
         for _ in range(WARM_UP + requests):
             user, candidates = int(rng.integers(users)), rng.integers(0, items, CANDIDATES)
             for score, times in zip(scores, taken, strict=True):
                 started = time.thread_time()
                 score(user, candidates)
                 times.append(time.thread_time() - started)
+    finally:
+        torch.set_num_threads(threads)
     return [statistics.median(times[WARM_UP:]) * 1e3 for times in taken]
 
 
@@ -156,14 +160,3 @@ def _trees(cell: Cell, inputs: Inputs) -> Iterator[tuple[Score, str]]:
     """Score as LightGBM does, of what the model reads of the latest snapshot."""
     scored = inputs.scored(load_model(cell, inputs), inputs.graph.latest)
     yield lambda user, items: scored.score_indices(np.full(len(items), user), items), "lightgbm"
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Let PyTorch, and LightGBM after it, use one thread inside the block."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
