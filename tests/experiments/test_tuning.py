@@ -306,7 +306,7 @@ class Tuned:
         monkeypatch.setattr(tuning, "Inputs", SimpleNamespace(open=lambda *_: opened))
         monkeypatch.setattr(tuning, "fit_model", self.fit)
         monkeypatch.setitem(tuning.OF_A_RUN, "trials", 6)
-        monkeypatch.setattr(runs, "begin", lambda *_: nullcontext())
+        monkeypatch.setattr(runs, "begin", lambda *_: nullcontext((None, None)))
         monkeypatch.setattr(runs, "build", lambda *_: None)
 
     def fit(self, model: Any, *_: Any, **__: Any) -> Any:
