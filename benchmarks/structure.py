@@ -153,7 +153,7 @@ def circles(found: list[Module]) -> int:
         ".".join(["mgoe", *Path(module.name).with_suffix("").parts]).removesuffix(".__init__")
         for module in found
     ]
-    places = {name: number for number, name in enumerate(names)}
+    places = {name: number for number, name in enumerate(names) if name != "mgoe"}  # it has the version alone
     pairs = [
         (number, places[name])
         for number, module in enumerate(found)

@@ -86,20 +86,20 @@ def tree(file: Path) -> ast.Module:
 
 
 @cache
-def imports(file: Path, types: bool = True) -> frozenset[str]:
-    """Modules that a file imports anywhere; with `types`, those under `TYPE_CHECKING` as well."""
-    return frozenset(_imports(tree(file), types))
+def imports(file: Path) -> frozenset[str]:
+    """Modules that a file imports anywhere, also those under `TYPE_CHECKING`."""
+    return frozenset(_imports(tree(file)))
 
 
-def _imports(node: ast.AST, types: bool) -> Iterator[str]:
+def _imports(node: ast.AST) -> Iterator[str]:
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.Import):
             yield from (alias.name for alias in child.names)
         elif isinstance(child, ast.ImportFrom):
             assert child.level == 0, f"{ast.unparse(child)}: imports are absolute"
             yield from (f"{child.module}.{alias.name}" for alias in child.names)
-        elif types or not (isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test)):
-            yield from _imports(child, types)
+        else:
+            yield from _imports(child)
 
 
 @cache
@@ -107,10 +107,10 @@ def modules() -> dict[str, Path]:
     return {module_of(file): file for file in FILES}
 
 
-def read_modules(file: Path, types: bool = True) -> set[str]:
+def read_modules(file: Path) -> set[str]:
     """Modules of the library that a file imports, named without `mgoe.`."""
     found = set()
-    for name in imports(file, types):
+    for name in imports(file):
         parts = name.split(".")[1:] if name.startswith("mgoe.") else []
         while parts and ".".join(parts) not in modules():
             parts.pop()
@@ -144,8 +144,8 @@ def check_imports(file: Path) -> None:
 
 
 def test_no_modules_import_each_other_in_a_circle():
-    """Imports for type checkers alone do not run, so they do not count."""
-    graph = {module: read_modules(file, types=False) for module, file in modules().items()}
+    """Imports for type checkers count too: who reads one module of a circle has to read all."""
+    graph = {module: read_modules(file) for module, file in modules().items()}
     try:
         circle = None
         TopologicalSorter(graph).prepare()
