@@ -103,6 +103,7 @@ def make(world: World, out: Path, examples: int) -> None:
         },
         "summary": {},
         "cuts": CUTS.tolist(),
+        "until": 0,
         **at,
     }
     (out / MANIFEST).write_text(json.dumps(manifest | {"tasks": [task.name for task in TASKS]}))

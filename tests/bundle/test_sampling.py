@@ -100,14 +100,15 @@ def test_recalibration_undoes_the_sampling_on_average(seed: int, ratio: int, rat
     assert_allclose(odds.sum(), rate, rtol=0.1)
 
 
+@pytest.mark.parametrize("distribution", ["popularity", "uniform"])
 @pytest.mark.parametrize("most", [0.05, 0.8, 0.97])
-def test_recalibration_undoes_draws_that_were_dropped(most: float):
+def test_recalibration_undoes_draws_that_were_dropped(distribution: Any, most: float):
     """Of an item that nearly everybody does, nearly all draws are dropped."""
     true = np.r_[most, 0.13, np.full(30, 0.012)]
     bucket, user, item = np.nonzero(np.random.default_rng(0).random((25, 400, len(true))) < true)
-    settings = NegativeSettings(ratio=3)
+    settings = NegativeSettings(ratio=3, distribution=distribution)
     _, drawn = sample_negatives(user, item, bucket, settings)
-    graph = log_of(true)  # what draws follow
+    graph = log_of(true if distribution == "popularity" else np.ones(len(true)))  # what draws follow
     active = len(np.unique(bucket * 400 + user))
     sampling = Sampling.fit(prepared_of(item, drawn, len(item) / active), graph, settings)
     assert sampling is not None
@@ -133,17 +134,20 @@ def test_a_forecast_learns_what_draws_follow(seed: int, weights: tuple[float, fl
     assert_allclose(prior[-1], -np.log(np.exp(counts[:, 2:5] @ sampling.weights).sum()), atol=1e-4)
 
 
+@pytest.mark.parametrize("distribution", ["popularity", "uniform"])
 @given(
     done=st.lists(st.integers(0, 4), max_size=20),
     drawn=st.lists(st.integers(0, 4), max_size=20),
     active=st.integers(1, 20),
 )
-def test_a_forecast_is_finite_whatever_was_done_and_drawn(done: list[int], drawn: list[int], active: int):
+def test_a_forecast_is_finite_whatever_was_done_and_drawn(
+    distribution: Any, done: list[int], drawn: list[int], active: int
+):
     """An item that was never drawn, items nobody did anything on, and training without examples."""
     graph, rate = log_of(np.array([1e-3, 1, 5, 20, 400, 1e5])), len(done) / min(active, max(1, len(done)))
     prepared = prepared_of(np.array(done, np.int64), np.array(drawn, np.int64), rate)
     with np.errstate(all="raise"):
-        sampling = Sampling.fit(prepared, graph, NegativeSettings())
+        sampling = Sampling.fit(prepared, graph, NegativeSettings(distribution=distribution))
         prior = prior_of(sampling, graph.snapshots[-1])
     assert prior.shape == (7,)
     assert np.isfinite(prior).all()

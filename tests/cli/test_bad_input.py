@@ -456,8 +456,6 @@ def test_configuration(
         ("seeds=[0, 2147483648]", ("seeds.1: ", "found 2147483648")),
         ("evaluation.k=[0]", ("evaluation.k.0: ", "found 0")),
         ("evaluation.k=[2147483648]", ("evaluation.k.0: ", "found 2147483648")),
-        ("evaluation.seed=-1", ("evaluation.seed", "found -1")),
-        ("evaluation.seed=2147483648", ("evaluation.seed", "found 2147483648")),
         ("data.truth=nowhere", ("nowhere", "truth")),
         ("tasks.0.name=x", ("--set", "not a mapping")),
         ("graph=[", ("--set", "YAML")),

@@ -471,7 +471,7 @@ def test_settings_of_the_other_form_are_refused(tmp_path):
 
 
 def test_settings_of_negatives_are_refused_for_an_exposure_log(tmp_path):
-    for key, value in {"ratio": 9, "seed": 1}.items():
+    for key, value in {"ratio": 9, "distribution": "uniform", "seed": 1}.items():
         rule = rf"negatives\.{key}: belongs to an event log, found an exposure log"
         with pytest.raises(ConfigError, match=rule):
             logs.prepared(SHOWN, logs.exposure_settings(negatives={key: value}), tmp_path / "out")

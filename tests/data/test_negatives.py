@@ -1,6 +1,7 @@
 import itertools
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare, kstest
@@ -15,6 +16,7 @@ triples = st.lists(
 samplers = st.builds(
     NegativeSettings,
     ratio=st.integers(1, 5),
+    distribution=st.sampled_from(["popularity", "uniform"]),
     seed=st.integers(0, 5),
 )
 
@@ -46,13 +48,16 @@ def test_other_buckets_change_no_draw(rows, more, how):
     assert (wider[0][wide_source[inside]] == user[source]).all()
 
 
-def test_items_are_drawn_as_often_as_they_occur():
+@pytest.mark.parametrize("distribution", ["popularity", "uniform"])
+def test_items_are_drawn_by_the_set_distribution(distribution):
     user = np.arange(2000)
     item = np.where(
         user < 1200, 0, np.where(user < 1800, 1, 2)
     )  # three items, 60, 30 and 10 % of the positives
-    source, drawn = sample_negatives(user, item, np.zeros_like(user), NegativeSettings(ratio=20))
-    share = np.array([0.6, 0.3, 0.1])
+    source, drawn = sample_negatives(
+        user, item, np.zeros_like(user), NegativeSettings(ratio=20, distribution=distribution)
+    )
+    share = np.array([0.6, 0.3, 0.1]) if distribution == "popularity" else np.full(3, 1 / 3)
     for own in range(3):  # what a user of one item may be given
         seen = np.bincount(drawn[item[source] == own], minlength=3)
         assert seen[own] == 0
@@ -81,7 +86,7 @@ def test_blocks_hold_every_bucket_once(counts, size):
 def test_negatives_of_some_users_do_not_depend_on_the_others(rows, how, size):
     user, item, bucket = columns(rows)
     source, expected = sample_negatives(user, item, bucket, how)
-    found, pools = [], Pools(item, bucket)
+    found, pools = [], Pools(item, bucket, how.distribution)
     ends = events._whole_users(user, bucket, size)
     assert (ends[0], ends[-1]) == (0, len(rows))
     for start, end in itertools.pairwise(ends):

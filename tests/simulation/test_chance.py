@@ -135,6 +135,7 @@ def test_the_best_prediction_of_a_stay_is_its_expected_value(examples):
         ({"tasks": ["click", {"name": "buy", "behaviors": ["byu"]}]}, "did you mean 'buy'"),
         ({"tasks": ["click", {"name": "deep", "behaviors": ["cart", "buy"]}]}, "one behaviour"),
         ({"tasks": ["cart", "buy"]}, "'click' is a task"),
+        ({"negatives": {"distribution": "uniform"}}, "popularity"),
     ],
 )
 def test_runs_without_known_best_predictions_are_refused(examples, changes, message):

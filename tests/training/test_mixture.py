@@ -1,6 +1,7 @@
 """A mixture of negatives: known draws, and log-odds that stay those of negatives by popularity."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -104,7 +105,10 @@ def test_without_candidates_a_shift_depends_on_the_item_alone(
     assert (rows.shift <= 0).all()  # more negatives, lower odds
 
 
-def test_a_mixture_of_streamed_rows_is_refused(small: RunSettings, data: tuple[Prepared, MacroGraph]):
+def test_a_mixture_that_is_not_known_is_refused(small: RunSettings, data: tuple[Prepared, MacroGraph]):
+    raw: dict[str, Any] = {"data": {"log": "log"}, "tasks": ["click"]}
+    with pytest.raises(ConfigError, match="go beside those by popularity"):
+        make_settings(raw | {"negatives": {"distribution": "uniform", "uniform": 1}})
     with pytest.raises(TrainingError, match=r"must fit into memory.*negatives\.retrieved to 0"):
         mixed(data[0].streamed("train"), small, data[1])
 

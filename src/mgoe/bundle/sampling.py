@@ -50,7 +50,8 @@ class Sampling(Settings):
     def fit(cls, prepared: Prepared, graph: MacroGraph, negatives: NegativeSettings) -> Self | None:
         """Fit the forecast to what was drawn in the training windows, each by the snapshot before it.
 
-        Draws follow the positives, which are counted for them: some draws were dropped.
+        Draws by popularity follow the positives, which are counted for them. Uniform ones depend on how many
+        buckets an item occurs in, so that they are counted themselves, the dropped ones in proportion added.
 
         Returns:
             None if training lacks positives or negatives, so that nothing can be undone.
@@ -67,9 +68,17 @@ class Sampling(Settings):
         done, kept = np.sum([each.sum(axis=1) for each in counted.values()], axis=0) if counted else (0, 0)
         if not (done and kept):
             return None
-        windows = [(_seen(graph.snapshots[window]), positive) for window, (positive, _) in counted.items()]
-        n = prepared.summary["positives_per_user_bucket"]
-        return cls(drawn=negatives.ratio * n, weights=_fit(windows))
+        n, drawn = prepared.summary["positives_per_user_bucket"], float(negatives.ratio)
+        draws = {window: positive for window, (positive, _) in counted.items()}
+        if negatives.distribution == "uniform":
+            active = {window: max(1.0, positive.sum() / n) for window, positive in draws.items()}
+            draws = {
+                window: taken * active[window] / np.maximum(active[window] - positive, 1)
+                for window, (positive, taken) in counted.items()
+            }
+            drawn = prepared.summary["negatives_per_positive"] * sum(map(np.sum, draws.values())) / kept
+        windows = [(_seen(graph.snapshots[window]), draws[window]) for window in counted]
+        return cls(drawn=drawn * n, weights=_fit(windows))
 
     def prior(self, snapshot: Snapshot) -> NDArray[np.float32]:
         """Return what to add to the log-odds of items to undo their sampling, `log(r n q(i))`.

@@ -232,13 +232,15 @@ class NegativeSettings(Settings):
     drawn beside them, items that were not shown.
 
     Example:
-        >>> NegativeSettings(uniform=1).ratio
-        3
+        >>> NegativeSettings(ratio=1).distribution
+        'popularity'
     """
 
     ratio: int = Field(default=3, ge=1)
-    """Number drawn for each positive example, from the items of all positives of the same bucket, as often as
-    they occur there."""
+    """Number drawn for each positive example."""
+    distribution: Literal["popularity", "uniform"] = "popularity"
+    """Items are drawn from the positives of the same bucket: as often as they occur there, or all equally
+    often."""
     uniform: int = Field(default=0, ge=0)
     """Number of further negatives of training, for each positive, drawn from all items that are known: for
     lists over the whole catalogue."""
@@ -251,6 +253,15 @@ class NegativeSettings(Settings):
     training_seed: Seed | None = None
     """Seed of the negatives of training examples, by default `seed`. Runs that differ only in it are
     evaluated on the same rows."""
+
+    @model_validator(mode="after")
+    def _mixture_is_known(self) -> Self:
+        if self.distribution != "popularity" and (self.uniform or self.retrieved):
+            raise ValueError(
+                f"uniform and retrieved negatives go beside those by popularity, found distribution "
+                f"{self.distribution!r}; leave it out, or set both to 0"
+            )
+        return self
 
     @property
     def of_training(self) -> Self:

@@ -129,17 +129,24 @@ class Pools:
     Args:
         item: Items of all positives of some buckets, sorted by bucket, user, item. Shape (n,).
         bucket: Bucket of each. Shape (n,).
+        distribution: See `NegativeSettings`.
 
     Attributes:
         buckets: Bucket numbers, rising. Shape (b,).
         first: The first positive of each. Shape (b,).
-        items: Items of all positives, bucket by bucket. Shape (n,).
-        count: How many positives each bucket has. Shape (b,).
+        items: Items of all buckets, bucket by bucket. Shape (p,).
+        start: Where each bucket's items start. Shape (b,).
+        count: How many items each bucket has. Shape (b,).
     """
 
-    def __init__(self, item: NDArray[np.int64], bucket: NDArray[np.int64]):
+    def __init__(self, item: NDArray[np.int64], bucket: NDArray[np.int64], distribution: str):
         self.buckets, self.first, self.count = np.unique(bucket, return_index=True, return_counts=True)
-        self.items = item
+        self.items, self.start = item, self.first
+        if distribution == "uniform":
+            pairs = np.unique(np.stack([bucket, item], axis=1), axis=0)
+            self.items = pairs[:, 1]
+            self.count = np.unique(pairs[:, 0], return_counts=True)[1]
+            self.start = np.cumsum(self.count) - self.count
 
 
 def sample_negatives(
@@ -156,7 +163,7 @@ def sample_negatives(
         user: User of each positive. Positives are distinct and sorted by bucket, user, item. Shape (n,).
         item: Item of each positive. Shape (n,).
         bucket: Bucket of each positive. Shape (n,).
-        settings: Ratio and seed.
+        settings: Ratio, distribution and seed.
         pools: Pools of the whole buckets, if these positives are those of only some of their users.
         before: Number of positives of `pools` before these.
 
@@ -164,12 +171,12 @@ def sample_negatives(
         For each negative kept, the row of its positive (which gives user and bucket) and its item. Shape (m,)
         each.
     """
-    pools = pools or Pools(item, bucket)
+    pools = pools or Pools(item, bucket, settings.distribution)
     group = np.searchsorted(pools.buckets, bucket)  # (n,) ordinal of the bucket
     source = np.repeat(np.arange(len(user)), settings.ratio)
     draw = np.arange(len(source)) + (before - pools.first[group[source]]) * settings.ratio
     place = (uniforms(settings.seed, bucket[source], draw) * pools.count[group[source]]).astype(np.int64)
-    drawn = pools.items[pools.first[group[source]] + place]
+    drawn = pools.items[pools.start[group[source]] + place]
     done = _pair_keys(group, user, item, group[source], user[source], drawn)
     kept = ~np.isin(done[len(user) :], done[: len(user)])
     return source[kept], drawn[kept]
@@ -230,7 +237,7 @@ def write_event_examples(
             rows = found.filter(found.bucket.between(*ends)).order_by(["bucket", "user", "item"])
             whole: pa.Table = rows.to_pyarrow()
             user, item, bucket = (whole[name].to_numpy() for name in ("user", "item", "bucket"))
-            pools = Pools(item, bucket)
+            pools = Pools(item, bucket, sampling.distribution)
             rows_of_part = size if len(whole) >= 2 * size else len(whole)
             for start, end in itertools.pairwise(_whole_users(user, bucket, rows_of_part)):
                 _write(whole[start:end], sampling, tasks, writer, pools, start)

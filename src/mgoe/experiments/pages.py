@@ -189,10 +189,11 @@ def negatives(settings: RunSettings, prepared: Prepared) -> str:
         return "Every row of the log was shown to somebody; those without the behaviour are the negatives."
     drawn, training = settings.negatives, settings.negatives.of_training
     others = f"; for validation and test {drawn.seed}" if training.seed != drawn.seed else ""
+    share = "as often as they occur there" if drawn.distribution == "popularity" else "each once"
     return (
         f"The log holds only what happened. Per positive, {drawn.ratio} negatives were drawn (seed "
-        f"{training.seed}{others}) from the items of the same bucket, as often as they occur "
-        "there, and dropped only if the user did that item there. "
+        f"{training.seed}{others}) from the items of the same bucket, {share}, and dropped only if the user "
+        "did that item there. "
         f"{prepared.summary['negatives_per_positive']:.2f} negatives per positive remain in training. "
         "Validation and test hold the same kind."
     )

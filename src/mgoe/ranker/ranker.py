@@ -276,7 +276,7 @@ class Ranker(Recommender, Shown, BaseEstimator):  # pyright: ignore[reportIncomp
 
         Example:
             >>> ranker.plot.curves()[1].get_ylabel()
-            'validation, all.ranking'
+            'mean of AUC and GAUC, validation'
         """
         self._fitted()
         return RankerPlots(self._home)

@@ -42,8 +42,8 @@ def reachable(
         Shape (N, T), tasks in the order of the settings.
 
     Raises:
-        ConfigError: A task is not a single behaviour of the world, or the distribution of positives is not
-            known.
+        ConfigError: A task is not a single behaviour of the world, or the distribution of negatives or of
+            positives is not known.
         DataError: An id or a device is not of this world.
 
     Example:
@@ -92,8 +92,8 @@ def check_reachable(world: WorldSettings, settings: RunSettings) -> list[str]:
         The behaviour, or `stay`, of each task.
 
     Raises:
-        ConfigError: A task is not a single behaviour of the world, or the distribution of positives is not
-            known.
+        ConfigError: A task is not a single behaviour of the world, or the distribution of negatives or of
+            positives is not known.
 
     Example:
         >>> from mgoe.simulation import WorldSettings
@@ -105,6 +105,11 @@ def check_reachable(world: WorldSettings, settings: RunSettings) -> list[str]:
         raise ConfigError(
             "data.timezone",
             f"the times of a simulated log are UTC, found {settings.data.timezone}; leave it out",
+        )
+    if settings.form == "events" and settings.negatives.distribution != "popularity":
+        raise ConfigError(
+            "negatives.distribution",
+            "the best reachable is known for negatives drawn by popularity; choose `popularity`",
         )
     if settings.form == "events" and world.policy_matters:
         raise ConfigError(
