@@ -33,10 +33,11 @@ def split_log(log: Path, time: str, folder: Path) -> tuple[Path, Path]:
     """Write the first nine tenths of a log in time, and the last tenth; rows of one moment stay together."""
     parts = folder / "before.parquet", folder / "new.parquet"
     if not parts[1].exists():
+        column = f'"{time}"'
         with duckdb.connect() as database:
-            database.execute(f"SET VARIABLE cut = (SELECT quantile_disc({time}, 0.9) FROM '{log}')")
+            database.execute(f"SET VARIABLE cut = (SELECT quantile_disc({column}, 0.9) FROM '{log}')")
             for part, side in zip(parts, ("<=", ">"), strict=True):
-                rows = f"FROM '{log}' WHERE {time} {side} getvariable('cut') ORDER BY ALL"
+                rows = f"FROM '{log}' WHERE {column} {side} getvariable('cut') ORDER BY ALL"
                 database.execute(f"COPY ({rows}) TO '{part}' (FORMAT parquet)")
     return parts
 
