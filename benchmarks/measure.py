@@ -169,5 +169,6 @@ def use_cores(count: int = THREADS) -> None:
 
 
 def folder_bytes(folder: Path) -> int:
-    """Size of all files below a folder."""
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    """Size of all files below a folder; one that stands there by several links counts once."""
+    found = [file.stat() for file in folder.rglob("*") if file.is_file()]
+    return sum({one.st_ino: one.st_size for one in found}.values())
