@@ -28,7 +28,7 @@ from mgoe.graph.build.rate_counter import RECORDS, RatePlan, database, write_sor
 from mgoe.graph.build.sizes import check_memory
 from mgoe.graph.build.snapshot_builder import SnapshotBuilder
 from mgoe.graph.build.workplace import WORK, Advance, Observer, Stages, finish, workplace
-from mgoe.graph.engines.engine import SORT_SHARE, Engine
+from mgoe.graph.engines.local import SORT_SHARE, Engine
 from mgoe.graph.fold import MOST_EVENTS, Folded, SnapshotCuts, pairs_writer
 from mgoe.graph.macro_graph import MacroGraph
 from mgoe.graph.pair_rows import PairColumns, PairRows

@@ -28,7 +28,7 @@ from mgoe.graph.build.rate_counter import RECORDS, RatePlan, write_sorted
 from mgoe.graph.build.sizes import check_memory, choose_resolutions, disk_needed
 from mgoe.graph.build.snapshot_builder import SnapshotBuilder
 from mgoe.graph.build.workplace import WORK, Observer, Spent, Stages, finish, workplace
-from mgoe.graph.engines.engine import SORT_SHARE, Engine
+from mgoe.graph.engines.local import SORT_SHARE, Engine
 from mgoe.graph.fold import MOST_TASKS, SnapshotCuts
 from mgoe.graph.macro_graph import FORMAT, MacroGraph
 from mgoe.graph.pair_rows import Side

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from mgoe.config import GraphSettings
 from mgoe.graph.build.rate_counter import RatePlan
 from mgoe.graph.build.workplace import Stages
-from mgoe.graph.engines.engine import Engine
+from mgoe.graph.engines.local import Engine
 from mgoe.graph.scores import score_table
 
 

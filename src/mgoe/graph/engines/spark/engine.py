@@ -29,7 +29,7 @@ from mgoe._util.prefetch import in_turn
 from mgoe._util.tables import bounded
 from mgoe.config import GraphSettings
 from mgoe.graph.build.workplace import Advance
-from mgoe.graph.engines.engine import Engine
+from mgoe.graph.engines.local import Engine
 from mgoe.graph.engines.spark.carry import Carrier
 from mgoe.graph.engines.spark.session import close_session, import_pyspark, open_session, spark_errors
 from mgoe.graph.engines.spark.tasks import (
