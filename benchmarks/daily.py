@@ -1,4 +1,4 @@
-"""What the days after a training cost: `mgoe run` that finds everything finished, and updates of its bundle.
+"""What the days after a training cost: a run that finds everything finished, and updates of its bundle.
 
     python benchmarks/daily.py examples/tmall.yaml LOG.parquet --work FOLDER
 
@@ -6,7 +6,7 @@ The first nine tenths of the log's rows in time are trained on for one epoch, th
 trained stays in `--work`, so the same command measures alone. All figures are processor time of a process of
 its own, Python's start included.
 
-- `daily.finished.cpu_s`: `mgoe run` on the finished folder;
+- `daily.finished.cpu_s`: `mgoe.run(..., reuse=True)` on the finished folder;
 - `daily.update.cpu_s`: `mgoe update`, whose weights stay;
 - `daily.continue.cpu_s`: `mgoe update --weights continue`.
 """
@@ -27,6 +27,16 @@ UPDATES = {
     "continue": ["update", "--weights", "continue"],
 }
 """Arguments of `mgoe` for each update."""
+
+RUN = """
+import sys
+from mgoe import run
+from mgoe.config import load_settings
+
+config, log, folder = sys.argv[1:]
+changes = [f"data.log={log}", "models=[mgoe]", "training.epochs=1", "evaluation.ranking_queries=0"]
+run(load_settings(config, changes), folder, reuse=True)
+"""
 
 
 def split_log(log: Path, time: str, folder: Path) -> tuple[Path, Path]:
@@ -54,11 +64,9 @@ def main() -> None:
     asked.work.mkdir(parents=True, exist_ok=True)
     time = load_settings(asked.config, [f"data.log={asked.log}"]).data.time
     before, new = split_log(asked.log, time, asked.work)
-    changes = [f"data.log={before}", "models=[mgoe]", "training.epochs=1", "evaluation.ranking_queries=0"]
     folder = asked.work / "run"
-    run = ["run", asked.config, "--out", folder, *(word for change in changes for word in ("--set", change))]
-    child("-m", "mgoe", *run)
-    line("daily.finished.cpu_s", child("-m", "mgoe", *run).cpu_seconds, "s")
+    child("-c", RUN, asked.config, before, folder)
+    line("daily.finished.cpu_s", child("-c", RUN, asked.config, before, folder).cpu_seconds, "s")
     for name, words in UPDATES.items():
         where = ["--log", new, "--out", asked.work / name, "--overwrite"]
         spent = child("-m", "mgoe", words[0], folder / "bundle", *where, *words[1:])
