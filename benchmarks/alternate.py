@@ -17,7 +17,7 @@ see whether all runs.
 | `serve` | `/v1/rank` of 500 candidates, both models | processor time per request |
 | `recommend` | `/v1/recommend` from 200,000 items | processor time per request |
 | `intake` | batches of 1 and 100 events, 1 and 4 clients | processor time per event |
-| `daily` | a finished run found, and updates of its bundle with a tenth of `--log` | processor time |
+| `daily` | a finished run found, and updates of its bundle with the last fifth of `--log` | processor time |
 
 One line per figure, `{name, value, unit, against, ratio}`: the median of the new tree, against that of the
 old one. The ratio is of times, new over old, also where the figure is a rate: above 1 the new tree is slower.
