@@ -14,7 +14,7 @@ from mgoe.graph.build import clusters, snapshot_builder
 from mgoe.graph.build import sizes as module
 from mgoe.graph.build.sizes import BYTES_PER_SAMPLED_PAIR, PROCESS, check_memory, memory_needed
 from mgoe.graph.build.workplace import building
-from mgoe.graph.engines import engine
+from mgoe.graph.engines import local
 from tests.graph.histories import contents, differences, history, planted
 
 
@@ -151,7 +151,7 @@ def test_little_memory_gives_the_same_graph_in_many_passes(roomy, tmp_path, monk
     again = history(planted(events=6000)).build(tmp_path / "same", memory=64, resolutions=[(4, 4), (8, 8)])
     assert len(made) == len(again.snapshots)
     made.clear()
-    monkeypatch.setattr(engine, "BY_ITEM_SHARE", 2e-6)
+    monkeypatch.setattr(local, "BY_ITEM_SHARE", 2e-6)
     monkeypatch.setattr(snapshot_builder, "MATRIX_SHARE", 0.0)
     for place, name, size in (
         (fold, "CHUNK", 100),
