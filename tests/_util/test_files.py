@@ -1,11 +1,13 @@
 """Files are complete or absent."""
 
+import math
 import os
 import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -46,6 +48,15 @@ def test_unfinished_files_of_killed_processes_are_removed_and_similar_names_stay
 def test_json_objects_survive_a_round_trip(tmp_path: Path):
     write_json(tmp_path / "a.json", {"a": [1, None, "ä"]})
     assert read_json(tmp_path / "a.json") == {"a": [1, None, "ä"]}
+
+
+def test_json_has_null_for_what_is_no_number_and_nothing_for_what_it_lacks(tmp_path: Path):
+    values = {"a": math.nan, "b": np.float32("inf"), "c": np.int64(3), "d": [np.float64(0.5)]}
+    write_json(tmp_path / "a.json", values)
+    assert read_json(tmp_path / "a.json") == {"a": None, "b": None, "c": 3, "d": [0.5]}
+    with pytest.raises((TypeError, ValueError), match="object"):
+        write_json(tmp_path / "b.json", {"a": object()})
+    assert not (tmp_path / "b.json").exists()
 
 
 @pytest.mark.parametrize("text", [None, b"", b"{", b"[]", b"\xff"])

@@ -131,9 +131,13 @@ def write_text(path: Path, text: str) -> None:
 
 
 def as_json(value: Any) -> str:
-    """Return JSON, with null for numbers that do not exist. Values that JSON lacks become text."""
+    """Return JSON, with null for numbers that do not exist.
+
+    Raises:
+        TypeError: A value has no JSON.
+    """
     plain = to_jsonable_python(value, inf_nan_mode="null", fallback=_scalar)
-    return json.dumps(plain, indent=1, ensure_ascii=False)
+    return json.dumps(plain, indent=1, ensure_ascii=False, allow_nan=False)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -405,4 +409,7 @@ def _with_name(path: Path) -> Path:
 
 
 def _scalar(value: Any) -> Any:
-    return value.item() if hasattr(value, "item") else str(value)
+    """Return a number of NumPy as one of Python's."""
+    if hasattr(value, "item"):
+        return value.item()
+    raise TypeError(f"a {type(value).__name__} has no JSON")
