@@ -43,6 +43,7 @@ VERSION = {
     "trained": "full",
     "log": ["2026-01-01", "2026-01-31"],
     "mgoe": "1",
+    "rejected": None,
 }
 
 

@@ -30,7 +30,7 @@ NAMES = (
     "graph forget; train; evaluate; predict; recommend; export; run; rows; serve; update; "
     "exposures; "
     "registry list; registry show; registry add; registry test; registry compare; "
-    "registry promote; registry rollback; registry prune; cycle; "
+    "registry promote; registry rollback; registry reject; registry allow; registry prune; cycle; "
     "compare; doctor"
 )
 COMMANDS = [name.split() for name in NAMES.split(";")]

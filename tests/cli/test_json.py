@@ -44,8 +44,15 @@ def test_a_registry(mgoe: Mgoe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert (shown["lineage"], shown["release"]) == ([names[2], names[0]], tested)
     assert [change["action"] for change in shown["changes"]] == ["add"]
     rolled_back = json.loads(mgoe("registry", "rollback", folder, "--json").stdout)
-    assert rolled_back["aliases"]["current"] == names[0]
-    assert json.loads(mgoe("registry", "prune", folder, "--keep", 0, "--json").stdout)["removed"] == []
+    assert rolled_back["aliases"] == {"candidate": names[2], "current": names[0]}
+    for what in (["reject", folder, names[2], "--reason", "why"], ["allow", folder, names[2]]):
+        changed = json.loads(mgoe("registry", *what, "--json").stdout)
+        assert changed == {"version": names[2], "aliases": {"current": names[0]}}
+        listed = json.loads(mgoe("registry", "list", folder, "--json").stdout)
+        expected = "why" if what[0] == "reject" else None
+        assert [one["rejected"] for one in listed] == [None, "it was rolled back", expected]
+    assert "it was rolled back" in " ".join(mgoe("registry", "list", folder).stdout.split())
+    assert json.loads(mgoe("registry", "prune", folder, "--keep", 0, "--json").stdout)["removed"] == names[1:]
 
 
 def test_new_bundles(mgoe: Mgoe, finished: Path, monkeypatch: pytest.MonkeyPatch):

@@ -127,6 +127,24 @@ def test_a_round_tests_what_waits_and_then_learns(patched: Any, tmp_path: Path):
     assert [one.trained for one in world.registry.lineage("candidate")][-1] == "full"
 
 
+def test_a_rollback_stays_undone_by_no_round(patched: Any, tmp_path: Path):
+    """What waits was made from the version that was rolled back, and learns no further."""
+    world, log = patched(World(tmp_path)), tmp_path / "log"
+    for days in ("0 1", "0 1 2"):
+        log.write_text(days)
+        assert world.run()[0] == 0
+    assert dict(world.outcome) == {"previous": ["0"], "current": list("01"), "candidate": list("012")}
+    world.registry.rollback()
+    for days in ("0 1 2 3", "0 1 2 3 4"):
+        assert world.registry.aliases.get("candidate") is None or days.endswith("4")
+        log.write_text(days)
+        code, steps = world.run()
+        assert code == 0
+    assert [step["step"] for step in steps] == ["collect", "test", "promote", "prune", "learn"]
+    assert dict(world.outcome) == {"previous": ["0"], "current": list("0123"), "candidate": list("01234")}
+    assert [one.trained for one in world.registry.lineage("current")] == ["refreshed", "full"]
+
+
 def test_a_cycle_that_is_killed_ends_as_if_it_had_not_been(patched: Any, tmp_path: Path):
     drawn = random.Random(0)
     (tmp_path / "killed").mkdir()

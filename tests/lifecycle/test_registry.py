@@ -3,6 +3,8 @@
 import json
 import os
 import random
+import resource
+import shutil
 import signal
 import tempfile
 import time
@@ -18,8 +20,8 @@ from filelock import FileLock
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mgoe._util.files import Hold
-from mgoe.bundle import Bundle
+from mgoe._util.files import Hold, sha256
+from mgoe.bundle import MANIFEST, Bundle
 from mgoe.errors import BundleError, ConfigError, MgoeError, OutputError
 from mgoe.lifecycle import Registry, served_path
 from tests.effort import SOAK, up_to
@@ -50,6 +52,7 @@ def is_whole(registry: Registry) -> bool:
         if link.exists():
             assert link.resolve().name == latest.aliases[alias]
             assert latest.aliases[alias] in names
+            assert registry.rejection(latest.aliases[alias]) is None
     for name in names:
         assert registry.lineage(name)[-1].trained == "full"
     return True
@@ -67,7 +70,7 @@ def test_a_version_passes_from_candidate_to_current_to_previous():
         assert registry.aliases == {"candidate": third, "current": second, "previous": first}
         assert registry.promote(second) == second
         assert registry.rollback() == first
-        assert registry.aliases == {"candidate": third, "current": first, "previous": second}
+        assert registry.aliases == {"current": first}
         assert [change.action for change in registry.changes] == [*["add"] * 3, *["promote"] * 2, "rollback"]
         assert [one.name for one in registry.lineage(third)] == [third, second, first]
         assert is_whole(registry)
@@ -93,8 +96,103 @@ def test_what_the_release_test_says_is_obeyed_unless_a_reason_is_recorded():
         assert is_whole(registry)
 
 
+def test_a_rollback_rejects_what_was_current_and_all_that_was_made_from_it():
+    with made(4) as (registry, folders):
+        first, second, third = (registry.add(folder) for folder in folders[:3])
+        registry.promote(first)
+        registry.promote(second, WHY)
+        note_release(registry.place(third), third, first)
+        registry.rollback(reason="clicks fell")
+        assert registry.aliases == {"current": first}
+        assert registry.rejection(second) == "clicks fell"
+        assert registry.rejection(third) == f"made from {second}, clicks fell"
+        with pytest.raises(BundleError, match=f"is rejected: made from {second}, clicks fell; allow it"):
+            registry.promote(third)
+        for folder in folders[1:]:
+            with pytest.raises(BundleError, match=r"is rejected: .*clicks fell; allow it first"):
+                registry.add(folder)
+        assert is_whole(registry)
+        registry.allow(second)
+        with pytest.raises(BundleError, match="is not rejected; nothing is to be allowed"):
+            registry.allow(third)
+        registry.promote(third)
+        registry.add(folders[3])
+        assert set(registry.aliases) == {"current", "previous", "candidate"}
+        assert [one.reason for one in registry.changes if one.action == "rollback"] == ["clicks fell"]
+        assert is_whole(registry)
+
+
+def test_a_rejected_candidate_waits_no_longer_until_someone_allows_or_forces_it():
+    with made(4) as (registry, folders):
+        first, second, third = (registry.add(folder) for folder in folders[:3])
+        registry.promote(first)
+        with pytest.raises(ConfigError, match="must say why"):
+            registry.reject("candidate", " ")
+        registry.reject(second, "learned a broken day")
+        assert registry.aliases == {"current": first}
+        with pytest.raises(
+            BundleError, match=f"is rejected: made from {second}, learned a broken day; allow"
+        ):
+            registry.promote(third)
+        registry.promote(third, force="the day is fixed in it")
+        assert registry.aliases == {"current": third, "previous": first}
+        assert (registry.rejection(third), registry.rejection(second)) == (None, "learned a broken day")
+        registry.add(folders[3])
+        with pytest.raises(BundleError, match=r"would be current and rejected .*; roll back to another"):
+            registry.reject("current", WHY)
+        assert is_whole(registry)
+
+
+def test_a_rollback_leads_to_a_version_that_was_current_and_is_still_allowed():
+    with made(4) as (registry, folders):
+        first, second, third, _ = (registry.add(folder) for folder in folders)
+        for name in (first, second, third):
+            registry.promote(name, WHY)
+        assert registry.rollback(first) == first
+        assert registry.aliases == {"current": first}
+        with pytest.raises(BundleError, match="as its current version; name an earlier one"):
+            registry.rollback(first)
+        with pytest.raises(BundleError, match=r"would be current and rejected .*; roll back to another"):
+            registry.rollback(second)
+        with pytest.raises(BundleError, match="never was current; promote it instead"):
+            registry.rollback(name_of(folders[3]))
+        assert is_whole(registry)
+
+
+@pytest.mark.parametrize("damage", ["changed", "removed", "exchanged"])
+def test_a_version_that_is_damaged_or_gone_never_becomes_current(damage: str):
+    with made() as (registry, folders):
+        first, second, _ = (registry.add(folder) for folder in folders)
+        registry.promote(second)
+        registry.promote(first, WHY)
+        before, place = registry.changes, registry.place(second)
+        if damage == "changed":
+            (place / "weights").write_text("x")
+        else:
+            shutil.rmtree(place)
+        if damage == "exchanged":
+            shutil.copytree(registry.place(first), place)
+        messages = {"changed": "checksum", "removed": "holds no bundle", "exchanged": "another bundle than"}
+        for act in (lambda: registry.promote("previous", force=WHY), registry.rollback):
+            with pytest.raises(BundleError, match=messages[damage]):
+                act()
+        assert registry.changes == before
+
+
+@given(st.text(max_size=3), st.text(max_size=3))
+def test_a_version_is_named_by_its_content(one: str, other: str):
+    """The name is a digest of the manifest, which holds the checksum of every file."""
+    with tempfile.TemporaryDirectory() as folder:
+        names = [write(Path(folder, number), text) for number, text in (("0", one), ("1", other))]
+        assert (names[0] == names[1]) == (one == other)
+        assert names[0] == sha256(Path(folder, "0", MANIFEST))[:12]
+
+
+ACTIONS = ["add", "promote", "rollback", "reject", "allow", "prune"]
+
+
 @up_to(12)
-@given(st.lists(st.tuples(st.sampled_from(["add", "promote", "rollback", "prune"]), st.integers(0, 4))))
+@given(st.lists(st.tuples(st.sampled_from(ACTIONS), st.integers(0, 4))))
 def test_any_changes_leave_a_registry_whole(changes: list[tuple[str, int]]):
     with made(5) as (registry, folders):
         registry.add(folders[0])
@@ -115,6 +213,10 @@ def change(registry: Registry, folders: list[Path], action: str, number: int) ->
         registry.promote(name_of(folders[number]), WHY)
     elif action == "rollback":
         registry.rollback()
+    elif action == "reject":
+        registry.reject(name_of(folders[number]), WHY)
+    elif action == "allow":
+        registry.allow(name_of(folders[number]))
     else:
         registry.prune(number)
 
@@ -124,7 +226,7 @@ def busy(registry: Registry, folders: list[Path], seed: int, changes: int) -> No
     drawn = random.Random(seed)
     for _ in range(changes):
         with suppress(MgoeError):
-            action = drawn.choice(["add", "promote", "rollback", "prune"])
+            action = drawn.choice(ACTIONS)
             change(registry, folders, action, drawn.randrange(len(folders)))
 
 
@@ -237,7 +339,7 @@ def test_a_clock_that_went_back_reorders_nothing(monkeypatch: pytest.MonkeyPatch
         names = []
         for year, folder in zip((2027, 2026, 2025), folders, strict=True):
             monkeypatch.setattr(
-                "mgoe.lifecycle.registry.now", lambda year=year: f"{year}-01-01T00:00:00+00:00"
+                "mgoe.lifecycle.versions.now", lambda year=year: f"{year}-01-01T00:00:00+00:00"
             )
             names.append(registry.add(folder))
         assert [version.name for version in registry.versions] == names
@@ -310,6 +412,46 @@ def test_a_full_disk_leaves_a_registry_as_it_was(monkeypatch: pytest.MonkeyPatch
         monkeypatch.undo()
         assert registry.changes == before
         assert is_whole(registry)
+
+
+def test_no_change_is_lost_or_half_made_where_no_byte_can_be_written():
+    with made() as (registry, folders):
+        first, second, _ = (registry.add(folder) for folder in folders)
+        for name in (first, second):
+            registry.promote(name, WHY)
+        registry.reject("candidate", WHY)
+        before = registry.changes
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+        try:
+            for act in (
+                lambda: registry.promote(first, WHY),
+                registry.rollback,
+                lambda: registry.reject(name_of(folders[2]), "again"),
+                lambda: registry.allow(name_of(folders[2])),
+                lambda: registry.add(folders[0]),
+            ):
+                with pytest.raises(
+                    OutputError, match=r"cannot be written: (\[Errno 27\] )?File too large; choose"
+                ):
+                    act()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert registry.changes == before
+        assert is_whole(registry)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_registry_that_is_only_read_cannot_be_changed_and_says_so():
+    with made(1) as (registry, folders):
+        registry.promote(registry.add(folders[0]))
+        registry.path.chmod(0o500)
+        try:
+            with pytest.raises(OutputError, match="cannot be written: Permission denied"):
+                registry.reject("current", WHY)
+            assert registry.place("current").is_dir()
+        finally:
+            registry.path.chmod(0o700)
 
 
 def test_who_waits_too_long_for_another_change_is_told(monkeypatch: pytest.MonkeyPatch):

@@ -46,7 +46,8 @@ def output_errors(path: Path, *also: type[Exception]) -> Iterator[None]:
     try:
         yield
     except (OSError, *also) as error:
-        reason = getattr(error, "strerror", None) or error
+        first = error.args[0][0][2] if isinstance(error, shutil.Error) else error  # of all that were copied
+        reason = getattr(first, "strerror", None) or first
         raise OutputError(
             path, f"cannot be written: {reason}; choose a folder you may write, or free space"
         ) from None

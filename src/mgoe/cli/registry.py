@@ -1,4 +1,5 @@
-"""`registry list`, `show`, `add`, `test`, `compare`, `promote`, `rollback`, `prune`, and `cycle`."""
+"""`registry list`, `show`, `add`, `test`, `compare`, `promote`, `rollback`, `reject`, `allow`, `prune`, and
+`cycle`."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -27,7 +28,7 @@ HELD = 3
 
 if TYPE_CHECKING:
     from mgoe.lifecycle import Registry
-    from mgoe.lifecycle.registry import Version
+    from mgoe.lifecycle.versions import Version
 
 registry = typer.Typer(
     help="A folder of bundles with the aliases `candidate`, `current` and `previous`.", no_args_is_help=True
@@ -36,22 +37,28 @@ Folder = Annotated[
     Path, typer.Argument(metavar="REGISTRY", help="Folder of the registry.", show_default=False)
 ]
 Name = Annotated[str, typer.Argument(metavar="[VERSION]", help="Name, beginning of a name, or alias.")]
+Named = Annotated[
+    str, typer.Argument(metavar="VERSION", help="Name, beginning of a name, or alias.", show_default=False)
+]
+Reason = Annotated[str, typer.Option(metavar="REASON", help="Why a version is rejected; it is recorded.")]
 
 
 @registry.command(
     name="list", epilog=examples("mgoe registry list bundles", "mgoe registry list bundles --json")
 )
 def list_(path: Folder, as_json: Json = False) -> None:
-    """List the versions, oldest first, with their aliases, their parent and the end of their log."""
-    found, aliases = _opened(path), _opened(path).aliases
+    """List the versions, oldest first: aliases, parent, the end of their log, and why one is rejected."""
+    found = _opened(path)
     if as_json:
-        show_json([_facts(version, aliases) for version in found.versions])
+        show_json([_facts(version, found) for version in found.versions])
         return
-    lines = table(("version", "aliases", "added", "model", "trained", "parent", "log until"), left=7)
+    heads = ("version", "aliases", "added", "model", "trained", "parent", "log until", "rejected")
+    lines = table(heads, left=8)
     for version in found.versions:
-        names = ", ".join(alias for alias, held in aliases.items() if held == version.name)
-        facts = (version.added, version.model, version.trained, version.parent or "-", version.log[1])
-        lines.add_row(version.name, names or "-", *facts)
+        facts = _facts(version, found)
+        names, parent, rejected = ", ".join(facts["aliases"]), version.parent, facts["rejected"]
+        others = (version.added, version.model, version.trained, parent or "-", version.log[1])
+        lines.add_row(version.name, names or "-", *others, rejected or "-")
     show(lines)
 
 
@@ -65,7 +72,7 @@ def show_(path: Folder, version: Name = "current", as_json: Json = False) -> Non
     found = _opened(path)
     name, lineage = found.find(version), found.lineage(version)
     tested = Release.of(found.place(name))
-    facts = _facts(lineage[0], found.aliases) | {
+    facts = _facts(lineage[0], found) | {
         "path": str(found.place(name)),
         "lineage": [one.name for one in lineage],
         "release": None if tested is None else tested.model_dump(mode="json"),
@@ -94,7 +101,8 @@ def promote(
         str | None,
         typer.Option(
             metavar="REASON",
-            help="Promote it whatever its release test says. The reason is recorded.",
+            help="Promote it whatever its release test says, and even if it is rejected. The reason is "
+            "recorded.",
             show_default=False,
         ),
     ] = None,
@@ -196,11 +204,37 @@ def compare_(
     show_facts(report.model_dump(mode="json"), as_json)
 
 
-@registry.command(epilog=examples("mgoe registry rollback bundles"))
-def rollback(path: Folder, as_json: Json = False) -> None:
-    """Make the previous version the current one again, and the current one the previous."""
+@registry.command(
+    epilog=examples(
+        "mgoe registry rollback bundles",
+        "mgoe registry rollback bundles 3f9a --reason 'clicks fell by a tenth'",
+    )
+)
+def rollback(
+    path: Folder,
+    version: Name = "previous",
+    reason: Reason = "it was rolled back",
+    as_json: Json = False,
+) -> None:
+    """Make an earlier version the current one again, and reject the one that was current."""
     found = _opened(path)
-    _say(found.rollback(), found, as_json)
+    _say(found.rollback(version, reason), found, as_json)
+
+
+@registry.command(
+    epilog=examples("mgoe registry reject bundles candidate --reason 'learned a day of broken events'")
+)
+def reject(path: Folder, version: Named, reason: Reason, as_json: Json = False) -> None:
+    """Bar a version, and what was made from it, from being candidate or current until it is allowed."""
+    found = _opened(path)
+    _say(found.reject(version, reason), found, as_json)
+
+
+@registry.command(epilog=examples("mgoe registry allow bundles 3f9a"))
+def allow(path: Folder, version: Named, as_json: Json = False) -> None:
+    """Undo a rejection. Test and promote the version then, or add it again."""
+    found = _opened(path)
+    _say(found.allow(version), found, as_json)
 
 
 @registry.command(epilog=examples("mgoe registry prune bundles --keep 3"))
@@ -236,11 +270,12 @@ def _opened(path: Path) -> "Registry":
     return Registry(path)
 
 
-def _facts(version: "Version", aliases: dict[str, str]) -> dict[str, Any]:
+def _facts(version: "Version", found: "Registry") -> dict[str, Any]:
     return {
         "version": version.name,
-        "aliases": [alias for alias, held in aliases.items() if held == version.name],
+        "aliases": [alias for alias, held in found.aliases.items() if held == version.name],
         **{key: value for key, value in asdict(version).items() if key not in ("name", "number")},
+        "rejected": found.rejection(version.name),
     }
 
 

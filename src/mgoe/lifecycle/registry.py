@@ -17,9 +17,8 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Literal, Self
 
 from filelock import FileLock, Timeout
 
@@ -27,75 +26,31 @@ from mgoe._util.files import Hold, output_errors, read_json, remove_unless_held,
 from mgoe.bundle import Bundle
 from mgoe.bundle.manifest import now
 from mgoe.bundle.training_state import copy_bundle, state_folder
-from mgoe.config import Settings, did_you_mean
+from mgoe.config import did_you_mean
 from mgoe.errors import BundleError, ConfigError, OutputError
 from mgoe.lifecycle.acceptance import Release
+from mgoe.lifecycle.versions import (
+    ALIASES,
+    CANDIDATE,
+    CURRENT,
+    NOTHING,
+    PREVIOUS,
+    Action,
+    Change,
+    Version,
+    check_reason,
+    with_current,
+)
 
-CANDIDATE, CURRENT, PREVIOUS = ALIASES = ("candidate", "current", "previous")
 WAIT = 60.0
-"""Seconds that a change waits for another one; each takes milliseconds."""
+"""Seconds that a change waits for another one; each takes milliseconds, or as long as it takes to read a
+version that becomes current."""
 _SET_BY = {
     CANDIDATE: "`mgoe registry add`",
     CURRENT: "`mgoe registry promote`",
     PREVIOUS: "the second `mgoe registry promote`",
 }
 _LINK, _CHANGES, _CHANGE = ".aliases", ".changes", "change.json"
-
-
-class Change(Settings):
-    """One change of the aliases."""
-
-    number: int
-    """From 1."""
-    time: str
-    """When it was made, ISO 8601."""
-    action: Literal["add", "promote", "rollback"]
-    version: str
-    """The version that it was about."""
-    aliases: dict[str, str]
-    """Version by alias, after the change."""
-    reason: str | None = None
-    """Why it was promoted in spite of its release test."""
-
-
-@dataclass(frozen=True)
-class Version:
-    """A version that a registry holds or held.
-
-    Attributes:
-        name: As its service answers with.
-        number: Number of the change that added it.
-        added: When it was added, ISO 8601.
-        model: Name of its model.
-        parent: Name of the bundle that it was made from; None after a full training.
-        trained: `full`, `retrained` or `refreshed`.
-        log: First and last time of the log that it learned from, ISO 8601.
-        mgoe: Version of the library that made it.
-    """
-
-    name: str
-    number: int
-    added: str
-    model: str
-    parent: str | None
-    trained: str
-    log: list[str]
-    mgoe: str
-
-    @classmethod
-    def of(cls, bundle: Bundle, number: int) -> Self:
-        """Describe a bundle that is added."""
-        lineage = bundle.manifest["lineage"]
-        return cls(
-            name=bundle.name,
-            number=number,
-            added=now(),
-            model=bundle.manifest["model"]["name"],
-            parent=lineage["parent"],
-            trained=lineage["trained"],
-            log=lineage["log"],
-            mgoe=bundle.manifest["versions"]["mgoe"],
-        )
 
 
 class Registry:
@@ -175,10 +130,16 @@ class Registry:
         Raises:
             BundleError: There is no such version.
         """
-        found = [self._record(self.find(version))]
-        while (parent := found[-1].parent) is not None:
-            found.append(self._record(parent))
-        return found
+        return self._line(self._record(self.find(version)))
+
+    def rejection(self, version: str) -> str | None:
+        """Return why a version is rejected: someone did, a rollback did, or it was made from such a version;
+        None if it is not.
+
+        Raises:
+            BundleError: There is no such version.
+        """
+        return self._rejection(self.latest.verdicts, self._record(self.find(version)))
 
     def add(self, bundle: Path | str) -> str:
         """Copy a bundle into the registry, check it, and make it the candidate. Adding it again is harmless.
@@ -187,17 +148,20 @@ class Registry:
             Its name.
 
         Raises:
-            BundleError: There is no intact bundle, or it was made from one that this registry does not know.
+            BundleError: There is no intact bundle, it was made from one that this registry does not know, or
+                it is rejected.
             OutputError: The registry cannot be written.
         """
-        with self._copied(Path(bundle)) as copy, self._changing(make=True) as (number, aliases):
-            added = Version.of(copy, number)
+        with self._copied(Path(bundle)) as copy, self._changing(make=True) as former:
+            added = Version.of(copy, former.number + 1)
             if added.parent is not None and not self._record_file(added.parent).exists():
                 raise BundleError(
                     bundle,
                     f"was made from {added.parent}, which this registry does not know; add that one first, "
                     "or train in full",
                 )
+            if reason := self._rejection(former.verdicts, added):
+                raise BundleError(bundle, f"is rejected: {reason}; allow it first (mgoe registry allow)")
             place = self.path / "versions" / added.name
             if not place.exists():
                 write_json(self._record_file(added.name), asdict(added))
@@ -205,38 +169,42 @@ class Registry:
                     shutil.rmtree(state_folder(place), ignore_errors=True)
                     os.replace(state_folder(copy.path), state_folder(place))
                 os.replace(copy.path, place)
-            if added.name not in (aliases.get(CURRENT), aliases.get(CANDIDATE)):
-                moved = aliases | {CANDIDATE: added.name}
-                self._change(number, "add", added.name, moved)
+            if added.name not in (former.aliases.get(CURRENT), former.aliases.get(CANDIDATE)):
+                self._change(former, "add", added.name, former.aliases | {CANDIDATE: added.name})
         return added.name
 
     def promote(self, version: str = CANDIDATE, force: str | None = None) -> str:
-        """Make a version the current one, if its release test approved it.
+        """Make a version the current one, if it is intact and its release test approved it.
 
         The first version of a registry has nothing to be tested against.
 
         Args:
             version: Name, beginning of a name, or alias.
-            force: Why it is promoted whatever its test says; it is recorded.
+            force: Why it is promoted whatever its test says; it is recorded. A rejected version is then
+                allowed again.
 
         Returns:
             Its name.
 
         Raises:
-            BundleError: There is no such version, or its test does not approve it.
+            BundleError: There is no such version, it is damaged or rejected, or its test does not approve it.
             ConfigError: The reason is empty.
         """
-        if force is not None and not force.strip():
-            raise ConfigError("force", "must say why, found an empty reason; give one")
-        with self._changing() as (number, aliases):
-            name, current = self.find(version), aliases.get(CURRENT)
+        if force is not None:
+            check_reason("force", force)
+        with self._changing() as former:
+            name, current = self.find(version), former.aliases.get(CURRENT)
             if name == current:
                 return name
-            if force is None and (objection := self._objection(name, current)):
+            rejection = self._rejection(former.verdicts, self._record(name))
+            objection = f"is rejected: {rejection}; allow it" if rejection else self._objection(name, current)
+            if force is None and objection:
                 raise BundleError(
                     self.path / "versions" / name, f"{objection}, or promote it by force, with the reason"
                 )
-            self._change(number, "promote", name, _with_current(aliases, name), force)
+            self._check_intact(name)
+            verdicts = former.verdicts | ({name: None} if rejection else {})
+            self._change(former, "promote", name, with_current(former.aliases, name), verdicts, force)
         return name
 
     def _objection(self, name: str, current: str | None) -> str | None:
@@ -249,18 +217,66 @@ class Registry:
             return f"was refused by the release test ({'; '.join(tested.reasons)}); add a better one"
         return None
 
-    def rollback(self) -> str:
-        """Make the previous version the current one, and the current one the previous. No test is asked.
+    def rollback(self, version: str = PREVIOUS, reason: str = "it was rolled back") -> str:
+        """Make an earlier version the current one, and reject the one that was current. No test is asked.
+
+        Args:
+            version: Name, beginning of a name, or alias.
+            reason: Why the version that was current is rejected, with all that was made from it.
 
         Returns:
             The name of the version that is current now.
 
         Raises:
-            BundleError: There is no previous version.
+            BundleError: There is no such version, it is damaged, or it is rejected, then, too.
+            ConfigError: The reason is empty.
         """
-        with self._changing() as (number, aliases):
-            name = self.find(PREVIOUS)
-            self._change(number, "rollback", name, _with_current(aliases, name))
+        check_reason("reason", reason)
+        with self._changing() as former:
+            name, current = self.find(version), former.aliases.get(CURRENT)
+            if name == current:
+                raise BundleError(self.path, f"has {name} as its current version; name an earlier one")
+            if not any(change.aliases.get(CURRENT) == name for change in self.changes):
+                raise BundleError(self.path / "versions" / name, "never was current; promote it instead")
+            self._check_intact(name)
+            verdicts = former.verdicts | ({} if current is None else {current: reason})
+            self._change(former, "rollback", name, with_current(former.aliases, name), verdicts, reason)
+        return name
+
+    def reject(self, version: str, reason: str) -> str:
+        """Bar a version, and what was made from it, from being candidate or current until it is allowed.
+
+        Args:
+            version: Name, beginning of a name, or alias.
+            reason: Why; it is recorded.
+
+        Returns:
+            Its name.
+
+        Raises:
+            BundleError: There is no such version, or the current one is it or was made from it.
+            ConfigError: The reason is empty.
+        """
+        check_reason("reason", reason)
+        with self._changing() as former:
+            name = self.find(version)
+            self._change(former, "reject", name, former.aliases, former.verdicts | {name: reason}, reason)
+        return name
+
+    def allow(self, version: str) -> str:
+        """Undo the rejection of a version, and of what was made from it.
+
+        Returns:
+            Its name.
+
+        Raises:
+            BundleError: There is no such version, or it is not rejected.
+        """
+        with self._changing() as former:
+            name = self.find(version)
+            if self._rejection(former.verdicts, self._record(name)) is None:
+                raise BundleError(self.path / "versions" / name, "is not rejected; nothing is to be allowed")
+            self._change(former, "allow", name, former.aliases, former.verdicts | {name: None})
         return name
 
     def prune(self, keep: int = 5) -> tuple[list[str], list[str]]:
@@ -274,8 +290,8 @@ class Registry:
         """
         if keep < 0:
             raise ConfigError("keep", f"must be at least 0, found {keep}; give a number of versions")
-        with self._changing() as (_, aliases):
-            others = [one.name for one in self.versions if one.name not in aliases.values()]
+        with self._changing() as former:
+            others = [one.name for one in self.versions if one.name not in former.aliases.values()]
             old = others[: max(0, len(others) - keep)]
             gone = [name for name in old if remove_unless_held(self.path / "versions" / name)]
             for name in gone:
@@ -304,8 +320,8 @@ class Registry:
                 shutil.rmtree(work, ignore_errors=True)
 
     @contextmanager
-    def _changing(self, make: bool = False) -> Iterator[tuple[int, dict[str, str]]]:
-        """Hold the registry, and yield the number of the next change and the aliases as they are.
+    def _changing(self, make: bool = False) -> Iterator[Change]:
+        """Hold the registry, and yield its latest change.
 
         Args:
             make: Make the registry if it is not there.
@@ -321,25 +337,36 @@ class Registry:
                     self.path, f"another process has changed it for {WAIT:g} s; try again"
                 ) from None
             with lock:
-                former = self.latest if (self.path / _LINK).exists() else None
-                yield (1, {}) if former is None else (former.number + 1, former.aliases)
+                yield self.latest if (self.path / _LINK).exists() else NOTHING
 
     def _change(
         self,
-        number: int,
-        action: Literal["add", "promote", "rollback"],
+        former: Change,
+        action: Action,
         version: str,
         aliases: dict[str, str],
+        verdicts: dict[str, str | None] | None = None,
         reason: str | None = None,
     ) -> None:
-        folder = self._change_folder(number)
+        """Write the change that follows a former one. Rejected versions lose their aliases.
+
+        Raises:
+            BundleError: The current version would be rejected.
+        """
+        verdicts, kept = former.verdicts if verdicts is None else verdicts, dict[str, str]()
+        for alias, name in aliases.items():
+            if (rejection := self._rejection(verdicts, self._record(name))) is None:
+                kept[alias] = name
+            elif alias == CURRENT:
+                rule = f"would be current and rejected ({rejection}); roll back to another first, or allow it"
+                raise BundleError(self.path / "versions" / name, rule)
+        number, facts = former.number + 1, {"aliases": kept, "verdicts": verdicts, "reason": reason}
+        change = Change(number=number, time=now(), action=action, version=version, **facts)
+        folder = self._change_folder(change.number)
         shutil.rmtree(folder, ignore_errors=True)  # of a process that was killed before it moved the link
         folder.mkdir(parents=True)
-        change = Change(
-            number=number, time=now(), action=action, version=version, aliases=aliases, reason=reason
-        )
         write_json(folder / _CHANGE, change.model_dump())
-        for alias, name in aliases.items():
+        for alias, name in kept.items():
             (folder / alias).symlink_to(f"../../versions/{name}")
         for alias in ALIASES:
             link = self.path / alias
@@ -351,6 +378,29 @@ class Registry:
         moved.unlink(missing_ok=True)
         moved.symlink_to(f"{_CHANGES}/{folder.name}")
         os.replace(moved, self.path / _LINK)
+
+    def _line(self, version: Version) -> list[Version]:
+        """Return a version and what it was made from."""
+        found = [version]
+        while (parent := found[-1].parent) is not None:
+            found.append(self._record(parent))
+        return found
+
+    def _rejection(self, verdicts: Mapping[str, str | None], version: Version) -> str | None:
+        """Return why a version is rejected, by the nearest version of its lineage that has a verdict."""
+        found = next((one.name for one in self._line(version) if one.name in verdicts), version.name)
+        reason = verdicts.get(found)
+        return f"made from {found}, {reason}" if reason and found != version.name else reason
+
+    def _check_intact(self, name: str) -> None:
+        """Check every file of a version.
+
+        Raises:
+            BundleError: One is missing or was changed, or the version is gone.
+        """
+        place = self.path / "versions" / name
+        if Bundle.open(place).name != name:
+            raise BundleError(place, "holds another bundle than its name says; add that version again")
 
     def _require(self) -> None:
         """Refuse a folder that holds no registry."""
@@ -398,11 +448,3 @@ def served_path(bundle: Path, waits: bool = False) -> Path:
     if alias not in registry.aliases and not waits:
         registry.find(alias)
     return Path(folder, alias)
-
-
-def _with_current(aliases: Mapping[str, str], name: str) -> dict[str, str]:
-    """Return aliases after a version has become current: no other alias names it, and the one before is
-    previous."""
-    others = {alias: held for alias, held in aliases.items() if held != name}
-    before = {PREVIOUS: aliases[CURRENT]} if CURRENT in aliases else {}
-    return others | before | {CURRENT: name}
