@@ -34,7 +34,6 @@ def test_a_comparison_leaves_all_it_promises(compared: Path):
         "results.parquet",
         "leads.json",
         "tables.md",
-        "tables.tex",
         "comparison.html",
     ):
         assert (compared / name).stat().st_size > 0
@@ -64,7 +63,6 @@ def test_a_comparison_leaves_all_it_promises(compared: Path):
     markdown = (compared / "tables.md").read_text()
     assert "| best-reachable |" in markdown
     assert "reachable gain" in markdown
-    assert r"\begin{table}" in (compared / "tables.tex").read_text()
     assert "mgoe minus each baseline" in (compared / "comparison.html").read_text()
     leads = json.loads((compared / "leads.json").read_text())
     assert {lead["baseline"] for lead in leads} == {"shared-bottom", "mgoe:random"}
@@ -161,9 +159,7 @@ def test_a_refused_command_leaves_the_settings_of_what_is_there(
     assert (out / "comparison.yaml").read_bytes() == (compared / "comparison.yaml").read_bytes()
 
 
-def test_what_is_finished_here_or_elsewhere_needs_no_library(
-    raw: dict[str, Any], compared: Path, tmp_path: Path, monkeypatch
-):
+def test_what_is_finished_needs_no_library(raw: dict[str, Any], compared: Path, tmp_path: Path, monkeypatch):
     plan = Plan(settings(raw, models=["lightgbm"], variants={}, seeds=[0], tune={}), tmp_path / "out")
     [cell] = plan.cells
     shutil.copytree(compared / "logs/tiny/cells/mgoe/0", cell.folder)
@@ -175,12 +171,6 @@ def test_what_is_finished_here_or_elsewhere_needs_no_library(
     for name in ("lightgbm", "optuna"):
         monkeypatch.setitem(sys.modules, name, None)
     assert experiments.compare(plan.settings, plan.out, stop_after=0).waiting == 0
-    assert (
-        experiments.compare(
-            plan.settings, tmp_path / "there", take=[plan.out / "results.jsonl"], stop_after=0
-        ).waiting
-        == 0
-    )
     with pytest.raises(MissingExtra, match=r"mgoe\[gbm\]"):
         experiments.compare(plan.settings, tmp_path / "new", stop_after=0)
 
@@ -203,6 +193,34 @@ def test_names_that_end_like_unfinished_files_lose_nothing(
         )
     (tmp_path / "out" / "comparison.yaml").touch()
     assert experiments.compare(plan.settings, plan.out, stop_after=0).waiting == 0
+
+
+def test_folders_of_several_machines_are_put_together(
+    raw: dict[str, Any],
+    compared: Path,
+    world: Path,
+    tmp_path: Path,
+    in_this_process: None,
+    said: pytest.LogCaptureFixture,
+):
+    """One has the cells of the first seed, the other those of the second, and the log is somewhere else."""
+    shutil.copytree(world, tmp_path / "moved")
+    data = {"log": str(tmp_path / "moved" / "events"), "truth": str(tmp_path / "moved" / "truth")}
+    moved = raw | {"logs": {"tiny": {"data": data, "tasks": ["click", "buy"]}}}
+    here, there = (shutil.copytree(compared, tmp_path / name) for name in ("here", "there"))
+    for out, gone in ((here, 1), (there, 0)):
+        for path in [*out.glob(f"logs/tiny/cells/*/{gone}*"), out / f"logs/tiny/seeds/{gone}"]:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        lines = (out / "results.jsonl").read_text().splitlines()
+        kept = [line for line in lines if json.loads(line)["seed"] != gone]
+        (out / "results.jsonl").write_text("".join(f"{line}\n" for line in kept))
+    shutil.copytree(there / "logs", here / "logs", dirs_exist_ok=True)
+    with (here / "results.jsonl").open("a") as file:
+        file.write((there / "results.jsonl").read_text())
+    experiments.compare(settings(moved), here)
+    assert said.messages == ["training 0 of 6 cells, 2 at a time"]
+    pd.testing.assert_frame_equal(numbers(here), numbers(compared))
+    assert (here / "leads.json").read_text() == (compared / "leads.json").read_text()
 
 
 def test_a_cell_that_is_whole_is_finished_whatever_its_process_came_to(

@@ -290,5 +290,8 @@ def test_a_log_that_could_not_be_read_at_first_is_known_by_its_files_later(
     shutil.move(tmp_path / "away", tmp_path / "log")
     monkeypatch.setattr("mgoe.experiments.execute.run_jobs", here)
     assert experiments.compare(settings(own), tmp_path / "out").failed == {}
-    file = tmp_path / "out" / "results.jsonl"
-    assert experiments.compare(settings(own), tmp_path / "there", take=[file], stop_after=0).waiting == 0
+    os.utime(file := max((tmp_path / "log").rglob("*.parquet")))
+    assert experiments.compare(settings(own), tmp_path / "out", stop_after=0).waiting == 0
+    pd.read_parquet(file).iloc[:-1].to_parquet(file)
+    with pytest.raises(OutputError, match="made of another log"):
+        experiments.compare(settings(own), tmp_path / "out")

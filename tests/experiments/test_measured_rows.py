@@ -47,11 +47,13 @@ def test_seeds_vary_training_and_not_the_measured_rows(compared: Path):
 def test_a_log_prepared_with_other_rows_than_cells_were_measured_on_fails_before_training(
     own: dict[str, Any], least: Path, tmp_path: Path
 ):
-    line = json.loads((least / "results.jsonl").read_text())
-    other, both = tmp_path / "other.jsonl", settings(own, models=["shared-bottom", "single-task"])
-    other.write_text(json.dumps(line | {"examples": {"valid": "0", "test": "1"}}))
-    for take in ([other], ()):  # and once more where all is prepared
-        result = experiments.compare(both, tmp_path / "there", take=take)
+    out = shutil.copytree(least, tmp_path / "out")
+    both = settings(own, models=["shared-bottom", "single-task"])
+    line = json.loads((out / "results.jsonl").read_text())
+    records.append(out, line | {"examples": {"valid": "0", "test": "1"}})
+    shutil.rmtree(out / "logs/tiny/seeds/0")
+    for _ in ("it is prepared again", "all is prepared"):
+        result = experiments.compare(both, out)
         [(title, reason)] = result.failed.items()
         assert title == "tiny, single-task, seed 0"
         assert "seeds/0: holds other rows to measure on than tiny, shared-bottom, seed 0, so" in reason

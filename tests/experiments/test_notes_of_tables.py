@@ -1,6 +1,7 @@
 """What is said below a table."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +35,9 @@ def test_a_table_says_where_its_cells_came_from(raw: dict[str, Any], compared: P
     lines = [json.loads(line) for line in (compared / "results.jsonl").read_text().splitlines()]
     for line in lines[:2]:
         line |= {"precision": "float16", "processor": "abacus"}
-    (tmp_path / "lines.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    out = experiments.compare(
-        settings(raw), tmp_path / "out", take=[tmp_path / "lines.jsonl"], stop_after=0
-    ).path
+    out = shutil.copytree(compared, tmp_path / "out")
+    (out / "results.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    experiments.compare(settings(raw), out, stop_after=0)
     below = [line for line in (out / "tables.md").read_text().splitlines() if line.startswith("- ")]
     assert below[0].startswith("- Cells were trained in several precisions: ")
     assert below[0].endswith("float16 (2).")

@@ -88,9 +88,3 @@ def test_a_cell_without_a_search_tells_none(
     assert records.latest(out)[key]["tuned"] == best_of(out / "logs/tiny/tuned/shared-bottom.json")
     experiments.compare(settings(own), out, overwrite=True)
     assert records.latest(out)[key]["tuned"] is None
-    assert (
-        experiments.compare(
-            settings(own), tmp_path / "there", take=[out / "results.jsonl"], stop_after=0
-        ).waiting
-        == 0
-    )

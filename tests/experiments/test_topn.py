@@ -156,24 +156,6 @@ def test_the_same_command_measures_only_what_is_missing(
     assert read_rows(gone / DONE) == before
 
 
-def test_lists_are_imported_from_another_machine(
-    asked: dict[str, Any], listed: Path, tmp_path: Path, said: pytest.LogCaptureFixture
-):
-    out = tmp_path / "out"
-    with pytest.MonkeyPatch.context() as patch:
-        for module in ("execute", "topn"):
-            patch.setattr(f"mgoe.experiments.{module}.run_jobs", here)
-        experiments.compare(settings(asked), out, take=[listed / "results.jsonl"])
-    assert said.messages[0].endswith("results.jsonl: 9 of 9 lines imported")
-    assert "measuring the lists" not in "".join(said.messages)
-    before, after = (
-        (folder / "tables.md").read_text().split("## Top-N lists")[1:] for folder in (listed, out)
-    )
-    assert [text.split("| shared-bottom minus")[0] for text in before] == [
-        text.split("| shared-bottom minus")[0] for text in after
-    ]  # influences are rounded, so ends of intervals may differ in the last digit
-
-
 def test_damaged_lists_are_measured_again(
     asked: dict[str, Any],
     listed: Path,

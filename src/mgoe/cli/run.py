@@ -157,13 +157,6 @@ def compare(
         ),
     ] = None,
     jobs: Annotated[int | None, typer.Option(min=1, help="Processes side by side.")] = None,
-    take: Annotated[
-        list[Path] | None,
-        typer.Option(
-            help="Import cells that fit from a results.jsonl, or a folder of them. Repeatable.",
-            show_default=False,
-        ),
-    ] = None,
     overwrite: Annotated[
         bool,
         typer.Option(
@@ -188,7 +181,6 @@ def compare(
         logs=_names(logs),
         stop_after=None if stop_after is None else seconds_of(stop_after, "--stop-after"),
         overwrite=overwrite,
-        take=take or (),
         command=command(),
     )
     if as_json:

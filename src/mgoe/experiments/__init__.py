@@ -4,7 +4,6 @@ plan            what there is to do, and where each result is stored
 folder          the output folder
 parts           what is finished: the notes of what each part was made with; `asked`, the parts of a plan
 consistency     what an earlier process left: kept, removed or repaired
-imports         cells of another machine
 execute         the work of a plan; `processes` runs jobs side by side
 stages          the prepared log and the graph
 cell            one model trained with one seed and measured

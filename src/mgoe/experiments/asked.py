@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from mgoe.config import TopNSettings, TuneSettings, check_settings
 from mgoe.evaluation import REACHABLE
@@ -12,18 +12,6 @@ from mgoe.experiments.plan import NOTICES, REFERENCES, Cell, Log, Plan, applicab
 from mgoe.graph.build.workplace import building
 from mgoe.models import options_of
 from mgoe.topn import BASELINES
-
-
-class Asked(NamedTuple):
-    """The parts that a command asks for.
-
-    Attributes:
-        parts: All parts of the results.
-        chosen: Those that the chosen cells are made of, and searches for their models.
-    """
-
-    parts: list[Part]
-    chosen: list[Part]
 
 
 def parts_of(plan: Plan, cells: Iterable[Cell]) -> list[Part]:
@@ -69,12 +57,10 @@ def parts_of(plan: Plan, cells: Iterable[Cell]) -> list[Part]:
             _fit_of(searched, values) | {"tune": plain_values(tune)},
             before=(graph_of(searched, values),),
             follows=tuple(one.folder for one in plan.cells if (one.log.name, one.variant.base) == same),
-            key=(*same, None),
         )
 
     def add_lists(log: Log, name: str, seed: int, values: dict[str, Any], before: tuple[Part, ...]) -> None:
-        key = (log.name, f"topn/{name}", seed)  # no model's name holds a slash
-        add("lists", log, log.lists(name, seed), values, DONE, before=before, key=key)
+        add("lists", log, log.lists(name, seed), values, DONE, before=before)
 
     for cell in cells:
         log, values = cell.log, values_of_run(cell.settings)
@@ -88,7 +74,6 @@ def parts_of(plan: Plan, cells: Iterable[Cell]) -> list[Part]:
             DONE,
             before=(graph_of(cell, values), *searches),
             follows=(log.lists(cell.variant.name, cell.seed),),
-            key=cell.key,
         )
         if topn is not None:
             listed = {"topn": plain_values(topn, {"baselines", "trials"})}

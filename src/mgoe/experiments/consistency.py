@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mgoe._util.files import read_json, write_json, write_text
+from mgoe._util.files import read_json, write_text
 from mgoe.config import dump_settings
 from mgoe.errors import OutputError
 from mgoe.evaluation import Influence, read_rows
 from mgoe.experiments import records
-from mgoe.experiments.asked import Asked, parts_of
+from mgoe.experiments.asked import parts_of
 from mgoe.experiments.folder import CHECKSUMS, DONE, EXAMPLES, FIT, INFLUENCE, read_checksums
 from mgoe.experiments.parts import Part, outdated
 from mgoe.experiments.plan import NOTICES, REFERENCES, Cell, Log, Plan
@@ -29,7 +29,9 @@ NAMED = 5
 """Number of titles named in a sentence."""
 
 
-def reconcile(plan: Plan, cells: Sequence[Cell], overwrite: bool, settings: str, command: str = "") -> Asked:
+def reconcile(
+    plan: Plan, cells: Sequence[Cell], overwrite: bool, settings: str, command: str = ""
+) -> list[Part]:
     """Leave in a folder only what is asked for and can be read.
 
     Args:
@@ -40,7 +42,7 @@ def reconcile(plan: Plan, cells: Sequence[Cell], overwrite: bool, settings: str,
         command: Noted with removed cells.
 
     Returns:
-        The parts that are asked for.
+        All parts that the chosen cells are made of, and searches for their models.
 
     Raises:
         MgoeError: A finished result would have to be removed and must not be, or a file may not be read.
@@ -48,9 +50,9 @@ def reconcile(plan: Plan, cells: Sequence[Cell], overwrite: bool, settings: str,
     for log in plan.logs.values():
         _clear_damaged(log.path / CHECKSUMS, read_checksums)
     searched = map(plan.searched, cells)  # searches are of the first seed
-    asked = Asked(parts_of(plan, [*plan.cells, *cells]), parts_of(plan, [*cells, *searched]))
-    stale = outdated(asked.parts, overwrite)
-    check_choice(plan, cells, asked.chosen, stale)
+    parts, chosen = parts_of(plan, [*plan.cells, *cells]), parts_of(plan, [*cells, *searched])
+    stale = outdated(parts, overwrite)
+    check_choice(plan, cells, chosen, stale)
     write_text(plan.out / settings, dump_settings(plan.settings))
     _remove(plan, stale, command)
     for log in plan.logs.values():
@@ -58,8 +60,8 @@ def reconcile(plan: Plan, cells: Sequence[Cell], overwrite: bool, settings: str,
         _clear_damaged(log.path / NOTICES, read_json)
         for stage in map(log.stage, plan.settings.seeds):
             _clear_damaged(stage / EXAMPLES, read_json)
-    _remove(plan, [*damaged_parts(asked.parts, plan.out)], command)
-    return asked
+    _remove(plan, [*damaged_parts(parts, [*plan.cells, *cells], plan.out)], command)
+    return chosen
 
 
 def check_choice(plan: Plan, cells: Sequence[Cell], chosen: Sequence[Part], stale: Sequence[Part]) -> None:
@@ -162,37 +164,33 @@ def _named(titles: Sequence[str]) -> str:
     return "; ".join(titles[:NAMED]) + (f" and {len(titles) - NAMED} more" if len(titles) > NAMED else "")
 
 
-def damaged_parts(parts: Iterable[Part], out: Path) -> Iterator[Part]:
+def damaged_parts(parts: Iterable[Part], cells: Iterable[Cell], out: Path) -> Iterator[Part]:
     """Yield the finished results that must be computed again.
 
-    A file that tables need is damaged, or nothing says any more on which rows a cell was measured. A search
-    that `results.jsonl` holds is restored. What follows from any other goes with it, since another search may
-    choose other settings.
+    A file that tables need is damaged, or nothing says any more on which rows a cell was measured. What
+    follows from a search goes with it, since another search may choose other settings.
 
     Args:
         parts: All parts of the results.
-        out: Folder of the comparison.
+        cells: All cells among them.
+        out: Folder of the run or comparison.
 
     Raises:
         OutputError: A file is there and may not be read.
     """
     lines = records.latest(out)
+    noted = {cell.folder for cell in cells if lines.get(cell.key, {}).get("state") == "finished"}
     for part in parts:
-        line = {} if part.key is None else lines.get(part.key, {})
         if part.kind == "search" and part.finished and _is_damaged(part.path, read_json):
-            if line.get("asked") == part.digest:
-                write_json(part.path, records.search_in(line))
-                logger.info(f"  restored from {records.RESULTS}")
-            else:
-                yield part
+            yield part
         if part.kind not in ("cell", "lists") or not part.done.exists():
             continue
         if any(_holds_damage(place.parent) for place in part.path.rglob(DONE)):
             yield part
-        elif part.kind == "cell" and line.get("state") != "finished":
+        elif part.kind == "cell" and part.path not in noted:
             [data] = part.before[0].before
             stage = data.path.parent
-            if any(path.exists() for path in (part.path / records.IMPORTED, stage / EXAMPLES, data.path)):
+            if (stage / EXAMPLES).exists() or data.path.exists():
                 continue
             logger.info(
                 f"to be computed again: {part.path}: its line in {records.RESULTS} is missing, and so is the "
@@ -209,8 +207,7 @@ def _clear_damaged(path: Path, read: Callable[[Path], Any]) -> None:
 
 def _holds_damage(folder: Path) -> bool:
     """Tell whether a file that tables need of a result is damaged."""
-    facts = records.IMPORTED if (folder / records.IMPORTED).exists() else FIT
-    readers = {DONE: read_rows, INFLUENCE: Influence.load, facts: read_json}
+    readers = {DONE: read_rows, INFLUENCE: Influence.load, FIT: read_json}
     return any(_is_damaged(folder / name, read) for name, read in readers.items())
 
 

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
@@ -17,15 +17,14 @@ from mgoe.data import Prepared
 from mgoe.errors import OutputError, TrainingError
 from mgoe.evaluation import ALL, UNIFORM, Row, measure, write_rows
 from mgoe.experiments import records
-from mgoe.experiments.asked import Asked
 from mgoe.experiments.cell import fit_cell, summary_line
 from mgoe.experiments.consistency import Measured, measured_cells, odd_seed
 from mgoe.experiments.folder import EXAMPLES, FIT
 from mgoe.experiments.held_out import hold_out_last
 from mgoe.experiments.inputs import Inputs
 from mgoe.experiments.notices import of_log
-from mgoe.experiments.parts import Part, read_note
-from mgoe.experiments.plan import NOTICES, REFERENCES, Cell, Log, Plan, is_done
+from mgoe.experiments.parts import Part
+from mgoe.experiments.plan import NOTICES, REFERENCES, Cell, Log, Plan
 from mgoe.experiments.processes import Job, Outcome, run_jobs
 from mgoe.experiments.stages import build, examples_of, prepare_data
 from mgoe.experiments.tuning import note_killed, search
@@ -37,7 +36,7 @@ logger = logging.getLogger(__name__)
 def execute(
     plan: Plan,
     cells: Sequence[Cell],
-    asked: Asked,
+    parts: Sequence[Part],
     command: str = "",
     until: float | None = None,
     inputs: Inputs | None = None,
@@ -51,7 +50,7 @@ def execute(
     Args:
         plan: What they are part of.
         cells: The chosen cells, in order.
-        asked: The parts that are asked for.
+        parts: All that they are made of, and searches for their models.
         command: Noted with every cell.
         until: `time.monotonic()` after which no cell begins.
         inputs: The log and the graph of a run.
@@ -60,9 +59,9 @@ def execute(
     Raises:
         TrainingError: A cell of a run failed.
     """
-    for part in asked.chosen:
+    for part in parts:
         part.begin()
-    note_finished(plan, asked.parts, plan.cells, command)
+    note_finished(plan, plan.cells, command)
     jobs, waiting = jobs_of(plan, cells)
     logger.info(f"training {len(waiting)} of {len(cells)} cells, {plan.settings.jobs} at a time")
     here = inputs is not None and (plan.settings.jobs == 1 or len(jobs) <= 1)
@@ -72,7 +71,7 @@ def execute(
             cell = waiting.get(outcome.job.name)
             if here and cell is not None:
                 fit_cell(cell, inputs=inputs, show_progress=show_progress)
-            note_finished(plan, asked.parts, plan.cells, command)
+            note_finished(plan, plan.cells, command)
             if cell is None:
                 if outcome.lost and outcome.job.work is search:
                     note_killed(outcome.job.args[-1])
@@ -131,7 +130,7 @@ def jobs_of(plan: Plan, cells: Sequence[Cell]) -> tuple[list[Job], dict[str, Cel
     waiting = {cell.title: cell for cell in cells if not cell.done}
     for log in {cell.log.name: cell.log for cell in cells}.values():
         missing = log.settings(seeds[0]).data.truth is not None and not (log.path / REFERENCES).exists()
-        if missing and all(cell.log.name != log.name for cell in waiting.values()):  # cells were imported
+        if missing and all(cell.log.name != log.name for cell in waiting.values()):  # they were damaged
             prepared(log, seeds[0])
     tune = plan.comparison.tune
     for title, cell in waiting.items():
@@ -144,35 +143,18 @@ def jobs_of(plan: Plan, cells: Sequence[Cell]) -> tuple[list[Job], dict[str, Cel
     return list(jobs.values()), waiting
 
 
-def note_finished(plan: Plan, parts: Sequence[Part], cells: Sequence[Cell], command: str) -> None:
-    """Add a line for every finished cell, search and list that has none.
-
-    A process may be killed before it adds one. Searches and lists have one again if what it says is not what
-    is there any more.
+def note_finished(plan: Plan, cells: Iterable[Cell], command: str) -> None:
+    """Add a line for every finished cell that has none: a process may be killed before it adds one.
 
     Args:
         plan: The run or comparison.
-        parts: All parts of the results.
         cells: The cells that may have a line.
         command: Noted with every result.
     """
-    lines, of_folder = records.latest(plan.out), {cell.folder: cell for cell in cells}
-    for part in parts:
-        noted = lines.get(part.key, {}) if part.key else {}
-        if part.kind == "search" and is_done(part.path):
-            line = records.of_search(part, command)
-            if any(noted.get(key) != line[key] for key in ("search", "asked")):
-                records.append(plan.out, line)
-        elif (
-            (cell := of_folder.get(part.path)) is not None and cell.done and noted.get("state") != "finished"
-        ):
+    lines = records.latest(plan.out)
+    for cell in cells:
+        if cell.done and lines.get(cell.key, {}).get("state") != "finished":
             records.append(plan.out, records.of_cell(cell, command))
-        elif (
-            part.kind == "lists"
-            and part.done.exists()
-            and noted.get("asked") != read_note(part.path)["digest"]
-        ):
-            records.append(plan.out, records.of_lists(part, command))
 
 
 def draw_world(log: Log) -> None:

@@ -197,7 +197,7 @@ def _hopeless(own: Sequence[Estimate]) -> Iterator[str]:
 
 
 def _training(cells: Sequence[Cell]) -> Iterator[str]:
-    for cell in [cell for cell in cells if (cell.folder / CURVES).exists()][:1]:  # an imported one has none
+    for cell in cells[:1]:
         curves = read_json(cell.folder / CURVES)
         most = len(curves["epochs"])  # training that stops early has epochs after the best one
         if curves["best_epoch"] == most > 1:

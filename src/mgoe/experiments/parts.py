@@ -58,7 +58,6 @@ class Part:
         done: Exists once the part is finished.
         before: The parts that it is made from, all of the same log.
         follows: Files and folders that were made from it and are removed with it.
-        key: Log, model and seed of its line in `results.jsonl`, if it has one.
     """
 
     kind: str
@@ -68,7 +67,6 @@ class Part:
     done: Path
     before: tuple["Part", ...] = ()
     follows: tuple[Path, ...] = ()
-    key: tuple[str, str, int | None] | None = None
 
     @property
     def note(self) -> Path:

@@ -190,12 +190,6 @@ class Cell:
         return (self.folder / DONE).exists()
 
     @property
-    def has_weights(self) -> bool:
-        """Whether it is finished and can be scored: of an imported cell only numbers are here."""
-        needed = (self.folder / "spec.json", self.graph, self.log.stage(self.seed) / "data")
-        return self.done and all(path.exists() for path in needed)
-
-    @property
     def waits(self) -> bool:
         """Whether the search for its model's settings must be finished first."""
         return self.tuned and not is_done(self.search)

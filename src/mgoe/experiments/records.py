@@ -1,6 +1,6 @@
-"""`results.jsonl`: one line per cell, search or top-N lists that ended, with the command and the revision.
+"""`results.jsonl`: one line per cell that ended, with the command and the revision.
 
-A line holds all that tables need, so that another machine can import it.
+A line holds all that tables need, so that they can be computed far from where a model was fitted.
 """
 
 import json
@@ -15,20 +15,18 @@ from typing import Any
 import pandas as pd
 
 from mgoe import __version__
-from mgoe._util.files import atomic_folder, output_errors, read_json, write_json
+from mgoe._util.files import output_errors, read_json
 from mgoe.bundle.manifest import now
 from mgoe.errors import OutputError
-from mgoe.evaluation import ALL, Cost, Influence, Row, group_users, pack, read_rows, unpack, write_rows
+from mgoe.evaluation import ALL, Cost, Influence, group_users, pack, read_rows
 from mgoe.experiments.folder import DONE, FIT, INFLUENCE
-from mgoe.experiments.parts import Part, read_note
+from mgoe.experiments.parts import read_note
 from mgoe.experiments.plan import Cell, best_of
 from mgoe.experiments.stages import examples_of
 
 RESULTS = "results.jsonl"
 SOURCE = Path(__file__).parents[1]
 """Folder of this library's source."""
-IMPORTED = "imported.json"
-"""In the folder of a cell that was fitted elsewhere: its line."""
 SERVING = ("serving_ms", "serving_engine")
 """What is known of a cell after its model was timed."""
 FACTS = (
@@ -47,8 +45,8 @@ FACTS = (
 )
 """What the line of a cell holds of `fit.json`."""
 Line = Mapping[str, Any]
-Key = tuple[str, str, int | None]
-"""Log, model and seed of a cell; without a seed, the search for a model's settings."""
+Key = tuple[str, str, int]
+"""Log, model and seed of a cell."""
 
 
 @cache
@@ -72,12 +70,7 @@ def revision(source: Path = SOURCE) -> str:
 
 
 def of_cell(cell: Cell, command: str) -> dict[str, Any]:
-    """Return the line of a finished cell: its costs, and every metric as `SPLIT.TASK.METRIC`.
-
-    An imported cell keeps the line that it came with.
-    """
-    if (cell.folder / IMPORTED).exists():
-        return read_json(cell.folder / IMPORTED)
+    """Return the line of a finished cell: its costs, and every metric as `SPLIT.TASK.METRIC`."""
     facts, note = read_json(cell.folder / FIT), read_note(cell.folder)
     return {
         **line_of(cell, "finished", command),
@@ -96,54 +89,12 @@ def of_cell(cell: Cell, command: str) -> dict[str, Any]:
     }
 
 
-def of_search(part: Part, command: str) -> dict[str, Any]:
-    """Return the line of a finished search for a model's settings, with its trials and the best of them."""
-    line = _of_part(part, "searched", command)
-    return line | {"base": line["model"], "variant": "", "search": read_json(part.path)}
-
-
-def of_lists(part: Part, command: str) -> dict[str, Any]:
-    """Return the line of finished top-N lists."""
-    places = [file.parent for file in part.path.rglob(DONE)]
-    held = {place.relative_to(part.path).as_posix(): _held(place) for place in places}
-    return _of_part(part, "listed", command) | {"lists": held}
-
-
-def _of_part(part: Part, state: str, command: str) -> dict[str, Any]:
-    asked = {"asked": read_note(part.path)["digest"]}
-    return dict(zip(("log", "model", "seed"), part.key or (), strict=True)) | made_by(state, command) | asked
-
-
-def write_lists(path: Path, line: Mapping[str, Any]) -> None:
-    """Write the lists that a line holds.
-
-    Raises:
-        KeyError, TypeError, ValueError: The line is damaged.
-    """
-    with atomic_folder(path) as folder:
-        for name, held in line["lists"].items():
-            place = folder / name
-            place.mkdir(exist_ok=True)
-            unpack(held["influence"]).save(place / INFLUENCE)
-            write_json(place / FIT, held["facts"])
-            write_rows(place / DONE, [Row(**row) for row in held["rows"]])
-
-
-def _held(folder: Path) -> dict[str, Any]:
-    influence = group_users(Influence.load(folder / INFLUENCE))
-    return {
-        "facts": read_json(folder / FIT),
-        "rows": read_rows(folder / DONE),
-        "influence": pack(influence),
-    }
-
-
 def line_of(cell: Cell, state: str, command: str, **more: Any) -> dict[str, Any]:
     """Return what every line holds, and more.
 
     Args:
-        cell: The cell, or one whose settings are searched.
-        state: `finished`, `searched`, `failed`, or `outdated` for a cell that was removed because it was made
+        cell: The cell.
+        state: `finished`, `failed`, or `outdated` for a cell that was removed because it was made
             with other settings or damaged.
         command: The command.
         more: Other keys.
@@ -154,19 +105,12 @@ def line_of(cell: Cell, state: str, command: str, **more: Any) -> dict[str, Any]
         "base": cell.variant.base,
         "variant": cell.variant.label,
         "seed": cell.seed,
-        **made_by(state, command),
-        **more,
-    }
-
-
-def made_by(state: str, command: str) -> dict[str, Any]:
-    """Return what a line says about its making: its state, this version, the command and the time."""
-    return {
         "state": state,
         "mgoe": __version__,
         "revision": revision(),
         "command": command,
         "at": now(),
+        **more,
     }
 
 
@@ -205,7 +149,7 @@ def append(out: Path, line: Line) -> None:
 
 
 def latest(out: Path) -> dict[Key, dict[str, Any]]:
-    """Return the last line of each cell and search."""
+    """Return the last line of each cell."""
     return {key_of(line): line for line in read(out / RESULTS)} if (out / RESULTS).exists() else {}
 
 
@@ -229,10 +173,5 @@ def read(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def key_of(line: Line) -> Key:
-    """Return the cell or search that a line belongs to."""
+    """Return the cell that a line belongs to."""
     return line["log"], line["model"], line["seed"]
-
-
-def search_in(line: Line) -> dict[str, Any]:
-    """Return the content of a search's file from its line."""
-    return {name: line["search"][name] for name in ("model", "trials", "best")}

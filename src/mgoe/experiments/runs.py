@@ -8,7 +8,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -33,7 +33,7 @@ from mgoe.data import Prepared, read_settings
 from mgoe.errors import ConfigError, OutputError
 from mgoe.evaluation import Row, markdown_table, read_rows, write_rows
 from mgoe.experiments import records
-from mgoe.experiments.asked import Asked, parts_of
+from mgoe.experiments.asked import parts_of
 from mgoe.experiments.cell import fit_cell, summary_line
 from mgoe.experiments.cell_bundle import write_cell_bundle
 from mgoe.experiments.checks import check, check_installed
@@ -47,11 +47,10 @@ from mgoe.experiments.folder import (
     run_folder,
     take_folder,
 )
-from mgoe.experiments.imports import take as take_lines
 from mgoe.experiments.incumbent import write_incumbent
 from mgoe.experiments.inputs import Inputs
 from mgoe.experiments.pages import write_run_report
-from mgoe.experiments.parts import outdated
+from mgoe.experiments.parts import Part, outdated
 from mgoe.experiments.plan import Cell, Plan, is_boosted, is_done, training_of, with_choices
 from mgoe.experiments.processes import wait_for_orphans
 from mgoe.experiments.report import (
@@ -137,11 +136,11 @@ def run(
             write_incumbent(out, settings, Prepared.open(out / "data"), incumbent)
         elif all(cell.done for cell in plan.cells):
             return RunResult.of(plan)
-    with begin(plan, plan.cells, overwrite, table, extend=kept) as (prepared, asked):
+    with begin(plan, plan.cells, overwrite, table, extend=kept) as (prepared, parts):
         inputs = Inputs(settings, prepared, build(settings, prepared, out / "graph"))
         if incumbent is not None and not kept:
             write_incumbent(out, settings, prepared, incumbent)  # a mistake in it shall not wait for training
-        execute(plan, plan.cells, asked, command, inputs=inputs, show_progress=show_progress)
+        execute(plan, plan.cells, parts, command, inputs=inputs, show_progress=show_progress)
         result = RunResult.of(plan)
         write_rows(out / "metrics.json", result.rows)
         write_text(out / "table.md", markdown_table(result.rows) + "\n")
@@ -213,9 +212,9 @@ def train(
             if not processes.agree(False):  # the first process has prepared everything
                 fit_cell(cell, resume=resume)
             return []
-        with begin(plan, [cell], overwrite) as (prepared, asked):
+        with begin(plan, [cell], overwrite) as (prepared, parts):
             inputs = Inputs(settings, prepared, build(settings, prepared, out / "graph"))
-            for part in asked.chosen:
+            for part in parts:
                 part.begin()
             if not resume:
                 shutil.rmtree(cell.folder, ignore_errors=True)
@@ -225,7 +224,7 @@ def train(
                     + (f" on {processes.size} processes" if processes.size > 1 else "")
                 )
                 logger.info(f"{cell.title}: {summary_line(fit_cell(cell, inputs, show_progress, resume))}")
-            note_finished(plan, asked.parts, [cell], "")
+            note_finished(plan, [cell], "")
             rows = read_rows(cell.folder / DONE)
             write_cell_bundle(out / "bundle", cell, inputs, rows, estimates_of([cell]))
             track_bundle(settings.training.track, cell.folder, out / "bundle")
@@ -239,7 +238,7 @@ def begin(
     overwrite: bool,
     table: Frame | None = None,
     extend: bool = False,
-) -> Iterator[tuple[Prepared, Asked]]:
+) -> Iterator[tuple[Prepared, list[Part]]]:
     """Check everything before any work, hold the output folder for this process, and prepare the log.
 
     Args:
@@ -250,7 +249,7 @@ def begin(
         extend: Add to the finished run that the folder holds.
 
     Yields:
-        The prepared log, and the parts that are asked for.
+        The prepared log, and all parts that the cells are made of.
 
     Raises:
         MgoeError: The settings, the log or the folder break a rule.
@@ -265,12 +264,12 @@ def begin(
                 logger.info(
                     f"{'adding to the finished' if extend else 'resuming the unfinished'} run in {plan.out}"
                 )
-            asked = reconcile(plan, cells, False, SETTINGS)
-            for part in asked.chosen:
+            parts = reconcile(plan, cells, False, SETTINGS)
+            for part in parts:
                 if part.kind in ("data", "graph", "search"):
                     part.begin()
             prepared = prepare_log(log, plan.settings.seeds[0], plan.settings.seeds, {}, table)
-        yield prepared, asked
+        yield prepared, parts
 
 
 def compare(
@@ -282,7 +281,6 @@ def compare(
     logs: list[str] | None = None,
     stop_after: float | None = None,
     overwrite: bool = False,
-    take: Sequence[Path | str] = (),
     command: str = "",
 ) -> ComparisonResult:
     """Run a comparison, or resume one.
@@ -296,8 +294,6 @@ def compare(
         stop_after: Seconds after which no cell begins.
         overwrite: Compute again what was made with other settings. Refused if that would remove more than the
             chosen cells.
-        take: Files such as `results.jsonl`, or folders of them, from which cells and searches of the same
-        settings and log are imported.
         command: Noted with every cell.
 
     Raises:
@@ -317,21 +313,15 @@ def compare(
     plan = Plan(with_choices(settings), Path(out))
     cells = plan.chosen(models, seeds, logs)
     check(plan, cells)
-    lines_of = {
-        file: list(records.read(file))
-        for path in map(Path, take)
-        for file in (sorted(path.glob("*.jsonl")) if path.is_dir() else [path])
-    }
     with exclusive(plan.out, "a comparison"):
         wait_for_orphans(plan.out)
         take_folder(plan.out, COMPARISON, "comparison")
         if not (plan.out / COMPARISON).exists():
             write_text(plan.out / COMPARISON, dump_settings(plan.settings))
-        asked = reconcile(plan, cells, overwrite, COMPARISON, command)
-        take_lines(plan, asked.parts, lines_of)
-        check_installed(plan, cells)  # after imports: finished cells need no library
-        execute(plan, cells, asked, command, until)
-        unmeasured = measure_topn(plan, cells, asked.parts, until, command)
+        parts = reconcile(plan, cells, overwrite, COMPARISON, command)
+        check_installed(plan, cells)  # after damaged ones are removed: finished cells need no library
+        execute(plan, cells, parts, command, until)
+        unmeasured = measure_topn(plan, cells, until)
         time_models(plan, cells, until)
         lines = records.latest(plan.out)
         standings = [*standings_of(plan, lines), *topn_standings(plan)]

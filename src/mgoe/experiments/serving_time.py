@@ -73,13 +73,13 @@ def time_run(plan: Plan, requests: int) -> None:
 
 
 def untimed(plan: Plan, cells: Sequence[Cell]) -> list[Cell]:
-    """Return one finished cell with its weights for each model and log of some cells that has no time yet."""
+    """Return one finished cell for each model and log of some cells that has no time yet."""
     chosen, lines = {(cell.log.name, cell.variant.name) for cell in cells}, records.latest(plan.out)
     finished = [cell for cell in plan.cells if cell.done and cell.key[:2] in chosen]
     timed = {cell.key[:2] for cell in finished if lines.get(cell.key, {}).get("serving_ms") is not None}
     found: dict[tuple[str, str], Cell] = {}
     for cell in finished:
-        if cell.has_weights and cell.key[:2] not in timed:
+        if cell.key[:2] not in timed:
             found.setdefault(cell.key[:2], cell)
     return list(found.values())
 
@@ -88,7 +88,7 @@ def time_cell(cell: Cell, requests: int) -> float:
     """Time the serving of a cell's model and note it in `fit.json`.
 
     Args:
-        cell: A finished cell with its weights.
+        cell: A finished cell.
         requests: How many requests to time, of random users and items of the log.
 
     Returns:

@@ -7,9 +7,7 @@ from typing import Any
 
 from mgoe.evaluation import REACHABLE
 from mgoe.experiments.asked import references_of
-from mgoe.experiments.execute import note_finished
 from mgoe.experiments.folder import DONE
-from mgoe.experiments.parts import Part
 from mgoe.experiments.plan import Cell, Log, Plan
 from mgoe.experiments.processes import Job, run_jobs
 from mgoe.experiments.topn_cell import measure_baseline
@@ -19,19 +17,15 @@ from mgoe.experiments.topn_reachable import measure_reachable
 logger = logging.getLogger(__name__)
 
 
-def measure_topn(
-    plan: Plan, cells: Sequence[Cell], parts: Sequence[Part], until: float | None, command: str
-) -> dict[str, str]:
-    """Measure the lists of baselines and bounds, and of those finished cells that have their weights here.
+def measure_topn(plan: Plan, cells: Sequence[Cell], until: float | None) -> dict[str, str]:
+    """Measure the lists of finished cells, of baselines and of bounds.
 
     What cannot be measured has no figure, and the same command tries it again.
 
     Args:
         plan: The comparison.
         cells: The chosen cells.
-        parts: All parts of the results.
         until: `time.monotonic()` after which nothing begins.
-        command: Noted with every result.
 
     Returns:
         Why lists could not be measured, by title.
@@ -45,7 +39,6 @@ def measure_topn(
         for outcome in outcomes:
             if outcome.failed:
                 failed[outcome.job.name] = outcome.failed
-            note_finished(plan, parts, plan.cells, command)
             logger.info(
                 f"  {outcome.job.name}: " + (f"failed: {outcome.failed}" if outcome.failed else outcome.value)
             )
@@ -64,7 +57,7 @@ def jobs_of(plan: Plan, cells: Sequence[Cell]) -> list[Job]:
             jobs.append(Job(f"lists of {log.name}, {name}, seed {seed}", work, args))
 
     for cell in cells:
-        if cell.has_weights:
+        if cell.done:
             need(cell.log, cell.variant.name, cell.seed, measure_model, (cell, topn))
     for log in {cell.log.name: cell.log for cell in cells}.values():
         prepared = [seed for seed in plan.settings.seeds if (log.stage(seed) / "data").exists()]

@@ -47,7 +47,7 @@ def measure_model(cell: Cell, topn: TopNSettings) -> str:
     sample of users what ranking every item would give.
 
     Args:
-        cell: A finished cell with its weights.
+        cell: A finished cell.
         topn: What is measured.
 
     Returns:
