@@ -29,7 +29,6 @@ UNFINISHED = re.compile(r"\..+\.\d+\.(tmp|partial)")
 """Unfinished names: the final name, the number of the writing process, an ending."""
 NEW = ".new-"
 """Start of the name of an unfinished folder of `durable_folder`."""
-_END = 1 << 16  # bytes of each end of a file that `fingerprint_of_ends` reads
 
 
 @contextmanager
@@ -379,16 +378,6 @@ def checksums(folder: Path, files: Iterable[Path]) -> dict[str, str]:
     with ThreadPoolExecutor(2) as pool:
         sums = zip(files, pool.map(sha256, files), strict=True)
         return {file.relative_to(folder).as_posix(): one for file, one in sums}
-
-
-def fingerprint_of_ends(path: Path) -> bytes:
-    """Return a checksum of a file's size and of its first and last 64 KiB, cheap for a file of any size."""
-    with path.open("rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        digest = hashlib.sha256(str(size).encode() + file.read(_END))
-        file.seek(max(0, size - _END))
-        digest.update(file.read(_END))
-    return digest.digest()
 
 
 def as_pattern(file: Path | str) -> str:

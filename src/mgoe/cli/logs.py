@@ -166,7 +166,7 @@ def describe_set(name: Name, as_json: Json = False) -> None:
 
 @data.command(
     epilog=examples(
-        "mgoe data fetch movielens-1m --out raw/ml-1m               [dim]the same command resumes[/]",
+        "mgoe data fetch movielens-1m --out raw/ml-1m               [dim]archives are kept in downloads/[/]",
         "mgoe data fetch aliexpress-nl --from downloads --out raw/ae-nl   [dim]unpack your own download[/]",
     )
 )

@@ -20,8 +20,8 @@ from typing import IO, NamedTuple
 from mgoe._util.files import (
     atomic_folder,
     clear_partial,
+    clear_unfinished,
     exclusive,
-    fingerprint_of_ends,
     output_errors,
     read_json,
     require_space,
@@ -29,7 +29,7 @@ from mgoe._util.files import (
 )
 from mgoe.config import Settings
 from mgoe.datasets.dataset import DataSet
-from mgoe.datasets.download import OnProgress, check, download, remaining
+from mgoe.datasets.download import OnProgress, check, download
 from mgoe.datasets.reading import ENDINGS
 from mgoe.errors import DataError, OutputError
 
@@ -88,7 +88,7 @@ def fetch(
 
     Args:
         data: The data set.
-        out: A folder; an interrupted download in it is resumed.
+        out: A folder; what was downloaded to it before is kept.
         source: A folder of archives, or one archive, that the user has, instead of a download.
         on_progress: Called after every chunk of a download.
 
@@ -148,7 +148,9 @@ def _downloaded(data: DataSet, out: Path, on_progress: OnProgress) -> list[Path]
     folder = out / "downloads"
     with output_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    require_space(folder, sum(remaining(one, folder) for one in data.downloads), data.title)
+    clear_unfinished(folder)
+    missing = [one for one in data.downloads if not (folder / one.name).exists()]
+    require_space(folder, sum(one.bytes or 0 for one in missing), data.title)
     paths = []
     for one in data.downloads:
         logger.info(f"fetching {one.address}")
@@ -180,7 +182,8 @@ def _unpack(data: DataSet, archives: Sequence[Path], unsure: Set[Path], into: Pa
     A damaged archive without a published checksum is removed.
     """
     packed = [path for path in archives if path.name.endswith(ENDINGS)]
-    made_of = {"set": data.name, "archives": {path.name: fingerprint_of_ends(path).hex() for path in packed}}
+    stats = {path.name: [path.stat().st_size, path.stat().st_mtime_ns] for path in packed}
+    made_of = {"set": data.name, "archives": stats}
     if not packed or (
         data.is_complete(_names(into)) and (into / MADE_OF).exists() and read_json(into / MADE_OF) == made_of
     ):
