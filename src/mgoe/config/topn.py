@@ -15,7 +15,6 @@ BaselineName = Literal[
     "ease",
     "slim",
     "ials",
-    "lightgcn",
     "cascading-rank",
 ]
 BASELINE_NAMES: tuple[BaselineName, ...] = get_args(BaselineName)
