@@ -4,7 +4,6 @@ import hashlib
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -13,7 +12,6 @@ from mgoe.errors import ConfigError, OutputError
 from mgoe.metrics import auc
 from mgoe.simulation import DEVICES, Truth, WorldSettings, simulate
 from mgoe.simulation.chance import chances
-from mgoe.simulation.logs import Shards
 from tests.simulation.worlds import SMALL
 
 FOLDERS = ("events", "exposures")
@@ -68,16 +66,6 @@ def test_the_same_seed_writes_the_same_bytes_and_another_seed_others(log, tmp_pa
     assert not set(digests[0].values()) & set(digests[2].values())
 
 
-def test_shards_together_equal_a_single_shard(log, tmp_path):
-    simulate(SMALL, tmp_path / "cut", shard_rows=7_000)
-    for folder in FOLDERS:
-        parts = sorted((tmp_path / "cut" / folder).iterdir())
-        tables = [pq.read_table(part) for part in parts]
-        assert len(parts) > 1
-        assert all(len(table) == 7_000 for table in tables[:-1])
-        assert pa.concat_tables(tables, promote_options="permissive").equals(pq.read_table(log[0] / folder))
-
-
 def test_one_form_alone_gives_the_same_log(log, tmp_path):
     simulate(SMALL, tmp_path / "events", form="events")
     simulate(SMALL, tmp_path / "exposures", form="exposures")
@@ -89,14 +77,13 @@ def test_one_form_alone_gives_the_same_log(log, tmp_path):
 
 def test_memory_holds_one_chunk_whatever_the_size_of_the_log(tmp_path, monkeypatch):
     monkeypatch.setattr("mgoe.simulation.draw.CHUNK", 500)
-    pieces, write = [], Shards.write
-    monkeypatch.setattr(
-        Shards, "write", lambda self, table: (pieces.append(len(table)), write(self, table))[1]
-    )
     seen = []
     summary = simulate(SMALL, tmp_path / "out", on_progress=lambda done, total: seen.append((done, total)))
     assert summary.exposures == SMALL.exposures
-    assert max(pieces) <= 500 * len(SMALL.names)
+    [events] = (tmp_path / "out" / "events").iterdir()
+    groups = pq.ParquetFile(events).metadata
+    rows = [groups.row_group(number).num_rows for number in range(groups.num_row_groups)]
+    assert max(rows) <= 500 * len(SMALL.names)
     assert len(seen) >= SMALL.exposures // 500
     assert seen[-1] == (SMALL.exposures, SMALL.exposures)
 

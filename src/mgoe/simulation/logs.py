@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +23,6 @@ from mgoe.simulation.world import make_truth
 
 Form = Literal["events", "exposures", "both"]
 
-SHARD_ROWS = 8_000_000
 SUMMARY = "summary.json"
 _EVENTS = pa.schema(
     {
@@ -76,13 +75,12 @@ def simulate(
     *,
     events: int | None = None,
     form: Form = "both",
-    shard_rows: int = SHARD_ROWS,
     overwrite: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> SimulationSummary:
     """Draw a world and write `exposures/`, `events/` and `truth/` below `out`.
 
-    Rows do not depend on the size of the shards. An exposure log has `user_id, item_id, timestamp, position,
+    An exposure log has `user_id, item_id, timestamp, position,
     device`, one 0/1 column per behaviour, `stay` (null without the first behaviour), and `uniform` (0/1) if
     some items are drawn uniformly at random. An event log has `user_id, item_id, timestamp, behavior`; all
     events of one exposure have its time.
@@ -92,7 +90,6 @@ def simulate(
         out: A new folder, or with `overwrite` one of an earlier simulation.
         events: Expected size of the event log, in place of `settings.exposures`.
         form: The logs to write.
-        shard_rows: Rows per shard.
         overwrite: Whether to replace an earlier simulation.
         on_progress: Called with the number of exposures drawn so far, and in all.
 
@@ -128,7 +125,7 @@ def simulate(
         truth = make_truth(settings)
         with atomic_folder(out) as folder:
             truth.save(folder / "truth")
-            counts = _write_logs(truth, folder, form, shard_rows, on_progress or (lambda done, total: None))
+            counts = _write_logs(truth, folder, form, on_progress or (lambda done, total: None))
             summary = SimulationSummary(
                 path=str(out),
                 form=form,
@@ -145,58 +142,27 @@ def simulate(
         return summary
 
 
-class Shards(AbstractContextManager["Shards"]):
-    """Write a table as `part-00000.parquet`, `part-00001.parquet` ... of `rows` rows; the last has fewer.
-
-    Args:
-        folder: The folder, which is created. A table without rows is one empty shard.
-        schema: Schema of the table.
-        rows: Rows per shard.
-    """
-
-    def __init__(self, folder: Path, schema: pa.Schema, rows: int):
-        folder.mkdir(parents=True)
-        self.folder, self.schema, self.rows, self.written = folder, schema, rows, 0
-        self._shard = self._next()
-
-    def write(self, table: pa.Table) -> None:
-        """Append rows."""
-        while len(table):
-            if self.written and self.written % self.rows == 0:
-                self._shard.close()
-                self._shard = self._next()
-            left = self.rows - self.written % self.rows
-            part, table = table[:left], table[left:]
-            self._shard.write_table(part)
-            self.written += len(part)
-
-    def __exit__(self, *_: object) -> None:
-        self._shard.close()
-
-    def _next(self) -> pq.ParquetWriter:
-        times = [f.name for f in self.schema if pa.types.is_timestamp(f.type)]
-        encoding: dict[str, Any] = {
-            "use_dictionary": [f.name for f in self.schema if f.type not in _PLAIN and f.name not in times],
-            "column_encoding": dict.fromkeys(times, "DELTA_BINARY_PACKED"),
-        }
-        return pq.ParquetWriter(
-            self.folder / f"part-{self.written // self.rows:05d}.parquet",
-            self.schema,
-            compression="zstd",
-            **encoding,
-        )
+def _writer(folder: Path, schema: pa.Schema) -> pq.ParquetWriter:
+    """Open the only file of a log, in a new folder."""
+    folder.mkdir()
+    times = [f.name for f in schema if pa.types.is_timestamp(f.type)]
+    encoding: dict[str, Any] = {
+        "use_dictionary": [f.name for f in schema if f.type not in _PLAIN and f.name not in times],
+        "column_encoding": dict.fromkeys(times, "DELTA_BINARY_PACKED"),
+    }
+    return pq.ParquetWriter(folder / "part-00000.parquet", schema, compression="zstd", **encoding)
 
 
 def _write_logs(
-    truth: Truth, folder: Path, form: Form, shard_rows: int, on_progress: Callable[[int, int], None]
+    truth: Truth, folder: Path, form: Form, on_progress: Callable[[int, int], None]
 ) -> NDArray[np.int64]:
     """Write chunk after chunk. Return the number of events of each behaviour. Shape (T,)."""
     settings = truth.settings
     counts, drawn = np.zeros(len(settings.names), np.int64), 0
     kinds = {"events": (_EVENTS, _event_table), "exposures": (_exposure_schema(settings), _exposure_table)}
-    with ExitStack() as open_shards:
+    with ExitStack() as files:
         logs = [
-            (open_shards.enter_context(Shards(folder / name, schema, shard_rows)), table_of)
+            (files.enter_context(_writer(folder / name, schema)), table_of)
             for name, (schema, table_of) in kinds.items()
             if form in (name, "both")
         ]
@@ -205,8 +171,8 @@ def _write_logs(
             for chunk in day.chunks:
                 shown = day.exposures(chunk)
                 counts += [np.count_nonzero(shown.done(t)) for t in range(len(counts))]
-                for shards, table_of in logs:
-                    shards.write(table_of(shown, truth, shards.schema))
+                for file, table_of in logs:
+                    file.write_table(table_of(shown, truth, file.schema))
                 drawn += len(shown.user)
                 on_progress(drawn, settings.exposures)
     return counts
