@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mgoe.evaluation import Cost, Standings, latex, markdown
+from mgoe.evaluation import Cost, Standings, markdown
 from mgoe.evaluation.pareto import pareto
 from mgoe.evaluation.report import render_comparison
 from mgoe.evaluation.report.cost_chart import cost_chart, name_box
@@ -79,7 +79,6 @@ def test_the_table_has_the_best_first_and_marks_the_front():
     strong = [[cell.strong for cell in cells[2:]] for _, cells in sheet.lines]
     assert strong == [[True, False], [False, True], [False, True]]
     assert "| a | 0.7000 | 7 | 9.60 | 1 |" in markdown([found])
-    assert "quality against cost" in latex([found])
 
 
 def test_lines_without_a_time_of_serving_make_the_tables_of_before():

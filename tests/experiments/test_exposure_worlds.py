@@ -52,7 +52,7 @@ def test_a_world_is_compared_on_its_exposures_and_on_those_shown_uniformly(
     assert table["uniform", "best-reachable", "click", "auc"] > 0.6
     markdown = (out / "tables.md").read_text()
     assert "| on uniformly shown rows | click AUC |" in markdown
-    assert "Uniformly shown rows" in (out / "tables.tex").read_text()
+    assert "on uniformly shown rows" in (out / "tables.md").read_text()
     assert "on uniformly shown rows" in (out / "comparison.html").read_text()
 
 

@@ -17,7 +17,7 @@ from mgoe.evaluation.intervals import Estimate, estimate, find_leads, group_user
 from mgoe.evaluation.rows import ALL, UNIFORM, Row, Summary, read_rows, summarize, write_rows
 from mgoe.evaluation.slices import activity, history_age, known_before, make_slices, unseen
 from mgoe.evaluation.standings import REACHABLE, Cost, Standings, reachable_shares, verdict
-from mgoe.evaluation.tables import latex, markdown, markdown_table, rich_table
+from mgoe.evaluation.tables import markdown, markdown_table, rich_table
 
 __all__ = [
     "ALL",
@@ -38,7 +38,6 @@ __all__ = [
     "history_age",
     "holm",
     "known_before",
-    "latex",
     "make_slices",
     "markdown",
     "markdown_table",

@@ -1,6 +1,6 @@
 """Tables of models: their metrics on a split, and their standings in a comparison.
 
-All are plain cells, written alike to the terminal and as Markdown, LaTeX and HTML.
+All are plain cells, written alike to the terminal and as Markdown and HTML.
 """
 
 import math
@@ -44,10 +44,6 @@ COST_HEADS = {
     "serving_ms": "ms per 500",
 }
 """Columns of costs, by attributes of `Cost`."""
-_ESCAPES = str.maketrans(
-    {c: rf"\{c}" for c in "&%$#_{}"}
-    | {"±": r"$\pm$", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}"}
-)
 
 
 @dataclass(frozen=True)
@@ -154,41 +150,6 @@ def as_markdown(table: Table) -> str:
         ),
     ]
     return "".join("| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |\n" for line in lines)
-
-
-def as_latex(table: Table, caption: str, notes: Sequence[str]) -> str:
-    """Return a table as LaTeX for `booktabs`, strong cells in bold, with notes below it."""
-    lines = [
-        list(map(_escaped, table.columns)),
-        *(
-            [
-                _escaped(name),
-                *(
-                    rf"\textbf{{{_escaped(cell.words)}}}" if cell.strong else _escaped(cell.words)
-                    for cell in cells
-                ),
-            ]
-            for name, cells in table.lines
-        ),
-    ]
-    head, *body = [" & ".join(line) + r" \\" for line in lines]
-    return "\n".join(
-        [
-            r"\begin{table}",
-            rf"\caption{{{_escaped(caption)}}}",
-            r"\footnotesize",
-            rf"\begin{{tabular}}{{l{'r' * (len(table.columns) - 1)}}}",
-            *("\\toprule", head, "\\midrule", *body, "\\bottomrule"),
-            r"\end{tabular}",
-            *(rf"\par {_escaped(note)}" for note in notes),
-            r"\end{table}",
-            "",
-        ]
-    )
-
-
-def _escaped(text: str) -> str:
-    return text.translate(_ESCAPES)
 
 
 def quality(standings: Standings) -> Table:
@@ -354,22 +315,4 @@ def markdown(standings: Sequence[Standings]) -> str:
             *(as_markdown(table) for table in tables_of(one)),
             *(f"- {line}\n" for line in one.remarks),
         ]
-    return "\n".join(parts)
-
-
-def latex(standings: Sequence[Standings]) -> str:
-    """Return all tables as LaTeX, for `booktabs`.
-
-    Example:
-        >>> from mgoe.evaluation import Standings
-        >>> one = Standings("All models", "mine", "mgoe", ["mgoe", "shared-bottom"], rows)
-        >>> latex([one]).splitlines()[0]
-        '\\\\begin{table}'
-    """
-    parts = []
-    for one in standings:
-        notes = [note for note in (verdict(one), *one.remarks) if note]
-        for table in tables_of(one):
-            caption = ". ".join(filter(None, (one.title, table.title)))
-            parts.append(as_latex(table, caption, [] if table.title else notes))
     return "\n".join(parts)

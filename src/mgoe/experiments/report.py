@@ -25,7 +25,6 @@ from mgoe.evaluation import (
     estimate,
     find_leads,
     group_users,
-    latex,
     markdown,
     read_rows,
     report,
@@ -135,12 +134,11 @@ def plain_leads(standings: Standings) -> list[dict[str, Any]]:
 
 
 def write_comparison(plan: Plan, standings: Sequence[Standings], command: str) -> None:
-    """Write `results.parquet`, `leads.json`, `tables.md`, `tables.tex` and `comparison.html`."""
+    """Write `results.parquet`, `leads.json`, `tables.md` and `comparison.html`."""
     with atomic_file(plan.out / "results.parquet") as unfinished:
         tidy_rows(plan).to_parquet(unfinished, index=False)
     write_leads(plan, standings)
     write_text(plan.out / "tables.md", markdown(standings))
-    write_text(plan.out / "tables.tex", latex(standings))
     facts = {
         "logs": len(plan.logs),
         "models": len(plan.comparison.models),
