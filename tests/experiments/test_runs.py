@@ -193,21 +193,6 @@ def test_an_exposure_log_is_measured_on_every_task(shown: Path):
     assert {row["task"] for row in rows} == {"click", "buy", "stay", "all"}
 
 
-def test_items_that_were_not_shown_change_training_and_no_other_row(
-    exposures: RunSettings, shown: Path, tmp_path: Path
-):
-    more = {"uniform": 1, "retrieved": 1, "weight": 0.5}
-    experiments.run(
-        RunSettings.model_validate(exposures.model_dump() | {"negatives": more}), tmp_path / "run"
-    )
-    for split in SPLITS:
-        name = f"data/{split}.parquet"
-        assert (tmp_path / "run" / name).read_bytes() == (shown / name).read_bytes()
-    before, after = (json.loads((run / "metrics.json").read_text()) for run in (shown, tmp_path / "run"))
-    assert [row | {"value": 0} for row in before] == [row | {"value": 0} for row in after]
-    assert before != after
-
-
 def test_the_same_settings_give_the_same_result_in_any_number_of_processes(
     small: RunSettings, finished: Path, begun: Path
 ):

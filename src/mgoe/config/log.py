@@ -228,8 +228,7 @@ def _moment(cut: Any) -> Any:
 
 
 class NegativeSettings(Settings):
-    """Sampled negatives of event logs. Exposure logs contain negatives; only `uniform` and `retrieved` are
-    drawn beside them, items that were not shown.
+    """Sampled negatives of event logs; exposure logs contain negatives.
 
     Example:
         >>> NegativeSettings(ratio=1).distribution
@@ -241,27 +240,10 @@ class NegativeSettings(Settings):
     distribution: Literal["popularity", "uniform"] = "popularity"
     """Items are drawn from the positives of the same bucket: as often as they occur there, or all equally
     often."""
-    uniform: int = Field(default=0, ge=0)
-    """Number of further negatives of training, for each positive, drawn from all items that are known: for
-    lists over the whole catalogue."""
-    retrieved: int = Field(default=0, ge=0)
-    """Number of further negatives of training, for each positive, drawn from the candidates that `retrieval`
-    finds for the user."""
-    weight: float = Field(default=1.0, gt=0, allow_inf_nan=False)
-    """Weight of these further negatives in the loss (exposures only)."""
     seed: Seed = 0
     training_seed: Seed | None = None
     """Seed of the negatives of training examples, by default `seed`. Runs that differ only in it are
     evaluated on the same rows."""
-
-    @model_validator(mode="after")
-    def _mixture_is_known(self) -> Self:
-        if self.distribution != "popularity" and (self.uniform or self.retrieved):
-            raise ValueError(
-                f"uniform and retrieved negatives go beside those by popularity, found distribution "
-                f"{self.distribution!r}; leave it out, or set both to 0"
-            )
-        return self
 
     @property
     def of_training(self) -> Self:

@@ -301,16 +301,6 @@ class RunSettings(Settings):
                 "tasks.all: results call the mean over tasks `all`, found a task of that name; choose another"
             )
         check_differ("seeds", self.seeds)
-        if self.form == "events" and self.negatives.weight != 1:
-            raise ValueError(
-                "negatives.weight applies to exposure logs alone, found "
-                f"{self.negatives.weight:g} with an event log; leave it out"
-            )
-        if self.negatives.weight != 1 and not (self.negatives.uniform or self.negatives.retrieved):
-            raise ValueError(
-                "negatives.weight is that of items which were not shown, found "
-                f"{self.negatives.weight:g} and none of them; set negatives.uniform or negatives.retrieved"
-            )
         if self.form == "events" and self.data.behavior is None and len(names) > 1:
             raise ValueError(
                 "data.behavior: a log that does not say what happened has one task, which every row does, "

@@ -31,8 +31,6 @@ class Examples:
         weight: float32. Shape (N,).
         context: Encoded context features by name: indices (N,), padded indices (N, L), or float32 (N,).
         position: Shown position, int64, -1 where it is unknown, shape (N,); None where the log has none.
-        shift: What a mixture of negatives adds to the log-odds of a row, float32, shape (N,); None without
-            a mixture.
 
     Example:
         >>> valid = prepared.examples("valid")
@@ -48,7 +46,6 @@ class Examples:
     weight: NDArray[np.float32]
     context: dict[str, NDArray] = field(default_factory=dict)
     position: NDArray[np.int64] | None = None
-    shift: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.user)
@@ -63,7 +60,6 @@ class Examples:
             **{name: change(getattr(self, name)) for name in _EVERY},
             context={name: change(values) for name, values in self.context.items()},
             position=None if self.position is None else change(self.position),
-            shift=None if self.shift is None else change(self.shift),
         )
 
     def columns(self) -> list[NDArray]:
@@ -72,7 +68,6 @@ class Examples:
             *(getattr(self, name) for name in _EVERY),
             *self.context.values(),
             *([] if self.position is None else [self.position]),
-            *([] if self.shift is None else [self.shift]),
         ]
 
     def parts(self) -> Iterator[Examples]:
@@ -98,12 +93,10 @@ def join(parts: Sequence[Examples]) -> Examples:
     if len(parts) == 1:
         return parts[0]
     positions = [part.position for part in parts if part.position is not None]
-    shifts = [part.shift for part in parts if part.shift is not None]
     return Examples(
         **{name: np.concatenate([getattr(part, name) for part in parts]) for name in _EVERY},
         context={name: np.concatenate([part.context[name] for part in parts]) for name in parts[0].context},
         position=np.concatenate(positions) if positions else None,
-        shift=np.concatenate(shifts) if shifts else None,
     )
 
 

@@ -172,8 +172,7 @@ def _refuse_other_form(settings: RunSettings) -> None:
     data, tasks = settings.data, settings.tasks
     if settings.form == "exposures":
         given, usual = settings.negatives, NegativeSettings()
-        drawn = given.uniform or given.retrieved  # items that were not shown, by `negatives.seed`
-        unread = ("ratio", "distribution") if drawn else ("ratio", "distribution", "seed")
+        unread = ("ratio", "distribution", "seed")
         used = [
             *(f"tasks.{task.name}.behaviors" for task in tasks if task.behaviors),
             *(f"negatives.{key}" for key in unread if getattr(given, key) != getattr(usual, key)),

@@ -16,13 +16,12 @@ import torch
 from numpy.typing import NDArray
 
 from mgoe._util.progress import hidden
-from mgoe.config import ModelSettings, RetrievalSettings, RunSettings, retrieval_of
+from mgoe.config import ModelSettings, RunSettings
 from mgoe.data import SPLITS, ExampleFile, Examples
 from mgoe.errors import TrainingError
 from mgoe.experiments.cell_results import write_cell
 from mgoe.experiments.inputs import Inputs
 from mgoe.experiments.plan import Cell, training_of
-from mgoe.graph import MacroGraph
 from mgoe.models import BoostedTrees, RankingModel, late_tables, make_model
 from mgoe.training import (
     Feed,
@@ -32,10 +31,8 @@ from mgoe.training import (
     ProcessGroup,
     fit,
     fit_trees,
-    mixed_negatives,
     predict,
     progress_bar,
-    unexposed_negatives,
 )
 
 SAMPLE = "sample.parquet"
@@ -135,31 +132,11 @@ def fit_model(
     if share is not None and share[0] < 1:
         parts["train"] = sampled(parts["train"], *share, out / SAMPLE, training.memory)
     boosted = isinstance(made, BoostedTrees)
-    if (settings.negatives.uniform or settings.negatives.retrieved) and not boosted:
-        parts["train"] = mixed(parts["train"], settings, inputs.graph)
     feeds = {
         split: Feed(inputs.prepared, inputs.graph, part, made.needs, spec) for split, part in parts.items()
     }
     fitting = feeds["train"], feeds["valid"], training, out, on_progress, seed
     return made, feeds, fit_trees(made, *fitting) if boosted else fit(made, *fitting, resume)
-
-
-def mixed(train: Examples | ExampleFile, settings: RunSettings, graph: MacroGraph) -> Examples:
-    """Add uniform and retrieved negatives to training rows: to those of exposures, items not shown.
-
-    Raises:
-        TrainingError: The rows are streamed.
-    """
-    if not isinstance(train, Examples):
-        raise TrainingError(
-            "training.memory",
-            f"training rows with uniform or retrieved negatives must fit into memory, found {len(train):,} "
-            f"rows that take more than {settings.training.memory:g} GiB; raise it, or set "
-            "negatives.uniform and negatives.retrieved to 0",
-        )
-    how = retrieval_of(settings.retrieval, graph.latest.n_items) or RetrievalSettings()
-    add = mixed_negatives if settings.form == "events" else unexposed_negatives
-    return add(train, graph, settings.tasks, settings.negatives, how)
 
 
 def check_finite(title: str, scores: Mapping[str, NDArray[np.float32]], tasks: Sequence[str]) -> None:

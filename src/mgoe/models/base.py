@@ -46,9 +46,6 @@ class RankingModel(nn.Module, ABC):
         self.task_weights = nn.Buffer(torch.tensor([task.weight for task in tasks]), persistent=False)
         self.regression = nn.Buffer(torch.tensor(regression), persistent=False)
         self.tops = nn.Buffer(torch.tensor([task.top for task in tasks]), persistent=False)
-        # the tasks that sampled negatives enter
-        whole = [task.kind == "binary" and task.given is None for task in tasks]
-        self.sampled = nn.Buffer(torch.tensor(whole), persistent=False)
         self.has_regression = any(regression)  # reading the buffer would wait for the device
         self.bias = nn.Embedding(spec.positions, len(tasks)) if spec.positions else None
         if self.bias is not None:
@@ -102,26 +99,12 @@ class RankingModel(nn.Module, ABC):
         """
         labels = self.targets(batch)
         valid = ~labels.isnan()
-        raw = self.as_sampled(self.each(batch), batch)
+        raw = self.each(batch)
         each = self.errors(raw, torch.where(valid, labels, 0.0).expand_as(raw), valid)
         each = each if each.dim() == 2 else each.mean(0)
         weight = batch["weight"][:, None] * valid
         losses = (each * weight).sum(0) / (weight.sum(0) if totals is None else totals).clamp_min(1e-12)
         return (losses * self.task_weights).sum(), losses
-
-    def as_sampled(self, raw: Tensor, batch: Batch) -> Tensor:
-        """Return logits `raw` (..., B, T) as the sampling of each row's negatives shows them (ours).
-
-        Sampled negatives change the odds that anything is done, to whose logarithm `shift` is added, and not
-        what share of what is done each task has: the likeliest task, in every positive, stands for anything.
-        """
-        shift = batch.get("shift")
-        if shift is None:
-            return raw
-        anything = raw.masked_fill(~self.sampled, -torch.inf).max(-1, keepdim=True).values
-        done = raw.sigmoid()
-        other = (anything.sigmoid() - done).clamp_min(0) + (-anything).sigmoid() * torch.exp(-shift)[:, None]
-        return torch.where(self.sampled, F.logsigmoid(raw) - other.log(), raw)
 
     def targets(self, batch: Batch) -> Tensor:
         """Return the labels that the loss compares with predictions, NaN where missing. Shape (B, T)."""

@@ -10,7 +10,6 @@ from mgoe.training.devices import check_available, resolve_device, uses_bfloat16
 from mgoe.training.distributed.process_group import ProcessGroup, joined
 from mgoe.training.feed import Batch, Feed, make_spec
 from mgoe.training.loop import CHECKPOINTS, OPTIMIZER, WEIGHTS, fit
-from mgoe.training.mixture import mixed_negatives, unexposed_negatives
 from mgoe.training.monitor import Monitor, measure
 from mgoe.training.predict import PairScorer, predict
 from mgoe.training.progress import (
@@ -48,13 +47,11 @@ __all__ = [
     "load_weights",
     "make_spec",
     "measure",
-    "mixed_negatives",
     "predict",
     "progress_bar",
     "resolve_device",
     "save_checkpoint",
     "track_bundle",
     "track_result",
-    "unexposed_negatives",
     "uses_bfloat16",
 ]

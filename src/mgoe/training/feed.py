@@ -129,7 +129,7 @@ class Feed:
                     block[name] = np.empty((len(examples), *values.shape[1:]), values.dtype)
                 block[name], values = as_wide(block[name], values)
                 block[name][places] = values
-        for name in ("position", "shift", "labels", "weight"):
+        for name in ("position", "labels", "weight"):
             if (values := getattr(examples, name)) is not None:
                 block[name] = values
         return {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in block.items()}

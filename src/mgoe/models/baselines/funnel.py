@@ -77,7 +77,6 @@ class ESMM(SingleTask):
         self.conditional = nn.Buffer(
             torch.tensor([task.given is not None for task in spec.tasks]), persistent=False
         )
-        self.sampled.copy_(~self.regression)  # the loss is over all exposures
 
     def logits(self, batch: Batch) -> Tensor:
         steps = super().logits(batch).float()
