@@ -5,11 +5,13 @@ from typing import get_args
 import numpy as np
 import pytest
 import scipy.sparse as sp
+import torch
 from numpy.testing import assert_allclose
 from numpy.typing import NDArray
 
 from mgoe.config.topn import BaselineName
 from mgoe.topn import BASELINES, Events
+from mgoe.topn.baselines.lightgcn import Smoothed, smoothed, smoothing
 from mgoe.topn.baselines.linear import fit_ease, slim_weights
 from mgoe.topn.baselines.neighbors import swing_links
 
@@ -44,7 +46,8 @@ def test_names_of_settings_are_those_of_baselines():
 def test_every_baseline_scores_every_item(name: str, events: Events):
     if name in ("item-knn", "rp3beta", "slim", "ials"):
         pytest.importorskip("implicit")
-    found = scores_of(name, events)
+    short = {"epochs": 2} if name == "lightgcn" else {}
+    found = scores_of(name, events, **short)
     assert found.shape == events.shape
     assert np.isfinite(found).all()
     assert np.ptp(found) > 0
@@ -120,3 +123,22 @@ def test_cascading_rank_solves_its_fixed_point(events: Events):
         weaker = np.linalg.solve(np.eye(len(both)) - walk * both, start)
     found = scores_of("cascading-rank", events, walk=walk, own=own, half_life=np.inf)
     assert_allclose(found, weaker[len(graph) :].T, atol=2e-3)
+
+
+def test_smoothing_is_symmetric_and_of_norm_one():
+    user, item = np.array([0, 0, 1, 2]), np.array([0, 1, 1, 2])
+    dense = smoothing(user, item, 3, 3).to_dense().numpy()
+    assert_allclose(dense, dense.T)
+    assert_allclose(np.linalg.eigvalsh(dense).max(), 1, atol=1e-6)
+    assert_allclose(dense[0, 3], 1 / np.sqrt(2))
+
+
+def test_the_gradient_of_smoothing_is_that_of_its_rounds():
+    adjacency = smoothing(np.array([0, 0, 1, 2]), np.array([0, 1, 1, 2]), 3, 3)
+    table, drawn = (torch.randn(6, 4, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
+    gradients = []
+    for smooth in (smoothed, Smoothed.apply):
+        rows = table.clone().requires_grad_()
+        (smooth(adjacency, rows, 3) * drawn).sum().backward()
+        gradients.append(rows.grad)
+    torch.testing.assert_close(*gradients)

@@ -15,6 +15,7 @@ BaselineName = Literal[
     "ease",
     "slim",
     "ials",
+    "lightgcn",
     "cascading-rank",
 ]
 BASELINE_NAMES: tuple[BaselineName, ...] = get_args(BaselineName)

@@ -5,6 +5,7 @@ popularity  events of the last days, the same list for everybody
 neighbors   item-kNN, RP3beta, Swing
 linear      EASE, SLIM
 factors     iALS
+lightgcn    LightGCN
 cascading   CascadingRank, for several tasks
 
 Item-kNN, RP3beta, iALS and the neighbours of SLIM are computed by implicit (extra `topn`).
@@ -13,6 +14,7 @@ Item-kNN, RP3beta, iALS and the neighbours of SLIM are computed by implicit (ext
 from mgoe.topn.baselines.baseline import Baseline, Space, load_implicit
 from mgoe.topn.baselines.cascading import CASCADING_RANK
 from mgoe.topn.baselines.factors import IALS
+from mgoe.topn.baselines.lightgcn import LIGHTGCN
 from mgoe.topn.baselines.linear import EASE, SLIM
 from mgoe.topn.baselines.neighbors import ITEM_KNN, RP3BETA, SWING
 from mgoe.topn.baselines.popularity import POPULARITY
@@ -25,6 +27,7 @@ BASELINES: dict[str, Baseline] = {
     "ease": EASE,
     "slim": SLIM,
     "ials": IALS,
+    "lightgcn": LIGHTGCN,
     "cascading-rank": CASCADING_RANK,
 }
 
