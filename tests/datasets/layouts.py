@@ -1,7 +1,5 @@
 """Small files in each data set's published layout, with made-up values."""
 
-import gzip
-import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -208,43 +206,6 @@ def movielens(folder: Path, users: bool) -> None:
         lines(folder / "ml" / "users.dat", ([u, "F", 25, u % 20, "48067"] for u in range(1, USERS + 1)), "::")
 
 
-def amazon(folder: Path) -> None:
-    """Reviews as JSON and products as Python literals, a line each, packed by gzip."""
-    rng, user, item = draw()
-    day = 1300000000 // DAY + rng.integers(0, 60, ROWS)
-    rating = rng.integers(1, 6, ROWS)
-    reviews = (
-        json.dumps(
-            {
-                "reviewerID": f"A{u}",
-                "asin": f"B{i:03d}",
-                "reviewerName": "Nobody",
-                "helpful": [0, 0],
-                "reviewText": 'Says "fine", and \\ more.',
-                "overall": float(r),
-                "summary": "Fine",
-                "unixReviewTime": int(d) * DAY,
-                "reviewTime": "03 13, 2011",
-            }
-        )
-        for u, i, r, d in zip(user, item, rating, day, strict=True)
-    )
-    with gzip.open(folder / "reviews_Electronics_5.json.gz", "wt") as file:
-        file.writelines(line + "\n" for line in reviews)
-    product = {
-        "description": "Men's 'best', [['no', 'category']]",
-        "title": 'A "cable"',
-        "price": 9.5,
-        "brand": "O'Neil",
-    }
-    with gzip.open(folder / "meta_Electronics.json.gz", "wt") as file:
-        for i in range(1, ITEMS + 10):  # a few that nobody reviewed
-            leaf = "Men's Cables" if i == 2 else f"Leaf {i % 4}"
-            categories = [["Electronics", "Audio"], ["Electronics", "Computers & Accessories", leaf]]
-            named = {"asin": f"B{i:03d}", **product} | ({} if i == 5 else {"categories": categories})
-            file.write(f"{named!r}\n")
-
-
 def aliexpress_pages(folder: Path, country: str = "nl") -> None:
     """As published: pages with 33 columns, items with 49, no header; the last is 0, 1 or 2."""
     rng = np.random.default_rng(0)
@@ -322,7 +283,6 @@ LAYOUTS: dict[str, Callable[[Path], None]] = {
     "ali-ccp": ali_ccp,
     "movielens-1m": lambda folder: movielens(folder, users=True),
     "movielens-10m": lambda folder: movielens(folder, users=False),
-    "amazon-electronics": amazon,
     "kuairec": kuairec,
 }
 """By data set; other versions and countries have the same layout."""

@@ -120,13 +120,6 @@ def test_another_checksum(served: Served, tmp_path: Path):
     assert (tmp_path / "data.bin").read_bytes() == OTHER
 
 
-def test_another_size_where_no_checksum_is_published(served: Served, tmp_path: Path):
-    with pytest.raises(DataError, match="its size must be 200001, found 200000; remove it"):
-        get(served, tmp_path, size=len(BODY) + 1)
-    assert not list(tmp_path.iterdir())
-    assert get(served, tmp_path, size=len(BODY)).read_bytes() == BODY
-
-
 def test_a_file_of_unknown_length(served: Served, tmp_path: Path):
     served.sized = False
     assert get(served, tmp_path, md5_of(BODY)).read_bytes() == BODY

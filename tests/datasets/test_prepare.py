@@ -1,12 +1,9 @@
 """What each published layout becomes, and that the log is one."""
 
-import ast
 import csv
-import gzip
 import json
 import shutil
 import sys
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -33,7 +30,7 @@ def read(found: PreparedLog, name: str) -> pd.DataFrame:
 
 def rows_of(folder: Path, name: str) -> int:
     path = next(folder.rglob(name))
-    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+    with path.open("rb") as file:
         return sum(1 for _ in file)
 
 
@@ -86,7 +83,6 @@ def test_every_data_set_has_its_configurations(name: str, tmp_path: Path):
         },
         "movielens-1m": {"log/exposures.parquet": ("ratings.dat", 0)},
         "movielens-10m": {"log/exposures.parquet": ("ratings.dat", 0)},
-        "amazon-electronics": {"log/events.parquet": ("reviews_Electronics_5.json.gz", 0)},
         "kuairec": {"log/big.parquet": ("big_matrix.csv", 1), "log/small.parquet": ("small_matrix.csv", 1)},
     }.items(),
 )
@@ -196,25 +192,6 @@ def test_movielens(published: dict[str, Path], prepared: dict[str, PreparedLog])
     assert not Path(prepared["movielens-10m"].path, "users.parquet").exists()
 
 
-def test_amazon_reads_categories_of_python_literals(
-    published: dict[str, Path], prepared: dict[str, PreparedLog]
-):
-    with gzip.open(published["amazon-electronics"] / "meta_Electronics.json.gz", "rt") as file:
-        products = [ast.literal_eval(line) for line in file]
-    items = read(prepared["amazon-electronics"], "items.parquet").set_index("item_id").category
-    reviewed = [product for product in products if product["asin"] in items.index]
-    assert 0 < len(reviewed) == len(items) < len(products)
-    expected = [product["categories"][-1][-1] if "categories" in product else None for product in reviewed]
-    found = items[[product["asin"] for product in reviewed]].astype(object)
-    assert found.where(found.notna(), None).tolist() == expected
-    assert "Men's Cables" in expected
-    assert None in expected
-    with gzip.open(published["amazon-electronics"] / "reviews_Electronics_5.json.gz", "rt") as file:
-        reviews = pd.DataFrame(map(json.loads, file))
-    events = read(prepared["amazon-electronics"], "log/events.parquet")
-    assert events.behavior.value_counts()["liked"] == (reviews.overall >= 4).sum()
-
-
 def test_aliexpress_is_the_same_from_both_layouts(
     published: dict[str, Path], prepared: dict[str, PreparedLog], tmp_path: Path
 ):
@@ -299,11 +276,6 @@ OTHER_LAYOUTS = {
         "1,2,5,978300760\n",
         "expected 4 columns (user_id, item_id, rating, seconds), found 1",
     ),
-    "amazon-electronics": (
-        "reviews_Electronics_5.json.gz",
-        '{"user_id": "A1", "asin": "B"}\n',
-        "found user_id, asin without 'reviewerID'",
-    ),
     "kuairec": (
         "big_matrix.csv",
         "user_id,photo_id,play_duration,timestamp,watch_ratio\n",
@@ -317,7 +289,7 @@ def test_another_layout_is_refused_by_name(published: dict[str, Path], tmp_path:
     file, text, found = OTHER_LAYOUTS[name]
     source = shutil.copytree(published[name], tmp_path / "source")
     path = next(source.rglob(file))
-    path.write_bytes(gzip.compress(text.encode()) if file.endswith(".gz") else text.encode())
+    path.write_text(text)
     with pytest.raises(DataError) as error:
         prepare(find(name), source, tmp_path / "out")
     assert error.value.place == str(path)
@@ -370,45 +342,6 @@ def test_a_header_that_is_no_line_of_names(published: dict[str, Path], tmp_path:
         DataError, match="another layout: expected a line of names, found a line that is none"
     ):
         prepare(find("tenrec"), source, tmp_path / "out")
-
-
-def test_reviews_that_are_no_json(published: dict[str, Path], tmp_path: Path):
-    source = shutil.copytree(published["amazon-electronics"], tmp_path / "source")
-    (source / "reviews_Electronics_5.json.gz").write_bytes(gzip.compress(b"{'reviewerID': 'A1'}\n"))
-    with pytest.raises(DataError, match="expected one JSON object per line"):
-        prepare(find("amazon-electronics"), source, tmp_path / "out")
-
-
-def _cut(body: bytes) -> bytes:
-    return body[: len(body) // 2]
-
-
-def _cut_at_once(body: bytes) -> bytes:
-    return body[:5]
-
-
-def _flipped_early(body: bytes) -> bytes:
-    return body[:40] + bytes(byte ^ 255 for byte in body[40:90]) + body[90:]
-
-
-def _flipped_late(body: bytes) -> bytes:
-    return body[:-60] + bytes(byte ^ 255 for byte in body[-60:-20]) + body[-20:]
-
-
-def _page(body: bytes) -> bytes:
-    return b"<html>sign in</html>"
-
-
-@pytest.mark.parametrize("name", ["reviews_Electronics_5.json.gz", "meta_Electronics.json.gz"])
-@pytest.mark.parametrize("damage", [_cut, _cut_at_once, _flipped_early, _flipped_late, _page])
-def test_a_damaged_file_is_named(
-    published: dict[str, Path], tmp_path: Path, name: str, damage: Callable[[bytes], bytes]
-):
-    source = shutil.copytree(published["amazon-electronics"], tmp_path / "source")
-    (source / name).write_bytes(damage((source / name).read_bytes()))
-    with pytest.raises(DataError, match=r"the file is damaged: .*; remove it and fetch it again") as error:
-        prepare(find("amazon-electronics"), source, tmp_path / "out")
-    assert error.value.place == str(source / name)
 
 
 @pytest.mark.parametrize(

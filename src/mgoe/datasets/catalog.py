@@ -1,7 +1,7 @@
 """All data sets by name."""
 
 from mgoe.config import did_you_mean
-from mgoe.datasets import aliccp, aliexpress, amazon, kuairand, kuairec, movielens, taobao, tenrec
+from mgoe.datasets import aliccp, aliexpress, kuairand, kuairec, movielens, taobao, tenrec
 from mgoe.datasets.dataset import DataSet
 from mgoe.errors import ConfigError
 
@@ -14,7 +14,6 @@ DATA_SETS: dict[str, DataSet] = {
         *aliexpress.ALIEXPRESS,
         aliccp.ALI_CCP,
         *movielens.MOVIELENS,
-        amazon.ELECTRONICS,
         kuairec.KUAIREC,
     )
 }

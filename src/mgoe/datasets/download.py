@@ -62,7 +62,7 @@ def download(
         wait: Seconds before the second attempt; twice that before the third.
 
     Returns:
-        The file, checked against its published checksum or size if there is one.
+        The file, checked against its published checksum if there is one.
 
     Raises:
         DataError: The server refuses, cannot be reached or keeps breaking the connection, or sends something
@@ -134,8 +134,7 @@ def _read(answer: http.client.HTTPResponse) -> bytes:
 
 
 def check(source: Download, path: Path, home: str) -> None:
-    """Check a file against its published checksum, or else against its published size and the type in its
-    name.
+    """Check a file against its published checksum, or else against the type in its name.
 
     Raises:
         DataError: The file is not the published one.
@@ -155,9 +154,6 @@ def _wrong(source: Download, path: Path) -> str | None:
         if source.md5 is not None:
             md5 = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
             return None if md5 == source.md5 else f"its MD5 must be {source.md5}, found {md5}"
-        size = path.stat().st_size
-        if source.bytes not in (None, size):
-            return f"its size must be {source.bytes}, found {size}"
         kind, start = _KINDS.get(Path(source.name).suffix, ("", b""))
         found = file.read(24)
     return None if found.startswith(start) else f"it must be {kind}, found a file that begins with {found!r}"

@@ -106,7 +106,7 @@ def fetch(
             out / "downloads" / one.name for one in data.downloads if source is None and one.md5 is None
         }
         _unpack(data, archives, unsure, out / "files")
-    there = _names(out / "files") | _names(out / "downloads")
+    there = _names(out / "files")
     if not data.is_complete(there):
         absent = next(name for name in data.files if name not in there)
         raise DataError(
@@ -181,17 +181,15 @@ def _unpack(data: DataSet, archives: Sequence[Path], unsure: Set[Path], into: Pa
 
     A damaged archive without a published checksum is removed.
     """
-    packed = [path for path in archives if path.name.endswith(ENDINGS)]
-    stats = {path.name: [path.stat().st_size, path.stat().st_mtime_ns] for path in packed}
+    stats = {path.name: [path.stat().st_size, path.stat().st_mtime_ns] for path in archives}
     made_of = {"set": data.name, "archives": stats}
-    if not packed or (
-        data.is_complete(_names(into)) and (into / MADE_OF).exists() and read_json(into / MADE_OF) == made_of
-    ):
+    done = data.is_complete(_names(into)) and (into / MADE_OF).exists()
+    if done and read_json(into / MADE_OF) == made_of:
         return
     clear_partial(into)
     with atomic_folder(into) as folder:
         held: dict[str, Path] = {}
-        for archive in packed:
+        for archive in archives:
             logger.info(f"unpacking {archive.name}")
             try:
                 unpack(archive, data.wanted, folder, held)

@@ -12,11 +12,8 @@ number or one timestamp per row.
 """
 
 import csv
-import gzip
 import re
-import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -49,7 +46,6 @@ class Workbench:
     def __init__(self, name: str, source: Path, out: Path, place: Path, con: duckdb.DuckDBPyConnection):
         self.name, self.source, self.out, self.place = name, source, out, place
         self._con = con
-        self._packed: set[Path] = set()
         self.rows: dict[str, int] = {}
         """Rows of each written file by its path below the folder."""
 
@@ -74,8 +70,6 @@ class Workbench:
                 command = f"mgoe data fetch {self.name} --from {self.source} --out FOLDER"
                 fix = f", found {packed}; unpack it with `{command}`"
             raise DataError(self.source / name, f"is required and missing{fix}")
-        if name.endswith(".gz"):
-            self._packed.add(found[0])
         return found[0]
 
     def holds(self, name: str) -> bool:
@@ -136,19 +130,6 @@ class Workbench:
             f"delim = {as_text(delimiter)}, quote = '{quote}', escape = '{quote}', header = {header}, "
             f"auto_detect = false, nullstr = {as_text(null)}, encoding = '{encoding}', "
             f"columns = {{{names}}})",
-        )
-
-    def lines(self, view: str, name: str) -> None:
-        """Define a view of the lines of a text file, in the column `line`.
-
-        Raises:
-            DataError: The file is missing.
-        """
-        file = as_text(as_pattern(self.path(name)))
-        self.define(
-            view,
-            f"SELECT * FROM read_csv({file}, delim = '\x01', quote = '', escape = '', header = false, "
-            "auto_detect = false, max_line_size = 16777216, columns = {'line': 'VARCHAR'})",
         )
 
     def convert(
@@ -215,7 +196,6 @@ class Workbench:
                 f"memory and disk are too small: {_sentence(error)}; allow more memory, or free space",
             ) from None
         except duckdb.IOException as error:
-            self._check_packed()
             raise OutputError(
                 self.place, f"a file cannot be read or written: {_sentence(error)}; free space"
             ) from None
@@ -224,7 +204,6 @@ class Workbench:
             duckdb.InvalidInputException,
             duckdb.OutOfRangeException,
         ) as error:
-            self._check_packed()
             line = re.search(r"CSV Error on Line: (\d+)", str(error))
             file = re.search(r"^\s*file\s*=\s*(.+)$", str(error), re.MULTILINE)
             where = f"{file.group(1).strip()}, line {line.group(1)}" if line and file else str(self.source)
@@ -233,13 +212,6 @@ class Workbench:
                 f"a row differs from the published layout: {_sentence(error)}; compare it with the layout in "
                 f"`mgoe data describe {self.name}`, and fetch the file again",
             ) from None
-
-    def _check_packed(self) -> None:
-        """Check that every gzip file can be read to its end; DuckDB does not always name the damaged one."""
-        for path in sorted(self._packed):
-            with _reading(path), gzip.open(path) as file:
-                while file.read(1 << 20):
-                    pass
 
     def _header(self, path: Path, line: str, delimiter: str, columns: Sequence[str]) -> list[str]:
         """Return the names of all columns; those that are not read get another name."""
@@ -271,21 +243,14 @@ class Workbench:
 
 
 def first_line(path: Path) -> str:
-    """Return the first line of a text file, gzip or not, without its line end.
+    """Return the first line of a text file, without its line end.
 
     Raises:
         DataError: The file cannot be read.
     """
-    with _reading(path), gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-        return file.readline().decode("utf-8", errors="replace").rstrip("\r\n")
-
-
-@contextmanager
-def _reading(path: Path) -> Iterator[None]:
     try:
-        yield
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise DataError(path, f"the file is damaged: {error}; remove it and fetch it again") from None
+        with path.open("rb") as file:
+            return file.readline().decode("utf-8", errors="replace").rstrip("\r\n")
     except OSError as error:
         raise DataError(
             path, f"cannot be read: {error.strerror or error}; make it readable, or fetch it again"
