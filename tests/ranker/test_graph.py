@@ -1,16 +1,12 @@
 """The graph of a ranker names its nodes by id."""
 
-import sys
-from collections import defaultdict
-from types import SimpleNamespace
 from typing import Literal
 
 import pandas as pd
 import pytest
 
 import mgoe
-from mgoe.errors import GraphError, MissingExtra
-from mgoe.ranker.graph import EDGES
+from mgoe.errors import GraphError
 
 
 @pytest.mark.parametrize("side", ["user", "item"])
@@ -34,21 +30,3 @@ def test_pairs_are_those_of_the_log(ranker: mgoe.Ranker, events: pd.DataFrame):
     pairs = zip(found.row.tolist(), found.col.tolist(), strict=True)
     expected = {*zip(done["user_id"], done["item_id"], strict=True)}
     assert {(users[row], items[column]) for row, column in pairs} == expected
-
-
-def test_another_library_gets_every_edge(ranker: mgoe.Ranker, monkeypatch: pytest.MonkeyPatch):
-    """The library is not installed here: what takes its place holds what is set."""
-    library = SimpleNamespace(HeteroData=lambda: defaultdict(SimpleNamespace))
-    monkeypatch.setitem(sys.modules, "torch_geometric.data", library)
-    data, pairs = ranker.graph.to_pyg(), ranker.graph.to_scipy("user", "item")
-    edges = data["user", "tied", "item"]
-    assert edges.edge_attr.numpy() == pytest.approx(pairs[tuple(edges.edge_index.numpy())])
-    assert len(edges.edge_attr) == pairs.nnz
-    assert (data["user"].num_nodes, data["item"].num_nodes) == pairs.shape
-    assert {key for key in data if isinstance(key, tuple)} == {(one, "tied", other) for one, other in EDGES}
-
-
-def test_a_missing_library_is_named_with_its_command(ranker: mgoe.Ranker, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(sys.modules, "torch_geometric.data", None)
-    with pytest.raises(MissingExtra, match="pip install torch_geometric"):
-        ranker.graph.to_pyg()

@@ -4,10 +4,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import torch
 from scipy import sparse
 
-from mgoe._util.extras import load
 from mgoe.bundle import Bundle
 from mgoe.errors import GraphError
 from mgoe.experiments.pages import macro_view
@@ -17,9 +15,6 @@ from mgoe.ranker.plots import plot_macro_graph
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-EDGES = (("user", "item"), ("user", "item_macro"), ("item", "user_macro"), ("user_macro", "item_macro"))
-"""Kinds of nodes that edges join."""
 
 
 class RankerGraph:
@@ -66,31 +61,6 @@ class RankerGraph:
             (192, 99)
         """
         return matrix(self._bundle.graph, rows, columns, resolution)
-
-    def to_pyg(self) -> Any:
-        """Return the graph as a `HeteroData` of PyTorch Geometric.
-
-        Returns:
-            Nodes `user`, `item`, `user_macro` and `item_macro`, in the order of `ids` and of the macro nodes
-            of the resolution that the experts read; and their edges, named `tied`, with the score of each as
-            `edge_attr`. Shape (edges,).
-
-        Raises:
-            MissingExtra: PyTorch Geometric is not installed.
-
-        Example:
-            >>> ranker.graph.to_pyg()["user", "tied", "item"].edge_index.shape  # doctest: +SKIP
-            torch.Size([2, 1408])
-        """
-        fix = "pip install torch_geometric"
-        data = load("torch_geometric.data", "to_pyg", "PyTorch Geometric", fix).HeteroData()
-        for rows, columns in EDGES:
-            scores: Any = self.to_scipy(rows, columns).tocoo()
-            data[rows].num_nodes, data[columns].num_nodes = scores.shape
-            edges = data[rows, "tied", columns]
-            edges.edge_index = torch.from_numpy(np.stack([scores.row, scores.col]).astype(np.int64))
-            edges.edge_attr = torch.from_numpy(scores.data.astype(np.float32))
-        return data
 
     def macro_nodes(self, side: Side) -> pd.DataFrame:
         """Return the macro node of every user or item at every resolution.
