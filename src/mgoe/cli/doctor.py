@@ -31,7 +31,6 @@ def doctor(as_json: Json = False) -> None:
         | {name: os.environ[name] for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS") if name in os.environ},
         "memory": {"total_gib": round(memory.total / GIB, 1), "free_gib": round(memory.available / GIB, 1)},
         "gpu": gpu(),
-        "sharded_tables": sharding(),
         "disk": {"folder": str(Path.cwd()), "free_gib": round(shutil.disk_usage(Path.cwd()).free / GIB, 1)},
     }
     found["problems"] = problems(found)
@@ -85,20 +84,6 @@ def gpu() -> dict[str, Any]:
     }
 
 
-def sharding() -> dict[str, str | None]:
-    """Return the versions of the libraries that shard tables over processes, and whether they load."""
-    pair = {name: _version(name) for name in ("torchrec", "fbgemm-gpu-cpu", "fbgemm-gpu")}
-    if not any(pair.values()):
-        return {"torchrec": "not installed; `make distributed` installs it"}
-    try:
-        from mgoe.training.distributed.sharded import torchrec
-
-        torchrec()
-    except Exception as error:  # as above
-        return {**pair, "trouble": str(error)}
-    return {name: version for name, version in pair.items() if version}
-
-
 def problems(found: dict[str, Any]) -> list[str]:
     """Return one sentence per thing to fix."""
     wrong = [
@@ -108,8 +93,6 @@ def problems(found: dict[str, Any]) -> list[str]:
     ]
     if "torch" in found["gpu"]:
         wrong.append(f"torch {found['gpu']['torch']}; install it again")
-    if "trouble" in found["sharded_tables"]:
-        wrong.append(found["sharded_tables"]["trouble"])
     free = found["memory"]["free_gib"]
     if free * GIB < LEAST_MEMORY:
         wrong.append(f"{free} GiB of memory are free; close programs, small logs need {LEAST_MEMORY // GIB}")
