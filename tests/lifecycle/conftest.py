@@ -12,8 +12,9 @@ by_torch = partial(Runtime, engine="torch")
 
 @pytest.fixture(autouse=True)
 def without_export(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Time requests without an export, which takes half a minute."""
+    """Prepare versions and time requests without an export, which takes half a minute."""
     monkeypatch.setattr("mgoe.experiments.serving_time.Runtime", by_torch)
+    monkeypatch.setattr("mgoe.serving.scoring.onnx_process.export_elsewhere", lambda *_: None)
 
 
 @pytest.fixture

@@ -98,6 +98,7 @@ def patched(monkeypatch: pytest.MonkeyPatch) -> Any:
     def patch(world: World) -> World:
         monkeypatch.setattr("mgoe.lifecycle.cycle.window_of", world.window)
         monkeypatch.setattr("mgoe.lifecycle.cycle.check_release", world.check)
+        monkeypatch.setattr("mgoe.lifecycle.cycle.prepare", lambda _: None)
         monkeypatch.setattr("mgoe.lifecycle.cycle.later_rows", lambda *_, **__: None)
         monkeypatch.setattr("mgoe.lifecycle.cycle.rows_to_learn", lambda *_: None)
         monkeypatch.setattr("mgoe.lifecycle.cycle.update", world.update)
@@ -145,6 +146,36 @@ def test_a_rollback_stays_undone_by_no_round(patched: Any, tmp_path: Path):
     assert [one.trained for one in world.registry.lineage("current")] == ["refreshed", "full"]
 
 
+def test_a_held_candidate_is_explained_once(patched: Any, tmp_path: Path, monkeypatch: Any):
+    world = patched(World(tmp_path, refused=["1"]))
+    (tmp_path / "log").write_text("0 1")
+    assert world.run()[0] == 0
+    (tmp_path / "log").write_text("0 1 2")
+    told: list[dict[str, Any]] = []
+    with monkeypatch.context() as patch:
+        patch.setattr("mgoe.lifecycle.cycle.update", refuse)
+        for _ in range(3):
+            with pytest.raises(DataError, match="row 3"):
+                run_cycle(world.settings, told.append)
+    assert [step["step"] for step in told if step["step"] in ("test", "hold")] == ["test", "hold"]
+    assert [step["step"] for step in told[-3:]] == ["collect", "held", "prune"]
+    assert [step["reasons"] for step in told if "reasons" in step] == [["auc"]]
+    candidate = world.registry.aliases["candidate"]
+    (tmp_path / "log").write_text("0 1")
+    for _ in range(2):
+        code, steps = world.run()
+        assert (code, [step["step"] for step in steps]) == (4, ["collect", "held"])
+        assert steps[-1]["version"] == candidate
+    (tmp_path / "log").write_text("0 1 2")
+    code, steps = world.run()
+    assert (code, [step["step"] for step in steps]) == (0, ["collect", "held", "prune", "learn"])
+    assert dict(world.outcome) == {"current": ["0"], "candidate": list("012")}
+
+
+def refuse(*_: Any, **__: Any) -> None:
+    raise DataError("log, row 3", "an id must be given")
+
+
 def test_a_cycle_that_is_killed_ends_as_if_it_had_not_been(patched: Any, tmp_path: Path):
     drawn = random.Random(0)
     (tmp_path / "killed").mkdir()
@@ -175,9 +206,6 @@ def test_a_cycle_that_is_killed_ends_as_if_it_had_not_been(patched: Any, tmp_pat
 def test_a_mistake_in_the_rows_is_no_reason_to_start_over(patched: Any, tmp_path: Path, monkeypatch: Any):
     world = patched(World(tmp_path))
     (tmp_path / "log").write_text("0 1")
-
-    def refuse(*_: Any, **__: Any) -> None:
-        raise DataError("log, row 3", "an id must be given")
 
     with monkeypatch.context() as patch:
         patch.setattr("mgoe.lifecycle.cycle.update", refuse)

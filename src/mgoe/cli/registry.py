@@ -144,6 +144,7 @@ def check(
     from mgoe.config import apply_override, check_settings
     from mgoe.errors import DataError
     from mgoe.lifecycle import Bounds, Sources, check_release, later_rows, window_of
+    from mgoe.serving.scoring.onnx_process import prepare
 
     found, raw = _opened(path), {}
     for one in sets or ():
@@ -158,6 +159,7 @@ def check(
         window = window_of(new, candidate, current)
     if window is None:
         raise DataError(path, "the new rows must hold some that neither version has learned from, found none")
+    prepare(candidate)
     tested = check_release(candidate, current, window, bounds)
     tested.save(candidate.path)
     show_facts(tested.model_dump(mode="json"), as_json)

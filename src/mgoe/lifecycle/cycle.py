@@ -25,10 +25,12 @@ from mgoe.errors import ConfigError, MgoeError
 from mgoe.lifecycle.acceptance import Bounds, Release, check_release, later_rows, window_of
 from mgoe.lifecycle.bundle_update import Groups, update
 from mgoe.lifecycle.new_rows import NewRows, Part, Sources, learned_until, reading_of
-from mgoe.lifecycle.registry import CANDIDATE, CURRENT, Registry
+from mgoe.lifecycle.registry import Registry
+from mgoe.lifecycle.versions import CANDIDATE, CURRENT
+from mgoe.serving.scoring.onnx_process import prepare
 
 DONE, HELD, WAITING = 0, 3, 4
-"""Exit codes: nothing was refused; the candidate was; there are too few new rows for anything."""
+"""Exit codes: nothing was refused; the candidate was, in this round; there are too few new rows."""
 WINDOW = "window"
 """Folder of the rows of a release test, while it reads them."""
 Report = Callable[[dict[str, Any]], None]
@@ -126,23 +128,27 @@ def run_cycle(settings: CycleSettings, report: Report) -> int:
         _clear(registry, work)
         waiting = registry.aliases.get(CANDIDATE)
         tested = None if waiting is None else _tested(registry, waiting, current)
+        held = None if tested is None or tested.approved else tested
         new = None
-        if tested is None:
+        if tested is None or held is not None:
             candidate = current if waiting is None else Bundle.open(registry.place(waiting))
             (folder := work / WINDOW).mkdir(parents=True)
             new = later_rows(candidate, current, settings.sources, folder, trains=settings.trains)
             window = window_of(new, candidate, current)
             rows = 0 if window is None else len(window[0])
             step("collect", rows=rows, needed=settings.rows)
+            if held is not None:
+                step("held", version=held.candidate, current=current.name, since=held.time)
             if window is None or rows < settings.rows:
                 shutil.rmtree(folder)
                 return WAITING
-            if waiting is not None:
+            if waiting is not None and held is None:
+                prepare(candidate)
                 tested = check_release(candidate, current, window, settings.bounds)
-                tested.save(candidate.path)
-        if tested is not None:
+        if tested is not None and held is None:
             name = tested.candidate
             step("test", version=name, approved=tested.approved, reasons=tested.reasons, rows=tested.rows)
+            tested.save(registry.place(name))  # from here on it is told no more
             if tested.approved:
                 current = Bundle.open(registry.place(registry.promote(name)))
                 step("promote", version=name)

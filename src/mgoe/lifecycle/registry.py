@@ -4,6 +4,7 @@ FOLDER/
   current, previous, candidate    links for services and commands, as in `mgoe serve FOLDER/current`
   versions/NAME/                  a bundle under the name that its service answers with, and its release test
   versions/NAME.training/         what the next training continues from, if the bundle came with it
+  versions/NAME.prepared/         what services take of a version that was tested: graphs and an index
   records/NAME.json               its lineage, which stays when the version is pruned
   .aliases -> .changes/000007     the one link that a change moves
   .changes/000007/                change.json, and one link per alias
@@ -18,6 +19,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import asdict
+from itertools import product
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -35,21 +37,18 @@ from mgoe.lifecycle.versions import (
     CURRENT,
     NOTHING,
     PREVIOUS,
+    SET_BY,
     Action,
     Change,
     Version,
     check_reason,
     with_current,
 )
+from mgoe.serving.online.base_values import prepared_folder
 
 WAIT = 60.0
 """Seconds that a change waits for another one; each takes milliseconds, or as long as it takes to read a
 version that becomes current."""
-_SET_BY = {
-    CANDIDATE: "`mgoe registry add`",
-    CURRENT: "`mgoe registry promote`",
-    PREVIOUS: "the second `mgoe registry promote`",
-}
 _LINK, _CHANGES, _CHANGE = ".aliases", ".changes", "change.json"
 
 
@@ -115,7 +114,7 @@ class Registry:
         aliases = self.aliases
         if version in ALIASES:
             if version not in aliases:
-                raise BundleError(self.path, f"has no {version} version; {_SET_BY[version]} sets it")
+                raise BundleError(self.path, f"has no {version} version; {SET_BY[version]} sets it")
             return aliases[version]
         names = [one.name for one in self.versions]
         found = [name for name in names if version and name.startswith(version)]
@@ -294,8 +293,8 @@ class Registry:
             others = [one.name for one in self.versions if one.name not in former.aliases.values()]
             old = others[: max(0, len(others) - keep)]
             gone = [name for name in old if remove_unless_held(self.path / "versions" / name)]
-            for name in gone:
-                shutil.rmtree(state_folder(self.path / "versions" / name), ignore_errors=True)
+            for name, folder in product(gone, (state_folder, prepared_folder)):
+                shutil.rmtree(folder(self.path / "versions" / name), ignore_errors=True)
             for left in (self.path / "versions").glob(".*.partial"):
                 remove_unless_held(left)
         return gone, [name for name in old if name not in gone]

@@ -12,6 +12,12 @@ from mgoe.config import Settings
 from mgoe.errors import ConfigError
 
 CANDIDATE, CURRENT, PREVIOUS = ALIASES = ("candidate", "current", "previous")
+SET_BY = {
+    CANDIDATE: "`mgoe registry add`",
+    CURRENT: "`mgoe registry promote`",
+    PREVIOUS: "the second `mgoe registry promote`",
+}
+"""What gives a version an alias."""
 Action = Literal["add", "promote", "rollback", "reject", "allow"]
 
 

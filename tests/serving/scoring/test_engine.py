@@ -1,11 +1,19 @@
 """How a service starts: what it imports, and that it compiles its kernels before requests need them."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from mgoe.bundle import Bundle
+from mgoe.errors import StoreError
+from mgoe.serving.events.sqlite_log import SqliteLog
+from mgoe.serving.online import base_values
+from mgoe.serving.scoring import onnx_process
+from mgoe.serving.scoring.engine import Engine
 
 for _name in ("fastapi", "onnxruntime", "onnxscript", "orjson", "prometheus_client", "uvicorn"):
     pytest.importorskip(_name, reason=f"{_name} is not installed: pip install 'mgoe[serve]'")
@@ -57,3 +65,44 @@ def test_a_service_imports_nothing_slow_and_compiles_nothing_once_it_is_prepared
     asked = [sys.executable, "-c", PROGRAM, str(finished / "bundle"), str(tmp_path), *SLOW]
     found = json.loads(subprocess.run(asked, check=True, capture_output=True, text=True).stdout)
     assert found == {"imported": [], "events": 6, "new": {}}
+
+
+def test_a_service_takes_what_was_prepared_beside_a_version_and_only_reads_it(
+    own: Path, graphs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """So a registry may be mounted read-only, and several services may have a state of their own."""
+
+    def export(_: Bundle, precision: str, folder: Path) -> None:
+        assert precision == "float32"
+        shutil.copytree(graphs / "onnx", folder / "onnx")
+
+    monkeypatch.setattr(onnx_process, "export_elsewhere", export)
+    onnx_process.prepare(Bundle.open(own))
+    made = {path: path.stat().st_mtime_ns for path in own.with_name("own.prepared").rglob("*")}
+    for state in (tmp_path / "one", tmp_path / "other"):
+        log = SqliteLog(state / "log.sqlite")
+        with monkeypatch.context() as patch:
+            patch.setattr(base_values, "_write_index", lambda *_: pytest.fail("an index is made again"))
+            engine = Engine(own, log, state)
+        assert not engine.scorer.awaits_graphs
+        assert not [*state.glob("onnx"), *state.glob("index-*")]
+        log.close()
+    assert made == {path: path.stat().st_mtime_ns for path in own.with_name("own.prepared").rglob("*")}
+    for damaged in own.with_name("own.prepared").rglob("*"):
+        if damaged.is_file():
+            damaged.unlink()
+    log = SqliteLog(tmp_path / "log.sqlite")
+    assert Engine(own, log, tmp_path).scorer.awaits_graphs
+    assert [*tmp_path.glob("index-*")]
+    log.close()
+
+
+def test_a_version_that_cannot_be_prepared_is_left_to_its_services(
+    own: Path, monkeypatch: pytest.MonkeyPatch, said: pytest.LogCaptureFixture
+):
+    def refuse(*_: object) -> None:
+        raise StoreError("graphs", "the model cannot be exported")
+
+    monkeypatch.setattr(onnx_process, "export_elsewhere", refuse)
+    onnx_process.prepare(Bundle.open(own))
+    assert "is not prepared, so its services take longer to take it: graphs: the model" in said.text

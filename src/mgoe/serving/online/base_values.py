@@ -3,6 +3,7 @@
 Snapshots have their pairs by user; a service keeps an index of them by item on its disk, see `item_rows`.
 """
 
+import os
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -163,21 +164,32 @@ def tasks_done(task_mask: NDArray[np.unsignedinteger], tasks: int) -> NDArray[np
     return np.array([often[np.arange(len(often)) >> t & 1 == 1].sum() for t in range(tasks)], np.int64)
 
 
+def prepared_folder(bundle: Path) -> Path:
+    """Return the folder beside a bundle with what was made of it for services before they open it: an index
+    of its graph, and exported graphs of its model. Services only read it."""
+    place = Path(os.path.realpath(bundle))
+    return place.with_name(f"{place.name}.prepared")
+
+
 def item_rows(graph: MacroGraph, folder: Path | None) -> PairRows:
     """Return the pairs of the latest snapshot by item, memory-mapped.
 
     Args:
         graph: The graph of a bundle.
-        folder: Where the index is kept for other processes and later starts; it replaces that of another
-            graph. None: the index is in a temporary folder that ends with this process.
+        folder: Where the index is kept for other processes and later starts, unless it was prepared beside
+            the bundle; it replaces that of another graph. None: the index is in a temporary folder that ends
+            with this process.
 
     Raises:
         StoreError: The folder cannot be written.
     """
+    name = f"index-{graph.checksum[:16]}"
+    if (rows := _read_index(prepared_folder(graph.path.parent) / name)) is not None:
+        return rows
     if folder is None:
         with tempfile.TemporaryDirectory(prefix="mgoe-") as scratch:  # mapped files outlive their names
             return _write_index(graph, Path(scratch))
-    place = folder / f"index-{graph.checksum[:16]}"
+    place = folder / name
     try:
         if (rows := _read_index(place)) is not None:
             return rows

@@ -1,8 +1,9 @@
 """Exports a bundle's graphs in another process, since tracing patches PyTorch and takes seconds of a core.
 
-A service runs the model by PyTorch meanwhile.
+A service runs the model by PyTorch meanwhile. Of a version that is tested, graphs and index are prepared.
 """
 
+import logging
 import os
 import subprocess
 import sys
@@ -18,15 +19,18 @@ from mgoe._util.files import output_errors
 from mgoe.bundle import Bundle
 from mgoe.errors import MgoeError, StoreError
 from mgoe.models import Decomposition
+from mgoe.serving.online.base_values import item_rows, prepared_folder
 from mgoe.serving.scoring.inputs import ScoringInputs
 from mgoe.serving.scoring.onnx_sessions import Sessions
 from mgoe.serving.scoring.runtime import Precision
+
+logger = logging.getLogger(__name__)
 
 
 def sessions_of(
     bundle: Bundle, decomposition: Decomposition, precision: Precision, cache: Path | None
 ) -> Sessions:
-    """Return what runs the graphs of a bundle, which are traced on its snapshot.
+    """Return what runs the graphs of a bundle, which are traced on its snapshot, or were prepared beside it.
 
     Args:
         bundle: The bundle.
@@ -34,7 +38,8 @@ def sessions_of(
         precision, cache: See `Sessions`.
     """
     weights = "".join(bundle.manifest["checksums"][name] for name in ("model.safetensors", "spec.json"))
-    return Sessions(decomposition, *ScoringInputs(bundle, decomposition).samples(), precision, cache, weights)
+    samples = ScoringInputs(bundle, decomposition).samples()
+    return Sessions(decomposition, *samples, precision, cache, weights, prepared_folder(bundle.path))
 
 
 def export_elsewhere(bundle: Bundle, precision: Precision, cache: Path) -> None:
@@ -55,6 +60,20 @@ def export_elsewhere(bundle: Bundle, precision: Precision, cache: Path) -> None:
     if done.returncode:
         why = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["its process was stopped"]
         raise StoreError(cache, f"the graphs of the model were not exported: {why[0]}")
+
+
+def prepare(bundle: Bundle) -> None:
+    """Make beside a bundle what its services need, so that they answer by it soon after it became current.
+
+    What fails is left to them, and reported.
+    """
+    folder = prepared_folder(bundle.path)
+    try:
+        item_rows(bundle.graph, folder)
+        folder.mkdir(exist_ok=True)
+        export_elsewhere(bundle, "float32", folder)
+    except (MgoeError, OSError) as error:
+        logger.warning(f"{bundle.name} is not prepared, so its services take longer to take it: {error}")
 
 
 def _end_with_parent() -> None:

@@ -8,6 +8,7 @@ import hashlib
 import inspect
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -49,7 +50,7 @@ class Session:
 
 class Sessions:
     """`user`, `rest` and `towers` of a model's decomposition, run by ONNX Runtime, or by PyTorch until there
-    are graphs: those of the cache are opened at once, others after `export` or `open`.
+    are graphs: those that are kept are opened at once, others after `export` or `open`.
 
     Args:
         decomposition: The decomposition.
@@ -59,6 +60,7 @@ class Sessions:
         precision: `int8` quantises the matrix products of what runs for every candidate.
         cache: Folder that keeps graphs from one start to the next; None keeps nothing.
         weights: Identifies the weights in the cache.
+        prepared: Folder with graphs that others have made, which is only read.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class Sessions:
         precision: Precision,
         cache: Path | None = None,
         weights: str = "",
+        prepared: Path | None = None,
     ):
         self._decomposition, self._samples = decomposition, (user, candidates)
         self._rest_name = "int8.onnx" if precision == "int8" else "rest.onnx"
@@ -79,8 +82,13 @@ class Sessions:
             for key, value in (user | candidates).items()
             if key.startswith("context.") and value.ndim > 1
         }
-        self._place = cache and cache / "onnx" / self._fingerprint(user, candidates, precision, weights)
-        self.open()
+        name = Path("onnx", self._fingerprint(user, candidates, weights))
+        self._place = cache and cache / name
+        if prepared is not None:
+            with suppress(Exception):  # missing, or damaged: ONNX Runtime's errors have no class in common
+                self._open(prepared / name)
+        if not self.exported:
+            self.open()
 
     @property
     def exported(self) -> bool:
@@ -124,7 +132,7 @@ class Sessions:
             return self._decomposition.towers(h)
         return self._rest({MIXED: h})
 
-    def _fingerprint(self, user: Batch, candidates: Batch, precision: Precision, weights: str) -> str:
+    def _fingerprint(self, user: Batch, candidates: Batch, weights: str) -> str:
         """Return a name for the graphs that changes with whatever they are made of."""
         shapes = [
             (name, list(value.shape)) for batch in (user, candidates) for name, value in sorted(batch.items())
@@ -134,7 +142,7 @@ class Sessions:
         }  # the user's own models, too
         code = sorted(sha256(Path(file)) for file in files)
         versions = [__version__, torch.__version__, package("onnxruntime").__version__]
-        made_of = json.dumps([weights, precision, shapes, code, versions])
+        made_of = json.dumps([weights, self._rest_name, shapes, code, versions])
         return hashlib.sha256(made_of.encode()).hexdigest()[:24]
 
     def _write(self, folder: Path, user: Batch, candidates: Batch) -> None:
