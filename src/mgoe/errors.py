@@ -66,5 +66,9 @@ class StoreError(MgoeError):
     """A log of live events cannot be reached, or is damaged."""
 
 
+class OtherLogError(StoreError):
+    """A log does not continue where it was read before: an older copy, an emptied or another log."""
+
+
 class MissingExtra(MgoeError):
     """An optional part of the library is not installed."""

@@ -17,9 +17,10 @@ from typer.testing import CliRunner
 import mgoe
 from mgoe import experiments
 from mgoe.bundle import Bundle
+from mgoe.bundle.held import read_held
 from mgoe.cli.app import app
 from mgoe.config import RunSettings, make_settings
-from mgoe.errors import BundleError, StoreError
+from mgoe.errors import BundleError, OtherLogError, StoreError
 from mgoe.features import View, read
 from mgoe.features.rates import RatesOfExposures
 from mgoe.lifecycle import Sources, update
@@ -148,7 +149,7 @@ def test_exposures_count_once_and_when_they_have_waited(shown: Path, tmp_path: P
     check_as_rebuilt(second, first, shown / "data", [*done(asked), newcomer], tmp_path)
     assert second.indices("user", [newcomer.user]).tolist() == live.look_up("user", [newcomer.user]).tolist()
     assert log.counts["exposure duplicates"] == 20
-    assert log._store.read("SELECT count(*) FROM exposures") == [(60,)]  # the first bundle held 80
+    assert log._store.read("SELECT count(*) FROM exposures") == [(61,)]  # the first bundle held 80
 
 
 GROUPS = [["item"], ["item", "device"], ["item", "query"], ["user"], ["item_macro", "user"]]
@@ -271,14 +272,27 @@ def test_what_cannot_be_written_is_refused(shown: Path, finished: Path, tmp_path
     assert not (tmp_path / "out.parquet").exists()
 
 
+def test_an_older_copy_of_the_exposures_is_refused(shown: Path, tmp_path: Path):
+    """Also when it has grown past what the bundle holds: later exposures would never count."""
+    old, state = mgoe.load(shown / "bundle"), tmp_path / "state"
+    asked = requests(old, 12)
+    take(state, old, asked[:4]).close()
+    shutil.copytree(state, tmp_path / "older")
+    take(state, old, asked[4:8])
+    new = update(shown / "bundle", Sources(events=state), tmp_path / "new", groups="keep")
+    for more, found in ((0, "ends before position 32"), (8, "holds another record at position 32")):
+        take(tmp_path / "older", old, [*asked[8:], *requests(old, 4, seed=5)][:more])
+        with pytest.raises(OtherLogError, match=f"the log {found}.*restore the latest copy"):
+            update(new.path, Sources(events=tmp_path / "older"), tmp_path / "next", groups="keep")
+
+
 def test_a_position_that_is_missing_is_no_obstacle(shown: Path, tmp_path: Path):
     old = mgoe.load(shown / "bundle")
     asked = requests(old, 10)
     del asked[3]["exposures"][0]["position"], asked[3]["exposures"][1]["context"]
     take(tmp_path / "state", old, asked)
     new = update(shown / "bundle", Sources(events=tmp_path / "state"), tmp_path / "new", groups="keep")
-    held = json.loads((tmp_path / "new" / "live.json").read_text())["positions"]
-    assert "40" in held.values()
+    assert "40" in [held.position for held in read_held(new.path).values()]
     assert new.graph.meta["events"] > old.graph.meta["events"]
 
 

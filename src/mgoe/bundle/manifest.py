@@ -14,7 +14,7 @@ from mgoe.config import Settings, check_settings
 from mgoe.errors import BundleError, ConfigError
 from mgoe.graph import MacroGraph
 
-FORMAT = 3
+FORMAT = 4
 """Format of the folder; earlier ones were never released."""
 MANIFEST = "bundle.json"
 RETRIEVAL = "retrieval"

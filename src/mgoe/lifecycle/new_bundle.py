@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mgoe._util.files import sha256, write_json, write_text
+from mgoe._util.files import sha256, write_text
 from mgoe.bundle import MANIFEST, Bundle, lineage, seal
+from mgoe.bundle.held import HELD, Sources, joined, read_held, write_held
 from mgoe.bundle.manifest import RETRIEVAL, Trained
 from mgoe.config import RunSettings, dump_settings, retrieval_of
 from mgoe.errors import BundleError, OutputError
@@ -16,8 +17,7 @@ from mgoe.evaluation import read_rows
 from mgoe.features import View
 from mgoe.graph import MacroGraph
 from mgoe.retrieval import Retrieval
-from mgoe.serving import Position, check_no_events
-from mgoe.serving.online.live import HELD, positions
+from mgoe.serving import check_no_events
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ def finish(
     folder: Path,
     bundle: Bundle,
     graph: MacroGraph,
-    ends: dict[str, Position],
+    ends: Sources,
     trained: Trained,
     changed: dict[str, Any],
     settings: RunSettings,
@@ -37,7 +37,7 @@ def finish(
         folder: Its folder, with its graph and its weights.
         bundle: The bundle that it was made from.
         graph: Its graph.
-        ends: Where the logs end that it holds, by identity.
+        ends: What it holds of logs of services besides, by identity.
         trained: How its weights came about.
         changed: What is new in its manifest.
         settings: Its settings.
@@ -54,8 +54,7 @@ def finish(
             former and (bundle.graph.latest, former),
             former and former.blend,
         )
-    if held := positions(bundle.path) | ends:
-        write_json(folder / HELD, {"positions": held})
+    write_held(folder, joined(read_held(bundle.path), ends))
     write_text(folder / "settings.yaml", dump_settings(settings))
     manifest = bundle.manifest | changed | {"lineage": lineage(graph, trained, bundle.name)}
     seal(folder, manifest, settings, read_rows(folder / "metrics.json"))

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from mgoe._util.files import as_pattern, atomic_file
 from mgoe._util.tables import write_table
 from mgoe.bundle import Bundle
+from mgoe.bundle.held import Held, Mark, mark_of, read_held
 from mgoe.bundle.manifest import iso_time
 from mgoe.bundle.training_state import waiting_of
 from mgoe.config import RunSettings, seconds
@@ -33,8 +34,7 @@ from mgoe.experiments.stages import ShowBuild
 from mgoe.graph import MacroGraph, update_graph
 from mgoe.lifecycle.live_events import settings_of_events, since, table_of
 from mgoe.lifecycle.taken import TakenExposures
-from mgoe.serving import EventLog, Position, open_events
-from mgoe.serving.online.live import position_of
+from mgoe.serving import EventLog, open_events
 
 logger = logging.getLogger(__name__)
 
@@ -116,7 +116,7 @@ class NewRows:
         sources: Where the rows are from.
         folder: An existing folder for files of the rows, and for what does not fit in memory.
         parts: The rows, events before exposures: newcomers among events have numbers in the live service.
-        ends: Where the logs of live events and exposures end, by identity.
+        ends: What a bundle with the rows holds of the logs of live events and exposures, by identity.
         live: The log of live events; None for files.
         taken: Exposures of a service; None if it takes none.
         waiting: Files of exposures that are left to the next update.
@@ -126,7 +126,7 @@ class NewRows:
     sources: Sources
     folder: Path
     parts: list[Part] = field(default_factory=list)
-    ends: dict[str, Position] = field(default_factory=dict)
+    ends: dict[str, Held] = field(default_factory=dict)
     live: EventLog | None = None
     taken: TakenExposures | None = None
     waiting: list[Path] = field(default_factory=list)
@@ -162,29 +162,37 @@ class NewRows:
             new._read_service(sources.events, trains)
         return new
 
-    def _read_files(self, name: str, log: list[str], trains: bool, after: int | None) -> None:
+    def _read_files(self, name: str, log: list[str], trains: bool, after: int | None) -> Part | None:
         """Check and keep the rows of files."""
         settings = reading_of(self.bundle, log, trains)
         with opened_log(settings, log, self.folder, None) as source:
-            self._keep(name, source, settings, place_of(log), after)
+            return self._keep(name, source, settings, place_of(log), after)
 
     def _read_service(self, events: Path | str | EventLog, trains: bool) -> None:
         """Check and keep the live events of a service, and the exposures that it has taken."""
         self.live = open_events(events, make=False) if isinstance(events, str | Path) else events
-        found, self.ends[self.live.identity] = since(self.bundle, self.live)
+        (found, mark), part = since(self.bundle, self.live), None
         if found:
             settings, table = settings_of_events(self.bundle.graph), table_of(found, self.bundle)
-            self._keep("events", table, settings, "the live events", None)
+            part = self._keep("events", table, settings, "the live events", None)
+        self._hold(self.live.identity, mark, part)
         self.taken = None if self.live is events else TakenExposures.of(self.bundle, str(events))
         if self.taken is not None:
-            self.ends[self.taken.log.identity] = str(self.taken.upto)
             with atomic_file(self.folder / "taken.parquet") as file:
                 number = self.taken.write(file)
+            part = None
             if number:
-                self._read_files("exposures", [str(self.folder / "taken.parquet")], trains, None)
+                part = self._read_files("exposures", [str(self.folder / "taken.parquet")], trains, None)
+            self._hold(self.taken.log.identity, self.taken.upto, part)
 
-    def _keep(self, name: str, source: Table, settings: RunSettings, place: str, after: int | None) -> None:
-        """Check rows, and keep them in a file."""
+    def _hold(self, identity: str, mark: Mark, part: Part | None) -> None:
+        """Note up to where a log of a service is read, and the times of its new rows."""
+        self.ends[identity] = Held(*mark, *((None, None) if part is None else part.span))
+
+    def _keep(
+        self, name: str, source: Table, settings: RunSettings, place: str, after: int | None
+    ) -> Part | None:
+        """Check rows, and keep them in a file; None if there are none."""
         with reading(place):
             rows, number = checked_rows(source, settings, place)
             if after is not None:
@@ -192,8 +200,10 @@ class NewRows:
             elif not number:
                 raise DataError(place, NO_ROWS)
             file = self.folder / f"{name}.parquet"
-            if write_table(rows, file):
-                self.parts.append(Part(settings, place, [file], live=name == "events"))
+            if not write_table(rows, file):
+                return None
+            self.parts.append(Part(settings, place, [file], live=name == "events"))
+            return self.parts[-1]
 
     def after(self, moment: int, name: str) -> Self:
         """Return the rows of files after a moment, in a file of this name; those of a service stay."""
@@ -319,7 +329,7 @@ class NewRows:
     def forget(self) -> None:
         """Remove from the logs of a service what the bundle already held."""
         if self.live is not None:
-            self.live.forget(position_of(self.bundle.path, self.live))
+            self.live.forget(mark_of(read_held(self.bundle.path), self.live.identity))
             if self.taken is not None:
                 self.taken.forget()
 

@@ -12,12 +12,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from mgoe.bundle import Bundle
+from mgoe.bundle.held import START
 from mgoe.data.examples import mask_given
 from mgoe.data.waiting import longest_delay
 from mgoe.graph.pair_rows import Side
 from mgoe.lifecycle.live_events import later
 from mgoe.serving import EventReader, open_events
-from mgoe.serving.events.event import START, Id, canonical_id
+from mgoe.serving.events.event import Id, canonical_id
 from mgoe.serving.events.exposure_log import open_exposures
 from mgoe.serving.events.taken import taken_rows
 

@@ -10,12 +10,12 @@ from typing import Self
 from mgoe._util.files import atomic_file
 from mgoe._util.tables import write_batches
 from mgoe.bundle import Bundle
+from mgoe.bundle.held import START, Mark, mark_of, read_held
 from mgoe.data.waiting import longest_delay
 from mgoe.errors import BundleError, StoreError
 from mgoe.serving import EventReader
 from mgoe.serving.events.exposure_log import ExposureLog, open_exposures
 from mgoe.serving.events.taken import taken_rows
-from mgoe.serving.online.live import positions
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ def write_exposures(bundle: Path | str, state: Path | str, out: Path | str) -> i
     if found is None:
         raise StoreError(state, "holds no log of a service; name the state folder of `mgoe serve`")
     with atomic_file(Path(out)) as file:
-        return replace(found, after=0).write(file)
+        return replace(found, after=START).write(file)
 
 
 @dataclass(frozen=True)
@@ -51,31 +51,38 @@ class TakenExposures:
     Attributes:
         bundle: The bundle.
         log: Where the exposures are.
-        after, upto: Positions between which they are.
+        after, upto: Marks between which they are.
     """
 
     bundle: Bundle
     log: ExposureLog
-    after: int
-    upto: int
+    after: Mark
+    upto: Mark
 
     @classmethod
     def of(cls, bundle: Bundle, state: Path | str) -> Self | None:
-        """Return the exposures in the folder of a service's state; None if it takes none."""
+        """Return the exposures in the folder of a service's state; None if it takes none.
+
+        Raises:
+            StoreError: The log is damaged, or does not continue where the bundle holds it.
+        """
         log = open_exposures(state) if bundle.settings.form == "exposures" else None
         if log is None:
             return None
-        held = int(positions(bundle.path).get(log.identity, 0))
-        return cls(bundle, log, held, max(held, log.settled(longest_delay(bundle.settings.tasks))))
+        held = mark_of(read_held(bundle.path), log.identity)
+        log.check(held)
+        settled = log.settled(longest_delay(bundle.settings.tasks))
+        return cls(bundle, log, held, log.mark(settled) if settled > int(held.position or 0) else held)
 
     def write(self, file: Path) -> int:
         """Write them as a Parquet file, and return their number."""
         kinds, now = EventReader.of(self.bundle).kinds, time.time_ns() // 1000
-        reader = taken_rows(self.log, self.bundle.settings, kinds, now, self.after, self.upto)
+        after, upto = (int(mark.position or 0) for mark in (self.after, self.upto))
+        reader = taken_rows(self.log, self.bundle.settings, kinds, now, after, upto)
         rows = write_batches(reader, file)
         logger.info(f"{rows:,} exposures that have waited for their labels")
         return rows
 
     def forget(self) -> None:
         """Drop the exposures that the graph of the bundle already held."""
-        self.log.forget(self.after, longest_delay(self.bundle.settings.tasks))
+        self.log.forget(int(self.after.position or 0), longest_delay(self.bundle.settings.tasks))

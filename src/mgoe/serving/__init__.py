@@ -3,7 +3,8 @@
 Axes: `B` batch, `T` tasks, `U` users, `I` items, `Z` resolutions, `R` recents, `E` live pairs, `n` touched
 nodes."""
 
-from mgoe.serving.events.event import Event, EventLog, EventReader, Position, every
+from mgoe.bundle.held import Mark
+from mgoe.serving.events.event import Event, EventLog, EventReader, every
 from mgoe.serving.events.exposure_log import ExposureLog, open_exposures
 from mgoe.serving.events.sqlite_log import SqliteLog, check_no_events, open_events
 from mgoe.serving.online.live import Consumer, LiveNodes
@@ -18,7 +19,7 @@ __all__ = [
     "ExposureLog",
     "LiveBundle",
     "LiveNodes",
-    "Position",
+    "Mark",
     "Scorer",
     "SqliteLog",
     "check_no_events",

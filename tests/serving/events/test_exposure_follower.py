@@ -43,7 +43,7 @@ Totals = dict[str, list[int]]
 
 
 def followed(log: ExposureLog, after: int = 0) -> ExposureFollower:
-    return ExposureFollower(log, SETTINGS.tasks, after)
+    return ExposureFollower(log, SETTINGS.tasks, log.mark(after))
 
 
 def everything(follower: ExposureFollower, now: int, totals: Totals) -> Totals:
@@ -81,6 +81,8 @@ def test_what_is_read_in_any_parts_adds_up(exposures: list, labels: list, first:
     sent = [*(exposure(*one) for one in exposures), *(label(*one) for one in labels)]
     records = data.draw(st.permutations([*sent, *sent[:3]]), "order")
     with opened() as log:
+        take(log, *records[:first], now=NOW)
+        records, first = records[first:], log.newest[0]  # the bundle holds these
         now, follower, totals = NOW, followed(log, first), Totals()
         while records:
             size = data.draw(st.integers(1, len(records)), "size")

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from mgoe.config import make_settings
 from mgoe.data.times import microseconds, read_time
-from mgoe.errors import EventError, StoreError
+from mgoe.errors import EventError, OtherLogError, StoreError
 from mgoe.serving.events.event import EventReader
 from mgoe.serving.events.exposure import Exposure, ExposureReader, Label
 from mgoe.serving.events.exposure_log import DAY, ExposureLog, open_exposures
@@ -336,13 +336,18 @@ def test_forgetting_keeps_later_exposures_their_labels_and_positions():
                 now=early + k,
             )
         before = rows(log)
+        marks = [log.mark(upto) for upto in range(5)]
         log.forget(2)
-        assert rows(log) == before[2:]
-        assert len(log._store.read("SELECT 1 FROM labels")) == 2
+        assert rows(log) == before[1:]
+        assert len(log._store.read("SELECT 1 FROM labels")) == 3
+        for mark in marks[2:]:
+            log.check(mark)
+        with pytest.raises(OtherLogError, match=r"begins after position 1, .* train in full on files"):
+            log.check(marks[1])
         take(log, shown(9), now=time.time_ns() // 1000)
         assert len(rows(log, after=4, as_of=2 * NOW)) == 1
         log.forget(5)
-        assert len(rows(log, as_of=2 * NOW)) == 1  # the last one still waits
+        assert len(rows(log, as_of=2 * NOW)) == 2  # the last that waits no more, and one that does
 
 
 def test_many_labels_find_their_exposures_by_an_index():

@@ -1,7 +1,6 @@
 """Both kinds of log, and what only a log in a file does."""
 
 import itertools
-import json
 import shutil
 import signal
 import sqlite3
@@ -14,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from mgoe.errors import StoreError
-from mgoe.serving.events.event import START, Event, EventLog, every
+from mgoe.bundle.held import START, Held, Mark, mark_of, read_held, write_held
+from mgoe.errors import OtherLogError, StoreError
+from mgoe.serving.events.event import Event, EventLog, every
 from mgoe.serving.events.redis_log import RedisLog
 from mgoe.serving.events.sqlite_log import SqliteLog
-from mgoe.serving.online.live import HELD, position_of
 from tests.effort import SOAK
 from tests.serving.events.stores import Server, events, when_back
 
@@ -43,7 +42,7 @@ def opener(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
     return lambda: RedisLog(url, f"test:{tmp_path.name}")
 
 
-def held(log: EventLog, after: str = START) -> list[Event]:
+def held(log: EventLog, after: Mark = START) -> list[Event]:
     return [event for _, event in every(log, after)]
 
 
@@ -126,7 +125,10 @@ def test_forgetting_events_keeps_positions(opener: Opener):
     assert held(log, positions[19]) == events(10, first=20)
     left = held(log)
     assert left == events(len(left), first=30 - len(left))
-    assert 10 <= len(left) < 30
+    assert 11 <= len(left) < 30
+    log.check(positions[19])
+    with pytest.raises(OtherLogError, match="begins after position"):
+        log.check(positions[0])
     log.append(events(1, first=30))
     assert held(log, positions[-1]) == events(1, first=30)
     log.forget(START)
@@ -191,11 +193,11 @@ def test_a_redis_that_lost_its_data_is_another_log_to_processes_that_run(
     before = running.identity
     assert other.identity == before
     running._redis.delete(f"{running.name}:identity")
-    (tmp_path / HELD).write_text(json.dumps({"positions": {other.identity: "7-0"}}))
-    assert position_of(tmp_path, running) == "7-0"
+    write_held(tmp_path, {other.identity: Held("7-0", "5b2e")})
+    assert mark_of(read_held(tmp_path), running.identity) == ("7-0", "5b2e")
     assert running.identity == other.identity != before
-    (tmp_path / HELD).write_text(json.dumps({"positions": {before: "7-0"}}))
-    assert position_of(tmp_path, running) == START
+    write_held(tmp_path, {before: Held("7-0", "5b2e")})
+    assert mark_of(read_held(tmp_path), running.identity) == START
 
 
 def test_an_invalid_address_is_refused():
@@ -207,17 +209,41 @@ def test_an_invalid_address_is_refused():
 # --- a file ---
 
 
-def test_a_position_of_another_log_is_an_error(tmp_path: Path):
-    log = SqliteLog(tmp_path / "log.sqlite")
-    for position in ("1", "5000"):
-        with pytest.raises(StoreError, match=f"ends before position {position}"):
-            log.read(position)
-    log.append(events(1))
-    assert log.read("1") == []
-    log.forget("1")
-    assert log.read("1") == []
-    with pytest.raises(StoreError, match="ends before position 2"):
-        log.read("2")
+def test_an_older_copy_is_noticed_even_when_it_has_grown_on(tmp_path: Path):
+    log, place = SqliteLog(tmp_path / "log.sqlite"), tmp_path / "older.sqlite"
+    log.append(events(3))
+    shutil.copy(tmp_path / "log.sqlite", place)
+    shutil.copy(tmp_path / "log.sqlite-wal", tmp_path / "older.sqlite-wal")
+    log.append(events(2, first=3))
+    mark, older = log.read()[-1][0], SqliteLog(place)
+    assert older.identity == log.identity
+    for refuses in (older.check, older.read, older.forget):
+        with pytest.raises(OtherLogError, match=r"ends before position 5, .*; restore the latest copy"):
+            refuses(mark)
+    assert older.may_have(mark)
+    older.append(events(4, first=10))
+    for refuses in (older.check, older.read, older.forget):
+        with pytest.raises(OtherLogError, match="holds another record at position 5"):
+            refuses(mark)
+    older.check(log.read()[2][0])
+    log.check(mark)
+
+
+def test_another_log_with_the_same_events_is_another_log(opener: Opener, tmp_path: Path):
+    log, other = opener(), SqliteLog(tmp_path / "other.sqlite")
+    for one in (log, other):
+        one.append(events(3))
+    with pytest.raises(OtherLogError):
+        other.check(Mark("3", log.read()[-1][0].digest))
+
+
+def test_a_log_of_another_format_is_refused(tmp_path: Path):
+    SqliteLog(tmp_path / "log.sqlite").close()
+    with sqlite3.connect(tmp_path / "log.sqlite") as connection:
+        connection.execute("PRAGMA user_version = 7")
+    for make in (True, False):
+        with pytest.raises(StoreError, match=r"must be a log of format 1, found 7; use the version"):
+            SqliteLog(tmp_path / "log.sqlite", make)
 
 
 def test_a_folder_knows_at_once_whether_events_came(tmp_path: Path):

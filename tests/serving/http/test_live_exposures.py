@@ -129,7 +129,7 @@ def test_an_empty_request_is_refused(taking: Served):
 
 
 def test_a_store_that_is_away_acknowledges_nothing(taking: Served, monkeypatch: pytest.MonkeyPatch):
-    def gone(*_: object) -> None:
+    def gone(*_: object, **__: object) -> None:
         raise StoreError("store", "is away; start it again")
 
     with monkeypatch.context() as away:

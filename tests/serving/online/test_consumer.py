@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from numpy.testing import assert_array_equal
 
+from mgoe.bundle.held import START, Mark
 from mgoe.serving.events.event import Event
 from mgoe.serving.online.live import Consumer, LiveNodes
 from tests.graph.histories import BUCKET
@@ -17,12 +18,20 @@ from tests.serving.online.worlds import World, read_of
 class Listed:
     """A log in memory; positions count events."""
 
+    identity = "listed"
+
     def __init__(self, events: list[Event]):
         self.events = events
 
-    def read(self, after: str = "") -> list[tuple[str, Event]]:
-        first = int(after or 0)
-        return [(str(first + k + 1), event) for k, event in enumerate(self.events[first : first + 3])]
+    def check(self, mark: Mark) -> None:
+        pass
+
+    def order(self, mark: Mark) -> int:
+        return int(mark.position or 0)
+
+    def read(self, after: Mark = START) -> list[tuple[Mark, Event]]:
+        first = self.order(after)
+        return [(Mark(str(first + k + 1)), event) for k, event in enumerate(self.events[first : first + 3])]
 
 
 def lines_of_a_commit(
@@ -73,7 +82,7 @@ def test_a_failure_at_any_line_of_a_commit_leaves_no_trace(large: World):
     def begun() -> Consumer:
         consumer = Consumer(Listed([held, *first]), LiveNodes(snapshot.base))  # type: ignore[arg-type]
         consumer.catch_up()
-        consumer.log.events += [*second, held]
+        consumer.log.events += [*second, held]  # type: ignore[attr-defined]
         return consumer
 
     lines = lines_of_a_commit(begun().catch_up)

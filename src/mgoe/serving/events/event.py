@@ -10,11 +10,13 @@ import numpy as np
 import pyarrow as pa
 
 from mgoe.bundle import Bundle
+from mgoe.bundle.held import START, Mark
 from mgoe.config import did_you_mean
 from mgoe.data import task_masks
 from mgoe.data.times import UNITS, microseconds, unit_of
 from mgoe.data.vocabulary import whole_number
 from mgoe.errors import EventError, StoreError
+from mgoe.serving.events.chain import chained, check_record
 
 AHEAD = 5 * 60 * 1_000_000
 """Microseconds by which an event may be ahead of this machine's clock."""
@@ -28,10 +30,6 @@ Id = int | str
 """An id of a user or an item, as JSON has it."""
 Interaction = tuple[Id, Id, int, int]
 """User, item, time and task."""
-Position = str
-"""Where a reader is: after which event. Each kind of log has its own format."""
-START: Position = ""
-"""Before the first event."""
 BATCH = 10_000
 """Events read at once."""
 
@@ -234,33 +232,78 @@ class EventLog(Protocol):
 
     @property
     def identity(self) -> str:
-        """The log that positions belong to, asked of the store: one that lost its data is another log."""
+        """The log that marks belong to, asked of the store: one that lost its data is another log."""
         ...
 
     def append(self, events: Sequence[Event]) -> None:
         """Write events, which are then durable. If that fails, send them again: they count once."""
 
-    def read(self, after: Position = START, limit: int = BATCH) -> list[tuple[Position, Event]]:
-        """Return events after a position, in the order that all readers see, each with its position."""
+    def read(self, after: Mark = START, limit: int = BATCH) -> list[tuple[Mark, Event]]:
+        """Return events after a mark, in the order that all readers see, each with its own mark.
+
+        Raises:
+            OtherLogError: The log does not hold the record of the mark, see `check`.
+            StoreError: The log is away, or a record is damaged.
+        """
         ...
 
-    def may_have(self, after: Position) -> bool:
-        """Return at once whether `read` may find something; true if only the store could tell."""
+    def check(self, mark: Mark) -> None:
+        """Check that the log continues at a mark. Before the first record it always does.
+
+        Raises:
+            OtherLogError: It ends before (an older copy, or emptied), has another record there (an older copy
+                that has grown on, or another log), or has dropped the record.
+        """
         ...
 
-    def order(self, position: Position) -> tuple[int, ...]:
-        """Return a key by which positions compare."""
+    def may_have(self, after: Mark) -> bool:
+        """Return at once whether `read` may find something, or fail; true if only the store could tell."""
         ...
 
-    def forget(self, before: Position) -> None:
-        """Drop events before a position, as far as the store can. Other positions stay valid."""
+    def order(self, mark: Mark) -> tuple[int, ...]:
+        """Return a key by which marks compare."""
+        ...
+
+    def forget(self, before: Mark) -> None:
+        """Drop events before a mark. Its own record stays, so that it and later ones can be checked."""
 
     def close(self) -> None:
         """Close files or connections."""
 
 
-def every(log: EventLog, after: Position = START) -> Iterator[tuple[Position, Event]]:
-    """Yield all events after a position, each with its own position.
+def events_after(
+    place: object, records: Sequence[tuple[Mark, bytes]], after: Mark, former: str | None
+) -> list[tuple[Mark, Event]]:
+    """Return the events of records of a log, checked by their digests.
+
+    Args:
+        place: The log, for messages.
+        records: Records in their order, the one at `after` first.
+        after: Up to where the log was read.
+        former: At the start of a log its identity; None if earlier records were dropped.
+
+    Raises:
+        OtherLogError: The log does not continue at `after`.
+        StoreError: A record is damaged.
+    """
+    if after != START:
+        first = records[0][0] if records else START
+        found = first.digest if first.position == after.position else None
+        check_record(place, after, found, bool(records))
+        records, former = records[1:], after.digest
+    events = []
+    for mark, record in records:
+        if former is not None and chained(former, record) != mark.digest:
+            raise StoreError(
+                place, f"the log is damaged at event {mark.position}; restore it from an intact copy"
+            )
+        events.append((mark, Event.decode(record)))
+        former = mark.digest
+    return events
+
+
+def every(log: EventLog, after: Mark = START) -> Iterator[tuple[Mark, Event]]:
+    """Yield all events after a mark, each with its own mark.
 
     Example:
         >>> from mgoe.serving import open_events

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mgoe._util.arrays import with_room
+from mgoe.bundle.held import START, Mark
 from mgoe.config import TaskSettings, seconds
 from mgoe.data.exposure_history import VALUE_UNIT
 from mgoe.data.waiting import longest_delay
@@ -48,21 +49,22 @@ class ExposureFollower:
     Args:
         log: The exposures of a service.
         tasks: Tasks of the bundle, in their order.
-        after: Position up to which the bundle's graph holds the exposures.
+        after: Up to where the bundle's graph holds the exposures.
 
     Attributes:
+        mark: Up to where they have been read.
         has_more: Whether there was more to read the last time.
 
     Raises:
         StoreError: The log is away.
     """
 
-    def __init__(self, log: ExposureLog, tasks: Sequence[TaskSettings], after: int = 0):
+    def __init__(self, log: ExposureLog, tasks: Sequence[TaskSettings], after: Mark = START):
         self._log, self._tasks = log, tasks
         self._number = {task.name: t for t, task in enumerate(tasks)}
         self._regressions = np.array([task.kind == "regression" for task in tasks])
         self._delay = longest_delay(tasks)
-        self._after = after
+        self._held, self._after = after, int(after.position or 0)
         self.restart()
 
     def restart(self) -> None:
@@ -71,7 +73,7 @@ class ExposureFollower:
         Raises:
             StoreError: The log is away.
         """
-        self._last, self._next, self.has_more = self._after, 0.0, True
+        self.mark, self._last, self._next, self.has_more = self._held, self._after, 0.0, True
         self._labels = self._log.newest[1]  # those that are there are read with their exposures
         self._due: list[tuple[int, int]] = []  # a heap of moments, and the exposures with labels known then
         # of each exposure whether it is counted as shown, as labelled and as done, by task
@@ -95,7 +97,7 @@ class ExposureFollower:
             now: Microseconds since 1970; by default the present. Labels that become known later wait.
 
         Raises:
-            StoreError: The log is away. The next call returns what this one should have.
+            StoreError: The log is away, or another. The next call returns what this one should have.
         """
         now = time.time_ns() // 1000 if now is None else now
         exposure, label = self._log.newest
@@ -105,10 +107,12 @@ class ExposureFollower:
         ids = [number for number in touched if self._after < number <= self._last]
         ids += range(self._last + 1, last + 1)
         rows = self._log.rows_of(ids, [*self._number], self._delay) if ids else []
+        mark = self._log.mark(last)
+        self._log.check(self.mark)  # last: all of this was read from the log that was read before
         changes = self._counted(rows, now) if rows else None
         while self._due and self._due[0][0] <= now:
             heapq.heappop(self._due)
-        self._last, self._labels, self.has_more = last, label, last < exposure
+        self.mark, self._last, self._labels, self.has_more = mark, last, label, last < exposure
         self._next = time.monotonic() + PAUSE
         return changes
 

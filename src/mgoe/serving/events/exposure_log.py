@@ -16,10 +16,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from mgoe.bundle.held import START, Mark
+from mgoe.serving.events.chain import chained
 from mgoe.serving.events.event import AHEAD
 from mgoe.serving.events.exposure import Exposure, Label
 from mgoe.serving.events.sqlite_log import AT_ONCE, REDIS
-from mgoe.serving.events.store import FILE, Store
+from mgoe.serving.events.store import FILE, Store, check_continues, end_of
 
 DAY = 86_400 * 1_000_000
 COUNTS = ("exposures taken", "exposure duplicates", "labels taken", "labels dropped", "label conflicts")
@@ -43,9 +45,9 @@ coalesce(
         AND e.time <= {_UNTIL} AND e.taken BETWEEN l.taken - :wait AND l.taken + :wait
         ORDER BY e.time DESC, e.request DESC LIMIT 1))
 """
-_TAKE = f"""
-INSERT INTO exposures(request, user, item, time, position, propensity, context, taken)
-SELECT {_fields(0, 1, 2, 3, 4, 5, 6)}, :now FROM json_each(:rows) WHERE true ON CONFLICT DO NOTHING
+_TAKE = """
+INSERT INTO exposures(request, user, item, time, position, propensity, context, taken, digest)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING
 """
 _TAKE_LABELS = f"""
 INSERT INTO labels(request, user, item, task, time, value, taken, waiting)
@@ -98,6 +100,7 @@ class ExposureLog:
     """A log in a file of this machine, for any number of processes and threads.
 
     Positions are numbers of exposures in the order in which they were taken, which are never given twice.
+    Each exposure has a digest, chained over all up to it, as each event of a log has (see `EventLog`).
 
     Args:
         path: The file; its folder is created if it is missing.
@@ -135,8 +138,21 @@ class ExposureLog:
         ((waiting,),) = self._store.read("SELECT count(*) FROM labels WHERE waiting")
         return {name: held.get(name, 0) for name in COUNTS} | {"labels waiting": waiting}
 
+    def mark(self, upto: int) -> Mark:
+        """Return the mark of the last exposure up to a position."""
+        return self._store.mark("exposures", upto)
+
+    def check(self, mark: Mark) -> None:
+        """Check that the log continues at a mark, see `EventLog.check`."""
+        self._store.check("exposures", mark)
+
     def append(
-        self, exposures: Sequence[Exposure], labels: Sequence[Label], delay: int = 0, now: int | None = None
+        self,
+        exposures: Sequence[Exposure],
+        labels: Sequence[Label],
+        delay: int = 0,
+        now: int | None = None,
+        after: Mark = START,
     ) -> dict[int, int]:
         """Write exposures and labels, which are then durable. If that fails, send them again.
 
@@ -144,14 +160,20 @@ class ExposureLog:
             exposures, labels: Several of each, in any order.
             delay: See `wait`.
             now: Microseconds since 1970; by default the present.
+            after: Where the log must continue, see `check`; otherwise nothing is written.
 
         Returns:
             The labels that are refused, since they became known before their exposure: the number of each in
             the sequence, and when its exposure was.
+
+        Raises:
+            OtherLogError: The log does not continue at `after`.
         """
-        shown, known, wait = json.dumps(exposures), json.dumps(labels), self.wait(delay)
+        shown = [(one, json.dumps(one).encode()) for one in exposures]
+        known, wait = json.dumps(labels), self.wait(delay)
 
         def take(connection: sqlite3.Connection) -> dict[int, int]:
+            check_continues(self._store.path, connection.execute, "exposures", after)
             moment = {"now": time.time_ns() // 1000 if now is None else now, "wait": wait}
             counted = {
                 "labels dropped": connection.execute(
@@ -159,7 +181,7 @@ class ExposureLog:
                 ).rowcount
             }
             if exposures:
-                counted |= _take_exposures(connection, shown, len(exposures), moment)
+                counted |= _take_exposures(connection, shown, moment)
             refused = {}
             if labels:
                 refused = dict(connection.execute(_TOO_EARLY, {"rows": known}).fetchall())
@@ -236,8 +258,11 @@ class ExposureLog:
         return {number for (number,) in self._store.read(_TOUCHED, values) if number is not None}
 
     def forget(self, before: int, delay: int = 0) -> None:
-        """Drop the exposures up to a position, as far as they are settled, with their labels."""
-        before = min(before, self.settled(delay))
+        """Drop the exposures before a position, as far as they are settled, with their labels.
+
+        The exposure at the position stays, so that marks of it and of later ones can be checked.
+        """
+        before = int(self.mark(min(before, self.settled(delay))).position or 0) - 1
         theirs = f"SELECT id FROM labels l WHERE {_EXPOSURE_OF} <= :before"
         values = {"before": before, "wait": self.wait(delay)}
         for rows in self._store.stream(theirs, values, AT_ONCE):
@@ -285,22 +310,23 @@ def _labelled(which: str, tasks: Sequence[str], values: dict[str, Any]) -> tuple
 
 
 def _take_exposures(
-    connection: sqlite3.Connection, rows: str, count: int, moment: dict[str, int]
+    connection: sqlite3.Connection, rows: list[tuple[Exposure, bytes]], moment: dict[str, int]
 ) -> dict[str, int]:
-    last = _last(connection, "exposures")
-    new = connection.execute(_TAKE, {"rows": rows, **moment}).rowcount
+    last, digest = end_of(connection, "exposures")
+    new = 0
+    for exposure, encoded in rows:
+        following = chained(digest, encoded)
+        taken = (*exposure, moment["now"], bytes.fromhex(following))
+        if connection.execute(_TAKE, taken).rowcount:
+            digest, new = following, new + 1
     if new and connection.execute("SELECT 1 FROM labels WHERE waiting LIMIT 1").fetchone():
         connection.execute(_FOUND.format(_LABELS_OF_NEW), {"exposures": last, **moment})
-    return {"exposures taken": new, "exposure duplicates": count - new}
+    return {"exposures taken": new, "exposure duplicates": len(rows) - new}
 
 
 def _take_labels(connection: sqlite3.Connection, rows: str, moment: dict[str, int]) -> dict[str, int]:
-    last = {"labels": _last(connection, "labels")}
+    last = {"labels": connection.execute("SELECT coalesce(max(id), 0) FROM labels").fetchone()[0]}
     new = connection.execute(_TAKE_LABELS, {"rows": rows, **moment}).rowcount
     connection.execute(_FOUND.format("SELECT id FROM labels WHERE id > :labels"), last | moment)
     ((conflicts,),) = connection.execute(_CONFLICTS, last).fetchall()
     return {"labels taken": new, "label conflicts": conflicts}
-
-
-def _last(connection: sqlite3.Connection, table: str) -> int:
-    return connection.execute(f"SELECT coalesce(max(id), 0) FROM {table}").fetchone()[0]

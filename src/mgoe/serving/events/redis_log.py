@@ -10,14 +10,27 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from mgoe._util.extras import load
+from mgoe.bundle.held import START, Mark
 from mgoe.errors import StoreError
-from mgoe.serving.events.event import BATCH, START, Event, Position
+from mgoe.serving.events.chain import check_record
+from mgoe.serving.events.event import BATCH, Event, events_after
 
 if TYPE_CHECKING:
     import redis
 
 TIMEOUT = 2.0
 """Seconds after which a server that does not answer counts as away."""
+FORMAT = 1
+"""Of what is in the stream; the identity of a log begins with it."""
+_APPEND = """
+local last = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)
+redis.call('SETNX', KEYS[2], ARGV[1])
+local digest = last[1] and last[1][2][4] or redis.call('GET', KEYS[2])
+for number = 2, #ARGV do
+    digest = string.sub(redis.sha1hex(digest .. ARGV[number]), 1, 32)
+    redis.call('XADD', KEYS[1], '*', 'e', ARGV[number], 'd', digest)
+end
+"""
 
 
 class RedisLog:
@@ -44,18 +57,27 @@ class RedisLog:
                 socket_connect_timeout=TIMEOUT,
                 retry=library.retry.Retry(library.backoff.NoBackoff(), 1),
             )
+            self._append = self._redis.register_script(_APPEND)
         except ValueError as error:
             raise StoreError("redis", f"the address must be as in redis://host:6379/0 ({error})") from None
         with self._store_errors():
             self._redis.ping()
+        self.identity  # noqa: B018 - one of another format is refused now
 
     @property
     def identity(self) -> str:
         """See `EventLog`."""
         key = f"{self.name}:identity"
         with self._store_errors():
-            self._redis.set(key, uuid.uuid4().hex, nx=True)
-            return _text(self._redis.get(key))
+            self._redis.set(key, _new_identity(), nx=True)
+            found = _text(self._redis.get(key))
+        if not found.startswith(f"{FORMAT}-"):
+            raise StoreError(
+                "redis",
+                f"{self.name} must be a log of format {FORMAT}, found one of another version of mgoe; use "
+                "that version, or an empty database",
+            )
+        return found
 
     @property
     def durable(self) -> bool | None:
@@ -73,38 +95,49 @@ class RedisLog:
 
     def append(self, events: Sequence[Event]) -> None:
         """See `EventLog`."""
-        if not events:
-            return
-        with self._store_errors(), self._redis.pipeline(transaction=True) as all_or_none:
-            for event in events:
-                all_or_none.xadd(self.name, {b"e": event.encode()})
-            all_or_none.execute()
+        if events:
+            records = [_new_identity(), *(event.encode() for event in events)]
+            with self._store_errors():
+                self._append(keys=[self.name, f"{self.name}:identity"], args=records)
 
-    def read(self, after: Position = START, limit: int = BATCH) -> list[tuple[Position, Event]]:
+    def read(self, after: Mark = START, limit: int = BATCH) -> list[tuple[Mark, Event]]:
         """See `EventLog`."""
-        with self._store_errors():
-            found: Any = self._redis.xrange(
-                self.name, min=f"({after}" if after else "-", max="+", count=limit
-            )
-        return [(position.decode(), Event.decode(fields.get(b"e", b""))) for position, fields in found]
+        return events_after("redis", self._records(after, limit + (after != START)), after, None)
 
-    def may_have(self, after: Position) -> bool:
+    def check(self, mark: Mark) -> None:
+        """See `EventLog`."""
+        if mark != START:
+            found = [one for one, _ in self._records(mark, 1)]
+            digest = found[0].digest if found and found[0].position == mark.position else None
+            check_record("redis", mark, digest, bool(found))
+
+    def may_have(self, after: Mark) -> bool:
         """See `EventLog`."""
         return True
 
-    def order(self, position: Position) -> tuple[int, ...]:
+    def order(self, mark: Mark) -> tuple[int, ...]:
         """See `EventLog`."""
-        return tuple(map(int, position.split("-"))) if position else (0, 0)
+        return tuple(map(int, mark.position.split("-"))) if mark.position else (0, 0)
 
-    def forget(self, before: Position) -> None:
-        """Drop the events before a position."""
-        if before:
+    def forget(self, before: Mark) -> None:
+        """See `EventLog`."""
+        self.check(before)
+        if before != START:
             with self._store_errors():
-                self._redis.execute_command("XTRIM", self.name, "MINID", before)
+                self._redis.execute_command("XTRIM", self.name, "MINID", before.position)
 
     def close(self) -> None:
         """Close the connections."""
         self._redis.close()
+
+    def _records(self, first: Mark, count: int) -> list[tuple[Mark, bytes]]:
+        """Return records from a mark on, its own included."""
+        with self._store_errors():
+            found: Any = self._redis.xrange(self.name, min=first.position or "-", max="+", count=count)
+        return [
+            (Mark(_text(position), _text(fields.get(b"d", b""))), fields.get(b"e", b""))
+            for position, fields in found
+        ]
 
     @contextmanager
     def _store_errors(self) -> Iterator[None]:
@@ -116,6 +149,10 @@ class RedisLog:
                 f"the log of events cannot be used: {error}; "
                 "check that it runs and can be reached; events are accepted again once it is back",
             ) from None
+
+
+def _new_identity() -> str:
+    return f"{FORMAT}-{uuid.uuid4().hex}"
 
 
 def _text(value: Any) -> str:

@@ -7,11 +7,12 @@ reads it.
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
-from zlib import crc32
 
+from mgoe.bundle.held import START, Mark
 from mgoe.errors import OutputError, StoreError
-from mgoe.serving.events.event import BATCH, START, Event, EventLog, Position
-from mgoe.serving.events.store import FILE, Store
+from mgoe.serving.events.chain import chained
+from mgoe.serving.events.event import BATCH, Event, EventLog, events_after
+from mgoe.serving.events.store import FILE, Store, end_of
 
 REDIS = ("redis://", "rediss://", "unix://")
 AT_ONCE = 10_000
@@ -49,61 +50,55 @@ class SqliteLog:
 
     def append(self, events: Sequence[Event]) -> None:
         """See `EventLog`."""
-        rows = [(encoded, crc32(encoded)) for encoded in (event.encode() for event in events)]
+        records = [event.encode() for event in events]
 
         def insert(connection: sqlite3.Connection) -> None:
-            connection.executemany("INSERT INTO events(event, checksum) VALUES (?, ?)", rows)
+            rows, digest = [], end_of(connection, "events")[1]
+            for record in records:
+                digest = chained(digest, record)
+                rows.append((record, bytes.fromhex(digest)))
+            connection.executemany("INSERT INTO events(event, digest) VALUES (?, ?)", rows)
 
-        if rows:
+        if records:
             self._store.write(insert)
 
-    def read(self, after: Position = START, limit: int = BATCH) -> list[tuple[Position, Event]]:
-        """See `EventLog`."""
-        query = "SELECT id, event, checksum FROM events WHERE id > ? ORDER BY id LIMIT ?"
-        found = self._store.read(query, (int(after or 0), limit))
-        if not found and after and int(after) > self._last:
-            raise StoreError(
-                self._store.path,
-                f"the log ends before position {after}; it is another log, or has lost its end",
-            )
-        for position, event, checksum in found:
-            if crc32(event) != checksum:  # SQLite has no checksums of its own once a page has left its log
-                raise StoreError(
-                    self._store.path,
-                    f"the log is damaged at event {position}; restore it from an intact copy",
-                )
-        return [(str(position), Event.decode(event)) for position, event, _ in found]
+    def read(self, after: Mark = START, limit: int = BATCH) -> list[tuple[Mark, Event]]:
+        """See `EventLog`. SQLite has no checksums of its own once a page has left its log; digests replace
+        them."""
+        query = "SELECT id, event, digest FROM events WHERE id >= ? ORDER BY id LIMIT ?"
+        found = self._store.read(query, (int(after.position or 0), limit + (after != START)))
+        records = [(Mark(str(number), digest.hex()), record) for number, record, digest in found]
+        first = self.identity if found and found[0][0] == 1 else None
+        return events_after(self._store.path, records, after, first)
 
-    def may_have(self, after: Position) -> bool:
+    def check(self, mark: Mark) -> None:
+        """See `EventLog`."""
+        self._store.check("events", mark)
+
+    def may_have(self, after: Mark) -> bool:
         """See `EventLog`. The file answers at once, unless another thread reads it."""
         if self._store.is_being_read:
             return True
         try:
-            return bool(self._store.read("SELECT 1 FROM events WHERE id > ? LIMIT 1", (int(after or 0),)))
+            return self._store.mark("events", 1 << 62) != after
         except StoreError:
             return True
 
-    def order(self, position: Position) -> tuple[int, ...]:
+    def order(self, mark: Mark) -> tuple[int, ...]:
         """See `EventLog`."""
-        return (int(position or 0),)
+        return (int(mark.position or 0),)
 
-    def forget(self, before: Position) -> None:
-        """Drop the events up to a position."""
-        query = "DELETE FROM events WHERE id IN (SELECT id FROM events WHERE id <= ? ORDER BY id LIMIT ?)"
-        values = int(before or 0), AT_ONCE
-        while before and self._store.write(lambda connection: connection.execute(query, values).rowcount):
+    def forget(self, before: Mark) -> None:
+        """See `EventLog`."""
+        self._store.check("events", before)
+        query = "DELETE FROM events WHERE id IN (SELECT id FROM events WHERE id < ? ORDER BY id LIMIT ?)"
+        values = int(before.position or 0), AT_ONCE
+        while self._store.write(lambda connection: connection.execute(query, values).rowcount):
             pass
 
     def close(self) -> None:
         """See `EventLog`."""
         self._store.close()
-
-    @property
-    def _last(self) -> int:
-        """The last position that was given, 0 if none was."""
-        return sum(
-            seq for (seq,) in self._store.read("SELECT seq FROM sqlite_sequence WHERE name = 'events'")
-        )
 
 
 def open_events(where: str | Path, make: bool = True) -> EventLog:

@@ -11,10 +11,12 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 from urllib.parse import quote
 
+from mgoe.bundle.held import START, Mark
 from mgoe.errors import StoreError
+from mgoe.serving.events.chain import check_record
 
 FILE = "log.sqlite"
 """Name of the file in the folder of a service's state."""
@@ -22,23 +24,31 @@ CACHE = 64 << 10
 """KiB of pages that each connection holds."""
 PATIENCE = 60.0
 """Seconds to wait for another process, which may be recovering what a killed one left."""
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS identity(id TEXT NOT NULL);
-INSERT INTO identity SELECT hex(randomblob(16)) WHERE NOT EXISTS (SELECT 1 FROM identity);
-CREATE TABLE IF NOT EXISTS events(
-    id INTEGER PRIMARY KEY AUTOINCREMENT, event BLOB NOT NULL, checksum INTEGER NOT NULL);
-CREATE TABLE IF NOT EXISTS exposures(
+FORMAT = 1
+"""Of the tables; earlier ones were never released."""
+_SCHEMA = f"""
+BEGIN;
+PRAGMA user_version = {FORMAT};
+CREATE TABLE identity(id TEXT NOT NULL);
+INSERT INTO identity SELECT hex(randomblob(16));
+CREATE TABLE events(
+    id INTEGER PRIMARY KEY AUTOINCREMENT, event BLOB NOT NULL, digest BLOB NOT NULL);
+CREATE TABLE exposures(
     id INTEGER PRIMARY KEY AUTOINCREMENT, request TEXT NOT NULL, user TEXT NOT NULL, item TEXT NOT NULL,
-    time INTEGER NOT NULL, position INTEGER, propensity REAL, context TEXT, taken INTEGER NOT NULL);
-CREATE UNIQUE INDEX IF NOT EXISTS exposures_by_request ON exposures(request, item);
-CREATE INDEX IF NOT EXISTS exposures_by_user ON exposures(user, item, time);
-CREATE TABLE IF NOT EXISTS labels(
+    time INTEGER NOT NULL, position INTEGER, propensity REAL, context TEXT, taken INTEGER NOT NULL,
+    digest BLOB NOT NULL);
+CREATE UNIQUE INDEX exposures_by_request ON exposures(request, item);
+CREATE INDEX exposures_by_user ON exposures(user, item, time);
+CREATE TABLE labels(
     id INTEGER PRIMARY KEY, request TEXT NOT NULL, user TEXT NOT NULL, item TEXT NOT NULL, task TEXT NOT NULL,
     time INTEGER NOT NULL, value REAL NOT NULL, taken INTEGER NOT NULL, waiting INTEGER NOT NULL,
     UNIQUE(request, user, item, task, time, value));
-CREATE INDEX IF NOT EXISTS labels_waiting ON labels(taken) WHERE waiting;
-CREATE TABLE IF NOT EXISTS exposure_counts(name TEXT PRIMARY KEY, n INTEGER NOT NULL);
+CREATE INDEX labels_waiting ON labels(taken) WHERE waiting;
+CREATE TABLE exposure_counts(name TEXT PRIMARY KEY, n INTEGER NOT NULL);
+COMMIT;
 """
+Table = Literal["events", "exposures"]
+"""A table whose records have positions and chained digests."""
 T = TypeVar("T")
 
 
@@ -66,7 +76,7 @@ class Store:
         make: Whether to create what is missing. Otherwise nothing is written before the first `write`.
 
     Raises:
-        StoreError: The file cannot be opened, or is damaged.
+        StoreError: The file cannot be opened, is damaged, or of another format.
     """
 
     def __init__(self, path: Path, make: bool = True):
@@ -81,13 +91,31 @@ class Store:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 with self._locked(), closing(self._connect("rwc")) as connection:
                     connection.execute("PRAGMA journal_mode = WAL")
-                    connection.executescript(_SCHEMA)
+                    if not connection.execute("SELECT 1 FROM sqlite_schema").fetchone():
+                        connection.executescript(_SCHEMA)
             os.stat(self.path)
+            ((found,),) = self.read("PRAGMA user_version")
+        if found != FORMAT:
+            raise StoreError(
+                self.path,
+                f"must be a log of format {FORMAT}, found {found}; use the version of mgoe that wrote it, or "
+                "start with an empty folder",
+            )
 
     @property
     def identity(self) -> str:
         """A text that no other database has."""
         return self.read("SELECT id FROM identity")[0][0]
+
+    def mark(self, table: Table, upto: int) -> Mark:
+        """Return the mark of the last record up to a position."""
+        query = f"SELECT id, digest FROM {table} WHERE id <= ? ORDER BY id DESC LIMIT 1"
+        found = self.read(query, (upto,))
+        return Mark(str(found[0][0]), found[0][1].hex()) if found else START
+
+    def check(self, table: Table, mark: Mark) -> None:
+        """Check that the records of a table continue at a mark, see `EventLog.check`."""
+        check_continues(self.path, self.read, table, mark)
 
     @property
     def is_being_read(self) -> bool:
@@ -217,3 +245,30 @@ class Store:
         with self.path.with_name(f"{self.path.name}-lock").open("a") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
+
+
+def end_of(connection: sqlite3.Connection, table: Table) -> tuple[int, str]:
+    """Return position and digest of the last record; 0 and the identity of the log before the first."""
+    found = connection.execute(f"SELECT id, digest FROM {table} ORDER BY id DESC LIMIT 1").fetchone()
+    if found is None:
+        return 0, connection.execute("SELECT id FROM identity").fetchone()[0]
+    return found[0], found[1].hex()
+
+
+def check_continues(path: Path, read: Callable[[str, tuple[int]], Any], table: Table, mark: Mark) -> None:
+    """Check that the records of a table continue at a mark.
+
+    Args:
+        path: The file, for messages.
+        read: Returns the rows of a query.
+        table: Holds the records.
+        mark: Up to where they were read.
+
+    Raises:
+        OtherLogError: They do not, see `EventLog.check`.
+    """
+    if mark != START:
+        query = f"SELECT id, digest FROM {table} WHERE id >= ? ORDER BY id LIMIT 1"
+        found = [*read(query, (int(mark.position),))]
+        digest = found[0][1].hex() if found and str(found[0][0]) == mark.position else None
+        check_record(path, mark, digest, bool(found))

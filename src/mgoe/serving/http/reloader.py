@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mgoe.bundle import MANIFEST
-from mgoe.errors import BundleError, EventError, RequestError, StoreError
+from mgoe.errors import BundleError, EventError, OtherLogError, RequestError, StoreError
 from mgoe.serving.events.event import EventLog
 from mgoe.serving.events.exposure import label_too_early
 from mgoe.serving.events.exposure_log import ExposureLog
@@ -53,7 +53,7 @@ class Reloader(Watch):
 
     Attributes:
         engine: The engine that serves now. A request takes it once, and keeps it.
-        away: Why the log of events cannot be read; None if it can.
+        away: Why the logs cannot be read; None if they can.
         prepared: Done when the first event no longer waits for kernels.
     """
 
@@ -70,8 +70,10 @@ class Reloader(Watch):
         self.log, self.url, self.exposures = log, url, exposures
         opened = partial(Engine, path, log, index, runtime, exposures)
         seen, self.engine = open_unchanged(path, opened)
+        if self.engine.away is not None and not isinstance(self.engine.away, OtherLogError):
+            raise self.engine.away
         super().__init__(path, opened, every, seen)
-        self.away: str | None = None
+        self.away: Exception | None = None
         self.prepared: Future[None] = Future()
         self._writers = ThreadPoolExecutor(WRITERS, "append", lower_priority, (LOWER,))
         self._reader = ThreadPoolExecutor(1, "follow", lower_priority, (LOW,))
@@ -82,6 +84,7 @@ class Reloader(Watch):
         self._swaps = telemetry.swaps
         tasks = [asyncio.create_task(work) for work in (self.watch(), self._follow())]
         log("serving", url=self.url, bundle=self.engine.name, path=str(self.path))
+        self._note(self.engine.away)
         # in the thread that applies events, so that they wait
         self.prepared = self._reader.submit(prepare, self.engine)
         try:
@@ -110,14 +113,17 @@ class Reloader(Watch):
 
         Raises:
             RequestError: There are exposures or labels, and this service takes none.
-            StoreError: The log is away; no record of the batch may be relied on.
+            StoreError: The log is away, or is another one, in which the records would never count; no record
+                of the batch may be relied on.
         """
         loop, now, reader = asyncio.get_running_loop(), time.time_ns() // 1000, self.engine.events
+        self._require_logs()
         others = await self._add_exposures(exposures, labels, now) if exposures or labels else []
         read, errors = _checked(events, lambda one: reader.read(one, now))
         if read:  # several batches share a sync
             await loop.run_in_executor(self._writers, self.log.append, [*read.values()])
             await loop.run_in_executor(self._reader, self._catch_up)
+            self._require_logs()
         return errors + others
 
     async def _add_exposures(
@@ -138,7 +144,9 @@ class Reloader(Watch):
         read, unread = _checked(labels, lambda one: reader.read_labels(one, now))
         known = [(record, label) for record, several in read.items() for label in several]
         if shown or known:
-            append = partial(store.append, [*shown.values()], [label for _, label in known], reader.delay)
+            after = self.engine.consumer.exposures_mark
+            labels_known = [label for _, label in known]
+            append = partial(store.append, [*shown.values()], labels_known, reader.delay, after=after)
             refused = await asyncio.get_running_loop().run_in_executor(self._writers, append)
             for number, exposure in refused.items():
                 unread[known[number][0]] = str(label_too_early(exposure))
@@ -148,7 +156,7 @@ class Reloader(Watch):
     def detail(self) -> str | None:
         """What is not as it should be; None if nothing is."""
         if self.refused or self.away:
-            return self.refused or self.away
+            return self.refused or str(self.away) or type(self.away).__name__
         if not self.prepared.done():
             return "starting: events wait until their kernels are compiled"
         if self.engine.scorer.awaits_graphs:
@@ -168,13 +176,22 @@ class Reloader(Watch):
         try:
             self.engine.catch_up()
         except Exception as error:
-            if self.away is None:
-                log("events are away", logging.ERROR, error, error=str(error))
-            self.away = str(error) or type(error).__name__
+            self._note(error)
         else:
-            if self.away is not None:
-                log("events are back")
-            self.away = None
+            self._note(None)
+
+    def _note(self, error: Exception | None) -> None:
+        """Remember why the logs cannot be read, and log when that begins and ends."""
+        if error is not None and self.away is None:
+            log("events are away", logging.ERROR, error, error=str(error))
+        elif error is None and self.away is not None:
+            log("events are back")
+        self.away = error
+
+    def _require_logs(self) -> None:
+        """Refuse records while a log is not the one that was read before: they would never count."""
+        if isinstance(self.away, OtherLogError):
+            raise self.away
 
     async def _follow(self) -> None:
         while True:

@@ -97,8 +97,14 @@ class Watch(ABC):
                 pause = PAUSE
 
     def _open_prepared(self) -> tuple[Fingerprint, Engine]:
-        """As `open_unchanged`, with all done that a service at its start leaves until it serves."""
+        """As `open_unchanged`, with all done that a service at its start leaves until it serves.
+
+        Raises:
+            StoreError: The logs cannot be read from where the bundle holds them.
+        """
         found, engine = open_unchanged(self.path, self._open)
+        if engine.away is not None:
+            raise engine.away
         prepare(engine)
         await_graphs(engine)
         return found, engine

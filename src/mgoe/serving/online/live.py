@@ -1,28 +1,28 @@
 """A bundle's nodes with live events on top, as requests read them, and how they follow the event log."""
 
-import json
 import logging
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mgoe.bundle import Bundle
+from mgoe.bundle.held import START, Mark, Sources, is_new, mark_of, read_held
+from mgoe.config import TaskSettings
 from mgoe.data import task_masks, to_arrow
-from mgoe.errors import BundleError
 from mgoe.graph.pair_rows import OTHER, Side
 from mgoe.graph.scores import UNIT
-from mgoe.serving.events.event import START, Event, EventLog, Id, Position
+from mgoe.serving.events.event import Event, EventLog, Id
 from mgoe.serving.events.exposure_follower import Changes, ExposureFollower
 from mgoe.serving.events.exposure_log import ExposureLog
 from mgoe.serving.online.state import LiveBase, LiveState
 from mgoe.serving.online.touched import Nodes
 
-HELD = "live.json"
-"""File of a bundle with the position up to which its graph holds the events of each log."""
+logger = logging.getLogger(__name__)
 
 
 class LiveNodes:
@@ -200,11 +200,17 @@ class Consumer:
     """Applies the events of a log to live nodes, each once and in the log's order, and what becomes known of
     exposures.
 
+    Nothing is read before `catch_up`.
+
     Args:
         log: The log of events.
-        live: Nodes that hold the events before `position` and none after it.
-        position: Where to start.
-        follower: Reads the exposures; None if there are none.
+        live: Nodes that hold what `held` says, and nothing after it.
+        held: What the snapshot holds of each log.
+        exposures: The exposures that items' rates follow; None if there are none.
+        tasks: Tasks of the bundle, in their order.
+
+    Attributes:
+        mark: Up to where events have been applied.
 
     Example:
         >>> from mgoe.serving import open_events
@@ -218,11 +224,15 @@ class Consumer:
         self,
         log: EventLog,
         live: LiveNodes,
-        position: Position = START,
-        follower: ExposureFollower | None = None,
+        held: Sources = MappingProxyType({}),
+        exposures: ExposureLog | None = None,
+        tasks: Sequence[TaskSettings] = (),
     ):
-        self.log, self.live, self.position, self._follower = log, live, position, follower
-        self._start, self._failed = position, False
+        self.log, self.live, self.mark = log, live, START
+        self._held, self._exposures, self._tasks = held, exposures, tasks
+        self._start = self._exposures_from = START
+        self._follower: ExposureFollower | None = None
+        self._begun = self._failed = False
         self._mutex = threading.Lock()
 
     @classmethod
@@ -233,37 +243,28 @@ class Consumer:
 
         Exposures that it lacks are counted by `catch_up`, some at each call.
 
-        The ids of earlier events, as far as the log still has them, are remembered: one that is sent again
-        does not count.
-
         Raises:
-            StoreError: The log is away.
-            BundleError: The file with the positions cannot be read.
+            StoreError: A log is away, or is not the one that the bundle holds, see `EventLog.check`.
+            BundleError: The file that says what the bundle holds cannot be read.
         """
-        live, position, held = LiveNodes.of(bundle, index), START, position_of(bundle.path, log)
-        while log.order(position) < log.order(held) and (found := log.read(position)):
-            live.skip([event for at, event in found if log.order(at) <= log.order(held)])
-            position = found[-1][0]
-        follower = None
-        if exposures is not None and live.state.rates.is_counted:
-            after = int(positions(bundle.path).get(exposures.identity, 0))
-            follower = ExposureFollower(exposures, bundle.settings.tasks, after)
-        consumer = cls(log, live, held, follower)
+        held, live = read_held(bundle.path), LiveNodes.of(bundle, index)
+        consumer = cls(log, live, held, exposures, bundle.settings.tasks)
         consumer.catch_up()
-        if unknown := live.stats["unknown"]:
-            logging.getLogger(__name__).warning(
-                "events of the log are ignored: "
-                "the bundle does not know their behaviour or their type of ids",
-                extra={"fields": {"events": unknown}},
-            )
         return consumer
 
     @property
     def may_be_behind(self) -> bool:
-        """Whether `catch_up` may find something; answered at once."""
-        return self.log.may_have(self.position) or (
-            self._follower is not None and self._follower.may_be_behind
+        """Whether `catch_up` may find something, or fail; answered at once."""
+        return (
+            not self._begun
+            or self.log.may_have(self.mark)
+            or (self._follower is not None and self._follower.may_be_behind)
         )
+
+    @property
+    def exposures_mark(self) -> Mark:
+        """Up to where exposures are counted, in the live nodes or in the bundle."""
+        return self._exposures_from if self._follower is None else self._follower.mark
 
     @property
     def stats(self) -> dict[str, int]:
@@ -288,24 +289,35 @@ class Consumer:
         If a batch fails, the next call replays all events on a new state, since the present one may hold a
         part of it, and exposures are read again from the first.
 
+        The first call also checks that the logs are those that the snapshot holds, and remembers the ids of
+        its events, as far as the log still has them: one that is sent again does not count.
+
         Returns:
             How many events and exposures changed something.
 
         Raises:
-            StoreError: The log is away; events that were applied stay.
+            StoreError: A log is away, or another; what was applied stays.
         """
         with self._mutex:
             changed = 0
+            if not (begun := self._begun):
+                self._begin()
             if self._failed:
                 self._read_to = self._start
                 changed = self.live.replay(self._batches(self._start))
                 if self._follower is not None:
                     self._follower.restart()
-                self.position, self._failed = self._read_to, False
-            for events in self._batches(self.position):
+                self.mark, self._failed = self._read_to, False
+            for events in self._batches(self.mark):
                 self._failed = True
                 changed += self.live.apply(events)
-                self.position, self._failed = self._read_to, False
+                self.mark, self._failed = self._read_to, False
+            if not begun and (unknown := self.live.stats["unknown"]):
+                logger.warning(
+                    "events of the log are ignored: "
+                    "the bundle does not know their behaviour or their type of ids",
+                    extra={"fields": {"events": unknown}},
+                )
             if self._follower is not None and (changes := self._follower.read()) is not None:
                 self._failed = True
                 self.live.apply_exposures(changes)
@@ -313,31 +325,26 @@ class Consumer:
                 self._failed = False
         return changed
 
-    def _batches(self, after: Position) -> Iterator[Sequence[Event]]:
+    def _begin(self) -> None:
+        """Check the logs, and remember the events that the snapshot holds."""
+        log, live, held = self.log, self.live, mark_of(self._held, self.log.identity)
+        log.check(held)
+        if self._exposures is not None:
+            self._exposures_from = mark_of(self._held, self._exposures.identity)
+            self._exposures.check(self._exposures_from)
+            if live.state.rates.is_counted:
+                self._follower = ExposureFollower(self._exposures, self._tasks, self._exposures_from)
+        for one in (log, self._exposures):
+            if one is not None and is_new(self._held, one.identity):
+                logger.warning("the bundle holds rows of another log and none of this one: is it a new one?")
+        mark = START
+        while log.order(mark) < log.order(held) and (found := log.read(mark)):
+            live.skip([event for at, event in found if log.order(at) <= log.order(held)])
+            mark = found[-1][0]
+        self.mark = self._start = held
+        self._begun = True
+
+    def _batches(self, after: Mark) -> Iterator[Sequence[Event]]:
         while found := self.log.read(after):
             self._read_to = after = found[-1][0]
             yield [event for _, event in found]
-
-
-def position_of(bundle: Path, log: EventLog) -> Position:
-    """Return up to where a bundle's graph holds the events of a log; the start if it was never refreshed from
-    it.
-
-    Raises:
-        BundleError: The file with the positions cannot be read.
-    """
-    return positions(bundle).get(log.identity, START)
-
-
-def positions(bundle: Path) -> dict[str, Position]:
-    """Return up to where a bundle's graph holds the events of each log, by the log's identity.
-
-    Raises:
-        BundleError: The file with the positions cannot be read.
-    """
-    try:
-        return dict(json.loads((bundle / HELD).read_text(encoding="utf-8"))["positions"])
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BundleError(bundle / HELD, f"cannot be read ({error}); copy the bundle again") from None

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from mgoe._util.files import Hold
 from mgoe.bundle import Bundle
 from mgoe.bundle.context import encode_json
+from mgoe.bundle.held import read_held
+from mgoe.errors import StoreError
 from mgoe.features.macro_nodes import describe_macro_nodes
 from mgoe.graph.matrices import lift
 from mgoe.graph.pair_rows import SIDES, Side
@@ -34,19 +36,19 @@ class Engine:
 
     Args:
         path: The bundle's folder, checked against its checksums.
-        log: Live events, which are read to the end.
+        log: Live events, which are read to the end if they can be read.
         index: Folder for what is made from the bundle once and read by every worker.
         runtime: What runs the model.
         exposures: Exposures and labels, which items' rates follow; None if there are none.
 
     Raises:
         BundleError, GraphError: The bundle cannot be served.
-        StoreError: The log of events cannot be read.
 
     Attributes:
         name: Identifies the bundle, in answers and in logs.
         events: Reads events of this bundle.
         exposures: Reads exposures of this bundle and their labels; None if it is of an event log.
+        away: Why the logs could not be read; None if they could. `catch_up` tries again.
         consumer: Follows the logs.
         live: The live state.
         scorer: Scores pairs, with live events.
@@ -66,8 +68,13 @@ class Engine:
         self.name = bundle.name
         self.events = EventReader.of(bundle)
         self.exposures = ExposureReader.of(bundle) if bundle.settings.form == "exposures" else None
-        self.consumer = Consumer.of(log, bundle, index, exposures)
-        self.live = self.consumer.live
+        self.live = LiveNodes.of(bundle, index)
+        self.consumer = Consumer(log, self.live, read_held(bundle.path), exposures, bundle.settings.tasks)
+        self.away: StoreError | None = None
+        try:
+            self.consumer.catch_up()
+        except StoreError as error:
+            self.away = error
         self.scorer = Scorer(bundle, self.live, runtime, cache=index)
         for user in (-1, 0):  # compile and open what would otherwise wait for the first requests
             self.scorer.score(user, np.arange(-1, min(500, self.live.size("item"))))

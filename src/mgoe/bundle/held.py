@@ -1,0 +1,115 @@
+"""What the graph of a bundle holds, source by source: `live.json`.
+
+A source is a log of a service, with an identity that no other has. A mark says up to where a bundle holds it:
+the position of a record, and a digest that is chained over all records up to it. So an older copy of the log
+is noticed even after it has grown past the position.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from mgoe._util.files import read_json, write_json
+from mgoe.errors import BundleError, OutputError
+
+HELD = "live.json"
+"""File of a bundle with what its graph holds of each source."""
+
+
+class Mark(NamedTuple):
+    """Up to where somebody has read a log.
+
+    Attributes:
+        position: That of the last record that was read, in the format of its kind of log; empty before the
+            first.
+        digest: 32 hexadecimal digits, chained over all records up to it.
+    """
+
+    position: str = ""
+    digest: str = ""
+
+
+START = Mark()
+"""Before the first record."""
+
+
+class Held(NamedTuple):
+    """What a bundle holds of one source.
+
+    Attributes:
+        position, digest: Up to where, see `Mark`.
+        first, last: Times of its first and of its last row, in microseconds since 1970; None without rows.
+    """
+
+    position: str
+    digest: str
+    first: int | None = None
+    last: int | None = None
+
+    @property
+    def mark(self) -> Mark:
+        """Up to where."""
+        return Mark(self.position, self.digest)
+
+
+Sources = Mapping[str, Held]
+"""What is held, by the identity of its source."""
+
+
+def read_held(bundle: Path) -> dict[str, Held]:
+    """Return what the graph of a bundle holds of each source, by its identity.
+
+    Raises:
+        BundleError: The file cannot be read.
+
+    Example:
+        >>> from mgoe.bundle.held import read_held
+        >>> read_held(bundle.path)
+        {}
+    """
+    if not (file := bundle / HELD).exists():
+        return {}
+    try:
+        return {identity: Held(**one) for identity, one in read_json(file)["held"].items()}
+    except (OutputError, KeyError, TypeError, AttributeError) as error:
+        raise BundleError(file, f"cannot be read ({error}); copy the bundle again") from None
+
+
+def write_held(bundle: Path, held: Sources) -> None:
+    """Write what the graph of a bundle holds of each source; nothing if it holds none."""
+    if held:
+        write_json(bundle / HELD, {"held": {identity: one._asdict() for identity, one in held.items()}})
+
+
+def mark_of(held: Sources, identity: str) -> Mark:
+    """Return up to where a log is held; the start if nothing of it is.
+
+    Example:
+        >>> from mgoe.bundle.held import mark_of
+        >>> mark_of({"A3F0": Held("17", "5b2e")}, "A3F0").position
+        '17'
+    """
+    return held[identity].mark if identity in held else START
+
+
+def is_new(held: Sources, identity: str) -> bool:
+    """Return whether a log is unknown, while rows of another one of its kind are held."""
+    kind = identity.partition("/")[2]
+    return identity not in held and any(other.partition("/")[2] == kind for other in held)
+
+
+def joined(held: Sources, new: Sources) -> dict[str, Held]:
+    """Return what is held once new rows have been added: their marks, and the span of all rows.
+
+    Example:
+        >>> from mgoe.bundle.held import joined
+        >>> joined({"A3F0": Held("17", "5b2e", 10, 20)}, {"A3F0": Held("19", "c01d", 15, 30)})["A3F0"]
+        Held(position='19', digest='c01d', first=10, last=30)
+    """
+    found = dict(held)
+    for identity, one in new.items():
+        spans = [each for each in (held.get(identity), one) if each is not None]
+        times = [time for each in spans for time in (each.first, each.last) if time is not None]
+        if one.position:
+            found[identity] = one._replace(first=min(times, default=None), last=max(times, default=None))
+    return found

@@ -1,0 +1,51 @@
+"""Digests of the records of a log: each is chained over all records up to its own.
+
+So a reader that knows the position and the digest of the last record that it has read, a `Mark`, notices an
+older copy of the log, even one that has grown past that position.
+"""
+
+import hashlib
+
+from mgoe.bundle.held import Mark
+from mgoe.errors import OtherLogError
+
+
+def chained(former: str, record: bytes) -> str:
+    """Return the digest of a record and all before it.
+
+    The first 32 hexadecimal digits of SHA-1, which is what Redis computes in a script. It finds mistakes, not
+    forgery.
+
+    Args:
+        former: Digest of the record before; the identity of the log before the first.
+        record: As it is stored.
+
+    Example:
+        >>> chained(chained("A3F0", b"one"), b"two")
+        '18cfe0be2c8fa8b6b8c3e24fa0927b7a'
+    """
+    return hashlib.sha1(former.encode() + record, usedforsecurity=False).hexdigest()[:32]
+
+
+def check_record(place: object, mark: Mark, digest: str | None, has_later: bool) -> None:
+    """Check that the record at a mark is the one that was read.
+
+    Args:
+        place: The log, for messages.
+        mark: Up to where it was read.
+        digest: Of the record that is at the mark's position now; None if there is none.
+        has_later: Whether there are later records.
+
+    Raises:
+        OtherLogError: It is not.
+    """
+    if digest == mark.digest:
+        return
+    what = "holds another record at" if digest is not None else "begins after" if has_later else "ends before"
+    why = (
+        "rows between are gone; use a bundle that holds more of it, or train in full on files"
+        if digest is None and has_later
+        else "it is an older copy, was emptied, or is another log; restore the latest copy, or set this one "
+        "aside and start with an empty one, and the bundle keeps what it holds"
+    )
+    raise OtherLogError(place, f"the log {what} position {mark.position}, up to which it was read: {why}")
