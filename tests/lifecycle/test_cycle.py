@@ -284,9 +284,12 @@ def test_live_events_are_learned_once(registry: Registry, tmp_path: Path):
     """A candidate says how much of the log it has learned, so no round and no service counts it twice."""
     current = Bundle.open(registry.place("current"))
     log = open_events(tmp_path / "state")
-    settings = CycleSettings(registry=registry.path, state=str(tmp_path / "state"), weights="keep", rows=100)
+    where = {"registry": registry.path, "state": str(tmp_path / "state"), "retention": "30d"}
+    settings, steps = CycleSettings(**where, weights="keep", rows=100), list[dict[str, Any]]()
     log.append(stream(current, 300))
-    assert run_cycle(settings, lambda step: None) == 0
+    assert run_cycle(settings, steps.append) == 0
+    assert [step["step"] for step in steps] == ["collect", "prune", "trim", "learn"]
+    assert steps[2]["events"] == "", "the first version is of files"
     assert run_cycle(settings, lambda step: None) == 4, "nothing new"
     candidate = Bundle.open(registry.place("candidate"))
     assert candidate.graph.meta["changes"][-1]["events"] > 0

@@ -18,14 +18,15 @@ from pydantic import Field, model_validator
 
 from mgoe._util.files import exclusive, remove_folder
 from mgoe.bundle import MANIFEST, Bundle
-from mgoe.config import Settings, check_settings, read_yaml
-from mgoe.config.base import Texts
+from mgoe.config import Settings, check_settings, read_yaml, seconds
+from mgoe.config.base import PositiveLength, Texts
 from mgoe.data import place_of
 from mgoe.errors import ConfigError, MgoeError
 from mgoe.lifecycle.acceptance import Bounds, Release, check_release, later_rows, window_of
 from mgoe.lifecycle.bundle_update import Groups, update
 from mgoe.lifecycle.new_rows import NewRows, Part, Sources, learned_until, reading_of
 from mgoe.lifecycle.registry import Registry
+from mgoe.lifecycle.retention import LEAST, trim
 from mgoe.lifecycle.versions import CANDIDATE, CURRENT
 from mgoe.serving.scoring.onnx_process import prepare
 
@@ -62,6 +63,8 @@ class CycleSettings(Settings):
     due."""
     keep: int = Field(default=5, ge=0)
     """Number of versions without an alias that stay."""
+    retention: PositiveLength | None = None
+    """How old rows become in the logs of the service that every version holds; None keeps them for ever."""
     bounds: Bounds = Bounds()
     """What a candidate may lose."""
 
@@ -75,6 +78,14 @@ class CycleSettings(Settings):
                 "trains on files, found `state`, whose events are not the whole log; name files by `log` "
                 "(mgoe exposures writes some), or set it to never",
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_retention(self) -> "CycleSettings":
+        if self.retention is not None and self.state is None:
+            raise ConfigError("cycle.retention", "trims `state`, found files, which stay; leave it out")
+        if self.retention is not None and seconds(self.retention) < LEAST:
+            raise ConfigError("cycle.retention", f"must be at least 1d, found {self.retention}; keep more")
         return self
 
     @property
@@ -157,6 +168,8 @@ def run_cycle(settings: CycleSettings, report: Report) -> int:
                 code = HELD
         removed, served = registry.prune(settings.keep)
         step("prune", removed=removed, served=served)
+        if settings.retention is not None and settings.state is not None:
+            step("trim", **trim(registry, settings.state, seconds(settings.retention)))
         due = current.manifest.get("due", [])
         full = bool(due) and settings.full == "when due"
         if due:

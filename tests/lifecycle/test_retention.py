@@ -1,0 +1,83 @@
+"""Old rows leave the logs of a service, and no version that is kept misses one."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from mgoe.bundle import Bundle
+from mgoe.bundle.held import Held, write_held
+from mgoe.errors import ConfigError
+from mgoe.lifecycle import CycleSettings, Registry, Sources, update
+from mgoe.lifecycle.retention import LEAST, trim
+from mgoe.serving import Consumer, open_events
+from mgoe.serving.events.exposure_log import ExposureLog
+from tests.lifecycle.test_taken import LONG_AGO, requests, take
+from tests.lifecycle.test_update import check_same, stream
+from tests.serving.http.test_live_service import change_manifest
+
+SECOND = 1_000_000
+LATE = 1 << 60
+"""A moment at which all rows are old."""
+EACH = 60
+"""Events that each version learns."""
+
+
+def test_every_version_that_is_kept_can_be_returned_to_and_misses_nothing(
+    registry: Registry, finished: Path, tmp_path: Path
+):
+    first, state = Bundle.open(finished / "bundle"), str(tmp_path / "state")
+    log, made = open_events(state), [first.path]
+    for seed in range(3):
+        log.append(stream(first, EACH, seed=seed))
+        if seed < 2:
+            update(made[-1], Sources(events=state), tmp_path / str(seed), weights="keep", groups="keep")
+            made.append(registry.place(registry.add(tmp_path / str(seed))))
+            registry.promote(force="a test")
+    times = [event.time for _, event in log.read()]
+    assert trim(registry, state, LEAST, LATE)["events"] == "", "the first version needs all"
+    assert len(log.read()) == len(times)
+    registry.prune(0)
+    kept = [Bundle.open(registry.place(alias)) for alias in ("previous", "current")]
+    before = [Consumer.of(log, bundle).live for bundle in kept]
+    for moment in (times[0], times[EACH // 2], LATE - LEAST * SECOND):
+        trim(registry, state, LEAST, moment + LEAST * SECOND)
+        old = next((n for n, time in enumerate(times) if time >= moment), len(times))
+        assert [event.time for _, event in log.read()] == times[max(0, min(old, EACH) - 1) :]
+        for bundle, former in zip(kept, before, strict=True):
+            check_same(Consumer.of(log, bundle).live, former)
+    assert registry.rollback() == kept[0].name
+    update(registry.place("current"), Sources(events=state), tmp_path / "next", weights="keep", groups="keep")
+    assert Bundle.open(tmp_path / "next").graph.meta["changes"][-1]["events"] > 0
+
+
+def test_exposures_leave_as_far_as_every_version_holds_them(shown: Path, tmp_path: Path):
+    bundle = Bundle.open(shown / "bundle")
+    log, registry = take(tmp_path, bundle, requests(bundle, 5)), Registry(tmp_path / "bundles")
+    for name, position in (("a", 8), ("b", 12)):
+        write_held(own := copied(bundle, tmp_path / name), {log.identity: Held(*log.mark(position))})
+        registry.promote(registry.add(own), force="a test")
+    for now, newest in ((LONG_AGO, 1), (LONG_AGO + LEAST * SECOND + 1, 8)):
+        assert trim(registry, str(tmp_path), LEAST, now)["exposures"] == ("" if newest == 1 else "8")
+        assert [row[0] for row in rows(log)] == [*range(newest, 21)]
+        log.check(log.mark(8))
+
+
+def test_what_a_cycle_cannot_trim_is_refused():
+    where = Path("bundles")
+    with pytest.raises(ConfigError, match="must be at least 1d, found 23h; keep more"):
+        CycleSettings(registry=where, state="state", retention="23h")
+    with pytest.raises(ConfigError, match="trims `state`, found files, which stay; leave it out"):
+        CycleSettings(registry=where, log=["log"], retention="30d")
+    assert CycleSettings(registry=where, state="state", retention="30d").retention == "30d"
+
+
+def copied(bundle: Bundle, to: Path) -> Path:
+    """A version of its own."""
+    shutil.copytree(bundle.path, to)
+    change_manifest(to, note=to.name)
+    return to
+
+
+def rows(log: ExposureLog) -> list[tuple[object, ...]]:
+    return [row for some in log.rows(["click"], 0, 1 << 40, 1 << 62, 0) for row in some]
