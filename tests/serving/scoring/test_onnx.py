@@ -3,7 +3,10 @@
 import inspect
 import json
 import os
+import re
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -244,3 +247,30 @@ def test_the_neutral_row_fits_every_model():
     spec = make_spec()
     for settings in MODELS.values():
         assert make_model(settings, spec, 0).predict(neutral(spec)).isfinite().all()
+
+
+TOLD = """
+import os, pathlib, sys
+from mgoe.serving.scoring.onnx_export import NEEDED, package
+for name in NEEDED:
+    package(name)
+session = package("onnxruntime").SessionOptions()
+print(os.environ["ORT_DISABLE_TELEMETRY"], *pathlib.Path.home().rglob("*"))
+"""
+
+
+def test_onnx_runtime_tells_its_maker_nothing(tmp_path: Path):
+    """Without the variable it writes `.cache/Microsoft` while it is imported, and looks up a host."""
+    dropped = ("ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME")
+    kept = {name: value for name, value in os.environ.items() if name not in dropped}
+    told = subprocess.run(
+        [sys.executable, "-c", TOLD], env=kept | {"HOME": str(tmp_path)},
+        capture_output=True, text=True, check=True, timeout=300,
+    )  # fmt: skip
+    assert told.stdout.split() == ["1"]
+
+
+def test_onnx_runtime_is_imported_in_one_place():
+    source = Path(mgoe.__file__).parent
+    importing = re.compile(r"^\s*(import|from) onnxruntime|import_module\(.onnxruntime", re.MULTILINE)
+    assert not [file for file in source.rglob("*.py") if importing.search(file.read_text(encoding="utf-8"))]

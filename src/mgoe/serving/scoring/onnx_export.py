@@ -26,9 +26,13 @@ NEEDED = ("onnx", "onnxscript", "onnxruntime")
 def package(name: str) -> Any:
     """Return a package of the extra `onnx`.
 
+    ONNX Runtime would look up its maker's host and write a number of this device below the home folder when
+    it is imported. It does neither here, unless ORT_DISABLE_TELEMETRY is set to something else.
+
     Raises:
         MissingExtra: It is not installed.
     """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     return load(name, "onnx", name, "pip install 'mgoe[onnx]'")
 
 
