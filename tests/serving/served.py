@@ -22,10 +22,12 @@ from mgoe.serving.events.exposure_log import DAY, ExposureLog  # noqa: E402
 from mgoe.serving.events.redis_log import RedisLog  # noqa: E402
 from mgoe.serving.events.sqlite_log import SqliteLog  # noqa: E402
 from mgoe.serving.http.app import create_app  # noqa: E402
+from mgoe.serving.http.middleware import Middleware  # noqa: E402
 from mgoe.serving.http.protocol import LimitedProtocol  # noqa: E402
 from mgoe.serving.http.reloader import Reloader  # noqa: E402
 from mgoe.serving.http.settings import Limits  # noqa: E402
 from mgoe.serving.http.shadow import Shadow  # noqa: E402
+from mgoe.serving.http.tokens import ALL, Tokens  # noqa: E402
 from mgoe.serving.scoring.runtime import Runtime  # noqa: E402
 
 get, post = partial(httpx.get, timeout=60), partial(httpx.post, timeout=60)
@@ -36,11 +38,12 @@ EVERY = 0.05
 
 @dataclass(frozen=True)
 class Served:
-    """A service: where it listens, what serves, and its shadow."""
+    """A service: where it listens, what serves, what is before it, and its shadow."""
 
     url: str
     reloader: Reloader
     client: httpx.Client
+    middleware: Middleware
     shadow: Shadow | None = None
 
     def rank(self, **request: Any) -> dict[str, Any]:
@@ -68,7 +71,7 @@ def check_ready(url: str, seconds: float = 180, workers: int = 1) -> None:
     while said < (1 if workers == 1 else 10 * workers):
         try:
             answer = get(url + "/readyz")
-            started = answer.status_code == 200 and "starting" not in (answer.json()["detail"] or "")
+            started = answer.status_code == 200 and "starting" not in (answer.json().get("detail") or "")
             said = said + 1 if started else 0
         except httpx.TransportError:
             said = 0
@@ -102,7 +105,8 @@ def served(
         logs = {"events": SqliteLog(file), "exposures": ExposureLog(file)}
         of = {"served": lambda: reloader.engine.bundle, "runtime": runtime, "every": EVERY}
         beside = Shadow(shadow, share, state=state, **logs, **of)
-    app = create_app(reloader, limits or Limits(), tokens, access_log=False, shadow=beside)
+    read = partial(dict.fromkeys, tokens, ALL)
+    app = create_app(reloader, limits or Limits(), Tokens(read), access_log=False, shadow=beside)
     how = {
         "http": LimitedProtocol,
         "ws": "none",
@@ -124,7 +128,7 @@ def served(
     headers = {"Authorization": f"Bearer {tokens[0].decode()}"} if tokens else {}
     try:
         with httpx.Client(base_url=url, headers=headers, timeout=60) as client:
-            yield Served(url, reloader, client, beside)
+            yield Served(url, reloader, client, app, beside)
     finally:
         server.should_exit = True
         thread.join(120)

@@ -111,7 +111,8 @@ def serve(
     token_file: Annotated[
         Path | None,
         typer.Option(
-            help="File of bearer tokens that grant access, one per line; MGOE_TOKEN otherwise.",
+            help="File of bearer tokens, one per line, each with its scopes unless it may do everything "
+            "(TOKEN rank,write); it is read again when it changes. MGOE_TOKEN otherwise.",
             show_default=False,
         ),
     ] = None,

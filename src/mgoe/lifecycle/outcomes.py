@@ -18,8 +18,9 @@ from mgoe.data.waiting import longest_delay
 from mgoe.graph.pair_rows import Side
 from mgoe.lifecycle.live_events import later
 from mgoe.serving import EventReader, open_events
-from mgoe.serving.events.event import Id, canonical_id
+from mgoe.serving.events.event import Id
 from mgoe.serving.events.exposure_log import open_exposures
+from mgoe.serving.events.ids import canonical_id
 from mgoe.serving.events.taken import taken_rows
 
 Labelled = tuple[NDArray[np.int64], NDArray[np.float64]]

@@ -12,7 +12,8 @@ import mgoe
 from mgoe.config import RunSettings
 from mgoe.data import task_masks
 from mgoe.errors import EventError, StoreError
-from mgoe.serving.events.event import AHEAD, Event, EventReader, read_id, with_ids_of
+from mgoe.serving.events.event import AHEAD, Event, EventReader, with_ids_of
+from mgoe.serving.events.ids import read_id
 from tests.effort import up_to
 
 NOW = 1_700_000_000_000_000
@@ -102,8 +103,8 @@ def test_an_id_takes_the_type_of_its_vocabulary(value: Any):
         ({"time": float("nan")}, "time: must be a number"),
         ({"time": 10**400}, "time: must be a number"),
         ({"time": -(10**400)}, "time: must be a number"),
-        ({"id": ""}, "id: must be a text"),
-        ({"id": "x" * 600}, "id: an id has at most 512"),
+        ({"id": ""}, "id: must be an id"),
+        ({"id": "x" * 600}, "id: must be an id: .* of 1 to 512 characters"),
         ({"weight": 1}, "weight: is no field of an event"),
         ({"use" * 10_000: 1}, r"(use)+us: is no field of an event; valid names: [\w, ]+; it has [\w, ]+$"),
         (

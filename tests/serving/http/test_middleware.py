@@ -14,8 +14,10 @@ from mgoe.bundle.calibration import Calibration  # noqa: E402
 from mgoe.serving.http.middleware import Middleware, names_loopback  # noqa: E402
 from mgoe.serving.http.settings import Limits  # noqa: E402
 from mgoe.serving.http.telemetry import Telemetry  # noqa: E402
+from mgoe.serving.http.tokens import ALL, Tokens  # noqa: E402
 
 TOKEN = b"0123456789abcdef"
+GUARDED = Tokens(lambda: {TOKEN: ALL})
 OPEN = ("/", "/healthz", "/readyz", "/openapi.json")
 
 
@@ -64,7 +66,7 @@ async def statuses(middleware: Middleware, *asked: tuple[str, bytes]) -> list[in
 @pytest.fixture
 def middleware() -> Middleware:
     limits = Limits(requests=2, seconds=30)
-    return Middleware(done, limits, (TOKEN,), Telemetry(dict, Calibration), frozenset(), access_log=False)
+    return Middleware(done, limits, GUARDED, Telemetry(dict, Calibration), frozenset(), access_log=False)
 
 
 def test_requests_without_a_token_take_no_place(middleware: Middleware):
@@ -145,7 +147,7 @@ def status(path: str = "/v1/rank", token: bool = False, local: bool = False, **h
     middleware = Middleware(
         done,
         Limits(),
-        (TOKEN,) if token else (),
+        GUARDED if token else Tokens(),
         Telemetry(dict, Calibration),
         frozenset(),
         access_log=False,

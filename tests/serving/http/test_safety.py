@@ -14,11 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from mgoe.errors import ConfigError, RequestError
+from mgoe.errors import RequestError
 from mgoe.serving.http import protocol
 from mgoe.serving.http.app import MISTAKES, _read
 from mgoe.serving.http.schemas import EventsRequest, RankRequest
-from mgoe.serving.http.settings import Limits, ServeSettings, is_loopback, read_tokens
+from mgoe.serving.http.settings import Limits, is_loopback
 from tests.effort import up_to
 from tests.serving.http.test_live_service import until
 from tests.serving.served import Served, get, httpx, served
@@ -239,29 +239,6 @@ def test_more_mistakes_than_are_listed_are_counted(names: int, model: type[BaseM
 def test_the_first_of_a_few_mistakes_is_named():
     with pytest.raises(RequestError, match=r"^x0: "):
         _read(RankRequest, b'{"user": 1, ' + b",".join(b'"x%d":0' % name for name in range(MISTAKES)) + b"}")
-
-
-def test_a_service_is_not_opened_to_the_network_by_mistake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.delenv("MGOE_TOKEN", raising=False)
-    settings = ServeSettings(bundle=tmp_path, host="0.0.0.0")
-    with pytest.raises(ConfigError, match="a token is needed"):
-        read_tokens(settings)
-    assert read_tokens(settings.model_copy(update={"public": True})) == ()
-    assert read_tokens(ServeSettings(bundle=tmp_path)) == ()
-    monkeypatch.setenv("MGOE_TOKEN", TOKEN.decode())
-    assert read_tokens(settings) == (TOKEN,)
-
-
-def test_tokens_are_read_from_a_file(tmp_path: Path):
-    file = tmp_path / "tokens"
-    settings = ServeSettings(bundle=tmp_path, host="10.0.0.1", token_file=file)
-    for text, message in ((None, "cannot be read"), ("\n", "found none"), ("short\n", "at least 16")):
-        if text is not None:
-            file.write_text(text)
-        with pytest.raises(ConfigError, match=message):
-            read_tokens(settings)
-    file.write_text(f"{TOKEN.decode()}\n{'x' * 20}\n")
-    assert read_tokens(settings) == (TOKEN, b"x" * 20)
 
 
 def test_loopback():

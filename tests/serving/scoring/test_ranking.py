@@ -149,11 +149,11 @@ def test_ids_are_returned_as_given(service: Served, users: list, items: list):
         (
             {"user": None},
             "user",
-            "must be a whole number of 64 bits, or a text of at most 512 characters, found 'None'",
+            "must be an id: a whole number of 64 bits, or a text of 1 to 512 characters, found 'None'",
         ),
-        ({"user": 1.5}, "user", "must be a whole number"),
-        ({"user": True}, "user", "must be a whole number"),
-        ({"user": 1, "exclude": [1, None]}, "exclude.1", "must be a whole number"),
+        ({"user": 1.5}, "user", "must be an id: a whole number"),
+        ({"user": True}, "user", "must be an id: a whole number"),
+        ({"user": 1, "exclude": [1, None]}, "exclude.1", "must be an id: a whole number"),
         ({"user": 1, "context": {"device": {}}}, "context.device", "must be a text, a number"),
         ({"user": 1, "context": {"device": [1, {}]}}, "context.device", "or a list of these"),
         ({"user": 1, "candidates": []}, "candidates", "at least 1"),
@@ -165,7 +165,7 @@ def test_ids_are_returned_as_given(service: Served, users: list, items: list):
         ({"user": 1, "objective": "clik"}, "objective", "did you mean 'click'"),
         ({"user": 1, "at_least": {"clik": 0.1}}, "at_least", "did you mean 'click'"),
         ({"user": 1, "context": {"device": "x"}}, "context.device", "not a context feature"),
-        ({"user": 1, "candidates": [[]] * 10**5}, "candidates.0", "must be a whole number"),
+        ({"user": 1, "candidates": [[]] * 10**5}, "candidates.0", "must be an id: a whole number"),
     ],
 )
 def test_a_request_that_cannot_be_ranked_fails(service: Served, request_: dict, place: str, message: str):

@@ -14,14 +14,12 @@ from mgoe.bundle.held import START, Mark
 from mgoe.config import did_you_mean
 from mgoe.data import task_masks
 from mgoe.data.times import UNITS, microseconds, unit_of
-from mgoe.data.vocabulary import whole_number
 from mgoe.errors import EventError, StoreError
 from mgoe.serving.events.chain import chained, check_record
+from mgoe.serving.events.ids import canonical_id, checked_id, read_id, shown
 
 AHEAD = 5 * 60 * 1_000_000
 """Microseconds by which an event may be ahead of this machine's clock."""
-LONGEST_ID = 512
-"""Most characters of an id."""
 FIELDS = ("user", "item", "behavior", "time", "id")
 SESSION_FIELDS = ("item", "behavior", "time")
 _LIMIT = 1 << 58  # a time with its task fits 63 bits
@@ -158,11 +156,7 @@ class EventReader:
         check_fields(raw, FIELDS, "an event")
         user, key = read_id(raw.get("user"), self.kinds["user"], "user"), raw.get("id")
         item, behavior, time = self._what_was_done(raw, now)
-        if key is not None and (not isinstance(key, str) or not key):
-            raise EventError(
-                "id", f"must be a text that no other event has, found {shown(key)}; or leave it out"
-            )
-        return Event(user, item, behavior, time, None if key is None else checked_text(key, "id"))
+        return Event(user, item, behavior, time, None if key is None else str(checked_id(key, "id")))
 
     def read_in_session(self, raw: Mapping[str, Any], now: int) -> tuple[Id, int, int]:
         """Check an event of a session, which has no user and no id.
@@ -331,36 +325,6 @@ def check_fields(raw: Mapping[str, Any], fields: Sequence[str], what: str) -> No
             )
 
 
-def read_id(value: Any, kind: pa.DataType, place: str) -> int | str:
-    """Return an id as a vocabulary of this type holds it: 7, 7.0 and "7" are one id.
-
-    Raises:
-        EventError: It is not an id, or of another type.
-    """
-    if isinstance(value, float) and value.is_integer() and abs(value) <= 2.0**53:
-        value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int | str) or value == "":
-        raise EventError(place, f"must be an id, a number or a text, found {shown(value)}")
-    if not pa.types.is_integer(kind):
-        return checked_text(str(value), place)
-    number, limits = whole_number(value), np.iinfo(kind.to_pandas_dtype())
-    if number is None or not limits.min <= number <= limits.max:
-        raise EventError(
-            place,
-            f"ids of {place}s are whole numbers of {kind.bit_width} bits, found {shown(value)}; "
-            "send the log's own ids",
-        )
-    return number
-
-
-def canonical_id(value: Any, kind: pa.DataType) -> int | str | None:
-    """Return what `read_id` returns, None where it raises."""
-    try:
-        return read_id(value, kind, "")
-    except EventError:
-        return None
-
-
 def with_ids_of(events: Sequence[Event], kinds: Mapping[str, pa.DataType]) -> list[Event | None]:
     """Return events of a log with ids as vocabularies hold them, None for one with an id that they cannot
     hold.
@@ -390,26 +354,3 @@ def _all_of(ids: list[int | str], kind: pa.DataType) -> bool:
         and limits.min <= min(numbers, default=0)
         and max(numbers, default=0) <= limits.max
     )
-
-
-def checked_text(value: str, place: str) -> str:
-    """Return a text that is an id.
-
-    Raises:
-        EventError: It is too long, or no Unicode.
-    """
-    if len(value) > LONGEST_ID:
-        raise EventError(
-            place, f"an id has at most {LONGEST_ID} characters, found {len(value)}; send a shorter one"
-        )
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise EventError(place, f"an id must be valid Unicode, found {value!r}; fix its encoding") from None
-    return value
-
-
-def shown(value: Any) -> str:
-    """Return a value as a message shows it, at most 60 characters of it."""
-    text = repr(value) if isinstance(value, str | int | float) else type(value).__name__
-    return "none" if value is None else text if len(text) <= 60 else f"{text[:60]}..."

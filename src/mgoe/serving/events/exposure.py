@@ -15,7 +15,8 @@ from mgoe.config import FeatureSettings, TaskSettings, did_you_mean
 from mgoe.data.columns import POSITIONS
 from mgoe.data.waiting import longest_delay
 from mgoe.errors import EventError
-from mgoe.serving.events.event import EventReader, check_fields, checked_text, read_id, shown
+from mgoe.serving.events.event import EventReader, check_fields
+from mgoe.serving.events.ids import checked_id, read_id, shown
 
 EXPOSURE = ("user", "item", "time", "request", "position", "propensity", "context")
 LABEL = ("user", "item", "request", "time", "labels")
@@ -202,9 +203,7 @@ def label_too_early(exposure: int) -> EventError:
 
 
 def _request(value: Any) -> str:
-    if not isinstance(value, int | str) or isinstance(value, bool) or value == "":
-        raise EventError("request", f"must be the id of a request, a number or a text, found {shown(value)}")
-    return f"r{checked_text(str(value), 'request')}"
+    return f"r{checked_id(value, 'request')}"
 
 
 def _feature(feature: FeatureSettings, value: Any) -> float | str | list[str]:
@@ -225,7 +224,7 @@ def _feature(feature: FeatureSettings, value: Any) -> float | str | list[str]:
 def _category(value: Any, place: str) -> str:
     """Return a category as text; 7, 7.0 and "7" are one."""
     if isinstance(value, str):
-        return checked_text(value, place)
+        return str(checked_id(value, place)) if value else value  # as long as an id
     if isinstance(value, bool):
         return str(value).lower()
     if not _is_number(value):

@@ -11,8 +11,8 @@ import pyarrow.json as pj
 from mgoe.config import FeatureSettings, RunSettings, seconds
 from mgoe.data.arrow import pc
 from mgoe.data.waiting import longest_delay
-from mgoe.serving.events.event import canonical_id
 from mgoe.serving.events.exposure_log import ExposureLog
+from mgoe.serving.events.ids import canonical_id
 
 _FEATURES = {"categorical": pa.string(), "multi": pa.list_(pa.string()), "numeric": pa.float64()}
 

@@ -29,6 +29,7 @@ from mgoe.serving.http.settings import Limits
 from mgoe.serving.http.shadow import Question, Shadow
 from mgoe.serving.http.stability import Stability
 from mgoe.serving.http.telemetry import Telemetry
+from mgoe.serving.http.tokens import ADMIN, ALL, NEEDED, RANK, Tokens
 from mgoe.serving.scoring import ranking
 from mgoe.serving.scoring.engine import Engine
 from mgoe.serving.scoring.explanation import explain
@@ -39,7 +40,8 @@ MISTAKES = 100
 """Mistakes of a body that are looked at; to list more of them would hold up other requests."""
 ERRORS = {
     401: "The bearer token is missing or wrong.",
-    403: "A page of another site asks, or another name than a service without a token has.",
+    403: "The token lacks the scope of this path, a page of another site asks, or it asks under another name "
+    "than a service without a token has.",
     408: "The body did not arrive in time.",
     413: "The body is too large.",
     422: "The request asks for what cannot be.",
@@ -53,7 +55,7 @@ ERRORS = {
 def create_app(
     reloader: Reloader,
     limits: Limits,
-    tokens: tuple[bytes, ...] = (),
+    tokens: Tokens,
     access_log: bool = True,
     local: bool = False,
     shadow: Shadow | None = None,
@@ -63,7 +65,7 @@ def create_app(
     Args:
         reloader: Holds the engine that serves now, and the events. It starts and stops with the application.
         limits: How much one request may ask.
-        tokens: They open the service; without any, everybody may ask.
+        tokens: They open the service.
         access_log: Log one line per request.
         local: See `Middleware`.
         shadow: Scores a share of the requests after they are answered. It starts and stops likewise.
@@ -74,7 +76,7 @@ def create_app(
         lambda: reloader.exposure_counts,
         lambda: reloader.engine.bundle.ages(),
     )
-
+    tokens.failed = telemetry.token_failures.inc
     stability = Stability()
 
     @asynccontextmanager
@@ -95,7 +97,7 @@ def create_app(
     _add_events(app, reloader, limits, telemetry)
     _add_reading(app, reloader, limits)
     _add_operations(app, reloader, telemetry, shadow)
-    app.openapi = lambda: _document(app, secure=bool(tokens))  # type: ignore[method-assign]
+    app.openapi = lambda: _document(app, secure=bool(tokens.granted))  # type: ignore[method-assign]
     routes = frozenset(path for route in app.routes if (path := getattr(route, "path", None)))
     return Middleware(app, limits, tokens, telemetry, routes, access_log, local)
 
@@ -189,7 +191,8 @@ def _add_reading(app: FastAPI, reloader: Reloader, limits: Limits) -> None:
     @app.get("/v1/about", summary="The bundle that serves", **_describe(schemas.About))
     async def about(request: Request) -> Response:
         _read_query(schemas.Request, request)
-        return _json(reloader.engine.about)
+        known = reloader.engine.about
+        return _json(known if ADMIN in request.state.scopes else known | {"busiest_users": []})
 
     @app.get(
         "/v1/macro", summary="Macro nodes and the edges between them",
@@ -223,14 +226,17 @@ def _add_operations(app: FastAPI, reloader: Reloader, telemetry: Telemetry, shad
     """Add the routes for whoever runs the service, and the page."""
     health = _describe(schemas.Health, errors=(403, 500))
 
+    def status(request: Request, word: str, detail: str | None) -> Response:
+        more = {"bundle": reloader.engine.name, "detail": detail} if ADMIN in request.state.scopes else {}
+        return _json({"status": word} | more)
+
     @app.get("/healthz", summary="Whether the process lives", **health)
-    async def healthz() -> Response:
-        return _json({"status": "ok", "bundle": reloader.engine.name, "detail": None})
+    async def healthz(request: Request) -> Response:
+        return status(request, "ok", None)
 
     @app.get("/readyz", summary="Whether it should get requests", **health)
-    async def readyz() -> Response:
-        detail = reloader.detail or (shadow.refused if shadow else None)
-        return _json({"status": "ready", "bundle": reloader.engine.name, "detail": detail})
+    async def readyz(request: Request) -> Response:
+        return status(request, "ready", reloader.detail or (shadow.refused if shadow else None))
 
     text = {"description": "In the text format.", "content": {"text/plain": {"schema": {"type": "string"}}}}
 
@@ -357,9 +363,11 @@ def _document(app: FastAPI, secure: bool) -> dict[str, Any]:
             known |= described.pop("$defs", {})
             known[model.__name__] = described
         if secure:
-            document["components"]["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
+            described = f"A token has scopes, and each path needs one: {', '.join(sorted(ALL))}."
+            bearer = {"type": "http", "scheme": "bearer", "description": described}
+            document["components"]["securitySchemes"] = {"bearer": bearer}
             for path in document["paths"].keys() - OPEN:
                 for method in document["paths"][path].values():
-                    method["security"] = [{"bearer": []}]
+                    method["security"] = [{"bearer": [NEEDED.get(path, RANK)]}]
         app.openapi_schema = document
     return app.openapi_schema

@@ -8,7 +8,8 @@ import uvicorn
 
 from mgoe.errors import ConfigError
 from mgoe.serving.http.service import application, check_address, url_of, uvicorn_options
-from mgoe.serving.http.settings import ServeSettings, read_tokens
+from mgoe.serving.http.settings import ServeSettings
+from mgoe.serving.http.tokens import read_tokens
 
 PAUSE = 0.02
 """Seconds between looks at whether the service has started."""

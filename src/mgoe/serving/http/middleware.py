@@ -6,7 +6,6 @@ limits neither bodies nor times.
 """
 
 import asyncio
-import hmac
 import logging
 import re
 import time
@@ -22,9 +21,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mgoe.serving.http.settings import Limits, is_loopback
 from mgoe.serving.http.telemetry import Telemetry, log
+from mgoe.serving.http.tokens import NEEDED, RANK, Tokens
 
 OPEN = frozenset({"/", "/healthz", "/readyz", "/openapi.json"})
-"""Paths that need no token; none of them says anything about users or items."""
+"""Paths that need no token; without one, none of them says anything about users, items or this machine."""
 UNCOUNTED = OPEN | {"/metrics"}
 """Paths that are answered however busy the service is, without reading a body: none of them has one."""
 RETRY = {"retry-after": "1"}
@@ -44,12 +44,13 @@ class Refused(Exception):
 class Middleware:
     """An application behind its limits.
 
-    It leaves two things in `request.state`: `request_id`, and the whole `body` of a request that is counted.
+    It leaves in `request.state`: `request_id`, `scopes`, which its token has, and the whole `body` of a
+    request that is counted.
 
     Args:
         app: What answers.
         limits: How much may be asked.
-        tokens: Any of them opens the service; without tokens everybody may ask.
+        tokens: They open the service.
         telemetry: Counts requests.
         routes: Paths that exist; all others are counted together.
         access_log: Log one line per request.
@@ -61,7 +62,7 @@ class Middleware:
         self,
         app: ASGIApp,
         limits: Limits,
-        tokens: tuple[bytes, ...],
+        tokens: Tokens,
         telemetry: Telemetry,
         routes: frozenset[str],
         access_log: bool,
@@ -128,7 +129,7 @@ class Middleware:
         return None
 
     def _check(self, request: Request) -> None:
-        """Check the host, the origin and the token."""
+        """Check the host, the origin, and what the token may do."""
         path, headers = request.scope["path"], request.headers
         host, origin = headers.get("host", ""), headers.get("origin")
         if self.local and host and not names_loopback(host):
@@ -151,17 +152,25 @@ class Middleware:
                 "a proxy in front must pass Host on unchanged, with its port",
                 CLOSE,
             )
-        if self.tokens and path not in OPEN:
-            scheme, _, given = headers.get("authorization", "").partition(" ")
-            # All tokens are compared, so that the time says nothing.
-            equal = [hmac.compare_digest(given.strip().encode("latin-1"), token) for token in self.tokens]
-            if scheme.lower() != "bearer" or not any(equal):
-                raise Refused(
-                    401,
-                    "authorization",
-                    f"needs a bearer token of this service, found {'another one' if given else 'none'}",
-                    {"www-authenticate": "Bearer"} | CLOSE,
-                )
+        scopes = request.state.scopes = self.tokens.scopes(headers.get("authorization", ""))
+        if path in OPEN:
+            return
+        if not scopes:
+            found = "another one" if "authorization" in headers else "none"
+            raise Refused(
+                401,
+                "authorization",
+                f"needs a bearer token of this service, found {found}",
+                {"www-authenticate": "Bearer"} | CLOSE,
+            )
+        if (scope := NEEDED.get(path, RANK)) not in scopes:
+            raise Refused(
+                403,
+                "authorization",
+                f"needs a token with the scope {scope}, found one with {', '.join(sorted(scopes))}; "
+                "send another token, or add the scope to its line in the token file",
+                CLOSE,
+            )
 
     @contextmanager
     def _counted(self) -> Iterator[None]:

@@ -27,10 +27,9 @@ from pydantic_core import CoreSchema, core_schema
 
 from mgoe.bundle.request import Count, RankingRequest
 from mgoe.features.macro_nodes import MacroNode
-from mgoe.serving.events.event import LONGEST_ID
+from mgoe.serving.events.ids import EXACT, OneMessage, Text
+from mgoe.serving.events.ids import GivenId as Id
 
-EXACT = 2**53 - 1
-"""Whole numbers up to here are exact where all numbers are floats, as in JavaScript."""
 NAMES = 64
 """Names of an object, at most."""
 
@@ -59,32 +58,6 @@ class AtMost:
         return handler(schema["steps"][-1]) | {"maxProperties": self.names}  # pyright: ignore[reportGeneralTypeIssues, reportTypedDictNotRequiredAccess]
 
 
-@dataclass(frozen=True)
-class OneMessage:
-    """An annotation of a union: one message, where pydantic has one per member of the union.
-
-    Attributes:
-        rule: The message.
-    """
-
-    rule: str
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Add an error of its own."""
-        return handler(source) | {"custom_error_type": "union", "custom_error_message": self.rule}  # type: ignore[return-value]
-
-
-Number = Annotated[StrictInt, Field(ge=-(2**63), lt=2**64)]
-Text = Annotated[StrictStr, Field(max_length=LONGEST_ID)]
-
-Id = Annotated[
-    Number | Text,
-    OneMessage(f"must be a whole number of 64 bits, or a text of at most {LONGEST_ID} characters"),
-    Field(
-        description='As in the log: a whole number or a string; 7 and "7" are the same id. An answer has a '
-        f"whole number beyond {EXACT} on either side of 0 as a string, because JavaScript would round it."
-    ),
-]
 Value = StrictStr | StrictInt | StrictFloat | StrictBool
 SomeValue = Annotated[
     Value | Annotated[list[Value | None], Field(fail_fast=True)],
@@ -383,7 +356,7 @@ class About(BaseModel):
     items: int
     macro_users: int
     macro_items: int
-    busiest_users: list[Id]
+    busiest_users: list[Id] = Field(description="None without the scope `admin`.")
     bundle: str
 
 
@@ -411,7 +384,8 @@ class Names(BaseModel):
 
 
 class Health(BaseModel):
-    """Whether the service answers, and with which bundle."""
+    """Whether the service answers; to a token with the scope `admin` also with which bundle, and what is
+    wrong."""
 
     status: str
     bundle: str | None = None

@@ -12,11 +12,13 @@ import sys
 import tempfile
 import threading
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.supervisors import Multiprocess
 
 from mgoe.bundle import Bundle
 from mgoe.config import seconds
@@ -28,9 +30,10 @@ from mgoe.serving.events.sqlite_log import open_events
 from mgoe.serving.events.store import FILE
 from mgoe.serving.http.app import create_app
 from mgoe.serving.http.reloader import Reloader
-from mgoe.serving.http.settings import ServeSettings, read_tokens
+from mgoe.serving.http.settings import ServeSettings
 from mgoe.serving.http.shadow import Shadow
 from mgoe.serving.http.telemetry import SHARED, configure_logs, log
+from mgoe.serving.http.tokens import Tokens, read_tokens
 from mgoe.serving.http.watch import is_opening
 from mgoe.serving.online.base_values import item_rows
 from mgoe.serving.scoring.onnx_export import NEEDED, package
@@ -58,6 +61,7 @@ def serve(settings: ServeSettings) -> None:
     read_tokens(settings)
     settings = settings.model_copy(update={"port": check_address(settings)})
     configure_logs()
+    ignore_hang_up()
     if settings.workers == 1:
         _run(_alone(application(settings)), settings, factory=False)
         return
@@ -121,6 +125,7 @@ def worker() -> ASGIApp:
     One that cannot start logs one line: it is started again, by when the cause may be gone.
     """
     configure_logs()
+    ignore_hang_up()
     try:
         app = _alone(application(ServeSettings.model_validate_json(os.environ[SETTINGS])))
     except MgoeError as error:
@@ -129,6 +134,12 @@ def worker() -> ASGIApp:
     atexit.register(leave)
     threading.Thread(target=_end_with_supervisor, daemon=True).start()
     return app
+
+
+def ignore_hang_up() -> None:
+    """Let SIGHUP, which asks others to read their settings again, end nothing: tokens are read anyhow."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    Multiprocess.handle_hup = lambda self: None  # it would start all workers anew
 
 
 def _end_with_supervisor() -> None:
@@ -141,7 +152,7 @@ def _end_with_supervisor() -> None:
 
 def application(settings: ServeSettings) -> ASGIApp:
     """Open what the settings name."""
-    state, tokens = state_of(settings), read_tokens(settings)
+    state, tokens = state_of(settings), Tokens(partial(read_tokens, settings))
     events = open_events(settings.redis or state)
     if isinstance(events, RedisLog) and events.durable is False:
         log(
@@ -162,7 +173,7 @@ def application(settings: ServeSettings) -> ASGIApp:
         settings.limits,
         tokens,
         settings.access_log,
-        local=not (tokens or settings.public),
+        local=not (tokens.granted or settings.public),
         shadow=None if settings.shadow is None else shadow_of(settings, settings.shadow, reloader),
     )
 

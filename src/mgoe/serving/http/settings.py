@@ -1,7 +1,6 @@
 """How a service is set up: where it listens, who may ask, and how much."""
 
 import ipaddress
-import os
 from pathlib import Path
 
 from pydantic import Field, field_validator
@@ -9,16 +8,11 @@ from pydantic import Field, field_validator
 from mgoe._util.extras import load
 from mgoe.config import Settings
 from mgoe.config.base import PositiveLength
-from mgoe.errors import ConfigError
 from mgoe.serving.events.sqlite_log import REDIS
 from mgoe.serving.scoring.runtime import Runtime
 
 NEEDED = ("fastapi", "uvicorn", "httptools", "orjson", "prometheus_client")
 """Libraries of the extra `serve`."""
-TOKEN = "MGOE_TOKEN"
-"""Environment variable with the tokens if no file is named."""
-SHORTEST = 16
-"""Characters of a token, at least."""
 
 
 class Limits(Settings):
@@ -82,43 +76,6 @@ def require_serving() -> None:
     """
     for name in NEEDED:
         load(name, "serve", name, "pip install 'mgoe[serve]'")
-
-
-def read_tokens(settings: ServeSettings) -> tuple[bytes, ...]:
-    """Return the tokens that open the service; without any, everybody may ask.
-
-    Raises:
-        ConfigError: The token file cannot be read or is empty, a token is short, or the service would be open
-            to the network.
-    """
-    if settings.token_file is None:
-        lines = os.environ.get(TOKEN, "").split()
-    else:
-        try:
-            lines = settings.token_file.read_text(encoding="utf-8").split()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(
-                settings.token_file,
-                f"the token file cannot be read ({error}); name a text file with one token per line",
-            ) from None
-        if not lines:
-            raise ConfigError(
-                settings.token_file,
-                "must hold one token per line, found none; `openssl rand -hex 32` makes one",
-            )
-    if shortest := [len(line) for line in lines if len(line) < SHORTEST]:
-        raise ConfigError(
-            settings.token_file or TOKEN,
-            f"a token has at least {SHORTEST} characters, found one of {shortest[0]}; "
-            "`openssl rand -hex 32` makes one",
-        )
-    if not lines and not settings.public and not is_loopback(settings.host):
-        raise ConfigError(
-            "host",
-            f"{settings.host} can be reached from other machines, so a token is needed, found none; "
-            f"name a `token_file` (or set {TOKEN}), or set `public` to let everybody ask",
-        )
-    return tuple(line.encode() for line in lines)
 
 
 def is_loopback(host: str) -> bool:

@@ -126,6 +126,7 @@ class Telemetry:
         self.shadow = counter(
             "shadow_requests", "Requests of the share of the shadow, by outcome.", "outcome"
         )
+        self.token_failures = counter("token_file_failures", "Looks at the tokens that kept the former ones.")
         self.seconds = Histogram(
             "mgoe_request_seconds", "From the first byte of a request to its answer.", ("route",),
             buckets=BUCKETS, registry=self.registry,

@@ -34,8 +34,9 @@ from mgoe.graph.fold import MOST_EVENTS
 from mgoe.graph.likelihood import Placement
 from mgoe.graph.pair_rows import OTHER, SIDES, PairRows, Side
 from mgoe.graph.scores import UNIT
-from mgoe.serving.events.event import Event, Id, SeenEvents, canonical_id, with_ids_of
+from mgoe.serving.events.event import Event, Id, SeenEvents, with_ids_of
 from mgoe.serving.events.exposure_follower import Changes
+from mgoe.serving.events.ids import canonical_id
 from mgoe.serving.events.taken import read_context
 from mgoe.serving.online.base_values import BaseValues, item_rows, score_sums, tasks_done
 from mgoe.serving.online.cold_start import ColdStart
