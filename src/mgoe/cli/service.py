@@ -98,12 +98,13 @@ def serve(
         ),
     ] = None,
     window: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="How long exposures and labels wait for each other; "
-            "duplicates are recognised for at least this time."
+            help="How long exposures and labels wait for each other, and duplicates are recognised at least. "
+            "A new log has 1d by default; a log keeps its window.",
+            show_default=False,
         ),
-    ] = "1d",
+    ] = None,
     shadow: ShadowPath = None,
     shadow_share: Annotated[float, typer.Option(help="Share of the requests that it scores.")] = 0.05,
     engine: RunBy = "onnx",

@@ -15,7 +15,8 @@ for _name in ("fastapi", "orjson", "prometheus_client", "uvicorn"):
     pytest.importorskip(_name, reason=f"{_name} is not installed: pip install 'mgoe[serve]'")
 
 from mgoe.bundle import MANIFEST  # noqa: E402
-from mgoe.errors import MgoeError  # noqa: E402
+from mgoe.config import check_settings  # noqa: E402
+from mgoe.errors import ConfigError, MgoeError, StoreError  # noqa: E402
 from mgoe.serving.events.event import Event, EventLog  # noqa: E402
 from mgoe.serving.events.exposure_log import ExposureLog  # noqa: E402
 from mgoe.serving.events.redis_log import RedisLog  # noqa: E402
@@ -159,15 +160,31 @@ def test_only_a_service_of_this_machine_alone_checks_host_names(
     assert said == ["http://[::1]:8000" if given.get("host") else "http://127.0.0.1:8000", local]
 
 
-@pytest.mark.parametrize(("window", "held"), [("1d", 86_400_000_000), ("90m", 5_400_000_000)])
-def test_exposures_wait_as_long_as_asked(
-    window: str, held: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("window", "held"), [(None, 86_400_000_000), ("5m", 300_000_000), ("90m", 5_400_000_000)]
+)
+def test_exposures_wait_as_long_as_the_log_says(
+    window: str | None, held: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
+    """Which the first service decides: another window is refused and changes nothing."""
     said: list[ExposureLog] = []
     monkeypatch.setattr(service, "Reloader", lambda *_, exposures, **__: said.append(exposures))
     monkeypatch.setattr(service, "create_app", lambda *_, **__: None)
-    service.application(ServeSettings(bundle=tmp_path, state=tmp_path, window=window))
-    assert [log.window for log in said] == [held]
+
+    def start(window: str | None) -> None:
+        service.application(ServeSettings(bundle=tmp_path, state=tmp_path, window=window))
+
+    start(window)
+    with pytest.raises(StoreError, match=rf"wait for {held / 1e6:g} s, found a window of 7200 s; leave --w"):
+        start("2h")
+    start(None)
+    assert [log.window for log in said] == [held, held]
+
+
+@pytest.mark.parametrize("window", ["20s", "4m", "299s"])
+def test_a_window_is_not_lengthened_in_silence(window: str):
+    with pytest.raises(ConfigError, match=f"must be at least 5m, .* found '{window}'"):
+        check_settings(ServeSettings, {"bundle": "bundle", "window": window}, "serve")
 
 
 def test_the_folder_of_shared_metrics_goes_with_the_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -17,13 +17,15 @@ from pathlib import Path
 from typing import Any
 
 from mgoe.bundle.held import START, Mark
+from mgoe.errors import StoreError
 from mgoe.serving.events.chain import chained
 from mgoe.serving.events.event import AHEAD
 from mgoe.serving.events.exposure import Exposure, Label
 from mgoe.serving.events.sqlite_log import AT_ONCE, REDIS
 from mgoe.serving.events.store import FILE, Store, check_continues, end_of
 
-DAY = 86_400 * 1_000_000
+SECOND = 1_000_000
+DAY = 86_400 * SECOND
 COUNTS = ("exposures taken", "exposure duplicates", "labels taken", "labels dropped", "label conflicts")
 
 
@@ -105,11 +107,12 @@ class ExposureLog:
     Args:
         path: The file; its folder is created if it is missing.
         window: Microseconds for which labels wait for their exposure and exposures for their labels, and for
-            which a duplicate is recognised at least; by default as the log was last opened with, or a day.
+            which a duplicate is recognised at least: of a new log, by default a day. A log keeps its window,
+            since by it labels are matched whenever they are read.
         make: Whether to create a log that is missing. Otherwise the log is only read.
 
     Raises:
-        StoreError: The file cannot be opened, or is damaged.
+        StoreError: The file cannot be opened, or is damaged, or the log has another window.
 
     Example:
         >>> log = ExposureLog(Path("state/log.sqlite"))
@@ -120,10 +123,16 @@ class ExposureLog:
 
     def __init__(self, path: Path, window: int | None = None, make: bool = True):
         self._store = Store(path, make)
-        if window is not None:
-            query = "INSERT OR REPLACE INTO exposure_counts VALUES ('window', ?)"
-            self._store.write(lambda connection: connection.execute(query, (window,)))
+        if make and "window" not in self._counts:
+            query = "INSERT OR IGNORE INTO exposure_counts VALUES ('window', ?)"
+            self._store.write(lambda connection: connection.execute(query, (window or DAY,)))
         self.window = self._counts.get("window", DAY)
+        if window not in (None, self.window):
+            raise StoreError(
+                path,
+                f"labels of this log wait for {self.window / SECOND:g} s, found a window of "
+                f"{window / SECOND:g} s; leave --window out, or begin a new log in another --state",
+            )
 
     @property
     def identity(self) -> str:

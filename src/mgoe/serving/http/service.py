@@ -162,7 +162,7 @@ def application(settings: ServeSettings) -> ASGIApp:
             error="a crash of Redis loses events that were acknowledged; "
             "give Redis `appendonly yes` and `appendfsync always`",
         )
-    window = seconds(settings.window) * 1_000_000
+    window = None if settings.window is None else seconds(settings.window) * 1_000_000
     exposures = None if settings.redis else ExposureLog(state / FILE, window)
     reloader = Reloader(
         settings.bundle, events, state, settings.runtime, url=url_of(settings),

@@ -6,8 +6,9 @@ from pathlib import Path
 from pydantic import Field, field_validator
 
 from mgoe._util.extras import load
-from mgoe.config import Settings
+from mgoe.config import Settings, seconds
 from mgoe.config.base import PositiveLength
+from mgoe.serving.events.event import AHEAD
 from mgoe.serving.events.sqlite_log import REDIS
 from mgoe.serving.scoring.runtime import Runtime
 
@@ -41,9 +42,9 @@ class ServeSettings(Settings):
     """Folder of the event log, and of what workers share; BUNDLE.state by default."""
     redis: str | None = None
     """URL of a Redis that holds the event log for several servers, instead of a folder."""
-    window: PositiveLength = "1d"
+    window: PositiveLength | None = None
     """How long exposures and labels wait for each other, and duplicates of exposures are recognised at
-    least."""
+    least: of a new log, by default a day; a log keeps its window."""
     runtime: Runtime = Runtime()
     """What runs the model."""
     shadow: Path | None = None
@@ -56,6 +57,16 @@ class ServeSettings(Settings):
     access_log: bool = True
     """Log one line per request."""
     limits: Limits = Limits()
+
+    @field_validator("window")
+    @classmethod
+    def _is_long_enough(cls, window: str | None) -> str | None:
+        if window is not None and seconds(window) * 1_000_000 < AHEAD:
+            raise ValueError(
+                f"must be at least {AHEAD // 60_000_000}m, by which clocks of clients may be ahead, "
+                f"found {window!r}"
+            )
+        return window
 
     @field_validator("redis")
     @classmethod
