@@ -63,6 +63,7 @@ COSTLY = (
     "simulation",
     "test_distribution",
     "test_examples",
+    "test_kafka",
     "test_notebooks",
     "test_readme",
     "test_tutorial",
