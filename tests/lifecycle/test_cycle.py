@@ -302,6 +302,6 @@ def test_live_events_are_learned_once(registry: Registry, tmp_path: Path):
     assert 200 < len(found[0]) == len(found[1])
 
 
-def test_the_example_is_valid():
-    example = Path(__file__).parents[2] / "examples" / "serving" / "cycle.yaml"
-    assert load_cycle(example).bounds == Bounds()
+def test_the_examples_are_valid():
+    for example in (Path(__file__).parents[2] / "examples" / "serving").glob("*/cycle.yaml"):
+        assert load_cycle(example).bounds == Bounds()

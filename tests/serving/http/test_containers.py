@@ -1,9 +1,14 @@
-"""Dockerfile and compose.yaml, as far as they can be checked without a container engine."""
+"""Dockerfile, compose.yaml and the manifests of Kubernetes, as far as can be without an engine."""
 
+import json
+import os
 import re
 import shlex
 import shutil
 import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +16,31 @@ import pytest
 import typer
 import yaml
 
+import mgoe
 from mgoe.cli import app
+from mgoe.errors import ConfigError
+from mgoe.lifecycle import Registry, load_cycle
 from mgoe.serving.http.middleware import OPEN
-from tests.serving.http.test_deployment import free_ports
+from mgoe.serving.http.settings import ServeSettings, read_tokens
+from tests.effort import slow
+from tests.lifecycle.test_update import stream
+from tests.serving.http.test_deployment import LENIENT, TOKEN, await_version, client_of, send
+from tests.serving.machine import EXAMPLES, ROOT, Machine, free_ports, needs, nginx, wait_for_port
+from tests.serving.served import check_ready
 
-ROOT = Path(__file__).parents[3]
+COMPOSE = EXAMPLES / "compose" / "compose.yaml"
+KUBERNETES = EXAMPLES / "kubernetes"
+USER = 10001
+"""Of the image."""
 
 
-def serve_options(words: list[str]) -> dict[str, Any]:
-    """Parse the words of `mgoe serve` as the command does. Refuses unknown options and wrong values."""
+def options(words: list[str]) -> dict[str, Any]:
+    """Parse the words of a command of `mgoe` as it does. Refuses unknown options and wrong values."""
     command: Any = typer.main.get_command(app)
-    assert words[0] == "serve"
-    return command.commands["serve"].make_context("serve", words[1:]).params
+    name, *rest = words
+    while hasattr(command := command.commands[name], "commands"):
+        name, *rest = rest
+    return command.make_context(name, rest).params
 
 
 def instructions() -> list[tuple[str, str]]:
@@ -40,19 +58,24 @@ def image() -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def services() -> dict[str, Any]:
-    return yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
+    return yaml.safe_load(COMPOSE.read_text())["services"]
+
+
+@pytest.fixture(scope="module")
+def manifests() -> list[dict[str, Any]]:
+    return [one for file in sorted(KUBERNETES.iterdir()) for one in yaml.safe_load_all(file.read_text())]
 
 
 def test_the_image_serves_as_a_user_without_rights(image: dict[str, str]):
     order = [name for name, _ in instructions()]
     assert image["USER"] not in ("root", "0")
-    assert f"useradd --system --uid 10001 --no-create-home {image['USER']}" in image["RUN"]
+    assert f"useradd --system --uid {USER} --no-create-home {image['USER']}" in image["RUN"]
     assert order.index("USER") > max(number for number, name in enumerate(order) if name in ("RUN", "COPY"))
-    options = serve_options(yaml.safe_load(image["CMD"]))
+    found = options(yaml.safe_load(image["CMD"]))
     assert yaml.safe_load(image["ENTRYPOINT"]) == ["mgoe"]
-    assert options["port"] == int(image["EXPOSE"])
-    assert not options["public"]  # so that it refuses to start without a token
-    for folder in (str(options["state"]), image["ENV"].split("NUMBA_CACHE_DIR=")[1]):
+    assert found["port"] == int(image["EXPOSE"])
+    assert not found["public"]  # so that it refuses to start without a token
+    for folder in ("/registry", str(found["state"]), image["ENV"].split("NUMBA_CACHE_DIR=")[1]):
         assert folder in yaml.safe_load(image["VOLUME"])
         assert folder in image["RUN"].split("install --directory --owner mgoe ")[1].split()
 
@@ -77,56 +100,337 @@ def test_what_the_image_copies_is_in_its_context():
     assert all((ROOT / name).exists() for name in copied)
 
 
-def test_the_servers_of_compose_are_those_of_the_examples(services: dict[str, Any], image: dict[str, str]):
-    servers = {name: one for name, one in services.items() if name.startswith("mgoe")}
+def test_the_services_of_compose_fit_together(services: dict[str, Any], image: dict[str, str]):
+    declared = yaml.safe_load(COMPOSE.read_text())["volumes"]
+    servers = {name: one for name, one in services.items() if name.startswith("mgoe-")}
     assert len(servers) == 2
+    cycle = load_cycle(COMPOSE.parent / "cycle.yaml")
     for one in servers.values():
-        options = serve_options(one["command"])
-        assert options["port"] == int(image["EXPOSE"])
-        assert options["redis"].startswith("redis://redis:6379/")
-        assert "redis" in services
-        assert str(options["state"]) in yaml.safe_load(image["VOLUME"])
+        found = options(one["command"])
+        assert found["port"] == int(image["EXPOSE"])
+        assert found["redis"] == cycle.state
+        assert str(found["bundle"]) == "registry:/registry@current"
+        assert str(found["state"]) in mounts(one)
+        assert mounts(one)["/registry"] == ("registry", False), "a service changes no version"
         assert "MGOE_TOKEN" in one["environment"]
-        mounted = [volume.rsplit(":", 2)[1] for volume in one["volumes"]]
-        assert str(options["bundle"].parent) in mounted
+        assert one["ulimits"]["nofile"] >= 65536
         assert "ports" not in one
+    assert len({mounts(one)["/state"] for one in servers.values()}) == 2
+    assert mounts(services["cycle"])[str(cycle.registry)] == ("registry", True)
     for service in services.values():
+        assert service["mem_limit"]
+        assert service["logging"]["options"].keys() == {"max-size", "max-file"}
         for name in service.get("depends_on", {}):
             assert "healthcheck" in services[name] or name in servers
-        for volume in service["volumes"]:
-            source = volume.split(":")[0]
-            assert source in ("events", "${BUNDLES") or (ROOT / source).exists()
+        for source, _ in mounts(service).values():
+            assert source in declared if "/" not in source else (COMPOSE.parent / source).exists()
     for published in services["nginx"]["ports"]:
         assert published.startswith("127.0.0.1:")
 
 
-@pytest.mark.skipif(shutil.which("nginx") is None, reason="not installed: nginx")
+def mounts(service: dict[str, Any]) -> dict[str, tuple[str, bool]]:
+    """Return by place what is mounted there, and whether it may be written."""
+    found = [volume.split(":") for volume in service["volumes"]]
+    return {place: (source, mode != ["ro"]) for source, place, *mode in found}
+
+
+@needs("sh")
+def test_the_loop_of_the_cycle_is_a_shell_s(services: dict[str, Any]):
+    [script] = services["cycle"]["command"]
+    subprocess.run(["sh", "-n", "-c", script.replace("$$", "$")], check=True)
+    [words] = re.findall(r"mgoe (cycle \S+)", script)
+    assert str(options(words.split())["config"]) in mounts(services["cycle"])
+
+
+@needs("nginx")
 def test_nginx_takes_the_file_that_compose_makes(services: dict[str, Any], tmp_path: Path):
+    machine, site = Machine(tmp_path, {}), tmp_path / "site.conf"
     script = services["nginx"]["command"][-1].split("exec nginx")[0]
-    source, site = ROOT / "examples" / "serving" / "nginx.conf", tmp_path / "site.conf"
-    script = script.replace("/etc/mgoe.conf", str(source)).replace(
-        "/etc/nginx/conf.d/default.conf", str(site)
-    )
-    subprocess.run(["sh", "-ec", script], check=True)
+    script = script.replace("/etc/mgoe/nginx.conf", str(EXAMPLES / "redis" / "nginx.conf"))
+    subprocess.run(["sh", "-ec", script.replace("/etc/nginx/conf.d/default.conf", str(site))], check=True)
     upstream = re.findall(r"^\s*server ([\w.-]+):(\d+) ", site.read_text(), re.MULTILINE)
-    assert upstream == [(name, "8000") for name in services if name.startswith("mgoe")]
+    assert upstream == [(name, "8000") for name in services if name.startswith("mgoe-")]
     [port] = re.findall(r"^\s*listen (\d+);", site.read_text(), re.MULTILINE)
     assert all(published.endswith(f":{port}") for published in services["nginx"]["ports"])
-    site.write_text(re.sub(r"mgoe-\d:", "127.0.0.1:", site.read_text()))  # no such hosts here
-    whole = tmp_path / "nginx.conf"
-    whole.write_text(f"pid {tmp_path}/pid;\nevents {{}}\nhttp {{ include {site}; }}\n")
-    subprocess.run(["nginx", "-t", "-p", tmp_path, "-c", whole, "-e", "stderr"], check=True)
+    text = re.sub(r"mgoe-\d:", "127.0.0.1:", site.read_text())  # no such hosts here
+    site.write_text(text.replace(f"listen {port}", f"listen 127.0.0.1:{free_ports(1)[0]}"))
+    with nginx(machine, site):  # which checks the file first
+        pass
 
 
-@pytest.mark.skipif(shutil.which("redis-server") is None, reason="not installed: redis-server")
+@needs("redis-server")
 def test_redis_takes_the_options_of_compose(services: dict[str, Any], tmp_path: Path):
-    words = services["redis"]["command"]
-    assert words[1] == "/etc/redis.conf"
-    [port] = free_ports(1)
-    words = [words[0], str(ROOT / "examples/serving/redis.conf"), *words[2:], "--bind", "127.0.0.1"]
-    with subprocess.Popen([*words, "--port", str(port)], cwd=tmp_path, stdout=subprocess.PIPE) as process:
+    words, [port] = services["redis"]["command"], free_ports(1)
+    machine = Machine(tmp_path, {6379: port})
+    machine.writable(services["redis"]["working_dir"])
+    words = [words[0], machine.install("redis/redis.conf", words[1]), *words[2:], "--bind", "127.0.0.1"]
+    check_redis(words, tmp_path)
+
+
+def test_the_commands_of_the_page_exist(services: dict[str, Any], manifests: list[dict[str, Any]]):
+    page = (ROOT / "docs" / "deployment.md").read_text()
+    lines = re.findall(r"^(?:docker|kubectl) .*", page, re.MULTILINE)
+    assert len(lines) > 10
+    for line in lines:
+        words = shlex.split(line, comments=True)
+        for word in words:
+            assert not word.startswith("examples/") or (ROOT / word).exists(), word
+        for found in re.findall(r"\bmgoe (registry[\w /]+)", line):
+            options(found.split())
+        if words[:2] == ["docker", "compose"] and "run" in words:
+            assert words[-2] in services
+            assert services[words[-2]]["entrypoint"] == ["sh", "-c"]
+    names = {f"{one['kind'].lower()}/{one['metadata']['name']}" for one in manifests}
+    assert {*re.findall(r"\b(?:deployment|pod)/[\w-]+", page)} <= names
+
+
+def check_redis(words: list[Any], folder: Path) -> None:
+    """Start Redis, and stop it once it accepts connections."""
+    with subprocess.Popen([str(word) for word in words], cwd=folder, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         try:
             assert any(b"Ready to accept connections" in line for line in process.stdout)
         finally:
             process.terminate()
+
+
+def test_the_manifests_follow_the_schemas_of_kubernetes(manifests: list[dict[str, Any]]):
+    schemas = pytest.importorskip(
+        "kubernetes_validate", reason="not installed: pip install kubernetes-validate"
+    )
+    for one in manifests:
+        schemas.validate(one, "1.31", strict=True)
+
+
+def containers(manifests: list[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
+    """Kind, pod and container of each manifest that has some."""
+    for one in manifests:
+        spec = one.get("spec", {})
+        template = spec.get("jobTemplate", {}).get("spec", spec).get("template", one)
+        for container in template.get("spec", {}).get("containers", []):
+            yield one["kind"], template, container
+
+
+def test_the_pods_have_what_they_mount_and_are_limited(manifests: list[dict[str, Any]]):
+    held = {(one["kind"], one["metadata"]["name"]) for one in manifests}
+    own = {template["metadata"]["name"] for one in manifests
+           for template in one.get("spec", {}).get("volumeClaimTemplates", [])}  # fmt: skip
+    found = list(containers(manifests))
+    assert {kind for kind, _, _ in found} == {"Deployment", "CronJob", "StatefulSet", "Pod"}
+    for kind, pod, container in found:
+        volumes = {volume["name"]: volume for volume in pod["spec"].get("volumes", [])}
+        assert {mount["name"] for mount in container["volumeMounts"]} == volumes.keys() | (
+            own if kind == "StatefulSet" else set()
+        )
+        for volume in volumes.values():
+            for source, named, key in (
+                ("persistentVolumeClaim", "PersistentVolumeClaim", "claimName"),
+                ("configMap", "ConfigMap", "name"),
+                ("secret", "Secret", "secretName"),
+            ):
+                assert source not in volume or (named, volume[source][key]) in held
+        assert container["resources"]["limits"]["memory"]
+        assert container["securityContext"]["readOnlyRootFilesystem"]
+        user = pod["spec"]["securityContext"]
+        assert user["runAsNonRoot"]
+        assert container["image"] != "mgoe" or user["runAsUser"] == user["fsGroup"] == USER
+    for one in manifests:
+        if one["kind"] in ("Service", "PodDisruptionBudget", "Deployment", "StatefulSet"):
+            selector = one["spec"]["selector"]
+            selector = selector.get("matchLabels", selector)
+            chosen = [c for _, pod, c in found if selector.items() <= pod["metadata"]["labels"].items()]
+            assert len(chosen) == 1
+            for port in one["spec"].get("ports", []):
+                assert port["targetPort"] in [open_["name"] for open_ in chosen[0]["ports"]]
+
+
+def test_the_servers_of_kubernetes_are_asked_for_what_is_open_to_all(
+    manifests: list[dict[str, Any]], image: dict[str, str]
+):
+    [(pod, server)] = [(pod, one) for kind, pod, one in containers(manifests) if kind == "Deployment"]
+    found, writable = (
+        options(server["args"]),
+        {m["mountPath"] for m in server["volumeMounts"] if "readOnly" not in m},
+    )
+    assert found["port"] == server["ports"][0]["containerPort"] == int(image["EXPOSE"])
+    assert {str(found["state"]), "/kernels", "/tmp"} == writable
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        assert server[probe]["httpGet"]["path"] in OPEN
+    assert pod["spec"]["terminationGracePeriodSeconds"] >= 40
+    services = [one for one in manifests if one["kind"] == "Service"]
+    host, port = re.findall(r"//([\w-]+):(\d+)/", found["redis"])[0]
+    assert int(port) in {
+        p["port"] for one in services if one["metadata"]["name"] == host for p in one["spec"]["ports"]
+    }
+
+
+def test_the_settings_in_the_manifests_are_valid(manifests: list[dict[str, Any]], tmp_path: Path):
+    [settings] = [one["data"] for one in manifests if one["kind"] == "ConfigMap"]
+    for name, text in settings.items():
+        (tmp_path / name).write_text(text)
+    cycle = load_cycle(tmp_path / "cycle.yaml")
+    [server] = [one for kind, _, one in containers(manifests) if kind == "Deployment"]
+    assert cycle.state == options(server["args"])["redis"]
+    [job] = [one for kind, _, one in containers(manifests) if kind == "CronJob"]
+    assert str(cycle.registry) in {
+        mount["mountPath"] for mount in job["volumeMounts"] if "readOnly" not in mount
+    }
+    subprocess.run(["sh", "-n", "-c", job["command"][-1]], check=True)
+    lines = {*settings["redis.conf"].splitlines()} - {"bind * -::*", "protected-mode no", "dir /data"}
+    assert lines < {*(EXAMPLES / "redis" / "redis.conf").read_text().splitlines()}
+    if shutil.which("redis-server"):
+        words = ["--dir", tmp_path, "--port", free_ports(1)[0], "--bind", "127.0.0.1"]
+        (tmp_path / "redis.conf").write_text(settings["redis.conf"].replace("dir /data", f"dir {tmp_path}"))
+        check_redis(["redis-server", tmp_path / "redis.conf", *words], tmp_path)
+
+
+def test_no_service_starts_with_the_token_of_the_example(manifests: list[dict[str, Any]], tmp_path: Path):
+    [secret] = [one["stringData"] for one in manifests if one["kind"] == "Secret"]
+    (tmp_path / "tokens").write_text(secret["tokens"])
+    with pytest.raises(ConfigError, match="at least 16 characters"):
+        read_tokens(ServeSettings(bundle=tmp_path, token_file=tmp_path / "tokens"))
+
+
+@dataclass
+class Container:
+    """What an engine would start.
+
+    Attributes:
+        words: Its command; without the image's entrypoint if there is another.
+        mounts: By place, the name of a volume or the files of a folder, and whether it may be written.
+    """
+
+    words: list[str]
+    mounts: dict[str, tuple[str | dict[str, str], bool]]
+
+
+def of_compose(service: dict[str, Any]) -> Container:
+    entry = service.get("entrypoint", ["mgoe"] if service.get("image") == "mgoe" else [])
+    found: dict[str, tuple[str | dict[str, str], bool]] = {}
+    for place, (source, writable) in mounts(service).items():
+        if "/" in source:
+            target = Path(place)
+            found[str(target.parent)] = {target.name: (COMPOSE.parent / source).read_text()}, False
+        else:
+            found[place] = source, writable
+    words = [*entry, *service["command"]]
+    return Container([word.replace("$$", "$") for word in words], found)
+
+
+def of_pod(pod: dict[str, Any], container: dict[str, Any], manifests: list[dict[str, Any]]) -> Container:
+    volumes = {volume["name"]: volume for volume in pod["spec"].get("volumes", [])}
+    files = {
+        (kind, one["metadata"]["name"]): one.get("data") or one.get("stringData")
+        for one in manifests
+        if (kind := one["kind"]) in ("ConfigMap", "Secret")
+    }
+    found: dict[str, tuple[str | dict[str, str], bool]] = {}
+    for mount in container["volumeMounts"]:
+        volume = volumes.get(mount["name"], {})
+        source: Any = mount["name"]
+        if "configMap" in volume:
+            source = files["ConfigMap", volume["configMap"]["name"]]
+        elif "secret" in volume:
+            source = dict.fromkeys(files["Secret", volume["secret"]["secretName"]], TOKEN)
+        elif "persistentVolumeClaim" not in volume:
+            source = f"{container['name']}-{mount['name']}"  # of its own
+        found[mount["mountPath"]] = source, not mount.get("readOnly", False)
+    words = container.get("command") or ["mgoe" if container["image"] == "mgoe" else "", *container["args"]]
+    return Container(list(filter(None, words)), found)
+
+
+@dataclass
+class Engine:
+    """Starts containers below a folder, on this machine's loopback.
+
+    Attributes:
+        folder: Of its volumes, and of a folder per container.
+        hosts: Names that containers know each other by.
+        redis: Port of Redis.
+    """
+
+    folder: Path
+    hosts: tuple[str, ...]
+    redis: int
+
+    def volume(self, name: str) -> Path:
+        """Return the folder of a volume."""
+        (place := self.folder / "volumes" / name).mkdir(parents=True, exist_ok=True)
+        return place
+
+    def place(
+        self, name: str, container: Container, port: int = 0
+    ) -> tuple[Machine, list[str], dict[str, str]]:
+        """Set up the folder of a container, and return it with the command and its environment."""
+        machine = Machine(self.folder / name, {8000: port, 6379: self.redis})
+
+        def moved(text: str) -> str:
+            for host in self.hosts:
+                text = re.sub(rf"\b{host}(?=:\d)", "127.0.0.1", text)
+            return machine.moved(text.replace("0.0.0.0", "127.0.0.1"))
+
+        writable = []
+        for place, (source, may_write) in container.mounts.items():
+            if isinstance(source, dict):
+                machine.path(place).mkdir(parents=True, exist_ok=True)
+                for file, text in source.items():
+                    (machine.path(place) / file).write_text(moved(text))
+            elif place != "/tmp":
+                machine.path(place).parent.mkdir(parents=True, exist_ok=True)
+                machine.path(place).symlink_to(self.volume(source))
+                writable += [machine.path(place)] if may_write else []
+        if (settings := machine.path("/etc/mgoe/cycle.yaml")).exists():
+            small = {"rows": 100, "weights": "keep", "bounds": LENIENT}
+            settings.write_text(yaml.safe_dump(yaml.safe_load(settings.read_text()) | small))
+        if "/kernels" in container.mounts:
+            machine.cache_kernels("/kernels")
+        own = {
+            "PATH": f"{machine.path('/opt/mgoe/bin')}{os.pathsep}{os.environ['PATH']}",
+            "NUMBA_CACHE_DIR": str(machine.path("/kernels")),
+            "MGOE_TOKEN": TOKEN,
+        }
+        return machine, *machine.command(map(moved, container.words), writable, own)
+
+    @contextmanager
+    def started(self, name: str, container: Container, port: int = 0) -> Iterator[None]:
+        """Run a container while the block runs."""
+        machine, command, environment = self.place(name, container, port)
+        with machine.running(command, environment, machine.folder):
+            yield
+
+
+@slow
+@needs("redis-server")
+@pytest.mark.parametrize("case", ["compose", "kubernetes"])
+def test_containers_answer_by_the_version_of_a_cycle(
+    case: str, finished: Path, services: dict[str, Any], manifests: list[dict[str, Any]], tmp_path: Path
+):
+    pods = {kind: of_pod(pod, one, manifests) for kind, pod, one in containers(manifests)}
+    if case == "compose":
+        store, cycle = (of_compose(services[name]) for name in ("redis", "cycle"))
+        servers = [of_compose(one) for name, one in services.items() if name.startswith("mgoe-")]
+        cycle.words[-1] = cycle.words[-1].replace("sleep 21600", "exit 0; sleep 21600")  # one round
+    else:
+        store, cycle, servers = pods["StatefulSet"], pods["CronJob"], [pods["Deployment"]]
+    ports = free_ports(1 + len(servers))
+    engine = Engine(tmp_path, ("mgoe-redis", "redis"), ports[0])
+    [place] = {source for one in servers for place, (source, _) in one.mounts.items() if place == "/registry"}
+    registry, first = Registry(engine.volume(str(place))), mgoe.load(finished / "bundle")
+    registry.promote(registry.add(finished / "bundle"))
+    events = [asdict(event) for event in stream(first, 150)]
+    with ExitStack() as stack:
+        stack.enter_context(engine.started("redis", store))
+        wait_for_port(ports[0])
+        for number, (one, port) in enumerate(zip(servers, ports[1:], strict=True)):
+            stack.enter_context(engine.started(f"server-{number}", one, port))
+        clients = [stack.enter_context(client_of(f"http://127.0.0.1:{port}")) for port in ports[1:]]
+        for client in clients:
+            check_ready(str(client.base_url))
+        send(clients[0], events=events)
+        machine, command, environment = engine.place("cycle", cycle)
+        done = subprocess.run(command, cwd=machine.folder, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout.splitlines()[-1])["step"] == "learn"
+        made = registry.promote(force="a test")
+        for client in clients:
+            await_version(client, made)

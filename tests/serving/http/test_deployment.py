@@ -1,130 +1,191 @@
-"""Two servers on one Redis behind nginx, set up as in examples/serving: each sees the events of the other."""
+"""Each case of examples/serving, with its files as they are shipped: from a registry to the answers of a
+version that a cycle has made."""
 
-import importlib.util
-import os
-import shutil
-import socket
+import json
+import re
 import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
+import yaml
 
 import mgoe
-from tests.serving.served import check_ready, get, post
+from mgoe.lifecycle import Registry
+from tests.effort import SOAK
+from tests.lifecycle.test_taken import counted, counts_of, requests, take
+from tests.lifecycle.test_update import stream
+from tests.serving.machine import (
+    EXAMPLES,
+    Machine,
+    free_ports,
+    lines_of,
+    needs,
+    nginx,
+    read_unit,
+)
+from tests.serving.served import check_ready
 
-EXAMPLES = Path(__file__).parents[3] / "examples" / "serving"
-MISSING = [name for name in ("redis-server", "nginx") if shutil.which(name) is None]
-MISSING += [] if importlib.util.find_spec("redis") else ["the Python package redis"]
-FIX = "apt-get install redis-server nginx, pip install redis"
-pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}; {FIX}")
-
-
-def free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-
-
-@contextmanager
-def running(folder: Path, *command: object) -> Iterator[subprocess.Popen[bytes]]:
-    log = (folder / f"{Path(str(command[0])).name}-{time.monotonic_ns()}.log").open("wb")
-    with subprocess.Popen(
-        [str(word) for word in command], cwd=folder, stdout=log, stderr=log, env=os.environ
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.terminate()
-            try:
-                process.wait(60)
-            except subprocess.TimeoutExpired:
-                process.kill()
+TOKEN = "a-token-of-this-test"
+LENIENT = {"margin": 1, "error": 1e6, "calibration": 1e6, "shift": 1e6, "latency": 1e3, "requests": 3}
+"""Bounds of a release test: whatever the window, a candidate goes live."""
+UNITS = [file.relative_to(EXAMPLES).as_posix() for file in sorted(EXAMPLES.glob("*/*.service"))]
 
 
-def configured(name: str, folder: Path, ports: dict[int, int]) -> Path:
-    """Return an example with other ports."""
-    text = (EXAMPLES / name).read_text()
-    for written, port in ports.items():
-        assert str(written) in text
-        text = text.replace(str(written), str(port))
-    (folder / name).write_text(text)
-    return folder / name
+def install(machine: Machine, bundle: Path, *lines: str) -> Registry:
+    """Run what a page says, set the cycle up for a small log, and return the registry."""
+    machine.administer(line.replace("runs/mine/bundle", str(bundle)) for line in lines)
+    cycle = machine.path("/etc/mgoe/cycle.yaml")
+    small = {"rows": 100, "weights": "keep", "bounds": LENIENT}
+    cycle.write_text(yaml.safe_dump(yaml.safe_load(cycle.read_text()) | small))
+    machine.path("/etc/mgoe/tokens").write_text(f"{TOKEN}\n")
+    machine.cache_kernels("/var/cache/mgoe")
+    return Registry(machine.path("/var/lib/mgoe/bundles"))
 
 
-@contextmanager
-def nginx(folder: Path, site: Path) -> Iterator[None]:
-    """Run nginx with one site, and let it write below one folder only."""
-    temporary = "".join(
-        f"{kind}_temp_path {folder}/{kind};\n"
-        for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    )
-    main = f"daemon off;\npid {folder}/nginx.pid;\nerror_log stderr;\nevents {{}}\n"
-    (folder / "whole.conf").write_text(f"{main}http {{\naccess_log off;\n{temporary}include {site};\n}}\n")
-    with running(folder, "nginx", "-p", folder, "-c", folder / "whole.conf", "-e", "stderr"):
-        yield
+def client_of(url: str) -> httpx.Client:
+    """A client with a token, which is patient with a busy machine."""
+    return httpx.Client(base_url=url, headers={"Authorization": f"Bearer {TOKEN}"}, timeout=120)
 
 
-def test_two_servers_on_one_redis_behind_nginx(finished: Path, graphs: Path, tmp_path: Path):
+def send(client: httpx.Client, **records: list[dict[str, Any]]) -> None:
+    """Send records, all of which must be accepted."""
+    answer = client.post("/v1/events", json=records)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["accepted"] == sum(map(len, records.values())), answer.text
+
+
+def round_of(machine: Machine, unit: str) -> list[dict[str, Any]]:
+    """Run a round of the cycle, which must end without a fault, and return its steps."""
+    done = machine.once(unit)
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def await_version(client: httpx.Client, name: str) -> None:
+    """Wait until a service answers by a version."""
+    end = time.monotonic() + 180
+    while client.post("/v1/rank", json={"user": 1, "k": 3}).json()["bundle"] != name:
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def test_one_machine_with_systemd(shown: Path, tmp_path: Path):
+    """Exposures and events in, two rounds under a read-only mount, and the next version answers."""
+    [port] = free_ports(1)
+    machine, first = Machine(tmp_path, {8000: port}), mgoe.load(shown / "bundle")
+    registry = install(machine, shown / "bundle", *lines_of("deployment.md", "One machine"))
+    assert machine.enabled == {"mgoe.service", "mgoe-cycle.timer"}
+    state = machine.path("/var/lib/mgoe/state")
+    asked = requests(first, 80)
+    take(state, first, asked[:40]).close()  # whose labels are no longer waited for
+    with machine.started("mgoe.service"), client_of(f"http://127.0.0.1:{port}") as client:
+        check_ready(str(client.base_url))
+        assert httpx.post(f"{client.base_url}/v1/rank", json={"user": 1}).status_code == 401
+        send(client, events=[asdict(event) for event in stream(first, 50)])
+        assert [step["step"] for step in round_of(machine, "mgoe-cycle.service")][-1] == "learn"
+        made = registry.aliases["candidate"]
+        if SOAK:
+            take(state, first, asked[40:]).close()
+            steps = round_of(machine, "mgoe-cycle.service")
+            assert [step["step"] for step in steps if "version" in step] == ["test", "promote", "learn"]
+        else:
+            registry.promote(made, force="a short test")
+        assert registry.aliases["current"] == made
+        await_version(client, made)
+        send(client, **requests(first, 1, seed=1)[0])
+        assert f"mgoe_exposures_taken {324 if SOAK else 164}" in client.get("/metrics").text
+    learned = counted(mgoe.load(registry.place(made))) - counted(first)
+    assert learned == pytest.approx(counts_of(asked[:40]))
+    assert {json.loads(line)["event"] for line in machine.said.splitlines()} >= {"serving", "stopped"}
+
+
+@needs("redis-server", "nginx")
+def test_two_services_with_redis_and_nginx(finished: Path, tmp_path: Path):
+    """Each service sees the events of the other, one of them dies, and both take the version of a cycle."""
     store, one, other, front = free_ports(4)
-    item = mgoe.load(finished / "bundle").encoders.items.ids([0]).to_pylist()[0]
-    serve = (
-        sys.executable,
-        "-m",
-        "mgoe",
-        "serve",
-        finished / "bundle",
-        "--redis",
-        f"redis://127.0.0.1:{store}/0",
-    )
-    with ExitStack() as stack:
-        stack.enter_context(
-            running(tmp_path, "redis-server", configured("redis.conf", tmp_path, {6379: store}))
-        )
-        wait_for_port(store)
-        for port in (one, other):
-            shutil.copytree(graphs, tmp_path / str(port))
-        servers = [
-            stack.enter_context(running(tmp_path, *serve, "--port", port, "--state", tmp_path / str(port)))
-            for port in (one, other)
-        ]
+    machine = Machine(tmp_path, {6379: store, 8001: one, 8002: other, 8080: front})
+    before = [line for line in lines_of("deployment.md", "One machine")[:-1] if "mgoe registry" not in line]
+    registry = install(machine, finished / "bundle", *before, *lines_of("deployment.md", "Two services"))
+    registry.promote(registry.add(finished / "bundle"))
+    first = mgoe.load(finished / "bundle")
+    services = {"mgoe-redis.service", "mgoe@8001.service", "mgoe@8002.service"}
+    assert machine.enabled == {machine.moved(name) for name in services} | {"mgoe-cycle.timer"}
+    with (
+        machine.started("mgoe-redis.service"),
+        machine.started("mgoe@8001.service") as killed,
+        machine.started("mgoe@8002.service"),
+        nginx(machine, machine.path("/etc/nginx/conf.d/mgoe.conf")),
+        client_of(f"http://127.0.0.1:{front}") as client,
+    ):
         for port in (one, other):
             check_ready(f"http://127.0.0.1:{port}")
-        stack.enter_context(
-            nginx(tmp_path, configured("nginx.conf", tmp_path, {8001: one, 8002: other, 8080: front}))
-        )
-        url = f"http://127.0.0.1:{front}"
-        check_ready(url)
-        event = {"user": 10**9, "item": item, "behavior": "click", "id": "first"}
-        assert post(f"http://127.0.0.1:{one}/v1/events", json={"events": [event]}).json()["accepted"] == 1
-        end = time.monotonic() + 60
-        while post(f"http://127.0.0.1:{other}/v1/rank", json={"user": 10**9, "k": 3}).json()["unseen_user"]:
-            assert time.monotonic() < end
-            time.sleep(0.05)
-        through = [post(url + "/v1/rank", json={"user": 10**9, "k": 3}).json() for _ in range(6)]
-        assert all(answer["scores"] == through[0]["scores"] for answer in through)
-        for origin, status in ((url, 200), (url + "1", 403), ("http://other.example", 403)):
-            assert (
-                post(url + "/v1/rank", json={"user": 1, "k": 1}, headers={"Origin": origin}).status_code
-                == status
-            )
-        servers[0].kill()
-        servers[0].wait(60)
-        assert all(post(url + "/v1/events", json={"events": [event]}).status_code == 200 for _ in range(4))
-        assert get(url + "/metrics").status_code == 404
+        events = [asdict(event) for event in stream(first, 150)]
+        with client_of(f"http://127.0.0.1:{one}") as direct:
+            send(direct, events=events)
+        with client_of(f"http://127.0.0.1:{other}") as direct:
+            end = time.monotonic() + 120
+            while f"mgoe_live_events {len(events)}" not in direct.get("/metrics").text:
+                assert time.monotonic() < end
+                time.sleep(0.1)
+        asked = {"user": events[0]["user"], "k": 3}
+        answers = [client.post("/v1/rank", json=asked).json()["scores"] for _ in range(6)]
+        assert answers == answers[:1] * 6
+        for origin, status in ((client.base_url, 200), ("http://other.example", 403)):
+            headers = {"Origin": str(origin).rstrip("/")}
+            assert client.post("/v1/rank", json=asked, headers=headers).status_code == status
+        assert client.get("/metrics").status_code == 404
+        if SOAK:
+            assert round_of(machine, "mgoe-cycle.service")[-1]["step"] == "learn"
+            made = registry.promote(force="a test")
+            for port in (one, other):
+                with client_of(f"http://127.0.0.1:{port}") as direct:
+                    await_version(direct, made)
+        killed.kill()
+        killed.wait(60)
+        for _ in range(4):
+            send(client, events=events)  # which count once
+        assert client.get("/v1/explain", params={"user": 10**9, "item": events[0]["item"]}).status_code == 200
+    logs = machine.said + machine.path("/var/log/nginx/mgoe.log").read_text()
+    assert str(10**9) not in logs, "a log holds an id"
 
 
-def wait_for_port(port: int) -> None:
-    end = time.monotonic() + 60
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port)).close()
-            return
-        except OSError:
-            assert time.monotonic() < end
-            time.sleep(0.05)
+@pytest.mark.parametrize("file", UNITS)
+def test_a_unit_can_write_what_it_must_and_is_limited(file: str):
+    unit = read_unit(EXAMPLES / file)
+    service = {key: values[-1] for key, values in unit["Service"].items()}
+    assert service["ProtectSystem"] == "strict"
+    assert "ReadWritePaths" not in service, "such a folder must exist, and one of StateDirectory is made"
+    assert service["WorkingDirectory"] == f"/var/lib/{service['StateDirectory']}"
+    assert service["User"] in (EXAMPLES / "systemd" / "sysusers.conf").read_text().split()
+    assert service["LogNamespace"] == "mgoe"
+    assert {"MemoryMax", "NoNewPrivileges", "PrivateTmp"} <= service.keys()
+    if service.get("Type") != "oneshot":
+        assert int(service["LimitNOFILE"]) >= 65536
+        assert service["Restart"] == "always"
+        assert unit["Install"]["WantedBy"] == ["multi-user.target"]
+    if "mgoe serve" in service["ExecStart"] or "mgoe cycle" in service["ExecStart"]:
+        assert f"NUMBA_CACHE_DIR=/var/cache/{service['CacheDirectory']}" in unit["Service"]["Environment"]
+
+
+@needs("systemd-analyze")
+@pytest.mark.parametrize("case", ["systemd", "redis"])
+def test_systemd_takes_the_units(case: str, tmp_path: Path):
+    for folder in ("systemd", case):
+        for file in (EXAMPLES / folder).iterdir():
+            if file.suffix in (".service", ".timer"):
+                (tmp_path / file.name).write_text(file.read_text())
+    names = ["mgoe@8001.service" if "@" in file.name else file.name for file in tmp_path.iterdir()]
+    words = ["systemd-analyze", "verify", *names]
+    checked = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+    missing = r".* is not executable: No such file or directory"
+    assert [line for line in checked.stderr.splitlines() if not re.fullmatch(missing, line)] == []
+
+
+@needs("systemd-sysusers")
+def test_systemd_makes_the_user():
+    words = ["systemd-sysusers", "--dry-run", EXAMPLES / "systemd" / "sysusers.conf"]
+    subprocess.run(words, check=True, capture_output=True)
