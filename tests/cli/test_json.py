@@ -52,6 +52,11 @@ def test_a_registry(mgoe: Mgoe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         expected = "why" if what[0] == "reject" else None
         assert [one["rejected"] for one in listed] == [None, "it was rolled back", expected]
     assert "it was rolled back" in " ".join(mgoe("registry", "list", folder).stdout.split())
+    refused = mgoe("registry", "promote", folder, names[1])
+    assert (refused.exit_code, refused.stdout) == (2, "")
+    assert "is rejected: it was rolled back; allow it, or promote it by force, with the reason" in " ".join(
+        refused.stderr.split()
+    )
     assert json.loads(mgoe("registry", "prune", folder, "--keep", 0, "--json").stdout)["removed"] == names[1:]
 
 

@@ -146,6 +146,29 @@ def test_a_rollback_stays_undone_by_no_round(patched: Any, tmp_path: Path):
     assert [one.trained for one in world.registry.lineage("current")] == ["refreshed", "full"]
 
 
+def test_a_version_that_is_rolled_back_while_a_round_learns_from_it_has_no_child(
+    patched: Any, tmp_path: Path, monkeypatch: Any
+):
+    world = patched(World(tmp_path))
+    for days in ("0 1", "0 1 2"):
+        (tmp_path / "log").write_text(days)
+        assert world.run()[0] == 0
+
+    def interrupted(*given: Any, **more: Any) -> None:
+        world.update(*given, **more)
+        world.registry.rollback(reason="clicks fell")
+
+    (tmp_path / "log").write_text("0 1 2 3")
+    with monkeypatch.context() as patch:
+        patch.setattr("mgoe.lifecycle.cycle.update", interrupted)
+        with pytest.raises(BundleError, match=r"is rejected: made from .*, clicks fell; allow it first"):
+            world.run()
+    assert dict(world.outcome) == {"current": list("01")}
+    assert world.run()[0] == 0
+    assert dict(world.outcome) == {"current": list("01"), "candidate": list("0123")}
+    assert not list((world.settings.registry / ".cycle").iterdir())
+
+
 def test_a_held_candidate_is_explained_once(patched: Any, tmp_path: Path, monkeypatch: Any):
     world = patched(World(tmp_path, refused=["1"]))
     (tmp_path / "log").write_text("0 1")
