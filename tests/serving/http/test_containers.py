@@ -21,7 +21,8 @@ from mgoe.cli import app
 from mgoe.errors import ConfigError
 from mgoe.lifecycle import Registry, load_cycle
 from mgoe.serving.http.middleware import OPEN
-from mgoe.serving.http.settings import ServeSettings, read_tokens
+from mgoe.serving.http.settings import ServeSettings
+from mgoe.serving.http.tokens import read_tokens
 from tests.effort import slow
 from tests.lifecycle.test_update import stream
 from tests.serving.http.test_deployment import LENIENT, TOKEN, await_version, client_of, send
