@@ -18,6 +18,7 @@ from mgoe.serving.events.exposure_log import ExposureLog
 from mgoe.serving.http.telemetry import Telemetry, log
 from mgoe.serving.http.watch import (
     LOW,
+    LOWER,
     Watch,
     await_graphs,
     behind_requests,
@@ -28,8 +29,6 @@ from mgoe.serving.http.watch import (
 from mgoe.serving.scoring.engine import Engine
 from mgoe.serving.scoring.runtime import Runtime
 
-LOWER = 3
-"""Priority of the threads that write events and exposures, which get a third of the core if they need it."""
 WRITERS = 8
 """Batches of events that are written at once."""
 FOLLOW = 0.1

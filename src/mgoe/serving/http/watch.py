@@ -23,10 +23,12 @@ from mgoe.errors import StoreError
 from mgoe.serving.http.telemetry import log
 from mgoe.serving.scoring.engine import Engine
 
-LOW = 8
-"""Priority of the threads that come after requests: those that apply events, open a bundle, or score for a
-shadow. Under full load they get a seventh of the core, and a bundle is still open in half a minute. Give each
-worker a core of its own: a ranking waits for an event that is being applied."""
+LOW, LOWER = 8, 3
+"""Priorities of the threads that come after requests. Those that apply events, export a graph, or score for a
+shadow have the first, and get a seventh of the core under full load. Give each worker a core of its own: a
+ranking waits for an event that is being applied. Those that open a bundle, or write what was sent, have the
+second, and get a third: they hold Python's lock now and then, and a request would wait for a thread that
+other processes keep from running."""
 PAUSE, LONGEST_PAUSE = 5.0, 60.0
 """Seconds until a bundle that lacked store, space or memory is tried again; they double each time."""
 LOOKS = 3
@@ -129,6 +131,7 @@ def prepare(engine: Engine) -> None:
 def await_graphs(engine: Engine) -> None:
     """Have the model's graphs exported unless they were found. Without them PyTorch runs the model."""
     if engine.scorer.awaits_graphs:
+        lower_priority(LOW)
         try:
             engine.scorer.await_graphs()
             log("graphs exported", bundle=engine.name)
@@ -160,7 +163,7 @@ async def behind_requests(work: Callable[[], T]) -> T:
     done.set_running_or_notify_cancel()  # from here on nobody cancels it
 
     def run() -> None:
-        lower_priority(LOW)
+        lower_priority(LOWER)
         try:
             done.set_result(work())
         except BaseException as error:
