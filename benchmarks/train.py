@@ -19,7 +19,6 @@ One line per figure, `{name, value, unit, against, ratio}`:
   the same examples; ratio likewise.
 - `train.mgoe_samples_per_s`: `paper`, one thread. `....two_cores`: one thread, and a core that feeds.
   `....two_threads`: both compute. `train.default_samples_per_s`, likewise: `default`. Ratio to one thread.
-  `....four_members`: `default` with `members: 4`, one thread, in turn with `default`; ratio to it.
 - `train.share.MODEL.STAGE`: of the time for a row, with one thread: `feeding`, `forward`, `backward` (and
 clipping), `optimiser`.
 - `train.step_samples_per_s.MODEL`: the step alone, its batches ready, one thread.
@@ -64,7 +63,6 @@ PAPER = resolve(
     )
 )
 DEFAULT = resolve("mgoe")
-FOUR_MEMBERS = resolve(ModelSettings(name="four_members", base="mgoe", options={"members": 4}))
 MMOE = resolve(ModelSettings(name="mmoe", base="mmoe", inputs=("ids",), options={"width": peers.WIDTH // 2}))
 """A node's row has the width times the tasks."""
 PEERS = {"torch_rechub": peers.torch_rechub, "deepctr_torch": peers.deepctr_torch}
@@ -191,18 +189,9 @@ def measure_paper(plan: Plan) -> None:
 
 def measure_default(plan: Plan) -> None:
     """`mgoe`: rates, shares, feed."""
-    training, alone = plan.training(DEFAULT, "default"), plan.training(FOUR_MEMBERS, "default")
+    training = plan.training(DEFAULT, "default")
     _, step = measure(plan, "default", training)
     with computing(1, 1):
-        took = in_turn({"all": training.epoch, "one": alone.epoch}, plan.rounds)
-        rate = len(alone.examples) / took["one"]
-        line(
-            "train.default_samples_per_s.four_members",
-            rate,
-            "samples/s",
-            len(training.examples) / took["all"],
-            took["all"] / took["one"],
-        )
         feed(plan, ".default", training.feeding, len(training.examples), step)
 
 

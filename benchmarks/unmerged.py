@@ -122,7 +122,7 @@ class Unmerged(MGOE):
         self.macro = OwnGraphs(spec, experts, **switches)
         self.numbers = OwnNumbers(spec)
         own = self.macro.width + self.numbers.own.shape[1]
-        self.experts = StackedMLP(experts, self.inputs.width, own, options.hidden, F.silu, options.members)
+        self.experts = StackedMLP(experts, self.inputs.width, own, options.hidden, F.silu)
 
     def _expert_inputs(self, batch: Batch, user: Tensor, item: Tensor) -> Tensor:
         assert self.macro is not None

@@ -67,7 +67,6 @@ def test_every_figure_has_its_line(log: prepared.Made, work: Path, capsys: pytes
     shares = {f"share.{model}.{stage}" for model in ("paper", "mgoe") for stage in ("feeding", *steps.STAGES)}
     fed = {f"feed_rows_per_s{end}" for end in ("", ".disk", ".default")}
     others = {
-        "default_samples_per_s.four_members",
         "step_vs_rowwise_dense_adam",
         "floor_samples_per_s",
         "floor_ratio",

@@ -105,7 +105,7 @@ def test_a_bundle_holds_every_switch_of_its_model(bundle: mgoe.Bundle):
     """So that it stays the same model where a later default is another."""
     held = bundle.manifest["model"]
     assert held["options"] == bundle.model.options.model_dump(mode="json")
-    assert {"members", "gate_query", "tau"} <= held["options"].keys()
+    assert {"one_gate", "gate_query", "tau"} <= held["options"].keys()
 
 
 def test_every_kind_of_column_is_read_alike(bundle: mgoe.Bundle):

@@ -105,7 +105,6 @@ def test_any_options_of_mgoe_can_be_taken_apart():
             "attention": st.sampled_from(["none", "none", "target"]),
             "transfer": st.sampled_from(["none", "aitm", "concat"]),
             "gate_query": st.sampled_from(["counts", "inputs", "experts"]),
-            "members": st.integers(1, 3),
             "products": st.sampled_from([0, 4]),
             "knots": st.lists(st.floats(-2, 2), max_size=3, unique=True).map(sorted),
             **{

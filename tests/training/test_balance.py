@@ -128,9 +128,7 @@ def test_what_one_task_moves_alone_is_not_weighed():
     spec = make_spec(2)
     batch = random_batch(spec, 60)
     for transfer, moved in (("none", [False, False]), ("concat", [True, False])):
-        model = make_model(
-            ModelSettings(name="mgoe", base="mgoe", options={"transfer": transfer, "members": 1}), spec, 0
-        )
+        model = make_model(ModelSettings(name="mgoe", base="mgoe", options={"transfer": transfer}), spec, 0)
         bias, each = model.towers.mlp.bias, model.loss(batch)[1]
         rows = torch.stack([torch.autograd.grad(loss, bias, retain_graph=True)[0] for loss in each])
         assert (rows != 0).all(0).flatten(1).any(1).tolist() == moved

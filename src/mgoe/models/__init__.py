@@ -2,7 +2,7 @@
 
 Models know tensors and a `FeatureSpec`; no files, no data frames.
 
-Axes: `B` batch, `T` tasks, `S` experts, `M` members, `U` users, `I` items, `Ku`/`Ki` user/item macro nodes
+Axes: `B` batch, `T` tasks, `S` experts, `U` users, `I` items, `Ku`/`Ki` user/item macro nodes
 (`K` either), `D` embedding width, `H` aggregate width, `R` recent neighbours, `E` distinct pairs, `N`
 examples.
 """

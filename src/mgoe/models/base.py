@@ -65,17 +65,10 @@ class RankingModel(nn.Module, ABC):
         """
         return self.at_position(self.logits(batch).float(), batch)
 
-    def each(self, batch: Batch) -> Tensor:
-        """Return the predictions that the loss compares with the labels: one, or one per ensemble member.
-
-        Shape (B, T) or (M, B, T).
-        """
-        return self(batch)
-
     def at_position(self, raw: Tensor, batch: Batch) -> Tensor:
-        """Return `raw` (..., B, T) plus the bias of the shown position if the batch has one.
+        """Return `raw` (B, T) plus the bias of the shown position if the batch has one.
 
-        An unknown position, -1, has none. Shape (..., B, T).
+        An unknown position, -1, has none. Shape (B, T).
         """
         position = batch.get("position")
         if self.bias is None or position is None:
@@ -84,7 +77,7 @@ class RankingModel(nn.Module, ABC):
         return raw + bias.where(position[:, None] >= 0, 0)
 
     def loss(self, batch: Batch, totals: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return the weighted sum over tasks of the mean loss over a task's valid labels (and over members).
+        """Return the weighted sum over tasks of the mean loss over a task's valid labels.
 
         The mean is weighted by `weight` (B,). A label is valid if it is not NaN; a task without valid labels
         has loss 0.
@@ -99,9 +92,7 @@ class RankingModel(nn.Module, ABC):
         """
         labels = self.targets(batch)
         valid = ~labels.isnan()
-        raw = self.each(batch)
-        each = self.errors(raw, torch.where(valid, labels, 0.0).expand_as(raw), valid)
-        each = each if each.dim() == 2 else each.mean(0)
+        each = self.errors(self(batch), torch.where(valid, labels, 0.0), valid)
         weight = batch["weight"][:, None] * valid
         losses = (each * weight).sum(0) / (weight.sum(0) if totals is None else totals).clamp_min(1e-12)
         return (losses * self.task_weights).sum(), losses
@@ -113,7 +104,7 @@ class RankingModel(nn.Module, ABC):
     def errors(self, raw: Tensor, labels: Tensor, valid: Tensor) -> Tensor:
         """Return the loss of each label; labels that are not valid are 0 and do not count.
 
-        All (..., B, T).
+        All (B, T).
         """
         each = F.binary_cross_entropy_with_logits(raw, labels, reduction="none")
         if self.has_regression:

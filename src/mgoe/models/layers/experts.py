@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from mgoe.models.layers.stacked import StackedLinear, StackedMLP, masked_softmax, uniform
+from mgoe.models.layers.stacked import StackedMLP, masked_softmax, uniform
 from mgoe.models.layers.tables import SPREAD
 from mgoe.models.spec import Batch, FeatureSpec
 
@@ -142,29 +142,22 @@ class Gates(nn.Module):
         tasks: T; 1 if one gate serves all tasks.
         experts: S.
         query: Width of q.
-        members: M, the number of sets of gates, each with S experts of its own.
-        apart: Whether each member has a q of its own.
     """
 
-    def __init__(self, tasks: int, experts: int, query: int, members: int = 1, apart: bool = False):
+    def __init__(self, tasks: int, experts: int, query: int):
         super().__init__()
-        self.experts, self.members = experts, members
+        self.experts = experts
         self.gates = 0 if experts == 1 else tasks
-        self.score: nn.Linear | StackedLinear | None = None
-        if self.gates and apart and members > 1:
-            self.score = StackedLinear(members, query, tasks * experts)
-        elif self.gates:
-            self.score = nn.Linear(query, members * tasks * experts)
+        self.score = nn.Linear(query, tasks * experts) if self.gates else None
 
     def forward(self, query: Tensor) -> Tensor:
-        """(B, query), or (M, B, query) if each member has its own -> weights (B, M T, S)."""
+        """(B, query) -> weights (B, T, S)."""
         if self.score is None:
-            return query.new_ones((query.shape[-2], self.members, 1))
-        scores = self.score(query if isinstance(self.score, StackedLinear) or query.dim() == 2 else query[0])
-        return self.weights(scores if scores.dim() == 2 else scores.transpose(0, 1).flatten(1))
+            return query.new_ones((query.shape[-2], 1, 1))
+        return self.weights(self.score(query))
 
     def weights(self, scores: Tensor) -> Tensor:
-        """Return the weights, (B, M T, S), from the scores, (B, M T S)."""
+        """Return the weights, (B, T, S), from the scores, (B, T S)."""
         return scores.float().unflatten(1, (-1, self.experts)).softmax(2)
 
 
@@ -196,15 +189,10 @@ class PartialGates(nn.Module):
         )
 
 
-def mix(weights: Tensor, experts: Tensor, members: int = 1) -> Tensor:
+def mix(weights: Tensor, experts: Tensor) -> Tensor:
     """Return each task's weighted sum of experts: (B, T, S), (S, B, W) -> (T, B, W); T is 1 if tasks share
-    one gate.
-
-    With several members, the weights (B, M T, S) are of each member's own S experts, (M S, B, W), and the
-    sums are (M T, B, W).
-    """
-    by_gate = weights.to(experts.dtype).permute(1, 2, 0).unflatten(0, (members, -1)).contiguous()
-    return _Mix.apply(by_gate, experts.unflatten(0, (members, -1))).flatten(0, 1)
+    one gate."""
+    return _Mix.apply(weights.to(experts.dtype).permute(1, 2, 0).contiguous(), experts)
 
 
 class _Mix(torch.autograd.Function):
@@ -214,7 +202,7 @@ class _Mix(torch.autograd.Function):
 
     @staticmethod
     def forward(weights: Tensor, experts: Tensor) -> Tensor:
-        """(M, T, S, B), (M, S, B, W) -> (M, T, B, W)."""
+        """(T, S, B), (S, B, W) -> (T, B, W)."""
         return _summed(weights, experts)
 
     @staticmethod
@@ -224,14 +212,12 @@ class _Mix(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         weights, experts = ctx.saved_tensors
-        return torch.linalg.vecdot(gradient[:, :, None], experts[:, None]), _summed(
-            weights.transpose(1, 2), gradient
-        )
+        return torch.linalg.vecdot(gradient[:, None], experts), _summed(weights.transpose(0, 1), gradient)
 
 
 def _summed(weights: Tensor, rows: Tensor) -> Tensor:
-    """Return `sum_s weights[n, s] * rows[s]` per member: (M, N, S, B), (M, S, B, W) -> (M, N, B, W)."""
-    total = weights[:, :, 0, :, None] * rows[:, None, 0]
-    for s in range(1, rows.shape[1]):
-        total = torch.addcmul(total, weights[:, :, s, :, None], rows[:, None, s])
+    """Return `sum_s weights[n, s] * rows[s]`: (N, S, B), (S, B, W) -> (N, B, W)."""
+    total = weights[:, 0, :, None] * rows[0]
+    for s in range(1, len(rows)):
+        total = torch.addcmul(total, weights[:, s, :, None], rows[s])
     return total

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from typing import Annotated, Literal
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
@@ -52,13 +51,6 @@ class StackedLinear(nn.Module):
         """Run one of the copies: (B, inputs) -> (B, outputs). Runtimes fuse the bias into the product."""
         return torch.addmm(self.bias[copy], x, self.weight[copy])
 
-    def some(self, copies: slice, x: Tensor) -> Tensor:
-        """Run some of the copies: (n, B, inputs) -> (n, B, outputs)."""
-        weight, bias = self.weight[copies], self.bias[copies]
-        if len(weight) == 1:  # a batch of one product takes longer than the product
-            return F.linear(x[0], weight[0].T, bias[0, 0])[None]
-        return torch.baddbmm(bias, x, weight)
-
 
 class StackedMLP(nn.Module):
     """`copies` MLPs, each over [common inputs, its own inputs].
@@ -72,7 +64,6 @@ class StackedMLP(nn.Module):
         own: Width of the inputs that each MLP has for itself; 0 for none.
         hidden: Widths of the layers.
         activation: Applied after every layer; may work in place.
-        members: M, the number of sets of deeper layers over the same first layers, see `Members`.
     """
 
     def __init__(
@@ -82,7 +73,6 @@ class StackedMLP(nn.Module):
         own: int,
         hidden: Sequence[int],
         activation: Callable[[Tensor], Tensor] = torch.relu_,
-        members: int = 1,
     ):
         super().__init__()
         self.copies, self.width, self.activation = copies, hidden[-1], activation
@@ -90,30 +80,20 @@ class StackedMLP(nn.Module):
         self.common = uniform(common, copies * hidden[0], fan_in=fan_in) if common else None
         self.own = uniform(copies, own, hidden[0], fan_in=fan_in) if own else None
         self.bias = uniform(copies, 1, hidden[0], fan_in=fan_in)
-        self.members = Members(members, copies, hidden[0]) if members > 1 else None
-        deeper = (StackedLinear(members * copies, a, b) for a, b in itertools.pairwise(hidden))
+        deeper = (StackedLinear(copies, a, b) for a, b in itertools.pairwise(hidden))
         self.deeper = nn.ModuleList(deeper)
 
     def first(self, common: Tensor | None, own: Tensor | None) -> Tensor:
         """Return the first layers before their activation: (B, common), (copies, B, own) -> (copies, B,
         hidden[0]).
 
-        If consecutive copies share their own inputs, these may come once per group of copies, (groups, B,
-        own).
+        If all copies have the same own inputs, these may come once, (1, B, own).
         """
         h: Tensor = self.bias
         if self.own is not None and own is not None:
-            groups = len(own)
-            if groups < self.copies:
-                weight, bias = (
-                    p.unflatten(0, (groups, -1)).transpose(1, 2).flatten(2) for p in (self.own, self.bias)
-                )
-                h = (
-                    torch.baddbmm(bias, own, weight)
-                    .unflatten(2, (self.copies // groups, -1))
-                    .transpose(1, 2)
-                    .flatten(0, 1)
-                )
+            if len(own) < self.copies:
+                read = torch.addmm(self.bias.flatten(), own[0], self.own.transpose(0, 1).flatten(1))
+                h = read.unflatten(1, (self.copies, -1)).transpose(0, 1)
             else:
                 h = torch.baddbmm(h, own, self.own)
         if self.common is not None and common is not None:
@@ -125,9 +105,9 @@ class StackedMLP(nn.Module):
         return self.rest(self.first(common, own))
 
     def rest(self, first: Tensor) -> Tensor:
-        """Run the rest on the first layers, which may be overwritten: (copies, B, hidden[0]) -> (M copies, B,
+        """Run the rest on the first layers, which may be overwritten: (copies, B, hidden[0]) -> (copies, B,
         hidden[-1])."""
-        h = self.activation(first if self.members is None else self.members(first))
+        h = self.activation(first)
         for layer in self.deeper:
             h = self.activation(layer(h))
         return h
@@ -140,34 +120,9 @@ class StackedMLP(nn.Module):
         return h
 
 
-class Members(nn.Module):
-    """What tells members apart that share a first layer: each scales and shifts its units (after TabM, arXiv
-    2410.24210). Scales start as random signs, so that members begin with different activations of
-    the same units.
-
-    Args:
-        members: M.
-        copies: S, the number of first layers.
-        width: W, the units of each.
-    """
-
-    spread = 0.5
-    """Standard deviation of shifts at the start."""
-
-    def __init__(self, members: int, copies: int, width: int):
-        super().__init__()
-        self.scale = nn.Parameter(2.0 * torch.randint(2, (members, copies, 1, width)) - 1)
-        self.shift = nn.Parameter(self.spread * torch.randn(members, copies, 1, width))
-
-    def forward(self, first: Tensor) -> Tensor:
-        """(S, B, W) -> (M S, B, W)."""
-        kind = first.dtype
-        return torch.addcmul(self.shift.to(kind), first, self.scale.to(kind)).flatten(0, 1)
-
-
 class Towers(nn.Module):
     """Prediction towers, one per task from weakest to strongest, each receiving information from the one
-    before: T MLPs and their logits, or M times T.
+    before: T MLPs and their logits.
 
     Tower t receives `p = ReLU(W h)`, with h the last hidden layer of tower t-1. `concat` reads p beside the
     inputs; `aitm` weighs p and the tower's own last hidden layer by AITM's attention (arXiv 2105.08489):
@@ -179,18 +134,14 @@ class Towers(nn.Module):
         own: Width of the inputs that each tower has for itself; 0 for none.
         hidden: Widths of the hidden layers.
         transfer: How a tower uses the one before.
-        members: M, the number of independent sets of towers.
     """
 
-    def __init__(
-        self, tasks: int, common: int, own: int, hidden: Sequence[int], transfer: Transfer, members: int = 1
-    ):
+    def __init__(self, tasks: int, common: int, own: int, hidden: Sequence[int], transfer: Transfer):
         super().__init__()
-        last, receivers = hidden[-1], members * (tasks - 1)
-        self.tasks = tasks
+        last, receivers = hidden[-1], tasks - 1
         self.transfer: Transfer = transfer if tasks > 1 else "none"
-        self.mlp = StackedMLP(members * tasks, common, own, hidden)
-        self.out = StackedLinear(members * tasks, last, 1)
+        self.mlp = StackedMLP(tasks, common, own, hidden)
+        self.out = StackedLinear(tasks, last, 1)
         self.message = StackedLinear(receivers, last, last) if self.transfer != "none" else None
         self.read_message = (
             uniform(receivers, last, hidden[0], fan_in=common + own + last)
@@ -200,11 +151,11 @@ class Towers(nn.Module):
         self.attention = StackedLinear(receivers, last, 3 * last) if self.transfer == "aitm" else None
 
     def forward(self, common: Tensor | None, own: Tensor | None) -> Tensor:
-        """(B, common) and (M T, B, own), the towers of a member side by side, -> logits (B, M T)."""
+        """(B, common) and (T, B, own) -> logits (B, T)."""
         return self.rest(self.mlp.first(common, own))
 
     def rest(self, first: Tensor) -> Tensor:
-        """Return logits (B, M T) from the first layers before their ReLU, (M T, B, hidden[0]), which may be
+        """Return logits (B, T) from the first layers before their ReLU, (T, B, hidden[0]), which may be
         overwritten."""
         if self.transfer == "concat":
             h = self._concatenate(first)
@@ -213,38 +164,29 @@ class Towers(nn.Module):
             h = self._attend(h) if self.transfer == "aitm" else h
         return self.out(h).squeeze(2).T
 
-    def _receivers(self, t: int) -> slice:
-        """Select task t, of every member, among the layers that only receiving towers have."""
-        return slice(t - 1, None, self.tasks - 1)
-
     def _message(self, t: int, h: Tensor) -> Tensor:
         assert self.message is not None
-        return self.message.some(self._receivers(t), h).relu()
+        return self.message.one(t - 1, h).relu()
 
     def _concatenate(self, first: Tensor) -> Tensor:
         assert self.read_message is not None
         hidden: list[Tensor] = []
-        for t in range(self.tasks):
-            h = first[t :: self.tasks]
+        for t, h in enumerate(first.unbind()):
             if t:
-                h = torch.baddbmm(h, self._message(t, hidden[-1]), self.read_message[self._receivers(t)])
-            h = h.relu()
-            for layer in self.mlp.deeper:
-                assert isinstance(layer, StackedLinear)
-                h = layer.some(slice(t, None, self.tasks), h).relu()
-            hidden.append(h)
-        return torch.stack(hidden, 1).flatten(0, 1)
+                h = torch.addmm(h, self._message(t, hidden[-1]), self.read_message[t - 1])
+            hidden.append(self.mlp.deepened(t, h.relu()))
+        return torch.stack(hidden)
 
     def _attend(self, own: Tensor) -> Tensor:
         assert self.attention is not None
-        hidden = [own[:: self.tasks]]
-        for t in range(1, self.tasks):
-            both = torch.cat([self._message(t, hidden[-1]), own[t :: self.tasks]], 1)  # (M, 2 B, d)
-            projected = self.attention.some(self._receivers(t), both)
-            query, key, value = projected.unflatten(1, (2, -1)).chunk(3, 3)
-            weights = ((query * key).sum(3).float() / math.sqrt(own.shape[2])).softmax(1)
-            hidden.append((weights[..., None].to(value.dtype) * value).sum(1))
-        return torch.stack(hidden, 1).flatten(0, 1)
+        hidden = [own[0]]
+        for t in range(1, len(own)):
+            both = torch.cat([self._message(t, hidden[-1]), own[t]])  # (2 B, d)
+            projected = self.attention.one(t - 1, both)
+            query, key, value = projected.unflatten(0, (2, -1)).chunk(3, 2)
+            weights = ((query * key).sum(2).float() / math.sqrt(own.shape[2])).softmax(0)
+            hidden.append((weights[..., None].to(value.dtype) * value).sum(0))
+        return torch.stack(hidden)
 
 
 class MacroTaskTable(nn.Module):

@@ -23,7 +23,7 @@ class MGOE(MacroGraphNetwork):
             return super().decompose()
         late = self.nodes.reads if self.recents is not None and self.nodes is not None else set()
         keys = batch_keys(self.spec, self.needs)
-        if self.experts is None and self.options.members == 1:
+        if self.experts is None:
             return FoldedDecomposition(Folded(self), self.inputs, keys, late)
         tables = {"table_user", "table_item"} if self.table is not None else set()
         served = PerCopy(self) if PerCopy.fits(self) else self

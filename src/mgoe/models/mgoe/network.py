@@ -30,8 +30,8 @@ class MGOEOptions(Settings):
     search.
 
     Example:
-        >>> MGOEOptions(members=4).members
-        4
+        >>> MGOEOptions(width=8).width
+        8
     """
 
     form: Literal["mlp", "paper"] = "mlp"
@@ -79,10 +79,6 @@ class MGOEOptions(Settings):
     """Let towers read the macro task table (with the input group `aggregates`)."""
     transfer: Transfer = "concat"
     """How tower t uses the last hidden layer of tower t-1."""
-    members: int = Field(default=1, ge=1)
-    """M, the number of sets of gates, towers and, in form `mlp`, layers of experts after the first, which
-    they share. Each is trained on its own loss; the prediction is the mean of their logits. Four gained
-    .002 on Tmall and nothing on KuaiRand, for about twice the cost."""
 
 
 class Products(nn.Module):
@@ -166,8 +162,7 @@ class MacroGraphNetwork(RankingModel):
         queries = {"counts": len(counts), "inputs": self.inputs.width + ids, "experts": tasks * out}
         self.query = next(name for name in (o.gate_query, "inputs", "experts") if queries[name])
         self.counts = nn.Buffer(torch.tensor(counts, dtype=torch.int64), persistent=False)
-        gates = 1 if o.one_gate else tasks
-        self.gates = Gates(gates, tasks, queries[self.query], o.members, apart=self.query == "experts")
+        self.gates = Gates(1 if o.one_gate else tasks, tasks, queries[self.query])
 
         # Towers, and what they read beside the experts.
         self.recents = Recents(spec, width, o.aggregate) if recents else None
@@ -178,7 +173,7 @@ class MacroGraphNetwork(RankingModel):
         )
         common = (self.inputs.width if self.paper else 0) + (self.recents.width if self.recents else 0)
         own = out + (self.table.width if self.table else 0)
-        self.towers = Towers(tasks, common, own, o.tower_hidden, o.transfer, o.members)
+        self.towers = Towers(tasks, common, own, o.tower_hidden, o.transfer)
 
     def _build_experts(self, node_width: int) -> int:
         """Make the macro graph aggregates and the experts. Returns the width of an expert's output."""
@@ -202,7 +197,7 @@ class MacroGraphNetwork(RankingModel):
         if self.paper:
             return own
         activation = F.silu if o.activation == "silu" else torch.relu_
-        self.experts = StackedMLP(experts, self.inputs.width, own, o.hidden, activation, o.members)
+        self.experts = StackedMLP(experts, self.inputs.width, own, o.hidden, activation)
         products = Products(self.inputs, o.products)
         if products.width:
             self.products = products
@@ -211,11 +206,8 @@ class MacroGraphNetwork(RankingModel):
         return self.experts.width
 
     def logits(self, batch: Batch) -> Tensor:
-        return self._mean(self._member_logits(batch))
-
-    def each(self, batch: Batch) -> Tensor:
-        raw = self._member_logits(batch).float().unflatten(1, (self.options.members, -1)).transpose(0, 1)
-        return self.at_position(raw, batch)
+        rows = self._rows(batch)
+        return self.rest(self.first(batch, self.inputs(batch), rows), batch, rows)
 
     def first(self, batch: Batch, x: Tensor, rows: NodeRows | None = None) -> list[Tensor]:
         """Return what all later layers read, each (..., B, W).
@@ -239,32 +231,32 @@ class MacroGraphNetwork(RankingModel):
             parts.append(self.gates.score(torch.cat(read, 1)))
         return parts
 
-    def rest(self, first: list[Tensor], batch: Batch) -> Tensor:
+    def rest(self, first: list[Tensor], batch: Batch, rows: NodeRows | None = None) -> Tensor:
         """Return logits (B, T) from `first`, and from the batch's recent neighbours and macro task table."""
-        return self._mean(self._towers(first, batch))
+        experts, gates = self._bottom(first)
+        own = mix(gates, experts)
+        if self.table is not None:
+            entries = self.table(batch["table_user"], batch["table_item"])
+            own = torch.cat([own.expand(len(entries), -1, -1), entries], 2)
+        common = [first[0]] if self.experts is None else []
+        if self.recents is not None:
+            rows = rows or self._rows(batch)
+            assert rows is not None
+            common.append(self.recents(batch, rows))
+        return self.towers(torch.cat(common, 1) if common else None, own)
 
     def expert_weights(self, batch: Batch) -> Tensor:
-        """Return the weights of the first member: another member has experts of its own."""
-        return self._gates(self.first(batch, self.inputs(batch)))
+        return self._bottom(self.first(batch, self.inputs(batch)))[1]
 
     def explain(self, batch: Batch) -> dict[str, Tensor]:
         rows, x = self._rows(batch), self.inputs(batch)
-        out = {"gates": self._gates(self.first(batch, x, rows)).expand(-1, len(self.spec.tasks), -1)}
+        gates = self._bottom(self.first(batch, x, rows))[1]
+        out = {"gates": gates.expand(-1, len(self.spec.tasks), -1)}
         if self.macro is not None:
             out |= self.macro.weights(batch, *(self._per_expert(node) for node in self._nodes(x, rows)))
         if self.recents is not None and rows is not None:
             out |= self.recents.weights(batch, rows)
         return out
-
-    def _member_logits(self, batch: Batch) -> Tensor:
-        """Return the logits of every member, (B, M T)."""
-        rows = self._rows(batch)
-        return self._towers(self.first(batch, self.inputs(batch), rows), batch, rows)
-
-    def _mean(self, logits: Tensor) -> Tensor:
-        """Average over members: (B, M T) -> (B, T)."""
-        members = self.options.members
-        return logits if members == 1 else logits.unflatten(1, (members, -1)).mean(1)
 
     def _rows(self, batch: Batch) -> NodeRows | None:
         """Look up the rows of single users and items."""
@@ -286,15 +278,11 @@ class MacroGraphNetwork(RankingModel):
         return torch.cat(parts, 2) if parts else None
 
     def _bottom(self, first: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Return experts (M S, B, W) and gates (B, M T, S), or (B, M, S) where one gate serves all tasks."""
-        if self.experts is None:
-            experts = first[1].repeat(self.options.members, 1, 1)
-        else:
-            experts = self.experts.rest(self.with_products(first))
+        """Return experts (S, B, W) and gates (B, T, S), or (B, 1, S) where one gate serves all tasks."""
+        experts = first[1] if self.experts is None else self.experts.rest(self.with_products(first))
         if self.gates.score is not None and self.query != "experts":
             return experts, self.gates.weights(first[-1])
-        by_member = experts.unflatten(0, (self.options.members, -1))
-        return experts, self.gates(by_member.transpose(1, 2).flatten(2))
+        return experts, self.gates(experts.transpose(0, 1).flatten(1))
 
     def with_products(self, first: list[Tensor]) -> Tensor:
         """Return the experts before their first activation, (S, B, W), with what they read of the
@@ -303,26 +291,6 @@ class MacroGraphNetwork(RankingModel):
             return first[0]
         read = for_products(self.products(first[1])) @ self.read_products
         return first[0] + read.unflatten(1, (len(first[0]), -1)).transpose(0, 1)
-
-    def _gates(self, first: list[Tensor]) -> Tensor:
-        """Return the gates of the first member, (B, T or 1, S)."""
-        return self._bottom(first)[1].unflatten(1, (self.options.members, -1))[:, 0]
-
-    def _towers(self, first: list[Tensor], batch: Batch, rows: NodeRows | None = None) -> Tensor:
-        """Return the logits of every member, (B, M T), from `first`."""
-        members = self.options.members
-        experts, gates = self._bottom(first)
-        own = mix(gates, experts, members)
-        if self.table is not None:
-            entries = self.table(batch["table_user"], batch["table_item"])
-            per_task = own.repeat_interleave(members * len(entries) // len(own), 0)  # (M T, B, W)
-            own = torch.cat([per_task, entries.repeat(members, 1, 1)], 2)
-        common = [first[0]] if self.experts is None else []
-        if self.recents is not None:
-            rows = rows or self._rows(batch)
-            assert rows is not None
-            common.append(self.recents(batch, rows))
-        return self.towers(torch.cat(common, 1) if common else None, own)
 
     def _per_expert(self, node: Tensor) -> Tensor:
         """Give each expert the vector of its task: (B, T D) -> (S, B, D), S = T."""
