@@ -563,12 +563,11 @@ def quick(lines: Lines, work: Path, _: argparse.Namespace) -> None:
     """Record a tiny event log and a tiny exposure log with every kind of feature."""
     command("simulate", "--out", work / "world", *TINY)
     events = pq.read_table(work / "world" / "events")
-    balanced = {"name": "balanced", "base": "shared-bottom+counts", "training": {"balance": "uncertainty"}}
     config = {
         "data": {"log": str(work / "world" / "events"), "truth": str(work / "world" / "truth")},
         "tasks": ["click", "buy"],
         **SMALL,
-        "models": ["mgoe", "mgoe-paper", "mmoe", "lightgbm", "home+mgoe", EVERY_PART, balanced],
+        "models": ["mgoe", "mgoe-paper", "mmoe", "lightgbm", "home+mgoe", EVERY_PART],
     }
     served = [("mgoe", "onnx"), ("mgoe-paper", "torch")]
     record(Log("events", events, config, ["click", "buy"], {}, 2_000, 200, served), lines, work / "events")

@@ -105,7 +105,6 @@ def test_a_run_leaves_all_it_promises(finished: Path, small: RunSettings):
 @pytest.mark.parametrize(
     ("asked", "extra"),
     [
-        ({"training": {"balance": "upgrad"}}, "balance"),
         ({"training": {"track": "mlflow"}}, "track"),
         ({"models": ["mgoe", "lightgbm"]}, "gbm"),
     ],

@@ -12,7 +12,6 @@ from mgoe.config.retrieval import RetrievalSettings
 
 BOUNDS = ("chance", "best-reachable")
 """Rows beside those of models on a simulated log."""
-Balance = Literal["fixed", "uncertainty", "upgrad", "dualproj", "pcgrad", "mgda", "imtl-g", "aligned-mtl"]
 
 
 def _resolutions(value: object) -> object:
@@ -218,9 +217,6 @@ class TrainingSettings(Settings):
     clip: float = Field(default=1.0, gt=0)
     """Maximum norm of all dense gradients together. Tables need no limit: their optimiser divides by the
     norm."""
-    balance: Balance = "fixed"
-    """How the losses of tasks are combined: `fixed` adds them with their weights, `uncertainty` learns the
-    weights, the others reconcile gradients (TorchJD)."""
     monitor: str = "all.ranking"
     """Metric by which validation selects the epoch: `task.metric`, or `all.metric` for the mean over tasks.
     `ranking` is the mean of AUC and GAUC. If every task is a regression, the default means `all.rmse`."""

@@ -9,7 +9,6 @@ import torch
 
 from mgoe.config import TrainingSettings
 from mgoe.errors import TrainingError
-from mgoe.training.balance import AGGREGATIONS, load_weighting
 from mgoe.training.progress import LIBRARIES, load_tracker
 
 TRIM_THRESHOLD, TOP_PAD, MMAP_THRESHOLD = -1, -2, -3
@@ -76,8 +75,6 @@ def check_available(settings: TrainingSettings) -> None:
         >>> from mgoe.config import TrainingSettings
         >>> check_available(TrainingSettings(device="cpu"))
     """
-    if settings.balance in AGGREGATIONS:
-        load_weighting(settings.balance)
     if settings.track in LIBRARIES:
         load_tracker(settings.track)
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mgoe.features import Reader, Source
 from mgoe.models import Batch, RankingModel
-from mgoe.training.balance import conflict
+from mgoe.training.conflict import conflict
 from mgoe.training.distributed.process_group import ProcessGroup
 from mgoe.training.feed import Feed, some_rows, to_device
 

@@ -18,7 +18,6 @@ from torch.optim import AdamW, Optimizer
 from mgoe.config import TrainingSettings
 from mgoe.errors import TrainingError
 from mgoe.models import Batch, RankingModel
-from mgoe.training.balance import make_balance
 from mgoe.training.checkpoint import Shard
 from mgoe.training.devices import keep_freed_memory
 from mgoe.training.distributed.process_group import ProcessGroup
@@ -30,7 +29,7 @@ class Stepper:
 
     Args:
         model: On its device.
-        settings: Learning rates, clipping and balance of tasks.
+        settings: Learning rates and clipping.
         steps: Number of steps of the whole fit; the learning rates fall to zero over them.
         bfloat16: Whether matrix products run in bfloat16.
         processes: The processes that step together.
@@ -47,9 +46,8 @@ class Stepper:
         keep_freed_memory()
         self.model, self.settings, self.steps, self.processes = model, settings, steps, processes
         self.bfloat16 = bfloat16
-        self.balance = make_balance(settings.balance, model)
-        self.dense, self.tables = [*model.dense(), *self.balance.dense()], model.tables()
-        self.optimizers = make_optimizers(self.tables, model.dense(), settings, self.balance.dense())
+        self.dense, self.tables = model.dense(), model.tables()
+        self.optimizers = make_optimizers(self.tables, self.dense, settings)
         connect_optimizers(model, self.optimizers)
 
     def __call__(
@@ -75,7 +73,7 @@ class Stepper:
         with torch.autocast(batch["labels"].device.type, torch.bfloat16, enabled=self.bfloat16):
             loss, losses = self.model.loss(batch, totals)
         check(batch, loss, losses)
-        self.balance.backward(loss, losses, self.processes)
+        loss.backward()
         summed = torch.cat([loss.detach().float().reshape(1), losses.detach().float()])
         if self.processes.size > 1:
             self.processes.sum_([summed, *(_gradient(parameter) for parameter in self.dense)])
@@ -89,12 +87,11 @@ class Stepper:
         """Return everything that a step depends on besides its batch and its number, by name."""
         return {
             **{f"model.{name}": tensor for name, tensor in self.model.state_dict().items()},
-            **{f"balance.{name}": tensor for name, tensor in self.balance.tensors().items()},
             **optimizer_tensors(self.optimizers),
         }
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Restore what `tensors` returned. Optimisers and balance keep what is missing."""
+        """Restore what `tensors` returned. Optimisers keep what is missing."""
         self.model.load_state_dict(
             {
                 name.removeprefix("model."): tensor
@@ -102,8 +99,6 @@ class Stepper:
                 if name.startswith("model.")
             }
         )
-        for name, tensor in self.balance.tensors().items():
-            tensor.copy_(tensors.get(f"balance.{name}", tensor))
         load_optimizers(self.optimizers, tensors)
 
 
@@ -252,23 +247,17 @@ def _by_row(gradient: Tensor) -> tuple[Tensor | slice, Tensor]:
 
 
 def make_optimizers(
-    tables: list[nn.Parameter],
-    dense: list[nn.Parameter],
-    settings: TrainingSettings,
-    balance: Sequence[nn.Parameter] = (),
+    tables: list[nn.Parameter], dense: list[nn.Parameter], settings: TrainingSettings
 ) -> list[Optimizer]:
     """Return row-wise Adagrad for the tables and fused AdamW for the dense part, without the one that has no
     parameter.
 
-    Their state exists, as zeros, from the start, so a checkpoint's size is known before training. The
-    parameters of `balance` do not decay: decay would pull the tasks towards equal weights.
+    Their state exists, as zeros, from the start, so a checkpoint's size is known before training.
     """
     optimizers: list[Optimizer] = []
     if dense:
         adam = AdamW(dense, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
-        if balance:
-            adam.add_param_group({"params": balance, "weight_decay": 0.0})
-        for parameter in (*dense, *balance):
+        for parameter in dense:
             adam.state[parameter] = {
                 "step": torch.zeros((), device=parameter.device),
                 "exp_avg": torch.zeros_like(parameter),

@@ -234,12 +234,6 @@ def test_late_tables_are_drawn_where_they_stay_whole(monkeypatch):
     assert first.weight.requires_grad
 
 
-def test_a_balance_that_needs_whole_tables_is_refused():
-    rule = "training.balance: must be fixed or uncertainty where tables are sharded, found upgrad"
-    with pytest.raises(TrainingError, match=f"{rule}: .* or set training.tables to replicated"):
-        place_tables(Model(), TrainingSettings(tables="sharded", balance="upgrad"), TWO, CPU, 0)
-
-
 @with_torchrec
 def test_a_width_that_torchrec_does_not_hold_is_refused():
     model = nn.Sequential(nn.Embedding(9, 6, sparse=True))

@@ -131,7 +131,7 @@ def place_tables(
 
     Raises:
         MissingExtra: TorchRec is needed and cannot be imported.
-        TrainingError: The balance needs whole tables, or TorchRec does not support the width of rows.
+        TrainingError: TorchRec does not support the width of rows.
     """
     tables = [place for place in _tables(model) if place[2].sparse]
     whole = sum(table.weight.nbytes for _, _, table in tables)
@@ -140,12 +140,6 @@ def place_tables(
         # Half of the free memory of a process is for gradients and batches.
         spread = processes.any(2 * whole > free_memory(device))[0]
     if spread:
-        if settings.balance not in ("fixed", "uncertainty"):
-            raise TrainingError(
-                "training.balance",
-                f"must be fixed or uncertainty where tables are sharded, found {settings.balance}: these "
-                "tables learn in the backward pass; change it, or set training.tables to replicated",
-            )
         torchrec()  # raises where it is missing
     for number, (parent, name, table) in enumerate(tables):
         if spread and table.weight.nbytes >= SMALL * whole and _spreads(parent, table, processes):
