@@ -543,7 +543,6 @@ EVERY_PART = {
     "options": {
         "products": 8,
         "table": True,
-        "attention": "target",
         "one_gate": False,
         "gate_query": "inputs",
         "shared_macro": True,
@@ -552,7 +551,7 @@ EVERY_PART = {
 """`mgoe` with what its default leaves out."""
 PLAIN = ["single-task", "shared-bottom", "omoe", "mmoe", "ple", "esmm", "aitm", "metaheac", "stem", "home"]
 EVERY_MODEL = [
-    *["mgoe", "mgoe-paper", *PLAIN, "macgnn", "macgnn-released", "lightgbm", EVERY_PART],
+    *["mgoe", "mgoe-paper", *PLAIN, "macgnn", "lightgbm", EVERY_PART],
     *["mgoe-paper+mgoe", "macgnn+mgoe", "lightgbm+mgoe", "mmoe+counts", "mmoe+edges", "mmoe+graph"],
     *[f"{name}+mgoe" for name in PLAIN],
     {"name": "shared-bottom-knots", "base": "shared-bottom+mgoe", "options": {"knots": [-1, 0, 1]}},

@@ -151,7 +151,7 @@ def test_every_baseline_is_in_the_arenas(name: str):
     tables = settings.tables
     linear = {"logistic", "rates"}  # these read what was shown and not done
     untrained = {"popularity", "history", "constant"}  # what a first run is compared with
-    baselines = PRESETS.keys() - {"macgnn-released"} - linear - untrained
+    baselines = PRESETS.keys() - linear - untrained
     assert baselines | (linear if name == "arena-kuairand" else set()) <= set(tables["graph"].models)
     assert {"mgoe", "shared-bottom-knots", *(f"{baseline}+mgoe" for baseline in baselines - {"mgoe"})} == {
         *tables["experts"].models

@@ -37,17 +37,9 @@ MODELS = {
             "mgoe",
             {"inputs": tuple(GROUPS), "options": {"shared_macro": True, "one_gate": True}},
         ),
-        (
-            "target",
-            "mgoe",
-            {"options": {"attention": "target", "second_order": False, "transfer": "none", "hidden": [8]}},
-        ),
-        ("target of nothing", "mgoe+counts", {"options": {"attention": "target", "table": True}}),
-        (
-            "paper, target",
-            "mgoe-paper",
-            {"options": {"attention": "target", "mask_empty": True, "gate_query": "inputs"}},
-        ),
+        ("one order", "mgoe", {"options": {"second_order": False, "transfer": "none", "hidden": [8]}}),
+        ("a table of nothing", "mgoe+counts", {"options": {"table": True}}),
+        ("paper, masked", "mgoe-paper", {"options": {"mask_empty": True, "gate_query": "inputs"}}),
         ("paper without ids", "mgoe-paper", {"inputs": ("side", "recents", "aggregates", "counts")}),
         (
             "paper of the graph alone",
@@ -85,8 +77,6 @@ MODELS = {
         ("macgnn", "macgnn", {}),
         ("macgnn+mgoe", "macgnn+mgoe", {}),
         ("macgnn of the graph alone", "macgnn", {"inputs": GRAPH_ONLY}),
-        ("macgnn-released", "macgnn-released", {}),
-        ("macgnn-released+graph", "macgnn-released+graph", {}),
     ]
 }
 SPEC = make_spec()
@@ -303,7 +293,6 @@ def test_any_two_options_go_together():
     batch = random_batch(SPEC, 4)
     switches = {
         "form": ["mlp", "paper"],
-        "attention": ["none", "target"],
         "transfer": ["none", "aitm", "concat"],
         "gate_query": ["counts", "inputs", "experts"],
         "second_order": [True, False],
@@ -323,7 +312,7 @@ def test_any_two_options_go_together():
                     assert built.predict(batch).isfinite().all(), (first, a, second, b)
 
 
-def test_without_attention_the_user_side_ignores_the_candidate():
+def test_the_user_side_ignores_the_candidate():
     built = make_model("mgoe", SPEC, seed=0)
     batch = random_batch(SPEC)
     other = batch | {key: batch[key].flip(0) for key in ("i1", "i2", "item", "item_macro")}

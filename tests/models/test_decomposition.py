@@ -102,7 +102,6 @@ def test_any_options_of_mgoe_can_be_taken_apart():
     options = st.fixed_dictionaries(
         {
             "form": st.sampled_from(["mlp", "paper"]),
-            "attention": st.sampled_from(["none", "none", "target"]),
             "transfer": st.sampled_from(["none", "aitm", "concat"]),
             "gate_query": st.sampled_from(["counts", "inputs", "experts"]),
             "products": st.sampled_from([0, 4]),

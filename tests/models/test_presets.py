@@ -55,12 +55,7 @@ def test_names_stand_for_inputs():
     assert inputs["logistic"] == {"side", "context", "rates"}
     assert inputs["rates"] == {"rates"}
     assert inputs["mmoe+graph"] == inputs["mmoe+edges"] | {"aggregates"} == inputs["mgoe"] - {"ids"}
-    assert (
-        inputs["mgoe-paper"]
-        == inputs["macgnn"]
-        == inputs["macgnn-released"]
-        == {"ids", "side", "context", "recents", "aggregates"}
-    )
+    assert inputs["mgoe-paper"] == inputs["macgnn"] == {"ids", "side", "context", "recents", "aggregates"}
 
 
 def test_baselines_keep_their_published_ids_and_mgoe_decides_by_the_log():
@@ -77,12 +72,7 @@ def test_the_paper_preset_reads_the_paper():
     model = make_model("mgoe-paper", spec, 0)
     assert isinstance(model, MGOE)
     options = model.options
-    assert (options.form, options.attention, options.transfer, options.table) == (
-        "paper",
-        "none",
-        "aitm",
-        True,
-    )
+    assert (options.form, options.transfer, options.table) == ("paper", "aitm", True)
     assert options.aggregate == 2 * options.width
     assert model.inputs.width == 0
     assert (
@@ -94,7 +84,7 @@ def test_the_paper_preset_reads_the_paper():
 def test_the_same_suffix_gives_every_model_the_same_inputs():
     spec, batch = make_spec(), random_batch(make_spec(), 4)
     ours = make_model("mgoe+mgoe", spec, 0).inputs.names
-    for name in [*BASELINES, "macgnn", "macgnn-released"]:
+    for name in [*BASELINES, "macgnn"]:
         built = make_model(f"{name}+mgoe", spec, 0)
         theirs = [column for column in built.inputs.dense.names if column in built.inputs.dense.keys]
         assert theirs == [column for column in ours if column in built.inputs.dense.keys]
@@ -156,10 +146,10 @@ def test_baselines_have_the_same_capacity(tasks):
         ),
         (ModelSettings(name="x", base="lightgbm", inputs=("ids",)), "nothing to read"),
         (ModelSettings(name="x", base="stem", inputs=()), "nothing to read"),
-        (ModelSettings(name="x", base="mgoe", options={"attenton": "none"}), "did you mean 'attention'"),
+        (ModelSettings(name="x", base="mgoe", options={"transfr": "none"}), "did you mean 'transfer'"),
         (
-            ModelSettings(name="x", base="mgoe", options={"attention": "some"}),
-            "models.x.options: attention: Input should be 'none' or 'target'",
+            ModelSettings(name="x", base="mgoe", options={"form": "some"}),
+            "models.x.options: form: Input should be 'mlp' or 'paper'",
         ),
         (
             ModelSettings(name="x", base="mmoe", options={"experts": 0}),
@@ -170,12 +160,6 @@ def test_baselines_have_the_same_capacity(tasks):
         (ModelSettings(name="x", base="mgoe", inputs=()), "nothing to read"),
         (ModelSettings(name="x", base="mmoe", inputs=()), "nothing to read"),
         (ModelSettings(name="x", base="mgoe-paper", inputs=("edges",)), "nothing to read"),
-        (
-            ModelSettings(
-                name="x", base="mgoe", inputs=("pair", "aggregates"), options={"attention": "target"}
-            ),
-            "`target` needs inputs",
-        ),
         (ModelSettings(name="x", base="no_such_module:Model"), "cannot be imported"),
         (ModelSettings(name="x", base="mgoe.models:FeatureSpec"), "must name a subclass"),
         (ModelSettings(name="x", base="mgoe.models:Nothing"), "cannot be imported"),

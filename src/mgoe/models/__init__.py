@@ -18,7 +18,7 @@ from mgoe.models.baselines.flat import (
     SingleTask,
 )
 from mgoe.models.baselines.funnel import AITM, ESMM, AITMOptions, FunnelOptions
-from mgoe.models.baselines.macgnn import MacGNN, MacGNNOptions
+from mgoe.models.baselines.macgnn import MacGNN
 from mgoe.models.baselines.own_experts import PLE, HoME, HoMEOptions, PLEOptions
 from mgoe.models.baselines.shared_experts import MetaHeac, MMoE, MMoEOptions, OMoE
 from mgoe.models.baselines.stem import STEM
@@ -58,7 +58,6 @@ __all__ = [
     "MMoE",
     "MMoEOptions",
     "MacGNN",
-    "MacGNNOptions",
     "MetaHeac",
     "OMoE",
     "PLEOptions",

@@ -61,7 +61,6 @@ _INTERCEPT = {"epochs": 1, "learning_rate": 0.05}
 """Training of a model that has an intercept alone."""
 _KNOWN_INTERCEPT = {"epochs": 1, "learning_rate": 1e-6}
 """Training of a model whose intercept is known before."""
-_MACGNN = {"aggregate": 32, "mask_empty": False, "edge_vectors": False}
 
 PRESETS: dict[str, ModelSettings] = {
     "mgoe": ModelSettings(name="mgoe", base="mgoe", inputs=INPUTS["mgoe"], ids="auto"),
@@ -84,14 +83,11 @@ PRESETS: dict[str, ModelSettings] = {
     ),
     **{name: ModelSettings(name=name, base=name, inputs=_PLAIN, ids="on") for name in _BASELINES},
     "macgnn": ModelSettings(
-        name="macgnn", base="macgnn", inputs=(*_PLAIN, "aggregates"), ids="on", options=_MACGNN
-    ),
-    "macgnn-released": ModelSettings(
-        name="macgnn-released",
+        name="macgnn",
         base="macgnn",
         inputs=(*_PLAIN, "aggregates"),
         ids="on",
-        options={**_MACGNN, "attention": "constant"},
+        options={"aggregate": 32, "mask_empty": False, "edge_vectors": False},
     ),
     "lightgbm": ModelSettings(name="lightgbm", base="lightgbm", inputs=_COUNTS, ids="auto"),
     "logistic": ModelSettings(name="logistic", base="logistic", inputs=_RATES, ids="off"),

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mgoe.config import ModelSettings
-from mgoe.models import MacGNN, TaskSpec, make_model
+from mgoe.models import TaskSpec, make_model
 from mgoe.models.baselines import own_experts
 from mgoe.models.baselines.funnel import logit_of_product, parents
 from mgoe.models.baselines.own_experts import groups_of
@@ -313,21 +313,6 @@ def test_a_row_is_normalised_by_itself_in_training_too():
     torch.testing.assert_close(built(alone), built(batch)[:1], atol=1e-6, rtol=1e-5)
 
 
-def test_a_released_macgnn_has_no_query_and_no_key():
-    released, repaired = make("macgnn-released"), make("macgnn")
-    assert isinstance(released, MacGNN)
-    assert not [name for name, _ in released.named_parameters() if "query" in name or "key" in name]
-    assert (
-        len([name for name, _ in repaired.named_parameters() if "query" in name or "key" in name])
-        == 2 * 4 + 2 * 2
-    )
-    batch, other = random_batch(SPEC), random_batch(SPEC, seed=1)
-    recents = ("u1", "u2", "recent_items", "recent_items_task_mask")
-    changed = other | {key: batch[key] for key in recents} | {"user": batch["user"]}
-    a, b = (released.inputs(x)[:, -4 * 32 : -2 * 32] for x in (batch, changed))
-    assert torch.equal(a, b)  # u1 and u2 do not depend on the candidate
-
-
 def test_macro_neighbours_equal_their_equations():
     built, batch = make("macgnn"), random_batch(SPEC, 8)
     macro, rows = built.inputs.macro, built.inputs.nodes(batch)
@@ -340,20 +325,6 @@ def test_macro_neighbours_equal_their_equations():
     torch.testing.assert_close(
         built.inputs(batch)[:, -4 * 32 :], torch.cat(expected, 1), atol=1e-6, rtol=1e-5
     )
-
-
-def test_recents_of_a_released_macgnn_are_summed():
-    built, batch = make("macgnn-released"), random_batch(SPEC, 8)
-    rows = built.inputs.nodes(batch)
-    found = built.inputs.recents(batch, rows)[:, :32]
-    for row in range(8):
-        there = [k for k, item in enumerate(batch["recent_items"][row].tolist()) if item >= 0]
-        torch.testing.assert_close(
-            found[row],
-            rows.recent_items[row, there].sum(0) @ built.inputs.recents.items,
-            atol=1e-6,
-            rtol=1e-5,
-        )
 
 
 @given(share=st.floats(0.001, 0.999), mean=st.floats(0, 1e3))

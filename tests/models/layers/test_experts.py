@@ -51,12 +51,17 @@ def test_fused_experts_equal_naive_ones(seed, experts, target, **options):
     module = MacroExperts(spec, experts, target=target, **options)
     batch = random_batch(spec, rows, seed)
     targets = {side: torch.randn(experts, rows, target) for side in ("user", "item")} if target else None
-    of_user, of_item = module(batch, **targets) if targets else module(batch)
     expected = naive(module, batch, targets)
-    for side, found in (("u", of_user), ("i", of_item)):
-        orders = [order for order in module.orders if order[0] == side]
-        blocks = torch.stack([torch.cat([expected[order, s] for order in orders], 1) for s in range(experts)])
-        torch.testing.assert_close(found, blocks, atol=1e-5, rtol=1e-4)
+    for order in module.orders:
+        of_order = targets and targets["item" if order[0] == "u" else "user"]
+        found = module.of_order(order, batch[order], of_order)
+        want = torch.stack([expected[order, s] for s in range(experts)])
+        torch.testing.assert_close(found, want, atol=1e-5, rtol=1e-4)
+    if targets is None:
+        for side, found in zip("ui", module(batch), strict=True):
+            orders = [order for order in module.orders if order[0] == side]
+            want = [torch.cat([expected[order, s] for order in orders], 1) for s in range(experts)]
+            torch.testing.assert_close(found, torch.stack(want), atol=1e-5, rtol=1e-4)
 
 
 @given(rows=st.integers(1, 5), nodes=st.integers(1, 9), tau=st.floats(0.2, 3), seed=st.integers(0, 99))
@@ -83,12 +88,13 @@ def test_a_node_without_edges_aggregates_to_zero_where_empty_nodes_are_masked():
         order: torch.zeros(4, n) for order, n in (("u1", 7), ("u2", 5), ("i1", 5), ("i2", 7))
     }
     for target in (0, 2):
-        vectors = {"user": torch.randn(3, 4, 2), "item": torch.randn(3, 4, 2)} if target else {}
+        vector = torch.randn(3, 4, 2) if target else None
         masked, bare = (
-            MacroExperts(spec, 3, width=4, aggregate=4, tau=1.0, mask_empty=mask, target=target)(
-                batch, **vectors
+            [module.of_order(order, batch[order], vector) for order in module.orders]
+            for module in (
+                MacroExperts(spec, 3, width=4, aggregate=4, tau=1.0, mask_empty=mask, target=target)
+                for mask in (True, False)
             )
-            for mask in (True, False)
         )
         assert not torch.cat(masked).any()
         assert torch.cat(bare).any()

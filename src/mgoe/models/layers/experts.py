@@ -86,51 +86,38 @@ class MacroExperts(nn.Module):
         )
         self.scale = 1 / math.sqrt(aggregate)
 
-    def forward(
-        self, batch: Batch, user: Tensor | None = None, item: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Return the aggregates of the user and of the item.
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return the aggregates of the user and of the item, without targets.
 
         Args:
             batch: Holds `u1`, `u2`, `i1`, `i2`.
-            user: Vector of the user, the target of the item's edges. Shape (S, B, target); only attention
-                reads it.
-            item: Vector of the item, the target of the user's edges.
 
         Returns:
             (S, B, orders * H) each, 1st order first.
         """
         return (
-            torch.cat([self.of_order(o, batch[o], item) for o in self.orders if o.startswith("u")], 2),
-            torch.cat([self.of_order(o, batch[o], user) for o in self.orders if o.startswith("i")], 2),
+            torch.cat([self.of_order(o, batch[o]) for o in self.orders if o.startswith("u")], 2),
+            torch.cat([self.of_order(o, batch[o]) for o in self.orders if o.startswith("i")], 2),
         )
 
-    def weights(
-        self, batch: Batch, user: Tensor | None = None, item: Tensor | None = None
-    ) -> dict[str, Tensor]:
-        """Return the weight of each macro node by order, (B, K): with attention the mean over experts."""
-        weights = {o: self._weights(o, batch[o], item if o.startswith("u") else user) for o in self.orders}
-        return {order: values.mean(0) if values.dim() == 3 else values for order, values in weights.items()}
+    def weights(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the weight of each macro node by order, (B, K)."""
+        return {order: edge_weights(batch[order], self.tau, self.mask_empty) for order in self.orders}
 
     def of_order(self, order: str, edges: Tensor, target: Tensor | None = None) -> Tensor:
         """Aggregate one order: edges (B, K) and, for attention, the target (S, B, target) -> (S, B, H)."""
-        values = self.nodes[LEADS_TO[order]] @ self.value[order]  # (S, K, H)
-        weights = self._weights(order, edges, target)
-        if weights.dim() == 3:
-            return torch.bmm(weights, values)
-        # One product for the values of every expert.
-        return (weights @ values.transpose(0, 1).flatten(1)).unflatten(1, (self.experts, -1)).transpose(0, 1)
-
-    def _weights(self, order: str, edges: Tensor, target: Tensor | None) -> Tensor:
-        """(B, K) for all experts, or (S, B, K)."""
-        if order not in self.key or target is None:
-            return edge_weights(edges, self.tau, self.mask_empty)
         nodes = self.nodes[LEADS_TO[order]]  # (S or 1, K, D)
+        values = nodes @ self.value[order]  # (S, K, H)
+        if target is None:  # one product for the values of every expert
+            weights = edge_weights(edges, self.tau, self.mask_empty)
+            return (
+                (weights @ values.transpose(0, 1).flatten(1)).unflatten(1, (self.experts, -1)).transpose(0, 1)
+            )
         affinity = torch.bmm(
             torch.bmm(target, self.key[order]), (nodes @ self.query[order]).transpose(1, 2)
         )  # (S, B, K)
         logits = affinity.float() * self.scale + edges / self.tau
-        return masked_softmax(logits, edges > 0) if self.mask_empty else logits.softmax(-1)
+        return torch.bmm(masked_softmax(logits, edges > 0) if self.mask_empty else logits.softmax(-1), values)
 
 
 class Gates(nn.Module):

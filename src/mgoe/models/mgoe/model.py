@@ -17,10 +17,6 @@ class MGOE(MacroGraphNetwork):
     """
 
     def decompose(self) -> Decomposition:
-        """Additive with attention `none`; where the candidate is the target of the user's edges, nothing can
-        be computed ahead."""
-        if self.target:
-            return super().decompose()
         late = self.nodes.reads if self.recents is not None and self.nodes is not None else set()
         keys = batch_keys(self.spec, self.needs)
         if self.experts is None:

@@ -54,9 +54,6 @@ class MGOEOptions(Settings):
     """Temperature of the edge weights."""
     mask_empty: bool = True
     """Give no weight to macro nodes without an edge."""
-    attention: Literal["none", "target"] = "none"
-    """`target` weighs macro nodes by the candidate; `none` keeps aggregates free of it, so that serving can
-    cache them."""
     second_order: bool = True
     """Read the edges to macro nodes of the node's own kind, too."""
     shared_macro: bool = False
@@ -126,8 +123,8 @@ class MacroGraphNetwork(RankingModel):
     y_t   = tower_t([b_t, recents, table_t, x], p_t)  p_t: from tower t-1; x in form `paper` alone
     ```
 
-    With ids off, `e_u` and `e_i` are projections of side features and of both sides' counts, where they are
-    needed: in form `paper`, or as targets of attention. An MLP reads those features anyway.
+    With ids off, `e_u` and `e_i` are projections of side features and of both sides' counts in form `paper`;
+    an MLP reads those features anyway.
     """
 
     Options = MGOEOptions
@@ -138,23 +135,16 @@ class MacroGraphNetwork(RankingModel):
         o, tasks, recents = options, len(spec.tasks), "recents" in inputs
         self.paper = o.form == "paper"
         self.by_id = "ids" in inputs
-        self.target = o.attention == "target" and "aggregates" in inputs
         self.reads_nodes = self.by_id or self.paper
         self.inputs = DenseInputs(spec, inputs, o.width, o.edge_vectors, o.knots)
 
         # The vectors e_u and e_i of a pair.
         width = tasks * o.width if self.by_id else o.width
         self.nodes = Nodes(spec, self.by_id, recents, width) if self.by_id or recents else None
-        projects = not self.by_id and (self.paper or self.target)
+        projects = self.paper and not self.by_id
         self.projected = ProjectedNodes(self.inputs, tasks, o.width) if projects else None
         widths = self.projected.widths if self.projected else (o.width, o.width) if self.by_id else (0, 0)
-        if self.target and not all(widths):
-            raise ConfigError(
-                "options.attention",
-                "`target` needs inputs that tell users and items apart; "
-                "add ids, side or counts, or use `none`",
-            )
-        out = self._build_experts(sum(widths) if self.reads_nodes else 0)
+        out = self._build_experts(sum(widths))
 
         # Gates read the first query that is not empty.
         counts = self.inputs.columns("counts")
@@ -181,11 +171,7 @@ class MacroGraphNetwork(RankingModel):
         switches = o.model_dump(
             include={"width", "aggregate", "tau", "mask_empty", "second_order", "shared_macro"}
         )
-        self.macro = (
-            MacroExperts(self.spec, experts, **switches, target=o.width if self.target else 0)
-            if "aggregates" in self.needs
-            else None
-        )
+        self.macro = MacroExperts(self.spec, experts, **switches) if "aggregates" in self.needs else None
         own = node_width + (self.macro.width if self.macro else 0)
         if not own and (self.paper or not self.inputs.width):
             raise ConfigError(
@@ -213,8 +199,8 @@ class MacroGraphNetwork(RankingModel):
         """Return what all later layers read, each (..., B, W).
 
         These are the experts before their first activation and the factors of products (in form `paper` the
-        inputs `x` (B, X) and the experts themselves), then the scores of gates that do not read experts. With
-        attention `none` they are affine in `x`, and the sum of a term of the user and a term of the item.
+        inputs `x` (B, X) and the experts themselves), then the scores of gates that do not read experts. They
+        are affine in `x`, and the sum of a term of the user and a term of the item.
         """
         rows = self._rows(batch) if rows is None else rows
         user, item = self._nodes(x, rows)
@@ -253,7 +239,7 @@ class MacroGraphNetwork(RankingModel):
         gates = self._bottom(self.first(batch, x, rows))[1]
         out = {"gates": gates.expand(-1, len(self.spec.tasks), -1)}
         if self.macro is not None:
-            out |= self.macro.weights(batch, *(self._per_expert(node) for node in self._nodes(x, rows)))
+            out |= self.macro.weights(batch)
         if self.recents is not None and rows is not None:
             out |= self.recents.weights(batch, rows)
         return out
@@ -273,7 +259,7 @@ class MacroGraphNetwork(RankingModel):
         user, item = self._per_expert(user), self._per_expert(item)
         parts = [user, item] if self.reads_nodes else []
         if self.macro is not None:
-            of_user, of_item = self.macro(batch, user, item)
+            of_user, of_item = self.macro(batch)
             parts = [user, of_user, item, of_item] if self.reads_nodes else [of_user, of_item]
         return torch.cat(parts, 2) if parts else None
 
