@@ -1,4 +1,4 @@
-"""How far tasks that share parameters agree, told by their gradients.
+"""How far tasks that share parameters agree, by their gradients.
 
 Axes: `T` tasks, `P` numbers of the dense part.
 """
