@@ -29,11 +29,11 @@ pytest.importorskip("uvicorn", reason="uvicorn is not installed: pip install 'mg
 
 from mgoe._util.files import read_json
 from mgoe.bundle import MANIFEST, Bundle
+from mgoe.bundle.held import read_held
 from mgoe.cli.app import app
 from mgoe.experiments import serving_time
 from mgoe.lifecycle import Bounds, CycleSettings, Registry, run_cycle
 from mgoe.serving import Event, EventReader, LiveBundle, open_events
-from mgoe.serving.online.live import positions
 from mgoe.training import WEIGHTS, load_checkpoint
 from tests.cli.test_serve import process
 from tests.effort import slow
@@ -129,8 +129,8 @@ class Rounds:
     def end(self) -> None:
         """Run the same round undisturbed over the same events, and compare."""
         candidate = Bundle.open(self.registry.place("candidate"))
-        held, before = positions(candidate.path), self.folder / "before"
-        state = copy_events(self.folder / "state", before / "state", int(next(iter(held.values()))))
+        held, before = read_held(candidate.path), self.folder / "before"
+        state = copy_events(self.folder / "state", before / "state", int(next(iter(held.values())).position))
         assert run_cycle(self.settings(before / "bundles", state), lambda step: None) == 0
         undisturbed = Registry(before / "bundles")
         assert undisturbed.aliases["current"] == self.registry.aliases["current"]
@@ -217,8 +217,8 @@ def check_events(rounds: Rounds, load: Load, url: str) -> None:
     log = open_events(rounds.folder / "state", make=False)
     for alias in ("current", "candidate"):
         bundle = Bundle.open(rounds.registry.place(alias))
-        position = int(positions(bundle.path)[log.identity])
-        held = [event for place, event in log.read(limit=10**9) if int(place) <= position]
+        position = int(read_held(bundle.path)[log.identity].position)
+        held = [event for place, event in log.read(limit=10**9) if int(place.position) <= position]
         assert counts(bundle) == counts(rounds.first) + interactions(rounds.first, held)
     sent = {event.id for _, event in log.read(limit=10**9)}
     assert {event.id for event in load.acknowledged} == sent
