@@ -2,6 +2,7 @@
 `cycle`."""
 
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -252,7 +253,19 @@ def prune(
     show_outcome(line, {"removed": gone, "served": served}, as_json)
 
 
-def cycle(config: Config, sets: Set = None) -> None:
+def cycle(
+    config: Config,
+    sets: Set = None,
+    metrics: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write what became of the round, for the collector `textfile` of node_exporter: a name "
+            "that ends with .prom.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
     """Test the candidate and promote or hold it, then learn from new rows. Prints one line of JSON per step.
 
     Exit codes: 0 if nothing was refused, 3 if the candidate was, 4 if there are too few new rows.
@@ -260,8 +273,10 @@ def cycle(config: Config, sets: Set = None) -> None:
     import json
 
     from mgoe.lifecycle import load_cycle, run_cycle
+    from mgoe.lifecycle.cycle_metrics import run_measured
 
-    code = run_cycle(load_cycle(config, sets or ()), lambda step: print(json.dumps(step), flush=True))
+    run = run_cycle if metrics is None else partial(run_measured, file=metrics)
+    code = run(load_cycle(config, sets or ()), lambda step: print(json.dumps(step), flush=True))
     if code:
         raise typer.Exit(code)
 

@@ -8,7 +8,7 @@ measure          a bundle measured on later rows of its log
 registry         versions, aliases and the history of their changes
 acceptance       the release test, and the rows that it reads
 shadow           what the log of a shadow says; `outcomes`, what became of the answers in it
-cycle            mgoe cycle
+cycle            mgoe cycle; `cycle_metrics`, what became of its last round
 """
 
 from mgoe.lifecycle.acceptance import Bounds, Release, check_release, later_rows, window_of
