@@ -70,5 +70,9 @@ class OtherLogError(StoreError):
     """A log does not continue where it was read before: an older copy, an emptied or another log."""
 
 
+class DamagedLogError(StoreError):
+    """A log of live events holds what nobody wrote there; it must be restored."""
+
+
 class MissingExtra(MgoeError):
     """An optional part of the library is not installed."""

@@ -14,7 +14,7 @@ from mgoe.bundle.held import START, Mark
 from mgoe.config import did_you_mean
 from mgoe.data import task_masks
 from mgoe.data.times import UNITS, microseconds, unit_of
-from mgoe.errors import EventError, StoreError
+from mgoe.errors import DamagedLogError, EventError
 from mgoe.serving.events.chain import chained, check_record
 from mgoe.serving.events.ids import canonical_id, checked_id, read_id, shown
 
@@ -71,12 +71,12 @@ class Event:
         """Read what `encode` returned.
 
         Raises:
-            StoreError: The bytes are not an event.
+            DamagedLogError: The bytes are not an event.
         """
         try:
             user, item, behavior, time, key = json.loads(payload)
         except (ValueError, TypeError) as error:
-            raise StoreError(
+            raise DamagedLogError(
                 "events", f"the log is damaged: a record must hold an event, found {payload[:40]!r} ({error})"
             ) from None
         return cls(user, item, behavior, time, key)
@@ -278,7 +278,7 @@ def events_after(
 
     Raises:
         OtherLogError: The log does not continue at `after`.
-        StoreError: A record is damaged.
+        DamagedLogError: A record is damaged.
     """
     if after != START:
         first = records[0][0] if records else START
@@ -288,7 +288,7 @@ def events_after(
     events = []
     for mark, record in records:
         if former is not None and chained(former, record) != mark.digest:
-            raise StoreError(
+            raise DamagedLogError(
                 place, f"the log is damaged at event {mark.position}; restore it from an intact copy"
             )
         events.append((mark, Event.decode(record)))

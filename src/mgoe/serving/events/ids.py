@@ -58,7 +58,7 @@ GivenId = Annotated[
     Field(
         union_mode="left_to_right",
         description='As in the log: a whole number or a string; 7 and "7" are the same id. An answer has a '
-        f"whole number beyond {EXACT} on either side of 0 as a string, because JavaScript would round it."
+        f"whole number beyond {EXACT} on either side of 0 as a string, because JavaScript would round it.",
     ),
 ]
 """An id of a request, which pydantic checks."""

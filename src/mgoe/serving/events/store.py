@@ -15,7 +15,7 @@ from typing import Any, Generic, Literal, NamedTuple, TypeVar
 from urllib.parse import quote
 
 from mgoe.bundle.held import START, Mark
-from mgoe.errors import StoreError
+from mgoe.errors import DamagedLogError, StoreError
 from mgoe.serving.events.chain import check_record
 
 FILE = "log.sqlite"
@@ -235,7 +235,7 @@ class Store:
         except sqlite3.DatabaseError as error:
             if type(error) is not sqlite3.DatabaseError:  # a defect of ours
                 raise
-            raise StoreError(
+            raise DamagedLogError(
                 self.path, f"the log is damaged ({error}); restore it from an intact copy"
             ) from None
 

@@ -73,8 +73,7 @@ def create_app(
     telemetry = Telemetry(
         lambda: reloader.engine.consumer.stats,
         lambda: reloader.engine.bundle.calibration,
-        lambda: reloader.exposure_counts,
-        lambda: reloader.engine.bundle.ages(),
+        lambda: reloader.figures,
     )
     tokens.failed = telemetry.token_failures.inc
     stability = Stability()
@@ -99,6 +98,7 @@ def create_app(
     _add_operations(app, reloader, telemetry, shadow)
     app.openapi = lambda: _document(app, secure=bool(tokens.granted))  # type: ignore[method-assign]
     routes = frozenset(path for route in app.routes if (path := getattr(route, "path", None)))
+    telemetry.expect(routes)
     return Middleware(app, limits, tokens, telemetry, routes, access_log, local)
 
 

@@ -11,7 +11,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mgoe.bundle import MANIFEST
-from mgoe.errors import BundleError, EventError, OtherLogError, RequestError, StoreError
+from mgoe.errors import (
+    BundleError,
+    DamagedLogError,
+    EventError,
+    OtherLogError,
+    RequestError,
+    StoreError,
+)
 from mgoe.serving.events.event import EventLog
 from mgoe.serving.events.exposure import label_too_early
 from mgoe.serving.events.exposure_log import ExposureLog
@@ -80,7 +87,7 @@ class Reloader(Watch):
     @asynccontextmanager
     async def running(self, telemetry: Telemetry) -> AsyncIterator[None]:
         """Watch the folder and follow the log while the block runs."""
-        self._swaps = telemetry.swaps
+        self._swaps, self._write_failures = telemetry.swaps, telemetry.write_failures
         tasks = [asyncio.create_task(work) for work in (self.watch(), self._follow())]
         log("serving", url=self.url, bundle=self.engine.name, path=str(self.path))
         self._note(self.engine.away)
@@ -120,7 +127,7 @@ class Reloader(Watch):
         others = await self._add_exposures(exposures, labels, now) if exposures or labels else []
         read, errors = _checked(events, lambda one: reader.read(one, now))
         if read:  # several batches share a sync
-            await loop.run_in_executor(self._writers, self.log.append, [*read.values()])
+            await self._write("events", partial(self.log.append, [*read.values()]))
             await loop.run_in_executor(self._reader, self._catch_up)
             self._require_logs()
         return errors + others
@@ -146,10 +153,17 @@ class Reloader(Watch):
             after = self.engine.consumer.exposures_mark
             labels_known = [label for _, label in known]
             append = partial(store.append, [*shown.values()], labels_known, reader.delay, after=after)
-            refused = await asyncio.get_running_loop().run_in_executor(self._writers, append)
+            refused = await self._write("exposures", append)
             for number, exposure in refused.items():
                 unread[known[number][0]] = str(label_too_early(exposure))
         return errors + unread
+
+    async def _write(self, store: str, append: Callable[[], T]) -> T:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._writers, append)
+        except Exception:
+            self._write_failures.labels(store).inc()
+            raise
 
     @property
     def detail(self) -> str | None:
@@ -163,12 +177,15 @@ class Reloader(Watch):
         return None
 
     @property
-    def exposure_counts(self) -> dict[str, int]:
-        """See `ExposureLog.counts`; empty where there is none, or the store is away."""
+    def figures(self) -> dict[str, float]:
+        """What is the same in every process: whether the store can be read, the ages of the bundle, and the
+        `ExposureLog.counts` unless the store is away."""
+        damaged = isinstance(self.away, DamagedLogError | OtherLogError)
+        found = self.engine.bundle.ages() | {"store up": self.away is None, "store damaged": damaged}
         with suppress(StoreError):
-            if self.exposures is not None and self.engine.exposures is not None:
-                return self.exposures.counts
-        return {}
+            if self.exposures is not None:
+                found |= self.exposures.counts
+        return found
 
     def _catch_up(self) -> None:
         """Apply new events, in the one thread that does so. What cannot be read now is read later."""

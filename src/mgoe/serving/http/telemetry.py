@@ -20,6 +20,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from mgoe.errors import MgoeError
+from mgoe.graph.pair_rows import SIDES
 
 if TYPE_CHECKING:
     from mgoe.bundle.calibration import Calibration
@@ -100,31 +101,40 @@ class Telemetry:
     Args:
         live: Counts of the live state, read when the page is.
         calibration: Calibration of the served bundle, likewise.
-        exposures: Counts of the exposures that all workers have taken, likewise.
-        ages: Ages of the served bundle, likewise.
+        figures: What is the same in all workers, likewise.
     """
 
     def __init__(
         self,
         live: Stats,
         calibration: Callable[[], Calibration],
-        exposures: Stats = dict,
-        ages: Stats = dict,
+        figures: Stats = dict,
     ):
         self.registry = CollectorRegistry()
-        self._of_all = Agreements(calibration), _Gauges("mgoe", exposures), _Gauges("mgoe", ages)
+        self._of_all = Agreements(calibration), _Gauges("mgoe", figures)
 
-        def counter(name: str, text: str, *labels: str) -> Counter:
-            return Counter(f"mgoe_{name}", text, labels, registry=self.registry)
+        def counter(name: str, text: str, label: str = "", values: Iterable[str] = ()) -> Counter:
+            found = Counter(f"mgoe_{name}", text, [label] if label else [], registry=self.registry)
+            for value in values:  # a series that is not there at 0 has no increase at 1
+                found.labels(value)
+            return found
 
-        self.requests = counter("requests", "Requests answered.", "route", "status")
+        self.requests = Counter(
+            "mgoe_requests", "Requests answered.", ["route", "status"], registry=self.registry
+        )
         self.scored = counter("scored", "Pairs scored.")
-        self.asked = counter("asked", "Ids that clients named, by kind.", "kind")
-        self.unseen = counter("unseen", "Of these, ids never seen.", "kind")
-        self.events = counter("events", "Events, by outcome.", "outcome")
-        self.swaps = counter("bundle_swaps", "Refreshed bundles, by outcome.", "outcome")
+        self.asked = counter("asked", "Ids that clients named, by kind.", "kind", SIDES)
+        self.unseen = counter("unseen", "Of these, ids never seen.", "kind", SIDES)
+        self.events = counter("events", "Events, by outcome.", "outcome", ("accepted", "refused"))
+        self.swaps = counter(
+            "bundle_swaps", "Refreshed bundles, by outcome.", "outcome", ("taken", "refused")
+        )
         self.shadow = counter(
-            "shadow_requests", "Requests of the share of the shadow, by outcome.", "outcome"
+            "shadow_requests", "Requests of the share of the shadow, by outcome.", "outcome",
+            ("logged", "dropped", "failed"),
+        )  # fmt: skip
+        self.write_failures = counter(
+            "write_failures", "Batches that could not be written, by store.", "store", ("events", "exposures")
         )
         self.token_failures = counter("token_file_failures", "Looks at the tokens that kept the former ones.")
         self.seconds = Histogram(
@@ -144,6 +154,13 @@ class Telemetry:
         )  # fmt: skip
         for collector in (_Gauges("mgoe_live", live), *self._of_all):
             self.registry.register(collector)
+
+    def expect(self, routes: Iterable[str]) -> None:
+        """Begin to count the requests of each route, with the statuses that an alert reads."""
+        for route in (*routes, "other"):
+            self.seconds.labels(route)
+            for status in ("200", "500", "503"):
+                self.requests.labels(route, status)
 
     def answered(self, route: str, status: int, started: float) -> None:
         """Count a request."""
