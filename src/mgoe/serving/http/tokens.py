@@ -120,6 +120,6 @@ def _read_line(place: str, line: str) -> tuple[bytes, Scopes]:
     for wrong in sorted(scopes - ALL):
         raise ConfigError(
             place,
-            f"scopes are {RANK}, {WRITE} and {ADMIN}, found {wrong!r}; write a line as in `TOKEN rank,write`",
+            f"scopes are rank, write and admin, found {wrong!r}; write a line as in `TOKEN rank,write`",
         )
     return token.encode(), ALL if ADMIN in scopes else scopes
