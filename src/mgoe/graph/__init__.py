@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import mgoe._util.kernel_cache  # noqa: F401 - before a kernel is defined
 from mgoe.graph.build.workplace import Observer, Spent, peak_memory
-from mgoe.graph.likelihood import Place, place
 from mgoe.graph.macro_graph import DRIFT_LIMIT, MacroGraph
 from mgoe.graph.scores import merging_score
 from mgoe.graph.snapshot import Resolution, Snapshot
@@ -24,7 +23,6 @@ __all__ = [
     "MacroGraph",
     "NewEvents",
     "Observer",
-    "Place",
     "Resolution",
     "Snapshot",
     "Source",
@@ -33,7 +31,6 @@ __all__ = [
     "forget_users",
     "merging_score",
     "peak_memory",
-    "place",
     "update_graph",
 ]
 _MODULE_OF = {

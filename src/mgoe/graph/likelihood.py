@@ -24,12 +24,11 @@ from functools import partial
 
 import numba
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from mgoe.errors import GraphError
 from mgoe.graph.edges import SparseEdges, between, first_order, log_scores
 from mgoe.graph.macro_graph import MacroGraph
-from mgoe.graph.pair_rows import OTHER, PairRows, Side, available_threads, untimed
+from mgoe.graph.pair_rows import OTHER, PairRows, Side, available_threads
 from mgoe.graph.scores import UNIT
 from mgoe.graph.sketch import Sketch, divided, projected
 from mgoe.graph.task_table import task_table
@@ -191,23 +190,6 @@ def _edges(
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a node belongs.
-
-    Attributes:
-        vector: In the sketch's space. Shape (rank,).
-        macro: Macro node at every resolution; the cold node, number `Ku` or `Ki`, for a node without edges.
-
-    Example:
-        >>> len(place(graph, "user", neighbors=[0, 1], task_masks=[1, 1]).vector)
-        8
-    """
-
-    vector: NDArray[np.float32]
-    macro: tuple[int, ...]
-
-
-@dataclass(frozen=True)
 class Placement:
     """Places nodes of one side from blocks of their pairs.
 
@@ -268,42 +250,6 @@ class Placement:
             ],
             axis=1,
         )
-
-
-def place(
-    graph: MacroGraph, side: Side, neighbors: ArrayLike, task_masks: ArrayLike, snapshot: int = -1
-) -> Place:
-    """Place one node by its edges (ours).
-
-    Args:
-        graph: The graph that the node is placed in.
-        side: Whether it is a user or an item.
-        neighbors: Distinct items of a user, or users of an item; unknown ones are ignored. Shape (E,).
-        task_masks: Tasks done with each. Shape (E,).
-        snapshot: Which snapshot; the latest by default.
-
-    Raises:
-        GraphError: The two lists differ in length.
-
-    Example:
-        >>> found = place(graph, "user", neighbors=[0, 1], task_masks=[1, 1])
-        >>> len(found.macro) == len(graph.sizes)
-        True
-    """
-    other, masks = np.asarray(neighbors, np.int64), np.asarray(task_masks, np.int64)
-    if other.shape != masks.shape:
-        raise GraphError(
-            "place",
-            f"neighbors and task_masks must be of one length, found {other.shape} and {masks.shape}",
-        )
-    by, at = Placement.of(graph, side, snapshot), graph.snapshots[snapshot]
-    seen = (other >= 0) & (other < len(by.other_sums))
-    seen[seen] = by.other_sums[other[seen]] > 0
-    other, masks = other[seen], masks[seen]
-    pairs = untimed(np.array([0, len(other)]), other, masks)
-    macro = by.macro(pairs, [getattr(part, f"{OTHER[side]}_macro") for part in at.resolutions])[0]
-    sums = np.array([by.scores[masks].sum() / UNIT])
-    return Place(by.vectors(pairs, sums)[0], tuple(macro.tolist()))
 
 
 @numba.njit(cache=True, nogil=True)

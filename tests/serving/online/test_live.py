@@ -14,7 +14,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from mgoe.features import View
 from mgoe.features import read as read_pairs
-from mgoe.graph import MacroGraph, place
+from mgoe.graph import MacroGraph
 from mgoe.graph.pair_rows import Side
 from mgoe.graph.scores import UNIT
 from mgoe.retrieval import known_items
@@ -26,6 +26,7 @@ from mgoe.serving.online.touched import LivePairs, Nodes
 from tests.effort import up_to
 from tests.features.reading import gather
 from tests.graph.histories import BUCKET, CUTS, event_lists
+from tests.graph.placing import place
 from tests.serving.online.worlds import BEHAVIORS, GROUPS, NAMES, START, World, read, read_of, streams
 
 EXACT = [
