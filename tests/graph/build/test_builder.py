@@ -1,19 +1,17 @@
 import cProfile
 from dataclasses import replace
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
-from rich.filesize import decimal
 from sklearn.metrics import homogeneity_score, normalized_mutual_info_score
 
 from mgoe.config import GraphSettings
 from mgoe.errors import GraphError
 from mgoe.graph import MacroGraph, Observer, build_graph
-from mgoe.graph.build.sizes import choose_resolutions, disk_needed
+from mgoe.graph.build.sizes import choose_resolutions
 from mgoe.graph.scores import UNIT, score_table
 from tests.effort import SOAK
 from tests.features.reading import gather
@@ -62,44 +60,6 @@ def test_every_stage_is_shown_once_to_its_end_and_timed(tmp_path, settings):
     assert graph.meta["seconds"] == pytest.approx(
         sum(took["seconds"] for took in graph.meta["stages"].values()), abs=0.01
     )
-
-
-class Weighing(Watcher):
-    """Records the most bytes of a build's arrays at the start of its stages, without headers."""
-
-    def __init__(self, folder: Path):
-        super().__init__()
-        self.folder, self.most = folder, 0
-
-    def stage(self, name, total, unit):
-        files = [file.stat().st_size - 128 for file in self.folder.rglob("*.npy")]
-        self.most = max(self.most, sum(files))
-        return super().stage(name, total, unit)
-
-
-@pytest.mark.parametrize(
-    ("events", "settings"),
-    [
-        (EVENTS, {"resolutions": [(4, 4), (8, 8)]}),
-        (
-            planted(users=600, items=300, events=9000),
-            {"resolutions": [(60, 30), (12, 20)], "rank": 100, "clusters": "random", "dense": 0},
-        ),
-        (planted(users=1200, items=1200, events=90_000), {"rank": 64, "clusters": "random"}),
-    ],
-    ids=["small", "uneven", "auto"],
-)
-def test_the_disk_that_is_needed_is_stated_before_the_start_and_is_enough(tmp_path, events, settings, said):
-    seen, log = Weighing(tmp_path / "graph.building"), history(events)
-    graph = log.build(tmp_path / "graph", observer=seen, **settings)
-    needed = disk_needed(
-        len(events),
-        log.source(tmp_path / "again.parquet").snapshot_cuts,
-        GraphSettings(**graph.meta["settings"]),
-        tasks=3,
-    )
-    assert said.messages == [f"  needs up to {decimal(needed)} of disk in {tmp_path}"]
-    assert seen.most <= needed < 3.5 * seen.most
 
 
 def test_what_only_a_build_reads_is_removed_snapshot_by_snapshot(tmp_path):

@@ -6,7 +6,6 @@ works in a folder of its own, which takes its place when it is complete; a build
 there.
 """
 
-import logging
 from collections.abc import Container, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -17,7 +16,6 @@ from typing import Any
 import ibis.expr.types as ir
 import numpy as np
 from numpy.typing import NDArray
-from rich.filesize import decimal
 
 from mgoe._util.arrays import mapped
 from mgoe._util.tables import checksum, mixed
@@ -25,7 +23,7 @@ from mgoe.config import GraphSettings
 from mgoe.errors import GraphError
 from mgoe.graph.build.plan import GraphPlan, snapshot_folder
 from mgoe.graph.build.rate_counter import RECORDS, RatePlan, write_sorted
-from mgoe.graph.build.sizes import check_memory, choose_resolutions, disk_needed
+from mgoe.graph.build.sizes import check_memory, choose_resolutions
 from mgoe.graph.build.snapshot_builder import SnapshotBuilder
 from mgoe.graph.build.workplace import WORK, Observer, Spent, Stages, finish, workplace
 from mgoe.graph.engines.local import SORT_SHARE, Engine
@@ -34,8 +32,6 @@ from mgoe.graph.macro_graph import FORMAT, MacroGraph
 from mgoe.graph.pair_rows import Side
 from mgoe.graph.rates import automatic, listed, parse_groups
 from mgoe.graph.scores import merging_score
-
-logger = logging.getLogger(__name__)
 
 DAY = 86_400_000_000
 
@@ -160,8 +156,6 @@ def build_graph(
             raise GraphError("graph", "there is no history to build from: the log holds no event of any task")
         stages = Stages(folder, observer or Observer(), _identity(source, settings, facts, keep))
         ends = source.snapshot_cuts
-        needed = disk_needed(facts["events"], ends, settings, tasks)
-        logger.info(f"  needs up to {decimal(needed)} of disk in {out.parent}")
         snapshots = [snapshot_folder(folder, s) for s in range(len(ends))]
         write_pairs = partial(engine.write_pairs, source.history, ends, tasks, snapshots)
         stages.run("pairs", facts["events"], write_pairs, unit="events")

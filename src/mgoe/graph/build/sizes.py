@@ -1,4 +1,4 @@
-"""The sizes of a graph: its numbers of macro nodes, and the memory and disk that a build needs.
+"""The sizes of a graph: its numbers of macro nodes, and the memory that a build needs.
 
 A user learns them before hours are spent.
 """
@@ -6,7 +6,6 @@ A user learns them before hours are spent.
 from mgoe._util.files import GIB
 from mgoe.config import GraphSettings
 from mgoe.errors import GraphError
-from mgoe.graph.fold import SnapshotCuts, task_mask_type
 from mgoe.graph.sketch import GRAM_ROWS, OVERSAMPLING
 
 AUTO_RESOLUTIONS = ((6, 8), (12, 20), (25, 50), (100, 100), (300, 300))
@@ -22,10 +21,6 @@ logarithms.
 """
 BYTES_PER_SAMPLED_PAIR = 16
 """Bytes per pair of the sampled users: item and score, and both again by item."""
-BYTES_PER_EDGE = 10
-"""Most bytes per 1st-order edge."""
-BYTES_PER_SORTED_EVENT = 16
-"""Most bytes per event while DuckDB sorts; it packs them to about two thirds."""
 
 
 def choose_resolutions(settings: GraphSettings, users: int, items: int) -> tuple[tuple[int, int], ...]:
@@ -99,40 +94,3 @@ def check_memory(users: int, items: int, settings: GraphSettings, pairs: int = 0
             f"{min(users, settings.sample):,} users at rank {settings.rank} need {needed:.2f} GiB, found "
             f"{settings.memory:g}; raise graph.memory, or lower graph.rank or graph.sample",
         )
-
-
-def disk_needed(events: int, cuts: SnapshotCuts, settings: GraphSettings, tasks: int) -> int:
-    """Return the bytes that a build writes at most.
-
-    That is if no two events belong to one pair, and every edge to a macro node has weight.
-
-    Args:
-        events: Of the history.
-        cuts: Of the snapshots.
-        settings: Of the graph.
-        tasks: T.
-    """
-    pair, vector = 4 + task_mask_type(tasks)().nbytes, 4 * settings.rank  # of one side; of a node
-    sizes = AUTO_RESOLUTIONS if settings.resolutions == "auto" else settings.resolutions
-    node = (
-        4 * (3 * tasks + 3)
-        + settings.recents * pair
-        + vector
-        + 16
-        + 2 * sum(sizes[settings.dense_of(len(sizes))])  # half precision, both orders
-        + 16 * len(sizes)  # where edges start, and the macro node
-    )
-    kept = sum(12 * users * items + 32 * (users + items) for users, items in sizes) * len(cuts)
-    for users, items in zip(cuts.users.tolist(), cuts.items.tolist(), strict=True):
-        edges = sum(min(users * ki, events) + min(items * ku, events) for ku, ki in sizes)
-        kept += (
-            (users + items) * node
-            + items * (vector + 8)  # the basis again
-            + BYTES_PER_EDGE * edges
-            + events * (pair + 8 + 2)  # pairs by user
-        )
-    users, items = int(cuts.users[-1]), int(cuts.items[-1])
-    # of one snapshot at a time
-    work = events * pair + (users + items) * (4 * tasks + 36) + items * vector
-    spilled = BYTES_PER_SORTED_EVENT * events
-    return int(kept + max(work, spilled if spilled > settings.memory * 2**29 else 0))
