@@ -1,19 +1,22 @@
 """Old rows leave the logs of a service, and no version that is kept misses one."""
 
 import shutil
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from mgoe.bundle import Bundle
-from mgoe.bundle.held import Held, write_held
+from mgoe.bundle.held import START, Held, write_held
 from mgoe.errors import ConfigError
 from mgoe.lifecycle import CycleSettings, Registry, Sources, update
-from mgoe.lifecycle.retention import LEAST, trim
+from mgoe.lifecycle.retention import LEAST, last_before, trim
 from mgoe.serving import Consumer, open_events
 from mgoe.serving.events.exposure_log import ExposureLog
 from tests.lifecycle.test_taken import LONG_AGO, requests, take
 from tests.lifecycle.test_update import check_same, stream
+from tests.serving.events.stores import Server, events
 from tests.serving.http.test_live_service import change_manifest
 
 SECOND = 1_000_000
@@ -61,6 +64,25 @@ def test_exposures_leave_as_far_as_every_version_holds_them(shown: Path, tmp_pat
         assert trim(registry, str(tmp_path), LEAST, now)["exposures"] == ("" if newest == 1 else "8")
         assert [row[0] for row in rows(log)] == [*range(newest, 21)]
         log.check(log.mark(8))
+
+
+@pytest.mark.parametrize("kind", ["file", "redis"])
+def test_what_may_go_ends_before_the_first_row_that_is_too_new_or_not_held(kind: str, tmp_path: Path):
+    """Even where a late row follows, which is older by its time."""
+    server = Server(tmp_path) if kind == "redis" else None
+    try:
+        with closing(open_events(tmp_path if server is None else server.url)) as log:
+            log.append([*events(9), replace(events(1)[0], id="late")])
+            marks = [mark for mark, _ in log.read()]
+            for upto, seconds, expected in ((6, 3, 2), (3, 6, 3), (0, 20, 0), (9, 20, 9), (9, 5, 4)):
+                assert last_before(log, marks[upto], seconds * SECOND) == marks[expected]
+            assert last_before(log, marks[9], 0) == last_before(log, START, LATE) == START
+            log.forget(last_before(log, marks[6], 3 * SECOND))
+            assert [mark for mark, _ in log.read()] == marks[2:]
+            assert last_before(log, marks[9], 5 * SECOND) == marks[4]
+    finally:
+        if server is not None:
+            server.kill()
 
 
 def test_what_a_cycle_cannot_trim_is_refused():

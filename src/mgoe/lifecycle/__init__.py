@@ -5,7 +5,8 @@ new_bundle       the folder of the bundle that it makes
 new_rows         what a bundle lacks, read once: files, live events (`live_events`), exposures of a service
 taken            mgoe exposures
 measure          a bundle measured on later rows of its log
-registry         versions, aliases and the history of their changes
+registry         `versions`, aliases and the history of their changes
+retention        old rows that every version holds leave the logs of a service
 acceptance       the release test, and the rows that it reads
 shadow           what the log of a shadow says; `outcomes`, what became of the answers in it
 cycle            mgoe cycle; `cycle_metrics`, what became of its last round
