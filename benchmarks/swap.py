@@ -11,8 +11,8 @@ prepare what they test; `--cold` promotes a version once that nobody has prepare
   of the old version; medians of the rounds, and the longest as `against`.
 - `swap.p50_ms`, `swap.p99_ms`: of requests between the promotions and `swap.all_s`, against those before.
   A request counts from when it was due, so one that waits delays those behind it.
-- `swap.worker_gib`, `swap.supervisor_gib`: memory of one worker and of the process that started it, at most,
-  against before the first promotion.
+- `swap.worker_gib`, `swap.supervisor_gib`: own memory of one worker and of the process that started it,
+  without mapped files, at most, against before the first promotion.
 
 OUT keeps the bundles for the next call.
 """
@@ -37,9 +37,9 @@ import psutil
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.measure import line
+from benchmarks.measure import GIB, line
 from benchmarks.served import id_of, made_up_bundle
-from benchmarks.service import free_port, memory, wait
+from benchmarks.service import free_port, wait
 from mgoe.bundle import Bundle
 from mgoe.lifecycle import Registry
 from mgoe.serving.scoring.onnx_process import prepare
@@ -235,12 +235,9 @@ def watched(service: int) -> Iterator[Callable[[], dict[str, float]]]:
 
     def look() -> None:
         while not stop.wait(0.5):
-            found = [memory(one.pid).get("pss", 0.0) for one in workers(service)]
-            if found:
-                peaks["worker"] = max(peaks["worker"], median(found))
-                peaks["supervisor"] = max(peaks["supervisor"], memory(service).get("pss", 0.0))
-            else:
-                peaks["worker"] = max(peaks["worker"], memory(service).get("pss", 0.0))
+            found = [own_memory(one.pid) for one in workers(service)] or [own_memory(service)]
+            peaks["worker"] = max(peaks["worker"], median(found))
+            peaks["supervisor"] = max(peaks["supervisor"], own_memory(service))
 
     thread = threading.Thread(target=look, daemon=True)
     thread.start()
@@ -249,6 +246,12 @@ def watched(service: int) -> Iterator[Callable[[], dict[str, float]]]:
     finally:
         stop.set()
         thread.join()
+
+
+def own_memory(process: int) -> float:
+    """Return the memory of a process in GiB, from counters: a walk over its pages would stop it meanwhile."""
+    fields = dict(row.split(":", 1) for row in Path(f"/proc/{process}/status").read_text().splitlines())
+    return int(fields["RssAnon"].split()[0]) * 1024 / GIB
 
 
 def workers(service: int) -> list[psutil.Process]:
