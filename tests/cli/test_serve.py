@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 from mgoe.bundle import Bundle
@@ -131,6 +132,34 @@ def test_workers_do_not_outlive_their_supervisor(own: Path):
             time.sleep(0.1)
             with suppress(OSError), socket.create_server((host, int(port))):
                 free = True
+
+
+@slow
+def test_every_worker_takes_new_tokens_and_none_ends_with_a_hang_up(own: Path, tmp_path: Path):
+    old, new, file = "a" * 20, "b" * 20, tmp_path / "tokens"
+    file.write_text(old)
+    with process(own, "--engine", "torch", "--token-file", file, workers=2) as (running, url, lines):
+
+        def statuses(token: str, path: str = "/v1/about") -> set[int]:
+            """Of several connections, so that each worker answers some."""
+            headers = {"Authorization": f"Bearer {token}"}
+            return {get(url + path, headers=headers).status_code for _ in range(20)}
+
+        workers = psutil.Process(running.pid).children()
+        assert (statuses(old), statuses(new)) == ({200}, {401})
+        file.write_text(f"{new} rank")
+        for one in [running, *workers]:
+            if "tracker" not in " ".join(psutil.Process(one.pid).cmdline()):
+                one.send_signal(signal.SIGHUP)
+        end = time.monotonic() + 60
+        while (statuses(old), statuses(new)) != ({401}, {200}):
+            assert time.monotonic() < end
+        assert statuses(new, "/metrics") == {403}
+        file.write_text("")
+        time.sleep(2)
+        assert (statuses(old), statuses(new)) == ({401}, {200})
+        assert psutil.Process(running.pid).children() == workers
+        assert sum('"tokens kept"' in line for line in lines) == 2
 
 
 @slow

@@ -12,19 +12,13 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from mgoe._util.extras import load
-from mgoe._util.files import output_errors
+from mgoe._util.files import write_text
 from mgoe.errors import BundleError, ConfigError
 from mgoe.lifecycle.cycle import DONE, HELD, WAITING, CycleSettings, Report, run_cycle
 from mgoe.lifecycle.registry import CURRENT, Registry
 
 FAILED = -1
 """A round that ended in an error."""
-LABELS = {
-    "cycle_result": ["result"],
-    "cycle_held": ["version"],
-    "current_timestamp_seconds": ["version"],
-}
 RESULTS = {"done": DONE, "held": HELD, "waiting": WAITING, "failed": FAILED}
 
 
@@ -33,11 +27,9 @@ def run_measured(settings: CycleSettings, report: Report, file: Path) -> int:
 
     Raises:
         ConfigError: The file has no folder.
-        MissingExtra: The client of Prometheus is not installed.
         OutputError: The file cannot be written.
         MgoeError: As for `run_cycle`.
     """
-    load("prometheus_client", "--metrics", "prometheus_client", "pip install 'mgoe[serve]'")
     if not file.parent.is_dir():
         raise ConfigError(
             "--metrics", f"must be a file in a folder that exists, found {str(file)!r}; make the folder"
@@ -51,42 +43,47 @@ def run_measured(settings: CycleSettings, report: Report, file: Path) -> int:
     try:
         code = run_cycle(settings, note)
     finally:
-        with output_errors(file):
-            _write(file, **_figures(code, found, time.time() - began, _promoted(settings)))
+        current = promoted(Registry(settings.registry))
+        write_text(file, page_of(code, found, time.time() - began, current))
     return code
 
 
-def _figures(
-    code: int, steps: Mapping[str, Mapping[str, Any]], seconds: float, promoted: Mapping[str, float]
-) -> dict[str, tuple[str, Mapping[str, float]]]:
-    """Return the text of each gauge, and its values by label, "" for the only one."""
+def page_of(
+    code: int, steps: Mapping[str, Mapping[str, Any]], seconds: float, current: tuple[str, float]
+) -> str:
+    """Return the figures of a round in Prometheus's text format.
+
+    Args:
+        code: Its exit code, or `FAILED`.
+        steps: Its steps by name.
+        seconds: How long it took.
+        current: The current version, and when it became that, in seconds since 1970.
+    """
     held = (steps.get("hold") or steps.get("held") or {}).get("version", "")
-    return {
+    results = {f'{{result="{name}"}}': int(code == RESULTS[name]) for name in RESULTS}
+    figures: dict[str, tuple[str, Mapping[str, float]]] = {
         "cycle_end_timestamp_seconds": ("When the last round of the cycle ended.", {"": time.time()}),
         "cycle_seconds": ("How long it took.", {"": seconds}),
         "cycle_rows": ("New examples that it found.", {"": steps.get("collect", {}).get("rows", 0)}),
-        "cycle_result": ("What came of it.", {name: code == RESULTS[name] for name in RESULTS}),
-        "cycle_held": ("The candidate that it held, or found held.", {held: bool(held)}),
-        "current_timestamp_seconds": ("When the current version was promoted.", promoted),
+        "cycle_result": ("What came of it.", results),
+        "cycle_held": ("What it held, or found held.", {f'{{version="{held}"}}': int(bool(held))}),
+        "current_timestamp_seconds": (
+            "When the current version became that.",
+            {f'{{version="{current[0]}"}}': current[1]},
+        ),
     }
+    return "".join(
+        f"# HELP mgoe_{name} {text}\n# TYPE mgoe_{name} gauge\n"
+        + "".join(f"mgoe_{name}{labels} {value}\n" for labels, value in values.items())
+        for name, (text, values) in figures.items()
+    )
 
 
-def _write(file: Path, **figures: tuple[str, Mapping[str, float]]) -> None:
-    import prometheus_client as client
-
-    registry = client.CollectorRegistry()
-    for name, (text, values) in figures.items():
-        gauge = client.Gauge(f"mgoe_{name}", text, LABELS.get(name, ()), registry=registry)
-        for label, value in values.items():
-            (gauge.labels(label) if name in LABELS else gauge).set(value)
-    client.write_to_textfile(str(file), registry)
-
-
-def _promoted(settings: CycleSettings) -> dict[str, float]:
-    """Return when the current version became that, by its name; nothing if there is none."""
+def promoted(registry: Registry) -> tuple[str, float]:
+    """Return the current version and when it became that, in seconds since 1970; now if there is none."""
     with suppress(BundleError):
-        changes = Registry(settings.registry).changes
-        if current := changes[-1].aliases.get(CURRENT):
-            since = takewhile(lambda change: change.aliases.get(CURRENT) == current, reversed(changes))
-            return {current: min(datetime.fromisoformat(change.time).timestamp() for change in since)}
-    return {}
+        changes = registry.changes[::-1]
+        if current := changes[0].aliases.get(CURRENT):
+            since = [*takewhile(lambda change: change.aliases.get(CURRENT) == current, changes)]
+            return current, datetime.fromisoformat(since[-1].time).timestamp()
+    return "", time.time()

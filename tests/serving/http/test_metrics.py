@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from mgoe.errors import BundleError, DamagedLogError, OtherLogError, StoreError
-from mgoe.lifecycle import cycle_metrics
+from mgoe.lifecycle.cycle_metrics import FAILED, page_of
 from tests.serving.served import Served, served
 
 EXAMPLES = Path(__file__).parents[3] / "examples" / "serving"
@@ -49,11 +49,10 @@ def figures_of(service: Served) -> dict[str, float]:
 
 
 @pytest.fixture(scope="module")
-def exposition(service: Served, tmp_path_factory: pytest.TempPathFactory) -> Series:
+def exposition(service: Served) -> Series:
     """What a service of one worker reports before any request, and a cycle after a round."""
-    file = tmp_path_factory.mktemp("cycle") / "cycle.prom"
-    cycle_metrics._write(file, **cycle_metrics._figures(cycle_metrics.FAILED, {}, 0.0, {"3f9a": 0.0}))
-    found = series_of(service.client.get("/metrics").text) | series_of(file.read_text())
+    page = page_of(FAILED, {}, 0.0, ("3f9a", 0.0))
+    found = series_of(service.client.get("/metrics").text) | series_of(page)
     later = {name: {tuple((label, "any") for label in labels)} for name, labels in LATER.items()}
     return found | later | {"up": {()}}
 
