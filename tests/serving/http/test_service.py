@@ -97,13 +97,16 @@ AWAY = "redis://127.0.0.1:1/0"
         ({"state": "file"}, "cannot be used"),
         ({"redis": None}, "pip install"),
         ({"bundle": "."}, "no bundle"),
+        ({"window": "2h"}, "found a window of 7200 s"),
     ],
 )
 def test_workers_are_not_started_if_none_could_start(
     given: dict, message: str, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """A store that is away, a file as folder, a missing extra, no bundle: the supervisor reports it once."""
+    """A store that is away, a file as folder, a missing extra, no bundle, another window: the supervisor
+    reports it once."""
     (tmp_path / "file").write_text("")
+    ExposureLog(tmp_path / "state" / "log.sqlite").close()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(service, "configure_logs", lambda: None)
     monkeypatch.setattr(service, "_run", lambda *_, **__: pytest.fail("workers are started"))

@@ -21,7 +21,6 @@ from starlette.types import ASGIApp
 from uvicorn.supervisors import Multiprocess
 
 from mgoe.bundle import Bundle
-from mgoe.config import seconds
 from mgoe.errors import ConfigError, MgoeError
 from mgoe.serving.events.event import every
 from mgoe.serving.events.exposure_log import ExposureLog
@@ -105,8 +104,8 @@ def check_start(settings: ServeSettings) -> None:
     """Check what every worker needs: a worker that does not start would be started again, without end.
 
     Raises:
-        MgoeError: The bundle, its model, the extra or the store is missing, an event cannot be read, or the
-            state cannot be written.
+        MgoeError: The bundle, its model, the extra or the store is missing, an event cannot be read, the
+            exposures have another window, or the state cannot be written.
     """
     bundle, state = Bundle.open(settings.bundle), state_of(settings)
     for name in NEEDED if settings.runtime.engine == "onnx" else ():
@@ -116,6 +115,8 @@ def check_start(settings: ServeSettings) -> None:
     for _ in every(events):
         pass
     events.close()
+    if not settings.redis:
+        ExposureLog(state / FILE, settings.wait).close()
     item_rows(bundle.graph, state)
 
 
@@ -162,8 +163,7 @@ def application(settings: ServeSettings) -> ASGIApp:
             error="a crash of Redis loses events that were acknowledged; "
             "give Redis `appendonly yes` and `appendfsync always`",
         )
-    window = None if settings.window is None else seconds(settings.window) * 1_000_000
-    exposures = None if settings.redis else ExposureLog(state / FILE, window)
+    exposures = None if settings.redis else ExposureLog(state / FILE, settings.wait)
     reloader = Reloader(
         settings.bundle, events, state, settings.runtime, url=url_of(settings),
         exposures=exposures,

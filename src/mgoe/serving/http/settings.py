@@ -58,6 +58,11 @@ class ServeSettings(Settings):
     """Log one line per request."""
     limits: Limits = Limits()
 
+    @property
+    def wait(self) -> int | None:
+        """The window in microseconds; None for that of the log."""
+        return None if self.window is None else seconds(self.window) * 1_000_000
+
     @field_validator("window")
     @classmethod
     def _is_long_enough(cls, window: str | None) -> str | None:
