@@ -74,5 +74,9 @@ class DamagedLogError(StoreError):
     """A log of live events holds what nobody wrote there; it must be restored."""
 
 
+class AwayError(StoreError):
+    """A log cannot be reached at present. What needs it works again once it is back."""
+
+
 class MissingExtra(MgoeError):
     """An optional part of the library is not installed."""

@@ -18,9 +18,10 @@ import httpx  # noqa: E402
 import uvicorn  # noqa: E402
 
 from mgoe.serving.events.event import EventLog  # noqa: E402
-from mgoe.serving.events.exposure_log import DAY, ExposureLog  # noqa: E402
-from mgoe.serving.events.redis_log import RedisLog  # noqa: E402
-from mgoe.serving.events.sqlite_log import SqliteLog  # noqa: E402
+from mgoe.serving.events.exposure_log import DAY  # noqa: E402
+from mgoe.serving.events.redis_exposures import open_exposures  # noqa: E402
+from mgoe.serving.events.redis_server import with_query  # noqa: E402
+from mgoe.serving.events.sqlite_log import open_events  # noqa: E402
 from mgoe.serving.http.app import create_app  # noqa: E402
 from mgoe.serving.http.middleware import Middleware  # noqa: E402
 from mgoe.serving.http.protocol import LimitedProtocol  # noqa: E402
@@ -95,16 +96,17 @@ def served(
     window: int = DAY,
     shadow: Path | None = None,
     share: float = 1.0,
+    redis: str | None = None,
 ) -> Iterator[Served]:
     """Serve a bundle while the block runs."""
-    file = state / "log.sqlite"
-    exposures = None if isinstance(log, RedisLog) else ExposureLog(file, window)
-    reloader = Reloader(bundle, log or SqliteLog(file), state, runtime, every=EVERY, exposures=exposures)
+    logs = with_query(redis, state=state) if redis else state
+    exposures = open_exposures(logs, window)
+    reloader = Reloader(bundle, log or open_events(logs), exposures, state, runtime, every=EVERY)
     beside = None
     if shadow is not None:
-        logs = {"events": SqliteLog(file), "exposures": ExposureLog(file)}
+        own = {"events": open_events(logs), "exposures": open_exposures(logs)}
         of = {"served": lambda: reloader.engine.bundle, "runtime": runtime, "every": EVERY}
-        beside = Shadow(shadow, share, state=state, **logs, **of)
+        beside = Shadow(shadow, share, state=state, **own, **of)
     read = partial(dict.fromkeys, tokens, ALL)
     app = create_app(reloader, limits or Limits(), Tokens(read), access_log=False, shadow=beside)
     how = {

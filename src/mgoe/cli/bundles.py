@@ -11,6 +11,7 @@ from mgoe.cli.shared import (
     BundlePath,
     Json,
     Redis,
+    RedisPassword,
     State,
     logger,
     open_bundle,
@@ -91,10 +92,11 @@ def predict(
     ] = None,
     state: State = None,
     redis: Redis = None,
+    redis_password_file: RedisPassword = None,
     as_json: Json = False,
 ) -> None:
     """Score pairs: one row per pair, one probability (or value) per task."""
-    opened = open_bundle(bundle, state, redis)
+    opened = open_bundle(bundle, state, redis, redis_password_file)
     blocks = experiments.score_pairs(opened, pairs)
     if out is not None:
         rows = experiments.write_blocks(blocks, out)

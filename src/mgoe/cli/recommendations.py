@@ -12,6 +12,7 @@ from mgoe.cli.shared import (
     BundlePath,
     Json,
     Redis,
+    RedisPassword,
     State,
     logger,
     open_bundle,
@@ -103,6 +104,7 @@ def recommend(
     jobs: Annotated[int, typer.Option(min=1, help="With --users: processes side by side.")] = 1,
     state: State = None,
     redis: Redis = None,
+    redis_password_file: RedisPassword = None,
     as_json: Json = False,
 ) -> None:
     """Show the best items of the catalogue for each user."""
@@ -111,7 +113,7 @@ def recommend(
         raise ConfigError("USER", f"{rule}; give one of them")
     if out is not None and file is None:
         raise ConfigError("--out", "is for the users of a file, found none; name it with --users")
-    opened = open_bundle(bundle, state, redis)
+    opened = open_bundle(bundle, state, redis, redis_password_file)
     wish = {
         "k": k,
         "objective": objective,

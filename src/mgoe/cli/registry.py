@@ -13,6 +13,7 @@ from mgoe.cli.shared import (
     Config,
     Json,
     Redis,
+    RedisPassword,
     Set,
     State,
     examples,
@@ -135,6 +136,7 @@ def check(
     ] = None,
     state: State = None,
     redis: Redis = None,
+    redis_password_file: RedisPassword = None,
     sets: Set = None,
     as_json: Json = False,
 ) -> None:
@@ -152,7 +154,7 @@ def check(
         apply_override(raw, one)
     bounds, sources = (
         check_settings(Bounds, raw, "--set"),
-        Sources(log or (), live_events(state, redis)),
+        Sources(log or (), live_events(state, redis, redis_password_file)),
     )
     candidate, current = (Bundle.open(found.place(one)) for one in (version, "current"))
     with tempfile.TemporaryDirectory(prefix="mgoe-") as folder:
@@ -189,6 +191,7 @@ def compare_(
         ),
     ] = None,
     redis: Redis = None,
+    redis_password_file: RedisPassword = None,
     window: Annotated[
         str, typer.Option(help="How long after an answer an event or an exposure belongs to it.")
     ] = "1d",
@@ -203,7 +206,8 @@ def compare_(
 
     found, state = _opened(path), state or path / "current.state"
     current = Bundle.open(found.place(baseline))
-    report = compare_shadow(found.find(version), current, state, redis or str(state), window)
+    events = str(live_events(state, redis, redis_password_file))
+    report = compare_shadow(found.find(version), current, state, events, window)
     show_facts(report.model_dump(mode="json"), as_json)
 
 

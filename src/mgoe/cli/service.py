@@ -12,6 +12,7 @@ from mgoe.cli.shared import (
     Json,
     Overwrite,
     Redis,
+    RedisPassword,
     State,
     facts,
     live_events,
@@ -21,6 +22,7 @@ from mgoe.cli.shared import (
     show_outcome,
     table,
 )
+from mgoe.errors import ConfigError
 
 if TYPE_CHECKING:
     from mgoe.bundle import Bundle
@@ -85,18 +87,12 @@ def serve(
     state: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of live events and of an index; BUNDLE.state by default.",
+            help="Folder of live events, exposures and an index; BUNDLE.state by default.",
             show_default=False,
         ),
     ] = None,
-    redis: Annotated[
-        str | None,
-        typer.Option(
-            metavar="URL",
-            help="Redis that stores the live events instead, for several servers.",
-            show_default=False,
-        ),
-    ] = None,
+    redis: Redis = None,
+    redis_password_file: RedisPassword = None,
     window: Annotated[
         str | None,
         typer.Option(
@@ -135,6 +131,7 @@ def serve(
         "workers": workers,
         "state": state,
         "redis": redis,
+        "redis_password_file": redis_password_file,
         "window": window,
         "token_file": token_file,
         "runtime": {"engine": engine, "precision": precision},
@@ -176,6 +173,7 @@ def update(
     ],
     state: State = None,
     redis: Redis = None,
+    redis_password_file: RedisPassword = None,
     log: NewLog = None,
     weights: Annotated[
         Literal["keep", "continue", "new"],
@@ -202,7 +200,7 @@ def update(
 
     made = make(
         bundle,
-        Sources(log or (), live_events(state, redis)),
+        Sources(log or (), live_events(state, redis, redis_password_file)),
         out,
         weights=weights,
         groups=groups,
@@ -241,10 +239,10 @@ def _show_bundle(bundle: "Bundle") -> None:
 
 def exposures(
     bundle: BundlePath,
-    state: Annotated[
-        Path, typer.Option(help="Folder of live events: the --state of the service.", show_default=False)
-    ],
     out: Annotated[Path, typer.Option("--out", "-o", help="The Parquet file to write.", show_default=False)],
+    state: State = None,
+    redis: Redis = None,
+    redis_password_file: RedisPassword = None,
     as_json: Json = False,
 ) -> None:
     """Write the exposures that a service has taken, with their labels, as a log.
@@ -254,5 +252,8 @@ def exposures(
     """
     from mgoe.lifecycle.taken import write_exposures
 
-    rows = write_exposures(bundle, state, out)
+    where = live_events(state, redis, redis_password_file)
+    if where is None:
+        raise ConfigError("--state", "or --redis must name the exposures of a service, found none; give one")
+    rows = write_exposures(bundle, where, out)
     show_outcome(f"wrote {out}", {"path": str(out), "rows": rows}, as_json)

@@ -16,7 +16,6 @@ from rich.console import Console
 from rich.table import Table
 
 from mgoe._util.files import as_json
-from mgoe.errors import ConfigError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -57,27 +56,38 @@ State = Annotated[
 ]
 Redis = Annotated[
     str | None,
-    typer.Option(metavar="URL", help="Redis that stores the live events instead.", show_default=False),
+    typer.Option(
+        metavar="URL",
+        help="Redis with live events and exposures: redis://HOST:6379/0?prefix=NAME. With it, --state is the "
+        "folder of their replica.",
+        show_default=False,
+    ),
+]
+RedisPassword = Annotated[
+    Path | None,
+    typer.Option(help="File with the password of Redis; MGOE_REDIS_PASSWORD otherwise.", show_default=False),
 ]
 
 
-def live_events(state: Path | None, redis: str | None) -> str | None:
+def live_events(state: Path | None, redis: str | None, password: Path | None) -> str | None:
     """Return where the live events of a service are, if anywhere."""
-    if state is not None and redis is not None:
-        raise ConfigError("--redis", "stores live events instead of --state, found both; give one of them")
-    return redis if state is None else str(state)
+    from mgoe.serving.events.redis_server import with_query
+
+    if redis is not None:
+        return with_query(redis, state=state, password_file=password)
+    return None if state is None else str(state)
 
 
-def open_bundle(path: Path, state: Path | None, redis: str | None) -> "Bundle":
+def open_bundle(path: Path, state: Path | None, redis: str | None, password: Path | None) -> "Bundle":
     """Open a bundle, with live events if there are some."""
     from mgoe.bundle import Bundle
 
-    bundle, events = Bundle.open(path), live_events(state, redis)
+    bundle, events = Bundle.open(path), live_events(state, redis, password)
     if events is None:
         return bundle
     from mgoe.serving import LiveBundle, open_events, open_exposures
 
-    return LiveBundle(bundle, open_events(events, make=False), open_exposures(events))
+    return LiveBundle(bundle, open_events(events, make=False), open_exposures(events, make=False))
 
 
 def print_csv(blocks: "Iterable[pa.Table]") -> None:

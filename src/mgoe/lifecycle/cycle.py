@@ -51,7 +51,8 @@ class CycleSettings(Settings):
     log: Texts = Field(default=[])
     """Parquet or CSV files, folders or globs of the log; rows that were learned before are left out."""
     state: str | None = None
-    """Instead of files: state folder or Redis server of the service, with its live events and exposures."""
+    """Instead of files: state folder of the service, with its live events and exposures, or the address of
+    its Redis, see `RedisServer`."""
     weights: Literal["continue", "keep"] = "continue"
     """`keep` them, and renew graph and calibration alone."""
     groups: Groups = "learn"

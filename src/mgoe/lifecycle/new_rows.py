@@ -48,7 +48,7 @@ class Sources:
 
     Args:
         log: Parquet or CSV files, folders or globs; one or several.
-        events: State folder or Redis server of a service, or its log.
+        events: State folder of a service, the address of its Redis, or its log.
 
     Raises:
         ConfigError: Both are given, or none.
@@ -176,8 +176,8 @@ class NewRows:
             settings, table = settings_of_events(self.bundle.graph), table_of(found, self.bundle)
             part = self._keep("events", table, settings, "the live events", None)
         self._hold(self.live.identity, mark, part)
-        self.taken = None if self.live is events else TakenExposures.of(self.bundle, str(events))
-        if self.taken is not None:
+        if self.live is not events and self.bundle.settings.form == "exposures":
+            self.taken = TakenExposures.of(self.bundle, str(events))
             with atomic_file(self.folder / "taken.parquet") as file:
                 number = self.taken.write(file)
             part = None

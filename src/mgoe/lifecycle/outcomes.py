@@ -19,8 +19,8 @@ from mgoe.graph.pair_rows import Side
 from mgoe.lifecycle.live_events import later
 from mgoe.serving import EventReader, open_events
 from mgoe.serving.events.event import Id
-from mgoe.serving.events.exposure_log import open_exposures
 from mgoe.serving.events.ids import canonical_id
+from mgoe.serving.events.redis_exposures import open_exposures
 from mgoe.serving.events.taken import taken_rows
 
 Labelled = tuple[NDArray[np.int64], NDArray[np.float64]]
@@ -73,9 +73,7 @@ def texts_of(bundle: Bundle, side: Side, ids: Sequence[Id]) -> list[str]:
 
 
 def _of_exposures(bundle: Bundle, answers: Answers, events: str, window: int, now: int) -> Labelled:
-    tasks, data, log = bundle.settings.tasks, bundle.settings.data, open_exposures(events)
-    if log is None:
-        return np.empty(0, np.int64), np.empty((0, len(tasks)))
+    tasks, data, log = bundle.settings.tasks, bundle.settings.data, open_exposures(events, make=False)
     after, upto = log.before(int(answers.time.min())), log.settled(longest_delay(tasks), now)
     table = taken_rows(log, bundle.settings, EventReader.of(bundle).kinds, now, after, upto).read_all()
     log.close()

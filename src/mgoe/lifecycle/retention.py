@@ -8,7 +8,7 @@ from mgoe.bundle.held import START, Mark, mark_of, read_held
 from mgoe.data.waiting import longest_delay
 from mgoe.lifecycle.registry import Registry
 from mgoe.serving import EventLog, open_events
-from mgoe.serving.events.exposure_log import open_exposures
+from mgoe.serving.events.redis_exposures import open_exposures
 
 LEAST = 86_400
 """Seconds that a row stays at least: a row that is sent again is recognised by it, and what came of an answer
@@ -42,13 +42,11 @@ def trim(registry: Registry, state: str, keep: int, now: int | None = None) -> d
         if (upto := last_before(log, least, moment)) != START:
             log.forget(upto)
     trimmed = {"events": upto.position}
-    if (exposures := open_exposures(state)) is not None:
-        with closing(exposures):
-            positions = [int(mark_of(one, exposures.identity).position or 0) for one in held]
-            before = min(*positions, exposures.before(moment))
-            exposures.forget(before, max(longest_delay(bundle.settings.tasks) for bundle in opened))
-        trimmed["exposures"] = str(before or "")
-    return trimmed
+    with closing(open_exposures(state, make=False)) as exposures:
+        positions = [int(mark_of(one, exposures.identity).position or 0) for one in held]
+        before = min(*positions, exposures.before(moment))
+        exposures.forget(before, max(longest_delay(bundle.settings.tasks) for bundle in opened))
+    return trimmed | {"exposures": str(before or "")}
 
 
 def last_before(log: EventLog, upto: Mark, moment: int) -> Mark:

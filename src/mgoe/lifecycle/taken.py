@@ -12,9 +12,10 @@ from mgoe._util.tables import write_batches
 from mgoe.bundle import Bundle
 from mgoe.bundle.held import START, Mark, mark_of, read_held
 from mgoe.data.waiting import longest_delay
-from mgoe.errors import BundleError, StoreError
+from mgoe.errors import BundleError
 from mgoe.serving import EventReader
-from mgoe.serving.events.exposure_log import ExposureLog, open_exposures
+from mgoe.serving.events.exposure_log import ExposureLog
+from mgoe.serving.events.redis_exposures import open_exposures
 from mgoe.serving.events.taken import taken_rows
 
 logger = logging.getLogger(__name__)
@@ -25,7 +26,7 @@ def write_exposures(bundle: Path | str, state: Path | str, out: Path | str) -> i
 
     Args:
         bundle: A bundle of an exposure log.
-        state: State folder of the service.
+        state: State folder of the service, or the address of its Redis.
         out: The Parquet file to write; one that is there is replaced.
 
     Returns:
@@ -38,8 +39,6 @@ def write_exposures(bundle: Path | str, state: Path | str, out: Path | str) -> i
     if opened.settings.form != "exposures":
         raise BundleError(bundle, "must be of an exposure log, found one of an event log (data.form)")
     found = TakenExposures.of(opened, state)
-    if found is None:
-        raise StoreError(state, "holds no log of a service; name the state folder of `mgoe serve`")
     with atomic_file(Path(out)) as file:
         return replace(found, after=START).write(file)
 
@@ -60,15 +59,13 @@ class TakenExposures:
     upto: Mark
 
     @classmethod
-    def of(cls, bundle: Bundle, state: Path | str) -> Self | None:
-        """Return the exposures in the folder of a service's state; None if it takes none.
+    def of(cls, bundle: Bundle, state: Path | str) -> Self:
+        """Return the exposures of a service, by its state folder or Redis server.
 
         Raises:
             StoreError: The log is damaged, or does not continue where the bundle holds it.
         """
-        log = open_exposures(state) if bundle.settings.form == "exposures" else None
-        if log is None:
-            return None
+        log = open_exposures(state, make=False)
         held = mark_of(read_held(bundle.path), log.identity)
         log.check(held)
         settled = log.settled(longest_delay(bundle.settings.tasks))

@@ -5,7 +5,8 @@ nodes."""
 
 from mgoe.bundle.held import Mark
 from mgoe.serving.events.event import Event, EventLog, EventReader, every
-from mgoe.serving.events.exposure_log import ExposureLog, open_exposures
+from mgoe.serving.events.exposure_log import ExposureLog
+from mgoe.serving.events.redis_exposures import open_exposures
 from mgoe.serving.events.sqlite_log import SqliteLog, check_no_events, open_events
 from mgoe.serving.online.live import Consumer, LiveNodes
 from mgoe.serving.online.overlay import LiveBundle

@@ -18,15 +18,17 @@ class Server:
 
     Args:
         folder: For its files.
+        password: That clients must give, if any.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, password: str = ""):
         program = shutil.which("redis-server")
         if program is None or importlib.util.find_spec("redis") is None:
             pytest.skip(
                 "redis-server or its client is missing: apt-get install redis-server, pip install redis"
             )
-        self.program, self.folder, self.process = program, folder, None
+        self.program, self.folder, self.password, self.process = program, folder, password, None
+        folder.mkdir(parents=True, exist_ok=True)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port: int = free.getsockname()[1]
@@ -34,7 +36,16 @@ class Server:
         self.start()
 
     def start(self) -> None:
-        keep = ["--appendonly", "yes", "--appendfsync", "always", "--save", ""]
+        keep = [
+            "--appendonly",
+            "yes",
+            "--appendfsync",
+            "always",
+            "--save",
+            "",
+            "--requirepass",
+            self.password,
+        ]
         words = [
             self.program,
             "--bind",
@@ -51,7 +62,7 @@ class Server:
             with socket.socket() as knock:
                 if knock.connect_ex(("127.0.0.1", self.port)) == 0:
                     knock.sendall(b"PING\r\n")
-                    if knock.recv(64).startswith(b"+PONG"):
+                    if knock.recv(64).startswith((b"+PONG", b"-NOAUTH")):
                         return
             time.sleep(0.02)
         raise TimeoutError("the Redis server did not start")

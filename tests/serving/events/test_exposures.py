@@ -22,7 +22,8 @@ from mgoe.data.times import microseconds, read_time
 from mgoe.errors import EventError, OtherLogError, StoreError
 from mgoe.serving.events.event import EventReader
 from mgoe.serving.events.exposure import Exposure, ExposureReader, Label
-from mgoe.serving.events.exposure_log import DAY, ExposureLog, open_exposures
+from mgoe.serving.events.exposure_log import DAY, ExposureLog
+from mgoe.serving.events.redis_exposures import open_exposures
 from mgoe.serving.events.sqlite_log import SqliteLog
 from mgoe.serving.events.taken import taken_rows
 from tests.effort import SOAK, up_to
@@ -374,11 +375,11 @@ def test_exposures_and_events_share_a_file(tmp_path: Path):
     log = ExposureLog(tmp_path / "log.sqlite", 3600 * SECOND)
     take(log, shown())
     assert log.identity != events_log.identity
-    held = open_exposures(tmp_path)
-    assert held is not None
+    held = open_exposures(tmp_path, make=False)
     assert (held.window, rows(held)) == (3600 * SECOND, rows(log))
     assert ExposureLog(tmp_path / "log.sqlite").window == 3600 * SECOND
-    assert open_exposures(tmp_path / "nowhere") is open_exposures("redis://localhost:6379") is None
+    with pytest.raises(StoreError, match="No such file"):
+        open_exposures(tmp_path / "nowhere", make=False)
 
 
 def test_a_full_disk_leaves_nothing(tmp_path: Path):

@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 
 from mgoe.bundle.held import START, Held, Mark, mark_of, read_held, write_held
-from mgoe.errors import OtherLogError, StoreError
+from mgoe.errors import AwayError, OtherLogError, StoreError
 from mgoe.serving.events.event import Event, EventLog, every
 from mgoe.serving.events.redis_log import RedisLog
+from mgoe.serving.events.redis_server import with_query
 from mgoe.serving.events.sqlite_log import SqliteLog
 from tests.effort import SOAK
 from tests.serving.events.stores import Server, events, when_back
@@ -39,7 +40,7 @@ def opener(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
     if request.param == "file":
         return lambda: SqliteLog(tmp_path / "log.sqlite")
     url = request.getfixturevalue("server").url
-    return lambda: RedisLog(url, f"test:{tmp_path.name}")
+    return lambda: RedisLog(with_query(url, prefix=tmp_path.name))
 
 
 def held(log: EventLog, after: Mark = START) -> list[Event]:
@@ -149,8 +150,8 @@ def test_a_server_that_goes_away_and_comes_back(tmp_path: Path):
         for call in (lambda: log.append(events(1, first=5)), lambda: log.read(position)):
             with pytest.raises(StoreError, match="the log of events cannot be used"):
                 call()
-        with pytest.raises(StoreError):
-            RedisLog(server.url)
+        with pytest.raises(AwayError):
+            RedisLog(server.url).read()
         server.start()
         when_back(lambda: log.append(events(1, first=5)))
         assert held(log) == events(6)
@@ -159,37 +160,9 @@ def test_a_server_that_goes_away_and_comes_back(tmp_path: Path):
         server.kill()
 
 
-class Keys:
-    """The part of a Redis client that a log's identity needs."""
-
-    def __init__(self):
-        self.held: dict[str, bytes] = {}
-
-    def set(self, key: str, value: str, nx: bool) -> None:
-        assert nx
-        self.held.setdefault(key, value.encode())
-
-    def get(self, key: str) -> bytes | None:
-        return self.held.get(key)
-
-    def delete(self, key: str) -> None:
-        del self.held[key]
-
-
-@pytest.mark.parametrize("kind", ["stand-in", "server"])
-def test_a_redis_that_lost_its_data_is_another_log_to_processes_that_run(
-    kind: str, request: pytest.FixtureRequest, tmp_path: Path
-):
+def test_a_redis_that_lost_its_data_is_another_log_to_processes_that_run(server: Server, tmp_path: Path):
     """A bundle that another process refreshed since then belongs to the present log."""
-    pytest.importorskip("redis", reason="the Python package redis is not installed: pip install redis")
-    if kind == "server":
-        running, other = (
-            RedisLog(request.getfixturevalue("server").url, f"test:{tmp_path.name}") for _ in range(2)
-        )
-    else:
-        running, other = object.__new__(RedisLog), object.__new__(RedisLog)
-        running.__dict__ |= {"_redis": (keys := Keys()), "name": "test"}
-        other.__dict__ |= {"_redis": keys, "name": "test"}
+    running, other = (RedisLog(with_query(server.url, prefix=tmp_path.name)) for _ in range(2))
     before = running.identity
     assert other.identity == before
     running._redis.delete(f"{running.name}:identity")
@@ -198,6 +171,13 @@ def test_a_redis_that_lost_its_data_is_another_log_to_processes_that_run(
     assert running.identity == other.identity != before
     write_held(tmp_path, {before: Held("7-0", "5b2e")})
     assert mark_of(read_held(tmp_path), running.identity) == START
+
+
+def test_a_log_of_another_format_on_redis_is_refused(server: Server, tmp_path: Path):
+    log = RedisLog(with_query(server.url, prefix=tmp_path.name))
+    log._redis.set(f"{log.name}:identity", "7-a")
+    with pytest.raises(StoreError, match="must be a log of format 1, found one of another version"):
+        log.identity  # noqa: B018
 
 
 def test_an_invalid_address_is_refused():

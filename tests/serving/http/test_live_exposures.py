@@ -115,13 +115,6 @@ def test_a_bundle_of_an_event_log_takes_none(service: Served, records: str):
     assert gauges(service) == {}
 
 
-def test_a_log_on_redis_takes_none(taking: Served, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(taking.reloader, "exposures", None)
-    answer = taking.client.post("/v1/events", json={"exposures": [{"user": 1, "item": 2}]})
-    assert (answer.status_code, answer.json()["place"]) == (422, "exposures")
-    assert "found a log on Redis; serve without --redis" in answer.json()["error"]
-
-
 def test_an_empty_request_is_refused(taking: Served):
     answer = taking.client.post("/v1/events", json={"exposures": []})
     assert answer.status_code == 422

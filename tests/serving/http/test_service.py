@@ -87,13 +87,11 @@ def test_the_state_is_stored_beside_the_bundle(
     assert service.state_of(ServeSettings(bundle=Path(bundle), state=tmp_path)) == tmp_path
 
 
-AWAY = "redis://127.0.0.1:1/0"
-
-
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"redis": AWAY}, "redis: "),
+        ({"redis": "localhost:6379"}, "write it as in redis://host:6379/0"),
+        ({"redis": "redis://localhost", "redis_password_file": "nowhere"}, "password cannot be read"),
         ({"state": "file"}, "cannot be used"),
         ({"redis": None}, "pip install"),
         ({"bundle": "."}, "no bundle"),
@@ -103,7 +101,7 @@ AWAY = "redis://127.0.0.1:1/0"
 def test_workers_are_not_started_if_none_could_start(
     given: dict, message: str, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """A store that is away, a file as folder, a missing extra, no bundle, another window: the supervisor
+    """A wrong address, a file as folder, a missing extra, no bundle, another window: the supervisor
     reports it once."""
     (tmp_path / "file").write_text("")
     ExposureLog(tmp_path / "state" / "log.sqlite").close()
@@ -118,6 +116,11 @@ def test_workers_are_not_started_if_none_could_start(
     )
     with pytest.raises(MgoeError, match=message):
         service.serve(settings)
+
+
+def test_workers_start_while_redis_is_away(finished: Path, tmp_path: Path):
+    away = {"redis": "redis://127.0.0.1:1/0", "workers": 2, "runtime": Runtime(engine="torch")}
+    service.check_start(ServeSettings(bundle=finished / "bundle", state=tmp_path, **away))
 
 
 @pytest.mark.parametrize(
@@ -171,7 +174,7 @@ def test_exposures_wait_as_long_as_the_log_says(
 ):
     """Which the first service decides: another window is refused and changes nothing."""
     said: list[ExposureLog] = []
-    monkeypatch.setattr(service, "Reloader", lambda *_, exposures, **__: said.append(exposures))
+    monkeypatch.setattr(service, "Reloader", lambda path, log, exposures, *_, **__: said.append(exposures))
     monkeypatch.setattr(service, "create_app", lambda *_, **__: None)
 
     def start(window: str | None) -> None:
@@ -261,9 +264,8 @@ def test_a_worker_that_cannot_start_logs_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
     monkeypatch.setattr(service, "configure_logs", lambda: None)
-    monkeypatch.setenv(
-        service.SETTINGS, ServeSettings(bundle=tmp_path, redis=AWAY, state=tmp_path).model_dump_json()
-    )
+    (file := tmp_path / "file").write_text("")
+    monkeypatch.setenv(service.SETTINGS, ServeSettings(bundle=tmp_path, state=file).model_dump_json())
     with caplog.at_level(logging.INFO), pytest.raises(SystemExit):
         service.worker()
     (line,) = caplog.records

@@ -229,6 +229,13 @@ class EventLog(Protocol):
         """The log that marks belong to, asked of the store: one that lost its data is another log."""
         ...
 
+    def claim(self, tasks: Sequence[str]) -> None:
+        """Check that bundles with other tasks do not use the log, where that is remembered.
+
+        Raises:
+            OtherLogError: Some do: it is the log of another deployment.
+        """
+
     def append(self, events: Sequence[Event]) -> None:
         """Write events, which are then durable. If that fails, send them again: they count once."""
 

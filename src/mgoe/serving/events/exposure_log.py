@@ -21,8 +21,8 @@ from mgoe.errors import StoreError
 from mgoe.serving.events.chain import chained
 from mgoe.serving.events.event import AHEAD
 from mgoe.serving.events.exposure import Exposure, Label
-from mgoe.serving.events.sqlite_log import AT_ONCE, REDIS
-from mgoe.serving.events.store import FILE, Store, check_continues, end_of
+from mgoe.serving.events.sqlite_log import AT_ONCE
+from mgoe.serving.events.store import Store, check_continues, end_of
 
 SECOND = 1_000_000
 DAY = 86_400 * SECOND
@@ -82,6 +82,13 @@ UNION
 SELECT e.id FROM exposures n JOIN exposures e ON e.user = n.user AND e.item = n.item
 WHERE n.id > :after AND n.id <= :upto
 """
+_DROP_LABELS = f"""
+DELETE FROM labels WHERE id IN (
+    SELECT l.id FROM exposures e CROSS JOIN labels l
+        ON (l.request = e.request AND l.user = '' AND l.item = e.item)
+        OR (l.request = '' AND l.user = e.user AND l.item = e.item)
+    WHERE e.id < :before AND {_EXPOSURE_OF} = e.id)
+"""
 # CROSS JOIN: the labels of each exposure are found by their index
 _ROWS = f"""
 WITH ranked AS (
@@ -121,18 +128,15 @@ class ExposureLog:
         >>> log.close()
     """
 
+    _durable = True
+
     def __init__(self, path: Path, window: int | None = None, make: bool = True):
-        self._store = Store(path, make)
+        self._store = Store(path, make, self._durable)
         if make and "window" not in self._counts:
             query = "INSERT OR IGNORE INTO exposure_counts VALUES ('window', ?)"
             self._store.write(lambda connection: connection.execute(query, (window or DAY,)))
         self.window = self._counts.get("window", DAY)
-        if window not in (None, self.window):
-            raise StoreError(
-                path,
-                f"labels of this log wait for {self.window / SECOND:g} s, found a window of "
-                f"{window / SECOND:g} s; leave --window out, or begin a new log in another --state",
-            )
+        check_window(path, self.window, window)
 
     @property
     def identity(self) -> str:
@@ -178,28 +182,14 @@ class ExposureLog:
         Raises:
             OtherLogError: The log does not continue at `after`.
         """
-        shown = [(one, json.dumps(one).encode()) for one in exposures]
-        known, wait = json.dumps(labels), self.wait(delay)
+        wait = self.wait(delay)
 
-        def take(connection: sqlite3.Connection) -> dict[int, int]:
+        def write(connection: sqlite3.Connection) -> dict[int, int]:
             check_continues(self._store.path, connection.execute, "exposures", after)
-            moment = {"now": time.time_ns() // 1000 if now is None else now, "wait": wait}
-            counted = {
-                "labels dropped": connection.execute(
-                    "DELETE FROM labels WHERE waiting AND taken < :now - :wait", moment
-                ).rowcount
-            }
-            if exposures:
-                counted |= _take_exposures(connection, shown, moment)
-            refused = {}
-            if labels:
-                refused = dict(connection.execute(_TOO_EARLY, {"rows": known}).fetchall())
-                rows = [label for n, label in enumerate(labels) if n not in refused]
-                counted |= _take_labels(connection, json.dumps(rows) if refused else known, moment)
-            connection.executemany(_COUNT, [(name, number) for name, number in counted.items() if number])
-            return refused
+            moment = time.time_ns() // 1000 if now is None else now
+            return take(connection, exposures, labels, wait, moment)
 
-        return self._store.write(take)
+        return self._store.write(write)
 
     def wait(self, delay: int) -> int:
         """Return how many microseconds exposures and labels wait for each other.
@@ -266,44 +256,44 @@ class ExposureLog:
         values = {"labels": label, "after": after, "upto": upto, "wait": self.wait(delay)}
         return {number for (number,) in self._store.read(_TOUCHED, values) if number is not None}
 
-    def forget(self, before: int, delay: int = 0) -> None:
+    def forget(self, before: int, delay: int = 0) -> bool:
         """Drop the exposures before a position, as far as they are settled, with their labels.
 
         The exposure at the position stays, so that marks of it and of later ones can be checked.
+
+        Returns:
+            Whether there were any.
         """
-        before = int(self.mark(min(before, self.settled(delay))).position or 0) - 1
-        theirs = f"SELECT id FROM labels l WHERE {_EXPOSURE_OF} <= :before"
-        values = {"before": before, "wait": self.wait(delay)}
-        for rows in self._store.stream(theirs, values, AT_ONCE):
-            self._delete("labels", [number for (number,) in rows])
-        for rows in self._store.stream("SELECT id FROM exposures WHERE id <= :before", values, AT_ONCE):
-            self._delete("exposures", [number for (number,) in rows])
+        upto, wait = int(self.mark(min(before, self.settled(delay))).position or 0), self.wait(delay)
+        ((first,),) = self._store.read("SELECT coalesce(min(id), 0) FROM exposures")
+        for some in range(first, upto, AT_ONCE):
+            self._drop(min(some + AT_ONCE, upto), wait)
+        return first < upto
 
     def close(self) -> None:
         """Close the connections."""
         self._store.close()
 
-    def _delete(self, table: str, ids: list[int]) -> None:
-        query = f"DELETE FROM {table} WHERE id IN (SELECT value FROM json_each(?))"
-        self._store.write(lambda connection: connection.execute(query, (json.dumps(ids),)))
+    def _drop(self, before: int, wait: int) -> None:
+        self._store.write(lambda connection: forget(connection, before, wait))
 
     @property
     def _counts(self) -> dict[str, int]:
         return dict(self._store.read("SELECT name, n FROM exposure_counts"))
 
 
-def open_exposures(where: str | Path) -> ExposureLog | None:
-    """Open the exposures that a service has taken, to read them; None if it takes none.
+def check_window(place: object, held: int, given: int | None) -> None:
+    """Check that a log is opened with the window that it has, if with any.
 
-    Args:
-        where: Folder of the service's state. A log on Redis holds no exposures.
-
-    Example:
-        >>> open_exposures("state") is None
-        True
+    Raises:
+        StoreError: It is another.
     """
-    file = Path(where) / FILE
-    return None if str(where).startswith(REDIS) or not file.is_file() else ExposureLog(file, make=False)
+    if given not in (None, held):
+        raise StoreError(
+            place,
+            f"labels of this log wait for {held / SECOND:g} s, found a window of {given / SECOND:g} s; "
+            "leave --window out, or begin a new log in another --state",
+        )
 
 
 def _labelled(which: str, tasks: Sequence[str], values: dict[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -318,13 +308,41 @@ def _labelled(which: str, tasks: Sequence[str], values: dict[str, Any]) -> tuple
     return _ROWS.format(which=which, best=best, labels=labels), values | names
 
 
+def take(
+    connection: sqlite3.Connection,
+    exposures: Sequence[Sequence[Any]],
+    labels: Sequence[Sequence[Any]],
+    wait: int,
+    now: int,
+) -> dict[int, int]:
+    """Take exposures and labels, which wait for each other so long, at a moment; see `ExposureLog.append`."""
+    moment, known = {"now": now, "wait": wait}, json.dumps(labels)
+    dropped = connection.execute("DELETE FROM labels WHERE waiting AND taken < :now - :wait", moment)
+    counted = {"labels dropped": dropped.rowcount}
+    if exposures:
+        counted |= _take_exposures(connection, exposures, moment)
+    refused = {}
+    if labels:
+        refused = dict(connection.execute(_TOO_EARLY, {"rows": known}).fetchall())
+        rows = [label for n, label in enumerate(labels) if n not in refused]
+        counted |= _take_labels(connection, json.dumps(rows) if refused else known, moment)
+    connection.executemany(_COUNT, [(name, number) for name, number in counted.items() if number])
+    return refused
+
+
+def forget(connection: sqlite3.Connection, before: int, wait: int) -> None:
+    """Drop the exposures before a position, with their labels; see `ExposureLog.forget`."""
+    connection.execute(_DROP_LABELS, {"before": before, "wait": wait})
+    connection.execute("DELETE FROM exposures WHERE id < ?", (before,))
+
+
 def _take_exposures(
-    connection: sqlite3.Connection, rows: list[tuple[Exposure, bytes]], moment: dict[str, int]
+    connection: sqlite3.Connection, rows: Sequence[Sequence[Any]], moment: dict[str, int]
 ) -> dict[str, int]:
     last, digest = end_of(connection, "exposures")
     new = 0
-    for exposure, encoded in rows:
-        following = chained(digest, encoded)
+    for exposure in rows:
+        following = chained(digest, json.dumps(exposure).encode())
         taken = (*exposure, moment["now"], bytes.fromhex(following))
         if connection.execute(_TAKE, taken).rowcount:
             digest, new = following, new + 1

@@ -5,23 +5,15 @@ a crash of Redis itself.
 """
 
 import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
-from mgoe._util.extras import load
 from mgoe.bundle.held import START, Mark
-from mgoe.errors import StoreError
+from mgoe.errors import OtherLogError
 from mgoe.serving.events.chain import check_record
 from mgoe.serving.events.event import BATCH, Event, events_after
+from mgoe.serving.events.redis_server import FORMAT, RedisServer, order, text
 
-if TYPE_CHECKING:
-    import redis
-
-TIMEOUT = 2.0
-"""Seconds after which a server that does not answer counts as away."""
-FORMAT = 1
-"""Of what is in the stream; the identity of a log begins with it."""
 _APPEND = """
 local last = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)
 redis.call('SETNX', KEYS[2], ARGV[1])
@@ -34,70 +26,47 @@ end
 
 
 class RedisLog:
-    """A log in one stream of a Redis server (6.2 or newer), for any number of services.
+    """A log in one stream of a Redis server, for any number of services.
 
     Args:
-        url: As in redis://host:6379/0; rediss:// for TLS. It contains the password if there is one.
-        name: Name of the stream.
+        url: See `RedisServer`, which connects when it is first asked.
 
     Raises:
-        StoreError: The server cannot be reached.
+        StoreError: The address is not one of a Redis.
         MissingExtra: The client is not installed.
     """
 
-    def __init__(self, url: str, name: str = "mgoe:events"):
-        library = load(
-            "redis", "redis", "a log on Redis needs its client, which", "pip install 'mgoe[serve]'"
-        )
-        self.name, self._errors = name, library.exceptions
-        try:
-            self._redis: redis.Redis = library.Redis.from_url(
-                url,
-                socket_timeout=TIMEOUT,
-                socket_connect_timeout=TIMEOUT,
-                retry=library.retry.Retry(library.backoff.NoBackoff(), 1),
-            )
-            self._append = self._redis.register_script(_APPEND)
-        except ValueError as error:
-            raise StoreError("redis", f"the address must be as in redis://host:6379/0 ({error})") from None
-        with self._store_errors():
-            self._redis.ping()
-        self.identity  # noqa: B018 - one of another format is refused now
+    def __init__(self, url: str):
+        self._server = RedisServer(url)
+        self._redis, self.name = self._server.client, f"{self._server.prefix}:events"
+        self._append = self._redis.register_script(_APPEND)
 
     @property
     def identity(self) -> str:
         """See `EventLog`."""
-        key = f"{self.name}:identity"
-        with self._store_errors():
-            self._redis.set(key, _new_identity(), nx=True)
-            found = _text(self._redis.get(key))
-        if not found.startswith(f"{FORMAT}-"):
-            raise StoreError(
-                "redis",
-                f"{self.name} must be a log of format {FORMAT}, found one of another version of mgoe; use "
-                "that version, or an empty database",
-            )
-        return found
+        return self._server.identity("events")
 
     @property
     def durable(self) -> bool | None:
-        """Whether acknowledged events survive a crash of the server; None if it hides its settings."""
-        with self._store_errors():
-            try:
-                text = {
-                    _text(key): _text(value)
-                    for name in ("appendonly", "appendfsync")
-                    for key, value in self._redis.config_get(name).items()  # type: ignore[union-attr]
-                }
-            except self._errors.ResponseError:  # hosted servers do not show their settings
-                return None
-        return text.get("appendonly") == "yes" and text.get("appendfsync") == "always"
+        """See `RedisServer`."""
+        return self._server.durable
+
+    def claim(self, tasks: Sequence[str]) -> None:
+        """See `EventLog`. The prefix remembers the tasks."""
+        ours, prefix = ", ".join(tasks), self._server.prefix
+        theirs = self._server.remember("tasks", ours)
+        if theirs != ours:
+            raise OtherLogError(
+                "redis",
+                f"the prefix {prefix} is of a deployment with the tasks {theirs}, "
+                f"found a bundle with {ours}; name another prefix, or remove {prefix}:tasks if the tasks have changed",
+            )
 
     def append(self, events: Sequence[Event]) -> None:
         """See `EventLog`."""
         if events:
-            records = [_new_identity(), *(event.encode() for event in events)]
-            with self._store_errors():
+            records = [f"{FORMAT}-{uuid.uuid4().hex}", *(event.encode() for event in events)]
+            with self._server.errors():
                 self._append(keys=[self.name, f"{self.name}:identity"], args=records)
 
     def read(self, after: Mark = START, limit: int = BATCH) -> list[tuple[Mark, Event]]:
@@ -117,13 +86,13 @@ class RedisLog:
 
     def order(self, mark: Mark) -> tuple[int, ...]:
         """See `EventLog`."""
-        return tuple(map(int, mark.position.split("-"))) if mark.position else (0, 0)
+        return order(mark.position)
 
     def forget(self, before: Mark) -> None:
         """See `EventLog`."""
         self.check(before)
         if before != START:
-            with self._store_errors():
+            with self._server.errors():
                 self._redis.execute_command("XTRIM", self.name, "MINID", before.position)
 
     def close(self) -> None:
@@ -132,28 +101,9 @@ class RedisLog:
 
     def _records(self, first: Mark, count: int) -> list[tuple[Mark, bytes]]:
         """Return records from a mark on, its own included."""
-        with self._store_errors():
+        with self._server.errors():
             found: Any = self._redis.xrange(self.name, min=first.position or "-", max="+", count=count)
         return [
-            (Mark(_text(position), _text(fields.get(b"d", b""))), fields.get(b"e", b""))
+            (Mark(text(position), text(fields.get(b"d", b""))), fields.get(b"e", b""))
             for position, fields in found
         ]
-
-    @contextmanager
-    def _store_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except (self._errors.RedisError, OSError) as error:
-            raise StoreError(
-                "redis",
-                f"the log of events cannot be used: {error}; "
-                "check that it runs and can be reached; events are accepted again once it is back",
-            ) from None
-
-
-def _new_identity() -> str:
-    return f"{FORMAT}-{uuid.uuid4().hex}"
-
-
-def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)

@@ -12,9 +12,9 @@ from mgoe.bundle.held import START, Mark
 from mgoe.errors import OutputError, StoreError
 from mgoe.serving.events.chain import chained
 from mgoe.serving.events.event import BATCH, Event, EventLog, events_after
+from mgoe.serving.events.redis_server import REDIS
 from mgoe.serving.events.store import FILE, Store, end_of
 
-REDIS = ("redis://", "rediss://", "unix://")
 AT_ONCE = 10_000
 """Events that are dropped in one transaction, so that appends need not wait long."""
 
@@ -47,6 +47,9 @@ class SqliteLog:
     def identity(self) -> str:
         """See `EventLog`."""
         return self._store.identity
+
+    def claim(self, tasks: Sequence[str]) -> None:
+        """See `EventLog`. A folder does not remember it."""
 
     def append(self, events: Sequence[Event]) -> None:
         """See `EventLog`."""
@@ -105,7 +108,7 @@ def open_events(where: str | Path, make: bool = True) -> EventLog:
     """Open the log of live events of one machine or of several.
 
     Args:
-        where: Folder of a service's state, or a Redis server as in redis://host:6379/0.
+        where: Folder of a service's state, or a Redis server as in redis://host:6379/0?prefix=shop.
         make: Whether to create a log that is missing. Otherwise the log is only read.
 
     Raises:

@@ -74,13 +74,15 @@ class Store:
     Args:
         path: The file; its folder is created if it is missing.
         make: Whether to create what is missing. Otherwise nothing is written before the first `write`.
+        durable: Whether `write` waits for the disk. Otherwise a crash of the machine may lose the last ones.
 
     Raises:
         StoreError: The file cannot be opened, is damaged, or of another format.
     """
 
-    def __init__(self, path: Path, make: bool = True):
+    def __init__(self, path: Path, make: bool = True, durable: bool = True):
         self.path, self._make = Path(path), make
+        self._synchronous = "FULL" if durable else "NORMAL"
         self._queue: list[_Write[Any]] = []
         self._mutex, self._reading = threading.Condition(), threading.Lock()
         self._writing = False
@@ -160,6 +162,14 @@ class Store:
             while rows := cursor.fetchmany(size):
                 yield rows
 
+    def copy(self) -> sqlite3.Connection:
+        """Return a copy of the database in memory, without what was deleted."""
+        copy = sqlite3.connect(":memory:")
+        with self._store_errors(), closing(self._connect("ro")) as connection:
+            connection.backup(copy)
+        copy.execute("VACUUM")
+        return copy
+
     def close(self) -> None:
         """Close the connections; the next use opens them again."""
         for opened in (self._writer, self._reader):
@@ -208,7 +218,7 @@ class Store:
             f"file:{quote(str(self.path))}?mode={mode}{fixed}",
             uri=True, timeout=PATIENCE, isolation_level=None, check_same_thread=False,
         )  # fmt: skip
-        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute(f"PRAGMA synchronous = {self._synchronous}")
         connection.execute(f"PRAGMA cache_size = -{CACHE}")
         return connection
 

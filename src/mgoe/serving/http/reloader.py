@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from mgoe.bundle import MANIFEST
 from mgoe.errors import (
+    AwayError,
     BundleError,
     DamagedLogError,
     EventError,
@@ -51,11 +52,11 @@ class Reloader(Watch):
     Args:
         path: The bundle's folder, or a link to it.
         log: Live events.
+        exposures: Where exposures and labels go.
         index: See `Engine`.
         runtime: See `Engine`.
         every: Seconds between looks at the folder.
         url: Where the service listens, for its log.
-        exposures: Where exposures and labels go; without one they are refused.
 
     Attributes:
         engine: The engine that serves now. A request takes it once, and keeps it.
@@ -67,16 +68,16 @@ class Reloader(Watch):
         self,
         path: Path,
         log: EventLog,
+        exposures: ExposureLog,
         index: Path | None = None,
         runtime: Runtime = Runtime(),
         every: float = 1.0,
         url: str = "",
-        exposures: ExposureLog | None = None,
     ):
         self.log, self.url, self.exposures = log, url, exposures
         opened = partial(Engine, path, log, index, runtime, exposures)
         seen, self.engine = open_unchanged(path, opened)
-        if self.engine.away is not None and not isinstance(self.engine.away, OtherLogError):
+        if self.engine.away is not None and not isinstance(self.engine.away, OtherLogError | AwayError):
             raise self.engine.away
         super().__init__(path, opened, every, seen)
         self.away: Exception | None = None
@@ -102,8 +103,7 @@ class Reloader(Watch):
             self._writers.shutdown()
             self._reader.shutdown()
             self.log.close()
-            if self.exposures is not None:
-                self.exposures.close()
+            self.exposures.close()
             log("stopped")
 
     async def add(
@@ -118,7 +118,7 @@ class Reloader(Watch):
             What is wrong with each, in the order of the arguments; None if nothing is.
 
         Raises:
-            RequestError: There are exposures or labels, and this service takes none.
+            RequestError: There are exposures or labels, and the bundle is of an event log.
             StoreError: The log is away, or is another one, in which the records would never count; no record
                 of the batch may be relied on.
         """
@@ -135,16 +135,11 @@ class Reloader(Watch):
     async def _add_exposures(
         self, exposures: Sequence[Record], labels: Sequence[Record], now: int
     ) -> list[str | None]:
-        reader, store = self.engine.exposures, self.exposures
-        place = "exposures" if exposures else "labels"
+        reader = self.engine.exposures
         if reader is None:
             raise RequestError(
-                place, "are for a bundle of an exposure log, found one of an event log; send them as events"
-            )
-        if store is None:
-            raise RequestError(
-                place,
-                "are stored in the state folder of one service, found a log on Redis; serve without --redis",
+                "exposures" if exposures else "labels",
+                "are for a bundle of an exposure log, found one of an event log; send them as events",
             )
         shown, errors = _checked(exposures, lambda one: reader.read_exposure(one, now))
         read, unread = _checked(labels, lambda one: reader.read_labels(one, now))
@@ -152,7 +147,9 @@ class Reloader(Watch):
         if shown or known:
             after = self.engine.consumer.exposures_mark
             labels_known = [label for _, label in known]
-            append = partial(store.append, [*shown.values()], labels_known, reader.delay, after=after)
+            append = partial(
+                self.exposures.append, [*shown.values()], labels_known, reader.delay, after=after
+            )
             refused = await self._write("exposures", append)
             for number, exposure in refused.items():
                 unread[known[number][0]] = str(label_too_early(exposure))
@@ -183,8 +180,7 @@ class Reloader(Watch):
         damaged = isinstance(self.away, DamagedLogError | OtherLogError)
         found = self.engine.bundle.ages() | {"store up": self.away is None, "store damaged": damaged}
         with suppress(StoreError):
-            if self.exposures is not None:
-                found |= self.exposures.counts
+            found |= self.exposures.counts
         return found
 
     def _catch_up(self) -> None:

@@ -21,12 +21,12 @@ from starlette.types import ASGIApp
 from uvicorn.supervisors import Multiprocess
 
 from mgoe.bundle import Bundle
-from mgoe.errors import ConfigError, MgoeError
+from mgoe.errors import AwayError, ConfigError, MgoeError
 from mgoe.serving.events.event import every
-from mgoe.serving.events.exposure_log import ExposureLog
+from mgoe.serving.events.redis_exposures import open_exposures
 from mgoe.serving.events.redis_log import RedisLog
+from mgoe.serving.events.redis_server import with_query
 from mgoe.serving.events.sqlite_log import open_events
-from mgoe.serving.events.store import FILE
 from mgoe.serving.http.app import create_app
 from mgoe.serving.http.reloader import Reloader
 from mgoe.serving.http.settings import ServeSettings
@@ -111,12 +111,12 @@ def check_start(settings: ServeSettings) -> None:
     for name in NEEDED if settings.runtime.engine == "onnx" else ():
         package(name)
     bundle.model  # noqa: B018 - the module of a user's own model may be missing here
-    events = open_events(settings.redis or state)
-    for _ in every(events):
-        pass
+    events = open_events(logs_of(settings))
+    with suppress(AwayError):
+        for _ in every(events):
+            pass
     events.close()
-    if not settings.redis:
-        ExposureLog(state / FILE, settings.wait).close()
+    open_exposures(logs_of(settings), settings.wait).close()
     item_rows(bundle.graph, state)
 
 
@@ -153,21 +153,19 @@ def _end_with_supervisor() -> None:
 
 def application(settings: ServeSettings) -> ASGIApp:
     """Open what the settings name."""
-    state, tokens = state_of(settings), Tokens(partial(read_tokens, settings))
-    events = open_events(settings.redis or state)
-    if isinstance(events, RedisLog) and events.durable is False:
-        log(
-            "events may be lost",
-            logging.WARNING,
-            store="redis",
-            error="a crash of Redis loses events that were acknowledged; "
-            "give Redis `appendonly yes` and `appendfsync always`",
-        )
-    exposures = None if settings.redis else ExposureLog(state / FILE, settings.wait)
-    reloader = Reloader(
-        settings.bundle, events, state, settings.runtime, url=url_of(settings),
-        exposures=exposures,
-    )  # fmt: skip
+    state, tokens, logs = state_of(settings), Tokens(partial(read_tokens, settings)), logs_of(settings)
+    events = open_events(logs)
+    with suppress(AwayError):
+        if isinstance(events, RedisLog) and events.durable is False:
+            log(
+                "events may be lost",
+                logging.WARNING,
+                store="redis",
+                error="a crash of Redis loses events that were acknowledged; "
+                "give Redis `appendonly yes` and `appendfsync always`",
+            )
+    exposures = open_exposures(logs, settings.wait)
+    reloader = Reloader(settings.bundle, events, exposures, state, settings.runtime, url=url_of(settings))
     return create_app(
         reloader,
         settings.limits,
@@ -180,15 +178,15 @@ def application(settings: ServeSettings) -> ASGIApp:
 
 def shadow_of(settings: ServeSettings, path: Path, reloader: Reloader) -> Shadow:
     """Return the shadow, which reads the logs by itself, so that nothing waits for it."""
-    state = state_of(settings)
+    logs = logs_of(settings)
     return Shadow(
         path,
         settings.shadow_share,
-        open_events(settings.redis or state),
-        state,
+        open_events(logs),
+        state_of(settings),
         lambda: reloader.engine.bundle,
         settings.runtime,
-        None if settings.redis else ExposureLog(state / FILE),
+        open_exposures(logs),
     )
 
 
@@ -212,6 +210,12 @@ def state_of(settings: ServeSettings) -> Path:
     if bundle.name in ("", ".."):
         bundle = Path(os.path.abspath(bundle))
     return settings.state or bundle.parent / f"{bundle.name}.state"
+
+
+def logs_of(settings: ServeSettings) -> str:
+    """Return where events and exposures are, as `open_events` and `open_exposures` take it."""
+    state, file = state_of(settings), settings.redis_password_file
+    return with_query(settings.redis, state=state, password_file=file) if settings.redis else str(state)
 
 
 def _run(app: ASGIApp | str, settings: ServeSettings, factory: bool) -> None:

@@ -9,7 +9,6 @@ from mgoe._util.extras import load
 from mgoe.config import Settings, seconds
 from mgoe.config.base import PositiveLength
 from mgoe.serving.events.event import AHEAD
-from mgoe.serving.events.sqlite_log import REDIS
 from mgoe.serving.scoring.runtime import Runtime
 
 NEEDED = ("fastapi", "uvicorn", "httptools", "orjson", "prometheus_client")
@@ -39,9 +38,12 @@ class ServeSettings(Settings):
     port: int = Field(default=8000, ge=0, le=65535)
     workers: int = Field(default=1, ge=1, le=256)
     state: Path | None = None
-    """Folder of the event log, and of what workers share; BUNDLE.state by default."""
+    """Folder of the logs, or of a replica of those on Redis, and of what workers share; BUNDLE.state by
+    default."""
     redis: str | None = None
-    """URL of a Redis that holds the event log for several servers, instead of a folder."""
+    """Address of a Redis that holds the logs of several servers, see `RedisServer`."""
+    redis_password_file: Path | None = None
+    """File with its password."""
     window: PositiveLength | None = None
     """How long exposures and labels wait for each other, and duplicates of exposures are recognised at
     least: of a new log, by default a day; a log keeps its window."""
@@ -72,16 +74,6 @@ class ServeSettings(Settings):
                 f"found {window!r}"
             )
         return window
-
-    @field_validator("redis")
-    @classmethod
-    def _has_a_scheme(cls, url: str | None) -> str | None:
-        if url is not None and not url.startswith(REDIS):
-            raise ValueError(
-                f"must begin with {', '.join(REDIS[:-1])} or {REDIS[-1]}, found {url!r}; "
-                "write it as in redis://host:6379/0"
-            )
-        return url
 
 
 def require_serving() -> None:

@@ -328,6 +328,7 @@ class Consumer:
     def _begin(self) -> None:
         """Check the logs, and remember the events that the snapshot holds."""
         log, live, held = self.log, self.live, mark_of(self._held, self.log.identity)
+        log.claim([task.name for task in self._tasks])
         log.check(held)
         if self._exposures is not None:
             self._exposures_from = mark_of(self._held, self._exposures.identity)
