@@ -58,8 +58,8 @@ class RedisLog:
         if theirs != ours:
             raise OtherLogError(
                 "redis",
-                f"the prefix {prefix} is of a deployment with the tasks {theirs}, found a bundle with {ours}; "
-                f"name another prefix, or remove {prefix}:tasks if the tasks have changed",
+                f"the prefix {prefix} is of a deployment with the tasks {theirs}, found a bundle with {ours}"
+                f"; name another prefix, or remove {prefix}:tasks if the tasks have changed",
             )
 
     def append(self, events: Sequence[Event]) -> None:

@@ -86,8 +86,8 @@ class RedisServer:
         if not found.startswith(f"{FORMAT}-"):
             raise StoreError(
                 "redis",
-                f"{self.prefix}:{log} must be a log of format {FORMAT}, found one of another version of mgoe; use "
-                "that version, or another prefix",
+                f"{self.prefix}:{log} must be a log of format {FORMAT}, found one of another version of mgoe; "
+                "use that version, or another prefix",
             )
         return found
 
