@@ -176,7 +176,7 @@ def test_a_redis_that_lost_its_data_is_another_log_to_processes_that_run(server:
 def test_a_log_of_another_format_on_redis_is_refused(server: Server, tmp_path: Path):
     log = RedisLog(with_query(server.url, prefix=tmp_path.name))
     log._redis.set(f"{log.name}:identity", "7-a")
-    with pytest.raises(StoreError, match="must be a log of format 1, found one of another version"):
+    with pytest.raises(StoreError, match="must be a log of format 1, found that of another version"):
         log.identity  # noqa: B018
 
 

@@ -86,7 +86,7 @@ class RedisServer:
         if not found.startswith(f"{FORMAT}-"):
             raise StoreError(
                 "redis",
-                f"{self.prefix}:{log} must be a log of format {FORMAT}, found one of another version of mgoe; "
+                f"{self.prefix}:{log} must be a log of format {FORMAT}, found that of another version; "
                 "use that version, or another prefix",
             )
         return found
