@@ -112,7 +112,7 @@ def test_a_bundle_of_an_event_log_takes_none(service: Served, records: str):
     answer = service.client.post("/v1/events", json={records: [{"user": 1, "item": 2}]})
     assert (answer.status_code, answer.json()["place"]) == (422, records)
     assert "found one of an event log; send them as events" in answer.json()["error"]
-    assert gauges(service) == {}
+    assert not any(gauges(service).values())
 
 
 def test_an_empty_request_is_refused(taking: Served):
