@@ -214,7 +214,11 @@ def test_a_free_port_is_named_before_it_is_listened_on():
 
 def test_the_systemd_unit_has_a_folder_for_compiled_kernels():
     """There is no other place if the file system is read-only."""
-    unit = (Path(__file__).parents[3] / "examples" / "serving" / "mgoe@.service").read_text().splitlines()
+    unit = (
+        (Path(__file__).parents[3] / "examples" / "serving" / "redis" / "mgoe@.service")
+        .read_text()
+        .splitlines()
+    )
     assert {
         "ProtectSystem=strict",
         "CacheDirectory=mgoe",
