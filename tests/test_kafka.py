@@ -22,15 +22,18 @@ from tests.serving.served import post, served
 kafka = pytest.importorskip("confluent_kafka", reason="not installed: pip install confluent-kafka")
 EXAMPLE = Path(__file__).parents[1] / "examples" / "kafka.py"
 CRASHES = """
-import os, runpy, sys
+import os, runpy, sys, urllib.request
 import confluent_kafka
+where = sys.argv.pop(1)
+if where == "before it sends":
+    urllib.request.urlopen = lambda *_, **__: os._exit(9)
 class Consumer(confluent_kafka.Consumer):
-    def commit(self, **_):
-        os._exit(9)
+    def commit(self, **how):
+        super().commit(**how) if where == "before it sends" else os._exit(9)
 confluent_kafka.Consumer = Consumer
 runpy.run_path(sys.argv.pop(1), run_name="__main__")
 """
-"""The example, which crashes when a batch was acknowledged and before it is committed."""
+"""The example, which crashes before it sends a batch, or before it commits what was acknowledged."""
 
 
 @contextmanager
@@ -55,7 +58,7 @@ def busy(url: str, times: int) -> Iterator[str]:
         server.shutdown()
 
 
-def test_a_crash_before_the_commit_loses_nothing_and_counts_nothing_twice(shown: Path, tmp_path: Path):
+def test_a_crash_loses_nothing_and_counts_nothing_twice(shown: Path, tmp_path: Path):
     bundle = mgoe.load(shown / "bundle")
     producer = kafka.Producer({"test.mock.num.brokers": 1})
     [broker] = producer.list_topics(timeout=60).brokers.values()
@@ -70,8 +73,10 @@ def test_a_crash_before_the_commit_loses_nothing_and_counts_nothing_twice(shown:
     assert producer.flush(60) == 0
     with served(shown / "bundle", tmp_path / "state") as service, busy(service.url, times=2) as url:
         words = [EXAMPLE, url, f"{broker.host}:{broker.port}", "behaviour"]
-        crashed = subprocess.run([sys.executable, "-c", CRASHES, *words], stderr=subprocess.PIPE, timeout=300)
-        assert crashed.returncode == 9, crashed.stderr
+        for where in ("before it sends", "before it commits"):
+            crash = [sys.executable, "-c", CRASHES, where, *words]
+            crashed = subprocess.run(crash, stderr=subprocess.PIPE, timeout=300)
+            assert crashed.returncode == 9, crashed.stderr
         assert crashed.stderr.count(b"HTTP Error 503") == 2
         reader = kafka.Consumer({"bootstrap.servers": words[2], "group.id": "mgoe"})
         numbers = producer.list_topics("behaviour").topics["behaviour"].partitions

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Back up a registry and the live events of its services, which go on meanwhile:
-#   backup.sh REGISTRY STATE OUT       STATE: a state folder, or redis://HOST:PORT/0
+#   backup.sh REGISTRY STATE OUT       STATE: a state folder, or redis://HOST:PORT/0 (MGOE_REDIS_PASSWORD)
 # The registry is copied first and the store second, so the store holds everything that a copied version says it
 # has learned of it. No cycle runs meanwhile, since it removes old versions and trims the store; one that begins
 # says so and ends, and the next one resumes. `mgoe` and the `python` it runs on must be in PATH.
@@ -21,7 +21,7 @@ tar -C "$registry" --exclude=./.aliases --exclude='./.*lock' --exclude=./.cycle 
 ln -s "$aliases" "$part/registry/.aliases"
 case $state in
 *://*)
-    redis-cli -u "$state" --rdb "$part/store.rdb" >/dev/null ;;
+    REDISCLI_AUTH=${MGOE_REDIS_PASSWORD:-} redis-cli -u "${state%%\?*}" --rdb "$part/store.rdb" >/dev/null ;;
 *)
     python - "$state/log.sqlite" "$part/log.sqlite" <<'END' ;;
 import sqlite3, sys

@@ -35,6 +35,13 @@ await() {
     done
 }
 
+# first_backup REGISTRY STATE: back up a deployment; its copies have its prefix on Redis, and no password
+first_backup() {
+    sh "$here/backup.sh" "$1" "$2" "$work/backup" >/dev/null
+    unset MGOE_REDIS_PASSWORD
+    prefix=$(echo "$2" | sed -n 's/.*?.*\(prefix=[^&]*\).*/?\1/p')
+}
+
 # restored BACKUP PLACE: restore a backup below a folder, and leave in $store where its events are
 restored() {
     mkdir "$2"
@@ -43,8 +50,8 @@ restored() {
     if [ -e "$1/store.rdb" ]; then
         port=$(free_port)
         start redis redis-server "$here/redis/redis.conf" --dir "$store" --port "$port"
-        redis=$pid store=redis://127.0.0.1:$port/0
-        until redis-cli -u "$store" ping 2>/dev/null | grep -q PONG; do sleep 0.1; done
+        redis=$pid store=redis://127.0.0.1:$port/0$prefix
+        until redis-cli -p "$port" ping 2>/dev/null | grep -q PONG; do sleep 0.1; done
     fi
 }
 

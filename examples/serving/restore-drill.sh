@@ -1,6 +1,6 @@
 #!/bin/sh
 # Practise a loss on copies of a deployment, which goes on: back up, lose everything, restore, send again.
-#   restore-drill.sh REGISTRY STATE    STATE: a state folder, or redis://HOST:PORT/0
+#   restore-drill.sh REGISTRY STATE    STATE: a state folder, or redis://HOST:PORT/0 (MGOE_REDIS_PASSWORD)
 # Ends with 0 if what was backed up is there again and nothing counts twice.
 set -eu
 [ $# -eq 2 ] || { echo "usage: restore-drill.sh REGISTRY STATE" >&2; exit 2; }
@@ -34,8 +34,8 @@ expect() {
     echo "$2: $now"
 }
 
-sh "$here/backup.sh" "$1" "$2" "$work/backup-1" >/dev/null
-open "$work/backup-1" first
+first_backup "$1" "$2"
+open "$work/backup" first
 behavior=$(curl -s "$url/v1/about" | sed 's/.*"behaviors":\["\([^"]*\)".*/\1/')
 held=$(figure "$url" mgoe_live_events) taken=$(figure "$url" mgoe_exposures_taken)
 send 101 120

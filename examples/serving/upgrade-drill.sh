@@ -10,7 +10,7 @@ old=$3 new=$4 place=$work/copy
 one=$(free_port) two=$(free_port) front=$(free_port)
 url=http://127.0.0.1:$front
 
-sh "$here/backup.sh" "$1" "$2" "$work/backup" >/dev/null
+first_backup "$1" "$2"
 restored "$work/backup" "$place"
 serve "$old" "$one" "$place"
 first=$pid

@@ -303,6 +303,8 @@ class Container:
 
     words: list[str]
     mounts: dict[str, tuple[str | dict[str, str], bool]]
+    secrets: tuple[str, ...] = ()
+    """Variables that a secret gives."""
 
 
 def of_compose(service: dict[str, Any]) -> Container:
@@ -320,24 +322,21 @@ def of_compose(service: dict[str, Any]) -> Container:
 
 def of_pod(pod: dict[str, Any], container: dict[str, Any], manifests: list[dict[str, Any]]) -> Container:
     volumes = {volume["name"]: volume for volume in pod["spec"].get("volumes", [])}
-    files = {
-        (kind, one["metadata"]["name"]): one.get("data") or one.get("stringData")
-        for one in manifests
-        if (kind := one["kind"]) in ("ConfigMap", "Secret")
-    }
+    files = {one["metadata"]["name"]: one["data"] for one in manifests if one["kind"] == "ConfigMap"}
     found: dict[str, tuple[str | dict[str, str], bool]] = {}
     for mount in container["volumeMounts"]:
         volume = volumes.get(mount["name"], {})
         source: Any = mount["name"]
         if "configMap" in volume:
-            source = files["ConfigMap", volume["configMap"]["name"]]
+            source = files[volume["configMap"]["name"]]
         elif "secret" in volume:
-            source = dict.fromkeys(files["Secret", volume["secret"]["secretName"]], TOKEN)
+            source = {item["path"]: TOKEN for item in volume["secret"]["items"]}
         elif "persistentVolumeClaim" not in volume:
             source = f"{container['name']}-{mount['name']}"  # of its own
         found[mount["mountPath"]] = source, not mount.get("readOnly", False)
     words = container.get("command") or ["mgoe" if container["image"] == "mgoe" else "", *container["args"]]
-    return Container(list(filter(None, words)), found)
+    secrets = tuple(one["name"] for one in container.get("env", []) if "valueFrom" in one)
+    return Container(list(filter(None, words)), found, secrets)
 
 
 @dataclass
@@ -389,8 +388,8 @@ class Engine:
             "PATH": f"{machine.path('/opt/mgoe/bin')}{os.pathsep}{os.environ['PATH']}",
             "NUMBA_CACHE_DIR": str(machine.path("/kernels")),
             "MGOE_TOKEN": TOKEN,
-        }
-        return machine, *machine.command(map(moved, container.words), writable, own)
+        } | dict.fromkeys(container.secrets, TOKEN)
+        return machine, *machine.command([moved(word) for word in container.words], writable, own)
 
     @contextmanager
     def started(self, name: str, container: Container, port: int = 0) -> Iterator[None]:
@@ -415,8 +414,8 @@ def test_containers_answer_by_the_version_of_a_cycle(
         store, cycle, servers = pods["StatefulSet"], pods["CronJob"], [pods["Deployment"]]
     ports = free_ports(1 + len(servers))
     engine = Engine(tmp_path, ("mgoe-redis", "redis"), ports[0])
-    [place] = {source for one in servers for place, (source, _) in one.mounts.items() if place == "/registry"}
-    registry, first = Registry(engine.volume(str(place))), mgoe.load(finished / "bundle")
+    [place] = {str(one.mounts["/registry"][0]) for one in servers}
+    registry, first = Registry(engine.volume(place)), mgoe.load(finished / "bundle")
     registry.promote(registry.add(finished / "bundle"))
     events = [asdict(event) for event in stream(first, 150)]
     with ExitStack() as stack:
