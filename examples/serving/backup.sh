@@ -21,7 +21,8 @@ tar -C "$registry" --exclude=./.aliases --exclude='./.*lock' --exclude=./.cycle 
 ln -s "$aliases" "$part/registry/.aliases"
 case $state in
 *://*)
-    REDISCLI_AUTH=${MGOE_REDIS_PASSWORD:-} redis-cli -u "${state%%\?*}" --rdb "$part/store.rdb" >/dev/null ;;
+    [ -z "${MGOE_REDIS_PASSWORD:-}" ] || export REDISCLI_AUTH="$MGOE_REDIS_PASSWORD"
+    redis-cli -u "${state%%\?*}" --rdb "$part/store.rdb" >/dev/null ;;
 *)
     python - "$state/log.sqlite" "$part/log.sqlite" <<'END' ;;
 import sqlite3, sys

@@ -73,6 +73,17 @@ def await_version(client: httpx.Client, name: str) -> None:
         time.sleep(0.1)
 
 
+def await_counts(client: httpx.Client, **figures: int) -> None:
+    """Wait until a service counts what it should."""
+    end = time.monotonic() + 180
+    while True:
+        lines = client.get("/metrics").text.splitlines()
+        if not (missing := {f"{name} {float(n)}" for name, n in figures.items()} - {*lines}):
+            return
+        assert time.monotonic() < end, missing
+        time.sleep(0.1)
+
+
 def test_one_machine_with_systemd(shown: Path, tmp_path: Path):
     """Exposures and events in, two rounds under a read-only mount, and the next version answers."""
     [port] = free_ports(1)
@@ -97,21 +108,21 @@ def test_one_machine_with_systemd(shown: Path, tmp_path: Path):
         assert registry.aliases["current"] == made
         await_version(client, made)
         send(client, **requests(first, 1, seed=1)[0])
-        assert f"mgoe_exposures_taken {324 if SOAK else 164}" in client.get("/metrics").text
+        await_counts(client, mgoe_exposures_taken=324 if SOAK else 164)
     learned = counted(mgoe.load(registry.place(made))) - counted(first)
     assert learned == pytest.approx(counts_of(asked[:40]))
     assert {json.loads(line)["event"] for line in machine.said.splitlines()} >= {"serving", "stopped"}
 
 
 @needs("redis-server", "nginx")
-def test_two_services_with_redis_and_nginx(finished: Path, tmp_path: Path):
-    """Each service sees the events of the other, one of them dies, and both take the version of a cycle."""
+def test_two_services_with_redis_and_nginx(shown: Path, tmp_path: Path):
+    """Each service sees what the other has taken, one of them dies, and both take the version of a cycle."""
     store, one, other, front = free_ports(4)
     machine = Machine(tmp_path, {6379: store, 8001: one, 8002: other, 8080: front})
     before = [line for line in lines_of("deployment.md", "One machine")[:-1] if "mgoe registry" not in line]
-    registry = install(machine, finished / "bundle", *before, *lines_of("deployment.md", "Two services"))
-    registry.promote(registry.add(finished / "bundle"))
-    first = mgoe.load(finished / "bundle")
+    registry = install(machine, shown / "bundle", *before, *lines_of("deployment.md", "Two services"))
+    registry.promote(registry.add(shown / "bundle"))
+    first = mgoe.load(shown / "bundle")
     services = {"mgoe-redis.service", "mgoe@8001.service", "mgoe@8002.service"}
     assert machine.enabled == {machine.moved(name) for name in services} | {"mgoe-cycle.timer"}
     with (
@@ -124,13 +135,11 @@ def test_two_services_with_redis_and_nginx(finished: Path, tmp_path: Path):
         for port in (one, other):
             check_ready(f"http://127.0.0.1:{port}")
         events = [asdict(event) for event in stream(first, 150)]
+        records = {"events": events, **requests(first, 1)[0]}
         with client_of(f"http://127.0.0.1:{one}") as direct:
-            send(direct, events=events)
+            send(direct, **records)
         with client_of(f"http://127.0.0.1:{other}") as direct:
-            end = time.monotonic() + 120
-            while f"mgoe_live_events {len(events)}" not in direct.get("/metrics").text:
-                assert time.monotonic() < end
-                time.sleep(0.1)
+            await_counts(direct, mgoe_live_events=len(events), mgoe_exposures_taken=4)
         asked = {"user": events[0]["user"], "k": 3}
         answers = [client.post("/v1/rank", json=asked).json()["scores"] for _ in range(6)]
         assert answers == answers[:1] * 6
@@ -147,7 +156,9 @@ def test_two_services_with_redis_and_nginx(finished: Path, tmp_path: Path):
         killed.kill()
         killed.wait(60)
         for _ in range(4):
-            send(client, events=events)  # which count once
+            send(client, **records)  # which count once
+        with client_of(f"http://127.0.0.1:{other}") as direct:
+            await_counts(direct, mgoe_exposures_taken=4, mgoe_exposure_duplicates=16)
         assert client.get("/v1/explain", params={"user": 10**9, "item": events[0]["item"]}).status_code == 200
     logs = machine.said + machine.path("/var/log/nginx/mgoe.log").read_text()
     assert str(10**9) not in logs, "a log holds an id"

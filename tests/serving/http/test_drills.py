@@ -28,11 +28,12 @@ def machine(tmp_path: Path) -> Machine:
 
 
 def deploy(machine: Machine, bundle: Path, redis: str | None = None) -> Registry:
-    """Make a registry with one version, and a state with events, and exposures if the bundle is of some."""
+    """Make a registry with one version, and a state with events, and exposures if the bundle is of some; on
+    Redis events alone."""
     place, opened = machine.path("/var/lib/mgoe"), mgoe.load(bundle)
     registry, state = Registry(place / "bundles"), place / "state"
     registry.promote(registry.add(bundle))
-    if opened.settings.form == "exposures":
+    if opened.settings.form == "exposures" and redis is None:
         take(state, opened, requests(opened, 10)).close()
     log = open_events(redis or state)
     log.append(stream(opened, 50))
@@ -48,18 +49,18 @@ def test_a_loss_is_restored_to_the_last_event(shown: Path, machine: Machine):
 
 @slow
 @needs("redis-server", "redis-cli")
-def test_a_loss_of_redis_is_restored(finished: Path, tmp_path: Path):
+def test_a_loss_of_redis_is_restored(shown: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("MGOE_REDIS_PASSWORD", "secret")
     [port] = free_ports(1)
     machine = Machine(tmp_path, {6379: port})
     machine.install("redis/redis.conf", "/etc/mgoe/redis.conf")
     machine.writable("/var/lib/mgoe-redis")
-    words = ["redis-server", str(machine.path("/etc/mgoe/redis.conf"))]
+    words = ["redis-server", str(machine.path("/etc/mgoe/redis.conf")), "--requirepass", "secret"]
     with machine.running(words, os.environ, tmp_path):
         wait_for_port(port)
-        deploy(machine, finished / "bundle", f"redis://127.0.0.1:{port}/0")
-        line = "examples/serving/restore-drill.sh /var/lib/mgoe/bundles redis://127.0.0.1:6379/0"
-        [said] = machine.administer([line])
-    assert said.splitlines() == [f"{when}: {50 + n} events, 0 exposures" for when, n in STEPS.items()]
+        deploy(machine, shown / "bundle", redis := f"redis://127.0.0.1:{port}/0?prefix=shop")
+        [said] = machine.administer([f"examples/serving/restore-drill.sh /var/lib/mgoe/bundles '{redis}'"])
+    assert said.splitlines() == [f"{when}: {50 + n} events, {n} exposures" for when, n in STEPS.items()]
 
 
 @needs("nginx")
