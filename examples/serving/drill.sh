@@ -49,9 +49,15 @@ restored() {
     sh "$here/restore.sh" "$1" "$2/registry" "$store" >/dev/null
     if [ -e "$1/store.rdb" ]; then
         port=$(free_port)
-        start redis redis-server "$here/redis/redis.conf" --dir "$store" --port "$port"
+        sed -e "s|^dir .*|dir $store|" -e "s/^port .*/port $port/" "$here/redis/redis.conf" >"$2/redis.conf"
+        start redis redis-server "$2/redis.conf"
         redis=$pid store=redis://127.0.0.1:$port/0$prefix
-        until redis-cli -p "$port" ping 2>/dev/null | grep -q PONG; do sleep 0.1; done
+        tries=0
+        until redis-cli -p "$port" ping 2>/dev/null | grep -q PONG; do
+            tries=$((tries + 1))
+            [ $tries -lt 3000 ] || fail "Redis does not start"
+            sleep 0.2
+        done
     fi
 }
 
