@@ -212,20 +212,6 @@ def test_a_free_port_is_named_before_it_is_listened_on():
     assert service.check_address(ServeSettings(bundle=Path(), port=0)) > 0
 
 
-def test_the_systemd_unit_has_a_folder_for_compiled_kernels():
-    """There is no other place if the file system is read-only."""
-    unit = (
-        (Path(__file__).parents[3] / "examples" / "serving" / "redis" / "mgoe@.service")
-        .read_text()
-        .splitlines()
-    )
-    assert {
-        "ProtectSystem=strict",
-        "CacheDirectory=mgoe",
-        "Environment=NUMBA_CACHE_DIR=/var/cache/mgoe",
-    } <= set(unit)
-
-
 STOPPED = """
 import asyncio, contextlib, time, torch
 from mgoe.serving.http import service
