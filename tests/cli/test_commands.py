@@ -31,7 +31,7 @@ NAMES = (
     "exposures; "
     "registry list; registry show; registry add; registry test; registry compare; "
     "registry promote; registry rollback; registry reject; registry allow; registry prune; cycle; "
-    "compare; doctor"
+    "compare; erase; doctor"
 )
 COMMANDS = [name.split() for name in NAMES.split(";")]
 

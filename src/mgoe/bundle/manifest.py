@@ -21,8 +21,9 @@ RETRIEVAL = "retrieval"
 """Folder of what candidates are retrieved from; a bundle without it ranks the whole catalogue."""
 KEYS = {"versions": dict, "model": dict, "tasks": list, "checksums": dict}
 """Required keys with their types."""
-Trained = Literal["full", "retrained", "refreshed"]
-"""From new weights; from the weights of the parent; or not at all, with the weights of the parent."""
+Trained = Literal["full", "retrained", "refreshed", "erased"]
+"""From new weights; from the weights of the parent; or not at all, with the weights of the parent: with new
+rows in the graph, or without some users."""
 Part = TypeVar("Part", bound=Settings)
 
 

@@ -19,6 +19,7 @@ from mgoe.cli import (
     configuration,
     demo,
     doctor,
+    erasure,
     graph,
     logs,
     recommendations,
@@ -207,6 +208,12 @@ for _command, _examples in {
     registry.cycle: (
         "mgoe cycle cycle.yaml",
         "mgoe cycle cycle.yaml --set registry=bundles --set log=logs/events",
+    ),
+    erasure.erase: (
+        "mgoe erase --registry bundles --user 4711",
+        "mgoe erase --registry bundles --users ids.txt --redis redis://store:6379 --log 'logs/*.parquet'",
+        "mgoe erase --registry bundles            [dim]again, after a backup was restored[/]",
+        "mgoe erase --registry bundles --verify   [dim]what remains of all who were erased[/]",
     ),
     doctor.doctor: (
         "mgoe doctor",

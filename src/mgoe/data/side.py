@@ -70,6 +70,14 @@ class SideFeatures:
         taken[known] = values[indices[known]]
         return taken
 
+    def without(self, indices: NDArray[np.int64]) -> SideFeatures:
+        """Return a copy in which features and names of some nodes are unknown."""
+        arrays = {name: np.array(values) for name, values in self.arrays.items()}
+        for name, values in arrays.items():
+            values[indices[indices < len(values)]] = self._unknown[name]
+        gone = np.isin(np.arange(len(self.names)), indices)
+        return SideFeatures(self.encoders, arrays, pc.if_else(pa.array(gone), None, self.names))
+
     def save(self, folder: Path) -> None:
         """Write encoders and arrays."""
         self.encoders.save(folder)

@@ -133,14 +133,21 @@ class Vocabulary:
         """Return a vocabulary in which ids that nobody has replace some; all others keep their indices."""
         gone = np.zeros(self.size, bool)
         gone[indices] = True
-        indices = np.flatnonzero(gone)
-        if is_text(self.type):
-            unused = pa.array([f"forgotten user, index {index}" for index in indices], self._ids.type)
-        elif pa.types.is_unsigned_integer(self.type):
-            unused = pa.array(np.iinfo(np.uint64).max - indices.astype(np.uint64), self.type)
-        else:
-            unused = pa.array(np.iinfo(np.int64).min + indices, self.type)
+        unused = self._unused(np.flatnonzero(gone))
         return Vocabulary(pc.replace_with_mask(self._ids, pa.array(gone), unused))
+
+    @property
+    def unused(self) -> NDArray[np.int64]:
+        """The indices whose ids `without` has replaced."""
+        return np.flatnonzero(pc.equal(self._ids, self._unused(np.arange(self.size))))
+
+    def _unused(self, indices: NDArray[np.int64]) -> pa.Array:
+        """Return an id that nobody has for each index."""
+        if is_text(self.type):
+            return pa.array([f"forgotten user, index {index}" for index in indices], self._ids.type)
+        if pa.types.is_unsigned_integer(self.type):
+            return pa.array(np.iinfo(np.uint64).max - indices.astype(np.uint64), self.type)
+        return pa.array(np.iinfo(np.int64).min + indices, self.type)
 
     def save(self, path: Path) -> None:
         """Write a Parquet file with the column `id`, in the order of the indices."""

@@ -13,6 +13,7 @@ from typing import Any
 
 import ibis.expr.types as ir
 import numpy as np
+from numpy.typing import NDArray
 
 from mgoe._util.files import GIB, exclusive, write_text
 from mgoe._util.tables import Frame, bounded
@@ -222,8 +223,7 @@ def forget(path: Path | str, users: Sequence[str]) -> MacroGraph:
         raise GraphError(
             graph.path, "the graph was built without vocabularies; build it with `mgoe graph build`"
         )
-    vocabulary = Vocabulary.load(file)
-    indices = vocabulary.indices(list(users))
+    indices = Vocabulary.load(file).indices(list(users))
     unknown = [user for user, index in zip(users, indices, strict=True) if index < 0]
     if unknown:
         more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
@@ -231,16 +231,26 @@ def forget(path: Path | str, users: Sequence[str]) -> MacroGraph:
             graph.path,
             f"users to forget must be in the graph, found none for {unknown[0]!r}{more}; leave them out",
         )
+    changed = without_users(graph, indices)
+    note_changes(changed.path, changed.meta["changes"])
+    return changed
+
+
+def without_users(graph: MacroGraph, indices: NDArray[np.int64]) -> MacroGraph:
+    """Remove users and their ids from a graph that has vocabularies.
+
+    Args:
+        graph: Replaced by the result when that is complete.
+        indices: Of the users.
+    """
     with changing(graph) as work:
         work.mkdir(exist_ok=True)
         try:
-            vocabulary.without(indices).save(work / "users.parquet")
+            Vocabulary.load(graph.path / "users.parquet").without(indices).save(work / "users.parquet")
             shutil.copyfile(graph.path / "items.parquet", work / "items.parquet")
-            changed = forget_users(graph, indices, vocabularies(work), ShowBuild())
+            return forget_users(graph, indices, vocabularies(work), ShowBuild())
         finally:
             shutil.rmtree(work, ignore_errors=True)
-    note_changes(changed.path, changed.meta["changes"])
-    return changed
 
 
 def settings_of(graph: MacroGraph, log: Sequence[str]) -> RunSettings:

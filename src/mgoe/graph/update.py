@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mgoe._util.arrays import mapped
+from mgoe._util.arrays import mapped, save_arrays
 from mgoe._util.files import as_pattern, link
 from mgoe._util.tables import hand_over
 from mgoe.config import GraphSettings
@@ -186,7 +186,8 @@ def forget_users(
             "drift": builders[-1].drift,
             "changes": [*meta["changes"], {"what": "forget", "users": len(gone)}],
         }
-        finish(folder, graph.path, meta | changed, {**_kept(graph), **files}, plan.stages)
+        kept = {**_kept(graph), **_without_categories(graph, gone, folder / WORK), **files}
+        finish(folder, graph.path, meta | changed, kept, plan.stages)
     return MacroGraph.open(graph.path)
 
 
@@ -228,6 +229,18 @@ def _remove_records(
         records, users = con.read_parquet(as_pattern(graph.path / RECORDS)), pa.table({"user": gone})
         left = records.anti_join(hand_over(con, "gone", users), "user")
         write_sorted(left, plan.records, plan.memory)
+
+
+def _without_categories(graph: MacroGraph, gone: NDArray[np.int64], work: Path) -> dict[str, Path]:
+    """Write the categories of users with some of them unknown, and return the files by their names."""
+    rates, files = graph.latest.rates, dict[str, Path]()
+    for k, (axis, held) in enumerate(rates.categories.items() if rates is not None else ()):
+        if axis.startswith("users."):
+            values = held.copy()
+            values[gone[gone < len(values)]] = [0, *[-1] * (values.shape[1] - 1)]
+            save_arrays(work, {f"categories{k}": values})
+            files[f"categories{k}.npy"] = work / f"categories{k}.npy"
+    return files
 
 
 def _add_pairs(

@@ -10,13 +10,16 @@ retention        old rows that every version holds leave the logs of a service
 acceptance       the release test, and the rows that it reads
 shadow           what the log of a shadow says; `outcomes`, what became of the answers in it
 cycle            mgoe cycle; `cycle_metrics`, what became of its last round
+served           what a service follows
+erasure          mgoe erase: `erasures` is its list, `erased_bundle` and `erased_logs` what it makes
 """
 
 from mgoe.lifecycle.acceptance import Bounds, Release, check_release, later_rows, window_of
 from mgoe.lifecycle.bundle_update import update
 from mgoe.lifecycle.cycle import CycleSettings, load_cycle, run_cycle
 from mgoe.lifecycle.new_rows import Sources
-from mgoe.lifecycle.registry import Registry, served_path
+from mgoe.lifecycle.registry import Registry
+from mgoe.lifecycle.served import served_path
 from mgoe.lifecycle.shadow import ShadowReport, compare_shadow
 
 __all__ = [

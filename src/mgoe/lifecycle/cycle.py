@@ -24,6 +24,8 @@ from mgoe.data import place_of
 from mgoe.errors import ConfigError, MgoeError
 from mgoe.lifecycle.acceptance import Bounds, Release, check_release, later_rows, window_of
 from mgoe.lifecycle.bundle_update import Groups, update
+from mgoe.lifecycle.erasure import Deployment
+from mgoe.lifecycle.erasures import Erasures
 from mgoe.lifecycle.new_rows import NewRows, Part, Sources, learned_until, reading_of
 from mgoe.lifecycle.registry import Registry
 from mgoe.lifecycle.retention import LEAST, trim
@@ -137,6 +139,10 @@ def run_cycle(settings: CycleSettings, report: Report) -> int:
         report({"step": name, **facts, "seconds": round(time.monotonic() - started, 1)})
 
     with exclusive(work, "a cycle"):
+        (erasures := Erasures.of(registry.path)).check(current)
+        if settings.state is not None and erasures.entries:
+            with Deployment(registry.path, settings.state) as ours:
+                ours.erase(erasures)
         _clear(registry, work)
         waiting = registry.aliases.get(CANDIDATE)
         tested = None if waiting is None else _tested(registry, waiting, current)

@@ -19,7 +19,6 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import asdict
-from itertools import product
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -31,6 +30,7 @@ from mgoe.bundle.training_state import copy_bundle, state_folder
 from mgoe.config import did_you_mean
 from mgoe.errors import BundleError, ConfigError, OutputError
 from mgoe.lifecycle.acceptance import Release
+from mgoe.lifecycle.erasures import Erasures
 from mgoe.lifecycle.versions import (
     ALIASES,
     CANDIDATE,
@@ -282,7 +282,7 @@ class Registry:
         """Remove old versions. Those that an alias names stay, and so do those that a service has open.
 
         Args:
-            keep: How many of the newest other versions stay.
+            keep: How many of the newest other versions stay, unless they hold users who were erased.
 
         Returns:
             The names of the versions that were removed, and of those that stay because they are served.
@@ -291,13 +291,29 @@ class Registry:
             raise ConfigError("keep", f"must be at least 0, found {keep}; give a number of versions")
         with self._changing() as former:
             others = [one.name for one in self.versions if one.name not in former.aliases.values()]
-            old = others[: max(0, len(others) - keep)]
-            gone = [name for name in old if remove_unless_held(self.path / "versions" / name)]
-            for name, folder in product(gone, (state_folder, prepared_folder)):
-                shutil.rmtree(folder(self.path / "versions" / name), ignore_errors=True)
+            old, erasures = others[: max(0, len(others) - keep)], Erasures.of(self.path)
+            for name in others if erasures.entries else ():
+                if (until := erasures.kept_until(self._opened(name))) is not None:
+                    old = [one for one in old if one != name] + [name] * (until <= now()[:10])
+            gone = [name for name in old if self._remove(name)]
             for left in (self.path / "versions").glob(".*.partial"):
                 remove_unless_held(left)
         return gone, [name for name in old if name not in gone]
+
+    def take_erased(self, bundle: Path) -> str:
+        """Add a bundle from which users were erased, and make it the current version.
+
+        An alias of a version that still holds erased users goes.
+
+        Returns:
+            Its name.
+        """
+        name, erasures = self.add(bundle), Erasures.of(self.path)
+        with self._changing() as former:
+            left = {alias: one for alias, one in former.aliases.items() if one != name}
+            kept = {alias: one for alias, one in left.items() if not erasures.held_by(self._opened(one))}
+            self._change(former, "erase", name, kept | {CURRENT: name})
+        return name
 
     @contextmanager
     def _copied(self, bundle: Path) -> Iterator[Bundle]:
@@ -314,6 +330,7 @@ class Registry:
                 copy = Bundle.open(place)
                 if copy.name != original.name:
                     raise BundleError(bundle, "was replaced while it was copied; add it again")
+                Erasures.of(self.path).check(copy)
                 yield copy
             finally:
                 shutil.rmtree(work, ignore_errors=True)
@@ -395,11 +412,22 @@ class Registry:
         """Check every file of a version.
 
         Raises:
-            BundleError: One is missing or was changed, or the version is gone.
+            BundleError: One is missing or was changed, the version is gone, or it holds erased users.
         """
         place = self.path / "versions" / name
-        if Bundle.open(place).name != name:
+        if (found := Bundle.open(place)).name != name:
             raise BundleError(place, "holds another bundle than its name says; add that version again")
+        Erasures.of(self.path).check(found)
+
+    def _opened(self, name: str) -> Bundle:
+        return Bundle.open(self.path / "versions" / name, verify=False)
+
+    def _remove(self, name: str) -> bool:
+        """Remove a version, unless a service of this machine has it open; return whether it is gone."""
+        if gone := remove_unless_held(self.path / "versions" / name):
+            for folder in (state_folder, prepared_folder):
+                shutil.rmtree(folder(self.path / "versions" / name), ignore_errors=True)
+        return gone
 
     def _require(self) -> None:
         """Refuse a folder that holds no registry."""
@@ -416,34 +444,3 @@ class Registry:
 
     def _record(self, name: str) -> Version:
         return Version(**read_json(self._record_file(name)))
-
-
-def served_path(bundle: Path, waits: bool = False) -> Path:
-    """Return the link that a service follows, of `registry:FOLDER@ALIAS`; any other path as it is.
-
-    Args:
-        bundle: The path.
-        waits: Whether the alias may name no version yet.
-
-    Raises:
-        BundleError: The folder holds no registry, or the registry has no such version.
-        ConfigError: No alias is named.
-
-    Example:
-        >>> served_path(Path("bundles/today"))
-        PosixPath('bundles/today')
-    """
-    kind, colon, rest = str(bundle).partition(":")
-    if kind != "registry" or not colon:
-        return bundle
-    folder, _, alias = rest.rpartition("@")
-    if not folder or alias not in ALIASES:
-        raise ConfigError(
-            "bundle",
-            f"must be registry:FOLDER@ALIAS with an alias of {', '.join(ALIASES)}, found {str(bundle)!r}; "
-            "write it as in registry:bundles@current",
-        )
-    registry = Registry(folder)
-    if alias not in registry.aliases and not waits:
-        registry.find(alias)
-    return Path(folder, alias)

@@ -18,7 +18,7 @@ SET_BY = {
     PREVIOUS: "the second `mgoe registry promote`",
 }
 """What gives a version an alias."""
-Action = Literal["add", "promote", "rollback", "reject", "allow"]
+Action = Literal["add", "promote", "rollback", "reject", "allow", "erase"]
 
 
 class Change(Settings):
@@ -54,7 +54,7 @@ class Version:
         added: When it was added, ISO 8601.
         model: Name of its model.
         parent: Name of the bundle that it was made from; None after a full training.
-        trained: `full`, `retrained` or `refreshed`.
+        trained: `full`, `retrained`, `refreshed` or `erased`.
         log: First and last time of the log that it learned from, ISO 8601.
         mgoe: Version of the library that made it.
     """

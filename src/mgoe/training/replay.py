@@ -15,6 +15,7 @@ from typing import Self
 import numpy as np
 import pyarrow as pa
 import torch
+from numpy.typing import NDArray
 
 from mgoe.data import Encoders, Examples, join
 from mgoe.features import Arrays, FeatureSpec, batch_keys
@@ -94,6 +95,20 @@ class Replay:
             if key.kind == "index" and name in rows and larger[name].size != key.size:
                 rows[name] = torch.where(rows[name] == key.size - 1, larger[name].size - 1, rows[name])
         return replace(self, rows=rows)
+
+    def without(self, users: NDArray[np.int64], unseen: int) -> Replay:
+        """Return the rows of other users; as a recent user of an item, these users are unseen ones.
+
+        Args:
+            users: Rows of the embedding tables. Shape (n,).
+            unseen: The row of users that were never seen.
+        """
+        gone = torch.from_numpy(users)
+        stays = ~torch.isin(self.rows["user"], gone)
+        rows = {name: held[stays] for name, held in self.rows.items()}
+        if (recent := rows.get("recent_users")) is not None:
+            rows["recent_users"] = torch.where(torch.isin(recent, gone), unseen, recent)
+        return Replay(rows, round(self.seen * float(stays.float().mean())) if len(self) else 0)
 
     def save(self, file: Path) -> None:
         """Write it, each array compressed.

@@ -351,6 +351,36 @@ def test_forgetting_keeps_later_exposures_their_labels_and_positions():
         assert len(rows(log, as_of=2 * NOW)) == 2  # the last that waits no more, and one that does
 
 
+@up_to(15)
+@given(
+    exposures=st.lists(SHOWN, max_size=12),
+    labels=st.lists(KNOWN, max_size=12),
+    limit=st.sampled_from([0, 3, 1 << 40]),
+)
+def test_erased_exposures_are_gone_with_their_labels_and_change_nothing_else(
+    exposures: list, labels: list, limit: int
+):
+    with opened() as log:
+        take(log, *(exposure(*one) for one in exposures), *(label(*one) for one in labels))
+        before, marks = rows(log), [log.mark(upto) for upto in range(len(exposures) + 1)]
+        until = {"0": NOW - 100 * SECOND + limit * SECOND, "nobody": 1 << 60}
+        gone = [row for row in before if row["who"] == 0 and row["timestamp"] <= until["0"]]
+        held = {"0"} & {*log.users({"0": 1 << 60})}
+        assert held >= {str(row["who"]) for row in before if row["who"] == 0}
+        removed = log.erase(until)
+        assert removed["exposures"] == len(gone)
+        assert rows(log) == [row for row in before if row not in gone]
+        assert log.users(until) == []
+        assert log.erase(until) == {"labels": 0, "exposures": 0}
+        for mark in marks:
+            log.check(mark)
+        last = log.newest
+        take(log, shown(0, "new"), {"user": 0, "item": "new", "labels": {"click": 1}})
+        assert log.newest > last
+        assert log.newest[1] == last[1] + 1
+        assert rows(log)[-1]["clicked"] == 1
+
+
 def test_many_labels_find_their_exposures_by_an_index():
     with opened() as log:
         exposures = [Exposure(f"r{k}", str(k % 99), "a", NOW) for k in range(40_000)]

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mgoe.bundle.held import START, Held, Mark, mark_of, read_held, write_held
 from mgoe.errors import AwayError, OtherLogError, StoreError
@@ -19,7 +21,7 @@ from mgoe.serving.events.event import Event, EventLog, every
 from mgoe.serving.events.redis_log import RedisLog
 from mgoe.serving.events.redis_server import with_query
 from mgoe.serving.events.sqlite_log import SqliteLog
-from tests.effort import SOAK
+from tests.effort import SOAK, up_to
 from tests.serving.events.stores import Server, events, when_back
 
 KILLS = 20 if SOAK else 1
@@ -134,6 +136,56 @@ def test_forgetting_events_keeps_positions(opener: Opener):
     assert held(log, positions[-1]) == events(1, first=30)
     log.forget(START)
     assert held(opener()) == left + events(1, first=30)
+
+
+@up_to(10)
+@given(data=st.data())
+def test_erased_events_are_gone_and_marks_of_all_stay(
+    tmp_path_factory: pytest.TempPathFactory, server: Server, data: st.DataObject
+):
+    """Of any users, up to any moment, in logs of any length whose beginning may be dropped."""
+    place, written = tmp_path_factory.mktemp("erased"), events(data.draw(st.integers(0, 12), "events"))
+    users = data.draw(
+        st.dictionaries(st.sampled_from([str(one.user) for one in events(12)]), st.integers(0, 10**7))
+    )
+    for open_log in (
+        lambda: SqliteLog(place / "log.sqlite"),
+        lambda: RedisLog(with_query(server.url, prefix=place.name)),
+    ):
+        log = open_log()
+        log.append(written)
+        before = log.read()
+        if forgotten := data.draw(st.integers(0, len(written)), "forgotten"):
+            log.forget(before[forgotten - 1][0])
+            before = before[forgotten - 1 :]
+        gone = [one for _, one in before if one.time <= users.get(str(one.user), -1)]
+        assert (log.erased, log.erase(users, 3), log.erased) == (0, len(gone), 3)
+        for mark, _ in before:
+            log.check(mark)
+            assert held(log, mark) == [
+                one for at, one in before if log.order(at) > log.order(mark) and one not in gone
+            ]
+        log.append(events(2, first=20))
+        for size in (1, 100):
+            read, after = [], START
+            while found := log.read(after, limit=size):
+                read, after = read + found, found[-1][0]
+            left = [one for _, one in before if one not in gone] + events(2, first=20)
+            assert [one for _, one in read] == left
+        log.close()
+
+
+def test_the_bytes_of_an_erased_id_are_in_no_file(opener: Opener, server: Server, tmp_path: Path):
+    log, name = opener(), "somebody@example.com"
+    if isinstance(log, RedisLog):
+        log._redis.config_set("rdbcompression", "no")
+    for k in range(300):  # of several nodes of a stream, and pages of a file
+        log.append([Event(name if k % 2 else f"user {k}", k, "click", k)])
+    assert log.erase({name: 1000}, 1) == 150
+    files = [file for folder in (tmp_path, server.folder) for file in folder.rglob("*") if file.is_file()]
+    assert any(b"user 298" in file.read_bytes() for file in files)
+    assert not any(name.encode() in file.read_bytes() for file in files)
+    assert len(held(opener())) == 150
 
 
 # --- Redis ---

@@ -277,3 +277,36 @@ def test_every_acknowledged_record_survives_kills_of_redis(tmp_path: Path):
         print({name: count for name, count in logs[0].counts.items() if count})
     finally:
         server.kill()
+
+
+def test_erased_users_are_gone_from_every_replica_and_from_the_bytes_of_redis(
+    server: Server, url: str, tmp_path: Path
+):
+    """Of a machine that followed before, of one that was behind, and of one that begins."""
+    name, machines = "somebody@example.com", [tmp_path / f"machine{n}" for n in range(3)]
+    one, behind = opened(url, machines[0]), opened(url, machines[1])
+    one._server.client.config_set("rdbcompression", "no")
+    for number in range(20):
+        user = name if number % 4 == 0 else f"u{number}"
+        one.append([Exposure(f"r{number}", user, "a", NOW)], [clicked(number)], now=NOW + number * SECOND)
+        if number == 10:
+            behind.follow()
+    one.append([], [Label("", name, "b", "click", NOW, 1.0)], now=NOW + 30 * SECOND)
+    marks, digests = [one.mark(upto) for upto in range(21)], contents(one)["mark"]
+    assert one.users({name: NOW + SECOND}) == [name] * 11
+    assert one.erase({name: NOW + SECOND}) == {"exposures": 5, "labels": 6}
+    logs = [one, behind, opened(url, machines[2])]
+    for log in logs:
+        assert log.users({name: 1 << 60}) == []
+        assert contents(log) == contents(one)
+        assert (log.newest[0], log.mark(1 << 62)) == (20, digests)
+        for mark in marks:
+            log.check(mark)
+    one.append([shown(100)], [])
+    assert {log.newest[0] for log in logs} == {21}
+    for log in logs:
+        log.close()
+    for folder in (server.folder, machines[0], machines[2]):
+        files = [file for file in folder.rglob("*") if file.is_file()]
+        assert files
+        assert not any(name.encode() in file.read_bytes() for file in files)

@@ -62,6 +62,10 @@ class Event:
             if task_mask >> task & 1
         }
 
+    def is_of(self, until: Mapping[str, int]) -> bool:
+        """Return whether it is of one of some users, up to a time for each, see `EventLog.erase`."""
+        return self.time <= until.get(str(self.user), -1)
+
     def encode(self) -> bytes:
         """Return the event as bytes of a log."""
         return json.dumps(astuple(self), ensure_ascii=False, separators=(",", ":")).encode()
@@ -268,6 +272,20 @@ class EventLog(Protocol):
     def forget(self, before: Mark) -> None:
         """Drop events before a mark. Its own record stays, so that it and later ones can be checked."""
 
+    @property
+    def erased(self) -> int:
+        """How many erasures of the list of a registry were applied to the log."""
+        ...
+
+    def erase(self, until: Mapping[str, int], erasures: int) -> int:
+        """Remove for good what events of some users say; their marks stay. Return the number of events.
+
+        Args:
+            until: By user, as a text, up to which time events go, in microseconds since 1970.
+            erasures: See `erased`, from now on.
+        """
+        ...
+
     def close(self) -> None:
         """Close files or connections."""
 
@@ -294,11 +312,12 @@ def events_after(
         records, former = records[1:], after.digest
     events = []
     for mark, record in records:
-        if former is not None and chained(former, record) != mark.digest:
+        if record and former is not None and chained(former, record) != mark.digest:
             raise DamagedLogError(
                 place, f"the log is damaged at event {mark.position}; restore it from an intact copy"
             )
-        events.append((mark, Event.decode(record)))
+        if record:  # its user was not erased
+            events.append((mark, Event.decode(record)))
         former = mark.digest
     return events
 

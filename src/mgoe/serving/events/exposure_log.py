@@ -12,7 +12,7 @@ import json
 import sqlite3
 import time
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +100,28 @@ WITH ranked AS (
 labelled AS (SELECT exposure, {{best}} FROM ranked WHERE place = 1 GROUP BY exposure)
 SELECT e.id, e.request, e.user, e.item, e.time, e.position, e.propensity, e.context, {{labels}}
 FROM exposures e LEFT JOIN labelled l ON l.exposure = e.id
-WHERE {{which}} AND e.taken <= :as_of ORDER BY e.id
+WHERE {{which}} AND e.taken <= :as_of AND e.item <> '' ORDER BY e.id
+"""
+_OF_USERS = """
+SELECT u.key AS user, e.id AS exposure, NULL AS label FROM json_each(:until) u
+CROSS JOIN exposures e ON e.user = u.key AND e.time <= u.value
+UNION ALL
+SELECT u.key, NULL, l.id FROM json_each(:until) u
+CROSS JOIN labels l ON l.request = '' AND l.user = u.key AND l.time <= u.value
+UNION ALL
+SELECT u.key, NULL, l.id FROM json_each(:until) u
+CROSS JOIN exposures e ON e.user = u.key AND e.time <= u.value
+CROSS JOIN labels l ON l.request = e.request AND l.user = '' AND l.item = e.item
+"""
+# no item is empty, and no request is equal
+_ERASE_LABELS = """
+UPDATE labels SET request = 'erased ' || id, user = '', item = '', task = '', value = 0, waiting = 0
+WHERE id IN (SELECT value FROM json_each(?))
+"""
+_ERASE_EXPOSURES = """
+UPDATE exposures SET request = 'erased ' || id, user = '', item = '', time = taken, position = NULL,
+    propensity = NULL, context = NULL
+WHERE id IN (SELECT value FROM json_each(?))
 """
 _COUNT = "INSERT INTO exposure_counts VALUES (?, ?) ON CONFLICT(name) DO UPDATE SET n = n + excluded.n"
 
@@ -270,12 +291,41 @@ class ExposureLog:
             self._drop(min(some + AT_ONCE, upto), wait)
         return first < upto
 
+    def users(self, until: Mapping[str, int]) -> list[str]:
+        """Return those of some users of whom there are exposures or labels, up to a time for each.
+
+        Args:
+            until: See `EventLog.erase`.
+        """
+        found = self._store.read(f"SELECT user FROM ({_OF_USERS})", {"until": json.dumps(until)})
+        return [user for (user,) in found]
+
+    def erase(self, until: Mapping[str, int]) -> dict[str, int]:
+        """Remove what exposures of some users, and their labels, say; numbers and marks of all stay.
+
+        The bytes are gone once the events of the same file have been erased, too (`EventLog.erase`).
+
+        Args:
+            until: See `EventLog.erase`.
+
+        Returns:
+            Number of exposures and of labels.
+        """
+        found = self._store.read(_OF_USERS, {"until": json.dumps(until)})
+        exposures, labels = ({row[place] for row in found} - {None} for place in (1, 2))
+        if found:
+            self._erase([*exposures], [*labels])
+        return {"exposures": len(exposures), "labels": len(labels)}
+
     def close(self) -> None:
         """Close the connections."""
         self._store.close()
 
     def _drop(self, before: int, wait: int) -> None:
         self._store.write(lambda connection: forget(connection, before, wait))
+
+    def _erase(self, exposures: list[int], labels: list[int]) -> None:
+        self._store.write(lambda connection: erase(connection, exposures, labels))
 
     @property
     def _counts(self) -> dict[str, int]:
@@ -334,6 +384,12 @@ def forget(connection: sqlite3.Connection, before: int, wait: int) -> None:
     """Drop the exposures before a position, with their labels; see `ExposureLog.forget`."""
     connection.execute(_DROP_LABELS, {"before": before, "wait": wait})
     connection.execute("DELETE FROM exposures WHERE id < ?", (before,))
+
+
+def erase(connection: sqlite3.Connection, exposures: list[int], labels: list[int]) -> None:
+    """Remove what exposures and labels say, by their numbers; see `ExposureLog.erase`."""
+    connection.execute(_ERASE_LABELS, (json.dumps(labels),))
+    connection.execute(_ERASE_EXPOSURES, (json.dumps(exposures),))
 
 
 def _take_exposures(

@@ -13,7 +13,7 @@ import json
 import sqlite3
 import uuid
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,7 @@ from mgoe.bundle.held import START, Mark
 from mgoe.errors import DamagedLogError, OtherLogError, StoreError
 from mgoe.serving.events.chain import chained
 from mgoe.serving.events.exposure import Exposure, Label
-from mgoe.serving.events.exposure_log import ExposureLog, check_window, forget, take
+from mgoe.serving.events.exposure_log import ExposureLog, check_window, erase, forget, take
 from mgoe.serving.events.redis_server import REDIS, RedisServer, order, text
 from mgoe.serving.events.store import FILE, end_of
 
@@ -136,6 +136,16 @@ class RedisExposures(ExposureLog):
             self._keep_copy()
         return dropped
 
+    def users(self, until: Mapping[str, int]) -> list[str]:
+        """See `ExposureLog`."""
+        self.follow()
+        return super().users(until)
+
+    def erase(self, until: Mapping[str, int]) -> dict[str, int]:
+        """See `ExposureLog`. Replicas of other machines follow, as all else."""
+        self.follow()
+        return super().erase(until)
+
     def follow(self) -> None:
         """Apply to the replica what has come since, from every machine.
 
@@ -154,6 +164,12 @@ class RedisExposures(ExposureLog):
 
     def _drop(self, before: int, wait: int) -> None:
         self._add({"forget": [before, wait]})
+
+    def _erase(self, exposures: list[int], labels: list[int]) -> None:
+        self._add({"erase": [exposures, labels]})
+        self._keep_copy()
+        self._server.rewrite(self._stream, lambda fields: fields)
+        self._store.vacuum()
 
     def _add(self, record: dict[str, Any], now: int | None = None) -> str:
         """Add an entry to the stream, and apply all up to it. Return its position."""
@@ -289,6 +305,8 @@ def _apply_one(record: dict[str, Any], position: str, connection: sqlite3.Connec
     moment = int(position.partition("-")[0]) * 1000
     if "forget" in record:
         forget(connection, *record["forget"])
+    elif "erase" in record:
+        erase(connection, *record["erase"])
     elif refused := take(connection, *record["take"], now=moment):
         connection.execute("DELETE FROM refused WHERE moment < ?", (moment - KEPT * 1_000_000,))
         connection.execute("INSERT INTO refused VALUES (?, ?, ?)", (position, moment, json.dumps(refused)))

@@ -5,7 +5,7 @@ a crash of Redis itself.
 """
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mgoe.bundle.held import START, Mark
@@ -71,7 +71,10 @@ class RedisLog:
 
     def read(self, after: Mark = START, limit: int = BATCH) -> list[tuple[Mark, Event]]:
         """See `EventLog`."""
-        return events_after("redis", self._records(after, limit + (after != START)), after, None)
+        records = self._records(after, limit + (after != START))
+        events = events_after("redis", records, after, None)
+        all_erased = not events and len(records) > (after != START)
+        return self.read(records[-1][0], limit) if all_erased else events
 
     def check(self, mark: Mark) -> None:
         """See `EventLog`."""
@@ -94,6 +97,28 @@ class RedisLog:
         if before != START:
             with self._server.errors():
                 self._redis.execute_command("XTRIM", self.name, "MINID", before.position)
+
+    @property
+    def erased(self) -> int:
+        """See `EventLog`."""
+        with self._server.errors():
+            return int(text(self._redis.get(f"{self.name}:erased") or b"0"))
+
+    def erase(self, until: Mapping[str, int], erasures: int) -> int:
+        """See `EventLog`."""
+        gone = 0
+
+        def left(fields: dict[bytes, bytes]) -> dict[bytes, bytes]:
+            nonlocal gone
+            if not (record := fields[b"e"]) or not Event.decode(record).is_of(until):
+                return fields
+            gone += 1
+            return {**fields, b"e": b""}
+
+        self._server.rewrite(self.name, left)
+        with self._server.errors():
+            self._redis.set(f"{self.name}:erased", erasures)
+        return gone
 
     def close(self) -> None:
         """Close the connections."""

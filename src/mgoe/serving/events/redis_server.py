@@ -6,8 +6,9 @@ password, and the folder where this machine keeps its replica of the exposures.
 """
 
 import os
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,15 @@ PASSWORD = "MGOE_REDIS_PASSWORD"
 """Environment variable with the password, unless the address names it or a file with it."""
 FORMAT = 1
 """Of what is in the streams; the identity of a log begins with it."""
+_EXCHANGE = """
+for _, entry in ipairs(redis.call('XRANGE', KEYS[1], ARGV[1] == '' and '-' or '(' .. ARGV[1], '+')) do
+    redis.call('XADD', KEYS[2], entry[1], unpack(entry[2]))
+end
+if redis.call('EXISTS', KEYS[2]) == 1 then redis.call('RENAME', KEYS[2], KEYS[1]) end
+"""
+_WRITING = ("aof_rewrite_in_progress", "aof_rewrite_scheduled", "rdb_bgsave_in_progress")
+COPIED = 1000
+"""Entries of a stream that are copied at once."""
 TIMEOUT = 2.0
 """Seconds after which a server that does not answer counts as away."""
 
@@ -108,6 +118,33 @@ class RedisServer:
         with self.errors():
             seconds, micros = self.client.time()
         return seconds * 1_000_000 + micros
+
+    def rewrite(self, stream: str, left: Callable[[dict[bytes, bytes]], dict[bytes, bytes]]) -> None:
+        """Write a stream and the files of the server again: they keep the bytes of what was deleted.
+
+        What is added meanwhile stays. Nothing may be trimmed meanwhile.
+
+        Args:
+            stream: Its entries keep their positions.
+            left: Returns what is left of the fields of an entry.
+
+        Raises:
+            StoreError: Redis is away. The stream is then as it was.
+        """
+        new, after = f"{stream}:new", ""
+        with self.errors():
+            self.client.delete(new)
+            while entries := self.client.xrange(stream, f"({after}" if after else "-", "+", COPIED):
+                with self.client.pipeline(transaction=False) as together:
+                    for position, fields in entries:
+                        together.xadd(new, left(fields), id=position)
+                    together.execute()
+                after = text(entries[-1][0])
+            self.client.eval(_EXCHANGE, 2, stream, new, after)
+            has_log = self.client.info("persistence")["aof_enabled"]
+            self.client.bgrewriteaof() if has_log else self.client.bgsave()
+            while any(int(self.client.info("persistence")[name]) for name in _WRITING):
+                time.sleep(0.1)
 
     @contextmanager
     def errors(self) -> Iterator[None]:

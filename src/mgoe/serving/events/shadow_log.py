@@ -9,12 +9,13 @@ out when the log is read.
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TextIO
 
+from mgoe._util.files import write_text
 from mgoe.errors import StoreError
 from mgoe.serving.events.event import Id
 
@@ -79,7 +80,7 @@ class ShadowLog:
             StoreError: It cannot be written.
         """
         try:
-            self._current().write(json.dumps(asdict(record), separators=(",", ":")) + "\n")
+            self._current().write(_line(record))
         except OSError as error:
             self.close()
             raise StoreError(
@@ -127,11 +128,48 @@ def read_shadow_log(folder: Path) -> Iterator[ShadowRecord]:
         StoreError: A line is damaged.
     """
     for file in _files(folder):
-        try:
-            lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
-        except FileNotFoundError:  # removed by the service
-            continue
-        for number, line in enumerate(lines, 1):
+        yield from _records(file)
+
+
+def records_of(folder: Path, until: Mapping[str, int]) -> list[ShadowRecord]:
+    """Return the records of some users.
+
+    Args:
+        folder: What `ShadowLog` writes to.
+        until: By user, as a text, up to when records count, in microseconds since 1970.
+    """
+    return [record for record in read_shadow_log(folder) if _is_of(record, until)]
+
+
+def erase_from_shadow_log(folder: Path, until: Mapping[str, int]) -> int:
+    """Remove the records of some users, see `records_of`, and return their number.
+
+    A file with such records is replaced by one of another name, so a service that writes to it begins a new
+    one.
+    """
+    total = 0
+    for file in _files(folder):
+        records = [*_records(file)]
+        left = [record for record in records if not _is_of(record, until)]
+        if gone := len(records) - len(left):
+            write_text(file.with_name(f"{file.stem}-{gone}.jsonl"), "".join(map(_line, left)))
+            file.unlink(missing_ok=True)
+            total += gone
+    return total
+
+
+def _is_of(record: ShadowRecord, until: Mapping[str, int]) -> bool:
+    return any(record.time <= until.get(str(user), -1) for user in record.users)
+
+
+def _line(record: ShadowRecord) -> str:
+    return json.dumps(asdict(record), separators=(",", ":")) + "\n"
+
+
+def _records(file: Path) -> Iterator[ShadowRecord]:
+    """Yield the records of a file; none if the service has removed it."""
+    with suppress(FileNotFoundError):
+        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(keepends=True), 1):
             if line.endswith("\n"):
                 try:
                     yield ShadowRecord(**json.loads(line))

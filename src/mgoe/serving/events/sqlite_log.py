@@ -4,14 +4,15 @@ reads it.
 `open_events` opens the log of a service by its name, this one or one on Redis.
 """
 
+import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mgoe.bundle.held import START, Mark
 from mgoe.errors import OutputError, StoreError
 from mgoe.serving.events.chain import chained
-from mgoe.serving.events.event import BATCH, Event, EventLog, events_after
+from mgoe.serving.events.event import BATCH, Event, EventLog, events_after, every
 from mgoe.serving.events.redis_server import REDIS
 from mgoe.serving.events.store import FILE, Store, end_of
 
@@ -72,7 +73,9 @@ class SqliteLog:
         found = self._store.read(query, (int(after.position or 0), limit + (after != START)))
         records = [(Mark(str(number), digest.hex()), record) for number, record, digest in found]
         first = self.identity if found and found[0][0] == 1 else None
-        return events_after(self._store.path, records, after, first)
+        events = events_after(self._store.path, records, after, first)
+        all_erased = not events and len(records) > (after != START)
+        return self.read(records[-1][0], limit) if all_erased else events
 
     def check(self, mark: Mark) -> None:
         """See `EventLog`."""
@@ -98,6 +101,23 @@ class SqliteLog:
         values = int(before.position or 0), AT_ONCE
         while self._store.write(lambda connection: connection.execute(query, values).rowcount):
             pass
+
+    @property
+    def erased(self) -> int:
+        """See `EventLog`."""
+        return sum(n for (n,) in self._store.read("SELECT n FROM exposure_counts WHERE name = 'erased'"))
+
+    def erase(self, until: Mapping[str, int], erasures: int) -> int:
+        """See `EventLog`. What was removed of exposures and labels in the same file is then gone, too."""
+        gone = [int(mark.position) for mark, event in every(self) if event.is_of(until)]
+        query = "UPDATE events SET event = x'' WHERE id IN (SELECT value FROM json_each(?))"
+        for first in range(0, len(gone), AT_ONCE):
+            some = json.dumps(gone[first : first + AT_ONCE])
+            self._store.write(lambda connection, some=some: connection.execute(query, (some,)))
+        self._store.vacuum()
+        note = "INSERT OR REPLACE INTO exposure_counts VALUES ('erased', ?)"
+        self._store.write(lambda connection: connection.execute(note, (erasures,)))
+        return len(gone)
 
     def close(self) -> None:
         """See `EventLog`."""

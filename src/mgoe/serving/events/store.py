@@ -170,6 +170,18 @@ class Store:
         copy.execute("VACUUM")
         return copy
 
+    def vacuum(self) -> None:
+        """Write the file again without the bytes of what was removed, and empty its write-ahead log.
+
+        Raises:
+            StoreError: Another process has read from it for too long.
+        """
+        with self._store_errors(), self._locked(), closing(self._connect("rw")) as connection:
+            connection.execute("VACUUM")
+            ((busy, *_),) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        if busy:
+            raise StoreError(self.path, "its write-ahead log is being read and was not emptied; try again")
+
     def close(self) -> None:
         """Close the connections; the next use opens them again."""
         for opened in (self._writer, self._reader):

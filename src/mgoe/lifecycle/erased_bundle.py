@@ -1,0 +1,125 @@
+"""A bundle without some of its users, and what remains of them in it.
+
+Pairs, edges, counts, rates, links between items and lists of popular items are those of a graph with the same
+macro nodes that was built without these users. `STATED` names what is not, until the next full training.
+"""
+
+import shutil
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mgoe._util.files import atomic_folder
+from mgoe.bundle import Bundle
+from mgoe.bundle.training_state import REPLAY, copy_state, replay_of, state_folder, waiting_of
+from mgoe.config import seconds
+from mgoe.data import SideFeatures
+from mgoe.data.arrow import pc, texts
+from mgoe.experiments.graphs import vocabularies, without_users
+from mgoe.graph import MacroGraph
+from mgoe.graph.build.rate_counter import RECORDS
+from mgoe.lifecycle.erasures import ERASED
+from mgoe.lifecycle.new_bundle import copy_files, finish
+from mgoe.models import RankingModel
+from mgoe.training import OPTIMIZER, WEIGHTS, load_checkpoint, save_checkpoint
+
+STATED = (
+    "sketch",
+    "macro nodes",
+    "weights",
+    "calibration",
+    "population",
+    "metrics",
+    "numbers and times of the rows that were read",
+)
+"""What an erased user had a part in, together with all others, until the next full training."""
+
+
+def without(bundle: Bundle, users: list[str], out: Path, erasures: int) -> None:
+    """Write a bundle without some users, and without them in what is kept for its next training.
+
+    Their indices stay, without anything, so that those of others do not change. The new bundle is made even
+    if the former one does not know the users: a service that takes it forgets what it has heard of them.
+
+    Args:
+        bundle: The bundle; it stays unchanged.
+        users: Ids, as texts.
+        out: Folder of the new bundle.
+        erasures: Number of erasures that the new bundle has then seen, see `Erasures`.
+    """
+    indices = bundle.encoders.users.indices(users)
+    indices = np.unique(indices[indices >= 0])
+    with atomic_folder(out) as folder:
+        copy_files(bundle, folder)
+        graph = MacroGraph.open(folder / "graph")
+        if len(indices):
+            graph = without_users(graph, indices)
+            for name, file in vocabularies(graph.path).items():
+                shutil.copyfile(file, folder / name)
+            SideFeatures.load(folder / "user_side").without(indices).save(folder / "user_side")
+        copy_state(bundle.path, out)
+        state, own = state_folder(out), indices[indices < bundle.model.spec.n_users]
+        for file in (folder / WEIGHTS, state / OPTIMIZER):
+            if file.exists() and (rows := rows_per_user(bundle.model, file)):
+                tensors, meta = load_checkpoint(file)
+                for name in rows:
+                    tensors[name][own] = tensors[name][-1].clone() if file.name == WEIGHTS else 0
+                save_checkpoint(file, tensors, meta)
+        if (memory := replay_of(bundle)) is not None:
+            memory.without(own, bundle.model.spec.n_users).save(state / REPLAY)
+        for file in waiting_of(bundle):
+            rows = pq.read_table(file)
+            gone = pc.is_in(texts(rows["user"]), pa.array(users, pa.string()))
+            pq.write_table(rows.filter(pc.invert(gone)), state / file.name)
+        finish(folder, bundle, graph, {}, "erased", {ERASED: erasures}, bundle.settings)
+
+
+def rows_per_user(model: RankingModel, file: Path) -> list[str]:
+    """Return the names of the tensors in a file of weights, or of the optimisers, that have a row per user.
+
+    The name of an embedding table of users contains `user`. Of the optimisers, all tensors of as many rows
+    are named: if there are as many items, their rows adapt again.
+    """
+    sparse, size = {id(table) for table in model.tables()}, model.spec.n_users + 1
+    named = [name for name, one in model.named_parameters() if id(one) in sparse and len(one) == size]
+    tables = [name for name in named if "user" in name]
+    if file.name == WEIGHTS or not tables:
+        return tables
+    return [name for name, one in load_checkpoint(file)[0].items() if one.ndim and len(one) == size]
+
+
+def next_full_training(bundle: Bundle) -> str:
+    """Return the date when the next full training of a bundle is due, ISO 8601."""
+    since = datetime.fromisoformat(bundle.manifest["fully_trained_until"])
+    return (since + timedelta(seconds=seconds(bundle.settings.retrain.full_after))).date().isoformat()
+
+
+def remains_in(bundle: Bundle) -> list[str]:
+    """Return what a bundle, and what is kept for its next training, hold of users whose ids were removed."""
+    gone, graph, size = bundle.encoders.users.unused, bundle.graph.latest, bundle.model.spec.n_users
+    own, side, state = gone[gone < size], bundle.encoders.user_side, state_folder(bundle.path)
+    cleared, records, memory = side.without(gone), bundle.graph.path / RECORDS, replay_of(bundle)
+    rates = {} if graph.rates is None else graph.rates.categories
+    held = {f"features of users: {name}": one != cleared.arrays[name] for name, one in side.arrays.items()}
+    floats = {name: one for name, one in graph.arrays.items() if name[0] == "u" and one.dtype.kind == "f"}
+    held |= {name: values[gone] for name, values in floats.items()}
+    users = {name: one for name, one in rates.items() if name.startswith("users.")}
+    held |= {name: np.maximum(one[gone[gone < len(one)]], 0) for name, one in users.items()}
+    held |= {
+        "names of users": [name is not None for name in side.names_of(gone)],
+        "pairs": np.diff(graph.arrays["pairs.indptr"])[gone],
+        "recent users": np.isin(graph.arrays["recent_users"], gone),
+    }
+    if records.exists():
+        held["exposures"] = np.isin(pq.read_table(records, columns=["user"])["user"].to_numpy(), gone)
+    if memory is not None:
+        keys = [name for name in ("user", "recent_users") if name in memory.rows]
+        held |= {f"rows to replay: {name}": np.isin(memory.rows[name].numpy(), own) for name in keys}
+    for file in (bundle.path / WEIGHTS, state / OPTIMIZER):
+        for name in rows_per_user(bundle.model, file) if file.exists() else ():
+            rows = load_checkpoint(file)[0][name]
+            held[f"{file.name}: {name}"] = (rows[own] - (rows[-1] if file.name == WEIGHTS else 0)).numpy()
+    return [name for name, values in held.items() if np.any(values)]

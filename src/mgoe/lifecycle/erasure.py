@@ -1,0 +1,233 @@
+"""`mgoe erase`: removes users from the stores, versions and logs of a deployment, and says what remains.
+
+Everything is removed by the list of erasures, to which new users are added first. So the same command
+finishes what was interrupted, and without users it applies the list to what has come back from a backup. An
+erasure is no release: the new version is the current one without the users, needs no test, and becomes
+current.
+"""
+
+import logging
+import mmap
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from mgoe._util.files import exclusive, remove_folder
+from mgoe.bundle import Bundle
+from mgoe.errors import ConfigError, DataError
+from mgoe.lifecycle.erased_bundle import STATED, next_full_training, remains_in, rows_per_user, without
+from mgoe.lifecycle.erased_logs import rewrite, rows_of
+from mgoe.lifecycle.erasures import ERASED, Erasures
+from mgoe.lifecycle.registry import CURRENT, Registry
+from mgoe.serving import EventReader, open_events, open_exposures
+from mgoe.serving.events.event import every, read_id
+from mgoe.serving.events.redis_server import REDIS, with_query
+from mgoe.serving.events.shadow_log import FOLDER, erase_from_shadow_log, records_of
+from mgoe.training import WEIGHTS
+
+logger = logging.getLogger(__name__)
+
+SEARCHED = 8
+"""Fewest characters of an id whose bytes are searched; shorter ones, and numbers, are anywhere by chance."""
+
+
+class Deployment(ExitStack):
+    """A registry, the stores of its services and files of the log: where users are.
+
+    Args:
+        registry: Folder of the registry.
+        state: State folder of the service, `REGISTRY/current.state` by default if it is there; or what
+            `redis` is.
+        redis: Redis server that stores the live events instead.
+        log: Files, folders or globs of the log.
+
+    Raises:
+        MgoeError: One of them cannot be opened.
+    """
+
+    def __init__(
+        self,
+        registry: Path | str,
+        state: Path | str | None,
+        redis: str | None = None,
+        log: Sequence[str] = (),
+    ):
+        super().__init__()
+        self.registry, self.log = Registry(registry), log
+        self.current = Bundle.open(self.registry.place(CURRENT))
+        beside = self.registry.path / "current.state"
+        own = state if state and not str(state).startswith(REDIS) else beside if beside.is_dir() else None
+        self.folder = None if own is None else Path(own)
+        self.events, self.exposures = None, None
+        if (where := redis or state or own) is None:
+            logger.info("no store is read, because neither --state nor --redis names one")
+            return
+        self.events = self.enter_context(closing(open_events(where, make=False)))
+        if self.current.settings.form == "exposures":
+            replica = with_query(redis, state=own) if redis else where
+            self.exposures = self.enter_context(closing(open_exposures(replica, make=False)))
+
+    @property
+    def versions(self) -> list[Bundle]:
+        """All versions."""
+        names = [version.name for version in self.registry.versions]
+        return [Bundle.open(self.registry.place(name), verify=False) for name in names]
+
+    def texts(self, users: Sequence[str]) -> list[str]:
+        """Return ids as the log has them, as texts.
+
+        Raises:
+            EventError: An id is not of the log's type.
+        """
+        kind = EventReader.of(self.current).kinds["user"]
+        return sorted({str(read_id(user, kind, "user")) for user in users})
+
+    def holds(self, until: dict[str, int]) -> dict[str, Counter[str]]:
+        """Return how often each of some users is in which store or file, up to a moment for each.
+
+        A version counts a user once.
+        """
+        found, erasures = dict[str, Counter[str]](), Erasures.of(self.registry.path)
+        for bundle in self.versions:
+            found[str(bundle.path)] = Counter(erasures.held_by(bundle, until))
+        if self.events is not None:
+            found["events"] = Counter(str(one.user) for _, one in every(self.events) if one.is_of(until))
+        if self.exposures is not None:
+            found["exposures and labels"] = Counter(self.exposures.users(until))
+        if self.folder is not None:
+            found["shadow"] = Counter(
+                str(user) for one in records_of(self.folder / FOLDER, until) for user in one.users
+            )
+        for path in self.log:
+            found |= {
+                str(file): held
+                for file, held in rows_of(path, self.current.settings.data.user, until).items()
+            }
+        return found
+
+    def erase(self, erasures: Erasures) -> dict[str, int]:
+        """Apply to the stores the erasures of a list that they have not seen. Return the removed records."""
+        if self.events is None or not (until := erasures.until(self.events.erased)):
+            return {}
+        done = {} if self.exposures is None else self.exposures.erase(until)
+        if self.folder is not None:
+            done["shadow"] = erase_from_shadow_log(self.folder / FOLDER, until)
+        return done | {
+            "events": self.events.erase(until, len(erasures.entries))
+        }  # last: it notes that all is done
+
+
+def erase(
+    registry: Path | str,
+    users: Sequence[str] = (),
+    *,
+    state: Path | str | None = None,
+    redis: str | None = None,
+    log: Sequence[str] = (),
+    keep_until: date | None = None,
+) -> dict[str, Any]:
+    """Erase users from the stores and versions of a deployment, and from files of its log.
+
+    Args:
+        registry, state, redis, log: See `Deployment`. Files of the log are rewritten.
+        users: Their ids; without any, the list of erasures is applied again.
+        keep_until: How long former versions stay that hold the users; by default they are removed.
+
+    Returns:
+        What was done: see `mgoe erase --json`.
+
+    Raises:
+        DataError: A user is not known anywhere; nothing is changed then.
+        EventError: An id is not of the type of the log's.
+        OutputError: A cycle or another erasure is running.
+        MgoeError: Something cannot be read or written. The same call finishes what was begun.
+    """
+    with exclusive(Path(registry) / ".cycle", "an erasure"), Deployment(registry, state, redis, log) as ours:
+        erasures, asked = Erasures.of(ours.registry.path), ours.texts(users)
+        new = {user: 1 << 62 for user in asked if user not in erasures.until()}
+        known = {user for held in (ours.holds(new) if new else {}).values() for user in held}
+        for user in new.keys() - known:
+            rule = f"user {user!r} is in no version, store or named log; leave it out (nothing was changed)"
+            raise DataError(registry, rule)
+        if asked:
+            erasures = erasures.add(asked, keep_until)
+        if not (until := erasures.until()):
+            raise ConfigError("--user", "must name who is erased, found nobody; nobody was erased before")
+        done = ours.erase(erasures)
+        rows = dict[str, int]()
+        for path in log:
+            for file, held in rows_of(path, ours.current.settings.data.user, until).items():
+                rewrite(file, ours.current.settings.data.user, until)
+                rows[str(file)] = held.total()
+        if ours.folder is not None:
+            per_user = rows_per_user(ours.current.model, ours.current.path / WEIGHTS)
+            for made in (*ours.folder.rglob("index-*"), *(ours.folder.rglob("onnx/*") if per_user else ())):
+                shutil.rmtree(made)  # of former versions
+        for left in (work := ours.registry.path / ".cycle").glob("*"):
+            remove_folder(left)  # learned from the rows of these users
+        if asked or any(done.values()) or any(map(erasures.held_by, ours.versions)):
+            later = [*erasures.until(ours.current.manifest.get(ERASED, 0))]
+            (work / "erased").mkdir(parents=True)
+            without(ours.current, later, work / "erased" / "bundle", len(erasures.entries))
+            ours.registry.take_erased(work / "erased" / "bundle")
+            remove_folder(work / "erased")
+        removed, served = ours.registry.prune(keep=len(ours.versions))
+        dates = {bundle.name: erasures.kept_until(bundle) for bundle in ours.versions}
+        kept = {
+            name: "until no service has it open" if name in served else f"until {until}"
+            for name, until in dates.items()
+            if until
+        }
+        facts = {
+            "users": len(asked),
+            "version": ours.registry.aliases[CURRENT],
+            "records": done,
+            "rows": rows,
+        }
+        return facts | {"removed": removed, "kept": kept, **stated(ours.current)}
+
+
+def stated(current: Bundle) -> dict[str, Any]:
+    """Return what is not exact after an erasure, and when the next full training is due."""
+    return {"stated": list(STATED), "full_training": next_full_training(current)}
+
+
+def verify(
+    registry: Path | str,
+    users: Sequence[str] = (),
+    *,
+    state: Path | str | None = None,
+    redis: str | None = None,
+    log: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Return what remains of erased users: of each format by its own reader. Nothing is changed.
+
+    Args:
+        registry, state, redis, log: See `Deployment`.
+        users: Their ids; by default all who were erased.
+
+    Returns:
+        `remains`, by place, besides what is `stated`: see `mgoe erase --json`.
+
+    Raises:
+        MgoeError: An id is not of the log's type, or something cannot be read.
+    """
+    with Deployment(registry, state, redis, log) as ours:
+        listed = Erasures.of(ours.registry.path).until()
+        until = {user: listed.get(user, 1 << 62) for user in ours.texts(users) or listed}
+        remains = {place: [f"{held.total():,} of users"] for place, held in ours.holds(until).items() if held}
+        for bundle in ours.versions:
+            if found := remains_in(bundle):
+                remains.setdefault(str(bundle.path), []).extend(found)
+        texts = [user.encode() for user in until if len(user) >= SEARCHED and not user.isdecimal()]
+        for folder in {ours.registry.path, ours.folder or ours.registry.path}:
+            for file in folder.rglob("*"):
+                if texts and file.is_file() and file.stat().st_size:
+                    with file.open("rb") as one, mmap.mmap(one.fileno(), 0, access=mmap.ACCESS_READ) as held:
+                        if any(held.find(text) >= 0 for text in texts):
+                            remains.setdefault(str(file), []).append("the bytes of an id")
+        return {"remains": remains, **stated(ours.current)}

@@ -1,0 +1,345 @@
+"""Users who are erased: the rest is as it would be without them, and nothing remains but what is stated."""
+
+import shutil
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mgoe._util.files import exclusive
+from mgoe.bundle import Bundle, seal
+from mgoe.bundle.training_state import state_folder
+from mgoe.config import RetrievalSettings, dump_settings, load_settings
+from mgoe.data import Prepared
+from mgoe.errors import BundleError, ConfigError, DataError, EventError, OutputError
+from mgoe.evaluation import read_rows
+from mgoe.experiments.stages import source_of
+from mgoe.features import View
+from mgoe.graph import MacroGraph, build_graph
+from mgoe.lifecycle import CycleSettings, Registry, Sources, run_cycle, update
+from mgoe.lifecycle.erased_bundle import remains_in, without
+from mgoe.lifecycle.erasure import erase, verify
+from mgoe.lifecycle.erasures import Erasures
+from mgoe.retrieval import Retrieval
+from mgoe.serving import Event, open_events, open_exposures
+from mgoe.serving.events.event import every
+from mgoe.serving.events.shadow_log import FOLDER, ShadowLog, ShadowRecord, read_shadow_log
+from mgoe.serving.scoring.engine import Engine
+from mgoe.serving.scoring.runtime import Runtime
+from tests.effort import up_to
+from tests.graph.histories import contents, differences
+from tests.lifecycle.test_taken import requests, take
+from tests.sharing import Shared
+
+RUNS = {"events": "finished", "exposures": "shown"}
+"""Fixture of a run on a log of each form."""
+SOME = 12
+"""Users whom a property test erases some of."""
+
+
+@pytest.fixture(scope="module", params=["events", "exposures"])
+def run(request: pytest.FixtureRequest) -> Path:
+    """A run on a log of each form, with all snapshots."""
+    return request.getfixturevalue(RUNS[request.param])
+
+
+def with_retrieval(bundle: Path, out: Path) -> Bundle:
+    """A copy of a bundle, with candidates to retrieve and what its next training needs."""
+    shutil.copytree(state_folder(bundle), state_folder(Path(shutil.copytree(bundle, out))))
+    opened = Bundle.open(out)
+    how = RetrievalSettings(candidates=20)
+    Retrieval.build(opened.view, out / "retrieval", how)
+    settings = opened.settings.model_copy(update={"retrieval": how})
+    (out / "settings.yaml").write_text(dump_settings(settings))
+    (out / "bundle.json").unlink()
+    seal(out, opened.manifest, settings, read_rows(out / "metrics.json"))
+    return Bundle.open(out)
+
+
+def rebuilt(run: Path, gone: set[int], out: Path) -> MacroGraph:
+    """The graph of the rows of all other users, with the same macro nodes."""
+    prepared, settings = Prepared.open(run / "data"), load_settings(run / "settings.yaml")
+    source = source_of(settings, prepared)
+    shown = source.exposures
+    if shown is not None:
+        shown = replace(shown, records=shown.records.filter(~shown.records.user.isin(gone)))
+    history = source.history.filter(~source.history.user.isin(gone))
+    left = replace(source, history=history, exposures=shown, facts=source.read_facts())
+    return build_graph(left, settings.graph, out, keep=MacroGraph.open(run / "graph"))
+
+
+# --- a bundle ---
+
+
+@up_to(2)
+@given(places=st.sets(st.integers(0, SOME - 1), min_size=1, max_size=4))
+def test_a_bundle_without_users_is_one_that_never_knew_them(run: Path, places: set[int]):
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        bundle = with_retrieval(run / "bundle", folder / "bundle")
+        everyone = np.arange(bundle.size("user"))
+        gone = {int(user) for user in everyone[:: len(everyone) // SOME][sorted(places)]}
+        users = [str(user) for user in bundle.ids("user", np.array(sorted(gone)))]
+        without(bundle, users, folder / "out", 1)
+        found, never = Bundle.open(folder / "out"), rebuilt(run, gone, folder / "graph")
+        assert differences(contents(found.graph, 0), contents(never, len(never.meta["cuts"]) - 1)) == []
+        how = RetrievalSettings(candidates=20)
+        built = Retrieval.build(View.of(never.latest), folder / "built", how)
+        for file in built.path.iterdir():
+            assert file.read_bytes() == (found.path / "retrieval" / file.name).read_bytes(), file.name
+
+        other = Path(shutil.copytree(bundle.path, folder / "other"))
+        shutil.rmtree(other / "graph")
+        never.save_latest(other / "graph")
+        left = np.setdiff1d(everyone, sorted(gone))
+        pairs = bundle.ids("user", np.repeat(left, 3)), bundle.ids("item", np.arange(3 * len(left)) % 90)
+        mine, theirs = (one.predict(*pairs) for one in (found, Bundle.open(other, verify=False)))
+        pd.testing.assert_frame_equal(mine, theirs, rtol=1e-5)
+
+        assert Erasures(folder).held_by(found, users) == []
+        assert remains_in(found) == []
+        assert [found.manifest["lineage"][key] for key in ("parent", "trained")] == [bundle.name, "erased"]
+        unseen = found.predict("nobody" if pa.types.is_string(found.encoders.users.type) else -5, [*range(5)])
+        pd.testing.assert_frame_equal(
+            found.predict(users[0], [*range(5)])[[*found.tasks]], unseen[[*found.tasks]]
+        )
+
+
+def test_what_is_left_in_a_bundle_is_found(shown: Path, tmp_path: Path):
+    """Of each part that an erasure clears, one that still holds the user is noticed."""
+    bundle = with_retrieval(shown / "bundle", tmp_path / "bundle")
+    users = [str(user) for user in bundle.ids("user", np.array([3]))]
+    without(bundle, users, tmp_path / "out", 1)
+    out, state = tmp_path / "out", state_folder(tmp_path / "out")
+    assert remains_in(Bundle.open(out)) == []
+    for part, what in {
+        "graph/exposures.parquet": "exposures",
+        "graph/categories0.npy": "users.community",
+        "graph/snapshots/00/user_vectors.npy": "user_vectors",
+        "graph/snapshots/00/pairs.indptr.npy": "pairs",
+        "user_side/values-0.npy": "features of users: community",
+        "replay.safetensors": "rows to replay: user",
+    }.items():
+        file, former = (state, state_folder(bundle.path)) if part.startswith("replay") else (out, bundle.path)
+        kept = (file / part).read_bytes()
+        shutil.copyfile(former / part, file / part)
+        assert what in remains_in(Bundle.open(out, verify=False)), part
+        (file / part).write_bytes(kept)
+    shutil.copyfile(bundle.path / "users.parquet", out / "users.parquet")
+    assert Erasures(tmp_path).held_by(Bundle.open(out, verify=False), users) == users
+
+
+# --- a deployment ---
+
+
+class Deployed:
+    """A registry of two versions, and a state with live events, exposures, labels and the log of a shadow.
+
+    Args:
+        folder: Where they are.
+        run: What the first version is from; without one, the folder was made before.
+    """
+
+    def __init__(self, folder: Path, run: Path | None = None):
+        self.registry, self.state = Registry(folder / "bundles"), folder / "state"
+        first = (
+            Bundle.open(folder / "first") if run is None else with_retrieval(run / "bundle", folder / "first")
+        )
+        known, last = first.ids("user", np.arange(40)), first.graph.meta["last"]
+        self.user, self.other, self.newcomer = str(known[3]), str(known[4]), "999999999"
+        if run is None:
+            return
+        self.registry.promote(self.registry.add(first.path))
+        log = open_events(self.state)
+        rows = [(user, item, last + 10 * k) for k, user in enumerate(known[:6]) for item in (1, 2)]
+        log.append([Event(user, item, "click", time, f"{user}.{item}") for user, item, time in rows])
+        log.append([Event(int(self.newcomer), 3, "click", last + 900)])
+        log.close()
+        if first.settings.form == "exposures":
+            take(self.state, first, requests(first, 60)).close()
+        update(first.path, Sources(events=self.state), folder / "second", groups="keep")
+        self.registry.promote(self.registry.add(folder / "second"), force="a test")
+        shadow = ShadowLog(self.state / FOLDER)
+        for user in known[:6]:
+            facts = {"version": "a", "shadow": "b", "tasks": ["click"], "items": [1], "shown": 1}
+            shadow.append(
+                ShadowRecord(
+                    time=last, users=[user], scores=[[0.1]], shadow_scores=[[0.1]], overlap=None, **facts
+                )
+            )
+        shadow.close()
+
+    @property
+    def where(self) -> dict[str, Path]:
+        return {"registry": self.registry.path, "state": self.state}
+
+    @property
+    def current(self) -> Bundle:
+        return Bundle.open(self.registry.place("current"))
+
+
+@pytest.fixture(params=["events", "exposures"])
+def deployed(request: pytest.FixtureRequest, shared: Shared, tmp_path: Path) -> Deployed:
+    """One on a log of each form, which a test may change."""
+    run = request.getfixturevalue(RUNS[request.param])
+    made = shared(f"deployed-{request.param}", lambda path: Deployed(path, run))
+    shutil.copytree(made, tmp_path, symlinks=True, dirs_exist_ok=True)
+    return Deployed(tmp_path)
+
+
+on_events = pytest.mark.parametrize("deployed", ["events"], indirect=True)
+
+
+def users_of(state: Path) -> set[str]:
+    """The users of what a service has taken."""
+    events, exposures = open_events(state), open_exposures(state)
+    found = {str(event.user) for _, event in every(events)}
+    found |= {row[2] for rows in exposures.rows(["click"], 0, 1 << 40, 1 << 62, 0) for row in rows}
+    events.close()
+    exposures.close()
+    return found
+
+
+def test_an_erasure_leaves_nothing_but_what_is_stated_and_changes_nobody_else(deployed: Deployed):
+    before, everyone = deployed.current, users_of(deployed.state)
+    marks, index = (
+        [mark for mark, _ in every(open_events(deployed.state))],
+        before.indices("user", [deployed.other]),
+    )
+    assert deployed.user in everyone
+    assert {*verify(**deployed.where, users=[deployed.user])["remains"]} >= {"events", "shadow"}
+
+    done = erase(**deployed.where, users=[deployed.user, deployed.newcomer])
+    after = deployed.current
+    assert verify(**deployed.where)["remains"] == {}
+    assert users_of(deployed.state) == everyone - {deployed.user, deployed.newcomer}
+    assert done["records"]["events"] == 3
+    assert done["records"]["shadow"] == 1
+    assert len(done["removed"]) == 2
+    assert (done["kept"], deployed.registry.aliases) == ({}, {"current": after.name})
+    assert done["full_training"] > before.manifest["fully_trained_until"][:10]
+    assert len([*read_shadow_log(deployed.state / FOLDER)]) == 5
+
+    assert after.indices("user", [deployed.other]) == index
+    log = open_events(deployed.state)
+    for mark in marks:
+        log.check(mark)
+    log.append([Event(int(deployed.user), 5, "click", time.time_ns() // 1000 + 10**9)])  # a user comes back
+    log.close()
+    new = update(after.path, Sources(events=deployed.state), deployed.registry.path.with_name("third"))
+    assert new.indices("user", [deployed.user]) == after.size("user")
+    assert verify(**deployed.where)["remains"] == {}
+    deployed.registry.add(new.path)
+    assert verify(**deployed.where)["remains"] == {}
+
+
+def test_the_list_is_applied_again_to_what_comes_back(deployed: Deployed, tmp_path: Path):
+    first = deployed.registry.add(tmp_path / "first")
+    state, registry = (shutil.copytree(one, tmp_path / f"{one.name}.copy", symlinks=True)
+                       for one in (deployed.state, deployed.registry.path))  # fmt: skip
+    erase(**deployed.where, users=[deployed.user])
+    everyone = users_of(deployed.state)
+    with pytest.raises(BundleError, match=r"must not hold users who were erased, found 1; run `mgoe erase`"):
+        deployed.registry.add(tmp_path / "first")
+
+    shutil.rmtree(deployed.state)
+    shutil.copytree(state, deployed.state)
+    assert deployed.user in users_of(deployed.state)
+    settings = CycleSettings(registry=deployed.registry.path, state=str(deployed.state), rows=10**6)
+    run_cycle(settings, lambda step: None)
+    assert users_of(deployed.state) == everyone
+
+    shutil.rmtree(deployed.registry.path)
+    shutil.copytree(registry, deployed.registry.path, symlinks=True)
+    with pytest.raises(BundleError, match="must not hold users who were erased"):
+        run_cycle(settings, lambda step: None)
+    with pytest.raises(BundleError, match="must not hold users who were erased"):
+        deployed.registry.rollback()
+    with pytest.raises(BundleError, match="must not hold users who were erased"):
+        deployed.registry.promote(first, force="it was better")
+    assert {*verify(**deployed.where)["remains"]} == {
+        str(deployed.registry.place(one)) for one in (first, "current")
+    }
+    done = erase(**deployed.where)
+    assert (done["users"], len(done["removed"])) == (0, 2)
+    assert verify(**deployed.where)["remains"] == {}
+    assert erase(**deployed.where)["version"] == done["version"]
+
+
+@on_events
+def test_a_version_that_is_served_stays_until_the_service_has_left_it(deployed: Deployed, tmp_path: Path):
+    log = open_events(deployed.state)
+    service = Engine(deployed.registry.path / "current", log, tmp_path / "made", Runtime(engine="torch"))
+    assert service.live.look_up("user", [int(deployed.newcomer)]) >= 0
+    former = service.name
+    done = erase(**deployed.where, users=[deployed.user, deployed.newcomer])
+    assert done["kept"] == {former: "until no service has it open"}
+    assert former in str(verify(**deployed.where)["remains"])
+    service = Engine(deployed.registry.path / "current", log, tmp_path / "made", Runtime(engine="torch"))
+    assert service.live.look_up(
+        "user", [int(one) for one in (deployed.user, deployed.newcomer)]
+    ).tolist() == [-1, -1]
+    assert erase(**deployed.where)["removed"] == [former]
+    assert verify(**deployed.where)["remains"] == {}
+    log.close()
+
+
+@on_events
+def test_former_versions_may_stay_until_a_date(deployed: Deployed, tmp_path: Path):
+    done = erase(**deployed.where, users=[deployed.user], keep_until=pd.Timestamp("2999-01-01").date())
+    assert (done["removed"], {*done["kept"].values()}) == ([], {"until 2999-01-01"})
+    assert len(verify(**deployed.where)["remains"]) == 2
+    with pytest.raises(BundleError, match="has no previous version"):
+        deployed.registry.rollback()
+
+
+@on_events
+def test_an_erasure_that_cannot_be_made_changes_nothing(deployed: Deployed, tmp_path: Path):
+    before = {str(file): file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+    with pytest.raises(DataError, match=r"user '5' is in no version, store or named log; leave it out"):
+        erase(**deployed.where, users=[deployed.user, "5"])
+    with pytest.raises(EventError, match="ids of users are whole numbers"):
+        erase(**deployed.where, users=["Smith"])
+    with pytest.raises(ConfigError, match="must name who is erased, found nobody"):
+        erase(**deployed.where)
+    rule = r"another process .* is writing an erasure there"
+    with exclusive(deployed.registry.path / ".cycle", "a cycle"), pytest.raises(OutputError, match=rule):
+        erase(**deployed.where, users=[deployed.user])
+    after = {str(file): file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+    assert {name: one for name, one in after.items() if "-shm" not in name} == {
+        name: one for name, one in before.items() if "-shm" not in name
+    }
+
+
+# --- files of the log ---
+
+
+@pytest.mark.parametrize("name", ["log.parquet", "log.csv", "log.csv.gz"])
+@on_events
+def test_a_log_loses_the_rows_of_the_users_and_nothing_else(deployed: Deployed, tmp_path: Path, name: str):
+    rows = pd.DataFrame(
+        {"user_id": [int(deployed.user), 7, 7], "text": ["a", 'say "x", \n', ""], "x": [1.5, None, 2]}
+    )
+    file = tmp_path / name
+    if name.endswith("parquet"):
+        table = pa.Table.from_pandas(rows)
+        pq.write_table(table.replace_schema_metadata({**table.schema.metadata, b"made by": b"us"}), file)
+    else:
+        rows.to_csv(file, index=False)
+    done = erase(**deployed.where, users=[deployed.user], log=[str(file)])
+    assert done["rows"] == {str(file): 1}
+    read = pd.read_parquet if name.endswith("parquet") else pd.read_csv
+    left = rows.iloc[1:].reset_index(drop=True)
+    found = read(file).reset_index(drop=True).assign(text=lambda rows: rows.text.fillna(""))
+    pd.testing.assert_frame_equal(found, left, check_dtype=False)
+    if name.endswith("parquet"):
+        assert pq.read_schema(file).metadata[b"made by"] == b"us"
+    assert verify(**deployed.where, log=[str(file)])["remains"] == {}
