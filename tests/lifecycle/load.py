@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from typing import Any, TypeVar
 
 import httpx
 import numpy as np
@@ -38,7 +39,7 @@ class Load:
         acknowledged: The events that the service has accepted.
     """
 
-    events: Iterator[Event]
+    events: Iterator[Any]
     answers: list[tuple[int, str]] = field(default_factory=list)
     acknowledged: list[Event] = field(default_factory=list)
 
@@ -58,10 +59,13 @@ class Load:
         self.acknowledged += batch
 
 
+L = TypeVar("L", bound=Load)
+
+
 @contextmanager
-def under_load(url: str, events: Iterator[Event]) -> Iterator[Load]:
+def under_load(url: str, events: Iterator[Any], kind: type[L] = Load) -> Iterator[L]:
     """Keep a service busy while the block runs. A request that fails fails the test."""
-    load, stop, broken = Load(events), threading.Event(), list[BaseException]()
+    load, stop, broken = kind(events), threading.Event(), list[BaseException]()
 
     def repeat(request: Callable[[httpx.Client], None], pause: float) -> None:
         try:

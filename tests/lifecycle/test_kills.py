@@ -14,7 +14,7 @@ import sqlite3
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,7 +33,7 @@ from mgoe.bundle.held import read_held
 from mgoe.cli.app import app
 from mgoe.experiments import serving_time
 from mgoe.lifecycle import Bounds, CycleSettings, Registry, run_cycle
-from mgoe.serving import Event, EventReader, LiveBundle, open_events
+from mgoe.serving import Event, EventReader, ExposureLog, LiveBundle, open_events
 from mgoe.training import WEIGHTS, load_checkpoint
 from tests.cli.test_serve import process
 from tests.effort import slow
@@ -52,6 +52,8 @@ ROWS = 800
 GRAPH = "graph/graph.json"
 LENIENT = Bounds(margin=1, error=1e6, calibration=1e6, shift=1e6, latency=1e3, requests=3)
 """Whatever the window, a candidate goes live."""
+SETTLED = ExposureLog.wait
+"""When exposures wait for no more labels."""
 Pair = tuple[int | str, int | str]
 
 
@@ -111,7 +113,7 @@ class Rounds:
         """Run the command, and kill it if asked to. Return its exit code; None if it was killed."""
         config = self.folder / "cycle.yaml"
         config.write_text(self.settings(self.registry.path, self.folder / "state").model_dump_json())
-        running = COMMANDS.Process(target=cycle, args=(config, self.folder / "temporary"))
+        running = COMMANDS.Process(target=cycle, args=(config, self.folder / "temporary", SETTLED))
         started = time.monotonic()
         running.start()
         if kill:
@@ -149,8 +151,9 @@ def what_it_holds(bundle: Bundle) -> tuple[dict[str, Any], ...]:
     return manifest, graph, {name: one.tolist() for name, one in weights.items()}
 
 
-def cycle(config: Path, temporary: Path) -> None:
+def cycle(config: Path, temporary: Path, wait: Callable[[ExposureLog, int], int]) -> None:
     """Be the command `mgoe cycle`, which leaves here what it writes and prints."""
+    ExposureLog.wait = wait  # type: ignore[method-assign]
     (temporary / "files").mkdir(parents=True, exist_ok=True)
     tempfile.tempdir = str(temporary / "files")
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(temporary / "kept")  # what torch keeps is nothing left over

@@ -190,8 +190,8 @@ class RedisExposures(ExposureLog):
             held = int(self._server.remember("exposures:window", str(self.window)))
             check_window("redis", held, self._given)
             named = {"identity": self._server.identity("exposures"), "window": held}
-            self.window = held
             self._store.write(lambda connection: [connection.execute(query, named) for query in _BEGIN])
+        self.window = self._counts["window"]
 
     def _later(self) -> list[Any]:
         """Return some entries after the last that the replica has applied."""
