@@ -2,7 +2,8 @@
 # Put back what backup.sh has copied. Stop services, cycle and Redis first, and set aside what is left of them:
 #   restore.sh BACKUP REGISTRY STATE   STATE: the state folder, or the folder of Redis (`dir` of redis.conf)
 # The store comes first and the registry second, so no version is there without the events that it has learned.
-# Events after the backup are gone: send them again if a queue still has them; what is known counts once.
+# Events after the backup are gone: send them again if a queue still has them; what is known counts once. Users in
+# REGISTRY.erased.json, which is in no backup, are erased again; for that `mgoe` must be in PATH.
 set -eu
 [ $# -eq 3 ] || { echo "usage: restore.sh BACKUP REGISTRY STATE" >&2; exit 2; }
 backup=$1 registry=$2 state=$3
@@ -23,6 +24,13 @@ fi
 cp -a "$backup/registry" "$registry.part"
 mv "$registry.part" "$registry"
 sync -f "$state" "$registry"
+if [ -e "$registry.erased.json" ]; then
+    if [ -e "$state/log.sqlite" ]; then
+        mgoe erase --registry "$registry" --state "$state" >&2
+    else
+        echo "restore.sh: start Redis, and before the services run: mgoe erase --registry $registry --redis URL" >&2
+    fi
+fi
 if [ "$(id -u)" = 0 ]; then # as whom the services run
     chown -R --reference="$(dirname "$registry")" "$registry" "$state"
 fi

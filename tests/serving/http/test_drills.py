@@ -9,6 +9,7 @@ import pytest
 
 import mgoe
 from mgoe.lifecycle import Registry
+from mgoe.lifecycle.erasure import erase, verify
 from mgoe.serving import open_events
 from tests.effort import slow
 from tests.lifecycle.test_taken import requests, take
@@ -101,3 +102,16 @@ def test_a_restore_mixes_nothing(finished: Path, machine: Machine):
     machine.administer(restore)
     assert Registry(bundles).aliases == before
     assert len(open_events(state).read()) == 50
+
+
+@slow
+def test_who_was_erased_after_the_backup_is_erased_again(finished: Path, machine: Machine):
+    registry = deploy(machine, finished / "bundle")
+    backup, restore = (lines_of("deployment.md", "Backup and restore", number) for number in (0, 1))
+    machine.administer(backup[:1])
+    state = machine.path("/var/lib/mgoe/state")
+    user = open_events(state).read()[0][1].user
+    erase(registry.path, [str(user)], state=state)
+    machine.administer(restore)
+    assert user not in [event.user for _, event in open_events(state).read()]
+    assert verify(registry.path, [str(user)], state=state)["remains"] in ({}, None, [])
