@@ -9,7 +9,7 @@ from mgoe import datasets, experiments, lifecycle
 from mgoe.bundle import Bundle
 from mgoe.datasets import Fetched
 from mgoe.evaluation import read_rows
-from mgoe.lifecycle import Bounds, Release, taken
+from mgoe.lifecycle import Bounds, Release, erasure, taken
 from mgoe.serving.scoring import onnx_export
 from tests.cli.conftest import Mgoe
 from tests.lifecycle.fakes import write
@@ -72,6 +72,36 @@ def test_new_bundles(mgoe: Mgoe, finished: Path, monkeypatch: pytest.MonkeyPatch
     assert json.loads(written.stdout) == {"path": "log.parquet", "rows": 3}
     exported = mgoe("export", bundle.path, "--onnx", "model.onnx", "--json")
     assert json.loads(exported.stdout) == {"path": "model.onnx", "precision": "float32", "compared": []}
+
+
+def test_an_erasure(mgoe: Mgoe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The ids are those of the options and of the file; with `--verify`, what remains is exit code 3."""
+    stated, asked = {"stated": ["weights"], "full_training": "2026-06-01"}, []
+    done = {
+        "users": 3,
+        "version": "3f9a",
+        "records": {"events": 2},
+        "rows": {},
+        "removed": ["61c0"],
+        "kept": {},
+    }
+
+    def erased(registry: Path, users: list[str], **where: object) -> dict[str, object]:
+        asked.append((users, where))
+        return done | stated
+
+    monkeypatch.setattr(erasure, "erase", erased)
+    remains = {"remains": {"events": ["2 of users"]}} | stated
+    monkeypatch.setattr(erasure, "verify", lambda *_, **__: remains)
+    (tmp_path / "ids").write_text("7\n\n8 \n")
+    where = ("--registry", "bundles", "--json")
+    found = mgoe("erase", *where, "--user", "5", "--users", tmp_path / "ids", "--keep-until", "2026-06-01")
+    assert json.loads(found.stdout) == done | stated
+    [(users, given)] = asked
+    assert users == ["5", "7", "8"]
+    assert (given["state"], given["redis"], str(given["keep_until"])) == (None, None, "2026-06-01")
+    checked = mgoe("erase", *where, "--verify")
+    assert (checked.exit_code, json.loads(checked.stdout)) == (3, remains)
 
 
 def test_one_model(mgoe: Mgoe, config: Path, finished: Path, monkeypatch: pytest.MonkeyPatch):

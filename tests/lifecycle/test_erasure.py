@@ -293,6 +293,26 @@ def test_a_version_that_is_served_stays_until_the_service_has_left_it(deployed: 
 
 
 @on_events
+@pytest.mark.parametrize(
+    "step", ["serving.events.sqlite_log.SqliteLog.erase", "lifecycle.registry.Registry.take_erased"]
+)
+def test_an_erasure_that_was_stopped_is_finished_by_the_same_command(
+    deployed: Deployed, monkeypatch: pytest.MonkeyPatch, step: str
+):
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    users = [deployed.user, deployed.newcomer]
+    with monkeypatch.context() as patched:
+        patched.setattr(f"mgoe.{step}", stop)
+        with pytest.raises(KeyboardInterrupt):
+            erase(**deployed.where, users=users)
+    before = deployed.current.name
+    assert erase(**deployed.where)["version"] != before
+    assert verify(**deployed.where, users=users)["remains"] == {}
+
+
+@on_events
 def test_former_versions_may_stay_until_a_date(deployed: Deployed, tmp_path: Path):
     done = erase(**deployed.where, users=[deployed.user], keep_until=pd.Timestamp("2999-01-01").date())
     assert (done["removed"], {*done["kept"].values()}) == ([], {"until 2999-01-01"})

@@ -169,8 +169,9 @@ def erase(
                 shutil.rmtree(made)  # of former versions
         for left in (work := ours.registry.path / ".cycle").glob("*"):
             remove_folder(left)  # learned from the rows of these users
-        if asked or any(done.values()) or any(map(erasures.held_by, ours.versions)):
-            later = [*erasures.until(ours.current.manifest.get(ERASED, 0))]
+        seen = ours.current.manifest.get(ERASED, 0)
+        if seen < len(erasures.entries) or any(done.values()) or any(map(erasures.held_by, ours.versions)):
+            later = [*erasures.until(seen)]
             (work / "erased").mkdir(parents=True)
             without(ours.current, later, work / "erased" / "bundle", len(erasures.entries))
             ours.registry.take_erased(work / "erased" / "bundle")
