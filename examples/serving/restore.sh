@@ -35,7 +35,3 @@ if [ "$(id -u)" = 0 ]; then # as whom the services run
     chown -R --reference="$(dirname "$registry")" "$registry" "$state"
 fi
 echo "$registry $state"
-if [ -e "$registry.erased.json" ]; then # the backup may hold users who were erased after it
-    echo "restore.sh: now run mgoe erase --registry $registry with the store of the service (with Redis, once it" \
-        "runs), before services and cycle start" >&2
-fi
