@@ -106,7 +106,8 @@ def test_one_machine_with_systemd(shown: Path, tmp_path: Path):
         else:
             registry.promote(made, force="a short test")
         assert registry.aliases["current"] == made
-        assert 'mgoe_cycle_result{result="done"} 1.0' in machine.path("/var/lib/mgoe/cycle.prom").read_text()
+        figures = machine.path("/var/lib/mgoe/cycle.prom").read_text()
+        assert 'mgoe_cycle_result{result="done"} 1\n' in figures
         await_version(client, made)
         send(client, **requests(first, 1, seed=1)[0])
         await_counts(client, mgoe_exposures_taken=324 if SOAK else 164)
