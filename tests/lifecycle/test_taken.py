@@ -24,6 +24,7 @@ from mgoe.errors import BundleError, OtherLogError, StoreError
 from mgoe.features import View, read
 from mgoe.features.rates import RatesOfExposures
 from mgoe.lifecycle import Sources, update
+from mgoe.lifecycle.new_rows import learned_until
 from mgoe.lifecycle.taken import write_exposures
 from mgoe.serving import Consumer, Event, LiveBundle, LiveNodes, open_events
 from mgoe.serving.events.exposure import ExposureReader
@@ -44,7 +45,7 @@ LONG_AGO = time.time_ns() // 1000 - 10 * DAY
 def requests(bundle: Bundle, n: int, seed: int = 0) -> list[dict[str, Any]]:
     """Requests of four items each, after the bundle's log: some of new users, some of new items, a few
     clicked."""
-    rng, last = np.random.default_rng(seed), bundle.graph.meta["last"] // SECOND
+    rng, last = np.random.default_rng(seed), learned_until(bundle) // SECOND + 1
     users, items = (
         [*ids.ids(np.arange(30)).to_pylist(), *range(first, first + 5)]
         for ids, first in ((bundle.encoders.users, 10**6), (bundle.encoders.items, 10**6))

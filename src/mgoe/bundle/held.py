@@ -1,11 +1,11 @@
 """What the graph of a bundle holds, source by source: `live.json`.
 
-A source is a log of a service, with an identity that no other has. A mark says up to where a bundle holds it:
-the position of a record, and a digest that is chained over all records up to it. So an older copy of the log
-is noticed even after it has grown past the position.
+A source is a log of a service, with an identity that no other has, or all files that no service has written.
+A mark says up to where a bundle holds a log: the position of a record, and a digest that is chained over all
+records up to it. So an older copy of the log is noticed even after it has grown past the position.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +14,8 @@ from mgoe.errors import BundleError, OutputError
 
 HELD = "live.json"
 """File of a bundle with what its graph holds of each source."""
+FILES = "files"
+"""The source of all rows of files that no service has written: it has no positions, only times."""
 
 
 class Mark(NamedTuple):
@@ -27,6 +29,12 @@ class Mark(NamedTuple):
 
     position: str = ""
     digest: str = ""
+
+    @property
+    def number(self) -> int:
+        """A number by which marks of a log compare, from both parts of a position on Redis."""
+        number, _, count = self.position.partition("-")
+        return int(number) << 20 | int(count) if count else int(number or 0)
 
 
 START = Mark()
@@ -76,9 +84,8 @@ def read_held(bundle: Path) -> dict[str, Held]:
 
 
 def write_held(bundle: Path, held: Sources) -> None:
-    """Write what the graph of a bundle holds of each source; nothing if it holds none."""
-    if held:
-        write_json(bundle / HELD, {"held": {identity: one._asdict() for identity, one in held.items()}})
+    """Write what the graph of a bundle, or the log of a run, holds of each source."""
+    write_json(bundle / HELD, {"held": {identity: one._asdict() for identity, one in held.items()}})
 
 
 def mark_of(held: Sources, identity: str) -> Mark:
@@ -92,10 +99,20 @@ def mark_of(held: Sources, identity: str) -> Mark:
     return held[identity].mark if identity in held else START
 
 
-def is_new(held: Sources, identity: str) -> bool:
-    """Return whether a log is unknown, while rows of another one of its kind are held."""
-    kind = identity.partition("/")[2]
-    return identity not in held and any(other.partition("/")[2] == kind for other in held)
+def last_of_logs(held: Sources) -> int | None:
+    """Return the time of the last row of a service's log that is held, in microseconds since 1970."""
+    times = (one.last for identity, one in held.items() if identity != FILES)
+    return max((time for time in times if time is not None), default=None)
+
+
+def last_of_files(held: Sources) -> int | None:
+    """Return when the files end that no service has written, in microseconds since 1970; None without any."""
+    return held[FILES].last if FILES in held else None
+
+
+def latest_mark(held: Sequence[Sources], identity: str) -> Mark:
+    """Return up to where one of several bundles holds a log, the one that holds most of it."""
+    return max((mark_of(one, identity) for one in held), key=lambda mark: mark.number)
 
 
 def joined(held: Sources, new: Sources) -> dict[str, Held]:
@@ -110,6 +127,6 @@ def joined(held: Sources, new: Sources) -> dict[str, Held]:
     for identity, one in new.items():
         spans = [each for each in (held.get(identity), one) if each is not None]
         times = [time for each in spans for time in (each.first, each.last) if time is not None]
-        if one.position:
+        if one.position or times:
             found[identity] = one._replace(first=min(times, default=None), last=max(times, default=None))
     return found

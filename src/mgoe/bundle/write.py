@@ -4,6 +4,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy
@@ -13,6 +14,7 @@ from mgoe import __version__
 from mgoe._util.files import atomic_folder, checksums, write_json, write_text
 from mgoe.bundle.calibration import Calibration
 from mgoe.bundle.card import CARD, model_card
+from mgoe.bundle.held import FILES, Held, Sources, write_held
 from mgoe.bundle.manifest import FORMAT, MANIFEST, RETRIEVAL, iso_time, lineage
 from mgoe.bundle.population import POPULATION
 from mgoe.bundle.sampling import Sampling
@@ -41,6 +43,7 @@ def write_bundle(
     sampling: Sampling | None = None,
     retrieval: RetrievalSettings | None = None,
     blend: Blend | None = None,
+    held: Sources = MappingProxyType({}),
 ) -> None:
     """Write a bundle atomically.
 
@@ -57,7 +60,9 @@ def write_bundle(
         sampling: How negatives were drawn; None if none were.
         retrieval: How candidates are retrieved; None if the whole catalogue is ranked.
         blend: How lists of candidates are ordered; None if the model alone orders them.
+        held: What the log holds of logs of services.
     """
+    until = prepared.until - longest_delay(settings.tasks)
     with atomic_folder(out) as folder:
         prepared.save_encoders(folder)
         graph.save_latest(folder / "graph")
@@ -82,11 +87,12 @@ def write_bundle(
             "lineage": lineage(graph, "full"),
             "trained_until": iso_time(graph.meta["last"]),
             "fully_trained_until": iso_time(graph.meta["last"]),
-            "rows_until": prepared.until - longest_delay(settings.tasks),
+            "rows_until": until,
             "log": prepared.summary,
             "test": [asdict(one) for one in estimates],
             "cost": dict(cost or {}),
         }
+        write_held(folder, {**held, FILES: Held("", "", None, until)})
         seal(folder, manifest, settings, metrics)
 
 

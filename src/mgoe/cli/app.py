@@ -205,6 +205,10 @@ for _command, _examples in {
         "mgoe exposures runs/mine/bundle --state state --out logs/taken.parquet",
         "mgoe graph update runs/mine logs/taken.parquet   [dim]as any other exposures[/]",
     ),
+    service.events: (
+        "mgoe events runs/mine/bundle --state state --out logs/taken.parquet",
+        "mgoe events bundles/today --redis redis://store:6379 --out logs/monday.parquet --new",
+    ),
     registry.cycle: (
         "mgoe cycle cycle.yaml",
         "mgoe cycle cycle.yaml --set registry=bundles --set log=logs/events",

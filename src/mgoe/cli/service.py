@@ -75,6 +75,12 @@ PrecisionName = Annotated[
 ]
 
 
+WrittenRows = Annotated[
+    Path, typer.Option("--out", "-o", help="The Parquet file to write.", show_default=False)
+]
+OnlyNew = Annotated[bool, typer.Option("--new", help="Write only the rows that the bundle lacks.")]
+
+
 def serve(
     bundle: Followed,
     host: Annotated[
@@ -239,21 +245,48 @@ def _show_bundle(bundle: "Bundle") -> None:
 
 def exposures(
     bundle: BundlePath,
-    out: Annotated[Path, typer.Option("--out", "-o", help="The Parquet file to write.", show_default=False)],
+    out: WrittenRows,
     state: State = None,
     redis: Redis = None,
     redis_password_file: RedisPassword = None,
+    new: OnlyNew = False,
     as_json: Json = False,
 ) -> None:
     """Write the exposures that a service has taken, with their labels, as a log.
 
     The columns are those of the log that the bundle was trained on. Exposures that still wait for labels are
-    left out.
+    left out. The file says which rows of the service it holds, so that each counts once.
     """
     from mgoe.lifecycle.taken import write_exposures
 
-    where = live_events(state, redis, redis_password_file)
-    if where is None:
-        raise ConfigError("--state", "or --redis must name the exposures of a service, found none; give one")
-    rows = write_exposures(bundle, where, out)
+    where = rows_of_service(state, redis, redis_password_file)
+    rows = write_exposures(bundle, where, out, new)
     show_outcome(f"wrote {out}", {"path": str(out), "rows": rows}, as_json)
+
+
+def events(
+    bundle: BundlePath,
+    out: WrittenRows,
+    state: State = None,
+    redis: Redis = None,
+    redis_password_file: RedisPassword = None,
+    new: OnlyNew = False,
+    as_json: Json = False,
+) -> None:
+    """Write the live events that a service has taken as a log, each once.
+
+    The columns are those of the log that the bundle was trained on. The file says which events it holds, so
+    that each counts once.
+    """
+    from mgoe.lifecycle.taken import write_events
+
+    where = rows_of_service(state, redis, redis_password_file)
+    rows = write_events(bundle, where, out, new)
+    show_outcome(f"wrote {out}", {"path": str(out), "rows": rows}, as_json)
+
+
+def rows_of_service(state: Path | None, redis: str | None, password: Path | None) -> str:
+    """Return where the rows of a service are."""
+    if (where := live_events(state, redis, password)) is None:
+        raise ConfigError("--state", "or --redis must name the rows of a service, found none; give one")
+    return where

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from mgoe._util.files import read_json
 from mgoe.bundle import write_bundle
+from mgoe.bundle.held import read_held
 from mgoe.bundle.training_state import keep_of_cell
 from mgoe.evaluation import Estimate, Row
 from mgoe.experiments.blending import fit_blend
@@ -46,6 +47,7 @@ def write_cell_bundle(
         sampling=inputs.sampling,
         retrieval=inputs.retrieval,
         blend=fit_blend(model, inputs, calibration),
+        held=read_held(inputs.prepared.path.parent),
     )
     train = inputs.prepared.streamed("train")
     feed = Feed(inputs.prepared, inputs.graph, train, model.needs, model.spec)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from mgoe._util.files import atomic_folder, exclusive, read_json, write_text
 from mgoe._util.tables import Frame
+from mgoe.bundle.held import write_held
 from mgoe.config import (
     SEEDS,
     ComparisonSettings,
@@ -63,6 +64,7 @@ from mgoe.experiments.report import (
 )
 from mgoe.experiments.results import ComparisonResult, RunResult
 from mgoe.experiments.serving_time import time_models
+from mgoe.experiments.sources import held_by_files
 from mgoe.experiments.stages import build
 from mgoe.experiments.topn import measure_topn
 from mgoe.experiments.topn_report import topn_standings
@@ -268,6 +270,8 @@ def begin(
             for part in parts:
                 if part.kind in ("data", "graph", "search"):
                     part.begin()
+            if not (plan.out / "data").exists():  # later the files may have been written over
+                write_held(plan.out, {} if table is not None else held_by_files(log.source))
             prepared = prepare_log(log, plan.settings.seeds[0], plan.settings.seeds, {}, table)
         yield prepared, parts
 

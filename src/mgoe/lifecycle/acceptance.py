@@ -27,6 +27,7 @@ from pydantic import Field
 
 from mgoe._util.files import read_json, write_json
 from mgoe.bundle import Bundle
+from mgoe.bundle.held import last_of_files
 from mgoe.bundle.manifest import now
 from mgoe.config import Settings, TaskSettings, check_settings
 from mgoe.data import Examples
@@ -351,7 +352,8 @@ def later_rows(
     Args:
         candidate: Made from the current bundle, or later.
         current: What is served.
-        sources: Where the rows are; those of files may have been learned by both.
+        sources: Where the rows are; those of files may have been learned by both. Of a service's rows, those
+            that one of both holds are left out.
         folder: An empty folder, where the rows are kept while they are read.
         trains: Whether rows have weights, as in training.
 
@@ -364,7 +366,8 @@ def later_rows(
     """
     reader = current if missing(candidate, current) else candidate
     after = min(learned_until(bundle) for bundle in (candidate, current)) if sources.files else None
-    return NewRows.of(reader, sources, folder, trains=trains, after=after)
+    other = candidate if reader is current else current
+    return NewRows.of(reader, sources, folder, trains=trains, after=after, beside=[other])
 
 
 def window_of(rows: NewRows, candidate: Bundle, current: Bundle) -> Window | None:
@@ -383,6 +386,8 @@ def window_of(rows: NewRows, candidate: Bundle, current: Bundle) -> Window | Non
         >>> window_of(new, bundle, bundle) is None
         True
     """
-    new = rows.after(max(learned_until(bundle) for bundle in (candidate, current)), "window")
+    files = [last_of_files(held) for held in rows.held]  # they may hold rows of a service that came before
+    moments = [*map(learned_until, (candidate, current))] if rows.by_time else [one for one in files if one]
+    new = rows.after(max(moments), "window") if moments else rows
     ours, theirs = new.examples(), replace(new, bundle=current).examples()
     return None if ours is None or theirs is None else (ours, theirs)

@@ -30,6 +30,7 @@ from mgoe.lifecycle.new_rows import NewRows, Part, Sources, learned_until, readi
 from mgoe.lifecycle.registry import Registry
 from mgoe.lifecycle.retention import LEAST, trim
 from mgoe.lifecycle.versions import CANDIDATE, CURRENT
+from mgoe.serving.events.marked import read_marks
 from mgoe.serving.scoring.onnx_process import prepare
 
 DONE, HELD, WAITING = 0, 3, 4
@@ -253,6 +254,8 @@ def rows_to_learn(current: Bundle, settings: CycleSettings, place: Path, new: Ne
         new: The rows that the release test has read, if there was one.
     """
     sources, after = settings.sources, learned_until(current)
+    if read_marks(sources.files)[0]:  # positions say what is new
+        return NewRows.of(current, sources, place, trains=settings.trains)
     reading = reading_of(current, sources.files, settings.trains)
     found = NewRows(
         current, sources, place, [Part(reading, place_of(sources.files), [place / "new.parquet"])]

@@ -7,14 +7,17 @@ from pathlib import Path
 import numpy as np
 
 from mgoe.bundle import Bundle
+from mgoe.bundle.held import read_held
 from mgoe.bundle.manifest import iso_time
 from mgoe.bundle.training_state import copy_bundle
 from mgoe.config import RunSettings, seconds
-from mgoe.data import Examples
+from mgoe.data import Examples, place_of
 from mgoe.errors import ConfigError
 from mgoe.experiments.runs import train
+from mgoe.experiments.sources import span_of_files
 from mgoe.graph import MacroGraph
 from mgoe.lifecycle.new_bundle import with_files
+from mgoe.serving.events.marked import check_later, read_marks
 from mgoe.training import ProcessGroup
 
 NEWCOMERS = 0.3
@@ -42,6 +45,8 @@ def train_anew(bundle: Bundle, log: list[str], out: Path) -> None:
             "new weights",
             "are trained on files, found no new one; name one (mgoe exposures writes those of a service)",
         )
+    if others := read_marks(log)[1]:
+        check_later(span_of_files(bundle.settings, others)[0], read_held(bundle.path), place_of(others))
     work = out.with_name(f".{out.name}.full")
     train(_settings(bundle, log), work)
     if not ProcessGroup.current().leads:

@@ -1,30 +1,25 @@
 """Live events that a bundle's graph lacks, and how they are read."""
 
 import logging
+from collections.abc import Iterator
 
 import ibis
 import pyarrow as pa
 
 from mgoe._util.tables import hand_over, open_duckdb
 from mgoe.bundle import Bundle
-from mgoe.bundle.held import START, Mark, mark_of, read_held
+from mgoe.bundle.held import START, Mark
 from mgoe.config import RunSettings
 from mgoe.experiments.graphs import saved_settings, settings_of
 from mgoe.graph import MacroGraph
-from mgoe.serving import EventLog, EventReader
+from mgoe.serving import Event, EventLog, EventReader
 from mgoe.serving.events.event import Interaction, SeenEvents, with_ids_of
 
 logger = logging.getLogger(__name__)
 
 
-def since(bundle: Bundle, log: EventLog) -> tuple[list[Interaction], Mark]:
-    """Return the live events that a bundle's graph lacks, and where the log ends.
-
-    Raises:
-        StoreError: The log is away, or does not continue where the bundle holds it.
-    """
-    held = mark_of(read_held(bundle.path), log.identity)
-    log.check(held)
+def since(bundle: Bundle, log: EventLog, held: Mark) -> tuple[list[Interaction], Mark]:
+    """Return the live events after a mark, and where the log ends."""
     found, mark, strange = later(log, held, EventReader.of(bundle))
     if strange:
         logger.info(
@@ -39,19 +34,23 @@ def later(log: EventLog, held: Mark, reader: EventReader) -> tuple[list[Interact
 
     Also return where the log ends, and the number of events after the mark whose ids are of another type.
     """
-    seen, found = SeenEvents(), list[Interaction]()
-    mark, limit, strange, after = held, log.order(held), 0, START
+    found, end, strange = list[Interaction](), held, 0
+    for end, event, new in counted(log, reader):
+        if end.number > held.number:
+            strange += event is None  # the bundle cannot hold its ids
+            found += sorted(new, key=lambda interaction: interaction[-1])
+    return found, end, strange
+
+
+def counted(log: EventLog, reader: EventReader) -> Iterator[tuple[Mark, Event | None, set[Interaction]]]:
+    """Yield the mark of each event, the event if its ids are of the reader's type, and what counts of it."""
+    seen, after = SeenEvents(), START
     while part := log.read(after):
         marks, events = zip(*part, strict=True)
         for mark, event in zip(marks, with_ids_of(events, reader.kinds), strict=True):
-            later = log.order(mark) > limit
-            if event is None:  # the bundle cannot hold its ids
-                strange += later
-            elif event.behavior in reader.behaviors:
-                new = seen.add(event, reader.behaviors[event.behavior])
-                found += sorted(new, key=lambda interaction: interaction[-1]) if later else []
+            mask = 0 if event is None else reader.behaviors.get(event.behavior, 0)
+            yield mark, event, seen.add(event, mask) if event is not None and mask else set()
         after = marks[-1]
-    return found, mark, strange
 
 
 def table_of(interactions: list[Interaction], bundle: Bundle) -> ibis.Table:

@@ -11,20 +11,33 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Self
+from typing import Self, cast
 
+import numpy as np
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from mgoe._util.files import as_pattern, atomic_file
 from mgoe._util.tables import write_table
 from mgoe.bundle import Bundle
-from mgoe.bundle.held import Held, Mark, mark_of, read_held
+from mgoe.bundle.held import (
+    FILES,
+    Held,
+    Mark,
+    last_of_files,
+    last_of_logs,
+    latest_mark,
+    mark_of,
+    read_held,
+)
+from mgoe.bundle.held import (
+    Sources as HeldSources,
+)
 from mgoe.bundle.manifest import iso_time
 from mgoe.bundle.training_state import waiting_of
 from mgoe.config import RunSettings, seconds
 from mgoe.data import Encoders, Examples, newest_window, place_of
-from mgoe.data.arrow import pc
-from mgoe.data.columns import Table, only_row
+from mgoe.data.columns import Expr, Table, only_row
 from mgoe.data.log import NO_ROWS, reading
 from mgoe.data.schema import checked_rows
 from mgoe.data.waiting import known_at, longest_delay, waits
@@ -35,6 +48,7 @@ from mgoe.graph import MacroGraph, update_graph
 from mgoe.lifecycle.live_events import settings_of_events, since, table_of
 from mgoe.lifecycle.taken import TakenExposures
 from mgoe.serving import EventLog, open_events
+from mgoe.serving.events.marked import NUMBER, check_apart, check_later, read_marks
 
 logger = logging.getLogger(__name__)
 
@@ -101,10 +115,16 @@ class Part:
             yield rows if trains or "weight" not in rows.columns else rows.drop("weight"), self.place
 
     @property
+    def times(self) -> NDArray[np.int64]:
+        """Time of each row, in microseconds since 1970."""
+        parts = [pq.read_table(file, columns=["time"])["time"] for file in self.files]
+        return np.concatenate([part.to_numpy() for part in parts])
+
+    @property
     def span(self) -> tuple[int, int]:
         """Times of the first and of the last row, in microseconds since 1970."""
-        found = [pc.min_max(pq.read_table(file, columns=["time"])["time"]).as_py() for file in self.files]
-        return min(one["min"] for one in found), max(one["max"] for one in found)
+        times = self.times
+        return int(times.min()), int(times.max())
 
 
 @dataclass
@@ -116,7 +136,8 @@ class NewRows:
         sources: Where the rows are from.
         folder: An existing folder for files of the rows, and for what does not fit in memory.
         parts: The rows, events before exposures: newcomers among events have numbers in the live service.
-        ends: What a bundle with the rows holds of the logs of live events and exposures, by identity.
+        held: What is held of each source: by the bundle, or by each of several bundles.
+        ends: What a bundle with the rows holds of their sources.
         live: The log of live events; None for files.
         taken: Exposures of a service; None if it takes none.
         waiting: Files of exposures that are left to the next update.
@@ -126,6 +147,7 @@ class NewRows:
     sources: Sources
     folder: Path
     parts: list[Part] = field(default_factory=list)
+    held: list[HeldSources] = field(default_factory=list)
     ends: dict[str, Held] = field(default_factory=dict)
     live: EventLog | None = None
     taken: TakenExposures | None = None
@@ -140,8 +162,12 @@ class NewRows:
         *,
         trains: bool = False,
         after: int | None = None,
+        beside: Sequence[Bundle] = (),
     ) -> Self:
         """Read what is new.
+
+        Rows of a service, or of files that say which of its rows they hold, are new by their positions. Rows
+        of other files are new by their times, or all.
 
         Args:
             bundle: The bundle.
@@ -150,54 +176,79 @@ class NewRows:
             trains: Whether rows have weights, as in training.
             after: Of files, take the rows after this moment whose labels are all known by now, in
                 microseconds since 1970. By default they hold only new rows.
+            beside: Other bundles; rows of a service that one of them holds are not new either.
 
         Raises:
             ConfigError: With `after`, the log names moments at which labels are known.
-            MgoeError: A log cannot be read, a row breaks a rule, or the log of live events is damaged.
+            MgoeError: A log cannot be read, a row breaks a rule, the log of live events is damaged, or rows
+                may be held already.
         """
-        new = cls(bundle, sources, folder)
+        new = cls(bundle, sources, folder, held=[read_held(one.path) for one in (bundle, *beside)])
         if sources.events is None:
             new._read_files("rows", sources.files, trains, after)
         else:
             new._read_service(sources.events, trains)
         return new
 
-    def _read_files(self, name: str, log: list[str], trains: bool, after: int | None) -> Part | None:
+    def _read_files(self, name: str, log: list[str], trains: bool, after: int | None) -> None:
         """Check and keep the rows of files."""
-        settings = reading_of(self.bundle, log, trains)
+        settings, (marked, others) = reading_of(self.bundle, log, trains), read_marks(log)
+        if len(marked) + bool(others) > 1:
+            raise ConfigError(
+                "new rows",
+                "must be of one log of a service, or of files that none has written, found several of these; "
+                "add them in several updates",
+            )
         with opened_log(settings, log, self.folder, None) as source:
-            return self._keep(name, source, settings, place_of(log), after)
+            for identity, files in marked.items():
+                mark = latest_mark(self.held, identity)
+                files.check(mark, source)
+                later = source.filter(cast(Expr, source[NUMBER]) > mark.number)
+                self._hold(identity, files.upto, self._keep(name, later, settings, place_of(log)))
+            if others and (part := self._keep(name, source, settings, place_of(log), after, empty=False)):
+                check_later(part.span[0], self.held[0], part.place)
+                self.ends[FILES] = Held("", "", *part.span)
 
     def _read_service(self, events: Path | str | EventLog, trains: bool) -> None:
         """Check and keep the live events of a service, and the exposures that it has taken."""
         self.live = open_events(events, make=False) if isinstance(events, str | Path) else events
-        (found, mark), part = since(self.bundle, self.live), None
+        for one in self.held:
+            self.live.check(mark_of(one, self.live.identity))
+        (found, mark), part = since(self.bundle, self.live, latest_mark(self.held, self.live.identity)), None
         if found:
             settings, table = settings_of_events(self.bundle.graph), table_of(found, self.bundle)
-            part = self._keep("events", table, settings, "the live events", None)
+            part = self._keep("events", table, settings, "the live events")
         self._hold(self.live.identity, mark, part)
         if self.live is not events and self.bundle.settings.form == "exposures":
-            self.taken = TakenExposures.of(self.bundle, str(events))
+            self.taken = TakenExposures.of(self.bundle, str(events), self.held)
             with atomic_file(self.folder / "taken.parquet") as file:
-                number = self.taken.write(file)
-            part = None
-            if number:
-                part = self._read_files("exposures", [str(self.folder / "taken.parquet")], trains, None)
-            self._hold(self.taken.log.identity, self.taken.upto, part)
+                self.taken.write(file)
+            self._read_files("exposures", [str(self.folder / "taken.parquet")], trains, None)
 
     def _hold(self, identity: str, mark: Mark, part: Part | None) -> None:
         """Note up to where a log of a service is read, and the times of its new rows."""
+        mark = max(mark, latest_mark(self.held, identity), key=lambda one: one.number)
         self.ends[identity] = Held(*mark, *((None, None) if part is None else part.span))
+        until, former = last_of_files(self.held[0]), self.held[0].get(identity)
+        if part is not None and until is not None and (former is None or (former.last or until) <= until):
+            check_apart(part.times, until, part.place)
 
     def _keep(
-        self, name: str, source: Table, settings: RunSettings, place: str, after: int | None
+        self,
+        name: str,
+        source: Table,
+        settings: RunSettings,
+        place: str,
+        after: int | None = None,
+        empty: bool = True,
     ) -> Part | None:
-        """Check rows, and keep them in a file; None if there are none."""
+        """Check rows, and keep them in a file; None if there are none, which must be so only if it may be
+        `empty`."""
         with reading(place):
             rows, number = checked_rows(source, settings, place)
             if after is not None:
                 rows = _known_after(rows, settings, after)
-            elif not number:
+            elif not number and not empty:
                 raise DataError(place, NO_ROWS)
             file = self.folder / f"{name}.parquet"
             if not write_table(rows, file):
@@ -205,15 +256,20 @@ class NewRows:
             self.parts.append(Part(settings, place, [file], live=name == "events"))
             return self.parts[-1]
 
+    @property
+    def by_time(self) -> bool:
+        """Whether times say which rows are new, and not positions in the log of a service."""
+        return self.live is None and {*self.ends} <= {FILES}
+
     def after(self, moment: int, name: str) -> Self:
-        """Return the rows of files after a moment, in a file of this name; those of a service stay."""
-        if self.live is not None or not self.parts:
-            return self
-        [part] = self.parts
-        file = self.folder / f"{name}.parquet"
-        with part.opened(self.folder, trains=True) as (rows, _):
-            number = write_table(rows.filter(rows.time > moment), file)
-        return replace(self, parts=[replace(part, files=[file])] if number else [])
+        """Return the rows after a moment, in files of this name."""
+        parts = []
+        for number, part in enumerate(self.parts):
+            file = self.folder / f"{name}-{number}.parquet"
+            with part.opened(self.folder, trains=True) as (rows, _):
+                if write_table(rows.filter(rows.time > moment), file):
+                    parts.append(replace(part, files=[file]))
+        return replace(self, parts=parts)
 
     def check_later(self) -> None:
         """Check that rows of files come after those that the bundle has learned, and report a gap.
@@ -221,7 +277,7 @@ class NewRows:
         Raises:
             DataError: Some do not.
         """
-        for part in self.parts if self.live is None else ():
+        for part in self.parts if self.by_time else ():
             if any(task.known_at is not None for task in part.settings.tasks):
                 continue
             first, last = part.span[0], learned_until(self.bundle)
@@ -244,7 +300,7 @@ class NewRows:
             now: The present in microseconds since 1970.
         """
         self.waiting = waiting_of(self.bundle)
-        if self.live is not None or not self.parts:
+        if not self.by_time or not self.parts:
             return
         [part] = self.parts
         found = dict[str, list[Path]](known=[], waiting=[])
@@ -348,7 +404,7 @@ def learned_until(bundle: Bundle) -> int:
     counts rows on which nothing was done.
     """
     of_graph = int(bundle.graph.meta["last"]) - longest_delay(bundle.settings.tasks)
-    return max(of_graph, bundle.manifest["rows_until"])
+    return max(of_graph, bundle.manifest["rows_until"], last_of_logs(read_held(bundle.path)) or of_graph)
 
 
 def _known_after(rows: Table, settings: RunSettings, after: int) -> Table:

@@ -38,12 +38,12 @@ def trim(registry: Registry, state: str, keep: int, now: int | None = None) -> d
     held = [read_held(bundle.path) for bundle in opened]
     moment = (time.time_ns() // 1000 if now is None else now) - keep * 1_000_000
     with closing(open_events(state, make=False)) as log:
-        least = min((mark_of(one, log.identity) for one in held), key=log.order)
+        least = min((mark_of(one, log.identity) for one in held), key=lambda mark: mark.number)
         if (upto := last_before(log, least, moment)) != START:
             log.forget(upto)
     trimmed = {"events": upto.position}
     with closing(open_exposures(state, make=False)) as exposures:
-        positions = [int(mark_of(one, exposures.identity).position or 0) for one in held]
+        positions = [mark_of(one, exposures.identity).number for one in held]
         before = min(*positions, exposures.before(moment))
         exposures.forget(before, max(longest_delay(bundle.settings.tasks) for bundle in opened))
     return trimmed | {"exposures": str(before or "")}
@@ -54,7 +54,7 @@ def last_before(log: EventLog, upto: Mark, moment: int) -> Mark:
     last = START
     while found := log.read(last):
         for mark, event in found:
-            if log.order(mark) > log.order(upto) or event.time >= moment:
+            if mark.number > upto.number or event.time >= moment:
                 return last
             last = mark
     return last

@@ -26,11 +26,8 @@ class Listed:
     def check(self, mark: Mark) -> None:
         pass
 
-    def order(self, mark: Mark) -> int:
-        return int(mark.position or 0)
-
     def read(self, after: Mark = START) -> list[tuple[Mark, Event]]:
-        first = self.order(after)
+        first = after.number
         return [(Mark(str(first + k + 1)), event) for k, event in enumerate(self.events[first : first + 3])]
 
 

@@ -265,10 +265,6 @@ class EventLog(Protocol):
         """Return at once whether `read` may find something, or fail; true if only the store could tell."""
         ...
 
-    def order(self, mark: Mark) -> tuple[int, ...]:
-        """Return a key by which marks compare."""
-        ...
-
     def forget(self, before: Mark) -> None:
         """Drop events before a mark. Its own record stays, so that it and later ones can be checked."""
 

@@ -118,7 +118,7 @@ class ExposureFollower:
 
     def _counted(self, rows: list[tuple[Any, ...]], now: int) -> Changes:
         """Count exposures and their labels, less what is already counted of them."""
-        ids, _, _, items, times, _, _, contexts, *labels = zip(*rows, strict=True)
+        ids, _, _, _, items, times, _, _, contexts, *labels = zip(*rows, strict=True)
         number = np.array(ids)
         label, moment = self._known(
             np.array(times), np.array(labels[::2], np.float64).T, np.array(labels[1::2], np.int64).T

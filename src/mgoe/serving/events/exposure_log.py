@@ -98,7 +98,7 @@ WITH ranked AS (
         OR (l.request = '' AND l.user = e.user AND l.item = e.item)
     WHERE {{which}} AND l.taken <= :as_of AND {_EXPOSURE_OF} = e.id),
 labelled AS (SELECT exposure, {{best}} FROM ranked WHERE place = 1 GROUP BY exposure)
-SELECT e.id, e.request, e.user, e.item, e.time, e.position, e.propensity, e.context, {{labels}}
+SELECT e.id, e.digest, e.request, e.user, e.item, e.time, e.position, e.propensity, e.context, {{labels}}
 FROM exposures e LEFT JOIN labelled l ON l.exposure = e.id
 WHERE {{which}} AND e.taken <= :as_of AND e.item <> '' ORDER BY e.id
 """
@@ -175,6 +175,12 @@ class ExposureLog:
     def mark(self, upto: int) -> Mark:
         """Return the mark of the last exposure up to a position."""
         return self._store.mark("exposures", upto)
+
+    @property
+    def begin(self) -> Mark:
+        """The start; where earlier exposures were dropped, the mark of the first that is left."""
+        ((first,),) = self._store.read("SELECT coalesce(min(id), 1) FROM exposures")
+        return self.mark(first) if first > 1 else START
 
     def check(self, mark: Mark) -> None:
         """Check that the log continues at a mark, see `EventLog.check`."""
@@ -259,9 +265,9 @@ class ExposureLog:
             delay: See `wait`.
 
         Yields:
-            For each exposure its position, the fields of `Exposure`, and for each task the value and the time
-            of its label: of several labels the largest value, and of its times the first; None and 0 where
-            there is none.
+            For each exposure its position, its digest, the fields of `Exposure`, and for each task the value
+            and the time of its label: of several labels the largest value, and of its times the first; None
+            and 0 where there is none.
         """
         values = {"after": after, "upto": upto, "as_of": as_of, "wait": self.wait(delay)}
         return self._store.stream(*_labelled("e.id > :after AND e.id <= :upto", tasks, values), ROWS)

@@ -87,10 +87,6 @@ class RedisLog:
         """See `EventLog`."""
         return True
 
-    def order(self, mark: Mark) -> tuple[int, ...]:
-        """See `EventLog`."""
-        return order(mark.position)
-
     def forget(self, before: Mark) -> None:
         """See `EventLog`."""
         self.check(before)

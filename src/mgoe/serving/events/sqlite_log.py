@@ -90,10 +90,6 @@ class SqliteLog:
         except StoreError:
             return True
 
-    def order(self, mark: Mark) -> tuple[int, ...]:
-        """See `EventLog`."""
-        return (int(mark.position or 0),)
-
     def forget(self, before: Mark) -> None:
         """See `EventLog`."""
         self._store.check("events", before)

@@ -13,6 +13,7 @@ from mgoe.data.arrow import pc
 from mgoe.data.waiting import longest_delay
 from mgoe.serving.events.exposure_log import ExposureLog
 from mgoe.serving.events.ids import canonical_id
+from mgoe.serving.events.marked import DIGEST, NUMBER
 
 _FEATURES = {"categorical": pa.string(), "multi": pa.list_(pa.string()), "numeric": pa.float64()}
 
@@ -31,7 +32,7 @@ def taken_rows(
     `delay`, or where the task has a column `known_at`, at the time that was sent with the label. Of several
     labels of a task the largest counts (done wins), and of its times the first. A sample weight is 1,
     and no row is marked as random. What a client did not send is null. Besides, there are the columns
-    `request`, unless the settings name it otherwise, and `propensity`.
+    `request`, unless the settings name it otherwise, `propensity`, and number and digest of each record.
 
     Args:
         log: The exposures of a service.
@@ -62,6 +63,7 @@ def _schema(settings: RunSettings, kinds: Mapping[str, pa.DataType]) -> pa.Schem
     data, tasks = settings.data, settings.tasks
     moment = pa.timestamp("us", None if data.timezone == "UTC" else "UTC")
     types = {data.request or "request": pa.string(), "propensity": pa.float64()}
+    types |= {NUMBER: pa.int64(), DIGEST: pa.binary(16)}
     types |= {data.user: kinds["user"], data.item: kinds["item"], data.time: moment}
     types |= {str(task.label): pa.int8() if task.kind == "binary" else pa.float64() for task in tasks}
     types |= {task.known_at: moment for task in tasks if task.known_at}
@@ -75,11 +77,15 @@ def _batch(
 ) -> pa.RecordBatch:
     """Return rows of `ExposureLog.rows` as rows of the log."""
     data = settings.data
-    _, requests, users, items, times, positions, propensities, contexts, *labels = zip(*rows, strict=True)
+    numbers, digests, requests, users, items, times, positions, propensities, contexts, *labels = zip(
+        *rows, strict=True
+    )
     moment = np.array(times)
     columns: dict[str | None, Any] = {
         data.request or "request": [one[1:] if one[0] == "r" else None for one in requests],
         "propensity": propensities,
+        NUMBER: numbers,
+        DIGEST: digests,
         data.time: moment,
         data.weight: np.ones(len(rows)),
         data.uniform: np.zeros(len(rows), np.int8),

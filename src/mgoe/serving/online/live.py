@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mgoe.bundle import Bundle
-from mgoe.bundle.held import START, Mark, Sources, is_new, mark_of, read_held
+from mgoe.bundle.held import START, Mark, Sources, last_of_logs, mark_of, read_held
 from mgoe.config import TaskSettings
 from mgoe.data import task_masks, to_arrow
 from mgoe.graph.pair_rows import OTHER, Side
@@ -336,11 +336,11 @@ class Consumer:
             if live.state.rates.is_counted:
                 self._follower = ExposureFollower(self._exposures, self._tasks, self._exposures_from)
         for one in (log, self._exposures):
-            if one is not None and is_new(self._held, one.identity):
+            if one is not None and one.identity not in self._held and last_of_logs(self._held) is not None:
                 logger.warning("the bundle holds rows of another log and none of this one: is it a new one?")
         mark = START
-        while log.order(mark) < log.order(held) and (found := log.read(mark)):
-            live.skip([event for at, event in found if log.order(at) <= log.order(held)])
+        while mark.number < held.number and (found := log.read(mark)):
+            live.skip([event for at, event in found if at.number <= held.number])
             mark = found[-1][0]
         self.mark = self._start = held
         self._begun = True
