@@ -28,7 +28,7 @@ NAMES = (
     "data list; data describe; data fetch; data prepare; "
     "graph build; graph describe; graph update; "
     "graph forget; train; evaluate; predict; recommend; export; run; rows; serve; update; "
-    "exposures; "
+    "exposures; events; "
     "registry list; registry show; registry add; registry test; registry compare; "
     "registry promote; registry rollback; registry reject; registry allow; registry prune; cycle; "
     "compare; erase; doctor"

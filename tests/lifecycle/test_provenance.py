@@ -19,13 +19,16 @@ from mgoe.bundle import MANIFEST, Bundle
 from mgoe.bundle.held import FILES, HELD, Held, joined, mark_of, read_held, write_held
 from mgoe.errors import DataError, MgoeError, OtherLogError
 from mgoe.experiments.sources import held_by_files
+from mgoe.lifecycle.acceptance import later_rows, window_of
 from mgoe.lifecycle.new_bundle import with_files
 from mgoe.lifecycle.new_rows import NewRows, Sources, learned_until
-from mgoe.lifecycle.taken import write_exposures
-from mgoe.serving.events.exposure import Exposure
+from mgoe.lifecycle.taken import write_events, write_exposures
+from mgoe.serving import open_events
+from mgoe.serving.events.exposure import Exposure, Label
 from mgoe.serving.events.exposure_follower import ExposureFollower
 from mgoe.serving.events.exposure_log import ExposureLog
 from tests.effort import SOAK
+from tests.lifecycle.test_update import stream
 
 LONG_AGO = 1_600_000_000_000_000
 SECOND = 1_000_000
@@ -81,7 +84,8 @@ class Deployment:
             self.number += 1
             times.append(self.until + (-1 if late and self.number % 4 == 0 else 1) * self.number * SECOND)
         rows = [Exposure(f"r{time}", "1", "2", time, None, None, None) for time in times]
-        self.log.append(rows, [], now=LONG_AGO + self.number, after=mark)
+        labels = [Label(f"r{time}", "", "2", "click", time, float(time % 2)) for time in times]
+        self.log.append(rows, labels, now=LONG_AGO + self.number, after=mark)
 
     def export(self, new: bool) -> None:
         file = self.folder / f"taken {len(self.files)}.parquet"
@@ -212,3 +216,53 @@ def test_rows_of_a_service_without_their_marks_are_refused(shown: Path, tmp_path
     deployment.update(Sources(str(plain)))  # of a bundle that holds nothing of the service
     with pytest.raises(DataError, match="most rows are from before"):
         deployment.update(Sources(events=deployment.state))
+
+
+def test_a_release_test_reads_no_row_that_one_of_both_versions_has_learned(shown: Path, tmp_path: Path):
+    deployment = Deployment(mgoe.load(shown / "bundle"), tmp_path)
+    deployment.serve(late=False)
+    deployment.export(new=False)
+    first = deployment.current.bundle
+    deployment.train(deployment.files)
+    trained, state = deployment.current.bundle, Sources(events=deployment.state)
+    assert later_rows(trained, first, state, folder_in(tmp_path)).parts == []
+    deployment.serve(late=False)
+    deployment.export(new=False)
+    for sources in (state, Sources(str(deployment.files[-1]))):
+        for pair in ((trained, first), (first, trained)):
+            new = later_rows(*pair, sources, folder_in(tmp_path))
+            window = window_of(new, *pair)
+            assert window is not None
+            assert len(window[0]) == len(window[1]) == 3
+    times = sorted(int(time) for time in new.parts[0].times)
+    held = read_held(first.path) | {FILES: Held("", "", None, times[0])}
+    unknown = deployment.version(held, Counter()).bundle  # of files that may hold rows of the service
+    new = later_rows(first, unknown, state, folder_in(tmp_path))
+    window = window_of(new, first, unknown)
+    assert window is not None
+    assert len(window[0]) == 2
+    held[FILES] = Held("", "", None, times[-1])
+    with pytest.raises(DataError, match=r"most rows are from before .* that may hold the same rows"):
+        later_rows(deployment.version(held, Counter()).bundle, first, state, folder_in(tmp_path))
+
+
+def test_events_that_were_written_as_a_log_are_those_of_the_service(finished: Path, tmp_path: Path):
+    bundle, log = mgoe.load(finished / "bundle"), open_events(tmp_path / "state")
+    events = stream(bundle, 12)
+    log.append([*events, events[8]])  # one is sent twice
+    file = tmp_path / "events.parquet"
+    assert write_events(bundle.path, tmp_path / "state", file) == 12
+    sources = Sources(str(file)), Sources(events=tmp_path / "state")
+    written, stored = (NewRows.of(bundle, one, folder_in(tmp_path)) for one in sources)
+    assert written.ends == stored.ends
+    assert sorted(written.parts[0].times) == sorted(stored.parts[0].times)
+    log.append(stream(bundle, 5, seed=1))
+    assert write_events(bundle.path, tmp_path / "state", file, new=True) == 17
+    log.forget(log.read()[5][0])
+    assert write_events(bundle.path, tmp_path / "state", file) == 11
+    with pytest.raises(DataError, match="must continue after position 0 of the log"):
+        NewRows.of(bundle, sources[0], folder_in(tmp_path))
+
+
+def folder_in(path: Path) -> Path:
+    return Path(tempfile.mkdtemp(dir=path))

@@ -8,9 +8,9 @@ from mgoe.bundle.held import START, Held
 from mgoe.config import RunSettings
 from mgoe.data import place_of
 from mgoe.data.columns import only_row
+from mgoe.data.log import open_log, work_database
 from mgoe.data.schema import checked_rows
 from mgoe.errors import DataError
-from mgoe.experiments.graphs import opened_log
 from mgoe.serving.events.marked import check_apart, read_marks
 
 
@@ -41,7 +41,8 @@ def held_by_files(settings: RunSettings) -> dict[str, Held]:
 
 def span_of_files(settings: RunSettings, log: Sequence[str]) -> tuple[int, int]:
     """Return the times of the first and of the last row of files, in microseconds since 1970."""
-    with TemporaryDirectory() as folder, opened_log(settings, log, Path(folder), None) as source:
-        rows, _ = checked_rows(source, settings, place_of(log))
+    data, place = settings.data, place_of(log)
+    with TemporaryDirectory() as folder, work_database(Path(folder) / "work", place, data.timezone) as con:
+        rows, _ = checked_rows(open_log(con, log, ids=(data.user, data.item)), settings, place)
         found = only_row(rows.aggregate(first=rows.time.min(), last=rows.time.max()))
         return int(found["first"]), int(found["last"])
