@@ -132,7 +132,11 @@ class Rounds:
         """Run the same round undisturbed over the same events, and compare."""
         candidate = Bundle.open(self.registry.place("candidate"))
         held, before = read_held(candidate.path), self.folder / "before"
-        state = copy_events(self.folder / "state", before / "state", int(next(iter(held.values())).position))
+        state = copy_events(
+            self.folder / "state",
+            before / "state",
+            int(next(one.position for one in held.values() if one.position)),
+        )
         assert run_cycle(self.settings(before / "bundles", state), lambda step: None) == 0
         undisturbed = Registry(before / "bundles")
         assert undisturbed.aliases["current"] == self.registry.aliases["current"]

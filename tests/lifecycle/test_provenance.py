@@ -152,7 +152,9 @@ class Deployment:
             "export-new": lambda: self.export(new=True),
             "update": lambda: self.update(Sources(events=self.state)),
             "from-file": lambda: (file := data.draw(some)) and self.update(Sources(str(file))),
-            "full": lambda: self.train(data.draw(st.lists(some, max_size=3), "files") if self.files else []),
+            "full": lambda: self.train(
+                data.draw(st.lists(some, max_size=3, unique=True), "files") if self.files else []
+            ),
             "back": self.rollback,
             "copy": self.back_up,
             "restore": self.restore,

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from mgoe._util.files import sha256
 from mgoe.bundle import Bundle
-from mgoe.bundle.held import START, Held, write_held
+from mgoe.bundle.held import HELD, START, Held, write_held
 from mgoe.errors import ConfigError
 from mgoe.lifecycle import CycleSettings, Registry, Sources, update
 from mgoe.lifecycle.retention import LEAST, last_before, trim
@@ -59,6 +60,7 @@ def test_exposures_leave_as_far_as_every_version_holds_them(shown: Path, tmp_pat
     log, registry = take(tmp_path, bundle, requests(bundle, 5)), Registry(tmp_path / "bundles")
     for name, position in (("a", 8), ("b", 12)):
         write_held(own := copied(bundle, tmp_path / name), {log.identity: Held(*log.mark(position))})
+        change_manifest(own, checksums=bundle.manifest["checksums"] | {HELD: sha256(own / HELD)})
         registry.promote(registry.add(own), force="a test")
     for now, newest in ((LONG_AGO, 1), (LONG_AGO + LEAST * SECOND + 1, 8)):
         assert trim(registry, str(tmp_path), LEAST, now)["exposures"] == ("" if newest == 1 else "8")

@@ -72,8 +72,8 @@ def read_held(bundle: Path) -> dict[str, Held]:
 
     Example:
         >>> from mgoe.bundle.held import read_held
-        >>> read_held(bundle.path)
-        {}
+        >>> [*read_held(bundle.path)]  # trained on files alone
+        ['files']
     """
     if not (file := bundle / HELD).exists():
         return {}

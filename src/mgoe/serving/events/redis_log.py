@@ -12,7 +12,7 @@ from mgoe.bundle.held import START, Mark
 from mgoe.errors import OtherLogError
 from mgoe.serving.events.chain import check_record
 from mgoe.serving.events.event import BATCH, Event, events_after
-from mgoe.serving.events.redis_server import FORMAT, RedisServer, order, text
+from mgoe.serving.events.redis_server import FORMAT, RedisServer, text
 
 _APPEND = """
 local last = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)
