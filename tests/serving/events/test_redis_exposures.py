@@ -271,8 +271,8 @@ def test_every_acknowledged_record_survives_kills_of_redis(tmp_path: Path):
             f"r{3 * number + machine}" for machine in range(3) for number in range(batches[machine] * size)
         }
         rows = contents(logs[0])["rows"]
-        assert sorted(row[1] for row in rows) == sorted(names)
-        assert {row[1] for row in rows if row[8] == 1} == {name for name in names if int(name[1:]) % 4 < 2}
+        assert sorted(row[2] for row in rows) == sorted(names)
+        assert {row[2] for row in rows if row[9] == 1} == {name for name in names if int(name[1:]) % 4 < 2}
         print(f"{KILLS} kills, {len(rows)} exposures, {len(rows) / lasted:.0f} per second, ", end="")
         print({name: count for name, count in logs[0].counts.items() if count})
     finally:
