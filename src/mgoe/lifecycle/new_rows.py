@@ -230,7 +230,9 @@ class NewRows:
         mark = max(mark, latest_mark(self.held, identity), key=lambda one: one.number)
         self.ends[identity] = Held(*mark, *((None, None) if part is None else part.span))
         until, former = last_of_files(self.held[0]), self.held[0].get(identity)
-        if part is not None and until is not None and (former is None or (former.last or until) <= until):
+        if part is None or until is None or (part.live and self.bundle.settings.form == "exposures"):
+            return  # files of exposures hold no events
+        if former is None or (former.last or until) <= until:
             check_apart(part.times, until, part.place)
 
     def _keep(
