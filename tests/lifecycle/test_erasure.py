@@ -5,6 +5,7 @@ import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -178,7 +179,7 @@ class Deployed:
         shadow.close()
 
     @property
-    def where(self) -> dict[str, Path]:
+    def where(self) -> dict[str, Any]:
         return {"registry": self.registry.path, "state": self.state}
 
     @property
