@@ -25,6 +25,11 @@ class Mark(NamedTuple):
         position: That of the last record that was read, in the format of its kind of log; empty before the
             first.
         digest: 32 hexadecimal digits, chained over all records up to it.
+
+    Example:
+        >>> from mgoe.serving import Mark
+        >>> Mark("17", "5b2e").number
+        17
     """
 
     position: str = ""

@@ -223,7 +223,7 @@ def test_a_bundle_that_cannot_be_served_is_refused_and_the_old_one_keeps_serving
 
 def test_an_event_without_an_id_counts_once_after_the_bundle_was_refreshed(finished: Path, tmp_path: Path):
     item = mgoe.load(finished / "bundle").encoders.items.ids([0]).to_pylist()[0]
-    event = {"user": 10**9, "item": item, "behavior": "click", "time": "2020-01-01T00:00:00Z"}
+    event = {"user": 10**9, "item": item, "behavior": "click", "time": "2026-01-01T00:00:00Z"}
     with served(finished / "bundle", tmp_path / "state") as service:
         service.add(event)
     update(finished / "bundle", Sources(events=str(tmp_path / "state")), tmp_path / "new", groups="keep")
