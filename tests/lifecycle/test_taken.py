@@ -99,8 +99,8 @@ def done(asked: list[dict[str, Any]]) -> list[Event]:
     ]
 
 
-def counted(bundle: Bundle) -> np.ndarray:
-    """Return exposures, labels of click and buy, and those done, over all users."""
+def counted(bundle: Bundle, user: int | None = None) -> np.ndarray:
+    """Return exposures, labels of click and buy, and those done, over all users or of one."""
     assert bundle.graph.latest.rates is not None
     [table] = [
         table
@@ -110,7 +110,9 @@ def counted(bundle: Bundle) -> np.ndarray:
         if group.name == "user"
     ]
     tasks = len(bundle.tasks)
-    return cells_of(table).counts.sum(0, dtype=np.int64)[[0, 1, 2, 1 + tasks, 2 + tasks]]
+    cells = cells_of(table)
+    of = slice(None) if user is None else slice(*cells.indptr[[user, user + 1]])
+    return cells.counts[of].sum(0, dtype=np.int64)[[0, 1, 2, 1 + tasks, 2 + tasks]]
 
 
 def counts_of(asked: list[dict[str, Any]]) -> list[int]:
