@@ -41,7 +41,7 @@ class Load:
 
     events: Iterator[Any]
     answers: list[tuple[int, str]] = field(default_factory=list)
-    acknowledged: list[Event] = field(default_factory=list)
+    acknowledged: list[Any] = field(default_factory=list)
 
     def ask(self, client: httpx.Client) -> None:
         """Ask for one ranking."""
