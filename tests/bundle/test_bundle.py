@@ -318,7 +318,7 @@ def test_a_manifest_names_nothing_beyond_its_folder(copy: Path, tmp_path: Path, 
 def test_another_format_is_refused(copy: Path):
     manifest = json.loads((copy / "bundle.json").read_text())
     (copy / "bundle.json").write_text(json.dumps(manifest | {"format": 99}))
-    with pytest.raises(BundleError, match="reads bundle format 3, found 99"):
+    with pytest.raises(BundleError, match="reads bundle format 4, found 99"):
         mgoe.load(copy)
 
 
