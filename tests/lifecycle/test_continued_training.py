@@ -212,9 +212,11 @@ def test_lineage_leads_back_to_a_full_training(
 
 
 def test_without_new_rows_nothing_changes(finished: Path, world: Path, tmp_path: Path):
-    log = open_events(tmp_path / "state")
+    open_events(tmp_path / "state")
     with pytest.raises(BundleError, match="holds every event"):
-        update(finished / "bundle", Sources(events=log), tmp_path / "bundle", weights="continue")
+        update(
+            finished / "bundle", Sources(events=tmp_path / "state"), tmp_path / "bundle", weights="continue"
+        )
     with pytest.raises(DataError, match="must come after those that the bundle holds"):
         update(finished / "bundle", Sources(str(world / "events")), tmp_path / "bundle", weights="continue")
     empty = pd.read_parquet(world / "events").head(0)

@@ -26,6 +26,7 @@ from mgoe import experiments
 from mgoe._util.files import sha256
 from mgoe._util.tables import hand_over
 from mgoe.bundle import CARD, Bundle
+from mgoe.bundle.held import mark_of, read_held
 from mgoe.bundle.training_state import state_folder
 from mgoe.cli.app import app
 from mgoe.data import Prepared
@@ -34,7 +35,7 @@ from mgoe.experiments.stages import source_of
 from mgoe.graph import MacroGraph, build_graph
 from mgoe.lifecycle import Sources, live_events, update
 from mgoe.lifecycle.live_events import later
-from mgoe.serving import Consumer, Event, EventLog, EventReader, LiveNodes, every, open_events
+from mgoe.serving import Consumer, Event, EventReader, LiveNodes, every, open_events
 from mgoe.serving.events.event import START
 from tests.effort import SOAK, up_to
 from tests.features.reading import gather
@@ -143,7 +144,7 @@ def test_a_server_that_swaps_applies_later_events_alone(finished: Path, tmp_path
     log.append(stream(old, 60))
     consumer = Consumer.of(log, old, tmp_path / "state")
     assert consumer.live.stats["events"] == 60
-    bundle = update(finished / "bundle", Sources(events=log), tmp_path / "new", groups="keep")
+    bundle = update(finished / "bundle", Sources(events=tmp_path / "state"), tmp_path / "new", groups="keep")
     assert Consumer.of(log, bundle).live.stats["events"] == 0
     log.append(stream(old, 10, seed=1))
     log.append(stream(old, 60)[:7])  # sent again
@@ -152,11 +153,12 @@ def test_a_server_that_swaps_applies_later_events_alone(finished: Path, tmp_path
     assert swapped.live.stats["duplicates"] == 7
     assert swapped.catch_up() == 0
     assert consumer.catch_up() == 10
-    third = update(bundle.path, Sources(events=log), tmp_path / "third", groups="keep", trim=True)
+    third = update(bundle.path, Sources(events=tmp_path / "state"), tmp_path / "third", groups="keep")
+    log.forget(mark_of(read_held(bundle.path), log.identity))
     check_as_rebuilt(third, bundle, finished / "data", stream(old, 60) + stream(old, 10, seed=1), tmp_path)
     assert Consumer.of(log, third).live.stats["events"] == 0
     with pytest.raises(BundleError, match="holds every event"):
-        update(third.path, Sources(events=log), tmp_path / "fourth", groups="keep")
+        update(third.path, Sources(events=tmp_path / "state"), tmp_path / "fourth", groups="keep")
 
 
 def test_a_bundle_of_an_exposure_log_takes_tasks_as_behaviors(shown: Path, tmp_path: Path):
@@ -175,15 +177,15 @@ def test_what_is_in_the_way_stays(finished: Path, tmp_path: Path):
         update(bundle, Sources(events=tmp_path / "none"), tmp_path / "new", groups="keep")
     log = open_events(tmp_path / "state")
     with pytest.raises(BundleError, match="holds every event"):
-        update(bundle, Sources(events=log), tmp_path / "new", groups="keep")
+        update(bundle, Sources(events=tmp_path / "state"), tmp_path / "new", groups="keep")
     log.append(stream(mgoe.load(bundle), 5))
     for holding in (bundle, finished):
         with pytest.raises(OutputError, match="holds the bundle that is read"):
-            update(bundle, Sources(events=log), holding, groups="keep", overwrite=True)
+            update(bundle, Sources(events=tmp_path / "state"), holding, groups="keep", overwrite=True)
     (tmp_path / "new").mkdir()
     with pytest.raises(OutputError, match="or overwrite one"):
-        update(bundle, Sources(events=log), tmp_path / "new", groups="keep")
-    made = update(bundle, Sources(events=log), tmp_path / "new", overwrite=True)
+        update(bundle, Sources(events=tmp_path / "state"), tmp_path / "new", groups="keep")
+    made = update(bundle, Sources(events=tmp_path / "state"), tmp_path / "new", overwrite=True)
     assert made.graph.meta["changes"][-1]["recluster"]
     (tmp_path / "new" / "live.json").write_text("{}")
     with pytest.raises(BundleError, match=r"live\.json"):
@@ -210,7 +212,7 @@ def test_a_link_that_moves_while_a_bundle_is_refreshed_changes_nothing(
         link.symlink_to(other)
 
     monkeypatch.setattr(live_events.logger, "info", move)
-    bundle = update(link, Sources(events=log), tmp_path / "new", groups="keep")
+    bundle = update(link, Sources(events=tmp_path / "state"), tmp_path / "new", groups="keep")
     assert (bundle.path / "model.safetensors").read_bytes() == (one / "model.safetensors").read_bytes()
 
 
@@ -228,7 +230,7 @@ def test_a_folder_that_is_replaced_while_it_is_refreshed_is_refused(
 
     monkeypatch.setattr(live_events.logger, "info", exchange)
     with pytest.raises(BundleError, match="was replaced while it was read"):
-        update(one, Sources(events=log), tmp_path / "new", groups="keep")
+        update(one, Sources(events=tmp_path / "state"), tmp_path / "new", groups="keep")
     assert not (tmp_path / "new").exists()
 
 
@@ -240,25 +242,27 @@ def test_only_a_bundle_or_an_empty_folder_is_replaced(finished: Path, tmp_path: 
     (tmp_path / "file").write_text("")
     for place in (out, tmp_path / "file"):
         with pytest.raises(OutputError, match="must be empty or hold a bundle"):
-            update(finished / "bundle", Sources(events=log), place, groups="keep", overwrite=True)
+            update(
+                finished / "bundle", Sources(events=tmp_path / "state"), place, groups="keep", overwrite=True
+            )
     assert (out / "thesis.tex").read_text() == "years of work"
     (out / "thesis.tex").unlink()
     for _ in range(2):
-        update(finished / "bundle", Sources(events=log), out, groups="keep", overwrite=True)
+        update(finished / "bundle", Sources(events=tmp_path / "state"), out, groups="keep", overwrite=True)
 
 
 def test_macro_nodes_that_no_longer_fit_are_learned_again_without_new_events(finished: Path, tmp_path: Path):
     log = open_events(tmp_path / "state")
     with pytest.raises(BundleError, match="holds every event"):
-        update(finished / "bundle", Sources(events=log), tmp_path / "new")
+        update(finished / "bundle", Sources(events=tmp_path / "state"), tmp_path / "new")
     log.append(stream(mgoe.load(finished / "bundle"), 400))
-    stale = update(finished / "bundle", Sources(events=log), tmp_path / "stale", groups="keep")
-    bundle = update(stale.path, Sources(events=log), tmp_path / "new")
+    stale = update(finished / "bundle", Sources(events=tmp_path / "state"), tmp_path / "stale", groups="keep")
+    bundle = update(stale.path, Sources(events=tmp_path / "state"), tmp_path / "new")
     change = bundle.graph.meta["changes"][-1]
     assert (change["recluster"], change["events"]) == (True, 0)
     Bundle.open(tmp_path / "new", verify=True).graph.verify()
     with pytest.raises(BundleError, match="holds every event"):
-        update(bundle.path, Sources(events=log), tmp_path / "newer")
+        update(bundle.path, Sources(events=tmp_path / "state"), tmp_path / "newer")
     log.append(stream(bundle, 5, seed=1))
     assert Consumer.of(log, bundle).live.stats["events"] == 5
 
@@ -291,10 +295,10 @@ def test_what_counts_live_is_what_the_next_refresh_adds(finished: Path, rows: li
     with tempfile.TemporaryDirectory() as name:
         folder, log = Path(name), open_events(name)
         log.append(events[:cut])
-        bundle = refreshed(old, log, folder / "first")
+        bundle = refreshed(old, folder, folder / "first")
         log.append(events[cut:])
         live = Consumer.of(log, bundle).live
-        new = refreshed(bundle, log, folder / "second")
+        new = refreshed(bundle, folder, folder / "second")
         assert (new is bundle) == (live.stats["events"] == 0)
         asked = np.repeat(users, 2), np.tile(items, 2)
         found = gather(
@@ -320,10 +324,10 @@ def test_of_behaviours_with_a_task_in_common_a_refresh_adds_what_is_new(tmp_path
     assert later(log, held, reader)[0] == [(1, 2, 5, 1), (1, 2, 6, 0)]
 
 
-def refreshed(bundle: Bundle, log: EventLog, out: Path) -> Bundle:
+def refreshed(bundle: Bundle, events: Path, out: Path) -> Bundle:
     """With the log's events, or as it is where it holds all of them."""
     try:
-        return update(bundle.path, Sources(events=log), out, groups="keep")
+        return update(bundle.path, Sources(events=events), out, groups="keep")
     except BundleError:
         return bundle
 
@@ -336,7 +340,7 @@ def test_a_log_of_another_service_is_read_from_its_start(finished: Path, tmp_pat
     )
     log.append(stream(old, 20))
     other.append(stream(old, 15, seed=2))
-    bundle = update(finished / "bundle", Sources(events=log), tmp_path / "new", groups="keep")
+    bundle = update(finished / "bundle", Sources(events=tmp_path / "one"), tmp_path / "new", groups="keep")
     assert Consumer.of(other, bundle).live.stats["events"] == 15
 
 
@@ -351,9 +355,11 @@ def test_logs_that_take_turns_count_once(finished: Path, tmp_path: Path, order: 
         part = events[name][(again + 1) * 10 : (again + 2) * 10]
         logs[name].append(part)
         all_of_them.append(part)
-        bundle = update(bundle.path, Sources(events=logs[name]), tmp_path / f"bundle{turn}", groups="keep")
+        bundle = update(
+            bundle.path, Sources(events=tmp_path / name), tmp_path / f"bundle{turn}", groups="keep"
+        )
     assert [Consumer.of(log, bundle).live.stats["events"] for log in logs.values()] == [0] * len(logs)
-    once = update(finished / "bundle", Sources(events=all_of_them), tmp_path / "once", groups="keep")
+    once = update(finished / "bundle", Sources(events=tmp_path / "all"), tmp_path / "once", groups="keep")
     counts = [one.graph.snapshots[-1].arrays["pairs.events"] for one in (bundle, once)]
     assert counts[0].sum() == counts[1].sum()
 
@@ -368,7 +374,13 @@ def test_events_that_were_taken_are_never_replaced(finished: Path, tmp_path: Pat
             command(run / "settings.yaml", run, overwrite=True)
     if place != "bundle.state":
         with pytest.raises(OutputError, match="holds live events"):
-            update(finished / "bundle", Sources(events=log), run / "bundle", groups="keep", overwrite=True)
+            update(
+                finished / "bundle",
+                Sources(events=tmp_path / "state"),
+                run / "bundle",
+                groups="keep",
+                overwrite=True,
+            )
     assert len(log.read()) == 5
 
 
@@ -417,7 +429,7 @@ def test_a_bundle_reads_a_log_whose_ids_are_of_another_type(
             == live.indices("user", [90_500, 90_501]).tolist()
             == [bundle.size("user"), bundle.size("user") + 1]
         )
-        new = update(bundle.path, Sources(events=log), tmp_path / f"new {born}", groups="keep")
+        new = update(bundle.path, Sources(events=tmp_path / "state"), tmp_path / f"new {born}", groups="keep")
         assert new.size("user") == bundle.size("user") + born
         assert (new.indices("user", ["90500", "90501"]) >= bundle.size("user")).all()
         again = Consumer.of(log, new).live
@@ -475,7 +487,7 @@ def test_kills_while_events_stream_in(finished: Path, tmp_path: Path):
     once.apply(list(taken.values()))
     assert once.stats["events"] == len(taken) == consumer.live.stats["events"]
     check_same(once, Consumer.of(log, old).live)
-    bundle = update(finished / "bundle", Sources(events=log), tmp_path / "new", groups="keep")
+    bundle = update(finished / "bundle", Sources(events=tmp_path / "state"), tmp_path / "new", groups="keep")
     check_as_rebuilt(bundle, old, finished / "data", list(taken.values()), tmp_path)
     assert Consumer.of(log, bundle).live.stats["events"] == 0
 

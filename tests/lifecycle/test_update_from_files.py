@@ -66,7 +66,10 @@ def test_live_events_calibrate_a_bundle_of_events_alone(finished: Path, shown: P
             log = open_events(tmp_path / f"{name} {n}")
             log.append(stream(before, n))
             after = update(
-                before.path, Sources(events=log), tmp_path / f"{name} bundle {n}", groups="keep"
+                before.path,
+                Sources(events=tmp_path / f"{name} {n}"),
+                tmp_path / f"{name} bundle {n}",
+                groups="keep",
             ).calibration
             maps = [one.numbers(before.settings.tasks) for one in (before.calibration, after)]
             assert (np.array(maps[0]) != np.array(maps[1])).any() == (name == "finished" and n == 600)
@@ -74,10 +77,9 @@ def test_live_events_calibrate_a_bundle_of_events_alone(finished: Path, shown: P
 
 
 def test_new_rows_are_live_events_or_files(finished: Path, tmp_path: Path):
-    log = open_events(tmp_path / "state")
-    for events, files, trim in ((None, [], False), (log, ["a.parquet"], False), (None, ["a.parquet"], True)):
+    for events, files in ((None, []), (tmp_path / "state", ["a.parquet"])):
         with pytest.raises(ConfigError, match="give one of the two"):
-            update(finished / "bundle", Sources(files, events), tmp_path / "new", groups="keep", trim=trim)
+            update(finished / "bundle", Sources(files, events), tmp_path / "new", groups="keep")
     with pytest.raises(DataError, match="no-such"):
         update(finished / "bundle", Sources("no-such.parquet"), tmp_path / "new", groups="keep")
     assert not (tmp_path / "new").exists()

@@ -195,7 +195,7 @@ for _command, _examples in {
     ),
     service.update: (
         "mgoe update runs/mine/bundle --state state --out bundles/today",
-        "mgoe update bundles/today --redis redis://store:6379 --out bundles/next --trim",
+        "mgoe update bundles/today --redis redis://store:6379 --out bundles/next",
         "mgoe update bundles/today --log today.parquet --out bundles/next --weights continue",
         "mgoe update bundles/today --log today.parquet --out bundles/next --weights new",
         "torchrun --nproc-per-node 2 -m mgoe update bundles/today --state state --out bundles/next "

@@ -145,23 +145,18 @@ def check(
 
     from mgoe.bundle import Bundle
     from mgoe.config import apply_override, check_settings
-    from mgoe.errors import DataError
     from mgoe.lifecycle import Bounds, Sources, check_release, later_rows, window_of
     from mgoe.serving.scoring.onnx_process import prepare
 
     found, raw = _opened(path), {}
     for one in sets or ():
         apply_override(raw, one)
-    bounds, sources = (
-        check_settings(Bounds, raw, "--set"),
-        Sources(log or (), live_events(state, redis, redis_password_file)),
-    )
+    bounds = check_settings(Bounds, raw, "--set")
+    sources = Sources(log or (), live_events(state, redis, redis_password_file))
     candidate, current = (Bundle.open(found.place(one)) for one in (version, "current"))
     with tempfile.TemporaryDirectory(prefix="mgoe-") as folder:
         new = later_rows(candidate, current, sources, Path(folder))
         window = window_of(new, candidate, current)
-    if window is None:
-        raise DataError(path, "the new rows must hold some that neither version has learned from, found none")
     prepare(candidate)
     tested = check_release(candidate, current, window, bounds)
     tested.save(candidate.path)

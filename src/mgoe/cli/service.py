@@ -45,14 +45,6 @@ NewLog = Annotated[
         show_default=False,
     ),
 ]
-Trim = Annotated[
-    bool,
-    typer.Option(
-        "--trim",
-        help="Remove from the log what BUNDLE already held. No service may return to an earlier bundle.",
-    ),
-]
-
 
 ShadowPath = Annotated[
     Path | None,
@@ -192,7 +184,6 @@ def update(
         Literal["learn", "keep"],
         typer.Option(help="`learn` sketch and macro nodes again with the new rows, or `keep` them."),
     ] = "learn",
-    trim: Trim = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -210,7 +201,6 @@ def update(
         out,
         weights=weights,
         groups=groups,
-        trim=trim,
         overwrite=overwrite,
     )
     if os.environ.get("RANK", "0") != "0":  # the first process shows it

@@ -136,12 +136,14 @@ class Release(Settings):
         return check_settings(cls, read_json(file), file) if file.exists() else None
 
 
-def check_release(candidate: Bundle, current: Bundle, window: Window, bounds: Bounds = Bounds()) -> Release:
+def check_release(
+    candidate: Bundle, current: Bundle, window: Window | None, bounds: Bounds = Bounds()
+) -> Release:
     """Test a candidate against the bundle that is served.
 
     Args:
         candidate, current: The bundles.
-        window: The same rows as examples of the candidate and of the current bundle.
+        window: The same rows as examples of the candidate and of the current bundle, see `window_of`.
         bounds: What is allowed.
 
     Raises:
@@ -152,7 +154,7 @@ def check_release(candidate: Bundle, current: Bundle, window: Window, bounds: Bo
         >>> check_release(bundle, bundle, (rows, rows), Bounds(requests=2)).compared[0].difference
         0.0
     """
-    if not len(window[0]):
+    if window is None or not len(window[0]):
         raise DataError(
             "the window", "must hold rows that neither bundle has learned from, found none; wait for some"
         )
@@ -364,10 +366,8 @@ def later_rows(
         >>> later_rows(bundle, bundle, Sources(str(log)), Path()).parts  # it has learned from all
         []
     """
-    reader = current if missing(candidate, current) else candidate
-    after = min(learned_until(bundle) for bundle in (candidate, current)) if sources.files else None
-    other = candidate if reader is current else current
-    return NewRows.of(reader, sources, folder, trains=trains, after=after, beside=[other])
+    reader, other = (current, candidate) if missing(candidate, current) else (candidate, current)
+    return NewRows.of(reader, replace(sources, later=True), folder, trains=trains, beside=[other])
 
 
 def window_of(rows: NewRows, candidate: Bundle, current: Bundle) -> Window | None:

@@ -44,7 +44,6 @@ def update(
     *,
     weights: Weights = "keep",
     groups: Groups = "learn",
-    trim: bool = False,
     overwrite: bool = False,
 ) -> Bundle:
     """Write a bundle whose graph holds new rows, and which is calibrated on them.
@@ -73,8 +72,6 @@ def update(
             their seeds.
         groups: `learn` sketch and macro nodes again, as at every snapshot of a training, or `keep` them. A
             macro node keeps its number if its members stay together.
-        trim: Remove from the log of a service what the graph of `bundle` already held. No service may then
-            return to an earlier bundle.
         overwrite: Replace the bundle in `out`.
 
     Raises:
@@ -89,8 +86,6 @@ def update(
     if weights == "new" and not learns:
         raise ConfigError("groups", "are part of new weights, found keep; leave it out, or keep the weights")
     sources = rows.sources if isinstance(rows, NewRows) else rows
-    if trim and sources.files:
-        raise ConfigError("trim", "removes live events, found new rows of files; give one of the two")
     with joined(opened.settings.training.device) as processes:
         if processes.leads:
             check_place(out, opened.path, overwrite)
@@ -118,8 +113,6 @@ def update(
                 changed["rows_until"] = new.until
                 settings = with_files(opened.settings, sources.files)
                 finish(folder, opened, graph, new.ends, trained, changed, settings)
-            if trim:
-                new.forget()
     return Bundle.open(out, verify=False)
 
 

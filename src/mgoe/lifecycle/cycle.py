@@ -20,17 +20,15 @@ from mgoe._util.files import exclusive, remove_folder
 from mgoe.bundle import MANIFEST, Bundle
 from mgoe.config import Settings, check_settings, read_yaml, seconds
 from mgoe.config.base import PositiveLength, Texts
-from mgoe.data import place_of
 from mgoe.errors import ConfigError, MgoeError
 from mgoe.lifecycle.acceptance import Bounds, Release, check_release, later_rows, window_of
 from mgoe.lifecycle.bundle_update import Groups, update
 from mgoe.lifecycle.erasure import Deployment
 from mgoe.lifecycle.erasures import Erasures
-from mgoe.lifecycle.new_rows import NewRows, Part, Sources, learned_until, reading_of
+from mgoe.lifecycle.new_rows import NewRows, Sources, learned_until, reading_of
 from mgoe.lifecycle.registry import Registry
 from mgoe.lifecycle.retention import LEAST, trim
 from mgoe.lifecycle.versions import CANDIDATE, CURRENT
-from mgoe.serving.events.marked import read_marks
 from mgoe.serving.scoring.onnx_process import prepare
 
 DONE, HELD, WAITING = 0, 3, 4
@@ -100,7 +98,7 @@ class CycleSettings(Settings):
     @property
     def sources(self) -> Sources:
         """Where new rows come from."""
-        return Sources(self.log, self.state)
+        return Sources(self.log, self.state, later=True)
 
 
 def load_cycle(path: Path | str, overrides: Sequence[str] = ()) -> CycleSettings:
@@ -233,7 +231,7 @@ def _learn(
             if full:
                 update(current.path, settings.sources, out, weights="new")
             else:
-                rows = rows_to_learn(current, settings, place, new) if settings.log else settings.sources
+                rows = rows_to_learn(current, settings, new)
                 update(current.path, rows, out, weights=settings.weights, groups=settings.groups)
         except MgoeError:  # a mistake in the rows, which are read again once it is fixed
             remove_folder(place)
@@ -244,27 +242,16 @@ def _learn(
     return name
 
 
-def rows_to_learn(current: Bundle, settings: CycleSettings, place: Path, new: NewRows | None) -> NewRows:
-    """Return the rows of files that the current bundle lacks.
+def rows_to_learn(current: Bundle, settings: CycleSettings, new: NewRows | None) -> NewRows | Sources:
+    """Return the rows that the current bundle lacks. Files that the release test has read are not read again.
 
     Args:
         current: The bundle.
-        settings: Name the files.
-        place: Folder of what is made of them. Rows that an interrupted round has left here are taken.
+        settings: Name the sources.
         new: The rows that the release test has read, if there was one.
     """
-    sources, after = settings.sources, learned_until(current)
-    if read_marks(sources.files)[0]:  # positions say what is new
-        return NewRows.of(current, sources, place, trains=settings.trains)
-    reading = reading_of(current, sources.files, settings.trains)
-    found = NewRows(
-        current, sources, place, [Part(reading, place_of(sources.files), [place / "new.parquet"])]
-    )
-    if not (file := place / "new.parquet").exists():
-        if new is None or [part.settings for part in new.parts] != [reading]:
-            new = NewRows.of(current, sources, place, trains=settings.trains, after=after)
-        later = new.after(after, "later")
-        if not later.parts:
-            return later
-        later.parts[0].files[0].replace(file)
-    return found
+    if new is None or not new.by_time or not new.parts:
+        return settings.sources
+    if new.parts[0].settings != reading_of(current, settings.log, settings.trains):
+        return settings.sources
+    return new.after(learned_until(current), "later")

@@ -18,28 +18,19 @@ from mgoe.serving.events.event import Interaction, SeenEvents, with_ids_of
 logger = logging.getLogger(__name__)
 
 
-def since(bundle: Bundle, log: EventLog, held: Mark) -> tuple[list[Interaction], Mark]:
-    """Return the live events after a mark, and where the log ends."""
-    found, mark, strange = later(log, held, EventReader.of(bundle))
-    if strange:
-        logger.info(
-            f"{strange:,} events are left out, because their ids have another type than those of the bundle"
-        )
-    logger.info(f"{len(found):,} events are newer than the bundle's graph")
-    return found, mark
-
-
-def later(log: EventLog, held: Mark, reader: EventReader) -> tuple[list[Interaction], Mark, int]:
-    """Return the interactions after a mark, each once.
-
-    Also return where the log ends, and the number of events after the mark whose ids are of another type.
-    """
+def later(log: EventLog, held: Mark, reader: EventReader) -> tuple[list[Interaction], Mark]:
+    """Return the interactions after a mark, each once, and where the log ends."""
     found, end, strange = list[Interaction](), held, 0
     for end, event, new in counted(log, reader):
         if end.number > held.number:
             strange += event is None  # the bundle cannot hold its ids
             found += sorted(new, key=lambda interaction: interaction[-1])
-    return found, end, strange
+    if strange:
+        logger.info(
+            f"{strange:,} events are left out, because their ids have another type than those of the bundle"
+        )
+    logger.info(f"{len(found):,} new events are in the log of the service")
+    return found, end
 
 
 def counted(log: EventLog, reader: EventReader) -> Iterator[tuple[Mark, Event | None, set[Interaction]]]:

@@ -17,22 +17,11 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from mgoe._util.files import as_pattern, atomic_file
+from mgoe._util.files import as_pattern
 from mgoe._util.tables import write_table
 from mgoe.bundle import Bundle
-from mgoe.bundle.held import (
-    FILES,
-    Held,
-    Mark,
-    last_of_files,
-    last_of_logs,
-    latest_mark,
-    mark_of,
-    read_held,
-)
-from mgoe.bundle.held import (
-    Sources as HeldSources,
-)
+from mgoe.bundle.held import FILES, Held, Mark, last_of_files, last_of_logs, latest_mark, mark_of, read_held
+from mgoe.bundle.held import Sources as HeldSources
 from mgoe.bundle.manifest import iso_time
 from mgoe.bundle.training_state import waiting_of
 from mgoe.config import RunSettings, seconds
@@ -45,9 +34,9 @@ from mgoe.errors import BundleError, ConfigError, DataError
 from mgoe.experiments.graphs import OpenedRows, add_events, changing, opened_log, settings_of, vocabularies
 from mgoe.experiments.stages import ShowBuild
 from mgoe.graph import MacroGraph, update_graph
-from mgoe.lifecycle.live_events import settings_of_events, since, table_of
-from mgoe.lifecycle.taken import TakenExposures
-from mgoe.serving import EventLog, open_events
+from mgoe.lifecycle.live_events import later, settings_of_events, table_of
+from mgoe.lifecycle.taken import write_settled
+from mgoe.serving import EventReader, open_events
 from mgoe.serving.events.marked import NUMBER, check_apart, check_later, read_marks
 
 logger = logging.getLogger(__name__)
@@ -62,7 +51,9 @@ class Sources:
 
     Args:
         log: Parquet or CSV files, folders or globs; one or several.
-        events: State folder of a service, the address of its Redis, or its log.
+        events: State folder of a service, or the address of its Redis.
+        later: Whether files may hold rows that were learned before. These are left out, and so are rows whose
+            labels are not all known. By default files hold only new rows.
 
     Raises:
         ConfigError: Both are given, or none.
@@ -73,7 +64,8 @@ class Sources:
     """
 
     log: str | Sequence[str] = ()
-    events: Path | str | EventLog | None = None
+    events: Path | str | None = None
+    later: bool = False
 
     def __post_init__(self) -> None:
         if (self.events is None) == (not self.log):
@@ -138,8 +130,6 @@ class NewRows:
         parts: The rows, events before exposures: newcomers among events have numbers in the live service.
         held: What is held of each source: by the bundle, or by each of several bundles.
         ends: What a bundle with the rows holds of their sources.
-        live: The log of live events; None for files.
-        taken: Exposures of a service; None if it takes none.
         waiting: Files of exposures that are left to the next update.
     """
 
@@ -149,8 +139,6 @@ class NewRows:
     parts: list[Part] = field(default_factory=list)
     held: list[HeldSources] = field(default_factory=list)
     ends: dict[str, Held] = field(default_factory=dict)
-    live: EventLog | None = None
-    taken: TakenExposures | None = None
     waiting: list[Path] = field(default_factory=list)
 
     @classmethod
@@ -161,7 +149,6 @@ class NewRows:
         folder: Path,
         *,
         trains: bool = False,
-        after: int | None = None,
         beside: Sequence[Bundle] = (),
     ) -> Self:
         """Read what is new.
@@ -174,24 +161,25 @@ class NewRows:
             sources: Where to look.
             folder: An existing folder, where the rows are kept while they are read.
             trains: Whether rows have weights, as in training.
-            after: Of files, take the rows after this moment whose labels are all known by now, in
-                microseconds since 1970. By default they hold only new rows.
-            beside: Other bundles; rows of a service that one of them holds are not new either.
+            beside: Other bundles; rows of a service that one of them holds are not new either. Of later rows
+                of files, those are new that one of them has not learned.
 
         Raises:
-            ConfigError: With `after`, the log names moments at which labels are known.
+            ConfigError: Later rows are asked for, and the log names moments at which labels are known.
             MgoeError: A log cannot be read, a row breaks a rule, the log of live events is damaged, or rows
                 may be held already.
         """
-        new = cls(bundle, sources, folder, held=[read_held(one.path) for one in (bundle, *beside)])
+        bundles = [bundle, *beside]
+        new = cls(bundle, sources, folder, held=[read_held(one.path) for one in bundles])
         if sources.events is None:
+            after = min(map(learned_until, bundles)) if sources.later else None
             new._read_files("rows", sources.files, trains, after)
         else:
             new._read_service(sources.events, trains)
         return new
 
-    def _read_files(self, name: str, log: list[str], trains: bool, after: int | None) -> None:
-        """Check and keep the rows of files."""
+    def _read_files(self, name: str, log: list[str], trains: bool, after: int | None = None) -> None:
+        """Check and keep the rows of files, of those that no service has written the rows after a moment."""
         settings, (marked, others) = reading_of(self.bundle, log, trains), read_marks(log)
         if len(marked) + bool(others) > 1:
             raise ConfigError(
@@ -203,27 +191,25 @@ class NewRows:
             for identity, files in marked.items():
                 mark = latest_mark(self.held, identity)
                 files.check(mark, source)
-                later = source.filter(cast(Expr, source[NUMBER]) > mark.number)
-                self._hold(identity, files.upto, self._keep(name, later, settings, place_of(log)))
+                new = source.filter(cast(Expr, source[NUMBER]) > mark.number)
+                self._hold(identity, files.upto, self._keep(name, new, settings, place_of(log)))
             if others and (part := self._keep(name, source, settings, place_of(log), after, empty=False)):
                 check_later(part.span[0], self.held[0], part.place)
                 self.ends[FILES] = Held("", "", *part.span)
 
-    def _read_service(self, events: Path | str | EventLog, trains: bool) -> None:
+    def _read_service(self, service: Path | str, trains: bool) -> None:
         """Check and keep the live events of a service, and the exposures that it has taken."""
-        self.live = open_events(events, make=False) if isinstance(events, str | Path) else events
+        log, part = open_events(service, make=False), None
         for one in self.held:
-            self.live.check(mark_of(one, self.live.identity))
-        (found, mark), part = since(self.bundle, self.live, latest_mark(self.held, self.live.identity)), None
+            log.check(mark_of(one, log.identity))
+        found, mark = later(log, latest_mark(self.held, log.identity), EventReader.of(self.bundle))
         if found:
             settings, table = settings_of_events(self.bundle.graph), table_of(found, self.bundle)
             part = self._keep("events", table, settings, "the live events")
-        self._hold(self.live.identity, mark, part)
-        if self.live is not events and self.bundle.settings.form == "exposures":
-            self.taken = TakenExposures.of(self.bundle, str(events), self.held)
-            with atomic_file(self.folder / "taken.parquet") as file:
-                self.taken.write(file)
-            self._read_files("exposures", [str(self.folder / "taken.parquet")], trains, None)
+        self._hold(log.identity, mark, part)
+        if self.bundle.settings.form == "exposures":
+            write_settled(self.bundle, service, self.folder / "taken.parquet", self.held)
+            self._read_files("exposures", [str(self.folder / "taken.parquet")], trains)
 
     def _hold(self, identity: str, mark: Mark, part: Part | None) -> None:
         """Note up to where a log of a service is read, and the times of its new rows."""
@@ -261,7 +247,7 @@ class NewRows:
     @property
     def by_time(self) -> bool:
         """Whether times say which rows are new, and not positions in the log of a service."""
-        return self.live is None and {*self.ends} <= {FILES}
+        return {*self.ends} <= {FILES}
 
     def after(self, moment: int, name: str) -> Self:
         """Return the rows after a moment, in files of this name."""
@@ -330,12 +316,12 @@ class NewRows:
         Raises:
             BundleError: Nothing is.
         """
-        moved = self.taken is not None and self.taken.upto > self.taken.after
+        moved = any(one.mark != mark_of(self.held[0], identity) for identity, one in self.ends.items())
         if not self.parts and not moved and not (learns and self.bundle.graph.drift):
-            wait = ", or when exposures have waited for their labels" if self.taken else ""
             raise BundleError(
                 self.bundle.path,
-                f"holds every event of that log; try again when there are new ones{wait}",
+                "holds every event of that log; try again when there are new ones, or when exposures have "
+                "waited for their labels",
             )
 
     @property
@@ -383,13 +369,6 @@ class NewRows:
         for name, file in vocabularies(graph.path).items():
             shutil.copyfile(file, graph.path.parent / name)
         return graph
-
-    def forget(self) -> None:
-        """Remove from the logs of a service what the bundle already held."""
-        if self.live is not None:
-            self.live.forget(mark_of(read_held(self.bundle.path), self.live.identity))
-            if self.taken is not None:
-                self.taken.forget()
 
 
 def reading_of(bundle: Bundle, log: list[str], trains: bool) -> RunSettings:

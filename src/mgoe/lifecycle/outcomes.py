@@ -85,7 +85,7 @@ def _of_exposures(bundle: Bundle, answers: Answers, events: str, window: int, no
 
 def _of_events(bundle: Bundle, answers: Answers, events: str, window: int, now: int) -> Labelled:
     log = open_events(events, make=False)
-    found = later(log, START, EventReader.of(bundle))[0]
+    found, _ = later(log, START, EventReader.of(bundle))
     log.close()
     user, item, time, task = zip(*found, strict=True) if found else ((), (), (), ())
     place = np.flatnonzero(answers.shown)

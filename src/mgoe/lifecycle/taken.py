@@ -6,9 +6,7 @@ Exposures are taken once they wait for no more labels.
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,7 +20,6 @@ from mgoe.errors import BundleError
 from mgoe.lifecycle.live_events import counted
 from mgoe.serving import EventLog, EventReader, open_events
 from mgoe.serving.events.chain import chained
-from mgoe.serving.events.exposure_log import ExposureLog
 from mgoe.serving.events.marked import DIGEST, NUMBER, with_marks
 from mgoe.serving.events.redis_exposures import open_exposures
 from mgoe.serving.events.taken import taken_rows
@@ -48,9 +45,7 @@ def write_exposures(bundle: Path | str, state: Path | str, out: Path | str, new:
     opened = Bundle.open(bundle)
     if opened.settings.form != "exposures":
         raise BundleError(bundle, "must be of an exposure log, found one of an event log (data.form)")
-    found = TakenExposures.of(opened, state, [read_held(opened.path)])
-    with atomic_file(Path(out)) as file:
-        return (found if new else replace(found, after=found.log.begin)).write(file)
+    return write_settled(opened, state, Path(out), [read_held(opened.path)], new)
 
 
 def write_events(bundle: Path | str, events: Path | str, out: Path | str, new: bool = False) -> int:
@@ -97,51 +92,30 @@ def begin_of(log: EventLog) -> Mark:
     return START if whole else found[0][0]
 
 
-@dataclass(frozen=True)
-class TakenExposures:
-    """Exposures of a service that wait for no more labels and that a bundle's graph lacks.
+def write_settled(
+    bundle: Bundle, state: Path | str, out: Path, held: Sequence[Sources], new: bool = True
+) -> int:
+    """Write the exposures of a service that wait for no more labels as a log, and return their number.
 
-    Attributes:
-        bundle: The bundle.
-        log: Where the exposures are.
-        after, upto: Marks between which they are.
+    Args:
+        bundle: A bundle of an exposure log.
+        state: State folder of the service, or the address of its Redis.
+        out: The Parquet file to write.
+        held: What the bundle holds, or what each of several bundles does.
+        new: Leave out the exposures that one of them holds.
+
+    Raises:
+        StoreError: The log is damaged, or does not continue where it is held.
     """
-
-    bundle: Bundle
-    log: ExposureLog
-    after: Mark
-    upto: Mark
-
-    @classmethod
-    def of(cls, bundle: Bundle, state: Path | str, held: Sequence[Sources]) -> Self:
-        """Return the exposures of a service, by its state folder or Redis server.
-
-        Args:
-            bundle: The bundle.
-            state: The folder.
-            held: What the bundle holds, or what each of several bundles does; exposures that one holds are
-                left out.
-
-        Raises:
-            StoreError: The log is damaged, or does not continue where it is held.
-        """
-        log = open_exposures(state, make=False)
-        for one in held:
-            log.check(mark_of(one, log.identity))
-        after = latest_mark(held, log.identity)
-        settled = log.mark(log.settled(longest_delay(bundle.settings.tasks)))
-        return cls(bundle, log, after, max(after, settled, key=lambda mark: mark.number))
-
-    def write(self, file: Path) -> int:
-        """Write them as a Parquet file, and return their number."""
-        kinds, now = EventReader.of(self.bundle).kinds, time.time_ns() // 1000
-        after, upto = self.after.number, self.upto.number
-        reader = taken_rows(self.log, self.bundle.settings, kinds, now, after, upto)
-        schema = with_marks(reader.schema, self.log.identity, self.after, self.upto)
+    log = open_exposures(state, make=False)
+    for one in held:
+        log.check(mark_of(one, log.identity))
+    latest, settled = latest_mark(held, log.identity), log.settled(longest_delay(bundle.settings.tasks))
+    after, upto = latest if new else log.begin, max(latest, log.mark(settled), key=lambda mark: mark.number)
+    kinds, now = EventReader.of(bundle).kinds, time.time_ns() // 1000
+    reader = taken_rows(log, bundle.settings, kinds, now, after.number, upto.number)
+    schema = with_marks(reader.schema, log.identity, after, upto)
+    with atomic_file(out) as file:
         rows = write_batches(pa.RecordBatchReader.from_batches(schema, reader), file)
-        logger.info(f"{rows:,} exposures that have waited for their labels")
-        return rows
-
-    def forget(self) -> None:
-        """Drop the exposures that the graph of the bundle already held."""
-        self.log.forget(self.after.number, longest_delay(self.bundle.settings.tasks))
+    logger.info(f"{rows:,} exposures that have waited for their labels")
+    return rows
