@@ -237,13 +237,13 @@ def test_a_release_test_reads_no_row_that_one_of_both_versions_has_learned(shown
             assert window is not None
             assert len(window[0]) == len(window[1]) == 3
     times = sorted(int(time) for time in new.parts[0].times)
-    held = read_held(first.path) | {FILES: Held("", "", None, times[0])}
+    held = read_held(first.path) | {FILES: Held("", "", times[0])}
     unknown = deployment.version(held, Counter()).bundle  # of files that may hold rows of the service
     new = later_rows(first, unknown, state, folder_in(tmp_path))
     window = window_of(new, first, unknown)
     assert window is not None
     assert len(window[0]) == 2
-    held[FILES] = Held("", "", None, times[-1])
+    held[FILES] = Held("", "", times[-1])
     with pytest.raises(DataError, match=r"most rows are from before .* that may hold the same rows"):
         later_rows(deployment.version(held, Counter()).bundle, first, state, folder_in(tmp_path))
 

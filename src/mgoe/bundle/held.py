@@ -51,12 +51,11 @@ class Held(NamedTuple):
 
     Attributes:
         position, digest: Up to where, see `Mark`.
-        first, last: Times of its first and of its last row, in microseconds since 1970; None without rows.
+        last: Time of its last row, in microseconds since 1970; None without rows.
     """
 
     position: str
     digest: str
-    first: int | None = None
     last: int | None = None
 
     @property
@@ -121,17 +120,16 @@ def latest_mark(held: Sequence[Sources], identity: str) -> Mark:
 
 
 def joined(held: Sources, new: Sources) -> dict[str, Held]:
-    """Return what is held once new rows have been added: their marks, and the span of all rows.
+    """Return what is held once new rows have been added: their marks, and when the last of all rows was.
 
     Example:
         >>> from mgoe.bundle.held import joined
-        >>> joined({"A3F0": Held("17", "5b2e", 10, 20)}, {"A3F0": Held("19", "c01d", 15, 30)})["A3F0"]
-        Held(position='19', digest='c01d', first=10, last=30)
+        >>> joined({"A3F0": Held("17", "5b2e", 20)}, {"A3F0": Held("19", "c01d", 30)})["A3F0"]
+        Held(position='19', digest='c01d', last=30)
     """
     found = dict(held)
     for identity, one in new.items():
-        spans = [each for each in (held.get(identity), one) if each is not None]
-        times = [time for each in spans for time in (each.first, each.last) if time is not None]
-        if one.position or times:
-            found[identity] = one._replace(first=min(times, default=None), last=max(times, default=None))
+        ends = [each.last for each in (held.get(identity), one) if each is not None and each.last is not None]
+        if one.position or ends:
+            found[identity] = one._replace(last=max(ends, default=None))
     return found

@@ -87,12 +87,11 @@ def write_bundle(
             "lineage": lineage(graph, "full"),
             "trained_until": iso_time(graph.meta["last"]),
             "fully_trained_until": iso_time(graph.meta["last"]),
-            "rows_until": until,
             "log": prepared.summary,
             "test": [asdict(one) for one in estimates],
             "cost": dict(cost or {}),
         }
-        write_held(folder, {**held, FILES: Held("", "", None, until)})
+        write_held(folder, {**held, FILES: Held("", "", until)})
         seal(folder, manifest, settings, metrics)
 
 

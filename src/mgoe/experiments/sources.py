@@ -34,8 +34,7 @@ def held_by_files(settings: RunSettings) -> dict[str, Held]:
         times = files.times(settings.data.time)
         if until is not None:
             check_apart(times, until, files.files[0])
-        span = (int(times.min()), int(times.max())) if len(times) else ()
-        found[identity] = Held(*files.upto, *span)
+        found[identity] = Held(*files.upto, int(times.max()) if len(times) else None)
     return found
 
 

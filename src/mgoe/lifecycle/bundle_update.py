@@ -110,7 +110,6 @@ def update(
                 copy_files(opened, folder)
                 make = _keep if weights == "keep" else _continue
                 graph, trained, changed = make(new, folder, out, learns)
-                changed["rows_until"] = new.until
                 settings = with_files(opened.settings, sources.files)
                 finish(folder, opened, graph, new.ends, trained, changed, settings)
     return Bundle.open(out, verify=False)

@@ -145,33 +145,31 @@ def run_cycle(settings: CycleSettings, report: Report) -> int:
         _clear(registry, work)
         waiting = registry.aliases.get(CANDIDATE)
         tested = None if waiting is None else _tested(registry, waiting, current)
-        held = None if tested is None or tested.approved else tested
         new = None
-        if tested is None or held is not None:
+        if tested is None or not tested.approved:
             candidate = current if waiting is None else Bundle.open(registry.place(waiting))
             (folder := work / WINDOW).mkdir(parents=True)
             new = later_rows(candidate, current, settings.sources, folder, trains=settings.trains)
             window = window_of(new, candidate, current)
             rows = 0 if window is None else len(window[0])
             step("collect", rows=rows, needed=settings.rows)
-            if held is not None:
-                step("held", version=held.candidate, current=current.name, since=held.time)
-            if window is None or rows < settings.rows:
+            if tested is not None:
+                step("held", version=tested.candidate, current=current.name, since=tested.time)
+            if rows < settings.rows:
                 shutil.rmtree(folder)
                 return WAITING
-            if waiting is not None and held is None:
+            if waiting is not None and tested is None:
                 prepare(candidate)
                 tested = check_release(candidate, current, window, settings.bounds)
-        if tested is not None and held is None:
-            name = tested.candidate
-            step("test", version=name, approved=tested.approved, reasons=tested.reasons, rows=tested.rows)
-            tested.save(registry.place(name))  # from here on it is told no more
-            if tested.approved:
-                current = Bundle.open(registry.place(registry.promote(name)))
-                step("promote", version=name)
-            else:
-                step("hold", version=name, current=current.name)
-                code = HELD
+                facts = {"approved": tested.approved, "reasons": tested.reasons, "rows": tested.rows}
+                step("test", version=waiting, **facts)
+                tested.save(candidate.path)  # from here on it is told no more
+                if not tested.approved:
+                    step("hold", version=waiting, current=current.name)
+                    code = HELD
+        if tested is not None and tested.approved:
+            current = Bundle.open(registry.place(registry.promote(tested.candidate)))
+            step("promote", version=current.name)
         removed, served = registry.prune(settings.keep)
         step("prune", removed=removed, served=served)
         if settings.retention is not None and settings.state is not None:

@@ -8,7 +8,6 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime
-from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -82,8 +81,7 @@ def page_of(
 def promoted(registry: Registry) -> tuple[str, float]:
     """Return the current version and when it became that, in seconds since 1970; now if there is none."""
     with suppress(BundleError):
-        changes = registry.changes[::-1]
-        if current := changes[0].aliases.get(CURRENT):
-            since = [*takewhile(lambda change: change.aliases.get(CURRENT) == current, changes)]
-            return current, datetime.fromisoformat(since[-1].time).timestamp()
+        made = [change for change in registry.changes if change.aliases.get(CURRENT) == change.version]
+        if made:
+            return made[-1].version, datetime.fromisoformat(made[-1].time).timestamp()
     return "", time.time()

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from mgoe._util.files import as_pattern
 from mgoe._util.tables import write_table
 from mgoe.bundle import Bundle
-from mgoe.bundle.held import FILES, Held, Mark, last_of_files, last_of_logs, latest_mark, mark_of, read_held
+from mgoe.bundle.held import FILES, Held, Mark, last_of_files, latest_mark, mark_of, read_held
 from mgoe.bundle.held import Sources as HeldSources
 from mgoe.bundle.manifest import iso_time
 from mgoe.bundle.training_state import waiting_of
@@ -195,7 +195,7 @@ class NewRows:
                 self._hold(identity, files.upto, self._keep(name, new, settings, place_of(log)))
             if others and (part := self._keep(name, source, settings, place_of(log), after, empty=False)):
                 check_later(part.span[0], self.held[0], part.place)
-                self.ends[FILES] = Held("", "", *part.span)
+                self.ends[FILES] = Held("", "", part.span[1])
 
     def _read_service(self, service: Path | str, trains: bool) -> None:
         """Check and keep the live events of a service, and the exposures that it has taken."""
@@ -214,7 +214,7 @@ class NewRows:
     def _hold(self, identity: str, mark: Mark, part: Part | None) -> None:
         """Note up to where a log of a service is read, and the times of its new rows."""
         mark = max(mark, latest_mark(self.held, identity), key=lambda one: one.number)
-        self.ends[identity] = Held(*mark, *((None, None) if part is None else part.span))
+        self.ends[identity] = Held(*mark, None if part is None else part.span[1])
         until, former = last_of_files(self.held[0]), self.held[0].get(identity)
         if part is None or until is None or (part.live and self.bundle.settings.form == "exposures"):
             return  # files of exposures hold no events
@@ -303,6 +303,7 @@ class NewRows:
                         file = self.folder / f"{name}-{number}.parquet"
                         found[name] += [file] * bool(write_table(some.filter(chosen), file))
             self.parts = [replace(part, files=found["known"])] if found["known"] else []
+            self.ends[FILES] = Held("", "", max((one.span[1] for one in self.parts), default=None))
         self.waiting = found["waiting"]
         if self.waiting:
             logger.info("exposures whose labels are not all known wait, and are read with the next log")
@@ -323,12 +324,6 @@ class NewRows:
                 "holds every event of that log; try again when there are new ones, or when exposures have "
                 "waited for their labels",
             )
-
-    @property
-    def until(self) -> int:
-        """Time of the newest row that a bundle with these has learned from, see `learned_until`."""
-        ends = [part.span[1] for part in self.parts if not part.live]
-        return max([learned_until(self.bundle), *ends])
 
     def examples(self, training: Encoders | None = None) -> Examples | None:
         """Return the newest rows as labelled examples, see `newest_window`.
@@ -381,11 +376,11 @@ def reading_of(bundle: Bundle, log: list[str], trains: bool) -> RunSettings:
 def learned_until(bundle: Bundle) -> int:
     """Return the time of the newest row that a bundle has learned from, in microseconds since 1970.
 
-    A graph says when its newest label was known, by the delay of the labels after its row. The manifest also
+    A graph says when its newest label was known, by the delay of the labels after its row. What is held also
     counts rows on which nothing was done.
     """
     of_graph = int(bundle.graph.meta["last"]) - longest_delay(bundle.settings.tasks)
-    return max(of_graph, bundle.manifest["rows_until"], last_of_logs(read_held(bundle.path)) or of_graph)
+    return max([of_graph, *(one.last for one in read_held(bundle.path).values() if one.last is not None)])
 
 
 def _known_after(rows: Table, settings: RunSettings, after: int) -> Table:

@@ -10,13 +10,13 @@ Axes: `N` pairs, `T` tasks.
 
 import time
 from collections import Counter
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 from pydantic import Field
 
 from mgoe.bundle import Bundle
+from mgoe.bundle.manifest import iso_time
 from mgoe.config import Settings, seconds_of
 from mgoe.errors import DataError
 from mgoe.lifecycle.acceptance import Compared, compare, predicted_over_observed
@@ -102,8 +102,8 @@ def compare_shadow(
         candidate=candidate,
         baseline=current.name,
         requests=len(records),
-        first=_text(min(moments)),
-        last=_text(max(moments)),
+        first=iso_time(min(moments)),
+        last=iso_time(max(moments)),
         pairs=int(drawn.sum()),
         overlap=float(np.mean(tops)) if tops else None,
         differences=[
@@ -147,10 +147,6 @@ def _pairs(records: list[ShadowRecord], bundle: Bundle) -> Answers:
         np.repeat([one.time for one in records], sizes),
         np.array([place < one.shown for one in records for place in range(len(one.items))]),
     )
-
-
-def _text(moment: int) -> str:
-    return datetime.fromtimestamp(moment // 1_000_000, UTC).isoformat()
 
 
 def _defined(number: float) -> float | None:
