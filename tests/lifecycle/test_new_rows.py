@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from mgoe.bundle import Bundle
+from mgoe.bundle.held import FILES, read_held
 from mgoe.lifecycle import Bounds, CycleSettings, Registry, Sources, new_rows, run_cycle, update
 from mgoe.lifecycle.bundle_update import Weights
 from mgoe.lifecycle.new_rows import NewRows
@@ -51,6 +52,8 @@ def test_a_round_reads_its_log_once(registry: Registry, world: Path, tmp_path: P
     first, made = (Bundle.open(registry.place(alias)) for alias in ("current", "candidate"))
     half = more["behavior"].isin(["click", "buy"]).sum() // 2
     assert made.graph.meta["events"] - first.graph.meta["events"] == half
+    ends = [read_held(one.path)[FILES].last or 0 for one in (first, made)]
+    assert ends == sorted(set(ends)), "the files that are held end later"
 
 
 def test_weights_of_rows_are_read_in_training_alone(shown: Path, world: Path, tmp_path: Path):

@@ -69,19 +69,18 @@ def write_events(bundle: Path | str, events: Path | str, out: Path | str, new: b
     held = mark_of(read_held(opened.path), log.identity)
     log.check(held)
     data, reader, rows, upto = opened.settings.data, EventReader.of(opened), [], held
-    after = held if new else begin_of(log)
-    for upto, event, counts in counted(log, reader):
-        if event is not None and counts and upto.number > after.number:
-            record = (event.user, event.item, event.time, event.behavior)
-            rows.append((*record, upto.number, bytes.fromhex(upto.digest)))
     moment = pa.timestamp("us", None if data.timezone == "UTC" else "UTC")
     columns = {data.user: reader.kinds["user"], data.item: reader.kinds["item"], data.time: moment}
     columns |= {data.behavior or "behavior": pa.string(), NUMBER: pa.int64(), DIGEST: pa.binary(16)}
+    after = held if new else begin_of(log)
+    for upto, event, counts in counted(log, reader):
+        if event is not None and counts and upto.number > after.number:
+            taken = upto.number, bytes.fromhex(upto.digest)
+            row = (event.user, event.item, event.time, event.behavior, *taken)
+            rows.append(dict(zip(columns, row, strict=True)))
     schema = with_marks(pa.schema(columns), log.identity, after, upto)
-    values = zip(*rows, strict=True) if rows else [()] * len(schema)
-    arrays = [pa.array(one, field.type) for one, field in zip(values, schema, strict=True)]
     with atomic_file(Path(out)) as file:
-        pq.write_table(pa.table(arrays, schema=schema), file)
+        pq.write_table(pa.Table.from_pylist(rows, schema), file)
     return len(rows)
 
 
