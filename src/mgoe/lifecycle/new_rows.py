@@ -318,7 +318,8 @@ class NewRows:
             BundleError: Nothing is.
         """
         moved = any(one.mark != mark_of(self.held[0], identity) for identity, one in self.ends.items())
-        if not self.parts and not moved and not (learns and self.bundle.graph.drift):
+        taken = moved and self.bundle.settings.form == "exposures"
+        if not self.parts and not taken and not (learns and self.bundle.graph.drift):
             raise BundleError(
                 self.bundle.path,
                 "holds every event of that log; try again when there are new ones, or when exposures have "
