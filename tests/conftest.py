@@ -8,6 +8,7 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUM
     os.environ.setdefault(_name, "1")
 os.environ.setdefault("COLUMNS", "200")
 
+from collections.abc import Iterator  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 import pandas as pd  # noqa: E402
@@ -172,3 +173,17 @@ def exposures(world: Path) -> RunSettings:
 def shown(exposures: RunSettings, shared: Shared) -> Path:
     """The folder of a finished run on the exposure log, with all snapshots. Read it only."""
     return shared("shown", lambda path: experiments.run(exposures, path, reuse=True))
+
+
+@pytest.fixture
+def logs_restored() -> Iterator[None]:
+    """A service that begins to start in this process makes the root's handler write to what the test
+    captures, which ends with it."""
+    from mgoe.serving.http.telemetry import Json
+
+    level = logging.getLogger().level
+    yield
+    root = logging.getLogger()
+    root.handlers = [handler for handler in root.handlers if not isinstance(handler.formatter, Json)]
+    root.setLevel(level)
+    logging.captureWarnings(False)

@@ -49,6 +49,7 @@ replace() {
     wait "$1" || true
     serve "$new" "$2" "$place"
     await "http://127.0.0.1:$2"
+    sleep 3 # nginx leaves a server out for `fail_timeout`, two seconds, after it did not answer
     echo "port $2: $version, then $(curl -s "http://127.0.0.1:$2/openapi.json" | sed 's/.*"version":"\([^"]*\)".*/\1/')"
 }
 

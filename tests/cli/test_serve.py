@@ -2,7 +2,6 @@
 with."""
 
 import json
-import logging
 import os
 import re
 import shutil
@@ -20,7 +19,7 @@ import psutil
 import pytest
 
 from mgoe.bundle import Bundle
-from mgoe.serving.http.telemetry import Json
+from mgoe.serving.http.service import logs_of
 from tests.cli.conftest import Mgoe
 from tests.effort import SOAK, slow
 from tests.serving.served import check_ready, get, post
@@ -176,18 +175,6 @@ def test_one_worker_stops_well(own: Path, tmp_path: Path):
     assert (tmp_path / "state").is_dir()
 
 
-@pytest.fixture
-def logs_restored() -> Iterator[None]:
-    """A service that begins to start in this process makes the root's handler write to what the test
-    captures, which ends with it."""
-    level = logging.getLogger().level
-    yield
-    root = logging.getLogger()
-    root.handlers = [handler for handler in root.handlers if not isinstance(handler.formatter, Json)]
-    root.setLevel(level)
-    logging.captureWarnings(False)
-
-
 @pytest.mark.usefixtures("logs_restored")
 @pytest.mark.parametrize("asked", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize(("workers", "opens"), [(1, "application"), (2, "check_start")])
@@ -218,7 +205,7 @@ def test_what_it_does_not_start_with(
     monkeypatch.delenv("MGOE_TOKEN", raising=False)
     monkeypatch.setattr(
         "mgoe.serving.http.service.application",
-        lambda settings: Bundle.open(settings.bundle) and pytest.fail("it starts"),
+        lambda settings: logs_of(settings) and Bundle.open(settings.bundle) and pytest.fail("it starts"),
     )
     for words, message in (
         ([own, "--host", "0.0.0.0"], "a token is needed"),
@@ -229,7 +216,7 @@ def test_what_it_does_not_start_with(
             "host: must be an address",
         ),  # of no machine (RFC 5737)
         ([own, "--host", "a..b", "--public"], "host: must be an address"),
-        ([own, "--redis", "10.0.0.5:6379"], "redis: must begin with redis://"),
+        ([own, "--redis", "10.0.0.5:6379"], "--redis: must begin with redis://"),
         ([own, "--workers", 0], "workers"),
         ([own, "--engine", "torch", "--precision", "int8"], "needs the engine onnx"),
         ([tmp_path / "none"], "holds no bundle"),

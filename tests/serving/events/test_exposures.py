@@ -78,7 +78,7 @@ def take(log: ExposureLog, *records: dict[str, Any], now: int = NOW) -> dict[int
 
 
 def rows(log: ExposureLog, as_of: int = NOW + DAY, **between: int) -> list[dict[str, Any]]:
-    found = taken_rows(log, SETTINGS, KINDS, as_of, **between).read_all()
+    found = taken_rows(log, SETTINGS, KINDS, as_of, **between).read_all().drop_columns(["taken", "digest"])
     return [
         {
             name: microseconds(value) if name in ("timestamp", "bought_at") and value is not None else value
@@ -98,7 +98,7 @@ def test_rows_are_the_same_moments_in_any_zone():
     settings = SETTINGS.model_copy(update={"data": SETTINGS.data.model_copy(update={"timezone": zone})})
     with opened() as log:
         take(log, shown(time=twice), shown(time=twice + 3600))
-        found = ibis.memtable(taken_rows(log, settings, KINDS, NOW + DAY).read_all())
+        found = ibis.memtable(taken_rows(log, settings, KINDS, NOW + DAY).read_all().select(["timestamp"]))
     moments = read_time(found["timestamp"], "timestamp", "auto", "log", zone=zone).to_pyarrow().to_pylist()
     assert moments == [twice * SECOND, (twice + 3600) * SECOND]
 

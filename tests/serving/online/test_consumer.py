@@ -1,7 +1,7 @@
 """A consumer that fails while it applies events starts again from the snapshot."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any
 
@@ -24,6 +24,9 @@ class Listed:
         self.events = events
 
     def check(self, mark: Mark) -> None:
+        pass
+
+    def claim(self, tasks: Sequence[str]) -> None:
         pass
 
     def read(self, after: Mark = START) -> list[tuple[Mark, Event]]:
