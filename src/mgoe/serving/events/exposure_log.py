@@ -26,6 +26,8 @@ from mgoe.serving.events.store import Store, check_continues, end_of
 
 SECOND = 1_000_000
 DAY = 86_400 * SECOND
+Record = Mapping[str, Sequence[Any]]
+"""What changes a log, see `apply`."""
 COUNTS = ("exposures taken", "exposure duplicates", "labels taken", "labels dropped", "label conflicts")
 
 
@@ -56,7 +58,7 @@ INSERT INTO labels(request, user, item, task, time, value, taken, waiting)
 SELECT {_fields(0, 1, 2, 3)}, coalesce({_fields(4)}, :now), {_fields(5)}, :now, 1
 FROM json_each(:rows) WHERE true ON CONFLICT DO NOTHING
 """
-_TOO_EARLY = f"""
+TOO_EARLY = f"""
 SELECT n.key, e.time FROM json_each(:rows) n
 JOIN exposures e ON e.request = {_fields(0)} AND e.item = {_fields(2)} WHERE {_fields(4)} < e.time
 """
@@ -162,6 +164,7 @@ class ExposureLog:
     @property
     def identity(self) -> str:
         """The log that positions belong to; that of the events in the same file is another."""
+        self.follow()
         return f"{self._store.identity}/exposures"
 
     @property
@@ -209,14 +212,10 @@ class ExposureLog:
         Raises:
             OtherLogError: The log does not continue at `after`.
         """
-        wait = self.wait(delay)
+        return self._change({"take": [exposures, labels, self.wait(delay)]}, now, after)
 
-        def write(connection: sqlite3.Connection) -> dict[int, int]:
-            check_continues(self._store.path, connection.execute, "exposures", after)
-            moment = time.time_ns() // 1000 if now is None else now
-            return take(connection, exposures, labels, wait, moment)
-
-        return self._store.write(write)
+    def follow(self) -> None:
+        """Take what other machines have sent; a log in a file has it."""
 
     def wait(self, delay: int) -> int:
         """Return how many microseconds exposures and labels wait for each other.
@@ -238,6 +237,7 @@ class ExposureLog:
 
     def before(self, moment: int) -> int:
         """Return the position of the last exposure that was taken before a moment."""
+        self.follow()
         ((first, last),) = self._store.read(
             "SELECT coalesce(min(id), 1), coalesce(max(id), 0) FROM exposures"
         )
@@ -249,6 +249,7 @@ class ExposureLog:
     @property
     def newest(self) -> tuple[int, int]:
         """Position of the last exposure, and number of the last label."""
+        self.follow()
         query = "SELECT coalesce(max(id), 0) FROM exposures UNION ALL SELECT coalesce(max(id), 0) FROM labels"
         ((exposure,), (label,)) = self._store.read(query)
         return exposure, label
@@ -294,7 +295,7 @@ class ExposureLog:
         upto, wait = int(self.mark(min(before, self.settled(delay))).position or 0), self.wait(delay)
         ((first,),) = self._store.read("SELECT coalesce(min(id), 0) FROM exposures")
         for some in range(first, upto, AT_ONCE):
-            self._drop(min(some + AT_ONCE, upto), wait)
+            self._change({"forget": [min(some + AT_ONCE, upto), wait]})
         return first < upto
 
     def users(self, until: Mapping[str, int]) -> list[str]:
@@ -303,8 +304,7 @@ class ExposureLog:
         Args:
             until: See `EventLog.erase`.
         """
-        found = self._store.read(f"SELECT user FROM ({_OF_USERS})", {"until": json.dumps(until)})
-        return [user for (user,) in found]
+        return [user for user, _, _ in self._of_users(until)]
 
     def erase(self, until: Mapping[str, int]) -> dict[str, int]:
         """Remove what exposures of some users, and their labels, say; numbers and marks of all stay.
@@ -317,21 +317,28 @@ class ExposureLog:
         Returns:
             Number of exposures and of labels.
         """
-        found = self._store.read(_OF_USERS, {"until": json.dumps(until)})
+        found = self._of_users(until)
         exposures, labels = ({row[place] for row in found} - {None} for place in (1, 2))
         if found:
-            self._erase([*exposures], [*labels])
+            self._change({"erase": [[*exposures], [*labels]]})
         return {"exposures": len(exposures), "labels": len(labels)}
 
     def close(self) -> None:
         """Close the connections."""
         self._store.close()
 
-    def _drop(self, before: int, wait: int) -> None:
-        self._store.write(lambda connection: forget(connection, before, wait))
+    def _change(self, record: Record, now: int | None = None, after: Mark = START) -> dict[int, int]:
+        """Apply a record, see `apply`, where the log continues at a mark."""
 
-    def _erase(self, exposures: list[int], labels: list[int]) -> None:
-        self._store.write(lambda connection: erase(connection, exposures, labels))
+        def write(connection: sqlite3.Connection) -> dict[int, int]:
+            check_continues(self._store.path, connection.execute, "exposures", after)
+            return apply(connection, record, time.time_ns() // 1000 if now is None else now)
+
+        return self._store.write(write)
+
+    def _of_users(self, until: Mapping[str, int]) -> list[tuple[Any, ...]]:
+        self.follow()
+        return self._store.read(_OF_USERS, {"until": json.dumps(until)})
 
     @property
     def _counts(self) -> dict[str, int]:
@@ -364,14 +371,39 @@ def _labelled(which: str, tasks: Sequence[str], values: dict[str, Any]) -> tuple
     return _ROWS.format(which=which, best=best, labels=labels), values | names
 
 
-def take(
+def apply(connection: sqlite3.Connection, record: Record, now: int) -> dict[int, int]:
+    """Do what a record says, at a moment.
+
+    Args:
+        connection: Writes to the log.
+        record: `take` with exposures, labels, and how long they wait for each other; `forget` with the
+            position before which exposures go, and how long they waited; or `erase` with the numbers of
+            exposures and labels.
+        now: Microseconds since 1970.
+
+    Returns:
+        See `ExposureLog.append`.
+    """
+    if "take" in record:
+        return _take(connection, *record["take"], now)
+    if "forget" in record:
+        before, wait = record["forget"]
+        connection.execute(_DROP_LABELS, {"before": before, "wait": wait})
+        connection.execute("DELETE FROM exposures WHERE id < ?", (before,))
+    else:
+        exposures, labels = map(json.dumps, record["erase"])
+        connection.execute(_ERASE_LABELS, (labels,))
+        connection.execute(_ERASE_EXPOSURES, (exposures,))
+    return {}
+
+
+def _take(
     connection: sqlite3.Connection,
     exposures: Sequence[Sequence[Any]],
     labels: Sequence[Sequence[Any]],
     wait: int,
     now: int,
 ) -> dict[int, int]:
-    """Take exposures and labels, which wait for each other so long, at a moment; see `ExposureLog.append`."""
     moment, known = {"now": now, "wait": wait}, json.dumps(labels)
     dropped = connection.execute("DELETE FROM labels WHERE waiting AND taken < :now - :wait", moment)
     counted = {"labels dropped": dropped.rowcount}
@@ -379,23 +411,11 @@ def take(
         counted |= _take_exposures(connection, exposures, moment)
     refused = {}
     if labels:
-        refused = dict(connection.execute(_TOO_EARLY, {"rows": known}).fetchall())
+        refused = dict(connection.execute(TOO_EARLY, {"rows": known}).fetchall())
         rows = [label for n, label in enumerate(labels) if n not in refused]
         counted |= _take_labels(connection, json.dumps(rows) if refused else known, moment)
     connection.executemany(_COUNT, [(name, number) for name, number in counted.items() if number])
     return refused
-
-
-def forget(connection: sqlite3.Connection, before: int, wait: int) -> None:
-    """Drop the exposures before a position, with their labels; see `ExposureLog.forget`."""
-    connection.execute(_DROP_LABELS, {"before": before, "wait": wait})
-    connection.execute("DELETE FROM exposures WHERE id < ?", (before,))
-
-
-def erase(connection: sqlite3.Connection, exposures: list[int], labels: list[int]) -> None:
-    """Remove what exposures and labels say, by their numbers; see `ExposureLog.erase`."""
-    connection.execute(_ERASE_LABELS, (json.dumps(labels),))
-    connection.execute(_ERASE_EXPOSURES, (json.dumps(exposures),))
 
 
 def _take_exposures(

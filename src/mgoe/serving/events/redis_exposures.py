@@ -24,7 +24,7 @@ from mgoe.bundle.held import START, Mark
 from mgoe.errors import DamagedLogError, OtherLogError, StoreError
 from mgoe.serving.events.chain import chained
 from mgoe.serving.events.exposure import Exposure, Label
-from mgoe.serving.events.exposure_log import ExposureLog, check_window, erase, forget, take
+from mgoe.serving.events.exposure_log import TOO_EARLY, ExposureLog, Record, apply, check_window
 from mgoe.serving.events.redis_server import REDIS, RedisServer, order, text
 from mgoe.serving.events.store import FILE, end_of
 
@@ -35,12 +35,9 @@ ENTRIES = 200
 CHUNK = 8 << 20
 """Bytes of the parts in which Redis keeps a copy of a replica."""
 KEPT = 3600
-"""Seconds for which refused labels are remembered, and the parts of a copy that was never finished."""
+"""Seconds for which Redis keeps the parts of a copy that was never finished."""
 _TABLES = ("exposures", "labels", "exposure_counts", "sqlite_sequence", "followed")
-_SCHEMA = (
-    "CREATE TABLE IF NOT EXISTS followed(position TEXT, digest TEXT)",
-    "CREATE TABLE IF NOT EXISTS refused(position TEXT PRIMARY KEY, moment INTEGER, labels TEXT)",
-)
+_SCHEMA = "CREATE TABLE IF NOT EXISTS followed(position TEXT, digest TEXT)"
 _BEGIN = (
     "UPDATE identity SET id = :identity",
     "UPDATE exposure_counts SET n = :window WHERE name = 'window'",
@@ -72,7 +69,7 @@ return redis.call('XTRIM', KEYS[1], 'MINID', ARGV[1])
 class RedisExposures(ExposureLog):
     """A log of exposures on a Redis server, for any number of services.
 
-    It answers from its replica. `append`, `forget`, `newest`, `settled` and `identity` bring that up to date.
+    It answers from its replica, which `follow` brings up to date.
 
     Args:
         url: See `RedisServer`. The folder that it names is that of the replica, which processes of one
@@ -94,25 +91,12 @@ class RedisExposures(ExposureLog):
         super().__init__(Path(folder) / REPLICA, window)
         self._stream = f"{self._server.prefix}:exposures"
         self._add_entry, self._replace = map(self._server.client.register_script, (_ADD, _REPLACE))
-        self._store.write(lambda connection: [connection.execute(query) for query in _SCHEMA])
+        self._store.write(lambda connection: connection.execute(_SCHEMA))
         with suppress(StoreError):
             self.follow()
 
-    @property
-    def identity(self) -> str:
-        """See `ExposureLog`. It is that of Redis."""
-        self.follow()
-        return super().identity
-
-    @property
-    def newest(self) -> tuple[int, int]:
-        """See `ExposureLog`."""
-        self.follow()
-        return super().newest
-
     def settled(self, delay: int = 0, now: int | None = None) -> int:
         """See `ExposureLog`. The present is that of Redis, which dates what is taken."""
-        self.follow()
         return super().settled(delay, self._server.now if now is None else now)
 
     def append(
@@ -124,10 +108,8 @@ class RedisExposures(ExposureLog):
         after: Mark = START,
     ) -> dict[int, int]:
         """See `ExposureLog`. Moments are whole milliseconds."""
-        self.check(after)
-        position = self._add({"take": [exposures, labels, self.wait(delay)]}, now)
-        found = self._store.read("SELECT labels FROM refused WHERE position = ?", (position,))
-        return {int(n): moment for (known,) in found for n, moment in json.loads(known).items()}
+        super().append(exposures, labels, delay, now, after)
+        return dict(self._store.read(TOO_EARLY, {"rows": json.dumps(labels)}))
 
     def forget(self, before: int, delay: int = 0) -> bool:
         """See `ExposureLog`. Redis then keeps a copy of the replica, with which a fresh one begins."""
@@ -136,15 +118,14 @@ class RedisExposures(ExposureLog):
             self._keep_copy()
         return dropped
 
-    def users(self, until: Mapping[str, int]) -> list[str]:
-        """See `ExposureLog`."""
-        self.follow()
-        return super().users(until)
-
     def erase(self, until: Mapping[str, int]) -> dict[str, int]:
         """See `ExposureLog`. Replicas of other machines follow, as all else."""
-        self.follow()
-        return super().erase(until)
+        erased = super().erase(until)
+        if any(erased.values()):
+            self._keep_copy()
+            self._server.rewrite(self._stream, lambda fields: fields)
+            self._store.vacuum()
+        return erased
 
     def follow(self) -> None:
         """Apply to the replica what has come since, from every machine.
@@ -162,17 +143,9 @@ class RedisExposures(ExposureLog):
         self._server.client.close()
         self._closing.close()
 
-    def _drop(self, before: int, wait: int) -> None:
-        self._add({"forget": [before, wait]})
-
-    def _erase(self, exposures: list[int], labels: list[int]) -> None:
-        self._add({"erase": [exposures, labels]})
-        self._keep_copy()
-        self._server.rewrite(self._stream, lambda fields: fields)
-        self._store.vacuum()
-
-    def _add(self, record: dict[str, Any], now: int | None = None) -> str:
-        """Add an entry to the stream, and apply all up to it. Return its position."""
+    def _change(self, record: Record, now: int | None = None, after: Mark = START) -> dict[int, int]:
+        """Add an entry to the stream, and apply all up to it."""
+        self.check(after)
         self._begin()
         moment = "*" if now is None else f"{now // 1000}-*"
         payload = json.dumps(record)
@@ -182,7 +155,7 @@ class RedisExposures(ExposureLog):
             with self._server.errors():
                 position = self._add_entry(keys, [self._store.identity, at, digest, moment, payload])
             self.follow()
-        return text(position)
+        return {}
 
     def _begin(self) -> None:
         """Name a replica that has followed nothing yet after the log on Redis."""
@@ -218,12 +191,13 @@ class RedisExposures(ExposureLog):
             if order(text(at)) <= order(position):
                 continue
             payload, position = fields.get(b"r", b""), text(at)
+            moment = int(position.partition("-")[0]) * 1000
             digest = chained(digest, payload)
             if digest != text(fields.get(b"d")):
                 raise DamagedLogError(
                     "redis", f"{self._stream} is damaged at {position}; restore Redis from an intact copy"
                 )
-            _apply_one(json.loads(payload), position, connection)
+            apply(connection, json.loads(payload), moment)
         connection.execute("UPDATE followed SET position = ?, digest = ?", (position, digest))
 
     def _keep_copy(self) -> None:
@@ -298,15 +272,3 @@ def open_exposures(where: str | Path, window: int | None = None, make: bool = Tr
         if str(where).startswith(REDIS)
         else ExposureLog(Path(where) / FILE, window, make)
     )
-
-
-def _apply_one(record: dict[str, Any], position: str, connection: sqlite3.Connection) -> None:
-    """Apply one entry of the stream."""
-    moment = int(position.partition("-")[0]) * 1000
-    if "forget" in record:
-        forget(connection, *record["forget"])
-    elif "erase" in record:
-        erase(connection, *record["erase"])
-    elif refused := take(connection, *record["take"], now=moment):
-        connection.execute("DELETE FROM refused WHERE moment < ?", (moment - KEPT * 1_000_000,))
-        connection.execute("INSERT INTO refused VALUES (?, ?, ?)", (position, moment, json.dumps(refused)))
