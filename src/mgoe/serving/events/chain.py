@@ -27,24 +27,24 @@ def chained(former: str, record: bytes) -> str:
     return hashlib.sha1(former.encode() + record, usedforsecurity=False).hexdigest()[:32]
 
 
-def check_record(place: object, mark: Mark, digest: str | None, has_later: bool) -> None:
+def check_record(place: object, mark: Mark, found: Mark | None) -> None:
     """Check that the record at a mark is the one that was read.
 
     Args:
         place: The log, for messages.
         mark: Up to where it was read.
-        digest: Of the record that is at the mark's position now; None if there is none.
-        has_later: Whether there are later records.
+        found: Of the first record at its position or later; None if there is none.
 
     Raises:
         OtherLogError: It is not.
     """
-    if digest == mark.digest:
+    if found == mark:
         return
-    what = "holds another record at" if digest is not None else "begins after" if has_later else "ends before"
+    is_gone = found is not None and found.position != mark.position
+    what = "ends before" if found is None else "begins after" if is_gone else "holds another record at"
     why = (
         "rows between are gone; use a bundle that holds more of it, or train in full on files"
-        if digest is None and has_later
+        if is_gone
         else "it is an older copy, was emptied, or is another log; restore the latest copy, or set this one "
         "aside and start with an empty one, and the bundle keeps what it holds"
     )

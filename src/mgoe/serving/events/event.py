@@ -1,7 +1,7 @@
 """Live events: who did what when, checked as they come in, each counted once, and the log that keeps them."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
 from datetime import datetime
 from typing import Any, Protocol, Self
@@ -28,6 +28,8 @@ Id = int | str
 """An id of a user or an item, as JSON has it."""
 Interaction = tuple[Id, Id, int, int]
 """User, item, time and task."""
+Records = list[tuple[Mark, bytes]]
+"""Encoded events, each with its mark."""
 BATCH = 10_000
 """Events read at once."""
 
@@ -287,24 +289,25 @@ class EventLog(Protocol):
 
 
 def events_after(
-    place: object, records: Sequence[tuple[Mark, bytes]], after: Mark, former: str | None
+    place: object, records_from: Callable[[Mark, int], Records], after: Mark, limit: int, identity: str = ""
 ) -> list[tuple[Mark, Event]]:
-    """Return the events of records of a log, checked by their digests.
+    """Return events of a log after a mark, checked by their digests, see `EventLog.read`.
 
     Args:
         place: The log, for messages.
-        records: Records in their order, the one at `after` first.
+        records_from: Returns some records from a mark on, its own included.
         after: Up to where the log was read.
-        former: At the start of a log its identity; None if earlier records were dropped.
+        limit: Records to read.
+        identity: That of a log whose first record has the position 1.
 
     Raises:
         OtherLogError: The log does not continue at `after`.
         DamagedLogError: A record is damaged.
     """
+    records = records_from(after, limit + (after != START))
+    former = identity if records and records[0][0].position == "1" else None
     if after != START:
-        first = records[0][0] if records else START
-        found = first.digest if first.position == after.position else None
-        check_record(place, after, found, bool(records))
+        check_record(place, after, records[0][0] if records else None)
         records, former = records[1:], after.digest
     events = []
     for mark, record in records:
@@ -315,7 +318,8 @@ def events_after(
         if record:  # its user was not erased
             events.append((mark, Event.decode(record)))
         former = mark.digest
-    return events
+    all_erased = records and not events
+    return events_after(place, records_from, records[-1][0], limit) if all_erased else events
 
 
 def every(log: EventLog, after: Mark = START) -> Iterator[tuple[Mark, Event]]:

@@ -187,7 +187,7 @@ class ExposureLog:
 
     def check(self, mark: Mark) -> None:
         """Check that the log continues at a mark, see `EventLog.check`."""
-        self._store.check("exposures", mark)
+        check_continues(self._store.path, self._store.read, "exposures", mark)
 
     def append(
         self,

@@ -57,11 +57,11 @@ class MarkedFiles(NamedTuple):
                 f"it, found the rows after {self.after.position}; write the file anew for this bundle",
             )
         if number <= self.upto.number:
-            found = [one.digest for one in (self.upto, self.after) if one.number == number]
+            found = [one for one in (self.upto, self.after) if one.number == number]
             if not found:
                 record = rows.filter(cast(Expr, rows[NUMBER]) == number)[DIGEST].to_pyarrow().to_pylist()
-                found = [digest.hex() for digest in record]
-            check_record(place, mark, found[0] if found else None, True)
+                found = [Mark(mark.position, digest.hex()) for digest in record]
+            check_record(place, mark, found[0] if found else self.upto)
 
     def times(self, column: str) -> NDArray[np.int64]:
         """Return the time of each row in microseconds since 1970."""

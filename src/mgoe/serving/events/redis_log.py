@@ -11,7 +11,7 @@ from typing import Any
 from mgoe.bundle.held import START, Mark
 from mgoe.errors import OtherLogError
 from mgoe.serving.events.chain import check_record
-from mgoe.serving.events.event import BATCH, Event, events_after
+from mgoe.serving.events.event import BATCH, Event, Records, events_after
 from mgoe.serving.events.redis_server import FORMAT, RedisServer, text
 
 _APPEND = """
@@ -31,30 +31,28 @@ class RedisLog:
     Args:
         url: See `RedisServer`, which connects when it is first asked.
 
+    Attributes:
+        server: Where the stream is.
+
     Raises:
         StoreError: The address is not one of a Redis.
         MissingExtra: The client is not installed.
     """
 
     def __init__(self, url: str):
-        self._server = RedisServer(url)
-        self._redis, self.name = self._server.client, f"{self._server.prefix}:events"
+        self.server = RedisServer(url)
+        self._redis, self.name = self.server.client, f"{self.server.prefix}:events"
         self._append = self._redis.register_script(_APPEND)
 
     @property
     def identity(self) -> str:
         """See `EventLog`."""
-        return self._server.identity("events")
-
-    @property
-    def durable(self) -> bool | None:
-        """See `RedisServer`."""
-        return self._server.durable
+        return self.server.identity("events")
 
     def claim(self, tasks: Sequence[str]) -> None:
         """See `EventLog`. The prefix remembers the tasks."""
-        ours, prefix = ", ".join(tasks), self._server.prefix
-        theirs = self._server.remember("tasks", ours)
+        ours, prefix = ", ".join(tasks), self.server.prefix
+        theirs = self.server.remember("tasks", ours)
         if theirs != ours:
             raise OtherLogError(
                 "redis",
@@ -66,22 +64,18 @@ class RedisLog:
         """See `EventLog`."""
         if events:
             records = [f"{FORMAT}-{uuid.uuid4().hex}", *(event.encode() for event in events)]
-            with self._server.errors():
+            with self.server.errors():
                 self._append(keys=[self.name, f"{self.name}:identity"], args=records)
 
     def read(self, after: Mark = START, limit: int = BATCH) -> list[tuple[Mark, Event]]:
         """See `EventLog`."""
-        records = self._records(after, limit + (after != START))
-        events = events_after("redis", records, after, None)
-        all_erased = not events and len(records) > (after != START)
-        return self.read(records[-1][0], limit) if all_erased else events
+        return events_after("redis", self._records, after, limit)
 
     def check(self, mark: Mark) -> None:
         """See `EventLog`."""
         if mark != START:
-            found = [one for one, _ in self._records(mark, 1)]
-            digest = found[0].digest if found and found[0].position == mark.position else None
-            check_record("redis", mark, digest, bool(found))
+            found = self._records(mark, 1)
+            check_record("redis", mark, found[0][0] if found else None)
 
     def may_have(self, after: Mark) -> bool:
         """See `EventLog`."""
@@ -91,13 +85,13 @@ class RedisLog:
         """See `EventLog`."""
         self.check(before)
         if before != START:
-            with self._server.errors():
+            with self.server.errors():
                 self._redis.execute_command("XTRIM", self.name, "MINID", before.position)
 
     @property
     def erased(self) -> int:
         """See `EventLog`."""
-        with self._server.errors():
+        with self.server.errors():
             return int(text(self._redis.get(f"{self.name}:erased") or b"0"))
 
     def erase(self, until: Mapping[str, int], erasures: int) -> int:
@@ -111,8 +105,8 @@ class RedisLog:
             gone += 1
             return {**fields, b"e": b""}
 
-        self._server.rewrite(self.name, left)
-        with self._server.errors():
+        self.server.rewrite(self.name, left)
+        with self.server.errors():
             self._redis.set(f"{self.name}:erased", erasures)
         return gone
 
@@ -120,9 +114,9 @@ class RedisLog:
         """Close the connections."""
         self._redis.close()
 
-    def _records(self, first: Mark, count: int) -> list[tuple[Mark, bytes]]:
+    def _records(self, first: Mark, count: int) -> Records:
         """Return records from a mark on, its own included."""
-        with self._server.errors():
+        with self.server.errors():
             found: Any = self._redis.xrange(self.name, min=first.position or "-", max="+", count=count)
         return [
             (Mark(text(position), text(fields.get(b"d", b""))), fields.get(b"e", b""))

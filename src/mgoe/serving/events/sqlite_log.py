@@ -12,9 +12,9 @@ from pathlib import Path
 from mgoe.bundle.held import START, Mark
 from mgoe.errors import OutputError, StoreError
 from mgoe.serving.events.chain import chained
-from mgoe.serving.events.event import BATCH, Event, EventLog, events_after, every
+from mgoe.serving.events.event import BATCH, Event, EventLog, Records, events_after, every
 from mgoe.serving.events.redis_server import REDIS
-from mgoe.serving.events.store import FILE, Store, end_of
+from mgoe.serving.events.store import FILE, Store, check_continues, end_of
 
 AT_ONCE = 10_000
 """Events that are dropped in one transaction, so that appends need not wait long."""
@@ -69,17 +69,11 @@ class SqliteLog:
     def read(self, after: Mark = START, limit: int = BATCH) -> list[tuple[Mark, Event]]:
         """See `EventLog`. SQLite has no checksums of its own once a page has left its log; digests replace
         them."""
-        query = "SELECT id, event, digest FROM events WHERE id >= ? ORDER BY id LIMIT ?"
-        found = self._store.read(query, (int(after.position or 0), limit + (after != START)))
-        records = [(Mark(str(number), digest.hex()), record) for number, record, digest in found]
-        first = self.identity if found and found[0][0] == 1 else None
-        events = events_after(self._store.path, records, after, first)
-        all_erased = not events and len(records) > (after != START)
-        return self.read(records[-1][0], limit) if all_erased else events
+        return events_after(self._store.path, self._records, after, limit, self.identity)
 
     def check(self, mark: Mark) -> None:
         """See `EventLog`."""
-        self._store.check("events", mark)
+        check_continues(self._store.path, self._store.read, "events", mark)
 
     def may_have(self, after: Mark) -> bool:
         """See `EventLog`. The file answers at once, unless another thread reads it."""
@@ -92,7 +86,7 @@ class SqliteLog:
 
     def forget(self, before: Mark) -> None:
         """See `EventLog`."""
-        self._store.check("events", before)
+        self.check(before)
         query = "DELETE FROM events WHERE id IN (SELECT id FROM events WHERE id < ? ORDER BY id LIMIT ?)"
         values = int(before.position or 0), AT_ONCE
         while self._store.write(lambda connection: connection.execute(query, values).rowcount):
@@ -118,6 +112,12 @@ class SqliteLog:
     def close(self) -> None:
         """See `EventLog`."""
         self._store.close()
+
+    def _records(self, first: Mark, count: int) -> Records:
+        """Return records from a mark on, its own included."""
+        query = "SELECT id, event, digest FROM events WHERE id >= ? ORDER BY id LIMIT ?"
+        found = self._store.read(query, (int(first.position or 0), count))
+        return [(Mark(str(number), digest.hex()), record) for number, record, digest in found]
 
 
 def open_events(where: str | Path, make: bool = True) -> EventLog:

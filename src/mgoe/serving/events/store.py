@@ -115,10 +115,6 @@ class Store:
         found = self.read(query, (upto,))
         return Mark(str(found[0][0]), found[0][1].hex()) if found else START
 
-    def check(self, table: Table, mark: Mark) -> None:
-        """Check that the records of a table continue at a mark, see `EventLog.check`."""
-        check_continues(self.path, self.read, table, mark)
-
     @property
     def is_being_read(self) -> bool:
         """Whether `read` would wait for another thread."""
@@ -292,5 +288,4 @@ def check_continues(path: Path, read: Callable[[str, tuple[int]], Any], table: T
     if mark != START:
         query = f"SELECT id, digest FROM {table} WHERE id >= ? ORDER BY id LIMIT 1"
         found = [*read(query, (int(mark.position),))]
-        digest = found[0][1].hex() if found and str(found[0][0]) == mark.position else None
-        check_record(path, mark, digest, bool(found))
+        check_record(path, mark, Mark(str(found[0][0]), found[0][1].hex()) if found else None)
