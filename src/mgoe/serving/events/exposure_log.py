@@ -385,7 +385,8 @@ def apply(connection: sqlite3.Connection, record: Record, now: int) -> dict[int,
         See `ExposureLog.append`.
     """
     if "take" in record:
-        return _take(connection, *record["take"], now)
+        exposures, labels, wait = record["take"]
+        return _take(connection, exposures, labels, wait, now)
     if "forget" in record:
         before, wait = record["forget"]
         connection.execute(_DROP_LABELS, {"before": before, "wait": wait})

@@ -25,7 +25,7 @@ from mgoe.errors import DamagedLogError, OtherLogError, StoreError
 from mgoe.serving.events.chain import chained
 from mgoe.serving.events.exposure import Exposure, Label
 from mgoe.serving.events.exposure_log import TOO_EARLY, ExposureLog, Record, apply, check_window
-from mgoe.serving.events.redis_server import REDIS, RedisServer, order, text
+from mgoe.serving.events.redis_server import REDIS, RedisServer, text
 from mgoe.serving.events.store import FILE, end_of
 
 REPLICA = "exposures.sqlite"
@@ -188,7 +188,7 @@ class RedisExposures(ExposureLog):
         """Apply entries to the replica, but for those that another process has applied meanwhile."""
         position, digest = connection.execute(_FOLLOWED).fetchone()
         for at, fields in entries:
-            if order(text(at)) <= order(position):
+            if Mark(text(at)).number <= Mark(position).number:
                 continue
             payload, position = fields.get(b"r", b""), text(at)
             moment = int(position.partition("-")[0]) * 1000
@@ -233,7 +233,7 @@ class RedisExposures(ExposureLog):
             return
         last, digest = end_of(connection, "exposures")
         at = copy.execute("SELECT id, digest FROM exposures WHERE id >= ? LIMIT 1", (last,)).fetchone()
-        later = order(copy.execute(_FOLLOWED).fetchone()[0]) > order(followed.position)
+        later = Mark(*copy.execute(_FOLLOWED).fetchone()).number > followed.number
         if not later or (last and (at is None or (at[0] == last and at[1].hex() != digest))):
             raise self._lost()
         for table in _TABLES:

@@ -184,11 +184,6 @@ def with_query(url: str, **more: object) -> str:
     return f"{url}{'&' if '?' in url else '?'}{added}" if added else url
 
 
-def order(position: str) -> tuple[int, ...]:
-    """Return a key by which positions in a stream compare."""
-    return tuple(map(int, position.split("-"))) if position else (0, 0)
-
-
 def text(value: Any) -> str:
     """Return what the client gives as text."""
     return value.decode() if isinstance(value, bytes) else str(value)
