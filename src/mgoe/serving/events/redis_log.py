@@ -31,28 +31,30 @@ class RedisLog:
     Args:
         url: See `RedisServer`, which connects when it is first asked.
 
-    Attributes:
-        server: Where the stream is.
-
     Raises:
         StoreError: The address is not one of a Redis.
         MissingExtra: The client is not installed.
     """
 
     def __init__(self, url: str):
-        self.server = RedisServer(url)
-        self._redis, self.name = self.server.client, f"{self.server.prefix}:events"
+        self._server = RedisServer(url)
+        self._redis, self.name = self._server.client, f"{self._server.prefix}:events"
         self._append = self._redis.register_script(_APPEND)
 
     @property
     def identity(self) -> str:
         """See `EventLog`."""
-        return self.server.identity("events")
+        return self._server.identity("events")
+
+    @property
+    def durable(self) -> bool | None:
+        """See `RedisServer`."""
+        return self._server.durable
 
     def claim(self, tasks: Sequence[str]) -> None:
         """See `EventLog`. The prefix remembers the tasks."""
-        ours, prefix = ", ".join(tasks), self.server.prefix
-        theirs = self.server.remember("tasks", ours)
+        ours, prefix = ", ".join(tasks), self._server.prefix
+        theirs = self._server.remember("tasks", ours)
         if theirs != ours:
             raise OtherLogError(
                 "redis",
@@ -64,7 +66,7 @@ class RedisLog:
         """See `EventLog`."""
         if events:
             records = [f"{FORMAT}-{uuid.uuid4().hex}", *(event.encode() for event in events)]
-            with self.server.errors():
+            with self._server.errors():
                 self._append(keys=[self.name, f"{self.name}:identity"], args=records)
 
     def read(self, after: Mark = START, limit: int = BATCH) -> list[tuple[Mark, Event]]:
@@ -85,13 +87,13 @@ class RedisLog:
         """See `EventLog`."""
         self.check(before)
         if before != START:
-            with self.server.errors():
+            with self._server.errors():
                 self._redis.execute_command("XTRIM", self.name, "MINID", before.position)
 
     @property
     def erased(self) -> int:
         """See `EventLog`."""
-        with self.server.errors():
+        with self._server.errors():
             return int(text(self._redis.get(f"{self.name}:erased") or b"0"))
 
     def erase(self, until: Mapping[str, int], erasures: int) -> int:
@@ -105,8 +107,8 @@ class RedisLog:
             gone += 1
             return {**fields, b"e": b""}
 
-        self.server.rewrite(self.name, left)
-        with self.server.errors():
+        self._server.rewrite(self.name, left)
+        with self._server.errors():
             self._redis.set(f"{self.name}:erased", erasures)
         return gone
 
@@ -116,7 +118,7 @@ class RedisLog:
 
     def _records(self, first: Mark, count: int) -> Records:
         """Return records from a mark on, its own included."""
-        with self.server.errors():
+        with self._server.errors():
             found: Any = self._redis.xrange(self.name, min=first.position or "-", max="+", count=count)
         return [
             (Mark(text(position), text(fields.get(b"d", b""))), fields.get(b"e", b""))

@@ -156,7 +156,7 @@ def application(settings: ServeSettings) -> ASGIApp:
     state, tokens, logs = state_of(settings), Tokens(partial(read_tokens, settings)), logs_of(settings)
     events = open_events(logs)
     with suppress(AwayError):
-        if isinstance(events, RedisLog) and events.server.durable is False:
+        if isinstance(events, RedisLog) and events.durable is False:
             log(
                 "events may be lost",
                 logging.WARNING,

@@ -70,7 +70,6 @@ def prepare(bundle: Bundle) -> None:
     folder = prepared_folder(bundle.path)
     try:
         item_rows(bundle.graph, folder)
-        folder.mkdir(exist_ok=True)
         export_elsewhere(bundle, "float32", folder)
     except (MgoeError, OSError) as error:
         logger.warning(f"{bundle.name} is not prepared, so its services take longer to take it: {error}")
