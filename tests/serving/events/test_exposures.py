@@ -23,6 +23,7 @@ from mgoe.errors import EventError, OtherLogError, StoreError
 from mgoe.serving.events.event import EventReader
 from mgoe.serving.events.exposure import Exposure, ExposureReader, Label
 from mgoe.serving.events.exposure_log import DAY, ExposureLog
+from mgoe.serving.events.marked import DIGEST, NUMBER
 from mgoe.serving.events.redis_exposures import open_exposures
 from mgoe.serving.events.sqlite_log import SqliteLog
 from mgoe.serving.events.taken import taken_rows
@@ -213,6 +214,7 @@ def test_a_row_holds_what_was_sent():
         take(log, shown(request="q", position=2, propensity=0.25, context=context), shown(2, "b"))
         take(log, {"request": "q", "item": "a", "labels": {"click": True, "stay": 2.5}})
         one, other = rows(log)
+        assert (one.pop(NUMBER), one.pop(DIGEST).hex()) == (1, log.mark(1).digest)
         assert one == {
             "request": "q", "propensity": 0.25, "who": 1, "item_id": "a", "timestamp": NOW - 10 * SECOND,
             "clicked": 1, "bought": None, "stayed": 2.5, "bought_at": NOW - 10 * SECOND, "importance": 1.0,
