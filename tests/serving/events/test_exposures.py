@@ -89,7 +89,7 @@ def rows(log: ExposureLog, as_of: int = NOW + DAY, **between: int) -> list[dict[
     ]
 
 
-def shown(user: int = 1, item: str = "a", **more: Any) -> dict[str, Any]:
+def shown(user: float | str = 1, item: str = "a", **more: Any) -> dict[str, Any]:
     return {"user": user, "item": item, "time": (NOW - 10 * SECOND) / SECOND, **more}
 
 
