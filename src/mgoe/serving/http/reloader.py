@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 
 from mgoe.bundle import MANIFEST
 from mgoe.errors import (
-    AwayError,
     BundleError,
     DamagedLogError,
     EventError,
@@ -77,8 +76,6 @@ class Reloader(Watch):
         self.log, self.url, self.exposures = log, url, exposures
         opened = partial(Engine, path, log, index, runtime, exposures)
         seen, self.engine = open_unchanged(path, opened)
-        if self.engine.away is not None and not isinstance(self.engine.away, OtherLogError | AwayError):
-            raise self.engine.away
         super().__init__(path, opened, every, seen)
         self.away: Exception | None = None
         self.prepared: Future[None] = Future()

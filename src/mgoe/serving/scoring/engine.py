@@ -15,7 +15,7 @@ from mgoe._util.files import Hold
 from mgoe.bundle import Bundle
 from mgoe.bundle.context import encode_json
 from mgoe.bundle.held import read_held
-from mgoe.errors import StoreError
+from mgoe.errors import AwayError, OtherLogError
 from mgoe.features.macro_nodes import describe_macro_nodes
 from mgoe.graph.matrices import lift
 from mgoe.graph.pair_rows import SIDES, Side
@@ -36,13 +36,14 @@ class Engine:
 
     Args:
         path: The bundle's folder, checked against its checksums.
-        log: Live events, which are read to the end if they can be read.
+        log: Live events, which are read to the end unless they are away or of another log.
         index: Folder for what is made from the bundle once and read by every worker.
         runtime: What runs the model.
         exposures: Exposures and labels, which items' rates follow; None if there are none.
 
     Raises:
         BundleError, GraphError: The bundle cannot be served.
+        StoreError: A log is damaged.
 
     Attributes:
         name: Identifies the bundle, in answers and in logs.
@@ -70,10 +71,10 @@ class Engine:
         self.exposures = ExposureReader.of(bundle) if bundle.settings.form == "exposures" else None
         self.live = LiveNodes.of(bundle, index)
         self.consumer = Consumer(log, self.live, read_held(bundle.path), exposures, bundle.settings.tasks)
-        self.away: StoreError | None = None
+        self.away: AwayError | OtherLogError | None = None
         try:
             self.consumer.catch_up()
-        except StoreError as error:
+        except (AwayError, OtherLogError) as error:
             self.away = error
         self.scorer = Scorer(bundle, self.live, runtime, cache=index)
         for user in (-1, 0):  # compile and open what would otherwise wait for the first requests
