@@ -270,17 +270,12 @@ class Consumer:
     def stats(self) -> dict[str, int]:
         """Those of the live nodes, with the memory for what is counted of each exposure."""
         found = self.live.stats
-        return found | {"bytes": found["bytes"] + self.follower_bytes}
+        return found | {"bytes": found["bytes"] + (0 if self._follower is None else self._follower.bytes)}
 
     @property
     def has_more(self) -> bool:
         """Whether exposures were left when `catch_up` read some of them."""
         return self._follower is not None and self._follower.has_more
-
-    @property
-    def follower_bytes(self) -> int:
-        """Memory for what is counted of each exposure."""
-        return 0 if self._follower is None else self._follower.bytes
 
     def catch_up(self) -> int:
         """Apply the events that have come since, from every process, and a batch of what has become known of
