@@ -83,7 +83,7 @@ def test_an_erasure(mgoe: Mgoe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         "records": {"events": 2},
         "rows": {},
         "removed": ["61c0"],
-        "kept": {},
+        "served": [],
     }
 
     def erased(registry: Path, users: list[str], **where: object) -> dict[str, object]:
@@ -95,11 +95,11 @@ def test_an_erasure(mgoe: Mgoe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(erasure, "verify", lambda *_, **__: remains)
     (tmp_path / "ids").write_text("7\n\n8 \n")
     where = ("--registry", "bundles", "--json")
-    found = mgoe("erase", *where, "--user", "5", "--users", tmp_path / "ids", "--keep-until", "2026-06-01")
+    found = mgoe("erase", *where, "--user", "5", "--users", tmp_path / "ids")
     assert json.loads(found.stdout) == done | stated
     [(users, given)] = asked
     assert users == ["5", "7", "8"]
-    assert (given["state"], given["redis"], str(given["keep_until"])) == (None, None, "2026-06-01")
+    assert (given["state"], given["redis"]) == (None, None)
     checked = mgoe("erase", *where, "--verify")
     assert (checked.exit_code, json.loads(checked.stdout)) == (3, remains)
 

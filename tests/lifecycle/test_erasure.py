@@ -229,7 +229,7 @@ def test_an_erasure_leaves_nothing_but_what_is_stated_and_changes_nobody_else(de
         assert done["records"]["labels"] >= 12
     assert done["records"]["shadow"] == 1
     assert len(done["removed"]) == 2
-    assert (done["kept"], deployed.registry.aliases) == ({}, {"current": after.name})
+    assert (done["served"], deployed.registry.aliases) == ([], {"current": after.name})
     assert done["full_training"] > before.manifest["fully_trained_until"][:10]
     assert len([*read_shadow_log(deployed.state / FOLDER)]) == 5
 
@@ -286,8 +286,10 @@ def test_a_version_that_is_served_stays_until_the_service_has_left_it(deployed: 
     assert service.live.look_up("user", [int(deployed.newcomer)]) >= 0
     former = service.name
     done = erase(**deployed.where, users=[deployed.user, deployed.newcomer])
-    assert done["kept"] == {former: "until no service has it open"}
+    assert done["served"] == [former]
     assert former in str(verify(**deployed.where)["remains"])
+    with pytest.raises(BundleError, match="has no previous version"):
+        deployed.registry.rollback()
     service = Engine(deployed.registry.path / "current", log, tmp_path / "made", Runtime(engine="torch"))
     assert service.live.look_up(
         "user", [int(one) for one in (deployed.user, deployed.newcomer)]
@@ -315,15 +317,6 @@ def test_an_erasure_that_was_stopped_is_finished_by_the_same_command(
     before = deployed.current.name
     assert erase(**deployed.where)["version"] != before
     assert verify(**deployed.where, users=users)["remains"] == {}
-
-
-@on_events
-def test_former_versions_may_stay_until_a_date(deployed: Deployed, tmp_path: Path):
-    done = erase(**deployed.where, users=[deployed.user], keep_until=pd.Timestamp("2999-01-01").date())
-    assert (done["removed"], {*done["kept"].values()}) == ([], {"until 2999-01-01"})
-    assert len(verify(**deployed.where)["remains"]) == 2
-    with pytest.raises(BundleError, match="has no previous version"):
-        deployed.registry.rollback()
 
 
 @on_events

@@ -1,6 +1,5 @@
 """`erase`."""
 
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -39,14 +38,6 @@ def erase(
             show_default=False,
         ),
     ] = None,
-    keep_until: Annotated[
-        datetime | None,
-        typer.Option(
-            formats=["%Y-%m-%d"],
-            help="How long former versions stay that hold the users; by default they go.",
-            show_default=False,
-        ),
-    ] = None,
     check: Annotated[
         bool,
         typer.Option(
@@ -69,7 +60,7 @@ def erase(
     if check:
         found = verify(registry, asked, **where)
     else:
-        found = remove(registry, asked, **where, keep_until=keep_until and keep_until.date())
+        found = remove(registry, asked, **where)
     show_facts(found, as_json)
     if found.get("remains"):
         raise typer.Exit(REMAINS)

@@ -7,6 +7,7 @@ macro nodes that was built without these users. `STATED` names what is not, unti
 import shutil
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -91,10 +92,11 @@ def rows_per_user(model: RankingModel, file: Path) -> list[str]:
     return [name for name, one in load_checkpoint(file)[0].items() if one.ndim and len(one) == size]
 
 
-def next_full_training(bundle: Bundle) -> str:
-    """Return the date when the next full training of a bundle is due, ISO 8601."""
+def stated(bundle: Bundle) -> dict[str, Any]:
+    """Return what is not exact after an erasure, and the date when the next full training is due."""
     since = datetime.fromisoformat(bundle.manifest["fully_trained_until"])
-    return (since + timedelta(seconds=seconds(bundle.settings.retrain.full_after))).date().isoformat()
+    due = since + timedelta(seconds=seconds(bundle.settings.retrain.full_after))
+    return {"stated": list(STATED), "full_training": due.date().isoformat()}
 
 
 def remains_in(bundle: Bundle) -> list[str]:

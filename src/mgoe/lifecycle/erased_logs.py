@@ -31,13 +31,16 @@ def rows_of(path: str, column: str, users: Collection[str]) -> dict[Path, Counte
     """
     found = {}
     for file in files_of(path, OPTION):
-        parquet = kind_of(file, OPTION) == "parquet"
-        if column not in (pq.read_schema(file).names if parquet else _csv(file).columns):
+        try:
+            if kind_of(file, OPTION) == "parquet":
+                ids = pq.read_table(file, columns=[column])[column]
+            else:
+                ids = pa.table(_csv(file).select(duckdb.ColumnExpression(column)).arrow())[column]
+        except (KeyError, duckdb.BinderException):
             rule = f"must have the column {column!r}, as the log of the bundle; name other files"
-            raise DataError(f"{OPTION} {file}", rule)
-        ids = pq.read_table(file, columns=[column]) if parquet else _csv(file).select(_quoted(column)).arrow()
-        held = Counter(user for user in texts(pa.table(ids)[column]).to_pylist() if user in users)
-        found |= {file: held} if held else {}
+            raise DataError(f"{OPTION} {file}", rule) from None
+        if held := Counter(user for user in texts(ids).to_pylist() if user in users):
+            found[file] = held
     return found
 
 
@@ -50,8 +53,8 @@ def rewrite(file: Path, column: str, users: Collection[str]) -> None:
     gone = pa.array(users, pa.string())
     with atomic_file(file, duckdb.Error) as new:
         if kind_of(file, OPTION) == "csv":
-            named = ", ".join("'" + user.replace("'", "''") + "'" for user in users)
-            left = _csv(file).filter(f"{_quoted(column)} IS NULL OR {_quoted(column)} NOT IN ({named})")
+            ids, named = duckdb.ColumnExpression(column), map(duckdb.ConstantExpression, users)
+            left = _csv(file).filter(ids.isnull() | ids.isnotin(*named))
             left.write_csv(str(new), compression=PACKED.get(file.suffix, "none"))
             return
         source = pq.ParquetFile(file)
@@ -63,7 +66,3 @@ def rewrite(file: Path, column: str, users: Collection[str]) -> None:
 def _csv(file: Path) -> duckdb.DuckDBPyRelation:
     """Return the rows of a file as they are written."""
     return open_duckdb().con.read_csv(as_pattern(file), all_varchar=True)
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'

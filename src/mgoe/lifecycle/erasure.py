@@ -12,21 +12,20 @@ import shutil
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 from mgoe._util.files import exclusive, remove_folder
 from mgoe.bundle import Bundle
 from mgoe.errors import ConfigError, DataError
-from mgoe.lifecycle.erased_bundle import STATED, next_full_training, remains_in, rows_per_user, without
+from mgoe.lifecycle.erased_bundle import remains_in, rows_per_user, stated, without
 from mgoe.lifecycle.erased_logs import rewrite, rows_of
 from mgoe.lifecycle.erasures import ERASED, Erasures
 from mgoe.lifecycle.registry import CURRENT, Registry
 from mgoe.serving import EventReader, open_events, open_exposures
 from mgoe.serving.events.event import every, read_id
 from mgoe.serving.events.redis_server import REDIS, with_query
-from mgoe.serving.events.shadow_log import FOLDER, erase_from_shadow_log, records_of
+from mgoe.serving.events.shadow_log import FOLDER, erase_from_shadow_log, read_shadow_log
 from mgoe.training import WEIGHTS
 
 logger = logging.getLogger(__name__)
@@ -100,7 +99,10 @@ class Deployment(ExitStack):
             found["exposures and labels"] = Counter(self.exposures.users(until))
         if self.folder is not None:
             found["shadow"] = Counter(
-                str(user) for one in records_of(self.folder / FOLDER, until) for user in one.users
+                str(user)
+                for one in read_shadow_log(self.folder / FOLDER)
+                if one.is_of(until)
+                for user in one.users
             )
         for path in self.log:
             found |= {
@@ -128,14 +130,12 @@ def erase(
     state: Path | str | None = None,
     redis: str | None = None,
     log: Sequence[str] = (),
-    keep_until: date | None = None,
 ) -> dict[str, Any]:
     """Erase users from the stores and versions of a deployment, and from files of its log.
 
     Args:
         registry, state, redis, log: See `Deployment`. Files of the log are rewritten.
         users: Their ids; without any, the list of erasures is applied again.
-        keep_until: How long former versions stay that hold the users; by default they are removed.
 
     Returns:
         What was done: see `mgoe erase --json`.
@@ -154,7 +154,7 @@ def erase(
             rule = f"user {user!r} is in no version, store or named log; leave it out (nothing was changed)"
             raise DataError(registry, rule)
         if asked:
-            erasures = erasures.add(asked, keep_until)
+            erasures = erasures.add(asked)
         if not (until := erasures.until()):
             raise ConfigError("--user", "must name who is erased, found nobody; nobody was erased before")
         done = ours.erase(erasures)
@@ -177,24 +177,13 @@ def erase(
             ours.registry.take_erased(work / "erased" / "bundle")
             remove_folder(work / "erased")
         removed, served = ours.registry.prune(keep=len(ours.versions))
-        dates = {bundle.name: erasures.kept_until(bundle) for bundle in ours.versions}
-        kept = {
-            name: "until no service has it open" if name in served else f"until {until}"
-            for name, until in dates.items()
-            if until
-        }
         facts = {
             "users": len(asked),
             "version": ours.registry.aliases[CURRENT],
             "records": done,
             "rows": rows,
         }
-        return facts | {"removed": removed, "kept": kept, **stated(ours.current)}
-
-
-def stated(current: Bundle) -> dict[str, Any]:
-    """Return what is not exact after an erasure, and when the next full training is due."""
-    return {"stated": list(STATED), "full_training": next_full_training(current)}
+        return facts | {"removed": removed, "served": served, **stated(ours.current)}
 
 
 def verify(

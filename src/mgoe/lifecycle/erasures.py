@@ -8,7 +8,6 @@ whatever comes back, and a hash hides no id that can be guessed, such as a numbe
 import time
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 from typing import Self
 
@@ -35,8 +34,6 @@ class Erasure(Settings):
     """Microseconds since 1970. What is dated later is of a user who has come back."""
     users: list[str]
     """Their ids, as texts."""
-    keep_until: date | None = None
-    """How long versions that hold them stay."""
 
 
 @dataclass(frozen=True)
@@ -69,14 +66,13 @@ class Erasures:
         found = read_of_format(path, "erasures", FORMAT, OutputError, "", "restore the file from a copy")
         return cls(path, tuple(Erasure(**one) for one in found["erasures"]))
 
-    def add(self, users: list[str], keep_until: date | None = None) -> Self:
+    def add(self, users: list[str]) -> Self:
         """Write the list with an erasure more, and return it. Only the owner of the file may read it.
 
         Raises:
             OutputError: It cannot be written.
         """
-        added = Erasure(time=time.time_ns() // 1000, users=users, keep_until=keep_until)
-        entries = (*self.entries, added)
+        entries = (*self.entries, Erasure(time=time.time_ns() // 1000, users=users))
         with atomic_file(self.path) as file:
             file.touch(mode=0o600)
             file.write_text(as_json({"format": FORMAT, "erasures": [one.model_dump() for one in entries]}))
@@ -117,11 +113,3 @@ class Erasures:
                 f"the list again, train without their rows (mgoe erase --log), or take them from {self.path} "
                 "if they have come back",
             )
-
-    def kept_until(self, bundle: Bundle) -> str | None:
-        """Return until when a version that holds erased users stays, as a date in ISO 8601: one of the past
-        if it may go at once, None if it holds nobody."""
-        if not (held := {*self.held_by(bundle)}):
-            return None
-        dates = [one.keep_until for one in self.entries if one.keep_until and held & {*one.users}]
-        return str(max(dates, default=date.min))

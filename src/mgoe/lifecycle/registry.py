@@ -291,10 +291,10 @@ class Registry:
             raise ConfigError("keep", f"must be at least 0, found {keep}; give a number of versions")
         with self._changing() as former:
             others = [one.name for one in self.versions if one.name not in former.aliases.values()]
-            old, erasures = others[: max(0, len(others) - keep)], Erasures.of(self.path)
-            for name in others if erasures.entries else ():
-                if (until := erasures.kept_until(self._opened(name))) is not None:
-                    old = [one for one in old if one != name] + [name] * (until <= now()[:10])
+            newest, erasures = others[max(0, len(others) - keep) :], Erasures.of(self.path)
+            if erasures.entries:
+                newest = [name for name in newest if not erasures.held_by(self._opened(name))]
+            old = [name for name in others if name not in newest]
             gone = [name for name in old if self._remove(name)]
             for left in (self.path / "versions").glob(".*.partial"):
                 remove_unless_held(left)

@@ -58,6 +58,10 @@ class ShadowRecord:
     shadow_scores: list[list[float]]
     overlap: float | None
 
+    def is_of(self, until: Mapping[str, int]) -> bool:
+        """Return whether one of some users is in it, up to a time for each, see `EventLog.erase`."""
+        return any(self.time <= until.get(str(user), -1) for user in self.users)
+
 
 class ShadowLog:
     """Writes the records of one process.
@@ -131,18 +135,8 @@ def read_shadow_log(folder: Path) -> Iterator[ShadowRecord]:
         yield from _records(file)
 
 
-def records_of(folder: Path, until: Mapping[str, int]) -> list[ShadowRecord]:
-    """Return the records of some users.
-
-    Args:
-        folder: What `ShadowLog` writes to.
-        until: By user, as a text, up to when records count, in microseconds since 1970.
-    """
-    return [record for record in read_shadow_log(folder) if _is_of(record, until)]
-
-
 def erase_from_shadow_log(folder: Path, until: Mapping[str, int]) -> int:
-    """Remove the records of some users, see `records_of`, and return their number.
+    """Remove the records of some users, up to a time for each, and return their number.
 
     A file with such records is replaced by one of another name, so a service that writes to it begins a new
     one.
@@ -150,16 +144,12 @@ def erase_from_shadow_log(folder: Path, until: Mapping[str, int]) -> int:
     total = 0
     for file in _files(folder):
         records = [*_records(file)]
-        left = [record for record in records if not _is_of(record, until)]
+        left = [record for record in records if not record.is_of(until)]
         if gone := len(records) - len(left):
             write_text(file.with_name(f"{file.stem}-{gone}.jsonl"), "".join(map(_line, left)))
             file.unlink(missing_ok=True)
             total += gone
     return total
-
-
-def _is_of(record: ShadowRecord, until: Mapping[str, int]) -> bool:
-    return any(record.time <= until.get(str(user), -1) for user in record.users)
 
 
 def _line(record: ShadowRecord) -> str:

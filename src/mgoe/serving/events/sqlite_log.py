@@ -4,7 +4,6 @@ reads it.
 `open_events` opens the log of a service by its name, this one or one on Redis.
 """
 
-import json
 import sqlite3
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -99,11 +98,9 @@ class SqliteLog:
 
     def erase(self, until: Mapping[str, int], erasures: int) -> int:
         """See `EventLog`. What was removed of exposures and labels in the same file is then gone, too."""
-        gone = [int(mark.position) for mark, event in every(self) if event.is_of(until)]
-        query = "UPDATE events SET event = x'' WHERE id IN (SELECT value FROM json_each(?))"
-        for first in range(0, len(gone), AT_ONCE):
-            some = json.dumps(gone[first : first + AT_ONCE])
-            self._store.write(lambda connection, some=some: connection.execute(query, (some,)))
+        gone = [(int(mark.position),) for mark, event in every(self) if event.is_of(until)]
+        query = "UPDATE events SET event = x'' WHERE id = ?"
+        self._store.write(lambda connection: connection.executemany(query, gone))
         self._store.vacuum()
         note = "INSERT OR REPLACE INTO exposure_counts VALUES ('erased', ?)"
         self._store.write(lambda connection: connection.execute(note, (erasures,)))
