@@ -24,4 +24,4 @@ HEALTHCHECK --interval=10s --timeout=5s --start-period=300s --retries=3 \
     CMD ["python", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:8000/healthz', timeout=4)"]
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["mgoe"]
-CMD ["serve", "registry:/registry@current", "--host", "0.0.0.0", "--port", "8000", "--state", "/state"]
+CMD ["serve", "/registry/current", "--host", "0.0.0.0", "--port", "8000", "--state", "/state"]

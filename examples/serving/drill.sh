@@ -69,7 +69,7 @@ serve() {
     esac
     mgoe=$1 port=$2 place=$3
     shift 3
-    start "mgoe-$port" "$mgoe" serve "registry:$place/registry@current" --port "$port" --no-access-log "$@"
+    start "mgoe-$port" "$mgoe" serve "$place/registry/current" --port "$port" --no-access-log "$@"
 }
 
 # figure URL NAME: a figure of /metrics, as a whole number

@@ -143,8 +143,12 @@ def test_a_registry_without_a_current_version(finished: Path, mgoe: Mgoe, new: p
     registry.add(finished / "bundle")
     config = write_cycle(registry, tmp_path, new)
     with unchanged(registry):
-        for command in (("cycle", config), ("serve", f"registry:{registry.path}@current")):
-            assert_refused(mgoe(*command), "has no current version; `mgoe registry promote` sets it")
+        assert_refused(mgoe("cycle", config), "has no current version; `mgoe registry promote` sets it")
+        assert_refused(
+            mgoe("serve", f"{registry.path}/current"),
+            "holds no bundle (bundle.json is missing); `mgoe run` writes one into its output folder, and "
+            "`mgoe registry promote` makes one the current version of a registry",
+        )
         assert_refused(
             mgoe("registry", "test", registry.path, "--log", tmp_path / "log.parquet"), "no current"
         )

@@ -17,7 +17,7 @@ import pytest
 pytest.importorskip("httpx", reason="httpx is not installed: pip install httpx")
 
 from mgoe.bundle import Bundle
-from mgoe.lifecycle import CycleSettings, Registry, Sources, run_cycle, served_path, update
+from mgoe.lifecycle import CycleSettings, Registry, Sources, run_cycle, update
 from mgoe.lifecycle.erasure import erase
 from mgoe.serving.events.exposure_log import ExposureLog
 from tests.effort import SOAK
@@ -95,9 +95,8 @@ def test_a_day(shown: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
     def under_way(work: Callable[[Served, Load], None]) -> list[Asked]:
         """Serve under load while some work is done; return what was acknowledged."""
-        place = served_path(Path(f"registry:{registry.path}@current"))
         with (
-            served(place, state, window=SECOND) as service,
+            served(registry.path / "current", state, window=SECOND) as service,
             under_load(service.url, rows, Shop) as load,
         ):
             work(service, load)

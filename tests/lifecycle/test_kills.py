@@ -186,8 +186,8 @@ def test_a_cycle_that_is_killed_under_load(registry: Registry, finished: Path, t
     first = Bundle.open(finished / "bundle")  # the registry's own is pruned in time
     events, log = endless(first), open_events(tmp_path / "state")
     log.append(before := [event for _, event in zip(range(FIRST), events, strict=False)])
-    rounds, served = Rounds(tmp_path, first), f"registry:{registry.path}@current"
-    with process(Path(served), "--engine", "torch", "--state", tmp_path / "state") as (_, url, lines):
+    rounds, served = Rounds(tmp_path, first), registry.path / "current"
+    with process(served, "--engine", "torch", "--state", tmp_path / "state") as (_, url, lines):
         with under_load(url, events) as load:
             load.acknowledged += before
             rounds.begin()

@@ -133,7 +133,7 @@ def test_a_cycle_on_redis_that_is_killed_under_load(
     first, address = Bundle.open(shown / "bundle"), with_query(server.url, prefix=PREFIX)
     rounds = RedisRounds(tmp_path, first, url=server.url)
     words = ("--engine", "torch", "--redis", address, "--state", tmp_path / "state")
-    with process(Path(f"registry:{registry.path}@current"), *words) as (_, url, lines):
+    with process(registry.path / "current", *words) as (_, url, lines):
         with under_load(url, iter(requests(first, 50_000)), Shows) as load:
             rounds.begin()
             in_a_row = 0

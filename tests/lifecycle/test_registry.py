@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from mgoe._util.files import Hold, sha256
 from mgoe.bundle import MANIFEST, Bundle
 from mgoe.errors import BundleError, ConfigError, MgoeError, OutputError
-from mgoe.lifecycle import Registry, served_path
+from mgoe.lifecycle import Registry
 from tests.effort import SOAK, up_to
 from tests.lifecycle.fakes import note_release, write
 
@@ -384,19 +384,6 @@ def test_a_version_is_named_by_its_name_the_beginning_of_it_or_an_alias():
         }.items():
             with pytest.raises(BundleError, match=message):
                 registry.find(wrong)
-
-
-def test_a_service_follows_the_link_of_an_alias():
-    with made() as (registry, folders):
-        registry.add(folders[0])
-        place = f"registry:{registry.path}"
-        assert served_path(Path(f"{place}@candidate")) == registry.path / "candidate"
-        assert served_path(registry.path) == registry.path
-        with pytest.raises(BundleError, match="has no current version"):
-            served_path(Path(f"{place}@current"))
-        for wrong in (place, f"{place}@latest", "registry:@current"):
-            with pytest.raises(ConfigError, match="write it as in registry:bundles@current"):
-                served_path(Path(wrong))
 
 
 def test_a_full_disk_leaves_a_registry_as_it_was(monkeypatch: pytest.MonkeyPatch):

@@ -9,8 +9,7 @@ from typing import Any
 
 from mgoe._util.files import remove_unless_held
 from mgoe.bundle import Bundle
-from mgoe.errors import BundleError
-from mgoe.lifecycle import Registry, served_path
+from mgoe.lifecycle import Registry
 from tests.effort import SOAK
 from tests.lifecycle.load import endless, under_load
 from tests.lifecycle.test_acceptance import changed, shuffle_weights
@@ -24,7 +23,7 @@ MOVES = 20 if SOAK else 3
 def test_promotions_and_rollbacks_while_requests_run(registry: Registry, own: Path, tmp_path: Path):
     change_manifest(own, note="another version")
     first, other = Bundle.open(registry.place("current")), registry.add(own)
-    with served(served_path(Path(f"registry:{registry.path}@current")), tmp_path / "state") as service:
+    with served(registry.path / "current", tmp_path / "state") as service:
         with under_load(service.url, endless(first)) as load:
             until(lambda: bool(load.acknowledged))
             for move in range(MOVES):
@@ -44,14 +43,10 @@ def test_a_shadow_follows_its_alias(
     registry: Registry, finished: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
     """There is a candidate only between two promotions."""
-    current, shadow = (Path(f"registry:{registry.path}@{alias}") for alias in ("current", "candidate"))
-    with pytest.raises(BundleError, match="has no candidate version"):
-        served_path(shadow)
-    with pytest.raises(BundleError, match="holds no registry"):
-        served_path(Path(f"registry:{tmp_path}@candidate"), waits=True)
+    current, shadow = (registry.path / alias for alias in ("current", "candidate"))
     caplog.set_level("INFO")
     changed(finished / "bundle", other := tmp_path / "other", shuffle_weights)
-    with served(served_path(current), tmp_path / "state", shadow=served_path(shadow, waits=True)) as service:
+    with served(current, tmp_path / "state", shadow=shadow) as service:
         assert service.shadow is not None
         until(lambda: "shadow waits" in caplog.messages)
         assert service.client.get("/readyz").json()["detail"] is None

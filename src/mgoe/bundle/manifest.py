@@ -38,7 +38,10 @@ def read_manifest(path: Path, verify: bool) -> dict[str, Any]:
         BundleError: The folder holds no bundle or one of another format, or a file is missing, changed or
             outside the folder.
     """
-    missing = f"holds no bundle ({MANIFEST} is missing); `mgoe run` writes one into its output folder"
+    missing = (
+        f"holds no bundle ({MANIFEST} is missing); `mgoe run` writes one into its output folder, and "
+        "`mgoe registry promote` makes one the current version of a registry"
+    )
     fix = "use the version of mgoe that wrote it, or write the bundle again"
     manifest = read_of_format(path / MANIFEST, "bundle", FORMAT, BundleError, missing, fix)
     if not all(isinstance(manifest.get(key), kind) for key, kind in KEYS.items()):

@@ -175,7 +175,7 @@ for _command, _examples in {
     service.serve: (
         "mgoe serve runs/mine/bundle                    [dim]on this machine alone: http://127.0.0.1:8000[/]",
         "mgoe serve runs/mine/bundle --host 0.0.0.0 --token-file tokens --workers 4",
-        "mgoe serve registry:bundles@current --redis redis://10.0.0.5:6379/0",
+        "mgoe serve bundles/current --redis redis://10.0.0.5:6379/0",
     ),
     run.run: (
         "mgoe run mine.yaml --out runs/mine",

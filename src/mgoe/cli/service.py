@@ -31,7 +31,7 @@ Followed = Annotated[
     Path,
     typer.Argument(
         metavar="BUNDLE",
-        help="A bundle, a link to one, or an alias of a registry: registry:FOLDER@current.",
+        help="A bundle, or a link to one such as REGISTRY/current.",
         show_default=False,
     ),
 ]
@@ -51,7 +51,7 @@ ShadowPath = Annotated[
     typer.Option(
         metavar="BUNDLE",
         help="A second bundle that scores a share of the requests after they are answered, such as "
-        "registry:FOLDER@candidate. `mgoe registry compare` reads what both said.",
+        "REGISTRY/candidate. `mgoe registry compare` reads what both said.",
         show_default=False,
     ),
 ]
@@ -146,16 +146,12 @@ def serve(
     }
     with suppress(KeyboardInterrupt):  # stopped before it serves, which loses nothing
         from mgoe.config import check_settings
-        from mgoe.lifecycle import served_path
         from mgoe.serving.http.settings import ServeSettings, require_serving
 
         require_serving()
         from mgoe.serving.http.service import serve as run
 
-        paths = {"bundle": served_path(bundle)}
-        if shadow is not None:
-            paths["shadow"] = served_path(shadow, waits=True)
-        run(check_settings(ServeSettings, given | paths, "serve"))
+        run(check_settings(ServeSettings, given, "serve"))
 
 
 def update(

@@ -10,7 +10,6 @@ retention        old rows that every version holds leave the logs of a service
 acceptance       the release test, and the rows that it reads
 shadow           what the log of a shadow says; `outcomes`, what became of the answers in it
 cycle            mgoe cycle; `cycle_metrics`, what became of its last round
-served           what a service follows
 erasure          mgoe erase: `erasures` is its list, `erased_bundle` and `erased_logs` what it makes
 """
 
@@ -19,7 +18,6 @@ from mgoe.lifecycle.bundle_update import update
 from mgoe.lifecycle.cycle import CycleSettings, load_cycle, run_cycle
 from mgoe.lifecycle.new_rows import Sources
 from mgoe.lifecycle.registry import Registry
-from mgoe.lifecycle.served import served_path
 from mgoe.lifecycle.shadow import ShadowReport, compare_shadow
 
 __all__ = [
@@ -34,7 +32,6 @@ __all__ = [
     "later_rows",
     "load_cycle",
     "run_cycle",
-    "served_path",
     "update",
     "window_of",
 ]

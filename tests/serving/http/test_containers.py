@@ -110,7 +110,7 @@ def test_the_services_of_compose_fit_together(services: dict[str, Any], image: d
         found = options(one["command"])
         assert found["port"] == int(image["EXPOSE"])
         assert f"{found['redis']}?state=/state" == cycle.state
-        assert str(found["bundle"]) == "registry:/registry@current"
+        assert str(found["bundle"]) == "/registry/current"
         assert str(found["state"]) in mounts(one)
         assert mounts(one)["/registry"] == ("registry", False), "a service changes no version"
         assert "MGOE_TOKEN" in one["environment"]
