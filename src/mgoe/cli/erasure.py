@@ -41,7 +41,8 @@ def erase(
     check: Annotated[
         bool,
         typer.Option(
-            "--verify", help="Change nothing, and say what remains of them, or of all who were erased."
+            "--verify",
+            help="Change nothing, and say what remains of all who were erased, and of these users.",
         ),
     ] = False,
     as_json: Json = False,

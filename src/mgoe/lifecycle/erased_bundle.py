@@ -104,12 +104,18 @@ def remains_in(bundle: Bundle) -> list[str]:
     gone, graph, size = bundle.encoders.users.unused, bundle.graph.latest, bundle.model.spec.n_users
     own, side, state = gone[gone < size], bundle.encoders.user_side, state_folder(bundle.path)
     cleared, records, memory = side.without(gone), bundle.graph.path / RECORDS, replay_of(bundle)
-    rates = {} if graph.rates is None else graph.rates.categories
+    categories = {} if graph.rates is None else graph.rates.categories
     held = {f"features of users: {name}": one != cleared.arrays[name] for name, one in side.arrays.items()}
-    floats = {name: one for name, one in graph.arrays.items() if name[0] == "u" and one.dtype.kind == "f"}
-    held |= {name: values[gone] for name, values in floats.items()}
-    users = {name: one for name, one in rates.items() if name.startswith("users.")}
-    held |= {name: np.maximum(one[gone[gone < len(one)]], 0) for name, one in users.items()}
+    held |= {
+        name: values[gone]
+        for name, values in graph.arrays.items()
+        if name[0] == "u" and values.dtype.kind == "f"
+    }
+    held |= {
+        name: np.maximum(values[gone[gone < len(values)]], 0)
+        for name, values in categories.items()
+        if name.startswith("users.")
+    }
     held |= {
         "names of users": [name is not None for name in side.names_of(gone)],
         "pairs": np.diff(graph.arrays["pairs.indptr"])[gone],

@@ -1,7 +1,7 @@
 """Files of a log, rewritten without the rows of some users."""
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import duckdb
@@ -18,11 +18,11 @@ OPTION = "--log"
 PACKED = {".gz": "gzip", ".zst": "zstd"}
 
 
-def rows_of(path: str, column: str, users: Collection[str]) -> dict[Path, Counter[str]]:
+def rows_of(log: Sequence[str], column: str, users: Collection[str]) -> dict[str, Counter[str]]:
     """Return how many rows of each of some users are in each file of a log that has any.
 
     Args:
-        path: A file, folder or glob.
+        log: Files, folders or globs.
         column: Of the users.
         users: Ids, as texts.
 
@@ -30,7 +30,7 @@ def rows_of(path: str, column: str, users: Collection[str]) -> dict[Path, Counte
         DataError: A file lacks the column.
     """
     found = {}
-    for file in files_of(path, OPTION):
+    for file in (file for path in log for file in files_of(path, OPTION)):
         try:
             if kind_of(file, OPTION) == "parquet":
                 ids = pq.read_table(file, columns=[column])[column]
@@ -40,7 +40,7 @@ def rows_of(path: str, column: str, users: Collection[str]) -> dict[Path, Counte
             rule = f"must have the column {column!r}, as the log of the bundle; name other files"
             raise DataError(f"{OPTION} {file}", rule) from None
         if held := Counter(user for user in texts(ids).to_pylist() if user in users):
-            found[file] = held
+            found[str(file)] = held
     return found
 
 

@@ -73,8 +73,7 @@ class Deployment(ExitStack):
     @property
     def versions(self) -> list[Bundle]:
         """All versions."""
-        names = [version.name for version in self.registry.versions]
-        return [Bundle.open(self.registry.place(name), verify=False) for name in names]
+        return [Bundle.open(self.registry.place(one.name), verify=False) for one in self.registry.versions]
 
     def texts(self, users: Sequence[str]) -> list[str]:
         """Return ids as the log has them, as texts.
@@ -85,14 +84,10 @@ class Deployment(ExitStack):
         kind = EventReader.of(self.current).kinds["user"]
         return sorted({str(read_id(user, kind, "user")) for user in users})
 
-    def holds(self, until: dict[str, int]) -> dict[str, Counter[str]]:
-        """Return how often each of some users is in which store or file, up to a moment for each.
-
-        A version counts a user once.
-        """
-        found, erasures = dict[str, Counter[str]](), Erasures.of(self.registry.path)
-        for bundle in self.versions:
-            found[str(bundle.path)] = Counter(erasures.held_by(bundle, until))
+    def holds(self, erasures: Erasures) -> dict[str, Counter[str]]:
+        """Return how often each user of a list is in which store or file. A version counts a user once."""
+        until = erasures.until()
+        found = {str(bundle.path): Counter(erasures.held_by(bundle)) for bundle in self.versions}
         if self.events is not None:
             found["events"] = Counter(str(one.user) for _, one in every(self.events) if one.is_of(until))
         if self.exposures is not None:
@@ -104,12 +99,7 @@ class Deployment(ExitStack):
                 if one.is_of(until)
                 for user in one.users
             )
-        for path in self.log:
-            found |= {
-                str(file): held
-                for file, held in rows_of(path, self.current.settings.data.user, until).items()
-            }
-        return found
+        return found | rows_of(self.log, self.current.settings.data.user, until)
 
     def erase(self, erasures: Erasures) -> dict[str, int]:
         """Apply to the stores the erasures of a list that they have not seen. Return the removed records."""
@@ -118,9 +108,8 @@ class Deployment(ExitStack):
         done = {} if self.exposures is None else self.exposures.erase(until)
         if self.folder is not None:
             done["shadow"] = erase_from_shadow_log(self.folder / FOLDER, until)
-        return done | {
-            "events": self.events.erase(until, len(erasures.entries))
-        }  # last: it notes that all is done
+        done["events"] = self.events.erase(until, len(erasures.entries))  # last: it notes that all is done
+        return done
 
 
 def erase(
@@ -147,22 +136,22 @@ def erase(
         MgoeError: Something cannot be read or written. The same call finishes what was begun.
     """
     with exclusive(Path(registry) / ".cycle", "an erasure"), Deployment(registry, state, redis, log) as ours:
-        erasures, asked = Erasures.of(ours.registry.path), ours.texts(users)
-        new = {user: 1 << 62 for user in asked if user not in erasures.until()}
-        known = {user for held in (ours.holds(new) if new else {}).values() for user in held}
-        for user in new.keys() - known:
-            rule = f"user {user!r} is in no version, store or named log; leave it out (nothing was changed)"
-            raise DataError(registry, rule)
-        if asked:
-            erasures = erasures.add(asked)
+        former, asked = Erasures.of(ours.registry.path), ours.texts(users)
+        erasures = former.with_users(asked) if asked else former
         if not (until := erasures.until()):
             raise ConfigError("--user", "must name who is erased, found nobody; nobody was erased before")
+        if new := until.keys() - former.until().keys():
+            for user in sorted(new.difference(*ours.holds(erasures).values())):
+                rule = (
+                    f"user {user!r} is in no version, store or named log; leave it out (nothing was changed)"
+                )
+                raise DataError(registry, rule)
+        erasures.save()
         done = ours.erase(erasures)
-        rows = dict[str, int]()
-        for path in log:
-            for file, held in rows_of(path, ours.current.settings.data.user, until).items():
-                rewrite(file, ours.current.settings.data.user, until)
-                rows[str(file)] = held.total()
+        column = ours.current.settings.data.user
+        rows = rows_of(log, column, until)
+        for file in rows:
+            rewrite(Path(file), column, until)
         if ours.folder is not None:
             per_user = rows_per_user(ours.current.model, ours.current.path / WEIGHTS)
             for made in (*ours.folder.rglob("index-*"), *(ours.folder.rglob("onnx/*") if per_user else ())):
@@ -172,7 +161,6 @@ def erase(
         seen = ours.current.manifest.get(ERASED, 0)
         if seen < len(erasures.entries) or any(done.values()) or any(map(erasures.held_by, ours.versions)):
             later = [*erasures.until(seen)]
-            (work / "erased").mkdir(parents=True)
             without(ours.current, later, work / "erased" / "bundle", len(erasures.entries))
             ours.registry.take_erased(work / "erased" / "bundle")
             remove_folder(work / "erased")
@@ -181,7 +169,7 @@ def erase(
             "users": len(asked),
             "version": ours.registry.aliases[CURRENT],
             "records": done,
-            "rows": rows,
+            "rows": {file: held.total() for file, held in rows.items()},
         }
         return facts | {"removed": removed, "served": served, **stated(ours.current)}
 
@@ -198,7 +186,7 @@ def verify(
 
     Args:
         registry, state, redis, log: See `Deployment`.
-        users: Their ids; by default all who were erased.
+        users: Ids of others who are looked for, too.
 
     Returns:
         `remains`, by place, besides what is `stated`: see `mgoe erase --json`.
@@ -207,13 +195,16 @@ def verify(
         MgoeError: An id is not of the log's type, or something cannot be read.
     """
     with Deployment(registry, state, redis, log) as ours:
-        listed = Erasures.of(ours.registry.path).until()
-        until = {user: listed.get(user, 1 << 62) for user in ours.texts(users) or listed}
-        remains = {place: [f"{held.total():,} of users"] for place, held in ours.holds(until).items() if held}
+        listed = Erasures.of(ours.registry.path)
+        others = [user for user in ours.texts(users) if user not in listed.until()]
+        erasures = listed.with_users(others)
+        remains = {
+            place: [f"{held.total():,} of users"] for place, held in ours.holds(erasures).items() if held
+        }
         for bundle in ours.versions:
             if found := remains_in(bundle):
                 remains.setdefault(str(bundle.path), []).extend(found)
-        texts = [user.encode() for user in until if len(user) >= SEARCHED and not user.isdecimal()]
+        texts = [user.encode() for user in erasures.until() if len(user) >= SEARCHED and not user.isdecimal()]
         for folder in {ours.registry.path, ours.folder or ours.registry.path}:
             for file in folder.rglob("*"):
                 if texts and file.is_file() and file.stat().st_size:

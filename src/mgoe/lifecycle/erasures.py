@@ -6,8 +6,7 @@ whatever comes back, and a hash hides no id that can be guessed, such as a numbe
 """
 
 import time
-from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -66,17 +65,20 @@ class Erasures:
         found = read_of_format(path, "erasures", FORMAT, OutputError, "", "restore the file from a copy")
         return cls(path, tuple(Erasure(**one) for one in found["erasures"]))
 
-    def add(self, users: list[str]) -> Self:
-        """Write the list with an erasure more, and return it. Only the owner of the file may read it.
+    def with_users(self, users: list[str]) -> Self:
+        """Return the list with some users who are erased now, too."""
+        return replace(self, entries=(*self.entries, Erasure(time=time.time_ns() // 1000, users=users)))
+
+    def save(self) -> None:
+        """Write the list. Only the owner of the file may read it.
 
         Raises:
             OutputError: It cannot be written.
         """
-        entries = (*self.entries, Erasure(time=time.time_ns() // 1000, users=users))
         with atomic_file(self.path) as file:
             file.touch(mode=0o600)
-            file.write_text(as_json({"format": FORMAT, "erasures": [one.model_dump() for one in entries]}))
-        return type(self)(self.path, entries)
+            entries = [one.model_dump() for one in self.entries]
+            file.write_text(as_json({"format": FORMAT, "erasures": entries}))
 
     def until(self, applied: int = 0) -> dict[str, int]:
         """Return up to when records of each user go, in microseconds since 1970.
@@ -86,14 +88,11 @@ class Erasures:
         """
         return {user: one.time + AHEAD for one in self.entries[applied:] for user in one.users}
 
-    def held_by(self, bundle: Bundle, users: Collection[str] = ()) -> list[str]:
-        """Return the erased users, and those of some others, whom a bundle still holds, or what is kept for
-        its next training. Erased ones who have come back since do not count.
+    def held_by(self, bundle: Bundle) -> list[str]:
+        """Return the erased users whom a bundle still holds, or what is kept for its next training. Those who
+        have come back since do not count.
         """
-        seen = bundle.manifest.get(ERASED, 0)
-        back = {user for one in self.entries[:seen] for user in one.users}
-        asked = sorted({*self.until(seen)} | ({*users} - back))
-        if not asked:
+        if not (asked := [*self.until(bundle.manifest.get(ERASED, 0))]):
             return []
         known = np.array(asked)[bundle.encoders.users.indices(asked) >= 0].tolist()
         for file in waiting_of(bundle):

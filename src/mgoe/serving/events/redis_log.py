@@ -11,7 +11,7 @@ from typing import Any
 from mgoe.bundle.held import START, Mark
 from mgoe.errors import OtherLogError
 from mgoe.serving.events.chain import check_record
-from mgoe.serving.events.event import BATCH, Event, Records, events_after
+from mgoe.serving.events.event import BATCH, Event, Records, events_after, every
 from mgoe.serving.events.redis_server import FORMAT, RedisServer, text
 
 _APPEND = """
@@ -98,14 +98,11 @@ class RedisLog:
 
     def erase(self, until: Mapping[str, int], erasures: int) -> int:
         """See `EventLog`."""
-        gone = 0
+        gone = sum(event.is_of(until) for _, event in every(self))
 
         def left(fields: dict[bytes, bytes]) -> dict[bytes, bytes]:
-            nonlocal gone
-            if not (record := fields[b"e"]) or not Event.decode(record).is_of(until):
-                return fields
-            gone += 1
-            return {**fields, b"e": b""}
+            is_gone = fields[b"e"] and Event.decode(fields[b"e"]).is_of(until)
+            return {**fields, b"e": b""} if is_gone else fields
 
         self._server.rewrite(self.name, left)
         with self._server.errors():
