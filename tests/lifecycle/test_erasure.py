@@ -206,7 +206,7 @@ def users_of(state: Path) -> set[str]:
     """The users of what a service has taken."""
     events, exposures = open_events(state), open_exposures(state)
     found = {str(event.user) for _, event in every(events)}
-    found |= {row[2] for rows in exposures.rows(["click"], 0, 1 << 40, 1 << 62, 0) for row in rows}
+    found |= {row[3] for rows in exposures.rows(["click"], 0, 1 << 40, 1 << 62, 0) for row in rows}
     events.close()
     exposures.close()
     return found
