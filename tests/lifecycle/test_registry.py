@@ -150,10 +150,9 @@ def test_a_rollback_leads_to_a_version_that_was_current_and_is_still_allowed():
             registry.promote(name, WHY)
         assert registry.rollback(first) == first
         assert registry.aliases == {"current": first}
-        with pytest.raises(BundleError, match="as its current version; name an earlier one"):
-            registry.rollback(first)
-        with pytest.raises(BundleError, match=r"would be current and rejected .*; roll back to another"):
-            registry.rollback(second)
+        for name in (first, second):
+            with pytest.raises(BundleError, match=r"would be current and rejected .*; roll back to another"):
+                registry.rollback(name)
         with pytest.raises(BundleError, match="never was current; promote it instead"):
             registry.rollback(name_of(folders[3]))
         assert is_whole(registry)

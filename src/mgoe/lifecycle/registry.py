@@ -227,18 +227,17 @@ class Registry:
             The name of the version that is current now.
 
         Raises:
-            BundleError: There is no such version, it is damaged, or it is rejected, then, too.
+            BundleError: There is no such version, it is damaged, it never was current or is so now, or it is
+                rejected, then, too.
             ConfigError: The reason is empty.
         """
         check_reason("reason", reason)
         with self._changing() as former:
-            name, current = self.find(version), former.aliases.get(CURRENT)
-            if name == current:
-                raise BundleError(self.path, f"has {name} as its current version; name an earlier one")
+            name = self.find(version)
             if not any(change.aliases.get(CURRENT) == name for change in self.changes):
                 raise BundleError(self.path / "versions" / name, "never was current; promote it instead")
             self._check_intact(name)
-            verdicts = former.verdicts | ({} if current is None else {current: reason})
+            verdicts = former.verdicts | {former.aliases[CURRENT]: reason}
             self._change(former, "rollback", name, with_current(former.aliases, name), verdicts, reason)
         return name
 
