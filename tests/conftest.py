@@ -175,15 +175,14 @@ def shown(exposures: RunSettings, shared: Shared) -> Path:
     return shared("shown", lambda path: experiments.run(exposures, path, reuse=True))
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def logs_restored() -> Iterator[None]:
     """A service that begins to start in this process makes the root's handler write to what the test
     captures, which ends with it."""
-    from mgoe.serving.http.telemetry import Json
-
-    level = logging.getLogger().level
-    yield
     root = logging.getLogger()
-    root.handlers = [handler for handler in root.handlers if not isinstance(handler.formatter, Json)]
-    root.setLevel(level)
-    logging.captureWarnings(False)
+    level = root.level
+    yield
+    for handler in [one for one in root.handlers if type(one.formatter).__name__ == "Json"]:
+        root.removeHandler(handler)
+        root.setLevel(level)
+        logging.captureWarnings(False)

@@ -175,7 +175,6 @@ def test_one_worker_stops_well(own: Path, tmp_path: Path):
     assert (tmp_path / "state").is_dir()
 
 
-@pytest.mark.usefixtures("logs_restored")
 @pytest.mark.parametrize("asked", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize(("workers", "opens"), [(1, "application"), (2, "check_start")])
 def test_one_that_is_stopped_while_it_opens_its_bundle_ends_well(
@@ -198,7 +197,6 @@ def taken() -> Iterator[int]:
         yield listening.getsockname()[1]
 
 
-@pytest.mark.usefixtures("logs_restored")
 def test_what_it_does_not_start_with(
     mgoe: Mgoe, own: Path, taken: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -230,7 +228,6 @@ def test_what_it_does_not_start_with(
     assert "checksum" in mgoe("serve", own).output
 
 
-@pytest.mark.usefixtures("logs_restored")
 def test_the_extra_is_named_where_it_is_missing(mgoe: Mgoe, own: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "orjson", None)
     result = mgoe("serve", own)

@@ -79,7 +79,7 @@ def take(log: ExposureLog, *records: dict[str, Any], now: int = NOW) -> dict[int
 
 
 def rows(log: ExposureLog, as_of: int = NOW + DAY, **between: int) -> list[dict[str, Any]]:
-    found = taken_rows(log, SETTINGS, KINDS, as_of, **between).read_all().drop_columns(["taken", "digest"])
+    found = taken_rows(log, SETTINGS, KINDS, as_of, **between).read_all()
     return [
         {
             name: microseconds(value) if name in ("timestamp", "bought_at") and value is not None else value

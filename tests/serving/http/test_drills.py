@@ -64,6 +64,7 @@ def test_a_loss_of_redis_is_restored(shown: Path, tmp_path: Path, monkeypatch: p
     assert said.splitlines() == [f"{when}: {50 + n} events, {n} exposures" for when, n in STEPS.items()]
 
 
+@slow
 @needs("nginx")
 def test_an_upgrade_fails_no_request(finished: Path, machine: Machine):
     deploy(machine, finished / "bundle")

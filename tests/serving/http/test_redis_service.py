@@ -122,7 +122,6 @@ def wrong(folder: Path) -> Path:
     return folder / "wrong"
 
 
-@pytest.mark.usefixtures("logs_restored")
 @pytest.mark.parametrize("address", [f"redis://:{SECRET}@localhost:6379/0", f"localhost:{SECRET}"])
 def test_a_wrong_address_is_refused_without_showing_its_password(address: str, finished: Path):
     for words in (["serve", str(finished / "bundle")], ["predict", str(finished / "bundle"), "none"]):
