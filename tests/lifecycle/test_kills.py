@@ -128,6 +128,21 @@ class Rounds:
             self.length = time.monotonic() - started
         return running.exitcode
 
+    def killed(self, load: Load) -> None:
+        """Kill rounds under load, and end with one that promotes what the last one has learned."""
+        self.begin()
+        in_a_row = 0
+        while self.kills < KILLS or not self.ended:
+            known = self.registry.aliases.get("candidate")
+            code = self.run(kill=in_a_row < IN_A_ROW and self.kills < KILLS)
+            in_a_row = in_a_row + 1 if code is None else 0
+            if self.registry.aliases.get("candidate") not in (None, known):  # None: killed after it promoted
+                self.end()
+                self.begin()
+            print(f"{self.kills} kills, {self.ended} rounds, {len(load.answers)} answers", flush=True)
+        while self.run(kill=False) != 0:
+            time.sleep(1)
+
     def end(self) -> None:
         """Run the same round undisturbed over the same events, and compare."""
         candidate = Bundle.open(self.registry.place("candidate"))
@@ -190,18 +205,7 @@ def test_a_cycle_that_is_killed_under_load(registry: Registry, finished: Path, t
     with process(served, "--engine", "torch", "--state", tmp_path / "state") as (_, url, lines):
         with under_load(url, events) as load:
             load.acknowledged += before
-            rounds.begin()
-            in_a_row = 0
-            while rounds.kills < KILLS or not rounds.ended:
-                known = registry.aliases.get("candidate")
-                code = rounds.run(kill=in_a_row < IN_A_ROW and rounds.kills < KILLS)
-                in_a_row = in_a_row + 1 if code is None else 0
-                if registry.aliases.get("candidate") not in (None, known):  # None: killed after it promoted
-                    rounds.end()
-                    rounds.begin()
-                print(f"{rounds.kills} kills, {rounds.ended} rounds, {len(load.answers)} answers", flush=True)
-            while rounds.run(kill=False) != 0:  # one more, which promotes what the last one has learned
-                time.sleep(1)
+            rounds.killed(load)
         current = Bundle.open(registry.place("current")).name
         until(lambda: post(url + "/v1/rank", json={"user": 1, "k": 1}).json()["bundle"] == current, 300)
         check_answers(registry, load, lines)

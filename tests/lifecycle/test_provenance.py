@@ -172,7 +172,8 @@ def test_each_row_counts_once_in_any_sequence_of_steps(shown: Path, data: st.Dat
     with tempfile.TemporaryDirectory() as folder:
         deployment = Deployment(mgoe.load(shown / "bundle"), Path(folder))
         for name in data.draw(st.lists(st.sampled_from(STEPS), min_size=3, max_size=9), "steps"):
-            deployment.step(name, data)
+            deployment.step(name, data)  # which checks all counts
+        assert all(refusal.partition(": ")[2] for refusal in deployment.refused), "each says why"
 
 
 def test_the_steps_that_must_work_do(shown: Path, tmp_path: Path):

@@ -6,7 +6,6 @@ acknowledged exposure is lost or counted twice.
 
 import itertools
 import shutil
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,7 +27,7 @@ from tests.cli.test_serve import process
 from tests.effort import slow
 from tests.lifecycle import test_kills
 from tests.lifecycle.load import Load, under_load
-from tests.lifecycle.test_kills import IN_A_ROW, KILLS, LENIENT, Rounds, check_answers, what_it_holds
+from tests.lifecycle.test_kills import LENIENT, Rounds, check_answers, what_it_holds
 from tests.lifecycle.test_taken import counted, counts_of, requests
 from tests.serving.events.stores import Server
 from tests.serving.http.test_live_service import until
@@ -135,18 +134,7 @@ def test_a_cycle_on_redis_that_is_killed_under_load(
     words = ("--engine", "torch", "--redis", address, "--state", tmp_path / "state")
     with process(registry.path / "current", *words) as (_, url, lines):
         with under_load(url, iter(requests(first, 50_000)), Shows) as load:
-            rounds.begin()
-            in_a_row = 0
-            while rounds.kills < KILLS or not rounds.ended:
-                known = registry.aliases.get("candidate")
-                code = rounds.run(kill=in_a_row < IN_A_ROW and rounds.kills < KILLS)
-                in_a_row = in_a_row + 1 if code is None else 0
-                if registry.aliases.get("candidate") not in (None, known):  # None: killed after it promoted
-                    rounds.end()
-                    rounds.begin()
-                print(f"{rounds.kills} kills, {rounds.ended} rounds, {len(load.answers)} answers", flush=True)
-            while rounds.run(kill=False) != 0:  # one more, which promotes what the last one has learned
-                time.sleep(1)
+            rounds.killed(load)
         current = Bundle.open(registry.place("current"))
         until(lambda: post(url + "/v1/rank", json={"user": 1, "k": 1}).json()["bundle"] == current.name, 300)
         check_answers(registry, load, lines)

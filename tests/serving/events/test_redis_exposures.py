@@ -162,7 +162,7 @@ def test_a_replica_that_is_removed_or_far_behind_is_filled_again(url: str, tmp_p
 def test_an_older_copy_of_redis_is_noticed_even_after_it_has_grown(
     forgets: bool, server: Server, url: str, tmp_path: Path
 ):
-    """Whoever is ahead of the copy notices; a machine that is not goes on with it, and its digests differ."""
+    """A machine ahead of the copy notices; one that is not continues from it, and its digests differ."""
     ahead, prefix = opened(url, tmp_path / "a"), tmp_path.name
     for number in range(4):
         ahead.append([shown(number)], [], now=NOW + number * SECOND)

@@ -201,6 +201,7 @@ def test_the_manifests_follow_the_schemas_of_kubernetes(manifests: list[dict[str
     )
     for one in manifests:
         schemas.validate(one, "1.31", strict=True)
+    assert {one["kind"] for one in manifests} >= {"Deployment", "Service", "CronJob", "StatefulSet"}
 
 
 def containers(manifests: list[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:

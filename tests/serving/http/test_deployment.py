@@ -218,4 +218,5 @@ def test_systemd_takes_the_units(case: str, tmp_path: Path):
 @needs("systemd-sysusers")
 def test_systemd_makes_the_user():
     words = ["systemd-sysusers", "--dry-run", EXAMPLES / "systemd" / "sysusers.conf"]
-    subprocess.run(words, check=True, capture_output=True)
+    made = subprocess.run(words, capture_output=True, text=True)
+    assert made.returncode == 0, made.stderr
