@@ -110,12 +110,13 @@ def measure(registry: Registry, versions: tuple[str, str], given: argparse.Names
     """Start a service, promote versions in turn, and print the figures."""
     port, begun = free_port(), time.perf_counter()
     options = ["--port", str(port), "--state", str(work / "state"), "--workers", str(given.workers)]
-    command = [sys.executable, "-m", "mgoe", "serve", f"registry:{registry.path}@current", *options]
+    command = [sys.executable, "-m", "mgoe", "serve", str(registry.path / "current"), *options]
     with (work / "service.log").open("w") as log:
         service = subprocess.Popen([*command, "--no-access-log"], stdout=log, stderr=log)
     try:
-        wait(port, "/healthz")
         while not is_ready(port):
+            if service.poll() is not None:
+                raise RuntimeError(f"the service ended: see {log.name}")
             time.sleep(0.05)
         line("swap.ready_s", time.perf_counter() - begun, "s")
         wait(port, "/readyz")

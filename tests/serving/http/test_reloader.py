@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock, Timeout
 
 from mgoe.bundle import MANIFEST
 from mgoe.errors import StoreError
@@ -74,6 +75,27 @@ def test_a_bundle_is_tried_again_if_nothing_was_wrong_with_it(
         (own / MANIFEST).touch()
         until(lambda: service.reloader.engine is not before)
         assert (len(asked), service.reloader.refused) == (3, None)
+
+
+def test_processes_of_a_service_open_a_bundle_in_turn(
+    own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    with served(own, tmp_path / "state") as service:
+        opened, before = service.reloader._open, service.reloader.engine
+        others_wait: list[bool] = []
+
+        def open_and_ask_for_a_turn() -> Engine:
+            try:
+                with FileLock(tmp_path / "state" / "open.lock", timeout=0):
+                    others_wait.append(False)
+            except Timeout:
+                others_wait.append(True)
+            return opened()
+
+        monkeypatch.setattr(service.reloader, "_open", open_and_ask_for_a_turn)
+        change_manifest(own, note="another")
+        until(lambda: service.reloader.engine is not before)
+        assert others_wait == [True]
 
 
 def test_a_missing_bundle_is_reported_and_a_new_one_is_taken(own: Path, tmp_path: Path):

@@ -76,7 +76,7 @@ class Reloader(Watch):
         self.log, self.url, self.exposures = log, url, exposures
         opened = partial(Engine, path, log, index, runtime, exposures)
         seen, self.engine = open_unchanged(path, opened)
-        super().__init__(path, opened, every, seen)
+        super().__init__(path, opened, every, seen, index)
         self.away: Exception | None = None
         self.prepared: Future[None] = Future()
         self._writers = ThreadPoolExecutor(WRITERS, "append", lower_priority, (LOWER,))

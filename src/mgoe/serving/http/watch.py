@@ -14,9 +14,11 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any, TypeVar
+
+from filelock import FileLock
 
 from mgoe.bundle import MANIFEST
 from mgoe.errors import StoreError
@@ -47,13 +49,23 @@ class Watch(ABC):
         open_engine: Opens what is at the path.
         every: Seconds between looks at the folder.
         seen: Fingerprint of what is open; None opens what is there first.
+        turns: Folder in which the processes of a service take turns, so that one of them opens a bundle at a
+            time and the others keep their cores; None if there is one process.
 
     Attributes:
         refused: Why the bundle at the path is not the one that is open; None if it is.
     """
 
-    def __init__(self, path: Path, open_engine: Callable[[], Engine], every: float, seen: Fingerprint = None):
+    def __init__(
+        self,
+        path: Path,
+        open_engine: Callable[[], Engine],
+        every: float,
+        seen: Fingerprint = None,
+        turns: Path | None = None,
+    ):
         self.path, self.every = path, every
+        self._turn = nullcontext() if turns is None else FileLock(turns / "open.lock")
         self._open, self._seen = open_engine, seen
         self.refused: str | None = None
 
@@ -104,12 +116,13 @@ class Watch(ABC):
         Raises:
             StoreError: The logs cannot be read from where the bundle holds them.
         """
-        found, engine = open_unchanged(self.path, self._open)
-        if engine.away is not None:
-            raise engine.away
-        prepare(engine)
-        await_graphs(engine)
-        return found, engine
+        with self._turn:
+            found, engine = open_unchanged(self.path, self._open)
+            if engine.away is not None:
+                raise engine.away
+            prepare(engine)
+            await_graphs(engine)
+            return found, engine
 
 
 def open_unchanged(path: Path, open_engine: Callable[[], Engine]) -> tuple[Fingerprint, Engine]:
