@@ -13,13 +13,21 @@ from mgoe.experiments.execute import reference_rows
 from mgoe.simulation import WorldSettings, simulate
 
 WORLD = WorldSettings(
-    users=400, items=200, exposures=40_000, days=20, device_spread=3.0, user_communities=4, item_communities=4
+    users=400,
+    items=200,
+    exposures=40_000,
+    days=20,
+    device_spread=3.0,
+    user_communities=4,
+    item_communities=4,
+    scenarios=[1.0, 1.0],
+    scenario_correlation=-1.0,
 )
 
 
 @pytest.fixture(scope="module")
 def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of a world in which much depends on the device."""
+    """Of a world in which much depends on the device and on the scenario."""
     path = tmp_path_factory.mktemp("devices") / "log"
     simulate(WORLD, path, form="exposures")
     return path
@@ -45,6 +53,12 @@ def test_the_best_reachable_sees_the_device_where_models_do(log: Path, tmp_path:
     assert (
         best(log, tmp_path / "rare", [{"name": "device", "min_count": 1_000_000}]) == unseen
     )  # every device has the code of the unknown
+
+
+def test_the_best_reachable_sees_the_scenario_where_models_do(log: Path, tmp_path: Path):
+    unseen = best(log, tmp_path / "unseen", [{"name": "device"}])
+    seen = best(log, tmp_path / "seen", [{"name": "scenario"}, {"name": "device"}])
+    assert seen > unseen + 0.05
 
 
 def test_chance_is_a_half_and_of_a_regression_the_mean_in_training(log: Path, tmp_path: Path):

@@ -14,7 +14,7 @@ from mgoe.simulation import BehaviorSettings, reachable
 from mgoe.simulation.chance import chances, expected_stay, label_chances
 from mgoe.simulation.logs import with_negatives
 from tests.effort import up_to
-from tests.simulation.worlds import SMALL, drawn
+from tests.simulation.worlds import OPPOSED, SMALL, drawn
 
 WORLD = SMALL.model_copy(update={"exposures": 150_000, "users": 3_000, "items": 1_500})
 NAMES = WORLD.names
@@ -74,6 +74,21 @@ def test_best_predictions_know_each_of_two_conflicting_tasks():
     assert abs(bought[there].mean() - best[there, 1].mean()) < 0.02
 
 
+def test_best_predictions_know_the_scenario_and_are_worse_without_it():
+    log = drawn(OPPOSED.model_copy(update={"exposures": 150_000}))
+    named = np.array(OPPOSED.scenario_names)[log.shown.scenario]
+    known, unknown = (
+        reachable(log.truth, run_settings("exposures"), *log.ids, scenario=scenario)
+        for scenario in (named, None)
+    )
+    for t in range(len(NAMES)):
+        done = log.shown.done(t)
+        assert auc(done, known[:, t]) > auc(done, unknown[:, t]) + 0.02
+        assert abs((done - known[:, t]).mean()) < 4 * np.sqrt(0.25 / len(done))
+    with pytest.raises(ConfigError, match="several `scenarios` is known on its exposure log"):
+        reachable(log.truth, run_settings("events"), *log.ids)
+
+
 @up_to(12)
 @given(seed=st.integers(0, 1_000), scale=st.floats(0.3, 2), t=st.integers(0, len(NAMES) - 1))
 def test_a_perturbed_score_ranks_worse(examples, best, seed, scale, t):
@@ -86,7 +101,7 @@ def test_parts_of_the_truth_rank_worse_than_the_whole(examples, best):
     truth, form, ids, labels = examples
     user, item, day = truth.user_ids.index(ids[0]), truth.item_ids.index(ids[1]), truth.days(ids[2])
     popularity = np.stack([truth.popularity(d) for d in range(WORLD.days)])
-    cell = truth.affinity[:, :, truth.users.community[user], truth.items.community[item]]
+    cell = truth.affinity[:, :, 0, truth.users.community[user], truth.items.community[item]]
     for t in range(len(NAMES)):
         whole = auc(labels[:, t], best[:, t])
         parts = [

@@ -14,7 +14,7 @@ from mgoe.simulation.alias import alias_table, pick, uniform
 from mgoe.simulation.chance import chances, expected_stay
 from mgoe.simulation.draw import Day
 from tests.effort import up_to
-from tests.simulation.worlds import SMALL, Drawn, drawn, worlds
+from tests.simulation.worlds import OPPOSED, SMALL, Drawn, drawn, worlds
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +37,8 @@ def test_every_world_keeps_its_rules(world):
     assert_array_equal(np.isnan(shown.stay), shown.done(0) == 0)
     assert shown.position.min() >= 1
     assert shown.position.max() <= world.positions
+    assert shown.scenario.min() >= 0
+    assert shown.scenario.max() < len(world.scenario_shares)
 
 
 def test_the_rates_are_those_of_the_settings(small):
@@ -60,6 +62,19 @@ def test_the_truth_is_the_empirical_rate_in_every_cell(small):
     check_agreement(where_shown, small, small.shown.position.astype(int))
     for t in range(4):
         check_agreement(where_shown, small, np.argsort(np.argsort(where_shown[:, t])) * 20 // len(cell))
+
+
+def test_the_truth_is_the_empirical_rate_in_every_scenario_whether_or_not_it_is_known():
+    log = drawn(OPPOSED)
+    users, items = (
+        log.truth.users.community[log.shown.user],
+        log.truth.items.community[log.shown.item],
+    )
+    cell = (users * OPPOSED.item_communities + items) * 3 + log.shown.scenario
+    check_law(log.shown.scenario, np.array(OPPOSED.scenarios))
+    check_agreement(chances(log.truth, *log.indices, scenario=log.shown.scenario), log, cell)
+    check_agreement(chances(log.truth, *log.indices), log, cell // 3)
+    check_agreement(log.chances, log, cell)
 
 
 def check_agreement(chance, log, group):

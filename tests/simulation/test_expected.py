@@ -16,7 +16,7 @@ from mgoe.simulation.chance import looks, position_losses
 from mgoe.simulation.expected import expected_actions
 from mgoe.simulation.settings import DEVICE_SHARES
 from tests.effort import up_to
-from tests.simulation.worlds import RANKED, SMALL, Drawn, drawn, worlds
+from tests.simulation.worlds import OPPOSED, RANKED, SMALL, Drawn, drawn, worlds
 
 HOUR = np.timedelta64(1, "h")
 
@@ -39,11 +39,11 @@ def shown_at(truth: Truth, day: int, user: int, item: int) -> Iterator[tuple[int
 
 
 def chance_of_any(
-    truth: Truth, day: int, user: int, item: int, device: int, position: int, names: set[str]
+    truth: Truth, day: int, pair: tuple[int, int], scenario: int, device: int, position: int, names: set[str]
 ) -> float:
     """Sum the probabilities of all ways in which something wanted happens on one exposure."""
-    s, total = truth.settings, 0.0
-    logits = truth.logits(day)[truth.users.community[user], truth.items.community[item]]
+    s, total, (user, item) = truth.settings, 0.0, pair
+    logits = truth.logits(day)[scenario, truth.users.community[user], truth.items.community[item]]
     logits = logits + truth.users.bias[user] + truth.items.bias[item]
     for done in itertools.product([False, True], repeat=len(s.names)):
         if names.isdisjoint(name for name, one in zip(s.names, done, strict=True) if one):
@@ -59,7 +59,7 @@ def chance_of_any(
 
 def naive(truth: Truth, user: int, item: int, names: set[str], start: int, hours: int) -> float:
     """Add up what is expected hour by hour."""
-    total = 0.0
+    total, scenarios = 0.0, truth.settings.scenario_shares
     for day, of_day in itertools.groupby(range(start, start + hours), lambda hour: hour // 24):
         present = sum(
             truth.activity[u].astype(float) for u in range(len(truth.users)) if truth.users.arrival[u] <= day
@@ -67,15 +67,15 @@ def naive(truth: Truth, user: int, item: int, names: set[str], start: int, hours
         mine = truth.activity[user] if truth.users.arrival[user] <= day else 0.0
         exposures = len(list(of_day)) / 24 * truth.day_rows[day] * mine / present
         for position, shown in shown_at(truth, day, user, item):
-            for device, share in enumerate(DEVICE_SHARES):
-                chance = chance_of_any(truth, day, user, item, device, position, names)
-                total += exposures * shown * share * chance
+            for scenario, device in itertools.product(range(len(scenarios)), range(len(DEVICE_SHARES))):
+                chance = chance_of_any(truth, day, (user, item), scenario, device, position, names)
+                total += exposures * shown * scenarios[scenario] * DEVICE_SHARES[device] * chance
     return total
 
 
 @up_to(12)
 @given(settings=worlds(), data=st.data())
-def test_it_is_what_loops_over_hours_positions_devices_and_outcomes_add_up(
+def test_it_is_what_loops_over_hours_positions_scenarios_devices_and_outcomes_add_up(
     settings: WorldSettings, data: st.DataObject
 ):
     try:
@@ -114,7 +114,7 @@ def check_counts(log: Drawn, names: list[str], first: int):
 
 
 def test_it_is_what_is_drawn():
-    for world in (SMALL, RANKED):
+    for world in (SMALL, RANKED, OPPOSED):
         log = drawn(world)
         check_counts(log, ["click"], 8)
         check_counts(log, ["favour", "buy"], 2)

@@ -12,7 +12,7 @@ from mgoe.errors import ConfigError, OutputError
 from mgoe.metrics import auc
 from mgoe.simulation import DEVICES, Truth, WorldSettings, simulate
 from mgoe.simulation.chance import chances
-from tests.simulation.worlds import SMALL
+from tests.simulation.worlds import OPPOSED, SMALL, drawn
 
 FOLDERS = ("events", "exposures")
 
@@ -73,6 +73,15 @@ def test_one_form_alone_gives_the_same_log(log, tmp_path):
         assert pq.read_table(tmp_path / folder / folder).equals(pq.read_table(log[0] / folder))
     assert not (tmp_path / "events" / "exposures").exists()
     assert not (tmp_path / "exposures" / "events").exists()
+
+
+def test_several_scenarios_are_named_in_the_log(log, tmp_path):
+    simulate(OPPOSED, tmp_path / "log", form="exposures")
+    named = pq.read_table(tmp_path / "log" / "exposures")["scenario"].to_numpy()
+    assert (named == np.array(["s0", "s1", "s2"])[drawn(OPPOSED).shown.scenario]).all()
+    assert "scenario" not in pq.read_table(log[0] / "exposures").column_names
+    with pytest.raises(ConfigError, match="several `scenarios` is known by its exposures"):
+        simulate(OPPOSED, tmp_path / "events", form="events")
 
 
 def test_memory_holds_one_chunk_whatever_the_size_of_the_log(tmp_path, monkeypatch):

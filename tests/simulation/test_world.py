@@ -83,7 +83,7 @@ def test_drift_changes_affinities_and_popularity_and_zero_drift_keeps_them():
     for truth, expected in ((still, 1.0), (moved, np.cos(np.pi / 4)), (gone, 0.0)):
         for t in range(4):
             assert_allclose(
-                _likeness(truth.logits(0)[..., t], truth.logits(last)[..., t]), expected, atol=0.08
+                _likeness(truth.logits(0)[0, ..., t], truth.logits(last)[0, ..., t]), expected, atol=0.08
             )
             assert_allclose(truth.logits(last)[..., t].std(), SMALL.behaviors[t].strength, rtol=0.08)
         score = [np.argsort(np.argsort(truth.popularity(day))) for day in (0, last)]
@@ -104,6 +104,22 @@ def test_affinities_have_the_set_correlation_even_if_negative():
     truth = changed(items=5_000, item_communities=100, user_communities=20, behaviors=behaviors)
     for t, expected in enumerate((1, 0.9, 0.0, -0.8)):
         assert_allclose(_likeness(truth.affinity[0, 0], truth.affinity[0, t]), expected, atol=0.08)
+
+
+@pytest.mark.parametrize("correlation", [-1.0, -0.5, 0.0, 0.8, 1.0])
+def test_scenarios_have_the_set_correlation_of_tastes_and_one_taste_of_stays(correlation):
+    several = {"scenarios": [1.0, 2.0, 1.0], "scenario_correlation": correlation}
+    truth = changed(items=5_000, item_communities=100, user_communities=20, **several)
+    alone = changed(items=5_000, item_communities=100, user_communities=20)
+    assert_array_equal(truth.affinity[:, :, :1], alone.affinity)  # further ones leave the first as it is
+    for t, behavior in enumerate(SMALL.behaviors):
+        for scenario in (1, 2):
+            first, other = truth.affinity[0, t, 0], truth.affinity[0, t, scenario]
+            assert_allclose(_likeness(first, other), correlation, atol=0.08)
+            assert_allclose(other.std(), behavior.strength, rtol=0.08)
+            likeness = _likeness(truth.affinity[0, 0, scenario], other)
+            assert_allclose(likeness, behavior.correlation, atol=0.08)
+    assert (truth.affinity[:, -1] == truth.affinity[:, -1, :1]).all()
 
 
 def test_growth_delays_arrivals():
@@ -129,6 +145,7 @@ def test_growth_delays_arrivals():
         ),
         ({"behaviors": [{"name": "click", "rate": 0.5, "rank": 1}]}, "unknown key"),
         ({"popularity": float("nan")}, "popularity"),
+        ({"scenarios": [1.0, 0.0]}, "scenarios"),
     ],
 )
 def test_inconsistent_settings_are_refused(raw, message):
@@ -145,6 +162,8 @@ def test_unknown_ids_and_devices_are_refused():
         reachable(truth, run, [7], *known[1:])
     with pytest.raises(DataError, match="must be one of phone, desktop, tablet"):
         reachable(truth, run, *known, ["fridge"])
+    with pytest.raises(DataError, match=r"scenario: must be one of s0, or null .* found 's1'"):
+        reachable(truth, run, *known, scenario=["s1"])
     assert_allclose(reachable(truth, run, *known, [None]), reachable(truth, run, *known))
 
 

@@ -24,6 +24,8 @@ RANKED = SMALL.model_copy(
     }
 )
 """Popular items are shown first, users look at what comes first, and a quarter of the exposures is random."""
+OPPOSED = SMALL.model_copy(update={"scenarios": [3.0, 2.0, 1.0], "scenario_correlation": -0.6})
+"""Users like in two scenarios what they do not like in the first."""
 
 
 @st.composite
@@ -61,6 +63,8 @@ def worlds(draw: st.DrawFn) -> WorldSettings:
             "examination": examination,
             "popular_first": draw(st.booleans()),
             "uniform": draw(st.sampled_from([0.0, 0.3, 1.0])),
+            "scenarios": draw(st.sampled_from([[], [1.0, 1.0], [3.0, 1.0, 2.0]])),
+            "scenario_correlation": draw(st.floats(-1, 1)),
             "affinity_drift": draw(st.floats(0, 1)),
             "popularity_drift": draw(st.floats(0, 1)),
             "arriving_users": draw(st.floats(0, 1)),
@@ -95,9 +99,10 @@ class Drawn:
 
     @property
     def chances(self) -> NDArray[np.float64]:
-        """The probability of each behaviour where its device and position are known. Shape (N, T)."""
+        """The probability of each behaviour where device, scenario and position are known. Shape (N, T)."""
         truth, place = self.truth, self.shown.position - 1
-        logits = pair_logits(truth, *self.indices)[:, :-1] + truth.device[:, self.shown.device].T
+        logits = pair_logits(truth, *self.indices, self.shown.scenario)[:, :-1]
+        logits += truth.device[:, self.shown.device].T
         logits[:, 0] -= position_losses(truth)[place]
         chance = expit(logits)
         chance[:, 0] *= looks(truth)[place]

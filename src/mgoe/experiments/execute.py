@@ -221,13 +221,13 @@ def reference_rows(settings: RunSettings, prepared: Prepared) -> Iterator[Row]:
         users = prepared.users.ids(examples.user).to_numpy(zero_copy_only=False)
         items = prepared.items.ids(examples.item).to_numpy(zero_copy_only=False)
         times = (examples.bucket.astype(np.int64) * seconds(settings.data.bucket)).astype("datetime64[s]")
-        devices = None  # as models do not know them either
-        if "device" in features.names("categorical"):
-            indices = examples.context["device"].astype(np.int64) - 1
-            devices = np.array(features.vocabularies["device"].ids(indices).to_pylist(), object)
+        known: dict[str, Any] = {}  # as models know it too
+        for name in {"device", "scenario"}.intersection(features.names("categorical")):
+            indices = examples.context[name].astype(np.int64) - 1
+            known[name] = np.array(features.vocabularies[name].ids(indices).to_pylist(), object)
         for name, (part, uniform) in parts.items():
-            ids = users[part], items[part], times[part]
-            best = reachable(truth, settings, *ids, None if devices is None else devices[part], uniform)
+            ids, seen = (users[part], items[part], times[part]), {k: v[part] for k, v in known.items()}
+            best = reachable(truth, settings, *ids, uniform=uniform, **seen)
             for model, scores in (("chance", np.broadcast_to(chance, best.shape)), ("best-reachable", best)):
                 of_part = measure(
                     scores,

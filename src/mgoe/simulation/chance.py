@@ -22,6 +22,7 @@ def reachable(
     times: ArrayLike,
     device: ArrayLike | None = None,
     uniform: bool | None = None,
+    scenario: ArrayLike | None = None,
 ) -> NDArray[np.float64]:
     """Return the predictions of a model that knows the world: Bayes-optimal probabilities, and expected
     seconds of stay.
@@ -37,6 +38,7 @@ def reachable(
         times: Times (or starts of buckets), as `datetime64`. Shape (N,).
         device: Names of devices, if models see them. Shape (N,).
         uniform: Whether all items were shown uniformly at random, or none; None where that is not known.
+        scenario: Names of scenarios, if models see them. Shape (N,).
 
     Returns:
         Shape (N, T), tasks in the order of the settings.
@@ -44,7 +46,7 @@ def reachable(
     Raises:
         ConfigError: A task is not a single behaviour of the world, or the distribution of negatives or of
             positives is not known.
-        DataError: An id or a device is not of this world.
+        DataError: An id, a device or a scenario is not of this world.
 
     Example:
         >>> from mgoe.config import make_settings
@@ -60,8 +62,10 @@ def reachable(
     names = check_reachable(truth.settings, settings)
     user, item = truth.indices(users, items)
     day = truth.days(times)
+    devices = _indices("device", DEVICES, device)
+    scenarios = _indices("scenario", truth.settings.scenario_names, scenario)
     chance = (
-        chances(truth, user, item, day, None if device is None else _device_indices(device), uniform)
+        chances(truth, user, item, day, devices, uniform, scenarios)
         if settings.form == "exposures"
         else label_chances(truth, user, item, day, settings.negatives.ratio)
     )
@@ -111,11 +115,11 @@ def check_reachable(world: WorldSettings, settings: RunSettings) -> list[str]:
             "negatives.distribution",
             "the best reachable is known for negatives drawn by popularity; choose `popularity`",
         )
-    if settings.form == "events" and world.policy_matters:
+    if settings.form == "events" and world.known_on_exposures:
         raise ConfigError(
             "data.form",
-            "the best reachable of a world with `uniform` or `popular_first` is known on its exposure log; "
-            "set `exposures`",
+            "the best reachable of a world with `uniform`, `popular_first` or several `scenarios` is known "
+            "on its exposure log; set `exposures`",
         )
     if settings.form == "events" and world.names[0] not in names:
         raise ConfigError("tasks", f"the best reachable is known where {world.names[0]!r} is a task; add it")
@@ -144,22 +148,25 @@ def _behavior(task: TaskSettings, world: WorldSettings) -> str:
     return names[0]
 
 
-def _device_indices(device: ArrayLike) -> NDArray[np.int64]:
-    names = np.asarray(device, object)
-    indices = pd.Index(DEVICES).get_indexer(names)
+def _indices(place: str, known: tuple[str, ...], asked: ArrayLike | None) -> NDArray[np.int64] | None:
+    if asked is None:
+        return None
+    names = np.asarray(asked, object)
+    indices = pd.Index(known).get_indexer(names)
     strange = names[(indices < 0) & ~pd.isna(names)]
     if len(strange):
         raise DataError(
-            "device",
-            f"must be one of {', '.join(DEVICES)}, or null where it is unknown, found {strange[0]!r}",
+            place, f"must be one of {', '.join(known)}, or null where it is unknown, found {strange[0]!r}"
         )
     return indices
 
 
-def pair_logits(truth: Truth, user: NDArray, item: NDArray, day: NDArray) -> NDArray[np.float64]:
+def pair_logits(
+    truth: Truth, user: NDArray, item: NDArray, day: NDArray, scenario: NDArray | int
+) -> NDArray[np.float64]:
     """Return the logit of each behaviour without device and position, and the mean log stay. Shape (N, T +
     1)."""
-    cells = truth.users.community[user], truth.items.community[item]
+    cells = scenario, truth.users.community[user], truth.items.community[item]
     first, last = truth.phases(truth.settings.affinity_drift, day)
     affinity = [first * a[cells] + last * b[cells] for a, b in zip(*truth.affinity, strict=True)]
     return truth.intercept + np.stack(affinity, 1) + truth.users.bias[user] + truth.items.bias[item]
@@ -167,7 +174,7 @@ def pair_logits(truth: Truth, user: NDArray, item: NDArray, day: NDArray) -> NDA
 
 def expected_stay(truth: Truth, user: NDArray, item: NDArray, day: NDArray) -> NDArray[np.float64]:
     """Return the expected seconds spent on a clicked item. Shape (N,)."""
-    log_stay = pair_logits(truth, user, item, day)[:, -1]
+    log_stay = pair_logits(truth, user, item, day, 0)[:, -1]  # as in every scenario
     return np.exp(log_stay + truth.settings.stay.noise**2 / 2)  # the mean of a log-normal
 
 
@@ -188,22 +195,34 @@ def chances(
     day: NDArray,
     device: NDArray | None = None,
     uniform: bool | None = None,
+    scenario: NDArray | None = None,
 ) -> NDArray[np.float64]:
     """Return the probability of each behaviour on an exposure. Shape (N, T).
 
-    It is averaged over positions, and over devices where none (-1) is given. `uniform` says whether all
-    items were shown uniformly at random, or none; None where that is not known.
+    It is averaged over positions, and over devices and scenarios where none (-1) is given. `uniform` says
+    whether all items were shown uniformly at random, or none; None where that is not known.
     """
-    logits = pair_logits(truth, user, item, day)[:, :-1]
-    given = np.full(len(logits), -1) if device is None else device
     positions = _position_shares(truth, user, item, day, uniform)
-    mean = np.zeros_like(logits)
-    for d, share in enumerate(DEVICE_SHARES):
-        rows = np.flatnonzero((given == d) | (given < 0))
-        mean[rows] += np.where(given[rows] < 0, share, 1.0)[:, None] * _funnel(
-            truth, logits[rows] + truth.device[:, d], positions[rows]
-        )
+    mean = np.zeros((len(user), len(truth.settings.names)))
+    for s, of_scenario in enumerate(_weights(scenario, truth.settings.scenario_shares, len(user))):
+        logits = pair_logits(truth, user, item, day, s)[:, :-1]
+        for d, of_device in enumerate(_weights(device, DEVICE_SHARES, len(user))):
+            weight = of_scenario * of_device
+            rows = np.flatnonzero(weight)
+            mean[rows] += weight[rows, None] * _funnel(
+                truth, logits[rows] + truth.device[:, d], positions[rows]
+            )
     return mean
+
+
+def _weights(given: NDArray | None, shares: tuple[float, ...], n: int) -> NDArray[np.float64]:
+    """Return the probability of each kind on n exposures: its share, or 0 and 1 where a kind is given.
+
+    Shape (kinds, n).
+    """
+    kinds = np.arange(len(shares))[:, None]
+    given = np.full(n, -1) if given is None else given
+    return np.where(given < 0, np.array(shares)[:, None], given == kinds)
 
 
 def _funnel(truth: Truth, logits: NDArray, positions: NDArray) -> NDArray[np.float64]:
@@ -290,7 +309,7 @@ def _label_chances_of_day(
     users = _histogram(truth.users.community, user_bias, present, len(aim))
     items = _histogram(truth.items.community, item_bias, popularity, aim.shape[1])
     items /= np.maximum(items.sum(1, keepdims=True), 1e-300)
-    x, (grid_u, grid_i) = truth.logits(day)[:, :, 0], (_grid(user_bias), _grid(item_bias))
+    x, (grid_u, grid_i) = truth.logits(day)[0, :, :, 0], (_grid(user_bias), _grid(item_bias))
     by_user, by_item = np.empty_like(users), np.zeros_like(items)  # m and q
     for u in range(len(aim)):
         # (item communities, grid of users, grid of items)

@@ -1,10 +1,10 @@
 """Drawing exposures and the behaviours that follow, each chunk of each day independently.
 
 For each exposure: a user, by activity among those who have arrived; an item community, by how the day's
-exposures of the user's community are targeted; one of its items, by the day's popularity; device and
-position; then each behaviour with a parent that happened. A share of the exposures shows any item that has
-arrived, all equally often, at a random position. A chunk is drawn user after user, so that the data of 20 M
-users stream through the cache, and then shuffled into its time slots.
+exposures of the user's community are targeted; one of its items, by the day's popularity; device, scenario
+and position; then each behaviour with a parent that happened. A share of the exposures shows any item that
+has arrived, all equally often, at a random position. A chunk is drawn user after user, so that the data of 20
+M users stream through the cache, and then shuffled into its time slots.
 """
 
 from dataclasses import dataclass
@@ -26,7 +26,8 @@ CHUNK = 1 << 20
 """Rows drawn together."""
 
 _MS_PER_DAY = 86_400_000
-_DRAWS = np.uint64(32)  # uniform numbers reserved for each row: device, position, 16 behaviours, stay
+_DRAWS = np.uint64(32)  # uniform numbers reserved for a row: device, position, 16 behaviours, stay, scenario
+_SCENARIO = np.uint64(20)  # the number that draws the scenario
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Exposures:
         task_mask: Bit t is set if behaviour t happened. Shape (N,).
         device: Shape (N,).
         stay: Seconds; NaN without the first behaviour. Shape (N,).
+        scenario: Shape (N,).
         time: Milliseconds since the epoch, rising. Shape (N,).
     """
 
@@ -51,6 +53,7 @@ class Exposures:
     task_mask: NDArray[np.uint16]
     device: NDArray[np.int8]
     stay: NDArray[np.float32]
+    scenario: NDArray[np.int8]
     time: NDArray[np.int64]
 
     def done(self, behavior: int) -> NDArray[np.int8]:
@@ -75,7 +78,7 @@ class Day:
         pages: Part of a page that each item takes, see `Truth.pages`. Shape (2, I), or (2, 0) if positions
             are random.
         offsets: Where each item community starts. Shape (item communities + 1,).
-        logits: Shape (user communities, item communities, T + 1).
+        logits: Shape (scenarios, user communities, item communities, T + 1).
         reached: Summed activity of all present users up to each one. Shape (U,).
     """
 
@@ -126,6 +129,7 @@ class Day:
             (truth.users.bias, truth.items.bias),
             self.logits,
             (np.cumsum(DEVICE_SHARES), truth.device.astype(np.float32)),
+            np.cumsum(settings.scenario_shares),
             (position, position_losses(truth).astype(np.float32), looks(truth)),
             np.array(settings.parents),
             settings.stay.noise,
@@ -203,23 +207,30 @@ def _times(key, n, day_start, first, rows):
 
 
 @numba.njit(cache=True, nogil=True)
-def _draw_outcomes(key, pairs, communities, biases, logits, devices, positions, parents, noise):
-    """Return task mask, device and stay of each row."""
+def _kind(u, ends):
+    """Return the kind, of those whose shares end at `ends`, that a uniform number u selects."""
+    kind = 0
+    while kind < len(ends) - 1 and u >= ends[kind]:
+        kind += 1
+    return kind
+
+
+@numba.njit(cache=True, nogil=True)
+def _draw_outcomes(key, pairs, communities, biases, logits, devices, scenarios, positions, parents, noise):
+    """Return task mask, device, stay and scenario of each row."""
     device_ends, device_effect = devices
     position, losses, look = positions
     rows, tasks = len(position), len(parents)
     task_mask, device = np.zeros(rows, np.uint16), np.empty(rows, np.int8)
     stay, x = np.full(rows, np.nan, np.float32), np.empty(tasks + 1, np.float32)
+    scenario = np.empty(rows, np.int8)
     for n in range(rows):
-        u, i = pairs[0][n], pairs[1][n]
+        u, i, counter = pairs[0][n], pairs[1][n], np.uint64(n) * _DRAWS
+        s = _kind(uniform(key, counter + _SCENARIO), scenarios)
+        d = _kind(uniform(key, counter), device_ends)
         for t in range(tasks + 1):
-            x[t] = logits[communities[0][u], communities[1][i], t] + biases[0][u, t] + biases[1][i, t]
-        counter = np.uint64(n) * _DRAWS
-        draw = uniform(key, counter)
-        d = 0
-        while d < len(device_ends) - 1 and draw >= device_ends[d]:
-            d += 1
-        device[n], p = d, position[n] - 1
+            x[t] = logits[s, communities[0][u], communities[1][i], t] + biases[0][u, t] + biases[1][i, t]
+        scenario[n], device[n], p = s, d, position[n] - 1
         done = 0
         for t in range(tasks):
             if t == 0 or done >> parents[t] & 1:
@@ -233,4 +244,4 @@ def _draw_outcomes(key, pairs, communities, biases, logits, devices, positions, 
             radius = np.sqrt(-2 * np.log(1 - uniform(key, counter + np.uint64(2 + tasks))))
             turn = 2 * np.pi * uniform(key, counter + np.uint64(3 + tasks))
             stay[n] = np.exp(x[tasks] + noise * radius * np.cos(turn))
-    return task_mask, device, stay
+    return task_mask, device, stay, scenario

@@ -105,7 +105,8 @@ def expected_actions(
         exposures = part * truth.day_rows[day] * here[user] / here.sum(dtype=np.float64)
         for place in _places(truth, day, item):
             clicks = _clicks(truth, day, place.positions, bool(funnel.wanted[0]))
-            _add(total, exposures, pairs, truth.logits(day), place, clicks, funnel)
+            for share, logits in zip(truth.settings.scenario_shares, truth.logits(day), strict=True):
+                _add(total, share * exposures, pairs, logits, place, clicks, funnel)
     return total
 
 
@@ -137,7 +138,7 @@ def _places(truth: Truth, day: int, item: NDArray[np.int64]) -> list[_Place]:
 
 def _clicks(truth: Truth, day: int, positions: NDArray[np.float64], merged: bool) -> _Clicks:
     """Return the tables of a place, of all devices together if they are `merged`."""
-    logits = truth.logits(day)[:, :, 0]
+    logits = truth.logits(day)[..., 0]
     sides = [nodes.bias[:, 0] for nodes in (truth.users, truth.items)]
     low, high = (float(end(logits) + sum(end(side) for side in sides)) for end in (np.min, np.max))
     xs = np.linspace(low, high, _POINTS)

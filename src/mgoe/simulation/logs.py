@@ -81,9 +81,9 @@ def simulate(
     """Draw a world and write `exposures/`, `events/` and `truth/` below `out`.
 
     An exposure log has `user_id, item_id, timestamp, position,
-    device`, one 0/1 column per behaviour, `stay` (null without the first behaviour), and `uniform` (0/1) if
-    some items are drawn uniformly at random. An event log has `user_id, item_id, timestamp, behavior`; all
-    events of one exposure have its time.
+    device`, one 0/1 column per behaviour, `stay` (null without the first behaviour), `uniform` (0/1) if
+    some items are drawn uniformly at random, and `scenario` if there are several. An event log has `user_id,
+    item_id, timestamp, behavior`; all events of one exposure have its time.
 
     Args:
         settings: Settings of the world; `exposures` is the size.
@@ -105,11 +105,11 @@ def simulate(
         ['buy', 'cart', 'click', 'favour']
     """
     out = Path(out)
-    if form == "events" and settings.policy_matters:
+    if form == "events" and settings.known_on_exposures:
         raise ConfigError(
             "form",
-            "a world with `uniform` or `popular_first` is known by its exposures, found `events`; write "
-            "`exposures` or `both`",
+            "a world with `uniform`, `popular_first` or several `scenarios` is known by its exposures, found "
+            "`events`; write `exposures` or `both`",
         )
     with exclusive(out, "a simulated log"):
         taken = out.exists() and (not out.is_dir() or any(out.iterdir()))
@@ -189,6 +189,7 @@ def _exposure_schema(settings: WorldSettings) -> pa.Schema:
             **{name: pa.int8() for name in settings.names},
             "stay": pa.float32(),
             **({"uniform": pa.int8()} if settings.uniform else {}),
+            **({"scenario": pa.dictionary(pa.int8(), pa.string())} if len(settings.scenarios) > 1 else {}),
         }
     )
 
@@ -208,6 +209,7 @@ def _event_table(shown: Exposures, truth: Truth, schema: pa.Schema) -> pa.Table:
 
 
 def _exposure_table(shown: Exposures, truth: Truth, schema: pa.Schema) -> pa.Table:
+    scenarios = pa.DictionaryArray.from_arrays(shown.scenario, list(truth.settings.scenario_names))
     return pa.table(
         [
             truth.user_ids.of(shown.user),
@@ -218,6 +220,7 @@ def _exposure_table(shown: Exposures, truth: Truth, schema: pa.Schema) -> pa.Tab
             *(shown.done(t) for t in range(len(truth.settings.names))),
             pa.array(shown.stay, from_pandas=True),
             *([shown.uniform.astype(np.int8)] if truth.settings.uniform else []),
+            *([scenarios] if len(truth.settings.scenarios) > 1 else []),
         ],
         schema=schema,
     )

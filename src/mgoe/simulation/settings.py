@@ -1,7 +1,7 @@
 """Settings of a simulated world."""
 
 from datetime import date
-from typing import Self
+from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
@@ -110,6 +110,13 @@ class WorldSettings(Settings):
     marks in the column `uniform`."""
     device_spread: float = Field(default=0.15, ge=0, le=5)
     """Standard deviation of the device's effect, in logits."""
+    scenarios: list[Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(default=[], max_length=100)
+    """How often each scenario (a page of an app, for instance) is the place of an exposure, relative to the
+    others; empty for a single one. What is shown does not depend on it, and neither does the stay. If there
+    are several, the exposure log names it in the column `scenario`: `s0`, `s1`, ..."""
+    scenario_correlation: float = Field(default=0.0, ge=-1, le=1)
+    """Correlation of the affinities in each further scenario with those in `s0`; negative for opposed
+    tastes."""
 
     affinity_drift: float = Field(default=0.3, ge=0, le=1)
     """How far affinities change from the first day to the last; at 1 they end unrelated to the first day."""
@@ -130,6 +137,7 @@ class WorldSettings(Settings):
                 "position",
                 "device",
                 "uniform",
+                "scenario",
             ):
                 raise ValueError(
                     f"behaviors need different names, found {behavior.name!r} twice or taken by another "
@@ -152,9 +160,20 @@ class WorldSettings(Settings):
         return self
 
     @property
-    def policy_matters(self) -> bool:
-        """Whether what happens on an exposure depends on why the item was shown."""
-        return self.popular_first or self.uniform > 0
+    def known_on_exposures(self) -> bool:
+        """Whether the best reachable is known on the exposure log alone: what happens on an exposure depends
+        on why the item was shown, or on the scenario."""
+        return self.popular_first or self.uniform > 0 or len(self.scenarios) > 1
+
+    @property
+    def scenario_names(self) -> tuple[str, ...]:
+        """Names of the scenarios. Shape (scenarios,)."""
+        return tuple(f"s{number}" for number in range(len(self.scenario_shares)))
+
+    @property
+    def scenario_shares(self) -> tuple[float, ...]:
+        """Share of exposures in each scenario. Shape (scenarios,)."""
+        return tuple(part / sum(self.scenarios) for part in self.scenarios) or (1.0,)
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -91,8 +91,8 @@ class Truth:
         items: Items.
         activity: Relative number of exposures of a user. Shape (U,).
         taste: Normal scores of popularity: of the first day, and those it changes to. Shape (2, I).
-        affinity: The same two of each behaviour, and of the stay last. Shape (2, T + 1, user communities,
-            item communities).
+        affinity: The same two of each behaviour, and of the stay last, in each scenario. Shape (2, T + 1,
+            scenarios, user communities, item communities).
         device: Effect of a device, in logits. Shape (T, devices).
         intercept: Logit at average affinity; for the stay, logarithm of the median. Shape (T + 1,).
 
@@ -131,10 +131,10 @@ class Truth:
     def logits(self, day: int) -> NDArray[np.float32]:
         """Return the logit of each behaviour, and the log stay, between communities.
 
-        Shape (user communities, item communities, T + 1).
+        Shape (scenarios, user communities, item communities, T + 1).
         """
         affinity = np.tensordot(self.phases(self.settings.affinity_drift, day), self.affinity, 1)
-        return np.ascontiguousarray(np.moveaxis(affinity, 0, 2) + self.intercept, np.float32)
+        return np.ascontiguousarray(np.moveaxis(affinity, 0, -1) + self.intercept, np.float32)
 
     def popularity(self, day: int) -> NDArray[np.float64]:
         """Return how often an item is shown regardless of taste, relative to others; 0 before it arrives.
@@ -163,12 +163,14 @@ class Truth:
     def aim(self, day: int, popularity: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the share of each user community's exposures that goes to each item community.
 
-        Shape (user communities, item communities).
+        They are aimed at the tastes of the first scenario, wherever they are shown. Shape (user communities,
+        item communities).
         """
         s = self.settings
         mass = np.add.reduceat(popularity, self.items.offsets(s.item_communities)[:-1])
         mass /= mass.sum()
-        tastes = np.tensordot(self.phases(s.affinity_drift, day), self.affinity[:, 0].astype(np.float64), 1)
+        first = self.affinity[:, 0, 0].astype(np.float64)
+        tastes = np.tensordot(self.phases(s.affinity_drift, day), first, 1)
         aimed = mass * np.exp(s.targeting * tastes)
         return (1 - s.personalized) * mass + s.personalized * aimed / aimed.sum(1, keepdims=True)
 
@@ -209,10 +211,11 @@ class Truth:
                 **{f"bias_{name}": nodes.bias[:, t] for t, name in enumerate(names)},
             }
             pq.write_table(pa.table(columns), folder / f"{side}s.parquet", compression="zstd")
-        phase, t, user, item = np.indices(self.affinity.shape, np.int16).reshape(4, -1)
+        phase, t, scenario, user, item = np.indices(self.affinity.shape, np.int16).reshape(5, -1)
         columns = {
             "phase": phase,
             "behavior": pa.DictionaryArray.from_arrays(t.astype(np.int8), names),
+            "scenario": scenario,
             "user_community": user,
             "item_community": item,
             "affinity": self.affinity.ravel(),
@@ -243,7 +246,8 @@ class Truth:
             users, items, affinity = (
                 pq.read_table(path / f"{name}.parquet") for name in ("users", "items", "affinity")
             )
-            shape = (2, len(settings.names) + 1, settings.user_communities, settings.item_communities)
+            communities = settings.user_communities, settings.item_communities
+            shape = (2, len(settings.names) + 1, len(settings.scenario_shares), *communities)
             return cls(
                 settings,
                 _nodes(users, settings),

@@ -31,21 +31,35 @@ def make_truth(settings: WorldSettings) -> Truth:
     """
     s = settings
     parts = [*s.behaviors, s.stay]
-    rng = [np.random.default_rng([s.seed, part]) for part in range(6)]
+    rng = [np.random.default_rng([s.seed, part]) for part in range(7)]
     users = _nodes(rng[0], s.users, s.user_communities, s.arriving_users, [p.user_spread for p in parts], s)
     items = _nodes(rng[1], s.items, s.item_communities, s.arriving_items, [p.item_spread for p in parts], s)
     activity = (1 - rng[2].random(s.users, np.float32)) ** np.float32(-s.activity)
     taste = rng[3].standard_normal((2, s.items), np.float32)
-    cells = rng[4].standard_normal((2, len(parts), s.user_communities, s.item_communities), np.float32)
-    correlation = np.array([1.0, *(p.correlation for p in parts[1:])], np.float32)[:, None, None]
-    strength = np.array([p.strength for p in parts], np.float32)[:, None, None]
+    cells = _scenarios(rng[4], rng[6], len(parts), s)
+    correlation = np.array([1.0, *(p.correlation for p in parts[1:])], np.float32)[:, None, None, None]
+    strength = np.array([p.strength for p in parts], np.float32)[:, None, None, None]
     affinity = (strength * (correlation * cells[:, :1] + np.sqrt(1 - correlation**2) * cells)).astype(
         np.float32
     )
+    affinity[:, -1] = affinity[:, -1, :1]  # the stay is the same in every scenario
     device = s.device_spread * rng[5].standard_normal((len(s.behaviors), len(DEVICES)))
     intercept = np.append(np.zeros(len(s.behaviors)), np.log(s.stay.median))
     truth = Truth(s, users, items, activity, taste, affinity, device, intercept)
     return replace(truth, intercept=_calibrated(truth))
+
+
+def _scenarios(
+    first: np.random.Generator, others: np.random.Generator, parts: int, settings: WorldSettings
+) -> NDArray[np.float32]:
+    """Return normal numbers, of each further scenario with the set correlation to those of the first.
+
+    Shape (2, parts, scenarios, user communities, item communities).
+    """
+    s, c = settings, np.float32(settings.scenario_correlation)
+    cells = first.standard_normal((2, parts, 1, s.user_communities, s.item_communities), np.float32)
+    own = others.standard_normal((2, parts, len(s.scenario_shares) - 1, *cells.shape[3:]), np.float32)
+    return np.concatenate([cells, c * cells + np.sqrt(1 - c * c) * own], 2)
 
 
 def _nodes(
@@ -79,11 +93,12 @@ def _calibrated(truth: Truth) -> NDArray[np.float64]:
     share = truth.day_rows[days] + 1.0
     rows = np.ceil(share / share.sum() * _CALIBRATION_ROWS).astype(int)
     shown = [Day(truth, int(d), CALIBRATION, int(n)).exposures(0) for d, n in zip(days, rows, strict=True)]
-    user, item, device, position = (
-        np.concatenate([getattr(e, name) for e in shown]) for name in ("user", "item", "device", "position")
+    user, item, device, position, scenario = (
+        np.concatenate([getattr(e, name) for e in shown])
+        for name in ("user", "item", "device", "position", "scenario")
     )
     logits = (
-        pair_logits(truth, user, item, np.repeat(days, [len(e.user) for e in shown]))[:, :-1]
+        pair_logits(truth, user, item, np.repeat(days, [len(e.user) for e in shown]), scenario)[:, :-1]
         + truth.device[:, device].T
     )
     logits[:, 0] -= position_losses(truth)[position - 1]
