@@ -42,14 +42,15 @@ pytest.importorskip("implicit")
 
 @pytest.fixture(scope="module")
 def asked(raw: dict[str, Any]) -> dict[str, Any]:
-    """The tiny log twice, once without last items; one model that retrieves, and two baselines, of which one
-    draws."""
+    """The tiny log twice, once without last items; one model that retrieves, and three baselines, of which
+    two draw and one has too little time."""
     log = raw["logs"]["tiny"]
     rest = {"data": {"log": log["data"]["log"]}, "tasks": log["tasks"], "hold_out": "last"}
     topn = {
         "k": [5, 20],
-        "baselines": ["item-knn", "ials"],
+        "baselines": ["item-knn", "ials", "sasrec"],
         "trials": 2,
+        "trial_minutes": 1e-6,
         "tuning_users": 50,
         "exact_users": 60,
         "retrieval": {"candidates": 30},
@@ -79,7 +80,7 @@ def test_lists_stand_in_results_and_tables(listed: Path):
     for log in ("tiny", "last"):
         own = rows[rows["log"] == log]
         bound = {"best-reachable"} if log == "tiny" else set[str]()  # the truth knows no last items
-        assert set(own["model"]) == {"shared-bottom", "item-knn", "ials"} | bound
+        assert set(own["model"]) == {"shared-bottom", "item-knn", "ials", "sasrec"} | bound
         assert own.query("metric == 'hr@5'")["value"].between(0, 1).all()
         assert (own.query("metric == 'hr@20'")["value"] > 0).all()
     text = (listed / "tables.md").read_text()
@@ -90,6 +91,8 @@ def test_lists_stand_in_results_and_tables(listed: Path):
     assert "| item_to_item |" in text
     assert "share of reachable NDCG@5" in text
     assert text.count("| best-reachable |") == 2  # among models, and among lists
+    assert text.count("Trials that 1e-06 processor minutes ended before their last epoch") == 2
+    assert text.count("epoch, first seed: sasrec 2 of 2.") == 2
     assert "Of the first 5 of every item ranked (seed 0): mix" in text
 
 

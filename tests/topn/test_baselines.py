@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose
 from numpy.typing import NDArray
 
 from mgoe.config.topn import BaselineName
-from mgoe.topn import BASELINES, Events
+from mgoe.topn import BASELINES, Budget, Events
 from mgoe.topn.baselines.lightgcn import Smoothed, smoothed, smoothing
 from mgoe.topn.baselines.linear import fit_ease, slim_weights
 from mgoe.topn.baselines.neighbors import swing_links
@@ -35,7 +35,7 @@ def events() -> Events:
 
 def scores_of(name: str, events: Events, **settings: object) -> NDArray:
     baseline = BASELINES[name]
-    return baseline.fit(events, {**baseline.start, **settings}, 0)(np.arange(events.shape[0]))
+    return baseline.fit(events, {**baseline.start, **settings}, 0, Budget())(np.arange(events.shape[0]))
 
 
 def test_names_of_settings_are_those_of_baselines():
@@ -46,7 +46,7 @@ def test_names_of_settings_are_those_of_baselines():
 def test_every_baseline_scores_every_item(name: str, events: Events):
     if name in ("item-knn", "rp3beta", "slim", "ials"):
         pytest.importorskip("implicit")
-    short = {"epochs": 2} if name == "lightgcn" else {}
+    short = {"epochs": 2} if BASELINES[name].learns_in_epochs else {}
     found = scores_of(name, events, **short)
     assert found.shape == events.shape
     assert np.isfinite(found).all()
@@ -90,7 +90,7 @@ def test_ease_is_its_closed_form_whichever_side_is_smaller(shape: tuple[int, int
     inverse = np.linalg.inv(known.T @ known + 3 * np.eye(shape[1]))
     weights = -inverse / np.diag(inverse)
     np.fill_diagonal(weights, 0)
-    found = fit_ease(events, {"l2": 3.0, **EVERY}, 0)(np.arange(shape[0]))
+    found = fit_ease(events, {"l2": 3.0, **EVERY}, 0, Budget())(np.arange(shape[0]))
     assert_allclose(found, known @ weights, atol=1e-5)
 
 

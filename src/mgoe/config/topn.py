@@ -16,6 +16,8 @@ BaselineName = Literal[
     "slim",
     "ials",
     "lightgcn",
+    "sasrec",
+    "hstu",
     "cascading-rank",
 ]
 BASELINE_NAMES: tuple[BaselineName, ...] = get_args(BaselineName)
@@ -47,6 +49,9 @@ class TopNSettings(Settings):
     trials: Count = 8
     """Settings that are tried on validation, the same number for every baseline; the first ones are its
     defaults."""
+    trial_minutes: float = Field(default=10.0, gt=0)
+    """Processor minutes of a trial, and of the fit with the best settings. A baseline that learns in epochs
+    stops with the epoch in which they are used up; the fits of others cannot be cut short."""
     tuning_users: Count = 2000
     """Users, drawn at random, for whom validation lists are made."""
     exact_users: int = Field(default=1000, ge=0)

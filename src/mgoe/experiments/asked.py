@@ -76,7 +76,7 @@ def parts_of(plan: Plan, cells: Iterable[Cell]) -> list[Part]:
             follows=(log.lists(cell.variant.name, cell.seed),),
         )
         if topn is not None:
-            listed = {"topn": plain_values(topn, {"baselines", "trials"})}
+            listed = {"topn": plain_values(topn, {"baselines", "trials", "trial_minutes"})}
             add_lists(log, cell.variant.name, cell.seed, listed, (fitted,))
             known = {key: values[key] for key in ("data", "tasks", "split")}
             for name, seed in references_of(plan, log):
@@ -121,13 +121,16 @@ def _topn_of_reference(topn: TopNSettings, name: str) -> dict[str, Any]:
     values."""
     unread = {"baselines", "exact_users", "objective", "retrieval"}
     if name == REACHABLE:
-        return {"topn": plain_values(topn, unread | {"seed", "trials", "tuning_users"}), "bound": REACHABLE}
+        unread |= {"seed", "trials", "trial_minutes", "tuning_users"}
+        return {"topn": plain_values(topn, unread), "bound": REACHABLE}
     baseline = BASELINES[name]
     space = {
         key: values if isinstance(values, list) else values.model_dump()
         for key, values in baseline.space.items()
     }
     searched = {"baseline": name, "start": dict(baseline.start), "space": space}
+    if not baseline.learns_in_epochs:
+        unread.add("trial_minutes")
     return {"topn": plain_values(topn, unread) | searched}
 
 

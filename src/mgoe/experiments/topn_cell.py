@@ -19,7 +19,7 @@ from mgoe.experiments.held_out import held_pairs
 from mgoe.experiments.plan import Log
 from mgoe.experiments.topn_objective import relevant_tasks
 from mgoe.experiments.tuning import best_trial, propose
-from mgoe.topn import BASELINES, Queries, make_lists, measure_lists
+from mgoe.topn import BASELINES, Budget, Queries, make_lists, measure_lists
 
 TRIALS = "trials.json"
 """Settings that were tried on validation."""
@@ -67,22 +67,36 @@ def measure_baseline(log: Log, name: str, seed: int, topn: TopNSettings, data: i
     while len(trials) < topn.trials:
         changed = propose(baseline.space, trials, topn.seed, lower_is_better=False, first=[baseline.start])
         started, value, failed = time.process_time(), None, ""
+        budget = Budget(60 * topn.trial_minutes)
         try:
-            lists = make_lists(baseline.fit(valid.events, changed, seed), valid, depth)
+            lists = make_lists(baseline.fit(valid.events, changed, seed, budget), valid, depth)
             value = value_of(measure_lists(lists, valid, [depth]), f"ndcg@{depth}")
         except (MgoeError, ArithmeticError, np.linalg.LinAlgError) as error:
             failed = " ".join(str(error).split())
         seconds = round(time.process_time() - started, 1)
-        trials.append({"settings": changed, "value": value, "failed": failed, "cpu_seconds": seconds})
+        trials.append(
+            {
+                "settings": changed,
+                "value": value,
+                "failed": failed,
+                "cpu_seconds": seconds,
+                "stopped_after_epochs": budget.stopped,
+            }
+        )
         write_json(file, {"trials": trials})
     best = best_trial(f"topn, {name}", trials, lower_is_better=False)
     clock, started = time.perf_counter(), time.process_time()
-    scores = baseline.fit(test.events, best, seed)
+    budget = Budget(60 * topn.trial_minutes)
+    scores = baseline.fit(test.events, best, seed, budget)
     cost = {
         "training_seconds": round(time.perf_counter() - clock, 2),
         "cpu_seconds": round(time.process_time() - started, 2),
+        "stopped_after_epochs": budget.stopped,
     }
-    found = measure_lists(make_lists(scores, test, max(topn.k)), test, topn.k)
+    started = time.process_time()
+    lists = make_lists(scores, test, max(topn.k))
+    cost["lists_cpu_seconds"] = round(time.process_time() - started, 2)
+    found = measure_lists(lists, test, topn.k)
     return write_result(folder, name, seed, {"trials": trials, "best": best, **cost}, found)
 
 

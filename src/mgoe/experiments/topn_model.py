@@ -4,6 +4,7 @@ as of the snapshot before the window.
 Axes: `Q` users that are asked for, `N` places of a list.
 """
 
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -75,7 +76,9 @@ def measure_model(cell: Cell, topn: TopNSettings) -> str:
             scored.retrieval = Retrieval.build(
                 scored.view, Path(scratch, "test"), inputs.retrieval, blend=blend
             )
+        started = time.process_time()
         [lists] = ranked_lists([scored], test, shown)
+        seconds = round(time.process_time() - started, 2)
         if scored.retrieval is not None:
             wanted = np.split(test.item, np.searchsorted(test.user, test.users)[1:])
             found, _ = recall(scored, test, shown, wanted)
@@ -89,7 +92,7 @@ def measure_model(cell: Cell, topn: TopNSettings) -> str:
             write_result(folder / SAMPLED, name, seed, {}, measure_lists(mine, some, topn.k))
     fit = read_json(cell.folder / FIT)
     chosen = {"undone": best} if blend is None else blend._asdict()
-    about = {"trials": trials, "best": chosen}
+    about = {"trials": trials, "best": chosen, "lists_cpu_seconds": seconds}
     about |= {key: fit.get(key) for key in ("training_seconds", "cpu_seconds")}
     return write_result(folder, name, seed, about, measure_lists(lists, test, topn.k))
 

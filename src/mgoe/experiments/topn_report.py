@@ -25,6 +25,7 @@ from mgoe.experiments.folder import DONE, FIT, INFLUENCE
 from mgoe.experiments.plan import Log, Plan
 from mgoe.experiments.records import cost_of
 from mgoe.experiments.topn_model import EXACT, MIX, RECALL, SAMPLED
+from mgoe.topn import BASELINES
 
 SLICE = "topn"
 """Slice of these rows in `results.parquet`, where every other row is about examples."""
@@ -65,7 +66,10 @@ def lists_standings(plan: Plan, log: Log) -> Standings | None:
         costs={name: cost_of(of_seeds) for name, of_seeds in facts.items()},
         reached={} if best is None else find_reached(plan, best, measured),
         missing={name: "lists are not measured yet" for name in asked if name not in dict(there)},
-        notes=[_chosen({name: of_seeds[0]["best"] for name, of_seeds in facts.items()})],
+        notes=[
+            _chosen({name: of_seeds[0]["best"] for name, of_seeds in facts.items()}),
+            *_limited(plan, {name: of_seeds[0]["trials"] for name, of_seeds in facts.items()}),
+        ],
     )
 
 
@@ -150,6 +154,21 @@ def _parts_of_lead(plan: Plan, log: Log, part: str) -> list[tuple[Path, int]]:
     lead = plan.comparison.lead
     found = [(log.lists(*one), one[1]) for one in measured_lists(plan, log) if one[0] == lead]
     return [(folder, seed) for folder, seed in found if (folder / part / DONE).exists()]
+
+
+def _limited(plan: Plan, trials: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
+    """Say how long a trial could take where that can end it, and how often it did."""
+    assert plan.comparison.topn is not None
+    stopped = {
+        name: sum(one["stopped_after_epochs"] is not None for one in of)
+        for name, of in trials.items()
+        if name in BASELINES and BASELINES[name].learns_in_epochs
+    }
+    if not stopped:
+        return []
+    counts = ", ".join(f"{name} {count} of {len(trials[name])}" for name, count in stopped.items())
+    limit = f"{plan.comparison.topn.trial_minutes:g} processor minutes"
+    return [f"Trials that {limit} ended before their last epoch, first seed: {counts}."]
 
 
 def _chosen(best: Mapping[str, Mapping[str, Any]]) -> str:

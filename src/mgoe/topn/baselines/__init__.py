@@ -6,18 +6,20 @@ neighbors   item-kNN, RP3beta, Swing
 linear      EASE, SLIM
 factors     iALS
 lightgcn    LightGCN
+sequences   SASRec, and a model like HSTU; their networks are in `sequence_network`
 cascading   CascadingRank, for several tasks
 
 Item-kNN, RP3beta, iALS and the neighbours of SLIM are computed by implicit (extra `topn`).
 """
 
-from mgoe.topn.baselines.baseline import Baseline, Space, load_implicit
+from mgoe.topn.baselines.baseline import Baseline, Budget, Space, load_implicit
 from mgoe.topn.baselines.cascading import CASCADING_RANK
 from mgoe.topn.baselines.factors import IALS
 from mgoe.topn.baselines.lightgcn import LIGHTGCN
 from mgoe.topn.baselines.linear import EASE, SLIM
 from mgoe.topn.baselines.neighbors import ITEM_KNN, RP3BETA, SWING
 from mgoe.topn.baselines.popularity import POPULARITY
+from mgoe.topn.baselines.sequences import HSTU, SASREC
 
 BASELINES: dict[str, Baseline] = {
     "popularity": POPULARITY,
@@ -28,7 +30,9 @@ BASELINES: dict[str, Baseline] = {
     "slim": SLIM,
     "ials": IALS,
     "lightgcn": LIGHTGCN,
+    "sasrec": SASREC,
+    "hstu": HSTU,
     "cascading-rank": CASCADING_RANK,
 }
 
-__all__ = ["BASELINES", "Baseline", "Space", "load_implicit"]
+__all__ = ["BASELINES", "Baseline", "Budget", "Space", "load_implicit"]

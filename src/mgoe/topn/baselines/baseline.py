@@ -1,7 +1,9 @@
 """What every baseline is: a fit, and the settings that are searched."""
 
+import math
+import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,12 +17,40 @@ from mgoe.topn.queries import Events
 Space = Mapping[str, list[Any] | RangeSettings]
 
 
+@dataclass
+class Budget:
+    """The processor time of a fit. One that learns in epochs ends with the epoch in which it is used up; one
+    that solves its equations at once does not look at it.
+
+    Attributes:
+        seconds: Of the processor, all threads together.
+        stopped: Number of epochs after which a fit ended early; None if it did not.
+
+    Example:
+        >>> budget = Budget(seconds=0)
+        >>> list(budget.epochs(3)), budget.stopped
+        ([0], 1)
+    """
+
+    seconds: float = math.inf
+    stopped: int | None = None
+
+    def epochs(self, wanted: int) -> Iterator[int]:
+        """Yield the numbers of the epochs that there is time for, at least one."""
+        until = time.process_time() + self.seconds
+        for epoch in range(wanted):
+            if epoch and time.process_time() >= until:
+                self.stopped = epoch
+                return
+            yield epoch
+
+
 @dataclass(frozen=True)
 class Baseline:
     """A recommender that knows who did what and when, and nothing else.
 
     Attributes:
-        fit: Fits it to events with settings and a seed.
+        fit: Fits it to events with settings and a seed, within a budget.
         start: Settings of the first trial.
         space: Choices or ranges of the other trials, by the names of `start`.
         random: Whether another seed gives other lists.
@@ -32,11 +62,16 @@ class Baseline:
         True
     """
 
-    fit: Callable[[Events, Mapping[str, Any], int], Scores]
+    fit: Callable[[Events, Mapping[str, Any], int, Budget], Scores]
     start: Mapping[str, Any] = field(default_factory=dict)
     space: Space = field(default_factory=dict)
     random: bool = False
     by_implicit: bool = False
+
+    @property
+    def learns_in_epochs(self) -> bool:
+        """Whether a fit can end early, as its budget says."""
+        return "epochs" in self.start
 
 
 HALF_LIFE = RangeSettings(low=1.0, high=200.0, log=True)

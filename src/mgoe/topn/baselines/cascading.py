@@ -12,7 +12,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from mgoe.config import RangeSettings
-from mgoe.topn.baselines.baseline import HALF_LIFE, Baseline
+from mgoe.topn.baselines.baseline import HALF_LIFE, Baseline, Budget
 from mgoe.topn.lists import Scores
 from mgoe.topn.queries import Events
 
@@ -22,7 +22,7 @@ AT_ONCE = 64
 """Users whose scores are iterated together."""
 
 
-def fit_cascading_rank(events: Events, settings: Mapping[str, Any], seed: int) -> Scores:
+def fit_cascading_rank(events: Events, settings: Mapping[str, Any], seed: int, budget: Budget) -> Scores:
     """Score by r of the strongest task, where each task's scores r of users and items are the fixed point of
 
         r = walk A r + (1 - walk) (own q + (1 - own) r of the weaker task)

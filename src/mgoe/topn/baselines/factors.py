@@ -8,12 +8,12 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from mgoe.config import RangeSettings
-from mgoe.topn.baselines.baseline import HALF_LIFE, Baseline, load_implicit
+from mgoe.topn.baselines.baseline import HALF_LIFE, Baseline, Budget, load_implicit
 from mgoe.topn.lists import Scores
 from mgoe.topn.queries import Events
 
 
-def fit_ials(events: Events, settings: Mapping[str, Any], seed: int) -> Scores:
+def fit_ials(events: Events, settings: Mapping[str, Any], seed: int, budget: Budget) -> Scores:
     """Factorise all events, then solve the factors of each user's profile, in which older events count less.
 
     Confidence is 1 + alpha ln(1 + events). Factors, regularisation, alpha and iterations are all searched,

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from mgoe.config import RangeSettings
-from mgoe.topn.baselines.baseline import Baseline
+from mgoe.topn.baselines.baseline import Baseline, Budget
 from mgoe.topn.lists import Scores
 from mgoe.topn.queries import Events
 
@@ -21,7 +21,7 @@ BATCH, STEPS = 32_768, 8
 batches make an epoch cheap."""
 
 
-def fit_lightgcn(events: Events, settings: Mapping[str, Any], seed: int) -> Scores:
+def fit_lightgcn(events: Events, settings: Mapping[str, Any], seed: int, budget: Budget) -> Scores:
     """Learn embeddings with the loss of pairs (eq. 15): an item that the user did before a random one.
 
     The score of a pair is the product of its embeddings after smoothing, the mean over rounds (eq. 7, 8).
@@ -33,7 +33,7 @@ def fit_lightgcn(events: Events, settings: Mapping[str, Any], seed: int) -> Scor
     table = torch.nn.Parameter(0.1 * torch.randn(users + items, settings["width"], generator=generator))
     optimizer = torch.optim.Adam([table], lr=settings["learning_rate"])
     steps = max(len(pairs.row) // BATCH, min(STEPS, len(pairs.row)))
-    for _ in range(settings["epochs"]):
+    for _ in budget.epochs(settings["epochs"]):
         for rows in np.array_split(rng.permutation(len(pairs.row)), steps):
             other = rng.integers(0, items, len(rows))
             nodes = np.stack([pairs.row[rows], users + pairs.col[rows], users + other])

@@ -17,7 +17,7 @@ from scipy.linalg import get_lapack_funcs
 
 from mgoe.config import RangeSettings
 from mgoe.errors import TrainingError
-from mgoe.topn.baselines.baseline import HALF_LIFE, NEIGHBORS, Baseline, by_similarity, fit_similarity
+from mgoe.topn.baselines.baseline import HALF_LIFE, NEIGHBORS, Baseline, Budget, by_similarity, fit_similarity
 from mgoe.topn.lists import Scores
 from mgoe.topn.queries import Events
 
@@ -33,7 +33,7 @@ OWN = [0.0, 0.03, 0.1, 0.3, 1.0]
 """Weights of a user's own items."""
 
 
-def fit_ease(events: Events, settings: Mapping[str, Any], seed: int) -> Scores:
+def fit_ease(events: Events, settings: Mapping[str, Any], seed: int, budget: Budget) -> Scores:
     """EASE (Steck 2019): ridge regression without self-loops, in closed form.
 
     With P = (X'X + l2)^-1 the weights are B = I - P diag(P)^-1, so X B = X - X P diag(P)^-1.
@@ -94,7 +94,7 @@ def mirror(lower: NDArray[np.float32]) -> None:
             lower[column, row] = lower[row, column]
 
 
-def fit_slim(events: Events, settings: Mapping[str, Any], seed: int) -> Scores:
+def fit_slim(events: Events, settings: Mapping[str, Any], seed: int, budget: Budget) -> Scores:
     """SLIM (Ning & Karypis 2011): sparse, positive weights with an l1 and an l2 penalty.
 
     An item is predicted from its nearest neighbours by cosine alone, the paper's fsSLIM.

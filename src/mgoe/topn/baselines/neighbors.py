@@ -13,7 +13,7 @@ import scipy.sparse as sp
 
 from mgoe.config import RangeSettings
 from mgoe.retrieval import PAIR, ItemLinks, LatestPairs, Rows, computed, swing_rows
-from mgoe.topn.baselines.baseline import HALF_LIFE, NEIGHBORS, Baseline, by_similarity, fit_similarity
+from mgoe.topn.baselines.baseline import HALF_LIFE, NEIGHBORS, Baseline, Budget, by_similarity, fit_similarity
 from mgoe.topn.lists import Scores
 from mgoe.topn.queries import Events
 
@@ -22,14 +22,14 @@ USERS = 1000
 square."""
 
 
-def fit_item_knn(events: Events, settings: Mapping[str, Any], seed: int) -> Scores:
+def fit_item_knn(events: Events, settings: Mapping[str, Any], seed: int, budget: Budget) -> Scores:
     """Cosine of columns, as they are or weighted as text is (TF-IDF, BM25), by implicit."""
     kinds = {"cosine": "CosineRecommender", "tfidf": "TFIDFRecommender", "bm25": "BM25Recommender"}
     similarity = fit_similarity(kinds[settings["weighting"]], events.matrix(), settings["neighbors"])
     return by_similarity(events.matrix(settings["half_life"]), similarity)
 
 
-def fit_rp3beta(events: Events, settings: Mapping[str, Any], seed: int) -> Scores:
+def fit_rp3beta(events: Events, settings: Mapping[str, Any], seed: int, budget: Budget) -> Scores:
     """RP3beta (Paudel et al. 2017): three steps of a random walk with probabilities to the power `alpha`,
     over the popularity of the item it ends at to the power `beta`.
 
@@ -46,7 +46,7 @@ def fit_rp3beta(events: Events, settings: Mapping[str, Any], seed: int) -> Score
     return by_similarity(events.matrix(settings["half_life"]), sp.csr_array(walk))
 
 
-def fit_swing(events: Events, settings: Mapping[str, Any], seed: int) -> Scores:
+def fit_swing(events: Events, settings: Mapping[str, Any], seed: int, budget: Budget) -> Scores:
     """Swing (Yang et al. 2020): two items are similar if pairs of users who share little else did both,
 
         w(i, j) = sum over u < v who did i and j of (n(u) n(v))^-1/2 / (alpha + items that u and v share),

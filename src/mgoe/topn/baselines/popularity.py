@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 
 from mgoe.config import RangeSettings
-from mgoe.topn.baselines.baseline import Baseline
+from mgoe.topn.baselines.baseline import Baseline, Budget
 from mgoe.topn.lists import Scores
 from mgoe.topn.queries import Events
 
 
-def fit_popularity(events: Events, settings: Mapping[str, Any], seed: int) -> Scores:
+def fit_popularity(events: Events, settings: Mapping[str, Any], seed: int, budget: Budget) -> Scores:
     """Score every item by its events, each of which counts 2^(-age / half_life)."""
     weight = np.exp2(-events.age / settings["half_life"])
     sums = np.bincount(events.item, weight, minlength=events.shape[1]).astype(np.float64)
