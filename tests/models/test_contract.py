@@ -74,6 +74,8 @@ MODELS = {
         ("stem of the graph alone", "stem", {"inputs": GRAPH_ONLY}),
         ("home", "home", {}),
         ("home of several", "home+mgoe", {"options": {"experts": 2, "hidden": [16, 8]}}),
+        ("din", "din", {}),
+        ("din+mgoe", "din+mgoe", {}),
         ("macgnn", "macgnn", {}),
         ("macgnn+mgoe", "macgnn+mgoe", {}),
         ("macgnn of the graph alone", "macgnn", {"inputs": GRAPH_ONLY}),

@@ -48,7 +48,8 @@ def test_every_row_of_the_comparison_resolves_once_and_for_all(name):
 def test_names_stand_for_inputs():
     inputs = {name: set(resolve(name).inputs) for name in NAMES}
     assert all(inputs[name] == {"ids", "side", "context", "recents"} for name in BASELINES)
-    assert all(inputs[f"{base}+mgoe"] == inputs["mgoe"] for base in PRESETS if base != "rates")
+    assert all(inputs[f"{base}+mgoe"] == inputs["mgoe"] for base in {*PRESETS} - {"rates", "din"})
+    assert inputs["din+mgoe"] == inputs["mgoe"] | {"recents"}  # what it attends to
     assert inputs["lightgbm"] == inputs["mmoe+counts"]
     assert inputs["mmoe+counts"] == {"side", "context", "counts", "pair"}
     assert inputs["mmoe+edges"] == inputs["mmoe+counts"] | {"sketch", "edges", "rates"}
@@ -206,7 +207,11 @@ def test_ids_that_yaml_takes_for_yes_and_no_are_on_and_off():
 
 
 def test_settings_that_are_saved_give_the_same_models_again():
-    given: list[dict[str, object]] = [{}, {"options": {"width": 8}}, {"inputs": ["side", "aggregates"]}]
+    given: list[dict[str, object]] = [
+        {},
+        {"options": {"width": 8}},
+        {"inputs": ["side", "recents", "aggregates"]},
+    ]
     given += [{"ids": ids} for ids in ("on", "off", "auto")]
     models = [{"name": f"{name}-{k}", "base": name, **more} for name in NAMES for k, more in enumerate(given)]
     own = {"name": "own", "base": "mgoe.models:MMoE"}

@@ -9,6 +9,7 @@ from mgoe.errors import ConfigError
 from mgoe.features import GROUPS
 from mgoe.models.base import RankingModel
 from mgoe.models.baselines.boosted import BoostedTrees
+from mgoe.models.baselines.din import DIN
 from mgoe.models.baselines.flat import SharedBottom, SingleTask
 from mgoe.models.baselines.funnel import AITM, ESMM
 from mgoe.models.baselines.linear import Constant, History, LogisticRegression, Popularity, RateSum
@@ -30,6 +31,7 @@ _BASELINES: dict[str, type[RankingModel]] = {
     "metaheac": MetaHeac,
     "stem": STEM,
     "home": HoME,
+    "din": DIN,
 }
 BASES: dict[str, type[RankingModel]] = {
     "mgoe": MGOE,
@@ -135,14 +137,15 @@ def resolve(model: str | ModelSettings) -> ModelSettings:
         )
     if plus and suffix not in INPUTS:
         raise ConfigError(place, f"unknown inputs {suffix!r} after `+`{did_you_mean(suffix, [*INPUTS])}")
-    inputs = given.inputs if given.inputs is not None else INPUTS[suffix] if plus else preset.inputs or _GRAPH
+    kind = _load(preset.base, place)
+    of_name = (*INPUTS[suffix], *kind.requires & {"recents"}) if plus else preset.inputs or _GRAPH
+    inputs = of_name if given.inputs is None else given.inputs
     for number, name in enumerate(inputs):
         if name not in GROUPS:
             raise ConfigError(
                 place,
                 f"inputs.{number}: must be an input group, found {name!r}{did_you_mean(name, [*GROUPS])}",
             )
-    kind = _load(preset.base, place)
     lacking = [group for group in GROUPS if group in kind.requires - {*inputs}]
     if lacking:
         raise ConfigError(

@@ -49,6 +49,7 @@ WITH_SHARED = [2, 0, 1, 3]
 OF_TASKS = {
     "single-task": [],
     "shared-bottom": [],
+    "din": [],
     "macgnn": [],
     "omoe": [],
     "mmoe": [(r"gates\.score", 0, ORDER)],

@@ -16,7 +16,7 @@ from mgoe.features import Part
 from mgoe.models.base import RankingModel
 from mgoe.models.decomposition import Additive, AdditiveDecomposition, Decomposition
 from mgoe.models.layers.experts import MacroExperts
-from mgoe.models.layers.inputs import DenseInputs, Knots, Nodes, Recents
+from mgoe.models.layers.inputs import DenseInputs, Knots, Nodes, Recents, TargetAttention
 from mgoe.models.layers.stacked import StackedMLP, Towers, Transfer, Widths
 from mgoe.models.spec import Batch, FeatureSpec, batch_keys
 
@@ -65,6 +65,7 @@ class FlatInputs(nn.Module):
         groups: Input groups to read.
         options: Widths.
         knots: Knots of piecewise-linear features.
+        attention: What weighs recent neighbours.
 
     Example:
         >>> inputs = FlatInputs(spec, ("ids", "side"), BaselineOptions())
@@ -73,7 +74,12 @@ class FlatInputs(nn.Module):
     """
 
     def __init__(
-        self, spec: FeatureSpec, groups: Collection[str], options: BaselineOptions, knots: Knots = ()
+        self,
+        spec: FeatureSpec,
+        groups: Collection[str],
+        options: BaselineOptions,
+        knots: Knots = (),
+        attention: type[TargetAttention] = TargetAttention,
     ):
         super().__init__()
         o = options
@@ -81,7 +87,7 @@ class FlatInputs(nn.Module):
         self.by_id, recents = "ids" in groups, "recents" in groups
         row = o.width * len(spec.tasks) if self.by_id else o.width
         self.nodes = Nodes(spec, self.by_id, recents, row) if self.by_id or recents else None
-        self.recents = Recents(spec, row, o.aggregate) if recents else None
+        self.recents = Recents(spec, row, o.aggregate, attention) if recents else None
         self.macro = MacroExperts(spec, 1, **macro_switches(o)) if "aggregates" in groups else None
         ids = row if self.by_id else 0
         macro = self.macro.width // 2 if self.macro else 0
@@ -144,9 +150,12 @@ def nothing_to_read(groups: Collection[str]) -> ConfigError:
 class FlatModel(RankingModel):
     """A model that reads all inputs as one vector."""
 
+    attention: ClassVar[type[TargetAttention]] = TargetAttention
+    """What weighs recent neighbours."""
+
     def __init__(self, spec: FeatureSpec, inputs: Collection[str], options: Any, knots: Knots = ()):
         super().__init__(spec, inputs, options)
-        self.inputs = FlatInputs(spec, inputs, options, knots)
+        self.inputs = FlatInputs(spec, inputs, options, knots, self.attention)
 
 
 class AdditiveModel(FlatModel, Additive):

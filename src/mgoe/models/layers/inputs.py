@@ -283,11 +283,17 @@ class TargetAttention(nn.Module):
 class Recents(nn.Module):
     """Summaries of both lists of recent neighbours, `[micro_u, micro_i]`, (B, 2 * width)."""
 
-    def __init__(self, spec: FeatureSpec, nodes_width: int, width: int):
+    def __init__(
+        self,
+        spec: FeatureSpec,
+        nodes_width: int,
+        width: int,
+        attention: type[TargetAttention] = TargetAttention,
+    ):
         super().__init__()
         self.width = 2 * width
-        self.items = TargetAttention(nodes_width, width)
-        self.users = TargetAttention(nodes_width, width)
+        self.items = attention(nodes_width, width)
+        self.users = attention(nodes_width, width)
         self.gain = nn.Buffer(torch.tensor(spec.task_mask_scores).log1p(), persistent=False)
 
     def forward(self, batch: Batch, rows: NodeRows) -> Tensor:
