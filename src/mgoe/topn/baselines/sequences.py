@@ -22,7 +22,7 @@ from mgoe.topn.baselines.sequence_network import Block, HSTUBlock, SASRecBlock, 
 from mgoe.topn.lists import Scores
 from mgoe.topn.queries import Events
 
-BATCH = 128
+BATCH = 64
 """Users per step."""
 CALIBRATION = 0.75
 """How far gBCE undoes that negatives are sampled, the t of its paper: 0 not at all, 1 fully."""
@@ -144,7 +144,7 @@ def loss_of(
     """Return the loss of sequences with their next events. Negatives have shape (N,)."""
     state = network(item[:, :-1], day[:, :-1])[there[:, 1:]]  # (M, D)
     wanted = item[:, 1:][there[:, 1:]]
-    sampled = (state @ network.items(negatives).T).masked_fill(wanted[:, None] == negatives, -math.inf)
+    sampled = (state @ network.items(negatives).T).masked_fill_(wanted[:, None] == negatives, -math.inf)
     share = min(1.0, len(negatives) / max(1, network.items.num_embeddings - 1))
     return loss((state * network.items(wanted)).sum(dim=1), sampled, share)
 
@@ -156,8 +156,8 @@ START = {
     "heads": 2,
     "blocks": 2,
     "negatives": 512,
-    "dropout": 0.3,
-    "learning_rate": 0.002,
+    "dropout": 0.2,
+    "learning_rate": 0.004,
     "epochs": 8,
 }
 SPACE = {
@@ -167,9 +167,9 @@ SPACE = {
     "heads": [2],
     "blocks": [2],
     "negatives": [512],
-    "dropout": RangeSettings(low=0.1, high=0.6),
-    "learning_rate": RangeSettings(low=5e-4, high=1e-2, log=True),
-    "epochs": [4, 8, 12],
+    "dropout": RangeSettings(low=0.1, high=0.5),
+    "learning_rate": RangeSettings(low=1e-3, high=1e-2, log=True),
+    "epochs": [4, 8, 16],
 }
 SASREC = Baseline(partial(fit_sequences, SASRecBlock), START, SPACE, random=True)
 HSTU = Baseline(partial(fit_sequences, HSTUBlock), START, SPACE, random=True)
