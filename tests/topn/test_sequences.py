@@ -80,7 +80,7 @@ def test_a_planted_chain_of_items_is_learned(name: str, loss: str):
         chains.append(np.where(rng.random(200) < 0.9, after[chains[-1]], rng.integers(0, items, 200)))
     history = np.stack(chains, axis=1)
     events = of_users(history.tolist(), items)
-    found = fitted(name, events, loss=loss, width=32, epochs=60, learning_rate=0.005)(np.arange(200))
+    found = fitted(name, events, loss=loss, width=32, epochs=30, learning_rate=0.005)(np.arange(200))
     assert (found.argmax(axis=1) == after[history[:, -1]]).mean() > 0.9
 
 
