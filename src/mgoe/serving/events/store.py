@@ -9,9 +9,10 @@ import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, Generic, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 from urllib.parse import quote
 
 from mgoe.bundle.held import START, Mark
@@ -52,13 +53,11 @@ Table = Literal["events", "exposures"]
 T = TypeVar("T")
 
 
-class _Write(Generic[T]):
-    """Work that waits for its turn."""
+class _Batch(NamedTuple):
+    """Works that wait for their turn to be written in one transaction, and then what each returned."""
 
-    def __init__(self, work: Callable[[sqlite3.Connection], T]):
-        self.work, self.done = work, False
-        self.result: T | None = None
-        self.error: StoreError | None = None
+    works: list[Callable[[sqlite3.Connection], Any]]
+    written: Future[list[Any]]
 
 
 class _Opened(NamedTuple):
@@ -83,7 +82,7 @@ class Store:
     def __init__(self, path: Path, make: bool = True, durable: bool = True):
         self.path, self._make = Path(path), make
         self._synchronous = "FULL" if durable else "NORMAL"
-        self._queue: list[_Write[Any]] = []
+        self._next = _Batch([], Future())
         self._mutex, self._reading = threading.Condition(), threading.Lock()
         self._writing = False
         self._writer: _Opened | None = None
@@ -131,19 +130,16 @@ class Store:
         Raises:
             StoreError: Nothing of it was written.
         """
-        mine = _Write(work)
         with self._mutex:
-            self._queue.append(mine)
-            while self._writing and not mine.done:
+            batch, number = self._next, len(self._next.works)
+            batch.works.append(work)
+            while self._writing and not batch.written.done():
                 self._mutex.wait()
-            together = [] if mine.done else self._queue
-            if together:
-                self._writing, self._queue = True, []
-        if together:
-            self._write_all(together)
-        if mine.error is not None:
-            raise mine.error
-        return mine.result  # type: ignore[return-value]
+            if is_ours := not batch.written.done():
+                self._writing, self._next = True, _Batch([], Future())
+        if is_ours:
+            self._write_all(batch)
+        return batch.written.result()[number]
 
     def read(self, query: str, values: Sequence[Any] | Mapping[str, Any] = ()) -> list[tuple[Any, ...]]:
         """Return the rows of a query, as of the last transaction of any process."""
@@ -185,35 +181,23 @@ class Store:
                 opened.connection.close()
         self._writer = self._reader = None
 
-    def _write_all(self, together: list[_Write[Any]]) -> None:
+    def _write_all(self, batch: _Batch) -> None:
         """Do works in one transaction, and wake the threads that wait for them."""
-        error: StoreError | None = StoreError(self.path, "writing was interrupted; send the events again")
         try:
             with self._store_errors(), self._locked():
                 self._writer = self._current(self._writer, "rw")
-                with self._transaction(self._writer.connection) as connection:
-                    for one in together:
-                        one.result = one.work(connection)
-            error = None
-        except StoreError as found:
-            error = found
+                with self._writer.connection as connection:  # commits, or rolls back
+                    connection.execute("BEGIN IMMEDIATE")
+                    done = [work(connection) for work in batch.works]
+            batch.written.set_result(done)
+        except BaseException as error:
+            interrupted = StoreError(self.path, "writing was interrupted; send the events again")
+            batch.written.set_exception(error if isinstance(error, StoreError) else interrupted)
+            raise
         finally:
             with self._mutex:
-                for one in together:
-                    one.done, one.error = True, error
                 self._writing = False
                 self._mutex.notify_all()
-
-    @staticmethod
-    @contextmanager
-    def _transaction(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield connection
-            connection.execute("COMMIT")
-        finally:
-            if connection.in_transaction:
-                connection.rollback()
 
     def _connect(self, mode: str) -> sqlite3.Connection:
         """Open the file to read (`ro`), to write (`rw`), or to create it (`rwc`)."""
