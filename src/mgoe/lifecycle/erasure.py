@@ -25,7 +25,7 @@ from mgoe.lifecycle.registry import CURRENT, Registry
 from mgoe.serving import EventReader, open_events, open_exposures
 from mgoe.serving.events.event import every, read_id
 from mgoe.serving.events.redis_server import REDIS, with_query
-from mgoe.serving.events.shadow_log import FOLDER, erase_from_shadow_log, read_shadow_log
+from mgoe.serving.events.shadow_log import FILE, FOLDER, ShadowLog, read_shadow_log
 from mgoe.training import WEIGHTS
 
 logger = logging.getLogger(__name__)
@@ -106,8 +106,8 @@ class Deployment(ExitStack):
         if self.events is None or not (until := erasures.until(self.events.erased)):
             return {}
         done = {} if self.exposures is None else self.exposures.erase(until)
-        if self.folder is not None:
-            done["shadow"] = erase_from_shadow_log(self.folder / FOLDER, until)
+        if self.folder is not None and (self.folder / FOLDER / FILE).exists():
+            done["shadow"] = ShadowLog(self.folder / FOLDER).erase(until)
         done["events"] = self.events.erase(until, len(erasures.entries))  # last: it notes that all is done
         return done
 

@@ -1,6 +1,7 @@
-"""The log of a shadow gives back what was written, in bounded space, whenever a process was killed."""
+"""The log of a shadow gives back what was written, the newest records of all processes."""
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,6 @@ from hypothesis import strategies as st
 
 from mgoe.errors import StoreError
 from mgoe.serving.events.shadow_log import ShadowLog, ShadowRecord, read_shadow_log
-from tests.effort import up_to
 
 IDS = st.integers(-(2**63), 2**63 - 1) | st.text(max_size=5)
 
@@ -40,38 +40,35 @@ def test_what_is_written_is_read(written: list[ShadowRecord]):
         log.close()
 
 
-@up_to(20)
-@given(count=st.integers(1, 300), part=st.integers(1, 2000), parts=st.integers(2, 5))
-def test_the_newest_records_stay_in_bounded_space(count: int, part: int, parts: int):
-    with tempfile.TemporaryDirectory() as folder:
-        log = ShadowLog(Path(folder), most=parts * part, part=part)
-        for number in range(count):
-            log.append(record(number))
-        line = 150
-        assert sum(file.stat().st_size for file in Path(folder).iterdir()) <= parts * (part + line)
-        found = [one.time for one in read_shadow_log(Path(folder))]
-        assert found == [*range(count - len(found), count)]
-        assert found
+def test_the_newest_records_of_all_processes_stay(tmp_path: Path):
+    logs = [ShadowLog(tmp_path, most=20) for _ in range(2)]
+    for number in range(50):
+        logs[number % 2].append(record(number))
+    assert [one.time for one in read_shadow_log(tmp_path)] == [*range(30, 50)]
+    assert [one.time for one in logs[0]] == [*range(30, 50)]
+    for log in logs:
         log.close()
 
 
-def test_a_line_that_a_killed_process_left_is_left_out(tmp_path: Path):
+def test_users_are_erased_while_a_service_writes(tmp_path: Path):
     log = ShadowLog(tmp_path)
-    log.append(record(1))
-    [file] = tmp_path.iterdir()
-    with file.open("a") as open_file:
-        open_file.write('{"time": 2')
-    assert [one.time for one in read_shadow_log(tmp_path)] == [1]
-    file.rename(tmp_path / "0.jsonl")
-    log.append(record(3))  # to a file of its own, since the other one is gone
-    assert [one.time for one in read_shadow_log(tmp_path)] == [1, 3]
-    with file.open("a") as open_file:
-        open_file.write("damaged\n")
-    with pytest.raises(StoreError, match=r"line 1 is damaged .* remove the file"):
-        list(read_shadow_log(tmp_path))
+    for number in range(6):
+        log.append(replace(record(number), users=[f"user{number % 2}"]))
+    assert ShadowLog(tmp_path, make=False).erase({"user1": 3}) == 2
+    assert [one.time for one in read_shadow_log(tmp_path)] == [0, 2, 4, 5]
+    log.append(record(6))
+    assert [one.time for one in read_shadow_log(tmp_path)] == [0, 2, 4, 5, 6]
+    assert log.erase({"user1": 9}) == 1
+    assert not any(b"user1" in file.read_bytes() for file in tmp_path.iterdir())
+    log.close()
+
+
+def test_a_folder_without_a_log_holds_no_records(tmp_path: Path):
+    assert [*read_shadow_log(tmp_path)] == []
+    assert not any(tmp_path.iterdir())
 
 
 def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path):
     (tmp_path / "shadow").write_text("a file")
-    with pytest.raises(StoreError, match="shadow: cannot be written: File exists; free space"):
-        ShadowLog(tmp_path / "shadow").append(record(1))
+    with pytest.raises(StoreError, match="cannot be used: File exists; check that the folder"):
+        ShadowLog(tmp_path / "shadow")

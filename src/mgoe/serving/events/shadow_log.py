@@ -1,30 +1,30 @@
-"""The log of a shadow: what two versions said of the same requests, in files of bounded size.
+"""The log of a shadow: what two versions said of the same requests, in a SQLite file of bounded size.
 
-FOLDER/MOMENT-PROCESS.jsonl holds one `ShadowRecord` per line, as JSON. Each process of a service writes files
-of its own, and the oldest ones are removed. A line that is written survives the process, and may be lost with
-the machine. A process that is killed leaves whole lines, and at most a part of one at the end, which is left
-out when the log is read.
+All processes of a service write to it. A crash of the machine may lose the last records.
 """
 
 import json
-import os
-import time
+import sqlite3
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TextIO
 
-from mgoe._util.files import write_text
-from mgoe.errors import StoreError
 from mgoe.serving.events.event import Id
+from mgoe.serving.events.store import FORMAT, Store
 
 FOLDER = "shadow"
 """Name of the folder in the folder of a service's state."""
-MOST = 256 * 2**20
-"""Bytes of all files."""
-PART = 4 * 2**20
-"""Bytes of a file, up to one line more."""
+FILE = "requests.sqlite"
+MOST = 100_000
+"""Records that are kept, the newest."""
+AT_ONCE = 1000
+"""Records that are read at once."""
+_SCHEMA = f"""
+BEGIN;
+PRAGMA user_version = {FORMAT};
+CREATE TABLE requests(id INTEGER PRIMARY KEY, record TEXT NOT NULL);
+COMMIT;
+"""
 
 
 @dataclass(frozen=True)
@@ -64,18 +64,20 @@ class ShadowRecord:
 
 
 class ShadowLog:
-    """Writes the records of one process.
+    """The records of a service.
 
     Args:
-        folder: Created with the first record.
-        most: Bytes of all files, of every process.
-        part: Bytes of one file.
+        folder: Holds the file.
+        make: Whether to create what is missing.
+        most: Records that are kept.
+
+    Raises:
+        StoreError: The file cannot be opened, or is damaged.
     """
 
-    def __init__(self, folder: Path, most: int = MOST, part: int = PART):
-        self._folder, self._most, self._part = folder, most, part
-        self._path: Path | None = None
-        self._file: TextIO | None = None
+    def __init__(self, folder: Path, make: bool = True, most: int = MOST):
+        self._store = Store(folder / FILE, make, durable=False, schema=_SCHEMA)
+        self._most = most
 
     def append(self, record: ShadowRecord) -> None:
         """Write a record.
@@ -83,92 +85,40 @@ class ShadowLog:
         Raises:
             StoreError: It cannot be written.
         """
-        try:
-            self._current().write(_line(record))
-        except OSError as error:
-            self.close()
-            raise StoreError(
-                self._folder, f"cannot be written: {error.strerror or error}; free space, or its rights"
-            ) from None
+
+        def write(connection: sqlite3.Connection) -> None:
+            connection.execute("INSERT INTO requests(record) VALUES (?)", (json.dumps(asdict(record)),))
+            old = "DELETE FROM requests WHERE id <= (SELECT max(id) FROM requests) - ?"
+            connection.execute(old, (self._most,))
+
+        self._store.write(write)
+
+    def erase(self, until: Mapping[str, int]) -> int:
+        """Remove the records of some users, up to a time for each, and return their number."""
+        gone = [(number,) for number, record in self._numbered() if record.is_of(until)]
+        query = "DELETE FROM requests WHERE id = ?"
+        self._store.write(lambda connection: connection.executemany(query, gone))
+        self._store.vacuum()
+        return len(gone)
 
     def close(self) -> None:
-        """Close the file; the next record begins another one."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        """Close the connections."""
+        self._store.close()
 
-    def _current(self) -> TextIO:
-        """Return the file to write to, which another process may have removed."""
-        there = self._path is not None and self._path.exists()
-        if self._file is not None and there and self._file.tell() < self._part:
-            return self._file
-        self.close()
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._remove_oldest()
-        self._path = self._folder / f"{time.time_ns() // 1000:020d}-{os.getpid()}.jsonl"
-        self._file = self._path.open("a", encoding="utf-8", buffering=1)  # whole lines
-        return self._file
+    def __iter__(self) -> Iterator[ShadowRecord]:
+        """Yield the records, oldest first."""
+        return (record for _, record in self._numbered())
 
-    def _remove_oldest(self) -> None:
-        sizes = dict[Path, int]()
-        for file in _files(self._folder):
-            with suppress(FileNotFoundError):  # another process has removed it
-                sizes[file] = file.stat().st_size
-        total = sum(sizes.values())
-        for file, size in sizes.items():
-            if total + self._part <= self._most:
-                break
-            file.unlink(missing_ok=True)
-            total -= size
+    def _numbered(self) -> Iterator[tuple[int, ShadowRecord]]:
+        for rows in self._store.stream("SELECT id, record FROM requests ORDER BY id", {}, AT_ONCE):
+            yield from ((number, ShadowRecord(**json.loads(text))) for number, text in rows)
 
 
 def read_shadow_log(folder: Path) -> Iterator[ShadowRecord]:
-    """Yield the records of all processes, those of one in their order.
-
-    Args:
-        folder: What `ShadowLog` writes to; it may be written to meanwhile.
+    """Yield the records of a folder, none if there is no file.
 
     Raises:
-        StoreError: A line is damaged.
+        StoreError: The file is damaged.
     """
-    for file in _files(folder):
-        yield from _records(file)
-
-
-def erase_from_shadow_log(folder: Path, until: Mapping[str, int]) -> int:
-    """Remove the records of some users, up to a time for each, and return their number.
-
-    A file with such records is replaced by one of another name, so a service that writes to it begins a new
-    one.
-    """
-    total = 0
-    for file in _files(folder):
-        records = [*_records(file)]
-        left = [record for record in records if not record.is_of(until)]
-        if gone := len(records) - len(left):
-            write_text(file.with_name(f"{file.stem}-{gone}.jsonl"), "".join(map(_line, left)))
-            file.unlink(missing_ok=True)
-            total += gone
-    return total
-
-
-def _line(record: ShadowRecord) -> str:
-    return json.dumps(asdict(record), separators=(",", ":")) + "\n"
-
-
-def _records(file: Path) -> Iterator[ShadowRecord]:
-    """Yield the records of a file; none if the service has removed it."""
-    with suppress(FileNotFoundError):
-        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(keepends=True), 1):
-            if line.endswith("\n"):
-                try:
-                    yield ShadowRecord(**json.loads(line))
-                except (ValueError, TypeError) as error:
-                    raise StoreError(
-                        file, f"line {number} is damaged ({error}); remove the file, which is only a sample"
-                    ) from None
-
-
-def _files(folder: Path) -> list[Path]:
-    """Return the files, the oldest first."""
-    return sorted(folder.glob("*.jsonl"))
+    if (folder / FILE).exists():
+        yield from ShadowLog(folder, make=False)

@@ -74,12 +74,13 @@ class Store:
         path: The file; its folder is created if it is missing.
         make: Whether to create what is missing. Otherwise nothing is written before the first `write`.
         durable: Whether `write` waits for the disk. Otherwise a crash of the machine may lose the last ones.
+        schema: SQL that makes the tables of a new file, of format `FORMAT`.
 
     Raises:
         StoreError: The file cannot be opened, is damaged, or of another format.
     """
 
-    def __init__(self, path: Path, make: bool = True, durable: bool = True):
+    def __init__(self, path: Path, make: bool = True, durable: bool = True, schema: str = _SCHEMA):
         self.path, self._make = Path(path), make
         self._synchronous = "FULL" if durable else "NORMAL"
         self._next = _Batch([], Future())
@@ -93,7 +94,7 @@ class Store:
                 with self._locked(), closing(self._connect("rwc")) as connection:
                     connection.execute("PRAGMA journal_mode = WAL")
                     if not connection.execute("SELECT 1 FROM sqlite_schema").fetchone():
-                        connection.executescript(_SCHEMA)
+                        connection.executescript(schema)
             os.stat(self.path)
             ((found,),) = self.read("PRAGMA user_version")
         if found != FORMAT:
