@@ -1,10 +1,11 @@
 """Live events: who did what when, checked as they come in, each counted once, and the log that keeps them."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
 from datetime import datetime
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -29,7 +30,7 @@ Id = int | str
 Interaction = tuple[Id, Id, int, int]
 """User, item, time and task."""
 Records = list[tuple[Mark, bytes]]
-"""Encoded events, each with its mark."""
+"""Encoded events, each with its mark; empty ones of users who were erased."""
 BATCH = 10_000
 """Events read at once."""
 
@@ -218,8 +219,11 @@ class EventReader:
         raise EventError("time", rule)
 
 
-class EventLog(Protocol):
+class EventLog(ABC):
     """A log that several servers share. Methods that raise `StoreError` work again once the store is back.
+
+    Attributes:
+        place: The log, for messages.
 
     Example:
         >>> from mgoe.serving import open_events
@@ -230,18 +234,21 @@ class EventLog(Protocol):
         >>> log.close()
     """
 
+    place: object
+
     @property
+    @abstractmethod
     def identity(self) -> str:
         """The log that marks belong to, asked of the store: one that lost its data is another log."""
-        ...
 
-    def claim(self, tasks: Sequence[str]) -> None:
+    def claim(self, tasks: Sequence[str]) -> None:  # noqa: B027 - a folder does not remember it
         """Check that bundles with other tasks do not use the log, where that is remembered.
 
         Raises:
             OtherLogError: Some do: it is the log of another deployment.
         """
 
+    @abstractmethod
     def append(self, events: Sequence[Event]) -> None:
         """Write events, which are then durable. If that fails, send them again: they count once."""
 
@@ -252,7 +259,21 @@ class EventLog(Protocol):
             OtherLogError: The log does not hold the record of the mark, see `check`.
             StoreError: The log is away, or a record is damaged.
         """
-        ...
+        records = self._records(after, limit + (after != START))
+        former = self.identity if records and records[0][0].position == "1" else None
+        if after != START:
+            check_record(self.place, after, records[0][0] if records else None)
+            records, former = records[1:], after.digest
+        events = []
+        for mark, record in records:
+            if record and former is not None and chained(former, record) != mark.digest:
+                rule = f"the log is damaged at event {mark.position}; restore it from an intact copy"
+                raise DamagedLogError(self.place, rule)
+            if record:  # its user was not erased
+                events.append((mark, Event.decode(record)))
+            former = mark.digest
+        all_erased = records and not events
+        return self.read(records[-1][0], limit) if all_erased else events
 
     def check(self, mark: Mark) -> None:
         """Check that the log continues at a mark. Before the first record it always does.
@@ -261,20 +282,24 @@ class EventLog(Protocol):
             OtherLogError: It ends before (an older copy, or emptied), has another record there (an older copy
                 that has grown on, or another log), or has dropped the record.
         """
-        ...
+        if mark != START:
+            found = self._records(mark, 1)
+            check_record(self.place, mark, found[0][0] if found else None)
 
     def may_have(self, after: Mark) -> bool:
         """Return at once whether `read` may find something, or fail; true if only the store could tell."""
-        ...
+        return True
 
+    @abstractmethod
     def forget(self, before: Mark) -> None:
         """Drop events before a mark. Its own record stays, so that it and later ones can be checked."""
 
     @property
+    @abstractmethod
     def erased(self) -> int:
         """How many erasures of the list of a registry were applied to the log."""
-        ...
 
+    @abstractmethod
     def erase(self, until: Mapping[str, int], erasures: int) -> int:
         """Remove for good what events of some users say; their marks stay. Return the number of events.
 
@@ -282,44 +307,14 @@ class EventLog(Protocol):
             until: By user, as a text, up to which time events go, in microseconds since 1970.
             erasures: See `erased`, from now on.
         """
-        ...
 
+    @abstractmethod
     def close(self) -> None:
         """Close files or connections."""
 
-
-def events_after(
-    place: object, records_from: Callable[[Mark, int], Records], after: Mark, limit: int, identity: str = ""
-) -> list[tuple[Mark, Event]]:
-    """Return events of a log after a mark, checked by their digests, see `EventLog.read`.
-
-    Args:
-        place: The log, for messages.
-        records_from: Returns some records from a mark on, its own included.
-        after: Up to where the log was read.
-        limit: Records to read.
-        identity: That of a log whose first record has the position 1.
-
-    Raises:
-        OtherLogError: The log does not continue at `after`.
-        DamagedLogError: A record is damaged.
-    """
-    records = records_from(after, limit + (after != START))
-    former = identity if records and records[0][0].position == "1" else None
-    if after != START:
-        check_record(place, after, records[0][0] if records else None)
-        records, former = records[1:], after.digest
-    events = []
-    for mark, record in records:
-        if record and former is not None and chained(former, record) != mark.digest:
-            raise DamagedLogError(
-                place, f"the log is damaged at event {mark.position}; restore it from an intact copy"
-            )
-        if record:  # its user was not erased
-            events.append((mark, Event.decode(record)))
-        former = mark.digest
-    all_erased = records and not events
-    return events_after(place, records_from, records[-1][0], limit) if all_erased else events
+    @abstractmethod
+    def _records(self, first: Mark, count: int) -> Records:
+        """Return records from a mark on, its own included."""
 
 
 def every(log: EventLog, after: Mark = START) -> Iterator[tuple[Mark, Event]]:

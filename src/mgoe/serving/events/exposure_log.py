@@ -12,17 +12,17 @@ import json
 import sqlite3
 import time
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mgoe.bundle.held import START, Mark
 from mgoe.errors import StoreError
-from mgoe.serving.events.chain import chained
+from mgoe.serving.events.chain import chained, check_record
 from mgoe.serving.events.event import AHEAD
 from mgoe.serving.events.exposure import Exposure, Label
 from mgoe.serving.events.sqlite_log import AT_ONCE
-from mgoe.serving.events.store import Store, check_continues, end_of
+from mgoe.serving.events.store import Store, end_of
 
 SECOND = 1_000_000
 DAY = 86_400 * SECOND
@@ -187,7 +187,7 @@ class ExposureLog:
 
     def check(self, mark: Mark) -> None:
         """Check that the log continues at a mark, see `EventLog.check`."""
-        check_continues(self._store.path, self._store.read, "exposures", mark)
+        self._check(self._store.read, mark)
 
     def append(
         self,
@@ -331,10 +331,17 @@ class ExposureLog:
         """Apply a record, see `apply`, where the log continues at a mark."""
 
         def write(connection: sqlite3.Connection) -> dict[int, int]:
-            check_continues(self._store.path, connection.execute, "exposures", after)
+            self._check(connection.execute, after)
             return apply(connection, record, time.time_ns() // 1000 if now is None else now)
 
         return self._store.write(write)
+
+    def _check(self, read: Callable[[str, tuple[int]], Iterable[tuple[int, bytes]]], mark: Mark) -> None:
+        """Check as `check` does, by what returns the rows of a query."""
+        if mark != START:
+            query = "SELECT id, digest FROM exposures WHERE id >= ? ORDER BY id LIMIT 1"
+            found = [Mark(str(number), digest.hex()) for number, digest in read(query, (int(mark.position),))]
+            check_record(self._store.path, mark, found[0] if found else None)
 
     def _of_users(self, until: Mapping[str, int]) -> list[tuple[Any, ...]]:
         self.follow()

@@ -10,8 +10,7 @@ from typing import Any
 
 from mgoe.bundle.held import START, Mark
 from mgoe.errors import OtherLogError
-from mgoe.serving.events.chain import check_record
-from mgoe.serving.events.event import BATCH, Event, Records, events_after, every
+from mgoe.serving.events.event import Event, EventLog, Records, every
 from mgoe.serving.events.redis_server import FORMAT, RedisServer, text
 
 _APPEND = """
@@ -25,7 +24,7 @@ end
 """
 
 
-class RedisLog:
+class RedisLog(EventLog):
     """A log in one stream of a Redis server, for any number of services.
 
     Args:
@@ -35,6 +34,8 @@ class RedisLog:
         StoreError: The address is not one of a Redis.
         MissingExtra: The client is not installed.
     """
+
+    place = "redis"
 
     def __init__(self, url: str):
         self._server = RedisServer(url)
@@ -69,20 +70,6 @@ class RedisLog:
             with self._server.errors():
                 self._append(keys=[self.name, f"{self.name}:identity"], args=records)
 
-    def read(self, after: Mark = START, limit: int = BATCH) -> list[tuple[Mark, Event]]:
-        """See `EventLog`."""
-        return events_after("redis", self._records, after, limit)
-
-    def check(self, mark: Mark) -> None:
-        """See `EventLog`."""
-        if mark != START:
-            found = self._records(mark, 1)
-            check_record("redis", mark, found[0][0] if found else None)
-
-    def may_have(self, after: Mark) -> bool:
-        """See `EventLog`."""
-        return True
-
     def forget(self, before: Mark) -> None:
         """See `EventLog`."""
         self.check(before)
@@ -114,7 +101,7 @@ class RedisLog:
         self._redis.close()
 
     def _records(self, first: Mark, count: int) -> Records:
-        """Return records from a mark on, its own included."""
+        """See `EventLog`."""
         with self._server.errors():
             found: Any = self._redis.xrange(self.name, min=first.position or "-", max="+", count=count)
         return [

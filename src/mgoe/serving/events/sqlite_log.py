@@ -8,21 +8,22 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mgoe.bundle.held import START, Mark
+from mgoe.bundle.held import Mark
 from mgoe.errors import OutputError, StoreError
 from mgoe.serving.events.chain import chained
-from mgoe.serving.events.event import BATCH, Event, EventLog, Records, events_after, every
+from mgoe.serving.events.event import Event, EventLog, Records, every
 from mgoe.serving.events.redis_server import REDIS
-from mgoe.serving.events.store import FILE, Store, check_continues, end_of
+from mgoe.serving.events.store import FILE, Store, end_of
 
 AT_ONCE = 10_000
 """Events that are dropped in one transaction, so that appends need not wait long."""
 
 
-class SqliteLog:
+class SqliteLog(EventLog):
     """A log in a file of this machine, for any number of processes and threads.
 
-    Positions are numbers of events, which are never given twice.
+    Positions are numbers of events, which are never given twice. SQLite has no checksums of its own once a
+    page has left its log; digests replace them.
 
     Args:
         path: The file; its folder is created if it is missing.
@@ -41,15 +42,12 @@ class SqliteLog:
     """
 
     def __init__(self, path: Path, make: bool = True):
-        self._store = Store(path, make)
+        self._store, self.place = Store(path, make), path
 
     @property
     def identity(self) -> str:
         """See `EventLog`."""
         return self._store.identity
-
-    def claim(self, tasks: Sequence[str]) -> None:
-        """See `EventLog`. A folder does not remember it."""
 
     def append(self, events: Sequence[Event]) -> None:
         """See `EventLog`."""
@@ -64,15 +62,6 @@ class SqliteLog:
 
         if records:
             self._store.write(insert)
-
-    def read(self, after: Mark = START, limit: int = BATCH) -> list[tuple[Mark, Event]]:
-        """See `EventLog`. SQLite has no checksums of its own once a page has left its log; digests replace
-        them."""
-        return events_after(self._store.path, self._records, after, limit, self.identity)
-
-    def check(self, mark: Mark) -> None:
-        """See `EventLog`."""
-        check_continues(self._store.path, self._store.read, "events", mark)
 
     def may_have(self, after: Mark) -> bool:
         """See `EventLog`. The file answers at once, unless another thread reads it."""
@@ -111,7 +100,7 @@ class SqliteLog:
         self._store.close()
 
     def _records(self, first: Mark, count: int) -> Records:
-        """Return records from a mark on, its own included."""
+        """See `EventLog`."""
         query = "SELECT id, event, digest FROM events WHERE id >= ? ORDER BY id LIMIT ?"
         found = self._store.read(query, (int(first.position or 0), count))
         return [(Mark(str(number), digest.hex()), record) for number, record, digest in found]

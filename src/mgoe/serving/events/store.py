@@ -17,7 +17,6 @@ from urllib.parse import quote
 
 from mgoe.bundle.held import START, Mark
 from mgoe.errors import DamagedLogError, StoreError
-from mgoe.serving.events.chain import check_record
 
 FILE = "log.sqlite"
 """Name of the file in the folder of a service's state."""
@@ -256,21 +255,3 @@ def end_of(connection: sqlite3.Connection, table: Table) -> tuple[int, str]:
     if found is None:
         return 0, connection.execute("SELECT id FROM identity").fetchone()[0]
     return found[0], found[1].hex()
-
-
-def check_continues(path: Path, read: Callable[[str, tuple[int]], Any], table: Table, mark: Mark) -> None:
-    """Check that the records of a table continue at a mark.
-
-    Args:
-        path: The file, for messages.
-        read: Returns the rows of a query.
-        table: Holds the records.
-        mark: Up to where they were read.
-
-    Raises:
-        OtherLogError: They do not, see `EventLog.check`.
-    """
-    if mark != START:
-        query = f"SELECT id, digest FROM {table} WHERE id >= ? ORDER BY id LIMIT 1"
-        found = [*read(query, (int(mark.position),))]
-        check_record(path, mark, Mark(str(found[0][0]), found[0][1].hex()) if found else None)
