@@ -35,7 +35,6 @@ def test_a_registry(mgoe: Mgoe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     found = Release(
         candidate=names[2], baseline=names[1], time="", rows=0, approved=True, reasons=[], bounds=Bounds()
     )
-    monkeypatch.setattr(lifecycle, "later_rows", lambda *_: None)
     monkeypatch.setattr(lifecycle, "window_of", lambda *_: ())
     monkeypatch.setattr(lifecycle, "check_release", lambda *_: found)
     tested = json.loads(mgoe("registry", "test", folder, "--state", "state", "--json").stdout)

@@ -24,7 +24,6 @@ from mgoe.lifecycle import (
     Registry,
     Release,
     Sources,
-    later_rows,
     load_cycle,
     run_cycle,
     window_of,
@@ -55,7 +54,7 @@ class World:
         return (bundle / "weights").read_text().split()
 
     def window(
-        self, rows: None, candidate: Bundle, current: Bundle
+        self, candidate: Bundle, current: Bundle, sources: Sources
     ) -> tuple[Sequence[str], Sequence[str]] | None:
         learned = {*self.days(candidate.path), *self.days(current.path)}
         new = [day for day in self.log if day not in learned]
@@ -65,7 +64,7 @@ class World:
     def log(self) -> list[str]:
         return (self.folder / "log").read_text().split()
 
-    def update(self, bundle: Path, rows: None, out: Path, **_: Any) -> None:
+    def update(self, bundle: Path, rows: Sources, out: Path, **_: Any) -> None:
         work = out.with_name("unfinished")
         shutil.rmtree(work, ignore_errors=True)
         text = " ".join(self.log)
@@ -99,8 +98,6 @@ def patched(monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.setattr("mgoe.lifecycle.cycle.window_of", world.window)
         monkeypatch.setattr("mgoe.lifecycle.cycle.check_release", world.check)
         monkeypatch.setattr("mgoe.lifecycle.cycle.prepare", lambda _: None)
-        monkeypatch.setattr("mgoe.lifecycle.cycle.later_rows", lambda *_, **__: None)
-        monkeypatch.setattr("mgoe.lifecycle.cycle.rows_to_learn", lambda *_: None)
         monkeypatch.setattr("mgoe.lifecycle.cycle.update", world.update)
         return world
 
@@ -318,9 +315,7 @@ def test_live_events_are_learned_once(registry: Registry, tmp_path: Path):
     assert candidate.graph.meta["changes"][-1]["events"] > 0
     assert Consumer.of(log, candidate).live.stats["events"] == 0
     log.append(stream(current, 300, seed=1))
-    (tmp_path / "work").mkdir()
-    new = later_rows(candidate, current, Sources(events=tmp_path / "state"), tmp_path / "work")
-    found = window_of(new, candidate, current)
+    found = window_of(candidate, current, Sources(events=tmp_path / "state"))
     assert found is not None
     assert 200 < len(found[0]) == len(found[1])
 

@@ -49,7 +49,7 @@ def test_each_round_leaves_what_became_of_it(patched: Any, tmp_path: Path, monke
     def fail(*_: Any, **__: Any) -> None:
         raise DataError("log", "is broken")
 
-    monkeypatch.setattr("mgoe.lifecycle.cycle.later_rows", fail)
+    monkeypatch.setattr("mgoe.lifecycle.cycle.window_of", fail)
     with pytest.raises(DataError):
         run_measured(world.settings, lambda step: None, file)
     assert result(file) == "failed"

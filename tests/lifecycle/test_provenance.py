@@ -19,7 +19,7 @@ from mgoe.bundle import MANIFEST, Bundle
 from mgoe.bundle.held import FILES, HELD, Held, joined, mark_of, read_held, write_held
 from mgoe.errors import DataError, MgoeError, OtherLogError
 from mgoe.experiments.sources import held_by_files
-from mgoe.lifecycle.acceptance import later_rows, window_of
+from mgoe.lifecycle.acceptance import window_of
 from mgoe.lifecycle.new_bundle import with_files
 from mgoe.lifecycle.new_rows import NewRows, Sources, learned_until
 from mgoe.lifecycle.taken import write_events, write_exposures
@@ -228,25 +228,24 @@ def test_a_release_test_reads_no_row_that_one_of_both_versions_has_learned(shown
     first = deployment.current.bundle
     deployment.train(deployment.files)
     trained, state = deployment.current.bundle, Sources(events=deployment.state)
-    assert later_rows(trained, first, state, folder_in(tmp_path)).parts == []
+    assert window_of(trained, first, state) is None
     deployment.serve(late=False)
     deployment.export(new=False)
     for sources in (state, Sources(str(deployment.files[-1]))):
         for pair in ((trained, first), (first, trained)):
-            new = later_rows(*pair, sources, folder_in(tmp_path))
-            window = window_of(new, *pair)
+            window = window_of(*pair, sources)
             assert window is not None
             assert len(window[0]) == len(window[1]) == 3
+    new = NewRows.of(trained, state, folder_in(tmp_path))
     times = sorted(int(time) for time in new.parts[0].times)
     held = read_held(first.path) | {FILES: Held("", "", times[0])}
     unknown = deployment.version(held, Counter()).bundle  # of files that may hold rows of the service
-    new = later_rows(first, unknown, state, folder_in(tmp_path))
-    window = window_of(new, first, unknown)
+    window = window_of(first, unknown, state)
     assert window is not None
     assert len(window[0]) == 2
     held[FILES] = Held("", "", times[-1])
     with pytest.raises(DataError, match=r"most rows are from before .* that may hold the same rows"):
-        later_rows(deployment.version(held, Counter()).bundle, first, state, folder_in(tmp_path))
+        window_of(deployment.version(held, Counter()).bundle, first, state)
 
 
 def test_events_that_were_written_as_a_log_are_those_of_the_service(finished: Path, tmp_path: Path):

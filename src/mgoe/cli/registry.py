@@ -141,11 +141,9 @@ def check(
     as_json: Json = False,
 ) -> None:
     """Test a version against the current one on rows that neither has learned from: its release.json."""
-    import tempfile
-
     from mgoe.bundle import Bundle
     from mgoe.config import apply_override, check_settings
-    from mgoe.lifecycle import Bounds, Sources, check_release, later_rows, window_of
+    from mgoe.lifecycle import Bounds, Sources, check_release, window_of
     from mgoe.serving.scoring.onnx_process import prepare
 
     found, raw = _opened(path), {}
@@ -154,9 +152,7 @@ def check(
     bounds = check_settings(Bounds, raw, "--set")
     sources = Sources(log or (), live_events(state, redis, redis_password_file))
     candidate, current = (Bundle.open(found.place(one)) for one in (version, "current"))
-    with tempfile.TemporaryDirectory(prefix="mgoe-") as folder:
-        new = later_rows(candidate, current, sources, Path(folder))
-        window = window_of(new, candidate, current)
+    window = window_of(candidate, current, sources)
     prepare(candidate)
     tested = check_release(candidate, current, window, bounds)
     tested.save(candidate.path)

@@ -13,7 +13,7 @@ cycle            mgoe cycle; `cycle_metrics`, what became of its last round
 erasure          mgoe erase: `erasures` is its list, `erased_bundle` and `erased_logs` what it makes
 """
 
-from mgoe.lifecycle.acceptance import Bounds, Release, check_release, later_rows, window_of
+from mgoe.lifecycle.acceptance import Bounds, Release, check_release, window_of
 from mgoe.lifecycle.bundle_update import update
 from mgoe.lifecycle.cycle import CycleSettings, load_cycle, run_cycle
 from mgoe.lifecycle.new_rows import Sources
@@ -29,7 +29,6 @@ __all__ = [
     "Sources",
     "check_release",
     "compare_shadow",
-    "later_rows",
     "load_cycle",
     "run_cycle",
     "update",

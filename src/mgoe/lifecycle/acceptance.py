@@ -19,6 +19,7 @@ Axes: `N` examples, `T` tasks.
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Self
 
 import numpy as np
@@ -339,14 +340,8 @@ def time_requests(bundles: tuple[Bundle, Bundle], requests: int) -> tuple[float,
     return candidate, current
 
 
-def later_rows(
-    candidate: Bundle,
-    current: Bundle,
-    sources: Sources,
-    folder: Path,
-    trains: bool = False,
-) -> NewRows:
-    """Return the rows that one of two bundles has not learned from.
+def window_of(candidate: Bundle, current: Bundle, sources: Sources) -> Window | None:
+    """Return the rows that neither of two bundles has learned from, as examples of each; None without any.
 
     A candidate with other tasks or inputs, which no window can approve, need not be able to read them: they
     are then read as the current bundle reads them.
@@ -356,38 +351,21 @@ def later_rows(
         current: What is served.
         sources: Where the rows are; those of files may have been learned by both. Of a service's rows, those
             that one of both holds are left out.
-        folder: An empty folder, where the rows are kept while they are read.
-        trains: Whether rows have weights, as in training.
 
     Raises:
-        MgoeError: The rows cannot be read, or break a rule.
+        MgoeError: The rows cannot be read, break a rule, or do no task.
 
     Example:
-        >>> later_rows(bundle, bundle, Sources(str(log)), Path()).parts  # it has learned from all
-        []
-    """
-    reader, other = (current, candidate) if missing(candidate, current) else (candidate, current)
-    return NewRows.of(reader, replace(sources, later=True), folder, trains=trains, beside=[other])
-
-
-def window_of(rows: NewRows, candidate: Bundle, current: Bundle) -> Window | None:
-    """Return the rows that neither bundle has learned from, as examples of each; None if there are none.
-
-    Args:
-        rows: What `later_rows` returned for these bundles.
-        candidate: Made from the current bundle, or later.
-        current: What is served.
-
-    Raises:
-        DataError: The rows do no task.
-
-    Example:
-        >>> new = later_rows(bundle, bundle, Sources(str(log)), Path())  # it has learned from all
-        >>> window_of(new, bundle, bundle) is None
+        >>> window_of(bundle, bundle, Sources(str(log))) is None  # it has learned from all
         True
     """
-    files = [last_of_files(held) for held in rows.held]  # they may hold rows of a service that came before
-    moments = [*map(learned_until, (candidate, current))] if rows.by_time else [one for one in files if one]
-    new = rows.after(max(moments), "window") if moments else rows
-    ours, theirs = new.examples(), replace(new, bundle=current).examples()
+    reader, other = (current, candidate) if missing(candidate, current) else (candidate, current)
+    with TemporaryDirectory(prefix="mgoe-") as folder:
+        rows = NewRows.of(reader, replace(sources, later=True), Path(folder), beside=[other])
+        files = [last_of_files(held) for held in rows.held]  # they may hold earlier rows of a service
+        moments = (
+            [*map(learned_until, (candidate, current))] if rows.by_time else [one for one in files if one]
+        )
+        new = rows.after(max(moments), "window") if moments else rows
+        ours, theirs = (replace(new, bundle=one).examples() for one in (reader, current))
     return None if ours is None or theirs is None else (ours, theirs)

@@ -9,7 +9,6 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,7 +38,7 @@ Groups = Literal["learn", "keep"]
 
 def update(
     bundle: Path | str,
-    rows: Sources | NewRows,
+    rows: Sources,
     out: Path | str,
     *,
     weights: Weights = "keep",
@@ -64,8 +63,7 @@ def update(
 
     Args:
         bundle: The bundle to start from; it stays unchanged.
-        rows: Where the new rows are, or what was read there. Files hold only new rows, in the columns of the
-            bundle's log.
+        rows: Where the new rows are. Files hold only new rows, in the columns of the bundle's log.
         out: Folder of the new bundle. What the next training needs is stored beside it, in `OUT.training`.
         weights: `keep` them, `continue` to train them on the new rows, or train `new` ones from scratch on
             all files of the bundle's log and the new ones, with the settings of the bundle and the first of
@@ -85,24 +83,20 @@ def update(
     opened, out, learns = Bundle.open(bundle), Path(out), groups == "learn"
     if weights == "new" and not learns:
         raise ConfigError("groups", "are part of new weights, found keep; leave it out, or keep the weights")
-    sources = rows.sources if isinstance(rows, NewRows) else rows
     with joined(opened.settings.training.device) as processes:
         if processes.leads:
             check_place(out, opened.path, overwrite)
         if weights == "new":
-            train_anew(opened, sources.files, out)
+            train_anew(opened, rows.files, out)
         elif weights == "continue":
             processes.check_batch(training_from_weights(opened).batch_size, "retrain.batch_size")
             if not processes.leads:
                 with hidden():  # the first process shows it
                     learn(RetrainJob.receive(opened, processes))
         if processes.leads and weights != "new":
-            call = {"bundle": opened.name, "log": sources.files, "weights": weights, "groups": groups}
+            call = {"bundle": opened.name, "log": rows.files, "weights": weights, "groups": groups}
             with _work_folder(out, call) as (work, now), atomic_folder(out) as folder:
-                if isinstance(rows, NewRows):
-                    new = replace(rows, bundle=opened, folder=work)
-                else:
-                    new = NewRows.of(opened, rows, work, trains=weights == "continue")
+                new = NewRows.of(opened, rows, work, trains=weights == "continue")
                 if weights == "continue":
                     new.check_later()
                     new.wait_for_labels(now)
@@ -110,7 +104,7 @@ def update(
                 copy_files(opened, folder)
                 make = _keep if weights == "keep" else _continue
                 graph, trained, changed = make(new, folder, out, learns)
-                settings = with_files(opened.settings, sources.files)
+                settings = with_files(opened.settings, rows.files)
                 finish(folder, opened, graph, new.ends, trained, changed, settings)
     return Bundle.open(out, verify=False)
 

@@ -21,11 +21,11 @@ from mgoe.bundle import MANIFEST, Bundle
 from mgoe.config import Settings, check_settings, read_yaml, seconds
 from mgoe.config.base import PositiveLength, Texts
 from mgoe.errors import ConfigError, MgoeError
-from mgoe.lifecycle.acceptance import Bounds, Release, check_release, later_rows, window_of
+from mgoe.lifecycle.acceptance import Bounds, Release, check_release, window_of
 from mgoe.lifecycle.bundle_update import Groups, update
 from mgoe.lifecycle.erasure import Deployment
 from mgoe.lifecycle.erasures import Erasures
-from mgoe.lifecycle.new_rows import NewRows, Sources, learned_until, reading_of
+from mgoe.lifecycle.new_rows import Sources
 from mgoe.lifecycle.registry import Registry
 from mgoe.lifecycle.retention import LEAST, trim
 from mgoe.lifecycle.versions import CANDIDATE, CURRENT
@@ -33,8 +33,6 @@ from mgoe.serving.scoring.onnx_process import prepare
 
 DONE, HELD, WAITING = 0, 3, 4
 """Exit codes: nothing was refused; the candidate was, in this round; there are too few new rows."""
-WINDOW = "window"
-"""Folder of the rows of a release test, while it reads them."""
 Report = Callable[[dict[str, Any]], None]
 """Receives a step that has ended, with what came of it."""
 
@@ -91,11 +89,6 @@ class CycleSettings(Settings):
         return self
 
     @property
-    def trains(self) -> bool:
-        """Whether weights learn from new rows."""
-        return self.weights == "continue"
-
-    @property
     def sources(self) -> Sources:
         """Where new rows come from."""
         return Sources(self.log, self.state, later=True)
@@ -145,18 +138,14 @@ def run_cycle(settings: CycleSettings, report: Report) -> int:
         _clear(registry, work)
         waiting = registry.aliases.get(CANDIDATE)
         tested = None if waiting is None else _tested(registry, waiting, current)
-        new = None
         if tested is None or not tested.approved:
             candidate = current if waiting is None else Bundle.open(registry.place(waiting))
-            (folder := work / WINDOW).mkdir(parents=True)
-            new = later_rows(candidate, current, settings.sources, folder, trains=settings.trains)
-            window = window_of(new, candidate, current)
+            window = window_of(candidate, current, settings.sources)
             rows = 0 if window is None else len(window[0])
             step("collect", rows=rows, needed=settings.rows)
             if tested is not None:
                 step("held", version=tested.candidate, current=current.name, since=tested.time)
             if rows < settings.rows:
-                shutil.rmtree(folder)
                 return WAITING
             if waiting is not None and tested is None:
                 prepare(candidate)
@@ -178,7 +167,7 @@ def run_cycle(settings: CycleSettings, report: Report) -> int:
         full = bool(due) and settings.full == "when due"
         if due:
             step("due", version=current.name, reasons=due, full=full)
-        made = registry.lineage(_learn(registry, current, work, settings, full, new))[0]
+        made = registry.lineage(_learn(registry, current, work, settings, full))[0]
         step("learn", version=made.name, trained=made.trained, parent=made.parent)
     return code
 
@@ -189,7 +178,7 @@ def _clear(registry: Registry, work: Path) -> None:
     for made in work.glob(f"*/bundle/{MANIFEST}"):
         if Bundle.open(made.parent, verify=False).name in names:
             remove_folder(made.parents[1])
-    for left in (work / WINDOW, *work.glob(".gone-*")):
+    for left in work.glob(".gone-*"):
         shutil.rmtree(left, ignore_errors=True)
 
 
@@ -200,14 +189,7 @@ def _tested(registry: Registry, version: str, current: Bundle) -> Release | None
     return found if same else None
 
 
-def _learn(
-    registry: Registry,
-    current: Bundle,
-    work: Path,
-    settings: CycleSettings,
-    full: bool,
-    new: NewRows | None,
-) -> str:
+def _learn(registry: Registry, current: Bundle, work: Path, settings: CycleSettings, full: bool) -> str:
     """Make the next candidate of all rows that the current bundle lacks, and return its name.
 
     Args:
@@ -216,40 +198,20 @@ def _learn(
         work: Folder of unfinished work.
         settings: How to learn.
         full: Train from scratch on all rows, those of the current bundle included.
-        new: The rows that the release test has read, if there was one.
     """
     for other in work.glob("*"):
-        if other.name not in (current.name, WINDOW):  # was not promoted, or not by this cycle
+        if other.name != current.name:  # was not promoted, or not by this cycle
             remove_folder(other)
     place = work / current.name
     out = place / "bundle"
     if not (out / MANIFEST).exists():
         place.mkdir(parents=True, exist_ok=True)
         try:
-            if full:
-                update(current.path, settings.sources, out, weights="new")
-            else:
-                rows = rows_to_learn(current, settings, new)
-                update(current.path, rows, out, weights=settings.weights, groups=settings.groups)
+            weights, groups = ("new", "learn") if full else (settings.weights, settings.groups)
+            update(current.path, settings.sources, out, weights=weights, groups=groups)
         except MgoeError:  # a mistake in the rows, which are read again once it is fixed
             remove_folder(place)
             raise
     name = registry.add(out)
     remove_folder(place)  # at once: a part of it would be taken for one that is being made
-    shutil.rmtree(work / WINDOW, ignore_errors=True)
     return name
-
-
-def rows_to_learn(current: Bundle, settings: CycleSettings, new: NewRows | None) -> NewRows | Sources:
-    """Return the rows that the current bundle lacks. Files that the release test has read are not read again.
-
-    Args:
-        current: The bundle.
-        settings: Name the sources.
-        new: The rows that the release test has read, if there was one.
-    """
-    if new is None or not new.by_time or not new.parts:
-        return settings.sources
-    if new.parts[0].settings != reading_of(current, settings.log, settings.trains):
-        return settings.sources
-    return new.after(learned_until(current), "later")
