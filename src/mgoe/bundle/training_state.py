@@ -2,7 +2,6 @@
 
 optimizer.safetensors  state of the optimisers at the weights of the bundle
 replay.safetensors     a sample of the rows that it has learned from
-waiting-*.parquet      exposures of files whose labels were not all known; they are read with the next log
 """
 
 import os
@@ -17,7 +16,6 @@ from mgoe.bundle.bundle import Bundle
 from mgoe.training import OPTIMIZER, WEIGHTS, Feed, Replay, load_checkpoint
 
 REPLAY = "replay.safetensors"
-WAITING = "waiting-*.parquet"
 
 
 def state_folder(bundle: Path) -> Path:
@@ -62,11 +60,6 @@ def replay_of(bundle: Bundle) -> Replay | None:
     """
     file = state_folder(bundle.path) / REPLAY
     return Replay.load(file) if file.exists() else None
-
-
-def waiting_of(bundle: Bundle) -> list[Path]:
-    """Return the files of exposures that wait for labels."""
-    return sorted(state_folder(bundle.path).glob(WAITING))
 
 
 def keep_state(bundle: Path, files: Iterable[Path]) -> None:

@@ -1,11 +1,10 @@
-"""Rows of a log whose labels are not all known yet: they wait, so that each is learned from once, with all of
-its labels."""
+"""When the labels of a log are known."""
 
 from collections.abc import Iterable
 
 import ibis
 
-from mgoe.config import RunSettings, TaskSettings, seconds
+from mgoe.config import TaskSettings, seconds
 from mgoe.data.columns import Expr, Table
 
 
@@ -31,22 +30,3 @@ def known_from(rows: Table, task: TaskSettings) -> Expr:
 def longest_delay(tasks: Iterable[TaskSettings]) -> int:
     """Return the microseconds after an exposure when the labels of all tasks are known."""
     return max(seconds(task.delay) for task in tasks) * 1_000_000
-
-
-def waits(settings: RunSettings) -> bool:
-    """Return whether a label may be known later than its exposure."""
-    return any(seconds(task.delay) or task.known_at is not None for task in settings.tasks)
-
-
-def known_at(rows: Table, settings: RunSettings) -> Expr:
-    """Return when all labels of a row are known, in microseconds since 1970.
-
-    Args:
-        rows: As `read_rows` returns them.
-        settings: Settings of the run; `tasks` are read.
-    """
-    moments = [
-        final_at(rows.time, None if task.known_at is None else rows[f"known_{task.name}"], task)
-        for task in settings.tasks
-    ]
-    return ibis.greatest(*moments) if len(moments) > 1 else moments[0]

@@ -9,6 +9,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -63,7 +64,8 @@ def update(
 
     Args:
         bundle: The bundle to start from; it stays unchanged.
-        rows: Where the new rows are. Files hold only new rows, in the columns of the bundle's log.
+        rows: Where the new rows are. Files hold only new rows, in the columns of the bundle's log; where the
+            weights learn, they may hold others, too, see `Sources.later`.
         out: Folder of the new bundle. What the next training needs is stored beside it, in `OUT.training`.
         weights: `keep` them, `continue` to train them on the new rows, or train `new` ones from scratch on
             all files of the bundle's log and the new ones, with the settings of the bundle and the first of
@@ -96,10 +98,9 @@ def update(
         if processes.leads and weights != "new":
             call = {"bundle": opened.name, "log": rows.files, "weights": weights, "groups": groups}
             with _work_folder(out, call) as (work, now), atomic_folder(out) as folder:
-                new = NewRows.of(opened, rows, work, trains=weights == "continue")
-                if weights == "continue":
-                    new.check_later()
-                    new.wait_for_labels(now)
+                trains = weights == "continue"
+                read = replace(rows, later=rows.later or trains)
+                new = NewRows.of(opened, read, work, trains=trains, now=now)
                 new.require(learns and weights == "keep")
                 copy_files(opened, folder)
                 make = _keep if weights == "keep" else _continue
@@ -159,7 +160,7 @@ def _continue(new: NewRows, folder: Path, out: Path, learns: bool) -> Made:
     write_json(folder / POPULATION, population_of(feed, served).model_dump(mode="json"))
     for name in (WEIGHTS, SPEC):
         shutil.copyfile(learned / name, folder / name)
-    keep_state(out, [learned / OPTIMIZER, learned / REPLAY, *new.waiting])
+    keep_state(out, [learned / OPTIMIZER, learned / REPLAY])
     due = reasons(bundle, graph, examples)
     for line in due:
         logger.info(f"a full training is due: {line}")

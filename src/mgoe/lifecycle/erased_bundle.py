@@ -10,15 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mgoe._util.files import atomic_folder
 from mgoe.bundle import Bundle
-from mgoe.bundle.training_state import REPLAY, copy_state, replay_of, state_folder, waiting_of
+from mgoe.bundle.training_state import REPLAY, copy_state, replay_of, state_folder
 from mgoe.config import seconds
 from mgoe.data import SideFeatures
-from mgoe.data.arrow import pc, texts
 from mgoe.experiments.graphs import vocabularies, without_users
 from mgoe.graph import MacroGraph
 from mgoe.graph.build.rate_counter import RECORDS
@@ -71,10 +69,6 @@ def without(bundle: Bundle, users: list[str], out: Path, erasures: int) -> None:
                 save_checkpoint(file, tensors, meta)
         if (memory := replay_of(bundle)) is not None:
             memory.without(own, bundle.model.spec.n_users).save(state / REPLAY)
-        for file in waiting_of(bundle):
-            rows = pq.read_table(file)
-            gone = pc.is_in(texts(rows["user"]), pa.array(users, pa.string()))
-            pq.write_table(rows.filter(pc.invert(gone)), state / file.name)
         finish(folder, bundle, graph, {}, "erased", {ERASED: erasures}, bundle.settings)
 
 

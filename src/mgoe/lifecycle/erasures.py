@@ -11,13 +11,10 @@ from pathlib import Path
 from typing import Self
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from mgoe._util.files import as_json, atomic_file, read_of_format
 from mgoe.bundle import Bundle
-from mgoe.bundle.training_state import waiting_of
 from mgoe.config import Settings
-from mgoe.data.arrow import texts
 from mgoe.errors import BundleError, OutputError
 from mgoe.serving.events.event import AHEAD
 
@@ -89,15 +86,10 @@ class Erasures:
         return {user: one.time + AHEAD for one in self.entries[applied:] for user in one.users}
 
     def held_by(self, bundle: Bundle) -> list[str]:
-        """Return the erased users whom a bundle still holds, or what is kept for its next training. Those who
-        have come back since do not count.
-        """
+        """Return the erased users whom a bundle still holds. Those who have come back since do not count."""
         if not (asked := [*self.until(bundle.manifest.get(ERASED, 0))]):
             return []
-        known = np.array(asked)[bundle.encoders.users.indices(asked) >= 0].tolist()
-        for file in waiting_of(bundle):
-            known += texts(pq.read_table(file, columns=["user"])["user"]).to_pylist()
-        return sorted({*known} & {*asked})
+        return sorted(np.array(asked)[bundle.encoders.users.indices(asked) >= 0].tolist())
 
     def check(self, bundle: Bundle) -> None:
         """Refuse a bundle that holds erased users.

@@ -17,19 +17,17 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from mgoe._util.files import as_pattern
 from mgoe._util.tables import write_table
 from mgoe.bundle import Bundle
 from mgoe.bundle.held import FILES, Held, Mark, last_of_files, latest_mark, mark_of, read_held
 from mgoe.bundle.held import Sources as HeldSources
 from mgoe.bundle.manifest import iso_time
-from mgoe.bundle.training_state import waiting_of
 from mgoe.config import RunSettings, seconds
 from mgoe.data import Encoders, Examples, newest_window, place_of
 from mgoe.data.columns import Expr, Table, only_row
 from mgoe.data.log import NO_ROWS, reading
 from mgoe.data.schema import checked_rows
-from mgoe.data.waiting import known_at, longest_delay, waits
+from mgoe.data.waiting import longest_delay
 from mgoe.errors import BundleError, ConfigError, DataError
 from mgoe.experiments.graphs import OpenedRows, add_events, changing, opened_log, settings_of, vocabularies
 from mgoe.experiments.stages import ShowBuild
@@ -53,7 +51,7 @@ class Sources:
         log: Parquet or CSV files, folders or globs; one or several.
         events: State folder of a service, or the address of its Redis.
         later: Whether files may hold rows that were learned before. These are left out, and so are rows whose
-            labels are not all known. By default files hold only new rows.
+            labels are not known yet, as the `delay` of a task says. By default files hold only new rows.
 
     Raises:
         ConfigError: Both are given, or none.
@@ -130,7 +128,7 @@ class NewRows:
         parts: The rows, events before exposures: newcomers among events have numbers in the live service.
         held: What is held of each source: by the bundle, or by each of several bundles.
         ends: What a bundle with the rows holds of their sources.
-        waiting: Files of exposures that are left to the next update.
+        now: The present, in microseconds since 1970.
     """
 
     bundle: Bundle
@@ -139,7 +137,7 @@ class NewRows:
     parts: list[Part] = field(default_factory=list)
     held: list[HeldSources] = field(default_factory=list)
     ends: dict[str, Held] = field(default_factory=dict)
-    waiting: list[Path] = field(default_factory=list)
+    now: int = field(default_factory=lambda: time.time_ns() // 1000)
 
     @classmethod
     def of(
@@ -150,6 +148,7 @@ class NewRows:
         *,
         trains: bool = False,
         beside: Sequence[Bundle] = (),
+        now: int | None = None,
     ) -> Self:
         """Read what is new.
 
@@ -163,14 +162,15 @@ class NewRows:
             trains: Whether rows have weights, as in training.
             beside: Other bundles; rows of a service that one of them holds are not new either. Of later rows
                 of files, those are new that one of them has not learned.
+            now: When the work began of which this is a part.
 
         Raises:
-            ConfigError: Later rows are asked for, and the log names moments at which labels are known.
             MgoeError: A log cannot be read, a row breaks a rule, the log of live events is damaged, or rows
                 may be held already.
         """
         bundles = [bundle, *beside]
         new = cls(bundle, sources, folder, held=[read_held(one.path) for one in bundles])
+        new.now = now or new.now
         if sources.events is None:
             after = min(map(learned_until, bundles)) if sources.later else None
             new._read_files("rows", sources.files, trains, after)
@@ -180,7 +180,9 @@ class NewRows:
 
     def _read_files(self, name: str, log: list[str], trains: bool, after: int | None = None) -> None:
         """Check and keep the rows of files, of those that no service has written the rows after a moment."""
-        settings, (marked, others) = reading_of(self.bundle, log, trains), read_marks(log)
+        settings, (marked, others) = settings_of(self.bundle.graph, log), read_marks(log)
+        weight = self.bundle.settings.data.weight if trains else None
+        settings = settings.model_copy(update={"data": settings.data.model_copy(update={"weight": weight})})
         if len(marked) + bool(others) > 1:
             raise ConfigError(
                 "new rows",
@@ -194,8 +196,12 @@ class NewRows:
                 new = source.filter(cast(Expr, source[NUMBER]) > mark.number)
                 self._hold(identity, files.upto, self._keep(name, new, settings, place_of(log)))
             if others and (part := self._keep(name, source, settings, place_of(log), after, empty=False)):
-                check_later(part.span[0], self.held[0], part.place)
-                self.ends[FILES] = Held("", "", part.span[1])
+                first, last = part.span
+                check_later(first, self.held[0], part.place)
+                self.ends[FILES] = Held("", "", last)
+                gap = 0 if after is None else (first - after) // 1_000_000
+                if gap // seconds(settings.data.bucket) >= GAP:
+                    logger.info(f"no row is in the {gap:,} s before {iso_time(first)}; is a file missing?")
 
     def _read_service(self, service: Path | str, trains: bool) -> None:
         """Check and keep the live events of a service, and the exposures that it has taken."""
@@ -235,7 +241,7 @@ class NewRows:
         with reading(place):
             rows, number = checked_rows(source, settings, place)
             if after is not None:
-                rows = _known_after(rows, settings, after)
+                rows = _known_after(rows, settings, after, self.now)
             elif not number and not empty:
                 raise DataError(place, NO_ROWS)
             file = self.folder / f"{name}.parquet"
@@ -258,55 +264,6 @@ class NewRows:
                 if write_table(rows.filter(rows.time > moment), file):
                     parts.append(replace(part, files=[file]))
         return replace(self, parts=parts)
-
-    def check_later(self) -> None:
-        """Check that rows of files come after those that the bundle has learned, and report a gap.
-
-        Raises:
-            DataError: Some do not.
-        """
-        for part in self.parts if self.by_time else ():
-            if any(task.known_at is not None for task in part.settings.tasks):
-                continue
-            first, last = part.span[0], learned_until(self.bundle)
-            if first <= last:
-                raise DataError(
-                    part.place,
-                    f"new rows must come after those that the bundle holds, until {iso_time(last)}, found "
-                    f"the first at {iso_time(first)}; leave out what it holds, or keep the weights, which "
-                    "takes late rows",
-                )
-            if (first - last) // (seconds(part.settings.data.bucket) * 1_000_000) >= GAP:
-                logger.info(f"no row is between {iso_time(last)} and {iso_time(first)}; is a file missing?")
-
-    def wait_for_labels(self, now: int) -> None:
-        """Leave rows of files whose labels are not all known to the next update; take those that waited.
-
-        A row of the files replaces the same exposure that waited: its labels are newer.
-
-        Args:
-            now: The present in microseconds since 1970.
-        """
-        self.waiting = waiting_of(self.bundle)
-        if not self.by_time or not self.parts:
-            return
-        [part] = self.parts
-        found = dict[str, list[Path]](known=[], waiting=[])
-        if waits(part.settings):
-            with part.opened(self.folder, trains=True) as (rows, _):
-                same = [name for name in ("user", "item", "time", "request") if name in rows.columns]
-                con = rows.get_backend()
-                held = [con.read_parquet(as_pattern(file)).anti_join(rows, same) for file in self.waiting]
-                for number, some in enumerate([rows, *held]):
-                    known = known_at(some, part.settings) <= now
-                    for name, chosen in (("known", known), ("waiting", ~known)):
-                        file = self.folder / f"{name}-{number}.parquet"
-                        found[name] += [file] * bool(write_table(some.filter(chosen), file))
-            self.parts = [replace(part, files=found["known"])] if found["known"] else []
-            self.ends[FILES] = Held("", "", max((one.span[1] for one in self.parts), default=None))
-        self.waiting = found["waiting"]
-        if self.waiting:
-            logger.info("exposures whose labels are not all known wait, and are read with the next log")
 
     def require(self, learns: bool) -> None:
         """Require that something is new.
@@ -347,9 +304,9 @@ class NewRows:
         tasks = [task.model_copy(update={"given": spaces[task.name]}) for task in whole[-1].settings.tasks]
         negatives = ours.negatives.of_training if training else ours.negatives
         settings = whole[-1].settings.model_copy(update={"tasks": tasks, "negatives": negatives})
-        now, known = time.time_ns() // 1000, training or self.bundle.encoders
+        known = training or self.bundle.encoders
         with whole[-1].opened(self.folder, trains=training is not None) as (rows, place):
-            return newest_window(rows, settings, known, place, now)
+            return newest_window(rows, settings, known, place, self.now)
 
     def add_to(self, graph: MacroGraph, learns: bool) -> MacroGraph:
         """Add everything to the graph of a new bundle, and learn its macro nodes again if asked to.
@@ -367,13 +324,6 @@ class NewRows:
         return graph
 
 
-def reading_of(bundle: Bundle, log: list[str], trains: bool) -> RunSettings:
-    """Return how new files of a bundle's log are read; with the weights of rows if they are trained on."""
-    settings = settings_of(bundle.graph, log)
-    weight = bundle.settings.data.weight if trains else None
-    return settings.model_copy(update={"data": settings.data.model_copy(update={"weight": weight})})
-
-
 def learned_until(bundle: Bundle) -> int:
     """Return the time of the newest row that a bundle has learned from, in microseconds since 1970.
 
@@ -384,18 +334,14 @@ def learned_until(bundle: Bundle) -> int:
     return max([of_graph, *(one.last for one in read_held(bundle.path).values() if one.last is not None)])
 
 
-def _known_after(rows: Table, settings: RunSettings, after: int) -> Table:
-    """Return the rows after a moment whose labels are known by now, and report rows from the future."""
-    if found := [task.name for task in settings.tasks if task.known_at is not None]:
-        raise ConfigError(
-            f"tasks.{found[0]}.known_at",
-            "does not say when a row of a file has all its labels; name the state of the service instead of "
-            "files, or give the task a `delay`",
-        )
-    now = time.time_ns() // 1000
-    if ahead := only_row(rows.aggregate(ahead=(rows.time > now).sum()))["ahead"]:
+def _known_after(rows: Table, settings: RunSettings, after: int, now: int) -> Table:
+    """Return the rows after a moment for which the delay of every task has passed, and report others."""
+    counts = only_row(rows.aggregate(before=(rows.time <= after).sum(), ahead=(rows.time > now).sum()))
+    if counts["before"]:
+        logger.info(f"{counts['before']:,} rows are left out: they are from before {iso_time(after)}")
+    if counts["ahead"]:
         logger.info(
-            f"{ahead:,} rows of the log wait, because they are later than the clock of this machine, "
-            f"{iso_time(now)}; is it right?"
+            f"{counts['ahead']:,} rows of the log wait, because they are later than the clock of this "
+            f"machine, {iso_time(now)}; is it right?"
         )
-    return rows.filter(rows.time > after, known_at(rows, settings) <= now)
+    return rows.filter(rows.time > after, rows.time + longest_delay(settings.tasks) <= now)
