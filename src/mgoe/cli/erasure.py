@@ -34,7 +34,7 @@ def erase(
         typer.Option(
             "--log",
             metavar="LOG",
-            help="File, folder or glob of the log to rewrite. Repeatable.",
+            help="Parquet file, folder or glob of the log to rewrite. Repeatable.",
             show_default=False,
         ),
     ] = None,

@@ -61,29 +61,22 @@ def without(bundle: Bundle, users: list[str], out: Path, erasures: int) -> None:
             SideFeatures.load(folder / "user_side").without(indices).save(folder / "user_side")
         copy_state(bundle.path, out)
         state, own = state_folder(out), indices[indices < bundle.model.spec.n_users]
-        for file in (folder / WEIGHTS, state / OPTIMIZER):
-            if file.exists() and (rows := rows_per_user(bundle.model, file)):
-                tensors, meta = load_checkpoint(file)
-                for name in rows:
-                    tensors[name][own] = tensors[name][-1].clone() if file.name == WEIGHTS else 0
-                save_checkpoint(file, tensors, meta)
+        if tables := user_tables(bundle.model):
+            tensors, meta = load_checkpoint(folder / WEIGHTS)
+            for name in tables:
+                tensors[name][own] = tensors[name][-1].clone()
+            save_checkpoint(folder / WEIGHTS, tensors, meta)
+            (state / OPTIMIZER).unlink(missing_ok=True)  # of rows per user: training begins with fresh ones
         if (memory := replay_of(bundle)) is not None:
             memory.without(own, bundle.model.spec.n_users).save(state / REPLAY)
         finish(folder, bundle, graph, {}, "erased", {ERASED: erasures}, bundle.settings)
 
 
-def rows_per_user(model: RankingModel, file: Path) -> list[str]:
-    """Return the names of the tensors in a file of weights, or of the optimisers, that have a row per user.
-
-    The name of an embedding table of users contains `user`. Of the optimisers, all tensors of as many rows
-    are named: if there are as many items, their rows adapt again.
-    """
+def user_tables(model: RankingModel) -> list[str]:
+    """Return the names of the weights that have a row per user: tables whose name contains `user`."""
     sparse, size = {id(table) for table in model.tables()}, model.spec.n_users + 1
     named = [name for name, one in model.named_parameters() if id(one) in sparse and len(one) == size]
-    tables = [name for name in named if "user" in name]
-    if file.name == WEIGHTS or not tables:
-        return tables
-    return [name for name, one in load_checkpoint(file)[0].items() if one.ndim and len(one) == size]
+    return [name for name in named if "user" in name]
 
 
 def stated(bundle: Bundle) -> dict[str, Any]:
@@ -96,7 +89,7 @@ def stated(bundle: Bundle) -> dict[str, Any]:
 def remains_in(bundle: Bundle) -> list[str]:
     """Return what a bundle, and what is kept for its next training, hold of users whose ids were removed."""
     gone, graph, size = bundle.encoders.users.unused, bundle.graph.latest, bundle.model.spec.n_users
-    own, side, state = gone[gone < size], bundle.encoders.user_side, state_folder(bundle.path)
+    own, side = gone[gone < size], bundle.encoders.user_side
     cleared, records, memory = side.without(gone), bundle.graph.path / RECORDS, replay_of(bundle)
     categories = {} if graph.rates is None else graph.rates.categories
     held = {f"features of users: {name}": one != cleared.arrays[name] for name, one in side.arrays.items()}
@@ -120,8 +113,7 @@ def remains_in(bundle: Bundle) -> list[str]:
     if memory is not None:
         keys = [name for name in ("user", "recent_users") if name in memory.rows]
         held |= {f"rows to replay: {name}": np.isin(memory.rows[name].numpy(), own) for name in keys}
-    for file in (bundle.path / WEIGHTS, state / OPTIMIZER):
-        for name in rows_per_user(bundle.model, file) if file.exists() else ():
-            rows = load_checkpoint(file)[0][name]
-            held[f"{file.name}: {name}"] = (rows[own] - (rows[-1] if file.name == WEIGHTS else 0)).numpy()
+    weights = load_checkpoint(bundle.path / WEIGHTS)[0]
+    tables = ((name, weights[name]) for name in user_tables(bundle.model))
+    held |= {f"{WEIGHTS}: {name}": (rows[own] - rows[-1]).numpy() for name, rows in tables}
     return [name for name, values in held.items() if np.any(values)]

@@ -18,7 +18,7 @@ from typing import Any
 from mgoe._util.files import exclusive, remove_folder
 from mgoe.bundle import Bundle
 from mgoe.errors import ConfigError, DataError
-from mgoe.lifecycle.erased_bundle import remains_in, rows_per_user, stated, without
+from mgoe.lifecycle.erased_bundle import remains_in, stated, user_tables, without
 from mgoe.lifecycle.erased_logs import rewrite, rows_of
 from mgoe.lifecycle.erasures import ERASED, Erasures
 from mgoe.lifecycle.registry import CURRENT, Registry
@@ -26,7 +26,6 @@ from mgoe.serving import EventReader, open_events, open_exposures
 from mgoe.serving.events.event import every, read_id
 from mgoe.serving.events.redis_server import REDIS, with_query
 from mgoe.serving.events.shadow_log import FILE, FOLDER, ShadowLog, read_shadow_log
-from mgoe.training import WEIGHTS
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +41,7 @@ class Deployment(ExitStack):
         state: State folder of the service, `REGISTRY/current.state` by default if it is there; or what
             `redis` is.
         redis: Redis server that stores the live events instead.
-        log: Files, folders or globs of the log.
+        log: Parquet files, folders or globs of the log.
 
     Raises:
         MgoeError: One of them cannot be opened.
@@ -153,8 +152,8 @@ def erase(
         for file in rows:
             rewrite(Path(file), column, until)
         if ours.folder is not None:
-            per_user = rows_per_user(ours.current.model, ours.current.path / WEIGHTS)
-            for made in (*ours.folder.rglob("index-*"), *(ours.folder.rglob("onnx/*") if per_user else ())):
+            graphs = ours.folder.rglob("onnx/*") if user_tables(ours.current.model) else ()
+            for made in (*ours.folder.rglob("index-*"), *graphs):
                 shutil.rmtree(made)  # of former versions
         for left in (work := ours.registry.path / ".cycle").glob("*"):
             remove_folder(left)  # learned from the rows of these users
