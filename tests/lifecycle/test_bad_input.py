@@ -69,7 +69,7 @@ def test_a_log_that_overlaps_that_of_the_bundle(
         tmp_path / "x",
     )
     assert learned.exit_code == 0
-    assert f"{len(old):,} rows are left out" in learned.stderr
+    assert "rows are left out: they are from before" in learned.stderr
     assert mgoe("cycle", config).exit_code == 0
     first, made = (
         Bundle.open(registry.place(alias)).graph.meta["events"] for alias in ("current", "candidate")

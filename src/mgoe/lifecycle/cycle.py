@@ -72,20 +72,16 @@ class CycleSettings(Settings):
     def _check_sources(self) -> "CycleSettings":
         if bool(self.log) == (self.state is not None):
             raise ConfigError("cycle", "reads either `log` or `state`, found both or none; give one of them")
+        if self.retention is not None and self.state is None:
+            raise ConfigError("cycle.retention", "trims `state`, found files, which stay; leave it out")
+        if self.retention is not None and seconds(self.retention) < LEAST:
+            raise ConfigError("cycle.retention", f"must be at least 1d, found {self.retention}; keep more")
         if self.full == "when due" and not self.log:
             raise ConfigError(
                 "cycle.full",
                 "trains on files, found `state`, whose events are not the whole log; name files by `log` "
                 "(mgoe exposures writes some), or set it to never",
             )
-        return self
-
-    @model_validator(mode="after")
-    def _check_retention(self) -> "CycleSettings":
-        if self.retention is not None and self.state is None:
-            raise ConfigError("cycle.retention", "trims `state`, found files, which stay; leave it out")
-        if self.retention is not None and seconds(self.retention) < LEAST:
-            raise ConfigError("cycle.retention", f"must be at least 1d, found {self.retention}; keep more")
         return self
 
     @property

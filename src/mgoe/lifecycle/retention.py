@@ -7,7 +7,7 @@ from mgoe.bundle import Bundle
 from mgoe.bundle.held import START, Mark, mark_of, read_held
 from mgoe.data.waiting import longest_delay
 from mgoe.lifecycle.registry import Registry
-from mgoe.serving import EventLog, open_events
+from mgoe.serving import EventLog, every, open_events
 from mgoe.serving.events.redis_exposures import open_exposures
 
 LEAST = 86_400
@@ -52,9 +52,8 @@ def trim(registry: Registry, state: str, keep: int, now: int | None = None) -> d
 def last_before(log: EventLog, upto: Mark, moment: int) -> Mark:
     """Return the last mark up to another one whose event, and all before it, were before a moment."""
     last = START
-    while found := log.read(last):
-        for mark, event in found:
-            if mark.number > upto.number or event.time >= moment:
-                return last
-            last = mark
+    for mark, event in every(log):
+        if mark.number > upto.number or event.time >= moment:
+            break
+        last = mark
     return last

@@ -10,22 +10,18 @@ from numpy.testing import assert_allclose
 import mgoe
 from mgoe.metrics import stability_index
 from mgoe.serving.http import stability
-from mgoe.serving.http.stability import Recent
+from mgoe.serving.http.stability import moved
 from tests.serving.http.test_live_service import until
 from tests.serving.served import served
 
 
-def test_the_newest_pairs_count(finished: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(stability, "HALF", 20)
-    population = mgoe.load(finished / "bundle").population
-    expected, rng = population.scores, np.random.default_rng(0)
-    recent, values = Recent(expected), rng.random((57, len(expected)))
-    for row in values:
-        recent.add({task: row[None, [t]] for t, task in enumerate(expected)})
-    newest = values[20:]  # of the half before, and of the one that is not full
+def test_pairs_are_counted_in_the_bins_of_the_population(finished: Path):
+    expected = mgoe.load(finished / "bundle").population.scores
+    values = np.random.default_rng(0).random((57, len(expected)))
+    rows = [{task: row[None, [t]] for t, task in enumerate(expected)} for row in values]
     for t, (task, [histogram]) in enumerate(expected.items()):
-        counts = histogram.count(newest[:, t])
-        assert recent.moved()[task] == pytest.approx(stability_index(histogram.counts, counts))
+        counts = histogram.count(values[:, t])
+        assert moved(expected, rows)[task] == pytest.approx(stability_index(histogram.counts, counts))
 
 
 def test_gauges_are_set_once_enough_was_answered(

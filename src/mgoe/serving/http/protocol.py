@@ -79,11 +79,6 @@ class LimitedProtocol(HttpToolsProtocol):
                     self.transport.write(REFUSAL)
                 self.transport.close()
 
-    def on_headers_complete(self) -> None:
-        """Start to count again."""
-        self._outside_bodies = 0
-        super().on_headers_complete()
-
     def on_body(self, body: bytes) -> None:
         """Start to count again."""
         self._outside_bodies = 0

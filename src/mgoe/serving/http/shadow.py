@@ -54,20 +54,14 @@ class Asked(NamedTuple):
         at: When it was answered, by the clock of `time.monotonic`.
         time: When it was answered, in microseconds since 1970.
         answered: The answer.
-        bundle: What answered.
-        items: Ids of the pairs that are noted.
-        rows: Their rows. Shape (n,).
-        shown: How many of these are from the answer.
+        engine: What answered.
     """
 
     question: Question
     at: float
     time: int
     answered: Answered
-    bundle: Bundle
-    items: list[Id]
-    rows: NDArray[np.int64]
-    shown: int
+    engine: Engine
 
 
 class Shadow(Watch):
@@ -107,7 +101,6 @@ class Shadow(Watch):
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="shadow", daemon=True)
         self._failure, self._taken = "", 0.0
-        self._random, self._sampled = random.Random(), np.random.default_rng()
 
     @asynccontextmanager
     async def running(self, telemetry: Telemetry) -> AsyncIterator[None]:
@@ -132,27 +125,12 @@ class Shadow(Watch):
         pairs = answered.pairs
         if self.engine is None or self.engine.name == engine.name or not pairs.user_ids:
             return
-        if not len(pairs.items) or self._random.random() >= self._share:
-            return
-        shown = pairs.shown[: TOP if "items" in answered.body else 0]
-        drawn = self._sampled.choice(len(pairs.items), min(SAMPLE, len(pairs.items)), replace=False)
-        rows = np.concatenate([shown, drawn])
-        ids = engine.live.ids("item", pairs.items[rows])
-        known = np.array([one is not None for one in ids])
-        if not known.any():  # all were never seen, and have no index to be noted by
-            return
-        asked = Asked(
-            question,
-            time.monotonic(),
-            time.time_ns() // 1000,
-            answered,
-            engine.bundle,
-            [one for one in ids if one is not None],
-            rows[known],
-            int(known[: len(shown)].sum()),
-        )
+        if not (pairs.items >= 0).any() or random.random() >= self._share:
+            return  # items that were never seen have no index to be noted by
         try:
-            self._waiting.put_nowait(asked)
+            self._waiting.put_nowait(
+                Asked(question, time.monotonic(), time.time_ns() // 1000, answered, engine)
+            )
         except queue.Full:
             self._count.labels("dropped").inc()
 
@@ -194,7 +172,7 @@ class Shadow(Watch):
     def _scored(self, engine: Engine, asked: Asked) -> str:
         """Score a request and write the record. Return what became of it."""
         try:
-            check_tasks(engine.bundle, asked.bundle)
+            check_tasks(engine.bundle, asked.engine.bundle)
             self._log.append(record(engine, asked))
         except Exception as error:  # whatever is wrong, the service goes its way
             if str(error) != self._failure:  # once, not for every request
@@ -208,19 +186,24 @@ class Shadow(Watch):
 def record(engine: Engine, asked: Asked) -> ShadowRecord:
     """Return what the version that answered and the shadow said of a request."""
     pairs, body = asked.answered.pairs, asked.answered.body
+    known, shown = np.flatnonzero(pairs.items >= 0), pairs.shown[: TOP if "items" in body else 0]
+    shown = shown[pairs.items[shown] >= 0]
+    drawn = np.random.default_rng().choice(known, min(SAMPLE, len(known)), replace=False)
+    rows = np.concatenate([shown, drawn])
+    items = asked.engine.live.ids("item", pairs.items[rows])
     users = list(pairs.user_ids)
     if len(users) > 1:
-        users = [users[row] for row in asked.rows.tolist()]
-    scored = finished(ranking.score(engine, users, asked.items, pairs.context))
+        users = [users[row] for row in rows.tolist()]
+    scored = finished(ranking.score(engine, users, items, pairs.context))
     return ShadowRecord(
         time=asked.time,
-        version=asked.bundle.name,
+        version=asked.engine.name,
         shadow=engine.name,
         tasks=list(engine.tasks),
         users=users,
-        items=asked.items,
-        shown=asked.shown,
-        scores=_plain(pairs.scores[asked.rows]),
+        items=items,
+        shown=len(shown),
+        scores=_plain(pairs.scores[rows]),
         shadow_scores=_plain(scored.pairs.scores),
         overlap=None
         if "items" not in body

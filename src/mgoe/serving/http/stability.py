@@ -5,6 +5,7 @@ Of a share of the requests one pair of the answer is counted, after the answer i
 
 import logging
 import random
+from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -20,38 +21,24 @@ from mgoe.serving.scoring.ranking import Pairs
 
 SHARE = 0.1
 """Share of the requests that are counted."""
-HALF, FEWEST, EVERY = 1000, 500, 50
-"""Pairs after which the older half is forgotten; from which on gauges are set; and after which they are set
-again."""
+MOST, FEWEST, EVERY = 2000, 500, 50
+"""Newest pairs that count; from how many on gauges are set; and after how many they are set again."""
 
 
-class Recent:
-    """The newest pairs, at least `HALF` of them once there are so many.
+def moved(expected: Mapping[str, Sequence[Histogram]], rows: Sequence[Columns]) -> dict[str, float]:
+    """Return the population stability index of pairs by name, of the column that has moved farthest.
 
     Args:
-        expected: The histograms whose bins they are counted in.
+        expected: The histograms in whose bins they are counted.
+        rows: One pair each.
     """
-
-    def __init__(self, expected: Mapping[str, Sequence[Histogram]]):
-        self._expected, self._rows = expected, list[Columns]()
-
-    def add(self, values: Columns) -> None:
-        """Count one pair."""
-        if len(self._rows) == 2 * HALF:
-            del self._rows[:HALF]
-        self._rows.append(values)
-
-    def moved(self) -> dict[str, float]:
-        """Return the population stability index by name, of the column that has moved farthest."""
-        return {
-            name: max(
-                one.moved(one.count(values))
-                for one, values in zip(
-                    several, np.concatenate([row[name] for row in self._rows]).T, strict=True
-                )
-            )
-            for name, several in self._expected.items()
-        }
+    return {
+        name: max(
+            one.moved(one.count(values))
+            for one, values in zip(several, np.concatenate([row[name] for row in rows]).T, strict=True)
+        )
+        for name, several in expected.items()
+    }
 
 
 class Stability:
@@ -60,7 +47,7 @@ class Stability:
     def __init__(self):
         self._thread = ThreadPoolExecutor(1, "stability", lower_priority, (LOW,))
         self._waits, self._failed = False, ""
-        self._bundle, self._pairs = "", 0
+        self._bundle = ""
 
     @asynccontextmanager
     async def running(self, telemetry: Telemetry) -> AsyncIterator[None]:
@@ -92,15 +79,17 @@ class Stability:
         bundle, population = engine.bundle, engine.bundle.population
         if engine.name != self._bundle:
             self._bundle, self._pairs = engine.name, 0
-            self._recent = Recent(population.scores), Recent(population.inputs)
+            self._recent = deque[tuple[Columns, Columns]](maxlen=MOST)
             self._read = Reader(bundle.model.needs, bundle.model.spec)
         context = engine.context(pairs.context) or bundle.encoders.context_features.encode({}, 1)
         with engine.scorer.reading() as view:
             read = self._read(view, pairs.users[[row]], pairs.items[[row]], context)
-        self._recent[0].add(score_columns(pairs.scores[[row]], bundle.tasks))
-        self._recent[1].add(input_columns(read, bundle.model.spec))
+        of_scores = score_columns(pairs.scores[[row]], bundle.tasks)
+        self._recent.append((of_scores, input_columns(read, bundle.model.spec)))
         self._pairs += 1
         if self._pairs >= FEWEST and self._pairs % EVERY == 0:
-            for recent, gauge in zip(self._recent, self._gauges, strict=True):
-                for name, index in recent.moved().items():
+            scores, inputs = zip(*self._recent, strict=True)
+            found = moved(population.scores, scores), moved(population.inputs, inputs)
+            for gauge, indices in zip(self._gauges, found, strict=True):
+                for name, index in indices.items():
                     gauge.labels(name).set(index)

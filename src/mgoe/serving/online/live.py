@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self
@@ -96,18 +96,10 @@ class LiveNodes:
             with self.lock:
                 self.state.commit_exposures(batch)
 
-    def replay(self, batches: Iterable[Sequence[Event]]) -> int:
-        """Replace the state by one to which these events alone were added.
-
-        Returns:
-            How many events changed something.
-        """
-        with self._writer:
-            state = LiveState(self.base, self.state.version)
-            changed = sum(state.commit(state.prepare(events)) for events in batches)
-            with self.lock:
-                self.state = state
-        return changed
+    def restart(self) -> None:
+        """Begin again with the snapshot, as if no event had come."""
+        with self._writer, self.lock:
+            self.state = LiveState(self.base, self.state.version)
 
     def skip(self, events: Sequence[Event]) -> None:
         """Remember events that the snapshot holds, in the log's order, so that they do not count again."""
@@ -281,8 +273,7 @@ class Consumer:
         """Apply the events that have come since, from every process, and a batch of what has become known of
         exposures. Cheap if there is nothing.
 
-        If a batch fails, the next call replays all events on a new state, since the present one may hold a
-        part of it, and exposures are read again from the first.
+        If a batch fails, the state may hold a part of it. The next call begins again with the snapshot.
 
         The first call also checks that the logs are those that the snapshot holds, and remembers the ids of
         its events, as far as the log still has them: one that is sent again does not count.
@@ -298,15 +289,14 @@ class Consumer:
             if not (begun := self._begun):
                 self._begin()
             if self._failed:
-                self._read_to = self._start
-                changed = self.live.replay(self._batches(self._start))
+                self.live.restart()
+                self.mark, self._failed = self._start, False
                 if self._follower is not None:
                     self._follower.restart()
-                self.mark, self._failed = self._read_to, False
-            for events in self._batches(self.mark):
+            while found := self.log.read(self.mark):
                 self._failed = True
-                changed += self.live.apply(events)
-                self.mark, self._failed = self._read_to, False
+                changed += self.live.apply([event for _, event in found])
+                self.mark, self._failed = found[-1][0], False
             if not begun and (unknown := self.live.stats["unknown"]):
                 logger.warning(
                     "events of the log are ignored: "
@@ -339,8 +329,3 @@ class Consumer:
             mark = found[-1][0]
         self.mark = self._start = held
         self._begun = True
-
-    def _batches(self, after: Mark) -> Iterator[Sequence[Event]]:
-        while found := self.log.read(after):
-            self._read_to = after = found[-1][0]
-            yield [event for _, event in found]
