@@ -22,6 +22,7 @@ import mgoe
 from mgoe._util.files import sha256
 from mgoe.bundle import CARD, Bundle
 from mgoe.bundle.training_state import REPLAY, state_folder
+from mgoe.config import dump_settings
 from mgoe.errors import BundleError, ConfigError, DataError, TrainingError
 from mgoe.lifecycle import Sources, update
 from mgoe.lifecycle.new_rows import NewRows
@@ -94,7 +95,11 @@ def delayed(bundle: Bundle, delay: str) -> None:
     for task in bundle.graph.meta["log"]["tasks"]:
         task["delay"] = delay
     (bundle.graph.path / "graph.json").write_text(json.dumps(bundle.graph.meta))
-    bundle.manifest["checksums"]["graph/graph.json"] = sha256(bundle.graph.path / "graph.json")
+    tasks = [task.model_copy(update={"delay": delay}) for task in bundle.settings.tasks]
+    settings = dump_settings(bundle.settings.model_copy(update={"tasks": tasks}))
+    (bundle.path / "settings.yaml").write_text(settings)
+    for name in ("graph/graph.json", "settings.yaml"):
+        bundle.manifest["checksums"][name] = sha256(bundle.path / name)
     (bundle.path / "bundle.json").write_text(json.dumps(bundle.manifest))
 
 
