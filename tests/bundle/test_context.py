@@ -53,9 +53,6 @@ def test_any_context_is_encoded_or_refused(context: dict[str, Any]):
         ({"age": [1, 2]}, "context.age: takes one value, found a list of 2"),
         ({"tags": 7}, "context.tags: takes a list, or a text with separators, found 7"),
         ({"tags": True}, "context.tags: takes a list"),
-        ({"tags": [1, "a"]}, "context.tags: takes values of one type, .* found text and whole number"),
-        ({"numbers": [10**30, 1]}, "context.numbers: takes values of one type, .* found whole number"),
-        ({"numbers": [10**30]}, "context.numbers: takes values of one type"),
         (
             {"devise": 1},
             "context.devise: 'devise' is not a context feature of this bundle; did you mean 'device'",
@@ -72,6 +69,7 @@ def test_a_value_that_does_not_suit_its_feature_is_refused(context: dict[str, An
     [
         ({"tags": "a|b"}, [1, 2, -1]),
         ({"tags": ["b", None, "x"]}, [2, 0, -1]),
+        ({"tags": [1, "a"]}, [0, 1, -1]),
         ({"tags": []}, [-1] * 3),
         ({"tags": None}, [-1] * 3),
     ],

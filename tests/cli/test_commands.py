@@ -51,13 +51,6 @@ def test_every_command_is_tested():
     assert {command[0] for command in COMMANDS} == names
 
 
-@pytest.mark.parametrize("former", ["refresh", "retrain"])
-def test_an_unknown_command_that_update_replaces_is_told_so(mgoe: Mgoe, former: str):
-    result = mgoe(former, "runs/mine/bundle", "--out", "next")
-    assert result.exit_code == 2
-    assert f"No such command '{former}'; use `mgoe update`." in result.stderr
-
-
 def test_help_and_version_are_fast():
     """Neither loads torch, pandas or DuckDB."""
     slow = "{'torch', 'pandas', 'duckdb', 'pyarrow', 'numpy'}"

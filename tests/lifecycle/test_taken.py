@@ -195,8 +195,11 @@ def grid_of(bundle: Bundle, live: LiveNodes | None, ids: list[Any]) -> tuple[np.
     return np.zeros(len(device), np.int64), np.tile(item, devices), {"device": device, "query": query}
 
 
-def test_live_rates_of_items_are_those_of_the_next_graph(by_device: Bundle, tmp_path: Path):
+def test_live_rates_of_items_are_those_of_the_next_graph(
+    by_device: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     """Read in parts, with newcomers and labels; all other rates wait."""
+    monkeypatch.setattr("mgoe.serving.events.exposure_follower.PAUSE", 0)
     old, state = by_device, tmp_path / "state"
     assert old.graph.latest.rates is not None
     names = RatesOfExposures().names(old.graph.latest)["rates"]

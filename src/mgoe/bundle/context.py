@@ -60,8 +60,13 @@ def encode_json(encoders: FeatureEncoders, context: Mapping[str, Any]) -> dict[s
     """
     kinds = _kinds(encoders, context)
     for name, value in context.items():
-        _check_json(f"context.{name}", kinds[name], value)
-    return encoders.encode({name: to_arrow([value]) for name, value in context.items()}, 1)
+        place, is_list = f"context.{name}", isinstance(value, list)
+        if is_list and kinds[name] != "multi":
+            raise BundleError(place, f"takes one value, found a list of {len(value)}; send one of them")
+        if kinds[name] == "multi" and not (is_list or value is None or isinstance(value, str)):
+            rule = f"takes a list, or a text with separators, found {str(value)[:60]}; put it into a list"
+            raise BundleError(place, rule)
+    return encode_one(encoders, {name: value for name, value in context.items() if value is not None})
 
 
 def repeated(values: pa.Array, n: int) -> pa.Array:
@@ -87,24 +92,3 @@ def _one_value(name: str, kind: str, value: ArrayLike) -> pa.Array:
     if len(values) != 1:
         raise BundleError(f"context.{name}", f"takes one value, found {len(values)}; give one of them")
     return values
-
-
-def _check_json(place: str, kind: str, value: Any) -> None:
-    if kind != "multi":
-        if isinstance(value, list):
-            raise BundleError(place, f"takes one value, found a list of {len(value)}; send one of them")
-    elif isinstance(value, list):
-        try:
-            pa.array(value)
-        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
-            rule = f"takes values of one type, 64-bit numbers or texts, found {_types(value)}"
-            raise BundleError(place, f"{rule}; write all as texts") from None
-    elif value is not None and not isinstance(value, str):
-        rule = f"takes a list, or a text with separators, found {str(value)[:60]}; put it into a list"
-        raise BundleError(place, rule)
-
-
-def _types(values: list[Any]) -> str:
-    """Return the types in a list, as a message names them."""
-    names = {str: "text", bool: "boolean", int: "whole number", float: "number", type(None): "null"}
-    return " and ".join(sorted({names[type(value)] for value in values}))

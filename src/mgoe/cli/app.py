@@ -46,12 +46,6 @@ class Root(TyperGroup):
         end = args.index("--") if "--" in args else len(args)
         return super().parse_args(ctx, sorted(args[:end], key=lambda word: word != "--quiet") + args[end:])
 
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Find a command; name the one that does what an unknown one did."""
-        if args[0] in ("refresh", "retrain"):
-            ctx.fail(f"No such command {args[0]!r}; use `mgoe update`.")
-        return super().resolve_command(ctx, args)
-
     def invoke(self, ctx: Any) -> Any:
         """Run a command."""
         try:

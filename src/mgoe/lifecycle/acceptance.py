@@ -366,6 +366,6 @@ def window_of(candidate: Bundle, current: Bundle, sources: Sources) -> Window | 
         moments = (
             [*map(learned_until, (candidate, current))] if rows.by_time else [one for one in files if one]
         )
-        new = rows.after(max(moments), "window") if moments else rows
+        new = rows.after(max(moments)) if moments else rows
         ours, theirs = (replace(new, bundle=one).examples() for one in (reader, current))
     return None if ours is None or theirs is None else (ours, theirs)

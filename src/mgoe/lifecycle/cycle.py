@@ -20,7 +20,7 @@ from mgoe._util.files import exclusive, remove_folder
 from mgoe.bundle import MANIFEST, Bundle
 from mgoe.config import Settings, check_settings, read_yaml, seconds
 from mgoe.config.base import PositiveLength, Texts
-from mgoe.errors import ConfigError, MgoeError
+from mgoe.errors import ConfigError
 from mgoe.lifecycle.acceptance import Bounds, Release, check_release, window_of
 from mgoe.lifecycle.bundle_update import Groups, update
 from mgoe.lifecycle.erasure import Deployment
@@ -202,12 +202,8 @@ def _learn(registry: Registry, current: Bundle, work: Path, settings: CycleSetti
     out = place / "bundle"
     if not (out / MANIFEST).exists():
         place.mkdir(parents=True, exist_ok=True)
-        try:
-            weights, groups = ("new", "learn") if full else (settings.weights, settings.groups)
-            update(current.path, settings.sources, out, weights=weights, groups=groups)
-        except MgoeError:  # a mistake in the rows, which are read again once it is fixed
-            remove_folder(place)
-            raise
+        weights, groups = ("new", "learn") if full else (settings.weights, settings.groups)
+        update(current.path, settings.sources, out, weights=weights, groups=groups)
     name = registry.add(out)
     remove_folder(place)  # at once: a part of it would be taken for one that is being made
     return name

@@ -82,13 +82,13 @@ class Part:
     Attributes:
         settings: How they were read.
         place: What they are, for messages.
-        files: Parquet files that hold them as `read_rows` returns them.
+        file: A Parquet file that holds them as `read_rows` returns them.
         live: Whether they are live events.
     """
 
     settings: RunSettings
     place: str
-    files: list[Path]
+    file: Path
     live: bool = False
 
     @contextmanager
@@ -101,14 +101,13 @@ class Part:
         """
         local = self.settings.graph.model_copy(update={"engine": "local"})
         settings = self.settings.model_copy(update={"graph": local})
-        with opened_log(settings, [*map(str, self.files)], folder, None) as rows, reading(self.place):
+        with opened_log(settings, [str(self.file)], folder, None) as rows, reading(self.place):
             yield rows if trains or "weight" not in rows.columns else rows.drop("weight"), self.place
 
     @property
     def times(self) -> NDArray[np.int64]:
         """Time of each row, in microseconds since 1970."""
-        parts = [pq.read_table(file, columns=["time"])["time"] for file in self.files]
-        return np.concatenate([part.to_numpy() for part in parts])
+        return pq.read_table(self.file, columns=["time"])["time"].to_numpy()
 
     @property
     def span(self) -> tuple[int, int]:
@@ -247,7 +246,7 @@ class NewRows:
             file = self.folder / f"{name}.parquet"
             if not write_table(rows, file):
                 return None
-            self.parts.append(Part(settings, place, [file], live=name == "events"))
+            self.parts.append(Part(settings, place, file, live=name == "events"))
             return self.parts[-1]
 
     @property
@@ -255,14 +254,14 @@ class NewRows:
         """Whether times say which rows are new, and not positions in the log of a service."""
         return {*self.ends} <= {FILES}
 
-    def after(self, moment: int, name: str) -> Self:
-        """Return the rows after a moment, in files of this name."""
+    def after(self, moment: int) -> Self:
+        """Return the rows after a moment."""
         parts = []
-        for number, part in enumerate(self.parts):
-            file = self.folder / f"{name}-{number}.parquet"
+        for part in self.parts:
+            file = part.file.with_stem(f"after-{part.file.stem}")
             with part.opened(self.folder, trains=True) as (rows, _):
                 if write_table(rows.filter(rows.time > moment), file):
-                    parts.append(replace(part, files=[file]))
+                    parts.append(replace(part, file=file))
         return replace(self, parts=parts)
 
     def require(self, learns: bool) -> None:

@@ -123,12 +123,12 @@ def test_many_exposures_are_read_in_parts():
     with opened() as log:
         follower = followed(log)
         take(log, *(shown(k, "a") for k in range(AT_ONCE + 7)))
-        assert follower.may_be_behind
+        assert follower.is_due
         sizes = []
         while (changes := follower.read(NOW)) is not None:
             sizes.append((len(changes.item), follower.has_more))
         assert sizes == [(AT_ONCE, True), (7, False)]
-        assert not follower.may_be_behind  # for some seconds
+        assert not follower.is_due  # for some seconds
         assert follower.bytes >= 8 * (AT_ONCE + 7)
 
 

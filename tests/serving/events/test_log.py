@@ -96,7 +96,6 @@ def test_a_reader_that_found_nothing_finds_later_events(opener: Opener):
     for event in events(20):  # of several segments
         assert one.read(position) == []
         other.append([event])
-        assert one.may_have(position)
         ((position, found),) = one.read(position)
         assert found == event
 
@@ -252,7 +251,6 @@ def test_an_older_copy_is_noticed_even_when_it_has_grown_on(tmp_path: Path):
     for refuses in (older.check, older.read, older.forget):
         with pytest.raises(OtherLogError, match=r"ends before position 5, .*; restore the latest copy"):
             refuses(mark)
-    assert older.may_have(mark)
     older.append(events(4, first=10))
     for refuses in (older.check, older.read, older.forget):
         with pytest.raises(OtherLogError, match="holds another record at position 5"):
@@ -276,16 +274,6 @@ def test_a_log_of_another_format_is_refused(tmp_path: Path):
     for make in (True, False):
         with pytest.raises(StoreError, match=r"must be a log of format 1, found 7; use the version"):
             SqliteLog(tmp_path / "log.sqlite", make)
-
-
-def test_a_folder_knows_at_once_whether_events_came(tmp_path: Path):
-    log = SqliteLog(tmp_path / "state" / "log.sqlite")
-    for number in range(5):
-        held(log, position := log.read()[-1][0] if number else START)
-        assert not log.may_have(position)
-        log.append(events(1, first=number))
-    (tmp_path / "state").rename(tmp_path / "away")
-    assert log.may_have(position)
 
 
 def test_a_folder_that_goes_away_and_comes_back(tmp_path: Path):

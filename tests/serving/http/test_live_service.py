@@ -141,7 +141,6 @@ def test_a_store_that_goes_away_and_comes_back(
 
         away.setattr(log, "append", gone)
         away.setattr(log, "read", gone)
-        away.setattr(log, "may_have", lambda after: True)
         response = service.client.post(
             "/v1/events", json={"events": [{"user": user, "item": item, "behavior": "click"}]}
         )

@@ -286,10 +286,6 @@ class EventLog(ABC):
             found = self._records(mark, 1)
             check_record(self.place, mark, found[0][0] if found else None)
 
-    def may_have(self, after: Mark) -> bool:
-        """Return at once whether `read` may find something, or fail; true if only the store could tell."""
-        return True
-
     @abstractmethod
     def forget(self, before: Mark) -> None:
         """Drop events before a mark. Its own record stays, so that it and later ones can be checked."""

@@ -81,7 +81,7 @@ class ExposureFollower:
         self._values = np.zeros((AT_ONCE, int(self._regressions.sum())), np.int64)
 
     @property
-    def may_be_behind(self) -> bool:
+    def is_due(self) -> bool:
         """Whether to `read` now: there was more to read the last time, or that was some seconds ago."""
         return self.has_more or time.monotonic() >= self._next
 

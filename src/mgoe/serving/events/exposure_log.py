@@ -177,7 +177,9 @@ class ExposureLog:
 
     def mark(self, upto: int) -> Mark:
         """Return the mark of the last exposure up to a position."""
-        return self._store.mark("exposures", upto)
+        query = "SELECT id, digest FROM exposures WHERE id <= ? ORDER BY id DESC LIMIT 1"
+        found = self._store.read(query, (upto,))
+        return Mark(str(found[0][0]), found[0][1].hex()) if found else START
 
     @property
     def begin(self) -> Mark:

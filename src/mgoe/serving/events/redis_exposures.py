@@ -13,7 +13,7 @@ import json
 import sqlite3
 import uuid
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack, closing, suppress
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,6 @@ from typing import Any
 from mgoe.bundle.held import START, Mark
 from mgoe.errors import DamagedLogError, OtherLogError, StoreError
 from mgoe.serving.events.chain import chained
-from mgoe.serving.events.exposure import Exposure, Label
 from mgoe.serving.events.exposure_log import TOO_EARLY, ExposureLog, Record, apply, check_window
 from mgoe.serving.events.redis_server import REDIS, RedisServer, text
 from mgoe.serving.events.store import FILE, end_of
@@ -99,18 +98,6 @@ class RedisExposures(ExposureLog):
         """See `ExposureLog`. The present is that of Redis, which dates what is taken."""
         return super().settled(delay, self._server.now if now is None else now)
 
-    def append(
-        self,
-        exposures: Sequence[Exposure],
-        labels: Sequence[Label],
-        delay: int = 0,
-        now: int | None = None,
-        after: Mark = START,
-    ) -> dict[int, int]:
-        """See `ExposureLog`. Moments are whole milliseconds."""
-        super().append(exposures, labels, delay, now, after)
-        return dict(self._store.read(TOO_EARLY, {"rows": json.dumps(labels)}))
-
     def forget(self, before: int, delay: int = 0) -> bool:
         """See `ExposureLog`. Redis then keeps a copy of the replica, with which a fresh one begins."""
         dropped = super().forget(before, delay)
@@ -144,7 +131,7 @@ class RedisExposures(ExposureLog):
         self._closing.close()
 
     def _change(self, record: Record, now: int | None = None, after: Mark = START) -> dict[int, int]:
-        """Add an entry to the stream, and apply all up to it."""
+        """Add an entry to the stream, at a whole millisecond, and apply all up to it."""
         self.check(after)
         self._begin()
         moment = "*" if now is None else f"{now // 1000}-*"
@@ -155,7 +142,8 @@ class RedisExposures(ExposureLog):
             with self._server.errors():
                 position = self._add_entry(keys, [self._store.identity, at, digest, moment, payload])
             self.follow()
-        return {}
+        _, labels, _ = record.get("take", ((), (), 0))
+        return dict(self._store.read(TOO_EARLY, {"rows": json.dumps(labels)}))
 
     def _begin(self) -> None:
         """Name a replica that has followed nothing yet after the log on Redis."""

@@ -63,15 +63,6 @@ class SqliteLog(EventLog):
         if records:
             self._store.write(insert)
 
-    def may_have(self, after: Mark) -> bool:
-        """See `EventLog`. The file answers at once, unless another thread reads it."""
-        if self._store.is_being_read:
-            return True
-        try:
-            return self._store.mark("events", 1 << 62) != after
-        except StoreError:
-            return True
-
     def forget(self, before: Mark) -> None:
         """See `EventLog`."""
         self.check(before)

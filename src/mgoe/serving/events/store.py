@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 from urllib.parse import quote
 
-from mgoe.bundle.held import START, Mark
 from mgoe.errors import DamagedLogError, StoreError
 
 FILE = "log.sqlite"
@@ -107,17 +106,6 @@ class Store:
     def identity(self) -> str:
         """A text that no other database has."""
         return self.read("SELECT id FROM identity")[0][0]
-
-    def mark(self, table: Table, upto: int) -> Mark:
-        """Return the mark of the last record up to a position."""
-        query = f"SELECT id, digest FROM {table} WHERE id <= ? ORDER BY id DESC LIMIT 1"
-        found = self.read(query, (upto,))
-        return Mark(str(found[0][0]), found[0][1].hex()) if found else START
-
-    @property
-    def is_being_read(self) -> bool:
-        """Whether `read` would wait for another thread."""
-        return self._reading.locked()
 
     def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Do some work in a transaction, and wait until it is on the disk.

@@ -205,10 +205,7 @@ class Reloader(Watch):
     async def _follow(self) -> None:
         while True:
             await asyncio.sleep(FOLLOW)
-            if (
-                self.away is not None or self.engine.consumer.may_be_behind
-            ):  # a thread takes time from requests
-                await asyncio.get_running_loop().run_in_executor(self._reader, self._catch_up)
+            await asyncio.get_running_loop().run_in_executor(self._reader, self._catch_up)
 
     async def watch(self) -> None:
         """Watch until cancelled."""

@@ -245,15 +245,6 @@ class Consumer:
         return consumer
 
     @property
-    def may_be_behind(self) -> bool:
-        """Whether `catch_up` may find something, or fail; answered at once."""
-        return (
-            not self._begun
-            or self.log.may_have(self.mark)
-            or (self._follower is not None and self._follower.may_be_behind)
-        )
-
-    @property
     def exposures_mark(self) -> Mark:
         """Up to where exposures are counted, in the live nodes or in the bundle."""
         return self._exposures_from if self._follower is None else self._follower.mark
@@ -270,8 +261,8 @@ class Consumer:
         return self._follower is not None and self._follower.has_more
 
     def catch_up(self) -> int:
-        """Apply the events that have come since, from every process, and a batch of what has become known of
-        exposures. Cheap if there is nothing.
+        """Apply the events that have come since, from every process, and every `PAUSE` seconds a batch of
+        what has become known of exposures. Cheap if there is nothing.
 
         If a batch fails, the state may hold a part of it. The next call begins again with the snapshot.
 
@@ -303,7 +294,8 @@ class Consumer:
                     "the bundle does not know their behaviour or their type of ids",
                     extra={"fields": {"events": unknown}},
                 )
-            if self._follower is not None and (changes := self._follower.read()) is not None:
+            follower = self._follower
+            if follower is not None and follower.is_due and (changes := follower.read()) is not None:
                 self._failed = True
                 self.live.apply_exposures(changes)
                 changed += len(changes.item)
