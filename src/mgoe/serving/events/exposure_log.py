@@ -12,7 +12,7 @@ import json
 import sqlite3
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -189,7 +189,11 @@ class ExposureLog:
 
     def check(self, mark: Mark) -> None:
         """Check that the log continues at a mark, see `EventLog.check`."""
-        self._check(self._store.read, mark)
+        if mark != START:
+            query = "SELECT id, digest FROM exposures WHERE id >= ? ORDER BY id LIMIT 1"
+            found = self._store.read(query, (int(mark.position),))
+            marks = [Mark(str(number), digest.hex()) for number, digest in found]
+            check_record(self._store.path, mark, marks[0] if marks else None)
 
     def append(
         self,
@@ -331,19 +335,10 @@ class ExposureLog:
 
     def _change(self, record: Record, now: int | None = None, after: Mark = START) -> dict[int, int]:
         """Apply a record, see `apply`, where the log continues at a mark."""
-
-        def write(connection: sqlite3.Connection) -> dict[int, int]:
-            self._check(connection.execute, after)
-            return apply(connection, record, time.time_ns() // 1000 if now is None else now)
-
-        return self._store.write(write)
-
-    def _check(self, read: Callable[[str, tuple[int]], Iterable[tuple[int, bytes]]], mark: Mark) -> None:
-        """Check as `check` does, by what returns the rows of a query."""
-        if mark != START:
-            query = "SELECT id, digest FROM exposures WHERE id >= ? ORDER BY id LIMIT 1"
-            found = [Mark(str(number), digest.hex()) for number, digest in read(query, (int(mark.position),))]
-            check_record(self._store.path, mark, found[0] if found else None)
+        self.check(after)
+        return self._store.write(
+            lambda connection: apply(connection, record, time.time_ns() // 1000 if now is None else now)
+        )
 
     def _of_users(self, until: Mapping[str, int]) -> list[tuple[Any, ...]]:
         self.follow()

@@ -31,8 +31,8 @@ shadow have the first, and get a seventh of the core under full load. Give each 
 ranking waits for an event that is being applied. Those that open a bundle, or write what was sent, have the
 second, and get a third: they hold Python's lock now and then, and a request would wait for a thread that
 other processes keep from running."""
-PAUSE, LONGEST_PAUSE = 5.0, 60.0
-"""Seconds until a bundle that lacked store, space or memory is tried again; they double each time."""
+PAUSE = 30.0
+"""Seconds until a bundle that lacked store, space or memory is tried again."""
 LOOKS = 3
 """Looks in a row that find no bundle, until that is reported."""
 OPENS = "bundle"
@@ -87,7 +87,7 @@ class Watch(ABC):
 
     async def watch(self) -> None:
         """Watch until cancelled."""
-        pause, missing = PAUSE, 0
+        missing = 0
         while True:
             await asyncio.sleep(self.every)
             found = fingerprint(self.path)
@@ -105,10 +105,8 @@ class Watch(ABC):
                 self.refuse(error)
                 # not the bundle's fault: try it again
                 if isinstance(error, StoreError | OSError | MemoryError):
-                    await asyncio.sleep(pause)
-                    pause, self._seen = min(2 * pause, LONGEST_PAUSE), None
-            else:
-                pause = PAUSE
+                    await asyncio.sleep(PAUSE)
+                    self._seen = None
 
     def _open_prepared(self) -> tuple[Fingerprint, Engine]:
         """As `open_unchanged`, with all done that a service at its start leaves until it serves.
