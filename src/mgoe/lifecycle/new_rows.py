@@ -99,9 +99,7 @@ class Part:
             folder: An existing folder for what does not fit in memory.
             trains: Whether the weights of the rows are among their columns.
         """
-        local = self.settings.graph.model_copy(update={"engine": "local"})
-        settings = self.settings.model_copy(update={"graph": local})
-        with opened_log(settings, [str(self.file)], folder, None) as rows, reading(self.place):
+        with opened_log(self.settings, [str(self.file)], folder, None) as rows, reading(self.place):
             yield rows if trains or "weight" not in rows.columns else rows.drop("weight"), self.place
 
     @property

@@ -9,26 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from filelock import FileLock
-
 from mgoe._util.files import durable_folder, remove_folder
 from mgoe.errors import StoreError
 
 MOST = 8
-"""Graphs that are kept, those used last: enough to return to an earlier bundle."""
-
-
-def find_graphs(place: Path) -> bool:
-    """Return whether a folder of graphs exists, mark it as used now, and remove others that are too many.
-
-    One process at a time, so that no folder is removed between being found and being used.
-    """
-    with suppress(OSError), FileLock(f"{place.parent}.lock"):
-        if place.is_dir():
-            place.touch()
-        for other in sorted(place.parent.iterdir(), key=lambda one: -one.stat().st_mtime)[MOST:]:
-            remove_folder(other)
-    return place.is_dir()
+"""Graphs that are kept, the newest: enough to return to an earlier bundle."""
 
 
 @contextmanager
@@ -46,3 +31,6 @@ def new_graphs(place: Path | None) -> Iterator[Path]:
     except OSError as error:
         rule = f"the graphs of the model cannot be written: {error.strerror or error}"
         raise StoreError(parent, f"{rule}; free space, or fix the rights of the folder") from None
+    with suppress(OSError):  # another process removes them, too
+        for old in sorted(parent.iterdir(), key=lambda one: -one.stat().st_mtime)[MOST:] if place else ():
+            remove_folder(old)

@@ -17,7 +17,7 @@ from torch import Tensor
 from mgoe import __version__
 from mgoe._util.files import remove_folder, sha256
 from mgoe.models import Batch, Decomposition, FoldedDecomposition
-from mgoe.serving.scoring.onnx_cache import find_graphs, new_graphs
+from mgoe.serving.scoring.onnx_cache import new_graphs
 from mgoe.serving.scoring.onnx_export import export, package, quantize
 from mgoe.serving.scoring.runtime import Precision
 
@@ -97,7 +97,7 @@ class Sessions:
 
     def open(self) -> bool:
         """Open the graphs of the cache, and return whether they were there. Damaged ones are removed."""
-        if self._place and find_graphs(self._place):
+        if self._place and self._place.is_dir():
             try:
                 self._open(self._place)
             except Exception:  # damaged: ONNX Runtime's errors have no class in common
