@@ -98,7 +98,7 @@ def test_a_label_that_changes_after_it_was_learned_changes_nothing(
         assert mgoe("cycle", again).exit_code == 4
         log = ("--log", tmp_path / "log.parquet")
         told = ("--weights", "continue", "--out", tmp_path / "x")
-        assert_refused(mgoe("update", registry.path / "current", *log, *told), "new rows")
+        assert_refused(mgoe("update", registry.path / "current", *log, *told), "holds every event")
         assert_refused(mgoe("registry", "test", registry.path, "previous", *log), "found none; wait for some")
 
 
