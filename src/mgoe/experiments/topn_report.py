@@ -167,8 +167,10 @@ def _limited(plan: Plan, trials: Mapping[str, Sequence[Mapping[str, Any]]]) -> l
     if not stopped:
         return []
     counts = ", ".join(f"{name} {count} of {len(trials[name])}" for name, count in stopped.items())
-    limit = f"{plan.comparison.topn.trial_minutes:g} processor minutes"
-    return [f"Trials that {limit} ended before their last epoch, first seed: {counts}."]
+    return [
+        f"Trials that {plan.comparison.topn.trial_minutes:g} processor minutes ended before their last "
+        f"epoch, first seed: {counts}."
+    ]
 
 
 def _chosen(best: Mapping[str, Mapping[str, Any]]) -> str:

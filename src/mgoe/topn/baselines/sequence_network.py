@@ -26,7 +26,7 @@ class SASRecBlock(nn.Module):
     """Causal softmax attention, then a feed-forward layer, each normalised before and added to its input.
 
     PyTorch has this block; its attention is `torch.nn.functional.scaled_dot_product_attention`. Attention
-    weights have no dropout, which takes as long as all else.
+    weights have no dropout, which is slow to draw on a processor.
 
     Args:
         settings: `width`, `heads`, `dropout`.

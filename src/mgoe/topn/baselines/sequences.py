@@ -85,10 +85,14 @@ def softmax_loss(positive: torch.Tensor, negative: torch.Tensor, share: float) -
 def gbce_loss(positive: torch.Tensor, negative: torch.Tensor, share: float) -> torch.Tensor:
     """Return the generalised binary cross-entropy of gSASRec (Petrov & Macdonald 2023): positives count less,
     the fewer items are sampled, so that scores are not too high. Arguments as of `softmax_loss`.
+
+    Logits are scores minus ln of the number of items, so that each starts as the chance of one item. Without
+    this, the first epochs teach only that all scores are low.
     """
+    start = math.log(negative.shape[1] / share)
     power = 1 - CALIBRATION * (1 - share)
-    of_each = power * functional.softplus(-positive) + functional.softplus(negative).sum(dim=1)
-    return of_each.mean() / (negative.shape[1] + 1)
+    of_each = power * functional.softplus(start - positive) + functional.softplus(negative - start).sum(dim=1)
+    return of_each.mean()
 
 
 LOSSES = {"softmax": softmax_loss, "gbce": gbce_loss}
@@ -145,8 +149,8 @@ def loss_of(
     state = network(item[:, :-1], day[:, :-1])[there[:, 1:]]  # (M, D)
     wanted = item[:, 1:][there[:, 1:]]
     sampled = (state @ network.items(negatives).T).masked_fill_(wanted[:, None] == negatives, -math.inf)
-    share = min(1.0, len(negatives) / max(1, network.items.num_embeddings - 1))
-    return loss((state * network.items(wanted)).sum(dim=1), sampled, share)
+    share = len(negatives) / max(1, network.items.num_embeddings - 1)
+    return loss((state * network.items(wanted)).sum(dim=1), sampled, min(1.0, share))
 
 
 START = {
