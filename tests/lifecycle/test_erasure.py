@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from mgoe._util.files import exclusive
 from mgoe.bundle import Bundle, seal
-from mgoe.bundle.training_state import state_folder
+from mgoe.bundle.training_state import replay_of, state_folder
 from mgoe.config import RetrievalSettings, dump_settings, load_settings
 from mgoe.data import Prepared
 from mgoe.errors import BundleError, ConfigError, DataError, EventError, OutputError
@@ -25,8 +25,9 @@ from mgoe.evaluation import read_rows
 from mgoe.experiments.stages import source_of
 from mgoe.features import View
 from mgoe.graph import MacroGraph, build_graph
+from mgoe.graph.build.rate_counter import RECORDS
 from mgoe.lifecycle import CycleSettings, Registry, Sources, run_cycle, update
-from mgoe.lifecycle.erased_bundle import remains_in, without
+from mgoe.lifecycle.erased_bundle import user_tables, without
 from mgoe.lifecycle.erasure import erase, verify
 from mgoe.lifecycle.erasures import Erasures
 from mgoe.retrieval import Retrieval
@@ -35,6 +36,7 @@ from mgoe.serving.events.event import every
 from mgoe.serving.events.shadow_log import FOLDER, ShadowLog, ShadowRecord, read_shadow_log
 from mgoe.serving.scoring.engine import Engine
 from mgoe.serving.scoring.runtime import Runtime
+from mgoe.training import WEIGHTS, load_checkpoint
 from tests.effort import up_to
 from tests.graph.histories import contents, differences
 from tests.lifecycle.test_taken import requests, take
@@ -75,6 +77,39 @@ def rebuilt(run: Path, gone: set[int], out: Path) -> MacroGraph:
     history = source.history.filter(~source.history.user.isin(gone))
     left = replace(source, history=history, exposures=shown, facts=source.read_facts())
     return build_graph(left, settings.graph, out, keep=MacroGraph.open(run / "graph"))
+
+
+def remains_in(bundle: Bundle) -> list[str]:
+    """Return what a bundle, and what is kept for its next training, hold of users whose ids were removed."""
+    gone, graph, size = bundle.encoders.users.unused, bundle.graph.latest, bundle.model.spec.n_users
+    own, side = gone[gone < size], bundle.encoders.user_side
+    cleared, records, memory = side.without(gone), bundle.graph.path / RECORDS, replay_of(bundle)
+    categories = {} if graph.rates is None else graph.rates.categories
+    held = {f"features of users: {name}": one != cleared.arrays[name] for name, one in side.arrays.items()}
+    held |= {
+        name: values[gone]
+        for name, values in graph.arrays.items()
+        if name[0] == "u" and values.dtype.kind == "f"
+    }
+    held |= {
+        name: np.maximum(values[gone[gone < len(values)]], 0)
+        for name, values in categories.items()
+        if name.startswith("users.")
+    }
+    held |= {
+        "names of users": [name is not None for name in side.names_of(gone)],
+        "pairs": np.diff(graph.arrays["pairs.indptr"])[gone],
+        "recent users": np.isin(graph.arrays["recent_users"], gone),
+    }
+    if records.exists():
+        held["exposures"] = np.isin(pq.read_table(records, columns=["user"])["user"].to_numpy(), gone)
+    if memory is not None:
+        keys = [name for name in ("user", "recent_users") if name in memory.rows]
+        held |= {f"rows to replay: {name}": np.isin(memory.rows[name].numpy(), own) for name in keys}
+    weights = load_checkpoint(bundle.path / WEIGHTS)[0]
+    tables = ((name, weights[name]) for name in user_tables(bundle.model))
+    held |= {f"{WEIGHTS}: {name}": (rows[own] - rows[-1]).numpy() for name, rows in tables}
+    return [name for name, values in held.items() if np.any(values)]
 
 
 # --- a bundle ---

@@ -1,4 +1,4 @@
-"""A bundle without some of its users, and what remains of them in it.
+"""A bundle without some of its users.
 
 Pairs, edges, counts, rates, links between items and lists of popular items are those of a graph with the same
 macro nodes that was built without these users. `STATED` names what is not, until the next full training.
@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from mgoe._util.files import atomic_folder
 from mgoe.bundle import Bundle
@@ -19,7 +18,6 @@ from mgoe.config import seconds
 from mgoe.data import SideFeatures
 from mgoe.experiments.graphs import vocabularies, without_users
 from mgoe.graph import MacroGraph
-from mgoe.graph.build.rate_counter import RECORDS
 from mgoe.lifecycle.erasures import ERASED
 from mgoe.lifecycle.new_bundle import copy_files, finish
 from mgoe.models import RankingModel
@@ -84,36 +82,3 @@ def stated(bundle: Bundle) -> dict[str, Any]:
     since = datetime.fromisoformat(bundle.manifest["fully_trained_until"])
     due = since + timedelta(seconds=seconds(bundle.settings.retrain.full_after))
     return {"stated": list(STATED), "full_training": due.date().isoformat()}
-
-
-def remains_in(bundle: Bundle) -> list[str]:
-    """Return what a bundle, and what is kept for its next training, hold of users whose ids were removed."""
-    gone, graph, size = bundle.encoders.users.unused, bundle.graph.latest, bundle.model.spec.n_users
-    own, side = gone[gone < size], bundle.encoders.user_side
-    cleared, records, memory = side.without(gone), bundle.graph.path / RECORDS, replay_of(bundle)
-    categories = {} if graph.rates is None else graph.rates.categories
-    held = {f"features of users: {name}": one != cleared.arrays[name] for name, one in side.arrays.items()}
-    held |= {
-        name: values[gone]
-        for name, values in graph.arrays.items()
-        if name[0] == "u" and values.dtype.kind == "f"
-    }
-    held |= {
-        name: np.maximum(values[gone[gone < len(values)]], 0)
-        for name, values in categories.items()
-        if name.startswith("users.")
-    }
-    held |= {
-        "names of users": [name is not None for name in side.names_of(gone)],
-        "pairs": np.diff(graph.arrays["pairs.indptr"])[gone],
-        "recent users": np.isin(graph.arrays["recent_users"], gone),
-    }
-    if records.exists():
-        held["exposures"] = np.isin(pq.read_table(records, columns=["user"])["user"].to_numpy(), gone)
-    if memory is not None:
-        keys = [name for name in ("user", "recent_users") if name in memory.rows]
-        held |= {f"rows to replay: {name}": np.isin(memory.rows[name].numpy(), own) for name in keys}
-    weights = load_checkpoint(bundle.path / WEIGHTS)[0]
-    tables = ((name, weights[name]) for name in user_tables(bundle.model))
-    held |= {f"{WEIGHTS}: {name}": (rows[own] - rows[-1]).numpy() for name, rows in tables}
-    return [name for name, values in held.items() if np.any(values)]

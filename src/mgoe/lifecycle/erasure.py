@@ -18,7 +18,7 @@ from typing import Any
 from mgoe._util.files import exclusive, remove_folder
 from mgoe.bundle import Bundle
 from mgoe.errors import ConfigError, DataError
-from mgoe.lifecycle.erased_bundle import remains_in, stated, user_tables, without
+from mgoe.lifecycle.erased_bundle import stated, user_tables, without
 from mgoe.lifecycle.erased_logs import rewrite, rows_of
 from mgoe.lifecycle.erasures import ERASED, Erasures
 from mgoe.lifecycle.registry import CURRENT, Registry
@@ -200,9 +200,6 @@ def verify(
         remains = {
             place: [f"{held.total():,} of users"] for place, held in ours.holds(erasures).items() if held
         }
-        for bundle in ours.versions:
-            if found := remains_in(bundle):
-                remains.setdefault(str(bundle.path), []).extend(found)
         texts = [user.encode() for user in erasures.until() if len(user) >= SEARCHED and not user.isdecimal()]
         for folder in {ours.registry.path, ours.folder or ours.registry.path}:
             for file in folder.rglob("*"):
