@@ -211,7 +211,7 @@ class Deployed:
             facts = {"version": "a", "shadow": "b", "tasks": ["click"], "items": [1], "shown": 1}
             shadow.append(
                 ShadowRecord(
-                    time=last, users=[user], scores=[[0.1]], shadow_scores=[[0.1]], overlap=None, **facts
+                    time=last, users=[user], scores=[[0.1]], shadow_scores=[[0.1]], **facts
                 )
             )
         shadow.close()

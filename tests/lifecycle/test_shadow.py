@@ -53,12 +53,12 @@ def noted(bundle: mgoe.Bundle, state: Path, requests: int = 120) -> list[ShadowR
             ShadowRecord(
                 time=START + number * HOUR, version=bundle.name, shadow=OTHER, tasks=list(bundle.tasks),
                 users=[users[number % 40]], items=[items[n] for n in rng.permutation(30)[:5]], shown=3,
-                scores=scores[0].tolist(), shadow_scores=scores[1].tolist(), overlap=float(rng.random()),
+                scores=scores[0].tolist(), shadow_scores=scores[1].tolist(),
             )
         )  # fmt: skip
         log.append(found[-1])
         log.append(
-            ShadowRecord(**(vars(found[-1]) | {"shadow": "another", "overlap": None}))
+            ShadowRecord(**(vars(found[-1]) | {"shadow": "another"}))
         )  # of another version
     log.close()
     return found
@@ -72,7 +72,6 @@ def check(
         np.array([getattr(one, name) for one in records]) for name in ("scores", "shadow_scores")
     )
     assert (report.requests, report.pairs, report.labelled) == (len(records), 2 * len(records), len(rows))
-    assert report.overlap == pytest.approx(np.mean([one.overlap for one in records]))
     for t, one in enumerate(report.differences):
         assert_allclose(
             (one.candidate, one.current), (theirs[:, 3:, t].mean(), scores[:, 3:, t].mean()), rtol=1e-6

@@ -42,7 +42,7 @@ class ShadowReport(Settings):
     Example:
         >>> facts = {"candidate": "3f9a", "baseline": "61c0", "requests": 1, "pairs": 500, "labelled": 0}
         >>> moments = dict.fromkeys(("first", "last"), "2026-05-02T06:10:00+00:00")
-        >>> ShadowReport(**facts, **moments, overlap=0.9, differences=[]).compared
+        >>> ShadowReport(**facts, **moments, differences=[]).compared
         []
     """
 
@@ -56,8 +56,6 @@ class ShadowReport(Settings):
     last: str
     pairs: int
     """Pairs drawn at random from all that were scored."""
-    overlap: float | None
-    """Share of the first ten items that both versions rank there; null if no request was for a ranking."""
     differences: list[Difference]
     """Over these pairs."""
     labelled: int
@@ -91,7 +89,6 @@ def compare_shadow(
     theirs = np.array([row for one in records for row in one.shadow_scores])
     pairs = _pairs(records, current)
     drawn = ~pairs.shown
-    tops = [one.overlap for one in records if one.overlap is not None]
     length = seconds_of(window, "window") * 1_000_000
     rows, labels = outcomes(current, pairs, events, length, time.time_ns() // 1000 if now is None else now)
     users = np.unique(pairs.user, return_inverse=True)[1][rows]
@@ -105,7 +102,6 @@ def compare_shadow(
         first=iso_time(min(moments)),
         last=iso_time(max(moments)),
         pairs=int(drawn.sum()),
-        overlap=float(np.mean(tops)) if tops else None,
         differences=[
             Difference(
                 task=task,

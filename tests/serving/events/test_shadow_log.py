@@ -22,12 +22,11 @@ def records(draw: st.DrawFn) -> ShadowRecord:
         time=draw(st.integers(0, 2**53)), version="a", shadow="b", tasks=["click", "buy"],
         users=draw(st.lists(IDS, min_size=1, max_size=1)), items=draw(st.lists(IDS, min_size=n, max_size=n)),
         shown=draw(st.integers(0, n)), scores=draw(scores), shadow_scores=draw(scores),
-        overlap=draw(st.none() | score),
     )  # fmt: skip
 
 
 def record(number: int) -> ShadowRecord:
-    return ShadowRecord(number, "a", "b", ["click"], [1], [2], 1, [[0.5]], [[0.25]], 1.0)
+    return ShadowRecord(number, "a", "b", ["click"], [1], [2], 1, [[0.5]], [[0.25]])
 
 
 @given(st.lists(records()))

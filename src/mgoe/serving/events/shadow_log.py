@@ -43,8 +43,6 @@ class ShadowRecord:
         scores: What the client got, or would have got: one list per item with the probability (or value) of
             each task.
         shadow_scores: What the shadow says, likewise.
-        overlap: Share of the first items of the answer that the shadow ranks first, too; None if nothing was
-            ranked.
     """
 
     time: int
@@ -56,7 +54,6 @@ class ShadowRecord:
     shown: int
     scores: list[list[float]]
     shadow_scores: list[list[float]]
-    overlap: float | None
 
     def is_of(self, until: Mapping[str, int]) -> bool:
         """Return whether one of some users is in it, up to a time for each, see `EventLog.erase`."""

@@ -5,7 +5,7 @@ what it takes through Python objects.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager, nullcontext
 from functools import partial
 from typing import Any, TypeVar
@@ -26,7 +26,7 @@ from mgoe.serving.http.middleware import OPEN, Middleware, failure, problem
 from mgoe.serving.http.page import read_page
 from mgoe.serving.http.reloader import Reloader
 from mgoe.serving.http.settings import Limits
-from mgoe.serving.http.shadow import Question, Shadow
+from mgoe.serving.http.shadow import Shadow
 from mgoe.serving.http.stability import Stability
 from mgoe.serving.http.telemetry import Telemetry
 from mgoe.serving.http.tokens import ADMIN, ALL, NEEDED, RANK, Tokens
@@ -110,7 +110,7 @@ def _add_ranking(
     stability: Stability,
     shadow: Shadow | None,
 ) -> None:
-    async def answer(question: Question) -> Response:
+    async def answer(question: Callable[[Engine], Steps[Answered]]) -> Response:
         engine = reloader.engine
         answered = await _in_turns(question(engine))
         telemetry.scored.inc(len(answered.pairs.items))
@@ -118,13 +118,13 @@ def _add_ranking(
             telemetry.asked.labels(side).inc(answered.asked[side])
             telemetry.unseen.labels(side).inc(answered.unseen[side])
         response = _json(answered.body)
-        response.background = BackgroundTask(note, engine, question, answered)  # when everything is sent
+        response.background = BackgroundTask(note, engine, answered)  # when everything is sent
         return response
 
-    async def note(engine: Engine, question: Question, answered: Answered) -> None:
+    async def note(engine: Engine, answered: Answered) -> None:
         await stability.note(engine, answered.pairs)
         if shadow is not None:
-            await shadow.offer(engine, question, answered)
+            await shadow.offer(engine, answered)
 
     @app.post(
         "/v1/rank", summary="Rank candidates, or what the catalogue has",

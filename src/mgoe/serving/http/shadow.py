@@ -14,7 +14,7 @@ import queue
 import random
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -24,9 +24,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mgoe.bundle import Bundle
-from mgoe.bundle.steps import Steps, finished
+from mgoe.bundle.steps import finished
 from mgoe.errors import BundleError, StoreError
-from mgoe.serving.events.event import EventLog, Id
+from mgoe.serving.events.event import EventLog
 from mgoe.serving.events.exposure_log import ExposureLog
 from mgoe.serving.events.shadow_log import FOLDER, ShadowLog, ShadowRecord
 from mgoe.serving.http.telemetry import Telemetry, log
@@ -42,22 +42,18 @@ WAITING = 32
 """Requests that wait at most; others are dropped."""
 TOP, SAMPLE = 10, 10
 """Items of a record: the first of the answer, and some of all that were scored."""
-Question = Callable[[Engine], Steps[Answered]]
-"""A request, as it can be put to any engine."""
 
 
 class Asked(NamedTuple):
     """A request that was answered.
 
     Attributes:
-        question: The request.
         at: When it was answered, by the clock of `time.monotonic`.
         time: When it was answered, in microseconds since 1970.
         answered: The answer.
         engine: What answered.
     """
 
-    question: Question
     at: float
     time: int
     answered: Answered
@@ -120,7 +116,7 @@ class Shadow(Watch):
                 if one is not None:
                     one.close()
 
-    async def offer(self, engine: Engine, question: Question, answered: Answered) -> None:
+    async def offer(self, engine: Engine, answered: Answered) -> None:
         """Score a request some time, if it is one of the share. Returns at once."""
         pairs = answered.pairs
         if self.engine is None or self.engine.name == engine.name or not pairs.user_ids:
@@ -128,9 +124,7 @@ class Shadow(Watch):
         if not (pairs.items >= 0).any() or random.random() >= self._share:
             return  # items that were never seen have no index to be noted by
         try:
-            self._waiting.put_nowait(
-                Asked(question, time.monotonic(), time.time_ns() // 1000, answered, engine)
-            )
+            self._waiting.put_nowait(Asked(time.monotonic(), time.time_ns() // 1000, answered, engine))
         except queue.Full:
             self._count.labels("dropped").inc()
 
@@ -185,8 +179,9 @@ class Shadow(Watch):
 
 def record(engine: Engine, asked: Asked) -> ShadowRecord:
     """Return what the version that answered and the shadow said of a request."""
-    pairs, body = asked.answered.pairs, asked.answered.body
-    known, shown = np.flatnonzero(pairs.items >= 0), pairs.shown[: TOP if "items" in body else 0]
+    pairs = asked.answered.pairs
+    known = np.flatnonzero(pairs.items >= 0)
+    shown = pairs.shown[: TOP if "items" in asked.answered.body else 0]
     shown = shown[pairs.items[shown] >= 0]
     drawn = np.random.default_rng().choice(known, min(SAMPLE, len(known)), replace=False)
     rows = np.concatenate([shown, drawn])
@@ -205,16 +200,7 @@ def record(engine: Engine, asked: Asked) -> ShadowRecord:
         shown=len(shown),
         scores=_plain(pairs.scores[rows]),
         shadow_scores=_plain(scored.pairs.scores),
-        overlap=None
-        if "items" not in body
-        else overlap(body["items"], finished(asked.question(engine)).body["items"]),
     )
-
-
-def overlap(first: Sequence[Id], others: Sequence[Id]) -> float:
-    """Return the share of the first ten items of a list that are among the first ten of another."""
-    one, other = ({str(item) for item in items[:TOP]} for items in (first, others))
-    return len(one & other) / max(len(one), len(other), 1)
 
 
 def check_tasks(shadow: Bundle, served: Bundle) -> None:
