@@ -86,7 +86,7 @@ WRONG = [
     (
         {"logs": {"a": {"simulate": {"uniform": 0.1}}}},
         ConfigError,
-        r"logs\.a\.data\.form: the best reachable of a world with `uniform` or `popular_first` is known on",
+        r"logs\.a\.data\.form: the best reachable of a world with `uniform`, `popular_first` or several",
     ),
     (
         {"logs": {"a": {"simulate": {}, "data": {"timezone": "Asia/Shanghai"}}}},

@@ -27,7 +27,7 @@ class RankingModel(nn.Module, ABC):
     Example:
         >>> from mgoe.models import BASES
         >>> [name for name, kind in BASES.items() if kind.requires]
-        ['macgnn', 'rates', 'popularity', 'history', 'constant']
+        ['din', 'macgnn', 'rates', 'popularity', 'history', 'constant']
     """
 
     Options: ClassVar[type[Settings]] = Settings
