@@ -210,9 +210,7 @@ class Deployed:
         for user in known[:6]:
             facts = {"version": "a", "shadow": "b", "tasks": ["click"], "items": [1], "shown": 1}
             shadow.append(
-                ShadowRecord(
-                    time=last, users=[user], scores=[[0.1]], shadow_scores=[[0.1]], **facts
-                )
+                ShadowRecord(time=last, users=[user], scores=[[0.1]], shadow_scores=[[0.1]], **facts)
             )
         shadow.close()
 

@@ -57,9 +57,7 @@ def noted(bundle: mgoe.Bundle, state: Path, requests: int = 120) -> list[ShadowR
             )
         )  # fmt: skip
         log.append(found[-1])
-        log.append(
-            ShadowRecord(**(vars(found[-1]) | {"shadow": "another"}))
-        )  # of another version
+        log.append(ShadowRecord(**(vars(found[-1]) | {"shadow": "another"})))  # of another version
     log.close()
     return found
 
