@@ -39,28 +39,6 @@ def taobao(folder: Path) -> None:
     )
 
 
-def tenrec(folder: Path) -> None:
-    """A header; each user's rows together, in order; a missing category is \\N."""
-    rng, user, item = draw()
-    user = np.sort(user)
-    labels = [chance(rng, ROWS) for _ in range(4)]
-    category = np.where(item == 3, "\\N", (item % 5).astype(str))
-    rows = zip(user, item, *labels, category, rng.integers(0, 4, ROWS), user % 2, user % 8, strict=True)
-    header = [
-        "user_id",
-        "item_id",
-        "click",
-        "follow",
-        "like",
-        "share",
-        "video_category",
-        "watching_times",
-        "gender",
-        "age",
-    ]
-    lines(folder / "Tenrec" / "QK-video.csv", [header, *rows])
-
-
 KUAIRAND_LOG = [
     *(
         "user_id",
@@ -277,7 +255,6 @@ def ali_ccp(folder: Path) -> None:
 
 LAYOUTS: dict[str, Callable[[Path], None]] = {
     "taobao": taobao,
-    "tenrec": tenrec,
     "kuairand-pure": kuairand,
     "aliexpress-nl": aliexpress_pages,
     "ali-ccp": ali_ccp,

@@ -5,7 +5,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mgoe.datasets.reading import LAST_OUT, PARTS, TEST, along, anywhere, drawn, in_order, moment
+from mgoe.datasets.reading import LAST_OUT, PARTS, TEST, anywhere, drawn, in_order, moment
 
 
 def values(expression: str, rows: int) -> np.ndarray:
@@ -24,15 +24,6 @@ def test_the_last_is_test_the_one_before_valid_and_the_others_in_order(rows: int
     assert (np.diff(part) >= 0).all()
     assert part.min() >= 1
     sizes = np.bincount(part[:-2], minlength=PARTS)[1:PARTS] if rows > 2 else np.zeros(1)
-    assert sizes.max() - sizes.min() <= 1
-
-
-@given(st.integers(1, 300), st.integers(1, 12))
-def test_shares_are_equal_and_in_order(rows: int, parts: int):
-    part = values(along(parts), rows)
-    assert (np.diff(part) >= 0).all()
-    assert ((part >= 1) & (part <= parts)).all()
-    sizes = np.bincount(part, minlength=parts + 1)[1:]
     assert sizes.max() - sizes.min() <= 1
 
 

@@ -1,4 +1,4 @@
-"""The bar; and TensorBoard and MLflow, which receive the curves, once, also if a fit was interrupted."""
+"""The bar; and MLflow, which receives the curves, once, also if a fit was interrupted."""
 
 import importlib
 import sys
@@ -41,37 +41,18 @@ def cut(now):
         raise InterruptedError
 
 
-def in_two_parts(out, monkeypatch, track):
+def in_two_parts(out, monkeypatch):
     """Interrupt a fit in its second epoch, and resume it."""
     monkeypatch.setattr("mgoe.training.loop.REPORT_STEPS", 2)
     with pytest.raises(InterruptedError):
-        fit(Model(), TRAIN, VALID, training(track=track, checkpoint="0s"), out, cut, resume=True)
-    return fit(Model(), TRAIN, VALID, training(track=track), out, resume=True)
-
-
-def test_tensorboard_shows_every_step_once(tmp_path, monkeypatch):
-    result = in_two_parts(tmp_path, monkeypatch, "tensorboard")
-    reading = importlib.import_module("tensorboard.backend.event_processing.event_accumulator")
-    found = reading.EventAccumulator(str(tmp_path / "tensorboard"))
-    found.Reload()
-    assert {
-        "loss",
-        "loss/click",
-        "loss/buy",
-        "samples_per_second",
-        "validation/buy/gauc",
-        "conflict/0/1",
-    } <= set(found.Tags()["scalars"])
-    assert [point.step for point in found.Scalars("loss")] == list(range(2, 37, 2))
-    assert [point.value for point in found.Scalars("validation/buy/auc")] == pytest.approx(
-        [epoch["validation"]["buy"]["auc"] for epoch in result.curves]
-    )
+        fit(Model(), TRAIN, VALID, training(track="mlflow", checkpoint="0s"), out, cut, resume=True)
+    return fit(Model(), TRAIN, VALID, training(track="mlflow"), out, resume=True)
 
 
 def test_mlflow_continues_the_same_run(tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "tracked").as_uri())
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
-    result = in_two_parts(tmp_path / "fit", monkeypatch, "mlflow")
+    result = in_two_parts(tmp_path / "fit", monkeypatch)
     client = importlib.import_module("mlflow").MlflowClient()
     (run,) = client.search_runs(["0"])
     history = client.get_metric_history(run.info.run_id, "validation.click.gauc")
@@ -108,11 +89,10 @@ def test_numbers_that_do_not_exist_are_left_out():
     }
 
 
-@pytest.mark.parametrize("track", ["tensorboard", "mlflow"])
-def test_a_missing_library_is_named_before_training(tmp_path, monkeypatch, track):
+def test_a_missing_library_is_named_before_training(tmp_path, monkeypatch):
     def missing(name):
         raise ImportError(f"No module named {name!r}")
 
     monkeypatch.setattr(importlib, "import_module", missing)
     with pytest.raises(MissingExtra, match=r"training.track: .*pip install 'mgoe\[track\]'"):
-        fit(Model(), TRAIN, VALID, training(track=track), tmp_path)
+        fit(Model(), TRAIN, VALID, training(track="mlflow"), tmp_path)

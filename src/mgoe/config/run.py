@@ -235,7 +235,7 @@ class TrainingSettings(Settings):
     of this."""
     checkpoint: Length = "10m"
     """Time between checkpoints, besides those after each epoch."""
-    track: Literal["none", "tensorboard", "mlflow"] = "none"
+    track: Literal["none", "mlflow"] = "none"
     """Where training curves are logged, besides `curves.json`."""
 
 

@@ -93,7 +93,6 @@ class Workbench:
         *,
         header: bool = True,
         delimiter: str = ",",
-        null: str = "",
         encoding: Encoding = "utf-8",
     ) -> None:
         """Define a view of the rows of a text file; all columns are text, and empty values null.
@@ -106,7 +105,6 @@ class Workbench:
             columns: With a header, the columns to read, in any order; without one, all columns in order.
             header: Whether the first line names the columns.
             delimiter: Between columns.
-            null: Text that stands for a missing value.
             encoding: Of the file.
 
         Raises:
@@ -128,7 +126,7 @@ class Workbench:
             view,
             f"SELECT * FROM read_csv({as_text(as_pattern(path))}, "
             f"delim = {as_text(delimiter)}, quote = '{quote}', escape = '{quote}', header = {header}, "
-            f"auto_detect = false, nullstr = {as_text(null)}, encoding = '{encoding}', "
+            f"auto_detect = false, encoding = '{encoding}', "
             f"columns = {{{names}}})",
         )
 
@@ -282,14 +280,13 @@ def moment(part: str, place: str = "0") -> str:
     return f"TIMESTAMP '2000-01-01' + to_days(({part} - 1)::INTEGER) + {second}"
 
 
-def drawn(key: str, parts: int = PARTS) -> str:
+def drawn(key: str) -> str:
     """Return a random part that depends on the key alone, not on the machine or the order of rows.
 
     Args:
         key: Text.
-        parts: Number of parts, equally likely.
     """
-    return f"(1 + ('0x' || md5({key})[1:8])::BIGINT % {parts})"
+    return f"(1 + ('0x' || md5({key})[1:8])::BIGINT % {PARTS})"
 
 
 def anywhere(key: str) -> str:
@@ -312,18 +309,9 @@ def in_order(user: str, order: str) -> str:
     return f"row_number() OVER ({window} ORDER BY {order}) AS place, count(*) OVER ({window}) AS n"
 
 
-def along(parts: int = PARTS, length: str = "n") -> str:
-    """Return the part of the row at `place` if a sequence is cut into equal parts in its order.
-
-    Args:
-        parts: Number of parts.
-        length: Length of the sequence.
-    """
-    return f"(1 + ({parts} * (place - 1)) // {length})"
-
-
 LAST_OUT = (
-    f"CASE WHEN place = n THEN {TEST} WHEN place = n - 1 THEN {PARTS} ELSE {along(PARTS - 1, '(n - 2)')} END"
+    f"CASE WHEN place = n THEN {TEST} WHEN place = n - 1 THEN {PARTS} "
+    f"ELSE 1 + ({PARTS - 1} * (place - 1)) // (n - 2) END"
 )
 """Leave-last-out: the last row of a sequence is test, the one before validation, the others follow along
 parts 1 to 9.

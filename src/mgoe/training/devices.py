@@ -9,7 +9,7 @@ import torch
 
 from mgoe.config import TrainingSettings
 from mgoe.errors import TrainingError
-from mgoe.training.progress import LIBRARIES, load_tracker
+from mgoe.training.progress import load_mlflow
 
 TRIM_THRESHOLD, TOP_PAD, MMAP_THRESHOLD = -1, -2, -3
 """Numbers of glibc's settings, see mallopt(3)."""
@@ -75,8 +75,8 @@ def check_available(settings: TrainingSettings) -> None:
         >>> from mgoe.config import TrainingSettings
         >>> check_available(TrainingSettings(device="cpu"))
     """
-    if settings.track in LIBRARIES:
-        load_tracker(settings.track)
+    if settings.track == "mlflow":
+        load_mlflow()
 
 
 @cache

@@ -1,4 +1,4 @@
-"""How far a fit is, the bar and the trackers that show it, and its result."""
+"""How far a fit is, the bar and the run of MLflow that show it, and its result."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -11,8 +11,6 @@ from mgoe._util.files import write_text
 from mgoe._util.progress import ProgressBar, shows_bars
 
 CURVES = "curves.json"
-LIBRARIES = {"tensorboard": ("torch.utils.tensorboard", "TensorBoard"), "mlflow": ("mlflow", "MLflow")}
-"""Module and name of each library, by its name in the settings."""
 MLFLOW_RUN = "mlflow.run"
 """Id of the MLflow run of a fit, in its folder."""
 
@@ -112,43 +110,33 @@ def progress_bar(title: str, monitor: str = "validation") -> Iterator[OnProgress
         yield show
 
 
-def load_tracker(name: str) -> Any:
-    """Return the library that `training.track` names.
+def load_mlflow() -> Any:
+    """Return the library MLflow.
 
     Raises:
         MissingExtra: It is not installed.
     """
-    module, title = LIBRARIES[name]
-    return load(module, "training.track", title, "pip install 'mgoe[track]'")
+    return load("mlflow", "training.track", "MLflow", "pip install 'mgoe[track]'")
 
 
 @contextmanager
 def tracking(name: str, folder: Path, step: int) -> Iterator[Write | None]:
-    """Open the tracker that `training.track` names, until the block ends; yield None if it names none.
+    """Open a run of MLflow until the block ends, if `training.track` names it; yield None otherwise.
 
-    TensorBoard gets event files in the folder, for `tensorboard --logdir`. MLflow gets a run, at
-    MLFLOW_TRACKING_URI and in MLFLOW_EXPERIMENT_NAME, which ends as finished or, if the block raises, as
-    failed.
+    The run is at MLFLOW_TRACKING_URI and in MLFLOW_EXPERIMENT_NAME. It ends as finished or, if the block
+    raises, as failed.
 
     Args:
-        name: `tensorboard`, `mlflow` or another name for none.
-        folder: Folder of the fit. It names a run of MLflow and holds its id, so that a resumed fit continues
-            the same run.
-        step: Step the fit resumes from; TensorBoard hides what an earlier process wrote beyond it.
+        name: What `training.track` names.
+        folder: Folder of the fit. It names the run and holds its id, so that a resumed fit continues the
+            same run.
+        step: Step the fit resumes from.
 
     Yields:
         Function that writes values by name, at a step of the fit.
     """
-    if name == "tensorboard":
-        with load_tracker(name).SummaryWriter(str(folder / name), purge_step=step + 1) as writer:
-
-            def add_scalars(step: int, values: dict[str, float]) -> None:
-                for key, value in values.items():
-                    writer.add_scalar(key, value, step)
-
-            yield add_scalars
-    elif name == "mlflow":
-        client, held = load_tracker(name), folder / MLFLOW_RUN
+    if name == "mlflow":
+        client, held = load_mlflow(), folder / MLFLOW_RUN
         known = held.read_text() if step and held.exists() else None
         run_name = None if known else "/".join(folder.resolve().parts[-2:])
         with client.start_run(run_id=known, run_name=run_name) as run:
@@ -165,7 +153,7 @@ def tracking(name: str, folder: Path, step: int) -> Iterator[Write | None]:
 def track_result(name: str, folder: Path, settings: Mapping[str, Any], measured: Mapping[str, float]) -> None:
     """Add all settings of a fit, and what was measured on test, to its run of MLflow.
 
-    Nothing happens if `training.track` names another tracker, or none.
+    Nothing happens if `training.track` is none.
 
     Args:
         name: What `training.track` names.
@@ -177,7 +165,7 @@ def track_result(name: str, folder: Path, settings: Mapping[str, Any], measured:
         >>> track_result("none", Path("cell"), {"seed": 0}, {"test/click/auc": 0.7})
     """
     if name == "mlflow" and (held := folder / MLFLOW_RUN).exists():
-        client, run = load_tracker(name), held.read_text()
+        client, run = load_mlflow(), held.read_text()
         short = ((key, str(value)[:500]) for key, value in _flat("", settings))  # every store takes so many
         client.log_params(_as_files(dict(short)), run_id=run)
         client.log_metrics(_as_files(of_epoch(measured)), run_id=run)
@@ -190,7 +178,7 @@ def track_bundle(name: str, folder: Path, bundle: Path) -> None:
         >>> track_bundle("none", Path("cell"), Path("bundle"))
     """
     if name == "mlflow" and (held := folder / MLFLOW_RUN).exists():
-        load_tracker(name).log_artifacts(str(bundle), "bundle", run_id=held.read_text())
+        load_mlflow().log_artifacts(str(bundle), "bundle", run_id=held.read_text())
 
 
 def _as_files(values: Mapping[str, Any]) -> dict[str, Any]:
