@@ -127,7 +127,7 @@ for _command, _examples in {
         "mgoe init 'logs/2025-*.csv' > mine.yaml",
     ),
     configuration.schema: (
-        "mgoe schema --out mgoe.schema.json",
+        "mgoe schema > mgoe.schema.json",
         "mgoe schema comparison              [dim]of the file of `mgoe compare`[/]",
     ),
     logs.describe: (

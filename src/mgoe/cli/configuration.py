@@ -1,11 +1,10 @@
 """What a configuration may hold: its JSON Schema, for editors, and the models by name."""
 
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from mgoe.cli.shared import Json, examples, logger, show, show_json, table
+from mgoe.cli.shared import Json, examples, show, show_json, table
 
 models = typer.Typer(help="Models: list what can be trained.", no_args_is_help=True)
 
@@ -42,21 +41,11 @@ def schema(
         Literal["settings", "comparison"],
         typer.Argument(help="The file of `mgoe run`, or of `mgoe compare`."),
     ] = "settings",
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", "-o", help="File to write; standard output by default.", show_default=False),
-    ] = None,
 ) -> None:
     """Write the JSON Schema of a configuration, for editors."""
-    from mgoe._util.files import write_json
     from mgoe.config import json_schema
 
-    found = json_schema(of)
-    if out is None:
-        show_json(found)
-        return
-    write_json(out, found)
-    logger.info(f"wrote {out}; a file beside it begins with: # yaml-language-server: $schema={out.name}")
+    show_json(json_schema(of))
 
 
 def _first_sentence(kind: type) -> str:
