@@ -13,7 +13,6 @@ from tests.datasets import layouts
 def test_list(mgoe: Mgoe):
     found = json.loads(mgoe("data", "list", "--json").stdout)
     assert [row["name"] for row in found] == list(DATA_SETS)
-    assert not any(row["real"] for row in found)
     table = mgoe("data", "list").stdout.splitlines()
     assert len(table) == len(DATA_SETS) + 1
     assert all(word in table[0] for word in ("name", "form", "tasks", "size", "license"))

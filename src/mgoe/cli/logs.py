@@ -130,24 +130,21 @@ def simulate(
 
 @data.command("list", epilog=examples("mgoe data list", "mgoe data list --json"))
 def list_(as_json: Json = False) -> None:
-    """List form, tasks, size and licence of every data set, and whether it was run on the real files."""
+    """List form, tasks, size and licence of every data set."""
     from rich.table import Table
 
     from mgoe.datasets import DATA_SETS
-    from mgoe.datasets.dataset import DataSetRow
 
-    rows = [vars(DataSetRow.model_validate(one)) for one in DATA_SETS.values()]
+    columns = ("name", "form", "tasks", "size", "license")
+    rows = [{column: getattr(one, column) for column in columns} for one in DATA_SETS.values()]
     if as_json:
         show_json(rows)
         return
     table = Table(box=None, pad_edge=False, title_justify="left")
-    for name in list(rows[0])[:-1]:
+    for name in columns:
         table.add_column(name, overflow="fold", no_wrap=name == "name")
-    table.add_column("run on real files")
     for row in rows:
-        table.add_row(
-            *(row | {"tasks": ", ".join(row["tasks"]), "real": "yes" if row["real"] else "no"}).values()
-        )
+        table.add_row(*(row | {"tasks": ", ".join(row["tasks"])}).values())
     show(table)
 
 

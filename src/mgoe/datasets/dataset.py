@@ -6,7 +6,6 @@ from typing import Literal
 
 from pydantic import ConfigDict
 
-from mgoe.config import Settings
 from mgoe.datasets.reading import Workbench
 
 Write = Callable[[Workbench], dict[str, int]]
@@ -34,19 +33,6 @@ class Download:
         return self.address.rpartition("/")[2]
 
 
-class DataSetRow(Settings, from_attributes=True):
-    """What a list of data sets shows of one."""
-
-    name: str
-    form: Literal["events", "exposures"]
-    tasks: tuple[str, ...]
-    size: str
-    """Size of the download, for people."""
-    license: str
-    real: bool
-    """Whether `mgoe data prepare` was run on the real files."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class DataSetFacts:
     """What there is to know about a public data set."""
@@ -63,8 +49,6 @@ class DataSetFacts:
     size: str
     """Size of the download, for people."""
     license: str
-    real: bool = False
-    """Whether `mgoe data prepare` was run on the real files."""
     home: str
     access: str = "no account needed"
     """How to get the files."""
