@@ -49,7 +49,8 @@ def main() -> None:
                 found = auc(examples.labels[there, t], scores[there, t])
                 against = exact.setdefault(task.name, found)
                 line(f"serve.precision.{precision}.auc.{task.name}", found, "AUC", against, found - against)
-        line(f"serve.precision.{precision}.rows", scorer.nbytes / 2**20, "MiB")
+        held = scorer._rows._held[0][: scorer.n_items + 1]
+        line(f"serve.precision.{precision}.rows", held.nbytes / 2**20, "MiB")
 
 
 def scored(scorer: Scorer, users: NDArray[np.int64], items: NDArray[np.int64]) -> NDArray[np.float32]:

@@ -38,12 +38,6 @@ class ItemRows:
         self.update(np.arange(items), items, compute)
         self.update(np.array([-1]), items, compute)
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all rows."""
-        rows, items = self._held
-        return rows[: items + 1].nbytes
-
     def take(
         self, items: NDArray[np.int64], users: Tensor, own: NDArray[np.int64], pieces: Sequence[int]
     ) -> Sequence[Tensor]:

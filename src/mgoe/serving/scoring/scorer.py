@@ -88,11 +88,6 @@ class Scorer:
         """Items of the catalogue, including those added by live events."""
         return self._bundle.encoders.items.size if self._live is None else self._live.size("item")
 
-    @property
-    def nbytes(self) -> int:
-        """Memory of the item rows."""
-        return self._rows.nbytes
-
     def score(
         self, user: int, items: NDArray[np.int64], context: Context | None = None
     ) -> NDArray[np.float32]:
