@@ -92,7 +92,6 @@ def test_what_cannot_be_compared_is_said_in_one_sentence(ranker: mgoe.Ranker):
         with pytest.raises(ConfigError, match=sentence):
             ranker.compare(models)
     loaded = mgoe.Ranker.load(ranker.bundle_.path)
-    for ask in (lambda: loaded.compare(["mmoe"]), lambda: loaded.plot.curves()):
-        with pytest.raises(OutputError, match=r"found a ranker that was loaded from a bundle; call fit"):
-            ask()
+    with pytest.raises(OutputError, match=r"found a ranker that was loaded from a bundle; call fit"):
+        loaded.compare(["mmoe"])
     assert issubclass(OutputError, MgoeError)

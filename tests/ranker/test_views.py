@@ -4,39 +4,13 @@ import importlib
 from typing import Any
 
 import matplotlib as mpl
-import numpy as np
 import pytest
 
 import mgoe
-from mgoe._util.files import read_json
 from mgoe._util.notebook import Shown
 from mgoe.errors import MissingExtra
-from mgoe.ranker.plots import RankerPlots
 
 mpl.use("Agg")
-
-
-@pytest.fixture
-def plots(ranker: mgoe.Ranker) -> RankerPlots:
-    return ranker.plot
-
-
-def test_curves_are_those_of_the_run(ranker: mgoe.Ranker, plots: RankerPlots):
-    loss, validation = plots.curves()
-    [epoch] = read_json(ranker.bundle_.path.parent / "cells" / "mgoe" / "0" / "curves.json")["epochs"]
-    own = ranker.evaluate().query("split == 'valid' and slice == 'all' and metric == 'ranking'")
-    assert loss.lines[0].get_ydata() == pytest.approx([sum(epoch["losses"].values())])
-    assert validation.lines[0].get_ydata() == pytest.approx(own["value"].to_numpy())
-    assert validation.get_legend_handles_labels()[1][0] == "mgoe"
-
-
-def test_reliability_has_a_line_per_task_within_the_axes(plots: RankerPlots):
-    ax = plots.reliability()
-    assert ax.get_legend_handles_labels()[1] == ["click", "buy"]
-    points = np.concatenate([line.get_xydata() for line in ax.lines])
-    low, high = ax.get_xlim()
-    assert ((low <= points) & (points <= high)).all()
-    assert plots.reliability(ax) is ax
 
 
 def test_the_macro_graph_is_drawn_with_every_macro_node(ranker: mgoe.Ranker):
@@ -48,13 +22,13 @@ def test_the_macro_graph_is_drawn_with_every_macro_node(ranker: mgoe.Ranker):
     )
 
 
-def test_a_missing_extra_is_named(plots: RankerPlots, monkeypatch: pytest.MonkeyPatch):
+def test_a_missing_extra_is_named(ranker: mgoe.Ranker, monkeypatch: pytest.MonkeyPatch):
     def missing(name: str) -> Any:
         raise ImportError(f"No module named {name!r}")
 
     monkeypatch.setattr(importlib, "import_module", missing)
     with pytest.raises(MissingExtra, match=r"pip install 'mgoe\[plot\]'"):
-        plots.curves()
+        ranker.graph.plot()
 
 
 def test_facts_are_the_same_as_text_and_as_html(ranker: mgoe.Ranker):

@@ -25,7 +25,6 @@ from mgoe.experiments.results import RunResult
 from mgoe.lifecycle import Sources, update
 from mgoe.lifecycle.bundle_update import Groups, Weights
 from mgoe.lifecycle.measure import measure_log
-from mgoe.ranker.plots import RankerPlots
 from mgoe.ranker.recommender import Recommender
 from mgoe.ranker.settings import (
     COLUMNS,
@@ -269,17 +268,6 @@ class Ranker(Recommender, Shown, BaseEstimator):  # pyright: ignore[reportIncomp
         folder = self._home.need_run("compare")
         with named(self._home.frames):
             return self._run(with_models(folder, models), self._home)
-
-    @property
-    def plot(self) -> RankerPlots:
-        """Plots of the training and of the test, with the extra `plot`.
-
-        Example:
-            >>> ranker.plot.curves()[1].get_ylabel()
-            'mean of AUC and GAUC, validation'
-        """
-        self._fitted()
-        return RankerPlots(self._home)
 
     def update(self, new_events: Rows, weights: Weights = "keep", groups: Groups = "learn") -> Self:
         """Add new events to the graph and calibrate on them, as `mgoe update` does.
