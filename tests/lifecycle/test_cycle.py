@@ -54,8 +54,9 @@ class World:
         return (bundle / "weights").read_text().split()
 
     def window(
-        self, candidate: Bundle, current: Bundle, sources: Sources
+        self, candidate: Bundle, current: Bundle, sources: Sources, folder: Path
     ) -> tuple[Sequence[str], Sequence[str]] | None:
+        self.read_in = folder
         learned = {*self.days(candidate.path), *self.days(current.path)}
         new = [day for day in self.log if day not in learned]
         return (new, new) if new else None
@@ -221,6 +222,16 @@ def test_a_cycle_that_is_killed_ends_as_if_it_had_not_been(patched: Any, tmp_pat
         killed.run()
         assert killed.outcome == whole.outcome
     assert not list((killed.settings.registry / ".cycle").glob("*")), "nothing is left over"
+
+
+def test_rows_that_a_killed_round_was_reading_do_not_stay(patched: Any, tmp_path: Path):
+    world, work = patched(World(tmp_path)), tmp_path / "bundles" / ".cycle"
+    (tmp_path / "log").write_text("0 1")
+    (work / "mgoe-abcd").mkdir(parents=True)
+    (work / "mgoe-abcd" / "rows.parquet").write_text("rows of users")
+    assert world.run()[0] == 0
+    assert world.read_in == work
+    assert not [*work.iterdir()]
 
 
 def test_a_mistake_in_the_rows_is_no_reason_to_start_over(patched: Any, tmp_path: Path, monkeypatch: Any):

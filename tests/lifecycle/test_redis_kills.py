@@ -14,7 +14,6 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from numpy.testing import assert_allclose
 
 from mgoe.bundle import Bundle
 from mgoe.bundle.held import read_held
@@ -150,10 +149,9 @@ def test_a_cycle_on_redis_that_is_killed_under_load(
         items = current.ids("item", np.arange(20))
         expected = live.predict([1] * 20, items)
 
-        def answer() -> dict[str, Any]:
-            return post(url + "/v1/score", json={"users": [1], "items": items}).json()["tasks"]
+        def agrees() -> bool:
+            answer = post(url + "/v1/score", json={"users": [1], "items": items}).json()["tasks"]
+            return all(np.allclose(answer[task], expected[task], rtol=1e-5, atol=1e-5) for task in answer)
 
-        until(lambda: np.allclose(answer()["click"], expected["click"], rtol=0, atol=1e-5), 60)
-        for task in current.tasks:
-            assert_allclose(answer()[task], expected[task], rtol=1e-5, atol=1e-5)
+        until(agrees, 60)  # a service counts exposures every ten seconds
     assert not list((registry.path / ".cycle").iterdir()), "nothing is left over"

@@ -340,7 +340,9 @@ def time_requests(bundles: tuple[Bundle, Bundle], requests: int) -> tuple[float,
     return candidate, current
 
 
-def window_of(candidate: Bundle, current: Bundle, sources: Sources) -> Window | None:
+def window_of(
+    candidate: Bundle, current: Bundle, sources: Sources, folder: Path | None = None
+) -> Window | None:
     """Return the rows that neither of two bundles has learned from, as examples of each; None without any.
 
     A candidate with other tasks or inputs, which no window can approve, need not be able to read them: they
@@ -351,6 +353,8 @@ def window_of(candidate: Bundle, current: Bundle, sources: Sources) -> Window | 
         current: What is served.
         sources: Where the rows are; those of files may have been learned by both. Of a service's rows, those
             that one of both holds are left out.
+        folder: Holds the rows while they are read, in a folder `mgoe-*`; by default that of the system for
+            temporary files.
 
     Raises:
         MgoeError: The rows cannot be read, break a rule, or do no task.
@@ -360,8 +364,8 @@ def window_of(candidate: Bundle, current: Bundle, sources: Sources) -> Window | 
         True
     """
     reader, other = (current, candidate) if missing(candidate, current) else (candidate, current)
-    with TemporaryDirectory(prefix="mgoe-") as folder:
-        rows = NewRows.of(reader, replace(sources, later=True), Path(folder), beside=[other])
+    with TemporaryDirectory(prefix="mgoe-", dir=folder) as work:
+        rows = NewRows.of(reader, replace(sources, later=True), Path(work), beside=[other])
         files = [last_of_files(held) for held in rows.held]  # they may hold earlier rows of a service
         moments = (
             [*map(learned_until, (candidate, current))] if rows.by_time else [one for one in files if one]

@@ -127,6 +127,7 @@ def run_cycle(settings: CycleSettings, report: Report) -> int:
         report({"step": name, **facts, "seconds": round(time.monotonic() - started, 1)})
 
     with exclusive(work, "a cycle"):
+        work.mkdir(exist_ok=True)
         (erasures := Erasures.of(registry.path)).check(current)
         if settings.state is not None and erasures.entries:
             with Deployment(registry.path, settings.state) as ours:
@@ -136,7 +137,7 @@ def run_cycle(settings: CycleSettings, report: Report) -> int:
         tested = None if waiting is None else _tested(registry, waiting, current)
         if tested is None or not tested.approved:
             candidate = current if waiting is None else Bundle.open(registry.place(waiting))
-            window = window_of(candidate, current, settings.sources)
+            window = window_of(candidate, current, settings.sources, work)
             rows = 0 if window is None else len(window[0])
             step("collect", rows=rows, needed=settings.rows)
             if tested is not None:
@@ -174,7 +175,7 @@ def _clear(registry: Registry, work: Path) -> None:
     for made in work.glob(f"*/bundle/{MANIFEST}"):
         if Bundle.open(made.parent, verify=False).name in names:
             remove_folder(made.parents[1])
-    for left in work.glob(".gone-*"):
+    for left in (*work.glob(".gone-*"), *work.glob("mgoe-*")):
         shutil.rmtree(left, ignore_errors=True)
 
 
