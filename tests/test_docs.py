@@ -133,9 +133,7 @@ def test_every_data_set_is_listed_as_it_is():
         if line.startswith("| `")
     ]
     known = DATA_SETS.values()
-    assert listed == [
-        [d.name, d.form, ", ".join(d.tasks), d.size, d.license, "yes" if d.real else "no"] for d in known
-    ]
+    assert listed == [[d.name, d.form, ", ".join(d.tasks), d.size, d.license] for d in known]
 
 
 @pytest.mark.parametrize("block", YAML)
