@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import typer
 import yaml
@@ -154,9 +155,11 @@ def test_nginx_takes_the_file_that_compose_makes(services: dict[str, Any], tmp_p
     [port] = re.findall(r"^\s*listen (\d+);", site.read_text(), re.MULTILINE)
     assert all(published.endswith(f":{port}") for published in services["nginx"]["ports"])
     text = re.sub(r"mgoe-\d:", "127.0.0.1:", site.read_text())  # no such hosts here
-    site.write_text(text.replace(f"listen {port}", f"listen 127.0.0.1:{free_ports(1)[0]}"))
-    with nginx(machine, site):  # which checks the file first
-        pass
+    [free] = free_ports(1)
+    site.write_text(text.replace(f"listen {port}", f"listen 127.0.0.1:{free}"))
+    with nginx(machine, site), httpx.Client(transport=httpx.HTTPTransport(retries=8)) as client:
+        answer = client.post(f"http://127.0.0.1:{free}/v1/rank", json={})
+        assert answer.status_code == 502, "no service is behind it"
 
 
 @needs("redis-server")
