@@ -105,13 +105,16 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Shared:
 
 @pytest.fixture(scope="session")
 def world(shared: Shared) -> Path:
-    """A simulated log in both forms, with its truth and titles: 200 users, 100 items, 12,000 exposures."""
+    """A simulated log in both forms, with its truth, titles and their vectors: 200 users, 100 items, 12,000
+    exposures."""
 
     def make(path: Path) -> None:
         size = {"users": 200, "items": 100, "exposures": 12_000, "days": 30}
         simulate(WorldSettings(**size, user_communities=4, item_communities=5), path)
-        items = pd.read_parquet(path / "truth" / "items.parquet", columns=["item_id"])
-        items.assign(title="Thing " + items["item_id"].astype(str)).to_parquet(path / "items.parquet")
+        items = pd.read_parquet(path / "truth" / "items.parquet")
+        items["title"] = "Thing " + items["item_id"].astype(str)
+        items["about"] = [*items[["bias_click", "bias_buy", "bias_stay"]].to_numpy()[1:], None]
+        items[["item_id", "title", "about"]].to_parquet(path / "items.parquet")
 
     return shared("world", make)
 
@@ -153,7 +156,12 @@ def exposures(world: Path) -> RunSettings:
                     "id": "user_id",
                     "features": [{"name": "community"}],
                 },
-                "items": {"path": str(world / "items.parquet"), "id": "item_id", "name": "title"},
+                "items": {
+                    "path": str(world / "items.parquet"),
+                    "id": "item_id",
+                    "name": "title",
+                    "features": [{"name": "about", "kind": "vector"}],
+                },
             },
             "tasks": [
                 {"name": "click", "label": "click"},

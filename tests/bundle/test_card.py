@@ -47,7 +47,10 @@ def test_an_exposure_log_has_other_meanings_and_limits(shown: Path):
     )
     assert "- `stay`: the value of `stay` when the item is shown." in card
     assert 'objective="click * buy"' in card
-    assert "Features of the user: community. Context of the exposure: device." in card
+    assert (
+        "Features of the user: community. Features of the item: about. Context of the exposure: device."
+        in card
+    )
     assert "what earlier rankings showed" in card
     assert "per positive" not in card
 

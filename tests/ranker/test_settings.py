@@ -120,6 +120,24 @@ def test_a_model_may_be_a_class(tmp_path: Path):
     assert resolve(model).base == f"{__name__}:Own"
 
 
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])
+def test_the_rows_of_a_two_dimensional_array_and_lists_of_floats_are_vectors(kind: type, tmp_path: Path):
+    settings(EVENTS, tmp_path)
+    vectors = np.arange(6, dtype=kind).reshape(3, 2)
+    for items in (
+        {"item_id": [1, 2, 3], "about": vectors},
+        pd.DataFrame({"item_id": [1, 2, 3], "about": [*vectors]}),
+        pl.DataFrame({"item_id": [1, 2, 3], "about": vectors.astype(np.float32)}),
+    ):
+        files = {"events": tmp_path / "log.parquet", "items": stored(items, tmp_path, "items")}
+        found = settings_of_run(files, None, {}, "mgoe").data.items
+        assert found is not None
+        assert [(one.name, one.kind) for one in found.features] == [("about", "vector")]
+        assert pd.read_parquet(files["items"])["about"].map(list).tolist() == vectors.tolist()
+    with pytest.raises(MgoeError, match=r"items: columns must be of one length, found .*'about': 3"):
+        stored({"item_id": [1, 2], "about": vectors}, tmp_path, "items")
+
+
 def test_a_side_table_s_columns_are_features(tmp_path: Path):
     EVENTS.to_parquet(tmp_path / "log.parquet")
     side = pl.DataFrame({"item_id": [1, 2], "brand": ["a", "b"], "price": [1.5, 2.0], "tags": [["x"], ["y"]]})

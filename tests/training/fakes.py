@@ -48,6 +48,7 @@ def make_encoders(**features: tuple[str, int]) -> SimpleNamespace:
     return SimpleNamespace(
         features=[SimpleNamespace(name=name, kind=kind) for name, (kind, _) in features.items()],
         sizes={name: size for name, (kind, size) in features.items() if kind != "numeric"},
+        spaces={},
     )
 
 

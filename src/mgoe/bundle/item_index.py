@@ -53,7 +53,7 @@ class ItemIndex:
     @property
     def features(self) -> list[str]:
         """Features with categories, which filters may name."""
-        return [one.name for one in self._side.encoders.features if one.kind != "numeric"]
+        return [*self._side.encoders.sizes]
 
     def prepare(self) -> None:
         """Sort items by popularity and by the values of every feature, which the first list and the first
@@ -69,7 +69,7 @@ class ItemIndex:
             where: One value or several by feature; an item passes if it has one of them.
 
         Raises:
-            BundleError: A feature is not in the bundle, or is a number.
+            BundleError: A feature is not in the bundle, or is a number or a vector.
         """
         return [self._filter(name, values) for name, values in where.items()]
 
@@ -77,7 +77,7 @@ class ItemIndex:
         """Refuse what is not a feature with categories.
 
         Raises:
-            BundleError: It is not in the bundle, or is a number.
+            BundleError: It is not in the bundle, or is a number or a vector.
         """
         kinds = {one.name: one.kind for one in self._side.encoders.features}
         has = (
@@ -89,10 +89,13 @@ class ItemIndex:
                 f"{feature[:80]!r} is not an item feature of this bundle"
                 f"{did_you_mean(feature, self.features)}; {has}",
             )
-        if kinds[feature] == "numeric":
+        if feature not in self.features:
+            what, held = (
+                ("number", "a standard score") if kinds[feature] == "numeric" else ("vector", "numbers")
+            )
             raise BundleError(
                 place,
-                f"{feature!r} is a number, of which the bundle holds only a standard score; "
+                f"{feature!r} is a {what}, of which the bundle holds only {held}; "
                 f"name a feature with categories: {has}",
             )
 

@@ -5,7 +5,15 @@ from datetime import UTC, date, datetime
 from typing import Annotated, Any, Literal, Self, cast
 from zoneinfo import available_timezones
 
-from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Discriminator,
+    Field,
+    Tag,
+    field_validator,
+    model_validator,
+)
 
 from mgoe.config.base import Length, PositiveLength, Seed, Settings, Texts, did_you_mean, or_auto
 
@@ -43,11 +51,20 @@ class FeatureSettings(Settings):
     """
 
     name: str
-    kind: Literal["categorical", "multi", "numeric"] = "categorical"
-    """`multi` holds several categories: a list column, or a string split at `separator`."""
+    kind: Literal["categorical", "multi", "numeric", "vector"] = "categorical"
+    """`multi` holds several categories: a list column, or a string split at `separator`. `vector` holds what
+    an encoder made of a text or an image (side tables only)."""
+    path: str | None = None
+    """A `.npy` file of vectors beside the side table, in the order of its rows, in place of a column."""
     separator: str = Field(default="|", min_length=1)
     min_count: int = Field(default=1, ge=1)
     """Categories seen less often share one index with unseen ones."""
+
+    @model_validator(mode="after")
+    def _a_file_holds_vectors(self) -> Self:
+        if self.path is not None and self.kind != "vector":
+            raise ValueError(f"`path` is for `kind: vector`, found {self.kind}; leave it out")
+        return self
 
 
 class SideTableSettings(Settings):
@@ -126,6 +143,17 @@ class DataSettings(Settings):
     """What to do with rows without a user or without an item."""
     duplicates: Literal["drop", "refuse"] = "drop"
     """What to do with rows that repeat every column of the schema."""
+
+    @field_validator("context")
+    @classmethod
+    def _no_vectors(cls, context: list[FeatureSettings]) -> list[FeatureSettings]:
+        for feature in context:
+            if feature.kind == "vector":
+                raise ValueError(
+                    f"vectors are features of users and items, found {feature.name!r}; name it in the "
+                    "`features` of data.users or data.items"
+                )
+        return context
 
 
 class TaskSettings(Settings):

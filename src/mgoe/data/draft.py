@@ -27,6 +27,7 @@ class Draft:
         amounts: Tasks among these that are regressions.
         rare: Behaviours that do not become tasks, with their rows.
         context: Other columns of an exposure log, which may be features, and the kind of feature.
+        vectors: Columns of vectors, which belong into a side table.
     """
 
     columns: dict[str, str]
@@ -35,6 +36,7 @@ class Draft:
     amounts: list[str] = field(default_factory=list)
     rare: dict[str, int] = field(default_factory=dict)
     context: dict[str, str] = field(default_factory=dict)
+    vectors: list[str] = field(default_factory=list)
 
 
 def write_draft(paths: Sequence[str], draft: Draft, source: Table, place: str) -> str:
@@ -121,6 +123,12 @@ def _data_lines(
                 "features of an exposure: keep what is known when it is shown, never what follows from it",
             ),
             *((f"  #   - {{name: {_yaml(name)}, kind: {kind}}}", "") for name, kind in draft.context.items()),
+        ]
+    if draft.vectors:
+        lines += [
+            ("  # items:", "vectors are features of items or users, of which a table holds one each"),
+            (f"  #   path: items.parquet\n  #   id: {_yaml(columns['item'])}\n  #   features:", ""),
+            *((f"  #     - {{name: {_yaml(name)}, kind: vector}}", "") for name in draft.vectors),
         ]
     return lines
 

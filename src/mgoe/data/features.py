@@ -1,4 +1,5 @@
-"""Encoders of features, the same at preparation and prediction: indices of categories, standard scores."""
+"""Encoders of features, the same at preparation and prediction: indices of categories, standard scores,
+whitened vectors."""
 
 from __future__ import annotations
 
@@ -20,6 +21,7 @@ from mgoe._util.tables import batches
 from mgoe.config import FeatureSettings
 from mgoe.data.arrow import is_text, one_array, pc, texts, to_arrow
 from mgoe.data.columns import Check, Expr, Table, read_numeric, wrong_type
+from mgoe.data.vectors import Space, as_vectors
 from mgoe.data.vocabulary import Vocabulary
 from mgoe.errors import ConfigError, DataError
 
@@ -41,6 +43,7 @@ class FeatureEncoders:
         lengths: Least number of columns of several-valued features, by name: the most categories in a row
             that they were fitted on.
         moments: Mean and standard deviation of numeric features, by name.
+        spaces: Of vectors, by name.
 
     Example:
         >>> prepared.context_features.sizes
@@ -51,6 +54,7 @@ class FeatureEncoders:
     vocabularies: Mapping[str, Vocabulary] = field(default_factory=dict)
     lengths: Mapping[str, int] = field(default_factory=dict)
     moments: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    spaces: Mapping[str, Space] = field(default_factory=dict)
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -70,14 +74,14 @@ class FeatureEncoders:
             n: Number of rows.
 
         Returns:
-            Indices int64 (n,), several-valued indices int64 (n, L) padded with -1, and under `numeric`
-            standard scores float32 (n, F).
+            Indices int64 (n,), several-valued indices int64 (n, L) padded with -1, whitened vectors float16
+            (n, P + 1) as `Space.encode` returns them, and under `numeric` standard scores float32 (n, F).
 
         Raises:
             DataError: A column has another number of rows, or values that its feature cannot have.
         """
         given = {
-            feature.name: to_arrow(columns[feature.name], f"feature {feature.name!r}")
+            feature.name: self._column(feature.name, columns[feature.name])
             for feature in self.features
             if feature.name in columns
         }
@@ -88,8 +92,10 @@ class FeatureEncoders:
                     f"must have a value for each of {n} rows, found {len(values)}; give null where it is "
                     "unknown",
                 )
-        encoded = {
-            feature.name: self._encode_categories(feature, given.get(feature.name), n)
+        encoded: dict[str, NDArray] = {
+            feature.name: self._encode_vectors(feature.name, given.get(feature.name), n)
+            if feature.kind == "vector"
+            else self._encode_categories(feature, given.get(feature.name), n)
             for feature in self.features
             if feature.kind != "numeric"
         }
@@ -97,16 +103,20 @@ class FeatureEncoders:
         return encoded | ({"numeric": np.stack(scores, axis=1)} if scores else {})
 
     def save(self, folder: Path) -> None:
-        """Write a folder with one JSON file and one vocabulary per feature."""
+        """Write a folder with one JSON file, and one vocabulary or space per feature."""
         folder.mkdir(parents=True, exist_ok=True)
         for k, vocabulary in enumerate(self.vocabularies.values()):
             vocabulary.save(folder / f"categories-{k}.parquet")
+        for k, space in enumerate(self.spaces.values()):
+            np.save(folder / f"space-{k}.npy", space.base, allow_pickle=False)
         held = {
             "features": [feature.model_dump(mode="json") for feature in self.features],
             "categories": list(self.vocabularies),
             "lengths": dict(self.lengths),
             "moments": dict(self.moments),
         }
+        if self.spaces:
+            held["spaces"] = {name: [space.noise, *space.usual] for name, space in self.spaces.items()}
         (folder / _FILE).write_text(json.dumps(held, indent=1), encoding="utf-8")
 
     @classmethod
@@ -121,7 +131,23 @@ class FeatureEncoders:
             },
             lengths=held["lengths"],
             moments={name: (mean, std) for name, (mean, std) in held["moments"].items()},
+            spaces={
+                name: Space(np.load(folder / f"space-{k}.npy", allow_pickle=False), noise, (low, high))
+                for k, (name, (noise, low, high)) in enumerate(held.get("spaces", {}).items())
+            },
         )
+
+    def _column(self, name: str, values: Any) -> Any:
+        place = f"feature {name!r}"
+        space = self.spaces.get(name)
+        return to_arrow(values, place) if space is None else as_vectors(values, space.width, place)
+
+    def _encode_vectors(self, name: str, values: NDArray[np.floating] | None, n: int) -> NDArray[np.float16]:
+        space = self.spaces[name]
+        if values is None:
+            return np.zeros((n, len(space.base)), np.float16)
+        space.warn(values, f"feature {name!r}")
+        return space.encode(values)
 
     def _encode_categories(
         self, feature: FeatureSettings, values: pa.Array | None, n: int
@@ -208,11 +234,15 @@ def read_feature(column: Expr, feature: FeatureSettings, place: str) -> tuple[Ex
             f"{place}, column {feature.name!r}",
             f"a category must not be a time, found {kind}; convert it to text",
         )
+    if feature.kind == "vector":
+        if not (kind.is_array() and one.is_numeric()):
+            raise wrong_type(place, feature.name, kind, "a vector is a list of numbers")
+        return column, []
     if kind.is_array() and one.is_floating():
         raise DataError(
             f"{place}, column {feature.name!r}",
-            "a list of numbers is a vector, and would be read as one category per number; vectors are no "
-            f"feature yet, found {kind}; leave it out, or give the group that it falls into",
+            "a list of numbers is a vector, and would be read as one category per number, found "
+            f"{kind}; say `kind: vector`, which side tables may hold",
         )
     if feature.kind == "multi":
         rule = "a several-valued feature is a list or a string split at its separator"
@@ -228,7 +258,7 @@ def read_feature(column: Expr, feature: FeatureSettings, place: str) -> tuple[Ex
 def fit_encoders(
     table: Table, columns: Mapping[str, str], features: Sequence[FeatureSettings], order: str | None = None
 ) -> FeatureEncoders:
-    """Fit encoders on every row of a table; the result does not depend on the order of rows.
+    """Fit encoders on every row of a table, but for vectors; the result does not depend on the order of rows.
 
     Args:
         table: Staged.
@@ -237,13 +267,13 @@ def fit_encoders(
         order: Column by which categories are numbered, in the order of its least values, so that later rows
             do not renumber them. By default they are numbered in their own order.
     """
-    held = {feature.name: table[columns[feature.name]] for feature in features}
+    held = {feature.name: table[columns[feature.name]] for feature in features if feature.kind != "vector"}
     return FeatureEncoders(
         tuple(features),
         vocabularies={
             feature.name: _categories(table, held[feature.name], feature, order)
             for feature in features
-            if feature.kind != "numeric"
+            if feature.kind in ("categorical", "multi")
         },
         lengths={
             feature.name: longest(held[feature.name], feature)

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -64,7 +64,7 @@ class Column:
 
     Args:
         name: Its name.
-        kind: `integer`, `float`, `boolean`, `string`, `time`, `list` or `other`.
+        kind: `integer`, `float`, `boolean`, `string`, `time`, `list`, `vector` or `other`.
         distinct: Number of different values in the sample.
         low, high: Least and greatest value; not given for times.
         parses: Whether it holds strings that can be read as times.
@@ -153,7 +153,9 @@ def guess(
         require_columns(source, known.items(), place)
         every = {name: name for name in source.columns}
         sample = stage(con, source.limit(SAMPLE), every, "sample", named[0])
-        draft = _draft(_columns(sample, place), source, place, known, tasks)
+        found = _columns(sample, place)
+        vectors = [column.name for column in found if column.kind == "vector"]
+        draft = replace(_draft(found, source, place, known, tasks), vectors=vectors)
         return write_draft(named, draft, source, place)
 
 
@@ -164,9 +166,9 @@ def _columns(sample: Table, place: str) -> list[Column]:
     for k, name in enumerate(sample.columns):
         column, kind = sample[name], kinds[k]
         measures[f"nulls{k}"] = column.isnull().sum()
-        if kind not in ("list", "other"):
+        if kind not in ("list", "vector", "other"):
             measures[f"distinct{k}"] = column.nunique()
-        if kind not in ("list", "other", "time"):  # a time may be infinite
+        if kind not in ("list", "vector", "other", "time"):  # a time may be infinite
             measures[f"low{k}"], measures[f"high{k}"] = column.min(), column.max()
         if kind in ("integer", "float", "boolean"):
             measures[f"done{k}"] = (column.cast("float64") > 0).sum()
@@ -206,6 +208,7 @@ def _kind(kind: Any) -> str:
         "float": kind.is_floating() or kind.is_decimal(),
         "string": kind.is_string() or kind.is_uuid(),
         "time": kind.is_date() or kind.is_timestamp(),
+        "vector": kind.is_array() and kind.value_type.is_floating(),
         "list": kind.is_array(),
     }
     return next((name for name, holds in tests.items() if holds), "other")
@@ -355,7 +358,7 @@ def _draft_of_labels(
             column.name: {"float": "numeric", "list": "multi"}.get(column.kind, "categorical")
             for column in free
             if column not in (*named, *tasks, *amounts, *roles.values())
-            and column.kind not in ("time", "other")
+            and column.kind not in ("time", "vector", "other")
             and not column.moment
         },
     )

@@ -19,7 +19,7 @@ from ibis.common.exceptions import IbisError
 from mgoe._util.files import as_pattern
 from mgoe._util.tables import Frame, batches, open_duckdb
 from mgoe.config import DataSettings, did_you_mean
-from mgoe.data.arrow import to_arrow
+from mgoe.data.arrow import is_list, to_arrow
 from mgoe.data.columns import Expr, Table, only_row
 from mgoe.data.log_files import LOG, check_complete, files_of, kind_of
 from mgoe.errors import DataError, OutputError
@@ -234,11 +234,14 @@ def as_table(rows: Frame, place: str = "table") -> ir.Table:
 
 
 def _with_readable_types(table: pa.Table, place: str) -> pa.Table:
-    """Return a table with UUIDs as text; refuse types that engines do not read, such as periods."""
+    """Return a table with UUIDs as text, and lists of 16-bit floats as those of 32 bits; refuse types that
+    engines do not read, such as periods."""
     for k, field in enumerate(table.schema):
         kind = field.type
         if getattr(kind, "extension_name", "") == "arrow.uuid":
             table = table.set_column(k, field.name, to_arrow(table[k], field.name))
+        elif is_list(kind) and pa.types.is_float16(kind.value_type):
+            table = table.set_column(k, field.name, table[k].cast(pa.list_(pa.float32())))
         elif (
             isinstance(kind, pa.BaseExtensionType)
             or pa.types.is_duration(kind)

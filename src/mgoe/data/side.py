@@ -5,10 +5,10 @@ A name is what people call a user or an item. It is shown to those who read; no 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -17,11 +17,12 @@ from ibis.backends.duckdb import Backend
 from numpy.typing import ArrayLike, NDArray
 
 from mgoe._util.tables import batches
-from mgoe.config import SideTableSettings
+from mgoe.config import FeatureSettings, SideTableSettings
 from mgoe.data.arrow import one_array, pc, texts
 from mgoe.data.columns import Expr, Table, enforce, only_row, read_id, wrong_type
 from mgoe.data.features import FeatureEncoders, check_names, fit_encoders, read_feature
 from mgoe.data.log import drop, open_log, require_columns, stage
+from mgoe.data.vectors import FITTED, WIDEST, Space, as_vectors, open_vectors
 from mgoe.data.vocabulary import Vocabulary
 from mgoe.errors import DataError
 
@@ -35,7 +36,8 @@ class SideFeatures:
 
     Args:
         encoders: The encoders that produced the arrays.
-        arrays: By feature, and `numeric`: indices (n,), padded indices (n, L), standard scores (n, F).
+        arrays: By feature, and `numeric`: indices (n,), padded indices (n, L), whitened vectors (n, P + 1),
+            standard scores (n, F).
         names: Texts, null where a node has none. Shape (n,), or (0,) if no column of names was given.
 
     Example:
@@ -108,7 +110,8 @@ def read_side(
 ) -> tuple[SideFeatures, dict[str, int]]:
     """Read a side table, encode it and align it with node indices. Ids that are not in the log are left out.
 
-    Categories, means and deviations come from the whole table, so they do not depend on the log.
+    Categories, means, deviations and directions of vectors come from the whole table, so they do not depend
+    on the log.
 
     Args:
         con: The work database.
@@ -120,38 +123,47 @@ def read_side(
         The features and names, and counts for the summary.
 
     Raises:
-        DataError: The table cannot be read, repeats an id, breaks a rule, or has no id of the log.
+        DataError: The table or a file of vectors cannot be read, repeats an id, breaks a rule, or has no id
+            of the log.
     """
     if settings is None:
         return SideFeatures(FeatureEncoders(), {}), {}
     check_names(settings.features, f"{key}.features")
     source = open_log(con, [settings.path], f"{key}.path", (settings.id,))
-    columns = {feature.name: f"feature_{k}" for k, feature in enumerate(settings.features)}
+    columns = {one.name: f"feature_{k}" for k, one in enumerate(settings.features) if one.path is None}
     named = {} if settings.name is None else {"name": settings.name}
     wanted = [(f"{key}.id", settings.id), *((f"{key}.features", name) for name in columns)]
     require_columns(source, [*wanted, *((f"{key}.name", name) for name in named.values())], settings.path)
     theirs = {"id": settings.id, **dict(zip(columns.values(), columns, strict=True)), **named}
     raw = stage(con, source, theirs, "raw_side", settings.path)
     ids, checks = read_id(raw["id"], settings.id, settings.path)
-    values = {"id": ids}
-    for feature, ours in zip(settings.features, columns.values(), strict=True):
-        values[ours], more = read_feature(raw[ours], feature, settings.path)
-        checks += more
+    values = {"id": ids, "row": raw.rowid()}
+    for feature in settings.features:
+        if (ours := columns.get(feature.name)) is not None:
+            values[ours], more = read_feature(raw[ours], feature, settings.path)
+            checks += more
     if named:
         values["name"] = _read_name(raw["name"], theirs["name"], settings.path)
     rows = enforce(raw, checks, settings.path)
     side = raw.select(**values)
     _refuse_repeats(side, settings)
-    encoders = fit_encoders(side, columns, settings.features)
+    vectors = [
+        _Vectors.of(side, one, columns.get(one.name), settings, rows)
+        for one in settings.features
+        if one.kind == "vector"
+    ]
+    spaces = {one.name: one.space() for one in vectors}
+    encoders = replace(fit_encoders(side, columns, settings.features), spaces=spaces)
     arrays = encoders.encode({}, nodes.size)
-    matched = 0
+    matched, first = 0, 0
     for batch in batches(side):
         indices = nodes.indices(batch.column("id"))
         known = indices >= 0
         given = {name: batch.column(ours) for name, ours in columns.items()}
+        given |= {one.name: one.part(batch, first) for one in vectors}
         for name, part in encoders.encode(given, len(indices)).items():
             arrays[name][indices[known]] = part[known]
-        matched += int(known.sum())
+        matched, first = matched + int(known.sum()), first + len(indices)
     if not matched:
         least, first = side.id.min().to_pyarrow().as_py(), nodes.ids([0])[0].as_py()
         raise DataError(
@@ -170,6 +182,60 @@ def read_side(
             "nodes_without": nodes.size - matched,
         },
     )
+
+
+class _Vectors(NamedTuple):
+    """A feature of vectors in a side table, or in a file beside it.
+
+    Attributes:
+        name: Of the feature.
+        place: For messages.
+        side: The table.
+        rows: Of the table.
+        column: Of the table; None if there is a file.
+        file: Shape (rows, W), or (0, W) if there is none.
+    """
+
+    name: str
+    place: str
+    side: Table
+    rows: int
+    column: str | None
+    file: NDArray[np.floating]
+
+    @classmethod
+    def of(
+        cls, side: Table, feature: FeatureSettings, column: str | None, settings: SideTableSettings, rows: int
+    ) -> _Vectors:
+        if column is None:
+            path = Path(settings.path).parent / (feature.path or "")
+            place, file = str(path), open_vectors(path, rows)
+        else:
+            place = f"{settings.path}, column {feature.name!r}"
+            width = side[column].length().max().to_pyarrow().as_py() or 0
+            file = np.empty((0, width), np.float32)
+        if not 1 <= file.shape[1] <= WIDEST:
+            raise DataError(
+                place,
+                f"a vector has 1 to {WIDEST:,} numbers, found {file.shape[1]:,}; leave it out, or keep its "
+                "principal components",
+            )
+        return cls(feature.name, place, side, rows, column, file)
+
+    def space(self) -> Space:
+        """Fit a space on evenly spaced rows."""
+        step = max(1, self.rows * self.file.shape[1] // FITTED)
+        if self.column is None:
+            found: Any = self.file[::step]
+        else:
+            some = self.side.filter(self.side.row % step == 0).order_by("row")
+            found = one_array(some.select(self.column).to_pyarrow()[self.column])
+        return Space.fit(as_vectors(found, self.file.shape[1], self.place, step=step), self.place)
+
+    def part(self, batch: pa.RecordBatch, first: int) -> NDArray[np.floating]:
+        """Return the vectors of a batch of rows, of which the first is row `first` of the table."""
+        given = self.file[first : first + len(batch)] if self.column is None else batch.column(self.column)
+        return as_vectors(given, self.file.shape[1], self.place, first)
 
 
 def _read_name(column: Expr, name: str, place: str) -> Expr:

@@ -136,7 +136,11 @@ def checksum_of_log(data: DataSettings, kept: Path) -> str | None:
         OutputError: `kept` is damaged.
     """
     before, now = read_checksums(kept) if kept.exists() else {}, {}
-    named = [*data.log, *(side.path for side in (data.users, data.items) if side is not None)]
+    named = list(data.log)
+    for side in (data.users, data.items):
+        if side is not None:
+            beside = [Path(side.path).parent / one.path for one in side.features if one.path is not None]
+            named += [side.path, *map(str, beside)]
     try:
         files = [file for path in named for file in files_of(path, "data")]
         files += sorted(file for file in Path(data.truth).rglob("*") if file.is_file()) if data.truth else []

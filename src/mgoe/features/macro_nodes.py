@@ -110,7 +110,8 @@ def features_of_groups(groups: NDArray[np.integer], size: int, side: SideFeature
         side: Features of the nodes.
     """
     found: list[list[tuple[float, str]]] = [[] for _ in range(size)]
-    for name, values in side.gather(np.arange(len(groups))).items():
+    for name in (name for name in side.arrays if name not in side.encoders.spaces):
+        values = side.column(name, np.arange(len(groups)))
         describe = _numbers if name == "numeric" else partial(_categories, feature=name)
         for group, clear, text in describe(groups, size, values, side.encoders):
             found[group].append((clear, text))

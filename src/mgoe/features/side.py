@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
+import numpy as np
 from numpy.typing import NDArray
 
 from mgoe.features.group import ITEM, USER, Arrays, Key, NodeGroup, Owner, dense
@@ -11,17 +12,27 @@ from mgoe.graph import pair_rows
 
 
 class Side(NodeGroup):
-    """Numbers of each side as standard scores, shape (B, columns), and its categories, (B,) or padded lists
-    (B, L)."""
+    """Numbers of each side as standard scores, shape (B, columns), its categories, (B,) or padded lists (B,
+    L), and its whitened vectors, each followed by whether there is one, (B, columns)."""
 
     name = "side"
 
     def keys(self, spec: FeatureSpec) -> list[Key]:
         users = encoded_keys("user_side", USER, spec.user_side, spec)
-        return users + encoded_keys("item_side", ITEM, spec.item_side, spec)
+        vectors = [
+            dense(name, (owner, spec.widths.get(name, 0)), hinges=False)
+            for name, owner in (("user_side_vector", USER), ("item_side_vector", ITEM))
+        ]
+        return [*users, *encoded_keys("item_side", ITEM, spec.item_side, spec), *vectors]
 
     def read_side(self, view: View, pairs: Pairs, side: pair_rows.Side) -> Arrays:
-        return named(f"{side}_side", view.side[side].gather(pairs.users if side == "user" else pairs.items))
+        held = view.side[side]
+        found = held.gather(pairs.users if side == "user" else pairs.items)
+        vectors = [found.pop(name) for name in held.encoders.spaces]
+        arrays = named(f"{side}_side", found)
+        if vectors:
+            arrays[f"{side}_side_vector"] = np.concatenate(vectors, 1).astype(np.float32)
+        return arrays
 
 
 def encoded_keys(

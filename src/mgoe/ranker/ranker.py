@@ -53,8 +53,9 @@ class Ranker(Recommender, Shown, BaseEstimator):  # pyright: ignore[reportIncomp
         behavior: Column that says what happened. A log without one is an exposure log.
         context: Columns of an exposure log that are known when the item is shown: categories by name, others
             as settings, such as `{"name": "age", "kind": "numeric"}`.
-        users, items: Side tables, as frames or Parquet files: the id column of the log, and one column per
-            feature. Floats are numeric, lists hold several categories, and other columns are categories.
+        users, items: Side tables, as frames, mappings of names to columns, or Parquet files: the id column of
+            the log, and one column per feature. Floats are numeric, lists of floats and two-dimensional
+            arrays are vectors, other lists hold several categories, and other columns are categories.
         model: Name of a preset, settings of a model, or a subclass of `mgoe.models.RankingModel`.
         seed: Seed of training.
         threads: Threads of training; 1 by default.

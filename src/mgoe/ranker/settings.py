@@ -172,8 +172,8 @@ def _settings_of_model(model: Model) -> str | dict[str, Any]:
 def _side_table(file: Path | str, id: str) -> dict[str, Any]:
     """Return the settings of a side table whose columns are all features, but for the id and the names.
 
-    A text column called `name` or `title` holds names. Floats are numeric features, lists hold several
-    categories, and all other columns are categories; times are left out.
+    A text column called `name` or `title` holds names. Floats are numeric features, lists of floats are
+    vectors, other lists hold several categories, and all other columns are categories; times are left out.
 
     Args:
         file: A Parquet file.
@@ -204,6 +204,6 @@ def _side_table(file: Path | str, id: str) -> dict[str, Any]:
 
 
 def _kind(type: pa.DataType) -> str:
-    if is_list(type):  # of floats: refused with the reason when it is read
-        return "multi"
+    if is_list(type):
+        return "vector" if pa.types.is_floating(type.value_type) else "multi"
     return "numeric" if pa.types.is_floating(type) or pa.types.is_decimal(type) else "categorical"

@@ -305,5 +305,5 @@ def _categories(encoders: FeatureEncoders, most: float) -> tuple[CategoricalSpec
             rare=sizes[feature.name] > most > 0,
         )
         for feature in encoders.features
-        if feature.kind != "numeric"
+        if feature.name in sizes
     )
