@@ -15,7 +15,7 @@ from mgoe.experiments.plan import Plan
 from tests.experiments.tiny import numbers, settings
 from tests.simulation.worlds import RANKED
 
-WORLD = RANKED.model_copy(update={"exposures": 20_000, "positions": 5})
+WORLD = RANKED.model_copy(update={"exposures": 20_000, "positions": 5, "content": 0.5})
 MAIN = [(task, metric) for task in ("click", "favour", "cart", "buy") for metric in ("auc", "gauc")]
 
 
@@ -33,10 +33,16 @@ def test_a_world_is_compared_on_its_exposures_and_on_those_shown_uniformly(
 ):
     out = tmp_path / "out"
     assert experiments.compare(settings(shown), out).failed == {}
+    prepared = Prepared.open(out / "logs/ranked/seeds/0/data")
+    for side, communities in ((prepared.user_side, 4), (prepared.item_side, 5)):
+        assert (
+            side.arrays["content"].shape[1] == 2 * communities + 1
+        )  # the last says whether there is a vector
+        assert side.arrays["content"][:, -1].all()
     log = pq.read_table(out / "logs/ranked/world/exposures").to_pandas()
     found = pd.concat([numbers(out), pd.DataFrame(read_rows(out / "logs/ranked/references.json"))])
     table = found[found["split"] == "test"].set_index(["slice", "model", "task", "metric"])["value"]
-    cut = Prepared.open(out / "logs/ranked/seeds/0/data").summary["cuts"][-1]
+    cut = prepared.summary["cuts"][-1]
     rows = log[log["timestamp"] >= pd.Timestamp(cut)]
     for part, expected in (("all", rows), ("uniform", rows[rows["uniform"] == 1])):
         values = table[part]

@@ -10,6 +10,7 @@ from mgoe.config import check_settings, make_settings
 from mgoe.errors import ConfigError, DataError
 from mgoe.simulation import Truth, WorldSettings, make_truth, reachable
 from mgoe.simulation.chance import chances, expected_stay, label_chances
+from mgoe.simulation.content import contents
 from mgoe.simulation.truth import Ids
 from tests.effort import up_to
 from tests.simulation.worlds import SMALL, drawn, worlds
@@ -203,3 +204,18 @@ def test_every_id_gives_its_index_and_other_numbers_none(count, index):
 def test_most_numbers_in_the_range_of_ids_are_not_ids():
     ids = Ids(1_000, 0)
     assert (ids.index(np.arange(2**20)) >= 0).sum() == 1_000
+
+
+@pytest.mark.parametrize("content", [0.0, 0.5])
+@pytest.mark.parametrize("side", ["user", "item"])
+def test_the_best_linear_reading_of_a_taste_from_vectors_has_the_set_correlation(content, side):
+    truth = changed(users=20_000, items=20_000, content=content, user_communities=12, item_communities=9)
+    vectors = contents(truth, side)
+    known = np.c_[vectors, np.ones(len(vectors))]
+    affinity = truth.affinity[0, :, 0] if side == "item" else truth.affinity[0, :, 0].swapaxes(1, 2)
+    nodes = truth.items if side == "item" else truth.users
+    for taste in (affinity[0, 0], affinity[0, 1], affinity[2, 3]):  # of a behaviour, with a community
+        own = taste[nodes.community]
+        read = known @ np.linalg.lstsq(known, own, rcond=None)[0]
+        assert_allclose(np.cov(read, own)[0, 1] ** 0.5 / own.std(ddof=1), content, atol=0.04)
+    np.testing.assert_array_equal(changed(**vars(truth.settings) | {"content": None}).taste, truth.taste)

@@ -100,6 +100,13 @@ def simulate(
     seed: Annotated[
         int | None, typer.Option(help="The same seed draws the same log. 0 by default.", show_default=False)
     ] = None,
+    content: Annotated[
+        float | None,
+        typer.Option(
+            help="Write vectors of users and items that tell tastes with this correlation; 0 for noise.",
+            show_default=False,
+        ),
+    ] = None,
     sets: Annotated[
         list[str] | None,
         typer.Option(
@@ -116,7 +123,7 @@ def simulate(
 
     if events is not None and exposures is not None:
         raise ConfigError("--events", "also decides the number of exposures; leave out --exposures")
-    options = {"users": users, "items": items, "exposures": exposures, "seed": seed}
+    options = {"users": users, "items": items, "exposures": exposures, "seed": seed, "content": content}
     raw: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     for override in sets or ():
         apply_override(raw, override)

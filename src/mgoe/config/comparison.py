@@ -46,7 +46,7 @@ class LogSettings(SectionSettings):
     """The YAML file of a run from which the settings start."""
     simulate: dict[str, Any] | None = None
     """Settings of a simulated world, drawn once into the folder of the results; they determine `data.log` and
-    `data.truth`."""
+    `data.truth`, and with `content` also `data.users` and `data.items`."""
     hold_out: Literal["last"] | None = None
     """`last` takes the last item of each user out of the log; lists are measured by how well they find it.
     Models are trained and compared on what is left."""

@@ -121,7 +121,7 @@ class Space:
         return ((white**2).sum(1) + np.maximum(rest, 0) / self.noise) / self.width
 
     def warn(self, vectors: NDArray[np.floating], place: str) -> None:
-        """Log a warning if most of some vectors lie where hardly any of those does that it was fitted on."""
+        """Log a warning if most of some vectors are unlike nearly all of those that it was fitted on."""
         held = vectors[~np.isnan(vectors[:, 0])]
         if len(held) and not self.usual[0] <= np.median(self.distances(held)) <= self.usual[1]:
             logger.warning(

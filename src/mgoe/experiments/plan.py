@@ -292,7 +292,14 @@ class Plan:
             labels = [{"name": name, "label": name} for name in world.names]
             raw.setdefault("tasks", labels if shown else list(world.names))
             form = "exposures" if shown else "events"
-            files = {"log": str(path / "world" / form), "truth": str(path / "world" / "truth")}
+            files: dict[str, Any] = {
+                name: str(path / "world" / at) for name, at in (("log", form), ("truth", "truth"))
+            }
+            if world.content is not None:
+                vector = [{"name": "content", "kind": "vector"}]
+                for side in ("user", "item"):
+                    table = {"path": str(path / "world" / f"{side}s.parquet"), "id": f"{side}_id"}
+                    files[f"{side}s"] = table | {"features": vector}
             raw = deep_merge(raw, {"data": files})
         log = Log(name, path, raw, world)
         if world is not None and not shown and log.settings(0).form != "events":

@@ -16,6 +16,7 @@ from mgoe.config import Settings, check_settings
 from mgoe.errors import ConfigError, OutputError
 from mgoe.metrics import auc
 from mgoe.simulation.chance import chances, label_chances
+from mgoe.simulation.content import write_contents
 from mgoe.simulation.draw import CHECK, Day, Exposures
 from mgoe.simulation.settings import DEVICES, WorldSettings
 from mgoe.simulation.truth import Truth
@@ -78,7 +79,8 @@ def simulate(
     overwrite: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> SimulationSummary:
-    """Draw a world and write `exposures/`, `events/` and `truth/` below `out`.
+    """Draw a world and write `exposures/`, `events/` and `truth/` below `out`, with side tables if it has
+    content.
 
     An exposure log has `user_id, item_id, timestamp, position,
     device`, one 0/1 column per behaviour, `stay` (null without the first behaviour), `uniform` (0/1) if
@@ -125,6 +127,8 @@ def simulate(
         truth = make_truth(settings)
         with atomic_folder(out) as folder:
             truth.save(folder / "truth")
+            if settings.content is not None:
+                write_contents(truth, folder)
             counts = _write_logs(truth, folder, form, on_progress or (lambda done, total: None))
             summary = SimulationSummary(
                 path=str(out),

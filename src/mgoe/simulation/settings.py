@@ -127,6 +127,9 @@ class WorldSettings(Settings):
     arriving_items: float = Field(default=0.2, ge=0, le=1)
     growth: float = Field(default=1.0, gt=0, le=20)
     """Share of arrivals within a share x of the days: x to this power. Above 1, most arrive late."""
+    content: float | None = Field(default=None, ge=0, le=1)
+    """Correlation of a taste with the best reading of it from the vectors of users and items, which are
+    written if it is set; 0 writes vectors that tell nothing."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
