@@ -1,11 +1,13 @@
-"""Intake of live events: how many a service takes per second, each batch durable before it is acknowledged.
+"""Intake of live events and new items: how many a service takes per second, each batch durable before it is
+acknowledged.
 
-    python benchmarks/intake.py [--users 20000] [--requests 1000] [--seconds 20] [--work FOLDER]
+    python benchmarks/intake.py [--users 20000] [--requests 1000] [--seconds 20] [--items-only] [--work DIR]
 
 A real `mgoe serve` with its event log on disk takes batches of 1 and of 100 events from one client and from
 four. Each client sends its next batch when the last one is acknowledged. Before each load the service is
 started anew with an empty log. A load ends after `--requests` batches of one event (a fifth as many batches
-of 100) per client, or after `--seconds`.
+of 100) per client, or after `--seconds`. At the end one client ranks 500 items, alone and beside another one
+that registers new items with a feature and a name, in batches of 100.
 
 The bundle is `mgoe` after one epoch on a simulated log; it is kept in `--work` and used again. Users and
 items of the events are drawn evenly from that log. One event in twenty is of a new user, one in a hundred of
@@ -16,7 +18,9 @@ One line per figure, `{name, value, unit, against, ratio}`, of batches of B even
 - `intake.batchB.clientsC.p50_ms`, `.p99_ms`: time until a batch is acknowledged;
 - `intake.batchB.clientsC.events_per_s`: all clients together; from four clients the ratio is to one client;
 - `intake.batchB.clientsC.cpu_us`: processor time of the service per event, which other work on the machine
-  changes less than it changes the times.
+  changes less than it changes the times;
+- `intake.items.per_s`, `.p50_ms`, `.p99_ms`: new items, and the time until a batch is acknowledged;
+- `intake.items.rank_p50_ms`, `.rank_p99_ms`: a ranking beside them, against one alone.
 """
 
 import argparse
@@ -55,6 +59,7 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=20_000, help="of the simulated log; 20000 by default")
     parser.add_argument("--requests", type=int, default=1000, help="per client; 1000 by default")
     parser.add_argument("--seconds", type=float, default=20, help="limit of one load; 20 by default")
+    parser.add_argument("--items-only", action="store_true", help="leave the events out")
     parser.add_argument(
         "--work", type=Path, default=ROOT / "build" / "intake", help="folder of log and bundle"
     )
@@ -63,24 +68,29 @@ def main() -> None:
     bundle, log = made(given.work, given.users)
     table = pq.read_table(log, columns=["user_id", "item_id"])
     ids = {side: np.unique(table[f"{side}_id"].to_numpy()) for side in ("user", "item")}
-    for batch in BATCHES:
+    for batch in () if given.items_only else BATCHES:
         count = given.requests if batch == 1 else -(-given.requests // 5)
         alone = None
         for clients in CLIENTS:
             rate = measured(bundle, given.work, Sender(ids, batch), clients, count, given.seconds, alone)
             alone = alone or rate
+    registered(bundle, given.work, ids, given.seconds)
 
 
 def made(work: Path, users: int) -> tuple[Path, Path]:
     """Return a bundle and the event log it was trained on, both made unless they are there."""
-    world, run = work / f"log-{users}", work / f"run-{users}"
+    world, run = work / f"log-{users}", work / f"shop-{users}"
     if not (world / "summary.json").exists():
         sizes = ["--users", str(users), "--items", str(users // 5), "--events", str(10 * users)]
         child("-m", "mgoe", "simulate", "--out", world, *sizes, "--form", "events")
     if not (run / "bundle" / "bundle.json").exists():
-        config = work / f"run-{users}.yaml"
+        config = work / f"shop-{users}.yaml"
+        items = {"path": str(world / "truth" / "items.parquet"), "id": "item_id"}
         settings = {
-            "data": {"log": str(world / "events")},
+            "data": {
+                "log": str(world / "events"),
+                "items": items | {"features": [{"name": "community"}]},
+            },
             "tasks": [*TASKS],
             "models": ["mgoe"],
             "training": {"epochs": 1},
@@ -160,6 +170,46 @@ def measured(
     line(f"{name}.events_per_s", rate, "1/s", alone, rate / alone if alone else None)
     line(f"{name}.cpu_us", spent / (len(answers.status) * sender.batch) * 1e6, "us")
     return rate
+
+
+def registered(bundle: Path, work: Path, ids: dict[str, NDArray[np.int64]], seconds: float) -> None:
+    """Rank alone, and beside the registration of new items, and print figures.
+
+    Args:
+        bundle: The bundle to serve.
+        work: Folder of the service's state.
+        ids: Known ids of each side.
+        seconds: How long each takes.
+    """
+    rng = np.random.default_rng(0)
+
+    def ranks() -> Iterator[Asked]:
+        while True:
+            asked = {
+                "user": int(rng.choice(ids["user"])),
+                "candidates": rng.choice(ids["item"], 500).tolist(),
+            }
+            yield "rank", post("/v1/rank", json.dumps(asked).encode())
+
+    def registers() -> Iterator[Asked]:
+        for first in itertools.count(int(ids["item"][-1]) + 1, 100):
+            items = [
+                {"item": item, "name": f"Item {item}", "features": {"community": item % 5}}
+                for item in range(first, first + 100)
+            ]
+            yield "items", post("/v1/items", json.dumps({"items": items}).encode())
+
+    with service(bundle, work) as (port, _):
+        load(port, ranks, 2, 1)
+        alone = load(port, ranks, seconds, 1)
+        kinds = iter((ranks, registers))
+        both = load(port, lambda: next(kinds)(), seconds, 2)
+    check_all_ok([*alone.status, *both.status])
+    line("intake.items.per_s", 100 * both.kinds.count("items") / both.took, "1/s")
+    for quantile, name in ((0.5, "p50_ms"), (0.99, "p99_ms")):
+        line(f"intake.items.{name}", both.milliseconds(quantile, "items"), "ms")
+        before, beside = (one.milliseconds(quantile, "rank") for one in (alone, both))
+        line(f"intake.items.rank_{name}", beside, "ms", before, beside / before)
 
 
 if __name__ == "__main__":

@@ -12,13 +12,16 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 
 from mgoe.bundle import Bundle
+from mgoe.serving import open_events
+from mgoe.serving.events.event import records
 from mgoe.serving.http.service import logs_of
 from tests.cli.conftest import Mgoe
 from tests.effort import SOAK, slow
@@ -119,12 +122,56 @@ def test_workers_share_events_and_figures_and_stop_when_all_is_answered(own: Pat
     assert all({"time", "level"} <= set(line) for line in found)
 
 
-def test_workers_do_not_outlive_their_supervisor(own: Path):
-    program = ("-m", "mgoe") if SOAK else ("-c", AS_COPIES)
-    with process(own, "--engine", "torch", workers=2, program=program) as (running, url, lines):
+@contextmanager
+def registering(url: str, registered: list[int]) -> Iterator[None]:
+    """Register one item after the other while the block runs, as long as the service lives."""
+
+    def register() -> None:
+        with suppress(httpx.TransportError):
+            while not ended.is_set():
+                item = {"item": 10**9 + len(registered), "name": "new"}
+                assert post(url + "/v1/items", json={"items": [item]}).json()["accepted"] == 1
+                registered.append(item["item"])
+
+    ended, thread = threading.Event(), threading.Thread(target=register)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join(60)
+
+
+def check_registered(state: Path, registered: list[int]) -> None:
+    """Every acknowledged item is in the log of a service."""
+    with closing(open_events(state, make=False)) as log:
+        assert {*registered} <= {one.item for _, one in records(log)}
+
+
+@slow
+def test_no_acknowledged_item_is_lost_when_a_service_is_killed(own: Path, tmp_path: Path):
+    registered: list[int] = []
+    for kill in range(20):
+        with process(own, "--engine", "torch", "--state", tmp_path) as (running, url, _):
+            before = len(registered)
+            with registering(url, registered):
+                while len(registered) < before + 20 + kill:
+                    time.sleep(0.01)
+                running.kill()
+        check_registered(tmp_path, registered)
+
+
+def test_workers_do_not_outlive_their_supervisor(own: Path, tmp_path: Path):
+    program, registered = ("-m", "mgoe") if SOAK else ("-c", AS_COPIES), list[int]()
+    words = (own, "--engine", "torch", "--state", tmp_path)
+    with process(*words, workers=2, program=program) as (running, url, lines):
         host, port = url.removeprefix("http://").split(":")
-        running.kill()
+        with registering(url, registered):
+            while len(registered) < 5:
+                time.sleep(0.01)
+            running.kill()
         running.wait(30)
+        check_registered(tmp_path, registered)
         end, free = time.monotonic() + 60, False
         while not free:
             assert time.monotonic() < end, "".join(lines)

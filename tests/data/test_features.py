@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mgoe.config import FeatureSettings
-from mgoe.data import Encoders, FeatureEncoders, Prepared, Vocabulary
+from mgoe.data import Encoders, FeatureEncoders, Prepared, SideFeatures, Vocabulary
 from mgoe.data.features import LONGEST
 from mgoe.errors import ConfigError, DataError
 from tests.data import logs
@@ -259,3 +259,31 @@ def test_test_rows_longer_than_those_of_training_are_not_cut(tmp_path):
     train, test = (data.examples(split).context["tags"] for split in ("train", "test"))
     assert set(map(tuple, train.tolist())) == {(1, 2, -1, -1, -1)}
     assert (0, 0, 0, 2, 1) in set(map(tuple, test.tolist()))
+
+
+@given(data=st.data())
+def test_what_is_added_later_reads_as_what_a_table_held(data: st.DataObject):
+    """In any number of steps, some nodes again and again; what is known first stays."""
+    n, drawn = data.draw(st.integers(0, 9)), np.random.default_rng(0)
+    whole = SideFeatures(
+        ENCODERS,
+        ENCODERS.encode(
+            {
+                "city": drawn.choice(["Kyiv", "Łódź", "Rome"], n).tolist(),
+                "tags": pa.array([["a", "b"][: k % 3] for k in range(n)], pa.list_(pa.string())),
+                "age": drawn.normal(10, 4, n).tolist(),
+            },
+            n,
+        ),
+        pa.array([f"item {k}" for k in range(n)], pa.string()),
+    )
+    part = whole.at(np.arange(held := data.draw(st.integers(0, n))))
+    for some in (*data.draw(st.lists(st.lists(st.integers(held, 9), unique=True))), range(held, n)):
+        nodes = np.array([node for node in some if node < n], np.int64)
+        part.add(nodes, whole.gather(nodes), whole.names_of(nodes))
+        others = {name: values[::-1] for name, values in whole.gather(nodes).items()}
+        part.add(nodes, others, ["another"] * len(nodes))
+    every = np.arange(-1, n + 2)
+    for name, values in whole.gather(every).items():
+        assert part.column(name, every).tolist() == values.tolist()
+    assert part.names_of(every) == whole.names_of(every)

@@ -2,7 +2,7 @@
 
 bundle.json          format, versions, checksums, the model's settings, tasks, sampling, calibration, lineage
 settings.yaml        settings of the run that wrote it
-users.parquet, items.parquet, side and context encoders
+users.parquet, items.parquet, side and context encoders; withdrawn.parquet: items never to recommend
 graph/               the latest snapshot, with the pairs and the records of exposures that updates need
 MODEL_CARD.md        what it predicts, from what data, how well, and where it fails
 model.safetensors    weights;  spec.json: what the model reads
@@ -27,6 +27,7 @@ from torch import Tensor
 
 from mgoe._util.files import read_json, sha256
 from mgoe._util.notebook import Shown
+from mgoe._util.tables import Frame
 from mgoe.bundle.calibration import (
     Calibration,
     Window,
@@ -34,6 +35,7 @@ from mgoe.bundle.calibration import (
 )
 from mgoe.bundle.context import encode_one, encode_pairs, repeated
 from mgoe.bundle.explanation import GROUPS, explain_pair, explain_user
+from mgoe.bundle.items import WITHDRAWN, Item, checked_items, read_items
 from mgoe.bundle.known_outcomes import warn_of_known
 from mgoe.bundle.manifest import MANIFEST, RETRIEVAL, read_manifest, read_part
 from mgoe.bundle.population import POPULATION, Population
@@ -173,6 +175,49 @@ class Bundle(ScoredModel, Shown):
     def size(self, side: Side) -> int:
         """Return the number of nodes that have an index."""
         return self._vocabulary(side).size
+
+    @cached_property
+    def withdrawn(self) -> NDArray[np.int64]:
+        """Items that are never recommended, by index, rising."""
+        if not (file := self.path / WITHDRAWN).exists():
+            return super().withdrawn
+        return np.sort(self.encoders.items.indices(Vocabulary.load(file).every))
+
+    def add_items(self, items: Frame) -> None:
+        """Register items, in memory: they can be ranked and recommended at once.
+
+        Args:
+            items: A frame with columns of the side table of items: ids, features and names.
+
+        Raises:
+            EventError: A column is missing or unknown, a value breaks its rule, or an item has other features
+                already; nothing is registered then.
+
+        Example:
+            >>> import pandas as pd
+            >>> bundle.add_items(pd.DataFrame({"item_id": [987_654]}))
+            >>> bundle.indices("item", [987_654]).item() == bundle.size("item") - 1
+            True
+        """
+        self._take(read_items(items, self.settings.data, self.encoders))
+
+    def withdraw(self, items: ArrayLike) -> None:
+        """Withdraw items by their ids, in memory: they are never recommended again.
+
+        Raises:
+            EventError: An item is not known; none is withdrawn then.
+
+        Example:
+            >>> best = bundle.recommend(7, k=1)["item"]
+            >>> bundle.withdraw(best)
+            >>> best[0] in bundle.recommend(7, k=100)["item"].tolist()
+            False
+        """
+        self._take([Item(one, withdrawn=True) for one in to_arrow(items, "items").to_pylist()])
+
+    def _take(self, records: list[Item]) -> None:
+        index = self.indices("item", [one.item for one in records])
+        self.take_items(checked_items(records, index, self.encoders))
 
     def _vocabulary(self, side: Side) -> Vocabulary:
         return self.encoders.users if side == "user" else self.encoders.items

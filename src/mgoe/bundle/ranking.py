@@ -30,6 +30,8 @@ BLOCK = 2048
 """Rows of an objective that are computed in one step."""
 TOGETHER = 8192
 """Items that are scored in one call for several users, about. It bounds the memory of any number of users."""
+NEWEST = 50
+"""Items that the snapshot lacks and that are always candidates, the newest of them."""
 FILTERED = 4
 """So many times as many candidates are retrieved if filters leave some out."""
 
@@ -232,7 +234,13 @@ def choose(
     user: int,
     candidates: NDArray[np.int64] | None = None,
 ) -> Chosen:
-    """Choose the items to score: candidates, or those of the catalogue in the order of their indices."""
+    """Choose the items to score: candidates, or those of the catalogue in the order of their indices.
+
+    Withdrawn items are chosen only if they are named as candidates.
+    """
+    if candidates is None and len(catalogue.withdrawn):
+        left_out = np.union1d(query.left_out, catalogue.withdrawn).astype(np.int64)
+        query = replace(query, left_out=left_out)
     retrieval, own = catalogue.retrieval if candidates is None else None, None
     if retrieval is not None or query.exclude_known:
         with scores.reading() as view:
@@ -258,22 +266,25 @@ def _retrieved(
     own: OwnItems,
     wanted: int,
 ) -> tuple[NDArray[np.int64], bool]:
-    """Retrieve candidates; the most popular items that pass fill up the rest.
+    """Retrieve candidates, beside the newest items; the most popular items that pass fill up the rest.
 
     So a query that allows few items is answered from all of these. More are retrieved than wanted if filters
     may leave some out.
     """
+    newest = np.arange(max(catalogue.snapshot.n_items, scores.n_items - NEWEST), scores.n_items)
+    newest = newest[catalogue.item_index.passes(newest, query.filters, query.left_out)]
     n = wanted * (FILTERED if query.filters else 1)
     with scores.reading() as view:
         found = retrieval.candidates(view, user, n, query.left_out, own)
-    found = found[catalogue.item_index.passes(found, query.filters, query.left_out)][:wanted]
+    found = found[catalogue.item_index.passes(found, query.filters, query.left_out)]
+    found = np.concatenate([newest, found[~np.isin(found, newest)]])[:wanted]
     missing = wanted - len(found)
     if missing == 0:
         return np.sort(found), False
     popular = catalogue.item_index.most_popular(wanted, query.filters, query.left_out)
     more = popular[~np.isin(popular, found)][:missing]
-    newcomers = not query.filters and scores.n_items > catalogue.n_items  # no filter lets them pass
-    return np.sort(np.concatenate([found, more])), len(popular) < wanted and not newcomers
+    few = scores.n_items - catalogue.snapshot.n_items <= NEWEST  # that the snapshot lacks
+    return np.sort(np.concatenate([found, more])), few and len(newest) + len(popular) < wanted
 
 
 def _at_least(scores: NDArray[np.float32], least: Mapping[int, float]) -> NDArray[np.int64]:

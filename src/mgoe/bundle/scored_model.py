@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from mgoe.bundle.calibration import Calibration, calibrate
 from mgoe.bundle.item_index import ItemIndex
+from mgoe.bundle.items import NewItems
 from mgoe.bundle.sampling import (
     Sampling,
     log_odds_of_anything,
@@ -72,6 +73,24 @@ class ScoredModel:
     def item_index(self) -> ItemIndex:
         """Items by feature values and popularity."""
         return ItemIndex(self.encoders.item_side, self.snapshot.arrays["item_sum"])
+
+    @cached_property
+    def withdrawn(self) -> NDArray[np.int64]:
+        """Items that are never recommended, by index, rising."""
+        return np.empty(0, np.int64)
+
+    def take_items(self, new: NewItems, index: NDArray[np.int64] | None = None) -> None:
+        """Take what is known of new items.
+
+        Args:
+            new: The items.
+            index: Their indices; by default they get some after all others unless they have any. Shape (B,).
+        """
+        if index is None:
+            self.encoders.items = self.encoders.items.with_ids(new.ids)
+            index = self.encoders.items.indices(new.ids)
+        self.encoders.item_side.add(index, new.encoded, new.names)
+        self.withdrawn = np.union1d(self.withdrawn, index[new.withdrawn])
 
     @property
     def n_items(self) -> int:

@@ -5,6 +5,7 @@ A name is what people call a user or an item. It is shown to those who read; no 
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +17,7 @@ import pyarrow.parquet as pq
 from ibis.backends.duckdb import Backend
 from numpy.typing import ArrayLike, NDArray
 
+from mgoe._util.arrays import with_room
 from mgoe._util.tables import batches
 from mgoe.config import FeatureSettings, SideTableSettings
 from mgoe.data.arrow import one_array, pc, texts
@@ -48,12 +50,18 @@ class SideFeatures:
     encoders: FeatureEncoders
     arrays: dict[str, NDArray[Any]]
     names: pa.Array = field(default_factory=lambda: pa.nulls(0, pa.string()))
+    _added: dict[str, NDArray[Any]] = field(default_factory=dict, init=False, repr=False)
+    _added_names: list[str | None] = field(default_factory=list, init=False, repr=False)
+    _rows: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32), init=False, repr=False)
 
     def names_of(self, indices: ArrayLike) -> list[str | None]:
         """Return the name of each index, None for a node without a name and for an unknown index."""
         wanted = np.asarray(indices, np.int64)
         unknown = (wanted < 0) | (wanted >= len(self.names))
-        return self.names.take(pa.array(wanted, mask=unknown)).to_pylist()
+        found = self.names.take(pa.array(wanted, mask=unknown)).to_pylist()
+        for place, row in zip(*self._added_at(wanted), strict=True):
+            found[place] = self._added_names[row]
+        return found
 
     def gather(self, indices: ArrayLike) -> dict[str, NDArray[Any]]:
         """Return the features of nodes by name, numbers under `numeric`. B rows each.
@@ -70,7 +78,60 @@ class SideFeatures:
         known = (indices >= 0) & (indices < len(values))
         taken = np.repeat(self._unknown[name], len(indices), axis=0)
         taken[known] = values[indices[known]]
+        places, rows = self._added_at(indices)
+        if len(places):
+            taken[places] = self._added[name][rows]
         return taken
+
+    def encode(self, columns: Mapping[str, Any], n: int) -> dict[str, NDArray[Any]]:
+        """Encode columns of n nodes as the arrays hold them.
+
+        Where the arrays hold fewer categories per node than a row has, those beyond are left out.
+
+        Raises:
+            DataError: See `FeatureEncoders.encode`.
+        """
+        encoded = self.encoders.encode(columns, n)
+        widths = {name: one.shape[-1] for name, one in self._unknown.items() if one.ndim == 2}
+        return {name: values[..., : widths.get(name)] for name, values in encoded.items()}
+
+    def conflicts(self, indices: NDArray[np.int64], encoded: Mapping[str, NDArray[Any]]) -> NDArray[np.bool_]:
+        """Return which nodes have features, and other ones than those of `encode`. Shape (B,)."""
+        held = self.gather(indices)
+        return np.broadcast_to(self._are_known(held) & _differ(held, encoded), len(indices))
+
+    def add(
+        self, indices: NDArray[np.int64], encoded: Mapping[str, NDArray[Any]], names: Sequence[str | None]
+    ) -> None:
+        """Add features and names of nodes that have no features, in memory. What a node has stays.
+
+        Others may read meanwhile: a node has all of its features or none.
+
+        Args:
+            indices: Nodes, each once. Shape (B,).
+            encoded: Features, see `encode`. B rows each.
+            names: A name per node, None where there is none.
+        """
+        called, first = self.names_of(indices), len(self._added_names)
+        new = np.flatnonzero(np.broadcast_to(~self._are_known(self.gather(indices)), len(indices)))
+        for name, values in encoded.items():
+            room = with_room(self._added.get(name, values[:0]), first + len(new))
+            room[first : first + len(new)] = values[new]
+            self._added[name] = room
+        self._added_names += [called[n] or names[n] for n in new.tolist()]
+        rows = with_room(self._rows, int(indices.max(initial=-1)) + 1, -1)
+        rows[indices[new]] = np.arange(first, first + len(new))
+        self._rows = rows
+
+    @property
+    def is_extended(self) -> bool:
+        """Whether something was added."""
+        return bool(self._added_names)
+
+    def at(self, indices: NDArray[np.int64]) -> SideFeatures:
+        """Return a copy that has some nodes alone, in this order; what is unknown of them stays so."""
+        names = pa.array(self.names_of(indices), pa.string())
+        return SideFeatures(self.encoders, self.gather(indices), names)
 
     def without(self, indices: NDArray[np.int64]) -> SideFeatures:
         """Return a copy in which features and names of some nodes are unknown."""
@@ -100,9 +161,28 @@ class SideFeatures:
             return cls(encoders, arrays)
         return cls(encoders, arrays, pq.read_table(folder / NAMES)["name"].combine_chunks())
 
+    def _added_at(self, indices: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+        """Return the places of indices that were added, and the row of each among what was added."""
+        rows = self._rows  # it is replaced when it grows
+        there = np.flatnonzero((indices >= 0) & (indices < len(rows)))
+        there = there[rows[indices[there]] >= 0]
+        return there, rows[indices[there]]
+
+    def _are_known(self, features: Mapping[str, NDArray[Any]]) -> NDArray[np.bool_]:
+        """Return which rows have a feature that is not unknown. Shape (B,)."""
+        return _differ(features, self._unknown)
+
     @cached_property
     def _unknown(self) -> dict[str, NDArray[Any]]:
         return self.encoders.encode({}, 1)
+
+
+def _differ(some: Mapping[str, NDArray[Any]], others: Mapping[str, NDArray[Any]]) -> NDArray[np.bool_]:
+    """Return in which rows features differ. Shape (B,), or () without features."""
+    found = np.zeros((), np.bool_)
+    for name, values in some.items():
+        found = found | (values != others[name]).any(axis=tuple(range(1, values.ndim)))
+    return found
 
 
 def read_side(

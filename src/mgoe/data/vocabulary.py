@@ -54,6 +54,11 @@ class Vocabulary:
         """Arrow type of an id."""
         return pa.string() if is_text(self._ids.type) else self._ids.type
 
+    @property
+    def every(self) -> pa.Array:
+        """All ids by index. Shape (n,)."""
+        return self._ids
+
     def indices(self, ids: ArrayLike | Any) -> NDArray[np.int64]:
         """Return the index of each id of a column, -1 where it was never seen or is null.
 
@@ -128,6 +133,11 @@ class Vocabulary:
                 "vocabulary",
             )
         return self._ids.take(pa.array(taken, mask=taken < 0))
+
+    def with_ids(self, ids: pa.Array) -> Vocabulary:
+        """Return a vocabulary in which the ids that this one lacks follow its own."""
+        new = ids.filter(pa.array(self.indices(ids) < 0)).unique()
+        return Vocabulary(pa.concat_arrays([self._ids, new.cast(self._ids.type)]))
 
     def without(self, indices: NDArray[np.int64]) -> Vocabulary:
         """Return a vocabulary in which ids that nobody has replace some; all others keep their indices."""

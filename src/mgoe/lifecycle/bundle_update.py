@@ -25,7 +25,7 @@ from mgoe.errors import BundleError, ConfigError, DataError
 from mgoe.graph import MacroGraph
 from mgoe.lifecycle.full_training import reasons, train_anew
 from mgoe.lifecycle.learning import SPEC, RetrainJob, learn, training_from_weights
-from mgoe.lifecycle.new_bundle import check_place, copy_files, finish, with_files
+from mgoe.lifecycle.new_bundle import check_place, copy_files, finish, with_files, write_items
 from mgoe.lifecycle.new_rows import NewRows, Sources
 from mgoe.training import OPTIMIZER, WEIGHTS, Feed, ProcessGroup, joined
 
@@ -141,6 +141,7 @@ def _continue(new: NewRows, folder: Path, out: Path, learns: bool) -> Made:
     """
     bundle, tasks = new.bundle, new.bundle.settings.tasks
     graph = new.add_to(MacroGraph.open(folder / "graph"), learns)
+    write_items(bundle, folder, waiting=False)
     if (examples := new.examples(known := Encoders(folder))) is None:
         raise BundleError(
             bundle.path,

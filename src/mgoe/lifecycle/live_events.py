@@ -37,11 +37,12 @@ def counted(log: EventLog, reader: EventReader) -> Iterator[tuple[Mark, Event | 
     """Yield the mark of each event, the event if its ids are of the reader's type, and what counts of it."""
     seen, after = SeenEvents(), START
     while part := log.read(after):
-        marks, events = zip(*part, strict=True)
-        for mark, event in zip(marks, with_ids_of(events, reader.kinds), strict=True):
+        marked = [(mark, one) for mark, one in part if isinstance(one, Event)]
+        events = with_ids_of([one for _, one in marked], reader.kinds)
+        for (mark, _), event in zip(marked, events, strict=True):
             mask = 0 if event is None else reader.behaviors.get(event.behavior, 0)
             yield mark, event, seen.add(event, mask) if event is not None and mask else set()
-        after = marks[-1]
+        after = part[-1][0]
 
 
 def table_of(interactions: list[Interaction], bundle: Bundle) -> ibis.Table:

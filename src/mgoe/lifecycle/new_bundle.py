@@ -7,11 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mgoe._util.files import sha256, write_text
+from mgoe._util.files import atomic_folder, sha256, write_text
 from mgoe.bundle import MANIFEST, Bundle, lineage, seal
 from mgoe.bundle.held import HELD, Sources, joined, read_held, write_held
+from mgoe.bundle.items import WITHDRAWN
 from mgoe.bundle.manifest import RETRIEVAL, Trained
+from mgoe.bundle.training_state import copy_state
 from mgoe.config import RunSettings, dump_settings, retrieval_of
+from mgoe.data import Encoders, Vocabulary
 from mgoe.errors import BundleError, OutputError
 from mgoe.evaluation import read_rows
 from mgoe.features import View
@@ -54,10 +57,43 @@ def finish(
             former and (bundle.graph.latest, former),
             former and former.blend,
         )
+    write_items(bundle, folder)
     write_held(folder, joined(read_held(bundle.path), ends))
     write_text(folder / "settings.yaml", dump_settings(settings))
     manifest = bundle.manifest | changed | {"lineage": lineage(graph, trained, bundle.name)}
     seal(folder, manifest, settings, read_rows(folder / "metrics.json"))
+
+
+def write_items(bundle: Bundle, folder: Path, waiting: bool = True) -> None:
+    """Write ids, features and names of items, and what is withdrawn, for a bundle that is made from another.
+
+    Args:
+        bundle: The former one, with what it has learned of items since.
+        folder: Of the new one, which holds the files of the former one, or the ids of a new graph.
+        waiting: Include items that the graph does not hold.
+    """
+    ours, side = bundle.encoders.items, bundle.encoders.item_side
+    if ours.size == bundle.snapshot.n_items and not side.is_extended and not len(bundle.withdrawn):
+        return
+    known = Vocabulary.load(file := folder / Encoders.FILES[1])
+    if waiting:
+        (known := known.with_ids(ours.every)).save(file)
+        Vocabulary(ours.ids(bundle.withdrawn)).save(folder / WITHDRAWN)
+    side.at(ours.indices(known.every)).save(folder / "item_side")
+
+
+def with_items(bundle: Bundle, out: Path) -> Bundle:
+    """Write a bundle that keeps the items that were added to another one in memory, or withdrawn.
+
+    Args:
+        bundle: The other bundle.
+        out: A new folder.
+    """
+    with atomic_folder(out) as folder:
+        copy_files(bundle, folder)
+        finish(folder, bundle, bundle.graph, {}, "refreshed", {}, bundle.settings)
+        copy_state(bundle.path, out)
+    return Bundle.open(out, verify=False)
 
 
 def copy_files(bundle: Bundle, folder: Path) -> None:

@@ -21,6 +21,7 @@ from mgoe._util.tables import write_table
 from mgoe.bundle import Bundle
 from mgoe.bundle.held import FILES, Held, Mark, last_of_files, latest_mark, mark_of, read_held
 from mgoe.bundle.held import Sources as HeldSources
+from mgoe.bundle.items import Item, new_items
 from mgoe.bundle.manifest import iso_time
 from mgoe.config import RunSettings, seconds
 from mgoe.data import Encoders, Examples, newest_window, place_of
@@ -35,6 +36,7 @@ from mgoe.graph import MacroGraph, update_graph
 from mgoe.lifecycle.live_events import later, settings_of_events, table_of
 from mgoe.lifecycle.taken import write_settled
 from mgoe.serving import EventReader, open_events
+from mgoe.serving.events.event import records
 from mgoe.serving.events.marked import NUMBER, check_apart, check_later, read_marks
 
 logger = logging.getLogger(__name__)
@@ -172,7 +174,7 @@ class NewRows:
             after = min(map(learned_until, bundles)) if sources.later else None
             new._read_files("rows", sources.files, trains, after)
         else:
-            new._read_service(sources.events, trains)
+            new._read_service(sources.events, trains, bundles)
         return new
 
     def _read_files(self, name: str, log: list[str], trains: bool, after: int | None = None) -> None:
@@ -200,11 +202,15 @@ class NewRows:
                 if gap // seconds(settings.data.bucket) >= GAP:
                     logger.info(f"no row is in the {gap:,} s before {iso_time(first)}; is a file missing?")
 
-    def _read_service(self, service: Path | str, trains: bool) -> None:
-        """Check and keep the live events of a service, and the exposures that it has taken."""
+    def _read_service(self, service: Path | str, trains: bool, bundles: Sequence[Bundle]) -> None:
+        """Check and keep the live events of a service, and the exposures that it has taken. Bundles learn of
+        the items that were registered there."""
         log, part = open_events(service, make=False), None
         for one in self.held:
             log.check(mark_of(one, log.identity))
+        items = [one for _, one in records(log) if isinstance(one, Item)]
+        for bundle in bundles:
+            bundle.take_items(new_items(items, bundle.encoders))
         found, mark = later(log, latest_mark(self.held, log.identity), EventReader.of(self.bundle))
         if found:
             settings, table = settings_of_events(self.bundle.graph), table_of(found, self.bundle)

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 from mgoe.bundle import Bundle
 from mgoe.bundle.held import START
+from mgoe.bundle.ids import canonical_id
 from mgoe.data.examples import mask_given
 from mgoe.data.waiting import longest_delay
 from mgoe.graph.pair_rows import Side
 from mgoe.lifecycle.live_events import later
 from mgoe.serving import EventReader, open_events
 from mgoe.serving.events.event import Id
-from mgoe.serving.events.ids import canonical_id
 from mgoe.serving.events.redis_exposures import open_exposures
 from mgoe.serving.events.taken import taken_rows
 

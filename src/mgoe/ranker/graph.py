@@ -39,7 +39,8 @@ class RankerGraph:
         """
         if side not in SIDES:
             raise GraphError("side", f"must be user or item, found {side!r}; choose one of them")
-        return self._bundle.ids(side, np.arange(self._bundle.size(side)))
+        nodes = len(self._bundle.snapshot.arrays[f"{side}_sum"])  # an item that was added has no node
+        return self._bundle.ids(side, np.arange(nodes))
 
     def to_scipy(self, rows: str, columns: str, resolution: int | None = None) -> sparse.csr_array:
         """Return the scores between two kinds of nodes as a sparse matrix.

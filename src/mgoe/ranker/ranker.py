@@ -1,18 +1,20 @@
 """One object from a frame of events to recommendations, by scikit-learn's conventions."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Self
 
 import pandas as pd
+from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
 
 from mgoe import experiments
 from mgoe._util.notebook import Shown
 from mgoe._util.progress import hidden, shown
+from mgoe._util.tables import Frame
 from mgoe.bundle import Bundle
 from mgoe.config import RunSettings, load_settings, nested
 from mgoe.data import Split
@@ -25,6 +27,7 @@ from mgoe.experiments.results import RunResult
 from mgoe.lifecycle import Sources, update
 from mgoe.lifecycle.bundle_update import Groups, Weights
 from mgoe.lifecycle.measure import measure_log
+from mgoe.lifecycle.new_bundle import with_items
 from mgoe.ranker.recommender import Recommender
 from mgoe.ranker.settings import (
     COLUMNS,
@@ -291,13 +294,60 @@ class Ranker(Recommender, Shown, BaseEstimator):  # pyright: ignore[reportIncomp
             >>> ranker.update(later, weights="continue").bundle_.manifest["lineage"]["trained"]
             'retrained'
         """
-        former, home = self._fitted(), self._home
-        out = next(path for n in itertools.count(1) if not (path := home.path / f"updated-{n}").exists())
+        former, home, out = self._fitted(), self._home, self._next_bundle()
         rows = Sources(str(stored(new_events, home.frames, "new_events")))
         with named(home.frames), self._progress():
             bundle = update(former.path, rows, out, weights=weights, groups=groups)
         self._take(bundle, home)
         return self
+
+    def add_items(self, items: Frame) -> Self:
+        """Add new items with their features and names: they can be ranked and recommended at once.
+
+        Args:
+            items: A frame with the columns of the side table `items`; without one, the ids alone.
+
+        Returns:
+            The ranker itself, with a new `bundle_`.
+
+        Raises:
+            NotFittedError: The ranker is not fitted.
+            EventError: See `Bundle.add_items`.
+
+        Example:
+            >>> import pandas as pd
+            >>> ranker.add_items(pd.DataFrame({"item_id": [987_654]})).bundle_.indices("item", [987_654]) >= 0
+            array([ True])
+        """
+        return self._changed(Bundle.add_items, items)
+
+    def withdraw(self, items: ArrayLike) -> Self:
+        """Withdraw items by their ids: they are never recommended again, but stay known.
+
+        Returns:
+            The ranker itself, with a new `bundle_`.
+
+        Raises:
+            NotFittedError: The ranker is not fitted.
+            EventError: An item is not known; none is withdrawn then.
+
+        Example:
+            >>> best = ranker.recommend(7, k=1)["item"]
+            >>> best[0] in ranker.withdraw(best).recommend(7, k=100)["item"].tolist()
+            False
+        """
+        return self._changed(Bundle.withdraw, items)
+
+    def _changed(self, change: Callable[[Bundle, Any], None], items: Any) -> Self:
+        bundle = Bundle.open(self._fitted().path, verify=False)
+        change(bundle, items)
+        self._take(with_items(bundle, self._next_bundle()), self._home)
+        return self
+
+    def _next_bundle(self) -> Path:
+        return next(
+            path for n in itertools.count(1) if not (path := self._home.path / f"updated-{n}").exists()
+        )
 
     @classmethod
     def load(cls, path: Path | str) -> Self:

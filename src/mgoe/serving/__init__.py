@@ -4,6 +4,7 @@ Axes: `B` batch, `T` tasks, `U` users, `I` items, `Z` resolutions, `R` recents, 
 nodes."""
 
 from mgoe.bundle.held import Mark
+from mgoe.bundle.items import Item
 from mgoe.serving.events.event import Event, EventLog, EventReader, every
 from mgoe.serving.events.exposure_log import ExposureLog
 from mgoe.serving.events.redis_exposures import open_exposures
@@ -18,6 +19,7 @@ __all__ = [
     "EventLog",
     "EventReader",
     "ExposureLog",
+    "Item",
     "LiveBundle",
     "LiveNodes",
     "Mark",

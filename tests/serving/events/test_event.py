@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import mgoe
+from mgoe.bundle.ids import read_id
 from mgoe.config import RunSettings
 from mgoe.data import task_masks
 from mgoe.errors import EventError, StoreError
 from mgoe.serving.events.event import AHEAD, Event, EventReader, with_ids_of
-from mgoe.serving.events.ids import read_id
 from tests.effort import up_to
 
 NOW = 1_700_000_000_000_000

@@ -16,8 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mgoe.bundle.held import START, Held, Mark, mark_of, read_held, write_held
+from mgoe.bundle.items import Item
 from mgoe.errors import AwayError, OtherLogError, StoreError
-from mgoe.serving.events.event import Event, EventLog, every
+from mgoe.serving.events.event import Event, EventLog, every, records
 from mgoe.serving.events.redis_log import RedisLog
 from mgoe.serving.events.redis_server import with_query
 from mgoe.serving.events.sqlite_log import SqliteLog
@@ -65,6 +66,24 @@ def test_events_come_back_in_order_after_any_position(opener: Opener):
     order = [mark.number for mark, _ in found]
     assert START.number < order[0]
     assert all(a < b for a, b in itertools.pairwise(order))
+
+
+def test_items_are_records_between_the_events(opener: Opener):
+    log, written = opener(), events(4)
+    items = [Item(7, {"color": "réd", "tags": ["a", "b"], "price": 1.5}, "Shoe"), Item("7", withdrawn=True)]
+    log.append([written[0], items[0], *written[1:3]])
+    log.append([items[1], written[3]])
+    assert [one for _, one in records(opener())] == [
+        written[0],
+        items[0],
+        *written[1:3],
+        items[1],
+        written[3],
+    ]
+    assert held(log) == written
+    until = {str(event.user): event.time for event in written}
+    assert log.erase(until, 1) == len(written)
+    assert [one for _, one in records(opener())] == items
 
 
 def test_an_empty_log_holds_nothing(opener: Opener):
@@ -331,8 +350,8 @@ def test_every_append_waits_for_the_disk(tmp_path: Path):
 # --- kills ---
 
 
-def test_every_acknowledged_event_survives_a_kill(tmp_path: Path):
-    """Two processes append; one is killed at a random moment, again and again."""
+def test_every_acknowledged_record_survives_a_kill(tmp_path: Path):
+    """Two processes append events and items; one is killed at a random moment, again and again."""
     file, acknowledged = tmp_path / "log.sqlite", []
     log = SqliteLog(file)
     for kill in range(KILLS):
@@ -350,7 +369,7 @@ def test_every_acknowledged_event_survives_a_kill(tmp_path: Path):
             ]
         log.append([Event("here", kill, "click", kill, f"after {kill}")])
         acknowledged.append(f"after {kill}")
-    found = [event.id for event in held(SqliteLog(file))]
+    found = [one.id if isinstance(one, Event) else one.item for _, one in records(SqliteLog(file))]
     assert len(acknowledged) > 20 * KILLS
     assert len(set(found)) == len(found)
     assert set(acknowledged) <= set(found)
@@ -359,5 +378,6 @@ def test_every_acknowledged_event_survives_a_kill(tmp_path: Path):
 if __name__ == "__main__":
     writer, run = SqliteLog(Path(sys.argv[1])), sys.argv[2]
     for number in range(1_000_000):
-        writer.append([Event(run, number, "click", number, f"{run}:{number}")])
-        print(f"{run}:{number}", flush=True)
+        name = f"{run}:{number}"
+        writer.append([Item(name, {}) if number % 2 else Event(run, number, "click", number, name)])
+        print(name, flush=True)

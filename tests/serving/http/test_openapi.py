@@ -76,7 +76,8 @@ def try_out(operation: Any, mode: Any, left_out: Callable[[int], list[Any]]) -> 
 def test_every_route_is_described(fuzzed: Served):
     document = fuzzed.client.get("/openapi.json").json()
     versioned = {
-        f"/v1/{name}" for name in ("rank", "recommend", "score", "events", "explain", "about", "names")
+        f"/v1/{name}"
+        for name in ("rank", "recommend", "score", "events", "items", "explain", "about", "names")
     }
     versioned |= {"/v1/macro", "/v1/macro/nodes"}
     assert set(document["paths"]) == {*versioned, "/healthz", "/readyz", "/metrics"}
@@ -86,7 +87,7 @@ def test_every_route_is_described(fuzzed: Served):
             assert ("security" in method) == (path.startswith("/v1/") or path == "/metrics")
             if path.startswith("/v1/"):
                 assert {"401", "413", "422", "429", "500", "503"} <= set(method["responses"])
-            if path in ("/v1/rank", "/v1/recommend", "/v1/score", "/v1/events", "/v1/names"):
+            if path in ("/v1/rank", "/v1/recommend", "/v1/score", "/v1/events", "/v1/items", "/v1/names"):
                 name = method["requestBody"]["content"]["application/json"]["schema"]["$ref"].rsplit("/", 1)[
                     1
                 ]

@@ -12,12 +12,14 @@ import pyarrow as pa
 
 from mgoe.bundle import Bundle
 from mgoe.bundle.held import START, Mark
+from mgoe.bundle.ids import canonical_id, checked_id, read_id, shown
+from mgoe.bundle.items import MARK, Item
+from mgoe.bundle.values import check_fields
 from mgoe.config import did_you_mean
 from mgoe.data import task_masks
 from mgoe.data.times import UNITS, microseconds, unit_of
 from mgoe.errors import DamagedLogError, EventError
 from mgoe.serving.events.chain import chained, check_record
-from mgoe.serving.events.ids import canonical_id, checked_id, read_id, shown
 
 AHEAD = 5 * 60 * 1_000_000
 """Microseconds by which an event may be ahead of this machine's clock."""
@@ -30,7 +32,7 @@ Id = int | str
 Interaction = tuple[Id, Id, int, int]
 """User, item, time and task."""
 Records = list[tuple[Mark, bytes]]
-"""Encoded events, each with its mark; empty ones of users who were erased."""
+"""Encoded events and items, each with its mark; empty ones of users who were erased."""
 BATCH = 10_000
 """Events read at once."""
 
@@ -229,7 +231,7 @@ class EventLog(ABC):
         >>> from mgoe.serving import open_events
         >>> log: EventLog = open_events("state")
         >>> log.append([Event(42, 7, "click", 1_700_000_000_000_000)])
-        >>> [event.user for _, event in log.read()]
+        >>> [event.user for _, event in every(log)]
         [42]
         >>> log.close()
     """
@@ -249,11 +251,11 @@ class EventLog(ABC):
         """
 
     @abstractmethod
-    def append(self, events: Sequence[Event]) -> None:
-        """Write events, which are then durable. If that fails, send them again: they count once."""
+    def append(self, events: Sequence[Event | Item]) -> None:
+        """Write events and items, which are then durable. If that fails, send them again: they count once."""
 
-    def read(self, after: Mark = START, limit: int = BATCH) -> list[tuple[Mark, Event]]:
-        """Return events after a mark, in the order that all readers see, each with its own mark.
+    def read(self, after: Mark = START, limit: int = BATCH) -> list[tuple[Mark, Event | Item]]:
+        """Return records after a mark, in the order that all readers see, each with its own mark.
 
         Raises:
             OtherLogError: The log does not hold the record of the mark, see `check`.
@@ -264,13 +266,14 @@ class EventLog(ABC):
         if after != START:
             check_record(self.place, after, records[0][0] if records else None)
             records, former = records[1:], after.digest
-        events = []
+        events = list[tuple[Mark, Event | Item]]()
         for mark, record in records:
             if record and former is not None and chained(former, record) != mark.digest:
                 rule = f"the log is damaged at event {mark.position}; restore it from an intact copy"
                 raise DamagedLogError(self.place, rule)
             if record:  # its user was not erased
-                events.append((mark, Event.decode(record)))
+                kind = Item if record.startswith(MARK) else Event
+                events.append((mark, kind.decode(record)))
             former = mark.digest
         all_erased = records and not events
         return self.read(records[-1][0], limit) if all_erased else events
@@ -313,6 +316,13 @@ class EventLog(ABC):
         """Return records from a mark on, its own included."""
 
 
+def records(log: EventLog, after: Mark = START) -> Iterator[tuple[Mark, Event | Item]]:
+    """Yield all records after a mark, each with its own mark."""
+    while found := log.read(after):
+        yield from found
+        after = found[-1][0]
+
+
 def every(log: EventLog, after: Mark = START) -> Iterator[tuple[Mark, Event]]:
     """Yield all events after a mark, each with its own mark.
 
@@ -324,22 +334,7 @@ def every(log: EventLog, after: Mark = START) -> Iterator[tuple[Mark, Event]]:
         [7]
         >>> log.close()
     """
-    while found := log.read(after):
-        yield from found
-        after = found[-1][0]
-
-
-def check_fields(raw: Mapping[str, Any], fields: Sequence[str], what: str) -> None:
-    """Refuse a record with a field that it cannot have.
-
-    Raises:
-        EventError: It has one.
-    """
-    for name in raw:
-        if name not in fields:
-            raise EventError(
-                name[:80], f"is no field of {what}{did_you_mean(name, fields)}; it has {', '.join(fields)}"
-            )
+    yield from ((mark, one) for mark, one in records(log, after) if isinstance(one, Event))
 
 
 def with_ids_of(events: Sequence[Event], kinds: Mapping[str, pa.DataType]) -> list[Event | None]:

@@ -11,17 +11,16 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 
 from mgoe.bundle import Bundle
+from mgoe.bundle.ids import checked_id, read_id, shown
+from mgoe.bundle.values import LARGEST, check_fields, is_number, read_features
 from mgoe.config import FeatureSettings, TaskSettings, did_you_mean
 from mgoe.data.columns import POSITIONS
 from mgoe.data.waiting import longest_delay
 from mgoe.errors import EventError
-from mgoe.serving.events.event import EventReader, check_fields
-from mgoe.serving.events.ids import checked_id, read_id, shown
+from mgoe.serving.events.event import EventReader
 
 EXPOSURE = ("user", "item", "time", "request", "position", "propensity", "context")
 LABEL = ("user", "item", "request", "time", "labels")
-_LARGEST = 1e100
-"""Numbers are within it, as numeric features of a log are."""
 
 
 class Exposure(NamedTuple):
@@ -111,13 +110,13 @@ class ExposureReader:
         user, item = (self._id(raw, node) for node in ("user", "item"))
         time = self.events.read_time(raw.get("time"), now)
         position, propensity = raw.get("position"), raw.get("propensity")
-        if position is not None and not (_is_number(position) and position in range(POSITIONS)):
+        if position is not None and not (is_number(position) and position in range(POSITIONS)):
             raise EventError(
                 "position",
                 f"must be a whole number, at least 0 and below {POSITIONS:,}, found {shown(position)}; "
                 "or leave it out",
             )
-        if propensity is not None and not (_is_number(propensity) and 0 < propensity <= 1):
+        if propensity is not None and not (is_number(propensity) and 0 < propensity <= 1):
             raise EventError(
                 "propensity",
                 f"must be a probability above 0, at most 1, found {shown(propensity)}; or leave it out",
@@ -168,28 +167,20 @@ class ExposureReader:
         if task is None:
             near = did_you_mean(name, list(self.tasks))
             raise EventError(place, f"is no task{near}; the tasks are {', '.join(self.tasks)}")
-        number = float(value) if _is_number(value) or isinstance(value, bool) else math.nan
+        number = float(value) if is_number(value) or isinstance(value, bool) else math.nan
         if task.kind == "binary" and number not in (0.0, 1.0):
             raise EventError(place, f"must be 0 or 1, found {shown(value)}; leave an unknown label out")
         if not number >= 0:
             raise EventError(
                 place,
-                f"must be a number from 0 to {_LARGEST:g}, found {shown(value)}; leave an unknown label out",
+                f"must be a number from 0 to {LARGEST:g}, found {shown(value)}; leave an unknown label out",
             )
         return number
 
     def _context(self, given: Any) -> str | None:
         if given is None:
             return None
-        if not isinstance(given, Mapping):
-            raise EventError("context", f"must be values by feature, found {shown(given)}")
-        for name in given:
-            if name not in self.context:
-                near = did_you_mean(name, list(self.context))
-                raise EventError(f"context.{name[:80]}", f"is no context feature of this bundle{near}")
-        read = {
-            name: _feature(self.context[name], value) for name, value in given.items() if value is not None
-        }
+        read = read_features(given, self.context, "context", "context feature")
         return json.dumps(read, ensure_ascii=False) if read else None
 
 
@@ -204,33 +195,3 @@ def label_too_early(exposure: int) -> EventError:
 
 def _request(value: Any) -> str:
     return f"r{checked_id(value, 'request')}"
-
-
-def _feature(feature: FeatureSettings, value: Any) -> float | str | list[str]:
-    place = f"context.{feature.name}"
-    if feature.kind == "numeric":
-        if not _is_number(value):
-            raise EventError(place, f"must be a number within {_LARGEST:g}, found {shown(value)}")
-        return float(value)
-    if feature.kind == "multi":
-        values = value.split(feature.separator) if isinstance(value, str) else value
-        if not isinstance(values, list):
-            rule = "takes a list, or a text with separators"
-            raise EventError(place, f"{rule}, found {shown(value)}; put it into a list")
-        return [category for one in values if one is not None and (category := _category(one, place).strip())]
-    return _category(value, place)
-
-
-def _category(value: Any, place: str) -> str:
-    """Return a category as text; 7, 7.0 and "7" are one."""
-    if isinstance(value, str):
-        return str(checked_id(value, place)) if value else value  # as long as an id
-    if isinstance(value, bool):
-        return str(value).lower()
-    if not _is_number(value):
-        raise EventError(place, f"must be a text, a number, true or false, found {shown(value)}")
-    return str(int(value) if float(value).is_integer() else value)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _LARGEST

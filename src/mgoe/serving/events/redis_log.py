@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mgoe.bundle.held import START, Mark
+from mgoe.bundle.items import MARK, Item
 from mgoe.errors import OtherLogError
 from mgoe.serving.events.event import Event, EventLog, Records, every
 from mgoe.serving.events.redis_server import FORMAT, RedisServer, text
@@ -63,7 +64,7 @@ class RedisLog(EventLog):
                 f"; name another prefix, or remove {prefix}:tasks if the tasks have changed",
             )
 
-    def append(self, events: Sequence[Event]) -> None:
+    def append(self, events: Sequence[Event | Item]) -> None:
         """See `EventLog`."""
         if events:
             records = [f"{FORMAT}-{uuid.uuid4().hex}", *(event.encode() for event in events)]
@@ -88,7 +89,8 @@ class RedisLog(EventLog):
         gone = sum(event.is_of(until) for _, event in every(self))
 
         def left(fields: dict[bytes, bytes]) -> dict[bytes, bytes]:
-            is_gone = fields[b"e"] and Event.decode(fields[b"e"]).is_of(until)
+            is_event = fields[b"e"] and not fields[b"e"].startswith(MARK)
+            is_gone = is_event and Event.decode(fields[b"e"]).is_of(until)
             return {**fields, b"e": b""} if is_gone else fields
 
         self._server.rewrite(self.name, left)

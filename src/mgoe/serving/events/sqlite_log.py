@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mgoe.bundle.held import Mark
+from mgoe.bundle.items import Item
 from mgoe.errors import OutputError, StoreError
 from mgoe.serving.events.chain import chained
 from mgoe.serving.events.event import Event, EventLog, Records, every
@@ -49,7 +50,7 @@ class SqliteLog(EventLog):
         """See `EventLog`."""
         return self._store.identity
 
-    def append(self, events: Sequence[Event]) -> None:
+    def append(self, events: Sequence[Event | Item]) -> None:
         """See `EventLog`."""
         records = [event.encode() for event in events]
 

@@ -8,14 +8,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.json as pj
 
+from mgoe.bundle.ids import canonical_id
+from mgoe.bundle.items import FEATURES
 from mgoe.config import FeatureSettings, RunSettings, seconds
 from mgoe.data.arrow import pc
 from mgoe.data.waiting import longest_delay
 from mgoe.serving.events.exposure_log import ExposureLog
-from mgoe.serving.events.ids import canonical_id
 from mgoe.serving.events.marked import DIGEST, NUMBER
-
-_FEATURES = {"categorical": pa.string(), "multi": pa.list_(pa.string()), "numeric": pa.float64()}
 
 
 def taken_rows(
@@ -69,7 +68,7 @@ def _schema(settings: RunSettings, kinds: Mapping[str, pa.DataType]) -> pa.Schem
     types |= {task.known_at: moment for task in tasks if task.known_at}
     own = {data.weight: pa.float64(), data.uniform: pa.int8(), data.position: pa.int32()}
     types |= {name: kind for name, kind in own.items() if name}
-    return pa.schema(types | {feature.name: _FEATURES[feature.kind] for feature in data.context})
+    return pa.schema(types | {feature.name: FEATURES[feature.kind] for feature in data.context})
 
 
 def _batch(
@@ -117,7 +116,7 @@ def read_context(contexts: Sequence[str | None], features: Sequence[FeatureSetti
     if not features:
         return []
     how = pj.ParseOptions(
-        explicit_schema=pa.schema({feature.name: _FEATURES[feature.kind] for feature in features}),
+        explicit_schema=pa.schema({feature.name: FEATURES[feature.kind] for feature in features}),
         unexpected_field_behavior="ignore",
     )
     lines = "\n".join(context or "{}" for context in contexts).encode()

@@ -169,14 +169,19 @@ def _add_events(app: FastAPI, reloader: Reloader, limits: Limits, telemetry: Tel
         if not given:
             raise RequestError("events", "must hold an event, an exposure or a label, found none")
         errors = await reloader.add(asked.events, asked.exposures, asked.labels)
-        refused = sum(error is not None for error in errors)
-        telemetry.events.labels("accepted").inc(len(errors) - refused)
-        telemetry.events.labels("refused").inc(refused)
-        return _json({
-            "accepted": len(errors) - refused,
-            "refused": refused,
-            "outcomes": [{"outcome": "refused" if error else "accepted", "error": error} for error in errors],
-        })  # fmt: skip
+        answer = schemas.outcomes(errors)
+        for outcome in ("accepted", "refused"):
+            telemetry.events.labels(outcome).inc(answer[outcome])
+        return _json(answer)
+
+    @app.post(
+        "/v1/items", summary="Register items or withdraw them, durably",
+        **_describe(schemas.EventsAnswer, **_body(schemas.ItemsRequest)),
+    )  # fmt: skip
+    async def items(request: Request) -> Response:
+        asked = _read(schemas.ItemsRequest, request.state.body)
+        _check_size("items", asked.items, limits.events)
+        return _json(schemas.outcomes(await reloader.add_items(asked.items)))
 
 
 def _add_reading(app: FastAPI, reloader: Reloader, limits: Limits) -> None:
@@ -357,7 +362,7 @@ def _document(app: FastAPI, secure: bool) -> dict[str, Any]:
         known = document["components"]["schemas"]
         for model in (
             schemas.RankRequest, schemas.RecommendRequest, schemas.ScoreRequest, schemas.EventsRequest,
-            schemas.NamesRequest,
+            schemas.ItemsRequest, schemas.NamesRequest,
         ):  # fmt: skip
             described = model.model_json_schema(ref_template="#/components/schemas/{model}")
             known |= described.pop("$defs", {})

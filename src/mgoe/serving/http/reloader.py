@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mgoe.bundle import MANIFEST
+from mgoe.bundle.items import Item, mistakes, read_item
 from mgoe.errors import (
     BundleError,
     DamagedLogError,
@@ -128,6 +129,34 @@ class Reloader(Watch):
             await loop.run_in_executor(self._reader, self._catch_up)
             self._require_logs()
         return errors + others
+
+    async def add_items(self, items: Sequence[Record]) -> list[str | None]:
+        """Make items durable that are registered or withdrawn, and let them count from now on.
+
+        What is known of an item decides, however it came here: it is read before and after the batch.
+
+        Returns:
+            What is wrong with each; None if nothing is.
+
+        Raises:
+            StoreError: As for `add`.
+        """
+        loop, encoders = asyncio.get_running_loop(), self.engine.bundle.encoders
+        self._require_logs()
+        read, errors = _checked(items, lambda one: read_item(one, encoders))
+        await loop.run_in_executor(self._reader, self._catch_up)
+        wrong = self._mistakes(read)
+        right = [one for number, one in read.items() if number not in wrong]
+        await self._write("events", partial(self.log.append, right))
+        await loop.run_in_executor(self._reader, self._catch_up)
+        self._require_logs()
+        wrong = self._mistakes(read) | wrong
+        return [str(wrong[number]) if number in wrong else error for number, error in enumerate(errors)]
+
+    def _mistakes(self, items: Mapping[int, Item]) -> dict[int, EventError]:
+        """Return what is wrong with items by their number, as this process knows them now."""
+        index = self.engine.live.look_up("item", [one.item for one in items.values()])
+        return mistakes(items, index, self.engine.bundle.encoders)
 
     async def _add_exposures(
         self, exposures: Sequence[Record], labels: Sequence[Record], now: int

@@ -8,6 +8,7 @@ checked: pydantic would otherwise make one error per entry, which took 25 s for 
 body.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
@@ -25,10 +26,10 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, core_schema
 
+from mgoe.bundle.ids import EXACT, OneMessage, Text
+from mgoe.bundle.ids import GivenId as Id
 from mgoe.bundle.request import Count, RankingRequest
 from mgoe.features.macro_nodes import MacroNode
-from mgoe.serving.events.ids import EXACT, OneMessage, Text
-from mgoe.serving.events.ids import GivenId as Id
 
 NAMES = 64
 """Names of an object, at most."""
@@ -184,6 +185,26 @@ class EventsRequest(
     )
 
 
+class ItemsRequest(
+    Request,
+    json_schema_extra={
+        "examples": [
+            {"items": [{"item": 7, "features": {"color": "red", "price": 9.5}, "name": "Red shoe"}]},
+            {"items": [{"item": 7, "withdrawn": True}]},
+        ]
+    },
+):
+    """Items to register or to withdraw. Each is checked for itself."""
+
+    items: list[dict[str, Any]] = Field(
+        min_length=1,
+        fail_fast=True,
+        description="Objects with item and, optionally, features (values by name, as in the side table of "
+        "items), name, and withdrawn (true: never recommend it again). A retry is harmless; an item that is "
+        "registered again with other features is refused.",
+    )
+
+
 class NamesRequest(Request, json_schema_extra={"examples": [{"users": [42], "items": [7, 8]}]}):
     """Users and items to name."""
 
@@ -207,6 +228,16 @@ class MacroRequest(Request):
     """How many macro nodes to show."""
 
     limit: int = Field(default=50, ge=1, le=500, description="Macro nodes of each side, the heaviest.")
+
+
+def outcomes(errors: Sequence[str | None]) -> dict[str, Any]:
+    """Return an `EventsAnswer`, of what is wrong with each record; None if nothing is."""
+    refused = sum(error is not None for error in errors)
+    return {
+        "accepted": len(errors) - refused,
+        "refused": refused,
+        "outcomes": [{"outcome": "refused" if error else "accepted", "error": error} for error in errors],
+    }
 
 
 def exact(value: Any) -> Any:
@@ -254,7 +285,7 @@ class ScoreAnswer(BaseModel):
 
 
 class Outcome(BaseModel):
-    """What became of an event."""
+    """What became of a record."""
 
     outcome: str = Field(
         description="`accepted`: durable, and counted once however often it is sent; `refused`: see `error`."
@@ -263,7 +294,7 @@ class Outcome(BaseModel):
 
 
 class EventsAnswer(BaseModel):
-    """Outcomes in the order given: of events, then of exposures, then of labels."""
+    """Outcomes in the order given: of events, then of exposures, then of labels; or of items."""
 
     accepted: int
     refused: int

@@ -21,7 +21,7 @@ Scopes = frozenset[str]
 """What a token may do."""
 ALL: Scopes = frozenset({RANK, WRITE, ADMIN})
 NONE: Scopes = frozenset()
-NEEDED = {"/v1/events": WRITE, "/metrics": ADMIN}
+NEEDED = {"/v1/events": WRITE, "/v1/items": WRITE, "/metrics": ADMIN}
 """The scope that a path needs; any other needs `rank`."""
 Granted = Mapping[bytes, Scopes]
 """Scopes by token; without any token everybody may do everything."""

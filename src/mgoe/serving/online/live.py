@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from mgoe.bundle import Bundle
 from mgoe.bundle.held import START, Mark, Sources, last_of_logs, mark_of, read_held
+from mgoe.bundle.items import Item, new_items
 from mgoe.config import TaskSettings
 from mgoe.data import task_masks, to_arrow
 from mgoe.graph.pair_rows import OTHER, Side
@@ -33,6 +34,7 @@ class LiveNodes:
 
     Args:
         base: What the events start from.
+        bundle: Learns of the items that were registered; None if none are.
 
     Attributes:
         state: What they have made of it.
@@ -45,7 +47,8 @@ class LiveNodes:
         True
     """
 
-    def __init__(self, base: LiveBase):
+    def __init__(self, base: LiveBase, bundle: Bundle | None = None):
+        self._bundle, self._registered = bundle, list[tuple[int, NDArray[np.int64]]]()
         self.base, self.snapshot, self.vocabularies = base, base.snapshot, base.vocabularies
         self.state = LiveState(base)
         self._writer, self.lock = threading.Lock(), threading.RLock()
@@ -60,7 +63,8 @@ class LiveNodes:
                 task_masks(bundle.settings),
                 index,
                 bundle.encoders.context_features,
-            )
+            ),
+            bundle,
         )
 
     @property
@@ -78,16 +82,33 @@ class LiveNodes:
         """Whether anything has changed since the snapshot."""
         return bool(self.state.rates.exposures) or any(nodes.size for nodes in self.sides.values())
 
-    def apply(self, events: Sequence[Event]) -> int:
-        """Add events, in any order. Repeated ones change nothing.
+    def apply(self, records: Sequence[Event | Item]) -> int:
+        """Add events, in any order, and items. Repeated ones change nothing.
 
         Returns:
-            How many changed something.
+            How many changed something; all items count.
         """
+        items = self._register(records)
         with self._writer:
-            batch = self.state.prepare(events)  # readers need not wait for this
+            # readers need not wait for this
+            batch = self.state.prepare([one for one in records if isinstance(one, Event)])
             with self.lock:
-                return self.state.commit(batch)
+                return self.state.commit(batch) + items
+
+    def _register(self, records: Sequence[Event | Item]) -> int:
+        """Give items indices, and note what is known of them. Return how many there are."""
+        items = [one for one in records if isinstance(one, Item)]
+        if items and self._bundle is not None:
+            new, nodes = new_items(items, self._bundle.encoders), self.sides["item"]
+            ids = new.ids.to_pylist()
+            with self._writer, self.lock:
+                known = self.state.indices("item", ids) >= 0
+                nodes.add_newcomers([id for id, is_known in zip(ids, known, strict=True) if not is_known])
+                index = self.state.indices("item", ids)
+                self._bundle.take_items(new, index)
+                self.state.version += 1
+                self._registered.append((self.version, index))
+        return len(items)
 
     def apply_exposures(self, changes: Changes) -> None:
         """Add what has become known of exposures."""
@@ -97,14 +118,19 @@ class LiveNodes:
                 self.state.commit_exposures(batch)
 
     def restart(self) -> None:
-        """Begin again with the snapshot, as if no event had come."""
+        """Begin again with the snapshot, as if no event had come. Newcomers keep their indices."""
         with self._writer, self.lock:
-            self.state = LiveState(self.base, self.state.version)
+            state = LiveState(self.base, self.state.version)
+            for side, nodes in self.sides.items():
+                state.sides[side].add_newcomers([*nodes.new_ids])
+            self.state = state
 
-    def skip(self, events: Sequence[Event]) -> None:
-        """Remember events that the snapshot holds, in the log's order, so that they do not count again."""
+    def skip(self, records: Sequence[Event | Item]) -> None:
+        """Remember events that the snapshot holds, in the log's order, so that they do not count again. Items
+        are added."""
+        self._register(records)
         with self._writer:
-            for event in self.base.understood(events):
+            for event in self.base.understood([one for one in records if isinstance(one, Event)]):
                 self.base.seen.add(event, self.base.task_masks[event.behavior])
 
     def indices(self, side: Side, ids: ArrayLike | Any) -> NDArray[np.int64]:
@@ -141,7 +167,9 @@ class LiveNodes:
         with self.lock:
             nodes = self.sides[side]
             changed = nodes.index[: nodes.size][nodes.version[: nodes.size] > since]
-            return np.union1d(changed, self.state.rates.changed(since)) if side == "item" else changed
+            new = [index for version, index in self._registered if version > since]
+            also = [self.state.rates.changed(since), *new] if side == "item" else []
+            return np.unique(np.concatenate([changed, *also]))
 
     def changes(self, side: Side, index: int) -> dict[str, Any]:
         """Return what live events changed of a node, nothing for one that is untouched.
@@ -286,7 +314,7 @@ class Consumer:
                     self._follower.restart()
             while found := self.log.read(self.mark):
                 self._failed = True
-                changed += self.live.apply([event for _, event in found])
+                changed += self.live.apply([record for _, record in found])
                 self.mark, self._failed = found[-1][0], False
             if not begun and (unknown := self.live.stats["unknown"]):
                 logger.warning(
@@ -317,7 +345,7 @@ class Consumer:
                 logger.warning("the bundle holds rows of another log and none of this one: is it a new one?")
         mark = START
         while mark.number < held.number and (found := log.read(mark)):
-            live.skip([event for at, event in found if at.number <= held.number])
+            live.skip([record for at, record in found if at.number <= held.number])
             mark = found[-1][0]
         self.mark = self._start = held
         self._begun = True

@@ -72,7 +72,7 @@ class LiveBundle(Bundle):
 
     def __init__(self, bundle: Bundle, log: EventLog, exposures: ExposureLog | None = None):
         super().__init__(bundle.path, bundle.manifest)
-        consumer = Consumer.of(log, bundle, exposures=exposures)
+        consumer = Consumer.of(log, self, exposures=exposures)
         while consumer.has_more:  # those that come meanwhile do not keep it from answering
             consumer.catch_up()
         self._live = consumer.live

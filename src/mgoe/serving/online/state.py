@@ -27,6 +27,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from mgoe.bundle.ids import canonical_id
 from mgoe.data import FeatureEncoders, Vocabulary
 from mgoe.graph import MacroGraph, Snapshot
 from mgoe.graph.counts import task_share
@@ -36,7 +37,6 @@ from mgoe.graph.pair_rows import OTHER, SIDES, PairRows, Side
 from mgoe.graph.scores import UNIT
 from mgoe.serving.events.event import Event, Id, SeenEvents, with_ids_of
 from mgoe.serving.events.exposure_follower import Changes
-from mgoe.serving.events.ids import canonical_id
 from mgoe.serving.events.taken import read_context
 from mgoe.serving.online.base_values import BaseValues, item_rows, score_sums, tasks_done
 from mgoe.serving.online.cold_start import ColdStart

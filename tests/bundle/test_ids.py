@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
+from mgoe.bundle.ids import EXACT, LONGEST_ID, RULE, canonical_id, checked_id
 from mgoe.errors import EventError
 from mgoe.serving.events.event import EventReader
 from mgoe.serving.events.exposure import ExposureReader
-from mgoe.serving.events.ids import EXACT, LONGEST_ID, RULE, canonical_id, checked_id
 from mgoe.serving.http import schemas
 
 KINDS = {"user": pa.string(), "item": pa.string()}
