@@ -6,8 +6,8 @@ acknowledged.
 A real `mgoe serve` with its event log on disk takes batches of 1 and of 100 events from one client and from
 four. Each client sends its next batch when the last one is acknowledged. Before each load the service is
 started anew with an empty log. A load ends after `--requests` batches of one event (a fifth as many batches
-of 100) per client, or after `--seconds`. At the end one client ranks 500 items, alone and beside another one
-that registers new items with a feature and a name, in batches of 100.
+of 100) per client, or after `--seconds`. At the end one client ranks 500 items and another one registers new
+items with a feature and a name, in batches of 100: each alone, and both together.
 
 The bundle is `mgoe` after one epoch on a simulated log; it is kept in `--work` and used again. Users and
 items of the events are drawn evenly from that log. One event in twenty is of a new user, one in a hundred of
@@ -19,8 +19,10 @@ One line per figure, `{name, value, unit, against, ratio}`, of batches of B even
 - `intake.batchB.clientsC.events_per_s`: all clients together; from four clients the ratio is to one client;
 - `intake.batchB.clientsC.cpu_us`: processor time of the service per event, which other work on the machine
   changes less than it changes the times;
-- `intake.items.per_s`, `.p50_ms`, `.p99_ms`: new items, and the time until a batch is acknowledged;
-- `intake.items.rank_p50_ms`, `.rank_p99_ms`: a ranking beside them, against one alone.
+- `intake.items.per_s`, `.p50_ms`, `.p99_ms`: new items beside rankings, against alone, and the time until a
+  batch is acknowledged;
+- `intake.items.rank_p50_ms`, `.rank_p99_ms`: a ranking beside them, against one alone;
+- `intake.items.cpu_us`: processor time of the service per item, registered alone.
 """
 
 import argparse
@@ -199,17 +201,24 @@ def registered(bundle: Path, work: Path, ids: dict[str, NDArray[np.int64]], seco
             ]
             yield "items", post("/v1/items", json.dumps({"items": items}).encode())
 
-    with service(bundle, work) as (port, _):
+    new = iter(registers())
+    with service(bundle, work) as (port, process):
         load(port, ranks, 2, 1)
-        alone = load(port, ranks, seconds, 1)
-        kinds = iter((ranks, registers))
-        both = load(port, lambda: next(kinds)(), seconds, 2)
-    check_all_ok([*alone.status, *both.status])
-    line("intake.items.per_s", 100 * both.kinds.count("items") / both.took, "1/s")
+        load(port, lambda: itertools.islice(new, 2), 2, 1)
+        ranked = load(port, ranks, seconds, 1)
+        before = cpu_seconds(process)
+        added = load(port, lambda: new, seconds, 1)
+        spent = cpu_seconds(process) - before
+        kinds = iter((ranks(), new))
+        both = load(port, lambda: next(kinds), seconds, 2)
+    check_all_ok([*ranked.status, *added.status, *both.status])
+    rate, alone = 100 * both.kinds.count("items") / both.took, 100 * added.per_second
+    line("intake.items.per_s", rate, "1/s", alone, rate / alone)
+    line("intake.items.cpu_us", spent / (100 * len(added.status)) * 1e6, "us")
     for quantile, name in ((0.5, "p50_ms"), (0.99, "p99_ms")):
-        line(f"intake.items.{name}", both.milliseconds(quantile, "items"), "ms")
-        before, beside = (one.milliseconds(quantile, "rank") for one in (alone, both))
-        line(f"intake.items.rank_{name}", beside, "ms", before, beside / before)
+        for kind, one, prefix in (("items", added, ""), ("rank", ranked, "rank_")):
+            before, beside = one.milliseconds(quantile), both.milliseconds(quantile, kind)
+            line(f"intake.items.{prefix}{name}", beside, "ms", before, beside / before)
 
 
 if __name__ == "__main__":
