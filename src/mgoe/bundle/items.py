@@ -107,7 +107,7 @@ def read_item(raw: Mapping[str, Any], encoders: Encoders) -> Item:
     if not isinstance(withdrawn := raw.get("withdrawn", False), bool):
         raise EventError("withdrawn", f"must be true or false, found {shown(withdrawn)}")
     given, known = raw.get("features"), {one.name: one for one in encoders.item_side.encoders.features}
-    features = read_features(given or {}, known, "features", "feature of items")
+    features = read_features({} if given is None else given, known, "features", "feature of items")
     for vector, space in encoders.item_side.encoders.spaces.items():
         numbers = features.get(vector)
         if isinstance(numbers, list) and (len(numbers) != space.width or not any(numbers)):
@@ -158,12 +158,9 @@ def _fits(value: Any, kind: str, width: int | None) -> bool:
     """Return whether a value of a record, which another bundle may have read, is of a kind."""
     if kind in ("categorical", "numeric"):
         return isinstance(value, str if kind == "categorical" else float)
-    inner = float if kind == "vector" else str
-    return (
-        isinstance(value, list)
-        and len(value) == (width or len(value))
-        and isinstance([*value, inner()][0], inner)
-    )
+    if not isinstance(value, list) or len(value) != (width or len(value)):
+        return False
+    return all(isinstance(one, float if kind == "vector" else str) for one in value)
 
 
 def new_items(records: Sequence[Item], encoders: Encoders) -> NewItems:
@@ -187,38 +184,45 @@ def new_items(records: Sequence[Item], encoders: Encoders) -> NewItems:
     )
 
 
-def mistakes(
+def sorted_out(
     items: Mapping[int, Item], indices: NDArray[np.int64], encoders: Encoders
-) -> dict[int, EventError]:
-    """Return what is wrong with items, by their number, where something is.
+) -> tuple[dict[int, EventError], list[Item]]:
+    """Compare items with what is known.
 
     Args:
         items: By number. B of them.
         indices: Their indices. Shape (B,).
         encoders: Of the bundle.
+
+    Returns:
+        What is wrong with some of them, by number; and those of the others that say something new.
     """
-    side, found = encoders.item_side, dict[int, EventError]()
-    differ = side.conflicts(indices, encoded_items([*items.values()], encoders))
-    known = zip(items.items(), indices.tolist(), differ.tolist(), side.names_of(indices), strict=True)
-    for (number, one), index, differs, name in known:
+    side, wrong, new = encoders.item_side, dict[int, EventError](), list[Item]()
+    differ = side.differ(indices, encoded_items([*items.values()], encoders)).tolist()
+    known = zip(
+        indices.tolist(), side.are_known(indices).tolist(), differ, side.names_of(indices), strict=True
+    )
+    for (number, one), (index, has_features, differs, name) in zip(items.items(), known, strict=True):
         renamed = None not in (one.name, name) and one.name != name
         if one.features is None and index < 0:
             rule = f"{one.item!r} is not known; register it first, or leave it out"
-            found[number] = EventError("item", rule)
-        if one.features is not None and (differs or renamed):
+            wrong[number] = EventError("item", rule)
+        elif one.features is not None and ((has_features and differs) or renamed):
             rule = f"{one.item!r} has other features or another name already, which stay; leave it out"
-            found[number] = EventError("item", rule)
-    return found
+            wrong[number] = EventError("item", rule)
+        elif index < 0 or differs or one.withdrawn:
+            new.append(one)
+    return wrong, new
 
 
 def checked_items(records: Sequence[Item], indices: NDArray[np.int64], encoders: Encoders) -> NewItems:
     """Return items as a bundle reads them.
 
     Raises:
-        EventError: One is wrong, see `mistakes`, or is named twice.
+        EventError: One is wrong, see `sorted_out`, or is named twice.
     """
-    new, wrong = new_items(records, encoders), mistakes(dict(enumerate(records)), indices, encoders)
-    twice = EventError("items", "each must be named once; keep one row of it")
+    wrong, new = sorted_out(dict(enumerate(records)), indices, encoders)[0], new_items(records, encoders)
     if wrong or len(new.ids) < len(records):
+        twice = EventError("items", "each must be named once; keep one row of it")
         raise next(iter(wrong.values()), twice)
     return new

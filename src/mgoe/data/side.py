@@ -95,10 +95,17 @@ class SideFeatures:
         widths = {name: one.shape[-1] for name, one in self._unknown.items() if one.ndim == 2}
         return {name: values[..., : widths.get(name)] for name, values in encoded.items()}
 
-    def conflicts(self, indices: NDArray[np.int64], encoded: Mapping[str, NDArray[Any]]) -> NDArray[np.bool_]:
-        """Return which nodes have features, and other ones than those of `encode`. Shape (B,)."""
-        held = self.gather(indices)
-        return np.broadcast_to(self._are_known(held) & _differ(held, encoded), len(indices))
+    def differ(self, indices: NDArray[np.int64], features: Mapping[str, NDArray[Any]]) -> NDArray[np.bool_]:
+        """Return which nodes have other features than those of `encode`, one row each or one for all. Shape
+        (B,)."""
+        found = np.zeros(len(indices), np.bool_)
+        for name, values in self.gather(indices).items():
+            found |= (values != features[name]).any(axis=tuple(range(1, values.ndim)))
+        return found
+
+    def are_known(self, indices: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return which nodes have a feature that is not unknown. Shape (B,)."""
+        return self.differ(indices, self._unknown)
 
     def add(
         self, indices: NDArray[np.int64], encoded: Mapping[str, NDArray[Any]], names: Sequence[str | None]
@@ -113,7 +120,7 @@ class SideFeatures:
             names: A name per node, None where there is none.
         """
         called, first = self.names_of(indices), len(self._added_names)
-        new = np.flatnonzero(np.broadcast_to(~self._are_known(self.gather(indices)), len(indices)))
+        new = np.flatnonzero(~self.are_known(indices))
         for name, values in encoded.items():
             room = with_room(self._added.get(name, values[:0]), first + len(new))
             room[first : first + len(new)] = values[new]
@@ -168,21 +175,9 @@ class SideFeatures:
         there = there[rows[indices[there]] >= 0]
         return there, rows[indices[there]]
 
-    def _are_known(self, features: Mapping[str, NDArray[Any]]) -> NDArray[np.bool_]:
-        """Return which rows have a feature that is not unknown. Shape (B,)."""
-        return _differ(features, self._unknown)
-
     @cached_property
     def _unknown(self) -> dict[str, NDArray[Any]]:
         return self.encoders.encode({}, 1)
-
-
-def _differ(some: Mapping[str, NDArray[Any]], others: Mapping[str, NDArray[Any]]) -> NDArray[np.bool_]:
-    """Return in which rows features differ. Shape (B,), or () without features."""
-    found = np.zeros((), np.bool_)
-    for name, values in some.items():
-        found = found | (values != others[name]).any(axis=tuple(range(1, values.ndim)))
-    return found
 
 
 def read_side(

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mgoe.bundle import MANIFEST
-from mgoe.bundle.items import Item, mistakes, read_item
+from mgoe.bundle.items import Item, read_item, sorted_out
 from mgoe.errors import (
     BundleError,
     DamagedLogError,
@@ -145,18 +145,18 @@ class Reloader(Watch):
         self._require_logs()
         read, errors = _checked(items, lambda one: read_item(one, encoders))
         await loop.run_in_executor(self._reader, self._catch_up)
-        wrong = self._mistakes(read)
-        right = [one for number, one in read.items() if number not in wrong]
-        await self._write("events", partial(self.log.append, right))
-        await loop.run_in_executor(self._reader, self._catch_up)
-        self._require_logs()
-        wrong = self._mistakes(read) | wrong
+        wrong, new = self._sorted_out(read)
+        if new:
+            await self._write("events", partial(self.log.append, new))
+            await loop.run_in_executor(self._reader, self._catch_up)
+            self._require_logs()
+            wrong = self._sorted_out(read)[0] | wrong
         return [str(wrong[number]) if number in wrong else error for number, error in enumerate(errors)]
 
-    def _mistakes(self, items: Mapping[int, Item]) -> dict[int, EventError]:
-        """Return what is wrong with items by their number, as this process knows them now."""
+    def _sorted_out(self, items: Mapping[int, Item]) -> tuple[dict[int, EventError], list[Item]]:
+        """Compare items with what this process knows now."""
         index = self.engine.live.look_up("item", [one.item for one in items.values()])
-        return mistakes(items, index, self.engine.bundle.encoders)
+        return sorted_out(items, index, self.engine.bundle.encoders)
 
     async def _add_exposures(
         self, exposures: Sequence[Record], labels: Sequence[Record], now: int
