@@ -180,7 +180,7 @@ class Bundle(ScoredModel, Shown):
     def withdrawn(self) -> NDArray[np.int64]:
         """Items that are never recommended, by index, rising."""
         if not (file := self.path / WITHDRAWN).exists():
-            return super().withdrawn
+            return ScoredModel.withdrawn
         return np.sort(self.encoders.items.indices(Vocabulary.load(file).every))
 
     def add_items(self, items: Frame) -> None:

@@ -48,7 +48,12 @@ class ScoredModel:
         sampling: How negatives were drawn; None if none were.
         calibration: Of the model; by default its probabilities stay.
         retrieval: Finds candidates, and blends what is said of them with links; None if every item is ranked.
+
+    Attributes:
+        withdrawn: Items that are never recommended, by index, rising.
     """
+
+    withdrawn = np.empty(0, np.int64)
 
     def __init__(
         self,
@@ -73,11 +78,6 @@ class ScoredModel:
     def item_index(self) -> ItemIndex:
         """Items by feature values and popularity."""
         return ItemIndex(self.encoders.item_side, self.snapshot.arrays["item_sum"])
-
-    @cached_property
-    def withdrawn(self) -> NDArray[np.int64]:
-        """Items that are never recommended, by index, rising."""
-        return np.empty(0, np.int64)
 
     def take_items(self, new: NewItems, index: NDArray[np.int64] | None = None) -> None:
         """Take what is known of new items.

@@ -3,6 +3,7 @@
 import logging
 import threading
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self
@@ -167,8 +168,8 @@ class LiveNodes:
         with self.lock:
             nodes = self.sides[side]
             changed = nodes.index[: nodes.size][nodes.version[: nodes.size] > since]
-            new = [index for version, index in self._registered if version > since]
-            also = [self.state.rates.changed(since), *new] if side == "item" else []
+            later = takewhile(lambda one: one[0] > since, reversed(self._registered))  # versions rise
+            also = [self.state.rates.changed(since), *(index for _, index in later)] if side == "item" else []
             return np.unique(np.concatenate([changed, *also]))
 
     def changes(self, side: Side, index: int) -> dict[str, Any]:
