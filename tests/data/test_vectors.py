@@ -46,8 +46,10 @@ def test_a_list_column_and_a_file_beside_the_table_give_the_same_memory_mapped_n
     assert (held.dtype, held.shape[1]) == (np.float16, 6)
     np.testing.assert_array_equal(listed.arrays["title"], held)
     given = {"title": [*vectors[[1, 0]], None]}  # as a service is given them
-    np.testing.assert_array_equal(filed.encoders.encode(given, 3)["title"][:2], held[:2])
-    assert not filed.gather([-1, 99_999])["title"].any()  # missing ones read 0 and the mark of none
+    encoded = filed.encoders.encode(given, 3)["title"]
+    np.testing.assert_array_equal(encoded[:2], held[:2])
+    assert not encoded[2].any()  # missing ones read 0 and the mark of none
+    assert not filed.gather([-1, 99_999])["title"].any()
     assert held[0, -1] == 1
 
 
