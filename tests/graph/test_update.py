@@ -35,6 +35,8 @@ from tests.graph.histories import (
     planted,
     source_of,
 )
+from tests.serving.online.worlds import START as SOME
+from tests.serving.online.worlds import World
 
 EVENTS = planted()
 SETTINGS: dict[str, Any] = {"rank": 8, "recents": 4}
@@ -392,6 +394,16 @@ def test_forgetting_one_after_the_other_is_forgetting_both_and_once_more_changes
     check_latest(each, both)
     check_earlier(each, both)
     check_latest(forget_users(each, [3], {}), both)
+
+
+def test_nothing_is_left_of_what_a_forgotten_user_is_about(tmp_path):
+    graph = World(tmp_path, SOME, (), content=True, resolutions=[(2, 2)]).graph
+    before = np.array(graph.latest.placed["user"]["kappa"])
+    after = forget_users(graph, [2], {}).latest.placed["user"]
+    assert before[2] > 0
+    assert not after["content"][2].any()
+    assert not after["vectors"][2].any()
+    assert_array_equal(after["kappa"], np.where(np.arange(len(before)) == 2, 0, before))
 
 
 def test_everyone_can_be_forgotten_and_come_back(kept):

@@ -52,7 +52,7 @@ def test_names_stand_for_inputs():
     assert inputs["din+mgoe"] == inputs["mgoe"] | {"recents"}  # what it attends to
     assert inputs["lightgbm"] == inputs["mmoe+counts"]
     assert inputs["mmoe+counts"] == {"side", "context", "counts", "pair"}
-    assert inputs["mmoe+edges"] == inputs["mmoe+counts"] | {"sketch", "edges", "rates"}
+    assert inputs["mmoe+edges"] == inputs["mmoe+counts"] | {"sketch", "edges", "rates", "placing"}
     assert inputs["logistic"] == {"side", "context", "rates"}
     assert inputs["rates"] == {"rates"}
     assert inputs["mmoe+graph"] == inputs["mmoe+edges"] | {"aggregates"} == inputs["mgoe"] - {"ids"}

@@ -145,7 +145,7 @@ def test_the_items_of_a_session_are_no_more_recent_than_before(world, monkeypatc
     live.apply([Event(world.users, item, "click", 900, f"e{item}") for item in (2, 20, 21, 99)])
     [new] = live.indices("item", [99])
     with LiveView(view, live).reading() as now:
-        session = Session.of(live, now, [Done(item, 0b1, 950) for item in (2, 5, new)])
+        session = Session.of(live, [Done(item, 0b1, 950) for item in (2, 5, new)])
         recent = popular.recent_items(session.over(now), lists, 12)
         assert_array_equal(recent, popular.recent_items(now, lists, 12))
     assert recent[0] == new

@@ -31,6 +31,16 @@ def with_room(array: NDArray, size: int, fill: int = 0) -> NDArray:
     return longer
 
 
+def take(array: NDArray, index: NDArray[np.int64], fill: float) -> NDArray:
+    """Return rows of an array, `fill` at index -1 and beyond the array."""
+    if len(array) == 0:
+        return np.full((*index.shape, *array.shape[1:]), fill, array.dtype)
+    beyond = index >= len(array)
+    out = array[np.where(beyond, -1, index)]
+    out[beyond | (index < 0)] = fill
+    return out
+
+
 class ArrayWriter(AbstractContextManager["ArrayWriter"]):
     """Write an `.npy` file that grows by rows. It loads only once the block has succeeded.
 

@@ -54,6 +54,12 @@ class SideFeatures:
     _added_names: list[str | None] = field(default_factory=list, init=False, repr=False)
     _rows: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32), init=False, repr=False)
 
+    @property
+    def content(self) -> NDArray[np.float32] | None:
+        """What nodes are about: their vectors side by side. Shape (n, D). None if no feature is a vector."""
+        vectors = [self.arrays[name] for name in self.encoders.spaces]
+        return np.concatenate(vectors, 1).astype(np.float32) if vectors else None
+
     def names_of(self, indices: ArrayLike) -> list[str | None]:
         """Return the name of each index, None for a node without a name and for an unknown index."""
         wanted = np.asarray(indices, np.int64)

@@ -18,6 +18,7 @@ from mgoe.data import FeatureEncoders, Prepared, SideFeatures, prepare
 from mgoe.errors import OutputError
 from mgoe.experiments.folder import EXAMPLES
 from mgoe.graph import Exposures, MacroGraph, Observer, Source, build_graph
+from mgoe.graph.pair_rows import Side
 from mgoe.graph.rates import is_axis_of_context
 
 logger = logging.getLogger(__name__)
@@ -120,6 +121,10 @@ def source_of(settings: RunSettings, prepared: Prepared) -> Source:
     """Return what the graph of a prepared log is built from."""
     records, context = prepared.exposures, prepared.context_features
     encoded = {} if records is None else context_files(prepared.path / CONTEXT)
+    about: tuple[tuple[Side, NDArray[np.float32] | None], ...] = (
+        ("user", prepared.user_side.content),
+        ("item", prepared.item_side.content),
+    )
     return Source(
         history=prepared.history,
         cuts=prepared.cuts,
@@ -132,6 +137,7 @@ def source_of(settings: RunSettings, prepared: Prepared) -> Source:
         else exposures_of(records, settings, prepared.user_side, prepared.item_side, context),
         files={name: prepared.path / name for name in prepared.FILES} | encoded,
         log=settings.model_dump(mode="json", include={"data", "tasks"}),
+        content={side: content for side, content in about if content is not None},
     )
 
 

@@ -17,6 +17,7 @@ from mgoe.graph import Snapshot
 from mgoe.graph.edges import find
 from mgoe.graph.memory_hints import AHEAD, ask_entries, prefetch
 from mgoe.graph.pair_rows import OTHER, Side
+from mgoe.graph.placing import predicted
 from mgoe.graph.scores import UNIT
 
 KINDS: dict[str, Owner] = {
@@ -31,6 +32,8 @@ macro node. Last, the edge between the two macro nodes."""
 FORMS = ("count", "share", "lift")
 LONG_RUN = 8
 """Rows of one user from which the user's edges are laid out as a dense row."""
+NO_CONTENT = np.empty((0, 0), np.float32), np.empty((0, 0), np.float32), np.empty(0, np.float32)
+"""What `EdgeNodes` hold of nodes without content."""
 
 
 class Edges(InputGroup):
@@ -91,7 +94,9 @@ class EdgeNodes(NamedTuple):
     """Nodes of one side at one resolution, and those of the overlay, whose arrays have the prefix `live`.
 
     Attributes:
+        content, targets, norm: See `mgoe.graph.placing`; empty without content.
         resolution, start: Column of the resolution in `live_macro`, and its first one in `live_edges`.
+        target: Row of the resolution's first macro node in `targets`.
     """
 
     indptr: NDArray[np.int64]
@@ -104,8 +109,12 @@ class EdgeNodes(NamedTuple):
     live_edges: NDArray[np.int64]
     live_macro: NDArray[np.int32]
     live_sum: NDArray[np.float32]
+    content: NDArray[np.float32]
+    targets: NDArray[np.float32]
+    norm: NDArray[np.float32]
     resolution: int
     start: int
+    target: int
 
 
 class SecondOrder(NamedTuple):
@@ -141,9 +150,13 @@ class Resolution(NamedTuple):
 def _nodes(view: View, side: Side, r: int) -> EdgeNodes:
     *coarser, part = view.snapshot.resolutions[: r + 1]
     live, start = view.nodes(side), sum(len(getattr(one, f"{OTHER[side]}_mass")) + 1 for one in coarser)
-    edges, macro, mass = (getattr(part, f"{side}_{name}") for name in ("edges", "macro", "mass"))
-    base = edges.indptr, edges.macro, edges.score, macro, mass, view.base[side]["sum"]
-    return EdgeNodes(*base, live.slot, live.edges, live.macro, live.sum, r, start)
+    edges, mass, own = getattr(part, f"{side}_edges"), getattr(part, f"{side}_mass"), view.base[side]
+    base = edges.indptr, edges.macro, edges.score, own[f"macro{r}"], mass, own["sum"]
+    changed = live.slot, live.edges, live.macro, live.sum
+    names = ("content", "targets", f"norm{r}") if side in view.snapshot.placed else ()
+    content, targets, norm = [own[name] for name in names] if names else NO_CONTENT
+    target = own["vectors"].shape[1] + start - r  # no cold macro node is predicted
+    return EdgeNodes(*base, *changed, content, targets, norm, r, start, target)
 
 
 def _second_order(view: View, side: Side, r: int) -> SecondOrder:
@@ -225,6 +238,8 @@ def _first(side, nodes, slot, macro, cold, out):  # pragma: no cover - compiled
         node, own, stop = nodes[row], slot[row], row + 1
         while stop < len(nodes) and nodes[stop] == node:
             stop += 1
+        if own < 0 and node >= len(indptr) - 1:  # known by its content alone
+            node = -1
         if own < 0 <= node and stop - row >= LONG_RUN:
             dense[:] = 0
             for entry in range(indptr[node], indptr[node + 1]):
@@ -241,6 +256,19 @@ def _first(side, nodes, slot, macro, cold, out):  # pragma: no cover - compiled
             else:
                 out[row] = find(indptr, column, score, node, macro[row]) / UNIT
             row += 1
+    if len(side.norm):
+        _add_pseudo_scores(side, nodes, macro, cold, out)
+
+
+@numba.njit(cache=True, nogil=True)
+def _add_pseudo_scores(side, nodes, macro, cold, out):  # pragma: no cover - compiled
+    """Add what content adds to the 1st-order edge of each node to a macro node."""
+    content, targets, norm = side.content, side.targets, side.norm
+    for row in range(len(nodes)):
+        node = nodes[row]
+        if 0 <= node < len(content) and macro[row] < cold and norm[node] < np.inf:
+            log = predicted(content, targets, node, side.target + macro[row])
+            out[row] += np.rint(np.exp(log - norm[node])) / UNIT
 
 
 @numba.njit(cache=True, nogil=True)
@@ -255,6 +283,6 @@ def _second(side, r, nodes, slot, macro, at, out):  # pragma: no cover - compile
         edge, row_sum = 0.0, 0.0
         if slot[row] >= 0:
             edge, row_sum = live[slot[row], r], live_sum[slot[row]]
-        elif nodes[row] >= 0:
+        elif 0 <= nodes[row] < len(base):
             edge, row_sum = base[nodes[row]], base_sum[nodes[row]]
         forms(out, row, at, edge, row_sum, mass[macro[row]] if macro[row] < width else 0.0, total, width)

@@ -13,6 +13,7 @@ from mgoe.features.edges import Edges
 from mgoe.features.group import Arrays, InputGroup, Key, Part
 from mgoe.features.ids import Ids
 from mgoe.features.pair import Pair
+from mgoe.features.placing import Placing
 from mgoe.features.rates import RatesOfExposures
 from mgoe.features.recents import Recents
 from mgoe.features.side import Side
@@ -34,6 +35,7 @@ GROUPS: dict[str, InputGroup] = {
         Edges(),
         Aggregates(),
         RatesOfExposures(),
+        Placing(),
     )
 }
 """Registered input groups by name, in the order in which models read their columns. A new group goes at the

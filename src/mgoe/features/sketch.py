@@ -78,7 +78,7 @@ def _read(users, items, recent, live_recent, ranks, u, i, out):  # pragma: no co
             _copy(vectors_u, slot_u, live_u, current, vector)
             _squares(vector, ranks, squares)
             slot = _slot(slot_u, current)
-            while n < length:
+            while n < length and (slot >= 0 or current < len(recent)):
                 item = np.int64(live_recent[slot, n]) if slot >= 0 else np.int64(recent[current, n])
                 if item < 0:
                     break

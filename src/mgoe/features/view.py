@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from mgoe._util.arrays import take
 from mgoe.data import FeatureEncoders, SideFeatures
 from mgoe.errors import GraphError
 from mgoe.features.spec import FeatureSpec
@@ -39,6 +40,7 @@ class NodeOverlay(NamedTuple):
         sum, second_sum: Score sums over one and two steps. Shape (n,).
         counts: Shape (n, 2T + 3).
         log_first, log_second: log(1 + edge) of both orders at the dense resolution. Shape (n, K) each.
+        kappa: Pseudo-scores of the sum, see `mgoe.graph.placing`. Shape (n,).
         table: Macro task table. Shape (n, T).
         vectors: Of the sketch. Shape (n, rank).
         recent, recent_task_mask: Neighbours, newest first, -1 at the end. Shape (n, R).
@@ -59,6 +61,7 @@ class NodeOverlay(NamedTuple):
     counts: NDArray[np.float32]
     log_first: NDArray[np.float16]
     log_second: NDArray[np.float16]
+    kappa: NDArray[np.float32]
     table: NDArray[np.int32]
     vectors: NDArray[np.float32]
     recent: NDArray[np.int32]
@@ -138,6 +141,7 @@ class Overlay(NamedTuple):
             counts=np.empty((0, 0), np.float32),
             log_first=np.empty((0, 0), np.float16),
             log_second=np.empty((0, 0), np.float16),
+            kappa=np.empty(0, np.float32),
             table=np.empty((0, 0), np.int32),
             vectors=np.empty((0, 0), np.float32),
             recent=np.empty((0, 0), np.int32),
@@ -177,8 +181,8 @@ class View:
         overlay: What has changed since.
         side: Encoded side features of users and of items.
         as_of: The time that pairs are read as of: everything in the view happened in this bucket or before.
-        base: Arrays of the snapshot by the names of `NodeOverlay`, but for macro nodes and edges, for each
-            side.
+        base: Arrays of the snapshot by the names of `NodeOverlay`, but for edges, for each side: as nodes
+            read them with their content, if they have any.
 
     Example:
         >>> view = bundle.view
@@ -240,7 +244,7 @@ class View:
         self, side: Side, resolution: int, nodes: NDArray[np.int64], fill: int = -1
     ) -> NDArray[np.int64]:
         """Return the macro node of each node at a resolution, `fill` for nodes of -1. Nodes of any shape."""
-        base, changed = getattr(self.snapshot.resolutions[resolution], f"{side}_macro"), self.nodes(side)
+        base, changed = self.base[side][f"macro{resolution}"], self.nodes(side)
         live = changed.macro[:, resolution] if len(changed.slot) else changed.macro
         return _read(base, changed.slot, live, nodes, fill).astype(np.int64)
 
@@ -305,12 +309,16 @@ class Pairs(NamedTuple):
 
 def _base(snapshot: Snapshot, side: Side) -> dict[str, NDArray]:
     arrays, neighbors = snapshot.arrays, f"recent_{OTHER[side]}s"
+    own = {f"macro{r}": getattr(part, f"{side}_macro") for r, part in enumerate(snapshot.resolutions)}
     return {
         "recent": arrays[neighbors],
         "recent_task_mask": arrays[f"{neighbors}_task_mask"],
         "log_first": arrays[f"{side[0]}1"],
         "log_second": arrays[f"{side[0]}2"],
-    } | {name: arrays[f"{side}_{name}"] for name in ("sum", "second_sum", "counts", "table", "vectors")}
+        **{name: arrays[f"{side}_{name}"] for name in ("sum", "second_sum", "counts", "table", "vectors")},
+        **own,
+        **snapshot.placed.get(side, {}),
+    }
 
 
 def _read(
@@ -318,17 +326,8 @@ def _read(
 ) -> NDArray:
     """Return rows of a snapshot's array, and of the live array for nodes with a slot; `fill` at node -1."""
     if not len(slot):
-        return _take(base, nodes, fill)
-    out = _take(base, np.where(nodes < len(base), nodes, -1), fill)
+        return take(base, nodes, fill)
+    out = take(base, nodes, fill)
     row = np.where(nodes >= 0, slot[nodes], -1)
     out[row >= 0] = live[row[row >= 0]]
-    return out
-
-
-def _take(array: NDArray, index: NDArray[np.int64], fill: float) -> NDArray:
-    """Return rows of an array, `fill` at index -1."""
-    if len(array) == 0:
-        return np.full((*index.shape, *array.shape[1:]), fill, array.dtype)
-    out = array[index]
-    out[index < 0] = fill
     return out

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from mgoe._util.arrays import mapped
 from mgoe.errors import GraphError
 from mgoe.graph.adjusted import split_adjusted
 from mgoe.graph.edges import SparseEdges
+from mgoe.graph.pair_rows import Side
 from mgoe.graph.rates import Rates, RateTable, restore
 from mgoe.graph.scores import UNIT, score_table
 
@@ -82,6 +83,12 @@ class Resolution:
         return cls(**plain, **sparse)  # type: ignore[arg-type]
 
 
+PLACED = ("targets", "worth", "kappa", "sum", "vectors", "log_first")
+"""What nodes of one side read with their content: of a `Placing`, and what it reads; for each resolution,
+also `macro0`, ..., and `norm0`, .... Nodes that have content and no index yet follow the known ones.
+"""
+
+
 @dataclass(frozen=True)
 class Snapshot:
     """The macro graph as of one moment.
@@ -94,6 +101,7 @@ class Snapshot:
         bucket: Length of a bucket, microseconds.
         scores: Merging score of every task mask. Shape (2^T,).
         rates: Counts of what was shown; None for a log of events.
+        placed: For each side that has content, this and the arrays of `PLACED`.
 
     Example:
         >>> graph.latest.n_users == len(bundle.encoders.users.ids(np.arange(graph.latest.n_users)))
@@ -107,6 +115,7 @@ class Snapshot:
     bucket: int
     scores: NDArray[np.float64]
     rates: Rates | None = None
+    placed: Mapping[Side, Mapping[str, NDArray]] = field(default_factory=dict)
 
     @property
     def n_users(self) -> int:
@@ -178,7 +187,21 @@ class Snapshot:
             )
         settings = meta["settings"]
         scores = score_table(np.asarray(meta["ranks"]), settings["beta"], settings["code"]) / UNIT
-        return cls(arrays, parts, meta["dense"], cut, meta["bucket"], scores, rates)
+        names = (*PLACED, *(f"{name}{r}" for name in ("macro", "norm") for r in resolutions))
+        placed: dict[Side, dict[str, NDArray]] = {
+            side: {name: read(f"{side}_placed.{name}") for name in names} | {"content": content}
+            for side, content in read_content(folder.parent.parent, meta.get("content", ())).items()
+        }
+        return cls(arrays, parts, meta["dense"], cut, meta["bucket"], scores, rates, placed)
+
+
+def read_content(graph: Path, sides: Iterable[Side]) -> dict[Side, NDArray[np.float32]]:
+    """Open what nodes of some sides are about, which is kept with a graph. Shape (n, D) each.
+
+    Raises:
+        GraphError: An array is missing or damaged.
+    """
+    return {side: _mapped(graph / f"content.{side}.npy") for side in sides}
 
 
 def _mapped(file: Path) -> NDArray:

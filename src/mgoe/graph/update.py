@@ -7,7 +7,7 @@ again: an update sorts the new events, and passes over the pairs once.
 
 import shutil
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from mgoe.graph.engines.local import SORT_SHARE, Engine
 from mgoe.graph.fold import MOST_EVENTS, Folded, SnapshotCuts, pairs_writer
 from mgoe.graph.macro_graph import MacroGraph
 from mgoe.graph.pair_rows import PairColumns, PairRows
+from mgoe.graph.snapshot import read_content
 
 
 @dataclass(frozen=True)
@@ -170,7 +171,7 @@ def forget_users(
         )
     change = {"what": "forget", "log": {"events": 0}, "settings": {"users": gone.tolist()}}
     with workplace(graph.path) as folder:
-        plan = _plan(graph, folder, observer, change)
+        plan, content = _without_content(_plan(graph, folder, observer, change), gone, folder / WORK)
         if plan.rates is not None:
             write = partial(_remove_records, graph, gone, plan.rates, folder / WORK)
             plan.stages.run("exposures", meta["records"], write, unit="records")
@@ -186,7 +187,7 @@ def forget_users(
             "drift": builders[-1].drift,
             "changes": [*meta["changes"], {"what": "forget", "users": len(gone)}],
         }
-        kept = {**_kept(graph), **_without_categories(graph, gone, folder / WORK), **files}
+        kept = {**_kept(graph), **_without_categories(graph, gone, folder / WORK), **content, **files}
         finish(folder, graph.path, meta | changed, kept, plan.stages)
     return MacroGraph.open(graph.path)
 
@@ -201,7 +202,10 @@ def _plan(graph: MacroGraph, folder: Path, observer: Observer | None, change: di
         regressions = meta["rates"]["regressions"]
         memory = settings.memory * SORT_SHARE
         rates = RatePlan(held.groups, folder / RECORDS, held.categories, regressions, memory)
-    return GraphPlan(folder, settings, meta["ranks"], meta["bucket"], graph.sizes, stages, engine, rates)
+    content = read_content(graph.path, meta.get("content", ()))
+    return GraphPlan(
+        folder, settings, meta["ranks"], meta["bucket"], graph.sizes, stages, engine, rates, content
+    )
 
 
 def _kept(graph: MacroGraph) -> dict[str, Path]:
@@ -241,6 +245,19 @@ def _without_categories(graph: MacroGraph, gone: NDArray[np.int64], work: Path) 
             save_arrays(work, {f"categories{k}": values})
             files[f"categories{k}.npy"] = work / f"categories{k}.npy"
     return files
+
+
+def _without_content(
+    plan: GraphPlan, gone: NDArray[np.int64], work: Path
+) -> tuple[GraphPlan, dict[str, Path]]:
+    """Return a plan in which nothing is known of what some users are about, and the file that says so."""
+    if "user" not in plan.content:
+        return plan, {}
+    values = plan.content["user"].copy()
+    values[gone[gone < len(values)]] = 0
+    save_arrays(work, {"content.user": values})
+    changed = replace(plan, content={**plan.content, "user": values})
+    return changed, {"content.user.npy": work / "content.user.npy"}
 
 
 def _add_pairs(

@@ -49,7 +49,7 @@ BASES: dict[str, type[RankingModel]] = {
 _PLAIN: tuple[str, ...] = ("ids", "side", "context", "recents")
 _RATES: tuple[str, ...] = ("side", "context", "rates")
 _COUNTS: tuple[str, ...] = ("side", "context", "counts", "pair")
-_EDGES: tuple[str, ...] = (*_COUNTS, "sketch", "edges", "rates")
+_EDGES: tuple[str, ...] = (*_COUNTS, "sketch", "edges", "rates", "placing")
 _GRAPH: tuple[str, ...] = (*_EDGES, "aggregates")
 INPUTS: dict[str, tuple[str, ...]] = {
     "counts": _COUNTS,

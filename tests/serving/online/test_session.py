@@ -38,7 +38,7 @@ def test_the_visitor_is_read_as_a_new_user_with_the_same_events(world: World, da
     items = np.arange(live.size("item"))
     with LiveView(View.of(live.snapshot), live).reading() as view:
         state, shown = live.version, read_all(live, world.users + 3, world.items + 3)
-        session = Session.of(live, view, [Done(e.item, BEHAVIORS[e.behavior], e.time) for e in events])
+        session = Session.of(live, [Done(e.item, BEHAVIORS[e.behavior], e.time) for e in events])
         found, user = session.over(view), np.array([session.user])
     index = other.indices("user", [VISITOR])
     with LiveView(View.of(other.snapshot), other).reading() as wanted:
@@ -67,7 +67,7 @@ def test_a_visitor_may_know_what_is_new(world: World):
     live.apply([Event(0, 77, "click", 5), Event(1, 77, "cart", 6), Event(501, 1, "click", 7)])
     new = int(live.indices("item", [77])[0])
     with LiveView(View.of(live.snapshot), live).reading() as view:
-        session = Session.of(live, view, [Done(new, 0b1, 9), Done(1, 0b1, 8), Done(new, 0b1, 9)])
+        session = Session.of(live, [Done(new, 0b1, 9), Done(1, 0b1, 8), Done(new, 0b1, 9)])
         over = session.over(view)
         user, items = np.array([session.user]), np.arange(live.size("item"))
         assert over.rows("user", "recent", user)[0, :3].tolist() == [new, 1, -1]
@@ -84,6 +84,6 @@ def test_a_visitor_whom_nothing_places_joins_the_first_macro_nodes(world: World)
     live: LiveNodes = world.live()
     live.apply([Event(600, 88, "click", 5)])
     with LiveView(View.of(live.snapshot), live).reading() as view:
-        session = Session.of(live, view, [Done(int(live.indices("item", [88])[0]), 0b1, 9)])
+        session = Session.of(live, [Done(int(live.indices("item", [88])[0]), 0b1, 9)])
         macro = session.over(view).macro("user", view.snapshot.dense, np.array([session.user]))
     assert macro.tolist() == [0]

@@ -2,6 +2,7 @@
 
 import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +21,37 @@ from tests.graph.histories import CUTS, event_lists, history, source_of
 
 BEHAVIORS = {"click": 1, "cart": 2, "buy": 4, "click and buy": 5}
 NAMES = list(BEHAVIORS)
-GROUPS = ["counts", "pair", "sketch", "edges", "aggregates", "recents"]
+GROUPS = ["counts", "pair", "sketch", "edges", "aggregates", "recents", "placing"]
 START = [(k, k, k, k % 3) for k in range(5)]
 Row = tuple[int, int, int, int]
 
 
 class World:
-    """A graph of random events in a folder, and live nodes over it. Ids are indices."""
+    """A graph of random events in a folder, and live nodes over it. Ids are indices.
 
-    def __init__(self, folder: Path, events: list[Row], cuts: tuple[int, ...] = CUTS, **settings: Any):
-        self.folder, log = folder, history(events, cuts)
+    With `content`, all users and items but the first are about something, and two more of each are known by
+    this alone.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        events: list[Row],
+        cuts: tuple[int, ...] = CUTS,
+        content: bool = False,
+        **settings: Any,
+    ):
+        self.folder, log, about = folder, history(events, cuts), {}
         self.users, self.items = int(log.users_at[-1]), int(log.items_at[-1])
         rows = [tuple(row) for row in log.rows[["user", "item", "time", "task"]].to_numpy().tolist()]
         self.there = set(rows)
         source = source_of(rows, folder / "log.parquet", cuts, log.users_at, log.items_at)
+        if content:
+            self.users, self.items = self.users + 2, self.items + 2
+            drawn = np.random.default_rng(0).normal(size=(2, 20, 3)).astype(np.float32)
+            drawn[:, 0] = 0
+            about = {"user": drawn[0, : self.users], "item": drawn[1, : self.items]}
+        source = replace(source, content=about)
         self.graph = build_graph(
             source, GraphSettings(**{"rank": 8, "recents": 4} | settings), folder / "graph"
         )

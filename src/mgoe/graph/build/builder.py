@@ -17,7 +17,7 @@ import ibis.expr.types as ir
 import numpy as np
 from numpy.typing import NDArray
 
-from mgoe._util.arrays import mapped
+from mgoe._util.arrays import mapped, save_arrays
 from mgoe._util.tables import checksum, mixed
 from mgoe.config import GraphSettings
 from mgoe.errors import GraphError
@@ -32,6 +32,7 @@ from mgoe.graph.macro_graph import FORMAT, MacroGraph
 from mgoe.graph.pair_rows import Side
 from mgoe.graph.rates import automatic, listed, parse_groups
 from mgoe.graph.scores import merging_score
+from mgoe.graph.snapshot import read_content
 
 DAY = 86_400_000_000
 
@@ -73,6 +74,7 @@ class Source:
         files: Files to keep with the graph, by name: the vocabularies that an update needs.
         log: How the log was read, which an update repeats.
         spent: What reading the log and numbering its ids took, noted with the stages of the build.
+        content: What nodes of a side are about, see `SideFeatures.content`.
 
     Example:
         >>> import ibis
@@ -95,6 +97,7 @@ class Source:
     files: Mapping[str, Path] = field(default_factory=dict)
     log: Mapping[str, Any] = field(default_factory=dict)
     spent: Mapping[str, Spent] = field(default_factory=dict)
+    content: Mapping[Side, NDArray[np.float32]] = field(default_factory=dict)
 
     def read_facts(self) -> dict[str, int]:
         """Return `facts`, read from the history unless they are given."""
@@ -168,7 +171,9 @@ def build_graph(
             sizes = keep.sizes
         rates = _rate_plan(source, settings, folder, len(sizes), stages)
         facts = facts | ({} if rates is None else rates.facts())
-        plan = GraphPlan(folder, settings, source.ranks, source.bucket, sizes, stages, engine, rates)
+        save_arrays(folder, {f"content.{side}": values for side, values in source.content.items()})
+        content = read_content(folder, source.content)
+        plan = GraphPlan(folder, settings, source.ranks, source.bucket, sizes, stages, engine, rates, content)
         cuts = [*map(int, source.cuts), last_bucket(facts, source.bucket)]
         builders = [
             SnapshotBuilder(plan, s, cut, snapshots[s - 1] if s else None, keep.folder(s) if keep else None)
@@ -197,6 +202,7 @@ def build_graph(
             "drift": builders[-1].drift,
             "changes": [],
             "rates": None if rates is None else rates.described(),
+            "content": [*content],
             **facts,
         }
         finish(folder, out, meta, source.files, stages, source.spent)

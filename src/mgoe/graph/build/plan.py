@@ -1,7 +1,7 @@
 """What the snapshots of one graph have in common while it is built, and where each is stored."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from mgoe.config import GraphSettings
 from mgoe.graph.build.rate_counter import RatePlan
 from mgoe.graph.build.workplace import Stages
 from mgoe.graph.engines.local import Engine
+from mgoe.graph.pair_rows import Side
 from mgoe.graph.scores import score_table
 
 
@@ -28,6 +29,7 @@ class GraphPlan:
         stages: Record of the build.
         engine: Where pairs are stored and read.
         rates: How exposures are counted; None without them.
+        content: What nodes of a side are about, see `KnownNodes`.
     """
 
     folder: Path
@@ -38,6 +40,7 @@ class GraphPlan:
     stages: Stages
     engine: Engine
     rates: RatePlan | None = None
+    content: Mapping[Side, NDArray[np.float32]] = field(default_factory=dict)
 
     @property
     def dense(self) -> int:

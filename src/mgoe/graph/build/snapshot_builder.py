@@ -20,6 +20,7 @@ from mgoe.graph.build.plan import GraphPlan, snapshot_folder
 from mgoe.graph.build.workplace import WORK, Advance
 from mgoe.graph.counts import node_counts, own_pairs, task_share
 from mgoe.graph.pair_rows import OTHER, SIDES, PairRows, Reading, Side, available_threads, starts
+from mgoe.graph.placing import ROWS, Placing, SomeNodes
 from mgoe.graph.scores import UNIT, check_overflow
 from mgoe.graph.sketch import Sketch, as_on_one_thread, divided, projected, score_matrix, sketch
 
@@ -71,6 +72,8 @@ class SnapshotBuilder:
             ("2nd order", 2 * n * (resolutions + 1), self.read_second_order),
         ):
             self.plan.stages.run(f"{self.number:02d}: {name}", total, stage)
+        if self.plan.content:
+            self.plan.stages.run(f"{self.number:02d}: content", 0, self.place, unit="nodes")
         if self.plan.rates is not None:
             self.plan.stages.run(f"{self.number:02d}: rates", 0, self.count_exposures, unit="records")
 
@@ -365,6 +368,34 @@ class SnapshotBuilder:
         }
         sizes: dict[Side, int] = {side: len(self.degree(side)) for side in SIDES}
         self.plan.rates.count(self.folder, self.work, self.cut, macro, sizes, advance)
+
+    def place(self, advance: Advance) -> None:
+        """Write what nodes read with their content, as learned from this snapshot, or as it was kept."""
+        for side, content in self.plan.content.items():
+            parts = range(len(self.plan.sizes))
+            chances = [mapped(self.folder / f"r{r}.{side}_chances.npy") for r in parts]
+            gather = partial(
+                SomeNodes.of,
+                content=content,
+                sums=self.sums(side),
+                vectors=mapped(self.folder / f"{side}_vectors.npy"),
+                edges=[self.saved_edges(r, side) for r in parts],
+                macro=[self.macro(r, side) for r in parts],
+                sizes=[table.shape[::-1] for table in chances],
+            )
+            files = [f"{side}_placed.{name}" for name in Placing._fields]
+            if self.kept and (self.kept / f"{files[0]}.npy").exists():
+                placing = Placing(*(mapped(self.kept / f"{file}.npy") for file in files))
+            else:
+                masses = [mapped(self.folder / f"r{r}.{OTHER[side]}_mass.npy") for r in parts]
+                both = content[: len(self.sums(side))].any(axis=1) & (self.sums(side)[: len(content)] > 0)
+                placing = Placing.fit(gather, np.flatnonzero(both), masses, self.plan.dense)
+            save_arrays(self.folder, dict(zip(files, placing, strict=True)))
+            with ArrayFolder(self.folder) as out:
+                for first in range(0, end := max(1, len(content), len(self.sums(side))), ROWS):
+                    some = gather(np.arange(first, min(first + ROWS, end)))
+                    read = placing.read(some, chances, self.plan.dense)
+                    out.append({f"{side}_placed.{name}": array for name, array in read.items()})
 
     def _second_order(self, r: int, side: Side, width: int, advance: Advance) -> None:
         own, other = self.macro(r, side), self.saved_edges(r, OTHER[side])

@@ -13,7 +13,7 @@ import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from mgoe._util.arrays import ArrayFolder, mapped, save_arrays
+from mgoe._util.arrays import ArrayFolder, mapped, save_arrays, take
 from mgoe._util.files import GIB, NEW, durable_folder, remove_folder
 from mgoe.errors import StoreError
 from mgoe.graph import MacroGraph, Snapshot
@@ -104,7 +104,7 @@ class BaseValues:
         recent_time[at >= 0] = block.time[at[at >= 0]]
         values = {
             "index": indices,
-            "macro": np.empty((len(indices), len(self.widths)), np.int32),
+            "macro": self.macro(indices),
             "fixed_second": np.empty((len(indices), len(self.widths)), np.int64),
             "fixed_sum": own["sum"],
             "fixed_second_sum": second_sums(block, self.scores, self.other_sums)["second_sum"],
@@ -115,16 +115,20 @@ class BaseValues:
             "recent": own["recent"],
             "recent_task_mask": own["recent_task_mask"],
             "recent_time": recent_time.reshape(own["recent"].shape),
-            "vectors": self._known(snapshot.arrays[f"{self.side}_vectors"], indices, 0),
+            "vectors": take(snapshot.arrays[f"{self.side}_vectors"], indices, 0),
             "level": np.where(degree > 0, 0, UNPLACED),
         }
         edges = []
         for r, part in enumerate(snapshot.resolutions):
             width, other_width = self.widths[r], self.other_widths[r]
-            macro = self._known(getattr(part, f"{self.side}_macro"), indices, width)
             other_macro = getattr(part, f"{self.other}_macro")
-            given = block, self.scores, SparseEdges(*self.edges(r)), macro
-            values["macro"][:, r], values["fixed_second"][:, r] = macro, second_order_own(*given)
+            given = (
+                block,
+                self.scores,
+                SparseEdges(*self.edges(r)),
+                np.ascontiguousarray(values["macro"][:, r]),
+            )
+            values["fixed_second"][:, r] = second_order_own(*given)
             first = first_order(block, self.scores, other_macro, other_width, np.int64)
             edges.append(first.dense(other_width + 1))
             if r == snapshot.dense:
@@ -135,12 +139,13 @@ class BaseValues:
                 )
         return values | {"edges": np.concatenate(edges, axis=1)}
 
-    def _known(self, array: NDArray, indices: NDArray[np.int64], fill: float) -> NDArray:
-        """Rows of a node array, `fill` for nodes beyond the snapshot."""
-        out = np.full((len(indices), *array.shape[1:]), fill, array.dtype)
-        known = indices < len(self.rows)
-        out[known] = array[indices[known]]
-        return out
+    def macro(self, indices: NDArray[np.int64]) -> NDArray[np.int32]:
+        """Return the macro nodes of some nodes, the cold ones beyond the snapshot. Shape (n, Z)."""
+        side, parts = self.side, zip(self.snapshot.resolutions, self.widths, strict=True)
+        return np.stack(
+            [take(getattr(part, f"{side}_macro"), indices, width) for part, width in parts],
+            axis=1,
+        )
 
 
 def score_sums(snapshot: Snapshot, side: Side) -> NDArray[np.int64]:

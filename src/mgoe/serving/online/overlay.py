@@ -9,7 +9,7 @@ import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
 
 from mgoe.bundle import Bundle
-from mgoe.features import NodeOverlay, Overlay, PairOverlay, Source, View
+from mgoe.features import Overlay, PairOverlay, Source, View
 from mgoe.graph.pair_rows import SIDES, Side
 from mgoe.serving.events.event import EventLog
 from mgoe.serving.events.exposure_log import ExposureLog
@@ -19,9 +19,7 @@ from mgoe.serving.online.state import LiveState
 
 def overlay_of(live: LiveNodes) -> Overlay:
     """Return the arrays of touched nodes and pairs, not copied."""
-    user, item = (
-        NodeOverlay(*(getattr(live.sides[side], name) for name in NodeOverlay._fields)) for side in SIDES
-    )
+    user, item = (live.sides[side].overlay() for side in SIDES)
     pairs = PairOverlay(*(getattr(live.state.pairs, name) for name in PairOverlay._fields))
     return Overlay(user, item, pairs, tuple(live.state.rates.cells))
 

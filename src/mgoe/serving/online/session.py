@@ -49,7 +49,7 @@ class Session:
 
     Example:
         >>> from mgoe.serving import LiveNodes
-        >>> session = Session.of(LiveNodes.of(bundle), bundle.view, [Done(3, 0b1, 1_700_000_000_000_000)])
+        >>> session = Session.of(LiveNodes.of(bundle), [Done(3, 0b1, 1_700_000_000_000_000)])
         >>> session.over(bundle.view).rows("user", "recent", np.array([session.user]))[0, 0]
         np.int32(3)
     """
@@ -60,16 +60,15 @@ class Session:
     _pairs: PairOverlay
 
     @classmethod
-    def of(cls, live: LiveNodes, view: View, events: Sequence[Done]) -> Session:
+    def of(cls, live: LiveNodes, events: Sequence[Done]) -> Session:
         """Compute what the events make of a new user.
 
         Args:
             live: The live state, which stays as it is.
-            view: Of this state, held while this runs.
             events: At least one, in any order; repeated ones count once. Items have an index.
         """
         base, known = live.base, live.sides["item"]
-        change = _change(live, view, events)
+        change = _change(live, events)
         user = max(live.size("user"), len(live.sides["user"].slot))
         nodes = Nodes(base.values["user"], known=0)
         nodes.touch(base.values["user"].read(np.array([user])) | {"index": SLOT})
@@ -80,8 +79,7 @@ class Session:
         n = len(change.other)
         following = np.append(np.arange(1, n), -1).astype(np.int32)
         pairs = PairOverlay(np.arange(n, dtype=np.int32), change.task_mask, change.time, following)
-        overlay = NodeOverlay(*(getattr(nodes, name) for name in NodeOverlay._fields))
-        return cls(user, change.other, overlay, pairs)
+        return cls(user, change.other, nodes.overlay(), pairs)
 
     def over(self, view: View) -> View:
         """Return a view of the live state with the visitor, who is its only user that differs from the
@@ -95,7 +93,7 @@ class Session:
         return view.over(Overlay(user, items._replace(index=rows), pairs, view.overlay.rates))
 
 
-def _change(live: LiveNodes, view: View, events: Sequence[Done]) -> Change:
+def _change(live: LiveNodes, events: Sequence[Done]) -> Change:
     """Return the session's pairs as changes of a user without any."""
     base = live.base
     tasks = range(max(event.task_mask for event in events).bit_length())
@@ -107,15 +105,10 @@ def _change(live: LiveNodes, view: View, events: Sequence[Done]) -> Change:
     np.bitwise_or.at(task_mask, inverse, 1 << task)
     np.maximum.at(last, inverse, time)
     np.add.at(counts, inverse, 1 if base.since is None else time >= base.since)
-    known = view.known("item", items)
-    macro = [view.macro("item", r, known) for r in range(len(view.snapshot.resolutions))]
-    cold = base.values["item"].widths
     return Change(
         own=np.zeros_like(items),
         other=items,
-        other_macro=np.stack(
-            [np.where(own < 0, width, own) for own, width in zip(macro, cold, strict=True)], axis=1
-        ).astype(np.int32),
+        other_macro=live.sides["item"].macro_of(items),
         score=base.scores[task_mask],
         old_score=none,
         base_score=none,

@@ -2,16 +2,19 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mgoe._util.arrays import with_room
+from mgoe._util.arrays import take, with_room
+from mgoe.features import NodeOverlay
 from mgoe.features.pair import walk
 from mgoe.graph.counts import node_counts
 from mgoe.graph.edges import log_scores, to_units
 from mgoe.graph.pair_rows import OTHER, PairRows, Side
+from mgoe.graph.placing import Placing, SomeNodes
 from mgoe.graph.scores import UNIT
 from mgoe.serving.events.event import Id
 from mgoe.serving.online import kernels
@@ -87,12 +90,16 @@ class Nodes(GrowingArrays):
         head: First live pair, -1 if there is none. Shape (n,).
         sum, second_sum, second, counts, log_first, log_second, table, vectors: What a model reads, as in
             `Snapshot` and `Resolution`; `log_first` and `log_second` are log(1 + edge) of both orders.
+        kappa, read_macro, read_vectors: What a model reads where content places nodes, see
+            `mgoe.graph.placing`.
     """
 
     def __init__(self, base_values: BaseValues, known: int):
         snapshot, tasks = base_values.snapshot, len(base_values.share)
         widths, to = base_values.widths, base_values.other_widths
         self.base_values, self.known = base_values, known
+        self._placed = snapshot.placed.get(base_values.side, {})
+        rank = snapshot.arrays[f"{base_values.side}_vectors"].shape[1]
         self.new_ids: dict[Id, int] = {}
         self.rank = np.zeros(MIN_ROWS, np.int64)
         self.slot = np.full(max(known, 1), -1, np.int32)
@@ -126,7 +133,10 @@ class Nodes(GrowingArrays):
                 "log_first": (np.float16, (dense,), 0),
                 "log_second": (np.float16, (width,), 0),
                 "table": (np.int32, (tasks,), 0),
-                "vectors": (np.float32, (snapshot.arrays[f"{base_values.side}_vectors"].shape[1],), 0),
+                "vectors": (np.float32, (rank,), 0),
+                "kappa": (np.float32, (), 0),
+                "read_macro": (np.int32, resolutions if self._placed else (0,), 0),
+                "read_vectors": (np.float32, (rank if self._placed else 0,), 0),
             }
         )
 
@@ -141,6 +151,16 @@ class Nodes(GrowingArrays):
         self.rank = with_room(self.rank, len(self.new_ids), 0)
         self.rank[len(self.new_ids) - len(ids) : len(self.new_ids)] = [_rank(one) for one in ids]
         self.slot = with_room(self.slot, self.count, -1)
+
+    def overlay(self) -> NodeOverlay:
+        """Return what a model reads of the nodes, not copied."""
+        own = {} if not self._placed else {"macro": "read_macro", "vectors": "read_vectors"}
+        return NodeOverlay(*(getattr(self, own.get(name, name)) for name in NodeOverlay._fields))
+
+    def macro_of(self, indices: NDArray[np.int64]) -> NDArray[np.int32]:
+        """Return the own macro nodes of nodes, the cold ones for those without history. Shape (n, Z)."""
+        slots, base = self.slots(indices), self.base_values
+        return np.where((slots >= 0)[:, None], self.macro[np.maximum(slots, 0)], base.macro(indices))
 
     def slots(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return slots of nodes, -1 for those that are untouched or unknown. Shape (n,)."""
@@ -257,6 +277,27 @@ class Nodes(GrowingArrays):
         table = np.full((len(slots), len(base.share)), width, np.int32)
         kernels.task_table(edges, self.done_at[slots], degree, table)
         self.table[slots] = table
+        if self._placed:
+            self._place(slots)
+
+    def _place(self, slots: NDArray[np.int64]) -> None:
+        """Let nodes read what their content adds."""
+        snapshot, side, held = self.base_values.snapshot, self.base_values.side, self._placed
+        index = np.where(self.index[slots] < self.known, self.index[slots], -1)
+        some = SomeNodes(
+            take(held["content"], index, 0),
+            self.fixed_sum[slots],
+            self.vectors[slots],
+            [self.edges[slots, start : end - 1] for start, end in pairwise(self.starts.tolist())],
+            [*self.macro[slots].T],
+        )
+        chances = [getattr(part, f"{side}_chances") for part in snapshot.resolutions]
+        found = Placing(held["targets"], held["worth"]).read(some, chances, snapshot.dense)
+        for name in ("kappa", "sum", "log_first"):
+            getattr(self, name)[slots] = found[name]
+        self.read_vectors[slots] = found["vectors"]
+        for r in range(len(chances)):
+            self.read_macro[slots, r] = found[f"macro{r}"]
 
 
 class LivePairs(GrowingArrays):

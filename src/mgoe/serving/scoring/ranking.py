@@ -223,8 +223,8 @@ def _session(engine: Engine, events: Sequence[Mapping[str, Any]]) -> Session | N
     known = [Done(int(i), mask, at) for i, (_, mask, at) in zip(items, done, strict=True) if i >= 0]
     if not known:
         return None
-    with engine.scorer.reading() as view:
-        return Session.of(engine.live, view, known)
+    with engine.scorer.reading():
+        return Session.of(engine.live, known)
 
 
 def _distinct(items: NDArray[np.int64], ids: Sequence[Id]) -> tuple[NDArray[np.int64], Sequence[Id]]:

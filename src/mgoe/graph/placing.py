@@ -1,0 +1,275 @@
+"""Placing nodes by what they are about (ours): pseudo-scores that a node with content reads beside its own.
+
+A ridge regression learns from content what the nodes of a snapshot look like: `vector / sqrt(sum)`, since a
+vector grows with its degree, and of every resolution the centred logarithms of the shares of its edges. A
+node with content then reads `kappa` scores more, spread over the macro nodes of the other side as its content
+predicts (`p`): edges `n + kappa p`, sum `s + kappa`, the vector by the same mean, and the macro node that is
+likeliest by these edges. So content alone speaks where there is no history, and fades as history comes.
+
+`kappa` and the strength of the ridge are those that make the edges of held-out nodes most likely if their
+scores are Dirichlet-multinomial with the parameters `kappa p`. Content that says nothing is held back until
+`p` is nearly the share of all nodes, and a node with few scores then reads what is usual.
+
+All of this is for reading: sums, masses, chances, second order and macro nodes never hold a pseudo-score.
+
+Axes: `n` nodes, `D` columns of content, `Z` resolutions, `W` macro nodes of the other side over all
+resolutions, cold ones left out, `m` nodes read at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Self
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from mgoe._util.arrays import take
+from mgoe.graph.edges import SparseEdges, log_scores
+from mgoe.graph.likelihood import likeliest
+from mgoe.graph.scores import UNIT
+from mgoe.graph.sketch import as_on_one_thread
+
+STRENGTHS = (0.001, 0.01, 0.1, 0.3, 1.0, 3.0, 10.0, 100.0)
+"""Strengths of the ridge that are tried, as shares of the weight of all nodes."""
+HELD, MOST_HELD = 4, 1 << 13
+"""One node in `HELD` is held out, and at most so many."""
+KAPPAS = 0.1, 1e3
+"""Least and largest number of pseudo-scores."""
+ROWS = 1 << 12
+"""Nodes read at once."""
+
+
+class SomeNodes(NamedTuple):
+    """Nodes of one side, as they are without content.
+
+    Attributes:
+        content: Zeros throughout where a node has none. Shape (m, D).
+        sums: Fixed-point score sums. Shape (m,).
+        vectors: Of the sketch. Shape (m, rank).
+        edges: 1st-order edges in fixed point, at each resolution. Shape (m, macro nodes of the other side)
+            each.
+        macro: Own macro node at each resolution. Shape (m,) each.
+    """
+
+    content: NDArray[np.float32]
+    sums: NDArray[np.int64]
+    vectors: NDArray[np.float32]
+    edges: Sequence[NDArray[np.int64]]
+    macro: Sequence[NDArray[np.int32]]
+
+    @classmethod
+    def of(
+        cls,
+        rows: NDArray[np.int64],
+        content: NDArray[np.float32],
+        sums: NDArray[np.int64],
+        vectors: NDArray[np.float32],
+        edges: Sequence[SparseEdges],
+        macro: Sequence[NDArray[np.int32]],
+        sizes: Sequence[tuple[int, int]],
+    ) -> Self:
+        """Return some nodes of a snapshot, from arrays of all; a node beyond them has zeros, and is cold.
+
+        Args:
+            rows: Which nodes. Shape (m,).
+            content, sums, vectors, edges, macro: Of all nodes; content may be of more or fewer.
+            sizes: Macro nodes of this side and of the other, at each resolution.
+        """
+        dense = [np.zeros((len(rows), width), np.int64) for _, width in sizes]
+        for one, out in zip(edges, dense, strict=True):
+            _gather(one, rows, out)
+        return cls(
+            take(content, rows, 0),
+            take(sums, rows, 0),
+            take(vectors, rows, 0),
+            dense,
+            [take(own, rows, cold) for own, (cold, _) in zip(macro, sizes, strict=True)],
+        )
+
+
+Gather = Callable[[NDArray[np.int64]], SomeNodes]
+"""Return some nodes by index, see `SomeNodes.of`."""
+
+
+class Placing(NamedTuple):
+    """What content predicts of the nodes of one side.
+
+    Attributes:
+        targets: Of each column of a vector, and then of the logarithm of each share before shares are made
+            to add up to 1: its weights of content, and a constant. Shape (rank + W, D + 1).
+        worth: `kappa`. Shape (1,).
+    """
+
+    targets: NDArray[np.float32]
+    worth: NDArray[np.float64]
+
+    @classmethod
+    @as_on_one_thread
+    def fit(
+        cls, gather: Gather, rows: NDArray[np.int64], masses: Sequence[NDArray[np.floating]], dense: int
+    ) -> Self:
+        """Learn from nodes that have both content and scores.
+
+        Args:
+            gather: Reads nodes.
+            rows: Which of them. Shape (any,).
+            masses: Score of the macro nodes of the other side, at each resolution.
+            dense: The resolution by which the strength of the ridge and `kappa` are chosen.
+        """
+        held = rows[HELD - 1 :: HELD]
+        held = held[:: max(1, -(-len(held) // MOST_HELD))]
+        some, usual = gather(held), [np.log((mass + 1.0) / (mass + 1.0).sum()) for mass in masses]
+        content, edges = _with_constant(some.content), some.edges[dense] / UNIT
+        spread, _ = most_likely(edges, np.tile(usual[dense], (len(held), 1)))
+        parts = [_moments(gather, part, usual, spread) for part in (np.setdiff1d(rows, held), held)]
+        last = sum(len(logs) for logs in usual[dense + 1 :])
+        own = slice(-last - len(usual[dense]), -last or None)
+        tried = []
+        for strength in STRENGTHS:
+            logs = content @ _ridge(*parts[0], strength)[:, own] + usual[dense]
+            kappa, likelihood = most_likely(edges, logs)
+            tried.append((likelihood, strength, kappa))
+        _, strength, kappa = max(tried)
+        squares, products = (one + rest for one, rest in zip(*parts, strict=True))
+        found = _ridge(squares, products, strength)
+        found[-1, some.vectors.shape[1] :] += np.concatenate(usual)
+        return cls(np.ascontiguousarray(found.T, np.float32), np.array([kappa if len(held) else 0.0]))
+
+    def read(self, nodes: SomeNodes, chances: Sequence[NDArray[np.int32]], dense: int) -> dict[str, NDArray]:
+        """Return what nodes read with their content.
+
+        Args:
+            nodes: As they are without.
+            chances: Of `likelihood.log_chances`, at each resolution.
+            dense: The resolution of `log_first`.
+
+        Returns:
+            `kappa` and `sum` (m,), `vectors` (m, rank), `log_first` as a snapshot has it, and for each
+            resolution `macro0`, ... and `norm0`, ..., what is subtracted from the logarithms before
+            pseudo-scores are rounded: (m,) each. A node without content has a kappa of 0, and a norm of
+            infinity.
+        """
+        predicted = np.empty((len(nodes.sums), len(self.targets)))
+        _predict(nodes.content, self.targets.T.astype(np.float64, order="C"), predicted)
+        kappa, own = np.where(nodes.content.any(axis=1), self.worth[0], 0.0), nodes.sums / UNIT
+        placed, end = kappa > 0, nodes.vectors.shape[1]
+        vectors = np.sqrt(own)[:, None] * nodes.vectors + kappa[:, None] * predicted[:, :end]
+        vectors /= np.sqrt(np.where(placed, own + kappa, 1))[:, None]
+        out: dict[str, NDArray] = {
+            "kappa": kappa.astype(np.float32),
+            "sum": (own + kappa).astype(np.float32),
+            "vectors": np.where(placed[:, None], vectors, nodes.vectors).astype(np.float32),
+        }
+        with np.errstate(divide="ignore"):
+            unit = np.log(kappa * UNIT)
+        for r, (edges, macro) in enumerate(zip(nodes.edges, nodes.macro, strict=True)):
+            start, end = end, end + edges.shape[1]
+            logs = np.ascontiguousarray(predicted[:, start:end])
+            norm = (np.logaddexp.reduce(logs, axis=1) - unit).astype(np.float32)
+            read = edges + np.rint(np.exp(logs - norm[:, None])).astype(np.int64)
+            n, width = read.shape
+            columns = np.tile(np.arange(width, dtype=np.uint16), n)
+            every = SparseEdges(np.arange(0, n * width + 1, width), columns, read.ravel())
+            likely = likeliest(every, chances[r])
+            out[f"macro{r}"] = np.where(placed, likely, macro).astype(np.int32)
+            out[f"norm{r}"] = norm
+            if r == dense:
+                out["log_first"] = log_scores(read, UNIT)
+        return out
+
+
+def most_likely(edges: NDArray[np.float64], logs: NDArray[np.float64]) -> tuple[float, float]:
+    """Return the concentration by which scores are likeliest, and their log-likelihood, but for what does not
+    depend on shares.
+
+    Args:
+        edges: Scores of nodes. Shape (m, K).
+        logs: Logarithms of the expected shares, up to a constant per node. Shape (m, K).
+
+    Example:
+        >>> alike = np.array([[6.0, 2.0], [3.0, 1.0], [9.0, 3.0]])
+        >>> most_likely(alike, np.log(alike))[0] > 500
+        True
+    """
+    from scipy.optimize import minimize_scalar  # slow to import, and a service does not need it
+    from scipy.special import gammaln
+
+    shares = np.exp(logs - np.logaddexp.reduce(logs, axis=1, keepdims=True)) + 1e-9
+    shares /= shares.sum(axis=1, keepdims=True)
+    total = edges.sum(axis=1)
+
+    def loss(log_kappa: float) -> float:
+        kappa = np.exp(log_kappa)
+        expected = kappa * shares
+        each = (gammaln(expected + edges) - gammaln(expected)).sum(axis=1)
+        return -float((each + gammaln(kappa) - gammaln(kappa + total)).sum())
+
+    found = minimize_scalar(loss, bounds=np.log(KAPPAS), method="bounded", options={"xatol": 0.01})
+    return float(np.exp(found.x)), -found.fun
+
+
+def _moments(
+    gather: Gather, rows: NDArray[np.int64], usual: Sequence[NDArray[np.float64]], spread: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return sums over some nodes of products of content, and of content and targets.
+
+    Each node weighs as much as its shares are its own, `s / (s + spread)`. Shapes (D + 1, D + 1), (D + 1,
+    rank + W).
+    """
+    squares, products = np.zeros(()), np.zeros(())
+    for first in range(0, max(1, len(rows)), ROWS):
+        some = gather(rows[first : first + ROWS])
+        content, own = _with_constant(some.content), some.sums[:, None] / UNIT
+        targets = [some.vectors / np.sqrt(own)]
+        for edges, logs in zip(some.edges, usual, strict=True):
+            target = np.log((edges / UNIT + np.exp(logs)) / (own + 1)) - logs
+            targets.append(target - target.mean(axis=1, keepdims=True))
+        weighted = (content * (own / (own + spread))).T
+        squares = squares + weighted @ content
+        products = products + weighted @ np.concatenate(targets, axis=1)
+    return squares, products
+
+
+def _ridge(
+    squares: NDArray[np.float64], products: NDArray[np.float64], strength: float
+) -> NDArray[np.float64]:
+    """Return the weights of content and constant. What all nodes have alike is not held back."""
+    total = max(squares[-1, -1], 1e-9)
+    variance = np.diag(squares) / total - (squares[-1] / total) ** 2
+    held_back = np.diag(strength * np.maximum(variance, 0) + 1e-6)
+    return np.linalg.solve(squares / total + held_back, products / total)
+
+
+def _with_constant(content: NDArray[np.float32]) -> NDArray[np.float64]:
+    return np.column_stack([content, np.ones(len(content))]).astype(np.float64)
+
+
+@numba.njit(cache=True, nogil=True)
+def _gather(edges, rows, out):  # pragma: no cover - compiled
+    """Write the edges of some nodes, without those to the cold macro node; none beyond the snapshot."""
+    indptr, macro, score = edges
+    for k in range(len(rows)):
+        first, last = (indptr[rows[k]], indptr[rows[k] + 1]) if rows[k] < len(indptr) - 1 else (0, 0)
+        for q in range(first, last):
+            if macro[q] < out.shape[1]:
+                out[k, macro[q]] = score[q]
+
+
+@numba.njit(cache=True, nogil=True)
+def _predict(content, targets, out):  # pragma: no cover - compiled
+    """Write the prediction of every target, summed in the order of `predicted`, whoever is read beside it."""
+    for row in range(len(out)):
+        out[row] = targets[-1]
+        for d in range(content.shape[1]):
+            out[row] += content[row, d] * targets[d]
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def predicted(content, targets, row, t):  # pragma: no cover - compiled
+    """Return one prediction of one node."""
+    total = np.float64(targets[t, -1])
+    for d in range(content.shape[1]):
+        total += np.float64(content[row, d]) * targets[t, d]
+    return total
