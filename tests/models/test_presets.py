@@ -47,16 +47,17 @@ def test_every_row_of_the_comparison_resolves_once_and_for_all(name):
 
 def test_names_stand_for_inputs():
     inputs = {name: set(resolve(name).inputs) for name in NAMES}
-    assert all(inputs[name] == {"ids", "side", "context", "recents"} for name in BASELINES)
+    assert all(inputs[name] == {"ids", "side", "context", "recents", "content"} for name in BASELINES)
     assert all(inputs[f"{base}+mgoe"] == inputs["mgoe"] for base in {*PRESETS} - {"rates", "din"})
     assert inputs["din+mgoe"] == inputs["mgoe"] | {"recents"}  # what it attends to
     assert inputs["lightgbm"] == inputs["mmoe+counts"]
-    assert inputs["mmoe+counts"] == {"side", "context", "counts", "pair"}
-    assert inputs["mmoe+edges"] == inputs["mmoe+counts"] | {"sketch", "edges", "rates", "placing"}
+    counts = {"side", "context", "counts", "pair"}
+    assert inputs["mmoe+counts"] == counts | {"content"}
+    assert inputs["mmoe+edges"] == counts | {"sketch", "edges", "rates", "placing"}
     assert inputs["logistic"] == {"side", "context", "rates"}
     assert inputs["rates"] == {"rates"}
     assert inputs["mmoe+graph"] == inputs["mmoe+edges"] | {"aggregates"} == inputs["mgoe"] - {"ids"}
-    assert inputs["mgoe-paper"] == inputs["macgnn"] == {"ids", "side", "context", "recents", "aggregates"}
+    assert inputs["mgoe-paper"] == inputs["macgnn"] == inputs["mmoe"] | {"aggregates"}
 
 
 def test_baselines_keep_their_published_ids_and_mgoe_decides_by_the_log():

@@ -54,7 +54,7 @@ def stocked(bundle: Path, path: Path, how: RetrievalSettings | None = None) -> P
     spec = replace(
         held.model.spec,
         item_side=tuple(CategoricalSpec(name, size, name == "tags") for name, size in names.items()),
-        widths=held.model.spec.widths | {"item_side_numeric": 1, "item_side_vector": 4},
+        widths=held.model.spec.widths | {"item_side_numeric": 1, "item_content": 4},
         moments=held.model.spec.moments | {"item_side_numeric": ((0.0,), (1.0,))},
     )
     model = make_model(held.model_settings, spec, seed=0)

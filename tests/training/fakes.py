@@ -57,14 +57,14 @@ class Side:
 
     def __init__(self, size: int):
         self.size = size
-        self.kind = np.arange(size) % 3 + 1
-        self.numeric = np.linspace(-1, 1, size, dtype=np.float32)[:, None]
+        numbers = np.linspace(-1, 1, size, dtype=np.float32)[:, None]
+        self.arrays = {"kind": np.arange(size) % 3 + 1, "numeric": numbers}
         self.encoders = make_encoders(kind=("categorical", 4), price=("numeric", 0))
 
-    def gather(self, codes: np.ndarray) -> dict[str, np.ndarray]:
-        known = (codes >= 0) & (codes < self.size)
-        at = np.where(known, codes, 0)
-        return {"kind": self.kind[at] * known, "numeric": self.numeric[at] * known[:, None]}
+    def column(self, name: str, codes: np.ndarray) -> np.ndarray:
+        values = self.arrays[name]
+        known = ((codes >= 0) & (codes < self.size)).reshape(-1, *[1] * (values.ndim - 1))
+        return np.where(known, values[np.clip(codes, 0, self.size - 1)], 0).astype(values.dtype)
 
 
 GRAPH = SimpleNamespace(

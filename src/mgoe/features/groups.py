@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mgoe.features.aggregates import Aggregates
+from mgoe.features.content import Content
 from mgoe.features.context import Context
 from mgoe.features.counts import Counts
 from mgoe.features.edges import Edges
@@ -36,6 +37,7 @@ GROUPS: dict[str, InputGroup] = {
         Aggregates(),
         RatesOfExposures(),
         Placing(),
+        Content(),
     )
 }
 """Registered input groups by name, in the order in which models read their columns. A new group goes at the

@@ -1,8 +1,7 @@
-"""`side`: side features of the user and of the item."""
+"""`side`: side features of the user and of the item, but for vectors."""
 
 from collections.abc import Iterable, Mapping
 
-import numpy as np
 from numpy.typing import NDArray
 
 from mgoe.features.group import ITEM, USER, Arrays, Key, NodeGroup, Owner, dense
@@ -12,27 +11,19 @@ from mgoe.graph import pair_rows
 
 
 class Side(NodeGroup):
-    """Numbers of each side as standard scores, shape (B, columns), its categories, (B,) or padded lists (B,
-    L), and its whitened vectors, each followed by whether there is one, (B, columns)."""
+    """Numbers of each side as standard scores, shape (B, columns), and its categories, (B,) or padded lists
+    (B, L)."""
 
     name = "side"
 
     def keys(self, spec: FeatureSpec) -> list[Key]:
         users = encoded_keys("user_side", USER, spec.user_side, spec)
-        vectors = [
-            dense(name, (owner, spec.widths.get(name, 0)), hinges=False)
-            for name, owner in (("user_side_vector", USER), ("item_side_vector", ITEM))
-        ]
-        return [*users, *encoded_keys("item_side", ITEM, spec.item_side, spec), *vectors]
+        return users + encoded_keys("item_side", ITEM, spec.item_side, spec)
 
     def read_side(self, view: View, pairs: Pairs, side: pair_rows.Side) -> Arrays:
-        held = view.side[side]
-        found = held.gather(pairs.users if side == "user" else pairs.items)
-        vectors = [found.pop(name) for name in held.encoders.spaces]
-        arrays = named(f"{side}_side", found)
-        if vectors:
-            arrays[f"{side}_side_vector"] = np.concatenate(vectors, 1).astype(np.float32)
-        return arrays
+        held, nodes = view.side[side], pairs.users if side == "user" else pairs.items
+        plain = [name for name in held.arrays if name not in held.encoders.spaces]
+        return named(f"{side}_side", {name: held.column(name, nodes) for name in plain})
 
 
 def encoded_keys(

@@ -46,19 +46,19 @@ BASES: dict[str, type[RankingModel]] = {
 }
 """Model classes by name; `module:Class` reaches any other."""
 
-_PLAIN: tuple[str, ...] = ("ids", "side", "context", "recents")
+_PLAIN: tuple[str, ...] = ("ids", "side", "context", "recents", "content")
 _RATES: tuple[str, ...] = ("side", "context", "rates")
 _COUNTS: tuple[str, ...] = ("side", "context", "counts", "pair")
 _EDGES: tuple[str, ...] = (*_COUNTS, "sketch", "edges", "rates", "placing")
 _GRAPH: tuple[str, ...] = (*_EDGES, "aggregates")
 INPUTS: dict[str, tuple[str, ...]] = {
-    "counts": _COUNTS,
+    "counts": (*_COUNTS, "content"),
     "edges": _EDGES,
     "graph": _GRAPH,
     "mgoe": ("ids", *_GRAPH),
 }
 """Inputs that the second part of a name stands for, as in `mmoe+edges`; `+mgoe` are those of `mgoe`, with its
-rule for ids."""
+rule for ids. What reads the graph reads vectors through `placing`, and else through `content`."""
 _INTERCEPT = {"epochs": 1, "learning_rate": 0.05}
 """Training of a model that has an intercept alone."""
 _KNOWN_INTERCEPT = {"epochs": 1, "learning_rate": 1e-6}
@@ -91,7 +91,7 @@ PRESETS: dict[str, ModelSettings] = {
         ids="on",
         options={"aggregate": 32, "mask_empty": False, "edge_vectors": False},
     ),
-    "lightgbm": ModelSettings(name="lightgbm", base="lightgbm", inputs=_COUNTS, ids="auto"),
+    "lightgbm": ModelSettings(name="lightgbm", base="lightgbm", inputs=(*_COUNTS, "content"), ids="auto"),
     "logistic": ModelSettings(name="logistic", base="logistic", inputs=_RATES, ids="off"),
     "rates": ModelSettings(name="rates", base="rates", inputs=("rates",), ids="off"),
     **{
