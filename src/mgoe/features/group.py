@@ -167,7 +167,7 @@ class NodeGroup(InputGroup):
     Example:
         >>> from mgoe.features import GROUPS
         >>> [name for name, group in GROUPS.items() if isinstance(group, NodeGroup)]
-        ['ids', 'side', 'recents', 'aggregates']
+        ['ids', 'side', 'recents', 'aggregates', 'placing', 'content']
     """
 
     @abstractmethod

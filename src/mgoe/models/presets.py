@@ -120,7 +120,7 @@ def resolve(model: str | ModelSettings) -> ModelSettings:
 
     Example:
         >>> resolve("logistic+counts").inputs
-        ('side', 'context', 'counts', 'pair')
+        ('side', 'context', 'counts', 'pair', 'content')
     """
     given = ModelSettings(name=model, base=model) if isinstance(model, str) else model
     place = f"models.{given.name}"

@@ -58,7 +58,7 @@ class BoostedTrees(RankingModel):
     Example:
         >>> from mgoe.models import make_model, resolve
         >>> sorted(make_model(resolve("lightgbm"), spec, seed=0).needs)
-        ['context', 'counts', 'pair', 'side']
+        ['content', 'context', 'counts', 'pair', 'side']
     """
 
     Options = BoostedTreesOptions
