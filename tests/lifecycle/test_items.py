@@ -1,10 +1,12 @@
 """Registered items in updates: what the service read of them, the next bundle reads."""
 
+from copy import copy
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from numpy.testing import assert_equal
 
 import mgoe
 from mgoe.bundle import Bundle
@@ -12,10 +14,12 @@ from mgoe.bundle.items import Item
 from mgoe.lifecycle import Sources, update
 from mgoe.lifecycle.erased_bundle import without
 from mgoe.serving import Consumer, Event, EventLog, LiveBundle, open_events
+from mgoe.serving.online.overlay import LiveView
 from tests.serving.stocked import RED, stocked
 
 BOUGHT, WAITING, NAMELESS, GONE, LATER, STRANGE = (10**9 + n for n in range(6))
 """A registered item with events, two without, and a withdrawn one."""
+NAMES_PLACED = ["sum", "kappa", "vectors", "log_first"]
 TEXTS = {"shelf": "middle", "tags": ["2", "3"], "price": 12.0, "look": [1.0, 0.0, -2.5]}
 """`RED`, as the log has it."""
 
@@ -111,6 +115,41 @@ def test_an_item_reads_the_same_live_and_in_a_bundle_that_was_told_of_it(shop: P
     found = [one.predict(users, item)["buy"] for one in (live, told) for item in (WAITING, 5)]
     assert found[0].equals(found[2])
     assert not np.allclose(found[0], found[1], rtol=1e-4), "the model reads what it is"
+
+
+def test_a_registered_item_is_placed_by_its_vector_wherever_it_is_read(shown: Path, tmp_path: Path):
+    """Live, after the service begins again, in memory, in a bundle that was saved, and in that of an update
+    with kept groups, which has other newcomers first."""
+    rows = pd.DataFrame({"item_id": [WAITING, GONE], "about": [[1.0, -2.0, 0.5], [3.0, 1.0, -1.0]]})
+    told, log = mgoe.load(shown / "bundle"), open_events(tmp_path / "state")
+    consumer = Consumer.of(log, again := mgoe.load(shown / "bundle"))
+    log.append([Item(one["item_id"], {"about": one["about"]}) for one in rows.to_dict("records")])
+    live = LiveBundle(mgoe.load(shown / "bundle"), log)
+    consumer.catch_up()
+    consumer._failed = True
+    consumer.catch_up()
+    begun = copy(again)
+    begun._now, begun.__class__ = LiveView(again.view, consumer.live), LiveBundle
+    begun._live = consumer.live
+    told.add_items(rows)
+    saved = mgoe.load(mgoe.Ranker.load(shown / "bundle").add_items(rows).save(tmp_path / "saved"))
+    log.append(events(told, 0, [STRANGE, *told.ids("item", np.arange(9))])[:20])
+    later = update(shown / "bundle", Sources(events=tmp_path / "state"), tmp_path / "later", groups="keep")
+    users, found = told.ids("user", np.arange(5)), []
+    for one in (told, live, begun, saved):
+        index = one.indices("item", [WAITING, GONE])
+        with one.reading() as view:
+            found.append({name: view.rows("item", name, index) for name in NAMES_PLACED})
+        found[-1] |= {"score": one.predict(users, WAITING, recalibrated=False)[[*told.tasks]].to_numpy()}
+    for other in found[1:]:
+        assert_equal(other, found[0])
+    assert found[0]["kappa"].all()
+    assert len(np.unique(found[0]["score"][:, 0])) > 1
+    at = later.indices("item", [WAITING, GONE])
+    assert later.indices("item", [STRANGE])[0] < at.min(), "what is waiting follows the graph's items"
+    for name in NAMES_PLACED:
+        assert_equal(later.view.rows("item", name, at), found[0][name])
+    assert LiveBundle(later, log)._live.sides["item"].size == 0, "the graph has all of it"
 
 
 @pytest.mark.parametrize(

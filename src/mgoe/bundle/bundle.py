@@ -28,11 +28,7 @@ from torch import Tensor
 from mgoe._util.files import read_json, sha256
 from mgoe._util.notebook import Shown
 from mgoe._util.tables import Frame
-from mgoe.bundle.calibration import (
-    Calibration,
-    Window,
-    calibrated_sample,
-)
+from mgoe.bundle.calibration import Calibration, Window, calibrated_sample
 from mgoe.bundle.context import encode_one, encode_pairs, repeated
 from mgoe.bundle.explanation import GROUPS, explain_pair, explain_user
 from mgoe.bundle.items import WITHDRAWN, Item, checked_items, read_items
@@ -216,8 +212,10 @@ class Bundle(ScoredModel, Shown):
         self._take([Item(one, withdrawn=True) for one in to_arrow(items, "items").to_pylist()])
 
     def _take(self, records: list[Item]) -> None:
-        index = self.indices("item", [one.item for one in records])
-        self.take_items(checked_items(records, index, self.encoders))
+        ids = [one.item for one in records]
+        self.take_items(checked_items(records, self.indices("item", ids), self.encoders))
+        if "item" in self.snapshot.placed:
+            self.view.place("item", self.indices("item", ids))
 
     def _vocabulary(self, side: Side) -> Vocabulary:
         return self.encoders.users if side == "user" else self.encoders.items

@@ -57,8 +57,13 @@ class SideFeatures:
     @property
     def content(self) -> NDArray[np.float32] | None:
         """What nodes are about: their vectors side by side. Shape (n, D). None if no feature is a vector."""
-        vectors = [self.arrays[name] for name in self.encoders.spaces]
-        return np.concatenate(vectors, 1).astype(np.float32) if vectors else None
+        n = len(next(iter(self.arrays.values()), ()))
+        return self.content_of(np.arange(n)) if self.encoders.spaces else None
+
+    def content_of(self, indices: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return what some nodes are about, zeros where it is unknown. Shape (B, D)."""
+        vectors = (self.column(name, indices) for name in self.encoders.spaces)
+        return np.concatenate([np.empty((len(indices), 0)), *vectors], axis=1, dtype=np.float32)
 
     def names_of(self, indices: ArrayLike) -> list[str | None]:
         """Return the name of each index, None for a node without a name and for an unknown index."""

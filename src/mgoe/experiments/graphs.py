@@ -19,6 +19,7 @@ from mgoe._util.files import GIB, exclusive, write_text
 from mgoe._util.tables import Frame, bounded
 from mgoe.config import RunSettings, dump_settings, seconds
 from mgoe.data import (
+    Encoders,
     FeatureEncoders,
     Vocabulary,
     WholeLog,
@@ -50,6 +51,7 @@ from mgoe.graph import (
     peak_memory,
     update_graph,
 )
+from mgoe.graph.pair_rows import Side
 
 logger = logging.getLogger(__name__)
 
@@ -181,6 +183,7 @@ def add_events(
     work: Path,
     *,
     recluster: bool,
+    about: Encoders | None = None,
 ) -> MacroGraph:
     """Add events to an opened graph.
 
@@ -190,6 +193,7 @@ def add_events(
         opened: Yields them.
         work: The folder of `changing`.
         recluster: Learn macro nodes again, warm-started.
+        about: Of a bundle, say what its items are about.
     """
     known = {node: graph.path / f"{node}s.parquet" for node in ("user", "item")}
     encoders = FeatureEncoders.load(graph.path / CONTEXT) if (graph.path / CONTEXT).exists() else None
@@ -204,7 +208,30 @@ def add_events(
             NewEvents(found.history, users, items, facts, vocabularies(work), found.records),
             ShowBuild(),
             recluster,
+            {} if about is None else _content(graph, about, work),
         )
+
+
+def take_items(graph: MacroGraph, about: Encoders, recluster: bool) -> MacroGraph:
+    """Let a graph without new events know what items are about that were added to a bundle.
+
+    Args:
+        graph: The graph.
+        about: Of the bundle.
+        recluster: Learn macro nodes again, warm-started, whatever was added.
+    """
+    content = _content(graph, about, graph.path) if about.item_side.is_extended else {}
+    return update_graph(graph, None, ShowBuild(), recluster, content) if recluster or content else graph
+
+
+def _content(graph: MacroGraph, about: Encoders, folder: Path) -> dict[Side, NDArray[np.float32]]:
+    """Return what all items are about, those of a folder with ids and then others, if the graph reads it."""
+    ids = Vocabulary.load(folder / Encoders.FILES[1]).with_ids(about.items.every)
+    return {
+        side: about.item_side.content_of(about.items.indices(ids.every))
+        for side in graph.meta.get("content", ())
+        if side == "item"
+    }
 
 
 def forget(path: Path | str, users: Sequence[str]) -> MacroGraph:

@@ -257,16 +257,16 @@ def _first(side, nodes, slot, macro, cold, out):  # pragma: no cover - compiled
                 out[row] = find(indptr, column, score, node, macro[row]) / UNIT
             row += 1
     if len(side.norm):
-        _add_pseudo_scores(side, nodes, macro, cold, out)
+        _add_pseudo_scores(side, nodes, slot, macro, cold, out)
 
 
 @numba.njit(cache=True, nogil=True)
-def _add_pseudo_scores(side, nodes, macro, cold, out):  # pragma: no cover - compiled
-    """Add what content adds to the 1st-order edge of each node to a macro node."""
+def _add_pseudo_scores(side, nodes, slot, macro, cold, out):  # pragma: no cover - compiled
+    """Add what content adds to the 1st-order edge of each node to a macro node; live edges have it."""
     content, targets, norm = side.content, side.targets, side.norm
     for row in range(len(nodes)):
         node = nodes[row]
-        if 0 <= node < len(content) and macro[row] < cold and norm[node] < np.inf:
+        if slot[row] < 0 <= node < len(content) and macro[row] < cold and norm[node] < np.inf:
             log = predicted(content, targets, node, side.target + macro[row])
             out[row] += np.rint(np.exp(log - norm[node])) / UNIT
 

@@ -23,6 +23,8 @@ from mgoe.errors import GraphError
 from mgoe.features.spec import FeatureSpec
 from mgoe.graph import Snapshot
 from mgoe.graph.pair_rows import OTHER, SIDES, Side
+from mgoe.graph.placing import Placing, SomeNodes
+from mgoe.graph.scores import UNIT
 
 
 class NodeOverlay(NamedTuple):
@@ -34,8 +36,8 @@ class NodeOverlay(NamedTuple):
             changed.
         index: The node of each row. Shape (n,).
         macro: Own macro node at each resolution. Shape (n, Z).
-        edges: 1st-order edges of all resolutions side by side, in fixed point, cold macro nodes included.
-            Shape (n, W).
+        edges: 1st-order edges of all resolutions side by side, in fixed point, cold macro nodes included,
+            with the pseudo-scores of `mgoe.graph.placing`. Shape (n, W).
         second: 2nd-order edge to the own macro node at each resolution. Shape (n, Z).
         sum, second_sum: Score sums over one and two steps. Shape (n,).
         counts: Shape (n, 2T + 3).
@@ -194,7 +196,7 @@ class View:
     overlay: Overlay
     side: Mapping[Side, SideFeatures]
     as_of: int
-    base: Mapping[Side, Mapping[str, NDArray]]
+    base: Mapping[Side, dict[str, NDArray]]
 
     @classmethod
     def of(
@@ -206,13 +208,44 @@ class View:
         """Return the view of a snapshot without live changes. Side features that are not given are empty."""
         nothing = SideFeatures(FeatureEncoders(), {})
         side: dict[Side, SideFeatures] = {"user": user_side or nothing, "item": item_side or nothing}
-        base: dict[Side, Mapping[str, NDArray]] = {one: _base(snapshot, one) for one in SIDES}
+        base: dict[Side, dict[str, NDArray]] = {one: _base(snapshot, one) for one in SIDES}
         return cls(snapshot, Overlay.empty(snapshot), side, snapshot.cut, base)
 
     @cached_property
     def kept(self) -> dict[str, Any]:
         """What input groups gather once for this view, by their names."""
         return {}
+
+    def place(self, side: Side, nodes: NDArray[np.int64]) -> None:
+        """Read nodes as their side features now say that they are about. What is placed moves into memory.
+
+        Args:
+            side: One that has content.
+            nodes: By index, at least 0. Shape (n,).
+        """
+        base, at = self.base[side], self.snapshot
+        every = np.arange(max(len(base["sum"]), nodes.max(initial=-1) + 1))
+        nodes = np.union1d(nodes, every[len(base["sum"]) :])
+        base["content"] = self.side[side].content_of(every)
+        edges, macro, chances = (
+            [getattr(part, f"{side}_{name}") for part in at.resolutions]
+            for name in ("edges", "macro", "chances")
+        )
+        some = SomeNodes.of(
+            nodes,
+            base["content"],
+            np.rint(at.arrays[f"{side}_sum"] * float(UNIT)).astype(np.int64),
+            at.arrays[f"{side}_vectors"],
+            edges,
+            macro,
+            [table.shape[::-1] for table in chances],
+        )
+        placing = Placing(base["targets"], base["worth"])
+        read = placing.read(some, chances, at.dense)
+        for name in base.keys() & read.keys():
+            base[name] = take(base[name], every, 0)
+            base[name][nodes] = read[name]
+        self.kept.clear()
 
     def over(self, overlay: Overlay) -> View:
         """Return this view with other live changes."""

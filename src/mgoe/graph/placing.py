@@ -148,8 +148,8 @@ class Placing(NamedTuple):
         Returns:
             `kappa` and `sum` (m,), `vectors` (m, rank), `log_first` as a snapshot has it, and for each
             resolution `macro0`, ... and `norm0`, ..., what is subtracted from the logarithms before
-            pseudo-scores are rounded: (m,) each. A node without content has a kappa of 0, and a norm of
-            infinity.
+            pseudo-scores are rounded, (m,) each, and `edges0`, ... in fixed point, as `nodes` has them. A
+            node without content has a kappa of 0, and a norm of infinity.
         """
         predicted = np.empty((len(nodes.sums), len(self.targets)))
         _predict(nodes.content, self.targets.T.astype(np.float64, order="C"), predicted)
@@ -174,7 +174,7 @@ class Placing(NamedTuple):
             every = SparseEdges(np.arange(0, n * width + 1, width), columns, read.ravel())
             likely = likeliest(every, chances[r])
             out[f"macro{r}"] = np.where(placed, likely, macro).astype(np.int32)
-            out[f"norm{r}"] = norm
+            out[f"norm{r}"], out[f"edges{r}"] = norm, read
             if r == dense:
                 out["log_first"] = log_scores(read, UNIT)
         return out

@@ -31,7 +31,7 @@ from mgoe.graph.build.workplace import WORK, Advance, Observer, Stages, finish, 
 from mgoe.graph.engines.local import SORT_SHARE, Engine
 from mgoe.graph.fold import MOST_EVENTS, Folded, SnapshotCuts, pairs_writer
 from mgoe.graph.macro_graph import MacroGraph
-from mgoe.graph.pair_rows import PairColumns, PairRows
+from mgoe.graph.pair_rows import PairColumns, PairRows, Side
 from mgoe.graph.snapshot import read_content
 
 
@@ -70,7 +70,11 @@ class NewEvents:
 
 
 def update_graph(
-    graph: MacroGraph, new: NewEvents | None, observer: Observer | None = None, recluster: bool = False
+    graph: MacroGraph,
+    new: NewEvents | None,
+    observer: Observer | None = None,
+    recluster: bool = False,
+    content: Mapping[Side, NDArray[np.float32]] | None = None,
 ) -> MacroGraph:
     """Add events to the latest snapshot, as a rebuild that keeps its macro nodes would (`build_graph(...,
     keep=)`).
@@ -83,6 +87,7 @@ def update_graph(
         observer: Receives the progress.
         recluster: Learn the sketch and the macro nodes again; each macro node keeps its number by its
             members.
+        content: What all nodes of a side are about, see `Source`, if more is known than before.
 
     Raises:
         GraphError: There is nothing to do, the memory does not suffice, or an unfinished change of another
@@ -94,7 +99,7 @@ def update_graph(
         >>> update_graph(own, None, recluster=True).meta["changes"][-1]["what"]
         'update'
     """
-    if new is None and not recluster:
+    if new is None and not recluster and not content:
         raise GraphError(graph.path, "an update needs new events, or `recluster`")
     meta, latest = graph.meta, len(graph.meta["cuts"]) - 1
     nothing = {"events": 0, "last": meta["last"], "first": meta["first"], "checksum": 0}
@@ -104,7 +109,7 @@ def update_graph(
         check_memory(users, items, GraphSettings.model_validate(meta["settings"]), meta["pairs"][-1])
     change = {"what": "update", "log": facts, "settings": {"recluster": recluster}}
     with workplace(graph.path) as folder:
-        plan = _plan(graph, folder, observer, change)
+        plan, about = _with_content(_plan(graph, folder, observer, change), content or {})
         for s in range(latest):
             shutil.rmtree(snapshot_folder(folder, s), ignore_errors=True)
             shutil.copytree(graph.folder(s), snapshot_folder(folder, s), copy_function=link)
@@ -136,7 +141,11 @@ def update_graph(
             ],
         }
         finish(
-            folder, graph.path, meta | changed, {**_kept(graph), **(new.files if new else {})}, plan.stages
+            folder,
+            graph.path,
+            meta | changed,
+            {**_kept(graph), **about, **(new.files if new else {})},
+            plan.stages,
         )
     return MacroGraph.open(graph.path)
 
@@ -171,7 +180,8 @@ def forget_users(
         )
     change = {"what": "forget", "log": {"events": 0}, "settings": {"users": gone.tolist()}}
     with workplace(graph.path) as folder:
-        plan, content = _without_content(_plan(graph, folder, observer, change), gone, folder / WORK)
+        plan = _plan(graph, folder, observer, change)
+        plan, content = _with_content(plan, _without_content(plan, gone))
         if plan.rates is not None:
             write = partial(_remove_records, graph, gone, plan.rates, folder / WORK)
             plan.stages.run("exposures", meta["records"], write, unit="records")
@@ -247,17 +257,22 @@ def _without_categories(graph: MacroGraph, gone: NDArray[np.int64], work: Path) 
     return files
 
 
-def _without_content(
-    plan: GraphPlan, gone: NDArray[np.int64], work: Path
+def _without_content(plan: GraphPlan, gone: NDArray[np.int64]) -> dict[Side, NDArray[np.float32]]:
+    """Return what users are about, nothing of some of them; empty if it is known of nobody."""
+    return {
+        side: np.where(np.isin(np.arange(len(values)), gone)[:, None], np.float32(0), values)
+        for side, values in plan.content.items()
+        if side == "user"
+    }
+
+
+def _with_content(
+    plan: GraphPlan, content: Mapping[Side, NDArray[np.float32]]
 ) -> tuple[GraphPlan, dict[str, Path]]:
-    """Return a plan in which nothing is known of what some users are about, and the file that says so."""
-    if "user" not in plan.content:
-        return plan, {}
-    values = plan.content["user"].copy()
-    values[gone[gone < len(values)]] = 0
-    save_arrays(work, {"content.user": values})
-    changed = replace(plan, content={**plan.content, "user": values})
-    return changed, {"content.user.npy": work / "content.user.npy"}
+    """Return a plan that knows other content of some sides, and the files that say so."""
+    save_arrays(plan.folder / WORK, {f"content.{side}": values for side, values in content.items()})
+    files = {name: plan.folder / WORK / name for name in (f"content.{side}.npy" for side in content)}
+    return replace(plan, content={**plan.content, **content}), files
 
 
 def _add_pairs(

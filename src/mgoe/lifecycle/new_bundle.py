@@ -17,6 +17,7 @@ from mgoe.config import RunSettings, dump_settings, retrieval_of
 from mgoe.data import Encoders, Vocabulary
 from mgoe.errors import BundleError, OutputError
 from mgoe.evaluation import read_rows
+from mgoe.experiments.graphs import take_items
 from mgoe.features import View
 from mgoe.graph import MacroGraph
 from mgoe.retrieval import Retrieval
@@ -91,7 +92,15 @@ def with_items(bundle: Bundle, out: Path) -> Bundle:
     """
     with atomic_folder(out) as folder:
         copy_files(bundle, folder)
-        finish(folder, bundle, bundle.graph, {}, "refreshed", {}, bundle.settings)
+        finish(
+            folder,
+            bundle,
+            take_items(MacroGraph.open(folder / "graph"), bundle.encoders, recluster=False),
+            {},
+            "refreshed",
+            {},
+            bundle.settings,
+        )
         copy_state(bundle.path, out)
     return Bundle.open(out, verify=False)
 

@@ -30,9 +30,16 @@ from mgoe.data.log import NO_ROWS, reading
 from mgoe.data.schema import checked_rows
 from mgoe.data.waiting import longest_delay
 from mgoe.errors import BundleError, ConfigError, DataError
-from mgoe.experiments.graphs import OpenedRows, add_events, changing, opened_log, settings_of, vocabularies
-from mgoe.experiments.stages import ShowBuild
-from mgoe.graph import MacroGraph, update_graph
+from mgoe.experiments.graphs import (
+    OpenedRows,
+    add_events,
+    changing,
+    opened_log,
+    settings_of,
+    take_items,
+    vocabularies,
+)
+from mgoe.graph import MacroGraph
 from mgoe.lifecycle.live_events import later, settings_of_events, table_of
 from mgoe.lifecycle.taken import write_settled
 from mgoe.serving import EventReader, open_events
@@ -319,9 +326,16 @@ class NewRows:
         for part in self.parts:
             last = learns and part is self.parts[-1]
             with changing(graph) as work:
-                graph = add_events(graph, part.settings, part.opened(work), work, recluster=last)
-        if not self.parts and learns:
-            graph = update_graph(graph, None, ShowBuild(), learns)
+                graph = add_events(
+                    graph,
+                    part.settings,
+                    part.opened(work),
+                    work,
+                    recluster=last,
+                    about=self.bundle.encoders,
+                )
+        if not self.parts:
+            graph = take_items(graph, self.bundle.encoders, learns)
         for name, file in vocabularies(graph.path).items():
             shutil.copyfile(file, graph.path.parent / name)
         return graph

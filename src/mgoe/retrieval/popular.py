@@ -68,7 +68,7 @@ def recent_items(view: View, lists: SharedLists, n: int) -> NDArray[np.int64]:
     """
     live = view.overlay.item
     changed = live.index[: len(live.counts)]  # the items of a session follow, without counts of their own
-    new = changed[changed >= view.snapshot.n_items]
+    new = changed[(changed >= view.snapshot.n_items) & live.counts[: len(changed)].any(axis=1)]
     newest = np.sort(np.partition(new, -n)[-n:] if len(new) > n else new)[::-1]
     items = lists.recent.astype(np.int64)
     if len(changed):

@@ -5,6 +5,7 @@ import threading
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,12 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
+from mgoe._util.arrays import take
 from mgoe.features import View
 from mgoe.features import read as read_pairs
 from mgoe.graph import MacroGraph
 from mgoe.graph.pair_rows import Side
 from mgoe.graph.scores import UNIT
 from mgoe.retrieval import known_items
+from mgoe.retrieval.popular import recent_items, shared_lists
 from mgoe.serving.events.event import Event, SeenEvents
 from mgoe.serving.online.base_values import BaseValues
 from mgoe.serving.online.live import LiveNodes
@@ -140,6 +143,39 @@ def test_content_reads_the_same_live_in_a_bundle_and_in_a_graph_with_more_events
                     there = at[macro] < at[own].shape[1]
                     stored = np.take_along_axis(at[own], np.where(there, at[macro], 0)[:, None], 1)[:, 0]
                     assert_allclose(at["edges"][there, column], stored[there], rtol=2e-3, atol=1e-3)
+
+
+@up_to(4)
+@given(events=event_lists(1, 30), data=st.data())
+def test_a_registered_item_reads_as_one_of_the_side_table(events, data):
+    """As in a graph that was built with what it is about: in memory, live, and after an update that keeps the
+    groups. Its events then count live as after an update."""
+    with tempfile.TemporaryDirectory() as folder:
+        rows, how = START + events, {"content": True, "resolutions": [(2, 2), (3, 4)]}
+        built, world = (
+            World(Path(tempfile.mkdtemp(dir=folder)), rows, (), listed=listed, **how)
+            for listed in (True, False)
+        )
+        content = np.asarray(built.graph.latest.placed["item"]["content"])
+        told, new = SimpleNamespace(content_of=lambda at: take(content, at, 0)), np.arange(2) + world.items
+        memory, live = View.of(world.graph.latest, None, told), world.live()  # type: ignore[arg-type]
+        memory.place("item", new)
+        live.sides["item"].add_newcomers(new.tolist())
+        live.sides["item"].place(new, content[new], version=1)
+        updated = world.updated([], {"item": content})
+        users, items = (grid.ravel() for grid in np.meshgrid(np.arange(world.users), new))
+        with LiveView(View.of(world.graph.latest), live).reading() as now:
+            views = [View.of(built.graph.latest), memory, now, View.of(updated.latest)]
+            first, *others = [read_pairs(view, users, items, GROUPS) for view in views]
+            recent = recent_items(now, shared_lists(now.snapshot), 9)
+        assert not np.isin(new, recent).any(), "nobody has done anything with them"
+        assert first["item_placing"].any(axis=1).all()
+        assert (first["item_macro"] < built.graph.latest.macro_items).all()
+        for found in others:
+            for name, values in first.items():
+                assert_array_equal(found[name], values, err_msg=name)
+        live.apply(stream := data.draw(streams(world), "stream"))
+        check_promised(live, world.updated(stream, {"item": content}))
 
 
 @up_to(12)

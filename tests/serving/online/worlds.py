@@ -30,7 +30,7 @@ class World:
     """A graph of random events in a folder, and live nodes over it. Ids are indices.
 
     With `content`, all users and items but the first are about something, and two more of each are known by
-    this alone.
+    this alone, but for the items if they are not `listed`.
     """
 
     def __init__(
@@ -39,6 +39,7 @@ class World:
         events: list[Row],
         cuts: tuple[int, ...] = CUTS,
         content: bool = False,
+        listed: bool = True,
         **settings: Any,
     ):
         self.folder, log, about = folder, history(events, cuts), {}
@@ -47,7 +48,7 @@ class World:
         self.there = set(rows)
         source = source_of(rows, folder / "log.parquet", cuts, log.users_at, log.items_at)
         if content:
-            self.users, self.items = self.users + 2, self.items + 2
+            self.users, self.items = self.users + 2, self.items + 2 * listed
             drawn = np.random.default_rng(0).normal(size=(2, 20, 3)).astype(np.float32)
             drawn[:, 0] = 0
             about = {"user": drawn[0, : self.users], "item": drawn[1, : self.items]}
@@ -60,7 +61,7 @@ class World:
         users, items = (Vocabulary(pa.array(np.arange(n))) for n in (self.users, self.items))
         return LiveNodes(LiveBase.of(self.graph, {"user": users, "item": items}, BEHAVIORS))
 
-    def updated(self, events: list[Event]) -> MacroGraph:
+    def updated(self, events: list[Event], content: dict[str, np.ndarray] | None = None) -> MacroGraph:
         rows = [
             (e.user, e.item, e.time, t)
             for e in events
@@ -74,7 +75,10 @@ class World:
             shutil.copytree(self.graph.path, Path(tempfile.mkdtemp(dir=self.folder)) / "graph")
         )
         source = source_of(rows, self.folder / "new.parquet", [], [users], [items])
-        return update_graph(copy, NewEvents(source.history, users, items, source.read_facts(), {}))
+        new = (
+            NewEvents(source.history, users, items, source.read_facts(), {}) if rows or not content else None
+        )
+        return update_graph(copy, new, content=content)
 
 
 def streams(world: World, most: int = 20, last: int = 12) -> st.SearchStrategy[list[Event]]:

@@ -395,7 +395,13 @@ class SnapshotBuilder:
                 for first in range(0, end := max(1, len(content), len(self.sums(side))), ROWS):
                     some = gather(np.arange(first, min(first + ROWS, end)))
                     read = placing.read(some, chances, self.plan.dense)
-                    out.append({f"{side}_placed.{name}": array for name, array in read.items()})
+                    out.append(
+                        {
+                            f"{side}_placed.{name}": array
+                            for name, array in read.items()
+                            if not name.startswith("edges")
+                        }
+                    )
 
     def _second_order(self, r: int, side: Side, width: int, advance: Advance) -> None:
         own, other = self.macro(r, side), self.saved_edges(r, OTHER[side])

@@ -108,6 +108,7 @@ class LiveNodes:
                 index = self.state.indices("item", ids)
                 self._bundle.take_items(new, index)
                 self.state.version += 1
+                nodes.place(index, self._bundle.encoders.item_side.content_of(index), self.version)
                 self._registered.append((self.version, index))
         return len(items)
 

@@ -90,7 +90,8 @@ class Nodes(GrowingArrays):
         head: First live pair, -1 if there is none. Shape (n,).
         sum, second_sum, second, counts, log_first, log_second, table, vectors: What a model reads, as in
             `Snapshot` and `Resolution`; `log_first` and `log_second` are log(1 + edge) of both orders.
-        kappa, read_macro, read_vectors: What a model reads where content places nodes, see
+        content: What nodes are about of which the snapshot does not know it. Shape (n, D).
+        kappa, read_edges, read_macro, read_vectors: What a model reads where content places nodes, see
             `mgoe.graph.placing`.
     """
 
@@ -135,6 +136,8 @@ class Nodes(GrowingArrays):
                 "table": (np.int32, (tasks,), 0),
                 "vectors": (np.float32, (rank,), 0),
                 "kappa": (np.float32, (), 0),
+                "content": (np.float32, self._placed["content"].shape[1:] if self._placed else (0,), 0),
+                "read_edges": (np.int64, (int(self.starts[-1]) if self._placed else 0,), 0),
                 "read_macro": (np.int32, resolutions if self._placed else (0,), 0),
                 "read_vectors": (np.float32, (rank if self._placed else 0,), 0),
             }
@@ -154,7 +157,7 @@ class Nodes(GrowingArrays):
 
     def overlay(self) -> NodeOverlay:
         """Return what a model reads of the nodes, not copied."""
-        own = {} if not self._placed else {"macro": "read_macro", "vectors": "read_vectors"}
+        own = {name: f"read_{name}" for name in ("edges", "macro", "vectors") if self._placed}
         return NodeOverlay(*(getattr(self, own.get(name, name)) for name in NodeOverlay._fields))
 
     def macro_of(self, indices: NDArray[np.int64]) -> NDArray[np.int32]:
@@ -178,6 +181,21 @@ class Nodes(GrowingArrays):
         for name, rows in values.items():
             getattr(self, name)[slots] = rows
         self.slot[values["index"]] = slots
+
+    def place(self, indices: NDArray[np.int64], content: NDArray[np.float32], version: int) -> None:
+        """Note what nodes are about of which the snapshot does not know it.
+
+        Args:
+            indices: Nodes, each once. Shape (n,).
+            content: Zeros throughout where it is unknown. Shape (n, D).
+            version: Version of the live state.
+        """
+        new = content.any(axis=1) & ~take(self._placed.get("content", content[:0]), indices, 0).any(axis=1)
+        if self._placed and new.any():
+            self.touch(self.base_values.read(self.untouched(indices[new])))
+            slots = self.slots(indices[new])
+            self.content[slots] = content[new]
+            self.finish(slots, version)
 
     def add(self, change: Change, other: Self) -> None:
         """Add changed pairs with nodes of the other side to the sums of this side's nodes."""
@@ -285,7 +303,7 @@ class Nodes(GrowingArrays):
         snapshot, side, held = self.base_values.snapshot, self.base_values.side, self._placed
         index = np.where(self.index[slots] < self.known, self.index[slots], -1)
         some = SomeNodes(
-            take(held["content"], index, 0),
+            self.content[slots] + take(held["content"], index, 0),
             self.fixed_sum[slots],
             self.vectors[slots],
             [self.edges[slots, start : end - 1] for start, end in pairwise(self.starts.tolist())],
@@ -296,8 +314,9 @@ class Nodes(GrowingArrays):
         for name in ("kappa", "sum", "log_first"):
             getattr(self, name)[slots] = found[name]
         self.read_vectors[slots] = found["vectors"]
-        for r in range(len(chances)):
+        for r, start in enumerate(self.starts[:-1]):
             self.read_macro[slots, r] = found[f"macro{r}"]
+            self.read_edges[slots, start : self.starts[r + 1] - 1] = found[f"edges{r}"]
 
 
 class LivePairs(GrowingArrays):
