@@ -477,6 +477,7 @@ def test_models_are_listed_with_what_they_read(mgoe: Mgoe):
         "side",
         "context",
         "recents",
+        "content",
     ]
     printed = mgoe("models", "list").stdout
     assert all(name in printed for name in (*PRESETS, *(f"+{suffix}" for suffix in found["suffixes"])))

@@ -235,6 +235,7 @@ class Known:
     """Knows scores of every item; more popular items were done more often."""
 
     tasks, n_items, retrieval = ("click",), 40, None
+    withdrawn = np.empty(0, np.int64)
 
     def __init__(self, scores: np.ndarray, events: Events):
         counts = np.bincount(events.item, minlength=40)

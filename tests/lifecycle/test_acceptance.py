@@ -130,7 +130,7 @@ def drop_task(_: Path, manifest: dict[str, Any]) -> None:
     ("change", "reason"),
     [
         (lambda *_: None, None),
-        (shuffle_weights, "gauc of click"),
+        (shuffle_weights, "rmse of stay"),
         (double, "click is predicted"),
         (drop_context, "features of the current bundle are missing: context device"),
         (drop_task, "the tasks must be those of the current bundle"),

@@ -9,8 +9,10 @@ from mgoe.graph.pair_rows import Side
 
 
 class Placing(NodeGroup):
-    """log(1 + kappa), 0 for a node without content, and the share of its own scores in its sum. Shape (B, 2)
-    per side."""
+    """Whether a node has content, and the share of its own scores in its sum. Shape (B, 2) per side.
+
+    The share falls as kappa grows. Kappa alone would be one number per snapshot, unlike those of training.
+    """
 
     name = "placing"
 
@@ -23,4 +25,4 @@ class Placing(NodeGroup):
             return {}
         kappa, total = (view.rows(side, name, pairs.nodes(side)) for name in ("kappa", "sum"))
         own = (total - kappa) / np.maximum(total, 1e-9)
-        return {f"{side}_placing": np.column_stack([np.log1p(kappa), own]).astype(np.float32)}
+        return {f"{side}_placing": np.column_stack([kappa > 0, own]).astype(np.float32)}
