@@ -31,7 +31,7 @@ BLOCK = 2048
 TOGETHER = 8192
 """Items that are scored in one call for several users, about. It bounds the memory of any number of users."""
 NEWEST = 50
-"""Items that the snapshot lacks and that are always candidates, the newest of them."""
+"""Registered items that the snapshot lacks and that are always candidates, the newest of them."""
 FILTERED = 4
 """So many times as many candidates are retrieved if filters leave some out."""
 
@@ -266,13 +266,15 @@ def _retrieved(
     own: OwnItems,
     wanted: int,
 ) -> tuple[NDArray[np.int64], bool]:
-    """Retrieve candidates, beside the newest items; the most popular items that pass fill up the rest.
+    """Retrieve candidates, beside the newest registered items; the most popular items that pass fill up the
+    rest.
 
     So a query that allows few items is answered from all of these. More are retrieved than wanted if filters
     may leave some out.
     """
-    newest = np.arange(max(catalogue.snapshot.n_items, scores.n_items - NEWEST), scores.n_items)
-    newest = newest[catalogue.item_index.passes(newest, query.filters, query.left_out)]
+    later = np.arange(max(catalogue.snapshot.n_items, scores.n_items - NEWEST), scores.n_items)
+    later = later[catalogue.item_index.passes(later, query.filters, query.left_out)]
+    newest = later[catalogue.are_registered(later)]
     n = wanted * (FILTERED if query.filters else 1)
     with scores.reading() as view:
         found = retrieval.candidates(view, user, n, query.left_out, own)
@@ -282,9 +284,10 @@ def _retrieved(
     if missing == 0:
         return np.sort(found), False
     popular = catalogue.item_index.most_popular(wanted, query.filters, query.left_out)
-    more = popular[~np.isin(popular, found)][:missing]
+    rest = np.concatenate([popular, later])
+    more = rest[~np.isin(rest, found)][:missing]
     few = scores.n_items - catalogue.snapshot.n_items <= NEWEST  # that the snapshot lacks
-    return np.sort(np.concatenate([found, more])), few and len(newest) + len(popular) < wanted
+    return np.sort(np.concatenate([found, more])), few and len(rest) < wanted
 
 
 def _at_least(scores: NDArray[np.float32], least: Mapping[int, float]) -> NDArray[np.int64]:

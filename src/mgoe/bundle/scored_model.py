@@ -92,6 +92,10 @@ class ScoredModel:
         self.encoders.item_side.add(index, new.encoded, new.names)
         self.withdrawn = np.union1d(self.withdrawn, index[new.withdrawn])
 
+    def are_registered(self, items: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return which items the bundle has or was told of, and not events alone. Shape (B,)."""
+        return (items < self.encoders.items.size) | self.encoders.item_side.are_added(items)
+
     @property
     def n_items(self) -> int:
         """Items that can be ranked."""

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from ibis.backends.duckdb import Backend
 from numpy.typing import ArrayLike, NDArray
 
-from mgoe._util.arrays import with_room
+from mgoe._util.arrays import take, with_room
 from mgoe._util.tables import batches
 from mgoe.config import FeatureSettings, SideTableSettings
 from mgoe.data.arrow import one_array, pc, texts
@@ -141,6 +141,10 @@ class SideFeatures:
         rows[indices[new]] = np.arange(first, first + len(new))
         self._rows = rows
 
+    def are_added(self, indices: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return which nodes were added. Shape (B,)."""
+        return take(self._rows, indices, -1) >= 0
+
     @property
     def is_extended(self) -> bool:
         """Whether something was added."""
@@ -181,10 +185,9 @@ class SideFeatures:
 
     def _added_at(self, indices: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
         """Return the places of indices that were added, and the row of each among what was added."""
-        rows = self._rows  # it is replaced when it grows
-        there = np.flatnonzero((indices >= 0) & (indices < len(rows)))
-        there = there[rows[indices[there]] >= 0]
-        return there, rows[indices[there]]
+        rows = take(self._rows, indices, -1)
+        there = np.flatnonzero(rows >= 0)
+        return there, rows[there]
 
     @cached_property
     def _unknown(self) -> dict[str, NDArray[Any]]:

@@ -108,7 +108,7 @@ def test_events_move_candidates_at_once_and_new_items_are_found(shop: Path, tmp_
         last = next(item for item in reversed(items) if item not in before["items"])
         live.add(
             {"user": VISITOR, "item": last, "behavior": "buy"},
-            {"user": VISITOR + 1, "item": ARRIVAL, "behavior": "click"},
+            *({"user": VISITOR + 1, "item": ARRIVAL - k, "behavior": "click"} for k in range(25, -1, -1)),
         )
         after = live.recommend(user=VISITOR, k=20)
         assert after["unseen_user"] is False
