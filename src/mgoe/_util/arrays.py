@@ -31,13 +31,13 @@ def with_room(array: NDArray, size: int, fill: int = 0) -> NDArray:
     return longer
 
 
-def take(array: NDArray, index: NDArray[np.int64], fill: float) -> NDArray:
-    """Return rows of an array, `fill` at index -1 and beyond the array."""
+def take(array: NDArray, index: NDArray[np.integer], fill: float | NDArray) -> NDArray:
+    """Return rows of an array, `fill` (a number, or a row) at negative indices and beyond the array."""
     if len(array) == 0:
         return np.full((*index.shape, *array.shape[1:]), fill, array.dtype)
-    beyond = index >= len(array)
-    out = array[np.where(beyond, -1, index)]
-    out[beyond | (index < 0)] = fill
+    there = (index >= 0) & (index < len(array))
+    out = array[np.where(there, index, 0)]
+    out[~there] = fill
     return out
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from mgoe._util.arrays import take
 from mgoe.config import did_you_mean
 from mgoe.data import SideFeatures, to_arrow
 from mgoe.errors import BundleError, DataError
@@ -125,9 +126,7 @@ class ItemIndex:
     def places(self, items: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return where items stand by popularity, from 0; those that the snapshot lacks stand last. Shape
         (B,)."""
-        found, known = np.full(len(items), len(self._place)), items < len(self._place)
-        found[known] = self._place[items[known]]
-        return found
+        return take(self._place, items, len(self._place)).astype(np.int64)
 
     def most_popular(
         self, n: int, filters: Sequence[Filter], left_out: NDArray[np.int64]

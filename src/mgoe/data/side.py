@@ -85,10 +85,7 @@ class SideFeatures:
 
     def column(self, name: str, indices: NDArray[np.int64]) -> NDArray[Any]:
         """Return one feature of nodes, see `gather`. B rows."""
-        values = self.arrays[name]
-        known = (indices >= 0) & (indices < len(values))
-        taken = np.repeat(self._unknown[name], len(indices), axis=0)
-        taken[known] = values[indices[known]]
+        taken = take(self.arrays[name], indices, self._unknown[name][0])
         places, rows = self._added_at(indices)
         if len(places):
             taken[places] = self._added[name][rows]

@@ -6,6 +6,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from mgoe._util.arrays import take
 from mgoe._util.hash_table import place_of
 from mgoe.features.group import CONTEXT, ITEM, USER, Arrays, InputGroup, Key, Owner, Part, dense
 from mgoe.features.spec import FeatureSpec, RateSpec
@@ -104,11 +105,7 @@ def _values(view: View, pairs: Pairs, rates: Rates, axis: Axis) -> NDArray[np.in
     if axis.kind == "category":
         held = rates.categories[axis.name]
         nodes = pairs.users if axis.side == "user" else pairs.items
-        known = (nodes >= 0) & (nodes < len(held))
-        out = np.full((len(nodes), held.shape[1]), -1, np.int64)
-        out[:, 0] = 0
-        out[known] = held[nodes[known]]
-        return out
+        return take(held, nodes, np.array([0, *[-1] * (held.shape[1] - 1)])).astype(np.int64)
     if axis.kind == "node":
         return (pairs.users if axis.side == "user" else pairs.items)[:, None]
     return view.macro(axis.side, axis.resolution, pairs.nodes(axis.side))[:, None]

@@ -266,12 +266,9 @@ class View:
 
     def known(self, side: Side, nodes: NDArray[np.integer]) -> NDArray[np.int64]:
         """Return nodes by index, -1 for those without history. Any shape."""
-        known, slot = len(self.base[side]["sum"]), self.nodes(side).slot
-        there = (nodes >= 0) & (nodes < known)
-        if len(slot) > known:
-            new = (nodes >= known) & (nodes < len(slot))
-            there[new] = slot[nodes[new]] >= 0
-        return np.where(there, nodes, -1).astype(np.int64)
+        known = len(self.base[side]["sum"])
+        there = (nodes < known) | (take(self.nodes(side).slot, nodes, -1) >= 0)
+        return np.where(there & (nodes >= 0), nodes, -1).astype(np.int64)
 
     def macro(
         self, side: Side, resolution: int, nodes: NDArray[np.int64], fill: int = -1

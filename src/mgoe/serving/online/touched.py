@@ -167,8 +167,7 @@ class Nodes(GrowingArrays):
 
     def slots(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return slots of nodes, -1 for those that are untouched or unknown. Shape (n,)."""
-        there = (indices >= 0) & (indices < self.count)
-        return np.where(there, self.slot[np.where(there, indices, 0)], -1).astype(np.int64)
+        return take(self.slot, indices, -1).astype(np.int64)
 
     def untouched(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return those of some nodes that have no slot, each once and in order."""
