@@ -16,8 +16,9 @@ from mgoe.experiments.cell_bundle import write_cell_bundle
 from mgoe.experiments.fitted import load_calibration, load_model
 from mgoe.experiments.inputs import Inputs
 from mgoe.experiments.plan import Cell, Plan
-from mgoe.experiments.topn_model import ranked_lists
+from mgoe.experiments.topn_model import MIX, ranked_lists, recall
 from mgoe.experiments.topn_objective import list_objective
+from mgoe.retrieval import Retrieval
 from mgoe.topn import Queries
 from mgoe.topn.queries import events_until
 from mgoe.training import PairScorer
@@ -52,6 +53,28 @@ def test_a_comparison_lists_what_the_bundle_recommends(
     [lists] = ranked_lists([scored], asked, query)
     found = bundle.recommend(bundle.ids("user", users), 10, "click * buy^2", exclude_known=hide, exact=exact)
     assert_array_equal(lists.ravel(), bundle.indices("item", found["item"]))
+
+
+def test_the_lists_of_a_comparison_hold_known_items_alone(
+    retrieving: RunSettings, cell: Cell, finished: Path, tmp_path: Path
+):
+    """Items that content tells of and that nobody did before are nearest to everybody here."""
+    inputs = Inputs.open(finished, retrieving)
+    scored = inputs.scored(load_model(cell, inputs), inputs.graph.latest)
+    how = RetrievalSettings(candidates=20, quotas={"unseen": 5, "popular": 15})
+    scored.retrieval = Retrieval.build(scored.view, tmp_path / "retrieval", how)
+    known, base = scored.n_items, scored.view.base["item"]
+    for name in ("sum", "vectors"):
+        base[name] = np.concatenate([base[name], np.repeat(base[name][-1:], 3, axis=0)])
+    users = np.flatnonzero(scored.view.base["user"]["vectors"].any(axis=1))[:4]
+    candidates = scored.retrieval.candidates(scored.view, int(users[0]))
+    assert {known, known + 1, known + 2} <= {*candidates.tolist()}
+    query = Query(10, list_objective(retrieving, TopNSettings()), {}, np.empty(0, np.int64), (), {}, False)
+    asked = Queries(events_until(inputs.prepared, 1), 1, users, users, users, hide=False)
+    [lists] = ranked_lists([scored], asked, query)
+    assert lists.max() < known
+    found, _ = recall(scored, asked, query, [np.arange(known, known + 3)] * len(users))
+    assert found.values[found.names.index((MIX, "recall@20"))] == 0
 
 
 def test_readings_score_the_same_pairs_once_and_undo_shares_of_the_sampling(

@@ -242,7 +242,8 @@ class Known:
         self.scores, self.item_index = scores, ItemIndex(SideFeatures(FeatureEncoders(), {}), counts)
         nothing: Any = SimpleNamespace(arrays={"pairs.task_mask": np.empty(0, np.uint8)})
         done = SimpleNamespace(known_items=lambda user: np.unique(events.item[events.user == user]))
-        self.view = SimpleNamespace(snapshot=done, overlay=Overlay.empty(nothing))
+        base = {"item": {"sum": counts}}
+        self.view = SimpleNamespace(snapshot=done, overlay=Overlay.empty(nothing), base=base)
 
     def reading(self) -> AbstractContextManager[SimpleNamespace]:
         return nullcontext(self.view)

@@ -4,6 +4,7 @@ import shutil
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
+from mgoe._util.arrays import take
 from mgoe.config import RetrievalSettings
 from mgoe.errors import BundleError
 from mgoe.features import View
-from mgoe.retrieval import Retrieval, popular
+from mgoe.retrieval import Retrieval, generators, popular
 from mgoe.retrieval.popular import shared_lists
 from mgoe.serving.events.event import Event
 from mgoe.serving.online.live import LiveNodes
@@ -68,6 +70,60 @@ def test_no_item_from_after_the_snapshot_is_retrieved(events, data):
         there = {*log.until(number)["item"].tolist()}
         for user in (-1, *range(view.snapshot.n_users), 10**9):
             assert {*found.candidates(view, user, 99).tolist()} <= there
+
+
+@up_to(3)
+@given(events=event_lists(1, 30))
+def test_registered_items_are_found_as_from_a_graph_built_with_them(events):
+    """In memory, live, and after an update that keeps the groups: the same items, in the same order."""
+    with tempfile.TemporaryDirectory() as folder:
+        rows, how = START + events, {"content": True, "resolutions": [(2, 2), (3, 4)]}
+        built, world = (
+            World(Path(tempfile.mkdtemp(dir=folder)), rows, (), listed=listed, **how)
+            for listed in (True, False)
+        )
+        content = np.asarray(built.graph.latest.placed["item"]["content"])
+        told, new = SimpleNamespace(content_of=lambda at: take(content, at, 0)), np.arange(2) + world.items
+        memory, live = View.of(world.graph.latest, None, told), world.live()  # type: ignore[arg-type]
+        memory.place("item", new)
+        live.sides["item"].add_newcomers(new.tolist())
+        live.sides["item"].place(new, content[new], version=1)
+        updated = View.of(world.updated([], {"item": content}).latest)
+        view = View.of(built.graph.latest)
+        found = Retrieval.build(view, Path(folder) / "retrieval", SETTINGS)
+        vectors = view.base["item"]["vectors"]
+        with LiveView(View.of(world.graph.latest), live).reading() as now:
+            for user in (-1, *range(world.users)):
+                lists = [found.generate(one, user, 9)["unseen"] for one in (view, memory, now, updated)]
+                own = view.rows("user", "vectors", view.known("user", np.array([user])))[0]
+                near = vectors @ own / np.maximum(np.linalg.norm(vectors, axis=1), 1e-9)
+                assert {*lists[0].tolist()} == ({*new.tolist()} if own.any() else set())
+                assert (np.diff(near[lists[0]]) < 1e-6).all(), "the nearest first"
+                for items in lists[1:]:
+                    assert_array_equal(items, lists[0])
+
+
+def test_the_newest_unseen_items_are_compared_and_have_a_quota_where_content_places_items(
+    tmp_path, monkeypatch
+):
+    rows = [(k % 7, k % 5, k, k % 3) for k in range(40)]
+    told, other = (
+        World(Path(tempfile.mkdtemp(dir=tmp_path)), rows, content=about) for about in (True, False)
+    )
+    views = [View.of(one.graph.latest) for one in (told, other)]
+    found, without = (
+        Retrieval.build(view, tmp_path / f"retrieval{k}", SETTINGS) for k, view in enumerate(views)
+    )
+    assert found.quotas["unseen"]
+    assert "unseen" not in without.quotas
+    first, last = told.items - 2, told.items - 1
+    user = next(user for user in range(7) if views[0].base["user"]["vectors"][user].any())
+    assert {*found.generate(views[0], user, 9)["unseen"].tolist()} == {first, last}
+    assert {first, last} <= {*found.candidates(views[0], user, 99).tolist()}
+    assert {first, last}.isdisjoint(found.candidates(views[0], user, 99, np.array([first, last])).tolist())
+    monkeypatch.setattr(generators, "MOST_UNSEEN", 1)
+    assert found.generate(views[0], user, 9)["unseen"].tolist() == [last]
+    assert without.generate(views[1], user, 9)["unseen"].size == 0
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from mgoe.config.base import Count, Settings
 
 LARGE = 10_000
 """Items from which `auto` retrieves: 20 times the default number of candidates. Of fewer, all are ranked."""
-Generator = Literal["own", "item_to_item", "swing", "sketch", "macro", "recent", "popular"]
+Generator = Literal["own", "item_to_item", "swing", "sketch", "unseen", "macro", "recent", "popular"]
 """What gives candidates; the method page describes each."""
 
 

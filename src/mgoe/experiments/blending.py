@@ -38,7 +38,7 @@ def fit_blend(model: RankingModel, inputs: Inputs, calibration: Calibration) -> 
     snapshot = inputs.graph.snapshots[prepared.valid_window]
     scored = inputs.scored(model, snapshot, calibration, retrieval)
     view, signals, wanted = scored.view, list[NDArray[np.float32]](), []
-    for user, later, then in _questions(prepared, snapshot.n_items):
+    for user, later, then in _questions(prepared, len(view.base["item"]["sum"])):
         own = retrieval.own_items(view, user, later)
         known = None if later is None else own.all
         found = np.sort(retrieval.candidates(view, user, None, known, own))
@@ -51,7 +51,8 @@ def fit_blend(model: RankingModel, inputs: Inputs, calibration: Calibration) -> 
 
 
 def _questions(prepared: Prepared, n_items: int) -> Iterator[tuple[int, Done | None, NDArray[np.int64]]]:
-    """Yield what lists are to find for random users of the validation window, of the items known before it.
+    """Yield what lists are to find for random users of the validation window, of the items that have history
+    or content before it.
 
     Yields:
         The user, by index; what the user has done since the snapshot, None if nothing is known; and the items

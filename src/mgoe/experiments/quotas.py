@@ -2,16 +2,16 @@
 
 import numpy as np
 
-from mgoe.config import RunSettings
+from mgoe.config import Generator, RunSettings
 from mgoe.data import Prepared
 from mgoe.features import View
 from mgoe.retrieval import Retrieval, best_quotas
 
 USERS = 2000
 """Users of the validation window, at most, whose items are to be found."""
-LEAST = {"recent": 0.04, "popular": 0.02}
-"""Shares of the candidates that are not chosen: new items and unknown users are rare on validation, and
-nothing else serves them."""
+LEAST: dict[Generator, float] = {"recent": 0.04, "popular": 0.02, "unseen": 0.06}
+"""Shares of the candidates that are not chosen, of generators with a default quota: new items and unknown
+users are rare on validation, and nothing else serves them."""
 
 
 def chosen_quotas(
@@ -45,7 +45,7 @@ def chosen_quotas(
         found.append({name: _places(items, one, n) for name, one in lists.items()})
         weights.append(np.full(len(items), 1 / len(items)))
     places = {name: np.concatenate([one[name] for one in found]) for name in found[0]}
-    least = {name: int(np.ceil(share * n)) for name, share in LEAST.items()}
+    least = {name: int(np.ceil(share * n)) for name, share in LEAST.items() if name in retrieval.quotas}
     best = best_quotas(places, np.concatenate(weights), max(n - sum(least.values()), 1))
     return {name: quota + least.get(name, 0) for name, quota in best.items()}
 

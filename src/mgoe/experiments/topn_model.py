@@ -108,7 +108,7 @@ def ranked_lists(models: Sequence[ScoredModel], queries: Queries, query: Query) 
     Returns:
         Items by index, best first, -1 where a list ends earlier. Shape (Q, N) for each model.
     """
-    users, query = queries.users.tolist(), replace(query, exclude_known=queries.hide)
+    users, query = queries.users.tolist(), _of_known(query, queries, models[0])
     found = [np.full((len(users), query.k), -1, np.int64) for _ in models]
     ranked = (rank_users(one, one, users, query) for one in models)
     for row, of_models in enumerate(zip(*ranked, strict=True)):
@@ -136,9 +136,16 @@ def recall(
     depth = sum(scored.retrieval.quotas.values())  # as many of every generator as there are candidates
     shares = list[dict[str, float]]()
     for user, items in zip(queries.users.tolist(), wanted, strict=True):
-        mix = choose(scored, scored, replace(query, exclude_known=queries.hide), user).items
+        mix = choose(scored, scored, _of_known(query, queries, scored), user).items
         found = {MIX: mix, **scored.retrieval.generate(scored.view, user, depth)}
         shares.append({name: float(np.isin(items, mine).mean()) for name, mine in found.items()})
     columns = {(name, f"recall@{depth}"): np.array([share[name] for share in shares]) for name in shares[0]}
     means = mean_over_users(columns, queries.users)
     return means, dict(zip(shares[0], means.values.tolist(), strict=True))
+
+
+def _of_known(query: Query, queries: Queries, model: ScoredModel) -> Query:
+    """Return a query that leaves out what may not be in a list: items that nobody did before, of which
+    content tells, and items that users know if these are hidden."""
+    unseen = np.arange(model.n_items, len(model.view.base["item"]["sum"]))
+    return replace(query, left_out=np.union1d(query.left_out, unseen), exclude_known=queries.hide)

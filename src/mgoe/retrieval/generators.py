@@ -1,7 +1,8 @@
 """The generators: each gives items of its own kind for a user, best first. Only `own` gives known items.
 
 All of them read the view, so a live event counts at once: for the user's items, for what is recent, and for
-the vector and macro node of a user who is new since the snapshot. Those of others stay until the next one.
+the vector and macro node of a user who is new since the snapshot. Those of others stay until the next one. An
+item that is registered live is found at once by what it is about.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,12 +14,16 @@ from numpy.typing import NDArray
 
 from mgoe._util.hash_table import free_places, place_of
 from mgoe.features import View
+from mgoe.features.sketch import SUMS
 from mgoe.retrieval.best import offer, sort
 from mgoe.retrieval.history import OwnItems
 from mgoe.retrieval.links import ItemLinks, Kind
 from mgoe.retrieval.mix import is_among
 from mgoe.retrieval.popular import SharedLists, recent_items
 from mgoe.retrieval.sketch_index import SketchIndex
+
+MOST_UNSEEN = 1 << 16
+"""Items without events that are compared with a user, the newest of them."""
 
 
 class Stored(NamedTuple):
@@ -75,6 +80,19 @@ def sketch(stored: Stored, asked: Asked, n: int) -> NDArray[np.int64]:
     return _unknown(found, asked.own, n)
 
 
+def unseen(stored: Stored, asked: Asked, n: int) -> NDArray[np.int64]:
+    """Return items that the snapshot has no event of and whose vectors, which their content gives, are
+    nearest to the user's. Only the newest `MOST_UNSEEN` are compared."""
+    view, slot = asked.view, asked.view.overlay.item.slot
+    vector = view.rows("user", "vectors", asked.user)[0]
+    vectors, live = view.base["item"]["vectors"], view.overlay.item.vectors
+    end = max(len(vectors), len(slot)) if vector.any() else 0
+    start, most = max(view.snapshot.n_items, end - MOST_UNSEEN), n + len(asked.own.latest)
+    items, near = np.empty(most, np.int64), np.empty(most, np.float32)
+    size = _nearest_in_order(vector, vectors, slot, live, start, end, items, near)
+    return _unknown(items[:size], asked.own, n)
+
+
 def macro(stored: Stored, asked: Asked, n: int) -> NDArray[np.int64]:
     """Return the top items of the user's macro node, for each task in turn."""
     finest = len(asked.view.snapshot.resolutions) - 1
@@ -95,7 +113,7 @@ def popular(stored: Stored, asked: Asked, n: int) -> NDArray[np.int64]:
 
 
 GENERATORS: dict[str, Callable[[Stored, Asked, int], NDArray[np.int64]]] = {
-    one.__name__: one for one in (own, item_to_item, swing, sketch, macro, recent, popular)
+    one.__name__: one for one in (own, item_to_item, swing, sketch, unseen, macro, recent, popular)
 }
 """By name, in the order in which they come first at equal places of the mix."""
 
@@ -138,4 +156,22 @@ def _sum_links(links, fresh, seeds, weights, known, key, items, totals):  # prag
             if place == len(known) or known[place] != item:
                 size = offer(items, totals, size, item, fresh[item] * total[at])
     sort(items, totals, size)
+    return size
+
+
+@numba.njit(cache=True, nogil=True, fastmath=SUMS)
+def _nearest_in_order(vector, vectors, slot, live, start, end, items, near):  # pragma: no cover - compiled
+    """Keep the items from `start` to `end` whose vectors are nearest, of those that have one."""
+    size = 0
+    for item in range(start, end):
+        row = slot[item] if item < len(slot) else -1
+        if row >= 0 or item < len(vectors):
+            own = live[row] if row >= 0 else vectors[item]
+            product, square = np.float32(0), np.float32(0)
+            for d in range(len(vector)):
+                product += own[d] * vector[d]
+                square += own[d] * own[d]
+            if square > 0:
+                size = offer(items, near, size, item, product / np.sqrt(square))
+    sort(items, near, size)
     return size

@@ -30,11 +30,12 @@ QUOTAS: dict[Generator, int] = {
     "item_to_item": 150,
     "swing": 100,
     "sketch": 80,
+    "unseen": 40,
     "macro": 50,
     "recent": 40,
     "popular": 40,
 }
-"""Default quotas per 500 candidates."""
+"""Default quotas, in proportion; `unseen` has one only where content places items."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,11 @@ class Retrieval:
             save_arrays(unfinished, {"fresh": freshness(pairs, view.snapshot)})
             save_arrays(unfinished, shared_lists(view.snapshot)._asdict())
             placed = write_index(view.snapshot.arrays["item_vectors"], unfinished / SKETCH, index)
-            quotas = apportioned(settings.quotas or QUOTAS, settings.candidates)
+            places = "item" in view.snapshot.placed
+            usual: dict[Generator, int] = {
+                name: quota for name, quota in QUOTAS.items() if places or name != "unseen"
+            }
+            quotas = apportioned(settings.quotas or usual, settings.candidates)
             manifest = {"format": FORMAT, "quotas": quotas, "neighbors": settings.neighbors}
             manifest |= {"blend": None if blend is None else blend._asdict(), "placed": placed}
             half_life = HALF_LIFE * median_age(view.snapshot)
