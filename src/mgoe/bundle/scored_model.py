@@ -93,7 +93,7 @@ class ScoredModel:
         self.withdrawn = np.union1d(self.withdrawn, index[new.withdrawn])
 
     def are_registered(self, items: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Return which items the bundle has or was told of, and not events alone. Shape (B,)."""
+        """Return which items the bundle holds or were registered; others came with events. Shape (B,)."""
         return (items < self.encoders.items.size) | self.encoders.item_side.are_added(items)
 
     @property
