@@ -11,6 +11,7 @@ os.environ.setdefault("COLUMNS", "200")
 from collections.abc import Iterator  # noqa: E402
 from pathlib import Path  # noqa: E402
 
+import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
 import pytest  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
@@ -105,15 +106,17 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Shared:
 
 @pytest.fixture(scope="session")
 def world(shared: Shared) -> Path:
-    """A simulated log in both forms, with its truth, titles and their vectors: 200 users, 100 items, 12,000
-    exposures."""
+    """A simulated log in both forms, with its truth, titles and their vectors, which tell communities: 200
+    users, 100 items, 12,000 exposures."""
 
     def make(path: Path) -> None:
         size = {"users": 200, "items": 100, "exposures": 12_000, "days": 30}
         simulate(WorldSettings(**size, user_communities=4, item_communities=5), path)
         items = pd.read_parquet(path / "truth" / "items.parquet")
         items["title"] = "Thing " + items["item_id"].astype(str)
-        items["about"] = [*items[["bias_click", "bias_buy", "bias_stay"]].to_numpy()[1:], None]
+        turn = 2 * np.pi * items["community"] / 5
+        about = np.column_stack([np.cos(turn), np.sin(turn), items["bias_click"]])
+        items["about"] = [*about[1:], None]
         items[["item_id", "title", "about"]].to_parquet(path / "items.parquet")
 
     return shared("world", make)

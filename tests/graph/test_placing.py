@@ -10,9 +10,10 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from mgoe.graph.edges import SparseEdges
 from mgoe.graph.likelihood import NEVER, log_chances
-from mgoe.graph.placing import Placing, SomeNodes
+from mgoe.graph.placing import TELLS, Placing, SomeNodes
 from mgoe.graph.scores import UNIT
 from tests.effort import up_to
+from tests.serving.online.worlds import START, World
 
 SIZES = [(2, 3), (4, 5)]
 """Macro nodes of this side and of the other, at two resolutions."""
@@ -68,9 +69,9 @@ def test_a_node_reads_its_own_scores_and_kappa_more(seed, n):
     """By the definition, node by node: sums, edges, vectors, macro nodes; without content all stays."""
     gather, _ = world(seed, n)
     placing, some = Placing(*(np.asarray(one) for one in fit(gather))), gather(np.arange(n + 5))
-    read, kappa = placing.read(some, CHANCES, dense=1), float(placing.worth[0])
+    read, (kappa, half, _) = placing.read(some, CHANCES, dense=1), placing.worth.tolist()
     for k, (content, total) in enumerate(zip(some.content, some.sums / UNIT, strict=True)):
-        worth = kappa if content.any() else 0.0
+        worth = kappa * half / (half + total) if content.any() else 0.0
         assert_allclose(read["kappa"][k], worth, rtol=1e-6)
         assert_allclose(read["sum"][k], total + worth, rtol=1e-6)
         if not worth:
@@ -101,6 +102,20 @@ def test_what_a_node_reads_does_not_depend_on_who_is_read_beside_it(seed, cut):
     parts = [placing.read(gather(rows), CHANCES, dense=1) for rows in np.split(np.arange(43), [cut])]
     for name, values in whole.items():
         assert_array_equal(np.concatenate([part[name] for part in parts]), values, err_msg=name)
+
+
+@up_to(10)
+@given(seed=st.integers(0, 10**6), n=st.integers(150, 400))
+def test_content_that_says_something_tells_and_noise_does_not(seed, n):
+    told, noise = (fit(world(seed, n, says=says)[0]).worth[-1] for says in (1.0, 0.0))
+    assert noise < TELLS < told
+
+
+@pytest.mark.parametrize(("tells", "placed"), [(TELLS, []), (-np.inf, ["user", "item"])])
+def test_a_graph_whose_content_tells_nothing_places_nobody(tmp_path, tells, placed):
+    """It is then as one without content, whatever its folder holds."""
+    graph = World(tmp_path, START, (), content=True, tells=tells, resolutions=[(2, 2)]).graph
+    assert graph.meta["content"] == [*graph.latest.placed] == placed
 
 
 @pytest.mark.parametrize("says", [1.0, 0.0])

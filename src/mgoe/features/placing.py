@@ -9,10 +9,8 @@ from mgoe.graph.pair_rows import Side
 
 
 class Placing(NodeGroup):
-    """Whether a node has content, and the share of its own scores in its sum. Shape (B, 2) per side.
-
-    The share falls as kappa grows. Kappa alone would be one number per snapshot, unlike those of training.
-    """
+    """Whether a node is placed by its content, and the share of its own scores in its sum. Shape (B, 2) per
+    side."""
 
     name = "placing"
 

@@ -1,14 +1,19 @@
 """Placing nodes by what they are about (ours): pseudo-scores that a node with content reads beside its own.
 
 A ridge regression learns from content what the nodes of a snapshot look like: `vector / sqrt(sum)`, since a
-vector grows with its degree, and of every resolution the centred logarithms of the shares of its edges. A
-node with content then reads `kappa` scores more, spread over the macro nodes of the other side as its content
-predicts (`p`): edges `n + kappa p`, sum `s + kappa`, the vector by the same mean, and the macro node that is
-likeliest by these edges. So content alone speaks where there is no history, and fades as history comes.
+vector grows with its degree, and of every resolution the centred logarithms of the shares of its edges. The
+mean content predicts the mean shares: logarithms of few scores would have another mean. A node with content
+then reads `kappa` scores more, spread over the macro nodes of the other side as its content predicts (`p`):
+edges `n + kappa p`, sum `s + kappa`, the vector by the same mean, and the macro node that is likeliest by
+these edges.
 
-`kappa` and the strength of the ridge are those that make the edges of held-out nodes most likely if their
-scores are Dirichlet-multinomial with the parameters `kappa p`. Content that says nothing is held back until
-`p` is nearly the share of all nodes, and a node with few scores then reads what is usual.
+The strength of the ridge and a concentration `c` are those that make the edges of held-out nodes most likely
+if their scores are Dirichlet-multinomial with the parameters `c p`; `b` is that of the mean shares. Content
+adds `h = c - b`, and `kappa = c h / (h + s)`: content alone speaks where there is no history, and fades as
+history comes, which soon tells more.
+
+Content tells nothing if at no snapshot of a graph but the latest it makes these edges much likelier than the
+mean shares do. The graph then has none: a model meets placed nodes at every snapshot or never.
 
 All of this is for reading: sums, masses, chances, second order and macro nodes never hold a pseudo-score.
 
@@ -33,6 +38,11 @@ from mgoe.graph.sketch import as_on_one_thread
 
 STRENGTHS = (0.001, 0.01, 0.1, 0.3, 1.0, 3.0, 10.0, 100.0)
 """Strengths of the ridge that are tried, as shares of the weight of all nodes."""
+NOTHING = 1e9
+"""A strength that leaves nothing of content."""
+TELLS = 5.0
+"""Content tells something if it makes the scores of held-out nodes e^5 times as likely: very strong evidence,
+as Bayes factors are usually read."""
 HELD, MOST_HELD = 4, 1 << 13
 """One node in `HELD` is held out, and at most so many."""
 KAPPAS = 0.1, 1e3
@@ -99,7 +109,8 @@ class Placing(NamedTuple):
     Attributes:
         targets: Of each column of a vector, and then of the logarithm of each share before shares are made
             to add up to 1: its weights of content, and a constant. Shape (rank + W, D + 1).
-        worth: `kappa`. Shape (1,).
+        worth: `kappa` of a node without scores, the sum of own scores that halves it, and how much content
+            adds to the log-likelihood of held-out nodes. Shape (3,).
     """
 
     targets: NDArray[np.float32]
@@ -123,19 +134,18 @@ class Placing(NamedTuple):
         some, usual = gather(held), [np.log((mass + 1.0) / (mass + 1.0).sum()) for mass in masses]
         content, edges = _with_constant(some.content), some.edges[dense] / UNIT
         spread, _ = most_likely(edges, np.tile(usual[dense], (len(held), 1)))
-        parts = [_moments(gather, part, usual, spread) for part in (np.setdiff1d(rows, held), held)]
+        rest, own = (_moments(gather, part, usual, spread) for part in (np.setdiff1d(rows, held), held))
         last = sum(len(logs) for logs in usual[dense + 1 :])
-        own = slice(-last - len(usual[dense]), -last or None)
+        shares = slice(-last - len(usual[dense]), -last or None)
         tried = []
-        for strength in STRENGTHS:
-            logs = content @ _ridge(*parts[0], strength)[:, own] + usual[dense]
-            kappa, likelihood = most_likely(edges, logs)
+        for strength in (NOTHING, *STRENGTHS):
+            kappa, likelihood = most_likely(edges, content @ rest.ridge(strength)[:, shares])
             tried.append((likelihood, strength, kappa))
-        _, strength, kappa = max(tried)
-        squares, products = (one + rest for one, rest in zip(*parts, strict=True))
-        found = _ridge(squares, products, strength)
-        found[-1, some.vectors.shape[1] :] += np.concatenate(usual)
-        return cls(np.ascontiguousarray(found.T, np.float32), np.array([kappa if len(held) else 0.0]))
+        likelihood, strength, kappa = max(tried)
+        found = _Moments(*map(np.add, rest, own)).ridge(strength)
+        without, _, spread = tried[0]
+        worth = kappa if len(held) else 0.0, max(kappa - spread, KAPPAS[0]), likelihood - without
+        return cls(np.ascontiguousarray(found.T, np.float32), np.array(worth))
 
     def read(self, nodes: SomeNodes, chances: Sequence[NDArray[np.int32]], dense: int) -> dict[str, NDArray]:
         """Return what nodes read with their content.
@@ -153,7 +163,8 @@ class Placing(NamedTuple):
         """
         predicted = np.empty((len(nodes.sums), len(self.targets)))
         _predict(nodes.content, self.targets.T.astype(np.float64, order="C"), predicted)
-        kappa, own = np.where(nodes.content.any(axis=1), self.worth[0], 0.0), nodes.sums / UNIT
+        (most, half, _), own = self.worth, nodes.sums / UNIT
+        kappa = np.where(nodes.content.any(axis=1), most * half / (half + own), 0.0)
         placed, end = kappa > 0, nodes.vectors.shape[1]
         vectors = np.sqrt(own)[:, None] * nodes.vectors + kappa[:, None] * predicted[:, :end]
         vectors /= np.sqrt(np.where(placed, own + kappa, 1))[:, None]
@@ -210,36 +221,56 @@ def most_likely(edges: NDArray[np.float64], logs: NDArray[np.float64]) -> tuple[
     return float(np.exp(found.x)), -found.fun
 
 
+class _Moments(NamedTuple):
+    """Weighted sums over some nodes. Each weighs as much as its shares are its own, `s / (s + spread)`.
+
+    Attributes:
+        squares: Of products of content and constant. Shape (D + 1, D + 1).
+        products: Of content and constant, and targets. Shape (D + 1, rank + W).
+        shares: Of shares. Shape (W,).
+    """
+
+    squares: NDArray[np.float64]
+    products: NDArray[np.float64]
+    shares: NDArray[np.float64]
+
+    def ridge(self, strength: float) -> NDArray[np.float64]:
+        """Return weights of content and a constant, by which the mean content has the mean shares. Shape (D +
+        1, rank + W).
+        """
+        total, n = max(self.squares[-1, -1], 1e-9), len(self.shares)
+        mean = self.squares[-1] / total
+        variance = np.diag(self.squares) / total - mean**2
+        held_back = np.diag(strength * np.maximum(variance, 0) + 1e-6)
+        found = np.linalg.solve(self.squares / total + held_back, self.products / total)
+        found[-1, -n:] = np.log(self.shares / total + 1e-9) - mean[:-1] @ found[:-1, -n:]
+        return found
+
+
 def _moments(
     gather: Gather, rows: NDArray[np.int64], usual: Sequence[NDArray[np.float64]], spread: float
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return sums over some nodes of products of content, and of content and targets.
-
-    Each node weighs as much as its shares are its own, `s / (s + spread)`. Shapes (D + 1, D + 1), (D + 1,
-    rank + W).
-    """
-    squares, products = np.zeros(()), np.zeros(())
+) -> _Moments:
+    """Return the moments of some nodes; the targets of shares are centred logarithms of their ratios to the
+    usual ones."""
+    found = _Moments(np.zeros(()), np.zeros(()), np.zeros(()))
     for first in range(0, max(1, len(rows)), ROWS):
         some = gather(rows[first : first + ROWS])
         content, own = _with_constant(some.content), some.sums[:, None] / UNIT
+        shares = [
+            (edges / UNIT + np.exp(logs)) / (own + 1) for edges, logs in zip(some.edges, usual, strict=True)
+        ]
         targets = [some.vectors / np.sqrt(own)]
-        for edges, logs in zip(some.edges, usual, strict=True):
-            target = np.log((edges / UNIT + np.exp(logs)) / (own + 1)) - logs
+        for share, logs in zip(shares, usual, strict=True):
+            target = np.log(share) - logs
             targets.append(target - target.mean(axis=1, keepdims=True))
-        weighted = (content * (own / (own + spread))).T
-        squares = squares + weighted @ content
-        products = products + weighted @ np.concatenate(targets, axis=1)
-    return squares, products
-
-
-def _ridge(
-    squares: NDArray[np.float64], products: NDArray[np.float64], strength: float
-) -> NDArray[np.float64]:
-    """Return the weights of content and constant. What all nodes have alike is not held back."""
-    total = max(squares[-1, -1], 1e-9)
-    variance = np.diag(squares) / total - (squares[-1] / total) ** 2
-    held_back = np.diag(strength * np.maximum(variance, 0) + 1e-6)
-    return np.linalg.solve(squares / total + held_back, products / total)
+        weights = own / (own + spread)
+        sums = (
+            (content * weights).T @ content,
+            (content * weights).T @ np.concatenate(targets, axis=1),
+            (weights * np.concatenate(shares, axis=1)).sum(axis=0),
+        )
+        found = _Moments(*map(np.add, found, sums))
+    return found
 
 
 def _with_constant(content: NDArray[np.float32]) -> NDArray[np.float64]:

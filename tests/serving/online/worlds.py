@@ -5,6 +5,7 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pyarrow as pa
@@ -30,7 +31,7 @@ class World:
     """A graph of random events in a folder, and live nodes over it. Ids are indices.
 
     With `content`, all users and items but the first are about something, and two more of each are known by
-    this alone, but for the items if they are not `listed`.
+    this alone, but for the items if they are not `listed`. They are placed by it although it `tells` nothing.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class World:
         cuts: tuple[int, ...] = CUTS,
         content: bool = False,
         listed: bool = True,
+        tells: float = -np.inf,
         **settings: Any,
     ):
         self.folder, log, about = folder, history(events, cuts), {}
@@ -53,9 +55,10 @@ class World:
             drawn[:, 0] = 0
             about = {"user": drawn[0, : self.users], "item": drawn[1, : self.items]}
         source = replace(source, content=about)
-        self.graph = build_graph(
-            source, GraphSettings(**{"rank": 8, "recents": 4} | settings), folder / "graph"
-        )
+        with mock.patch("mgoe.graph.build.snapshot_builder.TELLS", tells):
+            self.graph = build_graph(
+                source, GraphSettings(**{"rank": 8, "recents": 4} | settings), folder / "graph"
+            )
 
     def live(self) -> LiveNodes:
         users, items = (Vocabulary(pa.array(np.arange(n))) for n in (self.users, self.items))

@@ -202,7 +202,9 @@ def build_graph(
             "drift": builders[-1].drift,
             "changes": [],
             "rates": None if rates is None else rates.described(),
-            "content": [*content],
+            "content": [
+                side for side in content if any(one.tells(side) for one in builders[:-1] or builders)
+            ],
             **facts,
         }
         finish(folder, out, meta, source.files, stages, source.spent)

@@ -20,7 +20,7 @@ from mgoe.graph.build.plan import GraphPlan, snapshot_folder
 from mgoe.graph.build.workplace import WORK, Advance
 from mgoe.graph.counts import node_counts, own_pairs, task_share
 from mgoe.graph.pair_rows import OTHER, SIDES, PairRows, Reading, Side, available_threads, starts
-from mgoe.graph.placing import ROWS, Placing, SomeNodes
+from mgoe.graph.placing import ROWS, TELLS, Placing, SomeNodes
 from mgoe.graph.scores import UNIT, check_overflow
 from mgoe.graph.sketch import Sketch, as_on_one_thread, divided, projected, score_matrix, sketch
 
@@ -81,6 +81,10 @@ class SnapshotBuilder:
     def pairs(self) -> int:
         """Distinct pairs of the snapshot."""
         return len(mapped(self.folder / "pairs.item.npy"))
+
+    def tells(self, side: Side) -> bool:
+        """Return whether the content of a side's nodes tells something."""
+        return bool(mapped(self.folder / f"{side}_placed.worth.npy")[-1] > TELLS)
 
     @property
     def drift(self) -> list[float]:
