@@ -50,6 +50,8 @@ SHOWN, KNOWN = 20, 2
 """Exposures of a request, and labels of the request before that come with it."""
 CONTEXT = '{"device": "phone"}'
 CANDIDATES = 500
+CONTENT = ["--content", "0.5"]
+"""Of `mgoe simulate`, for users and items with vectors."""
 NEW_USERS, NEW_ITEMS = 0.05, 0.01
 """Shares of exposures of a user, or of an item, that the log does not hold."""
 FILLED_AT_ONCE = 10_000
@@ -99,25 +101,39 @@ def main() -> None:
             line("exposures.filled.restart_s", seconds, "s")
 
 
-def made(work: Path, users: int, inputs: Sequence[str] | None = None) -> tuple[Path, Path]:
+def made(
+    work: Path, users: int, inputs: Sequence[str] | None = None, vectors: bool = False
+) -> tuple[Path, Path]:
     """Return a bundle and the exposure log it was trained on, both made unless they are there.
 
     Args:
         work: Their folder.
         users: Of the simulated log.
         inputs: Of `mgoe`; all by default.
+        vectors: Whether users and items have vectors, which tell tastes with a correlation of .5.
     """
-    world, run = work / f"log-{users}", work / "-".join(["run", str(users), *(inputs or ())])
+    kind = ["vectors"] if vectors else []
+    world = work / "-".join(["log", str(users), *kind])
+    run = work / "-".join(["run", str(users), *kind, *(inputs or ())])
     if not (world / "summary.json").exists():
         sizes = ["--users", str(users), "--items", str(users // 5), "--exposures", str(10 * users)]
-        child("-m", "mgoe", "simulate", "--out", world, *sizes, "--form", "exposures")
+        child("-m", "mgoe", "simulate", "--out", world, *sizes, "--form", "exposures", *CONTENT * vectors)
     if not (run / "bundle" / "bundle.json").exists():
         config = run.with_suffix(".yaml")
+        sides = {
+            f"{side}s": {
+                "path": str(world / f"{side}s.parquet"),
+                "id": f"{side}_id",
+                "features": [{"name": "content", "kind": "vector"}],
+            }
+            for side in ("user", "item")
+        }
         settings = {
             "data": {
                 "log": str(world / "exposures"),
                 "position": "position",
                 "context": [{"name": "device"}],
+                **(sides if vectors else {}),
             },
             "tasks": [{"name": task, "label": task} for task in ("click", "buy")],
             "models": ["mgoe" if inputs is None else {"name": "mgoe", "base": "mgoe", "inputs": [*inputs]}],

@@ -2,7 +2,7 @@
 
     python benchmarks/serve.py [--users 1000000] [--items 200000] [--seconds 20] [--mixed 60]
         [--sizes 20 100 500] [--work FOLDER] [--no-peers] [--rank-only]
-    python benchmarks/serve.py --rates [--seconds 20]
+    python benchmarks/serve.py --rates | --vectors [--seconds 20]
 
 The service is one worker on one core; the load comes from the other. There are two models on one graph per
 size:
@@ -17,8 +17,9 @@ size:
 
 Floors, peer and mixed load are of the first model, at K = 100.
 
-With `--rates`, something else is measured: `mgoe` on a simulated exposure log of 20,000 users, with the
-inputs `rates` (`serve.rates`) and without them, two services that are asked in turn. Ratio with over without.
+With `--rates` or `--vectors`, something else is measured: `mgoe` on a simulated exposure log of 20,000
+users, with the inputs `rates` (`serve.rates`) or with vectors of users and items (`serve.vectors`), and
+without them, two services that are asked in turn. Ratio with over without.
 
 A load is a closed loop of `--seconds` on raw sockets (`load.py`). Its requests are made beforehand: user and
 candidates drawn evenly, the objective `click * cart^2`, all 500 rows answered. `cpu_ms` is the service's
@@ -75,9 +76,9 @@ REQUESTS = 500
 """Made for each connection, and then asked in turn."""
 SIZES = (20, 100, 500)
 RATE_USERS = 20_000
-"""Of the exposure log on which rates are measured."""
+"""Of the exposure log on which rates and vectors are measured."""
 TURNS = 10
-"""Of the service with rates, and of that without."""
+"""Of the service with them, and of that without."""
 OBJECTIVE = "click * cart^2"
 KINDS = (("rank", 75), ("events", 15), ("unseen", 7), ("malformed", 3))
 """Of the mixed load, in percent."""
@@ -99,9 +100,14 @@ def main() -> None:
     parser.add_argument(
         "--rates", action="store_true", help="measure what rates over exposures cost, and nothing else"
     )
+    parser.add_argument(
+        "--vectors",
+        action="store_true",
+        help="measure what vectors of users and items cost, and nothing else",
+    )
     given = parser.parse_args()
-    if given.rates:
-        rates(given)
+    if given.rates or given.vectors:
+        in_turn(given)
         return
     if not (given.no_peers or given.rank_only):
         require_peers()
@@ -146,17 +152,18 @@ def of_sizes(given: argparse.Namespace, what: str, model: str) -> float:
     return p50.get(100, float("nan"))
 
 
-def rates(given: argparse.Namespace) -> None:
-    """The same load with the inputs `rates` and without them, a turn of each at a time."""
+def in_turn(given: argparse.Namespace) -> None:
+    """The same load with the inputs `rates`, or with vectors, and without them, a turn of each at a time."""
     inputs = make_settings({"data": {"log": "-"}, "tasks": [{"name": "click", "label": "click"}]}).models[0]
-    without = [name for name in resolve(inputs).inputs if name != "rates"]
+    without = [name for name in resolve(inputs).inputs if name != "rates"] if given.rates else None
     turns: dict[str, list[tuple[float, float, float]]] = {"with": [], "without": []}
     with ExitStack() as stack:
         ports: dict[str, tuple[int, int]] = {}
         for name, wanted in (("with", None), ("without", without)):
             folder = given.work / name
             folder.mkdir(parents=True, exist_ok=True)
-            bundle, log = exposures.made(given.work, RATE_USERS, wanted)
+            vectors = given.vectors and name == "with"
+            bundle, log = exposures.made(given.work, RATE_USERS, wanted, vectors)
             port, number, _ = stack.enter_context(exposures.service(bundle, folder / "state", folder))
             load(port, exposures.Clients(log).ranking, 3, 1)
             ports[name] = port, number
@@ -170,7 +177,7 @@ def rates(given: argparse.Namespace) -> None:
                 turns[name].append((answers.milliseconds(0.5), answers.milliseconds(0.99), spent * 1e3))
     for place, figure in enumerate(("p50_ms", "p99_ms", "cpu_ms")):
         ours, theirs = (statistics.median(turn[place] for turn in turns[name]) for name in turns)
-        line(f"serve.rates.{figure}", ours, "ms", theirs, ours / theirs)
+        line(f"serve.{'rates' if given.rates else 'vectors'}.{figure}", ours, "ms", theirs, ours / theirs)
 
 
 def floors(given: argparse.Namespace, whole: float) -> None:
