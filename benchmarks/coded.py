@@ -7,6 +7,7 @@ As a command: build the graph of a coded history and print the seconds from its 
 import argparse
 import json
 import time
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -20,11 +21,14 @@ from numpy.typing import NDArray
 
 from benchmarks.world import TASKS, World
 from mgoe.config import GraphSettings
+from mgoe.data.vectors import FITTED, Space
 from mgoe.graph import Source, build_graph
 from mgoe.simulation import Truth
 
 DAY = 86_400_000_000
 """Microseconds."""
+PART = 1 << 16
+"""Vectors that are whitened at once."""
 
 
 class Codes:
@@ -76,14 +80,17 @@ def write_history(world: World, file: Path, most: int | None = None) -> Path:
     return file
 
 
-def build(history: Path, out: Path, settings: GraphSettings, cut: date | None = None) -> float:
-    """Seconds of the library's build, from coded events to a saved graph.
+def build(
+    history: Path, out: Path, settings: GraphSettings, cut: date | None = None, vectors: int = 0
+) -> float:
+    """Seconds of the library's build, from coded events to a saved graph; the whitening of vectors counts.
 
     Args:
         history: What `write_history` wrote.
         out: The graph's folder.
         settings: Of the graph.
         cut: First day after a second snapshot; one snapshot of everything where not given.
+        vectors: Numbers of a random vector of each item; none of 0.
     """
     table = ibis.duckdb.connect().read_parquet(history)
     days = [] if cut is None else [cut.toordinal() - date(1970, 1, 1).toordinal()]
@@ -91,9 +98,19 @@ def build(history: Path, out: Path, settings: GraphSettings, cut: date | None = 
     users, items = np.array(known, np.int64).T
     ranks = [float(rank) for rank in range(1, len(TASKS) + 1)]
     source = Source(table, np.array(days, np.int32) - 1, users, items, ranks)
+    given = np.random.default_rng(0).standard_normal((known[-1][1], vectors), np.float32)
     started = time.perf_counter()
+    if vectors:
+        source = replace(source, content={"item": whitened(given)})
     build_graph(source, settings, out)
     return time.perf_counter() - started
+
+
+def whitened(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Vectors as they are prepared: directions of some rows, then all rows, a part at a time."""
+    space = Space.fit(vectors[:: max(1, vectors.size // FITTED)], "vectors")
+    parts = [space.encode(part) for part in np.array_split(vectors, 1 + len(vectors) // PART)]
+    return np.concatenate(parts).astype(np.float32)
 
 
 def _known(table: ir.Table) -> tuple[int, int]:
@@ -110,11 +127,13 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--graph", type=json.loads, default={}, help="settings of the graph, as JSON")
     parser.add_argument("--cut", type=date.fromisoformat, help="first day after a second snapshot")
+    parser.add_argument("--vectors", type=int, default=0, help="numbers of a random vector of each item")
     options = parser.parse_args()
     settings = GraphSettings.model_validate(options.graph)
     small = settings.model_copy(update={"resolutions": [(2, 2)] * len(settings.resolutions)})
-    build(options.warm_up, options.out / "warm-up", small, options.cut)
-    print(json.dumps({"seconds": build(options.history, options.out / "graph", settings, options.cut)}))
+    more = options.cut, options.vectors
+    build(options.warm_up, options.out / "warm-up", small, *more)
+    print(json.dumps({"seconds": build(options.history, options.out / "graph", settings, *more)}))
 
 
 if __name__ == "__main__":

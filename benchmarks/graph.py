@@ -32,9 +32,10 @@ edges.
 - `graph.vs_macgnn_preparation.N`: seconds of our stages, from log to saved graph, against
   `benchmarks/macgnn.py` with every event a sample; `..._last_fifth.N` with its own protocol's samples alone;
   ratio theirs over ours.
-- `graph.seconds_added.resolution.N`, `.snapshot.N`: by a second resolution of 300/300, and by a second
-  snapshot at 90 % of the time, to the library's build from coded events; against that build, ratio added
-  over build.
+- `graph.seconds_added.resolution.N`, `.snapshot.N`, `.vectors.N`: by a second resolution of 300/300, by a
+  second snapshot at 90 % of the time, and by a vector of 256 numbers of each item, to the library's build
+  from coded events; against that build, ratio added over build. `graph.peak_gib.vectors.N`: anonymous memory
+  of the last of these, against that of the build.
 """
 
 import argparse
@@ -66,6 +67,8 @@ NUMBERING = "ids"
 """The stage that numbers users and items."""
 FINER = [300, 300]
 """The second resolution."""
+WIDTH = 256
+"""Numbers of a vector."""
 WARM_UP = 20_000
 """Events that bring compiled code to memory before a comparison with kernels."""
 
@@ -154,20 +157,22 @@ def print_slope(measured: Sequence[tuple[int, float]]) -> None:
     line("graph.slope", float(np.polyfit(events, seconds, 1)[0]), "log s / log events")
 
 
-def seconds_from_codes(histories: tuple[Path, Path], graph: Mapping[str, Any], *more: str) -> float:
+def seconds_from_codes(
+    histories: tuple[Path, Path], graph: Mapping[str, Any], *more: str, peaks: list[float] | None = None
+) -> float:
     """Seconds of the library's build from coded events, in a process of its own.
 
     Args:
         histories: Of the log, and of the little that warms up.
         graph: Settings of the graph.
         more: Options of `benchmarks/coded.py`.
+        peaks: Takes the peak of anonymous memory, in GiB.
     """
     with tempfile.TemporaryDirectory(dir=histories[0].parent) as out:
-        return float(
-            json.loads(
-                child("-m", "benchmarks.coded", *histories, out, "--graph", json.dumps(graph), *more).output
-            )["seconds"]
-        )
+        spent = child("-m", "benchmarks.coded", *histories, out, "--graph", json.dumps(graph), *more)
+    if peaks is not None:
+        peaks.append(spent.anonymous_gib)
+    return float(json.loads(spent.output)["seconds"])
 
 
 @contextmanager
@@ -237,16 +242,22 @@ def compare_macgnn(plan: Plan, events: float) -> None:
 
 
 def measure_more(plan: Plan, events: float) -> None:
-    """What a second resolution and a second snapshot add to a build from coded events."""
+    """What a second resolution, a second snapshot and vectors of items add to a build from coded events."""
+    peaks: dict[str, list[float]] = {"build": [], "vectors": []}
     finer = {**plan.graph, "resolutions": [*plan.graph["resolutions"], FINER]}
     with coded_histories(plan, events) as (world, histories):
         runs = {
-            "build": lambda: seconds_from_codes(histories, plan.graph),
+            "build": lambda: seconds_from_codes(histories, plan.graph, peaks=peaks["build"]),
             "resolution": lambda: seconds_from_codes(histories, finer),
             "snapshot": lambda: seconds_from_codes(histories, plan.graph, "--cut", world.late.isoformat()),
+            "vectors": lambda: seconds_from_codes(
+                histories, plan.graph, "--vectors", str(WIDTH), peaks=peaks["vectors"]
+            ),
         }
         seconds = in_turn(runs, plan.rounds)
-    for name in ("resolution", "snapshot"):
+    plain, placed = median(peaks["build"]), median(peaks["vectors"])
+    line(f"graph.peak_gib.vectors.{world.name}", placed, "GiB", plain, placed / plain)
+    for name in ("resolution", "snapshot", "vectors"):
         added = seconds[name] - seconds["build"]
         line(
             f"graph.seconds_added.{name}.{world.name}", added, "s", seconds["build"], added / seconds["build"]
