@@ -22,6 +22,10 @@ WHAT is `hr@10`, `hr@50` (share of users with a relevant item in the list) and `
 relevant items among the candidates), and `unseen.hr@10`, ... of unseen items alone. `against` is the figure
 of `newest` or `shelf.newest`, and the ratio is that of the two.
 
+`newcomers.LOG.MODEL.rows.told.auc`, `.gauc` and `.rows.truth.auc`, ... are those of the test rows of unseen
+items if these rank, means over tasks: what is reachable, where the slice `unseen-items` of a comparison has
+what a model reaches. Negatives are as popular as positives, so `truth` is divided by how popular the item is.
+
 `newcomers.LOG.MODEL.recommend.cpu_ms` is the processor time of a list of `retrieved`, and `against` that of
 `newest`, in turn; `newcomers.LOG.MODEL.unseen.cpu_ms` is that of the generator alone, with as many unseen
 items as it compares at most.
@@ -55,6 +59,7 @@ from mgoe.experiments.inputs import Inputs
 from mgoe.experiments.plan import Cell, Plan
 from mgoe.experiments.topn_model import ranked_lists
 from mgoe.experiments.topn_objective import list_objective
+from mgoe.metrics import auc, gauc
 from mgoe.retrieval import OwnItems, Retrieval
 from mgoe.retrieval.generators import MOST_UNSEEN, Asked, unseen
 from mgoe.simulation import Truth
@@ -143,6 +148,7 @@ def measure(cell: Cell, users: int) -> None:
         ways |= {"shelf.exact": (shelf, replace(filtered, exact=True))}
         report(cell, inputs, replace(every, users=unseen_users).sample(users, seed=0), ways, known, name)
         cost(name, old, scored, every.sample(USERS, seed=1), shown)
+    rows(cell, inputs, at, name)
 
 
 def report(cell: Cell, inputs: Inputs, queries: Queries, ways: Ways, first: int, name: str) -> None:
@@ -218,25 +224,8 @@ def recall(scored: ScoredModel, query: Query, queries: Queries, first: int) -> f
 
 def expected_lists(cell: Cell, inputs: Inputs, queries: Queries, shelf: bool) -> dict[str, NDArray[np.int64]]:
     """Return the lists of the world's own expectation, of all items and, for a shelf, of unseen ones."""
-    truth, prepared = Truth.open(Path(cell.settings.data.truth or "")), inputs.prepared
-    ends = np.array([prepared.cuts[queries.snapshot], prepared.examples("test").bucket.max()], np.int64) + 1
-    start, end = (ends * seconds(cell.settings.data.bucket)).astype("datetime64[s]")
-    every = np.arange(prepared.items.size)
-    users, items = (
-        nodes.ids(index).to_numpy(zero_copy_only=False)
-        for nodes, index in ((prepared.users, queries.users), (prepared.items, every))
-    )
-    best = expected_actions(truth, users, items, truth.settings.names, start, end)
-    unseen = every >= prepared.items_at[queries.snapshot]
-    node = truth.indices(users[:1], items)[1]
-    community, told = truth.items.community, told_communities(truth, "item")[node]
-    one_of = np.eye(community.max() + 1)
-    share, sure = one_of[community].mean(axis=0), truth.settings.content or 0
-    may_be = sure * one_of[told] + (1 - sure) * share  # (I, communities)
-    members = one_of[community[node]]
-    taste = best @ members / np.maximum(best.mean(axis=0) @ members, 1e-12)  # (Q, communities)
-    content = np.where(unseen, best[:, unseen].mean() * taste @ may_be.T, best)
-    scores = {"told": content, "truth": best}
+    tasks = cell.settings.task_names
+    scores, unseen = expectations(cell, inputs, queries.users, tasks, queries.snapshot)
     if shelf:
         scores |= {f"shelf.{way}": np.where(unseen, one, -np.inf) for way, one in scores.items()}
     return {
@@ -245,6 +234,52 @@ def expected_lists(cell: Cell, inputs: Inputs, queries: Queries, shelf: bool) ->
         )
         for way, one in scores.items()
     }
+
+
+def expectations(
+    cell: Cell, inputs: Inputs, users: NDArray[np.int64], tasks: Sequence[str], at: int
+) -> tuple[dict[str, NDArray[np.float64]], NDArray[np.bool_]]:
+    """Return what users do with every item in the test window, as the world expects it, and which items are
+    unseen.
+
+    Returns:
+        `told` and `truth`, shape (Q, I) each, and shape (I,).
+    """
+    truth, prepared = Truth.open(Path(cell.settings.data.truth or "")), inputs.prepared
+    ends = np.array([prepared.cuts[at], prepared.examples("test").bucket.max()], np.int64) + 1
+    start, end = (ends * seconds(cell.settings.data.bucket)).astype("datetime64[s]")
+    every = np.arange(prepared.items.size)
+    asked, items = (
+        nodes.ids(index).to_numpy(zero_copy_only=False)
+        for nodes, index in ((prepared.users, users), (prepared.items, every))
+    )
+    best = expected_actions(truth, asked, items, tasks, start, end)
+    unseen = every >= prepared.items_at[at]
+    node = truth.indices(asked[:1], items)[1]
+    community, told = truth.items.community, told_communities(truth, "item")[node]
+    one_of = np.eye(community.max() + 1)
+    share, sure = one_of[community].mean(axis=0), truth.settings.content or 0
+    may_be = sure * one_of[told] + (1 - sure) * share  # (I, communities)
+    members = one_of[community[node]]
+    taste = best @ members / np.maximum(best.mean(axis=0) @ members, 1e-12)  # (Q, communities)
+    return {"told": np.where(unseen, best[:, unseen].mean() * taste @ may_be.T, best), "truth": best}, unseen
+
+
+def rows(cell: Cell, inputs: Inputs, at: int, name: str) -> None:
+    """Print AUC and GAUC of the test rows of unseen items, if the world's expectation ranks: the means over
+    tasks.
+    """
+    window, tasks = inputs.prepared.examples("test"), cell.settings.task_names
+    window = window.take((window.item >= inputs.prepared.items_at[at]) & (window.user >= 0))
+    users, place = np.unique(window.user, return_inverse=True)
+    found: dict[str, list[tuple[float, float]]] = {}
+    for task, labels in zip(tasks, window.labels.T, strict=True):
+        for way, best in expectations(cell, inputs, users, [task], at)[0].items():
+            own = best[place, window.item] / (best.mean(axis=0)[window.item] if way == "truth" else 1)
+            found.setdefault(way, []).append((auc(labels, own), gauc(labels, own, window.user).value))
+    for way, figures in found.items():
+        for what, value in zip(("auc", "gauc"), np.mean(figures, axis=0).tolist(), strict=True):
+            line(f"{name}.rows.{way}.{what}", value, "share")
 
 
 def _mean(hit: NDArray[np.bool_], user: NDArray[np.int64], of_user: Callable) -> float:
