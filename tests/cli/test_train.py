@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
@@ -34,8 +35,21 @@ TRAINING = {
     "batch_size": 512,
     "precision": "float32",
     "checkpoint": "0s",
-    "memory": 1e-5,
 }
+LITTLE = {"train": 1e-5, "valid": 1e-5, "test": 1e-5}
+"""Shares of the memory so small that all examples are streamed."""
+STREAMING = f"""
+from mgoe.cli import main
+from mgoe.experiments import cell
+cell.EXAMPLE_SHARES |= {LITTLE}
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def streaming() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("mgoe.experiments.cell.EXAMPLE_SHARES", LITTLE)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -151,8 +165,7 @@ def test_other_settings_than_those_of_the_unfinished_run(mgoe, config, built):
 
 
 def test_what_may_change_is_the_same_for_a_run_and_for_a_fit():
-    """But for the memory, by which examples are put in order: a run keeps it."""
-    assert {*FREE["training"]} == MAY_CHANGE - {"memory"}
+    assert {*FREE["training"]} == MAY_CHANGE
     assert {*FREE["training"]} <= TrainingSettings.model_fields.keys()
 
 
@@ -219,8 +232,10 @@ def measured_alone(out: Path, settings: RunSettings) -> dict[tuple, float]:
 
 
 @slow
-def test_two_processes_find_what_one_finds(config, settings, alone, built):
-    process = torchrun(config, built, "--json")
+def test_two_processes_find_what_one_finds(config, settings, alone, built, tmp_path):
+    program = tmp_path / "streaming.py"
+    program.write_text(f"{STREAMING}\nmain()")
+    process = torchrun(config, built, "--json", program=(str(program),))
     stdout, stderr = process.communicate(timeout=120)
     assert process.returncode == 0, stderr
     assert "on 2 processes" in stderr
@@ -246,8 +261,6 @@ WAITING = """
 import signal, sys, time
 from contextlib import contextmanager
 from pathlib import Path
-from mgoe.cli import main
-from mgoe.experiments import cell
 from mgoe.training import loop
 
 step, here = int(sys.argv.pop(1)), Path(sys.argv.pop(1))
@@ -272,7 +285,7 @@ main()
 @slow
 def test_two_processes_are_stopped_and_one_resumes(mgoe, config, alone, built, tmp_path):
     step, waits, program = steps_an_epoch(alone) + 2, tmp_path / "waits", tmp_path / "waiting.py"
-    program.write_text(WAITING)
+    program.write_text(STREAMING + WAITING)
     process = torchrun(config, built, program=(str(program), str(step), str(waits)))
     while process.poll() is None and not waits.exists():
         time.sleep(0.01)

@@ -203,7 +203,7 @@ def test_files_with_and_without_a_zone_are_one_log(tmp_path: Path, order: int):
     data = make_settings(
         {"data": {"log": str(tmp_path), "timezone": "Asia/Shanghai"}, "tasks": ["click"]}
     ).data
-    with work_database(tmp_path / "work", "log", data.timezone) as con:
+    with work_database(tmp_path / "work", "log", zone=data.timezone) as con:
         source = open_source(con, data, None)
         moment = read_time(source["timestamp"], "timestamp", "auto", "log", zone=data.timezone)
         found = source.select("who", at=moment).to_pyarrow().to_pylist()

@@ -168,7 +168,9 @@ def test_a_database_of_the_user_is_bounded_while_it_checks_and_numbers(
     con.con.execute("CREATE TABLE events AS SELECT * FROM rows")
     monkeypatch.setattr(graphs, "whole_log", looked_at)
     found = experiments.macro_graph(
-        settings_of(tmp_path / "unused.parquet", memory=2.0), tmp_path / "run", table=con.table("events")
+        settings_of(tmp_path / "unused.parquet").model_copy(update={"memory": 2.0}),
+        tmp_path / "run",
+        table=con.table("events"),
     )
     assert limits == ["1.1 GiB"]  # 0.6 of 2, which DuckDB tells cut off
     assert differences(contents(found, 0), contents(whole, 0)) == []

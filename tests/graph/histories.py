@@ -76,12 +76,13 @@ class History:
         threads: int = 1,
         observer: Observer | None = None,
         keep: MacroGraph | None = None,
+        memory: float = 4.0,
         **settings: Any,
     ) -> MacroGraph:
         """Build a graph with default settings, but with a sketch that fits the size of these logs."""
         source = self.source(out.with_name(out.name + ".history.parquet"), threads)
         return build_graph(
-            source, GraphSettings(**{"rank": 8, "recents": 4, **settings}), out, observer, keep
+            source, GraphSettings(**{"rank": 8, "recents": 4, **settings}), out, observer, keep, memory
         )
 
 

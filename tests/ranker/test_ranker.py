@@ -344,7 +344,7 @@ def test_a_loaded_ranker_takes_other_parameters(
     monkeypatch.setattr(experiments, "run", run)
     with pytest.raises(KeyboardInterrupt):
         loaded.set_params(threads=2, memory=1, items=items).fit(events)
-    assert (asked[0].training.threads, asked[0].graph.memory, asked[0].training.memory) == (2, 1, 1)
+    assert (asked[0].training.threads, asked[0].memory) == (2, 1)
     assert asked[0].data.items is not None
     assert [feature.name for feature in asked[0].data.items.features] == ["kind"]
     twice = loaded.get_params()["settings"] | {"data": {"items": {"path": "old.parquet", "id": "item_id"}}}

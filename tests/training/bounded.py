@@ -52,7 +52,7 @@ def main(folder: Path, out: Path, memory: float) -> None:
     with no_more_than(memory):
         train = feed(prepared.within("train", memory))
         found["streamed"] = isinstance(train.examples, ExampleFile)
-        found["within"] = run(train, "within", memory=memory).curves[-1]["validation"]
+        found["within"] = run(train, "within").curves[-1]["validation"]
         try:
             prepared.examples("train")
         except MemoryError:

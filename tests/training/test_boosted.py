@@ -239,7 +239,7 @@ def test_a_task_is_watched_by_its_loss_where_the_metric_is_of_others():
 def test_rows_that_memory_cannot_hold_are_refused_before_they_are_read(tmp_path: Path):
     model = make_trees()
     with pytest.raises(TrainingError, match=r"2,000 and 600 rows of 10 columns take .* raise it"):
-        fit_trees(model, *make_feeds(model), settings(memory=1e-5), tmp_path / "fit")
+        fit_trees(model, *make_feeds(model), settings(), tmp_path / "fit", memory=1e-5)
     assert not (tmp_path / "fit").exists()
 
 

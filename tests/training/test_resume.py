@@ -193,7 +193,7 @@ def test_what_an_earlier_fit_kept_is_not_taken_for_the_best(tmp_path):
 def test_where_and_how_fast_may_change(tmp_path):
     with pytest.raises(Cut):
         fit_with_a_checkpoint_every_step(tmp_path, Model(), 5)
-    settings = training(threads=2, checkpoint="1h", memory=1.0)
+    settings = training(threads=2, checkpoint="1h")
     assert fit(Model(), TRAIN, VALID, settings, tmp_path, seed=5, resume=True).epochs == 3
 
 
@@ -206,7 +206,7 @@ def test_streamed_examples_keep_the_window_that_puts_them_in_order(tmp_path, mon
     with pytest.raises(TrainingError, match=r"'shuffled together' is 1000 there and 500 here"):
         fit(Model(), TRAIN, VALID, training(), tmp_path, seed=5, resume=True)
     monkeypatch.setattr(type(TRAIN), "window", 1000)
-    assert fit(Model(), TRAIN, VALID, training(memory=1.0), tmp_path, seed=5, resume=True).epochs == 3
+    assert fit(Model(), TRAIN, VALID, training(threads=2), tmp_path, seed=5, resume=True).epochs == 3
 
 
 def test_too_little_disk_is_refused_before_training(tmp_path, monkeypatch):

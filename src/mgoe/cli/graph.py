@@ -20,7 +20,7 @@ Graph = Annotated[
     epilog=examples(
         "mgoe graph build mine.yaml --out runs/mine",
         "mgoe graph build mine.yaml --set graph.snapshots=last --out runs/all  [dim]the whole log[/]",
-        "mgoe graph build mine.yaml --set graph.memory=8 --set graph.beta=0.5 --out runs/beta",
+        "mgoe graph build mine.yaml --set memory=8 --set graph.beta=0.5 --out runs/beta",
     )
 )
 def build(

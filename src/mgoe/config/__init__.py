@@ -4,7 +4,7 @@ Each stage receives only its own part. Unknown keys are refused with the nearest
 overrides one key. The resolved settings are saved with every result, so the folder is enough to reproduce it.
 """
 
-from mgoe.config.base import AUTO, SEEDS, Settings, did_you_mean
+from mgoe.config.base import AUTO, MEMORY, SEEDS, Settings, did_you_mean
 from mgoe.config.comparison import (
     ComparisonSettings,
     LogSettings,
@@ -54,6 +54,7 @@ __all__ = [
     "AUTO",
     "BASELINE_NAMES",
     "BOUNDS",
+    "MEMORY",
     "SEEDS",
     "ComparisonSettings",
     "DataSettings",

@@ -29,6 +29,8 @@ def as_list(value: object) -> object:
     return [value] if isinstance(value, str | int | float | date) else value
 
 
+MEMORY = 4.0
+"""Limit of anonymous memory by default, in GiB."""
 Count = Annotated[int, Field(ge=1, lt=2**31)]
 SEEDS = 2**31
 """Seeds are below this limit, which every random number generator accepts."""

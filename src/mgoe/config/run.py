@@ -5,7 +5,17 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from mgoe.config.base import Count, Length, PositiveLength, Seed, Seeds, Settings, did_you_mean, or_auto
+from mgoe.config.base import (
+    MEMORY,
+    Count,
+    Length,
+    PositiveLength,
+    Seed,
+    Seeds,
+    Settings,
+    did_you_mean,
+    or_auto,
+)
 from mgoe.config.log import DataSettings, NegativeSettings, SplitSettings, TaskSettings
 from mgoe.config.retrain import RetrainSettings
 from mgoe.config.retrieval import RetrievalSettings
@@ -139,8 +149,6 @@ class GraphSettings(Settings):
     snapshots: Literal["all", "last"] = "all"
     """`all`: one before every window, for training. `last`: one of the whole log, without examples, which
     only `mgoe graph build` makes."""
-    memory: float = Field(default=4.0, ge=0.25, allow_inf_nan=False)
-    """Limit of anonymous memory in GiB; the rest is spilled to disk."""
     engine: Literal["local", "spark"] = "local"
     """`local` builds in this process, `spark` on `spark.master`."""
     spark: SparkSettings = SparkSettings()
@@ -230,9 +238,6 @@ class TrainingSettings(Settings):
     """If several processes train: `replicated` keeps every table in each process, `sharded` spreads rows over
     them (TorchRec), `auto` spreads them if the tables would take more than half of a process's free
     memory."""
-    memory: float = Field(default=4.0, gt=0, allow_inf_nan=False)
-    """GiB that training examples may take; more are streamed from disk and shuffled in windows of an eighth
-    of this."""
     checkpoint: Length = "10m"
     """Time between checkpoints, besides those after each epoch."""
     track: Literal["none", "mlflow"] = "none"
@@ -263,6 +268,8 @@ class RunSettings(Settings):
     """
 
     data: DataSettings
+    memory: float = Field(default=MEMORY, ge=0.25, allow_inf_nan=False)
+    """Limit of anonymous memory in GiB, of every stage; the rest is on disk."""
     tasks: Annotated[
         list[TaskSettings],
         BeforeValidator(

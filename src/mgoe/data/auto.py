@@ -69,7 +69,7 @@ def choices(
     title = place_of(settings.data.log) if table is None else "the table"
     with (
         TemporaryDirectory(prefix="mgoe-") as folder,
-        work_database(Path(folder, "work"), title, settings.data.timezone) as con,
+        work_database(Path(folder, "work"), title, settings.memory, settings.data.timezone) as con,
     ):
         source = open_source(con, settings.data, table)
         scan = Scan.of(source, settings, title, settings.data.bucket)

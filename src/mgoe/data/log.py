@@ -18,7 +18,7 @@ from ibis.common.exceptions import IbisError
 
 from mgoe._util.files import as_pattern
 from mgoe._util.tables import Frame, batches, open_duckdb
-from mgoe.config import DataSettings, did_you_mean
+from mgoe.config import MEMORY, DataSettings, did_you_mean
 from mgoe.data.arrow import is_list, to_arrow
 from mgoe.data.columns import Expr, Table, only_row
 from mgoe.data.log_files import LOG, check_complete, files_of, kind_of
@@ -29,15 +29,17 @@ _TYPES = ["BOOLEAN", "BIGINT", "DOUBLE", "VARCHAR"]
 as ISO 8601."""
 _UNNAMED = re.compile(r"__index_level_\d+__")
 """Name that Arrow gives an index of pandas without one."""
+LOG_SHARE = 0.6
+"""Share of the memory that DuckDB may take while it reads and sorts a log; the rest is for what leaves it."""
 NO_ROWS = "the log must hold rows, found none; give a log with rows"
 
 
-def connect(folder: Path, memory: float | None = None, zone: str = "UTC") -> Backend:
+def connect(folder: Path, memory: float, zone: str = "UTC") -> Backend:
     """Return a DuckDB database in a folder, which also takes what does not fit in memory.
 
     Args:
         folder: An existing folder.
-        memory: Limit in GiB; by default most of the machine's memory.
+        memory: Limit in GiB.
         zone: The zone of timestamps without one, where other files have timestamps with one in that column.
 
     Raises:
@@ -49,10 +51,12 @@ def connect(folder: Path, memory: float | None = None, zone: str = "UTC") -> Bac
         (2,)
     """
     with reading(str(folder)):
-        con = open_duckdb(folder / "work.duckdb", temp_directory=str(folder / "spill"))
+        con = open_duckdb(
+            folder / "work.duckdb",
+            temp_directory=str(folder / "spill"),
+            memory_limit=f"{memory:.2f}GiB",
+        )
     con.con.execute(f"SET TimeZone = '{zone}'")
-    if memory is not None:
-        con.con.execute(f"SET memory_limit = '{memory:.2f}GiB'")
     return con
 
 
@@ -74,19 +78,20 @@ def reading(place: str) -> Iterator[None]:
 
 
 @contextmanager
-def work_database(folder: Path, place: str, zone: str = "UTC") -> Iterator[Backend]:
+def work_database(folder: Path, place: str, memory: float = MEMORY, zone: str = "UTC") -> Iterator[Backend]:
     """Yield a DuckDB database in a new folder, which is removed at the end; its errors become ours.
 
     Args:
         folder: The folder to create.
         place: What is read, for messages.
+        memory: Limit of the whole process in GiB, of which the database may take a share.
         zone: As of `connect`.
 
     Raises:
         DataError: DuckDB cannot read something.
     """
     folder.mkdir()
-    con = connect(folder, zone=zone)
+    con = connect(folder, memory * LOG_SHARE, zone)
     try:
         with reading(place):
             yield con

@@ -53,7 +53,7 @@ def prepare(settings: RunSettings, out: Path | str, table: Frame | None = None) 
     The folder appears complete or not at all: it is built beside its place and renamed.
 
     Args:
-        settings: Settings of the run; `data`, `tasks`, `split` and `negatives` are read.
+        settings: Settings of the run; `data`, `tasks`, `split`, `negatives` and `memory` are read.
         out: The folder to write; must not exist.
         table: The log as a table of any Ibis backend, or a frame of pandas, polars or Arrow, instead of the
             files that `data.log` names.
@@ -74,7 +74,7 @@ def prepare(settings: RunSettings, out: Path | str, table: Frame | None = None) 
         )
     place = "the table" if table is not None else place_of(settings.data.log)
     with atomic_folder(out) as folder:
-        with work_database(folder / "work", place, settings.data.timezone) as con:
+        with work_database(folder / "work", place, settings.memory, settings.data.timezone) as con:
             try:
                 manifest = _build(con, settings, folder, open_source(con, settings.data, table), place)
             except (duckdb.IOException, duckdb.OutOfMemoryException) as error:

@@ -54,7 +54,7 @@ def profile(settings: RunSettings, table: Frame | None = None) -> dict[str, Any]
     place = "the table" if table is not None else place_of(settings.data.log)
     with (
         TemporaryDirectory(prefix="mgoe-") as folder,
-        work_database(Path(folder, "work"), place, settings.data.timezone) as con,
+        work_database(Path(folder, "work"), place, settings.memory, settings.data.timezone) as con,
     ):
         source = open_source(con, settings.data, table)
         names = find_columns(source, settings, place)

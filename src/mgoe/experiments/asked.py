@@ -150,5 +150,6 @@ def _fit_of(cell: Cell, values: dict[str, Any]) -> dict[str, Any]:
     return {
         "seed": cell.seed,
         "training": values["training"],
+        **{key: value for key, value in values.items() if key == "memory"},
         "model": plain_values(model) | {"options": plain_values(switches), "training": training},
     }

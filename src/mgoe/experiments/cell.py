@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from mgoe._util.progress import hidden
 from mgoe.config import ModelSettings, RunSettings
-from mgoe.data import SPLITS, ExampleFile, Examples
+from mgoe.data import ExampleFile, Examples, Split
 from mgoe.errors import TrainingError
 from mgoe.experiments.cell_results import write_cell
 from mgoe.experiments.inputs import Inputs
@@ -35,6 +35,9 @@ from mgoe.training import (
     progress_bar,
 )
 
+EXAMPLE_SHARES: dict[Split, float] = {"train": 0.5, "valid": 0.1, "test": 0.1}
+"""Share of the memory that examples may take; more are streamed. The rest is for the model, its batches and
+its optimisers."""
 SAMPLE = "sample.parquet"
 """The sampled share of streamed training rows, in the folder of a fit."""
 
@@ -127,16 +130,19 @@ def fit_model(
     with late_tables():
         made = make_model(model, spec, seed)
     parts: dict[str, Examples | ExampleFile] = {
-        split: inputs.prepared.within(split, training.memory) for split in SPLITS
+        split: inputs.prepared.within(split, settings.memory * share_of)
+        for split, share_of in EXAMPLE_SHARES.items()
     }
     if share is not None and share[0] < 1:
-        parts["train"] = sampled(parts["train"], *share, out / SAMPLE, training.memory)
+        parts["train"] = sampled(
+            parts["train"], *share, out / SAMPLE, settings.memory * EXAMPLE_SHARES["train"]
+        )
     boosted = isinstance(made, BoostedTrees)
     feeds = {
         split: Feed(inputs.prepared, inputs.graph, part, made.needs, spec) for split, part in parts.items()
     }
     fitting = feeds["train"], feeds["valid"], training, out, on_progress, seed
-    return made, feeds, fit_trees(made, *fitting) if boosted else fit(made, *fitting, resume)
+    return made, feeds, fit_trees(made, *fitting, settings.memory) if boosted else fit(made, *fitting, resume)
 
 
 def check_finite(title: str, scores: Mapping[str, NDArray[np.float32]], tasks: Sequence[str]) -> None:

@@ -34,7 +34,7 @@ from mgoe.data import (
     whole_log,
 )
 from mgoe.data.columns import Table
-from mgoe.data.log import reading, work_database
+from mgoe.data.log import LOG_SHARE, reading, work_database
 from mgoe.data.side import read_side
 from mgoe.errors import ConfigError, DataError, GraphError
 from mgoe.experiments.folder import CHECKSUMS, SETTINGS, checksum_of_log, run_folder
@@ -57,8 +57,6 @@ logger = logging.getLogger(__name__)
 
 WHOLE = ("data", "tasks", "split", "negatives", "graph")
 """Sections of the settings that decide the graph of a whole log."""
-LOG_SHARE = 0.6
-"""Share of graph.memory that DuckDB may take while it reads and sorts a log."""
 OpenedRows = tuple[Table, str]
 """Rows of a log, as `read_rows` returns them, and what they are, for messages."""
 
@@ -120,7 +118,7 @@ def macro_graph(
                 spent=spent,
             )
             logger.info("building the macro graph of the whole log")
-            return build_graph(found, settings.graph, part.path, ShowBuild())
+            return build_graph(found, settings.graph, part.path, ShowBuild(), memory=settings.memory)
 
 
 def _exposures(
@@ -130,7 +128,7 @@ def _exposures(
     if log.records is None or log.context is None:
         return None, {}
     nodes = {name.removesuffix(".parquet"): file for name, file in vocabularies(folder).items()}
-    with work_database(folder / "sides", "the side tables") as con:
+    with work_database(folder / "sides", "the side tables", settings.memory) as con:
         users, items = (
             read_side(con, getattr(settings.data, name), Vocabulary.load(file), f"data.{name}")[0]
             for name, file in nodes.items()
@@ -297,7 +295,9 @@ def settings_of(graph: MacroGraph, log: Sequence[str]) -> RunSettings:
     engine = {} if any("://" in path for path in log) else {"engine": "local"}
     left_out = dict.fromkeys(("start", "end", "weight", "uniform"))
     data = graph.meta["log"]["data"] | left_out | {"log": list(log) or ["-"]}
-    return saved_settings(graph, graph.meta["log"] | {"data": data, "graph": graph.meta["settings"] | engine})
+    saved = graph.meta["settings"] | engine
+    raw = graph.meta["log"] | {"data": data, "memory": saved.pop("memory"), "graph": saved}
+    return saved_settings(graph, raw)
 
 
 def saved_settings(graph: MacroGraph, raw: dict[str, Any]) -> RunSettings:
@@ -402,12 +402,12 @@ def opened_log(
     """Yield the table, or the log: on Spark if it is Parquet and the graph is built there, else on DuckDB.
 
     Args:
-        settings: How the log is read; `graph.engine` and `graph.memory`.
+        settings: How the log is read; `graph.engine` and `memory`.
         log: Its files.
         folder: An existing folder for what does not fit in memory.
         table: Yielded instead of the files.
     """
-    memory = settings.graph.memory * LOG_SHARE
+    memory = settings.memory * LOG_SHARE
     if table is not None:
         with bounded(table.get_backend(), memory):
             yield table
@@ -416,7 +416,7 @@ def opened_log(
 
         shutil.rmtree(folder / "spark", ignore_errors=True)  # of a build that was killed
         with (
-            running_backend(settings.graph, folder / "spark") as backend,
+            running_backend(settings.graph, folder / "spark", settings.memory) as backend,
             spark_errors("fix the log, or name another"),
         ):
             yield open_on_spark(backend, log)

@@ -98,7 +98,7 @@ def numbered_events(whole: RunSettings, work: Path) -> tuple[pa.Table, Vocabular
         DataError: The log cannot be read or breaks a rule.
     """
     place = place_of(whole.data.log)
-    with work_database(work, place, whole.data.timezone) as con:
+    with work_database(work, place, whole.memory, whole.data.timezone) as con:
         source = open_log(con, whole.data.log, ids=(whole.data.user, whole.data.item))
         log = whole_log(read_rows(source, whole, place)[0], whole, work, place)
         columns = log.history.order_by(["time", "user", "item", "task"]).to_pyarrow()

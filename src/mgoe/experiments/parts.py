@@ -27,9 +27,10 @@ ALGORITHMS = {"world": 1, "rest": 1, "data": 1, "graph": 1, "search": 1, "cell":
 now: such parts, and all that is made from them, are then outdated."""
 FREE = {
     "training": {"threads", "device", "checkpoint", "track", "tables"},
-    "graph": {"memory", "engine", "spark"},
+    "graph": {"engine", "spark"},
 }
-"""Settings that may change when work resumes. `training.memory` may not: it decides the order of examples."""
+"""Settings that may change when work resumes. `memory` may not for a cell: it decides the order of its
+examples."""
 NOTE = "note"
 """Stands for what differs where a note cannot be read."""
 RULES = {

@@ -41,7 +41,10 @@ def held_by_files(settings: RunSettings) -> dict[str, Held]:
 def span_of_files(settings: RunSettings, log: Sequence[str]) -> tuple[int, int]:
     """Return the times of the first and of the last row of files, in microseconds since 1970."""
     data, place = settings.data, place_of(log)
-    with TemporaryDirectory() as folder, work_database(Path(folder) / "work", place, data.timezone) as con:
+    with (
+        TemporaryDirectory() as folder,
+        work_database(Path(folder) / "work", place, settings.memory, data.timezone) as con,
+    ):
         rows, _ = checked_rows(open_log(con, log, ids=(data.user, data.item)), settings, place)
         found = only_row(rows.aggregate(first=rows.time.min(), last=rows.time.max()))
         return int(found["first"]), int(found["last"])

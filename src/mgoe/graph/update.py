@@ -106,7 +106,7 @@ def update_graph(
     facts = nothing | (dict(new.facts) if new else {})
     users, items = (new.users, new.items) if new else (meta["users"][-1], meta["items"][-1])
     if recluster:
-        check_memory(users, items, GraphSettings.model_validate(meta["settings"]), meta["pairs"][-1])
+        check_memory(users, items, *_settings_of(graph), meta["pairs"][-1])
     change = {"what": "update", "log": facts, "settings": {"recluster": recluster}}
     with workplace(graph.path) as folder:
         plan, about = _with_content(_plan(graph, folder, observer, change), content or {})
@@ -202,15 +202,22 @@ def forget_users(
     return MacroGraph.open(graph.path)
 
 
+def _settings_of(graph: MacroGraph) -> tuple[GraphSettings, float]:
+    """Return how a graph is learned again, and the limit of memory that it was built within."""
+    saved = graph.meta["settings"] | {"refresh": True}
+    memory = saved.pop("memory")
+    return GraphSettings.model_validate(saved), memory
+
+
 def _plan(graph: MacroGraph, folder: Path, observer: Observer | None, change: dict[str, Any]) -> GraphPlan:
     """Return the plan of a change: what is not kept is learned again."""
-    meta, settings = graph.meta, GraphSettings.model_validate(graph.meta["settings"] | {"refresh": True})
+    meta, (settings, limit) = graph.meta, _settings_of(graph)
     stages = Stages(folder, observer or Observer(), change | {"graph": graph.checksum})
-    engine = Engine(settings.memory)
+    engine = Engine(limit)
     rates = None
     if (held := graph.latest.rates) is not None:
         regressions = meta["rates"]["regressions"]
-        memory = settings.memory * SORT_SHARE
+        memory = limit * SORT_SHARE
         rates = RatePlan(held.groups, folder / RECORDS, held.categories, regressions, memory)
     content = read_content(graph.path, meta.get("content", ()))
     return GraphPlan(

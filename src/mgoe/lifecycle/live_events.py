@@ -73,6 +73,7 @@ def settings_of_events(graph: MacroGraph) -> RunSettings:
             "bucket": log.data.bucket,
         },
         "tasks": [task.name for task in log.tasks],
-        "graph": graph.meta["settings"],
+        "memory": log.memory,
+        "graph": log.graph.model_dump(),
     }
     return saved_settings(graph, raw)

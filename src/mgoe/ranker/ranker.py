@@ -62,7 +62,7 @@ class Ranker(Recommender, Shown, BaseEstimator):  # pyright: ignore[reportIncomp
         model: Name of a preset, settings of a model, or a subclass of `mgoe.models.RankingModel`.
         seed: Seed of training.
         threads: Threads of training; 1 by default.
-        memory: GiB that the graph, and training examples, may take; 4 by default.
+        memory: Limit of anonymous memory in GiB; 4 by default.
         settings: Any other setting of a run, by section or by dotted key, such as `{"training.epochs": 2}`.
         verbose: Show progress: lines, and bars on a terminal or in a notebook.
 

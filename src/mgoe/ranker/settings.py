@@ -81,12 +81,11 @@ def sections_of(
     if isinstance(context, str | Mapping) or not isinstance(context, Sequence):
         raise ConfigError("context", f"must be a list of columns or settings, found {context!r}; give one")
     features = [{"name": one} if isinstance(one, str) else dict(one) for one in context]
-    of_memory = {} if memory is None else {"memory": memory}
     return {
         "data": {"context": features} if features else {},
-        "graph": of_memory,
-        "training": of_memory | ({} if threads is None else {"threads": threads}),
+        "training": {} if threads is None else {"threads": threads},
         "seeds": [seed],
+        **({} if memory is None else {"memory": memory}),
     }
 
 
@@ -128,10 +127,8 @@ def parameters_of(settings: RunSettings, model: Mapping[str, Any]) -> dict[str, 
         "model": dict(model),
         "seed": settings.seeds[0],
         "threads": raw["training"].pop("threads"),
+        "memory": settings.memory,
     }
-    if settings.graph.memory == settings.training.memory:
-        own["memory"] = raw["graph"].pop("memory")
-        raw["training"].pop("memory")
     absent = [name for name in ("users", "items") if raw["data"][name] is None]
     rest = {key: value for key, value in raw["data"].items() if key not in (*COLUMNS, "log", *absent)}
     return own | {"settings": {"data": rest} | {name: raw[name] for name in SECTIONS}}

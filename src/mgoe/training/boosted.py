@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from mgoe._util.extras import load
 from mgoe._util.files import write_json, write_text
-from mgoe.config import TrainingSettings
+from mgoe.config import MEMORY, TrainingSettings
 from mgoe.errors import TrainingError
 from mgoe.models import BoostedTrees, TaskSpec
 from mgoe.training.feed import BLOCK_ROWS, Feed
@@ -45,10 +45,11 @@ def fit_trees(
     out: Path,
     on_progress: OnProgress | None = None,
     seed: int = 0,
+    memory: float = MEMORY,
 ) -> FitResult:
     """Grow each task's ensemble, and leave it in the model.
 
-    Reads `monitor`, `threads` and `memory` of the settings; the model's options say how trees are grown. The
+    Reads `monitor` and `threads` of the settings; the model's options say how trees are grown. The
     number of trees is chosen by the monitored metric of the task alone, or by its loss if the metric is for
     another kind of task. Writes `trees.TASK.txt`, LightGBM's own text, and `curves.json`. The same seed and
     number of threads give the same trees. An interrupted fit keeps nothing.
@@ -60,11 +61,11 @@ def fit_trees(
         out: Folder of the results; made if missing.
         on_progress: Progress callback, called every few trees.
         seed: Seed of the rows and columns that each tree sees.
+        memory: GiB that the rows may take.
 
     Raises:
         MissingExtra: LightGBM is not installed.
-        TrainingError: There are no examples, the monitor is not defined on validation, or the rows take more
-            than `training.memory`.
+        TrainingError: There are no examples, the monitor is undefined, or the rows exceed the memory.
         OutputError: The folder cannot be written.
 
     Example:
@@ -84,11 +85,11 @@ def fit_trees(
     columns = len(model.columns)
     # Bytes per value: 5 of training (raw and binned), 8 of validation (all, and one task's).
     needed = columns * (5 * len(train) + 8 * len(valid)) / 2**30
-    if needed > settings.memory:
+    if needed > memory:
         raise TrainingError(
-            "training.memory",
+            "memory",
             f"boosted trees hold every row: {len(train):,} and {len(valid):,} rows of {columns} columns take "
-            f"{needed:.1f} GiB, found a limit of {settings.memory:g} GiB; raise it, or take fewer inputs",
+            f"{needed:.1f} GiB, found a limit of {memory:g} GiB; raise it, or take fewer inputs",
         )
     curves = {"monitor": monitor.text, "best_epoch": 0, "epochs": []}
     write_json(out / CURVES, curves)  # refuses an unwritable folder before training

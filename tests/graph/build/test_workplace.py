@@ -364,7 +364,7 @@ def test_more_memory_resumes(uninterrupted, tmp_path):
     graph, stages = uninterrupted
     source = begun_and_cut(tmp_path / "graph")
     seen = Recorder()
-    again = build_graph(source, GraphSettings(**SMALL, memory=9), tmp_path / "graph", seen)
+    again = build_graph(source, GraphSettings(**SMALL), tmp_path / "graph", seen, memory=9.0)
     assert seen.begun == stages[8:]
     assert again.meta["settings"] == graph.meta["settings"] | {"memory": 9.0}
     check_identical(MacroGraph(again.path, again.meta | {"settings": graph.meta["settings"]}), graph)

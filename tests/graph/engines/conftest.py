@@ -22,7 +22,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture
 def spark(place: Path) -> Any:
     """Spark as an Ibis backend, started by the first test that needs it; builds use what runs."""
-    return ibis.pyspark.connect(open_session(GraphSettings(**LOCAL), place)[0])
+    return ibis.pyspark.connect(open_session(GraphSettings(**LOCAL), place, 0.5)[0])
 
 
 @pytest.fixture

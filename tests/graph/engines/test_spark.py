@@ -40,8 +40,9 @@ QUICK = {
 LOCAL: dict[str, Any] = {
     "engine": "spark",
     "spark": {"master": "local[2]", "options": {} if SOAK else QUICK},
-    "memory": 0.5,
 }
+LITTLE = LOCAL | {"memory": 0.5}
+"""Of builds in little memory."""
 ROOT = Path(__file__).parents[3]
 ENGINE = {"engine", "settings", "stages", "seconds"}
 """Of the manifest: where a graph was built, and how long that took."""
@@ -65,7 +66,7 @@ def a_log(users: int, items: int, events: int, cuts: tuple[int, ...] = (), seed:
 
 def test_every_snapshot_of_a_small_log(spark: Any, tmp_path: Path):
     log = a_log(60, 40, 400, (3, 7) if SOAK else (5,))
-    found = log.build(tmp_path / "spark", **LOCAL)
+    found = log.build(tmp_path / "spark", **LITTLE)
     assert (found.meta["engine"], found.meta["settings"]["spark"]["master"]) == ("spark", "local[2]")
     check_identical(found, log.build(tmp_path / "local"))
     assert not building(tmp_path / "spark").exists()
@@ -82,7 +83,7 @@ def test_many_events(spark: Any, tmp_path: Path):
         {"resolutions": [(6, 8), (30, 40)], "dense": 1},
     )
     check_identical(
-        log.build(tmp_path / "spark", **LOCAL, **settings), log.build(tmp_path / "local", **settings)
+        log.build(tmp_path / "spark", **LITTLE, **settings), log.build(tmp_path / "local", **settings)
     )
 
 
@@ -92,8 +93,8 @@ KILLED = """
 import sys
 from pathlib import Path
 from tests.graph.build.cut_off import Teller
-from tests.graph.engines.test_spark import LOCAL, a_log
-a_log(*map(int, sys.argv[2:])).build(Path(sys.argv[1]), observer=Teller(), **LOCAL)
+from tests.graph.engines.test_spark import LITTLE, a_log
+a_log(*map(int, sys.argv[2:])).build(Path(sys.argv[1]), observer=Teller(), **LITTLE)
 """
 
 
@@ -127,7 +128,7 @@ def test_a_build_killed_on_spark_goes_on_with_either_engine(spark: Any, tmp_path
         out = tmp_path / engine / "graph"
         shutil.copytree(building(tmp_path / "killed"), building(out), ignore=shutil.ignore_patterns("spill"))
         rest = Begun()
-        check_identical(a_log(*size).build(out, observer=rest, **{**LOCAL, "engine": engine}), expected)
+        check_identical(a_log(*size).build(out, observer=rest, **{**LITTLE, "engine": engine}), expected)
         assert rest.stages == ["00: 1st order", "00: 2nd order", "checksums"]
     until = time.monotonic() + 20
     while any(Path(f"/proc/{child}").exists() for child in java):
@@ -153,7 +154,7 @@ def unlucky(block: PairRows) -> dict[str, np.ndarray]:
 def test_what_fails_on_a_worker_is_said_in_one_sentence(spark: Any, tmp_path: Path):
     graph = a_log(60, 40, 400).build(tmp_path / "graph")
     folder = graph.folder(0)
-    with Spark(tmp_path, GraphSettings(**LOCAL)) as engine, pytest.raises(GraphError) as error:
+    with Spark(tmp_path, GraphSettings(**LOCAL), 0.5) as engine, pytest.raises(GraphError) as error:
         list(engine.read(folder, tmp_path, "user", unlucky, lambda pairs: None))
     said = str(error.value)
     assert said.startswith(

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from mgoe._util.arrays import mapped, save_arrays
 from mgoe._util.tables import checksum, mixed
-from mgoe.config import GraphSettings
+from mgoe.config import MEMORY, GraphSettings
 from mgoe.errors import GraphError
 from mgoe.graph.build.plan import GraphPlan, snapshot_folder
 from mgoe.graph.build.rate_counter import RECORDS, RatePlan, write_sorted
@@ -125,21 +125,21 @@ def build_graph(
     out: Path,
     observer: Observer | None = None,
     keep: MacroGraph | None = None,
+    memory: float = MEMORY,
 ) -> MacroGraph:
     """Build every snapshot and save the graph, or resume such a build.
 
     Args:
         source: What to build it from.
         settings: Of the graph.
-        out: Folder to write; it appears only when it is complete. Beside it, `<name>.building` holds what is
-            done.
+        out: Folder to write, complete or absent; beside it, `<name>.building` holds what is done.
         observer: Receives the progress.
         keep: A graph whose macro nodes are kept, snapshot by snapshot, instead of learning them.
+        memory: Limit of anonymous memory in GiB, also for changes of the graph; the rest is spilled to disk.
 
     Raises:
-        GraphError: There is no history, an explicit number of macro nodes exceeds that of the nodes, a sum
-            would overflow, the memory does not suffice, or the log or the settings have changed since the
-            build began.
+        GraphError: There is no history, a side has fewer nodes than macro nodes, a sum would overflow, the
+            memory does not suffice, or log or settings have changed since the build began.
         OutputError: The disk is full, or another process builds the same graph.
 
     Example:
@@ -152,8 +152,8 @@ def build_graph(
     """
     users, items, tasks = int(source.users_at[-1]), int(source.items_at[-1]), len(source.ranks)
     if keep is None:
-        check_memory(users, items, settings)
-    with workplace(out) as folder, _engine(settings, folder) as engine:
+        check_memory(users, items, settings, memory)
+    with workplace(out) as folder, _engine(settings, folder, memory) as engine:
         facts = source.read_facts()
         if not facts["events"]:
             raise GraphError("graph", "there is no history to build from: the log holds no event of any task")
@@ -164,12 +164,12 @@ def build_graph(
         stages.run("pairs", facts["events"], write_pairs, unit="events")
         pairs = [len(mapped(snapshot / "pairs.item.npy")) for snapshot in snapshots]
         if keep is None:
-            check_memory(users, items, settings, pairs[-1])
+            check_memory(users, items, settings, memory, pairs[-1])
             indptr = (mapped(snapshots[0] / f"pairs.{name}.npy") for name in ("indptr", "item_indptr"))
             sizes = choose_resolutions(settings, *(int((np.diff(one) > 0).sum()) for one in indptr))
         else:
             sizes = keep.sizes
-        rates = _rate_plan(source, settings, folder, len(sizes), stages)
+        rates = _rate_plan(source, settings, folder, len(sizes), stages, memory * SORT_SHARE)
         facts = facts | ({} if rates is None else rates.facts())
         save_arrays(folder, {f"content.{side}": values for side, values in source.content.items()})
         content = read_content(folder, source.content)
@@ -187,7 +187,7 @@ def build_graph(
         meta = {
             "format": FORMAT,
             "engine": engine.name,
-            "settings": settings.model_dump(mode="json"),
+            "settings": settings.model_dump(mode="json") | {"memory": memory},
             "log": dict(source.log),
             "ranks": list(source.ranks),
             "bucket": source.bucket,
@@ -217,7 +217,7 @@ def last_bucket(facts: Mapping[str, int], bucket: int) -> int:
 
 
 def _rate_plan(
-    source: Source, settings: GraphSettings, folder: Path, resolutions: int, stages: Stages
+    source: Source, settings: GraphSettings, folder: Path, resolutions: int, stages: Stages, memory: float
 ) -> RatePlan | None:
     """Return how exposures are counted, and keep their records with the graph; None without them."""
     if source.exposures is None:
@@ -225,7 +225,6 @@ def _rate_plan(
             raise GraphError("graph.rates", "counts exposures, found a log of events; leave it out")
         return None
     given, file = source.exposures, folder / RECORDS
-    memory = settings.memory * SORT_SHARE
     stages.run("exposures", 0, lambda _: write_sorted(given.records, file, memory), unit="records")
     parse = partial(
         parse_groups,
@@ -253,13 +252,13 @@ def _rate_plan(
     return found
 
 
-def _engine(settings: GraphSettings, folder: Path) -> AbstractContextManager[Engine]:
+def _engine(settings: GraphSettings, folder: Path, memory: float) -> AbstractContextManager[Engine]:
     """Return the engine that the settings ask for, until the build in a folder ends."""
     if settings.engine == "spark":
         from mgoe.graph.engines.spark.engine import Spark
 
-        return Spark(folder, settings)
-    return nullcontext(Engine(settings.memory))
+        return Spark(folder, settings, memory)
+    return nullcontext(Engine(memory))
 
 
 def _identity(
@@ -273,7 +272,7 @@ def _identity(
     return {
         "what": "build",
         "log": {**facts, "users": source.users_at.tolist(), "items": source.items_at.tolist()},
-        "settings": settings.model_dump(mode="json", exclude={"memory", "engine", "spark"})
+        "settings": settings.model_dump(mode="json", exclude={"engine", "spark"})
         | {"cuts": source.cuts.tolist(), "ranks": list(source.ranks), "bucket": source.bucket},
         "keep": None if keep is None else keep.checksum,
     }

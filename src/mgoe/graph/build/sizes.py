@@ -80,17 +80,17 @@ def memory_needed(users: int, items: int, settings: GraphSettings, pairs: int = 
     )
 
 
-def check_memory(users: int, items: int, settings: GraphSettings, pairs: int = 0) -> None:
-    """Refuse a build that `graph.memory` cannot hold; arguments as for `memory_needed`.
+def check_memory(users: int, items: int, settings: GraphSettings, memory: float, pairs: int = 0) -> None:
+    """Refuse a build that the memory cannot hold, in GiB; other arguments as for `memory_needed`.
 
     Raises:
         GraphError: The memory does not suffice.
     """
     needed = memory_needed(users, items, settings, pairs) / GIB
-    if needed > settings.memory:
+    if needed > memory:
         raise GraphError(
-            "graph.memory",
+            "memory",
             f"the sketch must be learned in memory, and {items:,} items and "
             f"{min(users, settings.sample):,} users at rank {settings.rank} need {needed:.2f} GiB, found "
-            f"{settings.memory:g}; raise graph.memory, or lower graph.rank or graph.sample",
+            f"{memory:g}; raise memory, or lower graph.rank or graph.sample",
         )

@@ -413,7 +413,7 @@ class SnapshotBuilder:
         if dense:
             most, back = int(second_sums.max(initial=0)), int(self.sums(side).max(initial=0))
             largest = most + back * int(self.plan.scores.max())
-            memory = int(self.plan.settings.memory * MATRIX_SHARE * GIB)
+            memory = int(self.plan.engine.memory * MATRIX_SHARE * GIB)
             kind = edges.use_matrix(other, self.degree(OTHER[side]), width, largest, memory)
             matrix = other.dense(width, kind) if kind else None
         reading = partial(

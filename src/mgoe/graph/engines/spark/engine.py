@@ -75,6 +75,7 @@ class Spark(Engine, AbstractContextManager["Spark"]):
     Args:
         folder: Of the graph being built.
         settings: Of the graph.
+        memory: Limit of anonymous memory of this machine, in GiB.
 
     Raises:
         MissingExtra: PySpark is not installed.
@@ -82,9 +83,9 @@ class Spark(Engine, AbstractContextManager["Spark"]):
 
     name = "spark"
 
-    def __init__(self, folder: Path, settings: GraphSettings):
+    def __init__(self, folder: Path, settings: GraphSettings, memory: float):
         import_pyspark()
-        super().__init__(settings.memory)
+        super().__init__(memory)
         self.settings, self.spill = settings, folder / "spill"
         self._session: SparkSession | None = None
         self._own = False
@@ -199,7 +200,7 @@ class Spark(Engine, AbstractContextManager["Spark"]):
         """The session, started when it is first needed."""
         if self._session is None:
             shutil.rmtree(self.spill / "spark", ignore_errors=True)  # of a build that was interrupted
-            self._session, self._own = open_session(self.settings, self.spill / "spark")
+            self._session, self._own = open_session(self.settings, self.spill / "spark", self.memory)
         return self._session
 
     @property

@@ -38,12 +38,12 @@ PARTITIONS_PER_CORE = 4
 
 
 @contextmanager
-def running_backend(settings: GraphSettings, folder: Path) -> Iterator[Backend]:
+def running_backend(settings: GraphSettings, folder: Path, memory: float) -> Iterator[Backend]:
     """Yield Spark as an Ibis backend that reads tables on the cluster. A new session stops afterwards.
 
     Arguments and errors as for `open_session`.
     """
-    session, new = open_session(settings, folder)
+    session, new = open_session(settings, folder, memory)
     try:
         yield ibis.pyspark.connect(session)
     finally:
@@ -51,12 +51,13 @@ def running_backend(settings: GraphSettings, folder: Path) -> Iterator[Backend]:
             close_session(session)
 
 
-def open_session(settings: GraphSettings, folder: Path) -> tuple[SparkSession, bool]:
+def open_session(settings: GraphSettings, folder: Path, memory: float) -> tuple[SparkSession, bool]:
     """Return the session that runs in this process, or a new one, and whether it is new.
 
     Args:
         settings: Of the graph.
         folder: Where Spark spills and keeps its log.
+        memory: Limit of anonymous memory of this machine, in GiB.
 
     Raises:
         MissingExtra: PySpark is not installed.
@@ -80,7 +81,7 @@ def open_session(settings: GraphSettings, folder: Path) -> tuple[SparkSession, b
         return running, False
     check_java()
     check_master(master)
-    options = _options(settings, folder)
+    options = _options(settings, folder, memory)
     os.environ.setdefault("PYSPARK_PYTHON", options.get("spark.pyspark.python", sys.executable))
     conf = SparkConf().setAll(list(options.items()))
     folder.mkdir(parents=True, exist_ok=True)
@@ -204,14 +205,14 @@ def _await_worker(session: SparkSession, master: str) -> None:
             ) from None
 
 
-def _options(settings: GraphSettings, folder: Path) -> dict[str, str]:
+def _options(settings: GraphSettings, folder: Path, memory: float) -> dict[str, str]:
     """Return the options of a build, overridden by those of the settings."""
     master = settings.spark.master
     own = {
         "spark.app.name": "mgoe",
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
-        "spark.driver.memory": f"{max(1024, int(settings.memory * JVM_SHARE * 1024))}m",
+        "spark.driver.memory": f"{max(1024, int(memory * JVM_SHARE * 1024))}m",
         "spark.local.dir": str(folder.resolve()),
         "spark.driver.maxResultSize": "0",  # the engine bounds what comes back at once
         "spark.files.useFetchCache": "false",  # it would keep a second copy of every file that is sent
