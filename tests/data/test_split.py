@@ -62,6 +62,30 @@ def test_another_snapshot_within_test_is_read_by_later_rows_and_changes_nothing_
         assert ages[1] == 1 < ages[0]
 
 
+@pytest.mark.parametrize("form", FORMS)
+@few
+@given(data=st.data())
+def test_fewer_training_rows_are_the_newest_and_nothing_else_changes(form, data):
+    of, quiet, build, rows, more = FORMS[form]
+    log = pd.concat([quiet(), build(data.draw(rows()))])
+    with TemporaryDirectory() as folder:
+        every = logs.prepared(log, of(**more), Path(folder) / "every")
+        per_bucket = rows_of(every, "train").groupby("bucket").size()
+        limit = (4 if form == "events" else 1) * int(per_bucket.iloc[-1]) + data.draw(st.integers(0, 9))
+        newest = logs.prepared(log, of(**more, training={"rows": limit}), Path(folder) / "few")
+        one, other = rows_of(every, "train"), rows_of(newest, "train")
+        assert 0 < len(other) <= limit
+        assert_frame_equal(one[one.bucket >= other.bucket.min()].reset_index(drop=True), other)
+        for name in ("valid", "test", "history", "users", "items"):
+            assert (every.path / f"{name}.parquet").read_bytes() == (
+                newest.path / f"{name}.parquet"
+            ).read_bytes(), name
+        assert (every.cuts.tolist(), every.users_at.tolist()) == (
+            newest.cuts.tolist(),
+            newest.users_at.tolist(),
+        )
+
+
 @pytest.mark.parametrize("windows", [1, 2])
 def test_windows_before_those_of_test_are_train_and_valid(windows, tmp_path):
     run = logs.event_settings(split={"cuts": logs.CUTS, "test_windows": windows})

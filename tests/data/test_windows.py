@@ -7,7 +7,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from mgoe.config import SplitSettings, dump_settings, make_settings
-from mgoe.data.times import make_cuts, microseconds
+from mgoe.data.times import make_cuts, microseconds, newest_buckets
 from mgoe.errors import DataError
 from tests.effort import up_to
 
@@ -32,6 +32,24 @@ def test_a_quantile_cut_is_the_first_bucket_that_reaches_its_share(counts, quant
         upto = counts[buckets <= cut].sum() / counts.sum()
         before = counts[buckets < cut].sum() / counts.sum()
         assert before < q + 1e-9 <= upto + 2e-9
+
+
+@given(counts=st.lists(st.integers(1, 9), min_size=1, max_size=12), rows=st.integers(1, 99), data=st.data())
+def test_the_newest_training_rows_are_as_many_whole_buckets_as_fit(counts, rows, data):
+    counts, buckets = np.array(counts), DAY + np.cumsum(np.array(counts) % 3 + 1)
+    last = data.draw(st.integers(0, len(counts) - 1))
+    before = data.draw(st.integers(0, last)) - 1  # the place of the last bucket before training
+    first = int(buckets[before]) if before >= 0 else DAY
+    training = slice(before + 1, last + 1)
+    if counts[last] > rows:
+        with pytest.raises(DataError, match=r"training\.rows: the newest bucket of training must be among"):
+            newest_buckets(rows, buckets, counts, first, int(buckets[last]))
+        return
+    start = newest_buckets(rows, buckets, counts, first, int(buckets[last]))
+    kept = buckets[training] > start
+    assert counts[training][kept].sum() <= rows
+    assert kept.all() or counts[training][kept].sum() + counts[training][~kept][-1] > rows
+    assert newest_buckets(None, buckets, counts, first, int(buckets[last])) == first
 
 
 @given(days=st.lists(st.integers(1, 60), min_size=3, max_size=6, unique=True), more=st.integers(1, 9))

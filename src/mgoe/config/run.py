@@ -238,6 +238,9 @@ class TrainingSettings(Settings):
     """If several processes train: `replicated` keeps every table in each process, `sharded` spreads rows over
     them (TorchRec), `auto` spreads them if the tables would take more than half of a process's free
     memory."""
+    rows: int | None = Field(default=None, ge=1)
+    """Maximum number of training rows, the newest: whole buckets, in which an event log's positives count
+    with all negatives that may be drawn. All by default."""
     checkpoint: Length = "10m"
     """Time between checkpoints, besides those after each epoch."""
     track: Literal["none", "mlflow"] = "none"

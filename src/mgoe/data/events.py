@@ -212,6 +212,7 @@ def write_event_examples(
     found: Table,
     buckets: NDArray[np.int64],
     counts: NDArray[np.int64],
+    first: int,
     cuts: NDArray[np.int32],
     settings: RunSettings,
     writer: ExampleWriter,
@@ -223,14 +224,15 @@ def write_event_examples(
         found: What `positives` returned.
         buckets: Buckets with positives, rising. Shape (b,).
         counts: Positives in each. Shape (b,).
-        cuts: Bucket number of each cut: the first has no examples before it.
+        first: The last bucket without examples.
+        cuts: Bucket number of each cut.
         settings: Settings of the run.
         writer: Where the examples go.
     """
     negatives, tasks = settings.negatives, len(settings.tasks)
     size = max(1, min(LARGEST, BLOCK // (1 + negatives.ratio)))
     end = cuts[settings.split.valid_window]
-    training, evaluated = (buckets > cuts[0]) & (buckets <= end), buckets > end
+    training, evaluated = (buckets > first) & (buckets <= end), buckets > end
     for part, sampling in ((training, negatives.of_training), (evaluated, negatives)):
         for low, high in blocks(counts[part], size):
             ends = int(buckets[part][low]), int(buckets[part][high - 1])

@@ -39,6 +39,7 @@ from mgoe.data.times import (
     check_first_snapshot,
     make_cuts,
     moment_of,
+    newest_buckets,
     rows_per_bucket,
     share_with_zone,
     snapshot_of,
@@ -53,7 +54,8 @@ def prepare(settings: RunSettings, out: Path | str, table: Frame | None = None) 
     The folder appears complete or not at all: it is built beside its place and renamed.
 
     Args:
-        settings: Settings of the run; `data`, `tasks`, `split`, `negatives` and `memory` are read.
+        settings: Settings of the run; `data`, `tasks`, `split`, `negatives`, `memory` and `training.rows` are
+            read.
         out: The folder to write; must not exist.
         table: The log as a table of any Ibis backend, or a frame of pandas, polars or Arrow, instead of the
             files that `data.log` names.
@@ -110,11 +112,18 @@ def _build(con: Backend, settings: RunSettings, folder: Path, source: Table, pla
     if settings.form == "exposures":
         records = exposure_history(with_lists(with_codes(rows, context), context), settings)
         records.order_by(records.columns).to_parquet(folder / EXPOSURES, compression="zstd")
+    limit = settings.training.rows
+    if settings.form == "events":
+        buckets_of_rows, at_most = buckets, counts * (1 + settings.negatives.ratio)
+    else:
+        buckets_of_rows, at_most = rows_per_bucket(rows) if limit is not None else (buckets, counts)
+    last = int(cuts[settings.split.valid_window])
+    first = newest_buckets(limit, buckets_of_rows, at_most, int(cuts[0]), last)
     with ExampleWriter(folder, cuts, settings.tasks, settings.split.test_windows) as writer:
         if settings.form == "events":
-            write_event_examples(found, buckets, counts, cuts, settings, writer)
+            write_event_examples(found, buckets, counts, first, cuts, settings, writer)
         else:
-            write_exposure_examples(rows, settings, int(cuts[0]), context, writer)
+            write_exposure_examples(rows, settings, first, context, writer)
     splits: dict[Split, dict[str, Any]] = {
         split: _count_split(con, folder / f"{split}.parquet", settings, cuts) for split in SPLITS
     }

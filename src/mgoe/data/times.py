@@ -213,6 +213,39 @@ def rows_per_bucket(rows: Table) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     return counted["bucket"].to_numpy().astype(np.int64), counted["n"].to_numpy().astype(np.int64)
 
 
+def newest_buckets(
+    rows: int | None, buckets: NDArray[np.int64], counts: NDArray[np.int64], first: int, last: int
+) -> int:
+    """Return the bucket after which the newest training rows begin: as many whole buckets as hold no more.
+
+    Args:
+        rows: Maximum number of training rows; None for all.
+        buckets: Buckets with rows, rising. Shape (b,).
+        counts: Rows in each, at most. Shape (b,).
+        first: Training begins after this bucket.
+        last: The last bucket of training.
+
+    Raises:
+        DataError: The newest bucket has more rows.
+
+    Example:
+        >>> newest_buckets(7, np.arange(4), np.array([9, 3, 4, 5]), first=-1, last=2)
+        0
+    """
+    part = (buckets > first) & (buckets <= last)
+    held = np.cumsum(counts[part][::-1])
+    kept = len(held) if rows is None else int(np.searchsorted(held, rows, side="right"))
+    if kept == len(held):
+        return first
+    if not kept:
+        raise DataError(
+            "training.rows",
+            f"the newest bucket of training must be among them, found {rows:,} where it may have {held[0]:,} "
+            "rows; raise it, or take a shorter data.bucket",
+        )
+    return int(buckets[part][-kept - 1])
+
+
 def make_cuts(
     settings: SplitSettings,
     length: str,

@@ -39,7 +39,8 @@ def parts_of(plan: Plan, cells: Iterable[Cell]) -> list[Part]:
             "data",
             log,
             stage / "data",
-            {key: values[key] for key in ("data", "tasks", "split", "negatives")},
+            {key: values[key] for key in ("data", "tasks", "split", "negatives")}
+            | {key: value for key, value in values["training"].items() if key == "rows"},
             before=origin_of(log),
             follows=(stage / EXAMPLES, *(log.path / name for name in (REFERENCES, NOTICES))),
         )

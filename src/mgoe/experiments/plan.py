@@ -386,7 +386,16 @@ def is_boosted(model: ModelSettings) -> bool:
 
 
 def training_of(settings: RunSettings, model: ModelSettings) -> TrainingSettings:
-    """Return the training settings of a run with what differs for a model."""
+    """Return the training settings of a run with what differs for a model.
+
+    Raises:
+        ConfigError: A model's own are unknown or break a rule, or are for all models alike.
+    """
+    if "rows" in model.training:
+        raise ConfigError(
+            f"models.{model.name}.training.rows",
+            "is the same for all models, which train on the same rows; set training.rows",
+        )
     return check_settings(
         TrainingSettings, settings.training.model_dump() | model.training, f"models.{model.name}.training"
     )
