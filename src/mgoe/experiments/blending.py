@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator
 
-import ibis
 import numpy as np
 from numpy.typing import NDArray
 
 from mgoe.bundle.calibration import Calibration
 from mgoe.data import Prepared
+from mgoe.data.columns import Table
 from mgoe.experiments.inputs import Inputs
 from mgoe.models import RankingModel
 from mgoe.retrieval import Blend, Done
@@ -59,13 +59,14 @@ def _questions(prepared: Prepared, n_items: int) -> Iterator[tuple[int, Done | N
         of what the user then does.
     """
     columns = ["user", "time", "item", "task"]
-    events = prepared.history.filter(prepared.history["snapshot"] == ibis.literal(prepared.valid_window + 1))
-    table = events.select(*columns).order_by(columns).to_pyarrow()
+    events: Table = prepared.history
+    events = events.filter(events.snapshot == prepared.valid_window + 1, events.item < n_items)
+    active = events.select("user").distinct().order_by("user").to_pyarrow()["user"].to_numpy()
+    users = np.sort(np.random.default_rng(0).permutation(active)[:USERS]).tolist()
+    table = events.filter(events.user.isin(users)).select(columns).order_by(columns).to_pyarrow()
     user, time, item, task = (table[name].to_numpy().astype(np.int64) for name in columns)
-    there = item < n_items
-    user, time, item, mask = user[there], time[there], item[there], 1 << task[there]
-    users = np.unique(user)
-    for one in np.sort(np.random.default_rng(0).permutation(users)[:USERS]).tolist():
+    mask = 1 << task
+    for one in users:
         rows = slice(*np.searchsorted(user, [one, one + 1]))
         items, place = np.unique(item[rows], return_inverse=True)
         yield one, None, items
