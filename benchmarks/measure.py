@@ -80,11 +80,12 @@ class Spent:
     cpu_seconds: float
 
 
-def child(*command: str | Path) -> Spent:
+def child(*command: str | Path, look: Callable[[int, float], None] | None = None) -> Spent:
     """Run a Python command in a process of its own, and watch its memory.
 
     Args:
         command: What follows `python`.
+        look: Receives the number of the process and its anonymous memory in GiB, at every look at it.
 
     Raises:
         RuntimeError: It failed, or memory cannot be watched on this system.
@@ -107,7 +108,10 @@ def child(*command: str | Path) -> Spent:
             with suppress(subprocess.TimeoutExpired):
                 output, errors = process.communicate(timeout=_EVERY)
                 break
-            peaks = tuple(map(max, peaks, _memory(process.pid)))
+            held = _memory(process.pid)
+            peaks = tuple(map(max, peaks, held))
+            if look is not None:
+                look(process.pid, held[0])
     seconds = time.perf_counter() - started
     if process.returncode:
         raise RuntimeError(
@@ -120,6 +124,15 @@ def child_seconds() -> float:
     """Processor time of the children that have ended."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
+
+
+def running_seconds(process: int) -> float:
+    """Processor time of a running process and of all below it, those that have ended included."""
+    used = 0.0
+    with suppress(OSError):  # it ended meanwhile
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        used = sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+    return used + sum(map(running_seconds, _children(process)))
 
 
 def _memory(process: int) -> tuple[float, float]:
