@@ -7,22 +7,34 @@ Reads every `*.jsonl` of the folder, the latest line of each cell, and prints th
 Markdown, the best model first: the mean of AUC and GAUC over tasks on test, and what a model costs. A cost is
 bold if no other model is at least as good for at most this cost. Models without a line are left out.
 `--image` draws quality against milliseconds per 500 candidates and against processor seconds of training; it
-needs the extra `plot`.
+needs matplotlib.
 """
 
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from mgoe._util.plotting import pyplot
 from mgoe.config import load_comparison
 from mgoe.evaluation import Row, Standings
+from mgoe.evaluation.pareto import COSTS
+from mgoe.evaluation.report.charts import Chart, Side
+from mgoe.evaluation.report.cost_chart import cost_chart
 from mgoe.evaluation.tables import as_markdown, tradeoff
 from mgoe.experiments import records
-from mgoe.experiments.plots import ResultPlots
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 MEAN = "test.all.ranking"
+OFFSETS: dict[Side, tuple[tuple[float, float], dict[str, Any]]] = {
+    "right": ((6, 0), {"ha": "left", "va": "center"}),
+    "left": ((-6, 0), {"ha": "right", "va": "center"}),
+    "above": ((0, 5), {"ha": "center", "va": "bottom"}),
+    "below": ((0, -5), {"ha": "center", "va": "top"}),
+}
+"""Offset of a name from its point, in points of type, and how it is aligned."""
 
 
 def standings_of(lines: Sequence[records.Line], models: Sequence[str], log: str, title: str) -> Standings:
@@ -61,6 +73,26 @@ def read(folder: Path) -> Iterator[records.Line]:
         yield from records.read(file)
 
 
+def draw(chart: Chart, ax: "Axes") -> None:
+    """Draw a chart in some Axes of matplotlib."""
+    for name, axis in (("x", chart.x), ("y", chart.y)):
+        scale = "log" if axis.log else "linear"
+        ax.set(**{f"{name}scale": scale, f"{name}lim": (axis.low, axis.high), f"{name}label": axis.title})
+        side = getattr(ax, f"{name}axis")
+        side.set_ticks([], minor=True)
+        side.set_ticks([*axis.ticks()], [*axis.ticks().values()])
+    for line in chart.lines:
+        ax.plot(*zip(*line.points, strict=True), "--", color="gray", linewidth=1)
+    for dot in reversed(chart.dots):
+        color = f"C{dot.color - 1}" if dot.color else "0.35"
+        face = color if dot.full else "white"
+        marker = "o" if not dot.beyond else "^" if dot.y == chart.y.high else "v"
+        ax.plot(dot.x, dot.y, marker, color=color, markerfacecolor=face, markersize=5, clip_on=False)
+        if dot.side:
+            offset, align = OFFSETS[dot.side]
+            ax.annotate(dot.name, (dot.x, dot.y), offset, textcoords="offset points", fontsize=8, **align)
+
+
 def main() -> None:
     """Print the table, and draw it."""
     parser = argparse.ArgumentParser(
@@ -86,9 +118,12 @@ def main() -> None:
         sys.exit(f"{given.results}: fewer than two of the models have a time of serving on {given.log}")
     print(as_markdown(sheet), end="")
     if given.image:
-        figure, axes = pyplot().subplots(1, 2, figsize=(11, 4.5), sharey=True, layout="constrained")
-        for by, ax in zip(("serving", "training"), axes, strict=True):
-            ResultPlots([one]).cost(by, ax=ax)
+        from matplotlib import pyplot  # late: not everybody draws
+
+        figure, axes = pyplot.subplots(1, 2, figsize=(11, 4.5), sharey=True, layout="constrained")
+        for cost, ax in zip(COSTS, axes, strict=True):
+            if chart := cost_chart(one, cost):
+                draw(chart, ax)
         axes[1].set_ylabel("")
         figure.savefig(given.image)
 

@@ -6,27 +6,21 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
-import numpy as np
 import pandas as pd
 import pytest
 
 from mgoe import experiments
 from mgoe._util.files import read_json
 from mgoe.bundle import Bundle
-from mgoe.config import load_settings
-from mgoe.errors import ConfigError, OutputError
+from mgoe.evaluation.pareto import pareto
 from mgoe.experiments import records
 from mgoe.experiments.plan import Plan
 from mgoe.experiments.processes import Job, Outcome
-from mgoe.experiments.results import RunResult
 from mgoe.experiments.serving_time import time_cell, untimed
 from mgoe.serving.scoring.runtime import Runtime
 from mgoe.serving.scoring.scorer import Scorer
 from tests.effort import SOAK
 from tests.experiments.tiny import here, numbers, settings
-
-mpl.use("Agg")
 
 
 def without_export(bundle: Bundle, runtime: Runtime) -> Scorer:
@@ -86,7 +80,8 @@ def test_a_time_comes_with_its_line_and_a_line_without_one_stays_empty(
     served = {name: text for name, *_, text, _ in (line.split(" | ") for line in table.split("\n"))}
     assert (served["| mgoe"], served["| shared-bottom"]) == ("12.35", "-")
     assert "quality against cost" not in table
-    assert result.plot.cost().get_xlabel() == "milliseconds per 500 candidates"
+    [standings] = [one for one in result.standings if one.costs["mgoe"].serving_ms == 12.3456]
+    assert [point.model for point in pareto(standings, "serving_ms")] == ["mgoe"]
     plan = Plan(settings(raw), out)
     assert {cell.variant.name for cell in untimed(plan, plan.cells)} == {"shared-bottom", "mgoe:random"}
 
@@ -129,32 +124,3 @@ def test_a_failure_leaves_the_cell_empty(
     assert "  serving of tiny, mgoe, seed 0 cannot be timed: no space left" in said.messages
     assert result.failed == {}
     assert "ms per 500" not in (out / "tables.md").read_text()
-
-
-def test_a_run_is_timed_when_it_is_asked_for(finished: Path, tmp_path: Path, by_torch: None):
-    run = shutil.copytree(finished, tmp_path / "run")
-    before = RunResult.of(Plan(load_settings(run / "settings.yaml"), run))
-    with pytest.raises(OutputError, match=r"known of no model; call `time_serving\(\)`"):
-        before.plot.cost()
-    result = before.time_serving(requests=2)
-    assert "ms per 500" in repr(result)
-    assert "ms per 500" in result._repr_html_()
-    assert "ms per 500" not in repr(before)
-    assert (run / "metrics.json").read_bytes() == (finished / "metrics.json").read_bytes()
-    ax = result.plot.cost()
-    drawn = sorted([*zip(*line.get_data(), strict=True)] for line in ax.lines[1:])
-    costs = result.standings.costs
-    known = sorted((costs[model].serving_ms, mean_of(result, model)) for model in costs)
-    np.testing.assert_allclose([point for [point] in drawn], known)
-    assert result.plot.cost("training", ax=ax) is ax
-    with pytest.raises(ConfigError, match="must be one of serving, training, found 'memory'"):
-        result.plot.cost("memory")  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="question: must be one of"):
-        result.plot.cost(question="Who?")
-
-
-def mean_of(result: RunResult, model: str) -> float:
-    found = result.metrics.query(
-        "model == @model and split == 'test' and slice == 'all' and task == 'all' and metric == 'ranking'"
-    )
-    return found["value"].mean()

@@ -1,34 +1,11 @@
-"""Plots are Axes of the numbers that the run wrote, and every object shows its facts as text and as HTML."""
+"""Every object shows its facts as text and as HTML."""
 
-import importlib
 from typing import Any
 
-import matplotlib as mpl
 import pytest
 
 import mgoe
 from mgoe._util.notebook import Shown
-from mgoe.errors import MissingExtra
-
-mpl.use("Agg")
-
-
-def test_the_macro_graph_is_drawn_with_every_macro_node(ranker: mgoe.Ranker):
-    ax = mgoe.Ranker.load(ranker.bundle_.path).graph.plot()
-    [part] = [ranker.bundle_.graph.latest.resolutions[ranker.bundle_.graph.latest.dense]]
-    assert ax.images[0].get_array().shape == part.macro_edges.shape
-    assert sorted(int(label.get_text()) for label in ax.get_xticklabels()) == list(
-        range(part.macro_edges.shape[1])
-    )
-
-
-def test_a_missing_extra_is_named(ranker: mgoe.Ranker, monkeypatch: pytest.MonkeyPatch):
-    def missing(name: str) -> Any:
-        raise ImportError(f"No module named {name!r}")
-
-    monkeypatch.setattr(importlib, "import_module", missing)
-    with pytest.raises(MissingExtra, match=r"pip install 'mgoe\[plot\]'"):
-        ranker.graph.plot()
 
 
 def test_facts_are_the_same_as_text_and_as_html(ranker: mgoe.Ranker):

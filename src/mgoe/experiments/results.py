@@ -8,13 +8,10 @@ from typing import Self
 import pandas as pd
 
 from mgoe.bundle import Bundle
-from mgoe.config import load_settings
 from mgoe.evaluation import Row, Standings, markdown, read_rows, report
 from mgoe.experiments import records
-from mgoe.experiments.folder import SETTINGS
 from mgoe.experiments.incumbent import INCUMBENT
 from mgoe.experiments.plan import REFERENCES, Plan
-from mgoe.experiments.plots import ResultPlots
 from mgoe.experiments.report import plain_leads, rows_of, standings_of
 
 LEADS = ("log", "model", "baseline", "task", "metric", "value", "low", "high", "adjusted")
@@ -65,29 +62,6 @@ class RunResult:
         """The bundle of the first model, with its best seed on validation."""
         return Bundle.open(self.path / "bundle")
 
-    @property
-    def plot(self) -> ResultPlots:
-        """Plots, with the extra `plot`."""
-        return ResultPlots([self.standings])
-
-    def time_serving(self, requests: int = 50) -> Self:
-        """Time how long each model takes to score 500 candidates, as a service does; some seconds per model.
-
-        Args:
-            requests: How many requests to time, of random users and items of the log.
-
-        Returns:
-            The run with these times: `ms per 500` in its table, and `plot.cost`.
-
-        Example:
-            >>> mgoe.run("mine.yaml", "runs/mine").time_serving().plot.cost()  # doctest: +SKIP
-        """
-        from mgoe.experiments.serving_time import time_run  # late: few runs are timed
-
-        plan = Plan(load_settings(self.path / SETTINGS), self.path)
-        time_run(plan, requests)
-        return self.of(plan)
-
     def __repr__(self) -> str:
         return f"Run in {self.path}\n\n{markdown([self._untitled])}"
 
@@ -125,11 +99,6 @@ class ComparisonResult:
     def leads(self) -> pd.DataFrame:
         """One lead of a table's reference per row, as `RunResult.leads`, with the name of the log."""
         return _leads(self.standings)
-
-    @property
-    def plot(self) -> ResultPlots:
-        """Plots, with the extra `plot`."""
-        return ResultPlots(self.standings)
 
     def __repr__(self) -> str:
         return f"Comparison in {self.path}\n\n{markdown(self.standings)}"

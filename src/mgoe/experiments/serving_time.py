@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mgoe._util.files import exclusive, read_json, write_json
+from mgoe._util.files import read_json, write_json
 from mgoe.bundle import Bundle
 from mgoe.experiments import records
 from mgoe.experiments.cell_bundle import write_cell_bundle
@@ -62,14 +62,6 @@ def time_models(plan: Plan, cells: Sequence[Cell], until: float | None) -> None:
             else:
                 records.note_serving(plan.out, waiting[name])
                 logger.info(f"  {name}: {outcome.value:.2f} ms per {CANDIDATES} candidates")
-
-
-def time_run(plan: Plan, requests: int) -> None:
-    """Time the models of a finished run that are not timed yet, in this process."""
-    with exclusive(plan.out, "a run"):
-        for cell in untimed(plan, plan.cells):
-            time_cell(cell, requests)
-            records.note_serving(plan.out, cell)
 
 
 def untimed(plan: Plan, cells: Sequence[Cell]) -> list[Cell]:

@@ -1,6 +1,6 @@
 """The macro graph of a ranker, by ids instead of indices."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -8,13 +8,8 @@ from scipy import sparse
 
 from mgoe.bundle import Bundle
 from mgoe.errors import GraphError
-from mgoe.experiments.pages import macro_view
 from mgoe.graph.matrices import matrix
 from mgoe.graph.pair_rows import SIDES, Side
-from mgoe.ranker.plots import plot_macro_graph
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 
 class RankerGraph:
@@ -83,24 +78,6 @@ class RankerGraph:
             macro, size = getattr(part, f"{side}_macro"), len(getattr(part, f"{side}_mass"))
             found[f"macro_{size}"] = np.where(macro == size, -1, macro)
         return pd.DataFrame(found)
-
-    def plot(self, ax: "Axes | None" = None) -> "Axes":
-        """Plot how much more each user macro node does with each item macro node than their sizes explain.
-
-        Args:
-            ax: Axes of matplotlib to draw in; new ones by default.
-
-        Returns:
-            The Axes, which you can change.
-
-        Raises:
-            MissingExtra: The extra `plot` is not installed.
-
-        Example:
-            >>> ranker.graph.plot().get_xlabel()
-            'item macro node'
-        """
-        return plot_macro_graph(macro_view(self._bundle.graph, self._bundle.encoders), ax)
 
     def __repr__(self) -> str:
         return repr(self._bundle.graph)
