@@ -4,7 +4,6 @@ import shutil
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from mgoe._util.arrays import take
 from mgoe.config import RetrievalSettings
 from mgoe.errors import BundleError
 from mgoe.features import View
@@ -24,7 +22,7 @@ from mgoe.serving.online.overlay import LiveView
 from mgoe.serving.online.session import Done, Session
 from tests.effort import up_to
 from tests.graph.histories import event_lists, history, planted
-from tests.serving.online.worlds import START, World, streams
+from tests.serving.online.worlds import START, World, registered, streams
 
 SETTINGS = RetrievalSettings(candidates=12, neighbors=5)
 ALIKE = ("own", "item_to_item", "swing", "macro", "popular")
@@ -77,17 +75,7 @@ def test_no_item_from_after_the_snapshot_is_retrieved(events, data):
 def test_registered_items_are_found_as_from_a_graph_built_with_them(events):
     """In memory, live, and after an update that keeps the groups: the same items, in the same order."""
     with tempfile.TemporaryDirectory() as folder:
-        rows, how = START + events, {"content": True, "resolutions": [(2, 2), (3, 4)]}
-        built, world = (
-            World(Path(tempfile.mkdtemp(dir=folder)), rows, (), listed=listed, **how)
-            for listed in (True, False)
-        )
-        content = np.asarray(built.graph.latest.placed["item"]["content"])
-        told, new = SimpleNamespace(content_of=lambda at: take(content, at, 0)), np.arange(2) + world.items
-        memory, live = View.of(world.graph.latest, None, told), world.live()  # type: ignore[arg-type]
-        memory.place("item", new)
-        live.sides["item"].add_newcomers(new.tolist())
-        live.sides["item"].place(new, content[new], version=1)
+        built, world, content, new, memory, live = registered(Path(folder), events)
         updated = View.of(world.updated([], {"item": content}).latest)
         view = View.of(built.graph.latest)
         found = Retrieval.build(view, Path(folder) / "retrieval", SETTINGS)

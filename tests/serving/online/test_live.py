@@ -5,7 +5,6 @@ import threading
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from mgoe._util.arrays import take
 from mgoe.features import View
 from mgoe.features import read as read_pairs
 from mgoe.graph import MacroGraph
@@ -30,7 +28,17 @@ from tests.effort import up_to
 from tests.features.reading import gather
 from tests.graph.histories import BUCKET, CUTS, event_lists
 from tests.graph.placing import place
-from tests.serving.online.worlds import BEHAVIORS, GROUPS, NAMES, START, World, read, read_of, streams
+from tests.serving.online.worlds import (
+    BEHAVIORS,
+    GROUPS,
+    NAMES,
+    START,
+    World,
+    read,
+    read_of,
+    registered,
+    streams,
+)
 
 EXACT = [
     "u1",
@@ -151,17 +159,7 @@ def test_a_registered_item_reads_as_one_of_the_side_table(events, data):
     """As in a graph that was built with what it is about: in memory, live, and after an update that keeps the
     groups. Its events then count live as after an update."""
     with tempfile.TemporaryDirectory() as folder:
-        rows, how = START + events, {"content": True, "resolutions": [(2, 2), (3, 4)]}
-        built, world = (
-            World(Path(tempfile.mkdtemp(dir=folder)), rows, (), listed=listed, **how)
-            for listed in (True, False)
-        )
-        content = np.asarray(built.graph.latest.placed["item"]["content"])
-        told, new = SimpleNamespace(content_of=lambda at: take(content, at, 0)), np.arange(2) + world.items
-        memory, live = View.of(world.graph.latest, None, told), world.live()  # type: ignore[arg-type]
-        memory.place("item", new)
-        live.sides["item"].add_newcomers(new.tolist())
-        live.sides["item"].place(new, content[new], version=1)
+        built, world, content, new, memory, live = registered(Path(folder), events)
         updated = world.updated([], {"item": content})
         users, items = (grid.ravel() for grid in np.meshgrid(np.arange(world.users), new))
         with LiveView(View.of(world.graph.latest), live).reading() as now:

@@ -4,15 +4,18 @@ import shutil
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 from unittest import mock
 
 import numpy as np
 import pyarrow as pa
 from hypothesis import strategies as st
 
+from mgoe._util.arrays import take
 from mgoe.config import GraphSettings
 from mgoe.data import Vocabulary
+from mgoe.features import View
 from mgoe.graph import MacroGraph, NewEvents, build_graph, update_graph
 from mgoe.serving.events.event import Event
 from mgoe.serving.online.live import LiveNodes
@@ -95,6 +98,39 @@ def streams(world: World, most: int = 20, last: int = 12) -> st.SearchStrategy[l
         ]
 
     return rows.map(named)
+
+
+class Registered(NamedTuple):
+    """Two items with content and no events: of the side table, and registered in memory and live."""
+
+    built: World
+    world: World
+    content: np.ndarray
+    new: np.ndarray
+    memory: View
+    live: LiveNodes
+
+
+def registered(folder: Path, events: list[Row]) -> Registered:
+    """Build a graph whose side table has both items, and one that takes them afterwards."""
+    built, world = (
+        World(
+            Path(tempfile.mkdtemp(dir=folder)),
+            START + events,
+            (),
+            listed=listed,
+            content=True,
+            resolutions=[(2, 2), (3, 4)],
+        )
+        for listed in (True, False)
+    )
+    content = np.asarray(built.graph.latest.placed["item"]["content"])
+    told, new = SimpleNamespace(content_of=lambda at: take(content, at, 0)), np.arange(2) + world.items
+    memory, live = View.of(world.graph.latest, None, told), world.live()  # type: ignore[arg-type]
+    memory.place("item", new)
+    live.sides["item"].add_newcomers(new.tolist())
+    live.sides["item"].place(new, content[new], version=1)
+    return Registered(built, world, content, new, memory, live)
 
 
 def read(live: LiveNodes, users: int, items: int) -> dict[str, np.ndarray]:
