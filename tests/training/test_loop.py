@@ -9,6 +9,7 @@ from mgoe.config import TrainingSettings
 from mgoe.errors import OutputError, TrainingError
 from mgoe.training import fit, load_weights, predict
 from mgoe.training.monitor import Monitor
+from mgoe.training.predict import look_inside
 from tests.training.fakes import Model, make_feed
 
 TRAIN, VALID = make_feed(3000, seed=1), make_feed(600, seed=2, snapshots=1)
@@ -174,6 +175,26 @@ def test_curves_and_progress_tell_the_whole_fit(tmp_path):
     assert [(p.step, p.steps) for p in seen] == [(12, 24), (24, 24)]
     assert seen[0].monitor is None
     assert seen[1].monitor == curves["epochs"][0]["monitor"]
+
+
+def test_looking_inside_leaves_the_random_state_alone():
+    before = torch.get_rng_state()
+    look_inside(Model(dropout=0.5), VALID)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+class OfTables(Model):
+    """A product of embeddings, and nothing else to learn."""
+
+    def forward(self, batch):
+        return torch.stack([(self.users(batch["user"]) * self.items(batch["item"])).sum(1)] * 2, 1)
+
+    def dense(self):
+        return []
+
+
+def test_a_model_of_tables_alone_is_fitted(tmp_path):
+    assert fit(OfTables(), TRAIN, VALID, training(epochs=2), tmp_path).epochs == 2  # type: ignore[arg-type]
 
 
 def test_predictions_are_in_order_without_dropout_and_need_no_labels():

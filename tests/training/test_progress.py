@@ -80,12 +80,16 @@ def test_mlflow_says_that_a_fit_failed(tmp_path, monkeypatch):
 
 def test_numbers_that_do_not_exist_are_left_out():
     assert of_epoch(
-        {"epoch": 1, "validation": {"buy": {"auc": float("nan"), "gauc": 0.5}}, "conflict": [[1.0, -0.5]]}
+        {
+            "epoch": 1,
+            "validation": {"buy": {"auc": float("nan"), "gauc": 0.5}},
+            "watch": {"gates": [[1.0, -0.5]]},
+        }
     ) == {
         "epoch": 1.0,
         "validation/buy/gauc": 0.5,
-        "conflict/0/0": 1.0,
-        "conflict/0/1": -0.5,
+        "watch/gates/0/0": 1.0,
+        "watch/gates/0/1": -0.5,
     }
 
 

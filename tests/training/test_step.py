@@ -7,9 +7,12 @@ from torch import nn
 
 from mgoe.config import TrainingSettings
 from mgoe.errors import TrainingError
+from mgoe.models import make_model
 from mgoe.training import RowwiseAdagrad
-from mgoe.training.step import LossCheck, make_optimizers, optimizer_tensors, set_rates
+from mgoe.training.distributed.process_group import ALONE
+from mgoe.training.step import LossCheck, Stepper, make_optimizers, optimizer_tensors, set_rates
 from tests.effort import up_to
+from tests.models.batches import make_spec, random_batch
 from tests.training.fakes import Model
 
 BAD = ["nan", "inf"]
@@ -102,3 +105,12 @@ def test_what_optimisers_gather_is_there_before_the_first_step():
     assert (
         sum(before.values()) == 4 * 7 + 2 * 4 * (3 * 2 + 2) + 2 * 4
     )  # one number per row; two moments and the steps
+
+
+@pytest.mark.parametrize("preset", ["mgoe", "mgoe-paper", "mmoe", "shared-bottom"])
+def test_every_parameter_moves(preset):
+    spec = make_spec(2)
+    model = make_model(preset, spec, 0)
+    step = Stepper(model, TrainingSettings(learning_rate=1e-3), 1, False, ALONE)
+    step(random_batch(spec, 60), 0, lambda *_: None)
+    assert all(p.grad is not None and bool((p.grad.to_dense() != 0).any()) for p in step.dense)

@@ -250,7 +250,7 @@ class _Fit:
                 "monitor": state.last,
                 "seconds": state.epoch_seconds,
                 "samples_per_second": len(self.train) / state.epoch_seconds,
-                **look_inside(self.model, self.valid),
+                "watch": look_inside(self.model, self.valid),
                 "validation_seconds": time.perf_counter() - started,
             }
         )

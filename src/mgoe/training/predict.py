@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from mgoe.features import Reader, Source
 from mgoe.models import Batch, RankingModel
-from mgoe.training.conflict import conflict
 from mgoe.training.distributed.process_group import ProcessGroup
 from mgoe.training.feed import Feed, some_rows, to_device
 
@@ -53,17 +52,10 @@ def predict(model: RankingModel, feed: Feed, batch_size: int = PREDICT_ROWS) -> 
 
 
 def look_inside(model: RankingModel, feed: Feed) -> dict[str, Any]:
-    """Return what a model shows of its inside on a seeded sample of a feed, as lists.
-
-    Returns:
-        `watch`: from the model itself, such as gate use per task. `conflict`: cosines of the tasks'
-            gradients, shape (T, T).
-    """
+    """Return what a model shows of its inside on a seeded sample of a feed, such as gate use per task."""
     batch = to_device(feed.block(some_rows(len(feed), WATCH_ROWS, 0)), device_of(model))
     with evaluating(model):
-        shown = {name: tensor.float().tolist() for name, tensor in model.watch(batch).items()}
-        with torch.inference_mode(False):
-            return {"watch": shown, "conflict": conflict(model, batch)}
+        return {name: tensor.float().tolist() for name, tensor in model.watch(batch).items()}
 
 
 @contextmanager

@@ -49,9 +49,6 @@ class FitProgress:
         ]
         if len(self.losses) > 1:
             parts.append(" ".join(f"{task} {loss:.4f}" for task, loss in self.losses.items()))
-        conflict = [cosine for t, row in enumerate(self.last.get("conflict", ())) for cosine in row[:t]]
-        if conflict:
-            parts.append(f"conflict {min(conflict):+.2f}")
         gates = self.last.get("watch", {}).get("gates")
         if gates:
             parts.append("gates " + " ".join(f"{max(of_task):.0%}" for of_task in gates))
