@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 import mgoe
-from mgoe.ranker import graph, plots, recommender
+from mgoe.ranker import graph, recommender
 from mgoe.ranker import ranker as ranker_module
 from mgoe.serving.http import background
 from tests.effort import SOAK
@@ -24,7 +24,7 @@ SHORTER = {
 """What the short form writes in place of what the page says. The engine `torch` has nothing to export."""
 EXAMPLES = [
     example
-    for module in (ranker_module, recommender, graph, plots, background)
+    for module in (ranker_module, recommender, graph, background)
     for example in doctest.DocTestFinder(exclude_empty=True).find(module)
     if example.examples
 ]
