@@ -1,5 +1,6 @@
 """The whole line, end to end, on logs of a second."""
 
+import importlib
 import json
 import multiprocessing
 import os
@@ -21,6 +22,7 @@ from mgoe import experiments
 from mgoe.config import RunSettings, dump_settings, make_settings
 from mgoe.data import SPLITS
 from mgoe.errors import ConfigError, DataError, MissingExtra, OutputError, TrainingError
+from mgoe.experiments import cell_results
 from mgoe.experiments.plan import Plan
 from mgoe.experiments.report import own_estimates
 from mgoe.experiments.serving_time import time_cell
@@ -100,8 +102,15 @@ def test_a_run_leaves_all_it_promises(finished: Path, small: RunSettings):
     assert mgoe.load(finished / "bundle").settings == small
 
 
+@pytest.mark.parametrize(
+    ("asked", "extra"),
+    [
+        ({"training": {"track": "mlflow"}}, "track"),
+        ({"models": ["mgoe", "lightgbm"]}, "gbm"),
+    ],
+)
 def test_a_library_that_training_misses_is_named_before_the_log_is_read(
-    small: RunSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small: RunSettings, tmp_path: Path, monkeypatch, asked, extra
 ):
     def missing(name: str):
         raise ImportError(f"No module named {name!r}")
@@ -109,8 +118,8 @@ def test_a_library_that_training_misses_is_named_before_the_log_is_read(
     monkeypatch.setattr("importlib.import_module", missing)
     from mgoe.experiments.runs import run
 
-    with pytest.raises(MissingExtra, match=r"pip install 'mgoe\[gbm\]'"):
-        run(make_settings(small.model_dump() | {"models": ["mgoe", "lightgbm"]}), tmp_path / "run")
+    with pytest.raises(MissingExtra, match=rf"pip install 'mgoe\[{extra}\]'"):
+        run(make_settings(small.model_dump() | asked), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -219,6 +228,41 @@ def test_the_run_in_parts_is_the_run_and_small(
     assert sum(sizes.values()) < 100 * sum(file.stat().st_size for file in (world / "events").iterdir())
     pd.testing.assert_frame_equal(experiments.rows(out), experiments.rows(finished))  # of an earlier snapshot
     assert MacroGraph.open(out / "graph").checksum == MacroGraph.open(finished / "graph").checksum
+
+
+def test_mlflow_gets_settings_test_metrics_and_the_bundle_in_one_run(
+    small: RunSettings, begun: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "tracked").as_uri())
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    training = small.training.model_copy(update={"track": "mlflow"})
+    settings = change(small, models=["popularity"], training=training)
+    track = cell_results.track_result
+    with monkeypatch.context() as patch:  # killed after the fit
+        patch.setattr(cell_results, "track_result", lambda *how: (track(*how), 1 / 0))
+        with pytest.raises(ZeroDivisionError):
+            experiments.train(settings, begun)
+    experiments.train(settings, begun)
+    rows = experiments.train(settings, begun)  # it is finished
+    client = importlib.import_module("mlflow").MlflowClient()
+    (run,) = client.search_runs(["0"])
+    assert run.info.status == "FINISHED"
+    expected = {
+        "training.batch_size": "1024",
+        "tasks.1.name": "buy",
+        "model.base": "popularity",
+        "seed": "0",
+    }
+    assert expected.items() <= run.data.params.items()
+    on_test = {
+        f"test.{row['task']}.{row['metric'].replace('@', '_at_')}": row["value"]
+        for row in rows
+        if (row["split"], row["slice"]) == ("test", "all") and row["value"] == row["value"]
+    }
+    assert "test.all.ndcg_at_50" in on_test
+    assert {name: one for name, one in run.data.metrics.items() if name[:5] == "test."} == on_test
+    files = {file.path for file in client.list_artifacts(run.info.run_id, "bundle")}
+    assert files == {f"bundle/{file.name}" for file in (begun / "bundle").iterdir()}
 
 
 def test_a_finished_folder_is_refused_without_overwrite(small: RunSettings, finished: Path):

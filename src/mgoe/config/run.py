@@ -243,6 +243,8 @@ class TrainingSettings(Settings):
     with all negatives that may be drawn. All by default."""
     checkpoint: Length = "10m"
     """Time between checkpoints, besides those after each epoch."""
+    track: Literal["none", "mlflow"] = "none"
+    """Where training curves are logged, besides `curves.json`."""
 
 
 class EvaluationSettings(Settings):

@@ -97,7 +97,7 @@ def fit_cell(
     }
     if ProcessGroup.current().leads:
         with nullcontext() if show_progress else hidden():
-            write_cell(folder, settings, inputs, fitted_model, feeds, scores, facts)
+            write_cell(folder, settings, inputs, model, fitted_model, feeds, scores, facts)
     return facts
 
 

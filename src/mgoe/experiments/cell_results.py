@@ -12,9 +12,10 @@ from mgoe._util.files import write_json, write_text
 from mgoe.bundle.calibration import Calibration, Window, calibrated_sample, fit_calibration
 from mgoe.bundle.population import POPULATION, population_of
 from mgoe.bundle.sampling import in_whole_space, shift_of
-from mgoe.config import RunSettings
+from mgoe.config import ModelSettings, RunSettings
 from mgoe.data import Split
 from mgoe.evaluation import (
+    ALL,
     Row,
     measure,
     measure_calibrated,
@@ -25,14 +26,16 @@ from mgoe.evaluation import (
 )
 from mgoe.experiments.folder import CALIBRATION, DONE, FIT, INFLUENCE, RELIABILITY
 from mgoe.experiments.inputs import Inputs
+from mgoe.experiments.plan import training_of
 from mgoe.models import RankingModel
-from mgoe.training import CHECKPOINTS, Feed
+from mgoe.training import CHECKPOINTS, Feed, track_result
 
 
 def write_cell(
     folder: Path,
     settings: RunSettings,
     inputs: Inputs,
+    model: ModelSettings,
     fitted: RankingModel,
     feeds: Mapping[str, Feed],
     scores: Mapping[str, NDArray[np.float32]],
@@ -56,6 +59,17 @@ def write_cell(
         rows += catalog(fitted, settings, inputs, **about)
     write_text(folder / "spec.json", inputs.spec.to_json())
     write_json(folder / FIT, facts)
+    track_result(
+        training_of(settings, model).track,
+        folder,
+        settings.model_dump(mode="json", exclude={"models", "seeds"})
+        | {"model": model.model_dump(mode="json"), "seed": facts["seed"]},
+        {
+            f"test/{row['task']}/{row['metric']}": row["value"]
+            for row in rows
+            if (row["split"], row["slice"]) == ("test", ALL)
+        },
+    )
     write_rows(folder / DONE, rows)
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
 

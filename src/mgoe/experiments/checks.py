@@ -1,6 +1,6 @@
 """Everything that can be refused before any work: settings that break a rule, and what this machine lacks."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from mgoe.experiments.asked import unmeasured_baselines
 from mgoe.experiments.plan import (
     Cell,
     Log,
+    ModelVariant,
     Plan,
     applicable_search,
     is_boosted,
@@ -27,7 +28,7 @@ from mgoe.experiments.topn_objective import list_objective
 from mgoe.models import options_of
 from mgoe.simulation import Truth, check_reachable
 from mgoe.topn import BASELINES, load_implicit
-from mgoe.training import Monitor, load_lightgbm
+from mgoe.training import Monitor, check_available, load_lightgbm
 
 
 def check(plan: Plan, cells: Sequence[Cell]) -> None:
@@ -68,9 +69,8 @@ def _check_space(plan: Plan, tune: TuneSettings, searched: Iterable[Cell]) -> No
             raise ConfigError(f"tune.space.{key}", f"no model has this switch{did_you_mean(name, switches)}")
     for cell in searched:
         settings = cell.settings
-        for key, values in applicable_search(cell.variant.settings(), tune).space.items():
-            for value in values if isinstance(values, list) else (values.low, values.high):
-                _check_fit(settings, cell.variant.settings(nested({key: value})))
+        for model in _choices(cell.variant, tune):
+            _check_fit(settings, model)
 
 
 def _check_lists(settings: RunSettings, topn: TopNSettings) -> None:
@@ -94,23 +94,32 @@ def check_installed(plan: Plan, cells: Sequence[Cell]) -> None:
         cells: The cells that are to run.
 
     Raises:
-        MissingExtra: A library is not installed.
+        MgoeError: A library, a compiler or a device is missing.
     """
     if unmeasured := unmeasured_baselines(plan, cells):
         load_optuna()
         if any(BASELINES[name].by_implicit for name in unmeasured):
             load_implicit("als")
-    undone = [cell for cell in cells if not cell.done]
-    searched = [plan.searched(cell) for cell in undone if cell.waits]
-    if any(is_boosted(cell.variant.settings()) for cell in _one_per_model([*undone, *searched])):
-        load_lightgbm()
-    if searched:
+    tune, undone = plan.comparison.tune, [cell for cell in cells if not cell.done]
+    for cell in _one_per_model(undone):
+        _check_installed(cell.settings, cell.variant.settings() if cell.waits else cell.model)
+    for cell in _one_per_model(plan.searched(cell) for cell in undone if cell.waits):
+        assert tune is not None
         load_optuna()
+        for model in _choices(cell.variant, tune):
+            _check_installed(cell.settings, model)
 
 
 def _one_per_model(cells: Iterable[Cell]) -> list[Cell]:
     """Keep one cell per log and model, whatever its seed."""
     return [*{(cell.log.name, cell.variant.name): cell for cell in cells}.values()]
+
+
+def _choices(variant: ModelVariant, tune: TuneSettings) -> Iterator[ModelSettings]:
+    """Yield a model with every choice of a search, and with both ends of every range."""
+    for key, values in applicable_search(variant.settings(), tune).space.items():
+        for value in values if isinstance(values, list) else (values.low, values.high):
+            yield variant.settings(nested({key: value}))
 
 
 def _check_fit(settings: RunSettings, model: ModelSettings) -> None:
@@ -120,6 +129,13 @@ def _check_fit(settings: RunSettings, model: ModelSettings) -> None:
             "graph.snapshots", "`last` leaves training nothing to read; set it to `all` to train"
         )
     Monitor.parse(training_of(settings, model).monitor, settings.tasks)
+
+
+def _check_installed(settings: RunSettings, model: ModelSettings) -> None:
+    """Refuse what training would refuse on this machine: a missing library, compiler or device."""
+    check_available(training_of(settings, model))
+    if is_boosted(model):
+        load_lightgbm()
 
 
 def _check_references(log: Log, seed: int) -> None:

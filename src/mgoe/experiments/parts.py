@@ -26,7 +26,7 @@ ALGORITHMS = {"world": 1, "rest": 1, "data": 1, "graph": 1, "search": 1, "cell":
 """Number of the algorithm that makes each kind of part. Raise it if the same settings give another result
 now: such parts, and all that is made from them, are then outdated."""
 FREE = {
-    "training": {"threads", "device", "checkpoint", "tables"},
+    "training": {"threads", "device", "checkpoint", "track", "tables"},
     "graph": {"engine", "spark"},
 }
 """Settings that may change when work resumes. `memory` may not for a cell: it decides the order of its

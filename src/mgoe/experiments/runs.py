@@ -69,7 +69,7 @@ from mgoe.experiments.stages import build
 from mgoe.experiments.topn import measure_topn
 from mgoe.experiments.topn_report import topn_standings
 from mgoe.experiments.tuning import OF_A_RUN, search
-from mgoe.training import joined
+from mgoe.training import joined, track_bundle
 
 logger = logging.getLogger(__name__)
 
@@ -153,6 +153,7 @@ def run(
         if not kept:
             of_best = [one for one in own if one.model == plan.comparison.lead]
             write_cell_bundle(out / "bundle", best, inputs, rows_of(of_lead), of_best)
+            track_bundle(settings.training.track, best.folder, out / "bundle")
         seconds = time.perf_counter() - started
         write_run_report(plan, inputs, result.standings, own, best, command, seconds)
         if not reuse and inputs.graph.meta["seconds"] <= QUICK:
@@ -228,6 +229,7 @@ def train(
             note_finished(plan, [cell], "")
             rows = read_rows(cell.folder / DONE)
             write_cell_bundle(out / "bundle", cell, inputs, rows, estimates_of([cell]))
+            track_bundle(settings.training.track, cell.folder, out / "bundle")
             return rows
 
 

@@ -6,13 +6,20 @@ recents, `E` distinct pairs, `N` examples.
 
 from mgoe.training.boosted import fit_trees, load_lightgbm
 from mgoe.training.checkpoint import load_checkpoint, load_weights, save_checkpoint
-from mgoe.training.devices import resolve_device, uses_bfloat16
+from mgoe.training.devices import check_available, resolve_device, uses_bfloat16
 from mgoe.training.distributed.process_group import ProcessGroup, joined
 from mgoe.training.feed import Batch, Feed, make_spec
 from mgoe.training.loop import CHECKPOINTS, OPTIMIZER, WEIGHTS, fit
 from mgoe.training.monitor import Monitor, measure
 from mgoe.training.predict import PairScorer, predict
-from mgoe.training.progress import FitProgress, FitResult, OnProgress, progress_bar
+from mgoe.training.progress import (
+    FitProgress,
+    FitResult,
+    OnProgress,
+    progress_bar,
+    track_bundle,
+    track_result,
+)
 from mgoe.training.replay import Replay, ReplayFeed
 from mgoe.training.step import RowwiseAdagrad
 
@@ -31,6 +38,7 @@ __all__ = [
     "Replay",
     "ReplayFeed",
     "RowwiseAdagrad",
+    "check_available",
     "fit",
     "fit_trees",
     "joined",
@@ -43,5 +51,7 @@ __all__ = [
     "progress_bar",
     "resolve_device",
     "save_checkpoint",
+    "track_bundle",
+    "track_result",
     "uses_bfloat16",
 ]

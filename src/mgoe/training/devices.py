@@ -1,4 +1,4 @@
-"""What training needs of a machine: its device, precision and allocator."""
+"""What training needs of a machine: its device, precision, libraries and allocator."""
 
 import ctypes
 import sys
@@ -7,7 +7,9 @@ from typing import Literal
 
 import torch
 
+from mgoe.config import TrainingSettings
 from mgoe.errors import TrainingError
+from mgoe.training.progress import load_mlflow
 
 TRIM_THRESHOLD, TOP_PAD, MMAP_THRESHOLD = -1, -2, -3
 """Numbers of glibc's settings, see mallopt(3)."""
@@ -61,6 +63,20 @@ def uses_bfloat16(precision: Literal["auto", "float32", "bfloat16"], device: tor
     return device.type == "cpu" and (
         torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     )
+
+
+def check_available(settings: TrainingSettings) -> None:
+    """Check that the libraries exist.
+
+    Raises:
+        MissingExtra: A library is not installed.
+
+    Example:
+        >>> from mgoe.config import TrainingSettings
+        >>> check_available(TrainingSettings(device="cpu"))
+    """
+    if settings.track == "mlflow":
+        load_mlflow()
 
 
 @cache

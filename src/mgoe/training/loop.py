@@ -25,7 +25,16 @@ from mgoe.training.feed import Feed
 from mgoe.training.grown import grown
 from mgoe.training.monitor import Monitor, check_examples, measure
 from mgoe.training.predict import look_inside, predict
-from mgoe.training.progress import CURVES, FitProgress, FitResult, OnProgress
+from mgoe.training.progress import (
+    CURVES,
+    FitProgress,
+    FitResult,
+    OnProgress,
+    Write,
+    of_epoch,
+    of_progress,
+    tracking,
+)
 from mgoe.training.resume import Checkpoints, FitState, check_same_fit, deferred, identity_of
 from mgoe.training.step import LossCheck, Stepper, first_not_finite, optimizer_tensors
 
@@ -94,8 +103,9 @@ def fit(
         try:
             torch.manual_seed(seed)
             run.begin(resume, start or {})
+            track = settings.track if run.processes.leads else "none"
             state = run.state
-            with deferred() as stop_requested:
+            with deferred() as stop_requested, tracking(track, out, state.steps) as run.track:
                 while state.epochs < settings.epochs and state.epochs - state.best_epoch < settings.patience:
                     run.train_epoch(stop_requested)
                     run.validate()
@@ -139,6 +149,7 @@ class _Fit:
         self.saved_at = self.started
         self.state = FitState(losses=torch.zeros(len(self.names), device=self.device))
         self.identity = identity_of(model, train, valid, settings, seed)
+        self.track: Write | None = None
         if self.processes.leads:
             clear_unfinished(out)
             self.checkpoints.check_space(self.step.tensors(), out / WEIGHTS)
@@ -206,9 +217,9 @@ class _Fit:
                 state.epoch_seconds = time.perf_counter() - started
                 since_report += loss
                 if number % REPORT_STEPS == 0 or number == self.epoch_steps:
-                    if self.on_progress:
+                    if self.on_progress or self.track:
                         steps = min((number - 1) % REPORT_STEPS + 1, number - first)  # of this process
-                        self.on_progress(self._progress(float(since_report) / steps, number))
+                        self._report(float(since_report) / steps, number)
                     since_report.zero_()
                 due = time.perf_counter() - self.saved_at >= seconds(self.settings.checkpoint)
                 stop, due = self.processes.any(stop_requested(), due and self.processes.leads)
@@ -243,6 +254,8 @@ class _Fit:
                 "validation_seconds": time.perf_counter() - started,
             }
         )
+        if self.track:
+            self.track(state.steps, of_epoch(state.curves[-1]))
         state.epochs += 1
         state.train_seconds += state.epoch_seconds
         state.epoch_seconds = 0.0
@@ -296,11 +309,11 @@ class _Fit:
         """Return the mean loss per task over the first `steps` steps of the unfinished epoch."""
         return dict(zip(self.names, (self.state.losses / steps).tolist(), strict=True))
 
-    def _progress(self, loss: float, number: int) -> FitProgress:
-        """Return how far the fit is after step `number` of the epoch; `loss` is that of the latest steps."""
+    def _report(self, loss: float, number: int) -> None:
+        """Report the mean loss of the latest steps, after step `number` of the epoch."""
         state = self.state
         samples = state.epochs * len(self.train) + min(number * self.settings.batch_size, len(self.train))
-        return FitProgress(
+        now = FitProgress(
             epoch=state.epochs + 1,
             epochs=self.settings.epochs,
             step=state.steps,
@@ -311,6 +324,10 @@ class _Fit:
             losses=self._mean_losses(number),
             last=state.curves[-1] if state.curves else {},
         )
+        if self.on_progress:
+            self.on_progress(now)
+        if self.track:
+            self.track(state.steps, of_progress(now))
 
     def _write_curves(self) -> None:
         if self.processes.leads:

@@ -1,13 +1,18 @@
-"""How far a fit is, the bar that shows it, and its result."""
+"""How far a fit is, the bar and the run of MLflow that show it, and its result."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+from mgoe._util.extras import load
+from mgoe._util.files import write_text
 from mgoe._util.progress import ProgressBar, shows_bars
 
 CURVES = "curves.json"
+MLFLOW_RUN = "mlflow.run"
+"""Id of the MLflow run of a fit, in its folder."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +83,7 @@ class FitResult:
 
 
 OnProgress = Callable[[FitProgress], None]
+Write = Callable[[int, dict[str, float]], None]
 
 
 @contextmanager
@@ -99,3 +105,99 @@ def progress_bar(title: str, monitor: str = "validation") -> Iterator[OnProgress
             bar.update(now.step, now.steps, f"{now}{latest}")
 
         yield show
+
+
+def load_mlflow() -> Any:
+    """Return the library MLflow.
+
+    Raises:
+        MissingExtra: It is not installed.
+    """
+    return load("mlflow", "training.track", "MLflow", "pip install 'mgoe[track]'")
+
+
+@contextmanager
+def tracking(name: str, folder: Path, step: int) -> Iterator[Write | None]:
+    """Open a run of MLflow until the block ends, if `training.track` names it; yield None otherwise.
+
+    The run is at MLFLOW_TRACKING_URI and in MLFLOW_EXPERIMENT_NAME. It ends as finished or, if the block
+    raises, as failed.
+
+    Args:
+        name: What `training.track` names.
+        folder: Folder of the fit. It names the run and holds its id, so that a resumed fit continues the
+            same run.
+        step: Step the fit resumes from.
+
+    Yields:
+        Function that writes values by name, at a step of the fit.
+    """
+    if name == "mlflow":
+        client, held = load_mlflow(), folder / MLFLOW_RUN
+        known = held.read_text() if step and held.exists() else None
+        run_name = None if known else "/".join(folder.resolve().parts[-2:])
+        with client.start_run(run_id=known, run_name=run_name) as run:
+            write_text(held, run.info.run_id)
+
+            def log_metrics(step: int, values: dict[str, float]) -> None:
+                client.log_metrics(_as_files(values), step=step)
+
+            yield log_metrics
+    else:
+        yield None
+
+
+def track_result(name: str, folder: Path, settings: Mapping[str, Any], measured: Mapping[str, float]) -> None:
+    """Add all settings of a fit, and what was measured on test, to its run of MLflow.
+
+    Nothing happens if `training.track` is none.
+
+    Args:
+        name: What `training.track` names.
+        folder: Folder of the fit.
+        settings: As plain values, nested.
+        measured: Numbers by name; those that are NaN are left out.
+
+    Example:
+        >>> track_result("none", Path("cell"), {"seed": 0}, {"test/click/auc": 0.7})
+    """
+    if name == "mlflow" and (held := folder / MLFLOW_RUN).exists():
+        client, run = load_mlflow(), held.read_text()
+        short = ((key, str(value)[:500]) for key, value in _flat("", settings))  # every store takes so many
+        client.log_params(_as_files(dict(short)), run_id=run)
+        client.log_metrics(_as_files(of_epoch(measured)), run_id=run)
+
+
+def track_bundle(name: str, folder: Path, bundle: Path) -> None:
+    """Add a bundle to the MLflow run of its fit as the artifact `bundle`, as `track_result` adds numbers.
+
+    Example:
+        >>> track_bundle("none", Path("cell"), Path("bundle"))
+    """
+    if name == "mlflow" and (held := folder / MLFLOW_RUN).exists():
+        load_mlflow().log_artifacts(str(bundle), "bundle", run_id=held.read_text())
+
+
+def _as_files(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Rename values for stores of MLflow that write one file per name."""
+    return {name.replace("/", ".").replace("@", "_at_"): value for name, value in values.items()}
+
+
+def of_progress(now: FitProgress) -> dict[str, float]:
+    """Return the numbers of a report during an epoch, by name."""
+    return {"loss": now.loss, "samples_per_second": now.samples_per_second} | {
+        f"loss/{task}": loss for task, loss in now.losses.items()
+    }
+
+
+def of_epoch(entry: Mapping[str, Any]) -> dict[str, float]:
+    """Return the numbers of an entry of `curves.json`, by path, without those that are NaN."""
+    return {name: float(one) for name, one in _flat("", entry) if isinstance(one, int | float) and one == one}
+
+
+def _flat(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping | list):
+        for key, part in value.items() if isinstance(value, Mapping) else enumerate(value):
+            yield from _flat(f"{name}/{key}" if name else str(key), part)
+    else:
+        yield name, value
