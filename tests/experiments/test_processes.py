@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from filelock import FileLock, Timeout
 
-from mgoe.experiments.processes import HELD, Job, run_jobs, wait_for_orphans
+from mgoe.errors import ConfigError, DataError
+from mgoe.experiments.processes import AHEAD, HELD, Job, in_order, run_jobs, wait_for_orphans
 from tests.effort import slow
 from tests.experiments import jobs
 
@@ -120,3 +121,22 @@ def is_held(file: Path) -> bool:
             return False
     except Timeout:
         return True
+
+
+def test_parts_come_in_their_order_and_few_are_read_ahead():
+    read = []
+    parts = (read.append(part) or part for part in range(12))
+    for number, found in enumerate(in_order(jobs.square_late, (8,), parts, 2)):
+        assert found == number**2
+        assert len(read) <= number + AHEAD * 2
+    assert len(read) == 12
+
+
+def test_a_part_that_fails_ends_all_of_them():
+    for work, error, said in (
+        (jobs.refuse_part, DataError, "a log: is no log of pairs"),
+        (jobs.die_on, ConfigError, "jobs: a process of 2 was killed; memory may have run out: take fewer"),
+    ):
+        with pytest.raises(error) as raised:
+            list(in_order(work, (Path(),), range(20), 2))
+        assert str(raised.value) == said

@@ -154,6 +154,7 @@ for _command, _examples in {
     bundles.predict: (
         "mgoe predict runs/mine/bundle pairs.parquet --out scores.parquet",
         "mgoe predict runs/mine/bundle 'pairs/*.csv' > scores.csv",
+        "mgoe predict runs/mine/bundle pairs.parquet --out scores.parquet --jobs 4",
     ),
     recommendations.recommend: (
         "mgoe recommend runs/mine/bundle 42",

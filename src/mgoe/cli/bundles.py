@@ -1,12 +1,14 @@
 """Commands on a bundle: measure it, score with it, export it."""
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from mgoe import experiments
+from mgoe._util.progress import ProgressBar
 from mgoe.cli.shared import (
     BundlePath,
     Json,
@@ -23,6 +25,15 @@ from mgoe.cli.shared import (
     table,
 )
 from mgoe.errors import ConfigError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from mgoe.bundle import Bundle
+
+Jobs = Annotated[
+    int, typer.Option(min=1, help="Processes that score pairs side by side, of one thread each.")
+]
 
 
 def evaluate(
@@ -46,6 +57,7 @@ def evaluate(
     part: Annotated[
         str, typer.Option("--slice", help="`all`, or a slice of the examples such as `new-pairs`.")
     ] = "all",
+    jobs: Jobs = 1,
     as_json: Json = False,
 ) -> None:
     """Show what was measured, or measure a bundle on new labelled pairs."""
@@ -58,7 +70,9 @@ def evaluate(
             raise ConfigError(
                 "--split", "is a split of the log, and the pairs are a file of their own; leave it out"
             )
-        rows, split = experiments.measure_pairs(Bundle.open(path), pairs), "new"
+        with ProgressBar("measuring", unit="pairs") as bar:
+            rows = experiments.measure_pairs(Bundle.open(path), pairs, jobs, bar.update)
+        split = "new"
     else:
         rows, split = experiments.measured(path), split or "test"
     for option, value, name in (("--split", split, "split"), ("--slice", part, "slice")):
@@ -90,6 +104,7 @@ def predict(
         Path | None,
         typer.Option("--out", "-o", help="Scores as .parquet or .csv; standard output, as CSV, by default."),
     ] = None,
+    jobs: Jobs = 1,
     state: State = None,
     redis: Redis = None,
     redis_password_file: RedisPassword = None,
@@ -97,7 +112,11 @@ def predict(
 ) -> None:
     """Score pairs: one row per pair, one probability (or value) per task."""
     opened = open_bundle(bundle, state, redis, redis_password_file)
-    blocks = experiments.score_pairs(opened, pairs)
+    with ProgressBar("scoring", unit="pairs") as bar:
+        _show_scores(opened, experiments.score_pairs(opened, pairs, jobs, bar.update), out, as_json)
+
+
+def _show_scores(opened: "Bundle", blocks: "Iterator[pa.Table]", out: Path | None, as_json: bool) -> None:
     if out is not None:
         rows = experiments.write_blocks(blocks, out)
         values = {"path": str(out), "rows": rows, "tasks": opened.tasks}

@@ -101,7 +101,7 @@ def recommend(
     exact: Annotated[
         bool, typer.Option("--exact", help="Score every item, even if the bundle can retrieve candidates.")
     ] = False,
-    jobs: Annotated[int, typer.Option(min=1, help="With --users: processes side by side.")] = 1,
+    jobs: Annotated[int, typer.Option(min=1, help="With --users: processes of one thread each.")] = 1,
     state: State = None,
     redis: Redis = None,
     redis_password_file: RedisPassword = None,
@@ -129,7 +129,7 @@ def recommend(
         _show(opened.recommend(users or (), **wish), as_json)
     else:
         with ProgressBar("recommending", unit="users") as bar:
-            _recommend_users(opened, file, out, wish | {"jobs": jobs, "on_progress": bar.advance}, as_json)
+            _recommend_users(opened, file, out, wish | {"jobs": jobs, "on_progress": bar.update}, as_json)
 
 
 def _recommend_users(

@@ -1,4 +1,8 @@
-"""Jobs in processes of their own. A job that fails or is killed stops only the jobs that need it."""
+"""Jobs in processes of their own, and parts of one job in several processes.
+
+A job that fails or is killed stops only the jobs that need it. Parts make one result, so a process that fails
+or is killed ends all of them.
+"""
 
 import multiprocessing
 import os
@@ -7,19 +11,27 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Generator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from filelock import FileLock
 from threadpoolctl import threadpool_limits
 
 from mgoe._util.progress import hidden
-from mgoe.errors import MgoeError
+from mgoe.errors import ConfigError, MgoeError
 
+Part = TypeVar("Part")
+Result = TypeVar("Result")
+AHEAD = 2
+"""Parts per process that are computed or wait for those before them."""
 HELD = ".processes"
 """Folder of one lock per process, held while it runs."""
 
@@ -80,8 +92,7 @@ def run_jobs(
     Yields:
         Outcomes. A job that needs a failed one fails for the same reason. Jobs that did not begin have none.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(sorted({job.work.__module__ for job in jobs}))
+    context = _context(job.work for job in jobs)
     waiting, running, failed = list(jobs), {}, {}
     try:
         while waiting or running:
@@ -119,12 +130,56 @@ def run_jobs(
             process.join()
 
 
-def _child(connection: Connection, held: Path, threads: int, job: Job) -> None:
+def in_order(
+    work: Callable[..., Result], args: tuple[Any, ...], parts: Iterable[Part], jobs: int
+) -> Generator[Result]:
+    """Yield what a function makes of parts, in their order, computed by processes of one thread each.
+
+    A few parts per process are in memory at a time. Closing the generator stops the processes.
+
+    Args:
+        work: A function of a module, which takes `args` and a part.
+        args: Its first arguments; must be picklable.
+        parts: Read in this process.
+        jobs: Processes side by side.
+
+    Raises:
+        ConfigError: A process was killed.
+        MgoeError: The function raised it, or reading the parts did.
+    """
+    pool = ProcessPoolExecutor(jobs, _context([work]), _begin, (1,))
+    ahead = deque[Future[Result]]()
+    try:
+        for part in parts:
+            ahead.append(pool.submit(work, *args, part))
+            if len(ahead) == AHEAD * jobs:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+    except BrokenProcessPool:
+        rule = f"a process of {jobs} was killed; memory may have run out: take fewer"
+        raise ConfigError("jobs", rule) from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _context(works: Iterable[Callable[..., object]]) -> ForkServerContext:
+    """Return how processes start: from one that has imported the modules of their work."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(sorted({work.__module__ for work in works}))
+    return context
+
+
+def _begin(threads: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the parent ends this one
     os.dup2(sys.stderr.fileno(), 1)  # only the parent prints results on standard output
     threading.Thread(target=_die_with_parent, daemon=True).start()
     os.environ["OMP_NUM_THREADS"] = str(threads)  # for libraries that are loaded later
     threadpool_limits(threads)
+
+
+def _child(connection: Connection, held: Path, threads: int, job: Job) -> None:
+    _begin(threads)
     try:
         held.mkdir(exist_ok=True)
         with hidden(), FileLock(held / str(os.getpid())):

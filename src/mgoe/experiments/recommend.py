@@ -1,26 +1,21 @@
 """Recommend to the users of a file, block by block, in one process or several."""
 
 import itertools
-import multiprocessing
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from mgoe.bundle import Bundle
-from mgoe.errors import ConfigError
-from mgoe.experiments.score import read_blocks
+from mgoe.experiments.processes import in_order
+from mgoe.experiments.score import check_jobs, read_blocks
 from mgoe.serving import Scorer
 from mgoe.serving.scoring.runtime import Runtime
 
 USERS = 1_000
 """Users whose recommendations are written at once."""
-AHEAD = 2
-"""Blocks per process that are computed or wait to be written."""
 ITEMS_PER_USER = 100
 """The rows of all items are computed ahead for at least one user per so many items."""
 
@@ -29,7 +24,7 @@ def recommend_users(
     bundle: Bundle,
     users: Path | str,
     jobs: int = 1,
-    on_progress: Callable[[int], object] = lambda users: None,
+    on_progress: Callable[[int, int], object] = lambda done, users: None,
     **wish: Any,
 ) -> Iterator[pa.Table]:
     """Recommend to each user of a file (or folder, or glob) with the log's user column.
@@ -41,7 +36,7 @@ def recommend_users(
         bundle: What recommends.
         users: The file; a user that was never seen is one without history.
         jobs: Processes side by side.
-        on_progress: Progress callback; receives the number of users just completed.
+        on_progress: Progress callback; receives the number of users completed, and of all users.
         wish: As for `Bundle.recommend`.
 
     Yields:
@@ -49,27 +44,28 @@ def recommend_users(
         probability or value. Users come in the file's order; the first table is empty.
 
     Raises:
-        ConfigError: Several processes are asked for and the bundle has live events.
+        ConfigError: Several processes are asked for and the bundle has live events, or one was killed.
         DataError: The file cannot be read or lacks the column.
         MgoeError: What is asked for breaks a rule.
     """
-    if jobs > 1 and type(bundle) is not Bundle:
-        raise ConfigError("jobs", f"is for a bundle without live events, found {jobs}; leave it out")
+    check_jobs(bundle, jobs)
     bundle.recommend([], **wish)  # a mistake in what is asked for is found before any work
     name = bundle.settings.data.user
-    blocks = read_blocks(bundle, users, ("user",))
+    rows, blocks = read_blocks(bundle, users, ("user",))
     kind = next(blocks)[name].type
     yield _schema(bundle, kind).empty_table()
     parts = (block[name][at : at + USERS] for block in blocks for at in range(0, len(block), USERS))
     first = list(itertools.islice(parts, 1 + bundle.n_items // (ITEMS_PER_USER * USERS)))
     every, least = itertools.chain(first, parts), sum(map(len, first))
     if jobs > 1:
-        found = _side_by_side(bundle.path, every, jobs, least, wish)
+        found = in_order(_recommend_here, (bundle.path, least, wish), every, jobs)
     else:
         found = map(partial(_recommend, by_rows(bundle, least), wish), every)
-    for done, lists in found:
+    done = 0
+    for number, lists in found:
         yield lists
-        on_progress(done)
+        done += number
+        on_progress(done, rows)
 
 
 def by_rows(bundle: Bundle, users: int) -> Bundle:
@@ -100,31 +96,13 @@ def _recommend(bundle: Bundle, wish: dict[str, Any], users: pa.ChunkedArray) -> 
     return len(users), pa.table(columns, schema=schema)
 
 
-def _side_by_side(
-    path: Path, parts: Iterator[pa.ChunkedArray], jobs: int, users: int, wish: dict[str, Any]
-) -> Iterator[tuple[int, pa.Table]]:
-    """Yield the lists of all parts in their order; few of them are in memory at a time."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    with ProcessPoolExecutor(jobs, context, _open, (path, users)) as pool:
-        ahead = deque[Future[tuple[int, pa.Table]]]()
-        for part in parts:
-            ahead.append(pool.submit(_recommend_here, wish, part))
-            if len(ahead) == AHEAD * jobs:
-                yield ahead.popleft().result()
-        while ahead:
-            yield ahead.popleft().result()
+def _recommend_here(
+    path: Path, least: int, wish: dict[str, Any], users: pa.ChunkedArray
+) -> tuple[int, pa.Table]:
+    return _recommend(_opened(path, least), wish, users)
 
 
-_opened: Bundle | None = None
-"""The bundle of a process of `_side_by_side`."""
-
-
-def _open(path: Path, users: int) -> None:
-    global _opened
-    _opened = by_rows(Bundle.open(path, verify=False), users)
-
-
-def _recommend_here(wish: dict[str, Any], users: pa.ChunkedArray) -> tuple[int, pa.Table]:
-    assert _opened is not None
-    return _recommend(_opened, wish, users)
+@cache
+def _opened(path: Path, users: int) -> Bundle:
+    """Return the bundle of a process, which it opens once."""
+    return by_rows(Bundle.open(path, verify=False), users)

@@ -1,10 +1,14 @@
-"""Score a file of pairs with a bundle: block by block into another file, or against its labels.
+"""Score a file of pairs with a bundle, part by part, in one process or several: into another file, or against
+its labels.
 
 Axes: `B` pairs, `T` tasks.
 """
 
 import itertools
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import duckdb
@@ -21,47 +25,70 @@ from mgoe.config import TaskSettings, did_you_mean
 from mgoe.data.columns import Expr, Table, enforce, read_id, read_label
 from mgoe.data.examples import mask_given
 from mgoe.data.log import open_log, unreadable
-from mgoe.errors import DataError, OutputError
+from mgoe.errors import ConfigError, DataError, OutputError
 from mgoe.evaluation import Row, measure
+from mgoe.experiments.processes import in_order
 from mgoe.graph.pair_rows import Side
 
 _LABEL = "label of "
 PAIR: tuple[Side, Side] = ("user", "item")
+ROWS = 65_536
+"""Rows of a part: whole blocks of a model on any device, since matrix products of other shapes round
+differently. So a score does not depend on the number of processes."""
 NEW = "new"
 """Name of the split of pairs that a bundle was not made with."""
 
 
-def score_pairs(bundle: Bundle, pairs: Path | str) -> Iterator[pa.Table]:
-    """Score a file (or folder, or glob) of pairs, block by block.
+def score_pairs(
+    bundle: Bundle,
+    pairs: Path | str,
+    jobs: int = 1,
+    on_progress: Callable[[int, int], object] = lambda done, rows: None,
+) -> Iterator[pa.Table]:
+    """Score a file (or folder, or glob) of pairs, part by part.
 
     Columns have the names of the bundle's log: user, item, and context features if there are any. A missing
     context feature is unknown.
 
+    Args:
+        bundle: What scores.
+        pairs: The file.
+        jobs: Processes side by side, each of which opens the bundle; any number gives the same scores.
+        on_progress: Progress callback; receives the number of rows completed, and of all rows.
+
     Yields:
         The columns of user and item, and one per task with its probability or value; rows in the file's
-        order.
+        order. The first table is empty.
 
     Raises:
+        ConfigError: Several processes are asked for and the bundle has live events, or one was killed.
         DataError: The file cannot be read or lacks a column.
     """
-    for block in read_blocks(bundle, pairs, PAIR):
-        yield _score(bundle, block)
+    return _scored(bundle, pairs, jobs, (), on_progress)
 
 
-def measure_pairs(bundle: Bundle, pairs: Path | str) -> list[Row]:
+def measure_pairs(
+    bundle: Bundle,
+    pairs: Path | str,
+    jobs: int = 1,
+    on_progress: Callable[[int, int], object] = lambda done, rows: None,
+) -> list[Row]:
     """Measure a bundle on pairs with labels, in columns named like the tasks or like the log's labels.
 
+    Arguments are those of `score_pairs`.
+
     Raises:
+        ConfigError: Several processes are asked for and the bundle has live events, or one was killed.
         DataError: The file cannot be read, lacks a column, or holds an invalid label.
     """
     tasks = bundle.settings.tasks
     parts = [
         (
-            np.stack([column.to_numpy() for column in _score(bundle, block).columns[2:]], 1),
-            mask_given(np.stack([block[_LABEL + task.name].to_numpy() for task in tasks], 1), tasks),
-            block[bundle.settings.data.user].to_pandas(),
+            np.stack([part[task].to_numpy() for task in bundle.tasks], 1),
+            mask_given(np.stack([part[_LABEL + task.name].to_numpy() for task in tasks], 1), tasks),
+            part[bundle.settings.data.user].to_pandas(),
         )
-        for block in read_blocks(bundle, pairs, PAIR, tasks)
+        for part in _scored(bundle, pairs, jobs, tasks, on_progress)
     ]
     scores, labels, users = zip(*parts, strict=True)
     if not sum(map(len, scores)):
@@ -75,6 +102,12 @@ def measure_pairs(bundle: Bundle, pairs: Path | str) -> list[Row]:
         seed=0,
         split=NEW,
     )
+
+
+def check_jobs(bundle: Bundle, jobs: int) -> None:
+    """Refuse several processes for a bundle that they cannot open: live events are in this one alone."""
+    if jobs > 1 and type(bundle) is not Bundle:
+        raise ConfigError("jobs", f"is for a bundle without live events, found {jobs}; leave it out")
 
 
 def write_blocks(blocks: Iterator[pa.Table], out: Path | str) -> int:
@@ -106,8 +139,8 @@ def write_blocks(blocks: Iterator[pa.Table], out: Path | str) -> int:
 
 def read_blocks(
     bundle: Bundle, file: Path | str, sides: Sequence[Side], tasks: Sequence[TaskSettings] = ()
-) -> Iterator[pa.Table]:
-    """Yield the columns of ids, the context features that are there, and the labels of tasks.
+) -> tuple[int, Iterator[pa.Table]]:
+    """Return the number of rows, and blocks of ids, the context features that are there, and labels of tasks.
 
     The first block is empty, so that a file without rows has columns too.
 
@@ -126,26 +159,88 @@ def read_blocks(
     for column in ids:
         read_id(table[column], column, path)  # refuses invalid ids
     context = [feature.name for feature in data.context if feature.name in table.columns]
-    try:
+    with _reading(path):
         wanted = table.select(*dict.fromkeys((*ids, *context)), **_labels(table, path, tasks))
+        return int(table.count().to_pyarrow().as_py()), _blocks(wanted, path)
+
+
+def _blocks(wanted: Table, path: str) -> Iterator[pa.Table]:
+    with _reading(path):
         schema = wanted.schema().to_pyarrow()
         yield schema.empty_table()
         for block in batches(wanted):
             yield pa.Table.from_batches([block]).cast(schema)
+
+
+@contextmanager
+def _reading(path: str) -> Iterator[None]:
+    try:
+        yield
     except (OSError, duckdb.Error, pa.ArrowException) as error:  # Arrow passes on errors of DuckDB
         raise unreadable(path, error) from None
 
 
-def _score(bundle: Bundle, block: pa.Table) -> pa.Table:
+def _scored(
+    bundle: Bundle,
+    pairs: Path | str,
+    jobs: int,
+    tasks: Sequence[TaskSettings],
+    on_progress: Callable[[int, int], object],
+) -> Iterator[pa.Table]:
+    """Yield ids, labels and scores, the first table empty."""
+    check_jobs(bundle, jobs)
+    rows, blocks = read_blocks(bundle, pairs, PAIR, tasks)
+    parts, done, told = _cut(blocks), 0, set[type]()
+    if jobs > 1:
+        found = in_order(_score_here, (bundle.path,), parts, jobs)
+    else:
+        found = ((_score(bundle, part), ()) for part in parts)
+    for table, said in found:
+        for warning in said:  # every process warns once
+            if type(warning) not in told:
+                told.add(type(warning))
+                warnings.warn(warning, stacklevel=2)
+        yield table
+        done += len(table)
+        on_progress(done, rows)
+
+
+def _cut(blocks: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    """Cut blocks of any size into an empty part and parts of `ROWS` rows; the last may have fewer."""
+    rest = next(blocks)
+    yield rest
+    for block in blocks:
+        rest = pa.concat_tables([rest, block])
+        while len(rest) >= ROWS:
+            yield rest[:ROWS].combine_chunks()  # the writer of CSV repeats what it wrote for an empty chunk
+            rest = rest[ROWS:]
+    if len(rest):
+        yield rest.combine_chunks()
+
+
+def _score(bundle: Bundle, part: pa.Table) -> pa.Table:
     data = bundle.settings.data
     context = {
-        feature.name: block[feature.name] for feature in data.context if feature.name in block.column_names
+        feature.name: part[feature.name] for feature in data.context if feature.name in part.column_names
     }
-    scored = bundle.predict(block[data.user], block[data.item], context)
+    scored = bundle.predict(part[data.user], part[data.item], context)
+    labels = [name for name in part.column_names if name.startswith(_LABEL)]
     return pa.table(
-        {name: block[name] for name in (data.user, data.item)}
+        {name: part[name] for name in (data.user, data.item, *labels)}
         | {task: pa.array(scored[task].to_numpy()) for task in bundle.tasks}
     )
+
+
+def _score_here(path: Path, part: pa.Table) -> tuple[pa.Table, list[Warning | str]]:
+    """Return scores, and what the process of this part warned of."""
+    with warnings.catch_warnings(record=True) as found:
+        return _score(_opened(path), part), [one.message for one in found]
+
+
+@cache
+def _opened(path: Path) -> Bundle:
+    """Return the bundle of a process, which it opens once."""
+    return Bundle.open(path, verify=False)
 
 
 def _labels(table: Table, pairs: Path | str, tasks: Sequence[TaskSettings]) -> dict[str, Expr]:

@@ -1,0 +1,124 @@
+"""Pairs of a file, scored and measured by any number of processes."""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+import mgoe as library
+from mgoe.bundle import Bundle
+from mgoe.bundle.known_outcomes import KnownOutcomes
+from mgoe.cli import app
+from mgoe.errors import ConfigError
+from mgoe.experiments import measure_pairs, score, score_pairs
+from tests.effort import SOAK
+from tests.experiments import jobs
+
+
+@pytest.fixture(scope="module")
+def pairs(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of 9,000 pairs, most of which the graph holds, with labels; some users are unknown."""
+    log = pd.read_parquet(world / "exposures").query("click == 1")[["user_id", "item_id", "click", "buy"]]
+    found = log.sample(9_000, replace=True, random_state=0).reset_index(drop=True)
+    found.loc[::50, "user_id"] = 10**9
+    path = tmp_path_factory.mktemp("pairs") / "pairs.parquet"
+    found.to_parquet(path)
+    return path
+
+
+@given(st.lists(st.integers(0, 12), max_size=8), st.integers(1, 9))
+def test_parts_have_equal_sizes_and_all_rows_in_order(sizes: list[int], rows: int):
+    whole, ends = pa.table({"row": np.arange(sum(sizes))}), np.cumsum([0, *sizes])
+    blocks = [whole[:0], *(whole[at : at + size] for at, size in zip(ends, sizes, strict=False))]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(score, "ROWS", rows)
+        first, *parts = score._cut(iter(blocks))
+    assert len(first) == 0
+    assert all(len(part) == rows for part in parts[:-1])
+    assert all(0 < len(part) <= rows for part in parts)
+    assert all(part["row"].num_chunks == 1 for part in parts)
+    assert pa.concat_tables([first, *parts]).equals(whole)
+
+
+def test_any_number_of_processes_gives_the_same_scores(
+    finished: Path, pairs: Path, monkeypatch: pytest.MonkeyPatch
+):
+    progress, found = [], {}
+    for processes, rows in (
+        (1, 65_536),
+        (1, 2048),
+        (2, 2048),
+        *[(3, 4096)][: int(SOAK)],
+    ):
+        monkeypatch.setattr(score, "ROWS", rows)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            tables = list(
+                score_pairs(
+                    library.load(finished / "bundle"), pairs, processes, lambda *one: progress.append(one)
+                )
+            )
+        assert [one.category for one in said].count(KnownOutcomes) == 1, processes
+        assert len(tables[0]) == 0
+        assert progress[-1] == (9_000, 9_000)
+        found[processes, rows] = pa.concat_tables(tables)
+    expected = found[1, 65_536]
+    for how, table in found.items():
+        assert table.equals(expected), how
+    asked = pd.read_parquet(pairs)
+    assert expected["user_id"].to_pylist() == asked["user_id"].tolist()
+    assert expected["item_id"].to_pylist() == asked["item_id"].tolist()
+
+
+def test_measures_are_those_of_one_process(finished: Path, pairs: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(score, "ROWS", 2048)
+    monkeypatch.setattr(
+        score, "in_order", lambda work, args, parts, jobs: (work(*args, part) for part in parts)
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", KnownOutcomes)
+        one, two = (measure_pairs(Bundle.open(finished / "bundle"), pairs, number) for number in (1, 2))
+    pd.testing.assert_frame_equal(pd.DataFrame(two), pd.DataFrame(one), check_exact=True)
+
+
+@pytest.mark.parametrize(
+    ("work", "said"), [(jobs.die_on, "a process of 2 was killed"), (jobs.refuse_part, "is no log of pairs")]
+)
+def test_a_process_that_fails_leaves_no_file(
+    finished: Path, pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, work: object, said: str
+):
+    monkeypatch.setattr(score, "_score_here", work)
+    words = ["predict", finished / "bundle", pairs, "--out", tmp_path / "scores.csv", "--jobs", 2]
+    ended = CliRunner().invoke(app, list(map(str, words)))
+    assert (ended.exit_code, ended.stderr.count("\n")) == (2, 1)
+    assert said in ended.stderr
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_bad_row_is_named_by_its_line_in_the_whole_file(
+    finished: Path, pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(score, "ROWS", 2048)
+    lines = ["user_id,item_id", *["7,8"] * 30_000]
+    lines[29_000] = "7,8,9"
+    (tmp_path / "pairs.csv").write_text("\n".join(lines))
+    for number in (1, 2):
+        words = ["predict", finished / "bundle", tmp_path / "pairs.csv", "--out", tmp_path / "scores.csv"]
+        ended = CliRunner().invoke(app, [*map(str, words), "--jobs", str(number)])
+        assert (ended.exit_code, ended.stderr.count("\n")) == (2, 1)
+        assert "in line 29001" in ended.stderr
+    assert not (tmp_path / "scores.csv").exists()
+
+
+def test_live_events_are_in_one_process(finished: Path, pairs: Path):
+    class Live(Bundle):
+        pass
+
+    with pytest.raises(ConfigError, match="without live events, found 2"):
+        next(score_pairs(Live.open(finished / "bundle"), pairs, jobs=2))
