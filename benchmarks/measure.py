@@ -135,19 +135,31 @@ def running_seconds(process: int) -> float:
     return used + sum(map(running_seconds, _children(process)))
 
 
+def memory_of_each(process: int) -> dict[int, float]:
+    """Anonymous memory of a process and of each below it, in GiB, by their numbers."""
+    found = {process: _own_memory(process)[0]}
+    for below in _children(process):
+        found |= memory_of_each(below)
+    return found
+
+
 def _memory(process: int) -> tuple[float, float]:
     """Anonymous and other resident memory of a process and all below it, in GiB."""
+    anonymous, mapped = _own_memory(process)
+    for below in _children(process):
+        more = _memory(below)
+        anonymous, mapped = anonymous + more[0], mapped + more[1]
+    return anonymous, mapped
+
+
+def _own_memory(process: int) -> tuple[float, float]:
     anonymous = mapped = 0
     with suppress(OSError):  # it ended meanwhile
         fields = dict(row.split(":", 1) for row in Path(f"/proc/{process}/status").read_text().splitlines())
         anonymous, mapped = (
             sum(int(fields.get(name, "0").split()[0]) for name in names) for names in (_ANONYMOUS, _MAPPED)
         )
-    anonymous, mapped = anonymous * 1024 / GIB, mapped * 1024 / GIB
-    for below in _children(process):
-        more = _memory(below)
-        anonymous, mapped = anonymous + more[0], mapped + more[1]
-    return anonymous, mapped
+    return anonymous * 1024 / GIB, mapped * 1024 / GIB
 
 
 def _children(process: int) -> list[int]:
