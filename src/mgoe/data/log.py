@@ -34,7 +34,7 @@ LOG_SHARE = 0.6
 NO_ROWS = "the log must hold rows, found none; give a log with rows"
 
 
-def connect(folder: Path, memory: float, zone: str = "UTC") -> Backend:
+def connect(folder: Path, memory: float = MEMORY, zone: str = "UTC") -> Backend:
     """Return a DuckDB database in a folder, which also takes what does not fit in memory.
 
     Args:
