@@ -22,6 +22,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from filelock import FileLock
 from threadpoolctl import threadpool_limits
 
@@ -176,6 +177,7 @@ def _begin(threads: int) -> None:
     threading.Thread(target=_die_with_parent, daemon=True).start()
     os.environ["OMP_NUM_THREADS"] = str(threads)  # for libraries that are loaded later
     threadpool_limits(threads)
+    torch.set_num_threads(threads)  # its MKL goes by MKL_NUM_THREADS otherwise
 
 
 def _child(connection: Connection, held: Path, threads: int, job: Job) -> None:
