@@ -49,7 +49,7 @@ def test_the_newest_training_rows_are_as_many_whole_buckets_as_fit(counts, rows,
     kept = buckets[training] > start
     assert counts[training][kept].sum() <= rows
     assert kept.all() or counts[training][kept].sum() + counts[training][~kept][-1] > rows
-    assert newest_buckets(None, buckets, counts, first, int(buckets[last])) == first
+    assert newest_buckets(int(counts.sum()), buckets, counts, first, int(buckets[last])) == first
 
 
 @given(days=st.lists(st.integers(1, 60), min_size=3, max_size=6, unique=True), more=st.integers(1, 9))

@@ -112,13 +112,14 @@ def _build(con: Backend, settings: RunSettings, folder: Path, source: Table, pla
     if settings.form == "exposures":
         records = exposure_history(with_lists(with_codes(rows, context), context), settings)
         records.order_by(records.columns).to_parquet(folder / EXPOSURES, compression="zstd")
-    limit = settings.training.rows
-    if settings.form == "events":
-        buckets_of_rows, at_most = buckets, counts * (1 + settings.negatives.ratio)
-    else:
-        buckets_of_rows, at_most = rows_per_bucket(rows) if limit is not None else (buckets, counts)
-    last = int(cuts[settings.split.valid_window])
-    first = newest_buckets(limit, buckets_of_rows, at_most, int(cuts[0]), last)
+    first = int(cuts[0])
+    if (limit := settings.training.rows) is not None:
+        at_most = (
+            (buckets, counts * (1 + settings.negatives.ratio))
+            if settings.form == "events"
+            else rows_per_bucket(rows)
+        )
+        first = newest_buckets(limit, *at_most, first, int(cuts[settings.split.valid_window]))
     with ExampleWriter(folder, cuts, settings.tasks, settings.split.test_windows) as writer:
         if settings.form == "events":
             write_event_examples(found, buckets, counts, first, cuts, settings, writer)

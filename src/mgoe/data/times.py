@@ -214,12 +214,12 @@ def rows_per_bucket(rows: Table) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 
 
 def newest_buckets(
-    rows: int | None, buckets: NDArray[np.int64], counts: NDArray[np.int64], first: int, last: int
+    rows: int, buckets: NDArray[np.int64], counts: NDArray[np.int64], first: int, last: int
 ) -> int:
     """Return the bucket after which the newest training rows begin: as many whole buckets as hold no more.
 
     Args:
-        rows: Maximum number of training rows; None for all.
+        rows: Maximum number of training rows.
         buckets: Buckets with rows, rising. Shape (b,).
         counts: Rows in each, at most. Shape (b,).
         first: Training begins after this bucket.
@@ -234,7 +234,7 @@ def newest_buckets(
     """
     part = (buckets > first) & (buckets <= last)
     held = np.cumsum(counts[part][::-1])
-    kept = len(held) if rows is None else int(np.searchsorted(held, rows, side="right"))
+    kept = int(np.searchsorted(held, rows, side="right"))
     if kept == len(held):
         return first
     if not kept:
