@@ -3,11 +3,13 @@ grows.
 
     python benchmarks/line.py --events 1e6,1e7
     python benchmarks/line.py --events 1e7,1e8 --work FOLDER --keep     # the same command resumes
+    python benchmarks/line.py --exposures 1e7,1e8                       # logs of what was shown
 
 Every line is `mgoe run` in a process of its own, on a simulated log of 100 user and 100 item communities,
-followed by `mgoe recommend` for one user. Three cuts at .8, .9 and .95 of the positives; at most 2e7 training
-rows; the default `mgoe`, one epoch, one seed; candidates are retrieved. Users are a 50th of the events, items
-a fifth of the users. Two cores. `--set` changes settings of the run, such as `--set memory=2`.
+followed by `mgoe recommend` for one user. Three cuts at .9, .96 and .98 of the positives, or at .78, .98 and
+.99 of the positives of an exposure log, for which nothing is sampled; at most 2e7 training rows; the default
+`mgoe`, one epoch, one seed; ten ranking queries; candidates are retrieved. Users are a 50th of the rows,
+items a fifth of the users. Two cores. `--set` changes settings of the run, such as `--set memory=2`.
 
 A stage ends when what it writes is there:
 
@@ -16,15 +18,16 @@ A stage ends when what it writes is there:
 - `retrieval`: the weights of the blend, and what candidates are found from; `bundle`: the rest of the bundle;
   `report`: the report, and the end of the command; `answer`: the process that answers.
 
-One line per figure, `{name, value, unit, against, ratio}`, N the events:
+One line per figure, `{name, value, unit, against, ratio}`, N the rows of the log; names of an exposure log
+begin with `line.exposures` in place of `line`:
 
-- `line.seconds.STAGE.N`, `line.cpu_seconds.STAGE.N`, `line.rows_per_s.STAGE.N`: rows are events of the log,
+- `line.seconds.STAGE.N`, `line.cpu_seconds.STAGE.N`, `line.rows_per_s.STAGE.N`: rows are those of the log,
   whatever the stage reads;
 - `line.peak_gib.STAGE.N`: anonymous memory; against the limit, with their ratio;
 - `line.disk_gib.STAGE.N`: the most that the output folder takes in the stage, by looks every two seconds;
 - `line.seconds.N` and so on: of the whole line;
 - `line.slope.STAGE`, `line.cpu_slope.STAGE`: growth of log seconds, and log processor seconds, over log
-  events, from the first size to the last; against 1.15, with their ratio.
+  rows, from the first size to the last; against 1.15, with their ratio.
 
 With `--work` and `--keep` an interrupted line resumes: figures of finished stages are kept, and those of the
 stage that was interrupted are of the last process alone.
@@ -64,6 +67,7 @@ STAGES = {
 }
 """Stages of `mgoe run`, and what is there in its folder once one has ended; the last one ends with the
 command."""
+CUTS = {"events": [0.9, 0.96, 0.98], "exposures": [0.78, 0.98, 0.99]}
 LARGEST_SLOPE = 1.15
 _DISK_EVERY = 2.0  # seconds between looks at the folder
 
@@ -127,9 +131,10 @@ def config(world: World, sets: Sequence[str]) -> dict[str, Any]:
     """The configuration of the run, as YAML holds it."""
     raw = settings(world, {}) | {
         "graph": {},
-        "split": {"cuts": [0.8, 0.9, 0.95]},
+        "split": {"cuts": CUTS[world.form]},
         "models": ["mgoe"],
         "training": {"epochs": 1, "rows": 20_000_000, "threads": THREADS},
+        "evaluation": {"ranking_queries": 10},
         "retrieval": {},
     }
     for one in sets:
@@ -170,18 +175,26 @@ def whole(stages: Mapping[str, Stage]) -> Stage:
     )
 
 
+def prefix(form: str) -> str:
+    """What the names of figures of a form of log begin with."""
+    return "line" if form == "events" else f"line.{form}"
+
+
 def show(world: World, stages: Mapping[str, Stage], limit: float) -> None:
     """Print the figures of a size."""
+    start = prefix(world.form)
     for name, stage in {**stages, "": whole(stages)}.items():
         of = f"{name}.{world.name}".lstrip(".")
-        line(f"line.seconds.{of}", stage.seconds, "s")
-        line(f"line.cpu_seconds.{of}", stage.cpu_seconds, "s")
-        line(f"line.rows_per_s.{of}", world.events / max(stage.seconds, 1e-3), "rows/s")
-        line(f"line.peak_gib.{of}", stage.peak_gib, "GiB", limit, stage.peak_gib / limit)
-        line(f"line.disk_gib.{of}", stage.disk_gib, "GiB")
+        line(f"{start}.seconds.{of}", stage.seconds, "s")
+        line(f"{start}.cpu_seconds.{of}", stage.cpu_seconds, "s")
+        line(f"{start}.rows_per_s.{of}", world.events / max(stage.seconds, 1e-3), "rows/s")
+        line(f"{start}.peak_gib.{of}", stage.peak_gib, "GiB", limit, stage.peak_gib / limit)
+        line(f"{start}.disk_gib.{of}", stage.disk_gib, "GiB")
 
 
-def show_slopes(first: tuple[int, Mapping[str, Stage]], last: tuple[int, Mapping[str, Stage]]) -> None:
+def show_slopes(
+    first: tuple[int, Mapping[str, Stage]], last: tuple[int, Mapping[str, Stage]], form: str = "events"
+) -> None:
     """Print how every stage grows from one size to another."""
     grown = math.log(last[0] / first[0])
     for name, stage in {**last[1], "all": whole(last[1])}.items():
@@ -189,7 +202,8 @@ def show_slopes(first: tuple[int, Mapping[str, Stage]], last: tuple[int, Mapping
         for what, figure in {"slope": "seconds", "cpu_slope": "cpu_seconds"}.items():
             took, then = (max(getattr(one, figure), 1e-3) for one in (stage, before))
             slope = math.log(took / then) / grown
-            line(f"line.{what}.{name}", slope, "log s / log events", LARGEST_SLOPE, slope / LARGEST_SLOPE)
+            of = f"{prefix(form)}.{what}.{name}"
+            line(of, slope, "log s / log rows", LARGEST_SLOPE, slope / LARGEST_SLOPE)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -198,21 +212,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         work = (options.work or Path(temporary)).resolve()
         work.mkdir(parents=True, exist_ok=True)
-        measured = []
-        for size in options.events.split(","):
-            with simulated(work, float(size), options.keep, options.worlds) as world:
-                stages = measure(world, work, options.sets, options.keep)
-                show(world, stages, float(config(world, options.sets).get("memory", 4)))
-                measured.append((world.events, stages))
-        if len(measured) > 1:
-            show_slopes(measured[0], measured[-1])
+        events = options.events or ("" if options.exposures else SIZES)
+        sizes = {"events": events, "exposures": options.exposures}
+        for form, several in sizes.items():
+            measured = []
+            for size in several.split(",") if several else ():
+                with simulated(work, float(size), options.keep, options.worlds, form) as world:
+                    stages = measure(world, work, options.sets, options.keep)
+                    show(world, stages, float(config(world, options.sets).get("memory", 4)))
+                    measured.append((world.events, stages))
+            if len(measured) > 1:
+                show_slopes(measured[0], measured[-1], form)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--events", default=SIZES, help=f"sizes, comma between; {SIZES} by default")
+    parser.add_argument("--events", help=f"sizes, comma between; {SIZES} by default")
+    parser.add_argument("--exposures", help="sizes of exposure logs, comma between; none by default")
     for name, what in {"set": "of every run", "world": "of every simulated log"}.items():
         parser.add_argument(
             f"--{name}", dest=f"{name}s", action="append", default=[], metavar="KEY=VALUE", help=what
