@@ -27,10 +27,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.measure import GIB, THREADS, line, use_cores
+from benchmarks.measure import GIB, line, use_cores
 from benchmarks.world import PLAIN, built, simulated
 
-SPARK = {**PLAIN, "engine": "spark", "spark": {"master": f"local[{THREADS}]"}}
+SPARK = {**PLAIN, "engine": "spark"}
 EVENTS = 5e7
 EVERY = 0.1
 """Seconds between looks at memory."""

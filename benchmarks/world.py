@@ -15,7 +15,7 @@ import yaml
 from numpy.typing import NDArray
 from sklearn.metrics import normalized_mutual_info_score
 
-from benchmarks.measure import Spent, child, folder_bytes, size_name
+from benchmarks.measure import THREADS, Spent, child, folder_bytes, size_name
 from mgoe.data.vocabulary import Vocabulary
 from mgoe.graph import MacroGraph
 from mgoe.graph.likelihood import placed, reassign
@@ -163,7 +163,8 @@ def settings(world: World, graph: Mapping[str, Any]) -> dict[str, Any]:
     else:
         data["context"] = [{"name": "device"}]
         tasks = [{"name": task, "label": task} for task in TASKS]
-    return {"data": data, "tasks": tasks, "graph": {**graph, "snapshots": "last"}}
+    spark = {"master": f"local[{THREADS}]"}
+    return {"data": data, "tasks": tasks, "spark": spark, "graph": {**graph, "snapshots": "last"}}
 
 
 def agreement(simulation: Path, graph: MacroGraph) -> dict[str, float]:

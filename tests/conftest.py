@@ -21,6 +21,7 @@ from mgoe.config import RunSettings, make_settings  # noqa: E402
 from mgoe.simulation import WorldSettings, simulate  # noqa: E402
 from tests.effort import FEW, MANY, SOAK  # noqa: E402
 from tests.sharing import Shared, shared_by_session  # noqa: E402
+from tests.spark import no_spark, spark, spill  # noqa: E402, F401
 
 # Machines differ in speed, so no example has a deadline; `make soak` draws many more of them.
 _slow = [HealthCheck.too_slow]
@@ -40,6 +41,7 @@ COSTLY = (
     "data/test_history",
     "data/test_point_in_time",
     "data/test_requests",
+    "data/test_spark",
     "datasets",
     "experiments",
     "features/test_groups",

@@ -36,7 +36,7 @@ SETTINGS = {
     "`split`": config.SplitSettings,
     "`negatives`": config.NegativeSettings,
     "`graph`": config.GraphSettings,
-    "`graph.spark`": config.SparkSettings,
+    "`spark`": config.SparkSettings,
     "A model": config.ModelSettings,
     "`training`": config.TrainingSettings,
     "`evaluation`": config.EvaluationSettings,

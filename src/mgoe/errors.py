@@ -38,6 +38,10 @@ class GraphError(MgoeError):
     """A macro graph cannot be built, opened or read."""
 
 
+class SparkError(MgoeError):
+    """Spark does not start, or one of its tasks failed."""
+
+
 class TrainingError(MgoeError):
     """Training cannot start or continue."""
 

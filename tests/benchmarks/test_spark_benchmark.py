@@ -10,7 +10,7 @@ import pytest
 from benchmarks import spark
 from tests.benchmarks.test_graph_benchmark import lines
 from tests.effort import slow
-from tests.graph.engines.test_spark import pytestmark as with_java
+from tests.spark import with_java
 
 
 @with_java

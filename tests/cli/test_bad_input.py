@@ -168,6 +168,16 @@ EVENTS: dict[str, tuple[Callable[[Frame], Frame], Config, tuple[str, ...]]] = {
     "cuts that do not rise": (lambda log: log, {"split": {"cuts": [0.5, 0.4, 0.6]}}, ("split", "must rise")),
     "cuts that are equal": (lambda log: log, {"split": {"cuts": [0.4, 0.4, 0.6]}}, ("split", "must rise")),
     "unknown key": (lambda log: log, {"graph": {"bet": 1}}, ("graph.bet", "did you mean 'beta'")),
+    "a setting that has moved": (
+        lambda log: log,
+        {"graph": {"spark": {"master": "local[2]"}}},
+        ("'graph.spark' is now 'spark', at the top level; move it there",),
+    ),
+    "a graph on Spark Connect": (
+        lambda log: log,
+        {"graph": {"engine": "spark"}, "spark": {"master": "sc://localhost"}},
+        ("spark.master: Spark Connect builds no graph", "found sc://localhost; name a classic master"),
+    ),
     "unknown section": (lambda log: log, {"grahp": {}}, ("did you mean 'graph'",)),
     "value of a wrong type": (
         lambda log: log,

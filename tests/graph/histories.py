@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from hypothesis import strategies as st
 
-from mgoe.config import GraphSettings
+from mgoe.config import GraphSettings, SparkSettings
 from mgoe.graph import MacroGraph, Source, build_graph
 from mgoe.graph.build.workplace import Observer
 
@@ -77,13 +77,13 @@ class History:
         observer: Observer | None = None,
         keep: MacroGraph | None = None,
         memory: float = 4.0,
+        spark: SparkSettings = SparkSettings(),
         **settings: Any,
     ) -> MacroGraph:
         """Build a graph with default settings, but with a sketch that fits the size of these logs."""
         source = self.source(out.with_name(out.name + ".history.parquet"), threads)
-        return build_graph(
-            source, GraphSettings(**{"rank": 8, "recents": 4, **settings}), out, observer, keep, memory
-        )
+        graph = GraphSettings(**{"rank": 8, "recents": 4, **settings})
+        return build_graph(source, graph, out, observer, keep, memory, spark)
 
 
 def history(events: list[Event], cuts: tuple[int, ...] = CUTS) -> History:

@@ -17,6 +17,10 @@ from mgoe.errors import ConfigError
 S = TypeVar("S", bound=Settings)
 
 
+MOVED = {"graph.spark": "spark", "graph.memory": "memory", "training.memory": "memory"}
+"""Where a setting of an earlier version is now."""
+
+
 class Lasting(Settings):
     """A length of time by itself."""
 
@@ -200,6 +204,8 @@ def _describe(error: ValidationError, kind: type[BaseModel], raw: object) -> str
     # a value of several possible types has one error per type
     elsewhere = {tuple(_keys(other, raw)) for other in others} - {tuple(keys)}
     more = f" (and {len(elsewhere)} more)" if elsewhere else ""
+    if first["type"] == "extra_forbidden" and key in MOVED:
+        return f"{key!r} is now {MOVED[key]!r}, at the top level; move it there{more}"
     if first["type"] == "extra_forbidden":
         return f"unknown key {key!r}{did_you_mean(keys[-1], _names_at(kind, keys[:-1]))}{more}"
     if first["type"] == "missing":

@@ -49,7 +49,7 @@ def _as_texts(options: object) -> object:
 
 
 class SparkSettings(Settings):
-    """The Spark cluster, if the graph is built on one.
+    """The Spark cluster of what runs on one.
 
     Example:
         >>> SparkSettings(options={"spark.sql.shuffle.partitions": 8}).options
@@ -57,7 +57,8 @@ class SparkSettings(Settings):
     """
 
     master: str = "local[*]"
-    """`local[n]` for n cores of this machine, `spark://host:port`, `yarn`, or `k8s://https://host:port`."""
+    """`local[n]` for n cores of this machine, `spark://host:port`, `yarn`, `k8s://https://host:port`, or
+    `sc://host:port` for Spark Connect, which builds no graph."""
     options: Annotated[
         dict[str, str],
         BeforeValidator(_as_texts, json_schema_input_type=dict[str, str | bool | int | float]),
@@ -151,7 +152,6 @@ class GraphSettings(Settings):
     only `mgoe graph build` makes."""
     engine: Literal["local", "spark"] = "local"
     """`local` builds in this process, `spark` on `spark.master`."""
-    spark: SparkSettings = SparkSettings()
     seed: Seed = 0
 
     @model_validator(mode="after")
@@ -273,6 +273,7 @@ class RunSettings(Settings):
     data: DataSettings
     memory: float = Field(default=MEMORY, ge=0.25, allow_inf_nan=False)
     """Limit of anonymous memory in GiB, of every stage; the rest is on disk."""
+    spark: SparkSettings = SparkSettings()
     tasks: Annotated[
         list[TaskSettings],
         BeforeValidator(
@@ -333,6 +334,16 @@ class RunSettings(Settings):
                     f"tasks.{task.name}: an event log holds only behaviours; regression and label columns "
                     "need `data.form: exposures`"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _graph_has_a_driver(self) -> Self:
+        if self.graph.engine == "spark" and self.spark.master.startswith("sc://"):
+            raise ValueError(
+                "spark.master: Spark Connect builds no graph, because its arrays go to the workers as files "
+                f"of the driver, found {self.spark.master}; name a classic master, such as "
+                "spark://host:7077, or set graph.engine: local"
+            )
         return self
 
     @property

@@ -118,7 +118,9 @@ def macro_graph(
                 spent=spent,
             )
             logger.info("building the macro graph of the whole log")
-            return build_graph(found, settings.graph, part.path, ShowBuild(), memory=settings.memory)
+            return build_graph(
+                found, settings.graph, part.path, ShowBuild(), memory=settings.memory, spark=settings.spark
+            )
 
 
 def _exposures(
@@ -296,7 +298,8 @@ def settings_of(graph: MacroGraph, log: Sequence[str]) -> RunSettings:
     left_out = dict.fromkeys(("start", "end", "weight", "uniform"))
     data = graph.meta["log"]["data"] | left_out | {"log": list(log) or ["-"]}
     saved = graph.meta["settings"] | engine
-    raw = graph.meta["log"] | {"data": data, "memory": saved.pop("memory"), "graph": saved}
+    outside = {key: saved.pop(key) for key in ("memory", "spark")}
+    raw = graph.meta["log"] | {"data": data, "graph": saved, **outside}
     return saved_settings(graph, raw)
 
 
@@ -402,7 +405,7 @@ def opened_log(
     """Yield the table, or the log: on Spark if it is Parquet and the graph is built there, else on DuckDB.
 
     Args:
-        settings: How the log is read; `graph.engine` and `memory`.
+        settings: How the log is read; `graph.engine`, `memory` and `spark`.
         log: Its files.
         folder: An existing folder for what does not fit in memory.
         table: Yielded instead of the files.
@@ -412,11 +415,11 @@ def opened_log(
         with bounded(table.get_backend(), memory):
             yield table
     elif settings.graph.engine == "spark" and on_a_cluster(log):
-        from mgoe.graph.engines.spark.session import running_backend, spark_errors
+        from mgoe.data.spark import running_backend, spark_errors
 
         shutil.rmtree(folder / "spark", ignore_errors=True)  # of a build that was killed
         with (
-            running_backend(settings.graph, folder / "spark", settings.memory) as backend,
+            running_backend(settings.spark, folder / "spark", settings.memory) as backend,
             spark_errors("fix the log, or name another"),
         ):
             yield open_on_spark(backend, log)

@@ -27,7 +27,7 @@ ALGORITHMS = {"world": 1, "rest": 1, "data": 1, "graph": 1, "search": 1, "cell":
 now: such parts, and all that is made from them, are then outdated."""
 FREE = {
     "training": {"threads", "device", "checkpoint", "track", "tables"},
-    "graph": {"engine", "spark"},
+    "graph": {"engine"},
 }
 """Settings that may change when work resumes. `memory` may not for a cell: it decides the order of its
 examples."""

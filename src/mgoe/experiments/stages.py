@@ -92,7 +92,9 @@ def build(settings: RunSettings, prepared: Prepared, folder: Path) -> MacroGraph
     source = source_of(settings, prepared)
     started = time.perf_counter()
     logger.info("building the macro graph")
-    graph = build_graph(source, settings.graph, folder, ShowBuild(), memory=settings.memory)
+    graph = build_graph(
+        source, settings.graph, folder, ShowBuild(), memory=settings.memory, spark=settings.spark
+    )
     stages = ", ".join(f"{name} {took['seconds']:.1f}" for name, took in graph.meta["stages"].items())
     logger.info(f"  {graph!r} in {time.perf_counter() - started:.1f} s ({stages})")
     return graph

@@ -205,7 +205,7 @@ def forget_users(
 def _settings_of(graph: MacroGraph) -> tuple[GraphSettings, float]:
     """Return how a graph is learned again, and the limit of memory that it was built within."""
     saved = graph.meta["settings"] | {"refresh": True}
-    memory = saved.pop("memory")
+    memory, _ = saved.pop("memory"), saved.pop("spark")
     return GraphSettings.model_validate(saved), memory
 
 

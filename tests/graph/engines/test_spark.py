@@ -17,8 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.testing import assert_array_equal
 
-from mgoe.config import GraphSettings
-from mgoe.errors import GraphError
+from mgoe.errors import SparkError
 from mgoe.graph import MacroGraph, Observer
 from mgoe.graph.build.workplace import building
 from mgoe.graph.engines.spark import carry
@@ -27,20 +26,10 @@ from mgoe.graph.engines.spark.tasks import opened, parcel
 from mgoe.graph.pair_rows import PairRows
 from tests.effort import SOAK, slow
 from tests.graph.histories import History, contents, differences, history, planted
+from tests.spark import SPARK, with_java
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("java") is None and "JAVA_HOME" not in os.environ,
-    reason="Spark runs on Java, and there is none",
-)
-QUICK = {
-    "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
-    "spark.sql.shuffle.partitions": "2",
-}
-"""Java compiles once and lightly, and tasks are few, since nothing is large in the short form."""
-LOCAL: dict[str, Any] = {
-    "engine": "spark",
-    "spark": {"master": "local[2]", "options": {} if SOAK else QUICK},
-}
+pytestmark = with_java
+LOCAL: dict[str, Any] = {"engine": "spark", "spark": SPARK}
 LITTLE = LOCAL | {"memory": 0.5}
 """Of builds in little memory."""
 ROOT = Path(__file__).parents[3]
@@ -154,11 +143,11 @@ def unlucky(block: PairRows) -> dict[str, np.ndarray]:
 def test_what_fails_on_a_worker_is_said_in_one_sentence(spark: Any, tmp_path: Path):
     graph = a_log(60, 40, 400).build(tmp_path / "graph")
     folder = graph.folder(0)
-    with Spark(tmp_path, GraphSettings(**LOCAL), 0.5) as engine, pytest.raises(GraphError) as error:
+    with Spark(tmp_path, SPARK, 0.5) as engine, pytest.raises(SparkError) as error:
         list(engine.read(folder, tmp_path, "user", unlucky, lambda pairs: None))
     said = str(error.value)
     assert said.startswith(
-        "graph.engine: Spark failed: ValueError: no luck with this block; the same command resumes"
+        "spark: Spark failed: ValueError: no luck with this block; the same command resumes"
     )
     assert "\n" not in said
 

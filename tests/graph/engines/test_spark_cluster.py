@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from mgoe.config import SparkSettings
 from tests.effort import slow
 from tests.graph.engines.cluster import cluster
 from tests.graph.engines.test_spark import a_log, check_identical
@@ -23,7 +24,7 @@ def test_two_workers_of_a_cluster(tmp_path: Path):
     }
     expected = log.build(tmp_path / "local", resolutions=sizes)
     with cluster(tmp_path / "cluster") as found:
-        spark = {"master": found.master, "options": at}
+        spark = SparkSettings(master=found.master, options=at)
         graph = log.build(tmp_path / "spark", engine="spark", spark=spark, resolutions=sizes)
         check_identical(graph, expected)
         for worker in ("worker0", "worker1"):

@@ -32,6 +32,7 @@ from tests.graph.engines.test_spark import LOCAL, check_identical
 from tests.graph.engines.test_spark import pytestmark as pytestmark
 from tests.graph.histories import contents, differences
 from tests.sharing import Shared
+from tests.spark import SPARK
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +53,7 @@ def texts(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def settings(small: RunSettings, log: Path, **graph: Any) -> RunSettings:
     raw = small.model_dump(mode="json")
     raw["data"]["log"] = [str(log)]
+    raw["spark"] = graph.pop("spark", SPARK).model_dump()
     raw["graph"] |= {"snapshots": "last", **graph}
     return RunSettings.model_validate(raw)
 

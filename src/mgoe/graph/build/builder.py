@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from mgoe._util.arrays import mapped, save_arrays
 from mgoe._util.tables import checksum, mixed
-from mgoe.config import MEMORY, GraphSettings
+from mgoe.config import MEMORY, GraphSettings, SparkSettings
 from mgoe.errors import GraphError
 from mgoe.graph.build.plan import GraphPlan, snapshot_folder
 from mgoe.graph.build.rate_counter import RECORDS, RatePlan, write_sorted
@@ -126,6 +126,7 @@ def build_graph(
     observer: Observer | None = None,
     keep: MacroGraph | None = None,
     memory: float = MEMORY,
+    spark: SparkSettings = SparkSettings(),
 ) -> MacroGraph:
     """Build every snapshot and save the graph, or resume such a build.
 
@@ -136,6 +137,7 @@ def build_graph(
         observer: Receives the progress.
         keep: A graph whose macro nodes are kept, snapshot by snapshot, instead of learning them.
         memory: Limit of anonymous memory in GiB, also for changes of the graph; the rest is spilled to disk.
+        spark: The cluster of `graph.engine: spark`.
 
     Raises:
         GraphError: There is no history, a side has fewer nodes than macro nodes, a sum would overflow, the
@@ -153,7 +155,7 @@ def build_graph(
     users, items, tasks = int(source.users_at[-1]), int(source.items_at[-1]), len(source.ranks)
     if keep is None:
         check_memory(users, items, settings, memory)
-    with workplace(out) as folder, _engine(settings, folder, memory) as engine:
+    with workplace(out) as folder, _engine(settings, spark, folder, memory) as engine:
         facts = source.read_facts()
         if not facts["events"]:
             raise GraphError("graph", "there is no history to build from: the log holds no event of any task")
@@ -181,17 +183,16 @@ def build_graph(
         ]
         for builder in builders:
             builder.build()
-        scores = merging_score(
-            np.arange(1 << tasks), np.asarray(source.ranks, float), settings.beta, settings.code
-        )
+        telling = [side for side in content if any(one.tells(side) for one in builders[:-1] or builders)]
+        masks, ranks = np.arange(1 << tasks), np.asarray(source.ranks, float)
         meta = {
             "format": FORMAT,
             "engine": engine.name,
-            "settings": settings.model_dump(mode="json") | {"memory": memory},
+            "settings": settings.model_dump(mode="json") | {"memory": memory, "spark": spark.model_dump()},
             "log": dict(source.log),
             "ranks": list(source.ranks),
             "bucket": source.bucket,
-            "task_mask_scores": scores.tolist(),
+            "task_mask_scores": merging_score(masks, ranks, settings.beta, settings.code).tolist(),
             "resolutions": [list(size) for size in sizes],
             "dense": plan.dense,
             "cuts": cuts,
@@ -202,9 +203,7 @@ def build_graph(
             "drift": builders[-1].drift,
             "changes": [],
             "rates": None if rates is None else rates.described(),
-            "content": [
-                side for side in content if any(one.tells(side) for one in builders[:-1] or builders)
-            ],
+            "content": telling,
             **facts,
         }
         finish(folder, out, meta, source.files, stages, source.spent)
@@ -252,12 +251,14 @@ def _rate_plan(
     return found
 
 
-def _engine(settings: GraphSettings, folder: Path, memory: float) -> AbstractContextManager[Engine]:
+def _engine(
+    settings: GraphSettings, spark: SparkSettings, folder: Path, memory: float
+) -> AbstractContextManager[Engine]:
     """Return the engine that the settings ask for, until the build in a folder ends."""
     if settings.engine == "spark":
         from mgoe.graph.engines.spark.engine import Spark
 
-        return Spark(folder, settings, memory)
+        return Spark(folder, spark, memory)
     return nullcontext(Engine(memory))
 
 
@@ -272,7 +273,7 @@ def _identity(
     return {
         "what": "build",
         "log": {**facts, "users": source.users_at.tolist(), "items": source.items_at.tolist()},
-        "settings": settings.model_dump(mode="json", exclude={"engine", "spark"})
+        "settings": settings.model_dump(mode="json", exclude={"engine"})
         | {"cuts": source.cuts.tolist(), "ranks": list(source.ranks), "bucket": source.bucket},
         "keep": None if keep is None else keep.checksum,
     }

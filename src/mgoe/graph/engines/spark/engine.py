@@ -27,11 +27,11 @@ from mgoe._util.arrays import ArrayFolder
 from mgoe._util.files import GIB
 from mgoe._util.prefetch import in_turn
 from mgoe._util.tables import bounded
-from mgoe.config import GraphSettings
+from mgoe.config import SparkSettings
+from mgoe.data.spark import close_session, import_pyspark, open_session, spark_errors
 from mgoe.graph.build.workplace import Advance
 from mgoe.graph.engines.local import Engine
 from mgoe.graph.engines.spark.carry import Carrier
-from mgoe.graph.engines.spark.session import close_session, import_pyspark, open_session, spark_errors
 from mgoe.graph.engines.spark.tasks import (
     SCHEMA,
     fold_events,
@@ -74,7 +74,7 @@ class Spark(Engine, AbstractContextManager["Spark"]):
 
     Args:
         folder: Of the graph being built.
-        settings: Of the graph.
+        settings: The cluster.
         memory: Limit of anonymous memory of this machine, in GiB.
 
     Raises:
@@ -83,7 +83,7 @@ class Spark(Engine, AbstractContextManager["Spark"]):
 
     name = "spark"
 
-    def __init__(self, folder: Path, settings: GraphSettings, memory: float):
+    def __init__(self, folder: Path, settings: SparkSettings, memory: float):
         import_pyspark()
         super().__init__(memory)
         self.settings, self.spill = settings, folder / "spill"

@@ -1,4 +1,4 @@
-"""Starting the Spark session that the settings ask for, or explaining why it does not start."""
+"""Starting the Spark session that the settings ask for, classic or Connect, or explaining why it does not."""
 
 from __future__ import annotations
 
@@ -12,21 +12,24 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as TooLate
 from contextlib import contextmanager, suppress
+from importlib import metadata
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import ibis
 
 from mgoe._util.extras import load
-from mgoe.config import GraphSettings
-from mgoe.errors import GraphError
+from mgoe.config import SparkSettings
+from mgoe.errors import SparkError
 
 if TYPE_CHECKING:
     from ibis.backends.pyspark import Backend
     from pyspark.sql import SparkSession
 
 OLDEST_JAVA = 17
-CONNECT = 5.0
+REMOTE, REMOTE_PORT = "sc://", 15002
+"""How the address of a server of Spark Connect begins, and its port unless the address names one."""
+ANSWER = 5.0
 """Seconds within which a master must answer."""
 WORKERS = 120.0
 """Seconds within which a worker must take a task; workers that start on demand need a while."""
@@ -38,7 +41,7 @@ PARTITIONS_PER_CORE = 4
 
 
 @contextmanager
-def running_backend(settings: GraphSettings, folder: Path, memory: float) -> Iterator[Backend]:
+def running_backend(settings: SparkSettings, folder: Path, memory: float) -> Iterator[Backend]:
     """Yield Spark as an Ibis backend that reads tables on the cluster. A new session stops afterwards.
 
     Arguments and errors as for `open_session`.
@@ -51,17 +54,18 @@ def running_backend(settings: GraphSettings, folder: Path, memory: float) -> Ite
             close_session(session)
 
 
-def open_session(settings: GraphSettings, folder: Path, memory: float) -> tuple[SparkSession, bool]:
+def open_session(settings: SparkSettings, folder: Path, memory: float) -> tuple[SparkSession, bool]:
     """Return the session that runs in this process, or a new one, and whether it is new.
 
     Args:
-        settings: Of the graph.
+        settings: The cluster.
         folder: Where Spark spills and keeps its log.
         memory: Limit of anonymous memory of this machine, in GiB.
 
     Raises:
-        MissingExtra: PySpark is not installed.
-        GraphError: There is no suitable Java, the master cannot be reached, or no worker takes a task.
+        MissingExtra: PySpark, or what Spark Connect needs, is not installed.
+        SparkError: There is no suitable Java, the master cannot be reached or is of another version, or no
+            worker takes a task.
     """
     import_pyspark()
     from py4j.protocol import Py4JError
@@ -70,32 +74,46 @@ def open_session(settings: GraphSettings, folder: Path, memory: float) -> tuple[
     from pyspark.java_gateway import launch_gateway
     from pyspark.sql import SparkSession
 
-    running, master = SparkSession.getActiveSession(), settings.spark.master
+    running, master = SparkSession.getActiveSession(), settings.master
+    remote = master.startswith(REMOTE)
     if running is not None:
-        if running.sparkContext.master != master:
-            raise GraphError(
-                "graph.spark.master",
-                f"Spark runs on {running.sparkContext.master!r} in this process, found {master!r}; set it to "
-                "that, or stop Spark",
+        found = _master_of(running)
+        if found != (f"{REMOTE}{_addresses(master)[0]}" if remote else master):
+            raise SparkError(
+                "spark.master",
+                f"Spark runs on {found!r} in this process, found {master!r}; set it to that, or stop Spark",
             )
         return running, False
-    check_java()
+    if remote:
+        load("pyspark.sql.connect.session", "spark.master", "what `sc://` needs", "pip install 'mgoe[spark]'")
+    else:
+        check_java()
     check_master(master)
     options = _options(settings, folder, memory)
-    os.environ.setdefault("PYSPARK_PYTHON", options.get("spark.pyspark.python", sys.executable))
-    conf = SparkConf().setAll(list(options.items()))
+    session: SparkSession | None = None
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "spark.log").open("w+b") as log:  # what Spark says would disturb the progress bar
         gateway: Any = getattr(SparkContext, "_gateway", None)  # reuse the Java process of an earlier session
         try:
-            gateway = gateway or launch_gateway(conf, {"stdout": log, "stderr": log})
-            session = SparkSession(SparkContext(conf=conf, gateway=gateway))
+            if remote:
+                session = SparkSession.builder.remote(master).getOrCreate()
+            else:
+                os.environ.setdefault("PYSPARK_PYTHON", options.get("spark.pyspark.python", sys.executable))
+                conf = SparkConf().setAll(list(options.items()))
+                gateway = gateway or launch_gateway(conf, {"stdout": log, "stderr": log})
+                session = SparkSession(SparkContext(conf=conf, gateway=gateway))
             _await_worker(session, master)
-        except (Py4JError, PySparkException) as error:
-            reason = _reason("\n".join([*_complaints(log), *str(error).splitlines()]))
-            _stop_java()
-            raise GraphError(
-                "graph.spark", f"Spark did not start on {master}: {reason}; see graph.spark.options"
+            for key, value in options.items() if remote else ():
+                session.conf.set(key, value)
+        except (Py4JError, PySparkException, SparkError) as error:
+            reason = _reason("\n".join([*_complaints(log), *str(error).splitlines()]))  # Java may say it
+            if remote and session is not None:
+                session.stop()
+            _leave()
+            if isinstance(error, SparkError):
+                raise
+            raise SparkError(
+                "spark", f"Spark did not start on {master}: {reason}; see spark.options"
             ) from None
     return session, True
 
@@ -103,7 +121,7 @@ def open_session(settings: GraphSettings, folder: Path, memory: float) -> tuple[
 def close_session(session: SparkSession) -> None:
     """Stop Spark and its Java process, which would otherwise keep its memory and its first folders."""
     session.stop()
-    _stop_java()
+    _leave()
 
 
 def import_pyspark() -> None:
@@ -112,56 +130,72 @@ def import_pyspark() -> None:
     Raises:
         MissingExtra: They are not.
     """
-    load("ibis.backends.pyspark", "graph.engine", "`spark` needs PySpark, which", "pip install 'mgoe[spark]'")
+    load(
+        "ibis.backends.pyspark",
+        "spark",
+        "an engine on Spark needs PySpark, which",
+        "pip install 'mgoe[spark]'",
+    )
 
 
 def check_java() -> None:
     """Check that the Java that Spark will start exists and is new enough.
 
     Raises:
-        GraphError: There is none, or it is too old.
+        SparkError: There is none, or it is too old.
     """
     fix = f"install Java {OLDEST_JAVA} or newer (Debian: openjdk-17-jre-headless), or set JAVA_HOME to it"
     home = os.environ.get("JAVA_HOME")
     java = shutil.which(str(Path(home) / "bin" / "java") if home else "java")
     if java is None:
         place = f"none in JAVA_HOME, {home}" if home else "none on PATH, and JAVA_HOME is not set"
-        raise GraphError("graph.engine", f"Spark runs on Java, found {place}; {fix}")
+        raise SparkError("spark", f"Spark runs on Java, found {place}; {fix}")
     try:
         said = subprocess.run([java, "-version"], capture_output=True, text=True, timeout=60, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise GraphError(
-            "graph.engine", f"Spark runs on Java, and {java} cannot be started ({error}); {fix}"
+        raise SparkError(
+            "spark", f"Spark runs on Java, and {java} cannot be started ({error}); {fix}"
         ) from None
     version = re.search(r'version "(?:1\.)?(\d+)', said.stderr + said.stdout)
     if version is None or int(version[1]) < OLDEST_JAVA:
         found = f"Java {version[1]}" if version else "one that reports no version"
-        raise GraphError(
-            "graph.engine", f"Spark needs Java {OLDEST_JAVA} or newer, found {found} in {java}; {fix}"
-        )
+        raise SparkError("spark", f"Spark needs Java {OLDEST_JAVA} or newer, found {found} in {java}; {fix}")
 
 
 def check_master(master: str) -> None:
-    """Check that something listens at the address of a standalone or Kubernetes master.
+    """Check that something listens at the address of a standalone or Kubernetes master, or of Spark Connect.
 
     Raises:
-        GraphError: Nothing answers.
+        SparkError: Nothing answers.
     """
-    found = re.match(r"(?:spark|k8s)://(?:https?://)?(.+)", master)
-    if not found:
-        return
     reasons = []
-    for address in found[1].rstrip("/").split(","):
+    for address in _addresses(master):
         host, _, port = address.rpartition(":")
         try:
-            with socket.create_connection((host.strip("[]"), int(port)), CONNECT):
+            with socket.create_connection((host.strip("[]"), int(port)), ANSWER):
                 return
         except (OSError, ValueError) as error:
             reasons.append(str(getattr(error, "strerror", None) or error))
-    raise GraphError(
-        "graph.spark.master",
-        f"{master} cannot be reached ({reasons[-1]}); start the master, or correct host and port",
-    )
+    if reasons:
+        what = "server of Spark Connect" if master.startswith(REMOTE) else "master"
+        raise SparkError(
+            "spark.master",
+            f"{master} cannot be reached ({reasons[-1]}); start the {what}, or correct host and port",
+        )
+
+
+def _addresses(master: str) -> list[str]:
+    """Return host and port of every address of a master that listens at some."""
+    found = re.match(r"(?:spark|k8s|sc)://(?:https?://)?([^/;]+)", master)
+    port = f":{REMOTE_PORT}" if master.startswith(REMOTE) else ""
+    return [one if ":" in one else one + port for one in found[1].split(",")] if found else []
+
+
+def _master_of(session: SparkSession) -> str:
+    """Return where a session runs."""
+    from pyspark.sql.utils import is_remote
+
+    return f"{REMOTE}{session.client._builder.endpoint}" if is_remote() else str(session.sparkContext.master)
 
 
 @contextmanager
@@ -173,7 +207,7 @@ def spark_errors(fix: str) -> Iterator[None]:
     try:
         yield
     except (Py4JError, PySparkException) as error:
-        raise GraphError("graph.engine", f"Spark failed: {_reason(str(error))}; {fix}") from None
+        raise SparkError("spark", f"Spark failed: {_reason(str(error))}; {fix}") from None
 
 
 def _reason(text: str) -> str:
@@ -189,25 +223,46 @@ def _reason(text: str) -> str:
 
 
 def _await_worker(session: SparkSession, master: str) -> None:
-    """Run a first task, and stop if no worker takes it."""
+    """Run a first task, and stop if no worker takes it, or if Spark there is of another version."""
     with ThreadPoolExecutor(1) as pool:
-        first = pool.submit(session.range(1).count)
+        first = pool.submit(_first_task, session, master)
         try:
             first.result(WORKERS)
         except TooLate:
-            close_session(session)
+            session.stop()
             with suppress(Exception):
                 first.result()
-            raise GraphError(
-                "graph.spark.master",
+            raise SparkError(
+                "spark.master",
                 f"{master} answers, but no worker took a task within {WORKERS:g} s; start workers that have "
-                "the memory and cores of graph.spark.options",
+                "the memory and cores of spark.options",
             ) from None
 
 
-def _options(settings: GraphSettings, folder: Path, memory: float) -> dict[str, str]:
-    """Return the options of a build, overridden by those of the settings."""
-    master = settings.spark.master
+def _first_task(session: SparkSession, master: str) -> None:
+    here, there = metadata.version("pyspark"), session.version
+    if there.split(".")[:2] != here.split(".")[:2]:
+        raise SparkError(
+            "spark.master",
+            f"Spark there and PySpark here must be of one version, found {there} at {master} and {here}; "
+            "install PySpark of that version, or name another server",
+        )
+    session.range(1).count()
+
+
+def _options(settings: SparkSettings, folder: Path, memory: float) -> dict[str, str]:
+    """Return our options, overridden by those of the settings. A server of Spark Connect takes those of a
+    session alone.
+    """
+    master = settings.master
+    of_session = {
+        "spark.sql.legacy.parquet.nanosAsLong": "true",  # else Spark refuses the nanoseconds of pandas
+        "spark.sql.execution.arrow.pyspark.enabled": "true",
+        "spark.sql.execution.arrow.maxRecordsPerBatch": str(1 << 16),
+        "spark.sql.session.timeZone": "UTC",
+    }
+    if master.startswith(REMOTE):
+        return of_session | settings.options
     own = {
         "spark.app.name": "mgoe",
         "spark.ui.enabled": "false",
@@ -216,10 +271,6 @@ def _options(settings: GraphSettings, folder: Path, memory: float) -> dict[str, 
         "spark.local.dir": str(folder.resolve()),
         "spark.driver.maxResultSize": "0",  # the engine bounds what comes back at once
         "spark.files.useFetchCache": "false",  # it would keep a second copy of every file that is sent
-        "spark.sql.legacy.parquet.nanosAsLong": "true",  # else Spark refuses the nanoseconds of pandas
-        "spark.sql.execution.arrow.pyspark.enabled": "true",
-        "spark.sql.execution.arrow.maxRecordsPerBatch": str(1 << 16),
-        "spark.sql.session.timeZone": "UTC",
     }
     if master.startswith("local"):
         cores = re.match(r"local\[(\d+)", master)
@@ -229,7 +280,7 @@ def _options(settings: GraphSettings, folder: Path, memory: float) -> dict[str, 
             "spark.driver.bindAddress": "127.0.0.1",
             "spark.sql.shuffle.partitions": str(PARTITIONS_PER_CORE * n),
         }
-    return own | settings.spark.options | {"spark.master": master}
+    return own | of_session | settings.options | {"spark.master": master}
 
 
 def _complaints(log: IO[bytes]) -> list[str]:
@@ -244,9 +295,11 @@ def _complaints(log: IO[bytes]) -> list[str]:
     ][-1:]
 
 
-def _stop_java() -> None:
+def _leave() -> None:
+    """End the Java process of this one, and let its next session be a classic one, too."""
     from pyspark import SparkContext
 
+    os.environ.pop("SPARK_CONNECT_MODE_ENABLED", None)  # set by the first session of Spark Connect
     gateway: Any = getattr(SparkContext, "_gateway", None)
     if gateway is not None and gateway.proc is not None:
         gateway.shutdown()
