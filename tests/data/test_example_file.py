@@ -1,5 +1,5 @@
 """Streamed examples equal those in memory; each comes once per epoch, in an order that depends on the
-seed."""
+seed, in one file and in shards, for one process and for several."""
 
 import tempfile
 from collections.abc import Iterator
@@ -8,6 +8,8 @@ from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,9 +26,11 @@ sizes, seeds = st.lists(st.integers(0, 60), min_size=1, max_size=6), st.integers
 
 
 @contextmanager
-def example_file(parts: list[int], window_rows: int = 50, seed: int = 0) -> Iterator[ExampleFile]:
-    """Write a file of several row groups with context, positions and missing labels; weights number the
-    rows."""
+def example_file(
+    parts: list[int], window_rows: int = 50, seed: int = 0, shards: int = 0
+) -> Iterator[ExampleFile]:
+    """Write a file of several row groups, or so many shards, with context, positions and missing labels;
+    weights number the rows."""
     rng = np.random.default_rng(seed)
     with tempfile.TemporaryDirectory() as folder:
         first = 1
@@ -46,8 +50,23 @@ def example_file(parts: list[int], window_rows: int = 50, seed: int = 0) -> Iter
                 bucket = rng.integers(1, 10, n).astype(np.int32)
                 writer.write(*ids, bucket, labels, weight, position=rng.integers(0, 9, n), context=context)
                 first += n
+        if shards:
+            split(Path(folder) / "train.parquet", shards)
         file = ExampleFile(Path(folder) / "train.parquet", TASKS, 1)
         yield ExampleFile(file.path, TASKS, window_rows * file.row_bytes)
+
+
+def split(path: Path, shards: int) -> None:
+    """Replace a file by a folder of shards with the same row groups; some shards may have no row group."""
+    with pq.ParquetFile(path) as whole:
+        groups = [whole.read_row_group(number) for number in range(whole.num_row_groups)]
+    schema = groups[0].schema
+    path.unlink()
+    path.mkdir()
+    for number, held in enumerate(np.array_split(np.arange(len(groups)), shards)):
+        with pq.ParquetWriter(path / f"part-{number:05d}.parquet", schema) as writer:
+            for group in held:
+                writer.write_table(groups[group])
 
 
 def check_same(one: Examples, other: Examples) -> None:
@@ -59,14 +78,16 @@ def check_same(one: Examples, other: Examples) -> None:
 
 
 @up_to(20)
-@given(parts=sizes, size=st.integers(1, 70))
-def test_streaming_in_file_order_equals_reading_at_once(parts, size):
-    with example_file(parts) as file:
+@given(parts=sizes, size=st.integers(1, 70), shards=st.integers(0, 3))
+def test_streaming_in_file_order_equals_reading_at_once(parts, size, shards):
+    with example_file(parts) as one, example_file(parts, shards=shards) as file:
         whole = file.read()
+        check_same(whole, one.read())
         assert len(file) == len(whole) == sum(parts)
         np.testing.assert_array_equal(file.labels, whole.labels)
         np.testing.assert_array_equal(file.user, whole.user)
         if len(whole):
+            check_same(join(list(file.ordered(size, size))), join(list(one.ordered(size, size))))
             check_same(join(list(file.ordered(size))), whole)
             check_same(join(list(file.parts())), whole)
             rows = np.sort(
@@ -89,20 +110,100 @@ def test_a_seeded_order_has_every_row_once_and_can_start_anywhere(parts, size, w
         order = join(chunks)
         np.testing.assert_array_equal(np.sort(order.weight), np.arange(1, sum(parts) + 1))
         check_same(order, file.read().take(order.weight.astype(int) - 1))
-        rest = list(file.ordered(size, (seed, 1), start))
-        assert sum(map(len, rest)) == max(0, sum(parts) - start)
-        if rest:
-            check_same(join(rest), order.take(np.arange(start, len(order))))
+        for processes in (1, 2, 3, 5):
+            shares = [
+                join([*file.ordered(size, (seed, 1), start, (rank, processes)), order.take(np.arange(0))])
+                for rank in range(processes)
+            ]
+            for rank, share in enumerate(shares):
+                places = np.arange(start, len(order))
+                check_same(share, order.take(places[places % processes == rank]))
+
+
+class Counted(ExampleFile):
+    """Counts the rows that it decodes."""
+
+    decoded = 0
+
+    def _table(self, opened, group):
+        table = super()._table(opened, group)
+        self.decoded += len(table)
+        return table
+
+
+def test_processes_decode_the_rows_of_their_own_readers():
+    with example_file([20] * 96, window_rows=48 * 20, shards=5) as file:
+        for processes, most in ((1, 1920), (2, 960), (3, 640), (5, 1920), (8, 240)):
+            for rank in range(processes):
+                counted = Counted(file.path, TASKS, file.window)
+                list(counted.ordered(960, 1, share=(rank, processes)))
+                assert counted.readers == 48
+                assert counted.decoded == most
+        counted = Counted(file.path, TASKS, file.window)
+        assert len(join(list(counted.ordered(48, 1, 1920 - 48)))) == 48
+        assert counted.decoded == 960  # windows before the last ones of each reader are skipped
+
+
+@pytest.mark.parametrize(("window", "readers"), [(0, 1), (100, 3), (200, 6), (5000, 48)])
+def test_readers_have_memory_for_a_row_group_each(window, readers):
+    with example_file([20] * 40, window_rows=window) as file:
+        assert file.readers == readers
 
 
 def test_windows_are_bounded_and_their_rows_shuffled():
-    with example_file([20] * 40, window_rows=100) as file:
+    with example_file([20] * 36, window_rows=120) as file:  # six readers, each with a row group at a time
         first, again, other = (join(list(file.ordered(50, seed))).weight for seed in ((1, 1), (1, 1), (1, 2)))
         np.testing.assert_array_equal(first, again)
         assert (first != other).any()
-        groups = ((first - 1) // 20).reshape(-1, 100)
-        assert all(len(set(window)) == 5 for window in groups.tolist())
-        assert all((np.diff(window) != 0).sum() > 30 for window in groups)
+        groups = ((first - 1) // 20).reshape(-1, 120)
+        assert all(len(set(window)) == 6 for window in groups.tolist())
+        for group in range(36):
+            assert (np.diff(first[(first - 1) // 20 == group]) != 1).sum() > 10
+
+
+@pytest.mark.parametrize("damage", ["gone", "changed"])
+def test_a_shard_lost_in_a_pass_is_named_and_can_be_put_back(damage, monkeypatch):
+    monkeypatch.setattr("mgoe.data.example_file.OPEN_SHARDS", 1)
+    with example_file([20] * 12, shards=4) as file:
+        whole = list(file.ordered(10, 1))
+        shard = file.path / "part-00002.parquet"
+        held, chunks = shard.read_bytes(), file.ordered(10, 1)
+        next(chunks)
+        if damage == "gone":
+            shard.unlink()
+        else:
+            pq.write_table(pq.read_table(shard).slice(1), shard)
+        with pytest.raises(DataError, match=r"train.parquet/part-00002.parquet: (cannot be read|must stay)"):
+            list(chunks)
+        shard.write_bytes(held)
+        check_same(join(list(file.ordered(10, 1, 50))), join(whole[5:]))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda table: table.drop_columns(["weight"]), r"2.parquet, column 5: .* weight float, found label"),
+        (
+            lambda table: table.append_column("more", pa.array(np.zeros(len(table)))),
+            r"2.parquet, column 12: must be as in part-00000.parquet, none, found more double; write all",
+        ),
+        (
+            lambda table: table.set_column(0, "user", table["user"].cast(pa.int32())),
+            r"part-00002.parquet, column 1: must be as in part-00000.parquet, user int64, found user int32",
+        ),
+    ],
+)  # fmt: skip
+def test_shards_of_other_columns_are_refused(change, message):
+    with example_file([5] * 4, shards=4) as file:
+        shard = file.path / "part-00002.parquet"
+        pq.write_table(change(pq.read_table(shard)), shard)
+        with pytest.raises(DataError, match=message):
+            len(ExampleFile(file.path, TASKS, 1))
+
+
+def test_a_folder_without_shards_is_refused(tmp_path):
+    with pytest.raises(DataError, match=r"must hold shards \(\*.parquet\), found none; make"):
+        len(ExampleFile(tmp_path, TASKS, 1))
 
 
 LOST = r"train.parquet: cannot be read \(.*\); put the file back, or make the run's data again"
@@ -156,11 +257,10 @@ def test_a_file_replaced_between_reads_is_refused():
             list(file.ordered(10, 2))
 
 
-def test_a_window_holds_many_row_groups(monkeypatch):
+def test_row_groups_are_small(monkeypatch):
     monkeypatch.setattr("mgoe.data.example_file.GROUP_ROWS", 30)
-    with example_file([200, 10], window_rows=60) as file:
-        assert file._groups.max() == 30
-        assert max(int(file._groups[window].sum()) for window in file._windows(3)) <= 60
+    with example_file([200, 10]) as file:
+        assert file._sizes.max() == 30
 
 
 def test_memory_decides_what_is_streamed():
@@ -183,4 +283,4 @@ def test_a_sampled_file_holds_the_rows_sampled_in_memory(group_rows, parts, shar
         written = file.sampled(share, drawn[0], file.path.with_name("sample.parquet"))
         check_same(join(list(written.parts())), whole.take(drawn[1].random(len(whole)) < share))
         assert written.window == file.window
-        assert written._groups.max() <= max(group_rows, *parts)
+        assert written._sizes.max() <= max(group_rows, *parts)

@@ -2,14 +2,17 @@
 a seed."""
 
 from dataclasses import fields
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mgoe.config import TaskSettings
 from mgoe.config.base import Settings
-from mgoe.data import Examples
+from mgoe.data import ExampleFile, Examples
+from mgoe.data.example_file import ExampleWriter
 from mgoe.graph import Resolution, Snapshot
 from mgoe.models import FeatureSpec, TaskSpec
 from mgoe.training import Feed
@@ -107,6 +110,29 @@ def make_examples(count: int, seed: int = 0, snapshots: int = SNAPSHOTS) -> Exam
 
 def make_feed(count: int, seed: int = 0, snapshots: int = SNAPSHOTS, needs: frozenset[str] = NEEDS) -> Feed:
     return Feed(PREPARED, GRAPH, make_examples(count, seed, snapshots), needs, SPEC)  # type: ignore[arg-type]
+
+
+def write_shards(folder: Path, count: int, seed: int, group: int = 50, shards: int = 3) -> Path:
+    """Write the rows of `make_examples` to shards; return the folder of the split."""
+    examples = make_examples(count, seed)
+    tasks = [TaskSettings(name=task.name) for task in TASKS]
+    split = folder / "shards" / "train.parquet"
+    split.mkdir(parents=True)
+    for shard, rows in enumerate(np.array_split(np.arange(count), shards)):
+        with ExampleWriter(folder, np.arange(SNAPSHOTS + 2, dtype=np.int32), tasks) as writer:
+            for first in range(0, len(rows), group):
+                part = examples.take(rows[first : first + group])
+                columns = part.labels, part.weight, part.position
+                writer.write(part.user, part.item, part.snapshot + 1, *columns, context=part.context)
+        (folder / "train.parquet").rename(split / f"part-{shard:05d}.parquet")
+    return split
+
+
+def make_streamed_feed(path: Path, window_rows: int = 600) -> Feed:
+    """Stream what `write_shards` wrote."""
+    names = [task.name for task in TASKS]
+    file = ExampleFile(path, names, window_rows * ExampleFile(path, names, 1).row_bytes)
+    return Feed(PREPARED, GRAPH, file, NEEDS, SPEC)  # type: ignore[arg-type]
 
 
 class Options(Settings):

@@ -11,8 +11,9 @@ from mgoe._util.prefetch import prefetched
 from mgoe.errors import TrainingError
 from mgoe.features import Reader, View
 from mgoe.models import CategoricalSpec, FeatureSpec
-from mgoe.training import make_spec
+from mgoe.training import Feed, make_spec
 from mgoe.training.distributed.process_group import ProcessGroup
+from tests.data.test_example_file import example_file, sizes
 from tests.effort import up_to
 from tests.training.fakes import GRAPH, NEEDS, PREPARED, SPEC, make_examples, make_feed
 
@@ -110,6 +111,22 @@ def test_processes_share_every_batch(count, size, each, block, seed):
     assert {len(share) for share in shares} == {len(alone)}
     for whole, *parts in zip(alone, *shares, strict=True):
         assert all(len(part["weight"]) for part in parts)
+        weights = torch.cat([part["weight"] for part in parts])
+        assert torch.equal(weights[weights > 0].sort().values, whole["weight"].sort().values)
+
+
+@up_to(10)
+@given(parts=sizes, size=st.integers(1, 5), each=st.integers(1, 20), seed=SEEDS, start=st.integers(0, 3))
+def test_processes_share_every_streamed_batch(parts, size, each, seed, start):
+    with example_file(parts, shards=2) as file:
+        feed = Feed(PREPARED, GRAPH, file, frozenset({"ids"}), SPEC)
+        alone = list(feed.batches(size * each, seed))[start:]
+        shares = [
+            list(feed.batches(size * each, seed, start=start, processes=ProcessGroup(rank, size)))
+            for rank in range(size)
+        ]
+    assert {len(share) for share in shares} == {len(alone)}
+    for whole, *parts in zip(alone, *shares, strict=True):
         weights = torch.cat([part["weight"] for part in parts])
         assert torch.equal(weights[weights > 0].sort().values, whole["weight"].sort().values)
 

@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 import torch
 
-from mgoe.errors import TrainingError
+from mgoe.errors import DataError, TrainingError
 from mgoe.training import fit
 from mgoe.training.checkpoint import load_checkpoint, save_checkpoint
 from mgoe.training.resume import Checkpoints, deferred
 from tests.effort import SOAK
 from tests.training import fakes
-from tests.training.fakes import Model, make_feed
+from tests.training.fakes import Model, make_feed, make_streamed_feed, write_shards
 from tests.training.test_loop import TRAIN, VALID, equal, training, weights
 
 KILLS = 30 if SOAK else 1
@@ -197,16 +197,37 @@ def test_where_and_how_fast_may_change(tmp_path):
     assert fit(Model(), TRAIN, VALID, settings, tmp_path, seed=5, resume=True).epochs == 3
 
 
-def test_streamed_examples_keep_the_window_that_puts_them_in_order(tmp_path, monkeypatch):
+def test_streamed_examples_keep_the_window_that_puts_them_in_order(tmp_path):
     """Another window is another order, so a fit that resumed with it would be another fit."""
-    monkeypatch.setattr(type(TRAIN), "window", 1000)
+    path = write_shards(tmp_path, 1000, 1)
+    train, other = make_streamed_feed(path, 600), make_streamed_feed(path, 300)
     with pytest.raises(Cut):
-        fit_with_a_checkpoint_every_step(tmp_path, Model(), 5)
-    monkeypatch.setattr(type(TRAIN), "window", 500)
-    with pytest.raises(TrainingError, match=r"'shuffled together' is 1000 there and 500 here"):
-        fit(Model(), TRAIN, VALID, training(), tmp_path, seed=5, resume=True)
-    monkeypatch.setattr(type(TRAIN), "window", 1000)
-    assert fit(Model(), TRAIN, VALID, training(threads=2), tmp_path, seed=5, resume=True).epochs == 3
+        fit(Model(), train, VALID, training(checkpoint="0s"), tmp_path, cut_after(5), seed=5)
+    with pytest.raises(TrainingError, match=r"'readers' is 12 there and 6 here"):
+        fit(Model(), other, VALID, training(), tmp_path, seed=5, resume=True)
+    other.examples.readers = 12  # the setter of a cached property
+    with pytest.raises(TrainingError, match=r"'shuffled together' is 600 there and 300 here"):
+        fit(Model(), other, VALID, training(), tmp_path, seed=5, resume=True)
+    assert fit(Model(), train, VALID, training(threads=2), tmp_path, seed=5, resume=True).epochs == 3
+
+
+def test_a_fit_that_lost_a_shard_resumes_when_it_is_back(tmp_path, monkeypatch):
+    monkeypatch.setattr("mgoe.data.example_file.OPEN_SHARDS", 1)
+    path = write_shards(tmp_path, 3000, 1)
+    shard, whole, model = path / "part-00001.parquet", Model(), Model()
+    fit(whole, make_streamed_feed(path), VALID, training(), tmp_path / "whole", seed=5)
+    held = shard.read_bytes()
+    settings = training(checkpoint="0s")
+
+    def lose(now):
+        if now.step == 14:
+            shard.unlink()
+
+    with pytest.raises(DataError, match=r"part-00001.parquet: cannot be read .*; put the file back"):
+        fit(Model(), make_streamed_feed(path), VALID, settings, tmp_path / "cut", lose, seed=5)
+    shard.write_bytes(held)
+    fit(model, make_streamed_feed(path), VALID, settings, tmp_path / "cut", seed=5, resume=True)
+    assert equal(weights(model), weights(whole))
 
 
 def test_too_little_disk_is_refused_before_training(tmp_path, monkeypatch):

@@ -1,12 +1,17 @@
-"""Files of examples: written as rows come, and read whole or in windows that are shuffled."""
+"""Files of examples: written as rows come, and read whole or in windows that are shuffled.
+
+A split is one Parquet file, or a folder of shards: the rows of all shards in the order of their names are the
+rows of the one file.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, lru_cache, partial
+from itertools import pairwise, zip_longest
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Self
 
 import numpy as np
 import pyarrow as pa
@@ -16,13 +21,16 @@ from numpy.typing import NDArray
 from mgoe._util.files import GIB, atomic_file
 from mgoe.config import TaskSettings
 from mgoe.data.examples import Examples, Seed, Split, join, mask_given
+from mgoe.data.readers import Piece, StretchReader, gathered, rows_at, stretches, together
 from mgoe.errors import DataError
 
 GROUP_ROWS = 65_536
 """Rows of a row group: few enough that a window of a streamed file has room for many groups."""
-
-
-Part = TypeVar("Part")
+READERS = 48
+"""Readers of a shuffled file at most (ours); 2, 3, 4, 6, 8, 12, 16, 24 and 48 processes share them evenly."""
+OPEN_SHARDS = 64
+"""Shards that are open at a time."""
+Open = Callable[[Path], pq.ParquetFile]
 
 
 class ExampleWriter:
@@ -96,10 +104,10 @@ class ExampleWriter:
 
 
 class ExampleFile:
-    """The examples of one split in their file, read in order by methods like those of `Examples`.
+    """The examples of one split in their file or shards, read in order by methods like those of `Examples`.
 
     Args:
-        path: The file.
+        path: The file, or the folder of shards.
         tasks: In label order.
         window: Bytes of rows that are shuffled together.
 
@@ -113,47 +121,47 @@ class ExampleFile:
         self.path, self.tasks, self.window = path, tuple(tasks), window
 
     def __len__(self) -> int:
-        return int(self._groups.sum())
+        return int(self._sizes.sum())
 
     @cached_property
     def row_bytes(self) -> int:
         """Bytes of a row in memory, approximately."""
-        return sum(_bytes(field.type) for field in self._open().schema_arrow)
+        return sum(_bytes(field.type) for field in self._schema)
 
     @property
     def window_rows(self) -> int:
-        """Rows of a window, at least one."""
+        """Rows of all windows that are shuffled at a time, at least one."""
         return max(1, self.window // self.row_bytes)
 
     @cached_property
+    def readers(self) -> int:
+        """Readers of a shuffled order: as many as have memory for a row group each, at least one."""
+        readers = READERS
+        while readers > 1 and readers * self._sizes.max(initial=0) > self.window_rows:
+            readers //= 2
+        return readers
+
+    @cached_property
     def labels(self) -> NDArray[np.float32]:
-        """`Examples.labels` of the whole file, for metrics. Shape (N, T)."""
+        """`Examples.labels` of all rows, for metrics. Shape (N, T)."""
         return np.concatenate([part.labels for part in self.parts()])
 
     @cached_property
     def user(self) -> NDArray[np.int64]:
-        """`Examples.user` of the whole file. Shape (N,)."""
+        """`Examples.user` of all rows. Shape (N,)."""
         return self.column("user")
 
     def column(self, name: str) -> NDArray:
         """Return a whole column, such as `item`. Shape (N,)."""
-        with readable(self.path):
-            return self._open().read([name])[name].to_numpy()
+        parts = []
+        for shard in self._shards:
+            with readable(shard):
+                parts.append(self._open(shard).read([name]))
+        return pa.concat_tables(parts)[name].to_numpy()
 
     def read(self) -> Examples:
         """Return all rows in memory; besides them, memory holds one part at a time."""
-        if len(self._groups) <= 1:
-            return self._examples(self._open(), list(range(len(self._groups))))
-        parts = self.parts()
-        part = next(parts)
-        whole = part.changed(lambda column: np.empty((len(self), *column.shape[1:]), column.dtype))
-        start = 0
-        while part is not None:
-            for column, values in zip(whole.columns(), part.columns(), strict=True):
-                column[start : start + len(part)] = values
-            start += len(part)
-            part = next(parts, None)
-        return whole
+        return gathered(len(self), self.parts()) if len(self) else self._examples(self._schema.empty_table())
 
     def within(self, memory: float) -> Examples | ExampleFile:
         """Return all rows in memory if they take at most `memory` GiB, otherwise this file."""
@@ -161,9 +169,9 @@ class ExampleFile:
 
     def parts(self) -> Iterator[Examples]:
         """Yield all rows in the order of the file, one part at a time."""
-        file = self._open()
+        opened = self._opened()
         for group in range(len(self._groups)):
-            yield self._examples(file, [group])
+            yield self._examples(self._table(opened, group))
 
     def sampled(self, share: float, rng: np.random.Generator, path: Path) -> ExampleFile:
         """Write a share of the rows to another file, in their order, one part at a time.
@@ -171,92 +179,115 @@ class ExampleFile:
         Raises:
             OutputError: The file cannot be written.
         """
-        file = self._open()
+        opened = self._opened()
         parts = (
-            self._table(file, [group]).filter(pa.array(rng.random(rows) < share))
-            for group, rows in enumerate(self._groups)
+            self._table(opened, group).filter(pa.array(rng.random(rows) < share))
+            for group, rows in enumerate(self._sizes)
         )
         with (
             atomic_file(path) as unfinished,
-            pq.ParquetWriter(unfinished, file.schema_arrow, compression="zstd") as writer,
+            pq.ParquetWriter(unfinished, self._schema, compression="zstd") as writer,
         ):
-            for held in _together(((part, len(part)) for part in parts), GROUP_ROWS):
+            for held in together(((part, len(part)) for part in parts), GROUP_ROWS):
                 writer.write_table(pa.concat_tables(held))
         return ExampleFile(path, self.tasks, self.window)
 
     def take(self, rows: NDArray) -> Examples:
         """Return the rows with the given numbers, which rise."""
-        starts, taken = np.concatenate([[0], np.cumsum(self._groups)]), []
-        for group, part in enumerate(self.parts()):
-            low, high = np.searchsorted(rows, [starts[group], starts[group + 1]])
+        opened, starts, taken = self._opened(), np.concatenate([[0], np.cumsum(self._sizes)]), []
+        for group, (low, high) in enumerate(pairwise(np.searchsorted(rows, starts))):
             if high > low:
+                part = self._examples(self._table(opened, group))
                 taken.append(part.take(rows[low:high] - starts[group]))
         return join(taken)
 
-    def ordered(self, size: int, seed: Seed | None = None, start: int = 0) -> Iterator[Examples]:
-        """Yield the rows from place `start` of their order on, `size` at a time: as stored, or shuffled by a
-        seed.
+    def ordered(
+        self, size: int, seed: Seed | None = None, start: int = 0, share: tuple[int, int] = (0, 1)
+    ) -> Iterator[Examples]:
+        """Yield the rows from place `start` of their order on, those of `size` places at a time: as stored,
+        or in the order of `readers` that shuffle.
 
-        With a seed, row groups are taken in random order, as many together as fit a window, and the rows of a
-        window in random order.
+        Args:
+            size: Number of places.
+            seed: Seed of the order.
+            start: Place of the first row.
+            share: Rest and divisor of the places whose rows are wanted; where there are none, nothing is
+                yielded. Only the readers of these places read.
         """
-        file, held = self._open(), []
-        for number, groups in enumerate(self._windows(seed)):
-            rows = int(self._groups[groups].sum())
-            if start >= rows:
-                start -= rows
-                continue
-            examples = self._examples(file, groups)
-            order = np.arange(rows) if seed is None else _generator(seed, 1 + number).permutation(rows)
-            order, start = order[start:], 0
-            while len(order):
-                wanted = size - sum(map(len, held))
-                held.append(examples.take(order[:wanted]))
-                order = order[wanted:]
-                if sum(map(len, held)) == size:
-                    yield join(held)
-                    held = []
-            del examples  # before the next window is read
-        if held:
-            yield join(held)
-
-    def _windows(self, seed: Seed | None) -> Iterator[list[int]]:
-        """Return the row groups that are read together."""
-        count = len(self._groups)
-        order = range(count) if seed is None else _generator(seed, 0).permutation(count).tolist()
-        return _together(((group, int(self._groups[group])) for group in order), self.window_rows)
+        order, rows, seeds = np.arange(len(self._groups)), self.window_rows, [None]
+        if seed is not None:
+            key = [seed] if isinstance(seed, int) else [*seed]
+            order, rows = np.random.default_rng([*key, 0]).permutation(order), rows // self.readers
+            seeds = [[*key, 1 + number] for number in range(self.readers)]
+        read = partial(self._pieces, self._opened())
+        readers = [
+            StretchReader(pieces, rows, read, seed)
+            for pieces, seed in zip(stretches(self._sizes, order, len(seeds)), seeds, strict=True)
+        ]
+        for low in range(start, len(self), size):
+            first, end = low + (share[0] - low) % share[1], min(low + size, len(self))
+            places = np.arange(first, end, share[1])
+            if len(places):
+                yield rows_at(places, readers)
 
     @cached_property
-    def _groups(self) -> NDArray[np.int64]:
-        """Rows of each row group."""
-        groups = range(self._metadata.num_row_groups)
-        return np.array([self._metadata.row_group(group).num_rows for group in groups], np.int64)
+    def _sizes(self) -> NDArray[np.int64]:
+        """Rows of each row group of all shards. Shape (G,)."""
+        sizes = [self._shards[shard].row_group(number).num_rows for shard, number in self._groups]
+        return np.array(sizes, np.int64)
 
     @cached_property
-    def _metadata(self) -> pq.FileMetaData:
-        """Metadata of the file at the first look."""
-        with readable(self.path):
-            return pq.read_metadata(self.path)
+    def _groups(self) -> list[tuple[Path, int]]:
+        """Shard of each row group, and its number in there. Shape (G,)."""
+        return [(shard, n) for shard, meta in self._shards.items() for n in range(meta.num_row_groups)]
 
-    def _open(self) -> pq.ParquetFile:
-        """Open the file, and refuse another one that has taken its place."""
-        before = self._metadata
-        with readable(self.path):
-            file = pq.ParquetFile(self.path)
+    @cached_property
+    def _shards(self) -> dict[Path, pq.FileMetaData]:
+        """Metadata of each shard at the first look, in the order of the rows."""
+        folder = self.path.is_dir()
+        shards = {}
+        for path in sorted(self.path.glob("*.parquet")) if folder else [self.path]:
+            with readable(path):
+                shards[path] = pq.read_metadata(path)
+        if not shards:
+            raise DataError(self.path, "must hold shards (*.parquet), found none; make the run's data again")
+        first, *others = ((path, meta.schema.to_arrow_schema()) for path, meta in shards.items())
+        for path, schema in others:
+            _check_schema(path, schema, *first)
+        return shards
+
+    @cached_property
+    def _schema(self) -> pa.Schema:
+        """Columns of every shard."""
+        return next(iter(self._shards.values())).schema.to_arrow_schema()
+
+    def _opened(self) -> Open:
+        """Return what opens shards for one pass over the rows, and keeps some open."""
+        return lru_cache(OPEN_SHARDS)(self._open)
+
+    def _open(self, shard: Path) -> pq.ParquetFile:
+        """Open a shard, and refuse another one that has taken its place."""
+        before = self._shards[shard]
+        with readable(shard):
+            file = pq.ParquetFile(shard)
         if not file.metadata.equals(before):
             raise DataError(
-                self.path,
+                shard,
                 "must stay unchanged while it is read, found other rows than before; make the run's data "
                 "again",
             )
         return file
 
-    def _table(self, file: pq.ParquetFile, groups: list[int]) -> pa.Table:
-        with readable(self.path):
-            return file.read_row_groups(groups)
+    def _table(self, opened: Open, group: int) -> pa.Table:
+        shard, number = self._groups[group]
+        with readable(shard):
+            return opened(shard).read_row_group(number)
 
-    def _examples(self, file: pq.ParquetFile, groups: list[int]) -> Examples:
-        table = self._table(file, groups)
+    def _pieces(self, opened: Open, pieces: Sequence[Piece]) -> Examples:
+        tables = (self._table(opened, piece.group).slice(piece.first, piece.rows) for piece in pieces)
+        return self._examples(pa.concat_tables(tables))
+
+    def _examples(self, table: pa.Table) -> Examples:
         columns = {name: _array(table[name].combine_chunks()) for name in table.column_names}
         return Examples(
             *(columns[name] for name in ("user", "item", "bucket", "snapshot")),
@@ -271,6 +302,24 @@ class ExampleFile:
         )
 
 
+def _check_schema(path: Path, schema: pa.Schema, first: Path, expected: pa.Schema) -> None:
+    """Check that a shard has the columns of the first one.
+
+    Raises:
+        DataError: It has others, or in another order.
+    """
+    for number, fields in enumerate(zip_longest(expected, schema), 1):
+        rule, found = (
+            f"{field.name} {field.type}{'' if field.nullable else ' not null'}" if field else "none"
+            for field in fields
+        )
+        if found != rule:
+            raise DataError(
+                f"{path}, column {number}",
+                f"must be as in {first.name}, {rule}, found {found}; write all shards in the same way",
+            )
+
+
 @contextmanager
 def readable(path: Path) -> Iterator[None]:
     """Turn the errors of reading a file of prepared data into a `DataError`."""
@@ -282,23 +331,6 @@ def readable(path: Path) -> Iterator[None]:
             f"cannot be read ({' '.join(str(error).split())[:200]}); put the file back, or make the run's "
             "data again",
         ) from None
-
-
-def _together(parts: Iterable[tuple[Part, int]], rows: int) -> Iterator[list[Part]]:
-    """Yield parts that follow each other, as many together as have at most so many rows, at least one."""
-    held, taken = [], 0
-    for part, size in parts:
-        if held and taken + size > rows:
-            yield held
-            held, taken = [], 0
-        held.append(part)
-        taken += size
-    if held:
-        yield held
-
-
-def _generator(seed: Seed, stream: int) -> np.random.Generator:
-    return np.random.default_rng([*([seed] if isinstance(seed, int) else seed), stream])
 
 
 def _bytes(kind: pa.DataType) -> int:

@@ -74,12 +74,24 @@ class Examples:
         """Yield all rows in one part, as an `ExampleFile` yields them in several."""
         yield self
 
-    def ordered(self, size: int, seed: Seed | None = None, start: int = 0) -> Iterator[Examples]:
-        """Yield the rows from place `start` of their order on, `size` at a time: as stored, or permuted by a
-        seed."""
+    def ordered(
+        self, size: int, seed: Seed | None = None, start: int = 0, share: tuple[int, int] = (0, 1)
+    ) -> Iterator[Examples]:
+        """Yield the rows from place `start` of their order on, those of `size` places at a time: as stored,
+        or permuted by a seed.
+
+        Args:
+            size: Number of places.
+            seed: Seed of the order.
+            start: Place of the first row.
+            share: Rest and divisor of the places whose rows are wanted; where there are none, nothing is
+                yielded.
+        """
         order = np.arange(len(self)) if seed is None else np.random.default_rng(seed).permutation(len(self))
         for first in range(start, len(self), size):
-            yield self.take(order[first : first + size])
+            rows = order[first + (share[0] - first) % share[1] : first + size : share[1]]
+            if len(rows):
+                yield self.take(rows)
 
 
 def join(parts: Sequence[Examples]) -> Examples:

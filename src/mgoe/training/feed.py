@@ -71,10 +71,12 @@ class Feed:
         return len(self.examples)
 
     @property
-    def window(self) -> int | None:
-        """Rows of streamed examples that are shuffled together, which decides their order; None if all are in
+    def order(self) -> dict[str, int]:
+        """What decides the order of streamed examples besides themselves and the seed; nothing if all are in
         memory."""
-        return self.examples.window_rows if isinstance(self.examples, ExampleFile) else None
+        if not isinstance(self.examples, ExampleFile):
+            return {}
+        return {"shuffled together": self.examples.window_rows, "readers": self.examples.readers}
 
     def batches(
         self,
@@ -93,21 +95,47 @@ class Feed:
             device: Device of the batches. The thread copies a whole block from page-locked memory, without
                 waiting.
             start: Number of batches to skip, for a fit that resumes after them.
-            processes: This process gets every `size`-th row of each batch.
+            processes: This process gets every `size`-th row of each batch; `batch_size` is a multiple of
+                `size`.
             rows: Yield only these rows, in order.
         """
-        rows_at_once = BLOCK_ROWS if self.window is None else min(BLOCK_ROWS, self.window // 2)
+        rows_at_once = min(BLOCK_ROWS, self.order.get("shuffled together", 2 * BLOCK_ROWS) // 2)
         size = max(1, rows_at_once // batch_size) * batch_size
         first, last = (start * batch_size, len(self)) if rows is None else (rows.start, rows.stop)
-        chunks = _until(self.examples.ordered(size, shuffle_seed, first), last - first)
+        share = processes.rank, processes.size
+        chunks = _until(self.examples.ordered(size, shuffle_seed, first, share), last - first)
         blocks = (
             (to_device(self._inputs_of(mine), device), counts)
-            for mine, counts in _shares(chunks, batch_size, processes)
+            for mine, counts in self._shares(chunks, range(first, last, size), batch_size, processes)
         )
         with closing(prefetched(blocks)) as ready:
             for block, counts in ready:
                 for low, high in pairwise(np.cumsum([0, *counts]).tolist()):
                     yield {name: tensor[low:high] for name, tensor in block.items()}
+
+    def _shares(
+        self, chunks: Iterator[Examples], starts: range, batch_size: int, processes: ProcessGroup
+    ) -> Iterator[tuple[Examples, list[int]]]:
+        """Yield this process' rows of chunks of whole batches, and their number per batch.
+
+        The number is at least one: a batch that is too small for all processes gets a row without weight.
+
+        Args:
+            chunks: This process' rows; none of a chunk in which it has none.
+            starts: Places of the first rows of chunks, over all processes.
+            batch_size: Rows per batch, over all processes.
+            processes: The processes.
+        """
+        for start in starts:
+            left = min(starts.step, starts.stop - start)
+            sizes = [min(batch_size, left - first) for first in range(0, left, batch_size)]
+            counts = [len(range(processes.rank, rows, processes.size)) for rows in sizes]
+            mine = [next(chunks)] if any(counts) else []
+            if counts[-1] == 0:
+                spare = self.examples.take(np.zeros(1, np.int64))
+                mine.append(replace(spare, weight=np.zeros_like(spare.weight)))
+                counts[-1] = 1
+            yield join(mine), counts
 
     def block(self, rows: np.ndarray) -> Batch:
         """Return the given examples in the given order, which must be rising if examples are streamed."""
@@ -177,27 +205,6 @@ def _until(chunks: Iterable[Examples], count: int) -> Iterator[Examples]:
         count -= len(chunk)
         if count <= 0:
             return
-
-
-def _shares(
-    chunks: Iterable[Examples], batch_size: int, processes: ProcessGroup
-) -> Iterator[tuple[Examples, list[int]]]:
-    """Yield this process' rows of chunks of whole batches, and their number per batch.
-
-    The number is at least one: a batch that is too small for all processes gives its last row without weight.
-    """
-    for chunk in chunks:
-        sizes = [min(batch_size, len(chunk) - first) for first in range(0, len(chunk), batch_size)]
-        if processes.size == 1:
-            yield chunk, sizes
-            continue
-        counts = [len(range(processes.rank, rows, processes.size)) for rows in sizes]
-        of_batch = np.arange(len(chunk)) % batch_size
-        mine = chunk.take(np.flatnonzero(of_batch % processes.size == processes.rank))
-        if counts[-1] == 0:
-            spare = chunk.take(np.array([len(chunk) - 1]))
-            mine, counts[-1] = join([mine, replace(spare, weight=np.zeros_like(spare.weight))]), 1
-        yield mine, counts
 
 
 def make_spec(prepared: Prepared, graph: MacroGraph, needs: Collection[str] = GROUPS) -> FeatureSpec:

@@ -61,13 +61,12 @@ def identity_of(
     model: RankingModel, train: Feed, valid: Feed, settings: TrainingSettings, seed: int
 ) -> dict[str, Any]:
     """Return everything that decides the result of a fit, as JSON holds it."""
-    shuffled = {} if train.window is None else {"shuffled together": train.window}
     return {
         "parameters": {name: list(tensor.shape) for name, tensor in model.state_dict().items()},
         "model": {"class": type(model).__name__, **model.options.model_dump(mode="json")},
         "tasks": [asdict(task) for task in model.spec.tasks],
         "graph": train.graph.checksum,
-        "examples": {"training": len(train), "validation": len(valid), **shuffled},
+        "examples": {"training": len(train), "validation": len(valid), **train.order},
         "settings": settings.model_dump(mode="json", exclude=MAY_CHANGE),
         "seed": seed,
     }

@@ -16,7 +16,7 @@ from mgoe.training.distributed.process_group import joined
 from mgoe.training.resume import Checkpoints
 from tests.effort import SOAK, slow
 from tests.training.distributed.side_by_side import together
-from tests.training.fakes import TASKS, Model, make_feed
+from tests.training.fakes import TASKS, Model, make_feed, make_streamed_feed, write_shards
 from tests.training.test_loop import TRAIN, training, weights
 
 VALID = make_feed(6000, seed=2, snapshots=1)
@@ -29,13 +29,16 @@ from mgoe.training import fit, joined, predict
 from tests.training.fakes import Model
 from tests.training.test_loop import TRAIN, training
 from tests.training.distributed.test_process_group import VALID
+from tests.training.fakes import make_streamed_feed
 out, changes = Path(sys.argv[1]), json.loads(sys.argv[2])
+shards, stop = changes.pop("shards", None), changes.pop("stop", None)
+train = make_streamed_feed(Path(shards)) if shards else TRAIN
 with joined("cpu") as processes:
     model = Model()
     settings = training(device="cpu", **{k: v for k, v in changes.items() if k != "leave"})
     # As on a machine that is lost, nothing is cleaned up.
-    leave = lambda now: os._exit(0) if now.epoch == changes.get("leave") else None
-    result = fit(model, TRAIN, VALID, settings, out, leave, seed=5, resume=True)
+    leave = lambda now: os._exit(0) if now.epoch == changes.get("leave") or now.step == stop else None
+    result = fit(model, train, VALID, settings, out, leave, seed=5, resume=True)
     found = predict(model, VALID)
     with open(out / f"found.{processes.rank}.json", "w") as file:
         json.dump({"curves": result.curves, "predictions": found.tolist(), "size": processes.size}, file)
@@ -106,6 +109,23 @@ def test_another_number_of_processes_resumes_a_checkpoint(tmp_path, alone, first
     assert found is not None
     assert found[1]["state"]["epochs"] == 1
     together(then, PROGRAM, str(tmp_path), "{}")
+    again = Model(seed=7)
+    load_weights(again, tmp_path / "model.safetensors")
+    for name, tensor in weights(model).items():
+        torch.testing.assert_close(again.state_dict()[name], tensor, atol=2e-4, rtol=1e-3)
+
+
+def test_another_number_of_processes_resumes_in_the_middle_of_an_epoch_of_shards(tmp_path):
+    """Together they learn what one process learns that is not interrupted."""
+    path, model = write_shards(tmp_path, 3000, 1), Model()
+    changes = {"batch_size": 100, "epochs": 2, "checkpoint": "0s"}
+    fit(model, make_streamed_feed(path), VALID, training(**changes), tmp_path / "alone", seed=5)
+    changes |= {"shards": str(path), "stop": 20}  # of 30 steps in an epoch
+    together(2, PROGRAM, str(tmp_path), json.dumps(changes))
+    found = Checkpoints(tmp_path / "checkpoints").latest()
+    assert found is not None
+    assert found[1]["state"]["steps"] == 19
+    together(1, PROGRAM, str(tmp_path), json.dumps(changes | {"stop": None}))
     again = Model(seed=7)
     load_weights(again, tmp_path / "model.safetensors")
     for name, tensor in weights(model).items():
