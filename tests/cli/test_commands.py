@@ -62,6 +62,15 @@ def test_help_and_version_are_fast():
     assert version.stdout.strip() == library.__version__
 
 
+def test_a_warning_is_printed_without_a_line_of_code():
+    code = (
+        "import warnings; from mgoe.cli import app; "
+        "app.command('warn')(lambda: warnings.warn('these are odd')); app(['warn'])"
+    )
+    said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stderr
+    assert said == "UserWarning: these are odd\n"
+
+
 def test_run(mgoe: Mgoe, config: Path, tmp_path: Path):
     result = mgoe("run", config, "--out", tmp_path / "run", "--set", "models=[shared-bottom, mgoe]")
     assert result.exit_code == 0

@@ -5,6 +5,7 @@ A user's mistake ends in one sentence and code 2, an interrupt with a hint how t
 
 import os
 import signal
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
@@ -78,6 +79,17 @@ def _terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+@contextmanager
+def _warnings_in_one_line() -> Iterator[None]:
+    """Print a warning as its kind and its text, without the line of code that Python adds."""
+    before = warnings.formatwarning
+    warnings.formatwarning = lambda message, category, *_: f"{category.__name__}: {message}\n"
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
+
+
 app = typer.Typer(
     cls=Root,
     name="mgoe",
@@ -114,6 +126,7 @@ def root(
     ] = False,
 ) -> None:
     """Show the version, or run a command."""
+    context.with_resource(_warnings_in_one_line())
     context.with_resource(hidden() if quiet else shown("stderr"))
 
 
