@@ -93,7 +93,8 @@ class Watch:
     def __init__(self, out: Path, file: Path):
         self.out, self.file = out, file
         kept = json.loads(file.read_text()) if file.exists() else {}
-        self.stages = {name: Stage(**kept[name]) for name in kept if self._ended(name)}
+        finished = kept.keys() == STAGES.keys() and out.exists()
+        self.stages = {name: Stage(**kept[name]) for name in kept if finished or self._ended(name)}
         self._left = [name for name in STAGES if name not in self.stages]
         self._now, self._since = Stage(), (time.perf_counter(), 0.0)
         self._disk_at = 0.0
@@ -118,6 +119,11 @@ class Watch:
         self.stages[self._left.pop(0)] = self._now
         self.file.write_text(json.dumps({name: asdict(stage) for name, stage in self.stages.items()}))
         self._now, self._since = Stage(disk_gib=self._now.disk_gib), (moment, used)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run has ended before, and its figures are kept."""
+        return not self._left
 
     def finish(self) -> dict[str, Stage]:
         """Return what every stage took, after the process has ended."""
@@ -149,7 +155,8 @@ def measure(world: World, work: Path, sets: Sequence[str], keep: bool) -> dict[s
     file.write_text(yaml.safe_dump(config(world, sets), sort_keys=False))
     watch = Watch(out, kept)
     try:
-        child("-m", "mgoe", "--quiet", "run", file, "--out", out, look=watch.look)
+        if not watch.finished:
+            child("-m", "mgoe", "--quiet", "run", file, "--out", out, look=watch.look)
         stages = watch.finish()
         user = Vocabulary.load(out / "bundle" / "users.parquet").ids([0])[0].as_py()
         spent = child("-m", "mgoe", "recommend", out / "bundle", str(user), "--json")

@@ -50,6 +50,8 @@ def test_a_stage_ends_when_what_it_writes_is_there_and_is_kept_for_a_line_that_r
     assert list(found) == list(line.STAGES)
     assert (found["graph"].seconds, found["graph"].peak_gib) == (6.0, 4.0)
     assert sum(stage.seconds for stage in found.values()) == 3 + 6
+    last = line.Watch(out, file)
+    assert (last.finished, last.finish()) == (True, found)
 
 
 def test_slopes_are_of_logarithms(capsys: pytest.CaptureFixture[str]):
