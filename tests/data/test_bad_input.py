@@ -551,7 +551,8 @@ def test_incomplete_prepared_folders_are_refused(tmp_path):
         logs.prepared(EVENTS, RUN, tmp_path / "out")
     assert Prepared.open(tmp_path / "out").summary == data.summary
     file = tmp_path / "out" / "train.parquet"
-    file.write_bytes(file.read_bytes()[:-1])
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1])
     with pytest.raises(
         DataError, match=r"train.parquet: must hold \d+ bytes, found \d+ bytes; make the prepared data again"
     ):
@@ -559,6 +560,12 @@ def test_incomplete_prepared_folders_are_refused(tmp_path):
     file.unlink()
     with pytest.raises(DataError, match="it is missing"):
         Prepared.open(tmp_path / "out")
+    moved, pointer = tmp_path / "moved.parquet", file.with_name("train.parquet.url")
+    pointer.write_text(moved.as_uri())
+    with pytest.raises(DataError, match=r"^file:.*moved.parquet: must hold \d+ bytes, it is missing"):
+        Prepared.open(tmp_path / "out")
+    moved.write_bytes(whole)
+    assert (Prepared.open(tmp_path / "out").examples("train").user == pq.read_table(moved)["user"]).all()
     (tmp_path / "out" / "data.json").write_text('{"format": 99}')
     with pytest.raises(DataError, match="this version reads data format 1, found 99"):
         Prepared.open(tmp_path / "out")

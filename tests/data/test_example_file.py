@@ -1,12 +1,14 @@
 """Streamed examples equal those in memory; each comes once per epoch, in an order that depends on the
 seed, in one file and in shards, for one process and for several."""
 
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -204,6 +206,32 @@ def test_shards_of_other_columns_are_refused(change, message):
 def test_a_folder_without_shards_is_refused(tmp_path):
     with pytest.raises(DataError, match=r"must hold shards \(\*.parquet\), found none; make"):
         len(ExampleFile(tmp_path, TASKS, 1))
+
+
+def test_shards_are_read_from_an_object_store():
+    store = fsspec.filesystem("memory")
+    with example_file([20] * 12, shards=4) as local:
+        store.put(str(local.path), "/bucket/train.parquet", recursive=True)
+        whole, path = local.read(), local.path
+        path.rename(path.with_name("before"))
+        path.with_name("train.parquet.url").write_text("fsspec+memory:///bucket/train.parquet/\n")
+        file = ExampleFile(path, TASKS, local.window)
+        check_same(file.read(), whole)
+        assert len(join(list(file.ordered(7, 1)))) == 240
+        store.rm("/bucket/train.parquet/part-00002.parquet")
+        with pytest.raises(
+            DataError, match=r"^fsspec\+memory:///bucket/train.parquet/part-00002.parquet: can"
+        ):
+            list(file.ordered(7, 1))
+
+
+@pytest.mark.parametrize(
+    "url", ["nothing://bucket", "fsspec+nothing://bucket", "file:///nowhere/train.parquet"]
+)
+def test_a_store_that_cannot_be_read_is_named(tmp_path, url):
+    (tmp_path / "train.parquet.url").write_text(url)
+    with pytest.raises(DataError, match=rf"^{re.escape(url)}: cannot be read .*put the file back"):
+        len(ExampleFile(tmp_path / "train.parquet", TASKS, 1))
 
 
 LOST = r"train.parquet: cannot be read \(.*\); put the file back, or make the run's data again"

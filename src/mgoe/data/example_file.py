@@ -7,7 +7,6 @@ rows of the one file.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from functools import cached_property, lru_cache, partial
 from itertools import pairwise, zip_longest
 from pathlib import Path
@@ -22,6 +21,7 @@ from mgoe._util.files import GIB, atomic_file
 from mgoe.config import TaskSettings
 from mgoe.data.examples import Examples, Seed, Split, join, mask_given
 from mgoe.data.readers import Piece, StretchReader, gathered, rows_at, stretches, together
+from mgoe.data.store import Store, readable
 from mgoe.errors import DataError
 
 GROUP_ROWS = 65_536
@@ -30,7 +30,7 @@ READERS = 48
 """Readers of a shuffled file at most (ours); 2, 3, 4, 6, 8, 12, 16, 24 and 48 processes share them evenly."""
 OPEN_SHARDS = 64
 """Shards that are open at a time."""
-Open = Callable[[Path], pq.ParquetFile]
+Open = Callable[[str], pq.ParquetFile]
 
 
 class ExampleWriter:
@@ -107,7 +107,8 @@ class ExampleFile:
     """The examples of one split in their file or shards, read in order by methods like those of `Examples`.
 
     Args:
-        path: The file, or the folder of shards.
+        path: The file, or the folder of shards; where there is none, a file `NAME.url` beside it has their
+            URL.
         tasks: In label order.
         window: Bytes of rows that are shuffled together.
 
@@ -237,18 +238,18 @@ class ExampleFile:
         return np.array(sizes, np.int64)
 
     @cached_property
-    def _groups(self) -> list[tuple[Path, int]]:
+    def _groups(self) -> list[tuple[str, int]]:
         """Shard of each row group, and its number in there. Shape (G,)."""
         return [(shard, n) for shard, meta in self._shards.items() for n in range(meta.num_row_groups)]
 
     @cached_property
-    def _shards(self) -> dict[Path, pq.FileMetaData]:
+    def _store(self) -> Store:
+        return Store.of(self.path)
+
+    @cached_property
+    def _shards(self) -> dict[str, pq.FileMetaData]:
         """Metadata of each shard at the first look, in the order of the rows."""
-        folder = self.path.is_dir()
-        shards = {}
-        for path in sorted(self.path.glob("*.parquet")) if folder else [self.path]:
-            with readable(path):
-                shards[path] = pq.read_metadata(path)
+        shards = {shard: self._store.open(shard).metadata for shard in self._store.sizes()}
         if not shards:
             raise DataError(self.path, "must hold shards (*.parquet), found none; make the run's data again")
         first, *others = ((path, meta.schema.to_arrow_schema()) for path, meta in shards.items())
@@ -265,12 +266,10 @@ class ExampleFile:
         """Return what opens shards for one pass over the rows, and keeps some open."""
         return lru_cache(OPEN_SHARDS)(self._open)
 
-    def _open(self, shard: Path) -> pq.ParquetFile:
+    def _open(self, shard: str) -> pq.ParquetFile:
         """Open a shard, and refuse another one that has taken its place."""
-        before = self._shards[shard]
-        with readable(shard):
-            file = pq.ParquetFile(shard)
-        if not file.metadata.equals(before):
+        file = self._store.open(shard)
+        if not file.metadata.equals(self._shards[shard]):
             raise DataError(
                 shard,
                 "must stay unchanged while it is read, found other rows than before; make the run's data "
@@ -302,7 +301,7 @@ class ExampleFile:
         )
 
 
-def _check_schema(path: Path, schema: pa.Schema, first: Path, expected: pa.Schema) -> None:
+def _check_schema(path: str, schema: pa.Schema, first: str, expected: pa.Schema) -> None:
     """Check that a shard has the columns of the first one.
 
     Raises:
@@ -316,21 +315,8 @@ def _check_schema(path: Path, schema: pa.Schema, first: Path, expected: pa.Schem
         if found != rule:
             raise DataError(
                 f"{path}, column {number}",
-                f"must be as in {first.name}, {rule}, found {found}; write all shards in the same way",
+                f"must be as in {Path(first).name}, {rule}, found {found}; write all shards in the same way",
             )
-
-
-@contextmanager
-def readable(path: Path) -> Iterator[None]:
-    """Turn the errors of reading a file of prepared data into a `DataError`."""
-    try:
-        yield
-    except (OSError, pa.ArrowInvalid) as error:
-        raise DataError(
-            path,
-            f"cannot be read ({' '.join(str(error).split())[:200]}); put the file back, or make the run's "
-            "data again",
-        ) from None
 
 
 def _bytes(kind: pa.DataType) -> int:

@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from mgoe._util.files import GIB, as_pattern, read_of_format
 from mgoe._util.tables import open_duckdb
 from mgoe.config import SplitSettings
-from mgoe.data.example_file import ExampleFile, readable
+from mgoe.data.example_file import ExampleFile
 from mgoe.data.examples import Examples, Split
 from mgoe.data.features import FeatureEncoders
 from mgoe.data.side import SideFeatures
+from mgoe.data.store import Store, readable
 from mgoe.data.vocabulary import Vocabulary
 from mgoe.errors import DataError
 
@@ -116,7 +117,7 @@ class Prepared(Encoders):
 
     @classmethod
     def open(cls, path: Path | str) -> Prepared:
-        """Open a folder that `prepare` wrote.
+        """Open a folder that `prepare` wrote. The examples of a split may be where `Store.of` finds them.
 
         Raises:
             DataError: It holds no prepared data, those of another version, or a file is missing or truncated.
@@ -125,11 +126,18 @@ class Prepared(Encoders):
         again = "make the prepared data again from the log"
         missing = f"prepared data hold a {MANIFEST}, found none; make them again from the log"
         manifest = read_of_format(path / MANIFEST, "data", FORMAT, DataError, missing, again)
+        moved = {pointer.stem: Store.of(path / pointer.stem) for pointer in path.glob("*.url")}
+        sizes = {place: size for store in moved.values() for place, size in store.sizes().items()}
         for name, size in manifest["files"].items():
-            held = (path / name).stat().st_size if (path / name).is_file() else None
+            place, held, top = path / name, None, name.partition("/")[0]
+            if top in moved:
+                place = f"{moved[top].place}{name.removeprefix(top)}"
+                held = sizes.get(place)
+            elif place.is_file():
+                held = place.stat().st_size
             if held != size:
                 found = "it is missing" if held is None else f"found {held} bytes"
-                raise DataError(path / name, f"must hold {size} bytes, {found}; {again}")
+                raise DataError(place, f"must hold {size} bytes, {found}; {again}")
         return cls(path, manifest)
 
     @cached_property
