@@ -1,4 +1,7 @@
-"""Make an exposure log of KuaiRand-Pure for `mgoe`.
+"""Make the exposure log of KuaiRand-Pure that the figures in docs/ are of.
+
+For the published files use `mgoe data prepare kuairand-pure --from FOLDER --out kuairand`; docs/datasets.md
+says how the two logs differ.
 
     python examples/kuairand.py FOLDER OUT
 

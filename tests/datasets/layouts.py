@@ -39,6 +39,26 @@ def taobao(folder: Path) -> None:
     )
 
 
+def tmall(folder: Path) -> None:
+    """Days without a year, codes of actions, missing brands, ages and genders, and two impossible rows."""
+    rng, user, item = draw()
+    days = np.datetime64("2014-05-11") + rng.integers(0, 186, ROWS)
+    stamps = [f"{day.month:02}{day.day:02}" for day in days.tolist()]
+    action = rng.choice(4, ROWS, p=[0.5, 0.1, 0.2, 0.2])
+    rows = [
+        [u, i, i % 7, i % 5, i % 3 or "", day, code]
+        for u, i, day, code in zip(user, item, stamps, action, strict=True)
+    ]
+    rows[0][5], rows[1][6] = "0230", 4
+    rows[2][5] = "829"
+    log = ["user_id", "item_id", "cat_id", "seller_id", "brand_id", "time_stamp", "action_type"]
+    lines(folder / "data_format1" / "user_log_format1.csv", [log, *rows])
+    people = ([u, u % 9 if u % 4 else "", u % 3 if u % 5 else ""] for u in range(1, USERS + 1))
+    lines(folder / "data_format1" / "user_info_format1.csv", [["user_id", "age_range", "gender"], *people])
+    lines(folder / "data_format1" / "train_format1.csv", [["user_id", "merchant_id", "label"], [1, 4, 0]])
+    lines(folder / "data_format1" / "test_format1.csv", [["user_id", "merchant_id", "prob"], [2, 3, ""]])
+
+
 KUAIRAND_LOG = [
     *(
         "user_id",
@@ -255,6 +275,7 @@ def ali_ccp(folder: Path) -> None:
 
 LAYOUTS: dict[str, Callable[[Path], None]] = {
     "taobao": taobao,
+    "tmall": tmall,
     "kuairand-pure": kuairand,
     "aliexpress-nl": aliexpress_pages,
     "ali-ccp": ali_ccp,

@@ -27,6 +27,7 @@ COLUMNS = {
     "tab": "tab",
     "hour": "hourmin // 100",
 }
+IN_BEIJING = "epoch_ms(timestamp) - 8 * 3600000 AS ms"
 pytestmark = pytest.mark.skipif(
     not REAL.is_dir(), reason="needs kuairand in the folder that MGOE_TEST_DATA names"
 )
@@ -60,15 +61,14 @@ def test_the_published_layout_is_read_row_by_row(tmp_path: Path):
         (tmp_path / name).symlink_to(REAL / name)
     log = prepare(find("kuairand-pure"), tmp_path, tmp_path / "out")
     late = Path(log.path) / "log" / "standard_late.parquet"
-    assert_frame_equal(rows(f"SELECT *, epoch_ms(timestamp) AS ms FROM '{late}'"), real_rows())
+    assert_frame_equal(rows(f"SELECT *, {IN_BEIJING} FROM '{late}'"), real_rows())
 
 
 def test_the_example_makes_a_log_of_exposures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     out = tmp_path / "out"
     monkeypatch.setattr(sys, "argv", [str(SCRIPT), str(REAL), str(out)])
     runpy.run_path(str(SCRIPT), run_name="__main__")
-    in_beijing = "epoch_ms(timestamp) - 8 * 3600000 AS ms"
-    assert_frame_equal(rows(f"SELECT *, {in_beijing} FROM '{out}/log/exposures.parquet'"), real_rows())
+    assert_frame_equal(rows(f"SELECT *, {IN_BEIJING} FROM '{out}/log/exposures.parquet'"), real_rows())
     tasks = [{"name": name, "label": name} for name in ("click", "long_view", "like")]
     days = [f"2022-05-0{day}" for day in (1, 2, 3, 4, 5)]
     context = [{"name": "tab"}, {"name": "hour", "kind": "numeric"}]

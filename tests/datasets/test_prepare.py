@@ -13,14 +13,16 @@ import pytest
 
 from mgoe._util.files import exclusive
 from mgoe._util.tables import open_duckdb
-from mgoe.config import load_settings
+from mgoe.config import load_comparison, load_settings
 from mgoe.data import prepare as prepare_examples
 from mgoe.datasets import DATA_SETS, PreparedLog, find, prepare
 from mgoe.datasets.prepare import config
 from mgoe.errors import DataError, OutputError
+from mgoe.experiments.plan import Plan
 from tests.datasets import layouts
 from tests.effort import SOAK
 
+EXAMPLES = Path(__file__).parents[2] / "examples"
 CONFIGS = [(name, protocol) for name in layouts.LAYOUTS for protocol in DATA_SETS[name].protocols]
 
 
@@ -67,10 +69,11 @@ def test_every_data_set_has_its_configurations(name: str, tmp_path: Path):
     ("name", "logs"),
     {
         "taobao": {"log/events.parquet": ("UserBehavior.csv", 0)},
+        "tmall": {"log/events.parquet": ("user_log_format1.csv", 1)},
         "kuairand-pure": {
             "log/standard_early.parquet": ("log_standard_4_08_to_4_21_pure.csv", 1),
             "log/standard_late.parquet": ("log_standard_4_22_to_5_08_pure.csv", 1),
-            "log/random.parquet": ("log_random_4_22_to_5_08_pure.csv", 1),
+            "random.parquet": ("log_random_4_22_to_5_08_pure.csv", 1),
         },
         "aliexpress-nl": {
             "log/train.parquet": ("nl_item_train.csv", 0),
@@ -94,6 +97,7 @@ def test_no_row_is_lost_unsaid(
     assert {log: len(read(found, log)) for log in logs} == {log: found.rows[log] for log in logs}
     assert found.left_out == {
         "taobao": {"outside the nine days": 3},
+        "tmall": {"without a day of the year, or of another action": 2},
         "aliexpress-nl": {"of no page, or without a label": 4},
         "ali-ccp": {"bought without a click, or without user or item": 4},
         "kuairec": {"of the big matrix that repeat another or have no time": 5},
@@ -132,10 +136,63 @@ def test_taobao_keeps_the_nine_days_and_leaves_the_last_out(prepared: dict[str, 
     assert (items.category == items.item_id % 7).all()
 
 
+def test_tmall(published: dict[str, Path], prepared: dict[str, PreparedLog]):
+    raw = pd.read_csv(next(published["tmall"].rglob("user_log_format1.csv"))).iloc[2:]
+    raw["timestamp"] = pd.to_datetime("2014" + raw.time_stamp.astype(str).str.zfill(4)).dt.date
+    raw["behavior"] = raw.action_type.map({0: "click", 1: "cart", 2: "buy", 3: "fav"})
+    events = read(prepared["tmall"], "log/events.parquet")
+    columns = ["user_id", "item_id", "timestamp", "behavior"]
+    found, there = (frame[columns].sort_values(columns, ignore_index=True) for frame in (events, raw))
+    pd.testing.assert_frame_equal(found, there)
+    last = events.sort_values(["user_id", "part"]).groupby("user_id").tail(1)
+    assert (last.part.dt.day == 11).all()
+    assert (last.timestamp.to_numpy() == events.groupby("user_id").timestamp.max().to_numpy()).all()
+    users, items = (
+        read(prepared["tmall"], f"{node}s.parquet").set_index(f"{node}_id") for node in ("user", "item")
+    )
+    assert users.loc[[1, 6], "age_range"].tolist() == [1, 6]
+    assert users.loc[[4, 9], "age_range"].isna().all()
+    assert users.loc[[1, 3], "gender"].tolist() == [1, 0]
+    assert users.loc[[2, 5], "gender"].isna().all()
+    assert items.loc[8].tolist() == [1, 3, 2]
+    assert pd.isna(items.brand[9])
+
+
+def test_the_example_of_tmall_runs_on_it(prepared: dict[str, PreparedLog], tmp_path: Path):
+    folder = Path(prepared["tmall"].path)
+    settings = load_settings(EXAMPLES / "tmall.yaml", [f"data.log={folder / 'log'}"])
+    found = prepare_examples(settings, tmp_path / "data")
+    day = read(prepared["tmall"], "log/events.parquet").timestamp.astype("datetime64[s]")
+    assert found.summary["rows"] == len(day)
+    assert found.summary["dropped_rows"]["outside_time"] == (day >= "2014-11-10").sum()
+    assert set(found.summary["ignored_behaviors"]) == {"cart"}
+    assert all(len(found.examples(split)) > 0 for split in ("train", "valid", "test"))
+
+
+def test_the_examples_of_kuairand_read_what_it_wrote(prepared: dict[str, PreparedLog], tmp_path: Path):
+    """With `--out kuairand`, where they look for it. What was shown at random is not in their log."""
+    folder = Path(prepared["kuairand-pure"].path)
+    logs = ["log/standard_early.parquet", "log/standard_late.parquet"]
+    assert sorted(file.relative_to(folder).as_posix() for file in (folder / "log").iterdir()) == logs
+    arena = Plan(load_comparison(EXAMPLES / "arena-kuairand.yaml"), tmp_path).logs.values()
+    for settings in [load_settings(EXAMPLES / "kuairand.yaml"), *(log.settings(0) for log in arena)]:
+        data = settings.data
+        assert data.log == ["kuairand/log"]
+        labels = {task.label for task in settings.tasks}
+        read_from_log = {data.user, data.item, data.time, *labels, *(one.name for one in data.context)}
+        assert all(read_from_log <= {*pq.read_schema(folder / log).names} for log in logs)
+        for name, side in (("users.parquet", data.users), ("items.parquet", data.items)):
+            assert side is not None
+            assert side.path == f"kuairand/{name}"
+            columns = {side.id, *(feature.name for feature in side.features)}
+            assert columns <= {*pq.read_schema(folder / name).names}
+
+
 def test_kuairand(published: dict[str, Path], prepared: dict[str, PreparedLog]):
     raw = pd.read_csv(next(published["kuairand-pure"].rglob("log_random*.csv")))
-    shown = read(prepared["kuairand-pure"], "log/random.parquet")
-    assert (shown.timestamp == pd.to_datetime(raw.time_ms, unit="ms")).all()
+    shown = read(prepared["kuairand-pure"], "random.parquet")
+    in_beijing = pd.to_datetime(raw.time_ms, unit="ms") + pd.Timedelta(hours=8)
+    assert (shown.timestamp == in_beijing).all()
     assert (shown.forward == raw.is_forward).all()
     assert (shown.profile_enter == raw.is_profile_enter).all()
     assert (shown.hour == raw.hourmin // 100).all()
@@ -143,7 +200,7 @@ def test_kuairand(published: dict[str, Path], prepared: dict[str, PreparedLog]):
     users, items = (read(prepared["kuairand-pure"], f"{node}s.parquet") for node in ("user", "item"))
     assert users.loc[0, ["follow_user_num_range", "fans_user_num_range"]].tolist() == ["(0,10]", "[100,1k)"]
     assert pd.isna(users.onehot_feat17[0])
-    assert items.loc[0, ["tag", "duration"]].tolist() == ["12,65", 17.2]
+    assert items.loc[0, ["tag", "video_duration"]].tolist() == ["12,65", 17_200.0]
 
 
 def test_kuairec_puts_the_small_matrix_last(prepared: dict[str, PreparedLog]):
@@ -245,6 +302,7 @@ def test_ali_ccp_joins_sessions_and_keeps_twins(published: dict[str, Path], prep
 
 OTHER_LAYOUTS = {
     "taobao": ("UserBehavior.csv", "1,2,pv,1511544070\n", "expected 5 columns (user_id, item_id"),
+    "tmall": ("user_log_format1.csv", "user_id,item_id,cat_id,merchant_id,brand_id\n", "without 'seller_id'"),
     "kuairand-pure": ("log_random_4_22_to_5_08_pure.csv", "user_id,photo_id,hourmin\n", "without 'video_id'"),
     "aliexpress-nl": ("nl_user_test.csv", "1,2,3\n", "expected 33 columns"),
     "ali-ccp": (
@@ -301,7 +359,7 @@ def test_columns_that_are_not_read_have_any_name(
         _with_column(next(source.rglob("log_random_*.csv")), name, first)
     found = prepare(find("kuairand-pure"), source, tmp_path / "out")
     pd.testing.assert_frame_equal(
-        read(found, "log/random.parquet"), read(prepared["kuairand-pure"], "log/random.parquet")
+        read(found, "random.parquet"), read(prepared["kuairand-pure"], "random.parquet")
     )
 
 

@@ -1,7 +1,7 @@
 """All data sets by name."""
 
 from mgoe.config import did_you_mean
-from mgoe.datasets import aliccp, aliexpress, kuairand, kuairec, movielens, taobao
+from mgoe.datasets import aliccp, aliexpress, kuairand, kuairec, movielens, taobao, tmall
 from mgoe.datasets.dataset import DataSet
 from mgoe.errors import ConfigError
 
@@ -9,6 +9,7 @@ DATA_SETS: dict[str, DataSet] = {
     data.name: data
     for data in (
         taobao.TAOBAO,
+        tmall.TMALL,
         *kuairand.KUAIRAND,
         *aliexpress.ALIEXPRESS,
         aliccp.ALI_CCP,

@@ -6,8 +6,8 @@ from mgoe.datasets.dataset import DataSet, Download
 from mgoe.datasets.reading import Workbench
 
 _LOGS = {
-    "standard_early": "log_standard_4_08_to_4_21_{}.csv",
-    "standard_late": "log_standard_4_22_to_5_08_{}.csv",
+    "log/standard_early": "log_standard_4_08_to_4_21_{}.csv",
+    "log/standard_late": "log_standard_4_22_to_5_08_{}.csv",
     "random": "log_random_4_22_to_5_08_{}.csv",
 }
 _LABELS = {
@@ -20,6 +20,7 @@ _LABELS = {
     "hate": "is_hate",
     "profile_enter": "is_profile_enter",
 }
+_BEIJING = 8 * 3_600_000  # milliseconds ahead of UTC
 _COLUMNS = ("user_id", "video_id", "hourmin", "time_ms", *_LABELS.values(), "play_time_ms", "is_rand", "tab")
 _USER = (
     "user_active_degree",
@@ -36,18 +37,19 @@ _VIDEO = ("author_id", "video_type", "upload_type", "music_type", "tag")
 
 
 def write(bench: Workbench, version: str) -> dict[str, int]:
-    """Write the three logs as three files, and the basic features.
+    """Write the three logs as three files, the random one beside the others, and the basic features.
 
-    The statistics of videos cover the whole month, so they are left out.
+    Moments are Beijing's, so that days are its days. The statistics of videos cover the whole month, so they
+    are left out.
     """
     labels = ", ".join(f'{column}::TINYINT AS "{name}"' for name, column in _LABELS.items())
     for name, file in _LOGS.items():
         bench.convert(
-            f"log/{name}.parquet",
+            f"{name}.parquet",
             file.format(version),
             _COLUMNS,
             f"""user_id::BIGINT AS user_id, video_id::BIGINT AS item_id,
-                epoch_ms(time_ms::BIGINT) AS timestamp, {labels},
+                epoch_ms(time_ms::BIGINT + {_BEIJING}) AS timestamp, {labels},
                 (play_time_ms::DOUBLE / 1000)::FLOAT AS play,
                 hourmin::INTEGER // 100 AS hour, tab::TINYINT AS tab,
                 is_rand::TINYINT AS is_rand""",
@@ -62,7 +64,7 @@ def write(bench: Workbench, version: str) -> dict[str, int]:
         "items.parquet",
         f"video_features_basic_{version}.csv",
         ("video_id", *_VIDEO, "video_duration"),
-        f"video_id::BIGINT AS item_id, {', '.join(_VIDEO)}, video_duration::DOUBLE / 1000 AS duration",
+        f"video_id::BIGINT AS item_id, {', '.join(_VIDEO)}, video_duration::DOUBLE AS video_duration",
     )
     return {}
 
