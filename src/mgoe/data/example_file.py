@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from mgoe._util.files import GIB, atomic_file
+from mgoe._util.prefetch import in_turn
 from mgoe.config import TaskSettings
 from mgoe.data.examples import Examples, Seed, Split, join, mask_given
 from mgoe.data.readers import Piece, StretchReader, gathered, rows_at, stretches, together
@@ -30,6 +31,8 @@ READERS = 48
 """Readers of a shuffled file at most (ours); 2, 3, 4, 6, 8, 12, 16, 24 and 48 processes share them evenly."""
 OPEN_SHARDS = 64
 """Shards that are open at a time."""
+OPENING = 8
+"""Threads that look at shards, which takes long in an object store."""
 Open = Callable[[str], pq.ParquetFile]
 
 
@@ -249,7 +252,9 @@ class ExampleFile:
     @cached_property
     def _shards(self) -> dict[str, pq.FileMetaData]:
         """Metadata of each shard at the first look, in the order of the rows."""
-        shards = {shard: self._store.open(shard).metadata for shard in self._store.sizes()}
+        names = self._store.sizes()
+        read = in_turn(lambda shard: self._store.open(shard).metadata, names, OPENING, 2 * OPENING)
+        shards = dict(zip(names, read, strict=True))
         if not shards:
             raise DataError(self.path, "must hold shards (*.parquet), found none; make the run's data again")
         first, *others = ((path, meta.schema.to_arrow_schema()) for path, meta in shards.items())
