@@ -19,6 +19,7 @@ import mgoe as library
 from mgoe.cli import app, doctor, recommendations
 from mgoe.cli.shared import facts, show, show_leads
 from mgoe.config import RunSettings, dump_settings, load_settings
+from mgoe.data.size import LogSize
 from mgoe.evaluation import Estimate, rich_table
 from mgoe.models import PRESETS
 from tests.cli.conftest import Mgoe
@@ -27,7 +28,7 @@ NAMES = (
     "demo; init; schema; models list; describe; simulate; "
     "data list; data describe; data fetch; data prepare; "
     "graph build; graph describe; graph update; "
-    "graph forget; train; evaluate; predict; recommend; export; run; rows; serve; update; "
+    "graph forget; train; evaluate; predict; recommend; export; plan; run; rows; serve; update; "
     "exposures; events; "
     "registry list; registry show; registry add; registry test; registry compare; "
     "registry promote; registry rollback; registry reject; registry allow; registry prune; cycle; "
@@ -130,6 +131,27 @@ def test_ratings_alone_are_two_commands(mgoe: Mgoe, tmp_path: Path):
     assert result.exit_code == 0, result.stderr
     assert "rating RMSE" in result.stdout
     assert "all.rmse" in result.stderr
+
+
+def test_plan_refuses_what_cannot_be_unless_it_is_forced(
+    mgoe: Mgoe, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    size = LogSize.of(load_settings(config))
+    monkeypatch.setattr(LogSize, "of", lambda settings: size)
+    monkeypatch.setattr("mgoe.experiments.costs.slowness", lambda: 2.0)
+    how = ("plan", config, "--out", tmp_path / "run")
+    found = json.loads(mgoe(*how, "--json").stdout)
+    assert (found["snapshots"], found["slowness"]) == (4, 2.0)
+    assert found["seconds"] == pytest.approx(sum(stage["seconds"] for stage in found["stages"]))
+    shown = mgoe(*how).stdout
+    assert all(stage["stage"] in shown for stage in found["stages"])
+    monkeypatch.setattr("mgoe.experiments.forecast.machine_memory", lambda: 1 << 20)
+    refused, forced = mgoe(*how), mgoe(*how, "--force")
+    assert (refused.exit_code, refused.stdout, forced.exit_code) == (2, "", 0)
+    assert "raise memory" in " ".join(refused.stderr.split())
+    assert "prepare" in forced.stdout
+    assert "note: memory: the sketch must be learned in memory" in " ".join(forced.stdout.split())
+    assert "must be learned" in json.loads(mgoe(*how, "--force", "--json").stdout)["excluded"]
 
 
 def test_run_prints_json_alone(mgoe: Mgoe, config: Path, finished: Path, tmp_path: Path):

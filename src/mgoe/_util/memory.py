@@ -12,11 +12,18 @@ def available_memory() -> int:
     """Return the bytes that a process may still take: those of the machine, or of its container if that has
     less.
     """
-    free = psutil.virtual_memory().available
-    limit, used = CGROUP / "memory.max", CGROUP / "memory.current"
-    if limit.exists() and used.exists() and limit.read_text().strip().isdigit():
-        free = min(free, max(0, int(limit.read_text()) - int(used.read_text())))
-    return free
+    left = _of_container("memory.max", float("inf")) - _of_container("memory.current", 0)
+    return int(min(psutil.virtual_memory().available, max(0, left)))
+
+
+def machine_memory() -> int:
+    """Return the bytes of memory of the machine, or of its container if that has less."""
+    return int(min(psutil.virtual_memory().total, _of_container("memory.max", float("inf"))))
+
+
+def _of_container(name: str, otherwise: float) -> float:
+    file = CGROUP / name
+    return int(text) if file.exists() and (text := file.read_text().strip()).isdigit() else otherwise
 
 
 def anonymous_memory() -> int:

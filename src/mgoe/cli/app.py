@@ -192,6 +192,11 @@ for _command, _examples in {
         "mgoe run mine.yaml --out runs/mine --tune 10m                   [dim]searches settings before[/]",
         "mgoe run mine.yaml --out runs/mine --incumbent scores.parquet   [dim]beside your ranker's scores[/]",
     ),
+    run.plan: (
+        "mgoe plan mine.yaml",
+        "mgoe plan mine.yaml --out /big/runs/mine --set memory=2 --set training.epochs=1",
+        "mgoe plan mine.yaml --force         [dim]prints also what this machine cannot hold[/]",
+    ),
     run.rows: (
         "mgoe rows runs/mine --out test.parquet",
         "mgoe rows runs/mine --split valid --out valid.csv",

@@ -18,8 +18,52 @@ from mgoe.cli.shared import (
     show_leads,
     show_notices,
     show_outcome,
+    table,
 )
 from mgoe.errors import ConfigError, TrainingError
+
+Force = Annotated[
+    bool,
+    typer.Option("--force", help="Go ahead even if memory or disk do not suffice for certain."),
+]
+
+
+def plan(
+    config: Config,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder that the run would write, for its disk.")
+    ] = Path(),
+    sets: Set = None,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Say what `run` would take in each stage: rows, time, memory and disk. The log is scanned."""
+    from mgoe.data import read_settings
+
+    found = experiments.foresee(read_settings(config, sets or ()), out, experiments.slowness())
+    if found.excluded is not None and not force:
+        raise found.excluded
+    if as_json:
+        show_json({**found.facts, "stages": [vars(stage) for stage in found.stages]})
+        return
+    shown = table(("stage", "rows", "time", "CPU s", "memory, GiB", "disk, GiB"))
+    for one in found.stages:
+        shown.add_row(
+            one.stage,
+            f"{one.rows:,}",
+            experiments.duration(one.seconds),
+            f"{one.cpu_seconds:,.0f}",
+            f"{one.memory_gib:,.1f}",
+            f"{one.disk_gib:,.1f}",
+        )
+    show(shown)
+    show(
+        "\nabout {time} on {cores} cores; {memory_gib:.1f} GiB of memory, of {machine_memory_gib:.1f}; "
+        "{disk_gib:.1f} GiB of disk, of {free_disk_gib:.1f} free".format(
+            time=experiments.duration(found.facts["seconds"]), **found.facts
+        )
+    )
+    show_notices([str(found.excluded)] if found.excluded else [])
 
 
 def run(
@@ -44,6 +88,7 @@ def run(
         ),
     ] = None,
     overwrite: Overwrite = False,
+    force: Force = False,
     as_json: Json = False,
 ) -> None:
     """Prepare, build, train every model with every seed, compare, bundle and report."""
@@ -52,7 +97,7 @@ def run(
 
     settings = read_settings(config, [*(sets or ()), *([f"jobs={jobs}"] if jobs else ())])
     result = experiments.run(
-        settings, out, overwrite=overwrite, incumbent=incumbent, tune=tune, command=command()
+        settings, out, overwrite=overwrite, incumbent=incumbent, tune=tune, force=force, command=command()
     )
     paths = {"path": str(out), "bundle": str(out / "bundle"), "report": str(out / "report.html")}
     if as_json:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mgoe.config import NegativeSettings, RunSettings, SplitSettings, TrainingSettings, seconds
-from mgoe.data.columns import Expr, Table, only_row
+from mgoe.data.columns import Table, only_row
 from mgoe.data.schema import find_columns, read_columns
 from mgoe.data.times import bucket_of, moment_of, within
 
@@ -72,14 +72,7 @@ class Scan:
         Raises:
             DataError: A column is missing or of a wrong type.
         """
-        names = find_columns(source, settings, place)
-        raw: Table = source.select(**{ours: source[column] for ours, column in names.items()})
-        rows = within(raw.select(**read_columns(raw, settings, names, place)[0]), settings.data)
-        happened: Expr = (
-            rows.behavior.isin([one for task in settings.tasks for one in task.done_by])
-            if settings.form == "events"
-            else ibis.or_(*(rows[f"label_{task.name}"] > 0 for task in settings.tasks))
-        )
+        rows = rows_that_happen(source, settings, place)
         held = only_row(
             rows.aggregate(
                 rows=rows.count(),
@@ -94,7 +87,7 @@ class Scan:
             span = (held["high"] - held["low"]) / 1e6
             bucket = next((name for name, length in BUCKETS.items() if span >= 30 * length), "1s")
         bucket = bucket or "1d"
-        timed: Table = rows.select(bucket=bucket_of(rows.time, bucket), happened=happened)
+        timed: Table = rows.select(bucket=bucket_of(rows.time, bucket), happened=rows.happened)
         grouped = timed.filter(timed.bucket.notnull()).group_by("bucket")
         counted = grouped.aggregate(n=ibis._.count(), done=ibis._.happened.sum()).order_by("bucket")
         found = counted.to_pyarrow()
@@ -110,6 +103,27 @@ class Scan:
             self.events, int(self.counts[kept].sum()), self.users, self.items, self.bucket,
             self.buckets[kept], self.counts[kept], self.done[kept],
         )  # fmt: skip
+
+
+def rows_that_happen(source: Table, settings: RunSettings, place: str) -> Table:
+    """Return the rows of a log within its time, unchecked, with `happened`: whether a task is done.
+
+    Args:
+        source: The log.
+        settings: Of a run; `data` and `tasks` are read.
+        place: What the log is, for messages.
+
+    Raises:
+        DataError: A column is missing or of a wrong type.
+    """
+    names = find_columns(source, settings, place)
+    raw: Table = source.select(**{ours: source[column] for ours, column in names.items()})
+    rows = within(raw.select(**read_columns(raw, settings, names, place)[0]), settings.data)
+    return rows.mutate(
+        happened=rows.behavior.isin([one for task in settings.tasks for one in task.done_by])
+        if settings.form == "events"
+        else ibis.or_(*(rows[f"label_{task.name}"] > 0 for task in settings.tasks))
+    )
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ results         what they return; `plots`, their plots
 graphs          mgoe graph
 incumbent       mgoe rows, and the scores of another ranker on the same rows
 score           mgoe predict, mgoe evaluate
+forecast        mgoe plan; `costs`, what each unit of work takes
 recommend       mgoe recommend --users
 
 A module is imported when one of its names is first used, since the macro graph is built without torch.
@@ -28,10 +29,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mgoe.experiments.costs import slowness
+    from mgoe.experiments.forecast import Forecast, foresee
     from mgoe.experiments.graphs import forget, macro_graph, open_graph, update
     from mgoe.experiments.incumbent import INCUMBENT, rows
     from mgoe.experiments.inputs import Inputs
-    from mgoe.experiments.pages import write_graph_page
+    from mgoe.experiments.pages import duration, write_graph_page
     from mgoe.experiments.recommend import recommend_users
     from mgoe.experiments.report import leads, measured, plain_leads
     from mgoe.experiments.results import ComparisonResult, RunResult
@@ -41,9 +44,11 @@ if TYPE_CHECKING:
 _MODULE_OF = {
     name: module
     for module, names in {
+        "costs": ("slowness",),
+        "forecast": ("Forecast", "foresee"),
         "graphs": ("forget", "macro_graph", "open_graph", "update"),
         "inputs": ("Inputs",),
-        "pages": ("write_graph_page",),
+        "pages": ("duration", "write_graph_page"),
         "recommend": ("recommend_users",),
         "report": ("leads", "measured", "plain_leads"),
         "results": ("ComparisonResult", "RunResult"),

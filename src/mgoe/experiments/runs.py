@@ -48,6 +48,7 @@ from mgoe.experiments.folder import (
     run_folder,
     take_folder,
 )
+from mgoe.experiments.forecast import announce
 from mgoe.experiments.incumbent import write_incumbent
 from mgoe.experiments.inputs import Inputs
 from mgoe.experiments.pages import write_run_report
@@ -90,6 +91,7 @@ def run(
     incumbent: Path | str | None = None,
     tune: str | None = None,
     table: Frame | None = None,
+    force: bool = False,
     show_progress: bool = True,
     command: str = "",
 ) -> RunResult:
@@ -108,6 +110,7 @@ def run(
         tune: A time such as `10m`, in which batch size, learning rate and epochs are searched before: those
             that are best for the first model on validation, with the first seed, are those of the run.
         table: An Ibis table, or a frame of pandas, polars or Arrow, to read instead of `data.log`.
+        force: Start even if memory or disk do not suffice for certain.
         show_progress: Show progress bars on a terminal or in a notebook.
         command: The command that makes the report again, printed in it.
 
@@ -127,6 +130,8 @@ def run(
             "torchrun", "trains one model on many processes, found `mgoe run`; use `torchrun -m mgoe train`"
         )
     settings, out = read_settings(settings, table=table), Path(out)
+    if table is None:
+        announce(settings, out, overwrite, force)
     if tune is not None:
         settings, overwrite = _tuned(settings, out, tune, overwrite, table), False
     plan = Plan(settings, out, from_table=table is not None)
