@@ -14,24 +14,42 @@ the ratio Spark over it:
 `graph.spark.seconds.STAGE.N`: as the build notes them.
 - `graph.spark.peak_gib.N`: anonymous memory of all processes together.
 - `graph.spark.python_gib.N`, `graph.spark.jvm_gib.N`: peaks of the processes of Python, and of that of Java;
-nothing to compare with."""
+nothing to compare with.
+
+    python benchmarks/spark.py --prepare --events 1e7 --exposures 1e7
+
+prepares logs instead, by `data.engine`, with the default cuts. Every row has to be the same, and in the same
+place. Figures are `prepare.spark.seconds.FORM.N`, and so on.
+"""
 
 import argparse
+import hashlib
 import os
+import shutil
 import sys
 import tempfile
 import threading
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.measure import GIB, line, use_cores
-from benchmarks.world import PLAIN, built, simulated
+from benchmarks.measure import GIB, Spent, child, line, use_cores
+from benchmarks.world import PLAIN, World, built, settings, simulated
+from mgoe.data.store import Store
 
 SPARK = {**PLAIN, "engine": "spark"}
 EVENTS = 5e7
+PREPARE = (
+    "import sys; from mgoe.config import load_settings; from mgoe.data import prepare; "
+    "prepare(load_settings(sys.argv[1]), sys.argv[2])"
+)
 EVERY = 0.1
 """Seconds between looks at memory."""
 
@@ -59,9 +77,51 @@ def compare(work: Path, events: float, keep: bool) -> None:
         line(f"graph.spark.{kind}_gib.{world.name}", most, "GiB")
 
 
-def beside(figure: str, size: str, spark: float, embedded: float, unit: str) -> None:
+def compare_preparing(work: Path, rows: float, form: str, keep: bool) -> None:
+    """Prepare with both engines and print the figures."""
+    with simulated(work, rows, keep, form=form) as world:
+        plain = prepared(world, "local")
+        expected = digests(world.folder / "local")
+        with peaks() as peak:
+            spent = prepared(world, "spark")
+        found = digests(world.folder / "spark")
+        for engine in ("local", "spark"):
+            shutil.rmtree(world.folder / engine)
+    if found != expected:
+        raise RuntimeError("the rows of the two engines differ")
+    size = f"{form}.{world.name}"
+    beside("seconds", size, spent.seconds, plain.seconds, "s", "prepare")
+    beside("cpu_seconds", size, spent.cpu_seconds, plain.cpu_seconds, "s", "prepare")
+    beside("peak_gib", size, spent.anonymous_gib, plain.anonymous_gib, "GiB", "prepare")
+    for kind, most in peak.items():
+        line(f"prepare.spark.{kind}_gib.{size}", most, "GiB")
+
+
+def prepared(world: World, engine: str) -> Spent:
+    """What it takes to prepare a log, in a process of its own, in the folder of the log."""
+    raw = settings(world, {})
+    raw["data"]["engine"] = engine
+    config = world.folder / "prepare.yaml"
+    config.write_text(yaml.safe_dump(raw))
+    return child("-c", PREPARE, config, world.folder / engine)
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """A digest of every column of prepared rows, whatever the files that hold them."""
+    found = {}
+    for path in sorted(folder.glob("*.parquet")):
+        sums: dict[str, Any] = defaultdict(hashlib.sha256)
+        for file in Store(path).sizes():
+            for batch in pq.ParquetFile(file).iter_batches():
+                for name, column in zip(batch.schema.names, batch.columns, strict=True):
+                    sums[name].update(column.to_numpy(zero_copy_only=False).tobytes())
+        found |= {f"{path.stem}.{name}": held.hexdigest() for name, held in sums.items()}
+    return found
+
+
+def beside(figure: str, size: str, spark: float, embedded: float, unit: str, stage: str = "graph") -> None:
     """A line with both engines."""
-    line(f"graph.spark.{figure}.{size}", spark, unit, embedded, spark / max(embedded, 1e-3))
+    line(f"{stage}.spark.{figure}.{size}", spark, unit, embedded, spark / max(embedded, 1e-3))
 
 
 @contextmanager
@@ -112,6 +172,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--events", default=f"{EVENTS:g}", help=f"sizes, comma between; {EVENTS:g} by default"
     )
     parser.add_argument(
+        "--prepare", action="store_true", help="prepare logs, instead of building graphs of events"
+    )
+    parser.add_argument("--exposures", default="", help="with --prepare: sizes of exposure logs")
+    parser.add_argument(
         "--work",
         type=Path,
         help="folder for logs and outputs, which are used again; a temporary one by default",
@@ -121,8 +185,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         work = (options.work or Path(temporary)).resolve()
         work.mkdir(parents=True, exist_ok=True)
-        for size in options.events.split(","):
-            compare(work, float(size), options.keep)
+        for size in filter(None, options.events.split(",")):
+            if options.prepare:
+                compare_preparing(work, float(size), "events", options.keep)
+            else:
+                compare(work, float(size), options.keep)
+        for size in filter(None, options.exposures.split(",")):
+            compare_preparing(work, float(size), "exposures", options.keep)
 
 
 if __name__ == "__main__":

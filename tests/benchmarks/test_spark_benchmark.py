@@ -32,6 +32,18 @@ def test_every_figure_has_its_line(tmp_path: Path, capsys: pytest.CaptureFixture
     assert list(tmp_path.iterdir()) == []
 
 
+@with_java
+@slow
+def test_preparing_has_its_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    spark.main(["--prepare", "--events", "2e4", "--exposures", "2e4", "--work", str(tmp_path)])
+    found = lines(capsys.readouterr().out)
+    figures = ("seconds", "cpu_seconds", "peak_gib", "python_gib", "jvm_gib")
+    forms = ("events", "exposures")
+    assert set(found) == {f"prepare.spark.{figure}.{form}.2e4" for figure in figures for form in forms}
+    assert all(figure["value"] > 0 for figure in found.values())
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_memory_of_a_child_counts_as_its_kind():
     holds = "import time; a = bytearray(300 << 20); time.sleep(.8)"
     with spark.peaks() as peak:

@@ -1,7 +1,8 @@
 """Move rows between this process and the engine of an Ibis table."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -42,14 +43,34 @@ def open_duckdb(file: Path | str = ":memory:", **settings: Any) -> Backend:
 def batches(table: ir.Table) -> pa.RecordBatchReader:
     """Stream a table's rows in batches.
 
-    Ibis's own stream calls a method that DuckDB 2 has removed.
+    Ibis's own stream calls a method that DuckDB 2 has removed, and of Spark it brings all rows at once.
     """
     backend = table.get_backend()
+    if backend.name == "pyspark":
+        schema, packed = table.schema().to_pyarrow(), spark_frame(table).mapInArrow(_packed, "data binary")
+        rows = (row.data for row in packed.toLocalIterator(prefetchPartitions=True))
+        unpacked = chain.from_iterable(map(pa.ipc.open_stream, rows))
+        return pa.RecordBatchReader.from_batches(schema, (batch.cast(schema) for batch in unpacked))
     if not isinstance(backend, Backend):
         return table.to_pyarrow_batches()
     if table.op().find(ops.InMemoryTable):
         return table.to_pyarrow().to_reader()
     return pa.RecordBatchReader.from_stream(backend.con.sql(str(backend.compile(table))))
+
+
+def _packed(rows: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """On a worker: turn each batch into one row of bytes."""
+    for batch in rows:
+        packed = pa.BufferOutputStream()
+        with pa.ipc.new_stream(packed, batch.schema) as stream:
+            stream.write_batch(batch)
+        yield pa.record_batch({"data": pa.array([packed.getvalue().to_pybytes()], pa.binary())})
+
+
+def spark_frame(table: ir.Table) -> Any:
+    """Return a table of Spark as its own data frame."""
+    backend: Any = table.get_backend()
+    return backend._session.sql(str(backend.compile(table)))
 
 
 def write_batches(rows: pa.RecordBatchReader, file: Path, compression: str = "snappy") -> int:
@@ -98,8 +119,7 @@ def computed(table: ir.Table) -> ir.Table:
     if isinstance(backend, Backend):
         return backend.create_table(name, table, temp=True)
     if backend.name == "pyspark":
-        rows = backend._session.sql(str(backend.compile(table)))  # type: ignore[attr-defined]
-        rows.cache().createOrReplaceTempView(name)
+        spark_frame(table).cache().createOrReplaceTempView(name)
         return backend.table(name)
     return table
 

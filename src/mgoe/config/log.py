@@ -102,6 +102,8 @@ class DataSettings(Settings):
 
     log: Texts = Field(min_length=1)
     """Parquet or CSV files, folders or globs."""
+    engine: Literal["local", "spark"] = "local"
+    """`local` prepares the log in this process, `spark` on `spark.master`."""
     form: Literal["auto", "events", "exposures"] = "auto"
     """`events`: only what happened, one behaviour per row. `exposures`: one row per item shown, one label
     column per task. `auto`: exposures if any task names a label column, otherwise events."""

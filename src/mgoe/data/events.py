@@ -4,10 +4,11 @@ Negatives are from the same bucket, and seeded so that later events change no ea
 """
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import ibis
+import ibis.expr.datatypes as dt
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
@@ -99,11 +100,14 @@ def rows_per_task(rows: Table, key: Expr, masks: Mapping[Any, int]) -> Table:
     return ibis.union(*parts)
 
 
+@ibis.udf.agg.builtin
+def bit_or(mask: dt.int32) -> dt.int32:  # pyright: ignore[reportInvalidTypeForm]
+    """The function of DuckDB and of Spark, where Ibis has none of its own."""
+
+
 def positives(rows: Table) -> Table:
     """Return the events of a user on an item in a bucket as one row, with the union of their task masks."""
-    return rows.group_by(["bucket", "user", "item"]).aggregate(
-        task_mask=rows.task_mask.bit_or().cast("int32")
-    )
+    return rows.group_by(["bucket", "user", "item"]).aggregate(task_mask=bit_or(rows.task_mask).cast("int32"))
 
 
 def uniforms(seed: int, buckets: NDArray[np.int64], draws: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -230,19 +234,53 @@ def write_event_examples(
         writer: Where the examples go.
     """
     negatives, tasks = settings.negatives, len(settings.tasks)
-    size = max(1, min(LARGEST, BLOCK // (1 + negatives.ratio)))
+    size = block_size(negatives)
     end = cuts[settings.split.valid_window]
     training, evaluated = (buckets > first) & (buckets <= end), buckets > end
     for part, sampling in ((training, negatives.of_training), (evaluated, negatives)):
         for low, high in blocks(counts[part], size):
             ends = int(buckets[part][low]), int(buckets[part][high - 1])
             rows = found.filter(found.bucket.between(*ends)).order_by(["bucket", "user", "item"])
-            whole: pa.Table = rows.to_pyarrow()
-            user, item, bucket = (whole[name].to_numpy() for name in ("user", "item", "bucket"))
-            pools = Pools(item, bucket, sampling.distribution)
-            rows_of_part = size if len(whole) >= 2 * size else len(whole)
-            for start, end in itertools.pairwise(_whole_users(user, bucket, rows_of_part)):
-                _write(whole[start:end], sampling, tasks, writer, pools, start)
+            for columns in examples_of(rows.to_pyarrow(), sampling, tasks):
+                writer.write(*columns)
+
+
+def block_size(settings: NegativeSettings) -> int:
+    """Return how many positives are in memory at once, with their draws."""
+    return max(1, min(LARGEST, BLOCK // (1 + settings.ratio)))
+
+
+def examples_of(
+    whole: pa.Table, settings: NegativeSettings, tasks: int
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]]:
+    """Yield user, item, bucket and labels of the examples of whole buckets, in the order of a file.
+
+    Args:
+        whole: The positives of these buckets, sorted by bucket, user, item. A table much longer than
+            `block_size` is divided between users.
+        settings: How their negatives are drawn.
+        tasks: Number of tasks.
+    """
+    size = block_size(settings)
+    user, item, bucket = (whole[name].to_numpy() for name in ("user", "item", "bucket"))
+    pools = Pools(item, bucket, settings.distribution)
+    rows_of_part = size if len(whole) >= 2 * size else len(whole)
+    for start, end in itertools.pairwise(_whole_users(user, bucket, rows_of_part)):
+        yield _examples(whole[start:end], settings, tasks, pools, start)
+
+
+def whole_buckets(batches: Iterable[pa.RecordBatch], size: int) -> Iterator[pa.Table]:
+    """Yield rows that are sorted by bucket as tables of at least `size` rows, without dividing a bucket."""
+    held, rows, last = list[pa.RecordBatch](), 0, None
+    for batch in batches:
+        bucket = batch.column("bucket").to_numpy()
+        start = int(np.searchsorted(bucket, bucket[-1]))
+        if rows >= size and (start or bucket[0] != last):
+            yield pa.Table.from_batches([*held, batch[:start]])
+            held, rows, batch = [], 0, batch[start:]
+        held, rows, last = [*held, batch], rows + len(batch), bucket[-1]
+    if held:
+        yield pa.Table.from_batches(held)
 
 
 def _whole_users(user: NDArray[np.int64], bucket: NDArray[np.int32], size: int) -> list[int]:
@@ -253,20 +291,15 @@ def _whole_users(user: NDArray[np.int64], bucket: NDArray[np.int32], size: int) 
     return [*np.unique(begins[wanted]).tolist(), len(user)]
 
 
-def _write(
-    block: pa.Table,
-    settings: NegativeSettings,
-    tasks: int,
-    writer: ExampleWriter,
-    pools: Pools,
-    before: int,
-) -> None:
+def _examples(
+    block: pa.Table, settings: NegativeSettings, tasks: int, pools: Pools, before: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
     user, item, bucket, done = (
         block[name].to_numpy().astype(np.int64) for name in ("user", "item", "bucket", "task_mask")
     )
     user, item, bucket, labels = with_negatives(user, item, bucket, done, tasks, settings, pools, before)
     order = np.lexsort((~labels.any(axis=1), item, user, bucket))
-    writer.write(user[order], item[order], bucket[order], labels[order])
+    return user[order], item[order], bucket[order], labels[order]
 
 
 def _pair_keys(*columns: NDArray[np.int64]) -> NDArray[np.int64]:

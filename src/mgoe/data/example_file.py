@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache, partial
 from itertools import pairwise, zip_longest
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -53,38 +53,14 @@ class ExampleWriter:
         self._valid_window = len(cuts) - 1 - test_windows
         self._writers: dict[Split, pq.ParquetWriter] = {}
 
-    def write(
-        self,
-        user: NDArray,
-        item: NDArray,
-        bucket: NDArray,
-        labels: NDArray[np.float32],
-        weight: NDArray | None = None,
-        position: NDArray | None = None,
-        uniform: NDArray | None = None,
-        context: Mapping[str, NDArray] | None = None,
-    ) -> None:
-        """Write rows of any windows; rows before the first cut are history only and left out."""
-        snapshot = np.searchsorted(self._cuts, bucket, side="left") - 1
-        labels = mask_given(labels, self._tasks)
-        table = pa.table(
-            {
-                "user": pa.array(user, pa.int64()),
-                "item": pa.array(item, pa.int64()),
-                "bucket": pa.array(bucket, pa.int32()),
-                "snapshot": pa.array(snapshot, pa.int16()),
-                "weight": pa.array(
-                    np.ones(len(user), np.float32) if weight is None else weight, pa.float32()
-                ),
-                **{
-                    f"label.{task.name}": pa.array(labels[:, t], pa.float32(), from_pandas=True)
-                    for t, task in enumerate(self._tasks)
-                },
-                **({} if position is None else {"position": pa.array(position, pa.int64())}),
-                **({} if uniform is None else {"uniform": pa.array(uniform, pa.int8())}),
-                **{f"context.{name}": _column(values) for name, values in (context or {}).items()},
-            }
-        )
+    def write(self, *columns: Any, **named: Any) -> None:
+        """Write rows of any windows; rows before the first cut are history only and left out.
+
+        Args:
+            columns, named: As `example_table` takes them.
+        """
+        table = example_table(self._cuts, self._tasks, *columns, **named)
+        snapshot = table["snapshot"].to_numpy()
         parts: dict[Split, NDArray[np.bool_]] = {
             "train": (snapshot >= 0) & (snapshot < self._valid_window),
             "valid": snapshot == self._valid_window,
@@ -104,6 +80,48 @@ class ExampleWriter:
     def __exit__(self, *_: object) -> None:
         for writer in self._writers.values():
             writer.close()
+
+
+def example_table(
+    cuts: NDArray[np.int32],
+    tasks: Sequence[TaskSettings],
+    user: NDArray,
+    item: NDArray,
+    bucket: NDArray,
+    labels: NDArray[np.float32],
+    weight: NDArray | None = None,
+    position: NDArray | None = None,
+    uniform: NDArray | None = None,
+    context: Mapping[str, NDArray] | None = None,
+) -> pa.Table:
+    """Return examples as a table in the form of a file.
+
+    Args:
+        cuts: Bucket number of each cut. Shape (n,).
+        tasks: In label order, T of them.
+        user, item, bucket, weight, position, uniform: One per example; weights are 1 by default. Shape (N,).
+        labels: Missing ones are NaN; those outside the sample space of their task become so. Shape (N, T).
+        context: Encoded features by name.
+    """
+    labels = mask_given(labels, tasks)
+    snapshot = np.searchsorted(cuts, bucket, side="left") - 1
+    weight = np.ones(len(user), np.float32) if weight is None else weight
+    return pa.table(
+        {
+            "user": pa.array(user, pa.int64()),
+            "item": pa.array(item, pa.int64()),
+            "bucket": pa.array(bucket, pa.int32()),
+            "snapshot": pa.array(snapshot, pa.int16()),
+            "weight": pa.array(weight, pa.float32()),
+            **{
+                f"label.{task.name}": pa.array(labels[:, t], pa.float32(), from_pandas=True)
+                for t, task in enumerate(tasks)
+            },
+            **({} if position is None else {"position": pa.array(position, pa.int64())}),
+            **({} if uniform is None else {"uniform": pa.array(uniform, pa.int8())}),
+            **{f"context.{name}": _column(values) for name, values in (context or {}).items()},
+        }
+    )
 
 
 class ExampleFile:

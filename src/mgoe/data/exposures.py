@@ -1,9 +1,12 @@
 """Exposure logs: one row per item shown, one label column per task, used as they are."""
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import ibis
 import numpy as np
+import pyarrow as pa
 
 from mgoe._util.tables import batches
 from mgoe.config import RunSettings
@@ -70,38 +73,53 @@ def write_exposure_examples(
         writer: Where the examples go.
     """
     rows = rows.filter(rows.bucket > first)
-    labels = [f"label_{task.name}" for task in settings.tasks]
-    keys = [
-        rows.bucket,
-        rows.user,
-        rows.item,
-        any_positive(rows, settings).desc(),
-        *(rows[label].fill_null(-1).desc() for label in labels),
-        *(name for name in sorted(rows.columns) if name not in ("bucket", "user", "item", *labels)),
-    ]
-    # a file has one width per several-valued feature, that of its longest row
-    context = replace(
-        context,
-        lengths={
-            feature.name: longest(rows[f"context_{feature.name}"], feature)
-            for feature in context.features
-            if feature.kind == "multi"
-        },
+    context = with_lengths(rows, context)
+    for batch in batches(in_order(rows, settings)):
+        writer.write(**example_columns(batch, settings.task_names, context))
+
+
+def in_order(rows: Table, settings: RunSettings) -> Table:
+    """Return exposures in the order of their examples."""
+    labels = [f"label_{name}" for name in settings.task_names]
+    return rows.order_by(
+        [
+            rows.bucket,
+            rows.user,
+            rows.item,
+            any_positive(rows, settings).desc(),
+            *(rows[label].fill_null(-1).desc() for label in labels),
+            *(name for name in sorted(rows.columns) if name not in ("bucket", "user", "item", *labels)),
+        ]
     )
-    for batch in batches(rows.order_by(keys)):
-        columns = {
-            name: batch.column(name).to_numpy(zero_copy_only=False)
-            for name in ("user", "item", "bucket", *labels, "weight", "position", "uniform")
-            if name in batch.schema.names
-        }
-        writer.write(
-            *(columns[name] for name in ("user", "item", "bucket")),
-            labels=np.stack([columns[label] for label in labels], axis=1).astype(np.float32),
-            weight=columns.get("weight"),
-            position=columns.get("position"),
-            uniform=columns.get("uniform"),
-            context=context.encode(
-                {feature.name: batch.column(f"context_{feature.name}") for feature in context.features},
-                len(batch),
-            ),
-        )
+
+
+def with_lengths(rows: Table, context: FeatureEncoders) -> FeatureEncoders:
+    """Return encoders for a file of these rows.
+
+    A file has one width per several-valued feature, that of its longest row.
+    """
+    several = [feature for feature in context.features if feature.kind == "multi"]
+    lengths = {feature.name: longest(rows[f"context_{feature.name}"], feature) for feature in several}
+    return replace(context, lengths=lengths)
+
+
+def example_columns(batch: pa.RecordBatch, tasks: Sequence[str], context: FeatureEncoders) -> dict[str, Any]:
+    """Return what `example_table` takes of exposures.
+
+    Args:
+        batch: Rows of `in_order`.
+        tasks: In label order.
+        context: Of `with_lengths`.
+    """
+    columns = {
+        name: batch.column(name).to_numpy(zero_copy_only=False)
+        for name in ("user", "item", "bucket", "weight", "position", "uniform")
+        if name in batch.schema.names
+    }
+    labels = [batch.column(f"label_{task}").to_numpy(zero_copy_only=False) for task in tasks]
+    given = {feature.name: batch.column(f"context_{feature.name}") for feature in context.features}
+    return {
+        **columns,
+        "labels": np.stack(labels, axis=1).astype(np.float32),
+        "context": context.encode(given, len(batch)),
+    }

@@ -1,6 +1,7 @@
 """From a log to a prepared folder."""
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,11 @@ import numpy as np
 from ibis.backends.duckdb import Backend
 from numpy.typing import NDArray
 
-from mgoe._util.files import as_pattern, atomic_folder, write_json
+from mgoe._util.files import atomic_folder, write_json
 from mgoe._util.tables import Frame
 from mgoe.config import RunSettings
 from mgoe.data.columns import Expr, Table, only_row
+from mgoe.data.engines.local import Engine
 from mgoe.data.events import (
     behavior_counts,
     check_behaviors,
@@ -21,18 +23,16 @@ from mgoe.data.events import (
     rows_per_task,
     task_masks,
     with_task_mask,
-    write_event_examples,
 )
-from mgoe.data.example_file import ExampleWriter
 from mgoe.data.examples import SPLITS, Split
 from mgoe.data.exposure_history import exposure_history, fit_context, with_codes, with_lists
-from mgoe.data.exposures import any_positive, check_labels, label_history, write_exposure_examples
+from mgoe.data.exposures import any_positive, check_labels, label_history
 from mgoe.data.history import ids_by_first_bucket, with_indices
-from mgoe.data.log import drop, open_source, place_of, work_database
+from mgoe.data.log import place_of, work_database
 from mgoe.data.prepared import EXPOSURES, FORMAT, MANIFEST, Prepared
 from mgoe.data.requests import IDENTITY, merged, with_moment
 from mgoe.data.rules import odd_buckets
-from mgoe.data.schema import NODES, read_rows
+from mgoe.data.schema import NODES
 from mgoe.data.side import read_side
 from mgoe.data.times import (
     bucket_of,
@@ -46,6 +46,9 @@ from mgoe.data.times import (
 )
 from mgoe.data.vocabulary import Vocabulary
 from mgoe.errors import DataError, OutputError
+
+WORK = "work"
+"""Folder of what only a preparation reads, in the prepared folder."""
 
 
 def prepare(settings: RunSettings, out: Path | str, table: Frame | None = None) -> Prepared:
@@ -76,9 +79,10 @@ def prepare(settings: RunSettings, out: Path | str, table: Frame | None = None) 
         )
     place = "the table" if table is not None else place_of(settings.data.log)
     with atomic_folder(out) as folder:
-        with work_database(folder / "work", place, settings.memory, settings.data.timezone) as con:
+        with work_database(folder / WORK, place, settings.memory, settings.data.timezone) as con:
             try:
-                manifest = _build(con, settings, folder, open_source(con, settings.data, table), place)
+                with _engine(con, settings, folder) as engine:
+                    manifest = _build(engine, engine.source(table), place)
             except (duckdb.IOException, duckdb.OutOfMemoryException) as error:
                 raise OutputError(
                     out,
@@ -90,28 +94,38 @@ def prepare(settings: RunSettings, out: Path | str, table: Frame | None = None) 
     return Prepared.open(out)
 
 
-def _build(con: Backend, settings: RunSettings, folder: Path, source: Table, place: str) -> dict[str, Any]:
+def _engine(con: Backend, settings: RunSettings, folder: Path) -> AbstractContextManager[Engine]:
+    """Return the engine that the settings ask for; rows that it keeps are in the folder of the database."""
+    if settings.data.engine == "spark":
+        from mgoe.data.engines.spark import on_spark
+
+        return on_spark(con, settings, folder, folder / WORK)
+    return nullcontext(Engine(con, settings, folder))
+
+
+def _build(engine: Engine, source: Table, place: str) -> dict[str, Any]:
     """Write everything but the manifest, and return the manifest."""
-    log, rows_read, dropped = _read_log(con, source, settings, place)
+    settings, folder = engine.settings, engine.folder
+    log, rows_read, dropped = _read_log(engine, source, place)
     until = only_row(log.aggregate(until=log.time.max()))["until"]
     rows, ignored = _with_tasks(log, settings, place)
     first_buckets = {node: _number(rows, node, settings, folder, place) for node in NODES}
-    rows: Table = con.create_table("indexed", with_indices(rows, folder))
-    drop(con, "log")
+    rows: Table = engine.keep("indexed", with_indices(rows, folder))
+    engine.drop("log")
     if settings.form == "exposures":
         found = rows.filter(any_positive(rows, settings))
     else:
-        found = con.create_table("positives", positives(rows))
+        found = engine.keep("positives", positives(rows))
     buckets, counts = rows_per_bucket(found)
     cuts = make_cuts(settings.split, settings.data.bucket, buckets, counts, settings.data.timezone)
-    sides = _write_side_features(con, settings, folder)
+    sides = _write_side_features(engine.con, settings, folder)
     training = rows.filter(rows.bucket <= int(cuts[settings.split.valid_window]))
     context = fit_context(training, settings)
     context.save(folder / "context")
-    events = _write_history(con, rows, settings, cuts, folder)
+    events = _write_history(engine, rows, cuts)
     if settings.form == "exposures":
         records = exposure_history(with_lists(with_codes(rows, context), context), settings)
-        records.order_by(records.columns).to_parquet(folder / EXPOSURES, compression="zstd")
+        engine.write(EXPOSURES, records.order_by(records.columns))
     first = int(cuts[0])
     if (limit := settings.training.rows) is not None:
         at_most = (
@@ -120,13 +134,12 @@ def _build(con: Backend, settings: RunSettings, folder: Path, source: Table, pla
             else rows_per_bucket(rows)
         )
         first = newest_buckets(limit, *at_most, first, int(cuts[settings.split.valid_window]))
-    with ExampleWriter(folder, cuts, settings.tasks, settings.split.test_windows) as writer:
-        if settings.form == "events":
-            write_event_examples(found, buckets, counts, first, cuts, settings, writer)
-        else:
-            write_exposure_examples(rows, settings, first, context, writer)
+    if settings.form == "events":
+        engine.write_events(found, buckets, counts, first, cuts)
+    else:
+        engine.write_exposures(rows, context, first, cuts)
     splits: dict[Split, dict[str, Any]] = {
-        split: _count_split(con, folder / f"{split}.parquet", settings, cuts) for split in SPLITS
+        split: _count_split(engine.opened(f"{split}.parquet"), settings, cuts) for split in SPLITS
     }
     if settings.form == "events" and not splits["train"]["negatives"]:
         raise DataError(
@@ -165,14 +178,13 @@ def _build(con: Backend, settings: RunSettings, folder: Path, source: Table, pla
     }
 
 
-def _read_log(
-    con: Backend, source: Table, settings: RunSettings, place: str
-) -> tuple[Table, int, dict[str, int]]:
+def _read_log(engine: Engine, source: Table, place: str) -> tuple[Table, int, dict[str, int]]:
     """Check the log and copy its distinct rows with their buckets. Return them, all rows, and those left
     out."""
-    rows, count = read_rows(source, settings, place, con)
+    settings = engine.settings
+    rows, count = engine.read(source, place)
     rows = rows.mutate(bucket=bucket_of(rows.time, settings.data.bucket))
-    log: Table = con.create_table("log", merged(rows, settings).distinct())
+    log: Table = engine.keep("log", merged(rows, settings).distinct())
     held = only_row(log.aggregate(rows=log.count(), low=log.bucket.min(), high=log.bucket.max()))
     far = max(held["low"] or 0, held["high"] or 0, key=abs)
     if abs(far) >= 2**31:
@@ -201,7 +213,7 @@ def _read_log(
             f"{rule}, found {repeats} repeats, the first of user {first['user']}, "
             f"item {first['item']}; remove them or set data.duplicates: drop",
         )
-    drop(con, "raw")
+    engine.drop("raw")
     missing = int(source.count().to_pyarrow().as_py()) - count  # of which the settings say `drop`
     return log, count, {"outside_time": count - inside, "duplicates": repeats, "missing_ids": missing}
 
@@ -241,38 +253,35 @@ def _write_side_features(con: Backend, settings: RunSettings, folder: Path) -> d
     return counts
 
 
-def _write_history(
-    con: Backend, rows: Table, settings: RunSettings, cuts: NDArray[np.int32], folder: Path
-) -> dict[str, int]:
+def _write_history(engine: Engine, rows: Table, cuts: NDArray[np.int32]) -> dict[str, int]:
     """Write one row per event and task, in an order that does not depend on the log's. Return the rows per
     task."""
-    path = folder / "history.parquet"
+    settings = engine.settings
     events = (
         label_history(rows, settings)
         if settings.form == "exposures"
         else rows_per_task(rows, rows.task_mask, {mask: mask for mask in task_masks(settings).values()})
     )
-    events.select(
+    history = events.select(
         "user",
         "item",
         "time",
         bucket=events.bucket.cast("int32"),
         snapshot=snapshot_of(events.bucket, cuts),
         task=events.task,
-    ).order_by(["bucket", "user", "item", "time", "task"]).to_parquet(path, compression="zstd")
-    written = con.read_parquet(as_pattern(path))
+    ).order_by(["bucket", "user", "item", "time", "task"])
+    written = engine.write("history.parquet", history)
     check_first_snapshot(written, settings.split, settings.data.bucket, cuts, settings.data.timezone)
     per_task = written.group_by("task").aggregate(n=ibis._.count()).to_pyarrow()
     counts = dict(zip(per_task["task"].to_pylist(), per_task["n"].to_pylist(), strict=True))
     return {name: counts.get(t, 0) for t, name in enumerate(settings.task_names)}
 
 
-def _count_split(con: Backend, file: Path, settings: RunSettings, cuts: NDArray[np.int32]) -> dict[str, Any]:
+def _count_split(rows: Table, settings: RunSettings, cuts: NDArray[np.int32]) -> dict[str, Any]:
     """Count the examples of a split.
 
     `history_age` is the mean number of buckets between a row and the end of the history that it reads.
     """
-    rows: Table = con.read_parquet(as_pattern(file))
     labels = {name: rows[f"label.{name}"] for name in settings.task_names}
     done = {name: (label > 0).fill_null(False) for name, label in labels.items()}
     positive: Expr = ibis.or_(*done.values())

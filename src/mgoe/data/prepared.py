@@ -11,7 +11,6 @@ from typing import Any
 
 import ibis.expr.types as ir
 import numpy as np
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from mgoe._util.files import GIB, as_pattern, read_of_format
@@ -158,7 +157,8 @@ class Prepared(Encoders):
     def _table(self, name: str) -> ir.Table:
         # DuckDB spills to the disk of the data, not to the working folder
         spill = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
-        return open_duckdb(temp_directory=str(spill)).read_parquet(as_pattern(self.path / name))
+        files = [as_pattern(file) for file in Store(self.path / name).sizes()]
+        return open_duckdb(temp_directory=str(spill)).read_parquet(files)
 
     def history_parts(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int16]]]:
         """Yield user, item and snapshot of the history's rows, `HISTORY_ROWS` at a time.
@@ -166,11 +166,12 @@ class Prepared(Encoders):
         Raises:
             DataError: The file is missing or damaged.
         """
-        path, names = self.path / "history.parquet", ["user", "item", "snapshot"]
-        with readable(path):
-            for part in pq.ParquetFile(path).iter_batches(HISTORY_ROWS, columns=names):
-                user, item, snapshot = (part[name].to_numpy() for name in names)
-                yield user, item, snapshot
+        store, names = Store(self.path / "history.parquet"), ["user", "item", "snapshot"]
+        for shard in store.sizes():
+            with readable(shard):
+                for part in store.open(shard).iter_batches(HISTORY_ROWS, columns=names):
+                    user, item, snapshot = (part[name].to_numpy() for name in names)
+                    yield user, item, snapshot
 
     def examples(self, split: Split) -> Examples:
         """Return the examples of a split in memory."""

@@ -82,7 +82,7 @@ def read_time(
         raise DataError(
             f"{place}, column {name!r}",
             f"Spark reads times without a zone as UTC, found data.timezone {zone}; write them with their "
-            "zone and leave data.timezone out, or set graph.engine: local",
+            "zone and leave data.timezone out, or set data.engine and graph.engine to local",
         )
     if kind.is_string():
         text = column.strip()

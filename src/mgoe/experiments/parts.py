@@ -190,13 +190,14 @@ def sealed(note: Mapping[str, Any]) -> dict[str, Any]:
 def values_of_run(settings: RunSettings) -> dict[str, Any]:
     """Return the settings of a run as plain values, without those that may differ between equal results."""
     free = dict.fromkeys(("models", "jobs", "seeds", "retrieval", "retrain"), True)
-    paths = {
+    free_of_data = {
+        "engine": True,
         "log": True,
         "truth": True,
         "users": {"path"},
         "items": {"path"},
-    }  # their checksum stands for them
-    return plain_values(settings, {**free, **FREE, "data": paths})
+    }  # the checksum of the files stands for their paths
+    return plain_values(settings, {**free, **FREE, "data": free_of_data})
 
 
 def plain_values(settings: BaseModel, exclude: Mapping[str, Any] | set[str] | None = None) -> dict[str, Any]:

@@ -182,7 +182,8 @@ def test_spark_refuses_a_zone(spark: Any):
     frame = pd.DataFrame({"at": ["2024-01-01 00:00:00"]})
     spark._session.createDataFrame(frame).createOrReplaceTempView("times")
     with pytest.raises(
-        DataError, match=r"UTC, found data.timezone Asia/Shanghai; .* set graph.engine: local"
+        DataError,
+        match=r"UTC, found data.timezone Asia/Shanghai; .* set data.engine and graph.engine to local",
     ):
         read_time(spark.table("times")["at"], "at", "auto", "log", zone="Asia/Shanghai")
 

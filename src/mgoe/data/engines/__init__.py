@@ -1,0 +1,1 @@
+"""Where a log is prepared: in this process, or on Spark."""
