@@ -42,9 +42,11 @@ WITHOUT = {
     "graph.Exposures",
     "lifecycle.compare_shadow",
     "lifecycle.run_cycle",
+    "retrieval.Asked",
     "retrieval.Former",
     "retrieval.LatestPairs",
     "retrieval.Rows",
+    "retrieval.Stored",
     "retrieval.computed",
     "retrieval.swing_rows",
 }

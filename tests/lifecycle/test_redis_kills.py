@@ -20,8 +20,7 @@ from mgoe.bundle.held import read_held
 from mgoe.lifecycle import CycleSettings, Registry, run_cycle
 from mgoe.serving import LiveBundle, open_events
 from mgoe.serving.events.exposure_log import ExposureLog
-from mgoe.serving.events.redis_exposures import open_exposures
-from mgoe.serving.events.redis_server import with_query
+from mgoe.serving.events.stores import open_exposures, with_query
 from tests.cli.test_serve import process
 from tests.effort import slow
 from tests.lifecycle import test_kills

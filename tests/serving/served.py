@@ -19,9 +19,7 @@ import uvicorn  # noqa: E402
 
 from mgoe.serving.events.event import EventLog  # noqa: E402
 from mgoe.serving.events.exposure_log import DAY  # noqa: E402
-from mgoe.serving.events.redis_exposures import open_exposures  # noqa: E402
-from mgoe.serving.events.redis_server import with_query  # noqa: E402
-from mgoe.serving.events.sqlite_log import open_events  # noqa: E402
+from mgoe.serving.events.stores import open_events, open_exposures, with_query  # noqa: E402
 from mgoe.serving.http.app import create_app  # noqa: E402
 from mgoe.serving.http.middleware import Middleware  # noqa: E402
 from mgoe.serving.http.protocol import LimitedProtocol  # noqa: E402

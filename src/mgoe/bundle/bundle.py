@@ -33,14 +33,14 @@ from mgoe.bundle.context import encode_one, encode_pairs, repeated
 from mgoe.bundle.explanation import GROUPS, explain_pair, explain_user
 from mgoe.bundle.items import WITHDRAWN, Item, checked_items, read_items
 from mgoe.bundle.known_outcomes import warn_of_known
-from mgoe.bundle.manifest import MANIFEST, RETRIEVAL, read_manifest, read_part
+from mgoe.bundle.manifest import MANIFEST, RETRIEVAL, read_manifest, read_model, read_part, read_settings
 from mgoe.bundle.population import POPULATION, Population
 from mgoe.bundle.ranking import Query, columns, rank_users
 from mgoe.bundle.request import RankingRequest, without_numpy
 from mgoe.bundle.sampling import Sampling, chain
 from mgoe.bundle.scored_model import ScoredModel
 from mgoe.bundle.steps import Scores
-from mgoe.config import ModelSettings, RunSettings, check_settings, load_settings
+from mgoe.config import ModelSettings, RunSettings, check_settings
 from mgoe.data import Encoders, Examples, Vocabulary, to_arrow
 from mgoe.errors import BundleError
 from mgoe.evaluation import read_rows
@@ -102,12 +102,12 @@ class Bundle(ScoredModel, Shown):
     @cached_property
     def settings(self) -> RunSettings:
         """Settings of the run that wrote it."""
-        return load_settings(self.path / "settings.yaml")
+        return read_settings(self.path)
 
     @cached_property
     def model_settings(self) -> ModelSettings:
         """Settings of its model, with every switch."""
-        return check_settings(ModelSettings, self.manifest["model"], self.path / MANIFEST)
+        return read_model(self.path, self.manifest)
 
     @cached_property
     def encoders(self) -> Encoders:

@@ -10,9 +10,20 @@ from typing import Any, Literal, TypeVar
 
 from mgoe import __version__
 from mgoe._util.files import read_of_format, sha256
-from mgoe.config import Settings, check_settings
+from mgoe.config import (
+    ModelSettings,
+    RunSettings,
+    Settings,
+    check_asked,
+    check_settings,
+    load_settings,
+    quotas_of,
+)
 from mgoe.errors import BundleError, ConfigError
+from mgoe.features import GROUPS
 from mgoe.graph import MacroGraph
+from mgoe.models import PRESETS
+from mgoe.retrieval import GENERATORS
 
 FORMAT = 4
 """Format of the folder; earlier ones were never released."""
@@ -69,6 +80,29 @@ def read_part(manifest: Mapping[str, Any], key: str, kind: type[Part], place: Pa
         return check_settings(kind, manifest.get(key, {}), place)
     except ConfigError as error:
         raise BundleError(place, f"{key}: {error.message}; copy the bundle again") from None
+
+
+def read_model(path: Path, manifest: Mapping[str, Any]) -> ModelSettings:
+    """Return the settings of a bundle's model.
+
+    Raises:
+        BundleError: They name a class or an input group that would be imported here, see `check_asked`.
+    """
+    found = check_settings(ModelSettings, manifest["model"], path / MANIFEST)
+    check_asked("mgoe.models", PRESETS, [found.base.partition("+")[0]], path)
+    check_asked("mgoe.inputs", GROUPS, found.inputs or (), path)
+    return found
+
+
+def read_settings(path: Path) -> RunSettings:
+    """Return the settings of the run that wrote a bundle.
+
+    Raises:
+        BundleError: They name a generator that would be imported here, see `check_asked`.
+    """
+    found = load_settings(path / "settings.yaml")
+    check_asked("mgoe.generators", GENERATORS, quotas_of(found.retrieval), path)
+    return found
 
 
 def lineage(graph: MacroGraph, trained: Trained, parent: str | None = None) -> dict[str, Any]:

@@ -15,12 +15,18 @@ def list_(as_json: Json = False) -> None:
 
     A suffix gives a model other inputs, as in `mmoe+mgoe`, which reads what mgoe reads.
     """
-    from mgoe.models import BASES, INPUTS, PRESETS, resolve
+    from mgoe.config import names
+    from mgoe.models import INPUTS, PRESETS, class_of, resolve
 
-    known = [resolve(name) for name in PRESETS]
+    known = {name: resolve(name) for name in names("mgoe.models", PRESETS)}
     rows: list[dict[str, Any]] = [
-        {"name": one.name, "inputs": one.inputs, "ids": one.ids, "about": _first_sentence(BASES[one.base])}
-        for one in known
+        {
+            "name": one.name,
+            "inputs": one.inputs,
+            "ids": one.ids,
+            "about": _about(class_of(one.base, one.name)),
+        }
+        for name, one in known.items()
     ]
     if as_json:
         show_json({"models": rows, "suffixes": INPUTS})
@@ -48,6 +54,6 @@ def schema(
     show_json(json_schema(of))
 
 
-def _first_sentence(kind: type) -> str:
+def _about(kind: type) -> str:
     paragraph = " ".join((kind.__doc__ or "").split("\n\n")[0].split())
     return paragraph.split(". ")[0].split(": `")[0].rstrip(".")

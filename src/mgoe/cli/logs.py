@@ -140,10 +140,14 @@ def list_(as_json: Json = False) -> None:
     """List form, tasks, size and licence of every data set."""
     from rich.table import Table
 
-    from mgoe.datasets import DATA_SETS
+    from mgoe.config import names
+    from mgoe.datasets import DATA_SETS, find
 
     columns = ("name", "form", "tasks", "size", "license")
-    rows = [{column: getattr(one, column) for column in columns} for one in DATA_SETS.values()]
+    rows = [
+        {column: getattr(find(name), column) for column in columns}
+        for name in names("mgoe.data_sets", DATA_SETS)
+    ]
     if as_json:
         show_json(rows)
         return

@@ -71,7 +71,7 @@ RedisPassword = Annotated[
 
 def live_events(state: Path | None, redis: str | None, password: Path | None) -> str | None:
     """Return where the live events of a service are, if anywhere."""
-    from mgoe.serving.events.redis_server import with_query
+    from mgoe.serving.events.stores import with_query
 
     if redis is not None:
         return with_query(redis, state=state, password_file=password)

@@ -16,6 +16,7 @@ from mgoe.config.comparison import (
     nested,
     variant_name,
 )
+from mgoe.config.extensions import check_asked, named, names
 from mgoe.config.log import (
     DataSettings,
     FeatureSettings,
@@ -36,7 +37,7 @@ from mgoe.config.reading import (
     seconds_of,
 )
 from mgoe.config.retrain import RetrainSettings
-from mgoe.config.retrieval import Generator, RetrievalSettings, retrieval_of
+from mgoe.config.retrieval import GENERATOR_NAMES, RetrievalSettings, quotas_of, retrieval_of
 from mgoe.config.run import (
     BOUNDS,
     EvaluationSettings,
@@ -54,13 +55,13 @@ __all__ = [
     "AUTO",
     "BASELINE_NAMES",
     "BOUNDS",
+    "GENERATOR_NAMES",
     "MEMORY",
     "SEEDS",
     "ComparisonSettings",
     "DataSettings",
     "EvaluationSettings",
     "FeatureSettings",
-    "Generator",
     "GraphSettings",
     "LogSettings",
     "ModelSettings",
@@ -81,6 +82,7 @@ __all__ = [
     "TrainingSettings",
     "TuneSettings",
     "apply_override",
+    "check_asked",
     "check_settings",
     "deep_merge",
     "did_you_mean",
@@ -89,7 +91,10 @@ __all__ = [
     "load_comparison",
     "load_settings",
     "make_settings",
+    "named",
+    "names",
     "nested",
+    "quotas_of",
     "read_yaml",
     "retrieval_of",
     "seconds",

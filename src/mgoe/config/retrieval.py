@@ -2,14 +2,16 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
 from mgoe.config.base import Count, Settings
+from mgoe.config.extensions import one_of
 
 LARGE = 10_000
 """Items from which `auto` retrieves: 20 times the default number of candidates. Of fewer, all are ranked."""
-Generator = Literal["own", "item_to_item", "swing", "sketch", "unseen", "macro", "recent", "popular"]
+GENERATOR_NAMES = ("own", "item_to_item", "swing", "sketch", "unseen", "macro", "recent", "popular")
 """What gives candidates; the method page describes each."""
+Generator = Annotated[str, AfterValidator(one_of("mgoe.generators", GENERATOR_NAMES, "a generator"))]
 
 
 class RetrievalSettings(Settings):
@@ -36,6 +38,23 @@ class RetrievalSettings(Settings):
                 "have them chosen"
             )
         return self
+
+
+Retrieval = Annotated[
+    Annotated[RetrievalSettings, Tag("settings")] | Annotated[Literal["auto", "exact"], Tag("word")],
+    Discriminator(lambda value: "settings" if isinstance(value, dict | RetrievalSettings) else "word"),
+]
+"""How items are found: by settings, or by rules."""
+
+
+def quotas_of(setting: str | RetrievalSettings) -> dict[str, int]:
+    """Return the quotas that a setting names; none if they are chosen, or all items are ranked.
+
+    Example:
+        >>> quotas_of("auto")
+        {}
+    """
+    return (setting.quotas or {}) if isinstance(setting, RetrievalSettings) else {}
 
 
 def retrieval_of(setting: str | RetrievalSettings, items: int) -> RetrievalSettings | None:

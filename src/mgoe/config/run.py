@@ -18,7 +18,7 @@ from mgoe.config.base import (
 )
 from mgoe.config.log import DataSettings, NegativeSettings, SplitSettings, TaskSettings
 from mgoe.config.retrain import RetrainSettings
-from mgoe.config.retrieval import RetrievalSettings
+from mgoe.config.retrieval import Retrieval
 
 BOUNDS = ("chance", "best-reachable")
 """Rows beside those of models on a simulated log."""
@@ -291,7 +291,7 @@ class RunSettings(Settings):
     for other inputs."""
     training: TrainingSettings = TrainingSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
-    retrieval: Literal["auto", "exact"] | RetrievalSettings = "auto"
+    retrieval: Retrieval = "auto"
     """How a bundle finds the items that it ranks. `exact` ranks the whole catalogue, settings retrieve
     candidates, and `auto` does the latter from 10,000 items on."""
     retrain: RetrainSettings = RetrainSettings()

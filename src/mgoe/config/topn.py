@@ -1,13 +1,14 @@
 """Settings of top-N evaluation: lists of a comparison's models and of baselines, over the whole catalogue."""
 
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from mgoe.config.base import Count, Seed, Settings, Texts, as_list
-from mgoe.config.retrieval import RetrievalSettings
+from mgoe.config.extensions import one_of
+from mgoe.config.retrieval import Retrieval
 
-BaselineName = Literal[
+BASELINE_NAMES = (
     "popularity",
     "item-knn",
     "swing",
@@ -19,8 +20,8 @@ BaselineName = Literal[
     "sasrec",
     "hstu",
     "cascading-rank",
-]
-BASELINE_NAMES: tuple[BaselineName, ...] = get_args(BaselineName)
+)
+BaselineName = Annotated[str, AfterValidator(one_of("mgoe.baselines", BASELINE_NAMES, "a baseline"))]
 
 
 class TopNSettings(Settings):
@@ -42,7 +43,7 @@ class TopNSettings(Settings):
     hide_known: bool | Literal["auto"] = "auto"
     """Whether items that a user did before leave the list; `auto` hides them where last items are held
     out."""
-    retrieval: Literal["auto", "exact"] | RetrievalSettings = "auto"
+    retrieval: Retrieval = "auto"
     """How models find the items that they rank, as in a run."""
     baselines: list[BaselineName] = list(BASELINE_NAMES)
     """Baselines beside the models."""

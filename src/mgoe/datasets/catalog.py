@@ -1,6 +1,6 @@
 """All data sets by name."""
 
-from mgoe.config import did_you_mean
+from mgoe.config import did_you_mean, named, names
 from mgoe.datasets import aliccp, aliexpress, kuairand, kuairec, movielens, taobao, tmall
 from mgoe.datasets.dataset import DataSet
 from mgoe.errors import ConfigError
@@ -21,18 +21,18 @@ DATA_SETS: dict[str, DataSet] = {
 
 
 def find(name: str) -> DataSet:
-    """Return a data set by name.
+    """Return a data set by name, built in or of an extension.
 
     Raises:
-        ConfigError: The name is unknown.
+        ConfigError: The name is unknown, or the extension cannot be imported.
 
     Example:
         >>> find("taobao").form
         'events'
     """
-    if name not in DATA_SETS:
+    if name not in (known := names("mgoe.data_sets", DATA_SETS)):
         raise ConfigError(
             name,
-            f"is not a known data set{did_you_mean(name, list(DATA_SETS))}; `mgoe data list` lists them all",
+            f"is not a known data set{did_you_mean(name, known)}; `mgoe data list` lists them all",
         )
-    return DATA_SETS[name]
+    return named("mgoe.data_sets", DATA_SETS, name, DataSet)

@@ -80,7 +80,9 @@ class DataSet(DataSetFacts):
     write: Write
     """Writes the log."""
     config: str
-    """Its templates are `configs/CONFIG.PROTOCOL.yaml`."""
+    """Its templates are `configs/CONFIG.PROTOCOL.yaml` of `package`."""
+    package: str = "mgoe.datasets"
+    """The Python package that holds its templates."""
 
     @property
     def protocols(self) -> tuple[str, ...]:

@@ -105,7 +105,7 @@ def config(data: DataSet, protocol: str, folder: Path) -> str:
         protocol: `time` or `published`.
         folder: Where its log is; the text names its absolute path, so that it runs from anywhere.
     """
-    template = files("mgoe.datasets") / "configs" / f"{data.config}.{protocol}.yaml"
+    template = files(data.package) / "configs" / f"{data.config}.{protocol}.yaml"
     inside_quotes = json.dumps(str(folder.resolve()), ensure_ascii=False)[1:-1]
     return Template(template.read_text(encoding="utf-8")).substitute(folder=inside_quotes, name=data.name)
 

@@ -11,7 +11,7 @@ from mgoe.experiments.parts import FREE, Part, plain_values, values_of_run
 from mgoe.experiments.plan import NOTICES, REFERENCES, Cell, Log, Plan, applicable_search
 from mgoe.graph.build.workplace import building
 from mgoe.models import options_of
-from mgoe.topn import BASELINES
+from mgoe.topn import Baseline, find_baseline
 
 
 def parts_of(plan: Plan, cells: Iterable[Cell]) -> list[Part]:
@@ -96,24 +96,34 @@ def references_of(plan: Plan, log: Log) -> list[tuple[str, int]]:
         return []
     known = log.settings(seeds[0]).data.truth is not None
     return [
-        *((name, seed) for name in topn.baselines for seed in (seeds if is_drawn(name) else seeds[:1])),
+        *((name, seed) for name in topn.baselines for seed in (seeds if is_drawn(plan, name) else seeds[:1])),
         *[(REACHABLE, seeds[0])] * known,
     ]
 
 
-def is_drawn(name: str) -> bool:
+def baselines_of(plan: Plan) -> dict[str, Baseline]:
+    """Return the baselines of a plan's lists by name.
+
+    Raises:
+        ConfigError: One of an extension cannot be imported.
+    """
+    topn = plan.comparison.topn
+    return {name: find_baseline(name) for name in (() if topn is None else topn.baselines)}
+
+
+def is_drawn(plan: Plan, name: str) -> bool:
     """Tell whether the lists of a model or baseline depend on its seed."""
-    return name not in BASELINES or BASELINES[name].random
+    return name not in (known := baselines_of(plan)) or known[name].random
 
 
-def unmeasured_baselines(plan: Plan, cells: Iterable[Cell]) -> set[str]:
-    """Return the baselines whose lists on a log of some cells are not measured yet."""
-    logs = {cell.log.name: cell.log for cell in cells}.values()
+def unmeasured_baselines(plan: Plan, cells: Iterable[Cell]) -> dict[str, Baseline]:
+    """Return the baselines whose lists on a log of some cells are not measured yet, by name."""
+    logs, baselines = {cell.log.name: cell.log for cell in cells}.values(), baselines_of(plan)
     return {
-        name
+        name: baselines[name]
         for log in logs
         for name, seed in references_of(plan, log)
-        if name in BASELINES and not (log.lists(name, seed) / DONE).exists()
+        if name in baselines and not (log.lists(name, seed) / DONE).exists()
     }
 
 
@@ -124,7 +134,7 @@ def _topn_of_reference(topn: TopNSettings, name: str) -> dict[str, Any]:
     if name == REACHABLE:
         unread |= {"seed", "trials", "trial_minutes", "tuning_users"}
         return {"topn": plain_values(topn, unread), "bound": REACHABLE}
-    baseline = BASELINES[name]
+    baseline = find_baseline(name)
     space = {
         key: values if isinstance(values, list) else values.model_dump()
         for key, values in baseline.space.items()

@@ -126,7 +126,7 @@ def fit_model(
     Returns:
         The model with the weights of its best epoch, the feed of each split, and the result of the training.
     """
-    spec, training = inputs.spec, training_of(settings, model)
+    spec, training = inputs.spec_of(model), training_of(settings, model)
     with late_tables():
         made = make_model(model, spec, seed)
     parts: dict[str, Examples | ExampleFile] = {

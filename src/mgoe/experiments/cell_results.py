@@ -57,7 +57,7 @@ def write_cell(
     write_json(folder / RELIABILITY, reliability(scores["test"], test.labels, tasks))
     if settings.evaluation.ranking_queries:
         rows += catalog(fitted, settings, inputs, **about)
-    write_text(folder / "spec.json", inputs.spec.to_json())
+    write_text(folder / "spec.json", fitted.spec.to_json())
     write_json(folder / FIT, facts)
     track_result(
         training_of(settings, model).track,

@@ -12,6 +12,7 @@ from mgoe.config import (
     TuneSettings,
     did_you_mean,
     nested,
+    quotas_of,
 )
 from mgoe.errors import ConfigError
 from mgoe.experiments.asked import unmeasured_baselines
@@ -26,8 +27,9 @@ from mgoe.experiments.plan import (
 )
 from mgoe.experiments.topn_objective import list_objective
 from mgoe.models import options_of
+from mgoe.retrieval import find_generators
 from mgoe.simulation import Truth, check_reachable
-from mgoe.topn import BASELINES, load_implicit
+from mgoe.topn import load_implicit
 from mgoe.training import Monitor, check_available, load_lightgbm
 
 
@@ -46,7 +48,7 @@ def check(plan: Plan, cells: Sequence[Cell]) -> None:
     """
     for log in plan.logs.values():
         for variant in plan.variants.values():
-            log.settings(plan.settings.seeds[0], variant)
+            find_generators(quotas_of(log.settings(plan.settings.seeds[0], variant).retrieval))
             variant.settings()
     for cell in _one_per_model(cells):
         _check_fit(cell.settings, cell.variant.settings())
@@ -55,6 +57,7 @@ def check(plan: Plan, cells: Sequence[Cell]) -> None:
     if plan.comparison.topn is not None:
         for log in plan.logs.values():
             _check_lists(log.settings(plan.settings.seeds[0]), plan.comparison.topn)
+            find_generators(quotas_of(plan.comparison.topn.retrieval))
     if plan.comparison.tune is not None:
         _check_space(plan, plan.comparison.tune, _one_per_model(map(plan.searched, cells)))
 
@@ -98,7 +101,7 @@ def check_installed(plan: Plan, cells: Sequence[Cell]) -> None:
     """
     if unmeasured := unmeasured_baselines(plan, cells):
         load_optuna()
-        if any(BASELINES[name].by_implicit for name in unmeasured):
+        if any(baseline.by_implicit for baseline in unmeasured.values()):
             load_implicit("als")
     tune, undone = plan.comparison.tune, [cell for cell in cells if not cell.done]
     for cell in _one_per_model(undone):

@@ -72,7 +72,7 @@ def rows(run: Path | str, split: Split = "test", seed: int | None = None) -> pd.
     for cell in plan.cells:
         if cell.seed == seed:
             model = load_model(cell, inputs)
-            scores = predict(model, Feed(inputs.prepared, inputs.graph, examples, model.needs, inputs.spec))
+            scores = predict(model, Feed(inputs.prepared, inputs.graph, examples, model.needs, model.spec))
             parts.append(pd.DataFrame(scores, columns=[f"{cell.variant.name}.{task}" for task in names]))
     return pd.concat(parts, axis=1)
 

@@ -18,7 +18,7 @@ from mgoe.data import Prepared
 from mgoe.evaluation import make_slices
 from mgoe.experiments.quotas import chosen_quotas
 from mgoe.experiments.stages import build
-from mgoe.features import FeatureSpec, View
+from mgoe.features import GROUPS, FeatureSpec, View
 from mgoe.graph import MacroGraph, Snapshot
 from mgoe.models import RankingModel
 from mgoe.retrieval import Retrieval
@@ -56,6 +56,11 @@ class Inputs:
     def spec(self) -> FeatureSpec:
         """Specification of the features that every model reads."""
         return make_spec(self.prepared, self.graph)
+
+    def spec_of(self, model: ModelSettings) -> FeatureSpec:
+        """Return the specification of what a resolved model reads, with the inputs of extensions."""
+        wanted = {*GROUPS, *(model.inputs or ())}
+        return self.spec if wanted == {*GROUPS} else make_spec(self.prepared, self.graph, wanted)
 
     @cached_property
     def sampling(self) -> Sampling | None:

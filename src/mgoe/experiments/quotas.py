@@ -2,14 +2,14 @@
 
 import numpy as np
 
-from mgoe.config import Generator, RunSettings
+from mgoe.config import RunSettings
 from mgoe.data import Prepared
 from mgoe.features import View
 from mgoe.retrieval import Retrieval, best_quotas
 
 USERS = 2000
 """Users of the validation window, at most, whose items are to be found."""
-LEAST: dict[Generator, float] = {"recent": 0.04, "popular": 0.02, "unseen": 0.06}
+LEAST: dict[str, float] = {"recent": 0.04, "popular": 0.02, "unseen": 0.06}
 """Shares of the candidates that are not chosen, of generators with a default quota: new items and unknown
 users are rare on validation, and nothing else serves them."""
 

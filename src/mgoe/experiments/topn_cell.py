@@ -19,7 +19,7 @@ from mgoe.experiments.held_out import held_pairs
 from mgoe.experiments.plan import Log
 from mgoe.experiments.topn_objective import relevant_tasks
 from mgoe.experiments.tuning import best_trial, propose
-from mgoe.topn import BASELINES, Budget, Queries, make_lists, measure_lists
+from mgoe.topn import Budget, Queries, find_baseline, make_lists, measure_lists
 
 TRIALS = "trials.json"
 """Settings that were tried on validation."""
@@ -58,7 +58,7 @@ def measure_baseline(log: Log, name: str, seed: int, topn: TopNSettings, data: i
     Raises:
         TrainingError: Every trial failed.
     """
-    settings, folder, baseline = log.settings(data), log.lists(name, seed), BASELINES[name]
+    settings, folder, baseline = log.settings(data), log.lists(name, seed), find_baseline(name)
     prepared = Prepared.open(log.stage(data) / "data")
     valid, test = queries_of(log, settings, prepared, topn)
     depth = topn.k[0]

@@ -20,12 +20,11 @@ from mgoe.evaluation import (
     group_users,
     read_rows,
 )
-from mgoe.experiments.asked import is_drawn, references_of
+from mgoe.experiments.asked import baselines_of, is_drawn, references_of
 from mgoe.experiments.folder import DONE, FIT, INFLUENCE
 from mgoe.experiments.plan import Log, Plan
 from mgoe.experiments.records import cost_of
 from mgoe.experiments.topn_model import EXACT, MIX, RECALL, SAMPLED
-from mgoe.topn import BASELINES
 
 SLICE = "topn"
 """Slice of these rows in `results.parquet`, where every other row is about examples."""
@@ -53,7 +52,7 @@ def lists_standings(plan: Plan, log: Log) -> Standings | None:
             best = group_users(Influence.load(folder / INFLUENCE))
             rows += read_rows(folder / DONE)
             continue
-        for each in [seed] if is_drawn(name) else plan.settings.seeds:
+        for each in [seed] if is_drawn(plan, name) else plan.settings.seeds:
             measured.setdefault(name, {})[each] = group_users(Influence.load(folder / INFLUENCE))
             rows += [Row(**{**row, "seed": each}) for row in read_rows(folder / DONE)]
         facts.setdefault(name, []).append(read_json(folder / FIT))
@@ -159,10 +158,11 @@ def _parts_of_lead(plan: Plan, log: Log, part: str) -> list[tuple[Path, int]]:
 def _limited(plan: Plan, trials: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
     """Say how long a trial could take where that can end it, and how often it did."""
     assert plan.comparison.topn is not None
+    baselines = baselines_of(plan)
     stopped = {
         name: sum(one["stopped_after_epochs"] is not None for one in of)
         for name, of in trials.items()
-        if name in BASELINES and BASELINES[name].learns_in_epochs
+        if name in baselines and baselines[name].learns_in_epochs
     }
     if not stopped:
         return []

@@ -20,7 +20,7 @@ from mgoe.features.group import (
     Part,
     dense,
 )
-from mgoe.features.groups import GROUPS, Reader, batch_keys, read
+from mgoe.features.groups import GROUPS, Reader, batch_keys, input_groups, read
 from mgoe.features.spec import CategoricalSpec, FeatureSpec, TaskSpec
 from mgoe.features.view import NodeOverlay, Overlay, PairOverlay, Pairs, RateCells, Source, View
 
@@ -49,5 +49,6 @@ __all__ = [
     "View",
     "batch_keys",
     "dense",
+    "input_groups",
     "read",
 ]

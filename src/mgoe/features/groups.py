@@ -6,6 +6,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from mgoe.config import named
 from mgoe.features.aggregates import Aggregates
 from mgoe.features.content import Content
 from mgoe.features.context import Context
@@ -44,9 +45,24 @@ GROUPS: dict[str, InputGroup] = {
 end, so that trained models keep their columns."""
 
 
+def input_groups(names: Collection[str]) -> dict[str, InputGroup]:
+    """Return some input groups by name, in the order in which models read their columns: that of `GROUPS`,
+    and then extensions by name.
+
+    Raises:
+        ConfigError: A name is unknown, or an extension cannot be imported.
+
+    Example:
+        >>> [*input_groups(["pair", "counts"])]
+        ['counts', 'pair']
+    """
+    order = [name for name in GROUPS if name in names] + sorted({*names}.difference(GROUPS))
+    return {name: named("mgoe.inputs", GROUPS, name, InputGroup) for name in order}
+
+
 def batch_keys(spec: FeatureSpec, groups: Collection[str]) -> dict[str, Key]:
-    """Return the keys of a batch that holds some groups, by name, in the order of `GROUPS`; those of `ids`
-    are always there.
+    """Return the keys of a batch that holds some groups, by name, in the order of `input_groups`; those
+    of `ids` are always there.
 
     Example:
         >>> [*batch_keys(spec, ["counts", "pair"])]
@@ -54,8 +70,7 @@ def batch_keys(spec: FeatureSpec, groups: Collection[str]) -> dict[str, Key]:
     """
     return {
         key.name: key
-        for name, group in GROUPS.items()
-        if name == "ids" or name in groups
+        for group in input_groups({"ids", *groups}).values()
         for key in group.keys(spec)
         if key.owners
     }
@@ -85,8 +100,7 @@ class Reader:
     ):
         self._spec = spec
         self._reads: list[Callable[[View, Pairs], Arrays]] = []
-        wanted = {"ids", *groups}
-        for group in (group for name, group in GROUPS.items() if name in wanted):
+        for group in input_groups({"ids", *groups}).values():
             if part is not None:
                 keys = [] if spec is None else [key for key in group.keys(spec) if part in key.parts]
                 if keys:

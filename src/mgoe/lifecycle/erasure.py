@@ -24,8 +24,8 @@ from mgoe.lifecycle.erasures import ERASED, Erasures
 from mgoe.lifecycle.registry import CURRENT, Registry
 from mgoe.serving import EventReader, open_events, open_exposures
 from mgoe.serving.events.event import every, read_id
-from mgoe.serving.events.redis_server import REDIS, with_query
 from mgoe.serving.events.shadow_log import FILE, FOLDER, ShadowLog, read_shadow_log
+from mgoe.serving.events.stores import stores_at, with_query
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class Deployment(ExitStack):
         self.registry, self.log = Registry(registry), log
         self.current = Bundle.open(self.registry.place(CURRENT))
         beside = self.registry.path / "current.state"
-        own = state if state and not str(state).startswith(REDIS) else beside if beside.is_dir() else None
+        own = state if state and not stores_at(state) else beside if beside.is_dir() else None
         self.folder = None if own is None else Path(own)
         self.events, self.exposures = None, None
         if (where := redis or state or own) is None:

@@ -20,7 +20,7 @@ from mgoe.graph.pair_rows import Side
 from mgoe.lifecycle.live_events import later
 from mgoe.serving import EventReader, open_events
 from mgoe.serving.events.event import Id
-from mgoe.serving.events.redis_exposures import open_exposures
+from mgoe.serving.events.stores import open_exposures
 from mgoe.serving.events.taken import taken_rows
 
 Labelled = tuple[NDArray[np.int64], NDArray[np.float64]]

@@ -8,7 +8,7 @@ from mgoe.bundle.held import START, Mark, mark_of, read_held
 from mgoe.data.waiting import longest_delay
 from mgoe.lifecycle.registry import Registry
 from mgoe.serving import EventLog, every, open_events
-from mgoe.serving.events.redis_exposures import open_exposures
+from mgoe.serving.events.stores import open_exposures
 
 LEAST = 86_400
 """Seconds that a row stays at least: a row that is sent again is recognised by it, and what came of an answer

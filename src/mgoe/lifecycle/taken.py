@@ -21,7 +21,7 @@ from mgoe.lifecycle.live_events import counted
 from mgoe.serving import EventLog, EventReader, open_events
 from mgoe.serving.events.chain import chained
 from mgoe.serving.events.marked import DIGEST, NUMBER, with_marks
-from mgoe.serving.events.redis_exposures import open_exposures
+from mgoe.serving.events.stores import open_exposures
 from mgoe.serving.events.taken import taken_rows
 
 logger = logging.getLogger(__name__)

@@ -27,7 +27,7 @@ from mgoe.models.layers.tables import Undrawn, draw_rows, late_tables
 from mgoe.models.mgoe.folded import FoldedDecomposition
 from mgoe.models.mgoe.model import MGOE
 from mgoe.models.mgoe.network import MGOEOptions
-from mgoe.models.presets import BASES, INPUTS, PRESETS, make_model, options_of, resolve, written_out
+from mgoe.models.presets import BASES, INPUTS, PRESETS, class_of, make_model, options_of, resolve, written_out
 from mgoe.models.spec import Batch, CategoricalSpec, FeatureSpec, TaskSpec, batch_keys
 
 __all__ = [
@@ -68,6 +68,7 @@ __all__ = [
     "TaskSpec",
     "Undrawn",
     "batch_keys",
+    "class_of",
     "draw_rows",
     "expanded",
     "late_tables",

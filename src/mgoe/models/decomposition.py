@@ -29,14 +29,14 @@ def expanded(batch: Batch, rows: int) -> Batch:
     return {key: value.expand(rows, *value.shape[1:]) for key, value in batch.items()}
 
 
-def neutral(spec: FeatureSpec) -> Batch:
+def neutral(spec: FeatureSpec, groups: Collection[str] = GROUPS) -> Batch:
     """Return one row that says nothing: nodes without history, and features that are 0 or unknown.
 
     Example:
         >>> set(neutral(spec)) == set(batch_keys(spec, GROUPS))
         True
     """
-    return {name: torch.from_numpy(key.neutral()) for name, key in batch_keys(spec, GROUPS).items()}
+    return {name: torch.from_numpy(key.neutral()) for name, key in batch_keys(spec, groups).items()}
 
 
 class Decomposition(nn.Module):
@@ -147,7 +147,7 @@ class AdditiveDecomposition(Decomposition):
         parts = inputs.parts()
         self.user_columns = nn.Buffer(torch.tensor([float(of == "user") for of in parts]))
         self.item_columns = nn.Buffer(torch.tensor([float(of == "item") for of in parts]))
-        self._none = {key: value for key, value in neutral(model.spec).items() if key in keys}
+        self._none = {name: torch.from_numpy(key.neutral()) for name, key in keys.items()}
         with torch.no_grad():
             pair = torch.eye(len(parts))[[of == "pair" for of in parts]]
             nothing = model.first(self._none, torch.zeros(1, len(parts)))

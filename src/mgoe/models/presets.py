@@ -4,9 +4,9 @@ import pkgutil
 
 import torch
 
-from mgoe.config import ModelSettings, Settings, check_settings, did_you_mean
+from mgoe.config import ModelSettings, Settings, check_settings, did_you_mean, named, names
 from mgoe.errors import ConfigError
-from mgoe.features import GROUPS
+from mgoe.features import GROUPS, input_groups
 from mgoe.models.base import RankingModel
 from mgoe.models.baselines.boosted import BoostedTrees
 from mgoe.models.baselines.din import DIN
@@ -44,7 +44,7 @@ BASES: dict[str, type[RankingModel]] = {
     "history": History,
     "constant": Constant,
 }
-"""Model classes by name; `module:Class` reaches any other."""
+"""Model classes by name; extensions add others, and `module:Class` reaches any."""
 
 _PLAIN: tuple[str, ...] = ("ids", "side", "context", "recents", "content")
 _RATES: tuple[str, ...] = ("side", "context", "rates")
@@ -111,8 +111,9 @@ def resolve(model: str | ModelSettings) -> ModelSettings:
 
     Args:
         model: Name of a preset, with `+counts`, `+edges`, `+graph` or `+mgoe` for other inputs, or settings
-            whose `base` is such a name or the import path `module:Class` of a model of your own, which reads
-            every group but ids and recents by default. Given options replace those of the preset.
+            whose `base` is such a name, that of an extension, or the import path `module:Class` of a model of
+            your own, which both read every group but ids and recents by default. Given options replace those
+            of the preset.
 
     Raises:
         ConfigError: The name or an option is unknown, the class cannot be imported, or an input that it needs
@@ -125,28 +126,30 @@ def resolve(model: str | ModelSettings) -> ModelSettings:
     given = ModelSettings(name=model, base=model) if isinstance(model, str) else model
     place = f"models.{given.name}"
     base, plus, suffix = given.base.partition("+")
-    if ":" in base:
-        preset = ModelSettings(name=base, base=base, inputs=_GRAPH, ids="auto")
-    elif base in PRESETS:
+    known = names("mgoe.models", PRESETS)
+    if base in PRESETS:
         preset = PRESETS[base]
+    elif ":" in base or base in known:
+        preset = ModelSettings(name=base, base=base, inputs=_GRAPH, ids="auto")
     else:
         raise ConfigError(
             place,
-            f"unknown model {base!r}{did_you_mean(base, [*PRESETS])}; "
+            f"unknown model {base!r}{did_you_mean(base, known)}; "
             "a model of your own is named by its import path, `module:Class`",
         )
     if plus and suffix not in INPUTS:
         raise ConfigError(place, f"unknown inputs {suffix!r} after `+`{did_you_mean(suffix, [*INPUTS])}")
-    kind = _load(preset.base, place)
+    kind = class_of(preset.base, place)
     of_name = (*INPUTS[suffix], *kind.requires & {"recents"}) if plus else preset.inputs or _GRAPH
     inputs = of_name if given.inputs is None else given.inputs
+    valid = names("mgoe.inputs", GROUPS)
     for number, name in enumerate(inputs):
-        if name not in GROUPS:
+        if name not in valid:
             raise ConfigError(
                 place,
-                f"inputs.{number}: must be an input group, found {name!r}{did_you_mean(name, [*GROUPS])}",
+                f"inputs.{number}: must be an input group, found {name!r}{did_you_mean(name, valid)}",
             )
-    lacking = [group for group in GROUPS if group in kind.requires - {*inputs}]
+    lacking = [*input_groups(kind.requires - {*inputs})]
     if lacking:
         raise ConfigError(
             place,
@@ -159,7 +162,7 @@ def resolve(model: str | ModelSettings) -> ModelSettings:
     return given.model_copy(
         update={
             "base": preset.base,
-            "inputs": tuple(group for group in GROUPS if group in inputs),
+            "inputs": tuple(input_groups(inputs)),
             "ids": given.ids or (PRESETS["mgoe"] if suffix == "mgoe" else preset).ids,
             "options": options,
             "training": {**preset.training, **given.training},
@@ -177,7 +180,7 @@ def options_of(model: ModelSettings) -> type[Settings]:
         >>> options_of(resolve("mgoe-paper")).__name__
         'MGOEOptions'
     """
-    return _load(model.base, f"models.{model.name}").Options
+    return class_of(model.base, f"models.{model.name}").Options
 
 
 def written_out(model: ModelSettings) -> ModelSettings:
@@ -208,7 +211,7 @@ def make_model(settings: ModelSettings | str, spec: FeatureSpec, seed: int) -> R
     """
     resolved = resolve(settings)
     place = f"models.{resolved.name}"
-    kind = _load(resolved.base, place)
+    kind = class_of(resolved.base, place)
     options = check_settings(kind.Options, resolved.options, f"{place}.options")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -218,12 +221,23 @@ def make_model(settings: ModelSettings | str, spec: FeatureSpec, seed: int) -> R
             raise ConfigError(f"{place}.{error.place}", error.message) from None
 
 
-def _load(base: str, place: str) -> type[RankingModel]:
-    if base in BASES:
-        return BASES[base]
+def class_of(base: str, place: str) -> type[RankingModel]:
+    """Return the class of a model, built in, of an extension or by its import path.
+
+    Args:
+        base: The base of a resolved model.
+        place: For messages.
+
+    Raises:
+        ConfigError: It cannot be imported, or is no model.
+
+    Example:
+        >>> class_of("mmoe", "models.mmoe").__name__
+        'MMoE'
+    """
     try:
-        kind = pkgutil.resolve_name(base)
-    except (ValueError, ImportError, AttributeError) as error:
+        kind = pkgutil.resolve_name(base) if ":" in base else named("mgoe.models", BASES, base, type)
+    except (ValueError, ImportError, AttributeError) as error:  # not of an extension
         raise ConfigError(
             place,
             f"{base!r} cannot be imported ({error}); put its folder on PYTHONPATH; an import path has the "

@@ -4,7 +4,7 @@ Axes: `U` users, `I` items, `E` pairs that count, `L` links, `Ku` user macro nod
 """
 
 from mgoe.retrieval.blend import Blend
-from mgoe.retrieval.generators import GENERATORS
+from mgoe.retrieval.generators import GENERATORS, Asked, Stored, find_generators
 from mgoe.retrieval.history import PAIR, Done, LatestPairs, OwnItems, Rows, known_items, latest_pairs
 from mgoe.retrieval.links import Former, ItemLinks, computed, item_links
 from mgoe.retrieval.mix import best_quotas, mixed
@@ -14,6 +14,7 @@ from mgoe.retrieval.swing import swing_rows
 __all__ = [
     "GENERATORS",
     "PAIR",
+    "Asked",
     "Blend",
     "Done",
     "Former",
@@ -22,8 +23,10 @@ __all__ = [
     "OwnItems",
     "Retrieval",
     "Rows",
+    "Stored",
     "best_quotas",
     "computed",
+    "find_generators",
     "item_links",
     "known_items",
     "latest_pairs",

@@ -5,7 +5,7 @@ the vector and macro node of a user who is new since the snapshot. Those of othe
 item that is registered live is found at once by what it is about.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 import numba
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mgoe._util.hash_table import free_places, place_of
+from mgoe.config import named
 from mgoe.features import View
 from mgoe.features.sketch import SUMS
 from mgoe.retrieval.best import offer, sort
@@ -112,10 +113,24 @@ def popular(stored: Stored, asked: Asked, n: int) -> NDArray[np.int64]:
     return _unknown(stored.lists.popular, asked.own, n)
 
 
-GENERATORS: dict[str, Callable[[Stored, Asked, int], NDArray[np.int64]]] = {
+Generate = Callable[[Stored, Asked, int], NDArray[np.int64]]
+GENERATORS: dict[str, Generate] = {
     one.__name__: one for one in (own, item_to_item, swing, sketch, unseen, macro, recent, popular)
 }
 """By name, in the order in which they come first at equal places of the mix."""
+
+
+def find_generators(quotas: Iterable[str]) -> dict[str, Generate]:
+    """Return the built-in generators, and those of extensions that have a quota, by name.
+
+    Raises:
+        ConfigError: A name is unknown, or an extension cannot be imported.
+
+    Example:
+        >>> [*find_generators(["own"])][:3]
+        ['own', 'item_to_item', 'swing']
+    """
+    return GENERATORS | {name: named("mgoe.generators", GENERATORS, name, Callable) for name in quotas}
 
 
 def _unknown(items: NDArray[np.integer], own: OwnItems, n: int) -> NDArray[np.int64]:

@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from mgoe._util.arrays import mapped, save_arrays
 from mgoe._util.files import atomic_folder, read_of_format, write_json
-from mgoe.config import Generator, RetrievalSettings
+from mgoe.config import RetrievalSettings, check_asked, quotas_of
 from mgoe.errors import BundleError
 from mgoe.features import View
 from mgoe.graph import Snapshot
 from mgoe.retrieval.blend import Blend, link_signals
-from mgoe.retrieval.generators import GENERATORS, Asked, Stored
+from mgoe.retrieval.generators import GENERATORS, Asked, Stored, find_generators
 from mgoe.retrieval.history import HALF_LIFE, Done, OwnItems, latest_pairs, latest_rows, median_age, own_items
 from mgoe.retrieval.links import Former, ItemLinks, Kind, freshness, item_links
 from mgoe.retrieval.mix import apportioned, is_among, mixed
@@ -25,7 +25,7 @@ from mgoe.retrieval.sketch_index import FormerIndex, SketchIndex, write_index
 FORMAT = 2
 MANIFEST = "retrieval.json"
 SKETCH = "sketch.faiss"
-QUOTAS: dict[Generator, int] = {
+QUOTAS: dict[str, int] = {
     "own": 40,
     "item_to_item": 150,
     "swing": 100,
@@ -51,7 +51,7 @@ class Retrieval:
         placed: Vectors that updates have placed in the cells of the sketch's index, see `write_index`.
 
     Example:
-        >>> from mgoe.config import RetrievalSettings
+        >>> from mgoe.config import RetrievalSettings, check_asked, quotas_of
         >>> found = Retrieval.build(bundle.view, folder / "retrieval", RetrievalSettings(candidates=20))
         >>> len(found.candidates(bundle.view, user=0))
         20
@@ -86,7 +86,9 @@ class Retrieval:
 
         Raises:
             OutputError: The folder cannot be written.
+            ConfigError: A generator of an extension cannot be imported.
         """
+        find_generators(quotas_of(settings))
         with atomic_folder(folder) as unfinished:
             pairs, held, index = latest_pairs(view.snapshot), dict[Kind, Former](), None
             if former is not None:
@@ -103,9 +105,7 @@ class Retrieval:
             save_arrays(unfinished, shared_lists(view.snapshot)._asdict())
             placed = write_index(view.snapshot.arrays["item_vectors"], unfinished / SKETCH, index)
             places = "item" in view.snapshot.placed
-            usual: dict[Generator, int] = {
-                name: quota for name, quota in QUOTAS.items() if places or name != "unseen"
-            }
+            usual = {name: quota for name, quota in QUOTAS.items() if places or name != "unseen"}
             quotas = apportioned(settings.quotas or usual, settings.candidates)
             manifest = {"format": FORMAT, "quotas": quotas, "neighbors": settings.neighbors}
             manifest |= {"blend": None if blend is None else blend._asdict(), "placed": placed}
@@ -118,7 +118,8 @@ class Retrieval:
         """Open a folder that `build` wrote, memory-mapped.
 
         Raises:
-            BundleError: The folder is damaged, or of another version.
+            BundleError: The folder is damaged, of another version, or names a generator that would be
+                imported here, see `check_asked`.
         """
         try:
             missing, fix = f"holds no {MANIFEST}; write the bundle again", "write the bundle again"
@@ -131,6 +132,7 @@ class Retrieval:
             sketch, half_life = SketchIndex(folder / SKETCH), float(manifest["half_life"])
             stored = Stored(links, mapped(folder / "fresh.npy"), half_life, lists, sketch)
             blend = None if manifest["blend"] is None else Blend(**manifest["blend"])
+            check_asked("mgoe.generators", GENERATORS, manifest["quotas"], folder)
             return cls(folder, manifest["quotas"], manifest["neighbors"], stored, blend, manifest["placed"])
         except (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError) as error:
             raise BundleError(folder, f"cannot be read ({error}); write the bundle again") from None
@@ -174,7 +176,9 @@ class Retrieval:
             n: Most items of a generator.
         """
         asked = self._asked(view, user, self.own_items(view, user))
-        return {name: generator(self.stored, asked, n) for name, generator in GENERATORS.items()}
+        return {
+            name: generator(self.stored, asked, n) for name, generator in find_generators(self.quotas).items()
+        }
 
     def candidates(
         self,
@@ -196,7 +200,7 @@ class Retrieval:
         asked = self._asked(view, user, self.own_items(view, user) if own is None else own)
         lists = {
             name: generator(self.stored, asked, n)
-            for name, generator in GENERATORS.items()
+            for name, generator in find_generators(self.quotas).items()
             if self.quotas.get(name)
         }
         if without is not None:

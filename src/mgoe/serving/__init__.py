@@ -7,8 +7,8 @@ from mgoe.bundle.held import Mark
 from mgoe.bundle.items import Item
 from mgoe.serving.events.event import Event, EventLog, EventReader, every
 from mgoe.serving.events.exposure_log import ExposureLog
-from mgoe.serving.events.redis_exposures import open_exposures
-from mgoe.serving.events.sqlite_log import SqliteLog, check_no_events, open_events
+from mgoe.serving.events.sqlite_log import SqliteLog, check_no_events
+from mgoe.serving.events.stores import Stores, open_events, open_exposures
 from mgoe.serving.online.live import Consumer, LiveNodes
 from mgoe.serving.online.overlay import LiveBundle
 from mgoe.serving.scoring.scorer import Scorer
@@ -25,6 +25,7 @@ __all__ = [
     "Mark",
     "Scorer",
     "SqliteLog",
+    "Stores",
     "check_no_events",
     "every",
     "open_events",

@@ -6,7 +6,7 @@ measure    HR, NDCG, MRR, recall, novelty and coverage, with the influence of ea
 baselines  recommenders that know who did what and when
 """
 
-from mgoe.topn.baselines import BASELINES, Baseline, Budget, load_implicit
+from mgoe.topn.baselines import BASELINES, Baseline, Budget, find_baseline, load_implicit
 from mgoe.topn.lists import Scores, best_items, make_lists, popularity_places
 from mgoe.topn.measure import measure_lists, ranks_of
 from mgoe.topn.queries import Events, Queries, events_until
@@ -20,6 +20,7 @@ __all__ = [
     "Scores",
     "best_items",
     "events_until",
+    "find_baseline",
     "load_implicit",
     "make_lists",
     "measure_lists",

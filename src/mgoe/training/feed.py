@@ -19,7 +19,7 @@ from mgoe._util.prefetch import prefetched
 from mgoe.config import TaskSettings
 from mgoe.data import Encoders, ExampleFile, Examples, FeatureEncoders, Prepared, join
 from mgoe.errors import TrainingError
-from mgoe.features import GROUPS, Arrays, CategoricalSpec, FeatureSpec, Reader, TaskSpec, View
+from mgoe.features import GROUPS, Arrays, CategoricalSpec, FeatureSpec, Reader, TaskSpec, View, input_groups
 from mgoe.features.rates import spec_of
 from mgoe.graph import MacroGraph
 from mgoe.models import Batch
@@ -217,7 +217,7 @@ def make_spec(prepared: Prepared, graph: MacroGraph, needs: Collection[str] = GR
     Args:
         prepared: Examples, side features and sizes.
         graph: Snapshots of the same data.
-        needs: Input groups whose widths and moments are wanted; all that have any by default.
+        needs: Input groups whose widths and moments are wanted; all built-in ones that have any by default.
 
     Raises:
         TrainingError: There is no training example.
@@ -261,10 +261,13 @@ def make_spec(prepared: Prepared, graph: MacroGraph, needs: Collection[str] = GR
         rates=() if latest.rates is None else tuple(map(spec_of, latest.rates.groups)),
         task_mask_scores=tuple(graph.task_mask_scores),
     )
-    keys = {name: [key.name for key in GROUPS[name].keys(spec) if key.kind == "dense"] for name in GROUPS}
-    feed = Feed(prepared, graph, examples, frozenset(name for name in needs if keys[name]), spec)
+    keys = {
+        name: [key.name for key in group.keys(spec) if key.kind == "dense"]
+        for name, group in input_groups(needs).items()
+    }
+    feed = Feed(prepared, graph, examples, frozenset(name for name in keys if keys[name]), spec)
     sample = feed.block(some_rows(len(examples), MOMENT_ROWS, 0))
-    dense = {key: sample[key].double() for name in GROUPS for key in keys[name] if key in sample}
+    dense = {key: sample[key].double() for name in keys for key in keys[name] if key in sample}
     return replace(
         spec,
         widths={key: values.shape[1] for key, values in dense.items()},

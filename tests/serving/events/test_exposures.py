@@ -24,8 +24,8 @@ from mgoe.serving.events.event import EventReader
 from mgoe.serving.events.exposure import Exposure, ExposureReader, Label
 from mgoe.serving.events.exposure_log import DAY, ExposureLog
 from mgoe.serving.events.marked import DIGEST, NUMBER
-from mgoe.serving.events.redis_exposures import open_exposures
 from mgoe.serving.events.sqlite_log import SqliteLog
+from mgoe.serving.events.stores import open_exposures
 from mgoe.serving.events.taken import taken_rows
 from tests.effort import SOAK, up_to
 from tests.serving.events.stores import events

@@ -20,8 +20,8 @@ from mgoe.bundle.items import Item
 from mgoe.errors import AwayError, OtherLogError, StoreError
 from mgoe.serving.events.event import Event, EventLog, every, records
 from mgoe.serving.events.redis_log import RedisLog
-from mgoe.serving.events.redis_server import with_query
 from mgoe.serving.events.sqlite_log import SqliteLog
+from mgoe.serving.events.stores import with_query
 from tests.effort import SOAK, up_to
 from tests.serving.events.stores import Server, events, when_back
 

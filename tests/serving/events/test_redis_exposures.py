@@ -16,7 +16,7 @@ from mgoe.errors import OtherLogError, StoreError
 from mgoe.serving.events.exposure import Exposure, Label
 from mgoe.serving.events.exposure_log import ExposureLog
 from mgoe.serving.events.redis_exposures import RedisExposures
-from mgoe.serving.events.redis_server import with_query
+from mgoe.serving.events.stores import with_query
 from tests.effort import SOAK, up_to
 from tests.serving.events.stores import Server, when_back
 from tests.serving.events.test_exposures import KNOWN, NOW, READER, SECOND, SHOWN, TASKS, exposure, label

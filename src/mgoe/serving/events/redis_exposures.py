@@ -24,8 +24,8 @@ from mgoe.bundle.held import START, Mark
 from mgoe.errors import DamagedLogError, OtherLogError, StoreError
 from mgoe.serving.events.chain import chained
 from mgoe.serving.events.exposure_log import TOO_EARLY, ExposureLog, Record, apply, check_window
-from mgoe.serving.events.redis_server import REDIS, RedisServer, text
-from mgoe.serving.events.store import FILE, end_of
+from mgoe.serving.events.redis_server import RedisServer, text
+from mgoe.serving.events.store import end_of
 
 REPLICA = "exposures.sqlite"
 """Name of the replica in the folder of a service's state."""
@@ -236,27 +236,3 @@ class RedisExposures(ExposureLog):
             f"{self._stream} {what} what {self._store.path} has followed; restore a newer copy of Redis, or "
             f"stop the services and remove {self._store.path}* to follow this one",
         )
-
-
-def open_exposures(where: str | Path, window: int | None = None, make: bool = True) -> ExposureLog:
-    """Open the exposures of one machine or of several.
-
-    Args:
-        where: Folder of a service's state, or a Redis server as for `open_events`.
-        window: See `ExposureLog`.
-        make: Whether to create a log that is missing. Otherwise a log in a folder is only read.
-
-    Raises:
-        StoreError: There is no log, or it cannot be opened.
-
-    Example:
-        >>> log = open_exposures("state")
-        >>> log.counts["exposures taken"]
-        0
-        >>> log.close()
-    """
-    return (
-        RedisExposures(str(where), window)
-        if str(where).startswith(REDIS)
-        else ExposureLog(Path(where) / FILE, window, make)
-    )

@@ -17,8 +17,6 @@ from urllib.parse import parse_qsl, urlencode
 from mgoe._util.extras import load
 from mgoe.errors import AwayError, ConfigError, StoreError
 
-REDIS = ("redis://", "rediss://", "unix://")
-"""Beginnings of an address."""
 EXAMPLE = "redis://host:6379/0?prefix=shop"
 PREFIX = "mgoe"
 """Prefix of the keys unless the address names another."""
@@ -164,24 +162,6 @@ class RedisServer:
                 f"the log of events cannot be used: {error}; "
                 "check that it runs and can be reached; events are accepted again once it is back",
             ) from None
-
-
-def with_query(url: str, **more: object) -> str:
-    """Return an address that names more; what is None is left out.
-
-    Raises:
-        ConfigError: It does not begin as one of a Redis. It is not shown, since it may hold a password.
-
-    Example:
-        >>> with_query("redis://host:6379/0?prefix=shop", state=Path("state"), password_file=None)
-        'redis://host:6379/0?prefix=shop&state=state'
-    """
-    if not url.startswith(REDIS):
-        raise ConfigError(
-            "--redis", f"must begin with {', '.join(REDIS[:-1])} or {REDIS[-1]}; write it as in {EXAMPLE}"
-        )
-    added = urlencode({name: value for name, value in more.items() if value is not None})
-    return f"{url}{'&' if '?' in url else '?'}{added}" if added else url
 
 
 def text(value: Any) -> str:

@@ -1,7 +1,5 @@
 """A durable log of live events in a file: an acknowledged event survives a crash, for every process that
 reads it.
-
-`open_events` opens the log of a service by its name, this one or one on Redis.
 """
 
 import sqlite3
@@ -10,10 +8,9 @@ from pathlib import Path
 
 from mgoe.bundle.held import Mark
 from mgoe.bundle.items import Item
-from mgoe.errors import OutputError, StoreError
+from mgoe.errors import OutputError
 from mgoe.serving.events.chain import chained
 from mgoe.serving.events.event import Event, EventLog, Records, every
-from mgoe.serving.events.redis_server import REDIS
 from mgoe.serving.events.store import FILE, Store, end_of
 
 AT_ONCE = 10_000
@@ -96,36 +93,6 @@ class SqliteLog(EventLog):
         query = "SELECT id, event, digest FROM events WHERE id >= ? ORDER BY id LIMIT ?"
         found = self._store.read(query, (int(first.position or 0), count))
         return [(Mark(str(number), digest.hex()), record) for number, record, digest in found]
-
-
-def open_events(where: str | Path, make: bool = True) -> EventLog:
-    """Open the log of live events of one machine or of several.
-
-    Args:
-        where: Folder of a service's state, or a Redis server as in redis://host:6379/0?prefix=shop.
-        make: Whether to create a log that is missing. Otherwise the log is only read.
-
-    Raises:
-        StoreError: The store cannot be reached, or there is no log.
-
-    Example:
-        >>> log = open_events("state")
-        >>> log.read()
-        []
-        >>> log.close()
-    """
-    if str(where).startswith(REDIS):
-        from mgoe.serving.events.redis_log import RedisLog
-
-        return RedisLog(str(where))
-    file = Path(where) / FILE
-    if not make and not file.is_file():
-        raise StoreError(
-            where,
-            f"holds no log of events (a file {FILE!r} is missing); "
-            "name the state folder of `mgoe serve`, or a redis://",
-        )
-    return SqliteLog(file, make)
 
 
 def check_no_events(folder: Path) -> None:

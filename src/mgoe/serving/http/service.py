@@ -23,10 +23,8 @@ from uvicorn.supervisors import Multiprocess
 from mgoe.bundle import Bundle
 from mgoe.errors import AwayError, ConfigError, MgoeError
 from mgoe.serving.events.event import every
-from mgoe.serving.events.redis_exposures import open_exposures
 from mgoe.serving.events.redis_log import RedisLog
-from mgoe.serving.events.redis_server import with_query
-from mgoe.serving.events.sqlite_log import open_events
+from mgoe.serving.events.stores import open_events, open_exposures, with_query
 from mgoe.serving.http.app import create_app
 from mgoe.serving.http.reloader import Reloader
 from mgoe.serving.http.settings import ServeSettings

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from mgoe.bundle import Bundle
-from mgoe.features import GROUPS, Arrays, Reader, Source, View, batch_keys
+from mgoe.features import Arrays, Reader, Source, View, batch_keys, input_groups
 from mgoe.graph.pair_rows import Side
 from mgoe.models import Batch, Decomposition
 from mgoe.serving.online.overlay import LiveView
@@ -42,7 +42,7 @@ class ScoringInputs:
         spec, needs = bundle.model.spec, bundle.model.needs
         keys, own = (
             batch_keys(spec, needs),
-            {name: {key.name for key in GROUPS[name].keys(spec)} for name in needs},
+            {name: {key.name for key in group.keys(spec)} for name, group in input_groups(needs).items()},
         )
         late = frozenset() if decomposition.whole else decomposition.keys & keys.keys()
         # keys of the user or of the item that `join` reads beside the pair's

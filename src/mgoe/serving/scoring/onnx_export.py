@@ -103,7 +103,7 @@ def export_whole(model: RankingModel, out: Path, precision: Literal["float32", "
         OutputError: The files cannot be written.
     """
     keys = batch_keys(model.spec, model.needs)
-    sample = {name: value.clone() for name, value in expanded(neutral(model.spec), 3).items() if name in keys}
+    sample = {name: value.clone() for name, value in expanded(neutral(model.spec, model.needs), 3).items()}
     free = {name: {0: "rows"} for name in sample}
     for number, name in enumerate(sample):
         if keys[name].kind == "category" and keys[name].multi:

@@ -12,6 +12,7 @@ cascading   CascadingRank, for several tasks
 Item-kNN, RP3beta, iALS and the neighbours of SLIM are computed by implicit (extra `topn`).
 """
 
+from mgoe.config import named
 from mgoe.topn.baselines.baseline import Baseline, Budget, Space, load_implicit
 from mgoe.topn.baselines.cascading import CASCADING_RANK
 from mgoe.topn.baselines.factors import IALS
@@ -35,4 +36,18 @@ BASELINES: dict[str, Baseline] = {
     "cascading-rank": CASCADING_RANK,
 }
 
-__all__ = ["BASELINES", "Baseline", "Budget", "Space", "load_implicit"]
+
+def find_baseline(name: str) -> Baseline:
+    """Return a baseline by name, built in or of an extension.
+
+    Raises:
+        ConfigError: The name is unknown, or the extension cannot be imported.
+
+    Example:
+        >>> find_baseline("popularity").start
+        {'half_life': 7.0}
+    """
+    return named("mgoe.baselines", BASELINES, name, Baseline)
+
+
+__all__ = ["BASELINES", "Baseline", "Budget", "Space", "find_baseline", "load_implicit"]
