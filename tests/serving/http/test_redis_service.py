@@ -12,8 +12,8 @@ from mgoe.cli.app import app
 from mgoe.errors import ConfigError, OtherLogError, StoreError
 from mgoe.serving.events.redis_exposures import RedisExposures
 from mgoe.serving.events.redis_log import RedisLog
-from mgoe.serving.events.redis_server import RedisServer, with_query
-from mgoe.serving.events.stores import open_exposures
+from mgoe.serving.events.redis_server import RedisServer
+from mgoe.serving.events.stores import open_exposures, with_query
 from tests.cli.test_serve import process
 from tests.effort import slow
 from tests.lifecycle.test_taken import counted, counts_of, requests, take
