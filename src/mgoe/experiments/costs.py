@@ -1,9 +1,9 @@
 """What the stages of a run cost per unit of work, as measured, and how fast this machine is beside that one.
 
 Figures come from one run of `python benchmarks/line.py --events 1e7 --set evaluation.ranking_queries=0 --set
-'split.cuts=[0.94, 0.96, 0.98]'` on two cores of an AMD EPYC; what a node and what an exposure costs also from
-a graph of 1e7 exposures, and `start` from `--events 1e4`. None is of a larger log, so forecasts of those can
-be tested.
+'split.cuts=[0.94, 0.96, 0.98]'` on two cores of an AMD EPYC; what a node, a sampled user and an exposure cost
+also from graphs of 1e7 exposures, and of 1e7 events with `graph.sample=40000`; `start` from `--events 1e4`.
+None is of a larger log, so forecasts of those can be tested.
 """
 
 from collections.abc import Mapping
@@ -51,13 +51,15 @@ COSTS = {
             "start": 0.8,
             "history": 0.22e-6,
             "pairs": 0.074e-6,
-            "pairs x resolutions": 0.07e-6,
+            "pairs x resolutions": 0.138e-6,
+            "pairs again": 0.04e-6,
+            "pairs again x resolutions": 0.034e-6,
             "nodes x snapshots": 1.8e-6,
-            "nodes x resolutions": 0.45e-6,
+            "nodes x resolutions": 2.1e-6,
             "sampled pairs x numbers": 0.7e-9,
-            "sampled nodes x numbers": 74e-9,
-            "sampled pairs x resolutions": 0.13e-6,
-            "sampled nodes x resolutions": 2e-6,
+            "sampled users x numbers": 90e-9,
+            "sampled pairs x resolutions": 0.062e-6,
+            "sampled users x resolutions": 0.76e-6,
             "exposures": 0.24e-6,
             "exposures x snapshots": 0.22e-6,
         },

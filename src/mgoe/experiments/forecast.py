@@ -170,7 +170,7 @@ def _work(
     resolutions = len(choose_resolutions(graph, size.users, size.items))
     nodes, pairs, numbers = size.users + size.items, size.pairs * sum(known), graph.rank * len(known)
     sampled_pairs = pairs * min(1, graph.sample / size.users)
-    sampled_nodes = (min(size.users, graph.sample) + size.items) * len(known)
+    sampled_users, again = min(size.users, graph.sample) * len(known), pairs * (size.users > graph.sample)
     shown = int(size.counts.sum()) if settings.form == "exposures" else 0
     lists = retrieval_of(settings.retrieval, size.items)
     evaluated, every = examples["valid"] + examples["test"], seeds * len(models)
@@ -184,13 +184,15 @@ def _work(
         "exposures x snapshots": shown * sum(known),
         "pairs": pairs,
         "pairs x resolutions": pairs * resolutions,
+        "pairs again": again,
+        "pairs again x resolutions": again * resolutions,
         "nodes x snapshots": nodes * len(known),
         "nodes x resolutions": nodes * len(known) * resolutions,
         "numbers": numbers * (size.users + 2 * size.items),
         "sampled pairs x numbers": sampled_pairs * graph.rank * (1 + graph.power_iterations),
-        "sampled nodes x numbers": sampled_nodes * graph.rank,
+        "sampled users x numbers": sampled_users * graph.rank,
         "sampled pairs x resolutions": sampled_pairs * resolutions,
-        "sampled nodes x resolutions": sampled_nodes * resolutions,
+        "sampled users x resolutions": sampled_users * resolutions,
         "trained": examples["train"] * seeds * sum(epochs),
         "validated": examples["valid"] * seeds * sum(epochs),
         "table": nodes
