@@ -1,11 +1,12 @@
-"""`mgoe predict` by one process and by several: the same file of pairs, and a bundle with random weights.
+"""`mgoe predict` by one process, by several and on Spark: the same file of pairs, and a bundle with random
+weights.
 
-    python benchmarks/predict.py [--pairs 1e6] [--jobs 1 2] [--users 100000] [--items 20000] [--model mgoe]
-        [--work FOLDER]
+    python benchmarks/predict.py [--pairs 1e6] [--jobs 1 2] [--spark] [--users 100000] [--items 20000]
+        [--model mgoe] [--work FOLDER]
 
-The bundle is one of `served.py`; pairs are random. A run fails if its file differs from that of the first
+The bundle is one of `served.py`; pairs are random. A run fails if its rows differ from those of the first
 one. Every command has two cores: one process uses both by its threads, and processes side by side have one
-thread each.
+thread each. With `--spark`, `local[2]` scores at last; its figures have `spark` in place of JOBS.
 
 - `predict.seconds.JOBS.PAIRS`: of the whole command, starting Python and the processes included, against the
   first number of processes.
@@ -13,11 +14,12 @@ thread each.
   less.
 - `predict.memory.JOBS.PAIRS`: peak of anonymous memory, all processes together.
 - `predict.memory.main.JOBS.PAIRS`, `predict.memory.process.JOBS.PAIRS`: peaks of the process that reads and
-  writes, and of the largest other one.
+  writes, and of the largest other one, which is Java on Spark.
 """
 
 import argparse
 import filecmp
+import shutil
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,7 +30,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.measure import ROOT, Spent, child, line, memory_of_each, running_seconds, size_name, use_cores
+from benchmarks.measure import (
+    ROOT,
+    THREADS,
+    Spent,
+    child,
+    line,
+    memory_of_each,
+    running_seconds,
+    size_name,
+    use_cores,
+)
 from benchmarks.served import MODELS, id_of, made_up_bundle
 from mgoe.bundle import Bundle
 
@@ -59,6 +71,7 @@ def main() -> None:
     )
     parser.add_argument("--pairs", type=float, default=1e6)
     parser.add_argument("--jobs", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--spark", action="store_true", help="score on Spark too")
     parser.add_argument("--users", type=int, default=100_000)
     parser.add_argument("--items", type=int, default=20_000)
     parser.add_argument("--model", choices=MODELS, default="mgoe")
@@ -76,6 +89,20 @@ def main() -> None:
         if not filecmp.cmp(first[0], out, shallow=False):
             raise RuntimeError(f"{out} differs from {first[0]}")
         show(f"{jobs}.{size_name(given.pairs)}", spent, watch, first[1])
+    if given.spark and first is not None:
+        watch, out = Watch(), given.work / "scores-spark"
+        shutil.rmtree(out, ignore_errors=True)
+        words = ("-m", "mgoe", "predict", bundle, pairs, "--out", out, "--engine", "spark")
+        spent = child(*words, "--master", f"local[{THREADS}]", look=watch.look)
+        if not same_rows(first[0], out):
+            raise RuntimeError(f"{out} differs from {first[0]}")
+        show(f"spark.{size_name(given.pairs)}", spent, watch, first[1])
+
+
+def same_rows(file: Path, folder: Path) -> bool:
+    """Whether a folder that Spark wrote has the rows of a file, in its order."""
+    parts = (pq.read_table(part) for part in sorted(folder.glob("part-*")))
+    return pa.concat_tables(parts).equals(pq.read_table(file))
 
 
 def show(name: str, spent: Spent, watch: Watch, first: float) -> None:

@@ -36,9 +36,7 @@ def pairs(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_parts_have_equal_sizes_and_all_rows_in_order(sizes: list[int], rows: int):
     whole, ends = pa.table({"row": np.arange(sum(sizes))}), np.cumsum([0, *sizes])
     blocks = [whole[:0], *(whole[at : at + size] for at, size in zip(ends, sizes, strict=False))]
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(score, "ROWS", rows)
-        first, *parts = score._cut(iter(blocks))
+    first, *parts = score.cut(iter(blocks), rows)
     assert len(first) == 0
     assert all(len(part) == rows for part in parts[:-1])
     assert all(0 < len(part) <= rows for part in parts)
@@ -93,7 +91,7 @@ def test_measures_are_those_of_one_process(finished: Path, pairs: Path, monkeypa
 def test_a_process_that_fails_leaves_no_file(
     finished: Path, pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, work: object, said: str
 ):
-    monkeypatch.setattr(score, "_score_here", work)
+    monkeypatch.setattr(score, "score_here", work)
     words = ["predict", finished / "bundle", pairs, "--out", tmp_path / "scores.csv", "--jobs", 2]
     ended = CliRunner().invoke(app, list(map(str, words)))
     assert (ended.exit_code, ended.stderr.count("\n")) == (2, 1)

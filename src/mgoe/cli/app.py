@@ -168,6 +168,7 @@ for _command, _examples in {
         "mgoe predict runs/mine/bundle pairs.parquet --out scores.parquet",
         "mgoe predict runs/mine/bundle 'pairs/*.csv' > scores.csv",
         "mgoe predict runs/mine/bundle pairs.parquet --out scores.parquet --jobs 4",
+        "mgoe predict runs/mine/bundle s3a://logs/pairs --out s3a://logs/scores --engine spark",
     ),
     recommendations.recommend: (
         "mgoe recommend runs/mine/bundle 42",

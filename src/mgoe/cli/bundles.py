@@ -11,17 +11,21 @@ from mgoe import experiments
 from mgoe._util.progress import ProgressBar
 from mgoe.cli.shared import (
     BundlePath,
+    Engine,
     Json,
+    Master,
+    Overwrite,
     Redis,
     RedisPassword,
     State,
+    cluster_of,
     logger,
     open_bundle,
     print_csv,
     show,
     show_json,
     show_leads,
-    show_outcome,
+    show_written,
     table,
 )
 from mgoe.errors import ConfigError
@@ -101,10 +105,13 @@ def predict(
         ),
     ],
     out: Annotated[
-        Path | None,
+        str | None,
         typer.Option("--out", "-o", help="Scores as .parquet or .csv; standard output, as CSV, by default."),
     ] = None,
     jobs: Jobs = 1,
+    engine: Engine = "local",
+    master: Master = None,
+    overwrite: Overwrite = False,
     state: State = None,
     redis: Redis = None,
     redis_password_file: RedisPassword = None,
@@ -112,15 +119,17 @@ def predict(
 ) -> None:
     """Score pairs: one row per pair, one probability (or value) per task."""
     opened = open_bundle(bundle, state, redis, redis_password_file)
-    with ProgressBar("scoring", unit="pairs") as bar:
-        _show_scores(opened, experiments.score_pairs(opened, pairs, jobs, bar.update), out, as_json)
+    if spark := cluster_of(opened, engine, master, out, overwrite, jobs):
+        rows = experiments.score_on_spark(opened, pairs, str(out), spark, overwrite)
+        show_written("pairs scored", opened, rows, str(out), as_json)
+    else:
+        with ProgressBar("scoring", unit="pairs") as bar:
+            _show_scores(opened, experiments.score_pairs(opened, pairs, jobs, bar.update), out, as_json)
 
 
-def _show_scores(opened: "Bundle", blocks: "Iterator[pa.Table]", out: Path | None, as_json: bool) -> None:
+def _show_scores(opened: "Bundle", blocks: "Iterator[pa.Table]", out: str | None, as_json: bool) -> None:
     if out is not None:
-        rows = experiments.write_blocks(blocks, out)
-        values = {"path": str(out), "rows": rows, "tasks": opened.tasks}
-        show_outcome(f"{rows:,} pairs scored: {out}", values, as_json)
+        show_written("pairs scored", opened, experiments.write_blocks(blocks, out), out, as_json)
         return
     if as_json:
         data = opened.settings.data

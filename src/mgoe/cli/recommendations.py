@@ -1,7 +1,6 @@
 """`mgoe recommend`: the best items of the catalogue, for users who are named or for those of a file."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
@@ -10,16 +9,20 @@ from mgoe import experiments
 from mgoe._util.progress import ProgressBar
 from mgoe.cli.shared import (
     BundlePath,
+    Engine,
     Json,
+    Master,
+    Overwrite,
     Redis,
     RedisPassword,
     State,
+    cluster_of,
     logger,
     open_bundle,
     print_csv,
     show,
     show_json,
-    show_outcome,
+    show_written,
     table,
 )
 from mgoe.errors import ConfigError
@@ -63,7 +66,7 @@ def recommend(
         ),
     ] = None,
     out: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             "--out",
             "-o",
@@ -102,6 +105,9 @@ def recommend(
         bool, typer.Option("--exact", help="Score every item, even if the bundle can retrieve candidates.")
     ] = False,
     jobs: Annotated[int, typer.Option(min=1, help="With --users: processes of one thread each.")] = 1,
+    engine: Engine = "local",
+    master: Master = None,
+    overwrite: Overwrite = False,
     state: State = None,
     redis: Redis = None,
     redis_password_file: RedisPassword = None,
@@ -125,7 +131,11 @@ def recommend(
         "context": _last("--context", context, str, "device=phone"),
         "exact": exact,
     }
-    if file is None:
+    spark = cluster_of(opened, engine, master, out, overwrite, jobs)
+    if spark and file and out:
+        rows = experiments.recommend_on_spark(opened, file, out, spark, overwrite, **wish)
+        show_written("recommendations written", opened, rows, out, as_json)
+    elif file is None:
         _show(opened.recommend(users or (), **wish), as_json)
     else:
         with ProgressBar("recommending", unit="users") as bar:
@@ -133,13 +143,12 @@ def recommend(
 
 
 def _recommend_users(
-    opened: "Bundle", file: str, out: Path | None, wish: dict[str, Any], as_json: bool
+    opened: "Bundle", file: str, out: str | None, wish: dict[str, Any], as_json: bool
 ) -> None:
     blocks = experiments.recommend_users(opened, file, **wish)
     if out is not None:
         rows = experiments.write_blocks(blocks, out)
-        values = {"path": str(out), "rows": rows, "tasks": opened.tasks}
-        show_outcome(f"{rows:,} recommendations written: {out}", values, as_json)
+        show_written("recommendations written", opened, rows, out, as_json)
     elif as_json:
         show_json([entry for block in blocks for entry in _entries(block)])
     else:

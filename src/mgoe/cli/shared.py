@@ -9,18 +9,20 @@ import shlex
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from mgoe._util.files import as_json
+from mgoe.errors import ConfigError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from mgoe.bundle import Bundle
+    from mgoe.config import SparkSettings
     from mgoe.evaluation import Estimate
 
 logger = logging.getLogger("mgoe.cli")
@@ -44,6 +46,19 @@ Out = Annotated[
     ),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier command wrote there.")]
+Engine = Annotated[
+    Literal["local", "spark"],
+    typer.Option(help="`spark` reads, scores and writes Parquet on a cluster; --out is a folder or URL."),
+]
+Master = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL",
+        help="With --engine spark: the cluster, such as spark://HOST:7077 or sc://HOST:15002; by default "
+        "`spark.master` of the bundle's settings.",
+        show_default=False,
+    ),
+]
 BundlePath = Annotated[
     Path,
     typer.Argument(
@@ -90,6 +105,25 @@ def open_bundle(path: Path, state: Path | None, redis: str | None, password: Pat
     return LiveBundle(bundle, open_events(events, make=False), open_exposures(events, make=False))
 
 
+def cluster_of(
+    bundle: "Bundle", engine: str, master: str | None, out: str | None, overwrite: bool, jobs: int
+) -> "SparkSettings | None":
+    """Return the cluster of `--engine spark`; None without it.
+
+    Raises:
+        ConfigError: An option is missing, or is for the other engine.
+    """
+    if engine == "local":
+        if master is not None or overwrite:
+            option = "--overwrite" if master is None else "--master"
+            raise ConfigError(option, "is for --engine spark, found local; leave it out, or add the engine")
+        return None
+    if out is None or jobs > 1:
+        found = "no --out" if out is None else f"--jobs {jobs}"
+        raise ConfigError("--engine spark", f"takes --out and no --jobs, found {found}; correct it")
+    return bundle.settings.spark.model_copy(update={} if master is None else {"master": master})
+
+
 def print_csv(blocks: "Iterable[pa.Table]") -> None:
     """Print tables of one schema on standard output as CSV."""
     import pyarrow.csv as csv
@@ -126,6 +160,11 @@ def show_outcome(line: str, values: Mapping[str, Any], as_json: bool) -> None:
         show_json(values)
     else:
         logger.info(line)
+
+
+def show_written(what: str, bundle: "Bundle", rows: int, out: str, as_json: bool) -> None:
+    """Print where rows of a bundle were written."""
+    show_outcome(f"{rows:,} {what}: {out}", {"path": out, "rows": rows, "tasks": bundle.tasks}, as_json)
 
 
 def table(columns: Sequence[str], left: int = 1) -> Table:

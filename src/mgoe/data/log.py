@@ -165,28 +165,30 @@ def on_a_cluster(paths: Sequence[str | Path]) -> bool:
 
 
 def open_on_spark(backend: ibis.BaseBackend, paths: Sequence[str | Path]) -> ir.Table:
-    """Return one lazy table on Spark; columns are matched by name.
+    """Return `read_on_spark` as a table of a Spark backend."""
+    read_on_spark(backend._session, paths).createOrReplaceTempView("mgoe_log")  # type: ignore[attr-defined]
+    return backend.table("mgoe_log")
+
+
+def read_on_spark(session: Any, paths: Sequence[str | Path], key: str = LOG) -> Any:
+    """Return one lazy DataFrame of Spark; columns are matched by name.
 
     Args:
-        backend: A Spark backend.
+        session: Of Spark.
         paths: Parquet: files, folders and globs that this machine and the workers share, or URLs that Spark
             reads (`s3a://...`).
+        key: The setting that names them, for messages.
 
     Raises:
         DataError: There are no files, or some are not Parquet.
     """
     names = []
     for path in map(str, paths):
-        files = [] if "://" in path else files_of(path, LOG)
+        files = [] if "://" in path else files_of(path, key)
         for file in files:
             check_complete(file, parquet=True)
         names += [f"file://{file.resolve()}" for file in files] or [path]
-    (
-        backend._session.read.option("mergeSchema", str(len(names) > 1))  # type: ignore[attr-defined]
-        .parquet(*names)
-        .createOrReplaceTempView("mgoe_log")
-    )
-    return backend.table("mgoe_log")
+    return session.read.option("mergeSchema", str(len(names) > 1)).parquet(*names)
 
 
 def open_source(con: Backend, data: DataSettings, table: Frame | None) -> ir.Table:

@@ -200,14 +200,17 @@ def _master_of(session: SparkSession) -> str:
 
 @contextmanager
 def spark_errors(fix: str) -> Iterator[None]:
-    """Turn an error of Spark, or of one of its tasks, into one sentence."""
+    """Turn an error of Spark, or of one of its tasks, into one sentence; one of ours keeps its own."""
     from py4j.protocol import Py4JError
     from pyspark.errors import PySparkException
 
     try:
         yield
     except (Py4JError, PySparkException) as error:
-        raise SparkError("spark", f"Spark failed: {_reason(str(error))}; {fix}") from None
+        reason = _reason(str(error))
+        if ours := re.match(r"mgoe\.errors\.\w+: (.+?): (.+)", reason):
+            raise SparkError(*ours.groups()) from None
+        raise SparkError("spark", f"Spark failed: {reason}; {fix}") from None
 
 
 def _reason(text: str) -> str:
@@ -218,7 +221,8 @@ def _reason(text: str) -> str:
         for line in lines
         if re.match(r"[A-Za-z_][\w.]*(Error|Exception|NotFound): \S", line) and "org.apache" not in line
     ]
-    causes = [line.removeprefix("Caused by: ") for line in lines if line.startswith("Caused by: ")]
+    start = re.compile("(Caused by)?: ")
+    causes = [start.sub("", line, 1) for line in lines if start.match(line)]
     return ([*python[-1:], *causes[-1:], *lines[:1]] or ["no reason given"])[0][:400].rstrip(".")
 
 

@@ -19,7 +19,7 @@ graphs          mgoe graph
 incumbent       mgoe rows, and the scores of another ranker on the same rows
 score           mgoe predict, mgoe evaluate
 forecast        mgoe plan; `costs`, what each unit of work takes
-recommend       mgoe recommend --users
+recommend       mgoe recommend --users; `on_spark`, both on a cluster
 
 A module is imported when one of its names is first used, since the macro graph is built without torch.
 """
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from mgoe.experiments.graphs import forget, macro_graph, open_graph, update
     from mgoe.experiments.incumbent import INCUMBENT, rows
     from mgoe.experiments.inputs import Inputs
+    from mgoe.experiments.on_spark import recommend_on_spark, score_on_spark
     from mgoe.experiments.pages import duration, write_graph_page
     from mgoe.experiments.recommend import recommend_users
     from mgoe.experiments.report import leads, measured, plain_leads
@@ -48,6 +49,7 @@ _MODULE_OF = {
         "forecast": ("Forecast", "foresee"),
         "graphs": ("forget", "macro_graph", "open_graph", "update"),
         "inputs": ("Inputs",),
+        "on_spark": ("recommend_on_spark", "score_on_spark"),
         "pages": ("duration", "write_graph_page"),
         "recommend": ("recommend_users",),
         "report": ("leads", "measured", "plain_leads"),

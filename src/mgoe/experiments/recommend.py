@@ -1,6 +1,5 @@
 """Recommend to the users of a file, block by block, in one process or several."""
 
-import itertools
 from collections.abc import Callable, Iterator
 from functools import cache, partial
 from pathlib import Path
@@ -10,7 +9,7 @@ import pyarrow as pa
 
 from mgoe.bundle import Bundle
 from mgoe.experiments.processes import in_order
-from mgoe.experiments.score import check_jobs, read_blocks
+from mgoe.experiments.score import check_jobs, cut, read_blocks
 from mgoe.serving import Scorer
 from mgoe.serving.scoring.runtime import Runtime
 
@@ -50,19 +49,15 @@ def recommend_users(
     """
     check_jobs(bundle, jobs)
     bundle.recommend([], **wish)  # a mistake in what is asked for is found before any work
-    name = bundle.settings.data.user
     rows, blocks = read_blocks(bundle, users, ("user",))
-    kind = next(blocks)[name].type
-    yield _schema(bundle, kind).empty_table()
-    parts = (block[name][at : at + USERS] for block in blocks for at in range(0, len(block), USERS))
-    first = list(itertools.islice(parts, 1 + bundle.n_items // (ITEMS_PER_USER * USERS)))
-    every, least = itertools.chain(first, parts), sum(map(len, first))
+    parts = cut(blocks, USERS)
+    yield schema_of(bundle, next(parts).field(0).type).empty_table()
     if jobs > 1:
-        found = in_order(_recommend_here, (bundle.path, least, wish), every, jobs)
+        found = in_order(recommend_here, (bundle.path, rows, wish), parts, jobs)
     else:
-        found = map(partial(_recommend, by_rows(bundle, least), wish), every)
+        found = map(partial(_recommend, by_rows(bundle, rows), wish), parts)
     done = 0
-    for number, lists in found:
+    for lists, number in found:
         yield lists
         done += number
         on_progress(done, rows)
@@ -76,7 +71,8 @@ def by_rows(bundle: Bundle, users: int) -> Bundle:
     return bundle.scored_by(Scorer(bundle, runtime=Runtime(engine="torch")))
 
 
-def _schema(bundle: Bundle, kind: pa.DataType) -> pa.Schema:
+def schema_of(bundle: Bundle, kind: pa.DataType) -> pa.Schema:
+    """Return the columns of lists, given the type of users."""
     data = bundle.settings.data
     return pa.schema(
         [
@@ -89,17 +85,24 @@ def _schema(bundle: Bundle, kind: pa.DataType) -> pa.Schema:
     )
 
 
-def _recommend(bundle: Bundle, wish: dict[str, Any], users: pa.ChunkedArray) -> tuple[int, pa.Table]:
-    """Return the number of users and their lists."""
-    found, schema = bundle.recommend(users, **wish), _schema(bundle, users.type)
+def _recommend(bundle: Bundle, wish: dict[str, Any], part: pa.Table) -> tuple[pa.Table, int]:
+    """Return the lists of users, and the number of users."""
+    users = part.column(0)
+    found, schema = bundle.recommend(users, **wish), schema_of(bundle, users.type)
     columns = [pa.array(found[name], kind) for name, kind in zip(found, schema.types, strict=True)]
-    return len(users), pa.table(columns, schema=schema)
+    return pa.table(columns, schema=schema), len(users)
 
 
-def _recommend_here(
-    path: Path, least: int, wish: dict[str, Any], users: pa.ChunkedArray
-) -> tuple[int, pa.Table]:
-    return _recommend(_opened(path, least), wish, users)
+def recommend_here(path: Path, rows: int, wish: dict[str, Any], part: pa.Table) -> tuple[pa.Table, int]:
+    """Return the lists of a part's users and their number, in a process that opens the bundle once.
+
+    Args:
+        path: The bundle.
+        rows: Users of all parts.
+        wish: As for `Bundle.recommend`.
+        part: The users, in its first column.
+    """
+    return _recommend(_opened(path, rows), wish, part)
 
 
 @cache

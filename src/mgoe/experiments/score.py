@@ -104,10 +104,10 @@ def measure_pairs(
     )
 
 
-def check_jobs(bundle: Bundle, jobs: int) -> None:
-    """Refuse several processes for a bundle that they cannot open: live events are in this one alone."""
-    if jobs > 1 and type(bundle) is not Bundle:
-        raise ConfigError("jobs", f"is for a bundle without live events, found {jobs}; leave it out")
+def check_jobs(bundle: Bundle, jobs: int | str, setting: str = "jobs") -> None:
+    """Refuse other processes for a bundle that they cannot open: live events are in this one alone."""
+    if jobs != 1 and type(bundle) is not Bundle:
+        raise ConfigError(setting, f"is for a bundle without live events, found {jobs}; leave it out")
 
 
 def write_blocks(blocks: Iterator[pa.Table], out: Path | str) -> int:
@@ -147,9 +147,21 @@ def read_blocks(
     Raises:
         DataError: The file cannot be read, lacks a column, or holds an invalid id or label.
     """
-    data, path = bundle.settings.data, str(file)
-    ids = [data.user if side == "user" else data.item for side in sides]
-    table = open_log(open_duckdb(), [file], "pairs" if "item" in sides else "users", ids)
+    path = str(file)
+    table = open_log(open_duckdb(), [file], key_of(sides), _ids(bundle, sides))
+    columns = wanted_columns(bundle, table, path, sides)
+    with _reading(path):
+        wanted = table.select(*columns, **_labels(table, path, tasks))
+        return int(table.count().to_pyarrow().as_py()), _blocks(wanted, path)
+
+
+def wanted_columns(bundle: Bundle, table: Table, path: str, sides: Sequence[Side]) -> list[str]:
+    """Return the columns of a table that are read: ids, and the context features that are there.
+
+    Raises:
+        DataError: A column of ids is missing or of a type that no id has.
+    """
+    ids = _ids(bundle, sides)
     for column in ids:
         if column not in table.columns:
             raise DataError(
@@ -157,11 +169,19 @@ def read_blocks(
                 f"needs a column {column!r}, as the bundle's log had{did_you_mean(column, table.columns)}",
             )
     for column in ids:
-        read_id(table[column], column, path)  # refuses invalid ids
-    context = [feature.name for feature in data.context if feature.name in table.columns]
-    with _reading(path):
-        wanted = table.select(*dict.fromkeys((*ids, *context)), **_labels(table, path, tasks))
-        return int(table.count().to_pyarrow().as_py()), _blocks(wanted, path)
+        read_id(table[column], column, path)
+    context = [one.name for one in bundle.settings.data.context if one.name in table.columns]
+    return [*dict.fromkeys((*ids, *context))]
+
+
+def key_of(sides: Sequence[Side]) -> str:
+    """Return what a file of ids is called in messages."""
+    return "pairs" if "item" in sides else "users"
+
+
+def _ids(bundle: Bundle, sides: Sequence[Side]) -> list[str]:
+    data = bundle.settings.data
+    return [data.user if side == "user" else data.item for side in sides]
 
 
 def _blocks(wanted: Table, path: str) -> Iterator[pa.Table]:
@@ -190,11 +210,11 @@ def _scored(
     """Yield ids, labels and scores, the first table empty."""
     check_jobs(bundle, jobs)
     rows, blocks = read_blocks(bundle, pairs, PAIR, tasks)
-    parts, done, told = _cut(blocks), 0, set[type]()
+    parts, done, told = cut(blocks, ROWS), 0, set[type]()
     if jobs > 1:
-        found = in_order(_score_here, (bundle.path,), parts, jobs)
+        found = in_order(score_here, (bundle.path,), parts, jobs)
     else:
-        found = ((_score(bundle, part), ()) for part in parts)
+        found = ((score_part(bundle, part), ()) for part in parts)
     for table, said in found:
         for warning in said:  # every process warns once
             if type(warning) not in told:
@@ -205,20 +225,21 @@ def _scored(
         on_progress(done, rows)
 
 
-def _cut(blocks: Iterator[pa.Table]) -> Iterator[pa.Table]:
-    """Cut blocks of any size into an empty part and parts of `ROWS` rows; the last may have fewer."""
+def cut(blocks: Iterator[pa.Table], rows: int) -> Iterator[pa.Table]:
+    """Cut blocks of any size into an empty part and parts of some number of rows; the last may have fewer."""
     rest = next(blocks)
     yield rest
     for block in blocks:
         rest = pa.concat_tables([rest, block])
-        while len(rest) >= ROWS:
-            yield rest[:ROWS].combine_chunks()  # the writer of CSV repeats what it wrote for an empty chunk
-            rest = rest[ROWS:]
+        while len(rest) >= rows:
+            yield rest[:rows].combine_chunks()  # the writer of CSV repeats what it wrote for an empty chunk
+            rest = rest[rows:]
     if len(rest):
         yield rest.combine_chunks()
 
 
-def _score(bundle: Bundle, part: pa.Table) -> pa.Table:
+def score_part(bundle: Bundle, part: pa.Table) -> pa.Table:
+    """Return ids, labels and scores of the rows of a part."""
     data = bundle.settings.data
     context = {
         feature.name: part[feature.name] for feature in data.context if feature.name in part.column_names
@@ -231,10 +252,10 @@ def _score(bundle: Bundle, part: pa.Table) -> pa.Table:
     )
 
 
-def _score_here(path: Path, part: pa.Table) -> tuple[pa.Table, list[Warning | str]]:
+def score_here(path: Path, part: pa.Table) -> tuple[pa.Table, list[Warning | str]]:
     """Return scores, and what the process of this part warned of."""
     with warnings.catch_warnings(record=True) as found:
-        return _score(_opened(path), part), [one.message for one in found]
+        return score_part(_opened(path), part), [one.message for one in found]
 
 
 @cache

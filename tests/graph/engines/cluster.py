@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from pathlib import Path
 
 START = 60.0
 """Seconds that master and workers have to start in."""
+SERVER = "org.apache.spark.sql.connect.service.SparkConnectServer"
 MASTER, WORKER = "org.apache.spark.deploy.master.Master", "org.apache.spark.deploy.worker.Worker"
 
 
@@ -52,6 +54,37 @@ def cluster(folder: Path, workers: int = 2) -> Iterator[Cluster]:
                 process.wait(20)
             except subprocess.TimeoutExpired:
                 process.kill()
+
+
+@contextmanager
+def connect_server(folder: Path) -> Iterator[str]:
+    """Start a server of Spark Connect on two cores, and yield its address; it ends with the block."""
+    import pyspark
+
+    folder.mkdir(parents=True, exist_ok=True)
+    port, script = free_port(), Path(pyspark.__file__).parent / "bin" / "spark-submit"
+    options = {
+        "ui.enabled": "false",
+        "driver.host": "127.0.0.1",
+        "driver.bindAddress": "127.0.0.1",
+        "connect.grpc.binding.address": "127.0.0.1",
+        "connect.grpc.binding.port": port,
+        "local.dir": folder,
+    }
+    words = ["bash", script, "--class", SERVER, "--master", "local[2]", "--driver-memory", "1g"]
+    for name, value in options.items():
+        words += ["--conf", f"spark.{name}={value}"]
+    own = {"SPARK_LOCAL_IP": "127.0.0.1", "PYSPARK_PYTHON": sys.executable}
+    with (folder / "server.log").open("wb") as log:
+        process = subprocess.Popen(
+            [*map(str, words), "spark-internal"], stdout=log, stderr=log, env=os.environ | own
+        )
+    try:
+        _await(folder / "server.log", "Spark Connect server started at")
+        yield f"sc://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(20)
 
 
 def free_port() -> int:
