@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -59,7 +58,10 @@ def check_scores(finished: Path, tables: Path, tmp_path: Path, master: str, kind
     expected = pq.read_table(tmp_path / "one.parquet")
     for kind in kinds:
         out = tmp_path / kind
-        done = mgoe(*command, tables / kind, "--out", out, "--engine", "spark", "--master", master)
+        out.mkdir()
+        pq.write_table(expected[:3], out / "part-of-yesterday.parquet")
+        there = "--out", out, "--overwrite"
+        done = mgoe(*command, tables / kind, *there, "--engine", "spark", "--master", master)
         assert done.exit_code == 0, done.output
         assert f"{ROWS:,} pairs scored" in " ".join(done.output.split())
         assert len(list(out.glob("part-*"))) > 1
@@ -128,17 +130,6 @@ def test_what_is_wrong_ends_in_one_sentence(
     for more in ((), ("--overwrite",)):
         assert "out: is there already; name another folder" in refused(tables / "one", *more)
     assert [file.name for file in (tmp_path / "out").iterdir()] == ["mine.txt"]
-
-
-def test_only_parquet_is_replaced(spark: Any, finished: Path, tmp_path: Path):
-    pq.write_table(pa.table({"user_id": np.arange(5), "item_id": np.arange(5)}), tmp_path / "pairs.parquet")
-    (tmp_path / "out").mkdir()
-    pq.write_table(pa.table({"old": [1]}), tmp_path / "out" / "old.parquet")
-    words = "predict", finished / "bundle", tmp_path / "pairs.parquet", "--out", tmp_path / "out"
-    done = mgoe(*words, "--engine", "spark", "--master", SPARK.master, "--overwrite")
-    assert done.exit_code == 0, done.output
-    assert not (tmp_path / "out" / "old.parquet").exists()
-    assert written(tmp_path / "out")["user_id"].to_pylist() == [*range(5)]
 
 
 @pytest.mark.parametrize("words", [("--overwrite",), ("--master", "local[2]")])
