@@ -124,7 +124,8 @@ def foresee(settings: RunSettings, out: Path, slowness: float = 1.0, replaces: b
 
 
 def announce(settings: RunSettings, out: Path, replaces: bool, force: bool) -> None:
-    """Print what a run will take if that is much, and refuse one that cannot end. One that has begun resumes.
+    """Print what a run will take if that is much, and refuse one that cannot end. One that has begun resumes,
+    and of a log that is prepared on Spark nothing is said.
 
     Args:
         settings: Of the run.
@@ -138,7 +139,8 @@ def announce(settings: RunSettings, out: Path, replaces: bool, force: bool) -> N
     found, cells = None, len(settings.models) * len(settings.seeds)
     with suppress(MgoeError):  # the stage that finds a mistake names the row
         size = sum(file.stat().st_size for path in settings.data.log for file in files_of(str(path), LOG))
-        if size * cells >= SMALL and (replaces or not (out / "data").exists()):
+        here = settings.data.engine == "local" and (replaces or not (out / "data").exists())
+        if here and size * cells >= SMALL:
             found = foresee(settings, out, replaces=replaces)
     if found is None:
         return

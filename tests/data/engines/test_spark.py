@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mgoe._util.files import read_json
-from mgoe.config import RunSettings
+from mgoe.config import RunSettings, SparkSettings
 from mgoe.data import Prepared, prepare
 from mgoe.data.engines import spark as engines
 from mgoe.data.engines.spark import on_spark
@@ -23,8 +23,11 @@ from mgoe.data.events import whole_buckets
 from mgoe.data.prepared import MANIFEST
 from mgoe.data.store import Store
 from mgoe.errors import DataError, MgoeError
+from mgoe.experiments import run
+from mgoe.graph import MacroGraph
 from tests.data.logs import START, event_settings, exposure_settings, quiet_events, quiet_exposures
 from tests.effort import SOAK, slow
+from tests.graph.engines.cluster import cluster, connect_server
 from tests.spark import SPARK, with_java
 
 pytestmark = with_java
@@ -51,7 +54,7 @@ def partitions(spark: Any) -> Iterator[Any]:
         conf.unset(name)
 
 
-def events(seed: int) -> pd.DataFrame:
+def event_rows(seed: int) -> pd.DataFrame:
     """Busy users on a few days, with ids as texts, behaviours of no task, and rows without an item."""
     rng, rows = np.random.default_rng(seed), 300
     log = pd.DataFrame(
@@ -79,7 +82,7 @@ def of_events(**changes: Any) -> RunSettings:
     )
 
 
-def exposures(seed: int) -> pd.DataFrame:
+def shown_rows(seed: int) -> pd.DataFrame:
     """Whatever a row may hold, with labels that wait and requests of several rows."""
     rng, rows = np.random.default_rng(seed), 300
     log = quiet_exposures().drop(columns="hour")
@@ -185,7 +188,7 @@ def check_same(local: Prepared, spark: Prepared) -> None:
 def test_an_event_log(partitions: Any, tmp_path: Path, number: int):
     partitions(number)
     settings = of_events(training={"rows": 400})
-    local, spark = prepared(settings, events(number), tmp_path, files=number)
+    local, spark = prepared(settings, event_rows(number), tmp_path, files=number)
     check_same(local, spark)
     assert local.summary["splits"]["train"]["negatives"] > 20
     assert len(Store(spark.path / "train.parquet").sizes()) > 1 or number == 1
@@ -194,7 +197,7 @@ def test_an_event_log(partitions: Any, tmp_path: Path, number: int):
 @pytest.mark.parametrize("number", [2, *[1, 3, 7] * SOAK])
 def test_an_exposure_log(partitions: Any, tmp_path: Path, number: int):
     partitions(number)
-    local, spark = prepared(of_exposures(tmp_path), exposures(number), tmp_path, files=number)
+    local, spark = prepared(of_exposures(tmp_path), shown_rows(number), tmp_path, files=number)
     check_same(local, spark)
     assert rows_of(local.path / "train.parquet")["context.tags"].type.list_size > 1
     assert len(Store(spark.path / "train.parquet").sizes()) == number
@@ -205,11 +208,41 @@ def test_an_exposure_log(partitions: Any, tmp_path: Path, number: int):
 def test_many_logs(partitions: Any, tmp_path: Path, seed: int):
     partitions(1 + seed % 5)
     for name, log, settings in (
-        ("events", events(seed), of_events(negatives={"distribution": "uniform"})),
-        ("exposures", exposures(seed), of_exposures(tmp_path)),
+        ("events", event_rows(seed), of_events(negatives={"distribution": "uniform"})),
+        ("exposures", shown_rows(seed), of_exposures(tmp_path)),
     ):
         (tmp_path / name).mkdir()
         check_same(*prepared(settings, log, tmp_path / name, files=1 + seed % 3))
+
+
+@slow
+@pytest.mark.usefixtures("no_spark")
+@pytest.mark.parametrize("kind", ["cluster", "connect"])
+def test_other_processes_do_the_same(tmp_path: Path, kind: str):
+    """Two workers of a standalone cluster, and a server of Spark Connect, share nothing but a path."""
+    at = tmp_path / kind
+    with cluster(at) if kind == "cluster" else connect_server(at) as found:
+        own = {"spark.executor.memory": "512m", "spark.driver.host": "127.0.0.1"} if kind == "cluster" else {}
+        master = found if isinstance(found, str) else found.master
+        spark = {"spark": SparkSettings(master=master, options={PARTITIONS: 3, **own})}
+        for name, log, settings in (
+            ("events", event_rows(0), of_events()),
+            ("exposures", shown_rows(0), of_exposures(tmp_path)),
+        ):
+            (tmp_path / name).mkdir()
+            check_same(*prepared(settings.model_copy(update=spark), log, tmp_path / name, files=3))
+
+
+@slow
+def test_what_follows_reads_shards(spark: Any, exposures: RunSettings, shown: Path, tmp_path: Path):
+    """The graph has all snapshots and rates, on Spark too, and a model learns."""
+    raw = exposures.model_dump(mode="json")
+    raw["data"]["engine"] = raw["graph"]["engine"] = "spark"
+    raw["spark"] = SPARK.model_dump()
+    run(RunSettings.model_validate(raw), tmp_path / "run", reuse=True)
+    found, expected = (MacroGraph.open(path / "graph").meta for path in (tmp_path / "run", shown))
+    assert found["files"] == expected["files"]
+    assert (found["engine"], len(found["cuts"])) == ("spark", 4)
 
 
 def test_no_bucket_is_divided():
@@ -241,7 +274,7 @@ def refusals(settings: RunSettings, log: pa.Table, folder: Path) -> tuple[str, s
 
 
 def test_bad_logs_are_refused_alike(spark: Any, tmp_path: Path):
-    settings, log = of_exposures(tmp_path), exposures(0)
+    settings, log = of_exposures(tmp_path), shown_rows(0)
     odd = log.assign(clicked=log["clicked"].where(np.arange(len(log)) != 7, 2.0))
     for bad, rule in (
         (log.drop(columns="place"), "column 'place' (data.position) is missing"),
