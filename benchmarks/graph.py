@@ -1,7 +1,7 @@
 """Builds of the macro graph, from ten million events to a billion: seconds, memory, distance from the floor
 and from peers.
 
-    python benchmarks/graph.py --events 1e7,1e8,1e9          # builds, and how time grows
+    python benchmarks/graph.py --events 1e7,1e8,1e9          # builds, and how time grows; the first thrice
     python benchmarks/graph.py --events 5e7 --nmi            # do macro nodes find the planted communities?
     python benchmarks/graph.py --exposures 1e7,1e8           # builds of exposure logs, 20 shown per click
     python benchmarks/graph.py --kernels --macgnn --more  # peers at 5e7 and 1e6, more settings at 1e7
@@ -9,14 +9,17 @@ and from peers.
 Every build is `mgoe graph build`, in a process of its own, on a simulated log of 100 user and 100 item
 communities: one snapshot of the whole log, one resolution of 100/100; rank 64, two power iterations and no
 rounds, as the kernels have it, or with `--nmi` the library's defaults. Users are a 50th of the events, items
-a fifth of the users (a tenth from 1e9 on). Two cores.
+a fifth of the users (a tenth from 1e9 on). Two cores. No file of the log is in the system's cache when a
+build begins. Of several sizes, the first is built `--rounds` times, and its median is what the others are
+compared with.
 
 One line per figure, `{name, value, unit, against, ratio}`, N the events:
 
 - `graph.seconds.N`: the command, the start of Python and reading and numbering the ids included;
   `graph.cpu_seconds.N`: its processor time;
   `graph.events_per_s.N` likewise; `graph.build_events_per_s.N` without the stage that numbers ids.
-  `graph.slope`: of log seconds over log events, by least squares.
+  `graph.slope`: of log seconds over log events, by least squares. `graph.growth.N`: seconds against those of
+  the first size; ratio how many times as long it takes.
 - `graph.seconds.STAGE.N`, `graph.stage_events_per_s.STAGE.N`, `graph.peak_gib.STAGE.N`: as the build notes
 them.
 - `graph.peak_gib.N`: anonymous memory; `graph.peak_file_gib.N`: file pages in the address space;
@@ -40,6 +43,7 @@ edges.
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 import time
@@ -58,7 +62,7 @@ import yaml
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import coded
-from benchmarks.measure import GIB, ROUNDS, THREADS, child, in_turn, line, use_cores
+from benchmarks.measure import GIB, ROUNDS, THREADS, child, in_turn, line, size_name, use_cores
 from benchmarks.world import DEFAULT, MACRO_NODES, PLAIN, Build, World, agreement, built, simulated
 from mgoe.graph import MacroGraph
 
@@ -98,7 +102,7 @@ class Plan:
 
 def measure(plan: Plan, events: float, nmi: bool) -> tuple[int, float]:
     """Build once and print its figures. Returns the events of the log and the seconds of the command."""
-    with plan.log(events) as world, built(world, plan.graph, plan.keep) as build:
+    with plan.log(events) as world, cold(world), built(world, plan.graph, plan.keep) as build:
         print_build(world, build)
         floor = floor_seconds(world)
         line(
@@ -109,6 +113,29 @@ def measure(plan: Plan, events: float, nmi: bool) -> tuple[int, float]:
         ).items():
             line(f"graph.nmi.{side}.{world.name}", value, "1")
         return world.events, build.spent.seconds
+
+
+def measure_all(plan: Plan, sizes: Sequence[float], nmi: bool) -> None:
+    """Build logs of all sizes; of several, the first a few times, and compare the others with its median."""
+    rounds = plan.rounds if len(sizes) > 1 else 1
+    with plan.log(sizes[0]):  # simulated once
+        first = [measure(plan, sizes[0], nmi) for _ in range(rounds)]
+    before = first[0][0], median(seconds for _, seconds in first)
+    others = [measure(plan, size, nmi) for size in sizes[1:]]
+    for size, (_, seconds) in zip(sizes[1:], others, strict=True):
+        line(f"graph.growth.{size_name(size)}", seconds, "s", before[1], seconds / before[1])
+    if others:
+        print_slope([before, *others])
+
+
+@contextmanager
+def cold(world: World) -> Iterator[None]:
+    """Take a log out of the system's cache."""
+    for shard in world.log.glob("*.parquet"):
+        with shard.open("rb") as file:
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    yield
 
 
 def measure_exposures(plan: Plan, exposures: float) -> None:
@@ -279,9 +306,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             (options.work or Path(temporary)).resolve(), options.keep, options.rounds, graph, options.worlds
         )
         plan.work.mkdir(parents=True, exist_ok=True)
-        measured = [measure(plan, float(size), options.nmi) for size in sizes.split(",") if size]
-        if len(measured) > 1:
-            print_slope(measured)
+        if sizes:
+            measure_all(plan, [float(size) for size in sizes.split(",")], options.nmi)
         for size in options.exposures.split(",") if options.exposures else ():
             measure_exposures(plan, float(size))
         for compare, events in zip((compare_kernels, compare_macgnn, measure_more), others, strict=True):
@@ -313,7 +339,7 @@ def _parser() -> argparse.ArgumentParser:
         "--rounds",
         type=int,
         default=ROUNDS,
-        help=f"of every comparison, whose medians count; {ROUNDS} by default",
+        help=f"of every comparison, and of the first of several sizes; medians count; {ROUNDS} by default",
     )
     parser.add_argument("--rank", type=int, help="of the sketch, instead of the default")
     parser.add_argument(

@@ -4,6 +4,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import ibis
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mgoe.config import RunSettings
-from mgoe.data import Vocabulary, arrow, read_rows, whole_log
+from mgoe.data import Vocabulary, arrow, history, read_rows, whole_log
+from mgoe.data.hash_table import LeastNumbers
 from mgoe.errors import DataError
 from tests.data import logs
 from tests.effort import up_to
@@ -111,3 +113,50 @@ def test_a_changed_exposure_is_noticed(what: str, before: tuple[pd.DataFrame, in
 def test_the_order_of_exposures_is_not_a_change(before: tuple[pd.DataFrame, int]):
     log, known = before
     assert checksum(log.sample(frac=1, random_state=0), SHOWN) == known
+
+
+ids = st.one_of(
+    st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=4).map(lambda x: np.array(x, np.int64)),
+    st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=4).map(lambda x: np.array(x, np.uint64)),
+    st.lists(st.integers(-(2**31), 2**31 - 1), min_size=1, max_size=4).map(lambda x: np.array(x, np.int32)),
+    st.lists(st.integers(-9, 9), min_size=1, max_size=4).map(lambda x: np.array(x).astype(str)),
+)
+"""Of users or items: integers of each width, and texts."""
+
+
+@up_to(12)
+@given(users=ids, items=ids, seed=st.integers(0, 99), share=st.sampled_from([0.25, 0.0]))
+def test_ids_are_numbered_by_first_bucket_then_value_here_and_by_the_engine(users, items, seed, share):
+    """Of a log in the order of time, backwards, or in none."""
+    rng = np.random.default_rng(seed)
+    rows = pd.DataFrame({"user_id": rng.choice(users, 30), "item_id": rng.choice(items, 30)})
+    rows["timestamp"] = logs.START + rng.integers(0, 3, 30) * logs.DAY
+    rows = rows.assign(behavior=np.resize(["click", "buy"], 30))
+    rows = rows.sort_values("timestamp", ascending=bool(seed % 2)) if seed % 3 else rows
+    settings = logs.event_settings()
+    read, _ = read_rows(ibis.memtable(rows), settings, "log")
+    with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(history, "TABLE_SHARE", share)
+        found = whole_log(read, settings, Path(folder), "log")
+        for node in ("user", "item"):
+            first = rows.groupby(f"{node}_id").timestamp.min() // logs.DAY
+            expected = sorted(first.index, key=lambda one, first=first: (first[one], one))
+            assert pq.read_table(Path(folder) / f"{node}s.parquet")["id"].to_pylist() == expected
+        whole = users.dtype.kind != "U" and items.dtype.kind != "U"
+        assert (found.batches is None) == (share == 0 or not whole)
+        if found.batches:
+            ours, joined = pa.Table.from_batches(found.batches(2)), found.history.to_pyarrow()
+            ours = ours.select(joined.column_names)
+            assert sorted(map(tuple, ours.to_pandas().to_numpy())) == sorted(
+                map(tuple, joined.to_pandas().to_numpy())
+            )
+
+
+def test_a_table_of_ids_grows_and_keeps_the_least_number_of_each():
+    rng = np.random.default_rng(0)
+    given, numbers = rng.integers(-5000, 5000, 20_000), rng.integers(-(2**62), 2**62, 20_000)
+    table = LeastNumbers()
+    for part in range(0, 20_000, 300):
+        table.add(given[part : part + 300], numbers[part : part + 300])
+    least = pd.Series(numbers).groupby(given).min()
+    assert dict(table.taken.T.tolist()) == least.to_dict()

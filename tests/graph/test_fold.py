@@ -1,19 +1,26 @@
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 import ibis
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 from mgoe._util import tables
 from mgoe.graph import fold as module
-from mgoe.graph.fold import SnapshotCuts, fold, in_order, pairs_writer, task_mask_type, whole_pairs
+from mgoe.graph.engines.local import Engine
+from mgoe.graph.fold import (
+    SnapshotCuts,
+    fold,
+    in_chunks,
+    packed,
+    pairs_writer,
+    task_mask_type,
+    unpacked,
+)
 from mgoe.graph.pair_rows import PairRows, starts
 from tests.effort import up_to
 from tests.graph.histories import BUCKET, CUTS, RANKS, History, histories, history, planted
@@ -55,16 +62,6 @@ def in_columns(found: list[Event]) -> tuple[np.ndarray, np.ndarray]:
     return keys.copy(), moments.copy()
 
 
-def as_batches(keys: np.ndarray, moments: np.ndarray, lengths: Iterable[int]) -> Iterator[pa.RecordBatch]:
-    """Batches of these lengths, over and over, until all rows are out."""
-    first, lengths = 0, list(lengths)
-    while first < len(keys):
-        for length in lengths:
-            rows = slice(first, first + length)
-            yield pa.RecordBatch.from_pydict({"key": keys[rows], "event": moments[rows]})
-            first += length
-
-
 def listed(folded: module.Folded) -> list[Pair]:
     user, pairs = folded
     return list(zip(*(column.tolist() for column in (user, *pairs)), strict=True))
@@ -84,33 +81,26 @@ def test_an_event_that_repeats_another_counts_once(found, moments, copies):
 
 
 @bounded
-@given(
-    found=events,
-    lengths=st.lists(st.integers(0, 7), min_size=1, max_size=5).filter(any),
-    chunk=st.integers(1, 30),
-)
-def test_chunks_hold_every_event_in_order_and_never_cut_a_pair(found, lengths, chunk):
+@given(found=events, chunk=st.integers(1, 30))
+def test_chunks_hold_every_event_in_order_and_never_split_a_pair(found, chunk):
     keys, moments = in_columns(found)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "CHUNK", chunk)
-        chunks = list(whole_pairs(as_batches(keys, moments, lengths)))
-    assert_array_equal(np.concatenate([np.empty(0, np.int64), *(k for k, _ in chunks)]), keys)
-    assert_array_equal(np.concatenate([np.empty(0, np.int64), *(e for _, e in chunks)]), moments)
+    chunks = list(in_chunks([(keys, moments)], chunk))
+    assert_array_equal(np.concatenate([keys[:0], *(k for k, _ in chunks)]), keys)
+    assert_array_equal(np.concatenate([keys[:0], *(e for _, e in chunks)]), moments)
     seen = [set(k.tolist()) for k, _ in chunks]
     assert sum(map(len, seen)) == len(set(keys.tolist()))  # no key in two chunks
     assert all(seen)
 
 
 @bounded
-@given(found=events, moments=ends, length=st.integers(1, 7), chunk=st.integers(1, 30))
-def test_what_is_written_is_the_same_in_chunks_of_any_size(found, moments, length, chunk):
-    keys, packed = in_columns(found)
+@given(found=events, moments=ends, chunk=st.integers(1, 30))
+def test_what_is_written_is_the_same_in_chunks_of_any_size(found, moments, chunk):
+    keys, events_of_all = in_columns(found)
     known = np.full(len(moments) + 1, 6)  # one more than any user and item
     naive = naive_fold(found, moments)
-    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "CHUNK", chunk)
+    with tempfile.TemporaryDirectory() as folder:
         folders = [Path(folder) / str(s) for s in range(len(known))]
-        chunks = list(whole_pairs(as_batches(keys, packed, [length]))) or [(keys, packed)]
+        chunks = list(in_chunks([(keys, events_of_all)], chunk)) or [(keys, events_of_all)]
         fold_into(chunks, SnapshotCuts(moments, known, known), 3, folders)
         for snapshot, expected in zip(folders, naive, strict=True):
             check_written(snapshot, expected, 6, 6)
@@ -144,7 +134,7 @@ def write(log: History, folder: Path, threads: int = 1, memory: str = "1GiB") ->
     table = engine.read_parquet(folder / "history.parquet")
     moments = SnapshotCuts((np.array(log.cuts, np.int64) + 1) * BUCKET, log.users_at, log.items_at)
     folders = [folder / "pairs" / str(s) for s in range(len(log.users_at))]
-    fold_into(whole_pairs(tables.batches(in_order(table))), moments, len(RANKS), folders)
+    Engine(folder, 1.0).write_pairs(table, moments, len(RANKS), folders, lambda events: None)
     return folders
 
 
@@ -209,16 +199,15 @@ def test_starts_are_running_sums(degrees):
     ]
 
 
-def test_the_engine_packs_and_orders_events_as_they_are_folded():
-    """The expression of the order: the user in the upper half, the task in the lowest bits, times before 1970
-    too.
-    """
+def test_the_engine_packs_events_as_they_are_folded():
+    """The user in the upper half, the task in the lowest bits, times before 1970 too."""
     found = [(3, 7, -5, 2), (0, 2**31 - 1, 8, 0), (3, 7, -6, 1)]
-    table = ibis.memtable(pd.DataFrame(found, columns=["user", "item", "time", "task"]))
-    ordered = in_order(table).to_pandas()
-    keys, moments = in_columns(found)
-    assert_array_equal(ordered.key, keys)
-    assert_array_equal(ordered.event, moments)
+    table = packed(ibis.memtable(pd.DataFrame(found, columns=["user", "item", "time", "task"])))
+    ((keys, moments),) = map(unpacked, tables.batches(table))
+    expected = in_columns(found)
+    order = np.lexsort((moments, keys))
+    assert_array_equal(keys[order], expected[0])
+    assert_array_equal(moments[order], expected[1])
 
 
 def test_an_engine_is_bounded_while_it_sorts_and_then_as_it_was():

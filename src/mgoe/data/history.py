@@ -1,8 +1,10 @@
 """A whole log as history, without examples: numbered and read where it is stored, never copied."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +12,11 @@ import ibis.expr.datatypes as dt
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from ibis.backends.duckdb import Backend
 
-from mgoe._util.files import sha256, write_json
-from mgoe._util.tables import checksum, computed, digest, hand_over, mixed
+from mgoe._util.files import GIB, sha256, write_json
+from mgoe._util.prefetch import in_turn, prefetched
+from mgoe._util.tables import batches, checksum, computed, digest, hand_over, mixed
 from mgoe.config import RunSettings
 from mgoe.data.arrow import is_text, one_array, pc
 from mgoe.data.columns import Expr, Table, only_row
@@ -20,11 +24,15 @@ from mgoe.data.events import check_behaviors, rows_per_task, task_masks
 from mgoe.data.exposure_history import exposure_history, fit_context, with_codes, with_lists
 from mgoe.data.exposures import label_history
 from mgoe.data.features import FeatureEncoders
+from mgoe.data.hash_table import IntegerTable, LeastNumbers
 from mgoe.data.requests import merged
 from mgoe.data.schema import NODES
-from mgoe.data.times import bucket_of
+from mgoe.data.times import bucket_of, seconds
 from mgoe.data.vocabulary import Vocabulary
 from mgoe.errors import DataError
+
+TABLE_SHARE, INDEX_BYTES = 0.25, 20
+"""Share of the memory for tables of ids, and the most that an id takes in a table of indices."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +46,8 @@ class WholeLog:
             order of rows.
         records: What was shown, as `exposure_history` returns it; None for an event log.
         context: Encoders of the context of an exposure; None for an event log.
+        batches: Yields the rows of `history`, numbered on so many threads of this process in a fraction of
+            the time of joins; None where `ids_by_first_bucket` would not number them here.
 
     Example:
         >>> import ibis
@@ -54,6 +64,7 @@ class WholeLog:
     facts: dict[str, int]
     records: Table | None = None
     context: FeatureEncoders | None = None
+    batches: Callable[[int], Iterator[pa.RecordBatch]] | None = None
 
 
 def whole_log(
@@ -97,16 +108,19 @@ def whole_log(
     numbered = folder / "numbered.json"
     these = {"log": facts, "known": {node: sha256(file) for node, file in known.items()}}
     if not numbered.exists() or json.loads(numbered.read_text()) != these:
+        length = seconds(settings.data.bucket) * 1_000_000
+        ordered = ids_by_first_bucket(numbered_rows, numbered_rows.time, length, settings.memory)
         for node in NODES:
-            first = bucket_of(numbered_rows.time.min(), settings.data.bucket)
-            found = one_array(ids_by_first_bucket(numbered_rows, node, first)["id"])
+            found = one_array(ordered[node]["id"])
             ids = _appended(Vocabulary.load(known[node]), found, node, place) if known else found
             Vocabulary(ids).save(folder / f"{node}s.parquet")
         write_json(numbered, these)
     history = with_indices(rows, folder).select("user", "item", "time", "task")
     counts = {node: pq.read_metadata(folder / f"{node}s.parquet").num_rows for node in NODES}
+    fit = sum(counts.values()) * INDEX_BYTES <= settings.memory * TABLE_SHARE * GIB
+    here = partial(_with_indices_here, rows, folder) if _numbered_here(rows) and fit and not known else None
     if shown is None:
-        return WholeLog(history, counts, facts)
+        return WholeLog(history, counts, facts, batches=here)
     length = settings.data.bucket
     context = encoders or fit_context(shown.mutate(bucket=bucket_of(shown.time, length)), settings)
     labels = (f"label_{task.name}" for task in settings.tasks if task.kind == "binary")
@@ -116,22 +130,65 @@ def whole_log(
     once = with_indices(narrow, folder).distinct()
     once = with_lists(once.mutate(bucket=bucket_of(once.time, length)), context)
     records = exposure_history(once, settings)
-    return WholeLog(history, counts, facts, records, context)
+    return WholeLog(history, counts, facts, records, context, here)
 
 
-def ids_by_first_bucket(rows: Table, node: str, bucket: Expr) -> pa.Table:
-    """Return the distinct ids of users or items and the first bucket of each, ordered by bucket, then id.
+def ids_by_first_bucket(rows: Table, moment: Expr, length: int, memory: float) -> dict[str, pa.Table]:
+    """Return the distinct ids of users and items and the first bucket of each, ordered by bucket, then id.
+
+    Integers in DuckDB are numbered by hash tables in this process, in one pass over the rows. The engine of
+    the table groups all others, and ids whose tables would take too much memory.
 
     Args:
         rows: Rows of a log.
-        node: `user` or `item`.
-        bucket: The first bucket of a group of rows.
+        moment: A number of each row that rises with its bucket.
+        length: Of a bucket, in the unit of `moment`.
+        memory: Limit of the process, in GiB.
 
     Returns:
-        Columns `id` and `first`.
+        By `user` and `item`: columns `id` and `first`.
     """
-    found = rows.group_by(node).aggregate(first=bucket)
-    return found.order_by(["first", node]).select(id=found[node], first=found["first"]).to_pyarrow()
+    found, least = {}, _least_moments(rows, moment, memory) if _numbered_here(rows) else {}
+    for node in NODES:
+        if table := least.get(node):
+            ids, moments = table.taken
+            one = {"id": ids.view(rows[node].type().to_numpy()), "first": moments // length}
+            found[node] = pa.table(one).take(np.lexsort((one["id"], one["first"])))
+        else:
+            grouped = rows.group_by(node).aggregate(first=moment.min() // length).rename(id=node)
+            found[node] = grouped.order_by(["first", "id"]).to_pyarrow()
+    return found
+
+
+def _numbered_here(rows: Table) -> bool:
+    """Return whether all ids are integers of DuckDB, which this process numbers."""
+    return isinstance(rows.get_backend(), Backend) and all(rows[node].type().is_integer() for node in NODES)
+
+
+def _least_moments(rows: Table, moment: Expr, memory: float) -> dict[str, LeastNumbers]:
+    """Return the first moment of every id; none if that takes more than a part of the memory (GiB)."""
+    tables = {node: LeastNumbers() for node in NODES}
+    with closing(prefetched(batches(rows.select(*NODES, moment=moment.cast("int64"))))) as found:
+        for batch in found:
+            for node, table in tables.items():
+                table.add(batch[node].to_numpy(), batch["moment"].to_numpy())
+            if sum(table.entries.nbytes for table in tables.values()) > memory * TABLE_SHARE * GIB:
+                return {}
+    return tables
+
+
+def _with_indices_here(rows: Table, folder: Path, threads: int) -> Iterator[pa.RecordBatch]:
+    """Yield what `with_indices` returns, with ids looked up in tables of this process, on threads."""
+    files = {node: folder / f"{node}s.parquet" for node in NODES}
+    tables = {node: IntegerTable(pq.read_table(file)["id"].to_numpy()) for node, file in files.items()}
+
+    def numbered(batch: pa.RecordBatch) -> pa.RecordBatch:
+        columns = {name: batch[name] for name in batch.schema.names}
+        nodes = {node: table.indices(batch[node].to_numpy()) for node, table in tables.items()}
+        return pa.RecordBatch.from_pydict(columns | nodes)
+
+    with closing(in_turn(numbered, batches(rows), threads, threads + 1)) as found:
+        yield from found
 
 
 def with_indices(rows: Table, folder: Path) -> Table:

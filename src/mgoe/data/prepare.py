@@ -8,6 +8,7 @@ from typing import Any
 import duckdb
 import ibis
 import numpy as np
+import pyarrow as pa
 from ibis.backends.duckdb import Backend
 from numpy.typing import NDArray
 
@@ -109,7 +110,8 @@ def _build(engine: Engine, source: Table, place: str) -> dict[str, Any]:
     log, rows_read, dropped = _read_log(engine, source, place)
     until = only_row(log.aggregate(until=log.time.max()))["until"]
     rows, ignored = _with_tasks(log, settings, place)
-    first_buckets = {node: _number(rows, node, settings, folder, place) for node in NODES}
+    ordered = ids_by_first_bucket(rows, rows.bucket, 1, settings.memory)
+    first_buckets = {node: _number(ordered[node], node, settings, folder, place) for node in NODES}
     rows: Table = engine.keep("indexed", with_indices(rows, folder))
     engine.drop("log")
     if settings.form == "exposures":
@@ -230,10 +232,11 @@ def _with_tasks(log: Table, settings: RunSettings, place: str) -> tuple[Table, d
     return with_task_mask(log, masks), {name: n for name, n in counts.items() if name not in masks}
 
 
-def _number(rows: Table, node: str, settings: RunSettings, folder: Path, place: str) -> NDArray[np.int64]:
-    """Number users or items by first bucket, then id, and write them. Return the first bucket of each. Shape
+def _number(
+    ordered: pa.Table, node: str, settings: RunSettings, folder: Path, place: str
+) -> NDArray[np.int64]:
+    """Write the ids of users or items in the order of their indices. Return the first bucket of each. Shape
     (n,)."""
-    ordered = ids_by_first_bucket(rows, node, rows.bucket.min())
     if len(ordered) < 2:
         raise DataError(
             f"{place}, column {getattr(settings.data, node)!r}",

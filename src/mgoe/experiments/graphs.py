@@ -107,6 +107,7 @@ def macro_graph(
             found = Source(
                 exposures=shown,
                 history=log.history,
+                batches=log.batches,
                 cuts=np.empty(0, np.int32),
                 users_at=np.array([log.counts["user"]]),
                 items_at=np.array([log.counts["item"]]),

@@ -1,14 +1,15 @@
 """Folding a history into distinct pairs: which tasks a user did on an item, as of every snapshot.
 
-An engine brings the events in the order of pair, then time. One pass over them folds the events of each pair
-and writes it to every snapshot that holds it, so memory depends neither on the number of events nor on that
-of snapshots.
+An engine brings the events in the order of pair, then time (`mgoe.graph.event_sort`, or Spark). One pass over
+them folds the events of each pair and writes it to every snapshot that holds it, so memory depends neither on
+the number of events nor on that of snapshots.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import ibis.expr.types as ir
 import numba
@@ -20,14 +21,18 @@ from mgoe._util.arrays import ArrayFolder, save_arrays
 from mgoe.graph.pair_rows import PairColumns, by_user_arrays, starts
 
 CHUNK = 1 << 19
-"""Events folded at once."""
+"""Events folded at once, counting one per event and snapshot."""
 MOST_TASKS = 16
 """A task mask has 16 bits, and an event holds the number of its task in its lowest four bits."""
 MOST_EVENTS = 65535
 """Counting the events of a pair stops here."""
 Folded = tuple[NDArray[np.int32], PairColumns]
 """Pairs of one snapshot, sorted by user, then item: the user of each, and the rest. Shape (E,)."""
-_USER = 1 << 32
+Events = tuple[NDArray[np.int64], NDArray[np.int64]]
+"""Columns of `packed`. Shape (n,) each."""
+USER_BITS = 32
+"""A key holds the user above so many bits, and the item in them."""
+LAST_ITEM = (1 << 31) - 1
 
 
 def packed(history: ir.Table) -> ir.Table:
@@ -42,14 +47,20 @@ def packed(history: ir.Table) -> ir.Table:
         task in its lowest four bits.
     """
     return history.select(
-        key=history.user.cast("int64") * _USER + history.item.cast("int64"),
+        key=history.user.cast("int64") * (1 << USER_BITS) + history.item.cast("int64"),
         event=history.time.cast("int64") * MOST_TASKS + history.task.cast("int64"),
     )
 
 
-def in_order(history: ir.Table) -> ir.Table:
-    """Return `packed` events in the order in which they are folded."""
-    return packed(history).order_by(["key", "event"])
+def unpacked(batch: pa.RecordBatch) -> Events:
+    """Return the columns of some `packed` events."""
+    return batch.column("key").to_numpy(), batch.column("event").to_numpy()
+
+
+def pack(batch: pa.RecordBatch) -> Events:
+    """Return what `packed` computes, of some events of a history in this process."""
+    user, item, time, task = (batch[name].to_numpy() for name in ("user", "item", "time", "task"))
+    return user << USER_BITS | item, time * MOST_TASKS + task
 
 
 @dataclass(frozen=True)
@@ -80,40 +91,37 @@ def fold(
     """Return the pairs of every snapshot. An event that repeats another counts once.
 
     Args:
-        keys, events: Columns of `in_order`, with all events of each pair. Shape (n,) each.
+        keys, events: Columns of `packed` in the order of key, then event, with all events of each pair. Shape
+            (n,) each.
         ends: Of `SnapshotCuts`.
         tasks: T.
     """
-    shape = len(ends) + 1, len(keys)
-    key, time = np.empty(shape, np.int64), np.empty(shape, np.int64)
-    task_mask, count = np.empty(shape, task_mask_type(tasks)), np.empty(shape, np.uint16)
-    filled = np.zeros(len(ends) + 1, np.int64)
-    _fold(keys, events, ends, filled, (key, task_mask, time, count))
+    shape, filled = (len(ends) + 1, len(keys)), np.zeros(len(ends) + 1, np.int64)
+    kinds: Any = np.int32, np.int32, task_mask_type(tasks), np.int64, np.uint16
+    out: Any = tuple(np.empty(shape, kind) for kind in kinds)
+    _fold(keys, events, ends, filled, out)
     return [
-        (
-            (key[s, :n] >> 32).astype(np.int32),
-            PairColumns(key[s, :n].astype(np.int32), task_mask[s, :n], time[s, :n], count[s, :n]),
-        )
-        for s, n in enumerate(filled)
+        (out[0][s, :n], PairColumns(*(column[s, :n] for column in out[1:]))) for s, n in enumerate(filled)
     ]
 
 
-def whole_pairs(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Yield keys and events of `in_order` in chunks that never split a pair."""
-    held: list[tuple[NDArray, NDArray]] = []
-    rows = 0
-    for batch in batches:
-        held.append((batch.column("key").to_numpy(), batch.column("event").to_numpy()))
-        rows += len(batch)
-        if rows >= CHUNK:
-            keys, events = (np.concatenate(parts) for parts in zip(*held, strict=True))
-            end = int(np.searchsorted(keys, keys[-1]))  # where the last pair starts
-            if end:
-                yield keys[:end], events[:end]
-            held, rows = [(keys[end:], events[end:])], len(keys) - end
-    if rows:
-        keys, events = (np.concatenate(parts) for parts in zip(*held, strict=True))
-        yield keys, events
+def in_chunks(ranges: Iterable[Events], size: int) -> Iterator[Events]:
+    """Yield events in the order of key, then event, in chunks of about `size`, or of a range that has fewer.
+
+    Neither ranges nor chunks split a pair.
+    """
+    for keys, events in ranges:
+        first = 0
+        while first < len(keys):
+            last = int(np.searchsorted(keys, keys[min(first + size, len(keys)) - 1], side="right"))
+            yield keys[first:last], events[first:last]
+            first = last
+
+
+def joined(chunks: Sequence[Events]) -> Events:
+    """Return chunks of events as one."""
+    keys, events = (np.concatenate(parts) for parts in zip(*chunks, strict=True))
+    return keys, events
 
 
 @contextmanager
@@ -182,7 +190,8 @@ def _fold(keys, events, ends, filled, out):  # pragma: no cover - compiled
 
 @numba.njit(cache=True, nogil=True, inline="always")
 def _emit(at, pair, done, last, since, filled, out):  # pragma: no cover - compiled
-    key, task_mask, time, count = out
+    user, item, task_mask, time, count = out
     to = filled[at]
-    key[at, to], task_mask[at, to], time[at, to], count[at, to] = pair, done, last, since
+    user[at, to], item[at, to] = pair >> USER_BITS, pair & LAST_ITEM
+    task_mask[at, to], time[at, to], count[at, to] = done, last, since
     filled[at] = to + 1

@@ -213,7 +213,7 @@ def _plan(graph: MacroGraph, folder: Path, observer: Observer | None, change: di
     """Return the plan of a change: what is not kept is learned again."""
     meta, (settings, limit) = graph.meta, _settings_of(graph)
     stages = Stages(folder, observer or Observer(), change | {"graph": graph.checksum})
-    engine = Engine(limit)
+    engine = Engine(folder, limit)
     rates = None
     if (held := graph.latest.rates) is not None:
         regressions = meta["rates"]["regressions"]

@@ -26,7 +26,7 @@ from mgoe.graph.build.rate_counter import RECORDS, RatePlan, write_sorted
 from mgoe.graph.build.sizes import check_memory, choose_resolutions
 from mgoe.graph.build.snapshot_builder import SnapshotBuilder
 from mgoe.graph.build.workplace import WORK, Observer, Spent, Stages, finish, workplace
-from mgoe.graph.engines.local import SORT_SHARE, Engine
+from mgoe.graph.engines.local import SORT_SHARE, Batches, Engine
 from mgoe.graph.fold import MOST_TASKS, SnapshotCuts
 from mgoe.graph.macro_graph import FORMAT, MacroGraph
 from mgoe.graph.pair_rows import Side
@@ -75,6 +75,7 @@ class Source:
         log: How the log was read, which an update repeats.
         spent: What reading the log and numbering its ids took, noted with the stages of the build.
         content: What nodes of a side are about, see `SideFeatures.content`.
+        batches: Of `mgoe.data.history.WholeLog`: the rows of `history`, faster than by its engine.
 
     Example:
         >>> import ibis
@@ -98,6 +99,7 @@ class Source:
     log: Mapping[str, Any] = field(default_factory=dict)
     spent: Mapping[str, Spent] = field(default_factory=dict)
     content: Mapping[Side, NDArray[np.float32]] = field(default_factory=dict)
+    batches: Batches | None = None
 
     def read_facts(self) -> dict[str, int]:
         """Return `facts`, read from the history unless they are given."""
@@ -162,7 +164,7 @@ def build_graph(
         stages = Stages(folder, observer or Observer(), _identity(source, settings, facts, keep))
         ends = source.snapshot_cuts
         snapshots = [snapshot_folder(folder, s) for s in range(len(ends))]
-        write_pairs = partial(engine.write_pairs, source.history, ends, tasks, snapshots)
+        write_pairs = partial(engine.write_pairs, source.history, ends, tasks, snapshots, rows=source.batches)
         stages.run("pairs", facts["events"], write_pairs, unit="events")
         pairs = [len(mapped(snapshot / "pairs.item.npy")) for snapshot in snapshots]
         if keep is None:
@@ -259,7 +261,7 @@ def _engine(
         from mgoe.graph.engines.spark.engine import Spark
 
         return Spark(folder, spark, memory)
-    return nullcontext(Engine(memory))
+    return nullcontext(Engine(folder, memory))
 
 
 def _identity(

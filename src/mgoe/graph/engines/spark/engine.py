@@ -30,7 +30,7 @@ from mgoe._util.tables import bounded
 from mgoe.config import SparkSettings
 from mgoe.data.spark import close_session, import_pyspark, open_session, spark_errors
 from mgoe.graph.build.workplace import Advance
-from mgoe.graph.engines.local import Engine
+from mgoe.graph.engines.local import Batches, Engine
 from mgoe.graph.engines.spark.carry import Carrier
 from mgoe.graph.engines.spark.tasks import (
     SCHEMA,
@@ -85,7 +85,7 @@ class Spark(Engine, AbstractContextManager["Spark"]):
 
     def __init__(self, folder: Path, settings: SparkSettings, memory: float):
         import_pyspark()
-        super().__init__(memory)
+        super().__init__(folder, memory)
         self.settings, self.spill = settings, folder / "spill"
         self._session: SparkSession | None = None
         self._own = False
@@ -101,7 +101,13 @@ class Spark(Engine, AbstractContextManager["Spark"]):
         self._session = self._carrier = None
 
     def write_pairs(
-        self, history: ir.Table, cuts: SnapshotCuts, tasks: int, folders: list[Path], advance: Advance
+        self,
+        history: ir.Table,
+        cuts: SnapshotCuts,
+        tasks: int,
+        folders: list[Path],
+        advance: Advance,
+        rows: Batches | None = None,
     ) -> None:
         """Sort and fold the events on the cluster. A history elsewhere is first written to a file."""
         from pyspark import StorageLevel

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from mgoe.graph.engines.spark.carry import located, sweep, unpack
-from mgoe.graph.fold import Folded, fold, whole_pairs
+from mgoe.graph.fold import CHUNK, Folded, fold, in_chunks, joined, unpacked
 from mgoe.graph.pair_rows import PairColumns, PairRows, Reading, by_item_arrays, some_by_item
 
 SCHEMA = "number bigint, arrays array<struct<name string, dtype string, shape array<bigint>, data binary>>"
@@ -78,7 +78,8 @@ def fold_events(
     Yields:
         One parcel per chunk; its number is that of the events.
     """
-    for keys, events in whole_pairs(batches):
+    part = [*map(unpacked, batches)]
+    for keys, events in in_chunks([joined(part)] if part else [], CHUNK):
         yield parcel(
             len(keys),
             {
