@@ -1,4 +1,4 @@
-# Everything on a machine with Python 3.11 or newer and make: `make demo`, `make test`, `make quick`, `make check`, `make soak`.
+# Everything on a machine with Python 3.11 or newer and make: `make demo`, `make test`, `make quick`, `make check`, `make docs`, `make soak`.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
 # tests side by side; many wait for servers, Spark and other processes, so one more than two cores
@@ -8,8 +8,9 @@ BASE := .venv/.base
 READY := .venv/.ready
 SHARDING := .venv/.sharding
 BROWSER := .venv/.browser
+SITE := .venv/.site
 
-.PHONY: demo test quick check soak distributed clean
+.PHONY: demo test quick check docs soak distributed clean
 
 demo: $(BASE)  ## a first run on a simulated log, where the best reachable is known: runs/demo/run/report.html
 	$(BIN)/mgoe demo --out runs/demo
@@ -25,6 +26,9 @@ check: $(READY)  ## style and types
 	$(BIN)/ruff format --check
 	$(BIN)/pyright
 
+docs: $(SITE)  ## the documentation site, where a warning is an error: build/docs/index.html
+	$(BIN)/python -m sphinx -q -E -W --keep-going -c docs/site -d build/doctrees . build/docs
+
 soak: $(READY) $(SHARDING) $(BROWSER)  ## every test, in its long form and in random order
 	MGOE_SOAK=1 $(BIN)/python -m pytest -n $(TESTS) -p randomly -v
 
@@ -32,7 +36,7 @@ distributed: $(READY) $(SHARDING)  ## TorchRec, for tables larger than a process
 	$(BIN)/mgoe doctor
 
 clean:
-	rm -rf .venv runs
+	rm -rf .venv runs build reference
 
 $(BASE): pyproject.toml
 	@test -n "$(PYTHON)" || { echo "make: Python 3.11 or newer is needed and none was found; name it with PYTHON=/path/to/python" >&2; exit 2; }
@@ -42,6 +46,10 @@ $(BASE): pyproject.toml
 
 $(READY): $(BASE)
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+$(SITE): $(READY)
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
 	@touch $@
 
 # the pair built for torch 2.13 on CPUs, which would bring a CUDA build of torch with it; without it tests of sharded tables are skipped

@@ -14,7 +14,7 @@ class Calibration:
     """Predicted and observed shares.
 
     Attributes:
-        error: Expected calibration error: mean over bins, weighted by rows, of |predicted - observed|.
+        error: Expected calibration error: mean over bins, weighted by rows, of `|predicted - observed|`.
         ratio: Sum of predictions over number of positives; NaN without positives.
         rows: Rows of each bin, none empty. Shape (bins,), or fewer where predictions are tied.
         predicted: Mean prediction of each bin, rising.

@@ -122,8 +122,9 @@ class Truth:
         return Ids(len(self.items), 500_000)
 
     def phases(self, drift: float, day: ArrayLike) -> NDArray[np.float32]:
-        """Return the weights, on given days, of what was on the first day and of what it drifts to. Shape (2,
-        *days).
+        """Return the weights, on given days, of what was on the first day and of what it drifts to.
+
+        Shape `(2, *days)`.
         """
         angle = drift * np.pi / 2 * np.asarray(day) / max(1, self.settings.days - 1)
         return np.stack([np.cos(angle), np.sin(angle)]).astype(np.float32)

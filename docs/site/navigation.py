@@ -1,0 +1,50 @@
+"""The navigation of the site, in one place: what stands in the left column, in this order."""
+
+HOME = "docs/index"
+NAVIGATION = {
+    "Start": (
+        "docs/tutorial",
+        "examples/notebooks/1-first-model",
+        "examples/notebooks/2-your-own-log",
+        "examples/notebooks/3-an-exposure-log",
+        "examples/notebooks/4-serve-and-send-events",
+        "examples/notebooks/5-compare-fairly",
+        "examples/notebooks/6-new-items-with-text",
+    ),
+    "Use": ("docs/data", "docs/glossary", "docs/method", "docs/scale"),
+    "Serve": ("docs/serving", "docs/live", "docs/deployment", "docs/production"),
+    "Look up": (
+        "docs/python",
+        "reference/python",
+        "reference/http",
+        "docs/cli",
+        "reference/commands",
+        "reference/settings",
+        "reference/examples",
+        "reference/gallery",
+    ),
+    "Compare": ("docs/benchmarks", "docs/datasets"),
+    "Understand and change": (
+        "docs/architecture",
+        "docs/extending",
+        "docs/compatibility",
+        "docs/troubleshooting",
+        "docs/laboratory",
+        "CHANGELOG",
+        "CONTRIBUTING",
+        "SECURITY",
+    ),
+}
+"""Caption to pages, by their path without suffix."""
+
+
+def toctrees() -> str:
+    """Return the navigation as MyST, to be appended to the home page."""
+    return "".join(
+        "\n```{toctree}\n:hidden:\n:caption: "
+        + caption
+        + "\n\n"
+        + "\n".join(f"/{page}" for page in pages)
+        + "\n```\n"
+        for caption, pages in NAVIGATION.items()
+    )

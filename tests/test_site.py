@@ -1,0 +1,91 @@
+"""The documentation site has every page, public name, setting, command and route. `make docs` builds it."""
+
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import typer
+
+import mgoe
+from mgoe.cli import app
+from tests.test_docs import SETTINGS
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "docs" / "site"))
+navigation = import_module("navigation")
+offline = import_module("offline")
+reference = import_module("reference")
+
+NAVIGABLE = [page for pages in navigation.NAVIGATION.values() for page in pages]
+EXPORTING = sorted(
+    ".".join(("mgoe", *file.parent.relative_to(Path(mgoe.__file__).parent).parts))
+    for file in Path(mgoe.__file__).parent.rglob("__init__.py")
+    if "__all__" in file.read_text(encoding="utf-8")
+)
+
+
+def test_every_page_is_in_the_navigation_once(tmp_path: Path):
+    reference.write(tmp_path)
+    files = [*ROOT.glob("docs/*.md"), *ROOT.glob("*.md"), *ROOT.glob("examples/notebooks/*.ipynb")]
+    pages = {file.relative_to(ROOT).with_suffix("").as_posix() for file in files} - {
+        "README",
+        navigation.HOME,
+    }
+    generated = {f"reference/{page.stem}" for page in tmp_path.glob("*.md")}
+    assert sorted(NAVIGABLE) == sorted(pages | generated)
+
+
+def test_every_package_with_public_names_has_a_page():
+    assert set(EXPORTING) <= set(reference.PACKAGES)
+
+
+@pytest.mark.parametrize("package", reference.PACKAGES)
+def test_every_public_name_is_described_once_or_linked(package: str):
+    page = reference.python_page(package)
+    for name in reference.exported(import_module(package)):
+        described = page.count(f":: {package}.{name}\n")
+        linked = page.count(f"**{name}**: see :py:obj:`mgoe.")
+        module = package == "mgoe" and name == "errors"
+        assert described + linked == (0 if module else 1), name
+
+
+@pytest.mark.parametrize("package", reference.PACKAGES)
+def test_a_link_of_a_public_name_leads_to_its_description(package: str):
+    for name, _, home in reference.public_names(package):
+        assert f":: {home}.{name}\n" in reference.python_page(home)
+
+
+def test_every_setting_is_in_the_reference():
+    page = reference.settings_page()
+    for settings in SETTINGS.values():
+        rows = page.split(f"\n### {settings.__name__}\n")[1].split("\n### ")[0]
+        assert [name for name in settings.model_fields if f"\n| `{name}` | " not in rows] == []
+
+
+def test_every_command_and_every_route_is_in_the_reference():
+    commands, http = reference.commands_page(), reference.http_page()
+    assert set(typer.main.get_command(app).commands) == {
+        line.removeprefix("## `mgoe ").rstrip("`")
+        for line in commands.splitlines()
+        if line.startswith("## `mgoe ")
+    }
+    assert "[bold]" not in commands
+    assert all(
+        f"{method.upper()} {path}\n" in http
+        for path, of in reference.openapi()["paths"].items()
+        for method in of
+    )
+
+
+@pytest.mark.parametrize(
+    ("html", "loaded"),
+    [
+        ('<script defer src="https://cdn.example/a.js"></script>', ["https://cdn.example/a.js"]),
+        ('<link rel="stylesheet" href="//fonts.example/a.css">', ["//fonts.example/a.css"]),
+        ("<style>@import url('https://a.example/b.css')</style>", ["https://a.example/b.css"]),
+        ('<a href="https://example.org">a link</a> <img src="../a.png">', []),
+    ],
+)
+def test_what_a_browser_would_load_from_a_network_is_found(html: str, loaded: list[str]):
+    assert offline.loaded(html) == loaded
