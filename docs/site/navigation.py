@@ -4,6 +4,7 @@ HOME = "docs/index"
 NAVIGATION = {
     "Start": (
         "docs/tutorial",
+        "docs/choose",
         "examples/notebooks/1-first-model",
         "examples/notebooks/2-your-own-log",
         "examples/notebooks/3-an-exposure-log",
@@ -29,6 +30,7 @@ NAVIGATION = {
         "docs/extending",
         "docs/compatibility",
         "docs/troubleshooting",
+        "docs/faq",
         "docs/laboratory",
         "CHANGELOG",
         "CONTRIBUTING",
