@@ -8,7 +8,7 @@ import re
 import sys
 from pathlib import Path
 
-from pygments.lexers.special import TextLexer
+from pydantic import BaseModel
 from sphinx.application import Sphinx
 from sphinx.util import logging
 
@@ -30,6 +30,7 @@ LIKE = (
 ARRAY = r"~?(?:numpy\.)?ndarray\[tuple\[~?[\w.]*Any, \.\.\.\], ~?(?:numpy\.)?dtype\[([^\[\]]+)\]\]"
 """What `NDArray` of NumPy stands for."""
 SHOWN = {".html", ".css"}
+DIAGRAM = re.compile(r"^```mermaid\n(.*?)\n```$", re.MULTILINE | re.DOTALL)
 FOLDER = re.compile(r"\]\(\.\./(examples[\w/-]*)\)")
 """A link to a folder, which the pages of a repository have and a site has not."""
 kept: dict[str, list[str]] = {}
@@ -73,7 +74,18 @@ def complete(_: Sphinx, page: str, source: list[str]) -> None:
     if page == HOME:
         source[0] += toctrees()
     if page.startswith("docs/"):
-        source[0] = FOLDER.sub(_files, source[0])
+        source[0] = DIAGRAM.sub(_arrows, FOLDER.sub(_files, source[0]))
+
+
+def _arrows(diagram: re.Match[str]) -> str:
+    """Return a diagram of Mermaid, which a browser would draw by a script from a network, as a table."""
+    named = dict(re.findall(r"(\w+)\[([\w.]+)\]", diagram[1]))
+    after: dict[str, list[str]] = {}
+    for first, second in re.findall(r"(\w+) --> (\w+)", diagram[1]):
+        after.setdefault(named.get(first, first), []).append(f"`{named.get(second, second)}`")
+    return "\n".join(
+        reference.table(("from", "to"), [(f"`{one}`", ", ".join(to)) for one, to in after.items()])
+    )
 
 
 def _files(link: re.Match[str]) -> str:
@@ -90,9 +102,12 @@ def skip_member(_: Sphinx, what: str, name: str, member: object, skip: bool, *__
     return True if type(member).__name__ == "_tuplegetter" or re.fullmatch(r"set_\w+_request", name) else None
 
 
-def shorten_types(*of: object) -> tuple[str | None, str | None]:
-    """Name the types of arrays as the code does, where their names were replaced by what they stand for."""
-    signature, answer = of[-2:]
+def shorten_signature(
+    _: Sphinx, __: str, ___: str, value: object, ____: object, signature: str, answer: str
+) -> tuple[str | None, str | None]:
+    """Name the types of arrays as the code does, and leave keys of settings to their page."""
+    if isinstance(value, type) and issubclass(value, BaseModel):
+        return "(**keys)", None
     return _short(signature), _short(answer)
 
 
@@ -133,11 +148,10 @@ def check_offline(app: Sphinx, failed: Exception | None) -> None:
 
 def setup(app: Sphinx) -> None:
     """Connect what this project adds."""
-    app.add_lexer("mermaid", TextLexer)
     app.connect("builder-inited", lambda _: reference.write(ROOT / "reference"))
     app.connect("source-read", complete)
     app.connect("autodoc-skip-member", skip_member)
-    app.connect("autodoc-process-signature", shorten_types)
+    app.connect("autodoc-process-signature", shorten_signature)
     app.connect("autodoc-process-docstring", read_docstring, priority=400)  # before Napoleon
     app.connect("autodoc-process-docstring", restore_text, priority=600)  # after it
     app.connect("build-finished", check_offline)

@@ -5,6 +5,8 @@ NAVIGATION = {
     "Start": (
         "docs/tutorial",
         "docs/choose",
+    ),
+    "Notebooks": (
         "examples/notebooks/1-first-model",
         "examples/notebooks/2-your-own-log",
         "examples/notebooks/3-an-exposure-log",
@@ -38,15 +40,22 @@ NAVIGATION = {
     ),
 }
 """Caption to pages, by their path without suffix."""
+TITLES = {
+    "docs/tutorial": "Tutorial",
+    "docs/data": "Data and settings",
+    "docs/scale": "Large logs",
+    "docs/python": "Python",
+    "docs/cli": "Command line",
+    "docs/benchmarks": "Comparisons and results",
+}
+"""Titles in the navigation that differ from those of the pages."""
 
 
 def toctrees() -> str:
     """Return the navigation as MyST, to be appended to the home page."""
-    return "".join(
-        "\n```{toctree}\n:hidden:\n:caption: "
-        + caption
-        + "\n\n"
-        + "\n".join(f"/{page}" for page in pages)
-        + "\n```\n"
-        for caption, pages in NAVIGATION.items()
-    )
+    lines = [""]
+    for caption, pages in NAVIGATION.items():
+        lines += ["```{toctree}", ":hidden:", f":caption: {caption}", ""]
+        lines += [f"{TITLES[page]} </{page}>" if page in TITLES else f"/{page}" for page in pages]
+        lines += ["```", ""]
+    return "\n".join(lines)

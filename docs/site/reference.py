@@ -149,8 +149,18 @@ def python_page(package: str) -> str:
             lines += [f".. py:data:: {package}.{name}", *_value(getattr(module, name)), ""]
             lines += [f"   {line}" for line in meaning(module, name).splitlines()] + [""]
         else:
-            lines += [f".. {kind}:: {package}.{name}", *["   :members:"] * (kind == "autoclass"), ""]
+            lines += [f".. {kind}:: {package}.{name}", *_members(getattr(module, name)), ""]
     return "\n".join(lines)
+
+
+def _members(value: object) -> list[str]:
+    """Return the options of Sphinx for the members of a class. Keys of settings have a page of their own."""
+    if not inspect.isclass(value):
+        return []
+    if not issubclass(value, BaseModel):
+        return ["   :members:"]
+    left_out = ", ".join(["model_config", *value.model_fields])
+    return ["   :members:", f"   :exclude-members: {left_out}", "", "   Keys: :doc:`settings`."]
 
 
 def _value(value: object) -> list[str]:
@@ -219,10 +229,14 @@ def settings_page() -> str:
 def _settings(schema: dict[str, Any]) -> list[str]:
     required = schema.get("required", [])
     rows = [
-        (f"`{name}`", type_of(field), "required" if name in required else _default(field), _cell(field))
+        (
+            f"`{name}`",
+            "required" if name in required else _default(field),
+            f"{type_of(field)}. {_cell(field)}".strip(),
+        )
         for name, field in schema["properties"].items()
     ]
-    return table(("key", "type", "default", "meaning"), rows)
+    return table(("key", "default", "type and meaning"), rows)
 
 
 def _cell(field: dict[str, Any]) -> str:
@@ -339,9 +353,14 @@ def _route(route: dict[str, Any], common: dict[str, Any]) -> list[str]:
     ]
     if parameters:
         lines += [*table(("parameter", "in", "type", "", "meaning"), parameters), ""]
+    for needed in route.get("security", []):
+        lines += [f"Scope of the token: `{needed['bearer'][0]}`.", ""]
     if "requestBody" in route:
-        lines += [f"Body: {_content(route['requestBody'])}", ""]
-    return [*lines, *_answers({code: a for code, a in route["responses"].items() if code not in common}), ""]
+        lines += [f"Body: {_content(route['requestBody'])}.", ""]
+    own = {code: answer for code, answer in route["responses"].items() if code not in common}
+    if own.keys() == {"200"}:
+        return [*lines, f"Answer: {_content(own['200'])}.", ""]
+    return [*lines, *_answers(own), ""]
 
 
 def _answers(answers: dict[str, Any]) -> list[str]:

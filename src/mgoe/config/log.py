@@ -51,12 +51,14 @@ class FeatureSettings(Settings):
     """
 
     name: str
+    """Name of the column."""
     kind: Literal["categorical", "multi", "numeric", "vector"] = "categorical"
     """`multi` holds several categories: a list column, or a string split at `separator`. `vector` holds what
     an encoder made of a text or an image (side tables only)."""
     path: str | None = None
     """A `.npy` file of vectors beside the side table, in the order of its rows, in place of a column."""
     separator: str = Field(default="|", min_length=1)
+    """Splits the strings of a `multi` feature."""
     min_count: int = Field(default=1, ge=1)
     """Categories seen less often share one index with unseen ones."""
 
@@ -77,11 +79,14 @@ class SideTableSettings(Settings):
     """
 
     path: str
+    """A file, folder or glob."""
     id: str
+    """Column with the id as in the log; no id twice."""
     name: str | None = None
     """Column with what people call them, such as a title: shown by the page and the report, read by no
     model."""
     features: list[FeatureSettings] = []
+    """Features; may be empty if there is a `name`."""
 
     @model_validator(mode="after")
     def _not_idle(self) -> Self:
@@ -108,8 +113,11 @@ class DataSettings(Settings):
     """`events`: only what happened, one behaviour per row. `exposures`: one row per item shown, one label
     column per task. `auto`: exposures if any task names a label column, otherwise events."""
     user: str = "user_id"
+    """Column of users."""
     item: str = "item_id"
+    """Column of items."""
     time: str = "timestamp"
+    """Column of times."""
     behavior: str | None = "behavior"
     """Column of an event log that says what happened; null where every row does the one task."""
     time_unit: Literal["auto", "s", "ms", "us", "ns"] = "auto"
@@ -138,7 +146,9 @@ class DataSettings(Settings):
     """Column that is 1 where the item was shown uniformly at random, whatever the policy: on test such rows
     are measured on their own too (exposures only)."""
     users: SideTableSettings | None = None
+    """Side table of users."""
     items: SideTableSettings | None = None
+    """Side table of items."""
     truth: str | None = None
     """The `truth` folder of a simulated log: adds the rows `chance` and `best-reachable`."""
     missing_ids: Literal["refuse", "drop"] = "refuse"
@@ -167,11 +177,13 @@ class TaskSettings(Settings):
     """
 
     name: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")
+    """Name of the task: letters, digits and underscores."""
     behaviors: Texts = []
     """Event logs: the values of the behaviour column that do this task; the task's name by default."""
     label: str | None = None
     """Exposure logs: the label column. A null is a missing label."""
     kind: Literal["binary", "regression"] = "binary"
+    """`binary` or `regression` (exposure logs)."""
     rank: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """Strength in the merged graph; the position in the list, from 1, by default."""
     weight: float = Field(default=1.0, ge=0, allow_inf_nan=False)
@@ -271,6 +283,7 @@ class NegativeSettings(Settings):
     """Items are drawn from the positives of the same bucket: as often as they occur there, or all equally
     often."""
     seed: Seed = 0
+    """Seed of the negative sampling."""
     training_seed: Seed | None = None
     """Seed of the negatives of training examples, by default `seed`. Runs that differ only in it are
     evaluated on the same rows."""

@@ -121,12 +121,14 @@ class GraphSettings(Settings):
     """Place of the resolution that the experts aggregate, which is stored dense; the last one if there are
     fewer."""
     rank: int = Field(default=128, ge=1)
+    """Width of the sketch."""
     power_iterations: int = Field(default=4, ge=0)
     """Power iterations of the sketch of every snapshot."""
     scale: float = Field(default=1.0, ge=0, le=2)
     """Power of the singular values in the sketch: 1 was best, 2 is the paper's similarity of rows of S
     S^T."""
     normalize: Literal["degree", "none"] = "degree"
+    """`degree` divides a score by the square root of both nodes' sums before the sketch; `none` does not."""
     threshold: float = Field(default=0.25, ge=0, lt=1)
     """Quantile of a node's score sum below which it does not move its macro node's centre (eq. 8)."""
     low_weight: float = Field(default=0.0, ge=0, le=1)
@@ -136,6 +138,7 @@ class GraphSettings(Settings):
     refresh: bool = True
     """Whether every snapshot has new macro nodes, warm-started; otherwise all have those of the first."""
     recents: int = Field(default=20, ge=1)
+    """Recent neighbours kept per node."""
     rates: Literal["auto"] | list[Rate] = "auto"
     """Exposure logs: the groups whose rates a model reads. `auto` takes those that the method page lists; an
     empty list counts none."""
@@ -153,6 +156,7 @@ class GraphSettings(Settings):
     engine: Literal["local", "spark"] = "local"
     """`local` builds in this process, `spark` on `spark.master`."""
     seed: Seed = 0
+    """Seed of sketch and clusters."""
 
     @model_validator(mode="after")
     def _dense_is_one(self) -> Self:
@@ -180,7 +184,9 @@ class ModelSettings(Settings):
     """
 
     name: str
+    """Name of its row in tables."""
     base: str
+    """A preset to start from, a model of an extension, or `module:Class` for a model of your own."""
     inputs: tuple[str, ...] | None = None
     """Input groups by name; those of the base by default."""
     ids: Annotated[
@@ -217,11 +223,15 @@ class TrainingSettings(Settings):
     """
 
     epochs: int = Field(default=4, ge=1, json_schema_extra=or_auto)
+    """Maximum number of epochs, or `auto`."""
     batch_size: int = Field(default=4096, ge=1, json_schema_extra=or_auto)
+    """Examples per step, or `auto`."""
     learning_rate: float = Field(default=5e-3, gt=0, allow_inf_nan=False, json_schema_extra=or_auto)
+    """Learning rate of AdamW, for everything but tables, or `auto`."""
     table_learning_rate: float = Field(default=0.05, gt=0, allow_inf_nan=False)
     """Learning rate of the row-wise optimiser of the embedding tables."""
     weight_decay: float = Field(default=1e-5, ge=0, allow_inf_nan=False)
+    """Weight decay of AdamW."""
     clip: float = Field(default=1.0, gt=0)
     """Maximum norm of all dense gradients together. Tables need no limit: their optimiser divides by the
     norm."""
@@ -231,7 +241,9 @@ class TrainingSettings(Settings):
     patience: int = Field(default=2, ge=1)
     """Epochs without improvement before training stops."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """`float32`, `bfloat16`, or `auto`: bfloat16 if the hardware multiplies it."""
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda|cuda:[0-9]+)$")
+    """`cpu`, `cuda`, `cuda:N`; `auto` takes a GPU if there is one."""
     threads: int = Field(default=1, ge=1)
     """Threads of one training process."""
     tables: Literal["auto", "replicated", "sharded"] = "auto"
@@ -260,6 +272,7 @@ class EvaluationSettings(Settings):
     ranking_queries: int = Field(default=100, ge=0)
     """Number of test users for whom the whole catalogue is ranked; 0 skips this."""
     slices: bool = True
+    """Also measure parts of the test examples."""
 
 
 class RunSettings(Settings):
@@ -271,9 +284,11 @@ class RunSettings(Settings):
     """
 
     data: DataSettings
+    """Where the log is and what its columns mean."""
     memory: float = Field(default=MEMORY, ge=0.25, allow_inf_nan=False)
     """Limit of anonymous memory in GiB, of every stage; the rest is on disk."""
     spark: SparkSettings = SparkSettings()
+    """The cluster of what runs on Spark."""
     tasks: Annotated[
         list[TaskSettings],
         BeforeValidator(
@@ -283,19 +298,27 @@ class RunSettings(Settings):
     ] = Field(min_length=1, max_length=16)
     """The tasks, weakest to strongest."""
     split: SplitSettings = SplitSettings()
+    """Cuts in time."""
     negatives: NegativeSettings = NegativeSettings()
+    """Sampled negatives of event logs."""
     graph: GraphSettings = GraphSettings()
+    """The macro graph."""
     models: Models = Field(default=["mgoe", "shared-bottom+mgoe", "popularity", "history"], min_length=1)
     """Rows of the comparison; a bundle is written for the first. A string names a preset, such as `mgoe`,
     `mgoe-paper`, `mmoe`, `ple`, `macgnn` or `lightgbm`, each with `+counts`, `+edges`, `+graph` or `+mgoe`
     for other inputs."""
     training: TrainingSettings = TrainingSettings()
+    """How a model is fitted."""
     evaluation: EvaluationSettings = EvaluationSettings()
+    """What is measured."""
     retrieval: Retrieval = "auto"
     """How a bundle finds the items that it ranks. `exact` ranks the whole catalogue, settings retrieve
     candidates, and `auto` does the latter from 10,000 items on."""
     retrain: RetrainSettings = RetrainSettings()
+    """How the weights of a bundle learn from new rows."""
     seeds: Seeds = Field(default=[0], min_length=1)
+    """Every model is trained once per seed, which decides initialisation and order of examples. Negatives and
+    graph have seeds of their own."""
     jobs: int = Field(default=1, ge=1)
     """Number of models that are trained at the same time, each in a process."""
 

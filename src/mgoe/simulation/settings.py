@@ -45,7 +45,9 @@ class StaySettings(Settings):
     """
 
     median: float = Field(default=25.0, gt=0, allow_inf_nan=False)
+    """Median number of seconds."""
     strength: float = Field(default=0.5, ge=0, allow_inf_nan=False)
+    """As `strength` of a behaviour."""
     correlation: float = Field(default=0.7, ge=-1, le=1)
     user_spread: float = Field(default=0.3, ge=0, allow_inf_nan=False)
     item_spread: float = Field(default=0.3, ge=0, allow_inf_nan=False)
@@ -68,6 +70,7 @@ class WorldSettings(Settings):
     days: int = Field(default=60, ge=1, le=10_000)
     start: date = date(2025, 3, 1)
     seed: int = Field(default=0, ge=0)
+    """The same seed draws the same log."""
 
     user_communities: int = Field(default=16, ge=1, le=10_000)
     item_communities: int = Field(default=24, ge=1, le=10_000)
@@ -85,6 +88,7 @@ class WorldSettings(Settings):
     )
     """The funnel, which starts with the first behaviour."""
     stay: StaySettings = StaySettings()
+    """Seconds spent on a clicked item."""
 
     activity: float = Field(default=0.5, ge=0, le=2)
     """The exposures of a user fall as rank to this power, so that they are heavy-tailed."""
@@ -125,6 +129,7 @@ class WorldSettings(Settings):
     arriving_users: float = Field(default=0.2, ge=0, le=1)
     """Share of users that arrive after the first day."""
     arriving_items: float = Field(default=0.2, ge=0, le=1)
+    """Share of items that arrive after the first day."""
     growth: float = Field(default=1.0, gt=0, le=20)
     """Share of arrivals within a share x of the days: x to this power. Above 1, most arrive late."""
     content: float | None = Field(default=None, ge=0, le=1)
