@@ -142,6 +142,9 @@ def python_page(package: str) -> str:
     module = import_module(package)
     purpose = inspect.cleandoc(module.__doc__ or "").split("\n\n")[0]
     lines = [package, "=" * len(package), "", f".. py:module:: {package}", "", purpose, ""]
+    for name in exported(module):
+        if inspect.ismodule(getattr(module, name)):
+            lines += [f"**{name}**: see :doc:`{package}.{name}`", ""]
     for name, kind, home in public_names(package):
         if home != package:
             lines += [f"**{name}**: see :py:obj:`{home}.{name}`", ""]
@@ -405,12 +408,12 @@ def examples_page() -> str:
 
 def _about(path: Path) -> str:
     """Return the first sentence of a file of YAML, Python or shell, which is a comment or a docstring."""
-    first = next(
-        (line for line in path.read_text(encoding="utf-8").splitlines() if line.strip() and line[:2] != "#!"),
-        "",
-    )
-    said = re.match(r'(?:# ?|""")(.+?)(?:""")?$', first)
-    return f": {said[1]}" if said else ""
+    text = re.sub(r"\A#!.*\n", "", path.read_text(encoding="utf-8"))
+    said = re.match(r'"""(.+?)(?:"""|\n\n)|((?:#.*\n)+)', text, re.DOTALL)
+    if said is None:
+        return ""
+    plain = said[1] or re.sub(r"^# ?", "", said[2], flags=re.MULTILINE).split("\n\n")[0]
+    return ": " + re.split(r"(?<=[.?:])\s", " ".join(plain.split()) + " ")[0].rstrip(":")
 
 
 def gallery_page() -> str:
