@@ -61,6 +61,7 @@ def test_every_setting_is_in_the_reference():
     for settings in SETTINGS.values():
         rows = page.split(f"\n### {settings.__name__}\n")[1].split("\n### ")[0]
         assert [name for name in settings.model_fields if f"\n| `{name}` | " not in rows] == []
+        assert [name for name, field in settings.model_fields.items() if not field.description] == []
 
 
 def test_every_command_and_every_route_is_in_the_reference():

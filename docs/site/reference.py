@@ -182,7 +182,8 @@ def meaning(module: ModuleType, name: str) -> str:
                 if isinstance(inner, ast.ImportFrom) and name in (alias.name for alias in inner.names):
                     return meaning(import_module(inner.module or ""), name)
         targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
-        if name in (target.id for target in targets if isinstance(target, ast.Name)):
+        assigned = [part for target in targets if target is not None for part in ast.walk(target)]
+        if name in (part.id for part in assigned if isinstance(part, ast.Name)):
             said = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
             return inspect.cleandoc(after.value.value) if said else ""
     return ""
@@ -248,8 +249,10 @@ def _cell(field: dict[str, Any]) -> str:
 
 def _default(field: dict[str, Any]) -> str:
     default = field.get("default")
-    if default is None or isinstance(default, dict) or (isinstance(default, list) and len(str(default)) > 60):
-        return "none" if default is None else "see its own keys"
+    if default is None:
+        return "none"
+    if "$ref" in field or ("[" in type_of(field) and len(str(default)) > 60):
+        return "see its own keys"
     return f"`{json.dumps(default, ensure_ascii=False)}`"
 
 
@@ -270,8 +273,9 @@ def type_of(schema: dict[str, Any]) -> str:
     kind = schema.get("type", "anything")
     if kind == "array":
         return f"list of {type_of(schema['items'])}" if schema.get("items") else "list"
-    if kind == "object" and isinstance(schema.get("additionalProperties"), dict):
-        return f"mapping to {type_of(schema['additionalProperties'])}"
+    values = [*schema.get("patternProperties", {}).values(), schema.get("additionalProperties")]
+    if kind == "object" and isinstance(values[0], dict):
+        return f"mapping to {type_of(values[0])}"
     said = {"string": "text", "boolean": "true or false", "object": "mapping"}.get(kind, kind)
     bounds = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
     limits = [

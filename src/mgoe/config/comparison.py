@@ -27,11 +27,17 @@ class SectionSettings(Settings):
     """
 
     data: dict[str, Any] = {}
+    """Keys of `data` of a run."""
     split: dict[str, Any] = {}
+    """Keys of `split` of a run."""
     negatives: dict[str, Any] = {}
+    """Keys of `negatives` of a run."""
     graph: dict[str, Any] = {}
+    """Keys of `graph` of a run."""
     training: dict[str, Any] = {}
+    """Keys of `training` of a run."""
     evaluation: dict[str, Any] = {}
+    """Keys of `evaluation` of a run."""
 
 
 class LogSettings(SectionSettings):
@@ -51,6 +57,7 @@ class LogSettings(SectionSettings):
     """`last` takes the last item of each user out of the log; lists are measured by how well they find it.
     Models are trained and compared on what is left."""
     tasks: list[Any] | None = None
+    """Tasks, as in a run."""
 
 
 class TableSettings(Settings):
@@ -62,6 +69,7 @@ class TableSettings(Settings):
     """
 
     title: str = ""
+    """What stands above the table."""
     models: list[str] = Field(min_length=1)
     """Names of models and of variants (`MODEL:VARIANT`), in order."""
     reference: str | None = None
@@ -77,7 +85,9 @@ class RangeSettings(Settings):
     """
 
     low: int | float
+    """Smallest value."""
     high: int | float
+    """Largest value."""
     log: bool = False
     """Whether to search on a logarithmic scale."""
 
@@ -169,6 +179,7 @@ class ComparisonSettings(SectionSettings):
     """
 
     logs: dict[Name, LogSettings] = Field(min_length=1)
+    """The logs by name."""
     models: Models = Field(min_length=1)
     """Models, as in a run."""
     variants: dict[Name, dict[Changed, Any]] = {}

@@ -21,6 +21,7 @@ BASELINE_NAMES = (
     "hstu",
     "cascading-rank",
 )
+"""Names of the top-N baselines that are built in."""
 BaselineName = Annotated[str, AfterValidator(one_of("mgoe.baselines", BASELINE_NAMES, "a baseline"))]
 
 

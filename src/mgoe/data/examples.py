@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from mgoe.config import TaskSettings
 
 Split = Literal["train", "valid", "test"]
+"""What examples are for."""
 SPLITS: tuple[Split, ...] = get_args(Split)
+"""All splits, in the order of time."""
 Seed = int | Sequence[int]
 _EVERY = ("user", "item", "bucket", "snapshot", "labels", "weight")
 """Columns that all examples have."""

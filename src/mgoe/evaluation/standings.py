@@ -23,6 +23,7 @@ from mgoe.evaluation.rows import (
 
 SIGNIFICANT = 0.05
 REACHABLE = "best-reachable"
+"""Row of a simulated log whose scores are the truth."""
 
 
 @dataclass(frozen=True)

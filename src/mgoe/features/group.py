@@ -16,6 +16,7 @@ from mgoe.graph import Snapshot
 from mgoe.graph.pair_rows import Side
 
 Arrays: TypeAlias = dict[str, NDArray]
+"""Arrays by name."""
 Part: TypeAlias = Literal["user", "item", "pair"]
 """When a service computes a column: once per request (`user`), once per item (`item`), or for every candidate
 (`pair`)."""
@@ -53,7 +54,9 @@ class Owner:
 
 
 USER, ITEM, CONTEXT = (Owner(name, frozenset({name})) for name in ("user", "item", "context"))
+"""What a column belongs to: the user, the item, or the context of a request."""
 PAIR = USER * ITEM
+"""Columns that belong to a user and an item together."""
 
 
 @dataclass(frozen=True)

@@ -7,3 +7,4 @@ from mgoe.features import CategoricalSpec, FeatureSpec, TaskSpec, batch_keys
 __all__ = ["Batch", "CategoricalSpec", "FeatureSpec", "TaskSpec", "batch_keys"]
 
 Batch = dict[str, Tensor]
+"""Tensors by name, of the rows of a batch."""

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 from mgoe.config import Settings, did_you_mean
 
 DEVICES = ("phone", "desktop", "tablet")
+"""Devices on which items are shown."""
 DEVICE_SHARES = (0.65, 0.25, 0.1)
 
 
@@ -20,6 +21,7 @@ class BehaviorSettings(Settings):
     """
 
     name: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")
+    """Name of the behaviour."""
     given: str | None = None
     """The earlier behaviour that this one requires; the first behaviour by default."""
     rate: float = Field(gt=0, lt=1)
@@ -49,8 +51,11 @@ class StaySettings(Settings):
     strength: float = Field(default=0.5, ge=0, allow_inf_nan=False)
     """As `strength` of a behaviour."""
     correlation: float = Field(default=0.7, ge=-1, le=1)
+    """As `correlation` of a behaviour."""
     user_spread: float = Field(default=0.3, ge=0, allow_inf_nan=False)
+    """As `user_spread` of a behaviour."""
     item_spread: float = Field(default=0.3, ge=0, allow_inf_nan=False)
+    """As `item_spread` of a behaviour."""
     noise: float = Field(default=0.8, ge=0, allow_inf_nan=False)
     """Standard deviation of the unexplained part."""
 
@@ -64,16 +69,22 @@ class WorldSettings(Settings):
     """
 
     users: int = Field(default=6_000, ge=1, le=2**31 - 1)
+    """Number of users."""
     items: int = Field(default=3_000, ge=1, le=2**31 - 1)
+    """Number of items."""
     exposures: int = Field(default=600_000, ge=1)
     """Items shown in all: rows of the exposure log."""
     days: int = Field(default=60, ge=1, le=10_000)
+    """Number of days."""
     start: date = date(2025, 3, 1)
+    """First day."""
     seed: int = Field(default=0, ge=0)
     """The same seed draws the same log."""
 
     user_communities: int = Field(default=16, ge=1, le=10_000)
+    """Number of communities of users."""
     item_communities: int = Field(default=24, ge=1, le=10_000)
+    """Number of communities of items."""
     skew: float = Field(default=0.5, ge=0, le=3)
     """The size of a community falls as its rank to this power; 0 makes all sizes equal."""
     behaviors: list[BehaviorSettings] = Field(

@@ -39,8 +39,11 @@ from mgoe.training.resume import Checkpoints, FitState, check_same_fit, deferred
 from mgoe.training.step import LossCheck, Stepper, first_not_finite, optimizer_tensors
 
 WEIGHTS = "model.safetensors"
+"""File of the weights."""
 OPTIMIZER = "optimizer.safetensors"
+"""File of the state of the optimisers."""
 CHECKPOINTS = "checkpoints"
+"""Folder of the checkpoints while a fit runs."""
 REPORT_STEPS = 20
 
 

@@ -83,6 +83,7 @@ class FitResult:
 
 
 OnProgress = Callable[[FitProgress], None]
+"""Receives the progress of a fit."""
 Write = Callable[[int, dict[str, float]], None]
 
 

@@ -31,6 +31,7 @@ class BoostedTreesOptions(Settings):
     patience: int = Field(default=50, ge=1)
     """Trees without a better value on validation before stopping."""
     learning_rate: float = Field(default=0.05, gt=0, allow_inf_nan=False)
+    """Weight of each further tree."""
     leaves: int = Field(default=63, ge=2)
     """Largest number of leaves of a tree."""
     leaf_rows: int = Field(default=100, ge=1)

@@ -35,6 +35,7 @@ BASELINES: dict[str, Baseline] = {
     "hstu": HSTU,
     "cascading-rank": CASCADING_RANK,
 }
+"""Baselines by name, those that are built in."""
 
 
 def find_baseline(name: str) -> Baseline:
