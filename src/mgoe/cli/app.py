@@ -79,17 +79,6 @@ def _terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-@contextmanager
-def _warnings_in_one_line() -> Iterator[None]:
-    """Print a warning as its kind and its text, without the line of code that Python adds."""
-    before = warnings.formatwarning
-    warnings.formatwarning = lambda message, category, *_: f"{category.__name__}: {message}\n"
-    try:
-        yield
-    finally:
-        warnings.formatwarning = before
-
-
 app = typer.Typer(
     cls=Root,
     name="mgoe",
@@ -126,7 +115,8 @@ def root(
     ] = False,
 ) -> None:
     """Show the version, or run a command."""
-    context.with_resource(_warnings_in_one_line())
+    # the kind and the text of a warning, without the line of code that Python adds
+    warnings.formatwarning = lambda message, category, *_: f"{category.__name__}: {message}\n"
     context.with_resource(hidden() if quiet else shown("stderr"))
 
 
