@@ -124,7 +124,7 @@ def test_workers_start_while_redis_is_away(finished: Path, tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("wrong", "message"), [("log", "a record must hold an event"), ("model", "cannot be imported")]
+    ("wrong", "message"), [("log", "a record must hold an event"), ("model", "a bundle does not decide that")]
 )
 def test_workers_are_not_started_if_each_would_fail(
     wrong: str, message: str, own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
