@@ -5,7 +5,7 @@ Run it in a clone, with the extras `serve` and `dev` and a Chromium:
     python examples/pictures.py pictures --images docs/images
 
 It simulates a log, gives its items and users names, trains a model, and takes pictures of the page and the
-report at phone and desktop widths, light and dark. `--images` makes those of the README.
+report at phone and desktop widths, light and dark. `--images` makes those of the pages.
 """
 
 import argparse

@@ -13,7 +13,9 @@ from tests.effort import SOAK
 from tests.shell import Shell
 from tests.snippets import check_shown, run_cell
 
-TEXT = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[1]
+TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+HOME = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
 SHORT = {
     "split": {"cuts": [0.4, 0.6, 0.8]},
     "training": {"epochs": 1, "batch_size": 1024},
@@ -40,8 +42,11 @@ def test_the_commands_run_as_printed(world: Path, tmp_path: Path, monkeypatch: p
             if line.startswith("mgoe init") and not SOAK:
                 settings = yaml.safe_load(Path("mine.yaml").read_text())
                 Path("mine.yaml").write_text(yaml.safe_dump(settings | SHORT))
-        below = TEXT.split(first, 1)[1].split("\n## ", 1)[0]
-        names, _, *rows = re.findall(r"^\|(.+)\|$", below, re.MULTILINE)
+        shown = HOME.split("### What the first run prints", 1)[1].split("\n### ", 1)[0]
+        assert set(re.search(r"```sh\n(.*?)```", shown, re.DOTALL)[1].splitlines()) <= {
+            line.split("  ")[0] for line in first.splitlines()
+        }
+        names, _, *rows = re.findall(r"^\|(.+)\|$", shown, re.MULTILINE)
         assert [*filter(None, re.split(r"  +", header_of(printed)))] == cells(names)
         for row in rows:
             assert re.search(rf"^{re.escape(cells(row)[0])}  ", printed, re.MULTILINE), row
