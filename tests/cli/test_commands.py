@@ -52,6 +52,18 @@ def test_every_command_is_tested():
     assert {command[0] for command in COMMANDS} == names
 
 
+def test_help_has_every_command_in_a_panel(mgoe: Mgoe):
+    panels = re.findall(r"^╭─ (.+?) ─", mgoe("--help").stdout, re.MULTILINE)
+    assert panels == [
+        "Options",
+        "Start",
+        "Data and graph",
+        "Train and evaluate",
+        "Score and serve",
+        "Daily loop",
+    ]
+
+
 def test_help_and_version_are_fast():
     """Neither loads torch, pandas or DuckDB."""
     slow = "{'torch', 'pandas', 'duckdb', 'pyarrow', 'numpy'}"

@@ -120,116 +120,129 @@ def root(
     context.with_resource(hidden() if quiet else shown("stderr"))
 
 
-for _command, _examples in {
-    demo.demo: (
-        "mgoe demo                       [dim]in the folder mgoe-demo[/]",
-        "mgoe demo --out runs/demo",
-    ),
-    logs.init: (
-        "mgoe init clicks.parquet --out mine.yaml",
-        "mgoe init 'logs/2025-*.csv' > mine.yaml",
-    ),
-    configuration.schema: (
-        "mgoe schema > mgoe.schema.json",
-        "mgoe schema comparison              [dim]of the file of `mgoe compare`[/]",
-    ),
-    logs.describe: (
-        "mgoe describe clicks.parquet         [dim]columns guessed as by init[/]",
-        "mgoe describe mine.yaml --json       [dim]columns as configured[/]",
-        "mgoe describe runs/mine/bundle",
-    ),
-    logs.simulate: (
-        "mgoe simulate --out runs/demo-log",
-        "mgoe simulate --out big --users 1000000 --items 200000 --events 100000000 --form events",
-        "mgoe simulate --out steep --set popularity=1.2 --set days=90 --seed 3",
-    ),
-    run.train: (
-        "mgoe train mine.yaml --out runs/mine",
-        "mgoe train mine.yaml --out runs/mine --model mmoe --seed 3",
-        "torchrun --nproc-per-node 4 -m mgoe train mine.yaml --out runs/mine",
-    ),
-    bundles.evaluate: (
-        "mgoe evaluate runs/mine",
-        "mgoe evaluate runs/mine --slice unseen-users",
-        "mgoe evaluate runs/mine/bundle --json",
-        "mgoe evaluate runs/mine/bundle labelled.parquet   [dim]columns user_id, item_id, click, buy[/]",
-    ),
-    bundles.predict: (
-        "mgoe predict runs/mine/bundle pairs.parquet --out scores.parquet",
-        "mgoe predict runs/mine/bundle 'pairs/*.csv' > scores.csv",
-        "mgoe predict runs/mine/bundle pairs.parquet --out scores.parquet --jobs 4",
-        "mgoe predict runs/mine/bundle s3a://logs/pairs --out s3a://logs/scores --engine spark",
-    ),
-    recommendations.recommend: (
-        "mgoe recommend runs/mine/bundle 42",
-        "mgoe recommend runs/mine/bundle 42 43 --objective 'click * buy^2' --exclude-known",
-        "mgoe recommend runs/mine/bundle 42 -k 50 --at-least click=0.01 --state state --json",
-        "mgoe recommend runs/mine/bundle 42 --where category=shoes --max-per brand=2",
-        "mgoe recommend runs/mine/bundle --users users.parquet --out tomorrow.parquet",
-    ),
-    bundles.export: (
-        "mgoe export runs/mine/bundle --onnx mine.onnx",
-        "mgoe export runs/mine/bundle --onnx small.onnx --precision int8 --on labelled.parquet",
-    ),
-    service.serve: (
-        "mgoe serve runs/mine/bundle                    [dim]on this machine alone: http://127.0.0.1:8000[/]",
-        "mgoe serve runs/mine/bundle --host 0.0.0.0 --token-file tokens --workers 4",
-        "mgoe serve bundles/current --redis redis://10.0.0.5:6379/0",
-    ),
-    run.run: (
-        "mgoe run mine.yaml --out runs/mine",
-        "mgoe run examples/tmall.yaml --set data.log=tmall.parquet --set seeds=0 --out runs/tmall",
-        "mgoe run mine.yaml --out runs/mine --overwrite --jobs 2",
-        "mgoe run mine.yaml --out runs/mine --tune 10m                   [dim]searches settings before[/]",
-        "mgoe run mine.yaml --out runs/mine --incumbent scores.parquet   [dim]beside your ranker's scores[/]",
-    ),
-    run.plan: (
-        "mgoe plan mine.yaml",
-        "mgoe plan mine.yaml --out /big/runs/mine --set memory=2 --set training.epochs=1",
-        "mgoe plan mine.yaml --force         [dim]prints also what this machine cannot hold[/]",
-    ),
-    run.rows: (
-        "mgoe rows runs/mine --out test.parquet",
-        "mgoe rows runs/mine --split valid --out valid.csv",
-    ),
-    run.compare: (
-        "mgoe compare examples/arena-worlds.yaml --out runs/worlds",
-        "mgoe compare arena-tmall.yaml --set logs.tmall.data.log=tmall.parquet --out runs/arena --jobs 2",
-        "mgoe compare arena.yaml --out runs/arena --models mgoe,mmoe --seeds 0,1 --stop-after 90m",
-    ),
-    service.update: (
-        "mgoe update runs/mine/bundle --state state --out bundles/today",
-        "mgoe update bundles/today --redis redis://store:6379 --out bundles/next",
-        "mgoe update bundles/today --log today.parquet --out bundles/next --weights continue",
-        "mgoe update bundles/today --log today.parquet --out bundles/next --weights new",
-        "torchrun --nproc-per-node 2 -m mgoe update bundles/today --state state --out bundles/next "
-        "--weights continue",
-    ),
-    service.exposures: (
-        "mgoe exposures runs/mine/bundle --state state --out logs/taken.parquet",
-        "mgoe graph update runs/mine logs/taken.parquet   [dim]as any other exposures[/]",
-    ),
-    service.events: (
-        "mgoe events runs/mine/bundle --state state --out logs/taken.parquet",
-        "mgoe events bundles/today --redis redis://store:6379 --out logs/monday.parquet --new",
-    ),
-    registry.cycle: (
-        "mgoe cycle cycle.yaml",
-        "mgoe cycle cycle.yaml --set registry=bundles --set log=logs/events",
-    ),
-    erasure.erase: (
-        "mgoe erase --registry bundles --user 4711",
-        "mgoe erase --registry bundles --users ids.txt --redis redis://store:6379 --log 'logs/*.parquet'",
-        "mgoe erase --registry bundles            [dim]again, after a backup was restored[/]",
-        "mgoe erase --registry bundles --verify   [dim]what remains of all who were erased[/]",
-    ),
-    doctor.doctor: (
-        "mgoe doctor",
-        "mgoe doctor --json",
-    ),
-}.items():
-    app.command(epilog=examples(*_examples))(_command)
-app.add_typer(logs.data, name="data")
-app.add_typer(graph.graph, name="graph")
-app.add_typer(registry.registry, name="registry")
-app.add_typer(configuration.models, name="models")
+COMMANDS = {
+    "Start": {
+        demo.demo: (
+            "mgoe demo                       [dim]in the folder mgoe-demo[/]",
+            "mgoe demo --out runs/demo",
+        ),
+        logs.init: (
+            "mgoe init clicks.parquet --out mine.yaml",
+            "mgoe init 'logs/2025-*.csv' > mine.yaml",
+        ),
+        logs.describe: (
+            "mgoe describe clicks.parquet         [dim]columns guessed as by init[/]",
+            "mgoe describe mine.yaml --json       [dim]columns as configured[/]",
+            "mgoe describe runs/mine/bundle",
+        ),
+        configuration.schema: (
+            "mgoe schema > mgoe.schema.json",
+            "mgoe schema comparison              [dim]of the file of `mgoe compare`[/]",
+        ),
+        doctor.doctor: (
+            "mgoe doctor",
+            "mgoe doctor --json",
+        ),
+    },
+    "Data and graph": {
+        logs.simulate: (
+            "mgoe simulate --out runs/demo-log",
+            "mgoe simulate --out big --users 1000000 --items 200000 --events 100000000 --form events",
+            "mgoe simulate --out steep --set popularity=1.2 --set days=90 --seed 3",
+        ),
+    },
+    "Train and evaluate": {
+        run.plan: (
+            "mgoe plan mine.yaml",
+            "mgoe plan mine.yaml --out /big/runs/mine --set memory=2 --set training.epochs=1",
+            "mgoe plan mine.yaml --force         [dim]prints also what this machine cannot hold[/]",
+        ),
+        run.run: (
+            "mgoe run mine.yaml --out runs/mine",
+            "mgoe run examples/tmall.yaml --set data.log=tmall.parquet --set seeds=0 --out runs/tmall",
+            "mgoe run mine.yaml --out runs/mine --overwrite --jobs 2",
+            "mgoe run mine.yaml --out runs/mine --tune 10m                  [dim]searches settings before[/]",
+            "mgoe run mine.yaml --out runs/mine --incumbent scores.parquet  [dim]beside a ranker's scores[/]",
+        ),
+        run.train: (
+            "mgoe train mine.yaml --out runs/mine",
+            "mgoe train mine.yaml --out runs/mine --model mmoe --seed 3",
+            "torchrun --nproc-per-node 4 -m mgoe train mine.yaml --out runs/mine",
+        ),
+        bundles.evaluate: (
+            "mgoe evaluate runs/mine",
+            "mgoe evaluate runs/mine --slice unseen-users",
+            "mgoe evaluate runs/mine/bundle --json",
+            "mgoe evaluate runs/mine/bundle labelled.parquet   [dim]columns user_id, item_id, click, buy[/]",
+        ),
+        run.rows: (
+            "mgoe rows runs/mine --out test.parquet",
+            "mgoe rows runs/mine --split valid --out valid.csv",
+        ),
+        run.compare: (
+            "mgoe compare examples/arena-worlds.yaml --out runs/worlds",
+            "mgoe compare arena-tmall.yaml --set logs.tmall.data.log=tmall.parquet --out runs/arena --jobs 2",
+            "mgoe compare arena.yaml --out runs/arena --models mgoe,mmoe --seeds 0,1 --stop-after 90m",
+        ),
+    },
+    "Score and serve": {
+        bundles.predict: (
+            "mgoe predict runs/mine/bundle pairs.parquet --out scores.parquet",
+            "mgoe predict runs/mine/bundle 'pairs/*.csv' > scores.csv",
+            "mgoe predict runs/mine/bundle pairs.parquet --out scores.parquet --jobs 4",
+            "mgoe predict runs/mine/bundle s3a://logs/pairs --out s3a://logs/scores --engine spark",
+        ),
+        recommendations.recommend: (
+            "mgoe recommend runs/mine/bundle 42",
+            "mgoe recommend runs/mine/bundle 42 43 --objective 'click * buy^2' --exclude-known",
+            "mgoe recommend runs/mine/bundle 42 -k 50 --at-least click=0.01 --state state --json",
+            "mgoe recommend runs/mine/bundle 42 --where category=shoes --max-per brand=2",
+            "mgoe recommend runs/mine/bundle --users users.parquet --out tomorrow.parquet",
+        ),
+        service.serve: (
+            "mgoe serve runs/mine/bundle                    [dim]on this machine alone: http://127.0.0.1:8000[/]",
+            "mgoe serve runs/mine/bundle --host 0.0.0.0 --token-file tokens --workers 4",
+            "mgoe serve bundles/current --redis redis://10.0.0.5:6379/0",
+        ),
+        bundles.export: (
+            "mgoe export runs/mine/bundle --onnx mine.onnx",
+            "mgoe export runs/mine/bundle --onnx small.onnx --precision int8 --on labelled.parquet",
+        ),
+    },
+    "Daily loop": {
+        service.update: (
+            "mgoe update runs/mine/bundle --state state --out bundles/today",
+            "mgoe update bundles/today --redis redis://store:6379 --out bundles/next",
+            "mgoe update bundles/today --log today.parquet --out bundles/next --weights continue",
+            "mgoe update bundles/today --log today.parquet --out bundles/next --weights new",
+            "torchrun --nproc-per-node 2 -m mgoe update bundles/today --state state --out bundles/next "
+            "--weights continue",
+        ),
+        service.events: (
+            "mgoe events runs/mine/bundle --state state --out logs/taken.parquet",
+            "mgoe events bundles/today --redis redis://store:6379 --out logs/monday.parquet --new",
+        ),
+        service.exposures: (
+            "mgoe exposures runs/mine/bundle --state state --out logs/taken.parquet",
+            "mgoe graph update runs/mine logs/taken.parquet   [dim]as any other exposures[/]",
+        ),
+        registry.cycle: (
+            "mgoe cycle cycle.yaml",
+            "mgoe cycle cycle.yaml --set registry=bundles --set log=logs/events",
+        ),
+        erasure.erase: (
+            "mgoe erase --registry bundles --user 4711",
+            "mgoe erase --registry bundles --users ids.txt --redis redis://store:6379 --log 'logs/*.parquet'",
+            "mgoe erase --registry bundles            [dim]again, after a backup was restored[/]",
+            "mgoe erase --registry bundles --verify   [dim]what remains of all who were erased[/]",
+        ),
+    },
+}
+"""Panel of `mgoe --help` to its commands, each with examples. Groups of commands come after them."""
+for _panel, _commands in COMMANDS.items():
+    for _command, _examples in _commands.items():
+        app.command(epilog=examples(*_examples), rich_help_panel=_panel)(_command)
+app.add_typer(logs.data, name="data", rich_help_panel="Data and graph")
+app.add_typer(graph.graph, name="graph", rich_help_panel="Data and graph")
+app.add_typer(configuration.models, name="models", rich_help_panel="Train and evaluate")
+app.add_typer(registry.registry, name="registry", rich_help_panel="Daily loop")

@@ -54,8 +54,7 @@ def describe(
     ],
     as_json: Json = False,
 ) -> None:
-    """Show counts, span, density, funnel, drift and nulls of a log and the settings that suit it, or what a
-    bundle holds."""
+    """Show counts, span, funnel, drift and nulls of a log with settings that suit it, or a bundle's facts."""
     path = Path(what)
     bundles = [folder for folder in (path, path / "bundle") if (folder / "bundle.json").exists()]
     if bundles:
