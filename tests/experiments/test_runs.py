@@ -30,6 +30,7 @@ from mgoe.graph import MacroGraph
 from mgoe.models import PRESETS
 from tests.effort import SOAK, slow
 from tests.sharing import Shared
+from tests.spark import SPARK, with_java
 
 OF_EVENTS = [name for name in PRESETS if name not in ("logistic", "rates")]
 """Models that read events; the others read what was shown."""
@@ -475,6 +476,26 @@ def test_a_run_killed_at_any_moment_resumes_to_the_same_result(
         time.sleep(delay)
         process.kill()
     assert_resumes(small, finished, tmp_path / "run")
+
+
+@slow
+@with_java
+@pytest.mark.parametrize("delay", np.random.default_rng(1).uniform(3, 45, 15))
+def test_a_run_on_spark_killed_at_any_moment_resumes_to_the_same_result(
+    spark: object, small: RunSettings, finished: Path, tmp_path: Path, delay: float
+):
+    """Log and graph are prepared on Spark, and resumed on the session of the tests."""
+    engine = {"engine": "spark"}
+    settings = change(
+        small,
+        spark=SPARK,
+        data=small.data.model_copy(update=engine),
+        graph=small.graph.model_copy(update=engine),
+    )
+    with _started(settings, tmp_path) as process:
+        time.sleep(delay)
+        process.kill()
+    assert_resumes(settings, finished, tmp_path / "run")
 
 
 def _started(settings: RunSettings, folder: Path) -> subprocess.Popen:

@@ -1,5 +1,8 @@
 """Pairs of a file, scored and measured by any number of processes."""
 
+import subprocess
+import sys
+import time
 import warnings
 from pathlib import Path
 
@@ -17,7 +20,7 @@ from mgoe.bundle.known_outcomes import KnownOutcomes
 from mgoe.cli import app
 from mgoe.errors import ConfigError
 from mgoe.experiments import measure_pairs, score, score_pairs
-from tests.effort import SOAK
+from tests.effort import SOAK, slow
 from tests.experiments import jobs
 
 
@@ -120,3 +123,22 @@ def test_live_events_are_in_one_process(finished: Path, pairs: Path):
 
     with pytest.raises(ConfigError, match="without live events, found 2"):
         next(score_pairs(Live.open(finished / "bundle"), pairs, jobs=2))
+
+
+@slow
+@pytest.mark.parametrize("delay", np.random.default_rng(0).uniform(1, 9, 20))
+def test_scoring_killed_at_any_moment_leaves_what_was_there(
+    finished: Path, pairs: Path, tmp_path: Path, delay: float
+):
+    out = tmp_path / "scores.parquet"
+    one = [sys.executable, "-m", "mgoe", "predict", str(finished / "bundle"), str(pairs), "--out", str(out)]
+    many, silent = [*one, "--jobs", "2"], {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    subprocess.run(one, check=True, **silent)
+    before = out.read_bytes()
+    with subprocess.Popen(many, **silent) as process:
+        time.sleep(delay)
+        process.kill()
+    assert out.read_bytes() == before
+    subprocess.run(many, check=True, **silent)
+    assert out.read_bytes() == before
+    assert [*tmp_path.iterdir()] == [out]
