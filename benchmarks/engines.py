@@ -186,7 +186,7 @@ def with_daft(work: Path) -> Iterator[str]:
     write(windows.select("user", "item", "day", "snapshot", "mask"), "windows")
     yield "windows"
     bits = [1 << task for task in range(len(TASKS))]
-    done = [(col("mask") % (2 * bit) >= bit).cast("int32").max().alias(f"bit{bit}") for bit in bits]
+    done = [(col("mask") % lit(2 * bit) >= lit(bit)).cast("int32").max().alias(f"bit{bit}") for bit in bits]
     union = sum((col(f"bit{bit}") * bit for bit in bits[1:]), start=col("bit1"))
     together = read(work / "windows.parquet", "*").groupby(*KEYS, "snapshot").agg(*done)
     write(together.select(*KEYS, "snapshot", union.cast("int32").alias("mask")), "positives")
