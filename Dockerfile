@@ -1,5 +1,5 @@
 # The service on CPUs. The registry is mounted, a token comes from the environment:
-#   docker build --tag mgoe --build-arg TORCH_INDEX=URL .
+#   docker build --tag mgoe --build-arg TORCH_INDEX=URL --build-arg VERSION=0.1.0 .
 # URL is the package index of PyTorch's CPU builds (https://pytorch.org/get-started); without it the image has the CUDA build.
 #   docker run --publish 127.0.0.1:8000:8000 --env MGOE_TOKEN --volume mgoe-registry:/registry:ro --volume mgoe-state:/state mgoe
 FROM python:3.11-slim AS build
@@ -11,7 +11,9 @@ RUN /opt/mgoe/bin/pip install ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} torch
 WORKDIR /source
 COPY pyproject.toml README.md LICENSE ./
 COPY src src
-RUN /opt/mgoe/bin/pip install '.[serve]'
+# the version, which is in the repository's tags and not in these files
+ARG VERSION
+RUN SETUPTOOLS_SCM_PRETEND_VERSION_FOR_MGOE=$VERSION /opt/mgoe/bin/pip install '.[serve]'
 
 FROM python:3.11-slim
 COPY --from=build /opt/mgoe /opt/mgoe

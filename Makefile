@@ -1,4 +1,4 @@
-# Everything on a machine with Python 3.11 or newer and make: `make demo`, `make test`, `make quick`, `make check`, `make docs`, `make soak`.
+# Everything on a machine with Python 3.11 or newer and make: `make demo`, `make test`, `make quick`, `make check`, `make docs`, `make soak`, `make release`.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
 # tests side by side; many wait for servers, Spark and other processes, so one more than two cores
@@ -10,7 +10,7 @@ SHARDING := .venv/.sharding
 BROWSER := .venv/.browser
 SITE := .venv/.site
 
-.PHONY: demo test quick check docs soak distributed clean
+.PHONY: demo test quick check docs soak distributed release clean
 
 demo: $(BASE)  ## a first run on a simulated log, where the best reachable is known: runs/demo/run/report.html
 	$(BIN)/mgoe demo --out runs/demo
@@ -35,8 +35,17 @@ soak: $(READY) $(SHARDING) $(BROWSER)  ## every test, in its long form and in ra
 distributed: $(READY) $(SHARDING)  ## TorchRec, for tables larger than a process
 	$(BIN)/mgoe doctor
 
+release: $(READY)  ## wheel, source distribution and their checksums, for the tag at this commit: dist/SHA256SUMS
+	@test -z "$$(git status --porcelain)" || { echo "make: a release has no uncommitted files; commit them first" >&2; exit 2; }
+	@version=$$($(BIN)/python -m hatchling version) && grep -q "^## $$version ([0-9]" CHANGELOG.md && grep -qx "version: $$version" CITATION.cff || \
+	{ echo "make: this commit is version $$version, which must be at the top of CHANGELOG.md with its date, and in CITATION.cff; write it there, then tag" >&2; exit 2; }
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation --outdir dist
+	$(BIN)/python -m twine check --strict dist/*
+	cd dist && sha256sum * > SHA256SUMS
+
 clean:
-	rm -rf .venv runs build reference
+	rm -rf .venv runs build dist reference
 
 $(BASE): pyproject.toml
 	@test -n "$(PYTHON)" || { echo "make: Python 3.11 or newer is needed and none was found; name it with PYTHON=/path/to/python" >&2; exit 2; }

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -39,6 +40,20 @@ def wheel(built: Path) -> Path:
     return found
 
 
+def git(step: str, folder: Path) -> None:
+    words = {
+        "init": ["init", "--quiet"],
+        "add": ["add", "."],
+        "commit": ["commit", "--quiet", "--allow-empty", "--message", "a change"],
+        "tag": ["tag", "v1.2.3"],
+    }
+    run("git", "-c", "user.name=a", "-c", "user.email=a@localhost", *words[step], cwd=folder)
+
+
+def version_of(wheel: Path) -> str:
+    return wheel.name.split("-")[1]
+
+
 def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path):
     package = {
         file.relative_to(ROOT / "src").as_posix()
@@ -65,9 +80,63 @@ def test_the_metadata_are_in_order(built: Path, wheel: Path):
     run(sys.executable, "-m", "twine", "check", "--strict", *built.iterdir(), cwd=built)
     release = re.search(r"^## ([\d.]+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert release is not None
-    assert f"-{release[1]}-" in wheel.name
-    assert release[1] == mgoe.__version__
     assert f"version: {release[1]}\n" in (ROOT / "CITATION.cff").read_text()
+    [source] = built.glob("*.tar.gz")
+    assert source.name == f"mgoe-{version_of(wheel)}.tar.gz"
+
+
+@pytest.mark.parametrize(
+    ("steps", "version"),
+    [
+        ([], r"0\.0"),
+        (["init", "add", "commit"], r"0\.1\.dev1\+g[0-9a-f]+"),
+        (["init", "add", "commit", "tag"], r"1\.2\.3"),
+        (["init", "add", "commit", "tag", "commit"], r"1\.2\.4\.dev1\+g[0-9a-f]+"),
+    ],
+    ids=["files-alone", "no-tag", "tag", "after-a-tag"],
+)
+def test_the_version_is_that_of_the_tag(steps: list[str], version: str, tmp_path: Path):
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    for step in steps:
+        git(step, tmp_path)
+    assert re.fullmatch(version, run(sys.executable, "-m", "hatchling", "version", cwd=tmp_path).strip())
+
+
+def test_the_build_of_the_image_states_its_version(tmp_path: Path):
+    name = "SETUPTOOLS_SCM_PRETEND_VERSION_FOR_MGOE"
+    assert f"{name}=$VERSION" in (ROOT / "Dockerfile").read_text()
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    said = run(sys.executable, "-m", "hatchling", "version", cwd=tmp_path, **{name: "4.5.6"})
+    assert said.strip() == "4.5.6"
+
+
+def test_a_release_is_of_one_version_that_tag_changelog_and_citation_name(tmp_path: Path):
+    for name in ["pyproject.toml", "Makefile", "README.md", "LICENSE", ".gitignore", "src/mgoe/__init__.py"]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    (tmp_path / "CITATION.cff").write_text("version: 1.2.3\n")
+    make = ["make", "release", f"BIN={Path(sys.executable).parent}", "READY="]
+    for heading, steps, refused in [
+        ("## 1.2.3 (not released yet)", "init add commit tag", "this commit is version 1.2.3"),
+        ("## 1.2.3 (2026-12-01)", "", "no uncommitted files"),
+        ("## 1.2.3 (2026-12-01)", "add commit", "this commit is version 1.2.4.dev1"),
+    ]:
+        (tmp_path / "CHANGELOG.md").write_text(f"# Changelog\n\n{heading}\n")
+        for step in steps.split():
+            git(step, tmp_path)
+        done = subprocess.run(make, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode
+        assert refused in done.stderr
+    run("git", "tag", "--force", "v1.2.3", cwd=tmp_path)
+    run(*make, cwd=tmp_path)
+    names = {"mgoe-1.2.3-py3-none-any.whl", "mgoe-1.2.3.tar.gz", "SHA256SUMS"}
+    assert {file.name for file in (tmp_path / "dist").iterdir()} == names
+    assert run("sha256sum", "--check", "SHA256SUMS", cwd=tmp_path / "dist").count(": OK") == 2
+
+
+def test_source_without_an_installation_says_that_its_version_is_unknown(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sys, "path", [])
+    assert mgoe.__version__ == "0.0"
 
 
 def test_the_wheel_runs_where_it_is_installed(wheel: Path, tmp_path: Path):
@@ -75,7 +144,7 @@ def test_the_wheel_runs_where_it_is_installed(wheel: Path, tmp_path: Path):
     run(sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", place, wheel, cwd=tmp_path)
     where = "import mgoe; print(mgoe.__file__, mgoe.__version__)"
     found = run(sys.executable, "-c", where, cwd=tmp_path, PYTHONPATH=str(place))
-    assert found.split() == [str(place / "mgoe" / "__init__.py"), mgoe.__version__]
+    assert found.split() == [str(place / "mgoe" / "__init__.py"), version_of(wheel)]
     assert "mgoe demo" in run(place / "bin" / "mgoe", "--help", cwd=tmp_path, PYTHONPATH=str(place))
 
 

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from mgoe.experiments import compare, run
     from mgoe.ranker import Ranker
 
-__version__ = "0.1.0"
+    __version__: str
+
 __all__ = ["Bundle", "Ranker", "__version__", "compare", "errors", "load", "run"]
 _PACKAGE_OF = {"Bundle": "bundle", "Ranker": "ranker", "compare": "experiments", "run": "experiments"}
 
@@ -48,9 +49,21 @@ def __getattr__(name: str) -> Any:
     """Import a name when it is first asked for: most need torch."""
     if name == "errors":
         return import_module("mgoe.errors")
+    if name == "__version__":
+        return _version()
     if name not in _PACKAGE_OF:
         raise AttributeError(f"module 'mgoe' has no attribute {name!r}")
     return getattr(import_module(f"mgoe.{_PACKAGE_OF[name]}"), name)
+
+
+def _version() -> str:
+    """Return the version that was installed, or `0.0` if the source runs without an installation."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("mgoe")
+    except PackageNotFoundError:
+        return "0.0"
 
 
 def __dir__() -> list[str]:

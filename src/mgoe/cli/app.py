@@ -13,7 +13,6 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from mgoe import __version__
 from mgoe._util.progress import hidden, shown
 from mgoe.cli import (
     bundles,
@@ -100,6 +99,8 @@ app = typer.Typer(
 
 def _version(asked: bool) -> None:
     if asked:
+        from mgoe import __version__
+
         print(__version__)
         raise typer.Exit
 
@@ -200,7 +201,7 @@ COMMANDS = {
             "mgoe recommend runs/mine/bundle --users users.parquet --out tomorrow.parquet",
         ),
         service.serve: (
-            "mgoe serve runs/mine/bundle                    [dim]on this machine alone: http://127.0.0.1:8000[/]",
+            "mgoe serve runs/mine/bundle                [dim]on this machine alone: http://127.0.0.1:8000[/]",
             "mgoe serve runs/mine/bundle --host 0.0.0.0 --token-file tokens --workers 4",
             "mgoe serve bundles/current --redis redis://10.0.0.5:6379/0",
         ),
