@@ -182,6 +182,12 @@ def test_the_readme_is_short_and_links_what_a_newcomer_needs():
     assert {f"docs/{name}.md" for name in docs.split()} | others <= linked
 
 
+def test_the_changelog_has_a_line_per_change():
+    text = (ROOT / "CHANGELOG.md").read_text()
+    assert set(re.findall(r"^### (.+)$", text, re.MULTILINE)) <= {"Added", "Changed", "Fixed", "Removed"}
+    assert [line for line in text.splitlines() if line.startswith("- ") and len(line) > 400] == []
+
+
 @pytest.mark.parametrize("page", ["README.md", "docs/tutorial.md"])
 def test_the_glossary_has_every_term_that_a_page_introduces(page: str):
     """A term is in italics where it is introduced."""
