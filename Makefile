@@ -1,4 +1,5 @@
-# Everything on a machine with Python 3.11 or newer and make: `make demo`, `make test`, `make quick`, `make check`, `make docs`, `make soak`, `make release`.
+# Everything on a machine with Python 3.11 or newer and make: `make demo`, `make test`, `make quick`, `make check`, `make docs`, `make soak`,
+# `make figures`, `make release`.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
 # tests side by side; many wait for servers, Spark and other processes, so one more than two cores
@@ -9,8 +10,11 @@ READY := .venv/.ready
 SHARDING := .venv/.sharding
 BROWSER := .venv/.browser
 SITE := .venv/.site
+# of `make figures`: which to measure, and the file of a run that has printed them already
+NAME :=
+FROM :=
 
-.PHONY: demo test quick check docs soak distributed release clean
+.PHONY: demo test quick check docs figures soak distributed release clean
 
 demo: $(BASE)  ## a first run on a simulated log, where the best reachable is known: runs/demo/run/report.html
 	$(BIN)/mgoe demo --out runs/demo
@@ -29,6 +33,9 @@ check: $(READY)  ## style and types
 docs: $(SITE)  ## the documentation site, where a warning is an error: build/docs/index.html
 	$(BIN)/python -m sphinx -q -E -W --keep-going -c docs/site -d build/doctrees . build/docs
 
+figures: $(READY)  ## write the pages from docs/figures; with NAME=... measure these figures before
+	$(BIN)/python -m benchmarks.figures $(NAME) $(if $(FROM),--from $(FROM))
+
 soak: $(READY) $(SHARDING) $(BROWSER)  ## every test, in its long form and in random order
 	MGOE_SOAK=1 $(BIN)/python -m pytest -n $(TESTS) -p randomly -v
 
@@ -39,6 +46,7 @@ release: $(READY)  ## wheel, source distribution and their checksums, for the ta
 	@test -z "$$(git status --porcelain)" || { echo "make: a release has no uncommitted files; commit them first" >&2; exit 2; }
 	@version=$$($(BIN)/python -m hatchling version) && grep -q "^## $$version ([0-9]" CHANGELOG.md && grep -qx "version: $$version" CITATION.cff || \
 	{ echo "make: this commit is version $$version, which must be at the top of CHANGELOG.md with its date, and in CITATION.cff; write it there, then tag" >&2; exit 2; }
+	@$(BIN)/python -m benchmarks.figures --release
 	rm -rf dist
 	$(BIN)/python -m build --no-isolation --outdir dist
 	$(BIN)/python -m twine check --strict dist/*

@@ -1,5 +1,6 @@
 """The wheel and the source distribution: what is in them, and that they install and run."""
 
+import json
 import os
 import re
 import shutil
@@ -111,7 +112,9 @@ def test_the_build_of_the_image_states_its_version(tmp_path: Path):
 
 
 def test_a_release_is_of_one_version_that_tag_changelog_and_citation_name(tmp_path: Path):
-    for name in ["pyproject.toml", "Makefile", "README.md", "LICENSE", ".gitignore", "src/mgoe/__init__.py"]:
+    benchmarks = [f"benchmarks/{name}.py" for name in ("__init__", "figures", "measure", "sources")]
+    own = ["pyproject.toml", "Makefile", "README.md", "LICENSE", ".gitignore", "src/mgoe/__init__.py"]
+    for name in own + benchmarks:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
     (tmp_path / "CITATION.cff").write_text("version: 1.2.3\n")
@@ -127,6 +130,18 @@ def test_a_release_is_of_one_version_that_tag_changelog_and_citation_name(tmp_pa
         done = subprocess.run(make, cwd=tmp_path, capture_output=True, text=True)
         assert done.returncode
         assert refused in done.stderr
+    (tmp_path / "docs" / "figures").mkdir(parents=True)
+    (tmp_path / "docs" / "page.md").write_text("`mgoe run` took 2 s<!-- figure one seconds -->.\n")
+    figures = {"commands": ["mgoe run"], "values": [{"name": "seconds", "value": 2.0, "unit": "s"}]}
+    (tmp_path / "docs" / "figures" / "one.json").write_text(json.dumps(figures))
+    git("add", tmp_path)
+    git("commit", tmp_path)
+    run("git", "tag", "--force", "v1.2.3", cwd=tmp_path)
+    done = subprocess.run(make, cwd=tmp_path, capture_output=True, text=True)
+    assert "those of other code are one; measure each again" in done.stderr
+    shutil.rmtree(tmp_path / "docs")
+    git("add", tmp_path)
+    git("commit", tmp_path)
     run("git", "tag", "--force", "v1.2.3", cwd=tmp_path)
     run(*make, cwd=tmp_path)
     names = {"mgoe-1.2.3-py3-none-any.whl", "mgoe-1.2.3.tar.gz", "SHA256SUMS"}

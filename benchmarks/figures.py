@@ -1,0 +1,431 @@
+"""Measured tables and numbers of the pages, written from files of what benchmarks printed.
+
+    python -m benchmarks.figures                     # write all pages from their files again
+    python -m benchmarks.figures NAME                # measure: run the commands of docs/figures/NAME.json
+    python -m benchmarks.figures NAME --from FILE    # take the lines that a long run printed into FILE
+    python -m benchmarks.figures --release           # fail if a table was measured by other code
+
+`make figures`, `make figures NAME=line FROM=FILE` and `make release` call these. A page holds a table between
+two comments, and a number before one:
+
+    <!-- figures NAME -->
+    (the table)
+    <!-- end -->
+    ... took 61 s<!-- figure NAME VALUE --> ...
+
+NAME is that of the file. VALUE is the name of a line that a benchmark printed, or that name with
+`.against` or `.ratio` behind it. The number keeps its decimals; `k`, `M`, `%` and `min` behind it scale the
+value.
+
+In a file, `columns` are heads with the pattern of their cells, and `rows` say what `$words` of a pattern
+stand for. `{VALUE:.1f}` in a pattern is a value in a format of Python.
+"""
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from string import Template
+
+import psutil
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.measure import GIB, ROOT, THREADS
+from benchmarks.sources import FigureError, Sources
+from mgoe._util.files import write_text
+from mgoe.errors import MgoeError
+
+FOLDER = "docs/figures"
+EXEMPT = {"laboratory.md"}
+"""Pages whose figures carry dates instead of being measured again."""
+SCALES = {"k": 1e3, "M": 1e6, "%": 0.01, "min": 60.0}
+"""Words behind a number of a text, and what the value is divided by."""
+_MARK = re.compile(r"<!-- *(?:figures?|end)\b.*?-->", re.DOTALL)
+_TABLE = re.compile(r"(<!-- figures ([\w-]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+_NUMBER = re.compile(r"((?<![\w.])-?(?:\d[\d,]*)?\.?\d+)([^\d|<>\n]{0,24})(<!-- figure ([\w-]+) (\S+) -->)")
+_CELL = re.compile(r"\{([^{}:]+):([^{}]*)\}")
+
+
+class Strict(BaseModel):
+    """An object of a file, without unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class Line(Strict):
+    """What a benchmark printed of one figure."""
+
+    name: str
+    value: float | None
+    unit: str
+    against: float | None = None
+    ratio: float | None = None
+
+
+class Figures(Strict):
+    """What a file holds: how a table looks, how it is measured, and what was measured by which code."""
+
+    commands: list[str] = Field(min_length=1)
+    columns: dict[str, str] = {}
+    rows: list[dict[str, str]] = []
+    code: str | None = None
+    """Hash of the code that measured; none if it is unknown, as of figures older than their file."""
+    date: datetime.date | None = None
+    machine: str | None = None
+    versions: dict[str, str] = {}
+    values: list[Line] = []
+
+    def value(self, name: str) -> float | None:
+        """Return a value, what it was compared with (`.against`), or their ratio (`.ratio`)."""
+        lines = {line.name: line for line in self.values}
+        start, _, field = name.rpartition(".")
+        if name in lines:
+            return lines[name].value
+        return getattr(lines[start], field) if start in lines and field in ("against", "ratio") else None
+
+    def table(self, file: Path) -> str:
+        """Return the table as Markdown.
+
+        Raises:
+            FigureError: A cell names a value that is not there.
+        """
+        cells = [[_cell(self, file, cell, row) for cell in self.columns.values()] for row in self.rows]
+        rule = "|---" + "|---:" * (len(self.columns) - 1) + "|"
+        return "\n".join([_row(self.columns), rule, *map(_row, cells)])
+
+
+def read(file: Path) -> Figures:
+    """Read the file of a table.
+
+    Raises:
+        FigureError: It is missing or damaged.
+    """
+    try:
+        return Figures.model_validate_json(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise FigureError(
+            file, "there must be a file for each marker of a page; write it, or remove the marker"
+        ) from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "the file"
+        raise FigureError(
+            file, f"{place}: {first['msg']}; correct it, or restore the file from the repository"
+        ) from None
+
+
+def write(file: Path, figures: Figures) -> None:
+    """Write the file of a table, with rows and values on a line each."""
+    held = figures.model_dump(mode="json")
+    long = {name: held.pop(name) for name in ("rows", "values")}
+    text = json.dumps(held, indent=1, ensure_ascii=False).removesuffix("\n}")
+    for name, several in long.items():
+        lines = ",\n".join(f"  {json.dumps(one, ensure_ascii=False)}" for one in several)
+        text += f',\n "{name}": [\n{lines}\n ]'
+    write_text(file, f"{text}\n}}\n")
+
+
+class Pages:
+    """The pages of a checkout and the files of their figures.
+
+    Args:
+        root: Folder of the checkout.
+
+    Example:
+        >>> for page, text in Pages(ROOT).rendered().items():
+        ...     page.write_text(text)
+    """
+
+    def __init__(self, root: Path):
+        self.root = root
+        self.folder = root / FOLDER
+        self.pages = (
+            sorted((root / "docs").glob("*.md")) + [root / "README.md"] * (root / "README.md").exists()
+        )
+        self.files = {file.stem: file for file in sorted(self.folder.glob("*.json"))}
+
+    def rendered(self) -> dict[Path, str]:
+        """Return every page as its files make it.
+
+        Raises:
+            FigureError: A marker has no file or is damaged, a file has no marker, a page lacks a command,
+                or a value is not there.
+        """
+        used: dict[str, Path] = {}
+        texts = {page: self._page(page, used) for page in self.pages}
+        for name in sorted(self.files.keys() - used.keys()):
+            raise FigureError(
+                self.files[name],
+                f"a page must show the figures of each file, found no `<!-- figures {name} -->`; "
+                "put the marker into a page, or remove the file",
+            )
+        for name, page in used.items():
+            for command in read(self.files[name]).commands:
+                if command not in _one_line(texts[page]):
+                    raise FigureError(
+                        page,
+                        f"figures must stand beside their command; show `{command}` near those of {name!r}",
+                    )
+        return texts
+
+    def changed(self) -> dict[Path, str]:
+        """Return the pages that differ from what their files make of them, as they should be."""
+        return {page: text for page, text in self.rendered().items() if text != _text(page)}
+
+    def write(self) -> list[Path]:
+        """Write the pages that change, and return them."""
+        changed = self.changed()
+        for page, text in changed.items():
+            write_text(page, text)
+        return list(changed)
+
+    def of_other_code(self, sources: Sources) -> list[str]:
+        """Return the names of figures that were measured by other code than a checkout has; pages that carry
+        dates do not count."""
+        shown = "".join(_text(page) for page in self.pages if page.name not in EXEMPT)
+        found = {name: read(file) for name, file in self.files.items()}
+        return [
+            name
+            for name, figures in found.items()
+            if re.search(rf"<!-- figures? {name} ", shown) and figures.code != sources.code(figures.commands)
+        ]
+
+    def _page(self, page: Path, used: dict[str, Path]) -> str:
+        text = _text(page)
+        for mark in _MARK.finditer(text):
+            _check_mark(mark, text, page)
+
+        def table(found: re.Match[str]) -> str:
+            opening, name, _, closing = found.groups()
+            if name in used:
+                raise FigureError(
+                    _place(page, text, found.start()),
+                    f"the figures {name!r} are on a page already; remove one table",
+                )
+            file = self._file(name, page, text, found.start())
+            used[name] = page
+            return f"{opening}\n{read(file).table(file)}\n\n{closing}"
+
+        def number(found: re.Match[str]) -> str:
+            printed, unit, mark, name, value = found.groups()
+            place = _place(page, text, text.index(found[0]))
+            file = self._file(name, page, text, text.index(found[0]))
+            used.setdefault(name, page)
+            exact = _known(read(file), value, place, file)
+            return f"{_as_printed(exact, printed, unit)}{unit}{mark}"
+
+        return _NUMBER.sub(number, _TABLE.sub(table, text))
+
+    def _file(self, name: str, page: Path, text: str, at: int) -> Path:
+        if name not in self.files:
+            raise FigureError(
+                _place(page, text, at),
+                f"a marker must have its file, found no {FOLDER}/{name}.json; write it, or remove the marker",
+            )
+        return self.files[name]
+
+
+def measure(file: Path, printed: Iterable[str], sources: Sources, code: str) -> Figures:
+    """Return figures with the values that their commands printed.
+
+    Args:
+        file: Of the figures.
+        printed: Lines of the commands. Those that are no JSON are left out.
+        sources: The code that ran.
+        code: Its hash when it started.
+
+    Raises:
+        FigureError: A line is damaged, or the table has a value that was not printed.
+    """
+    figures = read(file)
+    lines: dict[str, Line] = {}
+    for number, text in enumerate(printed, 1):
+        if text.startswith("{"):
+            try:
+                line = Line.model_validate_json(text)
+            except ValidationError as error:
+                raise FigureError(
+                    f"line {number} of what was printed",
+                    f"{error.errors()[0]['msg']}; remove it, or run again",
+                ) from None
+            lines[line.name] = line
+    packages = metadata.packages_distributions()
+    known = {name for package in sources.packages(figures.commands) for name in packages.get(package, [])}
+    found = figures.model_copy(
+        update={
+            "code": code,
+            "date": datetime.date.today(),
+            "machine": _machine(),
+            "versions": {"python": platform.python_version()}
+            | {name: metadata.version(name) for name in sorted(known - {"mgoe"})},
+            "values": list(lines.values()),
+        }
+    )
+    found.table(file)  # all its values are there
+    return found
+
+
+def run(commands: Sequence[str]) -> list[str]:
+    """Run commands in the checkout, show what they print, and return it.
+
+    Raises:
+        FigureError: One of them failed.
+    """
+    printed = []
+    for command in commands:
+        first, *words = shlex.split(command)
+        start = {"python": [sys.executable], "mgoe": [sys.executable, "-m", "mgoe"]}.get(first, [first])
+        with subprocess.Popen([*start, *words], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+            for text in process.stdout or ():
+                print(text, end="", flush=True)
+                printed.append(text)
+        if process.returncode:
+            raise FigureError(
+                command, f"it ended with code {process.returncode}; see its message above, then run again"
+            )
+    return printed
+
+
+def check_release(pages: Pages) -> None:
+    """Check that pages show what their files hold, and that the code of today measured it.
+
+    Raises:
+        FigureError: One of the two is not so.
+    """
+    for page in pages.changed():
+        raise FigureError(page, "it must show what its files hold; run `make figures`, then commit it")
+    if others := pages.of_other_code(Sources(pages.root)):
+        raise FigureError(
+            FOLDER,
+            f"a release must show figures of its own code, those of other code are {', '.join(others)}; "
+            "measure each again: make figures NAME=...",
+        )
+
+
+def _known(figures: Figures, name: str, place: object, file: Path) -> float:
+    found = figures.value(name)
+    if found is None:
+        raise FigureError(
+            place,
+            f"{name!r} must be a value of {file.name}, and is not there; correct the name, or measure again",
+        )
+    return found
+
+
+def _cell(figures: Figures, file: Path, cell: str, row: Mapping[str, str]) -> str:
+    """A cell, with the words of its row and the values that it names."""
+    try:
+        text = Template(cell).substitute(row)
+    except (KeyError, ValueError) as error:
+        raise FigureError(file, f"the cell {cell!r} needs {error} in each of `rows`; add it there") from None
+
+    def number(found: re.Match[str]) -> str:
+        name, form = found.groups()
+        value = _known(figures, name, f"{file}, cell {text!r}", file)
+        try:
+            return format(value, form)
+        except ValueError:
+            raise FigureError(
+                file, f"the cell {cell!r} has no format of Python; write {{{name}:.1f}}"
+            ) from None
+
+    return _CELL.sub(number, text)
+
+
+def _row(cells: Iterable[str]) -> str:
+    return "|" + "|".join(f" {cell} " if cell else " " for cell in cells) + "|"
+
+
+def _as_printed(value: float, printed: str, unit: str) -> str:
+    """A value in the form of the number that stands there."""
+    decimals = len(printed.partition(".")[2])
+    word = re.match(r"\s*([a-zA-Z]+|%)?", unit)
+    scale = SCALES.get(word[1], 1.0) if word else 1.0
+    text = f"{value / scale:,.{decimals}f}"
+    return text.removeprefix("0") if printed.startswith(".") else text
+
+
+def _check_mark(mark: re.Match[str], text: str, page: Path) -> None:
+    """Check that a comment opens or closes a table or follows a number."""
+    tables = [found.span() for found in _TABLE.finditer(text)]
+    numbers = [found.span(3) for found in _NUMBER.finditer(text)]
+    borders = [start for start, _ in tables], [end for _, end in tables]
+    inside = any(start < mark.start() and mark.end() < end for start, end in tables)
+    if inside or not (mark.start() in borders[0] or mark.end() in borders[1] or mark.span() in numbers):
+        raise FigureError(
+            _place(page, text, mark.start()),
+            "markers must be `<!-- figures NAME -->` and `<!-- end -->` around a table, or "
+            f"`<!-- figure NAME VALUE -->` behind a number, found `{mark[0]}`; correct it",
+        )
+
+
+def _place(page: Path, text: str, at: int) -> str:
+    return f"{page.name}:{text.count(chr(10), 0, at) + 1}"
+
+
+def _text(page: Path) -> str:
+    return page.read_text(encoding="utf-8")
+
+
+def _one_line(text: str) -> str:
+    """A page whose commands are on one line each."""
+    return re.sub(r"\s*\\\n\s*", " ", text)
+
+
+def _machine() -> str:
+    cpu = Path("/proc/cpuinfo")
+    model = re.search(r"model name\s*: (.*)", cpu.read_text()) if cpu.exists() else None
+    cores = min(THREADS, os.cpu_count() or 1)
+    memory = psutil.virtual_memory().total / GIB
+    return (
+        f"{cores} cores of {model[1] if model else platform.machine()}, {memory:.0f} GiB, {platform.system()}"
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Parse, measure, write."""
+    options = _parser().parse_args(arguments)
+    pages, sources = Pages(ROOT), Sources(options.checkout)
+    if options.release:
+        check_release(pages)
+    elif options.name:
+        file = pages.folder / f"{options.name}.json"
+        commands = read(file).commands
+        code = sources.code(commands)
+        printed = options.lines.read_text(encoding="utf-8").splitlines() if options.lines else run(commands)
+        write(file, measure(file, printed, sources, code))
+    for page in pages.write():
+        print(f"written: {page.relative_to(ROOT)}")
+    print(f"measured by other code: {', '.join(pages.of_other_code(Sources(ROOT))) or 'none'}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "name", nargs="?", help="of the figures to measure; without it pages are written only"
+    )
+    parser.add_argument("--from", dest="lines", type=Path, help="what the commands printed; they are not run")
+    parser.add_argument(
+        "--checkout", type=Path, default=ROOT, help="with --from: the checkout that ran; this one by default"
+    )
+    parser.add_argument("--release", action="store_true", help="fail if figures were measured by other code")
+    return parser
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except MgoeError as error:
+        sys.exit(f"figures: {error}")
