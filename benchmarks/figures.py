@@ -275,8 +275,12 @@ def measure(file: Path, printed: Iterable[str], sources: Sources, code: str) -> 
     return found
 
 
-def run(commands: Sequence[str]) -> list[str]:
+def run(commands: Sequence[str], kept: Path) -> list[str]:
     """Run commands in the checkout, show what they print, and return it.
+
+    Args:
+        commands: As a shell takes them, without its variables.
+        kept: A file that holds what was printed so far, if a run is interrupted or its layout is wrong.
 
     Raises:
         FigureError: One of them failed.
@@ -289,6 +293,7 @@ def run(commands: Sequence[str]) -> list[str]:
             for text in process.stdout or ():
                 print(text, end="", flush=True)
                 printed.append(text)
+                write_text(kept, "".join(printed))
         if process.returncode:
             raise FigureError(
                 command, f"it ended with code {process.returncode}; see its message above, then run again"
@@ -402,7 +407,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         file = pages.folder / f"{options.name}.json"
         commands = read(file).commands
         code = sources.code(commands)
-        printed = options.lines.read_text(encoding="utf-8").splitlines() if options.lines else run(commands)
+        kept = ROOT / "build" / "figures" / f"{options.name}.jsonl"
+        if options.lines and not options.lines.is_file():
+            raise FigureError(options.lines, "it must be a file with the lines of a run; name another one")
+        printed = _text(options.lines).splitlines() if options.lines else run(commands, kept)
         write(file, measure(file, printed, sources, code))
     for page in pages.write():
         print(f"written: {page.relative_to(ROOT)}")

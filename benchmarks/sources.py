@@ -234,12 +234,14 @@ def _at_run_time(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def _shape(node: object) -> object:
-    """A syntax tree as nested tuples, without places, statements that are only a string, and empty fields, of
-    which later versions of Python have more.
+    """A syntax tree as nested tuples, the same in all versions of Python: without places, statements that are
+    only a string, empty fields, and empty parts of formatted strings.
     """
     if isinstance(node, list):
         return tuple(_shape(one) for one in node if not (isinstance(one, ast.Expr) and _text(one.value)))
     if not isinstance(node, ast.AST):
         return node
+    if isinstance(node, ast.JoinedStr):
+        return tuple(_shape(one) for one in node.values if _text(one) or not isinstance(one, ast.Constant))
     fields = ((name, value) for name, value in ast.iter_fields(node) if value is not None and value != [])
     return (type(node).__name__, *((name, _shape(value)) for name, value in fields))

@@ -147,7 +147,7 @@ def test_a_page_written_twice_is_the_same_and_another_value_is_seen(
 )
 def test_a_number_keeps_its_form(printed: str, unit: str, value: float, now: str):
     text = f"was {printed}{unit}<!-- figure speed x -->"
-    assert figures._NUMBER.search(text)[1] == printed
+    assert figures._NUMBER.findall(text)[0][0] == printed
     assert figures._as_printed(value, printed, unit) == now
 
 
@@ -266,6 +266,8 @@ def test_a_release_needs_figures_of_its_code(root: Path, monkeypatch: pytest.Mon
     (root / "src/mgoe/coded.py").write_text("code = 2\n")
     with pytest.raises(FigureError, match=r"those of other code are speed; measure"):
         figures.main(["--release"])
+    with pytest.raises(FigureError, match=r"printed\.jsonl: it must be a file"):
+        figures.main(["speed", "--from", str(root / "printed.jsonl")])
     (root / "printed.jsonl").write_text(PRINTED[0].replace("61.04", "59.96") + PRINTED[2])
     figures.main(["speed", "--from", str(root / "printed.jsonl"), "--checkout", str(root)])
     figures.main(["--release"])
@@ -286,8 +288,10 @@ def test_pages_that_carry_dates_are_not_measured_again(root: Path):
 
 
 @pytest.mark.costly
-def test_measuring_runs_the_command_and_a_failed_one_is_named(capfd: pytest.CaptureFixture[str]):
-    found = figures.run(["""python -c 'print("{}"); print("done")'"""])
+def test_measuring_runs_the_command_keeps_its_lines_and_names_one_that_failed(tmp_path: Path):
+    kept = tmp_path / "kept"
+    found = figures.run(["""python -c 'print("{}"); print("done")'"""], kept)
     assert found == ["{}\n", "done\n"]
+    assert kept.read_text() == "{}\ndone\n"
     with pytest.raises(FigureError, match=r"exit\(3\).*: it ended with code 3"):
-        figures.run(["python -c 'raise SystemExit; exit(3)'", "python -c 'exit(3)'"])
+        figures.run(["python -c 'raise SystemExit; exit(3)'", "python -c 'exit(3)'"], kept)
