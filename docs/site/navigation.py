@@ -14,7 +14,7 @@ NAVIGATION = {
         "examples/notebooks/5-compare-fairly",
         "examples/notebooks/6-new-items-with-text",
     ),
-    "Use": ("docs/data", "docs/glossary", "docs/method", "docs/scale"),
+    "Use": ("docs/data", "docs/glossary", "docs/method", "docs/scale", "docs/engines"),
     "Serve": ("docs/serving", "docs/live", "docs/deployment", "docs/production"),
     "Look up": (
         "docs/python",

@@ -6,7 +6,7 @@ and user bring a range in order, and each keeps the order of the passes before. 
 time, so the events of a pair mostly are in order by then; where they are not, they are sorted.
 """
 
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mgoe._util.prefetch import in_turn
+from mgoe.data.readers import together
 from mgoe.graph.fold import USER_BITS, Events, joined
 
 RANGE_BITS, LEAST_BITS = 8, 9
@@ -42,7 +43,8 @@ def sorted_events(
         threads: So many ranges are sorted at once.
     """
     bits = max(LEAST_BITS, (users - 1).bit_length() - RANGE_BITS)
-    blocks = _blocks(chunks, min(BLOCK, memory // (BLOCK_BYTES * threads)))
+    most = min(BLOCK, memory // (BLOCK_BYTES * threads))
+    blocks = map(joined, together(((chunk, len(chunk[0])) for chunk in chunks), most))
     ranges = (one for one in _divided(blocks, bits, folder, threads) if any(map(len, one)))
     with closing(in_turn(partial(_in_order, items, bits), ranges, threads, threads + 1)) as found:
         yield from found
@@ -66,18 +68,6 @@ def _divided(blocks: Iterable[Events], bits: int, folder: Path, threads: int) ->
         every = np.memmap(file, np.int64, "r", shape=(written, 2)) if written else np.empty((0, 2), np.int64)
     parts = np.split(np.asarray(every), np.concatenate(cuts))
     return [parts[number :: 1 << RANGE_BITS] for number in range(1 << RANGE_BITS)]
-
-
-def _blocks(chunks: Iterable[Events], size: int) -> Iterator[Events]:
-    """Yield events together until there are `size` or more."""
-    held: list[Events] = []
-    for chunk in chunks:
-        held.append(chunk)
-        if sum(len(keys) for keys, _ in held) >= size:
-            yield joined(held)
-            held = []
-    if held:
-        yield joined(held)
 
 
 def _in_order(items: int, bits: int, parts: list[NDArray[np.int64]]) -> Events:
