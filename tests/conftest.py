@@ -41,6 +41,7 @@ COSTLY = (
     "data/test_history",
     "data/test_point_in_time",
     "data/test_requests",
+    "data/engines",
     "data/test_spark",
     "datasets",
     "experiments",

@@ -37,7 +37,7 @@ from mgoe.lifecycle import Sources, live_events, update
 from mgoe.lifecycle.live_events import later
 from mgoe.serving import Consumer, Event, EventReader, LiveNodes, every, open_events
 from mgoe.serving.events.event import START
-from tests.effort import SOAK, up_to
+from tests.effort import SOAK, slow, up_to
 from tests.features.reading import gather
 from tests.graph.histories import contents, differences
 
@@ -458,6 +458,7 @@ def test_the_command(finished: Path, tmp_path: Path):
     assert "is there already" in again.stderr
 
 
+@slow
 def test_kills_while_events_stream_in(finished: Path, tmp_path: Path):
     """A server is killed again and again; what it acknowledged is there once, and after a refresh the graph
     equals a rebuild."""

@@ -124,6 +124,7 @@ def test_the_command_reads_the_log_on_spark(
     ]
 
 
+@slow
 def test_exposures_on_spark_are_counted_as_on_the_local_engine(
     spark: Any, exposures: RunSettings, world: Path, tmp_path: Path
 ):
@@ -286,6 +287,7 @@ def test_a_checksum_does_not_overflow(spark: Any):
     assert found == sum(numbers) % (1 << 63)
 
 
+@slow
 def test_a_table_of_the_warehouse_stays_there(
     spark: Any,
     small: RunSettings,

@@ -19,7 +19,7 @@ from numpy.testing import assert_allclose
 import mgoe
 from mgoe.lifecycle import Registry
 from mgoe.serving import open_exposures
-from tests.effort import SOAK
+from tests.effort import SOAK, slow
 from tests.lifecycle.test_taken import counted, counts_of, requests, take
 from tests.lifecycle.test_update import stream
 from tests.serving.machine import (
@@ -88,6 +88,7 @@ def await_counts(client: httpx.Client, **figures: int) -> None:
         time.sleep(0.1)
 
 
+@slow
 def test_one_machine_with_systemd(shown: Path, tmp_path: Path):
     """Exposures and events in, two rounds under a read-only mount, and the next version answers."""
     [port] = free_ports(1)
