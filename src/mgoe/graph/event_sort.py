@@ -43,8 +43,10 @@ def sorted_events(
         threads: So many ranges are sorted at once.
     """
     bits = max(LEAST_BITS, (users - 1).bit_length() - RANGE_BITS)
-    most = min(BLOCK, memory // (BLOCK_BYTES * threads))
-    blocks = map(joined, together(((chunk, len(chunk[0])) for chunk in chunks), most))
+    blocks = map(
+        joined,
+        together(((chunk, len(chunk[0])) for chunk in chunks), min(BLOCK, memory // (BLOCK_BYTES * threads))),
+    )
     ranges = (one for one in _divided(blocks, bits, folder, threads) if any(map(len, one)))
     with closing(in_turn(partial(_in_order, items, bits), ranges, threads, threads + 1)) as found:
         yield from found
