@@ -15,7 +15,10 @@ NAVIGATION = {
         "examples/notebooks/6-new-items-with-text",
     ),
     "Use": ("docs/data", "docs/glossary", "docs/method", "docs/scale", "docs/engines"),
-    "Serve": ("docs/serving", "docs/live", "docs/deployment", "docs/production"),
+    "Serve": ("docs/serving", "docs/page", "docs/live", "docs/new-items", "docs/store"),
+    "Deploy": ("docs/deployment", "docs/backup", "docs/production"),
+    "Renew": ("docs/updating", "docs/registry", "docs/cycle"),
+    "Operate": ("docs/operations", "docs/speed", "docs/safety", "docs/erasure"),
     "Look up": (
         "docs/python",
         "reference/python",
