@@ -19,7 +19,8 @@ One line per figure, `{name, value, unit, against, ratio}`. `against` is `retrai
 - `retrain.WINDOW.WHAT.cpu`: processor seconds of making the bundle after the window; the ratio is that of the
   other over `retrained`;
 - `retrain.all.WHAT.ranking`: the mean over windows; `retrain.all.WHAT.difference`, `.low` and `.high`: that
-  of `retrained` less this one, with a 95 % interval over users.
+  of `retrained` less this one, with a 95 % interval over users;
+- `retrain.all.WHAT.cpu`: the sum over windows; the ratio is as above.
 """
 
 import argparse
@@ -177,6 +178,7 @@ def main() -> None:
 def follow(settings: RunSettings, bundles: dict[str, Bundle], files: list[Path], work: Path) -> None:
     """Predict each window with every bundle, then make the next ones."""
     every: dict[str, list[Influence]] = {what: [] for what in bundles}
+    spent = dict.fromkeys(bundles, 0.0)
     for number, file in enumerate(files[1:], 1):
         following = {
             what: timed(
@@ -198,10 +200,13 @@ def follow(settings: RunSettings, bundles: dict[str, Bundle], files: list[Path],
                 )
             cpu, own = following[what][1], following["retrained"][1]
             line(f"retrain.{number}.{what}.cpu", cpu, "s", own, cpu / own)
+            spent[what] += cpu
         bundles = {what: bundle for what, (bundle, _) in following.items()}
     means = {what: mean(one) for what, one in every.items()}
     for what, one in means.items():
         line(f"retrain.all.{what}.ranking", ranking(one), "1")
+        own = spent["retrained"]
+        line(f"retrain.all.{what}.cpu", spent[what], "s", own, spent[what] / own)
     for lead in find_leads(
         "retrained", {0: means["retrained"]}, {what: {0: one} for what, one in means.items()}
     ):

@@ -89,6 +89,7 @@ def await_counts(client: httpx.Client, **figures: int) -> None:
 
 
 @slow
+@needs("curl")
 def test_one_machine_with_systemd(shown: Path, tmp_path: Path):
     """Exposures and events in, two rounds under a read-only mount, and the next version answers."""
     [port] = free_ports(1)
@@ -101,6 +102,9 @@ def test_one_machine_with_systemd(shown: Path, tmp_path: Path):
     with machine.started("mgoe.service"), client_of(f"http://127.0.0.1:{port}") as client:
         check_ready(str(client.base_url))
         assert httpx.post(f"{client.base_url}/v1/rank", json={"user": 1}).status_code == 401
+        ready, about = machine.administer(lines_of("deployment.md", "One machine", 1))
+        assert json.loads(ready)["status"] == "ready"
+        assert json.loads(about)["tasks"] == first.tasks
         send(client, events=[asdict(event) for event in stream(first, 50)])
         assert [step["step"] for step in round_of(machine, "mgoe-cycle.service")][-1] == "learn"
         made = registry.aliases["candidate"]

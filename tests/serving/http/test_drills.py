@@ -44,7 +44,7 @@ def deploy(machine: Machine, bundle: Path, redis: str | None = None) -> Registry
 
 def test_a_loss_is_restored_to_the_last_event(shown: Path, machine: Machine):
     deploy(machine, shown / "bundle")
-    [said] = machine.administer(lines_of("backup.md", "Backup and restore", 2))
+    [said] = machine.administer(lines_of("backup.md", "Practise a restore"))
     assert said.splitlines() == [f"{when}: {50 + n} events, {40 + n} exposures" for when, n in STEPS.items()]
 
 
@@ -84,7 +84,7 @@ def test_an_upgrade_fails_no_request(finished: Path, machine: Machine):
 
 def test_a_restore_mixes_nothing(finished: Path, machine: Machine):
     before = deploy(machine, finished / "bundle").aliases
-    backup, restore = (lines_of("backup.md", "Backup and restore", number) for number in (0, 1))
+    backup, restore = (lines_of("backup.md", heading) for heading in ("Back up", "Restore"))
     machine.administer(backup[:1])
     made = machine.path("/backup/today")
     assert not list((made / "registry").rglob("*lock"))
@@ -108,7 +108,7 @@ def test_a_restore_mixes_nothing(finished: Path, machine: Machine):
 @slow
 def test_who_was_erased_after_the_backup_is_erased_again(finished: Path, machine: Machine):
     registry = deploy(machine, finished / "bundle")
-    backup, restore = (lines_of("backup.md", "Backup and restore", number) for number in (0, 1))
+    backup, restore = (lines_of("backup.md", heading) for heading in ("Back up", "Restore"))
     machine.administer(backup[:1])
     state = machine.path("/var/lib/mgoe/state")
     user = open_events(state).read()[0][1].user
