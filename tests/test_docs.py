@@ -47,11 +47,12 @@ SETTINGS = {
     "A behaviour": BehaviorSettings,
     "`stay`": StaySettings,
 }
+OF_A_WORLD = ("A world", "A behaviour", "`stay`")
 
 
 def table(page: str, heading: str) -> list[list[str]]:
     """Cells of the first table below a heading, without its head."""
-    below = (ROOT / "docs" / page).read_text().split(f"\n### {heading}\n", 1)[1].split("\n### ", 1)[0]
+    below = (ROOT / "docs" / page).read_text().split(f"# {heading}\n", 1)[1].split("\n### ", 1)[0]
     lines = re.search(r"(?:^\|.*\n)+", below, re.MULTILINE)[0].splitlines()
     return [
         [cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
@@ -78,7 +79,8 @@ def flow(value: Any) -> str:
 
 @pytest.mark.parametrize("heading", SETTINGS)
 def test_every_setting_is_listed_with_its_default(heading):
-    listed = {key.strip("`"): default for key, default, _ in table("data.md", heading)}
+    page = "simulated.md" if heading in OF_A_WORLD else "settings.md"
+    listed = {key.strip("`"): default for key, default, _ in table(page, heading)}
     assert listed == {name: written(field) for name, field in SETTINGS[heading].model_fields.items()}
 
 
@@ -102,23 +104,23 @@ def test_every_switch_of_a_model_is_listed_with_its_default(base):
     if base in ("popularity", "history", "constant"):
         rows = []
     elif base in ("mgoe", "lightgbm", "rates"):
-        rows = [row[:2] for row in table("method.md", f"`{base}`")]
+        rows = [row[:2] for row in table("settings.md", f"`{base}`")]
     else:
-        own = [row[1:3] for row in table("method.md", "Each baseline") if row[0] == f"`{base}`"]
-        rows = [row[:2] for row in table("method.md", "All baselines")] + own
+        own = [row[1:3] for row in table("settings.md", "Each baseline") if row[0] == f"`{base}`"]
+        rows = [row[:2] for row in table("settings.md", "All baselines")] + own
     listed = {key.strip("`"): default for key, default in rows}
     assert listed == {name: written(field) for name, field in BASES[base].Options.model_fields.items()}
 
 
 def test_the_paper_s_preset_is_listed_as_it_is():
     listed = {
-        key.strip("`"): cell for key, default, cell, _ in table("method.md", "`mgoe`") if cell != default
+        key.strip("`"): cell for key, default, cell, _ in table("settings.md", "`mgoe`") if cell != default
     }
     assert listed == {name: flow(value) for name, value in PRESETS["mgoe-paper"].options.items()}
 
 
 def test_every_row_is_listed_with_its_inputs():
-    listed = {row[0].strip("`"): set(re.findall(r"`([a-z]+)`", row[1])) for row in table("method.md", "Rows")}
+    listed = {row[0].strip("`"): set(re.findall(r"`([a-z]+)`", row[1])) for row in table("models.md", "Rows")}
     assert listed == {name: set(resolve(name).inputs or ()) for name in listed}
     assert {name.partition("+")[0] for name in listed} == set(PRESETS)
 

@@ -24,10 +24,11 @@ from mgoe.serving.events.stores import with_query
 from mgoe.topn import Budget, Events, find_baseline
 
 PAGE = (Path(__file__).parents[1] / "docs" / "extending.md").read_text(encoding="utf-8")
+PACKAGE = PAGE.partition("\n## A package with one of each\n")[2]
 
 
 def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    return re.findall(rf"^```{language}\n(.*?)^```", PACKAGE, re.MULTILINE | re.DOTALL)
 
 
 def install(folder: Path, package: str, points: Mapping[str, Mapping[str, str]], code: str = "") -> None:

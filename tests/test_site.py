@@ -29,7 +29,7 @@ EXPORTING = sorted(
 
 def test_every_page_is_in_the_navigation_once(tmp_path: Path):
     reference.write(tmp_path)
-    files = [*ROOT.glob("docs/*.md"), *ROOT.glob("*.md"), *ROOT.glob("examples/notebooks/*.ipynb")]
+    files = [*ROOT.glob("docs/**/*.md"), *ROOT.glob("*.md"), *ROOT.glob("examples/notebooks/*.ipynb")]
     pages = {file.relative_to(ROOT).with_suffix("").as_posix() for file in files} - {
         "README",
         navigation.HOME,

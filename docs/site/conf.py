@@ -41,7 +41,7 @@ author = "the mgoe contributors"
 version = release = __version__
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 root_doc = HOME
-include_patterns = ["docs/*.md", "examples/notebooks/*.ipynb", "reference/**", "[A-Z]*.md"]
+include_patterns = ["docs/**.md", "examples/notebooks/*.ipynb", "reference/**", "[A-Z]*.md"]
 exclude_patterns = ["README.md", ".*", "build", "dist", "runs", "src", "tests", "benchmarks"]
 default_role = "code"
 

@@ -55,7 +55,7 @@ Every public name with its types, from the docstrings. Examples in them are run 
 """
 SETTINGS = """# Settings reference
 
-Every setting with its type, default and meaning, from the code. [Data and settings](../docs/data.md#settings)
+Every setting with its type, default and meaning, from the code. [Settings](../docs/settings.md)
 explains them. `mgoe schema` prints the JSON Schema, with which [editors](../docs/cli.md#editors) complete and
 check a file.
 """

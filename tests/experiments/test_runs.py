@@ -89,7 +89,7 @@ def test_a_run_leaves_all_it_promises(finished: Path, small: RunSettings):
     )
     assert {path.name for path in (finished / "cells/mgoe/0").iterdir()} == {
         *cell
-    }  # as docs/architecture.md lists them
+    }  # as docs/runs.md lists them
     assert json.loads((finished / "run.json").read_text())["state"] == "finished"
     rows = json.loads((finished / "metrics.json").read_text())
     assert all(set(row) == {"model", "seed", "split", "slice", "task", "metric", "value"} for row in rows)

@@ -1,4 +1,4 @@
-"""The input group of `docs/architecture.md` works everywhere without another change."""
+"""The input group of `docs/extending.md` works everywhere without another change."""
 
 import re
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ from mgoe.serving.online.overlay import LiveView
 from mgoe.serving.scoring.runtime import Runtime
 from mgoe.serving.scoring.scorer import Scorer
 
-DOCS = Path(__file__).parents[2] / "docs" / "architecture.md"
+DOCS = Path(__file__).parents[2] / "docs" / "extending.md"
 
 
 @pytest.fixture(scope="module")

@@ -39,7 +39,7 @@ NEEDED = (
 """Keys of the manifest without which a graph cannot be read."""
 
 DRIFT_LIMIT = 0.1
-"""From this drift on, macro nodes should be learned again; docs/scale.md has the study."""
+"""From this drift on, macro nodes should be learned again; docs/laboratory/scale.md has the study."""
 
 
 @dataclass(frozen=True, repr=False)
