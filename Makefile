@@ -10,11 +10,11 @@ READY := .venv/.ready
 SHARDING := .venv/.sharding
 BROWSER := .venv/.browser
 SITE := .venv/.site
-# of `make figures`: which to measure, and the file of a run that has printed them already
+# of `make figures` and `make figures-stamp`: which to measure, and the file of a run that has printed them already
 NAME :=
 FROM :=
 
-.PHONY: demo test quick check docs figures soak distributed release clean
+.PHONY: demo test quick check docs figures figures-stamp figures-short soak distributed release clean
 
 demo: $(BASE)  ## a first run on a simulated log, where the best reachable is known: runs/demo/run/report.html
 	$(BIN)/mgoe demo --out runs/demo
@@ -35,6 +35,12 @@ docs: $(SITE)  ## the documentation site, where a warning is an error: build/doc
 
 figures: $(READY)  ## write the pages from docs/figures; with NAME=... measure these figures before
 	$(BIN)/python -m benchmarks.figures $(NAME) $(if $(FROM),--from $(FROM))
+
+figures-stamp: $(READY)  ## run the short form of the figures NAME: does the code of today give the same?
+	$(BIN)/python -m benchmarks.figures $(NAME) --stamp
+
+figures-short: $(READY)  ## train on small logs, and compare the metrics with benchmarks/expected.json: half an hour
+	$(BIN)/python -m benchmarks.short
 
 soak: $(READY) $(SHARDING) $(BROWSER)  ## every test, in its long form and in random order
 	MGOE_SOAK=1 $(BIN)/python -m pytest -n $(TESTS) -p randomly -v

@@ -3,10 +3,11 @@
     python -m benchmarks.figures                     # write all pages from their files again
     python -m benchmarks.figures NAME                # measure: run the commands of docs/figures/NAME.json
     python -m benchmarks.figures NAME --from FILE    # take the lines that a long run printed into FILE
-    python -m benchmarks.figures --release           # fail if a table was measured by other code
+    python -m benchmarks.figures NAME --stamp        # run the short form: does other code give the same?
+    python -m benchmarks.figures --release           # fail if a table is of other code
 
-`make figures`, `make figures NAME=line FROM=FILE` and `make release` call these. A page holds a table between
-two comments, and a number before one:
+`make figures`, `make figures NAME=line FROM=FILE`, `make figures-stamp NAME=line` and `make release` call
+these. A page holds a table between two comments, and a number before one:
 
     <!-- figures NAME -->
     (the table)
@@ -23,12 +24,9 @@ stand for. `{VALUE:.1f}` in a pattern is a value in a format of Python.
 
 import argparse
 import datetime
-import json
 import os
 import platform
 import re
-import shlex
-import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
@@ -36,18 +34,19 @@ from pathlib import Path
 from string import Template
 
 import psutil
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.measure import GIB, ROOT, THREADS
+from benchmarks.short import STRICT, Line, Short, as_text, damaged, lines_of, run
 from benchmarks.sources import FigureError, Sources
 from mgoe._util.files import write_text
 from mgoe.errors import MgoeError
 
 FOLDER = "docs/figures"
-EXEMPT = {"laboratory.md"}
-"""Pages whose figures carry dates instead of being measured again."""
+DATED = "laboratory"
+"""Name of the page, or of the folder of pages, whose figures carry dates instead of being measured again."""
 SCALES = {"k": 1e3, "M": 1e6, "%": 0.01, "min": 60.0}
 """Words behind a number of a text, and what the value is divided by."""
 _MARK = re.compile(r"<!-- *(?:figures?|end)\b.*?-->", re.DOTALL)
@@ -56,34 +55,23 @@ _NUMBER = re.compile(r"((?<![\w.])-?(?:\d[\d,]*)?\.?\d+)([^\d|<>\n]{0,24})(<!-- 
 _CELL = re.compile(r"\{([^{}:]+):([^{}]*)\}")
 
 
-class Strict(BaseModel):
-    """An object of a file, without unknown keys."""
-
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
-
-
-class Line(Strict):
-    """What a benchmark printed of one figure."""
-
-    name: str
-    value: float | None
-    unit: str
-    against: float | None = None
-    ratio: float | None = None
-
-
-class Figures(Strict):
+class Figures(BaseModel):
     """What a file holds: how a table looks, how it is measured, and what was measured by which code."""
+
+    model_config = STRICT
 
     commands: list[str] = Field(min_length=1)
     columns: dict[str, str] = {}
-    rows: list[dict[str, str]] = []
     code: str | None = None
     """Hash of the code that measured; none if it is unknown, as of figures older than their file."""
     date: datetime.date | None = None
     machine: str | None = None
     versions: dict[str, str] = {}
+    rows: list[dict[str, str]] = []
     values: list[Line] = []
+    short: Short | None = None
+    """Shows whether other code gives the same: what it printed under the code that measured, and the hash of
+    the code that was checked since."""
 
     def value(self, name: str) -> float | None:
         """Return a value, what it was compared with (`.against`), or their ratio (`.ratio`)."""
@@ -117,22 +105,13 @@ def read(file: Path) -> Figures:
             file, "there must be a file for each marker of a page; write it, or remove the marker"
         ) from None
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "the file"
-        raise FigureError(
-            file, f"{place}: {first['msg']}; correct it, or restore the file from the repository"
-        ) from None
+        raise damaged(file, error) from None
 
 
 def write(file: Path, figures: Figures) -> None:
-    """Write the file of a table, with rows and values on a line each."""
-    held = figures.model_dump(mode="json")
-    long = {name: held.pop(name) for name in ("rows", "values")}
-    text = json.dumps(held, indent=1, ensure_ascii=False).removesuffix("\n}")
-    for name, several in long.items():
-        lines = ",\n".join(f"  {json.dumps(one, ensure_ascii=False)}" for one in several)
-        text += f',\n "{name}": [\n{lines}\n ]'
-    write_text(file, f"{text}\n}}\n")
+    """Write the file of a table."""
+    held = figures.model_dump(mode="json", exclude={"short"} if figures.short is None else None)
+    write_text(file, as_text(held) + "\n")
 
 
 class Pages:
@@ -149,9 +128,7 @@ class Pages:
     def __init__(self, root: Path):
         self.root = root
         self.folder = root / FOLDER
-        self.pages = (
-            sorted((root / "docs").glob("*.md")) + [root / "README.md"] * (root / "README.md").exists()
-        )
+        self.pages = [*sorted((root / "docs").glob("**/*.md")), *root.glob("README.md")]
         self.files = {file.stem: file for file in sorted(self.folder.glob("*.json"))}
 
     def rendered(self) -> dict[Path, str]:
@@ -190,14 +167,12 @@ class Pages:
         return list(changed)
 
     def of_other_code(self, sources: Sources) -> list[str]:
-        """Return the names of figures that were measured by other code than a checkout has; pages that carry
-        dates do not count."""
-        shown = "".join(_text(page) for page in self.pages if page.name not in EXEMPT)
-        found = {name: read(file) for name, file in self.files.items()}
+        """Return the names of figures of other code than a checkout has, without pages that carry dates."""
+        shown = "".join(_text(page) for page in self.pages if DATED not in _names(page, self.root))
         return [
             name
-            for name, figures in found.items()
-            if re.search(rf"<!-- figures? {name} ", shown) and figures.code != sources.code(figures.commands)
+            for name, file in self.files.items()
+            if re.search(rf"<!-- figures? {name} ", shown) and is_of_other_code(read(file), sources)
         ]
 
     def _page(self, page: Path, used: dict[str, Path]) -> str:
@@ -235,12 +210,18 @@ class Pages:
         return self.files[name]
 
 
+def is_of_other_code(figures: Figures, sources: Sources) -> bool:
+    """Return whether figures were neither measured nor checked by the code of a checkout."""
+    known = {figures.code, figures.short.code if figures.short else None}
+    return sources.code(figures.commands) not in known
+
+
 def measure(file: Path, printed: Iterable[str], sources: Sources, code: str) -> Figures:
     """Return figures with the values that their commands printed.
 
     Args:
         file: Of the figures.
-        printed: Lines of the commands. Those that are no JSON are left out.
+        printed: Lines of the commands.
         sources: The code that ran.
         code: Its hash when it started.
 
@@ -248,17 +229,6 @@ def measure(file: Path, printed: Iterable[str], sources: Sources, code: str) -> 
         FigureError: A line is damaged, or the table has a value that was not printed.
     """
     figures = read(file)
-    lines: dict[str, Line] = {}
-    for number, text in enumerate(printed, 1):
-        if text.startswith("{"):
-            try:
-                line = Line.model_validate_json(text)
-            except ValidationError as error:
-                raise FigureError(
-                    f"line {number} of what was printed",
-                    f"{error.errors()[0]['msg']}; remove it, or run again",
-                ) from None
-            lines[line.name] = line
     packages = metadata.packages_distributions()
     known = {name for package in sources.packages(figures.commands) for name in packages.get(package, [])}
     found = figures.model_copy(
@@ -268,53 +238,70 @@ def measure(file: Path, printed: Iterable[str], sources: Sources, code: str) -> 
             "machine": _machine(),
             "versions": {"python": platform.python_version()}
             | {name: metadata.version(name) for name in sorted(known - {"mgoe"})},
-            "values": list(lines.values()),
+            "values": lines_of(printed),
+            "short": _without_values(figures.short),
         }
     )
     found.table(file)  # all its values are there
     return found
 
 
-def run(commands: Sequence[str], kept: Path) -> list[str]:
-    """Run commands in the checkout, show what they print, and return it.
+def stamp(file: Path, sources: Sources) -> Figures:
+    """Run the short form of figures in a checkout, and return the figures with what it shows.
 
-    Args:
-        commands: As a shell takes them, without its variables.
-        kept: A file that holds what was printed so far, if a run is interrupted or its layout is wrong.
+    Under the code that measured, what the short form prints is kept. Under other code it must print the same
+    within its tolerances; then the hash of that code stands beside the hash of the code that measured.
 
     Raises:
-        FigureError: One of them failed.
+        FigureError: A value differs, or the short form is not there or runs other code.
     """
-    printed = []
-    for command in commands:
-        first, *words = shlex.split(command)
-        start = {"python": [sys.executable], "mgoe": [sys.executable, "-m", "mgoe"]}.get(first, [first])
-        with subprocess.Popen([*start, *words], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
-            for text in process.stdout or ():
-                print(text, end="", flush=True)
-                printed.append(text)
-                write_text(kept, "".join(printed))
-        if process.returncode:
-            raise FigureError(
-                command, f"it ended with code {process.returncode}; see its message above, then run again"
-            )
-    return printed
+    figures, again = read(file), f"measure again: make figures NAME={file.stem}"
+    short, code = figures.short, sources.code(figures.commands)
+    if short is None or sources.code(short.commands) != code:
+        raise FigureError(
+            file, f"a stamp needs `short`, with `commands` that run the same code; write them, or {again}"
+        )
+    if code != figures.code and not short.values:
+        raise FigureError(
+            file,
+            f"a stamp needs what the short form printed under the code that measured, {figures.code}; run it "
+            f"in a checkout of that code with --checkout, or {again}",
+        )
+    found = short.run(_kept(f"{file.stem}-short"), sources.root)
+    if code != figures.code and (differences := short.differences(found)):
+        raise FigureError(file, f"{'; '.join(differences)}; {again}")
+    values = found if code == figures.code else short.values
+    update = {"code": code, "date": datetime.date.today(), "values": values}
+    return figures.model_copy(update={"short": short.model_copy(update=update)})
 
 
-def check_release(pages: Pages) -> None:
-    """Check that pages show what their files hold, and that the code of today measured it.
+def _without_values(short: Short | None) -> Short | None:
+    return short and short.model_copy(update={"code": None, "date": None, "values": []})
+
+
+def _kept(name: str) -> Path:
+    return ROOT / "build" / "figures" / f"{name}.jsonl"
+
+
+def check_release(pages: Pages, sources: Sources) -> None:
+    """Check that pages show what their files hold, and that the code of a checkout measured or checked it.
 
     Raises:
         FigureError: One of the two is not so.
     """
     for page in pages.changed():
         raise FigureError(page, "it must show what its files hold; run `make figures`, then commit it")
-    if others := pages.of_other_code(Sources(pages.root)):
+    if others := pages.of_other_code(sources):
         raise FigureError(
             FOLDER,
             f"a release must show figures of its own code, those of other code are {', '.join(others)}; "
-            "measure each again: make figures NAME=...",
+            "measure each again, make figures NAME=..., or by its short form, make figures-stamp NAME=...",
         )
+
+
+def _names(page: Path, root: Path) -> tuple[str, ...]:
+    """The folders of a page in a checkout and its own name."""
+    return page.relative_to(root).with_suffix("").parts
 
 
 def _known(figures: Figures, name: str, place: object, file: Path) -> float:
@@ -402,19 +389,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     pages, sources = Pages(ROOT), Sources(options.checkout)
     if options.release:
-        check_release(pages)
+        check_release(pages, Sources(ROOT))
     elif options.name:
         file = pages.folder / f"{options.name}.json"
-        commands = read(file).commands
-        code = sources.code(commands)
-        kept = ROOT / "build" / "figures" / f"{options.name}.jsonl"
-        if options.lines and not options.lines.is_file():
-            raise FigureError(options.lines, "it must be a file with the lines of a run; name another one")
-        printed = _text(options.lines).splitlines() if options.lines else run(commands, kept)
-        write(file, measure(file, printed, sources, code))
+        if not options.stamp:
+            write(file, _measured(file, sources, options.lines))
+        if options.stamp or (read(file).short and not options.lines):
+            write(file, stamp(file, sources))
     for page in pages.write():
         print(f"written: {page.relative_to(ROOT)}")
-    print(f"measured by other code: {', '.join(pages.of_other_code(Sources(ROOT))) or 'none'}")
+    print(f"of other code: {', '.join(pages.of_other_code(Sources(ROOT))) or 'none'}")
+
+
+def _measured(file: Path, sources: Sources, lines: Path | None) -> Figures:
+    if lines and not lines.is_file():
+        raise FigureError(lines, "it must be a file with the lines of a run; name another one")
+    commands = read(file).commands
+    code = sources.code(commands)
+    printed = _text(lines).splitlines() if lines else run(commands, _kept(file.stem), ROOT)
+    return measure(file, printed, sources, code)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -426,8 +419,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--from", dest="lines", type=Path, help="what the commands printed; they are not run")
     parser.add_argument(
-        "--checkout", type=Path, default=ROOT, help="with --from: the checkout that ran; this one by default"
+        "--checkout", type=Path, default=ROOT, help="with --from or --stamp: the checkout that ran or runs"
     )
+    parser.add_argument("--stamp", action="store_true", help="run the short form, and compare or keep it")
     parser.add_argument("--release", action="store_true", help="fail if figures were measured by other code")
     return parser
 

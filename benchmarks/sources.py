@@ -227,10 +227,12 @@ def _text(node: ast.expr) -> str:
 
 def _at_run_time(node: ast.AST) -> Iterator[ast.AST]:
     """Everything below a node, but for what only a type checker reads."""
-    for child in ast.iter_child_nodes(node):
-        if not (isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING"):
-            yield child
-            yield from _at_run_time(child)
+    left = [node]
+    while left:
+        for child in ast.iter_child_nodes(left.pop()):
+            if not (isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING"):
+                yield child
+                left.append(child)
 
 
 def _shape(node: object) -> object:

@@ -112,7 +112,7 @@ def test_the_build_of_the_image_states_its_version(tmp_path: Path):
 
 
 def test_a_release_is_of_one_version_that_tag_changelog_and_citation_name(tmp_path: Path):
-    benchmarks = [f"benchmarks/{name}.py" for name in ("__init__", "figures", "measure", "sources")]
+    benchmarks = [f"benchmarks/{name}.py" for name in ("__init__", "figures", "measure", "short", "sources")]
     own = ["pyproject.toml", "Makefile", "README.md", "LICENSE", ".gitignore", "src/mgoe/__init__.py"]
     for name in own + benchmarks:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

@@ -184,6 +184,30 @@ def test_the_readme_is_short_and_links_what_a_newcomer_needs():
     assert {f"docs/{name}.md" for name in docs.split()} | others <= linked
 
 
+LOOKED_UP = {
+    "CHANGELOG.md": "a line per change",
+    "docs/cli.md": "a section per command",
+    "docs/troubleshooting.md": "a row per message",
+}
+"""Pages of any length, and what is looked up in them instead of reading them through."""
+TOO_LONG = {
+    "docs/architecture.md",
+    "docs/benchmarks.md",
+    "docs/data.md",
+    "docs/method.md",
+    "docs/scale.md",
+}
+"""Pages that are to be divided. Nothing is added to them here, and what was divided leaves the list."""
+
+
+def test_only_pages_to_look_things_up_in_have_more_than_2500_words():
+    """Counted as `wc -w` does. Notes of the laboratory are read one by one, whatever page they are on."""
+    pages = {page.relative_to(ROOT) for page in PAGES}
+    read = {page for page in pages if "laboratory" not in page.with_suffix("").parts}
+    long = {page.as_posix() for page in read if len((ROOT / page).read_text().split()) > 2500}
+    assert long - LOOKED_UP.keys() == TOO_LONG
+
+
 def test_the_changelog_has_a_line_per_change():
     text = (ROOT / "CHANGELOG.md").read_text()
     assert set(re.findall(r"^### (.+)$", text, re.MULTILINE)) <= {"Added", "Changed", "Fixed", "Removed"}

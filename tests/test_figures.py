@@ -4,12 +4,13 @@ import json
 from pathlib import Path
 
 import pytest
-from benchmarks.figures import Figures, Line, Pages, measure, read, write
+from benchmarks.figures import Figures, Pages, measure, read, stamp, write
+from benchmarks.short import Line, Short
 from benchmarks.sources import FigureError, Sources
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from benchmarks import figures
+from benchmarks import figures, short
 from tests.effort import up_to
 
 ROOT = Path(__file__).parents[1]
@@ -48,6 +49,8 @@ if TYPE_CHECKING:
     from mgoe.typed import T
 SECONDS = 1
 child("-c", "import mgoe.coded; print(1)")
+import mgoe.coded
+print('{"name": "speed.seconds.1e5", "unit": "s", "value": %s}' % (10 * mgoe.coded.code))
 """,
     "benchmarks/child.py": 'def child(*words):\n    print(["-m", "mgoe", "--quiet", "run"])\n',
     "benchmarks/other.py": "import importlib\nimport mgoe.heavy\nimportlib.import_module('mgoe.typed')\n",
@@ -84,6 +87,12 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
+def sources() -> Sources:
+    """The code of this checkout, which takes seconds to read."""
+    return Sources(ROOT)
+
+
+@pytest.fixture(scope="module")
 def changing(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkout that examples change in turn."""
     return checkout(tmp_path_factory.mktemp("changing"))
@@ -94,18 +103,18 @@ def test_pages_show_what_their_files_hold():
     assert not other, f"{other}: written by hand since `make figures` wrote them; give it again"
 
 
-def test_a_release_is_refused_for_exactly_the_figures_of_other_code():
+def test_a_release_is_refused_for_exactly_the_figures_of_other_code(sources: Sources):
     """The list is the reason of an expected failure, so that every run of the tests shows it."""
-    pages, sources = Pages(ROOT), Sources(ROOT)
+    pages = Pages(ROOT)
     held = {file.stem: read(file) for file in sorted((ROOT / figures.FOLDER).glob("*.json"))}
-    others = [name for name, one in held.items() if one.code != sources.code(one.commands)]
+    others = [name for name, one in held.items() if figures.is_of_other_code(one, sources)]
     assert pages.of_other_code(sources) == others
     if not others:
-        figures.check_release(pages)
+        figures.check_release(pages, sources)
         return
     with pytest.raises(FigureError, match=f"those of other code are {', '.join(others)};"):
-        figures.check_release(pages)
-    pytest.xfail(f"measured by other code, so no release can be made: {', '.join(others)}")
+        figures.check_release(pages, sources)
+    pytest.xfail(f"of other code, so no release can be made: {', '.join(others)}")
 
 
 def test_what_is_written_is_read_and_written_the_same(root: Path):
@@ -269,7 +278,7 @@ def test_the_hash_changes_with_the_code_that_runs_alone(
 def test_a_release_needs_figures_of_its_code(root: Path, monkeypatch: pytest.MonkeyPatch, capsys):
     monkeypatch.setattr(figures, "ROOT", root)
     figures.main(["--checkout", str(root), "--release"])
-    assert capsys.readouterr().out == "measured by other code: none\n"
+    assert capsys.readouterr().out == "of other code: none\n"
     (root / "src/mgoe/coded.py").write_text("code = 2\n")
     with pytest.raises(FigureError, match=r"those of other code are speed; measure"):
         figures.main(["--release"])
@@ -288,17 +297,132 @@ def test_a_release_needs_figures_of_its_code(root: Path, monkeypatch: pytest.Mon
     assert held["machine"]
 
 
-def test_pages_that_carry_dates_are_not_measured_again(root: Path):
-    (root / "docs" / "speed.md").rename(root / "docs" / "laboratory.md")
+@pytest.mark.parametrize(
+    ("place", "others"), [("laboratory.md", []), ("laboratory/speed.md", []), ("serve/speed.md", ["speed"])]
+)
+def test_pages_in_folders_are_seen_and_those_that_carry_dates_not_measured_again(
+    root: Path, place: str, others: list[str]
+):
+    page = root / "docs" / place
+    page.parent.mkdir(exist_ok=True)
+    (root / "docs" / "speed.md").rename(page)
     (root / "src/mgoe/coded.py").write_text("code = 2\n")
+    assert Pages(root).of_other_code(Sources(root)) == others
+    page.write_text(PAGE.replace("61.0 |", "60.0 |"))
+    assert Pages(root).write() == [page]
+
+
+SHORT = Short(commands=["python -m benchmarks.speed --rounds $runs"], tolerance={"s": "10%"})
+
+
+def test_a_short_form_within_its_tolerance_stamps_other_code(root: Path):
+    file, coded = root / figures.FOLDER / "speed.json", root / "src" / "mgoe" / "coded.py"
+    write(file, read(file).model_copy(update={"short": SHORT}))
+    write(file, stamp(file, Sources(root)))
+    measured = read(file)
+    kept = Line(name="speed.seconds.1e5", value=10, unit="s")
+    assert measured.short is not None
+    assert (measured.short.values, measured.short.code) == ([kept], measured.code)
+    coded.write_text("code = 1.2\n")
+    with pytest.raises(
+        FigureError, match=r"1e5: expected 10 within 10% over 1 run, found 12; measure again: make"
+    ):
+        stamp(file, Sources(root))
+    coded.write_text("code = 1.05\n")
+    assert Pages(root).of_other_code(Sources(root)) == ["speed"]
+    write(file, stamp(file, Sources(root)))
     assert Pages(root).of_other_code(Sources(root)) == []
+    checked = read(file)
+    assert checked.short is not None
+    assert (checked.code, checked.short.values) == (measured.code, [kept])
+    assert checked.short.code == Sources(root).code(SHORT.commands)
+
+
+@pytest.mark.parametrize(
+    ("form", "message"),
+    [
+        (None, r"speed\.json: a stamp needs `short`"),
+        (
+            Short(commands=["python -m benchmarks.other"]),
+            r"speed\.json: a stamp needs `short`, .* the same code",
+        ),
+        (SHORT, r"speed\.json: a stamp needs what the short form printed under the code that measured"),
+    ],
+)
+def test_a_stamp_without_what_it_needs_is_refused(root: Path, form: Short | None, message: str):
+    file = root / figures.FOLDER / "speed.json"
+    write(file, read(file).model_copy(update={"short": form}))
+    (root / "src/mgoe/coded.py").write_text("code = 2\n")
+    with pytest.raises(FigureError, match=message):
+        stamp(file, Sources(root))
+
+
+@given(
+    value=st.floats(1, 1e9),
+    part=st.floats(-2, 2),
+    tolerance=st.one_of(st.floats(1e-3, 1e3), st.integers(1, 300).map("{}%".format)),
+    against=st.booleans(),
+)
+def test_what_is_beyond_its_tolerance_differs_and_nothing_else(
+    value: float, part: float, tolerance: float | str, against: bool
+):
+    """`part` of the tolerance is how far the value moves."""
+    allowed = value * float(tolerance[:-1]) / 100 if isinstance(tolerance, str) else tolerance
+    assume(abs(abs(part) - 1) > 1e-6 and value + part * allowed != value)
+    one = {"name": "speed.1", "unit": "s", "value": 1.0}
+    moved = "against" if against else "value"
+    form = Short(
+        commands=["mgoe run"], tolerance={"speed.*": tolerance, "s": 0}, values=[Line(**one | {moved: value})]
+    )
+    found = form.differences([Line(**one | {moved: value + part * allowed})])
+    assert [text.partition(":")[0] for text in found] == [f"speed.1{'.against' * against}"] * (abs(part) > 1)
+    assert form.differences(form.values) == []
+
+
+def test_what_is_not_printed_or_not_expected_differs():
+    lines = [Line(name=name, unit="rows", value=3) for name in "abc"]
+    form = Short(commands=["mgoe run"], runs=2, values=lines[:2])
+    assert form.differences(lines[1:]) == [
+        "a: expected 3 within 0 over 2 runs, found nothing",
+        "c: expected nothing, found 3",
+    ]
+
+
+def test_expected_values_are_kept_and_compared(root: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+    monkeypatch.setattr(short, "ROOT", root)
+    coded, file = root / "src" / "mgoe" / "coded.py", root / short.EXPECTED
+    form = {"commands": ["python -m benchmarks.speed"], "runs": 3, "tolerance": {"s": 1}}
+    file.write_text(
+        json.dumps({"fast": form, "real": {"commands": ["python -m benchmarks.speed $SPEED_DATA"]}})
+    )
+    short.main(["--keep"])
+    kept = short.read(file)["fast"]
+    assert (kept.values[0].value, kept.code) == (10, Sources(root).code(kept.commands))
+    coded.write_text("code = 1.05\n")
+    short.main([])
+    assert "real: not run, because SPEED_DATA is not set" in capsys.readouterr().out
+    coded.write_text("code = 1.2\n")
+    with pytest.raises(FigureError, match=r"expected\.json: .* found 1 values that are not"):
+        short.main(["fast"])
+    assert "speed.seconds.1e5: expected 10 within 1.0 over 3 runs, found 12\n" in capsys.readouterr().out
+    with pytest.raises(FigureError, match=r"slow: a part must be one of fast, real"):
+        short.main(["slow"])
+    file.write_text(file.read_text().replace('"runs": 3', '"runs": 0'))
+    with pytest.raises(FigureError, match=r"expected\.json: fast\.runs: "):
+        short.main([])
+
+
+def test_expected_qualities_are_those_of_a_benchmark_that_is_there(sources: Sources):
+    for part in short.read(ROOT / short.EXPECTED).values():
+        assert sources.code(part.commands)
+        assert part.differences(part.values) == []
 
 
 @pytest.mark.costly
 def test_measuring_runs_the_command_keeps_its_lines_and_names_one_that_failed(tmp_path: Path):
     kept = tmp_path / "kept"
-    found = figures.run(["""python -c 'print("{}"); print("done")'"""], kept)
+    found = figures.run(["""python -c 'print("{}"); print("done")'"""], kept, ROOT)
     assert found == ["{}\n", "done\n"]
     assert kept.read_text() == "{}\ndone\n"
     with pytest.raises(FigureError, match=r"exit\(3\).*: it ended with code 3"):
-        figures.run(["python -c 'raise SystemExit; exit(3)'", "python -c 'exit(3)'"], kept)
+        figures.run(["python -c 'raise SystemExit; exit(3)'", "python -c 'exit(3)'"], kept, ROOT)
