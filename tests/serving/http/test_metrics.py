@@ -98,6 +98,12 @@ def test_what_the_dashboard_reads_exists(exposition: Series):
             assert {*re.findall(r"\{\{(\w+)\}\}", target["legendFormat"])} <= held | OTHERS, panel["title"]
 
 
+def test_the_page_lists_every_metric(exposition: Series):
+    page = (EXAMPLES.parents[1] / "docs" / "operations.md").read_text(encoding="utf-8")
+    held = {re.sub("_(bucket|sum|count)$", "", name) for name in exposition if "_created" not in name}
+    assert {*re.findall(r"`(mgoe_\w+)`", page)} == {name for name in held if re.match("mgoe_(?!live_)", name)}
+
+
 def test_the_panels_of_the_dashboard_cover_each_other_nowhere():
     taken: set[tuple[int, int]] = set()
     for panel in BOARD["panels"]:

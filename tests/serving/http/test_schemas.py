@@ -1,6 +1,8 @@
-"""A body that is wrong in every entry costs little, and ids are written exactly."""
+"""A body that is wrong in every entry costs little, ids are written exactly, and pages show valid bodies."""
 
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -66,3 +68,31 @@ def test_javascript_reads_every_id_exactly(ids: list[int | str]):
     assert [str(one["id"]) for one in as_numbers_are_there["recents"]["users"]] == [str(one) for one in ids]
     small = [one for one in ids if isinstance(one, str) or abs(one) < 2**53]
     assert json.loads(bytes(_json({"items": small}).body)) == {"items": small}
+
+
+TAKES = {
+    "rank": schemas.RankRequest,
+    "recommend": schemas.RecommendRequest,
+    "events": schemas.EventsRequest,
+    "items": schemas.ItemsRequest,
+}
+
+
+@pytest.mark.parametrize("page", ["serving.md", "live.md", "new-items.md"])
+def test_requests_on_a_page_are_valid(page: str):
+    asked = re.findall(r"^curl localhost:8000/v1/(\w+) -d '(.*?)'$", shown(page), re.MULTILINE | re.DOTALL)
+    assert asked
+    for route, body in asked:
+        TAKES[route].model_validate_json(body)
+
+
+def test_the_page_lists_every_field_of_a_ranking_and_of_its_answer():
+    [answer] = re.findall(r"^```json\n(.*?)^```", shown("serving.md"), re.MULTILINE | re.DOTALL)
+    assert json.loads(answer).keys() == schemas.RankAnswer.model_fields.keys()
+    schemas.RankAnswer.model_validate_json(answer)
+    below = shown("serving.md").split("\n### Rank\n", 1)[1].split("\n### ", 1)[0]
+    assert {*re.findall(r"^\| `(\w+)` \|", below, re.MULTILINE)} == schemas.RankRequest.model_fields.keys()
+
+
+def shown(page: str) -> str:
+    return (Path(__file__).parents[3] / "docs" / page).read_text()
