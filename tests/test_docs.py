@@ -187,16 +187,11 @@ def test_the_readme_is_short_and_links_what_a_newcomer_needs():
 LOOKED_UP = {
     "CHANGELOG.md": "a line per change",
     "docs/cli.md": "a section per command",
+    "docs/settings.md": "a row per setting",
     "docs/troubleshooting.md": "a row per message",
 }
 """Pages of any length, and what is looked up in them instead of reading them through."""
-TOO_LONG = {
-    "docs/architecture.md",
-    "docs/benchmarks.md",
-    "docs/data.md",
-    "docs/method.md",
-    "docs/scale.md",
-}
+TOO_LONG = {"docs/benchmarks.md"}
 """Pages that are to be divided. Nothing is added to them here, and what was divided leaves the list."""
 
 
