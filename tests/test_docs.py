@@ -227,9 +227,8 @@ def test_messages_of_troubleshooting_are_those_of_the_code():
         for node in ast.walk(ast.parse(file.read_text()))
         if isinstance(node, ast.JoinedStr | ast.Constant)
     )
-    messages = re.findall(
-        r"^\| `(?:[\w.-]+: )?([^`]+)`", (ROOT / "docs" / "troubleshooting.md").read_text(), re.MULTILINE
-    )
+    pages = "\n".join((ROOT / "docs" / page).read_text() for page in ("troubleshooting.md", "notes.md"))
+    messages = re.findall(r"^\| `(?:[\w.-]+: )?([^`]+)`", pages, re.MULTILINE)
     assert len(messages) > 40
     for message in messages:
         for piece in message.split("..."):
