@@ -8,6 +8,7 @@ import pytest
 
 from mgoe.config import RunSettings, make_settings
 from mgoe.data import size as module
+from mgoe.data.log import NO_ROWS
 from mgoe.data.size import LogSize
 from mgoe.errors import DataError
 
@@ -76,4 +77,11 @@ def test_a_log_without_a_task_has_no_size(world: Path):
         {"data": {"log": str(world / "events"), "end": "1990-01-01"}, "tasks": ["click"]}
     )
     with pytest.raises(DataError, match="some row must do a task, found none"):
+        LogSize.of(settings)
+
+
+def test_a_log_without_rows_has_no_size_as_it_has_no_run(tmp_path: Path):
+    (tmp_path / "log.csv").write_text("user_id,item_id,behavior,timestamp\n")
+    settings = make_settings({"data": {"log": str(tmp_path / "log.csv")}, "tasks": ["click"]})
+    with pytest.raises(DataError, match=NO_ROWS):
         LogSize.of(settings)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from mgoe.config import RunSettings
 from mgoe.data.columns import only_row
-from mgoe.data.log import open_source, place_of, work_database
+from mgoe.data.log import NO_ROWS, open_source, place_of, work_database
 from mgoe.data.rules import rows_that_happen
 from mgoe.data.times import bucket_of, make_cuts, newest_buckets
 from mgoe.errors import DataError
@@ -60,7 +60,8 @@ class LogSize:
             TemporaryDirectory(prefix="mgoe-") as folder,
             work_database(Path(folder, "work"), place, settings.memory, data.timezone) as con,
         ):
-            read = rows_that_happen(open_source(con, data, None), settings, place)
+            source = open_source(con, data, None)
+            read = rows_that_happen(source, settings, place)
             rows = read.select(
                 "user",
                 "item",
@@ -82,7 +83,10 @@ class LogSize:
             )
             if not whole["pairs"]:
                 raise DataError(
-                    place, "some row must do a task, found none; see tasks, data.start and data.end"
+                    place,
+                    "some row must do a task, found none; see tasks, data.start and data.end"
+                    if source.count().to_pyarrow().as_py()
+                    else NO_ROWS,
                 )
             counted = rows.group_by("buckets").aggregate(
                 counts=rows.count(),
