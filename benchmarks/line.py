@@ -26,6 +26,9 @@ begin with `line.exposures` in place of `line`:
 - `line.peak_gib.STAGE.N`: anonymous memory; against the limit, with their ratio;
 - `line.disk_gib.STAGE.N`: the most that the output folder takes in the stage, by looks every two seconds;
 - `line.seconds.N` and so on: of the whole line;
+- `line.forecast.WHAT.STAGE.N`, `line.forecast.WHAT.N`: what `mgoe plan` promises of `seconds`, `cpu_seconds`,
+  `peak_gib` and `disk_gib`; against what was measured; ratio forecast over measured. Bundle and report are
+  one stage, `bundle+report`, and the answer is not part of it;
 - `line.slope.STAGE`, `line.cpu_slope.STAGE`: growth of log seconds, and log processor seconds, over log
   rows, from the first size to the last; against 1.15, with their ratio.
 
@@ -148,13 +151,16 @@ def config(world: World, sets: Sequence[str]) -> dict[str, Any]:
     return raw
 
 
-def measure(world: World, work: Path, sets: Sequence[str], keep: bool) -> dict[str, Stage]:
-    """Run the line on a log, and return what every stage took."""
+def measure(
+    world: World, work: Path, sets: Sequence[str], keep: bool
+) -> tuple[dict[str, Stage], dict[str, Stage]]:
+    """Run the line on a log, and return what every stage took, and what `mgoe plan` says that it takes."""
     out = work / f"run-{world.form}-{world.name}"
     file, kept = out.with_suffix(".yaml"), out.with_suffix(".json")
     file.write_text(yaml.safe_dump(config(world, sets), sort_keys=False))
     watch = Watch(out, kept)
     try:
+        promised = forecast(file)
         if not watch.finished:
             child("-m", "mgoe", "--quiet", "run", file, "--out", out, look=watch.look)
         stages = watch.finish()
@@ -163,12 +169,24 @@ def measure(world: World, work: Path, sets: Sequence[str], keep: bool) -> dict[s
         if not json.loads(spent.output):
             raise RuntimeError(f"the bundle must answer, found an empty list for user {user}")
         disk = folder_bytes(out) / GIB
-        return stages | {"answer": Stage(spent.seconds, spent.cpu_seconds, spent.anonymous_gib, disk)}
+        answer = Stage(spent.seconds, spent.cpu_seconds, spent.anonymous_gib, disk)
+        return stages | {"answer": answer}, promised
     finally:
         if not keep:
             shutil.rmtree(out, ignore_errors=True)
             for one in (file, kept):
                 one.unlink(missing_ok=True)
+
+
+def forecast(file: Path) -> dict[str, Stage]:
+    """What `mgoe plan` says of every stage, even if it refuses the run."""
+    found = json.loads(child("-m", "mgoe", "plan", file, "--force", "--json").output)
+    return {
+        one["stage"].replace(" and ", "+"): Stage(
+            *map(one.get, ("seconds", "cpu_seconds", "memory_gib", "disk_gib"))
+        )
+        for one in found["stages"]
+    }
 
 
 def whole(stages: Mapping[str, Stage]) -> Stage:
@@ -199,6 +217,23 @@ def show(world: World, stages: Mapping[str, Stage], limit: float) -> None:
         line(f"{start}.disk_gib.{of}", stage.disk_gib, "GiB")
 
 
+def show_forecast(world: World, promised: Mapping[str, Stage], stages: Mapping[str, Stage]) -> None:
+    """Print what was promised of a size, against what it took."""
+    took = {name: stage for name, stage in stages.items() if name in promised}
+    took["bundle+report"] = whole({name: stages[name] for name in ("bundle", "report")})
+    for name, stage in {**promised, "": whole(promised)}.items():
+        measured = asdict(took[name] if name else whole(took))
+        for what, value in asdict(stage).items():
+            of = f"{prefix(world.form)}.forecast.{what}.{name}.{world.name}".replace("..", ".")
+            line(
+                of,
+                value,
+                "GiB" if what.endswith("gib") else "s",
+                measured[what],
+                value / max(measured[what], 1e-3),
+            )
+
+
 def show_slopes(
     first: tuple[int, Mapping[str, Stage]], last: tuple[int, Mapping[str, Stage]], form: str = "events"
 ) -> None:
@@ -225,8 +260,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             measured = []
             for size in several.split(",") if several else ():
                 with simulated(work, float(size), options.keep, options.worlds, form) as world:
-                    stages = measure(world, work, options.sets, options.keep)
+                    stages, promised = measure(world, work, options.sets, options.keep)
                     show(world, stages, float(config(world, options.sets).get("memory", 4)))
+                    show_forecast(world, promised, stages)
                     measured.append((world.events, stages))
             if len(measured) > 1:
                 show_slopes(measured[0], measured[-1], form)

@@ -66,6 +66,21 @@ def test_slopes_are_of_logarithms(capsys: pytest.CaptureFixture[str]):
     }
 
 
+def test_a_forecast_is_compared_with_what_its_stages_took(capsys: pytest.CaptureFixture[str]):
+    took = {"graph": line.Stage(10.0, 20.0, 1.0, 2.0), "bundle": line.Stage(1.0), "report": line.Stage(2.0)}
+    promised = {"graph": line.Stage(5.0, 30.0, 2.0, 2.0), "bundle+report": line.Stage(6.0)}
+    line.show_forecast(World(Path("log"), "1e6"), promised, took | {"answer": line.Stage(9.0)})
+    found = lines(capsys.readouterr().out)
+    graph = found["line.forecast.seconds.graph.1e6"]
+    assert (graph["value"], graph["against"], graph["ratio"]) == (5.0, 10.0, 0.5)
+    assert found["line.forecast.seconds.bundle+report.1e6"]["ratio"] == 2.0
+    assert [found[f"line.forecast.{what}.1e6"]["ratio"] for what in ("seconds", "cpu_seconds")] == [
+        0.84615,
+        1.5,
+    ]
+    assert found["line.forecast.peak_gib.1e6"]["value"] == 2.0
+
+
 def test_the_configuration_is_that_of_a_run_with_changes():
     raw = line.config(World(Path("log"), "1e6"), ["memory=2", "training.rows=50"])
     found = make_settings(json.loads(json.dumps(raw)))
