@@ -19,7 +19,7 @@ FROM :=
 demo: $(BASE)  ## a first run on a simulated log, where the best reachable is known: runs/demo/run/report.html
 	$(BIN)/mgoe demo --out runs/demo
 
-test: $(READY) $(SHARDING) $(BROWSER)  ## every test, in its short form
+test: $(READY) $(SHARDING) $(BROWSER) $(SITE)  ## every test, in its short form
 	$(BIN)/python -m pytest -n $(TESTS)
 
 quick: $(READY)  ## unit and property tests that train nothing and start no process, for the edit loop
@@ -42,7 +42,7 @@ figures-stamp: $(READY)  ## run the short form of the figures NAME: does the cod
 figures-short: $(READY)  ## train on small logs, and compare the metrics with benchmarks/expected.json: half an hour
 	$(BIN)/python -m benchmarks.short
 
-soak: $(READY) $(SHARDING) $(BROWSER)  ## every test, in its long form and in random order
+soak: $(READY) $(SHARDING) $(BROWSER) $(SITE)  ## every test, in its long form and in random order
 	MGOE_SOAK=1 $(BIN)/python -m pytest -n $(TESTS) -p randomly -v
 
 distributed: $(READY) $(SHARDING)  ## TorchRec, for tables larger than a process
@@ -71,8 +71,8 @@ $(READY): $(BASE)
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@touch $@
 
-$(SITE): $(READY)
-	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+$(SITE): $(BASE)
+	$(BIN)/python -m pip install --quiet --editable '.[docs,serve]'
 	@touch $@
 
 # the pair built for torch 2.13 on CPUs, which would bring a CUDA build of torch with it; without it tests of sharded tables are skipped

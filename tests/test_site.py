@@ -90,3 +90,32 @@ def test_every_command_and_every_route_is_in_the_reference():
 )
 def test_what_a_browser_would_load_from_a_network_is_found(html: str, loaded: list[str]):
     assert offline.loaded(html) == loaded
+
+
+@pytest.mark.costly
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::PendingDeprecationWarning")
+def test_the_site_builds_without_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """As `make docs` does, in this process, which has imported the library already. Nothing is executed.
+
+    A link that leads nowhere is a warning, and so is a page outside of the navigation, a docstring that is no
+    markup, and a page that a browser completes from a network.
+    """
+    build = pytest.importorskip("sphinx.cmd.build", reason="the extra `docs` is not installed")
+    words = [
+        "-q",
+        "-E",
+        "-W",
+        "--keep-going",
+        "-c",
+        "docs/site",
+        "-d",
+        tmp_path / "trees",
+        ".",
+        tmp_path / "site",
+    ]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.chdir(ROOT)
+        ended = build.build_main([*map(str, words)])
+    assert ended == 0, capsys.readouterr().err
+    searched = (tmp_path / "site" / "searchindex.js").read_text(encoding="utf-8")
+    assert all(f'"{page}"' in searched for page in NAVIGABLE)
