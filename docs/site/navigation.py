@@ -20,7 +20,7 @@ NAVIGATION = {
     "Large logs": ("docs/plan", "docs/scale", "docs/distributed", "docs/spark", "docs/engines"),
     "Serve": ("docs/serving", "docs/page", "docs/live", "docs/new-items", "docs/store"),
     "Deploy": ("docs/deployment", "docs/backup", "docs/production"),
-    "Renew": ("docs/updating", "docs/registry", "docs/cycle"),
+    "Daily loop": ("docs/updating", "docs/registry", "docs/cycle"),
     "Operate": ("docs/operations", "docs/speed", "docs/safety", "docs/erasure"),
     "Look up": (
         "docs/python",

@@ -104,7 +104,7 @@ def test_one_machine_with_systemd(shown: Path, tmp_path: Path):
         assert httpx.post(f"{client.base_url}/v1/rank", json={"user": 1}).status_code == 401
         ready, about = machine.administer(lines_of("deployment.md", "One machine", 1))
         assert json.loads(ready)["status"] == "ready"
-        assert json.loads(about)["tasks"] == first.tasks
+        assert json.loads(about)["tasks"] == list(first.tasks)
         send(client, events=[asdict(event) for event in stream(first, 50)])
         assert [step["step"] for step in round_of(machine, "mgoe-cycle.service")][-1] == "learn"
         made = registry.aliases["candidate"]
