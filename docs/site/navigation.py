@@ -34,7 +34,7 @@ NAVIGATION = {
         "reference/examples",
         "reference/gallery",
     ),
-    "Compare": ("docs/benchmarks", "docs/datasets"),
+    "Compare": ("docs/results", "docs/compare", "docs/lists", "docs/datasets"),
     "Method": (
         "docs/method",
         "docs/graph",
@@ -44,19 +44,39 @@ NAVIGATION = {
         "docs/calibration",
         "docs/retrieval",
     ),
+    "Laboratory": (
+        "docs/laboratory",
+        "docs/laboratory/defaults",
+        "docs/laboratory/one-network",
+        "docs/laboratory/graph",
+        "docs/laboratory/lists",
+        "docs/laboratory/last-items",
+        "docs/laboratory/vectors",
+        "docs/laboratory/exposures",
+        "docs/laboratory/comparisons",
+    ),
     "Understand and change": (
         "docs/architecture",
         "docs/extending",
         "docs/compatibility",
         "docs/troubleshooting",
         "docs/faq",
-        "docs/laboratory",
-        "docs/laboratory/method",
-        "docs/laboratory/scale",
-        "docs/laboratory/serving",
         "CHANGELOG",
         "CONTRIBUTING",
         "SECURITY",
+    ),
+    "Laboratory": (
+        "docs/laboratory/defaults",
+        "docs/laboratory/one-network",
+        "docs/laboratory/graph",
+        "docs/laboratory/lists",
+        "docs/laboratory/last-items",
+        "docs/laboratory/vectors",
+        "docs/laboratory/exposures",
+        "docs/laboratory/comparisons",
+        "docs/laboratory/method",
+        "docs/laboratory/scale",
+        "docs/laboratory/serving",
     ),
 }
 """Caption to pages, by their path without suffix."""
@@ -71,7 +91,7 @@ TITLES = {
     "reference/settings": "Settings by type",
     "docs/python": "Python",
     "docs/cli": "Command line",
-    "docs/benchmarks": "Comparisons and results",
+    "docs/laboratory": "Notes",
 }
 """Titles in the navigation that differ from those of the pages."""
 
