@@ -73,7 +73,6 @@ NAVIGATION = {
         "docs/laboratory/last-items",
         "docs/laboratory/vectors",
         "docs/laboratory/exposures",
-        "docs/laboratory/serving",
         "docs/laboratory/comparisons",
         "docs/laboratory/method",
         "docs/laboratory/scale",
