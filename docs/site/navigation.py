@@ -44,17 +44,6 @@ NAVIGATION = {
         "docs/calibration",
         "docs/retrieval",
     ),
-    "Laboratory": (
-        "docs/laboratory",
-        "docs/laboratory/defaults",
-        "docs/laboratory/one-network",
-        "docs/laboratory/graph",
-        "docs/laboratory/lists",
-        "docs/laboratory/last-items",
-        "docs/laboratory/vectors",
-        "docs/laboratory/exposures",
-        "docs/laboratory/comparisons",
-    ),
     "Understand and change": (
         "docs/architecture",
         "docs/extending",
@@ -66,6 +55,7 @@ NAVIGATION = {
         "SECURITY",
     ),
     "Laboratory": (
+        "docs/laboratory",
         "docs/laboratory/defaults",
         "docs/laboratory/one-network",
         "docs/laboratory/graph",
