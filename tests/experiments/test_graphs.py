@@ -1,6 +1,8 @@
 """Graphs of a whole log: built, updated with new files, and without users who left."""
 
+import inspect
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import mgoe
 from mgoe import experiments
 from mgoe.config import RunSettings, dump_settings, load_settings, make_settings
 from mgoe.data import Vocabulary
@@ -153,6 +156,27 @@ def test_a_database_of_the_user_is_read_and_left_as_it_was(
     assert differences(contents(found, 0), contents(whole, 0)) == []
     assert con.con.sql("SELECT whose FROM user_codes").fetchall() == [("mine",)]
     assert con.con.sql(said).fetchall() == before
+
+
+def test_the_code_of_the_page_gives_a_table_to_both_functions(
+    log: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    page = (Path(__file__).parents[2] / "docs" / "warehouse.md").read_text(encoding="utf-8")
+    [code] = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    given = []
+    for module, name in ((mgoe, "run"), (experiments, "macro_graph")):
+        form = inspect.signature(getattr(module, name))
+        monkeypatch.setattr(
+            module,
+            name,
+            lambda *words, form=form, **named: given.append(form.bind(*words, **named).arguments),
+        )
+    with duckdb.connect(tmp_path / "warehouse.ddb") as mine:
+        mine.register("rows", log)
+        mine.execute("CREATE TABLE events AS SELECT * FROM rows")
+    monkeypatch.chdir(tmp_path)
+    exec(code, {})
+    assert [one["table"].count().execute() for one in given] == [len(log)] * 2
 
 
 def test_a_database_of_the_user_is_bounded_while_it_checks_and_numbers(

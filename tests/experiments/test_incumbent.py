@@ -1,5 +1,6 @@
 """The rows that a run was measured on, and another ranker's scores of them."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -141,6 +142,18 @@ def test_scores_that_break_a_rule_are_refused(
     change(scores_of(on_test, "mgoe")).to_parquet(tmp_path / "scores.parquet")
     with pytest.raises(DataError, match=message):
         write_incumbent(tmp_path, small, Prepared.open(finished / "data"), tmp_path / "scores.parquet")
+
+
+def test_the_code_of_the_page_writes_scores_that_are_taken(
+    small: RunSettings, finished: Path, copied: Path, on_test: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+):
+    page = (Path(__file__).parents[2] / "docs" / "incumbent.md").read_text(encoding="utf-8")
+    [code] = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    monkeypatch.chdir(copied)
+    on_test.to_parquet("test.parquet")
+    exec(code, {})
+    write_incumbent(copied, small, Prepared.open(finished / "data"), "scores.parquet")
+    assert (copied / "incumbent").exists()
 
 
 def test_times_of_scores_are_on_the_clocks_of_the_zone(
