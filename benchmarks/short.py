@@ -55,7 +55,8 @@ class Line(BaseModel):
 class Short(BaseModel):
     """Commands of a few minutes, and what they printed when their values were kept.
 
-    In a command `$runs` is the number of runs, and another `$NAME` a variable of the environment.
+    In a command `$runs` is the number of runs, `$seeds` are their seeds, such as `0,1,2`, and another `$NAME`
+    is a variable of the environment.
     """
 
     model_config = STRICT
@@ -74,14 +75,14 @@ class Short(BaseModel):
 
     def run(self, kept: Path, root: Path) -> list[Line]:
         """Run the commands in a checkout, and return the figures that they print."""
-        words = {**os.environ, "runs": str(self.runs)}
+        words = os.environ | {"runs": str(self.runs), "seeds": ",".join(map(str, range(self.runs)))}
         commands = [Template(command).safe_substitute(words) for command in self.commands]
         return lines_of(run(commands, kept, root))
 
     def missing(self) -> set[str]:
         """Return the variables of the environment that the commands need and that are not set."""
         named = {name for command in self.commands for name in Template(command).get_identifiers()}
-        return named - os.environ.keys() - {"runs"}
+        return named - os.environ.keys() - {"runs", "seeds"}
 
     def differences(self, lines: Iterable[Line]) -> list[str]:
         """Return what differs from the values that were kept, a text each."""

@@ -1,9 +1,9 @@
 """Which modules a command needs, and one hash of their code: whether a figure was measured by today's code.
 
-Nothing is run: imports are read from syntax trees, wherever they stand. Followed are modules of `mgoe` and
-`benchmarks`; other packages are named. A name that a package passes on leads to the module that defines it.
-A process that a module starts counts as an import: `"-m", "mgoe", "run"` of the command `run`, `"-m",
-"benchmarks.coded"` of that module, and code in a string of what it imports.
+Nothing is run: imports are read from syntax trees, wherever they stand. Followed are modules of `mgoe`,
+`benchmarks` and `examples`; other packages are named. A name that a package passes on leads to the module
+that defines it. A process that a module starts counts as an import: `"-m", "mgoe", "run"` of the command
+`run`, `"-m", "benchmarks.coded"` of that module, and code in a string of what it imports.
 
 The hash does not change with comments, layout and docstrings, those of attributes included.
 """
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from mgoe.errors import MgoeError
 
-FOLDERS = {"mgoe": "src/mgoe", "benchmarks": "benchmarks"}
+FOLDERS = {"mgoe": "src/mgoe", "benchmarks": "benchmarks", "examples": "examples"}
 """Packages that are followed, and where a checkout has them."""
 DIGITS = 16
 """Of a hash, in hexadecimal."""

@@ -34,7 +34,7 @@ TIME = "epoch_ms(time_ms + 8 * 3600000)"
 
 def main(folder: Path, out: Path) -> None:
     """Write the log and the two feature tables."""
-    (out / "log").mkdir(parents=True)
+    (out / "log").mkdir(parents=True, exist_ok=True)
     labels = ", ".join(f"{column}::TINYINT AS {name}" for name, column in LABELS.items())
     known = {"long_view": "long_view", "like": "is_like"}
     few = ", ".join(f"{known.get(name, 'NULL')}::TINYINT AS {name}" for name in LABELS)
