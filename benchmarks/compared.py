@@ -91,28 +91,28 @@ def figures(result: ComparisonResult, wanted: Sequence[str]) -> Iterator[Figure]
     yield from ((name, fmean(seconds), "s") for name, seconds in spent.items())
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Compare, and print."""
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Return what a command line asks for."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("config", type=Path)
     parser.add_argument("--set", action="append", default=[])
-    for name in ("--models", "--seeds", "--logs"):
+    for name in ("--models", "--logs"):
         parser.add_argument(name, type=lambda text: text.split(","))
+    parser.add_argument("--seeds", type=lambda text: [int(seed) for seed in text.split(",")])
     parser.add_argument("--figures", type=lambda text: text.split(","), default=FIGURES)
     parser.add_argument("--as", dest="prefix", default="")
     parser.add_argument("--work", type=Path)
-    given = parser.parse_args(arguments)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Compare, and print."""
+    given = parse(arguments)
     settings = load_comparison(given.config, given.set)
     with nullcontext(given.work) if given.work else tempfile.TemporaryDirectory() as folder:
-        result = compare(
-            settings,
-            folder,
-            models=given.models,
-            seeds=given.seeds and [int(seed) for seed in given.seeds],
-            logs=given.logs,
-        )
+        result = compare(settings, folder, models=given.models, seeds=given.seeds, logs=given.logs)
         if result.failed:
             sys.exit(f"{given.config}: {'; '.join(result.failed.values())}")
         for name, value, unit in figures(result, given.figures):

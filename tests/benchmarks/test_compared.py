@@ -1,13 +1,23 @@
 """The figures of a comparison, from tables that are made by hand."""
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
+from benchmarks.figures import Figures, read
 
 from benchmarks import compared
-from mgoe.evaluation import Cost, Estimate, Row, Standings
+from mgoe.config import load_comparison
+from mgoe.evaluation import REACHABLE, Cost, Estimate, Row, Standings
 from mgoe.experiments import ComparisonResult
+
+COMPARED = "python benchmarks/compared.py "
+TABLES = [
+    pytest.param(figures, id=file.stem)
+    for file in sorted(Path("docs/figures").glob("*.json"))
+    if (figures := read(file)).commands[0].startswith(COMPARED)
+]
 
 
 def row(model: str, seed: int, value: float, task: str = "all", metric: str = "ranking", **more: str) -> Row:
@@ -93,3 +103,18 @@ def test_a_cell_that_failed_ends_the_command(
     with pytest.raises(SystemExit, match="it ran out of memory"):
         printed(result, monkeypatch, capsys)
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_every_value_of_a_table_is_of_a_log_and_a_model_that_its_commands_compare(table: Figures):
+    found: list[str] = []
+    for command in table.commands:
+        given = compared.parse(shlex.split(command.removeprefix(COMPARED)))
+        settings = load_comparison(given.config, given.set)
+        logs, models = given.logs or [*settings.logs], given.models or settings.model_names
+        assert set(logs) <= set(settings.logs)
+        assert set(models) <= set(settings.model_names)
+        lists = settings.topn.baselines or [] if settings.topn else []
+        names = [f"{log}.{model}." for log in logs for model in (*models, *lists, REACHABLE)]
+        found += [f"{given.prefix}.{name}".removeprefix(".") for name in names]
+    assert [value.name for value in table.values if not value.name.startswith(tuple(found))] == []
