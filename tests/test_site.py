@@ -1,5 +1,6 @@
 """The documentation site has every page, public name, setting, command and route. `make docs` builds it."""
 
+import re
 import sys
 from functools import cache
 from importlib import import_module
@@ -77,6 +78,11 @@ def test_every_command_and_every_route_is_in_the_reference():
         for path, of in reference.openapi()["paths"].items()
         for method in of
     )
+
+
+def test_every_picture_is_on_a_page_and_in_the_gallery_with_what_it_shows():
+    found = dict(re.findall(r"!\[([^\]]+)\]\(../docs/images/([\w.-]+)\)", reference.gallery_page()))
+    assert sorted(found.values()) == sorted(file.name for file in (ROOT / "docs" / "images").iterdir())
 
 
 @pytest.mark.parametrize(

@@ -422,16 +422,22 @@ def _about(path: Path) -> str:
 
 def gallery_page() -> str:
     """Return the pictures of all pages, each with what it shows and where it is explained."""
-    lines = ["# Gallery", "", "The pictures of the pages, each with what it shows.", ""]
+    lines = [
+        *(
+            "# Gallery",
+            "",
+            "The pictures of the pages. `python examples/pictures.py pictures --images docs/images`",
+        ),
+        *("makes those of a screen, of a simulated log whose users and items have names.", ""),
+    ]
     shown: set[str] = set()
-    for page in [*sorted(ROOT.glob("docs/*.md")), ROOT / "README.md"]:
+    for page in [ROOT / "docs" / "index.md", *sorted(ROOT.glob("docs/**/*.md"))]:
         text = page.read_text(encoding="utf-8")
-        found = [(alt, path) for alt, path in re.findall(r"!\[([^\]]*)\]\(([^)]+)\)", text)]
-        found += [(alt, path) for path, alt in re.findall(r'<img src="([^"]+)" alt="([^"]*)"', text)]
-        for alt, path in found:
+        title, place = text.partition("\n")[0].removeprefix("# "), page.relative_to(ROOT).as_posix()
+        for alt, path in re.findall(r"!\[([^\]]*)\]\(([^)]*images/[^)]+)\)", text):
             name = Path(path).name
-            if (ROOT / "docs" / "images" / name).exists() and name not in shown:
+            if name not in shown:
                 shown.add(name)
-                where = f" From [{page.stem}](../docs/{page.name})." if page.parent.name == "docs" else ""
-                lines += [f"![{alt}](../docs/images/{name})", "", f"{alt.rstrip('.')}.{where}", ""]
+                lines += [f"![{alt}](../docs/images/{name})", ""]
+                lines += [f"{alt.rstrip('.')}. From [{title}](../{place}).", ""]
     return "\n".join(lines)
