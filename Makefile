@@ -5,6 +5,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 # tests side by side; many wait for servers, Spark and other processes, so one more than two cores
 TESTS ?= 3
 BIN := .venv/bin
+INSTALL := $(BIN)/python -m pip install --quiet
 BASE := .venv/.base
 READY := .venv/.ready
 SHARDING := .venv/.sharding
@@ -14,12 +15,15 @@ SITE := .venv/.site
 NAME :=
 FROM :=
 
+# what one process has compiled, all others of the tests read
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: demo test quick check docs figures figures-stamp figures-short soak distributed release clean
 
 demo: $(BASE)  ## a first run on a simulated log, where the best reachable is known: runs/demo/run/report.html
 	$(BIN)/mgoe demo --out runs/demo
 
-test: $(READY) $(SHARDING) $(BROWSER) $(SITE)  ## every test, in its short form
+test: $(READY) $(SHARDING) $(BROWSER)  ## every test, in its short form
 	$(BIN)/python -m pytest -n $(TESTS)
 
 quick: $(READY)  ## unit and property tests that train nothing and start no process, for the edit loop
@@ -42,7 +46,7 @@ figures-stamp: $(READY)  ## run the short form of the figures NAME: does the cod
 figures-short: $(READY)  ## train on small logs, and compare the metrics with benchmarks/expected.json: half an hour
 	$(BIN)/python -m benchmarks.short
 
-soak: $(READY) $(SHARDING) $(BROWSER) $(SITE)  ## every test, in its long form and in random order
+soak: $(READY) $(SHARDING) $(BROWSER)  ## every test, in its long form and in random order
 	MGOE_SOAK=1 $(BIN)/python -m pytest -n $(TESTS) -p randomly -v
 
 distributed: $(READY) $(SHARDING)  ## TorchRec, for tables larger than a process
@@ -61,29 +65,32 @@ release: $(READY)  ## wheel, source distribution and their checksums, for the ta
 clean:
 	rm -rf .venv runs build dist reference
 
-$(BASE): pyproject.toml
+$(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "make: Python 3.11 or newer is needed and none was found; name it with PYTHON=/path/to/python" >&2; exit 2; }
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --editable .
+	$(PYTHON) -m venv .venv
+
+$(BASE): pyproject.toml | $(BIN)/python
+	$(INSTALL) --editable .
 	@touch $@
 
-$(READY): $(BASE)
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
-	@touch $@
+# Python compiles what is imported, a third of all. PySpark has no wheel; pip makes one, and would compress its archives again
+$(READY): pyproject.toml | $(BIN)/python
+	$(INSTALL) --no-compile --config-settings=--build-option=--compression=stored --editable '.[dev,docs]'
+	@touch $(BASE) $(SITE) $@
 
 $(SITE): $(BASE)
-	$(BIN)/python -m pip install --quiet --editable '.[docs,serve]'
+	$(INSTALL) --editable '.[docs,serve]'
 	@touch $@
 
 # the pair built for torch 2.13 on CPUs, which would bring a CUDA build of torch with it; without it tests of sharded tables are skipped
 $(SHARDING): $(READY)
-	$(BIN)/python -m pip install --quiet tensordict pyre-extensions tqdm && \
-	$(BIN)/python -m pip install --quiet --no-deps torchrec==1.8.0 fbgemm-gpu-cpu==1.8.0 || echo "TorchRec has no build for this machine"
+	$(INSTALL) --no-compile tensordict pyre-extensions tqdm && \
+	$(INSTALL) --no-compile --no-deps torchrec==1.8.0 fbgemm-gpu-cpu==1.8.0 || echo "TorchRec has no build for this machine"
 	@touch $@
 
 # where the machine has no Chromium; without one tests of the page are skipped, and so are those of Redis and nginx without these
 $(BROWSER): $(READY)
 	@for name in chromium chromium-browser google-chrome chrome; do command -v $$name >/dev/null && exit; done; \
-	$(BIN)/playwright install chromium >/dev/null 2>&1 || \
+	$(BIN)/playwright install --only-shell chromium >/dev/null 2>&1 || \
 	echo "Chromium is not installed and cannot be downloaded, so tests of the page are skipped; apt-get install chromium"
 	@touch $@

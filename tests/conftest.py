@@ -7,6 +7,7 @@ import os
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 os.environ.setdefault("COLUMNS", "200")
+gc.disable()  # until all is imported, of which nothing is garbage
 
 from collections.abc import Iterator  # noqa: E402
 from pathlib import Path  # noqa: E402
@@ -82,16 +83,22 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 50, 100)
+    gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that `make quick` leaves out."""
+    """Mark the tests that `make quick` leaves out, and put those with Spark side by side at the front: one
+    process of several takes them all, and starts Spark once."""
     tests = Path(__file__).parent
+    items.sort(key=lambda item: [fixture not in fixtures_of(item) for fixture in ("no_spark", "spark")])
     for item in items:
         place = item.path.relative_to(tests).with_suffix("").as_posix()
-        trained = isinstance(item, pytest.Function) and TRAINED & {*item.fixturenames}
-        if trained or any(f"{place}/".startswith(f"{costly}/") for costly in COSTLY):
+        if TRAINED & {*fixtures_of(item)} or any(f"{place}/".startswith(f"{costly}/") for costly in COSTLY):
             item.add_marker("costly")
+
+
+def fixtures_of(item: pytest.Item) -> list[str]:
+    return item.fixturenames if isinstance(item, pytest.Function) else []
 
 
 @pytest.fixture
