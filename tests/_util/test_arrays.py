@@ -9,7 +9,6 @@ from hypothesis.extra import numpy as drawn
 from numpy.testing import assert_array_equal
 
 from mgoe._util.arrays import ArrayFolder, ArrayWriter, fence, mapped, save_arrays
-from tests.effort import up_to
 
 types = st.sampled_from([np.int32, np.int64, np.uint8, np.uint16, np.float16, np.float32, np.float64])
 shapes = st.sampled_from([(), (3,), (1,), (0,), (2, 2)])
@@ -20,7 +19,6 @@ def chunk(length: int, row: tuple[int, ...], dtype: type, seed: int) -> np.ndarr
     return np.random.default_rng(seed).integers(0, 200, (length, *row)).astype(dtype)
 
 
-@up_to(60)
 @given(lengths=lengths, row=shapes, dtype=types)
 def test_chunks_read_back_as_their_concatenation(lengths, row, dtype):
     chunks = [chunk(length, row, dtype, seed) for seed, length in enumerate(lengths)]

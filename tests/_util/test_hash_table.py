@@ -5,13 +5,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mgoe._util.hash_table import free_places, place_of
-from tests.effort import up_to
 
 KEYS = st.integers(0, 40) | st.integers(0, 2**63 - 1)
 
 
 @given(held=st.sets(KEYS, max_size=30), others=st.sets(KEYS, max_size=10))
-@up_to(30)
 def test_keys_are_found_and_others_are_not(held: set[int], others: set[int]):
     keys = free_places(len(held))
     for key in held:
@@ -21,7 +19,6 @@ def test_keys_are_found_and_others_are_not(held: set[int], others: set[int]):
 
 
 @given(entries=st.integers(0, 10**6))
-@up_to(30)
 def test_half_of_the_places_stay_free(entries: int):
     keys = free_places(entries, np.int32)
     assert 2 * entries < len(keys) <= max(4 * entries, 1)

@@ -16,11 +16,10 @@ from mgoe.config import RunSettings
 from mgoe.graph import MacroGraph
 from mgoe.models.layers.experts import LEADS_TO, MacroExperts
 from mgoe.models.layers.inputs import DenseInputs
-from tests.effort import slow, up_to
+from tests.effort import slow
 from tests.models.batches import make_spec, random_batch
 
 
-@up_to(20)
 @given(
     tasks=st.integers(1, 3),
     seed=st.integers(0, 99),

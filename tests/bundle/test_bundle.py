@@ -30,7 +30,6 @@ from mgoe.features import Reader, View
 from mgoe.graph import MacroGraph
 from mgoe.serving.scoring.runtime import Runtime
 from mgoe.serving.scoring.scorer import Scorer
-from tests.effort import up_to
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +143,6 @@ def test_no_pair_gives_no_row(bundle: mgoe.Bundle):
     assert list(bundle.predict([], []).columns) == ["user", "item", *bundle.tasks]
 
 
-@up_to(20)
 @given(
     strange=st.lists(
         st.one_of(st.none(), st.text(), st.integers(-(2**63), 2**63 - 1).map(str)), min_size=1, max_size=4

@@ -77,7 +77,6 @@ def test_the_map_rises_strictly(log_odds: list[int], slope: float, intercept: fl
     assert ((found >= 0) & (found <= 1)).all()
 
 
-@up_to(30)
 @given(seed=SEEDS, rows=st.integers(1, 2000), rate=st.floats(0, 1))
 def test_whatever_the_labels_are_the_map_rises_and_is_finite(seed: int, rows: int, rate: float):
     rng = np.random.default_rng(seed)
@@ -96,7 +95,6 @@ def test_impossible_and_certain_stay_what_they_are(ends: tuple[float, float]):
     assert found[0, 0] == ends[1]
 
 
-@up_to(20)
 @given(seed=SEEDS, scale=st.floats(0.5, 2), moved=st.floats(-2, 2))
 def test_what_is_off_by_a_map_of_this_form_is_put_right_on_other_labels(
     seed: int, scale: float, moved: float
@@ -112,7 +110,6 @@ def test_what_is_off_by_a_map_of_this_form_is_put_right_on_other_labels(
     assert auc(labels[:, 0], served[:, 0]) == pytest.approx(auc(labels[:, 0], predictions[:, 0]), abs=1e-6)
 
 
-@up_to(30)
 @given(seed=SEEDS, rarer=st.integers(0, ENOUGH + 20), often=st.booleans())
 def test_too_few_labels_change_nothing_and_few_leave_the_slope(seed: int, rarer: int, often: bool):
     rng = np.random.default_rng(seed)
@@ -130,7 +127,6 @@ def test_too_few_labels_change_nothing_and_few_leave_the_slope(seed: int, rarer:
             assert_array_equal(calibrate(p, *fitted.numbers(CLICKS.tasks)), p)
 
 
-@up_to(20)
 @given(seed=SEEDS, order=st.permutations(range(3)))
 def test_permuting_the_tasks_permutes_the_calibrations(seed: int, order: list[int]):
     rng = np.random.default_rng(seed)
@@ -157,7 +153,6 @@ def test_permuting_the_tasks_permutes_the_calibrations(seed: int, order: list[in
     assert_array_equal(served[0][:, 1], predictions[:, 1].astype(np.float32))
 
 
-@up_to(20)
 @given(seed=SEEDS)
 def test_a_task_within_a_sample_space_is_calibrated_within_it(seed: int):
     """Too few clicks are predicted, and too many purchases of those that click."""

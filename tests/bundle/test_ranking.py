@@ -89,7 +89,6 @@ conditions = st.fixed_dictionaries(
 )
 
 
-@up_to(20)
 @given(
     user=st.integers(-1, 150),
     where=conditions,

@@ -21,7 +21,6 @@ from mgoe.data import ExampleFile, Examples, join
 from mgoe.data.example_file import ExampleWriter
 from mgoe.data.prepared import Prepared
 from mgoe.errors import DataError
-from tests.effort import up_to
 
 TASKS = ("click", "buy")
 sizes, seeds = st.lists(st.integers(0, 60), min_size=1, max_size=6), st.integers(0, 2**32 - 1)
@@ -79,7 +78,6 @@ def check_same(one: Examples, other: Examples) -> None:
             assert getattr(x, "dtype", None) == getattr(y, "dtype", None)
 
 
-@up_to(20)
 @given(parts=sizes, size=st.integers(1, 70), shards=st.integers(0, 3))
 def test_streaming_in_file_order_equals_reading_at_once(parts, size, shards):
     with example_file(parts) as one, example_file(parts, shards=shards) as file:
@@ -98,7 +96,6 @@ def test_streaming_in_file_order_equals_reading_at_once(parts, size, shards):
             check_same(file.take(rows), whole.take(rows))
 
 
-@up_to(20)
 @given(
     parts=sizes, size=st.integers(1, 70), window=st.integers(1, 150), seed=seeds, start=st.integers(0, 200)
 )
@@ -301,7 +298,6 @@ def test_memory_decides_what_is_streamed():
 
 
 @pytest.mark.parametrize("group_rows", [30, 65_536])
-@up_to(20)
 @given(parts=sizes, share=st.floats(0, 1), seed=seeds)
 def test_a_sampled_file_holds_the_rows_sampled_in_memory(group_rows, parts, share, seed):
     with example_file(parts) as file, pytest.MonkeyPatch.context() as patch:

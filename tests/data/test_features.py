@@ -13,7 +13,6 @@ from mgoe.data import Encoders, FeatureEncoders, Prepared, SideFeatures, Vocabul
 from mgoe.data.features import LONGEST
 from mgoe.errors import ConfigError, DataError
 from tests.data import logs
-from tests.effort import up_to
 
 SIDE = pd.DataFrame(
     {
@@ -143,7 +142,6 @@ ENCODERS = FeatureEncoders(
 )
 
 
-@up_to(30)
 @given(
     rows=st.lists(
         st.tuples(

@@ -22,7 +22,7 @@ from mgoe.data.times import read_time
 from mgoe.errors import DataError
 from tests.data import logs
 from tests.data.test_times import microseconds
-from tests.effort import SOAK, up_to
+from tests.effort import SOAK
 
 EVENTS = logs.quiet_events()
 SIBLINGS = ("a", "1", "a1", "ab", "aa", "a11")
@@ -173,7 +173,6 @@ def read(texts: list[list[str]], ending: str = ".csv", delimiter: str = ",") -> 
     return found
 
 
-@up_to(25)
 @given(
     moments=st.lists(st.lists(MOMENTS, min_size=1, max_size=5), min_size=1, max_size=2),
     separator=st.sampled_from("T "),
@@ -185,7 +184,6 @@ def test_an_iso_moment_is_read_from_any_csv(moments, separator, file):
     assert read(texts, *file) == [microseconds(moment) for part in moments for moment in part]
 
 
-@up_to(25)
 @given(
     days=st.lists(DAYS, min_size=1, max_size=20), form=st.sampled_from([DAY, MONTH, "%Y-%m-%d", "%Y/%m/%d"])
 )
@@ -310,7 +308,6 @@ def test_a_line_with_another_number_of_columns_is_named(odd, before, tmp_path):
         stage(con, open_log(con, [tmp_path]), {"user": "user"}, "raw", "the log")
 
 
-@up_to(25)
 @given(
     name=st.text("a1[]*?!-", min_size=1, max_size=5),
     deep=st.booleans(),

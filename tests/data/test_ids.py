@@ -16,10 +16,8 @@ from mgoe.data import Vocabulary, prepare, to_arrow
 from mgoe.data.columns import read_id
 from mgoe.errors import DataError
 from tests.data import logs
-from tests.effort import up_to
 
 
-@up_to(25)
 @given(number=st.integers(-(10**17), 10**17), scale=st.integers(0, 10), precision=st.sampled_from([28, 38]))
 def test_a_whole_decimal_is_read_as_its_number(number, scale, precision):
     column = ibis.memtable(
@@ -48,7 +46,6 @@ def test_a_uuid_is_read_as_text(ids):
     assert to_arrow(ids[0]).to_pylist() == [str(ids[0])]
 
 
-@up_to(25)
 @given(ids=st.lists(st.uuids(), min_size=1, unique=True), first=st.integers(0, 3), gap=st.booleans())
 def test_a_uuid_is_read_as_text_from_every_type(ids, first, gap):
     """Polars reads UUIDs of a Parquet file as 16 bytes."""

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from mgoe.data.times import read_time
 from mgoe.errors import DataError
-from tests.effort import up_to
 
 ZONES = st.builds(timezone, st.integers(-14 * 60, 14 * 60).map(lambda minutes: timedelta(minutes=minutes)))
 SPAN = datetime(1970, 1, 2), datetime(2100, 1, 1)
@@ -37,7 +36,6 @@ def read(engine: Any, texts: list[str]) -> list[int | None]:
     return read_time(engine.table("texts")["at"], "at", "auto", "log").to_pyarrow().to_pylist()
 
 
-@up_to(25)
 @given(moments=st.lists(MOMENTS, min_size=1, max_size=20), separator=st.sampled_from("T "))
 def test_an_offset_is_respected_and_its_absence_means_utc(
     engine: Any, moments: list[datetime], separator: str
@@ -64,7 +62,6 @@ def test_other_ways_to_write_a_moment(engine: Any):
     )
 
 
-@up_to(25)
 @given(
     moments=st.lists(st.datetimes(*SPAN, timezones=st.just(UTC)), min_size=1, max_size=20),
     separator=st.sampled_from("T "),
@@ -113,7 +110,6 @@ NUMBERS = {
 UNITS = st.sampled_from(list(NUMBERS))
 
 
-@up_to(25)
 @given(
     data=st.data(),
     unit=UNITS,

@@ -14,7 +14,6 @@ from mgoe.data import FeatureEncoders, Prepared, SideFeatures, guess
 from mgoe.data.vectors import Space, as_vectors
 from mgoe.errors import DataError
 from tests.data import logs
-from tests.effort import up_to
 
 TITLES = np.random.default_rng(0).normal(3, 2, (200, 5)) @ np.diag([9.0, 5, 2, 1, 0.5])
 IDS = np.r_[1, 0, np.arange(100, 298)]
@@ -53,7 +52,6 @@ def test_a_list_column_and_a_file_beside_the_table_give_the_same_memory_mapped_n
     assert held[0, -1] == 1
 
 
-@up_to(20)
 @given(width=st.integers(1, 70), rows=st.integers(1, 90), rank=st.integers(0, 70), seed=st.integers(0, 99))
 def test_whitened_numbers_are_uncorrelated_and_a_vector_gives_the_same_alone(width, rows, rank, seed):
     rng = np.random.default_rng(seed)

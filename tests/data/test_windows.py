@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from mgoe.config import SplitSettings, dump_settings, make_settings
 from mgoe.data.times import make_cuts, microseconds, newest_buckets
 from mgoe.errors import DataError
-from tests.effort import up_to
 
 DAY = 18_262  # 2020-01-01
 DAYS = st.dates(date(1971, 1, 1), date(2100, 1, 1))
@@ -101,7 +100,6 @@ def test_moments_are_utc():
     assert microseconds(datetime(1969, 12, 31, 23, 59, 59, 999_999)) == -1
 
 
-@up_to(25)
 @given(moments=st.lists(DAYS | TIMES, min_size=5, max_size=8, unique_by=microseconds))
 def test_times_with_and_without_quotes_in_yaml_are_the_same_and_survive_saving(moments):
     start, *cuts, end = sorted(moments, key=microseconds)

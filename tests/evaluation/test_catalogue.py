@@ -10,7 +10,6 @@ from numpy.testing import assert_allclose
 
 from mgoe._util.progress import ProgressBar
 from mgoe.evaluation import draw_queries, rank_catalog
-from tests.effort import up_to
 
 from .made_up import TASKS
 
@@ -35,7 +34,6 @@ def worlds(draw):
     return scores, labels, rng.integers(-1, 7, n), rng.integers(-1, 11, n)
 
 
-@up_to(50)
 @given(worlds(), st.integers(1, 40))
 def test_measures_are_those_of_lists_written_out(world, block):
     scores, labels, users, items = world

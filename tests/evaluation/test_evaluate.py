@@ -10,7 +10,6 @@ from numpy.testing import assert_allclose
 from mgoe import metrics
 from mgoe.errors import OutputError
 from mgoe.evaluation import measure, read_rows, reliability, write_rows
-from tests.effort import up_to
 
 from .made_up import TASKS, made_up
 
@@ -22,7 +21,6 @@ def values(rows, slice="all"):
     return {(row["task"], row["metric"]): row["value"] for row in rows if row["slice"] == slice}
 
 
-@up_to(20)
 @given(SEEDS)
 def test_a_slice_is_measured_as_if_alone(seed):
     labels, scores, users = made_up(seed, rows=200)
@@ -33,7 +31,6 @@ def test_a_slice_is_measured_as_if_alone(seed):
     assert_allclose(list(sliced.values()), list(alone.values()))
 
 
-@up_to(20)
 @given(SEEDS)
 def test_ranking_is_the_mean_of_auc_and_gauc(seed):
     labels, scores, users = made_up(seed)

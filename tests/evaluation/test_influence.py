@@ -27,7 +27,6 @@ NAMES = [
 ]
 
 
-@up_to(20)
 @given(SEEDS)
 def test_values_are_those_measured_and_influences_sum_to_zero(seed):
     labels, scores, users = made_up(seed, rows=300)
@@ -56,7 +55,6 @@ def test_influence_is_the_effect_of_drawing_a_user_once_more(seed):
     assert_allclose(moved, row, atol=0.1 * np.abs(row).max() + 1e-5, rtol=0.25)
 
 
-@up_to(20)
 @given(SEEDS)
 def test_the_influence_on_a_ratio_is_the_effect_of_drawing_a_user_once_more(seed):
     """Of means over users, where one user is a thousandth; a ratio to nothing does not exist."""

@@ -12,7 +12,6 @@ from mgoe.evaluation import Standings
 from mgoe.evaluation.report import MacroView, ReportData, render, write_report
 from mgoe.evaluation.report.charts import Axis
 from mgoe.features.macro_nodes import MacroNode
-from tests.effort import up_to
 
 from .made_up_report import SKILL, report_data
 
@@ -187,7 +186,6 @@ def test_the_file_is_written_whole(tmp_path):
     assert (tmp_path / "report.html").read_text(encoding="utf-8").endswith("</html>\n")
 
 
-@up_to(100)
 @given(st.floats(-1e6, 1e6), st.floats(0, 1e6), st.booleans())
 def test_axes_keep_order_and_ticks_inside(low, width, log):
     low = abs(low) + 1e-3 if log else low

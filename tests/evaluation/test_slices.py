@@ -3,7 +3,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mgoe.evaluation import activity, history_age, known_before, make_slices, unseen
-from tests.effort import up_to
 
 
 @st.composite
@@ -24,7 +23,6 @@ def logs(draw):
     return history, examples
 
 
-@up_to(50)
 @given(logs(), st.integers(1, 5))
 def test_history_is_what_the_snapshot_holds(log, parts):
     """Whatever parts it comes in."""
@@ -37,7 +35,6 @@ def test_history_is_what_the_snapshot_holds(log, parts):
         assert new[n] == (not ((hu == u) & (hi == i) & (hs <= s)).any())
 
 
-@up_to(50)
 @given(logs())
 def test_activity_and_age_split_all_rows(log):
     (hu, hi, hs), (users, items, snapshots) = log

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from mgoe.evaluation import Influence, Standings, find_leads, markdown, verdict
 from mgoe.evaluation.report.render import forest_plots
 from mgoe.evaluation.tables import differences, quality
-from tests.effort import up_to
 
 MEAN = ("all", "ranking")
 
@@ -46,7 +45,6 @@ def strong(sheet) -> set[str]:
     return {name for name, cells in sheet.lines if any(cell.strong for cell in cells)}
 
 
-@up_to(50)
 @given(st.lists(st.lists(st.floats(0.5, 0.9), min_size=3, max_size=3), min_size=2, max_size=5))
 def test_places_are_those_of_means_where_all_have_the_same_seeds(values):
     found = standings({f"m{k}": dict(enumerate(seeds)) for k, seeds in enumerate(values)})

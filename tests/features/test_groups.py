@@ -157,7 +157,6 @@ def test_known_items_are_those_of_the_history(graph):
     assert len(graph.latest.known_items(-1)) == len(graph.latest.known_items(10**6)) == 0
 
 
-@up_to(50)
 @given(
     rows=st.lists(
         st.dictionaries(st.integers(0, 12), st.integers(1, 99), max_size=8), min_size=1, max_size=5

@@ -4,10 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mgoe.features import FeatureSpec
-from tests.effort import up_to
 
 
 @given(spec=st.from_type(FeatureSpec))
-@up_to(30)
 def test_a_specification_is_restored_to_the_last_bit(spec: FeatureSpec):
     assert repr(FeatureSpec.from_json(spec.to_json())) == repr(spec)  # nan is equal to nan there

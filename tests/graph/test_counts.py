@@ -3,16 +3,12 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 from mgoe.graph.counts import own_pairs
-from tests.effort import up_to
 from tests.graph.naive import recent_of
 from tests.graph.random_pairs import SCORES, TASKS, neighbors_of, pairs
-
-bounded = up_to(60)
 
 sides = st.sampled_from(["user", "item"])
 
 
-@bounded
 @given(graph=pairs, side=sides, length=st.integers(1, 6))
 def test_recents_are_the_newest_then_the_strongest_then_the_first(graph, side, length):
     found = own_pairs(graph.block(side), SCORES, TASKS, length)

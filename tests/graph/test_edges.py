@@ -9,11 +9,8 @@ from mgoe.graph.edges import SparseEdges, first_order, second_order, second_orde
 from mgoe.graph.pair_rows import OTHER, SIDES
 from mgoe.graph.scores import UNIT
 from mgoe.graph.task_table import task_table
-from tests.effort import up_to
 from tests.graph.naive import table_of
 from tests.graph.random_pairs import SCORES, TASKS, draw, macro_nodes, matrix, members, neighbors_of, pairs
-
-bounded = up_to(25)
 
 sizes = st.integers(1, 4)
 seeds = st.integers(0, 1000)
@@ -35,7 +32,6 @@ def explicit_second(graph, side):
     return across - np.diag(np.diag(across))
 
 
-@bounded
 @given(graph=pairs, ku=sizes, ki=sizes, seed=seeds)
 def test_first_order_is_the_product_with_the_members(graph, ku, ki, seed):
     macro, s = macro_nodes(graph, ku, ki, seed), matrix(graph)
@@ -51,7 +47,6 @@ def test_first_order_is_the_product_with_the_members(graph, ku, ki, seed):
 
 
 @pytest.mark.parametrize("score_type", [np.uint32, np.int64])
-@bounded
 @given(graph=pairs, ki=sizes, seed=seeds)
 def test_first_order_as_it_is_read_is_the_same_sparse_and_as_logarithms(score_type, graph, ki, seed):
     macro = macro_nodes(graph, ki, ki, seed)["item"]
@@ -65,7 +60,6 @@ def test_first_order_as_it_is_read_is_the_same_sparse_and_as_logarithms(score_ty
     assert found["table"].shape == (graph.nodes("user"), TASKS)
 
 
-@bounded
 @given(graph=pairs, ku=sizes, ki=sizes, seed=seeds)
 def test_second_order_is_the_explicit_product_without_the_way_back(graph, ku, ki, seed):
     k, macro = {"user": ku, "item": ki}, macro_nodes(graph, ku, ki, seed)
@@ -86,7 +80,6 @@ def test_second_order_is_the_explicit_product_without_the_way_back(graph, ku, ki
                 assert_allclose(read["dense"], np.log1p(explicit / UNIT**2), rtol=6e-4, atol=1e-7)
 
 
-@bounded
 @given(
     graph=pairs,
     k=sizes,
@@ -144,7 +137,6 @@ def test_beyond_what_double_precision_holds_a_matrix_would_be_wrong():
     assert (by_matrix != sparse).any()
 
 
-@bounded
 @given(graph=pairs, ku=sizes, ki=sizes, seed=seeds)
 def test_masses_are_column_sums_of_the_explicit_matrices(graph, ku, ki, seed):
     k, macro, s = {"user": ku, "item": ki}, macro_nodes(graph, ku, ki, seed), matrix(graph)
@@ -168,7 +160,6 @@ def test_sums_that_leave_64_bits_are_rounded_not_wrapped(fixed, macro):
     assert_allclose(found, [float(sum(map(int, fixed))) if k == macro else 0.0 for k in range(3)], rtol=1e-12)
 
 
-@bounded
 @given(graph=pairs)
 def test_what_comes_back_over_two_steps_are_row_sums_of_the_explicit_product(graph):
     for side in SIDES:
@@ -176,7 +167,6 @@ def test_what_comes_back_over_two_steps_are_row_sums_of_the_explicit_product(gra
         assert_array_equal(found, explicit_second(graph, side).sum(axis=1))
 
 
-@bounded
 @given(
     fixed=st.lists(st.integers(0, 1 << 62), min_size=1).map(lambda values: np.array(values, np.int64)),
     unit=st.sampled_from([UNIT, UNIT**2]),
@@ -186,7 +176,6 @@ def test_logarithms_in_half_precision_are_right_to_a_twentieth_of_a_percent(fixe
     assert_allclose(edges.to_units(fixed, unit), fixed / unit, rtol=1e-6)
 
 
-@up_to(60)
 @given(
     graph=pairs, side=st.sampled_from(["user", "item"]), width=st.integers(1, 3), seed=st.integers(0, 1000)
 )

@@ -10,7 +10,6 @@ from numpy.testing import assert_array_equal
 from mgoe.graph import event_sort
 from mgoe.graph.event_sort import sorted_events
 from mgoe.graph.fold import Events
-from tests.effort import up_to
 
 USERS, ITEMS = (1, 2, 700, 70_000, 2**22), (1, 2, 700, 70_000, 2**31 - 1)
 
@@ -33,7 +32,6 @@ def put_in_order(
     return found
 
 
-@up_to(40)
 @given(
     users=st.sampled_from(USERS),
     items=st.sampled_from(ITEMS),

@@ -26,8 +26,6 @@ from tests.effort import up_to
 from tests.graph.histories import BUCKET, CUTS, RANKS, History, histories, history, planted
 from tests.graph.naive import pairs_of
 
-bounded = up_to(40)
-
 Event = tuple[int, int, int, int]
 """User, item, moment, task."""
 Pair = tuple[int, int, int, int, int]
@@ -67,20 +65,17 @@ def listed(folded: module.Folded) -> list[Pair]:
     return list(zip(*(column.tolist() for column in (user, *pairs)), strict=True))
 
 
-@bounded
 @given(found=events, moments=ends)
 def test_folded_pairs_are_those_of_a_dictionary(found, moments):
     assert [listed(folded) for folded in fold(*in_columns(found), moments, 3)] == naive_fold(found, moments)
 
 
-@bounded
 @given(found=events, moments=ends, copies=st.integers(2, 4))
 def test_an_event_that_repeats_another_counts_once(found, moments, copies):
     one, other = fold(*in_columns(found), moments, 3), fold(*in_columns(found * copies), moments, 3)
     assert [listed(folded) for folded in one] == [listed(folded) for folded in other]
 
 
-@bounded
 @given(found=events, chunk=st.integers(1, 30))
 def test_chunks_hold_every_event_in_order_and_never_split_a_pair(found, chunk):
     keys, moments = in_columns(found)
@@ -92,7 +87,6 @@ def test_chunks_hold_every_event_in_order_and_never_split_a_pair(found, chunk):
     assert all(seen)
 
 
-@bounded
 @given(found=events, moments=ends, chunk=st.integers(1, 30))
 def test_what_is_written_is_the_same_in_chunks_of_any_size(found, moments, chunk):
     keys, events_of_all = in_columns(found)

@@ -11,7 +11,6 @@ from mgoe.graph.build import clusters
 from mgoe.graph.edges import SparseEdges, first_order
 from mgoe.graph.pair_rows import OTHER, SIDES, PairRows
 from mgoe.graph.scores import UNIT, score_table
-from tests.effort import up_to
 from tests.graph.histories import history, planted
 
 numbers = st.integers(0, 2**32 - 1)
@@ -24,7 +23,6 @@ def sparse(dense):
     return SparseEdges(indptr, macro.astype(np.uint16), dense[row, macro].astype(np.uint32))
 
 
-@up_to(50)
 @given(seed=numbers, n=st.integers(1, 30), k=st.integers(1, 6), other=st.integers(1, 6))
 def test_a_node_joins_the_macro_node_under_whose_shares_its_edges_are_likeliest(seed, n, k, other):
     rng = np.random.default_rng(seed)
@@ -64,7 +62,6 @@ def some_rows(rng, n, others):
 SCORES = score_table(np.array([1.0, 2.0, 3.0]), 0.0)
 
 
-@up_to(30)
 @given(seed=numbers, part=st.integers(1, 40))
 def test_nodes_are_placed_alike_by_pairs_and_by_edges_in_blocks_of_any_size(seed, part):
     rng = np.random.default_rng(seed)
@@ -101,7 +98,6 @@ def naive_settle(dense, macro, k, rounds):
     return macro, {side: chances(side) for side in SIDES}
 
 
-@up_to(30)
 @given(seed=numbers, rounds=st.integers(0, 5))
 def test_settling_by_definition(seed, rounds):
     rng = np.random.default_rng(seed)

@@ -21,10 +21,7 @@ from mgoe.graph.pair_rows import (
 )
 from mgoe.graph.scores import UNIT
 from mgoe.graph.sketch import projected
-from tests.effort import up_to
 from tests.graph.random_pairs import SCORES, TASKS, draw, macro_nodes, pairs, read
-
-bounded = up_to(25)
 
 K = 3
 sides = st.sampled_from(["user", "item"])
@@ -32,7 +29,6 @@ few = st.integers(1, 6)
 memories = st.integers(1, 100 * BYTES_PER_PAIR)
 
 
-@bounded
 @given(degrees=st.lists(st.integers(0, 9), max_size=30), pairs=st.integers(1, 40), rows=st.integers(1, 40))
 def test_blocks_cover_all_nodes_once_and_keep_their_limits(degrees, pairs, rows):
     indptr = starts(np.array(degrees, np.int64))
@@ -106,7 +102,6 @@ READINGS = (
 
 
 @pytest.mark.parametrize("reading", READINGS)
-@bounded
 @given(graph=pairs, side=sides, most=few, rows=few)
 def test_reading_by_blocks_of_any_size_equals_reading_at_once(reading, graph, side, most, rows):
     made = reading(graph, side)
@@ -128,14 +123,12 @@ def check_same_pairs(found: list[PairRows], expected: PairRows):
         )
 
 
-@bounded
 @given(graph=pairs, memory=memories, threads=st.integers(1, 4))
 def test_pairs_by_item_are_the_pairs_sorted_by_item_with_any_memory_and_threads(graph, memory, threads):
     expected = graph.rows("item")
     check_same_pairs(list(by_item(graph.rows("user"), expected.indptr, memory, threads)), expected)
 
 
-@bounded
 @given(graph=pairs, memory=memories, threads=st.integers(1, 3))
 def test_what_is_written_by_item_is_what_passed(graph, memory, threads):
     expected = graph.rows("item")
@@ -169,7 +162,6 @@ def test_large_blocks_by_item_are_read_in_small_ones(monkeypatch):
     assert all(len(block) <= 7 for block in found)
 
 
-@bounded
 @given(graph=pairs, seed=st.integers(0, 2**32 - 1))
 def test_rows_of_some_nodes_are_those_of_the_whole(graph, seed):
     rows = graph.rows("user")
@@ -182,7 +174,6 @@ def test_rows_of_some_nodes_are_those_of_the_whole(graph, seed):
         assert_array_equal(mine.task_mask, whole.task_mask)
 
 
-@bounded
 @given(graph=pairs, side=sides)
 def test_transposed_rows_are_those_of_the_other_side(graph, side):
     transposed, expected = (
@@ -194,7 +185,6 @@ def test_transposed_rows_are_those_of_the_other_side(graph, side):
         assert getattr(transposed, name).dtype == getattr(expected, name).dtype
 
 
-@bounded
 @given(graph=pairs, side=sides, data=st.data())
 def test_a_block_of_a_block_is_a_block_of_all_rows(graph, side, data):
     rows = graph.rows(side)

@@ -8,9 +8,6 @@ from mgoe.errors import ConfigError, GraphError
 from mgoe.graph import merging_score
 from mgoe.graph.build.clusters import preference_weights
 from mgoe.graph.scores import UNIT, check_overflow, score_table
-from tests.effort import up_to
-
-bounded = up_to(60)
 
 CODES = np.arange(16)
 ranks_of_four = st.lists(st.floats(0.1, 50), min_size=4, max_size=4).map(np.array)
@@ -26,7 +23,6 @@ def test_scores_of_figure_2():
     assert_allclose(merging_score(np.array([favour_buy]), FIGURE_2, beta=1, code="bits"), 6)
 
 
-@bounded
 @given(quantile=st.floats(0.75, 0.999), low=st.floats(0, 1))
 def test_grey_nodes_of_figure_2_at_any_threshold_above_3_and_up_to_5(quantile, low):
     """Row sums 2, 2 and 3 are inactive and 5 is the lowest active one: of four nodes, these quantiles take 5
@@ -39,27 +35,23 @@ def test_grey_nodes_of_figure_2_at_any_threshold_above_3_and_up_to_5(quantile, l
     assert_array_equal(preference_weights(sums, quantile, low), np.float32([low, low, low, 1, 1]))
 
 
-@bounded
 @given(ranks=ranks_of_four, beta=st.floats(0, 1), form=forms, task=st.integers(0, 3))
 def test_doing_one_more_task_never_lowers_the_score(ranks, beta, form, task):
     more = merging_score(CODES | 1 << task, ranks, beta, form)
     assert (more >= merging_score(CODES, ranks, beta, form)).all()
 
 
-@bounded
 @given(ranks=ranks_of_four, form=forms)
 def test_beta_zero_is_the_limit_of_small_beta(ranks, form):
     assert_allclose(merging_score(CODES, ranks, 0, form), merging_score(CODES, ranks, 1e-9, form), rtol=1e-6)
 
 
-@bounded
 @given(beta=st.floats(0, 1))
 def test_bits_are_the_sum_with_powers_of_two_for_ranks(beta):
     powers = 2.0 ** np.arange(4)
     assert_allclose(merging_score(CODES, np.ones(4), beta, "bits"), merging_score(CODES, powers, beta, "sum"))
 
 
-@bounded
 @given(ranks=ranks_of_four, beta=st.floats(0, 1), seed=st.integers(0, 2**32 - 1))
 def test_sums_of_fixed_point_scores_equal_sums_of_floats(ranks, beta, seed):
     masks = np.random.default_rng(seed).integers(0, 16, 1000)

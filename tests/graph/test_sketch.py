@@ -9,10 +9,7 @@ from mgoe.graph import sketch as module
 from mgoe.graph.pair_rows import OTHER
 from mgoe.graph.scores import UNIT
 from mgoe.graph.sketch import Sketch, divided, score_matrix, sketch, unit_rows
-from tests.effort import up_to
 from tests.graph.random_pairs import SCORES, Pairs, draw, matrix, pairs
-
-bounded = up_to(40)
 
 forms = st.sampled_from(["degree", "none"])
 
@@ -35,7 +32,6 @@ def users_of(found: Sketch, graph: Pairs, normalize: str) -> np.ndarray:
     return projected(graph, "user", found.basis, found.stretch, normalize)
 
 
-@bounded
 @given(graph=pairs, scale=st.sampled_from([0.5, 1.0, 2.0]), normalize=forms)
 def test_at_full_rank_it_is_the_singular_value_decomposition(graph, scale, normalize):
     s = scored(graph, normalize)
@@ -67,7 +63,6 @@ def _power(square, scale):
     return (vectors[:, kept] * values[kept] ** scale) @ vectors[:, kept].T
 
 
-@bounded
 @given(graph=pairs, seed=st.integers(0, 100))
 def test_rows_of_the_paper_are_as_far_apart_as_those_of_the_explicit_similarity(graph, seed):
     """Spec section 2: with scale 2 and no normalisation, rows keep the distances of rows of S S^T."""
@@ -91,14 +86,12 @@ def test_a_low_rank_keeps_the_leading_directions():
     assert (np.diff(found.singular) <= 0).all()
 
 
-@bounded
 @given(graph=pairs)
 def test_signs_are_fixed_by_the_largest_entry_of_each_item_direction(graph):
     basis = sketch(scored(graph, "degree"), 12, 2, 1.0, 0).basis
     assert (basis.max(axis=0) >= -basis.min(axis=0)).all()
 
 
-@bounded
 @given(graph=pairs, normalize=forms)
 def test_normalised_scores_by_definition(graph, normalize):
     assert_allclose(scored(graph, normalize).toarray(), explicit_scores(graph, normalize), rtol=1e-6)
@@ -110,14 +103,12 @@ def explicit_scores(graph, normalize):
     return np.divide(s, divisor, out=np.zeros_like(s), where=s > 0)
 
 
-@bounded
 @given(graph=pairs, normalize=forms, data=st.data())
 def test_the_matrix_of_some_users_holds_their_rows_of_the_whole(graph, normalize, data):
     users = np.array(sorted(data.draw(st.sets(st.integers(0, graph.nodes("user") - 1)))), np.int64)
     assert_array_equal(scored(graph, normalize, users).toarray(), scored(graph, normalize).toarray()[users])
 
 
-@bounded
 @given(graph=pairs, normalize=forms, side=st.sampled_from(["user", "item"]), seed=st.integers(0, 100))
 def test_a_projection_is_the_product_of_scores_and_vectors(graph, normalize, side, seed):
     vectors = np.random.default_rng(seed).normal(size=(graph.nodes(OTHER[side]), 5)).astype(np.float32)
@@ -127,7 +118,6 @@ def test_a_projection_is_the_product_of_scores_and_vectors(graph, normalize, sid
     assert_allclose(found, (s if side == "user" else s.T) @ vectors * stretch, rtol=1e-4, atol=1e-4)
 
 
-@bounded
 @given(graph=pairs, known=st.integers(0, 9), normalize=forms)
 def test_a_projection_passes_over_nodes_that_were_not_there(graph, known, normalize):
     """As when the sketch was learned: of the first `known` items, and their sums then."""
@@ -143,7 +133,6 @@ def test_a_projection_passes_over_nodes_that_were_not_there(graph, known, normal
     assert_allclose(found, s @ vectors, rtol=1e-4, atol=1e-4)
 
 
-@bounded
 @given(graph=pairs, scale=st.sampled_from([0.5, 1.0, 2.0]), normalize=forms)
 def test_items_projected_by_users_are_the_items_of_the_sketch(graph, scale, normalize):
     """`S^T P = Q Sigma`: what a sampled build does with all items is exact at full rank."""
@@ -155,7 +144,6 @@ def test_items_projected_by_users_are_the_items_of_the_sketch(graph, scale, norm
     assert_allclose(again[:, real], found.items[:, real], atol=2e-3 * top)
 
 
-@bounded
 @given(graph=pairs, share=st.sampled_from([0.25, 0.5]))
 def test_a_sample_of_users_gives_the_singular_values_of_all_of_them(graph, share):
     """The same rows, said to be a share of all: squares of singular values are in proportion to the users."""

@@ -6,7 +6,6 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
 from mgoe.metrics import calibration, log_loss, mae, rmse, spearman
-from tests.effort import up_to
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -20,7 +19,6 @@ def draws(seed, n=200, missing=True):
     return labels, probs
 
 
-@up_to(30)
 @given(SEEDS)
 def test_log_loss_is_that_of_scikit_learn(seed):
     labels, probs = draws(seed)
@@ -31,7 +29,6 @@ def test_log_loss_is_that_of_scikit_learn(seed):
     )
 
 
-@up_to(30)
 @given(SEEDS, st.integers(1, 30))
 def test_bins_hold_every_row_once(seed, bins):
     labels, probs = draws(seed)
@@ -47,7 +44,6 @@ def test_bins_hold_every_row_once(seed, bins):
     assert_allclose(result.ratio, probs[seen].sum() / labels[seen].sum())
 
 
-@up_to(30)
 @given(SEEDS, SEEDS)
 def test_order_changes_nothing(seed, other):
     labels, probs = draws(seed)
@@ -74,7 +70,6 @@ def test_nothing_to_measure_gives_nan():
     assert np.isnan(log_loss([0, 1], [0.1, np.nan]))
 
 
-@up_to(30)
 @given(st.integers(0, 2**32 - 1), st.integers(2, 40))
 def test_measures_are_those_of_scikit_learn_and_scipy(seed, levels):
     rng = np.random.default_rng(seed)

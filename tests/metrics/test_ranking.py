@@ -9,9 +9,6 @@ from numpy.testing import assert_allclose
 from sklearn.metrics import ndcg_score, roc_auc_score
 
 from mgoe.metrics import auc, gauc, group_auc, hit_rate_at, ndcg_at, placements
-from tests.effort import up_to
-
-bounded = up_to(60)
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -39,14 +36,12 @@ def _no_warnings():
         yield
 
 
-@bounded
 @given(graded())
 def test_auc_counts_pairs(rows):
     labels, scores, _ = rows
     assert_allclose(auc(labels, scores), naive_auc(labels, scores))
 
 
-@bounded
 @given(graded(missing=False))
 def test_auc_is_that_of_scikit_learn(rows):
     labels, scores, _ = rows
@@ -54,7 +49,6 @@ def test_auc_is_that_of_scikit_learn(rows):
         assert_allclose(auc(labels, scores), roc_auc_score(labels, scores))
 
 
-@bounded
 @given(graded(), SEEDS)
 def test_order_and_monotone_scale_change_nothing(rows, seed):
     labels, scores, groups = rows
@@ -64,7 +58,6 @@ def test_order_and_monotone_scale_change_nothing(rows, seed):
     assert_allclose(gauc(labels[p], other, groups[p]).value, gauc(labels, scores, groups).value)
 
 
-@bounded
 @given(graded())
 def test_reversed_scores_or_labels_mirror_the_auc(rows):
     labels, scores, _ = rows
@@ -72,7 +65,6 @@ def test_reversed_scores_or_labels_mirror_the_auc(rows):
     assert_allclose(auc(1 - labels, scores), 1 - auc(labels, scores))
 
 
-@bounded
 @given(graded())
 def test_gauc_is_the_weighted_mean_of_groups(rows):
     labels, scores, groups = rows
@@ -88,7 +80,6 @@ def test_gauc_is_the_weighted_mean_of_groups(rows):
     assert_allclose(result.value, np.average(areas[used], weights=sizes[used]) if used.any() else np.nan)
 
 
-@bounded
 @given(graded())
 def test_gauc_forgets_what_shifts_whole_groups(rows):
     labels, scores, groups = rows
@@ -96,14 +87,12 @@ def test_gauc_forgets_what_shifts_whole_groups(rows):
     assert_allclose(gauc(labels, scores + 100 * groups, groups).value, gauc(labels, scores, groups).value)
 
 
-@bounded
 @given(graded())
 def test_one_group_is_the_auc(rows):
     labels, scores, _ = rows
     assert_allclose(gauc(labels, scores, np.zeros(len(labels), int)).value, auc(labels, scores))
 
 
-@bounded
 @given(graded(missing=False))
 def test_placements_average_to_the_auc(rows):
     labels, scores, _ = rows
@@ -127,7 +116,6 @@ def test_one_class_is_counted_not_crashed_on():
     assert (result.value, result.groups_used, result.groups_skipped) == (1, 1, 1)
 
 
-@bounded
 @given(SEEDS, st.integers(1, 12))
 def test_ranking_measures_are_those_of_whole_lists(seed, k):
     rng = np.random.default_rng(seed)

@@ -123,7 +123,6 @@ def test_any_options_of_mgoe_can_be_taken_apart():
     )
     groups = st.sets(st.sampled_from(tuple(GROUPS))).map(lambda more: more | {"counts", "side", "aggregates"})
 
-    @up_to(40)
     @given(options=options, inputs=groups, tasks=st.integers(1, 4), seed=st.integers(0, 99))
     def check(options, inputs, tasks, seed):
         spec = make_spec(tasks)

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from mgoe.config import Settings
 from mgoe.models import RankingModel, TaskSpec, make_model
-from tests.effort import up_to
 from tests.models.batches import make_spec, random_batch, take
 
 
@@ -32,7 +31,6 @@ SPEC = make_spec(
 )
 
 
-@up_to(30)
 @given(seed=st.integers(0, 10_000), missing=st.floats(0, 1))
 def test_a_missing_label_gives_neither_loss_nor_gradient(seed, missing):
     batch = random_batch(SPEC, 12, seed)
@@ -84,7 +82,6 @@ def test_regression_predicts_in_the_label_s_own_unit():
     torch.testing.assert_close(model.predict({})[:, :2], model.raw[:, :2].detach().sigmoid())
 
 
-@up_to(20)
 @given(top=st.floats(0, 30), label=st.floats(0, 1e30))
 def test_a_label_beyond_the_largest_that_counts_is_that_one_and_no_prediction_exceeds_it(top, label):
     spec = make_spec((TaskSpec("stay", kind="regression", mean=3.0, std=20.0, top=top),))

@@ -41,7 +41,6 @@ def summed(links, fresh: np.ndarray, own: OwnItems, days: float) -> dict[int, fl
     return out
 
 
-@up_to(25)
 @given(snapshot=snapshots, data=st.data())
 def test_signals_of_links_equal_sums_one_by_one(snapshot, data):
     pairs = latest_pairs(snapshot)

@@ -10,7 +10,6 @@ from mgoe.graph import Snapshot
 from mgoe.retrieval import Former, item_links, latest_pairs
 from mgoe.retrieval.history import DAY, LATEST, latest_rows
 from mgoe.retrieval.links import changed_items, freshness
-from tests.effort import up_to
 from tests.retrieval.naive import CUT, LINKS, Pair, draw, fresh, snapshot_of, snapshots
 
 
@@ -38,7 +37,6 @@ def is_best(items: list[int], weights: list[float], wanted: dict[int, float], n:
 
 
 @pytest.mark.parametrize("kind", LINKS)
-@up_to(40)
 @given(snapshot=snapshots, n=st.integers(1, 12))
 def test_links_equal_a_naive_computation(kind, snapshot, n):
     assert all(is_best(*row, n) for row in rows_of(snapshot, kind, n))
@@ -69,7 +67,6 @@ def test_links_do_not_depend_on_threads(kind):
         assert_array_equal(a, b)
 
 
-@up_to(40)
 @given(snapshot=snapshots)
 def test_freshness_equals_a_naive_computation(snapshot):
     naive, found = fresh(snapshot), freshness(latest_pairs(snapshot), snapshot)
@@ -83,7 +80,6 @@ more_pairs = st.dictionaries(
 
 
 @pytest.mark.parametrize("kind", LINKS)
-@up_to(60)
 @given(snapshot=snapshots, more=more_pairs, less=st.booleans(), n=st.integers(1, 6))
 def test_updated_links_equal_rebuilt_ones(kind, snapshot, more, less, n):
     """Of more pairs, later and stronger ones, new nodes, and some that left."""

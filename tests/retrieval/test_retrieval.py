@@ -168,7 +168,6 @@ def test_many_new_items_do_not_hide_what_is_in_demand(world, retrieval):
         assert len({*recent} & {*range(world.items)}) == n // 2 - 1
 
 
-@up_to(30)
 @given(values=st.lists(st.integers(0, 3), min_size=1, max_size=30), n=st.integers(1, 12), data=st.data())
 def test_the_best_items_are_the_start_of_a_full_sort(values: list[int], n: int, data):
     items = np.array(data.draw(st.permutations(range(len(values)))))

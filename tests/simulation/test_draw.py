@@ -13,7 +13,6 @@ from mgoe.simulation import make_truth
 from mgoe.simulation.alias import alias_table, pick, uniform
 from mgoe.simulation.chance import chances, expected_stay
 from mgoe.simulation.draw import Day
-from tests.effort import up_to
 from tests.simulation.worlds import OPPOSED, SMALL, Drawn, drawn, worlds
 
 
@@ -136,7 +135,6 @@ def test_stay_has_its_mean_and_its_noise(small):
 weights = st.lists(st.one_of(st.just(0.0), st.floats(1e-6, 1e6)), min_size=1, max_size=30).filter(any)
 
 
-@up_to(60)
 @given(groups=st.lists(weights, min_size=1, max_size=4))
 def test_an_alias_table_holds_its_distribution_exactly_and_never_draws_weight_zero(groups):
     flat, offsets = np.concatenate(groups), np.cumsum([0, *map(len, groups)])

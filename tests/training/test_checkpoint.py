@@ -10,7 +10,6 @@ from torch import nn
 from mgoe.errors import TrainingError
 from mgoe.training import checkpoint, load_checkpoint, load_weights, save_checkpoint
 from mgoe.training.checkpoint import DTYPES, Shard
-from tests.effort import up_to
 from tests.training.distributed.side_by_side import together
 from tests.training.distributed.test_process_group import found_by
 
@@ -81,7 +80,6 @@ def test_weights_of_another_model_are_refused_by_name(tmp_path):
         load_weights(nn.Linear(4, 2), tmp_path / "none.safetensors")
 
 
-@up_to(20)
 @given(st.data())
 def test_what_is_written_by_shards_is_what_is_written_whole(tmp_path_factory, data):
     tensors = {}

@@ -25,7 +25,6 @@ def joined(batches):
     return {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
 
 
-@up_to(30)
 @given(
     count=st.integers(1, 300),
     batch_size=st.integers(1, 80),
@@ -58,7 +57,6 @@ def direct(examples, rows):
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-@up_to(30)
 @given(count=st.integers(8, 400), seed=SEEDS, epoch=st.integers(1, 50))
 def test_the_seed_and_the_epoch_decide_the_order(count, seed, epoch):
     feed = make_feed(count)
@@ -71,7 +69,6 @@ def test_the_seed_and_the_epoch_decide_the_order(count, seed, epoch):
     assert (order != other).any()
 
 
-@up_to(30)
 @given(
     count=st.integers(1, 300),
     batch_size=st.integers(1, 80),
@@ -90,7 +87,6 @@ def test_what_follows_after_some_batches_is_the_rest_of_all(count, batch_size, s
             np.testing.assert_array_equal(one[name], other[name])
 
 
-@up_to(30)
 @given(
     count=st.integers(1, 200),
     size=st.integers(1, 5),

@@ -11,14 +11,12 @@ from mgoe.models import make_model
 from mgoe.training import RowwiseAdagrad
 from mgoe.training.distributed.process_group import ALONE
 from mgoe.training.step import LossCheck, Stepper, make_optimizers, optimizer_tensors, set_rates
-from tests.effort import up_to
 from tests.models.batches import make_spec, random_batch
 from tests.training.fakes import Model
 
 BAD = ["nan", "inf"]
 
 
-@up_to(40)
 @given(
     every=st.integers(1, 5),
     first=st.integers(1, 12),
@@ -55,7 +53,6 @@ def test_a_gradient_that_is_not_finite_is_named():
 SEEDS = st.integers(0, 2**32 - 1)
 
 
-@up_to(40)
 @given(seed=SEEDS, rows=st.integers(1, 12), width=st.integers(1, 5), steps=st.integers(1, 4))
 def test_rowwise_adagrad_is_its_dense_form_on_touched_rows_and_nothing_elsewhere(seed, rows, width, steps):
     rng = np.random.default_rng(seed)

@@ -8,9 +8,6 @@ from sklearn.metrics import normalized_mutual_info_score
 
 from mgoe.graph.build import clusters
 from mgoe.graph.sketch import unit_rows
-from tests.effort import up_to
-
-bounded = up_to(30)
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -31,7 +28,6 @@ def cluster(rows, linked, weights, k, before, iterations, seed):
     return clusters.assign(rows, linked, centers)[0], centers[0]
 
 
-@bounded
 @given(seed=seeds, k=st.integers(1, 70))
 def test_every_linked_node_gets_a_macro_node_and_every_other_the_cold_one(seed, k):
     rows, linked, _ = cloud(seed)
@@ -43,7 +39,6 @@ def test_every_linked_node_gets_a_macro_node_and_every_other_the_cold_one(seed, 
     assert (np.isclose(length, 1, atol=1e-5) | (length == 0)).all()
 
 
-@bounded
 @given(seed=seeds, k=st.integers(1, 6))
 def test_a_node_belongs_to_the_macro_node_with_the_nearest_centre(seed, k):
     rows, linked, _ = cloud(seed, spread=1.0)
@@ -58,7 +53,6 @@ def test_planted_groups_are_found():
     assert normalized_mutual_info_score(truth[linked], macro[linked]) > 0.95
 
 
-@bounded
 @given(seed=seeds)
 def test_inactive_nodes_belong_but_do_not_move_centres(seed):
     rows, linked, _ = cloud(seed)
@@ -75,7 +69,6 @@ def test_inactive_nodes_belong_but_do_not_move_centres(seed):
     assert (other[0][linked] < 4).all()
 
 
-@bounded
 @given(seed=seeds, permutation=st.permutations(range(4)))
 def test_a_warm_start_keeps_the_numbers_whatever_they_are(seed, permutation):
     rows, linked, truth = cloud(seed, n=200)
@@ -84,7 +77,6 @@ def test_a_warm_start_keeps_the_numbers_whatever_they_are(seed, permutation):
     assert (macro[linked] == np.array(permutation)[truth[linked]]).mean() > 0.95
 
 
-@bounded
 @given(seed=seeds)
 def test_a_start_seeds_what_has_no_members_any_more(seed):
     rows, linked, truth = cloud(seed, n=200)
@@ -94,7 +86,6 @@ def test_a_start_seeds_what_has_no_members_any_more(seed):
     assert len(np.unique(macro[linked])) == 4
 
 
-@bounded
 @given(seed=seeds)
 def test_macro_nodes_are_kept_where_there_are_edges_and_the_rest_is_cold(seed):
     rng = np.random.default_rng(seed)
@@ -108,7 +99,6 @@ def test_macro_nodes_are_kept_where_there_are_edges_and_the_rest_is_cold(seed):
     assert (macro[40:] == 4).all()
 
 
-@bounded
 @given(seed=seeds, part=st.integers(1, 70))
 def test_nodes_are_assigned_alike_in_parts_of_any_size(seed, part):
     rows, linked, _ = cloud(seed)
@@ -131,7 +121,6 @@ def test_centres_learned_from_a_sample_find_the_planted_groups():
     assert normalized_mutual_info_score(truth[linked], found[linked]) > 0.95
 
 
-@bounded
 @given(weights=st.lists(st.sampled_from([0.0, 0.5, 1.0]), min_size=1, max_size=12), k=st.integers(1, 12))
 def test_all_linked_nodes_move_centres_where_too_few_would(weights, k):
     weights = np.array(weights, np.float32)
@@ -146,7 +135,6 @@ def test_a_macro_node_without_a_centre_takes_nobody():
     assert_array_equal(clusters.assign(rows, np.array([True, False]), [centers])[0], [2, 3])
 
 
-@bounded
 @given(seed=seeds)
 def test_member_means_by_definition(seed):
     rows, linked, truth = cloud(seed)
@@ -170,7 +158,6 @@ def test_random_groups_are_even_the_same_at_every_snapshot_and_differ_between_si
 
 
 @pytest.mark.parametrize("low", [0.0, 0.3])
-@bounded
 @given(sums=st.lists(st.floats(0, 100), min_size=1, max_size=30).map(np.array), threshold=st.floats(0, 0.99))
 def test_preference_weights_by_definition(low, sums, threshold):
     weights = clusters.preference_weights(sums, threshold, low)
@@ -202,7 +189,6 @@ def naive_merge(means, sizes, k):
     return np.array([mean for mean, _ in groups])
 
 
-@up_to(40)
 @given(seed=seeds, n=st.integers(1, 25), data=st.data())
 def test_merging_is_the_cheapest_joins_one_after_another(seed, n, data):
     rng = np.random.default_rng(seed)
@@ -215,7 +201,6 @@ def test_merging_is_the_cheapest_joins_one_after_another(seed, n, data):
     assert np.array_equal(means, before)
 
 
-@up_to(20)
 @given(seed=seeds, n=st.integers(3, 60), data=st.data())
 def test_groups_of_one_size_are_merged_as_scipy_does(seed, n, data):
     k = data.draw(st.integers(1, n))
@@ -225,7 +210,6 @@ def test_groups_of_one_size_are_merged_as_scipy_does(seed, n, data):
     assert_allclose(np.sort(clusters.merge(means, np.ones(n), k)[0], axis=0), np.sort(expected, axis=0))
 
 
-@up_to(20)
 @given(seed=seeds, n=st.integers(1, 80), sizes=st.lists(st.integers(1, 90), min_size=1, max_size=3))
 def test_every_resolution_has_as_many_seeds_as_asked_for_or_as_there_are_distinct_nodes(seed, n, sizes):
     rng = np.random.default_rng(seed)

@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mgoe.models.layers.experts import LEADS_TO, MacroExperts, edge_weights
-from tests.effort import up_to
 from tests.models.batches import make_spec, random_batch, take
 
 sizes = st.integers(1, 6)
@@ -33,7 +32,6 @@ def naive(module: MacroExperts, batch, targets) -> dict[str, torch.Tensor]:
     return out
 
 
-@up_to(40)
 @given(
     experts=sizes,
     width=sizes,

@@ -10,13 +10,11 @@ from mgoe.models.layers.experts import Gates, mix
 from mgoe.models.layers.inputs import CLIP, Category, DenseInputs, Nodes, Recents, TargetAttention
 from mgoe.models.layers.stacked import MacroTaskTable, StackedMLP, Towers
 from mgoe.models.spec import CategoricalSpec
-from tests.effort import up_to
 from tests.models.batches import make_spec, random_batch
 
 small = st.integers(1, 5)
 
 
-@up_to(25)
 @given(
     copies=small,
     common=st.integers(0, 4),
@@ -128,7 +126,6 @@ def test_table_entries_of_each_task_are_its_own():
     )
 
 
-@up_to(25)
 @given(rows=small, recents=st.integers(1, 6), seed=st.integers(0, 999))
 def test_recents_in_any_order_give_the_same_summary(rows, recents, seed):
     g = torch.Generator().manual_seed(seed)
@@ -187,7 +184,6 @@ def test_dense_features_are_standardised_and_clipped():
     assert inputs.columns("counts") == [0, 1, 2, 3, 4]
 
 
-@up_to(20)
 @given(knots=st.lists(st.floats(-2, 2), max_size=4), seed=st.integers(0, 99))
 def test_every_number_but_target_edges_bends_at_each_knot(knots, seed):
     spec, batch = make_spec(), random_batch(make_spec(), 6, seed)

@@ -14,7 +14,6 @@ from mgoe.config import RunSettings
 from mgoe.data import task_masks
 from mgoe.errors import EventError, StoreError
 from mgoe.serving.events.event import AHEAD, Event, EventReader, with_ids_of
-from tests.effort import up_to
 
 NOW = 1_700_000_000_000_000
 NUMBERS = EventReader({"click": 1, "buy": 2}, {"user": pa.int64(), "item": pa.int64()})
@@ -39,7 +38,6 @@ def test_an_encoded_event_is_decoded_unchanged(user, item, behavior, time, key):
     assert Event.decode(payload) == event
 
 
-@up_to(25)
 @given(raw=st.dictionaries(st.sampled_from(["user", "item", "behavior", "time", "id", "other"]), anything))
 def test_any_body_gives_an_event_or_one_error(raw):
     for reader in (NUMBERS, TEXTS):

@@ -14,7 +14,6 @@ from mgoe.errors import StoreError
 from mgoe.serving.events.exposure_follower import AT_ONCE, ExposureFollower
 from mgoe.serving.events.exposure_log import DAY, ExposureLog
 from mgoe.serving.events.taken import taken_rows
-from tests.effort import up_to
 from tests.serving.events.test_exposures import (
     KINDS,
     KNOWN,
@@ -69,7 +68,6 @@ def expected(log: ExposureLog, now: int, after: int = 0) -> Totals:
     return {item: [one[column] for column in range(8)] for item, one in totals.items()}
 
 
-@up_to(40)
 @given(
     exposures=st.lists(SHOWN, min_size=1, max_size=12),
     labels=st.lists(KNOWN, max_size=12),

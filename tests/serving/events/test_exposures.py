@@ -160,7 +160,6 @@ def stored(one: dict) -> str:
     return READER.read_exposure(one, NOW).request
 
 
-@up_to(25)
 @given(
     exposures=st.lists(SHOWN, min_size=2, max_size=12),
     labels=st.lists(KNOWN, min_size=2, max_size=12),
@@ -510,7 +509,6 @@ def whatever(tmp_path_factory: pytest.TempPathFactory) -> ExposureLog:
     return ExposureLog(tmp_path_factory.mktemp("whatever") / "log.sqlite")
 
 
-@up_to(100)
 @given(
     raw=st.dictionaries(
         st.sampled_from(["user", "item", "time", "request", "position", "propensity", "context", "labels"]),

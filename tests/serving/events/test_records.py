@@ -15,7 +15,6 @@ from mgoe.errors import StoreError
 from mgoe.serving import open_events
 from mgoe.serving.events.event import every
 from mgoe.serving.events.sqlite_log import SqliteLog
-from tests.effort import up_to
 from tests.serving.events.stores import events
 
 N = 12
@@ -36,7 +35,6 @@ def written() -> Iterator[tuple[Path, list[int]]]:
         yield folder, ends
 
 
-@up_to(20)
 @given(data=st.data())
 def test_a_torn_tail_is_ignored(data: st.DataObject):
     """Cut anywhere, as by a kill; or of zeros beyond, as a machine that went down may leave them."""
@@ -52,7 +50,6 @@ def test_a_torn_tail_is_ignored(data: st.DataObject):
         log.close()
 
 
-@up_to(20)
 @given(data=st.data())
 def test_a_flipped_bit_of_an_event_is_an_error(data: st.DataObject):
     """For everyone who reads the log, and nothing is cut."""

@@ -19,7 +19,6 @@ from mgoe.serving.http import protocol
 from mgoe.serving.http.app import MISTAKES, _read
 from mgoe.serving.http.schemas import EventsRequest, RankRequest
 from mgoe.serving.http.settings import Limits, is_loopback
-from tests.effort import up_to
 from tests.serving.http.test_live_service import until
 from tests.serving.served import Served, get, httpx, served
 
@@ -97,7 +96,6 @@ def test_trailers_that_never_end_close_the_connection(guarded: Served):
         raw(guarded, head + b"1\r\n{\r\n0\r\n" + b"a: b\r\n" * protocol.MOST)
 
 
-@up_to(30)
 @given(
     sizes=st.lists(st.integers(0, 3000), min_size=1, max_size=5),
     cuts=st.lists(st.integers(0, 200_000), max_size=6),

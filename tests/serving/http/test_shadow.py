@@ -19,7 +19,6 @@ from mgoe.bundle import MANIFEST
 from mgoe.errors import StoreError
 from mgoe.serving import LiveBundle, open_events
 from mgoe.serving.events.shadow_log import ShadowRecord, read_shadow_log
-from tests.effort import up_to
 from tests.lifecycle.test_acceptance import changed, shuffle_weights
 from tests.serving.http.test_live_service import until
 from tests.serving.served import Served, served
@@ -61,7 +60,6 @@ def counted(service: Served) -> dict[str, float]:
     return {name.split('"')[1]: number for name, number in found.items()}
 
 
-@up_to(20)
 @given(
     st.one_of(
         st.fixed_dictionaries(

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from mgoe.graph import Snapshot
 from mgoe.serving.online import base_values
 from mgoe.serving.online.base_values import score_sums, tasks_done
-from tests.effort import up_to
 
 
 def snapshot(indptr: np.ndarray, score: np.ndarray) -> Snapshot:
@@ -21,7 +20,6 @@ def snapshot(indptr: np.ndarray, score: np.ndarray) -> Snapshot:
     return cast(Snapshot, SimpleNamespace(resolutions=[SimpleNamespace(user_edges=(indptr, None, score))]))
 
 
-@up_to(30)
 @given(degrees=st.lists(st.integers(0, 5), max_size=30), part=st.integers(1, 9), seed=st.integers(0, 99))
 def test_sums_of_nodes_are_those_of_their_edges(degrees, part, seed):
     indptr = np.concatenate([[0], np.cumsum(degrees)]).astype(np.int64)
@@ -32,7 +30,6 @@ def test_sums_of_nodes_are_those_of_their_edges(degrees, part, seed):
     assert found.tolist() == [sum(row.tolist()) for row in np.split(score, indptr[1:-1])][: len(degrees)]
 
 
-@up_to(30)
 @given(task_masks=st.lists(st.integers(0, 7), max_size=40), part=st.integers(1, 9))
 def test_pairs_are_counted_by_the_tasks_done(task_masks, part):
     with pytest.MonkeyPatch.context() as patch:

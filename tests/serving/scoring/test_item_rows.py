@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from mgoe.config import ModelSettings
 from mgoe.models import FoldedDecomposition, make_model
 from mgoe.serving.scoring.item_rows import ItemRows, allocate
-from tests.effort import up_to
 from tests.models.batches import make_spec
 from tests.models.test_decomposition import of_one_user, part
 
@@ -24,7 +23,6 @@ def rows_of(values: torch.Tensor, dtype: torch.dtype) -> ItemRows:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@up_to(20)
 @given(
     pairs=st.lists(st.tuples(st.integers(-3, 12), st.integers(0, 2)), max_size=40),
     pieces=st.lists(st.integers(1, 20), min_size=1, max_size=4),
@@ -45,7 +43,6 @@ def test_pieces_of_rows_are_taken_with_those_of_their_users(dtype, pairs, pieces
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@up_to(20)
 @given(
     tasks=st.integers(1, 4), one_gate=st.booleans(), table=st.booleans(),
     transfer=st.sampled_from(["none", "aitm", "concat"]), rows=st.integers(1, 9), seed=st.integers(0, 99),

@@ -17,7 +17,6 @@ from mgoe._util.files import sha256
 from mgoe.cli import app
 from mgoe.config import RunSettings, dump_settings, load_settings
 from mgoe.serving.scoring import scorer
-from tests.effort import up_to
 from tests.serving.served import Served, answered, served
 
 
@@ -70,7 +69,6 @@ def test_context_is_read(shown: Path, tmp_path: Path):
         json.dumps(service.explain(user=user, item=every[0], context='{"device": "phone"}'))
 
 
-@up_to(20)
 @given(data=st.data())
 def test_a_ranking_is_ordered_by_the_objective(
     service: Served, bundle: mgoe.Bundle, users: list, items: list, data: st.DataObject

@@ -28,7 +28,7 @@ from mgoe.training.distributed.sharded import (
     unshard,
 )
 from mgoe.training.resume import Checkpoints
-from tests.effort import SOAK, slow, up_to
+from tests.effort import SOAK, slow
 from tests.models.batches import make_spec
 from tests.training.distributed.side_by_side import together
 from tests.training.distributed.test_process_group import PROGRAM, VALID, found_by
@@ -156,7 +156,6 @@ def test_few_rows_and_shares_of_other_numbers_of_batches(tmp_path):
 
 @with_torchrec
 def test_a_sharded_table_is_a_table_with_rowwise_adagrad(group):
-    @up_to(25)
     @given(
         seed=st.integers(0, 2**32 - 1),
         rows=st.integers(1, 12),
