@@ -8,12 +8,16 @@ import importlib
 import inspect
 import re
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import mgoe
+from mgoe.serving.scoring.runtime import Runtime
+from tests.effort import SOAK
+from tests.experiments.tiny import here_or_failed
 
 PACKAGES = (
     "",
@@ -113,6 +117,9 @@ def test_an_example_prints_what_it_says(
     monkeypatch: pytest.MonkeyPatch,
 ):
     monkeypatch.chdir(tmp_path)
+    if not SOAK:  # neither an export nor processes
+        monkeypatch.setattr("mgoe.experiments.serving_time.Runtime", partial(Runtime, engine="torch"))
+        monkeypatch.setattr("mgoe.experiments.execute.run_jobs", here_or_failed)
     example.globs.update(dict(names_of(example, request.getfixturevalue)))
     assert doctest.DocTestRunner().run(example, clear_globs=False).failed == 0
 

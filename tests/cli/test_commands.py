@@ -8,8 +8,10 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,6 +25,7 @@ from mgoe.data.size import LogSize
 from mgoe.evaluation import Estimate, rich_table
 from mgoe.models import PRESETS
 from tests.cli.conftest import Mgoe
+from tests.effort import SOAK
 
 NAMES = (
     "demo; init; schema; models list; describe; simulate; "
@@ -356,7 +359,15 @@ def test_recommend_takes_what_python_takes(mgoe: Mgoe, finished: Path):
     assert len(printed) == 1 + 2 * 10
 
 
-def test_recommend_reads_users_of_a_file(mgoe: Mgoe, finished: Path, tmp_path: Path):
+def in_this_process(work: Callable[..., Any], args: tuple[Any, ...], parts: Iterable[Any], jobs: int) -> Any:
+    return (work(*args, part) for part in parts)
+
+
+def test_recommend_reads_users_of_a_file(
+    mgoe: Mgoe, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    if not SOAK:
+        monkeypatch.setattr("mgoe.experiments.recommend.in_order", in_this_process)
     bundle = library.load(finished / "bundle")
     users = [*bundle.ids("user", np.arange(3)), 10**9]
     pd.DataFrame({"user_id": users}).to_csv(tmp_path / "users.csv", index=False)

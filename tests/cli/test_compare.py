@@ -1,17 +1,14 @@
 """The command `compare`."""
 
 import json
-from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
 from mgoe.config import RunSettings
-from mgoe.errors import MgoeError
-from mgoe.experiments.processes import Job, Outcome
 from tests.cli.conftest import Mgoe
+from tests.experiments.tiny import here_or_failed
 
 
 @pytest.fixture
@@ -40,19 +37,10 @@ def arena(small: RunSettings, tmp_path: Path) -> Path:
     return path
 
 
-def here(jobs: Sequence[Job], *_: Any) -> Iterator[Outcome]:
-    """`run_jobs` in this process, which needs none to start; tests/experiments has those that do."""
-    for job in jobs:
-        try:
-            yield Outcome(job, job.work(*job.args))
-        except MgoeError as error:
-            yield Outcome(job, failed=str(error))
-
-
 def test_tables_are_shown_though_a_cell_fails(
     mgoe: Mgoe, arena: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("mgoe.experiments.execute.run_jobs", here)
+    monkeypatch.setattr("mgoe.experiments.execute.run_jobs", here_or_failed)
     result = mgoe("compare", arena, "--out", tmp_path / "out")
     assert result.exit_code == 2
     assert "1 cell failed: tiny, steep, seed 0: " in result.stderr

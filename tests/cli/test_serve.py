@@ -81,6 +81,7 @@ def own(finished: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(finished / "bundle", tmp_path / "own"))
 
 
+@slow
 def test_workers_share_events_and_figures_and_stop_when_all_is_answered(own: Path):
     with process(own, "--engine", "torch", workers=2) as (running, url, lines):
         assert (

@@ -309,6 +309,7 @@ MISTAKES = [
 ]
 
 
+@slow
 @pytest.mark.parametrize(("change", "words"), MISTAKES)
 def test_processes_that_cannot_train_say_so_once(config, tmp_path, change, words):
     """What they meet through outlives each of them, as that of torchrun does."""

@@ -166,8 +166,10 @@ def test_no_worker_takes_a_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 @with_java
 @pytest.mark.parametrize(
     "options",
-    [{"spark.driver.memory": "plenty"}, {"spark.memory.fraction": "7"}],
-    ids=["of Java", "of Spark"],
+    [
+        pytest.param({"spark.driver.memory": "plenty"}, id="of Java"),
+        pytest.param({"spark.memory.fraction": "7"}, id="of Spark", marks=slow),  # once Java runs
+    ],
 )
 def test_an_option_that_spark_refuses(tmp_path: Path, options: dict[str, str]):
     said = refusal(tmp_path, options=options)

@@ -32,8 +32,9 @@ from tests.effort import SOAK, slow
 from tests.sharing import Shared
 from tests.spark import SPARK, with_java
 
-OF_EVENTS = [name for name in PRESETS if name not in ("logistic", "rates")]
-"""Models that read events; the others read what was shown."""
+SOME = ("mgoe", "popularity", "esmm", "din", "macgnn", "lightgbm")
+OF_EVENTS = [name for name in PRESETS if (SOAK or name in SOME) and name not in ("logistic", "rates")]
+"""Models that read events, some of them in the short form; the others read what was shown."""
 SAME = ("metrics.json", "table.md", "bundle/spec.json", "bundle/users.parquet")
 
 
@@ -146,11 +147,7 @@ def test_every_preset_goes_through_the_line(small: RunSettings, begun: Path):
     evaluation = small.evaluation.model_copy(update={"ranking_queries": 3})
     settings = change(
         small,
-        models=[
-            "mgoe",
-            *(name for name in OF_EVENTS if name != "mgoe"),
-            "ple+mgoe",
-        ],
+        models=["mgoe", *(name for name in OF_EVENTS if name != "mgoe"), "ple+mgoe"],
         evaluation=evaluation,
     )
     rows = experiments.run(settings, begun).rows
@@ -439,6 +436,7 @@ def test_a_seed_that_nothing_draws_with_is_refused_before_any_work(
     assert not (tmp_path / "run").exists()
 
 
+@slow
 def test_an_error_in_a_training_process_arrives_whole(small: RunSettings, begun: Path):
     training = small.training.model_copy(update={"learning_rate": 1e30, "epochs": 3, "batch_size": 256})
     with pytest.raises(TrainingError, match="lower training"):
@@ -456,7 +454,8 @@ STAGES = (
 )
 
 
-@pytest.mark.parametrize("stage", STAGES if SOAK else ["cells/mgoe/0/metrics.json"])
+@slow
+@pytest.mark.parametrize("stage", STAGES)
 def test_a_run_killed_when_a_file_appears_resumes_to_the_same_result(
     small: RunSettings, finished: Path, tmp_path: Path, stage: str
 ):

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from mgoe.config import ComparisonSettings, check_settings
+from mgoe.errors import MgoeError
 from mgoe.experiments.processes import Job, Outcome
 
 
@@ -34,6 +35,15 @@ def here(
             finally:
                 logging.disable(logging.NOTSET)
             yield Outcome(job, value)
+
+
+def here_or_failed(jobs: Sequence[Job], *_: Any) -> Iterator[Outcome]:
+    """The same, where an error of a job is what became of it, as of a process."""
+    for job in jobs:
+        try:
+            yield Outcome(job, job.work(*job.args))
+        except MgoeError as error:
+            yield Outcome(job, failed=str(error))
 
 
 def taken_out(out: Path, *models: str) -> list[str]:

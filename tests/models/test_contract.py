@@ -14,9 +14,10 @@ from mgoe.features import GROUPS
 from mgoe.models import PRESETS, FeatureSpec, TaskSpec, make_model
 from mgoe.models.baselines.own_experts import GatedExperts
 from mgoe.models.layers.stacked import StackedMLP
-from tests.effort import up_to
+from tests.effort import SOAK, up_to
 from tests.models.batches import UNTRAINED, make_spec, random_batch, take
 
+OTHERS = ("lightgbm", "logistic", *UNTRAINED)
 GRAPH_ONLY = ("recents", "aggregates")
 MODELS = {
     name: ModelSettings(name=name, base=base, **more)
@@ -321,13 +322,10 @@ def test_the_user_side_ignores_the_candidate():
     assert torch.equal(built.macro(batch)[0], built.macro(other)[0])
 
 
-@pytest.mark.parametrize(
-    "model",
-    [
-        "mgoe",
-        *(name for name in PRESETS if name not in ("mgoe", "mgoe-paper", "lightgbm", "logistic", *UNTRAINED)),
-    ],
-)
+NETWORKS = ["mgoe", *(name for name in PRESETS if name not in ("mgoe", "mgoe-paper", *OTHERS))]
+
+
+@pytest.mark.parametrize("model", NETWORKS if SOAK else ["mgoe", "ple", "esmm"])
 def test_mixed_tasks_train_together(model):
     spec = make_spec(
         (

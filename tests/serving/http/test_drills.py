@@ -42,6 +42,7 @@ def deploy(machine: Machine, bundle: Path, redis: str | None = None) -> Registry
     return registry
 
 
+@slow
 def test_a_loss_is_restored_to_the_last_event(shown: Path, machine: Machine):
     deploy(machine, shown / "bundle")
     [said] = machine.administer(lines_of("backup.md", "Practise a restore"))
