@@ -30,7 +30,7 @@ from mgoe.graph.build.rate_counter import RECORDS
 from mgoe.graph.rates import LEAST_EVIDENCE, RateGroup, RateTable, parse_groups
 from mgoe.graph.shrinkage import evidence
 from tests.data import logs
-from tests.effort import up_to
+from tests.effort import SOAK, up_to
 from tests.graph.histories import history, planted
 
 GROUPS = [
@@ -247,9 +247,9 @@ def test_an_update_counts_as_a_rebuild_does(rows, later):
 @given(rows=logs.exposure_rows(), later=logs.exposure_rows(first=7))
 def test_later_exposures_change_no_earlier_snapshot(rows, later):
     with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:
-        log = pd.concat([log_of(rows), logs_quiet()])
+        log, groups = pd.concat([log_of(rows), logs_quiet()]), GROUPS if SOAK else GROUPS[::3]
         graphs_of = [
-            built(pd.concat([log, more]), settings_for(Path(folder)), Path(folder))[1]
+            built(pd.concat([log, more]), settings_for(Path(folder), rates=groups), Path(folder))[1]
             for folder, more in ((one, log_of([])), (other, log_of(later)))
         ]
         for before, after in zip(*(graph.snapshots[:2] for graph in graphs_of), strict=True):

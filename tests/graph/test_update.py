@@ -198,7 +198,7 @@ KILLS = 50 if SOAK else 1
 # --- new events ---
 
 
-@up_to(6)
+@up_to(4)
 @given(events=event_lists(1, 30), cuts=several, settings=ways, data=st.data())
 def test_updates_equal_a_rebuild_that_keeps_the_macro_nodes(events, cuts, settings, data):
     """Late, out of order, repeated among themselves, of new users and items, or none at all; and once more on
@@ -349,7 +349,7 @@ def test_files_beside_the_snapshots_are_replaced_by_new_events_and_kept_otherwis
 # --- users that are forgotten ---
 
 
-@up_to(6)
+@up_to(4)
 @given(events=event_lists(3, 40), cuts=several, settings=ways, data=st.data())
 def test_forgotten_users_were_never_there_given_the_same_macro_nodes(events, cuts, settings, data):
     with tempfile.TemporaryDirectory() as folder:

@@ -30,7 +30,7 @@ from tests.serving.served import Served, served
 SECOND = 1_000_000
 PAUSE = 45.0 if SOAK else 0.5
 """Seconds of load between two steps of the day."""
-REQUESTS = 60
+REQUESTS = 60 if SOAK else 30
 """Requests of four exposures each that come before a round."""
 Asked = dict[str, Any]
 

@@ -25,7 +25,8 @@ from tests.training import fakes
 from tests.training.fakes import Model, make_feed, make_streamed_feed, write_shards
 from tests.training.test_loop import TRAIN, VALID, equal, training, weights
 
-KILLS = 30 if SOAK else 1
+KILLS, LONG = (30, 40) if SOAK else (1, 15)
+"""Fits that are killed, and their epochs."""
 FIELDS = ("epoch", "step", "losses", "validation", "monitor", "watch")
 
 
@@ -401,23 +402,23 @@ from tests.training.test_loop import TRAIN, VALID, training
 from tests.training.fakes import Model
 from mgoe.training import fit
 print("ready", flush=True)
-settings = training(epochs=40, patience=40, checkpoint="0s")
+settings = training(epochs=int(sys.argv[2]), patience=40, checkpoint="0s")
 fit(Model(dropout=0.2), TRAIN, VALID, settings, Path(sys.argv[1]), seed=5, resume=True)
 """
 
 
 @pytest.mark.parametrize("kill", range(KILLS))
 def test_a_fit_killed_at_any_moment_resumes_to_the_same_numbers(tmp_path, uninterrupted, kill):
-    delay = np.random.default_rng(kill).uniform(0, 3, 2)
-    for wait in delay:  # killed twice
-        command = [sys.executable, "-c", PROGRAM, str(tmp_path)]
+    longest, kills = (3, 2) if SOAK else (1, 1)
+    for wait in np.random.default_rng(kill).uniform(0, longest, kills):
+        command = [sys.executable, "-c", PROGRAM, str(tmp_path), str(LONG)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path(__file__).parents[2]) as process:
             assert process.stdout is not None
             process.stdout.readline()
             time.sleep(wait)
             process.kill()
     model = Model(dropout=0.2)
-    found = fit(model, TRAIN, VALID, training(epochs=40, patience=40), tmp_path, seed=5, resume=True)
+    found = fit(model, TRAIN, VALID, training(epochs=LONG, patience=40), tmp_path, seed=5, resume=True)
     expected, expected_weights = uninterrupted
     assert history(found) == expected
     assert equal(weights(model), expected_weights)
@@ -429,7 +430,7 @@ def test_a_fit_killed_at_any_moment_resumes_to_the_same_numbers(tmp_path, uninte
 def uninterrupted(tmp_path_factory):
     model = Model(dropout=0.2)
     result = fit(
-        model, TRAIN, VALID, training(epochs=40, patience=40), tmp_path_factory.mktemp("whole"), seed=5
+        model, TRAIN, VALID, training(epochs=LONG, patience=40), tmp_path_factory.mktemp("whole"), seed=5
     )
     return history(result), weights(model)
 

@@ -86,9 +86,7 @@ def copied(cache: Path) -> Callable[..., None]:
 
 CHECKED = (
     "everything",
-    "din",
-    "macgnn",
-    *("mgoe", "shared-bottom, bent", "mgoe-paper", "mmoe+graph", "shared-bottom") * SOAK,
+    *("din", "macgnn", "mgoe", "shared-bottom, bent", "mgoe-paper", "mmoe+graph", "shared-bottom") * SOAK,
 )
 
 
