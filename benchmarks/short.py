@@ -229,6 +229,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if missing := part.missing():
             print(f"{name}: not run, because {', '.join(sorted(missing))} is not set")
             continue
+        if not (part.values or options.keep):
+            print(f"{name}: not run, because it has no values yet; store them with --keep")
+            continue
         found = part.run(ROOT / "build" / "figures" / f"{name}.jsonl", ROOT)
         if options.keep:
             update = {

@@ -395,6 +395,8 @@ def test_expected_values_are_kept_and_compared(root: Path, monkeypatch: pytest.M
     file.write_text(
         json.dumps({"fast": form, "real": {"commands": ["python -m benchmarks.speed $SPEED_DATA"]}})
     )
+    short.main([])
+    assert "fast: not run, because it has no values yet" in capsys.readouterr().out
     short.main(["--keep"])
     kept = short.read(file)["fast"]
     assert (kept.values[0].value, kept.code) == (10, Sources(root).code(kept.commands))
