@@ -1,5 +1,6 @@
 """Compiled kernels are cached by content, within a bounded size, and a cache that fails is only slower."""
 
+import importlib
 import os
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from numba.core import caching
 from numba.core.dispatcher import Dispatcher
 
 from mgoe._util import kernel_cache
-from mgoe._util.kernel_cache import KernelCache
+from mgoe._util.kernel_cache import KernelCache, content_key
 
 SOURCE = """
 import numba
@@ -135,20 +136,14 @@ def test_kernels_unused_for_longest_go_first(place: Path, monkeypatch: pytest.Mo
 def test_a_key_follows_what_a_kernel_is_compiled_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Its own file, and those of the kernels it calls, but not other files, nor when they were written."""
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # which would not tell files of one second apart
 
     def key(number: int, shift: int) -> str:
         (tmp_path / "mgoe_kernel.py").write_text(SOURCE.format(number=number))
         (tmp_path / "mgoe_other.py").write_text(OTHER.format(shift=shift))
-        code = (
-            "import mgoe_kernel; from mgoe._util.kernel_cache import content_key;"
-            "print(content_key(mgoe_kernel.kernel.py_func))"
-        )
-        path = [str(tmp_path), *sys.path]
-        done = subprocess.run(
-            [sys.executable, "-B", "-c", f"import sys; sys.path[:0] = {path}; {code}"],
-            check=True, capture_output=True, text=True,
-        )  # fmt: skip
-        return done.stdout.strip()
+        for name in ("mgoe_kernel", "mgoe_other"):
+            monkeypatch.delitem(sys.modules, name, raising=False)
+        return content_key(importlib.import_module("mgoe_kernel").kernel.py_func)
 
     keys = [key(1, 1), key(1, 1), key(2, 1), key(1, 22)]
     assert keys[0] == keys[1]

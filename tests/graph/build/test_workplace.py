@@ -202,12 +202,12 @@ def cut_calls(patch: pytest.MonkeyPatch, after: int) -> None:
 def test_a_build_that_is_interrupted_while_it_takes_its_place_ends_well(
     uninterrupted, tmp_path, monkeypatch, over
 ):
-    """Before every call on files after the last stage, or every third in the short form: what was there stays
+    """Before every call on files after the last stage, or every fifth in the short form: what was there stays
     or is restored, and the same build then ends well.
     """
     graph, stages = uninterrupted
     before = history(EVENTS[:100], (5,)).build(tmp_path / "before")
-    for at in range(0, 40, 1 if SOAK else 3):
+    for at in range(0, 40, 1 if SOAK else 5):
         out = tmp_path / f"{at}"
         if over:
             shutil.copytree(before.path, out)
