@@ -433,7 +433,7 @@ def test_recommend_reads_context(mgoe: Mgoe, shown: Path):
     assert [row["item"] for row in json.loads(found.stdout)] == expected["item"].tolist()
 
 
-@pytest.mark.parametrize("form", ["events", "exposures"])
+@pytest.mark.parametrize("form", ["exposures", *["events"] * SOAK])
 def test_init_writes_a_configuration_that_runs(mgoe: Mgoe, world: Path, tmp_path: Path, form: str):
     result = mgoe("init", world / form)
     (tmp_path / "mine.yaml").write_text(result.stdout)

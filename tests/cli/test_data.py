@@ -8,6 +8,7 @@ import pytest
 from mgoe.datasets import DATA_SETS
 from tests.cli.conftest import Mgoe
 from tests.datasets import layouts
+from tests.effort import SOAK
 
 
 def test_list(mgoe: Mgoe):
@@ -40,7 +41,7 @@ def test_a_set_without_an_address(mgoe: Mgoe, tmp_path: Path):
     assert len(result.stderr.splitlines()) == 1
 
 
-@pytest.mark.parametrize(("name", "protocol"), [("taobao", "time"), ("kuairand-pure", "published")])
+@pytest.mark.parametrize(("name", "protocol"), [("kuairand-pure", "published"), *[("taobao", "time")] * SOAK])
 def test_from_published_files_to_a_model(mgoe: Mgoe, tmp_path: Path, name: str, protocol: str):
     layouts.LAYOUTS[name](tmp_path / "raw")
     prepared = mgoe("data", "prepare", name, "--from", tmp_path / "raw", "--out", tmp_path / "log", "--json")
