@@ -71,6 +71,13 @@ def test_models_seeds_and_epochs_take_time(forecast_of):
     assert of("graph", split={"cuts": [0.3, 0.5, 0.8, 0.9, 0.95]}) > of("graph")
 
 
+def test_a_row_of_exposures_takes_longer_than_one_of_events(forecast_of):
+    events, shown = (forecast_of(10**7, tasks=tasks).stages for tasks in (["click", "buy"], EXPOSURES))
+    for one, other in zip(events, shown, strict=True):
+        if one.stage in ("training", "evaluation"):
+            assert other.cpu_seconds / other.rows > 1.1 * one.cpu_seconds / one.rows
+
+
 def test_every_model_has_a_cost(forecast_of):
     assert forecast_of(10**6, models=list(PRESETS)).facts["seconds"] > 0
     assert set(costs.WEIGHTS) <= {model.base for model in PRESETS.values()}

@@ -88,12 +88,17 @@ class LogSize:
                     if source.count().to_pyarrow().as_py()
                     else NO_ROWS,
                 )
-            counted = rows.group_by("buckets").aggregate(
-                counts=rows.count(),
-                happened=rows.happened.sum(),
-                positives=pairs if settings.form == "events" else rows.happened.sum(),
+            parts = (
+                rows.group_by("buckets")
+                .aggregate(
+                    counts=rows.count(),
+                    happened=rows.happened.sum(),
+                    positives=pairs if settings.form == "events" else rows.happened.sum(),
+                )
+                .order_by("buckets")
+                .to_pyarrow()
+                .to_pydict()
             )
-            parts = counted.order_by("buckets").to_pyarrow().to_pydict()
         whole.update((name, np.array(values, np.int64)) for name, values in parts.items())
         return cls(**whole)
 

@@ -173,12 +173,13 @@ def _work(
     nodes, pairs, numbers = size.users + size.items, size.pairs * sum(known), graph.rank * len(known)
     sampled_pairs = pairs * min(1, graph.sample / size.users)
     sampled_users, again = min(size.users, graph.sample) * len(known), pairs * (size.users > graph.sample)
-    shown = int(size.counts.sum()) if settings.form == "exposures" else 0
-    lists = retrieval_of(settings.retrieval, size.items)
+    rows, lists = int(size.counts.sum()), retrieval_of(settings.retrieval, size.items)
+    shown = rows if settings.form == "exposures" else 0
     evaluated, every = examples["valid"] + examples["test"], seeds * len(models)
+    scored = seeds * sum(weights) * (evaluated + settings.evaluation.ranking_queries * size.items)
     return {
         "start": 1,
-        "rows": int(size.counts.sum()),
+        "rows": rows,
         "nodes": nodes,
         "history": int(size.happened.sum()),
         "examples": sum(examples.values()),
@@ -201,7 +202,9 @@ def _work(
         * max((int(model.options.get("width", 16)) for model in models if model.ids == "on"), default=0),
         "cells": every,
         "evaluated": evaluated,
-        "scored": seeds * sum(weights) * (evaluated + settings.evaluation.ranking_queries * size.items),
+        "learned exposures": (examples["train"] + examples["valid"]) * seeds * sum(epochs) * bool(shown),
+        "scored": scored,
+        "scored exposures": scored * bool(shown),
         "measured": every * tasks * evaluated,
         "scored in lists": 2 * USERS * min(lists.candidates, size.items) * weights[0] if lists else 0,
         "linked pairs": 2 * size.pairs if lists else 0,
