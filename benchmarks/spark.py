@@ -5,12 +5,14 @@ two cores of this machine.
 
 Each is `mgoe graph build` in a process of its own, as in `benchmarks/graph.py`: one snapshot of the whole
 log, one resolution of 100/100; Spark's master is `local[2]`. The two graphs have to be identical in every
-file.
+file. With `--all`, graphs have a snapshot before every window of the default cuts, and those of `--exposures`
+rates; their names end in `all.FORM.N`.
 
 One line per figure, `{name, value, unit, against, ratio}`, N the events; `against` is the local engine,
 the ratio Spark over it:
 
-- `graph.spark.seconds.N`: the command, the start of Python and of Java included.
+- `graph.spark.seconds.N`: the command, the start of Python and of Java included;
+  `graph.spark.cpu_seconds.N`: its processor time.
 `graph.spark.seconds.STAGE.N`: as the build notes them.
 - `graph.spark.peak_gib.N`: anonymous memory of all processes together.
 - `graph.spark.python_gib.N`, `graph.spark.jvm_gib.N`: peaks of the processes of Python, and of that of Java;
@@ -44,7 +46,6 @@ from benchmarks.measure import GIB, Spent, child, line, use_cores
 from benchmarks.world import PLAIN, World, built, settings, simulated
 from mgoe.data.store import Store
 
-SPARK = {**PLAIN, "engine": "spark"}
 EVENTS = 5e7
 PREPARE = (
     "import sys; from mgoe.config import load_settings; from mgoe.data import prepare; "
@@ -54,27 +55,37 @@ EVERY = 0.1
 """Seconds between looks at memory."""
 
 
-def compare(work: Path, events: float, keep: bool) -> None:
-    """Build with both engines and print the figures."""
-    with simulated(work, events, keep) as world:
-        with built(world, PLAIN) as embedded:
+def compare(work: Path, rows: float, keep: bool, form: str = "events", every: bool = False) -> None:
+    """Build with both engines and print the figures.
+
+    Args:
+        work, keep: As for `simulated`.
+        rows: Of the log.
+        form: Of the log.
+        every: A snapshot before every window, in place of one of the whole log.
+    """
+    with simulated(work, rows, keep, form=form) as world:
+        size = f"all.{form}.{world.name}" if every else world.name
+        graph = PLAIN | {"snapshots": "all" if every else "last"}
+        with built(world, graph) as embedded:
             plain = embedded
-        with peaks() as peak, built(world, SPARK) as on_spark:
+        with peaks() as peak, built(world, {**graph, "engine": "spark"}) as on_spark:
             build = on_spark
     if build.meta["files"] != plain.meta["files"]:
         raise RuntimeError("the graphs of the two engines differ")
-    beside("seconds", world.name, build.spent.seconds, plain.spent.seconds, "s")
+    beside("seconds", size, build.spent.seconds, plain.spent.seconds, "s")
     for stage, spent in build.meta["stages"].items():
         beside(
             f"seconds.{stage.replace(' ', '_')}",
-            world.name,
+            size,
             spent["seconds"],
             plain.meta["stages"][stage]["seconds"],
             "s",
         )
-    beside("peak_gib", world.name, build.spent.anonymous_gib, plain.spent.anonymous_gib, "GiB")
+    beside("cpu_seconds", size, build.spent.cpu_seconds, plain.spent.cpu_seconds, "s")
+    beside("peak_gib", size, build.spent.anonymous_gib, plain.spent.anonymous_gib, "GiB")
     for kind, most in peak.items():
-        line(f"graph.spark.{kind}_gib.{world.name}", most, "GiB")
+        line(f"graph.spark.{kind}_gib.{size}", most, "GiB")
 
 
 def compare_preparing(work: Path, rows: float, form: str, keep: bool) -> None:
@@ -174,7 +185,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--prepare", action="store_true", help="prepare logs, instead of building graphs of events"
     )
-    parser.add_argument("--exposures", default="", help="with --prepare: sizes of exposure logs")
+    parser.add_argument(
+        "--all", action="store_true", dest="every", help="graphs with a snapshot before every window"
+    )
+    parser.add_argument("--exposures", default="", help="with --prepare or --all: sizes of exposure logs")
     parser.add_argument(
         "--work",
         type=Path,
@@ -185,13 +199,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         work = (options.work or Path(temporary)).resolve()
         work.mkdir(parents=True, exist_ok=True)
-        for size in filter(None, options.events.split(",")):
-            if options.prepare:
-                compare_preparing(work, float(size), "events", options.keep)
-            else:
-                compare(work, float(size), options.keep)
-        for size in filter(None, options.exposures.split(",")):
-            compare_preparing(work, float(size), "exposures", options.keep)
+        for form in ("events", "exposures"):
+            for size in filter(None, getattr(options, form).split(",")):
+                if options.prepare:
+                    compare_preparing(work, float(size), form, options.keep)
+                else:
+                    compare(work, float(size), options.keep, form, options.every)
 
 
 if __name__ == "__main__":

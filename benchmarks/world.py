@@ -164,7 +164,7 @@ def settings(world: World, graph: Mapping[str, Any]) -> dict[str, Any]:
         data["context"] = [{"name": "device"}]
         tasks = [{"name": task, "label": task} for task in TASKS]
     spark = {"master": f"local[{THREADS}]"}
-    return {"data": data, "tasks": tasks, "spark": spark, "graph": {**graph, "snapshots": "last"}}
+    return {"data": data, "tasks": tasks, "spark": spark, "graph": {"snapshots": "last", **graph}}
 
 
 def agreement(simulation: Path, graph: MacroGraph) -> dict[str, float]:

@@ -21,7 +21,7 @@ def test_every_figure_has_its_line(tmp_path: Path, capsys: pytest.CaptureFixture
     stages = {"ids", "pairs", "nodes", "sketch", "vectors", "clusters", "1st_order", "2nd_order", "checksums"}
     compared = {
         f"graph.spark.{figure}.2e4"
-        for figure in ("seconds", "peak_gib", *(f"seconds.{stage}" for stage in stages))
+        for figure in ("seconds", "cpu_seconds", "peak_gib", *(f"seconds.{stage}" for stage in stages))
     }
     assert set(found) == compared | {"graph.spark.python_gib.2e4", "graph.spark.jvm_gib.2e4"}
     assert all(figure["value"] > 0 for figure in found.values())
@@ -29,6 +29,17 @@ def test_every_figure_has_its_line(tmp_path: Path, capsys: pytest.CaptureFixture
     together = found["graph.spark.peak_gib.2e4"]["value"]
     for kind in ("python", "jvm"):
         assert 0.05 < found[f"graph.spark.{kind}_gib.2e4"]["value"] < together * 1.1
+    assert list(tmp_path.iterdir()) == []
+
+
+@with_java
+@slow
+def test_graphs_of_all_snapshots_have_their_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    spark.main(["--all", "--events", "2e4", "--exposures", "2e4", "--work", str(tmp_path)])
+    found = lines(capsys.readouterr().out)
+    for form in ("events", "exposures"):
+        assert found[f"graph.spark.seconds.all.{form}.2e4"]["ratio"] > 0
+    assert "graph.spark.seconds.rates.all.exposures.2e4" in found
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,5 +1,7 @@
 """Pairs scored and lists made on Spark are those of one process, to the bit."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +106,27 @@ def test_two_workers_of_a_cluster_get_the_bundle_once(
         check_scores(finished, tables, tmp_path, found.master, ("several",))
         for worker in ("worker0", "worker1"):
             assert len(list((found.folder / worker).rglob("bundle.json"))) == 1, worker
+
+
+@slow
+def test_a_full_disk_is_one_sentence_and_the_next_run_is_whole(finished: Path, tables: Path, tmp_path: Path):
+    out = tmp_path / "small" / "scores"
+    out.parent.mkdir()
+    words = "predict", finished / "bundle", tables / "one", "--out"
+    spark = sys.executable, "-m", "mgoe", *words, out, "--engine", "spark", "--master", SPARK.master
+    mount = f'mount -t tmpfs -o size=64k none "{out.parent}" && exec "$@"'  # seen by the command alone
+    done = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", mount, "sh", *map(str, spark)], capture_output=True, text=True
+    )
+    if "unshare" in done.stderr or "mount" in done.stderr:
+        pytest.skip("a process may not mount a file system here")
+    assert done.returncode == 2
+    assert "mgoe: spark: Spark failed: " in done.stderr
+    assert "No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert mgoe(*words, tmp_path / "one.parquet").exit_code == 0
+    assert mgoe(*spark[3:]).exit_code == 0
+    assert written(out).equals(pq.read_table(tmp_path / "one.parquet"))
 
 
 def test_what_is_wrong_ends_in_one_sentence(
