@@ -75,7 +75,8 @@ $(BASE): pyproject.toml | $(BIN)/python
 
 # Python compiles what is imported, a third of all. PySpark has no wheel; pip makes one, and would compress its archives again
 $(READY): pyproject.toml | $(BIN)/python
-	$(INSTALL) --no-compile --config-settings=--build-option=--compression=stored --editable '.[dev,docs]'
+	@printf '[bdist_wheel]\ncompression = stored\n' > .venv/wheels.cfg
+	DIST_EXTRA_CONFIG='$(CURDIR)/.venv/wheels.cfg' $(INSTALL) --no-compile --editable '.[dev,docs]'
 	@touch $(BASE) $(SITE) $@
 
 $(SITE): $(BASE)
