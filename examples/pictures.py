@@ -1,11 +1,12 @@
-"""Pictures of the page and of a report, from a simulated log whose items and users have names.
+"""Pictures of the page, a report, a comparison and a model card, from a simulated log with names.
 
 Run it in a clone, with the extras `serve` and `dev` and a Chromium:
 
     python examples/pictures.py pictures --images docs/images
 
 It simulates a log, gives its items and users names, trains a model, and takes pictures of the page and the
-report at phone and desktop widths, light and dark. `--images` makes those of the pages.
+report at phone and desktop widths, light and dark. With `--images` it compares three models too, and makes
+the pictures that the pages show: `page.png` and those of `PICTURES`.
 """
 
 import argparse
@@ -15,18 +16,20 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.error import URLError
 from urllib.request import urlopen
 
 import numpy as np
 import pandas as pd
+from markdown_it import MarkdownIt
 from playwright.sync_api import Page, sync_playwright
 
 from mgoe import experiments
-from mgoe.config import RunSettings, make_settings
+from mgoe.config import ComparisonSettings, make_settings
 from mgoe.simulation import WorldSettings, simulate
 
 KINDS = (
@@ -41,6 +44,20 @@ KINDS = (
 )
 MODELS = ("Alpine", "Bright", "Classic", "Dune", "Ember", "Fjord", "Grove", "Harbor", "Indigo", "Juniper")
 PEOPLE = ("Ann", "Ben", "Cleo", "Dan", "Eve", "Finn", "Gus", "Hana", "Ivo", "Jun", "Kai", "Lea", "Max", "Nia")
+PICTURES = {
+    "report": ("run/report.html", "body"),
+    "groups": ("run/report.html", "#macro"),
+    "lists": ("run/report.html", "#catalogue"),
+    "arena": ("arena/comparison.html", "#t1"),
+    "card": ("card.html", "body"),
+}
+"""The file of a picture, and the part of it at the top."""
+STYLE = """
+body { font: 17px/1.5 sans-serif; max-width: 62rem; margin: 2rem auto; }
+table { border-collapse: collapse; } td, th { padding: .2rem .8rem; border-bottom: 1px solid #ddd; }
+pre { background: #f4f4f4; padding: 1rem; }
+"""
+"""Of the model card."""
 SIZES = {"phone": (390, 844), "desktop": (1280, 900)}
 
 
@@ -50,14 +67,17 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("out", type=Path, help="folder for the log, the run and all pictures")
-    parser.add_argument("--images", type=Path, help="folder that gets page.png and report.png")
-    parser.add_argument("--users", type=int, default=1000)
-    parser.add_argument("--exposures", type=int, default=100_000)
+    parser.add_argument("--images", type=Path, help="folder of the pages' pictures")
+    parser.add_argument("--users", type=int, default=500)
+    parser.add_argument("--exposures", type=int, default=50_000)
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
-    run = given.out / "run"
+    run, settings = given.out / "run", settings_of_log(given.out / "log", given.users, given.exposures)
     if not (run / "report.html").exists():
-        experiments.run(settings_of_log(given.out / "log", given.users, given.exposures), run)
+        experiments.run(make_settings(settings), run)
+    if given.images:
+        experiments.compare(comparison_of(settings), given.out / "arena")
+        write_card(run / "bundle", given.out / "card.html")
     with served(run / "bundle", given.out / "state") as url, browser() as opened:
         for name, (width, height) in SIZES.items():
             for scheme in ("light", "dark"):
@@ -69,11 +89,13 @@ def main() -> None:
         if given.images:
             page = opened.new_page(viewport={"width": 1280, "height": 960}, color_scheme="light")
             picture_of_page(page, url, given.images / "page.png", whole=False)
-            page.goto((run / "report.html").absolute().as_uri())
-            page.screenshot(path=given.images / "report.png")
+            for name, (file, part) in PICTURES.items():
+                page.goto((given.out / file).absolute().as_uri())
+                page.locator(part).evaluate("part => part.scrollIntoView({behavior: 'instant'})")
+                page.screenshot(path=given.images / f"{name}.png")
 
 
-def settings_of_log(folder: Path, users: int, exposures: int) -> RunSettings:
+def settings_of_log(folder: Path, users: int, exposures: int) -> dict[str, Any]:
     """Simulate a log with names, and return the settings of a run on it."""
     if not folder.exists():
         world = WorldSettings(
@@ -94,13 +116,23 @@ def settings_of_log(folder: Path, users: int, exposures: int) -> RunSettings:
             "features": [{"name": "category"}],
         },
     }
-    return make_settings(
-        {
-            "data": {"log": str(folder / "events"), "truth": str(folder / "truth"), **sides},
-            "tasks": ["click", "favour", "cart", "buy"],
-            "models": ["mgoe", "shared-bottom+mgoe", "mmoe"],
-        }
-    )
+    return {
+        "data": {"log": str(folder / "events"), "truth": str(folder / "truth"), **sides},
+        "tasks": ["click", "favour", "cart", "buy"],
+        "models": ["mgoe", "shared-bottom+mgoe", "mmoe"],
+    }
+
+
+def comparison_of(settings: Mapping[str, Any]) -> ComparisonSettings:
+    """Return the settings of a comparison of a run's models with two seeds."""
+    log = {"data": settings["data"], "tasks": settings["tasks"]}
+    return ComparisonSettings(logs={"shop": log}, models=settings["models"], seeds=[0, 1])
+
+
+def write_card(bundle: Path, file: Path) -> None:
+    """Write the model card of a bundle as a page."""
+    text = MarkdownIt().enable("table").render((bundle / "MODEL_CARD.md").read_text(encoding="utf-8"))
+    file.write_text(f"<!doctype html><meta charset='utf-8'><style>{STYLE}</style>{text}", encoding="utf-8")
 
 
 def write_names(folder: Path) -> None:
