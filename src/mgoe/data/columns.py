@@ -70,7 +70,7 @@ def enforce(table: Table, checks: Sequence[Check], place: str, numbered: bool = 
             first = only_row(marked.filter(marked.bad).order_by("row" if numbered else "value").limit(1))
             found = "null" if first["value"] is None else repr(first["value"])
             where = f" in row {first['row'] + 1}" if numbered else ""
-            more = f" and {count - 1} more" if count > 1 else ""
+            more = f" and {count - 1:,} more" if count > 1 else ""
             raise DataError(
                 f"{place}, column {check.column!r}", f"{check.rule}, found {found}{where}{more}; {check.fix}"
             )
@@ -94,7 +94,7 @@ def read_id(column: Expr, name: str, place: str) -> tuple[Expr, list[Check]]:
         column.isnull(),
         column,
         "an id must not be null",
-        "leave such rows out of the log, or give them an id of their own",
+        "leave such rows out (of a log, data.missing_ids: drop does it), or give them an id of their own",
     )
     if kind.is_floating():
         # compared before the cast, because Ibis casts what it floors, and infinity has no integer

@@ -280,7 +280,9 @@ def _time(columns: list[Column], source: Table, place: str) -> str:
         raise DataError(
             place,
             "a log needs a time (a date, a timestamp, or a number since 1970), found none among "
-            f"{', '.join(column.name for column in columns)}; add one",
+            f"{', '.join(column.name for column in columns)}; add one; texts are read if "
+            "all are like 2026-01-31 18:30:00, none like 31.01.2026: name the column in a configuration "
+            "(data.time), and `mgoe run` says which row cannot be read",
         )
     return max(moments, key=lambda c: (c.named(TIME), c.kind == "time", c.parses, c.distinct)).name
 

@@ -113,6 +113,7 @@ def _task(data: ReportData, task: str, summaries: Summaries) -> dict[str, Any]:
         "positives": "positive",
         "gauc_users": "users in GAUC",
         "gauc_users_skipped": "users left out of it, who did it always or never",
+        "queries": "users in HR and NDCG",
     }
     metrics = [m for m in TITLES if any((task, m) in found for found in summaries.values())]
     table = metrics_table(summaries, [(task, metric) for metric in metrics], data.estimates)
