@@ -59,7 +59,8 @@ def _version(name: str, size: int | None, md5: str, users: bool, titles: Encodin
         published="as in MacGNN: the first 80 % in time are history, the next 10 % training, the last 10 % "
         "test, a rating of 4 or more is the label; the last fifth of the training part is our validation, "
         "quantiles are of positives, and rows of new nodes stay",
-        layout="the READMEs of GroupLens; YuanchenBei/MacGNN, data/mag/ml_process.py",
+        layout="no header, fields between ::, ratings.dat has user_id, item_id, rating, seconds; "
+        "the READMEs of GroupLens; YuanchenBei/MacGNN, data/mag/ml_process.py",
         downloads=(Download(f"https://files.grouplens.org/datasets/movielens/ml-{short}.zip", size, md5),),
     )
 

@@ -49,7 +49,8 @@ TAOBAO = DataSet(
     time="by day: 2 days history, 5 train, 2 December valid, 3 December test; buckets of 8 hours",
     published="leave-last-out, as in sequential and multi-behaviour papers: each user's last event is "
     "test, the one before valid; other users' later events are in the history, and sequences end on any day",
-    layout="pyg-team/pytorch_geometric, torch_geometric/datasets/taobao.py; thuml/DARE, preprocess/README.md",
+    layout="without a header: user_id, item_id, category_id, behavior (pv, fav, cart, buy), seconds; "
+    "pyg-team/pytorch_geometric, torch_geometric/datasets/taobao.py; thuml/DARE, preprocess/README.md",
     downloads=(Download("https://alicloud-dev.oss-cn-hangzhou.aliyuncs.com/UserBehavior.csv.zip"),),
     access="the address is PyTorch Geometric's; the home page needs an account",
 )

@@ -112,7 +112,7 @@ def resolve(model: str | ModelSettings) -> ModelSettings:
     Args:
         model: Name of a preset, with `+counts`, `+edges`, `+graph` or `+mgoe` for other inputs, or settings
             whose `base` is such a name, that of an extension, or the import path `module:Class` of a model of
-            your own, which both read every group but ids and recents by default. Given options replace those
+            your own, which both read the groups of `mgoe` but ids by default. Given options replace those
             of the preset.
 
     Raises:
