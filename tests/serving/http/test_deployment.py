@@ -138,6 +138,7 @@ def filled(machine: Machine, bundle: mgoe.Bundle) -> Iterator[None]:
     yield
 
 
+@slow
 @needs("redis-server", "nginx")
 def test_two_services_with_redis_and_nginx(shown: Path, tmp_path: Path):
     """Each service sees what the other has taken, one of them dies, and both take the version of a cycle."""
