@@ -151,7 +151,8 @@ def test_nginx_takes_the_file_that_compose_makes(services: dict[str, Any], tmp_p
     script = script.replace("/etc/mgoe/nginx.conf", str(EXAMPLES / "redis" / "nginx.conf"))
     subprocess.run(["sh", "-ec", script.replace("/etc/nginx/conf.d/default.conf", str(site))], check=True)
     upstream = re.findall(r"^\s*server ([\w.-]+):(\d+) ", site.read_text(), re.MULTILINE)
-    assert upstream == [(name, "8000") for name in services if name.startswith("mgoe-")]
+    servers = [(name, "8000") for name in services if name.startswith("mgoe-")]
+    assert upstream == 2 * servers, "all requests, and those that bring records"
     [port] = re.findall(r"^\s*listen (\d+);", site.read_text(), re.MULTILINE)
     assert all(published.endswith(f":{port}") for published in services["nginx"]["ports"])
     text = re.sub(r"mgoe-\d:", "127.0.0.1:", site.read_text())  # no such hosts here

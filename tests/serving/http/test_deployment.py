@@ -151,7 +151,7 @@ def test_two_services_with_redis_and_nginx(shown: Path, tmp_path: Path):
     services = {"mgoe-redis.service", "mgoe@8001.service", "mgoe@8002.service"}
     assert machine.enabled == {machine.moved(name) for name in services} | {"mgoe-cycle.timer"}
     with (
-        machine.started("mgoe-redis.service"),
+        machine.started("mgoe-redis.service") as redis,
         filled(machine, first),
         machine.started("mgoe@8001.service") as killed,
         machine.started("mgoe@8002.service"),
@@ -186,6 +186,11 @@ def test_two_services_with_redis_and_nginx(shown: Path, tmp_path: Path):
         with client_of(f"http://127.0.0.1:{other}") as direct:
             await_counts(direct, mgoe_exposures_taken=SETTLED + 4, mgoe_exposure_duplicates=16)
         assert client.get("/v1/explain", params={"user": 10**9, "item": events[0]["item"]}).status_code == 200
+        redis.kill()
+        redis.wait(60)
+        for _ in range(4):
+            assert client.post("/v1/events", json=records).is_server_error
+        assert client.post("/v1/rank", json=asked).status_code == 200, "a store that is away stops rankings"
     logs = machine.said + machine.path("/var/log/nginx/mgoe.log").read_text()
     assert str(10**9) not in logs, "a log holds an id"
 
