@@ -27,7 +27,7 @@ send() {
 
 # expect N: that many events and exposures more than there were
 expect() {
-    [ "$exposures" -gt 0 ] && shown=$1 || shown=0
+    [ "${exposures:-0}" -gt 0 ] && shown=$1 || shown=0
     now="$(figure "$url" mgoe_live_events) events, $(figure "$url" mgoe_exposures_taken) exposures"
     [ "$now" = "$((held + $1)) events, $((taken + shown)) exposures" ] ||
         fail "there are $now, and there should be $((held + $1)) and $((taken + shown))"

@@ -28,7 +28,7 @@ if [ -e "$registry.erased.json" ]; then
     if [ -e "$state/log.sqlite" ]; then
         mgoe erase --registry "$registry" --state "$state" >&2
     else
-        echo "restore.sh: start Redis, and before the services run: mgoe erase --registry $registry --redis URL" >&2
+        echo "restore.sh: start Redis, and before the services run: mgoe erase --registry $registry --redis URL --redis-password-file FILE" >&2
     fi
 fi
 if [ "$(id -u)" = 0 ]; then # as whom the services run
