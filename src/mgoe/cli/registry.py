@@ -10,7 +10,6 @@ import typer
 
 from mgoe.cli.shared import (
     BundlePath,
-    Config,
     Json,
     Redis,
     RedisPassword,
@@ -249,7 +248,10 @@ def prune(
 
 
 def cycle(
-    config: Config,
+    config: Annotated[
+        Path,
+        typer.Argument(metavar="CONFIG", help="YAML file of a cycle.", show_default=False),
+    ],
     sets: Set = None,
     metrics: Annotated[
         Path | None,
