@@ -16,14 +16,14 @@ from hypothesis import strategies as st
 import mgoe
 from mgoe._util.files import sha256, write_json
 from mgoe.bundle import MANIFEST, Bundle
-from mgoe.bundle.held import FILES, HELD, Held, joined, mark_of, read_held, write_held
+from mgoe.bundle.held import FILES, HELD, NEW_STORE, Held, joined, mark_of, read_held, write_held
 from mgoe.errors import DataError, MgoeError, OtherLogError
 from mgoe.experiments.sources import held_by_files
 from mgoe.lifecycle.acceptance import window_of
 from mgoe.lifecycle.new_bundle import with_files
 from mgoe.lifecycle.new_rows import NewRows, Sources, learned_until
 from mgoe.lifecycle.taken import write_events, write_exposures
-from mgoe.serving import open_events
+from mgoe.serving import Consumer, open_events
 from mgoe.serving.events.exposure import Exposure, Label
 from mgoe.serving.events.exposure_follower import ExposureFollower
 from mgoe.serving.events.exposure_log import ExposureLog
@@ -264,6 +264,22 @@ def test_events_that_were_written_as_a_log_are_those_of_the_service(finished: Pa
     assert write_events(bundle.path, tmp_path / "state", file) == 11
     with pytest.raises(DataError, match="must continue after position 0 of the log"):
         NewRows.of(bundle, sources[0], folder_in(tmp_path))
+
+
+def test_a_store_that_has_lost_everything_is_said_to_be_new(
+    shown: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    """One that holds exposures alone, whose log of events is another, is none."""
+    deployment = Deployment(mgoe.load(shown / "bundle"), tmp_path)
+    deployment.serve(late=False)
+    deployment.update(Sources(events=deployment.state))
+    bundle = deployment.current.bundle
+    for folder, said in ((deployment.state, 0), (tmp_path / "emptied", 1)):
+        log = open_events(folder)
+        Consumer.of(log, bundle, exposures=ExposureLog(folder / "log.sqlite"))
+        assert caplog.messages == [NEW_STORE] * said
+        NewRows.of(bundle, Sources(events=folder), folder_in(tmp_path))
+        assert caplog.messages == [NEW_STORE] * 2 * said
 
 
 def folder_in(path: Path) -> Path:

@@ -5,7 +5,7 @@ A mark says up to where a bundle holds a log: the position of a record, and a di
 records up to it. So an older copy of the log is noticed even after it has grown past the position.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +16,11 @@ HELD = "live.json"
 """File of a bundle with what its graph holds of each source."""
 FILES = "files"
 """The source of all rows of files that no service has written: it has no positions, only times."""
+NEW_STORE = (
+    "the bundle holds rows of another store and none of this one, which is new or has lost everything; "
+    "restore its latest copy, or continue with it, and the bundle keeps what it holds"
+)
+"""Message about a store of which `is_new` is true."""
 
 
 class Mark(NamedTuple):
@@ -107,6 +112,17 @@ def last_of_logs(held: Sources) -> int | None:
     """Return the time of the last row of a service's log that is held, in microseconds since 1970."""
     times = (one.last for identity, one in held.items() if identity != FILES)
     return max((time for time in times if time is not None), default=None)
+
+
+def is_new(logs: Iterable[str], held: Sources) -> bool:
+    """Return whether rows of a service are held, but none of the logs of a store.
+
+    Example:
+        >>> from mgoe.bundle.held import is_new
+        >>> is_new(["B801", "B801/exposures"], {"A3F0": Held("17", "5b2e", 20)})
+        True
+    """
+    return last_of_logs(held) is not None and held.keys().isdisjoint(logs)
 
 
 def last_of_files(held: Sources) -> int | None:

@@ -19,7 +19,17 @@ from numpy.typing import NDArray
 
 from mgoe._util.tables import write_table
 from mgoe.bundle import Bundle
-from mgoe.bundle.held import FILES, Held, Mark, last_of_files, latest_mark, mark_of, read_held
+from mgoe.bundle.held import (
+    FILES,
+    NEW_STORE,
+    Held,
+    Mark,
+    is_new,
+    last_of_files,
+    latest_mark,
+    mark_of,
+    read_held,
+)
 from mgoe.bundle.held import Sources as HeldSources
 from mgoe.bundle.items import Item, new_items
 from mgoe.bundle.manifest import iso_time
@@ -226,6 +236,8 @@ class NewRows:
         if self.bundle.settings.form == "exposures":
             write_settled(self.bundle, service, self.folder / "taken.parquet", self.held)
             self._read_files("exposures", [str(self.folder / "taken.parquet")], trains)
+        if is_new(self.ends, dict(one for held in self.held for one in held.items())):
+            logger.warning(NEW_STORE)
 
     def _hold(self, identity: str, mark: Mark, part: Part | None) -> None:
         """Note up to where a log of a service is read, and the times of its new rows."""

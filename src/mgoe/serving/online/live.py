@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mgoe.bundle import Bundle
-from mgoe.bundle.held import START, Mark, Sources, last_of_logs, mark_of, read_held
+from mgoe.bundle.held import NEW_STORE, START, Mark, Sources, is_new, mark_of, read_held
 from mgoe.bundle.items import Item, new_items
 from mgoe.config import TaskSettings
 from mgoe.data import task_masks, to_arrow
@@ -342,9 +342,8 @@ class Consumer:
             self._exposures.check(self._exposures_from)
             if live.state.rates.is_counted:
                 self._follower = ExposureFollower(self._exposures, self._tasks, self._exposures_from)
-        for one in (log, self._exposures):
-            if one is not None and one.identity not in self._held and last_of_logs(self._held) is not None:
-                logger.warning("the bundle holds rows of another log and none of this one: is it a new one?")
+        if is_new([one.identity for one in (log, self._exposures) if one is not None], self._held):
+            logger.warning(NEW_STORE)
         mark = START
         while mark.number < held.number and (found := log.read(mark)):
             live.skip([record for at, record in found if at.number <= held.number])
