@@ -58,6 +58,10 @@ class OutputError(MgoeError):
     """An output folder cannot be written, is finished already, or belongs to other settings."""
 
 
+class BusyError(OutputError):
+    """Another process writes what a command would write."""
+
+
 class EventError(MgoeError):
     """A live event breaks a rule."""
 

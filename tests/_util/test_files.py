@@ -152,7 +152,7 @@ def test_a_holder_that_ends_while_it_is_looked_at_is_still_said_to_hold(
     with exclusive(tmp_path / "run", "a run"):
         monkeypatch.setattr(Path, "read_text", gone)
         with (
-            pytest.raises(OutputError, match="another process is writing a run there"),
+            pytest.raises(OutputError, match="another process is at work there"),
             exclusive(tmp_path / "run", "a run"),
         ):
             pass

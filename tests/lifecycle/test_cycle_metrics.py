@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from mgoe.errors import ConfigError, DataError, OutputError
+from mgoe._util.files import exclusive
+from mgoe.errors import BusyError, ConfigError, DataError, OutputError
 from mgoe.lifecycle.cycle_metrics import run_measured
 from tests.lifecycle.test_cycle import World, patched
 
@@ -53,6 +54,11 @@ def test_each_round_leaves_what_became_of_it(patched: Any, tmp_path: Path, monke
     with pytest.raises(DataError):
         run_measured(world.settings, lambda step: None, file)
     assert result(file) == "failed"
+    before = file.read_bytes()
+    other = exclusive(world.settings.registry / ".cycle", "a cycle", "runs")
+    with other, pytest.raises(BusyError, match=r"another process \(number \d+\) runs a cycle there; wait"):
+        run_measured(world.settings, lambda step: None, file)
+    assert file.read_bytes() == before
 
 
 def test_a_file_that_cannot_be_written_is_an_error(patched: Any, tmp_path: Path):

@@ -364,8 +364,9 @@ def test_an_erasure_that_cannot_be_made_changes_nothing(deployed: Deployed, tmp_
         erase(**deployed.where, users=["Smith"])
     with pytest.raises(ConfigError, match="must name who is erased, found nobody"):
         erase(**deployed.where)
-    rule = r"another process .* is writing an erasure there"
-    with exclusive(deployed.registry.path / ".cycle", "a cycle"), pytest.raises(OutputError, match=rule):
+    rule = r"another process .* runs a cycle there"
+    cycle = exclusive(deployed.registry.path / ".cycle", "a cycle", "runs")
+    with cycle, pytest.raises(OutputError, match=rule):
         erase(**deployed.where, users=[deployed.user])
     after = {str(file): file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
     held = [{name: one for name, one in now.items() if one and "-shm" not in name} for now in (before, after)]

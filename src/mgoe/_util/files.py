@@ -22,7 +22,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from pydantic_core import to_jsonable_python
 
-from mgoe.errors import MgoeError, OutputError
+from mgoe.errors import BusyError, MgoeError, OutputError
 
 GIB = 1 << 30
 UNFINISHED = re.compile(r"\..+\.\d+\.(tmp|partial)")
@@ -263,15 +263,16 @@ def clear_unfinished(folder: Path) -> None:
 
 
 @contextmanager
-def exclusive(folder: Path, what: str) -> Iterator[None]:
+def exclusive(folder: Path, what: str, verb: str = "is writing") -> Iterator[None]:
     """Hold a folder for this process alone. The lock ends with the process, however it ends.
 
     Args:
         folder: It need not exist; its parent is created.
-        what: What is written there, for the message.
+        what, verb: What is done there, for the message of another process.
 
     Raises:
-        OutputError: Another process holds it, or the lock cannot be written.
+        BusyError: Another process holds it.
+        OutputError: The lock cannot be written.
     """
     lock = lock_file(folder)
     held = FileLock(lock, timeout=0)
@@ -279,18 +280,17 @@ def exclusive(folder: Path, what: str) -> Iterator[None]:
         lock.parent.mkdir(parents=True, exist_ok=True)
         held.acquire()
     except Timeout:
-        holder = "another process"
+        holder = "another process is at work"
         with suppress(OSError, ValueError):  # it may end meanwhile and remove the file
-            holder += f" (number {int(lock.read_text())})"
-        raise OutputError(
-            folder, f"{holder} is writing {what} there; wait, or choose another folder"
-        ) from None
+            number, does = lock.read_text().split(" ", 1)
+            holder = f"another process (number {int(number)}) {does}"
+        raise BusyError(folder, f"{holder} there; wait, or choose another folder") from None
     except OSError as error:
         raise OutputError(
             folder, f"cannot be written: {error.strerror or error}; choose a folder you may write"
         ) from None
     try:
-        lock.write_text(str(os.getpid()))
+        lock.write_text(f"{os.getpid()} {verb} {what}")
         yield
     finally:
         lock.unlink(missing_ok=True)

@@ -117,7 +117,7 @@ def run_cycle(settings: CycleSettings, report: Report) -> int:
 
     Raises:
         BundleError: The registry has no current version.
-        OutputError: Another process runs a cycle of this registry.
+        BusyError: Another process runs a cycle or an erasure of this registry.
         MgoeError: A row breaks a rule, or something cannot be written; nothing is lost.
     """
     registry, work = Registry(settings.registry), settings.registry / ".cycle"
@@ -126,7 +126,7 @@ def run_cycle(settings: CycleSettings, report: Report) -> int:
     def step(name: str, **facts: Any) -> None:
         report({"step": name, **facts, "seconds": round(time.monotonic() - started, 1)})
 
-    with exclusive(work, "a cycle"):
+    with exclusive(work, "a cycle", "runs"):
         work.mkdir(exist_ok=True)
         (erasures := Erasures.of(registry.path)).check(current)
         if settings.state is not None and erasures.entries:

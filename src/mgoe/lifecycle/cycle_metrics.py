@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mgoe._util.files import write_text
-from mgoe.errors import BundleError, ConfigError
+from mgoe.errors import BundleError, BusyError, ConfigError
 from mgoe.lifecycle.cycle import DONE, HELD, WAITING, CycleSettings, Report, run_cycle
 from mgoe.lifecycle.registry import CURRENT, Registry
 
@@ -24,6 +24,8 @@ RESULTS = {"done": DONE, "held": HELD, "waiting": WAITING, "failed": FAILED}
 def run_measured(settings: CycleSettings, report: Report, file: Path) -> int:
     """Run a round as `run_cycle` does, and replace the file when it has ended, however it ended.
 
+    A round that did not begin, because another one runs, leaves the file to that one.
+
     Raises:
         ConfigError: The file has no folder.
         OutputError: The file cannot be written.
@@ -33,7 +35,7 @@ def run_measured(settings: CycleSettings, report: Report, file: Path) -> int:
         raise ConfigError(
             "--metrics", f"must be a file in a folder that exists, found {str(file)!r}; make the folder"
         )
-    found, code, began = dict[str, dict[str, Any]](), FAILED, time.time()
+    found, code, began, busy = dict[str, dict[str, Any]](), FAILED, time.time(), False
 
     def note(step: dict[str, Any]) -> None:
         found[step["step"]] = step
@@ -41,9 +43,13 @@ def run_measured(settings: CycleSettings, report: Report, file: Path) -> int:
 
     try:
         code = run_cycle(settings, note)
+    except BusyError:
+        busy = True
+        raise
     finally:
-        current = promoted(Registry(settings.registry))
-        write_text(file, page_of(code, found, time.time() - began, current))
+        if not busy:
+            current = promoted(Registry(settings.registry))
+            write_text(file, page_of(code, found, time.time() - began, current))
     return code
 
 

@@ -131,10 +131,13 @@ def erase(
     Raises:
         DataError: A user is not known anywhere; nothing is changed then.
         EventError: An id is not of the type of the log's.
-        OutputError: A cycle or another erasure is running.
+        BusyError: A cycle or another erasure is running.
         MgoeError: Something cannot be read or written. The same call finishes what was begun.
     """
-    with exclusive(Path(registry) / ".cycle", "an erasure"), Deployment(registry, state, redis, log) as ours:
+    with (
+        exclusive(Path(registry) / ".cycle", "an erasure", "runs"),
+        Deployment(registry, state, redis, log) as ours,
+    ):
         former, asked = Erasures.of(ours.registry.path), ours.texts(users)
         erasures = former.with_users(asked) if asked else former
         if not (until := erasures.until()):
