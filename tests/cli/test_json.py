@@ -75,7 +75,7 @@ def test_new_bundles(mgoe: Mgoe, finished: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_an_erasure(mgoe: Mgoe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """The ids are those of the options and of the file; with `--verify`, what remains is exit code 3."""
-    stated, asked = {"stated": ["weights"], "full_training": "2026-06-01"}, []
+    stated, asked = {"stated": ["weights"], "full_training": "2026-06-01", "not_reached": ["logs"]}, []
     done = {
         "users": 3,
         "version": "3f9a",

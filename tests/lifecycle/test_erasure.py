@@ -28,7 +28,7 @@ from mgoe.graph import MacroGraph, build_graph
 from mgoe.graph.build.rate_counter import RECORDS
 from mgoe.lifecycle import CycleSettings, Registry, Sources, run_cycle, update
 from mgoe.lifecycle.erased_bundle import user_tables, without
-from mgoe.lifecycle.erasure import erase, verify
+from mgoe.lifecycle.erasure import Deployment, erase, verify
 from mgoe.lifecycle.erasures import Erasures
 from mgoe.retrieval import Retrieval
 from mgoe.serving import Event, open_events, open_exposures
@@ -245,7 +245,9 @@ def users_of(state: Path) -> set[str]:
     return found
 
 
-def test_an_erasure_leaves_nothing_but_what_is_stated_and_changes_nobody_else(deployed: Deployed):
+def test_an_erasure_leaves_nothing_but_what_is_stated_and_changes_nobody_else(
+    deployed: Deployed, said: pytest.LogCaptureFixture
+):
     before, everyone = deployed.current, users_of(deployed.state)
     form = before.settings.form
     marks, index = (
@@ -269,6 +271,13 @@ def test_an_erasure_leaves_nothing_but_what_is_stated_and_changes_nobody_else(de
     assert done["full_training"] > before.manifest["fully_trained_until"][:10]
     assert len([*read_shadow_log(deployed.state / FOLDER)]) == 5
 
+    again = erase(**deployed.where, users=[deployed.user, deployed.newcomer])
+    assert (again["users"], again["version"], {*again["records"].values()}) == (0, after.name, set())
+    assert said.messages[-1] == "nothing is left to erase in what was read, so no version was made"
+    assert again["not_reached"] == ["files of the log (--log)"]
+    with Deployment(deployed.registry.path, None, log=["log"]) as alone:
+        stores = ["events, exposures and labels (--state or --redis)", "the log of a shadow (--state)"]
+        assert alone.not_reached == stores
     assert after.indices("user", [deployed.other]) == index
     log = open_events(deployed.state)
     for mark in marks:

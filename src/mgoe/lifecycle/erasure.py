@@ -62,12 +62,21 @@ class Deployment(ExitStack):
         self.folder = None if own is None else Path(own)
         self.events, self.exposures = None, None
         if (where := redis or state or own) is None:
-            logger.info("no store is read, because neither --state nor --redis names one")
             return
         self.events = self.enter_context(closing(open_events(where, make=False)))
         if self.current.settings.form == "exposures":
             replica = with_query(redis, state=own) if redis else where
             self.exposures = self.enter_context(closing(open_exposures(replica, make=False)))
+
+    @property
+    def not_reached(self) -> list[str]:
+        """What no option names, so that users may still be there."""
+        named = {
+            "events, exposures and labels (--state or --redis)": self.events is not None,
+            "the log of a shadow (--state)": self.folder is not None,
+            "files of the log (--log)": bool(self.log),
+        }
+        return [what for what, is_named in named.items() if not is_named]
 
     @property
     def versions(self) -> list[Bundle]:
@@ -123,7 +132,8 @@ def erase(
 
     Args:
         registry, state, redis, log: See `Deployment`. Files of the log are rewritten.
-        users: Their ids; without any, the list of erasures is applied again.
+        users: Their ids; without any, the list of erasures is applied again. Nothing is done about those who
+            were erased before and of whom nothing is left.
 
     Returns:
         What was done: see `mgoe erase --json`.
@@ -139,15 +149,14 @@ def erase(
         Deployment(registry, state, redis, log) as ours,
     ):
         former, asked = Erasures.of(ours.registry.path), ours.texts(users)
+        found = set[str]().union(*ours.holds(former.with_users(asked)).values()) if asked else set()
+        for user in sorted({*asked} - former.until().keys() - found):
+            rule = f"user {user!r} is in no version, store or named log; leave it out (nothing was changed)"
+            raise DataError(registry, rule)
+        asked = [user for user in asked if user in found]  # of others nothing is left
         erasures = former.with_users(asked) if asked else former
         if not (until := erasures.until()):
             raise ConfigError("--user", "must name who is erased, found nobody; nobody was erased before")
-        if new := until.keys() - former.until().keys():
-            for user in sorted(new.difference(*ours.holds(erasures).values())):
-                rule = (
-                    f"user {user!r} is in no version, store or named log; leave it out (nothing was changed)"
-                )
-                raise DataError(registry, rule)
         erasures.save()
         done = ours.erase(erasures)
         column = ours.current.settings.data.user
@@ -166,14 +175,19 @@ def erase(
             without(ours.current, later, work / "erased" / "bundle", len(erasures.entries))
             ours.registry.take_erased(work / "erased" / "bundle")
             remove_folder(work / "erased")
+        elif not rows:
+            logger.info("nothing is left to erase in what was read, so no version was made")
         removed, served = ours.registry.prune(keep=len(ours.versions))
-        facts = {
+        return {
             "users": len(asked),
             "version": ours.registry.aliases[CURRENT],
             "records": done,
             "rows": {file: held.total() for file, held in rows.items()},
+            "removed": removed,
+            "served": served,
+            **stated(ours.current),
+            "not_reached": ours.not_reached,
         }
-        return facts | {"removed": removed, "served": served, **stated(ours.current)}
 
 
 def verify(
@@ -210,4 +224,4 @@ def verify(
                     with file.open("rb") as one, mmap.mmap(one.fileno(), 0, access=mmap.ACCESS_READ) as held:
                         if any(held.find(text) >= 0 for text in texts):
                             remains.setdefault(str(file), []).append("the bytes of an id")
-        return {"remains": remains, **stated(ours.current)}
+        return {"remains": remains, **stated(ours.current), "not_reached": ours.not_reached}
