@@ -158,6 +158,20 @@ def test_a_holder_that_ends_while_it_is_looked_at_is_still_said_to_hold(
             pass
 
 
+def test_a_file_that_cannot_be_copied_is_not_said_to_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    source, out = tmp_path / "source", tmp_path / "out"
+    source.mkdir()
+    write_text(source / "a", "text")
+    denied = PermissionError(13, "Permission denied", str(source / "a"))
+    monkeypatch.setattr(os, "access", lambda *_: False)  # as for who is not root
+    for error in (denied, shutil.Error([(str(source / "a"), str(out / "a"), str(denied))])):
+        rule = r"source/a: cannot be read: .*Permission denied.*; let"
+        with pytest.raises(OutputError, match=rule), atomic_folder(out):
+            raise error
+
+
 def test_a_durable_folder_is_on_the_disk_before_it_has_its_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

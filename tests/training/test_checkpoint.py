@@ -32,6 +32,8 @@ def test_a_checkpoint_comes_back_bit_for_bit(tmp_path):
         for name in TENSORS
     )
     assert os.listdir(tmp_path) == ["w.safetensors"]
+    (tmp_path / "beside").touch()
+    assert len({file.stat().st_mode for file in tmp_path.iterdir()}) == 1, "others may read it too"
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -40,13 +40,19 @@ def output_errors(path: Path, *also: type[Exception]) -> Iterator[None]:
         also: Errors of a library that mean the same.
 
     Raises:
-        OutputError: It cannot be written.
+        OutputError: It cannot be written, or what is copied there cannot be read.
     """
     try:
         yield
     except (OSError, *also) as error:
-        first = error.args[0][0][2] if isinstance(error, shutil.Error) else error  # of all that were copied
+        source, _, first = (  # of all that were copied
+            error.args[0][0]
+            if isinstance(error, shutil.Error)
+            else (getattr(error, "filename", None), None, error)
+        )
         reason = getattr(first, "strerror", None) or first
+        if source and os.path.isfile(source) and not os.access(source, os.R_OK):
+            raise OutputError(source, f"cannot be read: {reason}; let this user read it") from None
         raise OutputError(
             path, f"cannot be written: {reason}; choose a folder you may write, or free space"
         ) from None

@@ -106,9 +106,12 @@ def save_checkpoint(
                 for name, tensor in tensors.items()
                 if isinstance(tensor, Tensor)
             }
+            unfinished.touch()
+            mode = unfinished.stat().st_mode  # of new files here; the library writes for the owner alone
             save_file(
                 on_cpu, unfinished, metadata={"meta": described, "sha256": _checksum(on_cpu, described)}
             )
+            unfinished.chmod(mode)
         if processes.leads:
             with unfinished.open("rb+") as file:
                 os.fsync(file.fileno())
