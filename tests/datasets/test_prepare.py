@@ -385,7 +385,14 @@ def test_a_header_that_is_no_line_of_names(published: dict[str, Path], tmp_path:
 
 @pytest.mark.parametrize(
     ("row", "found"),
-    [("1,2,3,pv,yesterday", "yesterday"), ("1,2,3,pv", "line 2")],
+    [
+        ("1,2,3,pv,yesterday", "yesterday"),
+        ("1,2,3,pv", "line 2"),
+        (
+            "7,2,3,share,1511544071",
+            "UserBehavior.csv, user 7 at 1511544071: a behavior must be pv, fav, cart or buy, found share",
+        ),
+    ],
 )
 def test_a_row_that_is_not_as_published(tmp_path: Path, row: str, found: str):
     (tmp_path / "UserBehavior.csv").write_text(f"1,2268318,2520377,pv,1511544070\n{row}\n")

@@ -4,6 +4,9 @@ from mgoe.datasets.dataset import DataSet, Download
 from mgoe.datasets.reading import LAST_OUT, Workbench, in_order, moment
 
 _COLUMNS = ("user_id", "item_id", "category_id", "behavior", "seconds")
+_BEHAVIOR = """CASE WHEN behavior IN ('pv', 'fav', 'cart', 'buy') THEN behavior ELSE error(
+    'UserBehavior.csv, user ' || user_id || ' at ' || seconds || ': a behavior must be pv, fav, cart or buy, '
+    'found ' || coalesce(behavior, 'none')) END"""
 # 25 November to 3 December 2017 in Beijing
 _NINE_DAYS = "seconds::BIGINT >= 1511539200 AND seconds::BIGINT < 1512316800"
 
@@ -17,7 +20,7 @@ def write(bench: Workbench) -> dict[str, int]:
     bench.define(
         "placed",
         f"""SELECT user_id::BIGINT AS user_id, item_id::BIGINT AS item_id,
-            category_id::BIGINT AS category_id, behavior,
+            category_id::BIGINT AS category_id, {_BEHAVIOR} AS behavior,
             to_timestamp(seconds::BIGINT) AT TIME ZONE 'UTC' AS timestamp,
             {in_order("user_id::BIGINT", "seconds::BIGINT, item_id::BIGINT, behavior")}
         FROM raw WHERE {_NINE_DAYS}""",
