@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from mgoe.evaluation import Estimate, Standings, markdown, markdown_table, measure, rich_table, summarize
-from mgoe.evaluation.rows import FEW_USERS
+from mgoe.evaluation.rows import FEW_USERS, Row
 from mgoe.evaluation.tables import number
 
 from .made_up import TASKS, made_up
@@ -87,3 +87,10 @@ def test_few_users_are_shown_with_two_digits(users, digits):
     numbers = re.findall(r"[+-]?\d\.(\d+)", text)
     assert len(numbers) > 14
     assert {len(number) for number in numbers} == {digits}
+
+
+def test_lists_have_the_digits_of_those_who_were_asked():
+    whose = {"model": "m", "seed": 0, "split": "test", "slice": "all", "task": "click"}
+    values = {"auc": 0.7, "users": 5000.0, "hr@10": 0.5, "queries": 39.0}
+    [found] = summarize([Row(**whose, metric=metric, value=one) for metric, one in values.items()]).values()
+    assert [found["click", metric].digits for metric in ("auc", "hr@10")] == [4, 2]

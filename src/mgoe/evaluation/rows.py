@@ -163,7 +163,10 @@ def summarize(rows: Iterable[Row], split: str = "test", slice: str = ALL) -> dic
             column: Summary.of(
                 [*seeds.values()],
                 digits_for(
-                    count for of, held in columns.items() if of[1] == "users" for count in held.values()
+                    count
+                    for of, held in columns.items()
+                    if of[1] == ("queries" if "@" in column[1] else "users")
+                    for count in held.values()
                 ),
             )
             for column, seeds in columns.items()
