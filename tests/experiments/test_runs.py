@@ -242,6 +242,8 @@ def test_mlflow_gets_settings_test_metrics_and_the_bundle_in_one_run(
             experiments.train(settings, begun)
     experiments.train(settings, begun)
     rows = experiments.train(settings, begun)  # it is finished
+    measured = {row["metric"] for row in rows}
+    assert (measured >= {"auc", "logloss_after"}, "logloss" in measured) == (True, False), "no probabilities"
     client = importlib.import_module("mlflow").MlflowClient()
     (run,) = client.search_runs(["0"])
     assert run.info.status == "FINISHED"

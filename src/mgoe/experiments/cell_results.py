@@ -1,7 +1,7 @@
 """What a finished cell leaves: metrics, calibration, influence of users, population; its metrics last."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from mgoe.config import ModelSettings, RunSettings
 from mgoe.data import Split
 from mgoe.evaluation import (
     ALL,
+    Influence,
     Row,
     measure,
     measure_calibrated,
@@ -29,6 +30,9 @@ from mgoe.experiments.inputs import Inputs
 from mgoe.experiments.plan import training_of
 from mgoe.models import RankingModel
 from mgoe.training import CHECKPOINTS, Feed, track_result
+
+BELIEVED = ("logloss", "calibration_error", "predicted_over_observed")
+"""Metrics of probabilities, which other scores do not have."""
 
 
 def write_cell(
@@ -53,7 +57,10 @@ def write_cell(
     rows += measure_calibrated(calibrated, test.labels, tasks, **about, split="test")
     write_json(folder / CALIBRATION, {of: one.model_dump(mode="json") for of, one in calibrations.items()})
     write_json(folder / POPULATION, population_of(feeds["test"], served).model_dump(mode="json"))
-    user_influence(scores["test"], test.labels, test.user, tasks).save(folder / INFLUENCE)
+    influence = user_influence(scores["test"], test.labels, test.user, tasks)
+    if not fitted.believed:
+        rows = ordered_only(rows, influence)
+    influence.save(folder / INFLUENCE)
     write_json(folder / RELIABILITY, reliability(scores["test"], test.labels, tasks))
     if settings.evaluation.ranking_queries:
         rows += catalog(fitted, settings, inputs, **about)
@@ -72,6 +79,19 @@ def write_cell(
     )
     write_rows(folder / DONE, rows)
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+
+
+def ordered_only(rows: Iterable[Row], influence: Influence, believed: Collection[str] = ()) -> list[Row]:
+    """Leave out what only probabilities have: rows, and the columns of an influence.
+
+    Args:
+        rows: Measurements.
+        influence: Of the same predictions; changed in place.
+        believed: Tasks whose predictions are probabilities.
+    """
+    unknown = [column == "logloss" and task not in believed for task, column in influence.names]
+    influence.values[unknown], influence.parts[:, unknown] = np.nan, np.nan
+    return [row for row in rows if row["task"] in believed or row["metric"] not in BELIEVED]
 
 
 def calibrate_cell(

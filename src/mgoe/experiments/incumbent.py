@@ -20,6 +20,7 @@ from mgoe.data.log import open_log, reading, require_columns
 from mgoe.data.times import bucket_of, moment_of, read_time
 from mgoe.errors import ConfigError, DataError, OutputError
 from mgoe.evaluation import Influence, Row, measure, read_rows, user_influence, write_rows
+from mgoe.experiments.cell_results import ordered_only
 from mgoe.experiments.fitted import load_model
 from mgoe.experiments.folder import DONE, EXAMPLES, INFLUENCE, SETTINGS, is_finished
 from mgoe.experiments.inputs import Inputs
@@ -34,8 +35,6 @@ ROW = "row"
 """Column with the number of a row in its split, by which scores are matched if they have it."""
 SAME = 1e-4
 """Scores of one row that differ by a smaller share are equal but for rounding."""
-BELIEVED = ("logloss", "calibration_error", "predicted_over_observed")
-"""Metrics of probabilities, which scores of another range do not have."""
 
 
 def rows(run: Path | str, split: Split = "test", seed: int | None = None) -> pd.DataFrame:
@@ -110,12 +109,10 @@ def write_incumbent(out: Path, settings: RunSettings, prepared: Prepared, file: 
     about = {"model": INCUMBENT, "seed": settings.seeds[0], "split": "test"}
     found = measure(scores, test.labels, test.user, settings.tasks, **about)
     influence = user_influence(scores, test.labels, test.user, settings.tasks)
-    unknown = [column == "logloss" and task not in believed for task, column in influence.names]
-    influence.values[unknown], influence.parts[:, unknown] = np.nan, np.nan
+    found = ordered_only(found, influence, believed)
     with atomic_folder(out / INCUMBENT) as folder:
         influence.save(folder / INFLUENCE)
-        kept = (row for row in found if row["task"] in believed or row["metric"] not in BELIEVED)
-        write_rows(folder / DONE, kept)
+        write_rows(folder / DONE, found)
         write_json(folder / EXAMPLES, read_json(out / EXAMPLES))
 
 

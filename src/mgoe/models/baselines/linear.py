@@ -19,6 +19,7 @@ class _Reference(RankingModel):
     """A score that is read and not learned, plus an intercept; a regression gets the intercept alone."""
 
     Options = Settings
+    believed = False
 
     def __init__(self, spec: FeatureSpec, inputs: Collection[str], options: Settings):
         super().__init__(spec, inputs, options)
@@ -40,6 +41,7 @@ class Constant(_Reference):
     """
 
     requires = frozenset({"counts"})
+    believed = True
 
     def __init__(self, spec: FeatureSpec, inputs: Collection[str], options: Settings):
         super().__init__(spec, inputs, options)
