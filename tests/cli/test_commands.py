@@ -158,6 +158,9 @@ def test_plan_refuses_what_cannot_be_unless_it_is_forced(
     found = json.loads(mgoe(*how, "--json").stdout)
     assert (found["snapshots"], found["slowness"]) == (4, 2.0)
     assert found["seconds"] == pytest.approx(sum(stage["seconds"] for stage in found["stages"]))
+    for cores, said in ((1, "on 1 core; "), (3, "on 3 cores; ")):
+        monkeypatch.setattr("mgoe.experiments.forecast.available_threads", lambda cores=cores: cores)
+        assert said in mgoe(*how).stdout
     shown = mgoe(*how).stdout
     assert all(stage["stage"] in shown for stage in found["stages"])
     monkeypatch.setattr("mgoe.experiments.forecast.machine_memory", lambda: 1 << 20)

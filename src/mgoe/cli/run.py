@@ -58,9 +58,11 @@ def plan(
         )
     show(shown)
     show(
-        "\nabout {time} on {cores} cores; {memory_gib:.1f} GiB of memory, of {machine_memory_gib:.1f}; "
+        "\nabout {time} on {cores} core{s}; {memory_gib:.1f} GiB of memory, of {machine_memory_gib:.1f}; "
         "{disk_gib:.1f} GiB of disk, of {free_disk_gib:.1f} free".format(
-            time=experiments.duration(found.facts["seconds"]), **found.facts
+            time=experiments.duration(found.facts["seconds"]),
+            s="s" * (found.facts["cores"] != 1),
+            **found.facts,
         )
     )
     show_notices([str(found.excluded)] if found.excluded else [])
