@@ -86,6 +86,7 @@ def test_what_cannot_be_compared_is_said_in_one_sentence(ranker: mgoe.Ranker):
         (["mgoe"], "must hold a model to compare with, found none"),
         (["mmeo"], "unknown model 'mmeo'; did you mean 'mmoe'"),
         ([int], r"must be a mgoe\.models\.RankingModel, found int"),
+        ([{"name": "x", "base": int}], r"must be a mgoe\.models\.RankingModel, found int"),
         ([{"name": "x", "base": "mmoe", "option": {}}], "did you mean 'options'"),
         (["mmoe", "mmoe"], "each row needs a name of its own"),
     ):

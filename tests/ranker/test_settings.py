@@ -116,8 +116,9 @@ class Own(RankingModel):
 
 
 def test_a_model_may_be_a_class(tmp_path: Path):
-    [model] = settings(EVENTS, tmp_path, None, Own).models
-    assert resolve(model).base == f"{__name__}:Own"
+    for given in (Own, {"name": "own", "base": Own}):
+        [model] = settings(EVENTS, tmp_path, None, given).models
+        assert resolve(model).base == f"{__name__}:Own"
 
 
 @pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])

@@ -252,8 +252,8 @@ class Ranker(Recommender, Shown, BaseEstimator):  # pyright: ignore[reportIncomp
         comparison resumes.
 
         Args:
-            models: Rows of a comparison by name, such as `"shared-bottom+mgoe"`, settings of models, or
-                subclasses of `mgoe.models.RankingModel`.
+            models: Rows of a comparison by name, such as `"shared-bottom+mgoe"`, subclasses of
+                `mgoe.models.RankingModel`, or settings of models, whose `base` may be such a class.
 
         Returns:
             The run: `metrics` and `leads` are frames, and a notebook shows its table with 95 % intervals.

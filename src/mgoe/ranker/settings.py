@@ -158,12 +158,18 @@ def _settings_of_task(task: Mapping[str, Any], shown: bool) -> dict[str, Any]:
 
 def _settings_of_model(model: Model) -> str | dict[str, Any]:
     if isinstance(model, type):
-        if not issubclass(model, RankingModel):
-            raise ConfigError("model", f"a class must be a mgoe.models.RankingModel, found {model.__name__}")
-        return {"name": model.__name__, "base": f"{model.__module__}:{model.__qualname__}"}
+        return {"name": model.__name__, "base": _path_of(model)}
     if not isinstance(model, str | Mapping):
         raise ConfigError("model", f"must be a name, settings or a class, found {model!r}; give one of them")
-    return model if isinstance(model, str) else dict(model)
+    if isinstance(model, str):
+        return model
+    return {key: _path_of(value) if isinstance(value, type) else value for key, value in model.items()}
+
+
+def _path_of(model: type) -> str:
+    if not issubclass(model, RankingModel):
+        raise ConfigError("model", f"a class must be a mgoe.models.RankingModel, found {model.__name__}")
+    return f"{model.__module__}:{model.__qualname__}"
 
 
 def _side_table(file: Path | str, id: str) -> dict[str, Any]:
