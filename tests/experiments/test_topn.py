@@ -26,6 +26,8 @@ from mgoe.experiments.asked import parts_of
 from mgoe.experiments.folder import DONE, INFLUENCE
 from mgoe.experiments.held_out import HELD, REST, on_last_item
 from mgoe.experiments.plan import Plan
+from mgoe.experiments.processes import Job
+from mgoe.experiments.topn import measure_topn
 from mgoe.experiments.topn_model import ranked_lists
 from mgoe.experiments.topn_objective import list_objective
 from mgoe.experiments.topn_reachable import true_scores
@@ -94,6 +96,18 @@ def test_lists_stand_in_results_and_tables(listed: Path):
     assert text.count("Trials that 1e-06 processor minutes ended before their last epoch") == 2
     assert text.count("epoch, first seed: sasrec 2 of 2.") == 2
     assert "Of the first 5 of every item ranked (seed 0): mix" in text
+
+
+def test_lists_that_were_not_made_in_time_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: pytest.LogCaptureFixture
+):
+    plan: Any = SimpleNamespace(settings=SimpleNamespace(jobs=1), out=tmp_path, threads=1)
+    left = [Job(f"lists of {log}, ials, seed 0", here, ()) for log in ("tiny", "last")]
+    monkeypatch.setattr("mgoe.experiments.topn.jobs_of", lambda *_: left)
+    monkeypatch.setattr("mgoe.experiments.topn.run_jobs", here)
+    assert measure_topn(plan, [], until=0) == {}
+    names = "lists of tiny, ials, seed 0; lists of last, ials, seed 0"
+    assert said.messages[-1] == f"not measured yet: {names}; the same command resumes"
 
 
 def test_no_list_is_better_than_the_best_reachable_but_by_luck(listed: Path):

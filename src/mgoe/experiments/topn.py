@@ -34,14 +34,17 @@ def measure_topn(plan: Plan, cells: Sequence[Cell], until: float | None) -> dict
     if not jobs:
         return {}
     logger.info(f"measuring the lists of {len(jobs)} models and baselines")
-    failed = {}
+    failed, left = {}, [job.name for job in jobs]
     with closing(run_jobs(jobs, plan.settings.jobs, plan.out, plan.threads, until)) as outcomes:
         for outcome in outcomes:
+            left.remove(outcome.job.name)
             if outcome.failed:
                 failed[outcome.job.name] = outcome.failed
             logger.info(
                 f"  {outcome.job.name}: " + (f"failed: {outcome.failed}" if outcome.failed else outcome.value)
             )
+    if left:
+        logger.info(f"not measured yet: {'; '.join(left)}; the same command resumes")
     return failed
 
 
