@@ -391,6 +391,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.release:
         check_release(pages, Sources(ROOT))
     elif options.name:
+        if options.name not in pages.files:
+            raise FigureError(
+                "NAME", f"must be one of {', '.join(pages.files)}, found {options.name!r}; name one of them"
+            )
         file = pages.folder / f"{options.name}.json"
         if not options.stamp:
             write(file, _measured(file, sources, options.lines))

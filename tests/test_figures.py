@@ -282,6 +282,8 @@ def test_a_release_needs_figures_of_its_code(root: Path, monkeypatch: pytest.Mon
     (root / "src/mgoe/coded.py").write_text("code = 2\n")
     with pytest.raises(FigureError, match=r"those of other code are speed; measure"):
         figures.main(["--release"])
+    with pytest.raises(FigureError, match=r"NAME: must be one of speed, found 'sped'; name one of them"):
+        figures.main(["sped"])
     with pytest.raises(FigureError, match=r"printed\.jsonl: it must be a file"):
         figures.main(["speed", "--from", str(root / "printed.jsonl")])
     (root / "printed.jsonl").write_text(PRINTED[0].replace("61.04", "59.96") + PRINTED[2])
