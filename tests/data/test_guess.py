@@ -243,6 +243,15 @@ def test_a_column_of_missing_times_is_not_the_time(tmp_path):
         guess(tmp_path / "log.parquet")
 
 
+def test_a_text_that_is_no_time_is_named_with_its_row(tmp_path):
+    log = odd_log().rename(columns={"Occurred at": "at_time"}).astype({"at_time": str})
+    log.loc[14, "at_time"] = "31.01.2026"
+    log.to_parquet(tmp_path / "log.parquet")
+    rule = r"column 'at_time': a time must be readable, .* found '31\.01\.2026' in row 8; fix or leave"
+    with pytest.raises(DataError, match=rule):
+        guess(tmp_path / "log.parquet")
+
+
 def test_a_rating_is_a_regression(tmp_path):
     log = (
         logs.quiet_exposures()

@@ -10,7 +10,7 @@ from typing import Any
 import ibis
 
 from mgoe.config import did_you_mean
-from mgoe.data.columns import Table, only_row, read_id
+from mgoe.data.columns import Check, Table, enforce, only_row, read_id
 from mgoe.data.draft import Draft, write_draft
 from mgoe.data.log import NO_ROWS, open_log, place_of, require_columns, stage, work_database
 from mgoe.data.times import read_time
@@ -70,6 +70,7 @@ class Column:
         parses: Whether it holds strings that can be read as times.
         whole: Whether it holds numbers of a type with fractions, but no fractions.
         done: Number of rows above 0, of numbers and booleans.
+        almost: Whether it holds strings of which most can be read as times.
     """
 
     name: str
@@ -80,6 +81,7 @@ class Column:
     parses: bool
     whole: bool
     done: int = 0
+    almost: bool = False
 
     def named(self, words: str) -> bool:
         """Return whether a part of the name is one of the words."""
@@ -155,8 +157,20 @@ def guess(
         sample = stage(con, source.limit(SAMPLE), every, "sample", named[0])
         found = _columns(sample, place)
         vectors = [column.name for column in found if column.kind == "vector"]
+        if "time" not in known:
+            _check_readable(found, sample, place)
         draft = replace(_draft(found, source, place, known, tasks), vectors=vectors)
         return write_draft(named, draft, source, place)
+
+
+def _check_readable(columns: list[Column], sample: Table, place: str) -> None:
+    """Refuse a log without a time whose column of texts is one but for some values."""
+    for column in columns:
+        if column.almost and column.named(TIME) and not any(one.moment for one in columns):
+            text = sample[column.name]
+            bad = text.notnull() & read_time(text, column.name, "auto", place).isnull()
+            rule, fix = "a time must be readable, as most are here", "fix or leave out such rows"
+            enforce(sample, [Check(column.name, bad, text, rule, fix)], place)
 
 
 def _columns(sample: Table, place: str) -> list[Column]:
@@ -196,6 +210,7 @@ def _columns(sample: Table, place: str) -> list[Column]:
             parses=0 < held["rows"] - (held[f"nulls{k}"] or 0) == held.get(f"read{k}"),
             whole=held.get(f"broken{k}") is False,
             done=held.get(f"done{k}") or 0,
+            almost=2 * (held.get(f"read{k}") or 0) > held["rows"] - (held[f"nulls{k}"] or 0),
         )
         for k, name in enumerate(sample.columns)
     ]
