@@ -69,8 +69,9 @@ class Spent:
         mapped_gib: Peak of file pages and shared memory in its address space; the system takes file pages
             back when it needs them.
         output: What it printed.
-        cpu_seconds: Processor time of the process and its children, which other work on the machine changes
-            less than it changes `seconds`.
+        cpu_seconds: Processor time of the process and of all below it, which other work on the machine
+            changes less than it changes `seconds`. Processes that nobody waits for, such as Spark's workers,
+            count up to the last look at them.
     """
 
     seconds: float
@@ -95,7 +96,7 @@ def child(*command: str | Path, look: Callable[[int, float], None] | None = None
     threads = {f"{library}_NUM_THREADS": str(THREADS) for library in ("OMP", "OPENBLAS", "MKL", "NUMBA")}
     arguments = [sys.executable, *map(str, command)]
     started, before = time.perf_counter(), child_seconds()
-    peaks = 0.0, 0.0
+    peaks, used = (0.0, 0.0), 0.0
     with subprocess.Popen(
         arguments,
         cwd=ROOT,
@@ -110,6 +111,7 @@ def child(*command: str | Path, look: Callable[[int, float], None] | None = None
                 break
             held = _memory(process.pid)
             peaks = tuple(map(max, peaks, held))
+            used = max(used, running_seconds(process.pid))
             if look is not None:
                 look(process.pid, held[0])
     seconds = time.perf_counter() - started
@@ -117,7 +119,7 @@ def child(*command: str | Path, look: Callable[[int, float], None] | None = None
         raise RuntimeError(
             f"`python {' '.join(arguments[1:])}` ended with code {process.returncode}: {errors[-2000:]}"
         )
-    return Spent(seconds, peaks[0], peaks[1], output, child_seconds() - before)
+    return Spent(seconds, peaks[0], peaks[1], output, max(used, child_seconds() - before))
 
 
 def child_seconds() -> float:

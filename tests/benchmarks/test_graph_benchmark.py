@@ -201,6 +201,15 @@ def test_memory_of_a_child_counts_its_children():
     assert 400 / 1024 <= spent.anonymous_gib < 500 * 2**20 / measure.GIB
 
 
+def test_processes_that_nobody_waits_for_count():
+    works = "import time\nwhile time.process_time() < .5: pass\ntime.sleep(.3)"
+    starts = (
+        "import signal, subprocess, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN); "
+        f"subprocess.Popen([sys.executable, '-c', {works!r}]).wait()"
+    )
+    assert measure.child("-c", starts).cpu_seconds > 0.4
+
+
 def test_a_failed_child_says_why():
     with pytest.raises(RuntimeError, match="code 3: no luck"):
         measure.child("-c", "import sys; sys.stderr.write('no luck'); sys.exit(3)")
