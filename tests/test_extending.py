@@ -68,6 +68,7 @@ def forget(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "shop", raising=False)
 
 
+@pytest.mark.costly
 def test_settings_alone_train_and_serve_with_extensions(
     installed: None, small: RunSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
