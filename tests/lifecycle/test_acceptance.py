@@ -29,7 +29,7 @@ from mgoe.models import Batch
 from mgoe.serving.scoring.runtime import Runtime
 from mgoe.serving.scoring.scorer import Scorer
 from mgoe.training.checkpoint import load_checkpoint, save_checkpoint
-from tests.effort import SOAK
+from tests.effort import SOAK, slow
 from tests.lifecycle.test_update_from_files import later
 from tests.sharing import Shared
 
@@ -188,7 +188,7 @@ def of_permuted_labels(settings: RunSettings, world: Path, folder: Path) -> Bund
     return longer(settings.model_copy(update={"data": data}), folder / "run")
 
 
-@pytest.mark.parametrize("wrong", ["one epoch of another seed", "permuted labels"])
+@pytest.mark.parametrize("wrong", ["one epoch of another seed", pytest.param("permuted labels", marks=slow)])
 def test_a_candidate_that_was_trained_wrongly_is_refused(
     wrong: str, trained: Bundle, shown: Path, exposures: RunSettings, world: Path, new: str, tmp_path: Path
 ):

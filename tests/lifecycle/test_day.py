@@ -30,7 +30,7 @@ from tests.serving.served import Served, served
 SECOND = 1_000_000
 PAUSE = 45.0 if SOAK else 0.5
 """Seconds of load between two steps of the day."""
-REQUESTS = 60 if SOAK else 30
+REQUESTS = 60 if SOAK else 12
 """Requests of four exposures each that come before a round."""
 Asked = dict[str, Any]
 
@@ -65,6 +65,7 @@ def of_user(bundle: Bundle, user: Any) -> np.ndarray:
 def test_a_day(shown: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("mgoe.serving.events.exposure_log.AHEAD", SECOND)  # exposures settle in a second
     monkeypatch.setattr("tests.lifecycle.load.SEND", 0.05)
+    monkeypatch.setattr("tests.lifecycle.load.ASK", 0.05 if SOAK else 0.25)
     first, state = Bundle.open(shown / "bundle"), tmp_path / "state"
     registry = Registry(tmp_path / "bundles")
     registry.promote(registry.add(first.path))
