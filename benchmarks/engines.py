@@ -28,7 +28,6 @@ import argparse
 import json
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -263,10 +262,8 @@ def compare(work: Path, size: str, engines: Sequence[str], rounds: int) -> None:
             try:
                 spent[engine].append(child(__file__, "--do", engine, "--work", place))
                 marks[engine] = mark(place)
-            except subprocess.CalledProcessError as error:
-                print(
-                    f"{engine} failed: {' '.join(str(error.stderr or error).split())[-300:]}", file=sys.stderr
-                )
+            except RuntimeError as error:
+                print(f"{engine} failed: {' '.join(str(error).split())[-300:]}", file=sys.stderr)
                 del spent[engine]
             shutil.rmtree(place)
     if len(set(marks.values())) > 1:

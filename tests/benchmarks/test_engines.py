@@ -7,6 +7,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from benchmarks.measure import Spent
 
 from benchmarks import engines
 
@@ -70,3 +71,20 @@ def test_a_mark_tells_other_rows(log: pl.DataFrame, tmp_path: Path):
     assert engines.mark(tmp_path / "duckdb") == mark
     found.with_columns(mask=pl.col("mask") + 1).write_parquet(tmp_path / "duckdb" / "examples.parquet")
     assert engines.mark(tmp_path / "duckdb") != mark
+
+
+def test_an_engine_that_fails_is_named_and_has_no_figures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    def child(*command: str | Path) -> Spent:
+        if "daft" in command:
+            raise RuntimeError("`python engines.py --do daft` ended with code -9: ")
+        return Spent(3.0, 1.0, 1.0, '{"windows": 1, "positives": 1, "examples": 1, "cpu": 2}', 2.0)
+
+    monkeypatch.setattr(engines, "child", child)
+    monkeypatch.setattr(engines, "mark", lambda place: (1, 1))
+    engines.compare(tmp_path, "1e8", ["duckdb", "daft"], rounds=2)
+    printed = capsys.readouterr()
+    assert printed.err == "daft failed: `python engines.py --do daft` ended with code -9:\n"
+    assert "engines.cpu_seconds.duckdb.1e8" in printed.out
+    assert "daft" not in printed.out
