@@ -107,6 +107,7 @@ def run_folder(out: Path, overwrite: bool, extend: bool = False) -> Iterator[boo
             recover(place)
         raise
     recover(place)  # removes the run that was replaced
+    clear_unfinished(out)  # Spark may write for a moment after the process that started it was killed
 
 
 def mark(out: Path, state: str, **facts: object) -> None:
