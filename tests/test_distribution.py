@@ -130,6 +130,7 @@ def test_a_release_is_of_one_version_that_tag_changelog_and_citation_name(tmp_pa
         done = subprocess.run(make, cwd=tmp_path, capture_output=True, text=True)
         assert done.returncode
         assert refused in done.stderr
+    (tmp_path / "README.md").write_text("# A page without figures\n")
     (tmp_path / "docs" / "figures").mkdir(parents=True)
     (tmp_path / "docs" / "page.md").write_text("`mgoe run` took 2 s<!-- figure one seconds -->.\n")
     figures = {"commands": ["mgoe run"], "values": [{"name": "seconds", "value": 2.0, "unit": "s"}]}
