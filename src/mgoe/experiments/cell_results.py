@@ -31,7 +31,7 @@ from mgoe.experiments.plan import training_of
 from mgoe.models import RankingModel
 from mgoe.training import CHECKPOINTS, Feed, track_result
 
-BELIEVED = ("logloss", "calibration_error", "predicted_over_observed")
+OF_PROBABILITIES = ("logloss", "calibration_error", "predicted_over_observed")
 """Metrics of probabilities, which other scores do not have."""
 
 
@@ -58,7 +58,7 @@ def write_cell(
     write_json(folder / CALIBRATION, {of: one.model_dump(mode="json") for of, one in calibrations.items()})
     write_json(folder / POPULATION, population_of(feeds["test"], served).model_dump(mode="json"))
     influence = user_influence(scores["test"], test.labels, test.user, tasks)
-    if not fitted.believed:
+    if not fitted.probabilistic:
         rows = ordered_only(rows, influence)
     influence.save(folder / INFLUENCE)
     write_json(folder / RELIABILITY, reliability(scores["test"], test.labels, tasks))
@@ -81,17 +81,17 @@ def write_cell(
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
 
 
-def ordered_only(rows: Iterable[Row], influence: Influence, believed: Collection[str] = ()) -> list[Row]:
+def ordered_only(rows: Iterable[Row], influence: Influence, probabilistic: Collection[str] = ()) -> list[Row]:
     """Leave out what only probabilities have: rows, and the columns of an influence.
 
     Args:
         rows: Measurements.
         influence: Of the same predictions; changed in place.
-        believed: Tasks whose predictions are probabilities.
+        probabilistic: Tasks whose predictions are probabilities.
     """
-    unknown = [column == "logloss" and task not in believed for task, column in influence.names]
+    unknown = [column == "logloss" and task not in probabilistic for task, column in influence.names]
     influence.values[unknown], influence.parts[:, unknown] = np.nan, np.nan
-    return [row for row in rows if row["task"] in believed or row["metric"] not in BELIEVED]
+    return [row for row in rows if row["task"] in probabilistic or row["metric"] not in OF_PROBABILITIES]
 
 
 def calibrate_cell(

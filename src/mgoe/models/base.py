@@ -33,7 +33,7 @@ class RankingModel(nn.Module, ABC):
     Options: ClassVar[type[Settings]] = Settings
     requires: ClassVar[frozenset[str]] = frozenset()
     """Input groups that it needs."""
-    believed: ClassVar[bool] = True
+    probabilistic: ClassVar[bool] = True
     """Whether predictions of binary tasks are probabilities; otherwise only their order means something."""
 
     def __init__(self, spec: FeatureSpec, inputs: Iterable[str], options: Settings):

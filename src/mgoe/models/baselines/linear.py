@@ -19,7 +19,7 @@ class _Reference(RankingModel):
     """A score that is read and not learned, plus an intercept; a regression gets the intercept alone."""
 
     Options = Settings
-    believed = False
+    probabilistic = False
 
     def __init__(self, spec: FeatureSpec, inputs: Collection[str], options: Settings):
         super().__init__(spec, inputs, options)
@@ -41,7 +41,7 @@ class Constant(_Reference):
     """
 
     requires = frozenset({"counts"})
-    believed = True
+    probabilistic = True
 
     def __init__(self, spec: FeatureSpec, inputs: Collection[str], options: Settings):
         super().__init__(spec, inputs, options)
