@@ -138,8 +138,10 @@ class Pages:
             FigureError: A marker has no file or is damaged, a file has no marker, a page lacks a command,
                 or a value is not there.
         """
-        used: dict[str, Path] = {}
-        texts = {page: self._page(page, used) for page in self.pages}
+        tables: dict[str, Path] = {}
+        numbers: dict[str, Path] = {}
+        texts = {page: self._page(page, tables, numbers) for page in self.pages}
+        used = numbers | tables  # a command stands beside the table, if there is one
         for name in sorted(self.files.keys() - used.keys()):
             raise FigureError(
                 self.files[name],
@@ -175,27 +177,27 @@ class Pages:
             if re.search(rf"<!-- figures? {name} ", shown) and is_of_other_code(read(file), sources)
         ]
 
-    def _page(self, page: Path, used: dict[str, Path]) -> str:
+    def _page(self, page: Path, tables: dict[str, Path], numbers: dict[str, Path]) -> str:
         text = _text(page)
         for mark in _MARK.finditer(text):
             _check_mark(mark, text, page)
 
         def table(found: re.Match[str]) -> str:
             opening, name, _, closing = found.groups()
-            if name in used:
+            if name in tables:
                 raise FigureError(
                     _place(page, text, found.start()),
                     f"the figures {name!r} are on a page already; remove one table",
                 )
             file = self._file(name, page, text, found.start())
-            used[name] = page
+            tables[name] = page
             return f"{opening}\n{read(file).table(file)}\n\n{closing}"
 
         def number(found: re.Match[str]) -> str:
             printed, unit, mark, name, value = found.groups()
             place = _place(page, text, text.index(found[0]))
             file = self._file(name, page, text, text.index(found[0]))
-            used.setdefault(name, page)
+            numbers.setdefault(name, page)
             exact = _known(read(file), value, place, file)
             return f"{_as_printed(exact, printed, unit)}{unit}{mark}"
 

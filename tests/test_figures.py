@@ -231,6 +231,13 @@ def test_a_damaged_file_fails_with_its_place(root: Path, was: str, now: str, mes
         Pages(root).rendered()
 
 
+def test_a_number_may_stand_on_a_page_before_that_of_its_table(root: Path):
+    first = root / "docs" / "first.md"
+    first.write_text("It takes 99 s<!-- figure speed speed.seconds.1e6 -->.\n")
+    assert Pages(root).write() == [first]
+    assert "It takes 61 s<!--" in first.read_text()
+
+
 def test_a_file_without_a_table_fails(root: Path):
     (root / figures.FOLDER / "fast.json").write_text((root / figures.FOLDER / "speed.json").read_text())
     with pytest.raises(FigureError, match=r"fast\.json: .* found no `<!-- figures fast -->`"):
