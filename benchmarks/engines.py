@@ -1,7 +1,7 @@
 """Engines for preparing a log: DuckDB, Polars (streaming), Spark and Daft do the same work in turn.
 
     python benchmarks/engines.py --events 1e7              # pip install daft; Spark needs Java
-    python benchmarks/engines.py --events 1e8 --engines duckdb,polars,spark --rounds 1
+    python benchmarks/engines.py --events 1e8 --engines duckdb,polars --rounds 1
 
 The work is that of `mgoe.data.prepare` on an event log, in three steps, each from Parquet to Parquet:
 

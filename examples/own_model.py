@@ -32,7 +32,7 @@ class CrossOptions(BaselineOptions):
 
 
 class CrossNetwork(RankingModel):
-    """`x_{l+1} = x_0 * (W x_l + b) + x_l`, shared by all tasks, and a linear head a task."""
+    """`x_{l+1} = x_0 * (W x_l + b) + x_l`, shared by all tasks, and a linear head per task."""
 
     Options = CrossOptions
 

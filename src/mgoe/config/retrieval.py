@@ -10,7 +10,7 @@ from mgoe.config.extensions import one_of
 LARGE = 10_000
 """Items from which `auto` retrieves: 20 times the default number of candidates. Of fewer, all are ranked."""
 GENERATOR_NAMES = ("own", "item_to_item", "swing", "sketch", "unseen", "macro", "recent", "popular")
-"""What gives candidates; the method page describes each."""
+"""What gives candidates; `docs/retrieval.md` describes each."""
 Generator = Annotated[str, AfterValidator(one_of("mgoe.generators", GENERATOR_NAMES, "a generator"))]
 
 

@@ -140,7 +140,7 @@ class GraphSettings(Settings):
     recents: int = Field(default=20, ge=1)
     """Recent neighbours kept per node."""
     rates: Literal["auto"] | list[Rate] = "auto"
-    """Exposure logs: the groups whose rates a model reads. `auto` takes those that the method page lists; an
+    """Exposure logs: the groups whose rates a model reads. `auto` takes those that `docs/inputs.md` lists; an
     empty list counts none."""
     iterations: int = Field(default=5, ge=1)
     """Iterations of k-means at the first snapshot; later ones take one step from the snapshot before."""

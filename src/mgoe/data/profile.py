@@ -40,8 +40,8 @@ def profile(settings: RunSettings, table: Frame | None = None) -> dict[str, Any]
         rows, nulls (per column), outside_time, duplicates; users, items, pairs, density (pairs over users
         times items); span; activity (rows per user and per item); behaviors (event logs: rows, users and
         items of each value); tasks (times done, pairs, rate per row); funnel (of the pairs with a task, the
-        share with the next one); drift (first against last tenth of the rows); rules (what the method page's
-        rules would choose for settings that may be `auto`, why, and what the settings have).
+        share with the next one); drift (first against last tenth of the rows); rules (what those of
+        `mgoe.data.rules` would choose for settings that may be `auto`, why, and what the settings have).
 
     Raises:
         DataError: The log cannot be read, lacks a column, or has no row that counts.

@@ -1,6 +1,6 @@
 """Settings that follow the log: rules over what a scan of it found, each value with its reason.
 
-The method page states the rules; `benchmarks/strangers.py` compares them with chosen settings.
+`docs/training.md` states the rules; `benchmarks/strangers.py` compares them with chosen settings.
 
 Axes: `b` time buckets with rows.
 """

@@ -286,7 +286,7 @@ def settings_of(graph: MacroGraph, log: Sequence[str]) -> RunSettings:
 
     All of their events count, whatever start and end the first log had. Columns that only training reads may
     be missing. The process that updates sorts the events itself, so local files stay in it; only a log that
-    is stored elsewhere is read through Spark.
+    is stored elsewhere is read through Spark, if the graph was built there.
 
     Raises:
         MgoeError: The graph does not say how its log was read.

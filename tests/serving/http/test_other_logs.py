@@ -1,4 +1,4 @@
-"""A log that is not the one that was read before: an older copy, an emptied one, or another."""
+"""A log that is not the one that was read before: older, emptied, another, or damaged."""
 
 import json
 import shutil
@@ -93,3 +93,21 @@ def test_a_service_that_starts_on_another_log_says_so_and_takes_nothing(shown: P
             assert said(service, **records)[0] == 503
         assert service.rank(user=1, k=3)["ranked"]
     assert log.newest == (0, 0)
+
+
+def test_a_running_service_takes_nothing_into_a_damaged_log(shown: Path, tmp_path: Path):
+    """It goes on ranking, and takes records again once the damaged entry is gone."""
+    state = tmp_path / "state"
+    with served(shown / "bundle", state) as service:
+        service.take(events=[EVENT])
+        with sqlite3.connect(state / "log.sqlite") as log:
+            log.execute("INSERT INTO events(event, digest) SELECT event, x'00' FROM events")
+        until(lambda: "the log is damaged at event 2" in detail(service))
+        for records in ({"events": [EVENT | {"item": 5}]}, {"exposures": [SHOWN]}):
+            status, error = said(service, **records)
+            assert (status, "restore it from an intact copy" in error) == (503, True)
+        assert service.rank(user=1, k=3)["ranked"]
+        with sqlite3.connect(state / "log.sqlite") as log:
+            log.execute("DELETE FROM events WHERE digest = x'00'")
+        until(lambda: not detail(service))
+        service.take(events=[EVENT | {"item": 5}])

@@ -117,8 +117,8 @@ class Reloader(Watch):
 
         Raises:
             RequestError: There are exposures or labels, and the bundle is of an event log.
-            StoreError: The log is away, or is another one, in which the records would never count; no record
-                of the batch may be relied on.
+            StoreError: The log is away, or is damaged or another one, in which the records would never count;
+                no record of the batch may be relied on.
         """
         loop, now, reader = asyncio.get_running_loop(), time.time_ns() // 1000, self.engine.events
         self._require_logs()
@@ -227,8 +227,8 @@ class Reloader(Watch):
         self.away = error
 
     def _require_logs(self) -> None:
-        """Refuse records while a log is not the one that was read before: they would never count."""
-        if isinstance(self.away, OtherLogError):
+        """Refuse records while a log is damaged or another one than before: they would never count."""
+        if isinstance(self.away, DamagedLogError | OtherLogError):
             raise self.away
 
     async def _follow(self) -> None:
