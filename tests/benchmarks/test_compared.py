@@ -8,8 +8,8 @@ import pytest
 from benchmarks.figures import Figures, read
 
 from benchmarks import compared
-from mgoe.config import load_comparison
-from mgoe.evaluation import REACHABLE, Cost, Estimate, Row, Standings
+from mgoe.config import BOUNDS, load_comparison
+from mgoe.evaluation import Cost, Estimate, Row, Standings
 from mgoe.experiments import ComparisonResult
 
 COMPARED = "python benchmarks/compared.py "
@@ -115,6 +115,6 @@ def test_every_value_of_a_table_is_of_a_log_and_a_model_that_its_commands_compar
         assert set(logs) <= set(settings.logs)
         assert set(models) <= set(settings.model_names)
         lists = settings.topn.baselines or [] if settings.topn else []
-        names = [f"{log}.{model}." for log in logs for model in (*models, *lists, REACHABLE)]
+        names = [f"{log}.{model}." for log in logs for model in (*models, *lists, *BOUNDS)]
         found += [f"{given.prefix}.{name}".removeprefix(".") for name in names]
     assert [value.name for value in table.values if not value.name.startswith(tuple(found))] == []
