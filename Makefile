@@ -4,7 +4,10 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
 # tests side by side; many wait for servers, Spark and other processes, so two more than two cores
 TESTS ?= 4
+# what they write lies in memory where 4 GiB of it are free: thousands of small files, a gigabyte in all
+MEMORY := $(shell df -Pk /dev/shm 2>/dev/null | awk 'NR > 1 && $$4 > 4194304 {print "/dev/shm"}')
 BIN := .venv/bin
+PYTEST := $(if $(MEMORY),PYTEST_DEBUG_TEMPROOT=$(MEMORY)) $(BIN)/python -m pytest
 INSTALL := $(BIN)/python -m pip install --quiet --no-warn-conflicts
 BASE := .venv/.base
 READY := .venv/.ready
@@ -24,10 +27,10 @@ demo: $(BASE)  ## a first run on a simulated log, where the best reachable is kn
 	$(BIN)/mgoe demo --out runs/demo
 
 test: $(READY) $(SHARDING) $(BROWSER)  ## every test, in its short form
-	$(BIN)/python -m pytest -n $(TESTS)
+	$(PYTEST) -n $(TESTS)
 
 quick: $(READY)  ## unit and property tests that train nothing and start no process, for the edit loop
-	$(BIN)/python -m pytest -n 2 -m "not costly"
+	$(PYTEST) -n 2 -m "not costly"
 
 check: $(READY)  ## style and types
 	$(BIN)/ruff check

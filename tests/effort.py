@@ -6,7 +6,7 @@ import pytest
 from hypothesis import settings
 
 SOAK = bool(os.environ.get("MGOE_SOAK"))
-FEW, MANY = 20, 2000
+FEW, MANY = 12, 2000
 """Examples of a property test in the short and in the long form."""
 slow = pytest.mark.skipif(not SOAK, reason="costly; `make soak` runs it")
 """Marks a test that the long form alone runs."""

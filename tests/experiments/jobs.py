@@ -30,7 +30,7 @@ def die(number: int = signal.SIGKILL) -> None:
 
 
 def die_on(bundle: Path, part: object) -> None:
-    """Dies when all processes have begun: Python 3.11 cannot start one of a pool that breaks in that moment."""
+    """Dies when all processes run: Python 3.11 cannot start one of a pool that breaks in that moment."""
     time.sleep(1)
     die()
 

@@ -12,7 +12,7 @@ from mgoe.graph.edges import SparseEdges
 from mgoe.graph.likelihood import NEVER, log_chances
 from mgoe.graph.placing import TELLS, Placing, SomeNodes
 from mgoe.graph.scores import UNIT
-from tests.effort import up_to
+from tests.effort import MANY, SOAK, up_to
 from tests.serving.online.worlds import START, World
 
 SIZES = [(2, 3), (4, 5)]
@@ -104,11 +104,15 @@ def test_what_a_node_reads_does_not_depend_on_who_is_read_beside_it(seed, cut):
         assert_array_equal(np.concatenate([part[name] for part in parts]), values, err_msg=name)
 
 
-@up_to(10)
-@given(seed=st.integers(0, 10**6), n=st.integers(150, 400))
-def test_content_that_says_something_tells_and_noise_does_not(seed, n):
-    told, noise = (fit(world(seed, n, says=says)[0]).worth[-1] for says in (1.0, 0.0))
-    assert noise < TELLS < told
+def test_content_that_says_something_tells_and_noise_seldom_does():
+    """Of 3,000 such worlds, 4 had noise with evidence as strong."""
+    sizes = np.random.default_rng(0).integers(150, 400, MANY if SOAK else 10)
+    told, noise = (
+        np.array([fit(world(seed, n, says=says)[0]).worth[-1] for seed, n in enumerate(sizes)])
+        for says in (1.0, 0.0)
+    )
+    assert told.min() > TELLS
+    assert (noise > TELLS).mean() < 0.005
 
 
 @pytest.mark.parametrize(("tells", "placed"), [(TELLS, []), (-np.inf, ["user", "item"])])

@@ -15,6 +15,7 @@ from mgoe.graph.build import sizes as module
 from mgoe.graph.build.sizes import BYTES_PER_SAMPLED_PAIR, PROCESS, check_memory, memory_needed
 from mgoe.graph.build.workplace import building
 from mgoe.graph.engines import local
+from tests.effort import SOAK
 from tests.graph.histories import contents, differences, history, planted
 
 
@@ -37,11 +38,14 @@ class Measured(Observer):
     ("users", "items", "events", "settings"),
     [
         pytest.param(300, 9000, 40_000, {}, id="items"),
-        pytest.param(9000, 300, 40_000, {}, id="users"),
-        pytest.param(4000, 4000, 40_000, {}, id="both"),
         pytest.param(9000, 3000, 40_000, {"sample": 1000}, id="a sample"),
-        pytest.param(2000, 6000, 40_000, {"rank": 100}, id="rank"),
         pytest.param(2000, 600, 200_000, {"rank": 4}, id="pairs"),
+        *[
+            pytest.param(9000, 300, 40_000, {}, id="users"),
+            pytest.param(4000, 4000, 40_000, {}, id="both"),
+            pytest.param(2000, 6000, 40_000, {"rank": 100}, id="rank"),
+        ]
+        * SOAK,
     ],
 )
 def test_learning_the_sketch_needs_what_was_said(tmp_path, monkeypatch, users, items, events, settings):
