@@ -4,8 +4,9 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
 # tests side by side; many wait for servers, Spark and other processes, so one more than two cores
 TESTS ?= 3
-# what they write lies in memory where 2 GiB of it are free: thousands of small files, 0.2 GiB at a time
-MEMORY := $(shell df -Pk /dev/shm 2>/dev/null | awk 'NR > 1 && $$4 > 2097152 {print "/dev/shm"}')
+# what they write lies in memory where 2 GiB of it are free and programs may run there: small files, 0.2 GiB at a time
+MEMORY := $(shell grep -qs '^[^ ]* /dev/shm [^ ]* [^ ]*noexec' /proc/mounts || \
+	df -Pk /dev/shm 2>/dev/null | awk 'NR > 1 && $$4 > 2097152 {print "/dev/shm"}')
 BIN := .venv/bin
 PYTEST := $(if $(MEMORY),PYTEST_DEBUG_TEMPROOT=$(MEMORY)) $(BIN)/python -m pytest
 INSTALL := $(BIN)/python -m pip install --quiet --no-warn-conflicts
