@@ -105,7 +105,7 @@ def test_what_a_node_reads_does_not_depend_on_who_is_read_beside_it(seed, cut):
 
 
 def test_content_that_says_something_tells_and_noise_seldom_does():
-    """Of 3,000 such worlds, 4 had noise with evidence as strong."""
+    """The long form finds how seldom: evidence of e^5 is very strong, and not a proof."""
     sizes = np.random.default_rng(0).integers(150, 400, MANY if SOAK else 10)
     told, noise = (
         np.array([fit(world(seed, n, says=says)[0]).worth[-1] for seed, n in enumerate(sizes)])
