@@ -133,6 +133,7 @@ def serve(
         "window": window,
         "token_file": token_file,
         "runtime": {"engine": engine, "precision": precision},
+        "shadow": shadow,
         "shadow_share": shadow_share,
         "public": public,
         "access_log": access_log,
