@@ -1,5 +1,5 @@
-# Everything on a machine with Python 3.11 or newer and make: `make demo`, `make test`, `make quick`, `make check`, `make docs`, `make soak`,
-# `make figures`, `make release`.
+# Everything on a machine with Python 3.11 or newer and make: `make demo`, `make test`, `make test-rest`, `make quick`, `make check`,
+# `make docs`, `make soak`, `make figures`, `make release`.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
 # tests side by side; many wait for servers, Spark and other processes, so one more than two cores
@@ -22,13 +22,16 @@ FROM :=
 # what one process has compiled, all others of the tests read
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test quick check docs figures figures-stamp figures-short soak distributed release clean
+.PHONY: demo test test-rest quick check docs figures figures-stamp figures-short soak distributed release clean
 
 demo: $(BASE)  ## a first run on a simulated log, where the best reachable is known: runs/demo/run/report.html
 	$(BIN)/mgoe demo --out runs/demo
 
-test: $(READY) $(SHARDING) $(BROWSER)  ## every test, in its short form
-	$(PYTEST) -n $(TESTS)
+test: $(READY) $(SHARDING) $(BROWSER)  ## the tests of the library, in their short form
+	$(PYTEST) -n $(TESTS) -m "not rest"
+
+test-rest: $(READY)  ## those of Spark, the site, notebooks, packages, containers and benchmarks
+	$(PYTEST) -n $(TESTS) -m rest
 
 quick: $(READY)  ## unit and property tests that train nothing and start no process, for the edit loop
 	$(PYTEST) -n 2 -m "not costly"

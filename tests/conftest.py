@@ -35,6 +35,8 @@ if not SOAK:
 
 TRAINED = {"finished", "shown", "compared"}
 """Fixtures that train."""
+SPARK = {"no_spark", "spark"}
+"""Fixtures of Spark."""
 COSTLY = (
     "_util/test_kernel_cache",
     "benchmarks",
@@ -77,6 +79,20 @@ COSTLY = (
     "training",
 )
 """Folders and files whose tests train, prepare logs, build graphs, or start processes or services."""
+REST = (
+    "benchmarks",
+    "data/engines/test_spark",
+    "data/test_spark",
+    "experiments/test_on_spark",
+    "graph/engines/test_spark",
+    "graph/engines/test_spark_cluster",
+    "graph/engines/test_spark_log",
+    "serving/http/test_containers",
+    "test_distribution",
+    "test_notebooks",
+    "test_site",
+)
+"""Folders and files of what surrounds the library: Spark, site, notebooks, packages, containers, benchmarks."""
 
 
 def pytest_collection_finish() -> None:
@@ -88,14 +104,16 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that `make quick` leaves out, and put those with Spark side by side at the front: one
-    process of several takes them all, and starts Spark once."""
+    """Mark the tests that `make quick` leaves out and those of `make test-rest`, and put those with Spark side
+    by side at the front: one process of several takes them all, and starts Spark once."""
     tests = Path(__file__).parent
     items.sort(key=lambda item: [fixture not in fixtures_of(item) for fixture in ("no_spark", "spark")])
     for item in items:
-        place = item.path.relative_to(tests).with_suffix("").as_posix()
-        if TRAINED & {*fixtures_of(item)} or any(f"{place}/".startswith(f"{costly}/") for costly in COSTLY):
+        place = f"{item.path.relative_to(tests).with_suffix('').as_posix()}/"
+        if TRAINED & {*fixtures_of(item)} or any(place.startswith(f"{costly}/") for costly in COSTLY):
             item.add_marker("costly")
+        if SPARK & {*fixtures_of(item)} or any(place.startswith(f"{rest}/") for rest in REST):
+            item.add_marker("rest")
 
 
 def fixtures_of(item: pytest.Item) -> list[str]:
