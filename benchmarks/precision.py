@@ -1,4 +1,4 @@
-"""What `--precision bfloat16` and `int8` of `mgoe serve` cost: AUC of the test examples of a finished run,
+"""What `--precision bfloat16` of `mgoe serve` costs: AUC of the test examples of a finished run,
 as the service scores them.
 
     python benchmarks/precision.py RUN        # the folder of `mgoe run`
@@ -24,7 +24,7 @@ from mgoe.metrics import auc
 from mgoe.serving.scoring.runtime import Precision, Runtime
 from mgoe.serving.scoring.scorer import Scorer
 
-PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16", "int8")
+PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
 EXAMPLES = 100_000
 
 

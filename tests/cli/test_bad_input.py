@@ -628,8 +628,7 @@ def test_names_that_are_none(mgoe: Mgoe, config: Path, finished: Path, tmp_path:
     [
         (("simulate", "--out", "log"), "--form", ("events", "exposures", "both")),
         (("train", "mine.yaml", "--out", "run"), "--resume", ("auto", "never")),
-        (("export", "bundle", "--onnx", "m.onnx"), "--precision", ("float32", "int8")),
-        (("serve", "bundle"), "--precision", ("float32", "bfloat16", "int8")),
+        (("serve", "bundle"), "--precision", ("float32", "bfloat16")),
         (("serve", "bundle"), "--engine", ("onnx", "torch")),
     ],
 )

@@ -70,7 +70,7 @@ def test_new_bundles(mgoe: Mgoe, finished: Path, monkeypatch: pytest.MonkeyPatch
     written = mgoe("exposures", bundle.path, *state, "--out", "log.parquet", "--json")
     assert json.loads(written.stdout) == {"path": "log.parquet", "rows": 3}
     exported = mgoe("export", bundle.path, "--onnx", "model.onnx", "--json")
-    assert json.loads(exported.stdout) == {"path": "model.onnx", "precision": "float32", "compared": []}
+    assert json.loads(exported.stdout) == {"path": "model.onnx", "compared": []}
 
 
 def test_an_erasure(mgoe: Mgoe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

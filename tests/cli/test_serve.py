@@ -264,7 +264,7 @@ def test_what_it_does_not_start_with(
         ([own, "--host", "a..b", "--public"], "host: must be an address"),
         ([own, "--redis", "10.0.0.5:6379"], "--redis: must begin with redis://"),
         ([own, "--workers", 0], "workers"),
-        ([own, "--engine", "torch", "--precision", "int8"], "needs the engine onnx"),
+        ([own, "--precision", "int8"], "'int8' is not one of 'float32', 'bfloat16'"),
         ([tmp_path / "none"], "holds no bundle"),
         ([own, "--token-file", tmp_path / "none"], "cannot be read"),
     ):

@@ -207,7 +207,7 @@ COMMANDS = {
         ),
         bundles.export: (
             "mgoe export runs/mine/bundle --onnx mine.onnx",
-            "mgoe export runs/mine/bundle --onnx small.onnx --precision int8 --on labelled.parquet",
+            "mgoe export runs/mine/bundle --onnx mine.onnx --on labelled.parquet",
         ),
     },
     "Daily loop": {

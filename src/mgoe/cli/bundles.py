@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -154,9 +154,6 @@ def export(
             show_default=False,
         ),
     ],
-    precision: Annotated[
-        Literal["float32", "int8"], typer.Option(help="Precision of weights in matrix products.")
-    ] = "float32",
     on: Annotated[
         str | None,
         typer.Option(
@@ -173,7 +170,7 @@ def export(
     from mgoe.serving.scoring.onnx_sessions import Session
 
     bundle = Bundle.open(path)
-    export_whole(bundle.model, onnx, precision)
+    export_whole(bundle.model, onnx)
     compared = []
     if on is not None:
         before, after = (experiments.measure_pairs(one, on) for one in (bundle, bundle.run_by(Session(onnx))))
@@ -184,9 +181,9 @@ def export(
             if row["slice"] == "all"
         ]
     if as_json:
-        show_json({"path": str(onnx), "precision": precision, "compared": compared})
+        show_json({"path": str(onnx), "compared": compared})
         return
-    logger.info(f"{precision} model written: {onnx}")
+    logger.info(f"model written: {onnx}")
     if compared:
         found = table(("task", "metric", "bundle", "exported", "difference"), left=2)
         for row in compared:

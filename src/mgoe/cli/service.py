@@ -60,10 +60,8 @@ RunBy = Annotated[
     typer.Option(help="What runs the model: ONNX Runtime, or PyTorch, the reference."),
 ]
 PrecisionName = Annotated[
-    Literal["float32", "bfloat16", "int8"],
-    typer.Option(
-        help="`bfloat16` halves the memory per item; `int8` also has weights of 8 bits, with `onnx`."
-    ),
+    Literal["float32", "bfloat16"],
+    typer.Option(help="`bfloat16` halves the memory per item."),
 ]
 
 

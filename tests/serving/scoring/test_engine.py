@@ -72,8 +72,7 @@ def test_a_service_takes_what_was_prepared_beside_a_version_and_only_reads_it(
 ):
     """So a registry may be mounted read-only, and several services may have a state of their own."""
 
-    def export(_: Bundle, precision: str, folder: Path) -> None:
-        assert precision == "float32"
+    def export(_: Bundle, folder: Path) -> None:
         shutil.copytree(graphs / "onnx", folder / "onnx")
 
     monkeypatch.setattr(onnx_process, "export_elsewhere", export)

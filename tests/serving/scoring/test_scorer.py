@@ -14,16 +14,13 @@ from numpy.testing import assert_allclose
 
 import mgoe
 from mgoe.bundle.ranking import finished
-from mgoe.errors import ConfigError
 from mgoe.models import make_model, resolve
 from mgoe.serving.events.event import EventReader
 from mgoe.serving.online.live import LiveNodes
-from mgoe.serving.scoring import onnx_sessions
 from mgoe.serving.scoring.item_rows import ItemRows
 from mgoe.serving.scoring.runtime import Runtime
 from mgoe.serving.scoring.scorer import Scorer
 from tests.effort import up_to
-from tests.serving.scoring.test_onnx import copied
 
 for _name in ("onnx", "onnxruntime", "onnxscript"):
     pytest.importorskip(_name, reason=f"{_name} is not installed: pip install 'mgoe[onnx]'")
@@ -169,20 +166,14 @@ def test_each_block_of_a_request_reads_its_user_again(bundle: mgoe.Bundle, monke
     assert_allclose(found[15:], scorer.score(3, items)[15:], rtol=1e-5)
 
 
-def test_torch_has_no_8_bit_weights(bundle: mgoe.Bundle):
-    with pytest.raises(ConfigError, match="int8 needs the engine onnx"):
-        Scorer(bundle, runtime=Runtime(engine="torch", precision="int8"))
-
-
-def test_lower_precision_is_close(
-    scorers: dict[str, Scorer], bundle: mgoe.Bundle, graphs: Path, monkeypatch: pytest.MonkeyPatch
+def test_lower_precision_is_close_and_has_the_same_graphs(
+    scorers: dict[str, Scorer], bundle: mgoe.Bundle, graphs: Path
 ):
-    """Eight bits are made of the graphs that other precisions run."""
-    monkeypatch.setattr(onnx_sessions, "export", copied(graphs))
     items = np.arange(100)
     exact = scorers["torch"].score(4, items)
-    for engine, precision in (("torch", "bfloat16"), ("onnx", "int8")):
-        low = Scorer(bundle, runtime=Runtime(engine=engine, precision=precision))
+    for engine in ENGINES:
+        low = Scorer(bundle, runtime=Runtime(engine=engine, precision="bfloat16"), cache=graphs)
+        assert not low.awaits_graphs
         found = low.score(4, items)
         assert_allclose(found, exact, atol=0.05)
         assert np.abs(found - exact).max() > 0

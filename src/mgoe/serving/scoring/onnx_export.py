@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -83,17 +83,7 @@ def export(
         program.save(out, external_data=True)
 
 
-def quantize(file: Path, out: Path) -> None:
-    """Write a graph with 8-bit weights in its matrix products (ONNX Runtime's dynamic quantisation)."""
-    quantization = package("onnxruntime.quantization")
-    out.parent.mkdir(exist_ok=True)
-    with _quiet():
-        quantization.quantize_dynamic(
-            file, out, op_types_to_quantize=["Gemm", "MatMul"], weight_type=quantization.QuantType.QInt8
-        )
-
-
-def export_whole(model: RankingModel, out: Path, precision: Literal["float32", "int8"] = "float32") -> None:
+def export_whole(model: RankingModel, out: Path) -> None:
     """Write a whole model for another runtime: batches by their keys in, `out` (B, T) as `predict` gives it.
 
     The graph `out` and its weights in `<name>.data` appear when they are complete.
@@ -112,11 +102,8 @@ def export_whole(model: RankingModel, out: Path, precision: Literal["float32", "
     with output_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out.parent) as scratch:
-            file = Path(scratch) / "float32" / out.name
-            export(file, model, model.predict, sample, free)
-            if precision == "int8":
-                quantize(file, Path(scratch) / "int8" / out.name)
-            for written in sorted((Path(scratch) / precision).iterdir(), reverse=True):  # the weights first
+            export(Path(scratch) / out.name, model, model.predict, sample, free)
+            for written in sorted(Path(scratch).iterdir(), reverse=True):  # the weights first
                 os.replace(written, out.parent / written.name)
 
 

@@ -10,7 +10,6 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import cast
 
 import torch
 from filelock import FileLock
@@ -22,41 +21,36 @@ from mgoe.models import Decomposition
 from mgoe.serving.online.base_values import item_rows, prepared_folder
 from mgoe.serving.scoring.inputs import ScoringInputs
 from mgoe.serving.scoring.onnx_sessions import Sessions
-from mgoe.serving.scoring.runtime import Precision
 
 logger = logging.getLogger(__name__)
 
 
-def sessions_of(
-    bundle: Bundle, decomposition: Decomposition, precision: Precision, cache: Path | None
-) -> Sessions:
+def sessions_of(bundle: Bundle, decomposition: Decomposition, cache: Path | None) -> Sessions:
     """Return what runs the graphs of a bundle, which are traced on its snapshot, or were prepared beside it.
 
     Args:
         bundle: The bundle.
         decomposition: Its model, taken apart.
-        precision, cache: See `Sessions`.
+        cache: See `Sessions`.
     """
     weights = "".join(bundle.manifest["checksums"][name] for name in ("model.safetensors", "spec.json"))
     samples = ScoringInputs(bundle, decomposition).samples()
-    return Sessions(decomposition, *samples, precision, cache, weights, prepared_folder(bundle.path))
+    return Sessions(decomposition, *samples, cache, weights, prepared_folder(bundle.path))
 
 
-def export_elsewhere(bundle: Bundle, precision: Precision, cache: Path) -> None:
+def export_elsewhere(bundle: Bundle, cache: Path) -> None:
     """Export the graphs of a bundle into the cache in a process, and wait until it ends.
 
     The process has the priority of the thread that calls this.
 
     Args:
         bundle: The bundle.
-        precision, cache: See `Sessions`.
+        cache: See `Sessions`.
 
     Raises:
         StoreError: The process exported nothing.
     """
-    done = subprocess.run(
-        [sys.executable, "-m", __name__, bundle.path, cache, precision], capture_output=True
-    )
+    done = subprocess.run([sys.executable, "-m", __name__, bundle.path, cache], capture_output=True)
     if done.returncode:
         why = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["its process was stopped"]
         raise StoreError(cache, f"the graphs of the model were not exported: {why[0]}")
@@ -70,7 +64,7 @@ def prepare(bundle: Bundle) -> None:
     folder = prepared_folder(bundle.path)
     try:
         item_rows(bundle.graph, folder)
-        export_elsewhere(bundle, "float32", folder)
+        export_elsewhere(bundle, folder)
     except (MgoeError, OSError) as error:
         logger.warning(f"{bundle.name} is not prepared, so its services take longer to take it: {error}")
 
@@ -86,11 +80,11 @@ def _end_with_parent() -> None:
 @torch.inference_mode()
 def main() -> None:
     """Export, with the arguments of `export_elsewhere`."""
-    path, cache, precision = Path(sys.argv[1]), Path(sys.argv[2]), cast(Precision, sys.argv[3])
+    path, cache = map(Path, sys.argv[1:])
     threading.Thread(target=_end_with_parent, daemon=True).start()
     bundle = Bundle.open(path, verify=False)
     with output_errors(cache), FileLock(cache / "export.lock"):  # several workers start at once
-        sessions = sessions_of(bundle, bundle.model.decompose().eval(), precision, cache)
+        sessions = sessions_of(bundle, bundle.model.decompose().eval(), cache)
         if not sessions.exported:
             sessions.export()
 

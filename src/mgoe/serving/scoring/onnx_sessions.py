@@ -18,8 +18,7 @@ from mgoe import __version__
 from mgoe._util.files import remove_folder, sha256
 from mgoe.models import Batch, Decomposition, FoldedDecomposition
 from mgoe.serving.scoring.onnx_cache import new_graphs
-from mgoe.serving.scoring.onnx_export import export, package, quantize
-from mgoe.serving.scoring.runtime import Precision
+from mgoe.serving.scoring.onnx_export import export, package
 
 FIRST, MIXED = "first", "mixed"
 """Inputs of the graphs beside the keys of a batch: the pieces of the sum of what `user` and `item` give (the
@@ -57,7 +56,6 @@ class Sessions:
         user: A sample of what `user` reads, one row.
         candidates: A sample of what `rest` reads beside the rows of the user and of the items: one row of a
             user's key, several of any other.
-        precision: `int8` quantises the matrix products of what runs for every candidate.
         cache: Folder that keeps graphs from one start to the next; None keeps nothing.
         weights: Identifies the weights in the cache.
         prepared: Folder with graphs that others have made, which is only read.
@@ -68,13 +66,11 @@ class Sessions:
         decomposition: Decomposition,
         user: Batch,
         candidates: Batch,
-        precision: Precision,
         cache: Path | None = None,
         weights: str = "",
         prepared: Path | None = None,
     ):
         self._decomposition, self._samples = decomposition, (user, candidates)
-        self._rest_name = "int8.onnx" if precision == "int8" else "rest.onnx"
         self._user: Session | None = None
         self._rest: Session | None = None
         self._widths = {
@@ -142,7 +138,7 @@ class Sessions:
         }  # the user's own models, too
         code = sorted(sha256(Path(file)) for file in files)
         versions = [__version__, torch.__version__, package("onnxruntime").__version__]
-        made_of = json.dumps([weights, self._rest_name, shapes, code, versions])
+        made_of = json.dumps([weights, shapes, code, versions])
         return hashlib.sha256(made_of.encode()).hexdigest()[:24]
 
     def _write(self, folder: Path, user: Batch, candidates: Batch) -> None:
@@ -174,12 +170,10 @@ class Sessions:
                 sample,
                 free,
             )
-        if self._rest_name == "int8.onnx":
-            quantize(rest, folder / self._rest_name)
 
     def _open(self, folder: Path) -> None:
         user = Session(folder / "user.onnx") if self._decomposition.width else None
-        self._rest, self._user = Session(folder / self._rest_name), user
+        self._rest, self._user = Session(folder / "rest.onnx"), user
 
     def _fits(self, batch: Batch) -> bool:
         """Whether no list of a context is longer than the graphs, whose widths are fixed, have place for."""

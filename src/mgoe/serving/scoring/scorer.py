@@ -49,8 +49,7 @@ class Scorer:
         live: Its live state; None scores with the snapshot alone.
         runtime: What runs the model, and how precisely.
         cache: Folder that keeps exported graphs from one start to the next. If they are not there yet,
-            PyTorch runs the model until `await_graphs`; `int8`, which PyTorch does not run, is exported at
-            once, as is everything without a cache.
+            PyTorch runs the model until `await_graphs`; without a cache they are exported at once.
 
     Raises:
         MissingExtra: ONNX Runtime is not installed.
@@ -81,7 +80,7 @@ class Scorer:
             compute = partial(self._compute_rows, view)
             self._rows = ItemRows(compute, self.n_items, parts.width, dtype)
         self._export: Callable[[], None] | None = None
-        self._steps = parts if runtime.engine == "torch" else self._sessions(runtime, cache)
+        self._steps = parts if runtime.engine == "torch" else self._sessions(cache)
 
     @property
     def n_items(self) -> int:
@@ -187,14 +186,14 @@ class Scorer:
             for user in users.tolist():
                 inputs.of_pairs(view, np.full(len(items), user), items, inputs.no_context)
 
-    def _sessions(self, runtime: Runtime, cache: Path | None) -> Sessions:
+    def _sessions(self, cache: Path | None) -> Sessions:
         """Run the model by its graphs, as soon as there are any."""
-        sessions = sessions_of(self._bundle, self._decomposition, runtime.precision, cache)
+        sessions = sessions_of(self._bundle, self._decomposition, cache)
         if not sessions.exported:
-            if cache is None or runtime.precision == "int8":
+            if cache is None:
                 sessions.export()
             else:
-                self._export = partial(export_elsewhere, self._bundle, runtime.precision, cache)
+                self._export = partial(export_elsewhere, self._bundle, cache)
         return sessions
 
     def _compute_rows(self, view: View, items: NDArray[np.int64]) -> Tensor:
