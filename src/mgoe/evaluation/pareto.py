@@ -14,11 +14,8 @@ from mgoe.evaluation.rows import by_seed, distance, headline, summarize
 from mgoe.evaluation.standings import Standings, paired_means
 
 CostName: TypeAlias = Literal["serving_ms", "cpu_seconds"]
-COSTS: dict[CostName, str] = {
-    "serving_ms": "milliseconds per 500 candidates",
-    "cpu_seconds": "processor seconds of training",
-}
-"""The costs that quality is compared with, in words; attributes of `Cost`."""
+COSTS: tuple[CostName, ...] = ("serving_ms", "cpu_seconds")
+"""The costs that quality is compared with; attributes of `Cost`."""
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,12 @@
 """The charts of a report as plain values: what they show and on which axes.
 
-`charts.j2` draws them as inline SVG in the page, and `axes.py` on Axes of matplotlib in a notebook.
+`charts.j2` draws them as inline SVG in the page.
 """
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Self, TypeAlias
+from typing import Any, NamedTuple, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,6 @@ SMALL = 130, 86
 MONITORS = {"all.ranking": "mean of AUC and GAUC, validation", "all.logloss": "log loss, validation"}
 """What picks the best epoch, in words."""
 Point: TypeAlias = tuple[float, float]
-Side: TypeAlias = Literal["right", "left", "above", "below"]
 
 
 @dataclass(frozen=True)
@@ -46,12 +45,10 @@ class Axis:
     whole: bool = False
 
     @classmethod
-    def around(cls, values: Iterable[float], title: str = "", log: bool = False, whole: bool = False) -> Self:
+    def around(cls, values: Iterable[float], title: str = "", whole: bool = False) -> Self:
         """Return an axis with some space on either side of the finite values."""
         found = _finite(values) or [0.0, 1.0]
         low, high = min(found), max(found)
-        if log:
-            return cls(low / 1.25, high * 1.25, title, log)
         wide = high - low
         air = AIR * (wide if wide > 1e-9 * abs(high) else abs(high)) or 0.5
         return cls(low - air, high + air, title, whole=whole)
@@ -100,20 +97,12 @@ class Dot(NamedTuple):
         x, y: Where it is.
         tip: What it says where a pointer rests on it.
         color: Number of its colour.
-        full: Whether it is full.
-        beyond: Whether it is off the scale, and shown at its edge.
-        name: Name beside it.
-        side: Where there is room for the name; None if nowhere.
     """
 
     x: float
     y: float
     tip: str
     color: int = 0
-    full: bool = True
-    beyond: bool = False
-    name: str = ""
-    side: Side | None = None
 
 
 @dataclass(frozen=True)

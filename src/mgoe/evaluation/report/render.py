@@ -7,9 +7,7 @@ from pathlib import Path
 import jinja2
 
 from mgoe._util.files import write_text
-from mgoe.evaluation.pareto import COSTS
-from mgoe.evaluation.report.charts import Chart, IntervalPlot
-from mgoe.evaluation.report.cost_chart import cost_chart
+from mgoe.evaluation.report.charts import IntervalPlot
 from mgoe.evaluation.report.data import ReportData
 from mgoe.evaluation.report.sections import lead_plot, sections
 from mgoe.evaluation.rows import MEAN, main_columns, summarize
@@ -67,7 +65,6 @@ def render_comparison(
                 "uniform": shown_uniformly(one),
                 "plots": forest_plots(one),
                 "tradeoff": tradeoff(one),
-                "fronts": cost_charts(one),
             }
             for one in standings
         ],
@@ -94,9 +91,3 @@ def forest_plots(standings: Standings) -> list[IntervalPlot]:
     """Return the leads over every baseline, one plot per metric, the mean first; strong if significant."""
     columns = sorted(main_columns(summarize(standings.rows)), key=lambda column: column != MEAN)
     return [plot for column in columns if (plot := lead_plot(standings, column))]
-
-
-def cost_charts(standings: Standings) -> dict[str, Chart]:
-    """Return quality against each cost that is known of two models at least, by the cost in words."""
-    charts = {words: cost_chart(standings, cost) for cost, words in COSTS.items()}
-    return {words: chart for words, chart in charts.items() if chart and len(chart.dots) > 1}
