@@ -24,7 +24,6 @@ from mgoe.models.baselines.shared_experts import MetaHeac, MMoE, MMoEOptions, OM
 from mgoe.models.baselines.stem import STEM
 from mgoe.models.decomposition import AdditiveDecomposition, Decomposition, expanded, neutral
 from mgoe.models.layers.tables import Undrawn, draw_rows, late_tables
-from mgoe.models.mgoe.folded import FoldedDecomposition
 from mgoe.models.mgoe.model import MGOE
 from mgoe.models.mgoe.network import MGOEOptions
 from mgoe.models.presets import BASES, INPUTS, PRESETS, class_of, make_model, options_of, resolve, written_out
@@ -49,7 +48,6 @@ __all__ = [
     "Decomposition",
     "FeatureSpec",
     "FlatInputs",
-    "FoldedDecomposition",
     "FunnelOptions",
     "HoME",
     "HoMEOptions",

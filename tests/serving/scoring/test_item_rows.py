@@ -6,11 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mgoe.config import ModelSettings
-from mgoe.models import FoldedDecomposition, make_model
 from mgoe.serving.scoring.item_rows import ItemRows, allocate
-from tests.models.batches import make_spec
-from tests.models.test_decomposition import of_one_user, part
 
 DTYPES = (torch.float32, torch.bfloat16)
 INPUTS = ("ids", "side", "context", "aggregates")
@@ -40,31 +36,6 @@ def test_pieces_of_rows_are_taken_with_those_of_their_users(dtype, pairs, pieces
     assert [piece.shape for piece in found] == [(len(items), floats) for floats in pieces]
     expected = expected.to(dtype).float().reshape(-1, width) + users[torch.from_numpy(own)]
     assert torch.equal(torch.cat([*found], 1), expected)
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-@given(
-    tasks=st.integers(1, 4), one_gate=st.booleans(), table=st.booleans(),
-    transfer=st.sampled_from(["none", "aitm", "concat"]), rows=st.integers(1, 9), seed=st.integers(0, 99),
-)  # fmt: skip
-def test_what_a_kernel_mixes_is_what_the_model_joins(dtype, tasks, one_gate, table, transfer, rows, seed):
-    spec, options = make_spec(tasks), {"one_gate": one_gate, "table": table, "transfer": transfer}
-    model = make_model(ModelSettings(name="x", base="mgoe-paper", inputs=INPUTS, options=options), spec, seed)
-    decomposition, batch = model.decompose(), of_one_user(spec, rows, seed)
-    assert isinstance(decomposition, FoldedDecomposition)
-    assert decomposition.mixed is not None
-    with torch.inference_mode():
-        user, items = (
-            decomposition.user(part(batch, "user", decomposition.user_keys)),
-            decomposition.item(part(batch, "item", decomposition.item_keys)),
-        )
-        kept = rows_of(items, dtype)
-        rng = np.random.default_rng(seed)
-        order, own = rng.permutation(rows), rng.integers(0, 2, rows)
-        users = torch.cat([user, -user])
-        expected = decomposition.rest(kept.take(order, users, own, decomposition.pieces), {})
-        found = decomposition.towers(kept.mix(order, users, own, *decomposition.mixed))
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_large_pages_hold_what_they_are_given():

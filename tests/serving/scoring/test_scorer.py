@@ -1,7 +1,7 @@
 """The scorer agrees with the bundle, whichever runtime it uses."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -124,19 +124,16 @@ def test_a_score_reads_all_of_a_batch_of_events_or_none(
         live.apply(events)
         scorer.refresh()
 
-    other, waited = threading.Thread(target=apply), []
-    for name in ("take", "mix"):
+    other, waited, take = threading.Thread(target=apply), [], ItemRows.take
 
-        def read(
-            self: ItemRows, *args: Any, real: Callable[..., torch.Tensor] = getattr(ItemRows, name)
-        ) -> torch.Tensor:
-            if not waited:
-                waited.append(True)
-                other.start()
-                other.join(0.5)
-            return real(self, *args)
+    def read(self: ItemRows, *args: Any) -> Sequence[torch.Tensor]:
+        if not waited:
+            waited.append(True)
+            other.start()
+            other.join(0.5)
+        return take(self, *args)
 
-        monkeypatch.setattr(ItemRows, name, read)
+    monkeypatch.setattr(ItemRows, "take", read)
     found = scorer.score(3, items)
     other.join()
     assert waited
@@ -148,7 +145,7 @@ def test_each_block_of_a_request_reads_its_user_again(bundle: mgoe.Bundle, monke
     """After a batch between two blocks, the second block reads both sides as changed."""
     live = LiveNodes.of(bundle)
     scorer, items = Scorer(bundle, live, Runtime(engine="torch")), np.arange(30)
-    before, deeper = scorer.score(3, items), scorer._deeper_layers
+    before, deeper = scorer.score(3, items), scorer._steps.rest
     user, names = bundle.encoders.users.ids([3]).to_pylist()[0], bundle.encoders.items.ids(items).to_pylist()
     events = [
         EventReader.of(bundle).read({"user": user, "item": name, "behavior": "buy"}, 2 * 10**15)
@@ -160,7 +157,7 @@ def test_each_block_of_a_request_reads_its_user_again(bundle: mgoe.Bundle, monke
         return deeper(*args)
 
     monkeypatch.setattr("mgoe.serving.scoring.scorer.BLOCK_ROWS", 15)
-    monkeypatch.setattr(scorer, "_deeper_layers", then_apply)
+    monkeypatch.setattr(scorer._steps, "rest", then_apply)
     found = scorer.score(3, items)
     assert_allclose(found[:15], before[:15], rtol=1e-5)
     assert_allclose(found[15:], scorer.score(3, items)[15:], rtol=1e-5)

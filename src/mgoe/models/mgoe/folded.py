@@ -17,7 +17,6 @@ import math
 import torch
 from torch import Tensor, nn
 
-from mgoe.models.decomposition import AdditiveDecomposition
 from mgoe.models.layers.stacked import StackedLinear, Towers
 from mgoe.models.mgoe.network import MacroGraphNetwork
 from mgoe.models.spec import Batch
@@ -110,30 +109,3 @@ class Folded(nn.Module):
             recents = model.recents(batch, model.nodes(batch))
             h = h + (recents @ layer.common[-recents.shape[1] :]).unflatten(1, (layer.copies, -1))
         return self.towers.rest(h.transpose(0, 1))
-
-
-class FoldedDecomposition(AdditiveDecomposition):
-    """The decomposition of a `Folded` model.
-
-    If the pair has no inputs of its own, rows can be mixed as they are read.
-
-    Example:
-        >>> from mgoe.models import make_model, resolve
-        >>> type(make_model(resolve("mgoe-paper"), spec, seed=0).decompose()).__name__
-        'FoldedDecomposition'
-    """
-
-    model: Folded
-
-    @property
-    def mixed(self) -> tuple[int, int, int] | None:
-        """Return experts S, towers T and gates (T, 1 or 0) of a row `[begun (S, T, W), scores (gates, S)]`;
-        None if `join` reads more."""
-        if self.keys:
-            return None
-        gates, towers = self.model.model.gates, self.model.model.towers.mlp.copies
-        return gates.experts, towers, gates.gates
-
-    def towers(self, h: Tensor) -> Tensor:
-        """Return logits (B, T) from the mixed first layers before their ReLU, (T, B, W)."""
-        return self.model.towers.rest(h)

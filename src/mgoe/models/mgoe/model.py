@@ -1,7 +1,7 @@
 """MGOE, the Macro Graph of Experts (arXiv 2506.10520)."""
 
 from mgoe.models.decomposition import AdditiveDecomposition, Decomposition
-from mgoe.models.mgoe.folded import Folded, FoldedDecomposition
+from mgoe.models.mgoe.folded import Folded
 from mgoe.models.mgoe.network import MacroGraphNetwork
 from mgoe.models.mgoe.per_copy import PerCopy
 from mgoe.models.spec import batch_keys
@@ -20,7 +20,7 @@ class MGOE(MacroGraphNetwork):
         late = self.nodes.reads if self.recents is not None and self.nodes is not None else set()
         keys = batch_keys(self.spec, self.needs)
         if self.experts is None:
-            return FoldedDecomposition(Folded(self), self.inputs, keys, late)
+            return AdditiveDecomposition(Folded(self), self.inputs, keys, late)
         tables = {"table_user", "table_item"} if self.table is not None else set()
         served = PerCopy(self) if PerCopy.fits(self) else self
         return AdditiveDecomposition(served, self.inputs, keys, late | tables)

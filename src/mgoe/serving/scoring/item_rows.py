@@ -1,6 +1,6 @@
 """What each item adds to a model's first layers: one stored row of floats per item.
 
-Axes: `B` items of a request, `U` users, `F` floats per row, `T` tasks, `W` width of a tower's first layer.
+Axes: `B` items of a request, `U` users, `F` floats per row.
 """
 
 import mmap
@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mgoe.serving.scoring.row_kernels import mix, take
+from mgoe.serving.scoring.row_kernels import take
 
 BLOCK_ROWS = 4096
 ComputeRows = Callable[[NDArray[np.int64]], Tensor]
@@ -46,18 +46,6 @@ class ItemRows:
         taken = take(*self._words(items), users.numpy(), own, np.cumsum(pieces))
         apart = torch.from_numpy(taken).split([len(items) * floats for floats in pieces])
         return [piece.view(len(items), floats) for piece, floats in zip(apart, pieces, strict=True)]
-
-    def mix(
-        self,
-        items: NDArray[np.int64],
-        users: Tensor,
-        own: NDArray[np.int64],
-        experts: int,
-        tasks: int,
-        gates: int,
-    ) -> Tensor:
-        """Return what the rows of items and of their users mix to, see `row_kernels.mix`. Shape (T, B, W)."""
-        return torch.from_numpy(mix(*self._words(items), users.numpy(), own, experts, tasks, gates))
 
     def update(self, items: NDArray[np.int64], total: int, compute: ComputeRows) -> None:
         """Recompute some rows in place; nobody may read meanwhile. From now on there are `total` items."""

@@ -16,13 +16,13 @@ from torch import Tensor
 
 from mgoe import __version__
 from mgoe._util.files import remove_folder, sha256
-from mgoe.models import Batch, Decomposition, FoldedDecomposition
+from mgoe.models import Batch, Decomposition
 from mgoe.serving.scoring.onnx_cache import new_graphs
 from mgoe.serving.scoring.onnx_export import export, package
 
-FIRST, MIXED = "first", "mixed"
+FIRST = "first"
 """Inputs of the graphs beside the keys of a batch: the pieces of the sum of what `user` and `item` give (the
-name and a number), and what it mixes to."""
+name and a number)."""
 
 
 class Session:
@@ -48,7 +48,7 @@ class Session:
 
 
 class Sessions:
-    """`user`, `rest` and `towers` of a model's decomposition, run by ONNX Runtime, or by PyTorch until there
+    """`user` and `rest` of a model's decomposition, run by ONNX Runtime, or by PyTorch until there
     are graphs: those that are kept are opened at once, others after `export` or `open`.
 
     Args:
@@ -121,13 +121,6 @@ class Sessions:
             return self._decomposition.rest(pieces, batch)
         return self._rest(batch | dict(zip(_names(pieces), pieces, strict=True)))
 
-    def towers(self, h: Tensor) -> Tensor:
-        """Logits from mixed first layers, see `FoldedDecomposition`. Shape (B, T)."""
-        if self._rest is None:
-            assert isinstance(self._decomposition, FoldedDecomposition)
-            return self._decomposition.towers(h)
-        return self._rest({MIXED: h})
-
     def _fingerprint(self, user: Batch, candidates: Batch, weights: str) -> str:
         """Return a name for the graphs that changes with whatever they are made of."""
         shapes = [
@@ -145,31 +138,18 @@ class Sessions:
         decomposition, rest = self._decomposition, folder / "rest.onnx"
         if decomposition.width:
             export(folder / "user.onnx", decomposition, decomposition.user, user, {})
-        if isinstance(decomposition, FoldedDecomposition) and decomposition.mixed is not None:
-            experts, tasks, gates = decomposition.mixed
-            mixed = {
-                MIXED: torch.zeros(tasks, 2, (decomposition.width - experts * gates) // (experts * tasks))
-            }
-            export(
-                rest,
-                decomposition,
-                lambda batch: decomposition.towers(batch[MIXED]),
-                mixed,
-                {MIXED: {1: "rows"}},
-            )
-        else:
-            rows = max((2, *(value.shape[0] for value in candidates.values())))
-            names = _names(decomposition.pieces)
-            first = [torch.zeros(rows, floats) for floats in decomposition.pieces]
-            sample = dict(zip(names, first, strict=True)) | candidates
-            free = {key: {0: "rows"} for key, value in sample.items() if value.shape[0] > 1}
-            export(
-                rest,
-                decomposition,
-                lambda batch: decomposition.rest([batch[name] for name in names], batch),
-                sample,
-                free,
-            )
+        rows = max((2, *(value.shape[0] for value in candidates.values())))
+        names = _names(decomposition.pieces)
+        first = [torch.zeros(rows, floats) for floats in decomposition.pieces]
+        sample = dict(zip(names, first, strict=True)) | candidates
+        free = {key: {0: "rows"} for key, value in sample.items() if value.shape[0] > 1}
+        export(
+            rest,
+            decomposition,
+            lambda batch: decomposition.rest([batch[name] for name in names], batch),
+            sample,
+            free,
+        )
 
     def _open(self, folder: Path) -> None:
         user = Session(folder / "user.onnx") if self._decomposition.width else None

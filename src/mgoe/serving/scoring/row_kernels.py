@@ -1,10 +1,9 @@
-"""Compiled loops over the rows of one request's items: added to its user's row, or mixed with it by gates.
+"""Compiled loops over the rows of one request's items, added to its user's row.
 
 A row is fetched into the cache before it is read. Rows are floats of 32 bits, or the upper 16 of these
 (bfloat16), given as words: `word << shift` are the 32 bits.
 
-Axes: `B` items of a request, `U` users, `F` floats per row, `S` experts, `T` towers, `W` width of a tower's
-first layer.
+Axes: `B` items of a request, `U` users, `F` floats per row.
 """
 
 import numba
@@ -38,42 +37,3 @@ def take(words, items, shift, users, own, ends):  # pragma: no cover - compiled
                 sums[k] += added[k]
             start = end
     return floats
-
-
-@numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"})
-def mix(words, items, shift, users, own, experts, tasks, gates):  # pragma: no cover - compiled
-    """Return what `Folded.rest` gives its towers. Shape (T, B, W).
-
-    With [first (S, T, W), scores (gates, S)] the sum of an item's row and its user's, `h_t = sum_s
-    softmax(scores_t)_s first_st`.
-    """
-    n, length = len(items), words.shape[1]
-    width = (length - gates * experts) // (experts * tasks)
-    begin = experts * tasks * width
-    out, flat = np.zeros((tasks, n, width), np.float32), words.reshape(-1)
-    bits, weights = np.empty(length, np.uint32), np.ones(experts, np.float32)
-    row = bits.view(np.float32)
-    for b in range(n):
-        if b + AHEAD < n:
-            prefetch_far(flat, items[b + AHEAD] * length, length)
-        held, user = words[items[b]], users[own[b]]
-        for k in range(length):
-            bits[k] = np.uint32(held[k]) << shift
-        for k in range(length):
-            row[k] += user[k]
-        for t in range(tasks):
-            if t < gates:
-                start, most, total = begin + t * experts, np.float32(-np.inf), np.float32(0)
-                for s in range(experts):
-                    most = max(most, row[start + s])
-                for s in range(experts):
-                    weights[s] = np.exp(row[start + s] - most)
-                    total += weights[s]
-                for s in range(experts):
-                    weights[s] /= total
-            h = out[t, b]
-            for s in range(experts):
-                first, weight = (s * tasks + t) * width, weights[s]
-                for w in range(width):
-                    h[w] += weight * row[first + w]
-    return out

@@ -8,7 +8,7 @@ Axes: `B` candidates, `U` users, `T` tasks, `F` floats per row of the first laye
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,7 @@ from torch import Tensor
 from mgoe.bundle import Bundle
 from mgoe.bundle.steps import Steps, finished
 from mgoe.features import View
-from mgoe.models import Batch, FoldedDecomposition
+from mgoe.models import Batch
 from mgoe.serving.scoring.inputs import Context, ScoringInputs, part_of
 from mgoe.serving.scoring.item_rows import ItemRows
 from mgoe.serving.scoring.onnx_process import export_elsewhere, sessions_of
@@ -72,7 +72,6 @@ class Scorer:
     ):
         self.tasks, self._bundle, self._live = bundle.tasks, bundle, live
         self._decomposition = parts = bundle.model.decompose().eval()
-        self._mixing = parts.mixed if isinstance(parts, FoldedDecomposition) else None
         self._inputs = ScoringInputs(bundle, parts, live)
         self._version = 0 if live is None else live.version
         dtype = torch.float32 if runtime.precision == "float32" else torch.bfloat16
@@ -120,7 +119,7 @@ class Scorer:
         """
         context = self._inputs.no_context if context is None else context
         logits = np.empty((len(items), len(self.tasks)), np.float32)
-        known, rows, version = Batch(), None, self._version
+        known, rows, version, pieces = Batch(), None, self._version, self._decomposition.pieces
         each, of_pair = np.unique(users, return_inverse=True)
         for start in range(0, len(items), BLOCK_ROWS):
             if start:
@@ -134,9 +133,9 @@ class Scorer:
                         known, version = self._inputs.of_users(view, each, context), self._version
                         rows = self._user_rows(known)
                     batch = self._inputs.of_candidates(view, each, own, block, context, known)
-                    first = self._first_layers(rows, own, block)  # last: then the rows are still in the cache
+                    first = self._rows.take(block, rows, own, pieces)  # last: the rows are still in the cache
                 # No event has to wait for the deeper layers.
-                logits[start : start + BLOCK_ROWS] = self._deeper_layers(first, batch)
+                logits[start : start + BLOCK_ROWS] = self._steps.rest(first, batch).numpy()
         model = self._bundle.model
         stds, means, tops = (values.numpy() for values in (model.stds, model.means, model.tops))
         values = np.where(model.regression.numpy(), np.clip(logits * stds + means, 0, tops), expit(logits))
@@ -204,21 +203,6 @@ class Scorer:
     def _user_rows(self, known: Batch) -> Tensor:
         """What users add to the first layers. Shape (U, F)."""
         return self._steps.user(part_of(known, self._decomposition.user_keys))
-
-    def _first_layers(
-        self, rows: Tensor, own: NDArray[np.int64], items: NDArray[np.int64]
-    ) -> Sequence[Tensor]:
-        """The pieces of the items' rows with those of their users added, or what they mix to, (T, B, W)."""
-        if self._mixing is not None:
-            return [self._rows.mix(items, rows, own, *self._mixing)]
-        return self._rows.take(items, rows, own, self._decomposition.pieces)
-
-    def _deeper_layers(self, first: Sequence[Tensor], batch: Batch) -> NDArray[np.float32]:
-        """Logits. Shape (B, T)."""
-        if self._mixing is None:
-            return self._steps.rest(first, batch).numpy()
-        assert isinstance(self._steps, FoldedDecomposition | Sessions)
-        return self._steps.towers(*first).numpy()
 
 
 class SessionScores:
