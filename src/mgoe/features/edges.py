@@ -14,6 +14,7 @@ from mgoe.features.group import ITEM, PAIR, USER, Arrays, InputGroup, Key, Owner
 from mgoe.features.spec import FeatureSpec
 from mgoe.features.view import Pairs, View
 from mgoe.graph import Snapshot
+from mgoe.graph.arithmetic import exp_of
 from mgoe.graph.edges import find
 from mgoe.graph.memory_hints import AHEAD, ask_entries, prefetch
 from mgoe.graph.pair_rows import OTHER, Side
@@ -268,7 +269,7 @@ def _add_pseudo_scores(side, nodes, slot, macro, cold, out):  # pragma: no cover
         node = nodes[row]
         if slot[row] < 0 <= node < len(content) and macro[row] < cold and norm[node] < np.inf:
             log = predicted(content, targets, node, side.target + macro[row])
-            out[row] += np.rint(np.exp(log - norm[node])) / UNIT
+            out[row] += np.rint(exp_of(log - norm[node])) / UNIT
 
 
 @numba.njit(cache=True, nogil=True)

@@ -16,6 +16,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from mgoe.graph.arithmetic import exp_of, log
 from mgoe.graph.pair_rows import available_threads
 from mgoe.graph.rates import RateGroup, RateTable
 
@@ -83,8 +84,8 @@ def adjusted_rates(
     )
     prior[:, regressions] = 0.5, 1.0
     own = _log_odds(done, labelled, prior)
-    base = np.log(prior[0, :, 0] / (1 - prior[0, :, 0]))
-    rates = own - np.log(prior[:, :, 0] / (1 - prior[:, :, 0]))
+    base = log(prior[0, :, 0] / (1 - prior[0, :, 0]))
+    rates = own - log(prior[:, :, 0] / (1 - prior[:, :, 0]))
     expected = np.zeros((tasks, len(own)), np.int64)
     by_task = np.ascontiguousarray(rates.T)
     with ThreadPoolExecutor(available_threads()) as pool:
@@ -107,7 +108,7 @@ def _log_odds(
     done: NDArray[np.float64], labelled: NDArray[np.float64], prior: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     rate, weight = prior[:, :, 0], prior[:, :, 1]
-    return np.log((done + weight * rate) / (labelled - done + weight * (1 - rate)))
+    return log((done + weight * rate) / (labelled - done + weight * (1 - rate)))
 
 
 @numba.njit(cache=True, nogil=True)
@@ -123,4 +124,4 @@ def _expect(records, starts, rates, base, out, t):  # pragma: no cover - compile
             logit += rates[t, starts[g] + values[row, g]]
         for g in range(groups):
             cell = starts[g] + values[row, g]
-            out[t, cell] += np.int64(round(1e6 / (1 + np.exp(rates[t, cell] - logit))))
+            out[t, cell] += np.int64(round(1e6 / (1 + exp_of(rates[t, cell] - logit))))

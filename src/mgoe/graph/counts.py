@@ -7,6 +7,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from mgoe.graph.arithmetic import log
 from mgoe.graph.pair_rows import PairRows
 
 PRIOR = 5.0
@@ -79,11 +80,10 @@ def node_counts(
         the smoothed share of each task among the node's pairs, over its share among all pairs (T). Shape (n,
         2T + 3).
     """
-    rate = np.log((done + PRIOR * share) / (degree[:, None] + PRIOR) / share)
+    rate = log((done + PRIOR * share) / (degree[:, None] + PRIOR) / share)
     rate[degree == 0] = 0  # and not the rounding of a logarithm of 1
-    return np.column_stack([np.log1p(done), np.log1p(degree), np.log1p(events), np.log1p(idle), rate]).astype(
-        np.float32
-    )
+    counts = np.column_stack([done, degree, events, idle])
+    return np.column_stack([log(1 + counts), rate]).astype(np.float32)
 
 
 def task_share(done: NDArray[np.int64], pairs: int) -> NDArray[np.floating]:

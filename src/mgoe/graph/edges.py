@@ -12,6 +12,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from mgoe.graph.arithmetic import log
 from mgoe.graph.memory_hints import AHEAD, prefetch
 from mgoe.graph.pair_rows import PairRows
 from mgoe.graph.scores import UNIT
@@ -190,9 +191,7 @@ def to_units(fixed: NDArray[np.number], unit: int) -> NDArray[np.float32]:
 
 def log_scores(fixed: NDArray[np.integer], unit: int) -> NDArray[np.float16]:
     """Return log(1 + score), which half precision holds to .05 % up to the largest sums."""
-    scores = fixed.astype(np.float32)
-    scores *= np.float32(1 / unit)
-    return np.log1p(scores, out=scores).astype(np.float16)
+    return log(1 + fixed / unit, np.float32).astype(np.float16)
 
 
 def between(edges: SparseEdges, macro: NDArray[np.int32], ku: int, ki: int) -> NDArray[np.int64]:

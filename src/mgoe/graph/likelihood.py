@@ -26,6 +26,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from mgoe.graph.arithmetic import log
 from mgoe.graph.edges import SparseEdges, between, first_order, log_scores
 from mgoe.graph.macro_graph import MacroGraph
 from mgoe.graph.pair_rows import OTHER, PairRows, Side, available_threads
@@ -140,7 +141,7 @@ def log_chances(table: NDArray[np.int64]) -> NDArray[np.int32]:
     """
     score = table / UNIT
     share = (score + 1) / (score.sum(axis=1, keepdims=True) + table.shape[1])
-    logs = np.rint(np.log(share) * (1 << FRACTION_BITS)).astype(np.int32)
+    logs = np.rint(log(share) * (1 << FRACTION_BITS)).astype(np.int32)
     logs[~table.any(axis=1)] = NEVER
     return np.ascontiguousarray(logs.T)
 

@@ -31,10 +31,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mgoe._util.arrays import take
+from mgoe.graph.arithmetic import eigen, exp, log, log_gamma, log_sum, product
 from mgoe.graph.edges import SparseEdges, log_scores
 from mgoe.graph.likelihood import likeliest
 from mgoe.graph.scores import UNIT
-from mgoe.graph.sketch import as_on_one_thread
 
 STRENGTHS = (0.001, 0.01, 0.1, 0.3, 1.0, 3.0, 10.0, 100.0)
 """Strengths of the ridge that are tried, as shares of the weight of all nodes."""
@@ -117,7 +117,6 @@ class Placing(NamedTuple):
     worth: NDArray[np.float64]
 
     @classmethod
-    @as_on_one_thread
     def fit(
         cls, gather: Gather, rows: NDArray[np.int64], masses: Sequence[NDArray[np.floating]], dense: int
     ) -> Self:
@@ -131,7 +130,7 @@ class Placing(NamedTuple):
         """
         held = rows[HELD - 1 :: HELD]
         held = held[:: max(1, -(-len(held) // MOST_HELD))]
-        some, usual = gather(held), [np.log((mass + 1.0) / (mass + 1.0).sum()) for mass in masses]
+        some, usual = gather(held), [log((mass + 1.0) / (mass + 1.0).sum()) for mass in masses]
         content, edges = _with_constant(some.content), some.edges[dense] / UNIT
         spread, _ = most_likely(edges, np.tile(usual[dense], (len(held), 1)))
         rest, own = (_moments(gather, part, usual, spread) for part in (np.setdiff1d(rows, held), held))
@@ -139,7 +138,7 @@ class Placing(NamedTuple):
         shares = slice(-last - len(usual[dense]), -last or None)
         tried = []
         for strength in (NOTHING, *STRENGTHS):
-            kappa, likelihood = most_likely(edges, content @ rest.ridge(strength)[:, shares])
+            kappa, likelihood = most_likely(edges, product(content, rest.ridge(strength)[:, shares]))
             tried.append((likelihood, strength, kappa))
         likelihood, strength, kappa = max(tried)
         found = _Moments(*map(np.add, rest, own)).ridge(strength)
@@ -173,13 +172,12 @@ class Placing(NamedTuple):
             "sum": (own + kappa).astype(np.float32),
             "vectors": np.where(placed[:, None], vectors, nodes.vectors).astype(np.float32),
         }
-        with np.errstate(divide="ignore"):
-            unit = np.log(kappa * UNIT)
+        unit = log(kappa * UNIT)
         for r, (edges, macro) in enumerate(zip(nodes.edges, nodes.macro, strict=True)):
             start, end = end, end + edges.shape[1]
             logs = np.ascontiguousarray(predicted[:, start:end])
-            norm = (np.logaddexp.reduce(logs, axis=1) - unit).astype(np.float32)
-            read = edges + np.rint(np.exp(logs - norm[:, None])).astype(np.int64)
+            norm = (log_sum(logs)[:, 0] - unit).astype(np.float32)
+            read = edges + np.rint(exp(logs - norm[:, None])).astype(np.int64)
             n, width = read.shape
             columns = np.tile(np.arange(width, dtype=np.uint16), n)
             every = SparseEdges(np.arange(0, n * width + 1, width), columns, read.ravel())
@@ -205,20 +203,19 @@ def most_likely(edges: NDArray[np.float64], logs: NDArray[np.float64]) -> tuple[
         True
     """
     from scipy.optimize import minimize_scalar  # slow to import, and a service does not need it
-    from scipy.special import gammaln
 
-    shares = np.exp(logs - np.logaddexp.reduce(logs, axis=1, keepdims=True)) + 1e-9
+    shares = exp(logs - log_sum(logs)) + 1e-9
     shares /= shares.sum(axis=1, keepdims=True)
     total = edges.sum(axis=1)
 
     def loss(log_kappa: float) -> float:
-        kappa = np.exp(log_kappa)
+        kappa = float(exp(log_kappa))
         expected = kappa * shares
-        each = (gammaln(expected + edges) - gammaln(expected)).sum(axis=1)
-        return -float((each + gammaln(kappa) - gammaln(kappa + total)).sum())
+        each = (log_gamma(expected + edges) - log_gamma(expected)).sum(axis=1)
+        return -float((each + log_gamma(kappa) - log_gamma(kappa + total)).sum())
 
-    found = minimize_scalar(loss, bounds=np.log(KAPPAS), method="bounded", options={"xatol": 0.01})
-    return float(np.exp(found.x)), -found.fun
+    found = minimize_scalar(loss, bounds=log(np.array(KAPPAS)), method="bounded", options={"xatol": 0.01})
+    return float(exp(found.x)), -found.fun
 
 
 class _Moments(NamedTuple):
@@ -242,8 +239,9 @@ class _Moments(NamedTuple):
         mean = self.squares[-1] / total
         variance = np.diag(self.squares) / total - mean**2
         held_back = np.diag(strength * np.maximum(variance, 0) + 1e-6)
-        found = np.linalg.solve(self.squares / total + held_back, self.products / total)
-        found[-1, -n:] = np.log(self.shares / total + 1e-9) - mean[:-1] @ found[:-1, -n:]
+        values, vectors = eigen(self.squares / total + held_back)
+        found = product(vectors / values, product(vectors.T, self.products / total))
+        found[-1, -n:] = log(self.shares / total + 1e-9) - product(mean[None, :-1], found[:-1, -n:])[0]
         return found
 
 
@@ -257,16 +255,16 @@ def _moments(
         some = gather(rows[first : first + ROWS])
         content, own = _with_constant(some.content), some.sums[:, None] / UNIT
         shares = [
-            (edges / UNIT + np.exp(logs)) / (own + 1) for edges, logs in zip(some.edges, usual, strict=True)
+            (edges / UNIT + exp(logs)) / (own + 1) for edges, logs in zip(some.edges, usual, strict=True)
         ]
         targets = [some.vectors / np.sqrt(own)]
         for share, logs in zip(shares, usual, strict=True):
-            target = np.log(share) - logs
+            target = log(share) - logs
             targets.append(target - target.mean(axis=1, keepdims=True))
         weights = own / (own + spread)
         sums = (
-            (content * weights).T @ content,
-            (content * weights).T @ np.concatenate(targets, axis=1),
+            product((content * weights).T, content),
+            product((content * weights).T, np.concatenate(targets, axis=1)),
             (weights * np.concatenate(shares, axis=1)).sum(axis=0),
         )
         found = _Moments(*map(np.add, found, sums))

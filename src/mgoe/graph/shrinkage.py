@@ -2,7 +2,8 @@
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import betaln
+
+from mgoe.graph.arithmetic import exp, log, log_gamma
 
 MOST_CELLS = 1 << 16
 """Cells that a prior is fitted to; of more, an evenly spaced sample."""
@@ -35,12 +36,12 @@ def fit_prior(labelled: NDArray[np.integer], done: NDArray[np.integer]) -> tuple
 
     cells = _distinct(labelled, done)
     found = minimize_scalar(
-        lambda log_weight: -_likelihood(cells, rate, float(np.exp(log_weight))),
-        bounds=np.log(WEIGHTS),
+        lambda log_weight: -_likelihood(cells, rate, float(exp(log_weight))),
+        bounds=log(np.array(WEIGHTS)),
         method="bounded",
         options={"xatol": 0.01},
     )
-    return rate, float(np.exp(found.x))
+    return rate, float(exp(found.x))
 
 
 def evidence(labelled: NDArray[np.integer], done: NDArray[np.integer]) -> float:
@@ -58,7 +59,7 @@ def evidence(labelled: NDArray[np.integer], done: NDArray[np.integer]) -> float:
     all_labels, all_done = int((times * n).sum()), int((times * k).sum())
     if all_done in (0, all_labels):
         return 0.0
-    alike = all_done * np.log(rate) + (all_labels - all_done) * np.log1p(-rate)
+    alike = all_done * log(rate) + (all_labels - all_done) * log(1 - rate)
     return float(1 - _likelihood(cells, rate, weight) / alike)
 
 
@@ -74,4 +75,5 @@ def _likelihood(cells: tuple[NDArray[np.int64], ...], rate: float, weight: float
     """Return the logarithm of the beta-binomial likelihood of cells."""
     n, k, times = cells
     a, b = weight * rate, weight * (1 - rate)
-    return float((times * (betaln(k + a, n - k + b) - betaln(a, b))).sum())
+    each = log_gamma(k + a) + log_gamma(n - k + b) - log_gamma(n + a + b)
+    return float((times * (each - log_gamma(a) - log_gamma(b) + log_gamma(a + b))).sum())

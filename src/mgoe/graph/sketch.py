@@ -22,8 +22,8 @@ import numba
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
+from mgoe.graph.arithmetic import eigen, exp, log, product
 from mgoe.graph.memory_hints import AHEAD, prefetch, prefetch_far
 from mgoe.graph.pair_rows import PairRows
 from mgoe.graph.scores import UNIT
@@ -42,17 +42,8 @@ STEEP = 1e-2
 """If the weakest direction has a smaller share of the strongest, its square would drown in the rounding of
 the strongest one's: then both halves of a power step end with an orthonormal basis, and there is no shift.
 """
-GRAM_ROWS = 1 << 12
-"""Rows converted to double precision at once: few enough to stay in the cache, which is five times as fast.
-"""
-
-as_on_one_thread = threadpool_limits.wrap(limits=1, user_api="blas")
-"""Decorator that gives BLAS one thread.
-
-How BLAS rounds depends on how many threads share a product, and a rounding can decide a macro node. What is
-learned must not depend on the cores of the machine. Everything else runs on threads of our own, whose sums
-keep one order.
-"""
+GRAM_ROWS = 1 << 8
+"""Rows converted to double precision at once: few enough to stay in the cache."""
 
 
 @dataclass(frozen=True)
@@ -72,12 +63,17 @@ class Sketch:
     @property
     def items(self) -> NDArray[np.float32]:
         """`Q Sigma^scale`. Shape (I, rank)."""
-        return (self.basis * self.singular**self.scale).astype(np.float32)
+        return self.basis * self._powers
 
     @property
     def stretch(self) -> NDArray[np.float32]:
         """`Sigma^(scale - 1)`, which makes `S Q` a user's vector. Shape (rank,)."""
-        return divided(self.singular ** np.float32(self.scale), self.singular)
+        return divided(self._powers, self.singular)
+
+    @property
+    def _powers(self) -> NDArray[np.float32]:
+        """`Sigma^scale`, and zero where a singular value is zero. Shape (rank,)."""
+        return exp(self.scale * log(np.maximum(self.singular, 1e-30)), np.float32) * (self.singular > 0)
 
 
 def divided(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -114,7 +110,6 @@ def score_matrix(
     return sp.csr_array((value, items, indptr), shape=(len(rows), len(other_sums)))
 
 
-@as_on_one_thread
 def sketch(
     matrix: sp.csr_array,
     rank: int,
@@ -126,9 +121,9 @@ def sketch(
 ) -> Sketch:
     """Compute a randomised truncated singular value decomposition.
 
-    Only products with the matrix touch all nodes; factorisations are of small Gram matrices, in double
-    precision. Each item has its own random draws, so items that arrive later change nothing. Signs are fixed
-    by the largest entry of each item vector.
+    Only products touch all nodes; factorisations are of small Gram matrices, in double precision. Each item
+    has its own random draws, so items that arrive later change nothing. Signs are fixed by the largest entry
+    of each item vector.
 
     Args:
         matrix: Shape (users, I).
@@ -163,7 +158,7 @@ def sketch(
     profile = _product(transposed, basis, threads)  # (I, width): the matrix is close to basis @ profile.T
     rotation, strength = _principal(profile, NOISE)
     rotation, strength = rotation[:, :rank], strength[:rank]
-    right = profile @ (rotation / strength).astype(np.float32)  # Q
+    right = product(profile, rotation / strength)  # Q
     if n_items:
         right *= np.where(right.max(axis=0) < -right.min(axis=0), np.float32(-1), np.float32(1))
     pad = (0, rank - len(strength))
@@ -206,8 +201,9 @@ def unit_rows(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return rows divided by their length, and zero rows as they are. Otherwise popularity fills the first
     direction.
     """
-    length = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))[:, None]
-    return np.divide(vectors, length, out=np.zeros_like(vectors), where=length > 0)
+    out = np.zeros(vectors.shape, np.float32)
+    _to_unit(vectors, out)
+    return out
 
 
 def _product(matrix: sp.csr_array, dense: NDArray[np.float32], threads: int) -> NDArray[np.float32]:
@@ -233,7 +229,7 @@ def _orthonormal(columns: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDA
     Columns that add nothing are left out.
     """
     rotation, strength = _principal(columns, ROUNDING)
-    return columns @ (rotation / strength).astype(np.float32), strength
+    return product(columns, rotation / strength), strength
 
 
 def _principal(columns: NDArray[np.float32], noise: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -244,15 +240,12 @@ def _principal(columns: NDArray[np.float32], noise: float) -> tuple[NDArray[np.f
     """
     gram = np.zeros((columns.shape[1], columns.shape[1]))
     for first in range(0, len(columns), GRAM_ROWS):
-        gram += _gram(columns[first : first + GRAM_ROWS].astype(np.float64))  # one chunk at a time is held
-    squares, rotation = np.linalg.eigh(gram)
-    strength = np.sqrt(np.maximum(squares[::-1], 0))
+        rows = columns[first : first + GRAM_ROWS].astype(np.float64)
+        gram += product(rows.T, rows)
+    squares, rotation = eigen(gram)
+    strength = np.sqrt(np.maximum(squares, 0))
     span = int((strength > noise * strength.max(initial=0)).sum())
-    return rotation[:, ::-1][:, :span], strength[:span]
-
-
-def _gram(columns: NDArray[np.float64]) -> NDArray[np.float64]:
-    return columns.T @ columns
+    return rotation[:, :span], strength[:span]
 
 
 @numba.njit(cache=True, nogil=True)
@@ -279,6 +272,16 @@ def _multiply(indptr, other, values, dense, out):  # pragma: no cover - compiled
             for d in range(width):
                 total[d] += value * dense[column, d]
         out[row] = total
+
+
+@numba.njit(cache=True, nogil=True)
+def _to_unit(vectors, out):  # pragma: no cover - compiled
+    for row in range(len(out)):
+        total = 0.0
+        for d in range(out.shape[1]):
+            total += np.float64(vectors[row, d]) ** 2
+        if total > 0:
+            out[row] = vectors[row] / np.sqrt(total)
 
 
 @numba.njit(cache=True, nogil=True)

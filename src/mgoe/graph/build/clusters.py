@@ -20,10 +20,8 @@ A node without edges belongs to the cold node, number `k`.
 
 from collections.abc import Sequence
 
-import faiss
 import numba
 import numpy as np
-import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from mgoe.graph.sketch import unit_rows
@@ -32,6 +30,12 @@ LEARNING_SAMPLE, LEAST_SAMPLE = 256, 50_000
 """K-means learns from at most so many nodes per macro node, but from at least so many in all."""
 ROWS = 1 << 16
 """Nodes assigned at once."""
+GRID = 1 << 24
+"""Vectors of a length of at most 1 are compared as whole numbers of this unit. Sums of their products stay
+below 2^53, so that double precision holds them exactly: BLAS may add them in any order, on any processor.
+"""
+PRODUCTS_AT_ONCE = 1 << 20
+"""Products of nodes and centres in memory."""
 FINER, MOST = 3, 3_000
 """Seeds per macro node of the finest resolution, and in all: the memory to merge grows with their square. A
 resolution with more macro nodes has a seed for each, and takes no part in the merging.
@@ -119,13 +123,12 @@ def member_means(
     Returns:
         Shape (k, rank) each.
     """
-    total = [np.zeros((k + 1, vectors.shape[1]), np.float32) for k in sizes]
+    total = [np.zeros((k + 1, vectors.shape[1])) for k in sizes]
     for first in range(0, len(macro[0]), ROWS):
         part = slice(first, min(first + ROWS, len(macro[0])))
-        rows, columns = unit_rows(vectors[part]), np.arange(part.stop - first + 1)
+        rows = unit_rows(vectors[part])
         for sums, own in zip(total, macro, strict=True):
-            shape = len(sums), len(rows)
-            sums += sp.csc_array((weights[part], own[part], columns), shape=shape) @ rows
+            _add_members(rows, weights[part], own[part], sums)
     return [unit_rows(sums[:-1]) for sums in total]
 
 
@@ -203,10 +206,9 @@ def _fine_groups(
     seeds = draw_seeds(rows, number, seed)
     if len(rows) > number:
         seeds = trained(rows, weights, seeds, ITERATIONS, seed)
-    members, columns = closest(rows, seeds), np.arange(len(rows) + 1)
+    members, sums = closest(rows, seeds), np.zeros(seeds.shape)
     mass = np.bincount(members, weights, len(seeds)).astype(np.float64)
-    shape = len(seeds), len(rows)
-    sums = sp.csc_array((weights.astype(np.float64), members, columns), shape=shape) @ rows
+    _add_members(rows, weights, members, sums)
     filled = mass > 0
     return sums[filled] / mass[filled, None], mass[filled]
 
@@ -233,18 +235,15 @@ def trained(
     iterations: int,
     seed: int,
 ) -> NDArray[np.float32]:
-    """Return centres after some iterations of spherical k-means; there must be more nodes than centres."""
-    kmeans = faiss.Kmeans(
-        rows.shape[1],
-        len(centers),
-        niter=iterations,
-        spherical=True,
-        seed=seed,
-        max_points_per_centroid=1 << 30,
-        min_points_per_centroid=1,
-    )
-    kmeans.train(rows, weights=np.ascontiguousarray(weights), init_centroids=np.ascontiguousarray(centers))
-    return np.asarray(kmeans.centroids, np.float32)
+    """Return centres after some iterations of spherical k-means; there must be more nodes than centres.
+
+    A centre without members starts again from a random node.
+    """
+    for _ in range(iterations):
+        sums = np.zeros(centers.shape)
+        _add_members(rows, weights, closest(rows, unit_rows(centers)), sums)
+        centers = _seeded(unit_rows(sums), rows, np.arange(len(rows)), seed)
+    return centers
 
 
 def merge(
@@ -260,20 +259,36 @@ def merge(
     Returns:
         Their means and weights. Shapes (min(n, k), rank), (min(n, k),).
     """
-    squares = np.einsum("nd,nd->n", means, means)
-    group = np.arange(len(means))
-    _merge(means @ means.T, squares, sizes.copy(), k, group)
+    products, group = exact_products(means, means), np.arange(len(means))
+    _merge(products, products.diagonal().copy(), sizes.copy(), k, group)
     left, group = np.unique(group, return_inverse=True)
     merged = np.bincount(group, sizes, len(left)).astype(np.float64)
-    membership = sp.csc_array((sizes, group, np.arange(len(group) + 1)), shape=(len(left), len(group)))
-    return membership @ means / merged[:, None], merged
+    sums = np.zeros((len(left), means.shape[1]))
+    _add_members(means, sizes, group, sums)
+    return sums / merged[:, None], merged
 
 
 def closest(rows: NDArray[np.float32], centers: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Return the index of the centre with the largest product. Shape (n,)."""
-    index = faiss.IndexFlatIP(centers.shape[1])
-    index.add(np.ascontiguousarray(centers))  # type: ignore[call-arg]  (faiss wraps the C++ signature at import)
-    return index.search(np.ascontiguousarray(rows), 1)[1][:, 0]  # type: ignore[call-arg]
+    """Return the index of the centre with the largest product, the first of equals. Shape (n,)."""
+    out, step = np.empty(len(rows), np.int64), 1 + PRODUCTS_AT_ONCE // (len(centers) + 1)
+    for first in range(0, len(rows), step):
+        out[first : first + step] = exact_products(rows[first : first + step], centers).argmax(axis=1)
+    return out
+
+
+def exact_products(rows: NDArray, others: NDArray) -> NDArray[np.float64]:
+    """Return the product of each vector with each other one, as they are on the grid. Shape (n, m)."""
+    whole, to = (np.rint(one * float(GRID)).astype(np.float64) for one in (rows, others))
+    return whole @ to.T / GRID**2
+
+
+@numba.njit(cache=True, nogil=True)
+def _add_members(rows, weights, groups, out):  # pragma: no cover - compiled
+    """Add the rows to the sums of their groups, each times its weight."""
+    for row in range(len(rows)):
+        weight = np.float64(weights[row])
+        for d in range(rows.shape[1]):
+            out[groups[row], d] += weight * rows[row, d]
 
 
 @numba.njit(cache=True, nogil=True)

@@ -69,7 +69,7 @@ def memory_needed(users: int, items: int, settings: GraphSettings, pairs: int = 
     rows = max(
         3 * items + sampled,  # at the end: profile, result and padded result of the items, basis of the users
         2 * sampled + items,  # in a power step: two of the users, one of the items
-        sampled + 2 * min(sampled, GRAM_ROWS),  # a basis of the users and a chunk in double precision
+        sampled + 4 * min(sampled, GRAM_ROWS),  # a basis of the users, and a chunk twice in double precision
     )
     macro = 0 if settings.resolutions == "auto" else max(ku * ki for ku, ki in settings.resolutions)
     return (

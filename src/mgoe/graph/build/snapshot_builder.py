@@ -22,7 +22,7 @@ from mgoe.graph.counts import node_counts, own_pairs, task_share
 from mgoe.graph.pair_rows import OTHER, SIDES, PairRows, Reading, Side, available_threads, starts
 from mgoe.graph.placing import ROWS, TELLS, Placing, SomeNodes
 from mgoe.graph.scores import UNIT, check_overflow
-from mgoe.graph.sketch import Sketch, as_on_one_thread, divided, projected, score_matrix, sketch
+from mgoe.graph.sketch import Sketch, divided, projected, score_matrix, sketch
 
 MATRIX_SHARE = 0.4
 """Share of the memory that the 1st-order edges of one side may take as a matrix."""
@@ -264,7 +264,6 @@ class SnapshotBuilder:
             settled[side] = self._placed(side, settled[OTHER[side]], chances[side], advance)
         return settled, chances
 
-    @as_on_one_thread
     def _starts(self, side: Side) -> list[NDArray[np.int32]]:
         """Return the macro node whose centre is closest to each node's vector, at every resolution."""
         s, linked = self.plan.settings, self.sums(side) > 0
