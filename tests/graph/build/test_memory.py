@@ -9,7 +9,7 @@ import pytest
 from mgoe._util.files import GIB
 from mgoe.config import GraphSettings
 from mgoe.errors import GraphError
-from mgoe.graph import Observer, build_graph, fold, pair_rows, sketch, update_graph
+from mgoe.graph import Observer, build_graph, fold, pair_rows, update_graph
 from mgoe.graph.build import clusters, snapshot_builder
 from mgoe.graph.build import sizes as module
 from mgoe.graph.build.sizes import BYTES_PER_SAMPLED_PAIR, PROCESS, check_memory, memory_needed
@@ -48,9 +48,7 @@ class Measured(Observer):
         * SOAK,
     ],
 )
-def test_learning_the_sketch_needs_what_was_said(tmp_path, monkeypatch, users, items, events, settings):
-    for place in (sketch, module):
-        monkeypatch.setattr(place, "GRAM_ROWS", 1 << 12)  # as if these few nodes were many
+def test_learning_the_sketch_needs_what_was_said(tmp_path, users, items, events, settings):
     log = history(planted(users, items, 4, events), cuts=())
     for name, sample in (("all", 1000), ("some", 100)):
         history(planted()).build(tmp_path / name, sample=sample)  # machine code is loaded

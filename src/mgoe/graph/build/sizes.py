@@ -6,7 +6,7 @@ A user learns them before hours are spent.
 from mgoe._util.files import GIB
 from mgoe.config import GraphSettings
 from mgoe.errors import GraphError
-from mgoe.graph.sketch import GRAM_ROWS, OVERSAMPLING
+from mgoe.graph.sketch import OVERSAMPLING
 
 AUTO_RESOLUTIONS = ((6, 8), (12, 20), (25, 50), (100, 100), (300, 300))
 NODES_PER_MACRO_NODE = 10
@@ -69,7 +69,6 @@ def memory_needed(users: int, items: int, settings: GraphSettings, pairs: int = 
     rows = max(
         3 * items + sampled,  # at the end: profile, result and padded result of the items, basis of the users
         2 * sampled + items,  # in a power step: two of the users, one of the items
-        sampled + 4 * min(sampled, GRAM_ROWS),  # a basis of the users, and a chunk twice in double precision
     )
     macro = 0 if settings.resolutions == "auto" else max(ku * ki for ku, ki in settings.resolutions)
     return (
