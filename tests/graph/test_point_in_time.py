@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mgoe.graph import MacroGraph
-from tests.effort import up_to
-from tests.graph.build import two_threads
+from tests.effort import SOAK, up_to
+from tests.graph.build import machines
 from tests.graph.histories import CUTS, contents, differences, event_lists, history
 
 
@@ -30,33 +30,57 @@ def test_later_events_change_nothing_of_a_snapshot(early, middle, data):
             assert differences(contents(one, s), contents(other, s)) == []
 
 
+LIBRARIES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+OLDEST = {
+    "OPENBLAS_CORETYPE": "Prescott",
+    "NPY_DISABLE_CPU_FEATURES": "X86_V3 X86_V4 AVX512_ICL AVX512_SPR",
+    "GLIBC_TUNABLES": "glibc.cpu.hwcaps=-AVX2,-FMA,-FMA4,-AVX512F",
+}
+"""What makes libraries compute as on the oldest processor that they run on; on one of another family they do
+as they would without."""
+MACHINES: dict[str, tuple[int, dict[str, str]]] = {
+    "one": (1, {}),
+    "two": (2, {"OPENBLAS_CORETYPE": "Nehalem"}),
+    "four": (4, OLDEST),
+}
+MORE: dict[str, tuple[int, dict[str, str]]] = {
+    f"{core}-{threads}": (threads, {"OPENBLAS_CORETYPE": core})
+    for core in ("Prescott", "Sandybridge")
+    for threads in (1, 2, 4)
+} | {"compiler": (2, {"NUMBA_CPU_NAME": "generic"})}
+
+
 @pytest.fixture(scope="module")
 def builds(tmp_path_factory):
-    """The same builds with one thread and, in a process of its own, with two everywhere: engine, BLAS, faiss
-    and numba.
+    """The same builds with one, two and four threads everywhere (engine, BLAS and numba) and on several kinds
+    of processor, each in a process of its own.
     """
-    out = tmp_path_factory.mktemp("threads")
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
-    other = subprocess.Popen(
-        [sys.executable, "-m", "tests.graph.build.two_threads", str(out / "two")],
-        env=os.environ | dict.fromkeys(names, "2"),
-        cwd=Path(__file__).parents[2],
-    )
-    two_threads.build(out / "one", threads=1)
-    assert other.wait(timeout=300) == 0
+    out = tmp_path_factory.mktemp("machines")
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.graph.build.machines", str(out / name), str(threads)],
+            env=os.environ | dict.fromkeys(LIBRARIES, str(threads)) | kind,
+            cwd=Path(__file__).parents[2],
+        )
+        for name, (threads, kind) in (MACHINES | MORE if SOAK else MACHINES).items()
+    ]
+    assert [process.wait(timeout=600) for process in started] == [0] * len(started)
     return out
 
 
-@pytest.mark.parametrize("threads", ["one", "two"])
-def test_later_events_change_nothing_of_a_larger_snapshot_with_any_threads(builds, threads):
-    short, long = (MacroGraph.open(builds / threads / name) for name in ("short", "long"))
-    for s in (s for s, cut in enumerate(CUTS) if cut <= two_threads.UNTIL):
+@pytest.mark.parametrize("machine", MACHINES)
+def test_later_events_change_nothing_of_a_larger_snapshot_with_any_threads(builds, machine):
+    short, long = (MacroGraph.open(builds / machine / name) for name in ("short", "long"))
+    for s in (s for s, cut in enumerate(CUTS) if cut <= machines.UNTIL):
         assert differences(contents(short, s), contents(long, s)) == []
     assert differences(contents(short, len(CUTS)), contents(long, len(CUTS))) != []
 
 
-@pytest.mark.parametrize("name", ["random", "short", "long"])
-def test_every_stage_is_identical_with_any_threads_and_order_of_events(builds, name):
-    one, two = (MacroGraph.open(builds / threads / name) for threads in ("one", "two"))
-    for s in range(len(one.snapshots)):
-        assert differences(contents(one, s), contents(two, s)) == []
+@pytest.mark.parametrize("machine", [*MACHINES, *[*MORE] * SOAK][1:])
+def test_every_array_is_identical_with_any_threads_on_any_processor_in_any_order_of_events(builds, machine):
+    graphs = sorted(file.parent.name for file in (builds / "one").glob("*/graph.json"))
+    assert len(graphs) == 3 + 2 * len(machines.USERS)
+    for name in graphs:
+        one, other = (MacroGraph.open(builds / place / name) for place in ("one", machine))
+        for s in range(len(one.snapshots)):
+            assert (name, s, differences(contents(one, s), contents(other, s))) == (name, s, [])

@@ -68,7 +68,8 @@ def prepare_data(settings: RunSettings, out: Path, table: Frame | None = None) -
 def build(settings: RunSettings, prepared: Prepared, folder: Path) -> MacroGraph:
     """Return the macro graph of a prepared log, after building it if it is not there.
 
-    Of a finished run, only the latest snapshot may be there. The others are then built again, and stay.
+    Of a finished run, only the latest snapshot may be there. The others are then built again, and stay if all
+    are as they were.
 
     Args:
         settings: Settings of the run.
@@ -76,8 +77,9 @@ def build(settings: RunSettings, prepared: Prepared, folder: Path) -> MacroGraph
         folder: Folder of the graph.
 
     Raises:
-        MgoeError: The graph cannot be built, or was changed since it was built.
+        MgoeError: The graph cannot be built, was changed since it was built, or would not be the same again.
     """
+    noted = None
     if folder.exists():
         graph = MacroGraph.open(folder)
         if graph.meta["changes"]:
@@ -88,13 +90,13 @@ def build(settings: RunSettings, prepared: Prepared, folder: Path) -> MacroGraph
             )
         if len(graph.meta["cuts"]) > len(prepared.cuts):
             return graph
+        noted = graph.meta.get("built", "")  # earlier versions noted none
     folder.parent.mkdir(parents=True, exist_ok=True)
     source = source_of(settings, prepared)
     started = time.perf_counter()
     logger.info("building the macro graph")
-    graph = build_graph(
-        source, settings.graph, folder, ShowBuild(), memory=settings.memory, spark=settings.spark
-    )
+    how = {"memory": settings.memory, "spark": settings.spark, "noted": noted}
+    graph = build_graph(source, settings.graph, folder, ShowBuild(), **how)
     stages = ", ".join(f"{name} {took['seconds']:.1f}" for name, took in graph.meta["stages"].items())
     logger.info(f"  {graph!r} in {time.perf_counter() - started:.1f} s ({stages})")
     return graph

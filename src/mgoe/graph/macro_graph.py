@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -17,7 +15,7 @@ from numpy.typing import NDArray
 from mgoe._util.files import link, read_of_format, sha256, write_json
 from mgoe._util.notebook import Shown
 from mgoe.errors import GraphError
-from mgoe.graph.build.workplace import complete_move
+from mgoe.graph.build.workplace import combined, complete_move
 from mgoe.graph.scores import score_table
 from mgoe.graph.snapshot import Snapshot
 
@@ -137,8 +135,7 @@ class MacroGraph(Shown):
     @property
     def checksum(self) -> str:
         """One checksum of all files."""
-        listed = {name: facts["sha256"] for name, facts in self.meta["files"].items()}
-        return hashlib.sha256(json.dumps(listed, sort_keys=True).encode()).hexdigest()
+        return combined(self.meta["files"])
 
     def verify(self) -> None:
         """Check every file against its checksum.

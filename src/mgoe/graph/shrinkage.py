@@ -37,7 +37,7 @@ def fit_prior(labelled: NDArray[np.integer], done: NDArray[np.integer]) -> tuple
     cells = _distinct(labelled, done)
     found = minimize_scalar(
         lambda log_weight: -_likelihood(cells, rate, float(exp(log_weight))),
-        bounds=log(np.array(WEIGHTS)),
+        bounds=log(np.array(WEIGHTS)).tolist(),
         method="bounded",
         options={"xatol": 0.01},
     )

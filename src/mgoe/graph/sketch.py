@@ -197,7 +197,7 @@ def projected(
     return {"vectors": out * stretch}
 
 
-def unit_rows(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+def unit_rows(vectors: NDArray[np.floating]) -> NDArray[np.float32]:
     """Return rows divided by their length, and zero rows as they are. Otherwise popularity fills the first
     direction.
     """

@@ -129,6 +129,7 @@ def build_graph(
     keep: MacroGraph | None = None,
     memory: float = MEMORY,
     spark: SparkSettings = SparkSettings(),
+    noted: str | None = None,
 ) -> MacroGraph:
     """Build every snapshot and save the graph, or resume such a build.
 
@@ -140,10 +141,12 @@ def build_graph(
         keep: A graph whose macro nodes are kept, snapshot by snapshot, instead of learning them.
         memory: Limit of anonymous memory in GiB, also for changes of the graph; the rest is spilled to disk.
         spark: The cluster of `graph.engine: spark`.
+        noted: `built` of the manifest of a graph that is built again, over which another one is not written.
 
     Raises:
         GraphError: There is no history, a side has fewer nodes than macro nodes, a sum would overflow, the
-            memory does not suffice, or log or settings have changed since the build began.
+            memory does not suffice, log or settings have changed since the build began, or the graph is
+            not the one that was noted.
         OutputError: The disk is full, or another process builds the same graph.
 
     Example:
@@ -208,7 +211,7 @@ def build_graph(
             "content": telling,
             **facts,
         }
-        finish(folder, out, meta, source.files, stages, source.spent)
+        finish(folder, out, meta, source.files, stages, source.spent, noted)
     return MacroGraph.open(out)
 
 

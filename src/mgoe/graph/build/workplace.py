@@ -4,6 +4,8 @@ It is beside the graph's place and takes this place when it is complete. A build
 the stages that are recorded.
 """
 
+import hashlib
+import json
 import shutil
 import threading
 import time
@@ -195,6 +197,7 @@ def finish(
     files: Mapping[str, Path],
     done: Stages,
     spent: Mapping[str, Spent] | None = None,
+    noted: str | None = None,
 ) -> None:
     """Write the manifest and move the graph to its place, over what was there.
 
@@ -205,6 +208,10 @@ def finish(
         files: Kept with the graph, by name.
         done: Record of the build.
         spent: What was done before the build.
+        noted: What `built` of the manifest must be. Another graph is removed.
+
+    Raises:
+        GraphError: The graph is another one; what was in its place stays.
     """
     for name, file in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -226,12 +233,21 @@ def finish(
         write_json(folder / CHECKSUMS, facts)
 
     done.run("checksums", 0, write_checksums)
-    took = {**(spent or {}), **done.spent}
+    listed = read_json(folder / CHECKSUMS)
+    built, took = combined(listed, "snapshots/"), {**(spent or {}), **done.spent}
+    if noted not in (None, built):
+        shutil.rmtree(folder)
+        raise GraphError(
+            out,
+            "snapshots that are built again must be those that its models have learned from, found others; "
+            "use the versions of mgoe and of its libraries that made the run, or overwrite it to train again",
+        )
     write_json(
         folder / MANIFEST,
         meta
         | {
-            "files": read_json(folder / CHECKSUMS),
+            "built": built,
+            "files": listed,
             "stages": {
                 name: {"seconds": round(stage.seconds, 3), "peak_gib": round(stage.peak_gib, 3)}
                 for name, stage in took.items()
@@ -241,6 +257,12 @@ def finish(
     )
     replace_folder(folder, out)
     _tidy(out)
+
+
+def combined(files: Mapping[str, Mapping[str, Any]], below: str = "") -> str:
+    """Return one checksum of the files of a manifest whose names begin in some way."""
+    listed = {name: facts["sha256"] for name, facts in files.items() if name.startswith(below)}
+    return hashlib.sha256(json.dumps(listed, sort_keys=True).encode()).hexdigest()
 
 
 def complete_move(out: Path) -> None:
