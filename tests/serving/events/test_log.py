@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -161,10 +162,13 @@ def test_forgetting_events_keeps_positions(opener: Opener):
 def test_erased_events_are_gone_and_marks_of_all_stay(
     tmp_path_factory: pytest.TempPathFactory, server: Server, data: st.DataObject
 ):
-    """Of any users, up to any moment, in logs of any length whose beginning may be dropped."""
-    place, written = tmp_path_factory.mktemp("erased"), events(data.draw(st.integers(0, 12), "events"))
+    """Of any users, up to any moment, before 1970 too, in logs of any length whose beginning may be dropped."""
+    place, before_1970 = tmp_path_factory.mktemp("erased"), data.draw(st.integers(0, 10**7), "before 1970")
+    written = [
+        replace(one, time=one.time - before_1970) for one in events(data.draw(st.integers(0, 12), "events"))
+    ]
     users = data.draw(
-        st.dictionaries(st.sampled_from([str(one.user) for one in events(12)]), st.integers(0, 10**7))
+        st.dictionaries(st.sampled_from([str(one.user) for one in events(12)]), st.integers(-(10**7), 10**7))
     )
     for open_log in (
         lambda: SqliteLog(place / "log.sqlite"),
@@ -176,7 +180,7 @@ def test_erased_events_are_gone_and_marks_of_all_stay(
         if forgotten := data.draw(st.integers(0, len(written)), "forgotten"):
             log.forget(before[forgotten - 1][0])
             before = before[forgotten - 1 :]
-        gone = [one for _, one in before if one.time <= users.get(str(one.user), -1)]
+        gone = [one for _, one in before if str(one.user) in users and one.time <= users[str(one.user)]]
         assert (log.erased, log.erase(users, 3), log.erased) == (0, len(gone), 3)
         for mark, _ in before:
             log.check(mark)

@@ -57,7 +57,9 @@ def test_users_are_erased_while_a_service_writes(tmp_path: Path):
     assert [one.time for one in read_shadow_log(tmp_path)] == [0, 2, 4, 5]
     log.append(record(6))
     assert [one.time for one in read_shadow_log(tmp_path)] == [0, 2, 4, 5, 6]
+    log.append(record(-7))  # of somebody else, before 1970
     assert log.erase({"user1": 9}) == 1
+    assert [one.time for one in read_shadow_log(tmp_path)] == [0, 2, 4, 6, -7]
     assert not any(b"user1" in file.read_bytes() for file in tmp_path.iterdir())
     log.close()
 

@@ -69,7 +69,7 @@ class Event:
 
     def is_of(self, until: Mapping[str, int]) -> bool:
         """Return whether it is of one of some users, up to a time for each, see `EventLog.erase`."""
-        return self.time <= until.get(str(self.user), -1)
+        return is_erased(until, self.user, self.time)
 
     def encode(self) -> bytes:
         """Return the event as bytes of a log."""
@@ -89,6 +89,16 @@ class Event:
                 "events", f"the log is damaged: a record must hold an event, found {payload[:40]!r} ({error})"
             ) from None
         return cls(user, item, behavior, time, key)
+
+
+def is_erased(until: Mapping[str, int], user: Id, time: int) -> bool:
+    """Return whether what a user did at a time, also before 1970, is up to a time for each of some users.
+
+    Example:
+        >>> is_erased({"42": -5}, 42, -6), is_erased({"42": -5}, 7, -6)
+        (True, False)
+    """
+    return (end := until.get(str(user))) is not None and time <= end
 
 
 class SeenEvents:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from mgoe.serving.events.event import Id
+from mgoe.serving.events.event import Id, is_erased
 from mgoe.serving.events.store import FORMAT, Store
 
 FOLDER = "shadow"
@@ -57,7 +57,7 @@ class ShadowRecord:
 
     def is_of(self, until: Mapping[str, int]) -> bool:
         """Return whether one of some users is in it, up to a time for each, see `EventLog.erase`."""
-        return any(self.time <= until.get(str(user), -1) for user in self.users)
+        return any(is_erased(until, user, self.time) for user in self.users)
 
 
 class ShadowLog:
