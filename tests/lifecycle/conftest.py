@@ -6,6 +6,7 @@ import pytest
 
 from mgoe.lifecycle import Registry
 from mgoe.serving.scoring.runtime import Runtime
+from tests.cli.conftest import mgoe  # noqa: F401
 
 by_torch = partial(Runtime, engine="torch")
 

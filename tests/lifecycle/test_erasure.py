@@ -20,6 +20,7 @@ from mgoe.bundle import Bundle, seal
 from mgoe.bundle.training_state import replay_of, state_folder
 from mgoe.config import RetrievalSettings, dump_settings, load_settings
 from mgoe.data import Prepared
+from mgoe.data.erasures import Erasures
 from mgoe.errors import BundleError, ConfigError, DataError, EventError, OutputError
 from mgoe.evaluation import read_rows
 from mgoe.experiments.stages import source_of
@@ -27,9 +28,8 @@ from mgoe.features import View
 from mgoe.graph import MacroGraph, build_graph
 from mgoe.graph.build.rate_counter import RECORDS
 from mgoe.lifecycle import CycleSettings, Registry, Sources, run_cycle, update
-from mgoe.lifecycle.erased_bundle import user_tables, without
+from mgoe.lifecycle.erased_bundle import held_by, user_tables, without
 from mgoe.lifecycle.erasure import Deployment, erase, verify
-from mgoe.lifecycle.erasures import Erasures
 from mgoe.retrieval import Retrieval
 from mgoe.serving import Event, open_events, open_exposures
 from mgoe.serving.events.event import every
@@ -141,7 +141,7 @@ def test_a_bundle_without_users_is_one_that_never_knew_them(run: Path, places: s
         pd.testing.assert_frame_equal(mine, theirs, rtol=1e-5)
 
         assert found.manifest.pop("erased") == 1
-        assert Erasures(folder).with_users(users).held_by(found) == []
+        assert held_by(Erasures(folder).with_users(users), found) == []
         assert remains_in(found) == []
         assert [found.manifest["lineage"][key] for key in ("parent", "trained")] == [bundle.name, "erased"]
         unseen = found.predict("nobody" if pa.types.is_string(found.encoders.users.type) else -5, [*range(5)])
@@ -173,7 +173,7 @@ def test_what_is_left_in_a_bundle_is_found(shown: Path, tmp_path: Path):
     shutil.copyfile(bundle.path / "users.parquet", out / "users.parquet")
     known = Bundle.open(out, verify=False)
     known.manifest.pop("erased")
-    assert Erasures(tmp_path).with_users(users).held_by(known) == users
+    assert held_by(Erasures(tmp_path).with_users(users), known) == users
 
 
 # --- a deployment ---

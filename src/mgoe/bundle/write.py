@@ -20,6 +20,7 @@ from mgoe.bundle.population import POPULATION
 from mgoe.bundle.sampling import Sampling
 from mgoe.config import ModelSettings, RetrievalSettings, RunSettings, dump_settings
 from mgoe.data import Prepared
+from mgoe.data.erasures import ERASED
 from mgoe.data.waiting import longest_delay
 from mgoe.evaluation import Estimate, Row
 from mgoe.features import View
@@ -88,6 +89,7 @@ def write_bundle(
             "trained_until": iso_time(graph.meta["last"]),
             "fully_trained_until": iso_time(graph.meta["last"]),
             "log": prepared.summary,
+            ERASED: prepared.summary.get(ERASED, 0),
             "test": [asdict(one) for one in estimates],
             "cost": dict(cost or {}),
         }

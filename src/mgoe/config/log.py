@@ -151,6 +151,9 @@ class DataSettings(Settings):
     """Side table of items."""
     truth: str | None = None
     """The `truth` folder of a simulated log: adds the rows `chance` and `best-reachable`."""
+    erased: str | None = None
+    """The list of erased users of a registry, `REGISTRY.erased.json`: rows of theirs from before are left
+    out."""
     missing_ids: Literal["refuse", "drop"] = "refuse"
     """What to do with rows without a user or without an item."""
     duplicates: Literal["drop", "refuse"] = "drop"

@@ -17,6 +17,7 @@ from mgoe._util.tables import Frame
 from mgoe.config import RunSettings
 from mgoe.data.columns import Expr, Table, only_row
 from mgoe.data.engines.local import Engine
+from mgoe.data.erasures import ERASED, Erasures
 from mgoe.data.events import (
     behavior_counts,
     check_behaviors,
@@ -163,6 +164,7 @@ def _build(engine: Engine, source: Table, place: str) -> dict[str, Any]:
         "ignored_behaviors": ignored,
         "events": events,
         "side": sides,
+        ERASED: 0 if settings.data.erased is None else len(Erasures.read(Path(settings.data.erased)).entries),
         "bucket": settings.data.bucket,
         "odd_buckets": buckets[odd_buckets(settings.data.bucket, buckets, counts)].tolist(),
         "cuts": [moment_of(int(cut) + 1, settings.data.bucket, settings.data.timezone) for cut in cuts],

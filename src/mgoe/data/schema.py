@@ -1,6 +1,8 @@
 """A log's rows under our own column names, checked: the columns that settings name, and what each may
 hold."""
 
+from pathlib import Path
+
 import ibis
 from ibis.backends.duckdb import Backend
 
@@ -18,6 +20,7 @@ from mgoe.data.columns import (
     read_uniform,
     read_weight,
 )
+from mgoe.data.erasures import Erasures
 from mgoe.data.features import check_names, read_feature
 from mgoe.data.log import NO_ROWS, require_columns, stage
 from mgoe.data.times import read_time, too_far, within
@@ -29,7 +32,8 @@ NODES = ("user", "item")
 def read_rows(
     source: Table, settings: RunSettings, place: str, con: Backend | None = None
 ) -> tuple[Table, int]:
-    """Check every row of a log and return those between `data.start` and `data.end`.
+    """Check every row of a log and return those between `data.start` and `data.end`, without users who were
+    erased (`data.erased`).
 
     Args:
         source: The log.
@@ -73,7 +77,9 @@ def checked_rows(
     )
     values, checks = read_columns(raw, settings, names, place)
     count = enforce(raw, checks, place, numbered=con is not None)
-    return within(raw.select(**values), settings.data), count
+    rows = within(raw.select(**values), settings.data)
+    erased = settings.data.erased
+    return rows if erased is None else Erasures.read(Path(erased)).without(rows), count
 
 
 def find_columns(source: Table, settings: RunSettings, place: str) -> dict[str, str]:

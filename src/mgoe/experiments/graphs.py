@@ -296,7 +296,7 @@ def settings_of(graph: MacroGraph, log: Sequence[str]) -> RunSettings:
             graph.path, "the graph does not say how its log was read; build it with `mgoe graph build`"
         )
     engine = {} if any("://" in path for path in log) else {"engine": "local"}
-    left_out = dict.fromkeys(("start", "end", "weight", "uniform"))
+    left_out = dict.fromkeys(("start", "end", "weight", "uniform", "erased"))
     data = graph.meta["log"]["data"] | left_out | {"log": list(log) or ["-"]}
     saved = graph.meta["settings"] | engine
     outside = {key: saved.pop(key) for key in ("memory", "spark")}

@@ -20,11 +20,12 @@ from mgoe._util.files import exclusive, remove_folder
 from mgoe.bundle import MANIFEST, Bundle
 from mgoe.config import Settings, check_settings, read_yaml, seconds
 from mgoe.config.base import PositiveLength, Texts
+from mgoe.data.erasures import Erasures
 from mgoe.errors import ConfigError
 from mgoe.lifecycle.acceptance import Bounds, Release, check_release, window_of
 from mgoe.lifecycle.bundle_update import Groups, update
+from mgoe.lifecycle.erased_bundle import check_erased
 from mgoe.lifecycle.erasure import Deployment
-from mgoe.lifecycle.erasures import Erasures
 from mgoe.lifecycle.new_rows import Sources
 from mgoe.lifecycle.registry import Registry
 from mgoe.lifecycle.retention import LEAST, trim
@@ -128,7 +129,7 @@ def run_cycle(settings: CycleSettings, report: Report) -> int:
 
     with exclusive(work, "a cycle", "runs"):
         work.mkdir(exist_ok=True)
-        (erasures := Erasures.of(registry.path)).check(current)
+        check_erased(erasures := Erasures.of(registry.path), current)
         if settings.state is not None and erasures.entries:
             with Deployment(registry.path, settings.state) as ours:
                 ours.erase(erasures)

@@ -1,4 +1,4 @@
-"""A bundle without some of its users.
+"""A bundle without some of its users, and which erased users a bundle still holds.
 
 Pairs, edges, counts, rates, links between items and lists of popular items are those of a graph with the same
 macro nodes that was built without these users. `STATED` names what is not, until the next full training.
@@ -10,15 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 
 from mgoe._util.files import atomic_folder
 from mgoe.bundle import Bundle
+from mgoe.bundle.membership import registry_of
 from mgoe.bundle.training_state import REPLAY, copy_state, replay_of, state_folder
 from mgoe.config import seconds
 from mgoe.data import SideFeatures
+from mgoe.data.erasures import ERASED, Erasures
+from mgoe.errors import BundleError
 from mgoe.experiments.graphs import vocabularies, without_users
 from mgoe.graph import MacroGraph
-from mgoe.lifecycle.erasures import ERASED
+from mgoe.graph.build.rate_counter import RECORDS
 from mgoe.lifecycle.new_bundle import copy_files, finish
 from mgoe.models import RankingModel
 from mgoe.training import OPTIMIZER, WEIGHTS, load_checkpoint, save_checkpoint
@@ -82,3 +86,57 @@ def stated(bundle: Bundle) -> dict[str, Any]:
     since = datetime.fromisoformat(bundle.manifest["fully_trained_until"])
     due = since + timedelta(seconds=seconds(bundle.settings.retrain.full_after))
     return {"stated": list(STATED), "full_training": due.date().isoformat()}
+
+
+def held_by(erasures: Erasures, bundle: Bundle) -> list[str]:
+    """Return the erased users whom a bundle still holds.
+
+    Of an erasure that was not applied to the bundle, these are all whom it knows. Of the others, who may have
+    come back, these are users with rows from before.
+    """
+    if not erasures.entries:
+        return []
+    until, unseen = erasures.until(), erasures.until(bundle.manifest.get(ERASED, 0))
+    indices = bundle.encoders.users.indices([*until]).tolist()
+    known = [(user, index) for user, index in zip(until, indices, strict=True) if index >= 0]
+    return sorted(user for user, index in known if user in unseen or first_row(bundle, index) <= until[user])
+
+
+def list_for(bundle: Bundle) -> str | None:
+    """Return the file of the erasures of the registry that holds a bundle, as `data.erased` has it."""
+    erasures = Erasures.of(registry_of(bundle.path))
+    return str(erasures.path) if erasures.entries else None
+
+
+def check_erased(erasures: Erasures, bundle: Bundle) -> None:
+    """Refuse a bundle that holds erased users.
+
+    Raises:
+        BundleError: It does.
+    """
+    if held := held_by(erasures, bundle):
+        raise BundleError(
+            bundle.path,
+            f"must not hold users who were erased, found {len(held):,}; run `mgoe erase`, which applies "
+            f"the list again, train without their rows (mgoe erase --log), or take them from {erasures.path} "
+            "if they have come back",
+        )
+
+
+def first_row(bundle: Bundle, user: int) -> int:
+    """Return the latest moment at which the first row of a user may have been, by what a graph says of rows.
+
+    Args:
+        bundle: Its graph says of a pair when its last row was, and of an exposure in which bucket it was.
+        user: Index of the user.
+
+    Returns:
+        Microseconds since 1970; the end of all times for a user without rows.
+    """
+    graph, latest = bundle.graph, bundle.snapshot
+    start, end = latest.arrays["pairs.indptr"][user : user + 2]
+    moments = [latest.arrays["pairs.time"][start:end]]
+    if (records := graph.path / RECORDS).exists():
+        buckets = pq.read_table(records, columns=["bucket"], filters=[("user", "=", user)])["bucket"]
+        moments.append((buckets.to_numpy().astype(np.int64) + 1) * latest.bucket - 1)
+    return int(np.concatenate(moments).min(initial=np.iinfo(np.int64).max))

@@ -10,17 +10,17 @@ import logging
 import mmap
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
 from mgoe._util.files import exclusive, remove_folder
 from mgoe.bundle import Bundle
+from mgoe.data.erasures import ERASED, Erasures
 from mgoe.errors import ConfigError, DataError
-from mgoe.lifecycle.erased_bundle import stated, user_tables, without
+from mgoe.lifecycle.erased_bundle import held_by, stated, user_tables, without
 from mgoe.lifecycle.erased_logs import rewrite, rows_of
-from mgoe.lifecycle.erasures import ERASED, Erasures
 from mgoe.lifecycle.registry import CURRENT, Registry
 from mgoe.serving import EventReader, open_events, open_exposures
 from mgoe.serving.events.event import every, read_id
@@ -93,9 +93,15 @@ class Deployment(ExitStack):
         return sorted({str(read_id(user, kind, "user")) for user in users})
 
     def holds(self, erasures: Erasures) -> dict[str, Counter[str]]:
-        """Return how often each user of a list is in which store or file. A version counts a user once."""
+        """Return how often each user of a list is in which version, store or file. A version counts a user
+        once."""
+        found = {str(bundle.path): Counter(held_by(erasures, bundle)) for bundle in self.versions}
         until = erasures.until()
-        found = {str(bundle.path): Counter(erasures.held_by(bundle)) for bundle in self.versions}
+        return found | self.stored(until) | rows_of(self.log, self.current.settings.data.user, until)
+
+    def stored(self, until: Mapping[str, int]) -> dict[str, Counter[str]]:
+        """Return how often each of some users is in which store, up to a time for each."""
+        found = {}
         if self.events is not None:
             found["events"] = Counter(str(one.user) for _, one in every(self.events) if one.is_of(until))
         if self.exposures is not None:
@@ -107,16 +113,21 @@ class Deployment(ExitStack):
                 if one.is_of(until)
                 for user in one.users
             )
-        return found | rows_of(self.log, self.current.settings.data.user, until)
+        return found
 
     def erase(self, erasures: Erasures) -> dict[str, int]:
-        """Apply to the stores the erasures of a list that they have not seen. Return the removed records."""
-        if self.events is None or not (until := erasures.until(self.events.erased)):
+        """Apply a list to the stores. Return the removed records; nothing if none was to be removed."""
+        until, number = erasures.until(), len(erasures.entries)
+        if self.events is None or not until:
             return {}
+        if self.events.erased >= number:
+            if not any(self.stored(until).values()):
+                return {}
+            self.events.erase({}, 0)  # a command that is stopped from here on has not applied the list
         done = {} if self.exposures is None else self.exposures.erase(until)
         if self.folder is not None and (self.folder / FOLDER / FILE).exists():
             done["shadow"] = ShadowLog(self.folder / FOLDER).erase(until)
-        done["events"] = self.events.erase(until, len(erasures.entries))  # last: it notes that all is done
+        done["events"] = self.events.erase(until, number)  # last: it notes that all is done
         return done
 
 
@@ -160,8 +171,7 @@ def erase(
         erasures.save()
         done = ours.erase(erasures)
         column = ours.current.settings.data.user
-        rows = rows_of(log, column, until)
-        for file in rows:
+        for file in (rows := rows_of(log, column, until)):
             rewrite(Path(file), column, until)
         if ours.folder is not None:
             graphs = ours.folder.rglob("onnx/*") if user_tables(ours.current.model) else ()
@@ -170,9 +180,13 @@ def erase(
         for left in (work := ours.registry.path / ".cycle").glob("*"):
             remove_folder(left)  # learned from the rows of these users
         seen = ours.current.manifest.get(ERASED, 0)
-        if seen < len(erasures.entries) or any(done.values()) or any(map(erasures.held_by, ours.versions)):
-            later = [*erasures.until(seen)]
-            without(ours.current, later, work / "erased" / "bundle", len(erasures.entries))
+        if (
+            seen < len(erasures.entries)
+            or any(done.values())
+            or any(held_by(erasures, one) for one in ours.versions)
+        ):
+            gone = {*erasures.until(seen), *held_by(erasures, ours.current)}
+            without(ours.current, sorted(gone), work / "erased" / "bundle", len(erasures.entries))
             ours.registry.take_erased(work / "erased" / "bundle")
             remove_folder(work / "erased")
         elif not rows:

@@ -16,6 +16,7 @@ from mgoe.errors import ConfigError
 from mgoe.experiments.runs import train
 from mgoe.experiments.sources import span_of_files
 from mgoe.graph import MacroGraph
+from mgoe.lifecycle.erased_bundle import list_for
 from mgoe.lifecycle.new_bundle import with_files
 from mgoe.serving.events.marked import check_later, read_marks
 from mgoe.training import ProcessGroup
@@ -67,7 +68,7 @@ def _settings(bundle: Bundle, log: list[str]) -> RunSettings:
         split = split.model_copy(update={"cuts": cuts})
     return settings.model_copy(
         update={
-            "data": settings.data.model_copy(update={"end": None}),
+            "data": settings.data.model_copy(update={"end": None, "erased": list_for(bundle)}),
             "split": split,
             "models": [bundle.model_settings],
         }

@@ -50,6 +50,7 @@ from mgoe.experiments.graphs import (
     vocabularies,
 )
 from mgoe.graph import MacroGraph
+from mgoe.lifecycle.erased_bundle import list_for
 from mgoe.lifecycle.live_events import later, settings_of_events, table_of
 from mgoe.lifecycle.taken import write_settled
 from mgoe.serving import EventReader, open_events
@@ -260,8 +261,9 @@ class NewRows:
     ) -> Part | None:
         """Check rows, and keep them in a file; None if there are none, which must be so only if it may be
         `empty`."""
+        data = settings.data.model_copy(update={"erased": list_for(self.bundle)})
         with reading(place):
-            rows, number = checked_rows(source, settings, place)
+            rows, number = checked_rows(source, settings.model_copy(update={"data": data}), place)
             if after is not None:
                 rows = _known_after(rows, settings, after, self.now)
             elif not number and not empty:

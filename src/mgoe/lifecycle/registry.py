@@ -28,9 +28,10 @@ from mgoe.bundle import Bundle
 from mgoe.bundle.manifest import now
 from mgoe.bundle.training_state import copy_bundle, state_folder
 from mgoe.config import did_you_mean
+from mgoe.data.erasures import Erasures
 from mgoe.errors import BundleError, ConfigError, OutputError
 from mgoe.lifecycle.acceptance import Release
-from mgoe.lifecycle.erasures import Erasures
+from mgoe.lifecycle.erased_bundle import check_erased, held_by
 from mgoe.lifecycle.versions import (
     ALIASES,
     CANDIDATE,
@@ -292,7 +293,7 @@ class Registry:
             others = [one.name for one in self.versions if one.name not in former.aliases.values()]
             newest, erasures = others[max(0, len(others) - keep) :], Erasures.of(self.path)
             if erasures.entries:
-                newest = [name for name in newest if not erasures.held_by(self._opened(name))]
+                newest = [name for name in newest if not held_by(erasures, self._opened(name))]
             old = [name for name in others if name not in newest]
             gone = [name for name in old if self._remove(name)]
             for left in (self.path / "versions").glob(".*.partial"):
@@ -310,7 +311,7 @@ class Registry:
         name, erasures = self.add(bundle), Erasures.of(self.path)
         with self._changing() as former:
             left = {alias: one for alias, one in former.aliases.items() if one != name}
-            kept = {alias: one for alias, one in left.items() if not erasures.held_by(self._opened(one))}
+            kept = {alias: one for alias, one in left.items() if not held_by(erasures, self._opened(one))}
             self._change(former, "erase", name, kept | {CURRENT: name})
         return name
 
@@ -329,7 +330,7 @@ class Registry:
                 copy = Bundle.open(place)
                 if copy.name != original.name:
                     raise BundleError(bundle, "was replaced while it was copied; add it again")
-                Erasures.of(self.path).check(copy)
+                check_erased(Erasures.of(self.path), copy)
                 yield copy
             finally:
                 shutil.rmtree(work, ignore_errors=True)
@@ -416,7 +417,7 @@ class Registry:
         place = self.path / "versions" / name
         if (found := Bundle.open(place)).name != name:
             raise BundleError(place, "holds another bundle than its name says; add that version again")
-        Erasures.of(self.path).check(found)
+        check_erased(Erasures.of(self.path), found)
 
     def _opened(self, name: str) -> Bundle:
         return Bundle.open(self.path / "versions" / name, verify=False)

@@ -17,12 +17,10 @@ from mgoe.bundle.items import MARK, Item
 from mgoe.bundle.values import check_fields
 from mgoe.config import did_you_mean
 from mgoe.data import task_masks
-from mgoe.data.times import UNITS, microseconds, unit_of
+from mgoe.data.times import AHEAD, UNITS, microseconds, unit_of
 from mgoe.errors import DamagedLogError, EventError
 from mgoe.serving.events.chain import chained, check_record
 
-AHEAD = 5 * 60 * 1_000_000
-"""Microseconds by which an event may be ahead of this machine's clock."""
 FIELDS = ("user", "item", "behavior", "time", "id")
 SESSION_FIELDS = ("item", "behavior", "time")
 _LIMIT = 1 << 58  # a time with its task fits 63 bits

@@ -170,7 +170,7 @@ def _add_events(app: FastAPI, reloader: Reloader, limits: Limits, telemetry: Tel
             raise RequestError("events", "must hold an event, an exposure or a label, found none")
         errors = await reloader.add(asked.events, asked.exposures, asked.labels)
         answer = schemas.outcomes(errors)
-        for outcome in ("accepted", "refused"):
+        for outcome in schemas.OUTCOMES:
             telemetry.events.labels(outcome).inc(answer[outcome])
         return _json(answer)
 

@@ -12,15 +12,18 @@ from typing import Any, TypeVar
 
 from mgoe.bundle import MANIFEST
 from mgoe.bundle.items import Item, read_item, sorted_out
+from mgoe.bundle.membership import registry_of
+from mgoe.data.erasures import ERASED, Erasures
 from mgoe.errors import (
     BundleError,
     DamagedLogError,
     EventError,
     OtherLogError,
+    OutputError,
     RequestError,
     StoreError,
 )
-from mgoe.serving.events.event import EventLog
+from mgoe.serving.events.event import EventLog, is_erased
 from mgoe.serving.events.exposure import label_too_early
 from mgoe.serving.events.exposure_log import ExposureLog
 from mgoe.serving.http.telemetry import Telemetry, log
@@ -79,6 +82,7 @@ class Reloader(Watch):
         seen, self.engine = open_unchanged(path, opened)
         super().__init__(path, opened, every, seen, index)
         self.away: Exception | None = None
+        self._list, self._until, self._unread = Erasures(Path()), dict[str, int](), ""
         self.prepared: Future[None] = Future()
         self._writers = ThreadPoolExecutor(WRITERS, "append", lower_priority, (LOWER,))
         self._reader = ThreadPoolExecutor(1, "follow", lower_priority, (LOW,))
@@ -113,7 +117,8 @@ class Reloader(Watch):
         """Make records durable, and let events count in whatever this process answers from now on.
 
         Returns:
-            What is wrong with each, in the order of the arguments; None if nothing is.
+            What is wrong with each, in the order of the arguments; None if nothing is, and `ERASED` for one
+            that was left out, since its user was erased after its time.
 
         Raises:
             RequestError: There are exposures or labels, and the bundle is of an event log.
@@ -122,8 +127,9 @@ class Reloader(Watch):
         """
         loop, now, reader = asyncio.get_running_loop(), time.time_ns() // 1000, self.engine.events
         self._require_logs()
-        others = await self._add_exposures(exposures, labels, now) if exposures or labels else []
-        read, errors = _checked(events, lambda one: reader.read(one, now))
+        until = self._erased()
+        others = await self._add_exposures(exposures, labels, now, until) if exposures or labels else []
+        read, errors = _checked(events, lambda one: reader.read(one, now), lambda one: one.is_of(until))
         if read:  # several batches share a sync
             await self._write("events", partial(self.log.append, [*read.values()]))
             await loop.run_in_executor(self._reader, self._catch_up)
@@ -158,8 +164,22 @@ class Reloader(Watch):
         index = self.engine.live.look_up("item", [one.item for one in items.values()])
         return sorted_out(items, index, self.engine.bundle.encoders)
 
+    def _erased(self) -> Mapping[str, int]:
+        """Return up to when records of erased users are left out: by the list beside the registry.
+
+        While the list cannot be read, what it said before counts, and updates do not go on without it.
+        """
+        try:
+            found = Erasures.of(registry_of(self.engine.bundle.path))
+        except OutputError as error:
+            self._unread = f"records of users who were erased may be taken: {error}"
+            return self._until
+        if found is not self._list:
+            self._list, self._until, self._unread = found, found.until(), ""
+        return self._until
+
     async def _add_exposures(
-        self, exposures: Sequence[Record], labels: Sequence[Record], now: int
+        self, exposures: Sequence[Record], labels: Sequence[Record], now: int, until: Mapping[str, int]
     ) -> list[str | None]:
         reader = self.engine.exposures
         if reader is None:
@@ -167,8 +187,18 @@ class Reloader(Watch):
                 "exposures" if exposures else "labels",
                 "are for a bundle of an exposure log, found one of an event log; send them as events",
             )
-        shown, errors = _checked(exposures, lambda one: reader.read_exposure(one, now))
-        read, unread = _checked(labels, lambda one: reader.read_labels(one, now))
+        shown, errors = _checked(
+            exposures,
+            lambda one: reader.read_exposure(one, now),
+            lambda one: is_erased(until, one.user, one.time),
+        )
+        read, unread = _checked(
+            labels,
+            lambda one: reader.read_labels(one, now),
+            lambda several: is_erased(
+                until, several[0].user, now if several[0].time is None else several[0].time
+            ),
+        )
         known = [(record, label) for record, several in read.items() for label in several]
         if shown or known:
             after = self.engine.consumer.exposures_mark
@@ -191,8 +221,8 @@ class Reloader(Watch):
     @property
     def detail(self) -> str | None:
         """What is not as it should be; None if nothing is."""
-        if self.refused or self.away:
-            return self.refused or str(self.away) or type(self.away).__name__
+        if self.refused or self.away or self._unread:
+            return self.refused or str(self.away or "") or self._unread or type(self.away).__name__
         if not self.prepared.done():
             return "starting: events wait until their kernels are compiled"
         if self.engine.scorer.awaits_graphs:
@@ -273,13 +303,19 @@ class Reloader(Watch):
         return before
 
 
-def _checked(records: Sequence[Record], read: Callable[[Record], T]) -> tuple[dict[int, T], list[str | None]]:
-    """Read records, and return those that are right by their number, and what is wrong with each."""
+def _checked(
+    records: Sequence[Record], read: Callable[[Record], T], is_left_out: Callable[[T], bool] = lambda _: False
+) -> tuple[dict[int, T], list[str | None]]:
+    """Read records, and return those that are right by their number, and what is wrong with each; `ERASED` of
+    those that are left out."""
     found: dict[int, T] = {}
     errors: list[str | None] = [None] * len(records)
     for number, record in enumerate(records):
         try:
-            found[number] = read(record)
+            if is_left_out(one := read(record)):
+                errors[number] = ERASED
+            else:
+                found[number] = one
         except EventError as error:
             errors[number] = str(error)
     return found, errors

@@ -29,8 +29,11 @@ from pydantic_core import CoreSchema, core_schema
 from mgoe.bundle.ids import EXACT, OneMessage, Text
 from mgoe.bundle.ids import GivenId as Id
 from mgoe.bundle.request import Count, RankingRequest
+from mgoe.data.erasures import ERASED
 from mgoe.features.macro_nodes import MacroNode
 
+OUTCOMES = ("accepted", "refused", ERASED)
+"""What may become of a record that is sent."""
 NAMES = 64
 """Names of an object, at most."""
 
@@ -231,12 +234,15 @@ class MacroRequest(Request):
 
 
 def outcomes(errors: Sequence[str | None]) -> dict[str, Any]:
-    """Return an `EventsAnswer`, of what is wrong with each record; None if nothing is."""
-    refused = sum(error is not None for error in errors)
+    """Return an `EventsAnswer`, of what is wrong with each record; None if nothing is, `ERASED` if it is of a
+    user who was erased since."""
+    said = ["accepted" if error is None else ERASED if error == ERASED else "refused" for error in errors]
     return {
-        "accepted": len(errors) - refused,
-        "refused": refused,
-        "outcomes": [{"outcome": "refused" if error else "accepted", "error": error} for error in errors],
+        **{outcome: said.count(outcome) for outcome in OUTCOMES},
+        "outcomes": [
+            {"outcome": outcome, "error": error if outcome == "refused" else None}
+            for outcome, error in zip(said, errors, strict=True)
+        ],
     }
 
 
@@ -288,7 +294,8 @@ class Outcome(BaseModel):
     """What became of a record."""
 
     outcome: str = Field(
-        description="`accepted`: durable, and counted once however often it is sent; `refused`: see `error`."
+        description="`accepted`: durable, and counted once however often it is sent; `refused`: see `error`; "
+        "`erased`: left out, since its user was erased after its time."
     )
     error: str | None = None
 
@@ -298,6 +305,7 @@ class EventsAnswer(BaseModel):
 
     accepted: int
     refused: int
+    erased: int
     outcomes: list[Outcome]
 
 

@@ -125,7 +125,7 @@ class Telemetry:
         self.scored = counter("scored", "Pairs scored.")
         self.asked = counter("asked", "Ids that clients named, by kind.", "kind", SIDES)
         self.unseen = counter("unseen", "Of these, ids never seen.", "kind", SIDES)
-        self.events = counter("events", "Events, by outcome.", "outcome", ("accepted", "refused"))
+        self.events = counter("events", "Events, by outcome.", "outcome", ("accepted", "erased", "refused"))
         self.swaps = counter(
             "bundle_swaps", "Refreshed bundles, by outcome.", "outcome", ("taken", "refused")
         )
