@@ -3,6 +3,7 @@
 import shutil
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,12 +35,14 @@ from mgoe.retrieval import Retrieval
 from mgoe.serving import Event, open_events, open_exposures
 from mgoe.serving.events.event import every
 from mgoe.serving.events.shadow_log import FOLDER, ShadowLog, ShadowRecord, read_shadow_log
+from mgoe.serving.events.stores import with_query
 from mgoe.serving.scoring.engine import Engine
 from mgoe.serving.scoring.runtime import Runtime
 from mgoe.training import WEIGHTS, load_checkpoint
 from tests.effort import up_to
 from tests.graph.histories import contents, differences
 from tests.lifecycle.test_taken import requests, take
+from tests.serving.events.stores import Server
 from tests.sharing import Shared
 
 RUNS = {"events": "finished", "exposures": "shown"}
@@ -185,10 +188,12 @@ class Deployed:
     Args:
         folder: Where they are.
         run: What the first version is from; without one, the folder was made before.
+        redis: What holds the store in place of the state.
     """
 
-    def __init__(self, folder: Path, run: Path | None = None):
-        self.registry, self.state = Registry(folder / "bundles"), folder / "state"
+    def __init__(self, folder: Path, run: Path | None = None, redis: str | None = None):
+        self.registry, self.state, self.redis = Registry(folder / "bundles"), folder / "state", redis
+        self.logs = self.state if redis is None else with_query(redis, state=self.state)
         first = (
             Bundle.open(folder / "first") if run is None else with_retrieval(run / "bundle", folder / "first")
         )
@@ -197,14 +202,14 @@ class Deployed:
         if run is None:
             return
         self.registry.promote(self.registry.add(first.path))
-        log = open_events(self.state)
+        log = open_events(self.logs)
         rows = [(user, item, last + 10 * k) for k, user in enumerate(known[:6]) for item in (1, 2)]
         log.append([Event(user, item, "click", time, f"{user}.{item}") for user, item, time in rows])
         log.append([Event(int(self.newcomer), 3, "click", last + 900)])
         log.close()
         if first.settings.form == "exposures":
-            take(self.state, first, requests(first, 60)).close()
-        update(first.path, Sources(events=self.state), folder / "second", groups="keep")
+            take(open_exposures(self.logs), first, requests(first, 60)).close()
+        update(first.path, Sources(events=self.logs), folder / "second", groups="keep")
         self.registry.promote(self.registry.add(folder / "second"), force="a test")
         shadow = ShadowLog(self.state / FOLDER)
         for user in known[:6]:
@@ -216,16 +221,26 @@ class Deployed:
 
     @property
     def where(self) -> dict[str, Any]:
-        return {"registry": self.registry.path, "state": self.state}
+        return {"registry": self.registry.path, "state": self.state, "redis": self.redis}
 
     @property
     def current(self) -> Bundle:
         return Bundle.open(self.registry.place("current"))
 
 
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    held = Server(tmp_path_factory.mktemp("redis"))
+    yield held
+    held.kill()
+
+
 @pytest.fixture(params=["events", "exposures"])
 def deployed(request: pytest.FixtureRequest, shared: Shared, tmp_path: Path) -> Deployed:
-    """One on a log of each form, which a test may change."""
+    """One on a log of each form, which a test may change, or one with its store on Redis."""
+    if request.param == "redis":
+        url = with_query(request.getfixturevalue("server").url, prefix=tmp_path.name)
+        return Deployed(tmp_path, request.getfixturevalue("shown"), url)
     run = request.getfixturevalue(RUNS[request.param])
     made = shared(f"deployed-{request.param}", lambda path: Deployed(path, run))
     shutil.copytree(made, tmp_path, symlinks=True, dirs_exist_ok=True)
@@ -233,9 +248,10 @@ def deployed(request: pytest.FixtureRequest, shared: Shared, tmp_path: Path) -> 
 
 
 on_events = pytest.mark.parametrize("deployed", ["events"], indirect=True)
+everywhere = pytest.mark.parametrize("deployed", ["events", "exposures", "redis"], indirect=True)
 
 
-def users_of(state: Path) -> set[str]:
+def users_of(state: Path | str) -> set[str]:
     """The users of what a service has taken."""
     events, exposures = open_events(state), open_exposures(state)
     found = {str(event.user) for _, event in every(events)}
@@ -245,13 +261,14 @@ def users_of(state: Path) -> set[str]:
     return found
 
 
+@everywhere
 def test_an_erasure_leaves_nothing_but_what_is_stated_and_changes_nobody_else(
     deployed: Deployed, said: pytest.LogCaptureFixture
 ):
-    before, everyone = deployed.current, users_of(deployed.state)
+    before, everyone = deployed.current, users_of(deployed.logs)
     form = before.settings.form
     marks, index = (
-        [mark for mark, _ in every(open_events(deployed.state))],
+        [mark for mark, _ in every(open_events(deployed.logs))],
         before.indices("user", [deployed.other]),
     )
     assert deployed.user in everyone
@@ -260,7 +277,7 @@ def test_an_erasure_leaves_nothing_but_what_is_stated_and_changes_nobody_else(
     done = erase(**deployed.where, users=[deployed.user, deployed.newcomer])
     after = deployed.current
     assert verify(**deployed.where)["remains"] == {}
-    assert users_of(deployed.state) == everyone - {deployed.user, deployed.newcomer}
+    assert users_of(deployed.logs) == everyone - {deployed.user, deployed.newcomer}
     assert done["records"]["events"] == 3
     if form == "exposures":
         assert done["records"]["exposures"] >= 4
@@ -279,12 +296,12 @@ def test_an_erasure_leaves_nothing_but_what_is_stated_and_changes_nobody_else(
         stores = ["events, exposures and labels (--state or --redis)", "the log of a shadow (--state)"]
         assert alone.not_reached == stores
     assert after.indices("user", [deployed.other]) == index
-    log = open_events(deployed.state)
+    log = open_events(deployed.logs)
     for mark in marks:
         log.check(mark)
     log.append([Event(int(deployed.user), 5, "click", time.time_ns() // 1000 + 10**9)])  # a user comes back
     log.close()
-    new = update(after.path, Sources(events=deployed.state), deployed.registry.path.with_name("third"))
+    new = update(after.path, Sources(events=deployed.logs), deployed.registry.path.with_name("third"))
     assert new.indices("user", [deployed.user]) == after.size("user")
     assert verify(**deployed.where)["remains"] == {}
     deployed.registry.add(new.path)
@@ -344,9 +361,15 @@ def test_a_version_that_is_served_stays_until_the_service_has_left_it(deployed: 
     log.close()
 
 
-@on_events
+@pytest.mark.parametrize("deployed", ["exposures", "redis"], indirect=True)
 @pytest.mark.parametrize(
-    "step", ["serving.events.sqlite_log.SqliteLog.erase", "lifecycle.registry.Registry.take_erased"]
+    "step",
+    [
+        "serving.events.{log}.erase",
+        "serving.events.{exposures}.erase",
+        "serving.events.shadow_log.ShadowLog.erase",
+        "lifecycle.registry.Registry.take_erased",
+    ],
 )
 def test_an_erasure_that_was_stopped_is_finished_by_the_same_command(
     deployed: Deployed, monkeypatch: pytest.MonkeyPatch, step: str
@@ -354,9 +377,12 @@ def test_an_erasure_that_was_stopped_is_finished_by_the_same_command(
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    users = [deployed.user, deployed.newcomer]
+    users, of = [deployed.user, deployed.newcomer], {"log": "sqlite_log.SqliteLog"}
+    of["exposures"] = "exposure_log.ExposureLog"
+    if deployed.redis is not None:
+        of = {"log": "redis_log.RedisLog", "exposures": "redis_exposures.RedisExposures"}
     with monkeypatch.context() as patched:
-        patched.setattr(f"mgoe.{step}", stop)
+        patched.setattr(f"mgoe.{step.format(**of)}", stop)
         with pytest.raises(KeyboardInterrupt):
             erase(**deployed.where, users=users)
     before = deployed.current.name

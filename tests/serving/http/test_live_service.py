@@ -46,6 +46,7 @@ def test_an_event_changes_the_next_answer(finished: Path, bundle: mgoe.Bundle, t
         assert service.add(event) == {
             "accepted": 1,
             "refused": 0,
+            "erased": 0,
             "outcomes": [{"outcome": "accepted", "error": None}],
         }
         after = service.rank(user=event["user"], candidates=items)
