@@ -15,14 +15,16 @@ READY := .venv/.ready
 SHARDING := .venv/.sharding
 BROWSER := .venv/.browser
 SITE := .venv/.site
-# of `make figures` and `make figures-stamp`: which to measure, and the file of a run that has printed them already
+# of `make figures`: which to measure, the file of a run that has printed them already and its commit, or an area to list
 NAME :=
 FROM :=
+COMMIT :=
+AREA :=
 
 # what one process has compiled, all others of the tests read
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test test-rest quick check docs figures figures-stamp figures-short soak distributed release clean
+.PHONY: demo test test-rest quick check docs figures figures-short soak distributed release clean
 
 demo: $(BASE)  ## a first run on a simulated log, where the best reachable is known: runs/demo/run/report.html
 	$(BIN)/mgoe demo --out runs/demo
@@ -45,10 +47,7 @@ docs: $(SITE)  ## the documentation site, where a warning is an error: build/doc
 	$(BIN)/python -m sphinx -q -E -W --keep-going -c docs/site -d build/doctrees . build/docs
 
 figures: $(READY)  ## write the pages from docs/figures; with NAME=... measure these figures before
-	$(BIN)/python -m benchmarks.figures $(NAME) $(if $(FROM),--from $(FROM))
-
-figures-stamp: $(READY)  ## run the short form of the figures NAME: does the code of today give the same?
-	$(BIN)/python -m benchmarks.figures $(NAME) --stamp
+	$(BIN)/python -m benchmarks.figures $(NAME) $(if $(FROM),--from $(FROM)) $(if $(COMMIT),--commit $(COMMIT)) $(if $(AREA),--area $(AREA))
 
 figures-short: $(READY)  ## train on small logs, and compare the metrics with benchmarks/expected.json: half an hour
 	$(BIN)/python -m benchmarks.short
@@ -63,7 +62,7 @@ release: $(READY)  ## wheel, source distribution and their checksums, for the ta
 	@test -z "$$(git status --porcelain)" || { echo "make: a release has no uncommitted files; commit them first" >&2; exit 2; }
 	@version=$$($(BIN)/python -m hatchling version) && grep -q "^## $$version ([0-9]" CHANGELOG.md && grep -qx "version: $$version" CITATION.cff || \
 	{ echo "make: this commit is version $$version, which must be at the top of CHANGELOG.md with its date, and in CITATION.cff; write it there, then tag" >&2; exit 2; }
-	@$(BIN)/python -m benchmarks.figures --release
+	@$(BIN)/python -m benchmarks.figures --check
 	rm -rf dist
 	$(BIN)/python -m build --no-isolation --outdir dist
 	$(BIN)/python -m twine check --strict dist/*

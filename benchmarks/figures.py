@@ -3,14 +3,15 @@
     python -m benchmarks.figures                     # write all pages from their files again
     python -m benchmarks.figures NAME                # measure: run the commands of docs/figures/NAME.json
     python -m benchmarks.figures NAME --from FILE    # take the lines that a long run printed into FILE
-    python -m benchmarks.figures NAME --stamp        # run the short form: does other code give the same?
-    python -m benchmarks.figures --release           # fail if a table is of other code
+    python -m benchmarks.figures --area serve        # list the figures of an area
+    python -m benchmarks.figures --check             # fail if a page differs from its files
 
-`make figures`, `make figures NAME=line FROM=FILE`, `make figures-stamp NAME=line` and `make release` call
-these. A page holds a table between two comments, and a number before one:
+`make figures`, `make figures NAME=line FROM=FILE`, `make figures AREA=serve` and `make release` call these.
+A figure is a dated measurement: its file has the date, the commit whose code measured, and the machine. It
+says nothing about later code. A page holds a table between two comments, and a number before one:
 
     <!-- figures NAME -->
-    (the table)
+    (the table, and a line that says when and on what it was measured)
     <!-- end -->
     ... took 61 s<!-- figure NAME VALUE --> ...
 
@@ -27,11 +28,13 @@ import datetime
 import os
 import platform
 import re
+import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from string import Template
+from typing import Literal, get_args
 
 import psutil
 from pydantic import BaseModel, Field, ValidationError
@@ -39,16 +42,18 @@ from pydantic import BaseModel, Field, ValidationError
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.measure import GIB, ROOT, THREADS
-from benchmarks.short import STRICT, Line, Short, as_text, damaged, lines_of, run
-from benchmarks.sources import FigureError, Sources
+from benchmarks.short import STRICT, FigureError, Line, as_text, damaged, lines_of, run
 from mgoe._util.files import write_text
 from mgoe.errors import MgoeError
 
 FOLDER = "docs/figures"
-DATED = "laboratory"
-"""Name of the page, or of the folder of pages, whose figures carry dates instead of being measured again."""
+CODE = ("src", "benchmarks", "examples")
+"""Folders of what measures, which must be committed."""
+Area = Literal["graph", "train", "serve", "line", "quality", "lists", "spark"]
 SCALES = {"k": 1e3, "M": 1e6, "%": 0.01, "min": 60.0}
 """Words behind a number of a text, and what the value is divided by."""
+_TOOL = re.compile(r"extra == .(dev|docs)\b")
+"""Requirements that measure nothing."""
 _MARK = re.compile(r"<!-- *(?:figures?|end)\b.*?-->", re.DOTALL)
 _TABLE = re.compile(r"(<!-- figures ([\w-]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 _NUMBER = re.compile(r"((?<![\w.])-?(?:\d[\d,]*)?\.?\d+)([^\d|<>\n]{0,24})(<!-- figure ([\w-]+) (\S+) -->)")
@@ -56,22 +61,21 @@ _CELL = re.compile(r"\{([^{}:]+):([^{}]*)\}")
 
 
 class Figures(BaseModel):
-    """What a file holds: how a table looks, how it is measured, and what was measured by which code."""
+    """What a file holds: how a table looks, how it is measured, and what was measured, when and by what."""
 
     model_config = STRICT
 
+    area: Area
+    """What a change must have moved for the figures to be measured again."""
     commands: list[str] = Field(min_length=1)
     columns: dict[str, str] = {}
-    code: str | None = None
-    """Hash of the code that measured; none if it is unknown, as of figures older than their file."""
+    commit: str | None = Field(None, pattern=r"^[0-9a-f]{8,40}$")
+    """Whose code measured; none before the first measurement, as `date`."""
     date: datetime.date | None = None
     machine: str | None = None
     versions: dict[str, str] = {}
     rows: list[dict[str, str]] = []
     values: list[Line] = []
-    short: Short | None = None
-    """Shows whether other code gives the same: what it printed under the code that measured, and the hash of
-    the code that was checked since."""
 
     def value(self, name: str) -> float | None:
         """Return a value, what it was compared with (`.against`), or their ratio (`.ratio`)."""
@@ -82,7 +86,7 @@ class Figures(BaseModel):
         return getattr(lines[start], field) if start in lines and field in ("against", "ratio") else None
 
     def table(self, file: Path) -> str:
-        """Return the table as Markdown.
+        """Return the table as Markdown, without the line below it.
 
         Raises:
             FigureError: A cell names a value that is not there.
@@ -91,13 +95,30 @@ class Figures(BaseModel):
         rule = "|---" + "|---:" * (len(self.columns) - 1) + "|"
         return "\n".join([_row(self.columns), rule, *map(_row, cells)])
 
+    def origin(self) -> str:
+        """Return when, by which commit and on what machine was measured, as a sentence."""
+        machine = self.machine or "a machine that was not recorded"
+        return f"Measured on {self.date:%-d %B %Y} at commit {self.commit}, on {machine}."
+
 
 def read(file: Path) -> Figures:
-    """Read the file of a table.
+    """Read the file of figures that were measured.
 
     Raises:
-        FigureError: It is missing or damaged.
+        FigureError: It is missing or damaged, or does not say when and by which commit they were measured.
     """
+    figures = _layout(file)
+    if missing := [name for name in ("date", "commit") if getattr(figures, name) is None]:
+        raise FigureError(
+            file,
+            f"it must say when and by which commit was measured, found no {' and no '.join(missing)}; "
+            f"measure: make figures NAME={file.stem}",
+        )
+    return figures
+
+
+def _layout(file: Path) -> Figures:
+    """What a file holds, measured or not."""
     try:
         return Figures.model_validate_json(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -110,8 +131,7 @@ def read(file: Path) -> Figures:
 
 def write(file: Path, figures: Figures) -> None:
     """Write the file of a table."""
-    held = figures.model_dump(mode="json", exclude={"short"} if figures.short is None else None)
-    write_text(file, as_text(held) + "\n")
+    write_text(file, as_text(figures.model_dump(mode="json")) + "\n")
 
 
 class Pages:
@@ -168,15 +188,6 @@ class Pages:
             write_text(page, text)
         return list(changed)
 
-    def of_other_code(self, sources: Sources) -> list[str]:
-        """Return the names of figures of other code than a checkout has, without pages that carry dates."""
-        shown = "".join(_text(page) for page in self.pages if DATED not in _names(page, self.root))
-        return [
-            name
-            for name, file in self.files.items()
-            if re.search(rf"<!-- figures? {name} ", shown) and is_of_other_code(read(file), sources)
-        ]
-
     def _page(self, page: Path, tables: dict[str, Path], numbers: dict[str, Path]) -> str:
         text = _text(page)
         for mark in _MARK.finditer(text):
@@ -191,7 +202,8 @@ class Pages:
                 )
             file = self._file(name, page, text, found.start())
             tables[name] = page
-            return f"{opening}\n{read(file).table(file)}\n\n{closing}"
+            figures = read(file)
+            return f"{opening}\n{figures.table(file)}\n\n*{figures.origin()}*\n\n{closing}"
 
         def number(found: re.Match[str]) -> str:
             printed, unit, mark, name, value = found.groups()
@@ -212,98 +224,60 @@ class Pages:
         return self.files[name]
 
 
-def is_of_other_code(figures: Figures, sources: Sources) -> bool:
-    """Return whether figures were neither measured nor checked by the code of a checkout."""
-    known = {figures.code, figures.short.code if figures.short else None}
-    return sources.code(figures.commands) not in known
-
-
-def measure(file: Path, printed: Iterable[str], sources: Sources, code: str) -> Figures:
+def measure(file: Path, printed: Iterable[str], commit: str, date: datetime.date) -> Figures:
     """Return figures with the values that their commands printed.
 
     Args:
         file: Of the figures.
         printed: Lines of the commands.
-        sources: The code that ran.
-        code: Its hash when it started.
+        commit: Whose code ran.
+        date: When it did.
 
     Raises:
         FigureError: A line is damaged, or the table has a value that was not printed.
     """
-    figures = read(file)
-    packages = metadata.packages_distributions()
-    known = {name for package in sources.packages(figures.commands) for name in packages.get(package, [])}
+    figures = _layout(file)
     found = figures.model_copy(
         update={
-            "code": code,
-            "date": datetime.date.today(),
+            "commit": commit,
+            "date": date,
             "machine": _machine(),
-            "versions": {"python": platform.python_version()}
-            | {name: metadata.version(name) for name in sorted(known - {"mgoe"})},
+            "versions": _versions(figures.versions),
             "values": lines_of(printed),
-            "short": _without_values(figures.short),
         }
     )
     found.table(file)  # all its values are there
     return found
 
 
-def stamp(file: Path, sources: Sources) -> Figures:
-    """Run the short form of figures in a checkout, and return the figures with what it shows.
-
-    Under the code that measured, what the short form prints is kept. Under other code it must print the same
-    within its tolerances; then the hash of that code stands beside the hash of the code that measured.
+def commit_of(root: Path, name: str | None = None) -> str:
+    """Return the commit of that name, or the one that a checkout is at.
 
     Raises:
-        FigureError: A value differs, or the short form is not there or runs other code.
+        FigureError: There is none, or the checkout has code that was not committed.
     """
-    figures, again = read(file), f"measure again: make figures NAME={file.stem}"
-    short, code = figures.short, sources.code(figures.commands)
-    if short is None or sources.code(short.commands) != code:
+    if name is None and (changed := _git(root, "status", "--porcelain", "--", *CODE)):
         raise FigureError(
-            file, f"a stamp needs `short`, with `commands` that run the same code; write them, or {again}"
+            root,
+            f"the code that measures must be committed, found changes:\n{changed}\ncommit them, then measure",
         )
-    if code != figures.code and not short.values:
-        raise FigureError(
-            file,
-            f"a stamp needs what the short form printed under the code that measured, {figures.code}; run it "
-            f"in a checkout of that code with --checkout, or {again}",
-        )
-    found = short.run(_kept(f"{file.stem}-short"), sources.root)
-    if code != figures.code and (differences := short.differences(found)):
-        raise FigureError(file, f"{'; '.join(differences)}; {again}")
-    values = found if code == figures.code else short.values
-    update = {"code": code, "date": datetime.date.today(), "values": values}
-    return figures.model_copy(update={"short": short.model_copy(update=update)})
+    return _git(root, "rev-parse", "--verify", "--short=8", f"{name or 'HEAD'}^{{commit}}")
 
 
-def _without_values(short: Short | None) -> Short | None:
-    return short and short.model_copy(update={"code": None, "date": None, "values": []})
+def _git(root: Path, *words: str) -> str:
+    done = subprocess.run(["git", *words], cwd=root, capture_output=True, text=True)
+    if done.returncode:
+        raise FigureError(f"git {' '.join(words)}", f"{done.stderr.strip()}; name a commit of this checkout")
+    return done.stdout.rstrip()
 
 
-def _kept(name: str) -> Path:
-    return ROOT / "build" / "figures" / f"{name}.jsonl"
-
-
-def check_release(pages: Pages, sources: Sources) -> None:
-    """Check that pages show what their files hold, and that the code of a checkout measured or checked it.
-
-    Raises:
-        FigureError: One of the two is not so.
-    """
-    for page in pages.changed():
-        raise FigureError(page, "it must show what its files hold; run `make figures`, then commit it")
-    if others := pages.of_other_code(sources):
-        raise FigureError(
-            FOLDER,
-            f"a release must show figures of its own code, those of other code are {', '.join(others)}; "
-            "measure each again, make figures NAME=..., or by its short form, make figures-stamp NAME=...",
-        )
-
-
-def _names(page: Path, root: Path) -> tuple[str, ...]:
-    """The folders of a page in a checkout and its own name."""
-    return page.relative_to(root).with_suffix("").parts
+def _versions(before: Iterable[str]) -> dict[str, str]:
+    """Versions of Python, of what the library requires, and of packages that were named before."""
+    named = [text for text in metadata.requires("mgoe") or () if not _TOOL.search(text)]
+    names = {re.split(r"[^\w.-]", text, maxsplit=1)[0] for text in named} | {*before} - {"python"}
+    installed = {one.name: one.version for one in metadata.distributions()}
+    found = {name: installed[name] for name in sorted(names, key=str.lower) if name in installed}
+    return {"python": platform.python_version()} | found
 
 
 def _known(figures: Figures, name: str, place: object, file: Path) -> float:
@@ -387,33 +361,42 @@ def _machine() -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Parse, measure, write."""
+    """List, check, or measure and write.
+
+    Raises:
+        FigureError: A name is unknown, a page or a file is damaged, or a page differs from its files.
+    """
     options = _parser().parse_args(arguments)
-    pages, sources = Pages(ROOT), Sources(options.checkout)
-    if options.release:
-        check_release(pages, Sources(ROOT))
+    pages = Pages(ROOT)
+    if options.area:
+        for name, file in pages.files.items():
+            if (figures := read(file)).area == options.area:
+                print(f"{name}: {figures.origin()}")
+        return
+    if options.check:
+        for page in pages.changed():
+            raise FigureError(page, "it must show what its files hold; run `make figures`, then commit it")
     elif options.name:
         if options.name not in pages.files:
             raise FigureError(
                 "NAME", f"must be one of {', '.join(pages.files)}, found {options.name!r}; name one of them"
             )
         file = pages.folder / f"{options.name}.json"
-        if not options.stamp:
-            write(file, _measured(file, sources, options.lines))
-        if options.stamp or (read(file).short and not options.lines):
-            write(file, stamp(file, sources))
+        write(file, _measured(file, options.lines, options.commit))
     for page in pages.write():
         print(f"written: {page.relative_to(ROOT)}")
-    print(f"of other code: {', '.join(pages.of_other_code(Sources(ROOT))) or 'none'}")
 
 
-def _measured(file: Path, sources: Sources, lines: Path | None) -> Figures:
+def _measured(file: Path, lines: Path | None, commit: str | None) -> Figures:
     if lines and not lines.is_file():
         raise FigureError(lines, "it must be a file with the lines of a run; name another one")
-    commands = read(file).commands
-    code = sources.code(commands)
-    printed = _text(lines).splitlines() if lines else run(commands, _kept(file.stem), ROOT)
-    return measure(file, printed, sources, code)
+    commit = commit_of(ROOT, commit)
+    if lines:
+        when = datetime.date.fromtimestamp(lines.stat().st_mtime)
+        return measure(file, _text(lines).splitlines(), commit, when)
+    kept = ROOT / "build" / "figures" / f"{file.stem}.jsonl"
+    today = datetime.date.today()
+    return measure(file, run(_layout(file).commands, kept, ROOT), commit, today)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -424,11 +407,9 @@ def _parser() -> argparse.ArgumentParser:
         "name", nargs="?", help="of the figures to measure; without it pages are written only"
     )
     parser.add_argument("--from", dest="lines", type=Path, help="what the commands printed; they are not run")
-    parser.add_argument(
-        "--checkout", type=Path, default=ROOT, help="with --from or --stamp: the checkout that ran or runs"
-    )
-    parser.add_argument("--stamp", action="store_true", help="run the short form, and compare or keep it")
-    parser.add_argument("--release", action="store_true", help="fail if figures were measured by other code")
+    parser.add_argument("--commit", help="with --from: the commit that ran; that of the checkout by default")
+    parser.add_argument("--area", choices=get_args(Area), help="list the figures of an area")
+    parser.add_argument("--check", action="store_true", help="fail if a page differs from its files")
     return parser
 
 

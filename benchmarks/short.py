@@ -1,12 +1,12 @@
-"""Short forms of measurements: does the code of today still give what was measured?
+"""Small comparisons: are models of today's code as good as they are expected to be?
 
     python -m benchmarks.short                # run the commands of benchmarks/expected.json, and compare
     python -m benchmarks.short tmall          # one of its parts
     python -m benchmarks.short tmall --keep   # store what they print as what is expected
 
-`make figures-short` calls the first. `benchmarks.figures` has a short form of a table in the table's file.
-Each value that a short form printed is kept with a tolerance. What differs is one line: what, what was
-expected, how far it may lie from that, over how many runs, and what was found.
+`make figures-short` calls the first. Each value that a part printed is kept with a tolerance. What differs is
+one line: what, what was expected, how far it may lie from that, over how many runs, and what was found.
+`benchmarks.figures` runs its commands, and reads what they print, in the same way.
 """
 
 import argparse
@@ -27,17 +27,19 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.measure import ROOT
-from benchmarks.sources import FigureError, Sources
 from mgoe._util.files import write_text
 from mgoe.errors import MgoeError
 
 EXPECTED = "benchmarks/expected.json"
+
 Tolerance = Annotated[float, Field(ge=0)] | Annotated[str, Field(pattern=r"^\d+%$")]
 """How far a value may lie from what was kept: in its unit, or as `20%` of what was kept."""
-
-
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 """An object of a file has no unknown keys."""
+
+
+class FigureError(MgoeError):
+    """A figure, its file or the command that measures it is missing, damaged or of another value."""
 
 
 class Line(BaseModel):
@@ -52,7 +54,7 @@ class Line(BaseModel):
     ratio: float | None = None
 
 
-class Short(BaseModel):
+class Part(BaseModel):
     """Commands of a few minutes, and what they printed when their values were kept.
 
     In a command `$runs` is the number of runs, `$seeds` are their seeds, such as `0,1,2`, and another `$NAME`
@@ -67,10 +69,8 @@ class Short(BaseModel):
     tolerance: dict[str, Tolerance] = {}
     """By name of a line, in which `*` stands for anything, or by unit; the first that fits counts. A value
     that none fits must be equal."""
-    code: str | None = None
-    """Hash of the code that was checked last."""
     date: datetime.date | None = None
-    """When it was."""
+    """When the values were kept."""
     values: list[Line] = []
 
     def run(self, kept: Path, root: Path) -> list[Line]:
@@ -104,7 +104,7 @@ class Short(BaseModel):
         return next(fitting, 0)
 
 
-_PARTS = TypeAdapter(dict[str, Short])
+_PARTS = TypeAdapter(dict[str, Part])
 
 
 def _flat(lines: Iterable[Line]) -> dict[str, tuple[float, str]]:
@@ -190,7 +190,7 @@ def as_text(held: object, depth: int = 1) -> str:
     return json.dumps(held, ensure_ascii=False)
 
 
-def read(file: Path) -> dict[str, Short]:
+def read(file: Path) -> dict[str, Part]:
     """Return the parts of a file of expected values.
 
     Raises:
@@ -234,11 +234,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             continue
         found = part.run(ROOT / "build" / "figures" / f"{name}.jsonl", ROOT)
         if options.keep:
-            update = {
-                "code": Sources(ROOT).code(part.commands),
-                "date": datetime.date.today(),
-                "values": found,
-            }
+            update = {"date": datetime.date.today(), "values": found}
             parts[name] = part.model_copy(update=update)
             write_text(ROOT / EXPECTED, as_text(_PARTS.dump_python(parts, mode="json")) + "\n")
         else:

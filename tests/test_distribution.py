@@ -51,6 +51,14 @@ def git(step: str, folder: Path) -> None:
     run("git", "-c", "user.name=a", "-c", "user.email=a@localhost", *words[step], cwd=folder)
 
 
+def released(folder: Path) -> str:
+    """Commit everything under the tag of a release, and return the commit."""
+    for step in ("add", "commit"):
+        git(step, folder)
+    run("git", "tag", "--force", "v1.2.3", cwd=folder)
+    return run("git", "rev-parse", "HEAD", cwd=folder)
+
+
 def version_of(wheel: Path) -> str:
     return wheel.name.split("-")[1]
 
@@ -112,9 +120,10 @@ def test_the_build_of_the_image_states_its_version(tmp_path: Path):
 
 
 def test_a_release_is_of_one_version_that_tag_changelog_and_citation_name(tmp_path: Path):
-    benchmarks = [f"benchmarks/{name}.py" for name in ("__init__", "figures", "measure", "short", "sources")]
+    benchmarks = [f"benchmarks/{name}.py" for name in ("__init__", "figures", "measure", "short")]
     own = ["pyproject.toml", "Makefile", "README.md", "LICENSE", ".gitignore", "src/mgoe/__init__.py"]
-    for name in own + benchmarks:
+    code = "src/mgoe/experiments/processes.py"
+    for name in [*own, *benchmarks, code]:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
     (tmp_path / "CITATION.cff").write_text("version: 1.2.3\n")
@@ -132,18 +141,26 @@ def test_a_release_is_of_one_version_that_tag_changelog_and_citation_name(tmp_pa
         assert refused in done.stderr
     (tmp_path / "README.md").write_text("# A page without figures\n")
     (tmp_path / "docs" / "figures").mkdir(parents=True)
-    (tmp_path / "docs" / "page.md").write_text("`mgoe run` took 2 s<!-- figure one seconds -->.\n")
+    page, file = tmp_path / "docs" / "page.md", tmp_path / "docs" / "figures" / "one.json"
     figures = {"commands": ["mgoe run"], "values": [{"name": "seconds", "value": 2.0, "unit": "s"}]}
-    (tmp_path / "docs" / "figures" / "one.json").write_text(json.dumps(figures))
-    git("add", tmp_path)
-    git("commit", tmp_path)
-    run("git", "tag", "--force", "v1.2.3", cwd=tmp_path)
-    done = subprocess.run(make, cwd=tmp_path, capture_output=True, text=True)
-    assert "those of other code are one; measure each again" in done.stderr
-    shutil.rmtree(tmp_path / "docs")
-    git("add", tmp_path)
-    git("commit", tmp_path)
-    run("git", "tag", "--force", "v1.2.3", cwd=tmp_path)
+    figures |= {"area": "line", "date": "2026-12-01", "commit": released(tmp_path)[:8]}
+    for shown, known, refused in [
+        (
+            "2",
+            {"commit": None},
+            "one.json: it must say when and by which commit was measured, found no commit",
+        ),
+        ("3", {}, "page.md: it must show what its files hold"),
+    ]:
+        page.write_text(f"`mgoe run` took {shown} s<!-- figure one seconds -->.\n")
+        file.write_text(json.dumps(figures | known))
+        released(tmp_path)
+        done = subprocess.run(make, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode
+        assert refused in done.stderr
+    page.write_text(page.read_text().replace("3 s", "2 s"))
+    (tmp_path / code).write_text((tmp_path / code).read_text() + "\nCHANGED = 1\n")  # since it was measured
+    released(tmp_path)
     run(*make, cwd=tmp_path)
     names = {"mgoe-1.2.3-py3-none-any.whl", "mgoe-1.2.3.tar.gz", "SHA256SUMS"}
     assert {file.name for file in (tmp_path / "dist").iterdir()} == names

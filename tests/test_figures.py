@@ -1,13 +1,16 @@
-"""Measured tables and numbers of the pages are those of their files, and it is known which code measured."""
+"""Measured tables and numbers of the pages are those of their files, which say when and by what code."""
 
+import datetime
 import json
-import re
+import os
+import shlex
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
-from benchmarks.figures import Figures, Pages, measure, read, stamp, write
-from benchmarks.short import Line, Short
-from benchmarks.sources import FigureError, Sources
+from benchmarks.figures import Figures, Pages, measure, read, write
+from benchmarks.short import FigureError, Line, Part
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -30,44 +33,29 @@ PAGE = """# Speed
 |---|---:|---:|
 | a million | 61.0 | 2.00 |
 
+*Measured on 1 December 2026 at commit 0123456789, on 2 cores.*
+
 <!-- end -->
 
 That is 1.62 M<!-- figure speed speed.rows.1e6 --> rows per second.
 """
-MODULES = {
-    "src/mgoe/__init__.py": '__version__ = "1"\ndef __getattr__(name):\n    from mgoe.heavy import Heavy\n',
-    "src/mgoe/heavy.py": "Heavy = 1\n",
-    "src/mgoe/parts/__init__.py": "from mgoe.parts.one import one\nfrom mgoe.parts.two import two\n",
-    "src/mgoe/parts/one.py": "def one():\n    import numpy\n    from mgoe import __version__\n    return 1\n",
-    "src/mgoe/parts/two.py": "two = 2\n",
-    "src/mgoe/typed.py": "T = int\n",
-    "src/mgoe/coded.py": "code = 1\n",
-    "src/mgoe/cli/runs.py": "def run():\n    from mgoe.parts import two\n",
-    "benchmarks/speed.py": """from typing import TYPE_CHECKING
-from benchmarks.child import child
-from mgoe.parts import one
-if TYPE_CHECKING:
-    from mgoe.typed import T
-SECONDS = 1
-child("-c", "import mgoe.coded; print(1)")
-import mgoe.coded
-print('{"name": "speed.seconds.1e5", "unit": "s", "value": %s}' % (10 * mgoe.coded.code))
-""",
-    "benchmarks/child.py": 'def child(*words):\n    print(["-m", "mgoe", "--quiet", "run"])\n',
-    "benchmarks/other.py": "import importlib\nimport mgoe.heavy\nimportlib.import_module('mgoe.typed')\n",
-}
-COMMAND = "python benchmarks/speed.py --events 1e6"
+BENCHMARK = """import json, pathlib
+value = float(pathlib.Path("benchmarks/value").read_text())
+print(json.dumps({"name": "speed.seconds.1e6", "unit": "s", "value": 2 * value, "ratio": 2}))
+print(json.dumps({"name": "speed.rows.1e6", "unit": "rows/s", "value": value}))
+"""
+DAY = datetime.date(2026, 12, 1)
 
 
 def checkout(folder: Path) -> Path:
-    """A checkout with a page, its figures, and a benchmark that needs a part of the modules."""
-    for name, text in MODULES.items():
-        file = folder / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text)
+    """A checkout with a page, its figures, and their benchmark, which prints twice a value of a file."""
+    (folder / "benchmarks").mkdir()
+    (folder / "benchmarks" / "speed.py").write_text(BENCHMARK)
+    (folder / "benchmarks" / "value").write_text("1")
     (folder / "docs").mkdir()
     (folder / "docs" / "speed.md").write_text(PAGE)
     held = Figures(
+        area="line",
         commands=["python benchmarks/speed.py"],
         columns={
             "size": "$label",
@@ -75,22 +63,26 @@ def checkout(folder: Path) -> Path:
             "ratio": "{speed.seconds.$of.ratio:.2f}",
         },
         rows=[{"label": "a million", "of": "1e6"}],
-        code=Sources(folder).code(["python benchmarks/speed.py"]),
+        commit="0123456789",
+        date=DAY,
+        machine="2 cores",
         values=[Line.model_validate_json(line) for line in PRINTED if line.startswith("{")],
     )
     write(folder / figures.FOLDER / "speed.json", held)
     return folder
 
 
+def committed(root: Path) -> str:
+    """Commit everything in a folder, and return the commit."""
+    who = ["-c", "user.name=a", "-c", "user.email=a@localhost"]
+    for words in (["init", "--quiet"], ["add", "."], [*who, "commit", "--quiet", "--message", "a change"]):
+        subprocess.run(["git", *words], cwd=root, check=True)
+    return subprocess.check_output(["git", "rev-parse", "HEAD"], cwd=root, text=True).strip()
+
+
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     return checkout(tmp_path)
-
-
-@pytest.fixture(scope="module")
-def sources() -> Sources:
-    """The code of this checkout, which takes seconds to read."""
-    return Sources(ROOT)
 
 
 @pytest.fixture(scope="module")
@@ -104,21 +96,21 @@ def test_pages_show_what_their_files_hold():
     assert not other, f"{other}: written by hand since `make figures` wrote them; give it again"
 
 
-def test_a_release_is_refused_for_exactly_the_figures_of_other_code(sources: Sources):
-    """The list is the reason of an expected failure, so that every run of the tests shows it."""
-    pages = Pages(ROOT)
-    kept = [page.read_text() for page in pages.pages if "laboratory" not in str(page.relative_to(ROOT))]
-    shown = set(re.findall(r"<!-- figures? ([\w-]+) ", "".join(kept)))
-    files = sorted((ROOT / figures.FOLDER).glob("*.json"))
-    held = {file.stem: read(file) for file in files if file.stem in shown}
-    others = [name for name, one in held.items() if figures.is_of_other_code(one, sources)]
-    assert pages.of_other_code(sources) == others
-    if not others:
-        figures.check_release(pages, sources)
-        return
-    with pytest.raises(FigureError, match=f"those of other code are {', '.join(others)};"):
-        figures.check_release(pages, sources)
-    pytest.xfail(f"of other code, so no release can be made: {', '.join(others)}")
+def test_the_commands_and_commits_of_figures_are_of_this_project():
+    for file in sorted((ROOT / figures.FOLDER).glob("*.json")):
+        for program, first, *_ in map(shlex.split, read(file).commands):
+            assert program == "mgoe" or (program == "python" and (ROOT / first).is_file()), file
+
+
+def test_a_line_of_code_that_changes_makes_no_figure_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A figure is of its day and its commit, whatever was changed since."""
+    shutil.copytree(ROOT / "docs", tmp_path / "docs")
+    shutil.copy(ROOT / "README.md", tmp_path)
+    code = tmp_path / "src" / "mgoe" / "experiments" / "processes.py"
+    code.parent.mkdir(parents=True)
+    code.write_text((ROOT / code.relative_to(tmp_path)).read_text() + "\nCHANGED = 1\n")
+    monkeypatch.setattr(figures, "ROOT", tmp_path)
+    figures.main(["--check"])
 
 
 def test_what_is_written_is_read_and_written_the_same(root: Path):
@@ -191,18 +183,18 @@ def test_what_is_changed_by_hand_is_seen(root: Path, was: str, now: str):
     ("was", "now", "message"),
     [
         ("figures speed", "figures fast", r"speed\.md:5: .* no docs/figures/fast\.json"),
-        ("figure speed speed.rows", "figure fast rows", r"speed\.md:13: .* no docs/figures/fast\.json"),
+        ("figure speed speed.rows", "figure fast rows", r"speed\.md:15: .* no docs/figures/fast\.json"),
         (
             "speed.rows.1e6",
             "speed.rows.1e7",
-            r"speed\.md:13: 'speed\.rows\.1e7' must be a value of speed\.json",
+            r"speed\.md:15: 'speed\.rows\.1e7' must be a value of speed\.json",
         ),
         ("<!-- end -->", "", r"speed\.md:5: markers must be"),
-        ("<!-- figures speed -->", "", r"speed\.md:11: markers must be"),
+        ("<!-- figures speed -->", "", r"speed\.md:13: markers must be"),
         ("<!-- figures speed -->", "<!--figures speed-->", r"speed\.md:5: markers must be"),
-        ("1.62 M<!--", "many <!--", r"speed\.md:13: markers must be"),
+        ("1.62 M<!--", "many <!--", r"speed\.md:15: markers must be"),
         ("| 61.0", "| 61.0<!-- figure speed speed.seconds.1e6 -->", r"speed\.md:9: markers must be"),
-        ("That is", "<!-- figures speed -->\n<!-- end -->\n", r"speed\.md:13: .* on a page already"),
+        ("That is", "<!-- figures speed -->\n<!-- end -->\n", r"speed\.md:15: .* on a page already"),
         ("`python benchmarks/speed.py`", "It", r"speed\.md: .* show `python benchmarks/speed\.py`"),
     ],
 )
@@ -217,6 +209,14 @@ def test_a_marker_that_leads_nowhere_fails_with_its_place(root: Path, was: str, 
     [
         ('"commands"', '"comands"', r"speed\.json: commands: Field required"),
         ('"values"', '"value', r"speed\.json: the file: Invalid JSON"),
+        ('"line"', '"lines"', r"speed\.json: area: Input should be 'graph', 'train', "),
+        ("0123456789", "main", r"speed\.json: commit: String should match pattern"),
+        (
+            '"0123456789"',
+            "null",
+            r"speed\.json: it must say when and by which commit .* found no commit; measure: make",
+        ),
+        ('"2026-12-01"', "null", r"speed\.json: .* found no date; measure: make figures NAME=speed"),
         (": 61.04", ': "fast"', r"speed\.json: values\.0\.value: Input should be a valid number"),
         ("speed.seconds.1e6", "speed.hours.1e6", r"must be a value of speed\.json"),
         ("seconds.$of:", "seconds.$size:", r"speed\.json: the cell .* needs 'size' in each of `rows`"),
@@ -245,129 +245,73 @@ def test_a_file_without_a_table_fails(root: Path):
 
 
 def test_lines_that_lack_a_value_or_are_damaged_are_not_taken(root: Path):
-    file, sources = root / figures.FOLDER / "speed.json", Sources(root)
+    file = root / figures.FOLDER / "speed.json"
     with pytest.raises(FigureError, match=r"'speed\.seconds\.1e6' must be a value"):
-        measure(file, PRINTED[1:], sources, "0")
+        measure(file, PRINTED[1:], "0123456789", DAY)
     with pytest.raises(FigureError, match="line 2 of what was printed: "):
-        measure(file, [PRINTED[0], PRINTED[2][:40]], sources, "0")
+        measure(file, [PRINTED[0], PRINTED[2][:40]], "0123456789", DAY)
 
 
-def test_a_command_needs_the_modules_that_it_reaches(root: Path):
-    sources = Sources(root)
-    own = {"benchmarks.speed", "benchmarks.child", "mgoe", "mgoe.parts.one", "mgoe.coded"}
-    assert sources.needed(COMMAND) == own | {"mgoe.cli.runs", "mgoe.parts.two"}
-    assert sources.needed("python -m benchmarks.other") == {"benchmarks.other", "mgoe.heavy", "mgoe.typed"}
-    assert sources.needed("mgoe run mine.yaml") == {"mgoe.cli.runs", "mgoe.parts.two"}
-    assert "numpy" in sources.packages([COMMAND])
-    with pytest.raises(FigureError, match=r"fast\.py: it must begin with"):
-        sources.needed("python benchmarks/fast.py")
-
-
-@pytest.mark.parametrize(
-    ("file", "was", "now", "other"),
-    [
-        ("benchmarks/speed.py", "SECONDS = 1", "SECONDS = 1  # per row\n'''Of a row.'''", False),
-        ("src/mgoe/parts/one.py", "def one():", 'def one():\n    """Return one."""', False),
-        ("src/mgoe/heavy.py", "1", "2", False),
-        ("src/mgoe/typed.py", "int", "float", False),
-        ("benchmarks/speed.py", "SECONDS = 1", "SECONDS = 2", True),
-        ("src/mgoe/parts/one.py", "return 1", "return None", True),
-        ("src/mgoe/parts/two.py", "2", "'2'", True),
-        ("src/mgoe/coded.py", "code", "coded", True),
-    ],
-)
-def test_the_hash_changes_with_the_code_that_runs_alone(
-    root: Path, file: str, was: str, now: str, other: bool
+def test_what_is_measured_is_of_the_day_and_of_the_commit_that_ran(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    before = Sources(root).code([COMMAND])
-    changed = root / file
-    assert was in changed.read_text()
-    changed.write_text(changed.read_text().replace(was, now))
-    assert (Sources(root).code([COMMAND]) != before) == other
-
-
-def test_a_release_needs_figures_of_its_code(root: Path, monkeypatch: pytest.MonkeyPatch, capsys):
     monkeypatch.setattr(figures, "ROOT", root)
-    figures.main(["--checkout", str(root), "--release"])
-    assert capsys.readouterr().out == "of other code: none\n"
-    (root / "src/mgoe/coded.py").write_text("code = 2\n")
-    with pytest.raises(FigureError, match=r"those of other code are speed; measure"):
-        figures.main(["--release"])
-    with pytest.raises(FigureError, match=r"NAME: must be one of speed, found 'sped'; name one of them"):
-        figures.main(["sped"])
-    with pytest.raises(FigureError, match=r"printed\.jsonl: it must be a file"):
-        figures.main(["speed", "--from", str(root / "printed.jsonl")])
-    (root / "printed.jsonl").write_text(PRINTED[0].replace("61.04", "59.96") + PRINTED[2])
-    figures.main(["speed", "--from", str(root / "printed.jsonl"), "--checkout", str(root)])
-    figures.main(["--release"])
-    (root / "docs" / "speed.md").write_text(PAGE)
-    with pytest.raises(FigureError, match=r"speed\.md: it must show"):
-        figures.main(["--release"])
-    figures.main([])
-    assert "| a million | 60.0 | 2.00 |" in (root / "docs" / "speed.md").read_text()
-    held = json.loads((root / figures.FOLDER / "speed.json").read_text())
-    assert "numpy" in held["versions"]
-    assert held["machine"]
+    file, page, value = (
+        root / name for name in (f"{figures.FOLDER}/speed.json", "docs/speed.md", "benchmarks/value")
+    )
+    file.write_text(file.read_text().replace('"2026-12-01"', "null").replace('"0123456789"', "null"))
+    first = committed(root)
+    figures.main(["speed"])
+    held = read(file)
+    assert held.commit == first[:8]
+    assert held.date == datetime.date.today()
+    assert held.machine
+    assert {"python", "numpy"} <= held.versions.keys()
+    assert "| a million | 2.0 | 2.00 |" in page.read_text()
+    assert f"at commit {first[:8]}, on {held.machine}.*" in page.read_text()
+    value.write_text("3")
+    with pytest.raises(FigureError, match=r"must be committed, found changes:\n M benchmarks/value\n"):
+        figures.main(["speed"])
+    second = committed(root)
+    lines = root / "printed.jsonl"
+    lines.write_text(PRINTED[0] + PRINTED[2])
+    os.utime(lines, (0, 86_400 * 365))
+    figures.main(["speed", "--from", str(lines), "--commit", first])
+    assert (read(file).commit, read(file).date) == (first[:8], datetime.date(1971, 1, 1))
+    figures.main(["speed"])
+    assert (read(file).commit, read(file).values[1].value) == (second[:8], 3)
+    for words, message in [
+        (["sped"], r"NAME: must be one of speed, found 'sped'; name one of them"),
+        (["speed", "--from", str(root / "none")], r"none: it must be a file"),
+        (["speed", "--from", str(lines), "--commit", "nobody"], r"git rev-parse .*nobody.*; name a commit"),
+    ]:
+        with pytest.raises(FigureError, match=message):
+            figures.main(words)
+    capsys.readouterr()
+    figures.main(["--area", "line"])
+    assert capsys.readouterr().out == f"speed: {read(file).origin()}\n"
+    figures.main(["--area", "graph"])
+    assert capsys.readouterr().out == ""
 
 
-@pytest.mark.parametrize(
-    ("place", "others"), [("laboratory.md", []), ("laboratory/speed.md", []), ("serve/speed.md", ["speed"])]
-)
-def test_pages_in_folders_are_seen_and_those_that_carry_dates_not_measured_again(
-    root: Path, place: str, others: list[str]
+def test_a_check_refuses_a_page_that_differs_from_its_file_and_writes_nothing(
+    root: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    page = root / "docs" / place
-    page.parent.mkdir(exist_ok=True)
+    monkeypatch.setattr(figures, "ROOT", root)
+    page = root / "docs" / "speed.md"
+    figures.main(["--check"])
+    page.write_text(PAGE.replace("61.0 |", "60.0 |"))
+    with pytest.raises(FigureError, match=r"speed\.md: it must show what its files hold; run `make figures`"):
+        figures.main(["--check"])
+    assert "60.0 |" in page.read_text()
+
+
+def test_pages_in_folders_are_seen(root: Path):
+    page = root / "docs" / "serve" / "speed.md"
+    page.parent.mkdir()
     (root / "docs" / "speed.md").rename(page)
-    (root / "src/mgoe/coded.py").write_text("code = 2\n")
-    assert Pages(root).of_other_code(Sources(root)) == others
     page.write_text(PAGE.replace("61.0 |", "60.0 |"))
     assert Pages(root).write() == [page]
-
-
-SHORT = Short(commands=["python -m benchmarks.speed --rounds $runs"], tolerance={"s": "10%"})
-
-
-def test_a_short_form_within_its_tolerance_stamps_other_code(root: Path):
-    file, coded = root / figures.FOLDER / "speed.json", root / "src" / "mgoe" / "coded.py"
-    write(file, read(file).model_copy(update={"short": SHORT}))
-    write(file, stamp(file, Sources(root)))
-    measured = read(file)
-    kept = Line(name="speed.seconds.1e5", value=10, unit="s")
-    assert measured.short is not None
-    assert (measured.short.values, measured.short.code) == ([kept], measured.code)
-    coded.write_text("code = 1.2\n")
-    with pytest.raises(
-        FigureError, match=r"1e5: expected 10 within 10% over 1 run, found 12; measure again: make"
-    ):
-        stamp(file, Sources(root))
-    coded.write_text("code = 1.05\n")
-    assert Pages(root).of_other_code(Sources(root)) == ["speed"]
-    write(file, stamp(file, Sources(root)))
-    assert Pages(root).of_other_code(Sources(root)) == []
-    checked = read(file)
-    assert checked.short is not None
-    assert (checked.code, checked.short.values) == (measured.code, [kept])
-    assert checked.short.code == Sources(root).code(SHORT.commands)
-
-
-@pytest.mark.parametrize(
-    ("form", "message"),
-    [
-        (None, r"speed\.json: a stamp needs `short`"),
-        (
-            Short(commands=["python -m benchmarks.other"]),
-            r"speed\.json: a stamp needs `short`, .* the same code",
-        ),
-        (SHORT, r"speed\.json: a stamp needs what the short form printed under the code that measured"),
-    ],
-)
-def test_a_stamp_without_what_it_needs_is_refused(root: Path, form: Short | None, message: str):
-    file = root / figures.FOLDER / "speed.json"
-    write(file, read(file).model_copy(update={"short": form}))
-    (root / "src/mgoe/coded.py").write_text("code = 2\n")
-    with pytest.raises(FigureError, match=message):
-        stamp(file, Sources(root))
 
 
 @given(
@@ -384,7 +328,7 @@ def test_what_is_beyond_its_tolerance_differs_and_nothing_else(
     assume(abs(abs(part) - 1) > 1e-6 and value + part * allowed != value)
     one = {"name": "speed.1", "unit": "s", "value": 1.0}
     moved = "against" if against else "value"
-    form = Short(
+    form = Part(
         commands=["mgoe run"], tolerance={"speed.*": tolerance, "s": 0}, values=[Line(**one | {moved: value})]
     )
     found = form.differences([Line(**one | {moved: value + part * allowed})])
@@ -394,7 +338,7 @@ def test_what_is_beyond_its_tolerance_differs_and_nothing_else(
 
 def test_what_is_not_printed_or_not_expected_differs():
     lines = [Line(name=name, unit="rows", value=3) for name in "abc"]
-    form = Short(commands=["mgoe run"], runs=2, values=lines[:2])
+    form = Part(commands=["mgoe run"], runs=2, values=lines[:2])
     assert form.differences(lines[1:]) == [
         "a: expected 3 within 0 over 2 runs, found nothing",
         "c: expected nothing, found 3",
@@ -403,23 +347,23 @@ def test_what_is_not_printed_or_not_expected_differs():
 
 def test_expected_values_are_kept_and_compared(root: Path, monkeypatch: pytest.MonkeyPatch, capsys):
     monkeypatch.setattr(short, "ROOT", root)
-    coded, file = root / "src" / "mgoe" / "coded.py", root / short.EXPECTED
-    form = {"commands": ["python -m benchmarks.speed"], "runs": 3, "tolerance": {"s": 1}}
+    value, file = root / "benchmarks" / "value", root / short.EXPECTED
+    form = {"commands": ["python benchmarks/speed.py"], "runs": 3, "tolerance": {"s": 1, "rows/s": 9}}
     file.write_text(
-        json.dumps({"fast": form, "real": {"commands": ["python -m benchmarks.speed $SPEED_DATA"]}})
+        json.dumps({"fast": form, "real": {"commands": ["python benchmarks/speed.py $SPEED_DATA"]}})
     )
     short.main([])
     assert "fast: not run, because it has no values yet" in capsys.readouterr().out
     short.main(["--keep"])
     kept = short.read(file)["fast"]
-    assert (kept.values[0].value, kept.code) == (10, Sources(root).code(kept.commands))
-    coded.write_text("code = 1.05\n")
+    assert (kept.values[0].value, kept.date) == (2, datetime.date.today())
+    value.write_text("1.4")
     short.main([])
     assert "real: not run, because SPEED_DATA is not set" in capsys.readouterr().out
-    coded.write_text("code = 1.2\n")
+    value.write_text("1.6")
     with pytest.raises(FigureError, match=r"expected\.json: .* found 1 values that are not"):
         short.main(["fast"])
-    assert "speed.seconds.1e5: expected 10 within 1.0 over 3 runs, found 12\n" in capsys.readouterr().out
+    assert "speed.seconds.1e6: expected 2 within 1.0 over 3 runs, found 3.2\n" in capsys.readouterr().out
     with pytest.raises(FigureError, match=r"slow: a part must be one of fast, real"):
         short.main(["slow"])
     file.write_text(file.read_text().replace('"runs": 3', '"runs": 0'))
@@ -427,9 +371,9 @@ def test_expected_values_are_kept_and_compared(root: Path, monkeypatch: pytest.M
         short.main([])
 
 
-def test_expected_qualities_are_those_of_a_benchmark_that_is_there(sources: Sources):
+def test_expected_qualities_are_those_of_a_benchmark_that_is_there():
     for part in short.read(ROOT / short.EXPECTED).values():
-        assert sources.code(part.commands)
+        assert all((ROOT / shlex.split(command)[1]).is_file() for command in part.commands)
         assert part.differences(part.values) == []
 
 
