@@ -1,14 +1,13 @@
-"""Builds of the macro graph, from ten million events to a billion: seconds, memory, distance from the floor
-and from peers.
+"""Builds of the macro graph, from ten million events to a billion: seconds, memory, distance from the
+floor.
 
     python benchmarks/graph.py --events 1e7,1e8,1e9          # builds, and how time grows; the first thrice
-    python benchmarks/graph.py --events 5e7 --nmi            # do macro nodes find the planted communities?
     python benchmarks/graph.py --exposures 1e7,1e8           # builds of exposure logs, 20 shown per click
-    python benchmarks/graph.py --kernels --macgnn --more  # peers at 5e7 and 1e6, more settings at 1e7
+    python benchmarks/graph.py --more                        # more settings at 1e7
 
 Every build is `mgoe graph build`, in a process of its own, on a simulated log of 100 user and 100 item
 communities: one snapshot of the whole log, one resolution of 100/100; rank 64, two power iterations and no
-rounds, as the kernels have it, or with `--nmi` the library's defaults. Users are a 50th of the events, items
+rounds. Users are a 50th of the events, items
 a fifth of the users (a tenth from 1e9 on). Two cores. No file of the log is in the system's cache when a
 build begins. Of several sizes, the first is built `--rounds` times, and its median is what the others are
 compared with.
@@ -26,15 +25,8 @@ them.
 `graph.mapped_gib.N`: the artefact.
 - `graph.floor_seconds.N`: reading the log's four columns; against the whole command, the ratio says how many
 times longer that takes.
-- `graph.nmi.SIDE.N`: normalised mutual information with the planted communities, of the nodes that have
-edges.
 - `graph.exposures.*`: the same figures of builds of exposure logs. `graph.exposures.disk_gib.N`: against the
   graph of an event log of as many events, users and items; ratio exposures over events.
-- `graph.vs_kernels.N`: seconds of the library's build from coded events to saved arrays, against
-  `benchmarks/kernels.py`; ratio ours over theirs. `graph.kernels.seconds.STAGE.N`: theirs.
-- `graph.vs_macgnn_preparation.N`: seconds of our stages, from log to saved graph, against
-  `benchmarks/macgnn.py` with every event a sample; `..._last_fifth.N` with its own protocol's samples alone;
-  ratio theirs over ours.
 - `graph.seconds_added.resolution.N`, `.snapshot.N`, `.vectors.N`: by a second resolution of 300/300, by a
   second snapshot at 90 % of the time, and by a vector of 256 numbers of each item, to the library's build
   from coded events; against that build, ratio added over build. `graph.peak_gib.vectors.N`: anonymous memory
@@ -63,10 +55,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import coded
 from benchmarks.measure import GIB, ROUNDS, THREADS, child, in_turn, line, size_name, use_cores
-from benchmarks.world import DEFAULT, MACRO_NODES, PLAIN, Build, World, agreement, built, simulated
-from mgoe.graph import MacroGraph
+from benchmarks.world import PLAIN, Build, World, built, simulated
 
 SIZES = "1e7,1e8,1e9"
+MORE = 1e7
 NUMBERING = "ids"
 """The stage that numbers users and items."""
 FINER = [300, 300]
@@ -74,7 +66,7 @@ FINER = [300, 300]
 WIDTH = 256
 """Numbers of a vector."""
 WARM_UP = 20_000
-"""Events that bring compiled code to memory before a comparison with kernels."""
+"""Events that bring compiled code to memory before a build from codes."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +92,7 @@ class Plan:
         return simulated(self.work, events, self.keep, self.world, form)
 
 
-def measure(plan: Plan, events: float, nmi: bool) -> tuple[int, float]:
+def measure(plan: Plan, events: float) -> tuple[int, float]:
     """Build once and print its figures. Returns the events of the log and the seconds of the command."""
     with plan.log(events) as world, cold(world), built(world, plan.graph, plan.keep) as build:
         print_build(world, build)
@@ -108,20 +100,16 @@ def measure(plan: Plan, events: float, nmi: bool) -> tuple[int, float]:
         line(
             f"graph.floor_seconds.{world.name}", floor, "s", build.spent.seconds, build.spent.seconds / floor
         )
-        for side, value in (
-            agreement(world.folder, MacroGraph.open(build.out / "graph")) if nmi else {}
-        ).items():
-            line(f"graph.nmi.{side}.{world.name}", value, "1")
         return world.events, build.spent.seconds
 
 
-def measure_all(plan: Plan, sizes: Sequence[float], nmi: bool) -> None:
+def measure_all(plan: Plan, sizes: Sequence[float]) -> None:
     """Build logs of all sizes; of several, the first a few times, and compare the others with its median."""
     rounds = plan.rounds if len(sizes) > 1 else 1
     with plan.log(sizes[0]):  # simulated once
-        first = [measure(plan, sizes[0], nmi) for _ in range(rounds)]
+        first = [measure(plan, sizes[0]) for _ in range(rounds)]
     before = first[0][0], median(seconds for _, seconds in first)
-    others = [measure(plan, size, nmi) for size in sizes[1:]]
+    others = [measure(plan, size) for size in sizes[1:]]
     for size, (_, seconds) in zip(sizes[1:], others, strict=True):
         line(f"graph.growth.{size_name(size)}", seconds, "s", before[1], seconds / before[1])
     if others:
@@ -212,64 +200,6 @@ def coded_histories(plan: Plan, events: float) -> Iterator[tuple[World, tuple[Pa
         yield world, (coded.write_history(world, files[0]), coded.write_history(world, files[1], WARM_UP))
 
 
-def compare_kernels(plan: Plan, events: float) -> None:
-    """The library's build of coded events and bare kernels on the same file, in turn, compiled code warm on
-    both sides.
-    """
-    stages: list[dict[str, float]] = []
-    with coded_histories(plan, events) as (world, histories):
-
-        def theirs() -> float:
-            stages.append(json.loads(child("-m", "benchmarks.kernels", *histories).output))
-            return sum(stages[-1].values())
-
-        seconds = in_turn(
-            {"ours": lambda: seconds_from_codes(histories, plan.graph), "theirs": theirs}, plan.rounds
-        )
-    for name in stages[0]:
-        line(
-            f"graph.kernels.seconds.{name.replace(' ', '_')}.{world.name}",
-            median(run[name] for run in stages),
-            "s",
-        )
-    line(
-        f"graph.vs_kernels.{world.name}",
-        seconds["ours"],
-        "s",
-        seconds["theirs"],
-        seconds["ours"] / seconds["theirs"],
-    )
-
-
-def compare_macgnn(plan: Plan, events: float) -> None:
-    """Our build, from log to saved graph, and MacGNN's preparation of the same log, in turn; the start of
-    Python counts on neither side.
-    """
-    with plan.log(events) as world:
-        fifths: list[float] = []
-
-        def ours() -> float:
-            with built(world, plan.graph) as build:
-                return float(build.meta["seconds"])
-
-        def theirs() -> float:
-            took = json.loads(
-                child("-m", "benchmarks.macgnn", world.folder, "--macro-nodes", str(MACRO_NODES)).output
-            )
-            fifths.append(took["graph"] + took["last_fifth"])
-            return took["graph"] + took["all"]
-
-        seconds = in_turn({"ours": ours, "theirs": theirs}, plan.rounds)
-    for name, theirs_took in {"": seconds["theirs"], "_last_fifth": median(fifths)}.items():
-        line(
-            f"graph.vs_macgnn_preparation{name}.{world.name}",
-            seconds["ours"],
-            "s",
-            theirs_took,
-            theirs_took / seconds["ours"],
-        )
-
-
 def measure_more(plan: Plan, events: float) -> None:
     """What a second resolution, a second snapshot and vectors of items add to a build from coded events."""
     peaks: dict[str, list[float]] = {"build": [], "vectors": []}
@@ -296,25 +226,19 @@ def measure_more(plan: Plan, events: float) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parse, measure, print."""
     options = _parser().parse_args(arguments)
-    others = options.kernels, options.macgnn, options.more
-    sizes = options.events or (SIZES if not any((*others, options.exposures)) else "")
+    sizes = options.events or ("" if options.more or options.exposures else SIZES)
     with tempfile.TemporaryDirectory() as temporary:
-        graph = (
-            (DEFAULT if options.nmi else PLAIN)
-            | dict(options.sets)
-            | ({} if options.rank is None else {"rank": options.rank})
-        )
+        graph = PLAIN | dict(options.sets) | ({} if options.rank is None else {"rank": options.rank})
         plan = Plan(
             (options.work or Path(temporary)).resolve(), options.keep, options.rounds, graph, options.worlds
         )
         plan.work.mkdir(parents=True, exist_ok=True)
         if sizes:
-            measure_all(plan, [float(size) for size in sizes.split(",")], options.nmi)
+            measure_all(plan, [float(size) for size in sizes.split(",")])
         for size in options.exposures.split(",") if options.exposures else ():
             measure_exposures(plan, float(size))
-        for compare, events in zip((compare_kernels, compare_macgnn, measure_more), others, strict=True):
-            if events:
-                compare(plan, events)
+        if options.more:
+            measure_more(plan, options.more)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -326,17 +250,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--exposures", help="sizes of exposure logs to build, comma between; none by default")
     parser.add_argument(
-        "--nmi", action="store_true", help="default settings; compare macro nodes with planted communities"
+        "--more",
+        nargs="?",
+        type=float,
+        const=MORE,
+        metavar="EVENTS",
+        help=f"a second resolution, a second snapshot and vectors at {MORE:g} events, or so many",
     )
-    for name, size in {"kernels": 5e7, "macgnn": 1e6, "more": 1e7}.items():
-        parser.add_argument(
-            f"--{name}",
-            nargs="?",
-            type=float,
-            const=size,
-            metavar="EVENTS",
-            help=f"at {size:g} events, or so many",
-        )
     parser.add_argument(
         "--rounds",
         type=int,

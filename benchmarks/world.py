@@ -10,30 +10,27 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
-from numpy.typing import NDArray
-from sklearn.metrics import normalized_mutual_info_score
 
 from benchmarks.measure import THREADS, Spent, child, folder_bytes, size_name
-from mgoe.data.vocabulary import Vocabulary
-from mgoe.graph import MacroGraph
-from mgoe.graph.likelihood import placed, reassign
-from mgoe.graph.pair_rows import OTHER, SIDES, PairRows, Side
-from mgoe.simulation import Truth, WorldSettings
+from mgoe.simulation import WorldSettings
 
 TASKS = ("click", "favour", "cart", "buy")
-COMMUNITIES = MACRO_NODES = 100
+COMMUNITIES = 100
 """Planted on either side, and asked for."""
-DEFAULT = {"resolutions": [[MACRO_NODES, MACRO_NODES]], "dense": 0}
-"""Settings of a graph as the library chooses them, but for its size."""
 SHOWN = (
     "behaviors=[{name: click, rate: 0.05, strength: 1.2, correlation: 1}, {name: favour, rate: 0.2}, "
     "{name: cart, rate: 0.2}, {name: buy, given: cart, rate: 0.45}]"
 )
 """Of the worlds of exposure logs: the simulator's behaviours, with twenty exposures per click."""
-PLAIN = {**DEFAULT, "rank": 64, "power_iterations": 2, "rounds": 0}
-"""Of every graph, where not said otherwise: those of the kernels that it is compared with."""
+PLAIN = {
+    "resolutions": [[COMMUNITIES, COMMUNITIES]],
+    "dense": 0,
+    "rank": 64,
+    "power_iterations": 2,
+    "rounds": 0,
+}
+"""Of every graph, where not said otherwise: a build of moderate cost."""
 
 
 def nodes(events: float) -> tuple[int, int]:
@@ -165,57 +162,3 @@ def settings(world: World, graph: Mapping[str, Any]) -> dict[str, Any]:
         tasks = [{"name": task, "label": task} for task in TASKS]
     spark = {"master": f"local[{THREADS}]"}
     return {"data": data, "tasks": tasks, "spark": spark, "graph": {"snapshots": "last", **graph}}
-
-
-def agreement(simulation: Path, graph: MacroGraph) -> dict[str, float]:
-    """Normalised mutual information of macro nodes and planted communities by side, nodes without edges left
-    out.
-    """
-    finest = graph.latest.resolutions[-1]
-    macro: dict[Side, NDArray[np.int32]] = {"user": finest.user_macro, "item": finest.item_macro}
-    return _agreement(
-        communities(simulation, graph), macro, {"user": len(finest.user_mass), "item": len(finest.item_mass)}
-    )
-
-
-def reachable(simulation: Path, graph: MacroGraph) -> dict[str, float]:
-    """`agreement` of nodes placed by their edges to the true communities of the other side: about the best
-    there is.
-    """
-    truth, scores = communities(simulation, graph), graph.fixed_scores
-    k = {side: int(truth[side].max()) + 1 for side in SIDES}
-    rows = PairRows.by_user(graph.folder(-1)).some(None)
-    pairs: dict[Side, PairRows] = {"user": rows, "item": rows.transposed(len(truth["item"]))}
-    chances = reassign(pairs, truth, k, scores, rounds=0)[1]
-    macro: dict[Side, NDArray[np.int32]] = {}
-    for side in SIDES:
-        blocks = pairs[side].blocks()
-        parts = [placed(block, scores, truth[OTHER[side]], chances[side])["macro"] for block in blocks]
-        macro[side] = np.concatenate(parts)
-    return _agreement(truth, macro, k)
-
-
-def communities(simulation: Path, graph: MacroGraph) -> dict[Side, NDArray[np.int32]]:
-    """The planted community of every node of a graph. Shape (U,), (I,)."""
-    truth = Truth.open(simulation)
-    sides: dict[Side, tuple[Any, Any]] = {
-        "user": (truth.users, truth.user_ids),
-        "item": (truth.items, truth.item_ids),
-    }
-    found: dict[Side, NDArray[np.int32]] = {}
-    for side, (nodes, ids) in sides.items():
-        vocabulary = Vocabulary.load(graph.path / f"{side}s.parquet")
-        found[side] = nodes.community[
-            ids.index(vocabulary.ids(np.arange(graph.meta[f"{side}s"][-1])))
-        ].astype(np.int32)
-    return found
-
-
-def _agreement(
-    truth: Mapping[Side, NDArray], macro: Mapping[Side, NDArray], k: Mapping[Side, int]
-) -> dict[str, float]:
-    linked = {side: np.asarray(macro[side]) < k[side] for side in SIDES}
-    return {
-        side: float(normalized_mutual_info_score(truth[side][linked[side]], macro[side][linked[side]]))
-        for side in SIDES
-    }

@@ -3,6 +3,7 @@
 import datetime
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -96,10 +97,21 @@ def test_pages_show_what_their_files_hold():
     assert not other, f"{other}: written by hand since `make figures` wrote them; give it again"
 
 
-def test_the_commands_and_commits_of_figures_are_of_this_project():
+def test_the_commands_of_figures_are_of_this_project():
     for file in sorted((ROOT / figures.FOLDER).glob("*.json")):
         for program, first, *_ in map(shlex.split, read(file).commands):
             assert program == "mgoe" or (program == "python" and (ROOT / first).is_file()), file
+
+
+def test_a_benchmark_that_a_page_names_is_there_or_the_page_names_its_commit():
+    pages = {page: page.read_text() for page in Pages(ROOT).pages}
+    missing = [
+        f"{page.name}: {name}"
+        for page, text in pages.items()
+        for name in re.findall(r"benchmarks/\w+\.py", text)
+        if not (ROOT / name).is_file() and not re.search(r"\bof commit [0-9a-f]{8}\b", text)
+    ]
+    assert not missing
 
 
 def test_a_line_of_code_that_changes_makes_no_figure_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

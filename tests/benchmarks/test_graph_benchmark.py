@@ -1,23 +1,18 @@
-"""The benchmark runs on a log of twenty thousand events, prints what it says, and its peers compute what the
-library does.
-"""
+"""The benchmark runs on a log of twenty thousand events and prints what it says."""
 
 import json
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from numpy.testing import assert_allclose, assert_array_equal
+from numpy.testing import assert_array_equal
 
-from benchmarks import coded, compiled, graph, kernels, macgnn, measure, world
-from mgoe.graph.scores import merging_score
-from tests.effort import SOAK, slow
+from benchmarks import coded, graph, measure, world
+from tests.effort import slow
 
 SIZE = 20_000
 TASKS = world.TASKS
-RANKS = np.arange(1.0, len(TASKS) + 1)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +36,7 @@ def lines(printed: str) -> dict[str, dict]:
 def test_every_figure_of_a_build_has_its_line(
     log: world.World, work: Path, capsys: pytest.CaptureFixture[str]
 ):
-    graph.main(["--events", f"{SIZE}", "--nmi", "--kernels", f"{SIZE}", "--rounds", "1", "--work", str(work)])
+    graph.main(["--events", f"{SIZE}", "--work", str(work)])
     found = lines(capsys.readouterr().out)
     whole = {
         "seconds",
@@ -53,20 +48,16 @@ def test_every_figure_of_a_build_has_its_line(
         "mapped_gib",
         "floor_seconds",
     }
-    compared = {"nmi.user", "nmi.item", "vs_kernels"}
     stages = {name.split(".")[2] for name in found if name.startswith("graph.seconds.")} - {"2e4"}
     assert {"pairs", "sketch", "clusters", "1st_order", "2nd_order"} <= stages
     of_stages = {
         f"{figure}.{stage}" for figure in ("seconds", "stage_events_per_s", "peak_gib") for stage in stages
     }
-    peers = {
-        f"kernels.seconds.{stage}" for stage in ("scores_and_1st_order", "sketch", "clusters", "2nd_order")
-    }
-    assert set(found) == {f"graph.{name}.2e4" for name in whole | compared | of_stages | peers}
+    assert set(found) == {f"graph.{name}.2e4" for name in whole | of_stages}
     assert all(figure["value"] > 0 for figure in found.values())
-    for name in ("floor_seconds", "vs_kernels"):
-        assert found[f"graph.{name}.2e4"]["against"] > 0
-        assert found[f"graph.{name}.2e4"]["ratio"] > 0
+    floor = found["graph.floor_seconds.2e4"]
+    assert floor["against"] > 0
+    assert floor["ratio"] > 0
     assert sorted(path.name for path in work.iterdir()) == [log.folder.name]
 
 
@@ -83,69 +74,12 @@ def test_exposures_are_built_beside_an_event_log_of_equal_size(
 
 
 @slow
-def test_every_comparison_has_its_line(work: Path, capsys: pytest.CaptureFixture[str]):
-    graph.main(["--macgnn", "5e4", "--more", "1e5", "--rounds", "1", "--work", str(work)])
+def test_what_more_settings_add_has_its_line(work: Path, capsys: pytest.CaptureFixture[str]):
+    graph.main(["--more", "1e5", "--rounds", "1", "--work", str(work)])
     found = lines(capsys.readouterr().out)
-    peer = {f"graph.vs_macgnn_preparation{part}.5e4" for part in ("", "_last_fifth")}
-    assert set(found) == peer | {f"graph.seconds_added.{what}.1e5" for what in ("resolution", "snapshot")}
+    added = {f"seconds_added.{what}" for what in ("resolution", "snapshot", "vectors")}
+    assert set(found) == {f"graph.{name}.1e5" for name in (*added, "peak_gib.vectors")}
     assert all(figure["against"] > 0 for figure in found.values())
-
-
-@pytest.fixture
-def kernels_as_python(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Compiling them takes 20 s; the short form runs the same lines as they are."""
-    for name, kernel in vars(compiled).items():
-        if hasattr(kernel, "py_func") and not SOAK:
-            monkeypatch.setattr(compiled, name, kernel.py_func)
-
-
-@pytest.mark.usefixtures("kernels_as_python")
-def test_kernels_equal_explicit_products(log: world.World, tmp_path: Path):
-    history = coded.write_history(log, tmp_path / "history.parquet")
-    found, k = kernels.run(history, 7, rank=8), 7
-    user, item, task = kernels.read(history)
-    codes = np.zeros((user.max() + 1, item.max() + 1), np.int64)
-    np.bitwise_or.at(codes, (user, item), 1 << task.astype(np.int64))
-    scores = merging_score(codes.ravel(), RANKS, beta=0).reshape(codes.shape)
-    members = {side: np.eye(k)[macro] for side, macro in found.macro.items()}
-    first = {"user": scores @ members["item"], "item": scores.T @ members["user"]}
-    back = {"user": (scores**2).sum(1), "item": (scores**2).sum(0)}
-    for side, other, matrix in (("user", "item", scores), ("item", "user", scores.T)):
-        second = matrix @ first[other] - members[side] * back[side][:, None]
-        assert_allclose(found.first[side], first[side], rtol=1e-5, atol=1e-4)
-        assert_allclose(found.second[side], second, rtol=1e-4, atol=1e-2)
-
-
-@pytest.mark.usefixtures("kernels_as_python")
-def test_kernels_find_communities(tmp_path: Path):
-    rng = np.random.default_rng(0)
-    user = rng.integers(0, 600, 30_000)
-    item = rng.integers(0, 50, len(user)) * 4 + np.where(
-        rng.random(len(user)) < 0.8, user % 4, rng.integers(0, 4, len(user))
-    )
-    columns = {
-        "user": user.astype(np.int32),
-        "item": item.astype(np.int32),
-        "task": np.zeros(len(user), np.int8),
-    }
-    pq.write_table(pa.table(columns), tmp_path / "history.parquet")
-    macro = kernels.run(tmp_path / "history.parquet", 4, rank=4).macro
-    for side, count in (("user", 600), ("item", 200)):
-        pairs = np.unique(np.stack([macro[side], np.arange(count) % 4]), axis=1)
-        assert pairs.shape[1] == 4, f"{side} macro nodes are the planted groups"
-
-
-def test_macgnn_counts_neighbours_over_one_and_two_steps():
-    items_of = {0: [0, 1, 1], 1: [2], 2: [0, 2]}
-    counts = np.array([[1, 2, 0], [0, 0, 1], [1, 0, 1]])
-    of_items = np.eye(2)[[0, 0, 1]]
-    user_first, user_second, item_first, item_second = macgnn.macro_edges(
-        items_of, 3, np.array([0, 0, 1]), k=3
-    )
-    assert_array_equal(user_first, counts @ of_items)
-    assert_array_equal(item_second, counts.T @ counts @ of_items)
-    assert_array_equal(user_second, counts @ item_first)
-    assert_array_equal(np.sort(item_first.sum(1)), np.sort(counts.sum(0)))
 
 
 def test_codes_go_by_first_appearance():
