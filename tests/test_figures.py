@@ -109,7 +109,7 @@ def test_a_benchmark_that_a_page_names_is_there_or_the_page_names_its_commit():
         f"{page.name}: {name}"
         for page, text in pages.items()
         for name in re.findall(r"benchmarks/\w+\.py", text)
-        if not (ROOT / name).is_file() and not re.search(r"\bof commit [0-9a-f]{8}\b", text)
+        if not (ROOT / name).is_file() and not re.search(r"(commit|revision) [0-9a-f]{7,}\b", text)
     ]
     assert not missing
 
