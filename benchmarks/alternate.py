@@ -1,6 +1,7 @@
 """Two source trees in turn within one run: is the new one slower?
 
     python benchmarks/alternate.py OLD NEW [--only graph train serve intake] [--rounds 10] [--work FOLDER]
+    python benchmarks/alternate.py OLD NEW --area lists line spark
     python benchmarks/alternate.py OLD NEW --only daily --log LOG.parquet
     python benchmarks/alternate.py OLD NEW --quick
 
@@ -10,14 +11,23 @@ the file, else by those of this checkout, with its own `src` as PYTHONPATH. A fi
 count: it makes logs, graphs and bundles, and compiles kernels. `--quick` takes small sizes and one round, to
 see whether all runs.
 
-| name | what | figures |
-|---|---|---|
-| `graph` | the graph of 1e7 events | seconds of the command |
-| `train` | steps of `mgoe` and `mgoe-paper` | samples per second, with feeding and without |
-| `serve` | `/v1/rank` of 500 candidates, both models | processor time per request |
-| `recommend` | `/v1/recommend` from 200,000 items | processor time per request |
-| `intake` | batches of 1 and 100 events, 1 and 4 clients | processor time per event |
-| `daily` | a finished run found, and updates of its bundle with the last fifth of `--log` | processor time |
+| name | area | what | figures |
+|---|---|---|---|
+| `graph` | graph | the graph of 1e7 events | seconds of the command |
+| `train` | train | steps of `mgoe` and `mgoe-paper` | samples per second, with feeding and without |
+| `serve` | serve | `/v1/rank` of 500 candidates, both models | processor time per request |
+| `intake` | serve | batches of 1 and 100 events, 1 and 4 clients | processor time per event |
+| `recommend` | lists | `/v1/recommend` from 200,000 items | processor time per request |
+| `retrieval` | lists | what lists are retrieved from, of 1e6 events | processor time by generator |
+| `line` | line | log to bundle and answer, of 3e6 events | processor time by stage |
+| `daily` | line | a finished run found, and updates with the last fifth of `--log` | processor time |
+| `spark` | spark | the graph of 1e6 events on Spark | processor time |
+| `spark-prepare` | spark | 1e6 events prepared on Spark | processor time |
+| `predict` | spark | 1e6 pairs scored on Spark, and by one process | processor time |
+
+The three of Spark need Java. Quality is compared by `benchmarks/short.py`. Dated tables alone have: starts,
+swaps and exposures of a service, training from shards, other engines, first runs, and fits of top-N
+baselines.
 
 One line per figure, `{name, value, unit, against, ratio}`: the median of the new tree, against that of the
 old one. The ratio is of times, new over old, also where the figure is a rate: above 1 the new tree is slower.
@@ -37,6 +47,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import psutil
@@ -44,6 +55,7 @@ from scipy.stats import t
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.figures import Area
 from benchmarks.measure import ROOT, line
 
 LIMIT = 1.05
@@ -56,6 +68,7 @@ class Comparison:
     """A benchmark that both trees run.
 
     Attributes:
+        area: Of the tables whose code it runs.
         file: Its script.
         options: Its arguments, besides the folder of its work.
         quick: Those of a small run.
@@ -63,6 +76,7 @@ class Comparison:
         reads_log: It takes a log.
     """
 
+    area: Area
     file: str
     options: Sequence[str]
     quick: Sequence[str]
@@ -72,37 +86,77 @@ class Comparison:
 
 COMPARISONS = {
     "graph": Comparison(
+        "graph",
         "graph.py",
         ["--events", "1e7", "--keep"],
         ["--events", "1e5", "--keep"],
         r"graph\.seconds\.\de\d",
     ),
     "train": Comparison(
+        "train",
         "train.py",
         ["--no-peers", "--users", "1e5", "--examples", "500000", "--short", "--rounds", "3", "--keep"],
         ["--no-peers", "--users", "1e4", "--examples", "50000", "--short", "--rounds", "1", "--keep"],
         r"train\.(mgoe|default)_samples_per_s|train\.step_samples_per_s\..*",
     ),
     "serve": Comparison(
+        "serve",
         "serve.py",
         ["--rank-only", "--users", "100000", "--items", "20000", "--sizes", "100", "--seconds", "5"],
         ["--rank-only", "--users", "10000", "--items", "2000", "--sizes", "100", "--seconds", "1"],
         r"serve\.(default\.)?rank500\.cpu_ms",
     ),
     "recommend": Comparison(
+        "lists",
         "recommend.py",
         ["--only", "service", "--users", "100000", "--items", "200000", "--seconds", "8"],
         ["--only", "service", "--users", "10000", "--items", "20000", "--seconds", "2"],
         r"recommend\.cpu_ms",
     ),
     "intake": Comparison(
+        "serve",
         "intake.py",
         ["--requests", "500", "--seconds", "10"],
         ["--requests", "50", "--seconds", "5", "--users", "2000"],
         r"intake\..*cpu_us",
     ),
+    "retrieval": Comparison(
+        "lists",
+        "recommend.py",
+        ["--only", "build", "--events", "1e6", "--items", "200000"],
+        ["--only", "build", "--events", "1e5", "--items", "20000"],
+        r"recommend\.build_cpu_seconds\..*",
+    ),
+    "line": Comparison(
+        "line",
+        "line.py",
+        ["--events", "3e6"],
+        ["--events", "1e5"],
+        r"line\.cpu_seconds\.((prepare|graph|training|evaluation|retrieval|answer)\.)?\de\d",
+    ),
     "daily": Comparison(
-        "daily.py", ["examples/tmall.yaml"], ["examples/tmall.yaml"], r"daily\..*", reads_log=True
+        "line", "daily.py", ["examples/tmall.yaml"], ["examples/tmall.yaml"], r"daily\..*", reads_log=True
+    ),
+    "spark": Comparison(
+        "spark",
+        "spark.py",
+        ["--events", "1e6", "--keep"],
+        ["--events", "1e5", "--keep"],
+        r"graph\.spark\.cpu_seconds\..*",
+    ),
+    "spark-prepare": Comparison(
+        "spark",
+        "spark.py",
+        ["--prepare", "--events", "1e6", "--keep"],
+        ["--prepare", "--events", "1e5", "--keep"],
+        r"prepare\.spark\.cpu_seconds\..*",
+    ),
+    "predict": Comparison(
+        "spark",
+        "predict.py",
+        ["--pairs", "1e6", "--jobs", "1", "--spark"],
+        ["--pairs", "1e5", "--jobs", "1", "--spark", "--users", "10000", "--items", "2000"],
+        r"predict\.cpu_seconds\..*",
     ),
 }
 
@@ -115,6 +169,7 @@ def main() -> None:
     parser.add_argument("old", type=Path)
     parser.add_argument("new", type=Path)
     parser.add_argument("--only", nargs="+", choices=COMPARISONS, help="by default all that need no log")
+    parser.add_argument("--area", nargs="+", choices=get_args(Area), help="those of these areas alone")
     parser.add_argument("--log", type=Path, help="Parquet file with the columns of Tmall, for `daily`")
     parser.add_argument(
         "--rounds", type=int, default=ROUNDS, help=f"whose medians count; {ROUNDS} by default"
@@ -122,7 +177,11 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="small sizes and two rounds")
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "alternate", help="kept and used again")
     given = parser.parse_args()
-    names = given.only or [name for name, one in COMPARISONS.items() if given.log or not one.reads_log]
+    names = given.only or [
+        name
+        for name, one in COMPARISONS.items()
+        if (given.log or not one.reads_log) and (not given.area or one.area in given.area)
+    ]
     trees = {"old": given.old.resolve(), "new": given.new.resolve()}
     table = ["| figure | unit | old | new | new over old | 95 % interval |", "|---|---|---:|---:|---:|---|"]
     slower = 0

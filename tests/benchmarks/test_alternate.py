@@ -1,11 +1,13 @@
-"""The interval of a ratio, and a log that is cut in two."""
+"""The interval of a ratio, what is compared, and a log that is cut in two."""
 
 from pathlib import Path
+from typing import get_args
 
 import pandas as pd
 import pytest
-from benchmarks.alternate import ratio_of
+from benchmarks.alternate import COMPARISONS, ratio_of
 from benchmarks.daily import split_log
+from benchmarks.figures import Area
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -25,6 +27,12 @@ def test_the_interval_holds_the_ratio_and_turns_with_it(old, data):
     low, ratio, high = ratio_of(new, old)
     assert low <= ratio <= high
     assert ratio_of(old, new) == pytest.approx((1 / high, 1 / ratio, 1 / low))
+
+
+def test_the_speed_of_every_area_is_compared_and_quality_is_compared_otherwise():
+    assert {one.area for one in COMPARISONS.values()} == {*get_args(Area)} - {"quality"}
+    for one in COMPARISONS.values():
+        assert (Path("benchmarks") / one.file).is_file()
 
 
 def test_a_log_is_cut_in_time_and_moments_stay_together(tmp_path: Path):
