@@ -329,6 +329,29 @@ def test_exposure_log(mgoe: Mgoe, exposed: Frame, tmp_path: Path, case: str):
     assert_refused(run_on(mgoe, tmp_path, change(exposed.copy()), config), *words)
 
 
+@pytest.mark.parametrize("column", ["user_id", "item_id"])
+def test_rows_without_an_id_are_refused_before_anything_is_prepared(
+    mgoe: Mgoe, events: Frame, tmp_path: Path, column: str
+):
+    result = run_on(mgoe, tmp_path, put(column, 7, None)(events.copy()), {})
+    assert_refused(result, repr(column), "null", "row 8", "data.missing_ids: drop")
+    assert len(result.stderr.splitlines()) == 1, "nothing was begun"
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("model", "more"), [("logistic", "`logistic+counts`"), ("rates", "leave the model out")]
+)
+def test_a_model_with_nothing_to_read_is_refused_before_the_others_train(
+    mgoe: Mgoe, events: Frame, tmp_path: Path, model: str, more: str
+):
+    """Only an exposure log has rates; side features and context are those that settings name."""
+    result = run_on(mgoe, tmp_path, events, {"models": ["popularity", model]})
+    assert_refused(result, f"models.{model}.inputs", "an event log without", "rates", more)
+    assert len(result.stderr.splitlines()) == 1, "nothing was begun"
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(
     "command", [["describe"], ["graph", "build"], ["graph", "build", "--set", "graph.snapshots=last"]]
 )

@@ -17,7 +17,7 @@ from mgoe.data.log import as_table, connect, on_a_cluster, open_log, open_on_spa
 from mgoe.data.prepare import prepare
 from mgoe.data.prepared import Encoders, Prepared
 from mgoe.data.profile import profile
-from mgoe.data.schema import read_rows
+from mgoe.data.schema import check_ids, read_rows
 from mgoe.data.side import SideFeatures
 from mgoe.data.vocabulary import Vocabulary
 from mgoe.data.window import newest_window
@@ -34,6 +34,7 @@ __all__ = [
     "Vocabulary",
     "WholeLog",
     "as_table",
+    "check_ids",
     "choices",
     "connect",
     "guess",

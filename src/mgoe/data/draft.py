@@ -96,6 +96,10 @@ def _data_lines(
             time=(columns["time"], ""),
             behavior=(columns.get("behavior"), "what happened; negatives are sampled from the same bucket"),
             bucket=(scan.bucket, "of time; no example reads an event of its own bucket"),
+            missing_ids=(
+                "drop" if scan.without_id else None,
+                f"{scan.without_id:,} rows without a user or an item are left out; `refuse` stops there",
+            ),
         ),
     ]
     if draft.events and "behavior" not in columns:

@@ -48,6 +48,7 @@ class Scan:
         buckets: Buckets with rows, rising. Shape (b,).
         counts: Rows in each. Shape (b,).
         done: Rows in each with a task done. Shape (b,).
+        without_id: Rows without a user or without an item.
     """
 
     events: bool
@@ -58,6 +59,7 @@ class Scan:
     buckets: NDArray[np.int64]
     counts: NDArray[np.int64]
     done: NDArray[np.int64]
+    without_id: int = 0
 
     @classmethod
     def of(cls, source: Table, settings: RunSettings, place: str, bucket: str = "") -> "Scan":
@@ -81,6 +83,7 @@ class Scan:
                 low=rows.time.min(),
                 high=rows.time.max(),
                 off_midnight=(rows.time % (BUCKETS["1d"] * 1_000_000) != 0).sum(),
+                without_id=(rows.user.isnull() | rows.item.isnull()).sum(),
             )
         )
         if not bucket and held["off_midnight"]:
@@ -94,7 +97,10 @@ class Scan:
         per_bucket = (
             found[name].fill_null(0).to_numpy().astype(np.int64) for name in ("bucket", "n", "done")
         )
-        return cls(settings.form == "events", held["rows"], held["users"], held["items"], bucket, *per_bucket)
+        return cls(
+            settings.form == "events", held["rows"], held["users"], held["items"], bucket,
+            *per_bucket, without_id=held["without_id"] or 0,
+        )  # fmt: skip
 
     def until(self, bucket: int) -> "Scan":
         """Return the scan of the rows before a bucket."""

@@ -2,6 +2,7 @@
 hold."""
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import ibis
 from ibis.backends.duckdb import Backend
@@ -12,6 +13,7 @@ from mgoe.data.columns import (
     Expr,
     Table,
     enforce,
+    only_row,
     read_behavior,
     read_id,
     read_label,
@@ -22,7 +24,7 @@ from mgoe.data.columns import (
 )
 from mgoe.data.erasures import Erasures
 from mgoe.data.features import check_names, read_feature
-from mgoe.data.log import NO_ROWS, require_columns, stage
+from mgoe.data.log import NO_ROWS, open_source, place_of, require_columns, stage, work_database
 from mgoe.data.times import read_time, too_far, within
 from mgoe.errors import ConfigError, DataError
 
@@ -61,6 +63,33 @@ def read_rows(
     if not count:
         raise DataError(place, NO_ROWS)
     return rows, count
+
+
+def check_ids(settings: RunSettings) -> None:
+    """Refuse files with rows without a user or an item, by a scan of these two columns.
+
+    Preparing a log finds them too, but copies the log before. What is read on Spark is not looked at.
+
+    Raises:
+        DataError: The log cannot be read, lacks a column, or has such a row.
+
+    Example:
+        >>> check_ids(settings)
+    """
+    data, place = settings.data, place_of(settings.data.log)
+    if data.missing_ids == "drop" or data.engine == "spark":
+        return
+    with (
+        TemporaryDirectory(prefix="mgoe-") as folder,
+        work_database(Path(folder, "work"), place, settings.memory, data.timezone) as con,
+    ):
+        source = open_source(con, data, None)
+        found = find_columns(source, settings, place)
+        names = {node: found[node] for node in NODES}
+        missing = ibis.or_(*(source[column].isnull() for column in names.values()))
+        if only_row(source.aggregate(rows=missing.sum()))["rows"]:
+            raw = stage(con, source, names, "ids", place)
+            enforce(raw, [read_id(raw[node], names[node], place)[1][0] for node in NODES], place)
 
 
 def checked_rows(

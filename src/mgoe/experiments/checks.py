@@ -26,7 +26,7 @@ from mgoe.experiments.plan import (
     training_of,
 )
 from mgoe.experiments.topn_objective import list_objective
-from mgoe.models import options_of
+from mgoe.models import class_of, options_of
 from mgoe.retrieval import find_generators
 from mgoe.simulation import Truth, check_reachable
 from mgoe.topn import load_implicit
@@ -111,6 +111,37 @@ def check_installed(plan: Plan, cells: Sequence[Cell]) -> None:
         load_optuna()
         for model in _choices(cell.variant, tune):
             _check_installed(cell.settings, model)
+
+
+def check_inputs(cells: Sequence[Cell]) -> None:
+    """Refuse models of a run that have nothing to read on its log, as far as settings tell.
+
+    In a comparison such a cell fails alone, since other logs may have what its model reads.
+
+    Raises:
+        ConfigError: The log has nothing that a model reads, or not what it cannot do without.
+    """
+    for cell in _one_per_model(cells):
+        settings, model = cell.settings, cell.variant.settings()
+        data, inputs, place = settings.data, model.inputs or (), f"models.{model.name}"
+        tables = [table for table in (data.users, data.items) if table is not None]
+        vectors = {feature.kind == "vector" for table in tables for feature in table.features}
+        lacking = {
+            "context": not data.context,
+            "rates": settings.form == "events" or settings.graph.rates == [],
+            "side": False not in vectors,
+            "content": True not in vectors,
+            "placing": True not in vectors,
+        }
+        empty = [name for name in inputs if lacking.get(name, False)]
+        needed = class_of(model.base, place).requires.intersection(empty)
+        if needed or len(empty) == len(inputs) > 0:
+            log = f"an {settings.form.removesuffix('s')} log without {', '.join(sorted(needed or empty))}"
+            other = "" if needed else f", or name `{model.base}+counts`, which reads other inputs"
+            raise ConfigError(
+                f"{place}.inputs",
+                f"a model must have something to read, found {log}; leave the model out{other}",
+            )
 
 
 def _one_per_model(cells: Iterable[Cell]) -> list[Cell]:

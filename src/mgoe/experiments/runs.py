@@ -30,14 +30,14 @@ from mgoe.config import (
     make_settings,
     nested,
 )
-from mgoe.data import Prepared, read_settings
+from mgoe.data import Prepared, check_ids, read_settings
 from mgoe.errors import ConfigError, OutputError
 from mgoe.evaluation import Row, markdown_table, read_rows, write_rows
 from mgoe.experiments import records
 from mgoe.experiments.asked import parts_of
 from mgoe.experiments.cell import fit_cell, summary_line
 from mgoe.experiments.cell_bundle import write_cell_bundle
-from mgoe.experiments.checks import check, check_installed
+from mgoe.experiments.checks import check, check_inputs, check_installed
 from mgoe.experiments.consistency import measured_cells, odd_cells, reconcile
 from mgoe.experiments.execute import execute, note_finished, prepare_log
 from mgoe.experiments.folder import (
@@ -262,8 +262,11 @@ def begin(
         MgoeError: The settings, the log or the folder break a rule.
     """
     check(plan, cells)
+    check_inputs(cells)
     check_installed(plan, cells)
     [log] = plan.logs.values()
+    if table is None and (overwrite or not (plan.out / "data").exists()):
+        check_ids(log.source)
     with exclusive(plan.out, "a run"):
         wait_for_orphans(plan.out)
         with run_folder(plan.out, overwrite, extend) as resumed:
