@@ -18,6 +18,7 @@ import pandas as pd
 import pytest
 
 import mgoe as library
+from mgoe.bundle import UnseenUsers
 from mgoe.cli import app, doctor, recommendations
 from mgoe.cli.shared import facts, show, show_leads
 from mgoe.config import RunSettings, dump_settings, load_settings
@@ -430,6 +431,23 @@ def test_recommend_says_where_no_item_is_left(mgoe: Mgoe, finished: Path, tmp_pa
     assert (len(found), list(found)) == (0, ["user_id", "rank", "item_id", "score", "click", "buy"])
 
 
+def test_recommend_says_that_a_user_was_never_seen(mgoe: Mgoe, finished: Path, tmp_path: Path):
+    bundle = finished / "bundle"
+    [known] = library.load(bundle).ids("user", np.arange(1))
+    with pytest.warns(UnseenUsers, match="never seen this user, so the list is that of"):
+        one = json.loads(mgoe("recommend", bundle, 10**9, "-k", 2, "--json").stdout)
+    with pytest.warns(UnseenUsers, match="never seen 1 of these 2 users") as said:
+        both = json.loads(mgoe("recommend", bundle, known, "nobody", "-k", 2, "--json").stdout)
+    assert [one.category for one in said].count(UnseenUsers) == 1
+    assert [row["unseen_user"] for row in [*one, *both]] == [True, True, False, False, True, True]
+    pd.DataFrame({"user_id": [known, *range(1, 2500)]}).to_csv(tmp_path / "users.csv", index=False)
+    words = ("--users", tmp_path / "users.csv", "-k", 1, "--json")
+    with pytest.warns(UnseenUsers, match="never seen 2,499 of these 2,500 users") as said:
+        listed = json.loads(mgoe("recommend", bundle, *words).stdout)
+    assert [one.category for one in said].count(UnseenUsers) == 1, "once for all parts of a file"
+    assert [row["unseen_user"] for row in listed] == [False] + [True] * 2499
+
+
 def test_recommend_reads_context(mgoe: Mgoe, shown: Path):
     found = mgoe("recommend", shown / "bundle", 1, "-k", 3, "--context", "device=phone", "--json")
     expected = library.load(shown / "bundle").recommend(1, 3, context={"device": "phone"})
@@ -448,6 +466,26 @@ def test_init_writes_a_configuration_that_runs(mgoe: Mgoe, world: Path, tmp_path
     assert f"mgoe run {tmp_path / 'same.yaml'}" in said
     assert (tmp_path / "same.yaml").read_text() == result.stdout
     assert mgoe("graph", "build", tmp_path / "mine.yaml", "--out", tmp_path / "run").exit_code == 0
+
+
+@pytest.mark.parametrize("column", ["user_id", "item_id"])
+@pytest.mark.parametrize("missing", [1, 33])
+def test_init_says_how_many_rows_have_no_id_and_leaves_them_out(
+    mgoe: Mgoe, world: Path, tmp_path: Path, column: str, missing: int
+):
+    log = pd.read_parquet(world / "events")
+    log[column] = log[column].astype("Int64").mask(log.index < missing)
+    log.to_parquet(tmp_path / "log.parquet")
+    text = mgoe("init", tmp_path / "log.parquet").stdout
+    (tmp_path / "mine.yaml").write_text(text)
+    assert load_settings(tmp_path / "mine.yaml").data.missing_ids == "drop"
+    [line] = [line for line in text.splitlines() if "missing_ids" in line]
+    assert f"# {missing} rows without a user or an item are left out" in line
+    assert "`refuse`" in line
+    assert "missing_ids" not in mgoe("init", world / "events").stdout
+    sets = ["--set", "split.cuts=[0.4, 0.6, 0.8]"]
+    built = mgoe("graph", "build", tmp_path / "mine.yaml", "--out", tmp_path / "run", *sets)
+    assert built.exit_code == 0, built.stderr
 
 
 def test_describe(mgoe: Mgoe, config: Path, world: Path, finished: Path):

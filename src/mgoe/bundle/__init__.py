@@ -4,6 +4,7 @@ from mgoe.bundle.bundle import Bundle
 from mgoe.bundle.card import CARD, model_card
 from mgoe.bundle.known_outcomes import KnownOutcomes
 from mgoe.bundle.manifest import FORMAT, MANIFEST, lineage
+from mgoe.bundle.unseen_users import UnseenUsers
 from mgoe.bundle.write import seal, write_bundle
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "MANIFEST",
     "Bundle",
     "KnownOutcomes",
+    "UnseenUsers",
     "lineage",
     "model_card",
     "seal",

@@ -40,6 +40,7 @@ from mgoe.bundle.request import RankingRequest, without_numpy
 from mgoe.bundle.sampling import Sampling, chain
 from mgoe.bundle.scored_model import ScoredModel
 from mgoe.bundle.steps import Scores
+from mgoe.bundle.unseen_users import warn_of_unseen
 from mgoe.config import ModelSettings, RunSettings, check_settings
 from mgoe.data import Encoders, Examples, Vocabulary, to_arrow
 from mgoe.errors import BundleError
@@ -297,7 +298,7 @@ class Bundle(ScoredModel, Shown):
         A bundle with retrieval ranks the candidates that it retrieves. One without ranks every item.
 
         Args:
-            users: One id, or several.
+            users: One id, or several; `UnseenUsers` warns of those that were never seen.
             k: Number of items per user.
             objective: What to rank by, computed from the tasks, such as `click * buy^2`; by default that the
                 strongest binary task is done.
@@ -343,7 +344,9 @@ class Bundle(ScoredModel, Shown):
         query = Query.read(self, request, request.objective or self.objective, left_out)
         own = encode_one(self.encoders.context_features, request.context)
         lists = [(np.empty(0, np.int64), np.empty(0), np.empty((0, len(self.tasks)), np.float32))]
-        ranked = rank_users(self, self._scores or self, self.indices("user", ids).tolist(), query, own)
+        who = self.indices("user", ids)
+        warn_of_unseen(int((who < 0).sum()), len(who))
+        ranked = rank_users(self, self._scores or self, who.tolist(), query, own)
         lists.extend((one.items, one.values, one.scores) for one in ranked)
         items, values, scores = (np.concatenate(parts) for parts in zip(*lists, strict=True))
         found = {

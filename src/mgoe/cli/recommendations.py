@@ -136,7 +136,7 @@ def recommend(
         rows = experiments.recommend_on_spark(opened, file, out, spark, overwrite, **wish)
         show_written("recommendations written", opened, rows, out, as_json)
     elif file is None:
-        _show(opened.recommend(users or (), **wish), as_json)
+        _show(opened, opened.recommend(users or (), **wish), as_json)
     else:
         with ProgressBar("recommending", unit="users") as bar:
             _recommend_users(opened, file, out, wish | {"jobs": jobs, "on_progress": bar.update}, as_json)
@@ -150,16 +150,16 @@ def _recommend_users(
         rows = experiments.write_blocks(blocks, out)
         show_written("recommendations written", opened, rows, out, as_json)
     elif as_json:
-        show_json([entry for block in blocks for entry in _entries(block)])
+        show_json([entry for block in blocks for entry in _entries(opened, block)])
     else:
         print_csv(blocks)
 
 
-def _show(found: "pd.DataFrame", as_json: bool) -> None:
+def _show(opened: "Bundle", found: "pd.DataFrame", as_json: bool) -> None:
     import pyarrow as pa
 
     if as_json:
-        show_json(_entries(pa.Table.from_pandas(found, preserve_index=False)))
+        show_json(_entries(opened, pa.Table.from_pandas(found, preserve_index=False)))
         return
     lines = table([str(column) for column in found.columns], left=3)
     for (*place,) in found.itertuples(index=False):
@@ -170,9 +170,9 @@ def _show(found: "pd.DataFrame", as_json: bool) -> None:
         logger.info("no item is left: none passes the filters")
 
 
-def _entries(block: "pa.Table") -> list[dict[str, Any]]:
+def _entries(opened: "Bundle", block: "pa.Table") -> list[dict[str, Any]]:
     """Return one entry per row of user, rank, item and tasks."""
-    columns = [column.to_pylist() for column in block.columns]
+    unseen = (opened.indices("user", block.column(0)) < 0).tolist()
     return [
         {
             "user": user,
@@ -180,8 +180,11 @@ def _entries(block: "pa.Table") -> list[dict[str, Any]]:
             "item": item,
             "score": score,
             "tasks": dict(zip(block.column_names[4:], values, strict=True)),
+            "unseen_user": is_unseen,
         }
-        for user, rank, item, score, *values in zip(*columns, strict=True)
+        for is_unseen, user, rank, item, score, *values in zip(
+            unseen, *(column.to_pylist() for column in block.columns), strict=True
+        )
     ]
 
 

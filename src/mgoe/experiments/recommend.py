@@ -1,13 +1,17 @@
 """Recommend to the users of a file, block by block, in one process or several."""
 
+import warnings
 from collections.abc import Callable, Iterator
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
-from mgoe.bundle import Bundle
+from mgoe.bundle import Bundle, UnseenUsers
+from mgoe.bundle.unseen_users import warn_of_unseen
 from mgoe.experiments.processes import in_order
 from mgoe.experiments.score import check_jobs, cut, read_blocks
 from mgoe.serving import Scorer
@@ -33,7 +37,8 @@ def recommend_users(
 
     Args:
         bundle: What recommends.
-        users: The file; a user that was never seen is one without history.
+        users: The file; a user that was never seen is one without history, of whom `UnseenUsers` gives the
+            number.
         jobs: Processes side by side.
         on_progress: Progress callback; receives the number of users completed, and of all users.
         wish: As for `Bundle.recommend`.
@@ -56,11 +61,12 @@ def recommend_users(
         found = in_order(recommend_here, (bundle.path, rows, wish), parts, jobs)
     else:
         found = map(partial(_recommend, by_rows(bundle, rows), wish), parts)
-    done = 0
-    for lists, number in found:
+    done, unseen = 0, 0
+    for lists, who in found:
         yield lists
-        done += number
+        done, unseen = done + len(who), unseen + int((who < 0).sum())
         on_progress(done, rows)
+    warn_of_unseen(unseen, rows)
 
 
 def by_rows(bundle: Bundle, users: int) -> Bundle:
@@ -85,16 +91,20 @@ def schema_of(bundle: Bundle, kind: pa.DataType) -> pa.Schema:
     )
 
 
-def _recommend(bundle: Bundle, wish: dict[str, Any], part: pa.Table) -> tuple[pa.Table, int]:
-    """Return the lists of users, and the number of users."""
+def _recommend(bundle: Bundle, wish: dict[str, Any], part: pa.Table) -> tuple[pa.Table, NDArray[np.int64]]:
+    """Return the lists of users, and their indices, -1 for one that was never seen."""
     users = part.column(0)
-    found, schema = bundle.recommend(users, **wish), schema_of(bundle, users.type)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnseenUsers)  # they are counted over all parts
+        found, schema = bundle.recommend(users, **wish), schema_of(bundle, users.type)
     columns = [pa.array(found[name], kind) for name, kind in zip(found, schema.types, strict=True)]
-    return pa.table(columns, schema=schema), len(users)
+    return pa.table(columns, schema=schema), bundle.indices("user", users)
 
 
-def recommend_here(path: Path, rows: int, wish: dict[str, Any], part: pa.Table) -> tuple[pa.Table, int]:
-    """Return the lists of a part's users and their number, in a process that opens the bundle once.
+def recommend_here(
+    path: Path, rows: int, wish: dict[str, Any], part: pa.Table
+) -> tuple[pa.Table, NDArray[np.int64]]:
+    """Return the lists of a part's users and their indices, in a process that opens the bundle once.
 
     Args:
         path: The bundle.

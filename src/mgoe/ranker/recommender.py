@@ -73,7 +73,7 @@ class Recommender:
         """Return the best items of the catalogue for each user. Many users are faster in one call.
 
         Args:
-            users: One id, or several.
+            users: One id, or several; `mgoe.bundle.UnseenUsers` warns of those that were never seen.
             k: Number of items per user.
             objective: What to rank by, computed from the tasks, such as `click * buy^2`; by default that the
                 strongest binary task is done.
