@@ -92,7 +92,7 @@ REST = (
     "test_notebooks",
     "test_site",
 )
-"""Folders and files of what surrounds the library: Spark, site, notebooks, packages, containers, benchmarks."""
+"""Folders and files of `make test-rest`: Spark, site, notebooks, packages, containers and benchmarks."""
 
 
 def pytest_collection_finish() -> None:
@@ -104,8 +104,8 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that `make quick` leaves out and those of `make test-rest`, and put those with Spark side
-    by side at the front: one process of several takes them all, and starts Spark once."""
+    """Mark the tests that `make quick` leaves out and those of `make test-rest`, and put those with Spark at
+    the front: one process of several takes them all, and starts Spark once."""
     tests = Path(__file__).parent
     items.sort(key=lambda item: [fixture not in fixtures_of(item) for fixture in ("no_spark", "spark")])
     for item in items:

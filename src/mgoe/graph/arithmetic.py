@@ -14,7 +14,7 @@ from numpy.typing import DTypeLike, NDArray
 LN2_HIGH, LN2_LOW = 0.6931471803691238, 1.9082149292705877e-10
 """The logarithm of 2. The first has zeros at its end, so that its products with exponents are exact."""
 HALF_LOG_TWO_PI = 0.9189385332046728
-MOST_SWEEPS = 60
+MAX_SWEEPS = 60
 """Of rotations; 8 to 25 are usual."""
 
 
@@ -162,7 +162,7 @@ def _add_product(one, other, out):  # pragma: no cover - compiled
 def _rotate(matrix, vectors):  # pragma: no cover - compiled
     """Make the matrix diagonal; rows of `vectors` are turned along."""
     n = len(matrix)
-    for _ in range(MOST_SWEEPS):
+    for _ in range(MAX_SWEEPS):
         settled = True
         for p in range(n - 1):
             for q in range(p + 1, n):

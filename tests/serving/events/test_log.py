@@ -162,7 +162,7 @@ def test_forgetting_events_keeps_positions(opener: Opener):
 def test_erased_events_are_gone_and_marks_of_all_stay(
     tmp_path_factory: pytest.TempPathFactory, server: Server, data: st.DataObject
 ):
-    """Of any users, up to any moment, before 1970 too, in logs of any length whose beginning may be dropped."""
+    """Of any users, up to any moment, before 1970 too, in logs whose beginning may be dropped."""
     place, before_1970 = tmp_path_factory.mktemp("erased"), data.draw(st.integers(0, 10**7), "before 1970")
     written = [
         replace(one, time=one.time - before_1970) for one in events(data.draw(st.integers(0, 12), "events"))
