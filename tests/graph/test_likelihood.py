@@ -156,9 +156,7 @@ def test_it_recovers_planted_groups_where_a_sketch_does_not(graph):
     ids = dict(zip(log.rows["user"], [event[0] for event in EVENTS], strict=True))
     truth = np.array([ids[index] % 12 for index in range(at.n_users)])
     vectors, linked = at.arrays["user_vectors"], np.ones(at.n_users, bool)
-    centers = clusters.learn_centers(
-        vectors, linked.astype(np.float32), [12], None, s.iterations, s.seed, s.sample
-    )
+    centers = clusters.learn_centers(vectors, linked.astype(np.float32), [12], None, s.seed, s.sample)
     start = clusters.assign(vectors, linked, centers)[0]
     before, after = (
         normalized_mutual_info_score(truth, macro) for macro in (start, at.resolutions[0].user_macro)

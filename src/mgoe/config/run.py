@@ -131,8 +131,6 @@ class GraphSettings(Settings):
     """`degree` divides a score by the square root of both nodes' sums before the sketch; `none` does not."""
     threshold: float = Field(default=0.25, ge=0, lt=1)
     """Quantile of a node's score sum below which it does not move its macro node's centre (eq. 8)."""
-    low_weight: float = Field(default=0.0, ge=0, le=1)
-    """Weight of nodes below the threshold."""
     clusters: Literal["learned", "random"] = "learned"
     """`random` assigns nodes to the same number of random groups, for ablations."""
     refresh: bool = True
@@ -142,8 +140,6 @@ class GraphSettings(Settings):
     rates: Literal["auto"] | list[Rate] = "auto"
     """Exposure logs: the groups whose rates a model reads. `auto` takes those that `docs/inputs.md` lists; an
     empty list counts none."""
-    iterations: int = Field(default=5, ge=1)
-    """Iterations of k-means at the first snapshot; later ones take one step from the snapshot before."""
     rounds: int = Field(default=20, ge=0)
     """Maximum number of refinement rounds after k-means, in which users and items move to the macro node that
     fits them best. They stop earlier when few nodes move."""

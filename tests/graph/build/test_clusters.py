@@ -24,7 +24,7 @@ def cloud(seed, n=60, k=4, spread=0.2, rank=6):
 def cluster(rows, linked, weights, k, before, iterations, seed):
     """Macro nodes and centres at one resolution, from all nodes that have weight."""
     previous = None if before is None else [before]
-    centers = clusters.learn_centers(rows, weights, [k], previous, iterations, seed, sample=len(rows))
+    centers = clusters.learn_centers(rows, weights, [k], previous, seed, len(rows), iterations)
     return clusters.assign(rows, linked, centers)[0], centers[0]
 
 
@@ -103,7 +103,7 @@ def test_macro_nodes_are_kept_where_there_are_edges_and_the_rest_is_cold(seed):
 def test_nodes_are_assigned_alike_in_parts_of_any_size(seed, part):
     rows, linked, _ = cloud(seed)
     weights, sizes = linked.astype(np.float32), [4, 2]
-    centers = clusters.learn_centers(rows, weights, sizes, None, 5, 0, sample=60)
+    centers = clusters.learn_centers(rows, weights, sizes, None, 0, sample=60)
     whole = clusters.assign(rows, linked, centers)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(clusters, "ROWS", part)
@@ -116,7 +116,7 @@ def test_nodes_are_assigned_alike_in_parts_of_any_size(seed, part):
 
 def test_centres_learned_from_a_sample_find_the_planted_groups():
     rows, linked, truth = cloud(0, n=4000)
-    centers = clusters.learn_centers(rows, linked.astype(np.float32), [4], None, 20, 0, sample=200)
+    centers = clusters.learn_centers(rows, linked.astype(np.float32), [4], None, 0, sample=200, iterations=20)
     found = clusters.assign(rows, linked, centers)[0]
     assert normalized_mutual_info_score(truth[linked], found[linked]) > 0.95
 
@@ -157,16 +157,12 @@ def test_random_groups_are_even_the_same_at_every_snapshot_and_differ_between_si
     assert (macro[linked] == other[linked]).mean() < 0.3
 
 
-@pytest.mark.parametrize("low", [0.0, 0.3])
 @given(sums=st.lists(st.floats(0, 100), min_size=1, max_size=30).map(np.array), threshold=st.floats(0, 0.99))
-def test_preference_weights_by_definition(low, sums, threshold):
-    weights = clusters.preference_weights(sums, threshold, low)
+def test_preference_weights_by_definition(sums, threshold):
+    weights = clusters.preference_weights(sums, threshold)
     linked = np.sort(sums[sums > 0])
     for w, total in zip(weights, sums, strict=True):
-        if total == 0:
-            assert w == 0
-        else:
-            assert w == np.float32(1.0 if total >= linked[int(threshold * (len(linked) - 1))] else low)
+        assert w == (total > 0 and total >= linked[int(threshold * (len(linked) - 1))])
 
 
 # --- seeds ---

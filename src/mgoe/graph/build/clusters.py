@@ -44,21 +44,21 @@ MEMBERS = 40
 """Most nodes per seed that k-means learns from."""
 ITERATIONS = 8
 """Iterations of k-means over all seeds, before they are merged."""
+FIRST_ITERATIONS = 5
+"""Iterations of k-means at the first snapshot; later ones take one step from the snapshot before."""
 
 
-def preference_weights(sums: NDArray[np.number], threshold: float, low_weight: float) -> NDArray[np.float32]:
+def preference_weights(sums: NDArray[np.number], threshold: float) -> NDArray[np.float32]:
     """Return the weight of each node in its macro node's centre (eq. 8; a quantile as the threshold is ours).
 
     Args:
         sums: Score sum of each node. Shape (U,) or (I,).
-        threshold: Quantile, of the nodes with any score, below which a node is inactive.
-        low_weight: Weight of an inactive node. A node without any score has weight 0.
+        threshold: Quantile, of the nodes with any score, below which a node is inactive and has weight 0.
     """
     linked = sums > 0
     if not linked.any():
         return np.zeros(len(sums), np.float32)
-    active = sums >= np.quantile(sums[linked], threshold, method="lower")
-    return np.where(linked, np.where(active, 1.0, low_weight), 0.0).astype(np.float32)
+    return (linked & (sums >= np.quantile(sums[linked], threshold, method="lower"))).astype(np.float32)
 
 
 def learn_centers(
@@ -66,9 +66,9 @@ def learn_centers(
     weights: NDArray[np.float32],
     sizes: Sequence[int],
     previous: Sequence[NDArray[np.int32]] | None,
-    iterations: int,
     seed: int,
     sample: int,
+    iterations: int = FIRST_ITERATIONS,
 ) -> list[NDArray[np.float32]]:
     """Return the centres of the macro nodes of one side at every resolution.
 
@@ -78,9 +78,9 @@ def learn_centers(
         sizes: Number of macro nodes, k, of each resolution.
         previous: Macro node of each node known at the previous snapshot, to start from, per resolution.
             Shape (at most U,) each.
-        iterations: Of k-means, without a previous snapshot.
         seed: Of the random draws.
         sample: Most nodes to learn from.
+        iterations: Of k-means, without a previous snapshot.
 
     Returns:
         Unit rows: means of the former members, and seeds where there are none; a centre of zeros has no

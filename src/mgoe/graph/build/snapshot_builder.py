@@ -274,9 +274,9 @@ class SnapshotBuilder:
             mapped(self.previous / f"r{r}.{side}_macro.npy") for r in range(len(sizes))
         ]
         vectors = mapped(self.folder / f"{side}_vectors.npy")
-        preference = clusters.preference_weights(self.sums(side), s.threshold, s.low_weight)
+        preference = clusters.preference_weights(self.sums(side), s.threshold)
         weights = clusters.moving_weights(preference, linked, max(sizes))
-        centers = clusters.learn_centers(vectors, weights, sizes, previous, s.iterations, s.seed, s.sample)
+        centers = clusters.learn_centers(vectors, weights, sizes, previous, s.seed, s.sample)
         return clusters.assign(vectors, linked, centers)
 
     def _random(self, side: Side, k: int) -> NDArray[np.int32]:
