@@ -21,8 +21,8 @@ from mgoe._util.files import sha256
 from mgoe.bundle import Bundle
 from mgoe.config import RunSettings, TaskSettings
 from mgoe.data import Examples
-from mgoe.errors import DataError
-from mgoe.lifecycle import Bounds, Sources, check_release
+from mgoe.errors import ConfigError, DataError
+from mgoe.lifecycle import Bounds, Release, Sources, check_release
 from mgoe.lifecycle.acceptance import compare, predicted_over_observed, time_requests, uncalibrated, worse
 from mgoe.lifecycle.new_rows import NewRows
 from mgoe.models import Batch
@@ -247,3 +247,16 @@ def test_requests_are_timed_as_a_service_runs_them(shown: Path, monkeypatch: pyt
     monkeypatch.setattr("mgoe.experiments.serving_time.Scorer", scorer)
     assert min(time_requests((bundle, bundle), 2)) > 0
     assert asked == [Runtime(), Runtime()]
+
+
+def test_a_release_that_was_tested_before_inputs_lost_their_bound_can_be_read(tmp_path: Path):
+    facts = {"candidate": "3f9a", "baseline": "61c0", "time": "2026-05-02T06:10:00+00:00", "rows": 9}
+    tested = Release(**facts, approved=False, reasons=["the log"], bounds=Bounds(margin=0.5))
+    tested.save(tmp_path)
+    before = json.loads((tmp_path / "release.json").read_text())
+    before["bounds"]["shift"], before["shift"] = 3.0, {"counts": 0.4}
+    (tmp_path / "release.json").write_text(json.dumps(before))
+    assert Release.of(tmp_path) == tested
+    (tmp_path / "release.json").write_text(json.dumps(before | {"shfit": {}}))
+    with pytest.raises(ConfigError, match="unknown key 'shfit'"):
+        Release.of(tmp_path)

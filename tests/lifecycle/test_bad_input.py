@@ -21,7 +21,7 @@ from tests.lifecycle.test_update_from_files import later
 from tests.training.test_resume import file_size_limit
 
 __all__ = ["mgoe"]
-LENIENT = Bounds(margin=1, error=1e6, calibration=1e6, shift=1e6, latency=1e3, requests=3)
+LENIENT = Bounds(margin=1, error=1e6, calibration=1e6, latency=1e3, requests=3)
 
 
 @pytest.fixture(scope="module")

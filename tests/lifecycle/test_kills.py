@@ -50,7 +50,7 @@ FIRST = 300
 ROWS = 800
 """Rows that a round waits for: events, and what is sampled beside them."""
 GRAPH = "graph/graph.json"
-LENIENT = Bounds(margin=1, error=1e6, calibration=1e6, shift=1e6, latency=1e3, requests=3)
+LENIENT = Bounds(margin=1, error=1e6, calibration=1e6, latency=1e3, requests=3)
 """Whatever the window, a candidate goes live."""
 SETTLED = ExposureLog.wait
 """When exposures wait for no more labels."""

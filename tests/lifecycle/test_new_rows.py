@@ -13,7 +13,7 @@ from mgoe.lifecycle.bundle_update import Weights
 from mgoe.lifecycle.new_rows import NewRows
 from tests.lifecycle.test_update_from_files import later
 
-LENIENT = Bounds(margin=1, error=1e6, calibration=1e6, shift=1e6, latency=1e3, requests=3)
+LENIENT = Bounds(margin=1, error=1e6, calibration=1e6, latency=1e3, requests=3)
 
 
 @pytest.fixture
