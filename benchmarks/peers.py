@@ -66,7 +66,7 @@ def require_peers() -> None:
     missing = [package for module, package in PACKAGES.items() if importlib.util.find_spec(module) is None]
     if missing:
         bring = (
-            f"`pip install 'mgoe[bench]'`, or `pip install --no-deps {' '.join(missing)}`, which keeps torch"
+            f"`pip install -e '.[bench]'`, or `pip install --no-deps {' '.join(missing)}`, which keeps torch"
         )
         raise SystemExit(
             f"peers: need {', '.join(missing)}, found no such package; {bring}, or leave the peers out with "

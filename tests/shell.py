@@ -23,7 +23,7 @@ ADDRESS = "http://127.0.0.1:8000"
 class Shell:
     """Runs lines of a shell: `mgoe` in this process, and others as they are.
 
-    `pip` and `mgoe demo` have tests of their own. The short form simulates no log.
+    `pip` and `mgoe demo` have tests of their own, and this is a clone. The short form simulates no log.
 
     Args:
         stack: Ends the service.
@@ -39,7 +39,7 @@ class Shell:
             return "".join(map(self, line.split(" && ")))
         words = shlex.split(line, comments=True)
         skipped = [["mgoe", "demo"], *([] if SOAK else [["mgoe", "simulate"]])]
-        if not words or words[0] == "pip" or words[:2] in skipped:
+        if not words or words[0] in ("git", "cd", "pip") or words[:2] in skipped:
             return ""
         if words[:2] == ["mgoe", "serve"]:
             if SOAK:

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from mgoe import config
+from mgoe._util.extras import install
 from mgoe.cli import app
 from mgoe.datasets import DATA_SETS
 from mgoe.lifecycle import Bounds, CycleSettings
@@ -229,6 +230,27 @@ def test_messages_of_troubleshooting_are_those_of_the_code():
     for message in messages:
         for piece in message.split("..."):
             assert piece.strip(" '():;") in said, message
+
+
+def test_extras_are_installed_as_messages_of_the_code_say():
+    """Copies that a server installs from a checkout are named by the path of their `pip`."""
+    kinds = ("src/**/*.py", "tests/**/*.py", "benchmarks/*.py", "examples/**/*.*", "*.md", "docs/**/*.md")
+    command = r"(?<![/\w])pip install (?:-e )?\\?'[^'\n]*\[([\w,]+)\]'"
+    found = {
+        (file.relative_to(ROOT).as_posix(), *one)
+        for kind in kinds
+        for file in ROOT.glob(kind)
+        for one in re.findall(f"({command})", file.read_text(errors="replace"))
+    }
+    assert {extra for page, _, extra in found if page.startswith("docs/")} >= {"serve", "topn", "tune,gbm"}
+    assert [one for one in sorted(found) if one[1] != install(one[2])] == []
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/index.md", "docs/tutorial.md"])
+def test_a_newcomer_is_told_to_clone_before_the_installation(page: str):
+    block = re.search(r"^```sh\n(.*?)^```", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)[1]
+    clone, installs = (block.find(words) for words in ("git clone ADDRESS mgoe && cd mgoe", install("serve")))
+    assert 0 <= clone < installs
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -68,9 +68,11 @@ def test_the_python_runs_as_printed(world: Path, tmp_path: Path, monkeypatch: py
     [code], [shown] = blocks("python"), blocks("text")
     if SOAK:
         with ExitStack() as stack:
-            Shell(stack)(re.findall(r"# (mgoe simulate .+)", code)[0])
+            Shell(stack)(
+                next(line for line in blocks("sh")[0].splitlines() if line.startswith("mgoe simulate"))
+            )
     else:
-        (tmp_path / "log").symlink_to(world)
+        (tmp_path / "demo-log").symlink_to(world)
     check_shown(shown, "\n".join(run_cell(code, {})))
     assert (tmp_path / "bundle" / "MODEL_CARD.md").exists()
 

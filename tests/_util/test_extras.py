@@ -19,6 +19,6 @@ def test_one_that_is_not_is_named_with_its_reason_and_its_mend(
 
     monkeypatch.setattr("importlib.import_module", missing)
     with pytest.raises(MissingExtra) as found:
-        load("x", "a.key", "`fast` needs X, which", "pip install 'mgoe[fast]'")
+        load("x", "a.key", "`fast` needs X, which", "pip install -e '.[fast]'")
     reason = f"`fast` needs X, which cannot be imported ({error})"
-    assert str(found.value) == f"a.key: {reason}; install it with: pip install 'mgoe[fast]'"
+    assert str(found.value) == f"a.key: {reason}; install it with: pip install -e '.[fast]'"

@@ -140,7 +140,7 @@ def test_a_missing_peer_is_named_with_its_command(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(peers.PACKAGES, "no_such_module", "no-such-package")
     with pytest.raises(
         SystemExit,
-        match=r"need .*no-such-package, found no such package; `pip install 'mgoe\[bench\]'`.*--no-peers",
+        match=r"need .*no-such-package, found no such package; `pip install -e '.\[bench\]'`.*--no-peers",
     ):
         train.main(["--users", "1000"])
 

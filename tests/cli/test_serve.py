@@ -280,4 +280,4 @@ def test_the_extra_is_named_where_it_is_missing(mgoe: Mgoe, own: Path, monkeypat
     monkeypatch.setitem(sys.modules, "orjson", None)
     result = mgoe("serve", own)
     assert result.exit_code == 2
-    assert "pip install 'mgoe[serve]'" in result.output
+    assert "pip install -e '.[serve]'" in result.output

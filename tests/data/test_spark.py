@@ -80,7 +80,7 @@ def test_pyspark_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "pyspark", None)
     said = refusal(tmp_path, MissingExtra)
     assert "spark: an engine on Spark needs PySpark, which cannot be imported" in said
-    assert said.endswith("install it with: pip install 'mgoe[spark]'")
+    assert said.endswith("install it with: pip install -e '.[spark]'")
 
 
 @pytest.mark.usefixtures("no_spark")

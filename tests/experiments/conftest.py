@@ -53,7 +53,7 @@ def least(raw: dict[str, Any], shared: Shared) -> Path:
 @pytest.fixture(scope="session")
 def searched(raw: dict[str, Any], shared: Shared) -> Path:
     """The folder of what `tuned` asks for, finished. Read it only."""
-    pytest.importorskip("optuna", reason="optuna is not installed: pip install 'mgoe[tune]'")
+    pytest.importorskip("optuna", reason="optuna is not installed: pip install -e '.[tune]'")
     return shared("experiments-searched", compare_here(raw | LEAST | {"tune": TUNE}))
 
 

@@ -285,7 +285,7 @@ def test_two_processes_never_make_the_same_part(own: dict[str, Any], tmp_path: P
 def test_a_seed_alone_may_be_run_twice_and_needs_the_first_for_the_search_alone(
     tuned: dict[str, Any], tmp_path: Path, in_this_process: None, said: pytest.LogCaptureFixture
 ):
-    pytest.importorskip("optuna", reason="optuna is not installed: pip install 'mgoe[tune]'")
+    pytest.importorskip("optuna", reason="optuna is not installed: pip install -e '.[tune]'")
     asked, out = settings(tuned, seeds=[0, 1]), tmp_path / "out"
     experiments.compare(asked, out, seeds=[1])
     said.clear()

@@ -74,7 +74,7 @@ def test_with_users_exchanged_a_model_knows_no_more_than_items_tell(
     more than the world, which has the tastes and not the draws.
     """
     if name == "lightgbm":
-        pytest.importorskip("lightgbm", reason="lightgbm is not installed: pip install 'mgoe[gbm]'")
+        pytest.importorskip("lightgbm", reason="lightgbm is not installed: pip install -e '.[gbm]'")
     settings, run = personal
     inputs = Inputs.open(run, settings)
     model, feeds, _ = fit_model(resolve(name), 0, settings, inputs, tmp_path)

@@ -120,7 +120,7 @@ def test_a_library_that_training_misses_is_named_before_the_log_is_read(
     monkeypatch.setattr("importlib.import_module", missing)
     from mgoe.experiments.runs import run
 
-    with pytest.raises(MissingExtra, match=rf"pip install 'mgoe\[{extra}\]'"):
+    with pytest.raises(MissingExtra, match=rf"pip install -e '.\[{extra}\]'"):
         run(make_settings(small.model_dump() | asked), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -143,7 +143,7 @@ def test_a_simulated_log_gets_chance_and_the_best_reachable(
 
 
 def test_every_preset_goes_through_the_line(small: RunSettings, begun: Path):
-    pytest.importorskip("lightgbm", reason="lightgbm is not installed: pip install 'mgoe[gbm]'")
+    pytest.importorskip("lightgbm", reason="lightgbm is not installed: pip install -e '.[gbm]'")
     evaluation = small.evaluation.model_copy(update={"ranking_queries": 3})
     settings = change(
         small,
@@ -545,7 +545,7 @@ def test_labels_permuted_within_every_split_of_exposures_give_chance(
 
 def test_labels_permuted_within_every_split_of_events_give_chance(small: RunSettings, begun: Path):
     """Sampled negatives differ from positives in nothing but their label; no model finds more."""
-    pytest.importorskip("lightgbm", reason="lightgbm is not installed: pip install 'mgoe[gbm]'")
+    pytest.importorskip("lightgbm", reason="lightgbm is not installed: pip install -e '.[gbm]'")
     small = change(small, models=OF_EVENTS if SOAK else ["mgoe", "macgnn", "lightgbm"])
     manifest = json.loads((begun / "data" / "data.json").read_text())
     for number, split in enumerate(SPLITS):

@@ -351,7 +351,7 @@ def test_a_missing_library_is_named_before_any_work(
     asked: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setitem(__import__("sys").modules, "implicit.als", None)
-    with pytest.raises(MissingExtra, match=r"pip install 'mgoe\[topn\]'"):
+    with pytest.raises(MissingExtra, match=r"pip install -e '.\[topn\]'"):
         experiments.compare(settings(asked), tmp_path / "out")
     assert not (tmp_path / "out" / "logs").exists() or not list((tmp_path / "out" / "logs").glob("*/seeds"))
 

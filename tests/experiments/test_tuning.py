@@ -28,7 +28,7 @@ from tests.experiments.tiny import here, settings
 def test_an_interrupted_search_resumes_to_the_same_settings(
     raw: dict[str, Any], compared: Path, tmp_path: Path
 ):
-    pytest.importorskip("optuna", reason="optuna is not installed: pip install 'mgoe[tune]'")
+    pytest.importorskip("optuna", reason="optuna is not installed: pip install -e '.[tune]'")
     tune = {
         "trials": 5,
         "share": 0.5,
@@ -93,7 +93,7 @@ class Searched:
 
 @pytest.fixture
 def searched(raw: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Searched:
-    pytest.importorskip("optuna", reason="optuna is not installed: pip install 'mgoe[tune]'")
+    pytest.importorskip("optuna", reason="optuna is not installed: pip install -e '.[tune]'")
     return Searched(raw, tmp_path / "a.json", monkeypatch)
 
 
@@ -162,7 +162,7 @@ def test_a_search_of_which_every_trial_failed_starts_again(searched: Searched):
 def test_a_comparison_notes_a_search_that_was_killed(
     own: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    pytest.importorskip("optuna", reason="optuna is not installed: pip install 'mgoe[tune]'")
+    pytest.importorskip("optuna", reason="optuna is not installed: pip install -e '.[tune]'")
     tuned = settings(
         own, tune={"trials": 2, "share": 0.5, "space": {"training.learning_rate": [0.001, 0.01]}}
     )
@@ -224,7 +224,7 @@ def test_a_missing_optuna_is_named_before_the_log_is_read(
         raise ImportError(f"No module named {name!r}")
 
     monkeypatch.setattr("importlib.import_module", missing)
-    with pytest.raises(MissingExtra, match=r"pip install 'mgoe\[tune\]'"):
+    with pytest.raises(MissingExtra, match=r"pip install -e '.\[tune\]'"):
         experiments.compare(settings(raw, tune={}), tmp_path / "out")
     assert not list((tmp_path / "out").rglob("data"))
 
@@ -264,7 +264,7 @@ class Timed(Searched):
 def test_a_search_with_a_time_ends_with_it(
     raw: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, budget: str, trials: int
 ):
-    pytest.importorskip("optuna", reason="optuna is not installed: pip install 'mgoe[tune]'")
+    pytest.importorskip("optuna", reason="optuna is not installed: pip install -e '.[tune]'")
     search = Timed(raw, tmp_path / "a.json", monkeypatch, budget)
     found = search.resume()
     assert len(found) == trials
@@ -278,7 +278,7 @@ def test_a_search_with_a_time_ends_with_it(
 def test_a_search_with_a_time_resumes_with_what_is_left_of_it(
     raw: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    pytest.importorskip("optuna", reason="optuna is not installed: pip install 'mgoe[tune]'")
+    pytest.importorskip("optuna", reason="optuna is not installed: pip install -e '.[tune]'")
     whole = Timed(raw, tmp_path / "a.json", monkeypatch, "35s").resume()
     search = Timed(raw, tmp_path / "b.json", monkeypatch, "35s")
     search.fail = {3: KeyboardInterrupt()}
@@ -321,7 +321,7 @@ class Tuned:
 def test_a_run_takes_the_settings_of_the_best_trial(
     small: RunSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: pytest.LogCaptureFixture
 ):
-    pytest.importorskip("optuna", reason="optuna is not installed: pip install 'mgoe[tune]'")
+    pytest.importorskip("optuna", reason="optuna is not installed: pip install -e '.[tune]'")
     tuned = Tuned(small, tmp_path, monkeypatch)
     found = tuned()
     trials = json.loads((tmp_path / "tuned/mgoe.json").read_text())["trials"]
@@ -336,7 +336,7 @@ def test_a_run_takes_the_settings_of_the_best_trial(
 def test_what_the_first_model_sets_itself_is_not_searched(
     small: RunSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    pytest.importorskip("optuna", reason="optuna is not installed: pip install 'mgoe[tune]'")
+    pytest.importorskip("optuna", reason="optuna is not installed: pip install -e '.[tune]'")
     own = ModelSettings(name="mine", base="mgoe", training={"learning_rate": 0.1})
     found = Tuned(small.model_copy(update={"models": [own]}), tmp_path, monkeypatch)()
     assert found.training.learning_rate == small.training.learning_rate
@@ -356,7 +356,7 @@ def test_a_time_that_is_none_is_refused(small: RunSettings, tmp_path: Path):
 
 @slow
 def test_a_tuned_run_equals_one_with_its_settings(small: RunSettings, tmp_path: Path):
-    pytest.importorskip("optuna", reason="optuna is not installed: pip install 'mgoe[tune]'")
+    pytest.importorskip("optuna", reason="optuna is not installed: pip install -e '.[tune]'")
     with pytest.raises(TrainingError, match="takes about"):
         experiments.run(small, tmp_path / "a", tune="1s")
     tuned = experiments.run(small, tmp_path / "a", tune="15s")

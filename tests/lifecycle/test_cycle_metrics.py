@@ -12,7 +12,7 @@ from mgoe.lifecycle.cycle_metrics import run_measured
 from tests.lifecycle.test_cycle import World, patched
 
 parser = pytest.importorskip(
-    "prometheus_client.parser", reason="prometheus_client is not installed: pip install 'mgoe[serve]'"
+    "prometheus_client.parser", reason="prometheus_client is not installed: pip install -e '.[serve]'"
 )
 __all__ = ["patched"]
 

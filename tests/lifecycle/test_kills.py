@@ -25,7 +25,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 pytest.importorskip("httpx", reason="httpx is not installed: pip install httpx")
-pytest.importorskip("uvicorn", reason="uvicorn is not installed: pip install 'mgoe[serve]'")
+pytest.importorskip("uvicorn", reason="uvicorn is not installed: pip install -e '.[serve]'")
 
 from mgoe._util.files import read_json
 from mgoe.bundle import MANIFEST, Bundle

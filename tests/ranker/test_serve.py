@@ -49,7 +49,7 @@ def test_a_missing_extra_is_named(ranker: mgoe.Ranker, monkeypatch: pytest.Monke
         raise ImportError(f"No module named {name!r}")
 
     monkeypatch.setattr(importlib, "import_module", missing)
-    with pytest.raises(MissingExtra, match=r"pip install 'mgoe\[serve\]'"):
+    with pytest.raises(MissingExtra, match=r"pip install -e '.\[serve\]'"):
         ranker.serve(port=0)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 for _name in ("fastapi", "httpx", "onnxruntime", "onnxscript", "orjson", "prometheus_client", "uvicorn"):
-    pytest.importorskip(_name, reason=f"{_name} is not installed: pip install 'mgoe[serve]' httpx")
+    pytest.importorskip(_name, reason=f"{_name} is not installed: pip install -e '.[serve]' httpx")
 
 import httpx  # noqa: E402
 import uvicorn  # noqa: E402

@@ -19,7 +19,7 @@ from mgoe.training.boosted import gather, load_trees
 from mgoe.training.monitor import measure
 from tests.training.fakes import GRAPH, PREPARED, SPEC, TASKS, make_examples
 
-lightgbm = pytest.importorskip("lightgbm", reason="lightgbm is not installed: pip install 'mgoe[gbm]'")
+lightgbm = pytest.importorskip("lightgbm", reason="lightgbm is not installed: pip install -e '.[gbm]'")
 
 WIDTHS = {"counts": 3, "context_numeric": 2, "user_side_numeric": 1, "item_side_numeric": 1}
 SIDES = {
@@ -249,7 +249,7 @@ def test_a_missing_library_is_named(tmp_path: Path, monkeypatch):
 
     model = make_trees()
     monkeypatch.setattr(importlib, "import_module", missing)
-    with pytest.raises(MissingExtra, match=r"pip install 'mgoe\[gbm\]'"):
+    with pytest.raises(MissingExtra, match=r"pip install -e '.\[gbm\]'"):
         fit_trees(model, *make_feeds(model), settings(), tmp_path)
 
 

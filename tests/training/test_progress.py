@@ -98,5 +98,5 @@ def test_a_missing_library_is_named_before_training(tmp_path, monkeypatch):
         raise ImportError(f"No module named {name!r}")
 
     monkeypatch.setattr(importlib, "import_module", missing)
-    with pytest.raises(MissingExtra, match=r"training.track: .*pip install 'mgoe\[track\]'"):
+    with pytest.raises(MissingExtra, match=r"training.track: .*pip install -e '.\[track\]'"):
         fit(Model(), TRAIN, VALID, training(track="mlflow"), tmp_path)

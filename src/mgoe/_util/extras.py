@@ -6,6 +6,18 @@ from typing import Any
 from mgoe.errors import MissingExtra
 
 
+def install(extra: str = "") -> str:
+    """Return the command that installs an extra, or `mgoe` alone: in a clone, since nothing is released yet.
+
+    A release changes it here, and on the pages, which a test compares.
+
+    Example:
+        >>> install("serve")
+        "pip install -e '.[serve]'"
+    """
+    return f"pip install -e '.[{extra}]'" if extra else "pip install -e ."
+
+
 def load(module: str, place: str, what: str, fix: str) -> Any:
     """Import a library of an extra.
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mgoe import experiments
+from mgoe._util.extras import install
 from mgoe._util.progress import ProgressBar
 from mgoe.cli.doctor import count_cores
 from mgoe.cli.shared import Json, Overwrite, command, logger, show, show_json, show_leads
@@ -72,7 +73,7 @@ def demo(
         f"\nreport {run / 'report.html'}\n"
         f"bundle {run / 'bundle'}\n"
         "next   mgoe init YOUR_LOG --out mine.yaml\n"
-        f"or     mgoe serve {run / 'bundle'}    (after: pip install 'mgoe[serve]')"
+        f"or     mgoe serve {run / 'bundle'}    (after: {install('serve')})"
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import psutil
 import typer
 
+from mgoe._util.extras import install
 from mgoe._util.files import GIB
 from mgoe.cli.shared import Json, facts, show, show_json
 
@@ -87,7 +88,7 @@ def gpu() -> dict[str, Any]:
 def problems(found: dict[str, Any]) -> list[str]:
     """Return one sentence per thing to fix."""
     wrong = [
-        f"{name} is not installed; `pip install mgoe` installs it"
+        f"{name} is not installed; `{install()}` installs it"
         for name, version in found["versions"].items()
         if version is None
     ]

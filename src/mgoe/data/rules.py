@@ -83,7 +83,7 @@ class Scan:
                 low=rows.time.min(),
                 high=rows.time.max(),
                 off_midnight=(rows.time % (BUCKETS["1d"] * 1_000_000) != 0).sum(),
-                without_id=(rows.user.isnull() | rows.item.isnull()).sum(),
+                without_id=rows.count(where=rows.user.isnull() | rows.item.isnull()),
             )
         )
         if not bucket and held["off_midnight"]:
@@ -99,7 +99,7 @@ class Scan:
         )
         return cls(
             settings.form == "events", held["rows"], held["users"], held["items"], bucket,
-            *per_bucket, without_id=held["without_id"] or 0,
+            *per_bucket, without_id=held["without_id"],
         )  # fmt: skip
 
     def until(self, bucket: int) -> "Scan":

@@ -13,7 +13,6 @@ from mgoe.data.columns import (
     Expr,
     Table,
     enforce,
-    only_row,
     read_behavior,
     read_id,
     read_label,
@@ -87,7 +86,7 @@ def check_ids(settings: RunSettings) -> None:
         found = find_columns(source, settings, place)
         names = {node: found[node] for node in NODES}
         missing = ibis.or_(*(source[column].isnull() for column in names.values()))
-        if only_row(source.aggregate(rows=missing.sum()))["rows"]:
+        if source.filter(missing).count().to_pyarrow().as_py():
             raw = stage(con, source, names, "ids", place)
             enforce(raw, [read_id(raw[node], names[node], place)[1][0] for node in NODES], place)
 

@@ -18,7 +18,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import ibis
 
-from mgoe._util.extras import load
+from mgoe._util.extras import install, load
 from mgoe.config import SparkSettings
 from mgoe.errors import SparkError
 
@@ -85,7 +85,7 @@ def open_session(settings: SparkSettings, folder: Path, memory: float) -> tuple[
             )
         return running, False
     if remote:
-        load("pyspark.sql.connect.session", "spark.master", "what `sc://` needs", "pip install 'mgoe[spark]'")
+        load("pyspark.sql.connect.session", "spark.master", "what `sc://` needs", install("spark"))
     else:
         check_java()
     check_master(master)
@@ -134,7 +134,7 @@ def import_pyspark() -> None:
         "ibis.backends.pyspark",
         "spark",
         "an engine on Spark needs PySpark, which",
-        "pip install 'mgoe[spark]'",
+        install("spark"),
     )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from mgoe._util.extras import load
+from mgoe._util.extras import install, load
 from mgoe.config import (
     ModelSettings,
     RunSettings,
@@ -190,4 +190,4 @@ def load_optuna() -> Any:
     Raises:
         MissingExtra: It is not installed.
     """
-    return load("optuna", "tune", "Optuna", "pip install 'mgoe[tune]'")
+    return load("optuna", "tune", "Optuna", install("tune"))

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mgoe._util.extras import load
+from mgoe._util.extras import install, load
 from mgoe._util.files import write_json, write_text
 from mgoe.config import MEMORY, TrainingSettings
 from mgoe.errors import TrainingError
@@ -169,7 +169,7 @@ def load_lightgbm() -> Any:
         >>> load_lightgbm().__name__
         'lightgbm'
     """
-    return load("lightgbm", "models.lightgbm", "LightGBM", "pip install 'mgoe[gbm]'")
+    return load("lightgbm", "models.lightgbm", "LightGBM", install("gbm"))
 
 
 class _Grower:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mgoe._util.extras import load
+from mgoe._util.extras import install, load
 from mgoe._util.files import write_text
 from mgoe._util.progress import ProgressBar, shows_bars
 
@@ -114,7 +114,7 @@ def load_mlflow() -> Any:
     Raises:
         MissingExtra: It is not installed.
     """
-    return load("mlflow", "training.track", "MLflow", "pip install 'mgoe[track]'")
+    return load("mlflow", "training.track", "MLflow", install("track"))
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import pytest
 from tests.effort import SOAK
 
 for _name in ("httptools", "orjson", "uvicorn"):
-    pytest.importorskip(_name, reason=f"{_name} is not installed: pip install 'mgoe[serve]'")
+    pytest.importorskip(_name, reason=f"{_name} is not installed: pip install -e '.[serve]'")
 
 FILES = 256
 """Files that the process of the service may open."""

@@ -8,7 +8,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 for _name in ("orjson", "prometheus_client"):
-    pytest.importorskip(_name, reason=f"{_name} is not installed: pip install 'mgoe[serve]'")
+    pytest.importorskip(_name, reason=f"{_name} is not installed: pip install -e '.[serve]'")
 
 from mgoe.bundle.calibration import Calibration  # noqa: E402
 from mgoe.serving.http.middleware import Middleware, names_loopback  # noqa: E402

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 for _name in ("fastapi", "orjson", "prometheus_client"):
-    pytest.importorskip(_name, reason=f"{_name} is not installed: pip install 'mgoe[serve]'")
+    pytest.importorskip(_name, reason=f"{_name} is not installed: pip install -e '.[serve]'")
 
 from mgoe.serving.http import schemas  # noqa: E402
 from mgoe.serving.http.app import _json  # noqa: E402

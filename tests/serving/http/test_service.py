@@ -12,7 +12,7 @@ from typing import cast
 import pytest
 
 for _name in ("fastapi", "orjson", "prometheus_client", "uvicorn"):
-    pytest.importorskip(_name, reason=f"{_name} is not installed: pip install 'mgoe[serve]'")
+    pytest.importorskip(_name, reason=f"{_name} is not installed: pip install -e '.[serve]'")
 
 from mgoe.bundle import MANIFEST  # noqa: E402
 from mgoe.config import check_settings  # noqa: E402

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 for _name in ("orjson", "prometheus_client"):
-    pytest.importorskip(_name, reason=f"{_name} is not installed: pip install 'mgoe[serve]'")
+    pytest.importorskip(_name, reason=f"{_name} is not installed: pip install -e '.[serve]'")
 
 WORKERS = """
 import os

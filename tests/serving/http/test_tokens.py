@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 for _name in ("orjson", "prometheus_client", "uvicorn"):
-    pytest.importorskip(_name, reason=f"{_name} is not installed: pip install 'mgoe[serve]'")
+    pytest.importorskip(_name, reason=f"{_name} is not installed: pip install -e '.[serve]'")
 
 from mgoe.bundle.calibration import Calibration  # noqa: E402
 from mgoe.errors import ConfigError  # noqa: E402

@@ -16,7 +16,7 @@ from mgoe.serving.scoring import onnx_process
 from mgoe.serving.scoring.engine import Engine
 
 for _name in ("fastapi", "onnxruntime", "onnxscript", "orjson", "prometheus_client", "uvicorn"):
-    pytest.importorskip(_name, reason=f"{_name} is not installed: pip install 'mgoe[serve]'")
+    pytest.importorskip(_name, reason=f"{_name} is not installed: pip install -e '.[serve]'")
 
 SLOW = ("sklearn", "faiss", "scipy.optimize", "torch._dynamo", "onnx", "onnxscript")
 """What building graphs, fitting and exporting need, and a service that finds its graphs does not."""

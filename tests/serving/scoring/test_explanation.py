@@ -11,7 +11,7 @@ from mgoe.serving.scoring.engine import Engine
 from mgoe.serving.scoring.explanation import explain
 from mgoe.serving.scoring.runtime import Runtime
 
-pytest.importorskip("orjson", reason="orjson is not installed: pip install 'mgoe[serve]'")
+pytest.importorskip("orjson", reason="orjson is not installed: pip install -e '.[serve]'")
 
 
 def test_an_explanation_adds_up(finished: Path, bundle: mgoe.Bundle, tmp_path: Path):

@@ -33,7 +33,7 @@ from tests.models.test_decomposition import late, of_one_user, part
 from tests.sharing import Shared
 
 for _name in ("onnx", "onnxruntime", "onnxscript"):
-    pytest.importorskip(_name, reason=f"{_name} is not installed: pip install 'mgoe[onnx]'")
+    pytest.importorskip(_name, reason=f"{_name} is not installed: pip install -e '.[onnx]'")
 
 
 SPEC = make_spec(2, context=(CategoricalSpec("hour", 4), CategoricalSpec("tags", 5, multi=True)))

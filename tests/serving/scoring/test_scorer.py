@@ -23,7 +23,7 @@ from mgoe.serving.scoring.scorer import Scorer
 from tests.effort import up_to
 
 for _name in ("onnx", "onnxruntime", "onnxscript"):
-    pytest.importorskip(_name, reason=f"{_name} is not installed: pip install 'mgoe[onnx]'")
+    pytest.importorskip(_name, reason=f"{_name} is not installed: pip install -e '.[onnx]'")
 
 ENGINES = ("torch", "onnx")
 

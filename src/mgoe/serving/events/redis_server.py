@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
-from mgoe._util.extras import load
+from mgoe._util.extras import install, load
 from mgoe.errors import AwayError, ConfigError, StoreError
 
 EXAMPLE = "redis://host:6379/0?prefix=shop"
@@ -55,9 +55,7 @@ class RedisServer:
     """
 
     def __init__(self, url: str):
-        library = load(
-            "redis", "redis", "a log on Redis needs its client, which", "pip install 'mgoe[serve]'"
-        )
+        library = load("redis", "redis", "a log on Redis needs its client, which", install("serve"))
         self._errors = library.exceptions
         base, _, query = url.partition("?")
         asked = dict(parse_qsl(query))

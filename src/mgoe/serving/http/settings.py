@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pydantic import Field, field_validator
 
-from mgoe._util.extras import load
+from mgoe._util.extras import install, load
 from mgoe.config import Settings, seconds
 from mgoe.config.base import PositiveLength
 from mgoe.serving.events.event import AHEAD
@@ -83,7 +83,7 @@ def require_serving() -> None:
         MissingExtra: One is not installed.
     """
     for name in NEEDED:
-        load(name, "serve", name, "pip install 'mgoe[serve]'")
+        load(name, "serve", name, install("serve"))
 
 
 def is_loopback(host: str) -> bool:

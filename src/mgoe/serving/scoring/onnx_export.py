@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mgoe._util.extras import load
+from mgoe._util.extras import install, load
 from mgoe._util.files import output_errors
 from mgoe.models import Batch, RankingModel, batch_keys, expanded, neutral
 
@@ -33,7 +33,7 @@ def package(name: str) -> Any:
         MissingExtra: It is not installed.
     """
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    return load(name, "onnx", name, "pip install 'mgoe[onnx]'")
+    return load(name, "onnx", name, install("onnx"))
 
 
 class _Positional(nn.Module):

@@ -9,7 +9,7 @@ from typing import Any
 
 import scipy.sparse as sp
 
-from mgoe._util.extras import load
+from mgoe._util.extras import install, load
 from mgoe.config import RangeSettings
 from mgoe.topn.lists import Scores
 from mgoe.topn.queries import Events
@@ -90,7 +90,7 @@ def load_implicit(module: str) -> Any:
         f"implicit.{module}",
         "topn.baselines",
         "implicit",
-        "pip install 'mgoe[topn]', or leave this baseline out",
+        f"{install('topn')}, or leave this baseline out",
     )
 
 
