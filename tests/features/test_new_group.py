@@ -1,8 +1,14 @@
 """The input group of `docs/extending.md` works everywhere without another change."""
 
+import json
+import os
 import re
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +18,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 import mgoe
 from mgoe import experiments
 from mgoe.bundle import Bundle
-from mgoe.config import ModelSettings, RunSettings
+from mgoe.config import ModelSettings, RunSettings, dump_settings
 from mgoe.data import Prepared
 from mgoe.features import GROUPS, Reader, View
 from mgoe.retrieval import known_items
@@ -22,16 +28,47 @@ from mgoe.serving.online.overlay import LiveView
 from mgoe.serving.scoring.runtime import Runtime
 from mgoe.serving.scoring.scorer import Scorer
 
+CODE = Path(mgoe.__file__).parent
 DOCS = Path(__file__).parents[2] / "docs" / "extending.md"
+
+
+def snippets() -> list[str]:
+    """Return the file of the page, and the lines that it adds to `groups.py`."""
+    section = DOCS.read_text(encoding="utf-8").split("\n## Adding an input group\n")[1].split("\n## ")[0]
+    return re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+
+
+def test_it_works_in_the_files_that_the_page_names(tmp_path: Path, exposures: RunSettings):
+    """In a copy of the code, through the command."""
+    shutil.copytree(CODE, tmp_path / "src" / "mgoe", ignore=shutil.ignore_patterns("__pycache__"))
+    features, [file, imported, registered] = tmp_path / "src" / "mgoe" / "features", snippets()
+    (features / "habit.py").write_text(file)
+    groups = (features / "groups.py").read_text()
+    for line, added in (
+        ("from mgoe.features.ids import Ids\n", imported),
+        ("        Content(),\n", registered),
+    ):
+        assert groups.count(line) == 1
+        groups = groups.replace(line, line + added)
+    (features / "groups.py").write_text(groups)
+    model = ModelSettings(name="habitual", base="logistic", inputs=("counts", "habit"))
+    (tmp_path / "mine.yaml").write_text(dump_settings(exposures.model_copy(update={"models": [model]})))
+    words = ("run", "mine.yaml", "--out", "run", "--set", "training.epochs=1")
+    environment = os.environ | {"PYTHONPATH": str(tmp_path / "src")}
+    run = subprocess.run(
+        [sys.executable, "-m", "mgoe", *words], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr
+    assert "habit" in json.loads((tmp_path / "run" / "bundle" / "spec.json").read_text())["widths"]
 
 
 @pytest.fixture(scope="module")
 def registered() -> Iterator[None]:
     """Register the documented group for the tests of this file."""
-    section = DOCS.read_text(encoding="utf-8").partition("## Adding an input group")[2]
-    found = re.search(r"```python\n(.*?)```", section, re.DOTALL)
-    assert found is not None
-    exec(found.group(1), {})
+    code, *_ = snippets()
+    names: dict[str, Any] = {}
+    exec(code, names)
+    GROUPS["habit"] = names["Habit"]()
     yield
     del GROUPS["habit"]
 
@@ -115,9 +152,3 @@ def test_live_events_reach_it(bundle: Bundle):
     batch = {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in whole.items()}
     expected = bundle.recalibrate(bundle.model.predict(batch).numpy(), items)
     assert_allclose(scorer.score(3, items, context), expected, atol=1e-5, rtol=1e-4)
-
-
-def mgoe_tensor(values: np.ndarray):
-    import torch
-
-    return torch.from_numpy(np.ascontiguousarray(values))
