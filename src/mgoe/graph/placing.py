@@ -31,7 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mgoe._util.arrays import take
-from mgoe.graph.arithmetic import eigen, exp, log, log_gamma, log_sum, product
+from mgoe.graph.arithmetic import eigen, exp, log, log_gamma, product
 from mgoe.graph.edges import SparseEdges, log_scores
 from mgoe.graph.likelihood import likeliest
 from mgoe.graph.scores import UNIT
@@ -176,7 +176,7 @@ class Placing(NamedTuple):
         for r, (edges, macro) in enumerate(zip(nodes.edges, nodes.macro, strict=True)):
             start, end = end, end + edges.shape[1]
             logs = np.ascontiguousarray(predicted[:, start:end])
-            norm = (log_sum(logs)[:, 0] - unit).astype(np.float32)
+            norm = (log(exp(logs).sum(axis=1)) - unit).astype(np.float32)
             read = edges + np.rint(exp(logs - norm[:, None])).astype(np.int64)
             n, width = read.shape
             columns = np.tile(np.arange(width, dtype=np.uint16), n)
@@ -204,7 +204,8 @@ def most_likely(edges: NDArray[np.float64], logs: NDArray[np.float64]) -> tuple[
     """
     from scipy.optimize import minimize_scalar  # slow to import, and a service does not need it
 
-    shares = exp(logs - log_sum(logs)) + 1e-9
+    shares = exp(logs)
+    shares = shares / shares.sum(axis=1, keepdims=True) + 1e-9
     shares /= shares.sum(axis=1, keepdims=True)
     total = edges.sum(axis=1)
 

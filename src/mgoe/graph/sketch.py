@@ -201,9 +201,10 @@ def unit_rows(vectors: NDArray[np.floating]) -> NDArray[np.float32]:
     """Return rows divided by their length, and zero rows as they are. Otherwise popularity fills the first
     direction.
     """
+    columns = vectors.T.astype(np.float64, order="C")
+    length = np.sqrt(sum(columns * columns))[:, None]  # one column after another: in one order everywhere
     out = np.zeros(vectors.shape, np.float32)
-    _to_unit(vectors, out)
-    return out
+    return np.divide(vectors, length, out=out, where=length > 0, casting="same_kind")
 
 
 def _product(matrix: sp.csr_array, dense: NDArray[np.float32], threads: int) -> NDArray[np.float32]:
@@ -272,16 +273,6 @@ def _multiply(indptr, other, values, dense, out):  # pragma: no cover - compiled
             for d in range(width):
                 total[d] += value * dense[column, d]
         out[row] = total
-
-
-@numba.njit(cache=True, nogil=True)
-def _to_unit(vectors, out):  # pragma: no cover - compiled
-    for row in range(len(out)):
-        total = 0.0
-        for d in range(out.shape[1]):
-            total += np.float64(vectors[row, d]) ** 2
-        if total > 0:
-            out[row] = vectors[row] / np.sqrt(total)
 
 
 @numba.njit(cache=True, nogil=True)
