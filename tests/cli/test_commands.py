@@ -25,6 +25,8 @@ from mgoe.cli.shared import facts, show, show_leads
 from mgoe.config import RunSettings, dump_settings, load_settings
 from mgoe.data.size import LogSize
 from mgoe.evaluation import Estimate, rich_table
+from mgoe.graph import MacroGraph
+from mgoe.graph.build import clusters
 from mgoe.models import PRESETS
 from tests.cli.conftest import Mgoe
 from tests.effort import SOAK
@@ -594,3 +596,23 @@ def test_models_are_listed_with_what_they_read(mgoe: Mgoe):
     ]
     printed = mgoe("models", "list").stdout
     assert all(name in printed for name in (*PRESETS, *(f"+{suffix}" for suffix in found["suffixes"])))
+
+
+def test_snapshots_that_are_not_the_same_again_are_refused(
+    mgoe: Mgoe, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A small run keeps the latest snapshot alone; the rows are measured on an earlier one."""
+    run, out = Path(shutil.copytree(finished, tmp_path / "run")), tmp_path / "rows.parquet"
+    shutil.rmtree(run / "graph")
+    MacroGraph.open(finished / "graph").save_latest(run / "graph")
+    before = {file: file.read_bytes() for file in (run / "graph").rglob("*") if file.is_file()}
+    with monkeypatch.context() as patch:  # as a library that computes in another way
+        patch.setattr(clusters, "draw_seeds", lambda rows, number, seed: rows[:number])
+        result = mgoe("rows", run, "--out", out)
+    assert result.exit_code == 2
+    assert "must be those that its models have learned from, found others" in " ".join(result.stderr.split())
+    assert not out.exists()
+    assert not (run / "graph.building").exists()
+    assert {file: file.read_bytes() for file in (run / "graph").rglob("*") if file.is_file()} == before
+    assert mgoe("rows", run, "--out", out).exit_code == 0
+    assert MacroGraph.open(run / "graph").checksum == MacroGraph.open(finished / "graph").checksum

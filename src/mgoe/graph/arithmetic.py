@@ -105,7 +105,7 @@ def _log(values, out):  # pragma: no cover - compiled
     """Write logarithms: a value is a power of 2 times m, from the root of 1/2 to that of 2, and ln m is 2
     artanh((m - 1) / (m + 1))."""
     for i in range(len(values)):
-        bits = values[i].view(np.int64)
+        bits = np.float64(values[i]).view(np.int64)
         exponent, series = (bits - 0x3FE6A09E667F3BCD) >> 52, 0.0
         m = np.int64(bits - (exponent << 52)).view(np.float64)
         s = (m - 1) / (m + 1)

@@ -35,12 +35,12 @@ def fit_prior(labelled: NDArray[np.integer], done: NDArray[np.integer]) -> tuple
     from scipy.optimize import minimize_scalar  # slow to import, and a service does not need it
 
     cells = _distinct(labelled, done)
-    found = minimize_scalar(
-        lambda log_weight: -_likelihood(cells, rate, float(exp(log_weight))),
-        bounds=log(np.array(WEIGHTS)).tolist(),
-        method="bounded",
-        options={"xatol": 0.01},
-    )
+
+    def loss(log_weight: float) -> float:
+        return -_likelihood(cells, rate, float(exp(log_weight)))
+
+    bounds = log(np.array(WEIGHTS))
+    found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 0.01})
     return rate, float(exp(found.x))
 
 
