@@ -259,7 +259,7 @@ def merge(
     Returns:
         Their means and weights. Shapes (min(n, k), rank), (min(n, k),).
     """
-    products, group = exact_products(means, means), np.arange(len(means))
+    products, group = exact_products(means, means) / GRID**2, np.arange(len(means))
     _merge(products, products.diagonal().copy(), sizes.copy(), k, group)
     left, group = np.unique(group, return_inverse=True)
     merged = np.bincount(group, sizes, len(left)).astype(np.float64)
@@ -277,9 +277,11 @@ def closest(rows: NDArray[np.float32], centers: NDArray[np.float32]) -> NDArray[
 
 
 def exact_products(rows: NDArray, others: NDArray) -> NDArray[np.float64]:
-    """Return the product of each vector with each other one, as they are on the grid. Shape (n, m)."""
+    """Return the product of each vector with each other one, as they are on the grid, in its unit squared. Shape
+    (n, m).
+    """
     whole, to = (np.rint(one * float(GRID)).astype(np.float64) for one in (rows, others))
-    return whole @ to.T / GRID**2
+    return whole @ to.T
 
 
 @numba.njit(cache=True, nogil=True)
