@@ -277,9 +277,7 @@ def closest(rows: NDArray[np.float32], centers: NDArray[np.float32]) -> NDArray[
 
 
 def exact_products(rows: NDArray, others: NDArray) -> NDArray[np.float64]:
-    """Return the product of each vector with each other one, as they are on the grid, in its unit squared. Shape
-    (n, m).
-    """
+    """Return the product of each vector with each other one, in squared units of the grid. Shape (n, m)."""
     whole, to = (np.rint(one * float(GRID)).astype(np.float64) for one in (rows, others))
     return whole @ to.T
 
