@@ -34,8 +34,8 @@ GRID = 1 << 24
 """Vectors of a length of at most 1 are compared as whole numbers of this unit. Sums of their products stay
 below 2^53, so that double precision holds them exactly: BLAS may add them in any order, on any processor.
 """
-PRODUCTS_AT_ONCE = 1 << 20
-"""Products of nodes and centres in memory."""
+PRODUCTS_AT_ONCE = 1 << 17
+"""Products of nodes and centres at once: a megabyte, which stays in a cache."""
 FINER, MOST = 3, 3_000
 """Seeds per macro node of the finest resolution, and in all: the memory to merge grows with their square. A
 resolution with more macro nodes has a seed for each, and takes no part in the merging.
@@ -259,7 +259,8 @@ def merge(
     Returns:
         Their means and weights. Shapes (min(n, k), rank), (min(n, k),).
     """
-    products, group = exact_products(means, means) / GRID**2, np.arange(len(means))
+    whole, group = on_grid(means), np.arange(len(means))
+    products = whole @ whole.T / GRID**2
     _merge(products, products.diagonal().copy(), sizes.copy(), k, group)
     left, group = np.unique(group, return_inverse=True)
     merged = np.bincount(group, sizes, len(left)).astype(np.float64)
@@ -271,15 +272,15 @@ def merge(
 def closest(rows: NDArray[np.float32], centers: NDArray[np.float32]) -> NDArray[np.int64]:
     """Return the index of the centre with the largest product, the first of equals. Shape (n,)."""
     out, step = np.empty(len(rows), np.int64), 1 + PRODUCTS_AT_ONCE // (len(centers) + 1)
+    to = np.ascontiguousarray(on_grid(centers).T)
     for first in range(0, len(rows), step):
-        out[first : first + step] = exact_products(rows[first : first + step], centers).argmax(axis=1)
+        np.argmax(on_grid(rows[first : first + step]) @ to, axis=1, out=out[first : first + step])
     return out
 
 
-def exact_products(rows: NDArray, others: NDArray) -> NDArray[np.float64]:
-    """Return the product of each vector with each other one, in squared units of the grid. Shape (n, m)."""
-    whole, to = (np.rint(one * float(GRID)).astype(np.float64) for one in (rows, others))
-    return whole @ to.T
+def on_grid(vectors: NDArray) -> NDArray[np.float64]:
+    """Return vectors as whole numbers of the unit of the grid. The same shape."""
+    return np.rint(vectors * float(GRID)).astype(np.float64)
 
 
 @numba.njit(cache=True, nogil=True)
