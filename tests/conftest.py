@@ -38,7 +38,7 @@ TRAINED = {"finished", "shown", "compared"}
 SPARK = {"no_spark", "spark"}
 """Fixtures of Spark."""
 COSTLY = (
-    "_util/test_kernel_cache",
+    "_util/test_kernels",
     "benchmarks",
     "cli",
     "data/test_examples",

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from mgoe._util.kernel_cache import PLACE
+from mgoe._util.kernels import PLACE
 from tests.effort import SOAK
 
 ROOT = Path(__file__).parents[2]

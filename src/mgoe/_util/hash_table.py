@@ -1,8 +1,9 @@
 """An open hash table of whole numbers from 0, for compiled loops: its keys, -1 where a place is free."""
 
-import numba
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
+
+from mgoe._util.kernels import kernel
 
 
 def free_places(entries: int, kind: DTypeLike = np.int64) -> NDArray:
@@ -15,7 +16,7 @@ def free_places(entries: int, kind: DTypeLike = np.int64) -> NDArray:
     return np.full(1 << (2 * entries).bit_length(), -1, kind)
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def place_of(keys, key):  # pragma: no cover - compiled
     """Return the place of a key, or the free place where it would be. Places are probed in order."""
     last = len(keys) - 1

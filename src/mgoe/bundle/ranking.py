@@ -13,10 +13,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from mgoe._util.kernels import kernel
 from mgoe.bundle.item_index import Filter
 from mgoe.bundle.objective import Objective, read_objective
 from mgoe.bundle.request import RankingRequest
@@ -339,7 +339,7 @@ def _best(
         n *= 4
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel("most")
 def _fitting(held, most, k):  # pragma: no cover - compiled
     """Return the first k rows whose values, (B, L), all fit; `most` says how often each value still may come.
 

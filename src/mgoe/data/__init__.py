@@ -4,7 +4,6 @@ Axes: `B` batch, `T` tasks, `U` users, `I` items, `Ku`/`Ki` macro nodes, `D` wid
 recent neighbours, `E` distinct pairs, `N` examples.
 """
 
-import mgoe._util.kernel_cache  # noqa: F401 - before a kernel is defined
 from mgoe.data.arrow import to_arrow
 from mgoe.data.auto import choices, read_settings
 from mgoe.data.events import task_masks

@@ -2,9 +2,10 @@
 grows.
 """
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from mgoe._util.kernels import kernel
 
 _FREE = np.iinfo(np.int64).max
 """Number of a free slot."""
@@ -64,14 +65,14 @@ class LeastNumbers:
         return self.entries[self.entries[:, 1] != _FREE].T.copy()
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def _first_slot(one, slots):  # pragma: no cover - compiled
     """Slot from which an id is looked for; Fibonacci hashing spreads consecutive ids."""
     mixed = np.uint64(one) * np.uint64(0x9E3779B97F4A7C15)
     return np.int64((mixed ^ (mixed >> np.uint64(32))) & np.uint64(slots - 1))
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def _slot_of(slots, ids, one):  # pragma: no cover - compiled
     """Slot of an id, or the free one where it would be."""
     slot = _first_slot(one, len(slots))
@@ -80,13 +81,13 @@ def _slot_of(slots, ids, one):  # pragma: no cover - compiled
     return slot
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel("slots")
 def _fill(slots, ids):  # pragma: no cover - compiled
     for index in range(len(ids)):
         slots[_slot_of(slots, ids, ids[index])] = index
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def _look_up(slots, ids, wanted):  # pragma: no cover - compiled
     found = np.empty(len(wanted), np.int64)
     for n in range(len(wanted)):
@@ -94,7 +95,7 @@ def _look_up(slots, ids, wanted):  # pragma: no cover - compiled
     return found
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel("entries")
 def _add(entries, ids, numbers):  # pragma: no cover - compiled
     """Add ids, and return how many of them are new."""
     new = 0

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from functools import cache
 from typing import NamedTuple
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from mgoe._util.kernels import kernel
 from mgoe.features.group import ITEM, PAIR, USER, Arrays, InputGroup, Key, Owner, Part
 from mgoe.features.spec import FeatureSpec
 from mgoe.features.view import Pairs, View
@@ -58,7 +58,6 @@ class Edges(InputGroup):
         at, (first_column, step) = view.snapshot, _layout(part)
         out, total = np.empty((len(pairs.user), step * len(at.resolutions)), np.float32), max(at.total, 1e-9)
         for r, (user, item, seconds, between) in enumerate(_resolutions(view)):
-            seconds = seconds if part != "pair" else None
             # a slice of one row is of another array type, for which the kernel would be compiled again
             columns = np.where(first_column < 0, -1, first_column + r * step)
             _read(user, item, seconds, between, total, pairs.user, pairs.item, columns, out)
@@ -119,7 +118,7 @@ class EdgeNodes(NamedTuple):
 
 
 class SecondOrder(NamedTuple):
-    """The 2nd-order edges of the same nodes, apart, since a pair's own columns do not need them.
+    """The 2nd-order edges of the same nodes.
 
     Attributes:
         total: Sum of all 2nd-order scores of this side.
@@ -167,8 +166,8 @@ def _second_order(view: View, side: Side, r: int) -> SecondOrder:
     return SecondOrder(edge, base["second_sum"], mass, live.second, live.second_sum, total)
 
 
-@numba.njit(cache=True, nogil=True)
-def _read(users, items, second, macro_edges, total, u, i, at, out):  # pragma: no cover - compiled
+@kernel("out")
+def _read(users, items, seconds, macro_edges, total, u, i, at, out):  # pragma: no cover - compiled
     """Write the columns of each kind from `at` on; a kind that is not wanted is at -1."""
     n, ku, ki = len(u), len(users.mass), len(items.mass)
     slot_u, macro_u, sum_u, mass_u = _nodes_of(users, u)
@@ -182,11 +181,10 @@ def _read(users, items, second, macro_edges, total, u, i, at, out):  # pragma: n
         _first(items, i, slot_i, macro_u, ku, edge)
         for row in range(n):
             forms(out, row, at[1], edge[row], sum_i[row], mass_u[row], total, ku)
-    if second is not None:
-        if at[2] >= 0:
-            _second(second[0], users.resolution, u, slot_u, macro_u, at[2], out)
-        if at[3] >= 0:
-            _second(second[1], items.resolution, i, slot_i, macro_i, at[3], out)
+    if at[2] >= 0:
+        _second(seconds[0], users.resolution, u, slot_u, macro_u, at[2], out)
+    if at[3] >= 0:
+        _second(seconds[1], items.resolution, i, slot_i, macro_i, at[3], out)
     if at[4] >= 0:
         for row in range(n):
             cu, ci = macro_u[row], macro_i[row]
@@ -194,7 +192,7 @@ def _read(users, items, second, macro_edges, total, u, i, at, out):  # pragma: n
             forms(out, row, at[4], between, mass_u[row], mass_i[row], total, ki)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel("out", inner=True)
 def forms(out, row, at, edge, row_sum, column_sum, total, width):  # pragma: no cover - compiled
     """Write count, share and lift of an edge, before the logarithm. Shares and lifts are smoothed by half and
     a third of a score."""
@@ -203,7 +201,7 @@ def forms(out, row, at, edge, row_sum, column_sum, total, width):  # pragma: no 
     out[row, at + 2] = (edge + 0.3) / (row_sum * column_sum / total + 0.3)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel(inner=True)
 def _nodes_of(side, nodes):  # pragma: no cover - compiled
     """Return each node's row in the overlay (-1 where there is none), macro node, score sum, and the mass of
     the macro node."""
@@ -211,12 +209,13 @@ def _nodes_of(side, nodes):  # pragma: no cover - compiled
     base_macro, base_sum, base_mass, changed = side.macro, side.sum, side.mass, side.slot
     live_macro, live_sum, r = side.live_macro, side.live_sum, side.resolution
     n, cold = len(nodes), len(base_mass)
-    slot, macro, total, mass = np.full(n, -1), np.full(n, cold), np.zeros(n), np.zeros(n)
+    slot, macro, total, mass = np.empty(n, np.int64), np.empty(n, np.int64), np.empty(n), np.empty(n)
     for row in range(n):
         if row + AHEAD < n:
             prefetch(base_macro, nodes[row + AHEAD], 1)
             prefetch(base_sum, nodes[row + AHEAD], 1)
         node = nodes[row]
+        slot[row], macro[row], total[row], mass[row] = -1, cold, 0.0, 0.0
         if node < 0:
             continue
         if node < len(changed):
@@ -230,11 +229,11 @@ def _nodes_of(side, nodes):  # pragma: no cover - compiled
     return slot, macro, total, mass
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel("out", inner=True)
 def _first(side, nodes, slot, macro, cold, out):  # pragma: no cover - compiled
     """Write the 1st-order edge of each node to a macro node of the other side; that to the cold one is 0."""
     indptr, column, score, live, start = side.indptr, side.column, side.score, side.live_edges, side.start
-    dense, row = np.zeros(cold + 1), 0
+    dense, row = np.empty(cold + 1), 0
     while row < len(nodes):
         node, own, stop = nodes[row], slot[row], row + 1
         while stop < len(nodes) and nodes[stop] == node:
@@ -261,7 +260,7 @@ def _first(side, nodes, slot, macro, cold, out):  # pragma: no cover - compiled
         _add_pseudo_scores(side, nodes, slot, macro, cold, out)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel("out", inner=True)
 def _add_pseudo_scores(side, nodes, slot, macro, cold, out):  # pragma: no cover - compiled
     """Add what content adds to the 1st-order edge of each node to a macro node; live edges have it."""
     content, targets, norm = side.content, side.targets, side.norm
@@ -272,7 +271,7 @@ def _add_pseudo_scores(side, nodes, slot, macro, cold, out):  # pragma: no cover
             out[row] += np.rint(exp_of(log - norm[node])) / UNIT
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel("out", inner=True)
 def _second(side, r, nodes, slot, macro, at, out):  # pragma: no cover - compiled
     """Write the forms of each node's 2nd-order edge to its own macro node."""
     base, base_sum, live, live_sum, mass = side.edge, side.sum, side.live_edge, side.live_sum, side.mass

@@ -1,8 +1,8 @@
 """`pair`: the history of the pair itself."""
 
-import numba
 import numpy as np
 
+from mgoe._util.kernels import kernel
 from mgoe.features.group import PAIR, Arrays, InputGroup, Key, dense
 from mgoe.features.spec import FeatureSpec
 from mgoe.features.view import Pairs, View
@@ -35,7 +35,7 @@ class Pair(InputGroup):
         return {"pair": out}
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel("out")
 def _read_known(known, as_of, bucket, users, items, out):  # pragma: no cover - compiled
     indptr, item, task_mask, time = known
     for row in range(len(users)):
@@ -48,7 +48,7 @@ def _read_known(known, as_of, bucket, users, items, out):  # pragma: no cover - 
             _write(done, find(indptr, item, time, user, items[row]), as_of, bucket, out[row])
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel("out")
 def _read_changed(changed, as_of, bucket, users, items, out):  # pragma: no cover - compiled
     """Write over the rows whose pairs have changed. A user's changed pairs are sorted once per run of
     rows."""
@@ -68,7 +68,7 @@ def _read_changed(changed, as_of, bucket, users, items, out):  # pragma: no cove
             row += 1
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@kernel("out", inline="always")
 def _write(done, time, as_of, bucket, out):  # pragma: no cover - compiled
     tasks = len(out) - 1
     for t in range(tasks):
@@ -76,7 +76,7 @@ def _write(done, time, as_of, bucket, out):  # pragma: no cover - compiled
     out[tasks] = 1 / (1 + max(0, as_of - time // bucket))
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def walk(slots, head, following):  # pragma: no cover - compiled
     """Return where the live pairs of each slot start (n + 1,), and the numbers of these pairs, by their
     chains: `head` has the first pair of each slot, `following` the next after each pair. Slot -1 has none."""

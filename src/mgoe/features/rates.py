@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from mgoe._util.arrays import take
 from mgoe._util.hash_table import place_of
+from mgoe._util.kernels import kernel
 from mgoe.features.group import CONTEXT, ITEM, USER, Arrays, InputGroup, Key, Owner, Part, dense
 from mgoe.features.spec import FeatureSpec, RateSpec
 from mgoe.features.view import Pairs, RateCells, View
@@ -111,7 +111,7 @@ def _values(view: View, pairs: Pairs, rates: Rates, axis: Axis) -> NDArray[np.in
     return view.macro(axis.side, axis.resolution, pairs.nodes(axis.side))[:, None]
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel("out")
 def _read(table, live, first, second, regressions, out):  # pragma: no cover - compiled
     """Write the columns of one group. Cells of several categories are added up, and what is live to them."""
     indptr, other, counts, values, prior = table
@@ -154,7 +154,7 @@ def _read(table, live, first, second, regressions, out):  # pragma: no cover - c
                 out[row, 1 + t] = np.log(odds * (1 - rate) / rate)
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def _repeats(values, row, place):  # pragma: no cover - compiled
     """Return whether a category is in its row before."""
     for before in range(place):  # noqa: SIM110 (compiled)

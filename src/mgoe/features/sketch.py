@@ -1,9 +1,9 @@
 """`sketch`: low-rank scores of the pair, and the item against the user's recent items."""
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from mgoe._util.kernels import kernel
 from mgoe.features.group import PAIR, Arrays, InputGroup, Key, dense
 from mgoe.features.spec import FeatureSpec
 from mgoe.features.view import Pairs, View
@@ -53,15 +53,15 @@ def _ranks(rank: int) -> list[int]:
     return sorted({max(1, rank // 8), max(1, rank // 4), max(1, rank // 2), rank})
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel("out")
 def _read(users, items, recent, live_recent, ranks, u, i, out):  # pragma: no cover - compiled
     """Write the columns of each pair; zeros where the user or the item has no history."""
     vectors_u, slot_u, live_u = users
     vectors_i, slot_i, live_i = items
     rank, length, last = vectors_u.shape[1], recent.shape[1], 2 * len(ranks)
     flat_u, flat_i, flat_recent = vectors_u.reshape(-1), vectors_i.reshape(-1), recent.reshape(-1)
-    vector, target = np.zeros((1, rank), np.float32), np.zeros((1, rank), np.float32)
-    squares = np.zeros(len(ranks), np.float32)
+    vector, target = np.empty((1, rank), np.float32), np.empty((1, rank), np.float32)
+    squares = np.empty(len(ranks), np.float32)
     inverse, neighbors, current, n = np.empty(length, np.float32), np.empty(length, np.int64), -2, 0
     for row in range(len(u)):
         _ask(flat_u, rank, u, row)
@@ -101,7 +101,7 @@ def _read(users, items, recent, live_recent, ranks, u, i, out):  # pragma: no co
         out[row, last], out[row, last + 1] = largest, total / n
 
 
-@numba.njit(cache=True, nogil=True, fastmath=SUMS)
+@kernel("out", fastmath=SUMS, inner=True)
 def _products(user, squares, item, ranks, out, row):  # pragma: no cover - compiled
     """Write the cosine and the product at each rank, 0 where a vector is 0, and return the item's squared
     length."""
@@ -117,7 +117,7 @@ def _products(user, squares, item, ranks, out, row):  # pragma: no cover - compi
     return square
 
 
-@numba.njit(cache=True, nogil=True, fastmath=SUMS)
+@kernel("out", fastmath=SUMS, inner=True)
 def _squares(vector, ranks, out):  # pragma: no cover - compiled
     """Write the squared length of a vector at each rank."""
     square, start = np.float32(0), np.uint64(0)
@@ -128,7 +128,7 @@ def _squares(vector, ranks, out):  # pragma: no cover - compiled
         out[part] = square
 
 
-@numba.njit(cache=True, nogil=True, fastmath=SUMS)
+@kernel(fastmath=SUMS, inner=True)
 def _dot(a, row_a, b, row_b):  # pragma: no cover - compiled
     product = np.float32(0)
     for d in range(a.shape[1]):
@@ -136,26 +136,26 @@ def _dot(a, row_a, b, row_b):  # pragma: no cover - compiled
     return product
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel(inner=True)
 def _inverse(square):  # pragma: no cover - compiled
     """Return what makes a vector of this squared length a unit vector."""
     return np.float32(1) / np.sqrt(max(square, np.float32(1e-20)))
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def _slot(slot, node):  # pragma: no cover - compiled
     """Return a node's row in the overlay, -1 where there is none."""
     return np.int64(slot[node]) if 0 <= node < len(slot) else np.int64(-1)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel("out", inner=True)
 def _copy(vectors, slot, live, node, out):  # pragma: no cover - compiled
     own = _slot(slot, node)
     for d in range(out.shape[1]):
         out[0, d] = live[own, d] if own >= 0 else vectors[node, d]
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def _ask(flat, width, nodes, row):  # pragma: no cover - compiled
     """Ask for the row of a coming row's node, without a branch, as `ask_entries` does."""
     prefetch(flat, nodes[min(row + AHEAD, len(nodes) - 1)] * width, width)

@@ -7,7 +7,6 @@ neighbours, `E` distinct pairs.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-import mgoe._util.kernel_cache  # noqa: F401 - before a kernel is defined
 from mgoe.graph.build.workplace import Observer, Spent, peak_memory
 from mgoe.graph.macro_graph import DRIFT_LIMIT, MacroGraph
 from mgoe.graph.scores import merging_score

@@ -12,10 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import NamedTuple
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from mgoe._util.kernels import kernel
 from mgoe.graph.arithmetic import exp_of, log
 from mgoe.graph.pair_rows import available_threads
 from mgoe.graph.rates import RateGroup, RateTable
@@ -111,7 +111,7 @@ def _log_odds(
     return log((done + weight * rate) / (labelled - done + weight * (1 - rate)))
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel("out")
 def _expect(records, starts, rates, base, out, t):  # pragma: no cover - compiled
     """Add what is expected of the labels of task t to the cells of each record, in millionths."""
     values, labelled = records

@@ -7,9 +7,10 @@ multiplications, divisions and square roots, which IEEE 754 rounds in one way, i
 compiler neither reorders nor fuses them, since no kernel here asks for that.
 """
 
-import numba
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
+
+from mgoe._util.kernels import kernel
 
 LN2_HIGH, LN2_LOW = 0.6931471803691238, 1.9082149292705877e-10
 """The logarithm of 2. The first has zeros at its end, so that its products with exponents are exact."""
@@ -88,7 +89,7 @@ def _each(kernel, values: NDArray | float, kind: DTypeLike) -> NDArray:
     return out
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@kernel(inner=True, inline="always")
 def exp_of(x):  # pragma: no cover - compiled
     """Return one exponential: a power of 2 times that of a rest of at most ln 2 / 2, by its Taylor series."""
     x = min(max(x, -708.0), 709.0)
@@ -100,7 +101,7 @@ def exp_of(x):  # pragma: no cover - compiled
     return series * np.int64((np.int64(power) + 1023) << 52).view(np.float64)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel("out")
 def _log(values, out):  # pragma: no cover - compiled
     """Write logarithms: a value is a power of 2 times m, from the root of 1/2 to that of 2, and ln m is 2
     artanh((m - 1) / (m + 1))."""
@@ -115,13 +116,13 @@ def _log(values, out):  # pragma: no cover - compiled
         out[i] = found if values[i] > 0 else -np.inf
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel("out")
 def _exp(values, out):  # pragma: no cover - compiled
     for i in range(len(values)):
         out[i] = exp_of(values[i])
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel("out")
 def _add_product(one, other, out):  # pragma: no cover - compiled
     depth = one.shape[1]
     for row in range(len(one)):
@@ -135,7 +136,7 @@ def _add_product(one, other, out):  # pragma: no cover - compiled
                 out[row, j] += one[row, k] * other[k, j]
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel("both")
 def _rotate(both):  # pragma: no cover - compiled
     """Make the left half diagonal; the rows of the right half are turned along."""
     n = len(both)
@@ -153,7 +154,7 @@ def _rotate(both):  # pragma: no cover - compiled
                     both[:, p], both[:, q] = both[p, :n], both[q, :n]
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@kernel("one", "other", inner=True, inline="always")
 def _turn(one, other, cosine, sine):  # pragma: no cover - compiled
     for k in range(len(one)):
         one[k], other[k] = cosine * one[k] - sine * other[k], sine * one[k] + cosine * other[k]

@@ -3,10 +3,10 @@
 The counts are what a practitioner would join to a log before anything clever.
 """
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from mgoe._util.kernels import kernel
 from mgoe.graph.arithmetic import log
 from mgoe.graph.pair_rows import PairRows
 
@@ -93,7 +93,7 @@ def task_share(done: NDArray[np.int64], pairs: int) -> NDArray[np.floating]:
     return (done + 1.0) / (pairs + 2.0)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel("total", "done", "recent", "last")
 def _own(pairs, time, events, total, done, recent, last):  # pragma: no cover - compiled
     indptr, _, task_mask, scores = pairs
     for row in range(len(indptr) - 1):
@@ -105,7 +105,7 @@ def _own(pairs, time, events, total, done, recent, last):  # pragma: no cover - 
                 done[row, t] += task_mask[e] >> t & 1
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel("neighbors", "masks")
 def _recent(pairs, time, neighbors, masks):  # pragma: no cover - compiled
     indptr, other, task_mask, scores = pairs
     length = neighbors.shape[1]

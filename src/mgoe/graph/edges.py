@@ -8,10 +8,10 @@ sum: the same in any order, on any engine, with any number of threads.
 from collections.abc import Callable
 from typing import NamedTuple, Self
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from mgoe._util.kernels import kernel
 from mgoe.graph.arithmetic import log
 from mgoe.graph.memory_hints import AHEAD, prefetch
 from mgoe.graph.pair_rows import PairRows
@@ -224,7 +224,7 @@ def by_macro(
     return out[:k]
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel("edges")
 def _first_order(pairs, macro, width, edges):  # pragma: no cover - compiled
     indptr, other, task_mask, scores = pairs
     to, to_macro, to_score = edges
@@ -240,7 +240,7 @@ def _first_order(pairs, macro, width, edges):  # pragma: no cover - compiled
         to[row + 1] = at
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel("out")
 def _second_order(pairs, edges, own, out):  # pragma: no cover - compiled
     indptr, other, task_mask, scores = pairs
     edge_indptr, edge_macro, edge_score = edges
@@ -261,7 +261,7 @@ def _second_order(pairs, edges, own, out):  # pragma: no cover - compiled
             out[row, own[row]] -= back
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel("out")
 def _second_order_matrix(pairs, matrix, own, out):  # pragma: no cover - compiled
     indptr, other, task_mask, scores = pairs
     width, n, flat = out.shape[1], len(other), matrix.reshape(-1)
@@ -283,7 +283,7 @@ def _second_order_matrix(pairs, matrix, own, out):  # pragma: no cover - compile
             out[row, own[row]] -= back
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel("out")
 def _dense(edges, out):  # pragma: no cover - compiled
     indptr, macro, score = edges
     for row in range(len(indptr) - 1):
@@ -291,7 +291,7 @@ def _dense(edges, out):  # pragma: no cover - compiled
             out[row, macro[q]] = score[q]
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel("out")
 def _second_order_own(pairs, edges, own, out):  # pragma: no cover - compiled
     indptr, other, task_mask, scores = pairs
     edge_indptr, edge_macro, edge_score = edges
@@ -303,7 +303,7 @@ def _second_order_own(pairs, edges, own, out):  # pragma: no cover - compiled
         out[row] = total
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel("out")
 def _second_sums(pairs, sums, out):  # pragma: no cover - compiled
     indptr, other, task_mask, scores = pairs
     for row in range(len(indptr) - 1):
@@ -312,7 +312,7 @@ def _second_sums(pairs, sums, out):  # pragma: no cover - compiled
             out[row] += s * (sums[other[e]] - s)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel("out")
 def _between(edges, macro, out):  # pragma: no cover - compiled
     indptr, edge_macro, score = edges
     for row in range(len(indptr) - 1):
@@ -320,13 +320,13 @@ def _between(edges, macro, out):  # pragma: no cover - compiled
             out[macro[row], edge_macro[q]] += np.int64(score[q])
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel("out")
 def _by_macro(macro, values, out):  # pragma: no cover - compiled
     for row in range(len(macro)):
         out[macro[row]] += values[row]
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def find_place(indptr, columns, row, column):  # pragma: no cover - compiled
     """Return the place of the entry of a sparse row at a column, or -1 if there is none (binary search)."""
     low, width = indptr[row], indptr[row + 1] - indptr[row]
@@ -339,7 +339,7 @@ def find_place(indptr, columns, row, column):  # pragma: no cover - compiled
     return low if columns[low] == column else -1
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def find(indptr, columns, values, row, column):  # pragma: no cover - compiled
     """Return the entry of a sparse row at a column, or 0 if there is none."""
     place = find_place(indptr, columns, row, column)

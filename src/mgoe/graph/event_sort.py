@@ -12,10 +12,10 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from mgoe._util.kernels import kernel
 from mgoe._util.prefetch import in_turn
 from mgoe.data.readers import together
 from mgoe.graph.fold import USER_BITS, Events, joined
@@ -74,11 +74,11 @@ def _divided(blocks: Iterable[Events], bits: int, folder: Path, threads: int) ->
 
 def _in_order(items: int, bits: int, parts: list[NDArray[np.int64]]) -> Events:
     """Return the events of a range of 2^bits users in order."""
-    rows, width = np.concatenate(parts), (items - 1).bit_length()
-    keys, moments = rows[:, 0], rows[:, 1]
+    width = (items - 1).bit_length()
+    keys, moments = (np.concatenate([part[:, column] for part in parts]) for column in range(2))
     digits = [(shift, min(DIGIT_BITS, width - shift)) for shift in range(0, width, DIGIT_BITS)]
     for shift, size in (*digits, (USER_BITS, bits)):
-        into = np.empty(len(rows), np.int64), np.empty(len(rows), np.int64)
+        into = np.empty_like(keys), np.empty_like(moments)
         _scatter(keys, moments, shift, np.zeros(1 << size, np.int64), *into)
         keys, moments = into
     late = np.flatnonzero((keys[1:] == keys[:-1]) & (moments[1:] < moments[:-1]))
@@ -88,7 +88,7 @@ def _in_order(items: int, bits: int, parts: list[NDArray[np.int64]]) -> Events:
     return keys, moments
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel("ends", "to_keys", "to_events")
 def _scatter(keys, events, shift, ends, to_keys, to_events):  # pragma: no cover - compiled
     """Bring events in the order of some bits of their keys; `ends` gets where those of each value end."""
     last, total = len(ends) - 1, 0

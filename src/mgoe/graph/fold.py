@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import ibis.expr.types as ir
-import numba
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from mgoe._util.arrays import ArrayFolder, save_arrays
+from mgoe._util.kernels import kernel
 from mgoe.graph.pair_rows import PairColumns, by_user_arrays, starts
 
 CHUNK = 1 << 19
@@ -154,13 +154,13 @@ def pairs_writer(folders: list[Path], cuts: SnapshotCuts) -> Iterator[Callable[[
         save_arrays(folder, {"pairs.indptr": starts(user_degree), "pairs.item_indptr": starts(item_degree)})
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel("degree")
 def _tally(nodes, degree):  # pragma: no cover - compiled
     for node in nodes:
         degree[node] += 1
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel("filled", "out")
 def _fold(keys, events, ends, filled, out):  # pragma: no cover - compiled
     n, latest = len(keys), len(ends)
     row = 0
@@ -188,7 +188,7 @@ def _fold(keys, events, ends, filled, out):  # pragma: no cover - compiled
             since = 0
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@kernel("filled", "out", inline="always")
 def _emit(at, pair, done, last, since, filled, out):  # pragma: no cover - compiled
     user, item, task_mask, time, count = out
     to = filled[at]

@@ -22,10 +22,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from mgoe._util.kernels import kernel
 from mgoe.graph.arithmetic import log
 from mgoe.graph.edges import SparseEdges, between, first_order, log_scores
 from mgoe.graph.macro_graph import MacroGraph
@@ -253,7 +253,7 @@ class Placement:
         )
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel("macro")
 def _likeliest(edges, chances, macro):  # pragma: no cover - compiled
     indptr, other, score = edges
     width, total = len(chances), np.empty(chances.shape[1], np.int64)
@@ -268,13 +268,13 @@ def _likeliest(edges, chances, macro):  # pragma: no cover - compiled
             macro[row] = _best(total, chances[0])
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@kernel("total", inline="always")
 def _add(score, logs, total):  # pragma: no cover - compiled
     for c in range(len(total)):
         total[c] += score * np.int64(logs[c])
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def _best(total, logs):  # pragma: no cover - compiled
     best = -1
     for c in range(len(total)):

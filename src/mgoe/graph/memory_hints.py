@@ -8,11 +8,12 @@ steps take a third to two thirds of the time.
 
 from typing import Any
 
-import numba
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
+
+from mgoe._util.kernels import kernel
 
 AHEAD = 8
 """Pairs between the request and the reading."""
@@ -57,7 +58,7 @@ prefetch_far = _hint(2)
 """The same into the second cache, which takes more lines at once: a third faster for rows of kilobytes."""
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def ask_entries(indptr, columns, values, nodes, row):  # pragma: no cover - compiled
     """Request what `find` will read for a later row: where its node's entries start, and closer to it the
     entries.

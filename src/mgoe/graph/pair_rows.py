@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-import numba
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from mgoe._util.arrays import ArrayFolder, mapped
+from mgoe._util.kernels import kernel
 
 Side = Literal["user", "item"]
 SIDES: tuple[Side, Side] = ("user", "item")
@@ -253,7 +253,7 @@ def available_threads() -> int:
     return min(here, int(asked)) if asked.isdigit() and int(asked) else here
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel("to_one", "to_two")
 def copy_rows(indptr, one, two, rows, to, to_one, to_two):  # pragma: no cover - compiled
     """Copy some rows of two columns, each to where it starts."""
     for k in range(len(rows)):
@@ -262,7 +262,7 @@ def copy_rows(indptr, one, two, rows, to, to_one, to_two):  # pragma: no cover -
             to_one[at + e], to_two[at + e] = one[start + e], two[start + e]
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel("at", "out")
 def _collect(indptr, pairs, origin, first, last, at, out):  # pragma: no cover - compiled
     items, task_mask, time, events = pairs
     to_user, to_task_mask, to_time, to_events = out

@@ -26,11 +26,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Self
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from mgoe._util.arrays import take
+from mgoe._util.kernels import kernel
 from mgoe.graph.arithmetic import eigen, exp, log, log_gamma, product
 from mgoe.graph.edges import SparseEdges, log_scores
 from mgoe.graph.likelihood import likeliest
@@ -276,7 +276,7 @@ def _with_constant(content: NDArray[np.float32]) -> NDArray[np.float64]:
     return np.column_stack([content, np.ones(len(content))]).astype(np.float64)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel("out")
 def _gather(edges, rows, out):  # pragma: no cover - compiled
     """Write the edges of some nodes, without those to the cold macro node; none beyond the snapshot."""
     indptr, macro, score = edges
@@ -287,7 +287,7 @@ def _gather(edges, rows, out):  # pragma: no cover - compiled
                 out[k, macro[q]] = score[q]
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel("out")
 def _predict(content, targets, out):  # pragma: no cover - compiled
     """Write the prediction of every target, summed in the order of `predicted`, whoever is read beside it."""
     for row in range(len(out)):
@@ -296,7 +296,7 @@ def _predict(content, targets, out):  # pragma: no cover - compiled
             out[row] += content[row, d] * targets[d]
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def predicted(content, targets, row, t):  # pragma: no cover - compiled
     """Return one prediction of one node."""
     total = np.float64(targets[t, -1])

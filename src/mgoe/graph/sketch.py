@@ -18,11 +18,11 @@ meet features on test that it has not met in training.
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
+from mgoe._util.kernels import kernel
 from mgoe.graph.arithmetic import eigen, exp, log, product
 from mgoe.graph.memory_hints import AHEAD, prefetch, prefetch_far
 from mgoe.graph.pair_rows import PairRows
@@ -249,7 +249,7 @@ def _principal(columns: NDArray[np.float32], noise: float) -> tuple[NDArray[np.f
     return rotation[:, :span], strength[:span]
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel("out")
 def _values(pairs, sums, other_sums, degree, out):  # pragma: no cover - compiled
     indptr, other, task_mask, scores = pairs
     for row in range(len(sums)):
@@ -260,7 +260,7 @@ def _values(pairs, sums, other_sums, degree, out):  # pragma: no cover - compile
             out[e] = value
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel("out")
 def _multiply(indptr, other, values, dense, out):  # pragma: no cover - compiled
     width, pairs, flat = dense.shape[1], len(other), dense.reshape(-1)
     total = np.empty(width, np.float32)  # with it, and with the value read once, the sums run on vectors
@@ -272,10 +272,11 @@ def _multiply(indptr, other, values, dense, out):  # pragma: no cover - compiled
             value, column = values[e], other[e]
             for d in range(width):
                 total[d] += value * dense[column, d]
-        out[row] = total
+        for d in range(width):  # numba takes a second to compile the assignment of a row
+            out[row, d] = total[d]
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel("out")
 def _project(pairs, sums, other_sums, degree, vectors, out):  # pragma: no cover - compiled
     indptr, other, task_mask, scores = pairs
     known, rank, n, flat = len(other_sums), vectors.shape[1], len(other), vectors.reshape(-1)

@@ -1,9 +1,9 @@
 """The macro task table: the macro node of the other side that each node prefers for each task."""
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from mgoe._util.kernels import kernel
 from mgoe.graph.pair_rows import PairRows
 
 
@@ -32,7 +32,7 @@ def task_table(
     return out
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel("out")
 def _task_table(pairs, macro, width, out):  # pragma: no cover - compiled
     indptr, other, task_mask, scores = pairs
     tasks = out.shape[1]
@@ -56,7 +56,7 @@ def _task_table(pairs, macro, width, out):  # pragma: no cover - compiled
             count[:, k] = 0
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def largest(values, ties, width):  # pragma: no cover - compiled
     """Return the place of the largest of the first values; ties go to the larger tie, then to the first."""
     best = 0

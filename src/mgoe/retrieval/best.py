@@ -4,20 +4,21 @@ An item is better if its weight is larger or, at the same weight, if its index i
 ties, so what is kept does not depend on the order in which items are offered.
 """
 
-import numba
 import numpy as np
+
+from mgoe._util.kernels import kernel
 
 BITS = 20
 """Bits of a weight that are not looked at first: those that are leave steps of an eighth."""
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def is_worse(weight, item, than_weight, than_item):  # pragma: no cover - compiled
     """Tell whether the first item is worse than the second."""
     return weight < than_weight or (weight == than_weight and item > than_item)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel("to_items", "to_weights")
 def keep_best(items, weights, to_items, to_weights):  # pragma: no cover - compiled
     """Copy the best of some items, best first, as many as there is room for. Return their number.
 
@@ -40,7 +41,7 @@ def keep_best(items, weights, to_items, to_weights):  # pragma: no cover - compi
     return size
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel("items", "weights", inner=True)
 def offer(items, weights, size, item, weight):  # pragma: no cover - compiled
     """Offer an item to a heap that holds `size` of at most `len(items)` items. Return its new size."""
     if size < len(items):
@@ -55,7 +56,7 @@ def offer(items, weights, size, item, weight):  # pragma: no cover - compiled
     return size
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel("items", "weights", inner=True)
 def sort(items, weights, size):  # pragma: no cover - compiled
     """Sort the items of a heap in place, best first."""
     for last in range(size - 1, 0, -1):
@@ -64,7 +65,7 @@ def sort(items, weights, size):  # pragma: no cover - compiled
         _sink(items, weights, last, item, weight)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel("items", "weights", inner=True)
 def _sink(items, weights, size, item, weight):  # pragma: no cover - compiled
     """Replace the root of a heap by another item."""
     at, child = 0, 1

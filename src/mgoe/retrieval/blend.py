@@ -16,11 +16,11 @@ Axes: `B` items, `F` signals, `Q` queries.
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from mgoe._util.hash_table import free_places, place_of
+from mgoe._util.kernels import kernel
 from mgoe.retrieval.history import DAY, OwnItems
 from mgoe.retrieval.links import ItemLinks
 
@@ -119,7 +119,7 @@ def link_signals(
     return np.log(FLOOR + _sum_links(links, fresh, own.latest[known], weights, items, key))
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel("key")
 def _sum_links(links, fresh, seeds, weights, items, key):  # pragma: no cover - compiled
     """Add up links to some items, which are found in a hash table."""
     row_at, total = np.empty(len(key), np.int32), np.zeros((len(items), weights.shape[1]))

@@ -10,10 +10,10 @@ items beside it.
 Axes: `I` items, `R` rows.
 """
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from mgoe._util.kernels import kernel
 from mgoe.retrieval.best import keep_best
 from mgoe.retrieval.history import DAY, MINUTE, Rows
 
@@ -33,7 +33,7 @@ def lengths(by_user: Rows, items: int) -> NDArray[np.float32]:
     return np.where(square > 0, np.exp2(np.round(4 * exact) / 4), 0).astype(np.float32)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def _squares(by_user, items):  # pragma: no cover - compiled
     square = np.zeros(items)
     for pair in by_user.pairs:
@@ -41,7 +41,7 @@ def _squares(by_user, items):  # pragma: no cover - compiled
     return square
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel("to_item", "to_weight", "count")
 def cosine_rows(pairs, length, items, to_item, to_weight, count):  # pragma: no cover - compiled
     """Compute the links of some items: the best first, (R, n) each, and how many there are, (R,)."""
     by_user, by_item = pairs

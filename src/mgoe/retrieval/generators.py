@@ -8,11 +8,11 @@ item that is registered live is found at once by what it is about.
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from mgoe._util.hash_table import free_places, place_of
+from mgoe._util.kernels import kernel
 from mgoe.config import named
 from mgoe.features import View
 from mgoe.features.sketch import SUMS
@@ -153,7 +153,7 @@ def _linked(stored: Stored, kind: Kind, own: OwnItems, n: int) -> NDArray[np.int
     return items[:size]
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel("key", "items", "totals")
 def _sum_links(links, fresh, seeds, weights, known, key, items, totals):  # pragma: no cover - compiled
     """Add up links in a hash table, and keep the best."""
     total = np.zeros(len(key), np.float32)
@@ -174,7 +174,7 @@ def _sum_links(links, fresh, seeds, weights, known, key, items, totals):  # prag
     return size
 
 
-@numba.njit(cache=True, nogil=True, fastmath=SUMS)
+@kernel("items", "near", fastmath=SUMS)
 def _nearest_in_order(vector, vectors, slot, live, start, end, items, near):  # pragma: no cover - compiled
     """Keep the items from `start` to `end` whose vectors are nearest, of those that have one."""
     size = 0

@@ -6,10 +6,10 @@ than others, and does not tie everything to everything.
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from mgoe._util.kernels import kernel
 from mgoe.features import View
 from mgoe.features.pair import walk
 from mgoe.graph import Snapshot
@@ -171,7 +171,7 @@ def decay(age: NDArray[np.int64], half_life: float) -> NDArray[np.float64]:
     return np.maximum(np.exp2(-np.maximum(age, 0) / half_life), LEAST)
 
 
-decay_of_one = numba.njit(decay, cache=True, nogil=True)
+decay_of_one = kernel(inner=True)(decay)
 """The same in a kernel, of one pair."""
 
 
@@ -206,7 +206,7 @@ def _live_pairs(view: View, user: int) -> Done:
     return Done(items.index[pairs.item[at]], pairs.task_mask[at].astype(np.int64), pairs.time[at])
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel("out")
 def _take_latest(pairs, scores, out):  # pragma: no cover - compiled
     indptr, item, task_mask, time = pairs
     for user in range(len(out.indptr) - 1):
@@ -226,7 +226,7 @@ def _take_latest(pairs, scores, out):  # pragma: no cover - compiled
                 at += 1
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel("at", "out")
 def _transpose(rows, at, out):  # pragma: no cover - compiled
     for row in range(len(rows.indptr) - 1):
         for e in range(rows.indptr[row], rows.indptr[row + 1]):

@@ -12,10 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Literal, NamedTuple
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from mgoe._util.kernels import kernel
 from mgoe.graph import Snapshot
 from mgoe.graph.pair_rows import block_bounds, copy_rows, starts
 from mgoe.retrieval.cosine import cosine_rows, lengths
@@ -144,7 +144,7 @@ def freshness(pairs: LatestPairs, snapshot: Snapshot) -> NDArray[np.float32]:
     return _fresh(pairs.by_item, end_of(snapshot) // MINUTE, half_life) ** np.float32(FRESHNESS)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def _fresh(by_item, end, half_life):  # pragma: no cover - compiled
     fresh = np.zeros(len(by_item.indptr) - 1, np.float32)
     for item in range(len(fresh)):
@@ -175,7 +175,7 @@ def changed_items(before: Rows, pairs: LatestPairs, kind: Kind) -> NDArray[np.in
     return np.flatnonzero(touched).astype(np.int32)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel("touched")
 def _touch_changed(before, after, touched):  # pragma: no cover - compiled
     for user in range(len(after.indptr) - 1):
         first, last = after.indptr[user], after.indptr[user + 1]
@@ -193,7 +193,7 @@ def _touch_changed(before, after, touched):  # pragma: no cover - compiled
                 touched[pair.other] = True
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel("touched")
 def _touch_beside(pairs, changed, touched):  # pragma: no cover - compiled
     by_user, by_item = pairs
     for item in np.flatnonzero(changed):

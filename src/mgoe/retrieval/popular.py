@@ -2,10 +2,10 @@
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from mgoe._util.kernels import kernel
 from mgoe.features import View
 from mgoe.graph import Snapshot
 from mgoe.retrieval.best import keep_best, offer, sort
@@ -96,7 +96,7 @@ def _best(items: NDArray, values: NDArray[np.float32], n: int) -> NDArray:
     return best
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel("best")
 def _best_of_groups(pairs, members, bounds, end, half_life, items, best):  # pragma: no cover - compiled
     indptr, item, task_mask, time = pairs
     groups, tasks, length = best.shape

@@ -6,13 +6,13 @@ arXiv 2010.05525), here with the scores of all four pairs:
 Axes: `R` rows.
 """
 
-import numba
 import numpy as np
 
+from mgoe._util.kernels import kernel
 from mgoe.retrieval.best import keep_best, offer, sort
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel("to_item", "to_weight", "count")
 def swing_rows(pairs, alpha, users, itself, items, to_item, to_weight, count):  # pragma: no cover - compiled
     """Compute the links of some items: the best first, (R, n) each, and how many there are, (R,).
 

@@ -4,7 +4,6 @@ predictions.
 Axes: `T` behaviours (tasks), `U` users, `I` items, `N` exposures or examples.
 """
 
-import mgoe._util.kernel_cache  # noqa: F401 - before a kernel is defined
 from mgoe.simulation.chance import check_reachable, reachable
 from mgoe.simulation.logs import Form, SimulationSummary, simulate
 from mgoe.simulation.settings import DEVICES, BehaviorSettings, StaySettings, WorldSettings

@@ -4,8 +4,9 @@ A uniform number is a hash of a key and a counter, so no draw depends on earlier
 from by an alias table (Walker 1977, Vose 1991).
 """
 
-import numba
 import numpy as np
+
+from mgoe._util.kernels import kernel
 
 _STEP = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
@@ -14,7 +15,7 @@ _LOW = np.uint64(0xFFFFFFFF)
 _FULL = 2.0**32
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def uniform(key, counter):
     """Return number `counter` of the SplitMix64 stream of `key`, in [0, 1)."""
     z = key + counter * _STEP
@@ -24,7 +25,7 @@ def uniform(key, counter):
     return np.float64(z >> np.uint64(11)) * 2.0**-53
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def pick(u, start, stop, table):
     """Return the entry of the group `start:stop` of an alias table that a uniform number u selects."""
     x = u * (stop - start)
@@ -35,12 +36,12 @@ def pick(u, start, stop, table):
     return start + other + keeps * (slot - other)  # no branch, so none is mispredicted
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def _entry(keep, other):
     return np.uint64(min(keep * _FULL, _FULL - 1)) << np.uint64(32) | np.uint64(other)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def alias_table(weights, offsets):
     """Return a table for `pick`, with one distribution per group of entries.
 
@@ -54,9 +55,7 @@ def alias_table(weights, offsets):
         counted from the group's start. uint64, shape (n,).
     """
     table = np.zeros(len(weights), np.uint64)
-    waiting = np.empty(
-        (offsets[1:] - offsets[:-1]).max(), np.int64
-    )  # light entries from the left, heavy ones from the right
+    waiting = np.empty(len(weights), np.int64)  # light entries from the left, heavy ones from the right
     for g in range(len(offsets) - 1):
         start, n = offsets[g], offsets[g + 1] - offsets[g]
         total = weights[start : start + n].sum()

@@ -10,10 +10,10 @@ M users stream through the cache, and then shuffled into its time slots.
 from dataclasses import dataclass
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from mgoe._util.kernels import kernel
 from mgoe.simulation.alias import alias_table, pick, uniform
 from mgoe.simulation.chance import looks, position_losses
 from mgoe.simulation.settings import DEVICE_SHARES
@@ -149,7 +149,7 @@ def _draw_users(key: np.uint64, n: int, reached: NDArray[np.float64]) -> NDArray
     return np.searchsorted(reached, targets, side="right").astype(np.int32)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def _rising(key, n, end):
     """Return n sorted uniform numbers below `end`: sums of exponential gaps."""
     gaps = np.empty(n + 1)
@@ -158,7 +158,7 @@ def _rising(key, n, end):
     return np.cumsum(gaps[:n] * (end / gaps.sum()))
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def _draw_items(keys, user, community, aims, offsets, items, share, arrived):
     """Return items, a share of which is any that has arrived, and which these are."""
     item, flags = np.empty(len(user), np.int32), np.zeros(len(user), np.bool_)
@@ -175,7 +175,7 @@ def _draw_items(keys, user, community, aims, offsets, items, share, arrived):
     return item, flags
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def _draw_positions(key, item, flags, pages, positions):
     """Return a random position, within the item's part of the page unless the item was drawn uniformly."""
     position = np.empty(len(item), np.int8)
@@ -187,7 +187,7 @@ def _draw_positions(key, item, flags, pages, positions):
     return position
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def _draw_order(key, n):
     order = np.arange(n, dtype=np.int32)
     for k in range(n - 1, 0, -1):
@@ -196,7 +196,7 @@ def _draw_order(key, n):
     return order
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def _times(key, n, day_start, first, rows):
     """Return a moment in each of n of the day's `rows` equal slots."""
     time = np.empty(n, np.int64)
@@ -206,7 +206,7 @@ def _times(key, n, day_start, first, rows):
     return time
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel(inner=True)
 def _kind(u, ends):
     """Return the kind, of those whose shares end at `ends`, that a uniform number u selects."""
     kind = 0
@@ -215,7 +215,7 @@ def _kind(u, ends):
     return kind
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def _draw_outcomes(key, pairs, communities, biases, logits, devices, scenarios, positions, parents, noise):
     """Return task mask, device, stay and scenario of each row."""
     device_ends, device_effect = devices

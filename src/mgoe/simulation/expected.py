@@ -11,11 +11,11 @@ Axes: `B` users, `I` items, `n` items of a place, `T` behaviours, `D` devices.
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-import numba
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit
 
+from mgoe._util.kernels import kernel
 from mgoe.simulation.chance import looks, page_shares, position_losses
 from mgoe.simulation.settings import DEVICE_SHARES
 from mgoe.simulation.truth import Truth
@@ -149,7 +149,7 @@ def _clicks(truth: Truth, day: int, positions: NDArray[np.float64], merged: bool
     )
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel("total")
 def _add(total, exposures, pairs, logits, place, clicks, funnel):
     """Add what is expected at a place on a day."""
     communities, item_communities, user_bias, item_bias = pairs
@@ -171,7 +171,7 @@ def _add(total, exposures, pairs, logits, place, clicks, funnel):
             total[u, i] += exposures[u] * place.shown[c, column] * chance
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel("none", inner=True)
 def _follows(x, device, funnel, none):
     """Return the probability that something wanted happens once the first behaviour has, on a device.
 

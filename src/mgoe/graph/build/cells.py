@@ -3,9 +3,10 @@
 from collections.abc import Iterable
 from typing import NamedTuple, Self
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from mgoe._util.kernels import kernel
 
 
 class Marks(NamedTuple):
@@ -100,7 +101,7 @@ class CellCounter:
         return self._open.at(np.argsort(self._open.other))
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel("place", "work", "done")
 def _count(marks, place, held, work, done):  # pragma: no cover - compiled
     """Count records in cells: open ones in `work`, in any order, and complete ones in `done`, in order.
 
@@ -128,7 +129,7 @@ def _count(marks, place, held, work, done):  # pragma: no cover - compiled
     return cells, held
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel("place", "work", "done")
 def _close(place, held, work, done, cells):  # pragma: no cover - compiled
     """Move open cells behind the complete ones, ascending by the second axis."""
     for second in np.sort(work.other[:held]):
@@ -143,7 +144,7 @@ def _close(place, held, work, done, cells):  # pragma: no cover - compiled
     return cells
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def _spread(nodes, indptr, values):  # pragma: no cover - compiled
     """Return the record and the value of each pair of these."""
     total = 0

@@ -20,10 +20,10 @@ A node without edges belongs to the cold node, number `k`.
 
 from collections.abc import Sequence
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from mgoe._util.kernels import kernel
 from mgoe.graph.sketch import unit_rows
 
 LEARNING_SAMPLE, LEAST_SAMPLE = 256, 50_000
@@ -283,7 +283,7 @@ def on_grid(vectors: NDArray) -> NDArray[np.float64]:
     return np.rint(vectors * float(GRID)).astype(np.float64)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel("out")
 def _add_members(rows, weights, groups, out):  # pragma: no cover - compiled
     """Add the rows to the sums of their groups, each times its weight."""
     for row in range(len(rows)):
@@ -292,12 +292,12 @@ def _add_members(rows, weights, groups, out):  # pragma: no cover - compiled
             out[groups[row], d] += weight * rows[row, d]
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel("cost", "sizes", "group")
 def _merge(cost, squares, sizes, k, group):  # pragma: no cover - compiled
     """Merge until `k` groups are left. `cost` holds products of means, and then the price of joining two."""
     n = len(sizes)
     left = np.ones(n, np.bool_)
-    partner, price = np.zeros(n, np.int64), np.full(n, np.inf)
+    partner, price = np.empty(n, np.int64), np.empty(n)
     for i in range(n):
         for j in range(n):
             apart = max(squares[i] + squares[j] - 2 * cost[i, j], 0.0)
@@ -323,7 +323,7 @@ def _merge(cost, squares, sizes, k, group):  # pragma: no cover - compiled
                 partner[m], price[m] = i, cost[i, m]
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel(inner=True)
 def _cheapest(i, cost, left):  # pragma: no cover - compiled
     best, least = -1, np.inf
     for j in range(len(left)):

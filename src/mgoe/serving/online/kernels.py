@@ -5,10 +5,10 @@ Axes: `m` changed pairs, `Z` resolutions, `K` macro nodes, `T` tasks, `R` recent
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from mgoe._util.kernels import kernel
 from mgoe.graph.edges import find, find_place
 from mgoe.graph.task_table import largest
 
@@ -49,7 +49,7 @@ class Totals(NamedTuple):
     last: NDArray[np.int64]
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel("totals")
 def add_totals(change, other_sums, totals):  # pragma: no cover - compiled
     """Add to sums over one and two steps, pairs per task, pairs, events, and the time of the last event."""
     for p in range(len(change.own)):
@@ -65,14 +65,14 @@ def add_totals(change, other_sums, totals):  # pragma: no cover - compiled
         totals.last[a] = max(totals.last[a], change.time[p])
 
 
-@numba.njit(cache=True, nogil=True)
-def add_edges(own, macro, step, out):  # pragma: no cover - compiled
-    """Add to 1st-order edges at one resolution."""
+@kernel("out")
+def add_edges(own, macro, step, start, out):  # pragma: no cover - compiled
+    """Add to 1st-order edges at the resolution whose columns begin at `start`."""
     for p in range(len(own)):
-        out[own[p], macro[p]] += step[p]
+        out[own[p], start + macro[p]] += step[p]
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel("out")
 def add_own_second_order(own, other, step, base_score, edges, macro, out):  # pragma: no cover - compiled
     """Add to each node's 2nd-order edge to its own macro node."""
     indptr, column, score = edges
@@ -83,7 +83,7 @@ def add_own_second_order(own, other, step, base_score, edges, macro, out):  # pr
             out[a] += step[p] * (edge - base_score[p])
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel("out")
 def add_second_order(own, other, step, base_score, edges, macro, out):  # pragma: no cover - compiled
     """Add to the 2nd-order edges of each node to every macro node."""
     indptr, column, score = edges
@@ -96,7 +96,7 @@ def add_second_order(own, other, step, base_score, edges, macro, out):  # pragma
                 out[a, macro[a]] -= step[p] * base_score[p]
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel("out")
 def add_tasks(own, macro, task_mask, sign, out):  # pragma: no cover - compiled
     """Add to neighbours by task and macro node."""
     for p in range(len(own)):
@@ -104,7 +104,7 @@ def add_tasks(own, macro, task_mask, sign, out):  # pragma: no cover - compiled
             out[own[p], t, macro[p]] += sign * (task_mask[p] >> t & 1)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def find_pairs(indptr, other, rows, columns):  # pragma: no cover - compiled
     """Return where pairs are stored in sparse rows, -1 for those that are not."""
     out = np.full(len(rows), -1, np.int64)
@@ -114,7 +114,7 @@ def find_pairs(indptr, other, rows, columns):  # pragma: no cover - compiled
     return out
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def _comes_before(
     time, score, node, entry_time, entry_score, entry, known, rank
 ):  # pragma: no cover - compiled
@@ -128,7 +128,7 @@ def _comes_before(
     return node < entry
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel("neighbor", "masks", "times")
 def add_recents(change, scores, known, rank, neighbor, masks, times):  # pragma: no cover - compiled
     """Move neighbours to where they now belong.
 
@@ -158,7 +158,7 @@ def add_recents(change, scores, known, rank, neighbor, masks, times):  # pragma:
         neighbor[a, at], masks[a, at], times[a, at] = node, change.task_mask[p], time
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel("out")
 def task_table(edges, done_at, degree, out):  # pragma: no cover - compiled
     """Fill the macro task table by the rule of `mgoe.graph.task_table`."""
     for row in range(len(out)):
@@ -170,7 +170,7 @@ def task_table(edges, done_at, degree, out):  # pragma: no cover - compiled
             out[row, t] = best if done_at[row, t, best] else favorite
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel("head", "following")
 def link(nodes, first, head, following):  # pragma: no cover - compiled
     """Put new pairs, numbered from `first`, at the head of their nodes' chains."""
     for p in range(len(nodes)):

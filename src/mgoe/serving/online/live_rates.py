@@ -10,12 +10,12 @@ Axes: `E` places of a table, `T` tasks, `R` regressions.
 from collections.abc import Mapping
 from typing import NamedTuple
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from mgoe._util.arrays import with_room
 from mgoe._util.hash_table import place_of
+from mgoe._util.kernels import kernel
 from mgoe.features import RateCells
 from mgoe.graph.rates import RateGroup, Rates, distinct
 from mgoe.serving.events.event import Id
@@ -135,7 +135,7 @@ def _larger(cells: RateCells, entries: int) -> RateCells:
     return out
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel("cells")
 def _add(cells, key, counts, values):  # pragma: no cover - compiled
     """Add to cells, and return how many are new."""
     new = 0

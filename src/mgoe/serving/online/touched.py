@@ -218,7 +218,7 @@ class Nodes(GrowingArrays):
         steps = change.own, change.other, step, change.base_score
         for r in range(len(base.widths)):
             edges, macro = base.edges(r), self.macro[:, r]
-            kernels.add_edges(change.own, change.other_macro[:, r], step, self.edges[:, self.starts[r] :])
+            kernels.add_edges(change.own, change.other_macro[:, r], step, self.starts[r], self.edges)
             kernels.add_own_second_order(*steps, edges, macro, self.fixed_second[:, r])
             if r == base.snapshot.dense:
                 kernels.add_second_order(*steps, edges, macro, self.fixed_all_second)
@@ -247,7 +247,7 @@ class Nodes(GrowingArrays):
         """
         for r in range(len(self.base_values.widths)):
             for macro, sign in ((former, -1), (now, 1)):
-                kernels.add_edges(slots, macro[:, r], sign * scores, self.edges[:, self.starts[r] :])
+                kernels.add_edges(slots, macro[:, r], sign * scores, self.starts[r], self.edges)
                 if r == self.base_values.snapshot.dense:
                     kernels.add_tasks(slots, macro[:, r], task_mask, sign, self.done_at)
 

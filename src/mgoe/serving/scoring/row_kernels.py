@@ -6,16 +6,16 @@ A row is fetched into the cache before it is read. Rows are floats of 32 bits, o
 Axes: `B` items of a request, `U` users, `F` floats per row.
 """
 
-import numba
 import numpy as np
 
+from mgoe._util.kernels import kernel
 from mgoe.graph.memory_hints import prefetch_far
 
 AHEAD = 4
 """Items between fetching a row and reading it: rows have some kilobytes."""
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def take(words, items, shift, users, own, ends):  # pragma: no cover - compiled
     """Return rows of items, with those of their users added, from rows (U, F) and each item's user, (B,),
     piece by piece. Shape (B F,): of each piece, which ends at the next of `ends` in a row, (B, floats of the

@@ -9,12 +9,12 @@ Axes: `U` users, `I` items.
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numba
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 from scipy.linalg import get_lapack_funcs
 
+from mgoe._util.kernels import kernel
 from mgoe.config import RangeSettings
 from mgoe.errors import TrainingError
 from mgoe.topn.baselines.baseline import HALF_LIFE, NEIGHBORS, Baseline, Budget, by_similarity, fit_similarity
@@ -86,7 +86,7 @@ def inverted_in_place(gram: NDArray[np.float32], l2: float) -> NDArray[np.float3
     return factor
 
 
-@numba.njit(cache=True)
+@kernel("lower")
 def mirror(lower: NDArray[np.float32]) -> None:
     """Copy the lower triangle of a matrix to the upper one."""
     for row in range(len(lower)):
@@ -124,7 +124,7 @@ def fit_slim(events: Events, settings: Mapping[str, Any], seed: int, budget: Bud
     return by_similarity(events.matrix(settings["half_life"]), (weights + own).tocsr())
 
 
-@numba.njit(cache=True)
+@kernel()
 def slim_weights(
     near_start: NDArray[np.integer],
     near: NDArray[np.integer],

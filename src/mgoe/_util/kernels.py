@@ -1,23 +1,30 @@
-"""Where compiled kernels are cached. Import this module, and numba caches the kernels of this library here.
+"""Compiled kernels, and where they are cached.
+
+numba compiles a kernel for each combination of types of its arguments, and an array that cannot be written,
+such as a memory map, is of a type of its own. Here one compiled kernel takes inputs of both. For inputs of
+another element type or another order in memory it is compiled again, because converting would copy them.
 
 By itself numba tells versions of a file apart by its time and size, takes a kernel of another file that is
 compiled into this one for unchanged, keeps every version, and fails where it cannot write or read. Here
 a kernel is found by what it is compiled from, and of processes that need it at once, such as the workers of a
 service, one compiles it. The folder stays below a size. Where it cannot be read or written, kernels are
-compiled by every process, and a warning says so. Kernels of others are cached as ever.
+compiled by every process, and a warning says so.
 """
 
+import gc
 import hashlib
 import os
 import warnings
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cache
+from inspect import signature
 from pathlib import Path
 from types import FunctionType
 from typing import Any, ClassVar, Self
 
 from filelock import FileLock, Timeout
-from numba.core import caching, dispatcher
+from numba.core import caching, compiler_lock, registry, sigutils, types
 
 PLACE = "NUMBA_CACHE_DIR"
 """Environment variable that names the cache folder, to numba too."""
@@ -37,12 +44,14 @@ def folder() -> Path:
 
 @cache
 def content_key(function: FunctionType) -> str:
-    """Return what changes with whatever a kernel is compiled from: its file, the constants that the file
-    imports, and the files of the kernels that it imports.
+    """Return what changes with whatever a kernel is compiled from: its file and this one, the constants that
+    the file imports, and the files of the kernels that it imports.
     """
-    key = hashlib.sha256(Path(function.__code__.co_filename).read_bytes())
+    key = hashlib.sha256(
+        b"".join(Path(file).read_bytes() for file in (__file__, function.__code__.co_filename))
+    )
     for name, value in sorted(function.__globals__.items()):
-        if isinstance(value, dispatcher.Dispatcher) and value.py_func.__module__ != function.__module__:
+        if isinstance(value, registry.CPUDispatcher) and value.py_func.__module__ != function.__module__:
             key.update(content_key(value.py_func).encode())
         elif isinstance(value, CONSTANTS) and not name.startswith("__"):
             key.update(f"{name}={value!r}".encode())
@@ -151,9 +160,64 @@ def _kernel_of(path: Path) -> str:
     return path.name.rpartition(".")[0] if path.suffix == ".nbi" else path.name.rsplit(".", 2)[0]
 
 
-def _cache_of(function: FunctionType) -> caching.FunctionCache:
-    ours = function.__module__.startswith("mgoe.")
-    return KernelCache(function) if ours else caching.FunctionCache(function)
+class _Kernel(registry.CPUDispatcher):
+    """A function that is compiled when it is first called, and then found in the cache.
+
+    Args:
+        function: Function to compile.
+        written: Names of the arguments whose arrays it writes.
+        options: Options of numba.
+    """
+
+    def __init__(self, function: FunctionType, written: Sequence[str] = (), options: Any = None):
+        super().__init__(function, targetoptions=options)
+        self._is_written = [name in written for name in signature(function).parameters]
+        self._also_taken: set[tuple[types.Type, ...]] = set()
+        self._cache = KernelCache(function)
+
+    def compile(self, sig: Any) -> Any:
+        """Return the machine code for arguments of these types, compiled for inputs that it can only read."""
+        taken, _ = sigutils.normalize_signature(sig)
+        kinds = zip(taken, self._is_written, strict=True)
+        compiled = tuple(kind if written else _input_type(kind) for kind, written in kinds)
+        with compiler_lock.global_compiler_lock:
+            searches = gc.isenabled()
+            gc.disable()  # compiling leaves little garbage, and to search for it took a tenth of the time
+            try:
+                code = super().compile(compiled)
+            finally:
+                if searches:
+                    gc.enable()
+            if taken != compiled and taken not in self._also_taken:
+                self._also_taken.add(taken)
+                self._insert([kind._code for kind in taken], code, False)  # type: ignore[attr-defined]
+        return code
 
 
-setattr(dispatcher, "FunctionCache", _cache_of)  # noqa: B010 - a name that the type checker does not see
+def _input_type(kind: types.Type) -> Any:
+    """Return the type for which an input is compiled: arrays as if they could not be written."""
+    if isinstance(kind, types.Array):
+        return kind.copy(readonly=True)
+    if isinstance(kind, types.BaseTuple):
+        parts = [_input_type(part) for part in kind]  # type: ignore[attr-defined]
+        return kind.from_types(parts, getattr(kind, "instance_class", None))
+    return types.unliteral(kind)
+
+
+def kernel(*written: str, inner: bool = False, **options: Any) -> Callable[[FunctionType], Any]:
+    """Have numba compile a function when it is first called. It runs without the lock of the interpreter.
+
+    Args:
+        written: Names of the arguments whose arrays it writes; it can only read those of others. Name also a
+            `NamedTuple` that comes from a kernel that writes it: numba does not convert one.
+        inner: Only other kernels call it, so the code that unpacks objects of Python is not compiled.
+        options: Options of numba, such as `fastmath`.
+
+    Example:
+        >>> @kernel("out")
+        ... def double(values, out):
+        ...     for row in range(len(values)):
+        ...         out[row] = 2 * values[row]
+    """
+    unused = {"no_cpython_wrapper": inner, "no_cfunc_wrapper": True}
+    return lambda function: _Kernel(function, written, {"nopython": True, "nogil": True, **unused, **options})
