@@ -5,9 +5,11 @@ import hashlib
 import json
 import pickle
 import re
+import subprocess
+import sys
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -15,6 +17,7 @@ import pytest
 from safetensors.numpy import load_file
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV, TimeSeriesSplit
 from sklearn.utils.validation import check_is_fitted
 
 import mgoe
@@ -199,6 +202,37 @@ def test_predicting_what_the_history_holds_warns_once(
     assert "are in the history that the graph holds" in str(said[0].message)
 
 
+class Recorded(mgoe.Ranker):
+    """Says how many rows it was fitted on, and that later rows suit large seeds."""
+
+    def fit(self, events: pd.DataFrame) -> Self:
+        self.rows_ = len(events)
+        return self
+
+    def score(self, later: pd.DataFrame) -> float:
+        return self.seed + len(later) / self.rows_
+
+
+def test_scikit_learn_searches_parameters():
+    search = GridSearchCV(Recorded(tasks=["click"]), {"seed": [3, 7, 5]}, cv=TimeSeriesSplit(2))
+    found = search.fit(pd.DataFrame({"item": range(30)}))
+    assert found.best_params_ == {"seed": 7}
+    assert found.best_estimator_.get_params() == Recorded(tasks=["click"], seed=7).get_params()
+    assert found.best_estimator_.rows_ == 30
+    assert found.cv_results_["split0_test_score"].tolist() == [4, 8, 6]
+
+
+def test_a_ranker_needs_no_scikit_learn():
+    """Nor what only few fits need, and is slow to import."""
+    slow = ["sklearn", "scipy.stats", "scipy.optimize", "torch._dynamo"]
+    code = (
+        "import sys; sys.modules['sklearn'] = None; import mgoe; mgoe.Ranker(seed=1).set_params(seed=2); "
+        "print([name for name in sys.argv[1:] if sys.modules.get(name)])"
+    )
+    asked = subprocess.run([sys.executable, "-c", code, *slow], check=True, capture_output=True, text=True)
+    assert asked.stdout == "[]\n"
+
+
 def test_the_conventions_of_scikit_learn_hold(ranker: mgoe.Ranker):
     copy = clone(ranker)
     assert copy.get_params() == ranker.get_params()
@@ -218,7 +252,11 @@ def test_the_conventions_of_scikit_learn_hold(ranker: mgoe.Ranker):
         with pytest.raises(mgoe.ranker.NotFittedError, match=r"call fit\(events\)") as caught:
             ask()
         assert isinstance(caught.value, MgoeError)
-        assert isinstance(caught.value, NotFittedError)
+        assert isinstance(caught.value, ValueError)
+        assert isinstance(caught.value, AttributeError)
+    with pytest.raises(ConfigError, match=r"^rate: is no parameter of Ranker"):
+        copy.set_params(seed=4, rate=1)
+    assert copy.seed == 3
     with pytest.raises(MgoeError, match=r"save\(path\)"):
         pickle.dumps(ranker)
 

@@ -15,7 +15,6 @@ def test_facts_are_the_same_as_text_and_as_html(ranker: mgoe.Ranker):
             assert fact.split()[-1] in page
     assert "users 192" in repr(ranker)
     assert "fitted no" in repr(mgoe.Ranker())
-    assert ranker._repr_mimebundle_() == {"text/plain": repr(ranker), "text/html": ranker._repr_html_()}
 
 
 @pytest.mark.parametrize("parameters", [{"tasks": 7}, {"tasks": "click"}, {"tasks": [1]}, {"model": 7}])

@@ -3,6 +3,7 @@
 A user's mistake ends in one sentence and code 2, an interrupt with a hint how to resume.
 """
 
+import gc
 import os
 import signal
 import warnings
@@ -116,6 +117,7 @@ def root(
     ] = False,
 ) -> None:
     """Show the version, or run a command."""
+    gc.set_threshold(100_000, 50, 100)  # what a command imports and compiles is no garbage to search
     # the kind and the text of a warning, without the line of code that Python adds
     warnings.formatwarning = lambda message, category, *_: f"{category.__name__}: {message}\n"
     context.with_resource(hidden() if quiet else shown("stderr"))

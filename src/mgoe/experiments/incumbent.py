@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 from mgoe._util.files import atomic_folder, read_json, write_json
 from mgoe._util.tables import open_duckdb
@@ -135,6 +134,8 @@ def _scores(
 
     Scores that are no probabilities become their rank, which keeps the order.
     """
+    from scipy.stats import rankdata  # slow to import, and few runs have scores of another ranker
+
     given, named = _read(prepared, settings, file)
     joined = _joined(test, given, prepared, settings.data, file)
     scores, believed = np.empty((len(joined), len(settings.tasks))), list[str]()

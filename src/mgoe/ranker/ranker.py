@@ -1,5 +1,6 @@
 """One object from a frame of events to recommendations, by scikit-learn's conventions."""
 
+import inspect
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -9,7 +10,6 @@ from typing import Any, Self
 
 import pandas as pd
 from numpy.typing import ArrayLike
-from sklearn.base import BaseEstimator
 
 from mgoe import experiments
 from mgoe._util.notebook import Shown
@@ -42,7 +42,7 @@ from mgoe.ranker.tables import Rows, named, stored
 from mgoe.ranker.workdir import Workdir
 
 
-class Ranker(Recommender, Shown, BaseEstimator):  # pyright: ignore[reportIncompatibleVariableOverride]
+class Ranker(Recommender, Shown):
     """A multi-task ranker: fits a log, then predicts, recommends and explains.
 
     It trains what `mgoe run` trains on the same rows, bit for bit. Parameters that are left out are guessed
@@ -114,6 +114,36 @@ class Ranker(Recommender, Shown, BaseEstimator):  # pyright: ignore[reportIncomp
         self.memory = memory
         self.settings = settings
         self.verbose = verbose
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return the parameters of the constructor by name. `deep` changes nothing.
+
+        Example:
+            >>> ranker.get_params()["seed"]
+            0
+        """
+        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+
+    def set_params(self, **params: Any) -> Self:
+        """Set parameters of the constructor by name; they count from the next `fit` on.
+
+        Raises:
+            ConfigError: There is no such parameter.
+
+        Example:
+            >>> ranker.set_params(seed=0).seed
+            0
+        """
+        if unknown := sorted({*params} - {*self.get_params()}):
+            raise ConfigError(unknown[0], f"is no parameter of {type(self).__name__}; see `get_params()`")
+        vars(self).update(params)
+        return self
+
+    def __sklearn_tags__(self) -> Any:
+        """Return what the searches of scikit-learn, which call this, ask about an estimator."""
+        from sklearn.base import BaseEstimator
+
+        return BaseEstimator().__sklearn_tags__()
 
     def fit(self, events: Rows, workdir: Path | str | None = None) -> Self:
         """Build the graph of a log, train the model and write its bundle.

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from numpy.typing import ArrayLike
-from sklearn import exceptions
 
 from mgoe.bundle import Bundle
 from mgoe.bundle.training_state import copy_bundle
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from mgoe.serving.http.background import Service
 
 
-class NotFittedError(MgoeError, exceptions.NotFittedError):
+class NotFittedError(MgoeError, ValueError, AttributeError):
     """A ranker is asked for something before it is fitted."""
 
 

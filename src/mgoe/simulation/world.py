@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import brentq
 from scipy.special import expit
 
 from mgoe.errors import ConfigError
@@ -88,6 +87,8 @@ def _calibrated(truth: Truth) -> NDArray[np.float64]:
 
     The rates are measured on exposures drawn across the days.
     """
+    from scipy.optimize import brentq  # slow to import, and a run needs it only to simulate its log
+
     s = truth.settings
     days = np.unique(np.linspace(0, s.days - 1, _CALIBRATION_DAYS).astype(int))
     share = truth.day_rows[days] + 1.0
