@@ -30,8 +30,6 @@ def die(number: int = signal.SIGKILL) -> None:
 
 
 def die_on(bundle: Path, part: object) -> None:
-    """Dies when all processes run: Python 3.11 cannot start one of a pool that breaks in that moment."""
-    time.sleep(1)
     die()
 
 

@@ -4,6 +4,8 @@ import subprocess
 import sys
 import time
 import warnings
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,7 @@ from mgoe.bundle.known_outcomes import KnownOutcomes
 from mgoe.cli import app
 from mgoe.errors import ConfigError
 from mgoe.experiments import measure_pairs, score, score_pairs
+from mgoe.experiments.processes import in_order
 from tests.effort import SOAK, slow
 from tests.experiments import jobs
 
@@ -88,6 +91,24 @@ def test_measures_are_those_of_one_process(finished: Path, pairs: Path, monkeypa
     pd.testing.assert_frame_equal(pd.DataFrame(two), pd.DataFrame(one), check_exact=True)
 
 
+@pytest.fixture
+def broken_at_the_second_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first process of a pool dies while its second one is started: Python 3.11 then starts that one with
+    a pipe that the pool has closed."""
+    spawn = ProcessPoolExecutor._spawn_process
+
+    def spawn_after(pool: ProcessPoolExecutor) -> None:
+        for first in [*pool._processes.values()]:
+            first.kill()
+            end = time.monotonic() + 60
+            while not pool._call_queue._reader.closed:
+                assert time.monotonic() < end
+                time.sleep(0.001)
+        spawn(pool)
+
+    monkeypatch.setattr(ProcessPoolExecutor, "_spawn_process", spawn_after)
+
+
 @pytest.mark.parametrize(
     ("work", "said"), [(jobs.die_on, "a process of 2 was killed"), (jobs.refuse_part, "is no log of pairs")]
 )
@@ -100,6 +121,27 @@ def test_a_process_that_fails_leaves_no_file(
     assert (ended.exit_code, ended.stderr.count("\n")) == (2, 1)
     assert said in ended.stderr
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.usefixtures("broken_at_the_second_start")
+def test_a_process_that_dies_while_the_next_one_starts_is_named(
+    finished: Path, pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(score, "score_here", jobs.die_on)
+    words = ["predict", finished / "bundle", pairs, "--out", tmp_path / "scores.csv", "--jobs", 2]
+    ended = CliRunner().invoke(app, list(map(str, words)))
+    assert (ended.exit_code, ended.stderr.count("\n")) == (2, 1)
+    assert "a process of 2 was killed or cannot start" in ended.stderr
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_disk_error_of_a_part_is_not_taken_for_a_process():
+    def parts() -> Iterator[int]:
+        yield 1
+        raise OSError("the disk cannot be read")
+
+    with pytest.raises(OSError, match="the disk cannot be read"):
+        list(in_order(jobs.square_late, (0,), parts(), 2))
 
 
 def test_a_bad_row_is_named_by_its_line_in_the_whole_file(

@@ -145,20 +145,23 @@ def in_order(
         jobs: Processes side by side.
 
     Raises:
-        ConfigError: A process was killed.
+        ConfigError: A process was killed, or cannot start.
         MgoeError: The function raised it, or reading the parts did.
     """
     pool = ProcessPoolExecutor(jobs, _context([work]), _begin, (1,))
     ahead = deque[Future[Result]]()
     try:
         for part in parts:
-            ahead.append(pool.submit(work, *args, part))
+            try:
+                ahead.append(pool.submit(work, *args, part))
+            except OSError:  # Python starts a process of a pool that has just broken
+                raise BrokenProcessPool from None
             if len(ahead) == AHEAD * jobs:
                 yield ahead.popleft().result()
         while ahead:
             yield ahead.popleft().result()
     except BrokenProcessPool:
-        rule = f"a process of {jobs} was killed; memory may have run out: take fewer"
+        rule = f"a process of {jobs} was killed or cannot start; memory may have run out: take fewer"
         raise ConfigError("jobs", rule) from None
     finally:
         pool.shutdown(cancel_futures=True)
