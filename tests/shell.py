@@ -46,7 +46,7 @@ class Shell:
                 _, self.served, _ = self.stack.enter_context(process(Path(words[2]), *words[3:]))
                 return ""
             engine = ("--engine", "torch")  # which has nothing to export
-            with patch("mgoe.serving.http.service.serve", self.serve):
+            with patch("mgoe.serving.http.supervisor.serve", self.serve):
                 return self.mgoe([*words[1:], "--port", "0", *engine])
         if words[0] == "mgoe":
             return self.mgoe(words[1:])

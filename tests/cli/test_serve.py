@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -23,18 +24,31 @@ from mgoe.bundle import Bundle
 from mgoe.serving import open_events
 from mgoe.serving.events.event import records
 from mgoe.serving.http.service import logs_of
+from mgoe.serving.http.supervisor import METRICS, shared_metrics
 from tests.cli.conftest import Mgoe
 from tests.effort import SOAK, slow
 from tests.serving.served import check_ready, get, post
 
 AS_COPIES = """
 import multiprocessing
+import mgoe.serving.http.service
 import uvicorn._subprocess
 from mgoe.cli import main
 uvicorn._subprocess.spawn = multiprocessing.get_context("fork")
 main()
 """
 """`mgoe`, whose workers are copies of their supervisor: none of them imports the library again."""
+
+
+AS_SUPERVISOR = """
+import psutil, uvicorn
+from mgoe.cli import main
+uvicorn.run = lambda *_, **__: print(psutil.Process().memory_info().rss)
+main()
+"""
+"""`mgoe`, which prints its memory where it would start workers."""
+MEMORY = 120 * 2**20
+"""Bytes that a supervisor may keep."""
 
 
 @contextmanager
@@ -103,6 +117,7 @@ def test_workers_share_events_and_figures_and_stop_when_all_is_answered(own: Pat
         )
         assert count
         assert int(count[1]) == asked
+        assert psutil.Process(running.pid).memory_info().rss < MEMORY
         host, port = url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port)), timeout=20) as slow:
             slow.sendall(
@@ -162,7 +177,20 @@ def test_no_acknowledged_item_is_lost_when_a_service_is_killed(own: Path, tmp_pa
         check_registered(tmp_path, registered)
 
 
-def test_workers_do_not_outlive_their_supervisor(own: Path, tmp_path: Path):
+def test_a_supervisor_keeps_nothing_of_what_its_workers_open(own: Path):
+    words = ["serve", own, "--port", 0, "--workers", 2, "--engine", "torch"]
+    done = subprocess.run(
+        [sys.executable, "-c", AS_SUPERVISOR, *map(str, words)], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < MEMORY
+
+
+def test_workers_do_not_outlive_their_supervisor(own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """And the next supervisor removes the folder of its metrics."""
+    (folder := tmp_path / "temporary").mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
     program, registered = ("-m", "mgoe") if SOAK else ("-c", AS_COPIES), list[int]()
     words = (own, "--engine", "torch", "--state", tmp_path)
     with process(*words, workers=2, program=program) as (running, url, lines):
@@ -179,6 +207,9 @@ def test_workers_do_not_outlive_their_supervisor(own: Path, tmp_path: Path):
             time.sleep(0.1)
             with suppress(OSError), socket.create_server((host, int(port))):
                 free = True
+    assert len([*folder.glob(f"{METRICS}*")]) == 1
+    with shared_metrics() as shared:
+        assert [*folder.glob(f"{METRICS}*")] == [shared]
 
 
 @slow
@@ -224,12 +255,12 @@ def test_one_worker_stops_well(own: Path, tmp_path: Path):
 
 
 @pytest.mark.parametrize("asked", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize(("workers", "opens"), [(1, "application"), (2, "check_start")])
+@pytest.mark.parametrize(("workers", "opens"), [(1, "service.application"), (2, "supervisor.check_workers")])
 def test_one_that_is_stopped_while_it_opens_its_bundle_ends_well(
     mgoe: Mgoe, own: Path, asked: signal.Signals, workers: int, opens: str, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(f"mgoe.serving.http.service.{opens}", lambda settings: signal.raise_signal(asked))
-    monkeypatch.setattr("mgoe.serving.http.service._run", lambda *_, **__: pytest.fail("it goes on"))
+    monkeypatch.setattr(f"mgoe.serving.http.{opens}", lambda settings: signal.raise_signal(asked))
+    monkeypatch.setattr("mgoe.serving.http.supervisor._run", lambda *_, **__: pytest.fail("it goes on"))
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background has it ignored
     try:
         result = mgoe("serve", own, "--port", 0, "--workers", workers)

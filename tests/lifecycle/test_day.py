@@ -63,7 +63,7 @@ def of_user(bundle: Bundle, user: Any) -> np.ndarray:
 
 
 def test_a_day(shown: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("mgoe.serving.events.exposure_log.AHEAD", SECOND)  # exposures settle in a second
+    monkeypatch.setattr("mgoe.serving.events.exposure_log.CLOCK_SKEW", SECOND)  # exposures settle in a second
     monkeypatch.setattr("tests.lifecycle.load.SEND", 0.05)
     monkeypatch.setattr("tests.lifecycle.load.ASK", 0.05 if SOAK else 0.25)
     first, state = Bundle.open(shown / "bundle"), tmp_path / "state"

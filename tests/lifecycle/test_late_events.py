@@ -12,11 +12,12 @@ import pytest
 pytest.importorskip("httpx", reason="httpx is not installed: pip install httpx")
 
 from mgoe.bundle import Bundle
+from mgoe.config import CLOCK_SKEW
 from mgoe.errors import BundleError
 from mgoe.lifecycle import Registry, Sources, registry, update
 from mgoe.lifecycle.new_rows import learned_until
 from mgoe.serving import Event, open_events, open_exposures
-from mgoe.serving.events.event import AHEAD, every
+from mgoe.serving.events.event import every
 from mgoe.serving.events.exposure import ExposureReader
 from tests.cli.conftest import Mgoe
 from tests.lifecycle.test_taken import LONG_AGO
@@ -103,7 +104,7 @@ def test_a_late_record_is_left_out_at_intake_and_others_of_its_request_are_taken
     shop.add((shop.gone, shop.last + 1), (shop.other, shop.last + 2))
     with served(shop.registry.path / "current", shop.state) as service:
         assert mgoe("erase", *shop.where, "--user", shop.gone).exit_code == 0
-        late, back = shop.erased_at - SECOND, shop.erased_at + AHEAD + 1
+        late, back = shop.erased_at - SECOND, shop.erased_at + CLOCK_SKEW + 1
         moments = [(shop.gone, late), (shop.other, late), (shop.gone, back), (shop.gone, -5)]
 
         def records(**more: Any) -> list[dict[str, Any]]:
@@ -131,7 +132,7 @@ def test_a_late_record_is_left_out_at_intake_and_others_of_its_request_are_taken
     assert mgoe("erase", *shop.where, "--verify").exit_code == 0
     if not shop.is_of_events:
         log = open_exposures(shop.state)
-        assert log.users({str(shop.gone): shop.erased_at + AHEAD, "12": 0}) == []
+        assert log.users({str(shop.gone): shop.erased_at + CLOCK_SKEW, "12": 0}) == []
         log.close()
 
 
@@ -228,7 +229,7 @@ def test_a_full_training_leaves_out_rows_of_erased_users_and_keeps_those_who_cam
         == 0
     )
     rows = pd.DataFrame({"user_id": [shop.gone, shop.other, 5], "item_id": [1, 2, 3], "behavior": "click"})
-    moments = [shop.last + SECOND, time.time_ns() // 1000 + 2 * AHEAD, shop.last + SECOND]
+    moments = [shop.last + SECOND, time.time_ns() // 1000 + 2 * CLOCK_SKEW, shop.last + SECOND]
     file = tmp_path / "new.parquet"
     rows.assign(timestamp=pd.to_datetime(moments, unit="us")).to_parquet(file)
     out = tmp_path / "full"

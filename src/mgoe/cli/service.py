@@ -148,7 +148,7 @@ def serve(
         from mgoe.serving.http.settings import ServeSettings, require_serving
 
         require_serving()
-        from mgoe.serving.http.service import serve as run
+        from mgoe.serving.http.supervisor import serve as run
 
         run(check_settings(ServeSettings, given, "serve"))
 

@@ -18,6 +18,7 @@ from mgoe.config.comparison import (
 )
 from mgoe.config.extensions import check_asked, named, names
 from mgoe.config.log import (
+    CLOCK_SKEW,
     DataSettings,
     FeatureSettings,
     NegativeSettings,
@@ -55,6 +56,7 @@ __all__ = [
     "AUTO",
     "BASELINE_NAMES",
     "BOUNDS",
+    "CLOCK_SKEW",
     "GENERATOR_NAMES",
     "MEMORY",
     "SEEDS",

@@ -17,6 +17,9 @@ from pydantic import (
 
 from mgoe.config.base import Length, PositiveLength, Seed, Settings, Texts, did_you_mean, or_auto
 
+CLOCK_SKEW = 5 * 60 * 1_000_000
+"""Microseconds by which a moment that a client sends may be ahead of this machine's clock."""
+
 
 def _written(value: object) -> object:
     if isinstance(value, int | float) or (

@@ -16,9 +16,8 @@ import pyarrow as pa
 
 from mgoe._util.files import as_json, atomic_file, read_of_format
 from mgoe._util.tables import hand_over
-from mgoe.config import Settings
+from mgoe.config import CLOCK_SKEW, Settings
 from mgoe.data.columns import Table
-from mgoe.data.times import AHEAD
 from mgoe.errors import OutputError
 
 logger = logging.getLogger(__name__)
@@ -95,7 +94,7 @@ class Erasures:
         Args:
             applied: Number of erasures to leave out, the oldest ones.
         """
-        return {user: one.time + AHEAD for one in self.entries[applied:] for user in one.users}
+        return {user: one.time + CLOCK_SKEW for one in self.entries[applied:] for user in one.users}
 
     def without(self, rows: Table) -> Table:
         """Return rows without those of erased users up to their erasure, and report how many these are.

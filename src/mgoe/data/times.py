@@ -21,8 +21,6 @@ from mgoe.config import DataSettings, SplitSettings, seconds
 from mgoe.data.columns import Expr, Table, only_row, wrong_type
 from mgoe.errors import DataError
 
-AHEAD = 5 * 60 * 1_000_000
-"""Microseconds by which a moment that a client sends may be ahead of this machine's clock."""
 UNITS = {"s": 1_000_000, "ms": 1_000, "us": 1}
 """Microseconds of each unit; a nanosecond (`ns`) is shorter."""
 _LIMITS = {"s": 10**11, "ms": 10**14, "us": 10**17}

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
@@ -21,10 +21,11 @@ from mgoe.serving.events.event import Event, EventLog  # noqa: E402
 from mgoe.serving.events.exposure_log import ExposureLog  # noqa: E402
 from mgoe.serving.events.redis_log import RedisLog  # noqa: E402
 from mgoe.serving.events.sqlite_log import SqliteLog  # noqa: E402
-from mgoe.serving.http import service  # noqa: E402
+from mgoe.serving.http import service, supervisor  # noqa: E402
 from mgoe.serving.http.settings import ServeSettings  # noqa: E402
 from mgoe.serving.scoring.runtime import Runtime  # noqa: E402
 from tests.effort import slow  # noqa: E402
+from tests.experiments.jobs import die_on  # noqa: E402
 from tests.serving.http.test_live_service import change_manifest  # noqa: E402
 
 
@@ -101,21 +102,28 @@ def test_the_state_is_stored_beside_the_bundle(
 def test_workers_are_not_started_if_none_could_start(
     given: dict, message: str, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """A wrong address, a file as folder, a missing extra, no bundle, another window: the supervisor
-    reports it once."""
+    """A wrong address, a file as folder, a missing extra, no bundle, another window."""
     (tmp_path / "file").write_text("")
     ExposureLog(tmp_path / "state" / "log.sqlite").close()
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(service, "configure_logs", lambda: None)
-    monkeypatch.setattr(service, "_run", lambda *_, **__: pytest.fail("workers are started"))
-    given.setdefault("port", 0)
     if message == "pip install":
         monkeypatch.setitem(sys.modules, "onnxruntime", None)
     settings = ServeSettings.model_validate(
         {"bundle": finished / "bundle", "state": tmp_path / "state", "workers": 2} | given
     )
     with pytest.raises(MgoeError, match=message):
-        service.serve(settings)
+        service.check_start(settings)
+
+
+@pytest.mark.parametrize(("check", "message"), [(None, "no bundle"), (die_on, "was killed; memory may")])
+def test_a_supervisor_says_what_another_process_has_found(
+    check: Any, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(supervisor, "configure_logs", lambda: None)
+    monkeypatch.setattr(supervisor, "_run", lambda *_, **__: pytest.fail("workers are started"))
+    monkeypatch.setattr(supervisor, "_check", check or supervisor._check)
+    with pytest.raises(MgoeError, match=message):
+        supervisor.serve(ServeSettings(bundle=tmp_path, port=0, workers=2))
 
 
 def test_workers_start_while_redis_is_away(finished: Path, tmp_path: Path):
@@ -126,12 +134,8 @@ def test_workers_start_while_redis_is_away(finished: Path, tmp_path: Path):
 @pytest.mark.parametrize(
     ("wrong", "message"), [("log", "a record must hold an event"), ("model", "a bundle does not decide that")]
 )
-def test_workers_are_not_started_if_each_would_fail(
-    wrong: str, message: str, own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_workers_are_not_started_if_each_would_fail(wrong: str, message: str, own: Path, tmp_path: Path):
     """On a record that is not an event, or on a missing model class."""
-    monkeypatch.setattr(service, "configure_logs", lambda: None)
-    monkeypatch.setattr(service, "_run", lambda *_, **__: pytest.fail("workers are started"))
     settings = ServeSettings(
         bundle=own, state=tmp_path / "state", workers=2, runtime=Runtime(engine="torch"), port=0
     )
@@ -143,7 +147,7 @@ def test_workers_are_not_started_if_each_would_fail(
         manifest = json.loads((own / MANIFEST).read_text())
         change_manifest(own, model=manifest["model"] | {"base": "nowhere:Model"})
     with pytest.raises(MgoeError, match=message):
-        service.serve(settings)
+        service.check_start(settings)
 
 
 @pytest.mark.parametrize(
@@ -196,25 +200,34 @@ def test_a_window_is_not_lengthened_in_silence(window: str):
 def test_the_folder_of_shared_metrics_goes_with_the_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A service started later in the same process would look for a folder that is gone."""
     there: list[bool] = []
-    for name in (service.SETTINGS, "PYTHONWARNINGS"):
+    for name in (supervisor.SETTINGS, "PYTHONWARNINGS"):
         monkeypatch.setenv(name, "")
-    monkeypatch.setattr(service, "check_start", lambda settings: None)
-    monkeypatch.setattr(service, "configure_logs", lambda: None)
+    monkeypatch.setattr(supervisor, "check_workers", lambda settings: None)
+    monkeypatch.setattr(supervisor, "configure_logs", lambda: None)
     monkeypatch.setattr(
-        service, "_run", lambda *_, **__: there.append(Path(os.environ[service.SHARED]).is_dir())
+        supervisor, "_run", lambda *_, **__: there.append(Path(os.environ[supervisor.SHARED]).is_dir())
     )
-    service.serve(ServeSettings(bundle=tmp_path, port=0, workers=2))
+    supervisor.serve(ServeSettings(bundle=tmp_path, port=0, workers=2))
     assert there == [True]
-    assert service.SHARED not in os.environ
+    assert supervisor.SHARED not in os.environ
+
+
+def test_what_killed_supervisors_left_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(supervisor.tempfile, "tempdir", str(tmp_path))
+    (left := tmp_path / "mgoe-metrics-left").mkdir()
+    (left / "counter_1.db").touch()
+    with supervisor.shared_metrics() as first, supervisor.shared_metrics() as second:
+        assert {*tmp_path.iterdir()} == {first, second}
+    assert not [*tmp_path.iterdir()]
 
 
 def test_a_free_port_is_named_before_it_is_listened_on():
-    assert service.check_address(ServeSettings(bundle=Path(), port=0)) > 0
+    assert supervisor.check_address(ServeSettings(bundle=Path(), port=0)) > 0
 
 
 STOPPED = """
 import asyncio, contextlib, time, torch
-from mgoe.serving.http import service
+from mgoe.serving.http import service, supervisor
 from mgoe.serving.http.watch import behind_requests
 from mgoe.serving.http.settings import ServeSettings
 
@@ -225,8 +238,9 @@ def run(*_, **__):
     with contextlib.suppress(TimeoutError):
         asyncio.run(asyncio.wait_for(behind_requests(x.sum().backward), 1))
 
-service.uvicorn.run = run
-service._run("", ServeSettings(bundle="."), factory=False)
+supervisor.uvicorn.run, supervisor.configure_logs = run, lambda: None
+service.application = service.alone = lambda one: one
+supervisor.serve(ServeSettings(bundle=".", port=0))
 """
 
 
@@ -241,23 +255,23 @@ def test_a_worker_that_stops_while_a_bundle_is_opened_ends_the_same_way(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     last: list[object] = []
-    monkeypatch.setattr(service, "configure_logs", lambda: None)
+    monkeypatch.setattr(supervisor, "configure_logs", lambda: None)
     monkeypatch.setattr(service, "application", lambda settings: settings)
-    monkeypatch.setattr(service, "_alone", lambda app: app)
-    monkeypatch.setattr(service.atexit, "register", last.append)
-    monkeypatch.setenv(service.SETTINGS, ServeSettings(bundle=tmp_path).model_dump_json())
-    service.worker()
+    monkeypatch.setattr(service, "alone", lambda app: app)
+    monkeypatch.setattr(supervisor.atexit, "register", last.append)
+    monkeypatch.setenv(supervisor.SETTINGS, ServeSettings(bundle=tmp_path).model_dump_json())
+    supervisor.worker()
     assert last == [service.leave]
 
 
 def test_a_worker_that_cannot_start_logs_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
-    monkeypatch.setattr(service, "configure_logs", lambda: None)
+    monkeypatch.setattr(supervisor, "configure_logs", lambda: None)
     (file := tmp_path / "file").write_text("")
-    monkeypatch.setenv(service.SETTINGS, ServeSettings(bundle=tmp_path, state=file).model_dump_json())
+    monkeypatch.setenv(supervisor.SETTINGS, ServeSettings(bundle=tmp_path, state=file).model_dump_json())
     with caplog.at_level(logging.INFO), pytest.raises(SystemExit):
-        service.worker()
+        supervisor.worker()
     (line,) = caplog.records
     assert (line.levelname, line.getMessage()) == ("ERROR", "cannot start")
     assert line.exc_info is None

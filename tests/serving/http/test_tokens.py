@@ -167,7 +167,7 @@ def test_what_the_service_tells_about_itself(finished: Path, tmp_path: Path):
 HUNG_UP = """
 import os, signal, sys, time
 import uvicorn.supervisors
-from mgoe.serving.http.service import ignore_hang_up
+from mgoe.serving.http.supervisor import ignore_hang_up
 ignore_hang_up()
 os.kill(os.getpid(), signal.SIGHUP)
 config = uvicorn.Config("none:none", workers=2)

@@ -15,9 +15,9 @@ from mgoe.bundle.held import START, Mark
 from mgoe.bundle.ids import canonical_id, checked_id, read_id, shown
 from mgoe.bundle.items import MARK, Item
 from mgoe.bundle.values import check_fields
-from mgoe.config import did_you_mean
+from mgoe.config import CLOCK_SKEW, did_you_mean
 from mgoe.data import task_masks
-from mgoe.data.times import AHEAD, UNITS, microseconds, unit_of
+from mgoe.data.times import UNITS, microseconds, unit_of
 from mgoe.errors import DamagedLogError, EventError
 from mgoe.serving.events.chain import chained, check_record
 
@@ -205,10 +205,10 @@ class EventReader:
             EventError: It is not a time, or more than five minutes ahead.
         """
         time = now if value is None else self._microseconds(value)
-        if time > now + AHEAD:
+        if time > now + CLOCK_SKEW:
             raise EventError(
                 "time",
-                f"must be at most {AHEAD // 60_000_000} minutes ahead, found {shown(value)}; "
+                f"must be at most {CLOCK_SKEW // 60_000_000} minutes ahead, found {shown(value)}; "
                 "fix the clock that wrote it, or leave the time out",
             )
         return time

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from mgoe.bundle.held import START, Mark
+from mgoe.config import CLOCK_SKEW
 from mgoe.errors import StoreError
 from mgoe.serving.events.chain import chained, check_record
-from mgoe.serving.events.event import AHEAD
 from mgoe.serving.events.exposure import Exposure, Label
 from mgoe.serving.events.sqlite_log import AT_ONCE
 from mgoe.serving.events.store import Store, end_of
@@ -39,7 +39,7 @@ def _fields(*places: int) -> str:
 ROWS = 65_536
 """Exposures that are yielded at once."""
 # the moment up to which the exposure of label l may be: a label that the service dated is late at most
-_UNTIL = f"l.time + (l.time = l.taken) * {AHEAD}"
+_UNTIL = f"l.time + (l.time = l.taken) * {CLOCK_SKEW}"
 # the exposure that label l belongs to
 _EXPOSURE_OF = f"""
 coalesce(
@@ -230,7 +230,7 @@ class ExposureLog:
             delay: Microseconds after an exposure when all of its labels are known, for tasks that take longer
                 than the window.
         """
-        return max(self.window, delay + AHEAD)
+        return max(self.window, delay + CLOCK_SKEW)
 
     def settled(self, delay: int = 0, now: int | None = None) -> int:
         """Return the position up to which no exposure waits for labels any more.

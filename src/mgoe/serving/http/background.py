@@ -7,8 +7,9 @@ from contextlib import AbstractContextManager, suppress
 import uvicorn
 
 from mgoe.errors import ConfigError
-from mgoe.serving.http.service import application, check_address, url_of, uvicorn_options
+from mgoe.serving.http.service import application, url_of
 from mgoe.serving.http.settings import ServeSettings
+from mgoe.serving.http.supervisor import check_address, uvicorn_options
 from mgoe.serving.http.tokens import read_tokens
 
 PAUSE = 0.02

@@ -6,9 +6,8 @@ from pathlib import Path
 from pydantic import Field, field_validator
 
 from mgoe._util.extras import install, load
-from mgoe.config import Settings, seconds
+from mgoe.config import CLOCK_SKEW, Settings, seconds
 from mgoe.config.base import PositiveLength
-from mgoe.serving.events.event import AHEAD
 from mgoe.serving.scoring.runtime import Runtime
 
 NEEDED = ("fastapi", "uvicorn", "httptools", "orjson", "prometheus_client")
@@ -68,9 +67,9 @@ class ServeSettings(Settings):
     @field_validator("window")
     @classmethod
     def _is_long_enough(cls, window: str | None) -> str | None:
-        if window is not None and seconds(window) * 1_000_000 < AHEAD:
+        if window is not None and seconds(window) * 1_000_000 < CLOCK_SKEW:
             raise ValueError(
-                f"must be at least {AHEAD // 60_000_000}m, by which clocks of clients may be ahead, "
+                f"must be at least {CLOCK_SKEW // 60_000_000}m, by which clocks of clients may be ahead, "
                 f"found {window!r}"
             )
         return window

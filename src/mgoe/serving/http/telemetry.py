@@ -20,7 +20,6 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from mgoe.errors import MgoeError
-from mgoe.graph.pair_rows import SIDES
 
 if TYPE_CHECKING:
     from mgoe.bundle.calibration import Calibration
@@ -123,8 +122,8 @@ class Telemetry:
             "mgoe_requests", "Requests answered.", ["route", "status"], registry=self.registry
         )
         self.scored = counter("scored", "Pairs scored.")
-        self.asked = counter("asked", "Ids that clients named, by kind.", "kind", SIDES)
-        self.unseen = counter("unseen", "Of these, ids never seen.", "kind", SIDES)
+        self.asked = counter("asked", "Ids that clients named, by kind.", "kind", ("user", "item"))
+        self.unseen = counter("unseen", "Of these, ids never seen.", "kind", ("user", "item"))
         self.events = counter("events", "Events, by outcome.", "outcome", ("accepted", "erased", "refused"))
         self.swaps = counter(
             "bundle_swaps", "Refreshed bundles, by outcome.", "outcome", ("taken", "refused")
