@@ -115,7 +115,7 @@ def serve(
     max_body: Annotated[int, typer.Option(help="Bytes per request.")] = 2 * 2**20,
     max_candidates: Annotated[int, typer.Option(help="Candidates, or pairs, per request.")] = 10_000,
     max_events: Annotated[int, typer.Option(help="Events per request.")] = 1_000,
-    max_requests: Annotated[int, typer.Option(help="Concurrent requests per worker.")] = 64,
+    max_requests: Annotated[int, typer.Option(help="Concurrent requests per worker and token.")] = 64,
     timeout: Annotated[float, typer.Option(help="Seconds to receive a request, and to answer it.")] = 10.0,
     access_log: Annotated[bool, typer.Option(help="Log one line per request.")] = True,
 ) -> None:

@@ -16,8 +16,8 @@ from mgoe.serving.http.settings import Limits  # noqa: E402
 from mgoe.serving.http.telemetry import Telemetry  # noqa: E402
 from mgoe.serving.http.tokens import ALL, Tokens  # noqa: E402
 
-TOKEN = b"0123456789abcdef"
-GUARDED = Tokens(lambda: {TOKEN: ALL})
+TOKEN, OTHER = b"0123456789abcdef", b"another-token-of-16"
+GUARDED = Tokens(lambda: {TOKEN: ALL, OTHER: ALL})
 OPEN = ("/", "/healthz", "/readyz", "/openapi.json")
 
 
@@ -77,7 +77,16 @@ def test_requests_without_a_token_take_no_place(middleware: Middleware):
         429,
         401,
     ]
-    assert middleware.in_flight == 0
+    assert not middleware.in_flight
+
+
+def test_slow_bodies_of_one_token_take_no_place_of_another(middleware: Middleware):
+    """However it is written; where none is needed, all requests share the places."""
+    slow, other = [("/v1/rank", token) for token in (TOKEN, b" " + TOKEN, TOKEN)], ("/v1/rank", OTHER)
+    assert asyncio.run(statuses(middleware, *slow, other, other, other)) == [0, 0, 429, 0, 0, 429]
+    assert not middleware.in_flight
+    middleware.tokens = Tokens()
+    assert asyncio.run(statuses(middleware, *slow)) == [0, 0, 429]
 
 
 @pytest.mark.parametrize("path", [*OPEN, "/metrics"])

@@ -10,8 +10,9 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 
 import orjson
 from starlette.datastructures import Headers
@@ -70,7 +71,7 @@ class Middleware:
     ):
         self.app, self.limits, self.tokens, self.local = app, limits, tokens, local
         self.telemetry, self.routes, self.access_log = telemetry, routes, access_log
-        self.in_flight = 0
+        self.in_flight = Counter[str]()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -112,9 +113,9 @@ class Middleware:
         counted = request.scope["path"] not in UNCOUNTED
         try:
             self._check(request)
-            with self._counted() if counted else nullcontext():
+            with self._counted(request) if counted else nullcontext():
                 if counted:
-                    request.state.body = await self._body(request)
+                    request.state.body = await self._body(request, send)
                 async with asyncio.timeout(self.limits.seconds):
                     await self.app(request.scope, request.receive, send)
         except Refused as refused:
@@ -173,46 +174,71 @@ class Middleware:
             )
 
     @contextmanager
-    def _counted(self) -> Iterator[None]:
-        """Count a request in flight. This follows the token check: nobody without a token takes a place."""
-        if self.in_flight >= self.limits.requests:
+    def _counted(self, request: Request) -> Iterator[None]:
+        """Count a request in flight. This follows the token check: nobody without a token takes a place, and
+        who has one takes none of another token, however slowly bodies arrive."""
+        token = self.tokens.known(request.headers.get("authorization", ""))
+        if self.in_flight[token] >= self.limits.requests:
             raise Refused(
                 429,
                 "server",
                 f"answers {self.limits.requests} requests at once; ask again in a second",
                 RETRY | CLOSE,
             )
-        self.in_flight += 1
+        self.in_flight[token] += 1
         self.telemetry.in_flight.inc()
         try:
             yield
         finally:
-            self.in_flight -= 1
+            self.in_flight -= Counter((token,))  # which keeps no token without requests
             self.telemetry.in_flight.dec()
 
-    async def _body(self, request: Request) -> bytes:
-        """Read the whole body, within its limits."""
+    async def _body(self, request: Request, send: Send) -> bytes:
+        """Read the whole body, within its limits.
+
+        A request with a longer one is answered at once, and the rest is read for a while: if the connection
+        were closed before, the client would not get the answer.
+        """
         length = request.headers.get("content-length", "0")
         if length == "0" and "transfer-encoding" not in request.headers:
             return b""
         too_large = Refused(
             413, "body", f"may have {self.limits.body:,} bytes at most; send less at a time", CLOSE
         )
-        if length.isdecimal() and int(length[:20]) > self.limits.body:
-            raise too_large
-        parts, size = [], 0
+        stream, parts = request.stream(), list[bytes]()
+        size = int(length[:20]) if length.isdecimal() else 0
         try:
             async with asyncio.timeout(self.limits.seconds):
-                async for part in request.stream():
-                    parts.append(part)
-                    size += len(part)
-                    if size > self.limits.body:
-                        raise too_large
+                if size <= self.limits.body:
+                    size = 0
+                    async for part in stream:
+                        parts.append(part)
+                        size += len(part)
+                        if size > self.limits.body:
+                            break
         except TimeoutError:
             raise Refused(408, "body", f"must arrive within {self.limits.seconds:g} s", CLOSE) from None
         except ClientDisconnect:
             raise Refused(400, "body", "ended before it was complete") from None
+        if size > self.limits.body:
+            await self._turn_away(too_large, request, stream, send)
+            raise too_large
         return b"".join(parts)
+
+    async def _turn_away(
+        self, refused: Refused, request: Request, rest: AsyncIterator[bytes], send: Send
+    ) -> None:
+        """Answer a request whose body is still on its way, and end the answer when the body has ended."""
+
+        async def send_open(message: Message) -> None:
+            await send({**message, "more_body": True})
+
+        await refused.response(request.scope, request.receive, send_open)
+        with suppress(TimeoutError, ClientDisconnect):
+            async with asyncio.timeout(self.limits.seconds):
+                async for _ in rest:
+                    pass
+        await send({"type": "http.response.body"})
 
 
 def names_loopback(host: str) -> bool:

@@ -26,7 +26,7 @@ class Limits(Settings):
     seconds: float = Field(default=10.0, gt=0, allow_inf_nan=False)
     """Seconds until a body must have arrived (408), and then until it must be answered (503)."""
     requests: int = Field(default=64, ge=1)
-    """Requests at once per worker; more get 429."""
+    """Requests at once per worker and token; more get 429."""
 
 
 class ServeSettings(Settings):

@@ -46,6 +46,10 @@ class Tokens:
         self.failed: Callable[[], object] = lambda: None
         self._due, self._failure = time.monotonic() + EVERY, ""
 
+    def known(self, authorization: str) -> str:
+        """Return the token of a request that has scopes; an empty text if it needs none."""
+        return authorization.partition(" ")[2].strip() if self.granted else ""
+
     def scopes(self, authorization: str) -> Scopes:
         """Return what a request with this header may do; nothing unless it has a token of this service."""
         if time.monotonic() >= self._due:
