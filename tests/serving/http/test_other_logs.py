@@ -1,14 +1,17 @@
 """A log that is not the one that was read before: older, emptied, another, or damaged."""
 
 import json
+import re
+import resource
 import shutil
 import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from mgoe.bundle.held import HELD, Held, write_held
+from mgoe.bundle.held import HELD, NEW_STORE, Held, write_held
 from mgoe.bundle.write import seal
 from mgoe.config import load_settings
 from mgoe.evaluation import read_rows
@@ -77,16 +80,67 @@ def test_a_running_service_takes_nothing_into_another_log(shown: Path, tmp_path:
         assert ExposureLog(state / "log.sqlite").newest[0] == 3
 
 
+def holding(bundle: Path, path: Path, held: dict[str, Held]) -> Path:
+    """Copy a bundle, which then holds rows of logs."""
+    shutil.copytree(bundle, path)
+    write_held(path, held)
+    manifest = json.loads((path / "bundle.json").read_text())
+    (path / "bundle.json").unlink()
+    seal(path, manifest, load_settings(path / "settings.yaml"), read_rows(path / "metrics.json"))
+    assert HELD in json.loads((path / "bundle.json").read_text())["checksums"]
+    return path
+
+
+def store_of(service: Served) -> tuple[int, int]:
+    """Whether the store is up, and whether it is damaged."""
+    up, damaged = (
+        re.search(rf"^mgoe_store_{name} ([\d.]+)$", service.client.get("/metrics").text, re.MULTILINE)
+        for name in ("up", "damaged")
+    )
+    assert up
+    assert damaged
+    return int(float(up[1])), int(float(damaged[1]))
+
+
+def test_a_state_that_is_empty_although_the_bundle_holds_rows_is_shown(shown: Path, tmp_path: Path):
+    """As long as a bundle is served that holds none of its rows; it takes events, since it may be meant."""
+    of_another = {"A3F0": Held("7", "5b2e" * 8, 1_700_000_000_000_000)}
+    bundle, state = holding(shown / "bundle", tmp_path / "bundle", of_another), tmp_path / "state"
+    with served(bundle, state) as service:
+        assert detail(service) == NEW_STORE
+        assert store_of(service) == (1, 1)
+        service.take(events=[EVENT])
+        assert store_of(service) == (1, 1)
+        with closing(SqliteLog(state / "log.sqlite")) as log:
+            here = {log.identity: Held(*log.read()[-1][0], last=1_700_000_000_000_000)}
+        holding(shown / "bundle", tmp_path / "next", of_another | here)
+        bundle.rename(tmp_path / "former")
+        (tmp_path / "next").rename(bundle)
+        until(lambda: not detail(service))
+        assert store_of(service) == (1, 0)
+
+
+def test_a_full_disk_shows_while_nobody_posts(finished: Path, tmp_path: Path):
+    with served(finished / "bundle", tmp_path) as service:
+        assert (detail(service), store_of(service)) == ("", (1, 0))
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2**19, limits[1]))
+        try:
+            until(lambda: "the log of events cannot be used: File too large" in detail(service))
+            assert store_of(service) == (0, 0)
+            assert service.rank(user=1, k=3)["ranked"]
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        until(lambda: not detail(service))
+        assert store_of(service) == (1, 0)
+        assert not [file for file in tmp_path.iterdir() if file.name.startswith("tmp")]
+
+
 def test_a_service_that_starts_on_another_log_says_so_and_takes_nothing(shown: Path, tmp_path: Path):
-    state, bundle = tmp_path / "state", tmp_path / "bundle"
+    state = tmp_path / "state"
     SqliteLog(state / "log.sqlite").close()
     log = ExposureLog(state / "log.sqlite")
-    shutil.copytree(shown / "bundle", bundle)
-    write_held(bundle, {log.identity: Held("7", "5b2e" * 8)})
-    manifest = json.loads((bundle / "bundle.json").read_text())
-    (bundle / "bundle.json").unlink()
-    seal(bundle, manifest, load_settings(bundle / "settings.yaml"), read_rows(bundle / "metrics.json"))
-    assert HELD in json.loads((bundle / "bundle.json").read_text())["checksums"]
+    bundle = holding(shown / "bundle", tmp_path / "bundle", {log.identity: Held("7", "5b2e" * 8)})
     with served(bundle, state) as service:
         assert "ends before position 7, up to which it was read: it is an older copy" in detail(service)
         for records in ({"events": [EVENT]}, {"exposures": [SHOWN]}):

@@ -20,6 +20,7 @@ from tests.lifecycle.test_taken import counted, counts_of, requests, take
 from tests.serving.events.stores import Server
 from tests.serving.http.test_live_exposures import gauges, rows
 from tests.serving.http.test_live_service import until
+from tests.serving.http.test_other_logs import store_of
 from tests.serving.served import Served, post, served
 
 SECRET = "a secret/of#Redis"
@@ -63,6 +64,20 @@ def test_what_one_service_takes_the_other_has_and_an_update_learns(
     assert counted(new) - counted(old) == pytest.approx(counts_of(asked))
     with served(tmp_path / "new", tmp_path / "one", redis=url) as again:
         until(lambda: again.reloader.engine.consumer.stats["exposures"] == 1)
+
+
+def test_a_redis_that_cannot_write_shows_while_nobody_posts(finished: Path, server: Server, tmp_path: Path):
+    url, client = with_query(server.url, prefix="full"), RedisServer(server.url).client
+    with served(finished / "bundle", tmp_path, redis=url) as service:
+        assert not detail(service)
+        client.config_set("maxmemory", 1)
+        try:
+            until(lambda: "the log of events cannot be used" in detail(service))
+            assert store_of(service) == (0, 0)
+            assert service.rank(user=1, k=3)["ranked"]
+        finally:
+            client.config_set("maxmemory", 0)
+        until(lambda: not detail(service))
 
 
 def test_a_service_starts_while_redis_is_away(shown: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture):

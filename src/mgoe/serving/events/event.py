@@ -258,6 +258,13 @@ class EventLog(ABC):
             OtherLogError: Some do: it is the log of another deployment.
         """
 
+    def check_room(self) -> None:  # noqa: B027 - the exposures of a folder are in the same file and do it
+        """Check that events could be written now, where that can be known without writing one.
+
+        Raises:
+            StoreError: They could not.
+        """
+
     @abstractmethod
     def append(self, events: Sequence[Event | Item]) -> None:
         """Write events and items, which are then durable. If that fails, send them again: they count once."""

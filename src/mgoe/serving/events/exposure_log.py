@@ -329,6 +329,14 @@ class ExposureLog:
             self._change({"erase": [[*exposures], [*labels]]})
         return {"exposures": len(exposures), "labels": len(labels)}
 
+    def check_room(self) -> None:
+        """Check that the disk of the file, in which a folder has its events, too, could take more.
+
+        Raises:
+            StoreError: It could not.
+        """
+        self._store.check_room()
+
     def close(self) -> None:
         """Close the connections."""
         self._store.close()

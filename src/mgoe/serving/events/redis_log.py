@@ -64,6 +64,10 @@ class RedisLog(EventLog):
                 f"; name another prefix, or remove {prefix}:tasks if the tasks have changed",
             )
 
+    def check_room(self) -> None:
+        """See `EventLog`. A Redis that cannot write refuses to remember even what it has."""
+        self._server.identity("events")
+
     def append(self, events: Sequence[Event | Item]) -> None:
         """See `EventLog`."""
         if events:

@@ -7,6 +7,7 @@ whole transactions: SQLite ignores the end of its write-ahead log where a checks
 import fcntl
 import os
 import sqlite3
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -21,6 +22,8 @@ FILE = "log.sqlite"
 """Name of the file in the folder of a service's state."""
 CACHE = 64 << 10
 """KiB of pages that each connection holds."""
+ROOM = 1 << 20
+"""Bytes that the disk must have room for."""
 PATIENCE = 60.0
 """Seconds to wait for another process, which may be recovering what a killed one left."""
 FORMAT = 1
@@ -128,6 +131,16 @@ class Store:
         if is_ours:
             self._write_all(batch)
         return batch.written.result()[number]
+
+    def check_room(self) -> None:
+        """Check that something could be written now, by a file without a name that is gone at once.
+
+        Raises:
+            StoreError: The disk is full, or may not be written.
+        """
+        with self._store_errors(), tempfile.TemporaryFile(dir=self.path.parent) as file:
+            file.write(bytes(ROOM))
+            file.flush()
 
     def read(self, query: str, values: Sequence[Any] | Mapping[str, Any] = ()) -> list[tuple[Any, ...]]:
         """Return the rows of a query, as of the last transaction of any process."""

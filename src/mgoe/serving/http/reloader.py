@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mgoe.bundle import MANIFEST
+from mgoe.bundle.held import NEW_STORE
 from mgoe.bundle.items import Item, read_item, sorted_out
 from mgoe.bundle.membership import registry_of
 from mgoe.data.erasures import ERASED, Erasures
@@ -44,6 +45,8 @@ WRITERS = 8
 """Batches of events that are written at once."""
 FOLLOW = 0.1
 """Seconds between looks at what other processes wrote to the log."""
+LOOK = 1.0
+"""Seconds between looks at whether the logs could be written."""
 T = TypeVar("T")
 Record = Mapping[str, Any]
 """A record as JSON has it."""
@@ -63,7 +66,7 @@ class Reloader(Watch):
 
     Attributes:
         engine: The engine that serves now. A request takes it once, and keeps it.
-        away: Why the logs cannot be read; None if they can.
+        away: Why the logs cannot be read or written; None if they can.
         prepared: Done when the first event no longer waits for kernels.
     """
 
@@ -84,6 +87,8 @@ class Reloader(Watch):
         self.away: Exception | None = None
         self._list, self._until, self._unread = Erasures(Path()), dict[str, int](), ""
         self.prepared: Future[None] = Future()
+        self._full: StoreError | None = None
+        self._due = 0.0
         self._writers = ThreadPoolExecutor(WRITERS, "append", lower_priority, (LOWER,))
         self._reader = ThreadPoolExecutor(1, "follow", lower_priority, (LOW,))
 
@@ -223,6 +228,8 @@ class Reloader(Watch):
         """What is not as it should be; None if nothing is."""
         if self.refused or self.away or self._unread:
             return self.refused or str(self.away or "") or self._unread or type(self.away).__name__
+        if self.engine.consumer.is_new:
+            return NEW_STORE
         if not self.prepared.done():
             return "starting: events wait until their kernels are compiled"
         if self.engine.scorer.awaits_graphs:
@@ -231,9 +238,9 @@ class Reloader(Watch):
 
     @property
     def figures(self) -> dict[str, float]:
-        """What is the same in every process: whether the store can be read, the ages of the bundle, and the
-        `ExposureLog.counts` unless the store is away."""
-        damaged = isinstance(self.away, DamagedLogError | OtherLogError)
+        """What is the same in every process: whether the store can be read and written, the ages of the
+        bundle, and the `ExposureLog.counts` unless the store is away."""
+        damaged = self.engine.consumer.is_new or isinstance(self.away, DamagedLogError | OtherLogError)
         found = self.engine.bundle.ages() | {"store up": self.away is None, "store damaged": damaged}
         with suppress(StoreError):
             found |= self.exposures.counts
@@ -243,13 +250,27 @@ class Reloader(Watch):
         """Apply new events, in the one thread that does so. What cannot be read now is read later."""
         try:
             self.engine.catch_up()
+            self._check_room()
         except Exception as error:
             self._note(error)
         else:
             self._note(None)
 
+    def _check_room(self) -> None:
+        """Look every now and then whether the logs could be written, so that a full disk shows before records
+        come; what was found last holds until then."""
+        if time.monotonic() >= self._due:
+            self._full, self._due = None, time.monotonic() + LOOK
+            try:
+                self.log.check_room()
+                self.exposures.check_room()
+            except StoreError as error:
+                self._full = error
+        if self._full is not None:
+            raise self._full
+
     def _note(self, error: Exception | None) -> None:
-        """Remember why the logs cannot be read, and log when that begins and ends."""
+        """Remember why the logs cannot be read or written, and log when that begins and ends."""
         if error is not None and self.away is None:
             log("events are away", logging.ERROR, error, error=str(error))
         elif error is None and self.away is not None:

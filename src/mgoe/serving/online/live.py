@@ -233,6 +233,7 @@ class Consumer:
 
     Attributes:
         mark: Up to where events have been applied.
+        is_new: Whether the snapshot holds rows of another store and none of this one, see `is_new`.
 
     Example:
         >>> from mgoe.serving import open_events
@@ -254,7 +255,7 @@ class Consumer:
         self._held, self._exposures, self._tasks = held, exposures, tasks
         self._start = self._exposures_from = START
         self._follower: ExposureFollower | None = None
-        self._begun = self._failed = False
+        self._begun = self._failed = self.is_new = False
         self._mutex = threading.Lock()
 
     @classmethod
@@ -342,8 +343,10 @@ class Consumer:
             self._exposures.check(self._exposures_from)
             if live.state.rates.is_counted:
                 self._follower = ExposureFollower(self._exposures, self._tasks, self._exposures_from)
-        if is_new([one.identity for one in (log, self._exposures) if one is not None], self._held):
+        logs = [one.identity for one in (log, self._exposures) if one is not None]
+        if found := is_new(logs, self._held):
             logger.warning(NEW_STORE)
+        self.is_new = found
         mark = START
         while mark.number < held.number and (found := log.read(mark)):
             live.skip([record for at, record in found if at.number <= held.number])
