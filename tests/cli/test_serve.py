@@ -15,10 +15,12 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
 import pytest
+from starlette.testclient import TestClient
 
 from mgoe.bundle import Bundle
 from mgoe.serving import open_events
@@ -27,6 +29,7 @@ from mgoe.serving.http.service import logs_of
 from mgoe.serving.http.supervisor import METRICS, shared_metrics
 from tests.cli.conftest import Mgoe
 from tests.effort import SOAK, slow
+from tests.serving.http.test_live_service import until
 from tests.serving.served import check_ready, get, post
 
 AS_COPIES = """
@@ -267,6 +270,29 @@ def test_one_that_is_stopped_while_it_opens_its_bundle_ends_well(
     finally:
         signal.signal(signal.SIGINT, before)
     assert (result.exit_code, result.output) == (0, "")
+
+
+def test_a_shadow_scores_what_the_service_answers(
+    mgoe: Mgoe, own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    other = Path(shutil.copytree(own, tmp_path / "other"))
+    (other / "bundle.json").write_text((other / "bundle.json").read_text() + "\n")  # another version by name
+    logged = re.compile(r'mgoe_shadow_requests_total{outcome="logged"} [1-9]')
+
+    def ask(app: Any, *_: object, **__: object) -> None:
+        with TestClient(app, "http://127.0.0.1") as client:
+            until(
+                lambda: (
+                    client.post("/v1/rank", json={"user": 1}).status_code == 200
+                    and logged.search(client.get("/metrics").text) is not None
+                )
+            )
+
+    monkeypatch.setattr("mgoe.serving.http.supervisor._run", ask)
+    monkeypatch.setattr("mgoe.serving.http.supervisor.configure_logs", lambda: None)
+    words = ("--port", 0, "--engine", "torch", "--shadow", other, "--shadow-share", 1)
+    result = mgoe("serve", own, *words)
+    assert result.exit_code == 0, result.output
 
 
 @pytest.fixture

@@ -242,8 +242,8 @@ def prune(
 ) -> None:
     """Remove old versions. Those with an alias stay, and those that a service of this machine has open."""
     gone, served = _opened(path).prune(keep)
-    still = f"; still served: {', '.join(served)}" if served else ""
-    line = f"removed {', '.join(gone) or 'nothing'}{still}"
+    still = f"; still served: {', '.join(map(str, served))}" if served else ""
+    line = f"removed {', '.join(map(str, gone)) or 'nothing'}{still}"
     show_outcome(line, {"removed": gone, "served": served}, as_json)
 
 
