@@ -14,9 +14,12 @@ from types import SimpleNamespace, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 from unittest.mock import MagicMock
 
+import pandas as pd
 import pytest
 import typer
+from typer.testing import CliRunner
 
+from mgoe import experiments
 from mgoe.cli import app
 from mgoe.errors import MgoeError
 
@@ -186,3 +189,39 @@ def test_an_option_reaches_what_its_command_calls(
     found = effect(command, recorder, capsys, **others | {name: value})
     assert found != without
     assert "refused: " not in found
+
+
+def test_options_of_serve_are_its_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """With the real settings, which refuse what they do not know."""
+    pytest.importorskip("uvicorn", reason="not installed: pip install -e '.[serve]'")
+    told: list[Any] = []
+    monkeypatch.setattr("mgoe.serving.http.supervisor.serve", told.append)
+    words = (
+        "serve a-bundle --host ::1 --port 1 --workers 2 --state s --redis redis://r --redis-password-file p "
+        "--window 6h --shadow a-shadow --shadow-share 0.5 --engine torch --precision bfloat16 --token-file t "
+        "--public --max-body 2048 --max-candidates 3 --max-events 4 --max-requests 5 --timeout 6 "
+        "--no-access-log"
+    )
+    result = CliRunner().invoke(app, words.split())
+    assert result.exit_code == 0, result.output
+    assert told[0].model_dump(mode="json") == {
+        "bundle": "a-bundle", "host": "::1", "port": 1, "workers": 2, "state": "s", "redis": "redis://r",
+        "redis_password_file": "p", "window": "6h", "shadow": "a-shadow", "shadow_share": 0.5,
+        "runtime": {"engine": "torch", "precision": "bfloat16"}, "token_file": "t", "public": True,
+        "access_log": False,
+        "limits": {"body": 2048, "candidates": 3, "events": 4, "requests": 5, "seconds": 6.0},
+    }  # fmt: skip
+
+
+def test_rows_are_of_the_split_and_the_seed_that_are_asked_for(finished: Path, tmp_path: Path):
+    for split, seed in (("valid", 0), ("test", 0)):
+        out = tmp_path / f"{split}.csv"
+        words = ["rows", finished, "--out", out, "--split", split, "--seed", seed]
+        assert CliRunner().invoke(app, [*map(str, words)]).exit_code == 0
+        expected = experiments.rows(finished, split, seed)
+        assert pd.read_csv(out)["row"].tolist() == expected["row"].tolist()
+    assert (tmp_path / "valid.csv").read_text() != (tmp_path / "test.csv").read_text()
+    refused = CliRunner().invoke(
+        app, ["rows", str(finished), "--out", str(tmp_path / "7.csv"), "--seed", "7"]
+    )
+    assert refused.exit_code == 2
