@@ -330,11 +330,7 @@ class ExposureLog:
         return {"exposures": len(exposures), "labels": len(labels)}
 
     def check_room(self) -> None:
-        """Check that the disk of the file, in which a folder has its events, too, could take more.
-
-        Raises:
-            StoreError: It could not.
-        """
+        """See `EventLog`; a folder has its events in the same file."""
         self._store.check_room()
 
     def close(self) -> None:
