@@ -78,6 +78,10 @@ class OtherLogError(StoreError):
     """A log does not continue where it was read before: an older copy, an emptied or another log."""
 
 
+class OtherDeploymentError(StoreError):
+    """A log, a registry or a bundle is of another deployment than what it is used with."""
+
+
 class DamagedLogError(StoreError):
     """A log of live events holds what nobody wrote there; it must be restored."""
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mgoe.cli.shared import (
+    Adopt,
     BundlePath,
     Json,
     Redis,
@@ -83,10 +84,10 @@ def show_(path: Folder, version: Name = "current", as_json: Json = False) -> Non
 
 
 @registry.command(epilog=examples("mgoe registry add bundles runs/mine/bundle"))
-def add(path: Folder, bundle: BundlePath, as_json: Json = False) -> None:
+def add(path: Folder, bundle: BundlePath, adopt: Adopt = False, as_json: Json = False) -> None:
     """Copy a bundle into a registry, which is made if need be, and make it the candidate."""
     found = _opened(path)
-    _say(found.add(bundle), found, as_json)
+    _say(found.add(bundle, adopt), found, as_json)
 
 
 @registry.command(

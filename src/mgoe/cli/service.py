@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from mgoe.cli.shared import (
+    Adopt,
     BundlePath,
     Json,
     Overwrite,
@@ -97,6 +98,7 @@ def serve(
             show_default=False,
         ),
     ] = None,
+    adopt: Adopt = False,
     shadow: ShadowPath = None,
     shadow_share: Annotated[float, typer.Option(help="Share of the requests that it scores.")] = 0.05,
     engine: RunBy = "onnx",
@@ -129,6 +131,7 @@ def serve(
         "redis": redis,
         "redis_password_file": redis_password_file,
         "window": window,
+        "adopt": adopt,
         "token_file": token_file,
         "runtime": {"engine": engine, "precision": precision},
         "shadow": shadow,
@@ -179,6 +182,7 @@ def update(
         Literal["learn", "keep"],
         typer.Option(help="`learn` sketch and macro nodes again with the new rows, or `keep` them."),
     ] = "learn",
+    adopt: Adopt = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -192,7 +196,7 @@ def update(
 
     made = make(
         bundle,
-        Sources(log or (), live_events(state, redis, redis_password_file)),
+        Sources(log or (), live_events(state, redis, redis_password_file), adopt=adopt),
         out,
         weights=weights,
         groups=groups,

@@ -69,6 +69,14 @@ State = Annotated[
     Path | None,
     typer.Option(help="Folder of live events: the --state of the service.", show_default=False),
 ]
+Adopt = Annotated[
+    bool,
+    typer.Option(
+        "--adopt",
+        help="Use what is of another deployment: `serve` moves the store, `update` and `registry add` the "
+        "bundle.",
+    ),
+]
 Redis = Annotated[
     str | None,
     typer.Option(

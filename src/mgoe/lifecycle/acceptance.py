@@ -344,3 +344,19 @@ def window_of(
         new = rows.after(max(moments)) if moments else rows
         ours, theirs = (replace(new, bundle=one).examples() for one in (reader, current))
     return None if ours is None or theirs is None else (ours, theirs)
+
+
+def objection(version: Path, current: str | None) -> str | None:
+    """Return why a version of a registry may not become current in place of another; None if it may.
+
+    Args:
+        version: Its folder.
+        current: Name of the version that is current.
+    """
+    if (tested := Release.of(version)) is None:
+        return None if current is None else "was not tested; run `mgoe registry test`"
+    if (tested.candidate, tested.baseline) != (version.name, current):
+        return f"was tested against {tested.baseline}, and {current} is current; test it again"
+    if not tested.approved:
+        return f"was refused by the release test ({'; '.join(tested.reasons)}); add a better one"
+    return None

@@ -18,6 +18,7 @@ from mgoe._util.progress import hidden
 from mgoe.bundle import Bundle
 from mgoe.bundle.calibration import fit_calibration
 from mgoe.bundle.manifest import Trained, iso_time
+from mgoe.bundle.membership import DEPLOYMENT
 from mgoe.bundle.population import POPULATION, population_of
 from mgoe.bundle.training_state import REPLAY, copy_state, keep_state
 from mgoe.data import Encoders
@@ -105,6 +106,7 @@ def update(
                 copy_files(opened, folder)
                 make = _keep if weights == "keep" else _continue
                 graph, trained, changed = make(new, folder, out, learns)
+                changed = changed | {DEPLOYMENT: new.deployment}
                 settings = with_files(opened.settings, rows.files)
                 finish(folder, opened, graph, new.ends, trained, changed, settings)
     return Bundle.open(out, verify=False)

@@ -17,6 +17,7 @@ from typing import Any
 
 from mgoe._util.files import exclusive, remove_folder
 from mgoe.bundle import Bundle
+from mgoe.bundle.membership import check_deployment, deployment_of
 from mgoe.data.erasures import ERASED, Erasures
 from mgoe.errors import ConfigError, DataError
 from mgoe.lifecycle.erased_bundle import held_by, stated, user_tables, without
@@ -64,6 +65,7 @@ class Deployment(ExitStack):
         if (where := redis or state or own) is None:
             return
         self.events = self.enter_context(closing(open_events(where, make=False)))
+        check_deployment(self.events.place, self.events.deployment, deployment_of(self.current))
         if self.current.settings.form == "exposures":
             replica = with_query(redis, state=own) if redis else where
             self.exposures = self.enter_context(closing(open_exposures(replica, make=False)))

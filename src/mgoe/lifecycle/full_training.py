@@ -6,9 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from mgoe.bundle import Bundle
+from mgoe._util.files import read_json, write_json
+from mgoe.bundle import MANIFEST, Bundle
 from mgoe.bundle.held import read_held
 from mgoe.bundle.manifest import iso_time
+from mgoe.bundle.membership import DEPLOYMENT, deployment_of
 from mgoe.bundle.training_state import copy_bundle
 from mgoe.config import RunSettings, seconds
 from mgoe.data import Examples, place_of
@@ -52,6 +54,8 @@ def train_anew(bundle: Bundle, log: list[str], out: Path) -> None:
     train(_settings(bundle, log), work)
     if not ProcessGroup.current().leads:
         return
+    manifest = work / "bundle" / MANIFEST
+    write_json(manifest, read_json(manifest) | {DEPLOYMENT: deployment_of(bundle)})
     copy_bundle(work / "bundle", out)
     shutil.rmtree(work)
 

@@ -12,6 +12,7 @@ from mgoe.bundle import MANIFEST, Bundle, lineage, seal
 from mgoe.bundle.held import HELD, Sources, joined, read_held, write_held
 from mgoe.bundle.items import WITHDRAWN
 from mgoe.bundle.manifest import RETRIEVAL, Trained
+from mgoe.bundle.membership import DEPLOYMENT, deployment_of
 from mgoe.bundle.training_state import copy_state
 from mgoe.config import RunSettings, dump_settings, retrieval_of
 from mgoe.data import Encoders, Vocabulary
@@ -61,7 +62,12 @@ def finish(
     write_items(bundle, folder)
     write_held(folder, joined(read_held(bundle.path), ends))
     write_text(folder / "settings.yaml", dump_settings(settings))
-    manifest = bundle.manifest | changed | {"lineage": lineage(graph, trained, bundle.name)}
+    manifest = (
+        bundle.manifest
+        | {DEPLOYMENT: deployment_of(bundle)}
+        | changed
+        | {"lineage": lineage(graph, trained, bundle.name)}
+    )
     seal(folder, manifest, settings, read_rows(folder / "metrics.json"))
 
 

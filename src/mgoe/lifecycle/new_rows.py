@@ -33,6 +33,7 @@ from mgoe.bundle.held import (
 from mgoe.bundle.held import Sources as HeldSources
 from mgoe.bundle.items import Item, new_items
 from mgoe.bundle.manifest import iso_time
+from mgoe.bundle.membership import check_deployment, deployment_of
 from mgoe.config import RunSettings, seconds
 from mgoe.data import Encoders, Examples, newest_window, place_of
 from mgoe.data.columns import Expr, Table, only_row
@@ -72,6 +73,7 @@ class Sources:
         events: State folder of a service, or the address of its Redis.
         later: Whether files may hold rows that were learned before. These are left out, and so are rows whose
             labels are not known yet, as the `delay` of a task says. By default files hold only new rows.
+        adopt: Whether events may be of another deployment than the bundle, which is then taken for one of it.
 
     Raises:
         ConfigError: Both are given, or none.
@@ -84,6 +86,7 @@ class Sources:
     log: str | Sequence[str] = ()
     events: Path | str | None = None
     later: bool = False
+    adopt: bool = False
 
     def __post_init__(self) -> None:
         if (self.events is None) == (not self.log):
@@ -146,6 +149,7 @@ class NewRows:
         held: What is held of each source: by the bundle, or by each of several bundles.
         ends: What a bundle with the rows holds of their sources.
         now: The present, in microseconds since 1970.
+        deployment: What a bundle with the rows belongs to.
     """
 
     bundle: Bundle
@@ -155,6 +159,7 @@ class NewRows:
     held: list[HeldSources] = field(default_factory=list)
     ends: dict[str, Held] = field(default_factory=dict)
     now: int = field(default_factory=lambda: time.time_ns() // 1000)
+    deployment: str | None = None
 
     @classmethod
     def of(
@@ -187,7 +192,7 @@ class NewRows:
         """
         bundles = [bundle, *beside]
         new = cls(bundle, sources, folder, held=[read_held(one.path) for one in bundles])
-        new.now = now or new.now
+        new.now, new.deployment = now or new.now, deployment_of(bundle)
         if sources.events is None:
             after = min(map(learned_until, bundles)) if sources.later else None
             new._read_files("rows", sources.files, trains, after)
@@ -224,6 +229,8 @@ class NewRows:
         """Check and keep the live events of a service, and the exposures that it has taken. Bundles learn of
         the items that were registered there."""
         log, part = open_events(service, make=False), None
+        ours = None if self.sources.adopt else self.deployment
+        self.deployment = check_deployment(log.place, log.deployment, ours) or self.deployment
         for one in self.held:
             log.check(mark_of(one, log.identity))
         items = [one for _, one in records(log) if isinstance(one, Item)]

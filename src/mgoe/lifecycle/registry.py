@@ -24,13 +24,13 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from mgoe._util.files import Hold, output_errors, read_json, remove_unless_held, write_json
-from mgoe.bundle import Bundle
+from mgoe.bundle import Bundle, membership
 from mgoe.bundle.manifest import now
 from mgoe.bundle.training_state import copy_bundle, state_folder
 from mgoe.config import did_you_mean
 from mgoe.data.erasures import Erasures
 from mgoe.errors import BundleError, ConfigError, OutputError
-from mgoe.lifecycle.acceptance import Release
+from mgoe.lifecycle.acceptance import objection
 from mgoe.lifecycle.erased_bundle import check_erased, held_by
 from mgoe.lifecycle.versions import (
     ALIASES,
@@ -50,7 +50,7 @@ from mgoe.serving.online.base_values import prepared_folder
 WAIT = 60.0
 """Seconds that a change waits for another one; each takes milliseconds, or as long as it takes to read a
 version that becomes current."""
-_LINK, _CHANGES, _CHANGE = ".aliases", ".changes", "change.json"
+_CHANGES = ".changes"
 
 
 class Registry:
@@ -77,7 +77,7 @@ class Registry:
             BundleError: The folder holds no registry.
         """
         self._require()
-        return Change(**read_json(self.path / _LINK / _CHANGE))
+        return Change(**read_json(self.path / membership.LINK / membership.CHANGE))
 
     @property
     def aliases(self) -> dict[str, str]:
@@ -88,7 +88,7 @@ class Registry:
     def changes(self) -> list[Change]:
         """All changes, oldest first."""
         numbers = range(1, self.latest.number + 1)
-        return [Change(**read_json(self._change_folder(number) / _CHANGE)) for number in numbers]
+        return [Change(**read_json(self._change_folder(number) / membership.CHANGE)) for number in numbers]
 
     @property
     def versions(self) -> list[Version]:
@@ -141,8 +141,12 @@ class Registry:
         """
         return self._rejection(self.latest.verdicts, self._record(self.find(version)))
 
-    def add(self, bundle: Path | str) -> str:
+    def add(self, bundle: Path | str, adopt: bool = False) -> str:
         """Copy a bundle into the registry, check it, and make it the candidate. Adding it again is harmless.
+
+        Args:
+            bundle: Its folder.
+            adopt: Take one of another deployment.
 
         Returns:
             Its name.
@@ -150,10 +154,15 @@ class Registry:
         Raises:
             BundleError: There is no intact bundle, it was made from one that this registry does not know, or
                 it is rejected.
+            OtherDeploymentError: It is of another deployment.
             OutputError: The registry cannot be written.
         """
+        theirs = None if adopt else membership.deployment_of(Bundle.open(bundle, verify=False))
         with self._copied(Path(bundle)) as copy, self._changing(make=True) as former:
             added = Version.of(copy, former.number + 1)
+            of = membership.check_deployment(self.path, former.deployment, theirs)
+            if of is None and not former.number:  # an older registry waits for that of its store
+                of = membership.new_deployment()
             if added.parent is not None and not self._record_file(added.parent).exists():
                 raise BundleError(
                     bundle,
@@ -170,7 +179,7 @@ class Registry:
                     os.replace(state_folder(copy.path), state_folder(place))
                 os.replace(copy.path, place)
             if added.name not in (former.aliases.get(CURRENT), former.aliases.get(CANDIDATE)):
-                self._change(former, "add", added.name, former.aliases | {CANDIDATE: added.name})
+                self._change(former, "add", added.name, former.aliases | {CANDIDATE: added.name}, of=of)
         return added.name
 
     def promote(self, version: str = CANDIDATE, force: str | None = None) -> str:
@@ -197,25 +206,14 @@ class Registry:
             if name == current:
                 return name
             rejection = self._rejection(former.verdicts, self._record(name))
-            objection = f"is rejected: {rejection}; allow it" if rejection else self._objection(name, current)
-            if force is None and objection:
-                raise BundleError(
-                    self.path / "versions" / name, f"{objection}, or promote it by force, with the reason"
-                )
+            tested = objection(place := self.path / "versions" / name, current)
+            barred = f"is rejected: {rejection}; allow it" if rejection else tested
+            if force is None and barred:
+                raise BundleError(place, f"{barred}, or promote it by force, with the reason")
             self._check_intact(name)
             verdicts = former.verdicts | ({name: None} if rejection else {})
             self._change(former, "promote", name, with_current(former.aliases, name), verdicts, force)
         return name
-
-    def _objection(self, name: str, current: str | None) -> str | None:
-        """Return why a version may not become current in place of another; None if it may."""
-        if (tested := Release.of(self.path / "versions" / name)) is None:
-            return None if current is None else "was not tested; run `mgoe registry test`"
-        if (tested.candidate, tested.baseline) != (name, current):
-            return f"was tested against {tested.baseline}, and {current} is current; test it again"
-        if not tested.approved:
-            return f"was refused by the release test ({'; '.join(tested.reasons)}); add a better one"
-        return None
 
     def rollback(self, version: str = PREVIOUS, reason: str = "it was rolled back") -> str:
         """Make an earlier version the current one, and reject the one that was current. No test is asked.
@@ -353,7 +351,7 @@ class Registry:
                     self.path, f"another process has changed it for {WAIT:g} s; try again"
                 ) from None
             with lock:
-                yield self.latest if (self.path / _LINK).exists() else NOTHING
+                yield self.latest if (self.path / membership.LINK).exists() else NOTHING
 
     def _change(
         self,
@@ -363,6 +361,7 @@ class Registry:
         aliases: dict[str, str],
         verdicts: dict[str, str | None] | None = None,
         reason: str | None = None,
+        of: str | None = None,
     ) -> None:
         """Write the change that follows a former one. Rejected versions lose their aliases.
 
@@ -376,12 +375,14 @@ class Registry:
             elif alias == CURRENT:
                 rule = f"would be current and rejected ({rejection}); roll back to another first, or allow it"
                 raise BundleError(self.path / "versions" / name, rule)
-        number, facts = former.number + 1, {"aliases": kept, "verdicts": verdicts, "reason": reason}
-        change = Change(number=number, time=now(), action=action, version=version, **facts)
+        facts = {"verdicts": verdicts, "reason": reason, membership.DEPLOYMENT: of or former.deployment}
+        change = Change(
+            number=former.number + 1, time=now(), action=action, version=version, aliases=kept, **facts
+        )
         folder = self._change_folder(change.number)
         shutil.rmtree(folder, ignore_errors=True)  # of a process that was killed before it moved the link
         folder.mkdir(parents=True)
-        write_json(folder / _CHANGE, change.model_dump())
+        write_json(folder / membership.CHANGE, change.model_dump())
         for alias, name in kept.items():
             (folder / alias).symlink_to(f"../../versions/{name}")
         for alias in ALIASES:
@@ -389,11 +390,11 @@ class Registry:
             if not link.is_symlink():
                 if link.exists():
                     raise OutputError(link, "is in the place of an alias of the registry; move it away")
-                link.symlink_to(f"{_LINK}/{alias}")
-        moved = self.path / f"{_LINK}.next"
+                link.symlink_to(f"{membership.LINK}/{alias}")
+        moved = self.path / f"{membership.LINK}.next"
         moved.unlink(missing_ok=True)
         moved.symlink_to(f"{_CHANGES}/{folder.name}")
-        os.replace(moved, self.path / _LINK)
+        os.replace(moved, self.path / membership.LINK)
 
     def _line(self, version: Version) -> list[Version]:
         """Return a version and what it was made from."""
@@ -431,7 +432,7 @@ class Registry:
 
     def _require(self) -> None:
         """Refuse a folder that holds no registry."""
-        if not (self.path / _LINK).exists():
+        if not (self.path / membership.LINK).exists():
             raise BundleError(
                 self.path, "holds no registry; `mgoe registry add` makes one with its first bundle"
             )

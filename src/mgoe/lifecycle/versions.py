@@ -36,6 +36,8 @@ class Change(Settings):
     verdicts: dict[str, str | None] = Field(default={})
     """What was decided of versions until then: why one is rejected, or null for one that is allowed again. It
     holds for what is made from a version, too, down to the next one with a verdict."""
+    deployment: str | None = None
+    """What all versions belong to."""
     reason: str | None = None
     """Why it was rejected, or promoted by force."""
 

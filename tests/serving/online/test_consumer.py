@@ -26,7 +26,7 @@ class Listed:
     def check(self, mark: Mark) -> None:
         pass
 
-    def claim(self, tasks: Sequence[str]) -> None:
+    def claim(self, tasks: Sequence[str], deployment: str | None = None) -> None:
         pass
 
     def read(self, after: Mark = START) -> list[tuple[Mark, Event]]:

@@ -14,6 +14,7 @@ from mgoe.bundle import Bundle
 from mgoe.bundle.held import START, Mark
 from mgoe.bundle.ids import canonical_id, checked_id, read_id, shown
 from mgoe.bundle.items import MARK, Item
+from mgoe.bundle.membership import check_deployment, new_deployment
 from mgoe.bundle.values import check_fields
 from mgoe.config import CLOCK_SKEW, did_you_mean
 from mgoe.data import task_masks
@@ -251,12 +252,34 @@ class EventLog(ABC):
     def identity(self) -> str:
         """The log that marks belong to, asked of the store: one that lost its data is another log."""
 
-    def claim(self, tasks: Sequence[str]) -> None:  # noqa: B027 - a folder does not remember it
-        """Check that bundles with other tasks do not use the log, where that is remembered.
+    @property
+    def deployment(self) -> str | None:
+        """The deployment that the log belongs to; None if it is of none yet, or does not remember it."""
+        return None
+
+    def move(self, deployment: str, anyway: bool = True) -> None:  # noqa: B027 - not every log remembers it
+        """Let the log belong to a deployment, where it is remembered.
+
+        Args:
+            deployment: Its identity.
+            anyway: Also if it belongs to another one.
+        """
+
+    def claim(self, tasks: Sequence[str], deployment: str | None = None) -> None:
+        """Check that the log is one of a bundle, to whose deployment it belongs from now on if to none.
+
+        Args:
+            tasks: Of the bundle; some logs remember those of their first one.
+            deployment: Of the bundle, see `deployment_of`.
 
         Raises:
-            OtherLogError: Some do: it is the log of another deployment.
+            OtherDeploymentError: The log is of another deployment.
+            OtherLogError: It is that of bundles with other tasks.
         """
+        known = check_deployment(self.place, self.deployment, deployment)
+        if self.deployment is None:
+            self.move(known or new_deployment(), anyway=False)  # unless another service was first
+            check_deployment(self.place, held := self.deployment, deployment or held)
 
     def check_room(self) -> None:  # noqa: B027 - the exposures of a folder are in the same file and do it
         """Check that events could be written now, where that can be known without writing one.

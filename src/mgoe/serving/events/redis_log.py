@@ -10,6 +10,7 @@ from typing import Any
 
 from mgoe.bundle.held import START, Mark
 from mgoe.bundle.items import MARK, Item
+from mgoe.bundle.membership import DEPLOYMENT
 from mgoe.errors import OtherLogError
 from mgoe.serving.events.event import Event, EventLog, Records, every
 from mgoe.serving.events.redis_server import FORMAT, RedisServer, text
@@ -53,8 +54,21 @@ class RedisLog(EventLog):
         """See `RedisServer`."""
         return self._server.durable
 
-    def claim(self, tasks: Sequence[str]) -> None:
-        """See `EventLog`. The prefix remembers the tasks."""
+    @property
+    def deployment(self) -> str | None:
+        """See `EventLog`."""
+        with self._server.errors():
+            found = self._redis.get(f"{self._server.prefix}:{DEPLOYMENT}")
+        return None if found is None else text(found)
+
+    def move(self, deployment: str, anyway: bool = True) -> None:
+        """See `EventLog`."""
+        with self._server.errors():
+            self._redis.set(f"{self._server.prefix}:{DEPLOYMENT}", deployment, nx=not anyway)
+
+    def claim(self, tasks: Sequence[str], deployment: str | None = None) -> None:
+        """See `EventLog`. The prefix remembers the tasks, too."""
+        super().claim(tasks, deployment)
         ours, prefix = ", ".join(tasks), self._server.prefix
         theirs = self._server.remember("tasks", ours)
         if theirs != ours:

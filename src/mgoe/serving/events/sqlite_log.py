@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mgoe.bundle.held import Mark
 from mgoe.bundle.items import Item
+from mgoe.bundle.membership import DEPLOYMENT
 from mgoe.errors import OutputError
 from mgoe.serving.events.chain import chained
 from mgoe.serving.events.event import Event, EventLog, Records, every
@@ -40,12 +41,24 @@ class SqliteLog(EventLog):
     """
 
     def __init__(self, path: Path, make: bool = True):
-        self._store, self.place = Store(path, make), path
+        self._store, self.place, self._make = Store(path, make), path, make
 
     @property
     def identity(self) -> str:
         """See `EventLog`."""
         return self._store.identity
+
+    @property
+    def deployment(self) -> str | None:
+        """See `EventLog`."""
+        found = self._store.read("SELECT n FROM exposure_counts WHERE name = ?", (DEPLOYMENT,))
+        return found[0][0] if found else None
+
+    def move(self, deployment: str, anyway: bool = True) -> None:
+        """See `EventLog`. What is only read does not remember it."""
+        query = f"INSERT OR {'REPLACE' if anyway else 'IGNORE'} INTO exposure_counts VALUES (?, ?)"
+        if self._make:
+            self._store.write(lambda connection: connection.execute(query, (DEPLOYMENT, deployment)))
 
     def append(self, events: Sequence[Event | Item]) -> None:
         """See `EventLog`."""

@@ -19,6 +19,7 @@ from mgoe.errors import (
     BundleError,
     DamagedLogError,
     EventError,
+    OtherDeploymentError,
     OtherLogError,
     OutputError,
     RequestError,
@@ -47,6 +48,8 @@ FOLLOW = 0.1
 """Seconds between looks at what other processes wrote to the log."""
 LOOK = 1.0
 """Seconds between looks at whether the logs could be written."""
+NEVER = DamagedLogError, OtherLogError, OtherDeploymentError
+"""What is wrong with a log in which records would never count."""
 T = TypeVar("T")
 Record = Mapping[str, Any]
 """A record as JSON has it."""
@@ -240,7 +243,7 @@ class Reloader(Watch):
     def figures(self) -> dict[str, float]:
         """What is the same in every process: whether the store can be read and written, the ages of the
         bundle, and the `ExposureLog.counts` unless the store is away."""
-        damaged = self.engine.consumer.is_new or isinstance(self.away, DamagedLogError | OtherLogError)
+        damaged = self.engine.consumer.is_new or isinstance(self.away, NEVER)
         found = self.engine.bundle.ages() | {"store up": self.away is None, "store damaged": damaged}
         with suppress(StoreError):
             found |= self.exposures.counts
@@ -279,7 +282,7 @@ class Reloader(Watch):
 
     def _require_logs(self) -> None:
         """Refuse records while a log is damaged or another one than before: they would never count."""
-        if isinstance(self.away, DamagedLogError | OtherLogError):
+        if isinstance(self.away, NEVER):
             raise self.away
 
     async def _follow(self) -> None:

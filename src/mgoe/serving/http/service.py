@@ -11,8 +11,9 @@ from pathlib import Path
 from starlette.types import ASGIApp
 
 from mgoe.bundle import Bundle
+from mgoe.bundle.membership import deployment_of
 from mgoe.errors import AwayError
-from mgoe.serving.events.event import every
+from mgoe.serving.events.event import EventLog, every
 from mgoe.serving.events.redis_log import RedisLog
 from mgoe.serving.events.stores import open_events, open_exposures, with_query
 from mgoe.serving.http.app import create_app
@@ -41,8 +42,9 @@ def check_start(settings: ServeSettings) -> None:
     for name in NEEDED if settings.runtime.engine == "onnx" else ():
         package(name)
     bundle.model  # noqa: B018 - the module of a user's own model may be missing here
-    events = open_events(logs_of(settings))
+    events = events_of(settings)
     with suppress(AwayError):
+        events.claim(bundle.tasks, deployment_of(bundle))
         for _ in every(events):
             pass
     events.close()
@@ -53,7 +55,7 @@ def check_start(settings: ServeSettings) -> None:
 def application(settings: ServeSettings) -> ASGIApp:
     """Open what the settings name."""
     state, tokens, logs = state_of(settings), Tokens(partial(read_tokens, settings)), logs_of(settings)
-    events = open_events(logs)
+    events = events_of(settings)
     with suppress(AwayError):
         if isinstance(events, RedisLog) and events.durable is False:
             log(
@@ -73,6 +75,14 @@ def application(settings: ServeSettings) -> ASGIApp:
         local=not (tokens.granted or settings.public),
         shadow=None if settings.shadow is None else shadow_of(settings, settings.shadow, reloader),
     )
+
+
+def events_of(settings: ServeSettings) -> EventLog:
+    """Open the log of events, which becomes one of the bundle's deployment if that was asked for."""
+    events = open_events(logs_of(settings))
+    if settings.adopt and (ours := deployment_of(Bundle.open(settings.bundle, verify=False))) is not None:
+        events.move(ours)
+    return events
 
 
 def shadow_of(settings: ServeSettings, path: Path, reloader: Reloader) -> Shadow:

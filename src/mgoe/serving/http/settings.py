@@ -46,6 +46,8 @@ class ServeSettings(Settings):
     window: PositiveLength | None = None
     """How long exposures and labels wait for each other, and duplicates of exposures are recognised at
     least: of a new log, by default a day; a log keeps its window."""
+    adopt: bool = False
+    """Let the store become that of the bundle's deployment, though it is another's."""
     runtime: Runtime = Runtime()
     """What runs the model."""
     shadow: Path | None = None

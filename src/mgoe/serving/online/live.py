@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from mgoe.bundle import Bundle
 from mgoe.bundle.held import NEW_STORE, START, Mark, Sources, is_new, mark_of, read_held
 from mgoe.bundle.items import Item, new_items
+from mgoe.bundle.membership import deployment_of
 from mgoe.config import TaskSettings
 from mgoe.data import task_masks, to_arrow
 from mgoe.graph.pair_rows import OTHER, Side
@@ -230,6 +231,7 @@ class Consumer:
         held: What the snapshot holds of each log.
         exposures: The exposures that items' rates follow; None if there are none.
         tasks: Tasks of the bundle, in their order.
+        deployment: Of the bundle, see `deployment_of`.
 
     Attributes:
         mark: Up to where events have been applied.
@@ -250,8 +252,10 @@ class Consumer:
         held: Sources = MappingProxyType({}),
         exposures: ExposureLog | None = None,
         tasks: Sequence[TaskSettings] = (),
+        deployment: str | None = None,
     ):
         self.log, self.live, self.mark = log, live, START
+        self._deployment = deployment
         self._held, self._exposures, self._tasks = held, exposures, tasks
         self._start = self._exposures_from = START
         self._follower: ExposureFollower | None = None
@@ -271,7 +275,7 @@ class Consumer:
             BundleError: The file that says what the bundle holds cannot be read.
         """
         held, live = read_held(bundle.path), LiveNodes.of(bundle, index)
-        consumer = cls(log, live, held, exposures, bundle.settings.tasks)
+        consumer = cls(log, live, held, exposures, bundle.settings.tasks, deployment_of(bundle))
         consumer.catch_up()
         return consumer
 
@@ -336,7 +340,7 @@ class Consumer:
     def _begin(self) -> None:
         """Check the logs, and remember the events that the snapshot holds."""
         log, live, held = self.log, self.live, mark_of(self._held, self.log.identity)
-        log.claim([task.name for task in self._tasks])
+        log.claim([task.name for task in self._tasks], self._deployment)
         log.check(held)
         if self._exposures is not None:
             self._exposures_from = mark_of(self._held, self._exposures.identity)

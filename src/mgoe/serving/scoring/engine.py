@@ -15,6 +15,7 @@ from mgoe._util.files import Hold
 from mgoe.bundle import Bundle
 from mgoe.bundle.context import encode_json
 from mgoe.bundle.held import read_held
+from mgoe.bundle.membership import deployment_of
 from mgoe.errors import AwayError, OtherLogError
 from mgoe.features.macro_nodes import describe_macro_nodes
 from mgoe.graph.matrices import lift
@@ -43,7 +44,7 @@ class Engine:
 
     Raises:
         BundleError, GraphError: The bundle cannot be served.
-        StoreError: A log is damaged.
+        StoreError: A log is damaged, or of another deployment.
 
     Attributes:
         name: Identifies the bundle, in answers and in logs.
@@ -70,7 +71,8 @@ class Engine:
         self.events = EventReader.of(bundle)
         self.exposures = ExposureReader.of(bundle) if bundle.settings.form == "exposures" else None
         self.live = LiveNodes.of(bundle, index)
-        self.consumer = Consumer(log, self.live, read_held(bundle.path), exposures, bundle.settings.tasks)
+        of = bundle.settings.tasks, deployment_of(bundle)
+        self.consumer = Consumer(log, self.live, read_held(bundle.path), exposures, *of)
         self.away: AwayError | OtherLogError | None = None
         try:
             self.consumer.catch_up()
