@@ -10,21 +10,31 @@ bundle = mgoe.load("runs/mine/bundle")
 bundle.predict(users, items)
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from mgoe import errors
+from mgoe._util.lazy import lazy
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from mgoe import errors
+    from mgoe._util.version import __version__
     from mgoe.bundle import Bundle
     from mgoe.experiments import compare, run
     from mgoe.ranker import Ranker
 
-    __version__: str
-
 __all__ = ["Bundle", "Ranker", "__version__", "compare", "errors", "load", "run"]
-_PACKAGE_OF = {"Bundle": "bundle", "Ranker": "ranker", "compare": "experiments", "run": "experiments"}
+# Most of them need torch.
+__getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "_util.version": ("__version__",),
+        "bundle": ("Bundle",),
+        "experiments": ("compare", "run"),
+        "ranker": ("Ranker",),
+    },
+    __all__,
+)
 
 
 def load(path: "Path | str") -> "Bundle":
@@ -43,28 +53,3 @@ def load(path: "Path | str") -> "Bundle":
     from mgoe.bundle import Bundle
 
     return Bundle.open(path)
-
-
-def __getattr__(name: str) -> Any:
-    """Import a name when it is first asked for: most need torch."""
-    if name == "errors":
-        return import_module("mgoe.errors")
-    if name == "__version__":
-        return _version()
-    if name not in _PACKAGE_OF:
-        raise AttributeError(f"module 'mgoe' has no attribute {name!r}")
-    return getattr(import_module(f"mgoe.{_PACKAGE_OF[name]}"), name)
-
-
-def _version() -> str:
-    """Return the version that was installed, or `0.0` if the source runs without an installation."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("mgoe")
-    except PackageNotFoundError:
-        return "0.0"
-
-
-def __dir__() -> list[str]:
-    return __all__

@@ -25,8 +25,9 @@ A module is imported when one of its names is first used, since the macro graph 
 """
 
 # ruff: noqa: F401 - what is imported for types is what is exported
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from mgoe._util.lazy import lazy
 
 if TYPE_CHECKING:
     from mgoe.experiments.costs import slowness
@@ -42,9 +43,9 @@ if TYPE_CHECKING:
     from mgoe.experiments.runs import compare, run, train
     from mgoe.experiments.score import measure_pairs, score_pairs, write_blocks
 
-_MODULE_OF = {
-    name: module
-    for module, names in {
+__getattr__, __dir__ = lazy(
+    __name__,
+    {
         "costs": ("slowness",),
         "forecast": ("Forecast", "foresee"),
         "graphs": ("forget", "macro_graph", "open_graph", "update"),
@@ -57,16 +58,5 @@ _MODULE_OF = {
         "incumbent": ("INCUMBENT", "rows"),
         "runs": ("compare", "run", "train"),
         "score": ("measure_pairs", "score_pairs", "write_blocks"),
-    }.items()
-    for name in names
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted(_MODULE_OF)
+    },
+)

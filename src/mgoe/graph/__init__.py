@@ -4,9 +4,9 @@ Axes: `B` batch, `T` tasks (weakest to strongest), `U` users, `I` items, `Ku`/`K
 neighbours, `E` distinct pairs.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from mgoe._util.lazy import lazy
 from mgoe.graph.build.workplace import Observer, Spent, peak_memory
 from mgoe.graph.macro_graph import DRIFT_LIMIT, MacroGraph
 from mgoe.graph.scores import merging_score
@@ -32,18 +32,12 @@ __all__ = [
     "peak_memory",
     "update_graph",
 ]
-_MODULE_OF = {
-    "Exposures": "build.builder",
-    "NewEvents": "update",
-    "Source": "build.builder",
-    "build_graph": "build.builder",
-    "forget_users": "update",
-    "update_graph": "update",
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Import what builds graphs when it is first asked for: a service does not need its slow packages."""
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module 'mgoe.graph' has no attribute {name!r}")
-    return getattr(import_module(f"mgoe.graph.{_MODULE_OF[name]}"), name)
+# What builds graphs has slow packages, which a service does not need.
+__getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "build.builder": ("Exposures", "Source", "build_graph"),
+        "update": ("NewEvents", "forget_users", "update_graph"),
+    },
+    __all__,
+)
