@@ -12,7 +12,8 @@ def lazy(
 
     Args:
         package: Its name.
-        modules: Names to export, by the module of the package that has them.
+        modules: Names to export, by the module of the package that has them; `.bundle.items` is one of the
+            package's parent.
         exported: What `dir` lists; these names if it is empty.
     """
     module_of = {name: module for module, names in modules.items() for name in names}
@@ -20,6 +21,6 @@ def lazy(
     def get(name: str) -> Any:
         if name not in module_of:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        return getattr(import_module(f"{package}.{module_of[name]}"), name)
+        return getattr(import_module(f".{module_of[name]}", package), name)
 
     return get, lambda: sorted(exported or module_of)

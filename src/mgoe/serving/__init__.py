@@ -6,8 +6,9 @@ nodes.
 A module is imported when one of its names is first used: the supervisor of a service needs none.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from mgoe._util.lazy import lazy
 
 if TYPE_CHECKING:
     from mgoe.bundle.held import Mark
@@ -39,31 +40,17 @@ __all__ = [
     "open_exposures",
 ]
 
-_MODULE_OF = {
-    "Consumer": "serving.online.live",
-    "Event": "serving.events.event",
-    "EventLog": "serving.events.event",
-    "EventReader": "serving.events.event",
-    "ExposureLog": "serving.events.exposure_log",
-    "Item": "bundle.items",
-    "LiveBundle": "serving.online.overlay",
-    "LiveNodes": "serving.online.live",
-    "Mark": "bundle.held",
-    "Scorer": "serving.scoring.scorer",
-    "SqliteLog": "serving.events.sqlite_log",
-    "Stores": "serving.events.stores",
-    "check_no_events": "serving.events.sqlite_log",
-    "every": "serving.events.event",
-    "open_events": "serving.events.stores",
-    "open_exposures": "serving.events.stores",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"mgoe.{_MODULE_OF[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = lazy(
+    __name__,
+    {
+        ".bundle.held": ("Mark",),
+        ".bundle.items": ("Item",),
+        "events.event": ("Event", "EventLog", "EventReader", "every"),
+        "events.exposure_log": ("ExposureLog",),
+        "events.sqlite_log": ("SqliteLog", "check_no_events"),
+        "events.stores": ("Stores", "open_events", "open_exposures"),
+        "online.live": ("Consumer", "LiveNodes"),
+        "online.overlay": ("LiveBundle",),
+        "scoring.scorer": ("Scorer",),
+    },
+)
