@@ -85,7 +85,7 @@ PREPARED = SimpleNamespace(
     users_at=np.array([snapshot.n_users for snapshot in GRAPH.snapshots]),
     items_at=np.array([snapshot.n_items for snapshot in GRAPH.snapshots]),
     settings={"tasks": [{"name": "click"}, {"name": "buy", "weight": 2.0, "given": "click"}]},
-    streamed=lambda split: make_examples(500, seed={"train": 3, "valid": 4, "test": 5}[split]),
+    streamed=lambda split: make_examples(500, seed={"train": 3, "valid": 4, "test": 5}[split[0]]),
 )
 SPEC = FeatureSpec(
     TASKS, USERS - 10, ITEMS - 5, macro_users=5, macro_items=4, recents=2, widths={}, moments={}

@@ -132,6 +132,7 @@ class ExampleFile:
             URL.
         tasks: In label order.
         window: Bytes of rows that are shuffled together.
+        later: Files or folders whose rows follow, with the same columns.
 
     Example:
         >>> valid = prepared.examples("valid")
@@ -139,8 +140,8 @@ class ExampleFile:
         True
     """
 
-    def __init__(self, path: Path, tasks: Sequence[str], window: int):
-        self.path, self.tasks, self.window = path, tuple(tasks), window
+    def __init__(self, path: Path, tasks: Sequence[str], window: int, *later: Path):
+        self.path, self.tasks, self.window, self.later = path, tuple(tasks), window, later
 
     def __len__(self) -> int:
         return int(self._sizes.sum())
@@ -264,15 +265,18 @@ class ExampleFile:
         return [(shard, n) for shard, meta in self._shards.items() for n in range(meta.num_row_groups)]
 
     @cached_property
-    def _store(self) -> Store:
-        return Store.of(self.path)
+    def _stores(self) -> dict[str, Store]:
+        """Where each shard is, in the order of the rows."""
+        stores = map(Store.of, (self.path, *self.later))
+        return {shard: store for store in stores for shard in store.sizes()}
 
     @cached_property
     def _shards(self) -> dict[str, pq.FileMetaData]:
         """Metadata of each shard at the first look, in the order of the rows."""
-        names = self._store.sizes()
-        read = in_turn(lambda shard: self._store.open(shard).metadata, names, OPENING, 2 * OPENING)
-        shards = dict(zip(names, read, strict=True))
+        read = in_turn(
+            lambda shard: self._stores[shard].open(shard).metadata, self._stores, OPENING, 2 * OPENING
+        )
+        shards = dict(zip(self._stores, read, strict=True))
         if not shards:
             raise DataError(self.path, "must hold shards (*.parquet), found none; make the run's data again")
         first, *others = ((path, meta.schema.to_arrow_schema()) for path, meta in shards.items())
@@ -291,7 +295,7 @@ class ExampleFile:
 
     def _open(self, shard: str) -> pq.ParquetFile:
         """Open a shard, and refuse another one that has taken its place."""
-        file = self._store.open(shard)
+        file = self._stores[shard].open(shard)
         if not file.metadata.equals(self._shards[shard]):
             raise DataError(
                 shard,

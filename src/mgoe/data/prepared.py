@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -177,16 +177,18 @@ class Prepared(Encoders):
         """Return the examples of a split in memory."""
         return self.streamed(split).read()
 
-    def streamed(self, split: Split, window: int = STREAM_WINDOW) -> ExampleFile:
-        """Return the examples of a split in their file.
+    def streamed(self, split: Split | Sequence[Split], window: int = STREAM_WINDOW) -> ExampleFile:
+        """Return the examples of a split, or of several in their order, in their files.
 
         Args:
-            split: The split.
+            split: One or several.
             window: Bytes of rows that are shuffled together.
         """
-        return ExampleFile(self.path / f"{split}.parquet", self.tasks, window)
+        names = [split] if isinstance(split, str) else split
+        first, *later = (self.path / f"{name}.parquet" for name in names)
+        return ExampleFile(first, self.tasks, window, *later)
 
-    def within(self, split: Split, memory: float) -> Examples | ExampleFile:
-        """Return the examples of a split, in memory if they take at most `memory` GiB, otherwise in their
-        file."""
+    def within(self, split: Split | Sequence[Split], memory: float) -> Examples | ExampleFile:
+        """Return the examples that `streamed` does, in memory if they take at most `memory` GiB, otherwise in
+        their files."""
         return self.streamed(split, int(memory * GIB * WINDOW_SHARE)).within(memory)

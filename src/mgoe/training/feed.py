@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from mgoe._util.arrays import fence
 from mgoe._util.prefetch import prefetched
 from mgoe.config import TaskSettings
-from mgoe.data import Encoders, ExampleFile, Examples, FeatureEncoders, Prepared, join
+from mgoe.data import Encoders, ExampleFile, Examples, FeatureEncoders, Prepared, Split, join
 from mgoe.errors import TrainingError
 from mgoe.features import GROUPS, Arrays, CategoricalSpec, FeatureSpec, Reader, TaskSpec, View, input_groups
 from mgoe.features.rates import spec_of
@@ -207,27 +207,33 @@ def _until(chunks: Iterable[Examples], count: int) -> Iterator[Examples]:
             return
 
 
-def make_spec(prepared: Prepared, graph: MacroGraph, needs: Collection[str] = GROUPS) -> FeatureSpec:
+def make_spec(
+    prepared: Prepared,
+    graph: MacroGraph,
+    needs: Collection[str] = GROUPS,
+    learned: Sequence[Split] = ("train",),
+) -> FeatureSpec:
     """The specification of data that models are made for.
 
-    Moments come from training examples alone. A user or item that the log holds only after them has no row of
-    its own in the embedding tables: it reads the row of the unseen, in evaluation as in service. One of the
-    history alone has a row, which no example moves.
+    Moments come from the examples that a model learns alone. A user or item that the log holds only after
+    them has no row of its own in the embedding tables: it reads the row of the unseen, in evaluation as in
+    service. One of the history alone has a row, which no example moves.
 
     Args:
         prepared: Examples, side features and sizes.
         graph: Snapshots of the same data.
         needs: Input groups whose widths and moments are wanted; all built-in ones that have any by default.
+        learned: The splits that a model learns, in the order of time.
 
     Raises:
-        TrainingError: There is no training example.
+        TrainingError: There is no example to learn.
 
     Example:
         >>> spec = make_spec(prepared, graph)
         >>> [task.name for task in spec.tasks]
         ['click', 'buy']
     """
-    examples = prepared.streamed("train")
+    examples = prepared.streamed(learned)
     if len(examples) == 0:
         raise TrainingError(
             "training examples",
@@ -242,13 +248,13 @@ def make_spec(prepared: Prepared, graph: MacroGraph, needs: Collection[str] = GR
         sums += [(~np.isnan(labels)).sum(0), np.nansum(labels, 0), np.nansum(labels**2, 0)]
         if part.position is not None and len(part):
             positions = max(positions, int(part.position.max()) + 1)
-    known = prepared.valid_window  # its snapshot holds every training window
+    n_users, n_items = sizes_until(prepared, learned[-1])
     latest = graph.snapshots[-1]
     most = 0.0 if latest.rates is None else len(examples) / RARE_ROWS  # values of a category
     spec = FeatureSpec(
         tasks=_tasks(prepared, top, near, sums),
-        n_users=int(prepared.users_at[known]),
-        n_items=int(prepared.items_at[known]),
+        n_users=n_users,
+        n_items=n_items,
         macro_users=latest.macro_users,
         macro_items=latest.macro_items,
         recents=graph.meta["settings"]["recents"],
@@ -276,6 +282,18 @@ def make_spec(prepared: Prepared, graph: MacroGraph, needs: Collection[str] = GR
             for key, values in dense.items()
         },
     )
+
+
+def sizes_until(prepared: Prepared, split: Split) -> tuple[int, int]:
+    """Return how many users and items the log holds before a split ends.
+
+    Example:
+        >>> sizes_until(prepared, "test") == (prepared.users.size, prepared.items.size)
+        True
+    """
+    # the number of the snapshot that holds every window of the split; the last one holds the whole log
+    known = {"train": prepared.valid_window, "valid": prepared.valid_window + 1, "test": -1}[split]
+    return int(prepared.users_at[known]), int(prepared.items_at[known])
 
 
 def _tasks(prepared: Prepared, top: NDArray, near: NDArray, sums: NDArray) -> tuple[TaskSpec, ...]:
