@@ -3,7 +3,9 @@
 Axes: `N` examples, `T` tasks, `F` columns.
 """
 
+import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,12 +42,13 @@ class SplitRows:
 def fit_trees(
     model: BoostedTrees,
     train: Feed,
-    valid: Feed,
+    valid: Feed | None,
     settings: TrainingSettings,
     out: Path,
     on_progress: OnProgress | None = None,
     seed: int = 0,
     memory: float = MEMORY,
+    trees: Sequence[int] = (),
 ) -> FitResult:
     """Grow each task's ensemble, and leave it in the model.
 
@@ -56,12 +59,13 @@ def fit_trees(
 
     Args:
         model: Freshly made.
-        train, valid: Gathered into memory, in blocks.
+        train, valid: Gathered into memory, in blocks. Without validation, the trees of each task are given.
         settings: Settings of training.
         out: Folder of the results; made if missing.
         on_progress: Progress callback, called every few trees.
         seed: Seed of the rows and columns that each tree sees.
         memory: GiB that the rows may take.
+        trees: Number of each task, if there is no validation.
 
     Raises:
         MissingExtra: LightGBM is not installed.
@@ -84,33 +88,30 @@ def fit_trees(
     check_examples(monitor, train, valid)
     columns = len(model.columns)
     # Bytes per value: 5 of training (raw and binned), 8 of validation (all, and one task's).
-    needed = columns * (5 * len(train) + 8 * len(valid)) / 2**30
+    needed = columns * (5 * len(train) + 8 * len(valid or ())) / 2**30
     if needed > memory:
         raise TrainingError(
             "memory",
-            f"boosted trees hold every row: {len(train):,} and {len(valid):,} rows of {columns} columns take "
-            f"{needed:.1f} GiB, found a limit of {memory:g} GiB; raise it, or take fewer inputs",
+            f"boosted trees hold every row: {len(train):,} and {len(valid or ()):,} rows of {columns} "
+            f"columns take {needed:.1f} GiB, found a limit of {memory:g} GiB; raise it, or take fewer inputs",
         )
     curves = {"monitor": monitor.text, "best_epoch": 0, "epochs": []}
     write_json(out / CURVES, curves)  # refuses an unwritable folder before training
     torch.set_num_threads(settings.threads)
-    held_out = gather(model, valid)
+    held_out = None if valid is None else gather(model, valid)
     grower = _Grower(lightgbm, model, gather(model, train), held_out, settings, seed, on_progress)
     growing = time.perf_counter()
-    for t in range(len(tasks)):
-        model.boosters[t] = grower.grow(t, monitor)
+    model.boosters = [grower.grow(t, monitor, trees[t] if trees else None) for t in range(len(tasks))]
     spent = time.perf_counter() - growing
     for name, text in model.texts().items():
         write_text(_trees(out, name), text)
-    scores = measure(
-        tasks, held_out.labels, model.in_units(model.grown(held_out.features)).numpy(), held_out.user
-    )
+    scores = _measured(model, held_out)
     curve = {
         "epoch": 1,
         "step": grower.trees,
         "losses": grower.losses,
         "validation": scores,
-        "monitor": monitor.value(scores),
+        "monitor": monitor.value(scores) if scores else math.nan,
         "seconds": spent,
         "samples_per_second": len(train) / spent,
     }
@@ -127,6 +128,13 @@ def fit_trees(
         device="cpu",
         curves=[curve],
     )
+
+
+def _measured(model: BoostedTrees, rows: SplitRows | None) -> Scores:
+    if rows is None:
+        return {}
+    predictions = model.in_units(model.grown(rows.features)).numpy()
+    return measure(model.spec.tasks, rows.labels, predictions, rows.user)
 
 
 def load_trees(model: BoostedTrees, folder: Path) -> None:
@@ -180,7 +188,7 @@ class _Grower:
         lightgbm: Any,
         model: BoostedTrees,
         rows: SplitRows,
-        held_out: SplitRows,
+        held_out: SplitRows | None,
         settings: TrainingSettings,
         seed: int,
         report: OnProgress | None,
@@ -211,36 +219,37 @@ class _Grower:
             params=self.parameters,
         ).construct()
 
-    def grow(self, t: int, monitor: Monitor) -> Any:
+    def grow(self, t: int, monitor: Monitor, trees: int | None = None) -> Any:
         """Return the ensemble of one task, or None if it has no label.
 
-        Rows without a label or of weight 0 take no part.
+        Rows without a label or of weight 0 take no part. Without validation the number of trees is given.
         """
-        task, o = self.model.spec.tasks[t], self.model.options
+        task, o, held_out = self.model.spec.tasks[t], self.model.options, self.held_out
         rows = np.flatnonzero(~np.isnan(self.labels[:, t]) & (self.weight > 0))
-        held = np.flatnonzero(~np.isnan(self.held_out.labels[:, t]))
-        if not len(rows):
+        if not len(rows) or trees == 0:
             return None
         data = self.binned if len(rows) == len(self.labels) else self.binned.subset(rows).construct()
         data.set_label(_standardized(self.labels[rows, t], task))
         data.set_weight(self.weight[rows])
-        labels, users = self.held_out.labels[held, t], self.held_out.user[held]
-        watch = _Watch(self, t, monitor.of_task(task, labels, users), labels, users)
-        seen = self.lightgbm.Dataset(
-            self.held_out.features[held], _standardized(labels, task), reference=self.binned
-        )
+        watch, seen = list[_Watch](), []
+        if held_out is not None and (held := np.flatnonzero(~np.isnan(held_out.labels[:, t]))).size:
+            labels, users = held_out.labels[held, t], held_out.user[held]
+            watch = [_Watch(self, t, monitor.of_task(task, labels, users), labels, users)]
+            values = held_out.features[held], _standardized(labels, task)
+            seen = [self.lightgbm.Dataset(*values, reference=self.binned)]
         share = o.share if o.share * len(rows) >= 1 else 1.0  # LightGBM refuses a tree without rows
         booster = self.lightgbm.train(
             self.parameters
             | {"objective": "binary" if task.kind == "binary" else "regression", "bagging_fraction": share},
             data,
-            o.rounds,
-            valid_sets=[seen] if len(held) else [],
-            callbacks=[watch] if len(held) else [],
+            trees or o.rounds,
+            valid_sets=seen,
+            callbacks=watch,
             keep_training_booster=True,
         )
-        for _ in range(booster.num_trees() - watch.best_trees if watch.best is not None else 0):
-            booster.rollback_one_iter()
+        if watch and watch[0].best is not None:
+            for _ in range(booster.num_trees() - watch[0].best_trees):
+                booster.rollback_one_iter()
         self.losses[task.name] = booster.eval_train(_loss_of(task))[0][2]
         self.trees += booster.num_trees()
         return self.lightgbm.Booster(model_str=booster.model_to_string())

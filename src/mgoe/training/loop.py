@@ -4,6 +4,7 @@ resume from.
 Axes: `N` examples, `B` batch, `T` tasks.
 """
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
@@ -23,7 +24,7 @@ from mgoe.training.distributed.process_group import ProcessGroup
 from mgoe.training.distributed.sharded import place_tables, unshard
 from mgoe.training.feed import Feed
 from mgoe.training.grown import grown
-from mgoe.training.monitor import Monitor, check_examples, measure
+from mgoe.training.monitor import Monitor, Scores, check_examples, measure
 from mgoe.training.predict import look_inside, predict
 from mgoe.training.progress import (
     CURVES,
@@ -50,13 +51,14 @@ REPORT_STEPS = 20
 def fit(
     model: RankingModel,
     train: Feed,
-    valid: Feed,
+    valid: Feed | None,
     settings: TrainingSettings,
     out: Path,
     on_progress: OnProgress | None = None,
     seed: int = 0,
     resume: bool = False,
     start: Mapping[str, Tensor] | None = None,
+    epochs: int | None = None,
 ) -> FitResult:
     """Fit a model, and leave it with the weights of its best epoch.
 
@@ -73,7 +75,7 @@ def fit(
     Args:
         model: Freshly made; moved to the device of the settings.
         train: Training examples, reshuffled every epoch by `seed`.
-        valid: Validation examples, which pick the epoch.
+        valid: Validation examples, which pick the epoch. Without any, the last epoch is the best.
         settings: Settings of training.
         out: Folder of the results; made if missing.
         on_progress: Progress callback, called every few steps.
@@ -82,6 +84,7 @@ def fit(
             is removed.
         start: What to start from in place of fresh weights and optimisers, see `grown`. The schedule of the
             learning rates begins anew.
+        epochs: Stop after so many epochs, with the learning rates of a fit that may take all of the settings.
 
     Raises:
         TrainingError: There are no examples, the monitor is not defined on validation, a loss is not finite,
@@ -109,7 +112,8 @@ def fit(
             track = settings.track if run.processes.leads else "none"
             state = run.state
             with deferred() as stop_requested, tracking(track, out, state.steps) as run.track:
-                while state.epochs < settings.epochs and state.epochs - state.best_epoch < settings.patience:
+                limit = settings.epochs if epochs is None else epochs
+                while state.epochs < limit and state.epochs - state.best_epoch < settings.patience:
                     run.train_epoch(stop_requested)
                     run.validate()
                     run.save()
@@ -127,7 +131,7 @@ class _Fit:
         self,
         model: RankingModel,
         train: Feed,
-        valid: Feed,
+        valid: Feed | None,
         settings: TrainingSettings,
         out: Path,
         on_progress: OnProgress | None,
@@ -234,16 +238,10 @@ class _Fit:
     def validate(self) -> None:
         """Measure on validation, record the epoch, and keep the weights if they are the best so far."""
         state, epoch, started = self.state, self.state.epochs + 1, time.perf_counter()
-        predictions = predict(self.model, self.valid)
-        if not np.isfinite(predictions).all():
-            raise TrainingError(
-                f"epoch {epoch}",
-                "predictions on validation are not finite (first parameter: "
-                f"{first_not_finite(self.model)!r}); lower training.learning_rate",
-            )
-        examples = self.valid.examples
-        scores = measure(self.train.spec.tasks, examples.labels, predictions, examples.user)
-        state.last = self.monitor.value(scores)
+        scores: Scores = {}
+        if self.valid is not None:
+            scores = self._measured(self.valid, epoch)
+            state.last = self.monitor.value(scores)
         state.curves.append(
             {
                 "epoch": epoch,
@@ -253,7 +251,7 @@ class _Fit:
                 "monitor": state.last,
                 "seconds": state.epoch_seconds,
                 "samples_per_second": len(self.train) / state.epoch_seconds,
-                "watch": look_inside(self.model, self.valid),
+                "watch": look_inside(self.model, self.valid or self.train),
                 "validation_seconds": time.perf_counter() - started,
             }
         )
@@ -263,7 +261,7 @@ class _Fit:
         state.train_seconds += state.epoch_seconds
         state.epoch_seconds = 0.0
         state.losses.zero_()
-        if self.monitor.better(state.last, state.best):
+        if state.last is None or self.monitor.better(state.last, state.best):
             meta = {"epoch": epoch, "monitor": self.monitor.text, "value": state.last, "seed": self.seed}
             optimizers = optimizer_tensors(self.step.optimizers)
             for name, tensors in ((OPTIMIZER, optimizers), (WEIGHTS, self.model.state_dict())):
@@ -271,6 +269,16 @@ class _Fit:
             state.best, state.best_epoch = state.last, epoch
             self.processes.agree(None)  # no process may read the file before it is written
         self._write_curves()
+
+    def _measured(self, valid: Feed, epoch: int) -> Scores:
+        predictions, examples = predict(self.model, valid), valid.examples
+        if not np.isfinite(predictions).all():
+            raise TrainingError(
+                f"epoch {epoch}",
+                "predictions on validation are not finite (first parameter: "
+                f"{first_not_finite(self.model)!r}); lower training.learning_rate",
+            )
+        return measure(valid.spec.tasks, examples.labels, predictions, examples.user)
 
     def save(self) -> None:
         """Write a checkpoint of this moment."""
@@ -288,11 +296,10 @@ class _Fit:
     def result(self) -> FitResult:
         """Return the outcome of the finished fit."""
         state = self.state
-        assert state.best is not None
         return FitResult(
             monitor=self.monitor.text,
             best_epoch=state.best_epoch,
-            best_value=state.best,
+            best_value=math.nan if state.best is None else state.best,
             epochs=state.epochs,
             **self._times(),
             samples_per_second=state.epochs * len(self.train) / state.train_seconds,

@@ -124,18 +124,18 @@ def measure(tasks: Sequence[Task], labels: np.ndarray, predictions: np.ndarray, 
     }
 
 
-def check_examples(monitor: Monitor, train: Feed, valid: Feed) -> None:
+def check_examples(monitor: Monitor, train: Feed, valid: Feed | None) -> None:
     """Check before training that there are examples, and that the monitor can be measured.
 
     Raises:
         TrainingError: There are no examples, or the monitor is not defined on validation.
     """
     for place, feed in (("training examples", train), ("validation examples", valid)):
-        if len(feed) == 0:
+        if feed is not None and len(feed) == 0:
             raise TrainingError(
                 place, "there must be at least one, found none; widen the time range or move split.cuts"
             )
-    if not monitor.is_defined(valid.spec.tasks, valid.examples.labels, valid.examples.user):
+    if valid and not monitor.is_defined(valid.spec.tasks, valid.examples.labels, valid.examples.user):
         raise TrainingError(
             "training.monitor",
             f"{monitor.text!r} is not defined on validation: no monitored task has both labels there; "

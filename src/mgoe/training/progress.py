@@ -68,6 +68,7 @@ class FitResult:
     best_epoch: int
     """Epoch of the best value, from 1."""
     best_value: float
+    """NaN if nothing was held out."""
     epochs: int
     """Epochs done, at most those of the settings."""
     seconds: float

@@ -58,7 +58,7 @@ class FitState:
 
 
 def identity_of(
-    model: RankingModel, train: Feed, valid: Feed, settings: TrainingSettings, seed: int
+    model: RankingModel, train: Feed, valid: Feed | None, settings: TrainingSettings, seed: int
 ) -> dict[str, Any]:
     """Return everything that decides the result of a fit, as JSON holds it."""
     return {
@@ -66,7 +66,7 @@ def identity_of(
         "model": {"class": type(model).__name__, **model.options.model_dump(mode="json")},
         "tasks": [asdict(task) for task in model.spec.tasks],
         "graph": train.graph.checksum,
-        "examples": {"training": len(train), "validation": len(valid), **train.order},
+        "examples": {"training": len(train), "validation": len(valid or ()), **train.order},
         "settings": settings.model_dump(mode="json", exclude=MAY_CHANGE),
         "seed": seed,
     }
