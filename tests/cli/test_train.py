@@ -250,10 +250,31 @@ def test_two_processes_find_what_one_finds(config, settings, alone, built, tmp_p
             assert found[key] == pytest.approx(value, abs=1e-6), key
 
 
+@slow
+@pytest.mark.parametrize("way", ["anew", "continue"])
+def test_two_processes_refit_what_one_refits(config, settings, built, tmp_path, way):
+    program, one = tmp_path / "streaming.py", shutil.copytree(built, tmp_path / "one")
+    program.write_text(f"{STREAMING}\nmain()")
+    process = torchrun(config, built, "--set", f"training.refit={way}", program=(str(program),))
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 0, stderr
+    training = settings.training.model_copy(update={"refit": way})
+    experiments.train(settings.model_copy(update={"training": training}), one)
+    for state in ("tested", "served"):
+        epochs = [
+            json.loads((run / CELL / state / "curves.json").read_text())["epochs"] for run in (built, one)
+        ]
+        for mine, theirs in zip(*epochs, strict=True):
+            assert mine["losses"] == pytest.approx(theirs["losses"], abs=1e-4)
+    assert {library.load(run / "bundle").manifest["weights"] for run in (built, one)} == {"served"}
+
+
 def test_what_is_finished_is_not_done_again_by_any_process(settings, alone, tmp_path, monkeypatch):
     monkeypatch.setattr("mgoe.experiments.runs.joined", lambda device: nullcontext(ProcessGroup(1, 2)))
-    monkeypatch.setattr("mgoe.experiments.runs.fit_cell", lambda *_, **__: pytest.fail("it trains"))
-    monkeypatch.setattr(ProcessGroup, "agree", lambda self, mine: True)  # as the first process says
+    for name in ("fit_cell", "fit_served"):
+        monkeypatch.setattr(f"mgoe.experiments.runs.{name}", lambda *_, **__: pytest.fail("it trains"))
+    said = iter([True, False])  # by the first process: it is done, and nothing is to be served anew
+    monkeypatch.setattr(ProcessGroup, "agree", lambda self, mine: next(said))
     assert experiments.train(settings, shutil.copytree(alone, tmp_path / "run")) == []
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import jinja2
 
+from mgoe.bundle.manifest import state_of
 from mgoe.bundle.sampling import chain
 from mgoe.config import RunSettings, TaskSettings
 from mgoe.data.times import moment_of
@@ -66,6 +67,7 @@ def model_card(
         seeds=len({row["seed"] for row in metrics}),
         **_measured(manifest, metrics),
         retrained=manifest["trained_until"] != manifest["fully_trained_until"],
+        state=state_of(manifest),
         window=manifest["calibration"]["window"],
         calibration=_calibration(manifest["calibration"]["tasks"]),
         cost=manifest["cost"],

@@ -35,6 +35,8 @@ KEYS = {"versions": dict, "model": dict, "tasks": list, "checksums": dict}
 Trained = Literal["full", "retrained", "refreshed", "erased"]
 """From new weights; from the weights of the parent; or not at all, with the weights of the parent: with new
 rows in the graph, or without some users."""
+State = Literal["chosen", "tested", "served"]
+"""What weights have learned: training rows; validation rows too; test rows too, see the page on training."""
 Part = TypeVar("Part", bound=Settings)
 
 
@@ -124,6 +126,12 @@ def lineage(graph: MacroGraph, trained: Trained, parent: str | None = None) -> d
         "log": [iso_time(graph.meta[end]) for end in ("first", "last")],
         "version": __version__,
     }
+
+
+def state_of(manifest: Mapping[str, Any]) -> State:
+    """Return what the weights of a bundle have learned; it is not noted where they are the chosen ones of an
+    earlier version."""
+    return manifest.get("weights", "chosen")
 
 
 def now() -> str:

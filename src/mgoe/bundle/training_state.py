@@ -46,10 +46,17 @@ def start_of(bundle: Bundle) -> dict[str, Tensor]:
     Raises:
         TrainingError: A file is damaged.
     """
-    weights, _ = load_checkpoint(bundle.path / WEIGHTS)
-    file = state_folder(bundle.path) / OPTIMIZER
-    optimizers = load_checkpoint(file)[0] if file.exists() else {}
-    return {f"model.{name}": tensor for name, tensor in weights.items()} | optimizers
+    return start_from(bundle.path / WEIGHTS, state_folder(bundle.path) / OPTIMIZER)
+
+
+def start_from(weights: Path, optimizers: Path) -> dict[str, Tensor]:
+    """Return the tensors of a file of weights and, if it exists, of one of optimisers, as `fit` takes them.
+
+    Raises:
+        TrainingError: A file is missing or damaged.
+    """
+    tensors = {f"model.{name}": tensor for name, tensor in load_checkpoint(weights)[0].items()}
+    return tensors | (load_checkpoint(optimizers)[0] if optimizers.exists() else {})
 
 
 def replay_of(bundle: Bundle) -> Replay | None:

@@ -15,7 +15,7 @@ from mgoe._util.files import atomic_folder, checksums, write_json, write_text
 from mgoe.bundle.calibration import Calibration
 from mgoe.bundle.card import CARD, model_card
 from mgoe.bundle.held import FILES, Held, Sources, write_held
-from mgoe.bundle.manifest import FORMAT, MANIFEST, RETRIEVAL, iso_time, lineage
+from mgoe.bundle.manifest import FORMAT, MANIFEST, RETRIEVAL, State, iso_time, lineage
 from mgoe.bundle.population import POPULATION
 from mgoe.bundle.sampling import Sampling
 from mgoe.config import ModelSettings, RetrievalSettings, RunSettings, dump_settings
@@ -45,6 +45,7 @@ def write_bundle(
     retrieval: RetrievalSettings | None = None,
     blend: Blend | None = None,
     held: Sources = MappingProxyType({}),
+    state: State = "chosen",
 ) -> None:
     """Write a bundle atomically.
 
@@ -62,6 +63,7 @@ def write_bundle(
         retrieval: How candidates are retrieved; None if the whole catalogue is ranked.
         blend: How lists of candidates are ordered; None if the model alone orders them.
         held: What the log holds of logs of services.
+        state: What the weights have learned.
     """
     until = prepared.until - longest_delay(settings.tasks)
     with atomic_folder(out) as folder:
@@ -82,6 +84,7 @@ def write_bundle(
                 "numpy": numpy.__version__,
             },
             "model": written_out(model).model_dump(mode="json"),
+            "weights": state,
             "tasks": [{"name": task.name, "kind": task.kind} for task in settings.tasks],
             "sampling": None if sampling is None else sampling.model_dump(mode="json"),
             "calibration": calibration.model_dump(mode="json"),

@@ -249,6 +249,10 @@ class TrainingSettings(Settings):
     rows: int | None = Field(default=None, ge=1)
     """Maximum number of training rows, the newest: whole buckets, in which an event log's positives count
     with all negatives that may be drawn. All by default."""
+    refit: Literal["none", "anew", "continue"] = "none"
+    """How weights learn the validation rows once these have chosen, and the test rows for the bundle: trained
+    `anew` on all rows for the epochs that were chosen, or `continue` as `retrain` says, with older rows
+    replayed; `none` leaves them out. Boosted trees are always trained anew."""
     checkpoint: Length = "10m"
     """Time between checkpoints, besides those after each epoch."""
     track: Literal["none", "mlflow"] = "none"

@@ -8,7 +8,7 @@ from mgoe.config import TopNSettings, TuneSettings, check_settings
 from mgoe.evaluation import REACHABLE
 from mgoe.experiments.folder import CHECKSUMS, DONE, EXAMPLES, checksum_of_log
 from mgoe.experiments.parts import FREE, Part, plain_values, values_of_run
-from mgoe.experiments.plan import NOTICES, REFERENCES, Cell, Log, Plan, applicable_search
+from mgoe.experiments.plan import NOTICES, REFERENCES, Cell, Log, Plan, applicable_search, training_of
 from mgoe.graph.build.workplace import building
 from mgoe.models import options_of
 from mgoe.topn import Baseline, find_baseline
@@ -71,7 +71,7 @@ def parts_of(plan: Plan, cells: Iterable[Cell]) -> list[Part]:
             "cell",
             log,
             cell.folder,
-            _fit_of(cell, values) | {"evaluation": values["evaluation"]},
+            _fit_of(cell, values) | {"evaluation": values["evaluation"]} | _refit_of(cell),
             DONE,
             before=(graph_of(cell, values), *searches),
             follows=(log.lists(cell.variant.name, cell.seed),),
@@ -150,6 +150,13 @@ def _checksum_of(log: Log) -> str | None:
     if log.world is not None:
         return ""
     return None if log.from_table else checksum_of_log(log.source.data, log.path / CHECKSUMS)
+
+
+def _refit_of(cell: Cell) -> dict[str, Any]:
+    """Return what decides how a cell learns the rows that chose it; nothing if it does not."""
+    way = training_of(cell.settings, cell.variant.settings()).refit
+    retrain = {"retrain": plain_values(cell.settings.retrain, {"full_after"})} if way == "continue" else {}
+    return {} if way == "none" else {"refit": way, **retrain}
 
 
 def _fit_of(cell: Cell, values: dict[str, Any]) -> dict[str, Any]:

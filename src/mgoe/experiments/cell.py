@@ -5,6 +5,7 @@ Cells know nothing of each other, so they can run side by side.
 
 import platform
 import re
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -15,15 +16,21 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mgoe._util.files import read_json, write_text
 from mgoe._util.progress import hidden
+from mgoe.bundle.manifest import State
+from mgoe.bundle.population import POPULATION
 from mgoe.config import ModelSettings, RunSettings
 from mgoe.data import ExampleFile, Examples, Split
 from mgoe.errors import TrainingError
 from mgoe.experiments.cell_results import write_cell
+from mgoe.experiments.folder import FIT
 from mgoe.experiments.inputs import Inputs
 from mgoe.experiments.plan import Cell, training_of
+from mgoe.experiments.refit import SPEC, refit
 from mgoe.models import BoostedTrees, RankingModel, late_tables, make_model
 from mgoe.training import (
+    CHECKPOINTS,
     Feed,
     FitResult,
     Monitor,
@@ -48,7 +55,8 @@ def fit_cell(
     show_progress: bool = False,
     resume: bool = True,
 ) -> dict[str, Any]:
-    """Train, measure and write a cell. Validation picks the epoch; test is read once, at the end.
+    """Train, measure and write a cell. Validation picks the epoch, and is then learned if `training.refit`
+    says so; test is read once, at the end.
 
     Args:
         cell: The cell.
@@ -73,9 +81,17 @@ def fit_cell(
         fitted_model, feeds, fitted = fit_model(
             model, cell.seed, settings, inputs, folder, on_progress, resume
         )
-    fitted_at = time.perf_counter()
-    scores = {split: predict(fitted_model, feeds[split]) for split in ("valid", "test")}
-    scored = sum(len(values) for values in scores.values()) / (time.perf_counter() - fitted_at)
+    scoring, scores, refitted = time.perf_counter(), dict[str, NDArray[np.float32]](), None
+    scores["valid"] = predict(fitted_model, feeds["valid"])
+    scored_in = time.perf_counter() - scoring
+    if training_of(settings, model).refit != "none":
+        del fitted_model, feeds["train"]  # free its memory
+        fitted_model, refitted = refit_cell("tested", cell, inputs, fitted.best_epoch, show_progress, resume)
+        test = feeds["test"].examples
+        feeds["test"] = Feed(inputs.prepared, inputs.graph, test, fitted_model.needs, fitted_model.spec)
+    scoring = time.perf_counter()
+    scores["test"] = predict(fitted_model, feeds["test"])
+    scored = sum(map(len, scores.values())) / (scored_in + time.perf_counter() - scoring)
     check_finite(title, scores, [task.name for task in spec.tasks])
     facts = {
         "model": model.name,
@@ -86,8 +102,8 @@ def fit_cell(
         "best_value": fitted.best_value,
         "lower_is_better": monitor.lower_is_better,
         "monitor": monitor.text,
-        "training_seconds": round(fitted.seconds, 2),
-        "cpu_seconds": round(fitted.cpu_seconds, 2),
+        "training_seconds": round(fitted.seconds + (refitted.seconds if refitted else 0), 2),
+        "cpu_seconds": round(fitted.cpu_seconds + (refitted.cpu_seconds if refitted else 0), 2),
         "seconds": round(time.perf_counter() - started, 2),
         "samples_per_second": round(fitted.samples_per_second),
         "scored_per_second": round(scored),
@@ -99,6 +115,35 @@ def fit_cell(
         with nullcontext() if show_progress else hidden():
             write_cell(folder, settings, inputs, model, fitted_model, feeds, scores, facts)
     return facts
+
+
+def lacks_served(cell: Cell) -> bool:
+    """Tell whether the weights of the bundle of a finished cell must be trained, see `fit_served`."""
+    return cell.refitted and not (cell.folder / "served" / POPULATION).exists()
+
+
+def fit_served(
+    cell: Cell, inputs: Inputs | None = None, show_progress: bool = False, resume: bool = True
+) -> None:
+    """Train the weights of the bundle of a finished cell that was refitted."""
+    served = cell.folder / "served"
+    inputs = inputs or Inputs.open(cell.log.stage(cell.seed), cell.settings, cell.graph)
+    epoch = read_json(cell.folder / FIT)["best_epoch"]
+    refit_cell("served", cell, inputs, epoch, show_progress, resume)
+    if ProcessGroup.current().leads:
+        shutil.rmtree(served / CHECKPOINTS, ignore_errors=True)
+        shutil.copyfile(cell.folder / POPULATION, served / POPULATION)  # says that it is finished
+
+
+def refit_cell(
+    state: State, cell: Cell, inputs: Inputs, epochs: int, show_progress: bool, resume: bool
+) -> tuple[RankingModel, FitResult]:
+    """Train a cell's model on the rows of a state, see `refit`."""
+    model, memory = inputs.resolve_ids(cell.model), cell.settings.memory * EXAMPLE_SHARES["train"]
+    title = f"{model.name}, seed {cell.seed}, {state}"
+    with progress_bar(title) if show_progress else nullcontext() as on_progress:
+        given = cell.seed, cell.settings, inputs, cell.folder, epochs, memory
+        return refit(state, model, *given, on_progress, resume)
 
 
 def fit_model(
@@ -142,6 +187,8 @@ def fit_model(
         split: Feed(inputs.prepared, inputs.graph, part, made.needs, spec) for split, part in parts.items()
     }
     fitting = feeds["train"], feeds["valid"], training, out, on_progress, seed
+    if ProcessGroup.current().leads:
+        write_text(out / SPEC, spec.to_json())  # before the others, which train in step, can look for it
     return made, feeds, fit_trees(made, *fitting, settings.memory) if boosted else fit(made, *fitting, resume)
 
 

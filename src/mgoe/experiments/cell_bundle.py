@@ -6,6 +6,7 @@ from pathlib import Path
 from mgoe._util.files import read_json
 from mgoe.bundle import write_bundle
 from mgoe.bundle.held import read_held
+from mgoe.bundle.manifest import State
 from mgoe.bundle.training_state import keep_of_cell
 from mgoe.evaluation import Estimate, Row
 from mgoe.experiments.blending import fit_blend
@@ -13,6 +14,7 @@ from mgoe.experiments.fitted import load_calibration, load_model
 from mgoe.experiments.folder import FIT
 from mgoe.experiments.inputs import Inputs
 from mgoe.experiments.plan import Cell
+from mgoe.experiments.refit import LEARNED, folder_of
 from mgoe.training import Feed
 
 
@@ -32,12 +34,19 @@ def write_cell_bundle(
         rows: Metrics to store with it.
         estimates: Test metrics with their intervals, for the model card.
     """
-    model, calibration = load_model(cell, inputs), load_calibration(cell, "test")
+    served = folder_of(cell.folder, "served")
+    state: State = "chosen" if served == cell.folder else "served"
+    model, calibration = load_model(cell, inputs, state), load_calibration(cell, "test")
+    blended = model, calibration
+    if (
+        state == "served"
+    ):  # a blend is fitted by weights that have not learned validation, as for lists on test
+        blended = load_model(cell, inputs, "chosen"), load_calibration(cell, "valid")
     write_bundle(
         out,
         settings=cell.settings,
         model=inputs.resolve_ids(cell.model),
-        cell=cell.folder,
+        cell=served,
         prepared=inputs.prepared,
         graph=inputs.graph,
         metrics=rows,
@@ -46,9 +55,10 @@ def write_cell_bundle(
         cost=read_json(cell.folder / FIT),
         sampling=inputs.sampling,
         retrieval=inputs.retrieval,
-        blend=fit_blend(model, inputs, calibration),
+        blend=fit_blend(blended[0], inputs, blended[1]),
         held=read_held(inputs.prepared.path.parent),
+        state=state,
     )
-    train = inputs.prepared.streamed("train")
-    feed = Feed(inputs.prepared, inputs.graph, train, model.needs, model.spec)
-    keep_of_cell(cell.folder, feed, cell.settings.retrain.memory, out)
+    learned = inputs.prepared.streamed(LEARNED[state])
+    feed = Feed(inputs.prepared, inputs.graph, learned, model.needs, model.spec)
+    keep_of_cell(served, feed, cell.settings.retrain.memory, out)

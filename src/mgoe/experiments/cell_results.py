@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mgoe._util.files import write_json, write_text
+from mgoe._util.files import write_json
 from mgoe.bundle.calibration import Calibration, Window, calibrated_sample, fit_calibration
 from mgoe.bundle.population import POPULATION, population_of
 from mgoe.bundle.sampling import in_whole_space, shift_of
@@ -45,7 +45,11 @@ def write_cell(
     scores: Mapping[str, NDArray[np.float32]],
     facts: dict[str, Any],
 ) -> None:
-    """Measure the predictions and write the cell, its metrics last."""
+    """Measure the predictions and write the cell, its metrics last.
+
+    With a refit, those on validation are of the chosen weights, and those on test of the tested ones, which
+    `fitted` holds.
+    """
     rows: list[Row] = []
     tasks, about = inputs.spec.tasks, {"model": facts["model"], "seed": facts["seed"]}
     for split, predictions in scores.items():
@@ -64,7 +68,6 @@ def write_cell(
     write_json(folder / RELIABILITY, reliability(scores["test"], test.labels, tasks))
     if settings.evaluation.ranking_queries:
         rows += catalog(fitted, settings, inputs, **about)
-    write_text(folder / "spec.json", fitted.spec.to_json())
     write_json(folder / FIT, facts)
     track_result(
         training_of(settings, model).track,
@@ -78,7 +81,8 @@ def write_cell(
         },
     )
     write_rows(folder / DONE, rows)
-    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+    for done in (folder, folder / "tested"):
+        shutil.rmtree(done / CHECKPOINTS, ignore_errors=True)
 
 
 def ordered_only(rows: Iterable[Row], influence: Influence, probabilistic: Collection[str] = ()) -> list[Row]:

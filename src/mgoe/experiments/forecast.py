@@ -16,7 +16,7 @@ import numpy as np
 
 from mgoe._util.files import GIB
 from mgoe._util.memory import machine_memory
-from mgoe.config import RunSettings, retrieval_of
+from mgoe.config import ModelSettings, RunSettings, retrieval_of
 from mgoe.data.log_files import LOG, files_of
 from mgoe.data.size import LogSize
 from mgoe.errors import ConfigError, GraphError, MgoeError, OutputError
@@ -177,6 +177,10 @@ def _work(
     shown = rows if settings.form == "exposures" else 0
     evaluated, every = examples["valid"] + examples["test"], seeds * len(models)
     scored = seeds * sum(weights) * (evaluated + settings.evaluation.ranking_queries * size.items)
+    refits = [
+        _refitted(settings, model, weight, examples) for weight, model in zip(weights, models, strict=True)
+    ]
+    refitted = seeds * sum(tested for tested, _ in refits) + refits[0][1]
     return {
         "start": 1,
         "rows": rows,
@@ -196,13 +200,14 @@ def _work(
         "sampled users x numbers": sampled_users * graph.rank,
         "sampled pairs x resolutions": sampled_pairs * resolutions,
         "sampled users x resolutions": sampled_users * resolutions,
-        "trained": examples["train"] * seeds * sum(epochs),
+        "trained": examples["train"] * seeds * sum(epochs) + refitted,
         "validated": examples["valid"] * seeds * sum(epochs),
         "table": nodes
         * max((int(model.options.get("width", 16)) for model in models if model.ids == "on"), default=0),
         "cells": every,
         "evaluated": evaluated,
-        "learned exposures": (examples["train"] + examples["valid"]) * seeds * sum(epochs) * bool(shown),
+        "learned exposures": bool(shown)
+        * ((examples["train"] + examples["valid"]) * seeds * sum(epochs) + refitted),
         "scored": scored,
         "scored exposures": scored * bool(shown),
         "measured": every * tasks * evaluated,
@@ -210,6 +215,20 @@ def _work(
         "linked pairs": 2 * size.pairs if lists else 0,
         "linked items": size.items if lists else 0,
     }
+
+
+def _refitted(
+    settings: RunSettings, model: ModelSettings, weight: float, examples: Mapping[str, int]
+) -> tuple[float, float]:
+    """Return the rows that a refit trains on, times epochs: at most, for tested and for served weights."""
+    training, ours = training_of(settings, model), settings.retrain
+    if training.refit == "none":
+        return 0.0, 0.0
+    tested = examples["train"] + examples["valid"]
+    if training.refit == "anew":
+        return weight * training.epochs * tested, weight * training.epochs * (tested + examples["test"])
+    valid, test = (weight * ours.epochs * (1 + ours.replay) * examples[split] for split in ("valid", "test"))
+    return valid, test
 
 
 def _stages(settings: RunSettings, work: Mapping[str, float], slowness: float) -> list[StageForecast]:

@@ -48,7 +48,8 @@ def rows(run: Path | str, split: Split = "test", seed: int | None = None) -> pd.
         `row`, the number of the row; the columns of user, item and time, named as in the log, with the start
         of the time bucket, which has its zone if `data.timezone` is set; `window`, its number; one label per
         task, missing where it does not count; and `MODEL.TASK`, the model's own probability (or value), as of
-        the snapshot before the window.
+        the snapshot before the window. With a refit those on test are of tested weights, and others of chosen
+        ones.
 
     Raises:
         OutputError: The folder holds no finished run.
@@ -69,7 +70,7 @@ def rows(run: Path | str, split: Split = "test", seed: int | None = None) -> pd.
     parts = [placed(examples, inputs.prepared, settings), pd.DataFrame(examples.labels, columns=names)]
     for cell in plan.cells:
         if cell.seed == seed:
-            model = load_model(cell, inputs)
+            model = load_model(cell, inputs, "tested" if split == "test" else "chosen")
             scores = predict(model, Feed(inputs.prepared, inputs.graph, examples, model.needs, model.spec))
             parts.append(pd.DataFrame(scores, columns=[f"{cell.variant.name}.{task}" for task in names]))
     return pd.concat(parts, axis=1)

@@ -14,7 +14,7 @@ from mgoe.bundle.calibration import Calibration
 from mgoe.bundle.sampling import Sampling, prior_of
 from mgoe.bundle.scored_model import ScoredModel
 from mgoe.config import ModelSettings, RetrievalSettings, RunSettings, retrieval_of
-from mgoe.data import Prepared
+from mgoe.data import Prepared, Split
 from mgoe.evaluation import make_slices
 from mgoe.experiments.quotas import chosen_quotas
 from mgoe.experiments.stages import build
@@ -42,7 +42,7 @@ class Inputs:
 
     def __init__(self, settings: RunSettings, prepared: Prepared, graph: MacroGraph):
         self.prepared, self.graph = prepared, graph
-        self._settings = settings
+        self._settings, self._specs = settings, dict[tuple[frozenset[str], tuple[Split, ...]], FeatureSpec]()
 
     @classmethod
     def open(cls, run: Path, settings: RunSettings, graph: Path | None = None) -> Self:
@@ -52,15 +52,20 @@ class Inputs:
             found = build(settings, prepared, graph or run / "graph")
         return cls(settings, prepared, found)
 
-    @cached_property
+    @property
     def spec(self) -> FeatureSpec:
-        """Specification of the features that every model reads."""
-        return make_spec(self.prepared, self.graph)
+        """Specification of the features that every model reads, for training rows."""
+        return self._spec(frozenset(GROUPS), ("train",))
 
-    def spec_of(self, model: ModelSettings) -> FeatureSpec:
-        """Return the specification of what a resolved model reads, with the inputs of extensions."""
-        wanted = {*GROUPS, *(model.inputs or ())}
-        return self.spec if wanted == {*GROUPS} else make_spec(self.prepared, self.graph, wanted)
+    def spec_of(self, model: ModelSettings, learned: tuple[Split, ...] = ("train",)) -> FeatureSpec:
+        """Return the specification of what a resolved model reads, with the inputs of extensions, if it
+        learns some splits."""
+        return self._spec(frozenset({*GROUPS, *(model.inputs or ())}), learned)
+
+    def _spec(self, groups: frozenset[str], learned: tuple[Split, ...]) -> FeatureSpec:
+        if (groups, learned) not in self._specs:
+            self._specs[groups, learned] = make_spec(self.prepared, self.graph, groups, learned)
+        return self._specs[groups, learned]
 
     @cached_property
     def sampling(self) -> Sampling | None:

@@ -149,6 +149,7 @@ def write_run_report(
                 history_age(settings, inputs.prepared),
                 negatives(settings, inputs.prepared),
                 f"The bundle holds {best.title}, the best on validation.",
+                *([REFIT] if best.refitted else []),
                 "“Calibrated” columns are of test probabilities after calibration on validation; the bundle "
                 "is calibrated on test, the newest labels.",
                 f"Inputs: {'; '.join(inputs_of)}.",
@@ -157,6 +158,15 @@ def write_run_report(
             command=command,
         ),
     )
+
+
+REFIT = (
+    "Weights have three states. Chosen ones have learned the training rows: validation picks their epoch, "
+    "and “calibrated” columns take the map that they gave there. Every figure on test is of tested weights, "
+    "which have learned the validation rows too. The bundle holds served ones, which have learned the test "
+    "rows too."
+)
+"""What the report says of a run whose weights learn the newest rows."""
 
 
 def duration(seconds: float) -> str:

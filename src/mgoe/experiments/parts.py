@@ -26,11 +26,11 @@ ALGORITHMS = {"world": 1, "rest": 1, "data": 1, "graph": 2, "search": 1, "cell":
 """Number of the algorithm that makes each kind of part. Raise it if the same settings give another result
 now: such parts, and all that is made from them, are then outdated."""
 FREE = {
-    "training": {"threads", "device", "checkpoint", "track", "tables"},
+    "training": {"threads", "device", "checkpoint", "track", "tables", "refit"},
     "graph": {"engine"},
 }
 """Settings that may change when work resumes. `memory` may not for a cell: it decides the order of its
-examples."""
+examples. `training.refit` decides what follows the choice, which a search has no part in: cells note it."""
 NOTE = "note"
 """Stands for what differs where a note cannot be read."""
 RULES = {

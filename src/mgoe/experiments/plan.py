@@ -190,6 +190,11 @@ class Cell:
         return (self.folder / DONE).exists()
 
     @property
+    def refitted(self) -> bool:
+        """Whether the finished cell has weights that have learned validation."""
+        return (self.folder / "tested").is_dir()
+
+    @property
     def waits(self) -> bool:
         """Whether the search for its model's settings must be finished first."""
         return self.tuned and not is_done(self.search)
@@ -398,6 +403,19 @@ def training_of(settings: RunSettings, model: ModelSettings) -> TrainingSettings
         )
     return check_settings(
         TrainingSettings, settings.training.model_dump() | model.training, f"models.{model.name}.training"
+    )
+
+
+def retraining_of(settings: RunSettings, model: ModelSettings) -> TrainingSettings:
+    """Return the settings of a training that starts from weights."""
+    training, ours = training_of(settings, model), settings.retrain
+    return training.model_copy(
+        update={
+            "epochs": ours.epochs,
+            "batch_size": min(training.batch_size, ours.batch_size),
+            "learning_rate": training.learning_rate * ours.rate,
+            "table_learning_rate": training.table_learning_rate * ours.rate,
+        }
     )
 
 

@@ -35,7 +35,7 @@ from mgoe.errors import ConfigError, OutputError
 from mgoe.evaluation import Row, markdown_table, read_rows, write_rows
 from mgoe.experiments import records
 from mgoe.experiments.asked import parts_of
-from mgoe.experiments.cell import fit_cell, summary_line
+from mgoe.experiments.cell import fit_cell, fit_served, lacks_served, summary_line
 from mgoe.experiments.cell_bundle import write_cell_bundle
 from mgoe.experiments.checks import check, check_inputs, check_installed
 from mgoe.experiments.consistency import measured_cells, odd_cells, reconcile
@@ -157,6 +157,8 @@ def run(
         own = own_estimates(plan)
         if not kept:
             of_best = [one for one in own if one.model == plan.comparison.lead]
+            if lacks_served(best):
+                fit_served(best, inputs, show_progress)
             write_cell_bundle(out / "bundle", best, inputs, rows_of(of_lead), of_best)
             track_bundle(settings.training.track, best.folder, out / "bundle")
         seconds = time.perf_counter() - started
@@ -218,6 +220,8 @@ def train(
         if not processes.leads:
             if not processes.agree(False):  # the first process has prepared everything
                 fit_cell(cell, resume=resume)
+            if processes.agree(False):  # the cell is measured
+                fit_served(cell, resume=resume)
             return []
         with begin(plan, [cell], overwrite) as (prepared, parts):
             inputs = Inputs(settings, prepared, build(settings, prepared, out / "graph"))
@@ -232,6 +236,8 @@ def train(
                 )
                 logger.info(f"{cell.title}: {summary_line(fit_cell(cell, inputs, show_progress, resume))}")
             note_finished(plan, [cell], "")
+            if processes.agree(lacks_served(cell)):
+                fit_served(cell, inputs, show_progress, resume)
             rows = read_rows(cell.folder / DONE)
             write_cell_bundle(out / "bundle", cell, inputs, rows, estimates_of([cell]))
             track_bundle(settings.training.track, cell.folder, out / "bundle")

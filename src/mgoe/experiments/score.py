@@ -8,6 +8,7 @@ import itertools
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from functools import cache
 from pathlib import Path
 
@@ -21,10 +22,13 @@ import pyarrow.parquet as pq
 from mgoe._util.files import atomic_file
 from mgoe._util.tables import batches, open_duckdb
 from mgoe.bundle import Bundle
+from mgoe.bundle.manifest import iso_time, state_of
 from mgoe.config import TaskSettings, did_you_mean
 from mgoe.data.columns import Expr, Table, enforce, read_id, read_label
 from mgoe.data.examples import mask_given
 from mgoe.data.log import open_log, unreadable
+from mgoe.data.times import read_time
+from mgoe.data.waiting import longest_delay
 from mgoe.errors import ConfigError, DataError, OutputError
 from mgoe.evaluation import Row, measure
 from mgoe.experiments.processes import in_order
@@ -79,9 +83,12 @@ def measure_pairs(
 
     Raises:
         ConfigError: Several processes are asked for and the bundle has live events, or one was killed.
-        DataError: The file cannot be read, lacks a column, or holds an invalid label.
+        DataError: The file cannot be read, lacks a column, or holds an invalid label, or its times say that
+            served weights have learned its rows, such as the test rows of their run.
     """
     tasks = bundle.settings.tasks
+    if state_of(bundle.manifest) == "served":
+        _check_later(bundle, str(pairs))
     parts = [
         (
             np.stack([part[task].to_numpy() for task in bundle.tasks], 1),
@@ -182,6 +189,24 @@ def key_of(sides: Sequence[Side]) -> str:
 def _ids(bundle: Bundle, sides: Sequence[Side]) -> list[str]:
     data = bundle.settings.data
     return [data.user if side == "user" else data.item for side in sides]
+
+
+def _check_later(bundle: Bundle, path: str) -> None:
+    """Refuse pairs with times, in the column of the log, that are not after all that was learned."""
+    data, until = bundle.settings.data, datetime.fromisoformat(bundle.manifest["trained_until"])
+    table = open_log(open_duckdb(), [path], key_of(PAIR), _ids(bundle, PAIR))
+    if data.time in table.columns:
+        with _reading(path):
+            moment = read_time(table[data.time], data.time, data.time_unit, path, zone=data.timezone)
+            first = moment.min().to_pyarrow().as_py()
+        last = int(until.timestamp()) * 1_000_000 - longest_delay(bundle.settings.tasks)
+        if first is not None and first <= last:
+            raise DataError(
+                path,
+                f"pairs to measure on must be later than those that the weights have learned, until "
+                f"{iso_time(last)}, found the first at {iso_time(first)}; `mgoe evaluate RUN` shows what was "
+                "measured on test before the bundle learned it",
+            )
 
 
 def _blocks(wanted: Table, path: str) -> Iterator[pa.Table]:

@@ -59,13 +59,14 @@ def measure_model(cell: Cell, topn: TopNSettings) -> str:
     folder = cell.log.lists(name, seed)
     inputs = Inputs.open(cell.log.stage(seed), settings, cell.graph)
     model, calibration = load_model(cell, inputs), load_calibration(cell, "valid")
+    chosen = load_model(cell, inputs, "chosen")  # has not learned what lists of validation are to find
     valid, test = queries_of(cell.log, settings, inputs.prepared, topn)
     before, after = (inputs.graph.snapshots[queries.snapshot] for queries in (valid, test))
     depth, best, trials = topn.k[0], 1.0, list[dict[str, Any]]()
-    objective, blend = list_objective(settings, topn), fit_blend(model, inputs, calibration)
+    objective, blend = list_objective(settings, topn), fit_blend(chosen, inputs, calibration)
     shown = Query(max(topn.k), objective, {}, np.empty(0, np.int64), (), {}, exact=False)
     if blend is None:
-        scored = inputs.scored(model, before, calibration, inputs.retrieval_before_validation)
+        scored = inputs.scored(chosen, before, calibration, inputs.retrieval_before_validation)
         lists = ranked_lists(scored.readings(READINGS), valid, replace(shown, k=depth))
         values = [value_of(measure_lists(one, valid, [depth]), f"ndcg@{depth}") for one in lists]
         best = READINGS[int(np.argmax(values))]
@@ -91,8 +92,8 @@ def measure_model(cell: Cell, topn: TopNSettings) -> str:
             write_result(folder / EXACT, name, seed, beside, measure_lists(every, some, topn.k))
             write_result(folder / SAMPLED, name, seed, {}, measure_lists(mine, some, topn.k))
     fit = read_json(cell.folder / FIT)
-    chosen = {"undone": best} if blend is None else blend._asdict()
-    about = {"trials": trials, "best": chosen, "lists_cpu_seconds": seconds}
+    order = {"undone": best} if blend is None else blend._asdict()
+    about = {"trials": trials, "best": order, "lists_cpu_seconds": seconds}
     about |= {key: fit.get(key) for key in ("training_seconds", "cpu_seconds")}
     return write_result(folder, name, seed, about, measure_lists(lists, test, topn.k))
 

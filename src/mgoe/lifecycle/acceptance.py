@@ -28,8 +28,8 @@ from pydantic import Field
 from mgoe._util.files import read_json, write_json
 from mgoe.bundle import Bundle
 from mgoe.bundle.held import last_of_files
-from mgoe.bundle.manifest import now
-from mgoe.config import Settings, TaskSettings, check_settings
+from mgoe.bundle.manifest import now, state_of
+from mgoe.config import Settings, TaskSettings, check_settings, seconds
 from mgoe.data import Examples
 from mgoe.errors import DataError
 from mgoe.evaluation import find_leads, holm, user_influence
@@ -148,7 +148,7 @@ def check_release(
         bounds: What is allowed.
 
     Raises:
-        DataError: The window has no rows.
+        DataError: The window has no rows, or rows that served weights have learned.
 
     Example:
         >>> rows = prepared.examples("test")
@@ -159,6 +159,14 @@ def check_release(
         raise DataError(
             "the window", "must hold rows that neither bundle has learned from, found none; wait for some"
         )
+    for bundle, rows in zip((candidate, current), window, strict=True):
+        until = learned_until(bundle) // 1_000_000 // seconds(bundle.settings.data.bucket)
+        if state_of(bundle.manifest) == "served" and (first := int(rows.bucket.min())) < until:
+            raise DataError(
+                "the window",
+                f"must hold rows that neither bundle has learned from, found some of bucket {first}, and the "
+                f"weights of {bundle.path} have learned those until bucket {until}; take later rows",
+            )
     found = Release(
         candidate=candidate.name,
         baseline=current.name,

@@ -23,9 +23,10 @@ from mgoe.bundle.population import POPULATION, population_of
 from mgoe.bundle.training_state import REPLAY, copy_state, keep_state
 from mgoe.data import Encoders
 from mgoe.errors import BundleError, ConfigError, DataError
+from mgoe.experiments.plan import retraining_of
 from mgoe.graph import MacroGraph
 from mgoe.lifecycle.full_training import reasons, train_anew
-from mgoe.lifecycle.learning import SPEC, RetrainJob, learn, training_from_weights
+from mgoe.lifecycle.learning import SPEC, RetrainJob, learn
 from mgoe.lifecycle.new_bundle import check_place, copy_files, finish, with_files, write_items
 from mgoe.lifecycle.new_rows import NewRows, Sources
 from mgoe.training import OPTIMIZER, WEIGHTS, Feed, ProcessGroup, joined
@@ -92,7 +93,8 @@ def update(
         if weights == "new":
             train_anew(opened, rows.files, out)
         elif weights == "continue":
-            processes.check_batch(training_from_weights(opened).batch_size, "retrain.batch_size")
+            training = retraining_of(opened.settings, opened.model_settings)
+            processes.check_batch(training.batch_size, "retrain.batch_size")
             if not processes.leads:
                 with hidden():  # the first process shows it
                     learn(RetrainJob.receive(opened, processes))

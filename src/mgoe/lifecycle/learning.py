@@ -19,11 +19,10 @@ from numpy.typing import NDArray
 from mgoe._util.files import write_text
 from mgoe.bundle import Bundle
 from mgoe.bundle.training_state import REPLAY, replay_of, start_of
-from mgoe.config import TrainingSettings
 from mgoe.data import Encoders, Examples
 from mgoe.errors import DataError
 from mgoe.experiments.cell import check_finite
-from mgoe.experiments.plan import training_of
+from mgoe.experiments.plan import retraining_of
 from mgoe.models import late_tables, make_model
 from mgoe.training import (
     Feed,
@@ -106,7 +105,7 @@ def learn(job: RetrainJob) -> NDArray[np.float32]:
         made = make_model(model, spec, seed)
     held = np.random.default_rng(seed).random(spec.n_users)[examples.user] < HELD_OUT
     train, apart = examples.take(~held), examples.take(held)
-    training = training_from_weights(bundle)
+    training = retraining_of(settings, model)
     monitor = Monitor.parse(training.monitor, spec.tasks)
     if not len(train) or not monitor.is_defined(spec.tasks, apart.labels, apart.user):
         raise DataError(
@@ -147,19 +146,6 @@ def learn(job: RetrainJob) -> NDArray[np.float32]:
         memory.save(job.folder / REPLAY)
         write_text(job.folder / SPEC, spec.to_json())
     return scores
-
-
-def training_from_weights(bundle: Bundle) -> TrainingSettings:
-    """Return the settings of a training that starts from the weights of a bundle."""
-    training, ours = training_of(bundle.settings, bundle.model_settings), bundle.settings.retrain
-    return training.model_copy(
-        update={
-            "epochs": ours.epochs,
-            "batch_size": min(training.batch_size, ours.batch_size),
-            "learning_rate": training.learning_rate * ours.rate,
-            "table_learning_rate": training.table_learning_rate * ours.rate,
-        }
-    )
 
 
 def _columns(examples: Examples) -> Iterator[tuple[str, NDArray]]:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from mgoe._util.progress import hidden
 from mgoe.bundle import Bundle
-from mgoe.bundle.manifest import iso_time
+from mgoe.bundle.manifest import iso_time, state_of
 from mgoe.config import seconds
 from mgoe.data import Examples, Prepared
 from mgoe.errors import DataError
@@ -32,6 +32,7 @@ def measure_log(bundle: Bundle, log: list[str], run: Path | None = None) -> list
     Rows later than all that the bundle holds are read as of now. Earlier ones are the outcomes that its graph
     knows. They are measured only if the run of the bundle is there and all of them are later than its
     training windows: each then reads the snapshot before its window, with the model's own probabilities.
+    Served weights have learned every earlier row, and are measured on none.
 
     Args:
         bundle: The bundle.
@@ -68,14 +69,14 @@ def measure_log(bundle: Bundle, log: list[str], run: Path | None = None) -> list
 
 def _check_not_learned(bundle: Bundle, first: int, run: Path | None, place: str) -> None:
     """Refuse rows that the weights have learned, or whose outcomes the graph knows."""
-    until = learned_until(bundle)
-    if run is not None:
+    until, served = learned_until(bundle), state_of(bundle.manifest) == "served"
+    if run is not None and not served:
         prepared = Prepared.open(run / "data")
         last = int(prepared.cuts[prepared.valid_window])
         until = (last + 1) * seconds(bundle.settings.data.bucket) * 1_000_000 - 1
         if first > until:
             return
-    known = "the model has learned" if run is not None else "the graph of the bundle holds"
+    known = "the model has learned" if served or run is not None else "the graph of the bundle holds"
     raise DataError(
         place,
         f"rows to measure on must come after those that {known}, until {iso_time(until)}, found the first "

@@ -82,6 +82,7 @@ PRESETS: dict[str, ModelSettings] = {
             "table": True,
             "transfer": "aitm",
         },
+        training={"refit": "none"},  # the protocol of the paper
     ),
     **{name: ModelSettings(name=name, base=name, inputs=_PLAIN, ids="on") for name in _BASELINES},
     "macgnn": ModelSettings(

@@ -24,7 +24,7 @@ from mgoe.training.checkpoint import Shard, load_checkpoint, save_checkpoint
 from mgoe.training.distributed.process_group import ALONE, ProcessGroup
 from mgoe.training.feed import Feed
 
-MAY_CHANGE = {"threads", "device", "checkpoint", "tables", "track"}
+MAY_CHANGE = {"threads", "device", "checkpoint", "tables", "track", "refit"}
 """Settings of training that may change when a fit resumes."""
 KEPT = 2
 """Checkpoints that stay: one may turn out to be damaged."""
