@@ -7,9 +7,8 @@ baselines  recommenders that know who did what and when
 """
 
 from mgoe.topn.baselines import BASELINES, Baseline, Budget, find_baseline, load_implicit
-from mgoe.topn.lists import Scores, best_items, make_lists, popularity_places
+from mgoe.topn.lists import Events, Queries, Scores, best_items, events_until, make_lists, popularity_places
 from mgoe.topn.measure import measure_lists, ranks_of
-from mgoe.topn.queries import Events, Queries, events_until
 
 __all__ = [
     "BASELINES",

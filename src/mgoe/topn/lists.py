@@ -1,24 +1,176 @@
-"""Lists: the best items of each user, in a fixed order, with or without what the user knows.
+"""Top-N lists: whose lists are measured, what is known when they are made, what these users then did, and the
+best items of each, in a fixed order, with or without what the user knows.
 
 Equal scores are ordered by popularity, most popular first, then by index. So a user about whom a recommender
 knows nothing gets popular items, and a list never depends on the machine.
 
-Axes: `Q` users, `I` items, `N` places of a list.
+Axes: `E` events, `U` users, `I` items, `Q` users that are asked for, `P` relevant pairs,
+`N` places of a list.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, Self
 
+import ibis
 import numpy as np
+import scipy.sparse as sp
 import torch
 from numpy.typing import NDArray
 
-from mgoe.errors import TrainingError
-from mgoe.topn.queries import Events, Queries
+from mgoe.data import Prepared
+from mgoe.errors import DataError, TrainingError
+from mgoe.evaluation import draw_queries
 
+DAY = 86_400_000_000
+"""Microseconds."""
+FORGOTTEN = 1e-6
+"""Weight from which an event counts as forgotten: its pair is no entry of the matrix."""
 Scores = Callable[[NDArray[np.int64]], NDArray[np.floating]]
 """Users (B,) to one score per item (B, I)."""
 CELLS = 1 << 23
 """Scores that are held at a time."""
+
+
+@dataclass(frozen=True)
+class Events:
+    """What was done before lists are made, one row per event and task.
+
+    Attributes:
+        user, item, task: By index. Shape (E,).
+        age: Days between the event and the latest one. Shape (E,).
+        shape: Number of users, those without events included, and of items that are known, U and I.
+        tasks: Number of tasks, ordered weakest to strongest.
+
+    Example:
+        >>> user, item, task = np.array([0, 0, 1]), np.array([0, 1, 1]), np.array([0, 0, 0])
+        >>> events = Events(user, item, task, age=np.array([7.0, 0.0, 0.0]), shape=(2, 2), tasks=1)
+        >>> events.matrix(half_life=7).toarray().round(2).tolist()
+        [[0.41, 0.69], [0.0, 0.69]]
+    """
+
+    user: NDArray[np.int64]
+    item: NDArray[np.int64]
+    task: NDArray[np.int64]
+    age: NDArray[np.float64]
+    shape: tuple[int, int]
+    tasks: int
+
+    def matrix(self, half_life: float = np.inf, task: int | None = None) -> sp.csr_array:
+        """Return `ln(1 + events)` of each user and item, where an event of age `a` counts 2^(-a / half_life).
+
+        Args:
+            half_life: Days; by default every event counts fully.
+            task: Only events of this task; of all tasks by default.
+
+        Returns:
+            Shape (U, I), float32, without explicit zeros.
+        """
+        weight = np.exp2(-self.age / half_life)
+        kept = weight > FORGOTTEN if task is None else (weight > FORGOTTEN) & (self.task == task)
+        found = sp.coo_array((weight[kept], (self.user[kept], self.item[kept])), self.shape).tocsr()
+        return sp.csr_array(
+            (np.log1p(found.data).astype(np.float32), found.indices, found.indptr), self.shape
+        )
+
+
+@dataclass(frozen=True)
+class Queries:
+    """Users who get a list, and the items that are relevant to each.
+
+    Attributes:
+        events: What is known.
+        snapshot: Number of the snapshot of the macro graph at which a model knows the same.
+        users: Rising. Shape (Q,).
+        user, item: Relevant pairs, each once, ordered by user. Shape (P,).
+        hide: Whether items that a user did before leave the list.
+    """
+
+    events: Events
+    snapshot: int
+    users: NDArray[np.int64]
+    user: NDArray[np.int64]
+    item: NDArray[np.int64]
+    hide: bool
+
+    @classmethod
+    def by_time(
+        cls, prepared: Prepared, split: Literal["valid", "test"], tasks: Sequence[int], hide: bool
+    ) -> Self:
+        """Ask for every user who does something in a window; what came before its snapshot is known.
+
+        Of several test windows, lists are made before the first. Items that nobody did before are neither in
+        a list nor relevant.
+
+        Args:
+            prepared: The log.
+            split: The window.
+            tasks: Numbers of the tasks that make an item relevant.
+            hide: Take known items out of lists. They are then not relevant either.
+        """
+        snapshot = prepared.valid_window + (split == "test")
+        events = events_until(prepared, snapshot)
+        window = prepared.examples(split)
+        done = (window.labels[:, list(tasks)] > 0).any(axis=1) & (window.user >= 0)
+        done &= (window.item >= 0) & (window.item < events.shape[1])
+        return cls.of(events, snapshot, window.user[done], window.item[done], hide)
+
+    @classmethod
+    def held_out(
+        cls, prepared: Prepared, user: NDArray[np.int64], item: NDArray[np.int64], hide: bool
+    ) -> Self:
+        """Ask for users whose last item is not in the log; all of the log is known.
+
+        Args:
+            prepared: The log without what is held out.
+            user, item: The held-out pairs by index, -1 where the log does not know them.
+            hide: Take known items out of lists.
+        """
+        there = (user >= 0) & (item >= 0)
+        snapshot = len(prepared.cuts)
+        return cls.of(events_until(prepared, snapshot), snapshot, user[there], item[there], hide)
+
+    @classmethod
+    def of(
+        cls, events: Events, snapshot: int, user: NDArray[np.int64], item: NDArray[np.int64], hide: bool
+    ) -> Self:
+        """Return queries about the users of relevant pairs, which may repeat.
+
+        Raises:
+            DataError: No pair is relevant.
+        """
+        if hide:
+            items = events.shape[1]
+            new = ~np.isin(user * items + item, events.user * items + events.item)
+            user, item = user[new], item[new]
+        if not len(user):
+            raise DataError(
+                "topn",
+                "a user must do something to be found after the snapshot, found none; move `split.cuts`"
+                + (", or let known items stay with `topn.hide_known: false`" if hide else ""),
+            )
+        pairs = np.unique(np.stack([user, item]).astype(np.int64), axis=1)
+        return cls(events, snapshot, np.unique(pairs[0]), pairs[0], pairs[1], hide)
+
+    def sample(self, users: int, seed: int) -> Self:
+        """Return the queries of at most so many users, drawn at random."""
+        chosen = draw_queries(self.users, users, seed)
+        kept = np.isin(self.user, chosen)
+        return replace(self, users=chosen, user=self.user[kept], item=self.item[kept])
+
+
+def events_until(prepared: Prepared, snapshot: int) -> Events:
+    """Return the events of a log that a snapshot knows."""
+    columns = ["user", "item", "task", "time", "snapshot"]
+    table = (
+        prepared.history.filter(prepared.history["snapshot"] <= ibis.literal(snapshot))
+        .select(*columns)
+        .to_pyarrow()
+    )
+    user, item, task, time = (table[name].to_numpy().astype(np.int64) for name in columns[:-1])
+    shape = int(prepared.users_at[-1]), int(prepared.items_at[snapshot])
+    age = (time.max(initial=0) - time) / DAY
+    return Events(user, item, task, age, shape, len(prepared.tasks))
 
 
 def make_lists(scores: Scores, queries: Queries, n: int) -> NDArray[np.int64]:

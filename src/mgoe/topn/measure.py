@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from mgoe.evaluation import ALL, FEWEST, Influence
 from mgoe.metrics.ranking import gains_at, hits_at
-from mgoe.topn.queries import Queries
+from mgoe.topn.lists import Queries
 
 
 def measure_lists(lists: NDArray[np.int64], queries: Queries, depths: Sequence[int]) -> Influence:

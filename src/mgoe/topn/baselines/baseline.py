@@ -11,8 +11,7 @@ import scipy.sparse as sp
 
 from mgoe._util.extras import install, load
 from mgoe.config import RangeSettings
-from mgoe.topn.lists import Scores
-from mgoe.topn.queries import Events
+from mgoe.topn.lists import Events, Scores
 
 Space = Mapping[str, list[Any] | RangeSettings]
 

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from mgoe.config import RangeSettings
 from mgoe.topn.baselines.baseline import HALF_LIFE, Baseline, Budget
-from mgoe.topn.lists import Scores
-from mgoe.topn.queries import Events
+from mgoe.topn.lists import Events, Scores
 
 CONVERGED = 1e-3
 """What is left of the start of an iteration when it stops."""

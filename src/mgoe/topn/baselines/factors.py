@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 
 from mgoe.config import RangeSettings
 from mgoe.topn.baselines.baseline import HALF_LIFE, Baseline, Budget, load_implicit
-from mgoe.topn.lists import Scores
-from mgoe.topn.queries import Events
+from mgoe.topn.lists import Events, Scores
 
 
 def fit_ials(events: Events, settings: Mapping[str, Any], seed: int, budget: Budget) -> Scores:

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from mgoe.config import RangeSettings
 from mgoe.topn.baselines.baseline import Baseline, Budget
-from mgoe.topn.lists import Scores
-from mgoe.topn.queries import Events
+from mgoe.topn.lists import Events, Scores
 
 BATCH, STEPS = 32_768, 8
 """Pairs per step, fewer where an epoch would have fewer steps. Each step smooths the whole graph, so large

@@ -18,8 +18,7 @@ from mgoe._util.kernels import kernel
 from mgoe.config import RangeSettings
 from mgoe.errors import TrainingError
 from mgoe.topn.baselines.baseline import HALF_LIFE, NEIGHBORS, Baseline, Budget, by_similarity, fit_similarity
-from mgoe.topn.lists import Scores
-from mgoe.topn.queries import Events
+from mgoe.topn.lists import Events, Scores
 
 SWEEPS = 50
 """Passes of coordinate descent, at most."""

@@ -14,8 +14,7 @@ import scipy.sparse as sp
 from mgoe.config import RangeSettings
 from mgoe.retrieval import PAIR, ItemLinks, LatestPairs, Rows, computed, swing_rows
 from mgoe.topn.baselines.baseline import HALF_LIFE, NEIGHBORS, Baseline, Budget, by_similarity, fit_similarity
-from mgoe.topn.lists import Scores
-from mgoe.topn.queries import Events
+from mgoe.topn.lists import Events, Scores
 
 USERS = 1000
 """Users of an item that Swing counts at most, those of the smallest indices: time and memory grow with their

@@ -7,8 +7,7 @@ import numpy as np
 
 from mgoe.config import RangeSettings
 from mgoe.topn.baselines.baseline import Baseline, Budget
-from mgoe.topn.lists import Scores
-from mgoe.topn.queries import Events
+from mgoe.topn.lists import Events, Scores
 
 
 def fit_popularity(events: Events, settings: Mapping[str, Any], seed: int, budget: Budget) -> Scores:

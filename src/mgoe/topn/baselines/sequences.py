@@ -19,8 +19,7 @@ from torch.nn import functional
 from mgoe.config import RangeSettings
 from mgoe.topn.baselines.baseline import Baseline, Budget
 from mgoe.topn.baselines.sequence_network import Block, HSTUBlock, SASRecBlock, SequenceNetwork
-from mgoe.topn.lists import Scores
-from mgoe.topn.queries import Events
+from mgoe.topn.lists import Events, Scores
 
 BATCH = 64
 """Users per step."""
