@@ -6,13 +6,16 @@ overrides one key. The resolved settings are saved with every result, so the fol
 
 from mgoe.config.base import AUTO, MEMORY, SEEDS, Settings, did_you_mean
 from mgoe.config.comparison import (
+    BASELINE_NAMES,
     ComparisonSettings,
     LogSettings,
     RangeSettings,
     SectionSettings,
     TableSettings,
+    TopNSettings,
     TuneSettings,
     deep_merge,
+    json_schema,
     nested,
     variant_name,
 )
@@ -49,8 +52,6 @@ from mgoe.config.run import (
     SparkSettings,
     TrainingSettings,
 )
-from mgoe.config.schema import json_schema
-from mgoe.config.topn import BASELINE_NAMES, TopNSettings
 
 __all__ = [
     "AUTO",
