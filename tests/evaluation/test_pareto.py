@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mgoe.evaluation import Cost, Standings, markdown
-from mgoe.evaluation.pareto import pareto
 from mgoe.evaluation.report import render_comparison
+from mgoe.evaluation.standings import pareto
 from mgoe.evaluation.tables import quality, tradeoff
 
 MEAN = ("all", "ranking")

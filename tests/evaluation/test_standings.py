@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mgoe.evaluation import Influence, Standings, find_leads, markdown, verdict
-from mgoe.evaluation.report.render import forest_plots
+from mgoe.evaluation.report.sections import forest_plots
 from mgoe.evaluation.tables import differences, quality
 
 MEAN = ("all", "ranking")

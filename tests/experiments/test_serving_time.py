@@ -12,7 +12,7 @@ import pytest
 from mgoe import experiments
 from mgoe._util.files import read_json
 from mgoe.bundle import Bundle
-from mgoe.evaluation.pareto import pareto
+from mgoe.evaluation.standings import pareto
 from mgoe.experiments import records
 from mgoe.experiments.plan import Plan
 from mgoe.experiments.processes import Job, Outcome

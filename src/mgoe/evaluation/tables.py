@@ -12,7 +12,6 @@ from rich.text import Text
 
 from mgoe.config import BOUNDS
 from mgoe.evaluation.intervals import Estimate
-from mgoe.evaluation.pareto import COSTS, Point, pareto
 from mgoe.evaluation.rows import (
     ALL,
     UNIFORM,
@@ -28,10 +27,13 @@ from mgoe.evaluation.rows import (
     summarize,
 )
 from mgoe.evaluation.standings import (
+    COSTS,
     Cost,
+    Point,
     Standings,
     is_significant,
     leaders,
+    pareto,
     reachable_shares,
     verdict,
 )

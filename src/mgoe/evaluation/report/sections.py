@@ -1,16 +1,19 @@
-"""Turn report data into the sentences, tables and charts of a run's page."""
+"""Turn report data or standings into sentences, tables and charts, and these into one HTML file that needs no
+network."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import jinja2
 import numpy as np
 
+from mgoe._util.files import write_text
 from mgoe.config import BOUNDS
 from mgoe.evaluation.report.charts import IntervalPlot, Mark, curve_charts, reliability_chart
-from mgoe.evaluation.report.data import ReportData
-from mgoe.evaluation.report.macro import macro_section
+from mgoe.evaluation.report.data import MOST, MacroView, ReportData
 from mgoe.evaluation.rows import (
     ALL,
     LOWER,
@@ -23,12 +26,25 @@ from mgoe.evaluation.rows import (
     by_seed,
     full_title,
     headline,
+    main_columns,
     summarize,
     title,
 )
 from mgoe.evaluation.slices import FEW, MANY
-from mgoe.evaluation.standings import Standings
-from mgoe.evaluation.tables import Cell, Table, difference, differences, metrics_table, number, quality
+from mgoe.evaluation.standings import Standings, verdict
+from mgoe.evaluation.tables import (
+    Cell,
+    Table,
+    difference,
+    differences,
+    metrics_table,
+    number,
+    quality,
+    shown_uniformly,
+    tables_of,
+    tradeoff,
+)
+from mgoe.features.macro_nodes import MacroNode
 
 RELIABLE_MODELS = 4
 """Models in a reliability diagram; more lines would be hard to distinguish."""
@@ -47,6 +63,15 @@ SLICES = {
     "uniform": "shown at random",
 }
 """Slices in words."""
+_TEMPLATES = jinja2.Environment(
+    loader=jinja2.PackageLoader("mgoe.evaluation.report", "."),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+)
+_TEMPLATES.tests["finite"] = math.isfinite
 
 
 def sections(data: ReportData) -> dict[str, Any]:
@@ -242,3 +267,114 @@ def _fact(value: object) -> str:
     return (
         f"{value:,}" if isinstance(value, int) else f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}"
     )
+
+
+def macro_section(view: MacroView) -> dict[str, Any]:
+    """Return what the template shows of a macro graph."""
+    return {
+        "view": view,
+        "size": view.lift.shape,
+        "most": MOST,
+        "user_table": member_table(view.users, view.items, view.lift, "users"),
+        "item_table": member_table(view.items, view.users, view.lift.T, "items"),
+    }
+
+
+def member_table(
+    nodes: Sequence[MacroNode], others: Sequence[MacroNode], lift: np.ndarray, kind: str
+) -> Table:
+    """Return macro nodes by size: members, share, features, typical members, the closest of the other side.
+
+    Args:
+        nodes, others: Macro nodes of the two sides.
+        lift: Shape (nodes, others).
+        kind: What the members are, `users` or `items`.
+    """
+    whole = sum(one.members for one in nodes) or 1
+    has_features = any(node.features for node in nodes)
+    columns, lines = ["group"], []
+    for node in sorted(nodes, key=lambda one: -one.members)[:MOST]:
+        closest = np.argsort(-lift[node.node], kind="stable")[:3]
+        goes = "; ".join(
+            f"{others[k].name} (×{lift[node.node, k]:.1f})" for k in closest if lift[node.node, k] > 1
+        )
+        texts = {
+            kind: f"{node.members:,}",
+            "share": f"{node.members / whole:.1%}",
+            "typical": ", ".join(node.typical_names) or "–",
+            "what sets them apart": "; ".join(node.features) or "–",
+            "go with": goes or "–",
+        }
+        if not has_features:
+            del texts["what sets them apart"]
+        columns = ["group", *texts]
+        lines.append((str(node.node), list(map(Cell, texts.values()))))
+    return Table(columns, lines)
+
+
+def render(data: ReportData) -> str:
+    """Return the report of a run as one HTML page: styles and drawings inside, no script, nothing loaded from
+    elsewhere.
+    """
+    return _TEMPLATES.get_template("report.html.j2").render(sections(data))
+
+
+def write_report(path: Path, data: ReportData) -> None:
+    """Write the page atomically."""
+    write_text(path, render(data))
+
+
+def render_comparison(
+    name: str,
+    standings: Sequence[Standings],
+    facts: Mapping[str, object] | None = None,
+    settings: str = "",
+    command: str = "",
+) -> str:
+    """Return a comparison as one HTML page without external resources: each question with its tables and one
+    forest plot per metric.
+
+    Args:
+        name: Title of the page.
+        standings: Every table on every log.
+        facts: Short facts by name.
+        settings: Settings of the comparison as YAML.
+        command: The command that reproduces it.
+    """
+    return _TEMPLATES.get_template("comparison.html.j2").render(
+        title=name,
+        boards=[
+            {
+                "standings": one,
+                "verdict": verdict(one),
+                "quality": quality(one),
+                "differences": differences(one),
+                "uniform": shown_uniformly(one),
+                "plots": forest_plots(one),
+                "tradeoff": tradeoff(one),
+            }
+            for one in standings
+        ],
+        facts=(facts or {}).items(),
+        settings=settings,
+        command=command,
+    )
+
+
+def render_tables(title: str, standings: Sequence[Standings]) -> str:
+    """Return the tables of standings as HTML without styles, for a notebook, whose own styles apply."""
+    boards = [
+        {
+            "standings": one,
+            "verdict": verdict(one),
+            "tables": tables_of(one),
+        }
+        for one in standings
+    ]
+    return _TEMPLATES.get_template("tables.html.j2").render(title=title, boards=boards)
+
+
+def forest_plots(standings: Standings) -> list[IntervalPlot]:
+    """Return the leads over every baseline, one plot per metric, the mean first; strong if significant."""
+    columns = sorted(main_columns(summarize(standings.rows)), key=lambda column: column != MEAN)
+    return [plot for column in columns if (plot := lead_plot(standings, column))]
