@@ -15,7 +15,7 @@ from mgoe.data import Prepared
 from mgoe.errors import TrainingError
 from mgoe.graph import MacroGraph
 from mgoe.training import Feed, Replay, ReplayFeed
-from mgoe.training.grown import grown
+from mgoe.training.checkpoint import grown
 
 
 @given(rows=st.integers(1, 6), more=st.integers(0, 5), width=st.integers(0, 3))

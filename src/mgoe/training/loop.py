@@ -18,12 +18,11 @@ from mgoe._util.files import clear_unfinished, write_json
 from mgoe.config import TrainingSettings, seconds
 from mgoe.errors import TrainingError
 from mgoe.models import RankingModel
-from mgoe.training.checkpoint import load_weights, read_meta, save_checkpoint
+from mgoe.training.checkpoint import grown, load_weights, read_meta, save_checkpoint
 from mgoe.training.devices import resolve_device, uses_bfloat16
 from mgoe.training.distributed.process_group import ProcessGroup
 from mgoe.training.distributed.sharded import place_tables, unshard
 from mgoe.training.feed import Feed
-from mgoe.training.grown import grown
 from mgoe.training.monitor import Monitor, Scores, check_examples, measure
 from mgoe.training.predict import look_inside, predict
 from mgoe.training.progress import (
