@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mgoe.topn.queries import events_until
 from numpy.testing import assert_allclose, assert_array_equal
 
 import mgoe
@@ -20,7 +21,6 @@ from mgoe.experiments.topn_model import MIX, ranked_lists, recall
 from mgoe.experiments.topn_objective import list_objective
 from mgoe.retrieval import Retrieval
 from mgoe.topn import Queries
-from mgoe.topn.queries import events_until
 from mgoe.training import PairScorer
 
 
