@@ -265,7 +265,7 @@ def test_weights_that_continue_with_a_rate_of_almost_nothing_are_the_chosen_ones
 
 
 def test_boosted_trees_have_as_many_trees_on_more_rows(small: RunSettings, built: Path, tmp_path: Path):
-    lightgbm = pytest.importorskip("lightgbm", reason="lightgbm is not installed: pip install 'mgoe[gbm]'")
+    lightgbm = pytest.importorskip("lightgbm", reason="the extra gbm is not installed")
     out = shutil.copytree(built, tmp_path / "run")
     settings = asking(small, models=["history", "lightgbm"])
     experiments.run(settings, out, reuse=True)

@@ -144,8 +144,7 @@ def build_graph(
         noted: `built` of the manifest of a graph that is built again, over which another one is not written.
 
     Raises:
-        GraphError: There is no history, a side has fewer nodes than macro nodes, a sum would overflow, memory
-            does not suffice, log or settings changed since the build began, or the graph is not as noted.
+        GraphError: History, nodes or memory are too little, a sum would overflow, or what was noted differs.
         OutputError: The disk is full, or another process builds the same graph.
 
     Example:
