@@ -33,6 +33,7 @@ from mgoe.lifecycle.measure import measure_log
 from mgoe.metrics import auc
 from mgoe.models import make_model, resolve
 from mgoe.training import CHECKPOINTS, Feed, fit, load_checkpoint, make_spec
+from tests.effort import slow
 from tests.experiments.test_runs import assert_same
 from tests.sharing import Shared
 
@@ -186,8 +187,17 @@ class Killed(Exception):
     """Stands for the end of a process."""
 
 
-@pytest.mark.parametrize("way", ["anew", "continue"])
-@pytest.mark.parametrize(("state", "finished"), [("tested", False), ("tested", True), ("served", False)])
+@pytest.mark.parametrize(
+    ("way", "state", "finished"),
+    [
+        ("anew", "tested", True),
+        ("continue", "served", False),
+        pytest.param("anew", "tested", False, marks=slow),
+        pytest.param("anew", "served", False, marks=slow),
+        pytest.param("continue", "tested", False, marks=slow),
+        pytest.param("continue", "tested", True, marks=slow),
+    ],
+)
 def test_a_run_that_is_interrupted_around_a_refit_resumes_to_the_same_result(
     small: RunSettings,
     built: Path,
@@ -248,6 +258,7 @@ def test_an_interrupted_refit_resumes_in_the_middle(
     assert_same(runs["continue"], out)
 
 
+@slow
 def test_weights_that_continue_with_a_rate_of_almost_nothing_are_the_chosen_ones(
     small: RunSettings, built: Path, runs: dict[str, Path], tmp_path: Path
 ):
