@@ -277,9 +277,9 @@ def test_a_store_that_has_lost_everything_is_said_to_be_new(
     for folder, said in ((deployment.state, 0), (tmp_path / "emptied", 1)):
         log = open_events(folder)
         Consumer.of(log, bundle, exposures=ExposureLog(folder / "log.sqlite"))
-        assert caplog.messages == [NEW_STORE] * said
+        assert caplog.messages.count(NEW_STORE) == said
         NewRows.of(bundle, Sources(events=folder), folder_in(tmp_path))
-        assert caplog.messages == [NEW_STORE] * 2 * said
+        assert caplog.messages.count(NEW_STORE) == 2 * said
 
 
 def folder_in(path: Path) -> Path:
