@@ -25,7 +25,7 @@ from tests.effort import SOAK
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples" / "serving"
-ROOTS = ("etc", "var", "opt", "backup", "registry", "state", "kernels", "data")
+ROOTS = ("etc", "var", "opt", "backup", "bundles", "state", "kernels", "data")
 """First folders of the paths that are moved; those of others, such as /usr, are this machine's own."""
 Unit = dict[str, dict[str, list[str]]]
 """Values of each key, by section."""

@@ -19,6 +19,7 @@ import yaml
 
 import mgoe
 from mgoe.cli import app
+from mgoe.data.erasures import Erasures
 from mgoe.errors import ConfigError
 from mgoe.lifecycle import Registry, load_cycle
 from mgoe.serving.http.middleware import OPEN
@@ -77,7 +78,7 @@ def test_the_image_serves_as_a_user_without_rights(image: dict[str, str]):
     assert yaml.safe_load(image["ENTRYPOINT"]) == ["mgoe"]
     assert found["port"] == int(image["EXPOSE"])
     assert not found["public"]  # so that it refuses to start without a token
-    for folder in ("/registry", str(found["state"]), image["ENV"].split("NUMBA_CACHE_DIR=")[1]):
+    for folder in ("/bundles", str(found["state"]), image["ENV"].split("NUMBA_CACHE_DIR=")[1]):
         assert folder in yaml.safe_load(image["VOLUME"])
         assert folder in image["RUN"].split("install --directory --owner mgoe ")[1].split()
 
@@ -111,14 +112,14 @@ def test_the_services_of_compose_fit_together(services: dict[str, Any], image: d
         found = options(one["command"])
         assert found["port"] == int(image["EXPOSE"])
         assert f"{found['redis']}?state=/state" == cycle.state
-        assert str(found["bundle"]) == "/registry/current"
+        assert str(found["bundle"]) == "/bundles/registry/current"
         assert str(found["state"]) in mounts(one)
-        assert mounts(one)["/registry"] == ("registry", False), "a service changes no version"
+        assert mounts(one)["/bundles"] == ("bundles", False), "a service changes no version"
         assert "MGOE_TOKEN" in one["environment"]
         assert one["ulimits"]["nofile"] >= 65536
         assert "ports" not in one
     assert len({mounts(one)["/state"] for one in servers.values()}) == 2
-    assert mounts(services["cycle"])[str(cycle.registry)] == ("registry", True)
+    assert mounts(services["cycle"])["/bundles"] == ("bundles", True)
     for service in services.values():
         assert service["mem_limit"]
         assert service["logging"]["options"].keys() == {"max-size", "max-file"}
@@ -278,7 +279,7 @@ def test_the_settings_in_the_manifests_are_valid(manifests: list[dict[str, Any]]
     [server] = [one for kind, _, one in containers(manifests) if kind == "Deployment"]
     assert cycle.state == options(server["args"])["redis"]
     [job] = [one for kind, _, one in containers(manifests) if kind == "CronJob"]
-    assert str(cycle.registry) in {
+    assert str(cycle.registry.parent) in {
         mount["mountPath"] for mount in job["volumeMounts"] if "readOnly" not in mount
     }
     subprocess.run(["sh", "-n", "-c", job["command"][-1]], check=True)
@@ -288,6 +289,25 @@ def test_the_settings_in_the_manifests_are_valid(manifests: list[dict[str, Any]]
         words = ["--dir", tmp_path, "--port", free_ports(1)[0], "--bind", "127.0.0.1"]
         (tmp_path / "redis.conf").write_text(settings["redis.conf"].replace("dir /data", f"dir {tmp_path}"))
         check_redis(["redis-server", tmp_path / "redis.conf", *words], tmp_path)
+
+
+def test_the_list_of_erased_users_is_in_the_volume_of_the_registry(
+    services: dict[str, Any], manifests: list[dict[str, Any]], image: dict[str, str], tmp_path: Path
+):
+    """It is stored next to the registry, so a volume for the registry alone loses it with the container."""
+    [settings] = [one["data"]["cycle.yaml"] for one in manifests if one["kind"] == "ConfigMap"]
+    (tmp_path / "cycle.yaml").write_text(settings)
+    pods = {kind: of_pod(pod, one, manifests) for kind, pod, one in containers(manifests)}
+    engine = {name: of_compose(one) for name, one in services.items()}
+    for cycle, readers, writers in (
+        (COMPOSE.parent / "cycle.yaml", [engine["mgoe-1"], engine["mgoe-2"]], [engine["cycle"]]),
+        (tmp_path / "cycle.yaml", [pods["Deployment"]], [pods["CronJob"], pods["Pod"]]),
+    ):
+        folder = str(Erasures.of(load_cycle(cycle).registry).path.parent)
+        assert [one.mounts.get(folder) for one in readers] == [("bundles", False)] * len(readers)
+        assert [one.mounts.get(folder) for one in writers] == [("bundles", True)] * len(writers)
+    served = options(yaml.safe_load(image["CMD"]))["bundle"]
+    assert str(Erasures.of(served.parent).path.parent) in yaml.safe_load(image["VOLUME"])
 
 
 def test_no_service_starts_with_the_token_of_the_example(manifests: list[dict[str, Any]], tmp_path: Path):
@@ -419,8 +439,8 @@ def test_containers_answer_by_the_version_of_a_cycle(
         store, cycle, servers = pods["StatefulSet"], pods["CronJob"], [pods["Deployment"]]
     ports = free_ports(1 + len(servers))
     engine = Engine(tmp_path, ("mgoe-redis", "redis"), ports[0])
-    [place] = {str(one.mounts["/registry"][0]) for one in servers}
-    registry, first = Registry(engine.volume(place)), mgoe.load(finished / "bundle")
+    [place] = {str(one.mounts["/bundles"][0]) for one in servers}
+    registry, first = Registry(engine.volume(place) / "registry"), mgoe.load(finished / "bundle")
     registry.promote(registry.add(finished / "bundle"))
     events = [asdict(event) for event in stream(first, 150)]
     with ExitStack() as stack:
