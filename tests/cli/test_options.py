@@ -199,7 +199,7 @@ def test_options_of_serve_are_its_settings(tmp_path: Path, monkeypatch: pytest.M
     words = (
         "serve a-bundle --host ::1 --port 1 --workers 2 --state s --redis redis://r --redis-password-file p "
         "--window 6h --shadow a-shadow --shadow-share 0.5 --engine torch --precision bfloat16 --token-file t "
-        "--public --max-body 2048 --max-candidates 3 --max-events 4 --max-requests 5 --timeout 6 "
+        "--adopt --public --max-body 2048 --max-candidates 3 --max-events 4 --max-requests 5 --timeout 6 "
         "--no-access-log"
     )
     result = CliRunner().invoke(app, words.split())
@@ -207,7 +207,8 @@ def test_options_of_serve_are_its_settings(tmp_path: Path, monkeypatch: pytest.M
     assert told[0].model_dump(mode="json") == {
         "bundle": "a-bundle", "host": "::1", "port": 1, "workers": 2, "state": "s", "redis": "redis://r",
         "redis_password_file": "p", "window": "6h", "shadow": "a-shadow", "shadow_share": 0.5,
-        "runtime": {"engine": "torch", "precision": "bfloat16"}, "token_file": "t", "public": True,
+        "runtime": {"engine": "torch", "precision": "bfloat16"}, "token_file": "t",
+        "adopt": True, "public": True,
         "access_log": False,
         "limits": {"body": 2048, "candidates": 3, "events": 4, "requests": 5, "seconds": 6.0},
     }  # fmt: skip

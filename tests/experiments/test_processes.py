@@ -135,7 +135,11 @@ def test_parts_come_in_their_order_and_few_are_read_ahead():
 def test_a_part_that_fails_ends_all_of_them():
     for work, error, said in (
         (jobs.refuse_part, DataError, "a log: is no log of pairs"),
-        (jobs.die_on, ConfigError, "jobs: a process of 2 was killed; memory may have run out: take fewer"),
+        (
+            jobs.die_on,
+            ConfigError,
+            "jobs: a process of 2 was killed or cannot start; memory may have run out: take fewer",
+        ),
     ):
         with pytest.raises(error) as raised:
             list(in_order(work, (Path(),), range(20), 2))

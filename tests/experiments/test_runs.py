@@ -325,10 +325,10 @@ def test_an_old_run_that_is_being_removed_does_not_come_back(
     out, remove = shutil.copytree(finished, tmp_path / "run"), shutil.rmtree
     settings = change(small, models=["shared-bottom"])
 
-    def cut_off(path: Path, **how: bool) -> None:
-        there = path.exists()
+    def cut_off(path: Path | str, **how: bool) -> None:
+        there = Path(path).exists()
         remove(path, **how)
-        if there and path.name.startswith(".run."):
+        if there and Path(path).name.startswith(".run."):
             raise KeyboardInterrupt
 
     with monkeypatch.context() as killed:

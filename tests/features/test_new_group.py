@@ -33,7 +33,7 @@ DOCS = Path(__file__).parents[2] / "docs" / "extending.md"
 
 
 def snippets() -> list[str]:
-    """Return the file of the page, and the lines that it adds to `groups.py`."""
+    """Return the file of the page, and the import that it adds to `groups.py`."""
     section = DOCS.read_text(encoding="utf-8").split("\n## Adding an input group\n")[1].split("\n## ")[0]
     return re.findall(r"```python\n(.*?)```", section, re.DOTALL)
 
@@ -41,12 +41,12 @@ def snippets() -> list[str]:
 def test_it_works_in_the_files_that_the_page_names(tmp_path: Path, exposures: RunSettings):
     """In a copy of the code, through the command."""
     shutil.copytree(CODE, tmp_path / "src" / "mgoe", ignore=shutil.ignore_patterns("__pycache__"))
-    features, [file, imported, registered] = tmp_path / "src" / "mgoe" / "features", snippets()
+    features, [file, imported] = tmp_path / "src" / "mgoe" / "features", snippets()
     (features / "habit.py").write_text(file)
     groups = (features / "groups.py").read_text()
     for line, added in (
         ("from mgoe.features.ids import Ids\n", imported),
-        ("        Content(),\n", registered),
+        ("        Content(),\n", "        Habit(),\n"),
     ):
         assert groups.count(line) == 1
         groups = groups.replace(line, line + added)

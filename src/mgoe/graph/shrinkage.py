@@ -32,16 +32,15 @@ def fit_prior(labelled: NDArray[np.integer], done: NDArray[np.integer]) -> tuple
     rate = (all_done + 0.5) / (all_labels + 1)
     if all_done in (0, all_labels):
         return rate, USUAL
-    from scipy.optimize import minimize_scalar  # slow to import, and a service does not need it
+    from scipy.optimize import fminbound  # slow to import, and a service does not need it
 
     cells = _distinct(labelled, done)
 
     def loss(log_weight: float) -> float:
         return -_likelihood(cells, rate, float(exp(log_weight)))
 
-    bounds = log(np.array(WEIGHTS))
-    found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 0.01})
-    return rate, float(exp(found.x))
+    low, high = log(np.array(WEIGHTS))
+    return rate, float(exp(fminbound(loss, low, high, xtol=0.01)))
 
 
 def evidence(labelled: NDArray[np.integer], done: NDArray[np.integer]) -> float:

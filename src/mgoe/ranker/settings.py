@@ -35,6 +35,8 @@ def settings_of_run(
 ) -> RunSettings:
     """Return the settings that `mgoe init` would write for a log, below what is given.
 
+    Rows without an id are refused unless `data.missing_ids` is given.
+
     Args:
         files: The log, `events`, and the side tables, `users` and `items`.
         tasks: Weakest to strongest. A name is a label column if the log has columns of all names and no
@@ -59,6 +61,7 @@ def settings_of_run(
     given = _checked(tasks)
     values = None if given is None else [_value(task) for task in given]
     raw = yaml.safe_load(guess(files["events"], columns, values))
+    raw["data"].pop("missing_ids", None)  # nobody reads here how many rows `init` would leave out
     sides = {
         f"{node}s": _side_table(files[f"{node}s"], raw["data"][node])
         for node in ("user", "item")
