@@ -1,5 +1,7 @@
 """Shrinking rates towards that of all cells, as far as the cells themselves say."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -39,8 +41,8 @@ def fit_prior(labelled: NDArray[np.integer], done: NDArray[np.integer]) -> tuple
     def loss(log_weight: float) -> float:
         return -_likelihood(cells, rate, float(exp(log_weight)))
 
-    low, high = log(np.array(WEIGHTS))
-    return rate, float(exp(fminbound(loss, low, high, xtol=0.01)))
+    best: Any = fminbound(loss, *log(np.array(WEIGHTS)), xtol=0.01)
+    return rate, float(exp(best))
 
 
 def evidence(labelled: NDArray[np.integer], done: NDArray[np.integer]) -> float:
