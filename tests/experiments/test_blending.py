@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mgoe.topn.queries import events_until
 from numpy.testing import assert_allclose, assert_array_equal
 
 import mgoe
@@ -21,6 +20,7 @@ from mgoe.experiments.topn_model import MIX, ranked_lists, recall
 from mgoe.experiments.topn_objective import list_objective
 from mgoe.retrieval import Retrieval
 from mgoe.topn import Queries
+from mgoe.topn.lists import events_until
 from mgoe.training import PairScorer
 
 
