@@ -123,6 +123,7 @@ def test_a_line_of_code_that_changes_makes_no_figure_other(tmp_path: Path, monke
     code.write_text((ROOT / code.relative_to(tmp_path)).read_text() + "\nCHANGED = 1\n")
     monkeypatch.setattr(figures, "ROOT", tmp_path)
     figures.main(["--check"])
+    assert Pages(tmp_path).changed() == {}
 
 
 def test_what_is_written_is_read_and_written_the_same(root: Path):

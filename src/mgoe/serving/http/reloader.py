@@ -175,7 +175,7 @@ class Reloader(Watch):
     def _erased(self) -> Mapping[str, int]:
         """Return up to when records of erased users are left out: by the list beside the registry.
 
-        While the list cannot be read, what it said before counts, and updates do not go on without it.
+        While the list cannot be read, what it said before counts. An update is refused without it.
         """
         try:
             found = Erasures.of(registry_of(self.engine.bundle.path))
