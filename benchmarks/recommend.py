@@ -57,9 +57,9 @@ from benchmarks.served import DAY, DAYS, EVENTS, TASKS, id_of, made_up_bundle, s
 from benchmarks.service import check_all_ok, cpu_seconds, memory, service
 from mgoe._util.arrays import mapped, save_arrays
 from mgoe._util.files import atomic_folder
+from mgoe.batch import recommend_users, write_blocks
 from mgoe.bundle import Bundle
 from mgoe.config import GraphSettings, RetrievalSettings
-from mgoe.experiments import recommend_users, write_blocks
 from mgoe.experiments.inputs import Inputs
 from mgoe.graph import Snapshot
 from mgoe.graph.pair_rows import starts

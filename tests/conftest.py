@@ -39,6 +39,8 @@ SPARK = {"no_spark", "spark"}
 """Fixtures of Spark."""
 COSTLY = (
     "_util/test_kernels",
+    "_util/test_processes",
+    "batch",
     "benchmarks",
     "cli",
     "data/test_examples",
@@ -80,10 +82,10 @@ COSTLY = (
 )
 """Folders and files whose tests train, prepare logs, build graphs, or start processes or services."""
 REST = (
+    "batch/test_on_spark",
     "benchmarks",
     "data/engines/test_spark",
     "data/test_spark",
-    "experiments/test_on_spark",
     "graph/engines/test_spark",
     "graph/engines/test_spark_cluster",
     "graph/engines/test_spark_log",

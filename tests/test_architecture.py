@@ -30,6 +30,7 @@ LAYERS = (
     ("serving.events",),
     ("serving.online",),
     ("serving.scoring",),
+    ("batch",),
     ("serving.http",),
     ("datasets", "simulation"),
     ("experiments",),

@@ -123,7 +123,7 @@ def test_the_build_of_the_image_states_its_version(tmp_path: Path):
 def test_a_release_is_of_one_version_that_tag_changelog_and_citation_name(tmp_path: Path):
     benchmarks = [f"benchmarks/{name}.py" for name in ("__init__", "figures", "measure", "short")]
     own = ["pyproject.toml", "Makefile", "README.md", "LICENSE", ".gitignore", "src/mgoe/__init__.py"]
-    code = "src/mgoe/experiments/processes.py"
+    code = "src/mgoe/_util/processes.py"
     for name in [*own, *benchmarks, code]:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)

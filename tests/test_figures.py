@@ -118,7 +118,7 @@ def test_a_line_of_code_that_changes_makes_no_figure_other(tmp_path: Path, monke
     """A figure is of its day and its commit, whatever was changed since."""
     shutil.copytree(ROOT / "docs", tmp_path / "docs")
     shutil.copy(ROOT / "README.md", tmp_path)
-    code = tmp_path / "src" / "mgoe" / "experiments" / "processes.py"
+    code = tmp_path / "src" / "mgoe" / "_util" / "processes.py"
     code.parent.mkdir(parents=True)
     code.write_text((ROOT / code.relative_to(tmp_path)).read_text() + "\nCHANGED = 1\n")
     monkeypatch.setattr(figures, "ROOT", tmp_path)

@@ -28,6 +28,7 @@ PACKAGES = (
     "mgoe.ranker",
     "mgoe.experiments",
     "mgoe.bundle",
+    "mgoe.batch",
     "mgoe.config",
     "mgoe.data",
     "mgoe.graph",

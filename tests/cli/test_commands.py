@@ -391,7 +391,7 @@ def test_recommend_reads_users_of_a_file(
     mgoe: Mgoe, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     if not SOAK:
-        monkeypatch.setattr("mgoe.experiments.recommend.in_order", in_this_process)
+        monkeypatch.setattr("mgoe.batch.parts.in_order", in_this_process)
     bundle = library.load(finished / "bundle")
     users = [*bundle.ids("user", np.arange(3)), 10**9]
     pd.DataFrame({"user_id": users}).to_csv(tmp_path / "users.csv", index=False)

@@ -127,7 +127,7 @@ def recorder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Recorder:
     cells = [
         {"split": split, "slice": part} for split in ("new", "test", "valid") for part in ("all", "cold")
     ]
-    library.experiments.measured.return_value = library.experiments.measure_pairs.return_value = cells
+    library.experiments.measured.return_value = library.batch.measure_pairs.return_value = cells
 
     def stands_for(name: str) -> bool:
         return name.startswith("mgoe.") and not name.startswith(REAL)

@@ -16,13 +16,13 @@ import yaml
 
 from mgoe import experiments
 from mgoe._util.files import exclusive, write_json
+from mgoe._util.processes import Job, Outcome
 from mgoe.errors import MissingExtra, OutputError, TrainingError
 from mgoe.experiments import cell as cell_module
 from mgoe.experiments import records
 from mgoe.experiments.asked import parts_of
 from mgoe.experiments.execute import jobs_of
 from mgoe.experiments.plan import Plan, best_of
-from mgoe.experiments.processes import Job, Outcome
 from tests.effort import SOAK, slow
 from tests.experiments.tiny import here, here_or_failed, numbers, settings, taken_out
 

@@ -14,7 +14,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from safetensors.numpy import load_file
 
-from mgoe import experiments
+from mgoe import batch, experiments
 from mgoe.bundle import Bundle
 from mgoe.bundle.training_state import replay_of, start_of
 from mgoe.config import RunSettings, TuneSettings
@@ -374,12 +374,12 @@ def test_served_weights_refuse_the_rows_that_they_have_learned(
     run, file = runs["anew"], tmp_path / "pairs.parquet"
     served, chosen = (Bundle.open(runs[way] / "bundle") for way in ("anew", "none"))
     (rows := experiments.rows(run)).to_parquet(file)
-    assert experiments.measure_pairs(chosen, str(file))
+    assert batch.measure_pairs(chosen, str(file))
     with pytest.raises(DataError, match="pairs to measure on must be later than those that the weights have"):
-        experiments.measure_pairs(served, str(file))
+        batch.measure_pairs(served, str(file))
     for others in (rows.drop(columns="timestamp"), rows.assign(timestamp=pd.Timestamp("2100-01-01"))):
         others.to_parquet(file)
-        assert experiments.measure_pairs(served, str(file))
+        assert batch.measure_pairs(served, str(file))
     test = Prepared.open(run / "data").examples("test")
     assert check_release(chosen, chosen, (test, test), Bounds(requests=2)).rows == len(test)
     for pair in ((served, chosen), (chosen, served)):

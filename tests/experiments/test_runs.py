@@ -351,7 +351,7 @@ def test_a_process_that_is_killed_is_one_sentence(
         multiprocessing.active_children()[0].kill()
         return wait(running)
 
-    monkeypatch.setattr("mgoe.experiments.processes.wait", kill_one)
+    monkeypatch.setattr("mgoe._util.processes.wait", kill_one)
     with pytest.raises(
         TrainingError, match="jobs: a process of 2 was killed; memory may have run out: take fewer"
     ):

@@ -11,11 +11,11 @@ import pytest
 
 from mgoe import experiments
 from mgoe._util.files import read_json
+from mgoe._util.processes import Job, Outcome
 from mgoe.bundle import Bundle
 from mgoe.evaluation.standings import pareto
 from mgoe.experiments import records
 from mgoe.experiments.plan import Plan
-from mgoe.experiments.processes import Job, Outcome
 from mgoe.experiments.serving_time import time_cell, untimed
 from mgoe.serving.scoring.runtime import Runtime
 from mgoe.serving.scoring.scorer import Scorer

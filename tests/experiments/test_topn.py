@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from mgoe import experiments
+from mgoe._util.processes import Job
 from mgoe.bundle.item_index import ItemIndex
 from mgoe.bundle.objective import read_objective
 from mgoe.bundle.ranking import Query
@@ -26,7 +27,6 @@ from mgoe.experiments.asked import parts_of
 from mgoe.experiments.folder import DONE, INFLUENCE
 from mgoe.experiments.held_out import HELD, REST, on_last_item
 from mgoe.experiments.plan import Plan
-from mgoe.experiments.processes import Job
 from mgoe.experiments.topn import measure_topn
 from mgoe.experiments.topn_model import ranked_lists
 from mgoe.experiments.topn_objective import list_objective

@@ -14,13 +14,13 @@ import pytest
 import torch
 
 from mgoe import experiments
+from mgoe._util.processes import Job, Outcome
 from mgoe.config import ModelSettings, RunSettings, deep_merge, load_settings, make_settings, nested
 from mgoe.errors import ConfigError, DataError, MissingExtra, OutputError, TrainingError
 from mgoe.experiments import execute as work
 from mgoe.experiments import runs, tuning
 from mgoe.experiments.asked import parts_of
 from mgoe.experiments.plan import Plan, applicable_search, best_of, is_done
-from mgoe.experiments.processes import Job, Outcome
 from tests.effort import slow
 from tests.experiments.tiny import here, settings
 

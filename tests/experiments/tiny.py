@@ -10,9 +10,9 @@ from typing import Any
 
 import pandas as pd
 
+from mgoe._util.processes import Job, Outcome
 from mgoe.config import ComparisonSettings, check_settings
 from mgoe.errors import MgoeError
-from mgoe.experiments.processes import Job, Outcome
 
 
 def settings(raw: dict[str, Any], **changes: Any) -> ComparisonSettings:

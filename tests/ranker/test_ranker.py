@@ -21,7 +21,7 @@ from sklearn.model_selection import GridSearchCV, TimeSeriesSplit
 from sklearn.utils.validation import check_is_fitted
 
 import mgoe
-from mgoe import experiments
+from mgoe import batch, experiments
 from mgoe.bundle import Bundle, KnownOutcomes
 from mgoe.config import RunSettings
 from mgoe.data import Prepared
@@ -144,7 +144,7 @@ def test_later_exposures_are_measured_as_labelled_pairs(
     later = after(impressions)
     later.to_parquet(tmp_path / "pairs.parquet")
     keys = ["slice", "task", "metric"]
-    pairs = pd.DataFrame(experiments.measure_pairs(shown_ranker.bundle_, tmp_path / "pairs.parquet"))
+    pairs = pd.DataFrame(batch.measure_pairs(shown_ranker.bundle_, tmp_path / "pairs.parquet"))
     found = shown_ranker.evaluate(later).set_index(keys)["value"]
     expected = pairs.set_index(keys)["value"][found.index]
     # Batches of another size round predictions differently in the last bit, so pairs with equal predictions

@@ -1,13 +1,12 @@
 """Commands on a bundle: measure it, score with it, export it."""
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mgoe import experiments
+from mgoe import batch, experiments
 from mgoe._util.progress import ProgressBar
 from mgoe.cli.shared import (
     BundlePath,
@@ -21,8 +20,8 @@ from mgoe.cli.shared import (
     cluster_of,
     logger,
     open_bundle,
-    print_csv,
     show,
+    show_blocks,
     show_json,
     show_leads,
     show_written,
@@ -75,7 +74,7 @@ def evaluate(
                 "--split", "is a split of the log, and the pairs are a file of their own; leave it out"
             )
         with ProgressBar("measuring", unit="pairs") as bar:
-            rows = experiments.measure_pairs(Bundle.open(path), pairs, jobs, bar.update)
+            rows = batch.measure_pairs(Bundle.open(path), pairs, jobs, bar.update)
         split = "new"
     else:
         rows, split = experiments.measured(path), split or "test"
@@ -120,28 +119,20 @@ def predict(
     """Score pairs: one row per pair, one probability (or value) per task."""
     opened = open_bundle(bundle, state, redis, redis_password_file)
     if spark := cluster_of(opened, engine, master, out, overwrite, jobs):
-        rows = experiments.score_on_spark(opened, pairs, str(out), spark, overwrite)
+        rows = batch.score_on_spark(opened, pairs, str(out), spark, overwrite)
         show_written("pairs scored", opened, rows, str(out), as_json)
     else:
         with ProgressBar("scoring", unit="pairs") as bar:
-            _show_scores(opened, experiments.score_pairs(opened, pairs, jobs, bar.update), out, as_json)
+            blocks = batch.score_pairs(opened, pairs, jobs, bar.update)
+            show_blocks("pairs scored", opened, blocks, _scores, out, as_json)
 
 
-def _show_scores(opened: "Bundle", blocks: "Iterator[pa.Table]", out: str | None, as_json: bool) -> None:
-    if out is not None:
-        show_written("pairs scored", opened, experiments.write_blocks(blocks, out), out, as_json)
-        return
-    if as_json:
-        data = opened.settings.data
-        show_json(
-            [
-                {"user": row[data.user], "item": row[data.item], "tasks": {t: row[t] for t in opened.tasks}}
-                for block in blocks
-                for row in block.to_pylist()
-            ]
-        )
-        return
-    print_csv(blocks)
+def _scores(opened: "Bundle", block: "pa.Table") -> list[dict[str, Any]]:
+    data = opened.settings.data
+    return [
+        {"user": row[data.user], "item": row[data.item], "tasks": {task: row[task] for task in opened.tasks}}
+        for row in block.to_pylist()
+    ]
 
 
 def export(
@@ -173,7 +164,7 @@ def export(
     export_whole(bundle.model, onnx)
     compared = []
     if on is not None:
-        before, after = (experiments.measure_pairs(one, on) for one in (bundle, bundle.run_by(Session(onnx))))
+        before, after = (batch.measure_pairs(one, on) for one in (bundle, bundle.run_by(Session(onnx))))
         compared = [
             {name: row[name] for name in ("task", "metric")}
             | {"bundle": row["value"], "exported": other["value"]}

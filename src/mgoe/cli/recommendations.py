@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from mgoe import experiments
+from mgoe import batch
 from mgoe._util.progress import ProgressBar
 from mgoe.cli.shared import (
     BundlePath,
@@ -19,8 +19,8 @@ from mgoe.cli.shared import (
     cluster_of,
     logger,
     open_bundle,
-    print_csv,
     show,
+    show_blocks,
     show_json,
     show_written,
     table,
@@ -133,26 +133,14 @@ def recommend(
     }
     spark = cluster_of(opened, engine, master, out, overwrite, jobs)
     if spark and file and out:
-        rows = experiments.recommend_on_spark(opened, file, out, spark, overwrite, **wish)
+        rows = batch.recommend_on_spark(opened, file, out, spark, overwrite, **wish)
         show_written("recommendations written", opened, rows, out, as_json)
     elif file is None:
         _show(opened, opened.recommend(users or (), **wish), as_json)
     else:
         with ProgressBar("recommending", unit="users") as bar:
-            _recommend_users(opened, file, out, wish | {"jobs": jobs, "on_progress": bar.update}, as_json)
-
-
-def _recommend_users(
-    opened: "Bundle", file: str, out: str | None, wish: dict[str, Any], as_json: bool
-) -> None:
-    blocks = experiments.recommend_users(opened, file, **wish)
-    if out is not None:
-        rows = experiments.write_blocks(blocks, out)
-        show_written("recommendations written", opened, rows, out, as_json)
-    elif as_json:
-        show_json([entry for block in blocks for entry in _entries(opened, block)])
-    else:
-        print_csv(blocks)
+            blocks = batch.recommend_users(opened, file, jobs, bar.update, **wish)
+            show_blocks("recommendations written", opened, blocks, _entries, out, as_json)
 
 
 def _show(opened: "Bundle", found: "pd.DataFrame", as_json: bool) -> None:

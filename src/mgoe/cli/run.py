@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from mgoe import experiments
+from mgoe import batch, experiments
 from mgoe.cli.shared import (
     Config,
     Json,
@@ -132,7 +132,7 @@ def rows(
     import pyarrow as pa
 
     found = pa.Table.from_pandas(experiments.rows(run, split, seed), preserve_index=False)
-    written = experiments.write_blocks(iter([found]), out)
+    written = batch.write_blocks(iter([found]), out)
     values = {"path": str(out), "rows": written, "columns": found.column_names}
     show_outcome(f"{written:,} rows written: {out}", values, as_json)
 

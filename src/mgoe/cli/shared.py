@@ -7,7 +7,7 @@ import logging
 import math
 import shlex
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -132,10 +132,25 @@ def cluster_of(
     return bundle.settings.spark.model_copy(update={} if master is None else {"master": master})
 
 
-def print_csv(blocks: "Iterable[pa.Table]") -> None:
-    """Print tables of one schema on standard output as CSV."""
+def show_blocks(
+    what: str,
+    bundle: "Bundle",
+    blocks: "Iterator[pa.Table]",
+    entries: "Callable[[Bundle, pa.Table], list[dict[str, Any]]]",
+    out: str | None,
+    as_json: bool,
+) -> None:
+    """Write tables that a bundle makes to a file, or print them on standard output: as CSV, or as JSON."""
     import pyarrow.csv as csv
 
+    from mgoe.batch import write_blocks
+
+    if out is not None:
+        show_written(what, bundle, write_blocks(blocks, out), out, as_json)
+        return
+    if as_json:
+        show_json([entry for block in blocks for entry in entries(bundle, block)])
+        return
     for number, block in enumerate(blocks):
         csv.write_csv(block, typer.get_binary_stream("stdout"), csv.WriteOptions(include_header=number == 0))
 

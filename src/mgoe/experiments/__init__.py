@@ -4,7 +4,7 @@ plan            what there is to do, and where each result is stored
 folder          the output folder
 parts           what is finished: the notes of what each part was made with; `asked`, the parts of a plan
 consistency     what an earlier process left: kept, removed or repaired
-execute         the work of a plan; `processes` runs jobs side by side
+execute         the work of a plan
 stages          the prepared log and the graph
 cell            one model trained with one seed and measured
 cell_bundle     its bundle
@@ -17,9 +17,7 @@ runs            mgoe run, mgoe train, mgoe compare
 results         what they return; `plots`, their plots
 graphs          mgoe graph
 incumbent       mgoe rows, and the scores of another ranker on the same rows
-score           mgoe predict, mgoe evaluate
 forecast        mgoe plan; `costs`, what each unit of work takes
-recommend       mgoe recommend --users; `on_spark`, both on a cluster
 
 A module is imported when one of its names is first used, since the macro graph is built without torch.
 """
@@ -35,13 +33,10 @@ if TYPE_CHECKING:
     from mgoe.experiments.graphs import forget, macro_graph, open_graph, update
     from mgoe.experiments.incumbent import INCUMBENT, rows
     from mgoe.experiments.inputs import Inputs
-    from mgoe.experiments.on_spark import recommend_on_spark, score_on_spark
     from mgoe.experiments.pages import duration, write_graph_page
-    from mgoe.experiments.recommend import recommend_users
     from mgoe.experiments.report import leads, measured, plain_leads
     from mgoe.experiments.results import ComparisonResult, RunResult
     from mgoe.experiments.runs import compare, run, train
-    from mgoe.experiments.score import measure_pairs, score_pairs, write_blocks
 
 __getattr__, __dir__ = lazy(
     __name__,
@@ -50,13 +45,10 @@ __getattr__, __dir__ = lazy(
         "forecast": ("Forecast", "foresee"),
         "graphs": ("forget", "macro_graph", "open_graph", "update"),
         "inputs": ("Inputs",),
-        "on_spark": ("recommend_on_spark", "score_on_spark"),
         "pages": ("duration", "write_graph_page"),
-        "recommend": ("recommend_users",),
         "report": ("leads", "measured", "plain_leads"),
         "results": ("ComparisonResult", "RunResult"),
         "incumbent": ("INCUMBENT", "rows"),
         "runs": ("compare", "run", "train"),
-        "score": ("measure_pairs", "score_pairs", "write_blocks"),
     },
 )

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from mgoe._util.files import read_json, write_json
+from mgoe._util.processes import Job, Outcome, run_jobs
 from mgoe._util.tables import Frame
 from mgoe.config import RunSettings, seconds
 from mgoe.data import Prepared
@@ -25,7 +26,6 @@ from mgoe.experiments.inputs import Inputs
 from mgoe.experiments.notices import of_log
 from mgoe.experiments.parts import Part
 from mgoe.experiments.plan import NOTICES, REFERENCES, Cell, Log, Plan
-from mgoe.experiments.processes import Job, Outcome, run_jobs
 from mgoe.experiments.stages import build, examples_of, prepare_data
 from mgoe.experiments.tuning import note_killed, search
 from mgoe.simulation import Truth, reachable, simulate

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mgoe._util.files import atomic_folder, exclusive, read_json, write_text
+from mgoe._util.processes import wait_for_orphans
 from mgoe._util.tables import Frame
 from mgoe.bundle.held import write_held
 from mgoe.config import (
@@ -54,7 +55,6 @@ from mgoe.experiments.inputs import Inputs
 from mgoe.experiments.pages import write_run_report
 from mgoe.experiments.parts import Part, outdated
 from mgoe.experiments.plan import Cell, Plan, is_boosted, is_done, training_of, with_choices
-from mgoe.experiments.processes import wait_for_orphans
 from mgoe.experiments.report import (
     estimates_of,
     own_estimates,

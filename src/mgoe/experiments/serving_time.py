@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from mgoe._util.files import read_json, write_json
+from mgoe._util.processes import Job, run_jobs
 from mgoe.bundle import Bundle
 from mgoe.experiments import records
 from mgoe.experiments.cell_bundle import write_cell_bundle
@@ -25,7 +26,6 @@ from mgoe.experiments.fitted import load_model
 from mgoe.experiments.folder import FIT
 from mgoe.experiments.inputs import Inputs
 from mgoe.experiments.plan import Cell, Plan, is_boosted
-from mgoe.experiments.processes import Job, run_jobs
 from mgoe.serving.scoring.runtime import Runtime
 from mgoe.serving.scoring.scorer import Scorer
 

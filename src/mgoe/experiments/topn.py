@@ -5,11 +5,11 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from typing import Any
 
+from mgoe._util.processes import Job, run_jobs
 from mgoe.evaluation import REACHABLE
 from mgoe.experiments.asked import references_of
 from mgoe.experiments.folder import DONE
 from mgoe.experiments.plan import Cell, Log, Plan
-from mgoe.experiments.processes import Job, run_jobs
 from mgoe.experiments.topn_cell import measure_baseline
 from mgoe.experiments.topn_model import measure_model
 from mgoe.experiments.topn_reachable import measure_reachable

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from mgoe.batch import by_rows
 from mgoe.bundle import Bundle
 from mgoe.bundle.training_state import copy_bundle
 from mgoe.config import check_settings
 from mgoe.data import to_arrow
 from mgoe.errors import MgoeError, OutputError
-from mgoe.experiments.recommend import by_rows
 from mgoe.ranker.graph import RankerGraph
 
 if TYPE_CHECKING:

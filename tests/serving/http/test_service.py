@@ -24,8 +24,8 @@ from mgoe.serving.events.sqlite_log import SqliteLog  # noqa: E402
 from mgoe.serving.http import service, supervisor  # noqa: E402
 from mgoe.serving.http.settings import ServeSettings  # noqa: E402
 from mgoe.serving.scoring.runtime import Runtime  # noqa: E402
+from tests._util.jobs import die_on  # noqa: E402
 from tests.effort import slow  # noqa: E402
-from tests.experiments.jobs import die_on  # noqa: E402
 from tests.serving.http.test_live_service import change_manifest  # noqa: E402
 
 

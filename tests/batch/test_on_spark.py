@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
+from mgoe.batch import lists, on_spark, pairs
 from mgoe.cli import app
-from mgoe.experiments import on_spark, recommend, score
 from tests.effort import SOAK, slow
 from tests.graph.engines.cluster import cluster, connect_server
 from tests.spark import SPARK, with_java
@@ -40,8 +40,8 @@ def tables(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Several parts and tasks of few rows; whole blocks of a model."""
-    monkeypatch.setattr(score, "ROWS", 2048)
-    monkeypatch.setattr(recommend, "USERS", 50)
+    monkeypatch.setattr(pairs, "PAIRS_PER_PART", 2048)
+    monkeypatch.setattr(lists, "USERS_PER_PART", 50)
     monkeypatch.setattr(on_spark, "PARTS_PER_TASK", 2)
 
 

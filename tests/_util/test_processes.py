@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from filelock import FileLock, Timeout
 
+from mgoe._util.processes import AHEAD, HELD, Job, in_order, run_jobs, wait_for_orphans
 from mgoe.errors import ConfigError, DataError
-from mgoe.experiments.processes import AHEAD, HELD, Job, in_order, run_jobs, wait_for_orphans
+from tests._util import jobs
 from tests.effort import slow
-from tests.experiments import jobs
 
 
 def test_what_fails_takes_nothing_with_it_but_what_needs_it(tmp_path: Path):
@@ -68,8 +68,8 @@ def test_an_interrupt_ends_the_processes_that_run(tmp_path: Path):
 def test_standard_output_is_left_to_whoever_asked(tmp_path: Path):
     program = f"""
 from pathlib import Path
-from mgoe.experiments.processes import HELD, Job, run_jobs, wait_for_orphans
-from tests.experiments import jobs
+from mgoe._util.processes import HELD, Job, run_jobs, wait_for_orphans
+from tests._util import jobs
 folder = Path({str(tmp_path)!r})
 print([(outcome.value, outcome.failed) for outcome in run_jobs([Job("a", jobs.speak, (folder,))], 1, folder)])
 """

@@ -26,14 +26,15 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from mgoe import __version__
+from mgoe.batch.lists import lists
+from mgoe.batch.pairs import scores
+from mgoe.batch.parts import Work, check_jobs, cut, key_of, make_here, wanted_columns
 from mgoe.bundle import Bundle
 from mgoe.bundle.known_outcomes import SOME_PAIRS
 from mgoe.config import SparkSettings
 from mgoe.data.log import read_on_spark
 from mgoe.data.spark import close_session, open_session, spark_errors
 from mgoe.errors import BundleError, OutputError
-from mgoe.experiments import recommend, score
-from mgoe.graph.pair_rows import Side
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -64,9 +65,7 @@ def score_on_spark(
         OutputError: Something is there already.
         SparkError: Spark does not start, or a task fails.
     """
-    with _in_parts(bundle, pairs, spark, score.PAIR, score.ROWS) as (frame, first, _):
-        schema, task = score.score_part(bundle, first).schema, partial(_task, rows=score.ROWS)
-        return _write(bundle, frame, schema, partial(task, work=score.score_here), out, overwrite)
+    return _run(bundle, pairs, scores(), out, spark, overwrite)
 
 
 def recommend_on_spark(
@@ -76,30 +75,31 @@ def recommend_on_spark(
 
     Arguments, result and errors are those of `score_on_spark`, and `wish` as for `Bundle.recommend`.
     """
-    bundle.recommend([], **wish)  # a mistake in what is asked for is found before any work
-    with _in_parts(bundle, users, spark, ("user",), recommend.USERS) as (frame, first, rows):
-        fields = recommend.schema_of(bundle, first.schema.field(0).type)
+    return _run(bundle, users, lists(bundle, wish), out, spark, overwrite)
+
+
+def _run(bundle: Bundle, file: str, work: Work, out: str, spark: SparkSettings, overwrite: bool) -> int:
+    with _in_parts(bundle, file, work, spark) as (frame, some, rows):
         wide = pa.decimal128(20)  # Spark has no unsigned integers
+        fields = work.schema(bundle, some)
         schema = pa.schema(one.with_type(wide) if one.type == pa.uint64() else one for one in fields)
-        work = partial(recommend.recommend_here, rows=rows, wish=wish)
-        task = partial(_task, rows=recommend.USERS, work=work)
-        return _write(bundle, frame, schema, task, out, overwrite)
+        return _write(bundle, frame, schema, partial(_task, work=work, rows=rows), out, overwrite)
 
 
 @contextmanager
 def _in_parts(
-    bundle: Bundle, file: str, spark: SparkSettings, sides: Sequence[Side], part: int
+    bundle: Bundle, file: str, work: Work, spark: SparkSettings
 ) -> Iterator[tuple[DataFrame, pa.Table, int]]:
     """Yield the wanted columns in order, whole parts in each partition; the first rows; the number of all."""
-    score.check_jobs(bundle, "spark", "engine")
+    check_jobs(bundle, "spark", "engine")
     with tempfile.TemporaryDirectory(prefix="mgoe-") as folder:
         session, new = open_session(spark, Path(folder), bundle.settings.memory)
         try:
             with spark_errors(FIX):
-                table = read_on_spark(session, [file], score.key_of(sides))
-                columns = score.wanted_columns(bundle, ibis.memtable(table.limit(0).toArrow()), file, sides)
+                table = read_on_spark(session, [file], key_of(work.sides))
+                columns = wanted_columns(bundle, ibis.memtable(table.limit(0).toArrow()), file, work.sides)
                 names = [f"`{name.replace('`', '``')}`" for name in columns]
-                frame, rows = _placed(table, names, part)
+                frame, rows = _placed(table, names, work.size)
                 yield frame, table.selectExpr(*names).limit(SOME_PAIRS).toArrow(), rows
         finally:
             if new:
@@ -160,8 +160,8 @@ def _write(
 
 def _task(
     batches: Iterable[pa.RecordBatch],
+    work: Work,
     rows: int,
-    work: Callable[..., tuple[pa.Table, object]],
     sent: str,
     version: str,
     schema: pa.Schema,
@@ -170,17 +170,17 @@ def _task(
 
     Args:
         batches: Of the rows.
-        rows: Of a part.
-        work: Takes the folder of the bundle and a part.
+        work: What is made of a part.
+        rows: Of all parts.
         sent: Name of the bundle.
         version: Of mgoe where it comes from.
         schema: Of the results.
     """
     tables = (pa.Table.from_batches([batch]) for batch in batches)
     for first in tables:  # an empty partition has none
-        for part in islice(score.cut(chain([first[:0], first], tables), rows), 1, None):
-            found, _ = work(_arrived(sent, version), part=part)
-            yield from found.cast(schema).to_batches()
+        for part in islice(cut(chain([first[:0], first], tables), work.size), 1, None):
+            made, *_ = make_here(_arrived(sent, version), work, rows, part)
+            yield from made.cast(schema).to_batches()
 
 
 @cache

@@ -33,7 +33,7 @@ def die_on(*_: object) -> None:
     die()
 
 
-def refuse_part(bundle: Path, part: object) -> None:
+def refuse_part(*_: object) -> None:
     refuse("pairs")
 
 

@@ -17,14 +17,15 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 import mgoe as library
+from mgoe._util.processes import in_order
+from mgoe.batch import measure_pairs, parts, score_pairs
+from mgoe.batch import pairs as pairs_module
 from mgoe.bundle import Bundle
 from mgoe.bundle.known_outcomes import KnownOutcomes
 from mgoe.cli import app
 from mgoe.errors import ConfigError
-from mgoe.experiments import measure_pairs, score, score_pairs
-from mgoe.experiments.processes import in_order
+from tests._util import jobs
 from tests.effort import SOAK, slow
-from tests.experiments import jobs
 
 
 @pytest.fixture(scope="module")
@@ -42,12 +43,12 @@ def pairs(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_parts_have_equal_sizes_and_all_rows_in_order(sizes: list[int], rows: int):
     whole, ends = pa.table({"row": np.arange(sum(sizes))}), np.cumsum([0, *sizes])
     blocks = [whole[:0], *(whole[at : at + size] for at, size in zip(ends, sizes, strict=False))]
-    first, *parts = score.cut(iter(blocks), rows)
+    first, *rest = parts.cut(iter(blocks), rows)
     assert len(first) == 0
-    assert all(len(part) == rows for part in parts[:-1])
-    assert all(0 < len(part) <= rows for part in parts)
-    assert all(part["row"].num_chunks == 1 for part in parts)
-    assert pa.concat_tables([first, *parts]).equals(whole)
+    assert all(len(part) == rows for part in rest[:-1])
+    assert all(0 < len(part) <= rows for part in rest)
+    assert all(part["row"].num_chunks == 1 for part in rest)
+    assert pa.concat_tables([first, *rest]).equals(whole)
 
 
 def test_any_number_of_processes_gives_the_same_scores(
@@ -60,7 +61,7 @@ def test_any_number_of_processes_gives_the_same_scores(
         (2, 2048),
         *[(3, 4096)][: int(SOAK)],
     ):
-        monkeypatch.setattr(score, "ROWS", rows)
+        monkeypatch.setattr(pairs_module, "PAIRS_PER_PART", rows)
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
             tables = list(
@@ -81,9 +82,9 @@ def test_any_number_of_processes_gives_the_same_scores(
 
 
 def test_measures_are_those_of_one_process(finished: Path, pairs: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(score, "ROWS", 2048)
+    monkeypatch.setattr(pairs_module, "PAIRS_PER_PART", 2048)
     monkeypatch.setattr(
-        score, "in_order", lambda work, args, parts, jobs: (work(*args, part) for part in parts)
+        parts, "in_order", lambda work, args, each, jobs: (work(*args, part) for part in each)
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", KnownOutcomes)
@@ -115,7 +116,7 @@ def broken_at_the_second_start(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_process_that_fails_leaves_no_file(
     finished: Path, pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, work: object, said: str
 ):
-    monkeypatch.setattr(score, "score_here", work)
+    monkeypatch.setattr(parts, "make_here", work)
     words = ["predict", finished / "bundle", pairs, "--out", tmp_path / "scores.csv", "--jobs", 2]
     ended = CliRunner().invoke(app, list(map(str, words)))
     assert (ended.exit_code, ended.stderr.count("\n")) == (2, 1)
@@ -127,7 +128,7 @@ def test_a_process_that_fails_leaves_no_file(
 def test_a_process_that_dies_while_the_next_one_starts_is_named(
     finished: Path, pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(score, "score_here", jobs.die_on)
+    monkeypatch.setattr(parts, "make_here", jobs.die_on)
     words = ["predict", finished / "bundle", pairs, "--out", tmp_path / "scores.csv", "--jobs", 2]
     ended = CliRunner().invoke(app, list(map(str, words)))
     assert (ended.exit_code, ended.stderr.count("\n")) == (2, 1)
@@ -136,18 +137,18 @@ def test_a_process_that_dies_while_the_next_one_starts_is_named(
 
 
 def test_a_disk_error_of_a_part_is_not_taken_for_a_process():
-    def parts() -> Iterator[int]:
+    def numbers() -> Iterator[int]:
         yield 1
         raise OSError("the disk cannot be read")
 
     with pytest.raises(OSError, match="the disk cannot be read"):
-        list(in_order(jobs.square_late, (0,), parts(), 2))
+        list(in_order(jobs.square_late, (0,), numbers(), 2))
 
 
 def test_a_bad_row_is_named_by_its_line_in_the_whole_file(
     finished: Path, pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(score, "ROWS", 2048)
+    monkeypatch.setattr(pairs_module, "PAIRS_PER_PART", 2048)
     lines = ["user_id,item_id", *["7,8"] * 30_000]
     lines[29_000] = "7,8,9"
     (tmp_path / "pairs.csv").write_text("\n".join(lines))
