@@ -27,6 +27,7 @@ from mgoe.experiments.plan import Plan
 from mgoe.experiments.report import own_estimates
 from mgoe.experiments.serving_time import time_cell
 from mgoe.graph import MacroGraph
+from mgoe.lifecycle import forget_in_macro_graph
 from mgoe.models import PRESETS
 from tests.effort import SOAK, slow
 from tests.sharing import Shared
@@ -312,7 +313,7 @@ def test_cells_do_not_come_under_other_settings(small: RunSettings, begun: Path)
 
 def test_a_graph_that_was_changed_is_not_that_of_the_examples(small: RunSettings, begun: Path):
     experiments.train(small, begun, model="shared-bottom")
-    experiments.forget(begun, mgoe.load(begun / "bundle").encoders.users.ids([0]).to_pylist())
+    forget_in_macro_graph(begun, mgoe.load(begun / "bundle").encoders.users.ids([0]).to_pylist())
     with pytest.raises(OutputError, match="was changed since it was built"):
         experiments.run(small, begun)
     assert experiments.measured(begun)

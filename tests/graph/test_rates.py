@@ -29,6 +29,7 @@ from mgoe.graph import MacroGraph, build_graph
 from mgoe.graph.build.rate_counter import RECORDS
 from mgoe.graph.rates import LEAST_EVIDENCE, RateGroup, RateTable, parse_groups
 from mgoe.graph.shrinkage import evidence
+from mgoe.lifecycle import forget_in_macro_graph, update_macro_graph
 from tests.data import logs
 from tests.effort import SOAK, up_to
 from tests.graph.histories import history, planted
@@ -252,10 +253,10 @@ def test_an_update_counts_as_a_rebuild_does(rows, later):
         context = FeatureEncoders.load(graph.path / "context")
         check_counts(first, context, graph)
         if len(new):
-            graph = graphs.update(graph.path, table=new)
+            graph = update_macro_graph(graph.path, table=new)
         check_counts(pd.concat([first, new.drop_duplicates()]), context, graph)
         everyone = {str(user) for user in first.user_id}
-        graph = graphs.forget(graph.path, sorted(everyone - {"1"}))
+        graph = forget_in_macro_graph(graph.path, sorted(everyone - {"1"}))
         left = pd.concat([first, new.drop_duplicates()])
         check_counts(left[left.user_id.isin([1]) | ~left.user_id.isin(first.user_id)], context, graph)
 
@@ -406,10 +407,10 @@ def test_an_update_that_was_interrupted_takes_other_exposures(tmp_path, monkeypa
     graph = graphs.macro_graph(settings, tmp_path / "run", table=logs_quiet())
     one, other = (log_of([(user, item, 13, 0.0, None)]) for user, item in ((7, 0), (8, 1)))
     with monkeypatch.context() as patch:
-        patch.setattr(graphs, "update_graph", lambda *_: 1 / 0)
+        patch.setattr("mgoe.lifecycle.graphs.update_graph", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            graphs.update(graph.path, table=one)
-    graph = graphs.update(graph.path, table=other)
+            update_macro_graph(graph.path, table=one)
+    graph = update_macro_graph(graph.path, table=other)
     users = Vocabulary.load(graph.path / "users.parquet")
     assert users.ids(np.arange(users.size)).to_pylist() == [0, 1, 8]
     assert graph.latest.n_users == 3

@@ -23,7 +23,7 @@ from mgoe.config import RunSettings, make_settings
 from mgoe.errors import BundleError, OtherLogError, StoreError
 from mgoe.features import View, read
 from mgoe.features.rates import RatesOfExposures
-from mgoe.lifecycle import Sources, update
+from mgoe.lifecycle import Sources, update, update_macro_graph
 from mgoe.lifecycle.new_rows import learned_until
 from mgoe.lifecycle.taken import write_exposures
 from mgoe.serving import Consumer, Event, LiveBundle, LiveNodes, open_events
@@ -269,7 +269,7 @@ def test_the_command_writes_a_log_that_a_graph_is_updated_with(shown: Path, tmp_
         *rows.column_names
     } & {*log.names}
     assert rows["position"].to_pylist() == [0, 1, 2, 3] * 40
-    updated = experiments.update(run, [str(file)])
+    updated = update_macro_graph(run, [str(file)])
     new = update(shown / "bundle", Sources(events=tmp_path / "state"), tmp_path / "new", groups="keep")
     assert differences(contents(new.graph, 0), contents(updated, len(updated.snapshots) - 1)) == []
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from mgoe import experiments
+from mgoe import experiments, lifecycle
 from mgoe.cli.shared import Config, Json, Out, Overwrite, Set, examples, logger, show_facts
 
 graph = typer.Typer(
@@ -93,7 +93,7 @@ def update(
     """Add new events to the latest snapshot, as a rebuild that keeps the macro nodes would."""
     from mgoe.graph import DRIFT_LIMIT
 
-    updated = experiments.update(path, log or (), recluster=recluster)
+    updated = lifecycle.update_macro_graph(path, log or (), recluster=recluster)
     change = updated.meta["changes"][-1]
     if change["late_pairs"]:
         logger.info(
@@ -119,4 +119,4 @@ def forget(
     as_json: Json = False,
 ) -> None:
     """Remove users from every snapshot, as if they had never been there."""
-    show_facts(experiments.forget(path, user).describe(), as_json)
+    show_facts(lifecycle.forget_in_macro_graph(path, user).describe(), as_json)

@@ -15,7 +15,7 @@ records         results.jsonl
 report          tables, leads and HTML pages
 runs            mgoe run, mgoe train, mgoe compare
 results         what they return; `plots`, their plots
-graphs          mgoe graph
+graphs          mgoe graph build
 incumbent       mgoe rows, and the scores of another ranker on the same rows
 forecast        mgoe plan; `costs`, what each unit of work takes
 
@@ -30,7 +30,7 @@ from mgoe._util.lazy import lazy
 if TYPE_CHECKING:
     from mgoe.experiments.costs import slowness
     from mgoe.experiments.forecast import Forecast, foresee
-    from mgoe.experiments.graphs import forget, macro_graph, open_graph, update
+    from mgoe.experiments.graphs import macro_graph, open_graph
     from mgoe.experiments.incumbent import INCUMBENT, rows
     from mgoe.experiments.inputs import Inputs
     from mgoe.experiments.pages import duration, write_graph_page
@@ -43,7 +43,7 @@ __getattr__, __dir__ = lazy(
     {
         "costs": ("slowness",),
         "forecast": ("Forecast", "foresee"),
-        "graphs": ("forget", "macro_graph", "open_graph", "update"),
+        "graphs": ("macro_graph", "open_graph"),
         "inputs": ("Inputs",),
         "pages": ("duration", "write_graph_page"),
         "report": ("leads", "measured", "plain_leads"),

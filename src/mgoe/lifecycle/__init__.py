@@ -3,6 +3,7 @@
 bundle_update    mgoe update: `learning` trains, `full_training` does it from scratch, and says when
 new_bundle       the folder of the bundle that it makes
 new_rows         what a bundle lacks, read once: files, live events (`live_events`), exposures of a service
+graphs           mgoe graph update, mgoe graph forget
 taken            mgoe exposures
 measure          a bundle measured on later rows of its log
 registry         `versions`, aliases and the history of their changes
@@ -13,12 +14,18 @@ cycle            mgoe cycle; `cycle_metrics`, what became of its last round
 erasure          mgoe erase: `erasures` is its list, `erased_bundle` and `erased_logs` what it makes
 """
 
-from mgoe.lifecycle.acceptance import Bounds, Release, check_release, window_of
-from mgoe.lifecycle.bundle_update import update
-from mgoe.lifecycle.cycle import CycleSettings, load_cycle, run_cycle
-from mgoe.lifecycle.new_rows import Sources
-from mgoe.lifecycle.registry import Registry
-from mgoe.lifecycle.shadow import ShadowReport, compare_shadow
+from typing import TYPE_CHECKING
+
+from mgoe._util.lazy import lazy
+
+if TYPE_CHECKING:
+    from mgoe.lifecycle.acceptance import Bounds, Release, check_release, window_of
+    from mgoe.lifecycle.bundle_update import update
+    from mgoe.lifecycle.cycle import CycleSettings, load_cycle, run_cycle
+    from mgoe.lifecycle.graphs import forget_in_macro_graph, update_macro_graph
+    from mgoe.lifecycle.new_rows import Sources
+    from mgoe.lifecycle.registry import Registry
+    from mgoe.lifecycle.shadow import ShadowReport, compare_shadow
 
 __all__ = [
     "Bounds",
@@ -29,8 +36,24 @@ __all__ = [
     "Sources",
     "check_release",
     "compare_shadow",
+    "forget_in_macro_graph",
     "load_cycle",
     "run_cycle",
     "update",
+    "update_macro_graph",
     "window_of",
 ]
+# A graph is changed without torch, which most of them need.
+__getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "acceptance": ("Bounds", "Release", "check_release", "window_of"),
+        "bundle_update": ("update",),
+        "cycle": ("CycleSettings", "load_cycle", "run_cycle"),
+        "graphs": ("forget_in_macro_graph", "update_macro_graph"),
+        "new_rows": ("Sources",),
+        "registry": ("Registry",),
+        "shadow": ("ShadowReport", "compare_shadow"),
+    },
+    __all__,
+)

@@ -10,8 +10,8 @@ from mgoe._util.tables import hand_over, open_duckdb
 from mgoe.bundle import Bundle
 from mgoe.bundle.held import START, Mark
 from mgoe.config import RunSettings
-from mgoe.experiments.graphs import saved_settings, settings_of
 from mgoe.graph import MacroGraph
+from mgoe.lifecycle.graphs import saved_settings, settings_of
 from mgoe.serving import Event, EventLog, EventReader
 from mgoe.serving.events.event import Interaction, SeenEvents, with_ids_of
 

@@ -18,9 +18,9 @@ from mgoe.config import RunSettings, dump_settings, retrieval_of
 from mgoe.data import Encoders, Vocabulary
 from mgoe.errors import BundleError, OutputError
 from mgoe.evaluation import read_rows
-from mgoe.experiments.graphs import take_items
 from mgoe.features import View
 from mgoe.graph import MacroGraph
+from mgoe.lifecycle.graphs import take_items
 from mgoe.retrieval import Retrieval
 from mgoe.serving import check_no_events
 

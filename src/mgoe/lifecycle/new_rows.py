@@ -41,17 +41,10 @@ from mgoe.data.log import NO_ROWS, reading
 from mgoe.data.schema import checked_rows
 from mgoe.data.waiting import longest_delay
 from mgoe.errors import BundleError, ConfigError, DataError
-from mgoe.experiments.graphs import (
-    OpenedRows,
-    add_events,
-    changing,
-    opened_log,
-    settings_of,
-    take_items,
-    vocabularies,
-)
+from mgoe.experiments.graphs import OpenedRows, opened_log, vocabularies
 from mgoe.graph import MacroGraph
 from mgoe.lifecycle.erased_bundle import list_for
+from mgoe.lifecycle.graphs import add_events, changing, settings_of, take_items
 from mgoe.lifecycle.live_events import later, settings_of_events, table_of
 from mgoe.lifecycle.taken import write_settled
 from mgoe.serving import EventReader, open_events
