@@ -117,7 +117,7 @@ def dense(name: str, *owners: tuple[Owner, int], hinges: bool = True) -> Key:
 
 
 class InputGroup(ABC):
-    """One group of inputs: a file with its columns, their owners, its value for unknown nodes, and its
+    """One group of inputs: its columns, their owners, its value for unknown nodes, and its
     kernel.
 
     Training, evaluation, the bundle and the live service read it through `read`. What a service prepares once

@@ -7,18 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mgoe.config import named
-from mgoe.features.aggregates import Aggregates
-from mgoe.features.content import Content
-from mgoe.features.context import Context
-from mgoe.features.counts import Counts
 from mgoe.features.edges import Edges
+from mgoe.features.encoded import Context, Side
 from mgoe.features.group import Arrays, InputGroup, Key, Part
-from mgoe.features.ids import Ids
+from mgoe.features.nodes import Aggregates, Content, Counts, Ids, Placing, Recents
 from mgoe.features.pair import Pair
-from mgoe.features.placing import Placing
 from mgoe.features.rates import RatesOfExposures
-from mgoe.features.recents import Recents
-from mgoe.features.side import Side
 from mgoe.features.sketch import Sketch
 from mgoe.features.spec import FeatureSpec
 from mgoe.features.view import Pairs, View

@@ -1,10 +1,10 @@
-"""`side`: side features of the user and of the item, but for vectors."""
+"""`side` and `context`: features of the user and of the item, but for vectors, and of the request."""
 
 from collections.abc import Iterable, Mapping
 
 from numpy.typing import NDArray
 
-from mgoe.features.group import ITEM, USER, Arrays, Key, NodeGroup, Owner, dense
+from mgoe.features.group import CONTEXT, ITEM, USER, Arrays, InputGroup, Key, NodeGroup, Owner, dense
 from mgoe.features.spec import CategoricalSpec, FeatureSpec
 from mgoe.features.view import Pairs, View
 from mgoe.graph import pair_rows
@@ -51,3 +51,15 @@ def named(prefix: str, features: Mapping[str, NDArray]) -> Arrays:
         f"{prefix}_numeric" if name == "numeric" else f"{prefix}.{name}": values
         for name, values in features.items()
     }
+
+
+class Context(InputGroup):
+    """Numbers as standard scores, shape (B, columns), and categories, (B,) or padded lists (B, L)."""
+
+    name = "context"
+
+    def keys(self, spec: FeatureSpec) -> list[Key]:
+        return encoded_keys("context", CONTEXT, spec.context, spec)
+
+    def read(self, view: View, pairs: Pairs) -> Arrays:
+        return named("context", pairs.context)
