@@ -19,6 +19,7 @@ One line per figure, `{name, value, unit, against, ratio}`:
   the same examples; ratio likewise.
 - `train.mgoe_samples_per_s`: `paper`, one thread. `....two_cores`: one thread, and a core that feeds.
   `....two_threads`: both compute. `train.default_samples_per_s`, likewise: `default`. Ratio to one thread.
+- `train.cpu_us.MODEL`: processor time per example, one thread, which other work on the machine changes less.
 - `train.share.MODEL.STAGE`: of the time for a row, with one thread: `feeding`, `forward`, `backward` (and
 clipping), `optimiser`.
 - `train.step_samples_per_s.MODEL`: the step alone, its batches ready, one thread.
@@ -33,11 +34,13 @@ import argparse
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from statistics import median
 
 import torch
 
@@ -148,9 +151,15 @@ def measure(plan: Plan, name: str, training: Training) -> tuple[float, float]:
     Returns examples per second of whole training and of the step alone, on one thread.
     """
 
+    used: list[float] = []
+
     def placed(threads: int, cores: int) -> float:
+        before = time.process_time()
         with computing(threads, cores):
-            return training.epoch()
+            took = training.epoch()
+        if (threads, cores) == PLACES[""]:
+            used.append(time.process_time() - before)
+        return took
 
     with computing(1, 1):
         training.epoch()
@@ -163,10 +172,11 @@ def measure(plan: Plan, name: str, training: Training) -> tuple[float, float]:
             "samples/s",
             *((count / took[""], took[""] / spent) if end else ()),
         )
+    label = training.settings.name
+    line(f"train.cpu_us.{label}", median(used) / count * 1e6, "us")
     with computing(1, 1):
         of_step = training.stages(training.batches)
         shares = {"feeding": training.feeding(), **of_step}
-    label = training.settings.name
     whole = sum(shares.values())
     for stage, spent in shares.items():
         line(f"train.share.{label}.{stage}", spent / whole, "1")

@@ -72,6 +72,8 @@ def test_every_figure_has_its_line(log: prepared.Made, work: Path, capsys: pytes
         "floor_ratio",
         "step_samples_per_s.paper",
         "step_samples_per_s.mgoe",
+        "cpu_us.paper",
+        "cpu_us.mgoe",
     }
     assert set(found) == {f"train.{name}" for name in rates | shares | fed | others}
     assert all(figure["value"] > 0 for figure in found.values())
