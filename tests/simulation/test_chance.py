@@ -121,6 +121,24 @@ def test_parts_of_the_truth_rank_worse_than_the_whole(examples, best):
         assert whole > 0.65
 
 
+def test_labels_of_events_follow_from_all_pairs_of_their_day():
+    """Bayes' rule over all users and items, where the library interpolates between grid points of biases."""
+    world = WORLD.model_copy(update={"users": 120, "items": 60, "exposures": 3_000})
+    truth, day, negatives = drawn(world).truth, world.days // 2, 3
+    user, item = np.divmod(np.arange(world.users * world.items), world.items)
+    days = np.full(len(user), day)
+    popularity, community = truth.popularity(day), truth.items.community
+    mass = np.bincount(community, popularity)[community]
+    shown = truth.aim(day, popularity)[truth.users.community][:, community] * popularity / mass
+    done = shown * chances(truth, user, item, days)[:, 0].reshape(shown.shape)
+    active = truth.activity * (truth.users.arrival <= day)
+    drawn_as_negative = active @ done / (active @ done).sum()
+    there = np.ix_(active > 0, popularity > 0)
+    ratio = (done / done.sum(axis=1, keepdims=True))[there] / drawn_as_negative[popularity > 0]
+    found = label_chances(truth, user, item, days, negatives)[:, 0].reshape(shown.shape)[there]
+    assert np.abs(found - ratio / (ratio + negatives)).mean() < 0.0008
+
+
 def test_a_task_on_its_sample_space_is_ranked_by_its_conditional_probability(examples):
     truth, form, ids, labels = examples
     if form == "events":
