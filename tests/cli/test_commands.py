@@ -254,6 +254,7 @@ def test_evaluate_shows_what_was_measured(mgoe: Mgoe, finished: Path):
     rows = json.loads((finished / "metrics.json").read_text())
     found = json.loads(mgoe("evaluate", finished, "--slice", "new-pairs", "--json").stdout)
     assert found["metrics"] == [row for row in rows if row["split"] == "test" and row["slice"] == "new-pairs"]
+    assert found["leads"] == [], "they are of all rows"
     assert json.loads(mgoe("evaluate", finished, "--json").stdout)["leads"][0]["baseline"] == "shared-bottom"
     assert "shared-bottom" not in mgoe("evaluate", finished / "bundle").stdout
 

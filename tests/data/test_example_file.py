@@ -154,8 +154,9 @@ def test_windows_are_bounded_and_their_rows_shuffled():
         first, again, other = (join(list(file.ordered(50, seed))).weight for seed in ((1, 1), (1, 1), (1, 2)))
         np.testing.assert_array_equal(first, again)
         assert (first != other).any()
-        groups = ((first - 1) // 20).reshape(-1, 120)
-        assert all(len(set(window)) == 6 for window in groups.tolist())
+        groups, others = (((weights - 1) // 20).reshape(-1, 120).tolist() for weights in (first, other))
+        assert all(len(set(window)) == 6 for window in groups)
+        assert [set(window) for window in groups] != [set(window) for window in others]
         for group in range(36):
             assert (np.diff(first[(first - 1) // 20 == group]) != 1).sum() > 10
 

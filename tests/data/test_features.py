@@ -259,6 +259,16 @@ def test_test_rows_longer_than_those_of_training_are_not_cut(tmp_path):
     assert (0, 0, 0, 2, 1) in set(map(tuple, test.tolist()))
 
 
+@pytest.mark.parametrize("name", ["city", "tags", "age"])
+def test_a_node_differs_if_one_feature_does(name: str):
+    same = {"city": ["Rome"] * 2, "tags": pa.array([["a"]] * 2, pa.list_(pa.string())), "age": [10.0] * 2}
+    other = {"city": ["Kyiv"], "tags": pa.array([["b"]], pa.list_(pa.string())), "age": [11.0]}
+    side = SideFeatures(ENCODERS, ENCODERS.encode(same, 2))
+    changed = ENCODERS.encode({key: values[:1] for key, values in same.items()} | {name: other[name]}, 1)
+    assert side.differ(np.arange(2), changed).all()
+    assert not side.differ(np.arange(2), ENCODERS.encode(same, 2)).any()
+
+
 @given(data=st.data())
 def test_what_is_added_later_reads_as_what_a_table_held(data: st.DataObject):
     """In any number of steps, some nodes again and again; what is known first stays."""

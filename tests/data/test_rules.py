@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mgoe.config import SplitSettings, TrainingSettings
-from mgoe.data.rules import LEAST, SMALLEST_BATCH, Scan, choose
+from mgoe.data.rules import FEWEST_DAYS, LEAST, ODD_RATIO, SMALLEST_BATCH, Scan, choose, odd_buckets
 from mgoe.data.times import make_cuts
 
 DAYS = st.lists(st.integers(0, 1000), min_size=5, max_size=80).filter(
@@ -78,6 +78,18 @@ def test_a_sale_on_the_last_day_is_left_out_of_test():
 def test_a_sale_is_neither_all_of_validation_nor_all_of_test(days_after):
     for part in windows(scan([10] * 60 + [110] + [10] * days_after))[-2:]:
         assert 2 * part.max() <= part.sum() or part.max() == 10
+
+
+@given(st.integers(0, FEWEST_DAYS - 1))
+def test_an_odd_day_is_as_much_above_the_usual_day_whatever_it_adds_itself(place):
+    """The usual day is the median: a sale in few days would raise their mean."""
+    for ratio, odd in ((ODD_RATIO, True), (ODD_RATIO - 0.1, False)):
+        of_day = np.full(FEWEST_DAYS, 240)
+        of_day[place] = 240 * ratio
+        done = np.repeat(of_day // 24, 24)
+        found = odd_buckets("1h", np.arange(len(done)), done).reshape(-1, 24)
+        assert found[place].all() == found[place].any() == odd
+        assert not np.delete(found, place, axis=0).any()
 
 
 def test_few_training_rows_get_smaller_batches():

@@ -46,6 +46,8 @@ def test_a_share_of_streamed_rows_is_in_memory_where_it_fits_alone(tmp_path: Pat
         want = cell_module.sampled(whole, 0.5, 7, path, memory=1.0)
         assert isinstance(want, Examples)
         assert not path.exists()
+        other = cell_module.sampled(whole, 0.5, 8, path, memory=1.0)
+        assert len(other) != len(want) or (other.weight != want.weight).any()
         takes = len(want) * file.row_bytes / (1 << 30)
         for factor, kind in ((1.01, Examples), (0.99, ExampleFile)):
             got = cell_module.sampled(file, 0.5, 7, path, memory=factor * takes)

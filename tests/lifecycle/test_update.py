@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,6 +35,7 @@ from mgoe.errors import BundleError, OutputError, StoreError
 from mgoe.experiments.stages import source_of
 from mgoe.graph import MacroGraph, build_graph
 from mgoe.lifecycle import Sources, live_events, update
+from mgoe.lifecycle.bundle_update import _work_folder
 from mgoe.lifecycle.live_events import later
 from mgoe.serving import Consumer, Event, EventReader, LiveNodes, every, open_events
 from mgoe.serving.events.event import START
@@ -197,6 +199,18 @@ def two_bundles(bundle: Path, folder: Path) -> tuple[Path, Path]:
     one, other = (Path(shutil.copytree(bundle, folder / name)) for name in ("one", "other"))
     (other / "model.safetensors").write_bytes(b"of another bundle")
     return one, other
+
+
+def test_an_interrupted_training_is_resumed_by_the_same_call_alone(tmp_path: Path):
+    def left(weights: str) -> list[str]:
+        found = []
+        with suppress(KeyboardInterrupt), _work_folder(tmp_path / "next", {"weights": weights}) as (work, _):
+            found += [path.name for path in work.glob("fit-*")]
+            (work / "fit-1").mkdir(exist_ok=True)
+            raise KeyboardInterrupt
+        return found
+
+    assert [left(call) for call in ("continue", "continue", "keep", "keep")] == [[], ["fit-1"], [], ["fit-1"]]
 
 
 def test_a_link_that_moves_while_a_bundle_is_refreshed_changes_nothing(

@@ -221,6 +221,13 @@ def test_every_resolution_has_as_many_seeds_as_asked_for_or_as_there_are_distinc
             assert seeds.any(axis=1).sum() == min(k, distinct.sum())
 
 
+def test_random_seeds_follow_from_the_seed():
+    rows = unit_rows(np.random.default_rng(0).normal(size=(90, 4)).astype(np.float32))
+    drawn = [clusters.draw_seeds(rows, 5, seed).tolist() for seed in (0, 0, 1, 2)]
+    assert drawn[0] == drawn[1]
+    assert drawn[1] != drawn[2] != drawn[3] != drawn[1]
+
+
 def test_a_resolution_that_is_too_fine_to_merge_has_random_seeds(monkeypatch):
     monkeypatch.setattr(clusters, "MOST", 20)
     rows = unit_rows(np.random.default_rng(0).normal(size=(90, 4)).astype(np.float32))

@@ -123,8 +123,9 @@ def test_the_log_holds_what_predict_says_of_both_versions(
         lambda: service.recommend(user=10**9, k=3),
         lambda: service.score(users=users, items=known[:3]),
         lambda: service.score(users=[users[1]], items=known),
+        lambda: service.rank(user=users[0], candidates=known[:5], k=5),
     ]
-    for ask, shown, items in zip(asks, (3, 0, 0), (13, 3, 10), strict=True):
+    for ask, shown, items in zip(asks, (3, 0, 0, 5), (13, 3, 10, 10), strict=True):
         [record] = records_of(service, folder, ask)
         assert (record.shown, len(record.items)) == (shown, items)
         check_scores(record, bundles)
