@@ -398,3 +398,17 @@ def test_measuring_runs_the_command_keeps_its_lines_and_names_one_that_failed(tm
     assert kept.read_text() == "{}\ndone\n"
     with pytest.raises(FigureError, match=r"exit\(3\).*: it ended with code 3"):
         figures.run(["python -c 'raise SystemExit; exit(3)'", "python -c 'exit(3)'"], kept, ROOT)
+
+
+@pytest.mark.parametrize("part", ["events", "exposures"])
+@pytest.mark.parametrize("model", ["mgoe", "shared-bottom+mgoe"])
+def test_a_model_that_is_slightly_worse_in_every_task_differs(part: str, model: str):
+    expected = short.read(ROOT / short.EXPECTED)[part]
+    worse = [
+        one.model_copy(update={"value": one.value - 0.005})
+        if one.unit == "share" and one.name.startswith(f"{part}.{model}.") and "lead" not in one.name
+        else one
+        for one in expected.values
+    ]
+    (found,) = expected.differences(worse)
+    assert found.startswith(f"{part}.{model}.mean: ")
