@@ -31,7 +31,8 @@ baselines.
 
 Every figure is a processor time, which says more than the clock where other work shares the machine. Threads
 sleep while they wait: by default those of OpenMP and OpenBLAS spin, and where other work takes their cores,
-they spin for most of the processor time of a command.
+they spin for most of the processor time of a command. All run on one core: on two, threads
+that wait for each other still made the retrieval stage of equal runs differ by up to 40 %.
 
 One line per figure, `{name, value, unit, against, ratio}`: the median of the new tree, against that of the
 old one. The ratio is new over old: above 1 the new tree is slower. The figure `NAME.cpu_s` is the processor
@@ -60,7 +61,7 @@ from scipy.stats import t
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.figures import Area
-from benchmarks.measure import ROOT, line
+from benchmarks.measure import ROOT, line, use_cores
 
 LIMIT = 1.05
 """Upper end of a ratio's interval up to which the new tree is not slower."""
@@ -304,4 +305,5 @@ def children_seconds() -> float:
 
 
 if __name__ == "__main__":
+    use_cores(1)
     main()
