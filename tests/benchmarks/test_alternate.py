@@ -1,5 +1,6 @@
 """The interval of a ratio, rounds, what is compared, and a log that is cut in two."""
 
+import sys
 from collections.abc import Sequence
 from itertools import cycle
 from pathlib import Path
@@ -12,6 +13,8 @@ from benchmarks.daily import split_log
 from benchmarks.figures import Area
 from hypothesis import given
 from hypothesis import strategies as st
+
+from benchmarks import alternate
 
 TIMES = st.lists(st.floats(0.1, 100), min_size=3, max_size=12)
 
@@ -67,6 +70,21 @@ def test_a_figure_of_one_tree_alone_has_no_values_of_the_other():
         "old": ("s", [1.0, 1.0], []),
         "new": ("s", [], [1.0, 1.0]),
     }
+
+
+@pytest.mark.parametrize(("factor", "code"), [(1.0, 0), (1.15, 1)])
+def test_the_exit_code_says_whether_a_figure_may_be_slower(
+    factor: float, code: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    def run(name: str, tree: Path, side: str, **_: object) -> Measured:
+        return {"seconds": ("s", factor if side == "new" else 1.0)}
+
+    monkeypatch.setattr(alternate, "measured", run)
+    monkeypatch.setattr(sys, "argv", ["alternate", "old", "new", "--only", "graph", "--work", str(tmp_path)])
+    with pytest.raises(SystemExit) as ended:
+        alternate.main()
+    assert type(ended.value.code) is int
+    assert ended.value.code == code
 
 
 WAITING = """import json, os
