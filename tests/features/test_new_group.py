@@ -45,7 +45,7 @@ def test_it_works_in_the_files_that_the_page_names(tmp_path: Path, exposures: Ru
     (features / "habit.py").write_text(file)
     groups = (features / "groups.py").read_text()
     for line, added in (
-        ("from mgoe.features.nodes import Ids\n", imported),
+        ("from mgoe.features.nodes import Aggregates, Content, Counts, Ids, Placing, Recents\n", imported),
         ("        Content(),\n", "        Habit(),\n"),
     ):
         assert groups.count(line) == 1
