@@ -4,6 +4,7 @@ Axes: `N` examples, `T` tasks, `U` users, `I` items, `Ku`/`Ki` macro nodes, `B` 
 `M` metrics, `E` events.
 """
 
+from mgoe.evaluation.age import DAY, estimate_ages, losses_of_age
 from mgoe.evaluation.evaluate import (
     draw_queries,
     measure,
@@ -21,6 +22,7 @@ from mgoe.evaluation.tables import markdown, markdown_table, rich_table
 
 __all__ = [
     "ALL",
+    "DAY",
     "FEWEST",
     "REACHABLE",
     "UNIFORM",
@@ -33,11 +35,13 @@ __all__ = [
     "activity",
     "draw_queries",
     "estimate",
+    "estimate_ages",
     "find_leads",
     "group_users",
     "history_age",
     "holm",
     "known_before",
+    "losses_of_age",
     "make_slices",
     "markdown",
     "markdown_table",
