@@ -38,6 +38,8 @@ TEXTS = {
 SERVICE, SPARK = {"state": Path("state")}, {"engine": "spark", "out": "scores"}
 NEEDS: dict[str, dict[str, Any]] = {
     "evaluate jobs": {"pairs": "pairs.parquet"},
+    "evaluate model": {"rolling": 3},
+    "evaluate threshold": {"rolling": 3},
     "events": SERVICE,
     "exposures": SERVICE,
     "init overwrite": {"out": Path("old.yaml")},

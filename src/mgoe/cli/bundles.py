@@ -61,13 +61,38 @@ def evaluate(
         str, typer.Option("--slice", help="`all`, or a slice of the examples such as `new-pairs`.")
     ] = "all",
     jobs: Jobs = 1,
+    rolling: Annotated[
+        int | None,
+        typer.Option(
+            min=3,
+            help="Measure what a day of age costs: train a model of a finished RUN up to each of its last "
+            "windows, so many, and measure each training on all later ones.",
+            show_default=False,
+        ),
+    ] = None,
+    threshold: Annotated[
+        float, typer.Option(min=0, help="With --rolling, loss of the mean at which weights are too old.")
+    ] = 0.001,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="With --rolling, one of the run's models; the first by default.", show_default=False
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Show what was measured, or measure a bundle on new labelled pairs."""
+    """Show what was measured, or measure a bundle on new labelled pairs, or what a day of age costs."""
     from mgoe.bundle import Bundle
     from mgoe.config import did_you_mean
     from mgoe.evaluation import rich_table
 
+    if rolling is not None:
+        if pairs is not None or split is not None or part != "all":
+            raise ConfigError(
+                "--rolling", "measures the windows of a run as they are; leave out pairs, --split and --slice"
+            )
+        _show_ageing(experiments.measure_ageing(path, rolling, threshold, model), as_json)
+        return
     if pairs is not None:
         if split is not None:
             raise ConfigError(
@@ -93,6 +118,36 @@ def evaluate(
         return
     show(rich_table(rows, split=split, slice=part))
     show_leads(leads)
+
+
+def _show_ageing(ageing: "experiments.Ageing", as_json: bool) -> None:
+    from mgoe.evaluation.rows import MEAN, TITLES
+
+    if as_json:
+        show_json(ageing)
+        return
+    for title, per_day in (("loss per day of age", True), ("loss by age", False)):
+        found = table(("task", "metric", "days", title, "95 % interval"), left=2)
+        for loss in ageing.losses:
+            if (loss.windows is None) == per_day and (per_day or (loss.task, loss.metric) == MEAN):
+                interval = "" if math.isnan(loss.low) else f"{loss.low:+.5f} to {loss.high:+.5f}"
+                found.add_row(
+                    loss.task,
+                    TITLES.get(loss.metric, loss.metric),
+                    f"{loss.days:.3g}",
+                    f"{loss.value:+.5f}",
+                    interval,
+                )
+        show(found)
+        show("")
+    lost = f"{ageing.threshold:g} on the mean"
+    show(
+        f"When {lost} is lost is not measurable within {ageing.trainings} windows."
+        if ageing.update_after is None
+        else f"Weights lose {lost} in {ageing.update_after:.3g} days: update as often."
+    )
+    learned = f"{ageing.trainings} trainings on {ageing.rows:,} rows each"
+    show(f"{ageing.model}, {learned}, seeds: {ageing.seeds}, in {ageing.seconds:,.0f} s")
 
 
 def predict(

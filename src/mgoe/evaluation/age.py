@@ -10,7 +10,7 @@ per day is the slope of y_ij = window_j + slope * days_ij instead.
 
 Two things vary. Other users: both losses are weighted sums of cells, so the influence of a user on them is
 the same sum of the user's influences on the cells. Other trainings: one that came out well by chance is good
-on all windows, which looks like youth or age. How much that moves a loss is told by leaving out each training
+on all windows, which looks like youth or age. How much that moves a loss shows when each training is left out
 in turn (jackknife; Efron & Tibshirani 1993, 11), whose pseudo-values take the place of seeds in the interval
 of a metric. An age that a single training has reached has no interval.
 

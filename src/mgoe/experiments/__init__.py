@@ -17,6 +17,7 @@ runs            mgoe run, mgoe train, mgoe compare
 results         what they return; `plots`, their plots
 graphs          mgoe graph build
 incumbent       mgoe rows, and the scores of another ranker on the same rows
+rolling         mgoe evaluate --rolling: what a day of age costs
 forecast        mgoe plan; `costs`, what each unit of work takes
 
 A module is imported when one of its names is first used, since the macro graph is built without torch.
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from mgoe.experiments.pages import duration, write_graph_page
     from mgoe.experiments.report import leads, measured, plain_leads
     from mgoe.experiments.results import ComparisonResult, RunResult
+    from mgoe.experiments.rolling import Ageing, measure_ageing
     from mgoe.experiments.runs import compare, run, train
 
 __getattr__, __dir__ = lazy(
@@ -49,6 +51,7 @@ __getattr__, __dir__ = lazy(
         "report": ("leads", "measured", "plain_leads"),
         "results": ("ComparisonResult", "RunResult"),
         "incumbent": ("INCUMBENT", "rows"),
+        "rolling": ("Ageing", "measure_ageing"),
         "runs": ("compare", "run", "train"),
     },
 )

@@ -13,7 +13,7 @@ from mgoe._util.files import write_text
 from mgoe.bundle.manifest import State
 from mgoe.bundle.training_state import start_from
 from mgoe.config import ModelSettings, RunSettings
-from mgoe.data import SPLITS, Split
+from mgoe.data import SPLITS, ExampleFile, Examples, Split
 from mgoe.errors import TrainingError
 from mgoe.experiments.inputs import Inputs
 from mgoe.experiments.plan import is_boosted, retraining_of, training_of
@@ -85,29 +85,70 @@ def refit(
     out, learned, training = cell / state, LEARNED[state], training_of(settings, model)
     read = inputs.prepared, inputs.graph
     if training.refit == "anew" or is_boosted(model):
-        made = _made(model, inputs.spec_of(model, learned), seed, out)
-        feed = Feed(*read, inputs.prepared.within(learned, memory), made.needs, made.spec)
-        fitting = feed, None, training.model_copy(update={"track": "none"}), out, on_progress, seed
-        if isinstance(made, BoostedTrees):
-            load_trees(made, cell)
-            trees = [0 if one is None else one.num_trees() for one in made.boosters]
-            result = fit_trees(made, *fitting, settings.memory, trees)
-        else:
-            result = fit(made, *fitting, resume, epochs=epochs)
+        spec, rows = inputs.spec_of(model, learned), inputs.prepared.within(learned, memory)
+        return train_anew(model, spec, rows, seed, settings, inputs, cell, out, epochs, on_progress, resume)
+    former, ours = cell if state == "tested" else cell / "tested", settings.retrain
+    before, rows = _spec(former), inputs.prepared.streamed(learned[-1]).read()
+    users, items = sizes_until(inputs.prepared, learned[-1])
+    made = _made(model, replace(before, n_users=users, n_items=items), seed, out)
+    old = Feed(*read, inputs.prepared.streamed(learned[:-1]), made.needs, before)
+    replayed = Replay.of(old, ours.memory, seed).for_spec(before, made.spec, made.needs)
+    feed = ReplayFeed(*read, rows, made.needs, made.spec, replayed, round(ours.replay * len(rows)), seed)
+    start = start_from(former / WEIGHTS, former / OPTIMIZER)
+    untracked = retraining_of(settings, model).model_copy(update={"track": "none"})
+    result = fit(made, feed, None, untracked, out, on_progress, seed, resume, start)
+    _check_finite(made, out)
+    return made, result
+
+
+def train_anew(
+    model: ModelSettings,
+    spec: FeatureSpec,
+    rows: Examples | ExampleFile,
+    seed: int,
+    settings: RunSettings,
+    inputs: Inputs,
+    cell: Path,
+    out: Path,
+    epochs: int,
+    on_progress: OnProgress | None = None,
+    resume: bool = True,
+) -> tuple[RankingModel, FitResult]:
+    """Train fresh weights on some rows, nothing held out, for the epochs or trees that a cell has chosen.
+
+    Args:
+        model: Resolved settings of the model.
+        spec: Specification of what it reads, fitted to the rows.
+        rows: What it learns.
+        seed: Seed of the model.
+        settings: Settings of the run.
+        inputs: The log and the graph.
+        cell: Folder of the cell, which has the trees that were chosen.
+        out: Folder of the weights.
+        epochs: The epoch that was chosen.
+        on_progress: Callback every few steps.
+        resume: Resume from the latest checkpoint.
+
+    Raises:
+        TrainingError: The training fails.
+    """
+    made = _made(model, spec, seed, out)
+    feed = Feed(inputs.prepared, inputs.graph, rows, made.needs, made.spec)
+    training = training_of(settings, model).model_copy(update={"track": "none"})
+    fitting = feed, None, training, out, on_progress, seed
+    if isinstance(made, BoostedTrees):
+        load_trees(made, cell)
+        trees = [0 if one is None else one.num_trees() for one in made.boosters]
+        result = fit_trees(made, *fitting, settings.memory, trees)
     else:
-        former, ours = cell if state == "tested" else cell / "tested", settings.retrain
-        before, rows = _spec(former), inputs.prepared.streamed(learned[-1]).read()
-        users, items = sizes_until(inputs.prepared, learned[-1])
-        made = _made(model, replace(before, n_users=users, n_items=items), seed, out)
-        old = Feed(*read, inputs.prepared.streamed(learned[:-1]), made.needs, before)
-        replayed = Replay.of(old, ours.memory, seed).for_spec(before, made.spec, made.needs)
-        feed = ReplayFeed(*read, rows, made.needs, made.spec, replayed, round(ours.replay * len(rows)), seed)
-        start = start_from(former / WEIGHTS, former / OPTIMIZER)
-        untracked = retraining_of(settings, model).model_copy(update={"track": "none"})
-        result = fit(made, feed, None, untracked, out, on_progress, seed, resume, start)
+        result = fit(made, *fitting, resume, epochs=epochs)
+    _check_finite(made, out)
+    return made, result
+
+
+def _check_finite(made: RankingModel, out: Path) -> None:
     if name := first_not_finite(made):
         raise TrainingError(out, f"weights must be finite, found {name!r}; lower training.learning_rate")
-    return made, result
 
 
 def _spec(folder: Path) -> FeatureSpec:

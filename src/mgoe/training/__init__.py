@@ -8,7 +8,7 @@ from mgoe.training.boosted import fit_trees, load_lightgbm
 from mgoe.training.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from mgoe.training.devices import check_available, resolve_device, uses_bfloat16
 from mgoe.training.distributed.process_group import ProcessGroup, joined
-from mgoe.training.feed import Batch, Feed, make_spec, sizes_until
+from mgoe.training.feed import Batch, Feed, make_spec, sizes_until, some_rows, spec_of_rows
 from mgoe.training.loop import CHECKPOINTS, OPTIMIZER, WEIGHTS, fit
 from mgoe.training.monitor import Monitor, measure
 from mgoe.training.predict import PairScorer, predict
@@ -52,6 +52,8 @@ __all__ = [
     "resolve_device",
     "save_checkpoint",
     "sizes_until",
+    "some_rows",
+    "spec_of_rows",
     "track_bundle",
     "track_result",
     "uses_bfloat16",

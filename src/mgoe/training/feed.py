@@ -233,7 +233,28 @@ def make_spec(
         >>> [task.name for task in spec.tasks]
         ['click', 'buy']
     """
-    examples = prepared.streamed(learned)
+    sizes = sizes_until(prepared, learned[-1])
+    return spec_of_rows(prepared, graph, needs, prepared.streamed(learned), *sizes)
+
+
+def spec_of_rows(
+    prepared: Prepared,
+    graph: MacroGraph,
+    needs: Collection[str],
+    examples: Examples | ExampleFile,
+    n_users: int,
+    n_items: int,
+) -> FeatureSpec:
+    """Return what `make_spec` does for rows of any splits, which a model learns.
+
+    Args:
+        prepared, graph, needs: As for `make_spec`.
+        examples: The rows.
+        n_users, n_items: Users and items that have rows in embedding tables, those of the smallest indices.
+
+    Raises:
+        TrainingError: There is no example to learn.
+    """
     if len(examples) == 0:
         raise TrainingError(
             "training examples",
@@ -248,7 +269,6 @@ def make_spec(
         sums += [(~np.isnan(labels)).sum(0), np.nansum(labels, 0), np.nansum(labels**2, 0)]
         if part.position is not None and len(part):
             positions = max(positions, int(part.position.max()) + 1)
-    n_users, n_items = sizes_until(prepared, learned[-1])
     latest = graph.snapshots[-1]
     most = 0.0 if latest.rates is None else len(examples) / RARE_ROWS  # values of a category
     spec = FeatureSpec(
