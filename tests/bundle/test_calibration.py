@@ -25,6 +25,7 @@ from mgoe.bundle.calibration import (
     Window,
     calibrate,
     calibrated_sample,
+    carried_over_losses,
     fit_calibration,
 )
 from mgoe.bundle.sampling import in_whole_space, undo_sampling
@@ -283,6 +284,26 @@ def test_a_bundle_gives_calibrated_probabilities_in_the_order_of_its_model(finis
     )
 
 
+@given(seed=st.integers(0, 99), moved=st.floats(-2, 2))
+@up_to(15)
+def test_a_map_that_was_carried_over_costs_what_the_best_map_of_other_rows_would_save(
+    seed: int, moved: float
+):
+    """Labels are drawn from probabilities that a map of validation shifts by some log-odds."""
+    rng = np.random.default_rng(seed)
+    true = rng.normal(-1, 1, (4000, 1))
+    labels = (rng.random(true.shape) < expit(true)).astype(np.float32)
+    window = window_of(expit(true), labels, CLICKS)
+    carried = Calibration(tasks={"click": TaskCalibration(intercept=moved)})
+    found = carried_over_losses(window, CLICKS.tasks, carried)["click"]
+    logits = true + moved
+    worse = np.logaddexp(0, logits) - labels * logits - (np.logaddexp(0, true) - labels * true)
+    assert found >= -1e-9
+    assert found == pytest.approx(worse.mean(), abs=3e-3)
+    few = window_of(expit(true[:20]), labels[:20], CLICKS)
+    assert np.isnan(carried_over_losses(few, CLICKS.tasks, carried)["click"])
+
+
 def test_a_run_measures_before_and_after(finished: Path):
     bundle = mgoe.load(finished / "bundle")
     rows = bundle.metrics.query("split == 'test' and slice == 'all' and seed == 0").set_index(
@@ -294,6 +315,9 @@ def test_a_run_measures_before_and_after(finished: Path):
         for metric in ("predicted_over_observed", "calibration_error"):
             assert rows.loc[(name, metric), "value"] == pytest.approx(getattr(task.before, metric), rel=1e-5)
             assert rows.loc[(name, f"{metric}_after"), "value"] == pytest.approx(getattr(task.after, metric))
+        carried = rows.loc[(name, "carried_over_loss"), "value"]
+        assert -1e-9 <= carried < rows.loc[(name, "logloss_after"), "value"]
+    assert "log loss, carried over" in (finished / "report.html").read_text()
     assert "log loss, calibrated" in (finished / "report.html").read_text()
 
 

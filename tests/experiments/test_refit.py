@@ -166,6 +166,25 @@ def test_rows_of_test_are_predicted_by_tested_weights_and_those_of_validation_by
                 assert_allclose(auc(rows[task].to_numpy(), rows[f"{name}.{task}"].to_numpy()), value)
 
 
+def test_what_the_map_of_chosen_weights_costs_tested_ones_is_measured(runs: dict[str, Path]):
+    """Chosen weights have hardly learned anything after two epochs, and continued ones more: their
+    probabilities mean something else, and the map that was carried over makes them worse."""
+    of_way = {
+        way: {
+            (row["metric"], row["task"], row["model"]): row["value"]
+            for row in read_rows(run / "metrics.json")
+            if (row["split"], row["slice"]) == ("test", "all")
+        }
+        for way, run in runs.items()
+    }
+    for task in ("click", "buy"):
+        for model in ("mgoe", "ids", "history"):
+            assert -1e-9 <= of_way["none"]["carried_over_loss", task, model] < 0.005
+        moved = of_way["continue"]
+        assert moved["carried_over_loss", task, "mgoe"] > 0.01
+        assert moved["logloss_after", task, "mgoe"] > moved["logloss", task, "mgoe"]
+
+
 def test_what_lists_are_ordered_by_is_chosen_by_weights_that_have_not_learned_validation(
     small: RunSettings, runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -170,6 +170,33 @@ def calibrated_sample(
     return found
 
 
+def carried_over_losses(
+    window: Window, tasks: Sequence[TaskSettings], calibration: Calibration
+) -> dict[str, float]:
+    """Return what a calibration of other weights or rows costs on a window, by binary task.
+
+    This is the log loss per label that maps of the same form, fitted to all labels of the window itself,
+    would save: 0 where the calibration fits as well as any. NaN where labels are too few to tell.
+    """
+    found = dict[str, float]()
+    for t, task in enumerate(tasks):
+        if task.kind == "binary":
+            labels = window.labels[:, t]
+            there = ~np.isnan(labels)
+            positive = labels[there] > 0
+            log_odds, offset = (values[there] for values in _log_odds(window, t))
+            carried = calibration.tasks.get(task.name, TaskCalibration())
+            best = _fit(log_odds, offset, positive, carried)
+            losses = [
+                (np.logaddexp(0, logits) - positive * logits).mean()
+                for slope, intercept in ((carried.slope, carried.intercept), best)
+                for logits in [slope * log_odds + intercept - offset]
+            ]
+            rarer = min(positive.sum(), (~positive).sum())
+            found[task.name] = float(losses[0] - losses[1]) if rarer >= FEWEST else np.nan
+    return found
+
+
 def fit_calibration(window: Window, tasks: Sequence[TaskSettings], former: Calibration) -> Calibration:
     """Fit the map of each binary task, and measure the former calibration on the same window.
 

@@ -27,7 +27,7 @@ Column = tuple[str, str]
 
 MEAN: Column = (ALL, "ranking")
 """Mean of AUC and GAUC over tasks."""
-LOWER = re.compile(r"(logloss|calibration_error)(_after)?|rmse|mae")
+LOWER = re.compile(r"(logloss|calibration_error)(_after)?|carried_over_loss|rmse|mae")
 FEW_USERS = 200
 """Users below which small differences cannot be told."""
 MEAN_TITLE = "Mean of AUC and GAUC over tasks"
@@ -45,6 +45,7 @@ TITLES = {
     "logloss_after": "log loss, calibrated",
     "calibration_error_after": "calibration error, calibrated",
     "predicted_over_observed_after": "predicted / observed, calibrated",
+    "carried_over_loss": "log loss, carried over",
     "rmse": "RMSE",
     "mae": "MAE",
     "spearman": "Spearman",

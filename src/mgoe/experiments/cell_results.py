@@ -9,7 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mgoe._util.files import write_json
-from mgoe.bundle.calibration import Calibration, Window, calibrated_sample, fit_calibration
+from mgoe.bundle.calibration import (
+    Calibration,
+    Window,
+    calibrated_sample,
+    carried_over_losses,
+    fit_calibration,
+)
 from mgoe.bundle.population import POPULATION, population_of
 from mgoe.bundle.sampling import in_whole_space, shift_of
 from mgoe.config import ModelSettings, RunSettings
@@ -56,9 +62,11 @@ def write_cell(
         examples = feeds[split].examples
         slices = inputs.slices if settings.evaluation.slices and split == "test" else None
         rows += measure(predictions, examples.labels, examples.user, tasks, slices, **about, split=split)
-    calibrations, calibrated, served = calibrate_cell(scores, settings, inputs)
+    calibrations, calibrated, served, carried = calibrate_cell(scores, settings, inputs)
     test = feeds["test"].examples
     rows += measure_calibrated(calibrated, test.labels, tasks, **about, split="test")
+    of_test = {**about, "split": "test", "slice": ALL, "metric": "carried_over_loss"}
+    rows += [Row(**of_test, task=task, value=value) for task, value in carried.items()]
     write_json(folder / CALIBRATION, {of: one.model_dump(mode="json") for of, one in calibrations.items()})
     write_json(folder / POPULATION, population_of(feeds["test"], served).model_dump(mode="json"))
     influence = user_influence(scores["test"], test.labels, test.user, tasks)
@@ -100,7 +108,7 @@ def ordered_only(rows: Iterable[Row], influence: Influence, probabilistic: Colle
 
 def calibrate_cell(
     scores: Mapping[str, NDArray[np.float32]], settings: RunSettings, inputs: Inputs
-) -> tuple[dict[Split, Calibration], NDArray[np.float64], NDArray[np.float32]]:
+) -> tuple[dict[Split, Calibration], NDArray[np.float64], NDArray[np.float32], dict[str, float]]:
     """Calibrate on validation and predict test; then calibrate on test, whose labels are the newest.
 
     Test examples read a snapshot from before the test window, so both calibrations come from predictions that
@@ -109,8 +117,8 @@ def calibrate_cell(
 
     Returns:
         The calibrations: `valid` is for lists on test, and `test` for a bundle; the calibrated predictions of
-        the test examples, fitted on validation; and what a service of the bundle would answer for them. Shape
-        (N, T) each.
+        the test examples, fitted on validation; what a service of the bundle would answer for them, shape
+        (N, T) each; and what the map of validation costs on test, see `carried_over_losses`.
     """
 
     def window(split: Split) -> Window:
@@ -129,7 +137,8 @@ def calibrate_cell(
     of_valid = fit_calibration(window("valid"), settings.tasks, Calibration())
     of_test = fit_calibration(test, settings.tasks, of_valid)
     predicted = calibrated_sample(test, settings.tasks, of_valid)
-    return {"valid": of_valid, "test": of_test}, predicted, test.answered(settings.tasks, of_test)
+    carried = carried_over_losses(test, settings.tasks, of_valid)
+    return {"valid": of_valid, "test": of_test}, predicted, test.answered(settings.tasks, of_test), carried
 
 
 def catalog(
