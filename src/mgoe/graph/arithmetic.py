@@ -84,9 +84,9 @@ def eigen(matrix: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.
 
 def _each(kernel, values: NDArray | float, kind: DTypeLike) -> NDArray:
     values = np.asarray(values, np.float64)
-    out = np.empty(values.shape, kind)
+    out = np.empty(values.shape)
     kernel(np.ravel(values), out.reshape(-1))
-    return out
+    return out.astype(kind, copy=False)
 
 
 @kernel(inner=True, inline="always")
@@ -148,13 +148,11 @@ def _rotate(both):  # pragma: no cover - compiled
                     half = (high - low) / (2 * across)
                     tangent = (1.0 if half >= 0 else -1.0) / (abs(half) + np.sqrt(half * half + 1))
                     cosine = 1 / np.sqrt(tangent * tangent + 1)
-                    _turn(both[p], both[q], cosine, tangent * cosine)
+                    sine = tangent * cosine
+                    for k in range(both.shape[1]):
+                        one, other = both[p, k], both[q, k]
+                        both[p, k], both[q, k] = cosine * one - sine * other, sine * one + cosine * other
                     low, high = low - tangent * across, high + tangent * across
                     both[p, p], both[q, q], both[p, q], both[q, p] = low, high, 0.0, 0.0
-                    both[:, p], both[:, q] = both[p, :n], both[q, :n]
-
-
-@kernel("one", "other", inner=True, inline="always")
-def _turn(one, other, cosine, sine):  # pragma: no cover - compiled
-    for k in range(len(one)):
-        one[k], other[k] = cosine * one[k] - sine * other[k], sine * one[k] + cosine * other[k]
+                    for k in range(n):  # slices would take a second longer to compile
+                        both[k, p], both[k, q] = both[p, k], both[q, k]

@@ -53,7 +53,8 @@ def _task_table(pairs, macro, width, out):  # pragma: no cover - compiled
         for e in range(start, end):
             k = macro[other[e]]
             merged[k] = 0
-            count[:, k] = 0
+            for t in range(tasks):
+                count[t, k] = 0
 
 
 @kernel(inline="always")

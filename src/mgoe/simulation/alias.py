@@ -55,15 +55,19 @@ def alias_table(weights, offsets):
         counted from the group's start. uint64, shape (n,).
     """
     table = np.zeros(len(weights), np.uint64)
+    scaled = np.empty(len(weights))
     waiting = np.empty(len(weights), np.int64)  # light entries from the left, heavy ones from the right
     for g in range(len(offsets) - 1):
         start, n = offsets[g], offsets[g + 1] - offsets[g]
-        total = weights[start : start + n].sum()
+        total, heaviest = 0.0, 0  # by hand: expressions of arrays would take most of the time to compile
+        for j in range(n):
+            total += weights[start + j]
+            heaviest = j if weights[start + j] > weights[start + heaviest] else heaviest
         if total == 0:
             continue
-        scaled = weights[start : start + n] * (n / total)
         small, large = 0, n
         for j in range(n):
+            scaled[j] = weights[start + j] * (n / total)
             if scaled[j] < 1:
                 waiting[small] = j
                 small += 1
@@ -81,7 +85,6 @@ def alias_table(weights, offsets):
                 small += 1
         for k in range(large, n):
             table[start + waiting[k]] = _entry(1.0, waiting[k])
-        heaviest = np.argmax(weights[start : start + n])
         for k in range(small):  # left over by rounding: nearly full, or of weight 0
             j = waiting[k]
             table[start + j] = _entry(0.0, heaviest) if weights[start + j] == 0 else _entry(1.0, j)

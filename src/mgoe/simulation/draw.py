@@ -152,10 +152,14 @@ def _draw_users(key: np.uint64, n: int, reached: NDArray[np.float64]) -> NDArray
 @kernel()
 def _rising(key, n, end):
     """Return n sorted uniform numbers below `end`: sums of exponential gaps."""
-    gaps = np.empty(n + 1)
+    gaps, total, sorted_ = np.empty(n + 1), 0.0, 0.0
     for k in range(n + 1):
         gaps[k] = -np.log(1 - uniform(key, np.uint64(k)))
-    return np.cumsum(gaps[:n] * (end / gaps.sum()))
+        total += gaps[k]
+    for k in range(n):
+        sorted_ += gaps[k] * (end / total)
+        gaps[k] = sorted_
+    return gaps[:n]
 
 
 @kernel()
