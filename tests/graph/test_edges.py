@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from mgoe.graph import edges, likelihood
+from mgoe.graph import arithmetic, edges, likelihood
 from mgoe.graph.edges import SparseEdges, first_order, second_order, second_order_own, second_sums, use_matrix
 from mgoe.graph.pair_rows import OTHER, SIDES
 from mgoe.graph.scores import UNIT
@@ -20,8 +20,7 @@ GB = 1 << 30
 def first(graph, macro, k, scores=SCORES):
     """1st-order edges of users and of items."""
     return {
-        side: first_order(graph.block(side), scores, macro[OTHER[side]], k[OTHER[side]], np.int64)
-        for side in SIDES
+        side: first_order(graph.block(side), scores, macro[OTHER[side]], k[OTHER[side]]) for side in SIDES
     }
 
 
@@ -44,6 +43,21 @@ def test_first_order_is_the_product_with_the_members(graph, ku, ki, seed):
             np.lexsort((sparse.macro, row)), np.arange(len(row))
         )  # columns rise, as the binary search needs
         assert (sparse.score > 0).all()
+
+
+@given(graph=pairs, ki=sizes, seed=seeds, shift=st.integers(0, 40))
+def test_scores_are_of_the_narrower_type_where_no_row_can_exceed_it(graph, ki, seed, shift):
+    block, macro, scores = graph.block("user"), macro_nodes(graph, ki, ki, seed)["item"], SCORES << shift
+    found, wide = (first_order(block, scores, macro, ki, kind) for kind in (None, np.int64))
+    assert_array_equal(found.score, wide.score)
+    largest = int(np.diff(block.indptr).max(initial=0)) * int(scores.max())
+    assert found.score.dtype == (np.uint32 if largest < 1 << 32 else np.int64)
+
+
+def test_logarithms_of_both_precisions_are_of_one_kernel():
+    exact = arithmetic.log(np.arange(5))
+    assert_array_equal(arithmetic.log(np.arange(5), np.float32), exact.astype(np.float32))
+    assert len(arithmetic._log.signatures) == 1
 
 
 @pytest.mark.parametrize("score_type", [np.uint32, np.int64])

@@ -46,19 +46,19 @@ def own_pairs(graph, side):
     return partial(counts.own_pairs, scores=SCORES, tasks=TASKS, recents=3)
 
 
-def first_order(graph, side, score_type=np.int64, tasks=TASKS):
+def first_order(graph, side, tasks=TASKS):
     macro = macro_nodes(graph, K, K, 0)[OTHER[side]]
-    given = {"scores": SCORES, "macro": macro, "width": K, "score_type": score_type, "tasks": tasks}
+    given = {"scores": SCORES, "macro": macro, "width": K, "score_type": np.uint32, "tasks": tasks}
     return partial(likelihood.read_first_order, **given)
 
 
 def first_order_alone(graph, side):
-    return first_order(graph, side, np.uint32, 0)
+    return first_order(graph, side, 0)
 
 
 def second_order(graph, side, dense=True, matrix=False):
     macro = macro_nodes(graph, K, K, 0)
-    other = edges.first_order(graph.block(OTHER[side]), SCORES, macro[side], K, np.int64)
+    other = edges.first_order(graph.block(OTHER[side]), SCORES, macro[side], K)
     given = {"scores": SCORES, "edges": other, "own": macro[side], "width": K, "dense": dense}
     return partial(edges.read_second_order, matrix=other.dense(K) if matrix else None, **given)
 

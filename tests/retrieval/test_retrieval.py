@@ -172,7 +172,7 @@ def test_many_new_items_do_not_hide_what_is_in_demand(world, retrieval):
 def test_the_best_items_are_the_start_of_a_full_sort(values: list[int], n: int, data):
     items = np.array(data.draw(st.permutations(range(len(values)))))
     best = sorted((-value, item) for value, item in zip(values, items.tolist(), strict=True) if value)
-    assert popular._best(items, np.array(values), n).tolist() == [item for _, item in best[:n]]
+    assert popular._best(items, np.array(values, np.float32), n).tolist() == [item for _, item in best[:n]]
 
 
 def test_lists_come_in_turn():

@@ -57,10 +57,10 @@ class Edges(InputGroup):
         """Read the kinds of one part, or of all. Shape (B, resolutions x kinds read x 3)."""
         at, (first_column, step) = view.snapshot, _layout(part)
         out, total = np.empty((len(pairs.user), step * len(at.resolutions)), np.float32), max(at.total, 1e-9)
-        for r, (user, item, seconds, between) in enumerate(_resolutions(view)):
+        for r, (user, item, scores, seconds, between) in enumerate(_resolutions(view)):
             # a slice of one row is of another array type, for which the kernel would be compiled again
             columns = np.where(first_column < 0, -1, first_column + r * step)
-            _read(user, item, seconds, between, total, pairs.user, pairs.item, columns, out)
+            _read(user, item, scores, seconds, between, total, pairs.user, pairs.item, columns, out)
         return {"edges": np.log(out, out=out)}
 
     def read_part(self, view: View, pairs: Pairs, part: Part, keys: Sequence[Key]) -> Arrays:
@@ -74,6 +74,7 @@ def _resolutions(view: View) -> list[Resolution]:
             Resolution(
                 _nodes(view, "user", r),
                 _nodes(view, "item", r),
+                (part.user_edges.score, part.item_edges.score),
                 (_second_order(view, "user", r), _second_order(view, "item", r)),
                 part.macro_edges,
             )
@@ -101,7 +102,6 @@ class EdgeNodes(NamedTuple):
 
     indptr: NDArray[np.int64]
     column: NDArray[np.uint16]
-    score: NDArray[np.integer]
     macro: NDArray[np.int32]
     mass: NDArray[np.float32]
     sum: NDArray[np.float32]
@@ -137,12 +137,15 @@ class Resolution(NamedTuple):
 
     Attributes:
         user, item: The nodes of each side.
+        scores: Of their 1st-order edges, whose type decides what is compiled: kernels that do not read them
+            are compiled once.
         seconds: Their 2nd-order edges.
         macro_edges: Between macro nodes.
     """
 
     user: EdgeNodes
     item: EdgeNodes
+    scores: tuple[NDArray[np.integer], NDArray[np.integer]]
     seconds: tuple[SecondOrder, SecondOrder]
     macro_edges: NDArray[np.float32]
 
@@ -151,7 +154,7 @@ def _nodes(view: View, side: Side, r: int) -> EdgeNodes:
     *coarser, part = view.snapshot.resolutions[: r + 1]
     live, start = view.nodes(side), sum(len(getattr(one, f"{OTHER[side]}_mass")) + 1 for one in coarser)
     edges, mass, own = getattr(part, f"{side}_edges"), getattr(part, f"{side}_mass"), view.base[side]
-    base = edges.indptr, edges.macro, edges.score, own[f"macro{r}"], mass, own["sum"]
+    base = edges.indptr, edges.macro, own[f"macro{r}"], mass, own["sum"]
     changed = live.slot, live.edges, live.macro, live.sum
     names = ("content", "targets", f"norm{r}") if side in view.snapshot.placed else ()
     content, targets, norm = [own[name] for name in names] if names else NO_CONTENT
@@ -167,18 +170,18 @@ def _second_order(view: View, side: Side, r: int) -> SecondOrder:
 
 
 @kernel("out")
-def _read(users, items, seconds, macro_edges, total, u, i, at, out):  # pragma: no cover - compiled
+def _read(users, items, scores, seconds, macro_edges, total, u, i, at, out):  # pragma: no cover - compiled
     """Write the columns of each kind from `at` on; a kind that is not wanted is at -1."""
     n, ku, ki = len(u), len(users.mass), len(items.mass)
     slot_u, macro_u, sum_u, mass_u = _nodes_of(users, u)
     slot_i, macro_i, sum_i, mass_i = _nodes_of(items, i)
     edge = np.empty(n)
     if at[0] >= 0:
-        _first(users, u, slot_u, macro_i, ki, edge)
+        _first(users, scores[0], u, slot_u, macro_i, ki, edge)
         for row in range(n):
             forms(out, row, at[0], edge[row], sum_u[row], mass_i[row], total, ki)
     if at[1] >= 0:
-        _first(items, i, slot_i, macro_u, ku, edge)
+        _first(items, scores[1], i, slot_i, macro_u, ku, edge)
         for row in range(n):
             forms(out, row, at[1], edge[row], sum_i[row], mass_u[row], total, ku)
     if at[2] >= 0:
@@ -230,9 +233,9 @@ def _nodes_of(side, nodes):  # pragma: no cover - compiled
 
 
 @kernel("out", inner=True)
-def _first(side, nodes, slot, macro, cold, out):  # pragma: no cover - compiled
+def _first(side, score, nodes, slot, macro, cold, out):  # pragma: no cover - compiled
     """Write the 1st-order edge of each node to a macro node of the other side; that to the cold one is 0."""
-    indptr, column, score, live, start = side.indptr, side.column, side.score, side.live_edges, side.start
+    indptr, column, live, start = side.indptr, side.column, side.live_edges, side.start
     dense, row = np.empty(cold + 1), 0
     while row < len(nodes):
         node, own, stop = nodes[row], slot[row], row + 1

@@ -68,13 +68,12 @@ class RatesOfExposures(InputGroup):
                     values[axis] = _values(view, pairs, rates, axis)
             first, *second = (values[axis] for axis in rates.groups[number].axes)
             other = second[0] if second else NO_AXIS
-            columns = out[:, end - width : end]
             live = view.overlay.rates[number] if view.overlay.rates else None
-            _read(rates.tables[number], live or NO_CELLS, first, other, rates.regressions, columns)
+            _read(rates.tables[number], live or NO_CELLS, first, other, rates.regressions, out, end - width)
             adjusted = rates.adjusted[number]
             if adjusted is not None:
                 known = (first[:, 0] >= 0) & (first[:, 0] < len(adjusted))
-                columns[known, 1 + tasks :] = adjusted[first[known, 0]]
+                out[known, end - width + 1 + tasks : end] = adjusted[first[known, 0]]
         return {"rates": out}
 
 
@@ -112,8 +111,9 @@ def _values(view: View, pairs: Pairs, rates: Rates, axis: Axis) -> NDArray[np.in
 
 
 @kernel("out")
-def _read(table, live, first, second, regressions, out):  # pragma: no cover - compiled
-    """Write the columns of one group. Cells of several categories are added up, and what is live to them."""
+def _read(table, live, first, second, regressions, out, start):  # pragma: no cover - compiled
+    """Write the columns of one group, from `start` on. Cells of several categories are added up, and what is
+    live to them."""
     indptr, other, counts, values, prior = table
     tasks = len(regressions)
     sums, total = np.zeros(1 + 2 * tasks), np.zeros(values.shape[1])
@@ -142,16 +142,16 @@ def _read(table, live, first, second, regressions, out):  # pragma: no cover - c
                     total += live.values[place]
         if not found:
             continue
-        out[row, 0], column = np.log1p(sums[0]), 0
+        out[row, start], column = np.log1p(sums[0]), 0
         for t in range(tasks):
             labelled, done = sums[1 + t], sums[1 + tasks + t]
             rate, weight = prior[t, 0], prior[t, 1]
             if regressions[t]:
-                out[row, 1 + t] = (total[column] * 1e-6 + weight * rate) / (labelled + weight) - rate
+                out[row, start + 1 + t] = (total[column] * 1e-6 + weight * rate) / (labelled + weight) - rate
                 column += 1
             else:
                 odds = (done + weight * rate) / (labelled - done + weight * (1 - rate))
-                out[row, 1 + t] = np.log(odds * (1 - rate) / rate)
+                out[row, start + 1 + t] = np.log(odds * (1 - rate) / rate)
 
 
 @kernel(inline="always")

@@ -48,8 +48,14 @@ class SparseEdges(NamedTuple):
 
     def dense(self, width: int, kind: type[np.integer] = np.int64) -> NDArray[np.integer]:
         """Return the edges as a matrix. Shape (n, width)."""
-        out = np.zeros((self.nodes, width), kind)
-        _dense(self, out)
+        return self.of(np.arange(self.nodes), width, kind)
+
+    def of(
+        self, rows: NDArray[np.int64], width: int, kind: type[np.integer] = np.int64
+    ) -> NDArray[np.integer]:
+        """Return the edges of some nodes as a matrix; zeros beyond the last node. Shape (m, width)."""
+        out = np.zeros((len(rows), width), kind)
+        _gather(self, rows, out)
         return out
 
 
@@ -58,7 +64,7 @@ def first_order(
     scores: NDArray[np.int64],
     macro: NDArray[np.int32],
     width: int,
-    score_type: type[np.integer],
+    score_type: type[np.integer] | None = None,
 ) -> SparseEdges:
     """Return the 1st-order edges of a block's nodes: `N_u1 = S C_i`.
 
@@ -67,8 +73,12 @@ def first_order(
         scores: Fixed-point score of every task mask. Shape (2^T,).
         macro: Macro node of each node of the other side; `width` is the cold node. Shape (I,) or (U,).
         width: Macro nodes of the other side.
-        score_type: Of the edges' scores; wide enough for the largest sum.
+        score_type: Of the edges' scores; wide enough for the largest sum. By default the narrower type if the
+            longest row cannot exceed it.
     """
+    if score_type is None:
+        largest = int(np.diff(block.indptr).max(initial=0)) * int(scores.max(initial=0))
+        score_type = np.uint32 if largest < 1 << 32 else np.int64
     most = min(len(block.other), len(block) * (width + 1))
     edges = SparseEdges(
         np.zeros(len(block) + 1, np.int64), np.empty(most, np.uint16), np.empty(most, score_type)
@@ -220,7 +230,7 @@ def by_macro(
             alike on every engine.
     """
     out = np.zeros(k + 1, kind)
-    _by_macro(macro, fixed, out)
+    np.add.at(out, macro, fixed.astype(kind, copy=False))
     return out[:k]
 
 
@@ -284,11 +294,15 @@ def _second_order_matrix(pairs, matrix, own, out):  # pragma: no cover - compile
 
 
 @kernel("out")
-def _dense(edges, out):  # pragma: no cover - compiled
+def _gather(edges, rows, out):  # pragma: no cover - compiled
+    """Write the edges of some nodes, without those to macro nodes beyond the matrix; none beyond the last
+    node."""
     indptr, macro, score = edges
-    for row in range(len(indptr) - 1):
-        for q in range(indptr[row], indptr[row + 1]):
-            out[row, macro[q]] = score[q]
+    for k in range(len(rows)):
+        first, last = (indptr[rows[k]], indptr[rows[k] + 1]) if rows[k] < len(indptr) - 1 else (0, 0)
+        for q in range(first, last):
+            if macro[q] < out.shape[1]:
+                out[k, macro[q]] = score[q]
 
 
 @kernel("out")
@@ -318,12 +332,6 @@ def _between(edges, macro, out):  # pragma: no cover - compiled
     for row in range(len(indptr) - 1):
         for q in range(indptr[row], indptr[row + 1]):
             out[macro[row], edge_macro[q]] += np.int64(score[q])
-
-
-@kernel("out")
-def _by_macro(macro, values, out):  # pragma: no cover - compiled
-    for row in range(len(macro)):
-        out[macro[row]] += values[row]
 
 
 @kernel(inline="always")

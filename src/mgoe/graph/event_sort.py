@@ -57,7 +57,7 @@ def _divided(blocks: Iterable[Events], bits: int, folder: Path, threads: int) ->
 
     def divide(block: Events) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         ends, rows = np.zeros(1 << RANGE_BITS, np.int64), np.empty((len(block[0]), 2), np.int64)
-        _scatter(*block, USER_BITS + bits, ends, rows[:, 0], rows[:, 1])
+        _scatter(*block, USER_BITS + bits, ends, rows.reshape(-1), rows.reshape(-1)[1:], 2)
         return ends, rows
 
     cuts, written = [np.zeros(0, np.int64)], 0
@@ -79,7 +79,7 @@ def _in_order(items: int, bits: int, parts: list[NDArray[np.int64]]) -> Events:
     digits = [(shift, min(DIGIT_BITS, width - shift)) for shift in range(0, width, DIGIT_BITS)]
     for shift, size in (*digits, (USER_BITS, bits)):
         into = np.empty_like(keys), np.empty_like(moments)
-        _scatter(keys, moments, shift, np.zeros(1 << size, np.int64), *into)
+        _scatter(keys, moments, shift, np.zeros(1 << size, np.int64), *into, 1)
         keys, moments = into
     late = np.flatnonzero((keys[1:] == keys[:-1]) & (moments[1:] < moments[:-1]))
     if len(late):
@@ -89,8 +89,9 @@ def _in_order(items: int, bits: int, parts: list[NDArray[np.int64]]) -> Events:
 
 
 @kernel("ends", "to_keys", "to_events")
-def _scatter(keys, events, shift, ends, to_keys, to_events):  # pragma: no cover - compiled
-    """Bring events in the order of some bits of their keys; `ends` gets where those of each value end."""
+def _scatter(keys, events, shift, ends, to_keys, to_events, step):  # pragma: no cover - compiled
+    """Bring events in the order of some bits of their keys, `step` entries apart; `ends` gets where those of
+    each value end."""
     last, total = len(ends) - 1, 0
     for n in range(len(keys)):
         ends[(keys[n] >> shift) & last] += 1
@@ -99,4 +100,4 @@ def _scatter(keys, events, shift, ends, to_keys, to_events):  # pragma: no cover
     for n in range(len(keys)):
         value = (keys[n] >> shift) & last
         to = ends[value]
-        to_keys[to], to_events[to], ends[value] = keys[n], events[n], to + 1
+        to_keys[step * to], to_events[step * to], ends[value] = keys[n], events[n], to + 1

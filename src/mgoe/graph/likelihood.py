@@ -59,7 +59,7 @@ def placed(
     Returns:
         `macro` (n,); number `K` is the cold node.
     """
-    edges = first_order(block, scores, other_macro, len(chances), np.int64)
+    edges = first_order(block, scores, other_macro, len(chances))
     return {"macro": likeliest(edges, chances)}
 
 
@@ -181,7 +181,7 @@ def _edges(
     """Return the 1st-order edges of one side, in blocks, and the score between its macro nodes and those of
     the other; arguments as for `reassign`."""
     blocks, other = list(rows[side].blocks()), OTHER[side]
-    reading = partial(first_order, scores=scores, macro=macro[other], width=k[other], score_type=np.int64)
+    reading = partial(first_order, scores=scores, macro=macro[other], width=k[other])
     edges = list(pool.map(reading, blocks))
     parts = (
         between(one, block.of(macro[side]), k[side], k[other])

@@ -66,7 +66,7 @@ class SomeNodes(NamedTuple):
     content: NDArray[np.float32]
     sums: NDArray[np.int64]
     vectors: NDArray[np.float32]
-    edges: Sequence[NDArray[np.int64]]
+    edges: Sequence[NDArray[np.integer]]
     macro: Sequence[NDArray[np.int32]]
 
     @classmethod
@@ -87,14 +87,11 @@ class SomeNodes(NamedTuple):
             content, sums, vectors, edges, macro: Of all nodes; content may be of more or fewer.
             sizes: Macro nodes of this side and of the other, at each resolution.
         """
-        dense = [np.zeros((len(rows), width), np.int64) for _, width in sizes]
-        for one, out in zip(edges, dense, strict=True):
-            _gather(one, rows, out)
         return cls(
             take(content, rows, 0),
             take(sums, rows, 0),
             take(vectors, rows, 0),
-            dense,
+            [one.of(rows, width) for one, (_, width) in zip(edges, sizes, strict=True)],
             [take(own, rows, cold) for own, (cold, _) in zip(macro, sizes, strict=True)],
         )
 
@@ -129,7 +126,7 @@ class Placing(NamedTuple):
             dense: The resolution by which the strength of the ridge and `kappa` are chosen.
         """
         held = rows[HELD - 1 :: HELD]
-        held = held[:: max(1, -(-len(held) // MOST_HELD))]
+        held = np.ascontiguousarray(held[:: max(1, -(-len(held) // MOST_HELD))])
         some, usual = gather(held), [log((mass + 1.0) / (mass + 1.0).sum()) for mass in masses]
         content, edges = _with_constant(some.content), some.edges[dense] / UNIT
         spread, _ = most_likely(edges, np.tile(usual[dense], (len(held), 1)))
@@ -274,17 +271,6 @@ def _moments(
 
 def _with_constant(content: NDArray[np.float32]) -> NDArray[np.float64]:
     return np.column_stack([content, np.ones(len(content))]).astype(np.float64)
-
-
-@kernel("out")
-def _gather(edges, rows, out):  # pragma: no cover - compiled
-    """Write the edges of some nodes, without those to the cold macro node; none beyond the snapshot."""
-    indptr, macro, score = edges
-    for k in range(len(rows)):
-        first, last = (indptr[rows[k]], indptr[rows[k] + 1]) if rows[k] < len(indptr) - 1 else (0, 0)
-        for q in range(first, last):
-            if macro[q] < out.shape[1]:
-                out[k, macro[q]] = score[q]
 
 
 @kernel("out")

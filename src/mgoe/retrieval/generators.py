@@ -89,7 +89,7 @@ def unseen(stored: Stored, asked: Asked, n: int) -> NDArray[np.int64]:
     vectors, live = view.base["item"]["vectors"], view.overlay.item.vectors
     end = max(len(vectors), len(slot)) if vector.any() else 0
     start, most = max(view.snapshot.n_items, end - MOST_UNSEEN), n + len(asked.own.latest)
-    items, near = np.empty(most, np.int64), np.empty(most, np.float32)
+    items, near = np.empty(most, np.int32), np.empty(most, np.float32)
     size = _nearest_in_order(vector, vectors, slot, live, start, end, items, near)
     return _unknown(items[:size], asked.own, n)
 
@@ -147,10 +147,10 @@ def _linked(stored: Stored, kind: Kind, own: OwnItems, n: int) -> NDArray[np.int
     known = own.latest < len(links.indptr) - 1
     seeds, weights = own.latest[known], own.weight[known]
     most = int((links.indptr[seeds + 1] - links.indptr[seeds]).sum())
-    items, totals = np.empty(min(n, most), np.int64), np.empty(min(n, most), np.float32)
+    items, totals = np.empty(min(n, most), np.int32), np.empty(min(n, most), np.float32)
     key = free_places(most, np.int32)
     size = _sum_links(links, stored.fresh, seeds, weights, own.all, key, items, totals)
-    return items[:size]
+    return items[:size].astype(np.int64)
 
 
 @kernel("key", "items", "totals")
@@ -165,7 +165,7 @@ def _sum_links(links, fresh, seeds, weights, known, key, items, totals):  # prag
             total[at] += weights[k] * links.weight[e]
     size = 0
     for at in range(len(key)):
-        item = np.int64(key[at])
+        item = key[at]
         if item >= 0:
             place = np.searchsorted(known, item)
             if place == len(known) or known[place] != item:
@@ -187,6 +187,6 @@ def _nearest_in_order(vector, vectors, slot, live, start, end, items, near):  # 
                 product += own[d] * vector[d]
                 square += own[d] * own[d]
             if square > 0:
-                size = offer(items, near, size, item, product / np.sqrt(square))
+                size = offer(items, near, size, np.int32(item), product / np.sqrt(square))
     sort(items, near, size)
     return size

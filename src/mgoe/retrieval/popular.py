@@ -88,11 +88,11 @@ def _events(counts: NDArray[np.float32]) -> NDArray[np.float32]:
     return counts[:, tasks + 1]
 
 
-def _best(items: NDArray, values: NDArray[np.float32], n: int) -> NDArray:
+def _best(items: NDArray[np.integer], values: NDArray[np.float32], n: int) -> NDArray[np.int32]:
     """Return the n items of the largest values above 0, ties by index."""
     above = values > 0
-    best = np.empty(min(n, np.count_nonzero(above)), items.dtype)
-    keep_best(items[above], values[above], best, np.empty(len(best), np.float32))
+    best = np.empty(min(n, np.count_nonzero(above)), np.int32)
+    keep_best(items[above].astype(np.int32), values[above], best, np.empty(len(best), np.float32))
     return best
 
 

@@ -124,7 +124,7 @@ def _places(truth: Truth, day: int, item: NDArray[np.int64]) -> list[_Place]:
     s, popularity = truth.settings, truth.popularity(day)
     community = truth.items.community
     share = popularity / np.maximum(np.bincount(community, popularity)[community], 1e-300)  # of its community
-    by_policy = (1 - s.uniform) * truth.aim(day, popularity)[:, community[item]] * share[item]
+    by_policy = (1 - s.uniform) * truth.aim(day, popularity).take(community[item], 1) * share[item]
     at_random = s.uniform * (popularity[item] > 0) / np.count_nonzero(popularity)
     anywhere, everything = np.full(s.positions, 1 / s.positions), np.arange(len(item))
     if not s.popular_first:
@@ -132,7 +132,7 @@ def _places(truth: Truth, day: int, item: NDArray[np.int64]) -> list[_Place]:
     places = [_Place(everything, np.tile(at_random, (len(by_policy), 1)), anywhere)] if s.uniform else []
     for position, part in enumerate(page_shares(truth, popularity, item).T):
         there = np.flatnonzero(part)
-        places.append(_Place(there, by_policy[:, there] * part[there], np.eye(s.positions)[position]))
+        places.append(_Place(there, by_policy.take(there, 1) * part[there], np.eye(s.positions)[position]))
     return places
 
 

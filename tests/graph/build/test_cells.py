@@ -16,7 +16,7 @@ RECORDS = st.lists(
 
 
 def marks_of(records: list[tuple[int, ...]]) -> Marks:
-    columns = np.array(records, np.int64).reshape(-1, 5).T
+    columns = np.ascontiguousarray(np.array(records, np.int64).reshape(-1, 5).T)
     first, second = columns[:2].astype(np.int32)
     return Marks(first, second, *columns[2:4], np.ascontiguousarray(columns[4:].T))
 

@@ -128,7 +128,7 @@ def member_means(
         part = slice(first, min(first + ROWS, len(macro[0])))
         rows = unit_rows(vectors[part])
         for sums, own in zip(total, macro, strict=True):
-            _add_members(rows, weights[part], own[part], sums)
+            _add_members(rows, weights[part], own[part].astype(np.int64), sums)
     return [unit_rows(sums[:-1]) for sums in total]
 
 
@@ -265,7 +265,7 @@ def merge(
     left, group = np.unique(group, return_inverse=True)
     merged = np.bincount(group, sizes, len(left)).astype(np.float64)
     sums = np.zeros((len(left), means.shape[1]))
-    _add_members(means, sizes, group, sums)
+    np.add.at(sums, group, sizes[:, None] * means)
     return sums / merged[:, None], merged
 
 

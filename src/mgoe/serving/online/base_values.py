@@ -98,7 +98,7 @@ class BaseValues:
         own, degree = own_pairs(block, self.scores, tasks, self.recents), np.diff(block.indptr)
         rows = np.arange(len(block))
         at = kernels.find_pairs(
-            block.indptr, block.other, np.repeat(rows, self.recents), own["recent"].ravel()
+            block.indptr, block.other, np.repeat(rows, self.recents), own["recent"].ravel().astype(np.int64)
         )
         recent_time = np.zeros(len(at), np.int64)
         recent_time[at >= 0] = block.time[at[at >= 0]]
@@ -129,13 +129,18 @@ class BaseValues:
                 np.ascontiguousarray(values["macro"][:, r]),
             )
             values["fixed_second"][:, r] = second_order_own(*given)
-            first = first_order(block, self.scores, other_macro, other_width, np.int64)
+            first = first_order(block, self.scores, other_macro, other_width)
             edges.append(first.dense(other_width + 1))
             if r == snapshot.dense:
                 values["fixed_all_second"] = second_order(*given, width)
                 values["done_at"] = np.zeros((len(block), tasks, other_width + 1), np.int32)
                 kernels.add_tasks(
-                    np.repeat(rows, degree), other_macro[block.other], block.task_mask, 1, values["done_at"]
+                    np.repeat(rows, degree),
+                    other_macro[block.other][:, None],
+                    0,
+                    block.task_mask.astype(np.int64),
+                    1,
+                    values["done_at"],
                 )
         return values | {"edges": np.concatenate(edges, axis=1)}
 

@@ -1,5 +1,7 @@
 """Compiled loops over pairs that live events have changed. Slots index the arrays of `Nodes`.
 
+A kernel reads one of Z columns by its number: a column alone is of another array type where Z is 1.
+
 Axes: `m` changed pairs, `Z` resolutions, `K` macro nodes, `T` tasks, `R` recent neighbours.
 """
 
@@ -66,26 +68,26 @@ def add_totals(change, other_sums, totals):  # pragma: no cover - compiled
 
 
 @kernel("out")
-def add_edges(own, macro, step, start, out):  # pragma: no cover - compiled
-    """Add to 1st-order edges at the resolution whose columns begin at `start`."""
+def add_edges(own, macro, r, step, start, out):  # pragma: no cover - compiled
+    """Add to 1st-order edges at resolution `r`, whose columns begin at `start`."""
     for p in range(len(own)):
-        out[own[p], start + macro[p]] += step[p]
+        out[own[p], start + macro[p, r]] += step[p]
 
 
 @kernel("out")
-def add_own_second_order(own, other, step, base_score, edges, macro, out):  # pragma: no cover - compiled
-    """Add to each node's 2nd-order edge to its own macro node."""
+def add_own_second_order(own, other, step, base_score, edges, macro, r, out):  # pragma: no cover - compiled
+    """Add to each node's 2nd-order edge to its own macro node at resolution `r`."""
     indptr, column, score = edges
     for p in range(len(own)):
         a = own[p]
         if other[p] < len(indptr) - 1:
-            edge = np.int64(find(indptr, column, score, other[p], macro[a]))
-            out[a] += step[p] * (edge - base_score[p])
+            edge = np.int64(find(indptr, column, score, other[p], macro[a, r]))
+            out[a, r] += step[p] * (edge - base_score[p])
 
 
 @kernel("out")
-def add_second_order(own, other, step, base_score, edges, macro, out):  # pragma: no cover - compiled
-    """Add to the 2nd-order edges of each node to every macro node."""
+def add_second_order(own, other, step, base_score, edges, macro, r, out):  # pragma: no cover - compiled
+    """Add to the 2nd-order edges of each node to every macro node of resolution `r`."""
     indptr, column, score = edges
     for p in range(len(own)):
         a, row = own[p], other[p]
@@ -93,15 +95,15 @@ def add_second_order(own, other, step, base_score, edges, macro, out):  # pragma
             for q in range(indptr[row], indptr[row + 1]):
                 out[a, column[q]] += step[p] * np.int64(score[q])
             if base_score[p]:
-                out[a, macro[a]] -= step[p] * base_score[p]
+                out[a, macro[a, r]] -= step[p] * base_score[p]
 
 
 @kernel("out")
-def add_tasks(own, macro, task_mask, sign, out):  # pragma: no cover - compiled
-    """Add to neighbours by task and macro node."""
+def add_tasks(own, macro, r, task_mask, sign, out):  # pragma: no cover - compiled
+    """Add to neighbours by task and macro node of resolution `r`."""
     for p in range(len(own)):
         for t in range(out.shape[1]):
-            out[own[p], t, macro[p]] += sign * (task_mask[p] >> t & 1)
+            out[own[p], t, macro[p, r]] += sign * (task_mask[p] >> t & 1)
 
 
 @kernel()

@@ -131,7 +131,7 @@ def _larger(cells: RateCells, entries: int) -> RateCells:
     """Return a table with the same cells and room for some number of them."""
     out = _empty(1 << int(4 * entries).bit_length(), cells.counts.shape[1], cells.values.shape[1])
     used = cells.key >= 0
-    _add(out, cells.key[used], cells.counts[used], cells.values[used])
+    _add(out, cells.key[used], cells.counts[used].astype(np.int64), cells.values[used])
     return out
 
 

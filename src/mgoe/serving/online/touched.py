@@ -217,14 +217,15 @@ class Nodes(GrowingArrays):
         )
         steps = change.own, change.other, step, change.base_score
         for r in range(len(base.widths)):
-            edges, macro = base.edges(r), self.macro[:, r]
-            kernels.add_edges(change.own, change.other_macro[:, r], step, self.starts[r], self.edges)
-            kernels.add_own_second_order(*steps, edges, macro, self.fixed_second[:, r])
+            edges = base.edges(r)
+            kernels.add_edges(change.own, change.other_macro, r, step, self.starts[r], self.edges)
+            kernels.add_own_second_order(*steps, edges, self.macro, r, self.fixed_second)
             if r == base.snapshot.dense:
-                kernels.add_second_order(*steps, edges, macro, self.fixed_all_second)
+                kernels.add_second_order(*steps, edges, self.macro, r, self.fixed_all_second)
                 kernels.add_tasks(
                     change.own,
-                    change.other_macro[:, r],
+                    change.other_macro,
+                    r,
                     change.task_mask & ~change.old_task_mask,
                     1,
                     self.done_at,
@@ -247,9 +248,9 @@ class Nodes(GrowingArrays):
         """
         for r in range(len(self.base_values.widths)):
             for macro, sign in ((former, -1), (now, 1)):
-                kernels.add_edges(slots, macro[:, r], sign * scores, self.starts[r], self.edges)
+                kernels.add_edges(slots, macro, r, sign * scores, self.starts[r], self.edges)
                 if r == self.base_values.snapshot.dense:
-                    kernels.add_tasks(slots, macro[:, r], task_mask, sign, self.done_at)
+                    kernels.add_tasks(slots, macro, r, task_mask, sign, self.done_at)
 
     def set_macro(
         self,
@@ -270,9 +271,7 @@ class Nodes(GrowingArrays):
         self.macro[slots], self.fixed_second[slots] = macro, 0
         steps = np.repeat(slots, np.diff(indptr)), other, scores, np.zeros_like(scores)
         for r in range(macro.shape[1]):
-            kernels.add_own_second_order(
-                *steps, self.base_values.edges(r), self.macro[:, r], self.fixed_second[:, r]
-            )
+            kernels.add_own_second_order(*steps, self.base_values.edges(r), self.macro, r, self.fixed_second)
 
     def finish(self, slots: NDArray[np.int64], version: int) -> None:
         """Compute what a model reads of nodes that have changed.
