@@ -38,7 +38,7 @@ def world(seed: int, n: int, beyond: int = 3, says: float = 1.0) -> tuple[partia
         drawn = np.stack([rng.multinomial(6, row) for row in shares[:n]]) * UNIT
         row, column = np.nonzero(drawn)
         starts = np.concatenate([[0], np.cumsum((drawn > 0).sum(axis=1))])
-        edges.append(SparseEdges(starts, column.astype(np.uint16), drawn[row, column]))
+        edges.append(SparseEdges(starts, column.astype(np.uint16), drawn[row, column].astype(np.uint32)))
     gather = partial(
         SomeNodes.of,
         content=content.astype(np.float32),

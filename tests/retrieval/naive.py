@@ -27,7 +27,7 @@ def snapshot_of(pairs: list[Pair], users: int, items: int) -> Snapshot:
         "pairs.indptr": starts(np.bincount(rows[:, 0], minlength=users)),
         "pairs.item": rows[:, 1].astype(np.int32),
         "pairs.task_mask": rows[:, 2].astype(np.uint8),
-        "pairs.time": rows[:, 3],
+        "pairs.time": rows[:, 3].copy(),
         "user_sum": np.zeros(users),
         "item_sum": np.zeros(items),
     }

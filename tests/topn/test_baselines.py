@@ -97,7 +97,9 @@ def test_slim_weights_meet_the_conditions_of_a_minimum(events: Events):
     items = events.shape[1]
     gram = (known.T @ known).tocsr()
     gram.sort_indices()
-    start, near = np.arange(items + 1) * items, np.tile(np.arange(items), items)
+    start, near = (
+        one.astype(np.int32) for one in (np.arange(items + 1) * items, np.tile(np.arange(items), items))
+    )
     weights = slim_weights(start, near, gram.indptr, gram.indices, gram.data, l1, l2).reshape(items, items).T
     assert (np.diag(weights) == 0).all()
     assert (weights >= 0).all()

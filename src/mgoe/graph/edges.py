@@ -59,6 +59,11 @@ class SparseEdges(NamedTuple):
         return out
 
 
+def type_of_scores(largest: int) -> type[np.integer]:
+    """Return the narrower type of the scores of edges that holds the largest of them."""
+    return np.uint32 if largest < 1 << 32 else np.int64
+
+
 def first_order(
     block: PairRows,
     scores: NDArray[np.int64],
@@ -78,7 +83,7 @@ def first_order(
     """
     if score_type is None:
         largest = int(np.diff(block.indptr).max(initial=0)) * int(scores.max(initial=0))
-        score_type = np.uint32 if largest < 1 << 32 else np.int64
+        score_type = type_of_scores(largest)
     most = min(len(block.other), len(block) * (width + 1))
     edges = SparseEdges(
         np.zeros(len(block) + 1, np.int64), np.empty(most, np.uint16), np.empty(most, score_type)

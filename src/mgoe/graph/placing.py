@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from mgoe._util.arrays import take
 from mgoe._util.kernels import kernel
 from mgoe.graph.arithmetic import eigen, exp, log, log_gamma, product
-from mgoe.graph.edges import SparseEdges, log_scores
+from mgoe.graph.edges import SparseEdges, log_scores, type_of_scores
 from mgoe.graph.likelihood import likeliest
 from mgoe.graph.scores import UNIT
 
@@ -177,7 +177,8 @@ class Placing(NamedTuple):
             read = edges + np.rint(exp(logs - norm[:, None])).astype(np.int64)
             n, width = read.shape
             columns = np.tile(np.arange(width, dtype=np.uint16), n)
-            every = SparseEdges(np.arange(0, n * width + 1, width), columns, read.ravel())
+            scores = read.ravel().astype(type_of_scores(int(read.max(initial=0))), copy=False)
+            every = SparseEdges(np.arange(0, n * width + 1, width), columns, scores)
             likely = likeliest(every, chances[r])
             out[f"macro{r}"] = np.where(placed, likely, macro).astype(np.int32)
             out[f"norm{r}"], out[f"edges{r}"] = norm, read

@@ -340,7 +340,7 @@ class SnapshotBuilder:
             scores=self.plan.scores,
             macro=macro,
             width=width,
-            score_type=np.int64 if int(self.sums(side).max(initial=0)) >= 1 << 32 else np.uint32,
+            score_type=edges.type_of_scores(int(self.sums(side).max(initial=0))),
             tasks=len(self.plan.ranks) if r == self.plan.dense else 0,
             chances=mapped(self.folder / f"r{r}.user_chances.npy") if drifts else None,
         )
