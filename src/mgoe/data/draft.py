@@ -71,8 +71,12 @@ def write_draft(paths: Sequence[str], draft: Draft, source: Table, place: str) -
     lines += _section("split", chosen)
     if draft.events:
         lines += [("negatives:", ""), (f"  ratio: {RATIO}", "for each positive")]
-    lines += _section("training", chosen)
     lines += [
+        *(_section("training", chosen) or [("training:", "")]),
+        (
+            "  refit: anew",
+            "once validation has chosen, weights learn its rows too, and for the bundle those of test",
+        ),
         (
             f"models: [{', '.join(RunSettings.model_fields['models'].default)}]",
             "the first is served, the second reads the same, the others learn nothing",

@@ -183,6 +183,10 @@ def some_rows(total: int, number: int, seed: int) -> NDArray[np.int64]:
     """Return a seeded, rising sample of `number` of `total` rows, or all rows if there are fewer.
 
     Memory follows the sample.
+
+    Example:
+        >>> [len(some_rows(total, 3, seed=0)) for total in (2, 10)]
+        [2, 3]
     """
     return np.sort(
         np.random.default_rng(seed).choice(total, min(total, number), replace=False, shuffle=False)
@@ -254,6 +258,11 @@ def spec_of_rows(
 
     Raises:
         TrainingError: There is no example to learn.
+
+    Example:
+        >>> spec = spec_of_rows(prepared, graph, ["counts"], prepared.examples("valid"), n_users=5, n_items=7)
+        >>> spec.n_users, spec.n_items
+        (5, 7)
     """
     if len(examples) == 0:
         raise TrainingError(
