@@ -5,7 +5,7 @@ Negatives are from the same bucket, and seeded so that later events change no ea
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import ibis
 import ibis.expr.datatypes as dt
@@ -13,9 +13,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mgoe.config import NegativeSettings, RunSettings, did_you_mean
+from mgoe.config import NegativeSettings, RunSettings, did_you_mean, seconds
 from mgoe.data.columns import Expr, Table
 from mgoe.data.example_file import ExampleWriter
+from mgoe.data.following import sample_at_moments
 from mgoe.errors import DataError
 
 BLOCK = 4_000_000
@@ -105,9 +106,18 @@ def bit_or(mask: dt.int32) -> dt.int32:  # pyright: ignore[reportInvalidTypeForm
     """The function of DuckDB and of Spark, where Ibis has none of its own."""
 
 
-def positives(rows: Table) -> Table:
-    """Return the events of a user on an item in a bucket as one row, with the union of their task masks."""
-    return rows.group_by(["bucket", "user", "item"]).aggregate(task_mask=bit_or(rows.task_mask).cast("int32"))
+def positives(rows: Table, history: Literal["cut", "moment"] = "cut") -> Table:
+    """Return the events of a user on an item in a bucket as one row, with the union of their task masks.
+
+    Where rows read up to their moment, it has `moment`, the time of the first of them, and `known`, the time
+    of the first event of the item (microseconds).
+    """
+    mask = bit_or(rows.task_mask).cast("int32")
+    pairs = rows.group_by(["bucket", "user", "item"])
+    if history == "cut":
+        return pairs.aggregate(task_mask=mask)
+    first = rows.group_by("item").aggregate(known=rows.time.min())
+    return pairs.aggregate(task_mask=mask, moment=rows.time.min()).inner_join(first, "item")
 
 
 def uniforms(seed: int, buckets: NDArray[np.int64], draws: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -241,8 +251,8 @@ def write_event_examples(
         for low, high in blocks(counts[part], size):
             ends = int(buckets[part][low]), int(buckets[part][high - 1])
             rows = found.filter(found.bucket.between(*ends)).order_by(["bucket", "user", "item"])
-            for columns in examples_of(rows.to_pyarrow(), sampling, tasks):
-                writer.write(*columns)
+            for columns in examples_of(rows.to_pyarrow(), sampling, tasks, lag_of(settings)):
+                writer.write(**columns)
 
 
 def block_size(settings: NegativeSettings) -> int:
@@ -250,19 +260,34 @@ def block_size(settings: NegativeSettings) -> int:
     return max(1, min(LARGEST, BLOCK // (1 + settings.ratio)))
 
 
+def lag_of(settings: RunSettings) -> int:
+    """Return how long an event takes to reach a service, microseconds."""
+    return seconds(settings.data.lag) * 1_000_000
+
+
 def examples_of(
-    whole: pa.Table, settings: NegativeSettings, tasks: int
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]]:
-    """Yield user, item, bucket and labels of the examples of whole buckets, in the order of a file.
+    whole: pa.Table, settings: NegativeSettings, tasks: int, lag: int = 0
+) -> Iterator[dict[str, NDArray]]:
+    """Yield user, item, bucket and labels of the examples of whole buckets, in the order of a file; and
+    moments, if the positives have them.
 
     Args:
         whole: The positives of these buckets, sorted by bucket, user, item. A table much longer than
             `block_size` is divided between users.
         settings: How their negatives are drawn.
         tasks: Number of tasks.
+        lag: How long an event takes to reach a service, microseconds.
     """
     size = block_size(settings)
     user, item, bucket = (whole[name].to_numpy() for name in ("user", "item", "bucket"))
+    if "moment" in whole.column_names:
+        time, known = (whole[name].to_numpy() for name in ("moment", "known"))
+        given = user.astype(np.int64), item.astype(np.int64), bucket.astype(np.int64), time - lag, known
+        done, source, drawn = sample_at_moments(*given, settings, uniforms)
+        rows, masks = np.r_[done, source], np.zeros(len(done) + len(source), np.int64)
+        masks[: len(done)] = whole["task_mask"].to_numpy()[done]
+        yield _in_order(user[rows], np.r_[item[done], drawn], bucket[rows], masks, tasks, time[rows] - lag)
+        return
     pools = Pools(item, bucket, settings.distribution)
     rows_of_part = size if len(whole) >= 2 * size else len(whole)
     for start, end in itertools.pairwise(_whole_users(user, bucket, rows_of_part)):
@@ -293,13 +318,23 @@ def _whole_users(user: NDArray[np.int64], bucket: NDArray[np.int32], size: int) 
 
 def _examples(
     block: pa.Table, settings: NegativeSettings, tasks: int, pools: Pools, before: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+) -> dict[str, NDArray]:
     user, item, bucket, done = (
         block[name].to_numpy().astype(np.int64) for name in ("user", "item", "bucket", "task_mask")
     )
-    user, item, bucket, labels = with_negatives(user, item, bucket, done, tasks, settings, pools, before)
-    order = np.lexsort((~labels.any(axis=1), item, user, bucket))
-    return user[order], item[order], bucket[order], labels[order]
+    source, drawn = sample_negatives(user, item, bucket, settings, pools, before)
+    rows, masks = np.r_[np.arange(len(user)), source], np.r_[done, np.zeros(len(source), np.int64)]
+    return _in_order(user[rows], np.r_[item, drawn], bucket[rows], masks, tasks)
+
+
+def _in_order(
+    user: NDArray, item: NDArray, bucket: NDArray, masks: NDArray, tasks: int, moment: NDArray | None = None
+) -> dict[str, NDArray]:
+    """Return columns of examples in the order of a file."""
+    order = np.lexsort((masks == 0, item, user, bucket))
+    labels = (masks[order, None] >> np.arange(tasks) & 1).astype(np.float32)
+    columns = {"user": user[order], "item": item[order], "bucket": bucket[order], "labels": labels}
+    return columns if moment is None else columns | {"moment": moment[order]}
 
 
 def _pair_keys(*columns: NDArray[np.int64]) -> NDArray[np.int64]:

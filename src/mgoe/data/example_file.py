@@ -93,13 +93,14 @@ def example_table(
     position: NDArray | None = None,
     uniform: NDArray | None = None,
     context: Mapping[str, NDArray] | None = None,
+    moment: NDArray | None = None,
 ) -> pa.Table:
     """Return examples as a table in the form of a file.
 
     Args:
         cuts: Bucket number of each cut. Shape (n,).
         tasks: In label order, T of them.
-        user, item, bucket, weight, position, uniform: One per example; weights are 1 by default. Shape (N,).
+        user, item, bucket, weight, position, uniform, moment: One per example; weights are 1 by default. Shape (N,).
         labels: Missing ones are NaN; those outside the sample space of their task become so. Shape (N, T).
         context: Encoded features by name.
     """
@@ -118,6 +119,7 @@ def example_table(
                 for t, task in enumerate(tasks)
             },
             **({} if position is None else {"position": pa.array(position, pa.int64())}),
+            **({} if moment is None else {"moment": pa.array(moment, pa.int64())}),
             **({} if uniform is None else {"uniform": pa.array(uniform, pa.int8())}),
             **{f"context.{name}": _column(values) for name, values in (context or {}).items()},
         }
@@ -325,6 +327,7 @@ class ExampleFile:
                 if name.startswith("context.")
             },
             position=columns.get("position"),
+            moment=columns.get("moment"),
         )
 
 

@@ -18,6 +18,8 @@ SPLITS: tuple[Split, ...] = get_args(Split)
 Seed = int | Sequence[int]
 _EVERY = ("user", "item", "bucket", "snapshot", "labels", "weight")
 """Columns that all examples have."""
+_SOME = ("position", "moment")
+"""Columns that not all have."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,8 @@ class Examples:
         weight: float32. Shape (N,).
         context: Encoded context features by name: indices (N,), padded indices (N, L), or float32 (N,).
         position: Shown position, int64, -1 where it is unknown, shape (N,); None where the log has none.
+        moment: What each row is read strictly before, microseconds, int64, shape (N,); None where rows read
+            up to the cut of their window.
 
     Example:
         >>> valid = prepared.examples("valid")
@@ -48,6 +52,7 @@ class Examples:
     weight: NDArray[np.float32]
     context: dict[str, NDArray] = field(default_factory=dict)
     position: NDArray[np.int64] | None = None
+    moment: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.user)
@@ -61,7 +66,7 @@ class Examples:
         return Examples(
             **{name: change(getattr(self, name)) for name in _EVERY},
             context={name: change(values) for name, values in self.context.items()},
-            position=None if self.position is None else change(self.position),
+            **{name: change(values) for name, values in self._some()},
         )
 
     def columns(self) -> list[NDArray]:
@@ -69,8 +74,12 @@ class Examples:
         return [
             *(getattr(self, name) for name in _EVERY),
             *self.context.values(),
-            *([] if self.position is None else [self.position]),
+            *(values for _, values in self._some()),
         ]
+
+    def _some(self) -> list[tuple[str, NDArray[np.int64]]]:
+        """Return the columns of `_SOME` that are there."""
+        return [(name, values) for name in _SOME if (values := getattr(self, name)) is not None]
 
     def parts(self) -> Iterator[Examples]:
         """Yield all rows in one part, as an `ExampleFile` yields them in several."""
@@ -106,11 +115,10 @@ def join(parts: Sequence[Examples]) -> Examples:
     """
     if len(parts) == 1:
         return parts[0]
-    positions = [part.position for part in parts if part.position is not None]
     return Examples(
         **{name: np.concatenate([getattr(part, name) for part in parts]) for name in _EVERY},
         context={name: np.concatenate([part.context[name] for part in parts]) for name in parts[0].context},
-        position=np.concatenate(positions) if positions else None,
+        **{name: np.concatenate([getattr(part, name) for part in parts]) for name, _ in parts[0]._some()},
     )
 
 

@@ -118,7 +118,7 @@ def _build(engine: Engine, source: Table, place: str) -> dict[str, Any]:
     if settings.form == "exposures":
         found = rows.filter(any_positive(rows, settings))
     else:
-        found = engine.keep("positives", positives(rows))
+        found = engine.keep("positives", positives(rows, settings.data.history))
     buckets, counts = rows_per_bucket(found)
     cuts = make_cuts(settings.split, settings.data.bucket, buckets, counts, settings.data.timezone)
     sides = _write_side_features(engine.con, settings, folder)

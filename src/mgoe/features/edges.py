@@ -57,10 +57,11 @@ class Edges(InputGroup):
         """Read the kinds of one part, or of all. Shape (B, resolutions x kinds read x 3)."""
         at, (first_column, step) = view.snapshot, _layout(part)
         out, total = np.empty((len(pairs.user), step * len(at.resolutions)), np.float32), max(at.total, 1e-9)
+        slots = pairs.changed("user"), pairs.changed("item")
         for r, (user, item, scores, seconds, between) in enumerate(_resolutions(view)):
             # a slice of one row is of another array type, for which the kernel would be compiled again
             columns = np.where(first_column < 0, -1, first_column + r * step)
-            _read(user, item, scores, seconds, between, total, pairs.user, pairs.item, columns, out)
+            _read(user, item, scores, seconds, between, total, pairs.user, pairs.item, *slots, columns, out)
         return {"edges": np.log(out, out=out)}
 
     def read_part(self, view: View, pairs: Pairs, part: Part, keys: Sequence[Key]) -> Arrays:
@@ -105,7 +106,6 @@ class EdgeNodes(NamedTuple):
     macro: NDArray[np.int32]
     mass: NDArray[np.float32]
     sum: NDArray[np.float32]
-    slot: NDArray[np.int32]
     live_edges: NDArray[np.int64]
     live_macro: NDArray[np.int32]
     live_sum: NDArray[np.float32]
@@ -155,7 +155,7 @@ def _nodes(view: View, side: Side, r: int) -> EdgeNodes:
     live, start = view.nodes(side), sum(len(getattr(one, f"{OTHER[side]}_mass")) + 1 for one in coarser)
     edges, mass, own = getattr(part, f"{side}_edges"), getattr(part, f"{side}_mass"), view.base[side]
     base = edges.indptr, edges.macro, own[f"macro{r}"], mass, own["sum"]
-    changed = live.slot, live.edges, live.macro, live.sum
+    changed = live.edges, live.macro, live.sum
     names = ("content", "targets", f"norm{r}") if side in view.snapshot.placed else ()
     content, targets, norm = [own[name] for name in names] if names else NO_CONTENT
     target = own["vectors"].shape[1] + start - r  # no cold macro node is predicted
@@ -170,11 +170,13 @@ def _second_order(view: View, side: Side, r: int) -> SecondOrder:
 
 
 @kernel("out")
-def _read(users, items, scores, seconds, macro_edges, total, u, i, at, out):  # pragma: no cover - compiled
+def _read(
+    users, items, scores, seconds, macro_edges, total, u, i, slot_u, slot_i, at, out
+):  # pragma: no cover - compiled
     """Write the columns of each kind from `at` on; a kind that is not wanted is at -1."""
     n, ku, ki = len(u), len(users.mass), len(items.mass)
-    slot_u, macro_u, sum_u, mass_u = _nodes_of(users, u)
-    slot_i, macro_i, sum_i, mass_i = _nodes_of(items, i)
+    macro_u, sum_u, mass_u = _nodes_of(users, u, slot_u)
+    macro_i, sum_i, mass_i = _nodes_of(items, i, slot_i)
     edge = np.empty(n)
     if at[0] >= 0:
         _first(users, scores[0], u, slot_u, macro_i, ki, edge)
@@ -205,31 +207,28 @@ def forms(out, row, at, edge, row_sum, column_sum, total, width):  # pragma: no 
 
 
 @kernel(inner=True)
-def _nodes_of(side, nodes):  # pragma: no cover - compiled
-    """Return each node's row in the overlay (-1 where there is none), macro node, score sum, and the mass of
-    the macro node."""
+def _nodes_of(side, nodes, slot):  # pragma: no cover - compiled
+    """Return each node's macro node, score sum, and the mass of the macro node."""
     # an array that is read out of a tuple in a loop would be counted as used at every row
-    base_macro, base_sum, base_mass, changed = side.macro, side.sum, side.mass, side.slot
+    base_macro, base_sum, base_mass = side.macro, side.sum, side.mass
     live_macro, live_sum, r = side.live_macro, side.live_sum, side.resolution
     n, cold = len(nodes), len(base_mass)
-    slot, macro, total, mass = np.empty(n, np.int64), np.empty(n, np.int64), np.empty(n), np.empty(n)
+    macro, total, mass = np.empty(n, np.int64), np.empty(n), np.empty(n)
     for row in range(n):
         if row + AHEAD < n:
             prefetch(base_macro, nodes[row + AHEAD], 1)
             prefetch(base_sum, nodes[row + AHEAD], 1)
         node = nodes[row]
-        slot[row], macro[row], total[row], mass[row] = -1, cold, 0.0, 0.0
+        macro[row], total[row], mass[row] = cold, 0.0, 0.0
         if node < 0:
             continue
-        if node < len(changed):
-            slot[row] = changed[node]
         if slot[row] >= 0:
             macro[row], total[row] = live_macro[slot[row], r], live_sum[slot[row]]
         else:
             macro[row], total[row] = base_macro[node], base_sum[node]
         if macro[row] < cold:
             mass[row] = base_mass[macro[row]]
-    return slot, macro, total, mass
+    return macro, total, mass
 
 
 @kernel("out", inner=True)
@@ -239,7 +238,7 @@ def _first(side, score, nodes, slot, macro, cold, out):  # pragma: no cover - co
     dense, row = np.empty(cold + 1), 0
     while row < len(nodes):
         node, own, stop = nodes[row], slot[row], row + 1
-        while stop < len(nodes) and nodes[stop] == node:
+        while stop < len(nodes) and nodes[stop] == node and slot[stop] == own:
             stop += 1
         if own < 0 and node >= len(indptr) - 1:  # known by its content alone
             node = -1

@@ -10,6 +10,7 @@ from mgoe.config import named
 from mgoe.features.edges import Edges
 from mgoe.features.encoded import Context, Side
 from mgoe.features.group import Arrays, InputGroup, Key, Part
+from mgoe.features.moments import at_moments
 from mgoe.features.nodes import Aggregates, Content, Counts, Ids, Placing, Recents
 from mgoe.features.pair import Pair
 from mgoe.features.rates import RatesOfExposures
@@ -108,6 +109,7 @@ class Reader:
         users: NDArray[np.int64],
         items: NDArray[np.int64],
         context: Mapping[str, NDArray] | None = None,
+        moments: NDArray[np.int64] | None = None,
     ) -> Arrays:
         """Return the arrays of pairs that share one view, by batch key. Labels never enter here.
 
@@ -116,11 +118,16 @@ class Reader:
             users, items: By index. One that is negative or beyond the view is a node without history. Shape
                 (B,) each.
             context: Encoded context features, each of B rows, or of one row for all.
+            moments: What each pair is read strictly before, microseconds, if the view has moments; as of the
+                view by default. Shape (B,).
 
         Raises:
             GraphError: Users and items differ in length.
         """
-        pairs = Pairs.of(view, users, items, context or {}, self._spec)
+        slots = None
+        if moments is not None and view.moments is not None:
+            view, slots = at_moments(view, users, items, moments)
+        pairs = Pairs.of(view, users, items, context or {}, self._spec, slots)
         out = Arrays()
         for read in self._reads:
             out |= read(view, pairs)

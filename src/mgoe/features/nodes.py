@@ -28,7 +28,7 @@ class Ids(NodeGroup):
 
     def read_side(self, view: View, pairs: Pairs, side: Side) -> Arrays:
         nodes, cold = pairs.nodes(side), view.cold(side)
-        macro = {f"{side}_macro": view.macro(side, view.snapshot.dense, nodes, cold)}
+        macro = {f"{side}_macro": view.macro(side, view.snapshot.dense, nodes, cold, pairs.slots(side))}
         if pairs.spec is None:
             return macro
         asked = pairs.users if side == "user" else pairs.items
@@ -63,12 +63,13 @@ class Recents(NodeGroup):
         return keys
 
     def read_side(self, view: View, pairs: Pairs, side: Side) -> Arrays:
-        other, nodes, spec = OTHER[side], pairs.nodes(side), pairs.spec
-        neighbors = view.rows(side, "recent", nodes, -1).astype(np.int64)
+        other, nodes, slots, spec = OTHER[side], pairs.nodes(side), pairs.slots(side), pairs.spec
+        neighbors = view.rows(side, "recent", nodes, -1, slots).astype(np.int64)
+        masks = view.rows(side, "recent_task_mask", nodes, slots=slots).astype(np.int64)
         macro = view.macro(other, view.snapshot.dense, neighbors, view.cold(other))
         return {
             f"recent_{other}s": neighbors if spec is None else np.minimum(neighbors, spec.size(other)),
-            f"recent_{other}s_task_mask": view.rows(side, "recent_task_mask", nodes).astype(np.int64),
+            f"recent_{other}s_task_mask": masks,
             f"recent_{other}s_macro": macro,
         }
 
@@ -89,7 +90,8 @@ class Counts(InputGroup):
     def read(self, view: View, pairs: Pairs) -> Arrays:
         return {
             "counts": np.concatenate(
-                [view.rows("user", "counts", pairs.user), view.rows("item", "counts", pairs.item)], axis=1
+                [view.rows(side, "counts", pairs.nodes(side), slots=pairs.slots(side)) for side in SIDES],
+                axis=1,
             )
         }
 
@@ -112,11 +114,11 @@ class Aggregates(NodeGroup):
         ]
 
     def read_side(self, view: View, pairs: Pairs, side: Side) -> Arrays:
-        nodes = pairs.nodes(side)
+        nodes, cold = pairs.nodes(side), view.cold(OTHER[side])
         return {
-            f"{side[0]}1": view.rows(side, "log_first", nodes).astype(np.float32),
+            f"{side[0]}1": view.rows(side, "log_first", nodes, slots=pairs.slots(side)).astype(np.float32),
             f"{side[0]}2": view.rows(side, "log_second", nodes).astype(np.float32),
-            f"table_{side}": view.rows(side, "table", nodes, view.cold(OTHER[side])).astype(np.int64),
+            f"table_{side}": view.rows(side, "table", nodes, cold).astype(np.int64),
         }
 
 
@@ -133,7 +135,8 @@ class Placing(NodeGroup):
     def read_side(self, view: View, pairs: Pairs, side: Side) -> Arrays:
         if side not in view.snapshot.placed:
             return {}
-        kappa, total = (view.rows(side, name, pairs.nodes(side)) for name in ("kappa", "sum"))
+        nodes, slots = pairs.nodes(side), pairs.slots(side)
+        kappa, total = (view.rows(side, name, nodes, slots=slots) for name in ("kappa", "sum"))
         own = (total - kappa) / np.maximum(total, 1e-9)
         return {f"{side}_placing": np.column_stack([kappa > 0, own]).astype(np.float32)}
 

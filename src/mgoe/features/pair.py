@@ -29,9 +29,9 @@ class Pair(InputGroup):
         out = np.zeros((len(pairs.user), arrays["user_table"].shape[1] + 1), np.float32)
         when = view.as_of, view.snapshot.bucket
         _read_known(known, *when, pairs.user, pairs.item, out)
-        if len(live.user.slot):
-            changed = live.user.slot, live.user.head, live.item.index, live.pairs
-            _read_changed(changed, *when, pairs.user, pairs.item, out)
+        if pairs.user_slots is not None:
+            changed = live.user.head, live.item.index, live.pairs
+            _read_changed(changed, *when, pairs.user_slots, pairs.item, out)
         return {"pair": out}
 
 
@@ -49,18 +49,18 @@ def _read_known(known, as_of, bucket, users, items, out):  # pragma: no cover - 
 
 
 @kernel("out")
-def _read_changed(changed, as_of, bucket, users, items, out):  # pragma: no cover - compiled
+def _read_changed(changed, as_of, bucket, slots, items, out):  # pragma: no cover - compiled
     """Write over the rows whose pairs have changed. A user's changed pairs are sorted once per run of
     rows."""
-    slot, head, index, pairs = changed
+    head, index, pairs = changed
     row = 0
-    while row < len(users):
-        user = users[row]
-        entries = walk(np.full(1, slot[user] if user >= 0 else -1), head, pairs.next_user)[1]
+    while row < len(slots):
+        user = slots[row]
+        entries = walk(np.full(1, user), head, pairs.next_user)[1]
         others = index[pairs.item[entries]]
         order = np.argsort(others)
         entries, others = entries[order], others[order]
-        while row < len(users) and users[row] == user:
+        while row < len(slots) and slots[row] == user:
             at = np.searchsorted(others, items[row])
             if at < len(others) and others[at] == items[row]:
                 entry = entries[at]

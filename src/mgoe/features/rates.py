@@ -107,7 +107,8 @@ def _values(view: View, pairs: Pairs, rates: Rates, axis: Axis) -> NDArray[np.in
         return take(held, nodes, np.array([0, *[-1] * (held.shape[1] - 1)])).astype(np.int64)
     if axis.kind == "node":
         return (pairs.users if axis.side == "user" else pairs.items)[:, None]
-    return view.macro(axis.side, axis.resolution, pairs.nodes(axis.side))[:, None]
+    nodes, slots = pairs.nodes(axis.side), pairs.slots(axis.side)
+    return view.macro(axis.side, axis.resolution, nodes, slots=slots)[:, None]
 
 
 @kernel("out")

@@ -36,16 +36,16 @@ class Sketch(InputGroup):
         users, items = _vectors(view, "user"), _vectors(view, "item")
         ranks = np.array(_ranks(users[0].shape[1]), np.uint64)
         recent = view.base["user"]["recent"], view.overlay.user.recent
+        slots = pairs.changed("user"), pairs.changed("item")
         out = np.zeros((len(pairs.user), 2 * len(ranks) + 2), np.float32)
-        _read(users, items, *recent, ranks, pairs.user, pairs.item, out)
+        _read(users, items, *recent, ranks, pairs.user, pairs.item, *slots, out)
         return {"sketch": out}
 
 
-def _vectors(view: View, side: Side) -> tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.float32]]:
-    """Return the vectors of one side by node, the slots in the overlay by node, and by slot the vectors that
-    have changed. Shapes (n, rank), (n,), (slots, rank)."""
-    live = view.nodes(side)
-    return view.base[side]["vectors"], live.slot, live.vectors
+def _vectors(view: View, side: Side) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return the vectors of one side by node, and by slot those that have changed. Shapes (n, rank), (slots,
+    rank)."""
+    return view.base[side]["vectors"], view.nodes(side).vectors
 
 
 def _ranks(rank: int) -> list[int]:
@@ -54,15 +54,17 @@ def _ranks(rank: int) -> list[int]:
 
 
 @kernel("out")
-def _read(users, items, recent, live_recent, ranks, u, i, out):  # pragma: no cover - compiled
-    """Write the columns of each pair; zeros where the user or the item has no history."""
-    vectors_u, slot_u, live_u = users
-    vectors_i, slot_i, live_i = items
+def _read(users, items, recent, live_recent, ranks, u, i, slot_u, slot_i, out):  # pragma: no cover - compiled
+    """Write the columns of each pair; zeros where the user or the item has no history. Recent items are as
+    the snapshot has them."""
+    vectors_u, live_u = users
+    vectors_i, live_i = items
     rank, length, last = vectors_u.shape[1], recent.shape[1], 2 * len(ranks)
     flat_u, flat_i, flat_recent = vectors_u.reshape(-1), vectors_i.reshape(-1), recent.reshape(-1)
     vector, target = np.empty((1, rank), np.float32), np.empty((1, rank), np.float32)
     squares = np.empty(len(ranks), np.float32)
-    inverse, neighbors, current, n = np.empty(length, np.float32), np.empty(length, np.int64), -2, 0
+    inverse, neighbors, n = np.empty(length, np.float32), np.empty(length, np.int64), 0
+    current, current_slot = -2, -2
     for row in range(len(u)):
         _ask(flat_u, rank, u, row)
         _ask(flat_recent, length, u, row)
@@ -73,28 +75,26 @@ def _read(users, items, recent, live_recent, ranks, u, i, out):  # pragma: no co
                 prefetch(flat_i, np.int64(recent[coming, r]) * rank, rank)
         if u[row] < 0 or i[row] < 0:
             continue
-        if u[row] != current:
-            current, n = u[row], 0
-            _copy(vectors_u, slot_u, live_u, current, vector)
+        if u[row] != current or slot_u[row] != current_slot:
+            current, current_slot, n = u[row], slot_u[row], 0
+            slot = current_slot
+            _copy(vectors_u, slot, live_u, current, vector)
             _squares(vector, ranks, squares)
-            slot = _slot(slot_u, current)
             while n < length and (slot >= 0 or current < len(recent)):
                 item = np.int64(live_recent[slot, n]) if slot >= 0 else np.int64(recent[current, n])
                 if item < 0:
                     break
-                neighbors[n], own = item, _slot(slot_i, item)
-                inverse[n] = _inverse(
-                    _dot(live_i, own, live_i, own) if own >= 0 else _dot(vectors_i, item, vectors_i, item)
-                )
+                neighbors[n], inverse[n] = item, np.float32(0)
+                if item < len(vectors_i):
+                    inverse[n] = _inverse(_dot(vectors_i, item, vectors_i, item))
                 n += 1
-        _copy(vectors_i, slot_i, live_i, i[row], target)
+        _copy(vectors_i, slot_i[row], live_i, i[row], target)
         own_inverse = _inverse(_products(vector, squares, target, ranks, out, row))
         if n == 0:
             continue
         largest, total = np.float32(-1), np.float32(0)
         for k in range(n):
-            own = _slot(slot_i, neighbors[k])
-            near = _dot(target, 0, live_i, own) if own >= 0 else _dot(target, 0, vectors_i, neighbors[k])
+            near = _dot(target, 0, vectors_i, neighbors[k]) if inverse[k] else np.float32(0)
             value = near * own_inverse * inverse[k]
             largest = max(largest, value)
             total += value
@@ -142,15 +142,8 @@ def _inverse(square):  # pragma: no cover - compiled
     return np.float32(1) / np.sqrt(max(square, np.float32(1e-20)))
 
 
-@kernel(inline="always")
-def _slot(slot, node):  # pragma: no cover - compiled
-    """Return a node's row in the overlay, -1 where there is none."""
-    return np.int64(slot[node]) if 0 <= node < len(slot) else np.int64(-1)
-
-
 @kernel("out", inner=True)
-def _copy(vectors, slot, live, node, out):  # pragma: no cover - compiled
-    own = _slot(slot, node)
+def _copy(vectors, own, live, node, out):  # pragma: no cover - compiled
     for d in range(out.shape[1]):
         out[0, d] = live[own, d] if own >= 0 else vectors[node, d]
 

@@ -22,9 +22,13 @@ from mgoe.data import FeatureEncoders, SideFeatures
 from mgoe.errors import GraphError
 from mgoe.features.spec import FeatureSpec
 from mgoe.graph import Snapshot
+from mgoe.graph.moments import Moments
 from mgoe.graph.pair_rows import OTHER, SIDES, Side
 from mgoe.graph.placing import Placing, SomeNodes
 from mgoe.graph.scores import UNIT
+
+Slots = NDArray[np.int64] | None
+"""Rows of nodes in an overlay, -1 for those that are unchanged; None if no node has changed."""
 
 
 class NodeOverlay(NamedTuple):
@@ -41,9 +45,8 @@ class NodeOverlay(NamedTuple):
         second: 2nd-order edge to the own macro node at each resolution. Shape (n, Z).
         sum, second_sum: Score sums over one and two steps. Shape (n,).
         counts: Shape (n, 2T + 3).
-        log_first, log_second: log(1 + edge) of both orders at the dense resolution. Shape (n, K) each.
+        log_first: log(1 + edge) of the 1st order at the dense resolution. Shape (n, K).
         kappa: Pseudo-scores of the sum, see `mgoe.graph.placing`. Shape (n,).
-        table: Macro task table. Shape (n, T).
         vectors: Of the sketch. Shape (n, rank).
         recent, recent_task_mask: Neighbours, newest first, -1 at the end. Shape (n, R).
         head: First changed pair of the node, -1 where there is none. Shape (n,).
@@ -62,9 +65,7 @@ class NodeOverlay(NamedTuple):
     second_sum: NDArray[np.float32]
     counts: NDArray[np.float32]
     log_first: NDArray[np.float16]
-    log_second: NDArray[np.float16]
     kappa: NDArray[np.float32]
-    table: NDArray[np.int32]
     vectors: NDArray[np.float32]
     recent: NDArray[np.int32]
     recent_task_mask: NDArray[np.unsignedinteger]
@@ -142,9 +143,7 @@ class Overlay(NamedTuple):
             second_sum=np.empty(0, np.float32),
             counts=np.empty((0, 0), np.float32),
             log_first=np.empty((0, 0), np.float16),
-            log_second=np.empty((0, 0), np.float16),
             kappa=np.empty(0, np.float32),
-            table=np.empty((0, 0), np.int32),
             vectors=np.empty((0, 0), np.float32),
             recent=np.empty((0, 0), np.int32),
             recent_task_mask=np.empty((0, 0), snapshot.arrays["pairs.task_mask"].dtype),
@@ -185,6 +184,7 @@ class View:
         as_of: The time that pairs are read as of: everything in the view happened in this bucket or before.
         base: Arrays of the snapshot by the names of `NodeOverlay`, but for edges, for each side: as nodes
             read them with their content, if they have any.
+        moments: How nodes change after the snapshot, where pairs are read as of moments.
 
     Example:
         >>> view = bundle.view
@@ -197,6 +197,7 @@ class View:
     side: Mapping[Side, SideFeatures]
     as_of: int
     base: Mapping[Side, dict[str, NDArray]]
+    moments: Moments | None = None
 
     @classmethod
     def of(
@@ -264,24 +265,38 @@ class View:
         """Return the macro node of a side's nodes without history, at the dense resolution."""
         return self.snapshot.macro_users if side == "user" else self.snapshot.macro_items
 
-    def known(self, side: Side, nodes: NDArray[np.integer]) -> NDArray[np.int64]:
+    def slots(self, side: Side, nodes: NDArray[np.integer]) -> Slots:
+        """Return the row of each node in the overlay, -1 where it is unchanged; None if no node has changed.
+        Any shape."""
+        slot = self.nodes(side).slot
+        return take(slot, nodes, -1).astype(np.int64) if len(slot) else None
+
+    def known(self, side: Side, nodes: NDArray[np.integer], slots: Slots = None) -> NDArray[np.int64]:
         """Return nodes by index, -1 for those without history. Any shape."""
-        known = len(self.base[side]["sum"])
-        there = (nodes < known) | (take(self.nodes(side).slot, nodes, -1) >= 0)
+        there = nodes < len(self.base[side]["sum"])
+        if slots is not None:
+            there |= slots >= 0
         return np.where(there & (nodes >= 0), nodes, -1).astype(np.int64)
 
     def macro(
-        self, side: Side, resolution: int, nodes: NDArray[np.int64], fill: int = -1
+        self, side: Side, resolution: int, nodes: NDArray[np.int64], fill: int = -1, slots: Slots = None
     ) -> NDArray[np.int64]:
-        """Return the macro node of each node at a resolution, `fill` for nodes of -1. Nodes of any shape."""
-        base, changed = self.base[side][f"macro{resolution}"], self.nodes(side)
-        live = changed.macro[:, resolution] if len(changed.slot) else changed.macro
-        return _read(base, changed.slot, live, nodes, fill).astype(np.int64)
+        """Return the macro node of each node at a resolution, `fill` for nodes of -1. Nodes of any shape.
 
-    def rows(self, side: Side, name: str, nodes: NDArray[np.int64], fill: float = 0) -> NDArray:
-        """Return a row per node of an array of `base`, `fill` for nodes of -1. Nodes of any shape."""
-        changed = self.nodes(side)
-        return _read(self.base[side][name], changed.slot, getattr(changed, name), nodes, fill)
+        Without slots, all nodes are read as the snapshot has them.
+        """
+        live = None if slots is None else self.nodes(side).macro[:, resolution]
+        return _read(self.base[side][f"macro{resolution}"], slots, live, nodes, fill).astype(np.int64)
+
+    def rows(
+        self, side: Side, name: str, nodes: NDArray[np.int64], fill: float = 0, slots: Slots = None
+    ) -> NDArray:
+        """Return a row per node of an array of `base`, `fill` for nodes of -1. Nodes of any shape.
+
+        Without slots, all nodes are read as the snapshot has them.
+        """
+        live = None if slots is None else getattr(self.nodes(side), name)
+        return _read(self.base[side][name], slots, live, nodes, fill)
 
 
 class Pairs(NamedTuple):
@@ -293,6 +308,8 @@ class Pairs(NamedTuple):
             each.
         context: Encoded context features by name, each of B rows.
         spec: Sizes of the model's tables; None where no model is concerned.
+        user_slots, item_slots: Row of each node in the overlay, -1 where it is unchanged; None if no node
+            has changed. Shape (B,) each.
 
     Example:
         >>> pairs = Pairs.of(bundle.view, np.array([0, 0]), np.array([3, 4]), {}, None)
@@ -306,6 +323,8 @@ class Pairs(NamedTuple):
     items: NDArray[np.int64]
     context: Mapping[str, NDArray]
     spec: FeatureSpec | None
+    user_slots: Slots = None
+    item_slots: Slots = None
 
     @classmethod
     def of(
@@ -315,8 +334,16 @@ class Pairs(NamedTuple):
         items: NDArray[np.int64],
         context: Mapping[str, NDArray],
         spec: FeatureSpec | None,
+        slots: tuple[Slots, Slots] | None = None,
     ) -> Pairs:
         """Look nodes up, and repeat a context of one row for all pairs.
+
+        Args:
+            view: What the pairs are read from.
+            users, items: By index. Shape (B,) each.
+            context: Encoded context features, each of B rows, or of one row for all.
+            spec: See above.
+            slots: Of users and of items, where they are not those of the nodes.
 
         Raises:
             GraphError: Users and items differ in length.
@@ -330,7 +357,18 @@ class Pairs(NamedTuple):
             name: values if len(values) == n else np.repeat(values, n, axis=0)
             for name, values in context.items()
         }
-        return cls(view.known("user", users), view.known("item", items), users, items, rows, spec)
+        own = slots or (view.slots("user", users), view.slots("item", items))
+        known = view.known("user", users, own[0]), view.known("item", items, own[1])
+        return cls(*known, users, items, rows, spec, *own)
+
+    def slots(self, side: Side) -> Slots:
+        """Return where the nodes of a side are in the overlay."""
+        return self.user_slots if side == "user" else self.item_slots
+
+    def changed(self, side: Side) -> NDArray[np.int64]:
+        """Return the same as an array, for kernels."""
+        slots = self.slots(side)
+        return np.full(len(self.user), -1, np.int64) if slots is None else slots
 
     def nodes(self, side: Side) -> NDArray[np.int64]:
         """Return the nodes of a side."""
@@ -352,12 +390,11 @@ def _base(snapshot: Snapshot, side: Side) -> dict[str, NDArray]:
 
 
 def _read(
-    base: NDArray, slot: NDArray[np.int32], live: NDArray, nodes: NDArray[np.int64], fill: float
+    base: NDArray, slots: Slots, live: NDArray | None, nodes: NDArray[np.int64], fill: float
 ) -> NDArray:
     """Return rows of a snapshot's array, and of the live array for nodes with a slot; `fill` at node -1."""
-    if not len(slot):
-        return take(base, nodes, fill)
     out = take(base, nodes, fill)
-    row = np.where(nodes >= 0, slot[nodes], -1)
-    out[row >= 0] = live[row[row >= 0]]
+    if slots is not None and live is not None:
+        there = slots >= 0
+        out[there] = live[slots[there]]
     return out

@@ -15,7 +15,7 @@ from mgoe._util.arrays import mapped
 from mgoe.errors import GraphError
 from mgoe.graph.adjusted import split_adjusted
 from mgoe.graph.edges import SparseEdges
-from mgoe.graph.pair_rows import Side
+from mgoe.graph.pair_rows import BLOCK_PAIRS, Side, block_bounds
 from mgoe.graph.rates import Rates, RateTable, restore
 from mgoe.graph.scores import UNIT, score_table
 
@@ -193,6 +193,18 @@ class Snapshot:
             for side, content in read_content(folder.parent.parent, meta.get("content", ())).items()
         }
         return cls(arrays, parts, meta["dense"], cut, meta["bucket"], scores, rates, placed)
+
+
+def score_sums(snapshot: Snapshot, side: Side) -> NDArray[np.int64]:
+    """Return the fixed-point score sum of each node, which is that of its edges."""
+    indptr, _, score = getattr(snapshot.resolutions[0], f"{side}_edges")
+    sums = np.empty(len(indptr) - 1, np.int64)
+    # holds a block in memory, not all edges
+    for first, last in block_bounds(indptr, BLOCK_PAIRS, len(indptr)):
+        bounds = np.asarray(indptr[first : last + 1])
+        total = np.concatenate([[0], np.cumsum(score[bounds[0] : bounds[-1]], dtype=np.int64)])
+        sums[first:last] = np.diff(total[bounds - bounds[0]])
+    return sums
 
 
 def read_content(graph: Path, sides: Iterable[Side]) -> dict[Side, NDArray[np.float32]]:

@@ -5,7 +5,7 @@ Batches are shuffled with a seed and gathered from the graph in blocks, ahead of
 Axes: `N` examples, `B` batch, `T` tasks.
 """
 
-from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from itertools import pairwise
@@ -20,8 +20,10 @@ from mgoe.config import TaskSettings
 from mgoe.data import Encoders, ExampleFile, Examples, FeatureEncoders, Prepared, Split, join
 from mgoe.errors import TrainingError
 from mgoe.features import GROUPS, Arrays, CategoricalSpec, FeatureSpec, Reader, TaskSpec, View, input_groups
+from mgoe.features.moments import WindowMoments
 from mgoe.features.rates import spec_of
 from mgoe.graph import MacroGraph
+from mgoe.graph.moments import Moments
 from mgoe.models import Batch
 from mgoe.training.distributed.process_group import ALONE, ProcessGroup
 
@@ -33,6 +35,8 @@ Several blocks are held at a time, so a block of streamed examples is at most ha
 RARE_ROWS = 50
 """Training rows per value below which a category of an exposure log is rare (ours): on KuaiRand an embedding
 of 6,500 authors from 107,000 rows overfits within an epoch."""
+MOMENT_BLOCK = 8_192
+"""Rows that are read at moments at once, each with its own edges."""
 MOMENT_ROWS = 200_000
 """Training examples that means and deviations are estimated from."""
 
@@ -46,6 +50,8 @@ class Feed:
         examples: What to feed, in memory or streamed.
         needs: Input groups that the model reads.
         spec: Specification that the model was made for.
+        moments: How nodes change after each snapshot, where examples have moments; by default what the
+            prepared log says.
 
     Example:
         >>> valid = Feed(prepared, graph, prepared.examples("valid"), frozenset({"counts"}), spec)
@@ -60,11 +66,15 @@ class Feed:
         examples: Examples | ExampleFile,
         needs: frozenset[str],
         spec: FeatureSpec,
+        moments: Mapping[int, Moments] | None = None,
     ):
         self.graph = graph
         self.examples = examples
         self.spec = spec
         self._sides = encoders.user_side, encoders.item_side
+        self._moments: Mapping[int, Moments] = moments or (
+            WindowMoments(encoders, graph) if isinstance(encoders, Prepared) else {}
+        )
         self._read = Reader(needs, spec)
 
     def __len__(self) -> int:
@@ -165,7 +175,14 @@ class Feed:
     def _read_snapshot(self, number: int, part: Examples) -> Arrays:
         """Return the inputs of examples of one snapshot, by batch key."""
         view = View.of(self.graph.snapshots[number], *self._sides)
-        return self._read(view, part.user, part.item, part.context)
+        if part.moment is None:
+            return self._read(view, part.user, part.item, part.context)
+        view = replace(view, moments=self._moments[number])
+        arrays: list[Arrays] = []
+        for start in range(0, len(part), MOMENT_BLOCK):
+            some = part.take(np.arange(start, min(start + MOMENT_BLOCK, len(part))))
+            arrays.append(self._read(view, some.user, some.item, some.context, some.moment))
+        return {name: np.concatenate(as_wide(*(one[name] for one in arrays))) for name in arrays[0]}
 
 
 def as_wide(*arrays: NDArray) -> list[NDArray]:

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mgoe.graph import Snapshot
+from mgoe.graph.snapshot import score_sums
 from mgoe.serving.online import base_values
-from mgoe.serving.online.base_values import score_sums, tasks_done
+from mgoe.serving.online.base_values import tasks_done
 
 
 def snapshot(indptr: np.ndarray, score: np.ndarray) -> Snapshot:

@@ -64,7 +64,11 @@ def rows_as_they_are(batches: Batches) -> Iterator[pa.Table]:
 
 
 def event_examples(
-    batches: Batches, settings: NegativeSettings, cuts: NDArray[np.int32], tasks: Sequence[TaskSettings]
+    batches: Batches,
+    settings: NegativeSettings,
+    cuts: NDArray[np.int32],
+    tasks: Sequence[TaskSettings],
+    lag: int = 0,
 ) -> Iterator[pa.Table]:
     """Yield examples of whole buckets.
 
@@ -73,10 +77,11 @@ def event_examples(
         settings: How negatives are drawn.
         cuts: Bucket number of each cut. Shape (n,).
         tasks: In label order.
+        lag: See `examples_of`.
     """
     for whole in whole_buckets(batches, block_size(settings)):
-        for columns in examples_of(whole, settings, len(tasks)):
-            yield example_table(cuts, tasks, *columns)
+        for columns in examples_of(whole, settings, len(tasks), lag):
+            yield example_table(cuts, tasks, **columns)
 
 
 def exposure_examples(

@@ -29,6 +29,7 @@ from mgoe.data.engines.shards import (
     rows_as_they_are,
     write_shard,
 )
+from mgoe.data.events import lag_of
 from mgoe.data.examples import Split
 from mgoe.data.exposures import in_order, with_lengths
 from mgoe.data.features import FeatureEncoders
@@ -127,7 +128,8 @@ class Spark(Engine):
         for split, held in self._splits(found, first, cuts).items():
             rows = spark_frame(found.filter(held)).repartitionByRange("bucket")
             sampling = drawn.of_training if split == "train" else drawn
-            make = partial(event_examples, settings=sampling, cuts=cuts, tasks=self.settings.tasks)
+            given = {"settings": sampling, "cuts": cuts, "tasks": self.settings.tasks}
+            make = partial(event_examples, **given, lag=lag_of(self.settings))
             self._write_shards(f"{split}.parquet", rows.sortWithinPartitions("bucket", "user", "item"), make)
 
     def write_exposures(

@@ -18,7 +18,8 @@ from mgoe._util.files import GIB, NEW, durable_folder, remove_folder
 from mgoe.errors import StoreError
 from mgoe.graph import MacroGraph, Snapshot
 from mgoe.graph.counts import own_pairs
-from mgoe.graph.edges import SparseEdges, first_order, second_order, second_order_own, second_sums
+from mgoe.graph.edges import SparseEdges, first_order, second_order_own, second_sums
+from mgoe.graph.newcomers import power_of
 from mgoe.graph.pair_rows import (
     BLOCK_PAIRS,
     OTHER,
@@ -26,14 +27,11 @@ from mgoe.graph.pair_rows import (
     PairRows,
     Side,
     available_threads,
-    block_bounds,
     by_item,
     starts,
 )
 from mgoe.serving.online import kernels
 
-UNPLACED = 5
-"""Level of a node without a macro node, see `ColdStart`. The snapshot's nodes have 0."""
 INDEX = ("indptr", *PairColumns._fields)
 """Arrays of an index."""
 SORT_MEMORY = GIB // 4
@@ -116,11 +114,12 @@ class BaseValues:
             "recent_task_mask": own["recent_task_mask"],
             "recent_time": recent_time.reshape(own["recent"].shape),
             "vectors": take(snapshot.arrays[f"{self.side}_vectors"], indices, 0),
-            "level": np.where(degree > 0, 0, UNPLACED),
+            "new": degree == 0,
+            "power": power_of(degree),
         }
         edges = []
         for r, part in enumerate(snapshot.resolutions):
-            width, other_width = self.widths[r], self.other_widths[r]
+            other_width = self.other_widths[r]
             other_macro = getattr(part, f"{self.other}_macro")
             given = (
                 block,
@@ -131,17 +130,6 @@ class BaseValues:
             values["fixed_second"][:, r] = second_order_own(*given)
             first = first_order(block, self.scores, other_macro, other_width)
             edges.append(first.dense(other_width + 1))
-            if r == snapshot.dense:
-                values["fixed_all_second"] = second_order(*given, width)
-                values["done_at"] = np.zeros((len(block), tasks, other_width + 1), np.int32)
-                kernels.add_tasks(
-                    np.repeat(rows, degree),
-                    other_macro[block.other][:, None],
-                    0,
-                    block.task_mask.astype(np.int64),
-                    1,
-                    values["done_at"],
-                )
         return values | {"edges": np.concatenate(edges, axis=1)}
 
     def macro(self, indices: NDArray[np.int64]) -> NDArray[np.int32]:
@@ -151,18 +139,6 @@ class BaseValues:
             [take(getattr(part, f"{side}_macro"), indices, width) for part, width in parts],
             axis=1,
         )
-
-
-def score_sums(snapshot: Snapshot, side: Side) -> NDArray[np.int64]:
-    """Return the fixed-point score sum of each node, which is that of its edges."""
-    indptr, _, score = getattr(snapshot.resolutions[0], f"{side}_edges")
-    sums = np.empty(len(indptr) - 1, np.int64)
-    # holds a block in memory, not all edges
-    for first, last in block_bounds(indptr, BLOCK_PAIRS, len(indptr)):
-        bounds = np.asarray(indptr[first : last + 1])
-        total = np.concatenate([[0], np.cumsum(score[bounds[0] : bounds[-1]], dtype=np.int64)])
-        sums[first:last] = np.diff(total[bounds - bounds[0]])
-    return sums
 
 
 def tasks_done(task_mask: NDArray[np.unsignedinteger], tasks: int) -> NDArray[np.int64]:

@@ -1,6 +1,7 @@
-"""Where newcomers go: nodes that the snapshot has not placed join a macro node by their live pairs.
+"""Where newcomers go: nodes that the snapshot has not placed join a macro node by their live events, see
+`mgoe.graph.newcomers`.
 
-Axes: `n` nodes, `Z` resolutions, `T` tasks.
+Axes: `n` nodes, `m` events, `Z` resolutions.
 """
 
 from collections.abc import Mapping
@@ -8,114 +9,133 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from mgoe.features.pair import walk
 from mgoe.graph.likelihood import Placement
-from mgoe.graph.pair_rows import OTHER, SIDES, Side, untimed
-from mgoe.graph.scores import UNIT
-from mgoe.serving.online.base_values import UNPLACED
-from mgoe.serving.online.touched import LivePairs, Nodes
+from mgoe.graph.newcomers import Doings, Placements, place, power_of
+from mgoe.graph.pair_rows import OTHER, SIDES, Side
+from mgoe.graph.snapshot import Snapshot
+from mgoe.serving.online.touched import GrowingArrays, LivePairs, Nodes
 
-ROUNDS: tuple[tuple[Side, int, tuple[int, ...]], ...] = (
-    ("user", 1, (0,)),
-    ("item", 2, (0, 1)),
-    ("user", 3, (0, 2)),
-    ("item", 4, (0, 1, 3)),
-)
-"""The side that is placed, the level that its nodes get, and the levels of the nodes that place them."""
 Slots = NDArray[np.int64]
 
 
 class ColdStart:
-    """One placement of the newcomers whose pairs have changed, by the rules of an update.
+    """The events of newcomers, and where they have placed them.
 
-    Users join the macro node that is likeliest by their pairs with placed items, then items by placed users;
-    then users who only have new items, then items that only had such users; a node that is tied to unplaced
-    ones alone joins the first macro node. The result depends on the pairs, not on the order in which they
-    came.
+    A node is placed again when its neighbours reach a power of two, when an event comes that is older than
+    its placement, and, if it is an item, when one of its new users is placed again.
 
     Args:
-        placements: Places newcomers of each side.
+        snapshot: What newcomers are new to.
+        placements: Places nodes of each side.
         scores: Fixed-point score of every task mask. Shape (2^T,).
         sides, pairs: Touched nodes and pairs of the live state, which are changed.
-        changed: Slots with changed pairs, each once, by side.
-
-    Attributes:
-        changed: Slots whose values have changed, newcomers that move and their neighbours included.
     """
 
     def __init__(
         self,
+        snapshot: Snapshot,
         placements: Mapping[Side, Placement],
         scores: NDArray[np.int64],
         sides: Mapping[Side, Nodes],
         pairs: LivePairs,
-        changed: dict[Side, Slots],
     ):
-        self._placements, self._scores, self._sides, self._pairs = placements, scores, sides, pairs
-        self._waiting = {side: self._newcomers(side, changed[side]) for side in SIDES}
-        self.changed: dict[Side, Slots] = changed
-        if not any(len(self._waiting[side]) for side in SIDES):
-            return
-        for side in SIDES:
-            self._project(side, self._waiting[side])
-        for side, level, by in ROUNDS:
-            if len(slots := self._newcomers(side, self._waiting[side], level)):
-                self._place(side, slots, level, by)
-        for side in SIDES:
-            if len(slots := self._newcomers(side, self._waiting[side], UNPLACED)):
-                self._move(side, slots, np.zeros_like(self._sides[side].macro[slots]), UNPLACED)
+        self._snapshot, self._placements, self._scores = snapshot, placements, scores
+        self._sides, self._pairs = sides, pairs
+        number = np.int64, (), 0
+        columns = dict.fromkeys(("other", "time", "task_mask"), number) | {"next": (np.int32, (), -1)}
+        self._doings = {side: GrowingArrays(columns) for side in SIDES}
+        self._placed_users: dict[int, Placements] = {}
 
-    def _newcomers(self, side: Side, slots: Slots, level: int = 1) -> Slots:
-        """Those that the snapshot has not placed, of this level or a higher one."""
-        return slots[self._sides[side].level[slots] >= level]
+    def add(
+        self, side: Side, slots: Slots, others: NDArray, time: NDArray[np.int64], task_mask: NDArray
+    ) -> Slots:
+        """Note events, and return the newcomers among their nodes that have to be placed again.
 
-    def _project(self, side: Side, slots: Slots) -> None:
-        """Compute vectors from pairs with the snapshot's nodes, in the order of their indices.
-
-        As in an update, items that the snapshot has a vector of keep it.
+        Args:
+            side: Of the nodes.
+            slots: Node of each event, whose sums hold the events. Shape (m,).
+            others: Index of the other node. Shape (m,).
+            time: Microseconds. Shape (m,).
+            task_mask: Tasks done. Shape (m,).
         """
-        nodes, other = self._sides[side], self._sides[OTHER[side]]
-        if side == "item":
-            slots = slots[nodes.index[slots] >= nodes.base_values.snapshot.n_items]
-        indptr, numbers, others = self._pairs.of(nodes, slots)
-        index = other.index[others]
-        order = np.lexsort((index, np.repeat(np.arange(len(slots)), np.diff(indptr))))
-        nodes.vectors[slots] = self._placements[side].vectors(
-            untimed(indptr, index[order], self._pairs.task_mask[numbers][order]),
-            nodes.fixed_sum[slots] / UNIT,
-        )
+        nodes, doings = self._sides[side], self._doings[side]
+        rows = np.flatnonzero(nodes.new[slots])
+        if not len(rows):
+            return np.empty(0, np.int64)
+        own, numbers = slots[rows], doings.extend(len(rows))
+        doings.other[numbers], doings.time[numbers] = others[rows], time[rows]
+        doings.task_mask[numbers] = task_mask[rows]
+        for slot, number in zip(own.tolist(), numbers.tolist(), strict=True):
+            doings.next[number], nodes.doing[slot] = nodes.doing[slot], number
+        late = time[rows] <= nodes.placed_at[own]
+        more = power_of(nodes.degree[own]) != nodes.power[own]
+        nodes.power[own] = power_of(nodes.degree[own])
+        return np.unique(own[late | more])
 
-    def _place(self, side: Side, slots: Slots, level: int, by: tuple[int, ...]) -> None:
-        """Place the nodes that are tied to nodes of some levels."""
-        nodes, other = self._sides[side], self._sides[OTHER[side]]
-        indptr, numbers, others = self._pairs.of(nodes, slots)
-        allowed = np.isin(other.level[others], by)
-        other_macro = [
-            np.where(allowed, other.macro[others, r], width).astype(np.int32)
-            for r, width in enumerate(nodes.base_values.other_widths)
-        ]
-        macro = self._placements[side].macro(
-            untimed(indptr, np.arange(len(numbers)), self._pairs.task_mask[numbers]), other_macro
-        )
-        placed = macro[:, 0] < nodes.base_values.widths[0]
-        nodes.level[slots[~placed]] = UNPLACED
-        self._move(side, slots[placed], macro[placed], level)
+    def place(self, waiting: Mapping[Side, Slots], changed: dict[Side, Slots]) -> dict[Side, Slots]:
+        """Place newcomers.
 
-    def _move(self, side: Side, slots: Slots, macro: NDArray[np.int32], level: int) -> None:
+        Args:
+            waiting: Those that have to be placed, as `add` returned them.
+            changed: Slots with changed pairs, each once, by side.
+
+        Returns:
+            Slots whose values have changed, newcomers that move and their neighbours included.
+        """
+        items = waiting["item"]
+        if len(waiting["user"]):
+            placed, _ = self._place("user", waiting["user"], None, changed)
+            begins = np.searchsorted(placed.node, np.unique(placed.node))
+            for low, high in zip(begins.tolist(), [*begins[1:].tolist(), len(placed.node)], strict=True):
+                self._placed_users[int(placed.node[low])] = Placements(*(one[low:high] for one in placed))
+            tied = self._pairs.of(self._sides["user"], waiting["user"])[2]
+            items = np.union1d(items, tied[self._sides["item"].new[tied]]).astype(np.int64)
+        if len(items):
+            tied = self._pairs.of(self._sides["item"], items)[2]
+            users = np.unique(self._sides["user"].index[tied[self._sides["user"].new[tied]]])
+            among = [self._placed_users[user] for user in users.tolist() if user in self._placed_users]
+            joined = Placements(*map(np.concatenate, zip(*among, strict=True))) if among else None
+            self._place("item", items, joined, changed)
+        return changed
+
+    def _place(
+        self, side: Side, slots: Slots, among: Placements | None, changed: dict[Side, Slots]
+    ) -> tuple[Placements, Slots]:
+        nodes, doings, other = self._sides[side], self._doings[side], OTHER[side]
+        order = np.argsort(nodes.index[slots])
+        slots = slots[order]
+        indptr, numbers = walk(slots, nodes.doing, doings.next)
+        row = np.repeat(np.arange(len(slots)), np.diff(indptr))
+        numbers = numbers[np.lexsort((doings.time[numbers], row))]
+        done = Doings(
+            nodes.index[slots][row], doings.other[numbers], doings.time[numbers], doings.task_mask[numbers]
+        )
+        parts = self._snapshot.resolutions
+        macro = [getattr(part, f"{other}_macro") for part in parts]
+        widths = [len(getattr(part, f"{other}_mass")) for part in parts]
+        placed = place(done, self._placements[side], macro, widths, among)
+        last = np.searchsorted(placed.node, nodes.index[slots], side="right") - 1
+        nodes.placed_at[slots] = placed.time[last]
+        own = slots
+        if side == "item":  # items that the snapshot has a vector of keep it
+            kept = nodes.index[slots] >= self._snapshot.n_items
+            own, last_own = slots[kept], last[kept]
+        else:
+            last_own = last
+        nodes.vectors[own] = placed.vectors[last_own]
+        self._move(side, slots, placed.macro[last], changed)
+        changed[side] = np.union1d(changed[side], slots)
+        return placed, slots
+
+    def _move(self, side: Side, slots: Slots, macro: NDArray[np.int32], changed: dict[Side, Slots]) -> None:
         """Give macro nodes (n, Z), and adapt the edges of the neighbours."""
         nodes, other = self._sides[side], self._sides[OTHER[side]]
         moves = (nodes.macro[slots] != macro).any(axis=1)
-        wakes = moves | (nodes.level[slots] != level)  # neighbours may now be placed otherwise
-        nodes.level[slots] = level
-        woken = self._newcomers(OTHER[side], self._pairs.of(nodes, slots[wakes])[2])
-        self._waiting[OTHER[side]] = np.union1d(self._waiting[OTHER[side]], woken).astype(np.int64)
         slots, macro = slots[moves], macro[moves]
         indptr, numbers, others = self._pairs.of(nodes, slots)
-        degree, task_mask = np.diff(indptr), self._pairs.task_mask[numbers]
-        scores = self._scores[task_mask]
-        former, now = (np.repeat(values, degree, axis=0) for values in (nodes.macro[slots], macro))
-        other.move_neighbors(others, former, now, scores, task_mask)
-        nodes.set_macro(slots, macro, indptr, other.index[others], scores)
-        self.changed = {
-            side: np.union1d(self.changed[side], slots),
-            OTHER[side]: np.union1d(self.changed[OTHER[side]], others),
-        }
+        scores = self._scores[self._pairs.task_mask[numbers]]
+        former, now = (np.repeat(values, np.diff(indptr), axis=0) for values in (nodes.macro[slots], macro))
+        other.move_neighbors(others, former, now, scores)
+        nodes.macro[slots] = macro
+        changed[OTHER[side]] = np.union1d(changed[OTHER[side]], others)

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from mgoe._util.kernels import kernel
 from mgoe.graph.edges import find, find_place
-from mgoe.graph.task_table import largest
 
 
 class Change(NamedTuple):
@@ -85,27 +84,6 @@ def add_own_second_order(own, other, step, base_score, edges, macro, r, out):  #
             out[a, r] += step[p] * (edge - base_score[p])
 
 
-@kernel("out")
-def add_second_order(own, other, step, base_score, edges, macro, r, out):  # pragma: no cover - compiled
-    """Add to the 2nd-order edges of each node to every macro node of resolution `r`."""
-    indptr, column, score = edges
-    for p in range(len(own)):
-        a, row = own[p], other[p]
-        if row < len(indptr) - 1:
-            for q in range(indptr[row], indptr[row + 1]):
-                out[a, column[q]] += step[p] * np.int64(score[q])
-            if base_score[p]:
-                out[a, macro[a, r]] -= step[p] * base_score[p]
-
-
-@kernel("out")
-def add_tasks(own, macro, r, task_mask, sign, out):  # pragma: no cover - compiled
-    """Add to neighbours by task and macro node of resolution `r`."""
-    for p in range(len(own)):
-        for t in range(out.shape[1]):
-            out[own[p], t, macro[p, r]] += sign * (task_mask[p] >> t & 1)
-
-
 @kernel()
 def find_pairs(indptr, other, rows, columns):  # pragma: no cover - compiled
     """Return where pairs are stored in sparse rows, -1 for those that are not."""
@@ -158,18 +136,6 @@ def add_recents(change, scores, known, rank, neighbor, masks, times):  # pragma:
             neighbor[a, at], masks[a, at], times[a, at] = entry, masks[a, at - 1], times[a, at - 1]
             at -= 1
         neighbor[a, at], masks[a, at], times[a, at] = node, change.task_mask[p], time
-
-
-@kernel("out")
-def task_table(edges, done_at, degree, out):  # pragma: no cover - compiled
-    """Fill the macro task table by the rule of `mgoe.graph.task_table`."""
-    for row in range(len(out)):
-        if degree[row] == 0:
-            continue
-        favorite = largest(edges[row], edges[row], edges.shape[1])
-        for t in range(out.shape[1]):
-            best = largest(done_at[row, t], edges[row], edges.shape[1])
-            out[row, t] = best if done_at[row, t, best] else favorite
 
 
 @kernel("head", "following")

@@ -193,7 +193,7 @@ class LiveNodes:
             dense = self.snapshot.dense
             start, width = int(nodes.starts[dense]), nodes.base_values.other_widths[dense]
             return {
-                "new": bool(nodes.level[slot] > 0),
+                "new": bool(nodes.new[slot]),
                 "pairs": (int(before["degree"][0]), int(nodes.degree[slot])),
                 "events": (int(before["events"][0]), int(nodes.events[slot])),
                 "score": (float(before["fixed_sum"][0]) / UNIT, float(nodes.fixed_sum[slot]) / UNIT),

@@ -17,18 +17,13 @@ from numpy.typing import NDArray
 
 from mgoe.features import NodeOverlay, Overlay, PairOverlay, View
 from mgoe.graph.fold import MOST_EVENTS
-from mgoe.graph.pair_rows import untimed
-from mgoe.graph.scores import UNIT
-from mgoe.serving.online.base_values import UNPLACED
+from mgoe.graph.newcomers import Doings, place
 from mgoe.serving.online.kernels import Change
 from mgoe.serving.online.live import LiveNodes
 from mgoe.serving.online.touched import Nodes
 
 SLOT = np.zeros(1, np.int64)
 """Where the visitor stands among the touched users of a session, as the only one."""
-PLACED_BY = ((0,), (0, 2))
-"""Levels of the items that place a visitor, see `ColdStart`: the snapshot's, and if none of them can, those
-that live events have placed too."""
 
 
 class Done(NamedTuple):
@@ -73,7 +68,7 @@ class Session:
         nodes = Nodes(base.values["user"], known=0)
         nodes.touch(base.values["user"].read(np.array([user])) | {"index": SLOT})
         nodes.add(change, known)
-        _place(live, nodes, change)
+        _place(live, nodes, events)
         nodes.finish(SLOT, live.version)
         nodes.index[0], nodes.head[0] = user, 0
         n = len(change.other)
@@ -119,25 +114,11 @@ def _change(live: LiveNodes, events: Sequence[Done]) -> Change:
     )
 
 
-def _place(live: LiveNodes, nodes: Nodes, change: Change) -> None:
-    """Give the visitor a vector and macro nodes by the rules of `ColdStart`."""
-    placement, known, n = live.base.placements["user"], live.sides["item"], len(change.other)
-    indptr = np.array([0, n])
-    slots = known.slots(change.other)
-    level = np.where(
-        slots >= 0, known.level[slots], np.where(change.other < live.snapshot.n_items, 0, UNPLACED)
-    )
-    nodes.vectors[SLOT] = placement.vectors(
-        untimed(indptr, change.other, change.task_mask), nodes.fixed_sum[SLOT] / UNIT
-    )
-    found = np.zeros_like(nodes.macro[SLOT])  # a visitor whom nothing places joins the first macro nodes
-    for levels in PLACED_BY:
-        others = [
-            np.where(np.isin(level, levels), change.other_macro[:, r], width).astype(np.int32)
-            for r, width in enumerate(nodes.base_values.other_widths)
-        ]
-        macro = placement.macro(untimed(indptr, np.arange(n), change.task_mask), others)
-        if macro[0, 0] < nodes.base_values.widths[0]:
-            found = macro
-            break
-    nodes.set_macro(SLOT, found, indptr, change.other, change.score)
+def _place(live: LiveNodes, nodes: Nodes, events: Sequence[Done]) -> None:
+    """Give the visitor a vector and macro nodes by the rules of `mgoe.graph.newcomers`."""
+    item, mask, time = np.array(sorted(events, key=lambda one: one.time), np.int64).T
+    done = Doings(np.zeros_like(item), item, time, mask)
+    parts = live.snapshot.resolutions
+    macro, widths = [part.item_macro for part in parts], [len(part.item_mass) for part in parts]
+    placed = place(done, live.base.placements["user"], macro, widths)
+    nodes.vectors[SLOT], nodes.macro[SLOT] = placed.vectors[-1], placed.macro[-1]

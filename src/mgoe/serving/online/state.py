@@ -1,9 +1,10 @@
 """The live state: nodes and pairs as a snapshot and every event since have made them.
 
 An event changes its user and its item at once, exactly as the next update of the graph will: the pair's tasks
-and score, both nodes' counts, 1st-order edges at every resolution, recent neighbours (ties among newcomers
-aside, see `Nodes.rank`) and macro task table. Their 2nd-order edges change by the counterpart's edges as of
-the snapshot. All other nodes stay as the snapshot has them until the next update.
+and score, both nodes' counts, 1st-order edges at every resolution and recent neighbours (ties among newcomers
+aside, see `Nodes.rank`). Their 2nd-order edges to their own macro nodes change by the counterpart's edges as
+of the snapshot. All other nodes stay as the snapshot has them until the next update, and so do all other
+2nd-order edges and the macro task table.
 
 Of the 2nd order, a snapshot has `N_u2[u] = sum_i s_ui (N_i1[i] - s_ui e_c(u))`: over two steps to everyone
 else who touched `i`, since `s_ui e_c(u)` is what `u` itself gave to `N_i1[i]`. These others are kept as they
@@ -35,10 +36,11 @@ from mgoe.graph.fold import MOST_EVENTS
 from mgoe.graph.likelihood import Placement
 from mgoe.graph.pair_rows import OTHER, SIDES, PairRows, Side
 from mgoe.graph.scores import UNIT
+from mgoe.graph.snapshot import score_sums
 from mgoe.serving.events.event import Event, Id, SeenEvents, with_ids_of
 from mgoe.serving.events.exposure_follower import Changes
 from mgoe.serving.events.taken import read_context
-from mgoe.serving.online.base_values import BaseValues, item_rows, score_sums, tasks_done
+from mgoe.serving.online.base_values import BaseValues, item_rows, tasks_done
 from mgoe.serving.online.cold_start import ColdStart
 from mgoe.serving.online.kernels import Change
 from mgoe.serving.online.live_rates import ExposureBatch, LiveRates
@@ -180,6 +182,7 @@ class LiveState:
             side: Nodes(base.values[side], base.vocabularies[side].size) for side in SIDES
         }
         self.pairs = LivePairs()
+        self._cold_start = ColdStart(base.snapshot, base.placements, base.scores, self.sides, self.pairs)
         self.rates = LiveRates(base.snapshot.rates)
         self.counts = {"events": 0, "duplicates": 0, "unknown": 0, "late": 0}
         self._seen = SeenEvents()
@@ -308,6 +311,12 @@ class LiveState:
             )
         self.version += 1
         touched: dict[Side, NDArray[np.int64]] = {side: np.unique(slots[side]) for side in SIDES}
-        placed = ColdStart(self.base.placements, scores, self.sides, pairs, touched)
-        for side, moved in placed.changed.items():
+        slot = {side: self.sides[side].slots(batch.nodes[side]) for side in SIDES}
+        waiting = {
+            side: self._cold_start.add(
+                side, slot[side], batch.nodes[OTHER[side]], batch.time, batch.task_mask
+            )
+            for side in SIDES
+        }
+        for side, moved in self._cold_start.place(waiting, touched).items():
             self.sides[side].finish(moved, self.version)

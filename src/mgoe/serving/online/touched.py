@@ -74,22 +74,22 @@ class Nodes(GrowingArrays):
         slot: Slot of each node, -1 where it is untouched. Shape (at least `count`,).
         index: Node of each slot. Shape (n,).
         version: Version of the live state at the last change. Shape (n,).
-        level: 0 if the snapshot has placed the node, otherwise the round in which live events have. Shape
-            (n,).
+        new: Whether the snapshot has not placed the node. Shape (n,).
+        power, placed_at: Of a newcomer, how many powers of two its pairs have reached, and the time of its
+            placement. Shape (n,).
+        doing: Its latest event in `ColdStart`. Shape (n,).
         macro: Own macro node at each of Z resolutions; the cold one is the last. Shape (n, Z).
         edges: 1st-order edges of all resolutions side by side, unit 2^-12, cold macro nodes included. Shape
             (n, W).
         starts: First column of each resolution in `edges`. Shape (Z + 1,).
         fixed_sum, fixed_second_sum: Score sums over one and two steps, units 2^-12 and 2^-24. Shape (n,).
-        fixed_second: 2nd-order edge to the own macro node, unit 2^-24. Shape (n, Z).
-        fixed_all_second: All 2nd-order edges at the dense resolution, unit 2^-24. Shape (n, K).
+        fixed_second: 2nd-order edge to the own macro node, unit 2^-24; 0 of a newcomer. Shape (n, Z).
         done, degree, events, last: Pairs per task (n, T), pairs, events since the snapshot before the latest,
             and time of the last event (n,).
-        done_at: Neighbours by task and macro node at the dense resolution. Shape (n, T, other K + 1).
         recent, recent_task_mask, recent_time: Neighbours, newest first, -1 at the end. Shape (n, R).
         head: First live pair, -1 if there is none. Shape (n,).
-        sum, second_sum, second, counts, log_first, log_second, table, vectors: What a model reads, as in
-            `Snapshot` and `Resolution`; `log_first` and `log_second` are log(1 + edge) of both orders.
+        sum, second_sum, second, counts, log_first, vectors: What a model reads, as in `Snapshot` and
+            `Resolution`; `log_first` is log(1 + edge) of the 1st order.
         content: What nodes are about of which the snapshot does not know it. Shape (n, D).
         kappa, read_edges, read_macro, read_vectors: What a model reads where content places nodes, see
             `mgoe.graph.placing`.
@@ -105,24 +105,25 @@ class Nodes(GrowingArrays):
         self.rank = np.zeros(MIN_ROWS, np.int64)
         self.slot = np.full(max(known, 1), -1, np.int32)
         self.starts = np.concatenate([[0], np.cumsum(np.array(to) + 1)]).astype(np.int64)
-        resolutions, width, dense = (len(widths),), widths[snapshot.dense], to[snapshot.dense]
+        resolutions, dense = (len(widths),), to[snapshot.dense]
         recents = (base_values.recents,)
         super().__init__(
             {
                 "index": (np.int64, (), -1),
                 "version": (np.int64, (), 0),
-                "level": (np.int8, (), 0),
+                "new": (np.bool_, (), 0),
+                "power": (np.int8, (), 0),
+                "placed_at": (np.int64, (), NEVER),
+                "doing": (np.int32, (), -1),
                 "macro": (np.int32, resolutions, 0),
                 "edges": (np.int64, (int(self.starts[-1]),), 0),
                 "fixed_sum": (np.int64, (), 0),
                 "fixed_second_sum": (np.int64, (), 0),
                 "fixed_second": (np.int64, resolutions, 0),
-                "fixed_all_second": (np.int64, (width,), 0),
                 "done": (np.int32, (tasks,), 0),
                 "degree": (np.int64, (), 0),
                 "events": (np.int32, (), 0),
                 "last": (np.int64, (), NEVER),
-                "done_at": (np.int32, (tasks, dense + 1), 0),
                 "recent": (np.int32, recents, -1),
                 "recent_task_mask": (snapshot.arrays["pairs.task_mask"].dtype, recents, 0),
                 "recent_time": (np.int64, recents, 0),
@@ -132,8 +133,6 @@ class Nodes(GrowingArrays):
                 "second": (np.float32, resolutions, 0),
                 "counts": (np.float32, (2 * tasks + 3,), 0),
                 "log_first": (np.float16, (dense,), 0),
-                "log_second": (np.float16, (width,), 0),
-                "table": (np.int32, (tasks,), 0),
                 "vectors": (np.float32, (rank,), 0),
                 "kappa": (np.float32, (), 0),
                 "content": (np.float32, self._placed["content"].shape[1:] if self._placed else (0,), 0),
@@ -215,21 +214,11 @@ class Nodes(GrowingArrays):
             self.recent_task_mask,
             self.recent_time,
         )
-        steps = change.own, change.other, step, change.base_score
+        known = ~self.new[change.own]
+        steps = change.own[known], change.other[known], step[known], change.base_score[known]
         for r in range(len(base.widths)):
-            edges = base.edges(r)
             kernels.add_edges(change.own, change.other_macro, r, step, self.starts[r], self.edges)
-            kernels.add_own_second_order(*steps, edges, self.macro, r, self.fixed_second)
-            if r == base.snapshot.dense:
-                kernels.add_second_order(*steps, edges, self.macro, r, self.fixed_all_second)
-                kernels.add_tasks(
-                    change.own,
-                    change.other_macro,
-                    r,
-                    change.task_mask & ~change.old_task_mask,
-                    1,
-                    self.done_at,
-                )
+            kernels.add_own_second_order(*steps, base.edges(r), self.macro, r, self.fixed_second)
 
     def move_neighbors(
         self,
@@ -237,41 +226,17 @@ class Nodes(GrowingArrays):
         former: NDArray[np.int32],
         now: NDArray[np.int32],
         scores: NDArray[np.int64],
-        task_mask: NDArray[np.int64],
     ) -> None:
         """Adapt the edges of nodes to newcomers that have moved to other macro nodes, pair by pair.
 
         Args:
             slots: Nodes of this side. Shape (m,).
             former, now: Macro nodes of the other node. Shape (m, Z) each.
-            scores, task_mask: Of the pair. Shape (m,) each.
+            scores: Of the pair. Shape (m,).
         """
         for r in range(len(self.base_values.widths)):
             for macro, sign in ((former, -1), (now, 1)):
                 kernels.add_edges(slots, macro, r, sign * scores, self.starts[r], self.edges)
-                if r == self.base_values.snapshot.dense:
-                    kernels.add_tasks(slots, macro, r, task_mask, sign, self.done_at)
-
-    def set_macro(
-        self,
-        slots: NDArray[np.int64],
-        macro: NDArray[np.int32],
-        indptr: NDArray[np.int64],
-        other: NDArray[np.int64],
-        scores: NDArray[np.int64],
-    ) -> None:
-        """Give macro nodes to newcomers; their 2nd-order edges to them are sums over all their pairs.
-
-        Args:
-            slots: The newcomers. Shape (n,).
-            macro: Their macro nodes. Shape (n, Z).
-            indptr: Where each one's pairs start. Shape (n + 1,).
-            other, scores: Index of the other node of each pair, and its score. Shape (m,) each.
-        """
-        self.macro[slots], self.fixed_second[slots] = macro, 0
-        steps = np.repeat(slots, np.diff(indptr)), other, scores, np.zeros_like(scores)
-        for r in range(macro.shape[1]):
-            kernels.add_own_second_order(*steps, self.base_values.edges(r), self.macro, r, self.fixed_second)
 
     def finish(self, slots: NDArray[np.int64], version: int) -> None:
         """Compute what a model reads of nodes that have changed.
@@ -289,10 +254,6 @@ class Nodes(GrowingArrays):
         width, start = base.other_widths[snapshot.dense], self.starts[snapshot.dense]
         edges = self.edges[slots, start : start + width]
         self.log_first[slots] = log_scores(edges, UNIT)
-        self.log_second[slots] = log_scores(self.fixed_all_second[slots], UNIT**2)
-        table = np.full((len(slots), len(base.share)), width, np.int32)
-        kernels.task_table(edges, self.done_at[slots], degree, table)
-        self.table[slots] = table
         if self._placed:
             self._place(slots)
 

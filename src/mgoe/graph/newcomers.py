@@ -1,0 +1,170 @@
+"""Where newcomers go: nodes that a snapshot has not placed join a macro node by what they have done since.
+
+A newcomer is placed when it has 1, 2, 4, 8, ... neighbours, by all its pairs at that moment: first users by
+their pairs with the snapshot's items, then items by their pairs with users that are placed. So where a node
+is at a moment depends on the events until then, not on the order in which they came.
+
+Axes: `n` events, `P` placements, `Z` resolutions, `rank` columns of a vector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mgoe._util.kernels import kernel
+from mgoe.graph.likelihood import Placement
+from mgoe.graph.pair_rows import starts, untimed
+from mgoe.graph.scores import UNIT
+
+
+class Placements(NamedTuple):
+    """Placements of newcomers of one side, by node, then time.
+
+    Attributes:
+        node: Index of the node. Shape (P,).
+        time: From which it is there, microseconds. Shape (P,).
+        macro: Its macro node at each resolution; the cold one if nothing tells. Shape (P, Z).
+        vectors: Of the sketch. Shape (P, rank).
+    """
+
+    node: NDArray[np.int64]
+    time: NDArray[np.int64]
+    macro: NDArray[np.int32]
+    vectors: NDArray[np.float32]
+
+    def at(self, nodes: NDArray[np.int64], times: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the row of each node's placement as of a time, this time included; -1 where there is none.
+
+        Args:
+            nodes, times: Shape (m,) each.
+        """
+        found = np.full(len(nodes), -1, np.int64)
+        _at(self.node, self.time, nodes, times, found)
+        return found
+
+
+class Doings(NamedTuple):
+    """Events of newcomers of one side, by node, then time. Shape (n,) each.
+
+    Attributes:
+        node, other: Index of the newcomer and of the other node.
+        time: Microseconds.
+        task_mask: Tasks that the event does.
+    """
+
+    node: NDArray[np.int64]
+    other: NDArray[np.int64]
+    time: NDArray[np.int64]
+    task_mask: NDArray[np.int64]
+
+
+def place(
+    doings: Doings,
+    placement: Placement,
+    other_macro: Sequence[NDArray[np.int32]],
+    other_widths: Sequence[int],
+    others: Placements | None = None,
+) -> Placements:
+    """Place newcomers at every degree that is a power of two.
+
+    Args:
+        doings: All their events.
+        placement: Places nodes of their side by the snapshot.
+        other_macro: Macro node of every node of the other side in the snapshot, per resolution. Nodes beyond
+            it are cold.
+        other_widths: Macro nodes of the other side, per resolution.
+        others: Where newcomers of the other side are, if they tell.
+    """
+    node, other, time, _ = doings
+    first = np.empty(len(node), np.bool_)
+    order = np.lexsort((time, other, node))  # stable: the first event of each pair
+    pair = np.r_[True, (node[order][1:] != node[order][:-1]) | (other[order][1:] != other[order][:-1])]
+    first[order] = pair[: len(order)]
+    # degree of each node after each event
+    begins = np.flatnonzero(np.r_[True, node[1:] != node[:-1]]) if len(node) else np.empty(0, np.int64)
+    sizes = np.diff(np.r_[begins, len(node)])
+    degree = np.cumsum(first, dtype=np.int64)
+    degree = degree - np.repeat(degree[begins] - first[begins], sizes) if len(node) else degree
+    last_of_time = np.r_[(node[1:] != node[:-1]) | (time[1:] != time[:-1]), True][: len(node)]
+    ends = np.flatnonzero(last_of_time)  # groups of equal node and time
+    before = np.r_[0, degree[ends][:-1]]
+    before[np.r_[True, node[ends][1:] != node[ends][:-1]][: len(ends)]] = 0
+    power = power_of(degree[ends])
+    at = ends[power > power_of(before)]  # the last event of each group that reaches a power of two
+    start = np.repeat(begins, sizes)[at] if len(node) else at
+    macro, vectors = [], []
+    for rows in _blocks(at - start + 1):
+        indptr, entry, masks = _pairs_until(doings, start[rows], at[rows])
+        tied = [
+            np.where(other[entry] < len(one), np.take(one, other[entry], mode="clip"), width).astype(np.int32)
+            if len(one)
+            else np.full(len(entry), width, np.int32)
+            for one, width in zip(other_macro, other_widths, strict=True)
+        ]
+        if others is not None and len(others.node):
+            row = others.at(other[entry], np.repeat(time[at[rows]], np.diff(indptr)))
+            for r, one in enumerate(tied):
+                one[row >= 0] = others.macro[row[row >= 0], r]
+        macro.append(placement.macro(untimed(indptr, np.arange(len(entry)), masks), tied))
+        block = untimed(indptr, other[entry], masks)
+        sums = np.zeros(len(block))
+        np.add.at(sums, np.repeat(np.arange(len(block)), np.diff(indptr)), placement.scores[masks])
+        vectors.append(placement.vectors(block, sums / UNIT))
+    width = placement.other_vectors.shape[1]
+    return Placements(
+        node[at],
+        time[at],
+        np.concatenate([*macro, np.empty((0, len(other_widths)), np.int32)]),
+        np.concatenate([*vectors, np.empty((0, width), np.float32)]),
+    )
+
+
+BLOCK = 1 << 20
+"""Events that are read for placements at once."""
+
+
+def power_of(degree: NDArray[np.integer]) -> NDArray[np.int64]:
+    """Return how many powers of two are at most a number of neighbours."""
+    return np.frexp(degree.astype(np.float64))[1].astype(np.int64)
+
+
+def _blocks(sizes: NDArray[np.int64]) -> list[slice]:
+    """Return consecutive runs of placements that read about `BLOCK` events together."""
+    edges = np.flatnonzero(np.diff((np.cumsum(sizes) - 1) // BLOCK, prepend=-1))
+    ends = np.r_[edges, len(sizes)][1:]
+    return [slice(low, high) for low, high in zip(edges.tolist(), ends.tolist(), strict=True)]
+
+
+def _pairs_until(
+    doings: Doings, start: NDArray[np.int64], at: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Return the pairs that nodes had after an event: where each placement's pairs start, an event of each
+    pair, and the tasks done. Pairs are in the order of their other nodes."""
+    size = at - start + 1
+    row = np.repeat(np.arange(len(at)), size)
+    event = np.arange(size.sum()) - np.repeat(np.cumsum(size) - size, size) + start[row]
+    order = np.lexsort((doings.other[event], row))
+    row, event = row[order], event[order]
+    begins = np.flatnonzero(
+        np.r_[True, (row[1:] != row[:-1]) | (doings.other[event][1:] != doings.other[event][:-1])]
+    )
+    masks = np.bitwise_or.reduceat(doings.task_mask[event], begins)
+    return starts(np.bincount(row[begins], minlength=len(at))), event[begins], masks
+
+
+@kernel("found")
+def _at(node, time, nodes, times, found):  # pragma: no cover - compiled
+    for row in range(len(nodes)):
+        low, high = 0, len(node)
+        while low < high:
+            half = (low + high) // 2
+            if node[half] < nodes[row] or (node[half] == nodes[row] and time[half] <= times[row]):
+                low = half + 1
+            else:
+                high = half
+        if low and node[low - 1] == nodes[row]:
+            found[row] = low - 1
