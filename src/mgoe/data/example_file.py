@@ -100,7 +100,8 @@ def example_table(
     Args:
         cuts: Bucket number of each cut. Shape (n,).
         tasks: In label order, T of them.
-        user, item, bucket, weight, position, uniform, moment: One per example; weights are 1 by default. Shape (N,).
+        user, item, bucket, weight, position, uniform, moment: One per example; weights are 1 by default.
+            Shape (N,).
         labels: Missing ones are NaN; those outside the sample space of their task become so. Shape (N, T).
         context: Encoded features by name.
     """

@@ -64,7 +64,7 @@ def sample_at_moments(
 def _draw(user, item, start, moment, known, order, draws, drawn):  # pragma: no cover - compiled
     """Write the row of the event that each draw is of, -1 where it is dropped."""
     n = len(user)
-    pool, tie = np.empty(ALIKE + NEXT, np.int64), 0
+    pool, tie, alike = np.empty(ALIKE + NEXT, np.int64), 0, 0
     for place in range(n):
         row = order[place]
         bucket = start[row]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from filelock import FileLock
@@ -20,7 +20,7 @@ from mgoe._util.arrays import take
 from mgoe._util.files import atomic_folder
 from mgoe._util.kernels import kernel
 from mgoe.data import Prepared
-from mgoe.features.view import Overlay, PairOverlay, Slots, View
+from mgoe.features.view import NodeOverlay, Overlay, PairOverlay, Slots, View
 from mgoe.graph.edges import log_scores, to_units
 from mgoe.graph.macro_graph import MacroGraph
 from mgoe.graph.moments import MOVED, Events, Moments, counts_at, edge_starts, edges_at
@@ -48,8 +48,8 @@ class MomentNodes:
 
     def __init__(self, view: View, side: Side, nodes: NDArray[np.int64], times: NDArray[np.int64]):
         assert view.moments is not None
-        self._view, self._side, self.held = view, side, view.moments.sides[side]
-        self._share = view.moments.share
+        self._side: Side = side
+        self._view, self.held, self._share = view, view.moments.sides[side], view.moments.share
         place, entry = self.held.before(nodes, times)
         changed = np.flatnonzero(entry >= 0)
         self.slots = np.full(len(nodes), -1, np.int64)
@@ -202,7 +202,8 @@ def at_moments(
     user.head[user.slots[rows]] = np.arange(len(rows))
     masks, time = held.entries.task_mask[entry].astype(np.int64), held.entries.time[entry]
     pairs = PairOverlay(item.slots[rows].astype(np.int32), masks, time, np.full(len(rows), -1, np.int32))
-    return view.over(Overlay(user, item, pairs, view.overlay.rates)), (user.slots, item.slots)
+    nodes = cast(NodeOverlay, user), cast(NodeOverlay, item)  # all that input groups read of it
+    return view.over(Overlay(*nodes, pairs, view.overlay.rates)), (user.slots, item.slots)
 
 
 @kernel("recent", "recent_masks")

@@ -76,11 +76,11 @@ class Entries(NamedTuple):
         wide = {"other_macro": (resolutions,), "second": (resolutions,), "done": (tasks,)}
         types = {"time": "i8", "other": "i4", "task_mask": "u2", "step": "i4", "other_macro": "u2"}
         types |= {"done": "i4", "degree": "i4", "events": "i4", "placed": "i4"}
-        return cls(*(np.zeros((entries, *wide.get(name, ())), types.get(name, "i8")) for name in kinds))
+        return cls._make(np.zeros((entries, *wide.get(name, ())), types.get(name, "i8")) for name in kinds)
 
     def take(self, rows: NDArray[np.int64]) -> Entries:
         """Return some entries."""
-        return Entries(*(column[rows] for column in self))
+        return Entries._make(column[rows] for column in self)
 
 
 class Events(NamedTuple):
@@ -207,13 +207,13 @@ class _Nodes(NamedTuple):
 
     macro: NDArray[np.int32]
     done: NDArray[np.int32]
+    second: NDArray[np.int64]
+    head: NDArray[np.int64]
+    placed: NDArray[np.int64]
     degree: NDArray[np.int64]
     events: NDArray[np.int64]
     sum: NDArray[np.int64]
     second_sum: NDArray[np.int64]
-    second: NDArray[np.int64]
-    head: NDArray[np.int64]
-    placed: NDArray[np.int64]
 
 
 class _Sweep:
@@ -281,7 +281,7 @@ class _Sweep:
         counts = np.zeros(2, np.int64)
         sizes = len(self._snapshot.resolutions), self._tasks
         nothing = tuple(Entries.empty(0, *sizes) for _ in SIDES)
-        spare = tuple(_Nodes(*(column.copy() for column in nodes[side])) for side in SIDES)
+        spare = tuple(_Nodes._make(column.copy() for column in nodes[side]) for side in SIDES)
         _sweep(*work, base_mask.copy(), *spare, (np.empty(0, np.int64),) * 2, *nothing, counts)
         out = tuple(Entries.empty(int(count), *sizes) for count in counts)
         whose = tuple(np.empty(int(count), np.int64) for count in counts)
@@ -329,10 +329,10 @@ class _Sweep:
         nodes = _Nodes(
             macro,
             np.zeros((n, self._tasks), np.int32),
-            *(np.zeros(n, np.int64) for _ in range(4)),
             np.zeros((n, len(parts)), np.int64),
             np.full(n, -1, np.int64),
             np.full(n, -1, np.int64),
+            *(np.zeros(n, np.int64) for _ in range(4)),
         )
         at = np.full(max(snapshot.n_users if side == "user" else snapshot.n_items, 1), -1, np.int64)
         there = index[index < len(at)]

@@ -81,7 +81,7 @@ def event_examples(
     """
     for whole in whole_buckets(batches, block_size(settings)):
         for columns in examples_of(whole, settings, len(tasks), lag):
-            yield example_table(cuts, tasks, **columns)
+            yield example_table(cuts, tasks, context=None, **columns)
 
 
 def exposure_examples(

@@ -88,7 +88,7 @@ class ColdStart:
             placed, _ = self._place("user", waiting["user"], None, changed)
             begins = np.searchsorted(placed.node, np.unique(placed.node))
             for low, high in zip(begins.tolist(), [*begins[1:].tolist(), len(placed.node)], strict=True):
-                self._placed_users[int(placed.node[low])] = Placements(*(one[low:high] for one in placed))
+                self._placed_users[int(placed.node[low])] = Placements._make(one[low:high] for one in placed)
             tied = self._pairs.of(self._sides["user"], waiting["user"])[2]
             items = np.union1d(items, tied[self._sides["item"].new[tied]]).astype(np.int64)
         if len(items):

@@ -312,7 +312,7 @@ class LiveState:
         self.version += 1
         touched: dict[Side, NDArray[np.int64]] = {side: np.unique(slots[side]) for side in SIDES}
         slot = {side: self.sides[side].slots(batch.nodes[side]) for side in SIDES}
-        waiting = {
+        waiting: dict[Side, NDArray[np.int64]] = {
             side: self._cold_start.add(
                 side, slot[side], batch.nodes[OTHER[side]], batch.time, batch.task_mask
             )
