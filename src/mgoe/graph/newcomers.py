@@ -1,8 +1,8 @@
 """Where newcomers go: nodes that a snapshot has not placed join a macro node by what they have done since.
 
-A newcomer is placed when it has 1, 2, 4, 8, ... neighbours, by all its pairs at that moment: first users by
-their pairs with the snapshot's items, then items by their pairs with users that are placed. So where a node
-is at a moment depends on the events until then, not on the order in which they came.
+A newcomer is placed when it has 1, 2, 4, 8, ..., 4,096 neighbours, by all its pairs at that moment: first
+users by their pairs with the snapshot's items, then items by their pairs with users that are placed. So where
+a node is at a moment depends on the events until then, not on the order in which they came.
 
 Axes: `n` events, `P` placements, `Z` resolutions, `rank` columns of a vector.
 """
@@ -125,11 +125,14 @@ def place(
 
 BLOCK = 1 << 20
 """Events that are read for placements at once."""
+POWERS = 13
+"""Placements of a newcomer at most. With 4,096 neighbours it is where it belongs, and a live state need not
+keep what it does from then on."""
 
 
 def power_of(degree: NDArray[np.integer]) -> NDArray[np.int64]:
-    """Return how many powers of two are at most a number of neighbours."""
-    return np.frexp(degree.astype(np.float64))[1].astype(np.int64)
+    """Return how many powers of two are at most a number of neighbours, `POWERS` at most."""
+    return np.minimum(np.frexp(degree.astype(np.float64))[1], POWERS).astype(np.int64)
 
 
 def _blocks(sizes: NDArray[np.int64]) -> list[slice]:

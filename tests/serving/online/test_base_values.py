@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mgoe.graph import Snapshot
+from mgoe.graph import snapshot as snapshots
 from mgoe.graph.snapshot import score_sums
 from mgoe.serving.online import base_values
 from mgoe.serving.online.base_values import tasks_done
@@ -26,7 +27,7 @@ def test_sums_of_nodes_are_those_of_their_edges(degrees, part, seed):
     indptr = np.concatenate([[0], np.cumsum(degrees)]).astype(np.int64)
     score = np.random.default_rng(seed).integers(0, 2**32, indptr[-1], np.uint32)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(base_values, "BLOCK_PAIRS", part)
+        patch.setattr(snapshots, "BLOCK_PAIRS", part)
         found = score_sums(snapshot(indptr, score), "user")
     assert found.tolist() == [sum(row.tolist()) for row in np.split(score, indptr[1:-1])][: len(degrees)]
 
@@ -46,7 +47,8 @@ def test_pairs_are_counted_by_the_tasks_done(task_masks, part):
     ),
 ])  # fmt: skip
 def test_sums_need_no_copy(read: Callable[[np.ndarray], Any], monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(base_values, "BLOCK_PAIRS", 10_000)
+    for module in (base_values, snapshots):
+        monkeypatch.setattr(module, "BLOCK_PAIRS", 10_000)
     values = np.ones(1_000_000, np.uint8)
     tracemalloc.start()
     try:

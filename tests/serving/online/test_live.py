@@ -4,6 +4,7 @@ import tempfile
 import threading
 from copy import copy
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +15,13 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from mgoe.features import View
 from mgoe.features import read as read_pairs
-from mgoe.graph import MacroGraph
-from mgoe.graph.pair_rows import Side
-from mgoe.graph.scores import UNIT
+from mgoe.graph import MacroGraph, newcomers
+from mgoe.graph.newcomers import Doings
+from mgoe.graph.pair_rows import OTHER, SIDES, Side
 from mgoe.retrieval import known_items
 from mgoe.retrieval.popular import recent_items, shared_lists
 from mgoe.serving.events.event import Event, SeenEvents
+from mgoe.serving.online import cold_start
 from mgoe.serving.online.base_values import BaseValues
 from mgoe.serving.online.live import LiveNodes
 from mgoe.serving.online.overlay import LiveView, overlay_of
@@ -40,36 +42,87 @@ from tests.serving.online.worlds import (
     streams,
 )
 
-EXACT = [
-    "u1",
-    "i1",
-    "table_user",
-    "table_item",
-    "recent_items",
-    "recent_items_task_mask",
-    "recent_users",
-    "recent_users_task_mask",
-]
+MOVED = ["recent_items", "recent_items_task_mask", "recent_users", "recent_users_task_mask"]
+KEPT = ["table_user", "table_item", "u2", "i2"]
 
 
-def check_promised(live: LiveNodes, updated: MacroGraph):
-    """All that moves at once is as after an update, of known nodes and of newcomers."""
-    latest, tasks = updated.latest, 3
+def check_promised(live: LiveNodes, updated: MacroGraph, events: list[Event]):
+    """What moves at once is as after an update, where newcomers are stands in `newcomers.place`, and the rest
+    is as in the snapshot."""
+    latest, tasks, before = updated.latest, 3, View.of(live.snapshot)
     users, items = latest.n_users, latest.n_items
-    found, wanted = (
-        read(live, users, items),
-        read_pairs(
-            View.of(latest), *(g.ravel() for g in np.meshgrid(np.arange(users), np.arange(items))), GROUPS
-        ),
-    )
-    for name in ("user_macro", "item_macro", *EXACT, *(name for name in wanted if "placing" in name)):
+    user, item = (grid.ravel() for grid in np.meshgrid(np.arange(users), np.arange(items)))
+    found, wanted = read(live, users, items), read_pairs(View.of(latest), user, item, GROUPS)
+    for name in (*MOVED, *(name for name in wanted if "placing" in name)):
         assert_array_equal(found[name], wanted[name], err_msg=name)
+    kept = read_pairs(before, user, item, GROUPS)
+    for name in KEPT:
+        assert_array_equal(found[name], kept[name], err_msg=name)
+    for side in SIDES:
+        neighbors = f"recent_{side}s"
+        macro = before.macro(side, live.snapshot.dense, found[neighbors], before.cold(side))
+        assert_array_equal(found[f"{neighbors}_macro"], macro, err_msg=neighbors)
     assert_array_equal(found["pair"][:, :tasks], wanted["pair"][:, :tasks])
     half = 2 * tasks + 3
     counted = [*range(tasks + 2), *range(half, half + tasks + 2)]
     assert_array_equal(found["counts"][:, counted], wanted["counts"][:, counted])
+    check_edges(live, events)
+    # an update places newcomers by more of what they have done, so the edges of their neighbours differ
+    new = {side: ~known(live, side, n) for side, n in (("user", users), ("item", items))}
+    scores = matrices(live, events, users, items)[0]
+    as_updated = (~(new["user"] | scores[:, new["item"]].any(axis=1)))[user]
+    as_updated_item = (~(new["item"] | scores[new["user"]].any(axis=0)))[item]
+    for name, rows in (
+        ("user_macro", ~new["user"][user]), ("item_macro", ~new["item"][item]),
+        ("u1", as_updated), ("i1", as_updated_item),
+    ):  # fmt: skip
+        assert_array_equal(found[name][rows], wanted[name][rows], err_msg=name)
     first = np.concatenate([np.array([0, 1, 3, 4]) + 15 * r for r in range(len(latest.resolutions))])
-    assert_array_equal(found["edges"][:, first], wanted["edges"][:, first])
+    both = as_updated & as_updated_item
+    assert_array_equal(found["edges"][both][:, first], wanted["edges"][both][:, first])
+
+
+def known(live: LiveNodes, side: Side, n: int) -> np.ndarray:
+    """Whether each id has pairs in the snapshot."""
+    arrays = live.snapshot.arrays
+    nodes = np.arange(live.snapshot.n_users).repeat(np.diff(arrays["pairs.indptr"]))
+    return np.bincount(nodes if side == "user" else arrays["pairs.item"], minlength=n)[:n] > 0
+
+
+def check_edges(live: LiveNodes, events: list[Event]):
+    """1st-order edges of touched nodes are sums over their pairs, by where the other nodes are now; and
+    newcomers are where all their events place them."""
+    n = {side: live.size(side) + 3 for side in SIDES}
+    scores, placed = matrices(live, events, n["user"], n["item"])[0], None
+    for side, other in OTHER.items():
+        nodes, s = live.sides[side], scores if side == "user" else scores.T
+        index = live.indices(side, np.arange(n[side]))
+        slots = nodes.slots(index)
+        ids, slots = np.flatnonzero(slots >= 0), slots[slots >= 0]
+        macro = live.sides[other].macro_of(live.indices(other, np.arange(n[other])))
+        for r, (start, end) in enumerate(pairwise(nodes.starts)):
+            assert_array_equal(
+                nodes.edges[slots, start:end], s[ids] @ np.eye(end - start, dtype=int)[macro[:, r]]
+            )
+        new = ~known(live, side, n[side])
+        done = np.array(
+            [
+                (getattr(one, side), getattr(one, other), one.time, BEHAVIORS[one.behavior])
+                for one in sorted(events, key=lambda one: (getattr(one, side), one.time))
+                if new[getattr(one, side)]
+            ],
+            np.int64,
+        ).reshape(-1, 4)
+        parts = live.snapshot.resolutions
+        macros = [getattr(part, f"{other}_macro") for part in parts]
+        widths = [len(getattr(part, f"{other}_mass")) for part in parts]
+        placed = newcomers.place(Doings(*done.T), live.base.placements[side], macros, widths, placed)
+        rows = np.searchsorted(placed.node, np.unique(placed.node), side="right") - 1
+        slots = nodes.slots(live.indices(side, placed.node[rows]))
+        assert_array_equal(nodes.macro[slots], placed.macro[rows])
+        own = (side == "user") | (nodes.index[slots] >= live.snapshot.n_items)
+        assert_array_equal(nodes.vectors[slots[own]], placed.vectors[rows[own]])
+        assert not nodes.fixed_second[slots].any()
 
 
 def second_order(
@@ -116,7 +169,7 @@ def test_live_values_equal_those_after_an_update(events, cuts, settings, data):
         for event in stream:
             live.apply([event])
         updated = world.updated(stream)
-        check_promised(live, updated)
+        check_promised(live, updated, stream)
 
 
 @up_to(4)
@@ -130,7 +183,7 @@ def test_content_reads_the_same_live_in_a_bundle_and_in_a_graph_with_more_events
         known, before = {"user": world.users, "item": world.items}, View.of(world.graph.latest)
         live.apply(stream)
         updated = world.updated(stream)
-        check_promised(live, updated)
+        check_promised(live, updated, stream)
         after = View.of(updated.latest)
         with LiveView(before, live).reading() as now:
             for side, n in known.items():
@@ -173,7 +226,7 @@ def test_a_registered_item_reads_as_one_of_the_side_table(events, data):
             for name, values in first.items():
                 assert_array_equal(found[name], values, err_msg=name)
         live.apply(stream := data.draw(streams(world), "stream"))
-        check_promised(live, world.updated(stream, {"item": content}))
+        check_promised(live, world.updated(stream, {"item": content}), stream)
 
 
 @up_to(12)
@@ -197,16 +250,11 @@ def test_second_order_moves_by_the_counterparts_edges_of_the_snapshot(events, da
             for r in range(2):
                 macro = np.full(n, 99)
                 macro[ids] = nodes.macro[slots, r]
-                dense = second_order(live, side, macro, r, after, before)[ids]
-                assert_array_equal(
-                    nodes.fixed_second[slots, r], dense[np.arange(len(ids)), nodes.macro[slots, r]]
-                )
-                if r == 1:
-                    assert_array_equal(nodes.fixed_all_second[slots], dense)
-                    assert_array_equal(
-                        nodes.log_second[slots],
-                        np.log1p((dense / UNIT**2).astype(np.float32)).astype(np.float16),
-                    )
+                dense = second_order(live, side, macro, r, after, before)
+                there = known(live, side, n)[ids]
+                own = dense[ids[there], nodes.macro[slots[there], r]]
+                assert_array_equal(nodes.fixed_second[slots[there], r], own)
+                assert not nodes.fixed_second[slots[~there], r].any(), "newcomers have none"
 
 
 @up_to(12)
@@ -325,15 +373,35 @@ def test_newcomers_are_placed_as_by_place(large: World, side: Side):
         assert_allclose(nodes.vectors[slot], wanted.vector, rtol=1e-5, atol=1e-8)
 
 
-def test_a_newcomers_vector_is_that_of_an_update(large: World):
+def test_a_newcomer_with_a_power_of_two_of_neighbors_is_where_an_update_puts_it(large: World):
     live = large.live()
-    stream = [Event(large.users, i, "buy", 10 * BUCKET + i) for i in range(0, 30, 3)]
+    stream = [Event(large.users, i, "buy", 10 * BUCKET + i) for i in range(0, 24, 3)]
     live.apply(stream)
-    updated = large.updated(stream)
-    slot = live.sides["user"].slot[large.users]
-    assert_allclose(
-        live.sides["user"].vectors[slot], updated.latest.arrays["user_vectors"][large.users], rtol=1e-6
-    )
+    updated, nodes = large.updated(stream).latest, live.sides["user"]
+    slot = nodes.slot[large.users]
+    placed = nodes.vectors[slot].copy(), nodes.macro[slot].copy()
+    assert_allclose(placed[0], updated.arrays["user_vectors"][large.users], rtol=1e-6)
+    assert placed[1].tolist() == [part.user_macro[large.users] for part in updated.resolutions]
+    for k in range(30, 37):  # until the next power
+        live.apply([Event(large.users, k, "buy", 10 * BUCKET + k)])
+        assert_array_equal(nodes.vectors[slot], placed[0])
+    live.apply([Event(large.users, 40, "buy", 10 * BUCKET + 40)])
+    assert (nodes.vectors[slot] != placed[0]).any()
+
+
+def test_the_order_of_time_places_a_newcomer_at_powers_of_two_alone(
+    large: World, monkeypatch: pytest.MonkeyPatch
+):
+    """Whoever else is new: what a newcomer costs does not grow with what it has done. Behind the last power
+    its events are not kept."""
+    monkeypatch.setattr(newcomers, "POWERS", 5)
+    live, placed = large.live(), []
+    inner = newcomers.place
+    monkeypatch.setattr(cold_start, "place", lambda *given: placed.append(given) or inner(*given))
+    for k in range(60):
+        live.apply([Event(10_000 + k, 20_000, "click", 10 * BUCKET + k)])
+    assert len(placed) == 60 + 5, "each user once, the item at 1, 2, 4, 8, and 16"
+    assert live.state.cold_start.doings["item"].size == 16
 
 
 def test_readers_see_all_of_a_batch_or_none(large: World):

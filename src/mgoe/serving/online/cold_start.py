@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mgoe.features.pair import walk
+from mgoe.graph import newcomers
 from mgoe.graph.likelihood import Placement
 from mgoe.graph.newcomers import Doings, Placements, place, power_of
 from mgoe.graph.pair_rows import OTHER, SIDES, Side
 from mgoe.graph.snapshot import Snapshot
-from mgoe.serving.online.touched import GrowingArrays, LivePairs, Nodes
+from mgoe.serving.online.touched import LATEST, GrowingArrays, LivePairs, Nodes
 
 Slots = NDArray[np.int64]
 
@@ -22,14 +23,19 @@ Slots = NDArray[np.int64]
 class ColdStart:
     """The events of newcomers, and where they have placed them.
 
-    A node is placed again when its neighbours reach a power of two, when an event comes that is older than
-    its placement, and, if it is an item, when one of its new users is placed again.
+    A node is placed again when its neighbours reach a power of two, when an event comes that is not newer
+    than its placement, and, if it is an item, when one of its new users turns out to have been elsewhere at
+    that time. So the events of a newcomer that come in the order of time cost little each, however many there
+    are. One that is late costs as much as all until the last placement.
 
     Args:
         snapshot: What newcomers are new to.
         placements: Places nodes of each side.
         scores: Fixed-point score of every task mask. Shape (2^T,).
         sides, pairs: Touched nodes and pairs of the live state, which are changed.
+
+    Attributes:
+        doings: Events of the newcomers of each side, chained by node.
     """
 
     def __init__(
@@ -44,8 +50,7 @@ class ColdStart:
         self._sides, self._pairs = sides, pairs
         number = np.int64, (), 0
         columns = dict.fromkeys(("other", "time", "task_mask"), number) | {"next": (np.int32, (), -1)}
-        self._doings = {side: GrowingArrays(columns) for side in SIDES}
-        self._placed_users: dict[int, Placements] = {}
+        self.doings = {side: GrowingArrays(columns) for side in SIDES}
 
     def add(
         self, side: Side, slots: Slots, others: NDArray, time: NDArray[np.int64], task_mask: NDArray
@@ -59,8 +64,9 @@ class ColdStart:
             time: Microseconds. Shape (m,).
             task_mask: Tasks done. Shape (m,).
         """
-        nodes, doings = self._sides[side], self._doings[side]
-        rows = np.flatnonzero(nodes.new[slots])
+        nodes, doings = self._sides[side], self.doings[side]
+        settled = (nodes.power[slots] == newcomers.POWERS) & (time > nodes.placed_at[slots])
+        rows = np.flatnonzero(nodes.new[slots] & ~settled)
         if not len(rows):
             return np.empty(0, np.int64)
         own, numbers = slots[rows], doings.extend(len(rows))
@@ -68,7 +74,8 @@ class ColdStart:
         doings.task_mask[numbers] = task_mask[rows]
         for slot, number in zip(own.tolist(), numbers.tolist(), strict=True):
             doings.next[number], nodes.doing[slot] = nodes.doing[slot], number
-        late = time[rows] <= nodes.placed_at[own]
+        np.minimum.at(nodes.since, own, time[rows])
+        late = nodes.since[own] <= nodes.placed_at[own]
         more = power_of(nodes.degree[own]) != nodes.power[own]
         nodes.power[own] = power_of(nodes.degree[own])
         return np.unique(own[late | more])
@@ -83,28 +90,31 @@ class ColdStart:
         Returns:
             Slots whose values have changed, newcomers that move and their neighbours included.
         """
-        items = waiting["item"]
-        if len(waiting["user"]):
-            placed, _ = self._place("user", waiting["user"], None, changed)
-            begins = np.searchsorted(placed.node, np.unique(placed.node))
-            for low, high in zip(begins.tolist(), [*begins[1:].tolist(), len(placed.node)], strict=True):
-                self._placed_users[int(placed.node[low])] = Placements._make(one[low:high] for one in placed)
-            tied = self._pairs.of(self._sides["user"], waiting["user"])[2]
-            items = np.union1d(items, tied[self._sides["item"].new[tied]]).astype(np.int64)
+        users, items = waiting["user"], waiting["item"]
+        of_user, of_item = self._sides["user"], self._sides["item"]
+        if len(users):
+            indptr, _, tied = self._pairs.of(of_user, users)
+            since = np.repeat(of_user.since[users], np.diff(indptr))
+            items = np.union1d(items, tied[of_item.new[tied] & (since <= of_item.placed_at[tied])])
+            placed = self._place("user", users, None, changed)
+            row, number = of_user.slots(placed.node), np.arange(len(placed.node))
+            number -= np.searchsorted(placed.node, placed.node)
+            of_user.was_at[users] = LATEST
+            of_user.was_at[row, number], of_user.was[row, number] = placed.time, placed.macro
         if len(items):
-            tied = self._pairs.of(self._sides["item"], items)[2]
-            users = np.unique(self._sides["user"].index[tied[self._sides["user"].new[tied]]])
-            among = [self._placed_users[user] for user in users.tolist() if user in self._placed_users]
-            joined = Placements(*map(np.concatenate, zip(*among, strict=True))) if among else None
-            self._place("item", items, joined, changed)
+            tied = self._pairs.of(of_item, items)[2]
+            near = of_user.slots(np.unique(of_user.index[tied[of_user.new[tied]]]))
+            time, macro = of_user.was_at[near], of_user.was[near]
+            row, number = np.nonzero(time < LATEST)
+            among = of_user.index[near][row], time[row, number], macro[row, number], of_user.vectors[:0]
+            self._place("item", items.astype(np.int64), Placements(*among), changed)
         return changed
 
     def _place(
         self, side: Side, slots: Slots, among: Placements | None, changed: dict[Side, Slots]
-    ) -> tuple[Placements, Slots]:
-        nodes, doings, other = self._sides[side], self._doings[side], OTHER[side]
-        order = np.argsort(nodes.index[slots])
-        slots = slots[order]
+    ) -> Placements:
+        nodes, doings, other = self._sides[side], self.doings[side], OTHER[side]
+        slots = slots[np.argsort(nodes.index[slots])]
         indptr, numbers = walk(slots, nodes.doing, doings.next)
         row = np.repeat(np.arange(len(slots)), np.diff(indptr))
         numbers = numbers[np.lexsort((doings.time[numbers], row))]
@@ -116,17 +126,13 @@ class ColdStart:
         widths = [len(getattr(part, f"{other}_mass")) for part in parts]
         placed = place(done, self._placements[side], macro, widths, among)
         last = np.searchsorted(placed.node, nodes.index[slots], side="right") - 1
-        nodes.placed_at[slots] = placed.time[last]
-        own = slots
-        if side == "item":  # items that the snapshot has a vector of keep it
-            kept = nodes.index[slots] >= self._snapshot.n_items
-            own, last_own = slots[kept], last[kept]
-        else:
-            last_own = last
-        nodes.vectors[own] = placed.vectors[last_own]
+        nodes.placed_at[slots], nodes.since[slots] = placed.time[last], LATEST
+        # items that the snapshot has a vector of keep it
+        own = np.flatnonzero((nodes.index[slots] >= self._snapshot.n_items) | (side == "user"))
+        nodes.vectors[slots[own]] = placed.vectors[last[own]]
         self._move(side, slots, placed.macro[last], changed)
         changed[side] = np.union1d(changed[side], slots)
-        return placed, slots
+        return placed
 
     def _move(self, side: Side, slots: Slots, macro: NDArray[np.int32], changed: dict[Side, Slots]) -> None:
         """Give macro nodes (n, Z), and adapt the edges of the neighbours."""

@@ -210,12 +210,13 @@ class LiveNodes:
         memory."""
         with self.lock:
             state = self.state
+            growing = *self.sides.values(), *state.cold_start.doings.values(), state.pairs, state.rates
             return {
                 **state.counts,
                 "exposures": state.rates.exposures,
                 **{f"touched {side}s": nodes.size for side, nodes in self.sides.items()},
                 **{f"new {side}s": len(nodes.new_ids) for side, nodes in self.sides.items()},
-                "bytes": sum(arrays.bytes for arrays in (*self.sides.values(), state.pairs, state.rates)),
+                "bytes": sum(arrays.bytes for arrays in growing),
             }
 
 

@@ -169,6 +169,7 @@ class LiveState:
     Attributes:
         sides: Touched nodes.
         pairs: Touched pairs.
+        cold_start: Places newcomers.
         rates: Counts of exposures.
         version: Grows with every batch that changes something.
         counts: Events that counted, that repeated others, that are unknown (a behaviour that does no task, or
@@ -182,7 +183,7 @@ class LiveState:
             side: Nodes(base.values[side], base.vocabularies[side].size) for side in SIDES
         }
         self.pairs = LivePairs()
-        self._cold_start = ColdStart(base.snapshot, base.placements, base.scores, self.sides, self.pairs)
+        self.cold_start = ColdStart(base.snapshot, base.placements, base.scores, self.sides, self.pairs)
         self.rates = LiveRates(base.snapshot.rates)
         self.counts = {"events": 0, "duplicates": 0, "unknown": 0, "late": 0}
         self._seen = SeenEvents()
@@ -313,10 +314,8 @@ class LiveState:
         touched: dict[Side, NDArray[np.int64]] = {side: np.unique(slots[side]) for side in SIDES}
         slot = {side: self.sides[side].slots(batch.nodes[side]) for side in SIDES}
         waiting: dict[Side, NDArray[np.int64]] = {
-            side: self._cold_start.add(
-                side, slot[side], batch.nodes[OTHER[side]], batch.time, batch.task_mask
-            )
+            side: self.cold_start.add(side, slot[side], batch.nodes[OTHER[side]], batch.time, batch.task_mask)
             for side in SIDES
         }
-        for side, moved in self._cold_start.place(waiting, touched).items():
+        for side, moved in self.cold_start.place(waiting, touched).items():
             self.sides[side].finish(moved, self.version)

@@ -13,6 +13,7 @@ from mgoe.features import NodeOverlay
 from mgoe.features.pair import walk
 from mgoe.graph.counts import node_counts
 from mgoe.graph.edges import log_scores, to_units
+from mgoe.graph.newcomers import POWERS
 from mgoe.graph.pair_rows import OTHER, PairRows, Side
 from mgoe.graph.placing import Placing, SomeNodes
 from mgoe.graph.scores import UNIT
@@ -23,7 +24,7 @@ from mgoe.serving.online.kernels import Change
 
 MIN_ROWS = 64
 """Rows that an array has before the first entry."""
-NEVER = np.iinfo(np.int64).min
+NEVER, LATEST = np.iinfo(np.int64).min, np.iinfo(np.int64).max
 
 
 class GrowingArrays:
@@ -75,8 +76,10 @@ class Nodes(GrowingArrays):
         index: Node of each slot. Shape (n,).
         version: Version of the live state at the last change. Shape (n,).
         new: Whether the snapshot has not placed the node. Shape (n,).
-        power, placed_at: Of a newcomer, how many powers of two its pairs have reached, and the time of its
-            placement. Shape (n,).
+        power, placed_at, since: Of a newcomer, how many powers of two its pairs have reached, the time of its
+            placement, and that of the oldest event that came after it was placed. Shape (n,).
+        was_at, was: Of a new user, since when it has been where; `LATEST` behind its placements. Shapes
+            (n, POWERS) and (n, POWERS, Z).
         doing: Its latest event in `ColdStart`. Shape (n,).
         macro: Own macro node at each of Z resolutions; the cold one is the last. Shape (n, Z).
         edges: 1st-order edges of all resolutions side by side, unit 2^-12, cold macro nodes included. Shape
@@ -114,6 +117,9 @@ class Nodes(GrowingArrays):
                 "new": (np.bool_, (), 0),
                 "power": (np.int8, (), 0),
                 "placed_at": (np.int64, (), NEVER),
+                "since": (np.int64, (), LATEST),
+                "was_at": (np.int64, (POWERS if base_values.side == "user" else 0,), LATEST),
+                "was": (np.int32, (POWERS if base_values.side == "user" else 0, len(widths)), 0),
                 "doing": (np.int32, (), -1),
                 "macro": (np.int32, resolutions, 0),
                 "edges": (np.int64, (int(self.starts[-1]),), 0),
