@@ -484,3 +484,21 @@ def test_session_is_the_user_and_merchant_the_item_without_better_names():
     )
     found = guessed(log)
     assert (found.data.user, found.data.item) == ("session_id", "merchant_id")
+
+
+@pytest.mark.parametrize(
+    ("times", "history"),
+    [
+        (lambda log: log["Occurred at"], "moment"),
+        (lambda log: log["Occurred at"].dt.date, "bucket"),
+        (lambda log: log["Occurred at"].dt.strftime("%Y-%m-%d"), "bucket"),
+        (lambda log: log["Occurred at"].dt.normalize().dt.tz_localize("Asia/Shanghai"), "bucket"),
+        (lambda log: log["Occurred at"].where(np.arange(len(log)) % 40 < 1, pd.Timestamp(0)), "bucket"),
+    ],
+    ids=["seconds", "dates", "text", "midnights elsewhere", "most at one time"],
+)
+def test_rows_read_up_to_their_time_if_times_are_finer_than_buckets(times, history, tmp_path):
+    odd_log().assign(**{"Occurred at": times}).to_parquet(tmp_path / "log.parquet")
+    text = guess(tmp_path / "log.parquet")
+    assert make_settings(yaml.safe_load(text)).data.history == history
+    assert re.search(f"  history: {history} +# a row reads ", text)

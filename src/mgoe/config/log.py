@@ -135,12 +135,13 @@ class DataSettings(Settings):
     bucket: PositiveLength = "1d"
     """Length of a time bucket. Windows end at bucket boundaries; no example reads an event of its own
     bucket."""
-    history: Literal["cut", "moment"] = "cut"
-    """What a row reads: `cut`, what had happened when its window began; `moment`, what a service would know,
-    all that happened before the first event of its user and item in the bucket (event logs only)."""
+    history: Literal["cut", "bucket", "moment"] = "cut"
+    """What a row reads: `cut`, what had happened when its window began; `bucket`, all that happened before
+    its bucket; `moment`, what a service would know, all that happened before the first event of its user and
+    item in the bucket (event logs only)."""
     lag: Length = "0s"
-    """How long an event takes to reach your service: with `history: moment`, a row does not read what
-    happened so shortly before it."""
+    """How long an event takes to reach your service: with `history: bucket` or `moment`, a row does not read
+    what happened so shortly before."""
     request: str | None = None
     """Column with the id of the request that an item was shown for. Rows of one request, user and item are
     one exposure; rows of different requests are different ones (exposures only)."""

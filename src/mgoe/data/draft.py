@@ -12,6 +12,11 @@ from mgoe.data.rules import RATIO, Chosen, Scan, choose
 from mgoe.data.times import moment_of
 
 _WIDTH = 44  # column at which comments start
+HISTORY = {
+    True: ("moment", "a row reads what a service would know, all that happened before it"),
+    False: ("bucket", "a row reads all before its bucket, as most buckets have rows of one time alone"),
+}
+"""What a row reads, and why, by whether times are finer than buckets."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +104,8 @@ def _data_lines(
             item=(columns["item"], f"{scan.items:,} items"),
             time=(columns["time"], ""),
             behavior=(columns.get("behavior"), "what happened; negatives are sampled from the same bucket"),
-            bucket=(scan.bucket, "of time; no example reads an event of its own bucket"),
+            bucket=(scan.bucket, "of time; windows end with one"),
+            history=HISTORY[scan.finer],
             missing_ids=(
                 "drop" if scan.without_id else None,
                 f"{scan.without_id:,} rows without a user or an item are left out; `refuse` stops there",

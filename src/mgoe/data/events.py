@@ -5,7 +5,7 @@ Negatives are from the same bucket, and seeded so that later events change no ea
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Literal
+from typing import Any
 
 import ibis
 import ibis.expr.datatypes as dt
@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mgoe.config import NegativeSettings, RunSettings, did_you_mean, seconds
+from mgoe.config import DataSettings, NegativeSettings, RunSettings, did_you_mean, seconds
 from mgoe.data.columns import Expr, Table
 from mgoe.data.example_file import ExampleWriter
 from mgoe.data.following import sample_at_moments
@@ -106,15 +106,15 @@ def bit_or(mask: dt.int32) -> dt.int32:  # pyright: ignore[reportInvalidTypeForm
     """The function of DuckDB and of Spark, where Ibis has none of its own."""
 
 
-def positives(rows: Table, history: Literal["cut", "moment"] = "cut") -> Table:
+def positives(rows: Table, history: str = "cut") -> Table:
     """Return the events of a user on an item in a bucket as one row, with the union of their task masks.
 
-    Where rows read up to their moment, it has `moment`, the time of the first of them, and `known`, the time
+    With `history: moment` it has `moment`, the time of the first of them, and `known`, the time
     of the first event of the item (microseconds).
     """
     mask = bit_or(rows.task_mask).cast("int32")
     pairs = rows.group_by(["bucket", "user", "item"])
-    if history == "cut":
+    if history != "moment":
         return pairs.aggregate(task_mask=mask)
     first = rows.group_by("item").aggregate(known=rows.time.min())
     return pairs.aggregate(task_mask=mask, moment=rows.time.min()).inner_join(first, "item")
@@ -251,7 +251,7 @@ def write_event_examples(
         for low, high in blocks(counts[part], size):
             ends = int(buckets[part][low]), int(buckets[part][high - 1])
             rows = found.filter(found.bucket.between(*ends)).order_by(["bucket", "user", "item"])
-            for columns in examples_of(rows.to_pyarrow(), sampling, tasks, lag_of(settings)):
+            for columns in examples_of(rows.to_pyarrow(), sampling, tasks, settings.data):
                 writer.write(**columns)
 
 
@@ -260,27 +260,22 @@ def block_size(settings: NegativeSettings) -> int:
     return max(1, min(LARGEST, BLOCK // (1 + settings.ratio)))
 
 
-def lag_of(settings: RunSettings) -> int:
-    """Return how long an event takes to reach a service, microseconds."""
-    return seconds(settings.data.lag) * 1_000_000
-
-
 def examples_of(
-    whole: pa.Table, settings: NegativeSettings, tasks: int, lag: int = 0
-) -> Iterator[dict[str, NDArray]]:
-    """Yield user, item, bucket and labels of the examples of whole buckets, in the order of a file; and
-    moments, if the positives have them.
+    whole: pa.Table, settings: NegativeSettings, tasks: int, data: DataSettings
+) -> Iterator[dict[str, Any]]:
+    """Yield user, item, bucket and labels of the examples of whole buckets, in the order of a file; and the
+    moment that each is read strictly before, unless all read up to the cut.
 
     Args:
         whole: The positives of these buckets, sorted by bucket, user, item. A table much longer than
             `block_size` is divided between users.
         settings: How their negatives are drawn.
         tasks: Number of tasks.
-        lag: How long an event takes to reach a service, microseconds.
+        data: Says what a row reads.
     """
-    size = block_size(settings)
+    size, lag = block_size(settings), seconds(data.lag) * 1_000_000
     user, item, bucket = (whole[name].to_numpy() for name in ("user", "item", "bucket"))
-    if "moment" in whole.column_names:
+    if data.history == "moment":
         time, known = (whole[name].to_numpy() for name in ("moment", "known"))
         given = user.astype(np.int64), item.astype(np.int64), bucket.astype(np.int64), time - lag, known
         done, source, drawn = sample_at_moments(*given, settings, uniforms)
@@ -291,7 +286,10 @@ def examples_of(
     pools = Pools(item, bucket, settings.distribution)
     rows_of_part = size if len(whole) >= 2 * size else len(whole)
     for start, end in itertools.pairwise(_whole_users(user, bucket, rows_of_part)):
-        yield _examples(whole[start:end], settings, tasks, pools, start)
+        columns = _examples(whole[start:end], settings, tasks, pools, start)
+        if data.history == "bucket":
+            columns["moment"] = columns["bucket"] * seconds(data.bucket) * 1_000_000 - lag
+        yield columns
 
 
 def whole_buckets(batches: Iterable[pa.RecordBatch], size: int) -> Iterator[pa.Table]:
@@ -318,7 +316,7 @@ def _whole_users(user: NDArray[np.int64], bucket: NDArray[np.int32], size: int) 
 
 def _examples(
     block: pa.Table, settings: NegativeSettings, tasks: int, pools: Pools, before: int
-) -> dict[str, NDArray]:
+) -> dict[str, Any]:
     user, item, bucket, done = (
         block[name].to_numpy().astype(np.int64) for name in ("user", "item", "bucket", "task_mask")
     )
@@ -329,7 +327,7 @@ def _examples(
 
 def _in_order(
     user: NDArray, item: NDArray, bucket: NDArray, masks: NDArray, tasks: int, moment: NDArray | None = None
-) -> dict[str, NDArray]:
+) -> dict[str, Any]:
     """Return columns of examples in the order of a file."""
     order = np.lexsort((masks == 0, item, user, bucket))
     labels = (masks[order, None] >> np.arange(tasks) & 1).astype(np.float32)

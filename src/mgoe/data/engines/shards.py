@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from mgoe.config import NegativeSettings, TaskSettings
+from mgoe.config import DataSettings, NegativeSettings, TaskSettings
 from mgoe.data.events import block_size, examples_of, whole_buckets
 from mgoe.data.example_file import GROUP_ROWS, example_table
 from mgoe.data.exposures import example_columns
@@ -68,7 +68,7 @@ def event_examples(
     settings: NegativeSettings,
     cuts: NDArray[np.int32],
     tasks: Sequence[TaskSettings],
-    lag: int = 0,
+    data: DataSettings,
 ) -> Iterator[pa.Table]:
     """Yield examples of whole buckets.
 
@@ -77,10 +77,10 @@ def event_examples(
         settings: How negatives are drawn.
         cuts: Bucket number of each cut. Shape (n,).
         tasks: In label order.
-        lag: See `examples_of`.
+        data: Says what a row reads.
     """
     for whole in whole_buckets(batches, block_size(settings)):
-        for columns in examples_of(whole, settings, len(tasks), lag):
+        for columns in examples_of(whole, settings, len(tasks), data):
             yield example_table(cuts, tasks, context=None, **columns)
 
 

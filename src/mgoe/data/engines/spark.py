@@ -29,7 +29,6 @@ from mgoe.data.engines.shards import (
     rows_as_they_are,
     write_shard,
 )
-from mgoe.data.events import lag_of
 from mgoe.data.examples import Split
 from mgoe.data.exposures import in_order, with_lengths
 from mgoe.data.features import FeatureEncoders
@@ -129,7 +128,7 @@ class Spark(Engine):
             rows = spark_frame(found.filter(held)).repartitionByRange("bucket")
             sampling = drawn.of_training if split == "train" else drawn
             given = {"settings": sampling, "cuts": cuts, "tasks": self.settings.tasks}
-            make = partial(event_examples, **given, lag=lag_of(self.settings))
+            make = partial(event_examples, **given, data=self.settings.data)
             self._write_shards(f"{split}.parquet", rows.sortWithinPartitions("bucket", "user", "item"), make)
 
     def write_exposures(
