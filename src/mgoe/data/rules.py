@@ -49,7 +49,6 @@ class Scan:
         counts: Rows in each. Shape (b,).
         done: Rows in each with a task done. Shape (b,).
         without_id: Rows without a user or without an item.
-        finer: Whether times tell more than their bucket: most rows are in buckets with several times.
     """
 
     events: bool
@@ -61,7 +60,6 @@ class Scan:
     counts: NDArray[np.int64]
     done: NDArray[np.int64]
     without_id: int = 0
-    finer: bool = False
 
     @classmethod
     def of(cls, source: Table, settings: RunSettings, place: str, bucket: str = "") -> "Scan":
@@ -92,18 +90,16 @@ class Scan:
             span = (held["high"] - held["low"]) / 1e6
             bucket = next((name for name, length in BUCKETS.items() if span >= 30 * length), "1s")
         bucket = bucket or "1d"
-        timed: Table = rows.select("time", bucket=bucket_of(rows.time, bucket), happened=rows.happened)
+        timed: Table = rows.select(bucket=bucket_of(rows.time, bucket), happened=rows.happened)
         grouped = timed.filter(timed.bucket.notnull()).group_by("bucket")
-        counted = grouped.aggregate(
-            n=ibis._.count(), done=ibis._.happened.sum(), finer=ibis._.time.min() < ibis._.time.max()
-        )
-        found = counted.order_by("bucket").to_pyarrow()
-        buckets, counts, done, finer = (
-            found[name].cast("int64").fill_null(0).to_numpy() for name in ("bucket", "n", "done", "finer")
+        counted = grouped.aggregate(n=ibis._.count(), done=ibis._.happened.sum()).order_by("bucket")
+        found = counted.to_pyarrow()
+        per_bucket = (
+            found[name].fill_null(0).to_numpy().astype(np.int64) for name in ("bucket", "n", "done")
         )
         return cls(
             settings.form == "events", held["rows"], held["users"], held["items"], bucket,
-            buckets, counts, done, held["without_id"], bool(2 * counts[finer > 0].sum() > counts.sum()),
+            *per_bucket, without_id=held["without_id"],
         )  # fmt: skip
 
     def until(self, bucket: int) -> "Scan":
