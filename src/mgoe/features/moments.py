@@ -150,12 +150,12 @@ class WindowMoments(Mapping[int, Moments]):
 
     Args:
         prepared: Has the history.
-        graph: Its graph; the moments are kept beside it.
+        graph: Its graph; the moments are kept in its folder, and go with it when it is replaced or removed.
     """
 
     def __init__(self, prepared: Prepared, graph: MacroGraph):
         self._prepared, self._graph = prepared, graph
-        self._folder = graph.path.parent / f"{graph.path.name}.moments-{graph.checksum[:16]}"
+        self._folder = graph.path / "moments"
         self._opened: dict[int, Moments] = {}
 
     def __getitem__(self, window: int) -> Moments:

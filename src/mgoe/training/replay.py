@@ -8,6 +8,7 @@ Axes: `N` examples, `M` rows of the memory, `T` tasks.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from mgoe.data import Encoders, Examples, join
 from mgoe.features import Arrays, FeatureSpec, batch_keys
 from mgoe.graph import MacroGraph
+from mgoe.graph.moments import Moments
 from mgoe.models import Batch
 from mgoe.training.checkpoint import load_checkpoint, save_checkpoint
 from mgoe.training.feed import Feed, as_wide, some_rows
@@ -85,6 +87,7 @@ class Replay:
                 for name, values in like.context.items()
             },
             position=position,
+            moment=None if like.moment is None else np.zeros(len(rows), np.int64),
         )
 
     def for_spec(self, before: FeatureSpec, after: FeatureSpec, needs: frozenset[str]) -> Replay:
@@ -145,7 +148,7 @@ class ReplayFeed(Feed):
     """New examples and replayed ones, as batches for one model.
 
     Args:
-        encoders, graph, needs, spec: Of the new examples, see `Feed`.
+        encoders, graph, needs, spec, moments: Of the new examples, see `Feed`.
         examples: New examples.
         memory: What is replayed.
         number: Rows to replay.
@@ -170,9 +173,10 @@ class ReplayFeed(Feed):
         memory: Replay,
         number: int,
         seed: int,
+        moments: Mapping[int, Moments] | None = None,
     ):
         both = join([examples, memory.examples(number, examples, seed)])
-        super().__init__(encoders, graph, both, needs, spec)
+        super().__init__(encoders, graph, both, needs, spec, moments)
         self.memory = memory
 
     def _read_snapshot(self, number: int, part: Examples) -> Arrays:
