@@ -45,11 +45,11 @@ def rows(run: Path | str, split: Split = "test", seed: int | None = None) -> pd.
         seed: Seed of the models; the first by default.
 
     Returns:
-        `row`, the number of the row; the columns of user, item and time, named as in the log, with the start
-        of the time bucket, which has its zone if `data.timezone` is set; `window`, its number; one label per
-        task, missing where it does not count; and `MODEL.TASK`, the model's own probability (or value), as of
-        the snapshot before the window. With a refit those on test are of tested weights, and others of chosen
-        ones.
+        `row`, the number of the row; the columns of user, item and time, named as in the log, with what the
+        row reads everything before: its moment, or the start of its time bucket where rows read up to the cut
+        (`data.history`), with its zone if `data.timezone` is set; `window`, its number; one label per task,
+        missing where it does not count; and `MODEL.TASK`, the model's own probability (or value), of what the
+        row reads. With a refit those on test are of tested weights, and others of chosen ones.
 
     Raises:
         OutputError: The folder holds no finished run.
@@ -79,16 +79,22 @@ def rows(run: Path | str, split: Split = "test", seed: int | None = None) -> pd.
 def placed(examples: Examples, prepared: Prepared, settings: RunSettings) -> pd.DataFrame:
     """Return number, user, item, time and window of rows, by the columns of the log."""
     data = settings.data
-    starts = (examples.bucket.astype(np.int64) * seconds(data.bucket)).astype("datetime64[s]")
+    times = _read_before(examples, data).astype("datetime64[us]")
     return pd.DataFrame(
         {
             ROW: np.arange(len(examples)),
             data.user: prepared.users.ids(examples.user).to_pandas(),
             data.item: prepared.items.ids(examples.item).to_pandas(),
-            data.time: starts if data.timezone == "UTC" else pd.DatetimeIndex(starts, tz="UTC"),
+            data.time: times if data.timezone == "UTC" else pd.DatetimeIndex(times, tz="UTC"),
             "window": examples.snapshot.astype(np.int64),
         }
     )
+
+
+def _read_before(examples: Examples, data: DataSettings) -> NDArray[np.int64]:
+    """Return what each row reads everything before, or the start of its bucket; microseconds. Shape (N,)."""
+    starts = examples.bucket.astype(np.int64) * seconds(data.bucket) * 1_000_000
+    return starts if examples.moment is None else examples.moment
 
 
 def write_incumbent(out: Path, settings: RunSettings, prepared: Prepared, file: Path | str) -> None:
@@ -190,7 +196,7 @@ def _joined(
     if (twice := (high - low > SAME * high.abs()).any(axis=1)).any():
         odd = twice[twice].index.to_frame(index=False).iloc[0]
         raise DataError(file, f"{_about(odd, prepared, data, 'two scores for')}; leave one out")
-    buckets = test.bucket.astype(np.int64)
+    buckets = _read_before(test, data) // (seconds(data.bucket) * 1_000_000)
     rows_of = pd.DataFrame(
         {ROW: np.arange(len(test)), "user": test.user, "item": test.item, "bucket": buckets}
     )
