@@ -43,9 +43,9 @@ def rows_of(examples: Examples, mask: np.ndarray) -> list[tuple]:
     return sorted(zip(*(column.tolist() for column in columns), strict=True))
 
 
-def newest(log: ir.Table, settings: RunSettings, known: Any, place: str, now: int) -> Examples:
+def newest(log: ir.Table, settings: RunSettings, known: Any, place: str, now: int, **how: Any) -> Examples:
     """Examples of a log that was not checked before."""
-    return newest_window(read_rows(log, settings, place)[0], settings, known, place, now)
+    return newest_window(read_rows(log, settings, place)[0], settings, known, place, now, **how)
 
 
 def test_exposures_are_those_of_preparation(shown: Path, exposures: RunSettings):
@@ -63,7 +63,11 @@ def test_positives_are_those_of_preparation_and_negatives_are_drawn_as_there(
 ):
     known = Prepared.open(finished / "data")
     expected = known.examples("test")
-    found = newest(newest_rows(Path(small.data.log[0]), int(known.cuts[-1])), small, known, "log", NOW)
+    log = newest_rows(Path(small.data.log[0]), int(known.cuts[-1]))
+    every = np.ones(len(expected), np.bool_)
+    same = newest(log, small, known, "log", NOW, as_prepared=True)
+    assert rows_of(same, every) == rows_of(expected, every)
+    found = newest(log, small, known, "log", NOW)
     drawn, wanted = ((one.labels == 0).all(1) for one in (found, expected))
     positives = rows_of(found, ~drawn)
     assert positives == rows_of(expected, ~wanted)

@@ -7,18 +7,29 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from mgoe import experiments
 from mgoe.bundle import Bundle
 from mgoe.config import RunSettings
-from mgoe.data import Prepared
+from mgoe.data import Examples, Prepared
+from mgoe.evaluation import read_rows
 from mgoe.experiments.incumbent import placed, rows, write_incumbent
 from mgoe.features.moments import WindowMoments
 from mgoe.graph import MacroGraph
-from mgoe.graph.moments import Moments
-from mgoe.training import Feed, Replay, ReplayFeed
+from mgoe.graph.moments import Events, Moments
+from mgoe.lifecycle import Sources, update
+from mgoe.lifecycle.acceptance import window_of
+from mgoe.lifecycle.learning import RetrainJob
+from mgoe.lifecycle.measure import measure_log
+from mgoe.lifecycle.new_rows import NewRows
+from mgoe.serving import Event, open_events
+from mgoe.serving.online.overlay import LiveBundle
+from mgoe.training import Feed, ProcessGroup, Replay, ReplayFeed
+from tests.lifecycle.test_update_from_files import later
 from tests.sharing import Shared
 
 LAG = 2 * 3_600_000_000
@@ -123,3 +134,133 @@ def test_moments_leave_with_their_graph_and_enter_no_bundle(moved: Path, fed: di
     assert (moved / "graph/moments/02").is_dir()
     for folder in (tmp_path, moved / "bundle"):
         assert not [*folder.rglob("*moments*")]
+
+
+def test_a_bundle_is_measured_on_the_rows_of_its_run_at_their_moments(
+    settings: RunSettings, moved: Path, world: Path, tmp_path: Path
+):
+    """Rows of the test window from its log give the figures of the run."""
+    log, prepared = pd.read_parquet(world / "events"), Prepared.open(moved / "data")
+    start = pd.Timestamp(0) + pd.Timedelta(days=int(prepared.cuts[-1]) + 1)
+    log[log["timestamp"] >= start].to_parquet(tmp_path / "test.parquet")
+    bundle = Bundle.open(moved / "bundle")
+    found = {
+        (row["task"], row["metric"]): row["value"]
+        for row in measure_log(bundle, [str(tmp_path / "test.parquet")], moved)
+    }
+    metrics = bundle.metrics[(bundle.metrics["split"] == "test") & (bundle.metrics["slice"] == "all")]
+    of_run = metrics.set_index(["task", "metric"])["value"]
+    for key in [(task, metric) for task in ("click", "buy") for metric in ("auc", "gauc", "examples")]:
+        assert found[key] == pytest.approx(of_run[key], rel=1e-6), key
+
+
+@pytest.fixture(scope="module")
+def new(world: Path, tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
+    """Events after those of the run, some of new users and items."""
+    log = pd.read_parquet(later(world / "events", tmp_path_factory.mktemp("later") / "new.parquet"))
+    log["user_id"] += 10_000_000 * (log["user_id"] % 5 == 0)
+    log["item_id"] += 10_000_000 * (log["item_id"] % 7 == 0)
+    return log.sort_values("timestamp")
+
+
+def ids_of(bundle: Bundle, examples: Examples, log: pd.DataFrame) -> pd.DataFrame:
+    """The ids of examples; those that the bundle lacks follow as they came."""
+    found = {}
+    for node, indices in (("user", examples.user), ("item", examples.item)):
+        first = log.groupby(f"{node}_id", as_index=False)["timestamp"].min()
+        ids = first.sort_values(["timestamp", f"{node}_id"])[f"{node}_id"]
+        known = getattr(bundle.encoders, f"{node}s").with_ids(pa.array(ids, from_pandas=True))
+        found[f"{node}_id"] = known.ids(indices).to_pylist()
+    return pd.DataFrame(found)
+
+
+def served(bundle: Bundle, log: pd.DataFrame, row: pd.Series, moment: int, folder: Path) -> np.ndarray:
+    """What a service answers for a pair of ids that knows the events before a moment."""
+    times = log["timestamp"].astype("datetime64[us]").astype(np.int64)
+    known = log.assign(time=times)[times < moment]
+    events = open_events(folder)
+    columns = ["user_id", "item_id", "behavior", "time"]
+    events.append([Event(*event, f"e{k}") for k, event in enumerate(known[columns].itertuples(index=False))])
+    live = LiveBundle(bundle, events)
+    events.close()
+    pair = live.indices("user", [row["user_id"]]), live.indices("item", [row["item_id"]])
+    return live.score_indices(*pair, recalibrated=False)[0]
+
+
+def check_against_a_service(
+    bundle: Bundle, examples: Examples, log: pd.DataFrame, ids: pd.DataFrame, folder: Path
+) -> None:
+    """Compare what is predicted of some rows, among them one of a newcomer."""
+    found, moments = bundle.learned(examples), examples.moment
+    assert moments is not None
+    new_users = np.flatnonzero((examples.user < 0) | (ids["user_id"] > 10_000_000))
+    for row in [*np.random.default_rng(0).choice(len(examples), 3), new_users[len(new_users) // 2]]:
+        answer = served(bundle, log, ids.iloc[row], int(moments[row]), folder / str(row))
+        np.testing.assert_allclose(found[row], answer, rtol=1e-5, err_msg=str(row))
+
+
+def test_an_update_scores_rows_as_a_service_would_have(moved: Path, new: pd.DataFrame, tmp_path: Path):
+    new.to_parquet(tmp_path / "new.parquet")
+    bundle = Bundle.open(moved / "bundle")
+    rows = NewRows.of(bundle, Sources(str(tmp_path / "new.parquet")), tmp_path)
+    examples = rows.examples()
+    assert examples is not None
+    check_against_a_service(bundle, examples, new, ids_of(bundle, examples, new), tmp_path)
+    as_of_now = bundle.score_indices(examples.user, examples.item, recalibrated=False)
+    assert not np.allclose(as_of_now, bundle.learned(examples))
+
+
+def test_a_release_test_reads_what_each_bundle_lacks(moved: Path, new: pd.DataFrame, tmp_path: Path):
+    """The current bundle has not learned the first rows, which a service of it has received."""
+    half = len(new) // 2
+    for name, part in (("first", new[:half]), ("all", new)):
+        part.to_parquet(tmp_path / f"{name}.parquet")
+    current = Bundle.open(moved / "bundle")
+    candidate = update(current.path, Sources(str(tmp_path / "first.parquet")), tmp_path / "candidate")
+    window = window_of(candidate, current, Sources(str(tmp_path / "all.parquet")), tmp_path)
+    assert window is not None
+    np.testing.assert_array_equal(window[0].labels, window[1].labels)
+    np.testing.assert_array_equal(window[0].moment, window[1].moment)
+    for bundle, examples in zip((candidate, current), window, strict=True):
+        log = new if bundle is current else new[half:]
+        ids = ids_of(bundle, examples, log)
+        check_against_a_service(bundle, examples, log, ids, tmp_path / bundle.name)
+
+
+def test_processes_that_learn_new_rows_read_them_at_the_same_moments(
+    moved: Path, new: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    new.to_parquet(tmp_path / "new.parquet")
+    first, other = (Bundle.open(moved / "bundle") for _ in range(2))
+    examples = NewRows.of(first, Sources(str(tmp_path / "new.parquet")), tmp_path).examples(first.encoders)
+    assert examples is not None
+    job, said = RetrainJob(first, first.encoders, examples, tmp_path / "fit"), []
+    with monkeypatch.context() as patch:
+        patch.setattr(ProcessGroup, "agree", lambda self, value: said.append(value) or said[0])
+        job.share(ProcessGroup(0, 2))
+        received = RetrainJob.receive(other, ProcessGroup(1, 2))
+    np.testing.assert_array_equal(other.learned(received.examples), first.learned(examples))
+    replayed = update(first.path, Sources(str(tmp_path / "new.parquet")), tmp_path / "b", weights="continue")
+    assert replayed.manifest["lineage"]["trained"] == "retrained"
+
+
+def test_a_run_that_is_cut_off_while_it_follows_a_window_resumes(
+    settings: RunSettings, moved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    of = Moments.of
+
+    def cut_off(graph: MacroGraph, number: int, events: Events) -> Moments:
+        if number == 1:
+            raise KeyboardInterrupt
+        return of(graph, number, events)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Moments, "of", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            experiments.run(settings, tmp_path / "run")
+    assert (tmp_path / "run/graph/moments/00").is_dir()
+    resumed = experiments.run(settings, tmp_path / "run")
+    assert resumed.rows == read_rows(moved / "metrics.json")
+    ours, theirs = (load_file(run / "bundle/model.safetensors") for run in (tmp_path / "run", moved))
+    assert all(torch.equal(values, theirs[name]) for name, values in ours.items())
+    rows(tmp_path / "run")  # the graph that kept its latest snapshot alone is followed again

@@ -409,8 +409,7 @@ class Bundle(ScoredModel, Shown):
             examples: N of them.
             learned: Predictions of a model that has learned since; by default the bundle's own. Shape (N, T).
         """
-        if learned is None:
-            learned = self.score_indices(examples.user, examples.item, examples.context, recalibrated=False)
+        learned = self.learned(examples) if learned is None else learned
         return Window.of(learned, self.shift(examples.item), examples.labels, examples.bucket, self.settings)
 
     def describe(self) -> dict[str, Any]:

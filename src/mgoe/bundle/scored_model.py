@@ -10,7 +10,9 @@ Axes: `B` pairs, `T` tasks, `F` signals, `I` items.
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from copy import copy
+from dataclasses import replace
 from functools import cached_property
+from types import MappingProxyType
 from typing import Self
 
 import numpy as np
@@ -29,9 +31,10 @@ from mgoe.bundle.sampling import (
 )
 from mgoe.bundle.steps import Steps
 from mgoe.config import RunSettings
-from mgoe.data import Encoders
+from mgoe.data import Encoders, Examples
 from mgoe.features import Source, View
 from mgoe.graph import Snapshot
+from mgoe.graph.moments import Moments
 from mgoe.models import RankingModel
 from mgoe.retrieval import OwnItems, Retrieval
 from mgoe.training import PairScorer
@@ -51,9 +54,11 @@ class ScoredModel:
 
     Attributes:
         withdrawn: Items that are never recommended, by index, rising.
+        moments: How nodes change after the snapshot, by 0; empty unless it was told of later events.
     """
 
     withdrawn = np.empty(0, np.int64)
+    moments: Mapping[int, Moments] = MappingProxyType({})
 
     def __init__(
         self,
@@ -158,6 +163,17 @@ class ScoredModel:
         scores = self._scorer(users, items, context)
         return self.recalibrate(scores, items) if recalibrated else scores
 
+    def learned(self, examples: Examples) -> NDArray[np.float32]:
+        """Return what the model itself gives for examples: as of the snapshot, or of their moments.
+
+        Shape (N, T).
+        """
+        nodes = examples.user, examples.item
+        if examples.moment is None or not self.moments:
+            return self.score_indices(*nodes, examples.context, recalibrated=False)
+        view = replace(self.view, moments=self.moments[0])
+        return PairScorer(self.model, view)(*nodes, examples.context, examples.moment)
+
     def recalibrate(self, scores: NDArray[np.float32], items: NDArray[np.int64]) -> NDArray[np.float32]:
         """Undo the sampling of negatives in the model's scores (B, T) of items by index (B,), then calibrate.
 
@@ -226,7 +242,11 @@ class _LatestPairs(PairScorer):
     _found = np.empty(0, np.float32)
 
     def __call__(
-        self, users: NDArray[np.int64], items: NDArray[np.int64], context: Mapping[str, NDArray] | None = None
+        self,
+        users: NDArray[np.int64],
+        items: NDArray[np.int64],
+        context: Mapping[str, NDArray] | None = None,
+        moments: NDArray[np.int64] | None = None,
     ) -> NDArray[np.float32]:
         if not self._pairs or not all(map(np.array_equal, self._pairs, (users, items))):
             self._pairs, self._found = (users, items), super().__call__(users, items, context)

@@ -19,7 +19,7 @@ from mgoe.data.profile import profile
 from mgoe.data.schema import check_ids, read_rows
 from mgoe.data.side import SideFeatures
 from mgoe.data.vocabulary import Vocabulary
-from mgoe.data.window import newest_window
+from mgoe.data.window import later_events, newest_window
 
 __all__ = [
     "SPLITS",
@@ -38,6 +38,7 @@ __all__ = [
     "connect",
     "guess",
     "join",
+    "later_events",
     "newest_window",
     "on_a_cluster",
     "open_log",

@@ -2,21 +2,41 @@
 
 import ibis
 import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
 
 from mgoe.config import RunSettings, TaskSettings
 from mgoe.data.arrow import one_array
 from mgoe.data.columns import Expr, Table
-from mgoe.data.events import positives, task_masks, with_negatives, with_task_mask
+from mgoe.data.events import (
+    examples_of,
+    positives,
+    rows_per_task,
+    task_masks,
+    with_task_mask,
+)
 from mgoe.data.examples import Examples, mask_given
+from mgoe.data.exposures import label_history
 from mgoe.data.prepared import Encoders
 from mgoe.data.requests import merged
-from mgoe.data.schema import NODES
 from mgoe.data.times import bucket_of
+from mgoe.data.vocabulary import Vocabulary
 from mgoe.data.waiting import final_at
 from mgoe.errors import DataError
 
+BEFORE = np.iinfo(np.int64).min
+"""Time of what happened before the rows."""
 
-def newest_window(rows: Table, settings: RunSettings, known: Encoders, place: str, now: int) -> Examples:
+
+def newest_window(
+    rows: Table,
+    settings: RunSettings,
+    known: Encoders,
+    place: str,
+    now: int,
+    items: int | None = None,
+    as_prepared: bool = False,
+) -> Examples:
     """Return new rows as examples: every exposure, or every positive with its sampled negatives.
 
     A label that is not final yet, as `known_at` and `delay` of its task say, is missing.
@@ -27,6 +47,9 @@ def newest_window(rows: Table, settings: RunSettings, known: Encoders, place: st
         known: What the model knows; ids that are not in its vocabularies get -1.
         place: What the rows are, for messages.
         now: The present in microseconds since 1970.
+        items: How many items, those of the smallest indices, were known before the rows; all by default.
+        as_prepared: Draw the negatives that preparation draws. By default draws follow from ids alone, so
+            that they are the same for bundles that number newcomers otherwise.
 
     Returns:
         The examples, all of snapshot 0.
@@ -49,29 +72,51 @@ def newest_window(rows: Table, settings: RunSettings, known: Encoders, place: st
     if settings.form == "exposures":
         examples = _exposures(rows, settings, known, now)
     else:
-        examples = _events(rows, settings, known)
-    if not len(examples):
+        items = known.items.size if items is None else items
+        found = positives(with_task_mask(rows, task_masks(settings)), settings.data.history).to_pyarrow()
+        examples = _events(found, settings, known, items, as_prepared) if len(found) else None
+    if examples is None or not len(examples):
         raise DataError(place, "some rows must do a task, found none; name other files, or fix the tasks")
     return examples
 
 
-def _events(rows: Table, settings: RunSettings, known: Encoders) -> Examples:
+def _events(
+    found: pa.Table, settings: RunSettings, known: Encoders, items: int, as_prepared: bool
+) -> Examples:
     """Return positives and the negatives drawn for them, as preparation draws them for validation."""
-    ordered = positives(with_task_mask(rows, task_masks(settings))).order_by(["bucket", "user", "item"])
-    found = ordered.to_pyarrow()
-    users, items = (one_array(found[node]).dictionary_encode() for node in NODES)
-    user, item = (codes.indices.to_numpy().astype(np.int64) for codes in (users, items))
-    bucket, task_mask = (found[name].to_numpy().astype(np.int64) for name in ("bucket", "task_mask"))
-    tasks = len(settings.tasks)
-    user, item, bucket, labels = with_negatives(user, item, bucket, task_mask, tasks, settings.negatives)
+    columns, indices = {name: found[name].to_numpy() for name in found.column_names}, dict[str, NDArray]()
+    for node, held in (("user", known.users), ("item", known.items)):
+        ids = one_array(found[node]).unique().sort()
+        index = held.indices(ids)
+        order = np.argsort(index, kind="stable") if as_prepared else np.arange(len(ids))
+        columns[node], indices[node] = Vocabulary(ids.take(order)).indices(found[node]), index[order]
+    if "known" in columns:
+        before = (indices["item"] >= 0) & (indices["item"] < items)
+        columns["known"] = np.where(before[columns["item"]], BEFORE, columns["known"])
+    whole = pa.table(columns).sort_by([(name, "ascending") for name in ("bucket", "user", "item")])
+    parts = [*examples_of(whole, settings.negatives, len(settings.tasks), settings.data)]
+    drawn = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     return Examples(
-        user=known.users.indices(users.dictionary)[user],
-        item=known.items.indices(items.dictionary)[item],
-        bucket=bucket.astype(np.int32),
-        snapshot=np.zeros(len(user), np.int16),
-        labels=mask_given(labels, settings.tasks),
-        weight=np.ones(len(user), np.float32),
+        user=indices["user"][drawn["user"]],
+        item=indices["item"][drawn["item"]],
+        bucket=drawn["bucket"].astype(np.int32),
+        snapshot=np.zeros(len(drawn["user"]), np.int16),
+        labels=mask_given(drawn["labels"], settings.tasks),
+        weight=np.ones(len(drawn["user"]), np.float32),
+        moment=drawn.get("moment"),
     )
+
+
+def later_events(rows: Table, settings: RunSettings, known: Encoders) -> list[NDArray[np.integer]]:
+    """Return what the tasks of new rows are, as history has it: user, item (indices), time and task."""
+    rows = merged(rows, settings)
+    if settings.form == "exposures":
+        rows = label_history(rows, settings)
+    else:
+        rows = rows_per_task(rows, rows.behavior, task_masks(settings))
+    found = rows.select("user", "item", "time", "task").to_pyarrow()
+    users, items = known.users.indices(found["user"]), known.items.indices(found["item"])
+    return [users, items, found["time"].to_numpy(), found["task"].to_numpy()]
 
 
 def _exposures(rows: Table, settings: RunSettings, known: Encoders, now: int) -> Examples:

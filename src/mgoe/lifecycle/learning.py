@@ -23,6 +23,7 @@ from mgoe.data import Encoders, Examples
 from mgoe.errors import DataError
 from mgoe.experiments.cell import check_finite
 from mgoe.experiments.plan import retraining_of
+from mgoe.graph.moments import Moments
 from mgoe.models import late_tables, make_model
 from mgoe.training import (
     Feed,
@@ -44,6 +45,8 @@ HELD_OUT = 0.1
 SPEC = "spec.json"
 ROWS = "rows.safetensors"
 """The new rows, for the other processes."""
+MOMENTS = "moments"
+"""How nodes change by them, for the other processes."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,8 @@ class RetrainJob:
         """Give the job to the other processes, which call `receive`."""
         if processes.size > 1:
             self.folder.mkdir(exist_ok=True)
+            for moments in self.bundle.moments.values():
+                moments.save(self.folder / MOMENTS)
             tensors = {name: torch.tensor(values) for name, values in _columns(self.examples)}
             save_checkpoint(self.folder / ROWS, tensors, {})
         processes.agree([str(path) for path in (self.known.path, self.folder)])
@@ -76,6 +81,8 @@ class RetrainJob:
         known, folder = map(Path, processes.agree([]))
         tensors, _ = load_checkpoint(folder / ROWS)
         columns = {name: values.numpy() for name, values in tensors.items()}
+        if "moment" in columns:
+            bundle.moments = {0: Moments.open(folder / MOMENTS)}
         context = {name: columns.pop(f"context.{name}") for name in bundle.encoders.context_features.sizes}
         return cls(bundle, Encoders(known), Examples(**columns, context=context), folder)
 
@@ -117,12 +124,12 @@ def learn(job: RetrainJob) -> NDArray[np.float32]:
     memory = replay_of(bundle)
     if memory is None:
         logger.info("no rows are replayed, because none are kept beside the bundle")
-        feed = Feed(*read, train, made.needs, spec)
+        feed = Feed(*read, train, made.needs, spec, bundle.moments)
     else:
         memory = memory.for_spec(before, spec, made.needs)
         number = round(settings.retrain.replay * len(train))
-        feed = ReplayFeed(*read, train, made.needs, spec, memory, number, seed)
-    valid, every = (Feed(*read, rows, made.needs, spec) for rows in (apart, examples))
+        feed = ReplayFeed(*read, train, made.needs, spec, memory, number, seed, bundle.moments)
+    valid, every = (Feed(*read, rows, made.needs, spec, bundle.moments) for rows in (apart, examples))
     processes = ProcessGroup.current()
     together = f" in {processes.size} processes" if processes.size > 1 else ""
     logger.info(f"training on {len(train):,} new rows and {len(feed) - len(train):,} replayed ones{together}")

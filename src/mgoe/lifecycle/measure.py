@@ -12,6 +12,7 @@ from mgoe.bundle import Bundle
 from mgoe.bundle.manifest import iso_time, state_of
 from mgoe.config import seconds
 from mgoe.data import Examples, Prepared
+from mgoe.data.columns import Table, only_row
 from mgoe.errors import DataError
 from mgoe.evaluation import Row, measure
 from mgoe.experiments.stages import build
@@ -49,13 +50,15 @@ def measure_log(bundle: Bundle, log: list[str], run: Path | None = None) -> list
         past = first <= learned_until(bundle)
         if past:
             _check_not_learned(bundle, first, run, part.place)
-        examples = new.examples()
+        prepared = Prepared.open(run / "data") if past and run is not None else None
+        examples = new.examples(items=None if prepared is None else _items_before(prepared, first))
     assert examples is not None  # they are of files
-    if past and run is not None:
-        scores = _as_of_windows(bundle, examples, run)
+    if prepared is not None:
+        scores = _as_of_windows(bundle, examples, prepared)
     else:
-        shown = bundle.settings.form == "exposures"
-        scores = bundle.score_indices(examples.user, examples.item, examples.context, recalibrated=shown)
+        scores = bundle.learned(examples)
+        if bundle.settings.form == "exposures":
+            scores = bundle.recalibrate(scores, examples.item)
     return measure(
         scores,
         examples.labels,
@@ -85,12 +88,19 @@ def _check_not_learned(bundle: Bundle, first: int, run: Path | None, place: str)
     )
 
 
-def _as_of_windows(bundle: Bundle, examples: Examples, run: Path) -> NDArray[np.float32]:
-    """Return predictions of rows as of the snapshot before their window of a run. Shape (N, T)."""
-    prepared, model = Prepared.open(run / "data"), bundle.model
+def _items_before(prepared: Prepared, moment: int) -> int:
+    """Return how many items of a log had an event before a moment; they have the smallest indices."""
+    history: Table = prepared.history
+    last = only_row(history.filter(history.time < moment).aggregate(last=history.item.max()))["last"]
+    return 0 if last is None else last + 1
+
+
+def _as_of_windows(bundle: Bundle, examples: Examples, prepared: Prepared) -> NDArray[np.float32]:
+    """Return predictions of rows of the windows of a run, which read what its own rows do. Shape (N, T)."""
+    model = bundle.model
     before = np.searchsorted(prepared.cuts, examples.bucket, side="left") - 1
     dated = replace(examples, snapshot=before.astype(np.int16))
     with hidden():
-        graph = build(bundle.settings, prepared, run / "graph")
+        graph = build(bundle.settings, prepared, prepared.path.with_name("graph"))
     feed = Feed(prepared, graph, dated, model.needs, model.spec)
     return predict(model, feed)

@@ -9,6 +9,7 @@ import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self, cast
@@ -35,14 +36,16 @@ from mgoe.bundle.items import Item, new_items
 from mgoe.bundle.manifest import iso_time
 from mgoe.bundle.membership import check_deployment, deployment_of
 from mgoe.config import RunSettings, seconds
-from mgoe.data import Encoders, Examples, newest_window, place_of
+from mgoe.data import Encoders, Examples, later_events, newest_window, place_of
+from mgoe.data.arrow import one_array
 from mgoe.data.columns import Expr, Table, only_row
 from mgoe.data.log import NO_ROWS, reading
-from mgoe.data.schema import checked_rows
+from mgoe.data.schema import NODES, checked_rows
 from mgoe.data.waiting import longest_delay
 from mgoe.errors import BundleError, ConfigError, DataError
 from mgoe.experiments.graphs import OpenedRows, opened_log, vocabularies
 from mgoe.graph import MacroGraph
+from mgoe.graph.moments import Events, Moments
 from mgoe.lifecycle.erased_bundle import list_for
 from mgoe.lifecycle.graphs import add_events, changing, settings_of, take_items
 from mgoe.lifecycle.live_events import later, settings_of_events, table_of
@@ -283,7 +286,7 @@ class NewRows:
         """Return the rows after a moment."""
         parts = []
         for part in self.parts:
-            file = part.file.with_stem(f"after-{part.file.stem}")
+            file = part.file.with_stem(f"after-{moment}-{part.file.stem}")
             with part.opened(self.folder, trains=True) as (rows, _):
                 if write_table(rows.filter(rows.time > moment), file):
                     parts.append(replace(part, file=file))
@@ -307,12 +310,18 @@ class NewRows:
                 "waited for their labels",
             )
 
-    def examples(self, training: Encoders | None = None) -> Examples | None:
+    def examples(
+        self, training: Encoders | None = None, items: int | None = None, since: Self | None = None
+    ) -> Examples | None:
         """Return the newest rows as labelled examples, see `newest_window`.
+
+        Where they read what was known at their moment, the bundle is told of the events after its graph.
 
         Args:
             training: Gives the indices of ids of rows that are trained on, with their weights. By default
                 rows are measured, and ids are those of the bundle.
+            items: How many items were known before the rows, if the graph of the bundle holds the rows.
+            since: All rows that its graph lacks, if there are more than these.
 
         Returns:
             None of live events alone that do not say what was shown.
@@ -328,9 +337,36 @@ class NewRows:
         tasks = [task.model_copy(update={"given": spaces[task.name]}) for task in whole[-1].settings.tasks]
         negatives = ours.negatives.of_training if training else ours.negatives
         settings = whole[-1].settings.model_copy(update={"tasks": tasks, "negatives": negatives})
-        known = training or self.bundle.encoders
+        known, as_prepared = training or self.bundle.encoders, items is not None
+        if ours.data.history != "cut" and not as_prepared:
+            known, items = (since or self).follow(known, whole[-1].span[0])
         with whole[-1].opened(self.folder, trains=training is not None) as (rows, place):
-            return newest_window(rows, settings, known, place, self.now)
+            return newest_window(rows, settings, known, place, self.now, items, as_prepared)
+
+    def follow(self, known: Encoders, moment: int) -> tuple[Encoders, int]:
+        """Tell the bundle of the events of the rows.
+
+        Args:
+            known: Give the indices of other ids.
+            moment: Microseconds since 1970.
+
+        Returns:
+            Encoders in which the ids of the rows follow in the order in which they came, and how many items
+            were known before the moment.
+        """
+        known, items, found = copy(known), known.items.size, []
+        for part in self.parts:
+            with part.opened(self.folder) as (rows, _):
+                for node in NODES:
+                    came = rows.group_by(node).aggregate(first=rows.time.min()).order_by(["first", node])
+                    ids, held = one_array(came.to_pyarrow()[node]), getattr(known, f"{node}s")
+                    setattr(known, f"{node}s", held.with_ids(ids))
+                before = rows.filter(rows.time < moment).select("item").distinct().to_pyarrow()["item"]
+                items = max(items, int(known.items.indices(before).max(initial=-1)) + 1)
+                found.append(later_events(rows, part.settings, known))
+        events = Events.of(*map(np.concatenate, zip(*found, strict=True)))
+        self.bundle.moments = {0: Moments.of(self.bundle.graph, 0, events)}
+        return known, items
 
     def add_to(self, graph: MacroGraph, learns: bool) -> MacroGraph:
         """Add everything to the graph of a new bundle, and learn its macro nodes again if asked to.

@@ -108,9 +108,14 @@ class PairScorer:
         self._read = Reader(model.needs, model.spec)
 
     def __call__(
-        self, users: NDArray[np.int64], items: NDArray[np.int64], context: Mapping[str, NDArray] | None = None
+        self,
+        users: NDArray[np.int64],
+        items: NDArray[np.int64],
+        context: Mapping[str, NDArray] | None = None,
+        moments: NDArray[np.int64] | None = None,
     ) -> NDArray[np.float32]:
-        """Score pairs of indices; -1 is unseen. Encoded context has one row per pair. Shape (B, T)."""
+        """Score pairs of indices; -1 is unseen. Encoded context has one row per pair. Moments (B,) are what
+        pairs are read strictly before, if the source has any. Shape (B, T)."""
         out = np.empty((len(users), len(self._model.spec.tasks)), np.float32)
         device = device_of(self._model)
         rows = CPU_PAIR_ROWS if device.type == "cpu" else PAIR_ROWS
@@ -118,7 +123,7 @@ class PairScorer:
             for start in range(0, len(users), rows):
                 part = slice(start, start + rows)
                 own = {name: values[part] for name, values in (context or {}).items()}
-                batch = self._batch(users[part], items[part], own)
+                batch = self._batch(users[part], items[part], own, None if moments is None else moments[part])
                 out[part] = self._predict(to_device(batch, device)).float().cpu().numpy()
         return out
 
@@ -132,8 +137,12 @@ class PairScorer:
         return {name: values.float().cpu().numpy() for name, values in found.items()}
 
     def _batch(
-        self, users: NDArray[np.int64], items: NDArray[np.int64], context: Mapping[str, NDArray]
+        self,
+        users: NDArray[np.int64],
+        items: NDArray[np.int64],
+        context: Mapping[str, NDArray],
+        moments: NDArray[np.int64] | None = None,
     ) -> Batch:
         with self._source.reading() as view:
-            inputs = self._read(view, users, items, context)
+            inputs = self._read(view, users, items, context, moments)
         return {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in inputs.items()}
