@@ -129,6 +129,11 @@ def test_a_window_is_followed_once(fed: dict, monkeypatch: pytest.MonkeyPatch, t
     assert followed == [1]
 
 
+def test_the_report_says_what_rows_read(moved: Path):
+    said = "all that had happened before the moment of an example"
+    assert said in (moved / "report.html").read_text(encoding="utf-8")
+
+
 def test_moments_leave_with_their_graph_and_enter_no_bundle(moved: Path, fed: dict, tmp_path: Path):
     fed["graph"].save_latest(tmp_path / "graph")
     assert (moved / "graph/moments/02").is_dir()

@@ -1,5 +1,6 @@
 """What a colleague would say: each thing that is wrong is named, and nothing is said of what is right."""
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -110,6 +111,20 @@ def test_what_is_wrong_with_a_log_is_named(wrong, tmp_path: Path):
     said = said_of(change(exposures()), tmp_path, missing_ids="drop")
     assert len(said) == 1
     assert pd.Series(said).str.contains(sentence, regex=True).all(), said
+
+
+def test_history_that_a_service_would_know_better_is_named(tmp_path: Path):
+    """Every item lives for four days: at the cut most are unknown, at their moment only first events are."""
+    log = exposures()[["user_id", "item_id", "timestamp"]]
+    day = (log["timestamp"] - log["timestamp"].min()).dt.days
+    news = log.assign(item_id=log["item_id"] + 1000 * (day // 4))
+    events = {"behavior": None, "context": [], "tasks": ["click"]}
+    [said] = said_of(news, tmp_path / "news", **events)
+    assert re.search(r"comes [12]\.\d days after .* \d+% of it is on items that are new to it, \d+% at", said)
+    for quiet in ({"history": "bucket"}, {"history": "moment"}):
+        assert said_of(news, tmp_path / "-".join(quiet.values()), **events, **quiet) == []
+    dates = news.assign(timestamp=news["timestamp"].dt.floor("D"))
+    assert said_of(dates, tmp_path / "dates", **events) == []
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -196,26 +196,6 @@ def sample_negatives(
     return source[kept], drawn[kept]
 
 
-def with_negatives(
-    user: NDArray[np.int64],
-    item: NDArray[np.int64],
-    bucket: NDArray[np.int64],
-    task_mask: NDArray[np.int64],
-    tasks: int,
-    settings: NegativeSettings,
-    pools: Pools | None = None,
-    before: int = 0,
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-    """Return user, item, bucket and labels of positives, followed by the negatives drawn for them.
-
-    Arguments and order are those of `sample_negatives`, with the task mask of each positive.
-    """
-    source, drawn = sample_negatives(user, item, bucket, settings, pools, before)
-    task_mask = np.r_[task_mask, np.zeros(len(source), np.int64)]
-    labels = (task_mask[:, None] >> np.arange(tasks) & 1).astype(np.float32)
-    return np.r_[user, user[source]], np.r_[item, drawn], np.r_[bucket, bucket[source]], labels
-
-
 def blocks(counts: NDArray[np.int64], size: int) -> Iterator[tuple[int, int]]:
     """Split buckets into runs [from, to) of about `size` rows."""
     edges = np.flatnonzero(np.diff((np.cumsum(counts) - 1) // size, prepend=-1))

@@ -6,12 +6,14 @@ Axes: `N` examples, `T` tasks.
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
+import ibis
 import numpy as np
 from numpy.typing import NDArray
 
 from mgoe._util.files import read_json
-from mgoe.config import FeatureSettings, RunSettings
+from mgoe.config import FeatureSettings, RunSettings, seconds
 from mgoe.data import Examples, Prepared
+from mgoe.data.columns import Expr, Table, only_row
 from mgoe.evaluation import ALL, Cost, Estimate, Row, summarize
 from mgoe.evaluation.rows import FEW_USERS, MEAN
 from mgoe.experiments.plan import Cell
@@ -30,6 +32,9 @@ FEWEST = 100
 """Positives of a task in both from which the ratio is told."""
 BY_HEART = 0.6
 """Training loss as a share of that on validation, below which a model has learned rows by heart."""
+OLD, LACKING = 7 * 86_400_000_000, 0.05
+"""Age of the history that is read (microseconds), and share of events on items that it lacks and that are
+known at their moment, from which it is said."""
 WORSE = 1.02
 """Log loss after calibration, over that before, from which it is said."""
 REFERENCES = ("constant", "popularity", "history", "rates")
@@ -46,6 +51,7 @@ def of_log(prepared: Prepared, settings: RunSettings) -> list[str]:
         *_unlike(prepared, settings),
         *_heavy_tails(prepared, settings),
         *_known_labels(prepared, settings),
+        *_old_history(prepared, settings),
     ]
 
 
@@ -178,6 +184,31 @@ def _known_labels(prepared: Prepared, settings: RunSettings) -> Iterator[str]:
             yield (
                 f"the context {feature.name!r} alone has an AUC of {area:.2f} for {task} on validation, as "
                 "what follows from the label would have; keep only what is known when the item is shown"
+            )
+
+
+def _old_history(prepared: Prepared, settings: RunSettings) -> Iterator[str]:
+    """Say how old the history of test rows is, if all read up to the cut and times are finer than buckets."""
+    rows: Table = prepared.history
+    of_item, bucket = ibis.window(group_by="item"), seconds(settings.data.bucket) * 1_000_000
+    rows = rows.mutate(known=rows.time.min().over(of_item), held=rows.snapshot.min().over(of_item))
+    ends: Expr = ibis.literal(prepared.cuts.tolist(), "array<int64>")
+    test = rows.filter(rows.snapshot > prepared.valid_window + 1)
+    facts = only_row(
+        test.aggregate(
+            age=(test.time - (ends[test.snapshot - 1] + 1) * bucket).mean(),
+            lacks=(test.held == test.snapshot).mean(),
+            new=(test.known == test.time).mean(),
+            fine=(test.time % bucket != 0).mean(),
+        )
+    )
+    if settings.data.history == "cut" and (facts["fine"] or 0) > 0.5:
+        age, lacks, new = (facts[name] for name in ("age", "lacks", "new"))
+        if age > OLD or lacks - new > LACKING:
+            yield (
+                f"what happens in test comes {age / 86_400e6:.1f} days after the history that its rows read, "
+                f"and {lacks:.0%} of it is on items that are new to it, {new:.0%} at their moment; set "
+                "`data.history: moment`, so that rows read what a service knows by then"
             )
 
 

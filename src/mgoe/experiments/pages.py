@@ -184,6 +184,8 @@ def duration(seconds: float) -> str:
 
 def history_age(settings: RunSettings, prepared: Prepared) -> str:
     """Describe how old the history of examples is, which is the same for every model."""
+    if (until := settings.data.history) != "cut":
+        return f"Every model reads the same history: all that had happened before the {until} of an example."
     splits = prepared.summary["splits"]
     ages = ", ".join(f"{split} {facts['history_age']:.1f}" for split, facts in splits.items())
     several = settings.split.test_windows
