@@ -129,6 +129,24 @@ def test_a_window_is_followed_once(fed: dict, monkeypatch: pytest.MonkeyPatch, t
     assert followed == [1]
 
 
+def test_gauc_by_request_compares_rows_of_one_moment(moved: Path, prepared: Prepared):
+    test, found = prepared.examples("test"), rows(moved)
+    assert test.moment is not None
+    right = pairs = 0.0
+    for _, group in found.assign(user=test.user, moment=test.moment).groupby(["user", "moment"]):
+        done, score = group["click"].to_numpy() > 0, group["mgoe.click"].to_numpy(float)
+        if 0 < done.sum() < len(group):
+            above = np.sign(score[done][:, None] - score[~done])
+            right += len(group) * (0.5 + above.mean() / 2)
+            pairs += len(group)
+    measured = [
+        row["value"]
+        for row in read_rows(moved / "metrics.json")
+        if (row["model"], row["task"], row["metric"]) == ("mgoe", "click", "gauc_by_request")
+    ]
+    assert measured == [pytest.approx(right / pairs, abs=1e-9)]
+
+
 def test_the_report_says_what_rows_read(moved: Path):
     said = "all that had happened before the moment of an example"
     assert said in (moved / "report.html").read_text(encoding="utf-8")

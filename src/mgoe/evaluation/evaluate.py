@@ -116,6 +116,46 @@ def measure_calibrated(
     ]
 
 
+def measure_requests(
+    scores: NDArray[np.floating],
+    labels: NDArray[np.floating],
+    users: NDArray[np.integer],
+    moments: NDArray[np.integer],
+    tasks: Sequence[Task],
+    *,
+    model: str,
+    seed: int,
+    split: str,
+) -> list[Row]:
+    """Measure GAUC by request, which compares no moments of a user with one another: rows of one user that
+    read up to one moment are of one request, or a positive with the negatives drawn for it.
+
+    Args:
+        scores, labels: Shape (N, T).
+        users, moments: Shape (N,).
+        tasks: T of them.
+        model, seed, split: Written into the rows.
+
+    Returns:
+        Rows `gauc_by_request` of binary tasks.
+
+    Example:
+        >>> from mgoe.config import TaskSettings
+        >>> labels, scores = np.array([[0.0], [1.0], [1.0]]), np.array([[0.2], [0.6], [0.1]])
+        >>> users, moments = np.array([1, 1, 1]), np.array([7, 7, 8])
+        >>> whose = {"model": "mine", "seed": 0, "split": "test"}
+        >>> measure_requests(scores, labels, users, moments, [TaskSettings(name="click")], **whose)[0]["value"]
+        1.0
+    """
+    requests = np.unique(np.stack([users, moments]), axis=1, return_inverse=True)[1].ravel()
+    about = {"model": model, "seed": seed, "split": split, "slice": ALL, "metric": "gauc_by_request"}
+    return [
+        Row(**about, task=task.name, value=metrics.gauc(labels[:, t], scores[:, t], requests).value)
+        for t, task in enumerate(tasks)
+        if task.kind == "binary"
+    ]
+
+
 def reliability(
     scores: NDArray[np.floating], labels: NDArray[np.floating], tasks: Sequence[Task], bins: int = 20
 ) -> dict[str, dict[str, list[float]]]:

@@ -38,6 +38,7 @@ OF_LISTS = ("ndcg", "hr", "mrr", "recall", "coverage", "novelty")
 TITLES = {
     "auc": "AUC",
     "gauc": "GAUC",
+    "gauc_by_request": "GAUC by request",
     "ranking": "mean",
     "logloss": "log loss",
     "calibration_error": "calibration error",

@@ -26,6 +26,7 @@ from mgoe.evaluation import (
     Row,
     measure,
     measure_calibrated,
+    measure_requests,
     rank_catalog,
     reliability,
     user_influence,
@@ -65,6 +66,11 @@ def write_cell(
     calibrations, calibrated, served, carried = calibrate_cell(scores, settings, inputs)
     test = feeds["test"].examples
     rows += measure_calibrated(calibrated, test.labels, tasks, **about, split="test")
+    if settings.data.history == "moment":
+        moments = inputs.prepared.streamed("test").column("moment")
+        rows += measure_requests(
+            scores["test"], test.labels, test.user, moments, tasks, **about, split="test"
+        )
     of_test = {**about, "split": "test", "slice": ALL, "metric": "carried_over_loss"}
     rows += [Row(**of_test, task=task, value=value) for task, value in carried.items()]
     write_json(folder / CALIBRATION, {of: one.model_dump(mode="json") for of, one in calibrations.items()})
