@@ -54,7 +54,7 @@ class ScoredModel:
 
     Attributes:
         withdrawn: Items that are never recommended, by index, rising.
-        moments: How nodes change after the snapshot, by 0; empty unless it was told of later events.
+        moments: How nodes change after the snapshot, by 0; empty unless later events are known.
     """
 
     withdrawn = np.empty(0, np.int64)

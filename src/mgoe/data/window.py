@@ -24,9 +24,6 @@ from mgoe.data.vocabulary import Vocabulary
 from mgoe.data.waiting import final_at
 from mgoe.errors import DataError
 
-BEFORE = np.iinfo(np.int64).min
-"""Time of what happened before the rows."""
-
 
 def newest_window(
     rows: Table,
@@ -92,7 +89,7 @@ def _events(
         columns[node], indices[node] = Vocabulary(ids.take(order)).indices(found[node]), index[order]
     if "known" in columns:
         before = (indices["item"] >= 0) & (indices["item"] < items)
-        columns["known"] = np.where(before[columns["item"]], BEFORE, columns["known"])
+        columns["known"] = np.where(before[columns["item"]], np.iinfo(np.int64).min, columns["known"])
     whole = pa.table(columns).sort_by([(name, "ascending") for name in ("bucket", "user", "item")])
     parts = [*examples_of(whole, settings.negatives, len(settings.tasks), settings.data)]
     drawn = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -144,8 +144,9 @@ def measure_requests(
         >>> labels, scores = np.array([[0.0], [1.0], [1.0]]), np.array([[0.2], [0.6], [0.1]])
         >>> users, moments = np.array([1, 1, 1]), np.array([7, 7, 8])
         >>> whose = {"model": "mine", "seed": 0, "split": "test"}
-        >>> measure_requests(scores, labels, users, moments, [TaskSettings(name="click")], **whose)[0]["value"]
-        1.0
+        >>> found = measure_requests(scores, labels, users, moments, [TaskSettings(name="click")], **whose)
+        >>> found[0]["metric"], found[0]["value"]
+        ('gauc_by_request', 1.0)
     """
     requests = np.unique(np.stack([users, moments]), axis=1, return_inverse=True)[1].ravel()
     about = {"model": model, "seed": seed, "split": split, "slice": ALL, "metric": "gauc_by_request"}

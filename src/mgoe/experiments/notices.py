@@ -202,14 +202,14 @@ def _old_history(prepared: Prepared, settings: RunSettings) -> Iterator[str]:
             fine=(test.time % bucket != 0).mean(),
         )
     )
-    if settings.data.history == "cut" and (facts["fine"] or 0) > 0.5:
-        age, lacks, new = (facts[name] for name in ("age", "lacks", "new"))
-        if age > OLD or lacks - new > LACKING:
-            yield (
-                f"what happens in test comes {age / 86_400e6:.1f} days after the history that its rows read, "
-                f"and {lacks:.0%} of it is on items that are new to it, {new:.0%} at their moment; set "
-                "`data.history: moment`, so that rows read what a service knows by then"
-            )
+    if settings.data.history != "cut" or (facts["fine"] or 0) < 0.5:
+        return
+    if facts["age"] > OLD or facts["lacks"] - facts["new"] > LACKING:
+        yield (
+            f"what happens in test comes {facts['age'] / 86_400e6:.1f} days after the history that its rows "
+            f"read, and {facts['lacks']:.0%} of it is on items that are new to it, {facts['new']:.0%} at "
+            "their moment; set `data.history: moment`, so that rows read what a service knows by then"
+        )
 
 
 def _values(examples: Examples, prepared: Prepared, feature: FeatureSettings) -> NDArray:

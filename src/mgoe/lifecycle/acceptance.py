@@ -350,10 +350,11 @@ def window_of(
             [*map(learned_until, (candidate, current))] if rows.by_time else [one for one in files if one]
         )
         new = rows.after(max(moments)) if moments else rows
-        lacking = [rows.after(learned_until(one)) if rows.by_time else rows for one in (reader, current)]
         ours, theirs = (
-            replace(new, bundle=one).examples(since=replace(all_rows, bundle=one))
-            for one, all_rows in zip((reader, current), lacking, strict=True)
+            replace(new, bundle=one).examples(
+                since=replace(rows.after(learned_until(one)) if rows.by_time else rows, bundle=one)
+            )
+            for one in (reader, current)
         )
     return None if ours is None or theirs is None else (ours, theirs)
 

@@ -161,8 +161,7 @@ def _continue(new: NewRows, folder: Path, out: Path, learns: bool) -> Made:
     # of the users is too few.
     calibration = fit_calibration(window, tasks, bundle.calibration)
     served = window.answered(tasks, calibration)
-    of_model = bundle.model.needs, bundle.model.spec
-    feed = Feed(known, bundle.graph, examples, *of_model, bundle.moments)
+    feed = Feed(known, bundle.graph, examples, bundle.model.needs, bundle.model.spec, bundle.moments)
     write_json(folder / POPULATION, population_of(feed, served).model_dump(mode="json"))
     for name in (WEIGHTS, SPEC):
         shutil.copyfile(learned / name, folder / name)

@@ -45,8 +45,6 @@ HELD_OUT = 0.1
 SPEC = "spec.json"
 ROWS = "rows.safetensors"
 """The new rows, for the other processes."""
-MOMENTS = "moments"
-"""How nodes change by them, for the other processes."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +68,7 @@ class RetrainJob:
         if processes.size > 1:
             self.folder.mkdir(exist_ok=True)
             for moments in self.bundle.moments.values():
-                moments.save(self.folder / MOMENTS)
+                moments.save(self.folder / "moments")
             tensors = {name: torch.tensor(values) for name, values in _columns(self.examples)}
             save_checkpoint(self.folder / ROWS, tensors, {})
         processes.agree([str(path) for path in (self.known.path, self.folder)])
@@ -82,7 +80,7 @@ class RetrainJob:
         tensors, _ = load_checkpoint(folder / ROWS)
         columns = {name: values.numpy() for name, values in tensors.items()}
         if "moment" in columns:
-            bundle.moments = {0: Moments.open(folder / MOMENTS)}
+            bundle.moments = {0: Moments.open(folder / "moments")}
         context = {name: columns.pop(f"context.{name}") for name in bundle.encoders.context_features.sizes}
         return cls(bundle, Encoders(known), Examples(**columns, context=context), folder)
 

@@ -315,7 +315,7 @@ class NewRows:
     ) -> Examples | None:
         """Return the newest rows as labelled examples, see `newest_window`.
 
-        Where they read what was known at their moment, the bundle is told of the events after its graph.
+        Where they read what was known at their moment, the bundle receives the events after its graph.
 
         Args:
             training: Gives the indices of ids of rows that are trained on, with their weights. By default
@@ -344,7 +344,7 @@ class NewRows:
             return newest_window(rows, settings, known, place, self.now, items, as_prepared)
 
     def follow(self, known: Encoders, moment: int) -> tuple[Encoders, int]:
-        """Tell the bundle of the events of the rows.
+        """Give the events of the rows to the bundle.
 
         Args:
             known: Give the indices of other ids.
