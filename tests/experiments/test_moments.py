@@ -18,9 +18,11 @@ from mgoe.config import RunSettings
 from mgoe.data import Examples, Prepared
 from mgoe.evaluation import read_rows
 from mgoe.experiments.incumbent import placed, rows, write_incumbent
+from mgoe.features import moments
 from mgoe.features.moments import WindowMoments
 from mgoe.graph import MacroGraph
-from mgoe.graph.moments import Events, Moments
+from mgoe.graph.moments import Moments
+from mgoe.graph.sweep import Events
 from mgoe.lifecycle import Sources, update
 from mgoe.lifecycle.acceptance import window_of
 from mgoe.lifecycle.learning import RetrainJob
@@ -114,13 +116,13 @@ def test_a_window_is_followed_once(fed: dict, monkeypatch: pytest.MonkeyPatch, t
     """Whoever else reads it waits."""
     graph = MacroGraph.open(shutil.copytree(fed["graph"].path, tmp_path / "graph"))
     shutil.rmtree(graph.path / "moments")
-    followed, of = [], Moments.of
+    followed, of = [], moments.follow
 
     def counted(*given):
         followed.append(given[1])
         return of(*given)
 
-    monkeypatch.setattr(Moments, "of", counted)
+    monkeypatch.setattr(moments, "follow", counted)
     threads = [threading.Thread(target=lambda: WindowMoments(fed["encoders"], graph)[1]) for _ in range(4)]
     for thread in threads:
         thread.start()
@@ -270,7 +272,7 @@ def test_processes_that_learn_new_rows_read_them_at_the_same_moments(
 def test_a_run_that_is_cut_off_while_it_follows_a_window_resumes(
     settings: RunSettings, moved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    of = Moments.of
+    of = moments.follow
 
     def cut_off(graph: MacroGraph, number: int, events: Events) -> Moments:
         if number == 1:
@@ -278,7 +280,7 @@ def test_a_run_that_is_cut_off_while_it_follows_a_window_resumes(
         return of(graph, number, events)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Moments, "of", cut_off)
+        patch.setattr(moments, "follow", cut_off)
         with pytest.raises(KeyboardInterrupt):
             experiments.run(settings, tmp_path / "run")
     assert (tmp_path / "run/graph/moments/00").is_dir()

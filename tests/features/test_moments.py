@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 from mgoe.features import Reader, View
-from mgoe.graph.moments import Events, Moments
+from mgoe.graph.moments import Moments
+from mgoe.graph.sweep import Events, follow
 from mgoe.serving.events.event import Event
 from tests.effort import up_to
 from tests.graph.histories import BUCKET, CUTS, event_lists
@@ -41,7 +42,7 @@ def moments_of(world: World, events: list[Event]) -> Moments:
         for task in range(3)
         if BEHAVIORS[one.behavior] >> task & 1
     ]
-    return Moments.of(world.graph, -1, Events.of(*np.array(rows, np.int64).reshape(-1, 4).T))
+    return follow(world.graph, -1, Events.of(*np.array(rows, np.int64).reshape(-1, 4).T))
 
 
 def read_at(world: World, moments: Moments, moment: int) -> dict[str, np.ndarray]:

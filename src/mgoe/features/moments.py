@@ -23,10 +23,11 @@ from mgoe.data import Prepared
 from mgoe.features.view import NodeOverlay, Overlay, PairOverlay, Slots, View
 from mgoe.graph.edges import log_scores, to_units
 from mgoe.graph.macro_graph import MacroGraph
-from mgoe.graph.moments import MOVED, Events, Moments, counts_at, edge_starts, edges_at
+from mgoe.graph.moments import MOVED, Moments, counts_at, edge_starts, edges_at
 from mgoe.graph.pair_rows import OTHER, Side
 from mgoe.graph.placing import Placing, SomeNodes
 from mgoe.graph.scores import UNIT
+from mgoe.graph.sweep import Events, follow
 
 
 class MomentNodes:
@@ -165,7 +166,7 @@ class WindowMoments(Mapping[int, Moments]):
             with FileLock(self._folder / "moments.lock"):  # one process follows, the others wait
                 if not place.exists():
                     with atomic_folder(place) as unfinished:
-                        Moments.of(self._graph, window, self._events(window)).save(unfinished)
+                        follow(self._graph, window, self._events(window)).save(unfinished)
             self._opened[window] = Moments.open(place)
         return self._opened[window]
 

@@ -45,7 +45,7 @@ from mgoe.data.waiting import longest_delay
 from mgoe.errors import BundleError, ConfigError, DataError
 from mgoe.experiments.graphs import OpenedRows, opened_log, vocabularies
 from mgoe.graph import MacroGraph
-from mgoe.graph.moments import Events, Moments
+from mgoe.graph.sweep import Events, follow
 from mgoe.lifecycle.erased_bundle import list_for
 from mgoe.lifecycle.graphs import add_events, changing, settings_of, take_items
 from mgoe.lifecycle.live_events import later, settings_of_events, table_of
@@ -365,7 +365,7 @@ class NewRows:
                 items = max(items, int(known.items.indices(before).max(initial=-1)) + 1)
                 found.append(later_events(rows, part.settings, known))
         events = Events.of(*map(np.concatenate, zip(*found, strict=True)))
-        self.bundle.moments = {0: Moments.of(self.bundle.graph, 0, events)}
+        self.bundle.moments = {0: follow(self.bundle.graph, 0, events)}
         return known, items
 
     def add_to(self, graph: MacroGraph, learns: bool) -> MacroGraph:
