@@ -138,7 +138,7 @@ class DataSettings(Settings):
     history: Literal["cut", "bucket", "moment"] = "cut"
     """What a row reads: `cut`, what had happened when its window began; `bucket`, all that happened before
     its bucket; `moment`, what a service would know, all that happened before the first event of its user and
-    item in the bucket (event logs only)."""
+    item in the bucket, or before an exposure's request."""
     lag: Length = "0s"
     """How long an event takes to reach your service: with `history: bucket` or `moment`, a row does not read
     what happened so shortly before."""

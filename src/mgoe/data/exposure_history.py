@@ -45,7 +45,7 @@ def exposure_history(rows: Table, settings: RunSettings) -> Table:
     length, end = settings.data.bucket, settings.data.end
     spaces = {task.name: _spaces(task, settings.tasks) for task in settings.tasks}
     later = {
-        name: _known(rows, space)
+        name: _known(rows, space, settings)
         for name, space in spaces.items()
         if any(task.known_at is not None or seconds(task.delay) for task in space)
     }
@@ -189,7 +189,7 @@ def _spaces(task: TaskSettings, tasks: Sequence[TaskSettings]) -> list[TaskSetti
     return found
 
 
-def _known(rows: Table, spaces: Sequence[TaskSettings]) -> Expr:
+def _known(rows: Table, spaces: Sequence[TaskSettings], settings: RunSettings) -> Expr:
     """Return the moment from which a label and its sample space are known.
 
     A label that is known before that of the task that it is given would tell that one.
@@ -197,5 +197,6 @@ def _known(rows: Table, spaces: Sequence[TaskSettings]) -> Expr:
     Args:
         rows: Rows of the log.
         spaces: Of `_spaces`.
+        settings: Settings of the run; `data` is read.
     """
-    return reduce(ibis.greatest, (known_from(rows, task) for task in spaces))
+    return reduce(ibis.greatest, (known_from(rows, task, settings.data) for task in spaces))

@@ -9,12 +9,12 @@ import numpy as np
 import pyarrow as pa
 
 from mgoe._util.tables import batches
-from mgoe.config import RunSettings
+from mgoe.config import RunSettings, seconds
 from mgoe.data.columns import Expr, Table, only_row
 from mgoe.data.example_file import ExampleWriter
 from mgoe.data.features import FeatureEncoders, longest
-from mgoe.data.times import bucket_of, within
-from mgoe.data.waiting import known_from
+from mgoe.data.times import bucket_of, last_moment, within
+from mgoe.data.waiting import SQUEEZED, known_from
 from mgoe.errors import DataError
 
 
@@ -50,9 +50,28 @@ def label_history(rows: Table, settings: RunSettings) -> Table:
     for t, task in enumerate(settings.tasks):
         done = rows.filter(rows[f"label_{task.name}"] > 0)
         number = ibis.literal(t, "int64").cast("int8")
-        parts.append(done.select("user", "item", time=known_from(done, task), task=number))
+        parts.append(done.select("user", "item", time=known_from(done, task, settings.data), task=number))
     history = within(ibis.union(*parts), settings.data)
     return history.mutate(bucket=bucket_of(history.time, settings.data.bucket))
+
+
+def with_moments(rows: Table, settings: RunSettings) -> Table:
+    """Return exposures with their `moment`, what each reads strictly before, unless they read up to the cut.
+
+    Rows of one request read what was known before the first of them; none reads a label that counts from the
+    end of its bucket.
+    """
+    data, length = settings.data, seconds(settings.data.bucket) * 1_000_000
+    if data.history == "cut":
+        return rows
+    moment: Expr = rows.bucket * length
+    if data.history == "moment":
+        moment = rows.time
+        if data.request is not None:
+            first = rows.time.min().over(ibis.window(group_by=["user", "request"]))
+            moment = ibis.ifelse(rows.request.isnull(), rows.time, first)
+        moment = ibis.least(moment, last_moment(moment, data) - length // SQUEEZED)
+    return rows.mutate(moment=(moment - seconds(data.lag) * 1_000_000).cast("int64"))
 
 
 def any_positive(rows: Table, settings: RunSettings) -> Expr:
@@ -113,7 +132,7 @@ def example_columns(batch: pa.RecordBatch, tasks: Sequence[str], context: Featur
     """
     columns = {
         name: batch.column(name).to_numpy(zero_copy_only=False)
-        for name in ("user", "item", "bucket", "weight", "position", "uniform")
+        for name in ("user", "item", "bucket", "weight", "position", "uniform", "moment")
         if name in batch.schema.names
     }
     labels = [batch.column(f"label_{task}").to_numpy(zero_copy_only=False) for task in tasks]

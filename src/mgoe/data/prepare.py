@@ -28,7 +28,7 @@ from mgoe.data.events import (
 )
 from mgoe.data.examples import SPLITS, Split
 from mgoe.data.exposure_history import exposure_history, fit_context, with_codes, with_lists
-from mgoe.data.exposures import any_positive, check_labels, label_history
+from mgoe.data.exposures import any_positive, check_labels, label_history, with_moments
 from mgoe.data.history import ids_by_first_bucket, with_indices
 from mgoe.data.log import place_of, work_database
 from mgoe.data.prepared import EXPOSURES, FORMAT, MANIFEST, Prepared
@@ -140,7 +140,7 @@ def _build(engine: Engine, source: Table, place: str) -> dict[str, Any]:
     if settings.form == "events":
         engine.write_events(found, buckets, counts, first, cuts)
     else:
-        engine.write_exposures(rows, context, first, cuts)
+        engine.write_exposures(with_moments(rows, settings), context, first, cuts)
     splits: dict[Split, dict[str, Any]] = {
         split: _count_split(engine.opened(f"{split}.parquet"), settings, cuts) for split in SPLITS
     }

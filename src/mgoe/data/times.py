@@ -201,6 +201,12 @@ def bucket_of(moment: Expr, length: str) -> Expr:
     return (moment // (seconds(length) * 1_000_000)).cast("int64")
 
 
+def last_moment(moment: Expr, data: DataSettings) -> Expr:
+    """Return the last microsecond of the bucket of a moment, or of the log if it ends before."""
+    last = (bucket_of(moment, data.bucket) + 1) * (seconds(data.bucket) * 1_000_000) - 1
+    return last if data.end is None else ibis.least(last, microseconds(data.end, data.timezone) - 1)
+
+
 def snapshot_of(bucket: Expr, cuts: NDArray[np.int32]) -> Expr:
     """Return the first snapshot that contains a bucket, as int16: the number of cuts before it."""
     before: Expr = sum((bucket > int(cut)).cast("int16") for cut in cuts)

@@ -4,8 +4,12 @@ from collections.abc import Iterable
 
 import ibis
 
-from mgoe.config import TaskSettings, seconds
+from mgoe.config import DataSettings, TaskSettings, seconds
 from mgoe.data.columns import Expr, Table
+from mgoe.data.times import last_moment
+
+SQUEEZED = 1_000_000
+"""Labels that count from the end of their bucket do so within this part of it, in the order of their rows."""
 
 
 def final_at(time: Expr, known_at: Expr | None, task: TaskSettings) -> Expr:
@@ -18,9 +22,16 @@ def final_at(time: Expr, known_at: Expr | None, task: TaskSettings) -> Expr:
     return delayed if known_at is None else ibis.greatest(delayed, ibis.coalesce(known_at, delayed))
 
 
-def known_from(rows: Table, task: TaskSettings) -> Expr:
-    """Return the moment from which a label counts: `known_at` if it is given, else after `delay`."""
+def known_from(rows: Table, task: TaskSettings, data: DataSettings) -> Expr:
+    """Return the moment from which a label counts: `known_at` if it is given, else after `delay`.
+
+    Where rows read up to moments, a label of which neither says when it was known counts from the end of its
+    bucket: at the exposure itself no service knows it.
+    """
     after = rows.time + seconds(task.delay) * 1_000_000
+    if data.history != "cut" and not seconds(task.delay):
+        last = last_moment(rows.time, data)
+        after = last - ((last - rows.time) // SQUEEZED).cast("int64")
     if task.known_at is None:
         return after
     given = rows[f"known_{task.name}"]
