@@ -131,6 +131,11 @@ def contents(data: Prepared) -> dict[str, Any]:
                     for t in range(len(data.tasks))
                 },
                 **{
+                    name: np.concatenate([getattr(e, name) for e in examples])
+                    for name in ("moment",)
+                    if examples[0].moment is not None
+                },
+                **{
                     f"context {name}": np.concatenate([e.context[name] for e in examples]).ravel()
                     for name in examples[0].context
                 },

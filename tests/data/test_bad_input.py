@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from mgoe.config import RunSettings
 from mgoe.data import Prepared, prepare
 from mgoe.errors import ConfigError, DataError, MgoeError, OutputError
 from tests.data import logs
@@ -577,3 +578,57 @@ def test_incomplete_prepared_folders_are_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot be written"):
         logs.prepared(EVENTS, RUN, tmp_path / "file" / "out")
+
+
+def timed(**data) -> RunSettings:
+    return logs.event_settings(data={"history": "moment"} | data)
+
+
+HISTORY = {
+    "dates": (
+        EVENTS.assign(timestamp=EVENTS.timestamp // logs.DAY * logs.DAY),
+        timed(),
+        r"log.parquet, column 'timestamp': data.history: moment needs times that are finer than buckets, "
+        r"found that most rows are in buckets of 1d with a single time; set data.history: bucket",
+    ),
+    "hours in buckets of an hour": (
+        EVENTS.assign(timestamp=EVENTS.timestamp // 3600 * 3600),
+        timed(bucket="1h"),
+        r"most rows are in buckets of 1h with a single time",
+    ),
+    "a lag longer than the log": (
+        EVENTS,
+        timed(lag="12d"),
+        r"log.parquet, data.lag: a lag must be shorter than the log, found 12d and a log of 265.0 hours; ",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", HISTORY)
+def test_moments_that_a_log_does_not_have_are_refused(case, tmp_path):
+    assert re.search(HISTORY[case][2], refusal(*HISTORY[case][:2], tmp_path))
+
+
+def test_dates_are_read_up_to_their_bucket_and_long_lags_that_the_log_has_are_taken(tmp_path):
+    prepared = logs.prepared(HISTORY["dates"][0], timed(history="bucket", lag="11d"), tmp_path / "out")
+    assert prepared.examples("test").moment is not None
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"data": {"lag": "1h"}},
+            r"`lag` is for `history: bucket` or `moment`, found 1h with `history: cut`; leave it out",
+        ),
+        (
+            {"data": {"history": "moment"}, "negatives": {"distribution": "uniform"}},
+            r"negatives.distribution: where rows read up to their moment \(data.history: moment\), negatives "
+            r"are what others did next, found uniform; leave it out, or set data.history: bucket",
+        ),
+    ],
+)
+def test_settings_that_contradict_what_rows_read_are_refused(changes, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        logs.event_settings(**changes)
+    assert "\n" not in str(caught.value)

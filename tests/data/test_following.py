@@ -1,5 +1,7 @@
 """Negatives at the moment: what they are drawn from, and that no input of an item alone tells them apart."""
 
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,8 @@ from sklearn.metrics import roc_auc_score
 from mgoe.config import NegativeSettings
 from mgoe.data.events import uniforms
 from mgoe.data.following import ALIKE, NEXT, sample_at_moments
-from tests.effort import SOAK
+from tests.data import logs
+from tests.effort import SOAK, up_to
 
 DAY = 86_400
 TOLERANCE = 0.003
@@ -183,3 +186,22 @@ def test_nothing_of_an_item_alone_tells_draws_from_positives_where_users_are_ali
         for name, values in of_items(rows, item, pairs["moment"].to_numpy()[row]).items():
             found[name].append(roc_auc_score(label, values))
     assert {name: np.mean(auc) for name, auc in found.items() if abs(np.mean(auc) - 0.5) > TOLERANCE} == {}
+
+
+@up_to(4)
+@given(rows=logs.event_rows())
+def test_what_is_left_out_of_a_prepared_log_is_counted(rows):
+    log = pd.concat([logs.quiet_events(), logs.events(rows)])
+    with TemporaryDirectory() as folder:
+        settings = logs.event_settings(data={"history": "moment", "lag": "2h"})
+        found = logs.prepared(log, settings, Path(folder) / "out")
+        kept = sum(split["positives"] for split in found.summary["splits"].values())
+        left_out, first = found.summary["left_out"], int(found.cuts[0])
+    log = log[log["behavior"].isin(["click", "buy"])]
+    pairs = log.assign(
+        day=log["timestamp"] // DAY, known=log.groupby("item_id")["timestamp"].transform("min")
+    )
+    pairs = pairs[pairs["day"] > first].groupby(["day", "user_id", "item_id"])[["timestamp", "known"]].min()
+    unknown = int((pairs["known"] >= pairs["timestamp"] - 7200).sum())
+    assert left_out["unknown"] == pytest.approx(unknown / len(pairs))
+    assert left_out["thinned"] == pytest.approx((len(pairs) - unknown - kept) / len(pairs))

@@ -21,6 +21,12 @@ from tests.effort import SOAK
 few = settings(max_examples=6 if SOAK else 3)
 FORMS = {
     "events": (logs.event_settings(), logs.quiet_events, logs.events, logs.event_rows),
+    "events up to their moment": (
+        logs.event_settings(data={"history": "moment", "lag": "30m"}),
+        logs.quiet_events,
+        logs.events,
+        logs.event_rows,
+    ),
     "exposures": (
         logs.exposure_settings(
             data={"context": [{"name": "hour"}]},

@@ -105,6 +105,19 @@ WRONG: dict[str, tuple[Callable[[pd.DataFrame], pd.DataFrame], str]] = {
 }
 
 
+def test_dates_among_times_are_named_where_rows_read_up_to_their_time(tmp_path: Path):
+    log = exposures()[["user_id", "item_id", "timestamp"]].assign(behavior="click")
+    days = log["timestamp"].dt.normalize()
+    mixed = log.assign(timestamp=days.where(np.arange(ROWS) % 4 == 0, log["timestamp"]))
+    for k, (history, rows) in enumerate([("moment", mixed), ("bucket", mixed), ("moment", log)]):
+        rows.to_parquet(tmp_path / "log.parquet")
+        data = {"log": str(tmp_path / "log.parquet"), "timezone": "Europe/Madrid", "history": history}
+        run = make_settings({"data": data, "tasks": ["click"]})
+        said = of_log(prepare(run, tmp_path / str(k)), run)
+        assert len(said) == (k == 0)
+        assert all("25% of the times in 'timestamp' are midnights" in sentence for sentence in said)
+
+
 @pytest.mark.parametrize("wrong", WRONG)
 def test_what_is_wrong_with_a_log_is_named(wrong, tmp_path: Path):
     change, sentence = WRONG[wrong]

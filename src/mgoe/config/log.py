@@ -169,6 +169,15 @@ class DataSettings(Settings):
     duplicates: Literal["drop", "refuse"] = "drop"
     """What to do with rows that repeat every column of the schema."""
 
+    @model_validator(mode="after")
+    def _cuts_need_no_lag(self) -> Self:
+        if self.history == "cut" and seconds(self.lag):
+            raise ValueError(
+                f"`lag` is for `history: bucket` or `moment`, found {self.lag} with `history: cut`; leave it "
+                "out"
+            )
+        return self
+
     @field_validator("context")
     @classmethod
     def _no_vectors(cls, context: list[FeatureSettings]) -> list[FeatureSettings]:

@@ -336,6 +336,11 @@ class RunSettings(Settings):
                 "data.behavior: a log that does not say what happened has one task, which every row does, "
                 f"found {', '.join(names)}; name the column, or keep one task"
             )
+        if self.data.history == "moment" and self.negatives.distribution == "uniform":
+            raise ValueError(
+                "negatives.distribution: where rows read up to their moment (data.history: moment), "
+                "negatives are what others did next, found uniform; leave it out, or set data.history: bucket"
+            )
         check_folders(self.models)
         for position, task in enumerate(self.tasks):
             if task.given is not None and task.given not in names[:position]:

@@ -8,8 +8,8 @@ import yaml
 
 from mgoe.config import DataSettings, RunSettings, TaskSettings
 from mgoe.data.columns import Table
-from mgoe.data.rules import RATIO, Chosen, Scan, choose
-from mgoe.data.times import moment_of
+from mgoe.data.rules import RATIO, Chosen, Scan, choose, rows_that_happen
+from mgoe.data.times import bucket_of, finer_than_buckets, moment_of
 
 _WIDTH = 44  # column at which comments start
 HISTORY = {
@@ -62,11 +62,12 @@ def write_draft(paths: Sequence[str], draft: Draft, source: Table, place: str) -
         tasks=[TaskSettings.model_validate({"name": name, kind: one}) for name, one in draft.tasks.items()],
     )
     scan = Scan.of(source, unchecked, place)
-    chosen = choose(scan)
+    chosen, happened = choose(scan), rows_that_happen(source, unchecked, place)
+    finer = finer_than_buckets(happened.mutate(bucket=bucket_of(happened.time, scan.bucket)))
     lines = [
         ("# A first guess, made by `mgoe init` from names, types and values. Read it through, then:", ""),
         ("#   mgoe run THIS.yaml --out runs/first", ""),
-        *_data_lines(paths, draft, scan, chosen),
+        *_data_lines(paths, draft, scan, finer, chosen),
         ("tasks:", "weakest to strongest"),
         *((f"  - {_task(draft, name, value)}", "") for name, value in draft.tasks.items()),
     ]
@@ -92,7 +93,7 @@ def write_draft(paths: Sequence[str], draft: Draft, source: Table, place: str) -
 
 
 def _data_lines(
-    paths: Sequence[str], draft: Draft, scan: Scan, chosen: Mapping[str, Chosen]
+    paths: Sequence[str], draft: Draft, scan: Scan, finer: bool, chosen: Mapping[str, Chosen]
 ) -> list[tuple[str, str]]:
     columns = draft.columns
     first, last = (moment_of(int(scan.buckets[place]), scan.bucket) for place in (0, -1))
@@ -105,7 +106,7 @@ def _data_lines(
             time=(columns["time"], ""),
             behavior=(columns.get("behavior"), "what happened; negatives are sampled from the same bucket"),
             bucket=(scan.bucket, "of time; windows end with one"),
-            history=HISTORY[scan.finer],
+            history=HISTORY[finer],
             missing_ids=(
                 "drop" if scan.without_id else None,
                 f"{scan.without_id:,} rows without a user or an item are left out; `refuse` stops there",

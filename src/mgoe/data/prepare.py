@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from mgoe._util.files import atomic_folder, write_json
 from mgoe._util.tables import Frame
-from mgoe.config import RunSettings
+from mgoe.config import DataSettings, RunSettings, seconds
 from mgoe.data.columns import Expr, Table, only_row
 from mgoe.data.engines.local import Engine
 from mgoe.data.erasures import ERASED, Erasures
@@ -39,10 +39,12 @@ from mgoe.data.side import read_side
 from mgoe.data.times import (
     bucket_of,
     check_first_snapshot,
+    finer_than_buckets,
     make_cuts,
     moment_of,
     newest_buckets,
     rows_per_bucket,
+    share_of_midnights,
     share_with_zone,
     snapshot_of,
 )
@@ -109,7 +111,9 @@ def _build(engine: Engine, source: Table, place: str) -> dict[str, Any]:
     """Write everything but the manifest, and return the manifest."""
     settings, folder = engine.settings, engine.folder
     log, rows_read, dropped = _read_log(engine, source, place)
-    until = only_row(log.aggregate(until=log.time.max()))["until"]
+    midnights = share_of_midnights(log, settings.data.timezone)
+    span = only_row(log.aggregate(since=log.time.min(), until=log.time.max()))
+    _check_history(log, settings.data, span["until"] - span["since"], place)
     rows, ignored = _with_tasks(log, settings, place)
     ordered = ids_by_first_bucket(rows, rows.bucket, 1, settings.memory)
     first_buckets = {node: _number(ordered[node], node, settings, folder, place) for node in NODES}
@@ -167,15 +171,17 @@ def _build(engine: Engine, source: Table, place: str) -> dict[str, Any]:
         ERASED: 0 if settings.data.erased is None else len(Erasures.read(Path(settings.data.erased)).entries),
         "bucket": settings.data.bucket,
         "odd_buckets": buckets[odd_buckets(settings.data.bucket, buckets, counts)].tolist(),
+        **_left_out(found, first, sum(held["positives"] for held in splits.values()), settings),
         "cuts": [moment_of(int(cut) + 1, settings.data.bucket, settings.data.timezone) for cut in cuts],
         "with_zone": share_with_zone(source, settings.data.time),
+        "midnights": midnights,
     }
     return {
         "format": FORMAT,
         "settings": settings.model_dump(mode="json", include={"data", "tasks", "split", "negatives"}),
         "tasks": list(settings.task_names),
         "cuts": cuts.tolist(),
-        "until": int(until),
+        "until": int(span["until"]),
         "users_at": known["user"],
         "items_at": known["item"],
         "summary": counted | _summary_of(splits, settings),
@@ -220,6 +226,22 @@ def _read_log(engine: Engine, source: Table, place: str) -> tuple[Table, int, di
     engine.drop("raw")
     missing = int(source.count().to_pyarrow().as_py()) - count  # of which the settings say `drop`
     return log, count, {"outside_time": count - inside, "duplicates": repeats, "missing_ids": missing}
+
+
+def _check_history(log: Table, data: DataSettings, span: int, place: str) -> None:
+    """Refuse moments and a lag that the times of a log do not have; the span is in microseconds."""
+    if seconds(data.lag) * 1_000_000 > span:
+        raise DataError(
+            f"{place}, data.lag",
+            f"a lag must be shorter than the log, found {data.lag} and a log of {span / 3.6e9:.1f} hours; "
+            "take a shorter one",
+        )
+    if data.history == "moment" and not finer_than_buckets(log):
+        raise DataError(
+            f"{place}, column {data.time!r}",
+            "data.history: moment needs times that are finer than buckets, found that most rows are in "
+            f"buckets of {data.bucket} with a single time; set data.history: bucket, or take longer buckets",
+        )
 
 
 def _with_tasks(log: Table, settings: RunSettings, place: str) -> tuple[Table, dict[str, int]]:
@@ -312,6 +334,20 @@ def _count_split(rows: Table, settings: RunSettings, cuts: NDArray[np.int32]) ->
             name: {"labels": counts[f"labels {name}"], "positives": counts[f"done {name}"]} for name in labels
         },
     }
+
+
+def _left_out(found: Table, first: int, kept: int, settings: RunSettings) -> dict[str, dict[str, float]]:
+    """Return `left_out`, shares of the positives that are no examples where negatives are drawn at moments.
+
+    `unknown`: items without an event before the moment. `thinned`: their draws were dropped.
+    """
+    if settings.form == "exposures" or settings.data.history != "moment":
+        return {}
+    rows = found.filter(found.bucket > first)
+    known: Expr = rows.known < rows.moment - seconds(settings.data.lag) * 1_000_000
+    held = only_row(rows.aggregate(all=rows.count(), known=known.sum()))
+    unknown, thinned = held["all"] - held["known"], held["known"] - kept
+    return {"left_out": {"unknown": unknown / held["all"], "thinned": thinned / held["all"]}}
 
 
 def _summary_of(splits: Mapping[Split, Mapping[str, Any]], settings: RunSettings) -> dict[str, Any]:

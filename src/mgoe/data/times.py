@@ -219,6 +219,20 @@ def rows_per_bucket(rows: Table) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     return counted["bucket"].to_numpy().astype(np.int64), counted["n"].to_numpy().astype(np.int64)
 
 
+def finer_than_buckets(rows: Table) -> bool:
+    """Return whether times tell more than their bucket: most rows are in buckets with several times."""
+    buckets = rows.group_by("bucket").aggregate(n=rows.count(), finer=rows.time.min() < rows.time.max())
+    held = only_row(buckets.aggregate(all=buckets.n.sum(), finer=buckets.n.sum(where=buckets.finer)))
+    return 2 * (held["finer"] or 0) > (held["all"] or 0)
+
+
+def share_of_midnights(rows: Table, zone: str) -> float:
+    """Return the share of the times at which the clocks of a zone show midnight, as dates do."""
+    day = seconds("1d") * 1_000_000  # the zone may have two offsets
+    midnights = {microseconds(date(2024, month, 1), zone) % day for month in (1, 7)}
+    return only_row(rows.aggregate(share=(rows.time % day).isin(midnights).mean()))["share"] or 0.0
+
+
 def newest_buckets(
     rows: int, buckets: NDArray[np.int64], counts: NDArray[np.int64], first: int, last: int
 ) -> int:

@@ -26,6 +26,8 @@ ROWS_PER_ID = 1.2
 """Rows of the log per id below which it looks like the number of a row."""
 DROPPED = 0.05
 """Share of the rows that are left out, from which it is said."""
+MIDNIGHTS = 0.05
+"""Share of the times that are midnights, from which some are dates."""
 UNLIKE = 2.0
 """Ratio of a task's share of what was done, in test and in training, from which the window is unlike."""
 FEWEST = 100
@@ -48,6 +50,7 @@ def of_log(prepared: Prepared, settings: RunSettings) -> list[str]:
         *_ids(prepared, settings),
         *_dropped(prepared, settings),
         *_zones(prepared, settings),
+        *_dates(prepared, settings),
         *_unlike(prepared, settings),
         *_heavy_tails(prepared, settings),
         *_known_labels(prepared, settings),
@@ -134,6 +137,16 @@ def _zones(prepared: Prepared, settings: RunSettings) -> Iterator[str]:
             f"{share:.0%} of the times in {settings.data.time!r} name a zone and the others are read as "
             f"{settings.data.timezone}, so rows may be in the wrong order; set data.timezone to the zone of "
             "the others, or write all with theirs"
+        )
+
+
+def _dates(prepared: Prepared, settings: RunSettings) -> Iterator[str]:
+    share = prepared.summary.get("midnights", 0.0)
+    if settings.data.history == "moment" and share > MIDNIGHTS:
+        yield (
+            f"{share:.0%} of the times in {settings.data.time!r} are midnights, so they look like dates "
+            "among times, and other rows read such events hours before they happened; give their times, or "
+            "set data.history: bucket"
         )
 
 

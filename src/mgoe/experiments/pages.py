@@ -203,10 +203,12 @@ def negatives(settings: RunSettings, prepared: Prepared) -> str:
     drawn, training = settings.negatives, settings.negatives.of_training
     others = f"; for validation and test {drawn.seed}" if training.seed != drawn.seed else ""
     share = "as often as they occur there" if drawn.distribution == "popularity" else "each once"
+    source = f"the items of the same bucket, {share}, and dropped only if the user did that item there"
+    if settings.data.history == "moment":
+        source = "what other users did next in the same bucket, and dropped if the user did that item there"
     return (
         f"The log holds only what happened. Per positive, {drawn.ratio} negatives were drawn (seed "
-        f"{training.seed}{others}) from the items of the same bucket, {share}, and dropped only if the user "
-        "did that item there. "
+        f"{training.seed}{others}) from {source}. "
         f"{prepared.summary['negatives_per_positive']:.2f} negatives per positive remain in training. "
         "Validation and test hold the same kind."
     )

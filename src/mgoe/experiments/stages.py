@@ -60,6 +60,11 @@ def prepare_data(settings: RunSettings, out: Path, table: Frame | None = None) -
         f"{sum(split['examples'] for split in summary['splits'].values()):,} examples in "
         f"{time.perf_counter() - started:.1f} s"
     )
+    if left_out := summary.get("left_out"):
+        logger.info(
+            f"  left out: {left_out['unknown']:.0%} of the positives, whose items are unknown at their "
+            f"moment, and {left_out['thinned']:.0%}, whose draws were dropped"
+        )
     for warning in summary["warnings"]:
         logger.info(f"  warning: {warning}")
     return prepared
