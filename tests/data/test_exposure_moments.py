@@ -80,9 +80,7 @@ def test_a_row_reads_up_to_its_request_and_no_label_of_its_bucket_that_nobody_kn
         log["moment"] = moment - LAG * SECOND
         columns = ["user_id", "item_id", "bucket", "moment"]
         wanted = log.loc[log.bucket > prepared.cuts[0], columns]
-        assert sorted(map(tuple, found.to_numpy().tolist())) == sorted(
-            map(tuple, wanted.to_numpy().tolist())
-        )
+        assert sorted(map(tuple, found.to_numpy().tolist())) == sorted(map(tuple, wanted.to_numpy().tolist()))
         for task, name in enumerate(("click", "buy", "look")):
             check_known(prepared, log, found, task, name)
 

@@ -16,7 +16,7 @@ from mgoe.data.events import (
     with_task_mask,
 )
 from mgoe.data.examples import Examples, mask_given
-from mgoe.data.exposures import label_history
+from mgoe.data.exposures import label_history, with_moments
 from mgoe.data.prepared import Encoders
 from mgoe.data.requests import merged
 from mgoe.data.times import bucket_of
@@ -118,9 +118,10 @@ def later_events(rows: Table, settings: RunSettings, known: Encoders) -> list[ND
 
 def _exposures(rows: Table, settings: RunSettings, known: Encoders, now: int) -> Examples:
     """Return every exposure, with the labels that are final."""
+    rows = with_moments(rows, settings)
     labels = {f"label_{task.name}": _label(rows, task, now) for task in settings.tasks}
     contexts = [f"context_{feature.name}" for feature in settings.data.context]
-    beside = [name for name in ("weight", "position") if name in rows.columns]
+    beside = [name for name in ("weight", "position", "moment") if name in rows.columns]
     wanted = rows.select("user", "item", "bucket", *contexts, *beside, **labels)
     found = wanted.order_by(wanted.columns).to_pyarrow()  # sums of floats depend on the order
     return Examples(
@@ -138,6 +139,7 @@ def _exposures(rows: Table, settings: RunSettings, known: Encoders, now: int) ->
             {name.removeprefix("context_"): found[name] for name in contexts}, len(found)
         ),
         position=found["position"].to_numpy().astype(np.int64) if "position" in beside else None,
+        moment=found["moment"].to_numpy() if "moment" in beside else None,
     )
 
 
