@@ -6,6 +6,7 @@ from copy import copy
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -260,8 +261,9 @@ def test_second_order_moves_by_the_counterparts_edges_of_the_snapshot(events, da
 @up_to(12)
 @given(events=event_lists(1, 30), data=st.data())
 def test_the_order_of_arrival_changes_nothing(events, data):
-    """Any permutation, in any parts, some of them twice."""
-    with tempfile.TemporaryDirectory() as folder:
+    """Any permutation, in any parts, some of them twice, also behind the last placement of a newcomer."""
+    powers = data.draw(st.sampled_from([newcomers.POWERS, 2]), "powers")
+    with tempfile.TemporaryDirectory() as folder, mock.patch.object(newcomers, "POWERS", powers):
         world = World(Path(folder), START + events, ())
         stream = data.draw(streams(world), "stream")
         one, other = world.live(), world.live()
@@ -276,6 +278,7 @@ def test_the_order_of_arrival_changes_nothing(events, data):
         for name in a:
             assert_array_equal(a[name], b[name], err_msg=name)
         assert one.stats["events"] == other.stats["events"]
+        check_edges(one, stream)
 
 
 @up_to(5)
@@ -398,10 +401,14 @@ def test_the_order_of_time_places_a_newcomer_at_powers_of_two_alone(
     live, placed = large.live(), []
     inner = newcomers.place
     monkeypatch.setattr(cold_start, "place", lambda *given: placed.append(given) or inner(*given))
-    for k in range(60):
-        live.apply([Event(10_000 + k, 20_000, "click", 10 * BUCKET + k)])
+    events = [Event(large.users + k, large.items, "click", 10 * BUCKET + k) for k in range(60)]
+    for event in events:
+        live.apply([event])
     assert len(placed) == 60 + 5, "each user once, the item at 1, 2, 4, 8, and 16"
     assert live.state.cold_start.doings["item"].size == 16
+    late = [Event(user, large.items, "buy", 10 * BUCKET) for user in range(3)]
+    live.apply(late)
+    check_edges(live, [*events, *late])
 
 
 def test_readers_see_all_of_a_batch_or_none(large: World):
