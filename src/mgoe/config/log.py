@@ -133,8 +133,7 @@ class DataSettings(Settings):
     end: Moment | None = Field(default=None, json_schema_extra=or_auto)
     """First moment that is no longer included."""
     bucket: PositiveLength = "1d"
-    """Length of a time bucket. Windows end at bucket boundaries; no example reads an event of its own
-    bucket."""
+    """Length of a time bucket. Windows end at bucket boundaries."""
     history: Literal["cut", "bucket", "moment"] = "cut"
     """What a row reads: `cut`, what had happened when its window began; `bucket`, all that happened before
     its bucket; `moment`, what a service would know, all that happened before the first event of its user and

@@ -1,6 +1,6 @@
 """Negatives at the moment of their positive: what other users did next, of the same bucket.
 
-A draw must not be told from its positive by what is known of the item alone. Think of two events, `(u, i)` at
+What is known of an item alone must not distinguish a draw from its positive. Think of two events, `(u, i)` at
 `t` and `(v, j)` soon after. If choices ignored user and pair, `(u, j)` and `(v, i)` would have been as
 likely. So `j` is a negative of `u` at `t` under conditions that hold for both ways round: neither did `u` do
 `j` in the bucket, nor `v` do `i`, and both items are known at the moment. A positive is kept in the share of

@@ -5,7 +5,7 @@ a log, in settings and in messages, is what the clocks of `data.timezone` show.
 
 Bucket b holds the moments in [b, b + 1) bucket lengths since 1970. Cut k is the number of the last bucket
 before it: snapshot k is the history with bucket <= cuts[k], window k the examples with cuts[k] < bucket <=
-cuts[k + 1]. So no example reads an event of its own bucket.
+cuts[k + 1]. So no example reads an event of its own bucket, unless rows read up to their moment.
 """
 
 from collections.abc import Sequence
