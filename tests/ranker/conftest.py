@@ -18,7 +18,7 @@ def frame_of(folder: Path) -> pd.DataFrame:
 def like(settings: RunSettings) -> dict:
     """What a ranker is given to train with the settings of a run."""
     sections = settings.model_dump(mode="json", include={"split", "graph", "training", "evaluation"})
-    return sections | {"data.bucket": settings.data.bucket}
+    return sections | {"data.bucket": settings.data.bucket, "data.history": settings.data.history}
 
 
 def after(rows: pd.DataFrame) -> pd.DataFrame:
