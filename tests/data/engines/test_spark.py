@@ -71,10 +71,10 @@ def event_rows(seed: int) -> pd.DataFrame:
     return log.sample(frac=1, random_state=seed)
 
 
-def of_events(**changes: Any) -> RunSettings:
+def of_events(history: str = "cut", **changes: Any) -> RunSettings:
     tasks = [{"name": "click", "behaviors": ["click", "both"]}, {"name": "buy", "behaviors": ["buy", "both"]}]
     return event_settings(
-        data={"missing_ids": "drop", "end": "2020-01-12"},
+        data={"missing_ids": "drop", "end": "2020-01-12", "history": history},
         tasks=tasks,
         spark=SPARK.model_dump(),
         **({"negatives": {"training_seed": 3}} | changes),
@@ -184,10 +184,12 @@ def check_same(local: Prepared, spark: Prepared) -> None:
 
 
 @slow
-@pytest.mark.parametrize("number", [1, 2, 3, 7])
-def test_an_event_log(partitions: Any, tmp_path: Path, number: int):
+@pytest.mark.parametrize(
+    ("number", "history"), [(1, "cut"), (2, "moment"), (3, "bucket"), (3, "moment"), (7, "cut")]
+)
+def test_an_event_log(partitions: Any, tmp_path: Path, number: int, history: str):
     partitions(number)
-    settings = of_events(training={"rows": 400})
+    settings = of_events(history, training={"rows": 400})
     local, spark = prepared(settings, event_rows(number), tmp_path, files=number)
     check_same(local, spark)
     assert local.summary["splits"]["train"]["negatives"] > 20
