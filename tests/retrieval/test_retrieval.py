@@ -27,7 +27,7 @@ from tests.serving.online.worlds import START, World, registered, streams
 SETTINGS = RetrievalSettings(candidates=12, neighbors=5)
 ALIKE = ("own", "item_to_item", "swing", "macro", "popular")
 """Generators whose live items are as after an update. Vectors wait for it, and `recent` starts with new
-items."""
+items. Those of `macro` are of where newcomers are now."""
 
 
 def ids_of(live: LiveNodes, items: np.ndarray) -> list[int]:
@@ -49,6 +49,11 @@ def test_live_candidates_are_as_after_an_update(events, data):
             for id in range(world.users + 3):
                 [user] = live.indices("user", [id])
                 before, after = found.generate(view, user, 9), found.generate(View.of(updated), id, 9)
+                slot = int(live.sides["user"].slots(np.array([user]))[0])
+                if slot >= 0 and live.sides["user"].new[slot]:
+                    lists, node = found.stored.lists.macro, live.sides["user"].macro[slot, -1]
+                    listed = lists[node].ravel() if node < len(lists) else lists[:0].ravel()
+                    after["macro"] = listed[(listed >= 0) & ~np.isin(listed, after["own"])]
                 for name in ALIKE:
                     assert live.ids("item", before[name]) == after[name].tolist(), name
                 known = [i for i in found.generate(view, user, 99)["recent"] if i < world.items]

@@ -20,6 +20,7 @@ from mgoe._util.arrays import take
 from mgoe._util.files import atomic_folder
 from mgoe._util.kernels import kernel
 from mgoe.data import Prepared
+from mgoe.errors import GraphError
 from mgoe.features.view import NodeOverlay, Overlay, PairOverlay, Slots, View
 from mgoe.graph.edges import log_scores, to_units
 from mgoe.graph.macro_graph import MacroGraph
@@ -123,6 +124,11 @@ class MomentNodes:
     def __getattr__(self, name: str) -> Any:
         if name in ("edges", "macro", "vectors", "sum", "log_first", "kappa"):
             return self._read[name]
+        if name == "slot":
+            raise GraphError(
+                "group",
+                "nodes are read as of moments; give `slots=pairs.slots(side)` to rows and macro nodes",
+            )
         raise AttributeError(name)
 
     @cached_property

@@ -66,7 +66,7 @@ class Recents(NodeGroup):
         other, nodes, slots, spec = OTHER[side], pairs.nodes(side), pairs.slots(side), pairs.spec
         neighbors = view.rows(side, "recent", nodes, -1, slots).astype(np.int64)
         masks = view.rows(side, "recent_task_mask", nodes, slots=slots).astype(np.int64)
-        macro = view.macro(other, view.snapshot.dense, neighbors, view.cold(other))
+        macro = view.macro(other, view.snapshot.dense, neighbors, view.cold(other), None)
         return {
             f"recent_{other}s": neighbors if spec is None else np.minimum(neighbors, spec.size(other)),
             f"recent_{other}s_task_mask": masks,
@@ -117,8 +117,8 @@ class Aggregates(NodeGroup):
         nodes, cold = pairs.nodes(side), view.cold(OTHER[side])
         return {
             f"{side[0]}1": view.rows(side, "log_first", nodes, slots=pairs.slots(side)).astype(np.float32),
-            f"{side[0]}2": view.rows(side, "log_second", nodes).astype(np.float32),
-            f"table_{side}": view.rows(side, "table", nodes, cold).astype(np.int64),
+            f"{side[0]}2": view.rows(side, "log_second", nodes, slots=None).astype(np.float32),
+            f"table_{side}": view.rows(side, "table", nodes, cold, None).astype(np.int64),
         }
 
 

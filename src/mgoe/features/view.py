@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,8 @@ from mgoe.graph.scores import UNIT
 
 Slots = NDArray[np.int64] | None
 """Rows of nodes in an overlay, -1 for those that are unchanged; None if no node has changed."""
+Own = Literal["own"]
+"""The rows that a view's nodes have themselves."""
 
 
 class NodeOverlay(NamedTuple):
@@ -271,30 +273,43 @@ class View:
         slot = self.nodes(side).slot
         return take(slot, nodes, -1).astype(np.int64) if len(slot) else None
 
-    def known(self, side: Side, nodes: NDArray[np.integer], slots: Slots = None) -> NDArray[np.int64]:
+    def known(self, side: Side, nodes: NDArray[np.integer], slots: Slots | Own = "own") -> NDArray[np.int64]:
         """Return nodes by index, -1 for those without history. Any shape."""
+        slots = self.slots(side, nodes) if isinstance(slots, str) else slots
         there = nodes < len(self.base[side]["sum"])
         if slots is not None:
             there |= slots >= 0
         return np.where(there & (nodes >= 0), nodes, -1).astype(np.int64)
 
     def macro(
-        self, side: Side, resolution: int, nodes: NDArray[np.int64], fill: int = -1, slots: Slots = None
+        self,
+        side: Side,
+        resolution: int,
+        nodes: NDArray[np.int64],
+        fill: int = -1,
+        slots: Slots | Own = "own",
     ) -> NDArray[np.int64]:
         """Return the macro node of each node at a resolution, `fill` for nodes of -1. Nodes of any shape.
 
-        Without slots, all nodes are read as the snapshot has them.
+        With slots of None, all nodes are read as the snapshot has them.
         """
+        slots = self.slots(side, nodes) if isinstance(slots, str) else slots
         live = None if slots is None else self.nodes(side).macro[:, resolution]
         return _read(self.base[side][f"macro{resolution}"], slots, live, nodes, fill).astype(np.int64)
 
     def rows(
-        self, side: Side, name: str, nodes: NDArray[np.int64], fill: float = 0, slots: Slots = None
+        self,
+        side: Side,
+        name: str,
+        nodes: NDArray[np.int64],
+        fill: float = 0,
+        slots: Slots | Own = "own",
     ) -> NDArray:
         """Return a row per node of an array of `base`, `fill` for nodes of -1. Nodes of any shape.
 
-        Without slots, all nodes are read as the snapshot has them.
+        With slots of None, all nodes are read as the snapshot has them.
         """
+        slots = self.slots(side, nodes) if isinstance(slots, str) else slots
         live = None if slots is None else getattr(self.nodes(side), name)
         return _read(self.base[side][name], slots, live, nodes, fill)
 

@@ -76,21 +76,16 @@ def swing(stored: Stored, asked: Asked, n: int) -> NDArray[np.int64]:
 
 def sketch(stored: Stored, asked: Asked, n: int) -> NDArray[np.int64]:
     """Return items whose vectors are nearest to the user's."""
-    vector = _vector(asked)
+    vector = asked.view.rows("user", "vectors", asked.user)[0]
     found = stored.sketch.nearest(vector, n + len(asked.own.latest))
     return _unknown(found, asked.own, n)
-
-
-def _vector(asked: Asked) -> NDArray[np.float32]:
-    slots = asked.view.slots("user", asked.user)
-    return asked.view.rows("user", "vectors", asked.user, slots=slots)[0]
 
 
 def unseen(stored: Stored, asked: Asked, n: int) -> NDArray[np.int64]:
     """Return items that the snapshot has no event of and whose vectors, which their content gives, are
     nearest to the user's. Only the newest `MOST_UNSEEN` are compared."""
     view, slot = asked.view, asked.view.overlay.item.slot
-    vector = _vector(asked)
+    vector = view.rows("user", "vectors", asked.user)[0]
     vectors, live = view.base["item"]["vectors"], view.overlay.item.vectors
     end = max(len(vectors), len(slot)) if vector.any() else 0
     start, most = max(view.snapshot.n_items, end - MOST_UNSEEN), n + len(asked.own.latest)
@@ -102,8 +97,7 @@ def unseen(stored: Stored, asked: Asked, n: int) -> NDArray[np.int64]:
 def macro(stored: Stored, asked: Asked, n: int) -> NDArray[np.int64]:
     """Return the top items of the user's macro node, for each task in turn."""
     finest = len(asked.view.snapshot.resolutions) - 1
-    slots = asked.view.slots("user", asked.user)
-    [node] = asked.view.macro("user", finest, asked.user, slots=slots)
+    [node] = asked.view.macro("user", finest, asked.user)
     lists = stored.lists.macro
     listed = lists[node] if 0 <= node < len(lists) else lists[:0].ravel()
     return _unknown(listed[listed >= 0], asked.own, n)

@@ -73,9 +73,7 @@ def recent_items(view: View, lists: SharedLists, n: int) -> NDArray[np.int64]:
     items = lists.recent.astype(np.int64)
     if len(changed):
         items = np.union1d(items, _best(changed, np.where(changed >= 0, _events(live.counts), 0), n))
-    return in_turn(
-        newest, _best(items, _events(view.rows("item", "counts", items, slots=view.slots("item", items))), n)
-    )[:n]
+    return in_turn(newest, _best(items, _events(view.rows("item", "counts", items)), n))[:n]
 
 
 def in_turn(*lists: NDArray) -> NDArray[np.int64]:

@@ -208,4 +208,4 @@ class Retrieval:
         return mixed(lists, self.quotas, n)
 
     def _asked(self, view: View, user: int, own: OwnItems) -> Asked:
-        return Asked(view, view.known("user", np.array([user]), view.slots("user", np.array([user]))), own)
+        return Asked(view, view.known("user", np.array([user])), own)

@@ -70,17 +70,14 @@ def test_a_visitor_may_know_what_is_new(world: World):
         session = Session.of(live, [Done(new, 0b1, 9), Done(1, 0b1, 8), Done(new, 0b1, 9)])
         over = session.over(view)
         user, items = np.array([session.user]), np.arange(live.size("item"))
-        slots = over.slots("user", user)
-        assert over.rows("user", "recent", user, slots=slots)[0, :3].tolist() == [new, 1, -1]
-        counts = over.rows("user", "counts", user, slots=slots)
-        assert counts[0, len(BEHAVIORS) - 1] == np.float32(np.log1p(2))
+        assert over.rows("user", "recent", user)[0, :3].tolist() == [new, 1, -1]
+        assert over.rows("user", "counts", user)[0, len(BEHAVIORS) - 1] == np.float32(np.log1p(2))
         arrays = read(over, np.repeat(user, len(items)), items, GROUPS)
     assert (arrays["pair"][:, 0] > 0).nonzero()[0].tolist() == sorted([1, new])
-    of_item = (
-        one.rows("item", "recent", np.array([new]), slots=one.slots("item", np.array([new])))
-        for one in (over, view)
+    assert (
+        over.rows("item", "recent", np.array([new]))[0, :2].tolist()
+        == view.rows("item", "recent", np.array([new]))[0, :2].tolist()
     )
-    assert [rows[0, :3].tolist() for rows in of_item] == [[1, 0, -1]] * 2
 
 
 def test_a_visitor_whom_nothing_places_stays_in_the_cold_macro_nodes(world: World):
@@ -88,6 +85,5 @@ def test_a_visitor_whom_nothing_places_stays_in_the_cold_macro_nodes(world: Worl
     live.apply([Event(600, 88, "click", 5)])
     with LiveView(View.of(live.snapshot), live).reading() as view:
         session = Session.of(live, [Done(int(live.indices("item", [88])[0]), 0b1, 9)])
-        over, user = session.over(view), np.array([session.user])
-        macro = over.macro("user", view.snapshot.dense, user, slots=over.slots("user", user))
+        macro = session.over(view).macro("user", view.snapshot.dense, np.array([session.user]))
     assert macro.tolist() == [view.cold("user")]
