@@ -1,7 +1,7 @@
 """A visitor without an id: what the events of a session say, laid over the live state and stored nowhere.
 
-The visitor is read as a new user with these events would be: tasks, 1st- and 2nd-order edges, recent items,
-vector and macro nodes. Items do not change; they would if the events were sent to the log.
+The visitor is read as a new user with these events would be: tasks, 1st-order edges, recent items, vector and
+macro nodes. Items do not change; they would if the events were sent to the log.
 
 Axes: `n` items of the session, `Z` resolutions.
 """

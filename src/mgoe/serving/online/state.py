@@ -1,10 +1,12 @@
 """The live state: nodes and pairs as a snapshot and every event since have made them.
 
-An event changes its user and its item at once, exactly as the next update of the graph will: the pair's tasks
-and score, both nodes' counts, 1st-order edges at every resolution and recent neighbours (ties among newcomers
+An event changes its user and its item at once, as the next update of the graph will: the pair's tasks and
+score, both nodes' counts, 1st-order edges at every resolution and recent neighbours (ties among newcomers
 aside, see `Nodes.rank`). Their 2nd-order edges to their own macro nodes change by the counterpart's edges as
-of the snapshot. All other nodes stay as the snapshot has them until the next update, and so do all other
-2nd-order edges and the macro task table.
+of the snapshot; newcomers have none. All other nodes stay as the snapshot has them until the next update, and
+so do all other 2nd-order edges, the macro task table, and what is read of recent neighbours: their macro
+nodes and vectors. `mgoe.graph.moments` follows the same rules, so that rows that are read as of moments in
+training are what a service reads then.
 
 Of the 2nd order, a snapshot has `N_u2[u] = sum_i s_ui (N_i1[i] - s_ui e_c(u))`: over two steps to everyone
 else who touched `i`, since `s_ui e_c(u)` is what `u` itself gave to `N_i1[i]`. These others are kept as they
@@ -17,7 +19,7 @@ for items. What belongs to others waits for the next update: vectors, masses, to
 from which idle buckets are counted.
 
 The state is a fold over a set of events: unions, maxima and integer sums. Nodes that the snapshot has not
-placed are placed by `ColdStart`.
+placed are placed by `ColdStart`, at 1, 2, 4, 8, ... neighbours.
 """
 
 from collections.abc import Mapping, Sequence
