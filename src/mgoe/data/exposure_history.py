@@ -40,30 +40,39 @@ def exposure_history(rows: Table, settings: RunSettings) -> Table:
         `user`, `item`; `bucket`; `shown` (1, or 0 for labels that became known later); `labelled` and `done`,
         with bit t set for task t; `value_<task>` of a labelled regression in `VALUE_UNIT`, else 0;
         `context_<name>`, the index of each category, of several-valued features a list of those that differ;
-        and `position` if the log has one, from 1, 0 where it is unknown.
+        and `position` if the log has one, from 1, 0 where it is unknown. Where rows read up to moments, also
+        `time`, from when an exposure was shown, and `known`, from when the labels of the record are.
     """
     length, end = settings.data.bucket, settings.data.end
     spaces = {task.name: _spaces(task, settings.tasks) for task in settings.tasks}
+    timed = settings.data.history != "cut"
     later = {
         name: _known(rows, space, settings)
         for name, space in spaces.items()
-        if any(task.known_at is not None or seconds(task.delay) for task in space)
+        if timed or any(task.known_at is not None or seconds(task.delay) for task in space)
     }
     inside = {
         name: ibis.literal(True) if end is None else moment < microseconds(end, settings.data.timezone)
         for name, moment in later.items()
     }
-    at_once = {name: bucket_of(moment, length) == rows.bucket for name, moment in later.items()}
+    waits = {name: {(task.known_at, task.delay) for task in space} for name, space in spaces.items()}
+    first, *_ = spaces
+    at_once = {  # a record that has times has one for all of its labels
+        name: (bucket_of(moment, length) == rows.bucket) & (not timed or waits[name] == waits[first])
+        for name, moment in later.items()
+    }
     counts = dict.fromkeys(spaces, ibis.literal(True)) | {
         name: at_once[name] & inside[name] for name in later
     }
-    shown = _records(rows, settings, counts, rows.bucket, shown=1)
+    shown = _records(rows, settings, counts, rows.bucket, rows.time, later.get(first), shown=1)
     late = [
         _records(
             rows,
             settings,
             {name: ~at_once[name] & inside[name]},
             ibis.least(bucket_of(moment, length), LAST_BUCKET),
+            moment,
+            moment,
             shown=0,
         ).filter(ibis._.labelled > 0)
         for name, moment in later.items()
@@ -130,7 +139,13 @@ def fit_context(rows: Table, settings: RunSettings) -> FeatureEncoders:
 
 
 def _records(
-    rows: Table, settings: RunSettings, counts: Mapping[str, Expr], bucket: Expr, shown: int
+    rows: Table,
+    settings: RunSettings,
+    counts: Mapping[str, Expr],
+    bucket: Expr,
+    time: Expr,
+    known: Expr | None,
+    shown: int,
 ) -> Table:
     """Return a record per row.
 
@@ -139,6 +154,8 @@ def _records(
         settings: Settings of the run.
         counts: Whether a label is part of the row's record, by task; labels of other tasks are not.
         bucket: The bucket of the record.
+        time: When its exposure was shown.
+        known: When its labels are known; None where all of a bucket are.
         shown: 1 if the record is that of the exposure itself, else 0.
     """
     labelled: Expr = ibis.literal(0)
@@ -160,6 +177,8 @@ def _records(
             where[f"context_{feature.name}"] = codes if feature.kind == "multi" else ibis.greatest(codes, 0)
     if "position" in rows.columns:
         where["position"] = (rows.position + 1).cast("int32")
+    if settings.data.history != "cut":
+        where |= {"time": time, "known": known}
     return rows.select(
         "user",
         "item",

@@ -20,8 +20,9 @@ from mgoe._util.arrays import take
 from mgoe._util.files import atomic_folder
 from mgoe._util.kernels import kernel
 from mgoe.data import Prepared
+from mgoe.data.times import snapshot_of
 from mgoe.errors import GraphError
-from mgoe.features.view import NodeOverlay, Overlay, PairOverlay, Slots, View
+from mgoe.features.view import CellsBefore, NodeOverlay, Overlay, PairOverlay, Slots, View
 from mgoe.graph.edges import log_scores, to_units
 from mgoe.graph.macro_graph import MacroGraph
 from mgoe.graph.moments import MOVED, Moments, counts_at, edge_starts, edges_at
@@ -172,7 +173,8 @@ class WindowMoments(Mapping[int, Moments]):
             with FileLock(self._folder / "moments.lock"):  # one process follows, the others wait
                 if not place.exists():
                     with atomic_folder(place) as unfinished:
-                        follow(self._graph, window, self._events(window)).save(unfinished)
+                        shown = self._after(window, self._prepared.exposures)
+                        follow(self._graph, window, self._events(window), shown).save(unfinished)
             self._opened[window] = Moments.open(place)
         return self._opened[window]
 
@@ -182,10 +184,14 @@ class WindowMoments(Mapping[int, Moments]):
     def __len__(self) -> int:
         return len(self._prepared.cuts)
 
+    def _after(self, window: int, rows: Any) -> Any:
+        """Return the rows of a window, which its snapshot does not hold; None without any table."""
+        cuts = self._prepared.cuts
+        return rows if rows is None else rows.filter(snapshot_of(rows.bucket, cuts) == window + 1)
+
     def _events(self, window: int) -> Events:
-        history = self._prepared.history
-        rows = history.filter(history.snapshot == window + 1).select("user", "item", "time", "task")
-        table = rows.to_pyarrow()
+        rows = self._after(window, self._prepared.history)
+        table = rows.select("user", "item", "time", "task").to_pyarrow()
         return Events.of(*(table[name].to_numpy() for name in table.column_names))
 
 
@@ -199,6 +205,7 @@ def at_moments(
         users, items: By index. Shape (B,) each.
         times: What pairs are read strictly before, microseconds. Shape (B,).
     """
+    assert view.moments is not None
     user, item = MomentNodes(view, "user", users, times), MomentNodes(view, "item", items, times)
     rows = np.flatnonzero((user.slots >= 0) & (item.slots >= 0))
     own, held = user.slots[rows], user.held
@@ -210,7 +217,10 @@ def at_moments(
     masks, time = held.entries.task_mask[entry].astype(np.int64), held.entries.time[entry]
     pairs = PairOverlay(item.slots[rows].astype(np.int32), masks, time, np.full(len(rows), -1, np.int32))
     nodes = cast(NodeOverlay, user), cast(NodeOverlay, item)  # all that input groups read of it
-    return view.over(Overlay(*nodes, pairs, view.overlay.rates)), (user.slots, item.slots)
+    groups = () if view.snapshot.rates is None else view.snapshot.rates.groups
+    cells = map(view.moments.rates.get, range(len(groups)))
+    rates = [None if one is None else CellsBefore(one, times) for one in cells]
+    return view.over(Overlay(*nodes, pairs, rates)), (user.slots, item.slots)
 
 
 @kernel("recent", "recent_masks")

@@ -10,7 +10,7 @@ from mgoe._util.hash_table import place_of
 from mgoe._util.kernels import kernel
 from mgoe.features.group import CONTEXT, ITEM, USER, Arrays, InputGroup, Key, Owner, Part, dense
 from mgoe.features.spec import FeatureSpec, RateSpec
-from mgoe.features.view import Pairs, RateCells, View
+from mgoe.features.view import CellsBefore, Pairs, RateCells, View
 from mgoe.graph import Snapshot
 from mgoe.graph.adjusted import is_adjusted
 from mgoe.graph.edges import find_place
@@ -69,6 +69,7 @@ class RatesOfExposures(InputGroup):
             first, *second = (values[axis] for axis in rates.groups[number].axes)
             other = second[0] if second else NO_AXIS
             live = view.overlay.rates[number] if view.overlay.rates else None
+            live = live.of(first, other) if isinstance(live, CellsBefore) else live
             _read(rates.tables[number], live or NO_CELLS, first, other, rates.regressions, out, end - width)
             adjusted = rates.adjusted[number]
             if adjusted is not None:
@@ -130,7 +131,7 @@ def _read(table, live, first, second, regressions, out, start):  # pragma: no co
                 if two < 0 or _repeats(second, at, b):
                     continue
                 cell = find_place(indptr, other, one, two) if one < len(indptr) - 1 else -1
-                place = place_of(live.key, one << 32 | two)
+                place = live.place[row, b] if len(live.place) else place_of(live.key, one << 32 | two)
                 if cell < 0 and live.key[place] < 0:
                     continue
                 if not found:

@@ -25,6 +25,7 @@ from mgoe.graph import Snapshot
 from mgoe.graph.moments import Moments
 from mgoe.graph.pair_rows import OTHER, SIDES, Side
 from mgoe.graph.placing import Placing, SomeNodes
+from mgoe.graph.rate_moments import CellMoments
 from mgoe.graph.scores import UNIT
 
 Slots = NDArray[np.int64] | None
@@ -101,6 +102,8 @@ class RateCells(NamedTuple):
         key: Of each cell, the first axis in the upper and the second in the lower 32 bits; -1 where a place
             is empty. There are a power of 2 of places. Shape (E,).
         counts, values: Added to those of `RateTable`. Shapes (E, 1 + 2T) and (E, regressions).
+        place: Of the cell of each pair and value of the second axis, the last where there is none, if pairs
+            have cells of their own. Shape (B, L), or (0, 0) where cells are found by their key.
 
     Example:
         >>> cells = RateCells(np.zeros(0, np.int64), np.zeros((0, 2), np.int32), np.zeros((0, 2), np.int64))
@@ -111,6 +114,28 @@ class RateCells(NamedTuple):
     key: NDArray[np.int64]
     counts: NDArray[np.int32]
     values: NDArray[np.int64]
+    place: NDArray[np.int64] = np.zeros((0, 0), np.int64)
+
+
+class CellsBefore(NamedTuple):
+    """Counts of exposures between the snapshot and the moment of each pair, in a group of `Rates`.
+
+    Attributes:
+        cells: At any moment.
+        times: What pairs are read strictly before. Shape (B,).
+    """
+
+    cells: CellMoments
+    times: NDArray[np.int64]
+
+    def of(self, first: NDArray[np.int64], second: NDArray[np.int64]) -> RateCells:
+        """Return the cells of pairs, by their values on both axes. Shapes (B, 1) and (B, L) or (1, L)."""
+        key = first << 32 | second
+        entry = self.cells.before(key.ravel(), np.repeat(self.times, key.shape[1]))
+        found = entry >= 0
+        place, entry = np.where(found, np.cumsum(found) - 1, -1).reshape(key.shape), entry[found]
+        there = np.append(np.zeros(len(entry), np.int64), -1)
+        return RateCells(there, self.cells.counts[entry], self.cells.values[entry], place)
 
 
 class Overlay(NamedTuple):
@@ -130,7 +155,7 @@ class Overlay(NamedTuple):
     user: NodeOverlay
     item: NodeOverlay
     pairs: PairOverlay
-    rates: Sequence[RateCells | None] = ()
+    rates: Sequence[RateCells | CellsBefore | None] = ()
 
     @classmethod
     def empty(cls, snapshot: Snapshot) -> Overlay:

@@ -10,7 +10,7 @@ nodes of the other side over all resolutions, cold ones included, `T` tasks, `C`
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +21,7 @@ from mgoe._util.arrays import mapped, save_arrays
 from mgoe._util.kernels import kernel
 from mgoe.graph.counts import node_counts
 from mgoe.graph.pair_rows import OTHER, SIDES, Side
+from mgoe.graph.rate_moments import CellMoments, last_before
 from mgoe.graph.snapshot import Snapshot
 
 STEP = 256
@@ -105,7 +106,7 @@ class SideMoments:
             nodes, times: Shape (m,) each.
         """
         place, entry = np.full(len(nodes), -1, np.int64), np.full(len(nodes), -1, np.int64)
-        _before(self.nodes, self.indptr, self.entries.time, nodes, times, place, entry)
+        last_before(self.nodes, self.indptr, self.entries.time, nodes, times, place, entry)
         return place, entry
 
 
@@ -116,18 +117,22 @@ class Moments:
     Attributes:
         sides: Entries of users and of items.
         share: Share of each task among the snapshot's pairs. Shape (T,).
+        rates: Cells of the groups of exposures that move, by the number of the group.
     """
 
     sides: Mapping[Side, SideMoments]
     share: NDArray[np.floating]
+    rates: Mapping[int, CellMoments] = field(default_factory=dict)
 
     def save(self, folder: Path) -> None:
         """Write the arrays into a folder."""
-        arrays: dict[str, NDArray] = {"share": np.asarray(self.share)}
+        arrays: dict[str, NDArray] = {"share": np.asarray(self.share), "rates": np.array([*self.rates], int)}
         for side, one in self.sides.items():
             held = {name: value for name, value in vars(one).items() if name != "entries"}
             held |= one.entries._asdict()
             arrays |= {f"{side}.{name}": value for name, value in held.items()}
+        for number, cells in self.rates.items():
+            arrays |= {f"rates{number}.{name}": value for name, value in cells._asdict().items()}
         save_arrays(folder, arrays)
 
     @classmethod
@@ -139,7 +144,11 @@ class Moments:
             rest = [one for one in SideMoments.__annotations__ if one != "entries"]
             return SideMoments(entries=entries, **{one: mapped(folder / f"{name}.{one}.npy") for one in rest})
 
-        return cls({name: side(name) for name in SIDES}, mapped(folder / "share.npy"))
+        rates = {
+            number: CellMoments(*(mapped(folder / f"rates{number}.{one}.npy") for one in CellMoments._fields))
+            for number in mapped(folder / "rates.npy").tolist()
+        }
+        return cls({name: side(name) for name in SIDES}, mapped(folder / "share.npy"), rates)
 
 
 def edge_starts(widths: Sequence[int]) -> list[int]:
@@ -195,23 +204,6 @@ def counts_at(
     return node_counts(
         some.done[entry], some.degree[entry].astype(np.int64), some.events[entry], nothing, share
     )
-
-
-@kernel("place", "entry")
-def _before(held, indptr, time, nodes, times, place, entry):  # pragma: no cover - compiled
-    for row in range(len(nodes)):
-        at = np.searchsorted(held, nodes[row])
-        if at == len(held) or held[at] != nodes[row]:
-            continue
-        low, high = indptr[at], indptr[at + 1]
-        while low < high:
-            half = (low + high) // 2
-            if time[half] < times[row]:
-                low = half + 1
-            else:
-                high = half
-        if low > indptr[at]:
-            place[row], entry[row] = at, low - 1
 
 
 @kernel("out")

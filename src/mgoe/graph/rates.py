@@ -111,6 +111,14 @@ class Rates:
     regressions: NDArray[np.bool_]
 
 
+def is_live(group: RateGroup) -> bool:
+    """Return whether a group moves with exposures: that of items over all history, alone or with the
+    context. Those of users wait for the next graph."""
+    nodes = [axis for axis in group.axes if axis.side != "context"]
+    of_items = bool(nodes) and all(axis.side == "item" and axis.kind == "node" for axis in nodes)
+    return of_items and group.last is None
+
+
 def parse_groups(
     wanted: Sequence[tuple[Sequence[str], int | None]],
     sizes: Mapping[str, int],

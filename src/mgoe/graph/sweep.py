@@ -13,7 +13,7 @@ Axes: `n` changed nodes of one side, `N` events, `E` changed pairs, `Z` resoluti
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,8 @@ from mgoe.graph.macro_graph import MacroGraph
 from mgoe.graph.moments import MOVED, STEP, Entries, Moments, SideMoments, edge_starts, edges_at
 from mgoe.graph.newcomers import Doings, Placements, place
 from mgoe.graph.pair_rows import OTHER, SIDES, Side
+from mgoe.graph.rate_moments import CellMoments
+from mgoe.graph.rates import is_live
 from mgoe.graph.snapshot import Snapshot, score_sums
 
 
@@ -61,15 +63,21 @@ class Events(NamedTuple):
         return cls(key[begins] >> 32, key[begins] & 0xFFFFFFFF, moment[begins], masks)
 
 
-def follow(graph: MacroGraph, number: int, events: Events) -> Moments:
-    """Follow the events after a snapshot.
+def follow(graph: MacroGraph, number: int, events: Events, records: Any = None) -> Moments:
+    """Follow the events and exposures after a snapshot.
 
     Args:
         graph: Has the snapshot.
         number: Of the snapshot.
         events: All that came after it.
+        records: Exposures after it, see `CellMoments.of`. Without them, rates do not move.
     """
-    return _Sweep(graph, number, events).moments()
+    moments, rates = _Sweep(graph, number, events).moments(), graph.snapshots[number].rates
+    if rates is None or records is None:
+        return moments
+    live = {number: group for number, group in enumerate(rates.groups) if is_live(group)}
+    cells = {number: CellMoments.of(records, group, rates.regressions) for number, group in live.items()}
+    return replace(moments, rates=cells)
 
 
 class _Nodes(NamedTuple):

@@ -27,8 +27,8 @@ from mgoe.graph.pair_rows import Side, starts
 from mgoe.graph.rates import Axis, RateGroup, RateTable, describe, distinct
 from mgoe.graph.shrinkage import USUAL, evidence, fit_prior
 
-FIRST = ("user", "item", "bucket")
-"""Columns by which records are sorted first."""
+FIRST, TIMES = ("user", "item", "bucket"), ("time", "known")
+"""Columns by which records are sorted first, and those that a graph does without."""
 MOST_CELLS = 1 << 28
 """Cells of one group: at four tasks, 10 GB."""
 POSITION = RateGroup((Axis("position", "context", "position"),))
@@ -60,7 +60,7 @@ def write_sorted(records: ir.Table, file: Path, memory: float) -> None:
         memory: Limit of DuckDB in GiB.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
-    others = sorted({*records.columns} - {*FIRST})
+    others = sorted({*records.columns} - {*FIRST, *TIMES})
     ordered = records.select(*FIRST, *others).order_by([*FIRST, *others])
     with bounded(records.get_backend(), memory):
         write_table(ordered, file, "zstd")

@@ -17,19 +17,11 @@ from mgoe._util.arrays import with_room
 from mgoe._util.hash_table import place_of
 from mgoe._util.kernels import kernel
 from mgoe.features import RateCells
-from mgoe.graph.rates import RateGroup, Rates, distinct
+from mgoe.graph.rates import Rates, distinct, is_live
 from mgoe.serving.events.event import Id
 
 MIN_PLACES = 1 << 10
 """Places of a table without cells; a power of 2."""
-
-
-def is_live(group: RateGroup) -> bool:
-    """Return whether a group moves with exposures: that of items over all history, alone or with the
-    context."""
-    nodes = [axis for axis in group.axes if axis.side != "context"]
-    of_items = bool(nodes) and all(axis.side == "item" and axis.kind == "node" for axis in nodes)
-    return of_items and group.last is None
 
 
 class ExposureBatch(NamedTuple):
