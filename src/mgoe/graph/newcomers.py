@@ -9,16 +9,17 @@ Axes: `n` events, `P` placements, `Z` resolutions, `rank` columns of a vector.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mgoe._util.arrays import take
 from mgoe._util.kernels import kernel
 from mgoe.graph.likelihood import Placement
-from mgoe.graph.pair_rows import starts, untimed
+from mgoe.graph.pair_rows import OTHER, Side, starts, untimed
 from mgoe.graph.scores import UNIT
+from mgoe.graph.snapshot import Snapshot
 
 
 class Placements(NamedTuple):
@@ -65,8 +66,8 @@ class Doings(NamedTuple):
 def place(
     doings: Doings,
     placement: Placement,
-    other_macro: Sequence[NDArray[np.int32]],
-    other_widths: Sequence[int],
+    snapshot: Snapshot,
+    side: Side,
     others: Placements | None = None,
 ) -> Placements:
     """Place newcomers at every degree that is a power of two.
@@ -74,36 +75,33 @@ def place(
     Args:
         doings: All their events.
         placement: Places nodes of their side by the snapshot.
-        other_macro: Macro node of every node of the other side in the snapshot, per resolution. Nodes beyond
-            it are cold.
-        other_widths: Macro nodes of the other side, per resolution.
+        snapshot: What they are new to.
+        side: Of the newcomers.
         others: Where newcomers of the other side are, if they tell.
     """
-    node, other, time, _ = doings
+    (node, other, time, _), far = doings, OTHER[side]
     first = np.empty(len(node), np.bool_)
     order = np.lexsort((time, other, node))  # stable: the first event of each pair
     pair = np.r_[True, (node[order][1:] != node[order][:-1]) | (other[order][1:] != other[order][:-1])]
     first[order] = pair[: len(order)]
     # degree of each node after each event
-    begins = np.flatnonzero(np.r_[True, node[1:] != node[:-1]]) if len(node) else np.empty(0, np.int64)
+    begins = np.flatnonzero(np.r_[True, node[1:] != node[:-1]][: len(node)])
     sizes = np.diff(np.r_[begins, len(node)])
     degree = np.cumsum(first, dtype=np.int64)
-    degree = degree - np.repeat(degree[begins] - first[begins], sizes) if len(node) else degree
+    degree -= np.repeat(degree[begins] - first[begins], sizes)
     last_of_time = np.r_[(node[1:] != node[:-1]) | (time[1:] != time[:-1]), True][: len(node)]
     ends = np.flatnonzero(last_of_time)  # groups of equal node and time
     before = np.r_[0, degree[ends][:-1]]
     before[np.r_[True, node[ends][1:] != node[ends][:-1]][: len(ends)]] = 0
     power = power_of(degree[ends])
     at = ends[power > power_of(before)]  # the last event of each group that reaches a power of two
-    start = np.repeat(begins, sizes)[at] if len(node) else at
+    start = np.repeat(begins, sizes)[at]
     macro, vectors = [], []
     for rows in _blocks(at - start + 1):
         indptr, entry, masks = _pairs_until(doings, start[rows], at[rows])
         tied = [
-            np.where(other[entry] < len(one), np.take(one, other[entry], mode="clip"), width).astype(np.int32)
-            if len(one)
-            else np.full(len(entry), width, np.int32)
-            for one, width in zip(other_macro, other_widths, strict=True)
+            take(getattr(part, f"{far}_macro"), other[entry], len(getattr(part, f"{far}_mass")))
+            for part in snapshot.resolutions
         ]
         if others is not None and len(others.node):
             row = others.at(other[entry], np.repeat(time[at[rows]], np.diff(indptr)))
@@ -118,7 +116,7 @@ def place(
     return Placements(
         node[at],
         time[at],
-        np.concatenate([*macro, np.empty((0, len(other_widths)), np.int32)]),
+        np.concatenate([*macro, np.empty((0, len(snapshot.resolutions)), np.int32)]),
         np.concatenate([*vectors, np.empty((0, width), np.float32)]),
     )
 

@@ -189,9 +189,9 @@ class _Sweep:
                 self._events.time[rows],
                 self._events.task_mask[rows],
             )
-        users, items = ((self._macro(side), self._width(side)) for side in SIDES)
-        placed = place(doings["user"], self._placements["user"], *items)
-        return {"user": placed, "item": place(doings["item"], self._placements["item"], *users, placed)}
+        by, at = self._placements, self._snapshot
+        placed = place(doings["user"], by["user"], at, "user")
+        return {"user": placed, "item": place(doings["item"], by["item"], at, "item", placed)}
 
     def _degrees(self, side: Side, nodes: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return how many pairs nodes have in the snapshot."""

@@ -114,10 +114,7 @@ def check_edges(live: LiveNodes, events: list[Event]):
             ],
             np.int64,
         ).reshape(-1, 4)
-        parts = live.snapshot.resolutions
-        macros = [getattr(part, f"{other}_macro") for part in parts]
-        widths = [len(getattr(part, f"{other}_mass")) for part in parts]
-        placed = newcomers.place(Doings(*done.T), live.base.placements[side], macros, widths, placed)
+        placed = newcomers.place(Doings(*done.T), live.base.placements[side], live.snapshot, side, placed)
         rows = np.searchsorted(placed.node, np.unique(placed.node), side="right") - 1
         slots = nodes.slots(live.indices(side, placed.node[rows]))
         assert_array_equal(nodes.macro[slots], placed.macro[rows])

@@ -113,7 +113,7 @@ class ColdStart:
     def _place(
         self, side: Side, slots: Slots, among: Placements | None, changed: dict[Side, Slots]
     ) -> Placements:
-        nodes, doings, other = self._sides[side], self.doings[side], OTHER[side]
+        nodes, doings = self._sides[side], self.doings[side]
         slots = slots[np.argsort(nodes.index[slots])]
         indptr, numbers = walk(slots, nodes.doing, doings.next)
         row = np.repeat(np.arange(len(slots)), np.diff(indptr))
@@ -121,10 +121,7 @@ class ColdStart:
         done = Doings(
             nodes.index[slots][row], doings.other[numbers], doings.time[numbers], doings.task_mask[numbers]
         )
-        parts = self._snapshot.resolutions
-        macro = [getattr(part, f"{other}_macro") for part in parts]
-        widths = [len(getattr(part, f"{other}_mass")) for part in parts]
-        placed = place(done, self._placements[side], macro, widths, among)
+        placed = place(done, self._placements[side], self._snapshot, side, among)
         last = np.searchsorted(placed.node, nodes.index[slots], side="right") - 1
         nodes.placed_at[slots], nodes.since[slots] = placed.time[last], LATEST
         # items that the snapshot has a vector of keep it

@@ -118,7 +118,5 @@ def _place(live: LiveNodes, nodes: Nodes, events: Sequence[Done]) -> None:
     """Give the visitor a vector and macro nodes by the rules of `mgoe.graph.newcomers`."""
     item, mask, time = np.array(sorted(events, key=lambda one: one.time), np.int64).T
     done = Doings(np.zeros_like(item), item, time, mask)
-    parts = live.snapshot.resolutions
-    macro, widths = [part.item_macro for part in parts], [len(part.item_mass) for part in parts]
-    placed = place(done, live.base.placements["user"], macro, widths)
+    placed = place(done, live.base.placements["user"], live.snapshot, "user")
     nodes.vectors[SLOT], nodes.macro[SLOT] = placed.vectors[-1], placed.macro[-1]
