@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 from mgoe.features import Reader, View
-from mgoe.graph.moments import Moments
+from mgoe.graph.moments import MOVED, Moments
 from mgoe.graph.sweep import Events, follow
 from mgoe.serving.events.event import Event
 from tests.effort import up_to
@@ -74,6 +74,16 @@ def test_a_row_reads_what_a_service_knows_at_its_moment(events, cuts, content, d
         again = read_at(world, moments_of(world, changed), moment)
         for name, values in found.items():
             assert_array_equal(again[name], values, err_msg=name)
+
+
+def test_a_newcomer_that_is_placed_has_a_step_to_no_macro_node(tmp_path):
+    """Those of its own side may have larger numbers than the other side has."""
+    world = World(tmp_path, START, resolutions=[(2, 5)])
+    first = (int(world.graph.latest.cut) + 1) * BUCKET
+    coming = [Event(user, world.items + user, "buy", first + user, f"e{user}") for user in range(5)]
+    entries = moments_of(world, coming).sides["item"].entries
+    assert (entries.other == MOVED).sum() == 5
+    assert not entries.other_macro[entries.other == MOVED].any()
 
 
 def replace_user(event: Event) -> Event:

@@ -384,7 +384,7 @@ def _write(nodes, a, time, other, mask, step, macro, side, whose, out, counts): 
     out.degree[at], out.events[at] = nodes.degree[a], nodes.events[a]
     out.sum[at], out.second_sum[at], out.placed[at] = nodes.sum[a], nodes.second_sum[a], nodes.placed[a]
     for r in range(len(macro)):
-        out.other_macro[at, r], out.second[at, r] = macro[r], nodes.second[a, r]
+        out.other_macro[at, r], out.second[at, r] = macro[r] if step else 0, nodes.second[a, r]
     for t in range(nodes.done.shape[1]):
         out.done[at, t] = nodes.done[a, t]
 
