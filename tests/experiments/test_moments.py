@@ -4,6 +4,7 @@ import shutil
 import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,7 +23,6 @@ from mgoe.features import moments
 from mgoe.features.moments import WindowMoments
 from mgoe.graph import MacroGraph
 from mgoe.graph.moments import Moments
-from mgoe.graph.sweep import Events
 from mgoe.lifecycle import Sources, update
 from mgoe.lifecycle.acceptance import window_of
 from mgoe.lifecycle.learning import RetrainJob
@@ -274,10 +274,10 @@ def test_a_run_that_is_cut_off_while_it_follows_a_window_resumes(
 ):
     of = moments.follow
 
-    def cut_off(graph: MacroGraph, number: int, events: Events) -> Moments:
+    def cut_off(graph: MacroGraph, number: int, *rest: Any) -> Moments:
         if number == 1:
             raise KeyboardInterrupt
-        return of(graph, number, events)
+        return of(graph, number, *rest)
 
     with monkeypatch.context() as patch:
         patch.setattr(moments, "follow", cut_off)

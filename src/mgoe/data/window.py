@@ -105,7 +105,18 @@ def _events(
 
 
 def later_events(rows: Table, settings: RunSettings, known: Encoders) -> list[NDArray[np.integer]]:
-    """Return what the tasks of new rows are, as history has it: user, item (indices), time and task."""
+    """Return what the tasks of new rows are, as history has it: user, item (indices), time and task.
+
+    Example:
+        >>> import pandas as pd
+        >>> from mgoe.data import as_table, read_rows
+        >>> new = {"user_id": [7, 8], "item_id": [3, 4], "behavior": ["click", "buy"]}
+        >>> new = as_table(pd.DataFrame(new).assign(timestamp=pd.Timestamp("2025-06-01 12:00")))
+        >>> rows, _ = read_rows(new, settings, "today")
+        >>> *_, tasks = later_events(rows, settings, bundle.encoders)
+        >>> sorted(tasks.tolist())
+        [0, 1]
+    """
     rows = merged(rows, settings)
     if settings.form == "exposures":
         rows = label_history(rows, settings)
