@@ -2,6 +2,7 @@
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -9,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mgoe.data import SPLITS, Prepared
+from mgoe.config import RunSettings
+from mgoe.data import SPLITS, Prepared, as_table, later_exposures, read_rows
 from tests.data import logs
 from tests.effort import up_to
 
@@ -45,14 +47,17 @@ def quiet() -> pd.DataFrame:
     return log.assign(seen=log.timestamp + 5, request=[f"q{row}" for row in range(len(log))])
 
 
-def prepared_of(log: pd.DataFrame, folder: Path, **data: str) -> Prepared:
+def settings_of(**data: Any) -> RunSettings:
     tasks = [
         {"name": "click", "label": "clicked"},
         {"name": "buy", "label": "bought", "delay": "36h"},
         {"name": "look", "label": "clicked", "known_at": "seen"},
     ]
-    settings = logs.exposure_settings(data={"request": "request", **data}, tasks=tasks)
-    return logs.prepared(log, settings, folder / "data")
+    return logs.exposure_settings(data={"request": "request", **data}, tasks=tasks)
+
+
+def prepared_of(log: pd.DataFrame, folder: Path, **data: str) -> Prepared:
+    return logs.prepared(log, settings_of(**data), folder / "data")
 
 
 def rows_of(prepared: Prepared) -> pd.DataFrame:
@@ -125,3 +130,19 @@ def test_labels_of_a_bucket_keep_their_order_also_where_the_log_ends(tmp_path):
     assert (history.groupby("bucket").time.nunique() == 2).all()
     assert history.bucket.max() == log.timestamp.max() // logs.DAY
     assert history.time.max() < pd.Timestamp(end).value // 1000
+
+
+@up_to(1)
+@given(rows=st.lists(ROW, max_size=25))
+def test_new_rows_say_of_exposures_what_a_prepared_log_does(rows):
+    with tempfile.TemporaryDirectory() as folder:
+        log = log_of(rows).assign(hour=lambda every: every.timestamp // 3600 % 3)
+        settings = settings_of(history="moment", context=[{"name": "hour"}])
+        prepared = logs.prepared(log, settings, Path(folder) / "data")
+        read, _ = read_rows(as_table(log), settings, "the log")
+        columns = ["item", "shown", "labelled", "done", "context_hour", "time", "known"]
+        records: Any = prepared.exposures
+        found = later_exposures(read, settings, prepared).select(columns)
+        wanted = records.select(columns).to_pyarrow()
+        key = [(name, "ascending") for name in columns]
+        assert found.sort_by(key).to_pylist() == wanted.sort_by(key).to_pylist()

@@ -16,6 +16,7 @@ from mgoe.data.events import (
     with_task_mask,
 )
 from mgoe.data.examples import Examples, mask_given
+from mgoe.data.exposure_history import exposure_history, with_codes, with_lists
 from mgoe.data.exposures import label_history, with_moments
 from mgoe.data.prepared import Encoders
 from mgoe.data.requests import merged
@@ -125,6 +126,16 @@ def later_events(rows: Table, settings: RunSettings, known: Encoders) -> list[ND
     found = rows.select("user", "item", "time", "task").to_pyarrow()
     users, items = known.users.indices(found["user"]), known.items.indices(found["item"])
     return [users, items, found["time"].to_numpy(), found["task"].to_numpy()]
+
+
+def later_exposures(rows: Table, settings: RunSettings, known: Encoders) -> pa.Table:
+    """Return what becomes known of new exposures, as `exposure_history` has it, with items by index."""
+    rows = merged(rows, settings)
+    rows = rows.mutate(bucket=bucket_of(rows.time, settings.data.bucket)).distinct()
+    coded = with_lists(with_codes(rows, known.context_features), known.context_features)
+    found = exposure_history(coded, settings).to_pyarrow().drop_columns(["user", "bucket"])
+    items = pa.array(known.items.indices(found["item"]))
+    return found.set_column(found.column_names.index("item"), "item", items)
 
 
 def _exposures(rows: Table, settings: RunSettings, known: Encoders, now: int) -> Examples:

@@ -14,7 +14,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self, cast
 
+import ibis
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -42,6 +44,7 @@ from mgoe.data.columns import Expr, Table, only_row
 from mgoe.data.log import NO_ROWS, reading
 from mgoe.data.schema import NODES, checked_rows
 from mgoe.data.waiting import longest_delay
+from mgoe.data.window import later_exposures
 from mgoe.errors import BundleError, ConfigError, DataError
 from mgoe.experiments.graphs import OpenedRows, opened_log, vocabularies
 from mgoe.graph import MacroGraph
@@ -344,7 +347,7 @@ class NewRows:
             return newest_window(rows, settings, known, place, self.now, items, as_prepared)
 
     def follow(self, known: Encoders, moment: int) -> tuple[Encoders, int]:
-        """Give the events of the rows to the bundle.
+        """Give the events and exposures of the rows to the bundle.
 
         Args:
             known: Give the indices of other ids.
@@ -354,7 +357,7 @@ class NewRows:
             Encoders in which the ids of the rows follow in the order in which they came, and how many items
             were known before the moment.
         """
-        known, items, found = copy(known), known.items.size, []
+        known, items, found, shown = copy(known), known.items.size, [], []
         for part in self.parts:
             with part.opened(self.folder) as (rows, _):
                 for node in NODES:
@@ -364,8 +367,11 @@ class NewRows:
                 before = rows.filter(rows.time < moment).select("item").distinct().to_pyarrow()["item"]
                 items = max(items, int(known.items.indices(before).max(initial=-1)) + 1)
                 found.append(later_events(rows, part.settings, known))
+                if part.settings.form == "exposures":
+                    shown.append(later_exposures(rows, part.settings, known))
         events = Events.of(*map(np.concatenate, zip(*found, strict=True)))
-        self.bundle.moments = {0: follow(self.bundle.graph, 0, events)}
+        records = ibis.memtable(pa.concat_tables(shown)) if shown else None
+        self.bundle.moments = {0: follow(self.bundle.graph, 0, events, records)}
         return known, items
 
     def add_to(self, graph: MacroGraph, learns: bool) -> MacroGraph:
