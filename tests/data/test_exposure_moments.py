@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mgoe.config import RunSettings
-from mgoe.data import SPLITS, Prepared, as_table, later_exposures, read_rows
+from mgoe.data import SPLITS, Prepared, as_table, read_rows
+from mgoe.data.window import later_exposures
 from tests.data import logs
 from tests.effort import up_to
 
