@@ -5,7 +5,8 @@ import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,7 @@ from typer.testing import CliRunner
 import mgoe
 from mgoe import experiments
 from mgoe.bundle import Bundle
-from mgoe.bundle.held import mark_of, read_held
+from mgoe.bundle.held import FILES, Held, mark_of, read_held, write_held
 from mgoe.cli.app import app
 from mgoe.config import RunSettings, make_settings
 from mgoe.errors import BundleError, OtherLogError, StoreError
@@ -40,6 +41,17 @@ from tests.sharing import Shared
 SECOND = 1_000_000
 LONG_AGO = time.time_ns() // 1000 - 10 * DAY
 """When what no longer waits was taken."""
+
+
+@pytest.mark.parametrize("history", ["cut", "moment"])
+def test_rows_after_the_log_are_new_though_labels_of_their_bucket_are_known_later(tmp_path, history):
+    """Where rows read up to moments, a label counts from the end of its bucket."""
+    data, tasks = {"log": "log.parquet", "history": history}, [{"name": "click", "label": "clicked"}]
+    last, known = 10 * DAY + 3600 * SECOND, 11 * DAY - 1 if history == "moment" else 10 * DAY
+    write_held(tmp_path, {FILES: Held("", "", last)})
+    settings, graph = make_settings({"data": data, "tasks": tasks}), SimpleNamespace(meta={"last": known})
+    bundle = SimpleNamespace(path=tmp_path, settings=settings, graph=graph)
+    assert learned_until(cast(Bundle, bundle)) == last
 
 
 def requests(bundle: Bundle, n: int, seed: int = 0) -> list[dict[str, Any]]:

@@ -400,11 +400,14 @@ class NewRows:
 def learned_until(bundle: Bundle) -> int:
     """Return the time of the newest row that a bundle has learned from, in microseconds since 1970.
 
-    A graph says when its newest label was known, by the delay of the labels after its row. What is held also
-    counts rows on which nothing was done.
+    A graph says when its newest label was known, by the delay of the labels after its row, or by the end of
+    its bucket where rows read up to moments: some later rows may be before this. What is held also counts
+    rows on which nothing was done.
     """
-    of_graph = int(bundle.graph.meta["last"]) - longest_delay(bundle.settings.tasks)
-    return max([of_graph, *(one.last for one in read_held(bundle.path).values() if one.last is not None)])
+    held = [one.last for one in read_held(bundle.path).values() if one.last is not None]
+    if held and bundle.settings.data.history != "cut":
+        return max(held)
+    return max([int(bundle.graph.meta["last"]) - longest_delay(bundle.settings.tasks), *held])
 
 
 def _known_after(rows: Table, settings: RunSettings, after: int, now: int) -> Table:
