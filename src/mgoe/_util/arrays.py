@@ -41,6 +41,13 @@ def take(array: NDArray, index: NDArray[np.integer], fill: float | NDArray) -> N
     return out
 
 
+def run_starts(*columns: NDArray) -> NDArray[np.bool_]:
+    """Return whether each row differs from the one before it in any of the columns. Shape (n,)."""
+    new = np.ones(len(columns[0]), np.bool_)
+    new[1:] = np.logical_or.reduce([column[1:] != column[:-1] for column in columns])
+    return new
+
+
 class ArrayWriter(AbstractContextManager["ArrayWriter"]):
     """Write an `.npy` file that grows by rows. It loads only once the block has succeeded.
 

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from mgoe._util.arrays import run_starts
 from mgoe.config import DataSettings, NegativeSettings, RunSettings, did_you_mean, seconds
 from mgoe.data.columns import Expr, Table
 from mgoe.data.example_file import ExampleWriter
@@ -288,8 +289,7 @@ def whole_buckets(batches: Iterable[pa.RecordBatch], size: int) -> Iterator[pa.T
 
 def _whole_users(user: NDArray[np.int64], bucket: NDArray[np.int32], size: int) -> list[int]:
     """Return where parts of about `size` rows begin and end, with the rows of a user in a bucket together."""
-    others = (user[1:] != user[:-1]) | (bucket[1:] != bucket[:-1])
-    begins = np.flatnonzero(np.r_[True, others])
+    begins = np.flatnonzero(run_starts(user, bucket))
     wanted = np.searchsorted(begins, np.arange(0, len(user), size), side="right") - 1
     return [*np.unique(begins[wanted]).tolist(), len(user)]
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from mgoe._util.arrays import run_starts
 from mgoe._util.kernels import kernel
 from mgoe.config import NegativeSettings
 
@@ -48,7 +49,7 @@ def sample_at_moments(
     """
     n, ratio = len(user), settings.ratio
     order = np.lexsort((item, user, moment, bucket))
-    first = np.flatnonzero(np.r_[True, bucket[1:] != bucket[:-1]]) if n else np.empty(0, np.int64)
+    first = np.flatnonzero(run_starts(bucket))
     start = np.repeat(first, np.diff(np.r_[first, n]))
     number = (np.arange(n) - start)[:, None] * (ratio + 1) + np.arange(ratio + 1)
     draws = uniforms(settings.seed, np.repeat(bucket, ratio + 1), number.ravel()).reshape(n, ratio + 1)

@@ -69,14 +69,7 @@ class MomentNodes:
         """What nodes are without content."""
         at, side, held, entry = self._view.snapshot, self._side, self.held, self.entry
         new, arrays = self._placed >= 0, self._view.snapshot.arrays
-        widths = [len(getattr(part, f"{side}_mass")) for part in at.resolutions]
-        macro = np.stack(
-            [
-                take(getattr(part, f"{side}_macro"), self.index, width)
-                for part, width in zip(at.resolutions, widths, strict=True)
-            ],
-            axis=1,
-        ).astype(np.int32)
+        macro = at.macro_nodes(side, self.index)
         macro[new] = held.macro[self._placed[new]]
         vectors = take(arrays[f"{side}_vectors"], self.index, 0)
         moved = new & ((self.index >= len(arrays[f"{side}_vectors"])) | (side == "user"))
@@ -88,7 +81,7 @@ class MomentNodes:
         """What nodes are with their content, if they have any."""
         at, side, own = self._view.snapshot, self._side, self._own
         fixed = self.held.entries.sum[self.entry]
-        starts = edge_starts([len(getattr(part, f"{OTHER[side]}_mass")) for part in at.resolutions])
+        starts = edge_starts(at.widths(OTHER[side]))
         if side not in at.placed:
             dense = own["edges"][:, starts[at.dense] : starts[at.dense + 1] - 1]
             kappa = np.zeros(len(fixed), np.float32)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from mgoe._util.kernels import kernel
 from mgoe.graph.arithmetic import log
-from mgoe.graph.pair_rows import PairRows
+from mgoe.graph.pair_rows import BLOCK_PAIRS, PairRows
 
 PRIOR = 5.0
 """Weight of the prior in a smoothed rate, in pairs."""
@@ -84,6 +84,15 @@ def node_counts(
     rate[degree == 0] = 0  # and not the rounding of a logarithm of 1
     counts = np.column_stack([done, degree, events, idle])
     return np.column_stack([log(1 + counts), rate]).astype(np.float32)
+
+
+def tasks_done(task_mask: NDArray[np.unsignedinteger], tasks: int) -> NDArray[np.int64]:
+    """Count the pairs that each task was done on. Shape (T,)."""
+    often = np.zeros(1 << tasks, np.int64)
+    # `bincount` makes integers of eight bytes of its input
+    for start in range(0, len(task_mask), BLOCK_PAIRS):
+        often += np.bincount(task_mask[start : start + BLOCK_PAIRS], minlength=1 << tasks)
+    return np.array([often[np.arange(len(often)) >> t & 1 == 1].sum() for t in range(tasks)], np.int64)
 
 
 def task_share(done: NDArray[np.int64], pairs: int) -> NDArray[np.floating]:

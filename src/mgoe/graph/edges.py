@@ -178,6 +178,26 @@ def second_sums(block: PairRows, scores: NDArray[np.int64], sums: NDArray[np.int
     return {"second_sum": out}
 
 
+def last_before(
+    own: NDArray[np.int64],
+    indptr: NDArray[np.int64],
+    time: NDArray[np.int64],
+    keys: NDArray[np.int64],
+    times: NDArray[np.int64],
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the place of each key, and its last entry strictly before a time; -1 where there is none.
+
+    Args:
+        own: Keys that have entries, rising. Shape (n,).
+        indptr: Where the entries of each start. Shape (n + 1,).
+        time: Of the entries, rising for a key. Shape (V,).
+        keys, times: What is looked up. Shape (m,) each.
+    """
+    place, entry = np.full(len(keys), -1, np.int64), np.full(len(keys), -1, np.int64)
+    _last_before(own, indptr, time, keys, times, place, entry)
+    return place, entry
+
+
 def use_matrix(
     edges: SparseEdges, pairs: NDArray[np.int64], width: int, largest: int, memory: int
 ) -> type[np.integer] | None:
@@ -357,3 +377,20 @@ def find(indptr, columns, values, row, column):  # pragma: no cover - compiled
     """Return the entry of a sparse row at a column, or 0 if there is none."""
     place = find_place(indptr, columns, row, column)
     return values[place] if place >= 0 else 0
+
+
+@kernel("place", "entry")
+def _last_before(own, indptr, time, keys, times, place, entry):  # pragma: no cover - compiled
+    for row in range(len(keys)):
+        at = np.searchsorted(own, keys[row])
+        if at == len(own) or own[at] != keys[row]:
+            continue
+        low, high = indptr[at], indptr[at + 1]
+        while low < high:
+            half = (low + high) // 2
+            if time[half] < times[row]:
+                low = half + 1
+            else:
+                high = half
+        if low > indptr[at]:
+            place[row], entry[row] = at, low - 1

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -228,6 +228,15 @@ class Placement:
             settings["normalize"],
             chances=tuple(getattr(part, f"{side}_chances") for part in at.resolutions),
         )
+
+    @classmethod
+    def both(
+        cls, graph: MacroGraph, user_sums: NDArray[np.int64], snapshot: int = -1
+    ) -> dict[Side, Placement]:
+        """Return the placements of both sides, that of items by fixed-point score sums of users (U,), which
+        are not rounded as the snapshot's are."""
+        items = replace(cls.of(graph, "item", snapshot), other_sums=user_sums / UNIT)
+        return {"user": cls.of(graph, "user", snapshot), "item": items}
 
     def vectors(self, block: PairRows, sums: NDArray[np.float64]) -> NDArray[np.float32]:
         """Return the vectors of a block's nodes, given their score sums (n,). Shape (n, rank)."""

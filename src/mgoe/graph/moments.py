@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from mgoe._util.arrays import mapped, save_arrays
 from mgoe._util.kernels import kernel
 from mgoe.graph.counts import node_counts
+from mgoe.graph.edges import last_before
 from mgoe.graph.pair_rows import OTHER, SIDES, Side
-from mgoe.graph.rate_moments import CellMoments, last_before
+from mgoe.graph.rate_moments import CellMoments
 from mgoe.graph.snapshot import Snapshot
 
 STEP = 256
@@ -105,9 +106,7 @@ class SideMoments:
         Args:
             nodes, times: Shape (m,) each.
         """
-        place, entry = np.full(len(nodes), -1, np.int64), np.full(len(nodes), -1, np.int64)
-        last_before(self.nodes, self.indptr, self.entries.time, nodes, times, place, entry)
-        return place, entry
+        return last_before(self.nodes, self.indptr, self.entries.time, nodes, times)
 
 
 @dataclass(frozen=True)
@@ -175,7 +174,7 @@ def edges_at(
         last: The entry of each. Shape (m,).
         checks: Checkpoints that may be used; all by default.
     """
-    starts = edge_starts([len(getattr(part, f"{OTHER[side]}_mass")) for part in snapshot.resolutions])
+    starts = edge_starts(snapshot.widths(OTHER[side]))
     out = np.zeros((len(places), starts[-1]), np.int64)
     done = np.minimum((last - held.indptr[places]) // STEP, np.diff(held.check_indptr)[places])
     if checks is not None:

@@ -9,15 +9,16 @@ Axes: `n` events, `P` placements, `Z` resolutions, `rank` columns of a vector.
 
 from __future__ import annotations
 
+from itertools import starmap
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mgoe._util.arrays import take
-from mgoe._util.kernels import kernel
+from mgoe._util.arrays import run_starts
+from mgoe.graph.edges import last_before
 from mgoe.graph.likelihood import Placement
-from mgoe.graph.pair_rows import OTHER, Side, starts, untimed
+from mgoe.graph.pair_rows import OTHER, Side, block_bounds, starts, untimed
 from mgoe.graph.scores import UNIT
 from mgoe.graph.snapshot import Snapshot
 
@@ -43,9 +44,8 @@ class Placements(NamedTuple):
         Args:
             nodes, times: Shape (m,) each.
         """
-        found = np.full(len(nodes), -1, np.int64)
-        _at(self.node, self.time, nodes, times, found)
-        return found
+        own = np.flatnonzero(run_starts(self.node))
+        return last_before(self.node[own], np.r_[own, len(self.node)], self.time, nodes, times + 1)[1]
 
 
 class Doings(NamedTuple):
@@ -82,27 +82,22 @@ def place(
     (node, other, time, _), far = doings, OTHER[side]
     first = np.empty(len(node), np.bool_)
     order = np.lexsort((time, other, node))  # stable: the first event of each pair
-    pair = np.r_[True, (node[order][1:] != node[order][:-1]) | (other[order][1:] != other[order][:-1])]
-    first[order] = pair[: len(order)]
+    first[order] = run_starts(node[order], other[order])
     # degree of each node after each event
-    begins = np.flatnonzero(np.r_[True, node[1:] != node[:-1]][: len(node)])
+    begins = np.flatnonzero(run_starts(node))
     sizes = np.diff(np.r_[begins, len(node)])
     degree = np.cumsum(first, dtype=np.int64)
     degree -= np.repeat(degree[begins] - first[begins], sizes)
-    last_of_time = np.r_[(node[1:] != node[:-1]) | (time[1:] != time[:-1]), True][: len(node)]
-    ends = np.flatnonzero(last_of_time)  # groups of equal node and time
+    ends = np.append(np.flatnonzero(run_starts(node, time)), len(node))[1:] - 1  # of equal node and time
     before = np.r_[0, degree[ends][:-1]]
-    before[np.r_[True, node[ends][1:] != node[ends][:-1]][: len(ends)]] = 0
+    before[run_starts(node[ends])] = 0
     power = power_of(degree[ends])
     at = ends[power > power_of(before)]  # the last event of each group that reaches a power of two
     start = np.repeat(begins, sizes)[at]
     macro, vectors = [], []
-    for rows in _blocks(at - start + 1):
+    for rows in starmap(slice, block_bounds(starts(at - start + 1), BLOCK, len(at))):
         indptr, entry, masks = _pairs_until(doings, start[rows], at[rows])
-        tied = [
-            take(getattr(part, f"{far}_macro"), other[entry], len(getattr(part, f"{far}_mass")))
-            for part in snapshot.resolutions
-        ]
+        tied = [*snapshot.macro_nodes(far, other[entry]).T]
         if others is not None and len(others.node):
             row = others.at(other[entry], np.repeat(time[at[rows]], np.diff(indptr)))
             for r, one in enumerate(tied):
@@ -133,13 +128,6 @@ def power_of(degree: NDArray[np.integer]) -> NDArray[np.int64]:
     return np.minimum(np.frexp(degree.astype(np.float64))[1], POWERS).astype(np.int64)
 
 
-def _blocks(sizes: NDArray[np.int64]) -> list[slice]:
-    """Return consecutive runs of placements that read about `BLOCK` events together."""
-    edges = np.flatnonzero(np.diff((np.cumsum(sizes) - 1) // BLOCK, prepend=-1))
-    ends = np.r_[edges, len(sizes)][1:]
-    return [slice(low, high) for low, high in zip(edges.tolist(), ends.tolist(), strict=True)]
-
-
 def _pairs_until(
     doings: Doings, start: NDArray[np.int64], at: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
@@ -150,22 +138,6 @@ def _pairs_until(
     event = np.arange(size.sum()) - np.repeat(np.cumsum(size) - size, size) + start[row]
     order = np.lexsort((doings.other[event], row))
     row, event = row[order], event[order]
-    begins = np.flatnonzero(
-        np.r_[True, (row[1:] != row[:-1]) | (doings.other[event][1:] != doings.other[event][:-1])]
-    )
+    begins = np.flatnonzero(run_starts(row, doings.other[event]))
     masks = np.bitwise_or.reduceat(doings.task_mask[event], begins)
     return starts(np.bincount(row[begins], minlength=len(at))), event[begins], masks
-
-
-@kernel("found")
-def _at(node, time, nodes, times, found):  # pragma: no cover - compiled
-    for row in range(len(nodes)):
-        low, high = 0, len(node)
-        while low < high:
-            half = (low + high) // 2
-            if node[half] < nodes[row] or (node[half] == nodes[row] and time[half] <= times[row]):
-                low = half + 1
-            else:
-                high = half
-        if low and node[low - 1] == nodes[row]:
-            found[row] = low - 1

@@ -25,6 +25,8 @@ SIDES: tuple[Side, Side] = ("user", "item")
 OTHER: dict[Side, Side] = {"user": "item", "item": "user"}
 BLOCK_PAIRS = 1 << 20
 BLOCK_NODES = 1 << 15
+SORT_MEMORY = 1 << 28
+"""Bytes in which a finished snapshot is sorted by item."""
 BYTES_PER_PAIR = 15
 """Memory of a pair while it is sorted by item: user 4, task mask 1, time 8, events 2."""
 

@@ -14,7 +14,8 @@ import ibis
 import numpy as np
 from numpy.typing import NDArray
 
-from mgoe._util.kernels import kernel
+from mgoe._util.arrays import run_starts
+from mgoe.graph.edges import last_before
 from mgoe.graph.rates import RateGroup
 
 
@@ -61,7 +62,7 @@ class CellMoments(NamedTuple):
         marks: Any = ibis.union(*parts)
         found = marks.filter(marks.bits > 0).order_by(["key", "time"]).to_pyarrow()
         key, time, bits = (found[name].to_numpy() for name in ("key", "time", "bits"))
-        first = np.flatnonzero(np.r_[True, key[1:] != key[:-1]][: len(key)])
+        first = np.flatnonzero(run_starts(key))
         indptr = np.r_[first, len(key)]
         values = np.stack([found[name].to_numpy() for name in sums], 1) if sums else np.empty((len(key), 0))
         steps = (bits[:, None] >> np.arange(1 + 2 * tasks) & 1).astype(np.int32), values.astype(np.int64)
@@ -73,24 +74,4 @@ class CellMoments(NamedTuple):
     def before(self, keys: NDArray[np.int64], times: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the last record of each cell strictly before a time, -1 where there is none. Shape (m,)
         each."""
-        place, entry = np.full(len(keys), -1, np.int64), np.full(len(keys), -1, np.int64)
-        last_before(self.key, self.indptr, self.time, keys, times, place, entry)
-        return entry
-
-
-@kernel("place", "entry")
-def last_before(held, indptr, time, keys, times, place, entry):  # pragma: no cover - compiled
-    """Write the place of each key in `held`, and its last entry strictly before a time."""
-    for row in range(len(keys)):
-        at = np.searchsorted(held, keys[row])
-        if at == len(held) or held[at] != keys[row]:
-            continue
-        low, high = indptr[at], indptr[at + 1]
-        while low < high:
-            half = (low + high) // 2
-            if time[half] < times[row]:
-                low = half + 1
-            else:
-                high = half
-        if low > indptr[at]:
-            place[row], entry[row] = at, low - 1
+        return last_before(self.key, self.indptr, self.time, keys, times)[1]

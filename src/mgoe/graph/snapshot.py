@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mgoe._util.arrays import mapped
+from mgoe._util.arrays import mapped, take
 from mgoe.errors import GraphError
 from mgoe.graph.adjusted import split_adjusted
 from mgoe.graph.edges import SparseEdges
@@ -136,6 +136,15 @@ class Snapshot:
     def macro_items(self) -> int:
         """Ki of the dense resolution."""
         return len(self.resolutions[self.dense].item_mass)
+
+    def widths(self, side: Side) -> list[int]:
+        """Return the macro nodes of a side at each resolution. Length Z."""
+        return [len(getattr(part, f"{side}_mass")) for part in self.resolutions]
+
+    def macro_nodes(self, side: Side, nodes: NDArray[np.int64]) -> NDArray[np.int32]:
+        """Return the macro nodes of some nodes, the cold ones beyond the snapshot. Shape (n, Z)."""
+        parts = zip(self.resolutions, self.widths(side), strict=True)
+        return np.stack([take(getattr(part, f"{side}_macro"), nodes, width) for part, width in parts], axis=1)
 
     @cached_property
     def total(self) -> float:

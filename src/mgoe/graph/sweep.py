@@ -12,20 +12,30 @@ Axes: `n` changed nodes of one side, `N` events, `E` changed pairs, `Z` resoluti
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mgoe._util.arrays import run_starts, take
 from mgoe._util.kernels import kernel
-from mgoe.graph.counts import task_share
-from mgoe.graph.edges import find, find_place
+from mgoe.graph.counts import own_pairs, task_share, tasks_done
+from mgoe.graph.edges import SparseEdges, find, find_place, second_order_own, second_sums
 from mgoe.graph.likelihood import Placement
 from mgoe.graph.macro_graph import MacroGraph
 from mgoe.graph.moments import MOVED, STEP, Entries, Moments, SideMoments, edge_starts, edges_at
 from mgoe.graph.newcomers import Doings, Placements, place
-from mgoe.graph.pair_rows import OTHER, SIDES, Side
+from mgoe.graph.pair_rows import (
+    OTHER,
+    SIDES,
+    SORT_MEMORY,
+    PairRows,
+    Side,
+    available_threads,
+    by_item,
+)
 from mgoe.graph.rate_moments import CellMoments
 from mgoe.graph.rates import is_live
 from mgoe.graph.snapshot import Snapshot, score_sums
@@ -58,7 +68,7 @@ class Events(NamedTuple):
         order = np.lexsort((key, time))
         key, moment = key[order], np.asarray(time, np.int64)[order]
         bits = np.int64(1) << np.asarray(task, np.int64)[order]
-        begins = np.flatnonzero(np.r_[True, (key[1:] != key[:-1]) | (moment[1:] != moment[:-1])][: len(key)])
+        begins = np.flatnonzero(run_starts(key, moment))
         masks = np.bitwise_or.reduceat(bits, begins) if len(key) else bits
         return cls(key[begins] >> 32, key[begins] & 0xFFFFFFFF, moment[begins], masks)
 
@@ -87,7 +97,6 @@ class _Nodes(NamedTuple):
         macro: Own macro nodes. Shape (n, Z).
         head: First pair of each, -1 at the end.
         placed: Row of the placement that a node has now.
-        next_row, last_row: Of the placements that follow.
     """
 
     macro: NDArray[np.int32]
@@ -105,26 +114,16 @@ class _Sweep:
     def __init__(self, graph: MacroGraph, number: int, events: Events):
         snapshot: Snapshot = graph.snapshots[number]
         self._snapshot, self._events, self._scores = snapshot, events, graph.fixed_scores
-        self._rows = {name: snapshot.arrays[f"pairs.{name}"] for name in ("indptr", "item", "task_mask")}
-        tasks = len(graph.meta["ranks"])
-        masks = self._rows["task_mask"]
-        often = np.bincount(masks, minlength=1 << tasks)
-        done = np.array([often[np.arange(len(often)) >> t & 1 == 1].sum() for t in range(tasks)])
-        self._tasks, self._share = tasks, task_share(done, len(masks))
+        self._rows = PairRows.by_user(graph.folder(number))
+        self._item_indptr = PairRows.item_indptr(graph.folder(number))
+        self._tasks, masks = len(graph.meta["ranks"]), self._rows.task_mask
+        self._share = task_share(tasks_done(masks, self._tasks), len(masks))
         self._sums: dict[Side, NDArray[np.int64]] = {side: score_sums(snapshot, side) for side in SIDES}
-        placements: dict[Side, Placement] = {side: Placement.of(graph, side, number) for side in SIDES}
-        placements["item"] = replace(placements["item"], other_sums=np.divide(self._sums["user"], 1 << 12))
-        self._placements = placements
+        self._placements = Placement.both(graph, self._sums["user"], number)
         self._index: dict[Side, NDArray[np.int64]] = {}
         self._slot: dict[Side, NDArray[np.int64]] = {}
         for side in SIDES:
             self._index[side], self._slot[side] = np.unique(getattr(events, side), return_inverse=True)
-
-    def _width(self, side: Side) -> list[int]:
-        return [len(getattr(part, f"{side}_mass")) for part in self._snapshot.resolutions]
-
-    def _macro(self, side: Side) -> list[NDArray[np.int32]]:
-        return [getattr(part, f"{side}_macro") for part in self._snapshot.resolutions]
 
     def moments(self) -> Moments:
         events, index, slot = self._events, self._index, self._slot
@@ -133,7 +132,7 @@ class _Sweep:
         ends: dict[Side, NDArray[np.int64]] = {"user": key >> 32, "item": key & 0xFFFFFFFF}
         base_mask = np.zeros(len(key), np.int64)
         users, items = index["user"][ends["user"]], index["item"][ends["item"]]
-        _masks_of(self._rows["indptr"], self._rows["item"], self._rows["task_mask"], users, items, base_mask)
+        _masks_of(self._rows.indptr, self._rows.other, self._rows.task_mask, users, items, base_mask)
         base_score = self._scores[base_mask]
         nodes = {side: self._nodes(side) for side in SIDES}
         chains: dict[Side, NDArray[np.int64]] = {}
@@ -143,8 +142,7 @@ class _Sweep:
             _link(ends[side], nodes[side].head, chains[side])
             far = index[other][ends[other]]
             known = far < len(self._sums[other])
-            sums = np.where(known, np.take(self._sums[other], far, mode="clip"), base_score)
-            seconds[side] = sums - base_score
+            seconds[side] = np.where(known, take(self._sums[other], far, 0) - base_score, 0)
             brackets[side] = np.zeros((len(key), len(self._snapshot.resolutions)), np.int64)
             for r, part in enumerate(self._snapshot.resolutions):
                 own = np.ascontiguousarray(nodes[side].macro[ends[side], r])
@@ -195,40 +193,38 @@ class _Sweep:
 
     def _degrees(self, side: Side, nodes: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return how many pairs nodes have in the snapshot."""
-        name = "pairs.indptr" if side == "user" else "pairs.item_indptr"
-        degree = np.diff(self._snapshot.arrays[name])
-        return np.where(nodes < len(degree), np.take(degree, nodes, mode="clip") if len(degree) else 0, 0)
+        indptr = self._rows.indptr if side == "user" else self._item_indptr
+        return take(np.diff(indptr), nodes, 0)
+
+    def _blocks(self, side: Side) -> Iterator[PairRows]:
+        """Return the snapshot's pairs by a side."""
+        if side == "user":
+            return self._rows.blocks()
+        return by_item(self._rows, self._item_indptr, SORT_MEMORY, available_threads())
 
     def _nodes(self, side: Side) -> _Nodes:
         """Return what the snapshot has of the changed nodes."""
-        index, snapshot, parts = self._index[side], self._snapshot, self._snapshot.resolutions
+        index, parts, other = self._index[side], self._snapshot.resolutions, OTHER[side]
         n = len(index)
-        cold = self._width(side)
-        macro = np.stack(
-            [
-                np.where(index < len(one), np.take(one, index, mode="clip") if len(one) else width, width)
-                for one, width in zip(self._macro(side), cold, strict=True)
-            ],
-            axis=1,
-        ).astype(np.int32)
         nodes = _Nodes(
-            macro,
+            self._snapshot.macro_nodes(side, index),
             np.zeros((n, self._tasks), np.int32),
             np.zeros((n, len(parts)), np.int64),
             np.full(n, -1, np.int64),
             np.full(n, -1, np.int64),
             *(np.zeros(n, np.int64) for _ in range(4)),
         )
-        at = np.full(max(snapshot.n_users if side == "user" else snapshot.n_items, 1), -1, np.int64)
-        there = index[index < len(at)]
-        at[there] = np.arange(len(there))
-        pairs = *self._rows.values(), snapshot.arrays["pairs.events"], self._scores
-        sums = self._sums[OTHER[side]]
-        _add_pairs(pairs, side == "user", at, sums, nodes)
-        for r, part in enumerate(parts):
-            edges = getattr(part, f"{OTHER[side]}_edges")
-            own = np.ascontiguousarray(macro[:, r])
-            _add_second(pairs, side == "user", at, edges, own, nodes.second[:, r])
+        for block in self._blocks(side):
+            first, last = np.searchsorted(index, [block.first, block.first + len(block)])
+            rows, here = index[first:last] - block.first, slice(first, last)
+            own = own_pairs(block, self._scores, self._tasks, 1)
+            own |= second_sums(block, self._scores, self._sums[other]) | {"degree": np.diff(block.indptr)}
+            for name in ("done", "degree", "events", "sum", "second_sum"):
+                getattr(nodes, name)[here] = own[name][rows]
+            for r, part in enumerate(parts):
+                edges = SparseEdges(*getattr(part, f"{other}_edges"))
+                second = second_order_own(block, self._scores, edges, getattr(part, f"{side}_macro"))
+                nodes.second[here, r] = second[rows]
         return nodes
 
     def _side(
@@ -243,7 +239,7 @@ class _Sweep:
                 (np.arange(len(whose)), entries.other, np.repeat(np.arange(n), np.diff(indptr)))
             )
         check_indptr = np.concatenate([[0], np.cumsum(np.maximum(np.diff(indptr) - 1, 0) // STEP)])
-        starts = edge_starts(self._width(OTHER[side]))
+        starts = edge_starts(self._snapshot.widths(OTHER[side]))
         found = SideMoments(
             self._index[side],
             indptr,
@@ -286,42 +282,6 @@ def _brackets(edges, far, own, base_score, out):  # pragma: no cover - compiled
         if far[p] < len(indptr) - 1:
             place = find_place(indptr, column, far[p], own[p])
             out[p] = (np.int64(score[place]) if place >= 0 else 0) - base_score[p]
-
-
-@kernel("nodes")
-def _add_pairs(pairs, by_user, at, sums, nodes):  # pragma: no cover - compiled
-    """Sum over the snapshot's pairs of the changed nodes."""
-    indptr, item, task_mask, events, scores = pairs
-    for user in range(len(indptr) - 1):
-        if by_user and at[user] < 0:
-            continue
-        for e in range(indptr[user], indptr[user + 1]):
-            a = at[user] if by_user else at[item[e]]
-            if a < 0:
-                continue
-            s = scores[task_mask[e]]
-            nodes.sum[a] += s
-            nodes.second_sum[a] += s * (sums[item[e] if by_user else user] - s)
-            nodes.degree[a] += 1
-            nodes.events[a] += events[e]
-            for t in range(nodes.done.shape[1]):
-                nodes.done[a, t] += task_mask[e] >> t & 1
-
-
-@kernel("out")
-def _add_second(pairs, by_user, at, edges, own, out):  # pragma: no cover - compiled
-    indptr, item, task_mask, _, scores = pairs
-    edge_indptr, column, score = edges
-    for user in range(len(indptr) - 1):
-        if by_user and at[user] < 0:
-            continue
-        for e in range(indptr[user], indptr[user + 1]):
-            a = at[user] if by_user else at[item[e]]
-            if a < 0:
-                continue
-            s, far = scores[task_mask[e]], (np.int64(item[e]) if by_user else np.int64(user))
-            place = find_place(edge_indptr, column, far, own[a])
-            out[a] += s * ((np.int64(score[place]) if place >= 0 else 0) - s)
 
 
 @kernel("base_mask", "users", "items", "whose", "user_out", "item_out", "counts")

@@ -10,11 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mgoe.graph import Snapshot
+from mgoe.graph import Snapshot, counts
 from mgoe.graph import snapshot as snapshots
+from mgoe.graph.counts import tasks_done
 from mgoe.graph.snapshot import score_sums
-from mgoe.serving.online import base_values
-from mgoe.serving.online.base_values import tasks_done
 
 
 def snapshot(indptr: np.ndarray, score: np.ndarray) -> Snapshot:
@@ -35,7 +34,7 @@ def test_sums_of_nodes_are_those_of_their_edges(degrees, part, seed):
 @given(task_masks=st.lists(st.integers(0, 7), max_size=40), part=st.integers(1, 9))
 def test_pairs_are_counted_by_the_tasks_done(task_masks, part):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(base_values, "BLOCK_PAIRS", part)
+        patch.setattr(counts, "BLOCK_PAIRS", part)
         found = tasks_done(np.array(task_masks, np.uint8), 3)
     assert found.tolist() == [sum(mask >> t & 1 for mask in task_masks) for t in range(3)]
 
@@ -47,7 +46,7 @@ def test_pairs_are_counted_by_the_tasks_done(task_masks, part):
     ),
 ])  # fmt: skip
 def test_sums_need_no_copy(read: Callable[[np.ndarray], Any], monkeypatch: pytest.MonkeyPatch):
-    for module in (base_values, snapshots):
+    for module in (counts, snapshots):
         monkeypatch.setattr(module, "BLOCK_PAIRS", 10_000)
     values = np.ones(1_000_000, np.uint8)
     tracemalloc.start()

@@ -14,15 +14,15 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from mgoe._util.arrays import ArrayFolder, mapped, save_arrays, take
-from mgoe._util.files import GIB, NEW, durable_folder, remove_folder
+from mgoe._util.files import NEW, durable_folder, remove_folder
 from mgoe.errors import StoreError
 from mgoe.graph import MacroGraph, Snapshot
 from mgoe.graph.counts import own_pairs
 from mgoe.graph.edges import SparseEdges, first_order, second_order_own, second_sums
 from mgoe.graph.newcomers import power_of
 from mgoe.graph.pair_rows import (
-    BLOCK_PAIRS,
     OTHER,
+    SORT_MEMORY,
     PairColumns,
     PairRows,
     Side,
@@ -34,7 +34,6 @@ from mgoe.serving.online import kernels
 
 INDEX = ("indptr", *PairColumns._fields)
 """Arrays of an index."""
-SORT_MEMORY = GIB // 4
 """Bytes that sorting may take."""
 
 
@@ -71,12 +70,12 @@ class BaseValues:
     @property
     def widths(self) -> list[int]:
         """Macro nodes of this side at each resolution."""
-        return [len(getattr(part, f"{self.side}_mass")) for part in self.snapshot.resolutions]
+        return self.snapshot.widths(self.side)
 
     @property
     def other_widths(self) -> list[int]:
         """Macro nodes of the other side at each resolution."""
-        return [len(getattr(part, f"{self.other}_mass")) for part in self.snapshot.resolutions]
+        return self.snapshot.widths(self.other)
 
     def edges(self, r: int) -> tuple[NDArray[np.int64], NDArray[np.uint16], NDArray[np.integer]]:
         """1st-order edges of the other side at a resolution: `(indptr, macro, score)`."""
@@ -102,7 +101,7 @@ class BaseValues:
         recent_time[at >= 0] = block.time[at[at >= 0]]
         values = {
             "index": indices,
-            "macro": self.macro(indices),
+            "macro": snapshot.macro_nodes(self.side, indices),
             "fixed_second": np.empty((len(indices), len(self.widths)), np.int64),
             "fixed_sum": own["sum"],
             "fixed_second_sum": second_sums(block, self.scores, self.other_sums)["second_sum"],
@@ -131,23 +130,6 @@ class BaseValues:
             first = first_order(block, self.scores, other_macro, other_width)
             edges.append(first.dense(other_width + 1))
         return values | {"edges": np.concatenate(edges, axis=1)}
-
-    def macro(self, indices: NDArray[np.int64]) -> NDArray[np.int32]:
-        """Return the macro nodes of some nodes, the cold ones beyond the snapshot. Shape (n, Z)."""
-        side, parts = self.side, zip(self.snapshot.resolutions, self.widths, strict=True)
-        return np.stack(
-            [take(getattr(part, f"{side}_macro"), indices, width) for part, width in parts],
-            axis=1,
-        )
-
-
-def tasks_done(task_mask: NDArray[np.unsignedinteger], tasks: int) -> NDArray[np.int64]:
-    """Count the pairs that each task was done on. Shape (T,)."""
-    often = np.zeros(1 << tasks, np.int64)
-    # `bincount` makes integers of eight bytes of its input
-    for start in range(0, len(task_mask), BLOCK_PAIRS):
-        often += np.bincount(task_mask[start : start + BLOCK_PAIRS], minlength=1 << tasks)
-    return np.array([often[np.arange(len(often)) >> t & 1 == 1].sum() for t in range(tasks)], np.int64)
 
 
 def prepared_folder(bundle: Path) -> Path:

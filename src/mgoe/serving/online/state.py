@@ -23,7 +23,7 @@ placed are placed by `ColdStart`, at 1, 2, 4, 8, ... neighbours.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -33,16 +33,15 @@ from numpy.typing import NDArray
 from mgoe.bundle.ids import canonical_id
 from mgoe.data import FeatureEncoders, Vocabulary
 from mgoe.graph import MacroGraph, Snapshot
-from mgoe.graph.counts import task_share
+from mgoe.graph.counts import task_share, tasks_done
 from mgoe.graph.fold import MOST_EVENTS
 from mgoe.graph.likelihood import Placement
 from mgoe.graph.pair_rows import OTHER, SIDES, PairRows, Side
-from mgoe.graph.scores import UNIT
 from mgoe.graph.snapshot import score_sums
 from mgoe.serving.events.event import Event, Id, SeenEvents, with_ids_of
 from mgoe.serving.events.exposure_follower import Changes
 from mgoe.serving.events.taken import read_context
-from mgoe.serving.online.base_values import BaseValues, item_rows, tasks_done
+from mgoe.serving.online.base_values import BaseValues, item_rows
 from mgoe.serving.online.cold_start import ColdStart
 from mgoe.serving.online.kernels import Change
 from mgoe.serving.online.live_rates import ExposureBatch, LiveRates
@@ -105,8 +104,6 @@ class LiveBase:
         masks = rows["user"].task_mask
         share = task_share(tasks_done(masks, len(meta["ranks"])), len(masks))
         sums = {side: score_sums(snapshot, side) for side in SIDES}
-        placements: dict[Side, Placement] = {side: Placement.of(graph, side) for side in SIDES}
-        placements["item"] = replace(placements["item"], other_sums=sums["user"] / UNIT)  # not rounded
         return cls(
             snapshot=snapshot,
             vocabularies=vocabularies,
@@ -117,7 +114,7 @@ class LiveBase:
                 side: BaseValues(side, snapshot, scores, rows[side], share, sums[OTHER[side]])
                 for side in SIDES
             },
-            placements=placements,
+            placements=Placement.both(graph, sums["user"]),
             newest=int(meta["last"]),
             since=None if graph.since is None else (graph.since + 1) * meta["bucket"],
             seen=SeenEvents(),

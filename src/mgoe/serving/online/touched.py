@@ -168,7 +168,8 @@ class Nodes(GrowingArrays):
     def macro_of(self, indices: NDArray[np.int64]) -> NDArray[np.int32]:
         """Return the own macro nodes of nodes, the cold ones for those without history. Shape (n, Z)."""
         slots, base = self.slots(indices), self.base_values
-        return np.where((slots >= 0)[:, None], self.macro[np.maximum(slots, 0)], base.macro(indices))
+        former = base.snapshot.macro_nodes(base.side, indices)
+        return np.where((slots >= 0)[:, None], self.macro[np.maximum(slots, 0)], former)
 
     def slots(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return slots of nodes, -1 for those that are untouched or unknown. Shape (n,)."""
