@@ -202,11 +202,13 @@ def _known_labels(prepared: Prepared, settings: RunSettings) -> Iterator[str]:
 
 def _old_history(prepared: Prepared, settings: RunSettings) -> Iterator[str]:
     """Say how old the history of test rows is, if all read up to the cut and times are finer than buckets."""
+    if settings.data.history != "cut":
+        return
     rows: Table = prepared.history
-    of_item, bucket = ibis.window(group_by="item"), seconds(settings.data.bucket) * 1_000_000
-    rows = rows.mutate(known=rows.time.min().over(of_item), held=rows.snapshot.min().over(of_item))
+    items = rows.group_by("item").aggregate(known=rows.time.min(), held=rows.snapshot.min())
     ends: Expr = ibis.literal(prepared.cuts.tolist(), "array<int64>")
-    test = rows.filter(rows.snapshot > prepared.valid_window + 1)
+    test = rows.filter(rows.snapshot > prepared.valid_window + 1).inner_join(items, "item")
+    bucket = seconds(settings.data.bucket) * 1_000_000
     facts = only_row(
         test.aggregate(
             age=(test.time - (ends[test.snapshot - 1] + 1) * bucket).mean(),
@@ -215,7 +217,7 @@ def _old_history(prepared: Prepared, settings: RunSettings) -> Iterator[str]:
             fine=(test.time % bucket != 0).mean(),
         )
     )
-    if settings.data.history != "cut" or (facts["fine"] or 0) < 0.5:
+    if (facts["fine"] or 0) < 0.5:
         return
     if facts["age"] > OLD or facts["lacks"] - facts["new"] > LACKING:
         yield (

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from mgoe._util.arrays import run_starts
 from mgoe.features.pair import walk
 from mgoe.graph import newcomers
 from mgoe.graph.likelihood import Placement
@@ -72,8 +73,10 @@ class ColdStart:
         own, numbers = slots[rows], doings.extend(len(rows))
         doings.other[numbers], doings.time[numbers] = others[rows], time[rows]
         doings.task_mask[numbers] = task_mask[rows]
-        for slot, number in zip(own.tolist(), numbers.tolist(), strict=True):
-            doings.next[number], nodes.doing[slot] = nodes.doing[slot], number
+        order = np.argsort(own, kind="stable")
+        of, chain = own[order], numbers[order]
+        doings.next[chain] = np.where(run_starts(of), nodes.doing[of], np.roll(chain, 1))
+        nodes.doing[of] = chain  # the last of each node
         np.minimum.at(nodes.since, own, time[rows])
         late = nodes.since[own] <= nodes.placed_at[own]
         more = power_of(nodes.degree[own]) != nodes.power[own]
