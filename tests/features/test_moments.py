@@ -5,11 +5,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
+from mgoe.errors import GraphError
 from mgoe.features import Reader, View
+from mgoe.features.moments import at_moments
 from mgoe.graph.moments import MOVED, Moments
 from mgoe.graph.sweep import Events, follow
 from mgoe.serving.events.event import Event
@@ -88,3 +91,14 @@ def test_a_newcomer_that_is_placed_has_a_step_to_no_macro_node(tmp_path):
 
 def replace_user(event: Event) -> Event:
     return Event(event.item, event.user, event.behavior, event.time, event.id)
+
+
+def test_a_group_must_say_which_rows_of_an_overlay_it_reads(tmp_path: Path):
+    world = World(tmp_path, START, CUTS)
+    later = [Event(0, 0, NAMES[0], int(world.graph.latest.cut + 2) * BUCKET, "e")]
+    view = replace(View.of(world.graph.latest), moments=moments_of(world, later))
+    one = np.zeros(1, np.int64)
+    at, (slots, _) = at_moments(view, one, one, np.full(1, later[0].time + 1))
+    assert at.rows("user", "counts", one, slots=slots).any()
+    with pytest.raises(GraphError, match=r"slots=pairs\.slots"):
+        at.rows("user", "counts", one)
