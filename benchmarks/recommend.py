@@ -65,7 +65,7 @@ from mgoe.graph import Snapshot
 from mgoe.graph.pair_rows import starts
 from mgoe.graph.snapshot import Resolution
 from mgoe.retrieval import Former, item_links, latest_pairs
-from mgoe.retrieval.history import latest_rows
+from mgoe.retrieval.history import latest_of
 from mgoe.retrieval.links import Kind
 from mgoe.retrieval.popular import shared_lists
 from mgoe.retrieval.sketch_index import FormerIndex, write_index
@@ -363,7 +363,7 @@ def build_links(snapshot: Snapshot, kind: Kind) -> dict[str, float]:
     links = item_links(latest_pairs(before), kind, n)
     built, spent = time.perf_counter() - started, time.process_time() - cpu
     started = time.perf_counter()
-    item_links(latest_pairs(snapshot), kind, n, former=Former(latest_rows(before), links))
+    item_links(latest_pairs(snapshot), kind, n, former=Former(latest_of(before), links))
     return {"build": built, "cpu": spent, "update": time.perf_counter() - started}
 
 

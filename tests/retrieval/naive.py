@@ -8,9 +8,10 @@ import numpy as np
 from hypothesis import strategies as st
 
 from mgoe.graph import Snapshot
+from mgoe.graph.latest import DAY, LATEST
+from mgoe.graph.links import NEAR, SHRINK
 from mgoe.graph.pair_rows import starts
-from mgoe.retrieval.cosine import NEAR, SHRINK
-from mgoe.retrieval.history import DAY, LATEST, LEAST
+from mgoe.retrieval.history import LEAST
 from mgoe.retrieval.links import ALPHA, FRESH, FRESHNESS, USERS
 
 SCORES = np.array([0.0, 1.0, 1.5, 2.25])

@@ -14,9 +14,10 @@ from numpy.testing import assert_allclose
 from mgoe.config import RetrievalSettings
 from mgoe.features import View
 from mgoe.graph import Snapshot
+from mgoe.graph.latest import DAY
 from mgoe.retrieval import Blend, Retrieval, item_links, latest_pairs
 from mgoe.retrieval.blend import FEWEST, FLOOR, link_signals
-from mgoe.retrieval.history import DAY, Done, OwnItems, own_items
+from mgoe.retrieval.history import Done, OwnItems, own_items
 from mgoe.retrieval.links import freshness
 from mgoe.serving.online.overlay import LiveView
 from tests.effort import up_to

@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from mgoe.graph import Snapshot
+from mgoe.graph.latest import DAY, LATEST
 from mgoe.retrieval import Former, item_links, latest_pairs
-from mgoe.retrieval.history import DAY, LATEST, latest_rows
+from mgoe.retrieval.history import latest_of
 from mgoe.retrieval.links import changed_items, freshness
 from tests.retrieval.naive import CUT, LINKS, Pair, draw, fresh, snapshot_of, snapshots
 
@@ -83,7 +84,7 @@ more_pairs = st.dictionaries(
 @given(snapshot=snapshots, more=more_pairs, less=st.booleans(), n=st.integers(1, 6))
 def test_updated_links_equal_rebuilt_ones(kind, snapshot, more, less, n):
     """Of more pairs, later and stronger ones, new nodes, and some that left."""
-    former = Former(latest_rows(snapshot), item_links(latest_pairs(snapshot), kind, n))
+    former = Former(latest_of(snapshot), item_links(latest_pairs(snapshot), kind, n))
     pairs = {(u, i): (mask, time) for u, i, mask, time in pairs_of(snapshot)} | more
     if less:
         pairs = {key: pair for key, pair in pairs.items() if key[0] != 0}
@@ -100,7 +101,7 @@ def test_an_update_computes_the_links_that_a_user_or_a_length_changes(kind):
     """Two groups of users and items that have nothing in common; something is new in the second."""
     first = [(u, i, 1, 5 * DAY) for u in range(5) for i in range(4)]
     second = [(u, i, 1, 5 * DAY) for u in range(5, 10) for i in range(4, 8)]
-    before = latest_rows(snapshot_of(first + second, 10, 8))
+    before = latest_of(snapshot_of(first + second, 10, 8))
     now = latest_pairs(snapshot_of([*first, *second, (10, 4, 1, 6 * DAY), (10, 8, 1, 6 * DAY)], 11, 9))
     assert set(changed_items(before, now, kind).tolist()) <= {4, 5, 6, 7, 8}
     assert {4, 8} <= set(changed_items(before, now, kind).tolist())

@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 
 from mgoe._util.hash_table import free_places, place_of
 from mgoe._util.kernels import kernel
-from mgoe.retrieval.history import DAY, OwnItems
-from mgoe.retrieval.links import ItemLinks
+from mgoe.graph.latest import DAY
+from mgoe.graph.links import ItemLinks
+from mgoe.retrieval.history import OwnItems
 
 FLOOR = 0.03
 """Added to a sum of links, so that an item without any is not excluded."""

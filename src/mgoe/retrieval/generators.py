@@ -16,9 +16,10 @@ from mgoe._util.kernels import kernel
 from mgoe.config import named
 from mgoe.features import View
 from mgoe.features.sketch import SUMS
-from mgoe.retrieval.best import offer, sort
+from mgoe.graph.best import offer, sort
+from mgoe.graph.links import ItemLinks
 from mgoe.retrieval.history import OwnItems
-from mgoe.retrieval.links import ItemLinks, Kind
+from mgoe.retrieval.links import Kind
 from mgoe.retrieval.mix import is_among
 from mgoe.retrieval.popular import SharedLists, recent_items
 from mgoe.retrieval.sketch_index import SketchIndex

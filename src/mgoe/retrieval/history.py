@@ -13,57 +13,15 @@ from mgoe._util.kernels import kernel
 from mgoe.features import View
 from mgoe.features.pair import walk
 from mgoe.graph import Snapshot
-from mgoe.graph.pair_rows import starts
+from mgoe.graph.latest import DAY, LATEST, LatestPairs, Rows, latest_rows
+from mgoe.graph.pair_rows import PairRows
 
-MINUTE = 60 * 1_000_000
-DAY = 24 * 60 * MINUTE
-"""In microseconds."""
-LATEST = 100
-"""Items of a user that count: the newest, at the same time those of the higher score, then of the smaller
-index."""
 HALF_LIFE = 0.4
 """Time in which the weight of a pair halves, in lists and among a user's items: a share of the median age."""
 SAMPLE = 1_000_000
 """Pairs of which the median age is taken, about."""
 LEAST = 1e-3
 """A pair keeps this share of its weight, however old it is."""
-
-
-PAIR = np.dtype([("other", np.int32), ("score", np.float32), ("minute", np.int32)], align=True)
-"""A pair from one of its nodes: index of the other node, score of what was done, and minutes from 1970 to the
-last event. What is read together lies together in memory."""
-
-
-class Rows(NamedTuple):
-    """Pairs as rows of one side.
-
-    Attributes:
-        indptr: Where each row starts. Shape (n + 1,).
-        pairs: Of type `PAIR`, other nodes ascending within a row. Shape (E,).
-    """
-
-    indptr: NDArray[np.int64]
-    pairs: NDArray[np.void]
-
-
-class LatestPairs(NamedTuple):
-    """The latest pairs of every user, by user and by item.
-
-    Attributes:
-        by_user: U rows.
-        by_item: I rows.
-    """
-
-    by_user: Rows
-    by_item: Rows
-
-    @classmethod
-    def of(cls, by_user: Rows, items: int) -> "LatestPairs":
-        """Return the pairs of both sides from those of users."""
-        indptr = starts(np.bincount(by_user.pairs["other"], minlength=items))
-        by_item = Rows(indptr, np.empty(len(by_user.pairs), PAIR))
-        _transpose(by_user, by_item.indptr[:-1].copy(), by_item)
-        return cls(by_user, by_item)
 
 
 def latest_pairs(snapshot: Snapshot) -> LatestPairs:
@@ -74,17 +32,13 @@ def latest_pairs(snapshot: Snapshot) -> LatestPairs:
         >>> len(pairs.by_user.pairs) == len(pairs.by_item.pairs)
         True
     """
-    return LatestPairs.of(latest_rows(snapshot), snapshot.n_items)
+    return LatestPairs.of(latest_of(snapshot), snapshot.n_items)
 
 
-def latest_rows(snapshot: Snapshot) -> Rows:
+def latest_of(snapshot: Snapshot) -> Rows:
     """Return the latest pairs of all users of a snapshot, by user alone."""
-    indptr = np.asarray(snapshot.arrays["pairs.indptr"])
-    to = starts(np.minimum(np.diff(indptr), LATEST))
-    out = Rows(to, np.empty(to[-1], PAIR))
-    pairs = (indptr, *(snapshot.arrays[f"pairs.{name}"] for name in ("item", "task_mask", "time")))
-    _take_latest(pairs, snapshot.scores, out)
-    return out
+    names = ("indptr", "item", "task_mask", "time", "events")
+    return latest_rows(PairRows(*(snapshot.arrays[f"pairs.{name}"] for name in names)), snapshot.scores)
 
 
 class OwnItems(NamedTuple):
@@ -204,33 +158,3 @@ def _live_pairs(view: View, user: int) -> Done:
     slot = users.slot[user] if 0 <= user < len(users.slot) else -1
     _, at = walk(np.array([slot], np.int64), users.head, pairs.next_user)
     return Done(items.index[pairs.item[at]], pairs.task_mask[at].astype(np.int64), pairs.time[at])
-
-
-@kernel("out")
-def _take_latest(pairs, scores, out):  # pragma: no cover - compiled
-    indptr, item, task_mask, time = pairs
-    for user in range(len(out.indptr) - 1):
-        first, last, at = indptr[user], indptr[user + 1], out.indptr[user]
-        kept = np.ones(last - first, np.bool_)
-        if last - first > LATEST:
-            score = np.empty(last - first)
-            for e in range(first, last):
-                score[e - first] = -scores[task_mask[e]]
-            order = np.argsort(score, kind="mergesort")
-            order = order[np.argsort(-time[first:last][order], kind="mergesort")]
-            kept[order[LATEST:]] = False
-        for e in range(first, last):
-            if kept[e - first]:
-                pair = out.pairs[at]
-                pair.other, pair.score, pair.minute = item[e], scores[task_mask[e]], time[e] // MINUTE
-                at += 1
-
-
-@kernel("at", "out")
-def _transpose(rows, at, out):  # pragma: no cover - compiled
-    for row in range(len(rows.indptr) - 1):
-        for e in range(rows.indptr[row], rows.indptr[row + 1]):
-            pair = rows.pairs[e]
-            to = out.pairs[at[pair.other]]
-            to.other, to.score, to.minute = row, pair.score, pair.minute
-            at[pair.other] += 1

@@ -7,8 +7,6 @@ a cost that grows with what is new, see `changed_items`. Links take 8 bytes each
 thread, 16 bytes per item.
 """
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Literal, NamedTuple
 
@@ -17,9 +15,10 @@ from numpy.typing import NDArray
 
 from mgoe._util.kernels import kernel
 from mgoe.graph import Snapshot
-from mgoe.graph.pair_rows import block_bounds, copy_rows, starts
-from mgoe.retrieval.cosine import cosine_rows, lengths
-from mgoe.retrieval.history import LEAST, MINUTE, LatestPairs, Rows, end_of, median_age
+from mgoe.graph.latest import MINUTE, LatestPairs, Rows
+from mgoe.graph.links import ItemLinks, computed, cosine_rows, lengths
+from mgoe.graph.pair_rows import copy_rows, starts
+from mgoe.retrieval.history import LEAST, end_of, median_age
 from mgoe.retrieval.swing import swing_rows
 
 Kind = Literal["cosine", "swing"]
@@ -27,33 +26,10 @@ ALPHA = 1.0
 """Added to the number of items that two users have in common."""
 USERS = 100
 """Users of an item that `swing` counts."""
-PARTS = 256
-"""Parts of the items, about; threads take one after the other."""
-PART_ITEMS = 1 << 14
-"""Most items of a part."""
 FRESH = 0.1
 """Time in which a user of an item counts half for how active it is of late: a share of the median age."""
 FRESHNESS = 0.3
 """Power of how active it is."""
-
-
-class ItemLinks(NamedTuple):
-    """Links from items to items, rows of the source items, best first.
-
-    Attributes:
-        indptr: Where the links of each item start. Shape (I + 1,).
-        item, weight: The other item, and how strongly it is tied. Shape (L,) each.
-
-    Example:
-        >>> from mgoe.retrieval import latest_pairs
-        >>> links = item_links(latest_pairs(bundle.view.snapshot), "cosine", n=5)
-        >>> int(np.diff(links.indptr).max())
-        5
-    """
-
-    indptr: NDArray[np.int64]
-    item: NDArray[np.int32]
-    weight: NDArray[np.float32]
 
 
 class Former(NamedTuple):
@@ -99,39 +75,6 @@ def item_links(
         compute = partial(swing_rows, pairs, ALPHA, USERS, False)
     links = computed(compute, pairs.by_item, items, n, threads)
     return links if former is None else _replaced(former.links, items, links, size)
-
-
-def computed(
-    compute: Callable[..., None], by_item: Rows, items: NDArray[np.int32], n: int, threads: int = 2
-) -> ItemLinks:
-    """Compute the links of some items, rows in their order, in parts on threads.
-
-    Args:
-        compute: Takes items, and fills (R, n) other items, (R, n) weights, and the number of links, (R,).
-        by_item: The users of all items; parts of the items have as many of these.
-        items: Indices. Shape (R,).
-        n: Most links of an item.
-        threads: Number of threads.
-    """
-
-    def part(bounds: tuple[int, int]) -> tuple[NDArray, NDArray, NDArray]:
-        some = items[slice(*bounds)]
-        item, weight = np.empty((len(some), n), np.int32), np.empty((len(some), n), np.float32)
-        count = np.zeros(len(some), np.int64)
-        compute(some, item, weight, count)
-        there = np.arange(n) < count[:, None]
-        return count, item[there], weight[there]
-
-    work = starts(np.diff(by_item.indptr)[items])
-    most = len(items) * n  # memory is taken as it is filled
-    item, weight = np.empty(most, np.int32), np.empty(most, np.float32)
-    counts, end = [np.empty(0, np.int64)], 0
-    with ThreadPoolExecutor(threads) as pool:
-        for count, some, tied in pool.map(part, block_bounds(work, max(1, work[-1] // PARTS), PART_ITEMS)):
-            counts.append(count)
-            item[end : end + len(some)], weight[end : end + len(some)] = some, tied
-            end += len(some)
-    return ItemLinks(starts(np.concatenate(counts)), item[:end], weight[:end])
 
 
 def freshness(pairs: LatestPairs, snapshot: Snapshot) -> NDArray[np.float32]:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from mgoe._util.kernels import kernel
 from mgoe.features import View
 from mgoe.graph import Snapshot
-from mgoe.retrieval.best import keep_best, offer, sort
+from mgoe.graph.best import keep_best, offer, sort
 from mgoe.retrieval.history import HALF_LIFE, decay_of_one, end_of, median_age
 from mgoe.retrieval.mix import mixed
 

@@ -14,10 +14,11 @@ from mgoe.config import RetrievalSettings, check_asked, quotas_of
 from mgoe.errors import BundleError
 from mgoe.features import View
 from mgoe.graph import Snapshot
+from mgoe.graph.links import ItemLinks
 from mgoe.retrieval.blend import Blend, link_signals
 from mgoe.retrieval.generators import GENERATORS, Asked, Stored, find_generators
-from mgoe.retrieval.history import HALF_LIFE, Done, OwnItems, latest_pairs, latest_rows, median_age, own_items
-from mgoe.retrieval.links import Former, ItemLinks, Kind, freshness, item_links
+from mgoe.retrieval.history import HALF_LIFE, Done, OwnItems, latest_of, latest_pairs, median_age, own_items
+from mgoe.retrieval.links import Former, Kind, freshness, item_links
 from mgoe.retrieval.mix import apportioned, is_among, mixed
 from mgoe.retrieval.popular import SharedLists, shared_lists
 from mgoe.retrieval.sketch_index import FormerIndex, SketchIndex, write_index
@@ -95,7 +96,7 @@ class Retrieval:
                 vectors, file = former[0].arrays["item_vectors"], former[1].path / SKETCH
                 index = FormerIndex(vectors, file, former[1].placed)
             if former is not None and former[1].neighbors == settings.neighbors:
-                rows, stored = latest_rows(former[0]), former[1].stored
+                rows, stored = latest_of(former[0]), former[1].stored
                 held = {kind: Former(rows, links) for kind, links in stored.links.items()}
             for kind in get_args(Kind):
                 links = item_links(pairs, kind, settings.neighbors, former=held.get(kind))

@@ -9,7 +9,7 @@ Axes: `R` rows.
 import numpy as np
 
 from mgoe._util.kernels import kernel
-from mgoe.retrieval.best import keep_best, offer, sort
+from mgoe.graph.best import keep_best, offer, sort
 
 
 @kernel("to_item", "to_weight", "count")

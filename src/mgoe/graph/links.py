@@ -10,12 +10,17 @@ items beside it.
 Axes: `I` items, `R` rows.
 """
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
 from mgoe._util.kernels import kernel
-from mgoe.retrieval.best import keep_best
-from mgoe.retrieval.history import DAY, MINUTE, Rows
+from mgoe.graph.best import keep_best
+from mgoe.graph.latest import DAY, MINUTE, Rows
+from mgoe.graph.pair_rows import block_bounds, starts
 
 NEAR = 2.0
 """Days between two events of a user at which they count half."""
@@ -24,6 +29,62 @@ SHRINK = 2.0
 _NEAR = np.float32(NEAR * DAY / MINUTE)
 _SHRINK = np.float32(SHRINK)
 _TOTAL, _LENGTH = 0, 1
+PARTS = 256
+"""Parts of the items, about; threads take one after the other."""
+PART_ITEMS = 1 << 14
+"""Most items of a part."""
+
+
+class ItemLinks(NamedTuple):
+    """Links from items to items, rows of the source items, best first.
+
+    Attributes:
+        indptr: Where the links of each item start. Shape (I + 1,).
+        item, weight: The other item, and how strongly it is tied. Shape (L,) each.
+
+    Example:
+        >>> from mgoe.retrieval import latest_pairs
+        >>> links = item_links(latest_pairs(bundle.view.snapshot), "cosine", n=5)
+        >>> int(np.diff(links.indptr).max())
+        5
+    """
+
+    indptr: NDArray[np.int64]
+    item: NDArray[np.int32]
+    weight: NDArray[np.float32]
+
+
+def computed(
+    compute: Callable[..., None], by_item: Rows, items: NDArray[np.int32], n: int, threads: int = 2
+) -> ItemLinks:
+    """Compute the links of some items, rows in their order, in parts on threads.
+
+    Args:
+        compute: Takes items, and fills (R, n) other items, (R, n) weights, and the number of links, (R,).
+        by_item: The users of all items; parts of the items have as many of these.
+        items: Indices. Shape (R,).
+        n: Most links of an item.
+        threads: Number of threads.
+    """
+
+    def part(bounds: tuple[int, int]) -> tuple[NDArray, NDArray, NDArray]:
+        some = items[slice(*bounds)]
+        item, weight = np.empty((len(some), n), np.int32), np.empty((len(some), n), np.float32)
+        count = np.zeros(len(some), np.int64)
+        compute(some, item, weight, count)
+        there = np.arange(n) < count[:, None]
+        return count, item[there], weight[there]
+
+    work = starts(np.diff(by_item.indptr)[items])
+    most = len(items) * n  # memory is taken as it is filled
+    item, weight = np.empty(most, np.int32), np.empty(most, np.float32)
+    counts, end = [np.empty(0, np.int64)], 0
+    with ThreadPoolExecutor(threads) as pool:
+        for count, some, tied in pool.map(part, block_bounds(work, max(1, work[-1] // PARTS), PART_ITEMS)):
+            counts.append(count)
+            item[end : end + len(some)], weight[end : end + len(some)] = some, tied
+            end += len(some)
+    return ItemLinks(starts(np.concatenate(counts)), item[:end], weight[:end])
 
 
 def lengths(by_user: Rows, items: int) -> NDArray[np.float32]:
