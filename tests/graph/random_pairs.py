@@ -28,9 +28,8 @@ class Pairs:
         own, other = getattr(self, side), getattr(self, OTHER[side])
         order = np.lexsort((other, own))
         indptr = starts(np.bincount(own, minlength=self.nodes(side)))
-        return PairRows(
-            indptr, other[order].astype(np.int32), self.task_mask[order], self.time[order], self.events[order]
-        )
+        columns = (self.task_mask, self.time, self.events, self.time - 3, self.events.astype(np.uint32) + 1)
+        return PairRows(indptr, other[order].astype(np.int32), *(column[order] for column in columns))
 
     def block(self, side: Side) -> PairRows:
         """All nodes of one side."""

@@ -9,7 +9,7 @@ from mgoe.config import GraphSettings
 from mgoe.graph import MacroGraph, likelihood
 from mgoe.graph.build import clusters
 from mgoe.graph.edges import SparseEdges, first_order
-from mgoe.graph.pair_rows import OTHER, SIDES, PairRows
+from mgoe.graph.pair_rows import NO_TIMES, OTHER, SIDES, PairRows
 from mgoe.graph.scores import UNIT, score_table
 from tests.graph.histories import history, planted
 
@@ -54,8 +54,7 @@ def some_rows(rng, n, others):
         indptr,
         other.astype(np.int32),
         rng.integers(1, 8, len(other)).astype(np.uint8),
-        np.empty(0, np.int64),
-        np.empty(0, np.uint16),
+        *NO_TIMES,
     )
 
 

@@ -22,7 +22,7 @@ from mgoe.features.group import (
 )
 from mgoe.features.groups import GROUPS, Reader, batch_keys, input_groups, read
 from mgoe.features.spec import CategoricalSpec, FeatureSpec, TaskSpec
-from mgoe.features.view import NodeOverlay, Overlay, PairOverlay, Pairs, RateCells, Source, View
+from mgoe.features.view import EventTimes, NodeOverlay, Overlay, PairOverlay, Pairs, RateCells, Source, View
 
 __all__ = [
     "CONTEXT",
@@ -32,6 +32,7 @@ __all__ = [
     "USER",
     "Arrays",
     "CategoricalSpec",
+    "EventTimes",
     "FeatureSpec",
     "InputGroup",
     "Key",

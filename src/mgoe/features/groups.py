@@ -10,12 +10,15 @@ from mgoe.config import named
 from mgoe.features.edges import Edges
 from mgoe.features.encoded import Context, Side
 from mgoe.features.group import Arrays, InputGroup, Key, Part
+from mgoe.features.links import Links
 from mgoe.features.moments import at_moments
 from mgoe.features.nodes import Aggregates, Content, Counts, Ids, Placing, Recents
 from mgoe.features.pair import Pair
 from mgoe.features.rates import RatesOfExposures
+from mgoe.features.repeats import Repeats
 from mgoe.features.sketch import Sketch
 from mgoe.features.spec import FeatureSpec
+from mgoe.features.trend import Trend
 from mgoe.features.view import Pairs, View
 from mgoe.graph.pair_rows import Side as NodeSide
 
@@ -34,6 +37,9 @@ GROUPS: dict[str, InputGroup] = {
         RatesOfExposures(),
         Placing(),
         Content(),
+        Repeats(),
+        Trend(),
+        Links(),
     )
 }
 """Registered input groups by name, in the order in which models read their columns. A new group goes at the
@@ -118,8 +124,8 @@ class Reader:
             users, items: By index. One that is negative or beyond the view is a node without history. Shape
                 (B,) each.
             context: Encoded context features, each of B rows, or of one row for all.
-            moments: What each pair is read strictly before, microseconds, if the view has moments; as of the
-                view by default. Shape (B,).
+            moments: What each pair is read strictly before, microseconds, if the view has moments, and from
+                when ages count; as of the view by default. Shape (B,).
 
         Raises:
             GraphError: Users and items differ in length.
@@ -127,7 +133,7 @@ class Reader:
         slots = None
         if moments is not None and view.moments is not None:
             view, slots = at_moments(view, users, items, moments)
-        pairs = Pairs.of(view, users, items, context or {}, self._spec, slots)
+        pairs = Pairs.of(view, users, items, context or {}, self._spec, slots, moments)
         out = Arrays()
         for read in self._reads:
             out |= read(view, pairs)

@@ -23,6 +23,7 @@ from mgoe.data import Prepared
 from mgoe.data.times import snapshot_of
 from mgoe.errors import GraphError
 from mgoe.features.view import CellsBefore, NodeOverlay, Overlay, PairOverlay, Slots, View
+from mgoe.graph.counts import LATEST
 from mgoe.graph.edges import log_scores, to_units
 from mgoe.graph.macro_graph import MacroGraph
 from mgoe.graph.moments import MOVED, Moments, counts_at, edge_starts, edges_at
@@ -138,6 +139,40 @@ class MomentNodes:
         return counts_at(self.held, self.entry, self._share)
 
     @property
+    def first(self) -> NDArray[np.int64]:
+        base = take(self._view.base[self._side]["first"], self.index, LATEST)
+        return np.minimum(base, self.held.entries.time[self.held.indptr[self.place]])
+
+    @property
+    def last(self) -> NDArray[np.int64]:
+        return self.held.entries.last[self.entry]
+
+    @property
+    def total(self) -> NDArray[np.int64]:
+        return self.held.entries.total[self.entry].astype(np.int64)
+
+    @property
+    def again(self) -> NDArray[np.int64]:
+        return self.held.entries.again[self.entry].astype(np.int64)
+
+    @property
+    def times(self) -> MomentNodes:
+        """See `since`."""
+        return self
+
+    def since(self, slots: NDArray[np.int64], moments: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return what `EventTimes.since` does, of what happened until the moment of each row."""
+        changed = np.flatnonzero(slots >= 0)
+        own, width = slots[changed], moments.shape[1]
+        _, before = self.held.before(np.repeat(self.index[own], width), moments[changed].ravel())
+        base = np.repeat(take(self._view.base[self._side]["total"], self.index[own], 0), width)
+        entries = self.held.entries
+        former = np.where(before >= 0, entries.total[before], base).reshape(-1, width)
+        out = np.zeros(moments.shape, np.int64)
+        out[changed] = entries.total[self.entry[own]][:, None] - former
+        return out
+
+    @property
     def recent(self) -> NDArray[np.int32]:
         return self._recent[0]
 
@@ -207,8 +242,15 @@ def at_moments(
     _last_of_pair(first, end, user.entry[own], held.order, held.entries.other, items[rows], entry)
     rows, entry = rows[entry >= 0], entry[entry >= 0]
     user.head[user.slots[rows]] = np.arange(len(rows))
-    masks, time = held.entries.task_mask[entry].astype(np.int64), held.entries.time[entry]
-    pairs = PairOverlay(item.slots[rows].astype(np.int32), masks, time, np.full(len(rows), -1, np.int32))
+    done = held.entries.take(entry)
+    pairs = PairOverlay(
+        item=item.slots[rows].astype(np.int32),
+        task_mask=done.task_mask.astype(np.int64),
+        time=done.time,
+        first=done.pair_first,
+        total=done.pair_total.astype(np.int64),
+        next_user=np.full(len(rows), -1, np.int32),
+    )
     nodes = cast(NodeOverlay, user), cast(NodeOverlay, item)  # all that input groups read of it
     groups = () if view.snapshot.rates is None else view.snapshot.rates.groups
     cells = map(view.moments.rates.get, range(len(groups)))

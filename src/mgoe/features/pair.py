@@ -1,14 +1,18 @@
 """`pair`: the history of the pair itself."""
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mgoe._util.kernels import kernel
 from mgoe.features.group import PAIR, Arrays, InputGroup, Key, dense
 from mgoe.features.spec import FeatureSpec
 from mgoe.features.view import Pairs, View
 from mgoe.graph import Snapshot
-from mgoe.graph.edges import find
+from mgoe.graph.edges import find_place
 from mgoe.graph.memory_hints import ask_entries
+
+TASKS, FIRST, LAST, COUNT = range(4)
+"""Columns of `histories`."""
 
 
 class Pair(InputGroup):
@@ -24,32 +28,45 @@ class Pair(InputGroup):
         return {"pair": [*(f"pair.task{t}" for t in range(tasks)), "pair.freshness"]}
 
     def read(self, view: View, pairs: Pairs) -> Arrays:
-        arrays, live = view.snapshot.arrays, view.overlay
-        known = tuple(arrays[f"pairs.{name}"] for name in ("indptr", "item", "task_mask", "time"))
-        out = np.zeros((len(pairs.user), arrays["user_table"].shape[1] + 1), np.float32)
-        when = view.as_of, view.snapshot.bucket
-        _read_known(known, *when, pairs.user, pairs.item, out)
-        if pairs.user_slots is not None:
-            changed = live.user.head, live.item.index, live.pairs
-            _read_changed(changed, *when, pairs.user_slots, pairs.item, out)
+        found = histories(view, pairs)
+        tasks = view.snapshot.arrays["user_table"].shape[1]
+        out = np.zeros((len(pairs.user), tasks + 1), np.float32)
+        out[:, :tasks] = found[:, TASKS, None] >> np.arange(tasks) & 1
+        ago = np.maximum(view.as_of - found[:, LAST] // view.snapshot.bucket, 0)
+        out[:, tasks] = np.where(found[:, COUNT] > 0, 1 / (1 + ago), 0)
         return {"pair": out}
 
 
+def histories(view: View, pairs: Pairs) -> NDArray[np.int64]:
+    """Return of each pair the tasks done, as bits, the times of its first and last event, and the number of
+    events; zeros where there was none. Shape (B, 4)."""
+    arrays, live = view.snapshot.arrays, view.overlay
+    known = tuple(
+        arrays[f"pairs.{name}"] for name in ("indptr", "item", "task_mask", "first", "time", "total")
+    )
+    out = np.zeros((len(pairs.user), 4), np.int64)
+    _read_known(known, pairs.user, pairs.item, out)
+    if pairs.user_slots is not None:
+        _read_changed((live.user.head, live.item.index, live.pairs), pairs.user_slots, pairs.item, out)
+    return out
+
+
 @kernel("out")
-def _read_known(known, as_of, bucket, users, items, out):  # pragma: no cover - compiled
-    indptr, item, task_mask, time = known
+def _read_known(known, users, items, out):  # pragma: no cover - compiled
+    indptr, item, task_mask, first, last, total = known
     for row in range(len(users)):
         ask_entries(indptr, item, task_mask, users, row)
         user = users[row]
         if user < 0 or user >= len(indptr) - 1 or items[row] < 0:
             continue
-        done = find(indptr, item, task_mask, user, items[row])
-        if done:
-            _write(done, find(indptr, item, time, user, items[row]), as_of, bucket, out[row])
+        place = find_place(indptr, item, user, items[row])
+        if place >= 0:
+            out[row, TASKS], out[row, FIRST] = task_mask[place], first[place]
+            out[row, LAST], out[row, COUNT] = last[place], total[place]
 
 
 @kernel("out")
-def _read_changed(changed, as_of, bucket, slots, items, out):  # pragma: no cover - compiled
+def _read_changed(changed, slots, items, out):  # pragma: no cover - compiled
     """Write over the rows whose pairs have changed. A user's changed pairs are sorted once per run of
     rows."""
     head, index, pairs = changed
@@ -64,16 +81,9 @@ def _read_changed(changed, as_of, bucket, slots, items, out):  # pragma: no cove
             at = np.searchsorted(others, items[row])
             if at < len(others) and others[at] == items[row]:
                 entry = entries[at]
-                _write(pairs.task_mask[entry], pairs.time[entry], as_of, bucket, out[row])
+                out[row, TASKS], out[row, FIRST] = pairs.task_mask[entry], pairs.first[entry]
+                out[row, LAST], out[row, COUNT] = pairs.time[entry], pairs.total[entry]
             row += 1
-
-
-@kernel("out", inline="always")
-def _write(done, time, as_of, bucket, out):  # pragma: no cover - compiled
-    tasks = len(out) - 1
-    for t in range(tasks):
-        out[t] = done >> t & 1
-    out[tasks] = 1 / (1 + max(0, as_of - time // bucket))
 
 
 @kernel()

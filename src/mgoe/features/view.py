@@ -10,14 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mgoe._util.arrays import take
+from mgoe._util.kernels import kernel
 from mgoe.data import FeatureEncoders, SideFeatures
 from mgoe.errors import GraphError
 from mgoe.features.spec import FeatureSpec
@@ -32,6 +32,31 @@ Slots = NDArray[np.int64] | None
 """Rows of nodes in an overlay, -1 for those that are unchanged; None if no node has changed."""
 Own = Literal["own"]
 """The rows that a view's nodes have themselves."""
+NO_TIMES = np.empty(0, np.int64)
+
+
+class EventTimes(NamedTuple):
+    """Times of what happened to changed nodes since the snapshot, one per event and task, rising for a node.
+
+    Attributes:
+        start, number: Where the times of each node start, and how many there are. Shape (n,).
+        time: Microseconds. Shape (N,).
+
+    Example:
+        >>> times = EventTimes(np.array([0]), np.array([2]), np.array([10, 30]))
+        >>> times.since(np.array([0]), np.array([[5, 20, 40]]))
+        array([[2, 1, 0]])
+    """
+
+    start: NDArray[np.int64]
+    number: NDArray[np.int64]
+    time: NDArray[np.int64]
+
+    def since(self, slots: NDArray[np.int64], moments: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return how many of the times are at or after moments, 0 for a slot of -1. Shapes (B,), (B, w)."""
+        out = np.zeros(moments.shape, np.int64)
+        _since(self, slots, moments, out)
+        return out
 
 
 class NodeOverlay(NamedTuple):
@@ -53,6 +78,8 @@ class NodeOverlay(NamedTuple):
         vectors: Of the sketch. Shape (n, rank).
         recent, recent_task_mask: Neighbours, newest first, -1 at the end. Shape (n, R).
         head: First changed pair of the node, -1 where there is none. Shape (n,).
+        first, last, total, again: See `own_pairs`. Shape (n,).
+        times: Of the events since the snapshot.
 
     Example:
         >>> bundle.view.overlay.user.index.size
@@ -73,6 +100,11 @@ class NodeOverlay(NamedTuple):
     recent: NDArray[np.int32]
     recent_task_mask: NDArray[np.unsignedinteger]
     head: NDArray[np.int32]
+    first: NDArray[np.int64]
+    last: NDArray[np.int64]
+    total: NDArray[np.int64]
+    again: NDArray[np.int64]
+    times: EventTimes
 
 
 class PairOverlay(NamedTuple):
@@ -82,6 +114,8 @@ class PairOverlay(NamedTuple):
         item: Row of the item in its `NodeOverlay`. Shape (E,).
         task_mask: Tasks done, as bits. Shape (E,).
         time: Of the last event. Shape (E,).
+        first: Of the first event. Shape (E,).
+        total: All events. Shape (E,).
         next_user: The user's next changed pair, -1 at the end. Shape (E,).
 
     Example:
@@ -92,6 +126,8 @@ class PairOverlay(NamedTuple):
     item: NDArray[np.int32]
     task_mask: NDArray[np.int64]
     time: NDArray[np.int64]
+    first: NDArray[np.int64]
+    total: NDArray[np.int64]
     next_user: NDArray[np.int32]
 
 
@@ -175,11 +211,18 @@ class Overlay(NamedTuple):
             recent=np.empty((0, 0), np.int32),
             recent_task_mask=np.empty((0, 0), snapshot.arrays["pairs.task_mask"].dtype),
             head=np.empty(0, np.int32),
+            first=NO_TIMES,
+            last=NO_TIMES,
+            total=NO_TIMES,
+            again=NO_TIMES,
+            times=EventTimes(NO_TIMES, NO_TIMES, NO_TIMES),
         )
         pairs = PairOverlay(
             item=np.empty(0, np.int32),
             task_mask=np.empty(0, np.int64),
-            time=np.empty(0, np.int64),
+            time=NO_TIMES,
+            first=NO_TIMES,
+            total=NO_TIMES,
             next_user=np.empty(0, np.int32),
         )
         return cls(nodes, nodes, pairs)
@@ -211,7 +254,9 @@ class View:
         as_of: The time that pairs are read as of: everything in the view happened in this bucket or before.
         base: Arrays of the snapshot by the names of `NodeOverlay`, but for edges, for each side: as nodes
             read them with their content, if they have any.
+        now: The moment from which ages count, in microseconds.
         moments: How nodes change after the snapshot, where pairs are read as of moments.
+        kept: What input groups gather once, by their names.
 
     Example:
         >>> view = bundle.view
@@ -224,7 +269,9 @@ class View:
     side: Mapping[Side, SideFeatures]
     as_of: int
     base: Mapping[Side, dict[str, NDArray]]
+    now: int
     moments: Moments | None = None
+    kept: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -237,12 +284,7 @@ class View:
         nothing = SideFeatures(FeatureEncoders(), {})
         side: dict[Side, SideFeatures] = {"user": user_side or nothing, "item": item_side or nothing}
         base: dict[Side, dict[str, NDArray]] = {one: _base(snapshot, one) for one in SIDES}
-        return cls(snapshot, Overlay.empty(snapshot), side, snapshot.cut, base)
-
-    @cached_property
-    def kept(self) -> dict[str, Any]:
-        """What input groups gather once for this view, by their names."""
-        return {}
+        return cls(snapshot, Overlay.empty(snapshot), side, snapshot.cut, base, snapshot.end)
 
     def place(self, side: Side, nodes: NDArray[np.int64]) -> None:
         """Read nodes as their side features now say that they are about. What is placed moves into memory.
@@ -277,7 +319,7 @@ class View:
 
     def over(self, overlay: Overlay) -> View:
         """Return this view with other live changes."""
-        return replace(self, overlay=overlay)
+        return replace(self, overlay=overlay, kept={})
 
     @contextmanager
     def reading(self) -> Iterator[View]:
@@ -348,6 +390,7 @@ class Pairs(NamedTuple):
             each.
         context: Encoded context features by name, each of B rows.
         spec: Sizes of the model's tables; None where no model is concerned.
+        now: The moment from which ages count, in microseconds. Shape (B,).
         user_slots, item_slots: Row of each node in the overlay, -1 where it is unchanged; None if no node
             has changed. Shape (B,) each.
 
@@ -363,6 +406,7 @@ class Pairs(NamedTuple):
     items: NDArray[np.int64]
     context: Mapping[str, NDArray]
     spec: FeatureSpec | None
+    now: NDArray[np.int64]
     user_slots: Slots = None
     item_slots: Slots = None
 
@@ -375,6 +419,7 @@ class Pairs(NamedTuple):
         context: Mapping[str, NDArray],
         spec: FeatureSpec | None,
         slots: tuple[Slots, Slots] | None = None,
+        now: NDArray[np.int64] | None = None,
     ) -> Pairs:
         """Look nodes up, and repeat a context of one row for all pairs.
 
@@ -384,6 +429,7 @@ class Pairs(NamedTuple):
             context: Encoded context features, each of B rows, or of one row for all.
             spec: See above.
             slots: Of users and of items, where they are not those of the nodes.
+            now: Of each pair, where it is not that of the view. Shape (B,).
 
         Raises:
             GraphError: Users and items differ in length.
@@ -399,7 +445,7 @@ class Pairs(NamedTuple):
         }
         own = slots or (view.slots("user", users), view.slots("item", items))
         known = view.known("user", users, own[0]), view.known("item", items, own[1])
-        return cls(*known, users, items, rows, spec, *own)
+        return cls(*known, users, items, rows, spec, np.full(n, view.now) if now is None else now, *own)
 
     def slots(self, side: Side) -> Slots:
         """Return where the nodes of a side are in the overlay."""
@@ -424,6 +470,7 @@ def _base(snapshot: Snapshot, side: Side) -> dict[str, NDArray]:
         "log_first": arrays[f"{side[0]}1"],
         "log_second": arrays[f"{side[0]}2"],
         **{name: arrays[f"{side}_{name}"] for name in ("sum", "second_sum", "counts", "table", "vectors")},
+        **{name: arrays[f"{side}_{name}"] for name in ("first", "last", "total", "again", "ages")},
         **own,
         **snapshot.placed.get(side, {}),
     }
@@ -438,3 +485,20 @@ def _read(
         there = slots >= 0
         out[there] = live[slots[there]]
     return out
+
+
+@kernel("out")
+def _since(times, slots, moments, out):  # pragma: no cover - compiled
+    for row in range(len(slots)):
+        if slots[row] < 0:
+            continue
+        first, count = times.start[slots[row]], times.number[slots[row]]
+        for w in range(moments.shape[1]):
+            low, high = first, first + count
+            while low < high:
+                half = (low + high) // 2
+                if times.time[half] < moments[row, w]:
+                    low = half + 1
+                else:
+                    high = half
+            out[row, w] = first + count - low

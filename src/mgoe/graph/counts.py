@@ -25,7 +25,17 @@ def count_names(tasks: int) -> list[str]:
     ]
 
 
-def own_pairs(block: PairRows, scores: NDArray[np.int64], tasks: int, recents: int) -> dict[str, NDArray]:
+HOUR = 3_600_000_000
+"""In microseconds."""
+AGES = HOUR << np.arange(11)
+"""Ages up to which the pairs of a node are counted: an hour, two, four, up to six weeks, in microseconds."""
+LATEST = np.iinfo(np.int64).max
+"""First moment of a node without events."""
+
+
+def own_pairs(
+    block: PairRows, scores: NDArray[np.int64], tasks: int, recents: int, end: int | None = None
+) -> dict[str, NDArray]:
     """Read what depends on a node's own pairs alone.
 
     Args:
@@ -33,18 +43,25 @@ def own_pairs(block: PairRows, scores: NDArray[np.int64], tasks: int, recents: i
         scores: Fixed-point score of every task mask. Shape (2^T,).
         tasks: T.
         recents: R.
+        end: The moment from which ages count, in microseconds; without it they are not counted.
 
     Returns:
         `recent` and `recent_task_mask` (n, R): the last neighbours and the tasks done with them, newest
             first, -1 where there are fewer. A neighbour has one entry, at the time of its last event; ties
             go to the higher score, then to the smaller index.
         `sum`, fixed-point (n,); `done`, pairs per task (n, T); `events` since the previous snapshot (n,);
-            `last`, the moment of the last event (n,), the lowest integer if there is none.
+            `first` and `last`, the moments of the first and the last event (n,), `LATEST` and the lowest
+            integer if there is none; `total`, all events (n,), and `again`, those of them that were not the
+            first of their pair (n,); `ages`, the pairs whose last event is younger than each of `AGES` (n,
+            11).
     """
     n = len(block)
     total, done = np.zeros(n, np.int64), np.zeros((n, tasks), np.int32)
     events, last = np.zeros(n, np.int32), np.full(n, np.iinfo(np.int64).min)
     _own(block.scored(scores), block.time, block.events, total, done, events, last)
+    first, every, again = np.full(n, LATEST), np.zeros(n, np.int64), np.zeros(n, np.int64)
+    ages = np.zeros((n, 0 if end is None else len(AGES)), np.uint32)
+    _spans(block.indptr, block.columns, end or 0, first, every, again, ages)
     neighbors = np.full((n, recents), -1, np.int32)
     task_mask = np.zeros((n, recents), block.task_mask.dtype)
     _recent(block.scored(scores), block.time, neighbors, task_mask)
@@ -54,8 +71,11 @@ def own_pairs(block: PairRows, scores: NDArray[np.int64], tasks: int, recents: i
         "sum": total,
         "done": done,
         "events": events,
+        "first": first,
         "last": last,
-    }
+        "total": every,
+        "again": again,
+    } | ({} if end is None else {"ages": ages})
 
 
 def node_counts(
@@ -112,6 +132,19 @@ def _own(pairs, time, events, total, done, recent, last):  # pragma: no cover - 
             last[row] = max(last[row], time[e])
             for t in range(done.shape[1]):
                 done[row, t] += task_mask[e] >> t & 1
+
+
+@kernel("first", "every", "again", "ages")
+def _spans(indptr, pairs, end, first, every, again, ages):  # pragma: no cover - compiled
+    for row in range(len(indptr) - 1):
+        for e in range(indptr[row], indptr[row + 1]):
+            first[row] = min(first[row], pairs.first[e])
+            every[row] += pairs.total[e]
+            again[row] += np.int64(pairs.total[e]) - 1
+            k = ages.shape[1] - 1
+            while k >= 0 and end - pairs.time[e] < HOUR << k:
+                ages[row, k] += 1
+                k -= 1
 
 
 @kernel("neighbors", "masks")

@@ -97,7 +97,7 @@ def fold(
         tasks: T.
     """
     shape, filled = (len(ends) + 1, len(keys)), np.zeros(len(ends) + 1, np.int64)
-    kinds: Any = np.int32, np.int32, task_mask_type(tasks), np.int64, np.uint16
+    kinds: Any = np.int32, np.int32, task_mask_type(tasks), np.int64, np.uint16, np.int64, np.uint32
     out: Any = tuple(np.empty(shape, kind) for kind in kinds)
     _fold(keys, events, ends, filled, out)
     return [
@@ -128,9 +128,8 @@ def joined(chunks: Sequence[Events]) -> Events:
 def pairs_writer(folders: list[Path], cuts: SnapshotCuts) -> Iterator[Callable[[list[Folded]], None]]:
     """Yield a function that adds the next pairs of every snapshot, by user, in the order of pair.
 
-    A snapshot's folder gets `pairs.item`, `pairs.task_mask`, `pairs.time` and `pairs.events` (E,),
-    `pairs.indptr` (U + 1,) and `pairs.item_indptr` (I + 1,), where the pairs of each item start once they are
-    sorted by item.
+    A snapshot's folder gets the columns of its pairs (E,), `pairs.indptr` (U + 1,) and `pairs.item_indptr` (I
+    + 1,), where the pairs of each item start once they are sorted by item.
 
     Args:
         folders: One per snapshot.
@@ -166,6 +165,7 @@ def _fold(keys, events, ends, filled, out):  # pragma: no cover - compiled
     row = 0
     while row < n:
         pair, done, last, since, at = keys[row], 0, np.int64(0), 0, 0
+        first, every = events[row] >> 4, 0
         before = events[row] - 1
         while row < n and keys[row] == pair:
             event = events[row]
@@ -176,22 +176,24 @@ def _fold(keys, events, ends, filled, out):  # pragma: no cover - compiled
             moment = event >> 4
             while at < latest and moment >= ends[at]:
                 if done:
-                    _emit(at, pair, done, last, since, filled, out)
+                    _emit(at, pair, done, last, since, first, every, filled, out)
                 at += 1
                 since = 0
             done |= 1 << (event & 15)
             last = moment
             since = min(since + 1, MOST_EVENTS)
+            every += 1
         while at <= latest:
-            _emit(at, pair, done, last, since, filled, out)
+            _emit(at, pair, done, last, since, first, every, filled, out)
             at += 1
             since = 0
 
 
 @kernel("filled", "out", inline="always")
-def _emit(at, pair, done, last, since, filled, out):  # pragma: no cover - compiled
-    user, item, task_mask, time, count = out
+def _emit(at, pair, done, last, since, first, every, filled, out):  # pragma: no cover - compiled
+    user, item, task_mask, time, events, begin, count = out
     to = filled[at]
     user[at, to], item[at, to] = pair >> USER_BITS, pair & LAST_ITEM
-    task_mask[at, to], time[at, to], count[at, to] = done, last, since
+    task_mask[at, to], time[at, to], events[at, to] = done, last, since
+    begin[at, to], count[at, to] = first, every
     filled[at] = to + 1

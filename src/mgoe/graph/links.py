@@ -10,16 +10,20 @@ items beside it.
 Axes: `I` items, `R` rows.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mgoe._util.kernels import kernel
+from mgoe.graph.arithmetic import exp, log
 from mgoe.graph.best import keep_best
-from mgoe.graph.latest import DAY, MINUTE, Rows
+from mgoe.graph.latest import DAY, MINUTE, LatestPairs, Rows
 from mgoe.graph.pair_rows import block_bounds, starts
 
 NEAR = 2.0
@@ -29,6 +33,8 @@ SHRINK = 2.0
 _NEAR = np.float32(NEAR * DAY / MINUTE)
 _SHRINK = np.float32(SHRINK)
 _TOTAL, _LENGTH = 0, 1
+MOST_LINKS = 50
+"""Links of an item that a snapshot holds for models."""
 PARTS = 256
 """Parts of the items, about; threads take one after the other."""
 PART_ITEMS = 1 << 14
@@ -52,6 +58,11 @@ class ItemLinks(NamedTuple):
     indptr: NDArray[np.int64]
     item: NDArray[np.int32]
     weight: NDArray[np.float32]
+
+    def by_item(self) -> ItemLinks:
+        """Return the same links, the other items of each rising."""
+        order = np.lexsort((self.item, np.repeat(np.arange(len(self.indptr) - 1), np.diff(self.indptr))))
+        return ItemLinks(self.indptr, self.item[order], self.weight[order])
 
 
 def computed(
@@ -87,11 +98,23 @@ def computed(
     return ItemLinks(starts(np.concatenate(counts)), item[:end], weight[:end])
 
 
+def cosine_links(
+    pairs: LatestPairs, n: int, threads: int, items: NDArray[np.int32] | None = None
+) -> ItemLinks:
+    """Return the best n links of some items by their cosine, of all by default; other arguments as for
+    `computed`."""
+    size = len(pairs.by_item.indptr) - 1
+    compute = partial(cosine_rows, pairs, lengths(pairs.by_user, size))
+    return computed(
+        compute, pairs.by_item, np.arange(size, dtype=np.int32) if items is None else items, n, threads
+    )
+
+
 def lengths(by_user: Rows, items: int) -> NDArray[np.float32]:
     """Return the rounded length of each item, 0 without users. Shape (I,)."""
     square = _squares(by_user, items)
-    exact = np.log2(square, where=square > 0, out=np.zeros_like(square)) / 2
-    return np.where(square > 0, np.exp2(np.round(4 * exact) / 4), 0).astype(np.float32)
+    steps = np.round(2 / np.log(2) * log(np.maximum(square, 1e-30)))
+    return np.where(square > 0, exp(np.log(2) / 4 * steps), 0).astype(np.float32)
 
 
 @kernel()

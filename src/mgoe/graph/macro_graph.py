@@ -19,7 +19,7 @@ from mgoe.graph.build.workplace import combined, complete_move
 from mgoe.graph.scores import score_table
 from mgoe.graph.snapshot import Snapshot
 
-FORMAT = 4
+FORMAT = 5
 """Earlier formats were not released."""
 NEEDED = (
     "settings",

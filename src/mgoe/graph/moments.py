@@ -43,6 +43,9 @@ class Entries(NamedTuple):
         done: Pairs per task. Shape (V, T).
         degree: Pairs.
         events: Since the snapshot before.
+        total, again: All events, and those that were not the first of their pair.
+        last: Time of the last event.
+        pair_total, pair_first: All events of the pair, and the time of its first; 0 if a node was placed.
         sum, second_sum: Fixed-point score sums over one and two steps.
         second: 2nd-order edge to the own macro node. Shape (V, Z).
         placed: Row of the node's placement, -1 for a node of the snapshot.
@@ -56,6 +59,11 @@ class Entries(NamedTuple):
     done: NDArray[np.int32]
     degree: NDArray[np.int32]
     events: NDArray[np.int32]
+    total: NDArray[np.int32]
+    again: NDArray[np.int32]
+    last: NDArray[np.int64]
+    pair_total: NDArray[np.int32]
+    pair_first: NDArray[np.int64]
     sum: NDArray[np.int64]
     second_sum: NDArray[np.int64]
     second: NDArray[np.int64]
@@ -67,7 +75,7 @@ class Entries(NamedTuple):
         kinds = cls.__annotations__
         wide = {"other_macro": (resolutions,), "second": (resolutions,), "done": (tasks,)}
         types = {"time": "i8", "other": "i4", "task_mask": "u2", "step": "i4", "other_macro": "u2"}
-        types |= {"done": "i4", "degree": "i4", "events": "i4", "placed": "i4"}
+        types |= dict.fromkeys(("done", "degree", "events", "placed", "total", "again", "pair_total"), "i4")
         return cls._make(np.zeros((entries, *wide.get(name, ())), types.get(name, "i8")) for name in kinds)
 
     def take(self, rows: NDArray[np.int64]) -> Entries:

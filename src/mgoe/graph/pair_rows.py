@@ -27,8 +27,8 @@ BLOCK_PAIRS = 1 << 20
 BLOCK_NODES = 1 << 15
 SORT_MEMORY = 1 << 28
 """Bytes in which a finished snapshot is sorted by item."""
-BYTES_PER_PAIR = 15
-"""Memory of a pair while it is sorted by item: user 4, task mask 1, time 8, events 2."""
+BYTES_PER_PAIR = 27
+"""Memory of a pair while it is sorted by item: user 4, task mask 1, time 8, events 2, first 8, total 4."""
 
 
 class PairColumns(NamedTuple):
@@ -39,21 +39,26 @@ class PairColumns(NamedTuple):
         task_mask: Bit t is set if task t was done.
         time: Of the last event, in microseconds. Empty where nothing reads it.
         events: Number of events since the previous snapshot. Empty where nothing reads it.
+        first: Time of the first event, in microseconds. Empty where nothing reads it.
+        total: Number of all events. Empty where nothing reads it.
     """
 
     other: NDArray[np.int32]
     task_mask: NDArray[np.unsignedinteger]
     time: NDArray[np.int64]
     events: NDArray[np.uint16]
+    first: NDArray[np.int64]
+    total: NDArray[np.uint32]
 
     @classmethod
     def empty(cls, pairs: int, task_mask: np.dtype) -> PairColumns:
         """Return columns to be filled."""
-        return cls(*(np.empty(pairs, kind) for kind in (np.int32, task_mask, np.int64, np.uint16)))
+        kinds = np.int32, task_mask, np.int64, np.uint16, np.int64, np.uint32
+        return cls._make(np.empty(pairs, kind) for kind in kinds)
 
     def at(self, index: slice | NDArray) -> PairColumns:
         """Return the pairs at some positions."""
-        return PairColumns(self.other[index], self.task_mask[index], self.time[index], self.events[index])
+        return PairColumns._make(column[index] for column in self)
 
 
 class ScoredRows(NamedTuple):
@@ -71,8 +76,8 @@ class ScoredRows(NamedTuple):
     scores: NDArray[np.number]
 
 
-NO_TIMES = np.empty(0, np.int64), np.empty(0, np.uint16)
-"""`time` and `events` where nothing reads them."""
+NO_TIMES = np.empty(0, np.int64), np.empty(0, np.uint16), np.empty(0, np.int64), np.empty(0, np.uint32)
+"""`time` and what follows where nothing reads them."""
 
 
 @dataclass(frozen=True)
@@ -81,8 +86,8 @@ class PairRows:
 
     Attributes:
         indptr: Where the pairs of each node start. Shape (n + 1,).
-        other, task_mask, time, events: See `PairColumns`. Shape (E,).
-        first: Index of the first node.
+        other, task_mask, time, events, first, total: See `PairColumns`. Shape (E,).
+        start: Index of the first node.
     """
 
     indptr: NDArray[np.int64]
@@ -90,7 +95,9 @@ class PairRows:
     task_mask: NDArray[np.unsignedinteger]
     time: NDArray[np.int64]
     events: NDArray[np.uint16]
-    first: int = field(default=0, kw_only=True)
+    first: NDArray[np.int64]
+    total: NDArray[np.uint32]
+    start: int = field(default=0, kw_only=True)
 
     def __len__(self) -> int:
         return len(self.indptr) - 1
@@ -98,7 +105,7 @@ class PairRows:
     @property
     def columns(self) -> PairColumns:
         """All but where rows start, as a kernel takes it."""
-        return PairColumns(self.other, self.task_mask, self.time, self.events)
+        return PairColumns(*(getattr(self, name) for name in PairColumns._fields))
 
     def scored(self, scores: NDArray[np.number]) -> ScoredRows:
         """Return the rows with the score of every task mask."""
@@ -108,15 +115,15 @@ class PairRows:
         """Return rows `first` to `last - 1`."""
         indptr = np.asarray(self.indptr[first : last + 1]) - self.indptr[first]
         pairs = slice(int(self.indptr[first]), int(self.indptr[last]))
-        return PairRows(indptr, *self.columns.at(pairs), first=self.first + first)
+        return PairRows(indptr, *self.columns.at(pairs), start=self.start + first)
 
     def nodes(self) -> NDArray[np.int64]:
         """Return the node of each pair. Shape (E,)."""
-        return np.repeat(np.arange(self.first, self.first + len(self)), np.diff(self.indptr))
+        return np.repeat(np.arange(self.start, self.start + len(self)), np.diff(self.indptr))
 
     def of(self, values: NDArray) -> NDArray:
         """Return the part of an array of all nodes that belongs to these rows."""
-        return values[self.first : self.first + len(self)]
+        return values[self.start : self.start + len(self)]
 
     def blocks(self, pairs: int = BLOCK_PAIRS, nodes: int = BLOCK_NODES) -> Iterator[PairRows]:
         """Yield all rows in blocks; see `block_bounds`."""
@@ -141,7 +148,7 @@ class PairRows:
     @classmethod
     def by_user(cls, folder: Path) -> PairRows:
         """Map the pairs in a snapshot's folder."""
-        names = ("indptr", "item", "task_mask", "time", "events")
+        names = ("indptr", "item", *PairColumns._fields[1:])
         return cls(*(mapped(folder / f"pairs.{name}.npy") for name in names))
 
     @staticmethod
@@ -213,7 +220,7 @@ def some_by_item(
         ]
         for task in tasks:
             task.result()
-    yield from PairRows(indptr, *collected, first=first).blocks()
+    yield from PairRows(indptr, *collected, start=first).blocks()
 
 
 def write_by_item(
@@ -266,8 +273,8 @@ def copy_rows(indptr, one, two, rows, to, to_one, to_two):  # pragma: no cover -
 
 @kernel("at", "out")
 def _collect(indptr, pairs, origin, first, last, at, out):  # pragma: no cover - compiled
-    items, task_mask, time, events = pairs
-    to_user, to_task_mask, to_time, to_events = out
+    items, task_mask, time, events, first_time, total = pairs
+    to_user, to_task_mask, to_time, to_events, to_first, to_total = out
     for user in range(len(indptr) - 1):
         for e in range(indptr[user], indptr[user + 1]):
             i = items[e]
@@ -276,3 +283,4 @@ def _collect(indptr, pairs, origin, first, last, at, out):  # pragma: no cover -
                 at[i - origin] = to + 1
                 to_user[to], to_task_mask[to] = user, task_mask[e]
                 to_time[to], to_events[to] = time[e], events[e]
+                to_first[to], to_total[to] = first_time[e], total[e]

@@ -15,11 +15,17 @@ from mgoe._util.arrays import mapped, take
 from mgoe.errors import GraphError
 from mgoe.graph.adjusted import split_adjusted
 from mgoe.graph.edges import SparseEdges
-from mgoe.graph.pair_rows import BLOCK_PAIRS, Side, block_bounds
+from mgoe.graph.links import ItemLinks
+from mgoe.graph.pair_rows import BLOCK_PAIRS, PairColumns, Side, block_bounds
 from mgoe.graph.rates import Rates, RateTable, restore
 from mgoe.graph.scores import UNIT, score_table
 
-PAIRS = ("pairs.indptr", "pairs.item", "pairs.task_mask", "pairs.time", "pairs.events", "pairs.item_indptr")
+PAIRS = (
+    "pairs.indptr",
+    "pairs.item",
+    *(f"pairs.{name}" for name in PairColumns._fields[1:]),
+    "pairs.item_indptr",
+)
 """Distinct pairs by user, then item: (U + 1,), (E,) ...; and where the pairs of each item start, by item: (I
 + 1,).
 """
@@ -27,6 +33,12 @@ RECENTS = ("recent_items", "recent_items_task_mask", "recent_users", "recent_use
 """Recent neighbours, newest first, -1 at the end, and the tasks done with them: (U, R), (I, R)."""
 COUNTS = ("user_counts", "user_sum", "user_second_sum", "item_counts", "item_sum", "item_second_sum")
 """Counts, score sums, and what comes back over two steps: (U, 2T + 3), (U,), (U,), likewise for items."""
+SPANS = tuple(
+    f"{side}_{name}" for side in ("user", "item") for name in ("first", "last", "total", "again", "ages")
+)
+"""When nodes were active and how often they came back, see `own_pairs`."""
+LINKS = ("links.indptr", "links.item", "links.weight")
+"""The strongest `ItemLinks` of every item, rows by the other item: (I + 1,), (L,), (L,)."""
 SKETCH = ("user_vectors", "item_vectors", "singular", "basis", "basis_sum")
 """The sketch: (U, rank), (I, rank), (rank,); and what projects users, with the fixed-point item sums from
 when it was learned: (I, rank), (I,).
@@ -35,7 +47,7 @@ DENSE = ("u1", "u2", "i1", "i2", "user_table", "item_table")
 """At the dense resolution, log(1 + edge) of both orders: (U, Ki), (U, Ku), (I, Ku), (I, Ki); and the macro
 task table: (U, T), (I, T).
 """
-ARRAYS = PAIRS + RECENTS + COUNTS + SKETCH + DENSE
+ARRAYS = PAIRS + RECENTS + COUNTS + SPANS + LINKS + SKETCH + DENSE
 """What a snapshot holds beside its resolutions. Scores are in units of the merging score unless stated
 otherwise.
 """
@@ -116,6 +128,16 @@ class Snapshot:
     scores: NDArray[np.float64]
     rates: Rates | None = None
     placed: Mapping[Side, Mapping[str, NDArray]] = field(default_factory=dict)
+
+    @property
+    def end(self) -> int:
+        """First moment after the snapshot, in microseconds."""
+        return (self.cut + 1) * self.bucket
+
+    @property
+    def links(self) -> ItemLinks:
+        """The strongest links of every item, the other items of each rising."""
+        return ItemLinks(*(self.arrays[name] for name in LINKS))
 
     @property
     def n_users(self) -> int:

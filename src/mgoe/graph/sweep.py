@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from mgoe._util.arrays import run_starts, take
 from mgoe._util.kernels import kernel
-from mgoe.graph.counts import own_pairs, task_share, tasks_done
-from mgoe.graph.edges import SparseEdges, find, find_place, second_order_own, second_sums
+from mgoe.graph.counts import LATEST, own_pairs, task_share, tasks_done
+from mgoe.graph.edges import SparseEdges, find_place, second_order_own, second_sums
 from mgoe.graph.likelihood import Placement
 from mgoe.graph.macro_graph import MacroGraph
 from mgoe.graph.moments import MOVED, STEP, Entries, Moments, SideMoments, edge_starts, edges_at
@@ -106,8 +106,19 @@ class _Nodes(NamedTuple):
     placed: NDArray[np.int64]
     degree: NDArray[np.int64]
     events: NDArray[np.int64]
+    total: NDArray[np.int64]
+    again: NDArray[np.int64]
+    last: NDArray[np.int64]
     sum: NDArray[np.int64]
     second_sum: NDArray[np.int64]
+
+
+class _Pairs(NamedTuple):
+    """Changed pairs while events are followed. Shape (E,) each."""
+
+    task_mask: NDArray[np.int64]
+    total: NDArray[np.int64]
+    first: NDArray[np.int64]
 
 
 class _Sweep:
@@ -130,10 +141,10 @@ class _Sweep:
         placed = self._place()
         key, pair = np.unique(slot["user"] << 32 | slot["item"], return_inverse=True)
         ends: dict[Side, NDArray[np.int64]] = {"user": key >> 32, "item": key & 0xFFFFFFFF}
-        base_mask = np.zeros(len(key), np.int64)
+        base = _Pairs(np.zeros(len(key), np.int64), np.zeros(len(key), np.int64), np.full(len(key), LATEST))
         users, items = index["user"][ends["user"]], index["item"][ends["item"]]
-        _masks_of(self._rows.indptr, self._rows.other, self._rows.task_mask, users, items, base_mask)
-        base_score = self._scores[base_mask]
+        _pairs_of(self._rows.indptr, self._rows.columns, users, items, base)
+        base_score = self._scores[base.task_mask]
         nodes = {side: self._nodes(side) for side in SIDES}
         chains: dict[Side, NDArray[np.int64]] = {}
         brackets, seconds = {}, {}
@@ -165,11 +176,18 @@ class _Sweep:
         sizes = len(self._snapshot.resolutions), self._tasks
         nothing = tuple(Entries.empty(0, *sizes) for _ in SIDES)
         spare = tuple(_Nodes._make(column.copy() for column in nodes[side]) for side in SIDES)
-        _sweep(*work, base_mask.copy(), *spare, (np.empty(0, np.int64),) * 2, *nothing, counts)
+        _sweep(
+            *work,
+            _Pairs._make(column.copy() for column in base),
+            *spare,
+            (np.empty(0, np.int64),) * 2,
+            *nothing,
+            counts,
+        )
         out = tuple(Entries.empty(int(count), *sizes) for count in counts)
         whose = tuple(np.empty(int(count), np.int64) for count in counts)
         counts[:] = 0
-        _sweep(*work, base_mask, nodes["user"], nodes["item"], whose, *out, counts)
+        _sweep(*work, base, nodes["user"], nodes["item"], whose, *out, counts)
         sides: dict[Side, SideMoments] = {
             side: self._side(side, whose[k], out[k], placed[side]) for k, side in enumerate(SIDES)
         }
@@ -212,14 +230,14 @@ class _Sweep:
             np.zeros((n, len(parts)), np.int64),
             np.full(n, -1, np.int64),
             np.full(n, -1, np.int64),
-            *(np.zeros(n, np.int64) for _ in range(4)),
+            *(np.zeros(n, np.int64) for _ in range(7)),
         )
         for block in self._blocks(side):
-            first, last = np.searchsorted(index, [block.first, block.first + len(block)])
-            rows, here = index[first:last] - block.first, slice(first, last)
+            first, last = np.searchsorted(index, [block.start, block.start + len(block)])
+            rows, here = index[first:last] - block.start, slice(first, last)
             own = own_pairs(block, self._scores, self._tasks, 1)
             own |= second_sums(block, self._scores, self._sums[other]) | {"degree": np.diff(block.indptr)}
-            for name in ("done", "degree", "events", "sum", "second_sum"):
+            for name in ("done", "degree", "events", "total", "again", "last", "sum", "second_sum"):
                 getattr(nodes, name)[here] = own[name][rows]
             for r, part in enumerate(parts):
                 edges = SparseEdges(*getattr(part, f"{other}_edges"))
@@ -261,10 +279,12 @@ class _Sweep:
 
 
 @kernel("out")
-def _masks_of(indptr, other, task_mask, users, items, out):  # pragma: no cover - compiled
+def _pairs_of(indptr, columns, users, items, out):  # pragma: no cover - compiled
     for p in range(len(users)):
-        if users[p] < len(indptr) - 1:
-            out[p] = find(indptr, other, task_mask, users[p], items[p])
+        place = find_place(indptr, columns.other, users[p], items[p]) if users[p] < len(indptr) - 1 else -1
+        if place >= 0:
+            out.task_mask[p], out.total[p] = columns.task_mask[place], columns.total[place]
+            out.first[p] = columns.first[place]
 
 
 @kernel("head", "following")
@@ -284,12 +304,12 @@ def _brackets(edges, far, own, base_score, out):  # pragma: no cover - compiled
             out[p] = (np.int64(score[place]) if place >= 0 else 0) - base_score[p]
 
 
-@kernel("base_mask", "users", "items", "whose", "user_out", "item_out", "counts")
+@kernel("pairs", "users", "items", "whose", "user_out", "item_out", "counts")
 def _sweep(
-    time, event_mask, pair, scores, ends, chains, seconds, brackets, index, placed, base_mask, users, items,
+    time, event_mask, pair, scores, ends, chains, seconds, brackets, index, placed, pairs, users, items,
     whose, user_out, item_out, counts,
 ):  # fmt: skip  # pragma: no cover - compiled
-    mask, n, start = base_mask, len(time), 0
+    mask, n, start = pairs.task_mask, len(time), 0
     coming_users, coming_items = 0, 0
     while start < n:
         stop = start
@@ -300,14 +320,16 @@ def _sweep(
             for t in range(users.done.shape[1]):
                 more += event_mask[stop] >> t & 1
             u, i = ends[0][p], ends[1][p]
+            pairs.total[p] += more
+            pairs.first[p] = min(pairs.first[p], time[start])
+            done = pairs.total[p], pairs.first[p]
+            users.last[u] = items.last[i] = time[start]
             _count(users, u, old, now, more, step, seconds[0][p], brackets[0][p])
             _count(items, i, old, now, more, step, seconds[1][p], brackets[1][p])
-            _write(
-                users, u, time[start], index[1][i], now, step, items.macro[i], 0, whose[0], user_out, counts
-            )
-            _write(
-                items, i, time[start], index[0][u], now, step, users.macro[u], 1, whose[1], item_out, counts
-            )
+            event = time[start], index[1][i], now, step
+            _write(users, u, event, done, items.macro[i], 0, whose[0], user_out, counts)
+            event = time[start], index[0][u], now, step
+            _write(items, i, event, done, users.macro[u], 1, whose[1], item_out, counts)
             stop += 1
         coming_users = _settle(
             placed[0], coming_users, time[start], users, items, ends[1], chains[0], mask, scores,
@@ -326,6 +348,8 @@ def _count(nodes, a, old, now, more, step, second, bracket):  # pragma: no cover
         nodes.done[a, t] += (now & ~old) >> t & 1
     nodes.degree[a] += old == 0
     nodes.events[a] += more
+    nodes.total[a] += more
+    nodes.again[a] += more - (old == 0)
     nodes.sum[a] += step
     nodes.second_sum[a] += step * second
     if nodes.placed[a] < 0:
@@ -334,7 +358,8 @@ def _count(nodes, a, old, now, more, step, second, bracket):  # pragma: no cover
 
 
 @kernel("nodes", "whose", "out", "counts", inner=True)
-def _write(nodes, a, time, other, mask, step, macro, side, whose, out, counts):  # pragma: no cover - compiled
+def _write(nodes, a, event, done, macro, side, whose, out, counts):  # pragma: no cover - compiled
+    time, other, mask, step = event
     at = counts[side]
     counts[side] = at + 1
     if at >= len(whose):
@@ -342,6 +367,8 @@ def _write(nodes, a, time, other, mask, step, macro, side, whose, out, counts): 
     whose[at] = a
     out.time[at], out.other[at], out.task_mask[at], out.step[at] = time, other, mask, step
     out.degree[at], out.events[at] = nodes.degree[a], nodes.events[a]
+    out.total[at], out.again[at], out.last[at] = nodes.total[a], nodes.again[a], nodes.last[a]
+    out.pair_total[at], out.pair_first[at] = done
     out.sum[at], out.second_sum[at], out.placed[at] = nodes.sum[a], nodes.second_sum[a], nodes.placed[a]
     for r in range(len(macro)):
         out.other_macro[at, r], out.second[at, r] = macro[r] if step else 0, nodes.second[a, r]
@@ -367,25 +394,14 @@ def _settle(
             while p >= 0:
                 if mask[p]:
                     b, s = far[p], scores[mask[p]]
-                    _write(
-                        others,
-                        b,
-                        time,
-                        MOVED,
-                        0,
-                        -s,
-                        nodes.macro[a],
-                        sides[1],
-                        whose[sides[1]],
-                        other_out,
-                        counts,
-                    )
-                    _write(
-                        others, b, time, MOVED, 0, s, macro[row], sides[1], whose[sides[1]], other_out, counts
-                    )
+                    whom_of, event = whose[sides[1]], (time, MOVED, 0, -s)
+                    _write(others, b, event, (0, 0), nodes.macro[a], sides[1], whom_of, other_out, counts)
+                    event = time, MOVED, 0, s
+                    _write(others, b, event, (0, 0), macro[row], sides[1], whom_of, other_out, counts)
                 p = chain[p]
             for r in range(macro.shape[1]):
                 nodes.macro[a, r] = macro[row, r]
         nodes.placed[a] = row
-        _write(nodes, a, time, MOVED, 0, 0, nodes.macro[a], sides[0], whose[sides[0]], own_out, counts)
+        event = time, MOVED, 0, 0
+        _write(nodes, a, event, (0, 0), nodes.macro[a], sides[0], whose[sides[0]], own_out, counts)
     return coming

@@ -312,13 +312,13 @@ def _merge(before: PairRows, added: PairRows, users: int, items: int, folder: Pa
     grown = PairRows(np.concatenate([before.indptr, new_users]), *before.columns)
     with pairs_writer([folder], _one_snapshot(users, items)) as append:
         for old in grown.blocks():
-            append([_united(old, added.block(old.first, old.first + len(old)))])
+            append([_united(old, added.block(old.start, old.start + len(old)))])
             advance(len(old.other))
 
 
 def _united(old: PairRows, new: PairRows) -> Folded:
-    """Return the pairs of the same users in either: task masks are united, the later time counts, numbers of
-    events add up.
+    """Return the pairs of the same users in either: task masks are united, the first and the last time count,
+    numbers of events add up.
     """
     key = np.concatenate([(rows.nodes() << 32) | rows.other for rows in (old, new)])
     order = np.argsort(key, kind="stable")
@@ -332,6 +332,8 @@ def _united(old: PairRows, new: PairRows) -> Folded:
         np.bitwise_or.reduceat(both.task_mask, first),
         np.maximum.reduceat(both.time, first),
         np.minimum(events, MOST_EVENTS).astype(np.uint16),
+        np.minimum.reduceat(both.first, first),
+        np.add.reduceat(both.total, first),
     )
 
 

@@ -49,7 +49,8 @@ BASES: dict[str, type[RankingModel]] = {
 _PLAIN: tuple[str, ...] = ("ids", "side", "context", "recents", "content")
 _RATES: tuple[str, ...] = ("side", "context", "rates")
 _COUNTS: tuple[str, ...] = ("side", "context", "counts", "pair")
-_EDGES: tuple[str, ...] = (*_COUNTS, "sketch", "edges", "rates", "placing")
+_MOMENT: tuple[str, ...] = ("repeats", "trend", "links")
+_EDGES: tuple[str, ...] = (*_COUNTS, "sketch", "edges", "rates", "placing", *_MOMENT)
 _GRAPH: tuple[str, ...] = (*_EDGES, "aggregates")
 INPUTS: dict[str, tuple[str, ...]] = {
     "counts": (*_COUNTS, "content"),

@@ -14,7 +14,6 @@ from mgoe.features import View
 from mgoe.features.pair import walk
 from mgoe.graph import Snapshot
 from mgoe.graph.latest import DAY, LATEST, LatestPairs, Rows, latest_rows
-from mgoe.graph.pair_rows import PairRows
 
 HALF_LIFE = 0.4
 """Time in which the weight of a pair halves, in lists and among a user's items: a share of the median age."""
@@ -37,8 +36,8 @@ def latest_pairs(snapshot: Snapshot) -> LatestPairs:
 
 def latest_of(snapshot: Snapshot) -> Rows:
     """Return the latest pairs of all users of a snapshot, by user alone."""
-    names = ("indptr", "item", "task_mask", "time", "events")
-    return latest_rows(PairRows(*(snapshot.arrays[f"pairs.{name}"] for name in names)), snapshot.scores)
+    arrays = (snapshot.arrays[f"pairs.{name}"] for name in ("indptr", "item", "task_mask", "time"))
+    return latest_rows(*arrays, snapshot.scores)
 
 
 class OwnItems(NamedTuple):

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from mgoe._util.kernels import kernel
 from mgoe.graph import Snapshot
 from mgoe.graph.latest import MINUTE, LatestPairs, Rows
-from mgoe.graph.links import ItemLinks, computed, cosine_rows, lengths
+from mgoe.graph.links import ItemLinks, computed, cosine_links, lengths
 from mgoe.graph.pair_rows import copy_rows, starts
 from mgoe.retrieval.history import LEAST, end_of, median_age
 from mgoe.retrieval.swing import swing_rows
@@ -70,10 +70,9 @@ def item_links(
     if former is not None:
         items = changed_items(former.rows, pairs, kind)
     if kind == "cosine":
-        compute = partial(cosine_rows, pairs, lengths(pairs.by_user, size))
+        links = cosine_links(pairs, n, threads, items)
     else:
-        compute = partial(swing_rows, pairs, ALPHA, USERS, False)
-    links = computed(compute, pairs.by_item, items, n, threads)
+        links = computed(partial(swing_rows, pairs, ALPHA, USERS, False), pairs.by_item, items, n, threads)
     return links if former is None else _replaced(former.links, items, links, size)
 
 

@@ -23,7 +23,7 @@ from mgoe.graph.build.workplace import building
 from mgoe.graph.engines.spark import carry
 from mgoe.graph.engines.spark.engine import Spark
 from mgoe.graph.engines.spark.tasks import opened, parcel
-from mgoe.graph.pair_rows import PairRows
+from mgoe.graph.pair_rows import NO_TIMES, PairRows
 from tests.effort import SOAK, slow
 from tests.graph.histories import History, contents, differences, history, planted
 from tests.spark import SPARK, with_java
@@ -165,6 +165,7 @@ def test_large_arrays_go_as_files_and_come_back_mapped(tmp_path: Path, monkeypat
         np.empty(0, np.uint8),
         np.empty(0, np.int64),
         large.astype(np.uint16)[::2],
+        *NO_TIMES[2:],
     )
     packed = carrier.pack((rows, large.reshape(128, 128).T, "text", 7))
     assert packed[0].indptr is small

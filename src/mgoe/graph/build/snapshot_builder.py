@@ -19,10 +19,13 @@ from mgoe.graph.build import clusters
 from mgoe.graph.build.plan import GraphPlan, snapshot_folder
 from mgoe.graph.build.workplace import WORK, Advance
 from mgoe.graph.counts import node_counts, own_pairs, task_share
+from mgoe.graph.latest import LatestPairs, latest_rows
+from mgoe.graph.links import MOST_LINKS, cosine_links
 from mgoe.graph.pair_rows import OTHER, SIDES, PairRows, Reading, Side, available_threads, starts
 from mgoe.graph.placing import ROWS, TELLS, Placing, SomeNodes
 from mgoe.graph.scores import UNIT, check_overflow
 from mgoe.graph.sketch import Sketch, divided, projected, score_matrix, sketch
+from mgoe.graph.snapshot import LINKS
 
 MATRIX_SHARE = 0.4
 """Share of the memory that the 1st-order edges of one side may take as a matrix."""
@@ -65,6 +68,7 @@ class SnapshotBuilder:
         n, resolutions = self.pairs, len(self.plan.sizes)
         for name, total, stage in (
             ("nodes", 2 * n, self.read_own_pairs),
+            ("links", 0, self.find_links),
             ("sketch", 0, self.find_sketch),
             ("vectors", 2 * n, self.project),
             ("clusters", 3 * n * resolutions, self.find_macro_nodes),
@@ -132,19 +136,26 @@ class SnapshotBuilder:
         the way.
         """
         plan = self.plan
-        own = partial(own_pairs, scores=plan.scores, tasks=len(plan.ranks), recents=plan.settings.recents)
+        own = partial(
+            own_pairs,
+            scores=plan.scores,
+            tasks=len(plan.ranks),
+            recents=plan.settings.recents,
+            end=(self.cut + 1) * plan.bucket,
+        )
         parts: dict[Side, Iterator[dict[str, NDArray]]] = {
             "user": self.read("user", own, advance),
             "item": plan.engine.sort_by_item(self.folder, self.work, own, advance),
         }
         for side, blocks in parts.items():
             recent = f"recent_{OTHER[side]}s"
-            self._write(blocks, {"recent": recent, "recent_task_mask": f"{recent}_task_mask"}, side)
+            names = {"recent": recent, "recent_task_mask": f"{recent}_task_mask"}
+            names |= {name: f"{side}_{name}" for name in ("first", "last", "total", "again", "ages")}
+            self._write(blocks, names, side)
         check_overflow(*(self.sums(side) for side in SIDES))
         for side in SIDES:
-            done, events, last = (
-                mapped(self.work / f"{side}.{name}.npy") for name in ("done", "events", "last")
-            )
+            done, events = (mapped(self.work / f"{side}.{name}.npy") for name in ("done", "events"))
+            last = mapped(self.folder / f"{side}_last.npy")
             total, degree = self.sums(side), self.degree(side)
             share = task_share(done.sum(axis=0, dtype=np.int64), int(degree.sum()))
             with ArrayFolder(self.folder) as out:
@@ -153,6 +164,15 @@ class SnapshotBuilder:
                     idle = np.where(degree[rows] > 0, self.cut - last[rows] // plan.bucket, 0)
                     counts = node_counts(done[rows], degree[rows], events[rows], idle, share)
                     out.append({f"{side}_counts": counts, f"{side}_sum": edges.to_units(total[rows], UNIT)})
+
+    def find_links(self, advance: Advance) -> None:
+        """Write how items are tied to others through the latest pairs of a sample of the users."""
+        rows = PairRows.by_user(self.folder)
+        pairs = rows.indptr, rows.other, rows.task_mask, rows.time
+        latest = latest_rows(*pairs, self.plan.scores / UNIT, self.sample()[0])
+        both = LatestPairs.of(latest, len(self.sums("item")))
+        found = cosine_links(both, MOST_LINKS, available_threads()).by_item()
+        save_arrays(self.folder, dict(zip(LINKS, found, strict=True)))
 
     def find_sketch(self, advance: Advance) -> None:
         """Write what projects users, and the item vectors that need no projection.

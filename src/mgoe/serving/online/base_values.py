@@ -108,7 +108,7 @@ class BaseValues:
             "done": own["done"],
             "degree": degree,
             "events": own["events"],
-            "last": own["last"],
+            **{name: own[name] for name in ("first", "last", "total", "again")},
             "recent": own["recent"],
             "recent_task_mask": own["recent_task_mask"],
             "recent_time": recent_time.reshape(own["recent"].shape),

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from mgoe._util.arrays import run_starts
 from mgoe.features.pair import walk
 from mgoe.graph import newcomers
+from mgoe.graph.counts import LATEST
 from mgoe.graph.likelihood import Placement
 from mgoe.graph.newcomers import Doings, Placements, place, power_of
 from mgoe.graph.pair_rows import OTHER, SIDES, Side
 from mgoe.graph.snapshot import Snapshot
-from mgoe.serving.online.touched import LATEST, GrowingArrays, LivePairs, Nodes
+from mgoe.serving.online.touched import GrowingArrays, LivePairs, Nodes
 
 Slots = NDArray[np.int64]
 

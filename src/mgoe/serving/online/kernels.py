@@ -23,8 +23,9 @@ class Change(NamedTuple):
         other_macro: Macro nodes of the other node. Shape (m, Z).
         score, old_score, base_score: Fixed-point score now, before this change, and in the snapshot.
         task_mask, old_task_mask: Tasks done now and before; none before if the pair is new.
-        events: How many events more.
-        time: Of the last event.
+        events: How many events more, of those since the snapshot before the latest.
+        gained: How many events more.
+        time, first: Of the last and of the first event.
     """
 
     own: NDArray[np.int64]
@@ -36,7 +37,9 @@ class Change(NamedTuple):
     task_mask: NDArray[np.int64]
     old_task_mask: NDArray[np.int64]
     events: NDArray[np.int64]
+    gained: NDArray[np.int64]
     time: NDArray[np.int64]
+    first: NDArray[np.int64]
 
 
 class Totals(NamedTuple):
@@ -47,12 +50,15 @@ class Totals(NamedTuple):
     done: NDArray[np.int32]
     degree: NDArray[np.int64]
     events: NDArray[np.int32]
+    first: NDArray[np.int64]
     last: NDArray[np.int64]
+    total: NDArray[np.int64]
+    again: NDArray[np.int64]
 
 
 @kernel("totals")
 def add_totals(change, other_sums, totals):  # pragma: no cover - compiled
-    """Add to sums over one and two steps, pairs per task, pairs, events, and the time of the last event."""
+    """Add to sums over one and two steps, pairs per task, pairs, events, and when these were."""
     for p in range(len(change.own)):
         a, other, step = change.own[p], change.other[p], change.score[p] - change.old_score[p]
         totals.fixed_sum[a] += step
@@ -63,7 +69,10 @@ def add_totals(change, other_sums, totals):  # pragma: no cover - compiled
             totals.done[a, t] += gained >> t & 1
         totals.degree[a] += change.old_task_mask[p] == 0
         totals.events[a] += change.events[p]
+        totals.first[a] = min(totals.first[a], change.first[p])
         totals.last[a] = max(totals.last[a], change.time[p])
+        totals.total[a] += change.gained[p]
+        totals.again[a] += change.gained[p] - (change.old_task_mask[p] == 0)
 
 
 @kernel("out")
@@ -144,3 +153,16 @@ def link(nodes, first, head, following):  # pragma: no cover - compiled
     for p in range(len(nodes)):
         following[first + p] = head[nodes[p]]
         head[nodes[p]] = first + p
+
+
+@kernel("times", "number")
+def add_times(slots, when, many, start, number, times):  # pragma: no cover - compiled
+    """Put times among those of their nodes, which have room for them: each as often as it counts."""
+    for k in range(len(slots)):
+        first, end = start[slots[k]], start[slots[k]] + number[slots[k]]
+        at = end
+        while at > first and times[at - 1] > when[k]:
+            times[at - 1 + many[k]] = times[at - 1]
+            at -= 1
+        times[at : at + many[k]] = when[k]
+        number[slots[k]] += many[k]

@@ -163,7 +163,7 @@ class LiveNodes:
 
     def size(self, side: Side) -> int:
         """Return how many nodes have an index."""
-        return self.sides[side].count
+        return self.sides[side].indexed
 
     def touched(self, side: Side, since: int = 0) -> NDArray[np.int64]:
         """Return nodes that have changed after a version, each once."""

@@ -16,11 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mgoe.features import NodeOverlay, Overlay, PairOverlay, View
+from mgoe.graph.counts import LATEST
 from mgoe.graph.fold import MOST_EVENTS
 from mgoe.graph.newcomers import Doings, place
 from mgoe.serving.online.kernels import Change
 from mgoe.serving.online.live import LiveNodes
-from mgoe.serving.online.touched import Nodes
+from mgoe.serving.online.touched import NEVER, Nodes
 
 SLOT = np.zeros(1, np.int64)
 """Where the visitor stands among the touched users of a session, as the only one."""
@@ -63,17 +64,20 @@ class Session:
             events: At least one, in any order; repeated ones count once. Items have an index.
         """
         base, known = live.base, live.sides["item"]
-        change = _change(live, events)
+        item, time, task = _distinct(events)
+        change = _change(live, item, time, task)
         user = max(live.size("user"), len(live.sides["user"].slot))
         nodes = Nodes(base.values["user"], known=0)
         nodes.touch(base.values["user"].read(np.array([user])) | {"index": SLOT})
         nodes.add(change, known)
+        nodes.add_times(np.zeros_like(time), time, np.ones_like(time))
         _place(live, nodes, events)
         nodes.finish(SLOT, live.version)
         nodes.index[0], nodes.head[0] = user, 0
         n = len(change.other)
         following = np.append(np.arange(1, n), -1).astype(np.int32)
-        pairs = PairOverlay(np.arange(n, dtype=np.int32), change.task_mask, change.time, following)
+        span = change.task_mask, change.time, change.first, change.gained
+        pairs = PairOverlay(np.arange(n, dtype=np.int32), *span, following)
         return cls(user, change.other, nodes.overlay(), pairs)
 
     def over(self, view: View) -> View:
@@ -88,17 +92,25 @@ class Session:
         return view.over(Overlay(user, items._replace(index=rows), pairs, view.overlay.rates))
 
 
-def _change(live: LiveNodes, events: Sequence[Done]) -> Change:
-    """Return the session's pairs as changes of a user without any."""
-    base = live.base
+def _distinct(events: Sequence[Done]) -> NDArray[np.int64]:
+    """Return item, time and task of what was done, each once. Shape (3, m)."""
     tasks = range(max(event.task_mask for event in events).bit_length())
     done = {(item, time, task) for item, mask, time in events for task in tasks if mask >> task & 1}
-    item, time, task = np.array(sorted(done), np.int64).T
+    return np.array(sorted(done), np.int64).T
+
+
+def _change(
+    live: LiveNodes, item: NDArray[np.int64], time: NDArray[np.int64], task: NDArray[np.int64]
+) -> Change:
+    """Return the session's pairs as changes of a user without any."""
+    base = live.base
     items, inverse = np.unique(item, return_inverse=True)
-    task_mask, last = np.zeros(len(items), np.int64), np.full(len(items), np.iinfo(np.int64).min)
+    task_mask, last = np.zeros(len(items), np.int64), np.full(len(items), NEVER)
+    first, every = np.full(len(items), LATEST), np.bincount(inverse)
     counts, none = np.zeros(len(items), np.int64), np.zeros(len(items), np.int64)
     np.bitwise_or.at(task_mask, inverse, 1 << task)
     np.maximum.at(last, inverse, time)
+    np.minimum.at(first, inverse, time)
     np.add.at(counts, inverse, 1 if base.since is None else time >= base.since)
     return Change(
         own=np.zeros_like(items),
@@ -110,7 +122,9 @@ def _change(live: LiveNodes, events: Sequence[Done]) -> Change:
         task_mask=task_mask,
         old_task_mask=none,
         events=np.minimum(counts, MOST_EVENTS),
+        gained=every,
         time=last,
+        first=first,
     )
 
 

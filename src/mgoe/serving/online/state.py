@@ -218,7 +218,7 @@ class LiveState:
             index[side] = self.indices(side, ids)
             unknown = np.flatnonzero(index[side] < 0).tolist()
             numbers = {
-                one: nodes.count + k for k, one in enumerate(dict.fromkeys(ids[row] for row in unknown))
+                one: nodes.indexed + k for k, one in enumerate(dict.fromkeys(ids[row] for row in unknown))
             }
             index[side][unknown] = [numbers[ids[row]] for row in unknown]
             newcomers[side] = list(numbers)
@@ -283,9 +283,11 @@ class LiveState:
         user, item = key >> 32, key & (1 << 32) - 1
         changed = pairs.add(user, item, self.sides, self.base.values["user"].rows)
         old_task_mask, old_events = pairs.task_mask[changed], pairs.events[changed]
-        each = changed[inverse]
+        each, old_total, many = changed[inverse], pairs.total[changed], np.bitwise_count(batch.task_mask)
         np.bitwise_or.at(pairs.task_mask, each, batch.task_mask)
         np.maximum.at(pairs.time, each, batch.time)
+        np.minimum.at(pairs.first, each, batch.time)
+        np.add.at(pairs.total, each, many)
         np.add.at(pairs.events, each, batch.events)
         pairs.events[changed] = np.minimum(pairs.events[changed], MOST_EVENTS)
         task_mask = pairs.task_mask[changed]
@@ -305,13 +307,17 @@ class LiveState:
                     task_mask=task_mask,
                     old_task_mask=old_task_mask,
                     events=pairs.events[changed] - old_events,
+                    gained=pairs.total[changed] - old_total,
                     time=pairs.time[changed],
+                    first=pairs.first[changed],
                 ),
                 other,
             )
         self.version += 1
         touched: dict[Side, NDArray[np.int64]] = {side: np.unique(slots[side]) for side in SIDES}
         slot = {side: self.sides[side].slots(batch.nodes[side]) for side in SIDES}
+        for side in SIDES:
+            self.sides[side].add_times(slot[side], batch.time, many)
         waiting: dict[Side, NDArray[np.int64]] = {
             side: self.cold_start.add(side, slot[side], batch.nodes[OTHER[side]], batch.time, batch.task_mask)
             for side in SIDES

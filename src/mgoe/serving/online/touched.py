@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mgoe._util.arrays import take, with_room
-from mgoe.features import NodeOverlay
+from mgoe.features import EventTimes, NodeOverlay
 from mgoe.features.pair import walk
-from mgoe.graph.counts import node_counts
+from mgoe.graph.counts import LATEST, node_counts
 from mgoe.graph.edges import log_scores, to_units
 from mgoe.graph.newcomers import POWERS
 from mgoe.graph.pair_rows import OTHER, PairRows, Side
@@ -24,7 +24,7 @@ from mgoe.serving.online.kernels import Change
 
 MIN_ROWS = 64
 """Rows that an array has before the first entry."""
-NEVER, LATEST = np.iinfo(np.int64).min, np.iinfo(np.int64).max
+NEVER = np.iinfo(np.int64).min
 
 
 class GrowingArrays:
@@ -72,7 +72,7 @@ class Nodes(GrowingArrays):
         new_ids: Indices of newcomers, which follow the known nodes, by id.
         rank: Order of newcomers whose time and score are equal among recent neighbours: a number made of the
             id, so that it does not depend on who came first. Shape (at least the newcomers,).
-        slot: Slot of each node, -1 where it is untouched. Shape (at least `count`,).
+        slot: Slot of each node, -1 where it is untouched. Shape (at least `indexed`,).
         index: Node of each slot. Shape (n,).
         version: Version of the live state at the last change. Shape (n,).
         new: Whether the snapshot has not placed the node. Shape (n,).
@@ -87,8 +87,12 @@ class Nodes(GrowingArrays):
         starts: First column of each resolution in `edges`. Shape (Z + 1,).
         fixed_sum, fixed_second_sum: Score sums over one and two steps, units 2^-12 and 2^-24. Shape (n,).
         fixed_second: 2nd-order edge to the own macro node, unit 2^-24; 0 of a newcomer. Shape (n, Z).
-        done, degree, events, last: Pairs per task (n, T), pairs, events since the snapshot before the latest,
-            and time of the last event (n,).
+        done, degree, events: Pairs per task (n, T), pairs, and events since the snapshot before the latest
+            (n,).
+        first, last, total, again: See `own_pairs`. Shape (n,).
+        start, number, room: Where the times of the live events of each node start in `times`, how many there
+            are, and for how many there is room. Shape (n,).
+        times: See `EventTimes`. Shape (at least all times,).
         recent, recent_task_mask, recent_time: Neighbours, newest first, -1 at the end. Shape (n, R).
         head: First live pair, -1 if there is none. Shape (n,).
         sum, second_sum, second, counts, log_first, vectors: What a model reads, as in `Snapshot` and
@@ -105,6 +109,7 @@ class Nodes(GrowingArrays):
         self._placed = snapshot.placed.get(base_values.side, {})
         rank = snapshot.arrays[f"{base_values.side}_vectors"].shape[1]
         self.new_ids: dict[Id, int] = {}
+        self.times, self._used = np.zeros(MIN_ROWS, np.int64), 0
         self.rank = np.zeros(MIN_ROWS, np.int64)
         self.slot = np.full(max(known, 1), -1, np.int32)
         self.starts = np.concatenate([[0], np.cumsum(np.array(to) + 1)]).astype(np.int64)
@@ -129,7 +134,13 @@ class Nodes(GrowingArrays):
                 "done": (np.int32, (tasks,), 0),
                 "degree": (np.int64, (), 0),
                 "events": (np.int32, (), 0),
+                "first": (np.int64, (), LATEST),
                 "last": (np.int64, (), NEVER),
+                "total": (np.int64, (), 0),
+                "again": (np.int64, (), 0),
+                "start": (np.int64, (), 0),
+                "number": (np.int64, (), 0),
+                "room": (np.int64, (), 0),
                 "recent": (np.int32, recents, -1),
                 "recent_task_mask": (snapshot.arrays["pairs.task_mask"].dtype, recents, 0),
                 "recent_time": (np.int64, recents, 0),
@@ -149,21 +160,23 @@ class Nodes(GrowingArrays):
         )
 
     @property
-    def count(self) -> int:
+    def indexed(self) -> int:
         """Nodes that have an index, newcomers included."""
         return self.known + len(self.new_ids)
 
     def add_newcomers(self, ids: Sequence[Id]) -> None:
         """Give the next indices to nodes that the bundle does not know."""
-        self.new_ids.update(zip(ids, range(self.count, self.count + len(ids)), strict=True))
+        self.new_ids.update(zip(ids, range(self.indexed, self.indexed + len(ids)), strict=True))
         self.rank = with_room(self.rank, len(self.new_ids), 0)
         self.rank[len(self.new_ids) - len(ids) : len(self.new_ids)] = [_rank(one) for one in ids]
-        self.slot = with_room(self.slot, self.count, -1)
+        self.slot = with_room(self.slot, self.indexed, -1)
 
     def overlay(self) -> NodeOverlay:
         """Return what a model reads of the nodes, not copied."""
         own = {name: f"read_{name}" for name in ("edges", "macro", "vectors") if self._placed}
-        return NodeOverlay(*(getattr(self, own.get(name, name)) for name in NodeOverlay._fields))
+        times = EventTimes(self.start, self.number, self.times)
+        plain = (getattr(self, own.get(name, name)) for name in NodeOverlay._fields)
+        return NodeOverlay(*plain)._replace(times=times)
 
     def macro_of(self, indices: NDArray[np.int64]) -> NDArray[np.int32]:
         """Return the own macro nodes of nodes, the cold ones for those without history. Shape (n, Z)."""
@@ -209,7 +222,7 @@ class Nodes(GrowingArrays):
             change,
             base.other_sums,
             kernels.Totals(
-                self.fixed_sum, self.fixed_second_sum, self.done, self.degree, self.events, self.last
+                *(getattr(self, name) for name in kernels.Totals._fields),
             ),
         )
         kernels.add_recents(
@@ -226,6 +239,27 @@ class Nodes(GrowingArrays):
         for r in range(len(base.widths)):
             kernels.add_edges(change.own, change.other_macro, r, step, self.starts[r], self.edges)
             kernels.add_own_second_order(*steps, base.edges(r), self.macro, r, self.fixed_second)
+
+    def add_times(self, slots: NDArray[np.int64], time: NDArray[np.int64], many: NDArray[np.integer]) -> None:
+        """Note when live events were.
+
+        Args:
+            slots: Node of each event. Shape (m,).
+            time: Microseconds. Shape (m,).
+            many: As how many events each counts. Shape (m,).
+        """
+        own, more = np.unique(slots, return_inverse=True)
+        wanted = self.number[own] + np.bincount(more, many, len(own)).astype(np.int64)
+        full = wanted > self.room[own]
+        own, room = own[full], 2 * wanted[full]
+        to = self._used + np.cumsum(room) - room
+        self._used += int(room.sum())
+        self.times = with_room(self.times, self._used, 0)
+        held = self.number[own]
+        at = np.arange(held.sum()) - np.repeat(np.cumsum(held) - held, held)
+        self.times[np.repeat(to, held) + at] = self.times[np.repeat(self.start[own], held) + at]
+        self.start[own], self.room[own] = to, room
+        kernels.add_times(slots, time, many.astype(np.int64), self.start, self.number, self.times)
 
     def move_neighbors(
         self,
@@ -291,7 +325,8 @@ class LivePairs(GrowingArrays):
     Attributes:
         user, item: Slots of the nodes. Shape (E,).
         task_mask, base_task_mask: Tasks done, now and in the snapshot. Shape (E,).
-        time: Of the last event. Shape (E,).
+        time, first: Of the last and the first event. Shape (E,).
+        total: All events. Shape (E,).
         events: Since the snapshot before the latest. Shape (E,).
         next_user, next_item: The next pair of the same user or item, -1 at the end. Shape (E,).
     """
@@ -305,6 +340,8 @@ class LivePairs(GrowingArrays):
                 "task_mask": number,
                 "base_task_mask": number,
                 "time": (np.int64, (), NEVER),
+                "first": (np.int64, (), LATEST),
+                "total": number,
                 "events": number,
                 "next_user": node,
                 "next_item": node,
@@ -332,7 +369,8 @@ class LivePairs(GrowingArrays):
             at = kernels.find_pairs(rows.indptr, rows.other, users[new], items[new])
             there, known = numbers[at >= 0], at[at >= 0]
             self.task_mask[there] = self.base_task_mask[there] = rows.task_mask[known]
-            self.time[there], self.events[there] = rows.time[known], rows.events[known]
+            for name in ("time", "events", "first", "total"):
+                getattr(self, name)[there] = getattr(rows, name)[known]
             self.user[numbers] = sides["user"].slot[users[new]]
             self.item[numbers] = sides["item"].slot[items[new]]
             kernels.link(self.user[numbers], numbers[0], sides["user"].head, self.next_user)
