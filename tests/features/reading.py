@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from mgoe.features import Source, View, read
+from mgoe.features import Reader, Source, View
 from mgoe.graph import Snapshot
 from mgoe.serving.online.live import LiveNodes
 from mgoe.serving.online.overlay import LiveView
@@ -16,10 +16,12 @@ def gather(
     items: np.ndarray,
     groups: Iterable[str],
     context: Mapping[str, np.ndarray] | None = None,
+    moment: int | None = None,
 ) -> dict[str, np.ndarray]:
-    """Return the arrays of some groups for pairs of indices."""
+    """Return the arrays of some groups for pairs of indices, as of a moment if one is given."""
     view: Source = (
         View.of(source) if isinstance(source, Snapshot) else LiveView(View.of(source.snapshot), source)
     )
     with view.reading() as now:
-        return read(now, users, items, groups, context)
+        moments = np.full(len(users), now.now if moment is None else moment)
+        return Reader(groups)(now, users, items, context, moments)

@@ -143,13 +143,13 @@ class Shown:
             out[f"recent_{side}s"] = ids[out[f"recent_{side}s"]]
         return out
 
-    def served(self, live: LiveNodes) -> dict[str, np.ndarray]:
+    def served(self, live: LiveNodes, moment: int) -> dict[str, np.ndarray]:
         """Return what all pairs read in a service, neighbours as ids."""
         user, item, context = self.pairs()
         ids = [known.ids(nodes).to_pylist() for known, nodes in (
             (self.prepared.users, user), (self.prepared.items, item))]  # fmt: skip
         index = live.indices("user", ids[0]), live.indices("item", ids[1])
-        out = gather(live, *index, [*GROUPS, "rates"], context)
+        out = gather(live, *index, [*GROUPS, "rates"], context, moment)
         for side in ("user", "item"):
             known = live.ids(side, np.arange(live.size(side)))
             out[f"recent_{side}s"] = np.array([*known, -1])[out[f"recent_{side}s"]]
@@ -227,6 +227,6 @@ def test_a_row_reads_what_a_service_knows_at_its_moment(rows, history, data):
         for name, values in shown.trained(shown.changed(moment), moment).items():
             assert_array_equal(found[name], values, err_msg=name)
         with a_service(shown, moment, data) as live:
-            for name, values in shown.served(live).items():
+            for name, values in shown.served(live, moment).items():
                 if name not in ("user", "item"):
                     assert_array_equal(found[name], values, err_msg=f"{name}, {moment}")

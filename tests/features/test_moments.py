@@ -69,7 +69,7 @@ def test_a_row_reads_what_a_service_knows_at_its_moment(events, cuts, content, d
         for part in range(parts):
             live.apply(known[part::parts])
         found = read_at(world, moments_of(world, coming), moment)
-        wanted = read(live, world.users + 3, world.items + 3)
+        wanted = read(live, world.users + 3, world.items + 3, moment)
         for name, values in wanted.items():
             assert_array_equal(found[name], values, err_msg=f"{name}, {coming}, {moment}")
         # what comes later changes nothing

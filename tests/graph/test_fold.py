@@ -28,8 +28,8 @@ from tests.graph.naive import pairs_of
 
 Event = tuple[int, int, int, int]
 """User, item, moment, task."""
-Pair = tuple[int, int, int, int, int]
-"""User, item, mask, last moment, events since the snapshot before."""
+Pair = tuple[int, int, int, int, int, int, int]
+"""User, item, mask, last moment, events since the snapshot before, first moment, all events."""
 
 events = st.lists(
     st.tuples(st.integers(0, 4), st.integers(0, 4), st.integers(-30, 30), st.integers(0, 2)), max_size=40
@@ -44,11 +44,17 @@ def naive_fold(found: list[Event], moments: np.ndarray) -> list[list[Pair]]:
     out = []
     for s in range(len(moments) + 1):
         begin, end = (moments[s - 1] if s else -np.inf), (moments[s] if s < len(moments) else np.inf)
-        of: dict[tuple[int, int], tuple[int, float, int]] = {}
+        of: dict[tuple[int, int], tuple[int, float, int, float, int]] = {}
         for user, item, moment, task in set(found):
             if moment < end:
-                mask, last, since = of.get((user, item), (0, -np.inf, 0))
-                of[user, item] = (mask | 1 << task, max(last, moment), since + (moment >= begin))
+                mask, last, since, first, total = of.get((user, item), (0, -np.inf, 0, np.inf, 0))
+                of[user, item] = (
+                    mask | 1 << task,
+                    max(last, moment),
+                    since + (moment >= begin),
+                    min(first, moment),
+                    total + 1,
+                )
         out.append([(*pair, *of[pair]) for pair in sorted(of)])
     return out
 
@@ -111,7 +117,7 @@ def check_written(folder: Path, expected: list[Pair], users: int, items: int):
     rows = PairRows.by_user(folder)
     assert len(rows) == users
     user = np.repeat(np.arange(users), np.diff(rows.indptr))
-    columns = (user, rows.other, rows.task_mask, rows.time, rows.events)
+    columns = (user, *rows.columns)
     assert list(zip(*(np.asarray(column).tolist() for column in columns), strict=True)) == expected
     of_items = (
         np.bincount([item for _, item, *_ in expected], minlength=items) if expected else np.zeros(items, int)
@@ -147,7 +153,11 @@ def test_at_every_snapshot_pairs_are_the_history_grouped_from_scratch(log):
         for s, snapshot in enumerate(write(log, Path(folder) / "log")):
             new = log.distinct[log.distinct.snapshot == s].groupby(["user", "item"]).size()
             naive = pairs_of(log, s)
-            expected = [(*pair, *naive[pair][:2], int(new.get(pair, 0))) for pair in sorted(naive)]
+            every = log.until(s).drop_duplicates().groupby(["user", "item"]).time.agg(["min", "size"])
+            expected = [
+                (*pair, *naive[pair][:2], int(new.get(pair, 0)), *every.loc[pair].tolist())
+                for pair in sorted(naive)
+            ]
             check_written(snapshot, expected, log.users_at[s], log.items_at[s])
 
 
@@ -174,7 +184,7 @@ def test_files_do_not_depend_on_the_threads_of_the_engine_nor_on_its_memory(tmp_
 def test_counting_events_stops_where_16_bits_end():
     repeats = [(0, 0, moment, 0) for moment in range(70_000)] + [(0, 1, 0, 0)]
     (latest,) = fold(*in_columns(repeats), np.empty(0, np.int64), 1)
-    assert listed(latest) == [(0, 0, 1, 69_999, 65_535), (0, 1, 1, 0, 1)]
+    assert listed(latest) == [(0, 0, 1, 69_999, 65_535, 0, 70_000), (0, 1, 1, 0, 1, 0, 1)]
 
 
 def test_the_largest_codes_users_and_items_are_kept():
@@ -182,7 +192,7 @@ def test_the_largest_codes_users_and_items_are_kept():
     (latest,) = fold(
         *in_columns([(most, most, 2**50, 15), (most, most, -(2**50), 0)]), np.empty(0, np.int64), 16
     )
-    assert listed(latest) == [(most, most, 1 << 15 | 1, 2**50, 2)]
+    assert listed(latest) == [(most, most, 1 << 15 | 1, 2**50, 2, -(2**50), 2)]
     assert (task_mask_type(8), task_mask_type(9)) == (np.uint8, np.uint16)
 
 

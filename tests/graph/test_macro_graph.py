@@ -113,11 +113,11 @@ def test_a_damaged_graph_says_which_array(tmp_path, damage, message):
         ('{"format": 1', r"graph.json: cannot be read"),
         (
             '{"format": 99}',
-            r"reads graph format 4, found 99; build the graph again .* or install the version of mgoe that",
+            r"reads graph format 5, found 99; build the graph again .* or install the version of mgoe that",
         ),
-        ('{"format": "4"}', r"reads graph format 4, found 4"),
-        ("[]", r"reads graph format 4, found None"),
-        ("{}", r"reads graph format 4, found None"),
+        ('{"format": "4"}', r"reads graph format 5, found 4"),
+        ("[]", r"reads graph format 5, found None"),
+        ("{}", r"reads graph format 5, found None"),
     ],
 )
 def test_a_folder_that_is_no_graph_of_this_version_is_refused(tmp_path, text, message):
@@ -128,7 +128,7 @@ def test_a_folder_that_is_no_graph_of_this_version_is_refused(tmp_path, text, me
 
 
 def test_a_manifest_that_lacks_what_a_graph_needs_is_refused(tmp_path):
-    (tmp_path / "graph.json").write_text('{"format": 4}')
+    (tmp_path / "graph.json").write_text('{"format": 5}')
     with pytest.raises(
         GraphError, match=r"graph.json: the graph is damaged: 'settings' is missing; build the graph again"
     ):
@@ -140,7 +140,7 @@ def test_a_manifest_that_lacks_what_a_graph_needs_is_refused(tmp_path):
 
 def test_the_manifest_says_what_the_graph_is_of(graph):
     meta, times = graph.meta, [event[2] for event in EVENTS]
-    assert (meta["format"], meta["engine"], meta["bucket"]) == (4, "local", BUCKET)
+    assert (meta["format"], meta["engine"], meta["bucket"]) == (5, "local", BUCKET)
     assert (meta["events"], meta["first"], meta["last"]) == (len(EVENTS), min(times), max(times))
     assert meta["cuts"] == [*CUTS, max(times) // BUCKET]
     log = history(EVENTS)

@@ -114,10 +114,10 @@ def test_reading_by_blocks_of_any_size_equals_reading_at_once(reading, graph, si
 
 def check_same_pairs(found: list[PairRows], expected: PairRows):
     """Blocks follow each other and hold every array of the rows."""
-    indptr = np.concatenate([[0], *(block.indptr[1:] + expected.indptr[block.first] for block in found)])
-    assert [block.first for block in found] == list(np.cumsum([0, *(len(block) for block in found)])[:-1])
+    indptr = np.concatenate([[0], *(block.indptr[1:] + expected.indptr[block.start] for block in found)])
+    assert [block.start for block in found] == list(np.cumsum([0, *(len(block) for block in found)])[:-1])
     assert_array_equal(indptr, expected.indptr)
-    for name in ("other", "task_mask", "time", "events"):
+    for name in PairColumns._fields:
         assert_array_equal(
             np.concatenate([getattr(block, name) for block in found]), getattr(expected, name), err_msg=name
         )
@@ -193,7 +193,7 @@ def test_a_block_of_a_block_is_a_block_of_all_rows(graph, side, data):
     low = data.draw(st.integers(0, last - first))
     high = data.draw(st.integers(low, last - first))
     found, expected = rows.block(first, last).block(low, high), rows.block(first + low, first + high)
-    assert found.first == expected.first == first + low
+    assert found.start == expected.start == first + low
     assert_array_equal(found.indptr, expected.indptr)
     for one, other in zip(found.columns, expected.columns, strict=True):
         assert_array_equal(one, other)

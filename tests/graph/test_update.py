@@ -20,6 +20,7 @@ from mgoe.config import GraphSettings
 from mgoe.errors import GraphError
 from mgoe.graph import MacroGraph, NewEvents, Source, build_graph, forget_users, update_graph
 from mgoe.graph.build.workplace import Observer
+from mgoe.graph.pair_rows import SIDES
 from tests.effort import SOAK, slow, up_to
 from tests.features.reading import gather
 from tests.graph.build import cut_off
@@ -296,7 +297,10 @@ def test_an_event_that_is_there_already_counts_as_one_more_event_and_as_nothing_
     before = contents(kept.copied(), len(CUTS))
     twice = [row for row in kept.rows if row[2] >= 9 * BUCKET][:50]
     after = contents(kept.add(twice), len(CUTS))
-    assert {*differences(after, before)} == {"item_counts", "pairs.events", "user_counts"}
+    assert {*differences(after, before)} == {
+        *("pairs.events", "pairs.total"),
+        *(f"{side}_{name}" for side in SIDES for name in ("counts", "total", "again")),
+    }
     assert after["pairs.events"].sum() == before["pairs.events"].sum() + len(set(twice))
 
 

@@ -19,7 +19,7 @@ from tests.graph.histories import CUTS, History, contents, differences, history,
 
 EVENTS = planted()
 LATEST = len(CUTS)
-STAGES = ("nodes", "sketch", "vectors", "clusters", "1st order", "2nd order")
+STAGES = ("nodes", "links", "sketch", "vectors", "clusters", "1st order", "2nd order")
 """Of a snapshot."""
 
 
@@ -330,7 +330,7 @@ def test_a_sample_changes_what_is_learned_not_what_is_counted(graph, tmp_path, s
     whole = history(EVENTS).build(
         tmp_path / "whole", clusters="random", resolutions=[(4, 4), (8, 8)], scale=scale
     )
-    learned = ("vectors", "singular", "basis", "chances")
+    learned = ("vectors", "singular", "basis", "chances", "links")
     for s in range(LATEST + 1):
         unequal = differences(contents(sampled, s), contents(whole, s))
         assert [name for name in unequal if not any(part in name for part in learned)] == []

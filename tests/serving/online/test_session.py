@@ -17,7 +17,8 @@ from tests.serving.online.worlds import BEHAVIORS, GROUPS, NAMES, START, World, 
 from tests.serving.online.worlds import read as read_all
 
 VISITOR = 999
-OF_USER = [name for name in NodeOverlay._fields if name not in ("slot", "index", "head")]
+PLAIN = ("pair", "sketch", "links")
+OF_USER = [name for name in NodeOverlay._fields if name not in ("slot", "index", "head", "times")]
 
 
 @pytest.fixture(scope="module")
@@ -48,9 +49,9 @@ def test_the_visitor_is_read_as_a_new_user_with_the_same_events(world: World, da
                 for view, one in ((found, user), (wanted, index))
             )
             assert_array_equal(a, b, name)
-        for group in ("pair", "sketch"):
+        for group, key in [*zip(PLAIN, PLAIN, strict=True), ("trend", "user_trend")]:
             a, b = (
-                read(view, np.repeat(one, len(items)), items, [group])[group]
+                read(view, np.repeat(one, len(items)), items, [group])[key]
                 for view, one in ((found, user), (wanted, index))
             )
             known = items < world.items  # the vectors of new items move with the visitor's events

@@ -25,7 +25,18 @@ from tests.graph.histories import CUTS, event_lists, history, source_of
 
 BEHAVIORS = {"click": 1, "cart": 2, "buy": 4, "click and buy": 5}
 NAMES = list(BEHAVIORS)
-GROUPS = ["counts", "pair", "sketch", "edges", "aggregates", "recents", "placing"]
+GROUPS = [
+    "counts",
+    "pair",
+    "sketch",
+    "edges",
+    "aggregates",
+    "recents",
+    "placing",
+    "repeats",
+    "trend",
+    "links",
+]
 START = [(k, k, k, k % 3) for k in range(5)]
 Row = tuple[int, int, int, int]
 
@@ -133,10 +144,11 @@ def registered(folder: Path, events: list[Row]) -> Registered:
     return Registered(built, world, content, new, memory, live)
 
 
-def read(live: LiveNodes, users: int, items: int) -> dict[str, np.ndarray]:
+def read(live: LiveNodes, users: int, items: int, moment: int | None = None) -> dict[str, np.ndarray]:
     """What a model reads of every pair of ids; neighbours as ids."""
     user, item = (grid.ravel() for grid in np.meshgrid(np.arange(users), np.arange(items)))
-    out = gather(live, live.indices("user", user), live.indices("item", item), GROUPS)
+    indices = live.indices("user", user), live.indices("item", item)
+    out = gather(live, *indices, GROUPS, moment=moment)
     for side in ("user", "item"):
         ids = np.array(
             [-1 if one is None else one for one in live.ids(side, np.arange(live.size(side)))] + [-1]
