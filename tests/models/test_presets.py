@@ -53,7 +53,9 @@ def test_names_stand_for_inputs():
     assert inputs["lightgbm"] == inputs["mmoe+counts"]
     counts = {"side", "context", "counts", "pair"}
     assert inputs["mmoe+counts"] == counts | {"content"}
-    assert inputs["mmoe+edges"] == counts | {"sketch", "edges", "rates", "placing"}
+    assert inputs["mmoe+edges"] == counts | {
+        *("sketch", "edges", "rates", "placing", "repeats", "trend", "links")
+    }
     assert inputs["logistic"] == {"side", "context", "rates"}
     assert inputs["rates"] == {"rates"}
     assert inputs["mmoe+graph"] == inputs["mmoe+edges"] | {"aggregates"} == inputs["mgoe"] - {"ids"}

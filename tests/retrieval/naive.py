@@ -32,7 +32,7 @@ def snapshot_of(pairs: list[Pair], users: int, items: int) -> Snapshot:
         "user_sum": np.zeros(users),
         "item_sum": np.zeros(items),
     }
-    return Snapshot(arrays, (), 0, CUT, DAY, SCORES)
+    return Snapshot(arrays, (), 0, CUT, DAY, SCORES, (CUT + 1) * DAY)
 
 
 def draw(seed: int, users: int, items: int, share: float) -> Snapshot:

@@ -36,14 +36,17 @@ def make_snapshot(number: int) -> Snapshot:
         other = "items" if side == "user" else "users"
         arrays[f"recent_{other}_task_mask"] = np.zeros((len(nodes), 2), np.uint8)
         arrays |= {f"{side}_{name}": np.zeros(len(nodes), np.float32) for name in ("sum", "second_sum")}
-        arrays |= {f"{side}_{name}": np.zeros((len(nodes), 1)) for name in ("table", "vectors")}
+        arrays |= {
+            f"{side}_{name}": np.zeros(len(nodes), int) for name in ("first", "last", "total", "again")
+        }
+        arrays |= {f"{side}_{name}": np.zeros((len(nodes), 1)) for name in ("table", "vectors", "ages")}
         arrays |= {f"{side[0]}{order}": np.zeros((len(nodes), 1), np.float16) for order in (1, 2)}
     nothing = np.zeros(0)
     dense = Resolution(**{
         **{field.name: nothing for field in fields(Resolution)},
         "user_macro": u % 5, "item_macro": i % 4, "user_mass": np.zeros(5), "item_mass": np.zeros(4),
     })  # fmt: skip
-    return Snapshot(arrays, (dense,), 0, number, 1, np.zeros(2))
+    return Snapshot(arrays, (dense,), 0, number, 1, np.zeros(2), number + 1)
 
 
 def make_encoders(**features: tuple[str, int]) -> SimpleNamespace:

@@ -284,7 +284,7 @@ class View:
         nothing = SideFeatures(FeatureEncoders(), {})
         side: dict[Side, SideFeatures] = {"user": user_side or nothing, "item": item_side or nothing}
         base: dict[Side, dict[str, NDArray]] = {one: _base(snapshot, one) for one in SIDES}
-        return cls(snapshot, Overlay.empty(snapshot), side, snapshot.cut, base, snapshot.end)
+        return cls(snapshot, Overlay.empty(snapshot), side, snapshot.cut, base, snapshot.now)
 
     def place(self, side: Side, nodes: NDArray[np.int64]) -> None:
         """Read nodes as their side features now say that they are about. What is placed moves into memory.
@@ -317,9 +317,9 @@ class View:
             base[name][nodes] = read[name]
         self.kept.clear()
 
-    def over(self, overlay: Overlay) -> View:
-        """Return this view with other live changes."""
-        return replace(self, overlay=overlay, kept={})
+    def over(self, overlay: Overlay, now: int | None = None) -> View:
+        """Return this view with other live changes, from a later moment if one is given."""
+        return replace(self, overlay=overlay, kept={}, now=max(self.now, now or self.now))
 
     @contextmanager
     def reading(self) -> Iterator[View]:

@@ -112,6 +112,8 @@ class Snapshot:
         cut: Last bucket that the snapshot holds.
         bucket: Length of a bucket, microseconds.
         scores: Merging score of every task mask. Shape (2^T,).
+        now: First moment after all that it holds, in microseconds: the end of its last bucket, of the latest
+            one that of its last event.
         rates: Counts of what was shown; None for a log of events.
         placed: For each side that has content, this and the arrays of `PLACED`.
 
@@ -126,12 +128,13 @@ class Snapshot:
     cut: int
     bucket: int
     scores: NDArray[np.float64]
+    now: int
     rates: Rates | None = None
     placed: Mapping[Side, Mapping[str, NDArray]] = field(default_factory=dict)
 
     @property
     def end(self) -> int:
-        """First moment after the snapshot, in microseconds."""
+        """End of the last bucket, in microseconds."""
         return (self.cut + 1) * self.bucket
 
     @property
@@ -223,7 +226,9 @@ class Snapshot:
             side: {name: read(f"{side}_placed.{name}") for name in names} | {"content": content}
             for side, content in read_content(folder.parent.parent, meta.get("content", ())).items()
         }
-        return cls(arrays, parts, meta["dense"], cut, meta["bucket"], scores, rates, placed)
+        end = (cut + 1) * meta["bucket"]
+        now = min(end, meta["last"] + 1) if cut == meta["cuts"][-1] else end
+        return cls(arrays, parts, meta["dense"], cut, meta["bucket"], scores, now, rates, placed)
 
 
 def score_sums(snapshot: Snapshot, side: Side) -> NDArray[np.int64]:

@@ -36,8 +36,8 @@ def latest_pairs(snapshot: Snapshot) -> LatestPairs:
 
 def latest_of(snapshot: Snapshot) -> Rows:
     """Return the latest pairs of all users of a snapshot, by user alone."""
-    arrays = (snapshot.arrays[f"pairs.{name}"] for name in ("indptr", "item", "task_mask", "time"))
-    return latest_rows(*arrays, snapshot.scores)
+    indptr, *pairs = (snapshot.arrays[f"pairs.{name}"] for name in ("indptr", "item", "task_mask", "time"))
+    return latest_rows(indptr, *pairs, scores=snapshot.scores)
 
 
 class OwnItems(NamedTuple):

@@ -314,7 +314,8 @@ def test_pairs_that_no_event_concerns_read_as_the_snapshot(large: World):
     rng = np.random.default_rng(0)
     user, item = rng.integers(0, large.users, 2000), rng.integers(0, large.items, 2000)
     user[:1000] = np.repeat(user[:50], 20)
-    found, wanted = gather(live, user, item, GROUPS), read_pairs(View.of(live.snapshot), user, item, GROUPS)
+    found = gather(live, user, item, GROUPS)
+    wanted = gather(live.snapshot, user, item, GROUPS, moment=live.state.now)
     plain = ~(concerned["user"][user] | concerned["item"][item])
     assert 100 < plain.sum() < 1900
     for name in wanted:

@@ -42,7 +42,8 @@ class LiveView:
         with self._live.lock:
             now = self._live.state, self._live.version
             if now != self._as_of:
-                self._view = self._base.over(overlay_of(self._live)) if self._live.is_moved else self._base
+                moved, state = self._live.is_moved, self._live.state
+                self._view = self._base.over(overlay_of(self._live), state.now) if moved else self._base
                 self._as_of = now
             yield self._view
 

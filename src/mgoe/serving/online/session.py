@@ -54,6 +54,7 @@ class Session:
     items: NDArray[np.int64]
     _nodes: NodeOverlay
     _pairs: PairOverlay
+    _now: int
 
     @classmethod
     def of(cls, live: LiveNodes, events: Sequence[Done]) -> Session:
@@ -78,7 +79,7 @@ class Session:
         following = np.append(np.arange(1, n), -1).astype(np.int32)
         span = change.task_mask, change.time, change.first, change.gained
         pairs = PairOverlay(np.arange(n, dtype=np.int32), *span, following)
-        return cls(user, change.other, nodes.overlay(), pairs)
+        return cls(user, change.other, nodes.overlay(), pairs, int(time.max()) + 1)
 
     def over(self, view: View) -> View:
         """Return a view of the live state with the visitor, who is its only user that differs from the
@@ -89,7 +90,7 @@ class Session:
         slot[self.user] = 0
         pairs = self._pairs._replace(item=self._pairs.item + np.int32(len(items.index)))
         user = self._nodes._replace(slot=slot)
-        return view.over(Overlay(user, items._replace(index=rows), pairs, view.overlay.rates))
+        return view.over(Overlay(user, items._replace(index=rows), pairs, view.overlay.rates), self._now)
 
 
 def _distinct(events: Sequence[Done]) -> NDArray[np.int64]:

@@ -171,6 +171,7 @@ class LiveState:
         cold_start: Places newcomers.
         rates: Counts of exposures.
         version: Grows with every batch that changes something.
+        now: First moment after all events, in microseconds.
         counts: Events that counted, that repeated others, that are unknown (a behaviour that does no task, or
             an id that cannot be the bundle's), and those of them that are older than the snapshot's newest
             event (`late`).
@@ -184,6 +185,7 @@ class LiveState:
         self.pairs = LivePairs()
         self.cold_start = ColdStart(base.snapshot, base.placements, base.scores, self.sides, self.pairs)
         self.rates = LiveRates(base.snapshot.rates)
+        self.now = base.snapshot.now
         self.counts = {"events": 0, "duplicates": 0, "unknown": 0, "late": 0}
         self._seen = SeenEvents()
 
@@ -242,6 +244,7 @@ class LiveState:
             How many changed something.
         """
         if batch.counts["events"]:
+            self.now = max(self.now, int(batch.time.max()) + 1)
             for side in SIDES:
                 self.sides[side].add_newcomers(batch.newcomers[side])
             for side, values in batch.values.items():
