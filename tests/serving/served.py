@@ -83,6 +83,11 @@ def answered(response: httpx.Response) -> dict[str, Any]:
     return response.json()
 
 
+def timeless(answer: dict[str, Any]) -> dict[str, Any]:
+    """Return an answer without the moment of its request, to compare it with that to another one."""
+    return {name: value for name, value in answer.items() if name != "as_of"}
+
+
 @contextmanager
 def served(
     bundle: Path,

@@ -110,8 +110,10 @@ EXPOSURE = {
     "context": {"device": "phone"},
 }  # fmt: skip
 LABEL = {"request": "r", "item": 2, "labels": {"click": 1, "stay": 2.5}}
+SESSION = {"events": RECOMMEND["events"], "candidates": [1, 2, "x"], "k": 2}
 VALID = [
     ("POST", "/v1/rank", RANK),
+    ("POST", "/v1/rank", SESSION),
     ("POST", "/v1/recommend", RECOMMEND),
     ("POST", "/v1/recommend", {"user": 1, "k": 2}),
     ("POST", "/v1/score", {"users": [1, 2], "items": [3, 4], "context": {"device": "phone"}}),

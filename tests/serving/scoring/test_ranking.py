@@ -17,7 +17,7 @@ from mgoe._util.files import sha256
 from mgoe.cli import app
 from mgoe.config import RunSettings, dump_settings, load_settings
 from mgoe.serving.scoring import scorer
-from tests.serving.served import Served, answered, served
+from tests.serving.served import Served, answered, served, timeless
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +107,8 @@ def test_a_ranking_by_a_task_within_a_sample_space_agrees_with_recommend(own: Pa
     with served(own, tmp_path / "state") as service:
         found, conditional = service.rank(user=3, k=1000), service.rank(user=3, k=1000, objective="buy")
         assert found["objective"] == answered(service.client.get("/v1/about"))["objective"] == "click * buy"
-        assert found == service.rank(user=3, k=1000, objective="click * buy")
+        same = service.rank(user=3, k=1000, objective="click * buy")
+        assert timeless(found) == timeless(same)
     assert_allclose(found["scores"], np.array(found["tasks"]["click"]) * found["tasks"]["buy"], rtol=1e-6)
     assert_allclose(conditional["scores"], conditional["tasks"]["buy"], rtol=1e-6)
     recommended = mgoe.load(own).recommend(3, k=1000)
@@ -143,13 +144,13 @@ def test_ids_are_returned_as_given(service: Served, users: list, items: list):
 @pytest.mark.parametrize(
     ("request_", "place", "message"),
     [
-        ({}, "user", "required"),
+        ({}, "user", "must be given"),
+        ({"user": None}, "user", "must be given"),
         (
-            {"user": None},
+            {"user": 1.5},
             "user",
-            "must be an id: a whole number of 64 bits, or a text of 1 to 512 characters, found 'None'",
+            "must be an id: a whole number of 64 bits, or a text of 1 to 512 characters, found '1.5'",
         ),
-        ({"user": 1.5}, "user", "must be an id: a whole number"),
         ({"user": True}, "user", "must be an id: a whole number"),
         ({"user": 1, "exclude": [1, None]}, "exclude.1", "must be an id: a whole number"),
         ({"user": 1, "context": {"device": {}}}, "context.device", "must be a text, a number"),

@@ -121,21 +121,24 @@ def _add_ranking(
         response.background = BackgroundTask(note, engine, answered)  # when everything is sent
         return response
 
+    def check_session(asked: schemas.RecommendRequest) -> None:
+        _check_size("events", asked.events or (), limits.events, "send the newest")
+
     async def note(engine: Engine, answered: Answered) -> None:
         await stability.note(engine, answered.pairs)
         if shadow is not None:
             await shadow.offer(engine, answered)
 
     @app.post(
-        "/v1/rank", summary="Rank candidates, or what the catalogue has",
+        "/v1/rank", summary="Rank candidates, or what the catalogue has, also for the visitor of a session",
         **_describe(schemas.RankAnswer, **_body(schemas.RankRequest)),
     )  # fmt: skip
     async def rank(request: Request) -> Response:
         asked = _read(schemas.RankRequest, request.state.body)
         _check_size("candidates", asked.candidates or (), limits.candidates)
-        return await answer(
-            partial(ranking.rank, user=asked.user, candidates=asked.candidates, request=asked)
-        )
+        check_session(asked)
+        visitor = {"user": asked.user, "events": asked.events}
+        return await answer(partial(ranking.rank, **visitor, candidates=asked.candidates, request=asked))
 
     @app.post(
         "/v1/recommend", summary="Recommend items to a user, or to the visitor of a session",
@@ -143,7 +146,7 @@ def _add_ranking(
     )  # fmt: skip
     async def recommend(request: Request) -> Response:
         asked = _read(schemas.RecommendRequest, request.state.body)
-        _check_size("events", asked.events or (), limits.events)
+        check_session(asked)
         return await answer(partial(ranking.recommend, user=asked.user, events=asked.events, request=asked))
 
     @app.post(
@@ -313,9 +316,9 @@ def _read_query(model: type[Model], request: Request) -> Model:
     return _read(model, orjson.dumps({name: one if one[1:] else one[0] for name, one in given.items()}))
 
 
-def _check_size(place: str, values: Collection[Any], most: int) -> None:
+def _check_size(place: str, values: Collection[Any], most: int, fix: str = "ask in parts") -> None:
     if len(values) > most:
-        raise RequestError(place, f"may hold {most:,} at most, found {len(values):,}; ask in parts")
+        raise RequestError(place, f"may hold {most:,} at most, found {len(values):,}; {fix}")
 
 
 def _json(value: Mapping[str, Any]) -> Response:

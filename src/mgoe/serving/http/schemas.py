@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 from pydantic import (
+    AwareDatetime,
     BaseModel,
     Field,
     GetCoreSchemaHandler,
@@ -92,24 +93,6 @@ class LimitedRequest(RankingRequest):
     exact: ClassVar[bool] = False  # pyright: ignore[reportIncompatibleVariableOverride] - it may take long
 
 
-class RankRequest(
-    LimitedRequest,
-    json_schema_extra={
-        "examples": [
-            {"user": 42, "candidates": [7, 8, 9], "objective": "click * buy^2", "k": 2},
-            {"user": 42, "k": 10, "exclude_known": True, "at_least": {"click": 0.01}},
-        ]
-    },
-):
-    """Whom to rank for, and what."""
-
-    user: Id
-    candidates: Annotated[list[Id], Field(min_length=1, fail_fast=True)] | None = Field(
-        default=None,
-        description="Items to rank; recommends from the catalogue if left out. A repeated one counts once.",
-    )
-
-
 class RecommendRequest(
     LimitedRequest,
     json_schema_extra={
@@ -125,8 +108,26 @@ class RecommendRequest(
     events: list[dict[str, Any]] | None = Field(
         default=None,
         fail_fast=True,
-        description="What a visitor without an id has done: objects with item, behavior and, optionally, "
-        "time (now by default). They are stored nowhere.",
+        description="What a visitor without an id has done, in any order: objects with item, behavior and, "
+        "optionally, time (now by default). They are stored nowhere.",
+    )
+
+
+class RankRequest(
+    RecommendRequest,
+    json_schema_extra={
+        "examples": [
+            {"user": 42, "candidates": [7, 8, 9], "objective": "click * buy^2", "k": 2},
+            {"user": 42, "k": 10, "exclude_known": True, "at_least": {"click": 0.01}},
+            {"events": [{"item": 7, "behavior": "click"}], "candidates": [8, 9]},
+        ]
+    },
+):
+    """Whom to rank for, and what."""
+
+    candidates: Annotated[list[Id], Field(min_length=1, fail_fast=True)] | None = Field(
+        default=None,
+        description="Items to rank; recommends from the catalogue if left out. A repeated one counts once.",
     )
 
 
@@ -255,6 +256,12 @@ def exact(value: Any) -> Any:
     return str(value) if isinstance(value, int) and abs(value) > EXACT else value
 
 
+AsOf = Annotated[
+    AwareDatetime,
+    Field(description="When the request came, in UTC: events that the worker knew by then are read."),
+]
+
+
 class RecommendAnswer(BaseModel):
     """The best items first, one list per column."""
 
@@ -271,6 +278,7 @@ class RecommendAnswer(BaseModel):
         description="Whether these were all items that the request allows; otherwise they were retrieved."
     )
     unseen_user: bool
+    as_of: AsOf
     bundle: str
 
 
@@ -287,6 +295,7 @@ class ScoreAnswer(BaseModel):
     tasks: dict[str, list[float]]
     unseen_users: int
     unseen_items: int
+    as_of: AsOf
     bundle: str
 
 

@@ -94,6 +94,11 @@ class Engine:
         if self.consumer.catch_up():
             self.scorer.refresh()
 
+    def now(self) -> int:
+        """Return the moment that a request is answered as of, microseconds since 1970: it is asked once, when
+        the request comes."""
+        return time.time_ns() // 1000
+
     def context(self, given: Mapping[str, Any]) -> dict[str, NDArray] | None:
         """Encode the context features of a request, see `encode_json`; None if there are none."""
         return encode_json(self.bundle.encoders.context_features, given) if given else None
@@ -168,7 +173,7 @@ class Engine:
         with self.scorer.reading() as view:
             known_items(view, 0)
         live, ids = LiveNodes(self.live.base), {side: self._some_ids(side) for side in SIDES}
-        behavior, now = next(iter(self.events.behaviors)), time.time_ns() // 1000
+        behavior, now = next(iter(self.events.behaviors)), self.now()
         live.apply([Event(user, item, behavior, now, None) for user in ids["user"] for item in ids["item"]])
         self.scorer.rehearse(live, live.look_up("user", ids["user"]), live.look_up("item", ids["item"]))
 

@@ -7,7 +7,6 @@ Axes: `B` candidates, `T` tasks.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mgoe.bundle import ranking
+from mgoe.bundle.manifest import iso_time
 from mgoe.bundle.ranking import Query, Ranked, columns
 from mgoe.bundle.request import RankingRequest
 from mgoe.bundle.steps import Scores, Steps
@@ -48,6 +48,38 @@ class Pairs(NamedTuple):
     user_ids: Sequence[Id]
 
 
+class Visitor(NamedTuple):
+    """Whom a request is for.
+
+    Attributes:
+        id: As given; None for the visitor of a session.
+        user: Index; -1 for a user who was never seen, and for a session without an item that has an index.
+        scores: Score items for the visitor.
+        as_of: When the request came, microseconds since 1970.
+    """
+
+    id: Id | None
+    user: int
+    scores: Scores
+    as_of: int
+
+    @classmethod
+    def of(cls, engine: Engine, user: Id | None, events: Sequence[Mapping[str, Any]] | None) -> Visitor:
+        """Find a user, or read the events of a session, see `rank`."""
+        as_of = engine.now()
+        if user is not None and events is None:
+            return cls(user, int(engine.live.look_up("user", [user])[0]), engine.scorer, as_of)
+        if user is not None or events is None:
+            found = "none" if user is None else "both"
+            raise RequestError(
+                "user", f"must be given, or the events of a session instead, found {found}; give one"
+            )
+        session = _session(engine, events, as_of)
+        if session is None:
+            return cls(None, -1, engine.scorer, as_of)
+        return cls(None, session.user, SessionScores(engine.scorer, session), as_of)
+
+
 class Answered(NamedTuple):
     """An answer, and what a service notes of it.
 
@@ -65,13 +97,18 @@ class Answered(NamedTuple):
 
 
 def rank(
-    engine: Engine, user: Id, candidates: Sequence[Id] | None, request: RankingRequest
+    engine: Engine,
+    user: Id | None,
+    events: Sequence[Mapping[str, Any]] | None,
+    candidates: Sequence[Id] | None,
+    request: RankingRequest,
 ) -> Steps[Answered]:
-    """Rank candidates, or what the catalogue has.
+    """Rank candidates, or what the catalogue has, for a user or for the visitor of a session.
 
     Args:
         engine: What scores.
-        user: An id.
+        user: An id; None if there are events.
+        events: What a visitor without an id has done, see `EventReader.read_in_session`.
         candidates: Ids; None recommends from the catalogue. A repeated one counts once.
         request: What is asked for.
 
@@ -79,17 +116,18 @@ def rank(
         A `RankAnswer`, whose columns are arrays.
 
     Raises:
-        MgoeError: The objective, a filter or the context is wrong.
+        MgoeError: The objective, a filter, the context or an event is wrong, or both or none of user and
+            events are given.
     """
     if candidates is None:
-        found = yield from recommend(engine, user, None, request)
+        found = yield from recommend(engine, user, events, request)
         return found._replace(body=found.body | {"repeated": 0, "unseen_items": 0})
+    visitor = Visitor.of(engine, user, events)
     items, ids = _distinct(engine.live.look_up("item", candidates), candidates)
     kept = ~_excluded_unseen(items, ids, request.exclude)
-    visitor = _index(engine, user)
-    ranked = yield from _rank(engine, engine.scorer, visitor, request, items[kept])
+    ranked = yield from _rank(engine, visitor, request, items[kept])
     rows, unseen = np.flatnonzero(kept)[ranked.rows].tolist(), int((items[kept] < 0).sum())
-    found = _answered(engine, user, visitor, request, ranked, [ids[row] for row in rows])
+    found = _answered(engine, visitor, request, ranked, [ids[row] for row in rows])
     return found._replace(
         body=found.body | {"repeated": len(candidates) - len(ids), "unseen_items": unseen},
         asked={**found.asked, "item": int(kept.sum())},
@@ -100,33 +138,14 @@ def rank(
 def recommend(
     engine: Engine, user: Id | None, events: Sequence[Mapping[str, Any]] | None, request: RankingRequest
 ) -> Steps[Answered]:
-    """Recommend items to a user, or to the visitor of a session.
-
-    Args:
-        engine: What scores.
-        user: An id; None if there are events.
-        events: What a visitor without an id has done, see `EventReader.read_in_session`.
-        request: What is asked for.
+    """Recommend items of the catalogue, see `rank`.
 
     Returns:
         A `RecommendAnswer`, whose columns are arrays.
-
-    Raises:
-        MgoeError: The objective, a filter, the context or an event is wrong, or both or none of user and
-            events are given.
     """
-    if (user is None) == (events is None):
-        found = "none" if user is None else "both"
-        raise RequestError(
-            "user", f"must be given, or the events of a session instead, found {found}; give one"
-        )
-    session = None if events is None else _session(engine, events)
-    if session is None:
-        visitor, scores = _index(engine, user), engine.scorer
-    else:
-        visitor, scores = session.user, SessionScores(engine.scorer, session)
-    ranked = yield from _rank(engine, scores, visitor, request, None)
-    return _answered(engine, user, visitor, request, ranked, engine.live.ids("item", ranked.items))
+    visitor = Visitor.of(engine, user, events)
+    ranked = yield from _rank(engine, visitor, request, None)
+    return _answered(engine, visitor, request, ranked, engine.live.ids("item", ranked.items))
 
 
 def score(
@@ -146,7 +165,7 @@ def score(
     Raises:
         RequestError: The lists differ in length, or the context is wrong.
     """
-    n = len(items)
+    as_of, n = engine.now(), len(items)
     if len(users) not in (1, n):
         raise RequestError("users", f"must hold one user, or one per item ({n}), found {len(users)}")
     encoded = engine.context(context)
@@ -162,6 +181,7 @@ def score(
         "tasks": columns(scores, engine.tasks),
         "unseen_users": unseen["user"],
         "unseen_items": unseen["item"],
+        "as_of": iso_time(as_of),
         "bundle": engine.name,
     }
     pairs = Pairs(each, item_indices, scores, np.arange(n), context, users)
@@ -169,51 +189,39 @@ def score(
 
 
 def _rank(
-    engine: Engine,
-    scores: Scores,
-    visitor: int,
-    request: RankingRequest,
-    candidates: NDArray[np.int64] | None,
+    engine: Engine, visitor: Visitor, request: RankingRequest, candidates: NDArray[np.int64] | None
 ) -> Steps[Ranked]:
     left_out = engine.live.look_up("item", request.exclude)
     query = Query.read(engine.bundle, request, request.objective or engine.bundle.objective, left_out)
-    context = engine.context(request.context)
-    return (yield from ranking.rank(engine.bundle, scores, [visitor], query, candidates, context))[0]
+    given = engine.context(request.context)
+    found = yield from ranking.rank(engine.bundle, visitor.scores, [visitor.user], query, candidates, given)
+    return found[0]
 
 
 def _answered(
-    engine: Engine,
-    user: Id | None,
-    visitor: int,
-    request: RankingRequest,
-    ranked: Ranked,
-    ids: Sequence[Id],
+    engine: Engine, visitor: Visitor, request: RankingRequest, ranked: Ranked, ids: Sequence[Id]
 ) -> Answered:
     body = {
-        "user": user,
+        "user": visitor.id,
         "items": ids,
         "scores": ranked.values,
         "tasks": columns(ranked.scores, engine.tasks),
         "objective": request.objective or engine.bundle.objective,
         "ranked": len(ranked.scored),
         "exact": ranked.exact,
-        "unseen_user": visitor < 0,
+        "unseen_user": visitor.user < 0,
+        "as_of": iso_time(visitor.as_of),
         "bundle": engine.name,
     }
-    named = [] if user is None else [user]
-    users = np.broadcast_to(visitor, len(ranked.scored))
+    named = [] if visitor.id is None else [visitor.id]
+    users = np.broadcast_to(visitor.user, len(ranked.scored))
     pairs = Pairs(users, ranked.scored, ranked.all_scores, ranked.places, request.context, named)
-    return Answered(body, pairs, {"user": len(named)}, {"user": int(bool(named) and visitor < 0)})
+    return Answered(body, pairs, {"user": len(named)}, {"user": int(bool(named) and visitor.user < 0)})
 
 
-def _index(engine: Engine, user: Id | None) -> int:
-    """Return the index of a user, -1 if never seen."""
-    return -1 if user is None else int(engine.live.look_up("user", [user])[0])
-
-
-def _session(engine: Engine, events: Sequence[Mapping[str, Any]]) -> Session | None:
+def _session(engine: Engine, events: Sequence[Mapping[str, Any]], now: int) -> Session | None:
     """Return the visitor of a session from its items that have an index; None without any."""
-    now, done = time.time_ns() // 1000, []
+    done = []
     for number, event in enumerate(events):
         try:
             done.append(engine.events.read_in_session(event, now))
