@@ -78,6 +78,19 @@ def test_a_guessed_configuration_runs_unchanged(tmp_path):
     assert data.summary["splits"]["test"]["examples"] > 0
 
 
+def test_an_index_of_pandas_without_a_name_is_no_column(tmp_path):
+    """It has most values, so the households were taken for something else."""
+    rng = np.random.default_rng(0)
+    times = pd.Timestamp("2024-03-01") + pd.to_timedelta(rng.integers(0, 30 * 86_400, 2000), unit="s")
+    nodes = {"household": rng.integers(0, 50, 2000), "product_id": rng.integers(0, 60, 2000)}
+    log = pd.DataFrame({**nodes, "at": times}).sample(frac=1, random_state=0)
+    log.to_parquet(tmp_path / "log.parquet")
+    assert "__index_level_0__" in pq.read_schema(tmp_path / "log.parquet").names
+    text = guess(tmp_path / "log.parquet")
+    assert yaml.safe_load(text)["data"]["user"] == "household"
+    assert "__index" not in text
+
+
 @pytest.mark.parametrize("spelling", ["fav", "favour", "favor", "favourite", "favorite"])
 def test_favourite_is_a_task_in_any_spelling(tmp_path, spelling):
     rng = np.random.default_rng(0)

@@ -12,7 +12,15 @@ import ibis
 from mgoe.config import did_you_mean
 from mgoe.data.columns import Check, Table, enforce, only_row, read_id
 from mgoe.data.draft import Draft, write_draft
-from mgoe.data.log import NO_ROWS, open_log, place_of, require_columns, stage, work_database
+from mgoe.data.log import (
+    NO_ROWS,
+    UNNAMED_INDEX,
+    open_log,
+    place_of,
+    require_columns,
+    stage,
+    work_database,
+)
 from mgoe.data.times import read_time
 from mgoe.errors import DataError
 
@@ -30,7 +38,7 @@ PLAIN = "interaction"
 """Name of the task of a log that holds users, items and times alone."""
 MOST_BEHAVIORS = 50
 
-USER = r"user|uid|customer|client|member|visitor|viewer|account|buyer|person|player|session"
+USER = r"user|uid|customer|client|member|visitor|viewer|account|buyer|person|household|player|session"
 ITEM = (
     r"item|iid|product|sku|goods|article|video|movie|film|song|track|book|news|content|asset"
     r"|offer|listing|business|merchant|ad"
@@ -153,7 +161,7 @@ def guess(
     with TemporaryDirectory(prefix="mgoe-") as folder, work_database(Path(folder, "work"), place) as con:
         source = open_log(con, named, "LOG")
         require_columns(source, known.items(), place)
-        every = {name: name for name in source.columns}
+        every = {name: name for name in source.columns if not UNNAMED_INDEX.fullmatch(name)}
         sample = stage(con, source.limit(SAMPLE), every, "sample", named[0])
         found = _columns(sample, place)
         vectors = [column.name for column in found if column.kind == "vector"]

@@ -27,7 +27,7 @@ from mgoe.errors import DataError, OutputError
 _TYPES = ["BOOLEAN", "BIGINT", "DOUBLE", "VARCHAR"]
 """Types that a column of a CSV may get. Not dates, because day and month would be guessed: their text is read
 as ISO 8601."""
-_UNNAMED = re.compile(r"__index_level_\d+__")
+UNNAMED_INDEX = re.compile(r"__index_level_\d+__")
 """Name that Arrow gives an index of pandas without one."""
 LOG_SHARE = 0.6
 """Share of the memory that DuckDB may take while it reads and sorts a log; the rest is for what leaves it."""
@@ -229,7 +229,7 @@ def as_table(rows: Frame, place: str = "table") -> ir.Table:
     try:
         table = pa.table(rows)
         _check_names(table.column_names, place)
-        table = table.drop_columns([*filter(_UNNAMED.fullmatch, table.column_names)])
+        table = table.drop_columns([*filter(UNNAMED_INDEX.fullmatch, table.column_names)])
         return ibis.memtable(_with_readable_types(table, place))
     except (pa.ArrowException, IbisError, TypeError, ValueError) as error:
         found = "; ".join(map(str, error.args))  # Arrow says the value first, then the column
