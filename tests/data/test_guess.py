@@ -91,6 +91,41 @@ def test_an_index_of_pandas_without_a_name_is_no_column(tmp_path):
     assert "__index" not in text
 
 
+def sessions(share: float, date: bool = False, users: int = 600) -> pd.DataFrame:
+    """Return a log of 30 days in which users have a session of minutes, and a share of them a second one, ten
+    days later."""
+    rng = np.random.default_rng(1)
+    start = np.sort(rng.integers(0, 20 * 86_400, users))
+    again = np.flatnonzero(rng.random(users) < share)
+    user = np.repeat(np.concatenate([np.arange(users), again]), 4)
+    start = np.repeat(np.concatenate([start, start[again] + 10 * 86_400]), 4)
+    times = pd.Timestamp("2024-03-01") + pd.to_timedelta(start + rng.integers(0, 600, len(user)), unit="s")
+    return pd.DataFrame(
+        {
+            "session_id": user,
+            "item_id": rng.integers(0, 40, len(user)),
+            "time": times.strftime("%Y-%m-%d") if date else times,
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("log", "reads", "why"),
+    [
+        (sessions(0.02), "moment", "users do not return, so a row knows of its user only what came just"),
+        (sessions(0.02, date=True), "bucket", "users do not return, and without times of day a row knows"),
+        (sessions(0.5), "moment", "a row reads what a service would know"),
+    ],
+)
+def test_a_log_whose_users_do_not_return_is_recognised(tmp_path, log: pd.DataFrame, reads: str, why: str):
+    log.to_parquet(tmp_path / "log.parquet")
+    text = guess(tmp_path / "log.parquet")
+    lines = {line.split(":")[0].strip(): line for line in text.splitlines()}
+    assert yaml.safe_load(text)["data"]["history"] == reads
+    assert why in lines["history"]
+    assert ("of whom have rows on both sides of a cut" in lines["user"]) == ("do not return" in why)
+
+
 @pytest.mark.parametrize("spelling", ["fav", "favour", "favor", "favourite", "favorite"])
 def test_favourite_is_a_task_in_any_spelling(tmp_path, spelling):
     rng = np.random.default_rng(0)

@@ -1,12 +1,22 @@
 """Settings that follow the log: every window holds examples, and no odd day decides alone."""
 
+import ibis
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mgoe.config import SplitSettings, TrainingSettings
-from mgoe.data.rules import FEWEST_DAYS, LEAST, ODD_RATIO, SMALLEST_BATCH, Scan, choose, odd_buckets
+from mgoe.data.rules import (
+    FEWEST_DAYS,
+    LEAST,
+    ODD_RATIO,
+    SMALLEST_BATCH,
+    Scan,
+    choose,
+    odd_buckets,
+    share_that_returns,
+)
 from mgoe.data.times import make_cuts
 
 DAYS = st.lists(st.integers(0, 1000), min_size=5, max_size=80).filter(
@@ -46,6 +56,20 @@ def test_no_window_is_tiny(done):
     whole = sum(part.sum() for part in parts)
     if max(part.max() for part in parts) < whole / 5:  # else so few windows may be possible that one is small
         assert min(part.sum() for part in parts[1:]) >= LEAST * whole
+
+
+@given(st.lists(st.integers(0, 20), min_size=30, max_size=200), st.integers(0, 2**32 - 1))
+def test_users_return_if_a_cut_is_between_their_rows(days: list[int], seed: int):
+    """Rows of one user in one window are one visit, wherever the cuts are."""
+    days = [*days, *range(21)]
+    users = np.random.default_rng(seed).integers(0, len(days) // 2, len(days))
+    log = scan(np.bincount(days).tolist())
+    split = SplitSettings(cuts=choose(log)["split.cuts"].value)
+    cuts = make_cuts(split, log.bucket, log.buckets, log.done)
+    window = np.searchsorted(cuts, np.array(days) + 100)
+    expected = [len({*window[users == user].tolist()}) > 1 for user in np.unique(users)]
+    rows = ibis.memtable({"user": users, "bucket": np.array(days) + 100})
+    assert share_that_returns(rows, log) == pytest.approx(np.mean(expected))
 
 
 @pytest.mark.parametrize("days", [30, 100, 1000])

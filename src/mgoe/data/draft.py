@@ -8,7 +8,7 @@ import yaml
 
 from mgoe.config import DataSettings, RunSettings, TaskSettings
 from mgoe.data.columns import Table
-from mgoe.data.rules import RATIO, Chosen, Scan, choose, rows_that_happen
+from mgoe.data.rules import RATIO, RETURNING, Chosen, Scan, choose, rows_that_happen, share_that_returns
 from mgoe.data.times import bucket_of, finer_than_buckets, moment_of
 
 _WIDTH = 44  # column at which comments start
@@ -17,6 +17,11 @@ HISTORY = {
     False: ("bucket", "a row reads all before its bucket, as most buckets have rows of one time alone"),
 }
 """What a row reads, and why, by whether times are finer than buckets."""
+NO_RETURN = {
+    True: ("moment", "users do not return, so a row knows of its user only what came just before it"),
+    False: ("bucket", "users do not return, and without times of day a row knows nothing of its user"),
+}
+"""The same of a log whose users do not return, such as one of anonymous sessions."""
 
 
 @dataclass(frozen=True)
@@ -63,11 +68,12 @@ def write_draft(paths: Sequence[str], draft: Draft, source: Table, place: str) -
     )
     scan = Scan.of(source, unchecked, place)
     chosen, happened = choose(scan), rows_that_happen(source, unchecked, place)
-    finer = finer_than_buckets(happened.mutate(bucket=bucket_of(happened.time, scan.bucket)))
+    timed = happened.mutate(bucket=bucket_of(happened.time, scan.bucket))
+    reads = finer_than_buckets(timed), share_that_returns(timed, scan)
     lines = [
         ("# A first guess, made by `mgoe init` from names, types and values. Read it through, then:", ""),
         ("#   mgoe run THIS.yaml --out runs/first", ""),
-        *_data_lines(paths, draft, scan, finer, chosen),
+        *_data_lines(paths, draft, scan, reads, chosen),
         ("tasks:", "weakest to strongest"),
         *((f"  - {_task(draft, name, value)}", "") for name, value in draft.tasks.items()),
     ]
@@ -93,20 +99,26 @@ def write_draft(paths: Sequence[str], draft: Draft, source: Table, place: str) -
 
 
 def _data_lines(
-    paths: Sequence[str], draft: Draft, scan: Scan, finer: bool, chosen: Mapping[str, Chosen]
+    paths: Sequence[str],
+    draft: Draft,
+    scan: Scan,
+    reads: tuple[bool, float],
+    chosen: Mapping[str, Chosen],
 ) -> list[tuple[str, str]]:
-    columns = draft.columns
+    columns, (finer, share) = draft.columns, reads
+    rare = share < RETURNING
+    returning = f", {share:.1%} of whom have rows on both sides of a cut: users do not return" if rare else ""
     first, last = (moment_of(int(scan.buckets[place]), scan.bucket) for place in (0, -1))
     lines = [
         ("data:", ""),
         *_settings(
             log=(paths[0] if len(paths) == 1 else list(paths), f"{scan.rows:,} rows, {first} to {last}"),
-            user=(columns["user"], f"{scan.users:,} users"),
+            user=(columns["user"], f"{scan.users:,} users{returning}"),
             item=(columns["item"], f"{scan.items:,} items"),
             time=(columns["time"], ""),
             behavior=(columns.get("behavior"), "what happened; negatives are sampled from the same bucket"),
             bucket=(scan.bucket, "of time; windows end with one"),
-            history=HISTORY[finer],
+            history=(NO_RETURN if rare else HISTORY)[finer],
             missing_ids=(
                 "drop" if scan.without_id else None,
                 f"{scan.without_id:,} rows without a user or an item are left out; `refuse` stops there",

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from mgoe.config import NegativeSettings, RunSettings, SplitSettings, TrainingSettings, seconds
 from mgoe.data.columns import Table, only_row
 from mgoe.data.schema import find_columns, read_columns
-from mgoe.data.times import bucket_of, moment_of, within
+from mgoe.data.times import bucket_of, moment_of, snapshot_of, within
 
 BUCKETS = {"1d": 86_400, "6h": 21_600, "1h": 3_600, "10m": 600, "1m": 60, "1s": 1}
 """Seconds of each length of a bucket."""
@@ -30,6 +30,8 @@ ODD_SHARE, ODD_RATIO = 0.08, 4.0
 """A day is another world if it has at least this share of the positives, and this many times the median
 day's."""
 RATIO = NegativeSettings().ratio
+RETURNING = 0.1
+"""Share of the users with rows on both sides of a cut, below which users do not return."""
 STEPS = 100
 """Fewest batches of training rows per epoch, down to `SMALLEST_BATCH`."""
 SMALLEST_BATCH = 256
@@ -211,6 +213,19 @@ def _windows(scan: Scan) -> tuple[list[int], list[float]]:
     if len(cuts) < FEWEST_CUTS:  # `make_cuts` says that buckets are too few, and what to do
         return [0] * FEWEST_CUTS, [0.4, 0.6, 0.8]
     return held[ends[::-1]].tolist(), cuts[::-1]
+
+
+def share_that_returns(rows: Table, scan: Scan) -> float:
+    """Return the share of the users who have rows on both sides of a cut.
+
+    Args:
+        rows: `user` and `bucket`.
+        scan: Of the same log.
+    """
+    cuts = scan.buckets[_windows(scan)[0]].astype(np.int32)
+    users = rows.group_by("user").aggregate(first=ibis._.bucket.min(), last=ibis._.bucket.max())
+    first, last = (snapshot_of(bucket, cuts) for bucket in (users.first, users.last))
+    return only_row(users.aggregate(share=(first < last).mean()))["share"]
 
 
 def _between(low: float, high: float) -> float:
