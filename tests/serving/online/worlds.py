@@ -21,7 +21,7 @@ from mgoe.serving.events.event import Event
 from mgoe.serving.online.live import LiveNodes
 from mgoe.serving.online.state import LiveBase
 from tests.features.reading import gather
-from tests.graph.histories import CUTS, event_lists, history, source_of
+from tests.graph.histories import BUCKET, CUTS, event_lists, history, source_of
 
 BEHAVIORS = {"click": 1, "cart": 2, "buy": 4, "click and buy": 5}
 NAMES = list(BEHAVIORS)
@@ -46,6 +46,7 @@ class World:
 
     With `content`, all users and items but the first are about something, and two more of each are known by
     this alone, but for the items if they are not `listed`. They are placed by it although it `tells` nothing.
+    Times are stretched by `scale`.
     """
 
     def __init__(
@@ -56,11 +57,13 @@ class World:
         content: bool = False,
         listed: bool = True,
         tells: float = -np.inf,
+        scale: int = 1,
         **settings: Any,
     ):
         self.folder, log, about = folder, history(events, cuts), {}
         self.users, self.items = int(log.users_at[-1]), int(log.items_at[-1])
-        rows = [tuple(row) for row in log.rows[["user", "item", "time", "task"]].to_numpy().tolist()]
+        each = log.rows.assign(time=log.rows.time * scale)[["user", "item", "time", "task"]]
+        rows = [tuple(row) for row in each.to_numpy().tolist()]
         self.there = set(rows)
         source = source_of(rows, folder / "log.parquet", cuts, log.users_at, log.items_at)
         if content:
@@ -68,7 +71,7 @@ class World:
             drawn = np.random.default_rng(0).normal(size=(2, 20, 3)).astype(np.float32)
             drawn[:, 0] = 0
             about = {"user": drawn[0, : self.users], "item": drawn[1, : self.items]}
-        source = replace(source, content=about)
+        source = replace(source, content=about, bucket=BUCKET * scale)
         with mock.patch("mgoe.graph.build.snapshot_builder.TELLS", tells):
             self.graph = build_graph(
                 source, GraphSettings(**{"rank": 8, "recents": 4} | settings), folder / "graph"
