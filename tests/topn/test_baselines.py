@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from numpy.typing import NDArray
 
@@ -55,6 +57,26 @@ def test_older_events_count_less():
     events = Events(np.zeros(2, int), np.arange(2), np.zeros(2, int), np.array([0.0, 30.0]), (1, 2), 1)
     assert_allclose(scores_of("popularity", events, half_life=10.0), [[1, 1 / 8]])
     assert_allclose(events.matrix(10.0).toarray(), np.log1p([[1, 1 / 8]]), rtol=1e-6)
+
+
+@given(seed=st.integers(0, 99), half_life=st.floats(1, 100), popular=st.floats(0.02, 100))
+def test_own_items_by_decayed_counts_stand_before_what_is_popular(
+    seed: int, half_life: float, popular: float
+):
+    rng = np.random.default_rng(seed)
+    user, item = rng.integers(0, 5, 25), rng.integers(0, 9, 25)
+    events = Events(user, item, np.zeros(25, int), rng.exponential(3, 25), (6, 9), 1)  # user 5 did nothing
+    own, everybody = np.zeros((6, 9)), np.zeros(9)
+    for u, i, age in zip(user, item, events.age, strict=True):
+        own[u, i] += 0.5 ** (age / half_life)
+        everybody[i] += 0.5 ** (age / popular)
+    found = scores_of("frequent", events, half_life=half_life, popular_half_life=popular)
+    for u in range(6):
+        mine = np.flatnonzero(own[u])
+        order = np.argsort(-found[u], kind="stable")
+        assert set(order[: len(mine)]) == set(mine)
+        assert (np.diff(own[u][order[: len(mine)]]) < 1e-5).all()
+        assert (np.diff(everybody[order[len(mine) :]]) < 1e-5).all()
 
 
 def test_swing_is_the_sum_over_pairs_of_users(events: Events):

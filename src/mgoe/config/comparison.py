@@ -20,6 +20,7 @@ from mgoe.config.run import Models, RunSettings, check_differ, check_folders
 
 BASELINE_NAMES = (
     "popularity",
+    "frequent",
     "item-knn",
     "swing",
     "rp3beta",

@@ -1,7 +1,7 @@
 """Baselines of top-N recommendation. They are no ranking models: each reads who did what and when, and scores
 the whole catalogue at once.
 
-popularity  events of the last days, the same list for everybody
+popularity  events of the last hours or days, the same list for everybody; a user's own frequent items
 neighbors   item-kNN, RP3beta, Swing
 linear      EASE, SLIM
 factors     iALS
@@ -19,11 +19,12 @@ from mgoe.topn.baselines.factors import IALS
 from mgoe.topn.baselines.lightgcn import LIGHTGCN
 from mgoe.topn.baselines.linear import EASE, SLIM
 from mgoe.topn.baselines.neighbors import ITEM_KNN, RP3BETA, SWING
-from mgoe.topn.baselines.popularity import POPULARITY
+from mgoe.topn.baselines.popularity import FREQUENT, POPULARITY
 from mgoe.topn.baselines.sequences import HSTU, SASREC
 
 BASELINES: dict[str, Baseline] = {
     "popularity": POPULARITY,
+    "frequent": FREQUENT,
     "item-knn": ITEM_KNN,
     "swing": SWING,
     "rp3beta": RP3BETA,
