@@ -21,6 +21,7 @@ from mgoe.config.run import Models, RunSettings, check_differ, check_folders
 BASELINE_NAMES = (
     "popularity",
     "frequent",
+    "transitions",
     "item-knn",
     "swing",
     "rp3beta",

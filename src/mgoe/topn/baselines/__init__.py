@@ -6,6 +6,7 @@ neighbors   item-kNN, RP3beta, Swing
 linear      EASE, SLIM
 factors     iALS
 lightgcn    LightGCN
+visits      transitions: what others did after a user's last items
 sequences   SASRec, and a model like HSTU; their networks are in `sequence_network`
 cascading   CascadingRank, for several tasks
 
@@ -21,10 +22,12 @@ from mgoe.topn.baselines.linear import EASE, SLIM
 from mgoe.topn.baselines.neighbors import ITEM_KNN, RP3BETA, SWING
 from mgoe.topn.baselines.popularity import FREQUENT, POPULARITY
 from mgoe.topn.baselines.sequences import HSTU, SASREC
+from mgoe.topn.baselines.visits import TRANSITIONS
 
 BASELINES: dict[str, Baseline] = {
     "popularity": POPULARITY,
     "frequent": FREQUENT,
+    "transitions": TRANSITIONS,
     "item-knn": ITEM_KNN,
     "swing": SWING,
     "rp3beta": RP3BETA,

@@ -1,0 +1,92 @@
+"""Baselines of what comes next: what others did after a user's last items.
+
+What a user does at one time has no order: it is one step of the user's sequence, however many items it has.
+
+Axes: `U` users, `I` items, `V` visits, `B` users that are asked for.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from mgoe.config import RangeSettings
+from mgoe.topn.baselines.baseline import Baseline, Budget, by_similarity
+from mgoe.topn.baselines.cascading import scaled_rows
+from mgoe.topn.baselines.popularity import RECENCY
+from mgoe.topn.lists import Events, Scores
+
+REACH = 8
+"""Steps that are looked back at most."""
+DECAY = RangeSettings(low=0.05, high=1.0)
+"""Weight of a step, relative to the one after it."""
+
+
+@dataclass(frozen=True)
+class Visits:
+    """Events as visits, in the order of users and time.
+
+    Attributes:
+        items: Which items a visit has. Shape (V, I), float32, 0 or 1.
+        user: Whose it is. Shape (V,).
+        age: Days between its last event and the latest one of all. Shape (V,).
+        place: Number of later visits of the same user. Shape (V,).
+
+    Example:
+        >>> user, item, age = np.zeros(3, int), np.array([0, 1, 2]), np.array([9.0, 1.0, 1.0])
+        >>> visits = Visits.of(Events(user, item, user, age, shape=(1, 3), tasks=1))
+        >>> visits.items.toarray().tolist(), visits.place.tolist()
+        ([[1.0, 0.0, 0.0], [0.0, 1.0, 1.0]], [1, 0])
+    """
+
+    items: sp.csr_array
+    user: NDArray[np.int64]
+    age: NDArray[np.float64]
+    place: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, events: Events, gap: float = 0.0) -> Self:
+        """Begin a visit where a user did nothing for more than `gap` days; by default at every new time."""
+        order = np.lexsort((-events.age, events.user))
+        user, age = events.user[order], events.age[order]
+        ends = np.append((np.diff(user) != 0) | (-np.diff(age) > gap), True)[: len(user)]
+        number, count = np.cumsum(ends) - ends, np.count_nonzero(ends)
+        ones, shape = np.ones(len(user), np.float32), (count, events.shape[1])
+        items = sp.coo_array((ones, (number, events.item[order])), shape).tocsr()
+        items.data[:] = 1
+        user, age = user[ends], age[ends]
+        return cls(items, user, age, np.searchsorted(user, user, side="right") - 1 - np.arange(count))
+
+    def latest(self, users: int, decay: float) -> sp.csr_array:
+        """Return the items of the last `REACH` visits of each user, weighted decay^place. Shape (U, I)."""
+        kept = np.flatnonzero((self.place < REACH) & ((self.place == 0) | (decay > 0)))
+        weight = (decay ** self.place[kept]).astype(np.float32)
+        return sp.csr_array(
+            sp.csr_array((weight, (self.user[kept], kept)), (users, len(self.user))) @ self.items
+        )
+
+
+def fit_transitions(events: Events, settings: Mapping[str, Any], seed: int, budget: Budget) -> Scores:
+    """Score what users did next after a user's last items.
+
+    From item i to j there is the share of what followed i that was j: the sum of decay^(d - 1) over all steps
+    with j that come d <= `REACH` steps after one with i, each of which counts 2^(-age / half_life). It is
+    read at the items of a user's last steps, d - 1 steps back with decay^(d - 1).
+    """
+    steps, decay = Visits.of(events), settings["decay"]
+    to = sp.csr_array(
+        sp.diags_array(np.exp2(-steps.age / settings["half_life"]).astype(np.float32)) @ steps.items
+    )
+    followed = sp.csr_array((events.shape[1],) * 2, dtype=np.float32)
+    for distance in range(1, REACH + 1):
+        start = np.flatnonzero(steps.place >= distance)
+        followed += decay ** (distance - 1) * (steps.items[start].T @ to[start + distance])
+    return by_similarity(steps.latest(events.shape[0], decay), scaled_rows(sp.csr_array(followed)))
+
+
+TRANSITIONS = Baseline(
+    fit_transitions, {"decay": 0.5, "half_life": 30.0}, {"decay": DECAY, "half_life": RECENCY}
+)
