@@ -43,6 +43,13 @@ def test_names_of_settings_are_those_of_baselines():
 
 
 @pytest.mark.parametrize("name", BASELINES)
+def test_the_first_trial_is_a_point_of_the_space(name: str):
+    for key, value in BASELINES[name].start.items():
+        values = BASELINES[name].space[key]
+        assert value in values if isinstance(values, list) else values.low <= value <= values.high
+
+
+@pytest.mark.parametrize("name", BASELINES)
 def test_every_baseline_scores_every_item(name: str, events: Events):
     if name in ("item-knn", "rp3beta", "slim", "ials"):
         pytest.importorskip("implicit")

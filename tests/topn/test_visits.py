@@ -1,4 +1,4 @@
-"""What comes next, by counting: transitions against naive forms on small random logs."""
+"""What comes next, by counting: transitions and session kNN against naive forms on small random logs."""
 
 from collections import defaultdict
 
@@ -71,10 +71,43 @@ def test_transitions_are_shares_of_what_followed(events: Events, decay: float, h
     assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
 
 
+@given(
+    events=logs(),
+    gap=st.sampled_from([0.0, 0.25, 0.6, 99.0]),
+    timed=st.booleans(),
+    neighbors=st.integers(1, 4),
+    sample=st.integers(1, 6),
+)
+def test_session_knn_is_that_of_a_loop(events: Events, gap: float, timed: bool, neighbors: int, sample: int):
+    decay, half_life = 0.6, 1.7
+    visits, steps = visits_of(events, gap), visits_of(events, 0)
+    everybody = [(age, user, n, items) for user in visits for n, (age, items) in enumerate(visits[user])]
+    expected = np.zeros((USERS, ITEMS))
+    for user in visits:
+        weight = np.zeros(ITEMS)
+        if timed:
+            for back, (_, items) in enumerate(steps[user][::-1][:REACH]):
+                weight[sorted(items)] += decay**back
+        else:
+            weight[sorted(visits[user][-1][1])] = 1
+        similar = []
+        for age, other, n, items in sorted(everybody):  # of equal age the smaller user
+            like = (
+                weight[sorted(items)].sum() / len(items) ** 0.5 * (0.5 ** (age / half_life) if timed else 1)
+            )
+            if like and (other, n) != (user, len(visits[user]) - 1):
+                similar.append((np.float32(like), items))
+        for like, items in sorted(similar[:sample], key=lambda one: -one[0])[:neighbors]:
+            expected[user, sorted(items)] += like
+    settings = {"gap": gap, "neighbors": neighbors, "sample": sample, "decay": decay, "half_life": half_life}
+    found = scores_of("sknn", events, weighting="time" if timed else "set", **settings)
+    assert_allclose(found, expected, rtol=1e-5)
+
+
 @given(events=logs(), seed=st.integers(0, 99))
 def test_the_order_of_rows_at_one_time_is_not_read(events: Events, seed: int):
     order = np.random.default_rng(seed).permutation(len(events.user))
     columns = (column[order] for column in (events.user, events.item, events.task, events.age))
     mixed = Events(*columns, events.shape, events.tasks)
-    for name in ("transitions",):
+    for name in ("transitions", "sknn"):
         assert_allclose(scores_of(name, mixed), scores_of(name, events), rtol=1e-5)

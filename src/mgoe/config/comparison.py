@@ -22,6 +22,7 @@ BASELINE_NAMES = (
     "popularity",
     "frequent",
     "transitions",
+    "sknn",
     "item-knn",
     "swing",
     "rp3beta",

@@ -6,7 +6,7 @@ neighbors   item-kNN, RP3beta, Swing
 linear      EASE, SLIM
 factors     iALS
 lightgcn    LightGCN
-visits      transitions: what others did after a user's last items
+visits      what others did after a user's last items (transitions), or in visits with them (session kNN)
 sequences   SASRec, and a model like HSTU; their networks are in `sequence_network`
 cascading   CascadingRank, for several tasks
 
@@ -22,12 +22,13 @@ from mgoe.topn.baselines.linear import EASE, SLIM
 from mgoe.topn.baselines.neighbors import ITEM_KNN, RP3BETA, SWING
 from mgoe.topn.baselines.popularity import FREQUENT, POPULARITY
 from mgoe.topn.baselines.sequences import HSTU, SASREC
-from mgoe.topn.baselines.visits import TRANSITIONS
+from mgoe.topn.baselines.visits import SKNN, TRANSITIONS
 
 BASELINES: dict[str, Baseline] = {
     "popularity": POPULARITY,
     "frequent": FREQUENT,
     "transitions": TRANSITIONS,
+    "sknn": SKNN,
     "item-knn": ITEM_KNN,
     "swing": SWING,
     "rp3beta": RP3BETA,

@@ -1,4 +1,5 @@
-"""Baselines of what comes next: what others did after a user's last items.
+"""Baselines of what comes next: what others did after a user's last items (transitions), or in visits with
+such items (session kNN).
 
 What a user does at one time has no order: it is one step of the user's sequence, however many items it has.
 
@@ -14,7 +15,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from mgoe.config import RangeSettings
-from mgoe.topn.baselines.baseline import Baseline, Budget, by_similarity
+from mgoe.topn.baselines.baseline import NEIGHBORS, Baseline, Budget, by_similarity
 from mgoe.topn.baselines.cascading import scaled_rows
 from mgoe.topn.baselines.popularity import RECENCY
 from mgoe.topn.lists import Events, Scores
@@ -87,6 +88,67 @@ def fit_transitions(events: Events, settings: Mapping[str, Any], seed: int, budg
     return by_similarity(steps.latest(events.shape[0], decay), scaled_rows(sp.csr_array(followed)))
 
 
+def fit_sknn(events: Events, settings: Mapping[str, Any], seed: int, budget: Budget) -> Scores:
+    """Session kNN (Jannach & Ludewig 2017): score items of the visits that are most like a user's last one.
+
+    A visit ends where a user does nothing for `gap` days. Of the visits with an item of the user's, the
+    `sample` most recent ones are compared by the cosine of item sets, and those of the `neighbors` nearest
+    ones count with it. With the weighting `time`, as in V-SKNN and STAN (Garg et al. 2019), the user's last
+    steps count decay^place, whatever their visit, and a neighbour 2^(-age / half_life). The user's own last
+    visit is no neighbour. Cosines are exact up to a factor per user, which changes no order.
+    """
+    timed, users = settings["weighting"] == "time", events.shape[0]
+    visits = Visits.of(events, settings["gap"])
+    newest = np.argsort(visits.age, kind="stable")
+    items, own = visits.items[newest], np.full(users, -1)
+    of_last = np.flatnonzero(visits.place[newest] == 0)
+    own[visits.user[newest[of_last]]] = of_last
+    worth = np.exp2(-visits.age[newest] / settings["half_life"]) if timed else np.ones(len(newest))
+    compare = sp.diags_array((worth / np.diff(items.indptr) ** 0.5).astype(np.float32)) @ items
+    mine = Visits.of(events).latest(users, settings["decay"]) if timed else visits.latest(users, 0.0)
+
+    def scores(asked: NDArray[np.int64]) -> NDArray[np.float32]:
+        near = sp.csr_array(mine[asked] @ compare.T)
+        near.data[near.indices == np.repeat(own[asked], np.diff(near.indptr))] = 0
+        near.eliminate_zeros()
+        recent = largest_of_rows(near, -near.indices, settings["sample"])
+        return (largest_of_rows(recent, recent.data, settings["neighbors"]) @ items).toarray()
+
+    return scores
+
+
+def largest_of_rows(matrix: sp.csr_array, keys: NDArray, n: int) -> sp.csr_array:
+    """Return the entries of each row with its `n` largest keys, one for each entry; of equal keys the first.
+
+    Example:
+        >>> largest_of_rows(sp.csr_array([[3, 0, 1, 2]]), np.array([3, 1, 2]), 2).toarray().tolist()
+        [[3, 0, 0, 2]]
+    """
+    row = np.repeat(np.arange(len(matrix.indptr) - 1), np.diff(matrix.indptr))
+    order = np.lexsort((-keys, row))
+    kept = order[np.arange(len(order)) - matrix.indptr[row] < n]
+    return sp.csr_array((matrix.data[kept], (row[kept], matrix.indices[kept])), matrix.shape)
+
+
 TRANSITIONS = Baseline(
     fit_transitions, {"decay": 0.5, "half_life": 30.0}, {"decay": DECAY, "half_life": RECENCY}
+)
+SKNN = Baseline(
+    fit_sknn,
+    {
+        "neighbors": 200,
+        "sample": 2000,
+        "gap": 0.25,
+        "weighting": "time",
+        "decay": 0.7,
+        "half_life": 30.0,
+    },
+    {
+        "neighbors": NEIGHBORS,
+        "sample": [500, 2000, 10_000],
+        "gap": [0.02, 0.25, 1.0, 7.0, 1000.0],
+        "weighting": ["set", "time"],
+        "decay": DECAY,
+        "half_life": RECENCY,
+    },
 )
