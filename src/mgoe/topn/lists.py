@@ -10,7 +10,7 @@ Axes: `E` events, `U` users, `I` items, `Q` users that are asked for, `P` releva
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, Self
+from typing import Literal, NamedTuple, Self
 
 import ibis
 import numpy as np
@@ -27,7 +27,7 @@ DAY = 86_400_000_000
 FORGOTTEN = 1e-6
 """Weight from which an event counts as forgotten: its pair is no entry of the matrix."""
 Scores = Callable[[NDArray[np.int64]], NDArray[np.floating]]
-"""Users (B,) to one score per item (B, I)."""
+"""Users, or rows of `Asked`, (B,) to one score per item (B, I)."""
 CELLS = 1 << 23
 """Scores that are held at a time."""
 
@@ -41,6 +41,7 @@ class Events:
         age: Days between the event and the latest one. Shape (E,).
         shape: Number of users, those without events included, and of items that are known, U and I.
         tasks: Number of tasks, ordered weakest to strongest.
+        asked: Who gets a list, and what is known of them; by default the users, of whom the events are known.
 
     Example:
         >>> user, item, task = np.array([0, 0, 1]), np.array([0, 1, 1]), np.array([0, 0, 0])
@@ -55,6 +56,12 @@ class Events:
     age: NDArray[np.float64]
     shape: tuple[int, int]
     tasks: int
+    asked: "Asked | None" = None
+
+    @property
+    def profiles(self) -> "Events":
+        """What is known of those who get a list, the rows that scores are asked for."""
+        return self if self.asked is None else self.asked.events
 
     def matrix(self, half_life: float = np.inf, task: int | None = None) -> sp.csr_array:
         """Return `ln(1 + events)` of each user and item, where an event of age `a` counts 2^(-a / half_life).
@@ -72,6 +79,20 @@ class Events:
         return sp.csr_array(
             (np.log1p(found.data).astype(np.float32), found.indices, found.indptr), self.shape
         )
+
+
+class Asked(NamedTuple):
+    """Rows that get a list as of a moment each, which may be later than all events that others are known by.
+
+    Attributes:
+        events: What is known of each row, whose number stands for the user. Ages are those at its moment.
+        user: Whose row it is. Shape (R,).
+        moment: Microseconds since 1970. Shape (R,).
+    """
+
+    events: Events
+    user: NDArray[np.int64]
+    moment: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -152,6 +173,20 @@ class Queries:
         pairs = np.unique(np.stack([user, item]).astype(np.int64), axis=1)
         return cls(events, snapshot, np.unique(pairs[0]), pairs[0], pairs[1], hide)
 
+    @property
+    def whose(self) -> NDArray[np.int64]:
+        """The user whose influence on measures each row of lists adds to. Shape (Q,)."""
+        return self.users
+
+    def lists(self, fit: Callable[[Events], Scores], n: int) -> NDArray[np.int64]:
+        """Return the lists of a recommender, see `make_lists`.
+
+        Args:
+            fit: Fits it to events.
+            n: Places of a list, N.
+        """
+        return make_lists(fit(self.events), self, n)
+
     def sample(self, users: int, seed: int) -> Self:
         """Return the queries of at most so many users, drawn at random."""
         chosen = draw_queries(self.users, users, seed)
@@ -184,7 +219,7 @@ def make_lists(scores: Scores, queries: Queries, n: int) -> NDArray[np.int64]:
     Returns:
         Items by index, best first, -1 where a list ends earlier. Shape (Q, N).
     """
-    known, places = queries.events.matrix(), popularity_places(queries.events)
+    known, places = queries.events.profiles.matrix(), popularity_places(queries.events)
     at_once = max(1, CELLS // queries.events.shape[1])
     found = np.full((len(queries.users), n), -1, np.int64)
     for start in range(0, len(queries.users), at_once):

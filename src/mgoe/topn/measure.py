@@ -1,7 +1,8 @@
 """Measuring lists: how many users find what they then did, where in the list, and how varied lists are.
 
-Every measure but coverage is a mean over users, so each user's influence on it is known exactly, and
-intervals and paired differences follow as for all other metrics (`evaluation.influence`).
+Every measure but coverage is a mean over users, or over events of users where these are asked for. So each
+user's influence on it is known exactly, and intervals and paired differences follow as for all other metrics
+(`evaluation.influence`).
 
 Axes: `Q` users, `N` places of a list, `P` relevant pairs, `M` measures.
 """
@@ -36,12 +37,12 @@ def measure_lists(lists: NDArray[np.int64], queries: Queries, depths: Sequence[i
     for depth in depths:
         columns |= {(ALL, f"{name}@{depth}"): found for name, found in _found(lists, queries, depth).items()}
         columns[ALL, f"novelty@{depth}"] = _novelty(lists[:, :depth], queries)
-    means = mean_over_users(columns, queries.users)
+    means = mean_over_users(columns, queries.whose)
     covered = {(ALL, f"coverage@{depth}"): _coverage(lists[:, :depth], queries) for depth in depths}
     return Influence(
         names=(*means.names, *covered),
         values=np.concatenate([means.values, [*covered.values()]]),
-        users=queries.users,
+        users=means.users,
         parts=np.hstack([means.parts, np.full((len(means.parts), len(covered)), np.nan, np.float32)]),
     )
 
@@ -49,11 +50,11 @@ def measure_lists(lists: NDArray[np.int64], queries: Queries, depths: Sequence[i
 def mean_over_users(
     columns: Mapping[tuple[str, str], NDArray[np.float64]], users: NDArray[np.int64]
 ) -> Influence:
-    """Return measures that are means over users, with the influence of each user on them.
+    """Return measures that are means over users or their events, with the influence of each user on them.
 
     Args:
-        columns: Values of the users by task and measure. Shape (Q,) each.
-        users: The users, rising. Shape (Q,).
+        columns: Values of the users, or events, by task and measure. Shape (Q,) each.
+        users: The user of each. Shape (Q,).
 
     Example:
         >>> found = mean_over_users({("all", "hr@1"): np.array([1.0, 0.0])}, np.array([3, 7]))
@@ -62,8 +63,11 @@ def mean_over_users(
     """
     values = np.stack([*columns.values()], axis=1)  # (Q, M)
     means = values.mean(axis=0)
-    parts = (values - means) / len(values) if len(values) >= FEWEST else np.full_like(values, np.nan)
-    return Influence(tuple(columns), means, users, parts.astype(np.float32))
+    distinct, of = np.unique(users, return_inverse=True)
+    parts = np.zeros((len(distinct), len(columns)))
+    np.add.at(parts, of, (values - means) / len(values))
+    parts[:, :] = parts if len(distinct) >= FEWEST else np.nan
+    return Influence(tuple(columns), means, distinct, parts.astype(np.float32))
 
 
 def ranks_of(lists: NDArray[np.int64], queries: Queries) -> NDArray[np.float64]:

@@ -53,6 +53,8 @@ class Baseline:
         start: Settings of the first trial.
         space: Choices or ranges of the other trials, by the names of `start`.
         random: Whether another seed gives other lists.
+        by_profile: Whether it scores rows by what `Events.profiles` knows of them, and not by their number;
+            only then can it be asked for the next item.
         by_implicit: Whether it needs the library implicit (extra `topn`).
 
     Example:
@@ -65,6 +67,7 @@ class Baseline:
     start: Mapping[str, Any] = field(default_factory=dict)
     space: Space = field(default_factory=dict)
     random: bool = False
+    by_profile: bool = False
     by_implicit: bool = False
 
     @property

@@ -26,7 +26,10 @@ def fit_ials(events: Events, settings: Mapping[str, Any], seed: int, budget: Bud
         random_state=seed,
     )
     model.fit(sp.csr_matrix(events.matrix()), show_progress=False)
-    profiles, items = sp.csr_matrix(events.matrix(settings["half_life"])), np.asarray(model.item_factors)
+    profiles, items = (
+        sp.csr_matrix(events.profiles.matrix(settings["half_life"])),
+        np.asarray(model.item_factors),
+    )
 
     def scores(users: NDArray[np.int64]) -> NDArray[np.float32]:
         return model.recalculate_user(users, profiles[users]) @ items.T
@@ -45,5 +48,6 @@ IALS = Baseline(
         "half_life": HALF_LIFE,
     },
     random=True,
+    by_profile=True,
     by_implicit=True,
 )

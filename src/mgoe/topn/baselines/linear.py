@@ -40,7 +40,7 @@ def fit_ease(events: Events, settings: Mapping[str, Any], seed: int, budget: Bud
     users, items = events.shape
     invert = inverse_by_users if users < items else inverse_by_items
     multiply, diagonal = invert(events.matrix(), settings["l2"])
-    profiles, own = events.matrix(settings["half_life"]), 1 + settings["own"]
+    profiles, own = events.profiles.matrix(settings["half_life"]), 1 + settings["own"]
     return lambda chosen: own * profiles[chosen].toarray() - multiply(profiles[chosen]) / diagonal
 
 
@@ -120,7 +120,7 @@ def fit_slim(events: Events, settings: Mapping[str, Any], seed: int, budget: Bud
         shape=near.shape,
     )
     own = sp.diags_array(np.full(events.shape[1], settings["own"], np.float32))
-    return by_similarity(events.matrix(settings["half_life"]), (weights + own).tocsr())
+    return by_similarity(events.profiles.matrix(settings["half_life"]), (weights + own).tocsr())
 
 
 @kernel()
@@ -184,6 +184,7 @@ EASE = Baseline(
     fit_ease,
     {"l2": 100.0, "half_life": 30.0, "own": 0.1},
     {"l2": RangeSettings(low=1.0, high=10_000.0, log=True), "half_life": HALF_LIFE, "own": OWN},
+    by_profile=True,
 )
 SLIM = Baseline(
     fit_slim,
@@ -195,5 +196,6 @@ SLIM = Baseline(
         "half_life": HALF_LIFE,
         "own": OWN,
     },
+    by_profile=True,
     by_implicit=True,
 )

@@ -25,7 +25,7 @@ def fit_item_knn(events: Events, settings: Mapping[str, Any], seed: int, budget:
     """Cosine of columns, as they are or weighted as text is (TF-IDF, BM25), by implicit."""
     kinds = {"cosine": "CosineRecommender", "tfidf": "TFIDFRecommender", "bm25": "BM25Recommender"}
     similarity = fit_similarity(kinds[settings["weighting"]], events.matrix(), settings["neighbors"])
-    return by_similarity(events.matrix(settings["half_life"]), similarity)
+    return by_similarity(events.profiles.matrix(settings["half_life"]), similarity)
 
 
 def fit_rp3beta(events: Events, settings: Mapping[str, Any], seed: int, budget: Budget) -> Scores:
@@ -42,7 +42,7 @@ def fit_rp3beta(events: Events, settings: Mapping[str, Any], seed: int, budget: 
     half = sp.csr_matrix(half).astype(np.float64)
     similarity = fit_similarity("ItemItemRecommender", half, settings["neighbors"])
     walk = sp.diags_array(of_item ** (beta - alpha)) @ similarity
-    return by_similarity(events.matrix(settings["half_life"]), sp.csr_array(walk))
+    return by_similarity(events.profiles.matrix(settings["half_life"]), sp.csr_array(walk))
 
 
 def fit_swing(events: Events, settings: Mapping[str, Any], seed: int, budget: Budget) -> Scores:
@@ -53,7 +53,7 @@ def fit_swing(events: Events, settings: Mapping[str, Any], seed: int, budget: Bu
     where n(u) is the number of items of user u."""
     links = swing_links(events, settings["alpha"], min(settings["neighbors"], events.shape[1]))
     similarity = sp.csr_array((links.weight, links.item, links.indptr), shape=(events.shape[1],) * 2)
-    return by_similarity(events.matrix(settings["half_life"]), similarity)
+    return by_similarity(events.profiles.matrix(settings["half_life"]), similarity)
 
 
 def swing_links(events: Events, alpha: float, neighbors: int) -> ItemLinks:
@@ -78,6 +78,7 @@ ITEM_KNN = Baseline(
     fit_item_knn,
     {"neighbors": 100, "weighting": "cosine", "half_life": 30.0},
     {"neighbors": NEIGHBORS, "weighting": ["cosine", "tfidf", "bm25"], "half_life": HALF_LIFE},
+    by_profile=True,
     by_implicit=True,
 )
 RP3BETA = Baseline(
@@ -89,6 +90,7 @@ RP3BETA = Baseline(
         "beta": RangeSettings(low=0.0, high=1.0),
         "half_life": HALF_LIFE,
     },
+    by_profile=True,
     by_implicit=True,
 )
 SWING = Baseline(
@@ -99,4 +101,5 @@ SWING = Baseline(
         "alpha": RangeSettings(low=0.1, high=100.0, log=True),
         "half_life": HALF_LIFE,
     },
+    by_profile=True,
 )

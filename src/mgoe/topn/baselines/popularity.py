@@ -23,7 +23,7 @@ def fit_popularity(events: Events, settings: Mapping[str, Any], seed: int, budge
 def fit_frequent(events: Events, settings: Mapping[str, Any], seed: int, budget: Budget) -> Scores:
     """Score a user's own items by their events, as popularity does; then come popular items, all of which
     score less than an own one."""
-    profiles = events.matrix(settings["half_life"])
+    profiles = events.profiles.matrix(settings["half_life"])
     popular = decayed_counts(events, settings["popular_half_life"])
     fill = (FORGOTTEN / 2 * popular / max(FORGOTTEN, popular.max(initial=0))).astype(np.float32)
     return lambda users: profiles[users].toarray() + fill
@@ -35,9 +35,10 @@ def decayed_counts(events: Events, half_life: float) -> NDArray[np.float64]:
     return np.bincount(events.item, weight, minlength=events.shape[1]).astype(np.float64)
 
 
-POPULARITY = Baseline(fit_popularity, {"half_life": 7.0}, {"half_life": RECENCY})
+POPULARITY = Baseline(fit_popularity, {"half_life": 7.0}, {"half_life": RECENCY}, by_profile=True)
 FREQUENT = Baseline(
     fit_frequent,
     {"half_life": 30.0, "popular_half_life": 7.0},
     {"half_life": HALF_LIFE, "popular_half_life": RECENCY},
+    by_profile=True,
 )

@@ -121,7 +121,7 @@ def fit_sequences(
                 loss.backward()
                 optimizer.step()
     network.eval()
-    histories = Histories.of(events, rng)
+    histories = Histories.of(events.profiles, rng)
 
     @torch.inference_mode()
     def scores(users: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -174,5 +174,5 @@ SPACE = {
     "learning_rate": RangeSettings(low=1e-3, high=1e-2, log=True),
     "epochs": [4, 8, 16],
 }
-SASREC = Baseline(partial(fit_sequences, SASRecBlock), START, SPACE, random=True)
-HSTU = Baseline(partial(fit_sequences, HSTUBlock), START, SPACE, random=True)
+SASREC = Baseline(partial(fit_sequences, SASRecBlock), START, SPACE, random=True, by_profile=True)
+HSTU = Baseline(partial(fit_sequences, HSTUBlock), START, SPACE, random=True, by_profile=True)

@@ -85,7 +85,8 @@ def fit_transitions(events: Events, settings: Mapping[str, Any], seed: int, budg
     for distance in range(1, REACH + 1):
         start = np.flatnonzero(steps.place >= distance)
         followed += decay ** (distance - 1) * (steps.items[start].T @ to[start + distance])
-    return by_similarity(steps.latest(events.shape[0], decay), scaled_rows(sp.csr_array(followed)))
+    latest = Visits.of(events.profiles).latest(events.profiles.shape[0], decay)
+    return by_similarity(latest, scaled_rows(sp.csr_array(followed)))
 
 
 def fit_sknn(events: Events, settings: Mapping[str, Any], seed: int, budget: Budget) -> Scores:
@@ -97,15 +98,17 @@ def fit_sknn(events: Events, settings: Mapping[str, Any], seed: int, budget: Bud
     steps count decay^place, whatever their visit, and a neighbour 2^(-age / half_life). The user's own last
     visit is no neighbour. Cosines are exact up to a factor per user, which changes no order.
     """
-    timed, users = settings["weighting"] == "time", events.shape[0]
+    timed, profiles = settings["weighting"] == "time", events.profiles
     visits = Visits.of(events, settings["gap"])
     newest = np.argsort(visits.age, kind="stable")
-    items, own = visits.items[newest], np.full(users, -1)
+    items, own = visits.items[newest], np.full(events.shape[0], -1)
     of_last = np.flatnonzero(visits.place[newest] == 0)
     own[visits.user[newest[of_last]]] = of_last
     worth = np.exp2(-visits.age[newest] / settings["half_life"]) if timed else np.ones(len(newest))
     compare = sp.diags_array((worth / np.diff(items.indptr) ** 0.5).astype(np.float32)) @ items
-    mine = Visits.of(events).latest(users, settings["decay"]) if timed else visits.latest(users, 0.0)
+    own = own if events.asked is None else own[events.asked.user]
+    steps = Visits.of(profiles, 0.0 if timed else settings["gap"])
+    mine = steps.latest(profiles.shape[0], settings["decay"] if timed else 0.0)
 
     def scores(asked: NDArray[np.int64]) -> NDArray[np.float32]:
         near = sp.csr_array(mine[asked] @ compare.T)
@@ -131,7 +134,10 @@ def largest_of_rows(matrix: sp.csr_array, keys: NDArray, n: int) -> sp.csr_array
 
 
 TRANSITIONS = Baseline(
-    fit_transitions, {"decay": 0.5, "half_life": 30.0}, {"decay": DECAY, "half_life": RECENCY}
+    fit_transitions,
+    {"decay": 0.5, "half_life": 30.0},
+    {"decay": DECAY, "half_life": RECENCY},
+    by_profile=True,
 )
 SKNN = Baseline(
     fit_sknn,
@@ -151,4 +157,5 @@ SKNN = Baseline(
         "decay": DECAY,
         "half_life": RECENCY,
     },
+    by_profile=True,
 )
