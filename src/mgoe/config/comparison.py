@@ -61,6 +61,9 @@ class TopNSettings(Settings):
     """Tasks that make an item relevant; all binary ones if empty."""
     objective: str | None = None
     """What a model orders items by, as in a request; by default the sum of the probabilities of `tasks`."""
+    next_item: bool = False
+    """Measure baselines, and no models, by the next item of a user: every event of a test window gets a list
+    as of its moment."""
     hide_known: bool | Literal["auto"] = "auto"
     """Whether items that a user did before leave the list; `auto` hides them where last items are held
     out."""
@@ -75,7 +78,7 @@ class TopNSettings(Settings):
     """Processor minutes of a trial, and of the fit with the best settings. A baseline that learns in epochs
     stops with the epoch in which they are used up; the fits of others cannot be cut short."""
     tuning_users: Count = 2000
-    """Users, drawn at random, for whom validation lists are made."""
+    """Users, or events with `next_item`, drawn at random, for which validation lists are made."""
     exact_users: int = Field(default=1000, ge=0)
     """Test users, drawn at random, for whom a model that retrieves candidates scores every item too; 0 leaves
     this out."""

@@ -78,7 +78,8 @@ def parts_of(plan: Plan, cells: Iterable[Cell]) -> list[Part]:
         )
         if topn is not None:
             listed = {"topn": plain_values(topn, {"baselines", "trials", "trial_minutes"})}
-            add_lists(log, cell.variant.name, cell.seed, listed, (fitted,))
+            if not topn.next_item:
+                add_lists(log, cell.variant.name, cell.seed, listed, (fitted,))
             known = {key: values[key] for key in ("data", "tasks", "split")}
             for name, seed in references_of(plan, log):
                 add_lists(log, name, seed, known | _topn_of_reference(topn, name), origin_of(log))
@@ -89,12 +90,12 @@ def references_of(plan: Plan, log: Log) -> list[tuple[str, int]]:
     """Return the name and seed of the lists that those of models are compared with on a log.
 
     They are those of baselines, with the first seed alone if nothing is drawn, and the best reachable ones,
-    which are known of a simulated world by time.
+    which are known of a simulated world by time, and not of next items.
     """
     topn, seeds = plan.comparison.topn, plan.settings.seeds
     if topn is None:
         return []
-    known = log.settings(seeds[0]).data.truth is not None
+    known = log.settings(seeds[0]).data.truth is not None and not topn.next_item
     return [
         *((name, seed) for name in topn.baselines for seed in (seeds if is_drawn(plan, name) else seeds[:1])),
         *[(REACHABLE, seeds[0])] * known,

@@ -29,7 +29,7 @@ from mgoe.experiments.topn_objective import list_objective
 from mgoe.models import class_of, options_of
 from mgoe.retrieval import find_generators
 from mgoe.simulation import Truth, check_reachable
-from mgoe.topn import load_implicit
+from mgoe.topn import find_baseline, load_implicit
 from mgoe.training import Monitor, check_available, load_lightgbm
 
 
@@ -56,6 +56,11 @@ def check(plan: Plan, cells: Sequence[Cell]) -> None:
         _check_references(log, plan.settings.seeds[0])
     if plan.comparison.topn is not None:
         for log in plan.logs.values():
+            if log.whole is not None and plan.comparison.topn.next_item:
+                raise ConfigError(
+                    f"logs.{log.name}.hold_out",
+                    "next items are those of a test window, found `last`; leave it out",
+                )
             _check_lists(log.settings(plan.settings.seeds[0]), plan.comparison.topn)
             find_generators(quotas_of(plan.comparison.topn.retrieval))
     if plan.comparison.tune is not None:
@@ -86,6 +91,13 @@ def _check_lists(settings: RunSettings, topn: TopNSettings) -> None:
     if not binary:
         names = ", ".join(settings.task_names)
         raise ConfigError("topn", f"a binary task must make items relevant, found only {names}; leave it out")
+    without = [name for name in topn.baselines if topn.next_item and not find_baseline(name).by_profile]
+    if without:
+        raise ConfigError(
+            "topn.baselines",
+            "next items are listed by baselines that read a history of any row (`by_profile`), found "
+            f"{', '.join(without)}; leave them out, or `next_item`",
+        )
     list_objective(settings, topn)
 
 

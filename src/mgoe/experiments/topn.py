@@ -49,7 +49,8 @@ def measure_topn(plan: Plan, cells: Sequence[Cell], until: float | None) -> dict
 
 
 def jobs_of(plan: Plan, cells: Sequence[Cell]) -> list[Job]:
-    """Return a job for everything that is not measured yet and whose data are here, models first."""
+    """Return a job for everything that is not measured yet and whose data are here, models first.
+    Models have no lists of next items."""
     topn = plan.comparison.topn
     if topn is None:
         return []
@@ -60,7 +61,7 @@ def jobs_of(plan: Plan, cells: Sequence[Cell]) -> list[Job]:
             jobs.append(Job(f"lists of {log.name}, {name}, seed {seed}", work, args))
 
     for cell in cells:
-        if cell.done:
+        if cell.done and not topn.next_item:
             need(cell.log, cell.variant.name, cell.seed, measure_model, (cell, topn))
     for log in {cell.log.name: cell.log for cell in cells}.values():
         prepared = [seed for seed in plan.settings.seeds if (log.stage(seed) / "data").exists()]

@@ -4,6 +4,7 @@ test.
 
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from mgoe.experiments.held_out import held_pairs
 from mgoe.experiments.plan import Log
 from mgoe.experiments.topn_objective import relevant_tasks
 from mgoe.experiments.tuning import best_trial, propose
-from mgoe.topn import Budget, Queries, find_baseline, make_lists, measure_lists
+from mgoe.topn import Budget, Events, NextItems, Queries, Scores, find_baseline, measure_lists
 
 TRIALS = "trials.json"
 """Settings that were tried on validation."""
@@ -33,10 +34,10 @@ def queries_of(
     Validation is by time in every log, so that what is chosen there is chosen on what models do not know.
     """
     tasks = [t for t, task in enumerate(settings.tasks) if task.name in relevant_tasks(settings, topn)]
-    hide = topn.hides(log.whole is not None)
-    valid = Queries.by_time(prepared, "valid", tasks, hide).sample(topn.tuning_users, topn.seed)
+    hide, kind = topn.hides(log.whole is not None), NextItems if topn.next_item else Queries
+    valid = kind.by_time(prepared, "valid", tasks, hide).sample(topn.tuning_users, topn.seed)
     if log.whole is None:
-        return valid, Queries.by_time(prepared, "test", tasks, hide)
+        return valid, kind.by_time(prepared, "test", tasks, hide)
     return valid, Queries.held_out(prepared, *held_pairs(log.rest, prepared), hide)
 
 
@@ -64,12 +65,20 @@ def measure_baseline(log: Log, name: str, seed: int, topn: TopNSettings, data: i
     depth = topn.k[0]
     file = folder / TRIALS
     trials = read_json(file)["trials"] if file.exists() else []
+    spent = np.zeros(2)  # by the clock, and by the processor
+
+    def fit(changed: Mapping[str, Any], budget: Budget, events: Events) -> Scores:
+        begin = np.array([time.perf_counter(), time.process_time()])
+        scores = baseline.fit(events, changed, seed, budget)
+        spent[:] += np.array([time.perf_counter(), time.process_time()]) - begin
+        return scores
+
     while len(trials) < topn.trials:
         changed = propose(baseline.space, trials, topn.seed, lower_is_better=False, first=[baseline.start])
         started, value, failed = time.process_time(), None, ""
         budget = Budget(60 * topn.trial_minutes)
         try:
-            lists = make_lists(baseline.fit(valid.events, changed, seed, budget), valid, depth)
+            lists = valid.lists(partial(fit, changed, budget), depth)
             value = value_of(measure_lists(lists, valid, [depth]), f"ndcg@{depth}")
         except (MgoeError, ArithmeticError, np.linalg.LinAlgError) as error:
             failed = " ".join(str(error).split())
@@ -85,19 +94,19 @@ def measure_baseline(log: Log, name: str, seed: int, topn: TopNSettings, data: i
         )
         write_json(file, {"trials": trials})
     best = best_trial(f"topn, {name}", trials, lower_is_better=False)
-    clock, started = time.perf_counter(), time.process_time()
-    budget = Budget(60 * topn.trial_minutes)
-    scores = baseline.fit(test.events, best, seed, budget)
-    cost = {
-        "training_seconds": round(time.perf_counter() - clock, 2),
-        "cpu_seconds": round(time.process_time() - started, 2),
+    budget, started, spent[:] = Budget(60 * topn.trial_minutes), time.process_time(), 0
+    lists = test.lists(partial(fit, best, budget), max(topn.k))
+    seconds = time.process_time() - started - spent[1]
+    about = {
+        "training_seconds": round(spent[0], 2),
+        "cpu_seconds": round(spent[1], 2),
         "stopped_after_epochs": budget.stopped,
+        "lists_cpu_seconds": round(seconds, 2),
     }
-    started = time.process_time()
-    lists = make_lists(scores, test, max(topn.k))
-    cost["lists_cpu_seconds"] = round(time.process_time() - started, 2)
+    if isinstance(test, NextItems):
+        about |= {"queries": len(test.row), "unseen": float(test.unseen.mean())}
     found = measure_lists(lists, test, topn.k)
-    return write_result(folder, name, seed, {"trials": trials, "best": best, **cost}, found)
+    return write_result(folder, name, seed, {"trials": trials, "best": best, **about}, found)
 
 
 def value_of(found: Influence, metric: str) -> float:

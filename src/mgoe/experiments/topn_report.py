@@ -58,15 +58,27 @@ def lists_standings(plan: Plan, log: Log) -> Standings | None:
         facts.setdefault(name, []).append(read_json(folder / FIT))
     if not measured:
         return None
-    asked = dict.fromkeys([*plan.variants, *dict(references_of(plan, log))])
-    one = _standings(f"Top-N lists, {protocol(plan, log)}", log, plan.comparison.lead, measured, rows)
+    topn, references = plan.comparison.topn, dict(references_of(plan, log))
+    assert topn is not None
+    models, lead = ((), topn.baselines[0]) if topn.next_item else (plan.variants, plan.comparison.lead)
+    one = _standings(f"Top-N lists, {protocol(plan, log)}", log, lead, measured, rows)
     return replace(
         one,
         costs={name: cost_of(of_seeds) for name, of_seeds in facts.items()},
         reached={} if best is None else find_reached(plan, best, measured),
-        missing={name: "lists are not measured yet" for name in asked if name not in dict(there)},
+        missing={
+            name: "lists are not measured yet"
+            for name in dict.fromkeys([*models, *references])
+            if name not in dict(there)
+        },
         notes=[
             _chosen({name: of_seeds[0]["best"] for name, of_seeds in facts.items()}),
+            *(
+                f"Of {one['queries']:,} events, {one['unseen']:.1%} are on items that nobody did before and "
+                "count as missed."
+                for one in [of_seeds[0] for of_seeds in facts.values()][:1]
+                if "unseen" in one
+            ),
             *_limited(plan, {name: of_seeds[0]["trials"] for name, of_seeds in facts.items()}),
         ],
     )
@@ -139,7 +151,8 @@ def protocol(plan: Plan, log: Log) -> str:
     """Return in words what lists of a log are measured on."""
     topn = plan.comparison.topn
     assert topn is not None
-    last = "each user's last item held out" if log.whole is not None else "by time"
+    by_time = "next items" if topn.next_item else "by time"
+    last = by_time if log.whole is None else "each user's last item held out"
     return f"{last}, known items {'hidden' if topn.hides(log.whole is not None) else 'included'}"
 
 
