@@ -52,8 +52,8 @@ def test_visits_are_those_of_a_loop(events: Events, gap: float):
     assert_array_equal(visits.place, [p for u in sorted(expected) for p in range(len(expected[u]))[::-1]])
 
 
-@given(events=logs(), decay=st.floats(0.05, 1), half_life=st.floats(0.1, 50))
-def test_transitions_are_shares_of_what_followed(events: Events, decay: float, half_life: float):
+@given(events=logs(), decay=st.floats(0.05, 1), half_life=st.floats(0.1, 50), own=st.sampled_from([0.0, 0.3]))
+def test_transitions_are_shares_of_what_followed(events: Events, decay: float, half_life: float, own: float):
     followed = np.zeros((ITEMS, ITEMS))
     steps = visits_of(events, 0)
     for mine in steps.values():
@@ -67,7 +67,8 @@ def test_transitions_are_shares_of_what_followed(events: Events, decay: float, h
     for user, mine in steps.items():
         for back, (_, items) in enumerate(mine[::-1][:REACH]):
             expected[user] += decay**back * shares[sorted(items)].sum(axis=0)
-    found = scores_of("transitions", events, decay=decay, half_life=half_life)
+            expected[user, sorted(items)] += decay**back * own
+    found = scores_of("transitions", events, decay=decay, half_life=half_life, own=own)
     assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
 
 
@@ -77,8 +78,11 @@ def test_transitions_are_shares_of_what_followed(events: Events, decay: float, h
     timed=st.booleans(),
     neighbors=st.integers(1, 4),
     sample=st.integers(1, 6),
+    own=st.sampled_from([0.0, 0.3]),
 )
-def test_session_knn_is_that_of_a_loop(events: Events, gap: float, timed: bool, neighbors: int, sample: int):
+def test_session_knn_is_that_of_a_loop(
+    events: Events, gap: float, timed: bool, neighbors: int, sample: int, own: float
+):
     decay, half_life = 0.6, 1.7
     visits, steps = visits_of(events, gap), visits_of(events, 0)
     everybody = [(age, user, n, items) for user in visits for n, (age, items) in enumerate(visits[user])]
@@ -97,9 +101,18 @@ def test_session_knn_is_that_of_a_loop(events: Events, gap: float, timed: bool, 
             )
             if like and (other, n) != (user, len(visits[user]) - 1):
                 similar.append((np.float32(like), items))
-        for like, items in sorted(similar[:sample], key=lambda one: -one[0])[:neighbors]:
-            expected[user, sorted(items)] += like
-    settings = {"gap": gap, "neighbors": neighbors, "sample": sample, "decay": decay, "half_life": half_life}
+        nearest = sorted(similar[:sample], key=lambda one: -one[0])[:neighbors]
+        for like, items in nearest:
+            expected[user, sorted(items)] += like / sum(weight for weight, _ in nearest)
+        expected[user] += own * weight
+    settings = {
+        "own": own,
+        "gap": gap,
+        "neighbors": neighbors,
+        "sample": sample,
+        "decay": decay,
+        "half_life": half_life,
+    }
     found = scores_of("sknn", events, weighting="time" if timed else "set", **settings)
     assert_allclose(found, expected, rtol=1e-5)
 

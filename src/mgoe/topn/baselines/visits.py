@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from mgoe.config import RangeSettings
 from mgoe.topn.baselines.baseline import NEIGHBORS, Baseline, Budget, by_similarity
 from mgoe.topn.baselines.cascading import scaled_rows
+from mgoe.topn.baselines.linear import OWN
 from mgoe.topn.baselines.popularity import RECENCY
 from mgoe.topn.lists import Events, Scores
 
@@ -75,7 +76,8 @@ def fit_transitions(events: Events, settings: Mapping[str, Any], seed: int, budg
 
     From item i to j there is the share of what followed i that was j: the sum of decay^(d - 1) over all steps
     with j that come d <= `REACH` steps after one with i, each of which counts 2^(-age / half_life). It is
-    read at the items of a user's last steps, d - 1 steps back with decay^(d - 1).
+    read at the items of a user's last steps, d - 1 steps back with decay^(d - 1). These items themselves are
+    added with the weight `own`.
     """
     steps, decay = Visits.of(events), settings["decay"]
     to = sp.csr_array(
@@ -86,17 +88,19 @@ def fit_transitions(events: Events, settings: Mapping[str, Any], seed: int, budg
         start = np.flatnonzero(steps.place >= distance)
         followed += decay ** (distance - 1) * (steps.items[start].T @ to[start + distance])
     latest = Visits.of(events.profiles).latest(events.profiles.shape[0], decay)
-    return by_similarity(latest, scaled_rows(sp.csr_array(followed)))
+    own = sp.diags_array(np.full(events.shape[1], settings["own"], np.float32))
+    return by_similarity(latest, sp.csr_array(scaled_rows(sp.csr_array(followed)) + own))
 
 
 def fit_sknn(events: Events, settings: Mapping[str, Any], seed: int, budget: Budget) -> Scores:
     """Session kNN (Jannach & Ludewig 2017): score items of the visits that are most like a user's last one.
 
     A visit ends where a user does nothing for `gap` days. Of the visits with an item of the user's, the
-    `sample` most recent ones are compared by the cosine of item sets, and those of the `neighbors` nearest
-    ones count with it. With the weighting `time`, as in V-SKNN and STAN (Garg et al. 2019), the user's last
-    steps count decay^place, whatever their visit, and a neighbour 2^(-age / half_life). The user's own last
-    visit is no neighbour. Cosines are exact up to a factor per user, which changes no order.
+    `sample` most recent ones are compared by the cosine of item sets. An item scores by the share of the
+    `neighbors` nearest ones that have it, weighted by the cosine; the user's items are added with the weight
+    `own`. With the weighting `time`, as in V-SKNN and STAN (Garg et al. 2019), the user's last steps count
+    decay^place, whatever their visit, and a neighbour 2^(-age / half_life). The user's own last visit is no
+    neighbour.
     """
     timed, profiles = settings["weighting"] == "time", events.profiles
     visits = Visits.of(events, settings["gap"])
@@ -115,7 +119,8 @@ def fit_sknn(events: Events, settings: Mapping[str, Any], seed: int, budget: Bud
         near.data[near.indices == np.repeat(own[asked], np.diff(near.indptr))] = 0
         near.eliminate_zeros()
         recent = largest_of_rows(near, -near.indices, settings["sample"])
-        return (largest_of_rows(recent, recent.data, settings["neighbors"]) @ items).toarray()
+        nearest = scaled_rows(largest_of_rows(recent, recent.data, settings["neighbors"]))
+        return (nearest @ items + settings["own"] * mine[asked]).toarray()
 
     return scores
 
@@ -135,8 +140,8 @@ def largest_of_rows(matrix: sp.csr_array, keys: NDArray, n: int) -> sp.csr_array
 
 TRANSITIONS = Baseline(
     fit_transitions,
-    {"decay": 0.5, "half_life": 30.0},
-    {"decay": DECAY, "half_life": RECENCY},
+    {"decay": 0.5, "half_life": 30.0, "own": 0.1},
+    {"decay": DECAY, "half_life": RECENCY, "own": OWN},
     by_profile=True,
 )
 SKNN = Baseline(
@@ -148,6 +153,7 @@ SKNN = Baseline(
         "weighting": "time",
         "decay": 0.7,
         "half_life": 30.0,
+        "own": 0.1,
     },
     {
         "neighbors": NEIGHBORS,
@@ -156,6 +162,7 @@ SKNN = Baseline(
         "weighting": ["set", "time"],
         "decay": DECAY,
         "half_life": RECENCY,
+        "own": OWN,
     },
     by_profile=True,
 )
