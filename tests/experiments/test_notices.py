@@ -140,6 +140,18 @@ def test_history_that_a_service_would_know_better_is_named(tmp_path: Path):
     assert said_of(dates, tmp_path / "dates", **events) == []
 
 
+def test_users_who_are_known_at_their_moment_alone_are_named(tmp_path: Path):
+    """Every user has one session of five events, minutes apart, so no cut and hardly a bucket knows them."""
+    log = exposures()[["item_id", "timestamp"]].assign(user_id=np.arange(ROWS) // 5)
+    log["timestamp"] = log.groupby("user_id")["timestamp"].transform("first")
+    log["timestamp"] += pd.to_timedelta(np.arange(ROWS) % 5, unit="min")
+    events = {"behavior": None, "context": [], "tasks": ["click"]}
+    for history in ("cut", "bucket"):
+        [said] = said_of(log, tmp_path / history, **events, history=history)
+        assert re.search(r"(100|99)% of it is by users that are new to it, 20% at their moment", said)
+    assert said_of(log, tmp_path / "moment", **events, history="moment") == []
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_nothing_is_said_of_a_stationary_log(seed, tmp_path: Path):
     assert said_of(exposures(seed), tmp_path) == []

@@ -17,6 +17,7 @@ from mgoe.data.columns import Expr, Table, only_row
 from mgoe.evaluation import ALL, Cost, Estimate, Row, summarize
 from mgoe.evaluation.rows import FEW_USERS, MEAN
 from mgoe.experiments.plan import Cell
+from mgoe.graph.pair_rows import SIDES
 from mgoe.metrics import auc
 from mgoe.training.progress import CURVES
 
@@ -35,8 +36,8 @@ FEWEST = 100
 BY_HEART = 0.6
 """Training loss as a share of that on validation, below which a model has learned rows by heart."""
 OLD, LACKING = 7 * 86_400_000_000, 0.05
-"""Age of the history that is read (microseconds), and share of events on items that it lacks and that are
-known at their moment, from which it is said."""
+"""Age of the history that is read (microseconds), and share of events of users or on items that it lacks and
+that are known at their moment, from which it is said."""
 WORSE = 1.02
 """Log loss after calibration, over that before, from which it is said."""
 REFERENCES = ("constant", "popularity", "history", "rates")
@@ -201,29 +202,39 @@ def _known_labels(prepared: Prepared, settings: RunSettings) -> Iterator[str]:
 
 
 def _old_history(prepared: Prepared, settings: RunSettings) -> Iterator[str]:
-    """Say how old the history of test rows is, if all read up to the cut and times are finer than buckets."""
-    if settings.data.history != "cut":
+    """Say how old the history of test rows is, if they read up to the cut and times are finer than buckets;
+    or up to the bucket, and it is that of users who are new in it."""
+    read = {"cut": ("snapshot", SIDES), "bucket": ("bucket", SIDES[:1])}.get(settings.data.history)
+    if read is None:
         return
+    slot, sides = read
     rows: Table = prepared.history
-    items = rows.group_by("item").aggregate(known=rows.time.min(), held=rows.snapshot.min())
-    ends: Expr = ibis.literal(prepared.cuts.tolist(), "array<int64>")
-    test = rows.filter(rows.snapshot > prepared.valid_window + 1).inner_join(items, "item")
+    test = rows.filter(rows.snapshot > prepared.valid_window + 1)
+    for side in sides:
+        first = {f"{side}_known": rows.time.min(), f"{side}_held": rows[slot].min()}
+        test = test.inner_join(rows.group_by(side).aggregate(**first), side)
+    cuts: Expr = ibis.literal(prepared.cuts.tolist(), "array<int64>")
+    ends = test.bucket if slot == "bucket" else cuts[test.snapshot - 1] + 1
     bucket = seconds(settings.data.bucket) * 1_000_000
     facts = only_row(
         test.aggregate(
-            age=(test.time - (ends[test.snapshot - 1] + 1) * bucket).mean(),
-            lacks=(test.held == test.snapshot).mean(),
-            new=(test.known == test.time).mean(),
+            age=(test.time - ends * bucket).mean(),
             fine=(test.time % bucket != 0).mean(),
+            **{f"{side}_lacks": (test[f"{side}_held"] == test[slot]).mean() for side in sides},
+            **{f"{side}_new": (test[f"{side}_known"] == test.time).mean() for side in sides},
         )
     )
     if (facts["fine"] or 0) < 0.5:
         return
-    if facts["age"] > OLD or facts["lacks"] - facts["new"] > LACKING:
+    unread = {side: facts[f"{side}_lacks"] - facts[f"{side}_new"] for side in sides}
+    side = max(sides, key=lambda one: unread[one])
+    if facts["age"] > OLD or unread[side] > LACKING:
+        whose = {"user": "by users", "item": "on items"}[side]
         yield (
             f"what happens in test comes {facts['age'] / 86_400e6:.1f} days after the history that its rows "
-            f"read, and {facts['lacks']:.0%} of it is on items that are new to it, {facts['new']:.0%} at "
-            "their moment; set `data.history: moment`, so that rows read what a service knows by then"
+            f"read, and {facts[f'{side}_lacks']:.0%} of it is {whose} that are new to it, "
+            f"{facts[f'{side}_new']:.0%} at their moment; set `data.history: moment`, so that rows read what "
+            "a service knows by then"
         )
 
 
