@@ -35,6 +35,19 @@ def test_history_is_what_the_snapshot_holds(log, parts):
         assert new[n] == (not ((hu == u) & (hi == i) & (hs <= s)).any())
 
 
+@given(logs(), st.integers(1, 5))
+def test_history_is_what_is_read_up_to_a_moment(log, parts):
+    """As many moments as rows: nothing is read that is later than a row's own."""
+    (hu, hi, hs), (users, items, snapshots) = log
+    moments = snapshots.astype(np.int64) * 10**15 + np.arange(len(users)) % 7
+    times = hs.astype(np.int64) * 10**15 + np.arange(len(hu)) % 5
+    history = zip(*(np.array_split(column, parts) for column in (hu, hi, times)), strict=True)
+    counts, new = known_before(history, users, items, moments)
+    for n, (u, i, m) in enumerate(zip(users, items, moments, strict=True)):
+        assert counts[n] == ((hu == u) & (times <= m)).sum()
+        assert new[n] == (not ((hu == u) & (hi == i) & (times <= m)).any())
+
+
 @given(logs())
 def test_activity_and_age_split_all_rows(log):
     (hu, hi, hs), (users, items, snapshots) = log

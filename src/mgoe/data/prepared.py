@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import ibis.expr.types as ir
 import numpy as np
@@ -160,18 +160,20 @@ class Prepared(Encoders):
         files = [as_pattern(file) for file in Store(self.path / name).sizes()]
         return open_duckdb(temp_directory=str(spill)).read_parquet(files)
 
-    def history_parts(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int16]]]:
-        """Yield user, item and snapshot of the history's rows, `HISTORY_ROWS` at a time.
+    def history_parts(
+        self, since: Literal["snapshot", "time"] = "snapshot"
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.integer]]]:
+        """Yield user, item and snapshot, or time, of the history's rows, `HISTORY_ROWS` at a time.
 
         Raises:
             DataError: The file is missing or damaged.
         """
-        store, names = Store(self.path / "history.parquet"), ["user", "item", "snapshot"]
+        store, names = Store(self.path / "history.parquet"), ["user", "item", since]
         for shard in store.sizes():
             with readable(shard):
                 for part in store.open(shard).iter_batches(HISTORY_ROWS, columns=names):
-                    user, item, snapshot = (part[name].to_numpy() for name in names)
-                    yield user, item, snapshot
+                    user, item, found = (part[name].to_numpy() for name in names)
+                    yield user, item, found
 
     def examples(self, split: Split) -> Examples:
         """Return the examples of a split in memory."""

@@ -12,9 +12,10 @@ from mgoe.evaluation.rows import UNIFORM
 
 FEW, MANY = 5, 20
 """Events of a user's history: below `FEW` are few, from `MANY` on many."""
-NEVER = np.iinfo(np.int16).max
-Part = tuple[NDArray[np.integer], NDArray[np.integer], NDArray[np.integer]]
-"""Some events of a history: user, item, and the first snapshot that holds each. Shape (E,) each."""
+NEVER = np.iinfo(np.int64).max
+Part = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.integer]]
+"""Some events of a history: user, item, and the first snapshot that holds each, or its moment. Shape (E,)
+each."""
 
 
 def unseen(
@@ -35,7 +36,7 @@ def unseen(
 
 
 def activity(events: NDArray[np.integer]) -> dict[str, NDArray[np.bool_]]:
-    """Slice by the number of events of the user at the example's snapshot (see `known_before`).
+    """Slice by the number of events of the user that the example reads (see `known_before`).
 
     Shape (N,) each.
 
@@ -75,7 +76,7 @@ def known_before(
     history: Iterable[Part],
     users: NDArray[np.integer],
     items: NDArray[np.integer],
-    snapshots: NDArray[np.integer],
+    upto: NDArray[np.integer],
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Return what the history of each example knows about it. Memory grows with examples and nodes, not with
     the history.
@@ -84,7 +85,8 @@ def known_before(
         history: Parts of the history, in any order.
         users: Negative if the log never had them. Shape (N,).
         items: Likewise. Shape (N,).
-        snapshots: Shape (N,).
+        upto: The last snapshot, or moment, that each example reads; the third number of an event is of the
+            same kind. Shape (N,).
 
     Returns:
         Events of the example's user, (N,), and whether there is none of its pair, (N,).
@@ -96,25 +98,26 @@ def known_before(
         >>> events.shape == new_pairs.shape
         True
     """
-    size, width = int(users.max(initial=0)) + 1, int(items.max(initial=0)) + 1
-    numbers, number = np.unique(snapshots, return_inverse=True)
-    events = np.zeros((len(numbers), size), np.int64)
+    width = int(items.max(initial=0)) + 1
+    numbers, number = np.unique(upto, return_inverse=True)
+    reads = len(numbers) + 1  # an event that nobody reads has the last number
+    keys, key = np.unique(users.astype(np.int64) * reads + number, return_inverse=True)
     pairs, pair = np.unique(users.astype(np.int64) * width + items, return_inverse=True)
-    pairs = np.append(pairs, np.iinfo(np.int64).max)  # so that every search ends inside
-    known_at = np.full(len(pairs), NEVER)
+    keys, pairs = (np.append(codes, NEVER) for codes in (keys, pairs))  # so that every search ends inside
+    events, known_at = np.zeros(len(keys), np.int64), np.full(len(pairs), NEVER)
     for some_users, some_items, since in history:
-        ours = some_users < size
-        some_users, some_items, since = some_users[ours], some_items[ours], since[ours]
-        for n, snapshot in enumerate(numbers):
-            np.add.at(events[n], some_users[since <= snapshot], 1)
+        place = np.searchsorted(keys, some_users * reads + np.searchsorted(numbers, since))
+        events += np.bincount(place[keys[place] // reads == some_users], minlength=len(keys))
         ours = some_items < width
-        some_pairs, since = some_users[ours].astype(np.int64) * width + some_items[ours], since[ours]
+        some_pairs, since = some_users[ours] * width + some_items[ours], since[ours]
         place = np.searchsorted(pairs, some_pairs)
         ours = pairs[place] == some_pairs
         np.minimum.at(known_at, place[ours], since[ours])
+    before = np.concatenate([[0], events.cumsum()])  # what comes before a key, of all users
+    events = before[1:] - before[np.searchsorted(keys, keys // reads * reads)]
     return (
-        np.where(users < 0, 0, events[number, users]),
-        (users < 0) | (items < 0) | (known_at[pair] > snapshots),
+        np.where(users < 0, 0, events[key]),
+        (users < 0) | (items < 0) | (known_at[pair] > upto),
     )
 
 
@@ -128,6 +131,7 @@ def make_slices(
     users_at: NDArray[np.integer],
     items_at: NDArray[np.integer],
     history: Iterable[Part],
+    upto: NDArray[np.integer] | None = None,
     uniform: NDArray[np.integer] | None = None,
 ) -> dict[str, NDArray[np.bool_]]:
     """Return all slices of a set of examples by name.
@@ -137,6 +141,7 @@ def make_slices(
         cuts: Last bucket of each snapshot.
         users_at, items_at: Nodes known at each snapshot.
         history: Read once, part by part.
+        upto: What each example reads of it, see `known_before`; by default its snapshot. Shape (N,).
         uniform: 1 where the item was shown uniformly at random, if the log says so. Shape (N,).
 
     Example:
@@ -147,7 +152,7 @@ def make_slices(
         >>> "new-pairs" in found
         True
     """
-    events, new = known_before(history, users, items, snapshots)
+    events, new = known_before(history, users, items, snapshots if upto is None else upto)
     windows = np.unique(snapshots)
     return {
         "new-pairs": new,

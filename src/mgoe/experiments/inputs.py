@@ -119,12 +119,14 @@ class Inputs:
     def slices(self) -> dict[str, NDArray[np.bool_]]:
         """Slices of the test examples that are measured on their own."""
         test = self.prepared.streamed("test")
+        cut = self.prepared.settings["data"].get("history", "cut") == "cut"
         return make_slices(
             *(test.column(name) for name in ("user", "item", "bucket", "snapshot")),
             cuts=self.prepared.cuts,
             users_at=self.prepared.users_at,
             items_at=self.prepared.items_at,
-            history=self.prepared.history_parts(),
+            history=self.prepared.history_parts("snapshot" if cut else "time"),
+            upto=None if cut else test.column("moment") - 1,
             uniform=test.column("uniform") if self.prepared.settings["data"].get("uniform") else None,
         )
 

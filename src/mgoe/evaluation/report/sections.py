@@ -52,8 +52,8 @@ RELIABLE_MODELS = 4
 SLICES = {
     ALL: "all test examples",
     "new-pairs": "items new to the user",
-    "unseen-users": "users without history",
-    "unseen-items": "items without history",
+    "unseen-users": "users new since the cut",
+    "unseen-items": "items new since the cut",
     "activity-none": "users with no event",
     "activity-few": f"users with 1 to {FEW - 1} events",
     "activity-some": f"users with {FEW} to {MANY - 1} events",
