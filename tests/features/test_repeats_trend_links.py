@@ -4,17 +4,21 @@ import tempfile
 from dataclasses import replace
 from math import log, log1p
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 
-from mgoe.features import GROUPS
+from mgoe._util.arrays import take
+from mgoe.features import GROUPS, Reader, View
 from mgoe.features.links import FADING
 from mgoe.features.repeats import MOST_DUE, PRIOR
 from mgoe.features.trend import MINUTE, WINDOWS, YEAR
 from mgoe.graph.counts import AGES, HOUR
+from mgoe.serving.online.overlay import LiveView
 from tests.effort import up_to
 from tests.features.reading import gather
 from tests.features.test_moments import later, moments_of, read_at
@@ -122,6 +126,52 @@ def test_links_are_read_from_the_recent_items(events):
         wanted = sum(FADING**k * one for k, one in enumerate(own)), max(own, default=0), own[0] if own else 0
         assert_allclose(found[row], wanted, rtol=1e-5, atol=1e-7)
         assert not own or found[row, 1] >= found[row, 2]
+
+
+def tagged(codes: np.ndarray) -> Any:
+    """A side table with one category."""
+    encoders = SimpleNamespace(sizes={"tag": 4})
+    return SimpleNamespace(
+        arrays={"tag": codes},
+        encoders=encoders,
+        is_extended=False,
+        column=lambda _, items: take(codes, items, 0),
+    )
+
+
+@up_to(8)
+@given(
+    events=event_lists(1, 30),
+    codes=st.lists(st.integers(0, 3), min_size=20, max_size=20).map(np.array),
+    data=st.data(),
+)
+def test_a_category_says_when_the_user_last_did_anything_of_it(events, codes, data):
+    """In training, in a service, and in plain Python. What is new has no category."""
+    with tempfile.TemporaryDirectory() as folder:
+        world = World(Path(folder), START + events, CUTS, scale=HOUR // 20)
+        coming = [replace(one, time=one.time * HOUR // 20) for one in data.draw(later(world), "coming")]
+        moment = data.draw(st.sampled_from([one.time for one in coming] + [coming[-1].time + 1]))
+        codes[world.items :] = 0
+        view = View.of(world.graph.latest, None, tagged(codes))
+        user, item = (n.ravel() for n in np.meshgrid(np.arange(world.users + 3), np.arange(world.items)))
+        read, moments = Reader(["categories"]), np.full(len(user), moment)
+        found = read(replace(view, moments=moments_of(world, coming)), user, item, {}, moments)
+        live = world.live()
+        live.apply([one for one in coming if one.time < moment][::-1])
+        index = live.indices("user", user), live.indices("item", item)
+        with LiveView(view, live).reading() as now:
+            served = read(now, *index, {}, moments)
+        known = [(*row[:2], row[2]) for row in world.there]
+    known += [(one.user, one.item, one.time) for one in coming if one.time < moment and one.item < 20]
+    last: dict[tuple[int, int], int] = {}
+    for u, i, time in sorted(known, key=lambda row: row[2]):
+        last[u, int(codes[i])] = time
+    wanted = [
+        fresh(moment - last[u, codes[i]]) if codes[i] and (u, codes[i]) in last else 0
+        for u, i in zip(user.tolist(), item.tolist(), strict=True)
+    ]
+    assert_allclose(found["categories"][:, 0], wanted, rtol=1e-6)
+    assert_array_equal(served["categories"], found["categories"])
 
 
 def test_groups_name_every_column():

@@ -54,7 +54,7 @@ def test_names_stand_for_inputs():
     counts = {"side", "context", "counts", "pair"}
     assert inputs["mmoe+counts"] == counts | {"content"}
     assert inputs["mmoe+edges"] == counts | {
-        *("sketch", "edges", "rates", "placing", "repeats", "trend", "links")
+        *("sketch", "edges", "rates", "placing", "repeats", "trend", "links", "categories")
     }
     assert inputs["logistic"] == {"side", "context", "rates"}
     assert inputs["rates"] == {"rates"}

@@ -21,8 +21,9 @@ from mgoe.features.group import (
     dense,
 )
 from mgoe.features.groups import GROUPS, Reader, batch_keys, input_groups, read
+from mgoe.features.overlay import EventTimes, Later, NodeOverlay, Overlay, PairOverlay, RateCells
 from mgoe.features.spec import CategoricalSpec, FeatureSpec, TaskSpec
-from mgoe.features.view import EventTimes, NodeOverlay, Overlay, PairOverlay, Pairs, RateCells, Source, View
+from mgoe.features.view import Pairs, Source, View
 
 __all__ = [
     "CONTEXT",
@@ -36,6 +37,7 @@ __all__ = [
     "FeatureSpec",
     "InputGroup",
     "Key",
+    "Later",
     "NodeGroup",
     "NodeOverlay",
     "Overlay",

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mgoe.config import named
+from mgoe.features.categories import Categories
 from mgoe.features.edges import Edges
 from mgoe.features.encoded import Context, Side
 from mgoe.features.group import Arrays, InputGroup, Key, Part
@@ -40,6 +41,7 @@ GROUPS: dict[str, InputGroup] = {
         Repeats(),
         Trend(),
         Links(),
+        Categories(),
     )
 }
 """Registered input groups by name, in the order in which models read their columns. A new group goes at the

@@ -22,7 +22,8 @@ from mgoe._util.kernels import kernel
 from mgoe.data import Prepared
 from mgoe.data.times import snapshot_of
 from mgoe.errors import GraphError
-from mgoe.features.view import CellsBefore, NodeOverlay, Overlay, PairOverlay, Slots, View
+from mgoe.features.overlay import CellsBefore, Later, NodeOverlay, Overlay, PairOverlay
+from mgoe.features.view import Slots, View
 from mgoe.graph.counts import LATEST
 from mgoe.graph.edges import log_scores, to_units
 from mgoe.graph.macro_graph import MacroGraph
@@ -255,7 +256,11 @@ def at_moments(
     groups = () if view.snapshot.rates is None else view.snapshot.rates.groups
     cells = map(view.moments.rates.get, range(len(groups)))
     rates = [None if one is None else CellsBefore(one, times) for one in cells]
-    return view.over(Overlay(*nodes, pairs, rates)), (user.slots, item.slots)
+    first, end = np.zeros(len(users), np.int64), np.zeros(len(users), np.int64)
+    changed = user.slots >= 0
+    first[changed], end[changed] = user.held.indptr[user.place], user.entry + 1
+    later = Later(first, end, user.held.entries.other, user.held.entries.time)
+    return view.over(Overlay(*nodes, pairs, rates, later)), (user.slots, item.slots)
 
 
 @kernel("recent", "recent_masks")

@@ -5,6 +5,7 @@ from numpy.typing import NDArray
 
 from mgoe._util.kernels import kernel
 from mgoe.features.group import PAIR, Arrays, InputGroup, Key, dense
+from mgoe.features.overlay import walk
 from mgoe.features.spec import FeatureSpec
 from mgoe.features.view import Pairs, View
 from mgoe.graph import Snapshot
@@ -84,23 +85,3 @@ def _read_changed(changed, slots, items, out):  # pragma: no cover - compiled
                 out[row, TASKS], out[row, FIRST] = pairs.task_mask[entry], pairs.first[entry]
                 out[row, LAST], out[row, COUNT] = pairs.time[entry], pairs.total[entry]
             row += 1
-
-
-@kernel()
-def walk(slots, head, following):  # pragma: no cover - compiled
-    """Return where the live pairs of each slot start (n + 1,), and the numbers of these pairs, by their
-    chains: `head` has the first pair of each slot, `following` the next after each pair. Slot -1 has none."""
-    indptr = np.zeros(len(slots) + 1, np.int64)
-    for row in range(len(slots)):
-        indptr[row + 1] = indptr[row]
-        p = head[slots[row]] if slots[row] >= 0 else -1
-        while p >= 0:
-            indptr[row + 1] += 1
-            p = following[p]
-    numbers = np.empty(indptr[-1], np.int64)
-    for row in range(len(slots)):
-        p = head[slots[row]] if slots[row] >= 0 else -1
-        for at in range(indptr[row], indptr[row + 1]):
-            numbers[at] = p
-            p = following[p]
-    return indptr, numbers

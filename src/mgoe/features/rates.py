@@ -9,8 +9,9 @@ from mgoe._util.arrays import take
 from mgoe._util.hash_table import place_of
 from mgoe._util.kernels import kernel
 from mgoe.features.group import CONTEXT, ITEM, USER, Arrays, InputGroup, Key, Owner, Part, dense
+from mgoe.features.overlay import CellsBefore, RateCells
 from mgoe.features.spec import FeatureSpec, RateSpec
-from mgoe.features.view import CellsBefore, Pairs, RateCells, View
+from mgoe.features.view import Pairs, View
 from mgoe.graph import Snapshot
 from mgoe.graph.adjusted import is_adjusted
 from mgoe.graph.edges import find_place

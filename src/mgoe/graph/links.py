@@ -49,7 +49,7 @@ class ItemLinks(NamedTuple):
         item, weight: The other item, and how strongly it is tied. Shape (L,) each.
 
     Example:
-        >>> from mgoe.retrieval import latest_pairs
+        >>> from mgoe.retrieval import item_links, latest_pairs
         >>> links = item_links(latest_pairs(bundle.view.snapshot), "cosine", n=5)
         >>> int(np.diff(links.indptr).max())
         5

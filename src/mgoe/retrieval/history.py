@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mgoe._util.kernels import kernel
 from mgoe.features import View
-from mgoe.features.pair import walk
+from mgoe.features.overlay import walk
 from mgoe.graph import Snapshot
 from mgoe.graph.latest import DAY, LATEST, LatestPairs, Rows, latest_rows
 

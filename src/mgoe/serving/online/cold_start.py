@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mgoe._util.arrays import run_starts
-from mgoe.features.pair import walk
+from mgoe.features.overlay import walk
 from mgoe.graph import newcomers
 from mgoe.graph.counts import LATEST
 from mgoe.graph.likelihood import Placement

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from mgoe._util.arrays import take, with_room
 from mgoe.features import EventTimes, NodeOverlay
-from mgoe.features.pair import walk
+from mgoe.features.overlay import walk
 from mgoe.graph.counts import LATEST, node_counts
 from mgoe.graph.edges import log_scores, to_units
 from mgoe.graph.newcomers import POWERS
