@@ -208,6 +208,7 @@ def served(bundle: Bundle, log: pd.DataFrame, row: pd.Series, moment: int, folde
     events.append([Event(*event, f"e{k}") for k, event in enumerate(known[columns].itertuples(index=False))])
     live = LiveBundle(bundle, events)
     events.close()
+    live._live.state.now = moment  # as if somebody else had done something just before
     pair = live.indices("user", [row["user_id"]]), live.indices("item", [row["item_id"]])
     return live.score_indices(*pair, recalibrated=False)[0]
 

@@ -12,7 +12,7 @@ from mgoe.bundle import Bundle
 from mgoe.lifecycle import Registry
 from tests.effort import SOAK
 from tests.lifecycle.load import endless, under_load
-from tests.lifecycle.test_acceptance import changed, shuffle_weights
+from tests.lifecycle.test_acceptance import changed, enlarge_weights
 from tests.serving.http.test_live_service import change_manifest, until
 from tests.serving.http.test_shadow import taken
 from tests.serving.served import served
@@ -45,7 +45,7 @@ def test_a_shadow_follows_its_alias(
     """There is a candidate only between two promotions."""
     current, shadow = (registry.path / alias for alias in ("current", "candidate"))
     caplog.set_level("INFO")
-    changed(finished / "bundle", other := tmp_path / "other", shuffle_weights)
+    changed(finished / "bundle", other := tmp_path / "other", enlarge_weights)
     with served(current, tmp_path / "state", shadow=shadow) as service:
         assert service.shadow is not None
         until(lambda: "shadow waits" in caplog.messages)

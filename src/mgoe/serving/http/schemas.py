@@ -258,7 +258,10 @@ def exact(value: Any) -> Any:
 
 AsOf = Annotated[
     AwareDatetime,
-    Field(description="When the request came, in UTC: events that the worker knew by then are read."),
+    Field(
+        description="When the request came, in UTC: events that the worker knew by then are read, and ages "
+        "count from the newest of them."
+    ),
 ]
 
 
