@@ -35,7 +35,7 @@ class Half:
     blend = None
 
     def own_items(self, view: View, user: int) -> OwnItems:
-        return OwnItems(known_items(view, user), *[np.empty(0, np.int64)] * 3)
+        return OwnItems(known_items(view, user), *[np.empty(0, np.int64)] * 5)
 
     def candidates(
         self,
@@ -279,7 +279,7 @@ class Linked(Half):
         self, own: OwnItems, items: np.ndarray, log_odds: np.ndarray, sampling: np.ndarray
     ) -> np.ndarray:
         assert (np.diff(items) > 0).all()
-        return np.column_stack([log_odds, sampling, items % 10, items % 7])
+        return np.column_stack([log_odds, sampling, items % 10, items % 7, np.zeros((len(items), 3))])
 
 
 @up_to(10)
@@ -293,7 +293,8 @@ def test_a_list_is_ordered_by_the_blend_and_shows_the_models_probabilities(
     items = np.arange(colored.n_items) if exact else colored.retrieval.candidates(colored.view, user, 40)
     shown = colored.predict(id, colored.ids("item", items))["click"].to_numpy(np.float64)
     odds, sampling = np.log(shown / (1 - shown)), colored.shift(items)
-    order = odds + colored.retrieval.blend.added(np.stack([odds, sampling, items % 10, items % 7], axis=1))
+    blend = colored.retrieval.blend
+    order = odds + np.stack([odds, sampling, items % 10, items % 7], axis=1) @ np.array(blend[:4])
     kept = np.flatnonzero(shown >= least)
     best = kept[np.argsort(-order[kept], kind="stable")[:25]]
     assert_allclose(

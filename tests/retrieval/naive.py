@@ -22,13 +22,14 @@ Weights = dict[int, Row]
 
 
 def snapshot_of(pairs: list[Pair], users: int, items: int) -> Snapshot:
-    """A snapshot with pairs (user, item, task mask, time) alone."""
+    """A snapshot with pairs (user, item, task mask, time) alone, of one to three events each."""
     rows = np.array(sorted(pairs), np.int64).reshape(-1, 4)
     arrays = {
         "pairs.indptr": starts(np.bincount(rows[:, 0], minlength=users)),
         "pairs.item": rows[:, 1].astype(np.int32),
         "pairs.task_mask": rows[:, 2].astype(np.uint8),
         "pairs.time": rows[:, 3].copy(),
+        "pairs.total": (rows[:, 0] + rows[:, 1]) % 3 + 1,
         "user_sum": np.zeros(users),
         "item_sum": np.zeros(items),
     }

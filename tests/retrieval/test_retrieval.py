@@ -272,5 +272,5 @@ def test_a_damaged_folder_is_reported(world, retrieval, tmp_path):
     with pytest.raises(BundleError, match=r"cannot be read .*write the bundle again"):
         Retrieval.open(own)
     (own / "retrieval.json").write_text('{"format": 0, "quotas": {}}')
-    with pytest.raises(BundleError, match="reads retrieval format 2, found 0"):
+    with pytest.raises(BundleError, match="reads retrieval format 3, found 0"):
         Retrieval.open(own)

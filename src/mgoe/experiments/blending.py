@@ -74,5 +74,5 @@ def _questions(prepared: Prepared, n_items: int) -> Iterator[tuple[int, Done | N
             masks, times = np.zeros(len(items), np.int64), np.zeros(len(items), np.int64)
             np.bitwise_or.at(masks, place, mask[rows])
             np.maximum.at(times, place, time[rows])
-            before = items != item[rows][-1]
-            yield one, Done(items[before], masks[before], times[before]), items[~before]
+            before, counts = items != item[rows][-1], np.bincount(place)
+            yield one, Done(items[before], masks[before], times[before], counts[before]), items[~before]

@@ -37,6 +37,7 @@ class Stored(NamedTuple):
         half_life: Of the weights of a user's items, in microseconds.
         lists: Lists that many users share.
         sketch: Finds the items whose vectors are nearest.
+        repeated: Share of each item's events in which its users come back, see `repeat_rates`. Shape (I,).
     """
 
     links: Mapping[Kind, ItemLinks]
@@ -44,6 +45,7 @@ class Stored(NamedTuple):
     half_life: float
     lists: SharedLists
     sketch: SketchIndex
+    repeated: NDArray[np.float32]
 
 
 class Asked(NamedTuple):
@@ -61,8 +63,11 @@ class Asked(NamedTuple):
 
 
 def own(stored: Stored, asked: Asked, n: int) -> NDArray[np.int64]:
-    """Return the latest items of the user, newest first."""
-    return asked.own.latest[:n]
+    """Return the items that the user acts on most, by decayed events."""
+    events, rows = asked.own.recent_events, np.arange(len(asked.own.all))
+    if len(rows) > n > 0:  # a partition is faster than sorting a long history
+        rows = np.flatnonzero(events >= np.partition(events, len(rows) - n)[len(rows) - n])
+    return asked.own.all[rows[np.argsort(-events[rows], kind="stable")[:n]]]
 
 
 def item_to_item(stored: Stored, asked: Asked, n: int) -> NDArray[np.int64]:

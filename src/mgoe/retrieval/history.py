@@ -48,9 +48,11 @@ class OwnItems(NamedTuple):
         latest: At most `LATEST`, newest first. Shape (m,).
         weight: Of these, as of the newest of them. Shape (m,).
         age: Of these, in microseconds before the newest of them. Shape (m,).
+        events: Of all items, how often each was acted on. Shape (n,).
+        recent_events: The same, decayed by the age of the last event. Shape (n,).
 
     Example:
-        >>> OwnItems(*[np.array([3])] * 4).latest
+        >>> OwnItems(*[np.array([3])] * 6).latest
         array([3])
     """
 
@@ -58,6 +60,8 @@ class OwnItems(NamedTuple):
     latest: NDArray[np.int64]
     weight: NDArray[np.float32]
     age: NDArray[np.int64]
+    events: NDArray[np.int64]
+    recent_events: NDArray[np.float64]
 
 
 class Done(NamedTuple):
@@ -67,15 +71,17 @@ class Done(NamedTuple):
         item: By index, each once. Shape (n,).
         task_mask: Tasks done, as bits. Shape (n,).
         time: Of the last event, in microseconds. Shape (n,).
+        events: How often. Shape (n,).
 
     Example:
-        >>> Done(np.array([3]), np.array([0b01]), np.array([1_700_000_000_000_000])).item.size
+        >>> Done(np.array([3]), np.array([0b01]), np.array([1_700_000_000_000_000]), np.array([1])).item.size
         1
     """
 
     item: NDArray[np.int64]
     task_mask: NDArray[np.int64]
     time: NDArray[np.int64]
+    events: NDArray[np.int64]
 
 
 def known_items(view: View, user: int) -> NDArray[np.integer]:
@@ -95,28 +101,34 @@ def own_items(view: View, user: int, half_life: float, later: Done | None = None
         view: The view.
         user: By index.
         half_life: Of their weights, in microseconds.
-        later: What the user did after it, in place of live changes.
+        later: What the user did after it, in place of live changes; its events add to those before.
     """
-    item, task_mask, time = _snapshot_pairs(view.snapshot, user)
+    item, task_mask, time, events = _snapshot_pairs(view.snapshot, user)
     live = _live_pairs(view, user) if later is None else later
     if len(live.item):
         at = np.searchsorted(item, live.item)
         there = at < len(item)
         there[there] = item[at[there]] == live.item[there]
+        if later is not None:
+            live = later._replace(events=later.events.copy())
+            live.events[there] += events[at[there]]
         stays = np.ones(len(item), bool)
         stays[at[there]] = False
-        item, task_mask, time = (
+        item, task_mask, time, events = (
             np.concatenate([before[stays], now])
-            for before, now in zip((item, task_mask, time), live, strict=True)
+            for before, now in zip((item, task_mask, time, events), live, strict=True)
         )
-    score, known = view.snapshot.scores[task_mask], np.sort(item)
+    order, newest = np.argsort(item), time.max(initial=0)
+    score, known, events = view.snapshot.scores[task_mask], item[order], events[order]
+    recent = events * decay(newest - time[order], half_life)
     if len(item) > LATEST:  # sorting a long history would take milliseconds
-        newest = time >= np.partition(time, len(time) - LATEST)[len(time) - LATEST]
-        item, time, score = item[newest], time[newest], score[newest]
+        late = time >= np.partition(time, len(time) - LATEST)[len(time) - LATEST]
+        item, time, score = item[late], time[late], score[late]
     order = np.lexsort((item, -score, -time))[:LATEST]
     item, time, score = item[order], time[order], score[order]
-    age = time.max(initial=0) - time if len(time) else time
-    return OwnItems(known, item, (score * decay(age, half_life)).astype(np.float32), age)
+    age = newest - time
+    weight = (score * decay(age, half_life)).astype(np.float32)
+    return OwnItems(known, item, weight, age, events, recent)
 
 
 def decay(age: NDArray[np.int64], half_life: float) -> NDArray[np.float64]:
@@ -144,16 +156,18 @@ def median_age(snapshot: Snapshot) -> float:
     return float(np.median(end_of(snapshot) - some)) if len(some) else float(DAY)
 
 
-def _snapshot_pairs(snapshot: Snapshot, user: int) -> tuple[NDArray, NDArray, NDArray]:
+def _snapshot_pairs(snapshot: Snapshot, user: int) -> tuple[NDArray, NDArray, NDArray, NDArray]:
     arrays, pairs = snapshot.arrays, slice(0, 0)
     if 0 <= user < snapshot.n_users:
         pairs = slice(*arrays["pairs.indptr"][user : user + 2].tolist())
-    item, task_mask, time = (arrays[f"pairs.{name}"][pairs] for name in ("item", "task_mask", "time"))
-    return item.astype(np.int64), task_mask.astype(np.int64), time
+    names = ("item", "task_mask", "time", "total")
+    item, task_mask, time, events = (arrays[f"pairs.{name}"][pairs] for name in names)
+    return item.astype(np.int64), task_mask.astype(np.int64), time, events.astype(np.int64)
 
 
 def _live_pairs(view: View, user: int) -> Done:
     users, items, pairs = view.overlay.user, view.overlay.item, view.overlay.pairs
     slot = users.slot[user] if 0 <= user < len(users.slot) else -1
     _, at = walk(np.array([slot], np.int64), users.head, pairs.next_user)
-    return Done(items.index[pairs.item[at]], pairs.task_mask[at].astype(np.int64), pairs.time[at])
+    masks = pairs.task_mask[at].astype(np.int64)
+    return Done(items.index[pairs.item[at]], masks, pairs.time[at], pairs.total[at])

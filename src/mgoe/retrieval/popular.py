@@ -14,6 +14,8 @@ from mgoe.retrieval.mix import mixed
 
 LISTED = 1000
 """Length of a list."""
+REPEATED, PRIOR = 0.25, 4.0
+"""Share of events in which users come back to an item, and how many events say so before any is known."""
 
 
 class SharedLists(NamedTuple):
@@ -37,6 +39,12 @@ def shared_lists(snapshot: Snapshot) -> SharedLists:
     popular = _best(items, np.asarray(arrays["item_sum"]), LISTED)
     recent = _best(items, _events(np.asarray(arrays["item_counts"])), LISTED)
     return SharedLists(popular, recent, macro_lists(snapshot))
+
+
+def repeat_rates(snapshot: Snapshot) -> NDArray[np.float32]:
+    """Return the share of each item's events that were not a user's first on it. Shape (I,)."""
+    again, total = (np.asarray(snapshot.arrays[f"item_{name}"]) for name in ("again", "total"))
+    return ((again + REPEATED * PRIOR) / (total + PRIOR)).astype(np.float32)
 
 
 def macro_lists(snapshot: Snapshot) -> NDArray[np.int32]:

@@ -15,15 +15,15 @@ from mgoe.errors import BundleError
 from mgoe.features import View
 from mgoe.graph import Snapshot
 from mgoe.graph.links import ItemLinks
-from mgoe.retrieval.blend import Blend, link_signals
+from mgoe.retrieval.blend import Blend, link_signals, repeat_signals
 from mgoe.retrieval.generators import GENERATORS, Asked, Stored, find_generators
 from mgoe.retrieval.history import HALF_LIFE, Done, OwnItems, latest_of, latest_pairs, median_age, own_items
 from mgoe.retrieval.links import Former, Kind, freshness, item_links
 from mgoe.retrieval.mix import apportioned, is_among, mixed
-from mgoe.retrieval.popular import SharedLists, shared_lists
+from mgoe.retrieval.popular import SharedLists, repeat_rates, shared_lists
 from mgoe.retrieval.sketch_index import FormerIndex, SketchIndex, write_index
 
-FORMAT = 2
+FORMAT = 3
 MANIFEST = "retrieval.json"
 SKETCH = "sketch.faiss"
 QUOTAS: dict[str, int] = {
@@ -102,7 +102,8 @@ class Retrieval:
                 links = item_links(pairs, kind, settings.neighbors, former=held.get(kind))
                 named = {f"{kind}.{name}": array for name, array in links._asdict().items()}
                 save_arrays(unfinished, named)
-            save_arrays(unfinished, {"fresh": freshness(pairs, view.snapshot)})
+            each = {"fresh": freshness(pairs, view.snapshot), "repeated": repeat_rates(view.snapshot)}
+            save_arrays(unfinished, each)
             save_arrays(unfinished, shared_lists(view.snapshot)._asdict())
             placed = write_index(view.snapshot.arrays["item_vectors"], unfinished / SKETCH, index)
             places = "item" in view.snapshot.placed
@@ -131,7 +132,8 @@ class Retrieval:
             }
             lists = SharedLists(*(mapped(folder / f"{name}.npy") for name in SharedLists._fields))
             sketch, half_life = SketchIndex(folder / SKETCH), float(manifest["half_life"])
-            stored = Stored(links, mapped(folder / "fresh.npy"), half_life, lists, sketch)
+            fresh, repeated = (mapped(folder / f"{name}.npy") for name in ("fresh", "repeated"))
+            stored = Stored(links, fresh, half_life, lists, sketch, repeated)
             blend = None if manifest["blend"] is None else Blend(**manifest["blend"])
             check_asked("mgoe.generators", GENERATORS, manifest["quotas"], folder)
             return cls(folder, manifest["quotas"], manifest["neighbors"], stored, blend, manifest["placed"])
@@ -163,10 +165,11 @@ class Retrieval:
             sampling: What undoing it added. Shape (B,).
 
         Returns:
-            Shape (B, 4), see `Blend`.
+            Shape (B, 7), see `Blend`.
         """
         links = link_signals(self.stored.links["cosine"], self.stored.fresh, own, items)
-        return np.column_stack([log_odds, sampling, links]).astype(np.float64)
+        repeats = repeat_signals(self.stored.repeated, own, items)
+        return np.column_stack([log_odds, sampling, links, repeats]).astype(np.float64)
 
     def generate(self, view: View, user: int, n: int) -> dict[str, NDArray[np.int64]]:
         """Return the best n items of every generator for a user, best first.
