@@ -7,8 +7,8 @@ from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 from mgoe.config.base import Count, Settings
 from mgoe.config.extensions import one_of
 
-LARGE = 10_000
-"""Items from which `auto` retrieves: 20 times the default number of candidates. Of fewer, all are ranked."""
+LARGE = 2_000
+"""Items from which `auto` retrieves: four times the default number of candidates. Of fewer, all are ranked."""
 GENERATOR_NAMES = ("own", "item_to_item", "swing", "sketch", "unseen", "macro", "recent", "popular")
 """What gives candidates; `docs/retrieval.md` describes each."""
 Generator = Annotated[str, AfterValidator(one_of("mgoe.generators", GENERATOR_NAMES, "a generator"))]
@@ -61,7 +61,7 @@ def retrieval_of(setting: str | RetrievalSettings, items: int) -> RetrievalSetti
     """Return how candidates are retrieved from a catalogue of some size; None if all of it is ranked.
 
     Example:
-        >>> retrieval_of("auto", items=2000) is None
+        >>> retrieval_of("auto", items=1999) is None
         True
     """
     if isinstance(setting, RetrievalSettings):

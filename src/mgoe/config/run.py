@@ -313,7 +313,7 @@ class RunSettings(Settings):
     """What is measured."""
     retrieval: Retrieval = "auto"
     """How a bundle finds the items that it ranks. `exact` ranks the whole catalogue, settings retrieve
-    candidates, and `auto` does the latter from 10,000 items on."""
+    candidates, and `auto` does the latter from 2,000 items on."""
     retrain: RetrainSettings = RetrainSettings()
     """How the weights of a bundle learn from new rows."""
     seeds: Seeds = Field(default=[0], min_length=1)
