@@ -84,6 +84,16 @@ WRONG = [
         r"logs\.a: labels are columns of the world's exposure log, found its event log; set `data\.form: exp",
     ),
     (
+        {"logs": {"a": {"simulate": {"repeats": 0.5}}}},
+        ConfigError,
+        r"logs\.a\.data\.history: the best reachable of a world with lives, .* found cut; set `moment`",
+    ),
+    (
+        {"logs": {"a": {"simulate": {"repeats": 0.5}, "data": {"history": "moment"}}}, "topn": {}},
+        ConfigError,
+        "topn: the best reachable lists of a world with lives, .* leave out `topn`",
+    ),
+    (
         {"logs": {"a": {"simulate": {"uniform": 0.1}}}},
         ConfigError,
         r"logs\.a\.data\.form: the best reachable of a world with `uniform`, `popular_first` or several",

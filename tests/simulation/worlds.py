@@ -1,15 +1,20 @@
 """Worlds of a second, and what was drawn in them."""
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from mgoe.simulation import Truth, WorldSettings, make_truth
+from mgoe.config import RunSettings, make_settings
+from mgoe.metrics import auc, gauc
+from mgoe.simulation import Truth, WorldSettings, make_truth, reachable, simulate
 from mgoe.simulation.chance import looks, pair_logits, position_losses
-from mgoe.simulation.draw import Day, Exposures
+from mgoe.simulation.draw import Exposures, draw_log
+from mgoe.simulation.logs import moment_examples
 
 SMALL = WorldSettings(users=400, items=200, exposures=60_000, days=12, user_communities=4, item_communities=5)
 RANKED = SMALL.model_copy(
@@ -113,8 +118,7 @@ class Drawn:
 
 def drawn(settings: WorldSettings) -> Drawn:
     truth = make_truth(settings)
-    days = [Day(truth, number) for number in range(settings.days)]
-    parts = [(day.day, day.exposures(chunk)) for day in days for chunk in day.chunks]
+    parts = list(draw_log(truth))
     columns = {
         name: np.concatenate([getattr(shown, name) for _, shown in parts]) for name in vars(parts[0][1])
     }
@@ -123,3 +127,69 @@ def drawn(settings: WorldSettings) -> Drawn:
         Exposures(**columns),
         np.repeat([day for day, _ in parts], [len(shown.user) for _, shown in parts]),
     )
+
+
+class MomentWorld(NamedTuple):
+    """A world with one effect.
+
+    Attributes:
+        log: Folder of its event log, with the truth in a folder beside it.
+        settings: Settings of a run whose rows read up to their moment.
+        best: Best reachable `auc` and `gauc` after the first fifth of the days, and of each row (`chance`).
+        rows: The rows of all days that are measured, of `moment_examples`, and which are `late`.
+    """
+
+    log: Path
+    settings: RunSettings
+    best: dict[str, Any]
+    rows: dict[str, NDArray]
+
+
+MOMENTS = WorldSettings.model_validate(
+    {
+        "users": 1_000,
+        "items": 300,
+        "exposures": 40_000,
+        "days": 30,
+        "user_communities": 4,
+        "item_communities": 5,
+        "skew": 0,
+        "behaviors": [{"name": "click", "rate": 0.9, "strength": 0, "user_spread": 0, "item_spread": 0}],
+        "popularity": 0.5,
+        "personalized": 0,
+        "position_effect": 0,
+        "device_spread": 0,
+        "affinity_drift": 0,
+        "popularity_drift": 0,
+        "arriving_items": 0.5,
+    }
+)
+"""Nothing tells what a user wants unless an effect is on."""
+
+
+def moment_world(effect: str | None, folder: Path, share: float = 0.5, **changes: Any) -> MomentWorld:
+    """Draw a world in which one effect decides a share of the exposures, or none, and nothing else matters.
+
+    Args:
+        effect: `lives`, `trends`, `repeats` or `sessions`; None for a null world.
+        folder: A new folder.
+        share: How strong it is.
+        changes: Other settings of the world, such as `seed` and `exposures`.
+    """
+    world = MOMENTS.model_copy(update={**({effect: share} if effect else {}), **changes})
+    simulate(world, folder, form="events")
+    data = {"log": str(folder / "events"), "truth": str(folder / "truth"), "history": "moment"}
+    settings = make_settings({"data": data, "tasks": [{"name": "click"}]})
+    truth = Truth.open(folder)
+    examples = moment_examples(truth, settings.negatives.ratio)
+    rows = {name: examples[name].to_numpy() for name in examples}
+    ids = truth.user_ids.of(rows["user"]), truth.item_ids.of(rows["item"])
+    rows |= {"late": rows["day"] >= world.days // 5}
+    chance = reachable(truth, settings, *ids, rows["time"].astype("datetime64[ms]"))[:, 0]
+    return MomentWorld(folder / "events", settings, {"chance": chance, **areas(rows, chance)}, rows)
+
+
+def areas(rows: dict[str, NDArray], scores: NDArray) -> dict[str, float]:
+    """Return AUC and GAUC on late rows."""
+    label, score, user = (one[rows["late"]] for one in (rows["task_mask"], scores, rows["user"]))
+    return {"auc": auc(label, score), "gauc": gauc(label, score, user).value}

@@ -53,7 +53,7 @@ def check(plan: Plan, cells: Sequence[Cell]) -> None:
     for cell in _one_per_model(cells):
         _check_fit(cell.settings, cell.variant.settings())
     for log in {cell.log.name: cell.log for cell in cells if not cell.done}.values():
-        _check_references(log, plan.settings.seeds[0])
+        _check_references(log, plan.settings.seeds[0], plan.comparison.topn is not None)
     if plan.comparison.topn is not None:
         for log in plan.logs.values():
             if log.whole is not None and plan.comparison.topn.next_item:
@@ -184,7 +184,7 @@ def _check_installed(settings: RunSettings, model: ModelSettings) -> None:
         load_lightgbm()
 
 
-def _check_references(log: Log, seed: int) -> None:
+def _check_references(log: Log, seed: int, lists: bool) -> None:
     settings, world = log.settings(seed), log.world
     if world is None and settings.data.truth is not None:
         world = Truth.open(Path(settings.data.truth)).settings
@@ -194,6 +194,12 @@ def _check_references(log: Log, seed: int) -> None:
         except ConfigError as error:
             place = f"logs.{log.name}.{error.place}" if log.name else error.place
             raise ConfigError(place, error.message) from None
+        if lists and world.at_moments:
+            raise ConfigError(
+                "topn",
+                "the best reachable lists of a world with lives, trends, repeats or sessions are not known; "
+                "leave out `topn`, or `data.truth`",
+            )
 
 
 def load_optuna() -> Any:

@@ -220,7 +220,11 @@ def reference_rows(settings: RunSettings, prepared: Prepared) -> Iterator[Row]:
             parts[UNIFORM] = prepared.streamed(split).column("uniform") > 0, True
         users = prepared.users.ids(examples.user).to_numpy(zero_copy_only=False)
         items = prepared.items.ids(examples.item).to_numpy(zero_copy_only=False)
-        times = (examples.bucket.astype(np.int64) * seconds(settings.data.bucket)).astype("datetime64[s]")
+        times = (
+            (examples.bucket.astype(np.int64) * seconds(settings.data.bucket)).astype("datetime64[s]")
+            if examples.moment is None
+            else examples.moment.astype("datetime64[us]")
+        )
         known: dict[str, Any] = {}  # as models know it too
         for name in {"device", "scenario"}.intersection(features.names("categorical")):
             indices = examples.context[name].astype(np.int64) - 1

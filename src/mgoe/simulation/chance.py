@@ -1,5 +1,7 @@
 """True probabilities of behaviours in a world, and the best possible prediction for an example."""
 
+import itertools
+
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
@@ -7,8 +9,10 @@ from scipy.special import expit
 
 from mgoe.config import RunSettings, TaskSettings, did_you_mean
 from mgoe.errors import ConfigError, DataError
+from mgoe.simulation.draw import MS_PER_DAY, draw_log
+from mgoe.simulation.moments import STEP, follow, make_moments
 from mgoe.simulation.settings import DEVICE_SHARES, DEVICES, WorldSettings
-from mgoe.simulation.truth import Truth
+from mgoe.simulation.truth import Truth, looks, position_losses
 
 _GRID = 0.5
 """Step of the tables over biases, in standard deviations; errors stay below .002 in the default world."""
@@ -35,7 +39,8 @@ def reachable(
         settings: Settings of the run: tasks, form of log and negatives.
         users: User ids. Shape (N,).
         items: Item ids. Shape (N,).
-        times: Times (or starts of buckets), as `datetime64`. Shape (N,).
+        times: Times (or starts of buckets), as `datetime64`; of an event log of a world with lives, trends,
+            repeats or sessions, the moments that rows read up to. Shape (N,).
         device: Names of devices, if models see them. Shape (N,).
         uniform: Whether all items were shown uniformly at random, or none; None where that is not known.
         scenario: Names of scenarios, if models see them. Shape (N,).
@@ -67,6 +72,8 @@ def reachable(
     chance = (
         chances(truth, user, item, day, devices, uniform, scenarios)
         if settings.form == "exposures"
+        else moment_chances(truth, user, item, times, settings.negatives.ratio)
+        if truth.settings.at_moments
         else label_chances(truth, user, item, day, settings.negatives.ratio)
     )
     column = {name: chance[:, t] for t, name in enumerate(truth.settings.names)}
@@ -120,6 +127,12 @@ def check_reachable(world: WorldSettings, settings: RunSettings) -> list[str]:
             "data.form",
             "the best reachable of a world with `uniform`, `popular_first` or several `scenarios` is known "
             "on its exposure log; set `exposures`",
+        )
+    if settings.form == "events" and world.at_moments and settings.data.history != "moment":
+        raise ConfigError(
+            "data.history",
+            "the best reachable of a world with lives, trends, repeats or sessions is known for rows that "
+            f"read up to their moment, found {settings.data.history}; set `moment`",
         )
     if settings.form == "events" and world.names[0] not in names:
         raise ConfigError("tasks", f"the best reachable is known where {world.names[0]!r} is a task; add it")
@@ -176,16 +189,6 @@ def expected_stay(truth: Truth, user: NDArray, item: NDArray, day: NDArray) -> N
     """Return the expected seconds spent on a clicked item. Shape (N,)."""
     log_stay = pair_logits(truth, user, item, day, 0)[:, -1]  # as in every scenario
     return np.exp(log_stay + truth.settings.stay.noise**2 / 2)  # the mean of a log-normal
-
-
-def position_losses(truth: Truth) -> NDArray[np.float64]:
-    """Return the logits that the first behaviour loses at each position. Shape (positions,)."""
-    return truth.settings.position_effect * np.log1p(np.arange(truth.settings.positions))
-
-
-def looks(truth: Truth) -> NDArray[np.float64]:
-    """Return the probability that a user looks at each position. Shape (positions,)."""
-    return np.arange(1.0, truth.settings.positions + 1) ** -truth.settings.examination
 
 
 def chances(
@@ -321,6 +324,48 @@ def _label_chances_of_day(
     cu, ci = truth.users.community[user], truth.items.community[item]
     m, q = _read(by_user, cu, user_bias, user), _read(by_item, ci, item_bias, item)
     ratio = aim[cu, ci] * chance[:, 0] / (m * np.maximum(q, 1e-300))
+    return (ratio / (ratio + negatives) / chance[:, 0])[:, None] * chance
+
+
+def moment_chances(
+    truth: Truth, user: NDArray, item: NDArray, times: ArrayLike, negatives: int
+) -> NDArray[np.float64]:
+    """Return the probability of each label of an event log's examples that read up to their moment. Shape (N,
+    T).
+
+    Examples are positives, and `negatives` for each, of what others did next. Bayes' rule as above, with the
+    density of a positive of a user who knows what all users did before, and as that of a negative its mean
+    over those who use the log in the same step of time. Tastes are those of communities. It is 0 on a day
+    without exposures, of which a log has no examples.
+    """
+    moments, day, communities = make_moments(truth), truth.days(times), truth.users.community
+    time, of = np.asarray(times, "datetime64[ms]").astype(np.int64), truth.items.community
+    ratio, chance = np.zeros(len(user)), chances(truth, user, item, day)
+    for d, parts in itertools.groupby(draw_log(truth), lambda part: part[0]):
+        rows, shown = np.flatnonzero(day == d), [chunk for _, chunk in parts]
+        u, i, t, done = (
+            np.concatenate([own[rows], *(part(one) for one in shown)])
+            for own, part in (
+                (user, lambda one: one.user),
+                (item, lambda one: one.item),
+                (time, lambda one: one.time),
+                (np.zeros(len(user), np.int8), lambda one: one.done(0)),
+            )
+        )
+        popularity = truth.popularity(d)
+        clicks = _click(truth, truth.logits(d)[0, :, of, 0].T + truth.items.bias[:, 0])
+        share = popularity / np.maximum(np.bincount(of, popularity)[of], 1e-300)
+        shows = truth.aim(d, popularity)[:, of] * share  # (user communities, I), as clicks
+        wants, clicked = np.zeros((len(u), 3)), np.zeros((MS_PER_DAY // STEP, len(of)))
+        follow(moments, (u, i, t, done), np.argsort(t, kind="stable"), communities, clicks, wants, clicked)
+        cell, step = (communities[u], i), t // STEP % len(clicked)
+        clicked += np.outer(  # what the policy shows, by the users of the day
+            np.bincount(step, wants[:, 0], len(clicked)) / len(u),
+            np.bincount(cell[0], minlength=len(shows)) @ (shows * clicks),
+        )
+        density = (wants[:, 0] * shows[cell] + wants[:, 1]) * clicks[cell]
+        density /= wants[:, 0] * (shows * clicks).sum(1)[cell[0]] + wants[:, 2]
+        ratio[rows] = (density * clicked.sum(1)[step] / np.maximum(clicked[step, i], 1e-300))[: len(rows)]
     return (ratio / (ratio + negatives) / chance[:, 0])[:, None] * chance
 
 

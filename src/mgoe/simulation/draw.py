@@ -4,9 +4,12 @@ For each exposure: a user, by activity among those who have arrived; an item com
 exposures of the user's community are targeted; one of its items, by the day's popularity; device, scenario
 and position; then each behaviour with a parent that happened. A share of the exposures shows any item that
 has arrived, all equally often, at a random position. A chunk is drawn user after user, so that the data of 20
-M users stream through the cache, and then shuffled into its time slots.
+M users stream through the cache, and then shuffled into its time slots. Where wishes depend on the moment
+(`moments.py`), it is shuffled first and drawn in the order of time, and an item may be any that its user
+wants.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,9 +18,9 @@ from numpy.typing import NDArray
 
 from mgoe._util.kernels import kernel
 from mgoe.simulation.alias import alias_table, pick, uniform
-from mgoe.simulation.chance import looks, position_losses
+from mgoe.simulation.moments import WANTED, Moments, make_moments, remember, want
 from mgoe.simulation.settings import DEVICE_SHARES
-from mgoe.simulation.truth import Truth
+from mgoe.simulation.truth import Truth, looks, position_losses
 
 LOG, CALIBRATION, CHECK = range(3)
 """Streams of random numbers: for the log, and for measurements of the world."""
@@ -25,9 +28,12 @@ LOG, CALIBRATION, CHECK = range(3)
 CHUNK = 1 << 20
 """Rows drawn together."""
 
-_MS_PER_DAY = 86_400_000
+MS_PER_DAY = 86_400_000
 _DRAWS = np.uint64(32)  # uniform numbers reserved for a row: device, position, 16 behaviours, stay, scenario
-_SCENARIO = np.uint64(20)  # the number that draws the scenario
+_SCENARIO, _WISH = np.uint64(20), np.uint64(21)  # those that draw the scenario, and what the user wants
+
+SESSION, PAUSE = 8, 120_000
+"""Rows of a session, and milliseconds between them on average."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +75,7 @@ class Day:
         day: Number of the day.
         stream: Stream of random numbers.
         rows: Exposures of the day, in place of the log's own number.
+        moments: What users did before and want now; drawing adds to it. None if the policy decides alone.
 
     Attributes:
         aims: Alias table of item communities for each user community. Shape (user communities x item
@@ -82,10 +89,17 @@ class Day:
         reached: Summed activity of all present users up to each one. Shape (U,).
     """
 
-    def __init__(self, truth: Truth, day: int, stream: int = LOG, rows: int | None = None):
+    def __init__(
+        self,
+        truth: Truth,
+        day: int,
+        stream: int = LOG,
+        rows: int | None = None,
+        moments: Moments | None = None,
+    ):
         popularity = truth.popularity(day)
         aim = truth.aim(day, popularity)
-        self.truth, self.day, self.stream = truth, day, stream
+        self.truth, self.day, self.stream, self.moments = truth, day, stream, moments
         self.rows = int(truth.day_rows[day]) if rows is None else rows
         self.offsets = truth.items.offsets(aim.shape[1])
         self.aims = alias_table(aim.ravel(), np.arange(len(aim) + 1) * aim.shape[1])
@@ -110,7 +124,8 @@ class Day:
         keys = np.random.SeedSequence([settings.seed, self.stream, self.day, chunk]).generate_state(
             6, np.uint64
         )
-        user = _draw_users(keys[0], n, self.reached)
+        runs = SESSION if self.moments is not None and self.moments.sessions else 1
+        user = np.repeat(_draw_users(keys[0], -(-n // runs), self.reached), runs)[:n]
         item, flags = _draw_items(
             keys[[1, 5]],
             user,
@@ -121,10 +136,19 @@ class Day:
             settings.uniform,
             self.arrived,
         )
+        start = int(np.datetime64(settings.start, "ms").astype(np.int64)) + self.day * MS_PER_DAY
+        order, time = _draw_order(keys[3], n), _times(keys[4], n, start, chunk * CHUNK, self.rows)
+        if runs > 1:
+            rng, span, sessions = np.random.default_rng(keys[4]), time[-1] + 1 - time[0], -(-n // SESSION)
+            pauses = np.c_[rng.uniform(0, span, sessions), rng.exponential(PAUSE, (sessions, SESSION - 1))]
+            moment = time[0] + pauses.cumsum(1).astype(np.int64).ravel()[:n] % span
+            order, time = np.argsort(moment, kind="stable"), np.sort(moment)
+        if self.moments is not None:
+            user, item, flags, order = user[order], item[order], flags[order], np.arange(n)
         position = _draw_positions(keys[2], item, flags, self.pages, settings.positions)
         outcomes = _draw_outcomes(
             keys[2],
-            (user, item),
+            (user, item, time),
             (truth.users.community, truth.items.community),
             (truth.users.bias, truth.items.bias),
             self.logits,
@@ -133,14 +157,18 @@ class Day:
             (position, position_losses(truth).astype(np.float32), looks(truth)),
             np.array(settings.parents),
             settings.stay.noise,
+            self.moments,
         )
-        start = int(np.datetime64(settings.start, "ms").astype(np.int64)) + self.day * _MS_PER_DAY
-        order = _draw_order(keys[3], n)
         columns: list[NDArray[Any]] = [user, item, position, flags, *outcomes]
-        return Exposures(
-            *(column[order] for column in columns),
-            time=_times(keys[4], n, start, chunk * CHUNK, self.rows),
-        )
+        return Exposures(*(column[order] for column in columns), time=time)
+
+
+def draw_log(truth: Truth) -> Iterator[tuple[int, Exposures]]:
+    """Yield the log of a world, chunk after chunk, each with its day."""
+    moments = make_moments(truth)
+    for number in range(truth.settings.days):
+        day = Day(truth, number, moments=moments)
+        yield from ((number, day.exposures(chunk)) for chunk in day.chunks)
 
 
 def _draw_users(key: np.uint64, n: int, reached: NDArray[np.float64]) -> NDArray[np.int32]:
@@ -206,7 +234,7 @@ def _times(key, n, day_start, first, rows):
     time = np.empty(n, np.int64)
     for slot in range(n):
         part = (first + slot + uniform(key, np.uint64(slot))) / rows
-        time[slot] = day_start + int(part * _MS_PER_DAY)
+        time[slot] = day_start + int(part * MS_PER_DAY)
     return time
 
 
@@ -219,17 +247,29 @@ def _kind(u, ends):
     return kind
 
 
-@kernel()
-def _draw_outcomes(key, pairs, communities, biases, logits, devices, scenarios, positions, parents, noise):
-    """Return task mask, device, stay and scenario of each row."""
+@kernel("pairs", "moments")
+def _draw_outcomes(
+    key, pairs, communities, biases, logits, devices, scenarios, positions, parents, noise, moments
+):
+    """Return task mask, device, stay and scenario of each row.
+
+    If wishes depend on the moment, put what a user wants in place of a share of the items.
+    """
     device_ends, device_effect = devices
     position, losses, look = positions
     rows, tasks = len(position), len(parents)
     task_mask, device = np.zeros(rows, np.uint16), np.empty(rows, np.int8)
     stay, x = np.full(rows, np.nan, np.float32), np.empty(tasks + 1, np.float32)
     scenario = np.empty(rows, np.int8)
+    wishes, weights = np.empty(WANTED, np.int64), np.empty(WANTED)
     for n in range(rows):
-        u, i, counter = pairs[0][n], pairs[1][n], np.uint64(n) * _DRAWS
+        u, counter = pairs[0][n], np.uint64(n) * _DRAWS
+        if moments is not None:  # otherwise what it calls is not compiled
+            want(moments, u, communities[0][u], pairs[2][n], wishes, weights)
+            pairs[1][n] = np.append(wishes, pairs[1][n])[
+                _kind(uniform(key, counter + _WISH), np.append(weights.cumsum(), 1))
+            ]
+        i = pairs[1][n]
         s = _kind(uniform(key, counter + _SCENARIO), scenarios)
         d = _kind(uniform(key, counter), device_ends)
         for t in range(tasks + 1):
@@ -248,4 +288,6 @@ def _draw_outcomes(key, pairs, communities, biases, logits, devices, scenarios, 
             radius = np.sqrt(-2 * np.log(1 - uniform(key, counter + np.uint64(2 + tasks))))
             turn = 2 * np.pi * uniform(key, counter + np.uint64(3 + tasks))
             stay[n] = np.exp(x[tasks] + noise * radius * np.cos(turn))
+        if moments is not None and done:
+            remember(moments, u, i, pairs[2][n])
     return task_mask, device, stay, scenario

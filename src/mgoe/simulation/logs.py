@@ -7,17 +7,19 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from mgoe._util.files import atomic_folder, clear_partial, exclusive, write_json
-from mgoe.config import Settings, check_settings
+from mgoe.config import NegativeSettings, Settings, check_settings
+from mgoe.data.events import sample_at_moments, uniforms
 from mgoe.errors import ConfigError, OutputError
 from mgoe.metrics import auc
-from mgoe.simulation.chance import chances, label_chances
+from mgoe.simulation.chance import chances, label_chances, moment_chances
 from mgoe.simulation.content import write_contents
-from mgoe.simulation.draw import CHECK, Day, Exposures
+from mgoe.simulation.draw import CHECK, Day, Exposures, draw_log
 from mgoe.simulation.settings import DEVICES, WorldSettings
 from mgoe.simulation.truth import Truth
 from mgoe.simulation.world import make_truth
@@ -66,7 +68,7 @@ class SimulationSummary(Settings):
     best_auc: dict[str, float]
     """Best reachable AUC by behaviour on the last tenth of the days, with device and position unknown: among
     exposures or, if only an event log is written, among positives and three negatives each, drawn by
-    popularity."""
+    popularity, or at the moment if what users want depends on it."""
     seconds: float
 
 
@@ -170,15 +172,12 @@ def _write_logs(
             for name, (schema, table_of) in kinds.items()
             if form in (name, "both")
         ]
-        for number in range(settings.days):
-            day = Day(truth, number)
-            for chunk in day.chunks:
-                shown = day.exposures(chunk)
-                counts += [np.count_nonzero(shown.done(t)) for t in range(len(counts))]
-                for file, table_of in logs:
-                    file.write_table(table_of(shown, truth, file.schema))
-                drawn += len(shown.user)
-                on_progress(drawn, settings.exposures)
+        for _, shown in draw_log(truth):
+            counts += [np.count_nonzero(shown.done(t)) for t in range(len(counts))]
+            for file, table_of in logs:
+                file.write_table(table_of(shown, truth, file.schema))
+            drawn += len(shown.user)
+            on_progress(drawn, settings.exposures)
     return counts
 
 
@@ -231,8 +230,15 @@ def _exposure_table(shown: Exposures, truth: Truth, schema: pa.Schema) -> pa.Tab
 
 
 def _best_auc(truth: Truth, form: Form) -> dict[str, float]:
-    """Return the best possible AUC of each behaviour, on a fresh draw of the last days."""
+    """Return the best possible AUC of each behaviour, on a fresh draw of what the policy shows on the last
+    days, or on the log itself where events depend on the moment."""
     settings = truth.settings
+    if settings.at_moments and form == "events":
+        user, item, _, time, _, mask = (
+            moment_examples(truth, _NEGATIVES).query(f"day >= {settings.days * 0.9}").to_numpy().T
+        )
+        best = moment_chances(truth, user, item, time.astype("datetime64[ms]"), _NEGATIVES)
+        return {name: auc(mask >> t & 1, best[:, t]) for t, name in enumerate(settings.names)}
     days = np.unique(np.linspace(settings.days * 0.9, settings.days - 1, 8).astype(int))
     shown = [Day(truth, int(day), CHECK, -(-_CHECK_ROWS // len(days))).exposures(0) for day in days]
     user, item, mask = (
@@ -246,6 +252,31 @@ def _best_auc(truth: Truth, form: Form) -> dict[str, float]:
     else:
         best = chances(truth, user, item, day)
     return {name: auc(mask >> t & 1, best[:, t]) for t, name in enumerate(settings.names)}
+
+
+def moment_examples(truth: Truth, ratio: int) -> pd.DataFrame:
+    """Return the examples of a world's event log that read up to their moment, with a day as bucket.
+
+    Negatives are drawn as the library draws them.
+
+    Returns:
+        Columns `user`, `item` (indices), `day`, `time` (milliseconds), `known` (the first event of a
+            positive's item) and `task_mask` (0 of negatives). Positives come first.
+    """
+    events = (
+        pd.concat([pd.DataFrame({"day": day, **vars(chunk)}) for day, chunk in draw_log(truth)])
+        .query("task_mask > 0")
+        .sort_values(["day", "user", "item", "time"])
+    )
+    events["known"] = events.groupby("item")["time"].transform("min")
+    first = np.flatnonzero(~events.duplicated(["day", "user", "item"]))
+    found = events[["user", "item", "day", "time", "known", "task_mask"]].iloc[first].astype(np.int64)
+    found["task_mask"] = np.bitwise_or.reduceat(events["task_mask"].to_numpy(), first)
+    user, item, day, time, known = found.to_numpy().T[:5].copy()
+    kept, source, drawn = sample_at_moments(
+        user, item, day, time, known, NegativeSettings(ratio=ratio, seed=truth.settings.seed), uniforms
+    )
+    return pd.concat([found.iloc[kept], found.iloc[source].assign(item=drawn, task_mask=0)])
 
 
 def with_negatives(

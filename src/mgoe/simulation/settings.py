@@ -143,6 +143,18 @@ class WorldSettings(Settings):
     """Share of items that arrive after the first day."""
     growth: float = Field(default=1.0, gt=0, le=20)
     """Share of arrivals within a share x of the days: x to this power. Above 1, most arrive late."""
+    lives: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the exposures, of users of every second community, that shows new items: born at any time,
+    wanted most at first, and less and less within days."""
+    trends: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the exposures, of users of every second pair of communities, that shows items that are wanted
+    now, for 12 hours, 2 days or 2 weeks."""
+    repeats: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the exposures that shows items that their user did about 2, 4 or 8 days ago (it depends on the
+    item's community), if any is due."""
+    sessions: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the exposures, within half an hour of the user's last event, that shows one of the three items
+    that follow its item. Above 0, exposures of a user come in sessions."""
     content: float | None = Field(default=None, ge=0, le=1)
     """Correlation of a taste with the best reading of it from the vectors of users and items, which are
     written if it is set; 0 writes vectors that tell nothing."""
@@ -176,7 +188,18 @@ class WorldSettings(Settings):
                 raise ValueError(
                     f"{side}_communities must not exceed {side}s, found {communities} of {nodes}"
                 )
+        if self.at_moments and (self.known_on_exposures or self.user_communities < 3):
+            raise ValueError(
+                "lives, trends, repeats and sessions need at least 3 communities of users, and neither "
+                "`uniform`, `popular_first` nor several `scenarios` (the best reachable is unknown), "
+                f"found user_communities {self.user_communities}; leave out either"
+            )
         return self
+
+    @property
+    def at_moments(self) -> bool:
+        """Whether what a user wants depends on the moment: lives, trends, repeats or sessions are on."""
+        return self.lives + self.trends + self.repeats + self.sessions > 0
 
     @property
     def known_on_exposures(self) -> bool:

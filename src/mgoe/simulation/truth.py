@@ -268,6 +268,16 @@ class Truth:
             raise DataError(path, f"the truth cannot be read ({error}); simulate the log again") from None
 
 
+def position_losses(truth: Truth) -> NDArray[np.float64]:
+    """Return the logits that the first behaviour loses at each position. Shape (positions,)."""
+    return truth.settings.position_effect * np.log1p(np.arange(truth.settings.positions))
+
+
+def looks(truth: Truth) -> NDArray[np.float64]:
+    """Return the probability that a user looks at each position. Shape (positions,)."""
+    return np.arange(1.0, truth.settings.positions + 1) ** -truth.settings.examination
+
+
 def _index(name: str, known: Ids, ids: ArrayLike) -> NDArray[np.int64]:
     """Return the indices of ids, and refuse unknown ids."""
     rule, fix = "every id must be of this simulated world", "open the log's own truth"
