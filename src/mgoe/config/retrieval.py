@@ -8,7 +8,7 @@ from mgoe.config.base import Count, Settings
 from mgoe.config.extensions import one_of
 
 LARGE = 2_000
-"""Items from which `auto` retrieves: four times the default number of candidates. Of fewer, all are ranked."""
+"""Items from which `auto` retrieves: four times the default number of candidates. Fewer are all ranked."""
 GENERATOR_NAMES = ("own", "item_to_item", "swing", "sketch", "unseen", "macro", "recent", "popular")
 """What gives candidates; `docs/retrieval.md` describes each."""
 Generator = Annotated[str, AfterValidator(one_of("mgoe.generators", GENERATOR_NAMES, "a generator"))]

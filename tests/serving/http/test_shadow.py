@@ -19,7 +19,7 @@ from mgoe.bundle import MANIFEST
 from mgoe.errors import StoreError
 from mgoe.serving import LiveBundle, open_events
 from mgoe.serving.events.shadow_log import ShadowRecord, read_shadow_log
-from tests.lifecycle.test_acceptance import changed, shuffle_weights
+from tests.lifecycle.test_acceptance import changed, enlarge_weights
 from tests.serving.http.test_live_service import until
 from tests.serving.served import Served, served, timeless
 
@@ -30,7 +30,7 @@ USERS, ITEMS = st.sampled_from([0, 1, 2, 5, 10**9]), st.integers(0, 40)
 def other(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Another version, with other weights."""
     path = tmp_path_factory.mktemp("other") / "bundle"
-    changed(finished / "bundle", path, shuffle_weights)
+    changed(finished / "bundle", path, enlarge_weights)
     return path
 
 
