@@ -320,7 +320,7 @@ def snapshot_of(arrays: Mapping[str, np.ndarray]) -> Snapshot:
     none = {field.name: np.empty(0, np.int32) for field in fields(Resolution)}
     finest = Resolution(**none | {"user_macro": arrays["user_macro"], "user_mass": np.ones(GROUPS)})
     scores = np.log1p(np.arange(1 << len(TASKS)))
-    return Snapshot(arrays, (finest,), 0, DAYS - 1, DAY, scores)
+    return Snapshot(arrays, (finest,), 0, DAYS - 1, DAY, scores, DAYS * DAY)
 
 
 def build(generator: str, folder: Path) -> dict[str, float]:

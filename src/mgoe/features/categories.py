@@ -16,6 +16,7 @@ class Categories(InputGroup):
     """
 
     name = "categories"
+    fresh = True
 
     def keys(self, spec: FeatureSpec) -> tuple[Key]:
         return (dense("categories", (PAIR, spec.widths.get("categories", 0))),)

@@ -104,6 +104,13 @@ class Reader:
         self._spec = spec
         self._reads: list[Callable[[View, Pairs], Arrays]] = []
         for group in input_groups({"ids", *groups}).values():
+            if (
+                group.fresh
+                and spec is not None
+                and spec.widths
+                and not any(key.owners for key in group.keys(spec))
+            ):
+                continue  # the model was made for rows that do not read it
             if part is not None:
                 keys = [] if spec is None else [key for key in group.keys(spec) if part in key.parts]
                 if keys:

@@ -19,6 +19,7 @@ class Links(InputGroup):
     """
 
     name = "links"
+    fresh = True
 
     def keys(self, spec: FeatureSpec) -> tuple[Key]:
         return (dense("links", (PAIR, spec.widths.get("links", 0))),)

@@ -24,6 +24,7 @@ class Repeats(InputGroup):
     """
 
     name = "repeats"
+    fresh = True
 
     def keys(self, spec: FeatureSpec) -> tuple[Key]:
         width = spec.widths.get("repeats", 0)

@@ -29,6 +29,7 @@ class Trend(InputGroup):
     """
 
     name = "trend"
+    fresh = True
 
     def keys(self, spec: FeatureSpec) -> tuple[Key, ...]:
         owners = {"user": USER * CONTEXT, "item": ITEM * CONTEXT}

@@ -286,7 +286,8 @@ def spec_of_rows(
             "training examples",
             "there must be at least one, found none; widen the time range or move split.cuts",
         )
-    sample = examples.take(some_rows(len(examples), MOMENT_ROWS, 0)).labels
+    some = examples.take(some_rows(len(examples), MOMENT_ROWS, 0))
+    sample = some.labels
     top = np.array([fence(column) for column in sample.T])
     near = np.nan_to_num(np.fmax.reduce(np.minimum(sample, top)))  # so that no digits of squares are lost
     sums, positions = np.zeros((3, len(top))), 0  # no position where the log has none
@@ -316,6 +317,7 @@ def spec_of_rows(
     keys = {
         name: [key.name for key in group.keys(spec) if key.kind == "dense"]
         for name, group in input_groups(needs).items()
+        if some.moment is not None or not group.fresh
     }
     feed = Feed(prepared, graph, examples, frozenset(name for name in keys if keys[name]), spec)
     sample = feed.block(some_rows(len(examples), MOMENT_ROWS, 0))
