@@ -179,7 +179,7 @@ def _spec(graph: MacroGraph, settings: RunSettings, users: int, items: int) -> F
         View.of(latest),
         rng.integers(0, users, 2000),
         rng.integers(0, items, 2000),
-        ("counts", "pair", "sketch", "edges", "aggregates"),
+        ("counts", "pair", "sketch", "edges", "aggregates", "repeats", "trend", "links"),
     )
     floats = {key: values for key, values in sample.items() if values.dtype == np.float32}
     dense = {key: torch.from_numpy(values).double() for key, values in floats.items()}
