@@ -131,8 +131,9 @@ class InputGroup(ABC):
 
     name: ClassVar[str]
     fresh: ClassVar[bool] = False
-    """Whether a model reads it only if rows read up to their bucket or moment. Ages would mislead a model
-    whose rows all read as of a cut, which was long ago for some and just now for others."""
+    """Whether a model reads it only if rows are of an event log and read up to their bucket or moment. Ages
+    would mislead a model whose rows all read as of a cut, which was long ago for some and just now for
+    others; and of what was shown, rates say more."""
 
     @abstractmethod
     def keys(self, spec: FeatureSpec) -> Sequence[Key]:

@@ -317,7 +317,7 @@ def spec_of_rows(
     keys = {
         name: [key.name for key in group.keys(spec) if key.kind == "dense"]
         for name, group in input_groups(needs).items()
-        if some.moment is not None or not group.fresh
+        if not group.fresh or (some.moment is not None and latest.rates is None)
     }
     feed = Feed(prepared, graph, examples, frozenset(name for name in keys if keys[name]), spec)
     sample = feed.block(some_rows(len(examples), MOMENT_ROWS, 0))
