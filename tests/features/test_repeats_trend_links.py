@@ -14,7 +14,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from mgoe._util.arrays import take
 from mgoe.features import GROUPS, Reader, View
-from mgoe.features.links import FADING
+from mgoe.features.links import FADING, MANY
 from mgoe.features.repeats import MOST_DUE, PRIOR
 from mgoe.features.trend import MINUTE, WINDOWS, YEAR
 from mgoe.graph.counts import AGES, HOUR
@@ -119,8 +119,11 @@ def test_links_are_read_from_the_recent_items(events):
         }
         user, item = (n.ravel() for n in np.meshgrid(np.arange(at.n_users), np.arange(at.n_items)))
         found = gather(at, user, item, ["links"])["links"]
+        runs = np.repeat(np.argsort(user), MANY)  # long ones of one user, for which links are collected
+        in_runs = gather(at, user[runs], item[runs], ["links"])["links"]
         recent = np.asarray(at.arrays["recent_items"])
     assert weight
+    assert_array_equal(in_runs, found[runs])
     for row, (u, i) in enumerate(zip(user.tolist(), item.tolist(), strict=True)):
         own = [weight.get((one, i), 0.0) for one in recent[u].tolist() if one >= 0]
         wanted = sum(FADING**k * one for k, one in enumerate(own)), max(own, default=0), own[0] if own else 0

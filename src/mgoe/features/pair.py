@@ -40,12 +40,14 @@ class Pair(InputGroup):
 
 def histories(view: View, pairs: Pairs) -> NDArray[np.int64]:
     """Return of each pair the tasks done, as bits, the times of its first and last event, and the number of
-    events; zeros where there was none. Shape (B, 4)."""
+    events; zeros where there was none. They are read once for all groups. Shape (B, 4)."""
+    if "histories" in pairs.kept:
+        return pairs.kept["histories"]
     arrays, live = view.snapshot.arrays, view.overlay
     known = tuple(
         arrays[f"pairs.{name}"] for name in ("indptr", "item", "task_mask", "first", "time", "total")
     )
-    out = np.zeros((len(pairs.user), 4), np.int64)
+    out = pairs.kept["histories"] = np.zeros((len(pairs.user), 4), np.int64)
     _read_known(known, pairs.user, pairs.item, out)
     if pairs.user_slots is not None:
         _read_changed((live.user.head, live.item.index, live.pairs), pairs.user_slots, pairs.item, out)

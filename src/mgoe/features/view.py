@@ -196,6 +196,7 @@ class Pairs(NamedTuple):
         now: The moment from which ages count, in microseconds. Shape (B,).
         user_slots, item_slots: Row of each node in the overlay, -1 where it is unchanged; None if no node
             has changed. Shape (B,) each.
+        kept: What one input group reads and another needs too, by name.
 
     Example:
         >>> pairs = Pairs.of(bundle.view, np.array([0, 0]), np.array([3, 4]), {}, None)
@@ -210,8 +211,9 @@ class Pairs(NamedTuple):
     context: Mapping[str, NDArray]
     spec: FeatureSpec | None
     now: NDArray[np.int64]
-    user_slots: Slots = None
-    item_slots: Slots = None
+    user_slots: Slots
+    item_slots: Slots
+    kept: dict[str, Any]
 
     @classmethod
     def of(
@@ -248,7 +250,7 @@ class Pairs(NamedTuple):
         }
         own = slots or (view.slots("user", users), view.slots("item", items))
         known = view.known("user", users, own[0]), view.known("item", items, own[1])
-        return cls(*known, users, items, rows, spec, np.full(n, view.now) if now is None else now, *own)
+        return cls(*known, users, items, rows, spec, np.full(n, view.now) if now is None else now, *own, {})
 
     def slots(self, side: Side) -> Slots:
         """Return where the nodes of a side are in the overlay."""
