@@ -258,7 +258,7 @@ def test_another_algorithm_makes_all_that_follows_outdated_and_nothing_else(
 ):
     plan = Plan(settings(raw, tune={"trials": 2}), tmp_path)
     finished(plan)
-    monkeypatch.setitem(ALGORITHMS, "search", 2)
+    monkeypatch.setitem(ALGORITHMS, "search", ALGORITHMS["search"] + 1)
     stale = outdated(parts_of(plan, plan.cells), overwrite=True)
     assert {part.kind for part in stale} == {"search", "cell"}
     with pytest.raises(OutputError, match=r"tuned/mgoe.json: was made by another version of mgoe"):
