@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 
 from mgoe import experiments
+from mgoe._util.files import GIB
 from mgoe.config import RunSettings, make_settings
 from mgoe.data.size import LogSize
 from mgoe.errors import ConfigError, GraphError, MgoeError, OutputError
 from mgoe.experiments import costs, forecast
 from mgoe.experiments.forecast import Forecast, announce, foresee
+from mgoe.experiments.stages import build, prepare_data
+from mgoe.features.moments import WindowMoments
 from mgoe.models import PRESETS
 
 DAYS = 100
@@ -38,6 +41,29 @@ def forecast_of(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
         return foresee(settings(**changes), tmp_path / "run")
 
     return call
+
+
+def test_a_forecast_covers_what_is_built(world: Path, tmp_path: Path):
+    """Of what is stored: arrays of snapshots and of moments, without the headers of their files."""
+    whole = settings(data={"log": str(world / "events"), "history": "moment"})
+    prepared = prepare_data(whole, tmp_path)
+    graph = build(whole, prepared, tmp_path / "graph")
+    for moments in WindowMoments(prepared, graph).values():
+        assert len(moments.share) == 2
+    found = foresee(whole, tmp_path)
+    kept, before = dict[str, float](), 0.0
+    for stage in found.stages:
+        stays = stage.disk_gib * GIB - costs.COSTS[stage.stage].spilled * found.facts["rows"]
+        kept[stage.stage], before = stays - before, stays
+
+    def stored(folder: str) -> int:
+        return sum(
+            np.load(file, mmap_mode="r").nbytes for file in (tmp_path / "graph" / folder).rglob("*.npy")
+        )
+
+    table = costs.COSTS["training"].kept["cells"]
+    assert stored("snapshots") < kept["graph"] < 2 * stored("snapshots")
+    assert stored("moments") < kept["training"] - table < 2 * stored("moments")
 
 
 EXPOSURES = [{"name": "click", "label": "click"}, {"name": "buy", "label": "buy"}]

@@ -4,7 +4,9 @@ Figures come from one run of `python benchmarks/line.py --events 1e7 --set evalu
 'split.cuts=[0.94, 0.96, 0.98]'` on two cores of an AMD EPYC; what a node, a sampled user and an exposure cost
 also from graphs of 1e7 exposures, and of 1e7 events with `graph.sample=40000`; `start` from `--events 1e4`.
 A row of an exposure log has more inputs, counts of what was shown and context; what these add comes from
-`--exposures 1e7`. No figure is of a larger log, so forecasts of those can be tested.
+`--exposures 1e7`. Bytes of the arrays of snapshots and of moments follow from their types; the memory at the
+start of a graph and of training comes from `--events 1e6`. No figure is of a larger log, so forecasts of
+those can be tested.
 """
 
 from collections.abc import Mapping
@@ -36,7 +38,7 @@ class Cost(NamedTuple):
     spilled: float = 0.0
 
 
-PAIR_BYTES, NUMBER_BYTES = 15, 4
+PAIR_BYTES, NUMBER_BYTES = 27, 4
 """On disk: of a pair of a snapshot, and of each number of its vectors."""
 COSTS = {
     "prepare": Cost(
@@ -65,23 +67,24 @@ COSTS = {
             "exposures x snapshots": 0.22e-6,
         },
         alone=0.25,
-        held={"start": 40e6, "nodes": 30},
+        held={"start": 105e6, "nodes": 30},
         kept={
             "pairs": PAIR_BYTES,
             "pairs x resolutions": 3.5,
             "numbers": NUMBER_BYTES,
-            "nodes x snapshots": 330,
+            "nodes x snapshots": 406,
+            "items x snapshots": 408,
             "exposures": 3.4,
             "exposures x snapshots": 3.3,
         },
-        buffered=("rows", 95, 0.8),
+        buffered=("rows", 110, 0.8),
         spilled=9,
     ),
     "training": Cost(
         seconds={"start": 2.5, "trained": 17e-6, "validated": 18e-6, "learned exposures": 16e-6},
         alone=0.17,
-        held={"start": 130e6, "table": NUMBER_BYTES},
-        kept={"cells": 1e6, "table": NUMBER_BYTES},
+        held={"start": 260e6, "moments": 170e6, "table": NUMBER_BYTES},
+        kept={"cells": 1e6, "table": NUMBER_BYTES, "followed": 210, "followed x resolutions": 20},
         buffered=("examples", 42, 0.7),
     ),
     "evaluation": Cost(

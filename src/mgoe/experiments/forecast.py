@@ -175,6 +175,7 @@ def _work(
     sampled_users, again = min(size.users, graph.sample) * len(known), pairs * (size.users > graph.sample)
     rows, lists = int(size.counts.sum()), retrieval_of(settings.retrieval, size.items)
     shown = rows if settings.form == "exposures" else 0
+    followed = int(size.happened.sum()) * (1 - known[0]) * (settings.data.history != "cut")
     evaluated, every = examples["valid"] + examples["test"], seeds * len(models)
     scored = seeds * sum(weights) * (evaluated + settings.evaluation.ranking_queries * size.items)
     refits = [
@@ -194,12 +195,16 @@ def _work(
         "pairs again": again,
         "pairs again x resolutions": again * resolutions,
         "nodes x snapshots": nodes * len(known),
+        "items x snapshots": size.items * len(known),
         "nodes x resolutions": nodes * len(known) * resolutions,
         "numbers": numbers * (size.users + 2 * size.items),
         "sampled pairs x numbers": sampled_pairs * graph.rank * (1 + graph.power_iterations),
         "sampled users x numbers": sampled_users * graph.rank,
         "sampled pairs x resolutions": sampled_pairs * resolutions,
         "sampled users x resolutions": sampled_users * resolutions,
+        "moments": settings.data.history != "cut",
+        "followed": followed,
+        "followed x resolutions": followed * resolutions,
         "trained": examples["train"] * seeds * sum(epochs) + refitted,
         "validated": examples["valid"] * seeds * sum(epochs),
         "table": nodes
