@@ -128,6 +128,9 @@ class DataSettings(Settings):
     timezone: Annotated[str, AfterValidator(_zone)] = "UTC"
     """IANA name of the zone of times without one, in the log, in events of a service, and in `start`, `end`
     and `split.cuts`. Buckets are counted in UTC."""
+    where: str | None = Field(default=None, min_length=1)
+    """A condition on the columns of the log, such as `quantity > 0`; other rows are left out before they are
+    checked."""
     start: Moment | None = None
     """First moment that is included."""
     end: Moment | None = Field(default=None, json_schema_extra=or_auto)

@@ -19,6 +19,7 @@ from mgoe.data.log import open_source, place_of, stage, work_database
 from mgoe.data.requests import merged
 from mgoe.data.schema import NODES, find_columns, read_columns
 from mgoe.data.times import bucket_of, moment_of, rows_per_bucket, within
+from mgoe.data.where import rows_where
 from mgoe.errors import DataError
 
 ENDS = 0.1
@@ -56,7 +57,7 @@ def profile(settings: RunSettings, table: Frame | None = None) -> dict[str, Any]
         TemporaryDirectory(prefix="mgoe-") as folder,
         work_database(Path(folder, "work"), place, settings.memory, settings.data.timezone) as con,
     ):
-        source = open_source(con, settings.data, table)
+        source = rows_where(open_source(con, settings.data, table), settings.data)
         names = find_columns(source, settings, place)
         raw = stage(con, source, names, "raw", place)
         values, _ = read_columns(raw, settings, names, place)

@@ -16,6 +16,7 @@ from mgoe.config import NegativeSettings, RunSettings, SplitSettings, TrainingSe
 from mgoe.data.columns import Table, only_row
 from mgoe.data.schema import find_columns, read_columns
 from mgoe.data.times import bucket_of, moment_of, snapshot_of, within
+from mgoe.data.where import rows_where
 
 BUCKETS = {"1d": 86_400, "6h": 21_600, "1h": 3_600, "10m": 600, "1m": 60, "1s": 1}
 """Seconds of each length of a bucket."""
@@ -124,6 +125,7 @@ def rows_that_happen(source: Table, settings: RunSettings, place: str) -> Table:
     Raises:
         DataError: A column is missing or of a wrong type.
     """
+    source = rows_where(source, settings.data)
     names = find_columns(source, settings, place)
     raw: Table = source.select(**{ours: source[column] for ours, column in names.items()})
     rows = within(raw.select(**read_columns(raw, settings, names, place)[0]), settings.data)

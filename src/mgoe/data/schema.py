@@ -25,6 +25,7 @@ from mgoe.data.erasures import Erasures
 from mgoe.data.features import check_names, read_feature
 from mgoe.data.log import NO_ROWS, open_source, place_of, require_columns, stage, work_database
 from mgoe.data.times import read_time, too_far, within
+from mgoe.data.where import rows_where
 from mgoe.errors import ConfigError, DataError
 
 NODES = ("user", "item")
@@ -82,7 +83,7 @@ def check_ids(settings: RunSettings) -> None:
         TemporaryDirectory(prefix="mgoe-") as folder,
         work_database(Path(folder, "work"), place, settings.memory, data.timezone) as con,
     ):
-        source = open_source(con, data, None)
+        source = rows_where(open_source(con, data, None), data)
         found = find_columns(source, settings, place)
         names = {node: found[node] for node in NODES}
         missing = ibis.or_(*(source[column].isnull() for column in names.values()))
@@ -95,6 +96,7 @@ def checked_rows(
     source: Table, settings: RunSettings, place: str, con: Backend | None = None
 ) -> tuple[Table, int]:
     """Return the rows of a log that may be empty; otherwise as `read_rows`."""
+    source = rows_where(source, settings.data)
     names = find_columns(source, settings, place)
     if settings.data.missing_ids == "drop":
         source = source.filter(source[names["user"]].notnull() & source[names["item"]].notnull())

@@ -203,7 +203,9 @@ class NewRows:
         """Check and keep the rows of files, of those that no service has written the rows after a moment."""
         settings, (marked, others) = settings_of(self.bundle.graph, log), read_marks(log)
         weight = self.bundle.settings.data.weight if trains else None
-        settings = settings.model_copy(update={"data": settings.data.model_copy(update={"weight": weight})})
+        unread = {"where": None} if marked else {}  # rows of a service have no other columns
+        data = settings.data.model_copy(update={"weight": weight} | unread)
+        settings = settings.model_copy(update={"data": data})
         if len(marked) + bool(others) > 1:
             raise ConfigError(
                 "new rows",

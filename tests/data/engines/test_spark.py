@@ -196,6 +196,17 @@ def test_an_event_log(partitions: Any, tmp_path: Path, number: int, history: str
     assert len(Store(spark.path / "train.parquet").sizes()) > 1 or number == 1
 
 
+def test_rows_that_a_condition_leaves_out(partitions: Any, tmp_path: Path):
+    partitions(2)
+    settings = of_events()
+    where = "not user_id.endswith('3') and (item_id in [1, 0, 5] or item_id * 2 > 14.5)"
+    data = settings.data.model_copy(update={"where": where})
+    log = event_rows(1).assign(item_id=lambda rows: rows["item_id"].astype(float))
+    local, spark = prepared(settings.model_copy(update={"data": data}), log, tmp_path)
+    check_same(local, spark)
+    assert sorted(spark.items.ids(np.arange(spark.items.size)).to_pylist()) == [0, 1, 5, *range(8, 14)]
+
+
 @pytest.mark.parametrize("number", [2, *[1, 3, 7] * SOAK])
 def test_an_exposure_log(partitions: Any, tmp_path: Path, number: int):
     partitions(number)
