@@ -1,6 +1,7 @@
 """Writing a guessed configuration as a person would: short, with comments where something needs
 explaining."""
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -66,8 +67,8 @@ def write_draft(paths: Sequence[str], draft: Draft, source: Table, place: str) -
         ),
         tasks=[TaskSettings.model_validate({"name": name, kind: one}) for name, one in draft.tasks.items()],
     )
-    scan = Scan.of(source, unchecked, place)
-    chosen, happened = choose(scan), rows_that_happen(source, unchecked, place)
+    scan = Scan.of(source, unchecked, place, now=time.time())
+    chosen, happened = choose(scan, may_start=True), rows_that_happen(source, unchecked, place)
     timed = happened.mutate(bucket=bucket_of(happened.time, scan.bucket))
     reads = finer_than_buckets(timed), share_that_returns(timed, scan)
     lines = [
@@ -117,7 +118,7 @@ def _data_lines(
             item=(columns["item"], f"{scan.items:,} items"),
             time=(columns["time"], ""),
             behavior=(columns.get("behavior"), "what happened; negatives are sampled from the same bucket"),
-            bucket=(scan.bucket, "of time; windows end with one"),
+            bucket=(scan.bucket, "of time; windows end with one" + (f"; {scan.pace}" if scan.pace else "")),
             history=(NO_RETURN if rare else HISTORY)[finer],
             missing_ids=(
                 "drop" if scan.without_id else None,
@@ -129,8 +130,11 @@ def _data_lines(
         lines.append(
             ("  behavior: null", "every row does the one task; negatives are sampled from the same bucket")
         )
-    if (end := chosen.get("data.end")) is not None:
-        lines.append((f"  end: {_yaml(end.value)}", end.reason))
+    lines += [
+        (f"  {key.removeprefix('data.')}: {_yaml(one.value)}", one.reason)
+        for key, one in chosen.items()
+        if key in ("data.start", "data.end")
+    ]
     lines += _settings(
         request=(
             columns.get("request"),

@@ -5,7 +5,9 @@
 Axes: `b` time buckets with rows.
 """
 
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import ibis
@@ -30,6 +32,18 @@ FEWEST_DAYS = 8
 ODD_SHARE, ODD_RATIO = 0.08, 4.0
 """A day is another world if it has at least this share of the positives, and this many times the median
 day's."""
+SLIVER, LONG = 0.001, 0.25
+"""A head or a tail is almost empty if it has at most this share of the rows and is at least this many times
+as long as the rest."""
+APART = 0.1
+"""Share of the rows up to which those that are further from all others than these are long are left out."""
+FEWEST_BUCKETS = 30
+"""Buckets with rows that a log should have."""
+PER_BUCKET = 100
+"""Rows per bucket with rows, below which a bucket is not made shorter than the span asks for."""
+OF_LIFE, LIVED, SAMPLE = 0.5, 10, 2_000_000
+"""Longest bucket as a share of the median life of an item, the users from which an item has one, and the rows
+from which it is measured."""
 RATIO = NegativeSettings().ratio
 RETURNING = 0.1
 """Share of the users with rows on both sides of a cut, below which users do not return."""
@@ -52,6 +66,9 @@ class Scan:
         counts: Rows in each. Shape (b,).
         done: Rows in each with a task done. Shape (b,).
         without_id: Rows without a user or without an item.
+        pace: Why the bucket is shorter than the log's span asks for; empty if it is not.
+        outside: Settings that leave out an almost empty head or tail, or moments that cannot be: a day,
+            counted from 1970, and why.
     """
 
     events: bool
@@ -63,16 +80,21 @@ class Scan:
     counts: NDArray[np.int64]
     done: NDArray[np.int64]
     without_id: int = 0
+    pace: str = ""
+    outside: Mapping[str, tuple[int, str]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, source: Table, settings: RunSettings, place: str, bucket: str = "") -> "Scan":
+    def of(
+        cls, source: Table, settings: RunSettings, place: str, bucket: str = "", now: float = math.inf
+    ) -> "Scan":
         """Scan a log.
 
         Args:
             source: The log.
             settings: Of a run; `data` and `tasks` are read.
             place: What the log is, for messages.
-            bucket: Length of a bucket; by default one that suits the log's span.
+            bucket: Length of a bucket; by default one that suits the log's span and its items.
+            now: Seconds since 1970, after which nothing can have happened.
 
         Raises:
             DataError: A column is missing or of a wrong type.
@@ -83,16 +105,13 @@ class Scan:
                 rows=rows.count(),
                 users=rows.user.nunique(),
                 items=rows.item.nunique(),
-                low=rows.time.min(),
-                high=rows.time.max(),
-                off_midnight=(rows.time % (BUCKETS["1d"] * 1_000_000) != 0).sum(),
                 without_id=rows.count(where=rows.user.isnull() | rows.item.isnull()),
             )
         )
-        if not bucket and held["off_midnight"]:
-            span = (held["high"] - held["low"]) / 1e6
-            bucket = next((name for name, length in BUCKETS.items() if span >= 30 * length), "1s")
-        bucket = bucket or "1d"
+        days, pace = _days(rows), ""
+        inside = _inside(days, now)
+        if not bucket:
+            bucket, pace = _bucket(rows, {name: column[inside] for name, column in days.items()})
         timed: Table = rows.select(bucket=bucket_of(rows.time, bucket), happened=rows.happened)
         grouped = timed.filter(timed.bucket.notnull()).group_by("bucket")
         counted = grouped.aggregate(n=ibis._.count(), done=ibis._.happened.sum()).order_by("bucket")
@@ -102,12 +121,12 @@ class Scan:
         )
         return cls(
             settings.form == "events", held["rows"], held["users"], held["items"], bucket,
-            *per_bucket, without_id=held["without_id"],
+            *per_bucket, without_id=held["without_id"], pace=pace, outside=_outside(days, inside),
         )  # fmt: skip
 
-    def until(self, bucket: int) -> "Scan":
-        """Return the scan of the rows before a bucket."""
-        kept = self.buckets < bucket
+    def until(self, bucket: int, since: float = -math.inf) -> "Scan":
+        """Return the scan of the rows before a bucket, from another one on."""
+        kept = (self.buckets < bucket) & (self.buckets >= since)
         return Scan(
             self.events, int(self.counts[kept].sum()), self.users, self.items, self.bucket,
             self.buckets[kept], self.counts[kept], self.done[kept],
@@ -136,6 +155,103 @@ def rows_that_happen(source: Table, settings: RunSettings, place: str) -> Table:
     )
 
 
+def _days(rows: Table) -> dict[str, NDArray[np.int64]]:
+    """Return the days with rows, rising: `day`, rows `n`, first and last moment, rows `off` midnight."""
+    timed = rows.filter(rows.time.notnull())
+    days = timed.group_by(day=bucket_of(timed.time, "1d")).aggregate(
+        n=timed.count(),
+        low=timed.time.min(),
+        high=timed.time.max(),
+        off=(timed.time % (BUCKETS["1d"] * 1_000_000) != 0).sum(),
+    )
+    found = days.order_by("day").to_pyarrow()
+    return {name: found[name].to_numpy().astype(np.int64) for name in found.column_names}
+
+
+def _inside(found: Mapping[str, NDArray[np.int64]], now: float) -> slice:
+    """Return the days of `_days` without an almost empty head or tail and without moments that cannot be."""
+    days, counts = found["day"], found["n"]
+    end = int(np.searchsorted(days, now // BUCKETS["1d"], side="right"))
+    if counts[end:].sum() > APART * counts.sum():
+        end = len(days)
+    first = _left_out(days[:end], counts[:end])
+    return slice(first, end - _left_out(-days[first:end][::-1], counts[first:end][::-1]))
+
+
+def _left_out(days: NDArray[np.int64], counts: NDArray[np.int64]) -> int:
+    """Return how many of the first days are left out. Shapes (d,)."""
+    before, gaps = counts.cumsum()[:-1], np.diff(days)
+    kept = days[-1:] - days[1:] + 1
+    sliver = (before <= SLIVER * counts.sum()) & (days[1:] - days[:1] >= LONG * kept)
+    apart = (before <= APART * counts.sum()) & (gaps > kept)
+    return int(np.flatnonzero(sliver | apart).max(initial=-1)) + 1
+
+
+def _outside(found: Mapping[str, NDArray[np.int64]], inside: slice) -> dict[str, tuple[int, str]]:
+    """Return the settings that leave out other days than those inside, each with its first day and why."""
+    days, counts, settings = found["day"], found["n"], {}
+    for key, part, side in (
+        ("data.start", slice(0, inside.start), "before"),
+        ("data.end", slice(inside.stop, len(days)), "after"),
+    ):
+        if len(left := days[part]):
+            first, last = (moment_of(int(left[place]), "1d") for place in (0, -1))
+            span = f"of {first}" if first == last else f"from {first} to {last}"
+            settings[key] = (
+                int(days[inside.start] if side == "before" else days[inside.stop - 1] + 1),
+                f"{counts[part].sum():,} of {counts.sum():,} rows are {span}, {side} almost all others; "
+                "remove this line to keep them",
+            )
+    return settings
+
+
+def _bucket(rows: Table, days: Mapping[str, NDArray[np.int64]]) -> tuple[str, str]:
+    """Return the length of a bucket, and why it is shorter than the span asks for, if it is.
+
+    Args:
+        rows: Of the log, with `item`, `user` and `time`.
+        days: The part of `_days` that is inside.
+    """
+    if not days["off"].any():
+        return "1d", ""
+    span = float(days["high"].max() - days["low"].min()) / 1e6
+    usual, busy, life = _longest(span / FEWEST_BUCKETS), len(days["day"]) * BUCKETS["1d"], _life(rows)
+    asked = {
+        f"rows are on {len(days['day'])} days of {span / BUCKETS['1d']:.0f}": busy / FEWEST_BUCKETS,
+        f"half of the items get most of their rows within {life / 3600:.1f} hours": (
+            OF_LIFE * life if life < BUCKETS["1d"] else math.inf
+        ),
+    }
+    why, longest = min(asked.items(), key=lambda one: one[1])
+    fewest = PER_BUCKET * min(span, busy) / days["n"].sum()
+    shorter = next((name for name in reversed(BUCKETS) if BUCKETS[name] >= fewest), "1d")
+    shorter = max(shorter, _longest(longest), key=BUCKETS.__getitem__)
+    return (shorter, why) if BUCKETS[shorter] < BUCKETS[usual] else (usual, "")
+
+
+def _longest(limit: float) -> str:
+    return next((name for name, length in BUCKETS.items() if length <= limit), "1s")
+
+
+def _life(rows: Table) -> float:
+    """Return the seconds in which the median item gets the middle four fifths of its rows; infinite if most
+    rows are on items with few users."""
+    parts = 1 + rows.count().to_pyarrow().as_py() // SAMPLE
+    part = rows.filter(rows.item.hash() % parts == 0, rows.time.notnull())
+    lives = part.group_by("item").aggregate(
+        n=part.count(),
+        users=part.user.nunique(),
+        life=part.time.quantile(0.9) - part.time.quantile(0.1),
+    )
+    known = lives.users >= LIVED
+    held = only_row(
+        lives.aggregate(
+            all=lives.n.sum(), known=lives.n.sum(where=known), life=lives.life.median(where=known)
+        )
+    )
+    return held["life"] / 1e6 if 2 * (held["known"] or 0) > (held["all"] or 0) else math.inf
+
+
 @dataclass(frozen=True)
 class Chosen:
     """A setting that a rule chose.
@@ -149,16 +265,18 @@ class Chosen:
     reason: str
 
 
-def choose(scan: Scan, may_end: bool = True, zone: str = "UTC") -> dict[str, Chosen]:
+def choose(scan: Scan, may_end: bool = True, zone: str = "UTC", may_start: bool = False) -> dict[str, Chosen]:
     """Return the settings that follow from a scan, by dotted key (ours).
 
     Args:
         scan: Of the log.
         may_end: Whether `data.end` may be chosen; otherwise the log is taken as long as it is.
         zone: The zone in which `data.end` is read.
+        may_start: Whether `data.start` may be chosen.
 
     Returns:
-        `data.end` if the log ends with a day that is another world, `split.cuts`, and settings of `training`
+        `data.start` and `data.end` if the log has an almost empty head or tail or moments that cannot be,
+        `data.end` if it ends with a day that is another world, `split.cuts`, and settings of `training`
         that differ from their defaults.
 
     Example:
@@ -168,6 +286,13 @@ def choose(scan: Scan, may_end: bool = True, zone: str = "UTC") -> dict[str, Cho
         [0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
     """
     found = {}
+    length = seconds(scan.bucket) / BUCKETS["1d"]
+    for key, allowed in (("data.start", may_start), ("data.end", may_end)):
+        if allowed and key in scan.outside:
+            day, why = scan.outside[key]
+            found[key] = Chosen(moment_of(day, "1d", zone), why)
+            edge = day / length
+            scan = scan.until(2**62, edge) if key == "data.start" else scan.until(math.ceil(edge))
     if may_end and (end := _end(scan)) is not None:
         at, share = moment_of(end, scan.bucket, zone), _share_of_day(scan, end)
         found["data.end"] = Chosen(
