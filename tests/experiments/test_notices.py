@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 
 from mgoe._util.files import write_json
 from mgoe.config import make_settings
-from mgoe.data import prepare
+from mgoe.data import choices, prepare
+from mgoe.data.rules import USUAL
 from mgoe.evaluation import Cost, Estimate, Row
-from mgoe.experiments.notices import of_log, of_results, of_serving
+from mgoe.experiments.notices import of_log, of_results, of_serving, shape_of
 from mgoe.training.progress import CURVES
 
 ROWS = 20_000
@@ -157,6 +158,49 @@ def test_nothing_is_said_of_a_stationary_log(seed, tmp_path: Path):
     assert said_of(exposures(seed), tmp_path) == []
 
 
+def shape_of_log(log: pd.DataFrame, folder: Path, cuts: Any = USUAL, **data: Any) -> str:
+    folder.mkdir(exist_ok=True)
+    log.to_parquet(folder / "log.parquet")
+    read = {"log": str(folder / "log.parquet")} | data
+    settings = make_settings({"data": read, "tasks": CLICK, "split": {"cuts": cuts}})
+    return shape_of(prepare(settings, folder / "data"), settings)
+
+
+def in_bursts(hours: float) -> pd.DataFrame:
+    """Five bursts of so many hours, a month apart."""
+    log = exposures()
+    since = (log["timestamp"] - log["timestamp"].min()).dt.total_seconds() / (8 * 86_400)
+    burst = since.astype(int)
+    at = burst * 30 * 86_400 + (since - burst) * hours * 3600
+    return log.assign(timestamp=pd.Timestamp("2024-03-01") + pd.to_timedelta(at, unit="s"))
+
+
+@pytest.mark.parametrize("history", ["cut", "moment"])
+def test_sessions_that_never_return_explain_that_nothing_is_told(tmp_path: Path, history: str):
+    log = exposures()
+    sessions = log.assign(user_id=np.arange(ROWS) // 5)
+    said = shape_of_log(sessions, tmp_path / "sessions", history=history)
+    assert re.match(
+        r"100% of the rows of test are of users who first appear in it, such as sessions: give", said
+    )
+    assert ("set data.history: moment" in said) == (history == "cut")
+    assert shape_of_log(log, tmp_path / "users", history=history) == ""
+
+
+def test_a_split_that_would_work_is_named_for_bursts(tmp_path: Path):
+    said = shape_of_log(in_bursts(5), tmp_path / "days", cuts=[0.2, 0.4, 0.6])
+    assert said == "only 5 buckets of 1d have rows: set data.bucket: 1h and split.cuts: auto"
+    data = {"log": str(tmp_path / "days" / "log.parquet"), "bucket": "1h"}
+    cuts = choices({"data": data, "tasks": [*CLICK], "split": {"cuts": "auto"}})["split.cuts"].value
+    assert shape_of_log(in_bursts(5), tmp_path / "hours", cuts=cuts, bucket="1h") == ""
+
+
+def test_a_log_of_few_dates_is_too_short(tmp_path: Path):
+    dates = in_bursts(0)
+    said = shape_of_log(dates, tmp_path / "dates", cuts=[0.2, 0.4, 0.6])
+    assert said.startswith("5 buckets of 1d have rows, for 3 windows: take a longer log, or fewer split.cuts")
+
+
 GOOD = Estimate("mgoe", None, "all", "ranking", 0.7, 0.68, 0.72, (0.7,), users=900)
 LEAD = Estimate("mgoe", "popularity", "all", "ranking", 0.05, 0.04, 0.06, (0.05,), users=900)
 CURVE = {"epoch": 2, "losses": {"click": 0.4}, "validation": {"click": {"logloss": 0.42}}}
@@ -186,6 +230,14 @@ RESULTS: dict[str, tuple[dict[str, Any], str]] = {
         {"own": [GOOD, replace(GOOD, task="buy", metric="auc", value=0.51, low=0.47, high=0.55)]},
         "nothing tells who does buy: its AUC is between 0.47 and 0.55",
     ),
+    "a hopeless task of sessions": (
+        {
+            "own": [replace(GOOD, task="buy", metric="auc", value=0.51, low=0.47, high=0.55)],
+            "shape": "98% of the rows of test are of users who first appear in it",
+        },
+        "nothing tells who does buy: its AUC is between 0.47 and 0.55; 98% of the rows of test are of "
+        "users who first appear in it$",
+    ),
     "the last epoch": ({"best": 4}, "the best epoch of mgoe is the last of 4"),
     "rows learned by heart": (
         {"losses": 0.1},
@@ -202,8 +254,10 @@ RESULTS: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
-def said_of_results(folder: Path, own=(GOOD,), rows=(), leads=(LEAD,), **cell: Any) -> list[str]:
-    return of_results([finished(folder / "cell", **cell)], rows or measured(0.4, 0.4), own, leads)
+def said_of_results(
+    folder: Path, own=(GOOD,), rows=(), leads=(LEAD,), shape: str = "", **cell: Any
+) -> list[str]:
+    return of_results([finished(folder / "cell", **cell)], rows or measured(0.4, 0.4), own, leads, shape)
 
 
 @pytest.mark.parametrize("wrong", RESULTS)

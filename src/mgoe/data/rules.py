@@ -108,10 +108,10 @@ class Scan:
                 without_id=rows.count(where=rows.user.isnull() | rows.item.isnull()),
             )
         )
-        days, pace = _days(rows), ""
+        days, pace = days_of(rows), ""
         inside = _inside(days, now)
         if not bucket:
-            bucket, pace = _bucket(rows, {name: column[inside] for name, column in days.items()})
+            bucket, pace = suited_bucket(rows, {name: column[inside] for name, column in days.items()})
         timed: Table = rows.select(bucket=bucket_of(rows.time, bucket), happened=rows.happened)
         grouped = timed.filter(timed.bucket.notnull()).group_by("bucket")
         counted = grouped.aggregate(n=ibis._.count(), done=ibis._.happened.sum()).order_by("bucket")
@@ -155,7 +155,7 @@ def rows_that_happen(source: Table, settings: RunSettings, place: str) -> Table:
     )
 
 
-def _days(rows: Table) -> dict[str, NDArray[np.int64]]:
+def days_of(rows: Table) -> dict[str, NDArray[np.int64]]:
     """Return the days with rows, rising: `day`, rows `n`, first and last moment, rows `off` midnight."""
     timed = rows.filter(rows.time.notnull())
     days = timed.group_by(day=bucket_of(timed.time, "1d")).aggregate(
@@ -169,7 +169,7 @@ def _days(rows: Table) -> dict[str, NDArray[np.int64]]:
 
 
 def _inside(found: Mapping[str, NDArray[np.int64]], now: float) -> slice:
-    """Return the days of `_days` without an almost empty head or tail and without moments that cannot be."""
+    """Return the days that are neither an almost empty head or tail nor moments that cannot be."""
     days, counts = found["day"], found["n"]
     end = int(np.searchsorted(days, now // BUCKETS["1d"], side="right"))
     if counts[end:].sum() > APART * counts.sum():
@@ -205,12 +205,12 @@ def _outside(found: Mapping[str, NDArray[np.int64]], inside: slice) -> dict[str,
     return settings
 
 
-def _bucket(rows: Table, days: Mapping[str, NDArray[np.int64]]) -> tuple[str, str]:
+def suited_bucket(rows: Table, days: Mapping[str, NDArray[np.int64]]) -> tuple[str, str]:
     """Return the length of a bucket, and why it is shorter than the span asks for, if it is.
 
     Args:
         rows: Of the log, with `item`, `user` and `time`.
-        days: The part of `_days` that is inside.
+        days: The days that count, of `days_of`.
     """
     if not days["off"].any():
         return "1d", ""
@@ -223,7 +223,7 @@ def _bucket(rows: Table, days: Mapping[str, NDArray[np.int64]]) -> tuple[str, st
         ),
     }
     why, longest = min(asked.items(), key=lambda one: one[1])
-    fewest = PER_BUCKET * min(span, busy) / days["n"].sum()
+    fewest = PER_BUCKET * (days["high"] - days["low"]).sum() / 1e6 / days["n"].sum()
     shorter = next((name for name in reversed(BUCKETS) if BUCKETS[name] >= fewest), "1d")
     shorter = max(shorter, _longest(longest), key=BUCKETS.__getitem__)
     return (shorter, why) if BUCKETS[shorter] < BUCKETS[usual] else (usual, "")

@@ -23,7 +23,7 @@ from mgoe.experiments.consistency import Measured, measured_cells, odd_seed
 from mgoe.experiments.folder import EXAMPLES, FIT
 from mgoe.experiments.held_out import hold_out_last
 from mgoe.experiments.inputs import Inputs
-from mgoe.experiments.notices import of_log
+from mgoe.experiments.notices import of_log, shape_of
 from mgoe.experiments.parts import Part
 from mgoe.experiments.plan import NOTICES, REFERENCES, Cell, Log, Plan
 from mgoe.experiments.stages import build, examples_of, prepare_data
@@ -188,7 +188,8 @@ def prepare_log(
     if odd := odd_seed(log, seed, seeds, cells):
         raise OutputError(folder, odd)
     if not (log.path / NOTICES).exists():
-        write_json(log.path / NOTICES, {"notices": of_log(prepared, settings)})
+        said = {"notices": of_log(prepared, settings), "shape": shape_of(prepared, settings)}
+        write_json(log.path / NOTICES, said)
     if not (log.path / REFERENCES).exists():
         write_rows(log.path / REFERENCES, reference_rows(settings, prepared))
     return prepared

@@ -14,6 +14,8 @@ from mgoe._util.files import read_json
 from mgoe.config import FeatureSettings, RunSettings, seconds
 from mgoe.data import Examples, Prepared
 from mgoe.data.columns import Expr, Table, only_row
+from mgoe.data.rules import days_of, suited_bucket
+from mgoe.data.times import rows_per_bucket
 from mgoe.evaluation import ALL, Cost, Estimate, Row, summarize
 from mgoe.evaluation.rows import FEW_USERS, MEAN
 from mgoe.experiments.plan import Cell
@@ -38,6 +40,10 @@ BY_HEART = 0.6
 OLD, LACKING = 7 * 86_400_000_000, 0.05
 """Age of the history that is read (microseconds), and share of events of users or on items that it lacks and
 that are known at their moment, from which it is said."""
+NEW_USERS = 0.5
+"""Share of the rows of test by users who first appear in it, from which it explains that nothing is told."""
+PER_WINDOW = 2
+"""Buckets with rows per window, below which a log is short for its windows."""
 WORSE = 1.02
 """Log loss after calibration, over that before, from which it is said."""
 REFERENCES = ("constant", "popularity", "history", "rates")
@@ -59,8 +65,38 @@ def of_log(prepared: Prepared, settings: RunSettings) -> list[str]:
     ]
 
 
+def shape_of(prepared: Prepared, settings: RunSettings) -> str:
+    """Return why a log may not tell who does a task, whatever the task is: users who do not return, or few
+    buckets for its windows. Empty if neither is so."""
+    found, length, windows = [], settings.data.bucket, len(prepared.cuts)
+    test = next(iter(prepared.streamed("test").parts()))
+    new = float((test.user >= prepared.users_at[test.snapshot]).mean())
+    if new > NEW_USERS:
+        moment = "" if settings.data.history == "moment" else ", and set data.history: moment"
+        found.append(
+            f"{new:.0%} of the rows of test are of users who first appear in it, such as sessions: give "
+            f"features that are known of them then (data.users, data.context){moment}"
+        )
+    rows: Table = prepared.history
+    number, shorter = len(rows_per_bucket(rows)[0]), suited_bucket(rows, days_of(rows))[0]
+    if seconds(shorter) < seconds(length):
+        found.append(
+            f"only {number} buckets of {length} have rows: set data.bucket: {shorter} and split.cuts: auto"
+        )
+    elif number < PER_WINDOW * windows:
+        found.append(
+            f"{number} buckets of {length} have rows, for {windows} windows: take a longer log, or fewer "
+            "split.cuts, such as [0.4, 0.6, 0.8]"
+        )
+    return "; ".join(found)
+
+
 def of_results(
-    cells: Sequence[Cell], rows: Sequence[Row], own: Sequence[Estimate], leads: Sequence[Estimate]
+    cells: Sequence[Cell],
+    rows: Sequence[Row],
+    own: Sequence[Estimate],
+    leads: Sequence[Estimate],
+    shape: str = "",
 ) -> list[str]:
     """Return what is odd about the results of the first model: one sentence each.
 
@@ -69,10 +105,11 @@ def of_results(
         rows: Measurements of all models.
         own: Its test metrics with their intervals.
         leads: Its leads over the others.
+        shape: What `shape_of` says of the log.
     """
     return [
         *_too_few(own),
-        *_hopeless(own),
+        *_hopeless(own, shape),
         *_training(cells),
         *_calibration(rows, cells),
         *_below(leads),
@@ -271,12 +308,13 @@ def _too_few(own: Sequence[Estimate]) -> Iterator[str]:
             )
 
 
-def _hopeless(own: Sequence[Estimate]) -> Iterator[str]:
+def _hopeless(own: Sequence[Estimate], shape: str) -> Iterator[str]:
+    advice = shape or "leave the task out, or give features that say something about it"
     for one in own:
         if one.metric == "auc" and one.task != ALL and one.low <= 0.5 <= one.high:
             yield (
                 f"nothing tells who does {one.task}: its AUC is between {one.low:.2f} and {one.high:.2f}; "
-                "leave the task out, or give features that say something about it"
+                f"{advice}"
             )
 
 

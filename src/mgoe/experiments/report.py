@@ -73,7 +73,9 @@ def standings_of(plan: Plan, lines: Mapping[Key, Line]) -> list[Standings]:
         }
         for seed, of_rows, other in read_incumbent(log.path, plan.settings.seeds if cells else ()):
             rows[INCUMBENT, seed], influence[INCUMBENT, seed] = of_rows, group_users(other)
-        notices = read_json(log.path / NOTICES)["notices"] if (log.path / NOTICES).exists() else []
+        of_log = {"notices": [], "shape": ""}
+        if (log.path / NOTICES).exists():
+            of_log |= read_json(log.path / NOTICES)
         references = read_rows(log.path / REFERENCES) if (log.path / REFERENCES).exists() and not odd else []
         for name, table in plan.comparison.all_tables.items():
             reference = table.reference or plan.comparison.lead
@@ -88,7 +90,10 @@ def standings_of(plan: Plan, lines: Mapping[Key, Line]) -> list[Standings]:
             said = (
                 []
                 if not first
-                else [*of_results(first, shown, estimates, leads), *of_serving(leads, alike(plan), costs)]
+                else [
+                    *of_results(first, shown, estimates, leads, str(of_log["shape"])),
+                    *of_serving(leads, alike(plan), costs),
+                ]
             )
             found.append(
                 Standings(
@@ -102,7 +107,7 @@ def standings_of(plan: Plan, lines: Mapping[Key, Line]) -> list[Standings]:
                     missing=_missing(plan, log, own, lines),
                     notes=[odd] * bool(odd)
                     + notes_of(plan, log, own, [lines[log.name, m, s] for m, s in rows if m in own]),
-                    notices=[*notices, *said],
+                    notices=[*of_log["notices"], *said],
                 )
             )
     return found
