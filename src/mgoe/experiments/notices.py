@@ -70,7 +70,7 @@ def shape_of(prepared: Prepared, settings: RunSettings) -> str:
     buckets for its windows. Empty if neither is so."""
     found, length, windows = [], settings.data.bucket, len(prepared.cuts)
     test = next(iter(prepared.streamed("test").parts()))
-    new = float((test.user >= prepared.users_at[test.snapshot]).mean())
+    new = (test.user >= prepared.users_at[test.snapshot]).sum() / max(1, len(test))
     if new > NEW_USERS:
         moment = "" if settings.data.history == "moment" else ", and set data.history: moment"
         found.append(
