@@ -509,6 +509,23 @@ def test_init_says_how_many_rows_have_no_id_and_leaves_them_out(
     assert built.exit_code == 0, built.stderr
 
 
+def test_init_proposes_features_of_tables(mgoe: Mgoe, world: Path, tmp_path: Path):
+    items = pd.DataFrame({"id": pd.read_parquet(world / "events")["item_id"].unique()})
+    items["kind"], items["avg_rating"] = items["id"].astype(str).str[-1], 0.5
+    items.to_csv(tmp_path / "items.csv", index=False)
+    text = mgoe("init", world / "events", "--items", tmp_path / "items.csv").stdout
+    (tmp_path / "mine.yaml").write_text(text)
+    table = load_settings(tmp_path / "mine.yaml").data.items
+    assert table is not None
+    assert [feature.name for feature in table.features] == ["kind"]
+    [line] = [line for line in text.splitlines() if "avg_rating" in line]
+    assert line.strip().startswith("# - {name: avg_rating, kind: numeric}")
+    assert "# looks like a leak" in line
+    refused = mgoe("init", world / "events", "--users", tmp_path / "items.csv")
+    assert refused.exit_code == 2
+    assert "or leave --users out" in refused.stderr
+
+
 def test_describe(mgoe: Mgoe, config: Path, world: Path, finished: Path):
     found = json.loads(mgoe("describe", config, "--json").stdout)
     assert found["rows"] == len(pd.read_parquet(world / "events"))

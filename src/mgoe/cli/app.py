@@ -132,6 +132,7 @@ COMMANDS = {
         logs.init: (
             "mgoe init clicks.parquet --out mine.yaml",
             "mgoe init 'logs/2025-*.csv' > mine.yaml",
+            "mgoe init clicks.parquet --items items.csv > mine.yaml   [dim]with features of items[/]",
         ),
         logs.describe: (
             "mgoe describe clicks.parquet         [dim]columns guessed as by init[/]",

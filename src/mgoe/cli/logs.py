@@ -24,6 +24,11 @@ def init(
         Path | None,
         typer.Option("--out", "-o", help="File to write; standard output by default.", show_default=False),
     ] = None,
+    users: Annotated[
+        Path | None,
+        typer.Option(help="Table with a row per user, whose features are proposed.", show_default=False),
+    ] = None,
+    items: Annotated[Path | None, typer.Option(help="The same of items.", show_default=False)] = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -33,7 +38,8 @@ def init(
     from mgoe._util.files import write_text
     from mgoe.data import guess
 
-    text = guess(log)
+    sides = {node: file for node, file in (("user", users), ("item", items)) if file is not None}
+    text = guess(log, sides=sides)
     if out is not None:
         if out.exists() and not overwrite:
             raise OutputError(out, "exists already; choose another --out, or --overwrite to replace it")

@@ -4,6 +4,7 @@ explaining."""
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import yaml
 
@@ -50,7 +51,9 @@ class Draft:
     vectors: list[str] = field(default_factory=list)
 
 
-def write_draft(paths: Sequence[str], draft: Draft, source: Table, place: str) -> str:
+def write_draft(
+    paths: Sequence[str], draft: Draft, source: Table, place: str, sides: Mapping[str, tuple[Any, ...]]
+) -> str:
     """Return the configuration as YAML.
 
     Args:
@@ -58,6 +61,7 @@ def write_draft(paths: Sequence[str], draft: Draft, source: Table, place: str) -
         draft: What was guessed.
         source: The log.
         place: What the log is, for messages.
+        sides: What was guessed of the side tables of `user` and `item`.
     """
     kind = "behaviors" if draft.events else "label"
     unchecked = RunSettings.model_construct(
@@ -75,6 +79,7 @@ def write_draft(paths: Sequence[str], draft: Draft, source: Table, place: str) -
         ("# A first guess, made by `mgoe init` from names, types and values. Read it through, then:", ""),
         ("#   mgoe run THIS.yaml --out runs/first", ""),
         *_data_lines(paths, draft, scan, reads, chosen),
+        *(line for node, side in sides.items() for line in _side_lines(node, *side)),
         ("tasks:", "weakest to strongest"),
         *((f"  - {_task(draft, name, value)}", "") for name, value in draft.tasks.items()),
     ]
@@ -162,6 +167,24 @@ def _data_lines(
             *((f"  #     - {{name: {_yaml(name)}, kind: vector}}", "") for name in draft.vectors),
         ]
     return lines
+
+
+def _side_lines(
+    node: str, table: Mapping[str, Any], share: float, doubts: Mapping[str, str]
+) -> list[tuple[str, str]]:
+    """Return the lines of a side table; one of which nothing would be read is commented out."""
+    features, name = table["features"], table.get("name")
+    none = "" if len(doubts) < len(features) else "# "
+    off = "" if name else none
+    return [
+        (f"  {off}{node}s:", f"a table that holds {share:.0%} of the log's {node}s"),
+        *((f"  {off}  {key}: {_yaml(table[key])}", "") for key in ("path", "id", "name") if key in table),
+        (f"  {none}  features:", ""),
+        *(
+            (f"      {'# ' * (n in doubts)}- {{name: {_yaml(n)}, kind: {kind}}}", doubts.get(n, ""))
+            for n, kind in (one.values() for one in features)
+        ),
+    ]
 
 
 def _section(name: str, chosen: Mapping[str, Chosen]) -> list[tuple[str, str]]:

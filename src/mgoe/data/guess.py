@@ -12,6 +12,7 @@ import ibis
 from mgoe.config import did_you_mean
 from mgoe.data.columns import Check, Table, enforce, only_row, read_id
 from mgoe.data.draft import Draft, write_draft
+from mgoe.data.guess_side import guess_side_table
 from mgoe.data.log import (
     NO_ROWS,
     UNNAMED_INDEX,
@@ -138,6 +139,7 @@ def guess(
     paths: str | Path | Sequence[str | Path],
     columns: Mapping[str, str] | None = None,
     tasks: Sequence[str] | None = None,
+    sides: Mapping[str, str | Path] | None = None,
 ) -> str:
     """Look at a log and return the configuration that a person would start with, as commented YAML.
 
@@ -146,10 +148,11 @@ def guess(
         columns: The columns that are known: `user`, `item`, `time`, `behavior`. Others are guessed.
         tasks: Behaviours or label columns that become the tasks, weakest first; None guesses them. They are
             label columns if the log has a column of each name and no column of behaviours is given.
+        sides: Side tables of `user` and `item`, whose features are proposed.
 
     Raises:
-        DataError: The log cannot be read, a given column is missing, or it is unclear which column is the
-            user, the item, the time or what happened.
+        DataError: The log or a side table cannot be read, a given column is missing, or it is unclear which
+            column is the user, the item, the time or what happened.
 
     Example:
         >>> import yaml
@@ -168,7 +171,11 @@ def guess(
         if "time" not in known:
             _check_readable(found, sample, place)
         draft = replace(_draft(found, source, place, known, tasks), vectors=vectors)
-        return write_draft(named, draft, source, place)
+        about = {
+            node: guess_side_table(con, source, draft.columns[node], node, file)
+            for node, file in (sides or {}).items()
+        }
+        return write_draft(named, draft, source, place, about)
 
 
 def _check_readable(columns: list[Column], sample: Table, place: str) -> None:

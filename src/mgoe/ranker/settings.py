@@ -11,6 +11,7 @@ import yaml
 from mgoe.config import ModelSettings, RunSettings, check_settings, deep_merge, load_settings, make_settings
 from mgoe.data import guess
 from mgoe.data.arrow import is_list, is_text
+from mgoe.data.guess_side import NAMES
 from mgoe.errors import ConfigError, DataError
 from mgoe.experiments.folder import SETTINGS
 from mgoe.models import RankingModel, resolve
@@ -20,8 +21,6 @@ Model = str | Mapping[str, Any] | type[RankingModel]
 Tasks = Sequence[str | Mapping[str, Any]] | None
 """Tasks by name, or with their settings; None guesses them."""
 COLUMNS = ("user", "item", "time", "behavior")
-NAMES = ("name", "title")
-"""Columns of a side table, in any case, that hold what people call users or items."""
 SECTIONS = ("split", "negatives", "graph", "training", "evaluation")
 """Sections of the settings of a run that a ranker has no parameters of its own for."""
 
