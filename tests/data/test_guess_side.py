@@ -137,7 +137,7 @@ def test_a_table_without_half_of_the_ids_is_refused_in_one_sentence(tmp_path: Pa
 
 
 def test_a_table_of_which_nothing_may_be_read_is_commented_out(tmp_path: Path):
-    raw, text = written(log_of(), tmp_path, item=items_of()[["sku", "num_votes"]])
+    raw, text = written(log_of(), tmp_path, item=items_of().filter(["sku", "num_votes"]))
     assert "items" not in raw["data"]
     assert "# items:" in text
     make_settings(raw)
