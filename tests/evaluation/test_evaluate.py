@@ -53,7 +53,7 @@ def test_rows_carry_every_metric_and_their_origin():
         ["users", "examples", "positives"],
     )
     assert [m for t, m in found if t == "click"] == [*areas, *believed, *counted]
-    assert [m for t, m in found if t == "stay"] == ["rmse", "mae", "spearman", *counted]
+    assert [m for t, m in found if t == "stay"] == ["rmse", "mae", "spearman", "user_spearman", *counted]
     assert found["click", "auc"] == metrics.auc(labels[:, 0], scores[:, 0])
     assert found["buy", "examples"] == (~np.isnan(labels[:, 1])).sum()
     assert found["buy", "users"] == len({*users[~np.isnan(labels[:, 1])]})

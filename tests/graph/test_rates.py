@@ -28,7 +28,7 @@ from mgoe.experiments.stages import source_of
 from mgoe.graph import MacroGraph, build_graph
 from mgoe.graph.build.rate_counter import RECORDS
 from mgoe.graph.rates import LEAST_EVIDENCE, RateGroup, RateTable, parse_groups
-from mgoe.graph.shrinkage import evidence
+from mgoe.graph.shrinkage import WEIGHTS, evidence, fit_mean_prior
 from mgoe.lifecycle import forget_in_macro_graph, update_macro_graph
 from tests.data import logs
 from tests.effort import SOAK, up_to
@@ -296,6 +296,10 @@ def test_outliers_of_a_regression_count_as_the_largest_value_that_is_none(tmp_pa
     users = known.ids(np.flatnonzero(np.diff(table.indptr))).to_pylist()
     assert table.values[:, 0] * 1e-6 == pytest.approx(counted[users].to_numpy(), rel=1e-6)
     assert table.prior[2, 0] < 2e4
+    values = np.minimum(log["stayed"], fence(log["stayed"].to_numpy()))
+    sums = table.values[:, 0] * 1e-6
+    naive = fit_mean_prior(table.counts[:, 3], sums, float((values**2).sum()))
+    assert table.prior[2] == pytest.approx(naive, rel=1e-5)
 
 
 def test_a_missing_label_is_shown_and_nothing_else(tmp_path):
@@ -480,3 +484,19 @@ def logs_quiet() -> pd.DataFrame:
         for user, item in ((0, 0), (1, 0), (1, 1))
     ]
     return log_of(rows)
+
+
+@up_to(20)
+@given(seed=st.integers(0, 2**32 - 1), between=st.floats(0.3, 3), within=st.floats(0.3, 3))
+def test_means_are_shrunk_as_much_as_cells_differ(seed, between, within):
+    rng = np.random.default_rng(seed)
+    n = rng.integers(1, 30, 4000)
+    cell = np.repeat(np.arange(len(n)), n)
+    values = rng.normal(7, between, len(n))[cell] + rng.normal(0, within, len(cell))
+    mean, weight = fit_mean_prior(n, np.bincount(cell, values), float((values**2).sum()))
+    assert mean == pytest.approx(values.mean())
+    assert weight == pytest.approx(min(max((within / between) ** 2, 1), 1e4), rel=0.2)
+    alike = rng.normal(7, within, len(cell))
+    assert fit_mean_prior(n, np.bincount(cell, alike), float((alike**2).sum()))[1] > 10 * weight
+    assert fit_mean_prior(n[:1], np.ones(1), 1.0)[1] == 20  # nothing tells
+    assert fit_mean_prior(n, 7.0 * n, 49.0 * n.sum())[1] == WEIGHTS[1]

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from sklearn.metrics import ndcg_score, roc_auc_score
 
-from mgoe.metrics import auc, gauc, group_auc, hit_rate_at, ndcg_at, placements
+from mgoe.metrics import auc, gauc, group_auc, hit_rate_at, ndcg_at, placements, spearman, spearman_within
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -151,3 +151,21 @@ def test_the_calls_of_gauc_do_not_grow_with_the_rows():
 
     calls(2_000)  # imports
     assert calls(200_000) <= calls(2_000) + 10
+
+
+@given(
+    rows=st.lists(
+        st.tuples(st.integers(0, 4), st.sampled_from([np.nan, 0.0, 1.0, 2.0, 3.5]), st.integers(0, 4)),
+        max_size=60,
+    )
+)
+def test_order_within_groups_is_a_mean_over_groups(rows):
+    group, labels, values = np.array(rows, float).reshape(-1, 3).T
+    groups = [group == one for one in set(group)]
+    each = [((~np.isnan(labels[own])).sum(), spearman(labels[own], values[own])) for own in groups]
+    used = [(n, found) for n, found in each if not np.isnan(found)]
+    naive = sum(n * found for n, found in used) / sum(n for n, _ in used) if used else np.nan
+    assert_allclose(spearman_within(labels, values, group), naive, atol=1e-12)
+    if used:
+        spoilt = np.where(np.arange(len(values)) == np.flatnonzero(~np.isnan(labels))[0], np.nan, values)
+        assert np.isnan(spearman_within(labels, spoilt, group))

@@ -42,10 +42,10 @@ def measure(
 
     A binary task has `auc`, `gauc` (by user, weighted by impressions, over the `gauc_users` with both
     classes; `gauc_users_skipped` have one), `logloss`, `calibration_error`, `predicted_over_observed`; a
-    regression has `rmse`, `mae`, `spearman`; both have `users` and `examples`, which count what has a
-    label, and `positives`. Task `all` has the mean `auc` and `gauc` over binary tasks and `ranking`, the
-    mean of those two (the mean of the six, with three tasks). Means are over the tasks where the metric
-    exists.
+    regression has `rmse`, `mae`, `spearman`, `user_spearman`; both have `users` and `examples`, which count
+    what has a label, and `positives`. Task `all` has the mean `auc` and `gauc` over binary tasks and
+    `ranking`, the mean of those two (the mean of the six, with three tasks). Means are over the tasks where
+    the metric exists.
 
     Args:
         scores: Probabilities of binary tasks, values of regressions. Shape (N, T).
@@ -193,6 +193,7 @@ def _measure(
                 "rmse": metrics.rmse(actual, predicted),
                 "mae": metrics.mae(actual, predicted),
                 "spearman": metrics.spearman(actual, predicted),
+                "user_spearman": metrics.spearman_within(actual, predicted, users),
             }
         )
         measures |= {

@@ -31,7 +31,7 @@ LOWER = re.compile(r"(logloss|calibration_error)(_after)?|carried_over_loss|rmse
 FEW_USERS = 200
 """Users below which small differences cannot be told."""
 MEAN_TITLE = "Mean of AUC and GAUC over tasks"
-SHOWN = ("auc", "gauc", "rmse", "spearman")
+SHOWN = ("auc", "gauc", "rmse", "spearman", "user_spearman")
 """The main metrics of a task."""
 OF_LISTS = ("ndcg", "hr", "mrr", "recall", "coverage", "novelty")
 """The main metrics of top-N lists, the first of which ranks models."""
@@ -50,6 +50,7 @@ TITLES = {
     "rmse": "RMSE",
     "mae": "MAE",
     "spearman": "Spearman",
+    "user_spearman": "Spearman within users",
 }
 
 

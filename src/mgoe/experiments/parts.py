@@ -22,7 +22,7 @@ from mgoe.config import RunSettings
 from mgoe.errors import OutputError
 from mgoe.experiments.folder import DONE
 
-ALGORITHMS = {"world": 1, "rest": 1, "data": 1, "graph": 3, "search": 2, "cell": 2, "lists": 2}
+ALGORITHMS = {"world": 1, "rest": 1, "data": 1, "graph": 4, "search": 2, "cell": 2, "lists": 2}
 """Number of the algorithm that makes each kind of part. Raise it if the same settings give another result
 now: such parts, and all that is made from them, are then outdated."""
 FREE = {

@@ -1,4 +1,4 @@
-"""Counts of exposures after a snapshot, so that the rates of an item can be read as of any moment.
+"""Counts of exposures after a snapshot, so that the rates of a node can be read as of any moment.
 
 An exposure counts as shown from its time, and its labels, zeros and ones, from when they are known: as for a
 service that follows its exposures.
@@ -39,15 +39,16 @@ class CellMoments(NamedTuple):
 
     @classmethod
     def of(cls, records: Any, group: RateGroup, regressions: NDArray[np.bool_]) -> CellMoments:
-        """Count the exposures after a snapshot in a group of items.
+        """Count the exposures after a snapshot in a group of items or users.
 
         Args:
             records: Of `mgoe.data.exposure_history.exposure_history`, with their times. A table of Ibis.
             group: One that `is_live`.
             regressions: Whether each task is a regression. Shape (T,).
         """
-        key, tasks = records.item.cast("int64") * (1 << 32), len(regressions)
-        for axis in group.axes[1:]:
+        first, *second = group.axes
+        key, tasks = records[first.side].cast("int64") * (1 << 32), len(regressions)
+        for axis in second:
             category = records[f"context_{axis.name}"]
             key = key + (category.unnest() if axis.several else category)
         records = records.mutate(key=key)
@@ -62,14 +63,14 @@ class CellMoments(NamedTuple):
         marks: Any = ibis.union(*parts)
         found = marks.filter(marks.bits > 0).order_by(["key", "time"]).to_pyarrow()
         key, time, bits = (found[name].to_numpy() for name in ("key", "time", "bits"))
-        first = np.flatnonzero(run_starts(key))
-        indptr = np.r_[first, len(key)]
+        starts = np.flatnonzero(run_starts(key))
+        indptr = np.r_[starts, len(key)]
         values = np.stack([found[name].to_numpy() for name in sums], 1) if sums else np.empty((len(key), 0))
         steps = (bits[:, None] >> np.arange(1 + 2 * tasks) & 1).astype(np.int32), values.astype(np.int64)
         for one in steps:
             one.cumsum(axis=0, dtype=one.dtype, out=one)
-            one -= np.repeat(np.r_[np.zeros_like(one[:1]), one][first], np.diff(indptr), axis=0)
-        return cls(key[first], indptr, time, *steps)
+            one -= np.repeat(np.r_[np.zeros_like(one[:1]), one][starts], np.diff(indptr), axis=0)
+        return cls(key[starts], indptr, time, *steps)
 
     def before(self, keys: NDArray[np.int64], times: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the last record of each cell strictly before a time, -1 where there is none. Shape (m,)

@@ -111,12 +111,13 @@ class Rates:
     regressions: NDArray[np.bool_]
 
 
-def is_live(group: RateGroup) -> bool:
+def is_live(group: RateGroup, regressions: NDArray[np.bool_]) -> bool:
     """Return whether a group moves with exposures: that of items over all history, alone or with the
-    context. Those of users wait for the next graph."""
+    context. Those of users move likewise where every task is a regression, and else wait for the next
+    graph."""
     nodes = [axis for axis in group.axes if axis.side != "context"]
-    of_items = bool(nodes) and all(axis.side == "item" and axis.kind == "node" for axis in nodes)
-    return of_items and group.last is None
+    moving = ("item", "user") if regressions.all() else ("item",)
+    return len(nodes) == 1 and nodes[0].kind == "node" and nodes[0].side in moving and group.last is None
 
 
 def parse_groups(

@@ -12,7 +12,8 @@ MOST_CELLS = 1 << 16
 WEIGHTS = 1.0, 1e4
 """Least and largest weight of a prior, in labels."""
 USUAL = 20.0
-"""Weight where nothing can be fitted: for a mean, and where a task never or always happens."""
+"""Weight where nothing can be fitted: a task never or always happens, or no cell has two values of a
+regression."""
 
 
 def fit_prior(labelled: NDArray[np.integer], done: NDArray[np.integer]) -> tuple[float, float]:
@@ -43,6 +44,37 @@ def fit_prior(labelled: NDArray[np.integer], done: NDArray[np.integer]) -> tuple
 
     best: Any = fminbound(loss, *log(np.array(WEIGHTS)), xtol=0.01)
     return rate, float(exp(best))
+
+
+def fit_mean_prior(labelled: NDArray[np.integer], sums: NDArray, squares: float) -> tuple[float, float]:
+    """Return the mean of all cells and its weight in a cell's own mean.
+
+    Means of cells vary around that of all (variance `b`), and values around the mean of their cell (`w`).
+    Both are estimated from the sums of squares between and within cells, as in an analysis of variance with
+    one random factor (Searle, Casella and McCulloch, 1992); the best linear prediction weighs the mean of all
+    as `w / b` values.
+
+    Args:
+        labelled: Values per cell. Shape (E,).
+        sums: Their sums. Shape (E,).
+        squares: Sum of the squares of all values.
+
+    Example:
+        >>> values = np.array([[1.0, 3.0], [5.0, 7.0], [3.0, 5.0]])
+        >>> fit_mean_prior(np.full(3, 2), values.sum(1), (values**2).sum())
+        (4.0, 0.6666666666666666)
+    """
+    there = labelled > 0
+    n, sums = labelled[there].astype(np.float64), sums[there]
+    total, cells = float(n.sum()), len(n)
+    mean = float(sums.sum()) / max(1.0, total)
+    if cells < 2 or total <= cells:
+        return mean, USUAL
+    centred = float((n * (sums / n - mean) ** 2).sum())
+    within = max(0.0, squares - total * mean**2 - centred) / (total - cells)
+    between = (centred - (cells - 1) * within) / (total - float((n**2).sum()) / total)
+    low, high = WEIGHTS
+    return mean, min(max(within / between, low), high) if between > 0 else high
 
 
 def evidence(labelled: NDArray[np.integer], done: NDArray[np.integer]) -> float:

@@ -85,7 +85,7 @@ def follow(graph: MacroGraph, number: int, events: Events, records: Any = None) 
     moments, rates = _Sweep(graph, number, events).moments(), graph.snapshots[number].rates
     if rates is None or records is None:
         return moments
-    live = {number: group for number, group in enumerate(rates.groups) if is_live(group)}
+    live = {number: group for number, group in enumerate(rates.groups) if is_live(group, rates.regressions)}
     cells = {number: CellMoments.of(records, group, rates.regressions) for number, group in live.items()}
     return replace(moments, rates=cells)
 

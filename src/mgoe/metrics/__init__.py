@@ -7,8 +7,16 @@ Axes: `N` examples, `G` groups (users), `Q` queries of a ranking.
 """
 
 from mgoe.metrics.labels import Task, mean_defined
-from mgoe.metrics.pointwise import Calibration, calibration, log_loss, log_losses, mae, rmse, spearman
-from mgoe.metrics.ranking import Gauc, auc, gauc, group_auc, hit_rate_at, ndcg_at, placements
+from mgoe.metrics.pointwise import (
+    Calibration,
+    calibration,
+    log_loss,
+    log_losses,
+    mae,
+    rmse,
+    spearman,
+)
+from mgoe.metrics.ranking import Gauc, auc, gauc, group_auc, hit_rate_at, ndcg_at, placements, spearman_within
 from mgoe.metrics.stability import stability_index
 
 __all__ = [
@@ -28,5 +36,6 @@ __all__ = [
     "placements",
     "rmse",
     "spearman",
+    "spearman_within",
     "stability_index",
 ]

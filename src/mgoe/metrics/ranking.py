@@ -103,6 +103,30 @@ def group_auc(
     return groups[group_starts], areas, np.diff(group_starts, append=len(groups))
 
 
+def spearman_within(labels: ArrayLike, values: ArrayLike, groups: ArrayLike) -> float:
+    """Correlation of ranks within each group, weighted by the group's rows, over groups in which neither
+    labels nor values are all equal; NaN if there is none (ours).
+
+    Args:
+        labels: Missing where NaN. Shape (N,).
+        values: Shape (N,).
+        groups: Group of each row, usually the user. Shape (N,).
+
+    Example:
+        >>> spearman_within([1, 2, 3, 5, 4], [10, 20, 30, 1, 2], ["ann", "ann", "ann", "bob", "bob"])
+        0.2
+    """
+    labels, values, groups = labelled(labels, values, groups)
+    if len(labels) == 0 or np.isnan(values).any():
+        return np.nan
+    _, group = np.unique(groups, return_inverse=True)
+    a, b = (_ranks_within(np.asarray(one, np.float64), group) for one in (labels, values))
+    product, *squares = (np.bincount(group, one) for one in (a * b, a * a, b * b))
+    scale, rows = np.sqrt(squares[0] * squares[1]), np.bincount(group)
+    used = scale > 0
+    return float(rows[used] @ (product[used] / scale[used]) / rows[used].sum()) if used.any() else np.nan
+
+
 def placements(labels: ArrayLike, scores: ArrayLike) -> NDArray[np.float64]:
     """Share of the other class that each row is ranked correctly against, ties one half (DeLong et al.,
     1988).
@@ -192,6 +216,15 @@ def _mean(values: NDArray[np.float64]) -> float:
 def _numbered(ranks: ArrayLike, queries: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Ranks, and the number of each query."""
     return np.asarray(ranks, np.float64), np.unique(np.asarray(queries), return_inverse=True)[1]
+
+
+def _ranks_within(values: NDArray[np.float64], group: NDArray[np.integer]) -> NDArray[np.float64]:
+    """Return the rank of each value within its group, ties at their mean rank, less the group's mean."""
+    order, run = np.lexsort((values, group)), np.zeros(len(values), np.int64)
+    run[order[_starts(values[order], group[order])]] = 1
+    run[order] = np.cumsum(run[order])
+    ranks = mean_ranks(run)
+    return ranks - (np.bincount(group, ranks) / np.bincount(group))[group]
 
 
 def _starts(*columns: NDArray) -> NDArray[np.int64]:

@@ -25,7 +25,7 @@ from mgoe.graph.build.cells import CellCounter, Cells, Marks, joined
 from mgoe.graph.build.workplace import Advance
 from mgoe.graph.pair_rows import Side, starts
 from mgoe.graph.rates import Axis, RateGroup, RateTable, describe, distinct
-from mgoe.graph.shrinkage import USUAL, evidence, fit_prior
+from mgoe.graph.shrinkage import evidence, fit_mean_prior, fit_prior
 
 FIRST, TIMES = ("user", "item", "bucket"), ("time", "known")
 """Columns by which records are sorted first, and those that a graph does without."""
@@ -35,6 +35,8 @@ POSITION = RateGroup((Axis("position", "context", "position"),))
 """Counted for the adjusted rates alone: where an item will be shown is not known when it is ranked."""
 FENCE_ROWS = 1 << 18
 """Records by which outliers of a regression are told, about as many."""
+MOST_STEPS = 1 << 40
+"""Steps in which the largest value of a regression is squared."""
 CELLS = ("rates.other", "rates.counts", "rates.values")
 """Arrays of the cells of a snapshot, as `RateTable` has them."""
 RECORDS = "exposures.parquet"
@@ -125,7 +127,10 @@ class RatePlan:
                     advance(total)
             other, counts, values = (mapped(folder / f"{name}.npy") for name in CELLS)
             cells = [slice(int(one[0]), int(one[-1])) for one in indptr[1:]]
-            priors = [self._priors(counts[own], values[own]) for own in cells]
+            priors = [
+                self._priors(counts[own], values[own], self._squares(con, group))
+                for own, group in zip(cells, self.groups, strict=True)
+            ]
             tables = [
                 RateTable(one, other, counts, values, prior)
                 for one, prior in zip(indptr[1:], priors, strict=True)
@@ -172,7 +177,8 @@ class RatePlan:
         if len(cells.first) < 2:
             return None
         indptr = starts(np.bincount(cells.first))
-        return RateTable(indptr, *cells[1:], self._priors(cells.counts, cells.values))
+        prior = self._priors(cells.counts, cells.values, self._squares(con, POSITION))
+        return RateTable(indptr, *cells[1:], prior)
 
     def evidence(self, work: Path, cut: int, sizes: Mapping[Side, int]) -> dict[str, float]:
         """Return the share of the labels' entropy that rates per cell explain, by group.
@@ -320,14 +326,29 @@ class RatePlan:
     def _values(self) -> list[str]:
         return [f"value_{name}" for name, regression in self.regressions.items() if regression]
 
-    def _priors(self, counts: NDArray[np.uint32], values: NDArray[np.int64]) -> NDArray[np.float64]:
+    def _squares(self, con: Backend, group: RateGroup) -> list[float]:
+        """Return the sum of the squares of each regression's values over the records of a group.
+
+        Whole steps are added, so that the sum neither overflows nor depends on the order.
+        """
+        out = []
+        for name in map(_quoted, self._values):
+            largest = con.con.sql(f"SELECT max(abs({name})) FROM records").fetchall()[0][0] or 0
+            step = largest // MOST_STEPS + 1
+            value = f"({name} // {step})::HUGEINT"
+            query = f"SELECT sum({value} * {value}) FROM ({self._query(group)})"
+            out.append(float(con.con.sql(query).fetchall()[0][0] or 0) * (step * 1e-6) ** 2)
+        return out
+
+    def _priors(
+        self, counts: NDArray[np.uint32], values: NDArray[np.int64], squares: Sequence[float]
+    ) -> NDArray[np.float64]:
         """Return the rate (or mean) of all cells and its weight for each task. Shape (T, 2)."""
-        tasks, sums, priors = len(self.regressions), iter(values.T), []
+        tasks, sums, of_squares, priors = len(self.regressions), iter(values.T), iter(squares), []
         for t, regression in enumerate(self.regressions.values()):
             labelled, done = counts[:, 1 + t], counts[:, 1 + tasks + t]
             if regression:
-                total = int(next(sums).sum(dtype=np.int64))
-                priors.append((total * 1e-6 / max(1, int(labelled.sum(dtype=np.int64))), USUAL))
+                priors.append(fit_mean_prior(labelled, next(sums) * 1e-6, next(of_squares)))
             else:
                 priors.append(fit_prior(labelled, done))
         return np.array(priors, np.float64)

@@ -31,12 +31,13 @@ class Changes(NamedTuple):
     """Exposures of which more is known than before.
 
     Attributes:
-        item: Ids, as texts. Length n.
+        user, item: Ids, as texts. Length n each.
         context: Context features as JSON; None if there are none. Length n.
         counts: What is added to the counts of `RateTable`. Shape (n, 1 + 2T).
         values: What is added to the sums of regression labels. Shape (n, R).
     """
 
+    user: Sequence[str]
     item: Sequence[str]
     context: Sequence[str | None]
     counts: NDArray[np.int64]
@@ -118,7 +119,7 @@ class ExposureFollower:
 
     def _counted(self, rows: list[tuple[Any, ...]], now: int) -> Changes:
         """Count exposures and their labels, less what is already counted of them."""
-        ids, _, _, _, items, times, _, _, contexts, *labels = zip(*rows, strict=True)
+        ids, _, _, users, items, times, _, _, contexts, *labels = zip(*rows, strict=True)
         number = np.array(ids)
         label, moment = self._known(
             np.array(times), np.array(labels[::2], np.float64).T, np.array(labels[1::2], np.int64).T
@@ -135,7 +136,7 @@ class ExposureFollower:
         values = np.rint(
             np.where(labelled, np.minimum(label, 9e12), 0)[:, self._regressions] / VALUE_UNIT
         ).astype(np.int64)
-        changes = Changes(items, contexts, counts, values - self._values[places])
+        changes = Changes(users, items, contexts, counts, values - self._values[places])
         self._flags[places], self._values[places] = flags, values
         return changes
 

@@ -171,8 +171,8 @@ class LiveNodes:
             nodes = self.sides[side]
             changed = nodes.index[: nodes.size][nodes.version[: nodes.size] > since]
             later = takewhile(lambda one: one[0] > since, reversed(self._registered))  # versions rise
-            also = [self.state.rates.changed(since), *(index for _, index in later)] if side == "item" else []
-            return np.unique(np.concatenate([changed, *also]))
+            also = [index for _, index in later] if side == "item" else []
+            return np.unique(np.concatenate([changed, self.state.rates.changed(side, since), *also]))
 
     def changes(self, side: Side, index: int) -> dict[str, Any]:
         """Return what live events changed of a node, nothing for one that is untouched.

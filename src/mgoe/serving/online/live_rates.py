@@ -2,7 +2,9 @@
 
 Groups of the item itself move, alone or with a category of the context. Those of users wait for the next
 graph: between two exposures of a user they would carry that user's own answers, which tells moments apart and
-not items. Categories and macro nodes have many exposures, and change little within a day.
+not items. Where all tasks are regressions, such as ratings, it is moments that are to be told apart: how high
+a user rates is known after a few ratings, and groups of users move too. Categories and macro nodes have many
+exposures, and change little within a day.
 
 Axes: `E` places of a table, `T` tasks, `R` regressions.
 """
@@ -17,6 +19,7 @@ from mgoe._util.arrays import with_room
 from mgoe._util.hash_table import place_of
 from mgoe._util.kernels import kernel
 from mgoe.features import RateCells
+from mgoe.graph.pair_rows import SIDES, Side
 from mgoe.graph.rates import Rates, distinct, is_live
 from mgoe.serving.events.event import Id
 
@@ -29,14 +32,14 @@ class ExposureBatch(NamedTuple):
     otherwise.
 
     Attributes:
-        ids: Of items. Length n.
-        item: Their indices, -1 for newcomers.
+        ids: Of users and items. Length n each.
+        nodes: Their indices, -1 for newcomers. Shape (n,) each.
         context: Categories by feature. Shape (n,), or (n, L) padded with -1.
         counts, values: See `Changes`. Shapes (n, 1 + 2T) and (n, R).
     """
 
-    ids: list[Id]
-    item: NDArray[np.int64]
+    ids: Mapping[Side, list[Id]]
+    nodes: Mapping[Side, NDArray[np.int64]]
     context: Mapping[str, NDArray]
     counts: NDArray[np.int64]
     values: NDArray[np.int64]
@@ -50,27 +53,27 @@ class LiveRates:
 
     Attributes:
         cells: One table per group of `rates`; None for groups that wait.
+        sides: Of the nodes that they are counted by.
         contexts: Features of the context that they are counted by.
         exposures: How many were counted.
     """
 
     def __init__(self, rates: Rates | None):
         self._groups = () if rates is None else rates.groups
-        tasks, regressions = (
-            (0, 0) if rates is None else (len(rates.regressions), int(rates.regressions.sum()))
-        )
+        regressions = np.zeros(0, bool) if rates is None else rates.regressions
         self.cells: list[RateCells | None] = [
-            _empty(MIN_PLACES, 1 + 2 * tasks, regressions) if is_live(group) else None
+            _empty(MIN_PLACES, 1 + 2 * len(regressions), int(regressions.sum()))
+            if is_live(group, regressions)
+            else None
             for group in self._groups
         ]
-        self.contexts = {
-            axis.name
-            for group in self._groups
-            for axis in group.axes
-            if is_live(group) and axis.side == "context"
-        }
+        moving = [group for group in self._groups if is_live(group, regressions)]
+        self.sides: list[Side] = [
+            side for side in SIDES if any(group.axes[0].side == side for group in moving)
+        ]
+        self.contexts = {axis.name for group in moving for axis in group.axes if axis.side == "context"}
         self._used = [0] * len(self.cells)
-        self._version = np.zeros(0, np.int64)
+        self._version: dict[Side, NDArray[np.int64]] = {side: np.zeros(0, np.int64) for side in SIDES}
         self.exposures = 0
 
     @property
@@ -82,33 +85,36 @@ class LiveRates:
     def bytes(self) -> int:
         """Memory of the tables."""
         tables = (array.nbytes for cells in self.cells if cells is not None for array in cells)
-        return sum(tables) + self._version.nbytes
+        return sum(tables) + sum(version.nbytes for version in self._version.values())
 
     def add(self, batch: ExposureBatch, version: int) -> None:
         """Add what has become known of exposures.
 
         Args:
-            batch: Of items that all have an index.
+            batch: Of nodes that all have an index.
             version: Of the live state with them.
         """
-        item, context = batch.item, batch.context
+        context = batch.context
         for number, (group, cells) in enumerate(zip(self._groups, self.cells, strict=True)):
             if cells is None:
                 continue
-            _, *second = group.axes
-            other = np.asarray(context[second[0].name]) if second else np.zeros_like(item)
+            first, *second = group.axes
+            node = batch.nodes["user" if first.side == "user" else "item"]
+            other = np.asarray(context[second[0].name]) if second else np.zeros_like(node)
             row, category = distinct(other if other.ndim == 2 else other[:, None])
-            key = item[row].astype(np.int64) << 32 | category.astype(np.int64)
+            key = node[row].astype(np.int64) << 32 | category.astype(np.int64)
             if 2 * (self._used[number] + len(key)) > len(cells.key):
                 cells = self.cells[number] = _larger(cells, self._used[number] + len(key))
             self._used[number] += _add(cells, key, batch.counts[row], batch.values[row])
-        self._version = with_room(self._version, int(item.max(initial=-1)) + 1)
-        self._version[item] = version
+        for side in self.sides:
+            node = batch.nodes[side]
+            self._version[side] = with_room(self._version[side], int(node.max(initial=-1)) + 1)
+            self._version[side][node] = version
         self.exposures += int(batch.counts[:, 0].sum())
 
-    def changed(self, since: int) -> NDArray[np.int64]:
-        """Return items that have changed after a version."""
-        return np.flatnonzero(self._version > since)
+    def changed(self, side: Side, since: int) -> NDArray[np.int64]:
+        """Return nodes that have changed after a version."""
+        return np.flatnonzero(self._version[side] > since)
 
 
 def _empty(places: int, counts: int, values: int) -> RateCells:

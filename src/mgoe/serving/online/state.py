@@ -256,29 +256,33 @@ class LiveState:
 
     def prepare_exposures(self, changes: Changes) -> ExposureBatch:
         """Look up what has become known of exposures; ids that the vocabulary cannot hold are left out."""
-        kind = self.base.vocabularies["item"].type
-        ids = {
-            row: found
-            for row, one in enumerate(changes.item)
-            if (found := canonical_id(one, kind)) is not None
-        }
-        kept = [*ids]
+        read: dict[Side, list[Id | None]] = {}
+        for side in self.rates.sides:
+            kind = self.base.vocabularies[side].type
+            read[side] = [canonical_id(one, kind) for one in getattr(changes, side)]
+        kept = [row for row in range(len(changes.item)) if all(ids[row] is not None for ids in read.values())]
         features = [feature for feature in self.base.context.features if feature.name in self.rates.contexts]
         values = read_context([changes.context[row] for row in kept], features)
         context = self.base.context.encode(
             {feature.name: value for feature, value in zip(features, values, strict=True)}, len(kept)
         )
-        found = self.indices("item", [*ids.values()])
-        return ExposureBatch([*ids.values()], found, context, changes.counts[kept], changes.values[kept])
+        ids: dict[Side, list[Id]] = {
+            side: [one for row in kept if (one := found[row]) is not None] for side, found in read.items()
+        }
+        nodes: dict[Side, NDArray[np.int64]] = {side: self.indices(side, ids[side]) for side in ids}
+        return ExposureBatch(ids, nodes, context, changes.counts[kept], changes.values[kept])
 
     def commit_exposures(self, batch: ExposureBatch) -> None:
-        """Add what was prepared on the present state. Items that are new get an index."""
-        nodes, item = self.sides["item"], batch.item.copy()
-        unknown = np.flatnonzero(item < 0).tolist()
-        nodes.add_newcomers([*dict.fromkeys(batch.ids[row] for row in unknown)])
-        item[unknown] = [nodes.new_ids[batch.ids[row]] for row in unknown]
+        """Add what was prepared on the present state. Nodes that are new get an index."""
+        index: dict[Side, NDArray[np.int64]] = {}
+        for side, ids in batch.ids.items():
+            nodes, found = self.sides[side], batch.nodes[side].copy()
+            unknown = np.flatnonzero(found < 0).tolist()
+            nodes.add_newcomers([*dict.fromkeys(ids[row] for row in unknown)])
+            found[unknown] = [nodes.new_ids[ids[row]] for row in unknown]
+            index[side] = found
         self.version += 1
-        self.rates.add(batch._replace(item=item), self.version)
+        self.rates.add(batch._replace(nodes=index), self.version)
 
     def _add(self, batch: Batch) -> None:
         pairs, scores = self.pairs, self.base.scores
