@@ -183,21 +183,17 @@ def test_run_prints_json_alone(mgoe: Mgoe, config: Path, finished: Path, tmp_pat
     assert Path(found["bundle"], "bundle.json").exists()
 
 
-def test_a_run_says_what_else_may_be_served(mgoe: Mgoe, config: Path, tmp_path: Path):
-    """Two names of one model with one seed are level exactly; the other model reads other inputs."""
-    models = "models=[shared-bottom+counts, {name: same, base: shared-bottom+counts}, history]"
+def test_a_run_says_first_which_model_is_served_and_why(mgoe: Mgoe, config: Path, tmp_path: Path):
+    """Two names of one model with one seed are level exactly, so the first of them is served."""
+    models = "models=[shared-bottom+counts, {name: same, base: shared-bottom+counts}]"
     words = ("run", config, "--out", tmp_path / "run", "--set", models, "--set", "training.epochs=1")
     result = mgoe(*words)
     assert result.exit_code == 0, result.stderr
-    [said] = [line for line in result.stdout.splitlines() if "may be served" in line]
-    assert said.startswith(
-        "note: shared-bottom+counts and same read the same and are level (+0.0000 on the mean"
-    )
-    assert (
-        "either may be served: the bundle holds shared-bottom+counts because `models` names it first" in said
-    )
+    said = result.stdout.splitlines()[0]
+    assert said.startswith("shared-bottom+counts is served, the first of `models`: on validation no other")
+    assert "same comes nearest (+0.0000, " in said
     report = html.unescape((tmp_path / "run" / "report.html").read_text())
-    assert said.removeprefix("note: ") in report
+    assert report.split('class="lede">')[1].startswith(said)
 
 
 def test_graph_then_train_then_run(mgoe: Mgoe, config: Path, tmp_path: Path):

@@ -10,15 +10,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from mgoe._util.files import write_json
 from mgoe.config import make_settings
 from mgoe.data import choices, prepare
 from mgoe.data.rules import USUAL
-from mgoe.evaluation import Cost, Estimate, Row
-from mgoe.experiments.notices import of_log, of_results, of_serving, shape_of
+from mgoe.evaluation import Estimate, Row
+from mgoe.experiments.notices import of_log, of_results, shape_of
 from mgoe.training.progress import CURVES
 
 ROWS = 20_000
@@ -270,31 +268,3 @@ def test_what_is_odd_about_results_is_named(wrong, tmp_path: Path):
 
 def test_nothing_is_said_of_good_results(tmp_path: Path):
     assert said_of_results(tmp_path) == []
-
-
-@given(
-    ends=st.lists(st.floats(-0.1, 0.1), min_size=2, max_size=2, unique=True).map(sorted),
-    sizes=st.lists(st.integers(1, 10**7), min_size=3, max_size=3, unique=True),
-)
-def test_what_may_be_served_follows_from_the_interval(ends: list[float], sizes: list[int]):
-    """Two models read what the first reads; `other` does not."""
-    names = ("first", "one", "two")
-    costs = {name: Cost(parameters=size) for name, size in zip(names, sizes, strict=True)} | {
-        "other": Cost(1)
-    }
-    low, high = ends
-    leads = [
-        Estimate("first", name, "all", "ranking", (low + high) / 2, low, high, (0.0,), users=500)
-        for name in ("one", "two", "other")
-    ]
-    said = [*of_serving(leads, ("one", "two"), costs)]
-    assert len(said) == (low <= 0)
-    for text in said:
-        smaller = "one" if sizes[1] < sizes[2] else "two"
-        assert f"first and {smaller} read the same" in text
-        assert ("either may be served" in text) == (high >= 0)
-        assert f"rather serve {smaller}" in text or high >= 0
-        assert "the bundle holds first because `models` names it first" in text
-        assert f"{sizes[0]:,} parameters" in text
-        assert text.endswith(f"{smaller} has {min(sizes[1:]):,}")
-    assert [*of_serving(leads, (), costs)] == [], "nothing reads the same"

@@ -42,7 +42,8 @@ MODELS = ["mgoe", {"name": "ids", "base": "mmoe", "ids": "on"}, "history"]
 
 def asking(small: RunSettings, refit: str = "anew", **changes: Any) -> RunSettings:
     """Settings of two epochs, validation of which chooses."""
-    raw = small.model_dump(mode="json") | {"models": MODELS} | changes
+    served = {} if "models" in changes else {"serve": "mgoe"}  # on a tiny log, what learns nothing wins
+    raw = small.model_dump(mode="json") | {"models": MODELS} | served | changes
     training = small.training.model_dump(mode="json") | {"refit": refit, "epochs": 2}
     return RunSettings.model_validate(raw | {"training": training})
 

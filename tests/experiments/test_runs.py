@@ -88,6 +88,7 @@ def test_a_run_leaves_all_it_promises(finished: Path, small: RunSettings):
         "calibration.json",
         "population.json",
         "influence.safetensors",
+        "influence-valid.safetensors",
     )
     assert {path.name for path in (finished / "cells/mgoe/0").iterdir()} == {
         *cell
@@ -149,6 +150,7 @@ def test_every_preset_goes_through_the_line(small: RunSettings, begun: Path):
     settings = change(
         small,
         models=["mgoe", *(name for name in OF_EVENTS if name != "mgoe"), "ple+mgoe"],
+        serve="mgoe",
         evaluation=evaluation,
     )
     rows = experiments.run(settings, begun).rows

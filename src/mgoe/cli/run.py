@@ -105,6 +105,7 @@ def run(
     if as_json:
         show_json({**paths, "metrics": result.rows})
         return
+    show(f"{result.standings.served}\n")
     show_notices(result.standings.notices)
     show(rich_table(result.rows, name=f"Test, {len(settings.seeds)} seed{'s' * (len(settings.seeds) > 1)}"))
     show_leads(experiments.leads(out))

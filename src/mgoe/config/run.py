@@ -304,9 +304,11 @@ class RunSettings(Settings):
     graph: GraphSettings = GraphSettings()
     """The macro graph."""
     models: Models = Field(default=["mgoe", "shared-bottom+mgoe", "popularity", "history"], min_length=1)
-    """Rows of the comparison; a bundle is written for the first. A string names a preset, such as `mgoe`,
-    `mgoe-paper`, `mmoe`, `ple`, `macgnn` or `lightgbm`, each with `+counts`, `+edges`, `+graph` or `+mgoe`
-    for other inputs."""
+    """Rows of the comparison. The first one is served, unless validation puts another one measurably ahead.
+    A string names a preset, such as `mgoe`, `mgoe-paper`, `mmoe`, `ple`, `macgnn` or `lightgbm`, each with
+    `+counts`, `+edges`, `+graph` or `+mgoe` for other inputs."""
+    serve: str | None = None
+    """The one of `models` that the bundle holds, whatever validation says."""
     training: TrainingSettings = TrainingSettings()
     """How a model is fitted."""
     evaluation: EvaluationSettings = EvaluationSettings()
@@ -342,6 +344,12 @@ class RunSettings(Settings):
                 "negatives are what others did next, found uniform; leave it out, or set data.history: bucket"
             )
         check_folders(self.models)
+        rows = [model if isinstance(model, str) else model.name for model in self.models]
+        if self.serve is not None and self.serve not in rows:
+            raise ValueError(
+                f"serve must name one of `models`, {', '.join(rows)}, found {self.serve!r}"
+                f"{did_you_mean(self.serve, rows)}"
+            )
         for position, task in enumerate(self.tasks):
             if task.given is not None and task.given not in names[:position]:
                 raise ValueError(

@@ -83,6 +83,15 @@ class Influence:
         ratio = self.values / whole
         return replace(self, values=ratio, parts=(self.parts - ratio * other.parts) / whole)
 
+    def mean_of(self, tasks: Sequence[str], parts: Sequence[str]) -> Self:
+        """Return a single column, `all.mean`: the mean over tasks of the mean of some metrics, each over
+        those that exist."""
+        columns = dict(zip(self.names, zip(self.values, self.parts.T, strict=True), strict=True))
+        size = len(self.users)
+        of_tasks = [_average([columns[task, part] for part in parts], size) for task in tasks]
+        value, moved = _average(of_tasks, size)
+        return replace(self, names=((ALL, "mean"),), values=np.array([value]), parts=moved[:, None])
+
     def save(self, path: Path) -> None:
         """Write one safetensors file.
 

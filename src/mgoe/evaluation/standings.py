@@ -75,6 +75,7 @@ class Standings:
         missing: Why cells of a model are absent: failed, or not run yet.
         notes: Further remarks.
         notices: What is odd about the log or the results of the reference, said above the table.
+        served: Which model of a run is served, and why: the first sentence above the table.
 
     Example:
         >>> one = Standings("All models", "mine", "mgoe", ["mgoe", "shared-bottom"], rows)
@@ -93,6 +94,7 @@ class Standings:
     missing: Mapping[str, str] = field(default_factory=dict)
     notes: Sequence[str] = ()
     notices: Sequence[str] = ()
+    served: str = ""
 
     @property
     def title(self) -> str:

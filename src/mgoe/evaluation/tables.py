@@ -312,6 +312,7 @@ def markdown(standings: Sequence[Standings]) -> str:
     for one in standings:
         parts += [
             *(f"## {text}\n" for text in [one.title] if text),
+            *(f"{text}\n" for text in [one.served] if text),
             *(f"> {notice}\n" for notice in one.notices),
             *(f"{text}\n" for text in [verdict(one)] if text),
             *(as_markdown(table) for table in tables_of(one)),

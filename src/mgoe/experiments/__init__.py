@@ -7,7 +7,7 @@ consistency     what an earlier process left: kept, removed or repaired
 execute         the work of a plan
 stages          the prepared log and the graph
 cell            one model trained with one seed and measured
-cell_bundle     its bundle
+cell_bundle     its bundle; `served`, of which model that of a run is
 serving_time    how long it takes to serve
 topn            top-N lists of models and baselines; `held_out`, the log without last items
 tuning          search of settings on validation

@@ -24,6 +24,7 @@ from mgoe.evaluation import (
     ALL,
     Influence,
     Row,
+    group_users,
     measure,
     measure_calibrated,
     measure_requests,
@@ -32,7 +33,7 @@ from mgoe.evaluation import (
     user_influence,
     write_rows,
 )
-from mgoe.experiments.folder import CALIBRATION, DONE, FIT, INFLUENCE, RELIABILITY
+from mgoe.experiments.folder import CALIBRATION, DONE, FIT, INFLUENCE, RELIABILITY, VALID_INFLUENCE
 from mgoe.experiments.inputs import Inputs
 from mgoe.experiments.plan import training_of
 from mgoe.models import RankingModel
@@ -75,10 +76,12 @@ def write_cell(
     rows += [Row(**of_test, task=task, value=value) for task, value in carried.items()]
     write_json(folder / CALIBRATION, {of: one.model_dump(mode="json") for of, one in calibrations.items()})
     write_json(folder / POPULATION, population_of(feeds["test"], served).model_dump(mode="json"))
-    influence = user_influence(scores["test"], test.labels, test.user, tasks)
-    if not fitted.probabilistic:
-        rows = ordered_only(rows, influence)
-    influence.save(folder / INFLUENCE)
+    for split, file in (("valid", VALID_INFLUENCE), ("test", INFLUENCE)):
+        examples = feeds[split].examples
+        influence = user_influence(scores[split], examples.labels, examples.user, tasks)
+        if not fitted.probabilistic:
+            rows = ordered_only(rows, influence)
+        (group_users(influence) if split == "valid" else influence).save(folder / file)
     write_json(folder / RELIABILITY, reliability(scores["test"], test.labels, tasks))
     if settings.evaluation.ranking_queries:
         rows += catalog(fitted, settings, inputs, **about)

@@ -181,7 +181,8 @@ def _work(
     refits = [
         _refitted(settings, model, weight, examples) for weight, model in zip(weights, models, strict=True)
     ]
-    refitted = seeds * sum(tested for tested, _ in refits) + refits[0][1]
+    served = [*plan.variants].index(settings.serve or plan.comparison.lead)
+    refitted = seeds * sum(tested for tested, _ in refits) + refits[served][1]
     return {
         "start": 1,
         "rows": rows,
@@ -216,7 +217,7 @@ def _work(
         "scored": scored,
         "scored exposures": scored * bool(shown),
         "measured": every * tasks * evaluated,
-        "scored in lists": 2 * USERS * min(lists.candidates, size.items) * weights[0] if lists else 0,
+        "scored in lists": 2 * USERS * min(lists.candidates, size.items) * weights[served] if lists else 0,
         "linked pairs": 2 * size.pairs if lists else 0,
         "linked items": size.items if lists else 0,
     }

@@ -4,7 +4,7 @@ Axes: `N` examples, `T` tasks.
 """
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import ibis
 import numpy as np
@@ -16,7 +16,7 @@ from mgoe.data import Examples, Prepared
 from mgoe.data.columns import Expr, Table, only_row
 from mgoe.data.rules import days_of, suited_bucket
 from mgoe.data.times import rows_per_bucket
-from mgoe.evaluation import ALL, Cost, Estimate, Row, summarize
+from mgoe.evaluation import ALL, Estimate, Row, summarize
 from mgoe.evaluation.rows import FEW_USERS, MEAN
 from mgoe.experiments.plan import Cell
 from mgoe.graph.pair_rows import SIDES
@@ -114,33 +114,6 @@ def of_results(
         *_calibration(rows, cells),
         *_below(leads),
     ]
-
-
-def of_serving(leads: Sequence[Estimate], alike: Collection[str], costs: Mapping[str, Cost]) -> Iterator[str]:
-    """Yield what else may be served: a model that reads the same, if the first is not measurably ahead of it.
-
-    Of several, it is the one with the fewest parameters.
-
-    Args:
-        leads: Of the first model, whose bundle is written, over the others.
-        alike: Models that read what it reads.
-        costs: Of all models.
-    """
-    level = [
-        one for one in leads if (one.task, one.metric) == MEAN and one.baseline in alike and one.low <= 0
-    ]
-    if level:
-        lead = min(level, key=lambda one: costs[str(one.baseline)].parameters)
-        other, size = lead.baseline, costs[str(lead.baseline)].parameters
-        found, served = "are level", "either may be served"
-        if lead.high < 0:
-            found, served = f"{other} is ahead", f"rather serve {other}"
-        yield (
-            f"{lead.model} and {other} read the same and {found} ({lead.value:+.4f} on the mean, 95 % "
-            f"interval {lead.low:+.4f} to {lead.high:+.4f}), so {served}: the bundle holds {lead.model} "
-            f"because `models` names it first, with {costs[lead.model].parameters:,.0f} parameters, and "
-            f"{other} has {size:,.0f}"
-        )
 
 
 def _ids(prepared: Prepared, settings: RunSettings) -> Iterator[str]:

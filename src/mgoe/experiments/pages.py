@@ -148,7 +148,7 @@ def write_run_report(
             notes=[
                 history_age(settings, inputs.prepared),
                 negatives(settings, inputs.prepared),
-                f"The bundle holds {best.title}, the best on validation.",
+                f"The bundle holds {best.title}, its best seed on validation.",
                 *([REFIT] if best.refitted else []),
                 "“Calibrated” columns are of test probabilities after calibration on validation; the bundle "
                 "is calibrated on test, the newest labels. “Carried over” is the log loss that a map fitted "

@@ -189,7 +189,7 @@ def sealed(note: Mapping[str, Any]) -> dict[str, Any]:
 
 def values_of_run(settings: RunSettings) -> dict[str, Any]:
     """Return the settings of a run as plain values, without those that may differ between equal results."""
-    free = dict.fromkeys(("models", "jobs", "seeds", "retrieval", "retrain"), True)
+    free = dict.fromkeys(("models", "serve", "jobs", "seeds", "retrieval", "retrain"), True)
     free_of_data = {
         "engine": True,
         "log": True,

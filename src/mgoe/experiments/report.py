@@ -15,7 +15,7 @@ import pandas as pd
 
 from mgoe._util.files import atomic_file, read_json, write_json, write_text
 from mgoe.bundle import MANIFEST, Bundle
-from mgoe.config import RunSettings, dump_settings, load_settings
+from mgoe.config import dump_settings, load_settings
 from mgoe.errors import OutputError
 from mgoe.evaluation import (
     Estimate,
@@ -30,9 +30,9 @@ from mgoe.evaluation import (
     report,
 )
 from mgoe.experiments.consistency import measured_cells, odd_cells
-from mgoe.experiments.folder import DONE, INFLUENCE, SETTINGS, STATE
+from mgoe.experiments.folder import DONE, INFLUENCE, SERVED, SETTINGS, STATE
 from mgoe.experiments.incumbent import INCUMBENT, read_incumbent
-from mgoe.experiments.notices import of_results, of_serving
+from mgoe.experiments.notices import of_results
 from mgoe.experiments.plan import NOTICES, REFERENCES, Cell, Log, Plan, is_boosted, is_done
 from mgoe.experiments.records import Key, Line, cost_of
 from mgoe.experiments.topn_report import topn_rows
@@ -87,14 +87,7 @@ def standings_of(plan: Plan, lines: Mapping[Key, Line]) -> list[Standings]:
             first = [cell for cell in cells if cell.variant.name == reference]
             estimates = estimate(reference, [*of[reference].values()]) if first else []
             costs = {m: cost_of([lines[log.name, m, seed] for seed in of[m]]) for m in own}
-            said = (
-                []
-                if not first
-                else [
-                    *of_results(first, shown, estimates, leads, str(of_log["shape"])),
-                    *of_serving(leads, alike(plan), costs),
-                ]
-            )
+            said = of_results(first, shown, estimates, leads, str(of_log["shape"])) if first else []
             found.append(
                 Standings(
                     question=table.title or name,
@@ -108,21 +101,10 @@ def standings_of(plan: Plan, lines: Mapping[Key, Line]) -> list[Standings]:
                     notes=[odd] * bool(odd)
                     + notes_of(plan, log, own, [lines[log.name, m, s] for m, s in rows if m in own]),
                     notices=[*of_log["notices"], *said],
+                    served=read_json(served)["why"] if (served := plan.out / SERVED).exists() else "",
                 )
             )
     return found
-
-
-def alike(plan: Plan) -> set[str]:
-    """Return the models that could be served in place of the first of a run, since they read the same."""
-    models = {name: one.settings() for name, one in plan.variants.items()}
-    first = models[plan.comparison.lead]
-    return {
-        name
-        for name, model in models.items()
-        if isinstance(plan.settings, RunSettings) and not is_boosted(model)
-        if (model.inputs, model.ids) == (first.inputs, first.ids) and model is not first
-    }
 
 
 def own_estimates(plan: Plan) -> list[Estimate]:

@@ -59,7 +59,7 @@ class RunResult:
 
     @property
     def bundle(self) -> Bundle:
-        """The bundle of the first model, with its best seed on validation."""
+        """The bundle of the model that is served, with its best seed on validation."""
         return Bundle.open(self.path / "bundle")
 
     def __repr__(self) -> str:

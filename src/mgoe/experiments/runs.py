@@ -43,6 +43,7 @@ from mgoe.experiments.consistency import measured_cells, odd_cells, reconcile
 from mgoe.experiments.execute import execute, note_finished, prepare_log
 from mgoe.experiments.folder import (
     DONE,
+    SERVED,
     SETTINGS,
     is_finished,
     mark,
@@ -64,6 +65,7 @@ from mgoe.experiments.report import (
     write_leads,
 )
 from mgoe.experiments.results import ComparisonResult, RunResult
+from mgoe.experiments.served import choose_served
 from mgoe.experiments.serving_time import time_models
 from mgoe.experiments.sources import held_by_files
 from mgoe.experiments.stages import build
@@ -101,10 +103,10 @@ def run(
         settings: Settings of the run, or the YAML file that holds them.
         out: Folder of the results.
         overwrite: Replace the run that the folder holds.
-        reuse: Keep the finished run that the folder holds, if its first model and its seeds are these: train
-            only the models that it lacks, and return at once if it lacks none. All snapshots of the graph
-            stay, for models to come. Otherwise a finished run keeps the latest alone if the graph is built
-            within a minute; who reads an earlier one builds it again.
+        reuse: Keep the finished run that the folder holds, and its bundle, if its first model and its seeds
+            are these: train only the models that it lacks, and return at once if it lacks none. All snapshots
+            of the graph stay, for models to come. Otherwise a finished run keeps the latest alone if the
+            graph is built within a minute; who reads an earlier one builds it again.
         incumbent: File with the scores of another ranker, such as the present one, for the test rows that
             `rows` returns; it becomes a row of the table, `incumbent`. A finished run is kept.
         tune: A time such as `10m`, in which batch size, learning rate and epochs are searched before: those
@@ -135,8 +137,8 @@ def run(
     if tune is not None:
         settings, overwrite = _tuned(settings, out, tune, overwrite, table), False
     plan = Plan(settings, out, from_table=table is not None)
-    _check_bundled(plan.variants[plan.comparison.lead].settings())
-    kept = (reuse or incumbent is not None) and not overwrite and _holds_bundle_of(plan)
+    _check_bundled(plan.variants[settings.serve or plan.comparison.lead].settings())
+    kept = (reuse or incumbent is not None) and not overwrite and _holds_bundle_of(plan, settings)
     if kept:
         outdated(parts_of(plan, plan.cells), overwrite=False)  # refuses what differs
         if incumbent is not None:  # before the run counts as unfinished
@@ -148,18 +150,18 @@ def run(
         if incumbent is not None and not kept:
             write_incumbent(out, settings, prepared, incumbent)  # a mistake in it shall not wait for training
         execute(plan, plan.cells, parts, command, inputs=inputs, show_progress=show_progress)
+        best = choose_served(plan, kept)
         result = RunResult.of(plan)
         write_rows(out / "metrics.json", result.rows)
         write_text(out / "table.md", markdown_table(result.rows) + "\n")
         write_leads(plan, [result.standings])
-        of_lead = [cell for cell in plan.cells if cell.variant.name == plan.comparison.lead]
-        best = max(of_lead, key=lambda cell: cell.validation)
         own = own_estimates(plan)
         if not kept:
-            of_best = [one for one in own if one.model == plan.comparison.lead]
+            of_seeds = [cell for cell in plan.cells if cell.variant == best.variant]
+            of_best = [one for one in own if one.model == best.variant.name]
             if lacks_served(best):
                 fit_served(best, inputs, show_progress)
-            write_cell_bundle(out / "bundle", best, inputs, rows_of(of_lead), of_best)
+            write_cell_bundle(out / "bundle", best, inputs, rows_of(of_seeds), of_best)
             track_bundle(settings.training.track, best.folder, out / "bundle")
         seconds = time.perf_counter() - started
         write_run_report(plan, inputs, result.standings, own, best, command, seconds)
@@ -386,12 +388,15 @@ def _tuned(
     return make_settings(deep_merge(settings.model_dump(mode="json"), nested(best["settings"])), "tune")
 
 
-def _holds_bundle_of(plan: Plan) -> bool:
-    """Tell whether the folder of a run holds a finished one with the same first model and seeds."""
+def _holds_bundle_of(plan: Plan, settings: RunSettings) -> bool:
+    """Tell whether the folder of a run holds a finished one whose bundle may stay: with the same first model,
+    seeds and `serve`, and of a model that is still one of the run."""
     if not is_finished(plan.out):
         return False
-    held = Plan(load_settings(plan.out / SETTINGS), plan.out)
-    return (held.comparison.lead, held.settings.seeds) == (plan.comparison.lead, plan.settings.seeds)
+    held = load_settings(plan.out / SETTINGS)
+    asked, made = ((Plan(one, plan.out).comparison.lead, one.seeds, one.serve) for one in (settings, held))
+    file = plan.out / SERVED
+    return asked == made and (not file.exists() or read_json(file)["model"] in plan.variants)
 
 
 def _check_bundled(model: ModelSettings) -> None:
@@ -400,5 +405,5 @@ def _check_bundled(model: ModelSettings) -> None:
         raise ConfigError(
             f"models.{model.name}",
             "a bundle holds a model of weights, found boosted trees; "
-            "name another model first, and this one after it to compare",
+            "name another model first or in `serve`, and this one after it to compare",
         )

@@ -87,12 +87,16 @@ class Monitor:
     def lower_is_better(self) -> bool:
         return self.metric in _LOWER_IS_BETTER
 
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The metrics whose mean it is."""
+        return ("auc", "gauc") if self.metric == "ranking" else (self.metric,)
+
     def value(self, scores: Scores) -> float:
         """Return the monitored number: the mean over the tasks for which it is defined; NaN if there are
         none."""
-        parts = ("auc", "gauc") if self.metric == "ranking" else (self.metric,)
         return metrics.mean_defined(
-            metrics.mean_defined(scores[task][part] for part in parts) for task in self.tasks
+            metrics.mean_defined(scores[task][part] for part in self.parts) for task in self.tasks
         )
 
     def better(self, value: float, best: float | None) -> bool:
