@@ -173,6 +173,31 @@ def test_the_same_command_measures_only_what_is_missing(
     assert read_rows(gone / DONE) == before
 
 
+def test_tables_of_lists_are_shown_before_serving_is_timed(
+    asked: dict[str, Any],
+    listed: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    said: pytest.LogCaptureFixture,
+):
+    def table_is_shown() -> bool:
+        return any("## Top-N lists, by time" in message for message in said.messages)
+
+    def time_cell(*_: Any) -> float:
+        timed.append(table_is_shown())
+        return 1.0
+
+    timed = list[bool]()
+    shutil.copytree(listed, tmp_path / "out")
+    monkeypatch.setattr("mgoe.experiments.serving_time.run_jobs", here)
+    monkeypatch.setattr("mgoe.experiments.serving_time.time_cell", time_cell)
+    monkeypatch.setattr("mgoe.experiments.records.note_serving", lambda *_: None)
+    experiments.compare(settings(asked), tmp_path / "out")
+    assert not table_is_shown(), "nothing is timed, so tables come once, at the end"
+    experiments.compare(settings(asked | {"serving_requests": 1}), tmp_path / "out")
+    assert timed == [True, True]
+
+
 def test_damaged_lists_are_measured_again(
     asked: dict[str, Any],
     listed: Path,

@@ -33,7 +33,7 @@ from mgoe.config import (
 )
 from mgoe.data import Prepared, check_ids, read_settings
 from mgoe.errors import ConfigError, OutputError
-from mgoe.evaluation import Row, markdown_table, read_rows, write_rows
+from mgoe.evaluation import Row, markdown, markdown_table, read_rows, write_rows
 from mgoe.experiments import records
 from mgoe.experiments.asked import parts_of
 from mgoe.experiments.cell import fit_cell, fit_served, lacks_served, summary_line
@@ -66,7 +66,7 @@ from mgoe.experiments.report import (
 )
 from mgoe.experiments.results import ComparisonResult, RunResult
 from mgoe.experiments.served import choose_served
-from mgoe.experiments.serving_time import time_models
+from mgoe.experiments.serving_time import time_models, untimed
 from mgoe.experiments.sources import held_by_files
 from mgoe.experiments.stages import build
 from mgoe.experiments.topn import measure_topn
@@ -342,9 +342,12 @@ def compare(
         check_installed(plan, cells)  # after damaged ones are removed: finished cells need no library
         execute(plan, cells, parts, command, until)
         unmeasured = measure_topn(plan, cells, until)
+        lists = topn_standings(plan)
+        if lists and plan.comparison.serving_requests and untimed(plan, cells):
+            logger.info(markdown(lists))  # timing takes a while, and is stopped by some
         time_models(plan, cells, until)
         lines = records.latest(plan.out)
-        standings = [*standings_of(plan, lines), *topn_standings(plan)]
+        standings = [*standings_of(plan, lines), *lists]
         write_comparison(plan, standings, command)
     for log in plan.logs.values():
         if odd := odd_cells(measured_cells(plan, log, lines)):
