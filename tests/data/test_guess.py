@@ -15,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mgoe.config import RunSettings, load_settings, make_settings
-from mgoe.data import guess, prepare, profile
+from mgoe.data import draft, guess, prepare, profile
 from mgoe.errors import DataError
+from mgoe.models import resolve
 from tests.data import logs
 from tests.data.test_examples import real
 from tests.effort import SOAK
@@ -76,6 +77,22 @@ def test_a_guessed_configuration_runs_unchanged(tmp_path):
     assert "4,000 rows, 2024-03-01 to 2024-04-09" in text
     data = prepare(settings, tmp_path / "out")
     assert data.summary["splits"]["test"]["examples"] > 0
+
+
+@given(rows=st.integers(1, 10**7), installed=st.booleans())
+def test_rows_that_a_sceptic_expects_are_listed_where_they_cost_seconds(rows: int, installed: bool):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mgoe.data.draft.find_spec", lambda name: name if installed else None)
+        line, why = draft.models_line(rows)
+    found = yaml.safe_load(line)["models"]
+    usual = RunSettings.model_fields["models"].default
+    assert [name for name in found if name in usual] == usual
+    quick = rows <= draft.QUICK
+    simple = ["logistic+mgoe"] * quick + ["lightgbm+moment"] * (quick and installed)
+    assert [name for name in found if name not in usual] == simple
+    assert all(resolve(name).name == name for name in found)
+    assert ("would take minutes" in why) == (not quick)
+    assert ("trees read counts" in why) == (quick and installed)
 
 
 def test_an_index_of_pandas_without_a_name_is_no_column(tmp_path):

@@ -306,7 +306,7 @@ class RunSettings(Settings):
     models: Models = Field(default=["mgoe", "shared-bottom+mgoe", "popularity", "history"], min_length=1)
     """Rows of the comparison. The first one is served, unless validation puts another one measurably ahead.
     A string names a preset, such as `mgoe`, `mgoe-paper`, `mmoe`, `ple`, `macgnn` or `lightgbm`, each with
-    `+counts`, `+edges`, `+graph` or `+mgoe` for other inputs."""
+    `+counts`, `+moment`, `+edges`, `+graph` or `+mgoe` for other inputs."""
     serve: str | None = None
     """The one of `models` that the bundle holds, whatever validation says."""
     training: TrainingSettings = TrainingSettings()

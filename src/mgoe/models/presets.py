@@ -54,12 +54,14 @@ _EDGES: tuple[str, ...] = (*_COUNTS, "sketch", "edges", "rates", "placing", *_MO
 _GRAPH: tuple[str, ...] = (*_EDGES, "aggregates")
 INPUTS: dict[str, tuple[str, ...]] = {
     "counts": (*_COUNTS, "content"),
+    "moment": (*_COUNTS, "repeats", "trend", "categories", "rates", "content"),
     "edges": _EDGES,
     "graph": _GRAPH,
     "mgoe": ("ids", *_GRAPH),
 }
-"""Inputs that the second part of a name stands for, as in `mmoe+edges`; `+mgoe` are those of `mgoe`, with its
-rule for ids. What reads the graph reads vectors through `placing`, and else through `content`."""
+"""Inputs that the second part of a name stands for, as in `mmoe+edges`; `+moment` is all that is counted
+without the graph, and `+mgoe` the inputs of `mgoe`, with its rule for ids. What reads the graph reads vectors
+through `placing`, and else through `content`."""
 _INTERCEPT = {"epochs": 1, "learning_rate": 0.05}
 """Training of a model that has an intercept alone."""
 _KNOWN_INTERCEPT = {"epochs": 1, "learning_rate": 1e-6}
@@ -112,10 +114,10 @@ def resolve(model: str | ModelSettings) -> ModelSettings:
     """Return complete settings: a base that is a class, its inputs, and options that the class accepts.
 
     Args:
-        model: Name of a preset, with `+counts`, `+edges`, `+graph` or `+mgoe` for other inputs, or settings
-            whose `base` is such a name, that of an extension, or the import path `module:Class` of a model of
-            your own, which both read the groups of `mgoe` but ids by default. Given options replace those
-            of the preset.
+        model: Name of a preset, with `+counts`, `+moment`, `+edges`, `+graph` or `+mgoe` for other inputs, or
+            settings whose `base` is such a name, that of an extension, or the import path `module:Class` of a
+            model of your own, which both read the groups of `mgoe` but ids by default. Given options replace
+            those of the preset.
 
     Raises:
         ConfigError: The name or an option is unknown, the class cannot be imported, or an input that it needs
