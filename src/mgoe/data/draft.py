@@ -32,6 +32,16 @@ LINEAR, TREES = "logistic+mgoe", "lightgbm+moment"
 QUICK = 200_000
 """Rows of a log up to which each of both takes about a minute of a core at most. On 1,000,272 simulated
 rows they took 170 and 336 seconds of one, on two real logs of 70,000 at most 18 and 11."""
+SHAPES = {
+    "users": "returning users, each row something that a user did",
+    "sessions": "sessions, whose users do not return",
+    "lists": "exposures in lists, rows of one user and time shown together, with labels of what was done",
+    "exposures": "exposures, rows of what was shown with labels of what was done",
+    "ratings": "ratings, each row the number that a user gave an item",
+    "orders": "orders, rows of one user and time bought together",
+    "plays": "plays, which the same users repeat on the same items",
+}
+"""What kind of log it is, in words."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +58,11 @@ class Draft:
         rare: Behaviours that do not become tasks, with their rows.
         context: Other columns of an exposure log, which may be features, and the kind of feature.
         vectors: Columns of vectors, which belong into a side table.
+        shape: What kind of log it is, a key of `SHAPES`; empty for events whose users may return or not.
+        notes: What a person should know before the first run, a sentence each.
+        others: Columns that could be the user or the item as well, by the setting.
+        where: A condition on rows that a person may want.
+        reasons: Comments on tasks.
     """
 
     columns: dict[str, str]
@@ -57,6 +72,11 @@ class Draft:
     rare: dict[str, int] = field(default_factory=dict)
     context: dict[str, str] = field(default_factory=dict)
     vectors: list[str] = field(default_factory=list)
+    shape: str = ""
+    notes: list[str] = field(default_factory=list)
+    others: dict[str, list[str]] = field(default_factory=dict)
+    where: str = ""
+    reasons: dict[str, str] = field(default_factory=dict)
 
 
 def write_draft(
@@ -86,10 +106,15 @@ def write_draft(
     lines = [
         ("# A first guess, made by `mgoe init` from names, types and values. Read it through, then:", ""),
         ("#   mgoe run THIS.yaml --out runs/first", ""),
+        (f"# Shape of the log: {SHAPES[draft.shape or ('users', 'sessions')[reads[1] < RETURNING]]}.", ""),
+        *((f"# {note}", "") for note in draft.notes),
         *_data_lines(paths, draft, scan, reads, chosen),
         *(line for node, side in sides.items() for line in _side_lines(node, *side)),
         ("tasks:", "weakest to strongest"),
-        *((f"  - {_task(draft, name, value)}", "") for name, value in draft.tasks.items()),
+        *(
+            (f"  - {_task(draft, name, value)}", draft.reasons.get(name, ""))
+            for name, value in draft.tasks.items()
+        ),
     ]
     if draft.rare:
         shown = ", ".join(f"{value} ({n:,})" for value, n in list(draft.rare.items())[:8])
@@ -143,7 +168,11 @@ def _data_lines(
         *_settings(
             log=(paths[0] if len(paths) == 1 else list(paths), f"{scan.rows:,} rows, {first} to {last}"),
             user=(columns["user"], f"{scan.users:,} users{returning}"),
-            item=(columns["item"], f"{scan.items:,} items"),
+        ),
+        *_others(draft, "user"),
+        *_settings(item=(columns["item"], f"{scan.items:,} items")),
+        *_others(draft, "item"),
+        *_settings(
             time=(columns["time"], ""),
             behavior=(columns.get("behavior"), "what happened; negatives are sampled from the same bucket"),
             bucket=(scan.bucket, "of time; windows end with one" + (f"; {scan.pace}" if scan.pace else "")),
@@ -154,10 +183,13 @@ def _data_lines(
             ),
         ),
     ]
+    if draft.where:
+        lines.append((f"  # where: {_yaml(draft.where)}", "of the rows, these alone"))
     if draft.events and "behavior" not in columns:
         lines.append(
             ("  behavior: null", "every row does the one task; negatives are sampled from the same bucket")
         )
+        lines += _others(draft, "behavior")
     lines += [
         (f"  {key.removeprefix('data.')}: {_yaml(one.value)}", one.reason)
         for key, one in chosen.items()
@@ -215,6 +247,14 @@ def _section(name: str, chosen: Mapping[str, Chosen]) -> list[tuple[str, str]]:
     found = {key.partition(".")[2]: one for key, one in chosen.items() if key.startswith(f"{name}.")}
     lines = [(f"  {key}: {_yaml(one.value)}", one.reason) for key, one in found.items()]
     return [(f"{name}:", ""), *lines] if lines else []
+
+
+def _others(draft: Draft, node: str) -> list[tuple[str, str]]:
+    """Return a line, commented out, for each column that a setting could name as well."""
+    why = f"could be the {node} as well: keep one of the lines"
+    if node == "behavior":
+        why = "if it says what happened; no value of it clearly follows another on the same user and item"
+    return [(f"  # {node}: {_yaml(name)}", why) for name in draft.others.get(node, ())]
 
 
 def _settings(**named: tuple[object, str]) -> list[tuple[str, str]]:

@@ -11,10 +11,18 @@ from mgoe.errors import DataError
 
 LEAST = 4
 """Rows needed to tell columns apart: a history and three windows take one row each."""
-USER = r"user|uid|customer|client|member|visitor|viewer|account|buyer|person|household|player|session"
+ENOUGH = 100
+"""Rows from which values tell something that a name does not."""
+RATINGS = 101
+"""Different values that ratings may have."""
+HANDFUL = 20
+"""Values up to which a column tells no users apart."""
+USER = (
+    r"user|uid|customer|client|member|visitor|viewer|account|buyer|person|household|player|reviewer|session"
+)
 ITEM = (
     r"item|iid|product|sku|goods|article|video|movie|film|song|track|book|news|content|asset"
-    r"|offer|listing|business|merchant|ad"
+    r"|asin|isbn|offer|listing|business|merchant|ad"
 )
 SECOND = r"session|offer|listing|business|merchant|ad"
 """Names of users and items only in a log without better ones: beside a user or an item, these are where and
@@ -26,6 +34,23 @@ WEIGHT = r"weight"
 REQUEST = r"request|req|impression"
 UNIFORM = r"uniform(?:ly)?|rand(?:om|omly)?"
 AMOUNT = r"rating|stars|score|amount|spent|revenue|gmv|price|duration|dwell|stay|watch|play|seconds|minutes"
+WATCHED = r"duration|dwell|stay|watch|play|seconds|minutes"
+RATING = r"rating|overall|star|score|grade"
+MEASURE = (
+    r"amount|spent|revenue|gmv|price|cost|value|sale|total|disc|discount|freight|tax|fee"
+    r"|quantity|qty|unit|count|cnt|size|nb|num"
+)
+"""Names of what belongs to a row: an order's line, not a task, and nothing that others share."""
+COUNT = r"count|cnt|play|visit|time|frequency|freq|n"
+CALENDAR = r"year|quarter|month|week|weekday|weekend|day|dow|hour|hourmin|minute|date|holiday|season"
+PROPERTY = (
+    r"referr?er|device|browser|os|platform|channel|source|medium|environment|region|country|city|state|zip"
+    r"|lang|language|locale|age|gender|brand|cat|cate|category|department|genre|style|store|shop|page|policy"
+    r"|campaign|verified"
+)
+"""Names of properties of a user, an item or a click, not of what was done."""
+UNDONE = r"cancel\w*|return\w*|refund\w*|remov\w*|delet\w*|dislike\w*|un(?:like|follow|subscribe|sav|fav)\w*"
+"""Names of behaviours that take back another one."""
 STRENGTH: tuple[str, ...] = (
     r"impression|show|expos\w*",
     r"view|pv|visit|browse|open|detail",
@@ -52,6 +77,7 @@ class Column:
         whole: Whether it holds numbers of a type with fractions, but no fractions.
         done: Number of rows above 0, of numbers and booleans.
         almost: Whether it holds strings of which most can be read as times.
+        filled: Number of rows with a value.
     """
 
     name: str
@@ -63,6 +89,7 @@ class Column:
     whole: bool
     done: int = 0
     almost: bool = False
+    filled: int = 0
 
     def named(self, words: str) -> bool:
         """Return whether a part of the name is one of the words."""
@@ -70,8 +97,39 @@ class Column:
 
     def is_a(self, words: str) -> bool:
         """Return whether the name ends in one of the words: `user` and `user_id`, not `user_age`."""
-        parts = [part for part in self._parts if not re.fullmatch("(?:id|key|code|hash|uuid)?", part)]
+        parts = [part for part in self._parts if not re.fullmatch("(?:id|key|code|hash|uuid|unique)?", part)]
         return bool(parts) and re.fullmatch(f"(?:{words})s?(?:id)?", parts[-1]) is not None
+
+    @property
+    def measure(self) -> bool:
+        """Whether it is named like an amount or a rating."""
+        return self.is_a(f"{MEASURE}|{AMOUNT}|{RATING}") and not self.name.lower().endswith("id")
+
+    @property
+    def rating(self) -> bool:
+        """Whether it holds ratings: few numbers, named like them."""
+        few = self.is_number and 2 < self.distinct <= RATINGS and self.low >= 0
+        return few and self.is_a(RATING) and not self.named("propensity|policy")
+
+    @property
+    def calendar(self) -> bool:
+        """Whether it is named like a part of the time."""
+        return self.is_a(CALENDAR) and self.kind != "time"
+
+    @property
+    def descriptive(self) -> bool:
+        """Whether it is named like a property of a user, an item or a click, or like a part of the time."""
+        return self.named(PROPERTY) or self.calendar
+
+    @property
+    def few(self) -> bool:
+        """Whether it holds a handful of values, in many rows."""
+        return self.distinct <= HANDFUL and self.filled >= ENOUGH
+
+    @property
+    def unique(self) -> bool:
+        """Whether each of many rows has a value of its own."""
+        return self.distinct >= self.filled >= ENOUGH
 
     @property
     def _parts(self) -> list[str]:
@@ -144,6 +202,7 @@ def measure_columns(sample: Table, place: str) -> list[Column]:
             parses=0 < held["rows"] - (held[f"nulls{k}"] or 0) == held.get(f"read{k}"),
             whole=held.get(f"broken{k}") is False,
             done=held.get(f"done{k}") or 0,
+            filled=held["rows"] - (held[f"nulls{k}"] or 0),
             almost=2 * (held.get(f"read{k}") or 0) > held["rows"] - (held[f"nulls{k}"] or 0),
         )
         for k, name in enumerate(sample.columns)
@@ -172,3 +231,8 @@ def strength(name: str) -> int | None:
         if re.fullmatch(f"(?:is)?(?:{words})(?:s|ed|ing)?", part)
     )
     return max(places, default=None)
+
+
+def takes_back(behavior: str) -> bool:
+    """Return whether a behaviour is named like a cancellation, a return or another one taken back."""
+    return any(re.fullmatch(UNDONE, part) for part in re.split(r"[^a-z]+", behavior.lower()))
