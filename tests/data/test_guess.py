@@ -325,9 +325,11 @@ def test_a_rating_is_a_regression(tmp_path):
     )
     log.to_parquet(tmp_path / "log.parquet")
     settings = make_settings(yaml.safe_load(guess(tmp_path / "log.parquet")))
-    assert [(task.name, task.label, task.kind) for task in settings.tasks] == [
-        ("rating", "rating", "regression")
+    assert [(task.name, task.label, task.kind, task.known_at) for task in settings.tasks] == [
+        ("rating", "rating", "regression", settings.data.time)
     ]
+    assert settings.models[-2:] == ["rates", "constant"]
+    assert prepare(settings, tmp_path / "data").summary["splits"]["test"]["examples"] > 0
 
 
 def test_numbered_behaviours_are_ordered_by_rarity(tmp_path):

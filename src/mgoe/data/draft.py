@@ -29,6 +29,8 @@ NO_RETURN = {
 
 LINEAR, TREES = "logistic+mgoe", "lightgbm+moment"
 """What a sceptic expects beside networks: one weight per input, and boosted trees on counts."""
+BIASES = "rates", "constant"
+"""What a model of ratings should beat."""
 QUICK = 200_000
 """Rows of a log up to which each of both takes about a minute of a core at most. On 1,000,272 simulated
 rows they took 170 and 336 seconds of one, on two real logs of 70,000 at most 18 and 11."""
@@ -39,7 +41,7 @@ SHAPES = {
     "exposures": "exposures, rows of what was shown with labels of what was done",
     "ratings": "ratings, each row the number that a user gave an item",
     "orders": "orders, rows of one user and time bought together",
-    "plays": "plays, which the same users repeat on the same items",
+    "plays": "repeats, such as plays or groceries, of the same items by the same users",
 }
 """What kind of log it is, in words."""
 
@@ -128,27 +130,27 @@ def write_draft(
             "  refit: anew",
             "once validation has chosen, weights learn its rows too, and for the bundle those of test",
         ),
-        models_line(scan.rows),
+        models_line(scan.rows, draft.shape == "ratings"),
         ("seeds: [0]", ""),
     ]
     return "".join(f"{text:<{_WIDTH}}  # {comment}\n" if comment else f"{text}\n" for text, comment in lines)
 
 
-def models_line(rows: int) -> tuple[str, str]:
+def models_line(rows: int, ratings: bool = False) -> tuple[str, str]:
     """Return the line of the models of a log with so many rows, and why these."""
     network, same, *simple = RunSettings.model_fields["models"].default
-    served = "the first is served unless validation puts another ahead"
+    served, rest = "the first is served unless validation puts another ahead", "the others learn nothing"
+    if ratings:
+        simple, rest = [*BIASES], "rates adds up the means of user and item"
     if rows <= QUICK:
         trees = [TREES] if find_spec("lightgbm") else []
         return (
             f"models: [{', '.join([network, same, LINEAR, *trees, *simple])}]",
-            f"{served}; {same} and {LINEAR} read the same, {'trees read counts, ' * len(trees)}"
-            "the others learn nothing",
+            f"{served}; {same} and {LINEAR} read the same, {'trees read counts, ' * len(trees)}{rest}",
         )
     return (
         f"models: [{', '.join([network, same, *simple])}]",
-        f"{served}; {same} reads the same, the others learn nothing; {LINEAR} and {TREES} would take minutes "
-        f"on {rows:,} rows",
+        f"{served}; {same} reads the same, {rest}; {LINEAR} and {TREES} would take minutes on {rows:,} rows",
     )
 
 
@@ -268,6 +270,8 @@ def _task(draft: Draft, name: str, value: str) -> str:
     if draft.events:
         return _yaml(name) if name == value else f"{{name: {_yaml(name)}, behaviors: [{_yaml(value)}]}}"
     kind = ", kind: regression" if name in draft.amounts else ""
+    if draft.shape == "ratings":  # a rating is known once it is given
+        kind += f", known_at: {_yaml(draft.columns['time'])}"
     return f"{{name: {_yaml(name)}, label: {_yaml(value)}{kind}}}"
 
 
