@@ -175,7 +175,7 @@ def _draft(
     if tasks is None:
         rated = any(column.rating for column in amounts)
         labels = [c for c in labels if _done(c) or not (rated or _explained(c, user, item, relations))]
-        check_rows(rest, user, item, relations, place, bool(labels or amounts))
+        check_rows(rest, user, item, relations, place, bool(labels or rated))
     unsure = unknown if tasks is not None or item.filled < ENOUGH else []  # few rows show nothing
     if not (labelled or labels or unsure) and (amounts == [] if tasks is None else len(tasks) == 1):
         told = [column for column in small if column not in unknown]
@@ -260,8 +260,7 @@ def _explained(column: Column, user: Column, item: Column, relations: Relations)
 def _follows(timed: Table, unknown: Sequence[Column], user: Column, item: Column) -> str | None:
     """Return the column whose rarer values follow its commoner ones on the same user and item."""
     for column in sorted(unknown, key=lambda column: not column.named(BEHAVIOR))[:MAX_KEYS]:
-        counts = _counts(timed, column.name)
-        if commoner_first(orders(timed, column.name, user.name, item.name), counts):
+        if commoner_first(*orders(timed, column.name, user.name, item.name)):
             return column.name
     return None
 
@@ -338,7 +337,7 @@ def _draft_of_behaviors(draft: Draft, timed: Table, source: Table) -> Draft:
     if all(strength(value) is not None for value in kept):
         kept.sort(key=lambda value: strength(value) or 0)
     else:
-        met = orders(timed, keys["behavior"], keys["user"], keys["item"])
+        met, _ = orders(timed, keys["behavior"], keys["user"], keys["item"])
         kept = from_weak_to_strong(met, {value: counts[value] for value in kept})
         reasons = _reasons(kept, counts, met)
     names = _names(kept)

@@ -41,7 +41,8 @@ MEASURE = (
     r"|quantity|qty|unit|count|cnt|size|nb|num"
 )
 """Names of what belongs to a row: an order's line, not a task, and nothing that others share."""
-COUNT = r"count|cnt|play|visit|time|frequency|freq|n"
+COUNT = r"count|cnt|play|visit|times|frequency|freq|n"
+"""Names of columns of sums: how often a user did something to an item."""
 CALENDAR = r"year|quarter|month|week|weekday|weekend|day|dow|hour|hourmin|minute|date|holiday|season"
 PROPERTY = (
     r"referr?er|device|browser|os|platform|channel|source|medium|environment|region|country|city|state|zip"

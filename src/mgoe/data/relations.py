@@ -12,7 +12,7 @@ from mgoe.data.times import read_time
 TIME, HOUR = "moment of a row", "hour of a row"
 """Columns of a timed sample that no log has."""
 MIN_CHANCES = 30
-"""Rows that could contradict that one column decides another, below which nothing is said."""
+"""Rows that could contradict that one column decides another, below which nothing is concluded."""
 SLIPS = 0.01
 """Share of these that may."""
 CLEAR, AHEAD = 4.0, 0.05
@@ -102,8 +102,11 @@ class Order:
         return 1 if self.lead > 0 else -1
 
 
-def orders(sample: Table, column: str, user: str, item: str) -> dict[tuple[str, str], Order]:
-    """Return, for two values of a column in either sequence, which one comes first on the same user and item.
+def orders(
+    sample: Table, column: str, user: str, item: str
+) -> tuple[dict[tuple[str, str], Order], dict[str, int]]:
+    """Return, for two values of a column in either sequence, which one comes first on the same user and item;
+    and on how many users and items each value occurs.
 
     Args:
         sample: A sample with the column `TIME`.
@@ -134,13 +137,15 @@ def orders(sample: Table, column: str, user: str, item: str) -> dict[tuple[str, 
         both=met.count(),
     )
     found = counted.to_pyarrow().to_pylist()
-    return {(row.pop("value"), row.pop("other")): Order(**row) for row in found}
+    pairs = one.group_by("value").aggregate(n=ibis._.count()).to_pyarrow().to_pylist()
+    orders_of = {(row.pop("value"), row.pop("other")): Order(**row) for row in found}
+    return orders_of, {row["value"]: row["n"] for row in pairs}
 
 
-def commoner_first(found: Mapping[tuple[str, str], Order], counts: Mapping[str, int]) -> bool:
-    """Return whether commoner values clearly come before rarer ones, as behaviours do and properties of a
-    click do not."""
-    falling = [order for (a, b), order in found.items() if (-counts[a], a) < (-counts[b], b)]
+def commoner_first(met: Mapping[tuple[str, str], Order], pairs: Mapping[str, int]) -> bool:
+    """Return whether values of many users and items clearly come before those of fewer, as behaviours do and
+    properties of a click do not; arguments as `orders` returns them."""
+    falling = [order for (a, b), order in met.items() if (-pairs[a], a) < (-pairs[b], b)]
     sums = (sum(getattr(order, name) for order in falling) for name in Order.__dataclass_fields__)
     return Order(*sums).clear > 0
 

@@ -26,7 +26,7 @@ def check_rows(
                 "column out if it is none",
             )
         pairs = relations.pairs.get(frozenset((user.name, item.name)), 0)
-        summed = column.kind == "integer" and column.is_a(COUNT) and column.low >= 0 and column.high > 1
+        summed = column.kind == "integer" and column.is_a(COUNT) and column.distinct > 1 and column.high > 1
         if summed and pairs >= item.filled >= ENOUGH:
             raise DataError(
                 f"{place}, column {column.name!r}",
@@ -56,7 +56,7 @@ def shape_of(
 
 def _negative(columns: Sequence[Column]) -> list[Column]:
     """Return amounts that are below 0 in some rows, quantities first."""
-    found = [c for c in columns if c.is_number and c.is_a(MEASURE) and c.low < 0 < c.high]
+    found = [c for c in columns if c.is_number and c.is_a(MEASURE) and c.distinct > 1 and c.low < 0 < c.high]
     return sorted(found, key=lambda column: not column.is_a("quantity|qty|unit"))
 
 
