@@ -274,8 +274,7 @@ def _counts(table: Table, column: str) -> dict[str, int]:
 
 def _amounts(columns: Sequence[Column]) -> list[Column]:
     """Return what can be a regression: a rating, otherwise how long something was played or watched."""
-    ratings = [column for column in columns if column.rating]
-    ratings.sort(key=lambda column: not column.is_a("rating|overall|star"))
+    ratings = sorted((c for c in columns if c.rating), key=lambda c: not c.is_a("rating|overall|star"))
     return ratings or [c for c in columns if c.is_number and c.named(WATCHED) and c.distinct > 2]
 
 
