@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 import yaml
 
-from mgoe.data import guess
+from mgoe.config import make_settings
+from mgoe.data import guess, prepare
 from mgoe.errors import DataError
 from tests.data import layouts
 
@@ -92,6 +93,15 @@ def test_a_public_layout_is_guessed(
     assert f"# Shape of the log: {shape}, " in text
     assert [comment for comment in comments if comment not in text] == []
     assert "as well" not in text  # nothing is unsure
+
+
+@pytest.mark.parametrize("name", ["online_retail", "jdata"])
+def test_a_guess_is_prepared_as_it_is_written(name: str, tmp_path: Path):
+    getattr(layouts, name)().to_parquet(tmp_path / "log.parquet")
+    settings = make_settings(yaml.safe_load(guess(tmp_path / "log.parquet")))
+    summary = prepare(settings, tmp_path / "out").summary
+    assert summary["splits"]["test"]["examples"] > 0
+    assert summary["dropped_rows"]["missing_ids"] == (52 if name == "online_retail" else 0)
 
 
 @pytest.mark.parametrize(("name", "message"), ASKED, ids=[name for name, _ in ASKED])
