@@ -87,6 +87,12 @@ def test_an_order_is_neither_user_nor_item_whatever_the_names(
     assert f"`{names[0]}` is an order or a session" in text
 
 
+def test_an_id_of_a_place_is_an_item(tmp_path):
+    """Though `place` alone is the position at which something was shown."""
+    _, raw = guessed(bare().rename(columns={"item_id": "place_id"}), tmp_path)
+    assert raw["data"]["item"] == "place_id"
+
+
 def test_two_columns_that_could_be_the_item_are_two_lines(tmp_path):
     v = visits(3)
     text, raw = guessed(bare(3).assign(video_id=np.random.default_rng(0).permutation(v.item)), tmp_path)

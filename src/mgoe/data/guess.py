@@ -211,7 +211,7 @@ def _nodes(ids: Sequence[Column], given: Mapping[str, Column], timed: Table) -> 
         or not (
             column.measure
             or column.calendar
-            or column.is_a(POSITION)
+            or (column.is_a(POSITION) and not column.name.lower().endswith("id"))
             or (column.few and not column.named(words))
         )
     ]
