@@ -42,7 +42,7 @@ KEYS = ["row", "user_id", "item_id", "timestamp"]
 def settings(small: RunSettings) -> RunSettings:
     """Those of the small run, with a lag."""
     data = small.data.model_copy(update={"history": "moment", "lag": "2h"})
-    return small.model_copy(update={"data": data})
+    return small.model_copy(update={"data": data, "serve": "mgoe"})
 
 
 @pytest.fixture(scope="module")

@@ -86,7 +86,7 @@ class Shown:
         settings = logs.exposure_settings(
             data={"context": context, "history": history},
             tasks=tasks,
-            graph={"rank": 4, "recents": 4, "resolutions": [(1, 1), (2, 2)], "rates": RATES},
+            graph={"rank": 4, "recents": 4, "resolutions": [(1, 1), (2, 2)][: len(tasks)], "rates": RATES},
         )
         prepared = logs.prepared(log, settings, folder / "data")
         source, cut = source_of(settings, prepared), int(prepared.cuts[WINDOW])
