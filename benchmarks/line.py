@@ -1,4 +1,4 @@
-"""The whole line from a log to a bundle that answers, at several sizes: what every stage takes, and how it
+"""An end-to-end run, from a log to a bundle that answers, at several sizes: what every stage takes, and how it
 grows.
 
     python benchmarks/line.py --events 1e6,1e7
@@ -25,7 +25,7 @@ begin with `line.exposures` in place of `line`:
   whatever the stage reads;
 - `line.peak_gib.STAGE.N`: anonymous memory; against the limit, with their ratio;
 - `line.disk_gib.STAGE.N`: the most that the output folder takes in the stage, by looks every two seconds;
-- `line.seconds.N` and so on: of the whole line;
+- `line.seconds.N` and so on: of the end-to-end run;
 - `line.forecast.WHAT.STAGE.N`, `line.forecast.WHAT.N`: what `mgoe plan` promises of `seconds`, `cpu_seconds`,
   `peak_gib` and `disk_gib`; against what was measured; ratio forecast over measured. Bundle and report are
   one stage, `bundle+report`, and the answer is not part of it;

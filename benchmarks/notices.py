@@ -88,7 +88,7 @@ CONTEXT = "data.context"
 WRONG = {
     "few_users": Wrong("test users have what AUC", lambda log: log[log["user_id"] % 12 == 0]),
     "last_epoch": Wrong(TRUE, settings={"training.epochs": 2, "training.learning_rate": 1e-4}),
-    "hopeless_task": Wrong("nothing tells who does click", _chance),
+    "hopeless_task": Wrong("nothing in the log predicts click", _chance),
     "by_heart": Wrong("has learned rows by heart", _by_heart),
     "column_that_knows": Wrong(
         "the context 'seconds' alone",

@@ -165,10 +165,11 @@ def test_links_lead_somewhere(page):
 
 
 @pytest.mark.parametrize("page", sorted(ROOT.glob("docs/**/*.md")), ids=lambda page: page.name)
-def test_a_page_says_first_what_its_reader_can_do_after_it(page):
+def test_a_page_begins_with_what_it_is_for(page):
     title, first = page.read_text().split("\n\n", 2)[:2]
     assert title.startswith("# ")
-    assert first.startswith("After this page you "), first
+    assert re.fullmatch(r"[A-Z`].+[.:]", first), first
+    assert "after this page" not in first.lower()
 
 
 def test_the_readme_is_short_and_links_what_a_newcomer_needs():
@@ -178,7 +179,7 @@ def test_the_readme_is_short_and_links_what_a_newcomer_needs():
     """
     text = (ROOT / "README.md").read_text()
     assert len(text.splitlines()) <= 120
-    assert len(text.split()) <= 900
+    assert len(text.split()) <= 700
     linked = set(re.findall(r"\]\(([^)#\s]+)", text))
     docs = "index tutorial choose python serving results method glossary troubleshooting faq compatibility"
     others = {"CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "LICENSE"}
@@ -186,7 +187,6 @@ def test_the_readme_is_short_and_links_what_a_newcomer_needs():
 
 
 LOOKED_UP = {
-    "CHANGELOG.md": "a line per change",
     "docs/cli.md": "a section per command",
     "docs/settings.md": "a row per setting",
     "docs/troubleshooting.md": "a row per message",
@@ -200,8 +200,10 @@ def test_only_pages_to_look_things_up_in_have_more_than_2500_words():
     assert long <= LOOKED_UP.keys()
 
 
-def test_the_changelog_has_a_line_per_change():
+def test_the_changelog_sums_up_what_is_not_released_and_has_a_line_per_change_after():
     text = (ROOT / "CHANGELOG.md").read_text()
+    newest = text.split("\n## ")[1]
+    assert "(not released yet)" not in newest or len(newest.split()) <= 600
     assert set(re.findall(r"^### (.+)$", text, re.MULTILINE)) <= {"Added", "Changed", "Fixed", "Removed"}
     assert [line for line in text.splitlines() if line.startswith("- ") and len(line) > 400] == []
 

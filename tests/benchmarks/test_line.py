@@ -1,4 +1,4 @@
-"""The benchmark of the whole line divides what a process takes among its stages."""
+"""The benchmark of an end-to-end run divides what a process takes among its stages."""
 
 import json
 from pathlib import Path

@@ -68,7 +68,7 @@ def test_a_model_with_fewer_seeds_is_neither_the_best_nor_beaten():
     assert {name: cells[-1].text for name, cells in lines.lines} == {"b": "1", "c": "3"}
     assert {name: cells[-2].text == "-" for name, cells in lines.lines} == {"b": True, "c": False}
     assert (
-        "a is first of 2. Its interval is above zero against 1 of 1 (1 after Holm's correction)"
+        "a is first of 2. Significantly ahead of 1 of 1 baselines (1 after Holm's correction), behind 0"
         in verdict(found)
     )
     assert verdict(found).endswith("Not counted: 1 that shares fewer seeds with it.")
@@ -128,7 +128,7 @@ def test_what_was_not_measured_has_no_place():
 
 @pytest.mark.parametrize(
     ("ours", "said"),
-    [(0.5, "first of 2. Its interval is below zero against 1 of 1"), (0.9, "number 2 of 2")],
+    [(0.5, "first of 2. Significantly ahead of 1 of 1 baselines"), (0.9, "number 2 of 2")],
 )
 def test_errors_are_better_when_lower(ours, said):
     found = standings({"a": {0: ours, 1: ours, 2: ours}, "b": {0: 0.7, 1: 0.7, 2: 0.7}}, ("stay", "rmse"))

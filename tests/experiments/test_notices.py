@@ -226,14 +226,14 @@ RESULTS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a hopeless task": (
         {"own": [GOOD, replace(GOOD, task="buy", metric="auc", value=0.51, low=0.47, high=0.55)]},
-        "nothing tells who does buy: its AUC is between 0.47 and 0.55",
+        "nothing in the log predicts buy: its AUC is between 0.47 and 0.55",
     ),
     "a hopeless task of sessions": (
         {
             "own": [replace(GOOD, task="buy", metric="auc", value=0.51, low=0.47, high=0.55)],
             "shape": "98% of the rows of test are of users who first appear in it",
         },
-        "nothing tells who does buy: its AUC is between 0.47 and 0.55; 98% of the rows of test are of "
+        "nothing in the log predicts buy: its AUC is between 0.47 and 0.55; 98% of the rows of test are of "
         "users who first appear in it$",
     ),
     "the last epoch": ({"best": 4}, "the best epoch of mgoe is the last of 4"),

@@ -1,4 +1,4 @@
-"""The whole line, end to end, on logs of a second."""
+"""Runs, end to end, on logs of a second."""
 
 import importlib
 import json

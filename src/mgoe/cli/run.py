@@ -76,7 +76,7 @@ def run(
     incumbent: Annotated[
         Path | None,
         typer.Option(
-            help="Scores of your present ranker for the test rows that `mgoe rows` writes, to compare with. "
+            help="Scores of your current ranker for the test rows that `mgoe rows` writes, to compare with. "
             "A finished run is kept.",
             show_default=False,
         ),
@@ -128,7 +128,7 @@ def rows(
 ) -> None:
     """Write the rows that a run was measured on: labels and the predictions of every model.
 
-    Score the same rows with your present ranker, and compare by `mgoe run --incumbent`.
+    Score the same rows with your current ranker, and compare by `mgoe run --incumbent`.
     """
     import pyarrow as pa
 

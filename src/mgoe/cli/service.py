@@ -93,8 +93,8 @@ def serve(
     window: Annotated[
         str | None,
         typer.Option(
-            help="How long exposures and labels wait for each other, and duplicates are recognised at least. "
-            "A new log has 1d by default; a log keeps its window.",
+            help="How long an exposure or a label is held until the other arrives, and duplicates are "
+            "recognised at least. A new log has 1d by default; a log keeps its window.",
             show_default=False,
         ),
     ] = None,

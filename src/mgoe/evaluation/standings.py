@@ -131,7 +131,7 @@ def verdict(standings: Standings) -> str:
     )
     if not judged:
         return ""
-    sign, good, bad = (-1, "below", "above") if LOWER.fullmatch(column[1]) else (1, "above", "below")
+    sign = -1 if LOWER.fullmatch(column[1]) else 1
     ahead = [lead for lead in judged if min(sign * lead.low, sign * lead.high) > 0]
     behind = [lead for lead in judged if max(sign * lead.low, sign * lead.high) < 0]
     place = sum(sign * lead.value < 0 for lead in judged) + 1
@@ -141,8 +141,8 @@ def verdict(standings: Standings) -> str:
         for text in (
             "On the mean," if column == MEAN else f"In {head(column)},",
             f"{standings.reference} is {'first' if place == 1 else f'number {place}'} of {len(judged) + 1}.",
-            f"Its interval is {good} zero against {len(ahead)} of {len(judged)}",
-            f"({sum(map(is_significant, ahead))} after Holm's correction), {bad} zero against {len(behind)}.",
+            f"Significantly ahead of {len(ahead)} of {len(judged)} baselines",
+            f"({sum(map(is_significant, ahead))} after Holm's correction), behind {len(behind)}.",
             "With one seed intervals are over users alone." if len(judged[0].by_seed) == 1 else "",
             f"Not counted: {fewer} that share{'s' * (fewer == 1)} fewer seeds with it." if fewer else "",
         )

@@ -286,8 +286,8 @@ def _hopeless(own: Sequence[Estimate], shape: str) -> Iterator[str]:
     for one in own:
         if one.metric == "auc" and one.task != ALL and one.low <= 0.5 <= one.high:
             yield (
-                f"nothing tells who does {one.task}: its AUC is between {one.low:.2f} and {one.high:.2f}; "
-                f"{advice}"
+                f"nothing in the log predicts {one.task}: its AUC is between {one.low:.2f} and "
+                f"{one.high:.2f}; {advice}"
             )
 
 

@@ -1,4 +1,4 @@
-"""`mgoe.Ranker`: the whole line from a data frame to recommendations, in one object.
+"""`mgoe.Ranker`: from a data frame to recommendations, in one object.
 
 ranker        the object
 recommender   what it does with its bundle alone
