@@ -1,5 +1,5 @@
-"""An end-to-end run, from a log to a bundle that answers, at several sizes: what every stage takes, and how it
-grows.
+"""An end-to-end run, from a log to a bundle that answers, at several sizes: what every stage takes, and how
+it grows.
 
     python benchmarks/line.py --events 1e6,1e7
     python benchmarks/line.py --events 1e7,1e8 --work FOLDER --keep     # the same command resumes
