@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,20 @@ def test_without_an_interval_the_first_is_served():
     name, why = decide("first", [gain("a", float("nan"), float("nan"))], (), "all.ranking")
     assert name == "first"
     assert "too few users of validation" in why
+
+
+def test_tasks_of_too_few_users_do_not_hide_who_is_ahead(simple: Path, tmp_path: Path):
+    """The mean over all tasks has no interval then."""
+    plan = copied(simple, tmp_path / "run")
+    tasks = [task.name for task in plan.cells[0].settings.tasks]
+    for cell in plan.cells:
+        found = Influence.load(cell.folder / VALID_INFLUENCE)
+        rare = [task == tasks[-1] for task, _ in found.names]
+        replace(found, parts=np.where(rare, np.nan, found.parts)).save(cell.folder / VALID_INFLUENCE)
+    choose_served(plan, kept=False)
+    noted = json.loads((plan.out / SERVED).read_text())
+    assert noted["model"] in ("history", "popularity")
+    assert f"in all.ranking of {', '.join(tasks[:-1])} (" in noted["why"]
 
 
 def test_a_simpler_row_that_validation_puts_ahead_is_served(simple: Path):

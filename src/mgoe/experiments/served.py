@@ -1,12 +1,15 @@
 """Which model of a run is served: the first of `models`, unless validation puts another one ahead of it.
 
 A model is ahead if its mean of the score that chooses epochs is better, with an interval above zero when
-users are redrawn in pairs, as for the leads of a table. Test has no part in the choice: figures on test are
-not of a model that they chose.
+users are redrawn in pairs, as for the leads of a table. Tasks that too few users of validation do for an
+interval are left out of that mean. Test has no part in the choice: figures on test are not of a model that
+they chose.
 """
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+
+import numpy as np
 
 from mgoe._util.files import read_json, write_json
 from mgoe.evaluation import Estimate, Influence, find_leads
@@ -47,14 +50,25 @@ def _choice(plan: Plan) -> tuple[str, str]:
         )
     monitor = Monitor.parse(settings.training.monitor, settings.tasks)
     losses = {name: dict[int, Influence]() for name in plan.variants}
+    sign = 1 if monitor.lower_is_better else -1
+    tasks = _carried(plan.cells[0], monitor)
     for cell in plan.cells:
-        mean = Influence.load(cell.folder / VALID_INFLUENCE).mean_of(monitor.tasks, monitor.parts)
-        sign = 1 if monitor.lower_is_better else -1
+        mean = Influence.load(cell.folder / VALID_INFLUENCE).mean_of(tasks, monitor.parts)
         losses[cell.variant.name][cell.seed] = replace(
             mean, values=sign * mean.values, parts=sign * mean.parts
         )
     boosted = {name for name, one in plan.variants.items() if is_boosted(one.settings())}
-    return decide(first, find_leads(first, losses[first], losses), boosted, monitor.text)
+    score = monitor.text if len(tasks) == len(monitor.tasks) else f"{monitor.text} of {', '.join(tasks)}"
+    return decide(first, find_leads(first, losses[first], losses), boosted, score)
+
+
+def _carried(cell: Cell, monitor: Monitor) -> Sequence[str]:
+    """Return the tasks of a score that enough users of validation do for an interval; all if none has them.
+    Only labels decide it, so it holds for every model."""
+    found = Influence.load(cell.folder / VALID_INFLUENCE)
+    known = dict(zip(found.names, ~np.isnan(found.parts).any(0), strict=True))
+    carried = [task for task in monitor.tasks if all(known[task, part] for part in monitor.parts)]
+    return carried or monitor.tasks
 
 
 def decide(first: str, gains: Sequence[Estimate], boosted: Collection[str], score: str) -> tuple[str, str]:
