@@ -66,7 +66,8 @@ def _carried(cell: Cell, monitor: Monitor) -> Sequence[str]:
     """Return the tasks of a score that enough users of validation do for an interval; all if none has them.
     Only labels decide it, so it holds for every model."""
     found = Influence.load(cell.folder / VALID_INFLUENCE)
-    known = dict(zip(found.names, ~np.isnan(found.parts).any(0), strict=True))
+    has_interval = (~np.isnan(found.parts).any(0)).tolist()
+    known = dict(zip(found.names, has_interval, strict=True))
     carried = [task for task in monitor.tasks if all(known[task, part] for part in monitor.parts)]
     return carried or monitor.tasks
 
