@@ -66,8 +66,8 @@ def _carried(cell: Cell, monitor: Monitor) -> Sequence[str]:
     """Return the tasks of a score that enough users of validation do for an interval; all if none has them.
     Only labels decide it, so it holds for every model."""
     found = Influence.load(cell.folder / VALID_INFLUENCE)
-    has_interval = (~np.isnan(found.parts).any(0)).tolist()
-    known = dict(zip(found.names, has_interval, strict=True))
+    columns = zip(found.names, found.parts.T, strict=True)
+    known = {name: not np.isnan(influence).any() for name, influence in columns}
     carried = [task for task in monitor.tasks if all(known[task, part] for part in monitor.parts)]
     return carried or monitor.tasks
 
