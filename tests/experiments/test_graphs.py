@@ -168,7 +168,7 @@ def test_a_database_of_the_user_is_read_and_left_as_it_was(
 def test_the_code_of_the_page_gives_a_table_to_both_functions(
     log: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    page = (Path(__file__).parents[2] / "docs" / "warehouse.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "docs" / "scale.md").read_text(encoding="utf-8")
     [code] = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
     given = []
     for module, name in ((mgoe, "run"), (experiments, "macro_graph")):
