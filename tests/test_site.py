@@ -36,7 +36,19 @@ def test_every_page_is_in_the_navigation_once(tmp_path: Path):
         navigation.HOME,
     }
     generated = {f"reference/{page.stem}" for page in tmp_path.glob("*.md")}
-    assert sorted(NAVIGABLE) == sorted(pages | generated)
+    outside = {page for page in pages if page.startswith(tuple(navigation.OUTSIDE))}
+    assert sorted(NAVIGABLE) == sorted(pages - outside | generated)
+
+
+@pytest.mark.parametrize(("start", "linking"), navigation.OUTSIDE.items())
+def test_pages_outside_of_the_navigation_are_linked_from_one_that_is_in_it(start: str, linking: str):
+    page = ROOT / f"{linking}.md"
+    links = re.findall(r"\]\(([^)#\s]+\.md)", page.read_text(encoding="utf-8"))
+    linked = {(page.parent / link).resolve() for link in links}
+    outside = {file for file in ROOT.glob("docs/**/*.md") if str(file.relative_to(ROOT)).startswith(start)}
+    assert linking in NAVIGABLE
+    assert outside
+    assert outside <= linked
 
 
 def test_every_package_with_public_names_has_a_page():
@@ -103,8 +115,8 @@ def test_what_a_browser_would_load_from_a_network_is_found(html: str, loaded: li
 def test_the_site_builds_without_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     """As `make docs` does, in this process, which has imported the library already. Nothing is executed.
 
-    A link that leads nowhere is a warning, and so is a page outside of the navigation, a docstring that is no
-    markup, and a page that a browser completes from a network.
+    A link that leads nowhere is a warning, and so is a page that is neither in the navigation nor in
+    `OUTSIDE`, a docstring that is no markup, and a page that a browser completes from a network.
     """
     build = pytest.importorskip("sphinx.cmd.build", reason="the extra `docs` is not installed")
     words = [

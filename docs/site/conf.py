@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import offline
 import reference
-from navigation import HOME, toctrees
+from navigation import HOME, OUTSIDE, toctrees
 
 from mgoe import __version__
 
@@ -70,9 +70,11 @@ templates_path = ["."]
 
 
 def complete(_: Sphinx, page: str, source: list[str]) -> None:
-    """Append the navigation to the home page, and let links to folders lead to the page of their files."""
+    """Append the navigation, mark pages outside of it, and let links to folders lead to a page."""
     if page == HOME:
         source[0] += toctrees()
+    if page.startswith(tuple(OUTSIDE)):
+        source[0] = f"---\norphan: true\n---\n{source[0]}"
     if page.startswith("docs/"):
         source[0] = DIAGRAM.sub(_arrows, FOLDER.sub(_files, source[0]))
 

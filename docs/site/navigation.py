@@ -34,7 +34,7 @@ NAVIGATION = {
         "reference/examples",
         "reference/gallery",
     ),
-    "Compare": ("docs/results", "docs/compare", "docs/lists", "docs/datasets"),
+    "Compare": ("docs/results", "docs/compare", "docs/lists", "docs/datasets", "docs/laboratory"),
     "Method": (
         "docs/method",
         "docs/graph",
@@ -54,22 +54,10 @@ NAVIGATION = {
         "CONTRIBUTING",
         "SECURITY",
     ),
-    "Laboratory": (
-        "docs/laboratory",
-        "docs/laboratory/defaults",
-        "docs/laboratory/one-network",
-        "docs/laboratory/graph",
-        "docs/laboratory/lists",
-        "docs/laboratory/last-items",
-        "docs/laboratory/vectors",
-        "docs/laboratory/exposures",
-        "docs/laboratory/comparisons",
-        "docs/laboratory/method",
-        "docs/laboratory/scale",
-        "docs/laboratory/serving",
-    ),
 }
 """Caption to pages, by their path without suffix."""
+OUTSIDE = {"docs/laboratory/": "docs/laboratory"}
+"""How paths of pages outside of the navigation begin, and the page that links them."""
 TITLES = {
     "docs/tutorial": "Tutorial",
     "docs/graph": "The macro graph",
@@ -81,7 +69,7 @@ TITLES = {
     "reference/settings": "Settings by type",
     "docs/python": "Python",
     "docs/cli": "Command line",
-    "docs/laboratory": "Notes",
+    "docs/laboratory": "Findings",
 }
 """Titles in the navigation that differ from those of the pages."""
 
