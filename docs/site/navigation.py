@@ -56,7 +56,7 @@ NAVIGATION = {
     ),
 }
 """Caption to pages, by their path without suffix."""
-OUTSIDE = {"docs/laboratory/": "docs/laboratory"}
+OUTSIDE = {"docs/laboratory/": "docs/laboratory", "docs/maintaining": "CONTRIBUTING"}
 """How paths of pages outside of the navigation begin, and the page that links them."""
 TITLES = {
     "docs/tutorial": "Tutorial",
