@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import ibis
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,7 +12,9 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mgoe.config import make_settings
 from mgoe.data import guess
+from mgoe.data.where import rows_where
 from mgoe.errors import DataError
 from tests.data import layouts
 from tests.data.layouts import epoch, funnel, of, ratings, times, visits
@@ -142,6 +145,24 @@ def test_negative_quantities_are_named_with_a_condition(order: bool, tmp_path):
     assert "  # where: Quantity > 0 " in text
     assert "40 rows have a negative `Quantity`: cancellations or returns" in text
     assert ("no column says of which order" in text) is not order
+
+
+def test_the_proposed_condition_is_one_that_a_log_takes(tmp_path):
+    log = layouts.online_retail().rename(columns={"Quantity": "Item's quantity"})
+    text, _ = guessed(log, tmp_path)
+    raw = yaml.safe_load(text.replace("  # where:", "  where:"))
+    data = make_settings(raw).data
+    assert data.where == """_["Item's quantity"] > 0"""
+    rows = rows_where(ibis.memtable(log), data).to_pandas()
+    assert len(rows) == (log["Item's quantity"] > 0).sum() < len(log)
+
+
+def test_a_delay_is_proposed_where_labels_may_be_known_before_their_bucket_ends(tmp_path):
+    """Rows that read all before their bucket miss nothing by it."""
+    log = bare()
+    log["clicked"] = np.random.default_rng(0).integers(0, 2, len(log))
+    assert "  # delay: 5m " in guessed(log, tmp_path)[0]
+    assert "delay: " not in guessed(log.assign(time=pd.to_datetime(log["time"]).dt.floor("D")), tmp_path)[0]
 
 
 PLAIN_LOG = bare()

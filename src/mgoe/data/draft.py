@@ -118,6 +118,14 @@ def write_draft(
             for name, value in draft.tasks.items()
         ),
     ]
+    if not draft.events and draft.shape != "ratings" and reads[0]:
+        lines.append(
+            (
+                "  # delay: 5m",
+                f"labels count as history from the end of their {scan.bucket} bucket; if your service knows "
+                "those of a task sooner, such as 5 minutes after the exposure, write this into the task",
+            )
+        )
     if draft.rare:
         shown = ", ".join(f"{value} ({n:,})" for value, n in list(draft.rare.items())[:8])
         lines.append((f"  # left out as too rare: {shown}", ""))

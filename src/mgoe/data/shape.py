@@ -61,8 +61,10 @@ def _negative(columns: Sequence[Column]) -> list[Column]:
 
 
 def condition_of(columns: Sequence[Column]) -> str:
-    """Return the condition that leaves out rows with a negative amount; empty where there are none."""
-    return next((f"{column.name} > 0" for column in _negative(columns)), "")
+    """Return the condition that leaves out rows with a negative amount, as `data.where` takes it; empty where
+    there are none."""
+    names = (column.name for column in _negative(columns))
+    return next((f"{name if name.isidentifier() else f'_[{name!r}]'} > 0" for name in names), "")
 
 
 def notes_on(nodes: Nodes, rest: Sequence[Column], source: Table) -> list[str]:
