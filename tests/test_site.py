@@ -1,10 +1,13 @@
 """The documentation site has every page, public name, setting, command and route. `make docs` builds it."""
 
 import re
+import shutil
+import subprocess
 import sys
 from functools import cache
 from importlib import import_module
 from pathlib import Path
+from urllib.parse import urlencode
 
 import pytest
 import typer
@@ -19,6 +22,19 @@ navigation = import_module("navigation")
 offline = import_module("offline")
 reference = import_module("reference")
 page_of = cache(reference.python_page)
+QUERIES = {
+    "cold start": "docs/new-items",
+    "hyperparameter": "docs/training",
+    "A/B test": "docs/incumbent",
+    "click-through rate": "docs/calibration",
+    "conversion rate": "docs/calibration",
+    "impressions": "docs/data",
+    "data leakage": "docs/time",
+    "baseline": "docs/models",
+    "two-tower": "docs/retrieval",
+    "multi-task learning": "docs/models",
+}
+"""What an analyst searches for, and the page that should be among the first three."""
 
 NAVIGABLE = [page for pages in navigation.NAVIGATION.values() for page in pages]
 EXPORTING = sorted(
@@ -35,7 +51,9 @@ def test_every_page_is_in_the_navigation_once(tmp_path: Path):
         "README",
         navigation.HOME,
     }
-    generated = {f"reference/{page.stem}" for page in tmp_path.glob("*.md")}
+    groups = {f"reference/{Path(name).stem}" for name in navigation.group_pages()}
+    generated = {f"reference/{page.stem}" for page in tmp_path.glob("*.md")} - groups
+    assert len(groups) == len(navigation.NAVIGATION) <= 9
     outside = {page for page in pages if page.startswith(tuple(navigation.OUTSIDE))}
     assert sorted(NAVIGABLE) == sorted(pages - outside | generated)
 
@@ -137,3 +155,21 @@ def test_the_site_builds_without_a_warning(tmp_path: Path, capsys: pytest.Captur
     assert ended == 0, capsys.readouterr().err
     searched = (tmp_path / "site" / "searchindex.js").read_text(encoding="utf-8")
     assert all(f'"{page}"' in searched for page in NAVIGABLE)
+    missed = [
+        f"{query!r} finds {pages}, and {wanted} is none of the first three"
+        for query, wanted in QUERIES.items()
+        if wanted not in (pages := found_by(query, tmp_path / "site")[:3])
+    ]
+    assert not missed, "\n".join(missed)
+
+
+def found_by(query: str, site: Path) -> list[str]:
+    """Return the pages that the search of a built site finds, the best first, in a browser."""
+    browser = shutil.which("chromium") or shutil.which("chromium-browser")
+    if browser is None:
+        pytest.skip("the search runs in Chromium, which is not installed")
+    address = f"{(site / 'search.html').as_uri()}?{urlencode({'q': query})}"
+    words = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=20000"]
+    shown = subprocess.run([*words, "--dump-dom", address], capture_output=True, text=True, check=True).stdout
+    results = shown.partition('id="search-results"')[2]
+    return [*dict.fromkeys(re.findall(r'href="([\w/.-]+)\.html\?highlight|<li[^>]*><a href="([\w/.-]+)\.html', results))]

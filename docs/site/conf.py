@@ -21,6 +21,8 @@ from navigation import HOME, OUTSIDE, toctrees
 from mgoe import __version__
 
 ROOT = Path(__file__).parents[2]
+REPOSITORY = ""
+"""Address of the repository, which every page links to its source; none while it is empty."""
 LIKE = (
     r"~?(?:[\w.]*\.)?_?Buffer \| ~?[\w.]*_SupportsArray\[~?[\w.]*dtype\[~?[\w.]*Any\]\] \| "
     r"~?[\w.]*_NestedSequence\[~?[\w.]*_SupportsArray\[~?[\w.]*dtype\[~?[\w.]*Any\]\]\] \| "
@@ -39,7 +41,7 @@ kept: dict[str, list[str]] = {}
 project = "mgoe"
 author = "the mgoe contributors"
 version = release = __version__
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
 root_doc = HOME
 include_patterns = ["docs/**.md", "examples/notebooks/*.ipynb", "reference/**", "[A-Z]*.md"]
 exclude_patterns = ["README.md", ".*", "build", "dist", "runs", "src", "tests", "benchmarks"]
@@ -60,7 +62,10 @@ python_maximum_signature_line_length = 90
 python_use_unqualified_type_names = True
 
 html_theme = "furo"
-html_title = f"mgoe {__version__}"
+html_title = f"mgoe {__version__.partition('+')[0]}"
+html_theme_options = (
+    {"source_repository": REPOSITORY, "source_branch": "main", "source_directory": ""} if REPOSITORY else {}
+)
 html_static_path = ["style.css"]
 html_css_files = ["style.css"]
 html_copy_source = False

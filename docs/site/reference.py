@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import typer
 from pydantic import BaseModel
+from navigation import group_pages
 from typer.cli import get_docs_for_click
 
 from mgoe.cli import app as commands
@@ -79,6 +80,7 @@ def write(folder: Path) -> None:
         "http.md": http_page(),
         "examples.md": examples_page(),
         "gallery.md": gallery_page(),
+        **group_pages(),
     }
     folder.mkdir(exist_ok=True)
     for page in folder.iterdir():
