@@ -10,8 +10,8 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 import typer
-from pydantic import BaseModel
 from navigation import group_pages
+from pydantic import BaseModel
 from typer.cli import get_docs_for_click
 
 from mgoe.cli import app as commands
