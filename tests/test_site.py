@@ -172,4 +172,4 @@ def found_by(query: str, site: Path) -> list[str]:
     words = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=20000"]
     shown = subprocess.run([*words, "--dump-dom", address], capture_output=True, text=True, check=True).stdout
     results = shown.partition('id="search-results"')[2]
-    return re.findall(r'<li[^>]*><a href="([\w./-]+)\.html', results)
+    return [*dict.fromkeys(re.findall(r'<li[^>]*><a href="([\w./-]+)\.html', results))]
