@@ -4,7 +4,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import ibis
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,11 +11,10 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mgoe.config import make_settings
+from mgoe.config import RunSettings
 from mgoe.data import guess
-from mgoe.data.where import rows_where
 from mgoe.errors import DataError
-from tests.data import layouts
+from tests.data import layouts, logs
 from tests.data.layouts import epoch, funnel, of, ratings, times, visits
 from tests.effort import SOAK
 
@@ -147,22 +145,29 @@ def test_negative_quantities_are_named_with_a_condition(order: bool, tmp_path):
     assert ("no column says of which order" in text) is not order
 
 
-def test_the_proposed_condition_is_one_that_a_log_takes(tmp_path):
-    log = layouts.online_retail().rename(columns={"Quantity": "Item's quantity"})
-    text, _ = guessed(log, tmp_path)
-    raw = yaml.safe_load(text.replace("  # where:", "  where:"))
-    data = make_settings(raw).data
-    assert data.where == """_["Item's quantity"] > 0"""
-    rows = rows_where(ibis.memtable(log), data).to_pandas()
-    assert len(rows) == (log["Item's quantity"] > 0).sum() < len(log)
-
-
 def test_a_delay_is_proposed_where_labels_may_be_known_before_their_bucket_ends(tmp_path):
     """Rows that read all before their bucket miss nothing by it."""
     log = bare()
     log["clicked"] = np.random.default_rng(0).integers(0, 2, len(log))
     assert "  # delay: 5m " in guessed(log, tmp_path)[0]
     assert "delay: " not in guessed(log.assign(time=pd.to_datetime(log["time"]).dt.floor("D")), tmp_path)[0]
+
+
+@pytest.mark.parametrize("name", ["Quantity", "Order Quantity", "The 'gift' count", "Prix_d_été, total"])
+def test_the_condition_that_is_proposed_can_be_taken_as_it_is(name: str, tmp_path: Path):
+    log = layouts.online_retail().rename(columns={"Quantity": name})
+    text, _ = guessed(log, tmp_path)
+    raw = yaml.safe_load(text.replace("  # where: ", "  where: "))
+    settings = RunSettings.model_validate(raw)
+    assert settings.data.where is not None
+    kept = log.loc[log[name] > 0]
+    bare = settings.model_copy(update={"data": settings.data.model_copy(update={"where": None})})
+    found, wanted = (
+        logs.contents(logs.prepared(rows, one, tmp_path / folder))
+        for rows, one, folder in ((log, settings, "found"), (kept, bare, "wanted"))
+    )
+    assert len(kept) < len(log)
+    assert repr(found) == repr(wanted)
 
 
 PLAIN_LOG = bare()

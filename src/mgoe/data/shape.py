@@ -7,6 +7,7 @@ from mgoe.data.measured import COUNT, ENOUGH, MEASURE, RATING, Column
 from mgoe.data.nodes import Nodes
 from mgoe.data.relations import TIME as MOMENT
 from mgoe.data.relations import Relations
+from mgoe.data.where import column_in_condition
 from mgoe.errors import DataError
 
 TOGETHER = 0.7
@@ -61,10 +62,8 @@ def _negative(columns: Sequence[Column]) -> list[Column]:
 
 
 def condition_of(columns: Sequence[Column]) -> str:
-    """Return the condition that leaves out rows with a negative amount, as `data.where` takes it; empty where
-    there are none."""
-    names = (column.name for column in _negative(columns))
-    return next((f"{name if name.isidentifier() else f'_[{name!r}]'} > 0" for name in names), "")
+    """Return the condition that leaves out rows with a negative amount; empty where there are none."""
+    return next((f"{column_in_condition(column.name)} > 0" for column in _negative(columns)), "")
 
 
 def notes_on(nodes: Nodes, rest: Sequence[Column], source: Table) -> list[str]:

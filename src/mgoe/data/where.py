@@ -7,6 +7,7 @@ import ast
 import operator
 from functools import reduce
 from itertools import pairwise
+from keyword import iskeyword
 from typing import Any
 
 import ibis
@@ -62,6 +63,17 @@ def rows_where(source: Table, data: DataSettings) -> Table:
         kind = f"{data.where!r}, which is of the type {found.type()}"
         raise _refused("must be true or false for each row", kind)
     return source.filter(found)
+
+
+def column_in_condition(name: str) -> str:
+    """Return how a condition names a column: by its name alone if Python can read it as one.
+
+    Example:
+        >>> column_in_condition("quantity"), column_in_condition("Order Quantity")
+        ('quantity', "_['Order Quantity']")
+    """
+    plain = name.isidentifier() and name.isascii() and not iskeyword(name)  # Python normalises others
+    return name if plain else f"_[{name!r}]"
 
 
 def _refused(rule: str, found: str) -> ConfigError:
