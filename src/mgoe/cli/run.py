@@ -96,6 +96,7 @@ def run(
     """Prepare, build, train every model with every seed, compare, bundle and report."""
     from mgoe.data import read_settings
     from mgoe.evaluation import rich_table
+    from mgoe.evaluation.findings import finding, page_findings
 
     settings = read_settings(config, [*(sets or ()), *([f"jobs={jobs}"] if jobs else ())])
     result = experiments.run(
@@ -105,8 +106,12 @@ def run(
     if as_json:
         show_json({**paths, "metrics": result.rows})
         return
-    show(f"{result.standings.served}\n")
+    for line in filter(None, (finding(result.standings), result.standings.served)):
+        show(f"{line}\n")
     show_notices(result.standings.notices)
+    for line in page_findings(result.standings):
+        show(line)
+    show("")
     show(rich_table(result.rows, name=f"Test, {len(settings.seeds)} seed{'s' * (len(settings.seeds) > 1)}"))
     show_leads(experiments.leads(out))
     show(f"\nreport {paths['report']}\nbundle {paths['bundle']}\nnumbers {out / 'metrics.json'}")

@@ -289,6 +289,11 @@ def _hopeless(own: Sequence[Estimate], shape: str) -> Iterator[str]:
                 f"nothing in the log predicts {one.task}: its AUC is between {one.low:.2f} and "
                 f"{one.high:.2f}; {advice}"
             )
+        elif one.metric == "auc" and one.task != ALL and one.high < 0.5:
+            yield (
+                f"{one.task} is ranked below chance: its AUC is between {one.low:.2f} and {one.high:.2f}, "
+                "and 0.5 is guessing; look at its column, and at what changed between training and test"
+            )
 
 
 def _training(cells: Sequence[Cell]) -> Iterator[str]:
@@ -332,4 +337,9 @@ def _below(leads: Sequence[Estimate]) -> Iterator[str]:
             yield (
                 f"{lead.baseline}, which learns nothing, is ahead of {lead.model} by {-lead.value:.4f} on "
                 "the mean; read the sentences above, and look at the tasks and the columns"
+            )
+        elif (lead.metric, lead.baseline) == ("auc", "popularity") and lead.task != ALL and lead.high < 0:
+            yield (
+                f"{lead.task} is ranked worse than popularity ranks it: the AUC of {lead.model} is "
+                f"{-lead.value:.{lead.digits}f} lower, measurably; look at the task and its column"
             )

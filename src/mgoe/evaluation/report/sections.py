@@ -11,7 +11,7 @@ import jinja2
 import numpy as np
 
 from mgoe._util.files import write_text
-from mgoe.config import BOUNDS
+from mgoe.evaluation.findings import finding, page_findings, page_table
 from mgoe.evaluation.report.charts import IntervalPlot, Mark, curve_charts, reliability_chart
 from mgoe.evaluation.report.data import MOST, MacroView, ReportData
 from mgoe.evaluation.rows import (
@@ -79,13 +79,19 @@ def sections(data: ReportData) -> dict[str, Any]:
     summaries = summarize(data.standings.rows)
     return {
         "data": data,
-        "finding": finding(data, summaries),
+        "finding": finding(data.standings),
+        "page": page_findings(data.standings),
+        "page_table": page_table(summaries),
         "facts": [(name.replace("_", " "), _fact(value)) for name, value in data.facts.items()],
         "results": quality(data.standings) if summaries else None,
         "headline": interval_plots(data, summaries, [MEAN]),
         "differences": differences(data.standings),
         "tasks": [_task(data, task, summaries) for task in data.tasks],
-        "curves": [_curves(model, seeds) for model, seeds in data.curves.items() if seeds],
+        "curves": [
+            _curves(model, seeds)
+            for model, seeds in data.curves.items()
+            if any(len(run["epochs"]) > 1 for run in seeds.values())
+        ],
         "reliability": _reliability(data, summaries),
         "macro": None if data.macro is None else macro_section(data.macro),
         "gates": list(_gates(data)),
@@ -93,38 +99,6 @@ def sections(data: ReportData) -> dict[str, Any]:
         "catalogue": catalog_table(summaries),
         "seeds": len({row["seed"] for row in data.standings.rows}),
     }
-
-
-def finding(data: ReportData, summaries: Summaries) -> str:
-    """Return the result in one or two sentences."""
-    leader = data.standings.reference
-    means = {
-        m: found[MEAN].mean
-        for m, found in summaries.items()
-        if MEAN in found and math.isfinite(found[MEAN].mean) and m not in BOUNDS
-    }
-    if leader not in means:
-        return ""
-    rank = sum(value > means[leader] for value in means.values()) + 1
-    place = (
-        "" if len(means) == 1 else f", {'the best' if rank == 1 else f'number {rank}'} of {len(means)} models"
-    )
-    tasks = "one task" if len(data.tasks) == 1 else f"{len(data.tasks)} tasks"
-    text = (
-        f"{leader} reaches {means[leader]:.{summaries[leader][MEAN].digits}f} on test, where "
-        "0.5 is guessing and 1 is perfect: "
-        f"the mean of AUC and GAUC over {tasks}{place}."
-    )
-    if baselines := [e for e in data.standings.leads if (e.task, e.metric) == MEAN and math.isfinite(e.low)]:
-        close = min(baselines, key=lambda e: e.value)
-        where = "ahead of" if close.value >= 0 else "behind"
-        is_sure = close.low > 0 or close.high < 0
-        text += (
-            f" It is {where} {close.baseline}, the strongest baseline, by {abs(close.value):.{close.digits}f}"
-            f"{'' if is_sure else ', which may be chance'}: the 95 % interval of the difference is "
-            f"{close.low:+.{close.digits}f} to {close.high:+.{close.digits}f}."
-        )
-    return text
 
 
 def _task(data: ReportData, task: str, summaries: Summaries) -> dict[str, Any]:
