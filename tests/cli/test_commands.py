@@ -183,17 +183,25 @@ def test_run_prints_json_alone(mgoe: Mgoe, config: Path, finished: Path, tmp_pat
     assert Path(found["bundle"], "bundle.json").exists()
 
 
-def test_a_run_says_first_which_model_is_served_and_why(mgoe: Mgoe, config: Path, tmp_path: Path):
+def test_a_run_says_its_result_and_then_which_model_is_served_and_why(
+    mgoe: Mgoe, config: Path, tmp_path: Path
+):
     """Two names of one model with one seed are level exactly, so the first of them is served."""
     models = "models=[shared-bottom+counts, {name: same, base: shared-bottom+counts}]"
     words = ("run", config, "--out", tmp_path / "run", "--set", models, "--set", "training.epochs=1")
     result = mgoe(*words)
     assert result.exit_code == 0, result.stderr
-    said = result.stdout.splitlines()[0]
+    found, _, said = result.stdout.splitlines()[:3]
+    assert found.startswith("shared-bottom+counts reaches ")
     assert said.startswith("shared-bottom+counts is served, the first of `models`: on validation no other")
     assert "same comes nearest (+0.0000, " in said
     report = html.unescape((tmp_path / "run" / "report.html").read_text())
-    assert report.split('class="lede">')[1].startswith(said)
+    assert report.split('class="lede">')[1].startswith(found)
+    assert report.split('class="served">')[1].startswith(said)
+    lists = [
+        line for line in result.stdout.splitlines() if "shared-bottom+counts is" in line or "of 100" in line
+    ]
+    assert all(line in report for line in lists)
 
 
 def test_graph_then_train_then_run(mgoe: Mgoe, config: Path, tmp_path: Path):

@@ -98,7 +98,8 @@ def test_a_simpler_row_that_validation_puts_ahead_is_served(simple: Path):
     assert found.standings.served == noted["why"]
     assert repr(found).splitlines()[2] == noted["why"]
     page = (simple / "report.html").read_text()
-    assert page.split('class="lede">')[1].startswith("popularity is served:"), "the report starts with it"
+    assert page.split('class="served">')[1].startswith("popularity is served:")
+    assert page.index('class="lede">') < page.index('class="served">'), "the result comes first"
     assert "popularity, seed" in page[page.index("The bundle holds") :]
 
 
