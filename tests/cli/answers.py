@@ -108,12 +108,14 @@ def _kind_of(lines: Iterable[str]) -> Kind:
     """Return what a table says of an object."""
     found = Kind()
     for line in lines:
-        path, text, about = (cell.strip() for cell in line.strip("|").split("|"))
-        one = found.at(path.strip("`"))
-        one.text = text
-        if same := re.match(r"See \[(.+)\]", about):
-            [form] = forms_of(same[1])
-            one.keys = form.keys
+        paths, text, about = (cell.strip() for cell in line.strip("|").split("|"))
+        for path in re.findall(r"`(.+?)`", paths):
+            one = found.at(path)
+            one.text = text
+            if same := re.match(r"See \[([a-z ]+)\]\(#", about):
+                forms = forms_of(same[1])
+                [other] = [form.keys[path] for form in forms if path in form.keys] or forms
+                one.keys, one.list_of, one.by_name = other.keys, other.list_of, other.by_name
     return found
 
 
