@@ -1,0 +1,65 @@
+"""The settings of an experiment."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mgoe.config import check_settings
+from mgoe.config.experiment import ExperimentSettings
+from mgoe.errors import ConfigError
+
+ARMS = [{"name": "frozen", "share": 0.5}, {"name": "daily", "bundle": "bundles/daily", "share": 0.5}]
+
+
+def experiment(**changed: object) -> ExperimentSettings:
+    return check_settings(ExperimentSettings, {"id": "one", "arms": ARMS} | changed, "e.yaml")
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"arms": [ARMS[0] | {"share": 0.6}, ARMS[1]]}, "the shares must sum to 1, found 1.1"),
+        ({"arms": [ARMS[0], ARMS[1] | {"name": "frozen"}]}, "found 'frozen' twice"),
+        ({"arms": [ARMS[0]]}, "at least 2 items"),
+        ({"arms": [ARMS[0], ARMS[1] | {"share": 1.5}]}, "arms.1.share: Input should be less than 1"),
+        ({"arms": [ARMS[0], ARMS[1] | {"share": "nan"}]}, "arms.1.share"),
+        ({"id": "a:b"}, "must be at most 64 letters, digits and . _ -"),
+        ({"id": ""}, "must be at most 64 letters"),
+        ({"coverage": 1.1}, "coverage: Input should be less than or equal to 1"),
+        ({"unit": "page"}, "unit: Input should be 'user' or 'request'"),
+        ({"start": "2026-01-01T00:00:00"}, "start: Input should have timezone info"),
+        ({"start": "2026-01-02T00:00:00Z", "end": "2026-01-01T00:00:00Z"}, "start must be before end"),
+        ({"arms": [ARMS[0] | {"explore": {}}, ARMS[1]]}, "must hold a temperature or an epsilon"),
+        ({"arms": [ARMS[0] | {"explore": {"epsilon": 0.1}}, ARMS[1]]}, "epsilon and last belong together"),
+        ({"arms": [ARMS[0] | {"explore": {"temperature": 0}}, ARMS[1]]}, "greater than 0"),
+        (
+            {"interleave": 0.1, "arms": [ARMS[0], ARMS[1] | {"share": 0.3}, {"name": "third", "share": 0.2}]},
+            "interleave takes two arms, found 3",
+        ),
+        ({"covrage": 1}, "did you mean 'coverage'?"),
+    ],
+)
+def test_a_rule_that_is_broken_is_named(changed: dict[str, object], sentence: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        experiment(**changed)
+    assert sentence in str(caught.value)
+
+
+def test_only_changed_arms_and_shares_are_another_phase() -> None:
+    one = experiment()
+    same = experiment(coverage=0.1, stop=True, end="2030-01-01T00:00:00Z", compare=0.2)
+    assert one.phase == same.phase == "1b943963"
+    assert one.seed == f"one:{one.phase}"
+    other = experiment(arms=[ARMS[0] | {"share": 0.4}, ARMS[1] | {"share": 0.6}])
+    assert len({one.phase, other.phase, experiment(id="two").phase, experiment(arms=ARMS[::-1]).phase}) == 4
+
+
+@given(st.lists(st.integers(1, 100), min_size=2, max_size=8), st.floats(0, 1))
+def test_ranges_begin_where_coverage_does_not_move_them(parts: list[int], coverage: float) -> None:
+    arms = [{"name": f"a{n}", "share": part / sum(parts)} for n, part in enumerate(parts)]
+    some, full = experiment(arms=arms, coverage=coverage), experiment(arms=arms)
+    assert [start for start, _ in some.ranges] == [start for start, _ in full.ranges]
+    assert full.ranges[-1][1] == pytest.approx(1)
+    for (start, end), (_, most), arm in zip(some.ranges, full.ranges, some.arms, strict=True):
+        assert end - start == pytest.approx(arm.share * coverage)
+        assert end <= most
