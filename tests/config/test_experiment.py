@@ -60,6 +60,7 @@ def test_ranges_begin_where_coverage_does_not_move_them(parts: list[int], covera
     some, full = experiment(arms=arms, coverage=coverage), experiment(arms=arms)
     assert [start for start, _ in some.ranges] == [start for start, _ in full.ranges]
     assert full.ranges[-1][1] == pytest.approx(1)
+    assert [end for _, end in full.ranges[:-1]] == [start for start, _ in full.ranges[1:]]
     for (start, end), (_, most), arm in zip(some.ranges, full.ranges, some.arms, strict=True):
         assert end - start == pytest.approx(arm.share * coverage)
         assert end <= most

@@ -9,6 +9,8 @@ import hashlib
 import json
 import math
 import re
+from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -123,7 +125,7 @@ class ExperimentSettings(Settings):
         """The first arm."""
         return self.arms[0]
 
-    @property
+    @cached_property
     def phase(self) -> str:
         """Eight hexadecimal digits that name these arms and shares: the same on every machine."""
         dealt = [self.id, [[arm.name, arm.share] for arm in self.arms]]
@@ -134,10 +136,11 @@ class ExperimentSettings(Settings):
         """What the hash of a unit begins with."""
         return f"{self.id}:{self.phase}"
 
-    @property
+    @cached_property
     def ranges(self) -> list[tuple[float, float]]:
         """The range of each arm, of a hash from 0 to 1: from a bound up to, and without, another."""
-        starts = [math.fsum(arm.share for arm in self.arms[:number]) for number in range(len(self.arms))]
+        # each sum is the former and a share, so that at full coverage a range ends where the next begins
+        starts = accumulate((arm.share for arm in self.arms[:-1]), initial=0.0)
         return [
             (start, start + arm.share * self.coverage)
             for start, arm in zip(starts, self.arms, strict=True)
