@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mgoe._util.kernels import kernel
+from mgoe.bundle.exploration import Exploration, explored
 from mgoe.bundle.item_index import Filter
 from mgoe.bundle.objective import Objective, read_objective
 from mgoe.bundle.request import RankingRequest
@@ -49,6 +50,7 @@ class Query:
         filters: What every item must have.
         max_per: Items to return at most per value of a feature.
         exact: Score all items that pass, even where candidates could be retrieved.
+        explore: Let chance put some items higher; None ranks by the objective alone.
     """
 
     k: int
@@ -59,6 +61,7 @@ class Query:
     max_per: Mapping[str, int]
     exact: bool
     exclude_known: bool = False
+    explore: Exploration | None = None
 
     @classmethod
     def read(
@@ -108,6 +111,7 @@ class Ranked(NamedTuple):
         scored: All of these by index. Shape (B,).
         all_scores: Probability (or value) of each task. Shape (B, T).
         exact: Whether these were all items that the query allows.
+        propensities: The probability of each given those above it; None if nothing explores. Shape (n,).
     """
 
     rows: NDArray[np.int64]
@@ -116,6 +120,7 @@ class Ranked(NamedTuple):
     scored: NDArray[np.int64]
     all_scores: NDArray[np.float32]
     exact: bool
+    propensities: NDArray[np.float64] | None = None
 
     @property
     def items(self) -> NDArray[np.int64]:
@@ -160,9 +165,9 @@ def rank(
         ordering = found if own is None else catalogue.blended(own, items, found)
         ties = np.arange(len(kept)) if candidates is not None else catalogue.item_index.places(items[kept])
         values = yield from _values(query.objective, ordering, kept, catalogue.tasks)
-        best = _best(catalogue, query, items[kept], values, ties)
+        best, chances = _best(catalogue, query, items[kept], values, ties)
         places = kept[best]
-        ranked.append(Ranked(rows[places], values[best], places, items, found, exact))
+        ranked.append(Ranked(rows[places], values[best], places, items, found, exact, chances))
     return ranked
 
 
@@ -317,26 +322,40 @@ def _best(
     items: NDArray[np.int64],
     values: NDArray[np.float64],
     ties: NDArray[np.integer],
-) -> NDArray[np.int64]:
-    """Return the rows of the best items, at most `max_per` for each value of a feature.
+) -> tuple[NDArray[np.int64], NDArray[np.float64] | None]:
+    """Return the rows of the best items, at most `max_per` for each value of a feature, and `propensities`.
 
     The best is taken first, then the best that still fits: what is below the last place does not matter.
     """
+    if query.explore is not None:
+        rows = top(values, ties, len(values))
+        found, chances = explored(
+            values[rows], *_held(catalogue, query, items[rows], query.k), query.k, query.explore
+        )
+        return rows[found], chances
     if not query.max_per:
-        return top(values, ties, query.k)
+        return top(values, ties, query.k), None
     k = min(query.k, len(values))
     n = 8 * k
     while True:
         rows = top(values, ties, n)
-        held, most = [], []
-        for feature, limit in query.max_per.items():
-            own = catalogue.item_index.values(feature, items[rows])
-            held.append(np.where(own < 0, -1, own + sum(map(len, most))))
-            most.append(np.full(own.max(initial=0) + 1, min(limit, k)))
-        kept = rows[_fitting(np.concatenate(held, axis=1), np.concatenate(most), k)]
+        kept = rows[_fitting(*_held(catalogue, query, items[rows], k), k)]
         if len(kept) == k or n >= len(values):
-            return kept
+            return kept, None
         n *= 4
+
+
+def _held(
+    catalogue: ScoredModel, query: Query, items: NDArray[np.int64], k: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return which values of the features of `max_per` items have, (B, L) padded with -1, and how often each
+    may come."""
+    held, most = [np.empty((len(items), 0), np.int64)], [np.empty(0, np.int64)]
+    for feature, limit in query.max_per.items():
+        own = catalogue.item_index.values(feature, items)
+        held.append(np.where(own < 0, -1, own + sum(map(len, most))))
+        most.append(np.full(own.max(initial=0) + 1, min(limit, k)))
+    return np.concatenate(held, axis=1), np.concatenate(most)
 
 
 @kernel("most")
