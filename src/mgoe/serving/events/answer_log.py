@@ -1,0 +1,215 @@
+"""The log of answers: what each request got, of which arm and version, in a SQLite file of bounded size.
+
+All processes of a service on this machine write to it, and an answer is on the disk before it is sent.
+"""
+
+import json
+import sqlite3
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mgoe._util.files import atomic_file
+from mgoe.errors import DataError
+from mgoe.serving.events.event import is_erased
+from mgoe.serving.events.store import FORMAT, Store
+
+FOLDER, FILE = "answers", "answers.sqlite"
+"""Where the file is in the folder of a service's state."""
+MOST = 1_000_000
+"""Answers that are kept, the newest, beside those that an experiment needs."""
+BEFORE = 28 * 86_400_000_000
+"""How long before its first answer an experiment needs answers, in microseconds."""
+TRIM = 1000
+"""Answers after which older ones are removed."""
+AT_ONCE = 1000
+"""Answers that are read at once."""
+_SCHEMA = f"""
+BEGIN;
+PRAGMA user_version = {FORMAT};
+CREATE TABLE answers(
+    id INTEGER PRIMARY KEY, time INTEGER NOT NULL, user TEXT, unit TEXT, experiment TEXT,
+    answer TEXT NOT NULL);
+CREATE INDEX answers_by_experiment ON answers(experiment, time);
+COMMIT;
+"""
+SCHEMA = pa.schema(
+    {
+        "time": pa.int64(),
+        "request": pa.string(),
+        "route": pa.string(),
+        "user": pa.string(),
+        "unit": pa.string(),
+        "experiment": pa.string(),
+        "phase": pa.string(),
+        "arm": pa.string(),
+        "brought": pa.bool_(),
+        "use": pa.string(),
+        "version": pa.string(),
+        "status": pa.string(),
+        "reason": pa.string(),
+        "latency": pa.int64(),
+        "items": pa.list_(pa.string()),
+        "propensities": pa.list_(pa.float64()),
+        "teams": pa.list_(pa.string()),
+    }
+)
+"""Columns of exported answers."""
+
+
+class Answer(NamedTuple):
+    """What one arm said to one request.
+
+    Attributes:
+        time: When the request came, in microseconds since 1970.
+        request: Its id.
+        route: What it asked for.
+        user: Its user; None for the visitor of a session.
+        unit: What keeps its arm; None if it has none.
+        experiment, phase, arm: None outside of an experiment; the arm also of an interleaved list.
+        brought: Whether the request named the arm.
+        use: Whether it was shown, or logged to be compared.
+        version: Name of the bundle.
+        status: Whether the arm answered, the control did in its place, or nobody.
+        reason: Why the arm did not.
+        latency: Microseconds until it was ready.
+        items: The list.
+        propensities: The probability of each item given those above it; None if nothing explored.
+        teams: The arm that brought each item of an interleaved list.
+    """
+
+    time: int
+    request: str
+    route: Literal["rank", "recommend"]
+    user: str | None
+    unit: str | None
+    experiment: str | None
+    phase: str | None
+    arm: str | None
+    brought: bool
+    use: Literal["answer", "compare"]
+    version: str
+    status: Literal["ok", "fallback", "error"]
+    reason: str | None
+    latency: int
+    items: Sequence[str]
+    propensities: Sequence[float] | None = None
+    teams: Sequence[str] | None = None
+
+
+class AnswerLog:
+    """The answers of a service.
+
+    Args:
+        state: Folder of the service's state.
+        make: Whether to create what is missing.
+        experiment: Id of the experiment whose answers, and those of the time before, are kept beside the
+            newest.
+        most: How many of the newest.
+
+    Raises:
+        StoreError: The file cannot be opened, or is damaged.
+    """
+
+    def __init__(self, state: Path, make: bool = True, experiment: str | None = None, most: int = MOST):
+        self._store = Store(state / FOLDER / FILE, make, schema=_SCHEMA)
+        self._experiment, self._most, self._appended = experiment, most, 0
+
+    def append(self, answer: Answer) -> None:
+        """Write an answer, and wait until it is on the disk.
+
+        Raises:
+            StoreError: It cannot be written.
+        """
+        row = answer.time, answer.user, answer.unit, answer.experiment, json.dumps(answer)
+
+        def write(connection: sqlite3.Connection) -> None:
+            query = "INSERT INTO answers(time, user, unit, experiment, answer) VALUES (?, ?, ?, ?, ?)"
+            connection.execute(query, row)
+            self._appended += 1
+            if self._appended % min(TRIM, self._most) == 0:
+                self._trim(connection)
+
+        self._store.write(write)
+
+    def _trim(self, connection: sqlite3.Connection) -> None:
+        """Remove the oldest answers. They are stored in the order of their times, or nearly so."""
+        ((last,),) = connection.execute("SELECT max(id) FROM answers")
+        oldest = last - self._most
+        if self._experiment is not None:
+            query = "SELECT min(time) FROM answers WHERE experiment = ?"
+            ((began,),) = connection.execute(query, (self._experiment,))
+            if began is not None:
+                query = "SELECT id FROM answers WHERE time >= ? ORDER BY id LIMIT 1"
+                oldest = min(oldest, connection.execute(query, (began - BEFORE,)).fetchone()[0] - 1)
+        connection.execute("DELETE FROM answers WHERE id <= ?", (oldest,))
+
+    def users(self, until: Mapping[str, int]) -> list[str]:
+        """Return the users of the answers that `erase` would remove, once per answer."""
+        return [user for _, user in self._of(until)]
+
+    def erase(self, until: Mapping[str, int]) -> int:
+        """Remove the answers to some users, up to a time for each, and return their number."""
+        gone = [(number,) for number, _ in self._of(until)]
+        query = "DELETE FROM answers WHERE id = ?"
+        self._store.write(lambda connection: connection.executemany(query, gone))
+        self._store.vacuum()
+        return len(gone)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._store.close()
+
+    def __iter__(self) -> Iterator[Answer]:
+        """Yield the answers, oldest first."""
+        for rows in self._store.stream("SELECT answer FROM answers ORDER BY id", {}, AT_ONCE):
+            yield from (Answer(*json.loads(text)) for (text,) in rows)
+
+    def _of(self, until: Mapping[str, int]) -> Iterator[tuple[int, str]]:
+        """Yield numbers and users: a user may also be the unit that a request brought."""
+        for rows in self._store.stream("SELECT id, time, user, unit FROM answers ORDER BY id", {}, AT_ONCE):
+            for number, time, *named in rows:
+                if found := [one for one in named if one is not None and is_erased(until, one, time)]:
+                    yield number, found[0]
+
+
+def read_answers(state: Path) -> AnswerLog | None:
+    """Return the log of a service's state; None if there is none.
+
+    Raises:
+        StoreError: The file is damaged.
+    """
+    return AnswerLog(state, make=False) if (state / FOLDER / FILE).exists() else None
+
+
+def write_answers(state: Path, out: Path) -> int:
+    """Write the answers of a service as a Parquet file. Return their number.
+
+    Raises:
+        DataError: There are none.
+        StoreError: The file is damaged.
+        OutputError: `out` cannot be written.
+    """
+    log = read_answers(state)
+    if log is None:
+        raise DataError(
+            state / FOLDER,
+            "must hold the log of answers, found none; name the --state of a service with --experiment",
+        )
+    n, some = 0, list[Answer]()
+    with atomic_file(out) as new, pq.ParquetWriter(new, SCHEMA, compression="zstd") as file:
+        for answer in log:
+            some.append(answer)
+            n += 1
+            if len(some) == AT_ONCE:
+                file.write_table(_table(some))
+                some.clear()
+        file.write_table(_table(some))
+    return n
+
+
+def _table(answers: Collection[Answer]) -> pa.Table:
+    return pa.Table.from_pylist([answer._asdict() for answer in answers], SCHEMA)
