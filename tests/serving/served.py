@@ -17,10 +17,13 @@ for _name in ("fastapi", "httpx", "onnxruntime", "onnxscript", "orjson", "promet
 import httpx  # noqa: E402
 import uvicorn  # noqa: E402
 
+from mgoe.config import load_experiment  # noqa: E402
+from mgoe.serving.events.answer_log import AnswerLog  # noqa: E402
 from mgoe.serving.events.event import EventLog  # noqa: E402
 from mgoe.serving.events.exposure_log import DAY  # noqa: E402
 from mgoe.serving.events.stores import open_events, open_exposures, with_query  # noqa: E402
 from mgoe.serving.http.app import create_app  # noqa: E402
+from mgoe.serving.http.experiment import Arm, Experiment  # noqa: E402
 from mgoe.serving.http.middleware import Middleware  # noqa: E402
 from mgoe.serving.http.protocol import LimitedProtocol  # noqa: E402
 from mgoe.serving.http.reloader import Reloader  # noqa: E402
@@ -37,13 +40,14 @@ EVERY = 0.05
 
 @dataclass(frozen=True)
 class Served:
-    """A service: where it listens, what serves, what is before it, and its shadow."""
+    """A service: where it listens, what serves, what is before it, its shadow and its experiment."""
 
     url: str
     reloader: Reloader
     client: httpx.Client
     middleware: Middleware
     shadow: Shadow | None = None
+    experiment: Experiment | None = None
 
     def rank(self, **request: Any) -> dict[str, Any]:
         return answered(self.client.post("/v1/rank", json=request))
@@ -100,6 +104,7 @@ def served(
     shadow: Path | None = None,
     share: float = 1.0,
     redis: str | None = None,
+    experiment: Path | None = None,
 ) -> Iterator[Served]:
     """Serve a bundle while the block runs."""
     logs = with_query(redis, state=state) if redis else state
@@ -111,7 +116,17 @@ def served(
         of = {"served": lambda: reloader.engine.bundle, "runtime": runtime, "every": EVERY}
         beside = Shadow(shadow, share, state=state, **own, **of)
     read = partial(dict.fromkeys, tokens, ALL)
-    app = create_app(reloader, limits or Limits(), Tokens(read), access_log=False, shadow=beside)
+    arms = None
+    if experiment is not None:
+        arms = Experiment(
+            experiment, reloader,
+            lambda path: Arm(
+                reloader, path, open_events(logs), open_exposures(logs), state, runtime, every=EVERY
+            ),
+            AnswerLog(state, experiment=load_experiment(experiment).id), every=EVERY,
+        )  # fmt: skip
+    ours = {"access_log": False, "shadow": beside, "experiment": arms}
+    app = create_app(reloader, limits or Limits(), Tokens(read), **ours)  # type: ignore[arg-type]
     how = {
         "http": LimitedProtocol,
         "ws": "none",
@@ -128,12 +143,13 @@ def served(
         assert thread.is_alive(), "the service did not start"
         assert time.monotonic() < until, "the service took too long to start"
         time.sleep(0.01)
-    reloader.prepared.result(180)  # a busy machine may compile for longer than an event waits
+    for one in (reloader, *reloader.beside):
+        one.prepared.result(180)  # a busy machine may compile for longer than an event waits
     url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     headers = {"Authorization": f"Bearer {tokens[0].decode()}"} if tokens else {}
     try:
         with httpx.Client(base_url=url, headers=headers, timeout=60) as client:
-            yield Served(url, reloader, client, app, beside)
+            yield Served(url, reloader, client, app, beside, arms)
     finally:
         server.should_exit = True
         thread.join(120)

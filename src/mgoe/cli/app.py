@@ -207,6 +207,7 @@ COMMANDS = {
             "mgoe serve runs/mine/bundle                [dim]on this machine alone: http://127.0.0.1:8000[/]",
             "mgoe serve runs/mine/bundle --host 0.0.0.0 --token-file tokens --workers 4",
             "mgoe serve bundles/current --redis redis://10.0.0.5:6379/0",
+            "mgoe serve bundles/frozen --experiment experiment.yaml",
         ),
         bundles.export: (
             "mgoe export runs/mine/bundle --onnx mine.onnx",
@@ -230,6 +231,7 @@ COMMANDS = {
             "mgoe exposures runs/mine/bundle --state state --out logs/taken.parquet",
             "mgoe graph update runs/mine logs/taken.parquet   [dim]as any other exposures[/]",
         ),
+        service.answers: ("mgoe answers bundles/frozen.state --out logs/answers.parquet",),
         registry.cycle: (
             "mgoe cycle cycle.yaml",
             "mgoe cycle cycle.yaml --set registry=bundles --set log=logs/events",

@@ -101,6 +101,15 @@ def serve(
     adopt: Adopt = False,
     shadow: ShadowPath = None,
     shadow_share: Annotated[float, typer.Option(help="Share of the requests that it scores.")] = 0.05,
+    experiment: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="YAML file of an experiment, whose arms answer beside the bundle. `mgoe answers` writes "
+            "what they answered.",
+            show_default=False,
+        ),
+    ] = None,
     engine: RunBy = "onnx",
     precision: PrecisionName = "float32",
     token_file: Annotated[
@@ -136,6 +145,7 @@ def serve(
         "runtime": {"engine": engine, "precision": precision},
         "shadow": shadow,
         "shadow_share": shadow_share,
+        "experiment": experiment,
         "public": public,
         "access_log": access_log,
         "limits": {
@@ -272,6 +282,17 @@ def events(
     where = rows_of_service(state, redis, redis_password_file)
     rows = write_events(bundle, where, out, new)
     show_outcome(f"wrote {out}", {"path": str(out), "rows": rows}, as_json)
+
+
+def answers(
+    state: Annotated[Path, typer.Argument(help="Folder of the state of a service.", show_default=False)],
+    out: WrittenRows,
+    as_json: Json = False,
+) -> None:
+    """Write the answers that a service with an experiment has logged, one row per request and arm."""
+    from mgoe.serving.events.answer_log import write_answers
+
+    show_outcome(f"wrote {out}", {"path": str(out), "rows": write_answers(state, out)}, as_json)
 
 
 def rows_of_service(state: Path | None, redis: str | None, password: Path | None) -> str:

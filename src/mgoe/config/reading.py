@@ -10,6 +10,7 @@ from pydantic_core import ErrorDetails
 
 from mgoe.config.base import PositiveLength, Settings, did_you_mean
 from mgoe.config.comparison import ComparisonSettings
+from mgoe.config.experiment import ExperimentSettings
 from mgoe.config.log import seconds
 from mgoe.config.run import RunSettings
 from mgoe.errors import ConfigError
@@ -75,6 +76,22 @@ def load_comparison(path: Path | str, overrides: Sequence[str] = ()) -> Comparis
     return check_settings(
         ComparisonSettings, read_yaml(path, overrides, "must hold a mapping with `logs:` and `models:`"), path
     )
+
+
+def load_experiment(path: Path | str) -> ExperimentSettings:
+    """Read the YAML file of an experiment and check it.
+
+    Raises:
+        ConfigError: The file is missing or not YAML, a key is unknown, or a value breaks its rule.
+
+    Example:
+        >>> text = "id: one\\narms: [{name: a, share: 0.5}, {name: b, share: 0.5}]"
+        >>> size = Path("experiment.yaml").write_text(text)
+        >>> load_experiment("experiment.yaml").coverage
+        1.0
+    """
+    raw = read_yaml(path, rule="must hold a mapping with `id:` and `arms:`")
+    return check_settings(ExperimentSettings, raw, path)
 
 
 def read_yaml(

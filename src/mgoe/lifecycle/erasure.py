@@ -24,6 +24,7 @@ from mgoe.lifecycle.erased_bundle import held_by, stated, user_tables, without
 from mgoe.lifecycle.erased_logs import rewrite, rows_of
 from mgoe.lifecycle.registry import CURRENT, Registry
 from mgoe.serving import EventReader, open_events, open_exposures
+from mgoe.serving.events.answer_log import read_answers
 from mgoe.serving.events.event import every, read_id
 from mgoe.serving.events.shadow_log import FILE, FOLDER, ShadowLog, read_shadow_log
 from mgoe.serving.events.stores import stores_at, with_query
@@ -75,7 +76,7 @@ class Deployment(ExitStack):
         """What no option names, so that users may still be there."""
         named = {
             "events, exposures and labels (--state or --redis)": self.events is not None,
-            "the log of a shadow (--state)": self.folder is not None,
+            "the logs of a shadow and of answers (--state)": self.folder is not None,
             "files of the log (--log)": bool(self.log),
         }
         return [what for what, is_named in named.items() if not is_named]
@@ -115,6 +116,9 @@ class Deployment(ExitStack):
                 if one.is_of(until)
                 for user in one.users
             )
+            if (answers := read_answers(self.folder)) is not None:
+                with closing(answers):
+                    found["answers"] = Counter(answers.users(until))
         return found
 
     def erase(self, erasures: Erasures) -> dict[str, int]:
@@ -129,6 +133,9 @@ class Deployment(ExitStack):
         done = {} if self.exposures is None else self.exposures.erase(until)
         if self.folder is not None and (self.folder / FOLDER / FILE).exists():
             done["shadow"] = ShadowLog(self.folder / FOLDER).erase(until)
+        if self.folder is not None and (answers := read_answers(self.folder)) is not None:
+            with closing(answers):
+                done["answers"] = answers.erase(until)
         done["events"] = self.events.erase(until, number)  # last: it notes that all is done
         return done
 

@@ -4,7 +4,6 @@ Handlers read the body themselves: pydantic checks 500 ids in 25 microseconds st
 what it takes through Python objects.
 """
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager, nullcontext
 from functools import partial
@@ -22,6 +21,7 @@ from mgoe.bundle.objective import ObjectiveError
 from mgoe.bundle.steps import Steps
 from mgoe.errors import MgoeError, RequestError, StoreError
 from mgoe.serving.http import schemas
+from mgoe.serving.http.experiment import Experiment, Question, Route, in_turns
 from mgoe.serving.http.middleware import OPEN, Middleware, failure, problem
 from mgoe.serving.http.page import read_page
 from mgoe.serving.http.reloader import Reloader
@@ -59,6 +59,7 @@ def create_app(
     access_log: bool = True,
     local: bool = False,
     shadow: Shadow | None = None,
+    experiment: Experiment | None = None,
 ) -> Middleware:
     """Return the whole application, behind its middleware.
 
@@ -69,6 +70,7 @@ def create_app(
         access_log: Log one line per request.
         local: See `Middleware`.
         shadow: Scores a share of the requests after they are answered. It starts and stops likewise.
+        experiment: Answers rankings by its arms. It starts and stops likewise.
     """
     telemetry = Telemetry(
         lambda: reloader.engine.consumer.stats,
@@ -84,6 +86,7 @@ def create_app(
             reloader.running(telemetry),
             stability.running(telemetry),
             nullcontext() if shadow is None else shadow.running(telemetry),
+            nullcontext() if experiment is None else experiment.running(telemetry),
         ):
             yield
 
@@ -92,10 +95,10 @@ def create_app(
         lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url="/openapi.json", redirect_slashes=False,
     )  # fmt: skip
     _add_errors(app)
-    _add_ranking(app, reloader, limits, telemetry, stability, shadow)
+    _add_ranking(app, reloader, limits, telemetry, stability, shadow, experiment)
     _add_events(app, reloader, limits, telemetry)
     _add_reading(app, reloader, limits)
-    _add_operations(app, reloader, telemetry, shadow)
+    _add_operations(app, reloader, telemetry, shadow, experiment)
     app.openapi = lambda: _document(app, secure=bool(tokens.granted))  # type: ignore[method-assign]
     routes = frozenset(path for route in app.routes if (path := getattr(route, "path", None)))
     telemetry.expect(routes)
@@ -109,22 +112,37 @@ def _add_ranking(
     telemetry: Telemetry,
     stability: Stability,
     shadow: Shadow | None,
+    experiment: Experiment | None,
 ) -> None:
+    async def ranking_of(
+        route: Route, request: Request, asked: schemas.RecommendRequest, question: Question
+    ) -> Response:
+        if experiment is not None:
+            return respond(*await experiment.answer(route, request.state.request_id, asked, question))
+        if asked.arm is not None:
+            rule = f"is for a service with an experiment, found {asked.arm[:80]!r}; leave it out"
+            raise RequestError("arm", rule)
+        return await answer(question)
+
     async def answer(question: Callable[[Engine], Steps[Answered]]) -> Response:
         engine = reloader.engine
-        answered = await _in_turns(question(engine))
+        return respond(engine, await in_turns(question(engine)))
+
+    def respond(engine: Engine, answered: Answered, after: Callable[[], None] | None = None) -> Response:
         telemetry.scored.inc(len(answered.pairs.items))
         for side in answered.asked:
             telemetry.asked.labels(side).inc(answered.asked[side])
             telemetry.unseen.labels(side).inc(answered.unseen[side])
         response = _json(answered.body)
-        response.background = BackgroundTask(note, engine, answered)  # when everything is sent
+        response.background = BackgroundTask(note, engine, answered, after)  # when everything is sent
         return response
 
     def check_session(asked: schemas.RecommendRequest) -> None:
         _check_size("events", asked.events or (), limits.events, "send the newest")
 
-    async def note(engine: Engine, answered: Answered) -> None:
+    async def note(engine: Engine, answered: Answered, after: Callable[[], None] | None) -> None:
+        if after is not None:
+            after()
         await stability.note(engine, answered.pairs)
         if shadow is not None:
             await shadow.offer(engine, answered)
@@ -138,7 +156,8 @@ def _add_ranking(
         _check_size("candidates", asked.candidates or (), limits.candidates)
         check_session(asked)
         visitor = {"user": asked.user, "events": asked.events}
-        return await answer(partial(ranking.rank, **visitor, candidates=asked.candidates, request=asked))
+        question = partial(ranking.rank, **visitor, candidates=asked.candidates, request=asked)
+        return await ranking_of("rank", request, asked, question)
 
     @app.post(
         "/v1/recommend", summary="Recommend items to a user, or to the visitor of a session",
@@ -147,7 +166,8 @@ def _add_ranking(
     async def recommend(request: Request) -> Response:
         asked = _read(schemas.RecommendRequest, request.state.body)
         check_session(asked)
-        return await answer(partial(ranking.recommend, user=asked.user, events=asked.events, request=asked))
+        question = partial(ranking.recommend, user=asked.user, events=asked.events, request=asked)
+        return await ranking_of("recommend", request, asked, question)
 
     @app.post(
         "/v1/score", summary="Score pairs", **_describe(schemas.ScoreAnswer, **_body(schemas.ScoreRequest))
@@ -230,7 +250,13 @@ def _add_reading(app: FastAPI, reloader: Reloader, limits: Limits) -> None:
         })  # fmt: skip
 
 
-def _add_operations(app: FastAPI, reloader: Reloader, telemetry: Telemetry, shadow: Shadow | None) -> None:
+def _add_operations(
+    app: FastAPI,
+    reloader: Reloader,
+    telemetry: Telemetry,
+    shadow: Shadow | None,
+    experiment: Experiment | None,
+) -> None:
     """Add the routes for whoever runs the service, and the page."""
     health = _describe(schemas.Health, errors=(403, 500))
 
@@ -244,7 +270,8 @@ def _add_operations(app: FastAPI, reloader: Reloader, telemetry: Telemetry, shad
 
     @app.get("/readyz", summary="Whether it should get requests", **health)
     async def readyz(request: Request) -> Response:
-        return status(request, "ready", reloader.detail or (shadow.refused if shadow else None))
+        beside = (shadow.refused if shadow else None) or (experiment.detail if experiment else None)
+        return status(request, "ready", reloader.detail or beside)
 
     text = {"description": "In the text format.", "content": {"text/plain": {"schema": {"type": "string"}}}}
 
@@ -283,16 +310,6 @@ def _add_errors(app: FastAPI) -> None:
             request.url.path[:200],
             headers=error.headers,
         )
-
-
-async def _in_turns(steps: Steps[Answered]) -> Answered:
-    """Carry out the steps. Between two of them other requests have their turn and a time limit can strike."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as done:
-            return done.value
-        await asyncio.sleep(0)
 
 
 def _read(model: type[Model], body: bytes) -> Model:

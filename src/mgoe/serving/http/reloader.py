@@ -71,7 +71,11 @@ class Reloader(Watch):
         engine: The engine that serves now. A request takes it once, and keeps it.
         away: Why the logs cannot be read or written; None if they can.
         prepared: Done when the first event no longer waits for kernels.
+        beside: Others that answer in the same service, to which events count as soon as here.
     """
+
+    says = "serving", "stopped"
+    """Lines of the log at the start and at the end."""
 
     def __init__(
         self,
@@ -90,6 +94,7 @@ class Reloader(Watch):
         self.away: Exception | None = None
         self._list, self._until, self._unread = Erasures(Path()), dict[str, int](), ""
         self.prepared: Future[None] = Future()
+        self.beside: Sequence[Reloader] = ()
         self._full: StoreError | None = None
         self._due = 0.0
         self._writers = ThreadPoolExecutor(WRITERS, "append", lower_priority, (LOWER,))
@@ -100,7 +105,7 @@ class Reloader(Watch):
         """Watch the folder and follow the log while the block runs."""
         self._swaps, self._write_failures = telemetry.swaps, telemetry.write_failures
         tasks = [asyncio.create_task(work) for work in (self.watch(), self._follow())]
-        log("serving", url=self.url, bundle=self.engine.name, path=str(self.path))
+        log(self.says[0], url=self.url, bundle=self.engine.name, path=str(self.path))
         self._note(self.engine.away)
         # in the thread that applies events, so that they wait
         self.prepared = self._reader.submit(prepare, self.engine)
@@ -114,7 +119,7 @@ class Reloader(Watch):
             self._reader.shutdown()
             self.log.close()
             self.exposures.close()
-            log("stopped")
+            log(self.says[1])
 
     async def add(
         self,
@@ -133,14 +138,14 @@ class Reloader(Watch):
             StoreError: The log is away, or is damaged or another one, in which the records would never count;
                 no record of the batch may be relied on.
         """
-        loop, now, reader = asyncio.get_running_loop(), time.time_ns() // 1000, self.engine.events
+        now, reader = time.time_ns() // 1000, self.engine.events
         self._require_logs()
         until = self._erased()
         others = await self._add_exposures(exposures, labels, now, until) if exposures or labels else []
         read, errors = _checked(events, lambda one: reader.read(one, now), lambda one: one.is_of(until))
         if read:  # several batches share a sync
             await self._write("events", partial(self.log.append, [*read.values()]))
-            await loop.run_in_executor(self._reader, self._catch_up)
+            await self._caught_up()
             self._require_logs()
         return errors + others
 
@@ -155,14 +160,14 @@ class Reloader(Watch):
         Raises:
             StoreError: As for `add`.
         """
-        loop, encoders = asyncio.get_running_loop(), self.engine.bundle.encoders
+        encoders = self.engine.bundle.encoders
         self._require_logs()
         read, errors = _checked(items, lambda one: read_item(one, encoders))
-        await loop.run_in_executor(self._reader, self._catch_up)
+        await self._caught_up()
         wrong, new = self._sorted_out(read)
         if new:
             await self._write("events", partial(self.log.append, new))
-            await loop.run_in_executor(self._reader, self._catch_up)
+            await self._caught_up()
             self._require_logs()
             wrong = self._sorted_out(read)[0] | wrong
         return [str(wrong[number]) if number in wrong else error for number, error in enumerate(errors)]
@@ -248,6 +253,12 @@ class Reloader(Watch):
         with suppress(StoreError):
             found |= self.exposures.counts
         return found
+
+    async def _caught_up(self) -> None:
+        """Apply new events here and in all that answer beside it."""
+        loop = asyncio.get_running_loop()
+        every = (self, *self.beside)
+        await asyncio.gather(*(loop.run_in_executor(one._reader, one._catch_up) for one in every))
 
     def _catch_up(self) -> None:
         """Apply new events, in the one thread that does so. What cannot be read now is read later."""

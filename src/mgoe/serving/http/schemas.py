@@ -93,6 +93,9 @@ class LimitedRequest(RankingRequest):
     exact: ClassVar[bool] = False  # pyright: ignore[reportIncompatibleVariableOverride] - it may take long
 
 
+Unit = Annotated[StrictStr, Field(min_length=1, max_length=200)]
+
+
 class RecommendRequest(
     LimitedRequest,
     json_schema_extra={
@@ -110,6 +113,13 @@ class RecommendRequest(
         fail_fast=True,
         description="What a visitor without an id has done, in any order: objects with item, behavior and, "
         "optionally, time (now by default). They are stored nowhere.",
+    )
+    unit: Unit | None = Field(
+        default=None,
+        description="What keeps its arm in an experiment whose unit is `request`: a session, a device.",
+    )
+    arm: Unit | None = Field(
+        default=None, description="The arm of the service's experiment that answers, whatever the unit's is."
     )
 
 
@@ -283,6 +293,12 @@ class RecommendAnswer(BaseModel):
     unseen_user: bool
     as_of: AsOf
     bundle: str
+    experiment: str = Field(default="", description="Of a service with one, while it runs.")
+    arm: str = Field(default="", description="The arm of the unit, if it has one.")
+    propensities: list[float] = Field(
+        default=[],
+        description="The probability of each item given those above it, of an arm that explores.",
+    )
 
 
 class RankAnswer(RecommendAnswer):

@@ -12,11 +12,14 @@ from starlette.types import ASGIApp
 
 from mgoe.bundle import Bundle
 from mgoe.bundle.membership import deployment_of
+from mgoe.config import load_experiment
 from mgoe.errors import AwayError
+from mgoe.serving.events.answer_log import AnswerLog
 from mgoe.serving.events.event import EventLog, every
 from mgoe.serving.events.redis_log import RedisLog
 from mgoe.serving.events.stores import open_events, open_exposures, with_query
 from mgoe.serving.http.app import create_app
+from mgoe.serving.http.experiment import Arm, Experiment, check_control, check_tasks
 from mgoe.serving.http.reloader import Reloader
 from mgoe.serving.http.settings import ServeSettings
 from mgoe.serving.http.shadow import Shadow
@@ -39,6 +42,12 @@ def check_start(settings: ServeSettings) -> None:
             exposures have another window, or the state cannot be written.
     """
     bundle, state = Bundle.open(settings.bundle), state_of(settings)
+    if settings.experiment is not None:
+        experiment = load_experiment(settings.experiment)
+        check_control(experiment, settings.bundle, settings.experiment)
+        for arm in experiment.arms:
+            check_tasks(Bundle.open(arm.bundle or settings.bundle), bundle)
+        AnswerLog(state).close()
     for name in NEEDED if settings.runtime.engine == "onnx" else ():
         package(name)
     bundle.model  # noqa: B018 - the module of a user's own model may be missing here
@@ -74,6 +83,9 @@ def application(settings: ServeSettings) -> ASGIApp:
         settings.access_log,
         local=not (tokens.granted or settings.public),
         shadow=None if settings.shadow is None else shadow_of(settings, settings.shadow, reloader),
+        experiment=None
+        if settings.experiment is None
+        else experiment_of(settings, settings.experiment, reloader),
     )
 
 
@@ -97,6 +109,16 @@ def shadow_of(settings: ServeSettings, path: Path, reloader: Reloader) -> Shadow
         settings.runtime,
         open_exposures(logs),
     )
+
+
+def experiment_of(settings: ServeSettings, path: Path, reloader: Reloader) -> Experiment:
+    """Return the experiment, whose arms read the logs by themselves, so that none waits for another."""
+    state, logs = state_of(settings), logs_of(settings)
+
+    def arm_at(bundle: Path) -> Arm:
+        return Arm(reloader, bundle, open_events(logs), open_exposures(logs), state, settings.runtime)
+
+    return Experiment(path, reloader, arm_at, AnswerLog(state, experiment=load_experiment(path).id))
 
 
 def alone(app: ASGIApp) -> ASGIApp:

@@ -132,8 +132,15 @@ class Telemetry:
             "shadow_requests", "Requests of the share of the shadow, by outcome.", "outcome",
             ("logged", "dropped", "failed"),
         )  # fmt: skip
+        self.experiment = counter(
+            "experiment_answers", "Answers of an experiment's arms, by outcome.", "outcome",
+            ("ok", "fallback", "error", "compare", "dropped", "failed"),
+        )  # fmt: skip
         self.write_failures = counter(
-            "write_failures", "Batches that could not be written, by store.", "store", ("events", "exposures")
+            "write_failures",
+            "Batches that could not be written, by store.",
+            "store",
+            ("events", "exposures", "answers"),
         )
         self.token_failures = counter("token_file_failures", "Looks at the tokens that kept the former ones.")
         self.seconds = Histogram(

@@ -8,12 +8,14 @@ Axes: `B` candidates, `T` tasks.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mgoe.bundle import ranking
+from mgoe.bundle.exploration import Exploration
 from mgoe.bundle.manifest import iso_time
 from mgoe.bundle.ranking import Query, Ranked, columns
 from mgoe.bundle.request import RankingRequest
@@ -102,6 +104,7 @@ def rank(
     events: Sequence[Mapping[str, Any]] | None,
     candidates: Sequence[Id] | None,
     request: RankingRequest,
+    explore: Exploration | None = None,
 ) -> Steps[Answered]:
     """Rank candidates, or what the catalogue has, for a user or for the visitor of a session.
 
@@ -111,6 +114,7 @@ def rank(
         events: What a visitor without an id has done, see `EventReader.read_in_session`.
         candidates: Ids; None recommends from the catalogue. A repeated one counts once.
         request: What is asked for.
+        explore: How the list explores, if it does.
 
     Returns:
         A `RankAnswer`, whose columns are arrays.
@@ -120,12 +124,12 @@ def rank(
             events are given.
     """
     if candidates is None:
-        found = yield from recommend(engine, user, events, request)
+        found = yield from recommend(engine, user, events, request, explore)
         return found._replace(body=found.body | {"repeated": 0, "unseen_items": 0})
     visitor = Visitor.of(engine, user, events)
     items, ids = _distinct(engine.live.look_up("item", candidates), candidates)
     kept = ~_excluded_unseen(items, ids, request.exclude)
-    ranked = yield from _rank(engine, visitor, request, items[kept])
+    ranked = yield from _rank(engine, visitor, request, items[kept], explore)
     rows, unseen = np.flatnonzero(kept)[ranked.rows].tolist(), int((items[kept] < 0).sum())
     found = _answered(engine, visitor, request, ranked, [ids[row] for row in rows])
     return found._replace(
@@ -136,7 +140,11 @@ def rank(
 
 
 def recommend(
-    engine: Engine, user: Id | None, events: Sequence[Mapping[str, Any]] | None, request: RankingRequest
+    engine: Engine,
+    user: Id | None,
+    events: Sequence[Mapping[str, Any]] | None,
+    request: RankingRequest,
+    explore: Exploration | None = None,
 ) -> Steps[Answered]:
     """Recommend items of the catalogue, see `rank`.
 
@@ -144,7 +152,7 @@ def recommend(
         A `RecommendAnswer`, whose columns are arrays.
     """
     visitor = Visitor.of(engine, user, events)
-    ranked = yield from _rank(engine, visitor, request, None)
+    ranked = yield from _rank(engine, visitor, request, None, explore)
     return _answered(engine, visitor, request, ranked, engine.live.ids("item", ranked.items))
 
 
@@ -189,11 +197,15 @@ def score(
 
 
 def _rank(
-    engine: Engine, visitor: Visitor, request: RankingRequest, candidates: NDArray[np.int64] | None
+    engine: Engine,
+    visitor: Visitor,
+    request: RankingRequest,
+    candidates: NDArray[np.int64] | None,
+    explore: Exploration | None,
 ) -> Steps[Ranked]:
     left_out = engine.live.look_up("item", request.exclude)
     query = Query.read(engine.bundle, request, request.objective or engine.bundle.objective, left_out)
-    given = engine.context(request.context)
+    query, given = replace(query, explore=explore), engine.context(request.context)
     found = yield from ranking.rank(engine.bundle, visitor.scores, [visitor.user], query, candidates, given)
     return found[0]
 
@@ -213,6 +225,8 @@ def _answered(
         "as_of": iso_time(visitor.as_of),
         "bundle": engine.name,
     }
+    if ranked.propensities is not None:
+        body["propensities"] = ranked.propensities
     named = [] if visitor.id is None else [visitor.id]
     users = np.broadcast_to(visitor.user, len(ranked.scored))
     pairs = Pairs(users, ranked.scored, ranked.all_scores, ranked.places, request.context, named)

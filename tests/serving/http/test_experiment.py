@@ -1,0 +1,337 @@
+"""Two arms answer in one service: each unit by its own, and every answer is logged before it is sent."""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+import mgoe
+from mgoe.config import load_experiment
+from mgoe.config.assignment import arm_of
+from mgoe.errors import BundleError, ConfigError
+from mgoe.serving.events.answer_log import Answer, AnswerLog, read_answers
+from mgoe.serving.http import experiment as module
+from mgoe.serving.scoring import ranking
+from tests.lifecycle.test_acceptance import changed, enlarge_weights
+from tests.serving.http.test_live_service import until
+from tests.serving.served import Served, served, timeless
+
+Write = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def other(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Another version, with other weights."""
+    path = tmp_path_factory.mktemp("other") / "bundle"
+    changed(finished / "bundle", path, enlarge_weights)
+    return path
+
+
+@pytest.fixture
+def write(tmp_path: Path, other: Path) -> Write:
+    """Write the file of an experiment of the served bundle against the other one."""
+
+    def write_file(frozen: dict[str, Any] | None = None, daily: dict[str, Any] | None = None, **more: Any):
+        arms = [
+            {"name": "frozen", "share": 0.5} | (frozen or {}),
+            {"name": "daily", "share": 0.5, "bundle": str(other)} | (daily or {}),
+        ]
+        file, new = tmp_path / "experiment.yaml", tmp_path / "new.yaml"
+        new.write_text(yaml.safe_dump({"id": "one", "arms": arms} | more))
+        os.replace(new, file)
+        return file
+
+    return write_file
+
+
+@contextmanager
+def arms_of(finished: Path, state: Path, file: Path) -> Iterator[Served]:
+    with served(finished / "bundle", state, experiment=file) as service:
+        yield service
+
+
+def logged(state: Path, n: int) -> list[Answer]:
+    """The answers of a state, once there are so many."""
+    found = list[Answer]()
+
+    def are_there() -> bool:
+        log = read_answers(state)
+        assert log is not None
+        found[:] = [*log]
+        log.close()
+        return len(found) >= n
+
+    until(are_there)
+    return found
+
+
+def test_each_user_is_answered_by_the_own_arm_and_each_answer_is_logged(
+    finished: Path, other: Path, bundle: mgoe.Bundle, tmp_path: Path, write: Write
+):
+    file, state = write(), tmp_path / "state"
+    bundles = {"frozen": bundle, "daily": mgoe.load(other)}
+    experiment = load_experiment(file)
+    users = bundle.encoders.users.ids(np.arange(12)).to_pylist()
+    with arms_of(finished, state, file) as service:
+        for user in users:
+            number = arm_of(experiment, str(user))
+            assert number is not None
+            arm = experiment.arms[number].name
+            for n, ask in enumerate((service.rank, service.recommend)):
+                answer = ask(user=user, k=5)
+                newest = logged(state, 1)[-1]
+                assert (answer["experiment"], answer["arm"]) == ("one", arm)
+                assert answer["bundle"] == newest.version == bundles[arm].name
+                assert newest.items == [str(item) for item in answer["items"]]
+                assert newest[2:11] == (
+                    ("rank", "recommend")[n], str(user), str(user), "one", experiment.phase, arm, False,
+                    "answer", bundles[arm].name,
+                )  # fmt: skip
+                assert (newest.status, newest.reason, newest.propensities) == ("ok", None, None)
+                assert newest.latency > 0
+                told = bundles[arm].predict([user] * 5, answer["items"])
+                for task in bundle.tasks:
+                    np.testing.assert_allclose(answer["tasks"][task], told[task], atol=1e-5)
+        assert len(logged(state, 24)) == 24
+        assert {one.arm for one in logged(state, 24)} == {"frozen", "daily"}
+
+
+def test_a_request_may_bring_its_arm_and_one_without_a_unit_has_none(
+    finished: Path, bundle: mgoe.Bundle, tmp_path: Path, write: Write
+):
+    state = tmp_path / "state"
+    with arms_of(finished, state, write(unit="request")) as service:
+        for arm in ("frozen", "daily"):
+            answer = service.recommend(user=1, arm=arm, k=3)
+            newest = logged(state, 1)[-1]
+            assert (answer["arm"], newest.arm, newest.brought, newest.unit) == (arm, arm, True, None)
+        answer = service.recommend(user=1, k=3)
+        assert "arm" not in answer
+        assert (answer["experiment"], answer["bundle"]) == ("one", bundle.name)
+        assert logged(state, 3)[-1][4:9] == (
+            None,
+            "one",
+            load_experiment(write(unit="request")).phase,
+            None,
+            False,
+        )
+        seen = {service.recommend(user=1, unit=f"session{n}", k=3)["arm"] for n in range(20)}
+        assert seen == {"frozen", "daily"}
+        session = service.rank(events=[{"item": 1, "behavior": "click"}], unit="session1", k=2)
+        assert session["arm"] == service.recommend(user=5, unit="session1", k=2)["arm"]
+        refused = service.client.post("/v1/recommend", json={"user": 1, "arm": "dayly"})
+        assert refused.status_code == 422
+        assert refused.json()["error"] == (
+            "must be one of the experiment one, found 'dayly'; did you mean 'daily'?"
+        )
+
+
+def test_without_an_experiment_an_arm_is_refused(finished: Path, tmp_path: Path):
+    with served(finished / "bundle", tmp_path) as service:
+        refused = service.client.post("/v1/rank", json={"user": 1, "arm": "daily"})
+        assert refused.status_code == 422
+        assert "is for a service with an experiment, found 'daily'" in refused.json()["error"]
+        assert not (tmp_path / "answers").exists()
+
+
+def test_an_arm_that_fails_is_replaced_by_the_control_and_logged_so(
+    finished: Path, bundle: mgoe.Bundle, tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch
+):
+    state = tmp_path / "state"
+    with arms_of(finished, state, write()) as service:
+        arm = service.reloader.beside[0].engine
+        recommend = ranking.recommend
+
+        def fail(engine: Any, *given: Any, **named: Any) -> Any:
+            if engine is arm:
+                raise RuntimeError("the arm is broken")
+            return recommend(engine, *given, **named)
+
+        monkeypatch.setattr(ranking, "recommend", fail)
+        answer = service.recommend(user=1, arm="daily", k=3)
+        newest = logged(state, 1)[-1]
+        assert (answer["arm"], answer["bundle"], newest.version) == ("daily", bundle.name, bundle.name)
+        assert (newest.arm, newest.status, newest.reason) == ("daily", "fallback", "the arm is broken")
+        assert newest.items == [str(item) for item in answer["items"]]
+        assert service.recommend(user=1, arm="frozen", k=3)["items"] == answer["items"]
+        page = service.client.get("/metrics").text
+        assert 'mgoe_experiment_answers_total{outcome="fallback"} 1.0' in page
+
+
+def test_an_error_is_logged(finished: Path, tmp_path: Path, write: Write):
+    state = tmp_path / "state"
+    with arms_of(finished, state, write()) as service:
+        asked = {"user": 1, "arm": "daily", "objective": "nothing"}
+        assert service.client.post("/v1/recommend", json=asked).status_code == 422
+        newest = logged(state, 1)[-1]
+        assert (newest.status, newest.items, newest.arm) == ("error", [], "daily")
+        assert newest.reason is not None
+        assert "nothing" in newest.reason
+
+
+def test_an_answer_that_cannot_be_logged_is_given_and_reported(
+    finished: Path, tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch
+):
+    with arms_of(finished, tmp_path / "state", write()) as service:
+        with monkeypatch.context() as patched:
+            patched.setattr(AnswerLog, "append", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+            assert service.recommend(user=1, k=3)["items"]
+        detail = service.client.get("/readyz").json()["detail"]
+        assert detail == "answers are not logged: disk full"
+        assert 'mgoe_write_failures_total{store="answers"} 1.0' in service.client.get("/metrics").text
+        service.recommend(user=1, k=3)
+        assert service.client.get("/readyz").json()["detail"] is None
+
+
+def test_the_list_of_another_arm_is_logged_for_a_sample(
+    finished: Path, other: Path, bundle: mgoe.Bundle, tmp_path: Path, write: Write
+):
+    state = tmp_path / "state"
+    theirs = mgoe.load(other)
+    with arms_of(finished, state, write(compare=1.0)) as service:
+        for arm, name in (("frozen", theirs.name), ("daily", bundle.name)):
+            service.recommend(user=1, arm=arm, k=4)
+            first, second = logged(state, 2)[-2:]
+            assert (first.use, second.use) == ("answer", "compare")
+            assert first.request == second.request
+            assert second.version == name != first.version
+            until(lambda: not service.experiment._comparing if service.experiment else True)
+        assert [one.use for one in logged(state, 4)] == ["answer", "compare"] * 2
+
+
+def test_under_load_no_arm_is_compared_and_that_is_counted(
+    finished: Path, tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(module, "WAITING", 0)
+    with arms_of(finished, tmp_path / "state", write(compare=1.0)) as service:
+        service.recommend(user=1, arm="daily", k=4)
+        dropped = 'mgoe_experiment_answers_total{outcome="dropped"} 1.0'
+        until(lambda: dropped in service.client.get("/metrics").text)
+        assert [one.use for one in logged(tmp_path / "state", 1)] == ["answer"]
+
+
+def test_an_arm_explores_with_logged_propensities_and_a_retry_gets_the_same_list(
+    finished: Path, tmp_path: Path, write: Write
+):
+    state = tmp_path / "state"
+    file = write(daily={"bundle": None, "explore": {"temperature": 0.5}})
+    with arms_of(finished, state, file) as service:
+        plain = service.recommend(user=1, arm="frozen", k=5)
+        assert "propensities" not in plain
+        lists = set()
+        for number in range(10):
+            given = [
+                service.client.post(
+                    "/v1/recommend",
+                    json={"user": 1, "arm": "daily", "k": 5},
+                    headers={"x-request-id": f"request{number}"},
+                ).json()
+                for _ in range(2)
+            ]
+            assert timeless(given[0]) == timeless(given[1])
+            newest = logged(state, 1)[-1]
+            assert newest.propensities == given[0]["propensities"]
+            assert len(newest.propensities) == 5
+            assert all(0 < one <= 1 for one in newest.propensities)
+            lists.add(tuple(given[0]["items"]))
+        assert len(lists) > 1
+        candidates = plain["items"]
+        assert sorted(service.rank(user=1, arm="daily", candidates=candidates, k=5)["items"]) == sorted(
+            candidates
+        )
+
+
+def test_lists_of_two_arms_are_interleaved(finished: Path, tmp_path: Path, write: Write):
+    state = tmp_path / "state"
+    with arms_of(finished, state, write(interleave=1.0)) as service:
+        own = {arm: service.recommend(user=1, arm=arm, k=6) for arm in ("frozen", "daily")}
+        answer = service.recommend(user=1, k=6)
+        newest = logged(state, 3)[-1]
+        assert newest.arm is None
+        assert newest.experiment == answer["experiment"] == "one"
+        assert "arm" not in answer
+        assert newest.teams is not None
+        assert newest.items == [str(item) for item in answer["items"]]
+        for place in range(2, 7, 2):
+            assert newest.teams[:place].count("frozen") == place // 2
+        for row, (item, team) in enumerate(zip(answer["items"], newest.teams, strict=True)):
+            at = own[team]["items"].index(item)
+            assert set(own[team]["items"][:at]) <= set(answer["items"][:row])
+            for task, scores in answer["tasks"].items():
+                assert scores[row] == own[team]["tasks"][task][at]
+        assert service.rank(user=1, k=2, candidates=[1, 2]).get("arm") is None
+        assert logged(state, 4)[-1].teams is None
+
+
+def test_the_switch_works_without_a_restart_and_another_experiment_needs_one(
+    finished: Path, bundle: mgoe.Bundle, tmp_path: Path, write: Write
+):
+    state = tmp_path / "state"
+    file = write()
+    with arms_of(finished, state, file) as service:
+        assert service.recommend(user=1, arm="daily", k=2)["arm"] == "daily"
+        write(stop=True)
+        until(lambda: "experiment" not in service.recommend(user=1, arm="daily", k=2))
+        newest = logged(state, 1)[-1]
+        assert (newest.experiment, newest.phase, newest.arm) == (None, None, None)
+        assert newest.version == bundle.name
+        write(id="another")
+        until(lambda: service.client.get("/readyz").json()["detail"] is not None)
+        detail = service.client.get("/readyz").json()["detail"]
+        assert "another id, other arms and other bundles need a restart" in detail
+        assert "experiment" not in service.recommend(user=1, k=2)
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 3600))
+        write(start=now)
+        until(lambda: service.client.get("/readyz").json()["detail"] is None)
+        assert "experiment" not in service.recommend(user=1, k=2)
+        write(end=now)
+        until(lambda: "experiment" in service.recommend(user=1, k=2))
+
+
+def test_an_event_counts_in_both_arms_when_it_is_accepted(finished: Path, tmp_path: Path, write: Write):
+    with arms_of(finished, tmp_path / "state", write()) as service:
+        for number in range(3):
+            user = 10**6 + number
+            assert all(service.recommend(user=user, arm=arm)["unseen_user"] for arm in ("frozen", "daily"))
+            service.add({"user": user, "item": 1, "behavior": "click"})
+            for arm in ("frozen", "daily"):
+                assert not service.recommend(user=user, arm=arm)["unseen_user"]
+
+
+def test_an_arm_follows_its_path(finished: Path, other: Path, tmp_path: Path, write: Write):
+    link = tmp_path / "daily"
+    link.symlink_to(finished / "bundle")
+    state = tmp_path / "state"
+    with arms_of(finished, state, write(daily={"bundle": str(link)})) as service:
+        before = service.recommend(user=1, arm="daily", k=2)["bundle"]
+        new = tmp_path / "new"
+        new.symlink_to(other)
+        os.replace(new, link)
+        name = mgoe.load(other).name
+        until(lambda: service.recommend(user=1, arm="daily", k=2)["bundle"] == name)
+        assert service.recommend(user=1, arm="frozen", k=2)["bundle"] == before != name
+        assert {one.version for one in logged(state, 1) if one.arm == "daily"} == {before, name}
+
+
+def test_an_arm_of_other_tasks_or_another_control_is_refused(
+    finished: Path, other: Path, tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch
+):
+    file = write(frozen={"bundle": str(other)}, daily={"bundle": str(finished / "bundle")})
+    with (
+        pytest.raises(
+            ConfigError, match=r"arms\.0\.bundle: the first arm is the control, which is the served"
+        ),
+        arms_of(finished, tmp_path / "state", file),
+    ):
+        pass
+    monkeypatch.setattr(module, "check_tasks", check := module.check_tasks)
+    one, two = mgoe.load(finished / "bundle"), mgoe.load(other)
+    two.manifest["tasks"] = two.manifest["tasks"][:1]
+    with pytest.raises(BundleError, match="an arm must have the tasks of the bundle that is served"):
+        check(two, one)
