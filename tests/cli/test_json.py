@@ -10,6 +10,7 @@ from mgoe.bundle import Bundle
 from mgoe.datasets import Fetched
 from mgoe.evaluation import read_rows
 from mgoe.lifecycle import Bounds, Release, erasure, taken
+from mgoe.serving.events.answer_log import AnswerLog
 from mgoe.serving.scoring import onnx_export
 from tests.cli.conftest import Mgoe
 from tests.lifecycle.fakes import write
@@ -59,7 +60,7 @@ def test_a_registry(mgoe: Mgoe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert json.loads(mgoe("registry", "prune", folder, "--keep", 0, "--json").stdout)["removed"] == names[1:]
 
 
-def test_new_bundles(mgoe: Mgoe, finished: Path, monkeypatch: pytest.MonkeyPatch):
+def test_new_bundles(mgoe: Mgoe, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     bundle = Bundle.open(finished / "bundle")
     monkeypatch.setattr(lifecycle, "update", lambda *_, **__: bundle)
     monkeypatch.setattr(taken, "write_exposures", lambda *_: 3)
@@ -67,6 +68,12 @@ def test_new_bundles(mgoe: Mgoe, finished: Path, monkeypatch: pytest.MonkeyPatch
     state = ("--state", "state")
     updated = json.loads(mgoe("update", bundle.path, *state, "--out", "new", "--json").stdout)
     assert (updated["lineage"], updated["due"]) == (bundle.manifest["lineage"], [])
+    AnswerLog(tmp_path / "answered").close()
+    empty = mgoe("answers", tmp_path / "answered", "--out", tmp_path / "answers.parquet", "--json")
+    assert json.loads(empty.stdout)["rows"] == 0
+    none = mgoe("answers", tmp_path / "nothing", "--out", tmp_path / "answers.parquet")
+    assert none.exit_code == 2
+    assert "must hold the log of answers, found none" in none.stderr
     written = mgoe("exposures", bundle.path, *state, "--out", "log.parquet", "--json")
     assert json.loads(written.stdout) == {"path": "log.parquet", "rows": 3}
     exported = mgoe("export", bundle.path, "--onnx", "model.onnx", "--json")

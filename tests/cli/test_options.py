@@ -200,8 +200,9 @@ def test_options_of_serve_are_its_settings(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr("mgoe.serving.http.supervisor.serve", told.append)
     words = (
         "serve a-bundle --host ::1 --port 1 --workers 2 --state s --redis redis://r --redis-password-file p "
-        "--window 6h --shadow a-shadow --shadow-share 0.5 --engine torch --precision bfloat16 --token-file t "
-        "--adopt --public --max-body 2048 --max-candidates 3 --max-events 4 --max-requests 5 --timeout 6 "
+        "--window 6h --shadow a-shadow --shadow-share 0.5 --experiment e.yaml --engine torch "
+        "--precision bfloat16 --token-file t --adopt --public --max-body 2048 "
+        "--max-candidates 3 --max-events 4 --max-requests 5 --timeout 6 "
         "--no-access-log"
     )
     result = CliRunner().invoke(app, words.split())
@@ -209,6 +210,7 @@ def test_options_of_serve_are_its_settings(tmp_path: Path, monkeypatch: pytest.M
     assert told[0].model_dump(mode="json") == {
         "bundle": "a-bundle", "host": "::1", "port": 1, "workers": 2, "state": "s", "redis": "redis://r",
         "redis_password_file": "p", "window": "6h", "shadow": "a-shadow", "shadow_share": 0.5,
+        "experiment": "e.yaml",
         "runtime": {"engine": "torch", "precision": "bfloat16"}, "token_file": "t",
         "adopt": True, "public": True,
         "access_log": False,

@@ -33,6 +33,7 @@ from mgoe.lifecycle.erased_bundle import held_by, user_tables, without
 from mgoe.lifecycle.erasure import Deployment, erase, verify
 from mgoe.retrieval import Retrieval
 from mgoe.serving import Event, open_events, open_exposures
+from mgoe.serving.events.answer_log import Answer, AnswerLog
 from mgoe.serving.events.event import every
 from mgoe.serving.events.shadow_log import FOLDER, ShadowLog, ShadowRecord, read_shadow_log
 from mgoe.serving.events.stores import with_query
@@ -218,6 +219,11 @@ class Deployed:
                 ShadowRecord(time=last, users=[user], scores=[[0.1]], shadow_scores=[[0.1]], **facts)
             )
         shadow.close()
+        answers = AnswerLog(self.state)
+        for user in known[:6]:
+            answers.append(Answer(last, "r", "rank", str(user), None, None, None, None, False, "answer", "a",
+                                  "ok", None, 1, ["1"]))  # fmt: skip
+        answers.close()
 
     @property
     def where(self) -> dict[str, Any]:
@@ -272,7 +278,7 @@ def test_an_erasure_leaves_nothing_but_what_is_stated_and_changes_nobody_else(
         before.indices("user", [deployed.other]),
     )
     assert deployed.user in everyone
-    assert {*verify(**deployed.where, users=[deployed.user])["remains"]} >= {"events", "shadow"}
+    assert {*verify(**deployed.where, users=[deployed.user])["remains"]} >= {"events", "shadow", "answers"}
 
     done = erase(**deployed.where, users=[deployed.user, deployed.newcomer])
     after = deployed.current
@@ -282,19 +288,22 @@ def test_an_erasure_leaves_nothing_but_what_is_stated_and_changes_nobody_else(
     if form == "exposures":
         assert done["records"]["exposures"] >= 4
         assert done["records"]["labels"] >= 12
-    assert done["records"]["shadow"] == 1
+    assert done["records"]["shadow"] == done["records"]["answers"] == 1
     assert len(done["removed"]) == 2
     assert (done["served"], deployed.registry.aliases) == ([], {"current": after.name})
     assert done["full_training"] > before.manifest["fully_trained_until"][:10]
     assert len([*read_shadow_log(deployed.state / FOLDER)]) == 5
+    assert len([*AnswerLog(deployed.state, make=False)]) == 5
 
     again = erase(**deployed.where, users=[deployed.user, deployed.newcomer])
     assert (again["users"], again["version"], {*again["records"].values()}) == (0, after.name, set())
     assert said.messages[-1] == "nothing is left to erase in what was read, so no version was made"
     assert again["not_reached"] == ["files of the log (--log)"]
     with Deployment(deployed.registry.path, None, log=["log"]) as alone:
-        stores = ["events, exposures and labels (--state or --redis)", "the log of a shadow (--state)"]
-        assert alone.not_reached == stores
+        assert alone.not_reached == [
+            "events, exposures and labels (--state or --redis)",
+            "the logs of a shadow and of answers (--state)",
+        ]
     assert after.indices("user", [deployed.other]) == index
     log = open_events(deployed.logs)
     for mark in marks:

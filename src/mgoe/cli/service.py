@@ -56,6 +56,15 @@ ShadowPath = Annotated[
         show_default=False,
     ),
 ]
+ExperimentFile = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="YAML file of an experiment, whose arms answer beside the bundle. `mgoe answers` writes what "
+        "they answered.",
+        show_default=False,
+    ),
+]
 RunBy = Annotated[
     Literal["onnx", "torch"],
     typer.Option(help="What runs the model: ONNX Runtime, or PyTorch, the reference."),
@@ -101,15 +110,7 @@ def serve(
     adopt: Adopt = False,
     shadow: ShadowPath = None,
     shadow_share: Annotated[float, typer.Option(help="Share of the requests that it scores.")] = 0.05,
-    experiment: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="YAML file of an experiment, whose arms answer beside the bundle. `mgoe answers` writes "
-            "what they answered.",
-            show_default=False,
-        ),
-    ] = None,
+    experiment: ExperimentFile = None,
     engine: RunBy = "onnx",
     precision: PrecisionName = "float32",
     token_file: Annotated[

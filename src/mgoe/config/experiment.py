@@ -1,8 +1,8 @@
 """The settings of an experiment: arms, of which each answers its share of the units.
 
 A unit keeps its arm: its hash says where it falls, and each arm has a range that begins at a fixed point.
-More coverage widens the ranges, which moves nobody. Changed arms or shares are another phase, which deals
-anew.
+More coverage widens the ranges, which moves nobody. Changed arms or shares are another phase, with another
+seed.
 """
 
 import hashlib
@@ -128,8 +128,8 @@ class ExperimentSettings(Settings):
     @cached_property
     def phase(self) -> str:
         """Eight hexadecimal digits that name these arms and shares: the same on every machine."""
-        dealt = [self.id, [[arm.name, arm.share] for arm in self.arms]]
-        return hashlib.sha256(json.dumps(dealt).encode()).hexdigest()[:8]
+        assigned = [self.id, [[arm.name, arm.share] for arm in self.arms]]
+        return hashlib.sha256(json.dumps(assigned).encode()).hexdigest()[:8]
 
     @property
     def seed(self) -> str:

@@ -88,7 +88,10 @@ def test_requests_on_a_page_are_valid(page: str):
 
 def test_the_page_lists_every_field_of_a_ranking_and_of_its_answer():
     [answer] = re.findall(r"^```json\n(.*?)^```", shown("serving.md"), re.MULTILINE | re.DOTALL)
-    assert json.loads(answer).keys() == schemas.RankAnswer.model_fields.keys()
+    always = {name for name, field in schemas.RankAnswer.model_fields.items() if field.is_required()}
+    assert json.loads(answer).keys() == always
+    for name in schemas.RankAnswer.model_fields.keys() - always:
+        assert f"`{name}`" in shown("serving.md").split("\n## In an experiment\n", 1)[1].split("\n## ", 1)[0]
     schemas.RankAnswer.model_validate_json(answer)
     below = shown("serving.md").split("\n### Rank\n", 1)[1].split("\n### ", 1)[0]
     assert {*re.findall(r"^\| `(\w+)` \|", below, re.MULTILINE)} == schemas.RankRequest.model_fields.keys()

@@ -93,9 +93,6 @@ class LimitedRequest(RankingRequest):
     exact: ClassVar[bool] = False  # pyright: ignore[reportIncompatibleVariableOverride] - it may take long
 
 
-Unit = Annotated[StrictStr, Field(min_length=1, max_length=200)]
-
-
 class RecommendRequest(
     LimitedRequest,
     json_schema_extra={
@@ -114,13 +111,10 @@ class RecommendRequest(
         description="What a visitor without an id has done, in any order: objects with item, behavior and, "
         "optionally, time (now by default). They are stored nowhere.",
     )
-    unit: Unit | None = Field(
-        default=None,
-        description="What keeps its arm in an experiment whose unit is `request`: a session, a device.",
-    )
-    arm: Unit | None = Field(
-        default=None, description="The arm of the service's experiment that answers, whatever the unit's is."
-    )
+    unit: Text | None = None
+    """What keeps its arm in an experiment whose unit is `request`: a session, a device."""
+    arm: Text | None = None
+    """The arm of the service's experiment that answers, whatever the unit's is."""
 
 
 class RankRequest(
@@ -295,10 +289,7 @@ class RecommendAnswer(BaseModel):
     bundle: str
     experiment: str = Field(default="", description="Of a service with one, while it runs.")
     arm: str = Field(default="", description="The arm of the unit, if it has one.")
-    propensities: list[float] = Field(
-        default=[],
-        description="The probability of each item given those above it, of an arm that explores.",
-    )
+    propensities: list[float] = Field(default=[], description="Of each item given those above it.")
 
 
 class RankAnswer(RecommendAnswer):
