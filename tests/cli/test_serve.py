@@ -23,9 +23,12 @@ import pytest
 from starlette.testclient import TestClient
 
 from mgoe.bundle import Bundle
+from mgoe.errors import MgoeError
 from mgoe.serving import open_events
+from mgoe.serving.events.answer_log import AnswerLog
 from mgoe.serving.events.event import records
-from mgoe.serving.http.service import logs_of
+from mgoe.serving.http.service import check_start, logs_of
+from mgoe.serving.http.settings import ServeSettings
 from mgoe.serving.http.supervisor import METRICS, shared_metrics
 from tests.cli.conftest import Mgoe
 from tests.effort import SOAK, slow
@@ -293,6 +296,61 @@ def test_a_shadow_scores_what_the_service_answers(
     words = ("--port", 0, "--engine", "torch", "--shadow", other, "--shadow-share", 1)
     result = mgoe("serve", own, *words)
     assert result.exit_code == 0, result.output
+
+
+@pytest.fixture
+def two_arms(own: Path, finished: Path, tmp_path: Path) -> Path:
+    """The file of an experiment of the served bundle and a copy of it."""
+    copy, file = shutil.copytree(finished / "bundle", tmp_path / "copy"), tmp_path / "experiment.yaml"
+    file.write_text(
+        f"{{id: one, arms: [{{name: a, share: 0.5}}, {{name: b, share: 0.5, bundle: {copy}}}], compare: 0.5}}"
+    )
+    return file
+
+
+def test_no_answer_is_missing_in_the_log_when_a_service_is_killed_and_arms_stay(
+    own: Path, two_arms: Path, tmp_path: Path
+):
+    answered, state = dict[str, tuple[int, str]](), tmp_path / "state"
+    words = "--engine", "torch", "--experiment", two_arms, "--state", state
+    for _ in range(2):
+        with process(own, *words) as (running, url, _):
+
+            def ask(user: int, url: str = url) -> None:
+                with suppress(httpx.TransportError):
+                    while True:
+                        found = post(url + "/v1/recommend", json={"user": user, "k": 3})
+                        answered[found.headers["x-request-id"]] = user, found.json()["arm"]
+
+            before, threads = len(answered), [threading.Thread(target=ask, args=(user,)) for user in range(4)]
+            for thread in threads:
+                thread.start()
+            until(lambda before=before: len(answered) >= before + 50)
+            running.kill()
+            for thread in threads:
+                thread.join(120)
+    log = AnswerLog(state, make=False)
+    held = {one.request: (int(one.user or -1), one.arm) for one in log if one.use == "answer"}
+    assert answered.items() <= held.items()
+    assert len({*answered.values()}) == 4  # each user has one arm, also after a restart
+
+
+def test_an_experiment_that_cannot_be_is_one_sentence_before_workers_start(
+    own: Path, two_arms: Path, tmp_path: Path
+):
+    settings = ServeSettings(bundle=own, experiment=two_arms, state=tmp_path / "state")
+    check_start(settings)
+    manifest = tmp_path / "copy" / "bundle.json"
+    text = two_arms.read_text()
+    for wrong, rule in (
+        (text.replace("share: 0.5,", "share: 0.4,"), r"the shares must sum to 1, found 0\.9"),
+        (text.replace("/copy", "/nowhere"), "nowhere"),
+        (text.replace("name: a,", f"name: a, bundle: {manifest.parent},"), "the first arm is the control"),
+        ("[]", "must hold a mapping with `id:` and `arms:`, found list"),
+    ):
+        two_arms.write_text(wrong)
+        with pytest.raises(MgoeError, match=rule):
+            check_start(settings)
 
 
 @pytest.fixture

@@ -30,7 +30,6 @@ from mgoe.serving.http.interleaving import interleaved
 from mgoe.serving.http.reloader import Reloader
 from mgoe.serving.http.schemas import RecommendRequest
 from mgoe.serving.http.telemetry import Telemetry, log
-from mgoe.serving.http.watch import LOWER, lower_priority
 from mgoe.serving.scoring.engine import Engine
 from mgoe.serving.scoring.ranking import Answered
 
@@ -142,7 +141,7 @@ class Experiment:
                 opened[key] = arm_at(at)
             self._arms.append(opened[key])
         served.beside = [one for one in opened.values() if one is not served]
-        self._writers = ThreadPoolExecutor(WRITERS, "answers", lower_priority, (LOWER,))
+        self._writers = ThreadPoolExecutor(WRITERS, "answers")  # at full priority: answers wait for them
         self._comparing = set[asyncio.Task[None]]()
         self._refused, self._away, self._failure = "", "", ""
 
