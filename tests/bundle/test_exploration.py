@@ -22,10 +22,11 @@ HOW = st.one_of(
 
 @st.composite
 def lists(draw: st.DrawFn) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64], int]:
-    n, values = draw(st.integers(1, 6)), draw(st.integers(0, 2))
+    n, values = draw(st.integers(0, 6)), draw(st.integers(0, 2))
     scores = np.sort(draw(st.lists(st.floats(0, 1), min_size=n, max_size=n)))[::-1]
     held = [draw(st.lists(st.integers(-1, 2), min_size=values, max_size=values)) for _ in range(n)]
-    return scores, np.array(held, np.int64).reshape(n, values), np.array([1, 2, 1]), draw(st.integers(1, 5))
+    most = np.array([1, 2, 1] if values else [], np.int64)
+    return scores, np.array(held, np.int64).reshape(n, values), most, draw(st.integers(1, 5))
 
 
 def chance_of(
@@ -77,12 +78,13 @@ def test_each_probability_is_that_of_the_definition(
     np.testing.assert_allclose(chances, expected, rtol=1e-9)
 
 
+@pytest.mark.parametrize("limits", [[1, 1], []], ids=["quotas", "free"])
 @pytest.mark.parametrize(
     "how", [ExploreSettings(temperature=0.3), ExploreSettings(epsilon=0.4, last=2)], ids=["draw", "epsilon"]
 )
-def test_lists_come_as_often_as_their_probability_says(how: ExploreSettings) -> None:
-    scores, held = np.array([0.9, 0.7, 0.4, 0.1]), np.array([[0], [0], [1], [-1]])
-    most, k, n = np.array([1, 1]), 3, 20_000
+def test_lists_come_as_often_as_their_probability_says(how: ExploreSettings, limits: list[int]) -> None:
+    scores, held = np.array([0.9, 0.7, 0.4, 0.1]), np.array([[0], [0], [1], [-1]])[:, : len(limits)]
+    most, k, n = np.array(limits, np.int64), 3, 20_000
     seen = Counter(
         tuple(explored(scores, held, most, k, Exploration(how, seed))[0].tolist()) for seed in range(n)
     )

@@ -13,6 +13,11 @@ from numpy.typing import NDArray
 
 from mgoe.config.experiment import ExploreSettings
 
+LEAST = 1e-100
+"""Odds of the best item below which all are computed again, before they are too small to be exact."""
+EXACT = 200
+"""Distance of the worst item from the best, in temperatures, from which odds are computed place by place."""
+
 
 class Exploration(NamedTuple):
     """How a ranking explores.
@@ -46,36 +51,52 @@ def explored(
         Their rows, and the probability of each given those above it, both of shape (n,).
     """
     how, draws, most = exploration.how, np.random.default_rng(exploration.seed), most.copy()
+    n = min(k, len(values))
+    if n and how.temperature is not None and not most.size:
+        below = (values - values[0]) / how.temperature
+        if below[-1] > -EXACT:
+            return _raced(np.exp(below), n, draws)
     free, rows, propensities = np.ones(len(values), bool), list[int](), list[float]()
-    first = 0 if how.last is None else min(k, len(values)) - how.last
-    for place in range(min(k, len(values))):
-        left = np.flatnonzero(free)
-        if not len(left):
+    first = 0 if how.last is None else n - how.last
+    odds = np.zeros(len(values))
+    for place in range(n):
+        row, propensity = int(free.argmax()), 1.0
+        if not free[row]:
             break
-        row, propensity = int(left[0]), 1.0
         if place >= first:
-            chances = _chances(values[left], how)
-            sums = np.cumsum(chances)
-            at = np.searchsorted(sums, draws.random() * sums[-1], side="right")
+            if how.epsilon is not None:
+                odds = free * (how.epsilon / np.count_nonzero(free))
+                odds[row] += 1 - how.epsilon
+            elif odds[row] < LEAST:
+                odds = _odds(values - values[row], free, how.temperature)
+            sums = np.cumsum(odds)
+            at = sums.searchsorted(draws.random() * sums[-1], side="right")
             # rounding may reach the whole sum: no item after the first that has it has a chance
-            at = min(at, np.searchsorted(sums, sums[-1]))
-            row, propensity = int(left[at]), float(chances[at] / sums[-1])
-        free[row] = False
-        for value in held[row][held[row] >= 0]:
+            row = int(min(at, sums.searchsorted(sums[-1])))
+            propensity = float(odds[row] / sums[-1])
+        free[row], odds[row] = False, 0
+        for value in held[row][held[row] >= 0] if most.size else ():
             most[value] -= 1
             if most[value] == 0:
                 free &= ~(held == value).any(axis=1)
+                odds *= free
         rows.append(row)
         propensities.append(propensity)
     return np.array(rows, np.int64), np.array(propensities)
 
 
-def _chances(values: NDArray[np.float64], how: ExploreSettings) -> NDArray[np.float64]:
-    """Return the chances of items, the best first, up to a factor."""
-    if how.temperature is not None:
-        with np.errstate(over="ignore"):  # to nothing
-            return np.exp((values - values[0]) / how.temperature)
-    epsilon = how.epsilon or 0.0
-    chances = np.full(len(values), epsilon / len(values))
-    chances[0] += 1 - epsilon
-    return chances
+def _raced(
+    odds: NDArray[np.float64], n: int, draws: np.random.Generator
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Draw all places at once: items come as fast as their odds, and the first to come is as probable."""
+    order = np.argsort(draws.exponential(size=len(odds)) / odds)
+    rows, rest = order[:n], odds[order[n:]].sum()
+    return rows, odds[rows] / (rest + np.cumsum(odds[rows][::-1])[::-1])
+
+
+def _odds(
+    values: NDArray[np.float64], free: NDArray[np.bool_], temperature: float | None
+) -> NDArray[np.float64]:
+    """Return the odds of items by their distance to the best that is left, none for those that are not."""
+    with np.errstate(over="ignore"):  # to nothing
+        return np.exp(np.minimum(values, 0) / (temperature or 1.0)) * free
