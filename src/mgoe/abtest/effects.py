@@ -8,8 +8,8 @@ delta method (Deng et al. 2018, "Applying the delta method in metric analytics")
 
 with S the covariance of (numerator, denominator, covariate) over the n units. CUPED (Deng et al. 2013)
 subtracts theta * (mean covariate of the arm - mean covariate of all), where the covariate is what the unit
-did before the experiment. One theta serves both arms. The relative lift divides by the control's *adjusted* mean,
-and its variance has the covariance of both adjusted means, which share the mean of all.
+did before the experiment. One theta serves both arms. The relative lift divides by the control's *adjusted*
+mean, and its variance has the covariance of both adjusted means, which share the mean of all.
 
 Intervals that hold at every look at once are confidence sequences: the normal mixture boundary of Robbins
 (1970), asymptotic for means of any law (Waudby-Smith et al. 2021).
@@ -114,33 +114,23 @@ def compare(control: Sums, treated: Sums, cuped: bool = False) -> Effect:
         scaled = [arm.covariance / np.maximum(arm.n, 1)[..., None, None] for arm in arms]
         theta = _theta(slopes, scaled) if cuped else np.zeros_like(ratios[0])
         weights = [arm.n / (control.n + treated.n) for arm in arms]
-        everyone = sum(w * arm.mean[..., COVARIATE] for w, arm in zip(weights, arms, strict=True))
-        values = [
-            r - theta * (arm.mean[..., COVARIATE] - everyone) for r, arm in zip(ratios, arms, strict=True)
-        ]
-        plain = sum(_quadratic(g, s) for g, s in zip(slopes, scaled, strict=True))
-        # The slope of each arm's adjusted value by the means of each arm; the common mean has both.
-        by_mean = [
-            [
-                slope * (a == b) - theta[..., None] * _column((a == b) - weights[b])
-                for b, slope in enumerate(slopes)
-            ]
+        covariates = [arm.mean[..., COVARIATE] for arm in arms]
+        everyone = weights[0] * covariates[0] + weights[1] * covariates[1]
+        base, value = (r - theta * (x - everyone) for r, x in zip(ratios, covariates, strict=True))
+        # Slopes of each arm's adjusted value by the means of each arm; the mean of all has both.
+        moved = [
+            [slopes[b] * (a == b) - theta[..., None] * _column((a == b) - weights[b]) for b in range(2)]
             for a in range(2)
         ]
-        variance = sum(_quadratic(by_mean[1][b] - by_mean[0][b], scaled[b]) for b in range(2))
-        ratio = values[1] / values[0]
-        lift_variance = sum(
-            _quadratic((by_mean[1][b] - ratio[..., None] * by_mean[0][b]) / values[0][..., None], scaled[b])
-            for b in range(2)
-        )
-        return Effect(
-            *values,
-            values[1] - values[0],
-            variance,
-            ratio - 1,
-            lift_variance,
-            np.clip(1 - variance / plain, 0, 1),
-        )
+        share = (value / base)[..., None]
+        variances = [_quadratic(moved[1][b] - moved[0][b], scaled[b]) for b in range(2)]
+        of_lift = [
+            _quadratic((moved[1][b] - share * moved[0][b]) / base[..., None], scaled[b]) for b in range(2)
+        ]
+        plain = _quadratic(slopes[0], scaled[0]) + _quadratic(slopes[1], scaled[1])
+        variance = variances[0] + variances[1]
+        removed = np.clip(1 - variance / plain, 0, 1)
+        return Effect(base, value, value - base, variance, value / base - 1, of_lift[0] + of_lift[1], removed)
 
 
 def fixed(value: Array | float, variance: Array | float, alpha: float = ALPHA) -> tuple[Array, Array]:
@@ -217,8 +207,10 @@ def _slopes(arm: Sums, ratio: Array) -> Array:
 
 def _theta(slopes: list[Array], scaled: list[Array]) -> Array:
     """Return the theta with which the difference varies least; 0 where the covariate does not vary."""
-    shared = sum((g[..., None, :] @ s)[..., 0, COVARIATE] for g, s in zip(slopes, scaled, strict=True))
-    spread = sum(s[..., COVARIATE, COVARIATE] for s in scaled)
+    shared = np.asarray(
+        sum((g[..., None, :] @ s)[..., 0, COVARIATE] for g, s in zip(slopes, scaled, strict=True))
+    )
+    spread = np.asarray(sum(s[..., COVARIATE, COVARIATE] for s in scaled))
     return np.divide(shared, spread, out=np.zeros_like(shared), where=spread > 0)
 
 
