@@ -1,0 +1,61 @@
+"""A report decides where it can, and says what is missing where it cannot."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from mgoe._util.files import as_json
+from mgoe.abtest.check import check
+from mgoe.abtest.report import Report, make_report, write_page
+from mgoe.abtest.samples import collect, read_rows
+from mgoe.errors import ConfigError, DataError
+from tests.abtest import logs
+
+METRIC = "click per exposure"
+
+
+def report(lift: float = 0.0, units: int = 1500, guards: dict[str, float] | None = None) -> Report:
+    answers, exposures = logs.make(2, units, lift=lift, before=2)
+    experiment = logs.experiment()
+    sample = collect(experiment, logs.settings(), answers, read_rows(logs.settings(), exposures))
+    return make_report(experiment, sample, check(experiment, sample), METRIC, guards)
+
+
+def test_a_large_effect_is_taken_and_no_effect_is_not() -> None:
+    found = report(0.4)
+    assert found.decision.startswith(f"Take daily: {METRIC} +")
+    line = next(one for one in found.lines if one.metric == METRIC and one.cuped)
+    assert line.sequential[0] < line.fixed[0] < 0.4 < line.fixed[1] < line.sequential[1]
+    assert report().decision.startswith("Not decided: ")
+    assert report(-0.5).decision.startswith("Keep the control: ")
+
+
+def test_guards_tenure_slices_and_looks_are_there(tmp_path: Path) -> None:
+    found = report(0.4, guards={"click per unit": 0.02})
+    assert found.guards[0].startswith("click per unit in daily holds")
+    assert {line.slice for line in found.slices} >= {"new", "5 rows before or more"}
+    assert [line.slice for line in found.looks] == [f"day {n + 1}" for n in range(found.days)]
+    assert found.tenure
+    assert found.triggered
+    assert '"decision"' in as_json(found.to_json())
+    write_page(found, tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert found.decision in page
+    assert not re.search("https?://|src=", page), "the page loads nothing"
+
+
+def test_nothing_is_decided_while_an_alarm_stands() -> None:
+    answers, exposures = logs.make(2, 300, lift=0.5)
+    answers.loc[(answers["arm"] == "daily") & (answers.index % 10 == 0), "status"] = "fallback"
+    experiment = logs.experiment()
+    sample = collect(experiment, logs.settings(), answers, read_rows(logs.settings(), exposures))
+    found = make_report(experiment, sample, check(experiment, sample))
+    assert found.decision == "Do not decide: the data have alarms (fallbacks)."
+
+
+def test_unknown_metrics_and_experiments_ended_too_early_are_refused() -> None:
+    with pytest.raises(DataError, match="ended too early"):
+        report(units=20)
+    with pytest.raises(ConfigError, match="must be one of click per exposure"):
+        report(guards={"clicks": 0.1})
