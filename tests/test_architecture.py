@@ -35,6 +35,7 @@ LAYERS = (
     ("datasets", "simulation"),
     ("experiments",),
     ("lifecycle",),
+    ("abtest",),
     ("ranker",),
     ("cli", "__main__"),
 )
