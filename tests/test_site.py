@@ -25,7 +25,7 @@ page_of = cache(reference.python_page)
 QUERIES = {
     "cold start": "docs/new-items",
     "hyperparameter": "docs/training",
-    "A/B test": "docs/incumbent",
+    "A/B test": "docs/experiments",
     "click-through rate": "docs/calibration",
     "conversion rate": "docs/calibration",
     "impressions": "docs/data",

@@ -25,7 +25,15 @@ NAVIGATION = {
         "docs/scale",
         "docs/batch",
     ),
-    "Serve": ("docs/serving", "docs/page", "docs/live", "docs/new-items", "docs/store", "reference/http"),
+    "Serve": (
+        "docs/serving",
+        "docs/experiments",
+        "docs/page",
+        "docs/live",
+        "docs/new-items",
+        "docs/store",
+        "reference/http",
+    ),
     "Operate": (
         "docs/deployment",
         "docs/production",

@@ -28,6 +28,7 @@ REAL = ("mgoe._util", "mgoe.cli", "mgoe.errors")
 TEXTS = {
     "at_least": "click=0.5",
     "context": "device=x",
+    "guard": "click per unit=0.01",
     "max_per": "shop=3",
     "part": "cold",
     "seeds": "7",

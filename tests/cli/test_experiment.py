@@ -1,0 +1,78 @@
+"""`mgoe experiment`: from exported answers and exposures to a decision."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import yaml
+
+from mgoe.bundle import Bundle
+from tests.abtest import logs
+from tests.cli.conftest import Mgoe
+
+
+@pytest.fixture
+def exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What `check` and `report` read of an experiment whose treated arm is far better."""
+    answers, exposures = logs.make(lift=0.5)
+    answers.to_parquet(tmp_path / "answers.parquet")
+    exposures.to_parquet(tmp_path / "exposures.parquet")
+    settings = logs.experiment().model_dump(mode="json", exclude_none=True)
+    (tmp_path / "ab.yaml").write_text(yaml.safe_dump(settings))
+    monkeypatch.setattr(Bundle, "open", lambda _: SimpleNamespace(settings=logs.settings()))
+    monkeypatch.chdir(tmp_path)
+    return ["ab.yaml", "--answers", "answers.parquet", "--log", "exposures.parquet", "--bundle", "bundle"]
+
+
+def test_a_better_arm_is_taken(mgoe: Mgoe, exported: list[str], tmp_path: Path):
+    options = ["--metric", "click per exposure", "--guard", "buy per unit=0.5", "--out", "page.html"]
+    result = mgoe("experiment", "report", *exported, *options)
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.splitlines()[-1].startswith("Take daily: click per exposure")
+    assert "Take daily" in (tmp_path / "page.html").read_text()
+    told = json.loads(mgoe("experiment", "report", *exported, *options, "--json").stdout)
+    assert told["decision"].startswith("Take daily")
+
+
+def test_sound_data_raise_no_alarm_and_a_lost_arm_does(mgoe: Mgoe, exported: list[str], tmp_path: Path):
+    result = mgoe("experiment", "check", *exported)
+    assert result.exit_code == 0, result.stdout
+    assert "ALARM" not in result.stdout
+    answers, _ = logs.make(lift=0.5)
+    lost = (answers["arm"] == "daily") & (answers["unit"].astype(int) % 4 == 1)
+    answers[~lost].to_parquet(tmp_path / "answers.parquet")
+    result = mgoe("experiment", "check", *exported)
+    assert result.exit_code == 1
+    assert "ALARM: The arms have other numbers of units" in result.stdout
+    told = json.loads(mgoe("experiment", "check", *exported, "--json").stdout)
+    assert any(finding["alarm"] for finding in told)
+
+
+def test_a_plan_needs_fewer_units_for_a_larger_lift(mgoe: Mgoe, exported: list[str]):
+    def needed(lift: str) -> dict[str, int]:
+        plans = json.loads(
+            mgoe("experiment", "plan", "bundle", *exported[3:5], "--lift", lift, "--json").stdout
+        )
+        return {one["metric"]: one["needed"] for one in plans}
+
+    small, large = needed("0.02"), needed("0.1")
+    assert small.keys() == large.keys()
+    assert all(large[metric] <= small[metric] for metric in small)
+    assert "click per exposure" in mgoe("experiment", "plan", "bundle", *exported[3:5]).stdout
+
+
+@pytest.mark.parametrize(
+    ("place", "wrong", "said"),
+    [
+        (0, "none.yaml", "none.yaml"),
+        (2, "none.parquet", "none.parquet"),
+        (4, "none.parquet", "none.parquet"),
+    ],
+)
+def test_a_missing_file_is_named(mgoe: Mgoe, exported: list[str], place: int, wrong: str, said: str):
+    exported[place] = wrong
+    result = mgoe("experiment", "check", *exported)
+    assert result.exit_code == 2
+    assert said in result.stderr
+    assert "Traceback" not in result.stderr
