@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from mgoe._util.tables import open_duckdb
 from mgoe.abtest.effects import Sums, sum_units
 from mgoe.config import RunSettings
 from mgoe.config.experiment import ExperimentSettings
@@ -173,7 +174,7 @@ def read_rows(settings: RunSettings, paths: DataFrame, place: str = "--log") -> 
     Raises:
         DataError: A file or a column is missing, or times cannot be read.
     """
-    data, connection = settings.data, ibis.duckdb.connect()
+    data, connection = settings.data, open_duckdb()
     table = (
         open_log(connection, paths, place, (data.user, data.item))
         if isinstance(paths, list)
