@@ -91,7 +91,10 @@ def main() -> None:
             picture_of_page(page, url, given.images / "page.png", whole=False)
             for name, (file, part) in PICTURES.items():
                 page.goto((given.out / file).absolute().as_uri())
-                page.locator(part).evaluate("part => part.scrollIntoView({behavior: 'instant'})")
+                page.locator(part).evaluate(
+                    "part => { part.querySelectorAll('details.fold').forEach(fold => fold.open = part !== "
+                    "document.body); part.scrollIntoView({behavior: 'instant'}); }"
+                )
                 page.screenshot(path=given.images / f"{name}.png")
 
 
