@@ -151,7 +151,7 @@ def make_report(
     return Report(
         experiment=experiment.id,
         primary=chosen,
-        decision=_decision(decisive, findings, told, share),
+        decision=_decision(chosen, decisive, findings, told, share),
         days=sample.days,
         planned_days=planned,
         units=dict(zip(sample.arms, counts.tolist(), strict=True)),
@@ -225,12 +225,14 @@ def _guard(line: Line, limit: float) -> str:
     )
 
 
-def _decision(lines: list[Line], findings: list[Finding], guards: list[str], share: float) -> str:
+def _decision(
+    primary: str, lines: list[Line], findings: list[Finding], guards: list[str], share: float
+) -> str:
     """Return one sentence that decides, or says what is missing."""
     if alarms := [finding.name for finding in findings if finding.alarm]:
         return f"Do not decide: the data have alarms ({', '.join(alarms)})."
     if not lines:
-        return "Nothing can be decided: the primary metric has no value in one of the arms."
+        return f"Nothing can be decided: {primary} has no value in one of the arms; name another metric."
     if broken := [guard for guard in guards if "is broken" in guard]:
         return f"Keep the control: a guard rail is broken. {broken[0]}"
     best = max(lines, key=lambda line: line.lift)
