@@ -1,6 +1,7 @@
 """A report decides where it can, and says what is missing where it cannot."""
 
 import re
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -38,7 +39,7 @@ def test_guards_tenure_slices_and_looks_are_there(tmp_path: Path) -> None:
     assert [line.slice for line in found.looks] == [f"day {n + 1}" for n in range(found.days)]
     assert found.tenure
     assert found.triggered
-    assert '"decision"' in as_json(found.to_json())
+    assert '"decision"' in as_json(asdict(found))
     write_page(found, tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert found.decision in page

@@ -6,7 +6,7 @@ With variance v of one unit's influence and shares s and 1 - s, an effect e has 
     n = v (1 / s + 1 / (1 - s)) (z(1 - alpha / 2) + z(1 - b))^2 / e^2    units.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -37,10 +37,6 @@ class Plan:
     """The same with CUPED and a decision at any daily look."""
     needed: int
     """Units of all arms for the lift asked for, with CUPED, at one look."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Return it as plain values."""
-        return asdict(self)
 
 
 def units_needed(variance: float, effect: float, share: float = 0.5, power: float = POWER) -> float:
@@ -102,16 +98,12 @@ def _plan(
     during = rows[rows["time"] >= start].groupby("user")[names].sum()
     before: Any = rows[rows["time"] < start].groupby("user")[names].sum()
     before = before.reindex(during.index, fill_value=0.0)
-    values = np.ones((len(during), 3))
-    values[:, 0], values[:, 2] = during[metric.numerator], before[metric.numerator]
-    if metric.denominator:
-        values[:, 1], shown = during[metric.denominator], before[metric.denominator].to_numpy()
-        values[:, 2] -= values[:, 2].sum() / max(shown.sum(), 1) * shown
-    half = sum_units(values)
+    shown = during[metric.denominator] if metric.denominator else np.ones(len(during))
+    half = sum_units(np.column_stack([during[metric.numerator], shown, metric.covariate(before)]))
     plain, adjusted = compare(half, half), compare(half, half, True)
     if not plain.control > 0 or not plain.variance > 0:
         return None
-    n, value = len(values), float(plain.control)
+    n, value = len(during), float(plain.control)
     per_unit = [float(effect.variance) * n / 2 for effect in (plain, adjusted)]
     found = [np.sqrt(units_needed(v, 1.0, share, power) / n) / value for v in per_unit]
     z = float(norm.ppf(power))

@@ -1,14 +1,14 @@
 """What an experiment found: effects on every metric, for whom, since when, and whether one can decide."""
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 from numpy.typing import NDArray
 
 from mgoe._util.files import write_text
+from mgoe._util.templates import templates_of
 from mgoe.abtest.check import Finding
 from mgoe.abtest.effects import ALPHA, compare, fixed, fixed_p, sequential, sequential_p
 from mgoe.abtest.samples import DAY, Metric, Sample
@@ -22,13 +22,7 @@ MIN_UNITS = 20
 """Fewest units of each arm that are compared."""
 PLANNED = 28
 """Days of an experiment without an end."""
-_TEMPLATES = jinja2.Environment(
-    loader=jinja2.PackageLoader("mgoe.abtest", "."),
-    autoescape=True,
-    undefined=jinja2.StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
+_TEMPLATES = templates_of("mgoe.abtest")
 
 
 @dataclass(frozen=True)
@@ -79,10 +73,6 @@ class Report:
     """The primary metric at the end of each day."""
     findings: list[Finding] = field(default_factory=list)
 
-    def to_json(self) -> dict[str, Any]:
-        """Return it as plain values."""
-        return asdict(self)
-
 
 def make_report(
     experiment: ExperimentSettings,
@@ -106,9 +96,9 @@ def make_report(
     """
     metrics = {metric.name: metric for metric in sample.metrics}
     chosen = primary or [name for name, metric in metrics.items() if metric.kind == "unit"][-1]
-    for name in (chosen, *(guards or {})):
+    for option, name in [("--metric", chosen), *(("--guard", name) for name in guards or {})]:
         if name not in metrics:
-            raise ConfigError("--metric", f"must be one of {', '.join(metrics)}, found {name!r}; name one")
+            raise ConfigError(option, f"must be one of {', '.join(metrics)}, found {name!r}; name one")
     counts = np.bincount(sample.units["arm"], minlength=len(sample.arms))
     if counts.min() < MIN_UNITS:
         raise DataError(
@@ -220,8 +210,8 @@ def _guard(line: Line, limit: float) -> str:
     low, high = line.sequential
     word = "holds" if low > -limit else "is broken" if high < -limit else "is not decided yet"
     return (
-        f"{line.metric} in {line.arm} {word}: {line.lift:+.1%} ({low:+.1%} to {high:+.1%}), "
-        f"at most {-limit:.1%}."
+        f"{line.metric} in {line.arm} {word}: {line.lift:+.1%} ({low:+.1%} to {high:+.1%}), and it may fall "
+        f"by {limit:.1%}."
     )
 
 

@@ -52,6 +52,14 @@ class Metric(NamedTuple):
     denominator: str = ""
     """Names of columns of what units did; no denominator is one per unit."""
 
+    def covariate(self, before: DataFrame) -> NDArray[np.float64]:
+        """Return what each unit did before, (U,); of a ratio, what it did beyond the mean ratio."""
+        done = before[self.numerator].to_numpy(float)
+        if not self.denominator:
+            return done
+        shown = before[self.denominator].to_numpy(float)
+        return done - done.sum() / max(shown.sum(), 1) * shown
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -66,6 +74,7 @@ class Sample:
         before: The same columns, summed over the time before. Shape (U, ...).
         returns: By metric of kind `return`: whether each unit came back, and whether it had the time to.
         start, end: Microseconds since 1970.
+        pairs: Requests of which two arms' lists are logged: `unit, request, differs`.
         rows: What units and others did, with their `unit` and `row`.
         answers: As read.
     """
@@ -78,6 +87,7 @@ class Sample:
     returns: dict[str, NDArray[np.float64]]
     start: int
     end: int
+    pairs: DataFrame
     rows: DataFrame
     answers: DataFrame
 
@@ -102,12 +112,8 @@ class Sample:
         def summed(column: str) -> NDArray[np.float64]:
             return np.bincount(rows, chosen[column].to_numpy(), minlength=units).astype(float)
 
-        before = self.before[metric.numerator].to_numpy(float)
-        if not metric.denominator:
-            return np.column_stack([summed(metric.numerator), np.ones(units), before])
-        shown = self.before[metric.denominator].to_numpy(float)
-        expected = before.sum() / max(shown.sum(), 1) * shown
-        return np.column_stack([summed(metric.numerator), summed(metric.denominator), before - expected])
+        shown = summed(metric.denominator) if metric.denominator else np.ones(units)
+        return np.column_stack([summed(metric.numerator), shown, metric.covariate(self.before)])
 
     def sums(self, values: NDArray[np.float64], chosen: NDArray[np.bool_] | None = None) -> list[Sums]:
         """Return the sums of each arm over units, or over some of them."""
@@ -267,18 +273,18 @@ def collect(
     earlier = inside[inside["time"] < start]
     before = earlier.groupby("row")[names].sum().reindex(units.index, fill_value=0.0)
     units["before"] = earlier.groupby("row").size().reindex(units.index, fill_value=0)
-    differs = list_differences(answers, experiment.id, experiment.phase)
-    by_unit = differs.groupby("unit")["differs"].max().reindex(units["unit"])
+    pairs = _list_differences(answers, experiment.id, experiment.phase)
+    by_unit = pairs.groupby("unit")["differs"].max().reindex(units["unit"])
     units["sampled"] = by_unit.notna().to_numpy()
     units["differs"] = by_unit.fillna(False).to_numpy(bool)
     seen: Any = pd.Series(own["time"].to_numpy() - units["first"].to_numpy()[own["unit"].map(places)])
     returns = {
         f"return after {d} days": _returns(seen, own["unit"].map(places), units, end, d) for d in RETURNS
     }
-    return Sample(arms, metrics, units, cells, before, returns, start, end, rows, answers)
+    return Sample(arms, metrics, units, cells, before, returns, start, end, pairs, rows, answers)
 
 
-def list_differences(answers: DataFrame, experiment: str, phase: str) -> DataFrame:
+def _list_differences(answers: DataFrame, experiment: str, phase: str) -> DataFrame:
     """Return the requests of which two arms' lists are logged: `unit, request, differs`."""
     own = answers[(answers["experiment"] == experiment) & (answers["phase"] == phase)]
     lists = own[own["use"].isin(["answer", "compare"]) & own["items"].notna()]

@@ -9,8 +9,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import jinja2
-
+from mgoe._util.templates import templates_of
 from mgoe.bundle.manifest import state_of
 from mgoe.bundle.sampling import chain
 from mgoe.config import RunSettings, TaskSettings
@@ -22,13 +21,7 @@ from mgoe.graph import MacroGraph
 
 CARD = "MODEL_CARD.md"
 """Its name in a bundle."""
-_TEMPLATES = jinja2.Environment(
-    loader=jinja2.PackageLoader("mgoe.bundle", "."),
-    undefined=jinja2.StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-    keep_trailing_newline=True,
-)
+_TEMPLATES = templates_of("mgoe.bundle", html=False)
 _TEMPLATES.filters["count"] = "{:,}".format
 
 

@@ -1,5 +1,6 @@
 """`experiment plan`, `check` and `report`."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -47,7 +48,7 @@ def plan(
     settings = Bundle.open(bundle).settings
     plans = make_plans(settings, read_rows(settings, log), lift)
     if as_json:
-        show_json([one.to_json() for one in plans])
+        show_json([asdict(one) for one in plans])
         return
     lines = table(("metric", "days", "units", "detectable", "with CUPED", "at every look", "units needed"))
     for one in plans:
@@ -68,7 +69,7 @@ def check(file: File, answers: Answers, log: Log, bundle: Served, as_json: Json 
 
     findings = check_sample(*_sample(file, answers, log, bundle))
     if as_json:
-        show_json([finding.to_json() for finding in findings])
+        show_json([asdict(finding) for finding in findings])
     else:
         for finding in findings:
             show(f"{'ALARM' if finding.alarm else 'ok'}: {finding.sentence}")
@@ -106,7 +107,7 @@ def report(
     if out is not None:
         write_page(found, out)
     if as_json:
-        show_json(found.to_json())
+        show_json(asdict(found))
         return
     lines = table(("metric", "arm", "lift", "at every look", "always-valid p"), left=2)
     for line in found.lines:

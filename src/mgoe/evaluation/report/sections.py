@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 
 from mgoe._util.files import write_text
+from mgoe._util.templates import templates_of
 from mgoe.evaluation.findings import finding, page_findings, page_table
 from mgoe.evaluation.report.charts import IntervalPlot, Mark, curve_charts, reliability_chart
 from mgoe.evaluation.report.data import MOST, MacroView, ReportData
@@ -63,14 +63,7 @@ SLICES = {
     "uniform": "shown at random",
 }
 """Slices in words."""
-_TEMPLATES = jinja2.Environment(
-    loader=jinja2.PackageLoader("mgoe.evaluation.report", "."),
-    autoescape=True,
-    undefined=jinja2.StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-    keep_trailing_newline=True,
-)
+_TEMPLATES = templates_of("mgoe.evaluation.report")
 _TEMPLATES.tests["finite"] = math.isfinite
 
 

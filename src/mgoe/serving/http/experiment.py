@@ -18,18 +18,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
-from mgoe.bundle import Bundle
 from mgoe.bundle.exploration import Exploration
 from mgoe.bundle.steps import Steps
 from mgoe.config import did_you_mean, load_experiment
 from mgoe.config.assignment import arm_of, place
 from mgoe.config.experiment import ExperimentSettings
-from mgoe.errors import BundleError, ConfigError, MgoeError, RequestError
+from mgoe.errors import ConfigError, MgoeError, RequestError
 from mgoe.serving.events.answer_log import Answer, AnswerLog
 from mgoe.serving.http.interleaving import interleaved
 from mgoe.serving.http.reloader import Reloader
 from mgoe.serving.http.schemas import RecommendRequest
 from mgoe.serving.http.telemetry import Telemetry, log
+from mgoe.serving.http.watch import check_tasks, stamp
 from mgoe.serving.scoring.engine import Engine
 from mgoe.serving.scoring.ranking import Answered
 
@@ -95,11 +95,11 @@ class Arm(Reloader):
     def __init__(self, served: Reloader, path: Path, *given: Any, **named: Any):
         super().__init__(path, *given, **named)
         self._served = served
-        check_tasks(self.engine.bundle, served.engine.bundle)
+        check_tasks("an arm", self.engine.bundle, served.engine.bundle)
 
     async def take(self, engine: Engine) -> None:
         """Answer by another engine, unless it has other tasks."""
-        check_tasks(engine.bundle, self._served.engine.bundle)
+        check_tasks("an arm", engine.bundle, self._served.engine.bundle)
         await super().take(engine)
 
 
@@ -130,7 +130,7 @@ class Experiment:
     ):
         self._path, self._log, self._every = path, log, every
         self.settings = load_experiment(path)
-        self._stamp = _stamp(path)
+        self._stamp = stamp(path)
         check_control(self.settings, served.path, path)
         opened = {os.path.abspath(served.path): served}
         self._arms = list[Reloader]()
@@ -243,7 +243,7 @@ class Experiment:
     async def _ask(self, asked: Asked, one: ExperimentSettings, arm: int) -> Answered:
         """Ask the engine of an arm, which explores as the arm does."""
         engine, how = self._arms[arm].engine, one.arms[arm].explore
-        check_tasks(engine.bundle, self._arms[0].engine.bundle)
+        check_tasks("an arm", engine.bundle, self._arms[0].engine.bundle)
         seed = _number(f"{one.seed}:{one.arms[arm].name}:{asked.id}")
         return await in_turns(asked.question(engine, explore=Exploration(how, seed) if how else None))
 
@@ -251,7 +251,7 @@ class Experiment:
         """Let two arms make a list together."""
         assert asked.running is not None
         both = [await in_turns(asked.question(one.engine)) for one in self._arms]
-        check_tasks(self._arms[1].engine.bundle, self._arms[0].engine.bundle)
+        check_tasks("an arm", self._arms[1].engine.bundle, self._arms[0].engine.bundle)
         seed = _number(f"{asked.running.seed}:teams:{asked.id}")
         body, teams = interleaved(both[0].body, both[1].body, asked.request.k, seed)
         return both[0]._replace(body=body), [asked.running.arms[team].name for team in teams]
@@ -331,7 +331,7 @@ class Experiment:
         """Read the file again when it changes; what it held before counts while it breaks a rule."""
         while True:
             await asyncio.sleep(self._every)
-            if (found := _stamp(self._path)) == self._stamp:
+            if (found := stamp(self._path)) == self._stamp:
                 continue
             self._stamp = found
             try:
@@ -372,20 +372,6 @@ def check_change(before: ExperimentSettings, after: ExperimentSettings, place: P
         raise ConfigError(place, rule)
 
 
-def check_tasks(arm: Bundle, served: Bundle) -> None:
-    """Check that two bundles answer the same question.
-
-    Raises:
-        BundleError: They have other tasks.
-    """
-    if arm.manifest["tasks"] != served.manifest["tasks"]:
-        raise BundleError(
-            arm.path,
-            f"an arm must have the tasks of the bundle that is served ({', '.join(served.tasks)}), found "
-            f"{', '.join(arm.tasks)}; name another bundle",
-        )
-
-
 async def in_turns(steps: Steps[Answered]) -> Answered:
     """Carry out the steps. Between two of them other requests have their turn and a time limit can strike."""
     while True:
@@ -398,11 +384,3 @@ async def in_turns(steps: Steps[Answered]) -> Answered:
 
 def _number(text: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8])
-
-
-def _stamp(path: Path) -> tuple[int, ...]:
-    try:
-        found = path.stat()
-    except OSError:
-        return ()
-    return found.st_ino, found.st_size, found.st_mtime_ns

@@ -19,13 +19,13 @@ from mgoe.serving.events.event import EventLog, every
 from mgoe.serving.events.redis_log import RedisLog
 from mgoe.serving.events.stores import open_events, open_exposures, with_query
 from mgoe.serving.http.app import create_app
-from mgoe.serving.http.experiment import Arm, Experiment, check_control, check_tasks
+from mgoe.serving.http.experiment import Arm, Experiment, check_control
 from mgoe.serving.http.reloader import Reloader
 from mgoe.serving.http.settings import ServeSettings
 from mgoe.serving.http.shadow import Shadow
 from mgoe.serving.http.telemetry import log
 from mgoe.serving.http.tokens import Tokens, read_tokens
-from mgoe.serving.http.watch import is_opening
+from mgoe.serving.http.watch import check_tasks, is_opening
 from mgoe.serving.online.base_values import item_rows
 from mgoe.serving.scoring.onnx_export import NEEDED, package
 
@@ -46,7 +46,7 @@ def check_start(settings: ServeSettings) -> None:
         experiment = load_experiment(settings.experiment)
         check_control(experiment, settings.bundle, settings.experiment)
         for arm in experiment.arms:
-            check_tasks(Bundle.open(arm.bundle or settings.bundle), bundle)
+            check_tasks("an arm", Bundle.open(arm.bundle or settings.bundle), bundle)
         AnswerLog(state).close()
     for name in NEEDED if settings.runtime.engine == "onnx" else ():
         package(name)

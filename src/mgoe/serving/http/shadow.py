@@ -25,12 +25,12 @@ from numpy.typing import NDArray
 
 from mgoe.bundle import Bundle
 from mgoe.bundle.steps import finished
-from mgoe.errors import BundleError, StoreError
+from mgoe.errors import StoreError
 from mgoe.serving.events.event import EventLog
 from mgoe.serving.events.exposure_log import ExposureLog
 from mgoe.serving.events.shadow_log import FOLDER, ShadowLog, ShadowRecord
 from mgoe.serving.http.telemetry import Telemetry, log
-from mgoe.serving.http.watch import LOW, Watch, lower_priority
+from mgoe.serving.http.watch import LOW, Watch, check_tasks, lower_priority
 from mgoe.serving.scoring import ranking
 from mgoe.serving.scoring.engine import Engine
 from mgoe.serving.scoring.ranking import Answered
@@ -130,7 +130,7 @@ class Shadow(Watch):
 
     async def take(self, engine: Engine) -> None:
         """Score with another engine."""
-        check_tasks(engine.bundle, self._served())
+        check_tasks("a shadow", engine.bundle, self._served())
         self._taken = time.monotonic()
         self.engine, self.refused = engine, None
         log("shadow taken", path=str(self.path), bundle=engine.name)
@@ -166,7 +166,7 @@ class Shadow(Watch):
     def _scored(self, engine: Engine, asked: Asked) -> str:
         """Score a request and write the record. Return what became of it."""
         try:
-            check_tasks(engine.bundle, asked.engine.bundle)
+            check_tasks("a shadow", engine.bundle, asked.engine.bundle)
             self._log.append(record(engine, asked))
         except Exception as error:  # whatever is wrong, the service goes its way
             if str(error) != self._failure:  # once, not for every request
@@ -201,20 +201,6 @@ def record(engine: Engine, asked: Asked) -> ShadowRecord:
         scores=_plain(pairs.scores[rows]),
         shadow_scores=_plain(scored.pairs.scores),
     )
-
-
-def check_tasks(shadow: Bundle, served: Bundle) -> None:
-    """Check that the scores of two bundles can be compared.
-
-    Raises:
-        BundleError: They have other tasks.
-    """
-    if shadow.manifest["tasks"] != served.manifest["tasks"]:
-        raise BundleError(
-            shadow.path,
-            f"a shadow must have the tasks of the bundle that answers ({', '.join(served.tasks)}), found "
-            f"{', '.join(shadow.tasks)}; name another version",
-        )
 
 
 def moved_at(engine: Engine, before: float) -> float:

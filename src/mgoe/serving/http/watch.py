@@ -20,8 +20,8 @@ from typing import Any, TypeVar
 
 from filelock import FileLock
 
-from mgoe.bundle import MANIFEST
-from mgoe.errors import StoreError
+from mgoe.bundle import MANIFEST, Bundle
+from mgoe.errors import BundleError, StoreError
 from mgoe.serving.http.telemetry import log
 from mgoe.serving.scoring.engine import Engine
 
@@ -155,12 +155,12 @@ def fingerprint(path: Path) -> Fingerprint:
     try:
         real = path.resolve()
         files = sorted(json.loads((real / MANIFEST).read_text(encoding="utf-8"))["checksums"])
-        return (str(real), *(_stamp(real / name) for name in (MANIFEST, *files)))
+        return (str(real), *(stamp(real / name) for name in (MANIFEST, *files)))
     except (OSError, RuntimeError, ValueError, KeyError, TypeError):  # RuntimeError: links in a circle
         return None
 
 
-def _stamp(file: Path) -> tuple[int, ...]:
+def stamp(file: Path) -> tuple[int, ...]:
     try:
         found = file.stat()
     except OSError:
@@ -182,6 +182,23 @@ async def behind_requests(work: Callable[[], T]) -> T:
 
     threading.Thread(target=run, name=OPENS, daemon=True).start()
     return await asyncio.wrap_future(done)
+
+
+def check_tasks(what: str, bundle: Bundle, served: Bundle) -> None:
+    """Check that another bundle answers the question of the served one.
+
+    Args:
+        what: What the other one is, for messages.
+
+    Raises:
+        BundleError: It has other tasks.
+    """
+    if bundle.manifest["tasks"] != served.manifest["tasks"]:
+        raise BundleError(
+            bundle.path,
+            f"{what} must have the tasks of the bundle that answers ({', '.join(served.tasks)}), found "
+            f"{', '.join(bundle.tasks)}; name another version",
+        )
 
 
 def is_opening() -> bool:
