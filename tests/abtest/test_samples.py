@@ -24,7 +24,7 @@ def test_sums_are_those_of_a_loop_over_rows(seed: int) -> None:
         if row.experiment == "test" and row.use == "answer":
             assigned.setdefault(str(row.unit), int(row.time))
     start = min(assigned.values())
-    expected = {unit: [0.0, 0.0, 0.0] for unit in assigned}
+    expected = {unit: [0.0, 0.0, 0.0, 0.0] for unit in assigned}  # clicked, shown; both before the start
     for row in exposures.itertuples():
         unit, time = str(row.user_id), int(row.timestamp)
         if unit in assigned and time >= assigned[unit]:
@@ -32,11 +32,14 @@ def test_sums_are_those_of_a_loop_over_rows(seed: int) -> None:
             expected[unit][1] += 1
         elif unit in assigned and time < start:
             expected[unit][2] += row.click
+            expected[unit][3] += 1
     rate = next(metric for metric in sample.metrics if metric.name == "click per exposure")
     per_unit = next(metric for metric in sample.metrics if metric.name == "click per unit")
     assert list(sample.units["unit"]) == sorted(expected)
     table = np.array([expected[unit] for unit in sorted(expected)])
     assert np.array_equal(sample.values(rate)[:, :2], table[:, :2])
+    usual = table[:, 2].sum() / max(table[:, 3].sum(), 1)
+    assert np.allclose(sample.values(rate)[:, 2], table[:, 2] - usual * table[:, 3])
     assert np.array_equal(sample.values(per_unit)[:, [0, 2]], table[:, [0, 2]])
 
 
