@@ -58,5 +58,5 @@ def test_nothing_is_decided_while_an_alarm_stands() -> None:
 def test_unknown_metrics_and_experiments_ended_too_early_are_refused() -> None:
     with pytest.raises(DataError, match="ended too early"):
         report(units=20)
-    with pytest.raises(ConfigError, match="^--guard: must be one of click per exposure"):
+    with pytest.raises(ConfigError, match=r"^--guard: must be one of click per exposure"):
         report(guards={"clicks": 0.1})
