@@ -11,6 +11,7 @@ from mgoe.serving.http.service import application, url_of
 from mgoe.serving.http.settings import ServeSettings
 from mgoe.serving.http.supervisor import check_address, uvicorn_options
 from mgoe.serving.http.tokens import read_tokens
+from mgoe.serving.scoring.engine import Clock
 
 PAUSE = 0.02
 """Seconds between looks at whether the service has started."""
@@ -22,6 +23,7 @@ class Service(AbstractContextManager["Service"]):
     Args:
         settings: Its settings.
         owner: Kept alive while it serves, such as the owner of a temporary bundle.
+        clock: See `application`.
 
     Attributes:
         url: Where it listens.
@@ -35,7 +37,7 @@ class Service(AbstractContextManager["Service"]):
         http://127.0.0.1:...
     """
 
-    def __init__(self, settings: ServeSettings, owner: object = None):
+    def __init__(self, settings: ServeSettings, owner: object = None, clock: Clock | None = None):
         if settings.workers != 1:
             raise ConfigError(
                 "workers",
@@ -44,7 +46,9 @@ class Service(AbstractContextManager["Service"]):
         read_tokens(settings)
         settings = settings.model_copy(update={"port": check_address(settings)})
         self.url, self._owner = url_of(settings), owner
-        self._server = uvicorn.Server(uvicorn.Config(application(settings), **uvicorn_options(settings)))
+        self._server = uvicorn.Server(
+            uvicorn.Config(application(settings, clock), **uvicorn_options(settings))
+        )
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="mgoe-serve", daemon=True)
         self._thread.start()

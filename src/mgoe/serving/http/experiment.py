@@ -161,6 +161,10 @@ class Experiment:
                 self._writers.shutdown()
                 self._log.close()
 
+    async def compared(self) -> None:
+        """Wait until what is compared now is logged."""
+        await asyncio.gather(*self._comparing)
+
     @property
     def detail(self) -> str | None:
         """What is not as it should be; None if nothing is."""
@@ -204,7 +208,8 @@ class Experiment:
 
     def _asked(self, route: Route, request_id: str, request: RecommendRequest, question: Question) -> Asked:
         """Find the arm of a request."""
-        one, now = self.settings, datetime.now(UTC)
+        one, came = self.settings, self._arms[0].engine.now()
+        now = datetime.fromtimestamp(came / 1e6, UTC)
         begun = (one.start is None or one.start <= now) and (one.end is None or now < one.end)
         is_running = begun and not one.stop
         unit = request.unit if one.unit == "request" else None if request.user is None else str(request.user)
@@ -220,7 +225,7 @@ class Experiment:
         elif is_running and unit is not None and (arm := arm_of(one, unit)) is not None:
             mixed = place(f"{one.seed}:interleave", unit) < one.interleave
         return Asked(
-            int(now.timestamp() * 1e6), time.perf_counter_ns(), request_id, route, request, question,
+            came, time.perf_counter_ns(), request_id, route, request, question,
             one if is_running else None, unit, None if mixed else arm, mixed,
         )  # fmt: skip
 

@@ -39,7 +39,7 @@ from mgoe.serving.http.watch import (
     open_unchanged,
     prepare,
 )
-from mgoe.serving.scoring.engine import Engine
+from mgoe.serving.scoring.engine import Clock, Engine
 from mgoe.serving.scoring.runtime import Runtime
 
 WRITERS = 8
@@ -66,6 +66,8 @@ class Reloader(Watch):
         runtime: See `Engine`.
         every: Seconds between looks at the folder.
         url: Where the service listens, for its log.
+        clock: See `Engine`. Whoever supplies one calls `caught_up` before each request: nothing follows the
+            logs in between, so that no pause decides what an answer knows.
 
     Attributes:
         engine: The engine that serves now. A request takes it once, and keeps it.
@@ -86,9 +88,10 @@ class Reloader(Watch):
         runtime: Runtime = Runtime(),
         every: float = 1.0,
         url: str = "",
+        clock: Clock | None = None,
     ):
-        self.log, self.url, self.exposures = log, url, exposures
-        opened = partial(Engine, path, log, index, runtime, exposures)
+        self.log, self.url, self.exposures, self._clock = log, url, exposures, clock
+        opened = partial(Engine, path, log, index, runtime, exposures, clock)
         seen, self.engine = open_unchanged(path, opened)
         super().__init__(path, opened, every, seen, index)
         self.away: Exception | None = None
@@ -138,14 +141,14 @@ class Reloader(Watch):
             StoreError: The log is away, or is damaged or another one, in which the records would never count;
                 no record of the batch may be relied on.
         """
-        now, reader = time.time_ns() // 1000, self.engine.events
+        now, reader = self.engine.now(), self.engine.events
         self._require_logs()
         until = self._erased()
         others = await self._add_exposures(exposures, labels, now, until) if exposures or labels else []
         read, errors = _checked(events, lambda one: reader.read(one, now), lambda one: one.is_of(until))
         if read:  # several batches share a sync
             await self._write("events", partial(self.log.append, [*read.values()]))
-            await self._caught_up()
+            await self.caught_up()
             self._require_logs()
         return errors + others
 
@@ -163,11 +166,11 @@ class Reloader(Watch):
         encoders = self.engine.bundle.encoders
         self._require_logs()
         read, errors = _checked(items, lambda one: read_item(one, encoders))
-        await self._caught_up()
+        await self.caught_up()
         wrong, new = self._sorted_out(read)
         if new:
             await self._write("events", partial(self.log.append, new))
-            await self._caught_up()
+            await self.caught_up()
             self._require_logs()
             wrong = self._sorted_out(read)[0] | wrong
         return [str(wrong[number]) if number in wrong else error for number, error in enumerate(errors)]
@@ -216,8 +219,9 @@ class Reloader(Watch):
         if shown or known:
             after = self.engine.consumer.exposures_mark
             labels_known = [label for _, label in known]
+            taken = None if self._clock is None else now  # the time of a Redis server is its own
             append = partial(
-                self.exposures.append, [*shown.values()], labels_known, reader.delay, after=after
+                self.exposures.append, [*shown.values()], labels_known, reader.delay, now=taken, after=after
             )
             refused = await self._write("exposures", append)
             for number, exposure in refused.items():
@@ -254,7 +258,7 @@ class Reloader(Watch):
             found |= self.exposures.counts
         return found
 
-    async def _caught_up(self) -> None:
+    async def caught_up(self) -> None:
         """Apply new events here and in all that answer beside it."""
         loop = asyncio.get_running_loop()
         every = (self, *self.beside)
@@ -297,7 +301,7 @@ class Reloader(Watch):
             raise self.away
 
     async def _follow(self) -> None:
-        while True:
+        while self._clock is None:
             await asyncio.sleep(FOLLOW)
             await asyncio.get_running_loop().run_in_executor(self._reader, self._catch_up)
 

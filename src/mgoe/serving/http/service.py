@@ -8,18 +8,20 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mgoe.bundle import Bundle
+from mgoe.bundle.manifest import iso_time
 from mgoe.bundle.membership import deployment_of
 from mgoe.config import load_experiment
-from mgoe.errors import AwayError
+from mgoe.errors import AwayError, ConfigError
 from mgoe.serving.events.answer_log import AnswerLog
 from mgoe.serving.events.event import EventLog, every
 from mgoe.serving.events.redis_log import RedisLog
 from mgoe.serving.events.stores import open_events, open_exposures, with_query
 from mgoe.serving.http.app import create_app
 from mgoe.serving.http.experiment import Arm, Experiment, check_control
+from mgoe.serving.http.middleware import UNCOUNTED, problem
 from mgoe.serving.http.reloader import Reloader
 from mgoe.serving.http.settings import ServeSettings
 from mgoe.serving.http.shadow import Shadow
@@ -27,6 +29,7 @@ from mgoe.serving.http.telemetry import log
 from mgoe.serving.http.tokens import Tokens, read_tokens
 from mgoe.serving.http.watch import check_tasks, is_opening
 from mgoe.serving.online.base_values import item_rows
+from mgoe.serving.scoring.engine import Clock
 from mgoe.serving.scoring.onnx_export import NEEDED, package
 
 SWITCH = 0.001
@@ -61,8 +64,52 @@ def check_start(settings: ServeSettings) -> None:
     item_rows(bundle.graph, state)
 
 
-def application(settings: ServeSettings) -> ASGIApp:
-    """Open what the settings name."""
+class OnClock:
+    """An application whose present is what a supplied clock says.
+
+    Before each request, everything that was acknowledged is counted as of the clock, and the lists that are
+    compared are logged. So if one client sends one request after the other, the answers are a function of the
+    requests, of their ids and of the clock.
+
+    Args:
+        app: What answers.
+        clock: The clock, which is set between requests. If it goes back, requests are refused until it is as
+            far as it was.
+        reloader: Has what the application answers by.
+        experiment: Of the application, if it has one.
+    """
+
+    def __init__(self, app: ASGIApp, clock: Clock, reloader: Reloader, experiment: Experiment | None):
+        self._app, self._clock, self._reloader, self._experiment = app, clock, reloader, experiment
+        self._latest = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] == "http" and scope["path"] not in UNCOUNTED:
+            if (now := self._clock()) < self._latest:
+                await problem(
+                    503,
+                    f"must not go back, found {iso_time(now)} after {iso_time(self._latest)}; set it ahead",
+                    "clock",
+                )(scope, receive, send)
+                return
+            self._latest = now
+            if self._experiment is not None:
+                await self._experiment.compared()
+            await self._reloader.caught_up()
+        await self._app(scope, receive, send)
+
+
+def application(settings: ServeSettings, clock: Clock | None = None) -> ASGIApp:
+    """Open what the settings name.
+
+    Args:
+        settings: The settings.
+        clock: See `OnClock`; None for the system's clock.
+
+    Raises:
+        MgoeError: What they name cannot be opened, or was written after what the clock says.
+    """
     state, tokens, logs = state_of(settings), Tokens(partial(read_tokens, settings)), logs_of(settings)
     events = events_of(settings)
     with suppress(AwayError):
@@ -75,18 +122,27 @@ def application(settings: ServeSettings) -> ASGIApp:
                 "give Redis `appendonly yes` and `appendfsync always`",
             )
     exposures = open_exposures(logs, settings.wait)
-    reloader = Reloader(settings.bundle, events, exposures, state, settings.runtime, url=url_of(settings))
-    return create_app(
+    if clock is not None and exposures.before((now := clock()) + 1) < exposures.newest[0]:
+        raise ConfigError(
+            "clock",
+            f"must not be behind the log, which has exposures taken after {iso_time(now)}; set it ahead, or "
+            "begin with another --state",
+        )
+    reloader = Reloader(
+        settings.bundle, events, exposures, state, settings.runtime, url=url_of(settings), clock=clock
+    )
+    path = settings.experiment
+    experiment = None if path is None else experiment_of(settings, path, reloader, clock)
+    app = create_app(
         reloader,
         settings.limits,
         tokens,
         settings.access_log,
         local=not (tokens.granted or settings.public),
-        shadow=None if settings.shadow is None else shadow_of(settings, settings.shadow, reloader),
-        experiment=None
-        if settings.experiment is None
-        else experiment_of(settings, settings.experiment, reloader),
+        shadow=None if settings.shadow is None else shadow_of(settings, settings.shadow, reloader, clock),
+        experiment=experiment,
     )
+    return app if clock is None else OnClock(app, clock, reloader, experiment)
 
 
 def events_of(settings: ServeSettings) -> EventLog:
@@ -97,7 +153,7 @@ def events_of(settings: ServeSettings) -> EventLog:
     return events
 
 
-def shadow_of(settings: ServeSettings, path: Path, reloader: Reloader) -> Shadow:
+def shadow_of(settings: ServeSettings, path: Path, reloader: Reloader, clock: Clock | None) -> Shadow:
     """Return the shadow, which reads the logs by itself, so that nothing waits for it."""
     logs = logs_of(settings)
     return Shadow(
@@ -108,15 +164,17 @@ def shadow_of(settings: ServeSettings, path: Path, reloader: Reloader) -> Shadow
         lambda: reloader.engine.bundle,
         settings.runtime,
         open_exposures(logs),
+        clock=clock,
     )
 
 
-def experiment_of(settings: ServeSettings, path: Path, reloader: Reloader) -> Experiment:
+def experiment_of(settings: ServeSettings, path: Path, reloader: Reloader, clock: Clock | None) -> Experiment:
     """Return the experiment, whose arms read the logs by themselves, so that none waits for another."""
     state, logs = state_of(settings), logs_of(settings)
 
     def arm_at(bundle: Path) -> Arm:
-        return Arm(reloader, bundle, open_events(logs), open_exposures(logs), state, settings.runtime)
+        opened = open_events(logs), open_exposures(logs)
+        return Arm(reloader, bundle, *opened, state, settings.runtime, clock=clock)
 
     return Experiment(path, reloader, arm_at, AnswerLog(state, experiment=load_experiment(path).id))
 

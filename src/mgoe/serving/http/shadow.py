@@ -32,7 +32,7 @@ from mgoe.serving.events.shadow_log import FOLDER, ShadowLog, ShadowRecord
 from mgoe.serving.http.telemetry import Telemetry, log
 from mgoe.serving.http.watch import LOW, Watch, check_tasks, lower_priority
 from mgoe.serving.scoring import ranking
-from mgoe.serving.scoring.engine import Engine
+from mgoe.serving.scoring.engine import Clock, Engine
 from mgoe.serving.scoring.ranking import Answered
 from mgoe.serving.scoring.runtime import Runtime
 
@@ -72,6 +72,7 @@ class Shadow(Watch):
         runtime: What runs the model.
         exposures: Exposures and labels, which items' rates follow; None if there are none.
         every: Seconds between looks at the path.
+        clock: See `Engine`.
 
     Attributes:
         engine: What scores; None while there is none.
@@ -87,9 +88,10 @@ class Shadow(Watch):
         runtime: Runtime = Runtime(),
         exposures: ExposureLog | None = None,
         every: float = 1.0,
+        clock: Clock | None = None,
     ):
         folder = state / FOLDER
-        super().__init__(path, partial(Engine, path, events, folder, runtime, exposures), every)
+        super().__init__(path, partial(Engine, path, events, folder, runtime, exposures, clock), every)
         self.engine: Engine | None = None
         self._share, self._served = share, served
         self._logs, self._log = (events, exposures), ShadowLog(folder)
@@ -124,7 +126,7 @@ class Shadow(Watch):
         if not (pairs.items >= 0).any() or random.random() >= self._share:
             return  # items that were never seen have no index to be noted by
         try:
-            self._waiting.put_nowait(Asked(time.monotonic(), time.time_ns() // 1000, answered, engine))
+            self._waiting.put_nowait(Asked(time.monotonic(), engine.now(), answered, engine))
         except queue.Full:
             self._count.labels("dropped").inc()
 

@@ -296,7 +296,7 @@ class Consumer:
         """Whether exposures were left when `catch_up` read some of them."""
         return self._follower is not None and self._follower.has_more
 
-    def catch_up(self) -> int:
+    def catch_up(self, now: int | None = None) -> int:
         """Apply the events that have come since, from every process, and every `PAUSE` seconds a batch of
         what has become known of exposures. Cheap if there is nothing.
 
@@ -304,6 +304,10 @@ class Consumer:
 
         The first call also checks that the logs are those that the snapshot holds, and remembers the ids of
         its events, as far as the log still has them: one that is sent again does not count.
+
+        Args:
+            now: Microseconds since 1970: read exposures as of then, however short the pause was. By default
+                as of the present, after the pause.
 
         Returns:
             How many events and exposures changed something.
@@ -331,7 +335,11 @@ class Consumer:
                     extra={"fields": {"events": unknown}},
                 )
             follower = self._follower
-            if follower is not None and follower.is_due and (changes := follower.read()) is not None:
+            if (
+                follower is not None
+                and (now is not None or follower.is_due)
+                and (changes := follower.read(now)) is not None
+            ):
                 self._failed = True
                 self.live.apply_exposures(changes)
                 changed += len(changes.item)

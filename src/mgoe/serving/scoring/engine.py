@@ -1,7 +1,7 @@
 """One bundle ready to serve: its live state, its scorer, and the events that it understands."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -30,6 +30,8 @@ from mgoe.serving.scoring.scorer import Scorer
 
 SHOWN_USERS = 20
 """Users that the page offers."""
+Clock = Callable[[], int]
+"""Returns the present, in microseconds since 1970."""
 
 
 class Engine:
@@ -41,6 +43,8 @@ class Engine:
         index: Folder for what is made from the bundle once and read by every worker.
         runtime: What runs the model.
         exposures: Exposures and labels, which items' rates follow; None if there are none.
+        clock: What the present is; None for the system's clock. As of a supplied clock, `catch_up` reads
+            all exposures, without a pause.
 
     Raises:
         BundleError, GraphError: The bundle cannot be served.
@@ -63,7 +67,9 @@ class Engine:
         index: Path | None = None,
         runtime: Runtime = Runtime(),
         exposures: ExposureLog | None = None,
+        clock: Clock | None = None,
     ):
+        self._clock = clock
         self.bundle = bundle = Bundle.open(path)
         self._hold = Hold(bundle.path)  # files are opened when they are first read
         self.tasks = bundle.tasks
@@ -75,7 +81,7 @@ class Engine:
         self.consumer = Consumer(log, self.live, read_held(bundle.path), exposures, *of)
         self.away: AwayError | OtherLogError | None = None
         try:
-            self.consumer.catch_up()
+            self._read()
         except (AwayError, OtherLogError) as error:
             self.away = error
         self.scorer = Scorer(bundle, self.live, runtime, cache=index)
@@ -91,13 +97,22 @@ class Engine:
         Raises:
             StoreError: The log cannot be read.
         """
-        if self.consumer.catch_up():
+        if self._read():
             self.scorer.refresh()
+
+    def _read(self) -> int:
+        """Apply what is new, and return how much changed something."""
+        if self._clock is None:
+            return self.consumer.catch_up()
+        changed = self.consumer.catch_up(now := self._clock())
+        while self.consumer.has_more:
+            changed += self.consumer.catch_up(now)
+        return changed
 
     def now(self) -> int:
         """Return the moment that a request is answered as of, microseconds since 1970: it is asked once, when
         the request comes."""
-        return time.time_ns() // 1000
+        return time.time_ns() // 1000 if self._clock is None else self._clock()
 
     def context(self, given: Mapping[str, Any]) -> dict[str, NDArray] | None:
         """Encode the context features of a request, see `encode_json`; None if there are none."""
