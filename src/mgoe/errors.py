@@ -70,6 +70,10 @@ class RequestError(MgoeError):
     """A request to the service is well formed, but cannot be answered."""
 
 
+class ServiceError(MgoeError):
+    """A service refused a request, or does not start."""
+
+
 class StoreError(MgoeError):
     """A log of live events cannot be reached, or is damaged."""
 
