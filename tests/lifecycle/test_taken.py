@@ -286,6 +286,19 @@ def test_the_command_writes_a_log_that_a_graph_is_updated_with(shown: Path, tmp_
     assert differences(contents(new.graph, 0), contents(updated, len(updated.snapshots) - 1)) == []
 
 
+def test_exposures_are_read_as_of_the_clock_of_their_service(shown: Path, tmp_path: Path):
+    """Those of the last day still wait for labels on the clock that a simulated world supplies."""
+    old, state = mgoe.load(shown / "bundle"), tmp_path / "state"
+    asked, moment = requests(old, 30), learned_until(old) + 1000 * SECOND
+    log = take(state, old, asked[:20], now=moment)
+    take(log, old, asked[20:], now=moment + DAY)
+    now, file = moment + DAY + 3600 * SECOND, tmp_path / "taken.parquet"
+    assert write_exposures(shown / "bundle", state, file, now=now) == 20 * 4
+    new = update(shown / "bundle", Sources(events=state), tmp_path / "new", groups="keep", now=now)
+    assert write_exposures(new.path, state, file, new=True, now=now) == 0
+    assert write_exposures(new.path, state, file, new=True) == 10 * 4
+
+
 def test_what_cannot_be_written_is_refused(shown: Path, finished: Path, tmp_path: Path):
     with pytest.raises(BundleError, match="must be of an exposure log, found one of an event log"):
         write_exposures(finished / "bundle", tmp_path, tmp_path / "out.parquet")

@@ -47,6 +47,7 @@ def update(
     weights: Weights = "keep",
     groups: Groups = "learn",
     overwrite: bool = False,
+    now: int | None = None,
 ) -> Bundle:
     """Write a bundle whose graph holds new rows, and which is calibrated on them.
 
@@ -75,6 +76,8 @@ def update(
         groups: `learn` sketch and macro nodes again, as at every snapshot of a training, or `keep` them. A
             macro node keeps its number if its members stay together.
         overwrite: Replace the bundle in `out`.
+        now: As of when exposures of a service are read, in microseconds since 1970, if it has a clock of its
+            own; by default when the work begins.
 
     Raises:
         MgoeError: The bundle is damaged, there is nothing new, a row breaks a rule, or `out` is taken; what
@@ -100,10 +103,10 @@ def update(
                     learn(RetrainJob.receive(opened, processes))
         if processes.leads and weights != "new":
             call = {"bundle": opened.name, "log": rows.files, "weights": weights, "groups": groups}
-            with _work_folder(out, call) as (work, now), atomic_folder(out) as folder:
+            with _work_folder(out, call, now) as (work, began), atomic_folder(out) as folder:
                 trains = weights == "continue"
                 read = replace(rows, later=rows.later or trains)
-                new = NewRows.of(opened, read, work, trains=trains, now=now)
+                new = NewRows.of(opened, read, work, trains=trains, now=began)
                 new.require(learns and weights == "keep")
                 copy_files(opened, folder)
                 make = _keep if weights == "keep" else _continue
@@ -181,7 +184,7 @@ def _continue(new: NewRows, folder: Path, out: Path, learns: bool) -> Made:
 
 
 @contextmanager
-def _work_folder(out: Path, call: Mapping[str, Any]) -> Iterator[tuple[Path, int]]:
+def _work_folder(out: Path, call: Mapping[str, Any], now: int | None) -> Iterator[tuple[Path, int]]:
     """Yield the folder of unfinished work of a call, and when this work began, in microseconds since 1970.
 
     It stays if the block fails after a training has begun, unless the rows break a rule, and the same call
@@ -193,7 +196,7 @@ def _work_folder(out: Path, call: Mapping[str, Any]) -> Iterator[tuple[Path, int
         if not file.exists() or read_json(file)["call"] != call:
             shutil.rmtree(work, ignore_errors=True)
             work.mkdir(parents=True)
-            write_json(file, {"call": call, "now": time.time_ns() // 1000})
+            write_json(file, {"call": call, "now": time.time_ns() // 1000 if now is None else now})
         try:
             yield work, read_json(file)["now"]
         except BaseException as error:

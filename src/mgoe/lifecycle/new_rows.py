@@ -243,7 +243,7 @@ class NewRows:
             part = self._keep("events", table, settings, "the live events")
         self._hold(log.identity, mark, part)
         if self.bundle.settings.form == "exposures":
-            write_settled(self.bundle, service, self.folder / "taken.parquet", self.held)
+            write_settled(self.bundle, service, self.folder / "taken.parquet", self.held, now=self.now)
             self._read_files("exposures", [str(self.folder / "taken.parquet")], trains)
         if is_new(self.ends, dict(one for held in self.held for one in held.items())):
             logger.warning(NEW_STORE)

@@ -27,7 +27,9 @@ from mgoe.serving.events.taken import taken_rows
 logger = logging.getLogger(__name__)
 
 
-def write_exposures(bundle: Path | str, state: Path | str, out: Path | str, new: bool = False) -> int:
+def write_exposures(
+    bundle: Path | str, state: Path | str, out: Path | str, new: bool = False, now: int | None = None
+) -> int:
     """Write the exposures of a service that wait for no more labels as a log, in the columns of the bundle's.
 
     Args:
@@ -35,6 +37,7 @@ def write_exposures(bundle: Path | str, state: Path | str, out: Path | str, new:
         state: State folder of the service, or the address of its Redis.
         out: The Parquet file to write; one that is there is replaced. It says which exposures it holds.
         new: Write only those that the bundle's graph lacks.
+        now: As of when, in microseconds since 1970, for a service on a clock of its own; by default now.
 
     Returns:
         Number of exposures.
@@ -45,7 +48,7 @@ def write_exposures(bundle: Path | str, state: Path | str, out: Path | str, new:
     opened = Bundle.open(bundle)
     if opened.settings.form != "exposures":
         raise BundleError(bundle, "must be of an exposure log, found one of an event log (data.form)")
-    return write_settled(opened, state, Path(out), [read_held(opened.path)], new)
+    return write_settled(opened, state, Path(out), [read_held(opened.path)], new, now)
 
 
 def write_events(bundle: Path | str, events: Path | str, out: Path | str, new: bool = False) -> int:
@@ -92,7 +95,12 @@ def begin_of(log: EventLog) -> Mark:
 
 
 def write_settled(
-    bundle: Bundle, state: Path | str, out: Path, held: Sequence[Sources], new: bool = True
+    bundle: Bundle,
+    state: Path | str,
+    out: Path,
+    held: Sequence[Sources],
+    new: bool = True,
+    now: int | None = None,
 ) -> int:
     """Write the exposures of a service that wait for no more labels as a log, and return their number.
 
@@ -102,6 +110,7 @@ def write_settled(
         out: The Parquet file to write.
         held: What the bundle holds, or what each of several bundles does.
         new: Leave out the exposures that one of them holds.
+        now: As of when, in microseconds since 1970; by default the present.
 
     Raises:
         StoreError: The log is damaged, or does not continue where it is held.
@@ -109,9 +118,10 @@ def write_settled(
     log = open_exposures(state, make=False)
     for one in held:
         log.check(mark_of(one, log.identity))
-    latest, settled = latest_mark(held, log.identity), log.settled(longest_delay(bundle.settings.tasks))
+    now = time.time_ns() // 1000 if now is None else now
+    latest, settled = latest_mark(held, log.identity), log.settled(longest_delay(bundle.settings.tasks), now)
     after, upto = latest if new else log.begin, max(latest, log.mark(settled), key=lambda mark: mark.number)
-    kinds, now = EventReader.of(bundle).kinds, time.time_ns() // 1000
+    kinds = EventReader.of(bundle).kinds
     reader = taken_rows(log, bundle.settings, kinds, now, after.number, upto.number)
     schema = with_marks(reader.schema, log.identity, after, upto)
     with atomic_file(out) as file:
