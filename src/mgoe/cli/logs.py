@@ -6,7 +6,9 @@ from typing import Annotated, Any, Literal
 import typer
 
 from mgoe._util.progress import ProgressBar
+from mgoe.cli.service import ExperimentFile, RunBy
 from mgoe.cli.shared import Json, Overwrite, examples, logger, show, show_facts, show_json
+from mgoe.cli.visits import visit
 from mgoe.errors import ConfigError, OutputError
 
 Log = Annotated[
@@ -115,13 +117,35 @@ def simulate(
     sets: Annotated[
         list[str] | None,
         typer.Option(
-            "--set", metavar="KEY=VALUE", help="Override another setting of the world: --set popularity=1.1."
+            "--set",
+            metavar="KEY=VALUE",
+            help="Override another setting of the world, or with --serve of its visits: popularity=1.1.",
         ),
     ] = None,
+    serve: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="BUNDLE",
+            help="Serve this bundle to the users of --world, who act on what it recommends.",
+            show_default=False,
+        ),
+    ] = None,
+    world: Annotated[
+        Path | None, typer.Option(help="With --serve: folder of the simulated log.", show_default=False)
+    ] = None,
+    days: Annotated[
+        int, typer.Option(min=1, help="With --serve: days in all that --out is to hold.", show_default="1")
+    ] = 1,
+    experiment: ExperimentFile = None,
+    http: Annotated[bool, typer.Option("--http", help="With --serve: ask over HTTP.")] = False,
+    engine: RunBy = "onnx",
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Draw logs with communities, a funnel, popularity and drift; show the best reachable AUC per task."""
+    """Draw logs with communities, a funnel, popularity and drift; show the best reachable AUC per task.
+
+    With --serve, users of a simulated world visit a service over days, see what it recommends and act on it.
+    """
     from mgoe.config import apply_override, check_settings
     from mgoe.simulation import WorldSettings
     from mgoe.simulation import simulate as draw
@@ -129,6 +153,16 @@ def simulate(
     if events is not None and exposures is not None:
         raise ConfigError("--events", "also decides the number of exposures; leave out --exposures")
     options = {"users": users, "items": items, "exposures": exposures, "seed": seed, "content": content}
+    if serve is not None:
+        if drawn := [name for name in options if options[name] is not None and name != "seed"]:
+            raise ConfigError(
+                f"--{drawn[0]}", "is of a log that is drawn; leave it out, or leave out --serve"
+            )
+        found = visit(out, serve, world, days, sets or (), seed, experiment, http, engine, overwrite)
+        show_facts(found, as_json)
+        return
+    if world is not None or experiment is not None or http:
+        raise ConfigError("--world, --experiment, --http", "are for a service; name its bundle with --serve")
     raw: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     for override in sets or ():
         apply_override(raw, override)

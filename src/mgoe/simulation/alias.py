@@ -25,6 +25,16 @@ def uniform(key, counter):
     return np.float64(z >> np.uint64(11)) * 2.0**-53
 
 
+@kernel()
+def uniforms(key, counters):
+    """Return `uniform` of each counter. Shape of the counters, which have two axes."""
+    numbers = np.empty(counters.shape)
+    for row in range(len(counters)):
+        for column in range(counters.shape[1]):
+            numbers[row, column] = uniform(key, counters[row, column])
+    return numbers
+
+
 @kernel(inline="always")
 def pick(u, start, stop, table):
     """Return the entry of the group `start:stop` of an alias table that a uniform number u selects."""

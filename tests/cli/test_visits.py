@@ -1,0 +1,140 @@
+"""`mgoe simulate --serve`: a real service, and users who act on what it shows."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from mgoe.config import load_experiment
+from mgoe.config.assignment import arm_of
+from mgoe.simulation.loop import JOURNAL, OUTCOMES
+from tests.cli.conftest import Mgoe
+from tests.effort import SOAK
+
+KILLS = 20 if SOAK else 2
+"""How often a service and its users are killed in the middle of a day."""
+
+
+@pytest.fixture
+def words(shown: Path, world: Path) -> list[str]:
+    """A day of some 60 pages."""
+    visits = ["--set", "sessions=0.1", "--set", "delay=2", "--engine", "torch"]
+    return ["simulate", "--serve", str(shown / "bundle"), "--world", str(world), *visits]
+
+
+def told(bundle: Path, out: Path, mgoe: Mgoe) -> dict[str, Any]:
+    """What a folder of days holds: pages, what happened, and the exposures of the service."""
+    file = out / "exposures.parquet"
+    written = mgoe("exposures", bundle, "--state", out / "state", "--out", file)
+    assert written.exit_code == 0, written.stderr
+    return {
+        "journal": (out / JOURNAL).read_bytes(),
+        "outcomes": [pq.read_table(one) for one in sorted((out / OUTCOMES).iterdir())],
+        "exposures": pq.read_table(file).drop_columns("digest"),
+    }
+
+
+def test_a_day_is_the_same_over_both_transports_and_goes_on(
+    mgoe: Mgoe, words: list[str], shown: Path, tmp_path: Path
+):
+    found = list[dict[str, Any]]()
+    for name, option in (("calls", []), ("http", ["--http"])):
+        result = mgoe(*words, "--out", tmp_path / name, "--json", *option)
+        assert result.exit_code == 0, result.stderr
+        found.append(told(shown / "bundle", tmp_path / name, mgoe))
+        said = json.loads(result.stdout)
+        outcomes = found[-1]["outcomes"][0].to_pandas()
+        assert said["shown"] == len(outcomes)
+        assert said["pages"] == outcomes["request"].nunique() > 20
+        assert said["sums"]["click"] == outcomes["click"].sum() > 0
+    assert found[0] == found[1]
+    again = mgoe(*words, "--out", tmp_path / "calls", "--days", "2", "--json")
+    assert again.exit_code == 0, again.stderr
+    assert json.loads(again.stdout)["pages"] > json.loads(result.stdout)["pages"]
+    first, second = sorted((tmp_path / "calls" / OUTCOMES).iterdir())
+    assert pq.read_table(first).equals(found[0]["outcomes"][0])
+    times = pq.read_table(second)["time"].to_pylist()
+    assert times
+    assert min(times).date() == max(times).date() > pq.read_table(first)["time"].to_pylist()[0].date()
+
+
+def test_a_day_that_is_killed_again_and_again_is_that_of_one_that_is_not(
+    mgoe: Mgoe, words: list[str], shown: Path, tmp_path: Path
+):
+    assert mgoe(*words, "--out", tmp_path / "whole").exit_code == 0
+    whole = told(shown / "bundle", tmp_path / "whole", mgoe)
+    pages = whole["journal"].count(b"\n") - 2
+    out = tmp_path / "killed"
+    for kill in range(KILLS):
+        call = [sys.executable, "-m", "mgoe", *words, "--out", str(out)]
+        process = subprocess.Popen(call, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while process.poll() is None:
+            seen = (out / JOURNAL).read_bytes().count(b"\n") if (out / JOURNAL).exists() else 0
+            if seen > (kill + 1) * pages / (KILLS + 1):
+                os.kill(process.pid, signal.SIGKILL)
+            time.sleep(0.001)
+        assert process.returncode == -signal.SIGKILL
+    assert mgoe(*words, "--out", out).exit_code == 0
+    found = told(shown / "bundle", out, mgoe)
+    assert [name for name in whole if found[name] != whole[name]] == []
+
+
+def test_users_of_an_experiment_are_shown_what_their_arm_makes(
+    mgoe: Mgoe, words: list[str], shown: Path, tmp_path: Path
+):
+    arms = [
+        {"name": "served", "share": 0.5},
+        {"name": "other", "share": 0.5, "explore": {"temperature": 1.0}},
+    ]
+    file = tmp_path / "experiment.yaml"
+    file.write_text(yaml.safe_dump({"id": "one", "arms": arms}))
+    result = mgoe(*words, "--out", tmp_path / "days", "--experiment", file)
+    assert result.exit_code == 0, result.stderr
+    experiment = load_experiment(file)
+    outcomes = pq.read_table(tmp_path / "days" / OUTCOMES).to_pandas()
+    for user, arm in zip(outcomes["user_id"], outcomes["arm"], strict=True):
+        number = arm_of(experiment, str(user))
+        assert number is not None
+        assert experiment.arms[number].name == arm
+    assert outcomes["arm"].nunique() == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (["--users", "5"], "--users: is of a log that is drawn; leave it out, or leave out --serve"),
+        (["--set", "loyalti=1"], "did you mean 'loyalty'"),
+        (["--world", "nowhere"], "holds no truth of a simulated log"),
+    ],
+)
+def test_what_cannot_be_played_is_refused_before_a_service_starts(
+    mgoe: Mgoe, words: list[str], tmp_path: Path, changes: list[str], said: str
+):
+    result = mgoe(*words, "--out", tmp_path / "days", *changes)
+    assert result.exit_code == 2
+    assert said in result.stderr
+    assert not (tmp_path / "days").exists()
+
+
+def test_a_service_of_another_world_and_other_files_are_refused(
+    mgoe: Mgoe, words: list[str], finished: Path, world: Path, tmp_path: Path
+):
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "mine.txt").write_text("mine")
+    result = mgoe(*words, "--out", tmp_path / "taken")
+    assert (result.exit_code, "holds files but no days of a world" in result.stderr) == (2, True)
+    size = ["--users", 90, "--items", 50, "--exposures", 300, "--set", "days=5"]
+    assert mgoe("simulate", "--out", tmp_path / "other", *size).exit_code == 0
+    words = [*words[:4], str(tmp_path / "other"), "--engine", "torch"]
+    result = mgoe(*words, "--out", tmp_path / "days")
+    assert (result.exit_code, "every id must be of this simulated world" in result.stderr) == (2, True)
+    result = mgoe("simulate", "--http", "--out", tmp_path / "days")
+    assert (result.exit_code, "name its bundle with --serve" in result.stderr) == (2, True)

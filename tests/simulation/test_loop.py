@@ -1,0 +1,123 @@
+"""Days of a world: played once, or resumed after any interruption."""
+
+import asyncio
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mgoe.errors import OutputError
+from mgoe.simulation import Shown, Truth, Visits, VisitSettings, first_day, make_truth, play
+from mgoe.simulation.loop import JOURNAL, OUTCOMES
+from mgoe.simulation.visits import Page, Report
+from tests.effort import up_to
+from tests.simulation.worlds import SMALL
+
+WORLD = SMALL.model_copy(update={"users": 60})
+
+
+class Stopped(Exception):
+    pass
+
+
+class Counting:
+    """Shows what was clicked least, so every page depends on all that was told before."""
+
+    def __init__(self, stops: int | None = None):
+        self.told, self.asked, self.changed, self._stops = dict[str, Any](), 0, list[Any](), stops
+        self.time = 0
+
+    async def show(self, page: Page, visits: Visits) -> Shown:
+        if self.asked == self._stops:
+            raise Stopped
+        assert page.time >= self.time
+        self.asked, self.time = self.asked + 1, page.time
+        clicks = [label["item"] for label in self.told.values() if label["labels"].get("click")]
+        alive = visits.truth.item_ids.of(visits.alive(page.day)).tolist()
+        seen = {*visits.seen(page)}
+        ranked = sorted(
+            (item for item in alive if item not in seen), key=lambda item: (clicks.count(item), item)
+        )
+        return Shown(ranked[:4], "odd" if page.user % 2 else None, "least")
+
+    async def tell(self, reports: Sequence[Report], time: int) -> None:
+        assert time >= self.time
+        self.time = time
+        for report in reports:
+            self.told |= {
+                json.dumps([one["request"], one["item"], *one["labels"]]): one for one in report.labels
+            }
+
+    async def change(self, items: Sequence[dict[str, Any]], time: int) -> None:
+        assert time >= self.time
+        self.changed, self.time = [*self.changed, *items], time
+
+
+@pytest.fixture(scope="module")
+def truth() -> Truth:
+    return make_truth(WORLD)
+
+
+def run(truth: Truth, policy: Counting, folder: Path, days: range = range(4, 7)) -> None:
+    asyncio.run(play(Visits(truth, VisitSettings(delay=8)), policy, folder, days))
+
+
+@given(data=st.data())
+@up_to(6)
+def test_an_interrupted_day_resumes_to_what_an_uninterrupted_one_gives(
+    truth: Truth, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+):
+    whole, cut = (tmp_path_factory.mktemp(name) for name in ("whole", "cut"))
+    once = Counting()
+    run(truth, once, whole)
+    policy = Counting(data.draw(st.integers(0, once.asked - 1)))
+    with pytest.raises(Stopped):
+        run(truth, policy, cut)
+    kept = (cut / JOURNAL).read_bytes()
+    rest = (whole / JOURNAL).read_bytes()[len(kept) :]
+    torn = data.draw(st.integers(0, rest.index(b"\n")))  # of the line that was being written
+    (cut / JOURNAL).write_bytes(kept + rest[:torn])
+    again = Counting()
+    again.told, again.time = policy.told, policy.time  # a service does not go back
+    run(truth, again, cut)
+    assert (cut / JOURNAL).read_bytes() == (whole / JOURNAL).read_bytes()
+    for file in (whole / OUTCOMES).iterdir():
+        assert pq.read_table(file).equals(pq.read_table(cut / OUTCOMES / file.name))
+    assert again.told == once.told
+
+
+def test_days_follow_one_another_and_finished_ones_ask_nothing(truth: Truth, tmp_path: Path):
+    assert first_day(tmp_path) is None
+    first = Counting()
+    run(truth, first, tmp_path, range(4, 5))
+    assert first_day(tmp_path) == 4
+    assert [one["item"] for one in first.changed] == truth.item_ids.of(
+        np.flatnonzero(truth.items.arrival == 4)
+    ).tolist()
+    more = Counting()
+    more.told = first.told
+    run(truth, more, tmp_path, range(4, 7))
+    assert more.asked > 0
+    again = Counting()
+    run(truth, again, tmp_path, range(4, 7))
+    assert (again.asked, again.told, again.changed) == (0, {}, [])
+    table = pq.read_table(tmp_path / OUTCOMES).to_pandas()
+    assert len(table) == 4 * (first.asked + more.asked)
+    index = truth.user_ids.index(table["user_id"])
+    assert ((index % 2 == 1) == table["arm"].eq("odd")).all()
+
+
+def test_days_of_another_world_are_refused_and_stay(truth: Truth, tmp_path: Path):
+    run(truth, Counting(), tmp_path, range(4, 5))
+    before = (tmp_path / JOURNAL).read_bytes()
+    with pytest.raises(OutputError, match=r"its visits is not|its visits are not"):
+        asyncio.run(play(Visits(truth, VisitSettings(seed=9)), Counting(), tmp_path, range(4, 5)))
+    with pytest.raises(OutputError, match="its first"):
+        run(truth, Counting(), tmp_path, range(5, 6))
+    assert (tmp_path / JOURNAL).read_bytes() == before
