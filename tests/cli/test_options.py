@@ -37,6 +37,7 @@ TEXTS = {
 }
 """Values of options that a command reads itself."""
 SERVICE, SPARK = {"state": Path("state")}, {"engine": "spark", "out": "scores"}
+VISITS: dict[str, Any] = {"serve": Path("bundle"), "world": Path("log")}
 NEEDS: dict[str, dict[str, Any]] = {
     "evaluate jobs": {"pairs": "pairs.parquet"},
     "evaluate model": {"rolling": 3},
@@ -55,6 +56,8 @@ NEEDS: dict[str, dict[str, Any]] = {
     "recommend master": SPARK | {"file": "users.parquet"},
     "recommend out": {"file": "users.parquet"},
     "recommend overwrite": SPARK | {"file": "users.parquet"},
+    "simulate serve": {"world": Path("log")},
+    **{f"simulate {name}": VISITS for name in ("world", "days", "experiment", "http", "engine")},
 }
 """Other arguments without which a command, or one of its options, is refused or has no use for it."""
 

@@ -154,6 +154,7 @@ COMMANDS = {
             "mgoe simulate --out runs/demo-log",
             "mgoe simulate --out big --users 1000000 --items 200000 --events 100000000 --form events",
             "mgoe simulate --out steep --set popularity=1.2 --set days=90 --seed 3",
+            "mgoe simulate --serve runs/mine/bundle --world runs/demo-log --days 3 --out runs/days",
         ),
     },
     "Train and evaluate": {

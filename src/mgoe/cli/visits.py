@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ def visit(
     started = time.perf_counter()
 
     async def run() -> None:
-        async with Service(lambda clock: client(settings, clock, http), visits) as service:
+        async with Service(partial(client, settings, http=http), visits) as service:
             await play(visits, service, out, range(first, first + days), bar.update, features)
 
     with ProgressBar("days") as bar:
