@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mgoe.errors import OutputError
-from mgoe.simulation import Shown, Truth, Visits, VisitSettings, first_day, make_truth, play
-from mgoe.simulation.loop import JOURNAL, OUTCOMES
+from mgoe.simulation import Shown, Truth, Visits, VisitSettings, make_truth, play
+from mgoe.simulation.loop import JOURNAL, OUTCOMES, first_day
 from mgoe.simulation.visits import Page, Report
 from tests.effort import up_to
 from tests.simulation.worlds import SMALL

@@ -37,7 +37,8 @@ def visit(
     from mgoe.config import apply_override, check_settings
     from mgoe.serving.http.client import client
     from mgoe.serving.http.settings import ServeSettings
-    from mgoe.simulation import Service, Truth, Visits, VisitSettings, first_day, play
+    from mgoe.simulation import Truth, Visits, VisitSettings
+    from mgoe.simulation.loop import Service, first_day, play
 
     if world is None:
         raise ConfigError("--world", "must name the folder of a simulated log, whose users visit; give it")

@@ -6,7 +6,7 @@ Axes: `T` behaviours (tasks), `U` users, `I` items, `N` exposures or examples.
 
 from mgoe.simulation.chance import check_reachable, reachable
 from mgoe.simulation.logs import Form, SimulationSummary, simulate
-from mgoe.simulation.loop import Clock, Policy, Service, Shown, first_day, play
+from mgoe.simulation.loop import Shown, play
 from mgoe.simulation.settings import DEVICES, BehaviorSettings, StaySettings, WorldSettings
 from mgoe.simulation.truth import Truth
 from mgoe.simulation.visits import Visits, VisitSettings
@@ -15,10 +15,7 @@ from mgoe.simulation.world import make_truth
 __all__ = [
     "DEVICES",
     "BehaviorSettings",
-    "Clock",
     "Form",
-    "Policy",
-    "Service",
     "Shown",
     "SimulationSummary",
     "StaySettings",
@@ -27,7 +24,6 @@ __all__ = [
     "Visits",
     "WorldSettings",
     "check_reachable",
-    "first_day",
     "make_truth",
     "play",
     "reachable",

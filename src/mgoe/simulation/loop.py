@@ -40,6 +40,10 @@ class Shown(NamedTuple):
         items: Ids, the first position first.
         arm: Of the service's experiment; None if the user has none.
         bundle: What made it.
+
+    Example:
+        >>> Shown([500_017, 500_003]).arm is None
+        True
     """
 
     items: Sequence[int]
