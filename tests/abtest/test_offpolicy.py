@@ -1,6 +1,7 @@
 """Estimates from logged lists are those of naive loops, and hold the known truth of a simulated bandit."""
 
 from itertools import permutations
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ def chance(scores: np.ndarray, items: tuple[int, ...]) -> list[float]:
     return found
 
 
-def bandit(seed: int, lists: int) -> tuple[dict[str, np.ndarray], float]:
+def bandit(seed: int, lists: int) -> tuple[dict[str, Any], float]:
     rng, ours, theirs = (
         np.random.default_rng(seed),
         np.array([0.0, 0.5, 1.0, 0.2]),

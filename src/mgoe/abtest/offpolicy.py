@@ -1,9 +1,9 @@
 """What another policy would have earned, estimated from answers that were logged with their propensities.
 
-A place of a list is a step: the log shows the item with probability p given the items above it, the other policy
-with q. The weight of a place is the product of q / p over it and the places above (McInerney et al. 2020), so
-estimates are unbiased if the log could show all that the policy shows. Doubly robust estimates add the bundle's
-own predictions as a baseline (Kiyohara et al. 2022), which only lowers the variance.
+A place of a list is a step: the log shows the item with probability p given the items above it, the other
+policy with q. The weight of a place is the product of q / p over it and the places above (McInerney et al.
+2020), so estimates are unbiased if the log could show all that the policy shows. Doubly robust estimates add
+the bundle's own predictions as a baseline (Kiyohara et al. 2022), which only lowers the variance.
 
 Axes: `N` lists, `K` places; places that a list lacks have propensity NaN.
 """
@@ -51,7 +51,8 @@ def estimate(
         propensities: Probability with which the log showed it, given the items above. Shape (N, K).
         policy: Probability with which the other policy does. Shape (N, K).
         predicted: Predicted reward of the shown item. Shape (N, K).
-        expected: Predicted reward of the other policy's draw at the place, given the items above. Shape (N, K).
+        expected: Predicted reward of what the other policy would draw at the place, given the items above.
+            Shape (N, K).
         min_effective: Fewest lists that the log must be worth.
 
     Raises:
@@ -79,8 +80,8 @@ def estimate(
     if effective < min_effective:
         raise DataError(
             "propensities",
-            f"must support the bundle's lists, found {len(last):,} lists that are worth {effective:.1f} of its "
-            "own; explore more, or estimate a policy with a higher temperature",
+            f"must support the bundle's lists, found {len(last):,} lists that are worth "
+            f"{effective:.1f} of its own; explore more, or estimate a policy with a higher temperature",
         )
     each = (weights * rewards).sum(1)
     scale = weights.mean(0) + (weights.sum(0) == 0)
