@@ -1,5 +1,7 @@
 """The settings of an experiment."""
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -43,6 +45,27 @@ def test_a_rule_that_is_broken_is_named(changed: dict[str, object], sentence: st
     with pytest.raises(ConfigError) as caught:
         experiment(**changed)
     assert sentence in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("raw", "sentence"),
+    [
+        ({"id": "one", "arm": ARMS}, "unknown key 'arm'; did you mean 'arms'? (and 1 more)"),
+        (
+            {"id": "one", "arms": [{"nme": "a", "share": 0.5}, ARMS[1]]},
+            "unknown key 'arms.0.nme'; did you mean",
+        ),
+        (
+            {"id": "one", "arms": ARMS, "compare": 2, "stopp": 1},
+            "unknown key 'stopp'; did you mean 'stop'? (and",
+        ),
+    ],
+)
+def test_a_misspelled_key_is_named_before_what_it_leaves_missing(
+    raw: dict[str, object], sentence: str
+) -> None:
+    with pytest.raises(ConfigError, match=f"^e.yaml: {re.escape(sentence)}"):
+        check_settings(ExperimentSettings, raw, "e.yaml")
 
 
 def test_only_changed_arms_and_shares_are_another_phase() -> None:

@@ -215,7 +215,8 @@ def apply_override(raw: dict[str, Any], override: str) -> None:
 
 
 def _describe(error: ValidationError, kind: type[BaseModel], raw: object) -> str:
-    first, *others = error.errors()
+    # a misspelled key comes first: it is why another one is missing
+    first, *others = sorted(error.errors(), key=lambda one: not _is_unknown(one, raw))
     keys = _keys(first, raw)
     key = ".".join(keys) or "settings"
     # a value of several possible types has one error per type
@@ -233,6 +234,11 @@ def _describe(error: ValidationError, kind: type[BaseModel], raw: object) -> str
         else f", found {first['input']!r}"
     )
     return f"{key}: {first['msg'].removeprefix('Value error, ')}{found}{more}"
+
+
+def _is_unknown(error: ErrorDetails, raw: object) -> bool:
+    """Return whether a key is unknown, whichever of several possible types its settings have."""
+    return error["type"] == "extra_forbidden" and len(_keys(error, raw)) == len(error["loc"])
 
 
 def _keys(error: ErrorDetails, here: object) -> list[str]:
