@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from mgoe.bundle.exploration import Exploration, explored
+from mgoe.bundle.exploration import Exploration, chances, explored
 from mgoe.config.experiment import ExploreSettings
 
 HOW = st.one_of(
@@ -106,3 +106,28 @@ def test_an_item_whose_odds_vanish_does_not_come_before_one_that_has_some() -> N
         )  # fmt: skip
         assert rows[-1] == 2
         assert chances.tolist() == [0.5, 1, 1]
+
+
+@given(lists(), st.one_of(st.none(), HOW), st.integers(0, 100))
+def test_chances_of_followed_lists_are_those_of_the_definition(
+    drawn: tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64], int],
+    how: ExploreSettings | None,
+    seed: int,
+) -> None:
+    scores, _, _, k = drawn
+    n = min(k, len(scores))
+    orders = np.random.default_rng(seed).permuted(np.tile(np.arange(len(scores)), (5, 1)), axis=1)
+    free = np.ones((5, len(scores)), bool)
+    never = ExploreSettings(epsilon=1e-300, last=1)
+    none, nothing = np.empty((len(scores), 0), np.int64), np.empty(0, np.int64)
+    expected = [
+        chance_of(tuple(order[:n]), scores, none, nothing, k, how or never) for order in orders.tolist()
+    ]
+    for place in range(n):
+        odds = chances(scores, free, how, np.full(5, n - place))
+        assert odds.sum(1) == pytest.approx(1)
+        found = odds[np.arange(5), orders[:, place]]
+        assert found == pytest.approx([one[place] for one in expected], abs=1e-12)
+        free[np.arange(5), orders[:, place]] = False
+    if n == len(scores):
+        assert not chances(scores, free, how, np.zeros(5, np.int64)).any(), "no item is left"

@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from mgoe.bundle import Bundle
-from tests.abtest import logs
+from mgoe.config.experiment import ExploreSettings
+from tests.abtest import lists, logs
 from tests.cli.conftest import Mgoe
 
 
@@ -60,6 +61,48 @@ def test_a_plan_needs_fewer_units_for_a_larger_lift(mgoe: Mgoe, exported: list[s
     assert small.keys() == large.keys()
     assert all(large[metric] <= small[metric] for metric in small)
     assert "click per exposure" in mgoe("experiment", "plan", "bundle", *exported[3:5]).stdout
+
+
+@pytest.fixture
+def explored(shown: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """What `estimate` reads of a bundle that was served and explored."""
+    answers = lists.logged(Bundle.open(shown / "bundle"), ExploreSettings(temperature=0.2), 200)
+    answers.to_parquet(tmp_path / "answers.parquet")
+    lists.outcomes(answers).to_parquet(tmp_path / "exposures.parquet")
+    arms = [{"name": "best", "share": 0.5}, {"name": "open", "share": 0.5, "explore": {"temperature": 0.2}}]
+    (tmp_path / "ab.yaml").write_text(yaml.safe_dump({"id": "one", "arms": arms}))
+    monkeypatch.chdir(tmp_path)
+    return [shown / "bundle", "--answers", "answers.parquet", "--log", "exposures.parquet"]
+
+
+def test_the_policy_that_was_served_is_estimated_as_it_was(mgoe: Mgoe, explored: list[object]):
+    words = "experiment", "estimate", *explored, "--experiment", "ab.yaml", "--arm", "open"
+    told = json.loads(mgoe(*words, "--json").stdout)
+    assert (told["lists"], told["effective"]) == (200, pytest.approx(200))
+    click = {one["method"]: one["value"] for one in told["estimates"] if one["task"] == "click"}
+    assert click["IPS"] == pytest.approx(click["logged"])
+    lines = mgoe(*words).stdout.splitlines()
+    assert any("click" in line and "doubly robust" in line for line in lines)
+    assert lines[-1].startswith("200 lists of 60 users are worth 200 of the bundle's own")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--arm", "open"], "--arm: and --experiment belong together, found one of them"),
+        (
+            ["--experiment", "ab.yaml", "--arm", "opne"],
+            "must be an arm of ab.yaml, found 'opne'; did you mean",
+        ),
+        (["--experiment", "ab.yaml", "--arm", "best"], "must support the lists of the bundle"),
+    ],
+)
+def test_an_estimate_that_cannot_be_is_one_sentence(
+    mgoe: Mgoe, explored: list[object], words: list[str], said: str
+):
+    result = mgoe("experiment", "estimate", *explored, *words)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert said in " ".join(result.stderr.split())
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ its covariate. Rows join by the request that they name, or by their user where t
 Axes: `U` units, `M` metrics, `C` cells, one per unit, day of the experiment and day since the assignment.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -35,8 +36,8 @@ SKEW = 60_000_000
 RETURNS = (1, 7)
 """Days after which a unit is looked for again, for as many days."""
 COLUMNS = (
-    *("time", "request", "user", "unit", "experiment", "phase", "arm"),
-    *("use", "version", "status", "latency", "items", "teams"),
+    *("time", "request", "route", "user", "unit", "experiment", "phase", "arm"),
+    *("use", "version", "status", "latency", "items", "propensities", "teams"),
 )
 """Columns of logged answers that an experiment needs."""
 
@@ -282,6 +283,49 @@ def collect(
         f"return after {d} days": _returns(seen, own["unit"].map(places), units, end, d) for d in RETURNS
     }
     return Sample(arms, metrics, units, cells, before, returns, start, end, pairs, rows, answers)
+
+
+def shown_items(
+    answers: DataFrame, rows: DataFrame, unit: str, beside: str, sums: Sequence[str]
+) -> DataFrame:
+    """Return each item of the lists that were shown, with what was done with it.
+
+    A row that names a request counts for its list. Another one counts for the newest list before it that
+    showed the item to the unit.
+
+    Args:
+        answers: As of `read_answers`; those without `beside`, or of a repeated request, are left out.
+        rows: What units did: `item, request, time`, their unit, and `sums`.
+        unit: The column of the unit in both.
+        beside: The column of answers that has one value per item.
+        sums: The columns to sum.
+
+    Returns:
+        `answer, place, time, request, item`, the unit, `beside` and `sums`.
+
+    Raises:
+        DataError: Lists and their values differ in length.
+    """
+    lists = answers[(answers["use"] == "answer") & answers[unit].notna() & answers[beside].notna()]
+    lists = lists.drop_duplicates("request")[["time", "request", unit, "items", beside]]
+    uneven = lists["items"].map(len) != lists[beside].map(len)
+    if uneven.any():
+        raise DataError(
+            beside,
+            f"must have one value per item, found another number in {int(uneven.sum()):,} of {len(lists):,} "
+            "answers; export the answers again",
+        )
+    shown = lists.rename(columns={"items": "item"}).explode(["item", beside]).rename_axis("answer")
+    shown = shown[shown["item"].notna()].reset_index().astype({unit: str, "item": str})
+    shown["place"] = shown.groupby("answer").cumcount()
+    keys = shown[["answer", "place", "time", "request", "item", unit]]
+    done = rows[rows["item"].notna() & rows[unit].notna()].astype({unit: str, "item": str, "time": "int64"})
+    named = done["request"].notna()
+    by_request = done[named].merge(keys.drop(columns=[unit, "time"]), on=["request", "item"])
+    others = done[~named].drop(columns="request").sort_values("time")
+    newest = pd.merge_asof(others, keys.sort_values("time"), on="time", by=[unit, "item"])
+    counted = pd.concat([by_request, newest]).groupby(["answer", "place"])[list(sums)].sum()
+    return shown.join(counted, on=["answer", "place"]).fillna(dict.fromkeys(sums, 0.0))
 
 
 def _list_differences(answers: DataFrame, experiment: str, phase: str) -> DataFrame:

@@ -85,6 +85,33 @@ def explored(
     return np.array(rows, np.int64), np.array(propensities)
 
 
+def chances(
+    values: NDArray[np.float64],
+    free: NDArray[np.bool_],
+    how: ExploreSettings | None,
+    left: NDArray[np.int64],
+) -> NDArray[np.float64]:
+    """Return how probable each item is at a place of lists.
+
+    Args:
+        values: What orders the items, falling. Shape (B,).
+        free: Which are not above the place already. Shape (N, B).
+        how: None always takes the best.
+        left: Places of each list from this one on. Shape (N,).
+
+    Returns:
+        Shape (N, B); zeros where no item is left.
+    """
+    best = (free & (free.cumsum(1) == 1)).astype(np.float64)
+    if how is None:
+        return best
+    if how.epsilon is not None:
+        drawn = how.epsilon * free / np.maximum(free.sum(1, keepdims=True), 1) + (1 - how.epsilon) * best
+        return np.where(left[:, None] <= (how.last or 0), drawn, best)
+    odds = _odds(values - (best @ values)[:, None], free, how.temperature)
+    return odds / np.maximum(odds.sum(1, keepdims=True), 1)
+
+
 def _raced(
     odds: NDArray[np.float64], n: int, draws: np.random.Generator
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:

@@ -1,8 +1,8 @@
-"""`experiment plan`, `check` and `report`."""
+"""`experiment plan`, `check`, `report` and `estimate`."""
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -117,6 +117,51 @@ def report(
     show(found.decision)
 
 
+@experiment.command(
+    epilog=examples(
+        "mgoe experiment estimate bundles/next --answers answers.parquet --log exposures.parquet "
+        "--experiment ab.yaml --arm daily"
+    )
+)
+def estimate(
+    bundle: BundlePath,
+    answers: Answers,
+    log: Log,
+    file: Annotated[
+        Path | None,
+        typer.Option("--experiment", metavar="FILE", help="An experiment with --arm.", show_default=False),
+    ] = None,
+    arm: Annotated[
+        str | None, typer.Option(help="Explore as this arm; without it, show the best.", show_default=False)
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Estimate what a bundle's lists would have earned, from answers that explored."""
+    from mgoe.abtest.policy import estimate_policy
+    from mgoe.abtest.samples import read_answers
+    from mgoe.bundle import Bundle
+    from mgoe.config import did_you_mean, load_experiment
+    from mgoe.errors import ConfigError
+
+    if (file is None) != (arm is None):
+        raise ConfigError("--arm", "and --experiment belong together, found one of them; give both")
+    arms = {} if file is None else {one.name: one.explore for one in load_experiment(file).arms}
+    if arm is not None and arm not in arms:
+        raise ConfigError("--arm", f"must be an arm of {file}, found {arm!r}{did_you_mean(arm, list(arms))}")
+    found = estimate_policy(Bundle.open(bundle), read_answers(answers), log, arms[arm] if arm else None)
+    if as_json:
+        show_json(asdict(found))
+        return
+    lines = table(("task", "method", "per list", "interval"), left=2)
+    for one in found.estimates:
+        lines.add_row(one.task, one.method, f"{one.value:.4g}", "{:.4g} to {:.4g}".format(*one.interval))
+    show(lines)
+    show(
+        f"{found.lists:,} lists of {found.users:,} users are worth {found.effective:,.0f} of the bundle's "
+        f"own; {found.learned:,} that it has learned are left out."
+    )
+
+
 def _guard(text: str) -> tuple[str, float]:
     """Read the option of a guard rail."""
     from mgoe.errors import ConfigError
@@ -134,10 +179,8 @@ def _sample(file: Path, answers: Path, log: list[str], bundle: Path) -> "tuple[E
     """Read an experiment and what its units did."""
     from mgoe.abtest.samples import collect, read_answers, read_rows
     from mgoe.bundle import Bundle
-    from mgoe.config.experiment import ExperimentSettings
-    from mgoe.config.reading import check_settings, read_yaml
+    from mgoe.config import load_experiment
 
-    raw: dict[str, Any] = read_yaml(file, (), "must hold an experiment: its id and its arms")
-    settings = check_settings(ExperimentSettings, raw, file)
+    settings = load_experiment(file)
     columns = Bundle.open(bundle).settings
     return settings, collect(settings, columns, read_answers(answers, settings.id), read_rows(columns, log))
