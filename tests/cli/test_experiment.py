@@ -4,12 +4,14 @@ import json
 from pathlib import Path
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 import yaml
 
 from mgoe.bundle import Bundle
 from mgoe.config.experiment import ExploreSettings
 from tests.abtest import lists, logs
+from tests.abtest.test_interleaving import interleaved
 from tests.cli.conftest import Mgoe
 
 
@@ -34,6 +36,16 @@ def test_a_better_arm_is_taken(mgoe: Mgoe, exported: list[str], tmp_path: Path):
     assert "Take daily" in (tmp_path / "page.html").read_text()
     told = json.loads(mgoe("experiment", "report", *exported, *options, "--json").stdout)
     assert told["decision"].startswith("Take daily")
+
+
+def test_interleaved_lists_are_in_the_report(mgoe: Mgoe, exported: list[str]):
+    both = zip(logs.make(lift=0.5), interleaved(1, 100, liked=0.4), strict=True)
+    for name, parts in zip(("answers", "exposures"), both, strict=True):
+        every = [part.astype({"user_id": str}) if "user_id" in part else part for part in parts]
+        pd.concat(every, ignore_index=True).to_parquet(f"{name}.parquet")
+    told = json.loads(mgoe("experiment", "report", *exported, "--json").stdout)
+    assert [one["task"] for one in told["interleaving"]] == ["click", "buy"]
+    assert told["interleaving"][0]["sentence"] in mgoe("experiment", "report", *exported).stdout.splitlines()
 
 
 def test_sound_data_raise_no_alarm_and_a_lost_arm_does(mgoe: Mgoe, exported: list[str], tmp_path: Path):

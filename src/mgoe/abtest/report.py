@@ -11,6 +11,7 @@ from mgoe._util.files import write_text
 from mgoe._util.templates import templates_of
 from mgoe.abtest.check import Finding
 from mgoe.abtest.effects import ALPHA, compare, fixed, fixed_p, sequential, sequential_p
+from mgoe.abtest.interleaving import Preference, preferences
 from mgoe.abtest.samples import DAY, Metric, Sample
 from mgoe.config.experiment import ExperimentSettings
 from mgoe.errors import ConfigError, DataError
@@ -67,6 +68,8 @@ class Report:
     """One sentence per metric that must not fall."""
     triggered: list[Line]
     """Units that would have been shown another list by another arm."""
+    interleaving: list[Preference]
+    """Which arm the units with interleaved lists prefer, by task."""
     slices: list[Line]
     tenure: list[Line]
     looks: list[Line]
@@ -148,6 +151,7 @@ def make_report(
         lines=lines,
         guards=told,
         triggered=triggered,
+        interleaving=preferences(experiment, sample),
         slices=slices,
         tenure=tenure,
         looks=looks,

@@ -234,10 +234,8 @@ def collect(
         DataError: Nobody was in the experiment, or the clocks of answers and rows differ.
     """
     shown = answers[answers["use"] == "answer"]
-    own = shown[(shown["experiment"] == experiment.id) & (shown["phase"] == experiment.phase)]
+    own = until_end(shown, experiment)
     own = own[own["unit"].notna() & own["arm"].isin([a.name for a in experiment.arms]) & own["teams"].isna()]
-    if experiment.end is not None:
-        own = own[own["time"] < _micros(experiment.end)]
     if own.empty:
         raise DataError(
             f"experiment {experiment.id}",
@@ -283,6 +281,12 @@ def collect(
         f"return after {d} days": _returns(seen, own["unit"].map(places), units, end, d) for d in RETURNS
     }
     return Sample(arms, metrics, units, cells, before, returns, start, end, pairs, rows, answers)
+
+
+def until_end(answers: DataFrame, experiment: ExperimentSettings) -> DataFrame:
+    """Return the answers of the experiment's phase, before its end."""
+    own = answers[(answers["experiment"] == experiment.id) & (answers["phase"] == experiment.phase)]
+    return own if experiment.end is None else own[own["time"] < _micros(experiment.end)]
 
 
 def shown_items(
