@@ -60,3 +60,34 @@ def test_unknown_metrics_and_experiments_ended_too_early_are_refused() -> None:
         report(units=20)
     with pytest.raises(ConfigError, match=r"^--guard: must be one of click per exposure"):
         report(guards={"clicks": 0.1})
+
+
+@pytest.mark.parametrize(
+    ("done", "primary", "reason"),
+    [
+        ({}, "buy per unit", "because buy is the last task, and 20 units or more of each arm did it"),
+        ({"buy": 19}, "click per unit", "because fewer than 20 units of an arm did buy"),
+        (
+            {"buy": 20},
+            "buy per unit",
+            "because buy is the last task, and 20 units or more of each arm did it",
+        ),
+        ({"buy": 0}, "click per unit", "because fewer than 20 units of an arm did buy"),
+        ({"buy": 0, "click": 5}, "click per unit", "although fewer than 20 units of an arm did click"),
+    ],
+)
+def test_the_last_task_that_enough_units_did_decides(done: dict[str, int], primary: str, reason: str) -> None:
+    answers, exposures = logs.make(2, 300, lift=0.2)
+    sample = collect(logs.experiment(), logs.settings(), answers, read_rows(logs.settings(), exposures))
+    arm = sample.units["arm"].to_numpy()[sample.cells["row"]]
+    for task, most in done.items():
+        cells, column = sample.cells, f"{task}.done"
+        doing = cells.loc[(arm == 1) & (cells[column] > 0), "row"].unique()
+        cells.loc[(arm == 1) & ~cells["row"].isin(doing[:most]), column] = 0.0
+    found = make_report(logs.experiment(), sample, check(logs.experiment(), sample))
+    assert found.primary == primary
+    assert found.primary_reason == f"{primary} decides, {reason}; name the metric in advance with --metric."
+    assert "has no value" not in found.decision
+    assert {line.metric for line in found.looks} == {primary}
+    asked = make_report(logs.experiment(), sample, [], METRIC)
+    assert asked.primary_reason == f"{METRIC} decides, as asked."

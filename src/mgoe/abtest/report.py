@@ -58,6 +58,8 @@ class Report:
 
     experiment: str
     primary: str
+    primary_reason: str
+    """Why this metric decides."""
     decision: str
     days: int
     planned_days: float
@@ -90,7 +92,8 @@ def make_report(
         experiment: Its settings.
         sample: Its units.
         findings: As of `check`; nothing is decided while one is an alarm.
-        primary: The metric that decides; the last one per unit by default, that of the strongest task.
+        primary: The metric that decides; by default that of the strongest task which enough units of each arm
+            did.
         guards: Metrics that must not fall, and by which share of the control at most.
 
     Raises:
@@ -98,7 +101,7 @@ def make_report(
         DataError: The experiment ended too early to compare its arms.
     """
     metrics = {metric.name: metric for metric in sample.metrics}
-    chosen = primary or [name for name, metric in metrics.items() if metric.kind == "unit"][-1]
+    chosen, reason = (primary, f"{primary} decides, as asked.") if primary else _strongest(sample)
     for option, name in [("--metric", chosen), *(("--guard", name) for name in guards or {})]:
         if name not in metrics:
             raise ConfigError(option, f"must be one of {', '.join(metrics)}, found {name!r}; name one")
@@ -144,6 +147,7 @@ def make_report(
     return Report(
         experiment=experiment.id,
         primary=chosen,
+        primary_reason=reason,
         decision=_decision(chosen, decisive, findings, told, share),
         days=sample.days,
         planned_days=planned,
@@ -162,6 +166,29 @@ def make_report(
 def write_page(report: Report, path: Path) -> None:
     """Write a report as one HTML file that loads nothing."""
     write_text(path, _TEMPLATES.get_template("report.html.j2").render(report=report))
+
+
+def _strongest(sample: Sample) -> tuple[str, str]:
+    """Return the metric per unit of the last task that enough units of each arm did, and why it decides.
+
+    If none is, it is the task that most units did.
+    """
+    arm, metrics = sample.units["arm"].to_numpy(), [one for one in sample.metrics if one.kind == "unit"]
+    fewest = {
+        one: np.bincount(arm[sample.values(one)[:, 0] != 0], minlength=len(sample.arms)).min()
+        for one in metrics
+    }
+    enough = [one for one in metrics if fewest[one] >= MIN_UNITS]
+    chosen = enough[-1] if enough else max(metrics, key=lambda one: fewest[one])
+    rare = ", ".join(one.task for one in metrics[metrics.index(chosen) + 1 :])
+    why = (
+        f"although fewer than {MIN_UNITS} units of an arm did {chosen.task}"
+        if not enough
+        else f"because fewer than {MIN_UNITS} units of an arm did {rare}"
+        if rare
+        else f"because {chosen.task} is the last task, and {MIN_UNITS} units or more of each arm did it"
+    )
+    return chosen.name, f"{chosen.name} decides, {why}; name the metric in advance with --metric."
 
 
 def _lines(

@@ -114,6 +114,7 @@ def report(
         name, bounds = line.metric + ", CUPED" * line.cuped, "{:+.2%} to {:+.2%}".format(*line.sequential)
         lines.add_row(name, line.arm, f"{line.lift:+.2%}", bounds, f"{line.always_valid_p:.3g}")
     show(lines)
+    show(found.primary_reason)
     for one in found.interleaving:
         show(one.sentence)
     show(found.decision)
