@@ -38,7 +38,7 @@ def test_the_policy_that_was_logged_earns_what_was_logged(
     bundle.retrieval = Half() if retrieves else None
     answers = logged(bundle, how)
     found = estimate_policy(bundle, answers, outcomes(answers), how)
-    assert (found.lists, found.users, found.learned) == (LISTS, USERS, 0)
+    assert (found.lists, found.users, found.left_out) == (LISTS, USERS, 0)
     assert (found.effective, found.support) == (pytest.approx(LISTS), pytest.approx(1))
     assert found.bundle == bundle.name
     for task in bundle.tasks:
@@ -114,6 +114,7 @@ def change_propensity(value: float) -> Callable[[pd.DataFrame], pd.DataFrame]:
             lambda a: a.assign(time=a["time"] - AFTER),
             "must be later than what the bundle has learned, until 20",
         ),
+        (lambda a: a.assign(time=a["time"] + 10_000), "and not later than the log, until 2096-"),
         (lambda a: a.assign(items=[["5", "6", "7"]] * 100), "must support the lists of the bundle"),
     ],
 )
@@ -127,10 +128,13 @@ def test_answers_that_say_nothing_of_a_bundle_are_refused(
     assert sentence in str(caught.value)
 
 
-def test_lists_that_the_bundle_has_learned_are_left_out(bundle: Bundle, tmp_path: Path) -> None:
+def test_lists_that_the_bundle_has_learned_and_that_are_newer_than_the_log_are_left_out(
+    bundle: Bundle, tmp_path: Path
+) -> None:
     answers = logged(bundle, LAST, 100)
     rows = outcomes(answers)
     answers.loc[:9, "time"] = 1
+    answers.loc[95:, "time"] = AFTER + 10_000
     answers.to_parquet(tmp_path / "answers.parquet")
     found = estimate_policy(bundle, read_answers(tmp_path / "answers.parquet"), rows, LAST)
-    assert (found.lists, found.learned) == (90, 10)
+    assert (found.lists, found.left_out) == (85, 15)

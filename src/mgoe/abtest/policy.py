@@ -1,8 +1,9 @@
 """What a bundle would have shown in place of logged lists, and what that would have earned.
 
 The bundle scores from its snapshot: it reads what happened until the newest row that it holds, and nothing
-since. Answers before that row are left out, because the bundle has learned how they ended. A log says neither
-the filters nor the context of a request, so the bundle's lists are those without any.
+since. Answers before that row are left out, because the bundle has learned how they ended, as are those after
+the newest row of the log, of which nobody knows yet. A log says neither the filters nor the context of a
+request, so the bundle's lists are those without any.
 
 Axes: `N` lists, `K` places, `T` tasks, `B` items that the bundle ranks for a user.
 """
@@ -35,8 +36,8 @@ class PolicyEstimate:
     bundle: str
     lists: int
     users: int
-    learned: int
-    """Lists that were left out, because the bundle has learned how they ended."""
+    left_out: int
+    """Lists that the bundle has learned, or that are newer than the log."""
     effective: float
     """Lists of the bundle's own that the log is worth."""
     support: float
@@ -61,30 +62,33 @@ def estimate_policy(
     """
     names = [f"{task}.done" for task in bundle.tasks]
     there = answers[(answers["route"] == "recommend") & answers["teams"].isna()]
-    shown = shown_items(there, read_rows(bundle.settings, log), "user", "propensities", names)
+    rows = read_rows(bundle.settings, log)
+    shown = shown_items(there, rows, "user", "propensities", names)
     if shown.empty:
         raise DataError(
             "propensities",
             f"must be in answers of /v1/recommend, found none in {len(answers):,} answers; give an arm "
             "`explore`, which logs how probable each item was",
         )
+    until = int(rows["time"].max())
     since = round(datetime.fromisoformat(bundle.manifest["lineage"]["log"][1]).timestamp() * 1e6)
-    late = shown[shown["time"] > since]
-    learned = shown["answer"].nunique() - late["answer"].nunique()
-    if late.empty:
+    known = shown[(shown["time"] > since) & (shown["time"] <= until)]
+    left_out = shown["answer"].nunique() - known["answer"].nunique()
+    if known.empty:
         raise DataError(
             "--answers",
-            f"must be later than what the bundle has learned, until {iso_time(since)}, found none in "
-            f"{learned:,} lists; estimate an older bundle, or export later answers",
+            f"must be later than what the bundle has learned, until {iso_time(since)}, and not later than "
+            f"the log, until {iso_time(until)}, found none in {left_out:,} lists; estimate an older bundle, "
+            "or export both again later",
         )
-    lists, users = late["answer"].factorize()[0], late.drop_duplicates("answer")["user"].factorize()
-    at = lists, late["place"].to_numpy(int)
+    lists, users = known["answer"].factorize()[0], known.drop_duplicates("answer")["user"].factorize()
+    at = lists, known["place"].to_numpy(int)
     shape = lists.max() + 1, at[1].max() + 1
     propensities, items, there = np.full(shape, np.nan), np.full(shape, -1), np.zeros(shape, bool)
-    propensities[at], there[at] = late["propensities"].astype(float), True
-    items[at] = bundle.indices("item", late["item"].tolist())
+    propensities[at], there[at] = known["propensities"].astype(float), True
+    items[at] = bundle.indices("item", known["item"].tolist())
     rewards = np.zeros((*shape, len(names)))
-    rewards[at] = late[names]
+    rewards[at] = known[names]
     policy, predicted, expected = _follow(
         bundle, bundle.indices("user", users[1].tolist()), users[0], items, np.bincount(lists), explore
     )
@@ -98,7 +102,7 @@ def estimate_policy(
         bundle=bundle.name,
         lists=len(propensities),
         users=len(users[1]),
-        learned=learned,
+        left_out=left_out,
         effective=weights.effective,
         support=weights.support,
         estimates=found,

@@ -161,7 +161,7 @@ def estimate(
     show(lines)
     show(
         f"{found.lists:,} lists of {found.users:,} users are worth {found.effective:,.0f} of the bundle's "
-        f"own; {found.learned:,} that it has learned are left out."
+        f"own; {found.left_out:,} that it has learned, or that are newer than the log, are left out."
     )
 
 
