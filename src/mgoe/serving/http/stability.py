@@ -7,7 +7,7 @@ import logging
 import random
 from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 
 import numpy as np
@@ -46,8 +46,8 @@ class Stability:
 
     def __init__(self):
         self._thread = ThreadPoolExecutor(1, "stability", lower_priority, (LOW,))
-        self._waits, self._failed = False, ""
-        self._bundle = ""
+        self._counting, self._failed, self._bundle = Future[None](), "", ""
+        self._counting.set_result(None)
 
     @asynccontextmanager
     async def running(self, telemetry: Telemetry) -> AsyncIterator[None]:
@@ -60,10 +60,8 @@ class Stability:
 
     async def note(self, engine: Engine, pairs: Pairs) -> None:
         """Count a pair of an answer some time, if it is one of the share. Returns at once."""
-        if self._waits or not len(pairs.shown) or not pairs.user_ids or random.random() >= SHARE:
-            return
-        self._waits = True
-        self._thread.submit(self._count, engine, pairs, random.choice(pairs.shown))
+        if self._counting.done() and len(pairs.shown) and pairs.user_ids and random.random() < SHARE:
+            self._counting = self._thread.submit(self._count, engine, pairs, random.choice(pairs.shown))
 
     def _count(self, engine: Engine, pairs: Pairs, row: int) -> None:
         try:
@@ -72,8 +70,6 @@ class Stability:
             if str(error) != self._failed:
                 log("stability is not measured", logging.ERROR, error, error=str(error), bundle=engine.name)
             self._failed = str(error)
-        finally:
-            self._waits = False
 
     def _add(self, engine: Engine, pairs: Pairs, row: int) -> None:
         bundle, population = engine.bundle, engine.bundle.population
