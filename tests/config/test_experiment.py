@@ -22,8 +22,13 @@ def experiment(**changed: object) -> ExperimentSettings:
     [
         ({"arms": [ARMS[0] | {"share": 0.6}, ARMS[1]]}, "the shares must sum to 1, found 1.1"),
         ({"arms": [ARMS[0], ARMS[1] | {"name": "frozen"}]}, "found 'frozen' twice"),
-        ({"arms": [ARMS[0]]}, "at least 2 items"),
-        ({"arms": [ARMS[0], ARMS[1] | {"share": 1.5}]}, "arms.1.share: Input should be less than 1"),
+        ({"arms": [ARMS[0] | {"share": 1}]}, "must hold two at least, or one and `shadow`, found one"),
+        ({"shadow": {"bundle": "b", "share": 0}}, "greater than 0"),
+        ({"arms": []}, "at least 1 item"),
+        (
+            {"arms": [ARMS[0], ARMS[1] | {"share": 1.5}]},
+            "share: Input should be less than or equal to 1",
+        ),
         ({"arms": [ARMS[0], ARMS[1] | {"share": "nan"}]}, "arms.1.share"),
         ({"id": "a:b"}, "must be at most 64 letters, digits and . _ -"),
         ({"id": ""}, "must be at most 64 letters"),

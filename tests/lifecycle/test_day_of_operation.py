@@ -27,7 +27,6 @@ from mgoe.lifecycle.new_rows import learned_until
 from mgoe.serving import Event, open_events
 from mgoe.serving.events.event import every
 from mgoe.serving.events.redis_server import RedisServer
-from mgoe.serving.events.shadow_log import read_shadow_log
 from mgoe.serving.events.stores import with_query
 from tests.cli.conftest import Mgoe
 from tests.lifecycle.test_kills import LENIENT
@@ -98,7 +97,7 @@ class Shop:
 
     def noted(self) -> list[int]:
         """The users of the requests in the shadow's log, in their order."""
-        return [int(user) for one in read_shadow_log(self.state / "shadow") for user in one.users]
+        return [int(one.user or "") for one in test_shadow.of_shadow(self.state)]
 
     def cycle(self, url: str) -> Result:
         """Run a round on a store."""
@@ -173,7 +172,7 @@ def noon(shop: Shop, service: Served, gone: int, stays: int) -> None:
     done = shop.mgoe("erase", *where, "--user", gone, "--json")
     assert done.exit_code == 0, done.output
     records = json.loads(done.stdout)["records"]
-    assert (records["events"], records["shadow"], shop.noted()) == (2, 2, [stays, NEW, stays])
+    assert (records["events"], records["answers"], shop.noted()) == (2, 2, [stays, NEW, stays])
     erased = shop.version()
     assert (pairs(shop.first) - pairs(erased), knows(erased, gone)) == (pairs_of(shop.first, gone), [False])
     assert shop.registry.aliases == {"current": erased.name}, "the candidate held the user"

@@ -3,6 +3,7 @@
 import shutil
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -35,7 +36,6 @@ from mgoe.retrieval import Retrieval
 from mgoe.serving import Event, open_events, open_exposures
 from mgoe.serving.events.answer_log import Answer, AnswerLog
 from mgoe.serving.events.event import every
-from mgoe.serving.events.shadow_log import FOLDER, ShadowLog, ShadowRecord, read_shadow_log
 from mgoe.serving.events.stores import with_query
 from mgoe.serving.scoring.engine import Engine
 from mgoe.serving.scoring.runtime import Runtime
@@ -212,17 +212,12 @@ class Deployed:
             take(open_exposures(self.logs), first, requests(first, 60)).close()
         update(first.path, Sources(events=self.logs), folder / "second", groups="keep")
         self.registry.promote(self.registry.add(folder / "second"), force="a test")
-        shadow = ShadowLog(self.state / FOLDER)
-        for user in known[:6]:
-            facts = {"version": "a", "shadow": "b", "tasks": ["click"], "items": [1], "shown": 1}
-            shadow.append(
-                ShadowRecord(time=last, users=[user], scores=[[0.1]], shadow_scores=[[0.1]], **facts)
-            )
-        shadow.close()
         answers = AnswerLog(self.state)
+        scored = {"served": "a", "shown": 1, "scores": [[0.1]], "served_scores": [[0.1]]}
         for user in known[:6]:
-            answers.append(Answer(last, "r", "rank", str(user), None, None, None, None, False, "answer", "a",
-                                  "ok", None, 1, ["1"]))  # fmt: skip
+            one = Answer(last, "r", "rank", str(user), None, None, None, None, False, "answer", "a", "ok",
+                         None, 1, ["1"])  # fmt: skip
+            answers.append(one, one._replace(use="shadow", version="b", **scored))
         answers.close()
 
     @property
@@ -278,7 +273,7 @@ def test_an_erasure_leaves_nothing_but_what_is_stated_and_changes_nobody_else(
         before.indices("user", [deployed.other]),
     )
     assert deployed.user in everyone
-    assert {*verify(**deployed.where, users=[deployed.user])["remains"]} >= {"events", "shadow", "answers"}
+    assert {*verify(**deployed.where, users=[deployed.user])["remains"]} >= {"events", "answers"}
 
     done = erase(**deployed.where, users=[deployed.user, deployed.newcomer])
     after = deployed.current
@@ -288,12 +283,11 @@ def test_an_erasure_leaves_nothing_but_what_is_stated_and_changes_nobody_else(
     if form == "exposures":
         assert done["records"]["exposures"] >= 4
         assert done["records"]["labels"] >= 12
-    assert done["records"]["shadow"] == done["records"]["answers"] == 1
+    assert done["records"]["answers"] == 2
     assert len(done["removed"]) == 2
     assert (done["served"], deployed.registry.aliases) == ([], {"current": after.name})
     assert done["full_training"] > before.manifest["fully_trained_until"][:10]
-    assert len([*read_shadow_log(deployed.state / FOLDER)]) == 5
-    assert len([*AnswerLog(deployed.state, make=False)]) == 5
+    assert Counter(one.use for one in AnswerLog(deployed.state, make=False)) == {"answer": 5, "shadow": 5}
 
     again = erase(**deployed.where, users=[deployed.user, deployed.newcomer])
     assert (again["users"], again["version"], {*again["records"].values()}) == (0, after.name, set())
@@ -302,7 +296,7 @@ def test_an_erasure_leaves_nothing_but_what_is_stated_and_changes_nobody_else(
     with Deployment(deployed.registry.path, None, log=["log"]) as alone:
         assert alone.not_reached == [
             "events, exposures and labels (--state or --redis)",
-            "the logs of a shadow and of answers (--state)",
+            "the log of answers (--state)",
         ]
     assert after.indices("user", [deployed.other]) == index
     log = open_events(deployed.logs)
@@ -376,7 +370,7 @@ def test_a_version_that_is_served_stays_until_the_service_has_left_it(deployed: 
     [
         "serving.events.{log}.erase",
         "serving.events.{exposures}.erase",
-        "serving.events.shadow_log.ShadowLog.erase",
+        "serving.events.answer_log.AnswerLog.erase",
         "lifecycle.registry.Registry.take_erased",
     ],
 )

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,12 +16,12 @@ from mgoe.cli import app
 from mgoe.errors import ConfigError, DataError
 from mgoe.lifecycle import Registry, ShadowReport, compare_shadow
 from mgoe.lifecycle.acceptance import compare
-from mgoe.lifecycle.outcomes import Answers, _latest_before
+from mgoe.lifecycle.outcomes import _latest_before
 from mgoe.metrics import auc
 from mgoe.serving import Event, open_events
+from mgoe.serving.events.answer_log import Answer, AnswerLog
 from mgoe.serving.events.exposure import Exposure, Label
 from mgoe.serving.events.exposure_log import ExposureLog
-from mgoe.serving.events.shadow_log import ShadowLog, ShadowRecord
 
 HOUR, START, OTHER = 3_600_000_000, 1_780_000_000_000_000, "0123456789ab"
 ROWS = st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from("xy"), st.integers(0, 12)))
@@ -31,7 +32,7 @@ def test_what_follows_an_answer_belongs_to_the_latest_one(
     answers: list[tuple[str, str, int]], others: list[tuple[str, str, int]], window: int
 ):
     users, items, times = (list(one) for one in zip(*answers, strict=True)) if answers else ([], [], [])
-    held = Answers(users, items, np.array(times, np.int64), np.ones(len(times), bool))
+    held = pd.DataFrame({"user": users, "item": items, "time": np.array(times, np.int64)})
     user, item, time = (list(one) for one in zip(*others, strict=True)) if others else ([], [], [])
     found = _latest_before(held, user, item, np.array(time, np.int64), window)
     for row, (of, thing, at) in zip(found, others, strict=True):
@@ -42,32 +43,30 @@ def test_what_follows_an_answer_belongs_to_the_latest_one(
         assert row == (-max(fitting)[1] if fitting else -1)
 
 
-def noted(bundle: mgoe.Bundle, state: Path, requests: int = 120) -> list[ShadowRecord]:
+def noted(bundle: mgoe.Bundle, state: Path, requests: int = 120) -> list[Answer]:
     """Records of as many requests: three items that were shown, and two others."""
-    rng, log, found = np.random.default_rng(0), ShadowLog(state / "shadow"), []
+    rng, log, found = np.random.default_rng(0), AnswerLog(state), []
     users = bundle.encoders.users.ids(np.arange(40)).to_pylist()
     items = bundle.encoders.items.ids(np.arange(30)).to_pylist()
     for number in range(requests):
         scores = rng.random((2, 5, len(bundle.tasks))).astype(np.float32)
         found.append(
-            ShadowRecord(
-                time=START + number * HOUR, version=bundle.name, shadow=OTHER, tasks=list(bundle.tasks),
-                users=[users[number % 40]], items=[items[n] for n in rng.permutation(30)[:5]], shown=3,
-                scores=scores[0].tolist(), shadow_scores=scores[1].tolist(),
+            Answer(
+                START + number * HOUR, f"r{number}", "rank", str(users[number % 40]), None, None, None, None,
+                False, "shadow", OTHER, "ok", None, 1, [str(items[n]) for n in rng.permutation(30)[:5]],
+                served=bundle.name, shown=3, scores=scores[1].tolist(), served_scores=scores[0].tolist(),
             )
         )  # fmt: skip
-        log.append(found[-1])
-        log.append(ShadowRecord(**(vars(found[-1]) | {"shadow": "another"})))  # of another version
+        # also of another version, and what the request got
+        log.append(found[-1], found[-1]._replace(version="another"), found[-1]._replace(use="answer"))
     log.close()
     return found
 
 
-def check(
-    report: ShadowReport, records: Sequence[ShadowRecord], rows: np.ndarray, labels: np.ndarray
-) -> None:
+def check(report: ShadowReport, records: Sequence[Answer], rows: np.ndarray, labels: np.ndarray) -> None:
     """Compare a report with what follows from its records, and from the labels of some of their pairs."""
     scores, theirs = (
-        np.array([getattr(one, name) for one in records]) for name in ("scores", "shadow_scores")
+        np.array([getattr(one, name) for one in records]) for name in ("served_scores", "scores")
     )
     assert (report.requests, report.pairs, report.labelled) == (len(records), 2 * len(records), len(rows))
     for t, one in enumerate(report.differences):
@@ -77,7 +76,7 @@ def check(
         ranks = [of[:, 3:, t].ravel().argsort().argsort() for of in (scores, theirs)]
         assert one.correlation == pytest.approx(np.corrcoef(*ranks)[0, 1])
     flat = [of.reshape(-1, of.shape[-1])[rows] for of in (theirs, scores)]
-    users = np.repeat([one.users[0] for one in records], 5)[rows]
+    users = np.repeat([one.user or "" for one in records], 5)[rows]
     for one in report.compared:
         if one.metric == "auc":
             t = [difference.task for difference in report.differences].index(one.task)
@@ -97,7 +96,9 @@ def test_events_after_an_answer_are_its_labels(registry: Registry, tmp_path: Pat
         if rng.random() < 0.5:
             time = record.time + (3 * HOUR if late else HOUR // 2)
             done.append((row, task, late))
-            events.append([Event(record.users[0], record.items[place], current.tasks[task], time, str(row))])
+            events.append(
+                [Event(int(record.user or ""), int(record.items[place]), current.tasks[task], time, str(row))]
+            )
     now = records[99].time + 2 * HOUR
     found = compare_shadow(OTHER, current, tmp_path, str(tmp_path), "2h", now)
     rows = np.array([row for row in range(500) if row % 5 < 3])
@@ -105,9 +106,9 @@ def test_events_after_an_answer_are_its_labels(registry: Registry, tmp_path: Pat
     for row, task, late in done:
         labels[row, task] += not late
     check(found, records, rows, labels[rows])
-    users = np.unique([str(records[row // 5].users[0]) for row in rows], return_inverse=True)[1]
+    users = np.unique([records[row // 5].user or "" for row in rows], return_inverse=True)[1]
     theirs, ours = (
-        np.concatenate([getattr(one, name) for one in records])[rows] for name in ("shadow_scores", "scores")
+        np.concatenate([getattr(one, name) for one in records])[rows] for name in ("scores", "served_scores")
     )
     assert found.compared == compare(theirs, ours, labels[rows], users, current.settings.tasks)
     events.close()
@@ -123,7 +124,7 @@ def test_exposures_after_an_answer_carry_its_labels(shown: Path, tmp_path: Path)
         click, buy, stay = int(rng.integers(2)), int(rng.integers(2)), float(rng.random())
         early = rng.random() < 0.2
         time = record.time + (-HOUR if early else HOUR // 2)
-        exposure = Exposure(f"r{row}", str(record.users[0]), str(record.items[place]), time)
+        exposure = Exposure(f"r{row}", record.user or "", record.items[place], time)
         known = {"click": click, "buy": buy, "stay": stay}
         log.append(
             [exposure],
@@ -154,8 +155,8 @@ def test_the_command(registry: Registry, finished: Path, tmp_path: Path):
     refused = CliRunner().invoke(app, words)
     assert refused.exit_code == 2
     assert f"must hold requests that {name} scored beside {name}, found 120 of {OTHER}" in refused.output
-    log = ShadowLog(state / "shadow")
-    log.append(ShadowRecord(**(vars(records[0]) | {"shadow": name})))
+    log = AnswerLog(state)
+    log.append(records[0]._replace(version=name))
     log.close()
     done = CliRunner().invoke(app, [*words, "--json"])
     assert done.exit_code == 0, done.output
@@ -165,7 +166,7 @@ def test_the_command(registry: Registry, finished: Path, tmp_path: Path):
 def test_what_cannot_be_compared_is_one_sentence(registry: Registry, tmp_path: Path):
     current = mgoe.Bundle.open(registry.place("current"))
     with pytest.raises(
-        DataError, match=r"shadow: must hold requests that .* beside .*, found none; name the"
+        DataError, match=r"answers: must hold requests that .* beside .*, found none; name the"
     ):
         compare_shadow(OTHER, current, tmp_path, str(tmp_path))
     noted(current, tmp_path, 1)
@@ -173,7 +174,11 @@ def test_what_cannot_be_compared_is_one_sentence(registry: Registry, tmp_path: P
         compare_shadow(OTHER, current, tmp_path, str(tmp_path), "soon")
     assert_array_equal(
         _latest_before(
-            Answers([], [], np.empty(0, np.int64), np.empty(0, bool)), [], [], np.empty(0, np.int64), 1
+            pd.DataFrame({"user": [], "item": [], "time": np.empty(0, np.int64)}),
+            [],
+            [],
+            np.empty(0, np.int64),
+            1,
         ),
         [],
     )

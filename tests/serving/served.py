@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -18,12 +18,13 @@ import httpx  # noqa: E402
 import uvicorn  # noqa: E402
 
 from mgoe.config import load_experiment  # noqa: E402
+from mgoe.config.experiment import ArmSettings, ExperimentSettings, ShadowSettings  # noqa: E402
 from mgoe.serving.events.answer_log import AnswerLog  # noqa: E402
 from mgoe.serving.events.event import EventLog  # noqa: E402
 from mgoe.serving.events.exposure_log import DAY  # noqa: E402
 from mgoe.serving.events.stores import open_events, open_exposures, with_query  # noqa: E402
 from mgoe.serving.http.app import create_app  # noqa: E402
-from mgoe.serving.http.experiment import Arm, Experiment  # noqa: E402
+from mgoe.serving.http.experiment import Experiment  # noqa: E402
 from mgoe.serving.http.middleware import Middleware  # noqa: E402
 from mgoe.serving.http.protocol import LimitedProtocol  # noqa: E402
 from mgoe.serving.http.reloader import Reloader  # noqa: E402
@@ -40,14 +41,17 @@ EVERY = 0.05
 
 @dataclass(frozen=True)
 class Served:
-    """A service: where it listens, what serves, what is before it, its shadow and its experiment."""
+    """A service: where it listens, what serves, what is before it, and its experiment."""
 
     url: str
     reloader: Reloader
     client: httpx.Client
     middleware: Middleware
-    shadow: Shadow | None = None
     experiment: Experiment | None = None
+
+    @property
+    def shadow(self) -> Shadow | None:
+        return self.experiment and self.experiment.shadow
 
     def rank(self, **request: Any) -> dict[str, Any]:
         return answered(self.client.post("/v1/rank", json=request))
@@ -110,22 +114,23 @@ def served(
     logs = with_query(redis, state=state) if redis else state
     exposures = open_exposures(logs, window)
     reloader = Reloader(bundle, log or open_events(logs), exposures, state, runtime, every=EVERY)
-    beside = None
-    if shadow is not None:
-        own = {"events": open_events(logs), "exposures": open_exposures(logs)}
-        of = {"served": lambda: reloader.engine.bundle, "runtime": runtime, "every": EVERY}
-        beside = Shadow(shadow, share, state=state, **own, **of)
     read = partial(dict.fromkeys, tokens, ALL)
+    alone = [ArmSettings(name="served", share=1)]
+
+    def settings() -> ExperimentSettings:
+        if experiment is not None:
+            return load_experiment(experiment)
+        assert shadow is not None
+        return ExperimentSettings(id="a", arms=alone, shadow=ShadowSettings(bundle=shadow, share=share))
+
+    def opens(kind: Callable[..., Any], path: Path) -> Any:
+        return kind(reloader, path, open_events(logs), open_exposures(logs), state, runtime, EVERY)
+
     arms = None
-    if experiment is not None:
-        arms = Experiment(
-            experiment, reloader,
-            lambda path: Arm(
-                reloader, path, open_events(logs), open_exposures(logs), state, runtime, every=EVERY
-            ),
-            AnswerLog(state, experiment=load_experiment(experiment).id), every=EVERY,
-        )  # fmt: skip
-    ours = {"access_log": False, "shadow": beside, "experiment": arms}
+    if experiment is not None or shadow is not None:
+        answers = AnswerLog(state, experiment=settings().id)
+        arms = Experiment(settings, experiment, reloader, opens, answers, every=EVERY)
+    ours = {"access_log": False, "experiment": arms}
     app = create_app(reloader, limits or Limits(), Tokens(read), **ours)  # type: ignore[arg-type]
     how = {
         "http": LimitedProtocol,
@@ -149,7 +154,7 @@ def served(
     headers = {"Authorization": f"Bearer {tokens[0].decode()}"} if tokens else {}
     try:
         with httpx.Client(base_url=url, headers=headers, timeout=60) as client:
-            yield Served(url, reloader, client, app, beside, arms)
+            yield Served(url, reloader, client, app, arms)
     finally:
         server.should_exit = True
         thread.join(120)

@@ -290,7 +290,7 @@ def answers(
     out: WrittenRows,
     as_json: Json = False,
 ) -> None:
-    """Write the answers that a service with an experiment has logged, one row per request and arm."""
+    """Write the logged answers of an experiment or a shadow, one row per request and arm."""
     from mgoe.serving.events.answer_log import write_answers
 
     show_outcome(f"wrote {out}", {"path": str(out), "rows": write_answers(state, out)}, as_json)

@@ -69,9 +69,23 @@ class ArmSettings(Settings):
     name: Name
     bundle: Path | None = None
     """A folder, or a link to one; the bundle that is served if left out."""
-    share: float = Field(gt=0, lt=1)
+    share: float = Field(gt=0, le=1)
     """Share of the units; those of all arms sum to one."""
     explore: ExploreSettings | None = None
+
+
+class ShadowSettings(Settings):
+    """An arm whose answers nobody gets: it scores requests after they are answered.
+
+    Example:
+        >>> ShadowSettings(bundle="bundles/candidate").share
+        0.05
+    """
+
+    bundle: Path
+    """A folder, or a link to one, which may lead nowhere for a while."""
+    share: float = Field(default=0.05, gt=0, le=1)
+    """Share of the requests."""
 
 
 class ExperimentSettings(Settings):
@@ -79,15 +93,16 @@ class ExperimentSettings(Settings):
 
     Example:
         >>> arms = [{"name": "frozen", "share": 0.5}, {"name": "daily", "bundle": "daily", "share": 0.5}]
-        >>> ExperimentSettings(id="daily-or-not", arms=arms).control.name
+        >>> ExperimentSettings(id="daily-or-not", arms=arms).arms[0].name
         'frozen'
     """
 
     id: Name
     unit: Literal["user", "request"] = "user"
     """What keeps its arm: the user of a request, or its field `unit` (a session, a device)."""
-    arms: list[ArmSettings] = Field(min_length=2, max_length=100)
-    """The first one is the control, which answers for whoever is in no arm."""
+    arms: list[ArmSettings] = Field(min_length=1, max_length=100)
+    """The first one is the control, which answers for whoever is in no arm; it may be alone with a shadow."""
+    shadow: ShadowSettings | None = None
     coverage: Share = 1.0
     """Share of the units that are in the experiment."""
     start: AwareDatetime | None = None
@@ -112,6 +127,8 @@ class ExperimentSettings(Settings):
 
     @model_validator(mode="after")
     def _is_possible(self) -> Self:
+        if len(self.arms) == 1 and self.shadow is None:
+            raise ValueError("arms: must hold two at least, or one and `shadow`, found one; add another")
         if self.start is not None and self.end is not None and self.start >= self.end:
             raise ValueError(f"start must be before end, found {self.start} and {self.end}; move one")
         if self.interleave and len(self.arms) != 2:
@@ -119,11 +136,6 @@ class ExperimentSettings(Settings):
                 f"interleave takes two arms, found {len(self.arms)}; leave it out, or leave arms out"
             )
         return self
-
-    @property
-    def control(self) -> ArmSettings:
-        """The first arm."""
-        return self.arms[0]
 
     @cached_property
     def phase(self) -> str:

@@ -26,7 +26,6 @@ from mgoe.lifecycle.registry import CURRENT, Registry
 from mgoe.serving import EventReader, open_events, open_exposures
 from mgoe.serving.events.answer_log import read_answers
 from mgoe.serving.events.event import every, read_id
-from mgoe.serving.events.shadow_log import FILE, FOLDER, ShadowLog, read_shadow_log
 from mgoe.serving.events.stores import stores_at, with_query
 
 logger = logging.getLogger(__name__)
@@ -62,7 +61,9 @@ class Deployment(ExitStack):
         beside = self.registry.path / "current.state"
         own = state if state and not stores_at(state) else beside if beside.is_dir() else None
         self.folder = None if own is None else Path(own)
-        self.events, self.exposures = None, None
+        self.events, self.exposures, self.answers = None, None, None
+        if self.folder is not None and (answers := read_answers(self.folder)) is not None:
+            self.answers = self.enter_context(closing(answers))
         if (where := redis or state or own) is None:
             return
         self.events = self.enter_context(closing(open_events(where, make=False)))
@@ -76,7 +77,7 @@ class Deployment(ExitStack):
         """What no option names, so that users may still be there."""
         named = {
             "events, exposures and labels (--state or --redis)": self.events is not None,
-            "the logs of a shadow and of answers (--state)": self.folder is not None,
+            "the log of answers (--state)": self.folder is not None,
             "files of the log (--log)": bool(self.log),
         }
         return [what for what, is_named in named.items() if not is_named]
@@ -109,16 +110,8 @@ class Deployment(ExitStack):
             found["events"] = Counter(str(one.user) for _, one in every(self.events) if one.is_of(until))
         if self.exposures is not None:
             found["exposures and labels"] = Counter(self.exposures.users(until))
-        if self.folder is not None:
-            found["shadow"] = Counter(
-                str(user)
-                for one in read_shadow_log(self.folder / FOLDER)
-                if one.is_of(until)
-                for user in one.users
-            )
-            if (answers := read_answers(self.folder)) is not None:
-                with closing(answers):
-                    found["answers"] = Counter(answers.users(until))
+        if self.answers is not None:
+            found["answers"] = Counter(self.answers.users(until))
         return found
 
     def erase(self, erasures: Erasures) -> dict[str, int]:
@@ -131,11 +124,8 @@ class Deployment(ExitStack):
                 return {}
             self.events.erase({}, 0)  # a command that is stopped from here on has not applied the list
         done = {} if self.exposures is None else self.exposures.erase(until)
-        if self.folder is not None and (self.folder / FOLDER / FILE).exists():
-            done["shadow"] = ShadowLog(self.folder / FOLDER).erase(until)
-        if self.folder is not None and (answers := read_answers(self.folder)) is not None:
-            with closing(answers):
-                done["answers"] = answers.erase(until)
+        if self.answers is not None:
+            done["answers"] = self.answers.erase(until)
         done["events"] = self.events.erase(until, number)  # last: it notes that all is done
         return done
 

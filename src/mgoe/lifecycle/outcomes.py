@@ -4,7 +4,6 @@ Axes: `N` pairs, `M` exposures or events, `T` tasks.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -27,22 +26,7 @@ Labelled = tuple[NDArray[np.int64], NDArray[np.float64]]
 """Rows of pairs, which may repeat, and their labels. Shapes (n,) and (n, T)."""
 
 
-class Answers(NamedTuple):
-    """Pairs that were answered.
-
-    Attributes:
-        user, item: Ids, as `texts_of` returns them. N of each.
-        time: When, in microseconds since 1970. Shape (N,).
-        shown: Whether the answer put the item forward. Shape (N,).
-    """
-
-    user: Sequence[str]
-    item: Sequence[str]
-    time: NDArray[np.int64]
-    shown: NDArray[np.bool_]
-
-
-def outcomes(bundle: Bundle, answers: Answers, events: str, window: int, now: int) -> Labelled:
+def outcomes(bundle: Bundle, answers: pd.DataFrame, events: str, window: int, now: int) -> Labelled:
     """Return the labels of pairs that have matured.
 
     Of a bundle of an exposure log, each exposure that waits for no more labels belongs to the latest answer
@@ -52,7 +36,8 @@ def outcomes(bundle: Bundle, answers: Answers, events: str, window: int, now: in
 
     Args:
         bundle: Gives the tasks.
-        answers: N pairs.
+        answers: N pairs that were answered: their `user` and `item` as `texts_of` returns them, the `time` in
+            microseconds since 1970, and whether the answer put the item forward, `shown`.
         events: State folder or Redis server of the service.
         window: Microseconds.
         now: The present, in microseconds since 1970.
@@ -72,9 +57,9 @@ def texts_of(bundle: Bundle, side: Side, ids: Sequence[Id]) -> list[str]:
     return ["" if one is None else str(one) for one in found]
 
 
-def _of_exposures(bundle: Bundle, answers: Answers, events: str, window: int, now: int) -> Labelled:
+def _of_exposures(bundle: Bundle, answers: pd.DataFrame, events: str, window: int, now: int) -> Labelled:
     tasks, data, log = bundle.settings.tasks, bundle.settings.data, open_exposures(events, make=False)
-    after, upto = log.before(int(answers.time.min())), log.settled(longest_delay(tasks), now)
+    after, upto = log.before(int(np.min(answers["time"]))), log.settled(longest_delay(tasks), now)
     table = taken_rows(log, bundle.settings, EventReader.of(bundle).kinds, now, after, upto).read_all()
     log.close()
     user, item = (table[name].cast(pa.string()).to_pylist() for name in (data.user, data.item))
@@ -83,29 +68,28 @@ def _of_exposures(bundle: Bundle, answers: Answers, events: str, window: int, no
     return row[row >= 0], labels[row >= 0]
 
 
-def _of_events(bundle: Bundle, answers: Answers, events: str, window: int, now: int) -> Labelled:
+def _of_events(bundle: Bundle, answers: pd.DataFrame, events: str, window: int, now: int) -> Labelled:
     log = open_events(events, make=False)
     found, _ = later(log, START, EventReader.of(bundle))
     log.close()
     user, item, time, task = zip(*found, strict=True) if found else ((), (), (), ())
-    place = np.flatnonzero(answers.shown)
-    user_of, item_of = ([ids[n] for n in place.tolist()] for ids in (answers.user, answers.item))
-    shown = Answers(user_of, item_of, answers.time[place], answers.shown[place])
+    shown = answers.query("shown").reset_index(names="place")
     row = _latest_before(shown, [*map(str, user)], [*map(str, item)], np.array(time, np.int64), window)
-    labels = np.zeros((len(place), len(bundle.tasks)))
+    labels = np.zeros((len(shown), len(bundle.tasks)))
     labels[row[row >= 0], np.array(task, np.int64)[row >= 0]] = 1
-    mature = shown.time <= now - window
-    return place[mature], labels[mature]
+    mature = (shown["time"] <= now - window).to_numpy()
+    return shown["place"].to_numpy()[mature], labels[mature]
 
 
 def _latest_before(
-    answers: Answers, user: Sequence[str], item: Sequence[str], time: NDArray[np.int64], window: int
+    answers: pd.DataFrame, user: Sequence[str], item: Sequence[str], time: NDArray[np.int64], window: int
 ) -> NDArray[np.int64]:
     """Return for M users, items and times the latest answer within the window before each, -1 without one.
 
     Of a pair that an answer holds twice, the first row counts. Shape (M,).
     """
-    held = pd.DataFrame(answers._asdict()).reset_index(names="row").drop_duplicates(["user", "item", "time"])
+    columns = ["user", "item", "time"]
+    held = answers.filter(columns).reset_index(names="row").drop_duplicates(columns)
     asked = pd.DataFrame({"user": user, "item": item, "time": time}).reset_index(names="place")
     found = pd.merge_asof(
         asked.astype({"user": object, "item": object}).sort_values("time", kind="stable"),

@@ -1,4 +1,4 @@
-"""What the log of a shadow says: how two versions differ, and which of them predicted better.
+"""What a shadow says in the log of answers: how two versions differ, and which of them predicted better.
 
 Both have scored the same pairs as of the same moments. Differences are taken over pairs drawn at random from
 all that were scored. Quality is taken over pairs with labels. Most of these are what the version that
@@ -9,10 +9,11 @@ Axes: `N` pairs, `T` tasks.
 """
 
 import time
-from collections import Counter
+from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from pydantic import Field
 
 from mgoe.bundle import Bundle
@@ -20,9 +21,9 @@ from mgoe.bundle.manifest import iso_time
 from mgoe.config import Settings, seconds_of
 from mgoe.errors import DataError
 from mgoe.lifecycle.acceptance import Compared, compare, predicted_over_observed
-from mgoe.lifecycle.outcomes import Answers, outcomes, texts_of
+from mgoe.lifecycle.outcomes import outcomes, texts_of
 from mgoe.metrics import spearman
-from mgoe.serving.events.shadow_log import FOLDER, ShadowRecord, read_shadow_log
+from mgoe.serving.events.answer_log import FOLDER, IS_OF_SHADOW, Answer, read_answers
 
 
 class Difference(Settings):
@@ -85,20 +86,20 @@ def compare_shadow(
         StoreError: A log cannot be read.
     """
     records = _records(candidate, current.name, state)
-    scores = np.array([row for one in records for row in one.scores])  # (N, T)
-    theirs = np.array([row for one in records for row in one.shadow_scores])
+    scores = np.array([row for one in records for row in one.served_scores or ()])  # (N, T)
+    theirs = np.array([row for one in records for row in one.scores or ()])
     pairs = _pairs(records, current)
-    drawn = ~pairs.shown
+    drawn = ~pairs["shown"].to_numpy()
     length = seconds_of(window, "window") * 1_000_000
     rows, labels = outcomes(current, pairs, events, length, time.time_ns() // 1000 if now is None else now)
-    users = np.unique(pairs.user, return_inverse=True)[1][rows]
+    users = np.unique(pairs["user"].to_numpy(str), return_inverse=True)[1][rows]
     known = labels, users, current.settings.tasks
     ratios, former = (predicted_over_observed(of[rows], *known) for of in (theirs, scores))
     moments = [one.time for one in records]
     return ShadowReport(
         candidate=candidate,
         baseline=current.name,
-        requests=len(records),
+        requests=len({one.request for one in records}),
         first=iso_time(min(moments)),
         last=iso_time(max(moments)),
         pairs=int(drawn.sum()),
@@ -107,7 +108,7 @@ def compare_shadow(
                 task=task,
                 candidate=float(theirs[drawn, t].mean()),
                 current=float(scores[drawn, t].mean()),
-                correlation=_defined(spearman(scores[drawn, t], theirs[drawn, t])),
+                correlation=None if np.isnan(rho := spearman(scores[drawn, t], theirs[drawn, t])) else rho,
             )
             for t, task in enumerate(current.tasks)
         ],
@@ -117,33 +118,29 @@ def compare_shadow(
     )
 
 
-def _records(candidate: str, current: str, state: Path) -> list[ShadowRecord]:
-    folder, found, others = state / FOLDER, list[ShadowRecord](), Counter[tuple[str, str]]()
-    for one in read_shadow_log(folder):
-        others[one.shadow, one.version] += 1
-        if (one.shadow, one.version) == (candidate, current):
-            found.append(one)
-    if not any(one.items for one in found):
-        held = ", ".join(f"{n:,} of {shadow} beside {version}" for (shadow, version), n in others.items())
+def _records(candidate: str, current: str, state: Path) -> list[Answer]:
+    log, found = read_answers(state), defaultdict[tuple[str, str | None], list[Answer]](list)
+    for one in log.where(IS_OF_SHADOW) if log else ():
+        found[one.version, one.served].append(one)
+    if (candidate, current) not in found:
+        held = ", ".join(
+            f"{len({one.request for one in several}):,} of {shadow} beside {version}"
+            for (shadow, version), several in found.items()
+        )
         raise DataError(
-            folder,
+            state / FOLDER,
             f"must hold requests that {candidate} scored beside {current}, found {held or 'none'}; name the "
             "--state of the service, or serve with --shadow",
         )
-    return found
+    return found[candidate, current]
 
 
-def _pairs(records: list[ShadowRecord], bundle: Bundle) -> Answers:
+def _pairs(records: list[Answer], bundle: Bundle) -> pd.DataFrame:
     """Return the pairs of records. N of them."""
-    sizes = [len(one.items) for one in records]
-    users = [user for one in records for user in (one.users * len(one.items))[: len(one.items)]]
-    return Answers(
-        texts_of(bundle, "user", users),
-        texts_of(bundle, "item", [item for one in records for item in one.items]),
-        np.repeat([one.time for one in records], sizes),
-        np.array([place < one.shown for one in records for place in range(len(one.items))]),
-    )
-
-
-def _defined(number: float) -> float | None:
-    return None if np.isnan(number) else number
+    users = [one.user or "" for one in records for _ in one.items]
+    return pd.DataFrame({
+        "user": texts_of(bundle, "user", users),
+        "item": texts_of(bundle, "item", [item for one in records for item in one.items]),
+        "time": np.repeat([one.time for one in records], [len(one.items) for one in records]),
+        "shown": [place < (one.shown or 0) for one in records for place in range(len(one.items))],
+    })  # fmt: skip

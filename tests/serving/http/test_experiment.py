@@ -1,8 +1,11 @@
 """Two arms answer in one service: each unit by its own, and every answer is logged before it is sent."""
 
+import json
 import os
+import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,7 @@ import pytest
 import yaml
 
 import mgoe
+from mgoe.bundle import MANIFEST
 from mgoe.config import load_experiment
 from mgoe.config.assignment import arm_of
 from mgoe.errors import BundleError, ConfigError
@@ -202,7 +206,7 @@ def test_the_list_of_another_arm_is_logged_for_a_sample(
 def test_under_load_no_arm_is_compared_and_that_is_counted(
     finished: Path, tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(module, "WAITING", 0)
+    monkeypatch.setitem(module.WAITING, "compare", 0)
     with arms_of(finished, tmp_path / "state", write(compare=1.0)) as service:
         service.recommend(user=1, arm="daily", k=4)
         dropped = 'mgoe_experiment_answers_total{outcome="dropped"} 1.0'
@@ -325,3 +329,107 @@ def test_an_arm_of_other_tasks_is_refused(finished: Path, other: Path):
     two.manifest["tasks"] = two.manifest["tasks"][:1]
     with pytest.raises(BundleError, match="an arm must have the tasks of the bundle that answers"):
         module.check_tasks("an arm", two, one)
+
+
+def test_a_shadow_is_an_arm_whose_answers_nobody_gets(
+    finished: Path, other: Path, bundle: mgoe.Bundle, tmp_path: Path, write: Write
+):
+    """It scores what the arms answer, whichever arm it was."""
+    state, third = tmp_path / "state", tmp_path / "third"
+    shutil.copytree(other, third)
+    manifest = json.loads((third / MANIFEST).read_text())
+    (third / MANIFEST).write_text(json.dumps(manifest | {"note": "another"}))
+    shadow = {"bundle": str(third), "share": 1.0}
+    with arms_of(finished, state, write(shadow=shadow)) as service:
+        until(lambda: service.shadow is not None and service.shadow.engine is not None)
+        for n, arm in enumerate(("frozen", "daily"), 1):
+            answer = service.recommend(user=1, arm=arm, k=4)
+            newest = {one.use: one for one in logged(state, 2 * n)[-2:]}
+            first, second = newest["answer"], newest["shadow"]
+            assert first.request == second.request
+            assert (first.version, first.scores, first.shown) == (answer["bundle"], None, None)
+            assert (second.served, second.version) == (first.version, mgoe.load(third).name)
+            assert (second.experiment, second.arm, second.unit, second.user) == (None, None, None, "1")
+            assert second.items[: second.shown] == first.items
+            assert second.scores is not None
+            told = mgoe.load(third).predict([1] * len(second.items), [int(item) for item in second.items])
+            np.testing.assert_allclose(second.scores, told[[*bundle.tasks]], atol=1e-5)
+        items = bundle.encoders.items.ids(np.arange(2)).to_pylist()
+        assert service.score(users=[1], items=items)["bundle"] == bundle.name
+        assert logged(state, 5)[-1].route == "score"
+        page = service.client.get("/metrics").text
+        assert 'mgoe_shadow_requests_total{outcome="logged"} 3.0' in page
+        write(shadow=shadow | {"share": 1e-9})
+
+        def is_read() -> bool:
+            shadow = service.experiment and service.experiment.settings.shadow
+            return shadow is not None and shadow.share < 1
+
+        until(is_read)
+        service.score(users=[1], items=items)
+        write(shadow=shadow | {"bundle": str(other)})
+        until(lambda: service.client.get("/readyz").json()["detail"] is not None)
+        assert "need a restart" in service.client.get("/readyz").json()["detail"]
+    assert [one.use for one in logged(state, 5)].count("shadow") == 3
+
+
+def test_an_arm_alone_needs_a_shadow_and_assigns_nobody(
+    finished: Path, other: Path, tmp_path: Path, write: Write
+):
+    arm, state = {"name": "served", "share": 1.0}, tmp_path / "state"
+    with pytest.raises(ConfigError, match="must hold two at least, or one and `shadow`, found one"):
+        load_experiment(write(arms=[arm]))
+    file = write(arms=[arm], shadow={"bundle": str(other), "share": 1.0}, compare=1.0)
+    with arms_of(finished, state, file) as service:
+        until(lambda: service.shadow is not None and service.shadow.engine is not None)
+        answer = service.recommend(user=1, k=3)
+        assert "experiment" not in answer
+        assert [one.use for one in logged(state, 1)] == ["shadow"]
+        assert service.client.post("/v1/rank", json={"user": 1, "arm": "served"}).status_code == 422
+
+
+def test_new_bundles_of_all_arms_move_nobody_and_each_request_counts_once(
+    finished: Path, other: Path, tmp_path: Path, write: Write
+):
+    """Both arms are replaced while requests run, and the service starts again with the same state."""
+    state, links = tmp_path / "state", {name: tmp_path / name for name in ("served", "daily")}
+    bundles = [finished / "bundle", other]
+    names = [mgoe.load(path).name for path in bundles]
+
+    def lead(link: Path, path: Path) -> None:
+        (new := tmp_path / "new").symlink_to(path)
+        os.replace(new, link)
+
+    for link, path in zip(links.values(), bundles, strict=True):
+        lead(link, path)
+    file = write(daily={"bundle": str(links["daily"])}, compare=1.0)
+    asked, arms = dict[str, tuple[str, str]](), dict[int, set[str]]()
+
+    def ask(service: Served, users: Sequence[int] = range(20)) -> None:
+        for user in users:
+            found = service.client.post("/v1/recommend", json={"user": user, "k": 3})
+            answer = found.json()
+            asked[found.headers["x-request-id"]] = answer["arm"], answer["bundle"]
+            arms.setdefault(user, set()).add(answer["arm"])
+
+    for _ in range(2):
+        with served(links["served"], state, experiment=file) as service:
+            ask(service)
+            for link, path in zip(links.values(), reversed(bundles), strict=True):
+                lead(link, path)
+            ask(service)
+            engines = [service.reloader, *service.reloader.beside]
+            until(lambda engines=engines: [one.engine.name for one in engines] == names[::-1])
+            ask(service)
+        bundles.reverse()
+        names.reverse()
+    answers = logged(state, len(asked))
+    shown = [one for one in answers if one.use == "answer"]
+    assert {one.request: (one.arm, one.version) for one in shown} == asked
+    assert len(shown) == len(asked) == 120
+    assert all(len(names) == 1 for names in arms.values())
+    assert {name for names in arms.values() for name in names} == {"frozen", "daily"}
+    assert len({one.phase for one in shown}) == 1
+    compared = Counter(one.request for one in answers if one.use == "compare")
+    assert {*compared.values()} == {1}
+    assert compared.keys() <= asked.keys()

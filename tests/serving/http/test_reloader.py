@@ -15,7 +15,6 @@ from filelock import FileLock, Timeout
 from mgoe.bundle import MANIFEST
 from mgoe.errors import StoreError
 from mgoe.serving.events.sqlite_log import SqliteLog
-from mgoe.serving.http import reloader as module
 from mgoe.serving.http import watch
 from mgoe.serving.scoring.engine import Engine
 from mgoe.serving.scoring.explanation import explain
@@ -120,7 +119,7 @@ def test_a_bundle_that_is_replaced_while_it_is_opened_is_not_taken(
         opened.append(engine)
         return engine
 
-    monkeypatch.setattr(module, "Engine", open_and_replace)
+    monkeypatch.setattr(watch, "Engine", open_and_replace)
     with served(own, tmp_path / "state") as service:
         assert service.reloader.engine is opened[1]
         change_manifest(own, note="another")

@@ -18,7 +18,7 @@ import mgoe
 from mgoe.bundle import MANIFEST
 from mgoe.errors import StoreError
 from mgoe.serving import LiveBundle, open_events
-from mgoe.serving.events.shadow_log import ShadowRecord, read_shadow_log
+from mgoe.serving.events.answer_log import IS_OF_SHADOW, Answer, AnswerLog, read_answers
 from tests.lifecycle.test_acceptance import changed, enlarge_weights
 from tests.serving.http.test_live_service import until
 from tests.serving.served import Served, served, timeless
@@ -38,14 +38,14 @@ def other(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def pair(
     finished: Path, other: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Served, Served, Path]]:
-    """Two services of one bundle, of which the first has a shadow, and the folder of its log."""
+    """Two services of one bundle, of which the first has a shadow, and the folder of its state."""
     states = [tmp_path_factory.mktemp("state") for _ in range(2)]
     with (
         served(finished / "bundle", states[0], shadow=other) as with_shadow,
         served(finished / "bundle", states[1]) as without,
     ):
         until(lambda: taken(with_shadow))
-        yield with_shadow, without, states[0] / "shadow"
+        yield with_shadow, without, states[0]
 
 
 def taken(service: Served) -> bool:
@@ -83,42 +83,56 @@ def test_a_shadow_changes_no_answer(pair: tuple[Served, Served, Path], asked: tu
     assert counted(pair[0])["failed"] == 0
 
 
-def records_of(service: Served, folder: Path, ask: Callable[[], object]) -> list[ShadowRecord]:
-    """The records of the requests that a function makes, once no other one waits."""
-    assert service.shadow is not None
-    until(service.shadow._waiting.empty)
-    began, found = time.time_ns() // 1000, list[ShadowRecord]()
-    ask()
-
-    def noted() -> bool:
-        found[:] = [record for record in read_shadow_log(folder) if record.time >= began]
-        return bool(found)
-
-    until(noted)
+def of_shadow(state: Path) -> list[Answer]:
+    """What is logged of a shadow."""
+    log = read_answers(state)
+    assert log is not None
+    found = [*log.where(IS_OF_SHADOW)]
+    log.close()
     return found
 
 
-def check_scores(record: ShadowRecord, bundles: list[mgoe.Bundle]) -> None:
+def records_of(service: Served, state: Path, ask: Callable[[], object]) -> list[Answer]:
+    """What is logged of the request that a function makes, once no other one waits: one for each user."""
+    assert service.experiment is not None
+    until(lambda: service.experiment is not None and not service.experiment._asides)
+    began, found = time.time_ns() // 1000, list[Answer]()
+    ask()
+
+    def noted() -> bool:
+        found[:] = [record for record in of_shadow(state) if record.time >= began]
+        return bool(found)
+
+    until(noted)
+    assert len({record.request for record in found}) == 1
+    assert len({record.user for record in found}) == len(found)
+    return found
+
+
+def check_scores(record: Answer, bundles: list[mgoe.Bundle]) -> None:
     """The scores of a record are what `mgoe predict` says."""
-    assert [record.version, record.shadow] == [bundle.name for bundle in bundles]
-    for bundle, scores in zip(bundles, (record.scores, record.shadow_scores), strict=True):
-        users = record.users * len(record.items) if len(record.users) == 1 else record.users
-        told = bundle.predict(users, record.items)[record.tasks]
-        assert_allclose(scores, told, rtol=0, atol=1e-5)
+    assert [record.served, record.version] == [bundle.name for bundle in bundles]
+    items, users = [int(item) for item in record.items], [int(record.user or "")] * len(record.items)
+    for bundle, scores in zip(bundles, (record.served_scores, record.scores), strict=True):
+        told = bundle.predict(users, items)[[*bundle.tasks]]
+        assert_allclose(scores or [], told, rtol=0, atol=1e-5)
 
 
 def test_the_log_holds_what_predict_says_of_both_versions(
     pair: tuple[Served, Served, Path], bundle: mgoe.Bundle, other: Path
 ):
-    service, _, folder = pair
+    service, _, state = pair
     known = bundle.encoders.items.ids(np.arange(30)).to_pylist()
     users = bundle.encoders.users.ids(np.arange(3)).to_pylist()
     bundles = [bundle, mgoe.load(other)]
-    [record] = records_of(service, folder, lambda: service.rank(user=users[0], candidates=known, k=15))
+    [record] = records_of(service, state, lambda: service.rank(user=users[0], candidates=known, k=15))
     answer = service.rank(user=users[0], candidates=known, k=15)
-    assert record.items[: record.shown] == answer["items"][:10]
+    assert (record.route, record.use, record.user) == ("rank", "shadow", str(users[0]))
+    assert record.items[: record.shown] == [str(item) for item in answer["items"][:10]]
     assert len(record.items) == 20
-    assert record.scores[:10] == np.column_stack([answer["tasks"][t] for t in bundle.tasks])[:10].tolist()
+    columns = np.column_stack([answer["tasks"][t] for t in bundle.tasks])
+    assert record.served_scores is not None
+    assert record.served_scores[:10] == columns[:10].tolist()
     check_scores(record, bundles)
     asks = [
         lambda: service.recommend(user=10**9, k=3),
@@ -127,9 +141,11 @@ def test_the_log_holds_what_predict_says_of_both_versions(
         lambda: service.rank(user=users[0], candidates=known[:5], k=5),
     ]
     for ask, shown, items in zip(asks, (3, 0, 0, 5), (13, 3, 10, 10), strict=True):
-        [record] = records_of(service, folder, ask)
-        assert (record.shown, len(record.items)) == (shown, items)
-        check_scores(record, bundles)
+        records = records_of(service, state, ask)
+        assert sum(record.shown or 0 for record in records) == shown
+        assert sum(len(record.items) for record in records) == items
+        for record in records:
+            check_scores(record, bundles)
 
 
 def test_the_shadow_knows_the_events_before_a_request_and_none_after_it(
@@ -157,9 +173,7 @@ def test_the_shadow_knows_the_events_before_a_request_and_none_after_it(
         service.add({"user": 10**9, "item": 1, "behavior": "click"})
         until(lambda: shadow.live.stats["events"] == 1)
         looks_again()  # after it noted when the event came
-        [record] = records_of(
-            service, tmp_path / "shadow", lambda: service.rank(user=10**9, candidates=[1, 2, 3])
-        )
+        [record] = records_of(service, tmp_path, lambda: service.rank(user=10**9, candidates=[1, 2, 3]))
         log = open_events(tmp_path, make=False)
         check_scores(record, [LiveBundle(mgoe.load(path), log) for path in (finished / "bundle", other)])
         # a request that waits while its user acts
@@ -170,7 +184,7 @@ def test_the_shadow_knows_the_events_before_a_request_and_none_after_it(
         before = counted(service).get("dropped", 0)
         free.set()
         until(lambda: counted(service).get("dropped", 0) == before + 1)
-        assert len([*read_shadow_log(tmp_path / "shadow")]) == 1
+        assert len(of_shadow(tmp_path)) == 1
 
 
 def test_requests_are_dropped_while_many_wait_and_a_defect_is_counted(
@@ -181,11 +195,11 @@ def test_requests_are_dropped_while_many_wait_and_a_defect_is_counted(
         assert service.shadow is not None
         held = threading.Event()
 
-        def fail(*_: object) -> None:
+        def fail(*_: object, **__: object) -> None:
             held.wait(120)
             raise MemoryError("no space")
 
-        monkeypatch.setattr("mgoe.serving.http.shadow.record", fail)
+        monkeypatch.setattr("mgoe.serving.http.shadow._scored", fail)
         for _ in range(40):
             assert service.rank(user=1, k=1)["items"]
         assert counted(service)["dropped"] >= 40 - 33
@@ -219,11 +233,12 @@ def test_a_log_that_cannot_be_written_fails_no_answer(
 ):
     with served(finished / "bundle", tmp_path, shadow=other) as service:
         until(lambda: taken(service))
-        assert service.shadow is not None
 
         def full(*_: object) -> None:
-            raise StoreError("shadow", "cannot be written: no space left")
+            raise StoreError("answers", "cannot be written: no space left")
 
-        monkeypatch.setattr(service.shadow._log, "append", full)
+        monkeypatch.setattr(AnswerLog, "append", full)
         assert service.rank(user=1, k=1)["items"]
         until(lambda: counted(service).get("failed") == 1)
+        detail = service.client.get("/readyz").json()["detail"]
+        assert detail == "answers are not logged: answers: cannot be written: no space left"

@@ -1,11 +1,13 @@
 """The log of answers: what each request got, of which arm and version, in a SQLite file of bounded size.
 
-All processes of a service on this machine write to it, and an answer is on the disk before it is sent.
+All processes of a service on this machine write to it, and an answer is on the disk before it is sent. What
+nobody gets follows later: the list of another arm, and the scores of a shadow.
 """
 
 import json
 import sqlite3
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -23,6 +25,11 @@ MOST = 1_000_000
 """Answers that are kept, the newest, beside those that an experiment needs."""
 BEFORE = 28 * 86_400_000_000
 """How long before its first answer an experiment needs answers, in microseconds."""
+MOST_OF_SHADOW = 100_000
+"""Answers of a shadow that are kept, the newest."""
+OF_SHADOW = "(shadow)"
+"""What the table has as the experiment of these; no experiment has such a name."""
+IS_OF_SHADOW = f"experiment = '{OF_SHADOW}'"
 TRIM = 1000
 """Answers after which older ones are removed."""
 AT_ONCE = 1000
@@ -55,6 +62,10 @@ SCHEMA = pa.schema(
         "items": pa.list_(pa.string()),
         "propensities": pa.list_(pa.float64()),
         "teams": pa.list_(pa.string()),
+        "served": pa.string(),
+        "shown": pa.int64(),
+        "scores": pa.list_(pa.list_(pa.float64())),
+        "served_scores": pa.list_(pa.list_(pa.float64())),
     }
 )
 """Columns of exported answers."""
@@ -64,33 +75,39 @@ class Answer(NamedTuple):
     """What one arm said to one request.
 
     Attributes:
-        time: When the request came, in microseconds since 1970.
+        time: When the request came, in microseconds since 1970; of a shadow, when it was answered.
         request: Its id.
         route: What it asked for.
         user: Its user; None for the visitor of a session.
         unit: What keeps its arm; None if it has none.
         experiment, phase, arm: None outside of an experiment; the arm also of an interleaved list.
         brought: Whether the request named the arm.
-        use: Whether it was shown, or logged to be compared.
+        use: Whether it was shown, or logged to be compared, or is of a shadow: one for each user of the
+            request.
         version: Name of the bundle.
         status: Whether the arm answered, the control did in its place, or nobody.
         reason: Why the arm did not.
         latency: Microseconds until it was ready.
-        items: The list.
+        items: The list. Of a shadow, those at the top of the answer, best first, then some of all that were
+            scored, at random.
         propensities: The probability of each item given those above it; None if nothing explored.
         teams: The arm that brought each item of an interleaved list.
+        served: The version that answered where a shadow scored. The rest is of a shadow alone, too.
+        shown: How many items are from the answer.
+        scores: One list per item with the probability (or value) of each task.
+        served_scores: What the client got, or would have got, likewise.
     """
 
     time: int
     request: str
-    route: Literal["rank", "recommend"]
+    route: Literal["rank", "recommend", "score"]
     user: str | None
     unit: str | None
     experiment: str | None
     phase: str | None
     arm: str | None
     brought: bool
-    use: Literal["answer", "compare"]
+    use: Literal["answer", "compare", "shadow"]
     version: str
     status: Literal["ok", "fallback", "error"]
     reason: str | None
@@ -98,6 +115,10 @@ class Answer(NamedTuple):
     items: Sequence[str]
     propensities: Sequence[float] | None = None
     teams: Sequence[str] | None = None
+    served: str | None = None
+    shown: int | None = None
+    scores: Sequence[Sequence[float]] | None = None
+    served_scores: Sequence[Sequence[float]] | None = None
 
 
 class AnswerLog:
@@ -118,17 +139,20 @@ class AnswerLog:
         self._store = Store(state / FOLDER / FILE, make, schema=_SCHEMA)
         self._experiment, self._most, self._appended = experiment, most, 0
 
-    def append(self, answer: Answer) -> None:
-        """Write an answer, and wait until it is on the disk.
+    def append(self, *answers: Answer) -> None:
+        """Write answers, all or none, and wait until they are on the disk.
 
         Raises:
-            StoreError: It cannot be written.
+            StoreError: They cannot be written.
         """
-        row = answer.time, answer.user, answer.unit, answer.experiment, json.dumps(answer)
+        rows = [
+            (one.time, one.user, one.unit, OF_SHADOW if one.use == "shadow" else one.experiment, _text(one))
+            for one in answers
+        ]
 
         def write(connection: sqlite3.Connection) -> None:
             query = "INSERT INTO answers(time, user, unit, experiment, answer) VALUES (?, ?, ?, ?, ?)"
-            connection.execute(query, row)
+            connection.executemany(query, rows)
             self._appended += 1
             if self._appended % min(TRIM, self._most) == 0:
                 self._trim(connection)
@@ -146,6 +170,11 @@ class AnswerLog:
                 query = "SELECT id FROM answers WHERE time >= ? ORDER BY id LIMIT 1"
                 oldest = min(oldest, connection.execute(query, (began - BEFORE,)).fetchone()[0] - 1)
         connection.execute("DELETE FROM answers WHERE id <= ?", (oldest,))
+        query = (
+            f"DELETE FROM answers WHERE {IS_OF_SHADOW} AND time <= "
+            f"(SELECT time FROM answers WHERE {IS_OF_SHADOW} ORDER BY time DESC LIMIT 1 OFFSET ?)"
+        )
+        connection.execute(query, (min(self._most, MOST_OF_SHADOW),))
 
     def users(self, until: Mapping[str, int]) -> list[str]:
         """Return the users of the answers that `erase` would remove, once per answer."""
@@ -165,7 +194,13 @@ class AnswerLog:
 
     def __iter__(self) -> Iterator[Answer]:
         """Yield the answers, oldest first."""
-        for rows in self._store.stream("SELECT answer FROM answers ORDER BY id", {}, AT_ONCE):
+        return self.where("TRUE")
+
+    def where(self, condition: str) -> Iterator[Answer]:
+        """Yield those of which a condition in SQL is true, such as `IS_OF_SHADOW`, oldest first."""
+        for rows in self._store.stream(
+            f"SELECT answer FROM answers WHERE {condition} ORDER BY id", {}, AT_ONCE
+        ):
             yield from (Answer(*json.loads(text)) for (text,) in rows)
 
     def _of(self, until: Mapping[str, int]) -> Iterator[tuple[int, str]]:
@@ -197,18 +232,20 @@ def write_answers(state: Path, out: Path) -> int:
     if log is None:
         raise DataError(
             state / FOLDER,
-            "must hold the log of answers, found none; name the --state of a service with --experiment",
+            "must hold the log of answers, found none; name the --state of a service with --experiment or "
+            "--shadow",
         )
-    n, some = 0, list[Answer]()
+    n, answers = 0, iter(log)
     with atomic_file(out) as new, pq.ParquetWriter(new, SCHEMA, compression="zstd") as file:
-        for answer in log:
-            some.append(answer)
-            n += 1
-            if len(some) == AT_ONCE:
-                file.write_table(_table(some))
-                some.clear()
-        file.write_table(_table(some))
+        while some := [*islice(answers, AT_ONCE)]:
+            file.write_table(_table(some))
+            n += len(some)
     return n
+
+
+def _text(answer: Answer) -> str:
+    """Return an answer as JSON, without the fields at its end that it lacks."""
+    return json.dumps(answer[: max(n for n, field in enumerate(answer, 1) if field is not None)])
 
 
 def _table(answers: Collection[Answer]) -> pa.Table:

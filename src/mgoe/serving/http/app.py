@@ -4,7 +4,7 @@ Handlers read the body themselves: pydantic checks 500 ids in 25 microseconds st
 what it takes through Python objects.
 """
 
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager, nullcontext
 from functools import partial
 from typing import Any, TypeVar
@@ -18,15 +18,13 @@ from starlette.exceptions import HTTPException
 
 from mgoe import __version__
 from mgoe.bundle.objective import ObjectiveError
-from mgoe.bundle.steps import Steps
 from mgoe.errors import MgoeError, RequestError, StoreError
 from mgoe.serving.http import schemas
-from mgoe.serving.http.experiment import Experiment, Question, Route, in_turns
+from mgoe.serving.http.experiment import Asked, Experiment, Question, Route, in_turns
 from mgoe.serving.http.middleware import OPEN, Middleware, failure, problem
 from mgoe.serving.http.page import read_page
 from mgoe.serving.http.reloader import Reloader
 from mgoe.serving.http.settings import Limits
-from mgoe.serving.http.shadow import Shadow
 from mgoe.serving.http.stability import Stability
 from mgoe.serving.http.telemetry import Telemetry
 from mgoe.serving.http.tokens import ADMIN, ALL, NEEDED, RANK, Tokens
@@ -58,7 +56,6 @@ def create_app(
     tokens: Tokens,
     access_log: bool = True,
     local: bool = False,
-    shadow: Shadow | None = None,
     experiment: Experiment | None = None,
 ) -> Middleware:
     """Return the whole application, behind its middleware.
@@ -69,8 +66,8 @@ def create_app(
         tokens: They open the service.
         access_log: Log one line per request.
         local: See `Middleware`.
-        shadow: Scores a share of the requests after they are answered. It starts and stops likewise.
-        experiment: Answers rankings by its arms. It starts and stops likewise.
+        experiment: Answers rankings by its arms, and lets its shadow score what was answered. It starts and
+            stops likewise.
     """
     telemetry = Telemetry(
         lambda: reloader.engine.consumer.stats,
@@ -85,7 +82,6 @@ def create_app(
         async with (
             reloader.running(telemetry),
             stability.running(telemetry),
-            nullcontext() if shadow is None else shadow.running(telemetry),
             nullcontext() if experiment is None else experiment.running(telemetry),
         ):
             yield
@@ -95,10 +91,10 @@ def create_app(
         lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url="/openapi.json", redirect_slashes=False,
     )  # fmt: skip
     _add_errors(app)
-    _add_ranking(app, reloader, limits, telemetry, stability, shadow, experiment)
+    _add_ranking(app, reloader, limits, telemetry, stability, experiment)
     _add_events(app, reloader, limits, telemetry)
     _add_reading(app, reloader, limits)
-    _add_operations(app, reloader, telemetry, shadow, experiment)
+    _add_operations(app, reloader, telemetry, experiment)
     app.openapi = lambda: _document(app, secure=bool(tokens.granted))  # type: ignore[method-assign]
     routes = frozenset(path for route in app.routes if (path := getattr(route, "path", None)))
     telemetry.expect(routes)
@@ -111,41 +107,38 @@ def _add_ranking(
     limits: Limits,
     telemetry: Telemetry,
     stability: Stability,
-    shadow: Shadow | None,
     experiment: Experiment | None,
 ) -> None:
-    async def ranking_of(
-        route: Route, request: Request, asked: schemas.RecommendRequest, question: Question
+    async def answer(
+        route: Route, request: Request, question: Question, asked: schemas.RecommendRequest | None = None
     ) -> Response:
-        if experiment is not None:
-            return respond(*await experiment.answer(route, request.state.request_id, asked, question))
-        if asked.arm is not None:
+        request_id, by = request.state.request_id, None
+        if asked is not None and experiment is not None and experiment.answers:
+            engine, answered, by = await experiment.answer(route, request_id, asked, question)
+        elif asked is not None and asked.arm is not None:
             rule = f"is for a service with an experiment, found {asked.arm[:80]!r}; leave it out"
             raise RequestError("arm", rule)
-        return await answer(question)
-
-    async def answer(question: Callable[[Engine], Steps[Answered]]) -> Response:
-        engine = reloader.engine
-        return respond(engine, await in_turns(question(engine)))
-
-    def respond(engine: Engine, answered: Answered, after: Callable[[], None] | None = None) -> Response:
+        else:
+            engine = reloader.engine
+            answered = await in_turns(question(engine))
         telemetry.scored.inc(len(answered.pairs.items))
         for side in answered.asked:
             telemetry.asked.labels(side).inc(answered.asked[side])
             telemetry.unseen.labels(side).inc(answered.unseen[side])
         response = _json(answered.body)
-        response.background = BackgroundTask(note, engine, answered, after)  # when everything is sent
+        # when everything is sent
+        response.background = BackgroundTask(note, route, request_id, engine, answered, by)
         return response
+
+    async def note(
+        route: Route, request_id: str, engine: Engine, answered: Answered, by: Asked | None
+    ) -> None:
+        if experiment is not None:
+            experiment.offer(route, request_id, engine, answered, by)
+        await stability.note(engine, answered.pairs)
 
     def check_session(asked: schemas.RecommendRequest) -> None:
         _check_size("events", asked.events or (), limits.events, "send the newest")
-
-    async def note(engine: Engine, answered: Answered, after: Callable[[], None] | None) -> None:
-        if after is not None:
-            after()
-        await stability.note(engine, answered.pairs)
-        if shadow is not None:
-            await shadow.offer(engine, answered)
 
     @app.post(
         "/v1/rank", summary="Rank candidates, or what the catalogue has, also for the visitor of a session",
@@ -157,7 +150,7 @@ def _add_ranking(
         check_session(asked)
         visitor = {"user": asked.user, "events": asked.events}
         question = partial(ranking.rank, **visitor, candidates=asked.candidates, request=asked)
-        return await ranking_of("rank", request, asked, question)
+        return await answer("rank", request, question, asked)
 
     @app.post(
         "/v1/recommend", summary="Recommend items to a user, or to the visitor of a session",
@@ -167,7 +160,7 @@ def _add_ranking(
         asked = _read(schemas.RecommendRequest, request.state.body)
         check_session(asked)
         question = partial(ranking.recommend, user=asked.user, events=asked.events, request=asked)
-        return await ranking_of("recommend", request, asked, question)
+        return await answer("recommend", request, question, asked)
 
     @app.post(
         "/v1/score", summary="Score pairs", **_describe(schemas.ScoreAnswer, **_body(schemas.ScoreRequest))
@@ -175,9 +168,8 @@ def _add_ranking(
     async def score(request: Request) -> Response:
         asked = _read(schemas.ScoreRequest, request.state.body)
         _check_size("items", asked.items, limits.candidates)
-        return await answer(
-            partial(ranking.score, users=asked.users, items=asked.items, context=asked.context)
-        )
+        question = partial(ranking.score, users=asked.users, items=asked.items, context=asked.context)
+        return await answer("score", request, question)
 
 
 def _add_events(app: FastAPI, reloader: Reloader, limits: Limits, telemetry: Telemetry) -> None:
@@ -254,7 +246,6 @@ def _add_operations(
     app: FastAPI,
     reloader: Reloader,
     telemetry: Telemetry,
-    shadow: Shadow | None,
     experiment: Experiment | None,
 ) -> None:
     """Add the routes for whoever runs the service, and the page."""
@@ -270,8 +261,7 @@ def _add_operations(
 
     @app.get("/readyz", summary="Whether it should get requests", **health)
     async def readyz(request: Request) -> Response:
-        beside = (shadow.refused if shadow else None) or (experiment.detail if experiment else None)
-        return status(request, "ready", reloader.detail or beside)
+        return status(request, "ready", reloader.detail or (experiment.detail if experiment else None))
 
     text = {"description": "In the text format.", "content": {"text/plain": {"schema": {"type": "string"}}}}
 

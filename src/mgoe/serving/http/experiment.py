@@ -1,8 +1,9 @@
 """An experiment in service: a unit has an arm, an arm answers by its own bundle, and answers are logged.
 
 The control is the bundle that the service serves. It answers whoever is in no arm, and in the place of an
-arm that cannot. An answer is on the disk before it is sent. The list of another arm, for a sample of the
-requests, comes after the answer.
+arm that cannot. An answer is on the disk before it is sent. What nobody gets comes after the answer, for a
+sample of the requests: the list of another arm, and the scores of a shadow. With one arm there is nothing to
+assign, and only the shadow is logged.
 """
 
 import asyncio
@@ -10,7 +11,7 @@ import hashlib
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
@@ -20,7 +21,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 from mgoe.bundle.exploration import Exploration
 from mgoe.bundle.steps import Steps
-from mgoe.config import did_you_mean, load_experiment
+from mgoe.config import did_you_mean
 from mgoe.config.assignment import arm_of, place
 from mgoe.config.experiment import ExperimentSettings
 from mgoe.errors import ConfigError, MgoeError, RequestError
@@ -28,18 +29,21 @@ from mgoe.serving.events.answer_log import Answer, AnswerLog
 from mgoe.serving.http.interleaving import interleaved
 from mgoe.serving.http.reloader import Reloader
 from mgoe.serving.http.schemas import RecommendRequest
+from mgoe.serving.http.shadow import Shadow
 from mgoe.serving.http.telemetry import Telemetry, log
-from mgoe.serving.http.watch import check_tasks, stamp
+from mgoe.serving.http.watch import Watch, check_tasks, stamp
 from mgoe.serving.scoring.engine import Engine
 from mgoe.serving.scoring.ranking import Answered
 
-WAITING = 8
-"""Requests that are compared at once, at most; others are dropped."""
+Aside = Literal["compare", "shadow"]
+"""What comes after an answer, and nobody gets."""
+WAITING: dict[Aside, int] = {"compare": 8, "shadow": 32}
+"""Requests that wait for it, at most; others are dropped."""
 WRITERS = 8
 """Answers that are written at once; they share syncs."""
 REASON = 200
 """Characters of a reason that are logged."""
-Route = Literal["rank", "recommend"]
+Route = Literal["rank", "recommend", "score"]
 
 
 class Question(Protocol):
@@ -107,9 +111,10 @@ class Experiment:
     """The experiment of a service.
 
     Args:
-        path: Its file, which is read again when it changes.
+        read: Returns its settings.
+        path: Its file, after whose changes it is read again; None without one.
         served: What answers for the control.
-        arm_at: Opens the arm of a bundle's path.
+        opens: Opens an arm, or a shadow, with the bundle at a path.
         log: The log of answers.
         every: Seconds between looks at the file.
 
@@ -118,46 +123,47 @@ class Experiment:
 
     Attributes:
         settings: What holds now.
+        shadow: Its shadow; None without one.
+        answers: Whether there are arms to answer by.
     """
 
     def __init__(
         self,
-        path: Path,
+        read: Callable[[], ExperimentSettings],
+        path: Path | None,
         served: Reloader,
-        arm_at: Callable[[Path], Reloader],
+        opens: Callable[[Callable[..., Watch], Path], Any],
         log: AnswerLog,
         every: float = 1.0,
     ):
-        self._path, self._log, self._every = path, log, every
-        self.settings = load_experiment(path)
-        self._stamp = stamp(path)
-        check_control(self.settings, served.path, path)
-        opened = {os.path.abspath(served.path): served}
-        self._arms = list[Reloader]()
-        for arm in self.settings.arms:
-            at = arm.bundle or served.path
-            key = os.path.abspath(at)
-            if key not in opened:
-                opened[key] = arm_at(at)
-            self._arms.append(opened[key])
-        served.beside = [one for one in opened.values() if one is not served]
+        self._read, self._path, self._log, self._every = read, path, log, every
+        self._stamp, self.settings = None if path is None else stamp(path), read()
+        check_control(self.settings, served.path, path or served.path)
+        own = self.settings.shadow
+        self.shadow: Shadow | None = own and opens(Shadow, own.bundle)
+        self.answers = len(self.settings.arms) > 1
+        paths = [Path(os.path.abspath(arm.bundle or served.path)) for arm in self.settings.arms]
+        opened = {path: opens(Arm, path) for path in dict.fromkeys(paths) if path != paths[0]}
+        self._arms: list[Reloader] = [opened.get(path, served) for path in paths]
+        served.beside = [*opened.values()]
         self._writers = ThreadPoolExecutor(WRITERS, "answers")  # at full priority: answers wait for them
-        self._comparing = set[asyncio.Task[None]]()
-        self._refused, self._away, self._failure = "", "", ""
+        self._asides = set[asyncio.Task[None]]()
+        self._refused, self._away, self._failures = "", "", dict[str, str]()
 
     @asynccontextmanager
     async def running(self, telemetry: Telemetry) -> AsyncIterator[None]:
         """Follow the arms' bundles and the file while the block runs."""
         self._count, self._write_failures = telemetry.experiment, telemetry.write_failures
+        self._counts = {"compare": (telemetry.experiment, "compare"), "shadow": (telemetry.shadow, "logged")}
         async with AsyncExitStack() as stack:
-            for one in self._arms[0].beside:
+            for one in filter(None, (*self._arms[0].beside, self.shadow)):
                 await stack.enter_async_context(one.running(telemetry))
             watching = asyncio.create_task(self._watch())
             try:
                 yield
             finally:
                 watching.cancel()
-                await asyncio.gather(watching, *self._comparing, return_exceptions=True)
+                await asyncio.gather(watching, *self._asides, return_exceptions=True)
                 self._writers.shutdown()
                 self._log.close()
 
@@ -168,16 +174,17 @@ class Experiment:
     @property
     def detail(self) -> str | None:
         """What is not as it should be; None if nothing is."""
-        said = self._away or self._refused
-        return said or next((one.detail for one in self._arms[0].beside if one.detail), None)
+        of_arms = [one.detail for one in self._arms[0].beside]
+        of_shadow = self.shadow and self.shadow.refused
+        return next(filter(None, (self._away, self._refused, of_shadow, *of_arms)), None)
 
     async def answer(
         self, route: Route, request_id: str, request: RecommendRequest, question: Question
-    ) -> tuple[Engine, Answered, Callable[[], None]]:
+    ) -> tuple[Engine, Answered, Asked]:
         """Answer a request by its arm, and write the answer to the disk.
 
         Returns:
-            What answered, the answer, and what is to be called when it is sent.
+            What answered, the answer, and who was to answer, for `offer`.
 
         Raises:
             RequestError: It names an arm that there is not.
@@ -193,25 +200,24 @@ class Experiment:
                 engine, answered, reason = await self._by_arm(asked, control)
         except BaseException as error:
             found = error.message if isinstance(error, MgoeError) else str(error) or type(error).__name__
-            record = self._record(asked, control, None, "answer", "error", found)
+            record = self._record(asked, control, None, "error", found)
             if isinstance(error, Exception):
                 await self._write(record)
             else:  # out of time: nothing may wait
                 self._writers.submit(self._append, record)
             raise
-        status = "ok" if reason is None else "fallback"
-        await self._write(self._record(asked, engine, answered, "answer", status, reason, teams))
+        status = "fallback" if reason else "ok"
+        await self._write(self._record(asked, engine, answered, status, reason, teams))
         if asked.running is not None:
             named = {} if asked.arm is None else {"arm": asked.running.arms[asked.arm].name}
             answered = answered._replace(body=answered.body | {"experiment": asked.running.id} | named)
-        return engine, answered, partial(self._offer, asked)
+        return engine, answered, asked
 
     def _asked(self, route: Route, request_id: str, request: RecommendRequest, question: Question) -> Asked:
         """Find the arm of a request."""
         one, came = self.settings, self._arms[0].engine.now()
         now = datetime.fromtimestamp(came / 1e6, UTC)
-        begun = (one.start is None or one.start <= now) and (one.end is None or now < one.end)
-        is_running = begun and not one.stop
+        is_running = not one.stop and (one.start or now) <= now and (one.end is None or now < one.end)
         unit = request.unit if one.unit == "request" else None if request.user is None else str(request.user)
         names, arm, mixed = [arm.name for arm in one.arms], None, False
         if request.arm is not None and request.arm not in names:
@@ -240,9 +246,7 @@ class Experiment:
             if engine is control:
                 raise
             answered = await in_turns(asked.question(control))
-            if str(error) != self._failure:  # once, not for every request
-                log("arm failed", logging.ERROR, error, error=str(error), bundle=engine.name)
-            self._failure = str(error)
+            self._fails("arm", error, bundle=engine.name)
             return control, answered, str(error) or type(error).__name__
 
     async def _ask(self, asked: Asked, one: ExperimentSettings, arm: int) -> Answered:
@@ -261,42 +265,65 @@ class Experiment:
         body, teams = interleaved(both[0].body, both[1].body, asked.request.k, seed)
         return both[0]._replace(body=body), [asked.running.arms[team].name for team in teams]
 
-    def _offer(self, asked: Asked) -> None:
-        """Compare a request some time, if it is one of the sample. Returns at once."""
-        one = asked.running
-        if one is None or asked.arm is None or place(f"{one.seed}:compare", asked.id) >= one.compare:
-            return
-        if len(self._comparing) >= WAITING:
-            self._count.labels("dropped").inc()
-            return
-        task = asyncio.create_task(self._compare(asked, one, asked.arm))
-        self._comparing.add(task)
-        task.add_done_callback(self._comparing.discard)
+    def offer(
+        self, route: Route, request_id: str, engine: Engine, answered: Answered, asked: Asked | None
+    ) -> None:
+        """Do some time what comes after an answer, if the request is one of the sample. Returns at once."""
+        one, shadow = self.settings, self.shadow
+        of = asked.running if asked is not None and asked.arm is not None else None
+        if asked is not None and of is not None and place(f"{of.seed}:compare", request_id) < of.compare:
+            self._aside("compare", partial(self._compared, asked, of))
+        share = 0.0 if one.shadow is None else one.shadow.share
+        if shadow is not None and place(f"{one.seed}:shadow", request_id) < share:
+            named = {"time": time.time_ns() // 1000, "request": request_id, "route": route}
+            if work := shadow.scoring(engine, answered, **named):
+                self._aside("shadow", partial(shadow.in_turn, work))
 
-    async def _compare(self, asked: Asked, one: ExperimentSettings, arm: int) -> None:
-        """Log the list of another arm."""
-        step = 1 + int(place(f"{one.seed}:other", asked.id) * (len(one.arms) - 1))
-        other = (arm + step) % len(one.arms)
-        asked = asked._replace(arm=other, clock=time.perf_counter_ns())
-        engine = self._arms[other].engine
+    def _aside(self, what: Aside, work: Callable[[], Coroutine[Any, Any, Sequence[Answer]]]) -> None:
+        if sum(task.get_name() == what for task in self._asides) < WAITING[what]:
+            task = asyncio.create_task(self._finished(what, work), name=what)
+            self._asides.add(task)
+            task.add_done_callback(self._asides.discard)
+        else:
+            self._counts[what][0].labels("dropped").inc()
+
+    async def _finished(self, what: Aside, work: Callable[[], Coroutine[Any, Any, Sequence[Answer]]]) -> None:
+        """Log what nobody gets."""
+        count, outcome = self._counts[what]
         try:
-            answered = await self._ask(asked, one, other)
-            await self._write(self._record(asked, engine, answered, "compare", "ok"))
-        except Exception:  # the arm's own answers say why
-            self._count.labels("failed").inc()
+            answers = await work()
+            outcome = "dropped" if not answers else outcome if await self._write(*answers) else "failed"
+        except Exception as error:  # whatever is wrong, the service goes its way
+            self._fails(what, error)
+            outcome = "failed"
+        count.labels(outcome).inc()
+
+    async def _compared(self, asked: Asked, one: ExperimentSettings) -> list[Answer]:
+        """Return the list of another arm."""
+        assert asked.arm is not None
+        step = 1 + int(place(f"{one.seed}:other", asked.id) * (len(one.arms) - 1))
+        other = (asked.arm + step) % len(one.arms)
+        asked, engine = asked._replace(arm=other, clock=time.perf_counter_ns()), self._arms[other].engine
+        return [self._record(asked, engine, await self._ask(asked, one, other), "ok", use="compare")]
+
+    def _fails(self, what: str, error: Exception, **named: Any) -> None:
+        if str(error) != self._failures.get(what):  # once, not for every request
+            log(f"{what} failed", logging.ERROR, error, error=str(error), **named)
+        self._failures[what] = str(error)
 
     def _record(
         self,
         asked: Asked,
         engine: Engine,
         answered: Answered | None,
-        use: Literal["answer", "compare"],
         status: Literal["ok", "fallback", "error"],
         reason: str | None = None,
         teams: Sequence[str] | None = None,
+        use: Literal["answer", "compare"] = "answer",
     ) -> Answer:
         one, request, body = asked.running, asked.request, {} if answered is None else answered.body
-        self._count.labels(status if use == "answer" else use).inc()
+        if use == "answer":
+            self._count.labels(status).inc()
         return Answer(
             time=asked.time,
             request=asked.id,
@@ -317,37 +344,36 @@ class Experiment:
             teams=teams,
         )
 
-    async def _write(self, answer: Answer) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._writers, self._append, answer)
+    async def _write(self, *answers: Answer) -> bool:
+        return await asyncio.get_running_loop().run_in_executor(self._writers, self._append, *answers)
 
-    def _append(self, answer: Answer) -> None:
-        """Write an answer. One that cannot be written is answered all the same, and counted."""
+    def _append(self, *answers: Answer) -> bool:
+        """Write answers, and return whether they are written. If not, they are sent all the same."""
         try:
-            self._log.append(answer)
+            self._log.append(*answers)
         except Exception as error:
             if not self._away:
                 log("answers are not logged", logging.ERROR, error, error=str(error))
             self._away = f"answers are not logged: {error}"
             self._write_failures.labels("answers").inc()
-        else:
-            self._away = ""
+            return False
+        self._away = ""
+        return True
 
     async def _watch(self) -> None:
         """Read the file again when it changes; what it held before counts while it breaks a rule."""
-        while True:
+        while self._path is not None:
             await asyncio.sleep(self._every)
-            if (found := stamp(self._path)) == self._stamp:
-                continue
-            self._stamp = found
+            before, self._stamp = self._stamp, stamp(self._path)
             try:
-                settings = await asyncio.to_thread(load_experiment, self._path)
-                check_change(self.settings, settings, self._path)
+                if self._stamp != before:
+                    settings = await asyncio.to_thread(self._read)
+                    check_change(self.settings, settings, self._path)
+                    self.settings, self._refused = settings, ""
+                    log("experiment read", path=str(self._path), experiment=settings.id, phase=settings.phase)
             except MgoeError as error:
                 self._refused = f"the experiment at {self._path} was refused: {error}"
                 log("experiment refused", logging.ERROR, error, path=str(self._path), error=str(error))
-            else:
-                self.settings, self._refused = settings, ""
-                log("experiment read", path=str(self._path), experiment=settings.id, phase=settings.phase)
 
 
 def check_control(settings: ExperimentSettings, served: Path, place: Path) -> None:
@@ -356,7 +382,7 @@ def check_control(settings: ExperimentSettings, served: Path, place: Path) -> No
     Raises:
         ConfigError: It names another one.
     """
-    own = settings.control.bundle
+    own = settings.arms[0].bundle
     if own is not None and os.path.abspath(own) != os.path.abspath(served):
         raise ConfigError(
             place,
@@ -371,10 +397,14 @@ def check_change(before: ExperimentSettings, after: ExperimentSettings, place: P
     Raises:
         ConfigError: It is another experiment, or has other arms.
     """
-    first, second = ((one.id, [(arm.name, arm.bundle) for arm in one.arms]) for one in (before, after))
+    first, second = (
+        (one.id, [(arm.name, arm.bundle) for arm in one.arms], one.shadow and one.shadow.bundle)
+        for one in (before, after)
+    )
     if first != second:
-        rule = "another id, other arms and other bundles need a restart of the service, found such"
-        raise ConfigError(place, rule)
+        raise ConfigError(
+            place, "another id, other arms and other bundles need a restart of the service, found such"
+        )
 
 
 async def in_turns(steps: Steps[Answered]) -> Answered:

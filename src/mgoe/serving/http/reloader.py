@@ -30,7 +30,6 @@ from mgoe.serving.events.exposure import label_too_early
 from mgoe.serving.events.exposure_log import ExposureLog
 from mgoe.serving.http.telemetry import Telemetry, log
 from mgoe.serving.http.watch import (
-    LOW,
     LOWER,
     Watch,
     await_graphs,
@@ -44,8 +43,6 @@ from mgoe.serving.scoring.runtime import Runtime
 
 WRITERS = 8
 """Batches of events that are written at once."""
-FOLLOW = 0.1
-"""Seconds between looks at what other processes wrote to the log."""
 LOOK = 1.0
 """Seconds between looks at whether the logs could be written."""
 NEVER = DamagedLogError, OtherLogError, OtherDeploymentError
@@ -59,15 +56,8 @@ class Reloader(Watch):
     """Holds the engine that serves, and replaces it when its bundle is.
 
     Args:
-        path: The bundle's folder, or a link to it.
-        log: Live events.
-        exposures: Where exposures and labels go.
-        index: See `Engine`.
-        runtime: See `Engine`.
-        every: Seconds between looks at the folder.
+        path, log, exposures, index, runtime, every, clock: See `Watch`.
         url: Where the service listens, for its log.
-        clock: See `Engine`. Whoever supplies one calls `caught_up` before each request: nothing follows the
-            logs in between, so that no pause decides what an answer knows.
 
     Attributes:
         engine: The engine that serves now. A request takes it once, and keeps it.
@@ -87,13 +77,12 @@ class Reloader(Watch):
         index: Path | None = None,
         runtime: Runtime = Runtime(),
         every: float = 1.0,
-        url: str = "",
         clock: Clock | None = None,
+        url: str = "",
     ):
-        self.log, self.url, self.exposures, self._clock = log, url, exposures, clock
-        opened = partial(Engine, path, log, index, runtime, exposures, clock)
-        seen, self.engine = open_unchanged(path, opened)
-        super().__init__(path, opened, every, seen, index)
+        super().__init__(path, log, exposures, index, runtime, every, clock)
+        self.url = url
+        self._seen, self.engine = open_unchanged(self.path, self._open)
         self.away: Exception | None = None
         self._list, self._until, self._unread = Erasures(Path()), dict[str, int](), ""
         self.prepared: Future[None] = Future()
@@ -101,28 +90,21 @@ class Reloader(Watch):
         self._full: StoreError | None = None
         self._due = 0.0
         self._writers = ThreadPoolExecutor(WRITERS, "append", lower_priority, (LOWER,))
-        self._reader = ThreadPoolExecutor(1, "follow", lower_priority, (LOW,))
 
     @asynccontextmanager
     async def running(self, telemetry: Telemetry) -> AsyncIterator[None]:
         """Watch the folder and follow the log while the block runs."""
         self._swaps, self._write_failures = telemetry.swaps, telemetry.write_failures
-        tasks = [asyncio.create_task(work) for work in (self.watch(), self._follow())]
-        log(self.says[0], url=self.url, bundle=self.engine.name, path=str(self.path))
-        self._note(self.engine.away)
-        # in the thread that applies events, so that they wait
-        self.prepared = self._reader.submit(prepare, self.engine)
-        try:
-            yield
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            self._writers.shutdown()
-            self._reader.shutdown()
-            self.log.close()
-            self.exposures.close()
-            log(self.says[1])
+        async with super().running(telemetry):
+            log(self.says[0], url=self.url, bundle=self.engine.name, path=str(self.path))
+            self._note(self.engine.away)
+            # in the thread that applies events, so that they wait
+            self.prepared = self._reader.submit(prepare, self.engine)
+            try:
+                yield
+            finally:
+                self._writers.shutdown()
+                log(self.says[1])
 
     async def add(
         self,
@@ -260,9 +242,7 @@ class Reloader(Watch):
 
     async def caught_up(self) -> None:
         """Apply new events here and in all that answer beside it."""
-        loop = asyncio.get_running_loop()
-        every = (self, *self.beside)
-        await asyncio.gather(*(loop.run_in_executor(one._reader, one._catch_up) for one in every))
+        await asyncio.gather(*(one.in_turn(one._catch_up) for one in (self, *self.beside)))
 
     def _catch_up(self) -> None:
         """Apply new events, in the one thread that does so. What cannot be read now is read later."""
@@ -300,11 +280,6 @@ class Reloader(Watch):
         if isinstance(self.away, NEVER):
             raise self.away
 
-    async def _follow(self) -> None:
-        while self._clock is None:
-            await asyncio.sleep(FOLLOW)
-            await asyncio.get_running_loop().run_in_executor(self._reader, self._catch_up)
-
     async def watch(self) -> None:
         """Watch until cancelled."""
         await behind_requests(partial(await_graphs, self.engine))
@@ -312,7 +287,7 @@ class Reloader(Watch):
 
     async def take(self, engine: Engine) -> None:
         """Serve with another engine."""
-        before = await asyncio.get_running_loop().run_in_executor(self._reader, self._take, engine)
+        before = await self.in_turn(partial(self._take, engine))
         self._swaps.labels("taken").inc()
         log("bundle taken", path=str(self.path), bundle=engine.name, before=before)
 

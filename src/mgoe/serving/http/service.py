@@ -4,9 +4,11 @@ import gc
 import logging
 import os
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -14,20 +16,20 @@ from mgoe.bundle import Bundle
 from mgoe.bundle.manifest import iso_time
 from mgoe.bundle.membership import deployment_of
 from mgoe.config import load_experiment
+from mgoe.config.experiment import ArmSettings, ExperimentSettings, ShadowSettings
 from mgoe.errors import AwayError, ConfigError
 from mgoe.serving.events.answer_log import AnswerLog
 from mgoe.serving.events.event import EventLog, every
 from mgoe.serving.events.redis_log import RedisLog
 from mgoe.serving.events.stores import open_events, open_exposures, with_query
 from mgoe.serving.http.app import create_app
-from mgoe.serving.http.experiment import Arm, Experiment, check_control
+from mgoe.serving.http.experiment import Experiment, check_control
 from mgoe.serving.http.middleware import UNCOUNTED, problem
 from mgoe.serving.http.reloader import Reloader
 from mgoe.serving.http.settings import ServeSettings
-from mgoe.serving.http.shadow import Shadow
 from mgoe.serving.http.telemetry import log
 from mgoe.serving.http.tokens import Tokens, read_tokens
-from mgoe.serving.http.watch import check_tasks, is_opening
+from mgoe.serving.http.watch import Watch, check_tasks, is_opening
 from mgoe.serving.online.base_values import item_rows
 from mgoe.serving.scoring.engine import Clock
 from mgoe.serving.scoring.onnx_export import NEEDED, package
@@ -45,9 +47,8 @@ def check_start(settings: ServeSettings) -> None:
             exposures have another window, or the state cannot be written.
     """
     bundle, state = Bundle.open(settings.bundle), state_of(settings)
-    if settings.experiment is not None:
-        experiment = load_experiment(settings.experiment)
-        check_control(experiment, settings.bundle, settings.experiment)
+    if (experiment := read_experiment(settings)) is not None:
+        check_control(experiment, settings.bundle, settings.experiment or settings.bundle)
         for arm in experiment.arms:
             check_tasks("an arm", Bundle.open(arm.bundle or settings.bundle), bundle)
         AnswerLog(state).close()
@@ -129,17 +130,15 @@ def application(settings: ServeSettings, clock: Clock | None = None) -> ASGIApp:
             "begin with another --state",
         )
     reloader = Reloader(
-        settings.bundle, events, exposures, state, settings.runtime, url=url_of(settings), clock=clock
+        settings.bundle, events, exposures, state, settings.runtime, clock=clock, url=url_of(settings)
     )
-    path = settings.experiment
-    experiment = None if path is None else experiment_of(settings, path, reloader, clock)
+    experiment = experiment_of(settings, reloader, clock)
     app = create_app(
         reloader,
         settings.limits,
         tokens,
         settings.access_log,
         local=not (tokens.granted or settings.public),
-        shadow=None if settings.shadow is None else shadow_of(settings, settings.shadow, reloader, clock),
         experiment=experiment,
     )
     return app if clock is None else OnClock(app, clock, reloader, experiment)
@@ -153,30 +152,37 @@ def events_of(settings: ServeSettings) -> EventLog:
     return events
 
 
-def shadow_of(settings: ServeSettings, path: Path, reloader: Reloader, clock: Clock | None) -> Shadow:
-    """Return the shadow, which reads the logs by itself, so that nothing waits for it."""
-    logs = logs_of(settings)
-    return Shadow(
-        path,
-        settings.shadow_share,
-        open_events(logs),
-        state_of(settings),
-        lambda: reloader.engine.bundle,
-        settings.runtime,
-        open_exposures(logs),
-        clock=clock,
-    )
+def read_experiment(settings: ServeSettings) -> ExperimentSettings | None:
+    """Return the experiment of a service; a shadow alone is one with the served bundle as its only arm.
+
+    Raises:
+        ConfigError: The file breaks a rule.
+    """
+    shadow = settings.shadow and ShadowSettings(bundle=settings.shadow, share=settings.shadow_share)
+    if settings.experiment is not None:
+        found = load_experiment(settings.experiment)
+        return found.model_copy(update={"shadow": shadow or found.shadow})
+    arms = [ArmSettings(name="served", share=1)]
+    return shadow and ExperimentSettings(id="shadow", arms=arms, shadow=shadow)
 
 
-def experiment_of(settings: ServeSettings, path: Path, reloader: Reloader, clock: Clock | None) -> Experiment:
+def experiment_of(settings: ServeSettings, reloader: Reloader, clock: Clock | None) -> Experiment | None:
     """Return the experiment, whose arms read the logs by themselves, so that none waits for another."""
-    state, logs = state_of(settings), logs_of(settings)
+    state, logs, first = state_of(settings), logs_of(settings), read_experiment(settings)
+    if first is None:
+        return None
 
-    def arm_at(bundle: Path) -> Arm:
+    def opens(kind: Callable[..., Watch], bundle: Path) -> Any:
         opened = open_events(logs), open_exposures(logs)
-        return Arm(reloader, bundle, *opened, state, settings.runtime, clock=clock)
+        return kind(reloader, bundle, *opened, state, settings.runtime, clock=clock)
 
-    return Experiment(path, reloader, arm_at, AnswerLog(state, experiment=load_experiment(path).id))
+    return Experiment(
+        lambda: read_experiment(settings) or first,
+        settings.experiment,
+        reloader,
+        opens,
+        AnswerLog(state, experiment=first.id),
+    )
 
 
 def alone(app: ASGIApp) -> ASGIApp:

@@ -12,9 +12,10 @@ import logging
 import os
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from concurrent.futures import Future
-from contextlib import nullcontext, suppress
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import asynccontextmanager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,8 +23,11 @@ from filelock import FileLock
 
 from mgoe.bundle import MANIFEST, Bundle
 from mgoe.errors import BundleError, StoreError
-from mgoe.serving.http.telemetry import log
-from mgoe.serving.scoring.engine import Engine
+from mgoe.serving.events.event import EventLog
+from mgoe.serving.events.exposure_log import ExposureLog
+from mgoe.serving.http.telemetry import Telemetry, log
+from mgoe.serving.scoring.engine import Clock, Engine
+from mgoe.serving.scoring.runtime import Runtime
 
 LOW, LOWER = 8, 3
 """Priorities of the threads that come after requests. Those that apply events, export a graph, or score for a
@@ -31,6 +35,8 @@ shadow have the first, and get a seventh of the core under full load. Give each 
 ranking waits for an event that is being applied. Those that open a bundle, or write what was sent, have the
 second, and get a third: they hold Python's lock now and then, and a request would wait for a thread that
 other processes keep from running."""
+FOLLOW = 0.1
+"""Seconds between looks at what was written to the log."""
 PAUSE = 30.0
 """Seconds until a bundle that lacked store, space or memory is tried again."""
 LOOKS = 3
@@ -42,15 +48,18 @@ Fingerprint = tuple[Any, ...] | None
 
 
 class Watch(ABC):
-    """Opens the bundle at a path whenever it is another one.
+    """Opens the bundle at a path whenever it is another one, and lets it follow the logs.
 
     Args:
         path: The bundle's folder, or a link to it.
-        open_engine: Opens what is at the path.
+        log: Live events, which nothing else reads through this object.
+        exposures: Exposures and labels, likewise.
+        index: See `Engine`. In this folder the processes of a service also take turns, so that one of them
+            opens a bundle at a time and the others keep their cores; None if there is one process.
+        runtime: See `Engine`.
         every: Seconds between looks at the folder.
-        seen: Fingerprint of what is open; None opens what is there first.
-        turns: Folder in which the processes of a service take turns, so that one of them opens a bundle at a
-            time and the others keep their cores; None if there is one process.
+        clock: See `Engine`. Whoever supplies one calls `Reloader.caught_up` before each request: nothing
+            follows the logs in between, so that no pause decides what an answer knows.
 
     Attributes:
         refused: Why the bundle at the path is not the one that is open; None if it is.
@@ -59,15 +68,34 @@ class Watch(ABC):
     def __init__(
         self,
         path: Path,
-        open_engine: Callable[[], Engine],
-        every: float,
-        seen: Fingerprint = None,
-        turns: Path | None = None,
+        log: EventLog,
+        exposures: ExposureLog,
+        index: Path | None = None,
+        runtime: Runtime = Runtime(),
+        every: float = 1.0,
+        clock: Clock | None = None,
     ):
-        self.path, self.every = path, every
-        self._turn = nullcontext() if turns is None else FileLock(turns / "open.lock")
-        self._open, self._seen = open_engine, seen
+        self.path, self.every, self.log, self.exposures = path, every, log, exposures
+        self._clock = clock
+        self._turn = nullcontext() if index is None else FileLock(index / "open.lock")
+        self._open = partial(Engine, path, log, index, runtime, exposures, clock)
+        self._seen: Fingerprint = None  # of what is open; None opens what is there first
+        self._reader = ThreadPoolExecutor(1, "follow", lower_priority, (LOW,))
         self.refused: str | None = None
+
+    @asynccontextmanager
+    async def running(self, telemetry: Telemetry) -> AsyncIterator[None]:
+        """Watch the folder and follow the logs while the block runs."""
+        tasks = [asyncio.create_task(work) for work in (self.watch(), self._follow())]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            self._reader.shutdown()
+            self.log.close()
+            self.exposures.close()
 
     @abstractmethod
     async def take(self, engine: Engine) -> None:
@@ -84,6 +112,19 @@ class Watch(ABC):
     @abstractmethod
     def miss(self) -> None:
         """Report that no bundle is there any more."""
+
+    @abstractmethod
+    def _catch_up(self) -> None:
+        """Apply new events, in the one thread that does so."""
+
+    async def in_turn(self, work: Callable[[], T]) -> T:
+        """Do some work in the thread that applies events, in turn with these."""
+        return await asyncio.get_running_loop().run_in_executor(self._reader, work)
+
+    async def _follow(self) -> None:
+        while self._clock is None:
+            await asyncio.sleep(FOLLOW)
+            await self.in_turn(self._catch_up)
 
     async def watch(self) -> None:
         """Watch until cancelled."""
