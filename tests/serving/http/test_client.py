@@ -21,7 +21,7 @@ import mgoe
 from mgoe._util import extras
 from mgoe.errors import ConfigError, MissingExtra, ServiceError
 from mgoe.serving import every, open_events, open_exposures
-from mgoe.serving.events.answer_log import write_answers
+from mgoe.serving.events.answer_log import Answer, write_answers
 from mgoe.serving.events.event import EventReader
 from mgoe.serving.events.taken import taken_rows
 from mgoe.serving.http.experiment import Experiment
@@ -149,18 +149,18 @@ def test_both_transports_give_the_same_answers_and_the_same_logs(shown: Path, ar
 def test_a_list_that_is_compared_late_is_logged_before_the_next_answer(
     shown: Path, arms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    waiting, compare, compared = asyncio.Event(), Experiment._compare, Experiment.compared
+    waiting, compared, caught_up = asyncio.Event(), Experiment._compared, Experiment.caught_up
 
-    async def compare_late(self: Experiment, *given: Any) -> None:
+    async def compared_late(self: Experiment, *given: Any) -> list[Answer]:
         await waiting.wait()
-        await compare(self, *given)
+        return await compared(self, *given)
 
-    async def compared_now(self: Experiment) -> None:
+    async def caught_up_now(self: Experiment) -> None:
         waiting.set()
-        await compared(self)
+        await caught_up(self)
 
-    monkeypatch.setattr(Experiment, "_compare", compare_late)
-    monkeypatch.setattr(Experiment, "compared", compared_now)
+    monkeypatch.setattr(Experiment, "_compared", compared_late)
+    monkeypatch.setattr(Experiment, "caught_up", caught_up_now)
 
     async def use(service: httpx.AsyncClient, clock: Clock) -> None:
         for _ in range(2):

@@ -153,7 +153,7 @@ def test_a_fault_moves_what_its_rule_reads_and_nothing_else(
 
         def catch_up() -> None:
             """In the thread that follows the log, so behind a look that has begun without the fault."""
-            reloader._reader.submit(reloader._catch_up).result()
+            reloader._reader.submit(reloader.catch_up).result()
 
         def moved(before: dict[str, float]) -> dict[str, float]:
             """What has moved beside requests for `/metrics` itself."""

@@ -167,9 +167,11 @@ class Experiment:
                 self._writers.shutdown()
                 self._log.close()
 
-    async def compared(self) -> None:
-        """Wait until what is compared now is logged."""
-        await asyncio.gather(*self._comparing)
+    async def caught_up(self) -> None:
+        """Wait until what comes after earlier answers is logged, and the shadow knows what is known now."""
+        await asyncio.gather(*self._asides)
+        if self.shadow is not None:
+            await self.shadow.in_turn(self.shadow.catch_up)
 
     @property
     def detail(self) -> str | None:
@@ -275,7 +277,7 @@ class Experiment:
             self._aside("compare", partial(self._compared, asked, of))
         share = 0.0 if one.shadow is None else one.shadow.share
         if shadow is not None and place(f"{one.seed}:shadow", request_id) < share:
-            named = {"time": time.time_ns() // 1000, "request": request_id, "route": route}
+            named = {"time": engine.now(), "request": request_id, "route": route}
             if work := shadow.scoring(engine, answered, **named):
                 self._aside("shadow", partial(shadow.in_turn, work))
 

@@ -242,9 +242,9 @@ class Reloader(Watch):
 
     async def caught_up(self) -> None:
         """Apply new events here and in all that answer beside it."""
-        await asyncio.gather(*(one.in_turn(one._catch_up) for one in (self, *self.beside)))
+        await asyncio.gather(*(one.in_turn(one.catch_up) for one in (self, *self.beside)))
 
-    def _catch_up(self) -> None:
+    def catch_up(self) -> None:
         """Apply new events, in the one thread that does so. What cannot be read now is read later."""
         try:
             self.engine.catch_up()

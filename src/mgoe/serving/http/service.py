@@ -96,7 +96,7 @@ class OnClock:
                 return
             self._latest = now
             if self._experiment is not None:
-                await self._experiment.compared()
+                await self._experiment.caught_up()
             await self._reloader.caught_up()
         await self._app(scope, receive, send)
 

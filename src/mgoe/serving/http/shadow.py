@@ -79,7 +79,7 @@ class Shadow(Watch):
         self.engine, self.refused = None, None
         log("shadow waits", path=str(self.path), error="no bundle is there")
 
-    def _catch_up(self) -> None:
+    def catch_up(self) -> None:
         if self.engine is not None:
             with suppress(Exception):  # the service reads the same logs and reports it
                 self.engine.catch_up()

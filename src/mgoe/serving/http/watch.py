@@ -114,7 +114,7 @@ class Watch(ABC):
         """Report that no bundle is there any more."""
 
     @abstractmethod
-    def _catch_up(self) -> None:
+    def catch_up(self) -> None:
         """Apply new events, in the one thread that does so."""
 
     async def in_turn(self, work: Callable[[], T]) -> T:
@@ -124,7 +124,7 @@ class Watch(ABC):
     async def _follow(self) -> None:
         while self._clock is None:
             await asyncio.sleep(FOLLOW)
-            await self.in_turn(self._catch_up)
+            await self.in_turn(self.catch_up)
 
     async def watch(self) -> None:
         """Watch until cancelled."""
