@@ -43,6 +43,8 @@ NEEDS: dict[str, dict[str, Any]] = {
     "evaluate model": {"rolling": 3},
     "evaluate threshold": {"rolling": 3},
     "events": SERVICE,
+    "experiment estimate arm": {"file": Path("ab.yaml")},
+    "experiment estimate file": {"arm": "another-arm"},
     "exposures": SERVICE,
     "init overwrite": {"out": Path("old.yaml")},
     "predict engine": {"out": "scores"},
@@ -129,6 +131,8 @@ def recorder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Recorder:
         old.touch()
     library, load = Recorder(name="mgoe"), builtins.__import__
     library.data.guess.return_value = "data: {}"
+    arm = SimpleNamespace(name="another-arm", explore=None)
+    library.config.load_experiment.return_value.arms = [arm]
     library.datasets.prepare.return_value = SimpleNamespace(path=Path("log"))
     cells = [
         {"split": split, "slice": part} for split in ("new", "test", "valid") for part in ("all", "cold")
