@@ -1,0 +1,282 @@
+"""A closed loop: what is a better ranker worth online, and does an experiment find it?
+
+    python benchmarks/loop.py --out runs/loop [--world NAME ...] [--design alone|pooled|own ...]
+        [--arms NAME ...] [--days N]
+    python benchmarks/loop.py --out runs/loop --coverage
+    python benchmarks/loop.py --out runs/loop --short
+
+Users of a simulated world visit a service over days. They click, favour, buy and stay by the truth of the
+world, and what they do is what the next bundle learns from. The worlds are those of `loop.yaml`, the arms:
+
+- `mmoe`: MMoE with its own inputs; `shared-bottom`: a shared bottom with the inputs of `mgoe`;
+- `frozen`, `updated`, `retrained`: `mgoe` that stays as it is, that continues to train every morning, and
+  that is trained from scratch every morning;
+- `popularity`: the items with the most clicks up to the morning;
+- `best`: the items with the highest true chance of a click, which nothing can beat on the first page.
+
+Designs: `alone` gives all users to one arm, each arm in the same world, with the same random numbers. The
+comparison of two such runs is the true lift. `pooled` and `own` are experiments in one service, whose arms
+learn from what all users did, or from their own users' rows only. Everything else is shared.
+
+Metrics: `pctr` is clicks per shown item; `uctr` the share of days with a visit on which a user clicked; `cvr`
+purchases per click; `gmv` the value of purchases per user; `stay` seconds per user. A lift is relative to the
+first arm, the control.
+
+Finished days are kept, and the same command resumes in the middle of a day. One line per figure:
+
+- `loop.WORLD.alone.ARM.METRIC`: value; `against` that of the control. `.lift`, `.low`, `.high`: true lift for
+  these users, and its 95 % interval for others like them;
+- `loop.WORLD.alone.ARM.order`: place of the arm by true lift of `pctr`, from 1;
+- `loop.WORLD.alone.ARM.coverage`, `.gini`: share of the catalogue that was shown, and how unequally;
+- `loop.WORLD.DESIGN.ARM.METRIC.lift`: what the experiment estimates with CUPED; `against` the true lift.
+  `.low`, `.high`: its 95 % interval at one look; `.every.low`, `.every.high`: at every look; `.bias`: the
+  estimate less the true lift;
+- `loop.WORLD.DESIGN.ARM.decided`: 1 if the interval of `pctr` at every look tells the sign of the true lift,
+  -1 if it tells the other, 0 if it includes no lift;
+- `loop.WORLD.DESIGN.report`: 1 if the report of the experiment takes an arm that is truly better than the
+  control, or keeps a control that no arm beats; -1 if it does something else; 0 if it does not decide;
+- `loop.WORLD.drawn.METRIC.coverage`, `.coverage_every`, with `--coverage`: in which share of 200 experiments
+  on drawn users the interval of `frozen` over `mmoe` holds the true lift. `loop.WORLD.same.METRIC.excludes`:
+  the share in which two equal arms differ.
+"""
+
+import argparse
+import asyncio
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+import yaml
+
+from benchmarks.arms import ARMS, Arm, Served, World, policy_of
+from benchmarks.lifts import (
+    METRICS,
+    PRIMARY,
+    Array,
+    Lift,
+    aligned,
+    coverage,
+    decided,
+    estimated,
+    spread,
+    sums_of,
+    true_lift,
+    values_of,
+)
+from benchmarks.measure import line
+from mgoe.abtest.check import check
+from mgoe.abtest.effects import fixed, sequential
+from mgoe.abtest.report import make_report
+from mgoe.abtest.samples import collect, read_answers, read_rows
+from mgoe.bundle import Bundle
+from mgoe.lifecycle.taken import write_exposures
+from mgoe.serving.events.answer_log import write_answers
+from mgoe.simulation.loop import OUTCOMES, play
+
+WORLDS = Path(__file__).with_suffix(".yaml")
+DESIGNS = ("alone", "pooled", "own")
+WORLDS_OF_COVERAGE = ("null", "plain")
+EXPERIMENTS = 200
+SHORT = {"world": ["short"], "arms": ["mmoe", "updated", "best"]}
+"""What `--short` measures."""
+AFTER = 2 * 86_400_000_000
+"""Microseconds after the last day when no exposure waits for labels any more."""
+
+
+def worlds_of(out: Path) -> dict[str, World]:
+    """Return the worlds by name."""
+    raw = yaml.safe_load(WORLDS.read_text())
+    return {name: World(name, out / name, given) for name, given in raw.items()}
+
+
+def played(world: World, arms: Sequence[Arm], design: str, days: range) -> Path:
+    """Let a design play its days, or those that are left, and return its folder."""
+    folder = world.folder / design / "-".join(arm.name for arm in arms)
+    visits = world.visits()
+    policy = policy_of(world, arms, folder, days, visits, own=design == "own")
+
+    def show(over: int, of: int) -> None:
+        print(f"{world.name} {design} {folder.name}: day {over} of {of}", file=sys.stderr, flush=True)
+
+    async def run() -> None:
+        try:
+            await play(visits, policy, folder, days, show, world.features)
+        finally:
+            await policy.close()
+
+    if not all(file.exists() for file in outcomes(folder, days)):
+        asyncio.run(run())
+    return folder
+
+
+def outcomes(folder: Path, days: range) -> list[Path]:
+    """Return the files of what happened on days."""
+    return [folder / OUTCOMES / f"day-{day:05}.parquet" for day in days]
+
+
+def alone(world: World, arms: Sequence[Arm], days: range) -> tuple[np.ndarray, dict[str, Array]]:
+    """Return all users, and what each did under each arm: numerators and so on of shape (M, U, 3)."""
+    sums = {arm.name: sums_of(outcomes(played(world, [arm], "alone", days), days)) for arm in arms}
+    users = np.unique(np.concatenate([own for own, _ in sums.values()]))
+    before = log_of(world, users)
+    return users, {name: values_of(aligned(users, *one), before) for name, one in sums.items()}
+
+
+def log_of(world: World, users: np.ndarray) -> Array:
+    """Return what users did before the loop. Shape (U, S)."""
+    own, sums = sums_of([world.log], logged=True)
+    known = np.isin(own, users)
+    return aligned(users, own[known], sums[known])
+
+
+def show_alone(world: World, values: Mapping[str, Array], days: range) -> dict[str, Lift]:
+    """Print the figures of arms that each had all users, and return their true lifts."""
+    control, *_ = values.values()
+    lifts = {name: true_lift(control, one) for name, one in values.items()}
+    place = [*METRICS].index(PRIMARY)
+    order = sorted(values, key=lambda name: -lifts[name].value[place])
+    ends = world.visits()
+    alive = np.unique(np.concatenate([ends.alive(day) for day in days]))
+    for name, one in values.items():
+        start = f"loop.{world.name}.alone.{name}"
+        for m, metric in enumerate(METRICS):
+            totals, base = (each[m, :, :2].sum(0) for each in (one, control))
+            line(f"{start}.{metric}", totals[0] / totals[1], "1", base[0] / base[1])
+            if name != next(iter(values)):
+                for part, number in zip(("lift", "low", "high"), lifts[name], strict=True):
+                    line(f"{start}.{metric}.{part}", number[m], "1")
+        line(f"{start}.order", order.index(name) + 1, "1")
+        share, gini = spread(outcomes(world.folder / "alone" / name, days), len(alive))
+        line(f"{start}.coverage", share, "1")
+        line(f"{start}.gini", gini, "1")
+    return lifts
+
+
+def show_together(
+    world: World, arms: Sequence[Arm], design: str, days: range, lifts: Mapping[str, Lift]
+) -> None:
+    """Play an experiment, and print what it estimates beside the true lifts."""
+    folder = played(world, arms, design, days)
+    values = {}
+    for arm in arms:
+        users, sums = sums_of(outcomes(folder, days), f"arm = '{arm.name}'")
+        values[arm.name] = values_of(sums, log_of(world, users))
+    control = values[arms[0].name]
+    place = [*METRICS].index(PRIMARY)
+    for arm in arms[1:]:
+        effect, start = estimated(control, values[arm.name]), f"loop.{world.name}.{design}.{arm.name}"
+        once, every = (
+            fixed(effect.lift, effect.lift_variance),
+            sequential(effect.lift, effect.lift_variance, 1.0),
+        )
+        truth = lifts[arm.name].value
+        for m, metric in enumerate(METRICS):
+            line(f"{start}.{metric}.lift", effect.lift[m], "1", truth[m])
+            for when, bounds in (("", once), (".every", every)):
+                for side, bound in zip(("low", "high"), bounds, strict=True):
+                    line(f"{start}.{metric}{when}.{side}", bound[m], "1")
+            line(f"{start}.{metric}.bias", effect.lift[m] - truth[m], "1")
+        line(f"{start}.decided", decided(every[0][place], every[1][place], truth[place]), "1")
+    better = {arm.name for arm in arms[1:] if lifts[arm.name].value[place] > 0}
+    decision = decision_of(world, arms, folder, days, own=design == "own")
+    print(f"{world.name} {design}: {decision}", file=sys.stderr)
+    line(f"loop.{world.name}.{design}.report", judged(decision, better), "1")
+
+
+def decision_of(world: World, arms: Sequence[Arm], folder: Path, days: range, own: bool) -> str:
+    """Return the decision of the experiment's report, from what the service has logged."""
+    served = policy_of(world, arms, folder, days, world.visits(), own)
+    assert isinstance(served, Served)
+    bundle, answers, rows = (
+        world.trained(str(arms[0].model)),
+        folder / "answers.parquet",
+        folder / "rows.parquet",
+    )
+    write_answers(served.state, answers)
+    write_exposures(bundle, served.state, rows, now=world.visits().start_of(days.stop) + AFTER)
+    columns, experiment = Bundle.open(bundle).settings, served.experiment
+    sample = collect(
+        experiment, columns, read_answers(answers, experiment.id), read_rows(columns, [str(rows)])
+    )
+    # how fast arms answer depends on the machine and what else it does, and is no part of the world
+    findings = [one for one in check(experiment, sample) if one.name != "latency"]
+    return make_report(experiment, sample, findings, "click per exposure").decision
+
+
+def judged(decision: str, better: set[str]) -> int:
+    """Return 1 for a right decision of a report, -1 for a wrong one, and 0 for none.
+
+    Args:
+        decision: Its sentence.
+        better: Arms that are truly better than the control.
+
+    Example:
+        >>> [judged(said, {"new"}) for said in ("Take new: +1 %", "Keep the control: -1 %", "Wait: new")]
+        [1, -1, 0]
+    """
+    if decision.startswith("Take "):
+        return 1 if decision.removeprefix("Take ").split(":")[0] in better else -1
+    if decision.startswith("Keep the control"):
+        return -1 if better else 1
+    return 0
+
+
+def show_coverage(world: World, days: range) -> None:
+    """Print how often intervals hold the true lift of two arms that do not learn, and differ for one arm."""
+    _, values = alone(world, [ARMS["mmoe"], ARMS["frozen"]], days)
+    rng = np.random.default_rng(0)
+    control, treated = values.values()
+    different = coverage(control, treated, EXPERIMENTS, rng)
+    same = coverage(treated, treated, EXPERIMENTS, rng)
+    for m, metric in enumerate(METRICS):
+        line(f"loop.{world.name}.drawn.{metric}.coverage", different.fixed[m], "1", 0.95)
+        line(f"loop.{world.name}.drawn.{metric}.coverage_every", different.sequential[m], "1", 0.95)
+        line(f"loop.{world.name}.same.{metric}.excludes", same.excludes_zero[m], "1", 0.05)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Play what is left, and print every figure."""
+    asked = _parser().parse_args(arguments)
+    if asked.short:
+        vars(asked).update(SHORT)
+    logging.getLogger("mgoe").setLevel(logging.ERROR)
+    worlds = worlds_of(asked.out)
+    names = asked.world or (
+        WORLDS_OF_COVERAGE if asked.coverage else [name for name in worlds if name != "short"]
+    )
+    arms = [ARMS[name] for name in asked.arms]
+    for world in (worlds[name] for name in names):
+        days = range(world.first, world.first + min(asked.days or 1_000, world.given["loop"]))
+        if asked.coverage:
+            show_coverage(world, days)
+            continue
+        _, values = alone(world, arms, days)
+        lifts = show_alone(world, values, days)
+        served = [arm for arm in arms if arm.model]
+        for design in asked.design:
+            if design != "alone" and len(served) > 1:
+                show_together(world, served, design, days, lifts)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder of everything, resumed if it exists")
+    parser.add_argument(
+        "--world", nargs="*", choices=yaml.safe_load(WORLDS.read_text()), help="all by default"
+    )
+    parser.add_argument("--design", nargs="*", choices=DESIGNS, default=DESIGNS, help="all by default")
+    parser.add_argument("--arms", nargs="*", choices=ARMS, default=[*ARMS], help="the control first")
+    parser.add_argument("--days", type=int, help="of the loop; those of the world by default")
+    parser.add_argument("--coverage", action="store_true", help="intervals of drawn experiments instead")
+    parser.add_argument("--short", action="store_true", help="three days of a small world, with three arms")
+    return parser
+
+
+if __name__ == "__main__":
+    main()
