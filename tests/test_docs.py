@@ -17,7 +17,7 @@ from mgoe.cli import app
 from mgoe.datasets import DATA_SETS
 from mgoe.lifecycle import Bounds, CycleSettings
 from mgoe.models import BASES, PRESETS, resolve
-from mgoe.simulation import BehaviorSettings, StaySettings, WorldSettings
+from mgoe.simulation import BehaviorSettings, StaySettings, VisitSettings, WorldSettings
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -47,8 +47,15 @@ SETTINGS = {
     "A world": WorldSettings,
     "A behaviour": BehaviorSettings,
     "`stay`": StaySettings,
+    "Visits": VisitSettings,
 }
-OF_A_WORLD = ("A world", "A behaviour", "`stay`")
+PAGE_OF = {
+    "A world": "simulated.md",
+    "A behaviour": "simulated.md",
+    "`stay`": "simulated.md",
+    "Visits": "loop.md",
+}
+"""Pages of settings that are not those of a run."""
 
 
 def table(page: str, heading: str) -> list[list[str]]:
@@ -80,8 +87,9 @@ def flow(value: Any) -> str:
 
 @pytest.mark.parametrize("heading", SETTINGS)
 def test_every_setting_is_listed_with_its_default(heading):
-    page = "simulated.md" if heading in OF_A_WORLD else "settings.md"
-    listed = {key.strip("`"): default for key, default, _ in table(page, heading)}
+    listed = {
+        key.strip("`"): default for key, default, _ in table(PAGE_OF.get(heading, "settings.md"), heading)
+    }
     assert listed == {name: written(field) for name, field in SETTINGS[heading].model_fields.items()}
 
 

@@ -28,6 +28,7 @@ NAVIGATION = {
     "Serve": (
         "docs/serving",
         "docs/experiments",
+        "docs/loop",
         "docs/page",
         "docs/live",
         "docs/new-items",
