@@ -11,6 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -50,7 +51,7 @@ class VisitSettings(Settings):
     """The same seed draws the same visits."""
     sessions: float = Field(default=0.4, gt=0, le=BUSIEST)
     """Sessions that an average user opens on a day, before any page was good or poor."""
-    next_page: float = Field(default=0.6, ge=0, lt=1)
+    next_page: float = Field(default=0.6, gt=0, lt=1)
     """Probability that a user asks for another page after one with as many clicks as is usual."""
     patience: float = Field(default=0.3, ge=0, le=5)
     """Logits of `next_page` per click more or less than usual."""
@@ -191,7 +192,7 @@ class Visits:
         """
         ids, arrival = self.truth.item_ids, self.truth.items.arrival
         new = np.flatnonzero(arrival == day) if day else np.zeros(0, np.int64)
-        gone = np.flatnonzero(self._end() == day)
+        gone = np.flatnonzero(self._end == day)
         records: list[dict[str, Any]] = [{"item": int(item)} for item in ids.of(new)]
         if "content" in features:
             vectors = contents(self.truth, "item")
@@ -201,8 +202,9 @@ class Visits:
 
     def alive(self, day: int) -> NDArray[np.int64]:
         """Return the items that may be shown on a day. Shape (n,)."""
-        return np.flatnonzero((self.truth.items.arrival <= day) & (day < self._end()))
+        return np.flatnonzero((self.truth.items.arrival <= day) & (day < self._end))
 
+    @cached_property
     def _end(self) -> NDArray[np.int64]:
         """Return the day on which each item goes. Shape (I,)."""
         arrival, lifetime = self.truth.items.arrival.astype(np.int64), self.settings.lifetime
@@ -275,7 +277,7 @@ class Visits:
         logits = self._logits(page, items)
         logits[:, 0] -= position_losses(self.truth)[place]
         chance = expit(logits[:, :-1])
-        chance[:, 0] *= looks(self.truth)[place] * (page.day < self._end()[items])
+        chance[:, 0] *= looks(self.truth)[place] * (page.day < self._end[items])
         done = u[:, : len(world.behaviors)] < chance
         for t, parent in enumerate(world.parents):
             if t:
