@@ -121,3 +121,6 @@ def test_days_of_another_world_are_refused_and_stay(truth: Truth, tmp_path: Path
     with pytest.raises(OutputError, match="its first"):
         run(truth, Counting(), tmp_path, range(5, 6))
     assert (tmp_path / JOURNAL).read_bytes() == before
+    (tmp_path / JOURNAL).write_bytes(before.replace(b'"request"', b"request", 1))
+    with pytest.raises(OutputError, match="is damaged"):
+        run(truth, Counting(), tmp_path, range(4, 5))

@@ -184,7 +184,7 @@ def _continue(new: NewRows, folder: Path, out: Path, learns: bool) -> Made:
 
 
 @contextmanager
-def _work_folder(out: Path, call: Mapping[str, Any], now: int | None) -> Iterator[tuple[Path, int]]:
+def _work_folder(out: Path, call: Mapping[str, Any], now: int | None = None) -> Iterator[tuple[Path, int]]:
     """Yield the folder of unfinished work of a call, and when this work began, in microseconds since 1970.
 
     It stays if the block fails after a training has begun, unless the rows break a rule, and the same call

@@ -269,13 +269,11 @@ class _Journal:
         header = {"world": world, "visits": visits.settings.model_dump(mode="json"), "first": first}
         text = path.read_bytes() if path.exists() else b""
         whole = text[: text.rfind(b"\n") + 1]  # the last line may have been cut off
-        self._file = path.open("r+b" if text else "wb")
-        self._file.truncate(len(whole))
-        self._file.seek(len(whole))
-        lines = [json.loads(line) for line in whole.splitlines()]
-        if not lines:
-            self._write(header)
-        elif lines[0] != header:
+        try:
+            lines = [json.loads(line) for line in whole.splitlines()] or [header]
+        except ValueError as error:
+            raise OutputError(path, f"is damaged ({error}); play its days again in a new folder") from None
+        if lines[0] != header:
             other = next(name for name in header if lines[0].get(name) != header[name])
             raise OutputError(
                 path,
@@ -286,6 +284,11 @@ class _Journal:
                 self.begun.add(line["begins"])
             else:
                 self.shown[line["request"]] = Shown(line["items"], line["arm"], line["bundle"])
+        self._file = path.open("r+b" if text else "wb")
+        self._file.truncate(len(whole))
+        self._file.seek(len(whole))
+        if not whole:
+            self._write(header)
 
     def add(self, page: Page, shown: Shown) -> None:
         """Add a page."""
