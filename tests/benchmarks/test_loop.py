@@ -156,6 +156,12 @@ def test_three_days_close_the_loop(tmp_path: Path, capsys: pytest.CaptureFixture
         by_arm = rows.groupby("arm")["bundle"].nunique()
         assert by_arm.to_dict() == {"mmoe": 1, "updated": 3}
         assert (rows.groupby("user_id")["arm"].nunique() == 1).all()
+    arm_of_user = shown["own"].groupby("user_id")["arm"].first()
+    [*learned] = (tmp_path / "short" / "own").rglob("rows.parquet")
+    for file in learned:  # by the bundles of two mornings, and for the report
+        users = pd.read_parquet(file)["user_id"].unique()
+        assert {*arm_of_user[users]} == ({"updated"} if "bundles" in file.parts else {"mmoe", "updated"})
+    assert len(learned) == 3
     firsts = [
         rows[rows["time"] < rows["time"].min().normalize() + pd.Timedelta("1D")] for rows in shown.values()
     ]
