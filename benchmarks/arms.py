@@ -182,17 +182,20 @@ class Served:
         days: Of the loop.
         visits: Users of the world.
         own: Whether a bundle learns from its own users' rows only.
+
+    Attributes:
+        day: The last one that has begun.
     """
 
     def __init__(
         self, world: World, arms: Sequence[Arm], folder: Path, days: range, visits: Visits, own: bool = False
     ):
-        self._world, self._arms, self._folder, self._days = world, arms, folder, days
+        self._world, self._arms, self._folder, self.days = world, arms, folder, days
         self._visits, self._own, self._opened = visits, own, AsyncExitStack()
         journal = folder / JOURNAL
-        lines = journal.read_text().splitlines() if journal.exists() else []
+        *lines, _ = journal.read_text().split("\n") if journal.exists() else [""]  # the last may be cut off
         begun = [json.loads(line)["begins"] for line in lines if line.startswith('{"begins"')]
-        self._day = max(begun, default=days.start)
+        self.day = max(begun, default=days.start)
         self._service: Service | None = None
 
     async def show(self, page: Page, visits: Visits) -> Shown:
@@ -201,11 +204,11 @@ class Served:
 
     async def tell(self, reports: Sequence[Report], time: int) -> None:
         """Send what has become known to the service."""
-        await (await self._of(self._day, time)).tell(reports, time)
+        await (await self._of(self.day, time)).tell(reports, time)
 
     async def change(self, items: Sequence[dict[str, Any]], time: int) -> None:
         """Send items that arrive or go."""
-        await (await self._of(self._day, time)).change(items, time)
+        await (await self._of(self.day, time)).change(items, time)
 
     async def close(self) -> None:
         """Close the service."""
@@ -214,10 +217,10 @@ class Served:
 
     async def _of(self, day: int, time: int) -> Service:
         """Return the service of a day, which its first page opens."""
-        if self._service is not None and day == self._day:
+        if self._service is not None and day == self.day:
             return self._service
         await self.close()
-        self._day, bundles = day, [self.bundle(arm, day) for arm in self._arms]
+        self.day, bundles = day, [self.bundle(arm, day) for arm in self._arms]
         settings = {
             "bundle": bundles[0], "state": self.state, "window": WINDOW, "runtime": {"engine": "torch"},
             "access_log": False, "port": 0,
@@ -228,7 +231,7 @@ class Served:
         connect = partial(client, ServeSettings(**settings))
         service = Service(connect, self._visits, OBJECTIVE)
         self._service = await self._opened.enter_async_context(service)
-        if day == self._days.start:  # the log shows items that have gone since
+        if day == self.days.start:  # the log shows items that have gone since
             earlier = [record for past in range(day) for record in self._visits.changes(past, ())]
             if gone := [record for record in earlier if record.get("withdrawn")]:
                 await self._service.change(gone, time)
@@ -245,7 +248,7 @@ class Served:
         arms = [{"name": arm.name, "share": 1 / len(self._arms)} for arm in self._arms]
         ends = [
             datetime.fromtimestamp(self._visits.start_of(day) / 1e6, UTC)
-            for day in (self._days.start, self._days.stop)
+            for day in (self.days.start, self.days.stop)
         ]
         return ExperimentSettings(id=self._world.name, arms=arms, start=ends[0], end=ends[1])  # type: ignore[arg-type]
 
@@ -259,7 +262,7 @@ class Served:
         """Return the bundle of an arm on a day, which it makes unless it is there."""
         assert arm.model is not None
         before = self._world.trained(arm.model)
-        if not arm.learns or day == self._days.start:
+        if not arm.learns or day == self.days.start:
             return before
         folder = self._folder / "bundles" / arm.name / f"day-{day:05}"
         made = folder / "run" / "bundle"

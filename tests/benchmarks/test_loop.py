@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from benchmarks.arms import ARMS, Served
 from benchmarks.lifts import (
     METRICS,
     SUMS,
@@ -170,3 +171,10 @@ def test_three_days_close_the_loop(tmp_path: Path, capsys: pytest.CaptureFixture
     again = capsys.readouterr()
     assert again.out == first.out
     assert "day" not in again.err
+
+
+def test_a_journal_whose_last_line_was_cut_off_tells_the_day(tmp_path: Path):
+    days, world = range(12, 15), loop.worlds_of(tmp_path)["short"]
+    lines = ['{"world": {}}', '{"begins": 12}', '{"begins": 13}', '{"begins": 1']
+    (tmp_path / "journal.jsonl").write_text("\n".join(lines))
+    assert Served(world, [ARMS["mmoe"]], tmp_path, days, world.visits()).day == 13
