@@ -200,22 +200,22 @@ class Served:
 
     async def show(self, page: Page, visits: Visits) -> Shown:
         """Let the service of the day make a page."""
-        return await (await self._of(page.day, page.time)).show(page, visits)
+        return await (await self._of(page.day)).show(page, visits)
 
     async def tell(self, reports: Sequence[Report], time: int) -> None:
         """Send what has become known to the service."""
-        await (await self._of(self.day, time)).tell(reports, time)
+        await (await self._of(self.day)).tell(reports, time)
 
     async def change(self, items: Sequence[dict[str, Any]], time: int) -> None:
         """Send items that arrive or go."""
-        await (await self._of(self.day, time)).change(items, time)
+        await (await self._of(self.day)).change(items, time)
 
     async def close(self) -> None:
         """Close the service."""
         await self._opened.aclose()
         self._opened, self._service = AsyncExitStack(), None
 
-    async def _of(self, day: int, time: int) -> Service:
+    async def _of(self, day: int) -> Service:
         """Return the service of a day, which its first page opens."""
         if self._service is not None and day == self.day:
             return self._service
@@ -231,10 +231,6 @@ class Served:
         connect = partial(client, ServeSettings(**settings))
         service = Service(connect, self._visits, OBJECTIVE)
         self._service = await self._opened.enter_async_context(service)
-        if day == self.days.start:  # the log shows items that have gone since
-            earlier = [record for past in range(day) for record in self._visits.changes(past, ())]
-            if gone := [record for record in earlier if record.get("withdrawn")]:
-                await self._service.change(gone, time)
         return self._service
 
     @property

@@ -164,7 +164,9 @@ def test_items_arrive_with_their_vectors_and_go_at_the_end_of_their_lives(truth:
         assert not [one for one in visits.changes(day, []) if "features" in one]
     alive = visits.alive(8)
     assert_array_equal(alive, np.flatnonzero((arrival == 0) | ((arrival <= 8) & (arrival > 5))))
-    old = np.flatnonzero((arrival > 0) & (arrival < 5))
+    left = {one["item"] for one in visits.changes(8, [], is_first=True) if one.get("withdrawn")}
+    assert left == {*truth.item_ids.of(np.flatnonzero((arrival > 0) & (arrival <= 5))).tolist()}
+    old = np.flatnonzero(((arrival > 0) & (arrival < 5)) | (arrival > 8))
     visits.open(8)
     page = visits.next_page()
     assert page is not None

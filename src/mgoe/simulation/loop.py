@@ -227,7 +227,7 @@ async def _play_day(
     """Play a day, or what the journal lacks of it."""
     outcomes, end = list[tuple[Outcomes, Shown]](), visits.start_of(day + 1)
     if day not in known.begun:
-        if items := visits.changes(day, features):
+        if items := visits.changes(day, features, is_first=not known.begun):
             await policy.change(items, visits.start_of(day))
         known.begin(day)
     visits.open(day)

@@ -183,16 +183,17 @@ class Visits:
         """Return the number of the day after a moment in ISO 8601."""
         return (datetime.fromisoformat(moment).date() - self.truth.settings.start).days + 1
 
-    def changes(self, day: int, features: Sequence[str]) -> list[dict[str, Any]]:
+    def changes(self, day: int, features: Sequence[str], is_first: bool = False) -> list[dict[str, Any]]:
         """Return the records of items for `/v1/items` on a day: those that arrive, and those that go.
 
         Args:
             day: Number of the day.
             features: What the service knows of items. Of these the world has `content`.
+            is_first: Whether nothing was said of earlier days, so that all go that are gone by now.
         """
         ids, arrival = self.truth.item_ids, self.truth.items.arrival
         new = np.flatnonzero(arrival == day) if day else np.zeros(0, np.int64)
-        gone = np.flatnonzero(self._end == day)
+        gone = np.flatnonzero(self._end <= day if is_first else self._end == day)
         records: list[dict[str, Any]] = [{"item": int(item)} for item in ids.of(new)]
         if "content" in features:
             vectors = contents(self.truth, "item")
@@ -202,7 +203,10 @@ class Visits:
 
     def alive(self, day: int) -> NDArray[np.int64]:
         """Return the items that may be shown on a day. Shape (n,)."""
-        return np.flatnonzero((self.truth.items.arrival <= day) & (day < self._end))
+        return np.flatnonzero(self._is_there(day))
+
+    def _is_there(self, day: int) -> NDArray[np.bool_]:
+        return (self.truth.items.arrival <= day) & (day < self._end)
 
     @cached_property
     def _end(self) -> NDArray[np.int64]:
@@ -277,7 +281,7 @@ class Visits:
         logits = self._logits(page, items)
         logits[:, 0] -= position_losses(self.truth)[place]
         chance = expit(logits[:, :-1])
-        chance[:, 0] *= looks(self.truth)[place] * (page.day < self._end[items])
+        chance[:, 0] *= looks(self.truth)[place] * self._is_there(page.day)[items]
         done = u[:, : len(world.behaviors)] < chance
         for t, parent in enumerate(world.parents):
             if t:
