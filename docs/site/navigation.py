@@ -13,6 +13,7 @@ NAVIGATION = {
         "examples/notebooks/4-serve-and-send-events",
         "examples/notebooks/5-compare-fairly",
         "examples/notebooks/6-new-items-with-text",
+        "examples/notebooks/7-test-the-test",
         "reference/python",
     ),
     "Data": ("docs/data", "docs/features", "docs/time", "docs/simulated", "docs/datasets"),
