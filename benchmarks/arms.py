@@ -26,7 +26,7 @@ from mgoe.bundle import MANIFEST
 from mgoe.config.assignment import arm_of
 from mgoe.config.experiment import ExperimentSettings
 from mgoe.lifecycle import Sources, update
-from mgoe.lifecycle.taken import write_exposures
+from mgoe.lifecycle.taken import export
 from mgoe.serving.http.client import client
 from mgoe.serving.http.settings import ServeSettings
 from mgoe.simulation import Truth, Visits, VisitSettings, WorldSettings, simulate
@@ -267,14 +267,14 @@ class Served:
         folder.mkdir(parents=True, exist_ok=True)
         now, rows = self._visits.start_of(day), folder / "rows.parquet"
         if arm.learns == "new":
-            write_exposures(before, self.state, rows, now=now)
+            export(before, self.state, rows, "exposures", now=now)
             self._keep_own(rows, arm)
             run(self._world.settings(arm.model, [self._world.log, rows], day), made.parent)
             return made
         former = self.bundle(arm, day - 1)
         sources = Sources(events=self.state)
         if self._own:
-            write_exposures(former, self.state, rows, new=True, now=now)
+            export(former, self.state, rows, "exposures", new=True, now=now)
             self._keep_own(rows, arm)
             sources = Sources(str(rows))
         update(former, sources, made, weights="continue", overwrite=True, now=now)

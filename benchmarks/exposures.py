@@ -43,7 +43,7 @@ from benchmarks.load import Answers, Asked, load, post
 from benchmarks.measure import GIB, ROOT, child, line
 from benchmarks.service import check_all_ok, cpu_seconds, free_port, memory, started, wait
 from mgoe.serving.events.exposure import Exposure, Label
-from mgoe.serving.events.exposure_log import ExposureLog
+from mgoe.serving.events.log import ServiceLog
 from mgoe.serving.events.store import FILE
 
 SHOWN, KNOWN = 20, 2
@@ -224,9 +224,9 @@ class Clients:
 
 def fill(state: Path, clients: Clients, count: int) -> None:
     """Write so many exposures into the log of a service."""
-    log = ExposureLog(state / FILE)
+    log = ServiceLog(state / FILE)
     for number in range(count // FILLED_AT_ONCE):
-        log.append(*clients.rows(FILLED_AT_ONCE, number))
+        log.append((), *clients.rows(FILLED_AT_ONCE, number))
     log.close()
 
 

@@ -110,10 +110,10 @@ def fed_batch(run: Path, settings: Path, split: str, rows: int) -> dict[str, NDA
 def live_arrays(bundle: Path, state: Path, users: Sequence[Any], items: Sequence[Any]) -> dict[str, NDArray]:
     """Read every group of pairs of ids from a bundle's graph with the live events of a state folder."""
     from mgoe.features import View, read
-    from mgoe.serving import Consumer, open_events
+    from mgoe.serving import Consumer, open_log
     from mgoe.serving.online.overlay import LiveView
 
-    live = Consumer.of(open_events(state, make=False), mgoe.load(bundle)).live
+    live = Consumer.of(open_log(state, make=False), mgoe.load(bundle)).live
     with LiveView(View.of(live.snapshot), live).reading() as view:
         return read(view, *looked_up(live, users, items), GROUPS)
 

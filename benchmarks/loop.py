@@ -73,7 +73,7 @@ from mgoe.abtest.effects import fixed, sequential
 from mgoe.abtest.report import make_report
 from mgoe.abtest.samples import collect, read_answers, read_rows
 from mgoe.bundle import Bundle
-from mgoe.lifecycle.taken import write_exposures
+from mgoe.lifecycle.taken import export
 from mgoe.serving.events.answer_log import write_answers
 from mgoe.simulation.loop import OUTCOMES, play
 
@@ -198,7 +198,7 @@ def decision_of(world: World, arms: Sequence[Arm], folder: Path, days: range, ow
         folder / "rows.parquet",
     )
     write_answers(served.state, answers)
-    write_exposures(bundle, served.state, rows, now=world.visits().start_of(days.stop) + AFTER)
+    export(bundle, served.state, rows, "exposures", now=world.visits().start_of(days.stop) + AFTER)
     columns, experiment = Bundle.open(bundle).settings, served.experiment
     sample = collect(
         experiment, columns, read_answers(answers, experiment.id), read_rows(columns, [str(rows)])

@@ -173,7 +173,7 @@ def test_the_picture_shows_the_imports():
         for other in others
         if not any(other in reached(third) for third in others - {other})
     }
-    [picture] = re.findall(r"```mermaid\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    picture, _ = re.findall(r"```mermaid\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     names = dict(re.findall(r"(\w+)\[([\w.]+)\]", picture))
     arrows = re.findall(r"(\w+) --> (\w+)", picture)
     drawn = {(names.get(b, b), names.get(a, a)) for a, b in arrows}

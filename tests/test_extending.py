@@ -19,7 +19,7 @@ from mgoe.datasets import find, prepare
 from mgoe.errors import BundleError, ConfigError
 from mgoe.models import PRESETS, resolve
 from mgoe.retrieval import GENERATORS
-from mgoe.serving import Event, SqliteLog, open_events, open_exposures
+from mgoe.serving import Event, ServiceLog, open_log
 from mgoe.serving.events.stores import with_query
 from mgoe.topn import Budget, Events, find_baseline
 
@@ -130,11 +130,11 @@ def test_a_data_set_of_an_extension(installed: None, tmp_path: Path):
 
 def test_a_store_of_an_extension(installed: None, tmp_path: Path):
     address = with_query(f"shelf://{tmp_path}", state=tmp_path)
-    log = open_events(address)
+    log = open_log(address)
     log.append([Event(42, 7, "view", 0)])
     log.close()
-    assert len(SqliteLog(tmp_path / "shelf.sqlite").read()) == 1
-    exposures = open_exposures(address)
+    assert len(ServiceLog(tmp_path / "shelf.sqlite").read()) == 1
+    exposures = open_log(address)
     assert exposures.counts["exposures taken"] == 0
     exposures.close()
 

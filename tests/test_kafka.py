@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 import mgoe
-from mgoe.serving import Consumer, open_events
-from mgoe.serving.events.exposure_log import ExposureLog
+from mgoe.serving import Consumer, open_log
+from mgoe.serving.events.log import ServiceLog
 from tests.effort import SOAK
 from tests.lifecycle.test_taken import requests
 from tests.serving.served import post, served
@@ -95,7 +95,7 @@ def test_a_crash_loses_nothing_and_counts_nothing_twice(shown: Path, tmp_path: P
         reader.close()
     assert said.count("holds no record") == 3
     assert said.count("is refused: ") == 1
-    taken = ExposureLog(tmp_path / "state" / "log.sqlite").counts
+    taken = ServiceLog(tmp_path / "state" / "log.sqlite").counts
     assert (taken["exposures taken"], taken["labels dropped"], taken["labels waiting"]) == (40, 0, 0)
-    live = Consumer.of(open_events(tmp_path / "state"), bundle).live
+    live = Consumer.of(open_log(tmp_path / "state"), bundle).live
     assert live.stats["events"] == 20

@@ -36,7 +36,7 @@ NAMES = (
     "data list; data describe; data fetch; data prepare; "
     "graph build; graph describe; graph update; "
     "graph forget; train; evaluate; predict; recommend; export; plan; run; rows; serve; update; "
-    "exposures; events; answers; experiment plan; experiment check; experiment report; "
+    "log export; exposures; events; answers; experiment plan; experiment check; experiment report; "
     "experiment estimate; "
     "registry list; registry show; registry add; registry test; registry compare; "
     "registry promote; registry rollback; registry reject; registry allow; registry prune; cycle; "

@@ -63,7 +63,7 @@ def test_a_registry(mgoe: Mgoe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_new_bundles(mgoe: Mgoe, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     bundle = Bundle.open(finished / "bundle")
     monkeypatch.setattr(lifecycle, "update", lambda *_, **__: bundle)
-    monkeypatch.setattr(taken, "write_exposures", lambda *_: 3)
+    monkeypatch.setattr(taken, "export", lambda *_: 3)
     monkeypatch.setattr(onnx_export, "export_whole", lambda *_: None)
     state = ("--state", "state")
     updated = json.loads(mgoe("update", bundle.path, *state, "--out", "new", "--json").stdout)
@@ -74,8 +74,12 @@ def test_new_bundles(mgoe: Mgoe, finished: Path, tmp_path: Path, monkeypatch: py
     none = mgoe("answers", tmp_path / "nothing", "--out", tmp_path / "answers.parquet")
     assert none.exit_code == 2
     assert "must hold the log of answers, found none" in none.stderr
-    written = mgoe("exposures", bundle.path, *state, "--out", "log.parquet", "--json")
-    assert json.loads(written.stdout) == {"path": "log.parquet", "rows": 3}
+    for command in (["exposures"], ["events"], ["log", "export", "--kind", "events"]):
+        written = mgoe(*command, bundle.path, *state, "--out", "log.parquet", "--json")
+        assert json.loads(written.stdout) == {"path": "log.parquet", "rows": 3}
+    unknown = mgoe("log", "export", "--kind", "answers", bundle.path, *state, "--out", "log.parquet")
+    assert unknown.exit_code == 2
+    assert "'answers' is not one of 'events', 'exposures'" in " ".join(unknown.stderr.split())
     exported = mgoe("export", bundle.path, "--onnx", "model.onnx", "--json")
     assert json.loads(exported.stdout) == {"path": "model.onnx", "compared": []}
 

@@ -46,6 +46,7 @@ NEEDS: dict[str, dict[str, Any]] = {
     "experiment estimate arm": {"file": Path("ab.yaml")},
     "experiment estimate file": {"arm": "another-arm"},
     "exposures": SERVICE,
+    "log export": {**SERVICE, "kind": "exposures"},
     "init overwrite": {"out": Path("old.yaml")},
     "predict engine": {"out": "scores"},
     "predict master": SPARK,

@@ -24,9 +24,9 @@ from starlette.testclient import TestClient
 
 from mgoe.bundle import Bundle
 from mgoe.errors import MgoeError
-from mgoe.serving import open_events
+from mgoe.serving import open_log
 from mgoe.serving.events.answer_log import AnswerLog
-from mgoe.serving.events.event import records
+from mgoe.serving.events.log import records
 from mgoe.serving.http.service import check_start, logs_of
 from mgoe.serving.http.settings import ServeSettings
 from mgoe.serving.http.supervisor import METRICS, shared_metrics
@@ -166,7 +166,7 @@ def registering(url: str, registered: list[int]) -> Iterator[None]:
 
 def check_registered(state: Path, registered: list[int]) -> None:
     """Every acknowledged item is in the log of a service."""
-    with closing(open_events(state, make=False)) as log:
+    with closing(open_log(state, make=False)) as log:
         assert {*registered} <= {one.item for _, one in records(log)}
 
 

@@ -28,7 +28,7 @@ from mgoe.lifecycle.acceptance import window_of
 from mgoe.lifecycle.learning import RetrainJob
 from mgoe.lifecycle.measure import measure_log
 from mgoe.lifecycle.new_rows import NewRows
-from mgoe.serving import Event, open_events
+from mgoe.serving import Event, open_log
 from mgoe.serving.online.overlay import LiveBundle
 from mgoe.training import Feed, ProcessGroup, Replay, ReplayFeed
 from tests.lifecycle.test_update_from_files import later
@@ -203,7 +203,7 @@ def served(bundle: Bundle, log: pd.DataFrame, row: pd.Series, moment: int, folde
     """What a service answers for a pair of ids that knows the events before a moment."""
     times = log["timestamp"].astype("datetime64[us]").astype(np.int64)
     known = log.assign(time=times)[times < moment]
-    events = open_events(folder)
+    events = open_log(folder)
     columns = ["user_id", "item_id", "behavior", "time"]
     events.append([Event(*event, f"e{k}") for k, event in enumerate(known[columns].itertuples(index=False))])
     live = LiveBundle(bundle, events)

@@ -201,12 +201,12 @@ def a_service(shown: Shown, moment: int, data: st.DataObject) -> Iterator[LiveNo
         live.apply(events[part::2])
     cut = (int(shown.prepared.cuts[WINDOW]) + 1) * DAY
     with opened(window=30 * DAY) as log:
-        log.append(*exposures_of(shown, 0, cut), now=cut)
+        log.append((), *exposures_of(shown, 0, cut), now=cut)
         follower = ExposureFollower(log, [TaskSettings.model_validate(task) for task in shown.tasks])
         follower.read(cut - 1)  # the graph holds these
         exposures, labels = exposures_of(shown, cut, moment)
-        log.append(exposures[::2], labels[1::2], now=moment)
-        log.append(exposures[1::2], labels[::2], now=moment)
+        log.append((), exposures[::2], labels[1::2], now=moment)
+        log.append((), exposures[1::2], labels[::2], now=moment)
         while (changes := follower.read(moment - 1)) is not None:
             live.apply_exposures(changes)
         yield live

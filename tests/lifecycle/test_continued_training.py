@@ -26,7 +26,7 @@ from mgoe.config import dump_settings
 from mgoe.errors import BundleError, ConfigError, DataError, TrainingError
 from mgoe.lifecycle import Sources, update
 from mgoe.lifecycle.new_rows import NewRows
-from mgoe.serving import open_events
+from mgoe.serving import open_log
 from mgoe.training import OPTIMIZER, WEIGHTS, ProcessGroup, Replay, load_checkpoint
 from tests.effort import SOAK, slow, up_to
 from tests.lifecycle.test_update import stream
@@ -219,7 +219,7 @@ def test_lineage_leads_back_to_a_full_training(
 
 
 def test_without_new_rows_nothing_changes(finished: Path, world: Path, tmp_path: Path):
-    open_events(tmp_path / "state")
+    open_log(tmp_path / "state")
     with pytest.raises(BundleError, match="holds every event"):
         update(
             finished / "bundle", Sources(events=tmp_path / "state"), tmp_path / "bundle", weights="continue"
@@ -233,7 +233,7 @@ def test_without_new_rows_nothing_changes(finished: Path, world: Path, tmp_path:
 
 
 def test_live_events_are_learned_from_once(finished: Path, tmp_path: Path, said: pytest.LogCaptureFixture):
-    before, log = mgoe.load(finished / "bundle"), open_events(tmp_path / "state")
+    before, log = mgoe.load(finished / "bundle"), open_log(tmp_path / "state")
     log.append(stream(before, 400))
     bundle = update(
         before.path,

@@ -29,7 +29,7 @@ from mgoe.lifecycle import (
     window_of,
 )
 from mgoe.lifecycle.acceptance import Bounds
-from mgoe.serving import Consumer, open_events
+from mgoe.serving import Consumer, open_log
 from tests.effort import SOAK
 from tests.lifecycle.fakes import write
 from tests.lifecycle.test_update import stream
@@ -314,7 +314,7 @@ def test_a_full_training_that_is_due_is_said_and_done_if_the_settings_want_it(
 def test_live_events_are_learned_once(registry: Registry, tmp_path: Path):
     """A candidate says how much of the log it has learned, so no round and no service counts it twice."""
     current = Bundle.open(registry.place("current"))
-    log = open_events(tmp_path / "state")
+    log = open_log(tmp_path / "state")
     where = {"registry": registry.path, "state": str(tmp_path / "state"), "retention": "30d"}
     settings, steps = CycleSettings(**where, weights="keep", rows=100), list[dict[str, Any]]()
     log.append(stream(current, 300))

@@ -19,7 +19,7 @@ pytest.importorskip("httpx", reason="httpx is not installed: pip install httpx")
 from mgoe.bundle import Bundle
 from mgoe.lifecycle import CycleSettings, Registry, Sources, run_cycle, update
 from mgoe.lifecycle.erasure import erase
-from mgoe.serving.events.exposure_log import ExposureLog
+from mgoe.serving.events.log import ServiceLog
 from tests.effort import SOAK
 from tests.lifecycle.load import Load, under_load
 from tests.lifecycle.test_kills import LENIENT
@@ -63,7 +63,7 @@ def of_user(bundle: Bundle, user: Any) -> np.ndarray:
 
 
 def test_a_day(shown: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("mgoe.serving.events.exposure_log.CLOCK_SKEW", SECOND)  # exposures settle in a second
+    monkeypatch.setattr("mgoe.serving.events.log.CLOCK_SKEW", SECOND)  # exposures settle in a second
     monkeypatch.setattr("tests.lifecycle.load.SEND", 0.05)
     monkeypatch.setattr("tests.lifecycle.load.ASK", 0.05 if SOAK else 0.25)
     first, state = Bundle.open(shown / "bundle"), tmp_path / "state"
@@ -72,7 +72,7 @@ def test_a_day(shown: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     before = requests(first, 40)
     users = [one["exposures"][0]["user"] for one in before]
     erased = users[int(np.argmax(first.indices("user", users) >= 0))]
-    ExposureLog(state / "log.sqlite", SECOND).close()
+    ServiceLog(state / "log.sqlite", SECOND).close()
     take(state, first, before).close()
     rows = endless(first, erased)
     weights = "continue" if SOAK else "keep"
@@ -82,7 +82,7 @@ def test_a_day(shown: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
     def cycle(service: Served, load: Load) -> None:
         """Wait for rows that have settled, and run a round."""
-        log, end = ExposureLog(state / "log.sqlite", make=False), len(load.acknowledged) + REQUESTS
+        log, end = ServiceLog(state / "log.sqlite", make=False), len(load.acknowledged) + REQUESTS
         until(lambda: len(load.acknowledged) > end)
         time.sleep(PAUSE)
         last = log.newest[0]
@@ -140,7 +140,7 @@ def test_a_day(shown: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     if SOAK:
         loss()
         known += under_way(evening)
-    log = ExposureLog(state / "log.sqlite", make=False)
+    log = ServiceLog(state / "log.sqlite", make=False)
     until(lambda: log.settled() >= log.newest[0])
     log.close()
     kept = [one for one in (*before, *known) if one["exposures"][0]["user"] != erased]

@@ -24,8 +24,8 @@ from mgoe.bundle.held import NEW_STORE
 from mgoe.config import CLOCK_SKEW
 from mgoe.lifecycle import Registry
 from mgoe.lifecycle.new_rows import learned_until
-from mgoe.serving import Event, open_events
-from mgoe.serving.events.event import every
+from mgoe.serving import Event, open_log
+from mgoe.serving.events.log import every
 from mgoe.serving.events.redis_server import RedisServer
 from mgoe.serving.events.stores import with_query
 from tests.cli.conftest import Mgoe
@@ -87,7 +87,7 @@ class Shop:
 
     def users(self) -> Counter[int]:
         """How many events of each user the store holds."""
-        log = open_events(self.url)
+        log = open_log(self.url)
         found = Counter(int(event.user) for _, event in every(log))
         log.close()
         return found
@@ -183,7 +183,7 @@ def noon(shop: Shop, service: Served, gone: int, stays: int) -> None:
     assert outcomes(answer) == ["erased", "accepted", "accepted", "erased", "accepted", "refused"]
     assert counted(service) == {"accepted": 7, "erased": 2, "refused": 2}
     assert shop.users() == {stays: 1, NEW: 2, gone: 1, ANOTHER: 1}
-    log = open_events(shop.url)  # what a service that knows of no erasure takes
+    log = open_log(shop.url)  # what a service that knows of no erasure takes
     log.append([Event(gone, 3, "click", learned_until(shop.first) + number) for number in range(3)])
     log.close()
     assert shop.users()[gone] == 4
@@ -226,7 +226,7 @@ def afternoon(shop: Shop, other: Shop, service: Served) -> None:
 def evening(shop: Shop, gone: int) -> None:
     """The events of the first deployment are lost, and it continues with an empty store."""
     before = shop.version()
-    for file in shop.state.glob("exposures.sqlite*"):  # to accept the loss, as the page says
+    for file in shop.state.glob("replica.sqlite*"):  # to accept the loss, as the page says
         file.unlink()
     with shop.serve() as service:
         assert (detail(service), store_of(service)) == (NEW_STORE, (1, 1))

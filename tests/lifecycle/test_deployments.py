@@ -11,7 +11,7 @@ from mgoe.bundle import Bundle
 from mgoe.bundle.membership import deployment_of
 from mgoe.errors import OtherDeploymentError
 from mgoe.lifecycle import CycleSettings, Registry, Sources, run_cycle, update
-from mgoe.serving import Event, open_events
+from mgoe.serving import Event, open_log
 from mgoe.serving.events.stores import with_query
 from mgoe.serving.http.service import application, check_start
 from mgoe.serving.http.settings import ServeSettings
@@ -51,7 +51,7 @@ def test_another_deployment_is_refused_everywhere_and_moved_on_purpose(
     with served(ours.path / "current", state, redis=url) as service:
         service.add({"user": 1, "item": 2, "behavior": "click"})
     last = int(Bundle.open(finished / "bundle").graph.meta["last"])
-    log = open_events(logs)
+    log = open_log(logs)
     log.append([Event(10**6 + k, 2, "click", last + k) for k in range(5)])
     log.close()
 
@@ -99,7 +99,7 @@ def test_a_bundle_without_a_deployment_is_of_that_of_what_takes_it(
     state, run = tmp_path / "state", Bundle.open(finished / "bundle")
     with served(run.path, state) as service:
         service.add({"user": 1, "item": 2, "behavior": "click"})
-    log = open_events(state)
+    log = open_log(state)
     ours = log.deployment
     log.append([Event(10**6, 2, "click", int(run.graph.meta["last"]) + 5)])
     log.close()

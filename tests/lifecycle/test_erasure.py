@@ -33,9 +33,9 @@ from mgoe.lifecycle import CycleSettings, Registry, Sources, run_cycle, update
 from mgoe.lifecycle.erased_bundle import held_by, user_tables, without
 from mgoe.lifecycle.erasure import Deployment, erase, verify
 from mgoe.retrieval import Retrieval
-from mgoe.serving import Event, open_events, open_exposures
+from mgoe.serving import Event, open_log
 from mgoe.serving.events.answer_log import Answer, AnswerLog
-from mgoe.serving.events.event import every
+from mgoe.serving.events.log import every
 from mgoe.serving.events.stores import with_query
 from mgoe.serving.scoring.engine import Engine
 from mgoe.serving.scoring.runtime import Runtime
@@ -203,13 +203,13 @@ class Deployed:
         if run is None:
             return
         self.registry.promote(self.registry.add(first.path))
-        log = open_events(self.logs)
+        if first.settings.form == "exposures":  # taken long ago, so before all else
+            take(open_log(self.logs), first, requests(first, 60)).close()
+        log = open_log(self.logs)
         rows = [(user, item, last + 10 * k) for k, user in enumerate(known[:6]) for item in (1, 2)]
         log.append([Event(user, item, "click", time, f"{user}.{item}") for user, item, time in rows])
         log.append([Event(int(self.newcomer), 3, "click", last + 900)])
         log.close()
-        if first.settings.form == "exposures":
-            take(open_exposures(self.logs), first, requests(first, 60)).close()
         update(first.path, Sources(events=self.logs), folder / "second", groups="keep")
         self.registry.promote(self.registry.add(folder / "second"), force="a test")
         answers = AnswerLog(self.state)
@@ -254,11 +254,10 @@ everywhere = pytest.mark.parametrize("deployed", ["events", "exposures", "redis"
 
 def users_of(state: Path | str) -> set[str]:
     """The users of what a service has taken."""
-    events, exposures = open_events(state), open_exposures(state)
-    found = {str(event.user) for _, event in every(events)}
-    found |= {row[3] for rows in exposures.rows(["click"], 0, 1 << 40, 1 << 62, 0) for row in rows}
-    events.close()
-    exposures.close()
+    log = open_log(state)
+    found = {str(event.user) for _, event in every(log)}
+    found |= {row[3] for rows in log.rows(["click"], 0, 1 << 40, 1 << 62, 0) for row in rows}
+    log.close()
     return found
 
 
@@ -269,7 +268,7 @@ def test_an_erasure_leaves_nothing_but_what_is_stated_and_changes_nobody_else(
     before, everyone = deployed.current, users_of(deployed.logs)
     form = before.settings.form
     marks, index = (
-        [mark for mark, _ in every(open_events(deployed.logs))],
+        [mark for mark, _ in every(open_log(deployed.logs))],
         before.indices("user", [deployed.other]),
     )
     assert deployed.user in everyone
@@ -299,7 +298,7 @@ def test_an_erasure_leaves_nothing_but_what_is_stated_and_changes_nobody_else(
             "the log of answers (--state)",
         ]
     assert after.indices("user", [deployed.other]) == index
-    log = open_events(deployed.logs)
+    log = open_log(deployed.logs)
     for mark in marks:
         log.check(mark)
     log.append([Event(int(deployed.user), 5, "click", time.time_ns() // 1000 + 10**9)])  # a user comes back
@@ -346,7 +345,7 @@ def test_the_list_is_applied_again_to_what_comes_back(deployed: Deployed, tmp_pa
 
 @on_events
 def test_a_version_that_is_served_stays_until_the_service_has_left_it(deployed: Deployed, tmp_path: Path):
-    log = open_events(deployed.state)
+    log = open_log(deployed.state)
     service = Engine(deployed.registry.path / "current", log, tmp_path / "made", Runtime(engine="torch"))
     assert service.live.look_up("user", [int(deployed.newcomer)]) >= 0
     former = service.name
@@ -368,8 +367,8 @@ def test_a_version_that_is_served_stays_until_the_service_has_left_it(deployed: 
 @pytest.mark.parametrize(
     "step",
     [
-        "serving.events.{log}.erase",
-        "serving.events.{exposures}.erase",
+        "serving.events.log.ServiceLog.erase",
+        "serving.events.{log}._clean",
         "serving.events.answer_log.AnswerLog.erase",
         "lifecycle.registry.Registry.take_erased",
     ],
@@ -380,12 +379,11 @@ def test_an_erasure_that_was_stopped_is_finished_by_the_same_command(
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    users, of = [deployed.user, deployed.newcomer], {"log": "sqlite_log.SqliteLog"}
-    of["exposures"] = "exposure_log.ExposureLog"
+    users, log = [deployed.user, deployed.newcomer], "log.ServiceLog"
     if deployed.redis is not None:
-        of = {"log": "redis_log.RedisLog", "exposures": "redis_exposures.RedisExposures"}
+        log = "redis_log.RedisLog"
     with monkeypatch.context() as patched:
-        patched.setattr(f"mgoe.{step.format(**of)}", stop)
+        patched.setattr(f"mgoe.{step.format(log=log)}", stop)
         with pytest.raises(KeyboardInterrupt):
             erase(**deployed.where, users=users)
     before = deployed.current.name

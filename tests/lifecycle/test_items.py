@@ -13,7 +13,7 @@ from mgoe.bundle import Bundle
 from mgoe.bundle.items import Item
 from mgoe.lifecycle import Sources, update
 from mgoe.lifecycle.erased_bundle import without
-from mgoe.serving import Consumer, Event, EventLog, LiveBundle, open_events
+from mgoe.serving import Consumer, Event, LiveBundle, ServiceLog, open_log
 from mgoe.serving.online.overlay import LiveView
 from tests.serving.stocked import RED, stocked
 
@@ -38,7 +38,7 @@ def events(bundle: Bundle, first: int, items: list[int]) -> list[Event]:
     ]
 
 
-def fill(log: EventLog, bundle: Bundle) -> None:
+def fill(log: ServiceLog, bundle: Bundle) -> None:
     known = bundle.ids("item", np.arange(30))
     log.append([Item(WAITING, {"shelf": "right", "tags": [], "price": 4.5}, "Blue"), Item(NAMELESS, {})])
     log.append(events(bundle, 0, [*known, BOUGHT]))
@@ -65,7 +65,7 @@ def check_held(bundle: Bundle) -> None:
 
 @pytest.mark.parametrize("weights", ["keep", "continue"])
 def test_an_update_takes_registered_items_into_the_bundle(shop: Path, tmp_path: Path, weights):
-    bundle, log = mgoe.load(shop), open_events(tmp_path / "state")
+    bundle, log = mgoe.load(shop), open_log(tmp_path / "state")
     fill(log, bundle)
     check_held(live := LiveBundle(bundle, log))
     groups = "keep" if weights == "keep" else "learn"
@@ -90,7 +90,7 @@ def test_an_update_takes_registered_items_into_the_bundle(shop: Path, tmp_path: 
 
 
 def test_newcomers_keep_their_indices_and_features_when_a_service_begins_again(shop: Path, tmp_path: Path):
-    bundle, log = mgoe.load(shop), open_events(tmp_path)
+    bundle, log = mgoe.load(shop), open_log(tmp_path)
     consumer = Consumer.of(log, bundle)
     log.append(events(bundle, 300, [STRANGE]))
     consumer.catch_up()  # before the items come, which are read before the events when all come at once
@@ -108,7 +108,7 @@ def test_newcomers_keep_their_indices_and_features_when_a_service_begins_again(s
 
 
 def test_an_item_reads_the_same_live_and_in_a_bundle_that_was_told_of_it(shop: Path, tmp_path: Path):
-    told, log = mgoe.load(shop), open_events(tmp_path / "state")
+    told, log = mgoe.load(shop), open_log(tmp_path / "state")
     log.append([Item(WAITING, TEXTS)])
     told.add_items(pd.DataFrame([{"item_id": WAITING, **RED}]))
     users, live = told.ids("user", np.arange(5)), LiveBundle(mgoe.load(shop), log)
@@ -121,7 +121,7 @@ def test_a_registered_item_is_placed_by_its_vector_wherever_it_is_read(shown: Pa
     """Live, after the service begins again, in memory, in a bundle that was saved, and in that of an update
     with kept groups, which has other newcomers first."""
     rows = pd.DataFrame({"item_id": [WAITING, GONE], "about": [[1.0, -2.0, 0.5], [3.0, 1.0, -1.0]]})
-    told, log = mgoe.load(shown / "bundle"), open_events(tmp_path / "state")
+    told, log = mgoe.load(shown / "bundle"), open_log(tmp_path / "state")
     consumer = Consumer.of(log, again := mgoe.load(shown / "bundle"))
     log.append([Item(one["item_id"], {"about": one["about"]}) for one in rows.to_dict("records")])
     live = LiveBundle(mgoe.load(shown / "bundle"), log)

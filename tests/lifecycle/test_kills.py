@@ -33,7 +33,7 @@ from mgoe.bundle.held import read_held
 from mgoe.cli.app import app
 from mgoe.experiments import serving_time
 from mgoe.lifecycle import Bounds, CycleSettings, Registry, run_cycle
-from mgoe.serving import Event, EventReader, ExposureLog, LiveBundle, open_events
+from mgoe.serving import Event, EventReader, LiveBundle, ServiceLog, open_log
 from mgoe.training import WEIGHTS, load_checkpoint
 from tests.cli.test_serve import process
 from tests.effort import slow
@@ -52,7 +52,7 @@ ROWS = 800
 GRAPH = "graph/graph.json"
 LENIENT = Bounds(margin=1, error=1e6, calibration=1e6, latency=1e3, requests=3)
 """Whatever the window, a candidate goes live."""
-SETTLED = ExposureLog.wait
+SETTLED = ServiceLog.wait
 """When exposures wait for no more labels."""
 Pair = tuple[int | str, int | str]
 
@@ -170,9 +170,9 @@ def what_it_holds(bundle: Bundle) -> tuple[dict[str, Any], ...]:
     return manifest, graph, {name: one.tolist() for name, one in weights.items()}
 
 
-def cycle(config: Path, temporary: Path, wait: Callable[[ExposureLog, int], int]) -> None:
+def cycle(config: Path, temporary: Path, wait: Callable[[ServiceLog, int], int]) -> None:
     """Be the command `mgoe cycle`, which leaves here what it writes and prints."""
-    ExposureLog.wait = wait  # type: ignore[method-assign]
+    ServiceLog.wait = wait  # type: ignore[method-assign]
     (temporary / "files").mkdir(parents=True, exist_ok=True)
     tempfile.tempdir = str(temporary / "files")
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(temporary / "kept")  # what torch keeps is nothing left over
@@ -191,7 +191,7 @@ def copy_events(state: Path, out: Path, last: int) -> Path:
         closing(sqlite3.connect(out / "log.sqlite")) as copy,
     ):
         log.backup(copy)
-        copy.execute("DELETE FROM events WHERE id > ?", (last,))
+        copy.execute("DELETE FROM records WHERE id > ?", (last,))
         copy.commit()
     return out
 
@@ -199,7 +199,7 @@ def copy_events(state: Path, out: Path, last: int) -> Path:
 @slow
 def test_a_cycle_that_is_killed_under_load(registry: Registry, finished: Path, tmp_path: Path):
     first = Bundle.open(finished / "bundle")  # the registry's own is pruned in time
-    events, log = endless(first), open_events(tmp_path / "state")
+    events, log = endless(first), open_log(tmp_path / "state")
     log.append(before := [event for _, event in zip(range(FIRST), events, strict=False)])
     rounds, served = Rounds(tmp_path, first), registry.path / "current"
     with process(served, "--engine", "torch", "--state", tmp_path / "state") as (_, url, lines):
@@ -225,7 +225,7 @@ def check_answers(registry: Registry, load: Load, lines: Sequence[str]) -> None:
 def check_events(rounds: Rounds, load: Load, url: str) -> None:
     """The graph of each version holds every acknowledged event up to its position once; the service counts
     the others."""
-    log = open_events(rounds.folder / "state", make=False)
+    log = open_log(rounds.folder / "state", make=False)
     for alias in ("current", "candidate"):
         bundle = Bundle.open(rounds.registry.place(alias))
         position = int(read_held(bundle.path)[log.identity].position)

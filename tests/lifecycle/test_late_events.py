@@ -17,9 +17,9 @@ from mgoe.config import CLOCK_SKEW
 from mgoe.errors import BundleError
 from mgoe.lifecycle import Registry, Sources, registry, update
 from mgoe.lifecycle.new_rows import learned_until
-from mgoe.serving import Event, open_events, open_exposures
-from mgoe.serving.events.event import every
+from mgoe.serving import Event, open_log
 from mgoe.serving.events.exposure import ExposureReader
+from mgoe.serving.events.log import every
 from tests.cli.conftest import Mgoe
 from tests.lifecycle.test_taken import LONG_AGO
 from tests.serving.http.test_live_service import until
@@ -62,22 +62,22 @@ class Shop:
 
     def add(self, *rows: tuple[int, int]) -> None:
         """Write rows of users at moments into the store, as a service that knows of no erasure does."""
-        log = open_events(self.state)
+        log = open_log(self.state)
         log.append([Event(user, 3, "click", moment) for user, moment in rows])
         log.close()
         if not self.is_of_events:
-            shown, reader = open_exposures(self.state), ExposureReader.of(self.first)
+            shown, reader = open_log(self.state), ExposureReader.of(self.first)
             raw = [{"user": user, "item": 4, "time": moment} for user, moment in rows]
             exposures = [
                 reader.read_exposure(one, moment) for one, (_, moment) in zip(raw, rows, strict=True)
             ]
             labels = reader.read_labels({"user": self.other, "item": 4, "labels": {"click": 1}}, rows[0][1])
-            shown.append(exposures, labels, now=LONG_AGO)
+            shown.append((), exposures, labels, now=LONG_AGO)
             shown.close()
 
     def users(self) -> list[int]:
         """Users of the events in the store, in their order."""
-        log = open_events(self.state)
+        log = open_log(self.state)
         found = [event.user for _, event in every(log)]
         log.close()
         return [int(user) for user in found]
@@ -132,7 +132,7 @@ def test_a_late_record_is_left_out_at_intake_and_others_of_its_request_are_taken
     assert mgoe("erase", *shop.where).exit_code == 0  # the version that was served
     assert mgoe("erase", *shop.where, "--verify").exit_code == 0
     if not shop.is_of_events:
-        log = open_exposures(shop.state)
+        log = open_log(shop.state)
         assert log.users({str(shop.gone): shop.erased_at + CLOCK_SKEW, "12": 0}) == []
         log.close()
 

@@ -16,17 +16,28 @@ from hypothesis import strategies as st
 import mgoe
 from mgoe._util.files import sha256, write_json
 from mgoe.bundle import MANIFEST, Bundle
-from mgoe.bundle.held import FILES, HELD, NEW_STORE, Held, joined, mark_of, read_held, write_held
+from mgoe.bundle.held import (
+    FILES,
+    HELD,
+    NEW_STORE,
+    Held,
+    Mark,
+    exposures_of,
+    joined,
+    mark_of,
+    read_held,
+    write_held,
+)
 from mgoe.errors import DataError, MgoeError, OtherLogError
 from mgoe.experiments.sources import held_by_files
 from mgoe.lifecycle.acceptance import window_of
 from mgoe.lifecycle.new_bundle import with_files
 from mgoe.lifecycle.new_rows import NewRows, Sources, learned_until
-from mgoe.lifecycle.taken import write_events, write_exposures
-from mgoe.serving import Consumer, open_events
+from mgoe.lifecycle.taken import export
+from mgoe.serving import Consumer, open_log
 from mgoe.serving.events.exposure import Exposure, Label
 from mgoe.serving.events.exposure_follower import ExposureFollower
-from mgoe.serving.events.exposure_log import ExposureLog
+from mgoe.serving.events.log import ServiceLog
 from tests.effort import SOAK
 from tests.lifecycle.test_update import stream
 
@@ -53,7 +64,7 @@ class Deployment:
     def __init__(self, shown: Bundle, folder: Path):
         self.folder, self.state, self.shown = folder, folder / "state", shown
         self.until, self.number = learned_until(shown), 0
-        self.log = ExposureLog(self.state / "log.sqlite")
+        self.log = ServiceLog(self.state / "log.sqlite")
         self.files: list[Path] = []
         self.refused: list[str] = []
         self.versions = [self.version(read_held(shown.path), Counter())]
@@ -61,6 +72,11 @@ class Deployment:
     @property
     def current(self) -> Version:
         return self.versions[-1]
+
+    @property
+    def held(self) -> Mark:
+        """Up to where the current version holds the exposures of the log."""
+        return mark_of(read_held(self.current.bundle.path), exposures_of(self.log.identity))
 
     def version(self, held: dict[str, Held], rows: Counter[int]) -> Version:
         """A bundle whose graph holds these rows."""
@@ -77,7 +93,7 @@ class Deployment:
 
     def serve(self, late: bool) -> None:
         """Take some exposures, as a service of the current version does."""
-        mark = mark_of(read_held(self.current.bundle.path), self.log.identity)
+        mark = self.held
         self.log.check(mark)
         times = []
         for _ in range(3):
@@ -85,11 +101,11 @@ class Deployment:
             times.append(self.until + (-1 if late and self.number % 4 == 0 else 1) * self.number * SECOND)
         rows = [Exposure(f"r{time}", "1", "2", time, None, None, None) for time in times]
         labels = [Label(f"r{time}", "", "2", "click", time, float(time % 2)) for time in times]
-        self.log.append(rows, labels, now=LONG_AGO + self.number, after=mark)
+        self.log.append((), rows, labels, now=LONG_AGO + self.number, after=mark)
 
     def export(self, new: bool) -> None:
         file = self.folder / f"taken {len(self.files)}.parquet"
-        write_exposures(self.current.bundle.path, self.state, file, new)
+        export(self.current.bundle.path, self.state, file, "exposures", new)
         self.files.append(file)
 
     def update(self, sources: Sources) -> None:
@@ -129,7 +145,7 @@ class Deployment:
 
     def check(self) -> None:
         """Each row that the log holds counts once, in the current graph or live, or the service refuses."""
-        held = mark_of(read_held(self.current.bundle.path), self.log.identity)
+        held = self.held
         try:
             self.log.check(held)
         except OtherLogError:
@@ -249,19 +265,19 @@ def test_a_release_test_reads_no_row_that_one_of_both_versions_has_learned(shown
 
 
 def test_events_that_were_written_as_a_log_are_those_of_the_service(finished: Path, tmp_path: Path):
-    bundle, log = mgoe.load(finished / "bundle"), open_events(tmp_path / "state")
+    bundle, log = mgoe.load(finished / "bundle"), open_log(tmp_path / "state")
     events = stream(bundle, 12)
     log.append([*events, events[8]])  # one is sent twice
     file = tmp_path / "events.parquet"
-    assert write_events(bundle.path, tmp_path / "state", file) == 12
+    assert export(bundle.path, tmp_path / "state", file, "events") == 12
     sources = Sources(str(file)), Sources(events=tmp_path / "state")
     written, stored = (NewRows.of(bundle, one, folder_in(tmp_path)) for one in sources)
     assert written.ends == stored.ends
     assert sorted(written.parts[0].times) == sorted(stored.parts[0].times)
     log.append(stream(bundle, 5, seed=1))
-    assert write_events(bundle.path, tmp_path / "state", file, new=True) == 17
-    log.forget(log.read()[5][0])
-    assert write_events(bundle.path, tmp_path / "state", file) == 11
+    assert export(bundle.path, tmp_path / "state", file, "events", new=True) == 17
+    log.forget(log.read()[5][0].number)
+    assert export(bundle.path, tmp_path / "state", file, "events") == 11
     with pytest.raises(DataError, match="must continue after position 0 of the log"):
         NewRows.of(bundle, sources[0], folder_in(tmp_path))
 
@@ -275,8 +291,8 @@ def test_a_store_that_has_lost_everything_is_said_to_be_new(
     deployment.update(Sources(events=deployment.state))
     bundle = deployment.current.bundle
     for folder, said in ((deployment.state, 0), (tmp_path / "emptied", 1)):
-        log = open_events(folder)
-        Consumer.of(log, bundle, exposures=ExposureLog(folder / "log.sqlite"))
+        log = open_log(folder)
+        Consumer.of(log, bundle)
         assert caplog.messages.count(NEW_STORE) == said
         NewRows.of(bundle, Sources(events=folder), folder_in(tmp_path))
         assert caplog.messages.count(NEW_STORE) == 2 * said

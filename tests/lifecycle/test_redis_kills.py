@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 
 from mgoe.bundle import Bundle
-from mgoe.bundle.held import read_held
+from mgoe.bundle.held import exposures_of, read_held
 from mgoe.lifecycle import CycleSettings, Registry, run_cycle
-from mgoe.serving import LiveBundle, open_events
-from mgoe.serving.events.exposure_log import ExposureLog
-from mgoe.serving.events.stores import open_exposures, with_query
+from mgoe.serving import LiveBundle, open_log
+from mgoe.serving.events.log import ServiceLog
+from mgoe.serving.events.stores import with_query
 from tests.cli.test_serve import process
 from tests.effort import slow
 from tests.lifecycle import test_kills
@@ -38,7 +38,7 @@ WAIT = 5_000_000
 PREFIX, BEFORE = "shop", "before"
 
 
-def settle_soon(log: ExposureLog, delay: int) -> int:
+def settle_soon(log: ServiceLog, delay: int) -> int:
     return WAIT
 
 
@@ -94,7 +94,7 @@ class RedisRounds(Rounds):
 
     def copy_keys(self, candidate: Bundle) -> None:
         """Copy what Redis holds, the exposures up to where a bundle holds them."""
-        log = open_exposures(with_query(self.url, prefix=PREFIX, state=self.folder / "state"))
+        log = open_log(with_query(self.url, prefix=PREFIX, state=self.folder / "state"))
         [(taken,)] = log._store.read("SELECT taken FROM exposures WHERE id = ?", (held(candidate, log),))
         client = log._server.client  # type: ignore[attr-defined]
         for key in client.keys(f"{BEFORE}:*"):
@@ -107,9 +107,9 @@ class RedisRounds(Rounds):
         log.close()
 
 
-def held(bundle: Bundle, log: ExposureLog) -> int:
+def held(bundle: Bundle, log: ServiceLog) -> int:
     """The position up to which a bundle holds exposures."""
-    return int(read_held(bundle.path)[log.identity].position)
+    return int(read_held(bundle.path)[exposures_of(log.identity)].position)
 
 
 @pytest.fixture
@@ -123,7 +123,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
 def test_a_cycle_on_redis_that_is_killed_under_load(
     shown: Path, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(ExposureLog, "wait", settle_soon)
+    monkeypatch.setattr(ServiceLog, "wait", settle_soon)
     monkeypatch.setattr(test_kills, "SETTLED", settle_soon)
     registry = Registry(tmp_path / "bundles")
     registry.promote(registry.add(shown / "bundle"))
@@ -136,7 +136,7 @@ def test_a_cycle_on_redis_that_is_killed_under_load(
         current = Bundle.open(registry.place("current"))
         until(lambda: post(url + "/v1/rank", json={"user": 1, "k": 1}).json()["bundle"] == current.name, 300)
         check_answers(registry, load, lines)
-        log = open_exposures(address)
+        log = open_log(address)
         names = dict(log._store.read("SELECT id, substr(request, 2) FROM exposures"))
         by_name = {one["exposures"][0]["request"]: one for one in load.shown}
         assert sorted(names.values()) == sorted(4 * [*by_name])
@@ -144,7 +144,7 @@ def test_a_cycle_on_redis_that_is_killed_under_load(
             inside = {names[number] for number in names if number <= held(bundle, log)}
             learned = counts_of([by_name[name] for name in inside])
             assert counted(bundle) - counted(first) == pytest.approx(learned)
-        live = LiveBundle(current, open_events(address), log)
+        live = LiveBundle(current, log)
         items = current.ids("item", np.arange(20))
         expected = live.predict([1] * 20, items)
 

@@ -9,12 +9,12 @@ import pytest
 
 from mgoe._util.files import sha256
 from mgoe.bundle import Bundle
-from mgoe.bundle.held import HELD, START, Held, write_held
+from mgoe.bundle.held import HELD, START, Held, exposures_of, write_held
 from mgoe.errors import ConfigError
 from mgoe.lifecycle import CycleSettings, Registry, Sources, update
 from mgoe.lifecycle.retention import LEAST, last_before, trim
-from mgoe.serving import Consumer, open_events
-from mgoe.serving.events.exposure_log import ExposureLog
+from mgoe.serving import Consumer, open_log
+from mgoe.serving.events.log import ServiceLog
 from tests.lifecycle.test_taken import LONG_AGO, requests, take
 from tests.lifecycle.test_update import check_same, stream
 from tests.serving.events.stores import Server, events
@@ -31,7 +31,7 @@ def test_every_version_that_is_kept_can_be_returned_to_and_misses_nothing(
     registry: Registry, finished: Path, tmp_path: Path
 ):
     first, state = Bundle.open(finished / "bundle"), str(tmp_path / "state")
-    log, made = open_events(state), [first.path]
+    log, made = open_log(state), [first.path]
     for seed in range(3):
         log.append(stream(first, EACH, seed=seed))
         if seed < 2:
@@ -58,14 +58,19 @@ def test_every_version_that_is_kept_can_be_returned_to_and_misses_nothing(
 def test_exposures_leave_as_far_as_every_version_holds_them(shown: Path, tmp_path: Path):
     bundle = Bundle.open(shown / "bundle")
     log, registry = take(tmp_path, bundle, requests(bundle, 5)), Registry(tmp_path / "bundles")
-    for name, position in (("a", 8), ("b", 12)):
-        write_held(own := copied(bundle, tmp_path / name), {log.identity: Held(*log.mark(position))})
+    positions = [row[0] for row in rows(log)]  # labels are between the exposures
+    for name, position in (("a", positions[7]), ("b", positions[11])):
+        write_held(
+            own := copied(bundle, tmp_path / name), {exposures_of(log.identity): Held(*log.mark(position))}
+        )
         change_manifest(own, checksums=bundle.manifest["checksums"] | {HELD: sha256(own / HELD)})
         registry.promote(registry.add(own), force="a test")
     for now, newest in ((LONG_AGO, 1), (LONG_AGO + LEAST * SECOND + 1, 8)):
-        assert trim(registry, str(tmp_path), LEAST, now)["exposures"] == ("" if newest == 1 else "8")
-        assert [row[0] for row in rows(log)] == [*range(newest, 21)]
-        log.check(log.mark(8))
+        assert trim(registry, str(tmp_path), LEAST, now)["exposures"] == (
+            "" if newest == 1 else str(positions[7])
+        )
+        assert [row[0] for row in rows(log)] == positions[newest - 1 :]
+        log.check(log.mark(positions[7]))
 
 
 @pytest.mark.parametrize("kind", ["file", "redis"])
@@ -73,13 +78,13 @@ def test_what_may_go_ends_before_the_first_row_that_is_too_new_or_not_held(kind:
     """Even where a late row follows, which is older by its time."""
     server = Server(tmp_path) if kind == "redis" else None
     try:
-        with closing(open_events(tmp_path if server is None else server.url)) as log:
+        with closing(open_log(tmp_path if server is None else server.url)) as log:
             log.append([*events(9), replace(events(1)[0], id="late")])
             marks = [mark for mark, _ in log.read()]
             for upto, seconds, expected in ((6, 3, 2), (3, 6, 3), (0, 20, 0), (9, 20, 9), (9, 5, 4)):
                 assert last_before(log, marks[upto], seconds * SECOND) == marks[expected]
             assert last_before(log, marks[9], 0) == last_before(log, START, LATE) == START
-            log.forget(last_before(log, marks[6], 3 * SECOND))
+            log.forget(last_before(log, marks[6], 3 * SECOND).number)
             assert [mark for mark, _ in log.read()] == marks[2:]
             assert last_before(log, marks[9], 5 * SECOND) == marks[4]
     finally:
@@ -103,5 +108,5 @@ def copied(bundle: Bundle, to: Path) -> Path:
     return to
 
 
-def rows(log: ExposureLog) -> list[tuple[object, ...]]:
+def rows(log: ServiceLog) -> list[tuple[object, ...]]:
     return [row for some in log.rows(["click"], 0, 1 << 40, 1 << 62, 0) for row in some]

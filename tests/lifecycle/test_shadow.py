@@ -18,10 +18,10 @@ from mgoe.lifecycle import Registry, ShadowReport, compare_shadow
 from mgoe.lifecycle.acceptance import compare
 from mgoe.lifecycle.outcomes import _latest_before
 from mgoe.metrics import auc
-from mgoe.serving import Event, open_events
+from mgoe.serving import Event, open_log
 from mgoe.serving.events.answer_log import Answer, AnswerLog
 from mgoe.serving.events.exposure import Exposure, Label
-from mgoe.serving.events.exposure_log import ExposureLog
+from mgoe.serving.events.log import ServiceLog
 
 HOUR, START, OTHER = 3_600_000_000, 1_780_000_000_000_000, "0123456789ab"
 ROWS = st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from("xy"), st.integers(0, 12)))
@@ -88,7 +88,7 @@ def check(report: ShadowReport, records: Sequence[Answer], rows: np.ndarray, lab
 
 def test_events_after_an_answer_are_its_labels(registry: Registry, tmp_path: Path):
     current = mgoe.Bundle.open(registry.place("current"))
-    records, events, rng = noted(current, tmp_path), open_events(tmp_path), np.random.default_rng(1)
+    records, events, rng = noted(current, tmp_path), open_log(tmp_path), np.random.default_rng(1)
     done = []
     for row in range(5 * len(records)):  # shown or not, in time or too late
         record, place = records[row // 5], row % 5
@@ -117,7 +117,7 @@ def test_events_after_an_answer_are_its_labels(registry: Registry, tmp_path: Pat
 def test_exposures_after_an_answer_carry_its_labels(shown: Path, tmp_path: Path):
     current = mgoe.load(shown / "bundle")
     records, rng = noted(current, tmp_path), np.random.default_rng(1)
-    log = ExposureLog(tmp_path / "log.sqlite", HOUR)
+    log = ServiceLog(tmp_path / "log.sqlite", HOUR)
     rows, labels = [], []
     for row in range(5 * len(records)):
         record, place = records[row // 5], row % 5
@@ -127,6 +127,7 @@ def test_exposures_after_an_answer_carry_its_labels(shown: Path, tmp_path: Path)
         exposure = Exposure(f"r{row}", record.user or "", record.items[place], time)
         known = {"click": click, "buy": buy, "stay": stay}
         log.append(
+            (),
             [exposure],
             [Label(f"r{row}", "", exposure.item, task, time + 1, value) for task, value in known.items()],
             now=record.time + HOUR // 2 + 1,
@@ -149,7 +150,7 @@ def test_the_command(registry: Registry, finished: Path, tmp_path: Path):
     assert refused.exit_code == 2
     current = mgoe.Bundle.open(registry.place("current"))
     state = registry.path / "current.state"
-    open_events(state).close()
+    open_log(state).close()
     records = noted(current, state)
     name = registry.aliases["current"]
     refused = CliRunner().invoke(app, words)

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 import mgoe
 from mgoe import experiments
 from mgoe.bundle import Bundle
-from mgoe.bundle.held import FILES, Held, mark_of, read_held, write_held
+from mgoe.bundle.held import FILES, Held, exposures_of, mark_of, read_held, write_held
 from mgoe.cli.app import app
 from mgoe.config import RunSettings, make_settings
 from mgoe.errors import BundleError, OtherLogError, StoreError
@@ -26,10 +26,10 @@ from mgoe.features import View, read
 from mgoe.features.rates import RatesOfExposures
 from mgoe.lifecycle import Sources, update, update_macro_graph
 from mgoe.lifecycle.new_rows import learned_until
-from mgoe.lifecycle.taken import write_exposures
-from mgoe.serving import Consumer, Event, LiveBundle, LiveNodes, open_events
+from mgoe.lifecycle.taken import export
+from mgoe.serving import Consumer, Event, LiveBundle, LiveNodes, open_log
 from mgoe.serving.events.exposure import ExposureReader
-from mgoe.serving.events.exposure_log import DAY, ExposureLog
+from mgoe.serving.events.log import DAY, ServiceLog
 from mgoe.serving.online.overlay import LiveView
 from mgoe.serving.scoring.engine import Engine
 from mgoe.serving.scoring.runtime import Runtime
@@ -87,12 +87,13 @@ def requests(bundle: Bundle, n: int, seed: int = 0) -> list[dict[str, Any]]:
 
 
 def take(
-    state: Path | ExposureLog, bundle: Bundle, asked: list[dict[str, Any]], now: int = LONG_AGO
-) -> ExposureLog:
-    log = state if isinstance(state, ExposureLog) else ExposureLog(state / "log.sqlite")
+    state: Path | ServiceLog, bundle: Bundle, asked: list[dict[str, Any]], now: int = LONG_AGO
+) -> ServiceLog:
+    log = state if isinstance(state, ServiceLog) else ServiceLog(state / "log.sqlite")
     reader = ExposureReader.of(bundle)
     for one in asked:
         log.append(
+            (),
             [reader.read_exposure(record, now) for record in one["exposures"]],
             [label for record in one["labels"] for label in reader.read_labels(record, now)],
             now=now,
@@ -153,13 +154,13 @@ def test_a_refreshed_bundle_holds_what_was_done_of_what_was_shown(
 def test_exposures_count_once_and_when_they_have_waited(shown: Path, tmp_path: Path):
     """Refreshed in parts, with live events between them, the graph is that of everything that has waited."""
     old, state = mgoe.load(shown / "bundle"), tmp_path / "state"
-    asked, events = requests(old, 30), open_events(state)
+    asked, events = requests(old, 30), open_log(state)
     early, late = asked[:20], asked[20:]
     take(state, old, early)
     first = update(shown / "bundle", Sources(events=state), tmp_path / "first", groups="keep")
     newcomer = Event(2 * 10**6, early[0]["exposures"][0]["item"], "click", done(early)[-1].time)
     events.append([newcomer])
-    live = Consumer.of(open_events(state, make=False), first).live
+    live = Consumer.of(open_log(state, make=False), first).live
     log = take(state, old, early[:5] + late)  # some are sent again
     waiting = requests(old, 5, seed=7)
     take(state, old, waiting, time.time_ns() // 1000)
@@ -167,7 +168,8 @@ def test_exposures_count_once_and_when_they_have_waited(shown: Path, tmp_path: P
     check_as_rebuilt(second, first, shown / "data", [*done(asked), newcomer], tmp_path)
     assert second.indices("user", [newcomer.user]).tolist() == live.look_up("user", [newcomer.user]).tolist()
     assert log.counts["exposure duplicates"] == 20
-    log.forget(mark_of(read_held(first.path), log.identity).number, 0)
+    upto = mark_of(read_held(first.path), exposures_of(log.identity)).number
+    log.forget(upto, upto, upto)
     assert log._store.read("SELECT count(*) FROM exposures") == [(61,)]  # the first bundle held 80
 
 
@@ -222,7 +224,7 @@ def test_live_rates_of_items_are_those_of_the_next_graph(
     ]
     assert len(moved) == 3 * (1 + len(old.tasks))
     asked = requests(old, 60)
-    consumer = Consumer.of(open_events(state), old, exposures=take(state, old, asked[:1]))
+    consumer = Consumer.of(take(state, old, asked[:1]), old)
     for part in (asked[:20], asked[20:]):
         take(state, old, part)
         while consumer.catch_up():
@@ -251,7 +253,7 @@ def test_a_service_and_a_bundle_score_with_live_rates_alike(by_device: Bundle, t
     old, state = by_device, tmp_path / "state"
     asked = requests(old, 30)
     log = take(state, old, asked)
-    engine = Engine(old.path, open_events(state), runtime=Runtime(engine="torch"), exposures=log)
+    engine = Engine(old.path, log, runtime=Runtime(engine="torch"))
     items = sorted({one["item"] for request in asked for one in request["exposures"]})
     user, context = asked[0]["exposures"][0]["user"], {"device": "phone", "query": ["a", "b", "a"]}
     of_user, index = engine.live.look_up("user", [user]), engine.live.look_up("item", items)
@@ -262,7 +264,7 @@ def test_a_service_and_a_bundle_score_with_live_rates_alike(by_device: Bundle, t
         frame = bundle.predict([user] * len(items), items, context=each)
         return frame[list(old.tasks)].to_numpy()
 
-    live = LiveBundle(old, open_events(state, make=False), log)
+    live = LiveBundle(old, open_log(state, make=False))
     assert served == pytest.approx(predicted(live), rel=1e-5, abs=1e-6)
     assert np.abs(served - predicted(old))[:, 0].max() > 1e-4
 
@@ -293,17 +295,17 @@ def test_exposures_are_read_as_of_the_clock_of_their_service(shown: Path, tmp_pa
     log = take(state, old, asked[:20], now=moment)
     take(log, old, asked[20:], now=moment + DAY)
     now, file = moment + DAY + 3600 * SECOND, tmp_path / "taken.parquet"
-    assert write_exposures(shown / "bundle", state, file, now=now) == 20 * 4
+    assert export(shown / "bundle", state, file, "exposures", now=now) == 20 * 4
     new = update(shown / "bundle", Sources(events=state), tmp_path / "new", groups="keep", now=now)
-    assert write_exposures(new.path, state, file, new=True, now=now) == 0
-    assert write_exposures(new.path, state, file, new=True) == 10 * 4
+    assert export(new.path, state, file, "exposures", new=True, now=now) == 0
+    assert export(new.path, state, file, "exposures", new=True) == 10 * 4
 
 
 def test_what_cannot_be_written_is_refused(shown: Path, finished: Path, tmp_path: Path):
     with pytest.raises(BundleError, match="must be of an exposure log, found one of an event log"):
-        write_exposures(finished / "bundle", tmp_path, tmp_path / "out.parquet")
-    with pytest.raises(StoreError, match="No such file"):
-        write_exposures(shown / "bundle", tmp_path, tmp_path / "out.parquet")
+        export(finished / "bundle", tmp_path, tmp_path / "out.parquet", "exposures")
+    with pytest.raises(StoreError, match="holds no log of events"):
+        export(shown / "bundle", tmp_path, tmp_path / "out.parquet", "exposures")
     assert not (tmp_path / "out.parquet").exists()
 
 
@@ -315,7 +317,7 @@ def test_an_older_copy_of_the_exposures_is_refused(shown: Path, tmp_path: Path):
     shutil.copytree(state, tmp_path / "older")
     take(state, old, asked[4:8])
     new = update(shown / "bundle", Sources(events=state), tmp_path / "new", groups="keep")
-    for more, found in ((0, "ends before position 32"), (8, "holds another record at position 32")):
+    for more, found in ((0, "ends before position 39"), (8, "holds another record at position 39")):
         take(tmp_path / "older", old, [*asked[8:], *requests(old, 4, seed=5)][:more])
         with pytest.raises(OtherLogError, match=f"the log {found}.*restore the latest copy"):
             update(new.path, Sources(events=tmp_path / "older"), tmp_path / "next", groups="keep")
@@ -327,7 +329,7 @@ def test_a_position_that_is_missing_is_no_obstacle(shown: Path, tmp_path: Path):
     del asked[3]["exposures"][0]["position"], asked[3]["exposures"][1]["context"]
     take(tmp_path / "state", old, asked)
     new = update(shown / "bundle", Sources(events=tmp_path / "state"), tmp_path / "new", groups="keep")
-    assert "40" in [held.position for held in read_held(new.path).values()]
+    assert "49" in [held.position for held in read_held(new.path).values()]
     assert new.graph.meta["events"] > old.graph.meta["events"]
 
 

@@ -27,7 +27,7 @@ from mgoe import experiments
 from mgoe._util.files import sha256
 from mgoe._util.tables import hand_over
 from mgoe.bundle import CARD, Bundle
-from mgoe.bundle.held import mark_of, read_held
+from mgoe.bundle.held import START, mark_of, read_held
 from mgoe.bundle.training_state import state_folder
 from mgoe.cli.app import app
 from mgoe.data import Prepared
@@ -37,8 +37,7 @@ from mgoe.graph import MacroGraph, build_graph
 from mgoe.lifecycle import Sources, live_events, update
 from mgoe.lifecycle.bundle_update import _work_folder
 from mgoe.lifecycle.live_events import later
-from mgoe.serving import Consumer, Event, EventReader, LiveNodes, every, open_events
-from mgoe.serving.events.event import START
+from mgoe.serving import Consumer, Event, EventReader, LiveNodes, every, open_log
 from tests.effort import SOAK, slow, up_to
 from tests.features.reading import gather
 from tests.graph.histories import contents, differences
@@ -122,7 +121,7 @@ def check_as_rebuilt(bundle: Bundle, before: Bundle, prepared: Path, events: Ite
 
 
 def test_a_refreshed_bundle_equals_a_rebuild(finished: Path, tmp_path: Path):
-    before, log = mgoe.load(finished / "bundle"), open_events(tmp_path / "state")
+    before, log = mgoe.load(finished / "bundle"), open_log(tmp_path / "state")
     events = stream(before, 200)
     log.append(events + events[:20])
     bundle = update(finished / "bundle", Sources(events=tmp_path / "state"), tmp_path / "new", groups="keep")
@@ -142,7 +141,7 @@ def test_a_refreshed_bundle_equals_a_rebuild(finished: Path, tmp_path: Path):
 
 
 def test_a_server_that_swaps_applies_later_events_alone(finished: Path, tmp_path: Path):
-    old, log = mgoe.load(finished / "bundle"), open_events(tmp_path / "state")
+    old, log = mgoe.load(finished / "bundle"), open_log(tmp_path / "state")
     log.append(stream(old, 60))
     consumer = Consumer.of(log, old, tmp_path / "state")
     assert consumer.live.stats["events"] == 60
@@ -156,7 +155,7 @@ def test_a_server_that_swaps_applies_later_events_alone(finished: Path, tmp_path
     assert swapped.catch_up() == 0
     assert consumer.catch_up() == 10
     third = update(bundle.path, Sources(events=tmp_path / "state"), tmp_path / "third", groups="keep")
-    log.forget(mark_of(read_held(bundle.path), log.identity))
+    log.forget(mark_of(read_held(bundle.path), log.identity).number)
     check_as_rebuilt(third, bundle, finished / "data", stream(old, 60) + stream(old, 10, seed=1), tmp_path)
     assert Consumer.of(log, third).live.stats["events"] == 0
     with pytest.raises(BundleError, match="holds every event"):
@@ -164,7 +163,7 @@ def test_a_server_that_swaps_applies_later_events_alone(finished: Path, tmp_path
 
 
 def test_a_bundle_of_an_exposure_log_takes_tasks_as_behaviors(shown: Path, tmp_path: Path):
-    old, log = mgoe.load(shown / "bundle"), open_events(tmp_path / "state")
+    old, log = mgoe.load(shown / "bundle"), open_log(tmp_path / "state")
     events = stream(old, 80)
     assert {event.behavior for event in events} == {"click", "buy", "stay"}
     log.append(events)
@@ -177,7 +176,7 @@ def test_what_is_in_the_way_stays(finished: Path, tmp_path: Path):
     bundle = finished / "bundle"
     with pytest.raises(StoreError, match="holds no log of events"):
         update(bundle, Sources(events=tmp_path / "none"), tmp_path / "new", groups="keep")
-    log = open_events(tmp_path / "state")
+    log = open_log(tmp_path / "state")
     with pytest.raises(BundleError, match="holds every event"):
         update(bundle, Sources(events=tmp_path / "state"), tmp_path / "new", groups="keep")
     log.append(stream(mgoe.load(bundle), 5))
@@ -217,7 +216,7 @@ def test_a_link_that_moves_while_a_bundle_is_refreshed_changes_nothing(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     one, other = two_bundles(finished / "bundle", tmp_path)
-    log, link = open_events(tmp_path / "state"), tmp_path / "current"
+    log, link = open_log(tmp_path / "state"), tmp_path / "current"
     log.append(stream(mgoe.load(one), 5))
     link.symlink_to(one)
 
@@ -234,7 +233,7 @@ def test_a_folder_that_is_replaced_while_it_is_refreshed_is_refused(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     one, other = two_bundles(finished / "bundle", tmp_path)
-    log = open_events(tmp_path / "state")
+    log = open_log(tmp_path / "state")
     log.append(stream(mgoe.load(one), 5))
 
     def exchange(_: str) -> None:
@@ -249,7 +248,7 @@ def test_a_folder_that_is_replaced_while_it_is_refreshed_is_refused(
 
 
 def test_only_a_bundle_or_an_empty_folder_is_replaced(finished: Path, tmp_path: Path):
-    log, out = open_events(tmp_path / "state"), tmp_path / "papers"
+    log, out = open_log(tmp_path / "state"), tmp_path / "papers"
     log.append(stream(mgoe.load(finished / "bundle"), 5))
     out.mkdir()
     (out / "thesis.tex").write_text("years of work")
@@ -266,7 +265,7 @@ def test_only_a_bundle_or_an_empty_folder_is_replaced(finished: Path, tmp_path: 
 
 
 def test_macro_nodes_that_no_longer_fit_are_learned_again_without_new_events(finished: Path, tmp_path: Path):
-    log = open_events(tmp_path / "state")
+    log = open_log(tmp_path / "state")
     with pytest.raises(BundleError, match="holds every event"):
         update(finished / "bundle", Sources(events=tmp_path / "state"), tmp_path / "new")
     log.append(stream(mgoe.load(finished / "bundle"), 400))
@@ -307,7 +306,7 @@ def test_what_counts_live_is_what_the_next_refresh_adds(finished: Path, rows: li
         for u, i, b, t, key in rows
     ]
     with tempfile.TemporaryDirectory() as name:
-        folder, log = Path(name), open_events(name)
+        folder, log = Path(name), open_log(name)
         log.append(events[:cut])
         bundle = refreshed(old, folder, folder / "first")
         log.append(events[cut:])
@@ -328,7 +327,7 @@ def test_what_counts_live_is_what_the_next_refresh_adds(finished: Path, rows: li
 
 def test_of_behaviours_with_a_task_in_common_a_refresh_adds_what_is_new(tmp_path: Path):
     log, reader = (
-        open_events(tmp_path),
+        open_log(tmp_path),
         EventReader({"click": 1, "tap": 1, "buy": 3}, {"user": pa.int64(), "item": pa.int64()}),
     )
     log.append([Event(1, 2, "click", 5), Event(1, 2, "tap", 5)])
@@ -349,8 +348,8 @@ def refreshed(bundle: Bundle, events: Path, out: Path) -> Bundle:
 def test_a_log_of_another_service_is_read_from_its_start(finished: Path, tmp_path: Path):
     old, log, other = (
         mgoe.load(finished / "bundle"),
-        open_events(tmp_path / "one"),
-        open_events(tmp_path / "other"),
+        open_log(tmp_path / "one"),
+        open_log(tmp_path / "other"),
     )
     log.append(stream(old, 20))
     other.append(stream(old, 15, seed=2))
@@ -361,9 +360,9 @@ def test_a_log_of_another_service_is_read_from_its_start(finished: Path, tmp_pat
 @pytest.mark.parametrize("order", ["bacab", *["aba", "abab"] * SOAK])
 def test_logs_that_take_turns_count_once(finished: Path, tmp_path: Path, order: str):
     bundle = mgoe.load(finished / "bundle")
-    logs = {name: open_events(tmp_path / name) for name in sorted(set(order))}
+    logs = {name: open_log(tmp_path / name) for name in sorted(set(order))}
     events = {name: stream(bundle, 40, seed=seed, new=0) for seed, name in enumerate(logs)}
-    all_of_them = open_events(tmp_path / "all")
+    all_of_them = open_log(tmp_path / "all")
     for turn, name in enumerate(order):
         again = order[:turn].count(name)
         part = events[name][(again + 1) * 10 : (again + 2) * 10]
@@ -381,7 +380,7 @@ def test_logs_that_take_turns_count_once(finished: Path, tmp_path: Path, order: 
 @pytest.mark.parametrize("place", ["bundle.state", "bundle/state", "bundle/deep/er/state"])
 def test_events_that_were_taken_are_never_replaced(finished: Path, tmp_path: Path, place: str):
     run = Path(shutil.copytree(finished, tmp_path / "run"))
-    log = open_events(run / place)
+    log = open_log(run / place)
     log.append(stream(mgoe.load(finished / "bundle"), 5))
     for command in (experiments.run, experiments.macro_graph):
         with pytest.raises(OutputError, match="holds live events"):
@@ -419,7 +418,7 @@ def test_a_bundle_reads_a_log_whose_ids_are_of_another_type(
     finished: Path, tmp_path: Path, said: pytest.LogCaptureFixture
 ):
     """Its newcomers are one each, whichever way they are written, live and for good."""
-    numbers, log = mgoe.load(finished / "bundle"), open_events(tmp_path / "state")
+    numbers, log = mgoe.load(finished / "bundle"), open_log(tmp_path / "state")
     texts = mgoe.load(with_texts(finished / "bundle", tmp_path / "texts"))
     after = numbers.graph.meta["last"] + SECOND
     log.append([Event(90_500, 3, "click", after), Event(90_501, 3, "buy", after + 1)])
@@ -454,7 +453,7 @@ def test_a_bundle_reads_a_log_whose_ids_are_of_another_type(
 
 
 def test_the_command(finished: Path, tmp_path: Path):
-    open_events(tmp_path / "state").append(stream(mgoe.load(finished / "bundle"), 12))
+    open_log(tmp_path / "state").append(stream(mgoe.load(finished / "bundle"), 12))
     words = [
         "update",
         str(finished / "bundle"),
@@ -493,7 +492,7 @@ def test_kills_while_events_stream_in(finished: Path, tmp_path: Path):
                 acknowledged.append(process.stdout.readline().strip())
             process.send_signal(signal.SIGKILL)
             acknowledged += [line.strip() for line in process.stdout if line.endswith("\n")]
-    log = open_events(tmp_path / "state")
+    log = open_log(tmp_path / "state")
     consumer = Consumer.of(log, old, tmp_path / "state")
     taken = {event.id: event for _, event in every(log)}
     assert len(acknowledged) > 5 * KILLS
@@ -509,7 +508,7 @@ def test_kills_while_events_stream_in(finished: Path, tmp_path: Path):
 
 if __name__ == "__main__":
     served, state, run = Bundle.open(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
-    server = Consumer.of(open_events(state), served, state)
+    server = Consumer.of(open_log(state), served, state)
     coming = stream(served, 2000, seed=run + 10)[498:]  # two of them are late
     for event in coming:
         for _ in range(1 + (event.time % 3 == 0)):  # some are sent twice

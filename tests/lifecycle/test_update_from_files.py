@@ -15,7 +15,7 @@ from mgoe.cli.app import app
 from mgoe.data import newest_window, read_rows
 from mgoe.errors import ConfigError, DataError
 from mgoe.lifecycle import Sources, update
-from mgoe.serving import open_events
+from mgoe.serving import open_log
 
 from .test_update import stream
 
@@ -63,7 +63,7 @@ def test_live_events_calibrate_a_bundle_of_events_alone(finished: Path, shown: P
     for name, run in (("finished", finished), ("shown", shown)):
         before = mgoe.load(run / "bundle")
         for n in (10, 600):  # ten are too few
-            log = open_events(tmp_path / f"{name} {n}")
+            log = open_log(tmp_path / f"{name} {n}")
             log.append(stream(before, n))
             after = update(
                 before.path,

@@ -20,9 +20,8 @@ import uvicorn  # noqa: E402
 from mgoe.config import load_experiment  # noqa: E402
 from mgoe.config.experiment import ArmSettings, ExperimentSettings, ShadowSettings  # noqa: E402
 from mgoe.serving.events.answer_log import AnswerLog  # noqa: E402
-from mgoe.serving.events.event import EventLog  # noqa: E402
-from mgoe.serving.events.exposure_log import DAY  # noqa: E402
-from mgoe.serving.events.stores import open_events, open_exposures, with_query  # noqa: E402
+from mgoe.serving.events.log import DAY, ServiceLog  # noqa: E402
+from mgoe.serving.events.stores import open_log, with_query  # noqa: E402
 from mgoe.serving.http.app import create_app  # noqa: E402
 from mgoe.serving.http.experiment import Experiment  # noqa: E402
 from mgoe.serving.http.middleware import Middleware  # noqa: E402
@@ -102,7 +101,7 @@ def served(
     state: Path,
     limits: Limits | None = None,
     tokens: tuple[bytes, ...] = (),
-    log: EventLog | None = None,
+    log: ServiceLog | None = None,
     runtime: Runtime = Runtime(engine="torch"),  # which has nothing to export at the start
     window: int = DAY,
     shadow: Path | None = None,
@@ -112,8 +111,7 @@ def served(
 ) -> Iterator[Served]:
     """Serve a bundle while the block runs."""
     logs = with_query(redis, state=state) if redis else state
-    exposures = open_exposures(logs, window)
-    reloader = Reloader(bundle, log or open_events(logs), exposures, state, runtime, every=EVERY)
+    reloader = Reloader(bundle, log or open_log(logs, window), state, runtime, every=EVERY)
     read = partial(dict.fromkeys, tokens, ALL)
     alone = [ArmSettings(name="served", share=1)]
 
@@ -124,7 +122,7 @@ def served(
         return ExperimentSettings(id="a", arms=alone, shadow=ShadowSettings(bundle=shadow, share=share))
 
     def opens(kind: Callable[..., Any], path: Path) -> Any:
-        return kind(reloader, path, open_events(logs), open_exposures(logs), state, runtime, EVERY)
+        return kind(reloader, path, open_log(logs), state, runtime, EVERY)
 
     arms = None
     if experiment is not None or shadow is not None:

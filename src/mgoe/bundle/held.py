@@ -1,11 +1,12 @@
 """What the graph of a bundle holds, source by source: `live.json`.
 
-A source is a log of a service, with an identity that no other has, or all files that no service has written.
-A mark says up to where a bundle holds a log: the position of a record, and a digest that is chained over all
-records up to it. So an older copy of the log is noticed even after it has grown past the position.
+A source is a log of a service, with an identity that no other has, the exposures of one, or all files that no
+service has written. A mark says up to where a bundle holds a log: the position of a record, and a digest that
+is chained over all records up to it. So an older copy of the log is noticed even after it has grown past the
+position.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -114,15 +115,21 @@ def last_of_logs(held: Sources) -> int | None:
     return max((time for time in times if time is not None), default=None)
 
 
-def is_new(logs: Iterable[str], held: Sources) -> bool:
-    """Return whether rows of a service are held, but none of the logs of a store.
+def exposures_of(identity: str) -> str:
+    """Return the source that the exposures of a log are: a bundle holds them up to another mark than events,
+    since they wait for their labels."""
+    return f"{identity}/exposures"
+
+
+def is_new(identity: str, held: Sources) -> bool:
+    """Return whether rows of a service are held, but none of a log.
 
     Example:
         >>> from mgoe.bundle.held import is_new
-        >>> is_new(["B801", "B801/exposures"], {"A3F0": Held("17", "5b2e", 20)})
+        >>> is_new("B801", {"A3F0": Held("17", "5b2e", 20)})
         True
     """
-    return last_of_logs(held) is not None and held.keys().isdisjoint(logs)
+    return last_of_logs(held) is not None and held.keys().isdisjoint((identity, exposures_of(identity)))
 
 
 def last_of_files(held: Sources) -> int | None:

@@ -253,5 +253,6 @@ for _panel, _commands in COMMANDS.items():
 app.add_typer(logs.data, name="data", rich_help_panel="Data and graph")
 app.add_typer(graph.graph, name="graph", rich_help_panel="Data and graph")
 app.add_typer(configuration.models, name="models", rich_help_panel="Train and evaluate")
+app.add_typer(service.log, name="log", rich_help_panel="Daily loop")
 app.add_typer(experiment.experiment, name="experiment", rich_help_panel="Daily loop")
 app.add_typer(registry.registry, name="registry", rich_help_panel="Daily loop")

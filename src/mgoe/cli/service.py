@@ -15,6 +15,7 @@ from mgoe.cli.shared import (
     Redis,
     RedisPassword,
     State,
+    examples,
     facts,
     live_events,
     logger,
@@ -243,6 +244,44 @@ def _show_bundle(bundle: "Bundle") -> None:
         show(found)
 
 
+log = typer.Typer(help="What a service has taken, as files.", no_args_is_help=True)
+
+
+@log.command(
+    "export",
+    epilog=examples(
+        "mgoe log export runs/mine/bundle --kind events --state state --out logs/taken.parquet",
+        "mgoe log export bundles/today --kind exposures --redis redis://store:6379 --out new.parquet --new",
+    ),
+)
+def export_rows(
+    bundle: BundlePath,
+    out: WrittenRows,
+    kind: Annotated[
+        Literal["events", "exposures"],
+        typer.Option(
+            help="Events, each once; or exposures with their labels, but for those that wait for some.",
+            show_default=False,
+        ),
+    ],
+    state: State = None,
+    redis: Redis = None,
+    redis_password_file: RedisPassword = None,
+    new: OnlyNew = False,
+    as_json: Json = False,
+) -> None:
+    """Write what a service has taken as a log.
+
+    The columns are those of the log that the bundle was trained on. The file says which rows of the service
+    it holds, so that each counts once.
+    """
+    from mgoe.lifecycle.taken import export
+
+    if (where := live_events(state, redis, redis_password_file)) is None:
+        raise ConfigError("--state", "or --redis must name the rows of a service, found none; give one")
+    show_outcome(f"wrote {out}", {"path": str(out), "rows": export(bundle, where, out, kind, new)}, as_json)
+
+
 def exposures(
     bundle: BundlePath,
     out: WrittenRows,
@@ -252,16 +291,8 @@ def exposures(
     new: OnlyNew = False,
     as_json: Json = False,
 ) -> None:
-    """Write the exposures that a service has taken, with their labels, as a log.
-
-    The columns are those of the log that the bundle was trained on. Exposures that still wait for labels are
-    left out. The file says which rows of the service it holds, so that each counts once.
-    """
-    from mgoe.lifecycle.taken import write_exposures
-
-    where = rows_of_service(state, redis, redis_password_file)
-    rows = write_exposures(bundle, where, out, new)
-    show_outcome(f"wrote {out}", {"path": str(out), "rows": rows}, as_json)
+    """Write the exposures that a service has taken, with their labels: `mgoe log export --kind exposures`."""
+    export_rows(bundle, out, "exposures", state, redis, redis_password_file, new, as_json)
 
 
 def events(
@@ -273,16 +304,8 @@ def events(
     new: OnlyNew = False,
     as_json: Json = False,
 ) -> None:
-    """Write the live events that a service has taken as a log, each once.
-
-    The columns are those of the log that the bundle was trained on. The file says which events it holds, so
-    that each counts once.
-    """
-    from mgoe.lifecycle.taken import write_events
-
-    where = rows_of_service(state, redis, redis_password_file)
-    rows = write_events(bundle, where, out, new)
-    show_outcome(f"wrote {out}", {"path": str(out), "rows": rows}, as_json)
+    """Write the events that a service has taken, each once: `mgoe log export --kind events`."""
+    export_rows(bundle, out, "events", state, redis, redis_password_file, new, as_json)
 
 
 def answers(
@@ -294,10 +317,3 @@ def answers(
     from mgoe.serving.events.answer_log import write_answers
 
     show_outcome(f"wrote {out}", {"path": str(out), "rows": write_answers(state, out)}, as_json)
-
-
-def rows_of_service(state: Path | None, redis: str | None, password: Path | None) -> str:
-    """Return where the rows of a service are."""
-    if (where := live_events(state, redis, password)) is None:
-        raise ConfigError("--state", "or --redis must name the rows of a service, found none; give one")
-    return where

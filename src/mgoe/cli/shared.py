@@ -82,7 +82,7 @@ Redis = Annotated[
     typer.Option(
         metavar="URL",
         help="Redis with live events and exposures: redis://HOST:6379/0?prefix=NAME. With it, --state is the "
-        "folder of their replica.",
+        "folder of its replica.",
         show_default=False,
     ),
 ]
@@ -108,9 +108,9 @@ def open_bundle(path: Path, state: Path | None, redis: str | None, password: Pat
     bundle, events = Bundle.open(path), live_events(state, redis, password)
     if events is None:
         return bundle
-    from mgoe.serving import LiveBundle, open_events, open_exposures
+    from mgoe.serving import LiveBundle, open_log
 
-    return LiveBundle(bundle, open_events(events, make=False), open_exposures(events, make=False))
+    return LiveBundle(bundle, open_log(events, make=False))
 
 
 def cluster_of(

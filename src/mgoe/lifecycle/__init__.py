@@ -4,7 +4,7 @@ bundle_update    mgoe update: `learning` trains, `full_training` does it from sc
 new_bundle       the folder of the bundle that it makes
 new_rows         what a bundle lacks, read once: files, live events (`live_events`), exposures of a service
 graphs           mgoe graph update, mgoe graph forget
-taken            mgoe exposures
+taken            mgoe log export
 measure          a bundle measured on later rows of its log
 registry         `versions`, aliases and the history of their changes
 retention        old rows that every version holds leave the logs of a service

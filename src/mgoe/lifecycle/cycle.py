@@ -81,7 +81,7 @@ class CycleSettings(Settings):
             raise ConfigError(
                 "cycle.full",
                 "trains on files, found `state`, whose events are not the whole log; name files by `log` "
-                "(mgoe exposures writes some), or set it to never",
+                "(mgoe log export writes some), or set it to never",
             )
         return self
 

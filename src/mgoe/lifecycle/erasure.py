@@ -23,10 +23,10 @@ from mgoe.errors import ConfigError, DataError
 from mgoe.lifecycle.erased_bundle import held_by, stated, user_tables, without
 from mgoe.lifecycle.erased_logs import rewrite, rows_of
 from mgoe.lifecycle.registry import CURRENT, Registry
-from mgoe.serving import EventReader, open_events, open_exposures
+from mgoe.serving import EventReader, every, open_log
 from mgoe.serving.events.answer_log import read_answers
-from mgoe.serving.events.event import every, read_id
-from mgoe.serving.events.stores import stores_at, with_query
+from mgoe.serving.events.event import read_id
+from mgoe.serving.events.stores import store_at, with_query
 
 logger = logging.getLogger(__name__)
 
@@ -59,24 +59,22 @@ class Deployment(ExitStack):
         self.registry, self.log = Registry(registry), log
         self.current = Bundle.open(self.registry.place(CURRENT))
         beside = self.registry.path / "current.state"
-        own = state if state and not stores_at(state) else beside if beside.is_dir() else None
+        own = state if state and not store_at(state) else beside if beside.is_dir() else None
         self.folder = None if own is None else Path(own)
-        self.events, self.exposures, self.answers = None, None, None
+        self.log_of_service, self.answers = None, None
         if self.folder is not None and (answers := read_answers(self.folder)) is not None:
             self.answers = self.enter_context(closing(answers))
         if (where := redis or state or own) is None:
             return
-        self.events = self.enter_context(closing(open_events(where, make=False)))
-        check_deployment(self.events.place, self.events.deployment, deployment_of(self.current))
-        if self.current.settings.form == "exposures":
-            replica = with_query(redis, state=own) if redis else where
-            self.exposures = self.enter_context(closing(open_exposures(replica, make=False)))
+        place = with_query(redis, state=own) if redis else where
+        found = self.log_of_service = self.enter_context(closing(open_log(place, make=False)))
+        check_deployment(found.place, found.deployment, deployment_of(self.current))
 
     @property
     def not_reached(self) -> list[str]:
         """What no option names, so that users may still be there."""
         named = {
-            "events, exposures and labels (--state or --redis)": self.events is not None,
+            "events, exposures and labels (--state or --redis)": self.log_of_service is not None,
             "the log of answers (--state)": self.folder is not None,
             "files of the log (--log)": bool(self.log),
         }
@@ -106,10 +104,9 @@ class Deployment(ExitStack):
     def stored(self, until: Mapping[str, int]) -> dict[str, Counter[str]]:
         """Return how often each of some users is in which store, up to a time for each."""
         found = {}
-        if self.events is not None:
-            found["events"] = Counter(str(one.user) for _, one in every(self.events) if one.is_of(until))
-        if self.exposures is not None:
-            found["exposures and labels"] = Counter(self.exposures.users(until))
+        if (log := self.log_of_service) is not None:
+            found["events"] = Counter(str(one.user) for _, one in every(log) if one.is_of(until))
+            found["exposures and labels"] = Counter(log.users(until))
         if self.answers is not None:
             found["answers"] = Counter(self.answers.users(until))
         return found
@@ -117,17 +114,11 @@ class Deployment(ExitStack):
     def erase(self, erasures: Erasures) -> dict[str, int]:
         """Apply a list to the stores. Return the removed records; nothing if none was to be removed."""
         until, number = erasures.until(), len(erasures.entries)
-        if self.events is None or not until:
+        log = self.log_of_service
+        if log is None or not until or (log.erased >= number and not any(self.stored(until).values())):
             return {}
-        if self.events.erased >= number:
-            if not any(self.stored(until).values()):
-                return {}
-            self.events.erase({}, 0)  # a command that is stopped from here on has not applied the list
-        done = {} if self.exposures is None else self.exposures.erase(until)
-        if self.answers is not None:
-            done["answers"] = self.answers.erase(until)
-        done["events"] = self.events.erase(until, number)  # last: it notes that all is done
-        return done
+        done = {} if self.answers is None else {"answers": self.answers.erase(until)}
+        return done | log.erase(until, number)  # last: it notes that all is done
 
 
 def erase(

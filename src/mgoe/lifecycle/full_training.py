@@ -46,7 +46,7 @@ def train_anew(bundle: Bundle, log: list[str], out: Path) -> None:
     if not log:
         raise ConfigError(
             "new weights",
-            "are trained on files, found no new one; name one (mgoe exposures writes those of a service)",
+            "are trained on files, found no new one; name one (mgoe log export writes those of a service)",
         )
     if others := read_marks(log)[1]:
         check_later(span_of_files(bundle.settings, others)[0], read_held(bundle.path), place_of(others))

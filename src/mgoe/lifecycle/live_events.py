@@ -12,13 +12,13 @@ from mgoe.bundle.held import START, Mark
 from mgoe.config import RunSettings
 from mgoe.graph import MacroGraph
 from mgoe.lifecycle.graphs import saved_settings, settings_of
-from mgoe.serving import Event, EventLog, EventReader
+from mgoe.serving import Event, EventReader, ServiceLog
 from mgoe.serving.events.event import Interaction, SeenEvents, with_ids_of
 
 logger = logging.getLogger(__name__)
 
 
-def later(log: EventLog, held: Mark, reader: EventReader) -> tuple[list[Interaction], Mark]:
+def later(log: ServiceLog, held: Mark, reader: EventReader) -> tuple[list[Interaction], Mark]:
     """Return the interactions after a mark, each once, and where the log ends."""
     found, end, strange = list[Interaction](), held, 0
     for end, event, new in counted(log, reader):
@@ -33,7 +33,7 @@ def later(log: EventLog, held: Mark, reader: EventReader) -> tuple[list[Interact
     return found, end
 
 
-def counted(log: EventLog, reader: EventReader) -> Iterator[tuple[Mark, Event | None, set[Interaction]]]:
+def counted(log: ServiceLog, reader: EventReader) -> Iterator[tuple[Mark, Event | None, set[Interaction]]]:
     """Yield the mark of each event, the event if its ids are of the reader's type, and what counts of it."""
     seen, after = SeenEvents(), START
     while part := log.read(after):

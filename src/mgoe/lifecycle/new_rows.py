@@ -52,9 +52,9 @@ from mgoe.graph.sweep import Events, follow
 from mgoe.lifecycle.erased_bundle import list_for
 from mgoe.lifecycle.graphs import add_events, changing, settings_of, take_items
 from mgoe.lifecycle.live_events import later, settings_of_events, table_of
-from mgoe.lifecycle.taken import write_settled
-from mgoe.serving import EventReader, open_events
-from mgoe.serving.events.event import records
+from mgoe.lifecycle.taken import write_rows
+from mgoe.serving import EventReader, open_log
+from mgoe.serving.events.log import records
 from mgoe.serving.events.marked import NUMBER, check_apart, check_later, read_marks
 
 logger = logging.getLogger(__name__)
@@ -229,7 +229,7 @@ class NewRows:
     def _read_service(self, service: Path | str, trains: bool, bundles: Sequence[Bundle]) -> None:
         """Check and keep the live events of a service, and the exposures that it has taken. Bundles learn of
         the items that were registered there."""
-        log, part = open_events(service, make=False), None
+        log, part = open_log(service, make=False), None
         ours = None if self.sources.adopt else self.deployment
         self.deployment = check_deployment(log.place, log.deployment, ours) or self.deployment
         for one in self.held:
@@ -243,9 +243,10 @@ class NewRows:
             part = self._keep("events", table, settings, "the live events")
         self._hold(log.identity, mark, part)
         if self.bundle.settings.form == "exposures":
-            write_settled(self.bundle, service, self.folder / "taken.parquet", self.held, now=self.now)
-            self._read_files("exposures", [str(self.folder / "taken.parquet")], trains)
-        if is_new(self.ends, dict(one for held in self.held for one in held.items())):
+            file = self.folder / "taken.parquet"
+            write_rows(self.bundle, log, "exposures", file, self.held, now=self.now)
+            self._read_files("exposures", [str(file)], trains)
+        if is_new(log.identity, dict(one for held in self.held for one in held.items())):
             logger.warning(NEW_STORE)
 
     def _hold(self, identity: str, mark: Mark, part: Part | None) -> None:

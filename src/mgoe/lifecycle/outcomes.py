@@ -17,9 +17,8 @@ from mgoe.data.examples import mask_given
 from mgoe.data.waiting import longest_delay
 from mgoe.graph.pair_rows import Side
 from mgoe.lifecycle.live_events import later
-from mgoe.serving import EventReader, open_events
+from mgoe.serving import EventReader, open_log
 from mgoe.serving.events.event import Id
-from mgoe.serving.events.stores import open_exposures
 from mgoe.serving.events.taken import taken_rows
 
 Labelled = tuple[NDArray[np.int64], NDArray[np.float64]]
@@ -58,7 +57,7 @@ def texts_of(bundle: Bundle, side: Side, ids: Sequence[Id]) -> list[str]:
 
 
 def _of_exposures(bundle: Bundle, answers: pd.DataFrame, events: str, window: int, now: int) -> Labelled:
-    tasks, data, log = bundle.settings.tasks, bundle.settings.data, open_exposures(events, make=False)
+    tasks, data, log = bundle.settings.tasks, bundle.settings.data, open_log(events, make=False)
     after, upto = log.before(int(np.min(answers["time"]))), log.settled(longest_delay(tasks), now)
     table = taken_rows(log, bundle.settings, EventReader.of(bundle).kinds, now, after, upto).read_all()
     log.close()
@@ -69,7 +68,7 @@ def _of_exposures(bundle: Bundle, answers: pd.DataFrame, events: str, window: in
 
 
 def _of_events(bundle: Bundle, answers: pd.DataFrame, events: str, window: int, now: int) -> Labelled:
-    log = open_events(events, make=False)
+    log = open_log(events, make=False)
     found, _ = later(log, START, EventReader.of(bundle))
     log.close()
     user, item, time, task = zip(*found, strict=True) if found else ((), (), (), ())

@@ -4,11 +4,10 @@ import time
 from contextlib import closing
 
 from mgoe.bundle import Bundle
-from mgoe.bundle.held import START, Mark, mark_of, read_held
+from mgoe.bundle.held import START, Mark, exposures_of, mark_of, read_held
 from mgoe.data.waiting import longest_delay
 from mgoe.lifecycle.registry import Registry
-from mgoe.serving import EventLog, every, open_events
-from mgoe.serving.events.stores import open_exposures
+from mgoe.serving import ServiceLog, every, open_log
 
 LEAST = 86_400
 """Seconds that a row stays at least: a row that is sent again is recognised by it, and what came of an answer
@@ -37,19 +36,19 @@ def trim(registry: Registry, state: str, keep: int, now: int | None = None) -> d
     opened = [Bundle.open(registry.place(one.name), verify=False) for one in registry.versions]
     held = [read_held(bundle.path) for bundle in opened]
     moment = (time.time_ns() // 1000 if now is None else now) - keep * 1_000_000
-    with closing(open_events(state, make=False)) as log:
-        least = min((mark_of(one, log.identity) for one in held), key=lambda mark: mark.number)
-        if (upto := last_before(log, least, moment)) != START:
-            log.forget(upto)
-    trimmed = {"events": upto.position}
-    with closing(open_exposures(state, make=False)) as exposures:
-        positions = [mark_of(one, exposures.identity).number for one in held]
-        before = min(*positions, exposures.before(moment))
-        exposures.forget(before, max(longest_delay(bundle.settings.tasks) for bundle in opened))
-    return trimmed | {"exposures": str(before or "")}
+    with closing(open_log(state, make=False)) as log:
+        sources = log.identity, exposures_of(log.identity)
+        marks = [[mark_of(one, source) for source in sources] for one in held]
+        least = min((learned for learned, _ in marks), key=lambda mark: mark.number)
+        events, exposures = last_before(log, least, moment), min(shown.number for _, shown in marks)
+        exposures = min(exposures, log.before(moment))
+        items = min(max(one.number for one in both) for both in marks)  # all up to its last row were read
+        delay = max(longest_delay(bundle.settings.tasks) for bundle in opened)
+        log.forget(events.number, exposures, items, delay)
+    return {"events": events.position, "exposures": str(exposures or "")}
 
 
-def last_before(log: EventLog, upto: Mark, moment: int) -> Mark:
+def last_before(log: ServiceLog, upto: Mark, moment: int) -> Mark:
     """Return the last mark up to another one whose event, and all before it, were before a moment."""
     last = START
     for mark, event in every(log):

@@ -13,10 +13,9 @@ from mgoe._util.lazy import lazy
 if TYPE_CHECKING:
     from mgoe.bundle.held import Mark
     from mgoe.bundle.items import Item
-    from mgoe.serving.events.event import Event, EventLog, EventReader, every
-    from mgoe.serving.events.exposure_log import ExposureLog
-    from mgoe.serving.events.sqlite_log import SqliteLog, check_no_events
-    from mgoe.serving.events.stores import Stores, open_events, open_exposures
+    from mgoe.serving.events.event import Event, EventReader
+    from mgoe.serving.events.log import ServiceLog, check_no_events, every
+    from mgoe.serving.events.stores import open_log
     from mgoe.serving.online.live import Consumer, LiveNodes
     from mgoe.serving.online.overlay import LiveBundle
     from mgoe.serving.scoring.scorer import Scorer
@@ -24,20 +23,16 @@ if TYPE_CHECKING:
 __all__ = [
     "Consumer",
     "Event",
-    "EventLog",
     "EventReader",
-    "ExposureLog",
     "Item",
     "LiveBundle",
     "LiveNodes",
     "Mark",
     "Scorer",
-    "SqliteLog",
-    "Stores",
+    "ServiceLog",
     "check_no_events",
     "every",
-    "open_events",
-    "open_exposures",
+    "open_log",
 ]
 
 __getattr__, __dir__ = lazy(
@@ -45,10 +40,9 @@ __getattr__, __dir__ = lazy(
     {
         ".bundle.held": ("Mark",),
         ".bundle.items": ("Item",),
-        "events.event": ("Event", "EventLog", "EventReader", "every"),
-        "events.exposure_log": ("ExposureLog",),
-        "events.sqlite_log": ("SqliteLog", "check_no_events"),
-        "events.stores": ("Stores", "open_events", "open_exposures"),
+        "events.event": ("Event", "EventReader"),
+        "events.log": ("ServiceLog", "check_no_events", "every"),
+        "events.stores": ("open_log",),
         "online.live": ("Consumer", "LiveNodes"),
         "online.overlay": ("LiveBundle",),
         "scoring.scorer": ("Scorer",),

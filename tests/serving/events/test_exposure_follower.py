@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from mgoe.config import make_settings
 from mgoe.errors import StoreError
 from mgoe.serving.events.exposure_follower import AT_ONCE, ExposureFollower
-from mgoe.serving.events.exposure_log import DAY, ExposureLog
+from mgoe.serving.events.log import DAY, ServiceLog
 from mgoe.serving.events.taken import taken_rows
 from tests.serving.events.test_exposures import (
     KINDS,
@@ -41,7 +41,7 @@ SETTINGS = make_settings(
 Totals = dict[str, list[int]]
 
 
-def followed(log: ExposureLog, after: int = 0) -> ExposureFollower:
+def followed(log: ServiceLog, after: int = 0) -> ExposureFollower:
     return ExposureFollower(log, SETTINGS.tasks, log.mark(after))
 
 
@@ -54,7 +54,7 @@ def everything(follower: ExposureFollower, now: int, totals: Totals) -> Totals:
     return totals
 
 
-def expected(log: ExposureLog, now: int, after: int = 0) -> Totals:
+def expected(log: ServiceLog, now: int, after: int = 0) -> Totals:
     """Count the rows of the log one by one."""
     totals: dict[str, Counter[int]] = {}
     for row in taken_rows(log, SETTINGS, KINDS, now, after).read_all().to_pylist():

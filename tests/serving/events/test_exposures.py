@@ -22,10 +22,9 @@ from mgoe.data.times import microseconds, read_time
 from mgoe.errors import EventError, OtherLogError, StoreError
 from mgoe.serving.events.event import EventReader
 from mgoe.serving.events.exposure import Exposure, ExposureReader, Label
-from mgoe.serving.events.exposure_log import DAY, ExposureLog
+from mgoe.serving.events.log import DAY, ServiceLog
 from mgoe.serving.events.marked import DIGEST, NUMBER
-from mgoe.serving.events.sqlite_log import SqliteLog
-from mgoe.serving.events.stores import open_exposures
+from mgoe.serving.events.stores import open_log
 from mgoe.serving.events.taken import taken_rows
 from tests.effort import SOAK, up_to
 from tests.serving.events.stores import events
@@ -64,21 +63,21 @@ READER = ExposureReader(
 
 
 @contextmanager
-def opened(window: int = DAY) -> Iterator[ExposureLog]:
+def opened(window: int = DAY) -> Iterator[ServiceLog]:
     with tempfile.TemporaryDirectory() as folder:
-        log = ExposureLog(Path(folder) / "log.sqlite", window)
+        log = ServiceLog(Path(folder) / "log.sqlite", window)
         yield log
         log.close()
 
 
-def take(log: ExposureLog, *records: dict[str, Any], now: int = NOW) -> dict[int, int]:
+def take(log: ServiceLog, *records: dict[str, Any], now: int = NOW) -> dict[int, int]:
     """Append records as a client sends them: those with `labels` are labels."""
     exposures = [READER.read_exposure(one, now) for one in records if "labels" not in one]
     labels = [label for one in records if "labels" in one for label in READER.read_labels(one, now)]
-    return log.append(exposures, labels, READER.delay, now)
+    return log.append((), exposures, labels, READER.delay, now)
 
 
-def rows(log: ExposureLog, as_of: int = NOW + DAY, **between: int) -> list[dict[str, Any]]:
+def rows(log: ServiceLog, as_of: int = NOW + DAY, **between: int) -> list[dict[str, Any]]:
     found = taken_rows(log, SETTINGS, KINDS, as_of, **between).read_all()
     return [
         {
@@ -323,7 +322,7 @@ def test_exposures_wait_for_their_labels_as_long_as_the_window():
         assert log.settled(delay=2 * 7200 * SECOND, now=NOW + 7202 * SECOND) == 0
         take(log, {"request": "q", "item": "a", "labels": {"click": 1}}, now=NOW + 7200 * SECOND + 1)
         assert [row["clicked"] for row in rows(log)] == [None, None]
-        take(log, now=NOW + 2 * 7200 * SECOND + 2)
+        take(log, shown(request="z"), now=NOW + 2 * 7200 * SECOND + 2)
         assert log.counts["labels dropped"] == 1
 
 
@@ -338,8 +337,8 @@ def test_forgetting_keeps_later_exposures_their_labels_and_positions():
                 now=early + k,
             )
         before = rows(log)
-        marks = [log.mark(upto) for upto in range(5)]
-        log.forget(2)
+        marks = [log.mark(upto) for upto in (0, 1, 3, 5, 7)]  # labels are between them
+        log.forget(exposures=log.mark(3).number)
         assert rows(log) == before[1:]
         assert len(log._store.read("SELECT 1 FROM labels")) == 3
         for mark in marks[2:]:
@@ -347,8 +346,8 @@ def test_forgetting_keeps_later_exposures_their_labels_and_positions():
         with pytest.raises(OtherLogError, match=r"begins after position 1, .* train in full on files"):
             log.check(marks[1])
         take(log, shown(9), now=time.time_ns() // 1000)
-        assert len(rows(log, after=4, as_of=2 * NOW)) == 1
-        log.forget(5)
+        assert len(rows(log, after=8, as_of=2 * NOW)) == 1
+        log.forget(exposures=1 << 40)
         assert len(rows(log, as_of=2 * NOW)) == 2  # the last that waits no more, and one that does
 
 
@@ -368,11 +367,11 @@ def test_erased_exposures_are_gone_with_their_labels_and_change_nothing_else(
         gone = [row for row in before if row["who"] == 0 and row["timestamp"] <= until["0"]]
         held = {"0"} & {*log.users({"0": 1 << 60})}
         assert held >= {str(row["who"]) for row in before if row["who"] == 0}
-        removed = log.erase(until)
+        removed = log.erase(until, 1)
         assert removed["exposures"] == len(gone)
         assert rows(log) == [row for row in before if row not in gone]
         assert log.users(until) == []
-        assert log.erase(until) == {"labels": 0, "exposures": 0}
+        assert log.erase(until, 1) == {"events": 0, "exposures": 0, "labels": 0}
         for mark in marks:
             log.check(mark)
         last = log.newest
@@ -385,7 +384,9 @@ def test_erased_exposures_are_gone_with_their_labels_and_change_nothing_else(
 def test_many_labels_find_their_exposures_by_an_index():
     with opened() as log:
         exposures = [Exposure(f"r{k}", str(k % 99), "a", NOW) for k in range(40_000)]
-        log.append(exposures, [Label(one.request, "", "a", "click", NOW, 1.0) for one in exposures], now=NOW)
+        log.append(
+            (), exposures, [Label(one.request, "", "a", "click", NOW, 1.0) for one in exposures], now=NOW
+        )
         began = time.perf_counter()
         assert sum(row["clicked"] for row in rows(log)) == 40_000
         assert time.perf_counter() - began < 60  # each with each other takes minutes
@@ -393,7 +394,7 @@ def test_many_labels_find_their_exposures_by_an_index():
 
 def test_ids_of_another_type_are_left_out():
     with opened() as log:
-        log.append([Exposure("rq", "A17", "a", NOW), Exposure("rq", "17", "b", NOW)], [], now=NOW)
+        log.append((), [Exposure("rq", "A17", "a", NOW), Exposure("rq", "17", "b", NOW)], [], now=NOW)
         assert [row["who"] for row in rows(log)] == [17]
 
 
@@ -401,20 +402,20 @@ def test_ids_of_another_type_are_left_out():
 
 
 def test_exposures_and_events_share_a_file(tmp_path: Path):
-    events_log = SqliteLog(tmp_path / "log.sqlite")
+    events_log = ServiceLog(tmp_path / "log.sqlite", 3600 * SECOND)
     events_log.append(events(2))
-    log = ExposureLog(tmp_path / "log.sqlite", 3600 * SECOND)
+    log = ServiceLog(tmp_path / "log.sqlite", 3600 * SECOND)
     take(log, shown())
-    assert log.identity != events_log.identity
-    held = open_exposures(tmp_path, make=False)
+    assert log.identity == events_log.identity
+    held = open_log(tmp_path, make=False)
     assert (held.window, rows(held)) == (3600 * SECOND, rows(log))
-    assert ExposureLog(tmp_path / "log.sqlite").window == 3600 * SECOND
-    with pytest.raises(StoreError, match="No such file"):
-        open_exposures(tmp_path / "nowhere", make=False)
+    assert ServiceLog(tmp_path / "log.sqlite").window == 3600 * SECOND
+    with pytest.raises(StoreError, match="holds no log of events"):
+        open_log(tmp_path / "nowhere", make=False)
 
 
 def test_a_full_disk_leaves_nothing(tmp_path: Path):
-    log = ExposureLog(tmp_path / "log.sqlite")
+    log = ServiceLog(tmp_path / "log.sqlite")
     take(log, shown(request="q"))
     log._store.write(lambda connection: connection.execute("PRAGMA max_page_count = 12"))
     with pytest.raises(StoreError, match="full; check that"):
@@ -427,7 +428,7 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path):
 def test_every_acknowledged_record_survives_a_kill(tmp_path: Path):
     """A process that writes is killed at a random moment, again and again."""
     file, acknowledged = tmp_path / "log.sqlite", set()
-    log = ExposureLog(file)
+    log = ServiceLog(file)
     for kill in range(KILLS):
         words = [sys.executable, "-m", "tests.serving.events.test_exposures", str(file), str(kill)]
         with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
@@ -505,8 +506,8 @@ def test_a_bad_label_is_refused(wrong: dict, place: str, words: str):
 
 
 @pytest.fixture(scope="module")
-def whatever(tmp_path_factory: pytest.TempPathFactory) -> ExposureLog:
-    return ExposureLog(tmp_path_factory.mktemp("whatever") / "log.sqlite")
+def whatever(tmp_path_factory: pytest.TempPathFactory) -> ServiceLog:
+    return ServiceLog(tmp_path_factory.mktemp("whatever") / "log.sqlite")
 
 
 @given(
@@ -522,11 +523,11 @@ def whatever(tmp_path_factory: pytest.TempPathFactory) -> ExposureLog:
         ),
     )
 )
-def test_whatever_is_sent_is_taken_or_refused(whatever: ExposureLog, raw: dict[str, Any]):
+def test_whatever_is_sent_is_taken_or_refused(whatever: ServiceLog, raw: dict[str, Any]):
     for read in (READER.read_exposure, READER.read_labels):
         with suppress(EventError):
             found = read(raw, NOW)
-            whatever.append(*(([], found) if isinstance(found, list) else ([found], [])), now=NOW)
+            whatever.append((), *(([], found) if isinstance(found, list) else ([found], [])), now=NOW)
     assert len(rows(whatever)) == whatever.counts["exposures taken"]
 
 
@@ -536,7 +537,7 @@ def test_a_label_names_each_task_of_the_record():
 
 
 if __name__ == "__main__":
-    writer, run = ExposureLog(Path(sys.argv[1])), sys.argv[2]
+    writer, run = ServiceLog(Path(sys.argv[1])), sys.argv[2]
     for number in range(1_000_000):
         name = f"{run}:{number}"
         take(writer, shown(request=name))

@@ -20,12 +20,15 @@ import yaml
 import mgoe
 from mgoe._util import extras
 from mgoe.errors import ConfigError, MissingExtra, ServiceError
-from mgoe.serving import every, open_events, open_exposures
+from mgoe.serving import every, open_log
 from mgoe.serving.events.answer_log import Answer, write_answers
 from mgoe.serving.events.event import EventReader
+from mgoe.serving.events.log import ServiceLog
+from mgoe.serving.events.stores import with_query
 from mgoe.serving.events.taken import taken_rows
 from mgoe.serving.http.experiment import Experiment
 from mgoe.serving.http.settings import ServeSettings
+from tests.serving.events.stores import Server
 from tests.serving.served import httpx
 
 module = pytest.importorskip("mgoe.serving.http.client")
@@ -102,12 +105,11 @@ def exported(bundle: Path, state: Path) -> dict[str, list[Any]]:
     which begin with what names the log."""
     opened = mgoe.load(bundle)
     with ExitStack() as stack:
-        events = stack.enter_context(closing(open_events(str(state))))
-        exposures = stack.enter_context(closing(open_exposures(str(state))))
+        log = stack.enter_context(closing(open_log(str(state))))
         kinds = EventReader.of(opened).kinds
-        rows = taken_rows(exposures, opened.settings, kinds, BEGIN + 100 * HOUR).read_all()
+        rows = taken_rows(log, opened.settings, kinds, BEGIN + 100 * HOUR).read_all()
         found = {
-            "events": [(mark.position, event) for mark, event in every(events)],
+            "events": [(mark.position, event) for mark, event in every(log)],
             "exposures": rows.drop_columns("digest").to_pylist(),
         }
     write_answers(state, state / "answers.parquet")
@@ -229,7 +231,7 @@ def test_the_clock_says_what_is_in_the_future(finished: Path, tmp_path: Path, ht
         await post(service, "events", events=[{"user": 1, "item": 2, "behavior": "click"}])
 
     asked(finished / "bundle", tmp_path, http, use)
-    with closing(open_events(str(tmp_path))) as log:
+    with closing(open_log(str(tmp_path))) as log:
         assert [one.time - BEGIN for _, one in every(log)] == [240 * SECOND, 0]
 
 
@@ -282,6 +284,30 @@ def test_a_clock_behind_the_log_is_refused_at_the_start(shown: Path, tmp_path: P
     rule = r"^clock: must not be behind the log, which has exposures taken after 2020-03-01T00:00:00\+00:00; "
     with pytest.raises(ConfigError, match=rule):
         asked(shown / "bundle", tmp_path, False, use)
+
+
+def test_a_log_on_redis_takes_exposures_at_moments_of_the_clock(shown: Path, tmp_path: Path):
+    """Also after what Redis dates: the deployment, items and events."""
+
+    async def use(service: httpx.AsyncClient, clock: Clock) -> None:
+        for item in (1, 2):
+            clock.now += 1
+            exposure, event = {"user": 1, "item": item}, {"user": 1, "item": item, "behavior": "click"}
+            await post(service, "items", items=[{"item": NEW + item, "name": "new"}])
+            await post(service, "events", events=[event])
+            assert (await post(service, "events", exposures=[exposure])).json()["accepted"] == 1
+
+    server = Server(tmp_path / "redis")
+    try:
+        asked(shown / "bundle", tmp_path / "state", False, use, redis=server.url)
+        with closing(open_log(with_query(server.url, state=tmp_path / "other"))) as log:
+            assert [log.before(BEGIN + later) for later in (1, 2, 3)] == [0, *exposed(log)]
+    finally:
+        server.kill()
+
+
+def exposed(log: ServiceLog) -> list[int]:
+    return [row[0] for rows in log.rows(["click"], 0, 1 << 62, 1 << 62, 0) for row in rows]
 
 
 @BOTH

@@ -18,7 +18,7 @@ from numpy.testing import assert_allclose
 
 import mgoe
 from mgoe.lifecycle import Registry
-from mgoe.serving import open_exposures
+from mgoe.serving import open_log
 from tests.effort import SOAK, slow
 from tests.lifecycle.test_taken import counted, counts_of, requests, take
 from tests.lifecycle.test_update import stream
@@ -132,7 +132,7 @@ SETTLED = 320 if SOAK else 0
 @contextmanager
 def filled(machine: Machine, bundle: mgoe.Bundle) -> Iterator[None]:
     """Have these exposures on Redis before a service starts."""
-    log = open_exposures(machine.moved("redis://127.0.0.1:6379/0?password_file=/etc/mgoe/redis-password"))
+    log = open_log(machine.moved("redis://127.0.0.1:6379/0?password_file=/etc/mgoe/redis-password"))
     assert log is not None
     take(log, bundle, requests(bundle, SETTLED // 4, seed=2)).close()
     yield

@@ -10,7 +10,7 @@ import pytest
 import mgoe
 from mgoe.lifecycle import Registry
 from mgoe.lifecycle.erasure import erase, verify
-from mgoe.serving import open_events
+from mgoe.serving import open_log
 from tests.effort import slow
 from tests.lifecycle.test_taken import requests, take
 from tests.lifecycle.test_update import stream
@@ -36,7 +36,7 @@ def deploy(machine: Machine, bundle: Path, redis: str | None = None) -> Registry
     registry.promote(registry.add(bundle))
     if opened.settings.form == "exposures" and redis is None:
         take(state, opened, requests(opened, 10)).close()
-    log = open_events(redis or state)
+    log = open_log(redis or state)
     log.append(stream(opened, 50))
     log.close()
     return registry
@@ -103,7 +103,7 @@ def test_a_restore_mixes_nothing(finished: Path, machine: Machine):
         assert message in refused.stderr
     machine.administer(restore)
     assert Registry(bundles).aliases == before
-    assert len(open_events(state).read()) == 50
+    assert len(open_log(state).read()) == 50
 
 
 @slow
@@ -112,8 +112,8 @@ def test_who_was_erased_after_the_backup_is_erased_again(finished: Path, machine
     backup, restore = (lines_of("backup.md", heading) for heading in ("Back up", "Restore"))
     machine.administer(backup[:1])
     state = machine.path("/var/lib/mgoe/state")
-    user = open_events(state).read()[0][1].user
+    user = open_log(state).read()[0][1].user
     erase(registry.path, [str(user)], state=state)
     machine.administer(restore)
-    assert user not in [event.user for _, event in open_events(state).read()]
+    assert user not in [event.user for _, event in open_log(state).read()]
     assert verify(registry.path, [str(user)], state=state)["remains"] in ({}, None, [])

@@ -12,7 +12,7 @@ from numpy.testing import assert_allclose
 import mgoe
 from mgoe.bundle import Bundle
 from mgoe.config import RetrievalSettings
-from mgoe.serving import LiveBundle, open_events
+from mgoe.serving import LiveBundle, open_log
 from tests.serving.served import Served, answered, served
 from tests.serving.stocked import BLUE, RED, stocked
 
@@ -66,7 +66,7 @@ def test_events_of_a_registered_item_count_as_those_of_any_newcomer(shop: Path, 
         register(store, {"item": OTHER}, {"item": NEW, "features": RED})
         assert store.add(bought)["accepted"] == 1
         found = store.score(users=[1, 2], items=[NEW, NEW])["tasks"]
-    live = LiveBundle(mgoe.load(shop), open_events(tmp_path, make=False))
+    live = LiveBundle(mgoe.load(shop), open_log(tmp_path, make=False))
     for task, values in live.predict([1, 2], NEW)[[*found]].items():
         assert_allclose(found[task], values, rtol=1e-5)
 

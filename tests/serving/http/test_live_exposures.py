@@ -10,7 +10,7 @@ import pytest
 
 from mgoe.errors import StoreError
 from mgoe.serving.events.event import EventReader
-from mgoe.serving.events.exposure_log import ExposureLog
+from mgoe.serving.events.log import ServiceLog
 from mgoe.serving.events.taken import taken_rows
 from tests.serving.served import Served, get, served
 
@@ -32,7 +32,7 @@ def gauges(service: Served) -> dict[str, float]:
 
 
 def rows(service: Served) -> list[dict[str, Any]]:
-    bundle, log = service.reloader.engine.bundle, service.reloader.exposures
+    bundle, log = service.reloader.engine.bundle, service.reloader.log
     assert log is not None
     kinds = EventReader.of(bundle).kinds
     return taken_rows(log, bundle.settings, kinds, time.time_ns() // 1000).read_all().to_pylist()
@@ -126,7 +126,7 @@ def test_a_store_that_is_away_acknowledges_nothing(taking: Served, monkeypatch: 
         raise StoreError("store", "is away; start it again")
 
     with monkeypatch.context() as away:
-        away.setattr(ExposureLog, "append", gone)
+        away.setattr(ServiceLog, "append", gone)
         answer = taking.client.post("/v1/events", json={"exposures": [{"user": 1, "item": 2}]})
         assert (answer.status_code, answer.json()["place"]) == (503, "store")
     assert taking.take(exposures=[{"user": 1, "item": 2}])["accepted"] == 1

@@ -15,8 +15,8 @@ from numpy.testing import assert_allclose
 import mgoe
 from mgoe.errors import BundleError, StoreError
 from mgoe.lifecycle import Sources, update
-from mgoe.serving import LiveBundle, open_events
-from mgoe.serving.events.sqlite_log import SqliteLog
+from mgoe.serving import LiveBundle, open_log
+from mgoe.serving.events.log import ServiceLog
 from tests.serving.served import Served, served, timeless
 
 httpx = pytest.importorskip("httpx", reason="httpx is not installed: pip install httpx")
@@ -90,7 +90,7 @@ def test_predict_with_the_events_of_a_service_agrees_with_it(
             *({"user": user, "item": item, "behavior": "buy"} for user in asked[:3] for item in items[:2])
         )
         answers = [service.score(users=[user], items=items) for user in asked]
-    moved = LiveBundle(bundle, open_events(tmp_path, make=False))
+    moved = LiveBundle(bundle, open_log(tmp_path, make=False))
     for user, answer in zip(asked, answers, strict=True):
         told = moved.predict(user, items)
         for task in bundle.tasks:
@@ -134,10 +134,10 @@ def test_a_store_that_goes_away_and_comes_back(
     finished: Path, bundle: mgoe.Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     user, item = bundle.encoders.users.ids([0]).to_pylist()[0], bundle.encoders.items.ids([0]).to_pylist()[0]
-    log = SqliteLog(tmp_path / "log.sqlite")
+    log = ServiceLog(tmp_path / "log.sqlite")
     with served(finished / "bundle", tmp_path, log=log) as service, monkeypatch.context() as away:
 
-        def gone(*_: object) -> None:
+        def gone(*_: object, **__: object) -> None:
             raise StoreError("store", "is away; start it again")
 
         away.setattr(log, "append", gone)

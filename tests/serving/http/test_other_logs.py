@@ -15,8 +15,7 @@ from mgoe.bundle.held import HELD, NEW_STORE, Held, write_held
 from mgoe.bundle.write import seal
 from mgoe.config import load_settings
 from mgoe.evaluation import read_rows
-from mgoe.serving.events.exposure_log import ExposureLog
-from mgoe.serving.events.sqlite_log import SqliteLog
+from mgoe.serving.events.log import ServiceLog
 from tests.serving.http.test_live_service import until
 from tests.serving.served import Served, served
 
@@ -58,14 +57,14 @@ def test_a_running_service_takes_nothing_into_another_log(shown: Path, tmp_path:
         assert consumer._follower
         assert reader
         consumer._follower._next = 0.0  # not only every ten seconds
-        until(lambda: consumer.exposures_mark.position == "2")
+        until(lambda: consumer.exposures_mark.position == "3")
         if how == "emptied":
             (older / "log.sqlite").unlink()
-        SqliteLog(older / "log.sqlite").close()
+        ServiceLog(older / "log.sqlite").close()
         if how == "grown on":
-            log = ExposureLog(older / "log.sqlite")
+            log = ServiceLog(older / "log.sqlite")
             now = time.time_ns() // 1000
-            log.append([reader.read_exposure(SHOWN | {"request": f"x{n}"}, now) for n in range(3)], [])
+            log.append((), [reader.read_exposure(SHOWN | {"request": f"x{n}"}, now) for n in range(3)], [])
         exchanged(state, older, tmp_path / "latest")
         for records in ({"exposures": [SHOWN | {"request": "r3"}]}, {"events": [EVENT | {"item": 5}]}):
             status, error = said(service, **records)
@@ -77,7 +76,7 @@ def test_a_running_service_takes_nothing_into_another_log(shown: Path, tmp_path:
         (tmp_path / "latest").rename(state)
         until(lambda: not detail(service))
         service.take(events=[EVENT | {"item": 5}], exposures=[SHOWN | {"request": "r3"}])
-        assert ExposureLog(state / "log.sqlite").newest[0] == 3
+        assert ServiceLog(state / "log.sqlite").newest[0] == 5
 
 
 def holding(bundle: Path, path: Path, held: dict[str, Held]) -> Path:
@@ -111,7 +110,7 @@ def test_a_state_that_is_empty_although_the_bundle_holds_rows_is_shown(shown: Pa
         assert store_of(service) == (1, 1)
         service.take(events=[EVENT])
         assert store_of(service) == (1, 1)
-        with closing(SqliteLog(state / "log.sqlite")) as log:
+        with closing(ServiceLog(state / "log.sqlite")) as log:
             here = {log.identity: Held(*log.read()[-1][0], last=1_700_000_000_000_000)}
         holding(shown / "bundle", tmp_path / "next", of_another | here)
         bundle.rename(tmp_path / "former")
@@ -138,8 +137,8 @@ def test_a_full_disk_shows_while_nobody_posts(finished: Path, tmp_path: Path):
 
 def test_a_service_that_starts_on_another_log_says_so_and_takes_nothing(shown: Path, tmp_path: Path):
     state = tmp_path / "state"
-    SqliteLog(state / "log.sqlite").close()
-    log = ExposureLog(state / "log.sqlite")
+    ServiceLog(state / "log.sqlite").close()
+    log = ServiceLog(state / "log.sqlite")
     bundle = holding(shown / "bundle", tmp_path / "bundle", {log.identity: Held("7", "5b2e" * 8)})
     with served(bundle, state) as service:
         assert "ends before position 7, up to which it was read: it is an older copy" in detail(service)
@@ -155,13 +154,13 @@ def test_a_running_service_takes_nothing_into_a_damaged_log(shown: Path, tmp_pat
     with served(shown / "bundle", state) as service:
         service.take(events=[EVENT])
         with sqlite3.connect(state / "log.sqlite") as log:
-            log.execute("INSERT INTO events(event, digest) SELECT event, x'00' FROM events")
+            log.execute("INSERT INTO records(kind, record, digest) SELECT kind, record, x'00' FROM records")
         until(lambda: "the log is damaged at event 2" in detail(service))
         for records in ({"events": [EVENT | {"item": 5}]}, {"exposures": [SHOWN]}):
             status, error = said(service, **records)
             assert (status, "restore it from an intact copy" in error) == (503, True)
         assert service.rank(user=1, k=3)["ranked"]
         with sqlite3.connect(state / "log.sqlite") as log:
-            log.execute("DELETE FROM events WHERE digest = x'00'")
+            log.execute("DELETE FROM records WHERE digest = x'00'")
         until(lambda: not detail(service))
         service.take(events=[EVENT | {"item": 5}])

@@ -10,10 +10,9 @@ from typer.testing import CliRunner
 import mgoe
 from mgoe.cli.app import app
 from mgoe.errors import ConfigError, OtherLogError, StoreError
-from mgoe.serving.events.redis_exposures import RedisExposures
 from mgoe.serving.events.redis_log import RedisLog
 from mgoe.serving.events.redis_server import RedisServer
-from mgoe.serving.events.stores import open_exposures, with_query
+from mgoe.serving.events.stores import open_log, with_query
 from tests.cli.test_serve import process
 from tests.effort import slow
 from tests.lifecycle.test_taken import counted, counts_of, requests, take
@@ -42,7 +41,7 @@ def test_what_one_service_takes_the_other_has_and_an_update_learns(
 ):
     url, old = with_query(server.url, prefix="shop"), mgoe.load(shown / "bundle")
     asked, later = requests(old, 20), {"user": 1, "item": 2, "request": "later"}
-    take(open_exposures(url), old, asked)  # which have waited for their labels
+    take(open_log(url), old, asked)  # which have waited for their labels
     with (
         served(shown / "bundle", tmp_path / "one", redis=url) as one,
         served(shown / "bundle", tmp_path / "two", redis=url) as two,
@@ -158,4 +157,4 @@ def test_a_prefix_remembers_its_deployment(shown: Path, finished: Path, server: 
             assert answer.status_code == 503
     with pytest.raises(OtherLogError, match="name another prefix"):
         RedisLog(url).claim(["click"])
-    assert isinstance(open_exposures(url), RedisExposures)
+    assert isinstance(open_log(url), RedisLog)

@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 
 from mgoe.bundle import MANIFEST
 from mgoe.errors import StoreError
-from mgoe.serving.events.sqlite_log import SqliteLog
+from mgoe.serving.events.log import ServiceLog
 from mgoe.serving.http import watch
 from mgoe.serving.scoring.engine import Engine
 from mgoe.serving.scoring.explanation import explain
@@ -131,7 +131,7 @@ def test_a_bundle_that_is_replaced_while_it_is_opened_is_not_taken(
 @pytest.mark.parametrize("how", [Runtime(engine="torch"), Runtime(engine="onnx")])
 def test_an_engine_is_freed_with_its_last_request(finished: Path, tmp_path: Path, how: Any):
     """By reference counts, since objects that exist at the start are never collected (`gc.freeze`)."""
-    engine = Engine(finished / "bundle", SqliteLog(tmp_path / "log.sqlite"), tmp_path, how)
+    engine = Engine(finished / "bundle", ServiceLog(tmp_path / "log.sqlite"), tmp_path, how)
     explain(engine, 1, 1, {})
     parts = [weakref.ref(part) for part in (engine, engine.scorer, engine.scorer._rows, engine.live)]
     gc.collect()

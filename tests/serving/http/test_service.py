@@ -17,10 +17,9 @@ for _name in ("fastapi", "orjson", "prometheus_client", "uvicorn"):
 from mgoe.bundle import MANIFEST  # noqa: E402
 from mgoe.config import check_settings  # noqa: E402
 from mgoe.errors import ConfigError, MgoeError, StoreError  # noqa: E402
-from mgoe.serving.events.event import Event, EventLog  # noqa: E402
-from mgoe.serving.events.exposure_log import ExposureLog  # noqa: E402
+from mgoe.serving.events.event import Event  # noqa: E402
+from mgoe.serving.events.log import ServiceLog  # noqa: E402
 from mgoe.serving.events.redis_log import RedisLog  # noqa: E402
-from mgoe.serving.events.sqlite_log import SqliteLog  # noqa: E402
 from mgoe.serving.http import service, supervisor  # noqa: E402
 from mgoe.serving.http.settings import ServeSettings  # noqa: E402
 from mgoe.serving.scoring.runtime import Runtime  # noqa: E402
@@ -34,14 +33,14 @@ class Opened(Exception):
 
 
 def said_of(
-    log: EventLog, folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    log: ServiceLog, folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> list[tuple[str, str]]:
     """Return level and event of each log line until the log of events is open."""
 
     def stop(*_: object, **__: object) -> None:
         raise Opened
 
-    monkeypatch.setattr(service, "open_events", lambda where: log)
+    monkeypatch.setattr(service, "open_log", lambda *_: log)
     monkeypatch.setattr(service, "Reloader", stop)
     with caplog.at_level(logging.INFO), pytest.raises(Opened):
         service.application(ServeSettings(bundle=folder))
@@ -65,7 +64,7 @@ def test_a_redis_that_may_lose_events_gets_a_warning(
 def test_a_folder_needs_no_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
-    assert said_of(SqliteLog(tmp_path / "log.sqlite"), tmp_path, monkeypatch, caplog) == []
+    assert said_of(ServiceLog(tmp_path / "log.sqlite"), tmp_path, monkeypatch, caplog) == []
 
 
 @pytest.mark.parametrize(
@@ -104,7 +103,7 @@ def test_workers_are_not_started_if_none_could_start(
 ):
     """A wrong address, a file as folder, a missing extra, no bundle, another window."""
     (tmp_path / "file").write_text("")
-    ExposureLog(tmp_path / "state" / "log.sqlite").close()
+    ServiceLog(tmp_path / "state" / "log.sqlite").close()
     monkeypatch.chdir(tmp_path)
     if message == "pip install":
         monkeypatch.setitem(sys.modules, "onnxruntime", None)
@@ -140,7 +139,7 @@ def test_workers_are_not_started_if_each_would_fail(wrong: str, message: str, ow
         bundle=own, state=tmp_path / "state", workers=2, runtime=Runtime(engine="torch"), port=0
     )
     if wrong == "log":
-        log = SqliteLog(tmp_path / "state" / "log.sqlite")
+        log = ServiceLog(tmp_path / "state" / "log.sqlite")
         log.append([cast(Event, SimpleNamespace(encode=lambda: b"[]"))])
         log.close()
     else:
@@ -177,8 +176,8 @@ def test_exposures_wait_as_long_as_the_log_says(
     window: str | None, held: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """Which the first service decides: another window is refused and changes nothing."""
-    said: list[ExposureLog] = []
-    monkeypatch.setattr(service, "Reloader", lambda path, log, exposures, *_, **__: said.append(exposures))
+    said: list[ServiceLog] = []
+    monkeypatch.setattr(service, "Reloader", lambda path, log, *_, **__: said.append(log))
     monkeypatch.setattr(service, "create_app", lambda *_, **__: None)
 
     def start(window: str | None) -> None:

@@ -17,7 +17,7 @@ from numpy.testing import assert_allclose
 import mgoe
 from mgoe.bundle import MANIFEST
 from mgoe.errors import StoreError
-from mgoe.serving import LiveBundle, open_events
+from mgoe.serving import LiveBundle, open_log
 from mgoe.serving.events.answer_log import IS_OF_SHADOW, Answer, AnswerLog, read_answers
 from tests.lifecycle.test_acceptance import changed, enlarge_weights
 from tests.serving.http.test_live_service import until
@@ -174,7 +174,7 @@ def test_the_shadow_knows_the_events_before_a_request_and_none_after_it(
         until(lambda: shadow.live.stats["events"] == 1)
         looks_again()  # after it noted when the event came
         [record] = records_of(service, tmp_path, lambda: service.rank(user=10**9, candidates=[1, 2, 3]))
-        log = open_events(tmp_path, make=False)
+        log = open_log(tmp_path, make=False)
         check_scores(record, [LiveBundle(mgoe.load(path), log) for path in (finished / "bundle", other)])
         # a request that waits while its user acts
         free.clear()

@@ -10,7 +10,7 @@ import pytest
 
 from mgoe.bundle import Bundle
 from mgoe.errors import StoreError
-from mgoe.serving.events.sqlite_log import SqliteLog
+from mgoe.serving.events.log import ServiceLog
 from mgoe.serving.online import base_values
 from mgoe.serving.scoring import onnx_process
 from mgoe.serving.scoring.engine import Engine
@@ -32,13 +32,13 @@ from mgoe.retrieval import known_items
 from mgoe.serving.scoring.engine import Engine
 from mgoe.serving.scoring.runtime import Runtime
 from mgoe.serving.events.event import Event
-from mgoe.serving.events.sqlite_log import SqliteLog
+from mgoe.serving.events.log import ServiceLog
 
 def compiled():
     kernels = [one for one in gc.get_objects() if isinstance(one, Dispatcher)]
     return {kernel.py_func.__name__: len(kernel.signatures) for kernel in kernels}
 
-log = SqliteLog(Path(sys.argv[2]) / "log.sqlite")
+log = ServiceLog(Path(sys.argv[2]) / "log.sqlite")
 engine = Engine(Path(sys.argv[1]), log, runtime=Runtime(engine="torch"))
 engine.prepare()
 ready = compiled()
@@ -79,7 +79,7 @@ def test_a_service_takes_what_was_prepared_beside_a_version_and_only_reads_it(
     onnx_process.prepare(Bundle.open(own))
     made = {path: path.stat().st_mtime_ns for path in own.with_name("own.prepared").rglob("*")}
     for state in (tmp_path / "one", tmp_path / "other"):
-        log = SqliteLog(state / "log.sqlite")
+        log = ServiceLog(state / "log.sqlite")
         with monkeypatch.context() as patch:
             patch.setattr(base_values, "_write_index", lambda *_: pytest.fail("an index is made again"))
             engine = Engine(own, log, state)
@@ -90,7 +90,7 @@ def test_a_service_takes_what_was_prepared_beside_a_version_and_only_reads_it(
     for damaged in own.with_name("own.prepared").rglob("*"):
         if damaged.is_file():
             damaged.unlink()
-    log = SqliteLog(tmp_path / "log.sqlite")
+    log = ServiceLog(tmp_path / "log.sqlite")
     assert Engine(own, log, tmp_path).scorer.awaits_graphs
     assert [*tmp_path.glob("index-*")]
     log.close()

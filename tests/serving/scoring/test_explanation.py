@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import mgoe
-from mgoe.serving.events.sqlite_log import SqliteLog
+from mgoe.serving.events.log import ServiceLog
 from mgoe.serving.scoring.engine import Engine
 from mgoe.serving.scoring.explanation import explain
 from mgoe.serving.scoring.runtime import Runtime
@@ -15,7 +15,7 @@ pytest.importorskip("orjson", reason="orjson is not installed: pip install -e '.
 
 
 def test_an_explanation_adds_up(finished: Path, bundle: mgoe.Bundle, tmp_path: Path):
-    engine = Engine(finished / "bundle", SqliteLog(tmp_path / "log.sqlite"), runtime=Runtime(engine="torch"))
+    engine = Engine(finished / "bundle", ServiceLog(tmp_path / "log.sqlite"), runtime=Runtime(engine="torch"))
     user, item = bundle.ids("user", np.array([4]))[0], bundle.ids("item", np.array([7]))[0]
     shown = explain(engine, user, item, {})
     scores = bundle.score_indices(np.array([4]), np.array([7]))[0]

@@ -15,7 +15,7 @@ from mgoe.config import FeatureSettings, RetrievalSettings
 from mgoe.data import FeatureEncoders, SideFeatures, Vocabulary
 from mgoe.evaluation import read_rows
 from mgoe.retrieval import Blend, Retrieval, popular
-from mgoe.serving import LiveBundle, open_events
+from mgoe.serving import LiveBundle, open_log
 from tests.serving.served import Served, answered, served, timeless
 
 VISITOR, ARRIVAL = 10**9, 10**9 + 5
@@ -119,7 +119,7 @@ def test_events_move_candidates_at_once_and_new_items_are_found(shop: Path, tmp_
             user = live.reloader.engine.live.look_up("user", [VISITOR])[0]
             retrieved = bundle.retrieval.candidates(view, int(user))
         assert {*live.reloader.engine.live.ids("item", retrieved)} == {*after["items"]}
-        found = LiveBundle(bundle, open_events(str(tmp_path), make=False)).recommend(VISITOR, k=20)
+        found = LiveBundle(bundle, open_log(str(tmp_path), make=False)).recommend(VISITOR, k=20)
         assert {*found["item"]} == {*after["items"]}
 
 

@@ -1,9 +1,8 @@
-"""Live events: who did what when, checked as they come in, each counted once, and the log that keeps them."""
+"""Live events: who did what when, checked as they come in, and each counted once."""
 
 import json
-from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Self
 
@@ -11,16 +10,12 @@ import numpy as np
 import pyarrow as pa
 
 from mgoe.bundle import Bundle
-from mgoe.bundle.held import START, Mark
 from mgoe.bundle.ids import canonical_id, checked_id, read_id, shown
-from mgoe.bundle.items import MARK, Item
-from mgoe.bundle.membership import check_deployment, new_deployment
 from mgoe.bundle.values import check_fields
 from mgoe.config import CLOCK_SKEW, did_you_mean
 from mgoe.data import task_masks
 from mgoe.data.times import UNITS, microseconds, unit_of
 from mgoe.errors import DamagedLogError, EventError
-from mgoe.serving.events.chain import chained, check_record
 
 FIELDS = ("user", "item", "behavior", "time", "id")
 SESSION_FIELDS = ("item", "behavior", "time")
@@ -30,10 +25,6 @@ Id = int | str
 """An id of a user or an item, as JSON has it."""
 Interaction = tuple[Id, Id, int, int]
 """User, item, time and task."""
-Records = list[tuple[Mark, bytes]]
-"""Encoded events and items, each with its mark; empty ones of users who were erased."""
-BATCH = 10_000
-"""Events read at once."""
 
 
 @dataclass(frozen=True)
@@ -67,12 +58,13 @@ class Event:
         }
 
     def is_of(self, until: Mapping[str, int]) -> bool:
-        """Return whether it is of one of some users, up to a time for each, see `EventLog.erase`."""
+        """Return whether it is of one of some users, up to a time for each, see `ServiceLog.erase`."""
         return is_erased(until, self.user, self.time)
 
     def encode(self) -> bytes:
         """Return the event as bytes of a log."""
-        return json.dumps(astuple(self), ensure_ascii=False, separators=(",", ":")).encode()
+        fields = (self.user, self.item, self.behavior, self.time, self.id)
+        return json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode()
 
     @classmethod
     def decode(cls, payload: bytes) -> Self:
@@ -228,151 +220,6 @@ class EventReader:
             if -_LIMIT < time < _LIMIT:
                 return time
         raise EventError("time", rule)
-
-
-class EventLog(ABC):
-    """A log that several servers share. Methods that raise `StoreError` work again once the store is back.
-
-    Attributes:
-        place: The log, for messages.
-
-    Example:
-        >>> from mgoe.serving import open_events
-        >>> log: EventLog = open_events("state")
-        >>> log.append([Event(42, 7, "click", 1_700_000_000_000_000)])
-        >>> [event.user for _, event in every(log)]
-        [42]
-        >>> log.close()
-    """
-
-    place: object
-
-    @property
-    @abstractmethod
-    def identity(self) -> str:
-        """The log that marks belong to, asked of the store: one that lost its data is another log."""
-
-    @property
-    def deployment(self) -> str | None:
-        """The deployment that the log belongs to; None if it is of none yet, or does not remember it."""
-        return None
-
-    def move(self, deployment: str, anyway: bool = True) -> None:  # noqa: B027 - not every log remembers it
-        """Let the log belong to a deployment, where it is remembered.
-
-        Args:
-            deployment: Its identity.
-            anyway: Also if it belongs to another one.
-        """
-
-    def claim(self, tasks: Sequence[str], deployment: str | None = None) -> None:
-        """Check that the log is one of a bundle, to whose deployment it belongs from now on if to none.
-
-        Args:
-            tasks: Of the bundle; some logs remember those of their first one.
-            deployment: Of the bundle, see `deployment_of`.
-
-        Raises:
-            OtherDeploymentError: The log is of another deployment.
-            OtherLogError: It is that of bundles with other tasks.
-        """
-        known = check_deployment(self.place, self.deployment, deployment)
-        if self.deployment is None:
-            self.move(known or new_deployment(), anyway=False)  # unless another service was first
-            check_deployment(self.place, held := self.deployment, deployment or held)
-
-    def check_room(self) -> None:  # noqa: B027 - the exposures of a folder are in the same file and do it
-        """Check that events could be written now, where that can be known without writing one.
-
-        Raises:
-            StoreError: They could not.
-        """
-
-    @abstractmethod
-    def append(self, events: Sequence[Event | Item]) -> None:
-        """Write events and items, which are then durable. If that fails, send them again: they count once."""
-
-    def read(self, after: Mark = START, limit: int = BATCH) -> list[tuple[Mark, Event | Item]]:
-        """Return records after a mark, in the order that all readers see, each with its own mark.
-
-        Raises:
-            OtherLogError: The log does not hold the record of the mark, see `check`.
-            StoreError: The log is away, or a record is damaged.
-        """
-        records = self._records(after, limit + (after != START))
-        former = self.identity if records and records[0][0].position == "1" else None
-        if after != START:
-            check_record(self.place, after, records[0][0] if records else None)
-            records, former = records[1:], after.digest
-        events = list[tuple[Mark, Event | Item]]()
-        for mark, record in records:
-            if record and former is not None and chained(former, record) != mark.digest:
-                rule = f"the log is damaged at event {mark.position}; restore it from an intact copy"
-                raise DamagedLogError(self.place, rule)
-            if record:  # its user was not erased
-                kind = Item if record.startswith(MARK) else Event
-                events.append((mark, kind.decode(record)))
-            former = mark.digest
-        all_erased = records and not events
-        return self.read(records[-1][0], limit) if all_erased else events
-
-    def check(self, mark: Mark) -> None:
-        """Check that the log continues at a mark. Before the first record it always does.
-
-        Raises:
-            OtherLogError: It ends before (an older copy, or emptied), has another record there (an older copy
-                that has grown on, or another log), or has dropped the record.
-        """
-        if mark != START:
-            found = self._records(mark, 1)
-            check_record(self.place, mark, found[0][0] if found else None)
-
-    @abstractmethod
-    def forget(self, before: Mark) -> None:
-        """Drop events before a mark. Its own record stays, so that it and later ones can be checked."""
-
-    @property
-    @abstractmethod
-    def erased(self) -> int:
-        """How many erasures of the list of a registry were applied to the log."""
-
-    @abstractmethod
-    def erase(self, until: Mapping[str, int], erasures: int) -> int:
-        """Remove for good what events of some users say; their marks stay. Return the number of events.
-
-        Args:
-            until: By user, as a text, up to which time events go, in microseconds since 1970.
-            erasures: See `erased`, from now on.
-        """
-
-    @abstractmethod
-    def close(self) -> None:
-        """Close files or connections."""
-
-    @abstractmethod
-    def _records(self, first: Mark, count: int) -> Records:
-        """Return records from a mark on, its own included."""
-
-
-def records(log: EventLog, after: Mark = START) -> Iterator[tuple[Mark, Event | Item]]:
-    """Yield all records after a mark, each with its own mark."""
-    while found := log.read(after):
-        yield from found
-        after = found[-1][0]
-
-
-def every(log: EventLog, after: Mark = START) -> Iterator[tuple[Mark, Event]]:
-    """Yield all events after a mark, each with its own mark.
-
-    Example:
-        >>> from mgoe.serving import open_events
-        >>> log = open_events("state")
-        >>> log.append([Event(42, 7, "click", 1_700_000_000_000_000)])
-        >>> [event.item for _, event in every(log)]
-        [7]
-        >>> log.close()
-    """
-    yield from ((mark, one) for mark, one in records(log, after) if isinstance(one, Event))
 
 
 def with_ids_of(events: Sequence[Event], kinds: Mapping[str, pa.DataType]) -> list[Event | None]:

@@ -19,7 +19,7 @@ from mgoe.bundle.held import START, Mark
 from mgoe.config import TaskSettings, seconds
 from mgoe.data.exposure_history import VALUE_UNIT
 from mgoe.data.waiting import longest_delay
-from mgoe.serving.events.exposure_log import ExposureLog
+from mgoe.serving.events.log import ServiceLog
 
 AT_ONCE = 20_000
 """New exposures read at once, so that events need not wait long for the thread that reads both."""
@@ -48,7 +48,7 @@ class ExposureFollower:
     """Reads what has become known of the exposures of a log since the last time.
 
     Args:
-        log: The exposures of a service.
+        log: The log of a service.
         tasks: Tasks of the bundle, in their order.
         after: Up to where the bundle's graph holds the exposures.
 
@@ -60,7 +60,7 @@ class ExposureFollower:
         StoreError: The log is away.
     """
 
-    def __init__(self, log: ExposureLog, tasks: Sequence[TaskSettings], after: Mark = START):
+    def __init__(self, log: ServiceLog, tasks: Sequence[TaskSettings], after: Mark = START):
         self._log, self._tasks = log, tasks
         self._number = {task.name: t for t, task in enumerate(tasks)}
         self._regressions = np.array([task.kind == "regression" for task in tasks])
@@ -80,6 +80,10 @@ class ExposureFollower:
         # of each exposure whether it is counted as shown, as labelled and as done, by task
         self._flags = np.zeros((AT_ONCE, 1 + 2 * len(self._tasks)), bool)
         self._values = np.zeros((AT_ONCE, int(self._regressions.sum())), np.int64)
+        self._ids, self._size = (
+            np.zeros(AT_ONCE, np.int64),
+            0,
+        )  # rising positions of those read
 
     @property
     def is_due(self) -> bool:
@@ -89,7 +93,7 @@ class ExposureFollower:
     @property
     def bytes(self) -> int:
         """Memory for what is counted of each exposure."""
-        return self._flags.nbytes + self._values.nbytes
+        return self._flags.nbytes + self._values.nbytes + self._ids.nbytes
 
     def read(self, now: int | None = None) -> Changes | None:
         """Return what has become known of some exposures; None if nothing has.
@@ -128,16 +132,19 @@ class ExposureFollower:
         for row in np.flatnonzero((~np.isnan(label) & ~labelled).any(axis=1)).tolist():
             later = moment[row][~np.isnan(label[row]) & ~labelled[row]]
             heapq.heappush(self._due, (int(later.min()), int(number[row])))
-        places = number - self._after - 1
-        self._flags = with_room(self._flags, int(places[-1]) + 1)
-        self._values = with_room(self._values, int(places[-1]) + 1)
+        new = number[number > self._last]
+        size = self._size + len(new)
+        self._ids = with_room(self._ids, size)
+        self._ids[self._size : size] = new
+        places = np.searchsorted(self._ids[:size], number)
+        self._flags, self._values = with_room(self._flags, size), with_room(self._values, size)
         flags = np.concatenate([np.ones((len(number), 1), bool), labelled, labelled & (label > 0)], axis=1)
         counts = flags.astype(np.int64) - self._flags[places]
         values = np.rint(
             np.where(labelled, np.minimum(label, 9e12), 0)[:, self._regressions] / VALUE_UNIT
         ).astype(np.int64)
         changes = Changes(users, items, contexts, counts, values - self._values[places])
-        self._flags[places], self._values[places] = flags, values
+        self._size, self._flags[places], self._values[places] = size, flags, values
         return changes
 
     def _known(

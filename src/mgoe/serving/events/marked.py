@@ -1,6 +1,6 @@
 """Files of rows that a service has taken: each says which part of which log it holds, so rows count once.
 
-`mgoe exposures` and `mgoe events` write them. The metadata of such a Parquet file names the log and its marks
+`mgoe log export` writes them. The metadata of such a Parquet file names the log and its marks
 before the first row and at the last; two columns hold the number and the digest of each row's record.
 """
 
@@ -122,7 +122,7 @@ def check_apart(times: NDArray[np.int64], until: int, place: object) -> None:
         raise DataError(
             place,
             f"most rows are from before {iso_time(until)}, the end of files that no service has written and "
-            "that may hold the same rows; write the service's rows by `mgoe exposures` or `mgoe events`, and "
+            "that may hold the same rows; write the service's rows by `mgoe log export`, and "
             "train in full on these files and on older rows alone",
         )
 
@@ -143,5 +143,5 @@ def check_later(first: int, held: Sources, place: object) -> None:
         raise DataError(
             place,
             f"must come after the rows of a service that the bundle holds, until {iso_time(last)}, found the "
-            f"first at {iso_time(first)}; write its rows by `mgoe exposures` or `mgoe events` instead",
+            f"first at {iso_time(first)}; write its rows by `mgoe log export` instead",
         )

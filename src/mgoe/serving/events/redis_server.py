@@ -1,14 +1,14 @@
-"""A Redis server (6.2 or newer) that keeps the logs of a deployment: its address, its password, its errors.
+"""A Redis server (6.2 or newer) that keeps the log of a deployment: its address, its password, its errors.
 
 An address names the keys of its deployment, and may name more: in
 `redis://host:6379/0?prefix=shop&password_file=secret&state=state` the prefix of all keys, a file with the
-password, and the folder where this machine keeps its replica of the exposures.
+password, and the folder where this machine keeps its replica of the log.
 """
 
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,17 +22,9 @@ PREFIX = "mgoe"
 """Prefix of the keys unless the address names another."""
 PASSWORD = "MGOE_REDIS_PASSWORD"
 """Environment variable with the password, unless the address names it or a file with it."""
-FORMAT = 1
-"""Of what is in the streams; the identity of a log begins with it."""
-_EXCHANGE = """
-for _, entry in ipairs(redis.call('XRANGE', KEYS[1], ARGV[1] == '' and '-' or '(' .. ARGV[1], '+')) do
-    redis.call('XADD', KEYS[2], entry[1], unpack(entry[2]))
-end
-if redis.call('EXISTS', KEYS[2]) == 1 then redis.call('RENAME', KEYS[2], KEYS[1]) end
-"""
+FORMAT = 2
+"""Of what is in the stream; the identity of a log begins with it."""
 _WRITING = ("aof_rewrite_in_progress", "aof_rewrite_scheduled", "rdb_bgsave_in_progress")
-COPIED = 1000
-"""Entries of a stream that are copied at once."""
 TIMEOUT = 2.0
 """Seconds after which a server that does not answer counts as away."""
 
@@ -82,18 +74,19 @@ class RedisServer:
             self.client.set(f"{self.prefix}:{name}", value, nx=True)
             return text(self.client.get(f"{self.prefix}:{name}"))
 
-    def identity(self, log: str) -> str:
-        """Return the identity of a log of this deployment, which gets one if it has none.
+    @property
+    def identity(self) -> str:
+        """The identity of the log of this deployment, which gets one if it has none.
 
         Raises:
             StoreError: Redis is away, or the log is of another format.
         """
-        found = self.remember(f"{log}:identity", f"{FORMAT}-{uuid.uuid4().hex}")
+        found = self.remember("events:identity", f"{FORMAT}-{uuid.uuid4().hex}")
         if not found.startswith(f"{FORMAT}-"):
             raise StoreError(
                 "redis",
-                f"{self.prefix}:{log} must be a log of format {FORMAT}, found that of another version; "
-                "use that version, or another prefix",
+                f"{self.prefix}:events must be a log of format {FORMAT}, found that of another version; "
+                "update once with that version, then start with another prefix",
             )
         return found
 
@@ -115,28 +108,13 @@ class RedisServer:
             seconds, micros = self.client.time()
         return seconds * 1_000_000 + micros
 
-    def rewrite(self, stream: str, left: Callable[[dict[bytes, bytes]], dict[bytes, bytes]]) -> None:
-        """Write a stream and the files of the server again: they keep the bytes of what was deleted.
-
-        What is added meanwhile stays. Nothing may be trimmed meanwhile.
-
-        Args:
-            stream: Its entries keep their positions.
-            left: Returns what is left of the fields of an entry.
+    def rewrite(self) -> None:
+        """Write the files of the server again: they keep the bytes of what was deleted.
 
         Raises:
-            StoreError: Redis is away. The stream is then as it was.
+            StoreError: Redis is away.
         """
-        new, after = f"{stream}:new", ""
         with self.errors():
-            self.client.delete(new)
-            while entries := self.client.xrange(stream, f"({after}" if after else "-", "+", COPIED):
-                with self.client.pipeline(transaction=False) as together:
-                    for position, fields in entries:
-                        together.xadd(new, left(fields), id=position)
-                    together.execute()
-                after = text(entries[-1][0])
-            self.client.eval(_EXCHANGE, 2, stream, new, after)
             has_log = self.client.info("persistence")["aof_enabled"]
             self.client.bgrewriteaof() if has_log else self.client.bgsave()
             while any(int(self.client.info("persistence")[name]) for name in _WRITING):

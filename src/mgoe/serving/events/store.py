@@ -13,10 +13,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote
 
 from mgoe.errors import DamagedLogError, StoreError
+from mgoe.serving.events.chain import CHAIN
 
 FILE = "log.sqlite"
 """Name of the file in the folder of a service's state."""
@@ -26,19 +27,14 @@ ROOM = 1 << 20
 """Bytes that the disk must have room for."""
 PATIENCE = 60.0
 """Seconds to wait for another process, which may be recovering what a killed one left."""
-FORMAT = 1
+FORMAT = 2
 """Of the tables; earlier ones were never released."""
 _SCHEMA = f"""
 BEGIN;
 PRAGMA user_version = {FORMAT};
 CREATE TABLE identity(id TEXT NOT NULL);
 INSERT INTO identity SELECT hex(randomblob(16));
-CREATE TABLE events(
-    id INTEGER PRIMARY KEY AUTOINCREMENT, event BLOB NOT NULL, digest BLOB NOT NULL);
-CREATE TABLE exposures(
-    id INTEGER PRIMARY KEY AUTOINCREMENT, request TEXT NOT NULL, user TEXT NOT NULL, item TEXT NOT NULL,
-    time INTEGER NOT NULL, position INTEGER, propensity REAL, context TEXT, taken INTEGER NOT NULL,
-    digest BLOB NOT NULL);
+{CHAIN}
 CREATE UNIQUE INDEX exposures_by_request ON exposures(request, item);
 CREATE INDEX exposures_by_user ON exposures(user, item, time);
 CREATE TABLE labels(
@@ -46,11 +42,9 @@ CREATE TABLE labels(
     time INTEGER NOT NULL, value REAL NOT NULL, taken INTEGER NOT NULL, waiting INTEGER NOT NULL,
     UNIQUE(request, user, item, task, time, value));
 CREATE INDEX labels_waiting ON labels(taken) WHERE waiting;
-CREATE TABLE exposure_counts(name TEXT PRIMARY KEY, n INTEGER NOT NULL);
+CREATE TABLE notes(name TEXT PRIMARY KEY, n NOT NULL);
 COMMIT;
 """
-Table = Literal["events", "exposures"]
-"""A table whose records have positions and chained digests."""
 T = TypeVar("T")
 
 
@@ -101,8 +95,8 @@ class Store:
         if found != FORMAT:
             raise StoreError(
                 self.path,
-                f"must be a log of format {FORMAT}, found {found}; use the version of mgoe that wrote it, or "
-                "start with an empty folder",
+                f"must be a log of format {FORMAT}, found {found}; update once with the version of mgoe "
+                "that wrote it, then start with an empty folder",
             )
 
     @property
@@ -248,11 +242,3 @@ class Store:
         with self.path.with_name(f"{self.path.name}-lock").open("a") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
-
-
-def end_of(connection: sqlite3.Connection, table: Table) -> tuple[int, str]:
-    """Return position and digest of the last record; 0 and the identity of the log before the first."""
-    found = connection.execute(f"SELECT id, digest FROM {table} ORDER BY id DESC LIMIT 1").fetchone()
-    if found is None:
-        return 0, connection.execute("SELECT id FROM identity").fetchone()[0]
-    return found[0], found[1].hex()

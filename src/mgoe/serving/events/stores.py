@@ -1,76 +1,55 @@
-"""Where a service keeps its events and exposures: a folder, or a store that an address names by its scheme.
+"""Where a service keeps its log: a folder, or a store that an address names by its scheme.
 
 An address as in `redis://host:6379/0?prefix=shop` may name more, see `with_query`. Extensions add schemes.
 """
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 from urllib.parse import urlencode
 
 from mgoe.config import named, names
 from mgoe.errors import ConfigError, StoreError
-from mgoe.serving.events.event import EventLog
-from mgoe.serving.events.exposure_log import ExposureLog
-from mgoe.serving.events.redis_exposures import RedisExposures
+from mgoe.serving.events.log import ServiceLog
 from mgoe.serving.events.redis_log import RedisLog
 from mgoe.serving.events.redis_server import EXAMPLE
-from mgoe.serving.events.sqlite_log import SqliteLog
 from mgoe.serving.events.store import FILE
 
-
-class Stores(NamedTuple):
-    """What opens the logs at an address.
-
-    Attributes:
-        events: Opens the log of events.
-        exposures: Opens the log of exposures, for some window (see `ExposureLog`).
-
-    Example:
-        >>> shelf = Stores(lambda address: SqliteLog(Path("shelf.sqlite")), RedisExposures)
-        >>> log = shelf.events("shelf://main")
-        >>> log.read()
-        []
-        >>> log.close()
-    """
-
-    events: Callable[[str], EventLog]
-    exposures: Callable[[str, int | None], ExposureLog]
-
-
-STORES: dict[str, Stores] = dict.fromkeys(("redis", "rediss", "unix"), Stores(RedisLog, RedisExposures))
+Opener = Callable[[str, int | None], ServiceLog]
+"""Opens the log at an address, for some window (see `ServiceLog`)."""
+STORES: dict[str, Opener] = dict.fromkeys(("redis", "rediss", "unix"), RedisLog)
 """By the scheme of the address."""
 
 
-def stores_at(where: str | Path) -> Stores | None:
-    """Return what opens the logs at an address; None if it is a folder.
+def store_at(where: str | Path) -> Opener | None:
+    """Return what opens the log at an address; None if it is a folder.
 
     Raises:
         ConfigError: No store has the scheme of the address, or an extension cannot be imported.
     """
     scheme, address, _ = str(where).partition("://")
-    return named("mgoe.stores", STORES, scheme, Stores) if address else None
+    return named("mgoe.stores", STORES, scheme, Callable) if address else None
 
 
-def open_events(where: str | Path, make: bool = True) -> EventLog:
-    """Open the log of live events of one machine or of several.
+def open_log(where: str | Path, window: int | None = None, make: bool = True) -> ServiceLog:
+    """Open the log of a service, on one machine or of several.
 
     Args:
         where: Folder of a service's state, or an address as in redis://host:6379/0?prefix=shop.
-        make: Whether to create a log that is missing. Otherwise the log is only read.
+        window: See `ServiceLog`.
+        make: Whether to create a log that is missing. Otherwise a log in a folder is only read.
 
     Raises:
         StoreError: The store cannot be reached, or there is no log.
         ConfigError: No store has the scheme of the address.
 
     Example:
-        >>> log = open_events("state")
+        >>> log = open_log("state")
         >>> log.read()
         []
         >>> log.close()
     """
-    if stores := stores_at(where):
-        return stores.events(str(where))
+    if opener := store_at(where):
+        return opener(str(where), window)
     file = Path(where) / FILE
     if not make and not file.is_file():
         raise StoreError(
@@ -78,30 +57,7 @@ def open_events(where: str | Path, make: bool = True) -> EventLog:
             f"holds no log of events (a file {FILE!r} is missing); "
             "name the state folder of `mgoe serve`, or a redis://",
         )
-    return SqliteLog(file, make)
-
-
-def open_exposures(where: str | Path, window: int | None = None, make: bool = True) -> ExposureLog:
-    """Open the exposures of one machine or of several.
-
-    Args:
-        where: Folder of a service's state, or an address as for `open_events`.
-        window: See `ExposureLog`.
-        make: Whether to create a log that is missing. Otherwise a log in a folder is only read.
-
-    Raises:
-        StoreError: There is no log, or it cannot be opened.
-        ConfigError: No store has the scheme of the address.
-
-    Example:
-        >>> log = open_exposures("state")
-        >>> log.counts["exposures taken"]
-        0
-        >>> log.close()
-    """
-    if stores := stores_at(where):
-        return stores.exposures(str(where), window)
-    return ExposureLog(Path(where) / FILE, window, make)
+    return ServiceLog(file, window, make)
 
 
 def with_query(url: str, **more: object) -> str:

@@ -13,12 +13,12 @@ from mgoe.bundle.items import FEATURES
 from mgoe.config import FeatureSettings, RunSettings, seconds
 from mgoe.data.arrow import pc
 from mgoe.data.waiting import longest_delay
-from mgoe.serving.events.exposure_log import ExposureLog
+from mgoe.serving.events.log import ServiceLog
 from mgoe.serving.events.marked import DIGEST, NUMBER
 
 
 def taken_rows(
-    log: ExposureLog,
+    log: ServiceLog,
     settings: RunSettings,
     kinds: Mapping[str, pa.DataType],
     as_of: int,
@@ -34,7 +34,7 @@ def taken_rows(
     `request`, unless the settings name it otherwise, `propensity`, and number and digest of each record.
 
     Args:
-        log: The exposures of a service.
+        log: The log of a service.
         settings: Settings of a run on an exposure log.
         kinds: Arrow type of the ids of each `user` and `item`.
         as_of: Microseconds since 1970. Records that were taken later are left out.
@@ -74,7 +74,7 @@ def _schema(settings: RunSettings, kinds: Mapping[str, pa.DataType]) -> pa.Schem
 def _batch(
     rows: Sequence[tuple[Any, ...]], settings: RunSettings, schema: pa.Schema, as_of: int
 ) -> pa.RecordBatch:
-    """Return rows of `ExposureLog.rows` as rows of the log."""
+    """Return rows of `ServiceLog.rows` as rows of the log."""
     data = settings.data
     numbers, digests, requests, users, items, times, positions, propensities, contexts, *labels = zip(
         *rows, strict=True

@@ -25,9 +25,9 @@ from mgoe.errors import (
     RequestError,
     StoreError,
 )
-from mgoe.serving.events.event import EventLog, is_erased
-from mgoe.serving.events.exposure import label_too_early
-from mgoe.serving.events.exposure_log import ExposureLog
+from mgoe.serving.events.event import is_erased
+from mgoe.serving.events.exposure import Exposure, Label, label_too_early
+from mgoe.serving.events.log import ServiceLog
 from mgoe.serving.http.telemetry import Telemetry, log
 from mgoe.serving.http.watch import (
     LOWER,
@@ -56,7 +56,7 @@ class Reloader(Watch):
     """Holds the engine that serves, and replaces it when its bundle is.
 
     Args:
-        path, log, exposures, index, runtime, every, clock: See `Watch`.
+        path, log, index, runtime, every, clock: See `Watch`. Records go to the log.
         url: Where the service listens, for its log.
 
     Attributes:
@@ -72,15 +72,14 @@ class Reloader(Watch):
     def __init__(
         self,
         path: Path,
-        log: EventLog,
-        exposures: ExposureLog,
+        log: ServiceLog,
         index: Path | None = None,
         runtime: Runtime = Runtime(),
         every: float = 1.0,
         clock: Clock | None = None,
         url: str = "",
     ):
-        super().__init__(path, log, exposures, index, runtime, every, clock)
+        super().__init__(path, log, index, runtime, every, clock)
         self.url = url
         self._seen, self.engine = open_unchanged(self.path, self._open)
         self.away: Exception | None = None
@@ -123,16 +122,49 @@ class Reloader(Watch):
             StoreError: The log is away, or is damaged or another one, in which the records would never count;
                 no record of the batch may be relied on.
         """
-        now, reader = self.engine.now(), self.engine.events
+        now, reader, of_shown = self.engine.now(), self.engine.events, self.engine.exposures
+        if of_shown is None and (exposures or labels):
+            raise RequestError(
+                "exposures" if exposures else "labels",
+                "are for a bundle of an exposure log, found one of an event log; send them as events",
+            )
         self._require_logs()
         until = self._erased()
-        others = await self._add_exposures(exposures, labels, now, until) if exposures or labels else []
         read, errors = _checked(events, lambda one: reader.read(one, now), lambda one: one.is_of(until))
-        if read:  # several batches share a sync
-            await self._write("events", partial(self.log.append, [*read.values()]))
+        shown, known, unread = dict[int, Exposure](), dict[int, list[Label]](), list[str | None]()
+        if of_shown is not None:
+            shown, found = _checked(
+                exposures,
+                lambda one: of_shown.read_exposure(one, now),
+                lambda one: is_erased(until, one.user, one.time),
+            )
+            errors += found
+            known, unread = _checked(
+                labels,
+                lambda one: of_shown.read_labels(one, now),
+                lambda several: is_erased(
+                    until, several[0].user, now if several[0].time is None else several[0].time
+                ),
+            )
+        if read or shown or known:
+            numbered = [(number, label) for number, several in known.items() for label in several]
+            append = partial(
+                self.log.append,
+                [*read.values()],
+                [*shown.values()],
+                [label for _, label in numbered],
+                0 if of_shown is None else of_shown.delay,
+                now=None if self._clock is None else now,  # the time of a Redis server is its own
+                after=self.engine.consumer.exposures_mark,
+            )
+            # several batches share a sync
+            refused = await self._write("exposures" if shown or known else "events", append)
+            for place, exposure in refused.items():
+                unread[numbered[place][0]] = str(label_too_early(exposure))
+        if read:
             await self.caught_up()
             self._require_logs()
-        return errors + others
+        return errors + unread
 
     async def add_items(self, items: Sequence[Record]) -> list[str | None]:
         """Make items durable that are registered or withdrawn, and let them count from now on.
@@ -176,40 +208,6 @@ class Reloader(Watch):
             self._list, self._until, self._unread = found, found.until(), ""
         return self._until
 
-    async def _add_exposures(
-        self, exposures: Sequence[Record], labels: Sequence[Record], now: int, until: Mapping[str, int]
-    ) -> list[str | None]:
-        reader = self.engine.exposures
-        if reader is None:
-            raise RequestError(
-                "exposures" if exposures else "labels",
-                "are for a bundle of an exposure log, found one of an event log; send them as events",
-            )
-        shown, errors = _checked(
-            exposures,
-            lambda one: reader.read_exposure(one, now),
-            lambda one: is_erased(until, one.user, one.time),
-        )
-        read, unread = _checked(
-            labels,
-            lambda one: reader.read_labels(one, now),
-            lambda several: is_erased(
-                until, several[0].user, now if several[0].time is None else several[0].time
-            ),
-        )
-        known = [(record, label) for record, several in read.items() for label in several]
-        if shown or known:
-            after = self.engine.consumer.exposures_mark
-            labels_known = [label for _, label in known]
-            taken = None if self._clock is None else now  # the time of a Redis server is its own
-            append = partial(
-                self.exposures.append, [*shown.values()], labels_known, reader.delay, now=taken, after=after
-            )
-            refused = await self._write("exposures", append)
-            for number, exposure in refused.items():
-                unread[known[number][0]] = str(label_too_early(exposure))
-        return errors + unread
-
     async def _write(self, store: str, append: Callable[[], T]) -> T:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._writers, append)
@@ -233,11 +231,11 @@ class Reloader(Watch):
     @property
     def figures(self) -> dict[str, float]:
         """What is the same in every process: whether the store can be read and written, the ages of the
-        bundle, and the `ExposureLog.counts` unless the store is away."""
+        bundle, and the `ServiceLog.counts` unless the store is away."""
         damaged = self.engine.consumer.is_new or isinstance(self.away, NEVER)
         found = self.engine.bundle.ages() | {"store up": self.away is None, "store damaged": damaged}
         with suppress(StoreError):
-            found |= self.exposures.counts
+            found |= self.log.counts
         return found
 
     async def caught_up(self) -> None:
@@ -261,7 +259,6 @@ class Reloader(Watch):
             self._full, self._due = None, time.monotonic() + LOOK
             try:
                 self.log.check_room()
-                self.exposures.check_room()
             except StoreError as error:
                 self._full = error
         if self._full is not None:

@@ -19,9 +19,9 @@ from mgoe.config import load_experiment
 from mgoe.config.experiment import ArmSettings, ExperimentSettings, ShadowSettings
 from mgoe.errors import AwayError, ConfigError
 from mgoe.serving.events.answer_log import AnswerLog
-from mgoe.serving.events.event import EventLog, every
+from mgoe.serving.events.log import ServiceLog, every
 from mgoe.serving.events.redis_log import RedisLog
-from mgoe.serving.events.stores import open_events, open_exposures, with_query
+from mgoe.serving.events.stores import open_log, with_query
 from mgoe.serving.http.app import create_app
 from mgoe.serving.http.experiment import Experiment, check_control
 from mgoe.serving.http.middleware import UNCOUNTED, problem
@@ -61,7 +61,6 @@ def check_start(settings: ServeSettings) -> None:
         for _ in every(events):
             pass
     events.close()
-    open_exposures(logs_of(settings), settings.wait).close()
     item_rows(bundle.graph, state)
 
 
@@ -111,7 +110,7 @@ def application(settings: ServeSettings, clock: Clock | None = None) -> ASGIApp:
     Raises:
         MgoeError: What they name cannot be opened, or was written after what the clock says.
     """
-    state, tokens, logs = state_of(settings), Tokens(partial(read_tokens, settings)), logs_of(settings)
+    state, tokens = state_of(settings), Tokens(partial(read_tokens, settings))
     events = events_of(settings)
     with suppress(AwayError):
         if isinstance(events, RedisLog) and events.durable is False:
@@ -122,16 +121,13 @@ def application(settings: ServeSettings, clock: Clock | None = None) -> ASGIApp:
                 error="a crash of Redis loses events that were acknowledged; "
                 "give Redis `appendonly yes` and `appendfsync always`",
             )
-    exposures = open_exposures(logs, settings.wait)
-    if clock is not None and exposures.before((now := clock()) + 1) < exposures.newest[0]:
+    if clock is not None and events.before((now := clock()) + 1) < events.newest[0]:
         raise ConfigError(
             "clock",
             f"must not be behind the log, which has exposures taken after {iso_time(now)}; set it ahead, or "
             "begin with another --state",
         )
-    reloader = Reloader(
-        settings.bundle, events, exposures, state, settings.runtime, clock=clock, url=url_of(settings)
-    )
+    reloader = Reloader(settings.bundle, events, state, settings.runtime, clock=clock, url=url_of(settings))
     experiment = experiment_of(settings, reloader, clock)
     app = create_app(
         reloader,
@@ -144,9 +140,9 @@ def application(settings: ServeSettings, clock: Clock | None = None) -> ASGIApp:
     return app if clock is None else OnClock(app, clock, reloader, experiment)
 
 
-def events_of(settings: ServeSettings) -> EventLog:
-    """Open the log of events, which becomes one of the bundle's deployment if that was asked for."""
-    events = open_events(logs_of(settings))
+def events_of(settings: ServeSettings) -> ServiceLog:
+    """Open the log, which becomes one of the bundle's deployment if that was asked for."""
+    events = open_log(logs_of(settings), settings.wait)
     if settings.adopt and (ours := deployment_of(Bundle.open(settings.bundle, verify=False))) is not None:
         events.move(ours)
     return events
@@ -173,8 +169,7 @@ def experiment_of(settings: ServeSettings, reloader: Reloader, clock: Clock | No
         return None
 
     def opens(kind: Callable[..., Watch], bundle: Path) -> Any:
-        opened = open_events(logs), open_exposures(logs)
-        return kind(reloader, bundle, *opened, state, settings.runtime, clock=clock)
+        return kind(reloader, bundle, open_log(logs), state, settings.runtime, clock=clock)
 
     return Experiment(
         lambda: read_experiment(settings) or first,
@@ -208,7 +203,7 @@ def state_of(settings: ServeSettings) -> Path:
 
 
 def logs_of(settings: ServeSettings) -> str:
-    """Return where events and exposures are, as `open_events` and `open_exposures` take it."""
+    """Return where the log is, as `open_log` takes it."""
     state, file = state_of(settings), settings.redis_password_file
     return with_query(settings.redis, state=state, password_file=file) if settings.redis else str(state)
 

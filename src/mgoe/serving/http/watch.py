@@ -23,8 +23,7 @@ from filelock import FileLock
 
 from mgoe.bundle import MANIFEST, Bundle
 from mgoe.errors import BundleError, StoreError
-from mgoe.serving.events.event import EventLog
-from mgoe.serving.events.exposure_log import ExposureLog
+from mgoe.serving.events.log import ServiceLog
 from mgoe.serving.http.telemetry import Telemetry, log
 from mgoe.serving.scoring.engine import Clock, Engine
 from mgoe.serving.scoring.runtime import Runtime
@@ -48,18 +47,17 @@ Fingerprint = tuple[Any, ...] | None
 
 
 class Watch(ABC):
-    """Opens the bundle at a path whenever it is another one, and lets it follow the logs.
+    """Opens the bundle at a path whenever it is another one, and lets it follow the log.
 
     Args:
         path: The bundle's folder, or a link to it.
-        log: Live events, which nothing else reads through this object.
-        exposures: Exposures and labels, likewise.
+        log: What it follows, which nothing else reads through this object.
         index: See `Engine`. In this folder the processes of a service also take turns, so that one of them
             opens a bundle at a time and the others keep their cores; None if there is one process.
         runtime: See `Engine`.
         every: Seconds between looks at the folder.
         clock: See `Engine`. Whoever supplies one calls `Reloader.caught_up` before each request: nothing
-            follows the logs in between, so that no pause decides what an answer knows.
+            follows the log in between, so that no pause decides what an answer knows.
 
     Attributes:
         refused: Why the bundle at the path is not the one that is open; None if it is.
@@ -68,24 +66,22 @@ class Watch(ABC):
     def __init__(
         self,
         path: Path,
-        log: EventLog,
-        exposures: ExposureLog,
+        log: ServiceLog,
         index: Path | None = None,
         runtime: Runtime = Runtime(),
         every: float = 1.0,
         clock: Clock | None = None,
     ):
-        self.path, self.every, self.log, self.exposures = path, every, log, exposures
-        self._clock = clock
+        self.path, self.every, self.log, self._clock = path, every, log, clock
         self._turn = nullcontext() if index is None else FileLock(index / "open.lock")
-        self._open = partial(Engine, path, log, index, runtime, exposures, clock)
+        self._open = partial(Engine, path, log, index, runtime, clock)
         self._seen: Fingerprint = None  # of what is open; None opens what is there first
         self._reader = ThreadPoolExecutor(1, "follow", lower_priority, (LOW,))
         self.refused: str | None = None
 
     @asynccontextmanager
     async def running(self, telemetry: Telemetry) -> AsyncIterator[None]:
-        """Watch the folder and follow the logs while the block runs."""
+        """Watch the folder and follow the log while the block runs."""
         tasks = [asyncio.create_task(work) for work in (self.watch(), self._follow())]
         try:
             yield
@@ -95,7 +91,6 @@ class Watch(ABC):
             await asyncio.gather(*tasks, return_exceptions=True)
             self._reader.shutdown()
             self.log.close()
-            self.exposures.close()
 
     @abstractmethod
     async def take(self, engine: Engine) -> None:
@@ -153,7 +148,7 @@ class Watch(ABC):
         """As `open_unchanged`, with all done that a service at its start leaves until it serves.
 
         Raises:
-            StoreError: The logs cannot be read from where the bundle holds them.
+            StoreError: The log cannot be read from where the bundle holds it.
         """
         with self._turn:
             found, engine = open_unchanged(self.path, self._open)

@@ -12,16 +12,16 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mgoe.bundle import Bundle
-from mgoe.bundle.held import NEW_STORE, START, Mark, Sources, is_new, mark_of, read_held
+from mgoe.bundle.held import NEW_STORE, START, Mark, Sources, exposures_of, is_new, mark_of, read_held
 from mgoe.bundle.items import Item, new_items
 from mgoe.bundle.membership import deployment_of
 from mgoe.config import TaskSettings
 from mgoe.data import task_masks, to_arrow
 from mgoe.graph.pair_rows import OTHER, Side
 from mgoe.graph.scores import UNIT
-from mgoe.serving.events.event import Event, EventLog, Id
+from mgoe.serving.events.event import Event, Id
 from mgoe.serving.events.exposure_follower import Changes, ExposureFollower
-from mgoe.serving.events.exposure_log import ExposureLog
+from mgoe.serving.events.log import ServiceLog
 from mgoe.serving.online.state import LiveBase, LiveState
 from mgoe.serving.online.touched import Nodes
 
@@ -227,10 +227,9 @@ class Consumer:
     Nothing is read before `catch_up`.
 
     Args:
-        log: The log of events.
+        log: The log of a service.
         live: Nodes that hold what `held` says, and nothing after it.
         held: What the snapshot holds of each log.
-        exposures: The exposures that items' rates follow; None if there are none.
         tasks: Tasks of the bundle, in their order.
         deployment: Of the bundle, see `deployment_of`.
 
@@ -239,8 +238,8 @@ class Consumer:
         is_new: Whether the snapshot holds rows of another store and none of this one, see `is_new`.
 
     Example:
-        >>> from mgoe.serving import open_events
-        >>> log = open_events("state")
+        >>> from mgoe.serving import open_log
+        >>> log = open_log("state")
         >>> Consumer.of(log, bundle).has_more
         False
         >>> log.close()
@@ -248,35 +247,32 @@ class Consumer:
 
     def __init__(
         self,
-        log: EventLog,
+        log: ServiceLog,
         live: LiveNodes,
         held: Sources = MappingProxyType({}),
-        exposures: ExposureLog | None = None,
         tasks: Sequence[TaskSettings] = (),
         deployment: str | None = None,
     ):
         self.log, self.live, self.mark = log, live, START
         self._deployment = deployment
-        self._held, self._exposures, self._tasks = held, exposures, tasks
+        self._held, self._tasks = held, tasks
         self._start = self._exposures_from = START
         self._follower: ExposureFollower | None = None
         self._begun = self._failed = self.is_new = False
         self._mutex = threading.Lock()
 
     @classmethod
-    def of(
-        cls, log: EventLog, bundle: Bundle, index: Path | None = None, exposures: ExposureLog | None = None
-    ) -> Self:
+    def of(cls, log: ServiceLog, bundle: Bundle, index: Path | None = None) -> Self:
         """Return a consumer that has applied all events of the log that the bundle's graph lacks.
 
         Exposures that it lacks are counted by `catch_up`, some at each call.
 
         Raises:
-            StoreError: A log is away, or is not the one that the bundle holds, see `EventLog.check`.
+            StoreError: A log is away, or is not the one that the bundle holds, see `ServiceLog.check`.
             BundleError: The file that says what the bundle holds cannot be read.
         """
         held, live = read_held(bundle.path), LiveNodes.of(bundle, index)
-        consumer = cls(log, live, held, exposures, bundle.settings.tasks, deployment_of(bundle))
+        consumer = cls(log, live, held, bundle.settings.tasks, deployment_of(bundle))
         consumer.catch_up()
         return consumer
 
@@ -348,16 +344,15 @@ class Consumer:
 
     def _begin(self) -> None:
         """Check the logs, and remember the events that the snapshot holds."""
-        log, live, held = self.log, self.live, mark_of(self._held, self.log.identity)
+        log, live, identity = self.log, self.live, self.log.identity
+        held, shown = mark_of(self._held, identity), mark_of(self._held, exposures_of(identity))
         log.claim([task.name for task in self._tasks], self._deployment)
-        log.check(held)
-        if self._exposures is not None:
-            self._exposures_from = mark_of(self._held, self._exposures.identity)
-            self._exposures.check(self._exposures_from)
-            if live.state.rates.is_counted:
-                self._follower = ExposureFollower(self._exposures, self._tasks, self._exposures_from)
-        logs = [one.identity for one in (log, self._exposures) if one is not None]
-        if found := is_new(logs, self._held):
+        for mark in (held, shown):
+            log.check(mark)
+        self._exposures_from = shown
+        if live.state.rates.is_counted:
+            self._follower = ExposureFollower(log, self._tasks, shown)
+        if found := is_new(identity, self._held):
             logger.warning(NEW_STORE)
         self.is_new = found
         mark = START

@@ -11,8 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from mgoe.bundle import Bundle
 from mgoe.features import Overlay, PairOverlay, Source, View
 from mgoe.graph.pair_rows import SIDES, Side
-from mgoe.serving.events.event import EventLog
-from mgoe.serving.events.exposure_log import ExposureLog
+from mgoe.serving.events.log import ServiceLog
 from mgoe.serving.online.live import Consumer, LiveNodes
 from mgoe.serving.online.state import LiveState
 
@@ -55,23 +54,23 @@ class LiveBundle(Bundle):
     Args:
         bundle: As it was written.
         log: Its events that the bundle's graph lacks are applied.
-        exposures: Those that the graph lacks are counted likewise; None if there are none.
 
     Raises:
         StoreError: A log is away.
 
     Example:
-        >>> from mgoe.serving import Event, open_events
-        >>> log = open_events("state")
+        >>> from mgoe.serving import Event, open_log
+        >>> log = open_log("state")
         >>> log.append([Event(42, 7, "click", 1_800_000_000_000_000)])
+        {}
         >>> LiveBundle(bundle, log).size("user") - bundle.size("user")
         1
         >>> log.close()
     """
 
-    def __init__(self, bundle: Bundle, log: EventLog, exposures: ExposureLog | None = None):
+    def __init__(self, bundle: Bundle, log: ServiceLog):
         super().__init__(bundle.path, bundle.manifest)
-        consumer = Consumer.of(log, self, exposures=exposures)
+        consumer = Consumer.of(log, self)
         while consumer.has_more:  # those that come meanwhile do not keep it from answering
             consumer.catch_up()
         self._live = consumer.live

@@ -21,9 +21,9 @@ from mgoe.features.macro_nodes import describe_macro_nodes
 from mgoe.graph.matrices import lift
 from mgoe.graph.pair_rows import SIDES, Side
 from mgoe.retrieval import known_items
-from mgoe.serving.events.event import Event, EventLog, EventReader, Id
+from mgoe.serving.events.event import Event, EventReader, Id
 from mgoe.serving.events.exposure import ExposureReader
-from mgoe.serving.events.exposure_log import ExposureLog
+from mgoe.serving.events.log import ServiceLog
 from mgoe.serving.online.live import Consumer, LiveNodes
 from mgoe.serving.scoring.runtime import Runtime
 from mgoe.serving.scoring.scorer import Scorer
@@ -42,7 +42,6 @@ class Engine:
         log: Live events, which are read to the end unless they are away or of another log.
         index: Folder for what is made from the bundle once and read by every worker.
         runtime: What runs the model.
-        exposures: Exposures and labels, which items' rates follow; None if there are none.
         clock: What the present is; None for the system's clock. As of a supplied clock, `catch_up` reads
             all exposures, without a pause.
 
@@ -63,10 +62,9 @@ class Engine:
     def __init__(
         self,
         path: Path,
-        log: EventLog,
+        log: ServiceLog,
         index: Path | None = None,
         runtime: Runtime = Runtime(),
-        exposures: ExposureLog | None = None,
         clock: Clock | None = None,
     ):
         self._clock = clock
@@ -78,7 +76,7 @@ class Engine:
         self.exposures = ExposureReader.of(bundle) if bundle.settings.form == "exposures" else None
         self.live = LiveNodes.of(bundle, index)
         of = bundle.settings.tasks, deployment_of(bundle)
-        self.consumer = Consumer(log, self.live, read_held(bundle.path), exposures, *of)
+        self.consumer = Consumer(log, self.live, read_held(bundle.path), *of)
         self.away: AwayError | OtherLogError | None = None
         try:
             self._read()
