@@ -21,7 +21,7 @@ from mgoe.models import BASES
 from mgoe.serving.http.app import create_app
 from mgoe.serving.http.settings import Limits
 from mgoe.serving.http.tokens import ALL, Tokens
-from mgoe.simulation import WorldSettings
+from mgoe.simulation import VisitSettings, WorldSettings
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = (
@@ -211,7 +211,8 @@ def settings_page() -> str:
         "A run": (RunSettings, "The file of `mgoe run`, `mgoe train` and `mgoe graph build`."),
         "A comparison": (ComparisonSettings, "The file of `mgoe compare`."),
         "A cycle": (CycleSettings, "The file of `mgoe cycle`."),
-        "A world": (WorldSettings, "The file of `mgoe simulate`."),
+        "A world": (WorldSettings, "What `mgoe simulate` draws."),
+        "Visits": (VisitSettings, "What users of a world do with `mgoe simulate --serve`."),
     }
     lines = [SETTINGS]
     done: set[str] = set()
