@@ -19,7 +19,7 @@ from mgoe.simulation.loop import JOURNAL, OUTCOMES
 from tests.cli.conftest import Mgoe
 from tests.effort import SOAK
 
-KILLS = 20 if SOAK else 2
+KILLS = 20 if SOAK else 1
 """How often a service and its users are killed in the middle of a day."""
 
 
