@@ -101,9 +101,9 @@ class RedisRounds(Rounds):
             client.delete(key)
         for key in client.keys(f"{PREFIX}:*"):
             client.copy(key, key.replace(PREFIX.encode(), BEFORE.encode(), 1))
-        later = [at for at, _ in client.xrange(f"{BEFORE}:exposures", min=taken // 1000 + 1)]
+        later = [at for at, _ in client.xrange(f"{BEFORE}:events", min=taken // 1000 + 1)]
         if later:
-            client.xdel(f"{BEFORE}:exposures", *later)
+            client.xdel(f"{BEFORE}:events", *later)
         log.close()
 
 
