@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from mgoe._util.files import atomic_file
 from mgoe.errors import DataError
 from mgoe.serving.events.event import is_erased
-from mgoe.serving.events.store import FORMAT, Store
+from mgoe.serving.events.store import Store
 
 FOLDER, FILE = "answers", "answers.sqlite"
 """Where the file is in the folder of a service's state."""
@@ -34,14 +34,11 @@ TRIM = 1000
 """Answers after which older ones are removed."""
 AT_ONCE = 1000
 """Answers that are read at once."""
-_SCHEMA = f"""
-BEGIN;
-PRAGMA user_version = {FORMAT};
+_SCHEMA = """
 CREATE TABLE answers(
     id INTEGER PRIMARY KEY, time INTEGER NOT NULL, user TEXT, unit TEXT, experiment TEXT,
     answer TEXT NOT NULL);
 CREATE INDEX answers_by_experiment ON answers(experiment, time);
-COMMIT;
 """
 SCHEMA = pa.schema(
     {
@@ -136,7 +133,7 @@ class AnswerLog:
     """
 
     def __init__(self, state: Path, make: bool = True, experiment: str | None = None, most: int = MOST):
-        self._store = Store(state / FOLDER / FILE, make, schema=_SCHEMA)
+        self._store = Store(state / FOLDER / FILE, _SCHEMA, make)
         self._experiment, self._most, self._appended = experiment, most, 0
 
     def append(self, *answers: Answer) -> None:

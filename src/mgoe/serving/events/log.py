@@ -15,10 +15,21 @@ from mgoe.bundle.items import Item
 from mgoe.bundle.membership import DEPLOYMENT, check_deployment, new_deployment
 from mgoe.config import CLOCK_SKEW
 from mgoe.errors import DamagedLogError, OutputError, StoreError
-from mgoe.serving.events.chain import Kind, chained, check_record
+from mgoe.serving.events.chain import (
+    COUNTS,
+    OF_USERS,
+    SCHEMA,
+    TOUCHED,
+    UNKNOWN,
+    Change,
+    Kind,
+    apply,
+    chained,
+    check_record,
+    labelled,
+)
 from mgoe.serving.events.event import Event
 from mgoe.serving.events.exposure import Exposure, Label
-from mgoe.serving.events.projection import COUNTS, OF_USERS, TOUCHED, UNKNOWN, Change, apply, labelled
 from mgoe.serving.events.store import FILE, Store
 
 SECOND = 1_000_000
@@ -31,7 +42,8 @@ AT_ONCE = 10_000
 """Records that are dropped in one transaction, so that appends need not wait long."""
 ERASED = "erased"
 _DECODE: Mapping[int, Callable[[bytes], Event | Item]] = {Kind.EVENT: Event.decode, Kind.ITEM: Item.decode}
-_RECORDS = "SELECT id, kind, record, digest FROM records WHERE id > ? ORDER BY id LIMIT ?"
+# those of erased users are empty
+_RECORDS = "SELECT id, kind, record, digest FROM records WHERE id > ? AND record <> x'' ORDER BY id LIMIT ?"
 _DIGESTS = "SELECT id, digest FROM chain WHERE id IN (SELECT value FROM json_each(?))"
 # the first records that must stay
 _FIRST = f"""
@@ -77,7 +89,7 @@ class ServiceLog:
     """Whether it repeats a log that is elsewhere."""
 
     def __init__(self, path: Path, window: int | None = None, make: bool = True):
-        self._store, self.place, self._make = Store(path, make, durable=not self._is_replica), path, make
+        self._store, self.place, self._make = Store(path, SCHEMA, make, not self._is_replica), path, make
         if make and not self._is_replica:
             self._note("window", window or DAY, anyway=False)
         self.window: int = self._notes.get("window", window or DAY)
@@ -172,22 +184,21 @@ class ServiceLog:
         self.check(after)  # last: what was read is from the log that was read before
         digests = {after.number: after.digest or self._store.identity}
         digests |= {number: digest.hex() for number, _, _, digest in found}
-        if gaps := [number - 1 for number, *_ in found if number - 1 not in digests]:  # other kinds are there
+        if gaps := [
+            number - 1 for number, *_ in found if number - 1 not in digests
+        ]:  # of other kinds, or erased
             former = self._store.read(_DIGESTS, (json.dumps(gaps),))
             digests |= {number: digest.hex() for number, digest in former}
         events = list[tuple[Mark, Event | Item]]()
         for number, kind, record, _ in found:
             if (decode := _DECODE.get(kind)) is None:
                 raise StoreError(self.place, UNKNOWN.format(kind))
-            if not record:  # its user was erased
-                continue
             digest, before = digests[number], digests.get(number - 1)
             if before and chained(before, record) != digest:
                 rule = f"the log is damaged at event {number}; restore it from an intact copy"
                 raise DamagedLogError(self.place, rule)
             events.append((Mark(str(number), digest), decode(record)))
-        all_erased = found and not events
-        return self.read(Mark(str(found[-1][0]), found[-1][3].hex()), limit) if all_erased else events
+        return events
 
     def check(self, mark: Mark) -> None:
         """Check that the log continues at a mark. Before the first record it always does.

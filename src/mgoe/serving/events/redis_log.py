@@ -25,9 +25,8 @@ from typing import Any
 
 from mgoe.bundle.held import Mark
 from mgoe.errors import DamagedLogError, OtherLogError, StoreError
-from mgoe.serving.events.chain import TABLES, chained, end_of
+from mgoe.serving.events.chain import TABLES, TOO_EARLY, Change, apply, chained, end_of
 from mgoe.serving.events.log import ServiceLog, check_window
-from mgoe.serving.events.projection import TOO_EARLY, Change, apply
 from mgoe.serving.events.redis_server import RedisServer, text
 
 REPLICA = "replica.sqlite"

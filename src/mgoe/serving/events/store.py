@@ -17,7 +17,6 @@ from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote
 
 from mgoe.errors import DamagedLogError, StoreError
-from mgoe.serving.events.chain import CHAIN
 
 FILE = "log.sqlite"
 """Name of the file in the folder of a service's state."""
@@ -29,22 +28,6 @@ PATIENCE = 60.0
 """Seconds to wait for another process, which may be recovering what a killed one left."""
 FORMAT = 2
 """Of the tables; earlier ones were never released."""
-_SCHEMA = f"""
-BEGIN;
-PRAGMA user_version = {FORMAT};
-CREATE TABLE identity(id TEXT NOT NULL);
-INSERT INTO identity SELECT hex(randomblob(16));
-{CHAIN}
-CREATE UNIQUE INDEX exposures_by_request ON exposures(request, item);
-CREATE INDEX exposures_by_user ON exposures(user, item, time);
-CREATE TABLE labels(
-    id INTEGER PRIMARY KEY, request TEXT NOT NULL, user TEXT NOT NULL, item TEXT NOT NULL, task TEXT NOT NULL,
-    time INTEGER NOT NULL, value REAL NOT NULL, taken INTEGER NOT NULL, waiting INTEGER NOT NULL,
-    UNIQUE(request, user, item, task, time, value));
-CREATE INDEX labels_waiting ON labels(taken) WHERE waiting;
-CREATE TABLE notes(name TEXT PRIMARY KEY, n NOT NULL);
-COMMIT;
-"""
 T = TypeVar("T")
 
 
@@ -67,15 +50,15 @@ class Store:
 
     Args:
         path: The file; its folder is created if it is missing.
+        schema: SQL that makes the tables of a new file.
         make: Whether to create what is missing. Otherwise nothing is written before the first `write`.
         durable: Whether `write` waits for the disk. Otherwise a crash of the machine may lose the last ones.
-        schema: SQL that makes the tables of a new file, of format `FORMAT`.
 
     Raises:
         StoreError: The file cannot be opened, is damaged, or of another format.
     """
 
-    def __init__(self, path: Path, make: bool = True, durable: bool = True, schema: str = _SCHEMA):
+    def __init__(self, path: Path, schema: str, make: bool = True, durable: bool = True):
         self.path, self._make = Path(path), make
         self._synchronous = "FULL" if durable else "NORMAL"
         self._next = _Batch([], Future())
@@ -89,7 +72,7 @@ class Store:
                 with self._locked(), closing(self._connect("rwc")) as connection:
                     connection.execute("PRAGMA journal_mode = WAL")
                     if not connection.execute("SELECT 1 FROM sqlite_schema").fetchone():
-                        connection.executescript(schema)
+                        connection.executescript(f"BEGIN; PRAGMA user_version = {FORMAT}; {schema} COMMIT;")
             os.stat(self.path)
             ((found,),) = self.read("PRAGMA user_version")
         if found != FORMAT:
