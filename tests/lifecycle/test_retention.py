@@ -12,7 +12,7 @@ from mgoe.bundle import Bundle
 from mgoe.bundle.held import HELD, START, Held, exposures_of, write_held
 from mgoe.errors import ConfigError
 from mgoe.lifecycle import CycleSettings, Registry, Sources, update
-from mgoe.lifecycle.retention import LEAST, last_before, trim
+from mgoe.lifecycle.cycle import LEAST, last_before, trim
 from mgoe.serving import Consumer, open_log
 from mgoe.serving.events.log import ServiceLog
 from tests.lifecycle.test_taken import LONG_AGO, requests, take

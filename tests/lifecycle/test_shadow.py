@@ -16,7 +16,7 @@ from mgoe.cli import app
 from mgoe.errors import ConfigError, DataError
 from mgoe.lifecycle import Registry, ShadowReport, compare_shadow
 from mgoe.lifecycle.acceptance import compare
-from mgoe.lifecycle.outcomes import _latest_before
+from mgoe.lifecycle.shadow import _latest_before
 from mgoe.metrics import auc
 from mgoe.serving import Event, open_log
 from mgoe.serving.events.answer_log import Answer, AnswerLog

@@ -34,9 +34,9 @@ from mgoe.data import Prepared
 from mgoe.errors import BundleError, OutputError, StoreError
 from mgoe.experiments.stages import source_of
 from mgoe.graph import MacroGraph, build_graph
-from mgoe.lifecycle import Sources, live_events, update
+from mgoe.lifecycle import Sources, taken, update
 from mgoe.lifecycle.bundle_update import _work_folder
-from mgoe.lifecycle.live_events import later
+from mgoe.lifecycle.taken import later
 from mgoe.serving import Consumer, Event, EventReader, LiveNodes, every, open_log
 from tests.effort import SOAK, slow, up_to
 from tests.features.reading import gather
@@ -224,7 +224,7 @@ def test_a_link_that_moves_while_a_bundle_is_refreshed_changes_nothing(
         link.unlink()
         link.symlink_to(other)
 
-    monkeypatch.setattr(live_events.logger, "info", move)
+    monkeypatch.setattr(taken.logger, "info", move)
     bundle = update(link, Sources(events=tmp_path / "state"), tmp_path / "new", groups="keep")
     assert (bundle.path / "model.safetensors").read_bytes() == (one / "model.safetensors").read_bytes()
 
@@ -241,7 +241,7 @@ def test_a_folder_that_is_replaced_while_it_is_refreshed_is_refused(
             one.rename(tmp_path / "former")
             other.rename(one)
 
-    monkeypatch.setattr(live_events.logger, "info", exchange)
+    monkeypatch.setattr(taken.logger, "info", exchange)
     with pytest.raises(BundleError, match="was replaced while it was read"):
         update(one, Sources(events=tmp_path / "state"), tmp_path / "new", groups="keep")
     assert not (tmp_path / "new").exists()

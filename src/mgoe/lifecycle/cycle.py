@@ -2,7 +2,8 @@
 
 Test, then train: the candidate of the round before and the current bundle predict the rows that have come
 since, before anything learns from them. The candidate becomes current or is held. Then the current bundle
-learns from all rows that it lacks, and the result waits as the next candidate.
+learns from all rows that it lacks, and the result waits as the next candidate. With `retention`, rows that
+every kept version holds are removed from the log of the service when they are old.
 
 Every step leaves a state from which the same command resumes: the registry changes at once or not at all, and
 what is being made is in `.cycle` of the registry until it is a version, which is the last step.
@@ -11,6 +12,7 @@ what is being made is in `.cycle` of the registry until it is a version, which i
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,9 +20,11 @@ from pydantic import Field, model_validator
 
 from mgoe._util.files import exclusive, remove_folder
 from mgoe.bundle import MANIFEST, Bundle
+from mgoe.bundle.held import START, Mark, exposures_of, mark_of, read_held
 from mgoe.config import Settings, check_settings, read_yaml, seconds
 from mgoe.config.base import PositiveLength, Texts
 from mgoe.data.erasures import Erasures
+from mgoe.data.waiting import longest_delay
 from mgoe.errors import ConfigError
 from mgoe.lifecycle.acceptance import Bounds, Release, check_release, window_of
 from mgoe.lifecycle.bundle_update import Groups, update
@@ -28,14 +32,17 @@ from mgoe.lifecycle.erased_bundle import check_erased
 from mgoe.lifecycle.erasure import Deployment
 from mgoe.lifecycle.new_rows import Sources
 from mgoe.lifecycle.registry import Registry
-from mgoe.lifecycle.retention import LEAST, trim
 from mgoe.lifecycle.versions import CANDIDATE, CURRENT
+from mgoe.serving import ServiceLog, every, open_log
 from mgoe.serving.scoring.onnx_process import prepare
 
 DONE, HELD, WAITING = 0, 3, 4
 """Exit codes: nothing was refused; the candidate was, in this round; there are too few new rows."""
 Report = Callable[[dict[str, Any]], None]
 """Receives a step that has ended, with what came of it."""
+LEAST = 86_400
+"""Seconds that a row stays at least: a row that is sent again is recognised by it, and what came of an answer
+is read from it."""
 
 
 class CycleSettings(Settings):
@@ -209,3 +216,47 @@ def _learn(registry: Registry, current: Bundle, work: Path, settings: CycleSetti
     name = registry.add(out)
     remove_folder(place)  # at once: a part of it would be taken for one that is being made
     return name
+
+
+def trim(registry: Registry, state: str, keep: int, now: int | None = None) -> dict[str, str]:
+    """Remove events and exposures that the graph of every version of a registry holds, if they are old.
+
+    So a service may still return to any of these versions, and loses nothing. A version that was not made
+    from a log of the service keeps all of it, until it is pruned.
+
+    Args:
+        registry: The registry.
+        state: State folder or Redis server of its service.
+        keep: How old rows must be, in seconds.
+        now: Microseconds since 1970; by default the present.
+
+    Returns:
+        The positions before which events and exposures are gone; empty where all are still there.
+
+    Raises:
+        StoreError: A log is away, or damaged.
+        BundleError: A version is damaged.
+    """
+    opened = [Bundle.open(registry.place(one.name), verify=False) for one in registry.versions]
+    held = [read_held(bundle.path) for bundle in opened]
+    moment = (time.time_ns() // 1000 if now is None else now) - keep * 1_000_000
+    with closing(open_log(state, make=False)) as log:
+        sources = log.identity, exposures_of(log.identity)
+        marks = [[mark_of(one, source) for source in sources] for one in held]
+        least = min((learned for learned, _ in marks), key=lambda mark: mark.number)
+        events, exposures = last_before(log, least, moment), min(shown.number for _, shown in marks)
+        exposures = min(exposures, log.before(moment))
+        items = min(max(one.number for one in both) for both in marks)  # all up to its last row were read
+        delay = max(longest_delay(bundle.settings.tasks) for bundle in opened)
+        log.forget(events.number, exposures, items, delay)
+    return {"events": events.position, "exposures": str(exposures or "")}
+
+
+def last_before(log: ServiceLog, upto: Mark, moment: int) -> Mark:
+    """Return the last mark up to another one whose event, and all before it, were before a moment."""
+    last = START
+    for mark, event in every(log):
+        if mark.number > upto.number or event.time >= moment:
+            break
+        last = mark
+    return last

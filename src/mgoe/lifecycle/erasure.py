@@ -10,18 +10,22 @@ import logging
 import mmap
 import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
-from mgoe._util.files import exclusive, remove_folder
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mgoe._util.files import atomic_file, exclusive, remove_folder
 from mgoe.bundle import Bundle
 from mgoe.bundle.membership import check_deployment, deployment_of
+from mgoe.data.arrow import pc, texts
 from mgoe.data.erasures import ERASED, Erasures
+from mgoe.data.log_files import files_of, kind_of
 from mgoe.errors import ConfigError, DataError
 from mgoe.lifecycle.erased_bundle import held_by, stated, user_tables, without
-from mgoe.lifecycle.erased_logs import rewrite, rows_of
 from mgoe.lifecycle.registry import CURRENT, Registry
 from mgoe.serving import EventReader, every, open_log
 from mgoe.serving.events.answer_log import read_answers
@@ -32,6 +36,7 @@ logger = logging.getLogger(__name__)
 
 SEARCHED = 8
 """Fewest characters of an id whose bytes are searched; shorter ones, and numbers, are anywhere by chance."""
+OPTION = "--log"
 
 
 class Deployment(ExitStack):
@@ -229,3 +234,41 @@ def verify(
                         if any(held.find(text) >= 0 for text in texts):
                             remains.setdefault(str(file), []).append("the bytes of an id")
         return {"remains": remains, **stated(ours.current), "not_reached": ours.not_reached}
+
+
+def rows_of(log: Sequence[str], column: str, users: Collection[str]) -> dict[str, Counter[str]]:
+    """Return how many rows of each of some users are in each file of a log that has any.
+
+    Args:
+        log: Files, folders or globs.
+        column: Of the users.
+        users: Ids, as texts.
+
+    Raises:
+        DataError: A file is no Parquet, or lacks the column.
+    """
+    found = {}
+    for file in (file for path in log for file in files_of(path, OPTION)):
+        if kind_of(file, OPTION) != "parquet":
+            raise DataError(
+                f"{OPTION} {file}", "must be Parquet, found CSV; rewrite it without them yourself"
+            )
+        if column not in pq.read_schema(file).names:
+            rule = f"must have the column {column!r}, as the log of the bundle; name other files"
+            raise DataError(f"{OPTION} {file}", rule)
+        ids = texts(pq.read_table(file, columns=[column])[column]).to_pylist()
+        if held := Counter(user for user in ids if user in users):
+            found[str(file)] = held
+    return found
+
+
+def rewrite(file: Path, column: str, users: Collection[str]) -> None:
+    """Rewrite a file without the rows of some users, see `rows_of`. It keeps its metadata.
+
+    Raises:
+        OutputError: It cannot be written; it is then as it was.
+    """
+    gone, source = pa.array(users, pa.string()), pq.ParquetFile(file)
+    with atomic_file(file) as new, pq.ParquetWriter(new, source.schema_arrow, compression="zstd") as out:
+        for rows in source.iter_batches():
+            out.write_batch(rows.filter(pc.invert(pc.is_in(texts(rows[column]), gone))))

@@ -51,8 +51,7 @@ from mgoe.graph import MacroGraph
 from mgoe.graph.sweep import Events, follow
 from mgoe.lifecycle.erased_bundle import list_for
 from mgoe.lifecycle.graphs import add_events, changing, settings_of, take_items
-from mgoe.lifecycle.live_events import later, settings_of_events, table_of
-from mgoe.lifecycle.taken import write_rows
+from mgoe.lifecycle.taken import later, settings_of_events, table_of, write_rows
 from mgoe.serving import EventReader, open_log
 from mgoe.serving.events.log import records
 from mgoe.serving.events.marked import NUMBER, check_apart, check_later, read_marks
@@ -216,7 +215,7 @@ class NewRows:
             for identity, files in marked.items():
                 mark = latest_mark(self.held, identity)
                 files.check(mark, source)
-                new = source.filter(cast(Expr, source[NUMBER]) > mark.number)
+                new = source.filter(cast("Expr", source[NUMBER]) > mark.number)
                 self._hold(identity, files.upto, self._keep(name, new, settings, place_of(log)))
             if others and (part := self._keep(name, source, settings, place_of(log), after, empty=False)):
                 first, last = part.span

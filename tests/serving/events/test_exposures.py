@@ -20,12 +20,12 @@ from hypothesis import strategies as st
 from mgoe.config import make_settings
 from mgoe.data.times import microseconds, read_time
 from mgoe.errors import EventError, OtherLogError, StoreError
+from mgoe.lifecycle.taken import taken_rows
 from mgoe.serving.events.event import EventReader
 from mgoe.serving.events.exposure import Exposure, ExposureReader, Label
 from mgoe.serving.events.log import DAY, ServiceLog
 from mgoe.serving.events.marked import DIGEST, NUMBER
 from mgoe.serving.events.stores import open_log
-from mgoe.serving.events.taken import taken_rows
 from tests.effort import SOAK, up_to
 from tests.serving.events.stores import events
 

@@ -20,12 +20,12 @@ import yaml
 import mgoe
 from mgoe._util import extras
 from mgoe.errors import ConfigError, MissingExtra, ServiceError
+from mgoe.lifecycle.taken import taken_rows
 from mgoe.serving import every, open_log
 from mgoe.serving.events.answer_log import Answer, write_answers
 from mgoe.serving.events.event import EventReader
 from mgoe.serving.events.log import ServiceLog
 from mgoe.serving.events.stores import with_query
-from mgoe.serving.events.taken import taken_rows
 from mgoe.serving.http.experiment import Experiment
 from mgoe.serving.http.settings import ServeSettings
 from tests.serving.events.stores import Server

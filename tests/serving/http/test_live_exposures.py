@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from mgoe.errors import StoreError
+from mgoe.lifecycle.taken import taken_rows
 from mgoe.serving.events.event import EventReader
 from mgoe.serving.events.log import ServiceLog
-from mgoe.serving.events.taken import taken_rows
 from tests.serving.served import Served, get, served
 
 

@@ -1,17 +1,21 @@
 """Exposures and labels from outside: which item a user was shown, and what became of it, checked as they
 come in."""
 
+import io
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple, Self
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.json as pj
 
 from mgoe.bundle import Bundle
 from mgoe.bundle.ids import checked_id, read_id, shown
+from mgoe.bundle.items import FEATURES
 from mgoe.bundle.values import LARGEST, check_fields, is_number, read_features
 from mgoe.config import FeatureSettings, TaskSettings, did_you_mean
 from mgoe.data.columns import POSITIONS
@@ -182,6 +186,19 @@ class ExposureReader:
             return None
         read = read_features(given, self.context, "context", "context feature")
         return json.dumps(read, ensure_ascii=False) if read else None
+
+
+def read_context(contexts: Sequence[str | None], features: Sequence[FeatureSettings]) -> list[pa.Array]:
+    """Return one array per context feature of contexts as JSON."""
+    if not features:
+        return []
+    how = pj.ParseOptions(
+        explicit_schema=pa.schema({feature.name: FEATURES[feature.kind] for feature in features}),
+        unexpected_field_behavior="ignore",
+    )
+    lines = "\n".join(context or "{}" for context in contexts).encode()
+    found = pj.read_json(io.BytesIO(lines), parse_options=how).combine_chunks()
+    return [found[feature.name].combine_chunks() for feature in features]
 
 
 def label_too_early(exposure: int) -> EventError:
