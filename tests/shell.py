@@ -12,8 +12,8 @@ from unittest.mock import patch
 from typer.testing import CliRunner
 
 from mgoe.cli import app
-from mgoe.serving.http.background import Service
 from mgoe.serving.http.settings import ServeSettings
+from mgoe.serving.http.supervisor import Service
 from tests.cli.test_serve import process
 from tests.effort import SOAK
 

@@ -13,9 +13,9 @@ from mgoe.data import Prepared
 from mgoe.experiments import blending
 from mgoe.experiments.blending import _questions, fit_blend
 from mgoe.experiments.cell_bundle import write_cell_bundle
-from mgoe.experiments.fitted import load_calibration, load_model
 from mgoe.experiments.inputs import Inputs
 from mgoe.experiments.plan import Cell, Plan
+from mgoe.experiments.refit import load_calibration, load_model
 from mgoe.experiments.topn_model import MIX, ranked_lists, recall
 from mgoe.experiments.topn_objective import list_objective
 from mgoe.retrieval import Retrieval

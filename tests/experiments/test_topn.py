@@ -27,10 +27,9 @@ from mgoe.experiments.asked import parts_of
 from mgoe.experiments.folder import DONE, INFLUENCE
 from mgoe.experiments.held_out import HELD, REST, on_last_item
 from mgoe.experiments.plan import Plan
-from mgoe.experiments.topn import measure_topn
+from mgoe.experiments.topn import measure_topn, true_scores
 from mgoe.experiments.topn_model import ranked_lists
 from mgoe.experiments.topn_objective import list_objective
-from mgoe.experiments.topn_reachable import true_scores
 from mgoe.features import Overlay
 from mgoe.graph import MacroGraph
 from mgoe.simulation import Truth

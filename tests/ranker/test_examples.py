@@ -10,7 +10,7 @@ import pytest
 import mgoe
 from mgoe.ranker import graph, recommender
 from mgoe.ranker import ranker as ranker_module
-from mgoe.serving.http import background
+from mgoe.serving.http import supervisor
 from tests.effort import SOAK
 from tests.ranker.conftest import after
 
@@ -24,7 +24,7 @@ SHORTER = {
 """What the short form writes in place of what the page says. The engine `torch` has nothing to export."""
 EXAMPLES = [
     example
-    for module in (ranker_module, recommender, graph, background)
+    for module in (ranker_module, recommender, graph, supervisor)
     for example in doctest.DocTestFinder(exclude_empty=True).find(module)
     if example.examples
 ]

@@ -20,7 +20,6 @@ from mgoe.cli import (
     configuration,
     demo,
     doctor,
-    erasure,
     experiment,
     graph,
     logs,
@@ -238,7 +237,7 @@ COMMANDS = {
             "mgoe cycle cycle.yaml",
             "mgoe cycle cycle.yaml --set registry=bundles --set log=logs/events",
         ),
-        erasure.erase: (
+        registry.erase: (
             "mgoe erase --registry bundles --user 4711",
             "mgoe erase --registry bundles --users ids.txt --redis redis://store:6379 --log 'logs/*.parquet'",
             "mgoe erase --registry bundles            [dim]again, after a backup was restored[/]",

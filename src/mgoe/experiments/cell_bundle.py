@@ -10,11 +10,10 @@ from mgoe.bundle.manifest import State
 from mgoe.bundle.training_state import keep_of_cell
 from mgoe.evaluation import Estimate, Row
 from mgoe.experiments.blending import fit_blend
-from mgoe.experiments.fitted import load_calibration, load_model
 from mgoe.experiments.folder import FIT
 from mgoe.experiments.inputs import Inputs
 from mgoe.experiments.plan import Cell
-from mgoe.experiments.refit import LEARNED, folder_of
+from mgoe.experiments.refit import LEARNED, folder_of, load_calibration, load_model
 from mgoe.training import Feed
 
 

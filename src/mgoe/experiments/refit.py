@@ -9,14 +9,16 @@ learned the test rows too, and are those of a bundle. Without a refit all three 
 from dataclasses import replace
 from pathlib import Path
 
-from mgoe._util.files import write_text
+from mgoe._util.files import read_json, write_text
+from mgoe.bundle.calibration import Calibration
 from mgoe.bundle.manifest import State
 from mgoe.bundle.training_state import start_from
-from mgoe.config import ModelSettings, RunSettings
+from mgoe.config import ModelSettings, RunSettings, check_settings
 from mgoe.data import SPLITS, ExampleFile, Examples, Split
 from mgoe.errors import TrainingError
+from mgoe.experiments.folder import CALIBRATION
 from mgoe.experiments.inputs import Inputs
-from mgoe.experiments.plan import is_boosted, retraining_of, training_of
+from mgoe.experiments.plan import Cell, is_boosted, retraining_of, training_of
 from mgoe.features import FeatureSpec
 from mgoe.models import BoostedTrees, RankingModel, late_tables, make_model
 from mgoe.training import (
@@ -30,6 +32,7 @@ from mgoe.training import (
     ReplayFeed,
     fit,
     fit_trees,
+    load_weights,
     sizes_until,
 )
 from mgoe.training.boosted import load_trees
@@ -160,3 +163,23 @@ def _made(model: ModelSettings, spec: FeatureSpec, seed: int, out: Path) -> Rank
         write_text(out / SPEC, spec.to_json())
     with late_tables():
         return make_model(model, spec, seed)
+
+
+def load_model(cell: Cell, inputs: Inputs, state: State = "tested") -> RankingModel:
+    """Return the model of a finished cell with its weights in a state."""
+    folder = folder_of(cell.folder, state)
+    spec = FeatureSpec.from_json((folder / SPEC).read_text(encoding="utf-8"))
+    settings = inputs.resolve_ids(cell.model)
+    model = make_model(settings, spec, cell.seed)
+    if is_boosted(settings):
+        assert isinstance(model, BoostedTrees)
+        load_trees(model, folder)
+    else:
+        load_weights(model, folder / WEIGHTS)
+    return model.eval()
+
+
+def load_calibration(cell: Cell, fitted_on: Split) -> Calibration:
+    """Return a calibration of a finished cell: that of `valid` knows nothing of the test window."""
+    file = cell.folder / CALIBRATION
+    return check_settings(Calibration, read_json(file)[fitted_on], file)

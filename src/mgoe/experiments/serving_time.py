@@ -22,10 +22,10 @@ from mgoe._util.processes import Job, run_jobs
 from mgoe.bundle import Bundle
 from mgoe.experiments import records
 from mgoe.experiments.cell_bundle import write_cell_bundle
-from mgoe.experiments.fitted import load_model
 from mgoe.experiments.folder import FIT
 from mgoe.experiments.inputs import Inputs
 from mgoe.experiments.plan import Cell, Plan, is_boosted
+from mgoe.experiments.refit import load_model
 from mgoe.serving.scoring.runtime import Runtime
 from mgoe.serving.scoring.scorer import Scorer
 

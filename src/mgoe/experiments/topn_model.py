@@ -20,10 +20,10 @@ from mgoe.bundle.scored_model import ScoredModel
 from mgoe.config import TopNSettings
 from mgoe.evaluation import Influence
 from mgoe.experiments.blending import fit_blend
-from mgoe.experiments.fitted import load_calibration, load_model
 from mgoe.experiments.folder import FIT
 from mgoe.experiments.inputs import Inputs
 from mgoe.experiments.plan import Cell
+from mgoe.experiments.refit import load_calibration, load_model
 from mgoe.experiments.topn_cell import queries_of, value_of, write_result
 from mgoe.experiments.topn_objective import list_objective
 from mgoe.retrieval import Retrieval

@@ -16,7 +16,7 @@ from mgoe.errors import MgoeError, OutputError
 from mgoe.ranker.graph import RankerGraph
 
 if TYPE_CHECKING:
-    from mgoe.serving.http.background import Service
+    from mgoe.serving.http.supervisor import Service
 
 
 class NotFittedError(MgoeError, ValueError, AttributeError):
@@ -194,7 +194,7 @@ class Recommender:
         from mgoe.serving.http.settings import ServeSettings, require_serving
 
         require_serving()
-        from mgoe.serving.http.background import Service
+        from mgoe.serving.http.supervisor import Service
 
         return Service(check_settings(ServeSettings, given, "serve"), owner=self._fitted())
 

@@ -21,7 +21,7 @@ import mgoe
 from mgoe.errors import StoreError
 from mgoe.models import CategoricalSpec, Decomposition, make_model, neutral
 from mgoe.models.spec import batch_keys
-from mgoe.serving.scoring import onnx_cache, onnx_sessions
+from mgoe.serving.scoring import onnx_sessions
 from mgoe.serving.scoring.onnx_export import export_whole
 from mgoe.serving.scoring.onnx_sessions import Session, Sessions
 from mgoe.serving.scoring.runtime import Runtime
@@ -194,13 +194,13 @@ def test_pytorch_runs_a_model_until_its_graphs_are_exported(
 
 
 def test_few_graphs_are_kept(tmp_path: Path):
-    places = [tmp_path / "onnx" / str(number) for number in range(onnx_cache.MOST + 3)]
+    places = [tmp_path / "onnx" / str(number) for number in range(onnx_sessions.MAX_GRAPHS + 3)]
     for age, place in enumerate(places):
         place.mkdir(parents=True)
         os.utime(place, (time.time() - age, time.time() - age))
-    with onnx_cache.new_graphs(new := tmp_path / "onnx" / "new"):
+    with onnx_sessions.new_graphs(new := tmp_path / "onnx" / "new"):
         pass
-    assert {*(tmp_path / "onnx").iterdir()} == {*places[: onnx_cache.MOST - 1], new}
+    assert {*(tmp_path / "onnx").iterdir()} == {*places[: onnx_sessions.MAX_GRAPHS - 1], new}
 
 
 def test_the_command_compares_what_it_wrote_with_the_bundle(

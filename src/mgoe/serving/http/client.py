@@ -52,8 +52,8 @@ async def client(
     """
     require_serving()
     httpx = load("httpx", "serve", "httpx", install("serve"))
-    from mgoe.serving.http.background import Service
     from mgoe.serving.http.service import application
+    from mgoe.serving.http.supervisor import Service
     from mgoe.serving.http.tokens import ALL, read_tokens
 
     tokens = [token for token, scopes in read_tokens(settings).items() if scopes == ALL]

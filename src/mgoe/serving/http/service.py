@@ -127,7 +127,7 @@ def application(settings: ServeSettings, clock: Clock | None = None) -> ASGIApp:
             f"must not be behind the log, which has exposures taken after {iso_time(now)}; set it ahead, or "
             "begin with another --state",
         )
-    reloader = Reloader(settings.bundle, events, state, settings.runtime, clock=clock, url=url_of(settings))
+    reloader = Reloader(settings.bundle, events, state, settings.runtime, clock=clock, url=settings.url)
     experiment = experiment_of(settings, reloader, clock)
     app = create_app(
         reloader,
@@ -186,12 +186,6 @@ def alone(app: ASGIApp) -> ASGIApp:
     gc.collect()
     gc.freeze()  # no request has to wait while a collection goes through what is there now
     return app
-
-
-def url_of(settings: ServeSettings) -> str:
-    """Return where a service listens."""
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    return f"http://{host}:{settings.port}"
 
 
 def state_of(settings: ServeSettings) -> Path:

@@ -64,6 +64,12 @@ class ServeSettings(Settings):
     limits: Limits = Limits()
 
     @property
+    def url(self) -> str:
+        """Where the service listens."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}"
+
+    @property
     def wait(self) -> int | None:
         """The window in microseconds; None for that of the log."""
         return None if self.window is None else seconds(self.window) * 1_000_000

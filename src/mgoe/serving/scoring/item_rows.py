@@ -1,5 +1,9 @@
 """What each item adds to a model's first layers: one stored row of floats per item.
 
+Compiled loops add the rows of one request's items to its users' rows. A row is fetched into the cache before
+it is read. Rows are floats of 32 bits, or the upper 16 of these (bfloat16), given as words: `word << shift`
+are the 32 bits.
+
 Axes: `B` items of a request, `U` users, `F` floats per row.
 """
 
@@ -12,11 +16,38 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mgoe.serving.scoring.row_kernels import take
+from mgoe._util.kernels import kernel
+from mgoe.graph.memory_hints import prefetch_far
 
+AHEAD = 4
+"""Items between fetching a row and reading it: rows have some kilobytes."""
 BLOCK_ROWS = 4096
 ComputeRows = Callable[[NDArray[np.int64]], Tensor]
 """Computes the rows of some items by index, -1 for an item without history: (B,) -> (B, F)."""
+
+
+@kernel()
+def take(words, items, shift, users, own, ends):  # pragma: no cover - compiled
+    """Return rows of items, with those of their users added, from rows (U, F) and each item's user, (B,),
+    piece by piece. Shape (B F,): of each piece, which ends at the next of `ends` in a row, (B, floats of the
+    piece)."""
+    n, length = len(items), words.shape[1]
+    bits, flat = np.empty(n * length, np.uint32), words.reshape(-1)
+    floats = bits.view(np.float32)
+    for b in range(n):
+        if b + AHEAD < n:
+            prefetch_far(flat, items[b + AHEAD] * length, length)
+        row, user, start = words[items[b]], users[own[b]], 0
+        for end in ends:
+            at = n * start + b * (end - start)
+            place = slice(at, at + end - start)
+            held, sums, out, added = row[start:end], floats[place], bits[place], user[start:end]
+            for k in range(len(out)):  # over slices, the loops run on vectors
+                out[k] = np.uint32(held[k]) << shift
+            for k in range(len(out)):
+                sums[k] += added[k]
+            start = end
+    return floats
 
 
 class ItemRows:
@@ -60,7 +91,7 @@ class ItemRows:
         self._held = rows, max(total, count)
 
     def _words(self, items: NDArray[np.int64]) -> tuple[NDArray, NDArray[np.int64], np.uint32]:
-        """Return all rows as the words of `row_kernels`, the places of items among them, and the shift."""
+        """Return all rows as the words of `take`, the places of items among them, and the shift."""
         rows, count = self._held
         words = rows.view(torch.uint16 if rows.dtype == torch.bfloat16 else torch.uint32).numpy()
         places = np.where((items < 0) | (items >= count), 0, items + 1)

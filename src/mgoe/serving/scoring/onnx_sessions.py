@@ -1,28 +1,35 @@
 """A model's graphs in ONNX Runtime: what a service runs for every request. Until they are exported, PyTorch
 computes the same.
 
+Exported graphs are kept from one start of a service to the next: an export takes seconds of a core, which a
+service that replaces its bundle under load does not have, and a refreshed bundle usually has the weights of
+the one before.
+
 Axes: `B` candidates, `T` tasks, `F` floats per row of the first layers.
 """
 
 import hashlib
 import inspect
 import json
-from collections.abc import Sequence
-from contextlib import suppress
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from mgoe import __version__
-from mgoe._util.files import remove_folder, sha256
+from mgoe._util.files import durable_folder, remove_folder, sha256
+from mgoe.errors import StoreError
 from mgoe.models import Batch, Decomposition
-from mgoe.serving.scoring.onnx_cache import new_graphs
 from mgoe.serving.scoring.onnx_export import export, package
 
 FIRST = "first"
 """Inputs of the graphs beside the keys of a batch: the pieces of the sum of what `user` and `item` give (the
 name and a number)."""
+MAX_GRAPHS = 8
+"""Graphs that are kept, the newest: enough to return to an earlier bundle."""
 
 
 class Session:
@@ -163,3 +170,25 @@ class Sessions:
 def _names(pieces: Sequence[object]) -> list[str]:
     """Return the graph's inputs for the pieces of rows."""
     return [f"{FIRST}{number}" for number in range(len(pieces))]
+
+
+@contextmanager
+def new_graphs(place: Path | None) -> Iterator[Path]:
+    """Yield a folder for new graphs, which are kept at a place if one is given.
+
+    Raises:
+        StoreError: Graphs cannot be written.
+    """
+    parent = place.parent if place else Path(tempfile.gettempdir())
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        with durable_folder(place) if place else tempfile.TemporaryDirectory() as folder:
+            yield Path(folder)
+    except OSError as error:
+        rule = f"the graphs of the model cannot be written: {error.strerror or error}"
+        raise StoreError(parent, f"{rule}; free space, or fix the rights of the folder") from None
+    with suppress(OSError):  # another process removes them, too
+        for old in (
+            sorted(parent.iterdir(), key=lambda one: -one.stat().st_mtime)[MAX_GRAPHS:] if place else ()
+        ):
+            remove_folder(old)
