@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+import mgoe
 from mgoe import batch, experiments
 from mgoe._util.progress import ProgressBar
 from mgoe.cli.shared import (
@@ -32,7 +33,6 @@ from mgoe.errors import ConfigError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from mgoe.bundle import Bundle
 
 Jobs = Annotated[
     int, typer.Option(min=1, help="Processes that score pairs side by side, of one thread each.")
@@ -82,7 +82,6 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Show what was measured, or measure a bundle on new labelled pairs, or what a day of age costs."""
-    from mgoe.bundle import Bundle
     from mgoe.config import did_you_mean
     from mgoe.evaluation import rich_table
 
@@ -99,7 +98,7 @@ def evaluate(
                 "--split", "is a split of the log, and the pairs are a file of their own; leave it out"
             )
         with ProgressBar("measuring", unit="pairs") as bar:
-            rows = batch.measure_pairs(Bundle.open(path), pairs, jobs, bar.update)
+            rows = batch.measure_pairs(mgoe.load(path), pairs, jobs, bar.update)
         split = "new"
     else:
         rows, split = experiments.measured(path), split or "test"
@@ -182,7 +181,7 @@ def predict(
             show_blocks("pairs scored", opened, blocks, _scores, out, as_json)
 
 
-def _scores(opened: "Bundle", block: "pa.Table") -> list[dict[str, Any]]:
+def _scores(opened: "mgoe.Bundle", block: "pa.Table") -> list[dict[str, Any]]:
     data = opened.settings.data
     return [
         {"user": row[data.user], "item": row[data.item], "tasks": {task: row[task] for task in opened.tasks}}
@@ -211,11 +210,10 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write a bundle's model as an ONNX graph: named batches in, one probability (or value) per task out."""
-    from mgoe.bundle import Bundle
     from mgoe.serving.scoring.onnx_export import export_whole
     from mgoe.serving.scoring.onnx_sessions import Session
 
-    bundle = Bundle.open(path)
+    bundle = mgoe.load(path)
     export_whole(bundle.model, onnx)
     compared = []
     if on is not None:

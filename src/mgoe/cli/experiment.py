@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+import mgoe
 from mgoe.cli.shared import BundlePath, Json, examples, show, show_json, table
+from mgoe.errors import ConfigError
 
 if TYPE_CHECKING:
     from mgoe.abtest.samples import Sample
@@ -43,9 +45,8 @@ def plan(
     """Show which effects experiments of several lengths find, from what users did before."""
     from mgoe.abtest.plan import make_plans
     from mgoe.abtest.samples import read_rows
-    from mgoe.bundle import Bundle
 
-    settings = Bundle.open(bundle).settings
+    settings = mgoe.load(bundle).settings
     plans = make_plans(settings, read_rows(settings, log), lift)
     if as_json:
         show_json([asdict(one) for one in plans])
@@ -142,16 +143,14 @@ def estimate(
     """Estimate what a bundle's lists would have earned, from answers that explored."""
     from mgoe.abtest.policy import estimate_policy
     from mgoe.abtest.samples import read_answers
-    from mgoe.bundle import Bundle
     from mgoe.config import did_you_mean, load_experiment
-    from mgoe.errors import ConfigError
 
     if (file is None) != (arm is None):
         raise ConfigError("--arm", "and --experiment belong together, found one of them; give both")
     arms = {} if file is None else {one.name: one.explore for one in load_experiment(file).arms}
     if arm is not None and arm not in arms:
         raise ConfigError("--arm", f"must be an arm of {file}, found {arm!r}{did_you_mean(arm, list(arms))}")
-    found = estimate_policy(Bundle.open(bundle), read_answers(answers), log, arms[arm] if arm else None)
+    found = estimate_policy(mgoe.load(bundle), read_answers(answers), log, arms[arm] if arm else None)
     if as_json:
         show_json(asdict(found))
         return
@@ -167,8 +166,6 @@ def estimate(
 
 def _guard(text: str) -> tuple[str, float]:
     """Read the option of a guard rail."""
-    from mgoe.errors import ConfigError
-
     name, _, share = text.rpartition("=")
     try:
         return name, float(share)
@@ -181,9 +178,8 @@ def _guard(text: str) -> tuple[str, float]:
 def _sample(file: Path, answers: Path, log: list[str], bundle: Path) -> "tuple[ExperimentSettings, Sample]":
     """Read an experiment and what its units did."""
     from mgoe.abtest.samples import collect, read_answers, read_rows
-    from mgoe.bundle import Bundle
     from mgoe.config import load_experiment
 
     settings = load_experiment(file)
-    columns = Bundle.open(bundle).settings
+    columns = mgoe.load(bundle).settings
     return settings, collect(settings, columns, read_answers(answers, settings.id), read_rows(columns, log))

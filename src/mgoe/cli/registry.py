@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+import mgoe
+from mgoe import lifecycle
 from mgoe.cli.shared import (
     Adopt,
     BundlePath,
@@ -27,7 +29,6 @@ from mgoe.cli.shared import (
 )
 
 if TYPE_CHECKING:
-    from mgoe.lifecycle import Registry
     from mgoe.lifecycle.versions import Version
 
 HELD = 3
@@ -54,7 +55,7 @@ REMAINS = 3
 )
 def list_(path: Folder, as_json: Json = False) -> None:
     """List the versions, oldest first: aliases, parent, the end of their log, and why one is rejected."""
-    found = _opened(path)
+    found = lifecycle.Registry(path)
     if as_json:
         show_json([_facts(version, found) for version in found.versions])
         return
@@ -73,11 +74,9 @@ def list_(path: Folder, as_json: Json = False) -> None:
 )
 def show_(path: Folder, version: Name = "current", as_json: Json = False) -> None:
     """Show a version: where it is, its lineage back to a full training, its release test, and its history."""
-    from mgoe.lifecycle import Release
-
-    found = _opened(path)
+    found = lifecycle.Registry(path)
     name, lineage = found.find(version), found.lineage(version)
-    tested = Release.of(found.place(name))
+    tested = lifecycle.Release.of(found.place(name))
     facts = _facts(lineage[0], found) | {
         "path": str(found.place(name)),
         "lineage": [one.name for one in lineage],
@@ -90,7 +89,7 @@ def show_(path: Folder, version: Name = "current", as_json: Json = False) -> Non
 @registry.command(epilog=examples("mgoe registry add bundles runs/mine/bundle"))
 def add(path: Folder, bundle: BundlePath, adopt: Adopt = False, as_json: Json = False) -> None:
     """Copy a bundle into a registry, which is made if need be, and make it the candidate."""
-    found = _opened(path)
+    found = lifecycle.Registry(path)
     _say(found.add(bundle, adopt), found, as_json)
 
 
@@ -115,7 +114,7 @@ def promote(
     as_json: Json = False,
 ) -> None:
     """Make a version the current one, if its release test approved it. Services take it within a second."""
-    found = _opened(path)
+    found = lifecycle.Registry(path)
     _say(found.promote(version, force), found, as_json)
 
 
@@ -145,20 +144,18 @@ def check(
     as_json: Json = False,
 ) -> None:
     """Test a version against the current one on rows that neither has learned from: its release.json."""
-    from mgoe.bundle import Bundle
     from mgoe.config import apply_override, check_settings
-    from mgoe.lifecycle import Bounds, Sources, check_release, window_of
     from mgoe.serving.scoring.onnx_process import prepare
 
-    found, raw = _opened(path), {}
+    found, raw = lifecycle.Registry(path), {}
     for one in sets or ():
         apply_override(raw, one)
-    bounds = check_settings(Bounds, raw, "--set")
-    sources = Sources(log or (), live_events(state, redis, redis_password_file))
-    candidate, current = (Bundle.open(found.place(one)) for one in (version, "current"))
-    window = window_of(candidate, current, sources)
+    bounds = check_settings(lifecycle.Bounds, raw, "--set")
+    sources = lifecycle.Sources(log or (), live_events(state, redis, redis_password_file))
+    candidate, current = (mgoe.load(found.place(one)) for one in (version, "current"))
+    window = lifecycle.window_of(candidate, current, sources)
     prepare(candidate)
-    tested = check_release(candidate, current, window, bounds)
+    tested = lifecycle.check_release(candidate, current, window, bounds)
     tested.save(candidate.path)
     show_facts(tested.model_dump(mode="json"), as_json)
     if not tested.approved:
@@ -196,13 +193,10 @@ def compare_(
 
     Prints how far their scores differ and, where labels are known, which of them predicted better.
     """
-    from mgoe.bundle import Bundle
-    from mgoe.lifecycle import compare_shadow
-
-    found, state = _opened(path), state or path / "current.state"
-    current = Bundle.open(found.place(baseline))
+    found, state = lifecycle.Registry(path), state or path / "current.state"
+    current = mgoe.load(found.place(baseline))
     events = str(live_events(state, redis, redis_password_file))
-    report = compare_shadow(found.find(version), current, state, events, window)
+    report = lifecycle.compare_shadow(found.find(version), current, state, events, window)
     show_facts(report.model_dump(mode="json"), as_json)
 
 
@@ -219,7 +213,7 @@ def rollback(
     as_json: Json = False,
 ) -> None:
     """Make an earlier version the current one again, and reject the one that was current."""
-    found = _opened(path)
+    found = lifecycle.Registry(path)
     _say(found.rollback(version, reason), found, as_json)
 
 
@@ -228,14 +222,14 @@ def rollback(
 )
 def reject(path: Folder, version: Named, reason: Reason, as_json: Json = False) -> None:
     """Bar a version, and what was made from it, from being candidate or current until it is allowed."""
-    found = _opened(path)
+    found = lifecycle.Registry(path)
     _say(found.reject(version, reason), found, as_json)
 
 
 @registry.command(epilog=examples("mgoe registry allow bundles 3f9a"))
 def allow(path: Folder, version: Named, as_json: Json = False) -> None:
     """Undo a rejection. Test and promote the version then, or add it again."""
-    found = _opened(path)
+    found = lifecycle.Registry(path)
     _say(found.allow(version), found, as_json)
 
 
@@ -246,7 +240,7 @@ def prune(
     as_json: Json = False,
 ) -> None:
     """Remove old versions. Those with an alias stay, and those that a service of this machine has open."""
-    gone, served = _opened(path).prune(keep)
+    gone, served = lifecycle.Registry(path).prune(keep)
     still = f"; still served: {', '.join(map(str, served))}" if served else ""
     line = f"removed {', '.join(map(str, gone)) or 'nothing'}{still}"
     show_outcome(line, {"removed": gone, "served": served}, as_json)
@@ -274,22 +268,15 @@ def cycle(
     """
     import json
 
-    from mgoe.lifecycle import load_cycle, run_cycle
     from mgoe.lifecycle.cycle_metrics import run_measured
 
-    run = run_cycle if metrics is None else partial(run_measured, file=metrics)
-    code = run(load_cycle(config, sets or ()), lambda step: print(json.dumps(step), flush=True))
+    run = lifecycle.run_cycle if metrics is None else partial(run_measured, file=metrics)
+    code = run(lifecycle.load_cycle(config, sets or ()), lambda step: print(json.dumps(step), flush=True))
     if code:
         raise typer.Exit(code)
 
 
-def _opened(path: Path) -> "Registry":
-    from mgoe.lifecycle import Registry
-
-    return Registry(path)
-
-
-def _facts(version: "Version", found: "Registry") -> dict[str, Any]:
+def _facts(version: "Version", found: "lifecycle.Registry") -> dict[str, Any]:
     return {
         "version": version.name,
         "aliases": [alias for alias, held in found.aliases.items() if held == version.name],
@@ -298,7 +285,7 @@ def _facts(version: "Version", found: "Registry") -> dict[str, Any]:
     }
 
 
-def _say(name: str, found: "Registry", as_json: bool) -> None:
+def _say(name: str, found: "lifecycle.Registry", as_json: bool) -> None:
     held = ", ".join(f"{alias} {version}" for alias, version in sorted(found.aliases.items()))
     show_outcome(f"{name}; {held}", {"version": name, "aliases": found.aliases}, as_json)
 

@@ -3,10 +3,12 @@
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
+import mgoe
+from mgoe import lifecycle
 from mgoe.cli.shared import (
     Adopt,
     BundlePath,
@@ -25,9 +27,6 @@ from mgoe.cli.shared import (
     table,
 )
 from mgoe.errors import ConfigError
-
-if TYPE_CHECKING:
-    from mgoe.bundle import Bundle
 
 Followed = Annotated[
     Path,
@@ -203,12 +202,9 @@ def update(
     The same command resumes an interrupted training. It says when and why a full training is due. Under
     torchrun, several processes train together.
     """
-    from mgoe.lifecycle import Sources
-    from mgoe.lifecycle import update as make
-
-    made = make(
+    made = lifecycle.update(
         bundle,
-        Sources(log or (), live_events(state, redis, redis_password_file), adopt=adopt),
+        lifecycle.Sources(log or (), live_events(state, redis, redis_password_file), adopt=adopt),
         out,
         weights=weights,
         groups=groups,
@@ -231,7 +227,7 @@ def update(
     logger.info(f"wrote {out}")
 
 
-def _show_bundle(bundle: "Bundle") -> None:
+def _show_bundle(bundle: "mgoe.Bundle") -> None:
     """Show the graph of a bundle, and how well its predictions agreed with the newest labels."""
     show(facts(bundle.graph.describe()))
     found = table(("calibration", "positives", "predicted / observed", "after", "calibration error", "after"))

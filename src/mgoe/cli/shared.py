@@ -15,13 +15,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+import mgoe
+from mgoe import serving
 from mgoe._util.files import as_json
 from mgoe.errors import ConfigError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from mgoe.bundle import Bundle
     from mgoe.config import SparkSettings
     from mgoe.evaluation import Estimate
 
@@ -101,20 +102,14 @@ def live_events(state: Path | None, redis: str | None, password: Path | None) ->
     return None if state is None else str(state)
 
 
-def open_bundle(path: Path, state: Path | None, redis: str | None, password: Path | None) -> "Bundle":
+def open_bundle(path: Path, state: Path | None, redis: str | None, password: Path | None) -> "mgoe.Bundle":
     """Open a bundle, with live events if there are some."""
-    from mgoe.bundle import Bundle
-
-    bundle, events = Bundle.open(path), live_events(state, redis, password)
-    if events is None:
-        return bundle
-    from mgoe.serving import LiveBundle, open_log
-
-    return LiveBundle(bundle, open_log(events, make=False))
+    bundle, events = mgoe.load(path), live_events(state, redis, password)
+    return bundle if events is None else serving.LiveBundle(bundle, serving.open_log(events, make=False))
 
 
 def cluster_of(
-    bundle: "Bundle", engine: str, master: str | None, out: str | None, overwrite: bool, jobs: int
+    bundle: "mgoe.Bundle", engine: str, master: str | None, out: str | None, overwrite: bool, jobs: int
 ) -> "SparkSettings | None":
     """Return the cluster of `--engine spark`; None without it.
 
@@ -134,9 +129,9 @@ def cluster_of(
 
 def show_blocks(
     what: str,
-    bundle: "Bundle",
+    bundle: "mgoe.Bundle",
     blocks: "Iterator[pa.Table]",
-    entries: "Callable[[Bundle, pa.Table], list[dict[str, Any]]]",
+    entries: "Callable[[mgoe.Bundle, pa.Table], list[dict[str, Any]]]",
     out: str | None,
     as_json: bool,
 ) -> None:
@@ -185,7 +180,7 @@ def show_outcome(line: str, values: Mapping[str, Any], as_json: bool) -> None:
         logger.info(line)
 
 
-def show_written(what: str, bundle: "Bundle", rows: int, out: str, as_json: bool) -> None:
+def show_written(what: str, bundle: "mgoe.Bundle", rows: int, out: str, as_json: bool) -> None:
     """Print where rows of a bundle were written."""
     show_outcome(f"{rows:,} {what}: {out}", {"path": out, "rows": rows, "tasks": bundle.tasks}, as_json)
 
