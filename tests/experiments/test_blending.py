@@ -16,7 +16,7 @@ from mgoe.experiments.cell_bundle import write_cell_bundle
 from mgoe.experiments.inputs import Inputs
 from mgoe.experiments.plan import Cell, Plan
 from mgoe.experiments.refit import load_calibration, load_model
-from mgoe.experiments.topn_model import MIX, ranked_lists, recall
+from mgoe.experiments.topn_cell import MIX, ranked_lists, recall
 from mgoe.experiments.topn_objective import list_objective
 from mgoe.retrieval import Retrieval
 from mgoe.topn import Queries

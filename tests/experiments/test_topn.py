@@ -28,7 +28,7 @@ from mgoe.experiments.folder import DONE, INFLUENCE
 from mgoe.experiments.held_out import HELD, REST, on_last_item
 from mgoe.experiments.plan import Plan
 from mgoe.experiments.topn import measure_topn, true_scores
-from mgoe.experiments.topn_model import ranked_lists
+from mgoe.experiments.topn_cell import ranked_lists
 from mgoe.experiments.topn_objective import list_objective
 from mgoe.features import Overlay
 from mgoe.graph import MacroGraph

@@ -18,8 +18,7 @@ from mgoe.evaluation import REACHABLE
 from mgoe.experiments.asked import references_of
 from mgoe.experiments.folder import DONE
 from mgoe.experiments.plan import Cell, Log, Plan
-from mgoe.experiments.topn_cell import measure_baseline, queries_of, write_result
-from mgoe.experiments.topn_model import measure_model
+from mgoe.experiments.topn_cell import measure_baseline, measure_model, queries_of, write_result
 from mgoe.experiments.topn_objective import relevant_tasks
 from mgoe.simulation import Truth, check_reachable
 from mgoe.simulation.expected import expected_actions

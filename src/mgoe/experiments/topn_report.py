@@ -24,7 +24,7 @@ from mgoe.experiments.asked import baselines_of, is_drawn, references_of
 from mgoe.experiments.folder import DONE, FIT, INFLUENCE
 from mgoe.experiments.plan import Log, Plan
 from mgoe.experiments.records import cost_of
-from mgoe.experiments.topn_model import EXACT, MIX, RECALL, SAMPLED
+from mgoe.experiments.topn_cell import EXACT, MIX, RECALL, SAMPLED
 
 SLICE = "topn"
 """Slice of these rows in `results.parquet`, where every other row is about examples."""
