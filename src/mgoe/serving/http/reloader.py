@@ -26,7 +26,7 @@ from mgoe.errors import (
     StoreError,
 )
 from mgoe.serving.events.event import is_erased
-from mgoe.serving.events.exposure import Exposure, Label, label_too_early
+from mgoe.serving.events.exposure import label_too_early
 from mgoe.serving.events.log import ServiceLog
 from mgoe.serving.http.telemetry import Telemetry, log
 from mgoe.serving.http.watch import (
@@ -123,7 +123,7 @@ class Reloader(Watch):
                 no record of the batch may be relied on.
         """
         now, reader, of_shown = self.engine.now(), self.engine.events, self.engine.exposures
-        if of_shown is None and (exposures or labels):
+        if self.engine.bundle.settings.form == "events" and (exposures or labels):
             raise RequestError(
                 "exposures" if exposures else "labels",
                 "are for a bundle of an exposure log, found one of an event log; send them as events",
@@ -131,21 +131,19 @@ class Reloader(Watch):
         self._require_logs()
         until = self._erased()
         read, errors = _checked(events, lambda one: reader.read(one, now), lambda one: one.is_of(until))
-        shown, known, unread = dict[int, Exposure](), dict[int, list[Label]](), list[str | None]()
-        if of_shown is not None:
-            shown, found = _checked(
-                exposures,
-                lambda one: of_shown.read_exposure(one, now),
-                lambda one: is_erased(until, one.user, one.time),
-            )
-            errors += found
-            known, unread = _checked(
-                labels,
-                lambda one: of_shown.read_labels(one, now),
-                lambda several: is_erased(
-                    until, several[0].user, now if several[0].time is None else several[0].time
-                ),
-            )
+        shown, found = _checked(
+            exposures,
+            lambda one: of_shown.read_exposure(one, now),
+            lambda one: is_erased(until, one.user, one.time),
+        )
+        errors += found
+        known, unread = _checked(
+            labels,
+            lambda one: of_shown.read_labels(one, now),
+            lambda several: is_erased(
+                until, several[0].user, now if several[0].time is None else several[0].time
+            ),
+        )
         if read or shown or known:
             numbered = [(number, label) for number, several in known.items() for label in several]
             append = partial(
@@ -153,7 +151,7 @@ class Reloader(Watch):
                 [*read.values()],
                 [*shown.values()],
                 [label for _, label in numbered],
-                0 if of_shown is None else of_shown.delay,
+                of_shown.delay,
                 now=None if self._clock is None else now,  # the time of a Redis server is its own
                 after=self.engine.consumer.exposures_mark,
             )

@@ -52,7 +52,7 @@ class Engine:
     Attributes:
         name: Identifies the bundle, in answers and in logs.
         events: Reads events of this bundle.
-        exposures: Reads exposures of this bundle and their labels; None if it is of an event log.
+        exposures: Reads exposures and their labels, which a bundle of an exposure log takes.
         away: Why the logs could not be read; None if they could. `catch_up` tries again.
         consumer: Follows the logs.
         live: The live state.
@@ -73,7 +73,7 @@ class Engine:
         self.tasks = bundle.tasks
         self.name = bundle.name
         self.events = EventReader.of(bundle)
-        self.exposures = ExposureReader.of(bundle) if bundle.settings.form == "exposures" else None
+        self.exposures = ExposureReader.of(bundle)
         self.live = LiveNodes.of(bundle, index)
         of = bundle.settings.tasks, deployment_of(bundle)
         self.consumer = Consumer(log, self.live, read_held(bundle.path), *of)
