@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mgoe._util.hash_table import LeastNumbers
 from mgoe.config import RunSettings
 from mgoe.data import Vocabulary, arrow, history, read_rows, whole_log
-from mgoe.data.hash_table import LeastNumbers
 from mgoe.errors import DataError
 from tests.data import logs
 from tests.effort import up_to

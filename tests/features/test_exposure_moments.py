@@ -25,8 +25,8 @@ from mgoe.graph.moments import Moments
 from mgoe.graph.sweep import Events, follow
 from mgoe.serving.events.event import Event
 from mgoe.serving.events.exposure import Exposure, Label
-from mgoe.serving.events.exposure_follower import ExposureFollower
 from mgoe.serving.online.live import LiveNodes
+from mgoe.serving.online.live_rates import ExposureFollower
 from mgoe.serving.online.state import LiveBase
 from tests.data import logs
 from tests.effort import up_to

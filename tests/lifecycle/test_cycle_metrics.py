@@ -8,7 +8,7 @@ import pytest
 
 from mgoe._util.files import exclusive
 from mgoe.errors import BusyError, ConfigError, DataError, OutputError
-from mgoe.lifecycle.cycle_metrics import run_measured
+from mgoe.lifecycle.cycle import run_measured
 from tests.lifecycle.test_cycle import World, patched
 
 parser = pytest.importorskip(

@@ -36,8 +36,8 @@ from mgoe.lifecycle.new_rows import NewRows, Sources, learned_until
 from mgoe.lifecycle.taken import export
 from mgoe.serving import Consumer, open_log
 from mgoe.serving.events.exposure import Exposure, Label
-from mgoe.serving.events.exposure_follower import ExposureFollower
 from mgoe.serving.events.log import ServiceLog
+from mgoe.serving.online.live_rates import ExposureFollower
 from tests.effort import SOAK
 from tests.lifecycle.test_update import stream
 

@@ -213,7 +213,7 @@ def test_live_rates_of_items_are_those_of_the_next_graph(
     by_device: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """Read in parts, with newcomers and labels; all other rates wait."""
-    monkeypatch.setattr("mgoe.serving.events.exposure_follower.PAUSE", 0)
+    monkeypatch.setattr("mgoe.serving.online.live_rates.PAUSE", 0)
     old, state = by_device, tmp_path / "state"
     assert old.graph.latest.rates is not None
     names = RatesOfExposures().names(old.graph.latest)["rates"]

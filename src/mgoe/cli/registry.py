@@ -268,7 +268,7 @@ def cycle(
     """
     import json
 
-    from mgoe.lifecycle.cycle_metrics import run_measured
+    from mgoe.lifecycle.cycle import run_measured
 
     run = lifecycle.run_cycle if metrics is None else partial(run_measured, file=metrics)
     code = run(lifecycle.load_cycle(config, sets or ()), lambda step: print(json.dumps(step), flush=True))

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from ibis.backends.duckdb import Backend
 
 from mgoe._util.files import GIB, sha256, write_json
+from mgoe._util.hash_table import IntegerTable, LeastNumbers
 from mgoe._util.prefetch import in_turn, prefetched
 from mgoe._util.tables import batches, checksum, computed, digest, hand_over, mixed
 from mgoe.config import RunSettings
@@ -24,7 +25,6 @@ from mgoe.data.events import check_behaviors, rows_per_task, task_masks
 from mgoe.data.exposure_history import exposure_history, fit_context, with_codes, with_lists
 from mgoe.data.exposures import label_history
 from mgoe.data.features import FeatureEncoders
-from mgoe.data.hash_table import IntegerTable, LeastNumbers
 from mgoe.data.requests import merged
 from mgoe.data.schema import NODES
 from mgoe.data.times import bucket_of, seconds

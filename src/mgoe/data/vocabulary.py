@@ -17,7 +17,7 @@ from mgoe.data.arrow import is_text, one_array, pc, texts, to_arrow
 from mgoe.errors import DataError
 
 if TYPE_CHECKING:
-    from mgoe.data.hash_table import IntegerTable
+    from mgoe._util.hash_table import IntegerTable
 
 DECIMAL = re.compile(r"0|-?[1-9][0-9]*")
 """An integer in its one usual notation: `07`, `+7` and `-0` are other ids."""
@@ -170,7 +170,7 @@ class Vocabulary:
 
     @cached_property
     def _by_integer(self) -> IntegerTable:
-        from mgoe.data.hash_table import IntegerTable  # compiles kernels, which not every command needs
+        from mgoe._util.hash_table import IntegerTable  # compiles kernels, which not every command needs
 
         return IntegerTable(self._ids.to_numpy(zero_copy_only=False))
 

@@ -1,17 +1,16 @@
 """Everything after the first training: new rows, updates of a bundle, its release, and the daily cycle.
 
-bundle_update    mgoe update: `learning` trains, `full_training` does it from scratch, and says when
+bundle_update    mgoe update, also from scratch, and when that is due: `learning` trains
 new_bundle       the folder of the bundle that it makes
-new_rows         what a bundle lacks, read once: files, live events (`live_events`), exposures of a service
+new_rows         what a bundle lacks, read once: files, or live events and exposures of a service
 graphs           mgoe graph update, mgoe graph forget
-taken            mgoe log export
+taken            rows that a service has taken, as mgoe log export writes them
 measure          a bundle measured on later rows of its log
 registry         `versions`, aliases and the history of their changes
-retention        old rows that every version holds leave the logs of a service
 acceptance       the release test, and the rows that it reads
-shadow           what the log of a shadow says; `outcomes`, what became of the answers in it
-cycle            mgoe cycle; `cycle_metrics`, what became of its last round
-erasure          mgoe erase: `erasures` is its list, `erased_bundle` and `erased_logs` what it makes
+shadow           what the log of a shadow says, and what became of the answers in it
+cycle            mgoe cycle; old rows that every version holds leave the log of the service
+erasure          mgoe erase: `erased_bundle` is what it makes
 """
 
 from typing import TYPE_CHECKING

@@ -215,7 +215,7 @@ class NewRows:
             for identity, files in marked.items():
                 mark = latest_mark(self.held, identity)
                 files.check(mark, source)
-                new = source.filter(cast("Expr", source[NUMBER]) > mark.number)
+                new = source.filter(cast(Expr, source[NUMBER]) > mark.number)
                 self._hold(identity, files.upto, self._keep(name, new, settings, place_of(log)))
             if others and (part := self._keep(name, source, settings, place_of(log), after, empty=False)):
                 first, last = part.span

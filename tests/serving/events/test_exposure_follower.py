@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from mgoe.config import make_settings
 from mgoe.errors import StoreError
 from mgoe.lifecycle.taken import taken_rows
-from mgoe.serving.events.exposure_follower import AT_ONCE, ExposureFollower
 from mgoe.serving.events.log import DAY, ServiceLog
+from mgoe.serving.online.live_rates import AT_ONCE, ExposureFollower
 from tests.serving.events.test_exposures import (
     KINDS,
     KNOWN,

@@ -215,7 +215,7 @@ def test_a_log_that_is_longer_than_one_look_is_read_to_its_end_at_the_start(
 
     before = asked(shown / "bundle", tmp_path / "other", False, score)
     once = asked(shown / "bundle", tmp_path / "state", False, send_and_score)
-    monkeypatch.setattr("mgoe.serving.events.exposure_follower.AT_ONCE", 7)
+    monkeypatch.setattr("mgoe.serving.online.live_rates.AT_ONCE", 7)
     assert asked(shown / "bundle", tmp_path / "state", False, score) == once != before
 
 

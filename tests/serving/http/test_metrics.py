@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from mgoe.errors import BundleError, DamagedLogError, OtherLogError, StoreError
-from mgoe.lifecycle.cycle_metrics import FAILED, page_of
+from mgoe.lifecycle.cycle import FAILED, page_of
 from tests.serving.served import Served, served
 
 EXAMPLES = Path(__file__).parents[3] / "examples" / "serving"

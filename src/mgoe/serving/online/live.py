@@ -20,8 +20,8 @@ from mgoe.data import task_masks, to_arrow
 from mgoe.graph.pair_rows import OTHER, Side
 from mgoe.graph.scores import UNIT
 from mgoe.serving.events.event import Event, Id
-from mgoe.serving.events.exposure_follower import Changes, ExposureFollower
 from mgoe.serving.events.log import ServiceLog
+from mgoe.serving.online.live_rates import Changes, ExposureFollower
 from mgoe.serving.online.state import LiveBase, LiveState
 from mgoe.serving.online.touched import Nodes
 

@@ -40,11 +40,10 @@ from mgoe.graph.pair_rows import OTHER, SIDES, PairRows, Side
 from mgoe.graph.snapshot import score_sums
 from mgoe.serving.events.event import Event, Id, SeenEvents, with_ids_of
 from mgoe.serving.events.exposure import read_context
-from mgoe.serving.events.exposure_follower import Changes
 from mgoe.serving.online.base_values import BaseValues, item_rows
 from mgoe.serving.online.cold_start import ColdStart
 from mgoe.serving.online.kernels import Change
-from mgoe.serving.online.live_rates import ExposureBatch, LiveRates
+from mgoe.serving.online.live_rates import Changes, ExposureBatch, LiveRates
 from mgoe.serving.online.touched import LivePairs, Nodes
 
 
