@@ -117,6 +117,18 @@ def test_a_label_that_differs_later_is_corrected_and_done_wins():
         assert everything(follower, later, totals) == {"a": [1, 1, 0, 1, 1, 0, 1, 2_500_000]}
 
 
+def test_a_label_counts_though_an_earlier_one_was_dropped_just_before():
+    with opened() as log:
+        take(log, {"request": "unknown", "item": "a", "labels": {"stay": 2}}, now=NOW)
+        take(log, shown(request="q"), now=NOW + DAY)
+        follower = followed(log)
+        totals = everything(follower, NOW + DAY, Totals())
+        take(log, {"request": "q", "item": "a", "labels": {"stay": 3}}, now=NOW + DAY + HOUR)
+        assert log.counts["labels dropped"] == 1
+        everything(follower, NOW + DAY + HOUR, totals)
+        assert totals == expected(log, NOW + DAY + HOUR)
+
+
 def test_many_exposures_are_read_in_parts():
     with opened() as log:
         follower = followed(log)

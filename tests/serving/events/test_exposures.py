@@ -377,7 +377,7 @@ def test_erased_exposures_are_gone_with_their_labels_and_change_nothing_else(
         last = log.newest
         take(log, shown(0, "new"), {"user": 0, "item": "new", "labels": {"click": 1}})
         assert log.newest > last
-        assert log.newest[1] == last[1] + 1
+        assert log.newest[1] > last[1]
         assert rows(log)[-1]["clicked"] == 1
 
 

@@ -56,7 +56,7 @@ def contents(log: ServiceLog) -> dict[str, Any]:
     """Everything that a log holds and says."""
     if isinstance(log, RedisLog):
         log.follow()
-    tables = ("records", "exposures", "labels", "notes WHERE name <> 'window'")
+    tables = ("records", "exposures", "labels", "sqlite_sequence", "notes WHERE name <> 'window'")
     found: dict[str, Any] = {name: log._store.read(f"SELECT * FROM {name}") for name in tables}
     return found | {
         "counts": log.counts,

@@ -53,8 +53,9 @@ UNION ALL SELECT id, kind, digest FROM others;
 CREATE UNIQUE INDEX exposures_by_request ON exposures(request, item);
 CREATE INDEX exposures_by_user ON exposures(user, item, time);
 CREATE TABLE labels(
-    id INTEGER PRIMARY KEY, request TEXT NOT NULL, user TEXT NOT NULL, item TEXT NOT NULL, task TEXT NOT NULL,
-    time INTEGER NOT NULL, value REAL NOT NULL, taken INTEGER NOT NULL, waiting INTEGER NOT NULL,
+    id INTEGER PRIMARY KEY AUTOINCREMENT, request TEXT NOT NULL, user TEXT NOT NULL, item TEXT NOT NULL,
+    task TEXT NOT NULL, time INTEGER NOT NULL, value REAL NOT NULL, taken INTEGER NOT NULL,
+    waiting INTEGER NOT NULL,
     UNIQUE(request, user, item, task, time, value));
 CREATE INDEX labels_waiting ON labels(taken) WHERE waiting;
 CREATE TABLE notes(name TEXT PRIMARY KEY, n NOT NULL);

@@ -39,7 +39,8 @@ KEPT = 3600
 """Seconds for which Redis keeps the parts of a copy that was never finished."""
 NOW = "now"
 """Field of a change that has a moment of its own, since numbers of entries only rise."""
-_FILLED = (*TABLES, "labels", "notes", "followed")
+# last: the numbers that labels had, so that each machine gives the same ones
+_FILLED = (*TABLES, "labels", "notes", "followed", "sqlite_sequence")
 _SCHEMA = "CREATE TABLE IF NOT EXISTS followed(position TEXT, digest TEXT)"
 _BEGIN = (
     "UPDATE identity SET id = :identity",
