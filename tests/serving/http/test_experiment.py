@@ -357,8 +357,8 @@ def test_a_shadow_is_an_arm_whose_answers_nobody_gets(
         items = bundle.encoders.items.ids(np.arange(2)).to_pylist()
         assert service.score(users=[1], items=items)["bundle"] == bundle.name
         assert logged(state, 5)[-1].route == "score"
-        page = service.client.get("/metrics").text
-        assert 'mgoe_shadow_requests_total{outcome="logged"} 3.0' in page
+        counted = 'mgoe_shadow_requests_total{outcome="logged"} 3.0'  # just after it is logged
+        until(lambda: counted in service.client.get("/metrics").text)
         write(shadow=shadow | {"share": 1e-9})
 
         def is_read() -> bool:
