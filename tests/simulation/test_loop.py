@@ -64,8 +64,10 @@ def truth() -> Truth:
     return make_truth(WORLD)
 
 
-def run(truth: Truth, policy: Counting, folder: Path, days: range = range(4, 7)) -> None:
-    asyncio.run(play(Visits(truth, VisitSettings(delay=8)), policy, folder, days))
+def run(
+    truth: Truth, policy: Counting, folder: Path, days: range = range(4, 7), lifetime: int | None = None
+) -> None:
+    asyncio.run(play(Visits(truth, VisitSettings(delay=8, lifetime=lifetime)), policy, folder, days))
 
 
 @given(data=st.data())
@@ -111,6 +113,16 @@ def test_days_follow_one_another_and_finished_ones_ask_nothing(truth: Truth, tmp
     assert len(table) == 4 * (first.asked + more.asked)
     index = truth.user_ids.index(table["user_id"])
     assert ((index % 2 == 1) == table["arm"].eq("odd")).all()
+
+
+def test_an_item_goes_once_however_often_days_are_continued(truth: Truth, tmp_path: Path):
+    whole, parts = Counting(), Counting()
+    run(truth, whole, tmp_path / "whole", range(4, 8), lifetime=2)
+    for stop in range(5, 9):
+        run(truth, parts, tmp_path / "parts", range(4, stop), lifetime=2)
+    gone = [one["item"] for one in whole.changed if one.get("withdrawn")]
+    assert len(gone) == len({*gone}) > 1
+    assert parts.changed == whole.changed
 
 
 def test_days_of_another_world_are_refused_and_stay(truth: Truth, tmp_path: Path):

@@ -297,6 +297,7 @@ class _Journal:
     def begin(self, day: int) -> None:
         """Note that a day has begun: its items are known."""
         self._write({"begins": day})
+        self.begun.add(day)
 
     def close(self) -> None:
         """Close the file."""
