@@ -111,6 +111,7 @@ def test_users_of_an_experiment_are_shown_what_their_arm_makes(
     ("changes", "said"),
     [
         (["--users", "5"], "--users: is of a log that is drawn; leave it out, or leave out --serve"),
+        (["--events", "5"], "--events: is of a log that is drawn; leave it out, or leave out --serve"),
         (["--set", "loyalti=1"], "did you mean 'loyalty'"),
         (["--world", "nowhere"], "holds no truth of a simulated log"),
     ],
@@ -129,12 +130,15 @@ def test_a_service_of_another_world_and_other_files_are_refused(
 ):
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "mine.txt").write_text("mine")
-    result = mgoe(*words, "--out", tmp_path / "taken")
-    assert (result.exit_code, "holds files but no days of a world" in result.stderr) == (2, True)
+    for option in ((), ("--overwrite",)):
+        result = mgoe(*words, "--out", tmp_path / "taken", *option)
+        assert (result.exit_code, "holds files but no days of a world" in result.stderr) == (2, True)
+    assert (tmp_path / "taken" / "mine.txt").read_text() == "mine"
     size = ["--users", 90, "--items", 50, "--exposures", 300, "--set", "days=5"]
     assert mgoe("simulate", "--out", tmp_path / "other", *size).exit_code == 0
     words = [*words[:4], str(tmp_path / "other"), "--engine", "torch"]
     result = mgoe(*words, "--out", tmp_path / "days")
     assert (result.exit_code, "every id must be of this simulated world" in result.stderr) == (2, True)
-    result = mgoe("simulate", "--http", "--out", tmp_path / "days")
-    assert (result.exit_code, "name its bundle with --serve" in result.stderr) == (2, True)
+    for option in (["--http"], ["--days", "30"]):
+        result = mgoe("simulate", *option, "--out", tmp_path / "days", *size)
+        assert (result.exit_code, "name its bundle with --serve" in result.stderr) == (2, True)

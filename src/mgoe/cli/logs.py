@@ -138,8 +138,11 @@ def simulate(
         Path | None, typer.Option(help="With --serve: folder of the simulated log.", show_default=False)
     ] = None,
     days: Annotated[
-        int, typer.Option(min=1, help="With --serve: days in all that --out is to hold.", show_default="1")
-    ] = 1,
+        int | None,
+        typer.Option(
+            min=1, help="With --serve: days in all that --out is to hold; 1 by default.", show_default=False
+        ),
+    ] = None,
     experiment: ExperimentFile = None,
     http: Annotated[bool, typer.Option("--http", help="With --serve: ask over HTTP.")] = False,
     engine: RunBy = "onnx",
@@ -158,15 +161,17 @@ def simulate(
         raise ConfigError("--events", "also decides the number of exposures; leave out --exposures")
     options = {"users": users, "items": items, "exposures": exposures, "seed": seed, "content": content}
     if serve is not None:
-        if drawn := [name for name in options if options[name] is not None and name != "seed"]:
+        drawn = options | {"seed": None, "events": events}
+        if unfit := [name for name, value in drawn.items() if value is not None]:
             raise ConfigError(
-                f"--{drawn[0]}", "is of a log that is drawn; leave it out, or leave out --serve"
+                f"--{unfit[0]}", "is of a log that is drawn; leave it out, or leave out --serve"
             )
-        found = visit(out, serve, world, days, sets or (), seed, experiment, http, engine, overwrite)
+        found = visit(out, serve, world, days or 1, sets or (), seed, experiment, http, engine, overwrite)
         show_facts(found, as_json)
         return
-    if world is not None or experiment is not None or http:
-        raise ConfigError("--world, --experiment, --http", "are for a service; name its bundle with --serve")
+    if world is not None or days is not None or experiment is not None or http:
+        rule = "are for a service; name its bundle with --serve, or set the days of a log with --set days=30"
+        raise ConfigError("--world, --days, --experiment, --http", rule)
     raw: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     for override in sets or ():
         apply_override(raw, override)
@@ -323,12 +328,12 @@ def visit(
         apply_override(raw, override)
     visits = Visits(Truth.open(world), check_settings(VisitSettings, raw, "visits"))
     opened = Bundle.open(bundle)
-    if overwrite:
-        remove_folder(out)
     first = first_day(out)
     if first is None and out.exists() and any(out.iterdir()):
-        raise OutputError(out, "holds files but no days of a world; choose a new folder, or `overwrite` it")
-    if first is None:
+        raise OutputError(out, "holds files but no days of a world; choose a new folder")
+    if overwrite:
+        remove_folder(out)
+    if first is None or overwrite:
         first = visits.day_after(opened.manifest["lineage"]["log"][1])
     features = [one.name for one in getattr(opened.settings.data.items, "features", ())]
     settings = check_settings(
