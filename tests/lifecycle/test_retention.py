@@ -73,6 +73,19 @@ def test_exposures_leave_as_far_as_every_version_holds_them(shown: Path, tmp_pat
         log.check(log.mark(positions[7]))
 
 
+def test_events_that_follow_an_exposure_which_must_stay_are_not_said_to_be_gone(shown: Path, tmp_path: Path):
+    bundle = Bundle.open(shown / "bundle")
+    log, registry = take(tmp_path, bundle, requests(bundle, 5)), Registry(tmp_path / "bundles")
+    log.append(events(3))
+    write_held(
+        own := copied(bundle, tmp_path / "a"), {log.identity: Held(*log.read()[-1][0])}
+    )  # and no exposures
+    change_manifest(own, checksums=bundle.manifest["checksums"] | {HELD: sha256(own / HELD)})
+    registry.promote(registry.add(own), force="a test")
+    assert trim(registry, str(tmp_path), LEAST, LATE) == {"events": "", "exposures": ""}
+    assert (len(log.read()), len(rows(log))) == (3, 20)
+
+
 @pytest.mark.parametrize("kind", ["file", "redis"])
 def test_what_may_go_ends_before_the_first_row_that_is_too_new_or_not_held(kind: str, tmp_path: Path):
     """Even where a late row follows, which is older by its time."""

@@ -35,6 +35,7 @@ from mgoe.lifecycle.new_rows import Sources
 from mgoe.lifecycle.registry import Registry
 from mgoe.lifecycle.versions import CANDIDATE, CURRENT
 from mgoe.serving import ServiceLog, every, open_log
+from mgoe.serving.events.chain import Kind
 from mgoe.serving.scoring.onnx_process import prepare
 
 DONE, HELD, WAITING = 0, 3, 4
@@ -226,7 +227,8 @@ def trim(registry: Registry, state: str, keep: int, now: int | None = None) -> d
     """Remove events and exposures that the graph of every version of a registry holds, if they are old.
 
     So a service may still return to any of these versions, and loses nothing. A version that was not made
-    from a log of the service keeps all of it, until it is pruned.
+    from a log of the service keeps all of it, until it is pruned. The log is cut before the first record that
+    must stay, of whatever kind.
 
     Args:
         registry: The registry.
@@ -253,7 +255,7 @@ def trim(registry: Registry, state: str, keep: int, now: int | None = None) -> d
         items = min(max(one.number for one in both) for both in marks)  # all up to its last row were read
         delay = max(longest_delay(bundle.settings.tasks) for bundle in opened)
         log.forget(events.number, exposures, items, delay)
-    return {"events": events.position, "exposures": str(exposures or "")}
+        return {"events": log.begin(Kind.EVENT).position, "exposures": log.begin(Kind.EXPOSURE).position}
 
 
 def last_before(log: ServiceLog, upto: Mark, moment: int) -> Mark:
