@@ -12,7 +12,7 @@ from mgoe.bundle import Bundle
 from mgoe.bundle.held import HELD, START, Held, exposures_of, write_held
 from mgoe.errors import ConfigError
 from mgoe.lifecycle import CycleSettings, Registry, Sources, update
-from mgoe.lifecycle.cycle import LEAST, last_before, trim
+from mgoe.lifecycle.cycle import MIN_AGE, last_before, trim
 from mgoe.serving import Consumer, open_log
 from mgoe.serving.events.log import ServiceLog
 from tests.lifecycle.test_taken import LONG_AGO, requests, take
@@ -39,13 +39,13 @@ def test_every_version_that_is_kept_can_be_returned_to_and_misses_nothing(
             made.append(registry.place(registry.add(tmp_path / str(seed))))
             registry.promote(force="a test")
     times = [event.time for _, event in log.read()]
-    assert trim(registry, state, LEAST, LATE)["events"] == "", "the first version needs all"
+    assert trim(registry, state, MIN_AGE, LATE)["events"] == "", "the first version needs all"
     assert len(log.read()) == len(times)
     registry.prune(0)
     kept = [Bundle.open(registry.place(alias)) for alias in ("previous", "current")]
     before = [Consumer.of(log, bundle).live for bundle in kept]
-    for moment in (times[0], times[EACH // 2], LATE - LEAST * SECOND):
-        trim(registry, state, LEAST, moment + LEAST * SECOND)
+    for moment in (times[0], times[EACH // 2], LATE - MIN_AGE * SECOND):
+        trim(registry, state, MIN_AGE, moment + MIN_AGE * SECOND)
         old = next((n for n, time in enumerate(times) if time >= moment), len(times))
         assert [event.time for _, event in log.read()] == times[max(0, min(old, EACH) - 1) :]
         for bundle, former in zip(kept, before, strict=True):
@@ -65,8 +65,8 @@ def test_exposures_leave_as_far_as_every_version_holds_them(shown: Path, tmp_pat
         )
         change_manifest(own, checksums=bundle.manifest["checksums"] | {HELD: sha256(own / HELD)})
         registry.promote(registry.add(own), force="a test")
-    for now, newest in ((LONG_AGO, 1), (LONG_AGO + LEAST * SECOND + 1, 8)):
-        assert trim(registry, str(tmp_path), LEAST, now)["exposures"] == (
+    for now, newest in ((LONG_AGO, 1), (LONG_AGO + MIN_AGE * SECOND + 1, 8)):
+        assert trim(registry, str(tmp_path), MIN_AGE, now)["exposures"] == (
             "" if newest == 1 else str(positions[7])
         )
         assert [row[0] for row in rows(log)] == positions[newest - 1 :]
@@ -82,7 +82,7 @@ def test_events_that_follow_an_exposure_which_must_stay_are_not_said_to_be_gone(
     )  # and no exposures
     change_manifest(own, checksums=bundle.manifest["checksums"] | {HELD: sha256(own / HELD)})
     registry.promote(registry.add(own), force="a test")
-    assert trim(registry, str(tmp_path), LEAST, LATE) == {"events": "", "exposures": ""}
+    assert trim(registry, str(tmp_path), MIN_AGE, LATE) == {"events": "", "exposures": ""}
     assert (len(log.read()), len(rows(log))) == (3, 20)
 
 

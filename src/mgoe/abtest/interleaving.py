@@ -49,9 +49,9 @@ def preferences(experiment: ExperimentSettings, sample: Sample) -> list[Preferen
         DataError: Lists and their teams differ in length.
     """
     tasks = {metric.task: metric.numerator for metric in sample.metrics if metric.kind == "unit"}
-    own = until_end(sample.answers, experiment)
-    shown = shown_items(own, sample.rows, "unit", "teams", list(tasks.values()))
-    control, treated, found = sample.arms[0], sample.arms[-1], list[Preference]()
+    answers = until_end(sample.answers, experiment)
+    shown = shown_items(answers, sample.rows, "unit", "teams", list(tasks.values()))
+    control, treated, preferred = sample.arms[0], sample.arms[-1], list[Preference]()
     for task, column in tasks.items():
         credit = shown.pivot_table(column, "unit", "teams", "sum", fill_value=0.0)
         differs = credit.reindex(columns=[control, treated], fill_value=0.0).diff(axis=1)[treated].to_numpy()
@@ -61,7 +61,7 @@ def preferences(experiment: ExperimentSettings, sample: Sample) -> list[Preferen
         test = binomtest(wins, wins + losses)
         bounds = test.proportion_ci(method="wilson")
         low, high = fixed(differs.mean(), differs.var(ddof=1) / len(differs) if len(differs) > 1 else np.nan)
-        found.append(
+        preferred.append(
             Preference(
                 task=task,
                 arm=treated,
@@ -78,4 +78,4 @@ def preferences(experiment: ExperimentSettings, sample: Sample) -> list[Preferen
                 f"arm, of {len(differs):,} (p = {test.pvalue:.2g} at one look).",
             )
         )
-    return found
+    return preferred

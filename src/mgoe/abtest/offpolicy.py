@@ -31,7 +31,7 @@ class Weights(NamedTuple):
     """How much each place of the log counts for another policy.
 
     Attributes:
-        own: Product of q / p over a place and those above, 0 where there is no place. Shape (N, K).
+        through: Product of q / p over a place and those above, 0 where there is no place. Shape (N, K).
         above: Product over those above alone. Shape (N, K).
         there: Whether there is a place. Shape (N, K).
         users: Number of each list's user. Shape (N,).
@@ -39,7 +39,7 @@ class Weights(NamedTuple):
         support: Mean weight of a list: 1 within chance if the log can show all that the policy shows.
     """
 
-    own: Array
+    through: Array
     above: Array
     there: NDArray[np.bool_]
     users: NDArray[np.int64]
@@ -93,12 +93,12 @@ def weigh(
             f"must support the lists of the bundle, found {len(lists):,} lists that are worth "
             f"{effective:.1f} of its own; explore more or longer, or estimate it with a higher temperature",
         )
-    most = support + Z_SUPPORT * _error(lists, users)
-    if most < MIN_SUPPORT:
+    highest = support + Z_SUPPORT * _error(lists, users)
+    if highest < MIN_SUPPORT:
         raise DataError(
             "propensities",
-            f"must be above 0 for all that the bundle would show, found at most {most:.0%} of its lists to "
-            "be possible; explore all places, or compare bundles that choose among the same items",
+            f"must be above 0 for all that the bundle would show, found at most {highest:.0%} of its lists "
+            "to be possible; explore all places, or compare bundles that choose among the same items",
         )
     above = np.column_stack([np.ones(len(products)), products[:, :-1]])
     return Weights(
@@ -129,24 +129,24 @@ def estimate(
         >>> found[3].method, found[3].value
         ('doubly robust', 1.0)
     """
-    own, above, there, users = weights[:4]
+    through, above, there, users = weights[:4]
     rewards, predicted, expected = (np.where(there, part, 0.0) for part in (rewards, predicted, expected))
-    total = own.sum(0)
-    mean = np.divide((own * rewards).sum(0), total, out=np.zeros_like(total), where=total > 0)
+    total = through.sum(0)
+    mean = np.divide((through * rewards).sum(0), total, out=np.zeros_like(total), where=total > 0)
     share = np.divide(there.sum(0), total, out=np.zeros_like(total), where=total > 0)
-    logged, robust = rewards.sum(1), (own * (rewards - predicted) + above * expected).sum(1)
+    logged, robust = rewards.sum(1), (through * (rewards - predicted) + above * expected).sum(1)
     methods = {
         "logged": logged,
-        "IPS": (own * rewards).sum(1),
-        "self-normalised": (own * (rewards - mean) * share + mean * there).sum(1),
+        "IPS": (through * rewards).sum(1),
+        "self-normalised": (through * (rewards - mean) * share + mean * there).sum(1),
         "doubly robust": robust,
         "gain": robust - logged,
     }
-    found = []
+    estimates = []
     for method, values in methods.items():
         low, high = fixed(values.mean(), _error(values, users) ** 2)
-        found.append(Estimate(task, method, float(values.mean()), (float(low), float(high))))
-    return found
+        estimates.append(Estimate(task, method, float(values.mean()), (float(low), float(high))))
+    return estimates
 
 
 def _error(values: Array, users: NDArray[np.int64]) -> float:

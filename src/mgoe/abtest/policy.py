@@ -25,7 +25,7 @@ from mgoe.bundle.sampling import in_whole_space
 from mgoe.config.experiment import ExploreSettings
 from mgoe.errors import DataError
 
-AT_ONCE = 1000
+LISTS_PER_BLOCK = 1000
 """Lists of one user that are followed at once, which bounds memory."""
 
 
@@ -61,9 +61,9 @@ def estimate_policy(
             would show.
     """
     names = [f"{task}.done" for task in bundle.tasks]
-    there = answers[(answers["route"] == "recommend") & answers["teams"].isna()]
+    recommended = answers[(answers["route"] == "recommend") & answers["teams"].isna()]
     rows = read_rows(bundle.settings, log)
-    shown = shown_items(there, rows, "user", "propensities", names)
+    shown = shown_items(recommended, rows, "user", "propensities", names)
     if shown.empty:
         raise DataError(
             "propensities",
@@ -72,31 +72,31 @@ def estimate_policy(
         )
     until = int(rows["time"].max())
     since = round(datetime.fromisoformat(bundle.manifest["lineage"]["log"][1]).timestamp() * 1e6)
-    known = shown[(shown["time"] > since) & (shown["time"] <= until)]
-    left_out = shown["answer"].nunique() - known["answer"].nunique()
-    if known.empty:
+    usable = shown[(shown["time"] > since) & (shown["time"] <= until)]
+    left_out = shown["answer"].nunique() - usable["answer"].nunique()
+    if usable.empty:
         raise DataError(
             "--answers",
             f"must be later than what the bundle has learned, until {iso_time(since)}, and not later than "
             f"the log, until {iso_time(until)}, found none in {left_out:,} lists; estimate an older bundle, "
             "or export both again later",
         )
-    lists, users = known["answer"].factorize()[0], known.drop_duplicates("answer")["user"].factorize()
-    at = lists, known["place"].to_numpy(int)
+    lists, users = usable["answer"].factorize()[0], usable.drop_duplicates("answer")["user"].factorize()
+    at = lists, usable["place"].to_numpy(int)
     shape = lists.max() + 1, at[1].max() + 1
     propensities, items, there = np.full(shape, np.nan), np.full(shape, -1), np.zeros(shape, bool)
-    propensities[at], there[at] = known["propensities"].astype(float), True
-    items[at] = bundle.indices("item", known["item"].tolist())
+    propensities[at], there[at] = usable["propensities"].astype(float), True
+    items[at] = bundle.indices("item", usable["item"].tolist())
     rewards = np.zeros((*shape, len(names)))
-    rewards[at] = known[names]
+    rewards[at] = usable[names]
     policy, predicted, expected = _follow(
         bundle, bundle.indices("user", users[1].tolist()), users[0], items, np.bincount(lists), explore
     )
     weights = weigh(propensities, policy, there, users[0])
-    found = [
-        one
+    estimates = [
+        by_method
         for t, task in enumerate(bundle.tasks)
-        for one in estimate(task, weights, rewards[..., t], predicted[..., t], expected[..., t])
+        for by_method in estimate(task, weights, rewards[..., t], predicted[..., t], expected[..., t])
     ]
     return PolicyEstimate(
         bundle=bundle.name,
@@ -105,7 +105,7 @@ def estimate_policy(
         left_out=left_out,
         effective=weights.effective,
         support=weights.support,
-        estimates=found,
+        estimates=estimates,
     )
 
 
@@ -134,11 +134,12 @@ def _follow(
     n, k = items.shape
     query = Query.read(bundle, RankingRequest(k=k), bundle.objective, np.empty(0, np.int64))
     query = replace(query, k=wanted(bundle, query, bundle.n_items))
-    own = np.split(np.argsort(users, kind="stable"), np.cumsum(np.bincount(users))[:-1])
+    by_user = np.split(np.argsort(users, kind="stable"), np.cumsum(np.bincount(users))[:-1])
     policy, (predicted, expected) = np.zeros((n, k)), np.zeros((2, n, k, len(bundle.tasks)))
-    for lists_of_user, ranked in zip(own, rank_users(bundle, bundle, indices.tolist(), query), strict=True):
+    rankings = rank_users(bundle, bundle, indices.tolist(), query)
+    for lists_of_user, ranked in zip(by_user, rankings, strict=True):
         scores, by_item = in_whole_space(ranked.scores, bundle.settings.tasks), np.argsort(ranked.items)
-        for lists in np.array_split(lists_of_user, len(lists_of_user) // AT_ONCE + 1):
+        for lists in np.array_split(lists_of_user, len(lists_of_user) // LISTS_PER_BLOCK + 1):
             free, each = np.ones((len(lists), len(by_item)), bool), np.arange(len(lists))
             places = np.searchsorted(ranked.items, items[lists], sorter=by_item)
             rows = by_item[np.minimum(places, len(by_item) - 1)]

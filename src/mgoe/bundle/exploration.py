@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from mgoe.config.experiment import ExploreSettings
 
-LEAST = 1e-100
+MIN_ODDS = 1e-100
 """Odds of the best item below which all are computed again, before they are too small to be exact."""
-EXACT = 200
+MAX_DISTANCE = 200
 """Distance of the worst item from the best, in temperatures, from which odds are computed place by place."""
 
 
@@ -54,7 +54,7 @@ def explored(
     n = min(k, len(values))
     if n and how.temperature is not None and not most.size:
         below = (values - values[0]) / how.temperature
-        if below[-1] > -EXACT:
+        if below[-1] > -MAX_DISTANCE:
             return _raced(np.exp(below), n, draws)
     free, rows, propensities = np.ones(len(values), bool), list[int](), list[float]()
     first = 0 if how.last is None else n - how.last
@@ -67,7 +67,7 @@ def explored(
             if how.epsilon is not None:
                 odds = free * (how.epsilon / np.count_nonzero(free))
                 odds[row] += 1 - how.epsilon
-            elif odds[row] < LEAST:
+            elif odds[row] < MIN_ODDS:
                 odds = _odds(values - values[row], free, how.temperature)
             sums = np.cumsum(odds)
             at = sums.searchsorted(draws.random() * sums[-1], side="right")

@@ -42,7 +42,7 @@ DONE, HELD, WAITING = 0, 3, 4
 """Exit codes: nothing was refused; the candidate was, in this round; there are too few new rows."""
 Report = Callable[[dict[str, Any]], None]
 """Receives a step that has ended, with what came of it."""
-LEAST = 86_400
+MIN_AGE = 86_400
 """Seconds that a row stays at least: a row that is sent again is recognised by it, and what came of an answer
 is read from it."""
 FAILED = -1
@@ -87,7 +87,7 @@ class CycleSettings(Settings):
             raise ConfigError("cycle", "reads either `log` or `state`, found both or none; give one of them")
         if self.retention is not None and self.state is None:
             raise ConfigError("cycle.retention", "trims `state`, found files, which stay; leave it out")
-        if self.retention is not None and seconds(self.retention) < LEAST:
+        if self.retention is not None and seconds(self.retention) < MIN_AGE:
             raise ConfigError("cycle.retention", f"must be at least 1d, found {self.retention}; keep more")
         if self.full == "when due" and not self.log:
             raise ConfigError(

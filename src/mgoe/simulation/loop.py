@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 Record = TypeVar("Record")
 JOURNAL, OUTCOMES = "journal.jsonl", "outcomes"
-MOST = 500
-"""Records of a request to the service."""
+RECORDS_PER_REQUEST = 500
+"""Most records that one request to the service holds."""
 
 
 class Shown(NamedTuple):
@@ -122,7 +122,7 @@ class Service(AbstractAsyncContextManager["Service"]):
     async def tell(self, reports: Sequence[Report], time: int) -> None:
         """Send exposures and labels."""
         await self._at(time)  # which says what it reads
-        for some in _parts(reports, MOST // (2 * self._truth.settings.positions)):
+        for some in _parts(reports, RECORDS_PER_REQUEST // (2 * self._truth.settings.positions)):
             exposures = [one for report in some for one in report.exposures]
             known = [
                 one | {"labels": _of(one["labels"], self._tasks)} for report in some for one in report.labels
@@ -136,7 +136,7 @@ class Service(AbstractAsyncContextManager["Service"]):
 
     async def change(self, items: Sequence[dict[str, Any]], time: int) -> None:
         """Register items that arrive, and withdraw those that go."""
-        for some in _parts(items, MOST):
+        for some in _parts(items, RECORDS_PER_REQUEST):
             await self._send("/v1/items", time, items=[*some])
 
     async def _at(self, time: int) -> "httpx.AsyncClient":

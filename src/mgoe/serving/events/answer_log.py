@@ -1,7 +1,8 @@
-"""The log of answers: what each request got, of which arm and version, in a SQLite file of bounded size.
+"""The log of answers: what each request got, of which arm and version, in a SQLite file.
 
-All processes of a service on this machine write to it, and an answer is on the disk before it is sent. What
-nobody gets follows later: the list of another arm, and the scores of a shadow.
+All processes of a service on this machine write to it, and an answer is on the disk before it is sent. Lists
+of another arm and scores of a shadow, which nobody gets, follow later. The file is as large as the newest
+million answers, or as an experiment and the four weeks before it, whichever is larger.
 """
 
 import json
@@ -22,11 +23,11 @@ from mgoe.serving.events.store import Store
 FOLDER, FILE = "answers", "answers.sqlite"
 """Where the file is in the folder of a service's state."""
 MOST = 1_000_000
-"""Answers that are kept, the newest, beside those that an experiment needs."""
+"""How many of the newest answers are kept, whatever an experiment needs."""
 BEFORE = 28 * 86_400_000_000
 """How long before its first answer an experiment needs answers, in microseconds."""
 MOST_OF_SHADOW = 100_000
-"""Answers of a shadow that are kept, the newest."""
+"""How many of the newest answers of a shadow are kept."""
 OF_SHADOW = "(shadow)"
 """What the table has as the experiment of these; no experiment has such a name."""
 IS_OF_SHADOW = f"experiment = '{OF_SHADOW}'"

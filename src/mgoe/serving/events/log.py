@@ -34,12 +34,12 @@ from mgoe.serving.events.store import FILE, Store
 
 SECOND = 1_000_000
 DAY = 86_400 * SECOND
-BATCH = 10_000
-"""Events read at once."""
-ROWS = 65_536
-"""Exposures that are yielded at once."""
-AT_ONCE = 10_000
-"""Records that are dropped in one transaction, so that appends need not wait long."""
+EVENTS_PER_READ = 10_000
+"""Most events and items of one `read`."""
+EXPOSURES_PER_BLOCK = 65_536
+"""Most exposures of one list of `rows`."""
+RECORDS_PER_CUT = 10_000
+"""Most records that one transaction drops, so that appends need not wait long."""
 ERASED = "erased"
 _DECODE: Mapping[int, Callable[[bytes], Event | Item]] = {Kind.EVENT: Event.decode, Kind.ITEM: Item.decode}
 # those of erased users are empty
@@ -172,7 +172,7 @@ class ServiceLog:
         records = [event.encode().decode() for event in events]
         return self._change({"append": [records, exposures, labels, self.wait(delay)]}, now)
 
-    def read(self, after: Mark = START, limit: int = BATCH) -> list[tuple[Mark, Event | Item]]:
+    def read(self, after: Mark = START, limit: int = EVENTS_PER_READ) -> list[tuple[Mark, Event | Item]]:
         """Return events and items after a mark, in the order that all readers see, each with its own mark.
 
         Raises:
@@ -180,17 +180,17 @@ class ServiceLog:
             StoreError: The log is away, or a record is damaged, or of an unknown kind.
         """
         self.follow()
-        found = self._store.read(_RECORDS, (after.number, limit))
+        rows = self._store.read(_RECORDS, (after.number, limit))
         self.check(after)  # last: what was read is from the log that was read before
         digests = {after.number: after.digest or self._store.identity}
-        digests |= {number: digest.hex() for number, _, _, digest in found}
+        digests |= {number: digest.hex() for number, _, _, digest in rows}
         if gaps := [
-            number - 1 for number, *_ in found if number - 1 not in digests
+            number - 1 for number, *_ in rows if number - 1 not in digests
         ]:  # of other kinds, or erased
             former = self._store.read(_DIGESTS, (json.dumps(gaps),))
             digests |= {number: digest.hex() for number, digest in former}
         events = list[tuple[Mark, Event | Item]]()
-        for number, kind, record, _ in found:
+        for number, kind, record, _ in rows:
             if (decode := _DECODE.get(kind)) is None:
                 raise StoreError(self.place, UNKNOWN.format(kind))
             digest, before = digests[number], digests.get(number - 1)
@@ -224,9 +224,9 @@ class ServiceLog:
     def counts(self) -> dict[str, int]:
         """What was taken so far; labels that wait for their exposure or were dropped without one; and labels
         that differ from one that their exposure had."""
-        held = self._notes
+        notes = self._notes
         ((waiting,),) = self._store.read("SELECT count(*) FROM labels WHERE waiting")
-        return {name: held.get(name, 0) for name in COUNTS} | {"labels waiting": waiting}
+        return {name: notes.get(name, 0) for name in COUNTS} | {"labels waiting": waiting}
 
     def wait(self, delay: int) -> int:
         """Return how many microseconds exposures and labels wait for each other.
@@ -282,7 +282,9 @@ class ServiceLog:
             and 0 where there is none.
         """
         values = {"after": after, "upto": upto, "as_of": as_of, "wait": self.wait(delay)}
-        return self._store.stream(*labelled("e.id > :after AND e.id <= :upto", tasks, values), ROWS)
+        return self._store.stream(
+            *labelled("e.id > :after AND e.id <= :upto", tasks, values), EXPOSURES_PER_BLOCK
+        )
 
     def rows_of(self, positions: Sequence[int], tasks: Sequence[str], delay: int) -> list[tuple[Any, ...]]:
         """Return some exposures as `rows` does, with all labels up to now."""
@@ -311,13 +313,13 @@ class ServiceLog:
         settled, wait = self.settled(delay), self.wait(delay)
         reach = {"events": events, "exposures": min(exposures, settled), "items": items}
         before = min((first for (first,) in self._store.read(_FIRST, reach) if first is not None), default=0)
-        ((held,),) = self._store.read("SELECT count(*) FROM chain WHERE id < ?", (before,))
+        ((count,),) = self._store.read("SELECT count(*) FROM chain WHERE id < ?", (before,))
         next_part = "SELECT id FROM chain WHERE id < ? ORDER BY id LIMIT 1 OFFSET ?"
-        for _ in range(AT_ONCE, held, AT_ONCE):
-            self._change({"forget": [self._store.read(next_part, (before, AT_ONCE))[0][0], wait]})
+        for _ in range(RECORDS_PER_CUT, count, RECORDS_PER_CUT):
+            self._change({"forget": [self._store.read(next_part, (before, RECORDS_PER_CUT))[0][0], wait]})
         self._change({"forget": [before, wait]})
         ((left,),) = self._store.read("SELECT count(*) FROM chain WHERE id < ?", (before,))
-        return left < held
+        return left < count
 
     def users(self, until: Mapping[str, int]) -> list[str]:
         """Return those of some users of whom there are exposures or labels, up to a time for each.
@@ -344,10 +346,10 @@ class ServiceLog:
             The number of each.
         """
         self._note(ERASED, 0)  # a call that is interrupted from here on has not applied the list
-        found = self._of_users(until)
+        theirs = self._of_users(until)
         gone = {"events": [mark.number for mark, event in every(self) if event.is_of(until)]}
         gone |= {
-            name: sorted({row[place] for row in found} - {None})
+            name: sorted({row[place] for row in theirs} - {None})
             for place, name in enumerate(("exposures", "labels"), 1)
         }
         if any(gone.values()):
@@ -384,8 +386,8 @@ class ServiceLog:
 
     def _mark_of(self, which: str, value: int) -> Mark | None:
         """Return the mark of the first of some records."""
-        found = self._store.read(f"SELECT id, digest FROM {which} LIMIT 1", (value,))
-        return Mark(str(found[0][0]), found[0][1].hex()) if found else None
+        rows = self._store.read(f"SELECT id, digest FROM {which} LIMIT 1", (value,))
+        return Mark(str(rows[0][0]), rows[0][1].hex()) if rows else None
 
     def _of_users(self, until: Mapping[str, int]) -> list[tuple[Any, ...]]:
         self.follow()
@@ -396,25 +398,25 @@ class ServiceLog:
         return dict(self._store.read("SELECT name, n FROM notes"))
 
 
-def check_window(place: object, held: int, given: int | None) -> None:
+def check_window(place: object, window: int, requested: int | None) -> None:
     """Check that a log is opened with the window that it has, if with any.
 
     Raises:
         StoreError: It is another.
     """
-    if given not in (None, held):
+    if requested not in (None, window):
         raise StoreError(
             place,
-            f"labels of this log wait for {held / SECOND:g} s, found a window of {given / SECOND:g} s; "
+            f"labels of this log wait for {window / SECOND:g} s, found a window of {requested / SECOND:g} s; "
             "leave --window out, or begin a new log in another --state",
         )
 
 
 def records(log: ServiceLog, after: Mark = START) -> Iterator[tuple[Mark, Event | Item]]:
     """Yield all events and items after a mark, each with its own mark."""
-    while found := log.read(after):
-        yield from found
-        after = found[-1][0]
+    while batch := log.read(after):
+        yield from batch
+        after = batch[-1][0]
 
 
 def every(log: ServiceLog, after: Mark = START) -> Iterator[tuple[Mark, Event]]:
@@ -429,7 +431,7 @@ def every(log: ServiceLog, after: Mark = START) -> Iterator[tuple[Mark, Event]]:
         [7]
         >>> log.close()
     """
-    yield from ((mark, one) for mark, one in records(log, after) if isinstance(one, Event))
+    yield from ((mark, record) for mark, record in records(log, after) if isinstance(record, Event))
 
 
 def check_no_events(folder: Path) -> None:

@@ -31,11 +31,11 @@ from mgoe.serving.events.redis_server import RedisServer, text
 
 REPLICA = "replica.sqlite"
 """Name of the replica in the folder of a service's state."""
-ENTRIES = 200
+ENTRIES_PER_READ = 200
 """Entries that are read and applied at once."""
-CHUNK = 8 << 20
+BYTES_PER_PART = 8 << 20
 """Bytes of the parts in which Redis keeps a copy of a replica."""
-KEPT = 3600
+SECONDS_KEPT = 3600
 """Seconds for which Redis keeps the parts of a copy that was never finished."""
 NOW = "now"
 """Field of a change that has a moment of its own, since numbers of entries only rise."""
@@ -91,7 +91,7 @@ class RedisLog(ServiceLog):
     _is_replica = True
 
     def __init__(self, url: str, window: int | None = None):
-        self._server, self._given = RedisServer(url), window
+        self._server, self._requested_window = RedisServer(url), window
         self._closing = ExitStack()
         folder = self._server.state or self._closing.enter_context(TemporaryDirectory(prefix="mgoe-"))
         super().__init__(Path(folder) / REPLICA, window)
@@ -145,7 +145,7 @@ class RedisLog(ServiceLog):
         while has_more:
             if entries := self._later():
                 self._store.write(partial(self._apply, entries))
-            has_more = len(entries) >= ENTRIES - 1  # one of them may be the last that was applied
+            has_more = len(entries) >= ENTRIES_PER_READ - 1  # one of them may be the last that was applied
 
     def close(self) -> None:
         """See `ServiceLog`."""
@@ -177,9 +177,9 @@ class RedisLog(ServiceLog):
     def _begin(self) -> None:
         """Name a replica that has followed nothing yet after the log on Redis."""
         if not self._store.read(_FOLLOWED):
-            held = int(self._server.remember("events:window", str(self.window)))
-            check_window("redis", held, self._given)
-            named = {"identity": self._server.identity, "window": held}
+            window = int(self._server.remember("events:window", str(self.window)))
+            check_window("redis", window, self._requested_window)
+            named = {"identity": self._server.identity, "window": window}
             self._store.write(lambda connection: [connection.execute(query, named) for query in _BEGIN])
         self.window = self._notes["window"]
 
@@ -189,7 +189,7 @@ class RedisLog(ServiceLog):
         followed, client = Mark(*self._store.read(_FOLLOWED)[0]), self._server.client
         with self._server.errors(), client.pipeline() as both:
             both.get(f"{self._stream}:identity")
-            both.xrange(self._stream, min=followed.position or "-", count=ENTRIES)
+            both.xrange(self._stream, min=followed.position or "-", count=ENTRIES_PER_READ)
             identity, entries = both.execute()
             begins = followed.position == "" and not client.exists(f"{self._stream}:copy")
         if text(identity) != self._store.identity:
@@ -226,9 +226,9 @@ class RedisLog(ServiceLog):
         if not followed or not followed[0]:  # nothing has been written yet
             return
         with self._server.errors():
-            for first in range(0, len(copy), CHUNK):
-                client.rpush(name, zlib.compress(copy[first : first + CHUNK]))
-                client.expire(name, KEPT)
+            for first in range(0, len(copy), BYTES_PER_PART):
+                client.rpush(name, zlib.compress(copy[first : first + BYTES_PER_PART]))
+                client.expire(name, SECONDS_KEPT)
             self._replace([self._stream, f"{self._stream}:copy", name], followed)
 
     def _read_copy(self, followed: Mark) -> None:
