@@ -60,8 +60,8 @@ CREATE TABLE labels(
 CREATE INDEX labels_waiting ON labels(taken) WHERE waiting;
 CREATE TABLE notes(name TEXT PRIMARY KEY, n NOT NULL);
 """
-"""Records are numbered together, in one of three tables: what is read in its order, exposures, which are
-joined with their labels, and others, whose contents are elsewhere or were carried out."""
+"""Tables of the chain, whose records are numbered together: `records` are read in its order, `exposures` are
+joined with their labels, and the contents of `others` are in other tables, or were carried out."""
 TABLES = ("records", "exposures", "others")
 Change = Mapping[str, Sequence[Any]]
 """What changes a log, see `apply`."""
@@ -197,7 +197,7 @@ def end_of(connection: sqlite3.Connection) -> tuple[int, str]:
 
 
 def add(connection: sqlite3.Connection, records: Iterable[tuple[Kind, bytes]]) -> None:
-    """Write events and items behind the last record."""
+    """Write events and items after the last record."""
     last, digest = end_of(connection)
     rows = []
     for number, (kind, record) in enumerate(records, last + 1):
@@ -207,7 +207,7 @@ def add(connection: sqlite3.Connection, records: Iterable[tuple[Kind, bytes]]) -
 
 
 def add_other(connection: sqlite3.Connection, kind: Kind, record: bytes) -> None:
-    """Write behind the last record one whose contents are not read from the chain."""
+    """Write a record whose contents are not read from the chain after the last record."""
     last, digest = end_of(connection)
     row = (last + 1, kind, bytes.fromhex(chained(digest, record)))
     connection.execute("INSERT INTO others VALUES (?, ?, ?)", row)

@@ -112,7 +112,7 @@ class ServiceLog:
         return self._notes.get(DEPLOYMENT)
 
     def move(self, deployment: str, anyway: bool = True) -> None:
-        """Let the log belong to a deployment. What is only read does not remember it.
+        """Let the log belong to a deployment. A log that is only read does not remember it.
 
         Args:
             deployment: Its identity.
@@ -122,7 +122,7 @@ class ServiceLog:
             self._note(DEPLOYMENT, deployment, anyway)
 
     def claim(self, tasks: Sequence[str], deployment: str | None = None) -> None:
-        """Check that the log is one of a bundle, to whose deployment it belongs from now on if to none.
+        """Check that the log belongs to the deployment of a bundle; if it belongs to none, it joins that one.
 
         Args:
             tasks: Of the bundle; some logs remember those of their first one.
@@ -138,7 +138,7 @@ class ServiceLog:
             check_deployment(self.place, held := self.deployment, deployment or held)
 
     def follow(self) -> None:
-        """Take what other machines have sent; a log in a file has it."""
+        """Take what other machines have sent. A log in a file already has it."""
 
     def append(
         self,

@@ -154,8 +154,10 @@ class RedisLog(ServiceLog):
         self._closing.close()
 
     def _change(self, change: Change, now: int | None = None) -> dict[int, int]:
-        """Add a change to the stream, with its moment unless Redis dates it, and apply all up to it; events
-        wait for their readers."""
+        """Add a change to the stream, with its moment unless Redis dates it.
+
+        The replica then follows up to it, unless there are events alone, which wait for their readers.
+        """
         self._begin()
         payload = json.dumps(change if now is None else {**change, NOW: now})
         keys, position = [self._stream, f"{self._stream}:identity"], None
@@ -175,7 +177,7 @@ class RedisLog(ServiceLog):
         super()._clean()
 
     def _begin(self) -> None:
-        """Name a replica that has followed nothing yet after the log on Redis."""
+        """Give a replica that has followed nothing yet the identity and the window of the log on Redis."""
         if not self._store.read(_FOLLOWED):
             window = int(self._server.remember("events:window", str(self.window)))
             check_window("redis", window, self._requested_window)

@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 
 class _Batch(NamedTuple):
-    """Works that wait for their turn to be written in one transaction, and then what each returned."""
+    """Pieces of work that wait to be written in one transaction, and then what each returned."""
 
     works: list[Callable[[sqlite3.Connection], Any]]
     written: Future[list[Any]]
@@ -90,7 +90,7 @@ class Store:
     def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Do some work in a transaction, and wait until it is on the disk.
 
-        Works that wait for the disk are written in one transaction: they all succeed or all fail.
+        All work that waits for the disk is written in one transaction: it succeeds or fails together.
 
         Returns:
             What the work returned.
@@ -160,7 +160,7 @@ class Store:
         self._writer = self._reader = None
 
     def _write_all(self, batch: _Batch) -> None:
-        """Do works in one transaction, and wake the threads that wait for them."""
+        """Write a batch in one transaction, and wake the threads that wait for it."""
         try:
             with self._store_errors(), self._locked():
                 self._writer = self._current(self._writer, "rw")
