@@ -227,7 +227,7 @@ class Served:
         }  # fmt: skip
         if len(bundles) > 1:
             self._write_experiment(bundles)
-            settings["experiment"] = self._folder / "experiment.yaml"
+            settings["experiment"] = [self._folder / "experiment.yaml"]
         connect = partial(client, ServeSettings(**settings))
         service = Service(connect, self._visits, OBJECTIVE)
         self._service = await self._opened.enter_async_context(service)

@@ -219,7 +219,7 @@ def test_options_of_serve_are_its_settings(tmp_path: Path, monkeypatch: pytest.M
     assert told[0].model_dump(mode="json") == {
         "bundle": "a-bundle", "host": "::1", "port": 1, "workers": 2, "state": "s", "redis": "redis://r",
         "redis_password_file": "p", "window": "6h", "shadow": "a-shadow", "shadow_share": 0.5,
-        "experiment": "e.yaml",
+        "experiment": ["e.yaml"],
         "runtime": {"engine": "torch", "precision": "bfloat16"}, "token_file": "t",
         "adopt": True, "public": True,
         "access_log": False,

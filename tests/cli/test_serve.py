@@ -338,7 +338,7 @@ def test_no_answer_is_missing_in_the_log_when_a_service_is_killed_and_arms_stay(
 def test_an_experiment_that_cannot_be_is_one_sentence_before_workers_start(
     own: Path, two_arms: Path, tmp_path: Path
 ):
-    settings = ServeSettings(bundle=own, experiment=two_arms, state=tmp_path / "state")
+    settings = ServeSettings(bundle=own, experiment=[two_arms], state=tmp_path / "state")
     check_start(settings)
     manifest = tmp_path / "copy" / "bundle.json"
     text = two_arms.read_text()

@@ -1,4 +1,5 @@
-"""Assignment is that of GrowthBook's second hash: its published vectors pass, and coverage moves nobody."""
+"""Assignment is that of GrowthBook's hashes: its published vectors pass, coverage moves nobody, and ranges of
+one namespace share nobody."""
 
 import numpy as np
 import pytest
@@ -6,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mgoe.config import check_settings
-from mgoe.config.assignment import arm_of, place
+from mgoe.config.assignment import arm_of, is_in, place
 from mgoe.config.experiment import ExperimentSettings
 
 
@@ -85,3 +86,41 @@ def test_more_coverage_moves_no_unit(parts: list[int], unit: str, one: float, ot
     shares = [part / sum(parts) for part in parts]
     less, more = (arm_of(experiment(shares, coverage=c), unit) for c in sorted((one, other)))
     assert less is None or less == more
+
+
+@pytest.mark.parametrize(
+    ("unit", "name", "in_the_first_part"),
+    [
+        ("1", "namespace1", False),
+        ("1", "namespace2", False),
+        ("2", "namespace1", False),
+        ("2", "namespace2", False),
+        ("3", "namespace1", False),
+        ("3", "namespace2", True),
+        ("4", "namespace1", False),
+        ("4", "namespace2", True),
+    ],
+)
+def test_the_published_vectors_of_namespaces_pass(unit: str, name: str, in_the_first_part: bool) -> None:
+    first, rest = (
+        experiment([0.5, 0.5], namespace={"id": name, "range": bounds}) for bounds in ([0, 0.4], [0.4, 1])
+    )
+    assert (is_in(first, unit), is_in(rest, unit)) == (in_the_first_part, not in_the_first_part)
+
+
+def test_ranges_of_a_namespace_divide_the_units_and_each_part_has_its_arms_by_the_shares() -> None:
+    n, shares = 100_000, [0.3, 0.7]
+    parts = [
+        experiment(shares, id=name, namespace={"id": "lists", "range": bounds})
+        for name, bounds in (("one", [0, 0.25]), ("two", [0.25, 1]))
+    ]
+    arms = np.array(
+        [[-1 if (arm := arm_of(one, str(unit))) is None else arm for one in parts] for unit in range(n)]
+    )
+    assert ((arms >= 0).sum(axis=1) == 1).all()
+    for column, share in zip(arms.T, (0.25, 0.75), strict=True):
+        for arm, of_arm in enumerate(shares):
+            p = share * of_arm
+            assert abs((column == arm).sum() - n * p) < 5 * np.sqrt(n * p * (1 - p))
+    assert not is_in(parts[0], None)
+    assert is_in(experiment(shares), None), "without a namespace everybody is in"

@@ -1,12 +1,14 @@
 """The settings of an experiment."""
 
+import json
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mgoe.config import check_settings
+from mgoe.config import check_settings, load_experiments
 from mgoe.config.experiment import ExperimentSettings
 from mgoe.errors import ConfigError
 
@@ -44,6 +46,12 @@ def experiment(**changed: object) -> ExperimentSettings:
             "interleave takes two arms, found 3",
         ),
         ({"covrage": 1}, "did you mean 'coverage'?"),
+        ({"namespace": {"id": "lists", "range": [0.5, 0.5]}}, "namespace.range: must rise, found [0.5, 0.5]"),
+        (
+            {"namespace": {"id": "lists", "range": [0, 1.5]}},
+            "namespace.range.1: Input should be less than or",
+        ),
+        ({"namespace": {"range": [0, 1]}}, "namespace.id is needed and missing"),
     ],
 )
 def test_a_rule_that_is_broken_is_named(changed: dict[str, object], sentence: str) -> None:
@@ -92,3 +100,40 @@ def test_ranges_begin_where_coverage_does_not_move_them(parts: list[int], covera
     for (start, end), (_, most), arm in zip(some.ranges, full.ranges, some.arms, strict=True):
         assert end - start == pytest.approx(arm.share * coverage)
         assert end <= most
+
+
+def in_lists(low: float, high: float) -> dict[str, object]:
+    return {"namespace": {"id": "lists", "range": [low, high]}}
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "rule"),
+    [
+        ({}, {}, "overlaps"),
+        ({}, in_lists(0, 0.5), "overlaps"),
+        (in_lists(0, 0.5), in_lists(0.499, 1), "overlaps"),
+        (in_lists(0, 1), in_lists(0.2, 0.3), "overlaps"),
+        (in_lists(0, 0.5), {"namespace": {"id": "mails", "range": [0.5, 1]}}, "overlaps"),
+        (in_lists(0, 0.5), in_lists(0.5, 1) | {"unit": "request"}, "overlaps"),
+        (in_lists(0, 0.5), in_lists(0.5, 1) | {"id": "one"}, "overlaps"),
+        (
+            in_lists(0, 0.5),
+            in_lists(0.5, 1) | {"shadow": {"bundle": "b"}},
+            "shadow: must be in the first file",
+        ),
+        (in_lists(0, 0.5), in_lists(0.5, 1), None),
+        (in_lists(0.2, 0.4) | {"shadow": {"bundle": "b"}}, in_lists(0, 0.1), None),
+    ],
+)
+def test_experiments_of_a_service_share_no_unit(
+    tmp_path: Path, one: dict[str, object], other: dict[str, object], rule: str | None
+) -> None:
+    files = [tmp_path / "one.yaml", tmp_path / "two.yaml"]
+    for file, changed in zip(files, (one, other), strict=True):
+        file.write_text(json.dumps({"id": file.stem, "arms": ARMS} | changed))
+    if rule is None:
+        assert [found.id for found in load_experiments(files)] == ["one", "two"]
+        return
+    with pytest.raises(ConfigError, match=f"^{re.escape(str(files[1]))}: {rule}") as caught:
+        load_experiments(files)
+    assert rule != "overlaps" or f"overlaps {files[0]} on one unit" in str(caught.value)

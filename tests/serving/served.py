@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +17,7 @@ for _name in ("fastapi", "httpx", "onnxruntime", "onnxscript", "orjson", "promet
 import httpx  # noqa: E402
 import uvicorn  # noqa: E402
 
-from mgoe.config import load_experiment  # noqa: E402
+from mgoe.config import load_experiments  # noqa: E402
 from mgoe.config.experiment import ArmSettings, ExperimentSettings, ShadowSettings  # noqa: E402
 from mgoe.serving.events.answer_log import AnswerLog  # noqa: E402
 from mgoe.serving.events.log import DAY, ServiceLog  # noqa: E402
@@ -107,7 +107,7 @@ def served(
     shadow: Path | None = None,
     share: float = 1.0,
     redis: str | None = None,
-    experiment: Path | None = None,
+    experiment: Path | Sequence[Path] = (),
 ) -> Iterator[Served]:
     """Serve a bundle while the block runs."""
     logs = with_query(redis, state=state) if redis else state
@@ -115,19 +115,20 @@ def served(
     read = partial(dict.fromkeys, tokens, ALL)
     alone = [ArmSettings(name="served", share=1)]
 
-    def settings() -> ExperimentSettings:
-        if experiment is not None:
-            return load_experiment(experiment)
-        assert shadow is not None
-        return ExperimentSettings(id="a", arms=alone, shadow=ShadowSettings(bundle=shadow, share=share))
+    files = [experiment] if isinstance(experiment, Path) else [*experiment]
+
+    def settings() -> list[ExperimentSettings]:
+        if shadow is None:
+            return load_experiments(files)
+        return [ExperimentSettings(id="a", arms=alone, shadow=ShadowSettings(bundle=shadow, share=share))]
 
     def opens(kind: Callable[..., Any], path: Path) -> Any:
         return kind(reloader, path, open_log(logs), state, runtime, EVERY)
 
     arms = None
-    if experiment is not None or shadow is not None:
-        answers = AnswerLog(state, experiment=settings().id)
-        arms = Experiment(settings, experiment, reloader, opens, answers, every=EVERY)
+    if files or shadow is not None:
+        answers = AnswerLog(state, experiments=[one.id for one in settings()])
+        arms = Experiment(settings, files, reloader, opens, answers, every=EVERY)
     ours = {"access_log": False, "experiment": arms}
     app = create_app(reloader, limits or Limits(), Tokens(read), **ours)  # type: ignore[arg-type]
     how = {

@@ -11,7 +11,7 @@ import typer
 
 from mgoe._util.files import remove_folder
 from mgoe._util.progress import ProgressBar
-from mgoe.cli.service import ExperimentFile, RunBy
+from mgoe.cli.service import ExperimentFiles, RunBy
 from mgoe.cli.shared import Json, Overwrite, examples, logger, show, show_facts, show_json
 from mgoe.errors import ConfigError, OutputError
 
@@ -143,7 +143,7 @@ def simulate(
             min=1, help="With --serve: days in all that --out is to hold; 1 by default.", show_default=False
         ),
     ] = None,
-    experiment: ExperimentFile = None,
+    experiment: ExperimentFiles = None,
     http: Annotated[bool, typer.Option("--http", help="With --serve: ask over HTTP.")] = False,
     engine: RunBy = "onnx",
     overwrite: Overwrite = False,
@@ -166,10 +166,10 @@ def simulate(
             raise ConfigError(
                 f"--{unfit[0]}", "is of a log that is drawn; leave it out, or leave out --serve"
             )
-        found = visit(out, serve, world, days or 1, sets or (), seed, experiment, http, engine, overwrite)
+        found = visit(out, serve, world, days or 1, sets or (), seed, experiment or (), http, engine, overwrite)
         show_facts(found, as_json)
         return
-    if world is not None or days is not None or experiment is not None or http:
+    if world is not None or days is not None or experiment or http:
         rule = "are for a service; name its bundle with --serve, or set the days of a log with --set days=30"
         raise ConfigError("--world, --days, --experiment, --http", rule)
     raw: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
@@ -300,7 +300,7 @@ def visit(
     days: int,
     sets: Sequence[str],
     seed: int | None,
-    experiment: Path | None,
+    experiment: Sequence[Path],
     http: bool,
     engine: str,
     overwrite: bool,

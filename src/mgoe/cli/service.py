@@ -56,12 +56,12 @@ ShadowPath = Annotated[
         show_default=False,
     ),
 ]
-ExperimentFile = Annotated[
-    Path | None,
+ExperimentFiles = Annotated[
+    list[Path] | None,
     typer.Option(
         metavar="FILE",
-        help="YAML file of an experiment, whose arms answer beside the bundle. `mgoe answers` writes what "
-        "they answered.",
+        help="YAML file of an experiment, whose arms answer beside the bundle. Repeatable. `mgoe answers` "
+        "writes what they answered.",
         show_default=False,
     ),
 ]
@@ -110,7 +110,7 @@ def serve(
     adopt: Adopt = False,
     shadow: ShadowPath = None,
     shadow_share: Annotated[float, typer.Option(help="Share of the requests that it scores.")] = 0.05,
-    experiment: ExperimentFile = None,
+    experiment: ExperimentFiles = None,
     engine: RunBy = "onnx",
     precision: PrecisionName = "float32",
     token_file: Annotated[
@@ -146,7 +146,7 @@ def serve(
         "runtime": {"engine": engine, "precision": precision},
         "shadow": shadow,
         "shadow_share": shadow_share,
-        "experiment": experiment,
+        "experiment": experiment or (),
         "public": public,
         "access_log": access_log,
         "limits": {

@@ -1,5 +1,5 @@
-"""Where a unit falls: GrowthBook's second version of its hash, so that an assignment made there is the same
-here."""
+"""Where a unit falls: GrowthBook's second version of its hash, and the first for namespaces, so that an
+assignment made there is the same here."""
 
 from functools import lru_cache
 
@@ -20,6 +20,20 @@ def place(seed: str, unit: str) -> float:
     return _fnv(str(_fnv(unit, _begun(seed))), BASIS) % PLACES / PLACES
 
 
+def is_in(experiment: ExperimentSettings, unit: str | None) -> bool:
+    """Return whether a unit, if there is one, falls into the namespace of an experiment.
+
+    Example:
+        >>> arms = [{"name": "a", "share": 0.5}, {"name": "b", "share": 0.5}]
+        >>> is_in(ExperimentSettings(id="one", arms=arms, namespace={"id": "lists", "range": [0.4, 1]}), "u1")
+        True
+    """
+    if (namespace := experiment.namespace) is None or unit is None:
+        return namespace is None
+    start, end = namespace.range
+    return start <= _fnv(f"{unit}__{namespace.id}", BASIS) % 1000 / 1000 < end
+
+
 def arm_of(experiment: ExperimentSettings, unit: str) -> int | None:
     """Return the number of the arm of a unit; None if it is in none.
 
@@ -28,6 +42,8 @@ def arm_of(experiment: ExperimentSettings, unit: str) -> int | None:
         >>> arm_of(ExperimentSettings(id="one", arms=arms, coverage=0.0), "u1") is None
         True
     """
+    if not is_in(experiment, unit):
+        return None
     found = place(experiment.seed, unit)
     return next((n for n, (start, end) in enumerate(experiment.ranges) if start <= found < end), None)
 

@@ -74,6 +74,27 @@ class ArmSettings(Settings):
     explore: ExploreSettings | None = None
 
 
+class NamespaceSettings(Settings):
+    """A part of the units, which experiments at the same time divide among them: GrowthBook's namespace.
+
+    Example:
+        >>> NamespaceSettings(id="lists", range=(0, 0.5)).range
+        (0.0, 0.5)
+    """
+
+    id: Name
+    """Ranges of one id divide the same units."""
+    range: tuple[Share, Share]
+    """From a bound up to, and without, another, of a hash of the unit from 0 to 1 in thousandths."""
+
+    @field_validator("range")
+    @classmethod
+    def _rises(cls, bounds: tuple[float, float]) -> tuple[float, float]:
+        if bounds[0] >= bounds[1]:
+            raise ValueError(f"must rise, found {list(bounds)}; write it as in [0, 0.5]")
+        return bounds
+
+
 class ShadowSettings(Settings):
     """An arm whose answers nobody gets: it scores requests after they are answered.
 
@@ -103,8 +124,10 @@ class ExperimentSettings(Settings):
     arms: list[ArmSettings] = Field(min_length=1, max_length=100)
     """The first one is the control, which answers for whoever is in no arm; it may be alone with a shadow."""
     shadow: ShadowSettings | None = None
+    namespace: NamespaceSettings | None = None
+    """The units that may be in it; all by default."""
     coverage: Share = 1.0
-    """Share of the units that are in the experiment."""
+    """Share of these units that are in the experiment."""
     start: AwareDatetime | None = None
     end: AwareDatetime | None = None
     """Before the start, and from the end on, nobody is in it."""
@@ -142,6 +165,13 @@ class ExperimentSettings(Settings):
         """Eight hexadecimal digits that name these arms and shares: the same on every machine."""
         assigned = [self.id, [[arm.name, arm.share] for arm in self.arms]]
         return hashlib.sha256(json.dumps(assigned).encode()).hexdigest()[:8]
+
+    def is_apart(self, other: "ExperimentSettings") -> bool:
+        """Return whether no unit can be in both this experiment and another one, by their namespaces."""
+        one, two = self.namespace, other.namespace
+        if one is None or two is None or (one.id, self.unit) != (two.id, other.unit):
+            return False
+        return one.range[1] <= two.range[0] or two.range[1] <= one.range[0]
 
     @property
     def seed(self) -> str:

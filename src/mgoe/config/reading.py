@@ -94,6 +94,31 @@ def load_experiment(path: Path | str) -> ExperimentSettings:
     return check_settings(ExperimentSettings, raw, path)
 
 
+def load_experiments(paths: Sequence[Path]) -> list[ExperimentSettings]:
+    """Read the experiments of one service, which share no unit.
+
+    Raises:
+        ConfigError: A file breaks a rule, or one unit could be in two of the experiments.
+
+    Example:
+        >>> load_experiments([])
+        []
+    """
+    found = [load_experiment(path) for path in paths]
+    for number, path in enumerate(paths):
+        for before, other in zip(paths[:number], found, strict=False):
+            if other.id == found[number].id or not other.is_apart(found[number]):
+                raise ConfigError(
+                    path,
+                    f"overlaps {before} on one unit: experiments of one service need different ids, the same "
+                    "unit, and ranges of one namespace that do not overlap, as in namespace: "
+                    "{id: lists, range: [0.5, 1]}; change the file, or serve one of them",
+                )
+            if found[number].shadow is not None:
+                raise ConfigError(path, "shadow: must be in the first file of a service; move it there")
+    return found
+
+
 def read_yaml(
     path: Path | str,
     overrides: Sequence[str] = (),

@@ -70,12 +70,12 @@ def test_the_newest_stay_and_what_an_experiment_needs(tmp_path: Path) -> None:
     for time in range(100):
         log.append(answer(time))
     assert [one.time for one in log] == [*range(80, 100)]
-    log = AnswerLog(tmp_path / "some", experiment="e", most=20)
+    log = AnswerLog(tmp_path / "some", experiments=["e"], most=20)
     day = BEFORE // 28
     for time in range(100):
         log.append(answer(time * day, experiment="e" if time >= 50 else None))
     assert [one.time // day for one in log] == [*range(22, 100)]
-    log = AnswerLog(tmp_path / "some", experiment="another", most=20)
+    log = AnswerLog(tmp_path / "some", experiments=["another"], most=20)
     for time in range(100, 120):
         log.append(answer(time * day))
     assert [one.time // day for one in log] == [*range(100, 120)]
@@ -99,7 +99,7 @@ def test_the_newest_of_a_shadow_stay_and_none_of_an_experiment_goes_for_them(
     for log in logs:
         assert [one.time for one in log.where(IS_OF_SHADOW)] == [*range(60, 80)]
         log.close()
-    log = AnswerLog(tmp_path, experiment="e", most=1)
+    log = AnswerLog(tmp_path, experiments=["e"], most=1)
     monkeypatch.setattr(answer_log, "MOST_OF_SHADOW", 2)
     log.append(answer(100, experiment="e"), *map(of_shadow, range(101, 106)))
     log.append(of_shadow(106))

@@ -135,7 +135,7 @@ def test_both_transports_give_the_same_answers_and_the_same_logs(shown: Path, ar
     answers, logs = list[list[bytes]](), list[dict[str, list[Any]]]()
     for http in (False, True):
         state = tmp_path / str(http)
-        answers.append(asked(shown / "bundle", state, http, day, experiment=arms))
+        answers.append(asked(shown / "bundle", state, http, day, experiment=[arms]))
         logs.append(exported(shown / "bundle", state))
     assert answers[0] == answers[1]
     assert logs[0] == logs[1]
@@ -170,7 +170,7 @@ def test_a_list_that_is_compared_late_is_logged_before_the_next_answer(
             await recommended(service, user=1, k=1)
         waiting.set()
 
-    asked(shown / "bundle", tmp_path, False, use, experiment=arms)
+    asked(shown / "bundle", tmp_path, False, use, experiment=[arms])
     uses = [one["use"] for one in exported(shown / "bundle", tmp_path)["answers"]]
     assert uses == ["answer", "compare"] * 2
 
@@ -248,7 +248,7 @@ def test_an_experiment_starts_and_ends_by_the_clock(finished: Path, tmp_path: Pa
         return found
 
     state = tmp_path / "state"
-    found = asked(finished / "bundle", state, False, use, experiment=file)
+    found = asked(finished / "bundle", state, False, use, experiment=[file])
     assert found == [False, False, True, True, False, False]
     write_answers(state, tmp_path / "answers.parquet")
     times = pq.read_table(tmp_path / "answers.parquet")["time"].to_pylist()

@@ -46,7 +46,7 @@ def write(tmp_path: Path, other: Path) -> Write:
             {"name": "frozen", "share": 0.5} | (frozen or {}),
             {"name": "daily", "share": 0.5, "bundle": str(other)} | (daily or {}),
         ]
-        file, new = tmp_path / "experiment.yaml", tmp_path / "new.yaml"
+        file, new = tmp_path / f"{more.pop('file', 'experiment')}.yaml", tmp_path / "new.yaml"
         new.write_text(yaml.safe_dump({"id": "one", "arms": arms} | more))
         os.replace(new, file)
         return file
@@ -291,6 +291,48 @@ def test_the_switch_works_without_a_restart_and_another_experiment_needs_one(
         until(lambda: "experiment" in service.recommend(user=1, k=2))
 
 
+def test_two_experiments_share_no_user_and_each_has_its_own_arms(
+    finished: Path, other: Path, tmp_path: Path, write: Write
+):
+    state, control = tmp_path / "state", {"name": "control", "bundle": None}
+
+    def of(number: int, **more: Any) -> Path:
+        space = {"id": "lists", "range": [number / 2, number / 2 + 0.5]}
+        given: dict[str, Any] = {"id": f"e{number}", "file": f"e{number}", "namespace": space}
+        return write(control, {"name": f"treated{number}"}, **(given | more))
+
+    files = [of(number) for number in range(2)]
+    experiments = [load_experiment(file) for file in files]
+    with served(finished / "bundle", state, experiment=files) as service:
+        assert len(service.reloader.beside) == 1, "a bundle of two arms is opened once"
+        expected = list[tuple[str, str, str | None]]()
+        for user in range(24):
+            answer = service.recommend(user=user, k=3)
+            arms = {one.id: arm_of(one, str(user)) for one in experiments}
+            [(name, arm)] = [(name, arm) for name, arm in arms.items() if arm is not None]
+            assert (answer["experiment"], answer["arm"]) == (name, ("control", f"treated{name[1:]}")[arm])
+            expected.append((str(user), name, answer["arm"]))
+        assert [(one.user, one.experiment, one.arm) for one in logged(state, 24)] == expected
+        assert len({one[1:] for one in expected}) == 4
+        mine = expected[0][1]
+        for named, where in (("treated0", "e0"), ("treated1", "e1"), ("control", mine)):
+            answer = service.recommend(user=0, arm=named, k=2)
+            assert (answer["experiment"], answer["arm"]) == (where, named)
+        session = service.rank(events=[{"item": 1, "behavior": "click"}], k=2)
+        assert "experiment" not in session, "whoever is no unit is in no namespace"
+        refused = service.client.post("/v1/rank", json={"user": 1, "arm": "treated2"})
+        assert "must be one of the experiment e0 or e1, found 'treated2'" in refused.json()["error"]
+        of(1, stop=True)
+        other_user = next(int(user) for user, name, _ in expected if name == "e1")
+        until(lambda: "experiment" not in service.recommend(user=other_user, k=2))
+        first_user = next(int(user) for user, name, _ in expected if name == "e0")
+        assert service.recommend(user=first_user, k=2)["experiment"] == "e0"
+        of(1, namespace={"id": "lists", "range": [0.4, 1]})
+        until(lambda: service.client.get("/readyz").json()["detail"] is not None)
+        assert f"overlaps {files[0]} on one unit" in service.client.get("/readyz").json()["detail"]
+        assert service.recommend(user=first_user, k=2)["experiment"] == "e0"
+
+
 def test_an_event_counts_in_both_arms_when_it_is_accepted(finished: Path, tmp_path: Path, write: Write):
     with arms_of(finished, tmp_path / "state", write()) as service:
         for number in range(3):
@@ -362,7 +404,7 @@ def test_a_shadow_is_an_arm_whose_answers_nobody_gets(
         write(shadow=shadow | {"share": 1e-9})
 
         def is_read() -> bool:
-            shadow = service.experiment and service.experiment.settings.shadow
+            shadow = service.experiment and service.experiment.settings[0].shadow
             return shadow is not None and shadow.share < 1
 
         until(is_read)

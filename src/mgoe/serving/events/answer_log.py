@@ -125,7 +125,7 @@ class AnswerLog:
     Args:
         state: Folder of the service's state.
         make: Whether to create what is missing.
-        experiment: Id of the experiment whose answers, and those of the time before, are kept beside the
+        experiments: Ids of the experiments whose answers, and those of the time before, are kept beside the
             newest.
         most: How many of the newest.
 
@@ -133,9 +133,9 @@ class AnswerLog:
         StoreError: The file cannot be opened, or is damaged.
     """
 
-    def __init__(self, state: Path, make: bool = True, experiment: str | None = None, most: int = MOST):
+    def __init__(self, state: Path, make: bool = True, experiments: Sequence[str] = (), most: int = MOST):
         self._store = Store(state / FOLDER / FILE, _SCHEMA, make)
-        self._experiment, self._most, self._appended = experiment, most, 0
+        self._experiments, self._most, self._appended = experiments, most, 0
 
     def append(self, *answers: Answer) -> None:
         """Write answers, all or none, and wait until they are on the disk.
@@ -161,9 +161,9 @@ class AnswerLog:
         """Remove the oldest answers. They are stored in the order of their times, or nearly so."""
         ((last,),) = connection.execute("SELECT max(id) FROM answers")
         oldest = last - self._most
-        if self._experiment is not None:
+        for experiment in self._experiments:
             query = "SELECT min(time) FROM answers WHERE experiment = ?"
-            ((began,),) = connection.execute(query, (self._experiment,))
+            ((began,),) = connection.execute(query, (experiment,))
             if began is not None:
                 query = "SELECT id FROM answers WHERE time >= ? ORDER BY id LIMIT 1"
                 oldest = min(oldest, connection.execute(query, (began - BEFORE,)).fetchone()[0] - 1)

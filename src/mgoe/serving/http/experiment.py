@@ -22,7 +22,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 from mgoe.bundle.exploration import Exploration
 from mgoe.bundle.steps import Steps
 from mgoe.config import did_you_mean
-from mgoe.config.assignment import arm_of, place
+from mgoe.config.assignment import arm_of, is_in, place
 from mgoe.config.experiment import ExperimentSettings
 from mgoe.errors import ConfigError, MgoeError, RequestError
 from mgoe.serving.events.answer_log import Answer, AnswerLog
@@ -108,55 +108,59 @@ class Arm(Reloader):
 
 
 class Experiment:
-    """The experiment of a service.
+    """The experiments of a service, of which each unit is in one at most.
 
     Args:
-        read: Returns its settings.
-        path: Its file, after whose changes it is read again; None without one.
+        read: Returns their settings.
+        paths: Their files, after whose changes they are read again; none for a shadow alone.
         served: What answers for the control.
         opens: Opens an arm, or a shadow, with the bundle at a path.
         log: The log of answers.
-        every: Seconds between looks at the file.
+        every: Seconds between looks at the files.
 
     Raises:
-        MgoeError: The file breaks a rule, or the bundle of an arm cannot answer.
+        MgoeError: A file breaks a rule, or the bundle of an arm cannot answer.
 
     Attributes:
-        settings: What holds now.
-        shadow: Its shadow; None without one.
+        settings: What holds now, one per experiment.
+        shadow: That of the first; None without one.
         answers: Whether there are arms to answer by.
     """
 
     def __init__(
         self,
-        read: Callable[[], ExperimentSettings],
-        path: Path | None,
+        read: Callable[[], list[ExperimentSettings]],
+        paths: Sequence[Path],
         served: Reloader,
         opens: Callable[[Callable[..., Watch], Path], Any],
         log: AnswerLog,
         every: float = 1.0,
     ):
-        self._read, self._path, self._log, self._every = read, path, log, every
-        self._stamp, self.settings = None if path is None else stamp(path), read()
-        check_control(self.settings, served.path, path or served.path)
-        own = self.settings.shadow
+        self._read, self._paths, self._log, self._every = read, paths, log, every
+        self._stamps, self.settings = [*map(stamp, paths)], read()
+        for one, path in zip(self.settings, paths or [served.path], strict=True):
+            check_control(one, served.path, path)
+        own = self.settings[0].shadow
         self.shadow: Shadow | None = own and opens(Shadow, own.bundle)
-        self.answers = len(self.settings.arms) > 1
-        paths = [Path(os.path.abspath(arm.bundle or served.path)) for arm in self.settings.arms]
-        opened = {path: opens(Arm, path) for path in dict.fromkeys(paths) if path != paths[0]}
-        self._arms: list[Reloader] = [opened.get(path, served) for path in paths]
-        served.beside = [*opened.values()]
+        self.answers = any(len(one.arms) > 1 for one in self.settings)
+        self._served, opened = served, {Path(os.path.abspath(served.path)): served}
+        self._arms = dict[str, list[Reloader]]()
+        for one in self.settings:
+            places = [Path(os.path.abspath(arm.bundle or served.path)) for arm in one.arms]
+            opened |= {path: opens(Arm, path) for path in dict.fromkeys(places) if path not in opened}
+            self._arms[one.id] = [opened[path] for path in places]
+        served.beside = [*opened.values()][1:]
         self._writers = ThreadPoolExecutor(WRITERS, "answers")  # at full priority: answers wait for them
         self._asides = set[asyncio.Task[None]]()
         self._refused, self._away, self._failures = "", "", dict[str, str]()
 
     @asynccontextmanager
     async def running(self, telemetry: Telemetry) -> AsyncIterator[None]:
-        """Follow the arms' bundles and the file while the block runs."""
+        """Follow the arms' bundles and the files while the block runs."""
         self._count, self._write_failures = telemetry.experiment, telemetry.write_failures
         self._counts = {"compare": (telemetry.experiment, "compare"), "shadow": (telemetry.shadow, "logged")}
         async with AsyncExitStack() as stack:
-            for one in filter(None, (*self._arms[0].beside, self.shadow)):
+            for one in filter(None, (*self._served.beside, self.shadow)):
                 await stack.enter_async_context(one.running(telemetry))
             watching = asyncio.create_task(self._watch())
             try:
@@ -176,7 +180,7 @@ class Experiment:
     @property
     def detail(self) -> str | None:
         """What is not as it should be; None if nothing is."""
-        of_arms = [one.detail for one in self._arms[0].beside]
+        of_arms = [one.detail for one in self._served.beside]
         of_shadow = self.shadow and self.shadow.refused
         return next(filter(None, (self._away, self._refused, of_shadow, *of_arms)), None)
 
@@ -193,7 +197,7 @@ class Experiment:
             MgoeError: The control cannot answer, either.
         """
         asked = self._asked(route, request_id, request, question)
-        control, reason, teams = self._arms[0].engine, None, None
+        control, reason, teams = self._served.engine, None, None
         engine = control
         try:
             if asked.mixed and route == "recommend" and not request.max_per:
@@ -216,32 +220,43 @@ class Experiment:
         return engine, answered, asked
 
     def _asked(self, route: Route, request_id: str, request: RecommendRequest, question: Question) -> Asked:
-        """Find the arm of a request."""
-        one, came = self.settings, self._arms[0].engine.now()
+        """Find the experiment of a request, and its arm."""
+        came = self._served.engine.now()
         now = datetime.fromtimestamp(came / 1e6, UTC)
-        is_running = not one.stop and (one.start or now) <= now and (one.end is None or now < one.end)
-        unit = request.unit if one.unit == "request" else None if request.user is None else str(request.user)
-        names, arm, mixed = [arm.name for arm in one.arms], None, False
-        if request.arm is not None and request.arm not in names:
-            raise RequestError(
-                "arm",
-                f"must be one of the experiment {one.id}, found {request.arm[:80]!r}"
-                + did_you_mean(request.arm, names),
-            )
-        if is_running and request.arm is not None:
-            arm = names.index(request.arm)
-        elif is_running and unit is not None and (arm := arm_of(one, unit)) is not None:
+        unit = None if request.user is None else str(request.user)
+        if self.settings[0].unit == "request":  # as in all others
+            unit = request.unit
+        one, arm, mixed = self._experiment_of(request, unit), None, False
+        if one is not None and (one.stop or now < (one.start or now) or (one.end and one.end <= now)):
+            one = None
+        if one is not None and request.arm is not None:
+            arm = [arm.name for arm in one.arms].index(request.arm)
+        elif one is not None and unit is not None and (arm := arm_of(one, unit)) is not None:
             mixed = place(f"{one.seed}:interleave", unit) < one.interleave
         return Asked(
             came, time.perf_counter_ns(), request_id, route, request, question,
-            one if is_running else None, unit, None if mixed else arm, mixed,
+            one, unit, None if mixed else arm, mixed,
         )  # fmt: skip
+
+    def _experiment_of(self, request: RecommendRequest, unit: str | None) -> ExperimentSettings | None:
+        """Return the experiment of a unit, or the first with the arm that the request names."""
+        own = [one for one in self.settings if is_in(one, unit)]
+        if request.arm is None:
+            return own[0] if own else None
+        names = {arm.name: one for one in (*self.settings[::-1], *own) for arm in one.arms}
+        if request.arm not in names:
+            raise RequestError(
+                "arm",
+                f"must be one of the experiment {' or '.join(one.id for one in self.settings)}, found "
+                f"{request.arm[:80]!r}" + did_you_mean(request.arm, [*names]),
+            )
+        return names[request.arm]
 
     async def _by_arm(self, asked: Asked, control: Engine) -> tuple[Engine, Answered, str | None]:
         """Let the arm of a request answer, or the control. Return why the arm did not."""
         if asked.running is None or asked.arm is None:
             return control, await in_turns(asked.question(control)), None
-        engine = self._arms[asked.arm].engine
+        engine = self._arms[asked.running.id][asked.arm].engine
         try:
             return engine, await self._ask(asked, asked.running, asked.arm), None
         except Exception as error:
@@ -253,16 +268,17 @@ class Experiment:
 
     async def _ask(self, asked: Asked, one: ExperimentSettings, arm: int) -> Answered:
         """Ask the engine of an arm, which explores as the arm does."""
-        engine, how = self._arms[arm].engine, one.arms[arm].explore
-        check_tasks("an arm", engine.bundle, self._arms[0].engine.bundle)
+        engine, how = self._arms[one.id][arm].engine, one.arms[arm].explore
+        check_tasks("an arm", engine.bundle, self._served.engine.bundle)
         seed = _number(f"{one.seed}:{one.arms[arm].name}:{asked.id}")
         return await in_turns(asked.question(engine, explore=Exploration(how, seed) if how else None))
 
     async def _interleaved(self, asked: Asked) -> tuple[Answered, list[str]]:
         """Let two arms make a list together."""
         assert asked.running is not None
-        both = [await in_turns(asked.question(one.engine)) for one in self._arms]
-        check_tasks("an arm", self._arms[1].engine.bundle, self._arms[0].engine.bundle)
+        engines = [one.engine for one in self._arms[asked.running.id]]
+        both = [await in_turns(asked.question(engine)) for engine in engines]
+        check_tasks("an arm", engines[1].bundle, engines[0].bundle)
         seed = _number(f"{asked.running.seed}:teams:{asked.id}")
         body, teams = interleaved(both[0].body, both[1].body, asked.request.k, seed)
         return both[0]._replace(body=body), [asked.running.arms[team].name for team in teams]
@@ -271,7 +287,7 @@ class Experiment:
         self, route: Route, request_id: str, engine: Engine, answered: Answered, asked: Asked | None
     ) -> None:
         """Do some time what comes after an answer, if the request is one of the sample. Returns at once."""
-        one, shadow = self.settings, self.shadow
+        one, shadow = self.settings[0], self.shadow
         of = asked.running if asked is not None and asked.arm is not None else None
         if asked is not None and of is not None and place(f"{of.seed}:compare", request_id) < of.compare:
             self._aside("compare", partial(self._compared, asked, of))
@@ -305,7 +321,8 @@ class Experiment:
         assert asked.arm is not None
         step = 1 + int(place(f"{one.seed}:other", asked.id) * (len(one.arms) - 1))
         other = (asked.arm + step) % len(one.arms)
-        asked, engine = asked._replace(arm=other, clock=time.perf_counter_ns()), self._arms[other].engine
+        engine = self._arms[one.id][other].engine
+        asked = asked._replace(arm=other, clock=time.perf_counter_ns())
         return [self._record(asked, engine, await self._ask(asked, one, other), "ok", use="compare")]
 
     def _fails(self, what: str, error: Exception, **named: Any) -> None:
@@ -363,19 +380,22 @@ class Experiment:
         return True
 
     async def _watch(self) -> None:
-        """Read the file again when it changes; what it held before counts while it breaks a rule."""
-        while self._path is not None:
+        """Read the files again when one changes; what they held before counts while one breaks a rule."""
+        while self._paths:
             await asyncio.sleep(self._every)
-            before, self._stamp = self._stamp, stamp(self._path)
+            before, self._stamps = self._stamps, [*map(stamp, self._paths)]
+            if self._stamps == before:
+                continue
             try:
-                if self._stamp != before:
-                    settings = await asyncio.to_thread(self._read)
-                    check_change(self.settings, settings, self._path)
-                    self.settings, self._refused = settings, ""
-                    log("experiment read", path=str(self._path), experiment=settings.id, phase=settings.phase)
+                settings = await asyncio.to_thread(self._read)
+                for old, new, path in zip(self.settings, settings, self._paths, strict=True):
+                    check_change(old, new, path)
+                self.settings, self._refused = settings, ""
+                for one, path in zip(settings, self._paths, strict=True):
+                    log("experiment read", path=str(path), experiment=one.id, phase=one.phase)
             except MgoeError as error:
-                self._refused = f"the experiment at {self._path} was refused: {error}"
-                log("experiment refused", logging.ERROR, error, path=str(self._path), error=str(error))
+                self._refused = f"the experiment was refused: {error}"
+                log("experiment refused", logging.ERROR, error, error=str(error))
 
 
 def check_control(settings: ExperimentSettings, served: Path, place: Path) -> None:

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from mgoe.bundle import Bundle
 from mgoe.bundle.manifest import iso_time
 from mgoe.bundle.membership import deployment_of
-from mgoe.config import load_experiment
+from mgoe.config import load_experiments
 from mgoe.config.experiment import ArmSettings, ExperimentSettings, ShadowSettings
 from mgoe.errors import AwayError, ConfigError
 from mgoe.serving.events.answer_log import AnswerLog
@@ -47,10 +47,11 @@ def check_start(settings: ServeSettings) -> None:
             exposures have another window, or the state cannot be written.
     """
     bundle, state = Bundle.open(settings.bundle), state_of(settings)
-    if (experiment := read_experiment(settings)) is not None:
-        check_control(experiment, settings.bundle, settings.experiment or settings.bundle)
-        for arm in experiment.arms:
-            check_tasks("an arm", Bundle.open(arm.bundle or settings.bundle), bundle)
+    if experiments := read_experiments(settings):
+        for experiment, place in zip(experiments, settings.experiment or [settings.bundle], strict=True):
+            check_control(experiment, settings.bundle, place)
+            for arm in experiment.arms:
+                check_tasks("an arm", Bundle.open(arm.bundle or settings.bundle), bundle)
         AnswerLog(state).close()
     for name in NEEDED if settings.runtime.engine == "onnx" else ():
         package(name)
@@ -148,35 +149,37 @@ def events_of(settings: ServeSettings) -> ServiceLog:
     return events
 
 
-def read_experiment(settings: ServeSettings) -> ExperimentSettings | None:
-    """Return the experiment of a service; a shadow alone is one with the served bundle as its only arm.
+def read_experiments(settings: ServeSettings) -> list[ExperimentSettings]:
+    """Return the experiments of a service; a shadow alone is one with the served bundle as its only arm.
 
     Raises:
-        ConfigError: The file breaks a rule.
+        ConfigError: A file breaks a rule.
     """
     shadow = settings.shadow and ShadowSettings(bundle=settings.shadow, share=settings.shadow_share)
-    if settings.experiment is not None:
-        found = load_experiment(settings.experiment)
-        return found.model_copy(update={"shadow": shadow or found.shadow})
-    arms = [ArmSettings(name="served", share=1)]
-    return shadow and ExperimentSettings(id="shadow", arms=arms, shadow=shadow)
+    found = load_experiments(settings.experiment)
+    if shadow is None:
+        return found
+    if not found:
+        arms = [ArmSettings(name="served", share=1)]
+        return [ExperimentSettings(id="shadow", arms=arms, shadow=shadow)]
+    return [found[0].model_copy(update={"shadow": shadow}), *found[1:]]
 
 
 def experiment_of(settings: ServeSettings, reloader: Reloader, clock: Clock | None) -> Experiment | None:
-    """Return the experiment, whose arms read the logs by themselves, so that none waits for another."""
-    state, logs, first = state_of(settings), logs_of(settings), read_experiment(settings)
-    if first is None:
+    """Return the experiments, whose arms read the logs by themselves, so that none waits for another."""
+    state, logs, first = state_of(settings), logs_of(settings), read_experiments(settings)
+    if not first:
         return None
 
     def opens(kind: Callable[..., Watch], bundle: Path) -> Any:
         return kind(reloader, bundle, open_log(logs), state, settings.runtime, clock=clock)
 
     return Experiment(
-        lambda: read_experiment(settings) or first,
+        lambda: read_experiments(settings),
         settings.experiment,
         reloader,
         opens,
-        AnswerLog(state, experiment=first.id),
+        AnswerLog(state, experiments=[one.id for one in first]),
     )
 
 

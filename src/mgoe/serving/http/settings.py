@@ -54,8 +54,8 @@ class ServeSettings(Settings):
     """A second bundle, or a link to one, that scores a share of the requests after they are answered."""
     shadow_share: float = Field(default=0.05, gt=0, le=1)
     """Share of the requests that the shadow scores."""
-    experiment: Path | None = None
-    """File of an experiment, whose arms answer beside the bundle."""
+    experiment: tuple[Path, ...] = ()
+    """Files of experiments, whose arms answer beside the bundle."""
     token_file: Path | None = None
     public: bool = False
     """Listen beyond loopback without a token."""
