@@ -139,20 +139,24 @@ def test_without_an_experiment_an_arm_is_refused(finished: Path, tmp_path: Path)
         assert not (tmp_path / "answers").exists()
 
 
+def fail_in(service: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the treated arm fail."""
+    arm, recommend = service.reloader.beside[0].engine, ranking.recommend
+
+    def fail(engine: Any, *given: Any, **named: Any) -> Any:
+        if engine is arm:
+            raise RuntimeError("the arm is broken")
+        return recommend(engine, *given, **named)
+
+    monkeypatch.setattr(ranking, "recommend", fail)
+
+
 def test_an_arm_that_fails_is_replaced_by_the_control_and_logged_so(
     finished: Path, bundle: mgoe.Bundle, tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch
 ):
     state = tmp_path / "state"
     with arms_of(finished, state, write()) as service:
-        arm = service.reloader.beside[0].engine
-        recommend = ranking.recommend
-
-        def fail(engine: Any, *given: Any, **named: Any) -> Any:
-            if engine is arm:
-                raise RuntimeError("the arm is broken")
-            return recommend(engine, *given, **named)
-
-        monkeypatch.setattr(ranking, "recommend", fail)
+        fail_in(service, monkeypatch)
         answer = service.recommend(user=1, arm="daily", k=3)
         newest = logged(state, 1)[-1]
         assert (answer["arm"], answer["bundle"], newest.version) == ("daily", bundle.name, bundle.name)
@@ -161,6 +165,21 @@ def test_an_arm_that_fails_is_replaced_by_the_control_and_logged_so(
         assert service.recommend(user=1, arm="frozen", k=3)["items"] == answer["items"]
         page = service.client.get("/metrics").text
         assert 'mgoe_experiment_answers_total{outcome="fallback"} 1.0' in page
+
+
+def test_the_control_answers_alone_where_an_arm_of_an_interleaved_list_fails(
+    finished: Path, tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch
+):
+    state = tmp_path / "state"
+    with arms_of(finished, state, write(interleave=1.0)) as service:
+        fail_in(service, monkeypatch)
+        answer = service.recommend(user=1, k=3)
+        newest = logged(state, 1)[-1]
+        assert (newest.arm, newest.teams) == (None, None)
+        assert (newest.status, newest.reason) == ("fallback", "the arm is broken")
+        assert answer["items"] == service.recommend(user=1, arm="frozen", k=3)["items"]
+        asked = {"user": 1, "objective": "nothing"}
+        assert service.client.post("/v1/recommend", json=asked).status_code == 422
 
 
 def test_an_error_is_logged(finished: Path, tmp_path: Path, write: Write):

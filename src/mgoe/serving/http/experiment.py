@@ -201,7 +201,7 @@ class Experiment:
         engine = control
         try:
             if asked.mixed and route == "recommend" and not request.max_per:
-                answered, teams = await self._interleaved(asked)
+                answered, reason, teams = await self._interleaved(asked)
             else:
                 engine, answered, reason = await self._by_arm(asked, control)
         except BaseException as error:
@@ -263,8 +263,7 @@ class Experiment:
             if engine is control:
                 raise
             answered = await in_turns(asked.question(control))
-            self._fails("arm", error, bundle=engine.name)
-            return control, answered, str(error) or type(error).__name__
+            return control, answered, self._fails("arm", error, bundle=engine.name)
 
     async def _ask(self, asked: Asked, one: ExperimentSettings, arm: int) -> Answered:
         """Ask the engine of an arm, which explores as the arm does."""
@@ -273,15 +272,20 @@ class Experiment:
         seed = _number(f"{one.seed}:{one.arms[arm].name}:{asked.id}")
         return await in_turns(asked.question(engine, explore=Exploration(how, seed) if how else None))
 
-    async def _interleaved(self, asked: Asked) -> tuple[Answered, list[str]]:
-        """Let two arms make a list together."""
+    async def _interleaved(self, asked: Asked) -> tuple[Answered, str | None, list[str] | None]:
+        """Let two arms make a list together, or the control alone. Return why the other arm did not, and the
+        arm of each item."""
         assert asked.running is not None
-        engines = [one.engine for one in self._arms[asked.running.id]]
-        both = [await in_turns(asked.question(engine)) for engine in engines]
-        check_tasks("an arm", engines[1].bundle, engines[0].bundle)
+        control, other = (one.engine for one in self._arms[asked.running.id])
+        answered = await in_turns(asked.question(control))
+        try:
+            theirs = await in_turns(asked.question(other))
+            check_tasks("an arm", other.bundle, control.bundle)
+        except Exception as error:
+            return answered, self._fails("arm", error, bundle=other.name), None
         seed = _number(f"{asked.running.seed}:teams:{asked.id}")
-        body, teams = interleaved(both[0].body, both[1].body, asked.request.k, seed)
-        return both[0]._replace(body=body), [asked.running.arms[team].name for team in teams]
+        body, teams = interleaved(answered.body, theirs.body, asked.request.k, seed)
+        return answered._replace(body=body), None, [asked.running.arms[team].name for team in teams]
 
     def offer(
         self, route: Route, request_id: str, engine: Engine, answered: Answered, asked: Asked | None
@@ -325,10 +329,11 @@ class Experiment:
         asked = asked._replace(arm=other, clock=time.perf_counter_ns())
         return [self._record(asked, engine, await self._ask(asked, one, other), "ok", use="compare")]
 
-    def _fails(self, what: str, error: Exception, **named: Any) -> None:
+    def _fails(self, what: str, error: Exception, **named: Any) -> str:
         if str(error) != self._failures.get(what):  # once, not for every request
             log(f"{what} failed", logging.ERROR, error, error=str(error), **named)
         self._failures[what] = str(error)
+        return str(error) or type(error).__name__
 
     def _record(
         self,
