@@ -1,5 +1,5 @@
 #!/bin/sh
-# Back up a registry and the live events of its services, which go on meanwhile:
+# Back up a registry, and the live events and logged answers of its services, which go on meanwhile:
 #   backup.sh REGISTRY STATE OUT       STATE: a state folder, or redis://HOST:PORT/0 (MGOE_REDIS_PASSWORD)
 # The registry is copied first and the store second, so the store holds everything that a copied version says it
 # has learned of it. No cycle runs meanwhile, since it removes old versions and trims the store; one that begins
@@ -24,11 +24,17 @@ case $state in
     [ -z "${MGOE_REDIS_PASSWORD:-}" ] || export REDISCLI_AUTH="$MGOE_REDIS_PASSWORD"
     redis-cli -u "${state%%\?*}" --rdb "$part/store.rdb" >/dev/null ;;
 *)
-    python - "$state/log.sqlite" "$part/log.sqlite" <<'END' ;;
-import sqlite3, sys
-source, copy = (sqlite3.connect(f"file:{path}?mode={mode}", uri=True) for path, mode in zip(sys.argv[1:], ("ro", "rwc")))
-source.backup(copy)
-assert copy.execute("PRAGMA integrity_check").fetchone() == ("ok",), "the copy is damaged"
+    # answers second: each exposure that is copied finds the answer that it names
+    python - "$state" "$part" log.sqlite answers/answers.sqlite <<'END' ;;
+import os, sqlite3, sys
+for name in sys.argv[3:]:
+    places = [os.path.join(folder, name) for folder in sys.argv[1:3]]
+    if name != "log.sqlite" and not os.path.exists(places[0]):
+        continue  # there was no experiment and no shadow
+    os.makedirs(os.path.dirname(places[1]), exist_ok=True)
+    source, copy = (sqlite3.connect(f"file:{place}?mode={mode}", uri=True) for place, mode in zip(places, ("ro", "rwc")))
+    source.backup(copy)
+    assert copy.execute("PRAGMA integrity_check").fetchone() == ("ok",), f"the copy of {name} is damaged"
 END
 esac
 mgoe describe "$part/registry/current" --json >/dev/null  # which compares every file with its checksum

@@ -8,7 +8,7 @@ set -eu
 [ $# -eq 3 ] || { echo "usage: restore.sh BACKUP REGISTRY STATE" >&2; exit 2; }
 backup=$1 registry=$2 state=$3
 [ -e "$backup/registry/.aliases" ] || { echo "restore.sh: $backup is no backup; name what backup.sh wrote" >&2; exit 2; }
-for place in "$registry" "$state/log.sqlite" "$state/appendonlydir"; do
+for place in "$registry" "$state/log.sqlite" "$state/answers" "$state/appendonlydir"; do
     [ ! -e "$place" ] || { echo "restore.sh: $place is there; set it aside, so that nothing is mixed" >&2; exit 2; }
 done
 
@@ -20,6 +20,7 @@ if [ -e "$backup/store.rdb" ]; then # Redis reads its append-only file alone, wh
 else
     cp "$backup/log.sqlite" "$state/log.sqlite.part"
     mv "$state/log.sqlite.part" "$state/log.sqlite"
+    [ ! -e "$backup/answers" ] || cp -R "$backup/answers" "$state/answers"
 fi
 cp -a "$backup/registry" "$registry.part"
 mv "$registry.part" "$registry"

@@ -40,6 +40,8 @@ COLUMNS = (
     *("use", "version", "status", "latency", "items", "propensities", "teams"),
 )
 """Columns of logged answers that an experiment needs."""
+OF_RETRY = ["request", "route", "user", "unit", "arm", "use", "status"]
+"""Columns that answers to a request and to its retries have in common."""
 
 
 class Metric(NamedTuple):
@@ -142,7 +144,7 @@ def metrics_of(settings: RunSettings) -> tuple[Metric, ...]:
 
 
 def read_answers(path: Path | str, experiment: str | None = None) -> DataFrame:
-    """Read logged answers, as `mgoe answers` writes them.
+    """Read logged answers, as `mgoe answers` writes them, without those to retries, which got the same list.
 
     Args:
         path: A Parquet file.
@@ -161,7 +163,7 @@ def read_answers(path: Path | str, experiment: str | None = None) -> DataFrame:
         )
     if not table.num_rows:
         raise DataError(path, "holds no answers; export them from a service with an experiment")
-    answers: DataFrame = table.to_pandas()
+    answers: DataFrame = table.to_pandas().drop_duplicates(OF_RETRY, ignore_index=True)
     answers[["user", "unit"]] = answers[["user", "unit"]].astype("string")
     answers["time"] = answers["time"].astype("int64")
     if experiment is not None and not (answers["experiment"] == experiment).any():
