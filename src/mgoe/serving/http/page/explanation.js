@@ -9,8 +9,12 @@ function showExplanation() {
   const e = state.explained;
   if (e.item === null) { el("explanation").replaceChildren(make("p", "There is no item to explain.", {class: "note"})); return; }
   const parts = [make("p", `${called("items", e.item)} for ${called("users", e.user)}`, {id: "pair"})];
-  const write = (task, value) => state.about.kinds[task] === "binary" ? chance(value) : short(value);
-  parts.push(make("h3", "How likely each task is"), bars(Object.entries(e.tasks).map(([task, value]) => [task, value, write(task, value)]), "Prediction of each task"));
+  if (state.known.has(state.chosen)) parts.push(make("p", "The user already has a history with this item.", {class: "note"}));
+  for (const [title, isProbability] of [["How likely each task is", true], ["Expected values", false]]) {
+    const tasks = Object.keys(e.tasks).filter((task) => (state.about.kinds[task] === "binary") === isProbability), values = tasks.map((task) => e.tasks[task]);
+    const [head, texts] = inOneUnit(title, values, isProbability);
+    if (tasks.length) parts.push(make("h3", head), bars(tasks.map((task, at) => [task, values[at], texts[at]]), head));
+  }
   for (const [order, [title, side]] of Object.entries(AGGREGATES)) {
     const nodes = (e.macro ?? {})[order] ?? [];
     if (nodes.length) parts.push(make("h3", title), bars(nodes.slice(0, 3).map(({node, weight}) => [groupOf(side, node), weight, percent(weight)]), title));
@@ -42,7 +46,11 @@ function experts(gates) {
 
 function chips(side, neighbours) {
   const list = make("ul", null, {class: "chips"});
-  for (const {id, tasks} of neighbours.slice(0, 8)) list.append(make("li", `${brief(side, id)} · ${tasks.join(", ")}`));
+  for (const {id, tasks} of neighbours.slice(0, 8)) {
+    const one = make("li");
+    one.append(...withId(side, id), ` · ${tasks.join(", ")}`);
+    list.append(one);
+  }
   return list;
 }
 
@@ -88,7 +96,7 @@ function showUserEdges() {
   const {user, user_edges, user_macro} = state.explained, edges = user_edges.slice(0, 8);
   if (!edges.length) { el("userEdges").replaceChildren(make("p", `Nothing is known of ${called("users", user)} yet.`, {class: "note"})); return; }
   el("userEdges").replaceChildren(
-    make("p", `Groups of items, by everything that ${called("users", user)} did with them. Stronger tasks count more.`, {class: "note"}),
+    make("p", `Groups of items by score, which counts everything that ${called("users", user)} did with them, stronger tasks more.`, {class: "note"}),
     bars(edges.map(({node, score}) => [groupOf("items", node), score]), `Groups of items that ${called("users", user)} goes for`),
     make("p", `The user's own group: ${groupOf("users", user_macro)}`, {class: "note"}),
   );

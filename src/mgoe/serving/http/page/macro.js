@@ -50,6 +50,6 @@ function moveCursor(event, pointer, size) {
 /** Say what a cell holds. */
 function read(r, c) {
   const m = state.macro, users = m.users[r], items = m.items[c];
-  const lift = m.lift[r][c], much = lift >= 1.05 ? `${short(lift)} times as much as expected` : lift <= .95 ? `${percent(lift)} of what is expected` : "about as much as expected";
+  const lift = m.lift[r][c], much = `${lift.toFixed(lift < 1 ? 2 : 1)} times as much as their sizes explain`;
   el("reading").textContent = `${whole(users.members)} users (${users.name}) and ${whole(items.members)} items (${items.name}): ${much}.`;
 }

@@ -10,17 +10,6 @@ function short(x) {
   return Math.abs(x) < 1e-6 ? x.toExponential(1) : String(Number(x.toPrecision(3)));
 }
 
-/** A probability alone: "12.3 %", "4.1 in 1,000", "1 in 12,000". */
-function chance(p) {
-  const rounded = Number(p.toPrecision(3));
-  if (rounded > .999 && p < 1) return "over 99.9 %";
-  if (rounded >= .01) return digits(100 * rounded) + " %";
-  if (rounded >= .001) return digits(1000 * rounded) + " in 1,000";
-  if (p >= 1e-9) return "1 in " + whole(Number((1 / p).toPrecision(2)));
-  return p > 0 ? "less than 1 in a billion" : "0 %";
-}
-
-const digits = (x) => String(Number(x.toPrecision(3)));
 const UNITS = [[100, "%"], [1e3, "per 1,000"], [1e6, "per million"], [1e9, "per billion"]];
 
 /** The unit of a column of probabilities: the first in which the largest is at least 1. */
@@ -34,4 +23,19 @@ function inUnit(p, [scale]) {
   const x = p * scale;
   if (x > 0 && x < .01) return "< 0.01";
   return x >= 100 ? whole(x) : x.toFixed(x >= 10 ? 1 : 2);
+}
+
+/** A title with its unit, and the text of each value. */
+function inOneUnit(title, values, isProbability) {
+  if (isProbability) {
+    const unit = unitOf(values);
+    return [`${title}, ${unit[1]}`, values.map((p) => inUnit(p, unit))];
+  }
+  return [`${title}, as logged`, inDecimals(values)];
+}
+
+/** Numbers with the decimals that show three digits of the largest. */
+function inDecimals(values) {
+  const most = Math.max(...values.map(Math.abs)), decimals = most > 0 ? Math.min(9, Math.max(0, 2 - Math.floor(Math.log10(most)))) : 0;
+  return values.map((x) => x.toLocaleString("en", {minimumFractionDigits: decimals, maximumFractionDigits: decimals}));
 }

@@ -1,7 +1,7 @@
 // Elements, requests, names: what every part of the page uses.
 
 const el = (id) => document.getElementById(id);
-const state = {about: null, answer: null, chosen: null, macro: null, nodes: null, explained: null, turn: 0, names: {}};
+const state = {about: null, answer: null, chosen: null, known: new Set(), macro: null, nodes: null, explained: null, turn: 0, names: {}};
 
 function make(tag, text, attributes = {}) {
   const node = document.createElement(tag);
@@ -50,19 +50,21 @@ const nameOf = (side, id) => state.names[side].get(String(id)) ?? null;
 const word = {users: "user", items: "item"};
 /** "Ann (user 42)", or "user 42" without a name. */
 const called = (side, id) => nameOf(side, id) ? `${nameOf(side, id)} (${word[side]} ${id})` : `${word[side]} ${id}`;
-const brief = (side, id) => nameOf(side, id) ?? `${word[side]} ${id}`;
+/** The parts of a name with its id in small letters, or of "item 42" without a name. */
+const withId = (side, id) => nameOf(side, id) ? [nameOf(side, id), " ", make("small", id)] : [`${word[side]} ${id}`];
 /** The name of a macro node; the one after the last has no members. */
 const groupOf = (side, number) => state.nodes[side][number]?.name ?? "none yet";
 
 /** Named bars; a value is a number, or a number and how it is written. */
 function bars(pairs, label, second) {
-  const list = make("ul", null, {class: "bars", "aria-label": label}), most = Math.max(...pairs.map(([, value]) => value), 1e-12);
-  for (const [name, value, text] of pairs) {
+  const list = make("ul", null, {class: "bars", "aria-label": label}), values = pairs.map(([, value]) => value);
+  const most = Math.max(...values, 1e-12), texts = inDecimals(values);
+  for (const [at, [name, value, text]] of pairs.entries()) {
     const row = make("li"), track = make("span", null, {class: "track", "aria-hidden": "true"});
     const fill = make("span", null, {class: second ? "fill second" : "fill"});
     fill.style.width = `${Math.max(0, 100 * value / most)}%`;
     track.append(fill);
-    row.append(make("span", name, {class: "name", title: name}), make("span", text ?? short(value), {class: "value"}), track);
+    row.append(make("span", name, {class: "name"}), make("span", text ?? texts[at], {class: "value"}), track);
     list.append(row);
   }
   return list;

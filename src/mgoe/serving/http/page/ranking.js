@@ -25,29 +25,31 @@ async function rank(isRead = false) {
   const turn = ++state.turn, user = userAsked(), objective = el("objective").value.trim();
   const answer = await ask("v1/rank", {user, k: Number(el("k").value) || 10, objective, exclude_known: el("new").checked});
   if (answer.bundle !== state.about.bundle && !isRead) return begin();
-  await learnNames({users: [answer.user], items: answer.items});
+  const [known] = await Promise.all([knownOf(answer), learnNames({users: [answer.user], items: answer.items})]);
   if (turn !== state.turn) return;
-  state.answer = answer;
+  Object.assign(state, {answer, known});
   history.replaceState(null, "", "#user=" + encodeURIComponent(user));
   showRanking();
   await choose(answer.items.length ? answer.items[0] : null);
 }
 
+/** The ranked items that the user has a history with: those that the service leaves out when it may rank new ones only. */
+async function knownOf({user, items}) {
+  if (el("new").checked || !items.length) return new Set();
+  const kept = await ask("v1/rank", {user, candidates: items, k: items.length, exclude_known: true});
+  const fresh = new Set(kept.items);
+  return new Set(items.filter((item) => !fresh.has(item)));
+}
+
 /** The columns of the table: a title and the text of each row. */
 function columnsOf(answer) {
   const {tasks, kinds, objective: usual} = state.about, by = answer.objective;
-  const columns = [...tasks].sort((a, b) => (b === by) - (a === by)).map((task) => columnOf(task, answer.tasks[task], kinds[task] === "binary"));
+  const columns = [...tasks].sort((a, b) => (b === by) - (a === by)).map((task) => inOneUnit(task, answer.tasks[task], kinds[task] === "binary"));
   if (tasks.includes(by)) return columns;
   const product = (names) => names.map((name) => answer.tasks[name]).reduce((one, other) => one.map((p, k) => p * other[k]));
-  if (by === usual) return [columnOf(by, product(by.split(" * ")), true), ...columns];
+  if (by === usual) return [inOneUnit(by, product(by.split(" * ")), true), ...columns];
   const [best, least] = [answer.scores[0], answer.scores.at(-1)];
-  return [least > 0 ? ["score, best = 100", answer.scores.map((s) => (100 * s / best).toFixed(1))] : ["score", answer.scores.map(short)], ...columns];
-}
-
-function columnOf(name, values, isProbability) {
-  if (!isProbability) return [name, values.map(short)];
-  const unit = unitOf(values);
-  return [`${name}, ${unit[1]}`, values.map((p) => inUnit(p, unit))];
+  return [least > 0 ? ["score, best = 100", answer.scores.map((s) => (100 * s / best).toFixed(1))] : ["score", inDecimals(answer.scores)], ...columns];
 }
 
 function showRanking() {
@@ -55,24 +57,32 @@ function showRanking() {
   el("titles").replaceChildren(...["#", "Item", ...columns.map(([title]) => title)].map((text) => make("th", text, {scope: "col"})));
   el("rows").replaceChildren(...answer.items.map((item, at) => {
     const row = make("tr"), cell = make("td"), name = nameOf("items", item);
-    const button = make("button", name ?? item, {type: "button", title: called("items", item), "aria-label": `Explain ${called("items", item)}`});
+    const button = make("button", name ?? item, {type: "button", title: called("items", item), "aria-label": `Explain ${called("items", item)}${state.known.has(item) ? ", known to the user" : ""}`});
     row.dataset.item = item;
-    button.addEventListener("click", () => safely(() => choose(item)));
+    button.addEventListener("click", () => safely(() => choose(item).then(showWhy)));
     button.addEventListener("keydown", (event) => step(event, row));
     cell.append(button);
     if (name) cell.append(make("small", item));
+    if (state.known.has(item)) cell.append(" ", make("span", "known", {class: "known"}));
     row.append(make("td", at + 1), cell, ...columns.map(([, texts]) => make("td", texts[at])));
     return row;
   }));
   const said = [`The best of ${whole(answer.ranked)} items for ${called("users", answer.user)}, by ${answer.objective}.`];
   if (answer.unseen_user) said.push("The service has never seen this user and assumes no history.");
   if (!answer.items.length) said.push("No item is left.");
+  el("legend").hidden = !state.known.size;
   el("summary").textContent = said.join(" ");
 }
 
 function step(event, row) {
   const next = event.key === "ArrowDown" ? row.nextElementSibling : event.key === "ArrowUp" ? row.previousElementSibling : null;
   if (next) { event.preventDefault(); next.querySelector("button").focus(); }
+}
+
+/** Scroll to the explanation where it stands below the ranking, as on a phone. */
+function showWhy() {
+  const why = el("why").parentElement;
+  if (why.offsetTop > el("ranking").offsetTop) why.scrollIntoView();
 }
 
 async function choose(item) {
