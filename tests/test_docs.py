@@ -129,7 +129,11 @@ def test_the_paper_s_preset_is_listed_as_it_is():
 
 
 def test_every_row_is_listed_with_its_inputs():
-    listed = {row[0].strip("`"): set(re.findall(r"`([a-z]+)`", row[1])) for row in table("models.md", "Rows")}
+    listed = {
+        name: set(re.findall(r"`([a-z]+)`", inputs))
+        for names, inputs in table("models.md", "Rows")
+        for name in re.findall(r"`([^`]+)`", names)
+    }
     assert listed == {name: set(resolve(name).inputs or ()) for name in listed}
     assert {name.partition("+")[0] for name in listed} == set(PRESETS)
 

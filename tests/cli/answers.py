@@ -116,6 +116,8 @@ def _kind_of(lines: Iterable[str]) -> Kind:
                 forms = forms_of(same[1])
                 [other] = [form.keys[path] for form in forms if path in form.keys] or forms
                 one.keys, one.list_of, one.by_name = other.keys, other.list_of, other.by_name
+            elif same := re.match(r"As `(\w+)`", about):
+                one.list_of = found.keys[same[1]].list_of
     return found
 
 
