@@ -1,4 +1,4 @@
-"""The arms of the closed loop: services, whose bundle stays or learns every morning, and rules.
+"""The arms of the closed loop: services, whose bundle stays, learns every morning or explores, and rules.
 
 A morning is the midnight at which a day of the world begins. What a bundle learns is what its service has
 taken and no longer waits for: the exposures up to `WINDOW` before.
@@ -7,9 +7,9 @@ taken and no longer waits for: the exposures up to `WINDOW` before.
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,9 +22,11 @@ from numpy.typing import NDArray
 
 from mgoe import experiments
 from mgoe._util.files import atomic_file, write_text
-from mgoe.bundle import MANIFEST
+from mgoe.bundle import MANIFEST, Bundle
+from mgoe.bundle.ranking import Query, rank_users, wanted
+from mgoe.bundle.request import RankingRequest
 from mgoe.config.assignment import arm_of
-from mgoe.config.experiment import ExperimentSettings
+from mgoe.config.experiment import ExperimentSettings, ExploreSettings
 from mgoe.lifecycle import Sources, update
 from mgoe.lifecycle.taken import export
 from mgoe.serving.http.client import client
@@ -37,6 +39,16 @@ OBJECTIVE = "click"
 """What services rank by. The best reachable list is by the same."""
 WINDOW = "12h"
 """How long a service waits for labels. After twelve half-lives nearly all of them have come."""
+SOFT = 2.0
+"""Temperature of the arms that draw every place, in standard deviations of a user's values. Then bundles that
+disagree a little still show lists that the others could show."""
+LAST = ExploreSettings(epsilon=0.5, last=2)
+"""How the arm explores that draws the last places alone."""
+SPREAD_USERS = 200
+"""Users whose values tell the standard deviation."""
+INTERLEAVED = 0.5
+"""Share of the users whose lists both arms make together in the design `interleaved`; the others are in an
+A/B test of the same two arms."""
 
 
 @dataclass(frozen=True)
@@ -47,11 +59,19 @@ class Arm:
         name: Of its figures.
         model: The library's name of the model; None for a rule.
         learns: What its bundle learns every morning: nothing, new rows from its weights, or all rows anew.
+        explores: Whether it draws no place, every place, or the last ones.
     """
 
     name: str
     model: str | None = None
     learns: Literal["", "continue", "new"] = ""
+    explores: Literal["", "soft", "last"] = ""
+
+    def how(self, bundle: Path) -> ExploreSettings | None:
+        """Return how it explores with a bundle."""
+        if self.explores == "soft":
+            return ExploreSettings(temperature=SOFT * deviation(bundle))
+        return LAST if self.explores else None
 
 
 ARMS = {
@@ -66,6 +86,27 @@ ARMS = {
         Arm("best"),
     )
 }
+EXPLORING = {
+    arm.name: arm
+    for arm in (
+        Arm("frozen-soft", "mgoe", explores="soft"),
+        Arm("shared-bottom-soft", "shared-bottom+mgoe", explores="soft"),
+        Arm("mmoe-soft", "mmoe", explores="soft"),
+        Arm("frozen-last", "mgoe", explores="last"),
+        Arm("frozen", "mgoe"),
+    )
+}
+"""The arms of the design `explored`."""
+
+
+@cache
+def deviation(bundle: Path) -> float:
+    """Return the standard deviation of a user's values of all items, on average over users."""
+    opened = Bundle.open(bundle)
+    query = Query.read(opened, RankingRequest(k=1), opened.objective, np.empty(0, np.int64))
+    query = replace(query, k=wanted(opened, query, opened.n_items))
+    ranked = rank_users(opened, opened, range(min(SPREAD_USERS, opened.size("user"))), query)
+    return float(np.mean([one.values.std() for one in ranked]))
 
 
 @dataclass(frozen=True)
@@ -181,17 +222,27 @@ class Served:
         folder: Gets the state of the service and its bundles.
         days: Of the loop.
         visits: Users of the world.
-        own: Whether a bundle learns from its own users' rows only.
+        design: In `own` a bundle learns from its own users' rows only; in `interleaved` some users get lists
+            that both arms make; in `explored` pages are ranked by the bundle's own objective, which is what
+            `mgoe experiment estimate` takes.
 
     Attributes:
         day: The last one that has begun.
     """
 
     def __init__(
-        self, world: World, arms: Sequence[Arm], folder: Path, days: range, visits: Visits, own: bool = False
+        self,
+        world: World,
+        arms: Sequence[Arm],
+        folder: Path,
+        days: range,
+        visits: Visits,
+        design: str = "alone",
     ):
+        if arms[0].explores:  # an experiment has two arms at least, so the two are alike
+            arms = [arms[0], replace(arms[0], name=f"{arms[0].name}-too")]
         self._world, self._arms, self._folder, self.days = world, arms, folder, days
-        self._visits, self._own, self._opened = visits, own, AsyncExitStack()
+        self._visits, self._design, self._opened = visits, design, AsyncExitStack()
         journal = folder / JOURNAL
         *lines, _ = journal.read_text().split("\n") if journal.exists() else [""]  # the last may be cut off
         begun = [json.loads(line)["begins"] for line in lines if line.startswith('{"begins"')]
@@ -229,7 +280,7 @@ class Served:
             self._write_experiment(bundles)
             settings["experiment"] = [self._folder / "experiment.yaml"]
         connect = partial(client, ServeSettings(**settings))
-        service = Service(connect, self._visits, OBJECTIVE)
+        service = Service(connect, self._visits, None if self._design == "explored" else OBJECTIVE)
         self._service = await self._opened.enter_async_context(service)
         return self._service
 
@@ -241,12 +292,21 @@ class Served:
     @property
     def experiment(self) -> ExperimentSettings:
         """The experiment, without the bundles of its arms."""
-        arms = [{"name": arm.name, "share": 1 / len(self._arms)} for arm in self._arms]
+        arms = [
+            {
+                "name": arm.name,
+                "share": 1 / len(self._arms),
+                "explore": arm.how(self._world.trained(str(arm.model))),
+            }
+            for arm in self._arms
+        ]
         ends = [
             datetime.fromtimestamp(self._visits.start_of(day) / 1e6, UTC)
             for day in (self.days.start, self.days.stop)
         ]
-        return ExperimentSettings(id=self._world.name, arms=arms, start=ends[0], end=ends[1])  # type: ignore[arg-type]
+        mixed = INTERLEAVED if self._design == "interleaved" else 0.0
+        one = {"id": self._world.name, "arms": arms, "start": ends[0], "end": ends[1], "interleave": mixed}
+        return ExperimentSettings.model_validate(one)
 
     def _write_experiment(self, bundles: Sequence[Path]) -> None:
         raw = self.experiment.model_dump(mode="json")
@@ -273,7 +333,7 @@ class Served:
             return made
         former = self.bundle(arm, day - 1)
         sources = Sources(events=self.state)
-        if self._own:
+        if self._design == "own":
             export(former, self.state, rows, "exposures", new=True, now=now)
             self._keep_own(rows, arm)
             sources = Sources(str(rows))
@@ -282,7 +342,7 @@ class Served:
 
     def _keep_own(self, file: Path, arm: Arm) -> None:
         """Leave only the rows of users of an arm in a file, which still says what it holds."""
-        if not self._own:
+        if self._design != "own":
             return
         table, number = pq.read_table(file), self._arms.index(arm)
         users = table["user_id"].to_numpy()
@@ -342,9 +402,9 @@ class Rule:
 
 
 def policy_of(
-    world: World, arms: Sequence[Arm], folder: Path, days: range, visits: Visits, own: bool = False
+    world: World, arms: Sequence[Arm], folder: Path, days: range, visits: Visits, design: str
 ) -> Served | Rule:
     """Return the policy of an arm, or of an experiment with several."""
     if arms[0].model is None:
         return Rule(world, folder, arms[0].name)
-    return Served(world, arms, folder, days, visits, own)
+    return Served(world, arms, folder, days, visits, design)

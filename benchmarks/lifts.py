@@ -6,9 +6,9 @@ numbers, so each user is compared with the same user. An experiment shows one po
 Axes: `U` users, `M` metrics, `S` sums of what a user did, `E` experiments.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import duckdb
 import numpy as np
@@ -26,6 +26,10 @@ METRICS = {
 }
 """Numerator and denominator of each metric; no denominator is one per user."""
 PRIMARY = "pctr"
+FIRST_PAGE = "-0"
+"""How requests for the first page of a session end."""
+LOOKS_PER_DECADE = 20
+"""Looks at the lists of an experiment, evenly by the logarithm of their number."""
 SUMS = ("shown", "days", "clicked_days", "clicks", "buys", "value", "stay")
 _OF_USERS = """
 SELECT user_id, count(*), count(DISTINCT {time}::DATE), count(DISTINCT {time}::DATE) FILTER (WHERE click > 0),
@@ -190,3 +194,56 @@ def spread(files: Sequence[Path], alive: int) -> tuple[float, float]:
     counts = np.pad(shown, (max(alive - len(shown), 0), 0))
     places = np.arange(1, len(counts) + 1)
     return len(shown) / alive, float((2 * places - len(counts) - 1) @ counts / (len(counts) * counts.sum()))
+
+
+def first_pages(files: Sequence[Path]) -> dict[str, float]:
+    """Return the clicks on the first page of each session, by its request."""
+    query = f"""SELECT request, sum(click) AS n FROM read_parquet({[str(file) for file in files]})
+        WHERE ends_with(request, '{FIRST_PAGE}') GROUP BY 1"""
+    found = duckdb.execute(query).fetchnumpy()
+    return dict(zip(found["request"].tolist(), found["n"].tolist(), strict=True))
+
+
+class Look(NamedTuple):
+    """What is known after some lists.
+
+    Attributes:
+        lists, users: How many there were.
+        time: Microseconds since the epoch.
+        value: Of the treated arm: its share of the votes less one half, or its lift.
+        low, high: Its 95 % interval at one look.
+    """
+
+    lists: int
+    users: int
+    time: int
+    value: float
+    low: float
+    high: float
+
+
+def looks_at(answers: Any, measure: Callable[[int], tuple[float, float, float]]) -> list[Look]:
+    """Return what is known after 10 answers, after ever more, and after all.
+
+    Args:
+        answers: As of `read_answers`.
+        measure: Returns a value and its interval, of what happened up to a time.
+    """
+    answers = answers.sort_values("time", kind="stable")
+    times, units = answers["time"].to_numpy(), answers["unit"].to_numpy()
+    steps = np.arange(LOOKS_PER_DECADE, LOOKS_PER_DECADE * np.log10(len(times)))
+    numbers = [*np.round(10 ** (steps / LOOKS_PER_DECADE)).astype(int).tolist(), len(times)]
+    return [
+        Look(n, len({*units[:n]}), int(times[n - 1]), *measure(int(times[n - 1]))) for n in numbers
+    ]  # fmt: skip
+
+
+def settled(looks: Sequence[Look]) -> int:
+    """Return the number of the first look that excludes zero, as all do that follow.
+
+    Example:
+        >>> settled([Look(1, 1, 0, 1.0, low, 2.0) for low in (-1.0, 0.5, -0.5, 0.5, 0.6)])
+        3
+    """
+    includes = [number for number, one in enumerate(looks) if not (one.low > 0 or one.high < 0)]
+    return max(includes, default=-1) + 1

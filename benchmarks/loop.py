@@ -1,7 +1,7 @@
 """A closed loop: what is a better ranker worth online, and does an experiment find it?
 
-    python benchmarks/loop.py --out runs/loop [--world NAME ...] [--design alone|pooled|own ...]
-        [--arms NAME ...] [--days N]
+    python benchmarks/loop.py --out runs/loop [--world NAME ...]
+        [--design alone|pooled|own|explored|interleaved ...] [--arms NAME ...] [--days N]
     python benchmarks/loop.py --out runs/loop --coverage
     python benchmarks/loop.py --out runs/loop --short
 
@@ -16,7 +16,19 @@ world, and what they do is what the next bundle learns from. The worlds are thos
 
 Designs: `alone` gives all users to one arm, each arm in the same world, with the same random numbers. The
 comparison of two such runs is the true lift. `pooled` and `own` are experiments in one service, whose arms
-learn from what all users did, or from their own users' rows only. Everything else is shared.
+learn from what all users did, or from their own users' rows only. Everything else is shared. Two more designs
+are played if they are named, with arms of their own:
+
+- `explored`: `frozen` serves all users and explores. What `mgoe experiment estimate` makes of its answers is
+  compared with what the estimated bundle earns when it serves all users, with the same random numbers. Arms
+  that end in `-soft` draw every place, at a temperature of two standard deviations of a user's values;
+  `frozen-last` draws the last two places in half of the cases; `frozen` takes the best. What is estimated is
+  clicks per list, of the first page of each session: later pages leave out what the session has shown, which
+  depends on the policy. The truth is that of the same requests. In the world `null` nothing else differs. In
+  the others a user also remembers what other lists were shown before. Everywhere the estimate leaves out the
+  device and what happened since the snapshot, which a service reads: that is part of the error.
+- `interleaved`: `mmoe` and `frozen` make the lists of half of the users together (team draft). The other half
+  is in an A/B test of the two, in the same service on the same days.
 
 Metrics: `pctr` is clicks per shown item; `uctr` the share of days with a visit on which a user clicked; `cvr`
 purchases per click; `gmv` the value of purchases per user; `stay` seconds per user. A lift is relative to the
@@ -37,7 +49,20 @@ Finished days are kept, and the same command resumes in the middle of a day. One
   control, or keeps a control that no arm beats; -1 if it does something else; 0 if it does not decide;
 - `loop.WORLD.drawn.METRIC.coverage`, `.coverage_every`, with `--coverage`: the share of 1,000 experiments on
   drawn users in which the interval of `frozen` over `mmoe` holds the true lift (`_every`: at every look).
-  `loop.WORLD.same.METRIC.excludes`: the share in which the interval of two equal arms excludes zero.
+  `loop.WORLD.same.METRIC.excludes`: the share in which the interval of two equal arms excludes zero;
+- `loop.WORLD.explored.LOG.ARM.SIZE.METHOD`, of the methods `IPS`, `self-normalised` and `doubly robust`: the
+  estimate for the arm from the first SIZE exposures of the arm that explored; `against` the truth. `.low`,
+  `.high`: its 95 % interval; `.error`: the estimate less the truth. Sizes are 1e4, 1e5 and 1e6 if there are
+  as many, and all that there are;
+- `loop.WORLD.explored.LOG.ARM.SIZE.effective`: lists of its own that the log is worth to the arm, `against`
+  those of the log. Fewer than 30, or lists that the log could not show, are refused, which gives 0;
+- `loop.WORLD.interleaved.ARM.LISTS.share`: share of the users' votes for the arm after so many interleaved
+  lists. `.low`, `.high`: its 95 % interval at one look;
+- `loop.WORLD.interleaved.ARM.needs.lists`, `.users`, `.days`: how many until the interval excludes one half,
+  at that look and all that follow; `against` those of the A/B test until the interval of the lift of `pctr`
+  excludes zero;
+- `loop.WORLD.interleaved.ARM.sign`: 1 if that interval tells the sign of the true lift of `pctr`, -1 if it
+  tells the other, 0 if none; `against` that of the A/B test.
 """
 
 import argparse
@@ -45,15 +70,19 @@ import asyncio
 import logging
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 import yaml
 
-from benchmarks.arms import ARMS, Arm, Served, World, policy_of
+from benchmarks.arms import ARMS, EXPLORING, Arm, Served, World, policy_of
 from benchmarks.lifts import (
+    FIRST_PAGE,
+    LOOKS_PER_DECADE,
     METRICS,
     PRIMARY,
     Array,
@@ -62,29 +91,47 @@ from benchmarks.lifts import (
     coverage,
     decided,
     estimated,
+    first_pages,
+    looks_at,
+    settled,
     spread,
     sums_of,
     true_lift,
     values_of,
 )
-from benchmarks.measure import line
+from benchmarks.measure import line, size_name
 from mgoe.abtest.check import check
 from mgoe.abtest.effects import fixed, sequential
+from mgoe.abtest.interleaving import preferences
+from mgoe.abtest.policy import estimate_policy
 from mgoe.abtest.report import make_report
-from mgoe.abtest.samples import collect, read_answers, read_rows
+from mgoe.abtest.samples import Sample, collect, read_answers, read_rows
 from mgoe.bundle import Bundle
+from mgoe.errors import DataError
 from mgoe.lifecycle.taken import export
 from mgoe.serving.events.answer_log import write_answers
 from mgoe.simulation.loop import OUTCOMES, play
+from mgoe.simulation.visits import DAY
 
 WORLDS = Path(__file__).with_suffix(".yaml")
 DESIGNS = ("alone", "pooled", "own")
+"""Played by default."""
+MORE_DESIGNS = ("explored", "interleaved")
+ESTIMATES = {"frozen-soft": ("shared-bottom-soft", "mmoe-soft", "frozen"), "frozen-last": ("frozen",)}
+"""Arms whose answers explored, and which arms are estimated from them."""
+METHODS = ("IPS", "self-normalised", "doubly robust")
+SIZES = (10_000, 100_000, 1_000_000)
+"""Exposures of which an estimate is printed, and all that there are."""
+MIXED = ("mmoe", "frozen")
+"""Arms of the design `interleaved`."""
+SHOWN_LOOKS = (0, 6, 14)
+"""Looks of a decade that are printed: those at 1, 2 and 5."""
 WORLDS_OF_COVERAGE = ("null", "plain")
 EXPERIMENTS = 1_000
 """Drawn for a coverage, so that a share of .95 is known within .014."""
 SHORT = {"world": ["short"], "arms": ["mmoe", "updated", "best"]}
 """What `--short` measures."""
-AFTER = 2 * 86_400_000_000
+AFTER = 2 * DAY
 """Microseconds after the last day when no exposure waits for labels any more."""
 
 
@@ -98,7 +145,7 @@ def played(world: World, arms: Sequence[Arm], design: str, days: range) -> Path:
     """Let a design play its days, or those that are left, and return its folder."""
     folder = world.folder / design / "-".join(arm.name for arm in arms)
     visits = world.visits()
-    policy = policy_of(world, arms, folder, days, visits, own=design == "own")
+    policy = policy_of(world, arms, folder, days, visits, design)
 
     def show(over: int, of: int) -> None:
         print(f"{world.name} {design} {folder.name}: day {over} of {of}", file=sys.stderr, flush=True)
@@ -183,26 +230,38 @@ def show_together(
             line(f"{start}.{metric}.bias", effect.lift[m] - truth[m], "1")
         line(f"{start}.decided", decided(every[0][place], every[1][place], truth[place]), "1")
     better = {arm.name for arm in arms[1:] if lifts[arm.name].value[place] > 0}
-    decision = decision_of(world, arms, folder, days, own=design == "own")
+    decision = decision_of(world, arms, folder, days, design)
     print(f"{world.name} {design}: {decision}", file=sys.stderr)
     line(f"loop.{world.name}.{design}.report", judged(decision, better), "1")
 
 
-def decision_of(world: World, arms: Sequence[Arm], folder: Path, days: range, own: bool) -> str:
-    """Return the decision of the experiment's report, from what the service has logged."""
-    served = policy_of(world, arms, folder, days, world.visits(), own)
+def logged(
+    world: World, arms: Sequence[Arm], folder: Path, days: range, design: str
+) -> tuple[Served, Path, Path]:
+    """Write the answers of a service, and the exposures with their labels, as a shop would export them."""
+    served = policy_of(world, arms, folder, days, world.visits(), design)
     assert isinstance(served, Served)
-    bundle, answers, rows = (
-        world.trained(str(arms[0].model)),
-        folder / "answers.parquet",
-        folder / "rows.parquet",
-    )
+    answers, rows = folder / "answers.parquet", folder / "rows.parquet"
     write_answers(served.state, answers)
-    export(bundle, served.state, rows, "exposures", now=world.visits().start_of(days.stop) + AFTER)
-    columns, experiment = Bundle.open(bundle).settings, served.experiment
-    sample = collect(
+    bundle, end = world.trained(str(arms[0].model)), world.visits().start_of(days.stop)
+    export(bundle, served.state, rows, "exposures", now=end + AFTER)
+    return served, answers, rows
+
+
+def sample_of(
+    world: World, arms: Sequence[Arm], folder: Path, days: range, design: str
+) -> tuple[Any, Sample]:
+    """Return an experiment, and what its service has logged."""
+    served, answers, rows = logged(world, arms, folder, days, design)
+    columns, experiment = Bundle.open(world.trained(str(arms[0].model))).settings, served.experiment
+    return experiment, collect(
         experiment, columns, read_answers(answers, experiment.id), read_rows(columns, [str(rows)])
     )
+
+
+def decision_of(world: World, arms: Sequence[Arm], folder: Path, days: range, design: str) -> str:
+    """Return the decision of the experiment's report, from what the service has logged."""
+    experiment, sample = sample_of(world, arms, folder, days, design)
     # how fast arms answer depends on the machine and what else it does, and is no part of the world
     findings = [one for one in check(experiment, sample) if one.name != "latency"]
     return make_report(experiment, sample, findings, "click per exposure").decision
@@ -224,6 +283,88 @@ def judged(decision: str, better: set[str]) -> int:
     if decision.startswith("Keep the control"):
         return -1 if better else 1
     return 0
+
+
+def show_explored(world: World, days: range) -> None:
+    """Print what bundles would earn by the answers of arms that explored, beside what they do earn."""
+    for log, targets in ESTIMATES.items():
+        folder = played(world, [EXPLORING[log]], "explored", days)
+        _, answers, rows = logged(world, [EXPLORING[log]], folder, days, "explored")
+        lists = read_answers(answers).sort_values("time", kind="stable")
+        lists = lists[lists["request"].str.endswith(FIRST_PAGE)]
+        exposures = lists["items"].map(len).cumsum().to_numpy()
+        sizes = [size for size in SIZES if size < exposures[-1]] + [int(exposures[-1])]
+        for name in targets:
+            target = EXPLORING[name]
+            bundle = world.trained(str(target.model))
+            truth = first_pages(outcomes(played(world, [target], "explored", days), days))
+            for size in sizes:
+                own = lists[exposures <= size]
+                start = f"loop.{world.name}.explored.{log}.{name}.{size_name(size)}"
+                try:
+                    found = estimate_policy(Bundle.open(bundle), own, [str(rows)], target.how(bundle))
+                except DataError as error:
+                    print(f"{start}: {error}", file=sys.stderr)
+                    line(f"{start}.effective", 0, "1", len(own))
+                    continue
+                line(f"{start}.effective", found.effective, "1", found.lists)
+                true = float(np.mean([truth[one] for one in own["request"] if one in truth]))
+                for one in found.estimates:
+                    if one.task == "click" and one.method in METHODS:
+                        line(f"{start}.{one.method}", one.value, "1", true)
+                        for side, bound in zip(("low", "high"), one.interval, strict=True):
+                            line(f"{start}.{one.method}.{side}", bound, "1")
+                        line(f"{start}.{one.method}.error", one.value - true, "1")
+
+
+def show_interleaved(world: World, days: range) -> None:
+    """Print which of two arms interleaved lists prefer, and how much sooner than an A/B test."""
+    arms = [ARMS[name] for name in MIXED]
+    lift = true_lift(*alone(world, arms, days)[1].values()).value[[*METRICS].index(PRIMARY)]
+    folder = played(world, arms, "interleaved", days)
+    experiment, sample = sample_of(world, arms, folder, days, "interleaved")
+    files = outcomes(folder, days)
+
+    def votes(time: int) -> tuple[float, float, float]:
+        """Return the share of the votes up to a time, less one half."""
+        answers, rows = (part[part["time"] <= time] for part in (sample.answers, sample.rows))
+        of_all = preferences(experiment, replace(sample, answers=answers, rows=rows))
+        clicks = [(one.share, *one.interval) for one in of_all if one.task == "click"]
+        share, low, high = clicks[0] if clicks else (0.5, 0.0, 1.0)
+        return share - 0.5, low - 0.5, high - 0.5
+
+    def lifts(time: int) -> tuple[float, float, float]:
+        """Return the lift of the A/B test up to a time."""
+        values = []
+        for arm in arms:
+            users, sums = sums_of(files, f"arm = '{arm.name}' AND time <= make_timestamp({time})")
+            values.append(values_of(sums, log_of(world, users)))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            effect = estimated(*values)
+            bounds = fixed(effect.lift, effect.lift_variance)
+        place = [*METRICS].index(PRIMARY)
+        low, high = (float(bound[place]) for bound in bounds)
+        return float(effect.lift[place]), low, high
+
+    is_mixed = sample.answers["teams"].notna()
+    by_votes = looks_at(sample.answers[is_mixed], votes)
+    by_lift = looks_at(sample.answers[~is_mixed], lifts)
+    start, first = f"loop.{world.name}.interleaved.{arms[1].name}", world.visits().start_of(days.start)
+    for number, one in enumerate(by_votes):
+        if number % LOOKS_PER_DECADE in SHOWN_LOOKS or one is by_votes[-1]:
+            for part, value in (("share", one.value), ("low", one.low), ("high", one.high)):
+                line(f"{start}.{one.lists}.{part}", value + 0.5, "1")
+    needs = []
+    for every in (by_votes, by_lift):
+        number = settled(every)
+        one = every[number] if number < len(every) else None
+        needs.append((one.lists, one.users, (one.time - first) / DAY) if one else (np.nan,) * 3)
+    for part, unit, value, of_test in zip(
+        ("lists", "users", "days"), ("1", "1", "days"), *needs, strict=True
+    ):
+        line(f"{start}.needs.{part}", value, unit, of_test)
+    signs = [decided(every[-1].low, every[-1].high, lift) for every in (by_votes, by_lift)]
+    line(f"{start}.sign", signs[0], "1", signs[1])
 
 
 def show_coverage(world: World, days: range) -> None:
@@ -255,12 +396,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if asked.coverage:
             show_coverage(world, days)
             continue
-        _, values = alone(world, arms, days)
-        lifts = show_alone(world, values, days)
-        served = [arm for arm in arms if arm.model]
-        for design in asked.design:
-            if design != "alone" and len(served) > 1:
-                show_together(world, served, design, days, lifts)
+        if {*asked.design} & {*DESIGNS}:
+            _, values = alone(world, arms, days)
+            lifts = show_alone(world, values, days)
+            served = [arm for arm in arms if arm.model]
+            for design in asked.design:
+                if design in DESIGNS[1:] and len(served) > 1:
+                    show_together(world, served, design, days, lifts)
+        if "explored" in asked.design:
+            show_explored(world, days)
+        if "interleaved" in asked.design:
+            show_interleaved(world, days)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -271,7 +417,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--world", nargs="*", choices=yaml.safe_load(WORLDS.read_text()), help="all by default"
     )
-    parser.add_argument("--design", nargs="*", choices=DESIGNS, default=DESIGNS, help="all by default")
+    parser.add_argument(
+        "--design",
+        nargs="*",
+        choices=DESIGNS + MORE_DESIGNS,
+        default=DESIGNS,
+        help="the first three by default",
+    )
     parser.add_argument("--arms", nargs="*", choices=ARMS, default=[*ARMS], help="the control first")
     parser.add_argument("--days", type=int, help="of the loop; those of the world by default")
     parser.add_argument("--coverage", action="store_true", help="intervals of drawn experiments instead")
