@@ -19,11 +19,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 from numpy.typing import NDArray
+from scipy.special import expit, logit
 
 from mgoe import experiments
 from mgoe._util.files import atomic_file, write_text
 from mgoe.bundle import MANIFEST, Bundle
-from mgoe.bundle.ranking import Query, rank_users, wanted
+from mgoe.bundle.exploration import Exploration, explored
+from mgoe.bundle.ranking import Query, Ranked, rank_users, wanted
 from mgoe.bundle.request import RankingRequest
 from mgoe.config.assignment import arm_of
 from mgoe.config.experiment import ExperimentSettings, ExploreSettings
@@ -33,6 +35,7 @@ from mgoe.serving.http.client import client
 from mgoe.serving.http.settings import ServeSettings
 from mgoe.simulation import Truth, Visits, VisitSettings, WorldSettings, simulate
 from mgoe.simulation.loop import JOURNAL, OUTCOMES, Service, Shown
+from mgoe.simulation.truth import looks, position_losses
 from mgoe.simulation.visits import Page, Report
 
 OBJECTIVE = "click"
@@ -42,10 +45,8 @@ WINDOW = "12h"
 SOFT = 2.0
 """Temperature of the arms that draw every place, in standard deviations of a user's values. Then bundles that
 disagree a little still show lists that the others could show."""
-LAST = ExploreSettings(epsilon=0.5, last=2)
-"""How the arm explores that draws the last places alone."""
-SPREAD_USERS = 200
-"""Users whose values tell the standard deviation."""
+DRAWS = 20
+"""Lists of a bundle that tell what it would earn for a page."""
 INTERLEAVED = 0.5
 """Share of the users whose lists both arms make together in the design `interleaved`; the others are in an
 A/B test of the same two arms."""
@@ -59,19 +60,13 @@ class Arm:
         name: Of its figures.
         model: The library's name of the model; None for a rule.
         learns: What its bundle learns every morning: nothing, new rows from its weights, or all rows anew.
-        explores: Whether it draws no place, every place, or the last ones.
+        explores: Whether it draws every place.
     """
 
     name: str
     model: str | None = None
     learns: Literal["", "continue", "new"] = ""
-    explores: Literal["", "soft", "last"] = ""
-
-    def how(self, bundle: Path) -> ExploreSettings | None:
-        """Return how it explores with a bundle."""
-        if self.explores == "soft":
-            return ExploreSettings(temperature=SOFT * deviation(bundle))
-        return LAST if self.explores else None
+    explores: bool = False
 
 
 ARMS = {
@@ -86,27 +81,68 @@ ARMS = {
         Arm("best"),
     )
 }
-EXPLORING = {
-    arm.name: arm
-    for arm in (
-        Arm("frozen-soft", "mgoe", explores="soft"),
-        Arm("shared-bottom-soft", "shared-bottom+mgoe", explores="soft"),
-        Arm("mmoe-soft", "mmoe", explores="soft"),
-        Arm("frozen-last", "mgoe", explores="last"),
-        Arm("frozen", "mgoe"),
-    )
-}
-"""The arms of the design `explored`."""
+EXPLORING = (
+    Arm("frozen-soft", "mgoe", explores=True),
+    Arm("shared-bottom-soft", "shared-bottom+mgoe", explores=True),
+    Arm("mmoe-soft", "mmoe", explores=True),
+    Arm("frozen", "mgoe"),
+)
+"""The arms of the design `explored`: the first one serves, and all are estimated."""
 
 
 @cache
-def deviation(bundle: Path) -> float:
-    """Return the standard deviation of a user's values of all items, on average over users."""
+def ranked_users(bundle: Path) -> list[Ranked]:
+    """Return the whole catalogue as a bundle ranks it for each of its users, by its own objective."""
     opened = Bundle.open(bundle)
     query = Query.read(opened, RankingRequest(k=1), opened.objective, np.empty(0, np.int64))
     query = replace(query, k=wanted(opened, query, opened.n_items))
-    ranked = rank_users(opened, opened, range(min(SPREAD_USERS, opened.size("user"))), query)
-    return float(np.mean([one.values.std() for one in ranked]))
+    return list(rank_users(opened, opened, range(-1, opened.size("user")), query))
+
+
+def how_of(arm: Arm, bundle: Path) -> ExploreSettings | None:
+    """Return how an arm explores with a bundle."""
+    if not arm.explores:
+        return None
+    return ExploreSettings(
+        temperature=SOFT * float(np.mean([one.values.std() for one in ranked_users(bundle)]))
+    )
+
+
+def worth(world: "World", shown: Mapping[str, NDArray], days: range, arm: Arm) -> dict[str, float]:
+    """Return the clicks that an arm's lists would get on the first page of each session, by its request.
+
+    Args:
+        world: The world.
+        shown: Items of each page that was shown, as indices: users remember these.
+        days: Of the pages.
+        arm: Makes lists as `mgoe experiment estimate` does: from its bundle's snapshot, without context.
+    """
+    visits, truth = world.visits(), world.truth
+    path = world.trained(str(arm.model))
+    bundle, ranked, how = Bundle.open(path), ranked_users(path), how_of(arm, path)
+    known = bundle.indices("user", truth.user_ids.of(np.arange(len(truth.users))).astype(str).tolist())
+    items = truth.item_ids.index(np.array(bundle.ids("item", np.arange(bundle.n_items)), np.int64))
+    nothing, found = np.empty(0, np.int64), dict[str, float]()
+    for day in days:
+        visits.open(day)
+        while (page := visits.next_page()) is not None:
+            visits.due(page.time)
+            if page.number == 0:
+                one, clicks = ranked[known[page.user] + 1], 0.0
+                own = items[one.items]
+                odds = logit(visits.click_chances(page, own))
+                held = np.empty((len(own), 0), np.int64)
+                for draw in range(DRAWS if how else 1):
+                    rows = np.arange(min(len(own), truth.settings.positions))
+                    if how:
+                        seed = Exploration(how, len(found) * DRAWS + draw)
+                        rows, _ = explored(one.values, held, nothing, len(rows), seed)
+                    places = np.arange(len(rows))
+                    chance = expit(odds[rows] - position_losses(truth)[places]) * looks(truth)[places]
+                    clicks += float(chance @ np.isin(own[rows], visits.alive(day)))
+                found[page.request] = clicks / (DRAWS if how else 1)
+            visits.show(page, shown.get(page.request, nothing))
+    return found
 
 
 @dataclass(frozen=True)
@@ -296,7 +332,7 @@ class Served:
             {
                 "name": arm.name,
                 "share": 1 / len(self._arms),
-                "explore": arm.how(self._world.trained(str(arm.model))),
+                "explore": how_of(arm, self._world.trained(str(arm.model))),
             }
             for arm in self._arms
         ]

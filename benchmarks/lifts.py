@@ -196,12 +196,12 @@ def spread(files: Sequence[Path], alive: int) -> tuple[float, float]:
     return len(shown) / alive, float((2 * places - len(counts) - 1) @ counts / (len(counts) * counts.sum()))
 
 
-def first_pages(files: Sequence[Path]) -> dict[str, float]:
-    """Return the clicks on the first page of each session, by its request."""
-    query = f"""SELECT request, sum(click) AS n FROM read_parquet({[str(file) for file in files]})
-        WHERE ends_with(request, '{FIRST_PAGE}') GROUP BY 1"""
-    found = duckdb.execute(query).fetchnumpy()
-    return dict(zip(found["request"].tolist(), found["n"].tolist(), strict=True))
+def lists_of(files: Sequence[Path], column: str) -> dict[str, list[Any]]:
+    """Return a column of outcomes as one list per page, by its request."""
+    query = f"""SELECT request, list({column} ORDER BY position) AS every
+        FROM read_parquet({[str(file) for file in files]}) GROUP BY 1"""
+    found = duckdb.execute(query).fetchall()
+    return dict(found)
 
 
 class Look(NamedTuple):

@@ -19,14 +19,14 @@ comparison of two such runs is the true lift. `pooled` and `own` are experiments
 learn from what all users did, or from their own users' rows only. Everything else is shared. Two more designs
 are played if they are named, with arms of their own:
 
-- `explored`: `frozen` serves all users and explores. What `mgoe experiment estimate` makes of its answers is
-  compared with what the estimated bundle earns when it serves all users, with the same random numbers. Arms
-  that end in `-soft` draw every place, at a temperature of two standard deviations of a user's values;
-  `frozen-last` draws the last two places in half of the cases; `frozen` takes the best. What is estimated is
-  clicks per list, of the first page of each session: later pages leave out what the session has shown, which
-  depends on the policy. The truth is that of the same requests. In the world `null` nothing else differs. In
-  the others a user also remembers what other lists were shown before. Everywhere the estimate leaves out the
-  device and what happened since the snapshot, which a service reads: that is part of the error.
+- `explored`: `frozen-soft` serves all users, and draws every place at a temperature of two standard
+  deviations of a user's values. From its answers `mgoe experiment estimate` tells what others would earn:
+  `shared-bottom-soft` and `mmoe-soft`, which draw as much; itself; and `frozen`, which takes the best. The
+  metric is clicks per list of `/v1/recommend`, on the first page of a session: later ones leave out what the
+  session has shown. The truth is what lists of the estimated bundle's snapshot are worth to the same users at
+  the same moments, by the true chance of a click. What the arm earns alone, with all users and the same
+  random numbers, is printed too. It differs because a service reads the device and live events, and because
+  users remember what they were shown, except in the world `null`.
 - `interleaved`: `mmoe` and `frozen` make the lists of half of the users together (team draft). The other half
   is in an A/B test of the two, in the same service on the same days.
 
@@ -50,12 +50,13 @@ Finished days are kept, and the same command resumes in the middle of a day. One
 - `loop.WORLD.drawn.METRIC.coverage`, `.coverage_every`, with `--coverage`: the share of 1,000 experiments on
   drawn users in which the interval of `frozen` over `mmoe` holds the true lift (`_every`: at every look).
   `loop.WORLD.same.METRIC.excludes`: the share in which the interval of two equal arms excludes zero;
-- `loop.WORLD.explored.LOG.ARM.SIZE.METHOD`, of the methods `IPS`, `self-normalised` and `doubly robust`: the
-  estimate for the arm from the first SIZE exposures of the arm that explored; `against` the truth. `.low`,
-  `.high`: its 95 % interval; `.error`: the estimate less the truth. Sizes are 1e4, 1e5 and 1e6 if there are
-  as many, and all that there are;
-- `loop.WORLD.explored.LOG.ARM.SIZE.effective`: lists of its own that the log is worth to the arm, `against`
-  those of the log. Fewer than 30, or lists that the log could not show, are refused, which gives 0;
+- `loop.WORLD.explored.ARM.SIZE.METHOD`, of the methods `IPS`, `self-normalised` and `doubly robust`: the
+  estimate for an arm from the first SIZE exposures of `frozen-soft`; `against` the truth. `.low`, `.high`:
+  its 95 % interval; `.error`: the estimate less the truth. Sizes are 1e4, 1e5 and 1e6 if there are as many,
+  and all that there are: the first pages have two fifths of all exposures;
+- `loop.WORLD.explored.ARM.SIZE.effective`: lists of its own that the log is worth to the arm, `against` those
+  of the log. Fewer than 30, or lists that the log could not show, are refused, which gives 0;
+- `loop.WORLD.explored.ARM.SIZE.alone`: what it earns alone; `against` the truth;
 - `loop.WORLD.interleaved.ARM.LISTS.share`: share of the users' votes for the arm after so many interleaved
   lists. `.low`, `.high`: its 95 % interval at one look;
 - `loop.WORLD.interleaved.ARM.needs.lists`, `.users`, `.days`: how many until the interval excludes one half,
@@ -79,7 +80,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 import yaml
 
-from benchmarks.arms import ARMS, EXPLORING, Arm, Served, World, policy_of
+from benchmarks.arms import ARMS, EXPLORING, Arm, Served, World, how_of, policy_of, worth
 from benchmarks.lifts import (
     FIRST_PAGE,
     LOOKS_PER_DECADE,
@@ -91,7 +92,7 @@ from benchmarks.lifts import (
     coverage,
     decided,
     estimated,
-    first_pages,
+    lists_of,
     looks_at,
     settled,
     spread,
@@ -103,7 +104,7 @@ from benchmarks.measure import line, size_name
 from mgoe.abtest.check import check
 from mgoe.abtest.effects import fixed, sequential
 from mgoe.abtest.interleaving import preferences
-from mgoe.abtest.policy import estimate_policy
+from mgoe.abtest.policy import PolicyEstimate, estimate_policy
 from mgoe.abtest.report import make_report
 from mgoe.abtest.samples import Sample, collect, read_answers, read_rows
 from mgoe.bundle import Bundle
@@ -117,8 +118,6 @@ WORLDS = Path(__file__).with_suffix(".yaml")
 DESIGNS = ("alone", "pooled", "own")
 """Played by default."""
 MORE_DESIGNS = ("explored", "interleaved")
-ESTIMATES = {"frozen-soft": ("shared-bottom-soft", "mmoe-soft", "frozen"), "frozen-last": ("frozen",)}
-"""Arms whose answers explored, and which arms are estimated from them."""
 METHODS = ("IPS", "self-normalised", "doubly robust")
 SIZES = (10_000, 100_000, 1_000_000)
 """Exposures of which an estimate is printed, and all that there are."""
@@ -286,35 +285,55 @@ def judged(decision: str, better: set[str]) -> int:
 
 
 def show_explored(world: World, days: range) -> None:
-    """Print what bundles would earn by the answers of arms that explored, beside what they do earn."""
-    for log, targets in ESTIMATES.items():
-        folder = played(world, [EXPLORING[log]], "explored", days)
-        _, answers, rows = logged(world, [EXPLORING[log]], folder, days, "explored")
-        lists = read_answers(answers).sort_values("time", kind="stable")
-        lists = lists[lists["request"].str.endswith(FIRST_PAGE)]
-        exposures = lists["items"].map(len).cumsum().to_numpy()
-        sizes = [size for size in SIZES if size < exposures[-1]] + [int(exposures[-1])]
-        for name in targets:
-            target = EXPLORING[name]
-            bundle = world.trained(str(target.model))
-            truth = first_pages(outcomes(played(world, [target], "explored", days), days))
-            for size in sizes:
-                own = lists[exposures <= size]
-                start = f"loop.{world.name}.explored.{log}.{name}.{size_name(size)}"
-                try:
-                    found = estimate_policy(Bundle.open(bundle), own, [str(rows)], target.how(bundle))
-                except DataError as error:
-                    print(f"{start}: {error}", file=sys.stderr)
-                    line(f"{start}.effective", 0, "1", len(own))
-                    continue
-                line(f"{start}.effective", found.effective, "1", found.lists)
-                true = float(np.mean([truth[one] for one in own["request"] if one in truth]))
-                for one in found.estimates:
-                    if one.task == "click" and one.method in METHODS:
-                        line(f"{start}.{one.method}", one.value, "1", true)
-                        for side, bound in zip(("low", "high"), one.interval, strict=True):
-                            line(f"{start}.{one.method}.{side}", bound, "1")
-                        line(f"{start}.{one.method}.error", one.value - true, "1")
+    """Print what bundles would earn by the answers of an arm that explored, beside what they do earn."""
+    log = EXPLORING[0]
+    folder = played(world, [log], "explored", days)
+    _, answers, rows = logged(world, [log], folder, days, "explored")
+    lists = read_answers(answers).sort_values("time", kind="stable")
+    lists = lists[lists["request"].str.endswith(FIRST_PAGE)]
+    exposures = lists["items"].map(len).cumsum().to_numpy()
+    shown = {
+        request: world.truth.item_ids.index(items)
+        for request, items in lists_of(outcomes(folder, days), "item_id").items()
+    }
+    for target in EXPLORING:
+        path, start = world.trained(str(target.model)), f"loop.{world.name}.explored.{target.name}"
+        found = dict[int, PolicyEstimate]()
+        for size in [*(size for size in SIZES if size < exposures[-1]), int(exposures[-1])]:
+            own = lists[exposures <= size]
+            try:
+                found[size] = estimate_policy(Bundle.open(path), own, [str(rows)], how_of(target, path))
+            except DataError as error:
+                print(f"{start}.{size_name(size)}: {error}", file=sys.stderr)
+            line(
+                f"{start}.{size_name(size)}.effective",
+                found[size].effective if size in found else 0,
+                "1",
+                len(own),
+            )
+        if not found:
+            continue
+        clicks = lists_of(outcomes(played(world, [target], "explored", days), days), "click")
+        true = worth(world, shown, days, target)
+        for size, one in found.items():
+            requests = lists["request"][exposures <= size]
+            show_estimates(
+                f"{start}.{size_name(size)}",
+                one,
+                float(np.mean([true[request] for request in requests])),
+                float(np.mean([sum(clicks[request]) for request in requests if request in clicks])),
+            )
+
+
+def show_estimates(start: str, found: PolicyEstimate, true: float, alone: float) -> None:
+    """Print the estimates of clicks per list, beside what it truly is."""
+    line(f"{start}.alone", alone, "1", true)
+    for one in found.estimates:
+        if one.task == "click" and one.method in METHODS:
+            line(f"{start}.{one.method}", one.value, "1", true)
+            for side, bound in zip(("low", "high"), one.interval, strict=True):
+                line(f"{start}.{one.method}.{side}", bound, "1")
+            line(f"{start}.{one.method}.error", one.value - true, "1")
 
 
 def show_interleaved(world: World, days: range) -> None:
