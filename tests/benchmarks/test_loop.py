@@ -11,10 +11,14 @@ from benchmarks.arms import ARMS, Served
 from benchmarks.lifts import (
     METRICS,
     SUMS,
+    Look,
     aligned,
     coverage,
     decided,
     estimated,
+    lists_of,
+    looks_at,
+    settled,
     spread,
     sums_of,
     true_lift,
@@ -26,6 +30,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from benchmarks import loop
 from mgoe.abtest.effects import fixed
+from tests.effort import slow
 
 RNG = np.random.default_rng(0)
 
@@ -178,3 +183,58 @@ def test_a_journal_whose_last_line_was_cut_off_tells_the_day(tmp_path: Path):
     lines = ['{"world": {}}', '{"begins": 12}', '{"begins": 13}', '{"begins": 1']
     (tmp_path / "journal.jsonl").write_text("\n".join(lines))
     assert Served(world, [ARMS["mmoe"]], tmp_path, days, world.visits()).day == 13
+
+
+def test_lists_of_outcomes_are_in_the_order_of_their_places(tmp_path: Path):
+    rows = {"request": ["b", "a", "a", "b"], "position": [1, 0, 1, 0], "item_id": [4, 1, 2, 3]}
+    pd.DataFrame(rows).to_parquet(tmp_path / "day.parquet")
+    assert lists_of([tmp_path / "day.parquet"], "item_id") == {"a": [1, 2], "b": [3, 4]}
+
+
+def test_looks_are_at_ever_more_lists_and_at_all():
+    order = np.random.default_rng(9).permutation(137)
+    answers = pd.DataFrame({"time": order + 1_000, "unit": (order % 20).astype(str)})
+    looks = looks_at(answers, lambda time: (time - 999, 0.0, 0.0))
+    counts = [one.lists for one in looks]
+    assert counts == sorted({*counts})
+    assert {10, 20, 50, 100, 137} <= {*counts}
+    for one in looks:
+        assert one.value == one.lists  # what happened up to the time of the last of the lists
+        assert one.users == min(one.lists, 20)
+
+
+@given(excludes=st.lists(st.booleans(), max_size=9))
+def test_a_question_is_settled_when_no_later_look_includes_zero(excludes: list[bool]):
+    looks = [Look(1, 1, 0, 0.0, 0.1 if one else float("nan"), 1.0) for one in excludes]
+    first = settled(looks)
+    assert all(excludes[first:])
+    assert first == 0 or not excludes[first - 1]
+
+
+@slow
+def test_estimates_and_interleaved_lists_are_compared_with_the_truth(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    asked = ["--out", str(tmp_path), "--world", "short", "--design", "explored", "interleaved"]
+    loop.main(asked)
+    first = capsys.readouterr()
+    lines = {one["name"]: one for one in map(json.loads, first.out.splitlines())}
+    start = "loop.short.explored.frozen-soft."
+    [own] = [one for name, one in lines.items() if name.startswith(start) and name.endswith(".effective")]
+    assert own["value"] < own["against"]  # a service reads more than a snapshot, so weights are not all 1
+    [alone] = [one for name, one in lines.items() if name.startswith(start) and name.endswith(".alone")]
+    # what the snapshot's lists are worth is near to what the same lists, with live events, have earned
+    assert abs(alone["value"] - alone["against"]) < 4 * np.sqrt(alone["value"] / own["against"])
+    greedy = [one for name, one in lines.items() if name.startswith("loop.short.explored.frozen.")]
+    assert [one["value"] for one in greedy] == [0]
+    assert "must support the lists of the bundle" in first.err
+    votes = "loop.short.interleaved.frozen"
+    for lists in (10, 20, 50, 100, 200):
+        low, share, high = (lines[f"{votes}.{lists}.{part}"]["value"] for part in ("low", "share", "high"))
+        assert low <= share <= high
+    assert lines[f"{votes}.needs.lists"]["value"] < 200
+    assert lines[f"{votes}.sign"]["value"] == 1
+    loop.main(asked)
+    again = capsys.readouterr()
+    assert again.out == first.out
+    assert "day" not in again.err
