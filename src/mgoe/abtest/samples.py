@@ -185,20 +185,20 @@ def read_rows(settings: RunSettings, paths: DataFrame, place: str = "--log") -> 
     """
     data, connection = settings.data, open_duckdb()
     table = (
-        open_log(connection, paths, place, (data.user, data.item))
+        open_log(connection, paths, place, data.ids)
         if isinstance(paths, list)
         else as_table(paths)
     )
     labels = {t.name: t.label or t.name for t in settings.tasks} if settings.form == "exposures" else {}
     behaviour = data.behavior if settings.form == "events" else None
-    for name in (data.user, data.item, data.time, behaviour, *labels.values()):
+    for name in (data.user_column, data.item, data.time, behaviour, *labels.values()):
         if name is not None and name not in table.columns:
             raise DataError(
                 place, f"must hold the bundle's column {name!r}, found {', '.join(table.columns)}"
             )
     request = data.request or "request"
     columns = {
-        "user": table[data.user].cast("string"),
+        "user": table[data.user_column].cast("string"),
         "item": table[data.item].cast("string"),
         "request": table[request].cast("string") if request in table.columns else ibis.null("string"),
         "time": read_time(table[data.time], data.time, data.time_unit, place, zone=data.timezone),

@@ -80,7 +80,7 @@ def measure_pairs(
         (
             np.stack([part[task].to_numpy() for task in bundle.tasks], 1),
             mask_given(np.stack([part[LABEL + task.name].to_numpy() for task in tasks], 1), tasks),
-            part[bundle.settings.data.user].to_pandas(),
+            (part[user] if (user := bundle.settings.data.user) else pa.array(range(len(part)))).to_pandas(),
         )
         for part in run(bundle, pairs, scores(tasks), jobs, on_progress)
     ]
@@ -109,9 +109,10 @@ def _score(bundle: Bundle, part: pa.Table) -> tuple[pa.Table, int]:
     context = {
         feature.name: part[feature.name] for feature in data.context if feature.name in part.column_names
     }
-    scored = bundle.predict(part[data.user], part[data.item], context)
+    users = pa.nulls(len(part)) if data.user is None else part[data.user]
+    scored = bundle.predict(users, part[data.item], context)
     labels = [name for name in part.column_names if name.startswith(LABEL)]
-    columns = {name: part[name] for name in (data.user, data.item, *labels)}
+    columns = {name: part[name] for name in (*data.ids, *labels)}
     return pa.table(columns | {task: pa.array(scored[task].to_numpy()) for task in bundle.tasks}), 0
 
 

@@ -197,8 +197,8 @@ def reading_file(path: str) -> Iterator[None]:
 
 
 def _ids(bundle: Bundle, sides: Sequence[Side]) -> list[str]:
-    data = bundle.settings.data
-    return [data.user if side == "user" else data.item for side in sides]
+    columns = (getattr(bundle.settings.data, side) for side in sides)
+    return [column for column in columns if column is not None]
 
 
 def _read_blocks(bundle: Bundle, file: Path | str, work: Work) -> tuple[int, Iterator[pa.Table]]:

@@ -115,8 +115,8 @@ class DataSettings(Settings):
     form: Literal["auto", "events", "exposures"] = "auto"
     """`events`: only what happened, one behaviour per row. `exposures`: one row per item shown, one label
     column per task. `auto`: exposures if any task names a label column, otherwise events."""
-    user: str = "user_id"
-    """Column of users."""
+    user: str | None = "user_id"
+    """Column of users; null where an exposure log has none: no user is read then."""
     item: str = "item_id"
     """Column of items."""
     time: str = "timestamp"
@@ -170,6 +170,24 @@ class DataSettings(Settings):
     """What to do with rows without a user or without an item."""
     duplicates: Literal["drop", "refuse"] = "drop"
     """What to do with rows that repeat every column of the schema."""
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The columns of ids that the log has."""
+        return (self.item,) if self.user is None else (self.user, self.item)
+
+    @property
+    def user_column(self) -> str:
+        """The column of users in what a service writes, which a log without users does not read."""
+        return self.user or "user"
+
+    @model_validator(mode="after")
+    def _nobody_has_no_features(self) -> Self:
+        if self.user is None and self.users is not None:
+            raise ValueError(
+                f"`users` is for a log with users, found {self.users.path!r} and `user: null`; leave one out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _cuts_need_no_lag(self) -> Self:

@@ -333,6 +333,11 @@ class RunSettings(Settings):
                 "tasks.all: results call the mean over tasks `all`, found a task of that name; choose another"
             )
         check_differ("seeds", self.seeds)
+        if self.form == "events" and self.data.user is None:
+            raise ValueError(
+                "data.user: an event log says who did what, found null; name the column, or give each task "
+                "the column of its label if rows say what was shown"
+            )
         if self.form == "events" and self.data.behavior is None and len(names) > 1:
             raise ValueError(
                 "data.behavior: a log that does not say what happened has one task, which every row does, "

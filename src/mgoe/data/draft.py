@@ -27,6 +27,9 @@ NO_RETURN = {
 """The same of a log whose users do not return, such as one of anonymous sessions."""
 
 
+NOBODY = "no column tells users apart, so items are ranked by context and by what was done on them alone"
+"""Why no user is read of a log that has none."""
+
 LINEAR, TREES = "logistic+mgoe", "lightgbm+moment"
 """What a sceptic expects beside networks: one weight per input, and boosted trees on counts."""
 BIASES = "rates", "constant"
@@ -138,18 +141,20 @@ def write_draft(
             "  refit: anew",
             "once validation has chosen, weights learn its rows too, and for the bundle those of test",
         ),
-        models_line(scan.rows, draft.shape == "ratings"),
+        models_line(scan.rows, draft.shape == "ratings", "user" in draft.columns),
         ("seeds: [0]", ""),
     ]
     return "".join(f"{text:<{_WIDTH}}  # {comment}\n" if comment else f"{text}\n" for text, comment in lines)
 
 
-def models_line(rows: int, ratings: bool = False) -> tuple[str, str]:
+def models_line(rows: int, ratings: bool = False, users: bool = True) -> tuple[str, str]:
     """Return the line of the models of a log with so many rows, and why these."""
     network, same, *simple = RunSettings.model_fields["models"].default
     served, rest = "the first is served unless validation puts another ahead", "the others learn nothing"
     if ratings:
         simple, rest = [*BIASES], "rates adds up the means of user and item"
+    if not users:
+        simple = [*(name for name in simple if name != "history"), "constant"]
     if rows <= QUICK:
         trees = [TREES] if find_spec("lightgbm") else []
         return (
@@ -177,8 +182,9 @@ def _data_lines(
         ("data:", ""),
         *_settings(
             log=(paths[0] if len(paths) == 1 else list(paths), f"{scan.rows:,} rows, {first} to {last}"),
-            user=(columns["user"], f"{scan.users:,} users{returning}"),
+            user=(columns.get("user"), f"{scan.users:,} users{returning}"),
         ),
+        *([] if "user" in columns else [("  user: null", NOBODY)]),
         *_others(draft, "user"),
         *_settings(item=(columns["item"], f"{scan.items:,} items")),
         *_others(draft, "item"),

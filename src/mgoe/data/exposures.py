@@ -59,9 +59,14 @@ def with_moments(rows: Table, settings: RunSettings) -> Table:
     """Return exposures with their `moment`, what each reads strictly before, unless they read up to the cut.
 
     Rows of one request read what was known before the first of them; none reads a label that counts from the
-    end of its bucket.
+    end of its bucket. In a log without users each request has a number below 0 as its user, and without
+    requests each row: of such a user nothing is known.
     """
     data, length = settings.data, seconds(settings.data.bucket) * 1_000_000
+    if data.user is None:
+        order = [rows[name] for name in (["request"] if data.request is not None else rows.columns)]
+        number: Expr = ibis.dense_rank().over(group_by=rows.bucket, order_by=order)
+        rows = rows.mutate(user=-1 - rows.bucket.cast("int64").abs() * 2**32 - number)
     if data.history == "cut":
         return rows
     moment: Expr = rows.bucket * length

@@ -142,8 +142,12 @@ def _draft(
     given = {node: named[name] for node, name in known.items()}
     nodes = _nodes([column for column in ids if column.name != behavior], given, timed)
     user, item = nodes.user, nodes.item
+    if user is None and item is not None and any(_done(label) for label in labels):
+        found = Draft({"item": item.name, "time": time}, notes=notes_on(nodes, columns, source))
+        wanted = None if tasks is None else [named[task] for task in tasks]
+        return _draft_of_labels(found, columns, labels, _amounts(columns), place, wanted)
     if user is None or item is None:
-        raise _without_nodes(columns, labels, nodes, place)
+        raise _without_nodes(columns, place)
     if item.unique and "item" not in known:
         raise DataError(
             place,
@@ -221,18 +225,8 @@ def _nodes(ids: Sequence[Column], given: Mapping[str, Column], timed: Table) -> 
     return choose_nodes(sorted(keys, key=ids.index), given, Relations.of(timed, pairs))
 
 
-def _without_nodes(columns: list[Column], labels: list[Column], nodes: Nodes, place: str) -> DataError:
+def _without_nodes(columns: list[Column], place: str) -> DataError:
     """Return the error of a log without users or items."""
-    done = [column.name for column in labels if _done(column)]
-    if nodes.item is not None and done:
-        few = [column.name for column in columns if column.few and column.id and column.named(USER)]
-        more = f" ({', '.join(few)} hold a handful of values each, so they are features)" if few else ""
-        return DataError(
-            place,
-            f"exposures without a user are not supported: rows say which {nodes.item.name!r} was shown and "
-            f"whether {done[0]!r} was done, found no column that tells users apart{more}; add one of users "
-            f"or of sessions{''.join(f'; {note}' for note in shown_by(columns))}",
-        )
     same = [c.name for c in columns if c.kind in ("integer", "string") and c.distinct == 1]
     more = f"{', '.join(same)} hold a single value, so add more rows, or " if same else ""
     return DataError(

@@ -194,7 +194,7 @@ def read_on_spark(session: Any, paths: Sequence[str | Path], key: str = LOG) -> 
 def open_source(con: Backend, data: DataSettings, table: Frame | None) -> ir.Table:
     """Return the log that settings name, or `table` if given; arguments and errors as of `open_log` and
     `as_table`."""
-    return open_log(con, data.log, ids=(data.user, data.item)) if table is None else as_table(table)
+    return open_log(con, data.log, ids=data.ids) if table is None else as_table(table)
 
 
 def as_table(rows: Frame, place: str = "table") -> ir.Table:

@@ -261,7 +261,7 @@ def _number(
 ) -> NDArray[np.int64]:
     """Write the ids of users or items in the order of their indices. Return the first bucket of each. Shape
     (n,)."""
-    if len(ordered) < 2:
+    if len(ordered) < 2 and getattr(settings.data, node) is not None:
         raise DataError(
             f"{place}, column {getattr(settings.data, node)!r}",
             f"at least two {node}s are needed to rank, found only {ordered['id'][0].as_py()!r}; "

@@ -29,6 +29,8 @@ from mgoe.data.where import rows_where
 from mgoe.errors import ConfigError, DataError
 
 NODES = ("user", "item")
+NOBODY = "nobody: the log has no users"
+"""The user of every row of a log without users, whom no example names."""
 
 
 def read_rows(
@@ -85,11 +87,11 @@ def check_ids(settings: RunSettings) -> None:
     ):
         source = rows_where(open_source(con, data, None), data)
         found = find_columns(source, settings, place)
-        names = {node: found[node] for node in NODES}
+        names = {node: found[node] for node in NODES if node in found}
         missing = ibis.or_(*(source[column].isnull() for column in names.values()))
         if source.filter(missing).count().to_pyarrow().as_py():
             raw = stage(con, source, names, "ids", place)
-            enforce(raw, [read_id(raw[node], names[node], place)[1][0] for node in NODES], place)
+            enforce(raw, [read_id(raw[node], names[node], place)[1][0] for node in names], place)
 
 
 def checked_rows(
@@ -99,7 +101,7 @@ def checked_rows(
     source = rows_where(source, settings.data)
     names = find_columns(source, settings, place)
     if settings.data.missing_ids == "drop":
-        source = source.filter(source[names["user"]].notnull() & source[names["item"]].notnull())
+        source = source.filter(*(source[names[node]].notnull() for node in NODES if node in names))
     raw: Table = (
         source.select(**{ours: source[column] for ours, column in names.items()})
         if con is None
@@ -120,11 +122,8 @@ def find_columns(source: Table, settings: RunSettings, place: str) -> dict[str, 
         DataError: A column is missing.
     """
     data = settings.data
-    found = {
-        "user": ("data.user", data.user),
-        "item": ("data.item", data.item),
-        "time": ("data.time", data.time),
-    }
+    found = {} if data.user is None else {"user": ("data.user", data.user)}
+    found |= {"item": ("data.item", data.item), "time": ("data.time", data.time)}
     _refuse_other_form(settings)
     if settings.form == "events":
         if data.behavior is not None:
@@ -154,7 +153,8 @@ def read_columns(
     """Return the value of each of our columns, and the checks on them."""
     unit, zone = settings.data.time_unit, settings.data.timezone
     read: dict[str, tuple[Expr, list[Check]]] = {
-        node: read_id(raw[node], names[node], place) for node in NODES
+        node: read_id(raw[node], names[node], place) if node in names else (ibis.literal(NOBODY), [])
+        for node in NODES
     }
     moment = read_time(raw["time"], names["time"], unit, place, zone=zone)
     rule = (

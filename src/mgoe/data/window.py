@@ -147,7 +147,7 @@ def _exposures(rows: Table, settings: RunSettings, known: Encoders, now: int) ->
     wanted = rows.select("user", "item", "bucket", *contexts, *beside, **labels)
     found = wanted.order_by(wanted.columns).to_pyarrow()  # sums of floats depend on the order
     return Examples(
-        user=known.users.indices(found["user"]),
+        user=found["user"].to_numpy() if settings.data.user is None else known.users.indices(found["user"]),
         item=known.items.indices(found["item"]),
         bucket=found["bucket"].to_numpy().astype(np.int32),
         snapshot=np.zeros(len(found), np.int16),

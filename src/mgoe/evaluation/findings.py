@@ -78,7 +78,7 @@ def page_findings(standings: Standings) -> list[str]:
             lines.append(
                 f"{task}: {', '.join(texts)}{f'; {standings.reference} is {where}' if where else ''}"
             )
-    return lines
+    return lines if len(lines) > 1 else []
 
 
 def page_table(summaries: Summaries) -> Table | None:

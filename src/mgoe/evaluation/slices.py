@@ -154,11 +154,12 @@ def make_slices(
     """
     events, new = known_before(history, users, items, snapshots if upto is None else upto)
     windows = np.unique(snapshots)
+    of_users = {"new-pairs": new, "unseen-users": unseen(users, snapshots, users_at)}
+    named = (users >= 0).any()  # otherwise the log has no users
     return {
-        "new-pairs": new,
-        "unseen-users": unseen(users, snapshots, users_at),
+        **(of_users if named else {}),
         "unseen-items": unseen(items, snapshots, items_at),
-        **activity(events),
+        **(activity(events) if named else {}),
         **history_age(buckets, snapshots, cuts),
         **{f"window-{n}": snapshots == one for n, one in enumerate(windows, 1) if len(windows) > 1},
         **({} if uniform is None else {UNIFORM: uniform > 0}),

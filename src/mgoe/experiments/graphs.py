@@ -231,6 +231,6 @@ def opened_log(
         (folder / "work.duckdb").unlink(missing_ok=True)
         con = connect(folder, memory, settings.data.timezone)
         try:
-            yield open_log(con, log, ids=(settings.data.user, settings.data.item))
+            yield open_log(con, log, ids=settings.data.ids)
         finally:
             con.disconnect()

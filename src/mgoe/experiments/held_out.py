@@ -99,7 +99,7 @@ def numbered_events(whole: RunSettings, work: Path) -> tuple[pa.Table, Vocabular
     """
     place = place_of(whole.data.log)
     with work_database(work, place, whole.memory, whole.data.timezone) as con:
-        source = open_log(con, whole.data.log, ids=(whole.data.user, whole.data.item))
+        source = open_log(con, whole.data.log, ids=whole.data.ids)
         log = whole_log(read_rows(source, whole, place)[0], whole, work, place)
         columns = log.history.order_by(["time", "user", "item", "task"]).to_pyarrow()
         users, items = (Vocabulary.load(work / f"{node}s.parquet") for node in ("user", "item"))

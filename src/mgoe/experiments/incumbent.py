@@ -83,7 +83,7 @@ def placed(examples: Examples, prepared: Prepared, settings: RunSettings) -> pd.
     return pd.DataFrame(
         {
             ROW: np.arange(len(examples)),
-            data.user: prepared.users.ids(examples.user).to_pandas(),
+            **({} if data.user is None else {data.user: prepared.users.ids(examples.user).to_pandas()}),
             data.item: prepared.items.ids(examples.item).to_pandas(),
             data.time: times if data.timezone == "UTC" else pd.DatetimeIndex(times, tz="UTC"),
             "window": examples.snapshot.astype(np.int64),

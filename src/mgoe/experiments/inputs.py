@@ -143,7 +143,7 @@ class Inputs:
         for train in self.prepared.streamed("train").parts():
             done = (np.nan_to_num(train.labels) > 0).any(axis=1)
             for count, nodes in zip(counts, (train.user, train.item), strict=True):
-                count += np.bincount(nodes[done], minlength=len(count))
+                count += np.bincount(nodes[done & (nodes >= 0)], minlength=len(count))
         return all(count.any() and np.median(count[count > 0]) >= IDS_MIN_POSITIVES for count in counts)
 
     def resolve_ids(self, model: ModelSettings) -> ModelSettings:

@@ -45,6 +45,6 @@ def span_of_files(settings: RunSettings, log: Sequence[str]) -> tuple[int, int]:
         TemporaryDirectory() as folder,
         work_database(Path(folder) / "work", place, settings.memory, data.timezone) as con,
     ):
-        rows, _ = checked_rows(open_log(con, log, ids=(data.user, data.item)), settings, place)
+        rows, _ = checked_rows(open_log(con, log, ids=data.ids), settings, place)
         found = only_row(rows.aggregate(first=rows.time.min(), last=rows.time.max()))
         return int(found["first"]), int(found["last"])

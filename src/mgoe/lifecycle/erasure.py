@@ -104,7 +104,7 @@ class Deployment(ExitStack):
         once."""
         found = {str(bundle.path): Counter(held_by(erasures, bundle)) for bundle in self.versions}
         until = erasures.until()
-        return found | self.stored(until) | rows_of(self.log, self.current.settings.data.user, until)
+        return found | self.stored(until) | rows_of(self.log, self.current.settings.data.user_column, until)
 
     def stored(self, until: Mapping[str, int]) -> dict[str, Counter[str]]:
         """Return how often each of some users is in which store, up to a time for each."""
@@ -165,7 +165,7 @@ def erase(
             raise ConfigError("--user", "must name who is erased, found nobody; nobody was erased before")
         erasures.save()
         done = ours.erase(erasures)
-        column = ours.current.settings.data.user
+        column = ours.current.settings.data.user_column
         for file in (rows := rows_of(log, column, until)):
             rewrite(Path(file), column, until)
         if ours.folder is not None:

@@ -108,7 +108,8 @@ def learn(job: RetrainJob) -> NDArray[np.float32]:
     seed = abs(int(examples.bucket.max()))
     with late_tables():
         made = make_model(model, spec, seed)
-    held = np.random.default_rng(seed).random(spec.n_users)[examples.user] < HELD_OUT
+    users, each = np.unique(examples.user, return_inverse=True)
+    held = np.random.default_rng(seed).random(len(users))[each] < HELD_OUT
     train, apart = examples.take(~held), examples.take(held)
     training = retraining_of(settings, model)
     monitor = Monitor.parse(training.monitor, spec.tasks)

@@ -195,7 +195,7 @@ def _of_exposures(bundle: Bundle, answers: pd.DataFrame, events: str, window: in
     after, upto = log.before(int(np.min(answers["time"]))), log.settled(longest_delay(tasks), now)
     table = taken_rows(log, bundle.settings, EventReader.of(bundle).kinds, now, after, upto).read_all()
     log.close()
-    user, item = (table[name].cast(pa.string()).to_pylist() for name in (data.user, data.item))
+    user, item = (table[name].cast(pa.string()).to_pylist() for name in (data.user_column, data.item))
     row = _latest_before(answers, user, item, table[data.time].cast(pa.int64()).to_numpy(), window)
     labels = np.column_stack([table[str(task.label)].cast(pa.float64()).to_numpy() for task in tasks])
     return row[row >= 0], labels[row >= 0]

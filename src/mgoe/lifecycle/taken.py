@@ -112,7 +112,7 @@ def _events(bundle: Bundle, log: ServiceLog, after: Mark, end: Mark) -> tuple[pa
     """Return the events after a mark, each once, and where the log ends, at `end` if it is empty."""
     data, reader, rows = bundle.settings.data, EventReader.of(bundle), []
     moment = pa.timestamp("us", None if data.timezone == "UTC" else "UTC")
-    columns = {data.user: reader.kinds["user"], data.item: reader.kinds["item"], data.time: moment}
+    columns = {data.user_column: reader.kinds["user"], data.item: reader.kinds["item"], data.time: moment}
     columns |= {data.behavior or "behavior": pa.string(), NUMBER: pa.int64(), DIGEST: pa.binary(16)}
     for end, event, counts in counted(log, reader):
         if event is not None and counts and end.number > after.number:
@@ -167,7 +167,7 @@ def taken_rows(
     def batches() -> Iterator[pa.RecordBatch]:
         for rows in log.rows(tasks, after, last, as_of, delay):
             batch = _batch(rows, settings, schema, as_of)
-            known = pc.and_(*(pc.is_valid(batch[name]) for name in (settings.data.user, settings.data.item)))
+            known = pc.and_(*(pc.is_valid(batch[name]) for name in (settings.data.user_column, settings.data.item)))
             yield batch.filter(known)
 
     return pa.RecordBatchReader.from_batches(schema, batches())
@@ -179,7 +179,7 @@ def _schema(settings: RunSettings, kinds: Mapping[str, pa.DataType]) -> pa.Schem
     moment = pa.timestamp("us", None if data.timezone == "UTC" else "UTC")
     types = {data.request or "request": pa.string(), "propensity": pa.float64()}
     types |= {NUMBER: pa.int64(), DIGEST: pa.binary(16)}
-    types |= {data.user: kinds["user"], data.item: kinds["item"], data.time: moment}
+    types |= {data.user_column: kinds["user"], data.item: kinds["item"], data.time: moment}
     types |= {str(task.label): pa.int8() if task.kind == "binary" else pa.float64() for task in tasks}
     types |= {task.known_at: moment for task in tasks if task.known_at}
     own = {data.weight: pa.float64(), data.uniform: pa.int8(), data.position: pa.int32()}
@@ -205,7 +205,7 @@ def _batch(
         data.weight: np.ones(len(rows)),
         data.uniform: np.zeros(len(rows), np.int8),
         data.position: positions,
-        data.user: _ids(users, schema.field(data.user).type),
+        data.user_column: _ids(users, schema.field(data.user_column).type),
         data.item: _ids(items, schema.field(data.item).type),
     }
     for task, values, known in zip(settings.tasks, labels[::2], labels[1::2], strict=True):

@@ -14,8 +14,10 @@ from mgoe.bundle.ids import canonical_id, checked_id, read_id, shown
 from mgoe.bundle.values import check_fields
 from mgoe.config import CLOCK_SKEW, did_you_mean
 from mgoe.data import task_masks
+from mgoe.data.schema import NOBODY
 from mgoe.data.times import UNITS, microseconds, unit_of
 from mgoe.errors import DamagedLogError, EventError
+from mgoe.graph.pair_rows import Side
 
 FIELDS = ("user", "item", "behavior", "time", "id")
 SESSION_FIELDS = ("item", "behavior", "time")
@@ -131,6 +133,7 @@ class EventReader:
         kinds: Arrow type of the ids of each `user` and `item`.
         time_unit: Unit of times that are numbers; `auto` infers it from their size.
         zone: The zone of times without one.
+        nobody: Whether the log has no users: what events say of theirs is not read.
 
     Example:
         >>> reader = EventReader.of(bundle)
@@ -142,6 +145,7 @@ class EventReader:
     kinds: Mapping[str, pa.DataType]
     time_unit: str = "auto"
     zone: str = "UTC"
+    nobody: bool = False
 
     @classmethod
     def of(cls, bundle: Bundle) -> Self:
@@ -151,7 +155,16 @@ class EventReader:
             {"user": bundle.encoders.users.type, "item": bundle.encoders.items.type},
             bundle.settings.data.time_unit,
             bundle.settings.data.timezone,
+            bundle.settings.data.user is None,
         )
+
+    def id_of(self, raw: Mapping[str, Any], node: Side) -> Id:
+        """Return the id of a record's user or item.
+
+        Raises:
+            EventError: It is missing, or of another type than those of the log.
+        """
+        return NOBODY if self.nobody and node == "user" else read_id(raw.get(node), self.kinds[node], node)
 
     def read(self, raw: Mapping[str, Any], now: int) -> Event:
         """Check one event.
@@ -164,7 +177,7 @@ class EventReader:
             EventError: A field is missing, unknown, or breaks its rule.
         """
         check_fields(raw, FIELDS, "an event")
-        user, key = read_id(raw.get("user"), self.kinds["user"], "user"), raw.get("id")
+        user, key = self.id_of(raw, "user"), raw.get("id")
         item, behavior, time = self._what_was_done(raw, now)
         return Event(user, item, behavior, time, None if key is None else str(checked_id(key, "id")))
 
@@ -183,7 +196,7 @@ class EventReader:
 
     def _what_was_done(self, raw: Mapping[str, Any], now: int) -> tuple[Id, str, int]:
         """Return item, behaviour and time of an event."""
-        item, behavior = read_id(raw.get("item"), self.kinds["item"], "item"), raw.get("behavior")
+        item, behavior = self.id_of(raw, "item"), raw.get("behavior")
         if not isinstance(behavior, str) or behavior not in self.behaviors:
             near = did_you_mean(behavior, list(self.behaviors)) if isinstance(behavior, str) else ""
             raise EventError(

@@ -14,13 +14,14 @@ import pyarrow as pa
 import pyarrow.json as pj
 
 from mgoe.bundle import Bundle
-from mgoe.bundle.ids import checked_id, read_id, shown
+from mgoe.bundle.ids import checked_id, shown
 from mgoe.bundle.items import FEATURES
 from mgoe.bundle.values import LARGEST, check_fields, is_number, read_features
 from mgoe.config import FeatureSettings, TaskSettings, did_you_mean
 from mgoe.data.columns import POSITIONS
 from mgoe.data.waiting import longest_delay
 from mgoe.errors import EventError
+from mgoe.graph.pair_rows import SIDES
 from mgoe.serving.events.event import EventReader
 
 EXPOSURE = ("user", "item", "time", "request", "position", "propensity", "context")
@@ -111,7 +112,7 @@ class ExposureReader:
             EventError: A field is missing, unknown, or breaks its rule.
         """
         check_fields(raw, EXPOSURE, "an exposure")
-        user, item = (self._id(raw, node) for node in ("user", "item"))
+        user, item = (str(self.events.id_of(raw, node)) for node in SIDES)
         time = self.events.read_time(raw.get("time"), now)
         position, propensity = raw.get("position"), raw.get("propensity")
         if position is not None and not (is_number(position) and position in range(POSITIONS)):
@@ -150,8 +151,8 @@ class ExposureReader:
         check_fields(raw, LABEL, "a label")
         request = "" if raw.get("request") is None else _request(raw["request"])
         # with a request's id the user need not be given, but must be one
-        user = "" if request and raw.get("user") is None else self._id(raw, "user")
-        item, values = self._id(raw, "item"), raw.get("labels")
+        user = "" if request and raw.get("user") is None else str(self.events.id_of(raw, "user"))
+        item, values = str(self.events.id_of(raw, "item")), raw.get("labels")
         time = None if raw.get("time") is None else self.events.read_time(raw["time"], now)
         if not isinstance(values, Mapping) or not values:
             raise EventError(
@@ -162,9 +163,6 @@ class ExposureReader:
             Label(request, "" if request else user, item, task, time, self._value(task, value))
             for task, value in values.items()
         ]
-
-    def _id(self, raw: Mapping[str, Any], node: str) -> str:
-        return str(read_id(raw.get(node), self.events.kinds[node], node))
 
     def _value(self, name: str, value: Any) -> float:
         task, place = self.tasks.get(name), f"labels.{name[:80]}"

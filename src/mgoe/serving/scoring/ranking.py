@@ -71,6 +71,10 @@ class Visitor(NamedTuple):
         as_of = engine.now()
         if user is not None and events is None:
             return cls(user, int(engine.live.look_up("user", [user])[0]), engine.scorer, as_of)
+        if engine.events.nobody:
+            if events:
+                raise RequestError("events", "are not read, as the bundle's log has no users; leave them out")
+            return cls(user, -1, engine.scorer, as_of)
         if user is not None or events is None:
             found = "none" if user is None else "both"
             raise RequestError(
