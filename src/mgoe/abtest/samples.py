@@ -184,11 +184,7 @@ def read_rows(settings: RunSettings, paths: DataFrame, place: str = "--log") -> 
         DataError: A file or a column is missing, or times cannot be read.
     """
     data, connection = settings.data, open_duckdb()
-    table = (
-        open_log(connection, paths, place, data.ids)
-        if isinstance(paths, list)
-        else as_table(paths)
-    )
+    table = open_log(connection, paths, place, data.ids) if isinstance(paths, list) else as_table(paths)
     labels = {t.name: t.label or t.name for t in settings.tasks} if settings.form == "exposures" else {}
     behaviour = data.behavior if settings.form == "events" else None
     for name in (data.user_column, data.item, data.time, behaviour, *labels.values()):

@@ -166,7 +166,9 @@ def simulate(
             raise ConfigError(
                 f"--{unfit[0]}", "is of a log that is drawn; leave it out, or leave out --serve"
             )
-        found = visit(out, serve, world, days or 1, sets or (), seed, experiment or (), http, engine, overwrite)
+        found = visit(
+            out, serve, world, days or 1, sets or (), seed, experiment or (), http, engine, overwrite
+        )
         show_facts(found, as_json)
         return
     if world is not None or days is not None or experiment or http:

@@ -167,7 +167,9 @@ def taken_rows(
     def batches() -> Iterator[pa.RecordBatch]:
         for rows in log.rows(tasks, after, last, as_of, delay):
             batch = _batch(rows, settings, schema, as_of)
-            known = pc.and_(*(pc.is_valid(batch[name]) for name in (settings.data.user_column, settings.data.item)))
+            known = pc.and_(
+                *(pc.is_valid(batch[name]) for name in (settings.data.user_column, settings.data.item))
+            )
             yield batch.filter(known)
 
     return pa.RecordBatchReader.from_batches(schema, batches())

@@ -65,7 +65,9 @@ def test_every_request_or_row_has_an_unknown_user(
 def test_nothing_is_measured_of_users(nobody: Path):
     rows = read_rows(nobody / "metrics.json")
     of_test = [row for row in rows if row["split"] == "test"]
-    values = {row["metric"]: row["value"] for row in of_test if (row["slice"], row["task"]) == ("all", "click")}
+    values = {
+        row["metric"]: row["value"] for row in of_test if (row["slice"], row["task"]) == ("all", "click")
+    }
     assert 0.4 < values["auc"] < 1
     assert [row for row in rows if row["metric"] == "gauc" and np.isfinite(row["value"])] == []
     assert not {"new-pairs", "unseen-users", "activity-none"} & {row["slice"] for row in of_test}

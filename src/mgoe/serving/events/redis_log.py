@@ -48,6 +48,7 @@ _BEGIN = (
     "INSERT INTO followed SELECT '', :identity WHERE NOT EXISTS (SELECT 1 FROM followed)",
 )
 _FOLLOWED = "SELECT position, digest FROM followed"
+_STATE = "SELECT position, digest, id, n FROM followed, identity, notes WHERE name = 'window'"
 # an entry, if Redis still holds the one that the caller has followed
 _ADD = """
 if redis.call('GET', KEYS[2]) ~= ARGV[1] then return false end
@@ -158,14 +159,13 @@ class RedisLog(ServiceLog):
 
         The replica then follows up to it, unless there are events alone, which wait for their readers.
         """
-        self._begin()
         payload = json.dumps(change if now is None else {**change, NOW: now})
         keys, position = [self._stream, f"{self._stream}:identity"], None
         _, exposures, labels, _ = change.get("append", ((), True, (), 0))
         while not position:
-            ((at, digest),) = self._store.read(_FOLLOWED)
+            followed, identity = self._state()
             with self._server.errors():
-                position = self._add_entry(keys, [self._store.identity, at, digest, payload])
+                position = self._add_entry(keys, [identity, *followed, payload])
             if not position or exposures or labels:
                 self.follow()
         return dict(self._store.read(TOO_EARLY, {"rows": json.dumps(labels)})) if labels else {}
@@ -176,30 +176,23 @@ class RedisLog(ServiceLog):
         self._server.rewrite()
         super()._clean()
 
-    def _begin(self) -> None:
-        """Give a replica that has followed nothing yet the identity and the window of the log on Redis."""
-        if not self._store.read(_FOLLOWED):
-            window = int(self._server.remember("events:window", str(self.window)))
-            check_window("redis", window, self._requested_window)
-            named = {"identity": self._server.identity, "window": window}
+        """Add a change to the stream, with its moment unless Redis dates it.
+
+        The replica then follows up to it, unless there are events alone, which wait for their readers.
+        """
             self._store.write(lambda connection: [connection.execute(query, named) for query in _BEGIN])
-        self.window = self._notes["window"]
+            return self._state()
+        ((*followed, identity, self.window),) = found
+        return Mark(*followed), identity
 
     def _later(self) -> list[Any]:
-        """Return some entries after the last that the replica has applied."""
-        self._begin()
-        followed, client = Mark(*self._store.read(_FOLLOWED)[0]), self._server.client
-        with self._server.errors(), client.pipeline() as both:
-            both.get(f"{self._stream}:identity")
-            both.xrange(self._stream, min=followed.position or "-", count=ENTRIES_PER_READ)
-            identity, entries = both.execute()
-            begins = followed.position == "" and not client.exists(f"{self._stream}:copy")
-        if text(identity) != self._store.identity:
+        """Add a change to the stream, with its moment unless Redis dates it.
+
+        The replica then follows up to it, unless there are events alone, which wait for their readers.
+        """
             raise self._lost("was emptied, or is another log than")
-        if begins:
+        if followed.position == "" and not has_copy:
             return entries
-        if entries and Mark(text(entries[0][0]), text(entries[0][1].get(b"d"))) == followed:
-            return entries[1:]
         self._read_copy(followed)
         return self._later()
 

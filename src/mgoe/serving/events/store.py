@@ -222,6 +222,6 @@ class Store:
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """Hold a lock that ends with the process. Others wake at once and in turn; SQLite would poll."""
-        with self.path.with_name(f"{self.path.name}-lock").open("a") as file:
+        with open(f"{self.path}-lock", "ab", buffering=0) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
