@@ -49,7 +49,7 @@ from mgoe.data.relations import (
     with_times,
 )
 from mgoe.data.relations import TIME as MOMENT
-from mgoe.data.shape import check_rows, condition_of, notes_on, shape_of, shown_by
+from mgoe.data.shape import check_rows, condition_of, notes_on, shape_of
 from mgoe.data.times import read_time
 from mgoe.errors import DataError
 
