@@ -176,20 +176,30 @@ class RedisLog(ServiceLog):
         self._server.rewrite()
         super()._clean()
 
-        """Add a change to the stream, with its moment unless Redis dates it.
-
-        The replica then follows up to it, unless there are events alone, which wait for their readers.
-        """
+    def _state(self) -> tuple[Mark, str]:
+        """Return up to where the replica has followed its log, and the identity of that: a replica that has
+        followed nothing yet is named after the log on Redis."""
+        if not (found := self._store.read(_STATE)):
+            held = int(self._server.remember("events:window", str(self.window)))
+            check_window("redis", held, self._requested_window)
+            named = {"identity": self._server.identity, "window": held}
             self._store.write(lambda connection: [connection.execute(query, named) for query in _BEGIN])
             return self._state()
         ((*followed, identity, self.window),) = found
         return Mark(*followed), identity
 
     def _later(self) -> list[Any]:
-        """Add a change to the stream, with its moment unless Redis dates it.
+        """Return some entries after the last that the replica has applied.
 
-        The replica then follows up to it, unless there are events alone, which wait for their readers.
+        That one comes with them: its digest shows that they are of the log that the replica has followed.
         """
+        (followed, identity), client = self._state(), self._server.client
+        with self._server.errors():
+            entries: Any = client.xrange(self._stream, min=followed.position or "-", count=ENTRIES_PER_READ)
+            if entries and Mark(text(entries[0][0]), text(entries[0][1].get(b"d"))) == followed:
+                return entries[1:]
+            held, has_copy = client.get(f"{self._stream}:identity"), client.exists(f"{self._stream}:copy")
+        if text(held) != identity:
             raise self._lost("was emptied, or is another log than")
         if followed.position == "" and not has_copy:
             return entries
