@@ -103,4 +103,4 @@ def test_a_table_is_checked_wherever_it_is_accepted(tmp_path: Path):
     ):
         with pytest.raises(MgoeError, match="table: must be a table of Ibis"):
             take()
-    assert macro_graph(whole, tmp_path / "good", table=EVENTS).meta["users"][-1] == 2
+    assert macro_graph(whole, tmp_path / "good", table=EVENTS).manifest.users[-1] == 2

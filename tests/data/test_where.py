@@ -107,7 +107,7 @@ def test_an_update_of_a_graph_leaves_the_rows_out(some_rows: tuple[Path, Path], 
         later["timestamp"] += 100 * logs.DAY
         later.to_parquet(file)
         graphs.append(update_macro_graph(tmp_path / name, [str(file)]))
-    assert [graph.meta["users"] for graph in graphs] == [[4], [4]]
+    assert [graph.manifest.users for graph in graphs] == [[4], [4]]
     files = [graph.path.parent / "graph" for graph in graphs]
     tables = [sorted(path.name for path in folder.glob("*.parquet")) for folder in files]
     assert tables[0] == tables[1]

@@ -130,7 +130,7 @@ def test_codes_and_pairs_are_what_the_log_says(whole: MacroGraph, log: pd.DataFr
     np.testing.assert_array_equal(
         np.column_stack([users, found["pairs.item"], found["pairs.task_mask"]]), expected.to_numpy()
     )
-    assert whole.meta["events"] == len(did.drop_duplicates(["user_id", "item_id", "timestamp", "behavior"]))
+    assert whole.manifest.events == len(did.drop_duplicates(["user_id", "item_id", "timestamp", "behavior"]))
 
 
 def test_nothing_but_the_graph_is_left(whole: MacroGraph):

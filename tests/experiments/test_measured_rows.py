@@ -32,11 +32,11 @@ def test_seeds_vary_training_and_not_the_measured_rows(compared: Path):
     drawn = [part.item[~(part.labels > 0).any(1)] for part in trained]
     assert len(drawn[0]) != len(drawn[1]) or (drawn[0] != drawn[1]).any()
     graphs = [
-        MacroGraph.open(folder).meta["settings"]
+        MacroGraph.open(folder).manifest.settings
         for seed in seeds
         for folder in (seed / "graph", seed / "graphs" / "random")
     ]
-    assert [(graph["seed"], graph["clusters"]) for graph in graphs] == [
+    assert [(graph.seed, graph.clusters) for graph in graphs] == [
         (0, "learned"),
         (0, "random"),
         (1, "learned"),

@@ -137,7 +137,7 @@ def test_live_events_reach_it(bundle: Bundle):
     behavior = next(iter(EventReader.of(bundle).behaviors))
     (someone,) = live.ids("user", user)
     new = [index for index in range(live.size("item")) if index not in known][:5]
-    moment = int(bundle.graph.meta["last"])
+    moment = int(bundle.graph.manifest.last)
     events = [Event(someone, one, behavior, moment + k, None) for k, one in enumerate(live.ids("item", new))]
     assert live.apply(events) == len(new)
     with source.reading() as view:

@@ -51,8 +51,8 @@ class Reading:
     def __init__(self, history: History, graph: MacroGraph, snapshot: int, beta: float):
         self.history, self.number = history, snapshot
         self.at = graph.snapshots[snapshot]
-        self.cut = graph.meta["cuts"][snapshot]
-        self.recents = graph.meta["settings"]["recents"]
+        self.cut = graph.manifest.cuts[snapshot]
+        self.recents = graph.manifest.settings.recents
         self.by: dict[str, dict[int, dict[int, tuple[int, int, float]]]] = {
             "user": defaultdict(dict),
             "item": defaultdict(dict),

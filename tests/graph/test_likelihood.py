@@ -147,7 +147,7 @@ def test_users_are_where_their_edges_are_likeliest_as_built(graph):
     part = graph.latest.resolutions[0]
     best = likelihood.likeliest(SparseEdges(*part.user_edges), part.user_chances)
     assert_array_equal(part.user_macro, best)
-    assert graph.meta["drift"] == [0.0]
+    assert graph.manifest.drift == [0.0]
 
 
 def test_it_recovers_planted_groups_where_a_sketch_does_not(graph):

@@ -30,7 +30,7 @@ def copied(graph, tmp_path) -> MacroGraph:
 
 def test_a_saved_graph_reopens_equal_and_memory_mapped(graph):
     again = MacroGraph.open(graph.path)
-    assert again.meta == graph.meta
+    assert again.manifest == graph.manifest
     for s, snapshot in enumerate(again.snapshots):
         held = dict(snapshot.arrays)
         for r, part in enumerate(snapshot.resolutions):
@@ -130,7 +130,7 @@ def test_a_folder_that_is_no_graph_of_this_version_is_refused(tmp_path, text, me
 def test_a_manifest_that_lacks_what_a_graph_needs_is_refused(tmp_path):
     (tmp_path / "graph.json").write_text('{"format": 5}')
     with pytest.raises(
-        GraphError, match=r"graph.json: the graph is damaged: 'settings' is missing; build the graph again"
+        GraphError, match=r"graph.json: the graph is damaged: 'engine' is missing; build the graph again"
     ):
         MacroGraph.open(tmp_path)
 
@@ -139,14 +139,14 @@ def test_a_manifest_that_lacks_what_a_graph_needs_is_refused(tmp_path):
 
 
 def test_the_manifest_says_what_the_graph_is_of(graph):
-    meta, times = graph.meta, [event[2] for event in EVENTS]
-    assert (meta["format"], meta["engine"], meta["bucket"]) == (5, "local", BUCKET)
-    assert (meta["events"], meta["first"], meta["last"]) == (len(EVENTS), min(times), max(times))
-    assert meta["cuts"] == [*CUTS, max(times) // BUCKET]
+    manifest, times = graph.manifest, [event[2] for event in EVENTS]
+    assert (manifest.format, manifest.engine, manifest.bucket) == (5, "local", BUCKET)
+    assert (manifest.events, manifest.first, manifest.last) == (len(EVENTS), min(times), max(times))
+    assert manifest.cuts == [*CUTS, max(times) // BUCKET]
     log = history(EVENTS)
-    assert (meta["users"], meta["items"]) == (log.users_at.tolist(), log.items_at.tolist())
-    assert meta["pairs"] == [len(log.until(s).drop_duplicates(["user", "item"])) for s in range(LATEST + 1)]
-    assert meta["settings"]["resolutions"] == [[4, 4], [8, 8]] == meta["resolutions"]
+    assert (manifest.users, manifest.items) == (log.users_at.tolist(), log.items_at.tolist())
+    assert manifest.pairs == [len(log.until(s).drop_duplicates(["user", "item"])) for s in range(LATEST + 1)]
+    assert manifest.settings.resolutions == manifest.resolutions == [(4, 4), (8, 8)]
     assert graph.task_mask_scores[0b101] == pytest.approx(np.log(5))
 
 
@@ -157,7 +157,7 @@ def test_every_file_is_listed_with_its_size_and_no_other_is_there(graph):
         if file.is_file()
     }
     assert files.pop("graph.json")
-    assert files == {name: facts["bytes"] for name, facts in graph.meta["files"].items()}
+    assert files == {name: file.bytes for name, file in graph.manifest.files.items()}
     assert {name.split("/")[0] for name in files} == {"snapshots"}
 
 
@@ -189,7 +189,7 @@ def _gone(file: Path) -> None:
 )
 def test_every_damaged_file_is_found(copied, damage: Callable[[Path], None], found):
     copied.verify()
-    for name in copied.meta["files"]:
+    for name in copied.manifest.files:
         file = copied.path / name
         before = file.read_bytes()
         damage(file)
@@ -206,8 +206,8 @@ def test_the_latest_snapshot_alone_keeps_its_checksums(graph, tmp_path):
     graph.save_latest(tmp_path / "alone")
     alone = MacroGraph.open(tmp_path / "alone")
     alone.verify()
-    assert len(alone.meta["files"]) == len(graph.meta["files"]) / (LATEST + 1)
-    assert alone.meta["since"] == CUTS[-1]
+    assert len(alone.manifest.files) == len(graph.manifest.files) / (LATEST + 1)
+    assert alone.manifest.since == CUTS[-1]
     _one_bit(alone.folder(0) / "u1.npy")
     with pytest.raises(GraphError, match=r"u1.npy: the graph is damaged"):
         alone.verify()

@@ -119,7 +119,7 @@ def test_content_that_says_something_tells_and_noise_seldom_does():
 def test_a_graph_whose_content_tells_nothing_places_nobody(tmp_path, tells, placed):
     """It is then as one without content, whatever its folder holds."""
     graph = World(tmp_path, START, (), content=True, tells=tells, resolutions=[(2, 2)]).graph
-    assert graph.meta["content"] == [*graph.latest.placed] == placed
+    assert [*graph.manifest.content] == [*graph.latest.placed] == placed
 
 
 @pytest.mark.parametrize("says", [1.0, 0.0])

@@ -150,7 +150,7 @@ def records_by_hand(log: pd.DataFrame) -> list[tuple[Any, int, int, int, int, fl
 def cells_by_hand(
     records: list[tuple], encoders: Known, graph: MacroGraph, snapshot: int, group: RateGroup
 ) -> dict[tuple[int, int], np.ndarray]:
-    at, cut = graph.snapshots[snapshot], graph.meta["cuts"][snapshot]
+    at, cut = graph.snapshots[snapshot], graph.manifest.cuts[snapshot]
     cells: dict[tuple[int, int], np.ndarray] = {}
     shown_last = max(one[1] for one in records if one[2] and one[1] <= cut)
     for row, day, shown, labelled, done, value in records:
@@ -384,7 +384,7 @@ def test_a_label_0_that_is_known_in_a_far_future_never_counts(tmp_path):
     data = settings.data.model_copy(update={"bucket": "1m", "time_unit": "s"})
     settings = settings.model_copy(update={"data": data})
     graph = latest(log, settings.model_copy(update={"tasks": settings.tasks[::2]}), tmp_path)
-    assert graph.meta["cuts"][-1] * 60 <= log.timestamp.max()
+    assert graph.manifest.cuts[-1] * 60 <= log.timestamp.max()
     everything, recent = tables_of(graph)
     assert everything.counts[:, 2].sum() == done.sum()
     assert 0 < recent.counts[:, 0].sum() < len(log)

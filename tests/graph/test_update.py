@@ -166,11 +166,11 @@ def check_latest(one: MacroGraph, other: MacroGraph):
     of the log.
     """
     assert (
-        differences(contents(one, len(one.meta["cuts"]) - 1), contents(other, len(other.meta["cuts"]) - 1))
+        differences(contents(one, len(one.manifest.cuts) - 1), contents(other, len(other.manifest.cuts) - 1))
         == []
     )
     for name in SAID:
-        a, b = one.meta[name], other.meta[name]
+        a, b = getattr(one.manifest, name), getattr(other.manifest, name)
         assert (
             (a[-1:], len(a)) == (b[-1:], len(b)) if name in ("users", "items", "pairs", "cuts") else a == b
         ), name
@@ -179,10 +179,10 @@ def check_latest(one: MacroGraph, other: MacroGraph):
 
 def check_earlier(one: MacroGraph, other: MacroGraph):
     """All snapshots but the latest."""
-    for s in range(len(one.meta["cuts"]) - 1):
+    for s in range(len(one.manifest.cuts) - 1):
         assert differences(contents(one, s), contents(other, s)) == [], s
     for name in ("users", "items", "pairs", "cuts"):
-        assert one.meta[name][:-1] == other.meta[name][:-1]
+        assert getattr(one.manifest, name)[:-1] == getattr(other.manifest, name)[:-1]
 
 
 def check_only_graphs(folder: Path):
@@ -242,7 +242,7 @@ def test_an_update_of_a_larger_graph_equals_a_rebuild_in_every_snapshot(tmp_path
     check_earlier(grown, rebuilt)
     assert grown.latest.n_users == 170
     assert differences(contents(grown, len(CUTS)), contents(before, len(CUTS))) != []
-    assert grown.meta["changes"] == [
+    assert grown.manifest.changes == [
         {"what": "update", "events": len(rows), "late_pairs": 0, "recluster": False}
     ]
     assert 0 < grown.drift < 1 or settings == {"clusters": "random"}
@@ -260,7 +260,7 @@ def test_several_updates_of_known_nodes_equal_one(events, cuts, settings, data):
         for part in parts:
             kept.add([rows[row] for row in part])
         check_latest(kept.graph, at_once.add(rows))
-        assert len(kept.graph.meta["changes"]) == len(parts)
+        assert len(kept.graph.manifest.changes) == len(parts)
 
 
 @up_to(2)
@@ -308,7 +308,7 @@ def test_late_events_join_the_latest_snapshot_and_are_reported(kept):
     before = kept.copied()
     late = [(0, 5, 1, 2), (0, 5, 12, 1), (3, 4, (CUTS[-1] + 1) * BUCKET - 1, 2)]
     grown = kept.add([*late, (160, 3, (CUTS[-1] + 1) * BUCKET, 0)])
-    assert grown.meta["changes"][-1]["late_pairs"] == 2
+    assert grown.manifest.changes[-1]["late_pairs"] == 2
     check_latest(grown, kept.rebuilt(before))
     check_earlier(grown, before)
     pair = (np.array([0]), np.array([5]), ["pair"])
@@ -322,12 +322,12 @@ def test_events_older_than_all_there_are_late_ones_and_move_the_first_moment(tmp
     later = [(user, item, moment + BUCKET, task) for user, item, moment, task in EVENTS]
     kept = Kept(tmp_path, later, cuts)
     before = kept.copied()
-    assert before.meta["first"] >= BUCKET
+    assert before.manifest.first >= BUCKET
     grown = kept.add([(2, 7, 3, 2), (150, 100, 4, 0)])
-    assert grown.meta["first"] == 3
+    assert grown.manifest.first == 3
     check_latest(grown, kept.rebuilt(before))
     check_earlier(grown, before)
-    assert grown.meta["changes"][-1]["late_pairs"] == (2 if cuts else 0)  # with one snapshot nothing is late
+    assert grown.manifest.changes[-1]["late_pairs"] == (2 if cuts else 0)  # with one snapshot nothing is late
     assert grown.latest.resolutions[0].user_macro[150] < grown.latest.macro_users
 
 
@@ -339,7 +339,7 @@ def test_the_latest_snapshot_alone_is_updated_as_the_whole_graph_is(kept, tmp_pa
     kept.add(rows).save_latest(tmp_path / "latest" / "graph")
     latest = MacroGraph.open(tmp_path / "latest" / "graph")
     check_latest(alone, latest)
-    assert alone.meta["since"] == latest.meta["since"] == CUTS[-1]
+    assert alone.manifest.since == latest.manifest.since == CUTS[-1]
 
 
 def test_files_beside_the_snapshots_are_replaced_by_new_events_and_kept_otherwise(kept, tmp_path):
@@ -375,11 +375,11 @@ def test_forgotten_users_were_never_there_given_the_same_macro_nodes(events, cut
         after = forget_users(kept.graph, gone, {})
         check_earlier(after, never)
         assert differences(contents(after, len(cuts)), contents(never, len(cuts))) == []
-        assert (after.meta["drift"], after.meta["pairs"]) == (never.meta["drift"], never.meta["pairs"])
-        assert (after.meta["users"], after.meta["items"], after.meta["cuts"]) == (
-            before.meta["users"],
-            before.meta["items"],
-            before.meta["cuts"],
+        assert (after.manifest.drift, after.manifest.pairs) == (never.manifest.drift, never.manifest.pairs)
+        assert (after.manifest.users, after.manifest.items, after.manifest.cuts) == (
+            before.manifest.users,
+            before.manifest.items,
+            before.manifest.cuts,
         )
         after.verify()
         check_only_graphs(kept.folder)
@@ -387,7 +387,7 @@ def test_forgotten_users_were_never_there_given_the_same_macro_nodes(events, cut
 
 def test_a_forgotten_user_reads_as_an_unseen_one_in_every_snapshot(kept):
     after = forget_users(kept.graph, [4, 7, 7], {})
-    assert after.meta["changes"] == [{"what": "forget", "users": 2}]
+    assert after.manifest.changes == [{"what": "forget", "users": 2}]
     items = np.arange(20)
     for snapshot in after.snapshots:
         for user in (4, 7):
@@ -421,7 +421,7 @@ def test_everyone_can_be_forgotten_and_come_back(kept):
     before = kept.copied()
     empty = forget_users(kept.graph, range(150), {})
     empty.verify()
-    assert empty.meta["pairs"] == [0] * 4
+    assert empty.manifest.pairs == [0] * 4
     for snapshot in empty.snapshots:
         users, items = np.meshgrid(np.arange(-1, 9), np.arange(-1, 9))
         read = gather(snapshot, users.ravel(), items.ravel(), GROUPS)
@@ -429,7 +429,7 @@ def test_everyone_can_be_forgotten_and_come_back(kept):
         assert not np.asarray(snapshot.arrays["user_vectors"]).any()
     kept.graph, rows, kept.rows = empty, kept.rows, []
     again = kept.add([row for row in rows if row[2] > (CUTS[-1] + 1) * BUCKET])
-    assert again.meta["pairs"][-1] > 100
+    assert again.manifest.pairs[-1] > 100
     assert_array_equal(again.latest.arrays["basis"], before.latest.arrays["basis"])
 
 
@@ -482,8 +482,8 @@ def test_macro_nodes_learned_again_keep_their_numbers_and_follow_users_who_moved
     assert grown.drift > 0.05
     moved_before = np.asarray(grown.latest.resolutions[0].user_macro)[movers]
     again = update_graph(grown, None, recluster=True)
-    assert again.meta["drift"] == [0.0]
-    assert again.meta["changes"][-1] == {"what": "update", "events": 0, "late_pairs": 0, "recluster": True}
+    assert again.manifest.drift == [0.0]
+    assert again.manifest.changes[-1] == {"what": "update", "events": 0, "late_pairs": 0, "recluster": True}
     for side in group:
         assert numbers(again, side, group[side]) == found[side]
     macro = np.asarray(again.latest.resolutions[0].user_macro)
@@ -507,7 +507,7 @@ def test_macro_nodes_learned_again_from_new_events_are_those_of_the_next_snapsho
         "pairs.events",
         "user_counts",
     }  # events since the snapshot before, which that graph has not
-    assert again.meta["drift"] == kept.graph.meta["drift"] == [0.0]
+    assert again.manifest.drift == kept.graph.manifest.drift == [0.0]
 
 
 # --- changes that are interrupted ---
@@ -550,14 +550,14 @@ def test_a_change_that_is_interrupted_in_any_stage_leaves_the_graph_and_resumes(
         with pytest.raises(Cut):
             change(kept, graph, CutAt(at))
         still = MacroGraph.open(graph.path)
-        assert still.meta == kept.graph.meta
+        assert still.manifest == kept.graph.manifest
         still.verify()
         rest = CutAt(-1)
         again = change(kept, still, rest)
         assert rest.begun == seen.begun[at:]
         check_latest(again, changed)
         check_earlier(again, changed)
-        assert again.meta["changes"] == changed.meta["changes"]
+        assert again.manifest.changes == changed.manifest.changes
         check_only_graphs(tmp_path)
 
 
@@ -581,7 +581,7 @@ def test_another_change_is_refused_until_the_one_that_was_begun_is_done(tmp_path
         update_graph(kept.graph, kept.addition(ROWS), recluster=True)
     kept.graph.verify()
     done = kept.add(ROWS)
-    assert forget_users(done, [3], {}).meta["changes"][-1] == {"what": "forget", "users": 1}
+    assert forget_users(done, [3], {}).manifest.changes[-1] == {"what": "forget", "users": 1}
 
 
 @slow
@@ -601,7 +601,7 @@ def test_an_update_killed_at_random_moments_leaves_the_graph_or_the_grown_one_an
             still.verify()
             if still.checksum == grown.checksum:  # it was whole when the kill came
                 break
-            assert still.meta == before.meta
+            assert still.manifest == before.manifest
         else:
             cut_off.update(out)
         check_latest(MacroGraph.open(out), grown)

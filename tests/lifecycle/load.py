@@ -20,7 +20,7 @@ BATCH = 5
 
 def endless(bundle: Bundle) -> Iterator[Event]:
     """Events after the end of a bundle's log, a minute apart, of known and new users and items."""
-    rng, last = np.random.default_rng(0), bundle.graph.meta["last"]
+    rng, last = np.random.default_rng(0), bundle.graph.manifest.last
     users, items = (bundle.ids(side, np.arange(bundle.size(side))) for side in ("user", "item"))
     users, items, number = [*users, 10_000, 10_001], [*items, 20_000, 20_001], 0
     names = list(EventReader.of(bundle).behaviors)

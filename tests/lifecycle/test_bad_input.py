@@ -72,7 +72,7 @@ def test_a_log_that_overlaps_that_of_the_bundle(
     assert "rows are left out: they are from before" in learned.stderr
     assert mgoe("cycle", config).exit_code == 0
     first, made = (
-        Bundle.open(registry.place(alias)).graph.meta["events"] for alias in ("current", "candidate")
+        Bundle.open(registry.place(alias)).graph.manifest.events for alias in ("current", "candidate")
     )
     assert made - first == new["behavior"].isin(["click", "buy"]).sum()
 

@@ -92,9 +92,9 @@ HOUR = 3_600_000_000
 
 def delayed(bundle: Bundle, delay: str) -> None:
     """Change when the labels of a bundle's log are known."""
-    for task in bundle.graph.meta["log"]["tasks"]:
+    for task in bundle.graph.manifest.log["tasks"]:
         task["delay"] = delay
-    (bundle.graph.path / "graph.json").write_text(json.dumps(bundle.graph.meta))
+    bundle.graph.manifest.write(bundle.graph.path)
     tasks = [task.model_copy(update={"delay": delay}) for task in bundle.settings.tasks]
     settings = dump_settings(bundle.settings.model_copy(update={"tasks": tasks}))
     (bundle.path / "settings.yaml").write_text(settings)
@@ -112,7 +112,7 @@ def test_weights_learn_and_the_graph_holds_the_rows(finished: Path, retrained: B
     Bundle.open(retrained.path, verify=True).graph.verify()
     assert any((weights(before)[name] != now).any() for name, now in weights(retrained).items())
     assert retrained.size("user") == before.size("user") + 1 == retrained.model.spec.n_users
-    assert retrained.graph.meta["changes"][-1]["events"] > 0
+    assert retrained.graph.manifest.changes[-1]["events"] > 0
     found = retrained.manifest["lineage"]
     assert (found["parent"], found["trained"]) == (before.name, "retrained")
     held = retrained.predict([10_000, 11_111], [20_000, 22_222])[list(retrained.tasks)].to_numpy()
@@ -127,7 +127,7 @@ def test_the_graph_is_that_of_a_refresh_that_learns_macro_nodes_again(
     stale = update(finished / "bundle", Sources(str(new)), tmp_path / "stale", groups="keep")
     assert retrained.graph.drift == 0 < stale.graph.drift
     for name in ("files", "cuts", "pairs", "events"):
-        assert retrained.graph.meta[name] == learned.graph.meta[name]
+        assert getattr(retrained.graph.manifest, name) == getattr(learned.graph.manifest, name)
 
 
 def test_only_what_a_retraining_is_for_changes(finished: Path, retrained: Bundle):
@@ -162,7 +162,7 @@ def same_bundle(one: Bundle, other: Bundle) -> None:
     """Both hold the same weights, graph and calibration, and the same training state lies beside them."""
     for name in ("calibration", "trained_until", "due", "model"):
         assert one.manifest[name] == other.manifest[name]
-    assert one.graph.meta["checksum"] == other.graph.meta["checksum"]
+    assert one.graph.manifest.checksum == other.graph.manifest.checksum
     pairs = [[bundle.path / WEIGHTS for bundle in (one, other)]]
     pairs += [[state_folder(bundle.path) / name for bundle in (one, other)] for name in (OPTIMIZER, REPLAY)]
     for files in pairs:
@@ -287,7 +287,7 @@ def test_a_full_training_starts_from_the_whole_log(
     bundle = update(retrained.path, Sources(log), tmp_path / "bundle", weights="new")
     assert (bundle.manifest["lineage"]["parent"], bundle.manifest["lineage"]["trained"]) == (None, "full")
     assert bundle.settings.data.log == [*retrained.settings.data.log, *log]
-    assert bundle.graph.meta["events"] > retrained.graph.meta["events"]
+    assert bundle.graph.manifest.events > retrained.graph.manifest.events
     assert bundle.manifest["model"] == retrained.manifest["model"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "bundle.training", "more.parquet"]
 
@@ -335,7 +335,7 @@ def test_many_processes_retrain_as_one(
     together(size, PROGRAM, str(finished / "bundle"), str(out), str(new), "continue")
     bundle = Bundle.open(out, verify=True)
     same_up_to_rounding(bundle, retrained)
-    assert bundle.graph.meta["checksum"] == retrained.graph.meta["checksum"]
+    assert bundle.graph.manifest.checksum == retrained.graph.manifest.checksum
     mine, theirs = (Replay.load(state_folder(each.path) / REPLAY).rows for each in (retrained, bundle))
     assert all(torch.equal(mine[name], theirs[name]) for name in mine)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "bundle.training"]

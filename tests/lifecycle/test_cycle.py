@@ -307,7 +307,7 @@ def test_a_full_training_that_is_due_is_said_and_done_if_the_settings_want_it(
     assert learned["parent"] == (None if due["full"] else first.name)
     assert made.settings.data.log == [*first.settings.data.log, *log]
     new = pd.read_parquet(log[0])["behavior"].isin(["click", "buy"]).sum()
-    assert made.graph.meta["events"] == first.graph.meta["events"] + new
+    assert made.graph.manifest.events == first.graph.manifest.events + new
     assert not list((registry.path / ".cycle").iterdir())
 
 
@@ -323,7 +323,7 @@ def test_live_events_are_learned_once(registry: Registry, tmp_path: Path):
     assert steps[2]["events"] == "", "the first version is of files"
     assert run_cycle(settings, lambda step: None) == 4, "nothing new"
     candidate = Bundle.open(registry.place("candidate"))
-    assert candidate.graph.meta["changes"][-1]["events"] > 0
+    assert candidate.graph.manifest.changes[-1]["events"] > 0
     assert Consumer.of(log, candidate).live.stats["events"] == 0
     log.append(stream(current, 300, seed=1))
     found = window_of(candidate, current, Sources(events=tmp_path / "state"))

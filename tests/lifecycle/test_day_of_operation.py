@@ -122,7 +122,7 @@ def outcomes(answer: dict[str, Any]) -> list[str]:
 
 def learned(bundle: Bundle, before: Bundle) -> int:
     """How many events more than another version one holds."""
-    return bundle.graph.meta["events"] - before.graph.meta["events"]
+    return bundle.graph.manifest.events - before.graph.manifest.events
 
 
 def knows(bundle: Bundle, *users: int) -> list[bool]:

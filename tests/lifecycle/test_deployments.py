@@ -50,7 +50,7 @@ def test_another_deployment_is_refused_everywhere_and_moved_on_purpose(
     words = ("--redis", url) if url else ("--state", state)
     with served(ours.path / "current", state, redis=url) as service:
         service.add({"user": 1, "item": 2, "behavior": "click"})
-    last = int(Bundle.open(finished / "bundle").graph.meta["last"])
+    last = int(Bundle.open(finished / "bundle").graph.manifest.last)
     log = open_log(logs)
     log.append([Event(10**6 + k, 2, "click", last + k) for k in range(5)])
     log.close()
@@ -101,7 +101,7 @@ def test_a_bundle_without_a_deployment_is_of_that_of_what_takes_it(
         service.add({"user": 1, "item": 2, "behavior": "click"})
     log = open_log(state)
     ours = log.deployment
-    log.append([Event(10**6, 2, "click", int(run.graph.meta["last"]) + 5)])
+    log.append([Event(10**6, 2, "click", int(run.graph.manifest.last) + 5)])
     log.close()
     assert (ours is not None, deployment_of(run)) == (True, None)
     made = update(run.path, Sources(events=state), tmp_path / "made", groups="keep")

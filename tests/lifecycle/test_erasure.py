@@ -130,7 +130,7 @@ def test_a_bundle_without_users_is_one_that_never_knew_them(run: Path, places: s
         users = [str(user) for user in bundle.ids("user", np.array(sorted(gone)))]
         without(bundle, users, folder / "out", 1)
         found, never = Bundle.open(folder / "out"), rebuilt(run, gone, folder / "graph")
-        assert differences(contents(found.graph, 0), contents(never, len(never.meta["cuts"]) - 1)) == []
+        assert differences(contents(found.graph, 0), contents(never, len(never.manifest.cuts) - 1)) == []
         how = RetrievalSettings(candidates=20)
         built = Retrieval.build(View.of(never.latest), folder / "built", how)
         for file in built.path.iterdir():
@@ -198,7 +198,7 @@ class Deployed:
         first = (
             Bundle.open(folder / "first") if run is None else with_retrieval(run / "bundle", folder / "first")
         )
-        known, last = first.ids("user", np.arange(40)), first.graph.meta["last"]
+        known, last = first.ids("user", np.arange(40)), first.graph.manifest.last
         self.user, self.other, self.newcomer = str(known[5]), str(known[2]), "999999999"
         if run is None:
             return

@@ -31,7 +31,7 @@ def shop(finished: Path, tmp_path: Path) -> Path:
 
 def events(bundle: Bundle, first: int, items: list[int]) -> list[Event]:
     """Events of known users with some items, one per second after the bundle's last."""
-    last = int(bundle.graph.meta["last"])
+    last = int(bundle.graph.manifest.last)
     return [
         Event(user, items[n % len(items)], ("click", "buy")[n % 5 == 0], last + (first + n + 1) * 1_000_000)
         for n, user in enumerate(bundle.ids("user", np.arange(150)))

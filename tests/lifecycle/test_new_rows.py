@@ -49,7 +49,7 @@ def test_a_round_learns_the_rows_that_no_round_has_learned(registry: Registry, w
     assert run_cycle(settings, lambda step: None) == 0
     first, made = (Bundle.open(registry.place(alias)) for alias in ("current", "candidate"))
     half = more["behavior"].isin(["click", "buy"]).sum() // 2
-    assert made.graph.meta["events"] - first.graph.meta["events"] == half
+    assert made.graph.manifest.events - first.graph.manifest.events == half
     ends = [read_held(one.path)[FILES].last or 0 for one in (first, made)]
     assert ends == sorted(set(ends)), "the files that are held end later"
 

@@ -52,7 +52,7 @@ def test_every_version_that_is_kept_can_be_returned_to_and_misses_nothing(
             check_same(Consumer.of(log, bundle).live, former)
     assert registry.rollback() == kept[0].name
     update(registry.place("current"), Sources(events=state), tmp_path / "next", weights="keep", groups="keep")
-    assert Bundle.open(tmp_path / "next").graph.meta["changes"][-1]["events"] > 0
+    assert Bundle.open(tmp_path / "next").graph.manifest.changes[-1]["events"] > 0
 
 
 def test_exposures_leave_as_far_as_every_version_holds_them(shown: Path, tmp_path: Path):

@@ -49,7 +49,10 @@ def test_rows_after_the_log_are_new_though_labels_of_their_bucket_are_known_late
     data, tasks = {"log": "log.parquet", "history": history}, [{"name": "click", "label": "clicked"}]
     last, known = 10 * DAY + 3600 * SECOND, 11 * DAY - 1 if history == "moment" else 10 * DAY
     write_held(tmp_path, {FILES: Held("", "", last)})
-    settings, graph = make_settings({"data": data, "tasks": tasks}), SimpleNamespace(meta={"last": known})
+    settings, graph = (
+        make_settings({"data": data, "tasks": tasks}),
+        SimpleNamespace(manifest=SimpleNamespace(last=known)),
+    )
     bundle = SimpleNamespace(path=tmp_path, settings=settings, graph=graph)
     assert learned_until(cast(Bundle, bundle)) == last
 
@@ -330,7 +333,7 @@ def test_a_position_that_is_missing_is_no_obstacle(shown: Path, tmp_path: Path):
     take(tmp_path / "state", old, asked)
     new = update(shown / "bundle", Sources(events=tmp_path / "state"), tmp_path / "new", groups="keep")
     assert "49" in [held.position for held in read_held(new.path).values()]
-    assert new.graph.meta["events"] > old.graph.meta["events"]
+    assert new.graph.manifest.events > old.graph.manifest.events
 
 
 def test_requests_at_one_moment_are_different_exposures_where_the_log_has_their_ids(

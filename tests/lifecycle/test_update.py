@@ -51,7 +51,7 @@ SECOND = 1_000_000
 def stream(bundle: Bundle, n: int, seed: int = 0, new: int = 5) -> list[Event]:
     """Events around the end of the bundle's log, some late, of known and new users and items; each
     different."""
-    rng, last = np.random.default_rng(seed), bundle.graph.meta["last"]
+    rng, last = np.random.default_rng(seed), bundle.graph.manifest.last
     users, items = (
         vocabulary.ids(np.arange(vocabulary.size)).to_pylist()
         for vocabulary in (bundle.encoders.users, bundle.encoders.items)
@@ -169,7 +169,7 @@ def test_a_bundle_of_an_exposure_log_takes_tasks_as_behaviors(shown: Path, tmp_p
     log.append(events)
     bundle = update(shown / "bundle", Sources(events=tmp_path / "state"), tmp_path / "new", groups="keep")
     check_as_rebuilt(bundle, old, shown / "data", events, tmp_path)
-    assert bundle.graph.meta["log"] == old.graph.meta["log"]
+    assert bundle.graph.manifest.log == old.graph.manifest.log
 
 
 def test_what_is_in_the_way_stays(finished: Path, tmp_path: Path):
@@ -187,7 +187,7 @@ def test_what_is_in_the_way_stays(finished: Path, tmp_path: Path):
     with pytest.raises(OutputError, match="or overwrite one"):
         update(bundle, Sources(events=tmp_path / "state"), tmp_path / "new", groups="keep")
     made = update(bundle, Sources(events=tmp_path / "state"), tmp_path / "new", overwrite=True)
-    assert made.graph.meta["changes"][-1]["recluster"]
+    assert made.graph.manifest.changes[-1]["recluster"]
     (tmp_path / "new" / "live.json").write_text("{}")
     with pytest.raises(BundleError, match=r"live\.json"):
         Consumer.of(log, Bundle.open(tmp_path / "new", verify=False))
@@ -271,7 +271,7 @@ def test_macro_nodes_that_no_longer_fit_are_learned_again_without_new_events(fin
     log.append(stream(mgoe.load(finished / "bundle"), 400))
     stale = update(finished / "bundle", Sources(events=tmp_path / "state"), tmp_path / "stale", groups="keep")
     bundle = update(stale.path, Sources(events=tmp_path / "state"), tmp_path / "new")
-    change = bundle.graph.meta["changes"][-1]
+    change = bundle.graph.manifest.changes[-1]
     assert (change["recluster"], change["events"]) == (True, 0)
     Bundle.open(tmp_path / "new", verify=True).graph.verify()
     with pytest.raises(BundleError, match="holds every event"):
@@ -300,7 +300,7 @@ REPEATING = st.lists(
 def test_what_counts_live_is_what_the_next_refresh_adds(finished: Path, rows: list, cut: int):
     old = mgoe.load(finished / "bundle")
     users, items = (old.ids(side, np.arange(2)) for side in ("user", "item"))
-    names, last = [*EventReader.of(old).behaviors, "of no task"], old.graph.meta["last"]
+    names, last = [*EventReader.of(old).behaviors, "of no task"], old.graph.manifest.last
     events = [
         Event([*users, 10**9][u], items[i], names[b], last + (1 + t) * SECOND, key)
         for u, i, b, t, key in rows
@@ -420,7 +420,7 @@ def test_a_bundle_reads_a_log_whose_ids_are_of_another_type(
     """Its newcomers are one each, whichever way they are written, live and for good."""
     numbers, log = mgoe.load(finished / "bundle"), open_log(tmp_path / "state")
     texts = mgoe.load(with_texts(finished / "bundle", tmp_path / "texts"))
-    after = numbers.graph.meta["last"] + SECOND
+    after = numbers.graph.manifest.last + SECOND
     log.append([Event(90_500, 3, "click", after), Event(90_501, 3, "buy", after + 1)])
     log.append(
         [

@@ -47,7 +47,7 @@ def test_the_former_bundle_scores_what_the_new_one_is_calibrated_on(
     )
     assert bundle.calibration == found != after
     assert bundle.calibration != before.calibration
-    assert bundle.graph.meta["changes"][-1]["events"] > 0
+    assert bundle.graph.manifest.changes[-1]["events"] > 0
     for name, task in bundle.calibration.tasks.items():
         t, labels = before.tasks.index(name), examples.labels[:, before.tasks.index(name)]
         assert task.positives + task.negatives <= (~np.isnan(labels)).sum()

@@ -25,7 +25,7 @@ def test_a_refreshed_bundle_retrieves_as_one_built_from_all_events(finished: Pat
     (path / "settings.yaml").write_text(mgoe.config.dump_settings(settings))
     (path / "bundle.json").unlink()
     seal(path, bundle.manifest, settings, read_rows(path / "metrics.json"))
-    log, last = open_log(tmp_path / "state"), bundle.graph.meta["last"]
+    log, last = open_log(tmp_path / "state"), bundle.graph.manifest.last
     log.append([Event(user, 20_000, "click", last + user, f"e{user}") for user in range(10_000, 10_050)])
     new = update(path, Sources(events=tmp_path / "state"), tmp_path / "new", groups="keep")
     log.close()

@@ -75,7 +75,7 @@ class Side:
 
 GRAPH = SimpleNamespace(
     snapshots=[make_snapshot(number) for number in range(SNAPSHOTS)],
-    meta={"settings": {"recents": 2}},
+    manifest=SimpleNamespace(settings=SimpleNamespace(recents=2)),
     checksum="of a fake",
     task_mask_scores=(0.0, 1.0, 2.0, 3.0),
 )

@@ -432,7 +432,7 @@ class Bundle(ScoredModel, Shown):
             >>> sorted(bundle.ages())
             ['full training age seconds', 'graph age seconds', 'graph drift', 'weights age seconds']
         """
-        now, drift = datetime.now(UTC), self.graph.meta["drift"]
+        now, drift = datetime.now(UTC), self.graph.manifest.drift
         since = {
             "graph": self.manifest["lineage"]["log"][1],
             "weights": self.manifest["trained_until"],

@@ -82,15 +82,15 @@ def _meaning(task: TaskSettings, settings: RunSettings) -> str:
 
 def _contents(graph: MacroGraph, zone: str) -> dict[str, Any]:
     """Return what the graph holds, from when to when, and how often it was changed since the training."""
-    meta = graph.meta
+    manifest = graph.manifest
     return {
-        "events": meta["events"],
+        "events": manifest.events,
         "users": graph.latest.n_users,
         "items": graph.latest.n_items,
-        "first": moment_of(meta["first"] // 1_000_000, "1s", zone),
-        "last": moment_of(meta["last"] // 1_000_000, "1s", zone),
-        "megabytes": sum(file["bytes"] for file in meta["files"].values()) / 1e6,
-        "changes": len(meta["changes"]),
+        "first": moment_of(manifest.first // 1_000_000, "1s", zone),
+        "last": moment_of(manifest.last // 1_000_000, "1s", zone),
+        "megabytes": sum(file.bytes for file in manifest.files.values()) / 1e6,
+        "changes": len(manifest.changes),
     }
 
 

@@ -123,7 +123,7 @@ def lineage(graph: MacroGraph, trained: Trained, parent: str | None = None) -> d
     return {
         "parent": parent,
         "trained": trained,
-        "log": [iso_time(graph.meta[end]) for end in ("first", "last")],
+        "log": [iso_time(moment) for moment in (graph.manifest.first, graph.manifest.last)],
         "version": __version__,
     }
 

@@ -94,7 +94,7 @@ def update(
     from mgoe.graph import DRIFT_LIMIT
 
     updated = lifecycle.update_macro_graph(path, log or (), recluster=recluster)
-    change = updated.meta["changes"][-1]
+    change = updated.manifest.changes[-1]
     if change["late_pairs"]:
         logger.info(
             f"  {change['late_pairs']:,} pairs have events from before the latest window, which earlier "

@@ -122,7 +122,7 @@ def write_run_report(
         seconds: Time that this process took.
     """
     [settings] = [log.settings(0) for log in plan.logs.values()]
-    summary, meta = inputs.prepared.summary, inputs.graph.meta
+    summary, manifest = inputs.prepared.summary, inputs.graph.manifest
     models = (inputs.resolve_ids(variant.settings()) for variant in plan.variants.values())
     inputs_of = [f"{model.name}: {', '.join(model.inputs or ())}" for model in models]
     report.write_report(
@@ -134,11 +134,11 @@ def write_run_report(
                 "rows of the log": summary["rows"],
                 "users": summary["users"],
                 "items": summary["items"],
-                "pairs with an event": meta["pairs"][-1],
-                "snapshots of the graph": len(meta["cuts"]),
-                "groups of users / items": ", ".join(f"{ku} / {ki}" for ku, ki in meta["resolutions"]),
+                "pairs with an event": manifest.pairs[-1],
+                "snapshots of the graph": len(manifest.cuts),
+                "groups of users / items": ", ".join(f"{ku} / {ki}" for ku, ki in manifest.resolutions),
                 "seeds": len(settings.seeds),
-                "time for the graph": duration(meta["seconds"]),
+                "time for the graph": duration(manifest.seconds),
                 "time in all": duration(seconds),
             },
             estimates=estimates,

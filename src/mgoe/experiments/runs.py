@@ -165,7 +165,7 @@ def run(
             track_bundle(settings.training.track, best.folder, out / "bundle")
         seconds = time.perf_counter() - started
         write_run_report(plan, inputs, result.standings, own, best, command, seconds)
-        if not reuse and inputs.graph.meta["seconds"] <= QUICK:
+        if not reuse and inputs.graph.manifest.seconds <= QUICK:
             with atomic_folder(out / "graph") as folder:
                 inputs.graph.save_latest(folder)
         mark(out, "finished", seconds=round(seconds, 1), command=command)

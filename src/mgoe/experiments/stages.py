@@ -87,22 +87,22 @@ def build(settings: RunSettings, prepared: Prepared, folder: Path) -> MacroGraph
     noted = None
     if folder.exists():
         graph = MacroGraph.open(folder)
-        if graph.meta["changes"]:
+        if graph.manifest.changes:
             raise OutputError(
                 folder,
                 "was changed since it was built for the examples of this run, so indices no longer "
                 "agree; choose another folder, or overwrite this one to build it again",
             )
-        if len(graph.meta["cuts"]) > len(prepared.cuts):
+        if len(graph.manifest.cuts) > len(prepared.cuts):
             return graph
-        noted = graph.meta.get("built", "")  # earlier versions noted none
+        noted = graph.manifest.built
     folder.parent.mkdir(parents=True, exist_ok=True)
     source = source_of(settings, prepared)
     started = time.perf_counter()
     logger.info("building the macro graph")
     how = {"memory": settings.memory, "spark": settings.spark, "noted": noted}
     graph = build_graph(source, settings.graph, folder, ShowBuild(), **how)
-    stages = ", ".join(f"{name} {took['seconds']:.1f}" for name, took in graph.meta["stages"].items())
+    stages = ", ".join(f"{name} {took.seconds:.1f}" for name, took in graph.manifest.stages.items())
     logger.info(f"  {graph!r} in {time.perf_counter() - started:.1f} s ({stages})")
     return graph
 

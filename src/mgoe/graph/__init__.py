@@ -7,8 +7,9 @@ neighbours, `E` distinct pairs.
 from typing import TYPE_CHECKING
 
 from mgoe._util.lazy import lazy
-from mgoe.graph.build.workplace import Observer, Spent, peak_memory
+from mgoe.graph.build.workplace import Observer, peak_memory
 from mgoe.graph.macro_graph import DRIFT_LIMIT, MacroGraph
+from mgoe.graph.manifest import GraphManifest, Spent
 from mgoe.graph.scores import merging_score
 from mgoe.graph.snapshot import Resolution, Snapshot
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DRIFT_LIMIT",
     "Exposures",
+    "GraphManifest",
     "MacroGraph",
     "NewEvents",
     "Observer",

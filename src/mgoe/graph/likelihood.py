@@ -213,8 +213,8 @@ class Placement:
     @classmethod
     def of(cls, graph: MacroGraph, side: Side, snapshot: int = -1) -> Placement:
         """Return the placement of users or of items by a snapshot."""
-        at, settings = graph.snapshots[snapshot], graph.meta["settings"]
-        arrays, sketch = at.arrays, Sketch(at.arrays["basis"], at.arrays["singular"], settings["scale"])
+        at, settings = graph.snapshots[snapshot], graph.manifest.settings
+        arrays, sketch = at.arrays, Sketch(at.arrays["basis"], at.arrays["singular"], settings.scale)
         if side == "user":
             sums, vectors, stretch = arrays["basis_sum"] / UNIT, sketch.basis, sketch.stretch
         else:
@@ -225,7 +225,7 @@ class Placement:
             sums,
             vectors,
             stretch,
-            settings["normalize"],
+            settings.normalize,
             chances=tuple(getattr(part, f"{side}_chances") for part in at.resolutions),
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
@@ -12,29 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mgoe._util.files import link, read_of_format, sha256, write_json
+from mgoe._util.files import link, sha256
 from mgoe._util.notebook import Shown
 from mgoe.errors import GraphError
-from mgoe.graph.build.workplace import combined, complete_move
+from mgoe.graph.build.workplace import complete_move
+from mgoe.graph.manifest import GraphManifest, combined
 from mgoe.graph.scores import score_table
 from mgoe.graph.snapshot import Snapshot
-
-FORMAT = 5
-"""Earlier formats were not released."""
-NEEDED = (
-    "settings",
-    "ranks",
-    "bucket",
-    "task_mask_scores",
-    "resolutions",
-    "dense",
-    "cuts",
-    "users",
-    "items",
-    "pairs",
-    "files",
-)
-"""Keys of the manifest without which a graph cannot be read."""
 
 DRIFT_LIMIT = 0.1
 """From this drift on, macro nodes should be learned again; docs/laboratory/scale.md has the study."""
@@ -46,8 +30,7 @@ class MacroGraph(Shown):
 
     Attributes:
         path: Its folder.
-        meta: Format, engine, settings, sizes, cuts, time window, drift, files with checksums, and what each
-            stage took.
+        manifest: How it was built, its extent, and its files.
 
     Example:
         >>> len(graph.snapshots)
@@ -55,42 +38,33 @@ class MacroGraph(Shown):
     """
 
     path: Path
-    meta: dict[str, Any]
+    manifest: GraphManifest
 
     @classmethod
     def open(cls, path: Path | str) -> MacroGraph:
         """Open a saved graph.
 
         Raises:
-            GraphError: The folder holds no graph, or one of another format.
+            GraphError: The folder holds no graph, one of another format, or a damaged one.
         """
         path = Path(path)
         complete_move(path)
-        missing = "holds no macro graph (graph.json is missing); `mgoe graph build` makes one"
-        fix = (
-            "build the graph again (`mgoe graph build CONFIG --out OUT --overwrite`), or install the version "
-            "of mgoe that wrote it"
-        )
-        meta = read_of_format(path / "graph.json", "graph", FORMAT, GraphError, missing, fix)
-        if lacking := [name for name in NEEDED if name not in meta]:
-            raise GraphError(
-                path / "graph.json", f"the graph is damaged: {lacking[0]!r} is missing; build the graph again"
-            )
-        return cls(path, meta)
+        return cls(path, GraphManifest.read(path))
 
     @cached_property
     def snapshots(self) -> tuple[Snapshot, ...]:
         """All snapshots, opened once and memory-mapped."""
-        return tuple(Snapshot.open(self.folder(s), self.meta, cut) for s, cut in enumerate(self.meta["cuts"]))
+        cuts = enumerate(self.manifest.cuts)
+        return tuple(Snapshot.open(self.folder(s), self.manifest, cut) for s, cut in cuts)
 
     def folder(self, snapshot: int) -> Path:
         """Return where the arrays of a snapshot are stored."""
-        return self.path / "snapshots" / f"{snapshot % len(self.meta['cuts']):02d}"
+        return self.path / "snapshots" / f"{snapshot % len(self.manifest.cuts):02d}"
 
     @property
     def sizes(self) -> tuple[tuple[int, int], ...]:
         """Macro nodes (users, items) of each resolution."""
-        return tuple((ku, ki) for ku, ki in self.meta["resolutions"])
+        return tuple((ku, ki) for ku, ki in self.manifest.resolutions)
 
     @property
     def latest(self) -> Snapshot:
@@ -103,39 +77,45 @@ class MacroGraph(Shown):
         """
         (folder / "snapshots").mkdir(parents=True)
         shutil.copytree(self.folder(-1), folder / "snapshots" / "00", copy_function=link)
-        latest, saved = f"snapshots/{self.folder(-1).name}/", self.meta["files"]
+        latest, saved = f"snapshots/{self.folder(-1).name}/", self.manifest.files
         for name, file in self.files.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, folder / name)
         files = {
-            name.replace(latest, "snapshots/00/"): facts
-            for name, facts in saved.items()
+            name.replace(latest, "snapshots/00/"): file
+            for name, file in saved.items()
             if name.startswith(latest) or not name.startswith("snapshots/")
         }
-        per_snapshot = {name: self.meta[name][-1:] for name in ("cuts", "users", "items", "pairs")}
-        write_json(folder / "graph.json", self.meta | per_snapshot | {"since": self.since, "files": files})
+        self.manifest.with_changes(
+            cuts=self.manifest.cuts[-1:],
+            users=self.manifest.users[-1:],
+            items=self.manifest.items[-1:],
+            pairs=self.manifest.pairs[-1:],
+            since=self.since,
+            files=files,
+        ).write(folder)
 
     @property
     def since(self) -> int | None:
         """The cut before the latest, after which the events of a pair are counted. None if there was none."""
-        cuts = self.meta["cuts"]
-        return cuts[-2] if len(cuts) > 1 else self.meta["since"]
+        cuts = self.manifest.cuts
+        return cuts[-2] if len(cuts) > 1 else self.manifest.since
 
     @property
     def files(self) -> dict[str, Path]:
         """Files that are kept with the graph beside its snapshots, by name."""
-        return {name: self.path / name for name in self.meta["files"] if not name.startswith("snapshots/")}
+        return {name: self.path / name for name in self.manifest.files if not name.startswith("snapshots/")}
 
     @property
     def fixed_scores(self) -> NDArray[np.int64]:
         """Fixed-point score of every task mask. Shape (2^T,)."""
-        settings = self.meta["settings"]
-        return score_table(np.asarray(self.meta["ranks"]), settings["beta"], settings["code"])
+        settings = self.manifest.settings
+        return score_table(np.asarray(self.manifest.ranks), settings.beta, settings.code)
 
     @property
     def checksum(self) -> str:
         """One checksum of all files."""
-        return combined(self.meta["files"])
+        return combined(self.manifest.files)
 
     def verify(self) -> None:
         """Check every file against its checksum.
@@ -143,9 +123,9 @@ class MacroGraph(Shown):
         Raises:
             GraphError: A file is missing or differs.
         """
-        for name, facts in self.meta["files"].items():
+        for name, stored in self.manifest.files.items():
             file = self.path / name
-            if not file.is_file() or sha256(file) != facts["sha256"]:
+            if not file.is_file() or sha256(file) != stored.sha256:
                 found = "it differs" if file.is_file() else "it is missing"
                 raise GraphError(
                     file,
@@ -156,24 +136,24 @@ class MacroGraph(Shown):
     @property
     def task_mask_scores(self) -> tuple[float, ...]:
         """Merging score of every task mask. Shape (2^T,)."""
-        return tuple(self.meta["task_mask_scores"])
+        return tuple(self.manifest.task_mask_scores)
 
     def describe(self) -> dict[str, Any]:
         """Return what `mgoe graph describe` prints: the extent of the graph, its latest snapshot, and what it
         took.
         """
-        latest, meta = self.latest, self.meta
+        latest, manifest = self.latest, self.manifest
         return {
-            "format": meta["format"],
-            "engine": meta["engine"],
-            "snapshots": len(meta["cuts"]),
-            "events": meta["events"],
-            "first": _moment(meta["first"]),
-            "last": _moment(meta["last"]),
+            "format": manifest.format,
+            "engine": manifest.engine,
+            "snapshots": len(manifest.cuts),
+            "events": manifest.events,
+            "first": _moment(manifest.first),
+            "last": _moment(manifest.last),
             "users": latest.n_users,
             "items": latest.n_items,
-            "pairs": meta["pairs"][-1],
-            "bytes": sum(facts["bytes"] for facts in meta["files"].values()),
+            "pairs": manifest.pairs[-1],
+            "bytes": sum(file.bytes for file in manifest.files.values()),
             "resolutions": [
                 {
                     "macro_users": ku,
@@ -185,13 +165,13 @@ class MacroGraph(Shown):
                     "drift": round(drift, 4),
                 }
                 for (ku, ki), part, drift in zip(
-                    meta["resolutions"], latest.resolutions, meta["drift"], strict=True
+                    manifest.resolutions, latest.resolutions, manifest.drift, strict=True
                 )
             ],
             **self._describe_rates(),
-            "changes": meta["changes"],
-            "seconds": meta["seconds"],
-            "stages": meta["stages"],
+            "changes": manifest.changes,
+            "seconds": manifest.seconds,
+            "stages": {name: asdict(spent) for name, spent in manifest.stages.items()},
         }
 
     def _describe_rates(self) -> dict[str, Any]:
@@ -203,18 +183,21 @@ class MacroGraph(Shown):
             group.name: int(table.indptr[-1] - table.indptr[0])
             for group, table in zip(rates.groups, rates.tables, strict=True)
         }
-        return {"exposure_records": self.meta["records"], "cells": cells}
+        return {"exposure_records": self.manifest.records, "cells": cells}
 
     @property
     def drift(self) -> float:
         """Share of all score of users that another macro node ties better than their own, at the dense
         resolution.
         """
-        return self.meta["drift"][self.meta["dense"]]
+        return self.manifest.drift[self.manifest.dense]
 
     def _facts(self) -> dict[str, object]:
-        return {name: self.meta[name][-1] for name in ("users", "items", "pairs")} | {
-            "snapshots": len(self.meta["cuts"]),
+        return {
+            "users": self.manifest.users[-1],
+            "items": self.manifest.items[-1],
+            "pairs": self.manifest.pairs[-1],
+            "snapshots": len(self.manifest.cuts),
             "macro nodes": [f"{ku}/{ki}" for ku, ki in self.sizes],
         }
 

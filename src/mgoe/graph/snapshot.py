@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +15,7 @@ from mgoe.errors import GraphError
 from mgoe.graph.adjusted import split_adjusted
 from mgoe.graph.edges import SparseEdges
 from mgoe.graph.links import ItemLinks
+from mgoe.graph.manifest import GraphManifest
 from mgoe.graph.pair_rows import BLOCK_PAIRS, PairColumns, Side, block_bounds
 from mgoe.graph.rates import Rates, RateTable, restore
 from mgoe.graph.scores import UNIT, score_table
@@ -190,12 +190,12 @@ class Snapshot:
         return self.arrays["pairs.item"][start:end]
 
     @classmethod
-    def open(cls, folder: Path, meta: Mapping[str, Any], cut: int) -> Snapshot:
+    def open(cls, folder: Path, manifest: GraphManifest, cut: int) -> Snapshot:
         """Open a saved snapshot, memory-mapped.
 
         Args:
             folder: Of the snapshot, in that of its graph.
-            meta: Manifest of the graph.
+            manifest: That of the graph.
             cut: Last bucket of the snapshot.
 
         Raises:
@@ -205,30 +205,30 @@ class Snapshot:
         def read(name: str) -> NDArray:
             return _mapped(folder / f"{name}.npy")
 
-        resolutions = range(len(meta["resolutions"]))
+        resolutions = range(len(manifest.resolutions))
         parts = tuple(Resolution.read(lambda name, r=r: read(f"r{r}.{name}")) for r in resolutions)
         arrays = {name: read(name) for name in ARRAYS}
         rates = None
-        if (held := meta.get("rates")) is not None:
-            files, groups = enumerate(held["categories"]), restore(held["groups"])
+        if (counted := manifest.rates) is not None:
+            files, groups = enumerate(counted.categories), restore(counted.groups)
             tables = RateTable.read(read)
             rates = Rates(
                 groups,
                 tuple(tables),
                 split_adjusted(groups, tables, read("rates.adjusted")),
                 {name: _mapped(folder.parent.parent / f"categories{k}.npy") for k, name in files},
-                np.array([*held["regressions"].values()], bool),
+                np.array([*counted.regressions.values()], bool),
             )
-        settings = meta["settings"]
-        scores = score_table(np.asarray(meta["ranks"]), settings["beta"], settings["code"]) / UNIT
+        settings = manifest.settings
+        scores = score_table(np.asarray(manifest.ranks), settings.beta, settings.code) / UNIT
         names = (*PLACED, *(f"{name}{r}" for name in ("macro", "norm") for r in resolutions))
         placed: dict[Side, dict[str, NDArray]] = {
             side: {name: read(f"{side}_placed.{name}") for name in names} | {"content": content}
-            for side, content in read_content(folder.parent.parent, meta.get("content", ())).items()
+            for side, content in read_content(folder.parent.parent, manifest.content).items()
         }
-        end = (cut + 1) * meta["bucket"]
-        now = min(end, meta["last"] + 1) if cut == meta["cuts"][-1] else end
-        return cls(arrays, parts, meta["dense"], cut, meta["bucket"], scores, now, rates, placed)
+        end = (cut + 1) * manifest.bucket
+        now = min(end, manifest.last + 1) if cut == manifest.cuts[-1] else end
+        return cls(arrays, parts, manifest.dense, cut, manifest.bucket, scores, now, rates, placed)
 
 
 def score_sums(snapshot: Snapshot, side: Side) -> NDArray[np.int64]:

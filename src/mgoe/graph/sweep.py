@@ -127,7 +127,7 @@ class _Sweep:
         self._snapshot, self._events, self._scores = snapshot, events, graph.fixed_scores
         self._rows = PairRows.by_user(graph.folder(number))
         self._item_indptr = PairRows.item_indptr(graph.folder(number))
-        self._tasks, masks = len(graph.meta["ranks"]), self._rows.task_mask
+        self._tasks, masks = len(graph.manifest.ranks), self._rows.task_mask
         self._share = task_share(tasks_done(masks, self._tasks), len(masks))
         self._sums: dict[Side, NDArray[np.int64]] = {side: score_sums(snapshot, side) for side in SIDES}
         self._placements = Placement.both(graph, self._sums["user"], number)

@@ -57,7 +57,7 @@ class NewEvents:
         >>> facts = Source(history, np.zeros(0, np.int32), **nodes, ranks=[1.0, 2.0]).read_facts()
         >>> own = MacroGraph.open(shutil.copytree(graph.path, "graph"))
         >>> own = update_graph(own, NewEvents(history, users, items, facts, files={}))
-        >>> own.meta["events"] - graph.meta["events"]
+        >>> own.manifest.events - graph.manifest.events
         1
     """
 
@@ -96,17 +96,17 @@ def update_graph(
 
     Example:
         >>> own = MacroGraph.open(shutil.copytree(graph.path, "graph"))
-        >>> update_graph(own, None, recluster=True).meta["changes"][-1]["what"]
+        >>> update_graph(own, None, recluster=True).manifest.changes[-1]["what"]
         'update'
     """
     if new is None and not recluster and not content:
         raise GraphError(graph.path, "an update needs new events, or `recluster`")
-    meta, latest = graph.meta, len(graph.meta["cuts"]) - 1
-    nothing = {"events": 0, "last": meta["last"], "first": meta["first"], "checksum": 0}
+    manifest, latest = graph.manifest, len(graph.manifest.cuts) - 1
+    nothing = {"events": 0, "last": manifest.last, "first": manifest.first, "checksum": 0}
     facts = nothing | (dict(new.facts) if new else {})
-    users, items = (new.users, new.items) if new else (meta["users"][-1], meta["items"][-1])
+    users, items = (new.users, new.items) if new else (manifest.users[-1], manifest.items[-1])
     if recluster:
-        check_memory(users, items, *_settings_of(graph), meta["pairs"][-1])
+        check_memory(users, items, *_settings_of(graph), manifest.pairs[-1])
     change = {"what": "update", "log": facts, "settings": {"recluster": recluster}}
     with workplace(graph.path) as folder:
         plan, about = _with_content(_plan(graph, folder, observer, change), content or {})
@@ -118,32 +118,32 @@ def update_graph(
             write = partial(_add_records, graph, new.records if new else None, plan.rates, folder / WORK)
             plan.stages.run("exposures", 0, write, unit="records")
             facts = facts | plan.rates.facts()
-        cut = max(int(meta["cuts"][-1]), last_bucket(facts, meta["bucket"]))
+        cut = max(int(manifest.cuts[-1]), last_bucket(facts, manifest.bucket))
         learned = graph.folder(-1)
         builder = SnapshotBuilder(
             plan, latest, cut, previous=learned if recluster else None, kept=None if recluster else learned
         )
         builder.build()
         changed = {
-            "cuts": [*meta["cuts"][:-1], cut],
-            "users": [*meta["users"][:-1], users],
-            "items": [*meta["items"][:-1], items],
-            "pairs": [*meta["pairs"][:-1], builder.pairs],
-            "events": meta["events"] + facts["events"],
-            "first": min(meta["first"], facts["first"]),
-            "last": max(meta["last"], facts["last"]),
-            "checksum": meta["checksum"] + facts["checksum"],
+            "cuts": [*manifest.cuts[:-1], cut],
+            "users": [*manifest.users[:-1], users],
+            "items": [*manifest.items[:-1], items],
+            "pairs": [*manifest.pairs[:-1], builder.pairs],
+            "events": manifest.events + facts["events"],
+            "first": min(manifest.first, facts["first"]),
+            "last": max(manifest.last, facts["last"]),
+            "checksum": manifest.checksum + facts["checksum"],
             **({"records": facts["records"]} if plan.rates is not None else {}),
             "drift": builder.drift,
             "changes": [
-                *meta["changes"],
+                *manifest.changes,
                 {"what": "update", "events": facts["events"], "late_pairs": late, "recluster": recluster},
             ],
         }
         finish(
             folder,
             graph.path,
-            meta | changed,
+            manifest.with_changes(**changed),
             {**_kept(graph), **about, **(new.files if new else {})},
             plan.stages,
         )
@@ -169,14 +169,14 @@ def forget_users(
 
     Example:
         >>> own = MacroGraph.open(shutil.copytree(graph.path, "graph"))
-        >>> forget_users(own, [0], {}).meta["changes"][-1]
+        >>> forget_users(own, [0], {}).manifest.changes[-1]
         {'what': 'forget', 'users': 1}
     """
-    meta, gone = graph.meta, np.unique(np.fromiter(users, np.int64))
-    if len(gone) == 0 or gone[0] < 0 or gone[-1] >= meta["users"][-1]:
+    manifest, gone = graph.manifest, np.unique(np.fromiter(users, np.int64))
+    if len(gone) == 0 or gone[0] < 0 or gone[-1] >= manifest.users[-1]:
         raise GraphError(
             graph.path,
-            f"users to forget are indices from 0 to {meta['users'][-1] - 1:,}, found {gone.tolist()[:5]}",
+            f"users to forget are indices from 0 to {manifest.users[-1] - 1:,}, found {gone.tolist()[:5]}",
         )
     change = {"what": "forget", "log": {"events": 0}, "settings": {"users": gone.tolist()}}
     with workplace(graph.path) as folder:
@@ -184,9 +184,11 @@ def forget_users(
         plan, content = _with_content(plan, _without_content(plan, gone))
         if plan.rates is not None:
             write = partial(_remove_records, graph, gone, plan.rates, folder / WORK)
-            plan.stages.run("exposures", meta["records"], write, unit="records")
-        builders = [SnapshotBuilder(plan, s, cut, kept=graph.folder(s)) for s, cut in enumerate(meta["cuts"])]
-        for s, (builder, items) in enumerate(zip(builders, meta["items"], strict=True)):
+            plan.stages.run("exposures", manifest.records, write, unit="records")
+        builders = [
+            SnapshotBuilder(plan, s, cut, kept=graph.folder(s)) for s, cut in enumerate(manifest.cuts)
+        ]
+        for s, (builder, items) in enumerate(zip(builders, manifest.items, strict=True)):
             rows = PairRows.by_user(graph.folder(s))
             remove = partial(_remove, rows, items, gone, builder.folder)
             plan.stages.run(f"{s:02d}: pairs", len(rows.other), remove)
@@ -195,33 +197,33 @@ def forget_users(
             "pairs": [builder.pairs for builder in builders],
             **({"records": plan.rates.facts()["records"]} if plan.rates is not None else {}),
             "drift": builders[-1].drift,
-            "changes": [*meta["changes"], {"what": "forget", "users": len(gone)}],
+            "changes": [*manifest.changes, {"what": "forget", "users": len(gone)}],
         }
         kept = {**_kept(graph), **_without_categories(graph, gone, folder / WORK), **content, **files}
-        finish(folder, graph.path, meta | changed, kept, plan.stages)
+        finish(folder, graph.path, manifest.with_changes(**changed), kept, plan.stages)
     return MacroGraph.open(graph.path)
 
 
 def _settings_of(graph: MacroGraph) -> tuple[GraphSettings, float]:
     """Return how a graph is learned again, and the limit of memory that it was built within."""
-    saved = graph.meta["settings"] | {"refresh": True}
-    memory, _ = saved.pop("memory"), saved.pop("spark")
-    return GraphSettings.model_validate(saved), memory
+    built = graph.manifest.settings
+    learned = built.model_dump(include=set(GraphSettings.model_fields)) | {"refresh": True}
+    return GraphSettings.model_validate(learned), built.memory
 
 
 def _plan(graph: MacroGraph, folder: Path, observer: Observer | None, change: dict[str, Any]) -> GraphPlan:
     """Return the plan of a change: what is not kept is learned again."""
-    meta, (settings, limit) = graph.meta, _settings_of(graph)
+    manifest, (settings, limit) = graph.manifest, _settings_of(graph)
     stages = Stages(folder, observer or Observer(), change | {"graph": graph.checksum})
     engine = Engine(folder, limit)
     rates = None
-    if (held := graph.latest.rates) is not None:
-        regressions = meta["rates"]["regressions"]
+    if (held := graph.latest.rates) is not None and manifest.rates is not None:
+        regressions = manifest.rates.regressions
         memory = limit * SORT_SHARE
         rates = RatePlan(held.groups, folder / RECORDS, held.categories, regressions, memory)
-    content = read_content(graph.path, meta.get("content", ()))
+    content = read_content(graph.path, manifest.content)
     return GraphPlan(
-        folder, settings, meta["ranks"], meta["bucket"], graph.sizes, stages, engine, rates, content
+        folder, settings, manifest.ranks, manifest.bucket, graph.sizes, stages, engine, rates, content
     )
 
 

@@ -164,7 +164,7 @@ def _continue(new: NewRows, folder: Path, out: Path, learns: bool) -> Made:
             "is of an exposure log and learns from exposures, found only live events, which do not say what "
             "was shown; keep the weights (mgoe update --weights keep), or send exposures",
         )
-    learned = new.folder / f"fit-{graph.meta['checksum']:x}"  # of these rows
+    learned = new.folder / f"fit-{graph.manifest.checksum:x}"  # of these rows
     job = RetrainJob(bundle, known, examples, learned)
     job.share(ProcessGroup.current())
     scores = learn(job)
@@ -186,7 +186,7 @@ def _continue(new: NewRows, folder: Path, out: Path, learns: bool) -> Made:
         "retrained",
         {
             "calibration": calibration.model_dump(mode="json"),
-            "trained_until": iso_time(graph.meta["last"]),
+            "trained_until": iso_time(graph.manifest.last),
             "due": due,
         },
     )
@@ -280,7 +280,7 @@ def reasons(bundle: Bundle, graph: MacroGraph, examples: Examples) -> list[str]:
     if newcomers > NEWCOMERS:
         found.append(f"{newcomers:.0%} of the new rows have items that came after the last full training")
     since = datetime.fromisoformat(bundle.manifest["fully_trained_until"])
-    age = datetime.fromisoformat(iso_time(graph.meta["last"])) - since
+    age = datetime.fromisoformat(iso_time(graph.manifest.last)) - since
     if age > timedelta(seconds=seconds(bundle.settings.retrain.full_after)):
         found.append(
             f"the log has gone on for {age.days} days since the last one (retrain.full_after is "

@@ -48,7 +48,7 @@ def update_macro_graph(
 
     Example:
         >>> own = shutil.copytree(graph.path, "graph")
-        >>> update_macro_graph(own, recluster=True).meta["changes"][-1]["what"]
+        >>> update_macro_graph(own, recluster=True).manifest.changes[-1]["what"]
         'update'
     """
     graph = _changeable(path)
@@ -59,7 +59,7 @@ def update_macro_graph(
         with changing(graph) as work:
             opened = opened_rows(settings, log, work, table)
             changed = add_events(graph, settings, opened, work, recluster=recluster)
-    note_changes(changed.path, changed.meta["changes"])
+    note_changes(changed.path, changed.manifest.changes)
     return changed
 
 
@@ -87,8 +87,8 @@ def add_events(
     with numbered_log(settings, opened, work, known, encoders) as (found, _):
         users, items, facts = found.counts["user"], found.counts["item"], found.facts
         logger.info(
-            f"  of them {users - graph.meta['users'][-1]:,} new users and "
-            f"{items - graph.meta['items'][-1]:,} new items"
+            f"  of them {users - graph.manifest.users[-1]:,} new users and "
+            f"{items - graph.manifest.items[-1]:,} new items"
         )
         return update_graph(
             graph,
@@ -116,7 +116,7 @@ def _content(graph: MacroGraph, about: Encoders, folder: Path) -> dict[Side, NDA
     ids = Vocabulary.load(folder / Encoders.FILES[1]).with_ids(about.items.every)
     return {
         side: about.item_side.content_of(about.items.indices(ids.every))
-        for side in graph.meta.get("content", ())
+        for side in graph.manifest.content
         if side == "item"
     }
 
@@ -133,7 +133,7 @@ def forget_in_macro_graph(path: Path | str, users: Sequence[str]) -> MacroGraph:
 
     Example:
         >>> own = shutil.copytree(graph.path, "graph")
-        >>> forget_in_macro_graph(own, prepared.users.ids([0]).to_pylist()).meta["changes"][-1]
+        >>> forget_in_macro_graph(own, prepared.users.ids([0]).to_pylist()).manifest.changes[-1]
         {'what': 'forget', 'users': 1}
     """
     graph = _changeable(path)
@@ -151,7 +151,7 @@ def forget_in_macro_graph(path: Path | str, users: Sequence[str]) -> MacroGraph:
             f"users to forget must be in the graph, found none for {unknown[0]!r}{more}; leave them out",
         )
     changed = without_users(graph, indices)
-    note_changes(changed.path, changed.meta["changes"])
+    note_changes(changed.path, changed.manifest.changes)
     return changed
 
 
@@ -182,16 +182,16 @@ def settings_of(graph: MacroGraph, log: Sequence[str]) -> RunSettings:
     Raises:
         MgoeError: The graph does not say how its log was read.
     """
-    if not graph.meta["log"]:
+    if not graph.manifest.log:
         raise GraphError(
             graph.path, "the graph does not say how its log was read; build it with `mgoe graph build`"
         )
     engine = {} if any("://" in path for path in log) else {"engine": "local"}
     left_out = dict.fromkeys(("start", "end", "weight", "uniform", "erased"))
-    data = graph.meta["log"]["data"] | left_out | {"log": list(log) or ["-"]}
-    saved = graph.meta["settings"] | engine
+    data = graph.manifest.log["data"] | left_out | {"log": list(log) or ["-"]}
+    saved = graph.manifest.settings.model_dump(mode="json") | engine
     outside = {key: saved.pop(key) for key in ("memory", "spark")}
-    raw = graph.meta["log"] | {"data": data, "graph": saved, **outside}
+    raw = graph.manifest.log | {"data": data, "graph": saved, **outside}
     return saved_settings(graph, raw)
 
 

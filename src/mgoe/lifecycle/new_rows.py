@@ -409,7 +409,7 @@ def learned_until(bundle: Bundle) -> int:
     held = [one.last for one in read_held(bundle.path).values() if one.last is not None]
     if held and bundle.settings.data.history != "cut":
         return max(held)
-    return max([int(bundle.graph.meta["last"]) - longest_delay(bundle.settings.tasks), *held])
+    return max([bundle.graph.manifest.last - longest_delay(bundle.settings.tasks), *held])
 
 
 def _known_after(rows: Table, settings: RunSettings, after: int, now: int) -> Table:

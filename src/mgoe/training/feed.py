@@ -304,7 +304,7 @@ def spec_of_rows(
         n_items=n_items,
         macro_users=latest.macro_users,
         macro_items=latest.macro_items,
-        recents=graph.meta["settings"]["recents"],
+        recents=graph.manifest.settings.recents,
         widths={},
         moments={},
         user_side=_categories(prepared.user_side.encoders, most),

@@ -253,9 +253,9 @@ def test_what_follows_reads_shards(spark: Any, exposures: RunSettings, shown: Pa
     raw["data"]["engine"] = raw["graph"]["engine"] = "spark"
     raw["spark"] = SPARK.model_dump()
     run(RunSettings.model_validate(raw), tmp_path / "run", reuse=True)
-    found, expected = (MacroGraph.open(path / "graph").meta for path in (tmp_path / "run", shown))
-    assert found["files"] == expected["files"]
-    assert (found["engine"], len(found["cuts"])) == ("spark", 4)
+    found, expected = (MacroGraph.open(path / "graph").manifest for path in (tmp_path / "run", shown))
+    assert found.files == expected.files
+    assert (found.engine, len(found.cuts)) == ("spark", 4)
 
 
 def test_no_bucket_is_divided():

@@ -63,7 +63,7 @@ def log() -> History:
 def update(out: Path, observer: Observer | None = None) -> MacroGraph:
     """Add a tenth to a graph of the log: later and late events, known and new users and items."""
     graph = MacroGraph.open(out)
-    users, items = graph.meta["users"][-1] + 50, graph.meta["items"][-1] + 30
+    users, items = graph.manifest.users[-1] + 50, graph.manifest.items[-1] + 30
     rows = planted(users=users, items=items, groups=6, events=10_000, seed=3, last=15)
     source = source_of(rows, out.with_name(f"{out.name}.new.parquet"), [], [users], [items])
     return update_graph(graph, NewEvents(source.history, users, items, source.read_facts(), {}), observer)

@@ -56,9 +56,9 @@ def test_every_stage_is_shown_once_to_its_end_and_timed(tmp_path, settings):
     assert list(seen.totals) == ["pairs", *each, "checksums"]
     assert seen.totals["pairs"] == len(EVENTS)
     assert seen.done == seen.totals
-    assert graph.meta["stages"].keys() == {"pairs", *STAGES, "checksums"}
-    assert graph.meta["seconds"] == pytest.approx(
-        sum(took["seconds"] for took in graph.meta["stages"].values()), abs=0.01
+    assert graph.manifest.stages.keys() == {"pairs", *STAGES, "checksums"}
+    assert graph.manifest.seconds == pytest.approx(
+        sum(took.seconds for took in graph.manifest.stages.values()), abs=0.01
     )
 
 
@@ -308,7 +308,7 @@ def test_with_all_users_items_are_the_basis_of_the_sketch_and_a_sample_of_all_is
         arrays = snapshot.arrays
         assert_allclose(
             arrays["item_vectors"],
-            arrays["basis"] * arrays["singular"] ** graph.meta["settings"]["scale"],
+            arrays["basis"] * arrays["singular"] ** graph.manifest.settings.scale,
             rtol=1e-6,
         )
         assert_array_equal(np.rint(arrays["item_sum"] * UNIT), arrays["basis_sum"])

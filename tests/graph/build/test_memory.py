@@ -62,7 +62,7 @@ def test_learning_the_sketch_needs_what_was_said(tmp_path, users, items, events,
         graph.latest.n_users,
         graph.latest.n_items,
         GraphSettings(resolutions=[(2, 2)], **{"rank": 48, **settings}),
-        graph.meta["pairs"][-1],
+        graph.manifest.pairs[-1],
     )
     assert seen.peak["00: sketch"] == pytest.approx(said - PROCESS, rel=0.15)
 
@@ -168,12 +168,12 @@ def test_little_memory_gives_the_same_graph_in_many_passes(roomy, tmp_path, monk
     assert len(made) > 20 * len(little.snapshots)
     for s in range(len(roomy.snapshots)):
         assert differences(contents(little, s), contents(roomy, s)) == [], s
-    assert little.meta["drift"] == roomy.meta["drift"]
+    assert little.manifest.drift == roomy.manifest.drift
 
 
 def test_macro_nodes_are_learned_again_only_where_memory_suffices(tmp_path, monkeypatch):
     graph = history(planted()).build(tmp_path / "graph")
-    monkeypatch.setattr(module, "PROCESS", int(graph.meta["settings"]["memory"] * GIB))
+    monkeypatch.setattr(module, "PROCESS", int(graph.manifest.settings.memory * GIB))
     with pytest.raises(GraphError, match=r"^memory: the sketch must be learned in memory"):
         update_graph(graph, None, recluster=True)
     assert not building(graph.path).exists()

@@ -57,15 +57,15 @@ class Recorder(Observer):
 
 def check_identical(one: MacroGraph, other: MacroGraph):
     """In every file, and in what the manifest says but for the time it took."""
-    for s in range(len(one.meta["cuts"])):
+    for s in range(len(one.manifest.cuts)):
         assert differences(contents(one, s), contents(other, s)) == [], s
     spent = ("stages", "seconds")
-    assert {k: v for k, v in one.meta.items() if k not in spent} == {
-        k: v for k, v in other.meta.items() if k not in spent
+    assert {k: v for k, v in one.manifest if k not in spent} == {
+        k: v for k, v in other.manifest if k not in spent
     }
-    assert one.meta["stages"].keys() == other.meta["stages"].keys()
+    assert one.manifest.stages.keys() == other.manifest.stages.keys()
     assert {file.relative_to(one.path).as_posix() for file in one.path.rglob("*") if file.is_file()} == {
-        *one.meta["files"],
+        *one.manifest.files,
         "graph.json",
     }
     one.verify()
@@ -222,10 +222,10 @@ def test_a_build_that_is_interrupted_while_it_takes_its_place_ends_well(
             else:
                 break
         if over:  # one of the two opens, without any build
-            assert MacroGraph.open(out).meta["events"] in (100, len(EVENTS))
-        if out.exists() and MacroGraph.open(out).meta["events"] == len(EVENTS):  # whole before another build
+            assert MacroGraph.open(out).manifest.events in (100, len(EVENTS))
+        if out.exists() and MacroGraph.open(out).manifest.events == len(EVENTS):  # whole before another build
             check_identical(MacroGraph.open(out), graph)
-        done = out.exists() and MacroGraph.open(out).meta["events"] == len(EVENTS)
+        done = out.exists() and MacroGraph.open(out).manifest.events == len(EVENTS)
         rest = Recorder()
         again = LOG.build(out, observer=rest)
         assert rest.begun in ([stages] if done else [stages[-1:], []])  # nothing that was done is done again
@@ -366,8 +366,9 @@ def test_more_memory_resumes(uninterrupted, tmp_path):
     seen = Recorder()
     again = build_graph(source, GraphSettings(**SMALL), tmp_path / "graph", seen, memory=9.0)
     assert seen.begun == stages[8:]
-    assert again.meta["settings"] == graph.meta["settings"] | {"memory": 9.0}
-    check_identical(MacroGraph(again.path, again.meta | {"settings": graph.meta["settings"]}), graph)
+    assert again.manifest.settings == graph.manifest.settings.model_copy(update={"memory": 9.0})
+    same = again.manifest.with_changes(settings=graph.manifest.settings)
+    check_identical(MacroGraph(again.path, same), graph)
 
 
 # --- kills and full disks, in a process of its own ---

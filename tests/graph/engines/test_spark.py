@@ -39,10 +39,11 @@ ENGINE = {"engine", "settings", "stages", "seconds"}
 
 def check_identical(one: MacroGraph, other: MacroGraph) -> None:
     """In every file, and in what the manifest says."""
-    assert one.meta["files"] == other.meta["files"]
-    for s in range(len(one.meta["cuts"])):
+    assert one.manifest.files == other.manifest.files
+    for s in range(len(one.manifest.cuts)):
         assert differences(contents(one, s), contents(other, s)) == [], s
-    assert {key for key in one.meta if one.meta[key] != other.meta[key]} <= ENGINE
+    ours, theirs = dict(one.manifest), dict(other.manifest)
+    assert {key for key in ours if ours[key] != theirs[key]} <= ENGINE
     one.verify()
 
 
@@ -56,7 +57,7 @@ def a_log(users: int, items: int, events: int, cuts: tuple[int, ...] = (), seed:
 def test_every_snapshot_of_a_small_log(spark: Any, tmp_path: Path):
     log = a_log(60, 40, 400, (3, 7) if SOAK else (5,))
     found = log.build(tmp_path / "spark", **LITTLE)
-    assert (found.meta["engine"], found.meta["settings"]["spark"]["master"]) == ("spark", "local[2]")
+    assert (found.manifest.engine, found.manifest.settings.spark.master) == ("spark", "local[2]")
     check_identical(found, log.build(tmp_path / "local"))
     assert not building(tmp_path / "spark").exists()
     assert spark._session.range(3).count() == 3  # a session that ran before the build runs after it

@@ -142,7 +142,7 @@ def test_exposures_on_spark_are_counted_as_on_the_local_engine(
     groups = ["user", "device", "users.community x item", *["device x user"] * SOAK, "query x device"]
     expected = experiments.macro_graph(settings(shown, log, rates=groups), tmp_path / "local")
     found = experiments.macro_graph(settings(shown, log, rates=groups, **LOCAL), tmp_path / "spark")
-    assert found.meta["checksum"] == expected.meta["checksum"]
+    assert found.manifest.checksum == expected.manifest.checksum
     records, same = (pq.read_table(graph.path / RECORDS) for graph in (found, expected))
     assert records.cast(same.schema).equals(same)
     assert {*records["position"].to_pylist()} == {0, *range(2, 12)}
@@ -203,7 +203,7 @@ def test_a_build_of_a_log_on_spark_goes_on_with_the_other_engine(
     expected = experiments.macro_graph(settings(small, texts), tmp_path / "local")
     check_identical(found, expected)
     check_nodes(found, expected)
-    assert found.meta["engine"] == "local"
+    assert found.manifest.engine == "local"
 
 
 @pytest.mark.parametrize("separator", ["|", "."])

@@ -475,7 +475,7 @@ def large_and_newcomers(large: World) -> LiveNodes:
 
 def test_stats_count_events_and_nodes(large: World):
     live = large.live()
-    newest = large.graph.meta["last"]
+    newest = large.graph.manifest.last
     one, late = Event(0, 0, "buy", newest + 1, "a"), Event(1, 1, "click", 3, "b")
     assert live.apply([one, late, one, Event(0, 0, "wave", newest + 1)]) == 2
     assert live.apply([one, replace(one, id=None)]) == 0
@@ -548,7 +548,7 @@ def test_an_interaction_of_the_snapshot_does_not_count_again_under_another_behav
 
 
 def test_another_state_on_the_same_snapshot_knows_nothing_of_this_one(large: World):
-    live, event = large.live(), Event(0, 10_000, "buy", large.graph.meta["last"] + 1, "a")
+    live, event = large.live(), Event(0, 10_000, "buy", large.graph.manifest.last + 1, "a")
     live.apply([event])
     other = LiveNodes(live.base)
     assert (other.stats["events"], other.size("item")) == (0, large.items)

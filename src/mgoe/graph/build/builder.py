@@ -25,10 +25,11 @@ from mgoe.graph.build.plan import GraphPlan, snapshot_folder
 from mgoe.graph.build.rate_counter import RECORDS, RatePlan, write_sorted
 from mgoe.graph.build.sizes import check_memory, choose_resolutions
 from mgoe.graph.build.snapshot_builder import SnapshotBuilder
-from mgoe.graph.build.workplace import WORK, Observer, Spent, Stages, finish, workplace
+from mgoe.graph.build.workplace import WORK, Observer, Stages, finish, workplace
 from mgoe.graph.engines.local import SORT_SHARE, Batches, Engine
 from mgoe.graph.fold import MOST_TASKS, SnapshotCuts
-from mgoe.graph.macro_graph import FORMAT, MacroGraph
+from mgoe.graph.macro_graph import MacroGraph
+from mgoe.graph.manifest import FORMAT, BuiltSettings, GraphManifest, Spent
 from mgoe.graph.pair_rows import Side
 from mgoe.graph.rates import automatic, listed, parse_groups
 from mgoe.graph.scores import merging_score
@@ -175,11 +176,11 @@ def build_graph(
         else:
             sizes = keep.sizes
         rates = _rate_plan(source, settings, folder, len(sizes), stages, memory * SORT_SHARE)
-        facts = facts | ({} if rates is None else rates.facts())
+        counted = {} if rates is None else rates.facts()
         save_arrays(folder, {f"content.{side}": values for side, values in source.content.items()})
         content = read_content(folder, source.content)
         plan = GraphPlan(folder, settings, source.ranks, source.bucket, sizes, stages, engine, rates, content)
-        cuts = [*map(int, source.cuts), last_bucket(facts, source.bucket)]
+        cuts = [*map(int, source.cuts), last_bucket(facts | counted, source.bucket)]
         builders = [
             SnapshotBuilder(plan, s, cut, snapshots[s - 1] if s else None, keep.folder(s) if keep else None)
             for s, cut in enumerate(cuts)
@@ -188,28 +189,31 @@ def build_graph(
             builder.build()
         telling = [side for side in content if any(one.tells(side) for one in builders[:-1] or builders)]
         masks, ranks = np.arange(1 << tasks), np.asarray(source.ranks, float)
-        meta = {
-            "format": FORMAT,
-            "engine": engine.name,
-            "settings": settings.model_dump(mode="json") | {"memory": memory, "spark": spark.model_dump()},
-            "log": dict(source.log),
-            "ranks": list(source.ranks),
-            "bucket": source.bucket,
-            "task_mask_scores": merging_score(masks, ranks, settings.beta, settings.code).tolist(),
-            "resolutions": [list(size) for size in sizes],
-            "dense": plan.dense,
-            "cuts": cuts,
-            "since": None,
-            "users": source.users_at.tolist(),
-            "items": source.items_at.tolist(),
-            "pairs": pairs,
-            "drift": builders[-1].drift,
-            "changes": [],
-            "rates": None if rates is None else rates.described(),
-            "content": telling,
-            **facts,
-        }
-        finish(folder, out, meta, source.files, stages, source.spent, noted)
+        manifest = GraphManifest(
+            format=FORMAT,
+            engine=engine.name,
+            settings=BuiltSettings(**settings.model_dump(), memory=memory, spark=spark),
+            log=dict(source.log),
+            ranks=list(source.ranks),
+            bucket=source.bucket,
+            task_mask_scores=merging_score(masks, ranks, settings.beta, settings.code).tolist(),
+            resolutions=list(sizes),
+            dense=plan.dense,
+            cuts=cuts,
+            since=None,
+            users=source.users_at.tolist(),
+            items=source.items_at.tolist(),
+            pairs=pairs,
+            drift=builders[-1].drift,
+            changes=[],
+            rates=None if rates is None else rates.described(),
+            content=tuple(telling),
+            events=facts["events"],
+            first=facts["first"],
+            last=facts["last"],
+            checksum=facts["checksum"],
+        ).with_changes(**counted)
+        finish(folder, out, manifest, source.files, stages, source.spent, noted)
     return MacroGraph.open(out)
 
 

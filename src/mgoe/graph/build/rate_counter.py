@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import ibis.expr.types as ir
 import numpy as np
@@ -23,6 +22,7 @@ from mgoe.errors import GraphError
 from mgoe.graph.adjusted import Labels, adjusted_rates, is_adjusted
 from mgoe.graph.build.cells import CellCounter, Cells, Marks, joined
 from mgoe.graph.build.workplace import Advance
+from mgoe.graph.manifest import CountedRates
 from mgoe.graph.pair_rows import Side, starts
 from mgoe.graph.rates import Axis, RateGroup, RateTable, describe, distinct
 from mgoe.graph.shrinkage import evidence, fit_mean_prior, fit_prior
@@ -241,13 +241,9 @@ class RatePlan:
             ]
         return {"records": records, "last_bucket": last or 0}
 
-    def described(self) -> dict[str, Any]:
+    def described(self) -> CountedRates:
         """Return the groups as plain values, for the manifest."""
-        return {
-            "groups": describe(self.groups),
-            "categories": list(self.categories),
-            "regressions": dict(self.regressions),
-        }
+        return CountedRates(describe(self.groups), list(self.categories), dict(self.regressions))
 
     def save_categories(self, folder: Path) -> None:
         """Write the categories of all nodes into the folder of a graph."""

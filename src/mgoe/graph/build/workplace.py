@@ -4,14 +4,11 @@ It is beside the graph's place and takes this place when it is complete. A build
 the stages that are recorded.
 """
 
-import hashlib
-import json
 import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +29,9 @@ from mgoe._util.files import (
 )
 from mgoe._util.memory import anonymous_memory
 from mgoe.errors import GraphError, OutputError
+from mgoe.graph.manifest import GraphManifest, Spent, StoredFile, combined
 
-MANIFEST, CHECKSUMS, STAGES = "graph.json", "checksums.json", "stages.json"
+CHECKSUMS, STAGES = "checksums.json", "stages.json"
 WORK, SPILL = "work", "spill"
 """Folders of what only a build reads, and of what its engine spills."""
 NOT_KEPT = (WORK, SPILL, STAGES, CHECKSUMS)
@@ -59,21 +57,6 @@ class Observer:
 
     def end(self) -> None:
         """Receive that the stage has ended, or failed."""
-
-
-@dataclass(frozen=True)
-class Spent:
-    """What a stage took.
-
-    Example:
-        >>> Spent(seconds=1.5, peak_gib=0.2).seconds
-        1.5
-    """
-
-    seconds: float
-    """Time on the clock."""
-    peak_gib: float
-    """Most anonymous memory while it ran."""
 
 
 class Stages:
@@ -193,7 +176,7 @@ def workplace(out: Path) -> Iterator[Path]:
 def finish(
     folder: Path,
     out: Path,
-    meta: dict[str, Any],
+    manifest: GraphManifest,
     files: Mapping[str, Path],
     done: Stages,
     spent: Mapping[str, Spent] | None = None,
@@ -204,7 +187,7 @@ def finish(
     Args:
         folder: Of `workplace`.
         out: The place.
-        meta: Manifest, but for files and stages.
+        manifest: Without files and stages.
         files: Kept with the graph, by name.
         done: Record of the build.
         spent: What was done before the build.
@@ -233,7 +216,7 @@ def finish(
         write_json(folder / CHECKSUMS, facts)
 
     done.run("checksums", 0, write_checksums)
-    listed = read_json(folder / CHECKSUMS)
+    listed = {name: StoredFile(**facts) for name, facts in read_json(folder / CHECKSUMS).items()}
     built, took = combined(listed, "snapshots/"), {**(spent or {}), **done.spent}
     if noted not in (None, built):
         shutil.rmtree(folder)
@@ -242,27 +225,16 @@ def finish(
             "snapshots that are built again must be those that its models have learned from, found others; "
             "use the versions of mgoe and of its libraries that made the run, or overwrite it to train again",
         )
-    write_json(
-        folder / MANIFEST,
-        meta
-        | {
-            "built": built,
-            "files": listed,
-            "stages": {
-                name: {"seconds": round(stage.seconds, 3), "peak_gib": round(stage.peak_gib, 3)}
-                for name, stage in took.items()
-            },
-            "seconds": round(sum(stage.seconds for stage in took.values()), 3),
+    manifest.with_changes(
+        built=built,
+        files=listed,
+        stages={
+            name: Spent(round(stage.seconds, 3), round(stage.peak_gib, 3)) for name, stage in took.items()
         },
-    )
+        seconds=round(sum(stage.seconds for stage in took.values()), 3),
+    ).write(folder)
     replace_folder(folder, out)
     _tidy(out)
-
-
-def combined(files: Mapping[str, Mapping[str, Any]], below: str = "") -> str:
-    """Return one checksum of the files of a manifest whose names begin in some way."""
-    listed = {name: facts["sha256"] for name, facts in files.items() if name.startswith(below)}
-    return hashlib.sha256(json.dumps(listed, sort_keys=True).encode()).hexdigest()
 
 
 def complete_move(out: Path) -> None:

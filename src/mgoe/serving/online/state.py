@@ -95,13 +95,13 @@ class LiveBase:
         """
         for vocabulary in vocabularies.values():
             vocabulary.look_up([])  # builds the table of ids before the first request
-        meta, snapshot, scores = graph.meta, graph.latest, graph.fixed_scores
+        manifest, snapshot, scores = graph.manifest, graph.latest, graph.fixed_scores
         rows: dict[Side, PairRows] = {
             "user": PairRows.by_user(graph.folder(-1)),
             "item": item_rows(graph, index),
         }
         masks = rows["user"].task_mask
-        share = task_share(tasks_done(masks, len(meta["ranks"])), len(masks))
+        share = task_share(tasks_done(masks, len(manifest.ranks)), len(masks))
         sums = {side: score_sums(snapshot, side) for side in SIDES}
         return cls(
             snapshot=snapshot,
@@ -114,8 +114,8 @@ class LiveBase:
                 for side in SIDES
             },
             placements=Placement.both(graph, sums["user"]),
-            newest=int(meta["last"]),
-            since=None if graph.since is None else (graph.since + 1) * meta["bucket"],
+            newest=manifest.last,
+            since=None if graph.since is None else (graph.since + 1) * manifest.bucket,
             seen=SeenEvents(),
         )
 
