@@ -321,7 +321,7 @@ def visit(
     from mgoe.serving.http.client import client
     from mgoe.serving.http.settings import ServeSettings
     from mgoe.simulation import Truth, Visits, VisitSettings
-    from mgoe.simulation.loop import Service, first_day, play
+    from mgoe.simulation.loop import OUTCOMES, Service, first_day, play
 
     if world is None:
         raise ConfigError("--world", "must name the folder of a simulated log, whose users visit; give it")
@@ -358,15 +358,16 @@ def visit(
 
     with ProgressBar("days") as bar:
         asyncio.run(run())
-    found = ds.dataset(out / "outcomes").to_table().to_pandas()
-    sums = found[[*visits.truth.settings.names, "stay", "value"]].sum()
+    played = ds.dataset(out / OUTCOMES)
+    outcomes = played.to_table().to_pandas()
+    sums = outcomes[[*visits.truth.settings.names, "stay", "value"]].sum()
     return {
         "path": str(out),
         "first": str(visits.date_of(first)),
-        "days": days,
-        "pages": int(found["request"].nunique()),
-        "shown": len(found),
-        "users": int(found["user_id"].nunique()),
+        "days": len(played.files),
+        "pages": int(outcomes["request"].nunique()),
+        "shown": len(outcomes),
+        "users": int(outcomes["user_id"].nunique()),
         "sums": {name: float(value) for name, value in sums.items()},
         "seconds": time.perf_counter() - started,
     }
