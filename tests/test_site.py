@@ -14,6 +14,7 @@ import typer
 
 import mgoe
 from mgoe.cli import app
+from mgoe.models import BASES
 from tests.test_docs import SETTINGS
 
 ROOT = Path(__file__).parents[1]
@@ -93,6 +94,15 @@ def test_every_setting_is_in_the_reference():
         rows = page.split(f"\n### {settings.__name__}\n")[1].split("\n### ")[0]
         assert [name for name in settings.model_fields if f"\n| `{name}` | " not in rows] == []
         assert [name for name, field in settings.model_fields.items() if not field.description] == []
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_every_switch_of_a_model_is_in_the_reference(base: str):
+    parts = reference.settings_page().split("\n## Options of models\n")[1].split("\n### ")[1:]
+    rows = "".join(part for part in parts if f"`{base}`" in part.splitlines()[0])
+    fields = BASES[base].Options.model_fields
+    assert [name for name in fields if f"\n| `{name}` | " not in rows] == []
+    assert [name for name, field in fields.items() if not field.description] == []
 
 
 def test_every_command_and_every_route_is_in_the_reference():
