@@ -1,20 +1,24 @@
 """Days of a world: played once, or resumed after any interruption."""
 
 import asyncio
+import gc
 import json
-from collections.abc import Sequence
+import tracemalloc
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mgoe.errors import OutputError
+from mgoe.errors import ConfigError, OutputError
 from mgoe.simulation import Shown, Truth, Visits, VisitSettings, make_truth, play
-from mgoe.simulation.loop import JOURNAL, OUTCOMES, first_day
+from mgoe.simulation.loop import JOURNAL, OUTCOMES, Clock, Service, first_day
 from mgoe.simulation.visits import Page, Report
 from tests.effort import up_to
 from tests.simulation.worlds import SMALL
@@ -136,3 +140,69 @@ def test_days_of_another_world_are_refused_and_stay(truth: Truth, tmp_path: Path
     (tmp_path / JOURNAL).write_bytes(before.replace(b'"request"', b"request", 1))
     with pytest.raises(OutputError, match="is damaged"):
         run(truth, Counting(), tmp_path, range(4, 5))
+
+
+def test_days_that_outgrow_memory_are_refused_before_they_begin(
+    truth: Truth, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    needed = Visits(truth, VisitSettings(delay=8)).needed_memory(3)
+    monkeypatch.setattr("mgoe.simulation.loop.available_memory", lambda: needed - 1)
+    rule = (
+        r"^world: 3 days of visits must fit into memory and need about 0\.\d+ GiB, found 0\.\d+ GiB; "
+        "play fewer days, lower `sessions`, or simulate fewer users$"
+    )
+    with pytest.raises(ConfigError, match=rule):
+        run(truth, Counting(), tmp_path / "days")
+    assert not (tmp_path / "days").exists()
+    run(truth, Counting(), tmp_path / "days", range(4, 6))
+
+
+class Any4:
+    """Shows other items to each user, so that as many pairs as possible are remembered."""
+
+    async def show(self, page: Page, visits: Visits) -> Shown:
+        items = np.random.default_rng([page.time, page.user]).choice(200, 10, replace=False)
+        return Shown(visits.truth.item_ids.of(items).tolist())
+
+    async def tell(self, reports: Sequence[Report], time: int) -> None: ...
+
+    async def change(self, items: Sequence[dict[str, Any]], time: int) -> None: ...
+
+
+def test_the_memory_of_days_is_about_what_is_said(tmp_path: Path):
+    world = SMALL.model_copy(update={"positions": 10, "users": 100})
+    visits = Visits(make_truth(world), VisitSettings(sessions=1))
+    run_once = play(visits, Any4(), tmp_path, range(9, 11))
+    gc.collect()
+    tracemalloc.start()
+    asyncio.run(run_once)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert 0.7 < visits.needed_memory(2) / peak < 1.5
+
+
+def test_a_service_with_a_task_that_the_world_lacks_is_refused(truth: Truth, tmp_path: Path):
+    about = {"tasks": ["click", "share"], "context": [], "busiest_users": []}
+
+    @asynccontextmanager
+    async def connect(clock: Clock) -> AsyncIterator[httpx.AsyncClient]:
+        transport = httpx.MockTransport(lambda request: httpx.Response(200, json=about))
+        async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
+            yield client
+
+    async def refused() -> None:
+        visits = Visits(truth, VisitSettings())
+        async with Service(connect, visits) as service:
+            await play(visits, service, tmp_path, range(4, 5))
+
+    rule = "^--serve: every task must be a behaviour of the world or stay, found 'share', of click, "
+    with pytest.raises(ConfigError, match=rule):
+        asyncio.run(refused())
+
+
+def test_a_bundle_from_before_the_world_is_refused(truth: Truth):
+    visits = Visits(truth, VisitSettings())
+    start = WORLD.start
+    assert visits.day_after(f"{start}T23:59:59+00:00") == 1
+    with pytest.raises(ConfigError, match=f"which begins on {start}, found 1999-12-31; serve a bundle"):
+        visits.day_after("1999-12-31T00:00:00+00:00")

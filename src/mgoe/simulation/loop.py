@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from mgoe._util.files import atomic_file, exclusive, output_errors
+from mgoe._util.memory import available_memory
 from mgoe.errors import ConfigError, DataError, OutputError
 from mgoe.simulation.settings import DEVICES
 from mgoe.simulation.truth import Truth
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 Record = TypeVar("Record")
 JOURNAL, OUTCOMES = "journal.jsonl", "outcomes"
+GIB = 2**30
 RECORDS_PER_REQUEST = 500
 """Most records that one request to the service holds."""
 
@@ -199,7 +201,8 @@ async def play(
         features: What the policy knows of items; of these the world has `content`.
 
     Raises:
-        MgoeError: The folder holds the days of another world, or the service refuses what it is sent.
+        MgoeError: The days do not fit into memory, the folder holds those of another world, or the service
+            refuses what it is sent.
 
     Example:
         >>> import asyncio, numpy as np
@@ -212,6 +215,12 @@ async def play(
         >>> visits = Visits(Truth.open(log.parent), VisitSettings())
         >>> asyncio.run(play(visits, Newest(), folder / "newest", range(2, 3)))
     """
+    if (needed := visits.needed_memory(len(days))) > (free := available_memory()):
+        raise ConfigError(
+            "world",
+            f"{len(days):,} days of visits must fit into memory and need about {needed / GIB:.2g} GiB, found "
+            f"{free / GIB:.2g} GiB; play fewer days, lower `sessions`, or simulate fewer users",
+        )
     with exclusive(folder, "the days of a world"), output_errors(folder):
         (folder / OUTCOMES).mkdir(parents=True, exist_ok=True)
         with closing(_Journal(folder / JOURNAL, visits, days.start)) as known:

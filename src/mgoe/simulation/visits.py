@@ -36,6 +36,8 @@ MEMORY = 0.8
 """Share of the mood of a user that outlives a page."""
 BUSIEST = 8.0
 """Sessions that a user opens on a day on average, at most."""
+PAGE_BYTES, SHOWN_BYTES, PAIR_BYTES = 1_200, 120, 110
+"""Memory of a page until its day is over, of an item on it, and of an item that a user has ever seen."""
 _DAY, _SESSION, _PAGE, _PRICE = range(4)  # streams of random numbers
 
 
@@ -180,8 +182,25 @@ class Visits:
         return self.truth.settings.start + timedelta(days=day)
 
     def day_after(self, moment: str) -> int:
-        """Return the number of the day after a moment in ISO 8601."""
-        return (datetime.fromisoformat(moment).date() - self.truth.settings.start).days + 1
+        """Return the number of the day after a moment in ISO 8601.
+
+        Raises:
+            ConfigError: The moment is before the world begins.
+        """
+        day, start = datetime.fromisoformat(moment).date(), self.truth.settings.start
+        if day < start:
+            raise ConfigError(
+                "--serve",
+                f"the bundle's newest row must be of the world, which begins on {start}, found {day}; serve "
+                "a bundle that was trained on the log of this world",
+            )
+        return (day - start).days + 1
+
+    def needed_memory(self, days: int) -> int:
+        """Return about how many bytes days take: all that users were shown, and the pages of one day."""
+        pages, positions = self._rate / (1 - self.settings.next_page), self.truth.settings.positions
+        seen = np.minimum(days * pages * positions, len(self.truth.items))
+        return int(pages.sum() * (PAGE_BYTES + positions * SHOWN_BYTES) + seen.sum() * PAIR_BYTES)
 
     def changes(self, day: int, features: Sequence[str], is_first: bool = False) -> list[dict[str, Any]]:
         """Return the records of items for `/v1/items` on a day: those that arrive, and those that go.
