@@ -213,10 +213,6 @@ BAD: dict[str, tuple[pd.DataFrame, str]] = {
         pd.DataFrame({"item_id": PLAIN_LOG.item_id, "time": PLAIN_LOG.time, "color": np.arange(ROWS) % 5}),
         "a log needs a user and an item, found no column like them among item_id, time, color; name them",
     ),
-    "exposures without a user": (
-        layouts.open_bandit(),
-        "exposures without a user are not supported: ",
-    ),
     "a table of items": (
         pd.DataFrame(
             {
@@ -265,3 +261,20 @@ def test_a_clean_log_gets_no_notes(seed: int, tmp_path_factory: pytest.TempPathF
     assert [line for line in head if line.startswith("#")][2:] == [
         "# Shape of the log: returning users, each row something that a user did."
     ]
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["equal numbers", "numbers of their own"])
+def test_items_of_two_campaigns_with_equal_ids_are_named(own: bool, tmp_path: Path):
+    log = layouts.open_bandit()
+    log["campaign"] = np.where(np.arange(len(log)) % 2, "men", "women")
+    if own:
+        log["item_id"] = log.item_id * 2 + np.arange(len(log)) % 2
+    text, raw = guessed(log, tmp_path)
+    assert (raw["data"]["user"], raw["data"]["item"]) == (None, "item_id")
+    assert ("Items of two campaigns (`campaign`) with equal ids count as one." in text) is not own
+
+
+def test_a_table_of_users_needs_users(tmp_path: Path):
+    layouts.open_bandit().to_parquet(tmp_path / "log.parquet")
+    with pytest.raises(DataError, match="a table of users needs a column with their ids, found none"):
+        guess(tmp_path / "log.parquet", sides={"user": tmp_path / "log.parquet"})

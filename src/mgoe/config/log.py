@@ -183,9 +183,10 @@ class DataSettings(Settings):
 
     @model_validator(mode="after")
     def _nobody_has_no_features(self) -> Self:
-        if self.user is None and self.users is not None:
+        named = [name for name in ("users", "truth", "erased") if getattr(self, name) is not None]
+        if self.user is None and named:
             raise ValueError(
-                f"`users` is for a log with users, found {self.users.path!r} and `user: null`; leave one out"
+                f"`{named[0]}` is for a log with users, found it with `user: null`; leave one out"
             )
         return self
 

@@ -106,6 +106,10 @@ def guess(
         if "time" not in known:
             _check_readable(found, sample, place)
         draft = replace(_draft(found, sample, source, place, known, tasks), vectors=vectors)
+        if unread := [node for node in sides or {} if node not in draft.columns]:
+            raise DataError(
+                place, f"a table of {unread[0]}s needs a column with their ids, found none; add it"
+            )
         about = {
             node: guess_side_table(con, source, draft.columns[node], node, file)
             for node, file in (sides or {}).items()
@@ -142,8 +146,9 @@ def _draft(
     given = {node: named[name] for node, name in known.items()}
     nodes = _nodes([column for column in ids if column.name != behavior], given, timed)
     user, item = nodes.user, nodes.item
-    if user is None and item is not None and any(_done(label) for label in labels):
-        found = Draft({"item": item.name, "time": time}, notes=notes_on(nodes, columns, source))
+    shown = labelled or (tasks is None and any(_done(label) for label in labels))
+    if user is None and item is not None and shown:
+        found = Draft({"item": item.name, "time": time}, notes=notes_on(None, item, columns, source))
         wanted = None if tasks is None else [named[task] for task in tasks]
         return _draft_of_labels(found, columns, labels, _amounts(columns), place, wanted)
     if user is None or item is None:
@@ -166,7 +171,7 @@ def _draft(
         keys,
         events=True,
         shape=shape_of(nodes, user, item, rest, relations, behavior),
-        notes=notes_on(nodes, rest, source),
+        notes=notes_on(nodes.order, item, rest, source),
         others={node: [column.name for column in others] for node, others in nodes.others.items()},
         where=condition_of(rest),
     )

@@ -66,9 +66,9 @@ def condition_of(columns: Sequence[Column]) -> str:
     return next((f"{column_in_condition(column.name)} > 0" for column in _negative(columns)), "")
 
 
-def notes_on(nodes: Nodes, rest: Sequence[Column], source: Table) -> list[str]:
+def notes_on(order: Column | None, item: Column, rest: Sequence[Column], source: Table) -> list[str]:
     """Return a sentence for each thing that a person should know before the first run."""
-    order, notes = nodes.order, []
+    notes = []
     if order is not None:
         notes.append(f"`{order.name}` is an order or a session, of one user at one time, and not read.")
         if order.kind == "string":
@@ -87,12 +87,10 @@ def notes_on(nodes: Nodes, rest: Sequence[Column], source: Table) -> list[str]:
     ]
     if measured:
         notes.append(f"Of a row, and no tasks unless you ask: {', '.join(measured)}.")
-    return [*notes, *(f"{note[0].upper()}{note[1:]}." for note in shown_by(rest))]
-
-
-def shown_by(columns: Sequence[Column]) -> list[str]:
-    """Return sentences about policies and campaigns that showed items."""
-    policies = [f"`{column.name}`" for column in columns if column.named("propensity|policy")]
-    campaigns = [f"`{c.name}`" for c in columns if c.is_a("campaign") and c.distinct > 1]
-    notes = [f"how likely each item was to be shown ({', '.join(policies)}) is not read"] if policies else []
-    return notes + [f"items of two campaigns ({one}) with equal ids count as one" for one in campaigns]
+    policies = [f"`{column.name}`" for column in rest if column.named("propensity|policy")]
+    if policies:
+        notes.append(f"How likely each item was to be shown ({', '.join(policies)}) is not read.")
+    for column in (c for c in rest if c.is_a("campaign") and c.distinct > 1):
+        if not Relations.of(source, [(item.name, column.name)]).decides(item.name, column.name):
+            notes.append(f"Items of two campaigns (`{column.name}`) with equal ids count as one.")
+    return notes

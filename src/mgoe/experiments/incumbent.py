@@ -16,6 +16,7 @@ from mgoe._util.tables import open_duckdb
 from mgoe.config import DataSettings, RunSettings, did_you_mean, load_settings, seconds
 from mgoe.data import Examples, Prepared, Split
 from mgoe.data.log import open_log, reading, require_columns
+from mgoe.data.schema import NODES
 from mgoe.data.times import bucket_of, moment_of, read_time
 from mgoe.errors import ConfigError, DataError, OutputError
 from mgoe.evaluation import Influence, Row, measure, read_rows, user_influence, write_rows
@@ -166,8 +167,9 @@ def _scores(
 def _read(prepared: Prepared, settings: RunSettings, file: str) -> tuple[pd.DataFrame, dict[str, str]]:
     """Return the rows of a file by user, item (indices) and bucket, and the column of each task's scores."""
     data = settings.data
-    table = open_log(open_duckdb(), [file], "incumbent", [data.user, data.item])
-    require_columns(table, [(f"data.{name}", getattr(data, name)) for name in ("user", "item", "time")], file)
+    table = open_log(open_duckdb(), [file], "incumbent", data.ids)
+    columns = {name: column for name in ("user", "item", "time") if (column := getattr(data, name))}
+    require_columns(table, [(f"data.{name}", column) for name, column in columns.items()], file)
     named = {task: task if task in table.columns else SCORE for task in settings.task_names}
     if lacking := [task for task, name in named.items() if name not in table.columns]:
         rule = f"needs a column {lacking[0]!r} with the scores of this task, or {SCORE!r} for all"
@@ -177,12 +179,11 @@ def _read(prepared: Prepared, settings: RunSettings, file: str) -> tuple[pd.Data
         name: table[name].cast("int64") for name in table.columns if name == ROW
     }
     with reading(file):
-        found = table.select(
-            user=table[data.user], item=table[data.item], bucket=bucket_of(moment, data.bucket), **numbers
-        ).to_pyarrow()
-    users, items = prepared.users.indices(found["user"]), prepared.items.indices(found["item"])
+        ids = {name: table[columns[name]] for name in NODES if name in columns}
+        found = table.select(bucket=bucket_of(moment, data.bucket), **ids, **numbers).to_pyarrow()
+    nodes = {name: getattr(prepared, f"{name}s").indices(found[name]) for name in ids}
     rest = {name: found[name].to_numpy() for name in ("bucket", *numbers)}
-    return pd.DataFrame({"user": users, "item": items, **rest}), named
+    return pd.DataFrame({**nodes, **rest}), named
 
 
 def _joined(
@@ -191,7 +192,8 @@ def _joined(
     """Return the scores of each test row. Pairs that are several rows of one bucket have one score without
     numbers of rows."""
     key = [name for name in (ROW, "user", "item", "bucket") if name in given]
-    groups: Any = given[(given.user >= 0) & (given.item >= 0)].groupby(key, sort=False)
+    seen = (given.filter(items=NODES) >= 0).all(axis=1)
+    groups: Any = given[seen].groupby(key, sort=False)
     low, high = groups.min(), groups.max()
     if (twice := (high - low > SAME * high.abs()).any(axis=1)).any():
         odd = twice[twice].index.to_frame(index=False).iloc[0]
@@ -211,8 +213,13 @@ def _joined(
 
 def _about(row: Any, prepared: Prepared, data: DataSettings, found: str) -> str:
     """Say what was found for a test row."""
-    user, item = prepared.users.ids([int(row["user"])])[0], prepared.items.ids([int(row["item"])])[0]
+    nodes = {
+        node: getattr(prepared, f"{node}s").ids([int(row[node])])[0]
+        for node in NODES
+        if row.get(node, -1) >= 0
+    }
     return (
-        f"must hold one score for each test row, found {found} user {user}, item {item}, "
+        f"must hold one score for each test row, found {found} "
+        f"{', '.join(f'{node} {one}' for node, one in nodes.items())}, "
         f"{moment_of(int(row['bucket']), data.bucket, data.timezone)}"
     )

@@ -1,5 +1,6 @@
 """A log of exposures without users: prepared, trained on, measured, updated and served."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,11 @@ import pytest
 from mgoe import experiments
 from mgoe.batch import measure_pairs, score_pairs
 from mgoe.bundle import Bundle
-from mgoe.config import RunSettings, make_settings
-from mgoe.data import prepare
-from mgoe.errors import ConfigError
+from mgoe.config import RunSettings, load_settings, make_settings
+from mgoe.data import Prepared, prepare
+from mgoe.errors import ConfigError, DataError
 from mgoe.evaluation import read_rows
+from mgoe.experiments.incumbent import read_incumbent, rows, write_incumbent
 from mgoe.lifecycle import Sources, update
 from mgoe.lifecycle.bundle_update import Weights
 from tests.serving.served import served
@@ -22,7 +24,7 @@ from tests.sharing import Shared
 
 def log_of(world: Path) -> pd.DataFrame:
     """Return the simulated exposures without their users."""
-    log = pd.read_parquet(world / "exposures")
+    log = pd.read_parquet(world / "exposures").head(6000)
     return log.drop(columns="user_id").sort_values("timestamp", ignore_index=True)
 
 
@@ -78,7 +80,7 @@ def test_a_service_ranks_for_nobody_and_takes_exposures_of_nobody(nobody: Path, 
     with served(nobody / "bundle", tmp_path / "state") as service:
         found = service.rank(candidates=items, context=context)
         assert (found["user"], found["unseen_user"]) == (None, True)
-        wanted = bundle.predict([None] * 4, items, {"device": ["phone"] * 4}).set_index("item")["click"]
+        wanted = bundle.predict(["anybody"] * 4, items, {"device": ["phone"] * 4}).set_index("item")["click"]
         assert dict(zip(found["items"], found["tasks"]["click"], strict=True)) == pytest.approx(
             wanted.to_dict(), rel=1e-5
         )
@@ -88,6 +90,8 @@ def test_a_service_ranks_for_nobody_and_takes_exposures_of_nobody(nobody: Path, 
         shown = [{"item": 3, "request": f"r{n}", "user": n} for n in range(40)]
         labels = [{"item": 3, "request": f"r{n}", "labels": {"click": 1}} for n in range(40)]
         assert service.take(exposures=shown, labels=labels)["refused"] == 0
+        [unclear] = service.take(labels=[{"item": 3, "user": 1, "labels": {"click": 1}}])["outcomes"]
+        assert unclear["error"].startswith("request: must be given, as the log has no users")
         assert service.rank(user=7, candidates=items, context=context)["unseen_user"]
         assert service.reloader.engine.live.size("user") == 1
 
@@ -105,6 +109,25 @@ def test_pairs_of_a_file_are_items(nobody: Path, world: Path, tmp_path: Path):
     assert np.isnan(values["gauc"])
 
 
+@pytest.mark.parametrize("numbered", [True, False])
+def test_scores_of_another_ranker_name_no_user(numbered: bool, nobody: Path, tmp_path: Path):
+    run = Path(shutil.copytree(nobody, tmp_path / "run"))
+    found = rows(run)
+    assert [*found][:4] == ["row", "item_id", "timestamp", "window"]
+    scores = found[["row", "item_id", "timestamp"]].assign(score=found["mgoe.click"])
+    if not numbered:
+        scores = scores.drop(columns="row").assign(score=scores.item_id / 1000)
+    scores.to_parquet(tmp_path / "scores.parquet")
+    settings = load_settings(run / "settings.yaml")
+    write_incumbent(run, settings, Prepared.open(run / "data"), tmp_path / "scores.parquet")
+    (_, measured, _), *_ = read_incumbent(run, [0])
+    values = {row["metric"]: row["value"] for row in measured if row["slice"] == "all"}
+    assert 0 < values["auc"] < 1
+    scores.head(3).to_parquet(tmp_path / "few.parquet")
+    with pytest.raises(DataError, match=r"found none for item \d+, 20"):
+        write_incumbent(tmp_path, settings, Prepared.open(run / "data"), tmp_path / "few.parquet")
+
+
 @pytest.mark.parametrize("weights", ["keep", "continue"])
 def test_a_bundle_takes_new_rows_of_nobody(weights: Weights, nobody: Path, world: Path, tmp_path: Path):
     log = log_of(world)
@@ -112,13 +135,13 @@ def test_a_bundle_takes_new_rows_of_nobody(weights: Weights, nobody: Path, world
     new = Sources(str(tmp_path / "new.parquet"))
     after = update(nobody / "bundle", new, tmp_path / "next", weights=weights)
     assert after.size("user") == 1
-    assert np.isfinite(after.predict([None], [3])["click"]).all()
+    assert np.isfinite(after.predict(["anybody"], [3])["click"]).all()
 
 
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ({"users": {"path": "u", "id": "u", "name": "n"}}, "`users` is for a log with users, found 'u'"),
+        ({"users": {"path": "u", "id": "u", "name": "n"}}, "`users` is for a log with users"),
         ({"form": "events"}, "data.user: an event log says who did what, found null"),
     ],
 )

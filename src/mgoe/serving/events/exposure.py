@@ -150,6 +150,8 @@ class ExposureReader:
         """
         check_fields(raw, LABEL, "a label")
         request = "" if raw.get("request") is None else _request(raw["request"])
+        if not request and self.events.nobody:
+            raise EventError("request", "must be given, as the log has no users, found none; add it")
         # with a request's id the user need not be given, but must be one
         user = "" if request and raw.get("user") is None else str(self.events.id_of(raw, "user"))
         item, values = str(self.events.id_of(raw, "item")), raw.get("labels")
