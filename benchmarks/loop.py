@@ -180,6 +180,21 @@ def log_of(world: World, users: np.ndarray) -> Array:
     return aligned(users, own[known], sums[known])
 
 
+def values_of_arms(
+    world: World, arms: Sequence[Arm], files: Sequence[Path], where: str = "true"
+) -> dict[str, Array]:
+    """Return what the users of each arm of an experiment did, as of `values_of`.
+
+    The covariate of a ratio goes by the ratio of the users of all arms, so that it tells the arms apart.
+    """
+    sums = {arm.name: sums_of(files, f"arm = '{arm.name}' AND {where}") for arm in arms}
+    users = np.unique(np.concatenate([own for own, _ in sums.values()]))
+    before = log_of(world, users)
+    return {
+        name: values_of(aligned(users, *one), before)[:, np.isin(users, one[0])] for name, one in sums.items()
+    }
+
+
 def show_alone(world: World, values: Mapping[str, Array], days: range) -> dict[str, Lift]:
     """Print the figures of arms that each had all users, and return their true lifts."""
     control, *_ = values.values()
@@ -208,10 +223,7 @@ def show_together(
 ) -> None:
     """Play an experiment, and print what it estimates beside the true lifts."""
     folder = played(world, arms, design, days)
-    values = {}
-    for arm in arms:
-        users, sums = sums_of(outcomes(folder, days), f"arm = '{arm.name}'")
-        values[arm.name] = values_of(sums, log_of(world, users))
+    values = values_of_arms(world, arms, outcomes(folder, days))
     control = values[arms[0].name]
     place = [*METRICS].index(PRIMARY)
     for arm in arms[1:]:
@@ -354,10 +366,7 @@ def show_interleaved(world: World, days: range) -> None:
 
     def lifts(time: int) -> tuple[float, float, float]:
         """Return the lift of the A/B test up to a time."""
-        values = []
-        for arm in arms:
-            users, sums = sums_of(files, f"arm = '{arm.name}' AND time <= make_timestamp({time})")
-            values.append(values_of(sums, log_of(world, users)))
+        values = values_of_arms(world, arms, files, f"time <= make_timestamp({time})").values()
         with np.errstate(invalid="ignore", divide="ignore"):
             effect = estimated(*values)
             bounds = fixed(effect.lift, effect.lift_variance)

@@ -42,9 +42,14 @@ RECORDS_PER_CUT = 10_000
 """Most records that one transaction drops, so that appends need not wait long."""
 ERASED = "erased"
 _DECODE: Mapping[int, Callable[[bytes], Event | Item]] = {Kind.EVENT: Event.decode, Kind.ITEM: Item.decode}
-# those of erased users are empty
-_RECORDS = "SELECT id, kind, record, digest FROM records WHERE id > ? AND record <> x'' ORDER BY id LIMIT ?"
-_DIGESTS = "SELECT id, digest FROM chain WHERE id IN (SELECT value FROM json_each(?))"
+# each with the digest of the record before it, whatever that is; those of erased users are empty
+_RECORDS = """
+SELECT r.id, r.kind, r.record, lower(hex(r.digest)), coalesce(
+    (SELECT lower(hex(digest)) FROM records WHERE id = r.id - 1),
+    (SELECT lower(hex(digest)) FROM chain WHERE id = r.id - 1),
+    (SELECT id FROM identity WHERE r.id = 1))
+FROM records r WHERE r.id > ? AND r.record <> x'' ORDER BY r.id LIMIT ?
+"""
 # the first records that must stay
 _FIRST = f"""
 SELECT min(id) FROM records WHERE kind = {Kind.EVENT:d} AND id > :events
@@ -182,19 +187,11 @@ class ServiceLog:
         self.follow()
         rows = self._store.read(_RECORDS, (after.number, limit))
         self.check(after)  # last: what was read is from the log that was read before
-        digests = {after.number: after.digest or self._store.identity}
-        digests |= {number: digest.hex() for number, _, _, digest in rows}
-        if gaps := [
-            number - 1 for number, *_ in rows if number - 1 not in digests
-        ]:  # of other kinds, or erased
-            former = self._store.read(_DIGESTS, (json.dumps(gaps),))
-            digests |= {number: digest.hex() for number, digest in former}
         events = list[tuple[Mark, Event | Item]]()
-        for number, kind, record, _ in rows:
+        for number, kind, record, digest, former in rows:
             if (decode := _DECODE.get(kind)) is None:
                 raise StoreError(self.place, UNKNOWN.format(kind))
-            digest, before = digests[number], digests.get(number - 1)
-            if before and chained(before, record) != digest:
+            if former and chained(former, record) != digest:
                 rule = f"the log is damaged at event {number}; restore it from an intact copy"
                 raise DamagedLogError(self.place, rule)
             events.append((Mark(str(number), digest), decode(record)))
