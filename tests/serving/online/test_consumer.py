@@ -14,6 +14,8 @@ from mgoe.serving.online.live import Consumer, LiveNodes
 from tests.graph.histories import BUCKET
 from tests.serving.online.worlds import World, read_of
 
+READ_AT_ONCE = 3
+
 
 class Listed:
     """A log in memory; positions count events."""
@@ -31,7 +33,9 @@ class Listed:
 
     def read(self, after: Mark = START) -> list[tuple[Mark, Event]]:
         first = after.number
-        return [(Mark(str(first + k + 1)), event) for k, event in enumerate(self.events[first : first + 3])]
+        return [
+            (Mark(str(first + k + 1)), event) for k, event in enumerate(self.events[first:][:READ_AT_ONCE])
+        ]
 
 
 def lines_of_a_commit(
@@ -61,7 +65,8 @@ def lines_of_a_commit(
     return seen
 
 
-def test_a_failure_at_any_line_of_a_commit_leaves_no_trace(large: World):
+def test_a_failure_at_any_line_of_a_commit_leaves_no_trace(large: World, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("mgoe.serving.online.live.BATCH", READ_AT_ONCE)
     """With known nodes, newcomers that move, a repeated id, and an event that the snapshot holds."""
     moment = 10 * BUCKET
     first = [

@@ -20,7 +20,7 @@ from mgoe.data import task_masks, to_arrow
 from mgoe.graph.pair_rows import OTHER, Side
 from mgoe.graph.scores import UNIT
 from mgoe.serving.events.event import Event, Id
-from mgoe.serving.events.log import ServiceLog
+from mgoe.serving.events.log import BATCH, ServiceLog
 from mgoe.serving.online.live_rates import Changes, ExposureFollower
 from mgoe.serving.online.state import LiveBase, LiveState
 from mgoe.serving.online.touched import Nodes
@@ -312,7 +312,7 @@ class Consumer:
             StoreError: A log is away, or another; what was applied stays.
         """
         with self._mutex:
-            changed = 0
+            changed, is_full = 0, True
             if not (begun := self._begun):
                 self._begin()
             if self._failed:
@@ -320,8 +320,8 @@ class Consumer:
                 self.mark, self._failed = self._start, False
                 if self._follower is not None:
                     self._follower.restart()
-            while found := self.log.read(self.mark):
-                self._failed = True
+            while is_full and (found := self.log.read(self.mark)):
+                self._failed, is_full = True, len(found) == BATCH
                 changed += self.live.apply([record for _, record in found])
                 self.mark, self._failed = found[-1][0], False
             if not begun and (unknown := self.live.stats["unknown"]):
