@@ -55,7 +55,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.measure import GIB, THREADS, child, folder_bytes, line, running_seconds, use_cores
 from benchmarks.world import World, settings, simulated
-from mgoe.config import apply_override
+from mgoe.config import overridden
 from mgoe.data.vocabulary import Vocabulary
 
 SIZES = "1e6,1e7"
@@ -146,9 +146,7 @@ def config(world: World, sets: Sequence[str]) -> dict[str, Any]:
         "evaluation": {"ranking_queries": 10},
         "retrieval": {},
     }
-    for one in sets:
-        apply_override(raw, one)
-    return raw
+    return overridden(raw, sets)
 
 
 def measure(

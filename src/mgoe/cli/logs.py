@@ -153,7 +153,7 @@ def simulate(
 
     With --serve, users of a simulated world visit a service over days, see what it recommends and act on it.
     """
-    from mgoe.config import apply_override, check_settings
+    from mgoe.config import check_settings, overridden
     from mgoe.simulation import WorldSettings
     from mgoe.simulation import simulate as draw
 
@@ -175,9 +175,7 @@ def simulate(
         rule = "are for a service; name its bundle with --serve, or set the days of a log with --set days=30"
         raise ConfigError("--world, --days, --experiment, --http", rule)
     raw: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
-    for override in sets or ():
-        apply_override(raw, override)
-    settings = check_settings(WorldSettings, raw, "simulate")
+    settings = check_settings(WorldSettings, overridden(raw, sets or ()), "simulate")
     with ProgressBar("exposures") as bar:
         summary = draw(settings, out, events=events, form=form, overwrite=overwrite, on_progress=bar.update)
     if not as_json:
@@ -317,7 +315,7 @@ def visit(
     import pyarrow.dataset as ds
 
     from mgoe.bundle import Bundle
-    from mgoe.config import apply_override, check_settings
+    from mgoe.config import check_settings, overridden
     from mgoe.serving.http.client import client
     from mgoe.serving.http.settings import ServeSettings
     from mgoe.simulation import Truth, Visits, VisitSettings
@@ -325,9 +323,7 @@ def visit(
 
     if world is None:
         raise ConfigError("--world", "must name the folder of a simulated log, whose users visit; give it")
-    raw: dict[str, Any] = {} if seed is None else {"seed": seed}
-    for override in sets:
-        apply_override(raw, override)
+    raw: dict[str, Any] = overridden({} if seed is None else {"seed": seed}, sets)
     visits = Visits(Truth.open(world), check_settings(VisitSettings, raw, "visits"))
     opened = Bundle.open(bundle)
     first = first_day(out)

@@ -144,13 +144,11 @@ def check(
     as_json: Json = False,
 ) -> None:
     """Test a version against the current one on rows that neither has learned from: its release.json."""
-    from mgoe.config import apply_override, check_settings
+    from mgoe.config import check_settings, overridden
     from mgoe.serving.scoring.onnx_process import prepare
 
-    found, raw = lifecycle.Registry(path), {}
-    for one in sets or ():
-        apply_override(raw, one)
-    bounds = check_settings(lifecycle.Bounds, raw, "--set")
+    found = lifecycle.Registry(path)
+    bounds = check_settings(lifecycle.Bounds, overridden({}, sets or ()), "--set")
     sources = lifecycle.Sources(log or (), live_events(state, redis, redis_password_file))
     candidate, current = (mgoe.load(found.place(one)) for one in (version, "current"))
     window = lifecycle.window_of(candidate, current, sources)

@@ -31,7 +31,6 @@ from mgoe.config.log import (
     seconds,
 )
 from mgoe.config.reading import (
-    apply_override,
     check_settings,
     dump_settings,
     load_comparison,
@@ -39,6 +38,7 @@ from mgoe.config.reading import (
     load_experiments,
     load_settings,
     make_settings,
+    overridden,
     read_yaml,
     seconds_of,
 )
@@ -86,7 +86,6 @@ __all__ = [
     "TopNSettings",
     "TrainingSettings",
     "TuneSettings",
-    "apply_override",
     "check_asked",
     "check_settings",
     "deep_merge",
@@ -101,6 +100,7 @@ __all__ = [
     "named",
     "names",
     "nested",
+    "overridden",
     "quotas_of",
     "read_yaml",
     "retrieval_of",

@@ -1,6 +1,6 @@
 """Reading settings from YAML or a mapping, with overrides; an error names the key that breaks a rule."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -148,9 +148,7 @@ def read_yaml(
         raise ConfigError(path, f"cannot be read as YAML: {' '.join(str(error).split())}") from None
     if not isinstance(raw, dict):
         raise ConfigError(path, f"{rule}, found {type(raw).__name__}")
-    for override in overrides:
-        apply_override(raw, override)
-    return raw
+    return overridden(raw, overrides)
 
 
 def make_settings(raw: dict[str, Any], place: Path | str = "settings") -> RunSettings:
@@ -207,36 +205,36 @@ def dump_settings(settings: BaseModel) -> str:
     return yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
 
 
-def apply_override(raw: dict[str, Any], override: str) -> None:
-    """Set one key of a mapping from `key.path=value`, the value read as YAML.
+def overridden(raw: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+    """Set keys of a mapping from `key.path=value`, the value read as YAML, and return the mapping.
 
     Raises:
         ConfigError: The override is not of this form, or its path leads through a value that is not a
             mapping.
 
     Example:
-        >>> raw = {"training": {"epochs": 4}}
-        >>> apply_override(raw, "training.epochs=2")
-        >>> raw
+        >>> overridden({"training": {"epochs": 4}}, ["training.epochs=2"])
         {'training': {'epochs': 2}}
     """
-    key, equals, value = override.partition("=")
-    if not equals or not key:
-        raise ConfigError("--set", f"takes key.path=value, found {override!r}")
-    node: Any = raw
-    *parents, last = key.split(".")
-    for name in parents:
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals or not key:
+            raise ConfigError("--set", f"takes key.path=value, found {override!r}")
+        node: Any = raw
+        *parents, last = key.split(".")
+        for name in parents:
+            if not isinstance(node, dict):
+                raise ConfigError(f"--set {key}", f"{name!r} is below a key that is not a mapping")
+            node = node.setdefault(name, {})
         if not isinstance(node, dict):
-            raise ConfigError(f"--set {key}", f"{name!r} is below a key that is not a mapping")
-        node = node.setdefault(name, {})
-    if not isinstance(node, dict):
-        raise ConfigError(
-            f"--set {key}", "is below a key that is not a mapping; give the whole list or value instead"
-        )
-    try:
-        node[last] = yaml.load(value, _Loader)
-    except (ValueError, yaml.YAMLError):
-        raise ConfigError(f"--set {key}", f"the value is not YAML: {value!r}") from None
+            raise ConfigError(
+                f"--set {key}", "is below a key that is not a mapping; give the whole list or value instead"
+            )
+        try:
+            node[last] = yaml.load(value, _Loader)
+        except (ValueError, yaml.YAMLError):
+            raise ConfigError(f"--set {key}", f"the value is not YAML: {value!r}") from None
+    return raw
 
 
 def _describe(error: ValidationError, kind: type[BaseModel], raw: object) -> str:
