@@ -161,11 +161,7 @@ def simulate(
         raise ConfigError("--events", "also decides the number of exposures; leave out --exposures")
     options = {"users": users, "items": items, "exposures": exposures, "seed": seed, "content": content}
     if serve is not None:
-        drawn = options | {"seed": None, "events": events}
-        if unfit := [name for name, value in drawn.items() if value is not None]:
-            raise ConfigError(
-                f"--{unfit[0]}", "is of a log that is drawn; leave it out, or leave out --serve"
-            )
+        _check_nothing_is_drawn(options | {"seed": None, "events": events})
         found = visit(
             out, serve, world, days or 1, sets or (), seed, experiment or (), http, engine, overwrite
         )
@@ -181,6 +177,11 @@ def simulate(
     if not as_json:
         logger.info(f"{summary.exposures:,} exposures, {summary.events:,} events in {summary.seconds:.1f} s")
     show_facts(vars(summary), as_json)
+
+
+def _check_nothing_is_drawn(options: dict[str, Any]) -> None:
+    if unfit := [name for name, value in options.items() if value is not None]:
+        raise ConfigError(f"--{unfit[0]}", "is of a log that is drawn; leave it out, or leave out --serve")
 
 
 @data.command("list", epilog=examples("mgoe data list", "mgoe data list --json"))

@@ -171,10 +171,7 @@ def build_graph(
         pairs = [len(mapped(snapshot / "pairs.item.npy")) for snapshot in snapshots]
         if keep is None:
             check_memory(users, items, settings, memory, pairs[-1])
-            indptr = (mapped(snapshots[0] / f"pairs.{name}.npy") for name in ("indptr", "item_indptr"))
-            sizes = choose_resolutions(settings, *(int((np.diff(one) > 0).sum()) for one in indptr))
-        else:
-            sizes = keep.sizes
+        sizes = keep.sizes if keep else _resolutions_of(settings, snapshots[0])
         rates = _rate_plan(source, settings, folder, len(sizes), stages, memory * SORT_SHARE)
         counted = {} if rates is None else rates.facts()
         save_arrays(folder, {f"content.{side}": values for side, values in source.content.items()})
@@ -215,6 +212,12 @@ def build_graph(
         ).with_changes(**counted)
         finish(folder, out, manifest, source.files, stages, source.spent, noted)
     return MacroGraph.open(out)
+
+
+def _resolutions_of(settings: GraphSettings, snapshot: Path) -> tuple[tuple[int, int], ...]:
+    """Return the macro nodes (users, items) of each resolution, from the nodes that have pairs at first."""
+    indptr = (mapped(snapshot / f"pairs.{name}.npy") for name in ("indptr", "item_indptr"))
+    return choose_resolutions(settings, *(int((np.diff(one) > 0).sum()) for one in indptr))
 
 
 def last_bucket(facts: Mapping[str, int], bucket: int) -> int:

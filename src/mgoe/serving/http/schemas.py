@@ -1,11 +1,9 @@
 """What a client sends and gets: these models check requests and describe answers.
 
-An answer is columns, one list per column, because 500 rows as objects take ten times as long to write as
-their scores take to compute.
+An answer has one list per column: 500 rows as objects would take ten times as long to write as to score.
 
-A list is refused at its first wrong entry, and an object with too many names before any of its values is
-checked: pydantic would otherwise make one error per entry, which took 25 s for the million entries of a 2 MiB
-body.
+A list is refused at its first wrong entry, and an object with too many names before its values are checked:
+pydantic would make one error per entry, which took 25 s for the million entries of a 2 MiB body.
 """
 
 from collections.abc import Sequence

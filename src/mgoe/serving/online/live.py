@@ -20,7 +20,7 @@ from mgoe.data import task_masks, to_arrow
 from mgoe.graph.pair_rows import OTHER, Side
 from mgoe.graph.scores import UNIT
 from mgoe.serving.events.event import Event, Id
-from mgoe.serving.events.log import BATCH, ServiceLog
+from mgoe.serving.events.log import EVENTS_PER_READ, ServiceLog
 from mgoe.serving.online.live_rates import Changes, ExposureFollower
 from mgoe.serving.online.state import LiveBase, LiveState
 from mgoe.serving.online.touched import Nodes
@@ -321,7 +321,7 @@ class Consumer:
                 if self._follower is not None:
                     self._follower.restart()
             while is_full and (found := self.log.read(self.mark)):
-                self._failed, is_full = True, len(found) == BATCH
+                self._failed, is_full = True, len(found) == EVENTS_PER_READ
                 changed += self.live.apply([record for _, record in found])
                 self.mark, self._failed = found[-1][0], False
             if not begun and (unknown := self.live.stats["unknown"]):
