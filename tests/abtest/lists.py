@@ -1,21 +1,24 @@
 """Lists that a bundle showed while it explored, and what users did with them."""
 
 from dataclasses import replace
+from functools import cache
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from mgoe.bundle import Bundle
-from mgoe.bundle.exploration import Exploration
+from mgoe.bundle.exploration import Exploration, explored
 from mgoe.bundle.ranking import Query, rank
 from mgoe.bundle.request import RankingRequest
 from mgoe.bundle.steps import finished
 from mgoe.config.experiment import ExploreSettings
+from tests.effort import SOAK
 
 AFTER = 4_000_000_000_000_000
 """Microseconds since 1970, after all that a bundle of the tests has learned."""
-USERS, LISTS, K = 60, 900, 3
+USERS, LISTS, K = 60, 900 if SOAK else 180, 3
 
 
 def ranked(bundle: Bundle, user: str, k: int, explore: Exploration | None = None) -> Any:
@@ -27,11 +30,26 @@ def ranked(bundle: Bundle, user: str, k: int, explore: Exploration | None = None
     return found
 
 
-def logged(bundle: Bundle, how: ExploreSettings, lists: int = LISTS) -> pd.DataFrame:
-    """Answers of a service that explores."""
+def drawn(bundle: Bundle, user: str, explore: Exploration) -> Any:
+    """What `ranked` returns, drawn from one ranking of the user."""
+    every, nothing = _whole(bundle, user), np.empty((bundle.n_items, 0), np.int64)
+    chosen, propensities = explored(every.values, nothing[: len(every.values)], nothing[0], K, explore)
+    return SimpleNamespace(items=every.items[chosen], propensities=propensities)
+
+
+@cache
+def _whole(bundle: Bundle, user: str) -> Any:
+    return ranked(bundle, user, bundle.n_items)
+
+
+def logged(
+    bundle: Bundle, how: ExploreSettings, lists: int = LISTS, from_one_ranking: bool = False
+) -> pd.DataFrame:
+    """Answers of a service that explores, or many of them quickly."""
     rows = []
     for n in range(lists):
-        found = ranked(bundle, str(n % USERS), K, Exploration(how, n))
+        user, explore = str(n % USERS), Exploration(how, n)
+        found = drawn(bundle, user, explore) if from_one_ranking else ranked(bundle, user, K, explore)
         rows.append(
             {
                 "time": AFTER + n,

@@ -16,6 +16,8 @@ from mgoe.errors import DataError
 from tests.abtest.lists import AFTER, LISTS, USERS, logged, outcomes, ranked, rate
 from tests.bundle.test_ranking import Half
 
+MANY = 2_700
+"""Lists of which an estimate has small errors."""
 WIDE, NARROW = ExploreSettings(temperature=0.3), ExploreSettings(temperature=0.1)
 LAST = ExploreSettings(epsilon=0.5, last=2)
 
@@ -52,8 +54,8 @@ def test_the_policy_that_was_logged_earns_what_was_logged(
 
 
 def test_another_policy_earns_what_it_earns_when_it_is_shown(bundle: Bundle) -> None:
-    answers = logged(bundle, WIDE, 3 * LISTS)
-    truth = np.mean([rate(items).sum() for items in logged(bundle, NARROW, 3 * LISTS)["items"].map(np.int64)])
+    answers, shown = (logged(bundle, how, MANY, from_one_ranking=True) for how in (WIDE, NARROW))
+    truth = np.mean([rate(items).sum() for items in shown["items"].map(np.int64)])
     found = by_method(estimate_policy(bundle, answers, outcomes(answers), NARROW))
     for method in ("IPS", "self-normalised", "doubly robust"):
         low, high = found[method].interval
@@ -61,8 +63,14 @@ def test_another_policy_earns_what_it_earns_when_it_is_shown(bundle: Bundle) -> 
         assert abs(found[method].value - truth) < 4 * error < 0.5, method
 
 
+def test_lists_that_are_drawn_from_one_ranking_are_those_of_a_service(bundle: Bundle) -> None:
+    for how in (WIDE, LAST):
+        fast, real = (logged(bundle, how, 20, from_one_ranking=quick) for quick in (True, False))
+        pd.testing.assert_frame_equal(fast, real)
+
+
 def test_steps_are_those_of_a_loop_over_places(bundle: Bundle) -> None:
-    answers = logged(bundle, WIDE, 120)
+    answers = logged(bundle, WIDE, 120, from_one_ranking=True)
     rows = outcomes(answers)
     found = by_method(estimate_policy(bundle, answers, rows, NARROW))
     ips, robust, tasks = 0.0, 0.0, list(bundle.tasks)
@@ -86,7 +94,7 @@ def test_steps_are_those_of_a_loop_over_places(bundle: Bundle) -> None:
 
 
 def test_rows_without_a_request_count_for_the_list_before_them(bundle: Bundle) -> None:
-    answers = logged(bundle, LAST, 100)
+    answers = logged(bundle, LAST, 100, from_one_ranking=True)
     rows = outcomes(answers)
     joined = estimate_policy(bundle, answers, rows, LAST)
     assert estimate_policy(bundle, answers, rows.drop(columns="request"), LAST) == joined
@@ -121,7 +129,7 @@ def change_propensity(value: float) -> Callable[[pd.DataFrame], pd.DataFrame]:
 def test_answers_that_say_nothing_of_a_bundle_are_refused(
     bundle: Bundle, change: Callable[[pd.DataFrame], pd.DataFrame], sentence: str
 ) -> None:
-    answers = logged(bundle, LAST, 100)
+    answers = logged(bundle, LAST, 100, from_one_ranking=True)
     rows = outcomes(answers)
     with pytest.raises(DataError) as caught:
         estimate_policy(bundle, change(answers), rows, LAST)
@@ -131,7 +139,7 @@ def test_answers_that_say_nothing_of_a_bundle_are_refused(
 def test_lists_that_the_bundle_has_learned_and_that_are_newer_than_the_log_are_left_out(
     bundle: Bundle, tmp_path: Path
 ) -> None:
-    answers = logged(bundle, LAST, 100)
+    answers = logged(bundle, LAST, 100, from_one_ranking=True)
     rows = outcomes(answers)
     answers.loc[:9, "time"] = 1
     answers.loc[95:, "time"] = AFTER + 10_000

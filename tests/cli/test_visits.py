@@ -96,6 +96,15 @@ def test_a_day_is_the_same_over_both_transports_and_goes_on(
     assert min(times).date() == max(times).date() > pq.read_table(first)["time"].to_pylist()[0].date()
 
 
+def test_a_clock_behind_what_the_service_has_taken_is_refused(mgoe: Mgoe, words: list[str], tmp_path: Path):
+    """As when the journal is replaced by an older copy of it."""
+    assert mgoe(*words, "--out", tmp_path).exit_code == 0
+    journal = tmp_path / JOURNAL
+    journal.write_bytes(b"".join(journal.read_bytes().splitlines(keepends=True)[:4]))
+    result = mgoe(*words, "--out", tmp_path)
+    assert (result.exit_code, result.stderr.count("clock: must not be behind the log")) == (2, 1)
+
+
 def test_a_day_that_is_killed_again_and_again_is_that_of_one_that_is_not(
     mgoe: Mgoe, words: list[str], shown: Path, experiment: Path, tmp_path: Path
 ):
