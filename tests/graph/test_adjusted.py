@@ -12,7 +12,7 @@ from numpy.testing import assert_allclose
 from mgoe.config import RunSettings
 from mgoe.data import Vocabulary
 from mgoe.graph import MacroGraph
-from mgoe.graph.adjusted import is_adjusted
+from mgoe.graph.adjusted import STEPS, is_adjusted
 from mgoe.graph.shrinkage import fit_prior
 from mgoe.simulation.chance import chances
 from tests.data import logs
@@ -172,3 +172,44 @@ def test_an_item_that_is_always_shown_first_is_no_good_one(tmp_path):
     plain = np.log((counts[:, 2] + weight * rate) / (counts[:, 1] - counts[:, 2] + weight * (1 - rate)))
     found = np.corrcoef([quality, plain, rates.adjusted[1][:, 0]])[0]
     assert found[2] > found[1] + 0.1
+
+
+def test_means_of_users_are_those_of_what_items_leave(tmp_path: Path):
+    """In a log of ratings: a user who was shown good items alone is not generous."""
+    rng = np.random.default_rng(1)
+    user = rng.integers(0, 20, 4000)
+    item = np.where(rng.random(4000) < np.where(user < 10, 0.9, 0.1), 0, rng.integers(1, 9, 4000))
+    log = log_of(
+        [(u, i, d, None, None) for u, i, d in zip(user, item, rng.integers(0, 9, 4000), strict=True)]
+    )
+    log["timestamp"] += rng.integers(0, 3600, 4000)
+    log["stars"] = np.where(item == 0, 8.0, 3.0) + rng.integers(0, 3, 4000)
+    settings = logs.exposure_settings(
+        tasks=[{"name": "stars", "label": "stars", "kind": "regression"}],
+        graph={"rank": 4, "resolutions": [(1, 1), (2, 2)], "rates": ["user", "item"]},
+    )
+    log = log[["user_id", "item_id", "timestamp", "stars"]].drop_duplicates()
+    rates = latest(log, settings, tmp_path).latest.rates
+    assert rates is not None
+    users, items = (Vocabulary.load(tmp_path / f"run/graph/{node}s.parquet") for node in ("user", "item"))
+    log["u"], log["i"] = users.indices(log.user_id), items.indices(log.item_id)
+    mean, own = log.stars.mean(), []
+    for table, key in zip(rates.tables, ("u", "i"), strict=True):
+        held = log.groupby(key).stars.agg(["sum", "count"])
+        own.append((held["sum"] - mean * held["count"]) / (held["count"] + table.prior[0, 1]))
+    joint = own
+    for step in STEPS:
+        corrected = []
+        for k, (key, other) in enumerate((("u", "i"), ("i", "u"))):
+            others = joint[1 - k].loc[log[other]].groupby(log[key].to_numpy()).agg(["sum", "count"])
+            left = own[k] - others["sum"] / (others["count"] + rates.tables[k].prior[0, 1])
+            corrected.append(joint[k] + step * (left - joint[k]))
+        joint = corrected
+    for one, means, adjusted in zip(own, joint, rates.adjusted, strict=True):
+        assert adjusted is not None
+        assert_allclose(adjusted[:, 0], means - one, atol=1e-5)
+    plain = own[0].loc[users.indices(np.arange(20))].to_numpy()
+    wrong = plain[:10].mean() - plain[10:].mean()
+    assert wrong > 2
+    fitted = joint[0].loc[users.indices(np.arange(20))].to_numpy()
+    assert abs(fitted[:10].mean() - fitted[10:].mean()) < wrong / 2

@@ -154,12 +154,11 @@ def make_slices(
     """
     events, new = known_before(history, users, items, snapshots if upto is None else upto)
     windows = np.unique(snapshots)
-    of_users = {"new-pairs": new, "unseen-users": unseen(users, snapshots, users_at)}
-    named = (users >= 0).any()  # otherwise the log has no users
     return {
-        **(of_users if named else {}),
+        "new-pairs": new,
+        "unseen-users": unseen(users, snapshots, users_at),
         "unseen-items": unseen(items, snapshots, items_at),
-        **(activity(events) if named else {}),
+        **activity(events),
         **history_age(buckets, snapshots, cuts),
         **{f"window-{n}": snapshots == one for n, one in enumerate(windows, 1) if len(windows) > 1},
         **({} if uniform is None else {UNIFORM: uniform > 0}),

@@ -126,7 +126,7 @@ class Inputs:
         """Slices of the test examples that are measured on their own."""
         test = self.prepared.streamed("test")
         cut = self.prepared.settings["data"].get("history", "cut") == "cut"
-        return make_slices(
+        found = make_slices(
             *(test.column(name) for name in ("user", "item", "bucket", "snapshot")),
             cuts=self.prepared.cuts,
             users_at=self.prepared.users_at,
@@ -135,6 +135,9 @@ class Inputs:
             upto=None if cut else test.column("moment") - 1,
             uniform=test.column("uniform") if self.prepared.settings["data"].get("uniform") else None,
         )
+        nobody = self.prepared.settings["data"]["user"] is None
+        of_users = ("new-pairs", "unseen-users", "activity-") if nobody else ()
+        return {name: rows for name, rows in found.items() if not name.startswith(of_users)}
 
     @cached_property
     def ids_pay(self) -> bool:

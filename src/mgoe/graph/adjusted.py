@@ -7,7 +7,7 @@ other nodes and categories of that exposure, added up as log-odds.
 
 import itertools
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import NamedTuple
@@ -19,6 +19,9 @@ from mgoe._util.kernels import kernel
 from mgoe.graph.arithmetic import exp_of, log
 from mgoe.graph.pair_rows import available_threads
 from mgoe.graph.rates import RateGroup, RateTable
+
+STEPS = 1.0, 0.5
+"""How far means are corrected by what others explain, in each pass over the records."""
 
 
 class Labels(NamedTuple):
@@ -56,7 +59,7 @@ def split_adjusted(
 
 
 def adjusted_rates(
-    tables: Sequence[RateTable], regressions: NDArray[np.bool_], records: Iterable[Labels]
+    tables: Sequence[RateTable], regressions: NDArray[np.bool_], records: Callable[[], Iterable[Labels]]
 ) -> list[NDArray[np.float32]]:
     """Return the adjusted rates of groups of one axis (ours).
 
@@ -64,43 +67,57 @@ def adjusted_rates(
 
         adjusted = ln((d + a p) / (l - d + a (1 - p))) - ln((e + a p) / (l - e + a (1 - p)))
 
+    Where every task is a regression, it is what the others explain of the cell's mean: with `e` the sum of
+    their means, centred and shrunk, over its labels, `-e / (l + a)`. These means are corrected likewise, step
+    by step (Jacobi's method), so that those of all groups are nearly fitted jointly.
+
     What is expected is summed in millionths, so the result does not depend on the order of records.
 
     Args:
         tables: Of the groups that are adjusted to each other.
-        regressions: Whether each task is a regression, whose columns are 0. Shape (T,).
-        records: All records, in parts.
+        regressions: Whether each task is a regression, whose columns are 0 unless all are. Shape (T,).
+        records: Returns all records, in parts.
 
     Returns:
         Shape (values of the axis, T) for each group.
     """
-    tasks = len(regressions)
-    counts = [_dense(table) for table in tables]
+    tasks, means = len(regressions), bool(regressions.all())
+    counts = [_dense(table, table.counts) for table in tables]
     starts = np.cumsum([0, *(len(one) for one in counts)])
     labelled = np.concatenate([one[:, 1 : 1 + tasks] for one in counts]).astype(np.float64)
     done = np.concatenate([one[:, 1 + tasks :] for one in counts]).astype(np.float64)
     prior = np.concatenate(
         [np.tile(table.prior, (len(one), 1, 1)) for table, one in zip(tables, counts, strict=True)]
     )
-    prior[:, regressions] = 0.5, 1.0
-    own = _log_odds(done, labelled, prior)
-    base = log(prior[0, :, 0] / (1 - prior[0, :, 0]))
-    rates = own - log(prior[:, :, 0] / (1 - prior[:, :, 0]))
-    expected = np.zeros((tasks, len(own)), np.int64)
-    by_task = np.ascontiguousarray(rates.T)
+    weighed = labelled + prior[:, :, 1]
+    if means:
+        sums = np.concatenate([_dense(table, table.values) for table in tables]) * 1e-6
+        own, base = (sums - labelled * prior[:, :, 0]) / weighed, np.zeros(tasks)
+        rates = own
+    else:
+        prior[:, regressions] = 0.5, 1.0
+        own = _log_odds(done, labelled, prior)
+        base = log(prior[0, :, 0] / (1 - prior[0, :, 0]))
+        rates = own - log(prior[:, :, 0] / (1 - prior[:, :, 0]))
     with ThreadPoolExecutor(available_threads()) as pool:
-        for part in records:
-            deque(pool.map(partial(_expect, part, starts, by_task, base, expected), range(tasks)), maxlen=0)
-    rates = own - _log_odds(np.minimum(expected.T * 1e-6, labelled), labelled, prior)
-    rates[:, regressions] = 0.0
+        for step in STEPS if means else (1.0,):
+            by_task, expected = np.ascontiguousarray(rates.T), np.zeros((tasks, len(own)), np.int64)
+            for part in records():
+                add = partial(_expect, part, starts, by_task, base, means, expected)
+                deque(pool.map(add, range(tasks)), maxlen=0)
+            if means:
+                rates = rates + step * (own - expected.T * 1e-6 / weighed - rates)
+            else:
+                rates = own - _log_odds(np.minimum(expected.T * 1e-6, labelled), labelled, prior)
+    rates = rates - own if means else np.where(regressions, 0.0, rates)
     return [rates[low:high].astype(np.float32) for low, high in itertools.pairwise(starts)]
 
 
-def _dense(table: RateTable) -> NDArray[np.int64]:
-    """Return the counts of every value of the only axis. Shape (values, 1 + 2T)."""
-    out = np.zeros((len(table.indptr) - 1, table.counts.shape[1]), np.int64)
+def _dense(table: RateTable, column: NDArray[np.integer]) -> NDArray[np.int64]:
+    """Return the counts, or the sums, of every value of the only axis. Shape (values, columns)."""
+    out = np.zeros((len(table.indptr) - 1, column.shape[1]), np.int64)
     there = np.flatnonzero(np.diff(table.indptr))
-    out[there] = table.counts[table.indptr[there]]
+    out[there] = column[table.indptr[there]]
     return out
 
 
@@ -112,7 +129,7 @@ def _log_odds(
 
 
 @kernel("out")
-def _expect(records, starts, rates, base, out, t):  # pragma: no cover - compiled
+def _expect(records, starts, rates, base, means, out, t):  # pragma: no cover - compiled
     """Add what is expected of the labels of task t to the cells of each record, in millionths."""
     values, labelled = records
     groups = values.shape[1]
@@ -124,4 +141,5 @@ def _expect(records, starts, rates, base, out, t):  # pragma: no cover - compile
             logit += rates[t, starts[g] + values[row, g]]
         for g in range(groups):
             cell = starts[g] + values[row, g]
-            out[t, cell] += np.int64(round(1e6 / (1 + exp_of(rates[t, cell] - logit))))
+            others = logit - rates[t, cell]
+            out[t, cell] += np.int64(round(1e6 * others if means else 1e6 / (1 + exp_of(-others))))

@@ -150,8 +150,9 @@ class RatePlan:
         chosen = [number for number, group in enumerate(self.groups) if is_adjusted(group)]
         groups, tables = [self.groups[g] for g in chosen], [tables[g] for g in chosen]
         regressions = np.array([*self.regressions.values()], bool)
-        binary = sum(1 << t for t in np.flatnonzero(~regressions).tolist())
-        if not groups or not binary:
+        adjusted = np.flatnonzero(~regressions | regressions.all())
+        bits = sum(1 << t for t in adjusted.tolist())
+        if not groups or not bits:
             return [
                 nothing,
                 *(np.zeros((len(table.indptr) - 1, len(regressions)), np.float32) for table in tables),
@@ -160,14 +161,14 @@ class RatePlan:
         if (positions := self._positions(con)) is not None:
             groups, tables = [*groups, POSITION], [*tables, positions]
         axes = ", ".join(f"{_column(group.axes[0])} AS axis{k}" for k, group in enumerate(groups))
-        query = f"SELECT {axes}, labelled & {binary} AS labelled FROM records WHERE labelled & {binary} > 0"
+        query = f"SELECT {axes}, labelled & {bits} AS labelled FROM records WHERE labelled & {bits} > 0"
 
         def read() -> Iterator[Labels]:
             for column in _batches(con, query):
                 values = np.stack([column[f"axis{k}"] for k in range(len(groups))], 1)
                 yield Labels(values.astype(np.int64, copy=False), column["labelled"])
 
-        return [nothing, *adjusted_rates(tables, regressions, read())[:stored]]
+        return [nothing, *adjusted_rates(tables, regressions, read)[:stored]]
 
     def _positions(self, con: Backend) -> RateTable | None:
         """Return what was shown at each position, 0 if it is unknown; None where all are the same."""

@@ -87,7 +87,7 @@ class RateSum(RankingModel):
     """The sum of a pair's rates (ours): `y_t = b_t + sum_g rate_gt`.
 
     Rates are log-odds, or means of a regression in its unit, shrunk and centred; nothing is trained but the
-    intercept.
+    intercept. Means are corrected for each other, as adjusted rates have it.
     """
 
     Options = RateSumOptions
@@ -109,10 +109,13 @@ class RateSum(RankingModel):
         ends = torch.tensor([0, *(one.width(tasks) for one in spec.rates)]).cumsum(0)
         starts = ends[[names.index(name) for name in options.groups]]
         self.columns = nn.Buffer(starts[:, None] + 1 + torch.arange(tasks), persistent=False)
+        joint = [spec.rates[names.index(name)].adjusted for name in options.groups]
+        self.adjusted = nn.Buffer(self.columns[joint] + tasks, persistent=False)
         self.intercept = nn.Parameter(torch.zeros(tasks))
 
     def logits(self, batch: Batch) -> Tensor:
         rates = batch["rates"][:, self.columns].sum(1)
+        rates = rates + batch["rates"][:, self.adjusted].sum(1) * self.regression
         return torch.where(self.regression, rates / self.stds, rates) + self.intercept
 
 
