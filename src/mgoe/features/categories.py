@@ -4,8 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mgoe._util.kernels import kernel
-from mgoe.features.group import PAIR, Arrays, InputGroup, Key, dense
-from mgoe.features.spec import FeatureSpec
+from mgoe.features.group import Arrays, InputGroup
 from mgoe.features.trend import freshness
 from mgoe.features.view import Pairs, View
 
@@ -17,9 +16,6 @@ class Categories(InputGroup):
 
     name = "categories"
     fresh = True
-
-    def keys(self, spec: FeatureSpec) -> tuple[Key]:
-        return (dense("categories", (PAIR, spec.widths.get("categories", 0))),)
 
     def read(self, view: View, pairs: Pairs) -> Arrays:
         held = view.side["item"]

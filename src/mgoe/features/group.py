@@ -135,9 +135,10 @@ class InputGroup(ABC):
     would mislead a model whose rows all read as of a cut, which was long ago for some and just now for
     others; and of what was shown, rates say more."""
 
-    @abstractmethod
     def keys(self, spec: FeatureSpec) -> Sequence[Key]:
-        """Return the group's arrays in a batch; dense ones without columns are left out of batches."""
+        """Return the group's arrays in a batch, by default a dense one of the pair that has the group's name.
+        Dense ones without columns are left out of batches."""
+        return [dense(self.name, (PAIR, spec.widths.get(self.name, 0)))]
 
     @abstractmethod
     def read(self, view: View, pairs: Pairs) -> Arrays:
@@ -176,6 +177,11 @@ class NodeGroup(InputGroup):
         >>> [name for name, group in GROUPS.items() if isinstance(group, NodeGroup)]
         ['ids', 'side', 'recents', 'aggregates', 'placing', 'content']
     """
+
+    def keys(self, spec: FeatureSpec) -> Sequence[Key]:
+        """Return by default a dense array of each side, with its values as they are."""
+        sides = (f"user_{self.name}", USER), (f"item_{self.name}", ITEM)
+        return [dense(name, (owner, spec.widths.get(name, 0)), hinges=False) for name, owner in sides]
 
     @abstractmethod
     def read_side(self, view: View, pairs: Pairs, side: Side) -> Arrays:

@@ -5,8 +5,7 @@ import numpy as np
 from mgoe._util.arrays import run_starts
 from mgoe._util.hash_table import free_places, place_of
 from mgoe._util.kernels import kernel
-from mgoe.features.group import PAIR, Arrays, InputGroup, Key, dense
-from mgoe.features.spec import FeatureSpec
+from mgoe.features.group import Arrays, InputGroup
 from mgoe.features.view import Pairs, View
 from mgoe.graph import Snapshot
 from mgoe.graph.edges import find_place
@@ -25,9 +24,6 @@ class Links(InputGroup):
 
     name = "links"
     fresh = True
-
-    def keys(self, spec: FeatureSpec) -> tuple[Key]:
-        return (dense("links", (PAIR, spec.widths.get("links", 0))),)
 
     def names(self, snapshot: Snapshot) -> dict[str, list[str]]:
         return {"links": [f"links.{form}" for form in ("sum", "max", "last")]}

@@ -128,10 +128,6 @@ class Placing(NodeGroup):
 
     name = "placing"
 
-    def keys(self, spec: FeatureSpec) -> list[Key]:
-        sides = ("user_placing", USER), ("item_placing", ITEM)
-        return [dense(name, (owner, spec.widths.get(name, 0)), hinges=False) for name, owner in sides]
-
     def read_side(self, view: View, pairs: Pairs, side: Side) -> Arrays:
         if side not in view.snapshot.placed:
             return {}
@@ -145,10 +141,6 @@ class Content(NodeGroup):
     """The whitened vectors of each side, each followed by whether there is one. Shape (B, columns) each."""
 
     name = "content"
-
-    def keys(self, spec: FeatureSpec) -> list[Key]:
-        sides = ("user_content", USER), ("item_content", ITEM)
-        return [dense(name, (owner, spec.widths.get(name, 0)), hinges=False) for name, owner in sides]
 
     def read_side(self, view: View, pairs: Pairs, side: Side) -> Arrays:
         held, nodes = view.side[side], pairs.users if side == "user" else pairs.items

@@ -4,9 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mgoe._util.kernels import kernel
-from mgoe.features.group import PAIR, Arrays, InputGroup, Key, dense
+from mgoe.features.group import Arrays, InputGroup
 from mgoe.features.overlay import walk
-from mgoe.features.spec import FeatureSpec
 from mgoe.features.view import Pairs, View
 from mgoe.graph import Snapshot
 from mgoe.graph.edges import find_place
@@ -20,9 +19,6 @@ class Pair(InputGroup):
     """Whether each task was done, and 1 / (1 + buckets since the last event). Shape (B, T + 1)."""
 
     name = "pair"
-
-    def keys(self, spec: FeatureSpec) -> tuple[Key]:
-        return (dense("pair", (PAIR, spec.widths.get("pair", 0))),)
 
     def names(self, snapshot: Snapshot) -> dict[str, list[str]]:
         tasks = snapshot.arrays["user_table"].shape[1]

@@ -4,8 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mgoe._util.kernels import kernel
-from mgoe.features.group import PAIR, Arrays, InputGroup, Key, dense
-from mgoe.features.spec import FeatureSpec
+from mgoe.features.group import Arrays, InputGroup
 from mgoe.features.view import Pairs, View
 from mgoe.graph import Snapshot
 from mgoe.graph.memory_hints import AHEAD, prefetch
@@ -23,9 +22,6 @@ class Sketch(InputGroup):
     """
 
     name = "sketch"
-
-    def keys(self, spec: FeatureSpec) -> tuple[Key]:
-        return (dense("sketch", (PAIR, spec.widths.get("sketch", 0))),)
 
     def names(self, snapshot: Snapshot) -> dict[str, list[str]]:
         ranks = _ranks(snapshot.arrays["user_vectors"].shape[1])
