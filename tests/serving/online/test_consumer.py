@@ -2,6 +2,8 @@
 
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import closing
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -10,8 +12,10 @@ from numpy.testing import assert_array_equal
 
 from mgoe.bundle.held import START, Mark
 from mgoe.serving.events.event import Event
+from mgoe.serving.events.stores import open_log, with_query
 from mgoe.serving.online.live import Consumer, LiveNodes
 from tests.graph.histories import BUCKET
+from tests.serving.events.stores import Server
 from tests.serving.online.worlds import World, read_of
 
 READ_AT_ONCE = 3
@@ -66,8 +70,8 @@ def lines_of_a_commit(
 
 
 def test_a_failure_at_any_line_of_a_commit_leaves_no_trace(large: World, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("mgoe.serving.online.live.BATCH", READ_AT_ONCE)
     """With known nodes, newcomers that move, a repeated id, and an event that the snapshot holds."""
+    monkeypatch.setattr("mgoe.serving.online.live.BATCH", READ_AT_ONCE)
     moment = 10 * BUCKET
     first = [
         Event(0, 1, "click", moment, "a"),
@@ -110,3 +114,25 @@ def test_a_failure_at_any_line_of_a_commit_leaves_no_trace(large: World, monkeyp
         )
         for name in expected:
             assert_array_equal(found[name], expected[name], err_msg=f"{name} after {line}")
+
+
+def test_an_event_on_redis_costs_two_commands(large: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """One adds it, and one asks for what is new."""
+    server = Server(tmp_path / "redis")
+    with closing(open_log(with_query(server.url, state=tmp_path / "a"))) as log:
+        consumer, commands, moment = Consumer(log, large.live()), list[str](), 30 * BUCKET
+        client = log._server.client  # type: ignore[attr-defined]
+        consumer.catch_up()
+        log.append([Event(0, 1, "click", moment)])
+        consumer.catch_up()
+        run = client.execute_command
+
+        def noted(*words: Any, **options: Any) -> Any:
+            commands.append(words[0])
+            return run(*words, **options)
+
+        monkeypatch.setattr(client, "execute_command", noted)
+        log.append([Event(0, 2, "click", moment)])
+        assert consumer.catch_up() == 1
+    server.kill()
+    assert commands == ["EVALSHA", "XRANGE"]
