@@ -114,8 +114,10 @@ def _kind_of(lines: Iterable[str]) -> Kind:
             one.text = text
             if same := re.match(r"See \[([a-z ]+)\]\(#", about):
                 forms = forms_of(same[1])
-                [other] = [form.keys[path] for form in forms if path in form.keys] or forms
+                objects = [form.list_of or form for form in forms]
+                [other] = [form.keys[path] for form in objects if path in form.keys] or forms
                 one.keys, one.list_of, one.by_name = other.keys, other.list_of, other.by_name
+                one.text = other.text if text == "as there" else text
             elif same := re.match(r"As `(\w+)`", about):
                 one.list_of = found.keys[same[1]].list_of
     return found
