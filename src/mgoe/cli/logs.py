@@ -15,6 +15,9 @@ from mgoe.cli.service import ExperimentFiles, RunBy
 from mgoe.cli.shared import Json, Overwrite, examples, logger, show, show_facts, show_json
 from mgoe.errors import ConfigError, OutputError
 
+WorldFolder = Annotated[
+    Path | None, typer.Option(help="With --serve: folder of the simulated log.", show_default=False)
+]
 Log = Annotated[
     str, typer.Argument(metavar="LOG", help="Parquet or CSV file, folder or glob.", show_default=False)
 ]
@@ -134,9 +137,7 @@ def simulate(
             show_default=False,
         ),
     ] = None,
-    world: Annotated[
-        Path | None, typer.Option(help="With --serve: folder of the simulated log.", show_default=False)
-    ] = None,
+    world: WorldFolder = None,
     days: Annotated[
         int | None,
         typer.Option(
@@ -170,7 +171,7 @@ def simulate(
     if world is not None or days is not None or experiment or http:
         rule = "are for a service; name its bundle with --serve, or set the days of a log with --set days=30"
         raise ConfigError("--world, --days, --experiment, --http", rule)
-    raw: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    raw = {name: value for name, value in options.items() if value is not None}
     settings = check_settings(WorldSettings, overridden(raw, sets or ()), "simulate")
     with ProgressBar("exposures") as bar:
         summary = draw(settings, out, events=events, form=form, overwrite=overwrite, on_progress=bar.update)
