@@ -310,7 +310,7 @@ class Served:
         self.day, bundles = day, [self.bundle(arm, day) for arm in self._arms]
         settings = {
             "bundle": bundles[0], "state": self.state, "window": WINDOW, "runtime": {"engine": "torch"},
-            "access_log": False, "port": 0,
+            "access_log": False, "port": 0, "limits": {"seconds": 3600},  # a busy machine changes nothing
         }  # fmt: skip
         if len(bundles) > 1:
             self._write_experiment(bundles)

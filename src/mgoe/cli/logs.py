@@ -345,6 +345,7 @@ def visit(
             "access_log": False,
             "port": 0,
             "runtime": {"engine": engine},
+            "limits": {"seconds": 3600},  # on a busy machine the same happens, later
         },
         "serve",
     )
