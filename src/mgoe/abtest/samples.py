@@ -144,7 +144,7 @@ def metrics_of(settings: RunSettings) -> tuple[Metric, ...]:
 
 
 def read_answers(path: Path | str, experiment: str | None = None) -> DataFrame:
-    """Read logged answers, as `mgoe answers` writes them, without those to retries, which got the same list.
+    """Read logged answers, as `mgoe answers` writes them; of those to a request and its retries the last.
 
     Args:
         path: A Parquet file.
@@ -163,7 +163,7 @@ def read_answers(path: Path | str, experiment: str | None = None) -> DataFrame:
         )
     if not table.num_rows:
         raise DataError(path, "holds no answers; export them from a service with an experiment")
-    answers: DataFrame = table.to_pandas().drop_duplicates(OF_RETRY, ignore_index=True)
+    answers: DataFrame = table.to_pandas().drop_duplicates(OF_RETRY, keep="last", ignore_index=True)
     answers[["user", "unit"]] = answers[["user", "unit"]].astype("string")
     answers["time"] = answers["time"].astype("int64")
     if experiment is not None and not (answers["experiment"] == experiment).any():
