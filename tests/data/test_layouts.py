@@ -17,7 +17,7 @@ GUESSED: list[tuple[str, str | None, str, str, str | None, list[str], str, list[
     (
         "online_retail", "Customer ID", "StockCode", "InvoiceDate", None, PLAIN, "orders",
         ["`Invoice` is an order", "40 rows have one like 'C536473'", "40 rows have a negative `Quantity`",
-         "# where: Quantity > 0", "missing_ids: drop", "no tasks unless you ask: `Quantity`, `Price`"],
+         "# where: Quantity > 0", "missing_ids: drop", "no tasks unless you ask: `Price`"],
     ),
     ("retailrocket", "visitorid", "itemid", "timestamp", "event", ["view", "addtocart", "transaction"],
      "returning users", []),

@@ -2,6 +2,7 @@
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -188,12 +189,12 @@ def test_means_of_users_are_those_of_what_items_leave(tmp_path: Path):
         tasks=[{"name": "stars", "label": "stars", "kind": "regression"}],
         graph={"rank": 4, "resolutions": [(1, 1), (2, 2)], "rates": ["user", "item"]},
     )
-    log = log[["user_id", "item_id", "timestamp", "stars"]].drop_duplicates()
+    log = log.filter(items=["user_id", "item_id", "timestamp", "stars"]).drop_duplicates()
     rates = latest(log, settings, tmp_path).latest.rates
     assert rates is not None
     users, items = (Vocabulary.load(tmp_path / f"run/graph/{node}s.parquet") for node in ("user", "item"))
-    log["u"], log["i"] = users.indices(log.user_id), items.indices(log.item_id)
-    mean, own = log.stars.mean(), []
+    log["u"], log["i"] = users.indices(log["user_id"]), items.indices(log["item_id"])
+    mean, own = float(log["stars"].mean()), list[Any]()
     for table, key in zip(rates.tables, ("u", "i"), strict=True):
         held = log.groupby(key).stars.agg(["sum", "count"])
         own.append((held["sum"] - mean * held["count"]) / (held["count"] + table.prior[0, 1]))

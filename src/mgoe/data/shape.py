@@ -78,12 +78,15 @@ def notes_on(order: Column | None, item: Column, rest: Sequence[Column], source:
             if 0 < (seen["n"] or 0) < seen["all"] / 2:
                 like = f"{seen['n']:,} rows have one like {seen['one']!r}"
                 notes.append(f"{like}: a letter often marks a cancellation or a return.")
-    for column in _negative(rest)[:1]:
+    back = _negative(rest)[:1]
+    for column in back:
         count = only_row(source.aggregate(n=(source[column.name] < 0).sum()))["n"]
         more = "" if order is not None else ", and no column says of which order"
         notes.append(f"{count:,} rows have a negative `{column.name}`: cancellations or returns{more}.")
     measured = [
-        f"`{column.name}`" for column in rest if column.is_number and column.is_a(MEASURE) and column.measure
+        f"`{column.name}`"
+        for column in rest
+        if column.is_number and column.is_a(MEASURE) and column.measure and column not in back
     ]
     if measured:
         notes.append(f"Of a row, and no tasks unless you ask: {', '.join(measured)}.")

@@ -102,9 +102,7 @@ class RecommendRequest(
 ):
     """Whom to recommend to: a user, or a visitor of whom a session is known."""
 
-    user: Id | None = Field(
-        default=None, description="An id; leave it out to send events instead, or if the log has no users."
-    )
+    user: Id | None = Field(default=None, description="An id; leave it out with events, or without users.")
     events: list[dict[str, Any]] | None = Field(
         default=None,
         fail_fast=True,
