@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from mgoe.abtest.check import Finding, check
+from mgoe.abtest.check import _latency as check_latency
 from mgoe.abtest.samples import collect, read_rows
 from tests.abtest import logs
 
@@ -69,6 +70,24 @@ def test_bots(log: tuple[Any, Any]) -> None:
     one = answers[(answers["unit"] == "4") & answers["experiment"].notna() & (answers["use"] == "answer")]
     many = pd.concat([one.iloc[:1]] * 8000).assign(request=[f"bot{n}" for n in range(8000)])
     assert "bots" in alarms((pd.concat([answers, many], ignore_index=True), exposures))
+
+
+def latencies(rng: np.random.Generator, units: int, slower: float = 1.0, held_up: float = 0.0) -> Any:
+    """Answers of two arms on a busy machine: heavy tails, bursts in which all wait, and slow units."""
+    unit = np.repeat(np.arange(units), rng.negative_binomial(1, 1 / 6, units) + 1)
+    time, treated = rng.uniform(0, 1000, len(unit)), rng.permutation(units)[unit] % 2 == 1
+    is_busy = (np.abs(time[:, None] - rng.uniform(0, 1000, 15)) < rng.exponential(8, 15)).any(axis=1)
+    latency = np.exp(rng.normal(8, 0.4, units))[unit] * (1 + rng.pareto(1.2, len(unit)))
+    latency *= np.where(is_busy, rng.uniform(2, 20, len(unit)), 1) * np.where(treated, slower, 1)
+    latency += 300_000 * (treated & (rng.random(len(unit)) < held_up))
+    return pd.DataFrame({"arm": np.where(treated, "b", "a"), "unit": unit.astype(str), "latency": latency})
+
+
+def test_a_busy_machine_is_no_slow_arm_and_a_slow_arm_is_found_on_it() -> None:
+    rng = np.random.default_rng(0)
+    assert sum(check_latency(latencies(rng, 400)).alarm for _ in range(100)) <= 1
+    assert all(check_latency(latencies(rng, 2000, slower=1.5)).alarm for _ in range(5))
+    assert all(check_latency(latencies(rng, 2000, held_up=0.1)).alarm for _ in range(5))
 
 
 def test_lost_units_a_slow_arm_and_wrong_clocks(log: tuple[Any, Any]) -> None:
