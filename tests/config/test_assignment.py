@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from mgoe.config import check_settings
 from mgoe.config.assignment import arm_of, is_in, place
 from mgoe.config.experiment import ExperimentSettings
+from tests.effort import SOAK
 
 
 def experiment(shares: list[float], **changed: object) -> ExperimentSettings:
@@ -52,8 +53,8 @@ def test_the_published_vectors_of_ranges_pass(
     assert np.round(found, 9).tolist() == [list(one) for one in ranges]
 
 
-def test_a_million_users_are_assigned_by_the_shares_and_coverage_moves_nobody() -> None:
-    n, shares = 1_000_000, [0.5, 0.3, 0.2]
+def test_many_users_are_assigned_by_the_shares_and_coverage_moves_nobody() -> None:
+    n, shares = 1_000_000 if SOAK else 100_000, [0.5, 0.3, 0.2]
     before = np.full(n, -1)
     for coverage in (0.1, 0.5, 1.0):
         one = experiment(shares, coverage=coverage)
@@ -109,7 +110,7 @@ def test_the_published_vectors_of_namespaces_pass(unit: str, name: str, in_the_f
 
 
 def test_ranges_of_a_namespace_divide_the_units_and_each_part_has_its_arms_by_the_shares() -> None:
-    n, shares = 100_000, [0.3, 0.7]
+    n, shares = 100_000 if SOAK else 20_000, [0.3, 0.7]
     parts = [
         experiment(shares, id=name, namespace={"id": "lists", "range": bounds})
         for name, bounds in (("one", [0, 0.25]), ("two", [0.25, 1]))

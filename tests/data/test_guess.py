@@ -507,7 +507,7 @@ def test_an_empty_profile_is_refused(tmp_path):
         profile(logs.event_settings(data={"log": str(tmp_path / "log.parquet")}))
 
 
-@settings(max_examples=12 if SOAK else 5)
+@settings(max_examples=12 if SOAK else 3)
 @given(
     name=st.sampled_from(["device_type", "page_type", "user_type", "event_source", "type"]),
     values=st.lists(
@@ -530,7 +530,7 @@ def test_values_of_a_type_are_behaviours_without_named_labels():
     assert guessed(log).data.behavior == "type"
 
 
-@settings(max_examples=12 if SOAK else 5)
+@settings(max_examples=12 if SOAK else 3)
 @given(
     user=st.sampled_from(["user_id", "uid", "userId", "Customer ID", "member", "visitor_key"]),
     item=st.sampled_from(["item_id", "sku", "productId", "video"]),

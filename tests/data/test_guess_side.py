@@ -15,6 +15,7 @@ from mgoe.config import make_settings
 from mgoe.data import guess, prepare
 from mgoe.data.guess_side import CORRELATED
 from mgoe.errors import DataError
+from tests.effort import up_to
 
 ITEMS = 200
 
@@ -98,6 +99,7 @@ def test_features_are_proposed_and_a_run_takes_them(tmp_path: Path):
     assert prepared.summary["side"]["items"]["in_log"] == ITEMS
 
 
+@up_to(5)
 @given(st.integers(0, 2**32 - 1), st.sampled_from([1.0, -2.0]), st.booleans())
 def test_a_number_that_follows_the_rows_per_item_is_a_leak(
     tmp_path_factory: Any, seed: int, sign: float, leaks: bool

@@ -1,5 +1,6 @@
 """Users who are erased: the rest is as it would be without them, and nothing remains but what is stated."""
 
+import pickle
 import shutil
 import tempfile
 import time
@@ -50,6 +51,8 @@ RUNS = {"events": "finished", "exposures": "shown"}
 """Fixture of a run on a log of each form."""
 SOME = 12
 """Users whom a property test erases some of."""
+KEYS = "keys.pickle"
+"""What a store on Redis has in its deployment's folder."""
 
 
 @pytest.fixture(scope="module", params=["events", "exposures"])
@@ -239,13 +242,21 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.fixture(params=["events", "exposures"])
 def deployed(request: pytest.FixtureRequest, shared: Shared, tmp_path: Path) -> Deployed:
     """One on a log of each form, which a test may change, or one with its store on Redis."""
-    if request.param == "redis":
-        url = with_query(request.getfixturevalue("server").url, prefix=tmp_path.name)
-        return Deployed(tmp_path, request.getfixturevalue("shown"), url)
-    run = request.getfixturevalue(RUNS[request.param])
-    made = shared(f"deployed-{request.param}", lambda path: Deployed(path, run))
+    on_redis = request.param == "redis"
+    server = request.getfixturevalue("server") if on_redis else None
+    run = request.getfixturevalue("shown" if on_redis else RUNS[request.param])
+
+    def make(path: Path) -> None:
+        Deployed(path, run, server and with_query(server.url, prefix="made"))
+        if server is not None:
+            (path / KEYS).write_bytes(pickle.dumps(server.take("made")))
+
+    made = shared(f"deployed-{request.param}", make)
     shutil.copytree(made, tmp_path, symlinks=True, dirs_exist_ok=True)
-    return Deployed(tmp_path)
+    if server is None:
+        return Deployed(tmp_path)
+    server.put(tmp_path.name, pickle.loads((tmp_path / KEYS).read_bytes()))
+    return Deployed(tmp_path, redis=with_query(server.url, prefix=tmp_path.name))
 
 
 on_events = pytest.mark.parametrize("deployed", ["events"], indirect=True)

@@ -19,6 +19,7 @@ FEW = 'settings={"training.epochs": 1, "split.cuts": [0.4, 0.6, 0.8]}'
 SHORTER = {
     'tasks=["click", "buy"])': f'tasks=["click", "buy"], {FEW})',
     'settings={"training.epochs": 2}': FEW,
+    "[0.002, 0.005]": "[0.005]",
     "ranker.serve(port=0)": 'ranker.serve(port=0, runtime={"engine": "torch"})',
 }
 """What the short form writes in place of what the page says. The engine `torch` has nothing to export."""

@@ -1,11 +1,13 @@
 """A real Redis server of the tests' own, and events to write."""
 
+import importlib
 import importlib.util
 import shutil
 import socket
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -66,6 +68,19 @@ class Server:
                         return
             time.sleep(0.02)
         raise TimeoutError("the Redis server did not start")
+
+    def take(self, prefix: str) -> dict[bytes, bytes]:
+        """The keys of a prefix without it, and what they hold, for any server of this version."""
+        client, begin = self._client(), prefix.encode()
+        return {key.removeprefix(begin): client.dump(key) for key in client.scan_iter(f"{prefix}:*")}
+
+    def put(self, prefix: str, keys: dict[bytes, bytes]) -> None:
+        """Put what was taken under another prefix."""
+        for key, value in keys.items():
+            self._client().restore(prefix.encode() + key, 0, value)
+
+    def _client(self) -> Any:
+        return importlib.import_module("redis").Redis.from_url(self.url, password=self.password or None)
 
     def kill(self) -> None:
         if self.process is not None:
