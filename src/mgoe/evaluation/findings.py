@@ -65,7 +65,8 @@ def page_findings(standings: Standings) -> list[str]:
     if not metric:
         return [UNMEASURED] if any(name == "auc" for _, name in own) else []
     lines = [
-        "Would a page be better? Of 100 users who act on an item at all, how many act on one of "
+        "Would a page be better? Of 100 users who act on an item that was known when the test began, how "
+        "many act on one of "
         f"{metric.removeprefix('hr@')} that are listed from the whole catalogue (95 % interval):"
     ]
     for task in [task for task, name in own if name == metric and task != ALL]:
