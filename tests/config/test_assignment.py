@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.effort import SOAK
 
 from mgoe.config import check_settings
 from mgoe.config.assignment import arm_of, is_in, place
 from mgoe.config.experiment import ExperimentSettings
-from tests.effort import SOAK
 
 
 def experiment(shares: list[float], **changed: object) -> ExperimentSettings:

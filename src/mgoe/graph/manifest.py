@@ -69,6 +69,10 @@ class GraphManifest(Settings):
     """What `graph.json` holds.
 
     Lists of cuts, users, items and pairs have one entry per snapshot, in order of time.
+
+    Example:
+        >>> graph.manifest.engine
+        'local'
     """
 
     format: int

@@ -71,7 +71,7 @@ def lines_of_a_commit(
 
 def test_a_failure_at_any_line_of_a_commit_leaves_no_trace(large: World, monkeypatch: pytest.MonkeyPatch):
     """With known nodes, newcomers that move, a repeated id, and an event that the snapshot holds."""
-    monkeypatch.setattr("mgoe.serving.online.live.BATCH", READ_AT_ONCE)
+    monkeypatch.setattr("mgoe.serving.online.live.EVENTS_PER_READ", READ_AT_ONCE)
     moment = 10 * BUCKET
     first = [
         Event(0, 1, "click", moment, "a"),

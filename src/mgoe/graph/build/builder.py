@@ -6,7 +6,7 @@ works in a folder of its own, which takes its place when it is complete; a build
 there.
 """
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -184,7 +184,6 @@ def build_graph(
         ]
         for builder in builders:
             builder.build()
-        telling = [side for side in content if any(one.tells(side) for one in builders[:-1] or builders)]
         masks, ranks = np.arange(1 << tasks), np.asarray(source.ranks, float)
         manifest = GraphManifest(
             format=FORMAT,
@@ -204,7 +203,7 @@ def build_graph(
             drift=builders[-1].drift,
             changes=[],
             rates=None if rates is None else rates.described(),
-            content=tuple(telling),
+            content=_telling(builders, content),
             events=facts["events"],
             first=facts["first"],
             last=facts["last"],
@@ -218,6 +217,12 @@ def _resolutions_of(settings: GraphSettings, snapshot: Path) -> tuple[tuple[int,
     """Return the macro nodes (users, items) of each resolution, from the nodes that have pairs at first."""
     indptr = (mapped(snapshot / f"pairs.{name}.npy") for name in ("indptr", "item_indptr"))
     return choose_resolutions(settings, *(int((np.diff(one) > 0).sum()) for one in indptr))
+
+
+def _telling(builders: Sequence[SnapshotBuilder], sides: Iterable[Side]) -> tuple[Side, ...]:
+    """Return the sides whose content tells where new nodes belong, judged on all snapshots but the latest."""
+    judges = builders[:-1] or builders
+    return tuple(side for side in sides if any(judge.tells(side) for judge in judges))
 
 
 def last_bucket(facts: Mapping[str, int], bucket: int) -> int:
