@@ -171,8 +171,10 @@ class Any4:
 
 def test_the_memory_of_days_is_about_what_is_said(tmp_path: Path):
     world = SMALL.model_copy(update={"positions": 10, "users": 100})
-    visits = Visits(make_truth(world), VisitSettings(sessions=1))
-    run_once = play(visits, Any4(), tmp_path, range(9, 11))
+    truth = make_truth(world)
+    asyncio.run(play(Visits(truth, VisitSettings()), Any4(), tmp_path / "first", range(9, 10)))  # imports
+    visits = Visits(truth, VisitSettings(sessions=1))
+    run_once = play(visits, Any4(), tmp_path / "days", range(9, 11))
     gc.collect()
     tracemalloc.start()
     asyncio.run(run_once)

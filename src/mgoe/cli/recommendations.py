@@ -54,7 +54,12 @@ MaxPer = Annotated[
 def recommend(
     bundle: BundlePath,
     users: Annotated[
-        list[str] | None, typer.Argument(metavar="[USER...]", help="Ids, as in the log.", show_default=False)
+        list[str] | None,
+        typer.Argument(
+            metavar="[USER...]",
+            help="Ids, as in the log. Put `--` before one that begins with a minus.",
+            show_default=False,
+        ),
     ] = None,
     file: Annotated[
         str | None,
