@@ -14,8 +14,6 @@ from mgoe.serving.events.log import ServiceLog
 from mgoe.serving.online import base_values
 from mgoe.serving.scoring import onnx_process
 from mgoe.serving.scoring.engine import Engine
-from mgoe.serving.scoring.runtime import Runtime
-from tests.lifecycle.test_acceptance import changed, enlarge_weights
 
 for _name in ("fastapi", "onnxruntime", "onnxscript", "orjson", "prometheus_client", "uvicorn"):
     pytest.importorskip(_name, reason=f"{_name} is not installed: pip install -e '.[serve]'")
@@ -107,19 +105,3 @@ def test_a_version_that_cannot_be_prepared_is_left_to_its_services(
     monkeypatch.setattr(onnx_process, "export_elsewhere", refuse)
     onnx_process.prepare(Bundle.open(own))
     assert "is not prepared, so its services take longer to take it: graphs: the model" in said.text
-
-
-def test_bundles_of_one_graph_have_it_in_memory_once(own: Path, tmp_path: Path):
-    """Though each has files of its own, such as two arms of an experiment."""
-    other, log = tmp_path / "other", ServiceLog(tmp_path / "log.sqlite")
-    changed(own, other, enlarge_weights)
-    one, two = (Engine(path, log, tmp_path, Runtime(engine="torch")) for path in (own, other))
-    assert one.name != two.name
-    assert one.live.base.snapshot is two.live.base.snapshot
-    mapped = Path("/proc/self/maps").read_text()
-    assert str(own / "graph" / "snapshots") in mapped
-    assert str(other / "graph" / "snapshots") not in mapped
-    shutil.rmtree(own)
-    third = Engine(other, log, tmp_path, Runtime(engine="torch"))
-    assert third.live.base.snapshot is not one.live.base.snapshot, "its files are gone"
-    log.close()

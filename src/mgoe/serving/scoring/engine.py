@@ -2,12 +2,10 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-from weakref import WeakValueDictionary
 
 import numpy as np
 import pyarrow as pa
@@ -18,9 +16,8 @@ from mgoe.bundle import Bundle
 from mgoe.bundle.context import encode_json
 from mgoe.bundle.held import read_held
 from mgoe.bundle.membership import deployment_of
-from mgoe.errors import AwayError, GraphError, OtherLogError
+from mgoe.errors import AwayError, OtherLogError
 from mgoe.features.macro_nodes import describe_macro_nodes
-from mgoe.graph import MacroGraph
 from mgoe.graph.matrices import lift
 from mgoe.graph.pair_rows import SIDES, Side
 from mgoe.retrieval import known_items
@@ -35,8 +32,6 @@ SHOWN_USERS = 20
 """Users that the page offers."""
 Clock = Callable[[], int]
 """Returns the present, in microseconds since 1970."""
-_GRAPHS = WeakValueDictionary[str, MacroGraph]()
-"""Graphs of the engines of this process, by their checksum."""
 
 
 class Engine:
@@ -74,9 +69,7 @@ class Engine:
     ):
         self._clock = clock
         self.bundle = bundle = Bundle.open(path)
-        bundle.graph = shared(bundle.graph)
-        # files are opened when they are first read
-        self._holds = Hold(bundle.path), Hold(bundle.graph.path.parent)
+        self._hold = Hold(bundle.path)  # files are opened when they are first read
         self.tasks = bundle.tasks
         self.name = bundle.name
         self.events = EventReader.of(bundle)
@@ -205,13 +198,3 @@ class Engine:
         unknown = np.flatnonzero(self.live.look_up(side, strange) < 0)[:1]
         known = self.live.ids(side, np.arange(min(1, self.live.size(side))))
         return [*known, *(strange[n] for n in unknown)]
-
-
-def shared(graph: MacroGraph) -> MacroGraph:
-    """Return the same graph as another engine has opened it, so that its files are in memory once."""
-    one = _GRAPHS.get(graph.checksum)
-    with suppress(GraphError):
-        if one is not None and MacroGraph.open(one.path).checksum == graph.checksum:  # not replaced since
-            return one
-    _GRAPHS[graph.checksum] = graph
-    return graph
