@@ -51,16 +51,19 @@ MaxPer = Annotated[
 ]
 
 
+UserIds = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[USER...]",
+        help="Ids, as in the log. Put `--` before one that begins with a minus.",
+        show_default=False,
+    ),
+]
+
+
 def recommend(
     bundle: BundlePath,
-    users: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[USER...]",
-            help="Ids, as in the log. Put `--` before one that begins with a minus.",
-            show_default=False,
-        ),
-    ] = None,
+    users: UserIds = None,
     file: Annotated[
         str | None,
         typer.Option(
