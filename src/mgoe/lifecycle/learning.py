@@ -108,8 +108,10 @@ def learn(job: RetrainJob) -> NDArray[np.float32]:
     seed = abs(int(examples.bucket.max()))
     with late_tables():
         made = make_model(model, spec, seed)
-    users, each = np.unique(examples.user, return_inverse=True)
-    held = np.random.default_rng(seed).random(len(users))[each] < HELD_OUT
+    users, size = examples.user, spec.n_users
+    if settings.data.user is None:  # each request has a number of its own
+        size, users = len(examples), np.unique(users, return_inverse=True)[1]
+    held = np.random.default_rng(seed).random(size)[users] < HELD_OUT
     train, apart = examples.take(~held), examples.take(held)
     training = retraining_of(settings, model)
     monitor = Monitor.parse(training.monitor, spec.tasks)
