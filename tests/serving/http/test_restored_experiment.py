@@ -175,36 +175,20 @@ class Shop:
         if backup is not None:
             self.restore(backup)
 
-    def check(self) -> None:
-        """Compare the exported answers and the report with what is known."""
-        experiment, folder = load_experiment(self.file), self.folder
-        out, log = folder / "answers.parquet", folder / "log.parquet"
-        known = {request: one for request, one in self.known.items() if one.user not in self.erased}
-        write_answers(self.state, out)
-        answers = read_answers(out, "one")
-        assert not {*answers["user"], *answers["unit"]} & self.erased
-        held = {
-            row.request: (str(row.user), row.arm, row.version, tuple(row.items))
-            for row in answers.itertuples()
-        }
-        assert len(held) == len(answers), "each request counts once"
-        assert {request: one[:4] for request, one in known.items()}.items() <= held.items()
-        assert held.keys() <= known.keys() | self.open
-        arms = {one.user: experiment.arms[arm_of(experiment, one.user) or 0].name for one in known.values()}
-        assert all(arms[user] == arm for user, arm, *_ in held.values()), "no unit has moved"
-        opened = mgoe.load(self.registry.path / "current")
-        export(opened.path, self.state, log, "exposures", now=time.time_ns() // 1000 + 3 * DAY)
-        rows = read_rows(opened.settings, [str(log)])
-        assert not {*rows["user"]} & self.erased
-        sample = collect(experiment, opened.settings, answers, rows)
-        report = make_report(experiment, sample, check(experiment, sample), f"{TASK} per unit")
-        names = [one.name for one in experiment.arms]
-        units = {name: [*arms.values()].count(name) for name in names}
-        assert report.units == units
-        [line] = [one for one in report.lines if one.metric == f"{TASK} per unit" and not one.cuped]
-        for name, value in zip(names, (line.control, line.treated), strict=True):
-            clicks = sum(one.clicks for one in known.values() if one.arm == name)
-            assert value == pytest.approx(clicks / units[name])
+    def remembered(self) -> dict[str, Shown]:
+        """Return the acknowledged answers to users who are not erased."""
+        return {request: one for request, one in self.known.items() if one.user not in self.erased}
+
+    def answers(self) -> Any:
+        """Return the exported answers of the experiment."""
+        write_answers(self.state, out := self.folder / "answers.parquet")
+        return read_answers(out, "one")
+
+    def rows(self) -> Any:
+        """Return the exported exposures with their labels."""
+        bundle, log = self.registry.path / "current", self.folder / "log.parquet"
+        export(bundle, self.state, log, "exposures", now=time.time_ns() // 1000 + 3 * DAY)
+        return read_rows(mgoe.load(bundle).settings, [str(log)])
 
 
 @needs("flock", "tar")
@@ -213,6 +197,25 @@ def test_an_experiment_outlives_kills_swaps_restores_and_erasures(shown: Path, t
     shop = Shop(tmp_path, shown / "bundle", seed)
     steps = [str(step) for step in shop.draws.permutation(STEPS * ROUNDS)]
     ends = [n + 1 for n, step in enumerate(steps) if step in ("kill", "restore")]
+    experiment, metric = load_experiment(shop.file), f"{TASK} per unit"
+    names = [arm.name for arm in experiment.arms]
     for first, last in pairwise([0, *ends, len(steps)]):
         shop.live(steps[first:last])
-        shop.check()
+        known, answers, rows = shop.remembered(), shop.answers(), shop.rows()
+        assert not {*answers["user"], *answers["unit"], *rows["user"]} & shop.erased
+        logged = {
+            row.request: (str(row.user), row.arm, row.version, tuple(row.items))
+            for row in answers.itertuples()
+        }
+        assert len(logged) == len(answers), "each request counts once"
+        assert {request: one[:4] for request, one in known.items()}.items() <= logged.items()
+        assert logged.keys() <= known.keys() | shop.open
+        arms = {one.user: names[arm_of(experiment, one.user) or 0] for one in known.values()}
+        assert all(arms[user] == arm for user, arm, *_ in logged.values()), "no unit has moved"
+        sample = collect(experiment, mgoe.load(shop.registry.path / "current").settings, answers, rows)
+        report = make_report(experiment, sample, check(experiment, sample), metric)
+        assert report.units == {name: [*arms.values()].count(name) for name in names}
+        [line] = [one for one in report.lines if one.metric == metric and not one.cuped]
+        for name, value in zip(names, (line.control, line.treated), strict=True):
+            clicks = sum(one.clicks for one in known.values() if one.arm == name)
+            assert value == pytest.approx(clicks / report.units[name])
