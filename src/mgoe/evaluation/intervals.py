@@ -20,6 +20,7 @@ Axes: `C` users or random groups of them, `M` metrics, `B` draws, `V` baselines.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Annotated
 
 import numpy as np
@@ -220,14 +221,10 @@ def _moves(
     means: Sequence[NDArray], paired: Sequence[Sequence[Influence]], seed: int, draws: int
 ) -> NDArray[np.float64]:
     """Return how redrawing users and seeds moves each mean. Shape (V, B, M)."""
-    rng = np.random.default_rng(seed)
     parts = np.concatenate(means, axis=1)  # (C, V * M)
     users = (parts != 0).sum(0)
-    weights = (
-        rng.poisson(1.0, (min(_BLOCK, draws - at), len(parts))).astype(np.float32) - 1
-        for at in range(0, draws, _BLOCK)
-    )
-    by_users = np.concatenate([block @ parts for block in weights]).astype(np.float64)
+    by_users = np.concatenate([block @ parts for block in _weights(seed, draws, len(parts))])
+    by_users = by_users.astype(np.float64)
     by_users *= np.sqrt(users / np.maximum(users - 1, 1))
     moves = by_users.reshape(draws, len(paired), -1).transpose(1, 0, 2)
     for v, influences in enumerate(paired):
@@ -236,6 +233,19 @@ def _moves(
             spread = np.std([one.values for one in influences], axis=0, ddof=1) / np.sqrt(seeds)  # (M,)
             moves[v] += np.random.default_rng([seed, seeds]).standard_t(seeds - 1, (draws, 1)) * spread
     return moves
+
+
+@lru_cache(maxsize=4)
+def _weights(seed: int, draws: int, users: int) -> tuple[NDArray[np.float32], ...]:
+    """Return how often each user is drawn, less one, in blocks of draws. Shape (at most `_BLOCK`, C) each.
+
+    A table asks for the same ones once for every model.
+    """
+    rng = np.random.default_rng(seed)
+    return tuple(
+        rng.poisson(1.0, (min(_BLOCK, draws - at), users)).astype(np.float32) - 1
+        for at in range(0, draws, _BLOCK)
+    )
 
 
 def _interval(value: float, moved: NDArray[np.float64]) -> tuple[float, float, float]:
