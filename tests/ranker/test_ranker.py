@@ -148,14 +148,18 @@ def test_later_exposures_are_measured_as_labelled_pairs(
     found = shown_ranker.evaluate(later).set_index(keys)["value"]
     expected = pairs.set_index(keys)["value"][found.index]
     # Batches of another size round predictions differently in the last bit, so pairs with equal predictions
-    # may swap. This shows most in GAUC, since some users have few rows.
+    # may swap. This shows most in the metrics within users, since some users have few rows.
     for (_, task, metric), value in found.items():
         if metric in ("users", "examples", "positives", "gauc_users", "gauc_users_skipped"):
             tolerance = 0
         else:
-            tolerance = {"auc": 1e-4, "gauc": 2e-3, "ranking": 1e-3, "spearman": 1e-4}.get(
-                metric, 1e-6 * value
-            )
+            tolerance = {
+                "auc": 1e-4,
+                "gauc": 2e-3,
+                "ranking": 1e-3,
+                "spearman": 1e-4,
+                "user_spearman": 5e-3,
+            }.get(metric, 1e-6 * value)
         assert value == pytest.approx(expected["all", task, metric], rel=0, abs=tolerance), (task, metric)
 
 
