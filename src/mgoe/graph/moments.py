@@ -194,10 +194,13 @@ def edges_at(
             held.indptr[places] + done * STEP,
             last,
             np.where(done > 0, held.check_indptr[places] + done - 1, -1),
-            held.checks[:, starts[r] : starts[r + 1]],
-            held.entries.other_macro[:, r],
+            held.checks,
+            held.entries.other_macro,
             held.entries.step,
-            out[:, starts[r] : starts[r + 1]],
+            r,
+            starts[r],
+            starts[r + 1],
+            out,
         )
     return out
 
@@ -214,14 +217,17 @@ def counts_at(
 
 
 @kernel("out")
-def _edges_at(edges, nodes, first, last, check, checks, macro, step, out):  # pragma: no cover - compiled
+def _edges_at(
+    edges, nodes, first, last, check, checks, macro, step, r, start, end, out
+):  # pragma: no cover - compiled
+    """Write the edges to the macro nodes of resolution r into columns `start` to `end - 1`."""
     indptr, column, score = edges
     for row in range(len(nodes)):
         if check[row] >= 0:
-            for k in range(out.shape[1]):
+            for k in range(start, end):
                 out[row, k] = checks[check[row], k]
         elif nodes[row] < len(indptr) - 1:
             for q in range(indptr[nodes[row]], indptr[nodes[row] + 1]):
-                out[row, column[q]] = score[q]
+                out[row, start + column[q]] = score[q]
         for e in range(first[row], last[row] + 1):
-            out[row, macro[e]] += step[e]
+            out[row, start + macro[e, r]] += step[e]

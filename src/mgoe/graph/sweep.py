@@ -156,8 +156,8 @@ class _Sweep:
             seconds[side] = np.where(known, take(self._sums[other], far, 0) - base_score, 0)
             brackets[side] = np.zeros((len(key), len(self._snapshot.resolutions)), np.int64)
             for r, part in enumerate(self._snapshot.resolutions):
-                own = np.ascontiguousarray(nodes[side].macro[ends[side], r])
-                _brackets(getattr(part, f"{other}_edges"), far, own, base_score, brackets[side][:, r])
+                own = nodes[side].macro[ends[side], r]
+                _brackets(getattr(part, f"{other}_edges"), far, own, base_score, r, brackets[side])
         numbers = {side: np.searchsorted(index[side], placed[side].node) for side in SIDES}
         order = {side: np.argsort(placed[side].time, kind="stable") for side in SIDES}
         work = (
@@ -295,13 +295,13 @@ def _link(nodes, head, following):  # pragma: no cover - compiled
 
 
 @kernel("out")
-def _brackets(edges, far, own, base_score, out):  # pragma: no cover - compiled
+def _brackets(edges, far, own, base_score, r, out):  # pragma: no cover - compiled
     """Write the counterpart's edge to the own macro node less what the node itself gave to it."""
     indptr, column, score = edges
     for p in range(len(far)):
         if far[p] < len(indptr) - 1:
             place = find_place(indptr, column, far[p], own[p])
-            out[p] = (np.int64(score[place]) if place >= 0 else 0) - base_score[p]
+            out[p, r] = (np.int64(score[place]) if place >= 0 else 0) - base_score[p]
 
 
 @kernel("pairs", "users", "items", "whose", "user_out", "item_out", "counts")

@@ -335,7 +335,7 @@ def _united(old: PairRows, new: PairRows) -> Folded:
         np.maximum.reduceat(both.time, first),
         np.minimum(events, MOST_EVENTS).astype(np.uint16),
         np.minimum.reduceat(both.first, first),
-        np.add.reduceat(both.total, first),
+        np.add.reduceat(both.total, first, dtype=both.total.dtype),
     )
 
 
