@@ -133,7 +133,7 @@ def test_labels_of_a_bucket_keep_their_order_also_where_the_log_ends(tmp_path):
     assert history.time.max() < pd.Timestamp(end).value // 1000
 
 
-@up_to(1)
+@up_to(2)
 @given(rows=st.lists(ROW, max_size=25))
 def test_new_rows_say_of_exposures_what_a_prepared_log_does(rows):
     with tempfile.TemporaryDirectory() as folder:

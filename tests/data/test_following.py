@@ -188,7 +188,7 @@ def test_nothing_of_an_item_alone_tells_draws_from_positives_where_users_are_ali
     assert {name: np.mean(auc) for name, auc in found.items() if abs(np.mean(auc) - 0.5) > TOLERANCE} == {}
 
 
-@up_to(4)
+@up_to(2)
 @given(rows=logs.event_rows())
 def test_what_is_left_out_of_a_prepared_log_is_counted(rows):
     log = pd.concat([logs.quiet_events(), logs.events(rows)])

@@ -39,7 +39,7 @@ effects = st.lists(st.floats(-1, 1), min_size=6, max_size=6)
 
 
 @given(windows=st.integers(2, 6), age=effects, hard=effects)
-@up_to(30)
+@up_to(15)
 def test_the_effect_of_age_is_found_exactly_whatever_windows_are_hard(
     windows: int, age: list[float], hard: list[float]
 ):
@@ -51,7 +51,7 @@ def test_the_effect_of_age_is_found_exactly_whatever_windows_are_hard(
 
 
 @given(lengths=st.lists(st.integers(1, 9), min_size=2, max_size=6), slope=st.floats(-1, 1), hard=effects)
-@up_to(30)
+@up_to(15)
 def test_a_loss_per_day_is_found_exactly_over_windows_of_any_lengths(
     lengths: list[int], slope: float, hard: list[float]
 ):
@@ -65,7 +65,7 @@ def test_a_loss_per_day_is_found_exactly_over_windows_of_any_lengths(
 
 
 @given(windows=st.integers(2, 5), seed=st.integers(0, 99), user=st.integers(0, 59))
-@up_to(20)
+@up_to(10)
 def test_the_influence_of_a_user_is_what_moving_the_cells_by_it_changes(windows: int, seed: int, user: int):
     cells = triangle(windows, lambda *_: np.zeros(2), noise=1.0, seed=seed)
     days = {place: float(place[1] - place[0]) for place in cells}

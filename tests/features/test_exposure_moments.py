@@ -212,7 +212,7 @@ def a_service(shown: Shown, moment: int, data: st.DataObject) -> Iterator[LiveNo
         yield live
 
 
-@up_to(4)
+@up_to(3)
 @given(
     rows=st.lists(ROW, min_size=3, max_size=40),
     tasks=st.sampled_from([TASKS, TASKS[2:]]),

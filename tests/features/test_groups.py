@@ -18,7 +18,7 @@ from tests.graph.naive import TASKS, Reading, recent_of, table_of
 GROUPS = ("counts", "pair", "sketch", "edges", "aggregates", "recents")
 
 
-@up_to(5)
+@up_to(3)
 @given(log=histories(30), beta=st.sampled_from([0.0, 0.5, 1.0]), snapshot=st.integers(0, 3))
 def test_every_group_equals_the_plain_computation_pair_by_pair(log, beta, snapshot):
     with tempfile.TemporaryDirectory() as folder:

@@ -54,7 +54,7 @@ def read_at(world: World, moments: Moments, moment: int) -> dict[str, np.ndarray
     return Reader(GROUPS)(view, user, item, {}, np.full(len(user), moment))
 
 
-@up_to(8)
+@up_to(4)
 @given(
     events=event_lists(1, 30), cuts=st.sampled_from([CUTS, ()]), content=st.booleans(), data=st.data(),
     settings=st.sampled_from([{}, {"normalize": "none", "scale": 0.5}, {"resolutions": [(2, 2), (3, 4)]}]),

@@ -70,7 +70,7 @@ def check_parts(source: Source, at: Snapshot, users: np.ndarray, items: np.ndarr
                     assert_array_equal(values, wanted, err_msg=name)
 
 
-@up_to(4)
+@up_to(2)
 @given(log=histories(40), beta=st.sampled_from([0.0, 1.0]))
 def test_of_any_history(log, beta):
     with tempfile.TemporaryDirectory() as folder:
@@ -95,7 +95,7 @@ def test_every_column_has_an_owner(snapshot):
     assert all(group.name == name for name, group in GROUPS.items())
 
 
-@up_to(4)
+@up_to(2)
 @given(events=event_lists(1, 20), data=st.data())
 def test_of_a_live_state(events, data):
     with tempfile.TemporaryDirectory() as folder:

@@ -8,7 +8,6 @@ from mgoe.features import Reader, View
 from mgoe.features.rates import owner_of, spec_of
 from mgoe.graph.rates import RateGroup
 from mgoe.training.feed import make_spec
-from tests.data import logs
 from tests.effort import up_to
 from tests.graph.test_rates import (
     Known,
@@ -18,11 +17,12 @@ from tests.graph.test_rates import (
     logs_quiet,
     records_by_hand,
     settings_for,
+    telling,
 )
 
 
-@up_to(2)
-@given(rows=logs.exposure_rows())
+@up_to(1)
+@given(rows=telling())
 def test_rates_are_shrunk_log_odds_of_a_count_by_hand(rows):
     with graph_of(rows) as (log, prepared, graph):
         spec, records = make_spec(prepared, graph), records_by_hand(log)

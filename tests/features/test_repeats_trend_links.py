@@ -75,7 +75,7 @@ def trend_of(before: list[Row], coming: list[Row], side: int, node: int, now: in
     return out
 
 
-@up_to(8)
+@up_to(4)
 @given(
     events=event_lists(1, 30),
     data=st.data(),
@@ -105,7 +105,7 @@ def test_inputs_are_those_of_the_history_until_the_moment(events, data, scale):
             assert_allclose(found[name][row], wanted, rtol=1e-5, atol=1e-6, err_msg=f"{name} {pair}")
 
 
-@up_to(8)
+@up_to(4)
 @given(events=event_lists(20, 60))
 def test_links_are_read_from_the_recent_items(events):
     with tempfile.TemporaryDirectory() as folder:
@@ -142,7 +142,7 @@ def tagged(codes: np.ndarray) -> Any:
     )
 
 
-@up_to(8)
+@up_to(4)
 @given(
     events=event_lists(1, 30),
     codes=st.lists(st.integers(0, 3), min_size=20, max_size=20).map(np.array),

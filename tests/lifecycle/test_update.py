@@ -288,7 +288,7 @@ REPEATING = st.lists(
 """User, item and behaviour by number (the last does no task), moment, and id: few of each."""
 
 
-@up_to(3)
+@up_to(2)
 @example(
     rows=[(0, 0, 0, 0, "a"), (0, 1, 0, 0, "a"), (0, 1, 0, 0, "b")], cut=2
 )  # an id repeated in the snapshot, then what it came with

@@ -85,7 +85,7 @@ def test_signals_of_repeats_equal_counts_one_by_one(snapshot, data):
     assert_allclose([decayed[item] for item in best], sorted(decayed.values(), reverse=True)[:3])
 
 
-@up_to(4)
+@up_to(3)
 @given(events=event_lists(1, 40), data=st.data())
 def test_live_signals_are_as_after_an_update(events, data):
     """Links stay those of the snapshot until a refresh; what the user did is read at once."""

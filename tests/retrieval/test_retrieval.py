@@ -34,7 +34,7 @@ def ids_of(live: LiveNodes, items: np.ndarray) -> list[int]:
     return live.ids("item", items)
 
 
-@up_to(4)
+@up_to(3)
 @given(events=event_lists(1, 40), data=st.data())
 def test_live_candidates_are_as_after_an_update(events, data):
     with tempfile.TemporaryDirectory() as folder:
@@ -61,7 +61,7 @@ def test_live_candidates_are_as_after_an_update(events, data):
                 assert known == [i for i in recent if i < world.items and i not in own]
 
 
-@up_to(4)
+@up_to(3)
 @given(events=event_lists(1, 40, users=5, items=12), data=st.data())
 def test_no_item_from_after_the_snapshot_is_retrieved(events, data):
     with tempfile.TemporaryDirectory() as folder:
@@ -75,7 +75,7 @@ def test_no_item_from_after_the_snapshot_is_retrieved(events, data):
             assert {*found.candidates(view, user, 99).tolist()} <= there
 
 
-@up_to(3)
+@up_to(2)
 @given(events=event_lists(1, 30))
 def test_registered_items_are_found_as_from_a_graph_built_with_them(events):
     """In memory, live, and after an update that keeps the groups: the same items, in the same order."""

@@ -48,7 +48,7 @@ def by_chance(visits: Visits, page: Page) -> NDArray[np.int64]:
 
 
 @given(seed=st.integers(0, 2**32), items=st.lists(st.integers(0, 199), min_size=1, max_size=8, unique=True))
-@up_to(10)
+@up_to(5)
 def test_what_a_user_does_with_an_item_depends_on_no_other_item(truth: Truth, seed: int, items: list[int]):
     whole = Visits(truth, STEADY.model_copy(update={"seed": seed}))
     whole.open(3)

@@ -86,7 +86,7 @@ def test_macro_nodes_of_known_nodes_never_change_under_more_events(tmp_path, see
     assert grown.latest.n_items > graph.latest.n_items
 
 
-@up_to(4)
+@up_to(3)
 @given(
     events=event_lists(3, 30), more=event_lists(1, 30, first=8, last=11, users=12, items=12), data=st.data()
 )

@@ -152,7 +152,7 @@ def matrices(live: LiveNodes, events: list[Event], users: int, items: int) -> tu
     return live.base.scores[codes], before
 
 
-@up_to(6)
+@up_to(3)
 @given(
     events=event_lists(1, 30), cuts=st.sampled_from([CUTS, (5,), ()]), data=st.data(),
     settings=st.sampled_from([
@@ -170,7 +170,7 @@ def test_live_values_equal_those_after_an_update(events, cuts, settings, data):
         check_promised(live, updated, stream)
 
 
-@up_to(4)
+@up_to(3)
 @given(events=event_lists(1, 30), data=st.data())
 def test_content_reads_the_same_live_in_a_bundle_and_in_a_graph_with_more_events(events, data):
     """Nodes without events, and those whose events come live; the kernel of edges agrees with what is
@@ -204,7 +204,7 @@ def test_content_reads_the_same_live_in_a_bundle_and_in_a_graph_with_more_events
                     assert_allclose(at["edges"][there, column], stored[there], rtol=2e-3, atol=1e-3)
 
 
-@up_to(4)
+@up_to(3)
 @given(events=event_lists(1, 30), data=st.data())
 def test_a_registered_item_reads_as_one_of_the_side_table(events, data):
     """As in a graph that was built with what it is about: in memory, live, and after an update that keeps the
@@ -227,7 +227,7 @@ def test_a_registered_item_reads_as_one_of_the_side_table(events, data):
         check_promised(live, world.updated(stream, {"item": content}), stream)
 
 
-@up_to(12)
+@up_to(6)
 @given(events=event_lists(1, 30), data=st.data())
 def test_second_order_moves_by_the_counterparts_edges_of_the_snapshot(events, data):
     with tempfile.TemporaryDirectory() as folder:
@@ -255,7 +255,7 @@ def test_second_order_moves_by_the_counterparts_edges_of_the_snapshot(events, da
                 assert not nodes.fixed_second[slots[~there], r].any(), "newcomers have none"
 
 
-@up_to(12)
+@up_to(6)
 @given(events=event_lists(1, 30), data=st.data())
 def test_the_order_of_arrival_changes_nothing(events, data):
     """Any permutation, in any parts, some of them twice, also behind the last placement of a newcomer."""
@@ -278,7 +278,7 @@ def test_the_order_of_arrival_changes_nothing(events, data):
         check_edges(one, stream)
 
 
-@up_to(5)
+@up_to(3)
 @given(events=event_lists(1, 30))
 def test_without_events_live_values_are_the_snapshots(events):
     with tempfile.TemporaryDirectory() as folder:
