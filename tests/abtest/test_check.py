@@ -90,6 +90,19 @@ def test_a_busy_machine_is_no_slow_arm_and_a_slow_arm_is_found_on_it() -> None:
     assert all(check_latency(latencies(rng, 2000, held_up=0.1)).alarm for _ in range(5))
 
 
+def test_each_arm_is_compared_with_each_other() -> None:
+    """One arm is somewhat slower than the control and one somewhat faster: they differ enough."""
+    rng = np.random.default_rng(2)
+    found = latencies(rng, 9000)
+    arm = rng.integers(0, 3, 9000)[found["unit"].astype(int)]
+    found = found.assign(
+        arm=np.array(["a", "b", "c"])[arm], latency=found["latency"] * np.array([1.0, 1.2, 0.85])[arm]
+    )
+    assert not check_latency(found[found["arm"] != "c"]).alarm
+    assert not check_latency(found[found["arm"] != "b"]).alarm
+    assert check_latency(found).alarm
+
+
 def test_lost_units_a_slow_arm_and_wrong_clocks(log: tuple[Any, Any]) -> None:
     answers, exposures = log
     lost = answers["unit"].astype(int) % 4 == 1

@@ -1,10 +1,12 @@
 """An experiment as planned finds the effect as often as the plan says."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from mgoe.abtest.effects import compare, fixed_p, sum_units
-from mgoe.abtest.plan import make_plans, units_needed
+from mgoe.abtest.plan import Plan, make_plans, units_needed, verdicts
 from mgoe.abtest.samples import read_rows
 from mgoe.errors import DataError
 from tests.abtest import logs
@@ -35,6 +37,14 @@ def test_longer_experiments_find_smaller_effects_and_cuped_helps() -> None:
     assert own[0].detectable > own[-1].detectable
     assert all(plan.with_cuped < plan.detectable < 1 for plan in own)
     assert all(plan.at_every_look > plan.with_cuped for plan in own)
+    lift = max(plan.with_cuped for plan in own[1:3]) * 1.001
+    [said] = verdicts([replace(plan, needed=needed_for(plan, lift)) for plan in own[::-1]], lift)
+    assert said == f"click per unit: 14 days find {lift:.2%}."
+
+
+def needed_for(plan: Plan, lift: float) -> int:
+    """Effects shrink with the root of the units."""
+    return int(np.ceil(plan.units * (plan.with_cuped / lift) ** 2))
 
 
 def test_a_log_of_a_few_days_plans_nothing() -> None:

@@ -72,7 +72,8 @@ def test_a_plan_needs_fewer_units_for_a_larger_lift(mgoe: Mgoe, exported: list[s
     small, large = needed("0.02"), needed("0.1")
     assert small.keys() == large.keys()
     assert all(large[metric] <= small[metric] for metric in small)
-    assert "click per exposure" in mgoe("experiment", "plan", "bundle", *exported[3:5]).stdout
+    lines = mgoe("experiment", "plan", "bundle", *exported[3:5], "--lift", "0.5").stdout.splitlines()
+    assert "click per exposure: 7 days find 50.00%." in lines
 
 
 @pytest.fixture

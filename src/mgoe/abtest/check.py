@@ -1,6 +1,7 @@
 """Whether an experiment can be trusted: each check is a finding of one sentence, an alarm or none."""
 
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -157,12 +158,13 @@ def _latency(own: Any) -> Finding:
         limit = answered["latency"].quantile(quantile)
         beyond = answered.assign(slow=answered["latency"] > limit, n=1.0, none=0.0)
         units = beyond.groupby(["arm", "unit"])[["slow", "n", "none"]].sum()
-        arms = [sum_units(one.to_numpy(float)) for _, one in units.groupby("arm")]
         values = answered.groupby("arm")["latency"].quantile(quantile) / 1000
-        for arm in arms[1:]:
-            effect = compare(arms[0], arm)
+        arms = [(values[arm], sum_units(one.to_numpy(float))) for arm, one in units.groupby("arm")]
+        pairs = [*combinations(arms, 2)]
+        for (one, of_one), (other, of_other) in pairs:
+            effect = compare(of_one, of_other)
             p = fixed_p(np.nan_to_num(effect.difference), np.nan_to_num(effect.variance))
-            is_slower |= bool(p < ALARM and values.max() > SLOWER * values.min())
+            is_slower |= bool(p < ALARM / len(pairs) and max(one, other) > SLOWER * min(one, other))
         told = ", ".join(f"{value:.1f} ms in {arm}" for arm, value in values.items())
         found.append(f"p{100 * quantile:.0f} is {told}")
     return _finding(

@@ -6,6 +6,7 @@ With variance v of one unit's influence and shares s and 1 - s, an effect e has 
     n = v (1 / s + 1 / (1 - s)) (z(1 - alpha / 2) + z(1 - b))^2 / e^2    units.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,6 +89,34 @@ def make_plans(
         found = f"{(end - first) / DAY:.1f}"
         raise DataError("--log", f"must reach back {DAYS[0]} days at least, found {found}; give an older one")
     return plans
+
+
+def verdicts(plans: Iterable[Plan], lift: float) -> list[str]:
+    """Say of each metric how many days find a lift, with CUPED and at one look, or that none do.
+
+    Args:
+        plans: As of `make_plans`.
+        lift: The one that they were made for.
+
+    Example:
+        >>> verdicts([Plan("click per unit", 7, 900, 2.0, 0.06, 0.05, 0.07, 1_200)], 0.04)
+        ['click per unit: 7 days find 5.00%, but not 4.00%, which needs 1,200 units; they had 900.']
+    """
+    by_metric: dict[str, list[Plan]] = {}
+    for plan in plans:
+        by_metric.setdefault(plan.metric, []).append(plan)
+    return [_verdict(sorted(found, key=lambda plan: plan.days), lift) for found in by_metric.values()]
+
+
+def _verdict(plans: list[Plan], lift: float) -> str:
+    for plan in plans:
+        if plan.units >= plan.needed:
+            return f"{plan.metric}: {plan.days} days find {lift:.2%}."
+    last = plans[-1]
+    return (
+        f"{last.metric}: {last.days} days find {last.with_cuped:.2%}, but not {lift:.2%}, which needs "
+        f"{last.needed:,} units; they had {last.units:,}."
+    )
 
 
 def _plan(

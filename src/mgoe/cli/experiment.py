@@ -43,7 +43,7 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """Show which effects experiments of several lengths find, from what users did before."""
-    from mgoe.abtest.plan import make_plans
+    from mgoe.abtest.plan import make_plans, verdicts
     from mgoe.abtest.samples import read_rows
 
     settings = mgoe.load(bundle).settings
@@ -56,6 +56,8 @@ def plan(
         lifts = (f"{part:.2%}" for part in (one.detectable, one.with_cuped, one.at_every_look))
         lines.add_row(one.metric, str(one.days), f"{one.units:,}", *lifts, f"{one.needed:,}")
     show(lines)
+    for sentence in verdicts(plans, lift):
+        show(sentence)
 
 
 @experiment.command(
