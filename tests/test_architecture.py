@@ -17,6 +17,7 @@ LAYERS = (
     ("errors",),
     ("_util",),
     ("config",),
+    ("work",),
     ("metrics",),
     ("data",),
     ("graph",),

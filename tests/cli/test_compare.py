@@ -40,7 +40,7 @@ def arena(small: RunSettings, tmp_path: Path) -> Path:
 def test_tables_are_shown_though_a_cell_fails(
     mgoe: Mgoe, arena: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("mgoe.experiments.execute.run_jobs", here_or_failed)
+    monkeypatch.setattr("mgoe._util.processes.run_jobs", here_or_failed)
     result = mgoe("compare", arena, "--out", tmp_path / "out")
     assert result.exit_code == 2
     assert "1 cell failed: tiny, steep, seed 0: " in result.stderr

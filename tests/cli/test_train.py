@@ -18,7 +18,7 @@ import mgoe as library
 from mgoe import experiments
 from mgoe.config import RunSettings, TrainingSettings
 from mgoe.evaluation import measure
-from mgoe.experiments.parts import FREE
+from mgoe.experiments.values import FREE
 from mgoe.training import CHECKPOINTS, Feed, ProcessGroup, load_checkpoint, predict, save_checkpoint
 from mgoe.training.resume import MAY_CHANGE
 from tests.cli.conftest import Mgoe

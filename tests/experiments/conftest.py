@@ -62,7 +62,7 @@ def compare_here(raw: dict[str, Any], **how: Any) -> Callable[[Path], object]:
 
     def make(out: Path) -> None:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("mgoe.experiments.execute.run_jobs", here)
+            patch.setattr("mgoe._util.processes.run_jobs", here)
             experiments.compare(settings(raw), out, **how)
 
     return make
@@ -84,4 +84,4 @@ def tuned(own: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mgoe.experiments.execute.run_jobs", here)
+    monkeypatch.setattr("mgoe._util.processes.run_jobs", here)

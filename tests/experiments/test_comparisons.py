@@ -20,9 +20,9 @@ from mgoe._util.processes import Job, Outcome
 from mgoe.errors import MissingExtra, OutputError, TrainingError
 from mgoe.experiments import cell as cell_module
 from mgoe.experiments import records
-from mgoe.experiments.asked import parts_of
-from mgoe.experiments.execute import jobs_of
-from mgoe.experiments.plan import Plan, best_of
+from mgoe.experiments.nodes import nodes_of
+from mgoe.experiments.plan import Cell, Plan, best_of
+from mgoe.work import Node, Store
 from tests.effort import SOAK, slow
 from tests.experiments.tiny import here, here_or_failed, numbers, settings, taken_out
 
@@ -115,7 +115,7 @@ def test_a_comparison_killed_at_any_moment_resumes_to_the_same_result(
             cells = out / "logs/tiny/cells/shared-bottom"
             while not [*cells.glob("*/model.safetensors")] and process.poll() is None:
                 time.sleep(0.01)
-            monkeypatch.setattr("mgoe.experiments.execute.run_jobs", here)
+            monkeypatch.setattr("mgoe._util.processes.run_jobs", here)
         else:
             time.sleep(delay)
         process.kill()
@@ -131,7 +131,7 @@ def test_a_cell_that_fails_leaves_the_others_alone(
     raw: dict[str, Any], compared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     if not SOAK:
-        monkeypatch.setattr("mgoe.experiments.execute.run_jobs", here_or_failed)
+        monkeypatch.setattr("mgoe._util.processes.run_jobs", here_or_failed)
     out = shutil.copytree(compared, tmp_path / "out")
     steep = {
         "name": "steep",
@@ -146,7 +146,7 @@ def test_a_cell_that_fails_leaves_the_others_alone(
     assert "- steep: failed with seed 0: " in (out / "tables.md").read_text()
     assert records.latest(out)["tiny", "steep", 0]["state"] == "failed"
     fixed = steep | {"training": {}}
-    monkeypatch.setattr("mgoe.experiments.execute.run_jobs", here)
+    monkeypatch.setattr("mgoe._util.processes.run_jobs", here)
     result = experiments.compare(settings(raw, models=["mgoe", fixed, "shared-bottom"]), out, seeds=[0])
     assert result.failed == {}
     assert records.latest(out)["tiny", "steep", 0]["state"] == "finished"
@@ -165,7 +165,7 @@ def test_what_is_finished_needs_no_library(raw: dict[str, Any], compared: Path, 
     plan = Plan(settings(raw, models=["lightgbm"], variants={}, seeds=[0], tune={}), tmp_path / "out")
     [cell] = plan.cells
     shutil.copytree(compared / "logs/tiny/cells/mgoe/0", cell.folder)
-    for part in parts_of(plan, plan.cells):
+    for part in nodes_of(plan, plan.cells):
         part.begin()
     shutil.copy(compared / "logs/tiny/seeds/0/examples.json", plan.logs["tiny"].stage(0) / "examples.json")
     write_json(cell.search, {"model": "lightgbm", "trials": [], "best": {}})
@@ -187,7 +187,7 @@ def test_names_that_end_like_unfinished_files_lose_nothing(
     plan = Plan(settings(named, variants={}), tmp_path / "out")
     for cell in plan.cells:
         shutil.copytree(compared / "logs/tiny/cells/mgoe/0", cell.folder)
-    for part in parts_of(plan, plan.cells):
+    for part in nodes_of(plan, plan.cells):
         part.begin()
     for seed in (0, 1):
         shutil.copy(
@@ -236,7 +236,7 @@ def test_a_cell_that_is_whole_is_finished_whatever_its_process_came_to(
         for outcome in here(jobs):
             yield Outcome(outcome.job, failed="its process ended with code -9")
 
-    monkeypatch.setattr("mgoe.experiments.execute.run_jobs", killed_at_the_end)
+    monkeypatch.setattr("mgoe._util.processes.run_jobs", killed_at_the_end)
     out = shutil.copytree(least, tmp_path / "out")
     taken_out(out, "shared-bottom")
     assert experiments.compare(settings(own), out).failed == {}
@@ -282,6 +282,11 @@ def test_two_processes_never_make_the_same_part(own: dict[str, Any], tmp_path: P
     assert not (tmp_path / "out").exists()
 
 
+def left_of(plan: Plan, cell: Cell) -> list[Node]:
+    store = Store(plan.out, nodes_of(plan, plan.cells))
+    return [*store.unfinished([store.nodes[cell.folder]]).values()]
+
+
 def test_a_seed_alone_may_be_run_twice_and_needs_the_first_for_the_search_alone(
     tuned: dict[str, Any], tmp_path: Path, in_this_process: None, said: pytest.LogCaptureFixture
 ):
@@ -296,7 +301,7 @@ def test_a_seed_alone_may_be_run_twice_and_needs_the_first_for_the_search_alone(
     _, second = plan.cells
     second.search.parent.mkdir(parents=True)
     shutil.copy(search, second.search)
-    assert [job.name for job in jobs_of(plan, [second])[0]] == [
+    assert [node.title for node in left_of(plan, second)] == [
         "examples of tiny, seed 1",
         "graph of tiny, seed 1",
         second.title,

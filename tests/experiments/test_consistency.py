@@ -13,12 +13,14 @@ import pytest
 from mgoe import experiments
 from mgoe.config.base import Settings
 from mgoe.errors import OutputError
-from mgoe.experiments import consistency, records
-from mgoe.experiments.asked import parts_of
-from mgoe.experiments.parts import ALGORITHMS, Part, outdated, plain_values
+from mgoe.experiments import records
+from mgoe.experiments.execute import check_choice
+from mgoe.experiments.nodes import nodes_of
 from mgoe.experiments.plan import Cell, Plan
 from mgoe.experiments.report import TIDY_COLUMNS
+from mgoe.experiments.values import ALGORITHMS, plain_values
 from mgoe.graph.build.workplace import building
+from mgoe.work import Node, Store
 from tests.experiments.tiny import here, numbers, settings
 
 
@@ -88,28 +90,28 @@ def test_what_lost_its_note_is_said_to_have(
     raw: dict[str, Any], tmp_path: Path, text: str | None, state: str
 ):
     plan = Plan(settings(raw), tmp_path)
-    for part in parts_of(plan, plan.cells):
+    for part in nodes_of(plan, plan.cells):
         part.begin()
-        part.done.parent.mkdir(parents=True, exist_ok=True)
-        part.done.touch()
-    [part] = [part for part in parts_of(plan, plan.cells[:1]) if part.path == plan.cells[0].folder]
+        part.files[0].parent.mkdir(parents=True, exist_ok=True)
+        part.files[0].touch()
+    [part] = [part for part in nodes_of(plan, plan.cells[:1]) if part.path == plan.cells[0].folder]
     part.note.unlink() if text is None else part.note.write_text(text)
     with pytest.raises(
         OutputError,
         match=rf"cannot be checked against the settings: its note, .*0\.asked\.json, is {state}; choose",
     ):
-        outdated(parts_of(plan, plan.cells), overwrite=False)
-    assert outdated(parts_of(plan, plan.cells), overwrite=True) == [part]
+        stale_of(nodes_of(plan, plan.cells), overwrite=False)
+    assert stale_of(nodes_of(plan, plan.cells), overwrite=True) == [part]
 
 
 def test_a_build_that_was_cut_off_goes_with_its_settings(raw: dict[str, Any], tmp_path: Path):
     plan = Plan(settings(raw), tmp_path)
-    for part in parts_of(plan, plan.cells):
+    for part in nodes_of(plan, plan.cells):
         part.begin()
     cut_off = building(plan.cells[0].graph)
     cut_off.mkdir(parents=True)
     plan = Plan(settings(raw, graph=raw["graph"] | {"rank": 4}), tmp_path)
-    for part in outdated(parts_of(plan, plan.cells), overwrite=False):
+    for part in stale_of(nodes_of(plan, plan.cells), overwrite=False):
         part.remove()
     assert not cut_off.exists()
 
@@ -117,35 +119,39 @@ def test_a_build_that_was_cut_off_goes_with_its_settings(raw: dict[str, Any], tm
 def test_what_was_tuned_otherwise_goes_with_the_cells_that_used_it(raw: dict[str, Any], tmp_path: Path):
     tuned = settings(raw, tune={"trials": 2})
     plan = Plan(tuned, tmp_path)
-    for part in parts_of(plan, plan.cells):
+    for part in nodes_of(plan, plan.cells):
         part.begin()
-        part.done.parent.mkdir(parents=True, exist_ok=True)
-        part.done.touch()
-    assert outdated(parts_of(plan, plan.cells), overwrite=False) == []
+        part.files[0].parent.mkdir(parents=True, exist_ok=True)
+        part.files[0].touch()
+    assert stale_of(nodes_of(plan, plan.cells), overwrite=False) == []
     plan = Plan(tuned.model_copy(update={"seeds": [1, 0]}), tmp_path)  # the search is of the first seed
-    parts = parts_of(plan, plan.cells)
+    parts = nodes_of(plan, plan.cells)
     for _ in ("it is there", "the cells that used it are"):
         searched = r"tuned/mgoe.json: settings were searched with seed 0, .* found 1; put 0 first; choose"
         with pytest.raises(OutputError, match=searched):
-            outdated(parts, overwrite=False)
+            stale_of(parts, overwrite=False)
         (tmp_path / "logs" / "tiny" / "tuned" / "mgoe.json").unlink(missing_ok=True)
-    for part in outdated(parts, overwrite=True):
+    for part in stale_of(parts, overwrite=True):
         part.remove()
     assert not any(cell.done for cell in plan.cells)
     assert all((cell.log.stage(cell.seed) / "data").exists() for cell in plan.cells)
 
 
-def made_of(plan: Plan, chosen: list[Cell]) -> list[Part]:
+def stale_of(nodes: list[Node], overwrite: bool) -> list[Node]:
+    return Store(Path(), nodes).stale(overwrite)
+
+
+def made_of(plan: Plan, chosen: list[Cell]) -> Store:
     """Return what some cells are made of, and searches for their models."""
-    return parts_of(plan, [*chosen, *map(plan.searched, chosen)])
+    return Store(plan.out, nodes_of(plan, [*chosen, *map(plan.searched, chosen)]))
 
 
 def finished(plan: Plan) -> None:
     """As if all of it were made."""
-    for part in parts_of(plan, plan.cells):
+    for part in nodes_of(plan, plan.cells):
         part.begin()
-        part.done.parent.mkdir(parents=True, exist_ok=True)
-        part.done.touch()
+        part.files[0].parent.mkdir(parents=True, exist_ok=True)
+        part.files[0].touch()
     (plan.out / "comparison.yaml").touch()
 
 
@@ -182,14 +188,14 @@ def test_what_differs_of_the_chosen_cells_alone_is_computed_again(
     finished(Plan(settings(raw, tune={"trials": 2}), tmp_path))
     narrow = {"name": "shared-bottom", "base": "shared-bottom", "options": {"width": 4}}
     plan = Plan(settings(raw, tune={"trials": 2}, models=["mgoe", narrow]), tmp_path)
-    parts = outdated(parts_of(plan, plan.cells), overwrite=True)
+    parts = stale_of(nodes_of(plan, plan.cells), overwrite=True)
     chosen = plan.chosen(["shared-bottom"], seeds)
     if seeds is None:
-        consistency.check_choice(plan, chosen, made_of(plan, chosen), parts)
+        check_choice(plan, chosen, made_of(plan, chosen), parts)
         assert {part.path for part in parts} == {chosen[0].search, *(cell.folder for cell in chosen)}
     else:
         with pytest.raises(OutputError, match=r"found 1 finished cells of others"):
-            consistency.check_choice(plan, chosen, made_of(plan, chosen), parts)
+            check_choice(plan, chosen, made_of(plan, chosen), parts)
 
 
 def test_prepared_data_of_a_seed_that_is_not_chosen_stays(raw: dict[str, Any], tmp_path: Path):
@@ -197,18 +203,18 @@ def test_prepared_data_of_a_seed_that_is_not_chosen_stays(raw: dict[str, Any], t
     data = Plan(settings(raw), tmp_path).logs["tiny"].stage(1) / "data"
     data.mkdir(parents=True)
     plan = Plan(settings(raw, split={"cuts": [0.4, 0.6, 0.9]}), tmp_path)
-    parts = outdated(parts_of(plan, plan.cells), overwrite=True)
+    parts = stale_of(nodes_of(plan, plan.cells), overwrite=True)
     assert [part.path for part in parts] == [data]
     own, others = (plan.chosen(seeds=[seed]) for seed in (0, 1))
-    consistency.check_choice(plan, others, made_of(plan, others), parts)
+    check_choice(plan, others, made_of(plan, others), parts)
     with pytest.raises(OutputError, match=r"seeds/1/data: must be computed again .* found 0 finished cells"):
-        consistency.check_choice(plan, own, made_of(plan, own), parts)
+        check_choice(plan, own, made_of(plan, own), parts)
 
 
 def test_a_choice_that_one_model_has_alone_leaves_the_others_as_they_are(raw: dict[str, Any], tmp_path: Path):
     def digests(space: dict[str, Any]) -> dict[str, str]:
         plan = Plan(settings(raw, variants={}, seeds=[0], tune={"space": space}), tmp_path)
-        parts = {part.path: part.digest for part in parts_of(plan, plan.cells)}
+        parts = {part.path: part.digest for part in nodes_of(plan, plan.cells)}
         return {cell.variant.name: parts[cell.folder] + parts[cell.search] for cell in plan.cells}
 
     epochs = {"training.epochs": [1, 2]}
@@ -220,7 +226,7 @@ def test_a_search_stays_whatever_is_evaluated(raw: dict[str, Any], tmp_path: Pat
     tuned = settings(raw, tune={"trials": 2})
     finished(Plan(tuned, tmp_path))
     plan = Plan(tuned.model_copy(update={"evaluation": {"ranking_queries": 0, "slices": True}}), tmp_path)
-    stale = outdated(parts_of(plan, plan.cells), overwrite=True)
+    stale = stale_of(nodes_of(plan, plan.cells), overwrite=True)
     assert {part.path for part in stale} == {cell.folder for cell in plan.cells}
 
 
@@ -231,7 +237,7 @@ def test_another_default_of_a_switch_is_noticed(raw: dict[str, Any], tmp_path: P
         ),
         tmp_path,
     )
-    [part] = [part for part in parts_of(plan, plan.cells) if part.path == plan.cells[0].folder]
+    [part] = [part for part in nodes_of(plan, plan.cells) if part.path == plan.cells[0].folder]
     part.begin()
     assert part.difference() is None
     options = part.values["model"]["options"]
@@ -242,7 +248,7 @@ def test_another_default_of_a_switch_is_noticed(raw: dict[str, Any], tmp_path: P
 
 
 def test_a_note_that_was_changed_by_hand_is_no_note(raw: dict[str, Any], tmp_path: Path):
-    [part, *_] = (plan := Plan(settings(raw), tmp_path)) and parts_of(plan, plan.cells)
+    [part, *_] = (plan := Plan(settings(raw), tmp_path)) and nodes_of(plan, plan.cells)
     part.begin()
     assert part.difference() is None
     note = json.loads(part.note.read_text())
@@ -250,7 +256,7 @@ def test_a_note_that_was_changed_by_hand_is_no_note(raw: dict[str, Any], tmp_pat
     assert part.difference() == ("note", "damaged, or of another version of mgoe", "")
     part.path.mkdir()
     with pytest.raises(OutputError, match=r"seeds/0/data: cannot be checked .* damaged, .*; choose another"):
-        outdated([part], overwrite=False)
+        stale_of([part], overwrite=False)
 
 
 def test_another_algorithm_makes_all_that_follows_outdated_and_nothing_else(
@@ -259,10 +265,10 @@ def test_another_algorithm_makes_all_that_follows_outdated_and_nothing_else(
     plan = Plan(settings(raw, tune={"trials": 2}), tmp_path)
     finished(plan)
     monkeypatch.setitem(ALGORITHMS, "search", ALGORITHMS["search"] + 1)
-    stale = outdated(parts_of(plan, plan.cells), overwrite=True)
+    stale = stale_of(nodes_of(plan, plan.cells), overwrite=True)
     assert {part.kind for part in stale} == {"search", "cell"}
     with pytest.raises(OutputError, match=r"tuned/mgoe.json: was made by another version of mgoe"):
-        outdated(parts_of(plan, plan.cells), overwrite=False)
+        stale_of(nodes_of(plan, plan.cells), overwrite=False)
 
 
 def test_a_new_setting_that_is_off_makes_nothing_outdated():
@@ -288,7 +294,7 @@ def test_a_log_that_could_not_be_read_at_first_is_known_by_its_files_later(
     shutil.move(tmp_path / "log", tmp_path / "away")
     assert experiments.compare(settings(own), tmp_path / "out").failed
     shutil.move(tmp_path / "away", tmp_path / "log")
-    monkeypatch.setattr("mgoe.experiments.execute.run_jobs", here)
+    monkeypatch.setattr("mgoe._util.processes.run_jobs", here)
     assert experiments.compare(settings(own), tmp_path / "out").failed == {}
     os.utime(file := max((tmp_path / "log").rglob("*.parquet")))
     assert experiments.compare(settings(own), tmp_path / "out", stop_after=0).waiting == 0

@@ -9,7 +9,7 @@ from mgoe import experiments
 from mgoe.config import RunSettings, load_settings, make_settings
 from mgoe.experiments import Inputs
 from mgoe.experiments.cell import fit_model
-from mgoe.experiments.execute import reference_rows
+from mgoe.experiments.prepare import reference_rows
 from mgoe.metrics import auc
 from mgoe.models import PRESETS, resolve
 from mgoe.simulation import WorldSettings, simulate

@@ -22,9 +22,9 @@ from mgoe.data import SPLITS, ExampleFile, Examples, Prepared, join, prepare
 from mgoe.errors import DataError
 from mgoe.evaluation import read_rows
 from mgoe.experiments import refit as refit_module
-from mgoe.experiments.asked import parts_of
 from mgoe.experiments.forecast import foresee
 from mgoe.experiments.inputs import Inputs
+from mgoe.experiments.nodes import nodes_of
 from mgoe.experiments.plan import Plan
 from mgoe.experiments.stages import build
 from mgoe.lifecycle import Sources, update
@@ -315,7 +315,7 @@ def test_a_refit_outdates_cells_and_no_search(small: RunSettings, tmp_path: Path
     tune, digests = TuneSettings(trials=2, space={}), {}
     for way in ("none", "anew", "continue"):
         plan = Plan(asking(small, way), tmp_path, tune=tune)
-        parts = parts_of(plan, plan.cells[:1])
+        parts = nodes_of(plan, plan.cells[:1])
         digests[way] = {part.kind: part.digest for part in parts}
         noted = {part.kind: part.values for part in parts}
         assert "refit" not in noted["cell"]["training"]  # what chooses is the same

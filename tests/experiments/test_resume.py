@@ -9,7 +9,7 @@ import pytest
 
 from mgoe import experiments
 from mgoe.experiments import records
-from mgoe.experiments.asked import parts_of
+from mgoe.experiments.nodes import nodes_of
 from mgoe.experiments.plan import Plan
 from tests.experiments.tiny import numbers, settings
 
@@ -49,7 +49,7 @@ def test_damaged_checksums_of_a_log_are_computed_again(
 ):
     out, made = tmp_path / "out", settings(own)
     plan = Plan(made, out)
-    for part in parts_of(plan, plan.cells):
+    for part in nodes_of(plan, plan.cells):
         part.begin()
     (out / "comparison.yaml").touch()
     file = out / "logs" / "tiny" / "source.json"

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from mgoe import experiments
-from mgoe._util.processes import Job
 from mgoe.bundle.item_index import ItemIndex
 from mgoe.bundle.objective import read_objective
 from mgoe.bundle.ranking import Query
@@ -23,18 +22,19 @@ from mgoe.config import RunSettings, TopNSettings, make_settings
 from mgoe.data import FeatureEncoders, Prepared, SideFeatures
 from mgoe.errors import ConfigError, MissingExtra, OutputError
 from mgoe.evaluation import REACHABLE, Influence, read_rows
-from mgoe.experiments.asked import parts_of
 from mgoe.experiments.folder import DONE, INFLUENCE
 from mgoe.experiments.held_out import HELD, REST, on_last_item
+from mgoe.experiments.nodes import nodes_of
 from mgoe.experiments.plan import Plan
-from mgoe.experiments.topn import measure_topn, true_scores
-from mgoe.experiments.topn_cell import ranked_lists
+from mgoe.experiments.topn import measure_topn
+from mgoe.experiments.topn_cell import ranked_lists, true_scores
 from mgoe.experiments.topn_objective import list_objective
 from mgoe.features import Overlay
 from mgoe.graph import MacroGraph
 from mgoe.simulation import Truth
 from mgoe.simulation.chance import chances
 from mgoe.topn import Events, Queries, make_lists, measure_lists, popularity_places
+from mgoe.work import Node, Store
 from tests.experiments.tiny import here, settings
 from tests.sharing import Shared
 
@@ -69,8 +69,7 @@ def asked(raw: dict[str, Any]) -> dict[str, Any]:
 def listed(asked: dict[str, Any], shared: Shared) -> Path:
     def make(out: Path) -> None:
         with pytest.MonkeyPatch.context() as patch:
-            for module in ("execute", "topn"):
-                patch.setattr(f"mgoe.experiments.{module}.run_jobs", here)
+            patch.setattr("mgoe._util.processes.run_jobs", here)
             experiments.compare(settings(asked), out)
 
     return shared("experiments-listed", make)
@@ -101,10 +100,23 @@ def test_lists_that_were_not_made_in_time_are_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: pytest.LogCaptureFixture
 ):
     plan: Any = SimpleNamespace(settings=SimpleNamespace(jobs=1), out=tmp_path, threads=1)
-    left = [Job(f"lists of {log}, ials, seed 0", here, ()) for log in ("tiny", "last")]
-    monkeypatch.setattr("mgoe.experiments.topn.jobs_of", lambda *_: left)
-    monkeypatch.setattr("mgoe.experiments.topn.run_jobs", here)
-    assert measure_topn(plan, [], until=0) == {}
+    lists = [
+        Node(
+            "lists",
+            f"lists of {log}, ials, seed 0",
+            tmp_path / log,
+            {},
+            1,
+            "",
+            here,
+            (),
+            files=(tmp_path / log,),
+        )
+        for log in ("tiny", "last")
+    ]
+    monkeypatch.setattr("mgoe.experiments.topn.unmeasured", lambda *_: lists)
+    monkeypatch.setattr("mgoe._util.processes.run_jobs", here)
+    assert measure_topn(plan, [], Store(tmp_path, lists), until=0) == {}
     names = "lists of tiny, ials, seed 0; lists of last, ials, seed 0"
     assert said.messages[-1] == f"not measured yet: {names}; the same command resumes"
 
@@ -165,8 +177,7 @@ def test_the_same_command_measures_only_what_is_missing(
         ran.extend(job.name for job in jobs)
         yield from here(jobs)
 
-    for module in ("execute", "topn"):
-        monkeypatch.setattr(f"mgoe.experiments.{module}.run_jobs", run)
+    monkeypatch.setattr("mgoe._util.processes.run_jobs", run)
     experiments.compare(settings(asked), out)
     assert ran == ["lists of last, item-knn, seed 0"]
     assert read_rows(gone / DONE) == before
@@ -205,7 +216,7 @@ def test_damaged_lists_are_measured_again(
     monkeypatch: pytest.MonkeyPatch,
     said: pytest.LogCaptureFixture,
 ):
-    monkeypatch.setattr("mgoe.experiments.topn.run_jobs", here)
+    monkeypatch.setattr("mgoe._util.processes.run_jobs", here)
     out = tmp_path / "out"
     shutil.copytree(listed, out)
     damaged = out / "logs" / "tiny" / "topn" / "item-knn" / "0" / "influence.safetensors"
@@ -225,7 +236,7 @@ def test_lists_of_other_settings_are_refused(asked: dict[str, Any], listed: Path
 def test_baselines_are_the_same_whichever_seeds_are_chosen(asked: dict[str, Any], tmp_path: Path):
     plan = Plan(settings(asked | {"seeds": [0, 1]}), tmp_path)
     first, second = (
-        {part.path: part.digest for part in parts_of(plan, plan.chosen(seeds=[seed]))} for seed in (0, 1)
+        {part.path: part.digest for part in nodes_of(plan, plan.chosen(seeds=[seed]))} for seed in (0, 1)
     )
     lists = [log.lists("item-knn", 0) for log in plan.logs.values()]
     assert len(lists) == 2

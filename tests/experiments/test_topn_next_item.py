@@ -31,8 +31,7 @@ def asked(raw: dict[str, Any]) -> dict[str, Any]:
 def listed(asked: dict[str, Any], shared: Shared) -> Path:
     def make(out: Path) -> None:
         with pytest.MonkeyPatch.context() as patch:
-            for module in ("execute", "topn"):
-                patch.setattr(f"mgoe.experiments.{module}.run_jobs", here)
+            patch.setattr("mgoe._util.processes.run_jobs", here)
             experiments.compare(settings(asked), out)
 
     return shared("experiments-next-item", make)

@@ -17,9 +17,9 @@ from mgoe import experiments
 from mgoe._util.processes import Job, Outcome
 from mgoe.config import ModelSettings, RunSettings, deep_merge, load_settings, make_settings, nested
 from mgoe.errors import ConfigError, DataError, MissingExtra, OutputError, TrainingError
-from mgoe.experiments import execute as work
+from mgoe.experiments import prepare as work
 from mgoe.experiments import runs, tuning
-from mgoe.experiments.asked import parts_of
+from mgoe.experiments.nodes import nodes_of
 from mgoe.experiments.plan import Plan, applicable_search, best_of, is_done
 from tests.effort import slow
 from tests.experiments.tiny import here, settings
@@ -175,7 +175,7 @@ def test_a_comparison_notes_a_search_that_was_killed(
                 yield Outcome(job, failed="its process ended with code -9", lost=job.work is tuning.search)
 
     for run_jobs, failed in ((killed, 1), (killed, 1), (here, 0)):
-        monkeypatch.setattr("mgoe.experiments.execute.run_jobs", run_jobs)
+        monkeypatch.setattr("mgoe._util.processes.run_jobs", run_jobs)
         assert len(experiments.compare(tuned, tmp_path / "out").failed) == failed
     trials = json.loads((tmp_path / "out/logs/tiny/tuned/shared-bottom.json").read_text())["trials"]
     assert [trial["value"] is None for trial in trials] == [True, False]
@@ -192,7 +192,7 @@ def test_what_is_searched_is_what_a_model_has(raw: dict[str, Any], tmp_path: Pat
     assert set(of["mgoe"].space) == {"options.one_gate", "training.epochs"}
     assert set(of["shared-bottom"].space) == {"training.epochs"}
     assert (len(of["mgoe"].first), of["shared-bottom"].first) == (1, [])
-    asked = [{p.path: p.digest for p in parts_of(each, each.cells)} for each in (plain, plan)]
+    asked = [{p.path: p.digest for p in nodes_of(each, each.cells)} for each in (plain, plan)]
     changed = {str(path) for path, one in asked[1].items() if one != asked[0][path]}
     assert changed
     assert not any("shared-bottom" in path for path in changed)

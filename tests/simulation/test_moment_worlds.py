@@ -14,7 +14,7 @@ from scipy.special import logit
 from mgoe.config import RunSettings, check_settings
 from mgoe.data import prepare
 from mgoe.errors import ConfigError
-from mgoe.experiments.execute import reference_rows
+from mgoe.experiments.prepare import reference_rows
 from mgoe.metrics import auc
 from mgoe.metrics.labels import mean_ranks
 from mgoe.simulation import Truth, WorldSettings, make_truth, reachable, simulate

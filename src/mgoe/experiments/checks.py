@@ -15,7 +15,6 @@ from mgoe.config import (
     quotas_of,
 )
 from mgoe.errors import ConfigError
-from mgoe.experiments.asked import unmeasured_baselines
 from mgoe.experiments.plan import (
     Cell,
     Log,
@@ -25,6 +24,7 @@ from mgoe.experiments.plan import (
     is_boosted,
     training_of,
 )
+from mgoe.experiments.references import unmeasured_baselines
 from mgoe.experiments.topn_objective import list_objective
 from mgoe.models import class_of, options_of
 from mgoe.retrieval import find_generators

@@ -35,8 +35,8 @@ from mgoe.data.log import LOG_SHARE, reading, work_database
 from mgoe.data.side import read_side
 from mgoe.errors import DataError
 from mgoe.experiments.folder import CHECKSUMS, SETTINGS, checksum_of_log, run_folder
-from mgoe.experiments.parts import Part, outdated, values_of_run
 from mgoe.experiments.stages import CONTEXT, ShowBuild, build, context_files, exposures_of
+from mgoe.experiments.values import ALGORITHMS, values_of_run
 from mgoe.graph import (
     Exposures,
     MacroGraph,
@@ -45,6 +45,7 @@ from mgoe.graph import (
     build_graph,
     peak_memory,
 )
+from mgoe.work import Node, Store
 
 logger = logging.getLogger(__name__)
 
@@ -87,34 +88,47 @@ def macro_graph(
     with exclusive(out, "a graph"), run_folder(out, overwrite):
         values = {key: value for key, value in values_of_run(settings).items() if key in WHOLE}
         checksum = None if table is not None else checksum_of_log(settings.data, out / CHECKSUMS)
-        part = Part("graph", out / "graph", values, checksum, out / "graph")
-        for one in outdated([part], overwrite=False):
+        node = Node(
+            "graph",
+            "the macro graph of the whole log",
+            out / "graph",
+            values,
+            ALGORITHMS["graph"],
+            checksum,
+            _build_of_whole_log,
+            (settings, out, table),
+            files=(out / "graph",),
+            results=(out / "graph",),
+        )
+        for one in Store(out, [node]).stale(overwrite=False):
             one.remove()
         write_text(out / SETTINGS, dump_settings(settings))
-        part.begin()
-        if part.path.exists():
-            return MacroGraph.open(part.path)
-        opened = opened_rows(settings, settings.data.log, out / "log", table)
-        with numbered_log(settings, opened, out / "log", None) as (log, spent):
-            shown, encoded = _exposures(log, settings, out / "log")
-            found = Source(
-                exposures=shown,
-                history=log.history,
-                batches=log.batches,
-                cuts=np.empty(0, np.int32),
-                users_at=np.array([log.counts["user"]]),
-                items_at=np.array([log.counts["item"]]),
-                ranks=settings.ranks,
-                bucket=seconds(settings.data.bucket) * 1_000_000,
-                facts=log.facts,
-                files=vocabularies(out / "log") | encoded,
-                log=settings.model_dump(mode="json", include={"data", "tasks"}),
-                spent=spent,
-            )
-            logger.info("building the macro graph of the whole log")
-            return build_graph(
-                found, settings.graph, part.path, ShowBuild(), memory=settings.memory, spark=settings.spark
-            )
+        node.begin()
+        return MacroGraph.open(node.path) if node.finished else node.make(*node.args)
+
+
+def _build_of_whole_log(settings: RunSettings, out: Path, table: Frame | None) -> MacroGraph:
+    """Read a whole log, and build its graph below `out`."""
+    opened = opened_rows(settings, settings.data.log, out / "log", table)
+    with numbered_log(settings, opened, out / "log", None) as (log, spent):
+        shown, encoded = _exposures(log, settings, out / "log")
+        found = Source(
+            exposures=shown,
+            history=log.history,
+            batches=log.batches,
+            cuts=np.empty(0, np.int32),
+            users_at=np.array([log.counts["user"]]),
+            items_at=np.array([log.counts["item"]]),
+            ranks=settings.ranks,
+            bucket=seconds(settings.data.bucket) * 1_000_000,
+            facts=log.facts,
+            files=vocabularies(out / "log") | encoded,
+            log=settings.model_dump(mode="json", include={"data", "tasks"}),
+            spent=spent,
+        )
+        logger.info("building the macro graph of the whole log")
+        how = {"memory": settings.memory, "spark": settings.spark}
+        return build_graph(found, settings.graph, out / "graph", ShowBuild(), **how)
 
 
 def _exposures(

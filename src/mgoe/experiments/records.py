@@ -20,9 +20,9 @@ from mgoe.bundle.manifest import now
 from mgoe.errors import OutputError
 from mgoe.evaluation import ALL, Cost, Influence, group_users, pack, read_rows
 from mgoe.experiments.folder import DONE, FIT, INFLUENCE
-from mgoe.experiments.parts import read_note
 from mgoe.experiments.plan import Cell, best_of
 from mgoe.experiments.stages import examples_of
+from mgoe.work import read_note
 
 RESULTS = "results.jsonl"
 SOURCE = Path(__file__).parents[1]

@@ -35,12 +35,11 @@ from mgoe.data import Prepared, check_ids, read_settings
 from mgoe.errors import ConfigError, OutputError
 from mgoe.evaluation import Row, markdown, markdown_table, read_rows, write_rows
 from mgoe.experiments import records
-from mgoe.experiments.asked import parts_of
 from mgoe.experiments.cell import fit_cell, fit_served, lacks_served, summary_line
 from mgoe.experiments.cell_bundle import write_cell_bundle
 from mgoe.experiments.checks import check, check_inputs, check_installed
-from mgoe.experiments.consistency import measured_cells, odd_cells, reconcile
-from mgoe.experiments.execute import execute, note_finished, prepare_log
+from mgoe.experiments.consistency import measured_cells, odd_cells
+from mgoe.experiments.execute import execute, note_finished, reconcile
 from mgoe.experiments.folder import (
     DONE,
     SERVED,
@@ -53,9 +52,10 @@ from mgoe.experiments.folder import (
 from mgoe.experiments.forecast import announce
 from mgoe.experiments.incumbent import write_incumbent
 from mgoe.experiments.inputs import Inputs
+from mgoe.experiments.nodes import nodes_of
 from mgoe.experiments.pages import write_run_report
-from mgoe.experiments.parts import Part, outdated
-from mgoe.experiments.plan import Cell, Plan, is_boosted, is_done, training_of, with_choices
+from mgoe.experiments.plan import Cell, Plan, is_boosted, training_of, with_choices
+from mgoe.experiments.prepare import prepare_log
 from mgoe.experiments.report import (
     estimates_of,
     own_estimates,
@@ -73,6 +73,7 @@ from mgoe.experiments.topn import measure_topn
 from mgoe.experiments.topn_report import topn_standings
 from mgoe.experiments.tuning import OF_A_RUN, search
 from mgoe.training import joined, track_bundle
+from mgoe.work import Store
 
 logger = logging.getLogger(__name__)
 
@@ -140,16 +141,16 @@ def run(
     _check_bundled(plan.variants[settings.serve or plan.comparison.lead].settings())
     kept = (reuse or incumbent is not None) and not overwrite and _holds_bundle_of(plan, settings)
     if kept:
-        outdated(parts_of(plan, plan.cells), overwrite=False)  # refuses what differs
+        Store(out, nodes_of(plan, plan.cells, table)).stale(overwrite=False)  # refuses what differs
         if incumbent is not None:  # before the run counts as unfinished
             write_incumbent(out, settings, Prepared.open(out / "data"), incumbent)
         elif all(cell.done for cell in plan.cells):
             return RunResult.of(plan)
-    with begin(plan, plan.cells, overwrite, table, extend=kept) as (prepared, parts):
+    with begin(plan, plan.cells, overwrite, table, extend=kept) as (prepared, store):
         inputs = Inputs(settings, prepared, build(settings, prepared, out / "graph"))
         if incumbent is not None and not kept:
             write_incumbent(out, settings, prepared, incumbent)  # a mistake in it shall not wait for training
-        execute(plan, plan.cells, parts, command, inputs=inputs, show_progress=show_progress)
+        execute(plan, plan.cells, store, command, inputs=inputs, show_progress=show_progress)
         best = choose_served(plan, kept)
         result = RunResult.of(plan)
         write_rows(out / "metrics.json", result.rows)
@@ -225,10 +226,10 @@ def train(
             if processes.agree(False):  # the cell is measured
                 fit_served(cell, resume=resume)
             return []
-        with begin(plan, [cell], overwrite) as (prepared, parts):
+        with begin(plan, [cell], overwrite) as (prepared, store):
             inputs = Inputs(settings, prepared, build(settings, prepared, out / "graph"))
-            for part in parts:
-                part.begin()
+            for node in store.nodes.values():
+                node.begin()
             if not resume:
                 shutil.rmtree(cell.folder, ignore_errors=True)
             if not processes.agree(cell.done):
@@ -253,7 +254,7 @@ def begin(
     overwrite: bool,
     table: Frame | None = None,
     extend: bool = False,
-) -> Iterator[tuple[Prepared, list[Part]]]:
+) -> Iterator[tuple[Prepared, Store]]:
     """Check everything before any work, hold the output folder for this process, and prepare the log.
 
     Args:
@@ -264,7 +265,7 @@ def begin(
         extend: Add to the finished run that the folder holds.
 
     Yields:
-        The prepared log, and all parts that the cells are made of.
+        The prepared log, and all that the cells are made of.
 
     Raises:
         MgoeError: The settings, the log or the folder break a rule.
@@ -282,14 +283,14 @@ def begin(
                 logger.info(
                     f"{'adding to the finished' if extend else 'resuming the unfinished'} run in {plan.out}"
                 )
-            parts = reconcile(plan, cells, False, SETTINGS)
-            for part in parts:
-                if part.kind in ("data", "graph", "search"):
-                    part.begin()
+            store = reconcile(plan, cells, False, SETTINGS, table=table)
+            for node in store.nodes.values():
+                if node.kind in ("data", "graph", "search"):
+                    node.begin()
             if not (plan.out / "data").exists():  # later the files may have been written over
                 write_held(plan.out, {} if table is not None else held_by_files(log.source))
-            prepared = prepare_log(log, plan.settings.seeds[0], plan.settings.seeds, {}, table)
-        yield prepared, parts
+            prepared = prepare_log(plan, log, plan.settings.seeds[0], table)
+        yield prepared, store
 
 
 def compare(
@@ -338,10 +339,10 @@ def compare(
         take_folder(plan.out, COMPARISON, "comparison")
         if not (plan.out / COMPARISON).exists():
             write_text(plan.out / COMPARISON, dump_settings(plan.settings))
-        parts = reconcile(plan, cells, overwrite, COMPARISON, command)
+        store = reconcile(plan, cells, overwrite, COMPARISON, command)
         check_installed(plan, cells)  # after damaged ones are removed: finished cells need no library
-        execute(plan, cells, parts, command, until)
-        unmeasured = measure_topn(plan, cells, until)
+        execute(plan, cells, store, command, until)
+        unmeasured = measure_topn(plan, cells, store, until)
         lists = topn_standings(plan)
         if lists and plan.comparison.serving_requests and untimed(plan, cells):
             logger.info(markdown(lists))  # timing takes a while, and is stopped by some
@@ -372,11 +373,8 @@ def _tuned(
     }
     tune = check_settings(TuneSettings, {**OF_A_RUN, "space": space, "budget": budget}, "tune")
     searching = Plan(settings, out, table is not None, tune)
-    if (
-        overwrite
-        or not is_done(cell.search)
-        or any(part.difference() for part in parts_of(searching, [cell]) if part.path == cell.search)
-    ):
+    nodes = Store(out, nodes_of(searching, [cell], table)).nodes
+    if overwrite or nodes[cell.search].state() != "done":
         with begin(searching, searching.cells, overwrite, table) as (prepared, _):
             build(settings, prepared, cell.graph)
             logger.info(f"searching {', '.join(space)} of {cell.variant.name} for {budget}")

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from mgoe._util.files import read_json, write_json
 from mgoe.bundle.ranking import Query, choose, rank_users
 from mgoe.bundle.scored_model import ScoredModel
-from mgoe.config import RunSettings, TopNSettings
+from mgoe.config import RunSettings, TopNSettings, seconds
 from mgoe.data import Prepared
 from mgoe.errors import MgoeError
 from mgoe.evaluation import ALL, Influence, Row, write_rows
@@ -33,7 +33,9 @@ from mgoe.experiments.refit import load_calibration, load_model
 from mgoe.experiments.topn_objective import list_objective, relevant_tasks
 from mgoe.experiments.tuning import best_trial, propose
 from mgoe.retrieval import Retrieval
-from mgoe.topn import Budget, Events, NextItems, Queries, Scores, find_baseline, measure_lists
+from mgoe.simulation import Truth, check_reachable
+from mgoe.simulation.expected import expected_actions
+from mgoe.topn import Budget, Events, NextItems, Queries, Scores, find_baseline, make_lists, measure_lists
 from mgoe.topn.measure import mean_over_users
 
 READINGS = (1.0, 0.5, 0.0)
@@ -175,7 +177,7 @@ def queries_of(
     return valid, Queries.held_out(prepared, *held_pairs(log.rest, prepared), hide)
 
 
-def measure_baseline(log: Log, name: str, seed: int, topn: TopNSettings, data: int) -> str:
+def measure_baseline(log: Log, name: str, seed: int, topn: TopNSettings, seeds: Sequence[int]) -> str:
     """Search the settings of a baseline on validation, and measure its lists on test.
 
     An interrupted search resumes.
@@ -185,7 +187,7 @@ def measure_baseline(log: Log, name: str, seed: int, topn: TopNSettings, data: i
         name: Of the baseline.
         seed: Of the baseline.
         topn: What is measured, and the number of trials.
-        data: The seed whose prepared data are read; history and test rows are the same for all.
+        seeds: The prepared data of one of them are read; history and test rows are the same for all.
 
     Returns:
         The result in a few words.
@@ -193,8 +195,8 @@ def measure_baseline(log: Log, name: str, seed: int, topn: TopNSettings, data: i
     Raises:
         TrainingError: Every trial failed.
     """
-    settings, folder, baseline = log.settings(data), log.lists(name, seed), find_baseline(name)
-    prepared = Prepared.open(log.stage(data) / "data")
+    folder, baseline = log.lists(name, seed), find_baseline(name)
+    settings, prepared = _prepared_of(log, seeds)
     valid, test = queries_of(log, settings, prepared, topn)
     depth = topn.k[0]
     file = folder / TRIALS
@@ -241,6 +243,55 @@ def measure_baseline(log: Log, name: str, seed: int, topn: TopNSettings, data: i
         about |= {"queries": len(test.row), "unseen": float(test.unseen.mean())}
     found = measure_lists(lists, test, topn.k)
     return write_result(folder, name, seed, {"trials": trials, "best": best, **about}, found)
+
+
+def measure_reachable(log: Log, name: str, seed: int, topn: TopNSettings, seeds: Sequence[int]) -> str:
+    """Measure the best reachable lists on the test windows of a log with a truth.
+
+    Args:
+        log: The log.
+        name: Noted with the result.
+        seed: Noted with the result; nothing is drawn.
+        topn: What is measured.
+        seeds: The prepared data of one of them are read; history and test rows are the same for all.
+
+    Returns:
+        The result in a few words.
+    """
+    settings, prepared = _prepared_of(log, seeds)
+    _, test = queries_of(log, settings, prepared, topn)
+    scores = true_scores(Truth.open(Path(settings.data.truth or "")), settings, topn, prepared)
+    found = measure_lists(make_lists(scores, test, max(topn.k)), test, topn.k)
+    return write_result(log.lists(name, seed), name, seed, {}, found)
+
+
+def true_scores(truth: Truth, settings: RunSettings, topn: TopNSettings, prepared: Prepared) -> Scores:
+    """Return scores of known items by how often a user is expected to make them relevant in the test windows.
+
+    Args:
+        truth: The world.
+        settings: Settings of a run on its log.
+        topn: Which tasks make an item relevant.
+        prepared: The log.
+    """
+    behaviors = dict(zip(settings.task_names, check_reachable(truth.settings, settings), strict=True))
+    wanted = [behaviors[name] for name in relevant_tasks(settings, topn)]
+    snapshot = prepared.valid_window + 1
+    ends = np.array([prepared.cuts[snapshot], prepared.examples("test").bucket.max()], np.int64) + 1
+    start, end = (ends * seconds(settings.data.bucket)).astype("datetime64[s]")
+    items = prepared.items.ids(np.arange(prepared.items_at[snapshot])).to_numpy(zero_copy_only=False)
+
+    def scores(users: NDArray[np.int64]) -> NDArray[np.float64]:
+        ids = prepared.users.ids(users).to_numpy(zero_copy_only=False)
+        return expected_actions(truth, ids, items, wanted, start, end)
+
+    return scores
+
+
+def _prepared_of(log: Log, seeds: Sequence[int]) -> tuple[RunSettings, Prepared]:
+    """Open the first prepared data of a log."""
+    seed = next(seed for seed in seeds if (log.stage(seed) / "data").exists())
+    return log.settings(seed), Prepared.open(log.stage(seed) / "data")
 
 
 def value_of(found: Influence, metric: str) -> float:

@@ -20,10 +20,10 @@ from mgoe.evaluation import (
     group_users,
     read_rows,
 )
-from mgoe.experiments.asked import baselines_of, is_drawn, references_of
 from mgoe.experiments.folder import DONE, FIT, INFLUENCE
 from mgoe.experiments.plan import Log, Plan
 from mgoe.experiments.records import cost_of
+from mgoe.experiments.references import baselines_of, is_drawn, references_of
 from mgoe.experiments.topn_cell import EXACT, MIX, RECALL, SAMPLED
 
 SLICE = "topn"

@@ -19,10 +19,10 @@ from mgoe.config import RunSettings
 from mgoe.data import Encoders, FeatureEncoders, Vocabulary
 from mgoe.errors import ConfigError, GraphError
 from mgoe.experiments.graphs import OpenedRows, numbered_log, open_graph, opened_rows, vocabularies
-from mgoe.experiments.parts import note_changes
 from mgoe.experiments.stages import CONTEXT, ShowBuild
 from mgoe.graph import MacroGraph, NewEvents, forget_users, update_graph
 from mgoe.graph.pair_rows import Side
+from mgoe.work import note_changes
 
 logger = logging.getLogger(__name__)
 
