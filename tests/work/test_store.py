@@ -9,12 +9,12 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
-from tests.effort import up_to
 
 from mgoe._util.files import read_json, write_json
 from mgoe._util.processes import Job, Outcome
 from mgoe.errors import OutputError, TrainingError
 from mgoe.work import Node, Store, is_damaged
+from tests.effort import up_to
 
 BEFORE = {
     "data": (),

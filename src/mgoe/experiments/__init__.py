@@ -2,14 +2,15 @@
 
 plan            what there is to do, and where each result is stored
 folder          the output folder
-parts           what is finished: the notes of what each part was made with; `asked`, the parts of a plan
-consistency     what an earlier process left: kept, removed or repaired
-execute         the work of a plan
-stages          the prepared log and the graph
+nodes           what a plan is made of; `values`, the settings that decide it
+consistency     whether what is finished can be trusted
+execute         the work of a plan: what is stale or damaged goes, what is left is made
+prepare         its first steps; `stages`, the prepared log and the graph
 cell            one model trained with one seed and measured
 cell_bundle     its bundle; `served`, of which model that of a run is
 serving_time    how long it takes to serve
-topn            top-N lists of models and baselines; `held_out`, the log without last items
+topn            top-N lists of models; `references`, what they are compared with; `held_out`, the log
+                without last items
 tuning          search of settings on validation
 records         results.jsonl
 report          tables, leads and HTML pages

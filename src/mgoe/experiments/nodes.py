@@ -1,6 +1,6 @@
 """The nodes that a plan asks for: what each is made of, how it is made, and what shows that it is intact."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -43,12 +43,142 @@ def nodes_of(plan: Plan, cells: Iterable[Cell], table: Frame | None = None) -> l
         cells: Its cells, or some of them.
         table: Read instead of the log's files.
     """
-    cells, seeds, topn = list(cells), tuple(plan.settings.seeds), plan.comparison.topn
-    logs = {cell.log.name: cell.log for cell in cells}
-    checksums, found = {name: _checksum_of(log) for name, log in logs.items()}, dict[Path, Node]()
-    lines = records.latest(plan.out)
+    cells = list(cells)
+    found = _Nodes(plan, {cell.log.name: cell.log for cell in cells}, table)
+    for cell in cells:
+        found.add_cell(cell)
+        if plan.comparison.topn is not None:
+            found.add_lists(cell, plan.comparison.topn)
+    return list(found.nodes.values())
 
-    def add(
+
+class _Nodes:
+    """Collects nodes by path, each once and after those that it is made from."""
+
+    def __init__(self, plan: Plan, logs: Mapping[str, Log], table: Frame | None):
+        self.nodes = dict[Path, Node]()
+        self._plan, self._table, self._lines = plan, table, records.latest(plan.out)
+        self._checksums = {name: _checksum_of(log) for name, log in logs.items()}
+
+    def add_cell(self, cell: Cell) -> None:
+        values, tune = values_of_run(cell.settings), self._plan.comparison.tune
+        searches = () if tune is None else (self.nodes.get(cell.search) or self._search_of(cell, tune),)
+        graph = self._graph_of(cell, values)
+        self._add(
+            "cell",
+            cell.log,
+            cell.title,
+            cell.folder,
+            _fit_of(cell, values) | {"evaluation": values["evaluation"]} | _refit_of(cell),
+            fit_cell,
+            (cell,),
+            DONE,
+            before=(graph, *searches),
+            reads=graph.before,
+            follows=(cell.log.lists(cell.variant.name, cell.seed),),
+            damaged=partial(is_lost, cell, self._lines.get(cell.key, {})),
+        )
+
+    def add_lists(self, cell: Cell, topn: TopNSettings) -> None:
+        """Add the lists of a cell, and those that they are compared with."""
+        log, name, values = cell.log, cell.variant.name, values_of_run(cell.settings)
+        if not topn.next_item:
+            listed = {"topn": plain_values(topn, {"baselines", "trials", "trial_minutes"})}
+            before = (self.nodes[cell.folder],)
+            self._add_lists(log, name, cell.seed, listed, measure_model, (cell, topn), before)
+        known, seeds = (
+            {key: values[key] for key in ("data", "tasks", "split")},
+            tuple(self._plan.settings.seeds),
+        )
+        for name, seed in references_of(self._plan, log):
+            measure = measure_reachable if name == REACHABLE else measure_baseline
+            given = known | _topn_of_reference(topn, name)
+            self._add_lists(
+                log, name, seed, given, measure, (log, name, seed, topn, seeds), self._origin_of(log)
+            )
+
+    def _add_lists(
+        self,
+        log: Log,
+        name: str,
+        seed: int,
+        values: dict[str, Any],
+        make: Callable[..., Any],
+        args: tuple[Any, ...],
+        before: tuple[Node, ...],
+    ) -> None:
+        title, folder = f"lists of {log.name}, {name}, seed {seed}", log.lists(name, seed)
+        damaged = partial(holds_damage, folder)
+        self._add("lists", log, title, folder, values, make, args, DONE, before=before, damaged=damaged)
+
+    def _search_of(self, cell: Cell, tune: TuneSettings) -> Node:
+        searched, same = self._plan.searched(cell), (cell.log.name, cell.variant.base)
+        values = values_of_run(searched.settings)
+        graph, applied = (
+            self._graph_of(searched, values),
+            applicable_search(searched.variant.settings(), tune),
+        )
+        cells = self._plan.cells
+        return self._add(
+            "search",
+            cell.log,
+            f"search of {cell.log.name}, {searched.variant.name}",
+            cell.search,
+            _fit_of(searched, values) | {"tune": plain_values(applied)},
+            search,
+            (searched, tune, cell.search),
+            before=(graph,),
+            reads=graph.before,
+            follows=tuple(one.folder for one in cells if (one.log.name, one.variant.base) == same),
+            complete=partial(is_done, cell.search),
+            damaged=partial(is_damaged, cell.search, read_json),
+        )
+
+    def _graph_of(self, cell: Cell, values: dict[str, Any]) -> Node:
+        label = f", {cell.variant.label}" if cell.variant.graph else ""
+        return self._add(
+            "graph",
+            cell.log,
+            f"graph of {cell.log.name}, seed {cell.seed}{label}",
+            cell.graph,
+            {"graph": values["graph"]},
+            build_graph_of,
+            (cell,),
+            before=(self._data_of(cell, values),),
+            follows=(building(cell.graph),),
+        )
+
+    def _data_of(self, cell: Cell, values: dict[str, Any]) -> Node:
+        log, stage = cell.log, cell.log.stage(cell.seed)
+        rows = {key: value for key, value in values["training"].items() if key == "rows"}
+        return self._add(
+            "data",
+            log,
+            f"examples of {log.name}, seed {cell.seed}",
+            stage / "data",
+            {key: values[key] for key in ("data", "tasks", "split", "negatives")} | rows,
+            prepare_log,
+            (self._plan, log, cell.seed, self._table),
+            more=(stage / EXAMPLES, log.path / REFERENCES),
+            before=self._origin_of(log),
+            follows=(stage / EXAMPLES, log.path / REFERENCES, log.path / NOTICES),
+            complete=partial(agrees, self._plan, log, cell.seed),
+        )
+
+    def _origin_of(self, log: Log) -> tuple[Node, ...]:
+        """Return what a log is drawn or cut from, if it is."""
+        if log.world is not None:
+            shown = {"form": "exposures"} if log.settings(0).form == "exposures" else {}
+            values, world = plain_values(log.world) | shown, log.path / "world"
+            return (self._add("world", log, f"world of {log.name}", world, values, draw_world, (log,)),)
+        if log.whole is not None:
+            whole, title = values_of_run(log.whole), f"last items of {log.name}"
+            values, given = {"data": whole["data"], "tasks": whole["tasks"]}, (log.whole, log.rest)
+            return (self._add("rest", log, title, log.rest, values, hold_out_last, given),)
+        return ()
+
+    def _add(
+        self,
         kind: str,
         log: Log,
         title: str,
@@ -60,137 +190,15 @@ def nodes_of(plan: Plan, cells: Iterable[Cell], table: Frame | None = None) -> l
         more: tuple[Path, ...] = (),
         **others: Any,
     ) -> Node:
-        files, follows = (path / proof, *more), others.get("follows", ())
-        results = (files[0], *(one / DONE for one in follows))
-        node = Node(
-            kind,
-            title,
-            path,
-            values,
-            ALGORITHMS[kind],
-            checksums[log.name],
-            make,
-            args,
-            files=files,
-            results=results,
-            **others,
-        )
-        return found.setdefault(path, node)
-
-    def origin_of(log: Log) -> tuple[Node, ...]:
-        if log.world is not None:
-            shown = {"form": "exposures"} if log.settings(0).form == "exposures" else {}
-            values = plain_values(log.world) | shown
-            return (
-                add("world", log, f"world of {log.name}", log.path / "world", values, draw_world, (log,)),
+        """Add a node whose first file is `proof`, or its path; what follows from it is a result too."""
+        if path not in self.nodes:
+            files, checksum = (path / proof, *more), self._checksums[log.name]
+            results = (files[0], *(one / DONE for one in others.get("follows", ())))
+            about = {"files": files, "results": results, **others}
+            self.nodes[path] = Node(
+                kind, title, path, values, ALGORITHMS[kind], checksum, make, args, **about
             )
-        if log.whole is not None:
-            whole, title = values_of_run(log.whole), f"last items of {log.name}"
-            values = {"data": whole["data"], "tasks": whole["tasks"]}
-            return (add("rest", log, title, log.rest, values, hold_out_last, (log.whole, log.rest)),)
-        return ()
-
-    def data_of(cell: Cell, values: dict[str, Any]) -> Node:
-        log, stage = cell.log, cell.log.stage(cell.seed)
-        of_log = tuple(log.path / name for name in (REFERENCES, NOTICES))
-        return add(
-            "data",
-            log,
-            f"examples of {log.name}, seed {cell.seed}",
-            stage / "data",
-            {key: values[key] for key in ("data", "tasks", "split", "negatives")}
-            | {key: value for key, value in values["training"].items() if key == "rows"},
-            prepare_log,
-            (plan, log, cell.seed, table),
-            more=(stage / EXAMPLES, log.path / REFERENCES),
-            before=origin_of(log),
-            follows=(stage / EXAMPLES, *of_log),
-            complete=partial(agrees, plan, log, cell.seed),
-        )
-
-    def graph_of(cell: Cell, values: dict[str, Any]) -> Node:
-        label = f", {cell.variant.label}" if cell.variant.graph else ""
-        return add(
-            "graph",
-            cell.log,
-            f"graph of {cell.log.name}, seed {cell.seed}{label}",
-            cell.graph,
-            {"graph": values["graph"]},
-            build_graph_of,
-            (cell,),
-            before=(data_of(cell, values),),
-            follows=(building(cell.graph),),
-        )
-
-    def search_of(cell: Cell, tune: TuneSettings) -> Node:
-        searched, same = plan.searched(cell), (cell.log.name, cell.variant.base)
-        values = values_of_run(searched.settings)
-        graph, applied = graph_of(searched, values), applicable_search(searched.variant.settings(), tune)
-        return add(
-            "search",
-            cell.log,
-            f"search of {cell.log.name}, {searched.variant.name}",
-            cell.search,
-            _fit_of(searched, values) | {"tune": plain_values(applied)},
-            search,
-            (searched, tune, cell.search),
-            before=(graph,),
-            reads=graph.before,
-            follows=tuple(one.folder for one in plan.cells if (one.log.name, one.variant.base) == same),
-            complete=partial(is_done, cell.search),
-            damaged=partial(is_damaged, cell.search, read_json),
-        )
-
-    def add_lists(
-        log: Log,
-        name: str,
-        seed: int,
-        values: dict[str, Any],
-        make: Callable[..., Any],
-        args: tuple,
-        **others: Any,
-    ) -> None:
-        title, folder = f"lists of {log.name}, {name}, seed {seed}", log.lists(name, seed)
-        damaged = partial(holds_damage, folder)
-        add("lists", log, title, folder, values, make, args, DONE, damaged=damaged, **others)
-
-    for cell in cells:
-        log, values, tune = cell.log, values_of_run(cell.settings), plan.comparison.tune
-        searches = () if tune is None else (found.get(cell.search) or search_of(cell, tune),)
-        graph = graph_of(cell, values)
-        fitted = add(
-            "cell",
-            log,
-            cell.title,
-            cell.folder,
-            _fit_of(cell, values) | {"evaluation": values["evaluation"]} | _refit_of(cell),
-            fit_cell,
-            (cell,),
-            DONE,
-            before=(graph, *searches),
-            reads=graph.before,
-            follows=(log.lists(cell.variant.name, cell.seed),),
-            damaged=partial(is_lost, cell, lines.get(cell.key, {})),
-        )
-        if topn is None:
-            continue
-        listed = {"topn": plain_values(topn, {"baselines", "trials", "trial_minutes"})}
-        if not topn.next_item:
-            add_lists(
-                log, cell.variant.name, cell.seed, listed, measure_model, (cell, topn), before=(fitted,)
-            )
-        known = {key: values[key] for key in ("data", "tasks", "split")}
-        for name, seed in references_of(plan, log):
-            add_lists(
-                log,
-                name,
-                seed,
-                known | _topn_of_reference(topn, name),
-                measure_reachable if name == REACHABLE else measure_baseline,
-                (log, name, seed, topn, seeds),
-                before=origin_of(log),
-            )
-    return list(found.values())
+        return self.nodes[path]
 
 
 def _topn_of_reference(topn: TopNSettings, name: str) -> dict[str, Any]:
