@@ -46,7 +46,8 @@ def prepare_log(plan: Plan, log: Log, seed: int, table: Frame | None = None) -> 
         said = {"notices": of_log(prepared, settings), "shape": shape_of(prepared, settings)}
         write_json(log.path / NOTICES, said)
     if not (log.path / REFERENCES).exists():
-        write_rows(log.path / REFERENCES, reference_rows(settings, prepared))
+        first = log.settings(plan.settings.seeds[0])  # the rows are the same for every seed
+        write_rows(log.path / REFERENCES, reference_rows(first, prepared))
     return prepared
 
 
