@@ -79,10 +79,10 @@ def check_choice(plan: Plan, cells: Sequence[Cell], chosen: Store, stale: Sequen
         plan: The comparison.
         cells: The chosen cells.
         chosen: All that they are made of, and searches for their models.
-        stale: The parts that must be removed.
+        stale: The nodes that must be removed.
 
     Raises:
-        OutputError: A finished part must be removed that does not belong to the chosen cells alone.
+        OutputError: A finished result must be removed that does not belong to the chosen cells alone.
     """
     spared = {cell.folder for cell in plan.cells if cell.done} - {cell.folder for cell in cells}
     needed = chosen.nodes.keys() - spared

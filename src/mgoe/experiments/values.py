@@ -1,4 +1,4 @@
-"""What decides the parts of a run: the numbers of their algorithms, and the settings that count, as plain
+"""What decides the nodes of a run: the numbers of their algorithms, and the settings that count, as plain
 values."""
 
 from collections.abc import Mapping
@@ -9,8 +9,8 @@ from pydantic import BaseModel
 from mgoe.config import RunSettings
 
 ALGORITHMS = {"world": 1, "rest": 1, "data": 1, "graph": 4, "search": 2, "cell": 2, "lists": 2}
-"""Number of the algorithm that makes each kind of part. Raise it if the same settings give another result
-now: such parts, and all that is made from them, are then outdated."""
+"""Number of the algorithm that makes each kind of node. Raise it if the same settings give another result
+now: such nodes, and all that is made from them, are then outdated."""
 FREE = {
     "training": {"threads", "device", "checkpoint", "track", "tables", "refit"},
     "graph": {"engine"},
