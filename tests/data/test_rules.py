@@ -105,7 +105,7 @@ def test_a_late_large_day_that_is_no_other_world_costs_no_training_window():
 def test_a_sale_on_the_last_day_is_left_out_of_test():
     log = scan([10] * 60 + [150, 4])
     found = choose(log)
-    assert found["data.end"].value == str(np.datetime64("1970-01-01") + 160)
+    assert found["data.end"].value == str(np.datetime64("1970-01-01") + np.timedelta64(160, "D"))
     assert "alone holds 20% of what was done" in found["data.end"].reason
     assert windows(log)[-1].max() == 10
 

@@ -100,7 +100,7 @@ def check_counts(log: Drawn, names: list[str], first: int):
     """Compare what is expected from a day on with what was drawn, in groups of users and items."""
     truth, s = log.truth, log.truth.settings
     users, items = np.arange(s.users), np.arange(s.items)
-    start = np.datetime64(s.start) + first
+    start = np.datetime64(s.start) + np.timedelta64(first, "D")
     end = np.datetime64(s.start) + s.days
     found = expected_actions(truth, truth.user_ids.of(users), truth.item_ids.of(items), names, start, end)
     done = np.any([log.shown.done(s.names.index(name)) for name in names], axis=0) & (log.day >= first)
