@@ -22,7 +22,8 @@ from mgoe.experiments import cell as cell_module
 from mgoe.experiments import records
 from mgoe.experiments.nodes import nodes_of
 from mgoe.experiments.plan import Cell, Plan, best_of
-from mgoe.work import Node, Store
+from mgoe.work.node import Node
+from mgoe.work.store import Store
 from tests.effort import SOAK, slow
 from tests.experiments.tiny import here, here_or_failed, numbers, settings, taken_out
 

@@ -20,7 +20,8 @@ from mgoe.experiments.plan import Cell, Plan
 from mgoe.experiments.report import TIDY_COLUMNS
 from mgoe.experiments.values import ALGORITHMS, plain_values
 from mgoe.graph.build.workplace import building
-from mgoe.work import Node, Store
+from mgoe.work.node import Node
+from mgoe.work.store import Store
 from tests.experiments.tiny import here, numbers, settings
 
 

@@ -34,7 +34,8 @@ from mgoe.graph import MacroGraph
 from mgoe.simulation import Truth
 from mgoe.simulation.chance import chances
 from mgoe.topn import Events, Queries, make_lists, measure_lists, popularity_places
-from mgoe.work import Node, Store
+from mgoe.work.node import Node
+from mgoe.work.store import Store
 from tests.experiments.tiny import here, settings
 from tests.sharing import Shared
 

@@ -13,7 +13,8 @@ from hypothesis.stateful import RuleBasedStateMachine, rule
 from mgoe._util.files import read_json, write_json
 from mgoe._util.processes import Job, Outcome
 from mgoe.errors import OutputError, TrainingError
-from mgoe.work import Node, Store, is_damaged
+from mgoe.work.node import Node, is_damaged
+from mgoe.work.store import Store
 from tests.effort import up_to
 
 BEFORE = {

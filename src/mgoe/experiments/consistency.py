@@ -14,7 +14,7 @@ from mgoe.evaluation import Influence, read_rows
 from mgoe.experiments import records
 from mgoe.experiments.folder import DONE, EXAMPLES, FIT, INFLUENCE
 from mgoe.experiments.plan import Cell, Log, Plan
-from mgoe.work import is_damaged
+from mgoe.work.node import is_damaged
 
 logger = logging.getLogger(__name__)
 

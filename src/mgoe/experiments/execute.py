@@ -19,7 +19,8 @@ from mgoe.experiments.inputs import Inputs
 from mgoe.experiments.nodes import nodes_of
 from mgoe.experiments.plan import NOTICES, REFERENCES, Cell, Plan
 from mgoe.experiments.tuning import note_killed
-from mgoe.work import Node, Store, is_damaged
+from mgoe.work.node import Node, is_damaged
+from mgoe.work.store import Store
 
 logger = logging.getLogger(__name__)
 

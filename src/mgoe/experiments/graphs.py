@@ -45,7 +45,8 @@ from mgoe.graph import (
     build_graph,
     peak_memory,
 )
-from mgoe.work import Node, Store
+from mgoe.work.node import Node
+from mgoe.work.store import Store
 
 logger = logging.getLogger(__name__)
 

@@ -32,7 +32,7 @@ from mgoe.experiments.values import ALGORITHMS, FREE, plain_values, values_of_ru
 from mgoe.graph.build.workplace import building
 from mgoe.models import options_of
 from mgoe.topn import find_baseline
-from mgoe.work import Node, is_damaged
+from mgoe.work.node import Node, is_damaged
 
 
 def nodes_of(plan: Plan, cells: Iterable[Cell], table: Frame | None = None) -> list[Node]:

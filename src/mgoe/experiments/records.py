@@ -22,7 +22,7 @@ from mgoe.evaluation import ALL, Cost, Influence, group_users, pack, read_rows
 from mgoe.experiments.folder import DONE, FIT, INFLUENCE
 from mgoe.experiments.plan import Cell, best_of
 from mgoe.experiments.stages import examples_of
-from mgoe.work import read_note
+from mgoe.work.node import read_note
 
 RESULTS = "results.jsonl"
 SOURCE = Path(__file__).parents[1]

@@ -73,7 +73,7 @@ from mgoe.experiments.topn import measure_topn
 from mgoe.experiments.topn_report import topn_standings
 from mgoe.experiments.tuning import OF_A_RUN, search
 from mgoe.training import joined, track_bundle
-from mgoe.work import Store
+from mgoe.work.store import Store
 
 logger = logging.getLogger(__name__)
 

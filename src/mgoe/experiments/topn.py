@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from contextlib import closing
 
 from mgoe.experiments.plan import Cell, Plan
-from mgoe.work import Node, Store
+from mgoe.work.node import Node
+from mgoe.work.store import Store
 
 logger = logging.getLogger(__name__)
 

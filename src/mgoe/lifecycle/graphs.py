@@ -22,7 +22,7 @@ from mgoe.experiments.graphs import OpenedRows, numbered_log, open_graph, opened
 from mgoe.experiments.stages import CONTEXT, ShowBuild
 from mgoe.graph import MacroGraph, NewEvents, forget_users, update_graph
 from mgoe.graph.pair_rows import Side
-from mgoe.work import note_changes
+from mgoe.work.node import note_changes
 
 logger = logging.getLogger(__name__)
 

@@ -3,8 +3,3 @@
 node   a file or folder of results with all that decides what is in it, and its note
 store  the nodes of a folder: what state they are in, what must go, and what is left to make
 """
-
-from mgoe.work.node import Node, State, is_damaged, note_changes, read_note
-from mgoe.work.store import Store
-
-__all__ = ["Node", "State", "Store", "is_damaged", "note_changes", "read_note"]
