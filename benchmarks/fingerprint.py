@@ -97,7 +97,7 @@ def snapshots(folder: Path) -> int:
 def fed_batch(run: Path, settings: Path, split: str, rows: int) -> dict[str, NDArray]:
     """Return what training feeds a model that reads everything: some rows of a split."""
     from mgoe.config import load_settings
-    from mgoe.experiments import Inputs
+    from mgoe.pipeline.inputs import Inputs
     from mgoe.training import Feed
 
     inputs = Inputs.open(run, load_settings(settings))

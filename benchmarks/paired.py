@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.measure import line
 from mgoe.evaluation import estimate, find_leads
 from mgoe.evaluation.influence import unpack
-from mgoe.experiments import records
+from mgoe.pipeline import records
 
 OLD, NEW = "the older one", "the newer one"
 RANKING = ("all", "ranking")

@@ -60,10 +60,10 @@ from mgoe._util.files import atomic_folder
 from mgoe.batch import recommend_users, write_blocks
 from mgoe.bundle import Bundle
 from mgoe.config import GraphSettings, RetrievalSettings
-from mgoe.experiments.inputs import Inputs
 from mgoe.graph import Snapshot
 from mgoe.graph.pair_rows import starts
 from mgoe.graph.snapshot import Resolution
+from mgoe.pipeline.inputs import Inputs
 from mgoe.retrieval import Former, item_links, latest_pairs
 from mgoe.retrieval.history import latest_of
 from mgoe.retrieval.links import Kind

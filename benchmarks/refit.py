@@ -37,13 +37,13 @@ from mgoe._util.files import read_json, write_json
 from mgoe.config import RunSettings, load_settings
 from mgoe.evaluation import ALL, Influence, find_leads, read_rows
 from mgoe.evaluation.rows import MEAN
-from mgoe.experiments.cell import EXAMPLE_SHARES, fit_model
-from mgoe.experiments.cell_results import write_cell
-from mgoe.experiments.folder import DONE, FIT, INFLUENCE
-from mgoe.experiments.inputs import Inputs
-from mgoe.experiments.refit import refit
-from mgoe.experiments.stages import prepare_data
 from mgoe.models import resolve
+from mgoe.pipeline.cell import EXAMPLE_SHARES, fit_model
+from mgoe.pipeline.cell_results import write_cell
+from mgoe.pipeline.folder import DONE, FIT, INFLUENCE
+from mgoe.pipeline.inputs import Inputs
+from mgoe.pipeline.refit import refit
+from mgoe.pipeline.stages import prepare_data
 from mgoe.training import CHECKPOINTS, Feed, predict
 
 NONE = "none"

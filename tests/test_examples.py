@@ -118,7 +118,7 @@ def test_an_example_prints_what_it_says(
 ):
     monkeypatch.chdir(tmp_path)
     if not SOAK:  # neither an export nor processes
-        monkeypatch.setattr("mgoe.experiments.serving_time.Runtime", partial(Runtime, engine="torch"))
+        monkeypatch.setattr("mgoe.pipeline.serving_time.Runtime", partial(Runtime, engine="torch"))
         monkeypatch.setattr("mgoe._util.processes.run_jobs", here_or_failed)
     example.globs.update(dict(names_of(example, request.getfixturevalue)))
     assert doctest.DocTestRunner().run(example, clear_globs=False).failed == 0

@@ -32,8 +32,8 @@ from mgoe.bundle.sampling import in_whole_space, undo_sampling
 from mgoe.config import RunSettings, make_settings
 from mgoe.data import Split
 from mgoe.errors import BundleError
-from mgoe.experiments.cell_results import calibrate_cell
 from mgoe.metrics import auc
+from mgoe.pipeline.cell_results import calibrate_cell
 from tests.effort import up_to
 
 SEEDS = st.integers(0, 2**32 - 1)

@@ -22,7 +22,7 @@ from mgoe.bundle.sampling import (
 from mgoe.config import NegativeSettings, TaskSettings, load_settings
 from mgoe.data.events import sample_negatives
 from mgoe.errors import BundleError
-from mgoe.experiments import Inputs
+from mgoe.pipeline.inputs import Inputs
 
 
 @given(

@@ -18,7 +18,8 @@ import mgoe as library
 from mgoe import experiments
 from mgoe.config import RunSettings, TrainingSettings
 from mgoe.evaluation import measure
-from mgoe.experiments.values import FREE
+from mgoe.pipeline.inputs import Inputs
+from mgoe.pipeline.values import FREE
 from mgoe.training import CHECKPOINTS, Feed, ProcessGroup, load_checkpoint, predict, save_checkpoint
 from mgoe.training.resume import MAY_CHANGE
 from tests.cli.conftest import Mgoe
@@ -40,7 +41,7 @@ LITTLE = {"train": 1e-5, "valid": 1e-5, "test": 1e-5}
 """Shares of the memory so small that all examples are streamed."""
 STREAMING = f"""
 from mgoe.cli import main
-from mgoe.experiments import cell
+from mgoe.pipeline import cell
 cell.EXAMPLE_SHARES |= {LITTLE}
 """
 
@@ -48,7 +49,7 @@ cell.EXAMPLE_SHARES |= {LITTLE}
 @pytest.fixture(scope="module", autouse=True)
 def streaming() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("mgoe.experiments.cell.EXAMPLE_SHARES", LITTLE)
+        patched.setattr("mgoe.pipeline.cell.EXAMPLE_SHARES", LITTLE)
         yield
 
 
@@ -90,7 +91,7 @@ def at_step(monkeypatch: pytest.MonkeyPatch):
             yield lambda now: waiting.pop()() if now.step == step and waiting else None
 
         monkeypatch.setattr("mgoe.training.loop.REPORT_STEPS", 1)
-        monkeypatch.setattr("mgoe.experiments.cell.progress_bar", bar)
+        monkeypatch.setattr("mgoe.pipeline.cell.progress_bar", bar)
 
     return plan
 
@@ -213,7 +214,7 @@ def same_curve(found: Path, expected: Path) -> None:
 
 def measured_alone(out: Path, settings: RunSettings) -> dict[tuple, float]:
     """What one process finds with the weights of a bundle."""
-    inputs = experiments.Inputs.open(out, settings)
+    inputs = Inputs.open(out, settings)
     model = library.load(out / "bundle").model
     found = {}
     for split in ("valid", "test"):

@@ -117,7 +117,7 @@ def test_an_update_of_a_graph_leaves_the_rows_out(some_rows: tuple[Path, Path], 
 
 
 def test_a_condition_is_part_of_what_was_prepared(some_rows: tuple[Path, Path]):
-    from mgoe.experiments.values import values_of_run
+    from mgoe.pipeline.values import values_of_run
 
     values = [values_of_run(settings_of(some_rows[0], where)) for where in (None, "quantity > 0")]
     assert values[0] != values[1]

@@ -18,7 +18,7 @@ from mgoe.data import prepare as prepare_examples
 from mgoe.datasets import DATA_SETS, PreparedLog, find, prepare
 from mgoe.datasets.prepare import config
 from mgoe.errors import DataError, OutputError
-from mgoe.experiments.plan import Plan
+from mgoe.pipeline.plan import Plan
 from tests.datasets import layouts
 from tests.effort import SOAK
 

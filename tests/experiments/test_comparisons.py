@@ -18,10 +18,10 @@ from mgoe import experiments
 from mgoe._util.files import exclusive, write_json
 from mgoe._util.processes import Job, Outcome
 from mgoe.errors import MissingExtra, OutputError, TrainingError
-from mgoe.experiments import cell as cell_module
-from mgoe.experiments import records
-from mgoe.experiments.nodes import nodes_of
-from mgoe.experiments.plan import Cell, Plan, best_of
+from mgoe.pipeline import cell as cell_module
+from mgoe.pipeline import records
+from mgoe.pipeline.nodes import nodes_of
+from mgoe.pipeline.plan import Cell, Plan, best_of
 from mgoe.work.node import Node
 from mgoe.work.store import Store
 from tests.effort import SOAK, slow

@@ -13,13 +13,13 @@ import pytest
 from mgoe import experiments
 from mgoe.config.base import Settings
 from mgoe.errors import OutputError
-from mgoe.experiments import records
-from mgoe.experiments.execute import check_choice
-from mgoe.experiments.nodes import nodes_of
-from mgoe.experiments.plan import Cell, Plan
 from mgoe.experiments.report import TIDY_COLUMNS
-from mgoe.experiments.values import ALGORITHMS, plain_values
 from mgoe.graph.build.workplace import building
+from mgoe.pipeline import records
+from mgoe.pipeline.execute import check_choice
+from mgoe.pipeline.nodes import nodes_of
+from mgoe.pipeline.plan import Cell, Plan
+from mgoe.pipeline.values import ALGORITHMS, plain_values
 from mgoe.work.node import Node
 from mgoe.work.store import Store
 from tests.experiments.tiny import here, numbers, settings

@@ -11,7 +11,7 @@ import pytest
 from mgoe import experiments
 from mgoe.data import Prepared
 from mgoe.evaluation import read_rows
-from mgoe.experiments.plan import Plan
+from mgoe.pipeline.plan import Plan
 from tests.experiments.tiny import numbers, settings
 from tests.simulation.worlds import RANKED
 

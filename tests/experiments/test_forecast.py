@@ -14,9 +14,9 @@ from mgoe.data.size import LogSize
 from mgoe.errors import ConfigError, GraphError, MgoeError, OutputError
 from mgoe.experiments import costs, forecast
 from mgoe.experiments.forecast import Forecast, announce, foresee
-from mgoe.experiments.stages import build, prepare_data
 from mgoe.features.moments import WindowMoments
 from mgoe.models import PRESETS
+from mgoe.pipeline.stages import build, prepare_data
 
 DAYS = 100
 

@@ -19,8 +19,8 @@ from mgoe import experiments
 from mgoe.config import RunSettings, dump_settings, load_settings, make_settings
 from mgoe.data import Vocabulary
 from mgoe.errors import ConfigError, OutputError
-from mgoe.experiments import graphs
 from mgoe.graph import MacroGraph
+from mgoe.pipeline import whole_log
 from tests.effort import SOAK
 from tests.graph.histories import contents, differences
 from tests.sharing import Shared
@@ -189,7 +189,7 @@ def test_the_code_of_the_page_gives_a_table_to_both_functions(
 def test_a_database_of_the_user_is_bounded_while_it_checks_and_numbers(
     whole: MacroGraph, log: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    con, limits, real = ibis.duckdb.connect(), [], graphs.whole_log
+    con, limits, real = ibis.duckdb.connect(), [], whole_log.whole_log
 
     def looked_at(*arguments):
         limits.append(con.con.sql("SELECT current_setting('memory_limit')").fetchall()[0][0])
@@ -197,7 +197,7 @@ def test_a_database_of_the_user_is_bounded_while_it_checks_and_numbers(
 
     con.con.register("rows", log)
     con.con.execute("CREATE TABLE events AS SELECT * FROM rows")
-    monkeypatch.setattr(graphs, "whole_log", looked_at)
+    monkeypatch.setattr(whole_log, "whole_log", looked_at)
     found = experiments.macro_graph(
         settings_of(tmp_path / "unused.parquet").model_copy(update={"memory": 2.0}),
         tmp_path / "run",

@@ -11,7 +11,7 @@ import pytest
 from mgoe import experiments
 from mgoe.config import ComparisonSettings, load_comparison
 from mgoe.data import prepare
-from mgoe.experiments.plan import Plan
+from mgoe.pipeline.plan import Plan
 from tests.datasets import layouts
 from tests.effort import SOAK
 from tests.sharing import Shared

@@ -12,10 +12,10 @@ from numpy.testing import assert_array_equal
 from mgoe import experiments
 from mgoe.data import Prepared
 from mgoe.errors import OutputError
-from mgoe.experiments import records
-from mgoe.experiments.consistency import measured_cells, odd_seed
-from mgoe.experiments.plan import Plan
 from mgoe.graph import MacroGraph
+from mgoe.pipeline import records
+from mgoe.pipeline.consistency import measured_cells, odd_seed
+from mgoe.pipeline.plan import Plan
 from tests.experiments.tiny import settings
 
 

@@ -16,7 +16,8 @@ from mgoe.config import make_settings
 from mgoe.data import choices, prepare
 from mgoe.data.rules import USUAL
 from mgoe.evaluation import Estimate, Row
-from mgoe.experiments.notices import of_log, of_results, shape_of
+from mgoe.experiments.notices import of_results
+from mgoe.pipeline.notices import of_log, shape_of
 from mgoe.training.progress import CURVES
 
 ROWS = 20_000

@@ -11,8 +11,8 @@ from mgoe.config import AUTO, deep_merge, dump_settings, load_comparison
 from mgoe.data import read_settings
 from mgoe.errors import ConfigError, TrainingError
 from mgoe.experiments.checks import check
-from mgoe.experiments.plan import Plan, with_choices
 from mgoe.models import PRESETS, MGOEOptions
+from mgoe.pipeline.plan import Plan, with_choices
 from tests.experiments.tiny import settings
 
 WRONG = [

@@ -9,8 +9,8 @@ import pytest
 
 import mgoe
 from mgoe import __version__, experiments
-from mgoe.experiments import records
-from mgoe.experiments.plan import best_of
+from mgoe.pipeline import records
+from mgoe.pipeline.plan import best_of
 from tests.experiments.tiny import settings
 
 

@@ -21,17 +21,17 @@ from mgoe.config import RunSettings, TuneSettings
 from mgoe.data import SPLITS, ExampleFile, Examples, Prepared, join, prepare
 from mgoe.errors import DataError
 from mgoe.evaluation import read_rows
-from mgoe.experiments import refit as refit_module
 from mgoe.experiments.forecast import foresee
-from mgoe.experiments.inputs import Inputs
-from mgoe.experiments.nodes import nodes_of
-from mgoe.experiments.plan import Plan
-from mgoe.experiments.stages import build
 from mgoe.lifecycle import Sources, update
 from mgoe.lifecycle.acceptance import Bounds, check_release
 from mgoe.lifecycle.measure import measure_log
 from mgoe.metrics import auc
 from mgoe.models import make_model, resolve
+from mgoe.pipeline import refit as refit_module
+from mgoe.pipeline.inputs import Inputs
+from mgoe.pipeline.nodes import nodes_of
+from mgoe.pipeline.plan import Plan, training_of
+from mgoe.pipeline.stages import build
 from mgoe.training import CHECKPOINTS, Feed, fit, load_checkpoint, make_spec
 from tests.effort import slow
 from tests.experiments.test_runs import assert_same
@@ -195,7 +195,7 @@ def test_what_lists_are_ordered_by_is_chosen_by_weights_that_have_not_learned_va
     def note(model, inputs, calibration):
         seen.append({name: tensor.numpy().copy() for name, tensor in model.state_dict().items()})
 
-    monkeypatch.setattr("mgoe.experiments.cell_bundle.fit_blend", note)
+    monkeypatch.setattr("mgoe.pipeline.cell_bundle.fit_blend", note)
     out = shutil.copytree(runs["anew"], tmp_path / "run")
     plan = Plan(asking(small), out)
     experiments.runs.write_cell_bundle(tmp_path / "bundle", plan.cells[0], Inputs.open(out, asking(small)))
@@ -327,7 +327,7 @@ def test_a_refit_outdates_cells_and_no_search(small: RunSettings, tmp_path: Path
 
 def test_the_paper_keeps_its_protocol_unless_it_is_asked(small: RunSettings):
     ways = {
-        name: experiments.cell.training_of(asking(small), resolve(name)).refit
+        name: training_of(asking(small), resolve(name)).refit
         for name in ("mgoe-paper", "mgoe-paper+counts", "mgoe", "mmoe", "lightgbm", "logistic")
     }
     assert {name for name, way in ways.items() if way == "none"} == {"mgoe-paper", "mgoe-paper+counts"}
@@ -379,7 +379,7 @@ def test_streamed_rows_are_learned_like_rows_in_memory_but_for_their_order(
     small: RunSettings, built: Path, runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     shares = dict.fromkeys(SPLITS, 1e-6)
-    monkeypatch.setattr("mgoe.experiments.cell.EXAMPLE_SHARES", shares)
+    monkeypatch.setattr("mgoe.pipeline.cell.EXAMPLE_SHARES", shares)
     out = shutil.copytree(built, tmp_path / "run")
     experiments.run(asking(small, models=["history"]), out, reuse=True)
     ours, theirs = (weights(run / "cells/history/0/tested") for run in (out, runs["anew"]))

@@ -3,7 +3,7 @@
 import numpy as np
 
 from mgoe.evaluation import Cost
-from mgoe.experiments.records import cost_of
+from mgoe.pipeline.records import cost_of
 
 
 def test_costs_that_a_cell_does_not_tell_are_none():

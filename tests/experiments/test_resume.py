@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 
 from mgoe import experiments
-from mgoe.experiments import records
-from mgoe.experiments.nodes import nodes_of
-from mgoe.experiments.plan import Plan
+from mgoe.pipeline import records
+from mgoe.pipeline.nodes import nodes_of
+from mgoe.pipeline.plan import Plan
 from tests.experiments.tiny import numbers, settings
 
 

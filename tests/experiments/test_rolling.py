@@ -19,8 +19,8 @@ from mgoe.data import SPLITS, Examples, Prepared
 from mgoe.errors import ConfigError, OutputError
 from mgoe.evaluation import DAY
 from mgoe.experiments import rolling
-from mgoe.experiments.refit import train_anew
 from mgoe.experiments.rolling import AgeLoss, days_until, measure_ageing
+from mgoe.pipeline.refit import train_anew
 from mgoe.simulation import WorldSettings, simulate
 from tests.cli.answers import check
 from tests.effort import slow

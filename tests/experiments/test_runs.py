@@ -22,13 +22,13 @@ from mgoe import experiments
 from mgoe.config import RunSettings, dump_settings, make_settings
 from mgoe.data import SPLITS
 from mgoe.errors import ConfigError, DataError, MissingExtra, OutputError, TrainingError
-from mgoe.experiments import cell_results
-from mgoe.experiments.plan import Plan
 from mgoe.experiments.report import own_estimates
-from mgoe.experiments.serving_time import time_cell
 from mgoe.graph import MacroGraph
 from mgoe.lifecycle import forget_in_macro_graph
 from mgoe.models import PRESETS
+from mgoe.pipeline import cell_results
+from mgoe.pipeline.plan import Plan
+from mgoe.pipeline.serving_time import time_cell
 from tests.effort import SOAK, slow
 from tests.sharing import Shared
 from tests.spark import SPARK, with_java

@@ -17,9 +17,9 @@ from mgoe.config import RunSettings, load_settings, make_settings
 from mgoe.errors import ConfigError
 from mgoe.evaluation import Estimate, Influence
 from mgoe.experiments import runs
-from mgoe.experiments.folder import FIT, INFLUENCE, SERVED, VALID_INFLUENCE
-from mgoe.experiments.plan import Plan
 from mgoe.experiments.served import choose_served, decide
+from mgoe.pipeline.folder import FIT, INFLUENCE, SERVED, VALID_INFLUENCE
+from mgoe.pipeline.plan import Plan
 from mgoe.training import Monitor
 from tests.sharing import Shared
 
@@ -137,7 +137,7 @@ def test_an_interrupted_run_decides_the_same_again(
         with pytest.raises(ZeroDivisionError):
             experiments.run(settings, tmp_path / "run")
     assert not (tmp_path / "run" / "bundle").exists()
-    monkeypatch.setattr("mgoe.experiments.cell.fit_model", lambda *_: 1 / 0)  # cells are finished
+    monkeypatch.setattr("mgoe.pipeline.cell.fit_model", lambda *_: 1 / 0)  # cells are finished
     result = experiments.run(settings, tmp_path / "run")
     assert result.bundle.manifest["model"]["name"] == "popularity"
     assert (tmp_path / "run" / SERVED).read_bytes() == (simple / SERVED).read_bytes()

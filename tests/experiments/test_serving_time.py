@@ -14,9 +14,9 @@ from mgoe._util.files import read_json
 from mgoe._util.processes import Job, Outcome
 from mgoe.bundle import Bundle
 from mgoe.evaluation.standings import pareto
-from mgoe.experiments import records
-from mgoe.experiments.plan import Plan
-from mgoe.experiments.serving_time import time_cell, untimed
+from mgoe.pipeline import records
+from mgoe.pipeline.plan import Plan
+from mgoe.pipeline.serving_time import time_cell, untimed
 from mgoe.serving.scoring.runtime import Runtime
 from mgoe.serving.scoring.scorer import Scorer
 from tests.effort import SOAK
@@ -32,8 +32,8 @@ def without_export(bundle: Bundle, runtime: Runtime) -> Scorer:
 @pytest.fixture
 def by_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without an export, which takes seconds."""
-    monkeypatch.setattr("mgoe.experiments.serving_time.Scorer", without_export)
-    monkeypatch.setattr("mgoe.experiments.serving_time.run_jobs", here)
+    monkeypatch.setattr("mgoe.pipeline.serving_time.Scorer", without_export)
+    monkeypatch.setattr("mgoe.pipeline.serving_time.run_jobs", here)
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ def test_a_model_is_timed_as_a_service_runs_it(
         asked.append(runtime)
         return Scorer(bundle, runtime=runtime if exported else Runtime(engine="torch"))
 
-    monkeypatch.setattr("mgoe.experiments.serving_time.Scorer", scorer)
+    monkeypatch.setattr("mgoe.pipeline.serving_time.Scorer", scorer)
     cell = next(cell for cell in Plan(settings(raw), out).cells if cell.variant.name == "shared-bottom")
     before = read_json(cell.folder / "fit.json")
     milliseconds = time_cell(cell, requests=3)
@@ -119,7 +119,7 @@ def test_a_failure_leaves_the_cell_empty(
     def failing(jobs: Sequence[Job], *_: Any) -> Iterator[Outcome]:
         yield from (Outcome(job, failed="no space left") for job in jobs)
 
-    monkeypatch.setattr("mgoe.experiments.serving_time.run_jobs", failing)
+    monkeypatch.setattr("mgoe.pipeline.serving_time.run_jobs", failing)
     result = experiments.compare(settings(raw, serving_requests=2), out)
     assert "  serving of tiny, mgoe, seed 0 cannot be timed: no space left" in said.messages
     assert result.failed == {}

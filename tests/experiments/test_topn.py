@@ -22,15 +22,15 @@ from mgoe.config import RunSettings, TopNSettings, make_settings
 from mgoe.data import FeatureEncoders, Prepared, SideFeatures
 from mgoe.errors import ConfigError, MissingExtra, OutputError
 from mgoe.evaluation import REACHABLE, Influence, read_rows
-from mgoe.experiments.folder import DONE, INFLUENCE
-from mgoe.experiments.held_out import HELD, REST, on_last_item
-from mgoe.experiments.nodes import nodes_of
-from mgoe.experiments.plan import Plan
-from mgoe.experiments.topn import measure_topn
-from mgoe.experiments.topn_cell import ranked_lists, true_scores
-from mgoe.experiments.topn_objective import list_objective
 from mgoe.features import Overlay
 from mgoe.graph import MacroGraph
+from mgoe.pipeline.execute import measure_topn
+from mgoe.pipeline.folder import DONE, INFLUENCE
+from mgoe.pipeline.held_out import HELD, REST, on_last_item
+from mgoe.pipeline.lists import list_objective
+from mgoe.pipeline.nodes import nodes_of
+from mgoe.pipeline.plan import Plan
+from mgoe.pipeline.topn_cell import ranked_lists, true_scores
 from mgoe.simulation import Truth
 from mgoe.simulation.chance import chances
 from mgoe.topn import Events, Queries, make_lists, measure_lists, popularity_places
@@ -115,7 +115,7 @@ def test_lists_that_were_not_made_in_time_are_named(
         )
         for log in ("tiny", "last")
     ]
-    monkeypatch.setattr("mgoe.experiments.topn.unmeasured", lambda *_: lists)
+    monkeypatch.setattr("mgoe.pipeline.execute.unmeasured", lambda *_: lists)
     monkeypatch.setattr("mgoe._util.processes.run_jobs", here)
     assert measure_topn(plan, [], Store(tmp_path, lists), until=0) == {}
     names = "lists of tiny, ials, seed 0; lists of last, ials, seed 0"
@@ -200,9 +200,9 @@ def test_tables_of_lists_are_shown_before_serving_is_timed(
 
     timed = list[bool]()
     shutil.copytree(listed, tmp_path / "out")
-    monkeypatch.setattr("mgoe.experiments.serving_time.run_jobs", here)
-    monkeypatch.setattr("mgoe.experiments.serving_time.time_cell", time_cell)
-    monkeypatch.setattr("mgoe.experiments.records.note_serving", lambda *_: None)
+    monkeypatch.setattr("mgoe.pipeline.serving_time.run_jobs", here)
+    monkeypatch.setattr("mgoe.pipeline.serving_time.time_cell", time_cell)
+    monkeypatch.setattr("mgoe.pipeline.records.note_serving", lambda *_: None)
     experiments.compare(settings(asked), tmp_path / "out")
     assert not table_is_shown(), "nothing is timed, so tables come once, at the end"
     experiments.compare(settings(asked | {"serving_requests": 1}), tmp_path / "out")

@@ -11,8 +11,8 @@ from mgoe import experiments
 from mgoe._util.files import read_json
 from mgoe.data import Prepared
 from mgoe.errors import ConfigError
-from mgoe.experiments.folder import FIT
-from mgoe.experiments.topn_cell import TRIALS
+from mgoe.pipeline.folder import FIT
+from mgoe.pipeline.topn_cell import TRIALS
 from mgoe.topn import NextItems
 from tests.experiments.tiny import here, settings
 from tests.sharing import Shared

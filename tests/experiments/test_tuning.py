@@ -17,10 +17,11 @@ from mgoe import experiments
 from mgoe._util.processes import Job, Outcome
 from mgoe.config import ModelSettings, RunSettings, deep_merge, load_settings, make_settings, nested
 from mgoe.errors import ConfigError, DataError, MissingExtra, OutputError, TrainingError
-from mgoe.experiments import prepare as work
-from mgoe.experiments import runs, tuning
-from mgoe.experiments.nodes import nodes_of
-from mgoe.experiments.plan import Plan, applicable_search, best_of, is_done
+from mgoe.experiments import runs
+from mgoe.pipeline import prepare as work
+from mgoe.pipeline import tuning
+from mgoe.pipeline.nodes import nodes_of
+from mgoe.pipeline.plan import Plan, applicable_search, best_of, is_done
 from tests.effort import slow
 from tests.experiments.tiny import here, settings
 

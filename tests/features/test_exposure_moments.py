@@ -17,12 +17,12 @@ from numpy.testing import assert_array_equal
 
 from mgoe.config import TaskSettings
 from mgoe.data import Prepared, Vocabulary
-from mgoe.experiments.stages import source_of
 from mgoe.features import Reader, View
 from mgoe.features.moments import WindowMoments
 from mgoe.graph import MacroGraph, build_graph
 from mgoe.graph.moments import Moments
 from mgoe.graph.sweep import Events, follow
+from mgoe.pipeline.stages import source_of
 from mgoe.serving.events.event import Event
 from mgoe.serving.events.exposure import Exposure, Label
 from mgoe.serving.online.live import LiveNodes

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from pandas.testing import assert_frame_equal
 
 from mgoe.data import SPLITS, Examples, Prepared
-from mgoe.experiments.stages import source_of
 from mgoe.features import Reader, View
 from mgoe.features.moments import WindowMoments
 from mgoe.graph import MacroGraph, build_graph
 from mgoe.graph.counts import count_names
+from mgoe.pipeline.stages import source_of
 from tests.data import logs
 from tests.effort import up_to
 

@@ -8,9 +8,9 @@ from sklearn.metrics import roc_auc_score
 
 from mgoe.config import RunSettings
 from mgoe.data import prepare
-from mgoe.experiments.stages import source_of
 from mgoe.features import GROUPS
 from mgoe.graph import build_graph
+from mgoe.pipeline.stages import source_of
 from mgoe.training import Feed, make_spec
 from tests.data.test_following import world
 from tests.effort import SOAK

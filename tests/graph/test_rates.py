@@ -24,12 +24,12 @@ from mgoe.data import FeatureEncoders, Prepared, Vocabulary
 from mgoe.data.exposure_history import exposure_history
 from mgoe.errors import ConfigError, GraphError
 from mgoe.experiments import graphs
-from mgoe.experiments.stages import source_of
 from mgoe.graph import MacroGraph, build_graph
 from mgoe.graph.build.rate_counter import RECORDS
 from mgoe.graph.rates import LEAST_EVIDENCE, RateGroup, RateTable, parse_groups
 from mgoe.graph.shrinkage import WEIGHTS, evidence, fit_mean_prior
 from mgoe.lifecycle import forget_in_macro_graph, update_macro_graph
+from mgoe.pipeline.stages import source_of
 from tests.data import logs
 from tests.effort import SOAK, up_to
 from tests.graph.histories import history, planted

@@ -14,7 +14,7 @@ by_torch = partial(Runtime, engine="torch")
 @pytest.fixture(autouse=True)
 def without_export(monkeypatch: pytest.MonkeyPatch) -> None:
     """Prepare versions and time requests without an export, which takes half a minute."""
-    monkeypatch.setattr("mgoe.experiments.serving_time.Runtime", by_torch)
+    monkeypatch.setattr("mgoe.pipeline.serving_time.Runtime", by_torch)
     monkeypatch.setattr("mgoe.serving.scoring.onnx_process.export_elsewhere", lambda *_: None)
 
 

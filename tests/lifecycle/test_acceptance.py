@@ -241,8 +241,8 @@ def test_requests_are_timed_as_a_service_runs_them(shown: Path, monkeypatch: pyt
         asked.append(runtime)
         return Scorer(bundle, runtime=Runtime(engine="torch"))
 
-    monkeypatch.setattr("mgoe.experiments.serving_time.Runtime", Runtime)
-    monkeypatch.setattr("mgoe.experiments.serving_time.Scorer", scorer)
+    monkeypatch.setattr("mgoe.pipeline.serving_time.Runtime", Runtime)
+    monkeypatch.setattr("mgoe.pipeline.serving_time.Scorer", scorer)
     assert min(time_requests((bundle, bundle), 2)) > 0
     assert asked == [Runtime(), Runtime()]
 

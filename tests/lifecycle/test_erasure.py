@@ -26,13 +26,13 @@ from mgoe.data import Prepared
 from mgoe.data.erasures import Erasures
 from mgoe.errors import BundleError, ConfigError, DataError, EventError, OutputError
 from mgoe.evaluation import read_rows
-from mgoe.experiments.stages import source_of
 from mgoe.features import View
 from mgoe.graph import MacroGraph, build_graph
 from mgoe.graph.build.rate_counter import RECORDS
 from mgoe.lifecycle import CycleSettings, Registry, Sources, run_cycle, update
 from mgoe.lifecycle.erased_bundle import held_by, user_tables, without
 from mgoe.lifecycle.erasure import Deployment, erase, verify
+from mgoe.pipeline.stages import source_of
 from mgoe.retrieval import Retrieval
 from mgoe.serving import Event, open_log
 from mgoe.serving.events.answer_log import Answer, AnswerLog

@@ -11,9 +11,9 @@ import pytest
 from mgoe import experiments
 from mgoe.config import load_settings
 from mgoe.errors import DataError, GraphError, OutputError
-from mgoe.experiments import graphs as whole_graphs
 from mgoe.graph import MacroGraph
 from mgoe.lifecycle import forget_in_macro_graph, graphs, update_macro_graph
+from mgoe.pipeline import whole_log
 from tests.experiments.test_graphs import (
     LEFT,
     build,
@@ -79,7 +79,7 @@ def test_a_graph_built_on_spark_is_updated_without_it(
     found = json.loads((out / "graph" / "graph.json").read_text())
     found["settings"]["engine"] = "spark"
     (out / "graph" / "graph.json").write_text(json.dumps(found))
-    monkeypatch.setattr(whole_graphs, "open_on_spark", None)
+    monkeypatch.setattr(whole_log, "open_on_spark", None)
     assert differences(contents(update_macro_graph(out, new), 0), contents(expected, 0)) == []
 
 

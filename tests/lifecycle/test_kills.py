@@ -31,8 +31,8 @@ from mgoe._util.files import read_json
 from mgoe.bundle import MANIFEST, Bundle
 from mgoe.bundle.held import read_held
 from mgoe.cli.app import app
-from mgoe.experiments import serving_time
 from mgoe.lifecycle import Bounds, CycleSettings, Registry, run_cycle
+from mgoe.pipeline import serving_time
 from mgoe.serving import Event, EventReader, LiveBundle, ServiceLog, open_log
 from mgoe.training import WEIGHTS, load_checkpoint
 from tests.cli.test_serve import process

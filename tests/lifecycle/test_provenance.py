@@ -29,11 +29,11 @@ from mgoe.bundle.held import (
     write_held,
 )
 from mgoe.errors import DataError, MgoeError, OtherLogError
-from mgoe.experiments.sources import held_by_files
 from mgoe.lifecycle.acceptance import window_of
 from mgoe.lifecycle.new_bundle import with_files
 from mgoe.lifecycle.new_rows import NewRows, Sources, learned_until
 from mgoe.lifecycle.taken import export
+from mgoe.pipeline.sources import held_by_files
 from mgoe.serving import Consumer, open_log
 from mgoe.serving.events.exposure import Exposure, Label
 from mgoe.serving.events.log import ServiceLog

@@ -32,11 +32,11 @@ from mgoe.bundle.training_state import state_folder
 from mgoe.cli.app import app
 from mgoe.data import Prepared
 from mgoe.errors import BundleError, OutputError, StoreError
-from mgoe.experiments.stages import source_of
 from mgoe.graph import MacroGraph, build_graph
 from mgoe.lifecycle import Sources, taken, update
 from mgoe.lifecycle.bundle_update import _work_folder
 from mgoe.lifecycle.taken import later
+from mgoe.pipeline.stages import source_of
 from mgoe.serving import Consumer, Event, EventReader, LiveNodes, every, open_log
 from tests.effort import SOAK, slow, up_to
 from tests.features.reading import gather

@@ -66,7 +66,7 @@ def test_an_interrupted_comparison_resumes(
     own = mgoe.Ranker(["click"], model="shared-bottom", settings=like(small))
     own.fit(events, workdir=tmp_path / "work")
     with monkeypatch.context() as patched:
-        patched.setattr("mgoe.experiments.nodes.fit_cell", interrupted)
+        patched.setattr("mgoe.pipeline.nodes.fit_cell", interrupted)
         with pytest.raises(KeyboardInterrupt):
             own.compare([Own])
     users, items = (own.graph.ids(side)[:3] for side in ("user", "item"))

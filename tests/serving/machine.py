@@ -45,7 +45,7 @@ from mgoe.cli import main
 if {not SOAK} and sys.argv[1] == "serve":
     sys.argv += ["--engine", "torch"]  # which has nothing to export
 if {not SOAK} and sys.argv[1] == "cycle":
-    from mgoe.experiments import serving_time
+    from mgoe.pipeline import serving_time
     serving_time.Runtime = partial(serving_time.Runtime, engine="torch")
 main()
 """

@@ -14,9 +14,9 @@ from scipy.special import logit
 from mgoe.config import RunSettings, check_settings
 from mgoe.data import prepare
 from mgoe.errors import ConfigError
-from mgoe.experiments.prepare import reference_rows
 from mgoe.metrics import auc
 from mgoe.metrics.labels import mean_ranks
+from mgoe.pipeline.prepare import reference_rows
 from mgoe.simulation import Truth, WorldSettings, make_truth, reachable, simulate
 from mgoe.simulation.draw import MS_PER_DAY, draw_log
 from mgoe.simulation.moments import FEW, GAP, LIFE, PERIODS, STEP, Moments, make_moments

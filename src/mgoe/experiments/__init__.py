@@ -1,21 +1,10 @@
-"""Runs and comparisons: plan, execute, resume, report; and the graph, scores and bundles by themselves.
+"""Runs and comparisons: check, run, report; and the graph, rows and forecasts by themselves.
 
-plan            what there is to do, and where each result is stored
-folder          the output folder
-nodes           what a plan is made of; `values`, the settings that decide it
-consistency     whether what is finished can be trusted
-execute         the work of a plan: what is stale or damaged goes, what is left is made
-prepare         its first steps; `stages`, the prepared log and the graph
-cell            one model trained with one seed and measured
-cell_bundle     its bundle; `served`, of which model that of a run is
-serving_time    how long it takes to serve
-topn            top-N lists of models; `references`, what they are compared with; `held_out`, the log
-                without last items
-tuning          search of settings on validation
-records         results.jsonl
-report          tables, leads and HTML pages
-runs            mgoe run, mgoe train, mgoe compare
-results         what they return; `plots`, their plots
+runs            mgoe run, mgoe train, mgoe compare: a plan, made by the stages of `mgoe.pipeline`
+checks          all that can be refused before any work
+served          of which model the bundle of a run is
+report          tables, leads and HTML pages: `topn_report`, `pages`, and `notices`, what is odd
+results         what runs and comparisons return
 graphs          mgoe graph build
 incumbent       mgoe rows, and the scores of another ranker on the same rows
 rolling         mgoe evaluate --rolling: what a day of age costs
@@ -34,7 +23,6 @@ if TYPE_CHECKING:
     from mgoe.experiments.forecast import Forecast, foresee
     from mgoe.experiments.graphs import macro_graph, open_graph
     from mgoe.experiments.incumbent import INCUMBENT, rows
-    from mgoe.experiments.inputs import Inputs
     from mgoe.experiments.pages import duration, write_graph_page
     from mgoe.experiments.report import leads, measured, plain_leads
     from mgoe.experiments.results import ComparisonResult, RunResult
@@ -47,7 +35,6 @@ __getattr__, __dir__ = lazy(
         "costs": ("slowness",),
         "forecast": ("Forecast", "foresee"),
         "graphs": ("macro_graph", "open_graph"),
-        "inputs": ("Inputs",),
         "pages": ("duration", "write_graph_page"),
         "report": ("leads", "measured", "plain_leads"),
         "results": ("ComparisonResult", "RunResult"),

@@ -2,9 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-from mgoe._util.extras import install, load
 from mgoe.config import (
     ModelSettings,
     RunSettings,
@@ -15,7 +13,9 @@ from mgoe.config import (
     quotas_of,
 )
 from mgoe.errors import ConfigError
-from mgoe.experiments.plan import (
+from mgoe.models import class_of, options_of
+from mgoe.pipeline.lists import list_objective, unmeasured_baselines
+from mgoe.pipeline.plan import (
     Cell,
     Log,
     ModelVariant,
@@ -24,9 +24,7 @@ from mgoe.experiments.plan import (
     is_boosted,
     training_of,
 )
-from mgoe.experiments.references import unmeasured_baselines
-from mgoe.experiments.topn_objective import list_objective
-from mgoe.models import class_of, options_of
+from mgoe.pipeline.tuning import load_optuna
 from mgoe.retrieval import find_generators
 from mgoe.simulation import Truth, check_reachable
 from mgoe.topn import find_baseline, load_implicit
@@ -200,12 +198,3 @@ def _check_references(log: Log, seed: int, lists: bool) -> None:
                 "the best reachable lists of a world with lives, trends, repeats or sessions are not known; "
                 "leave out `topn`, or `data.truth`",
             )
-
-
-def load_optuna() -> Any:
-    """Import the library that searches settings.
-
-    Raises:
-        MissingExtra: It is not installed.
-    """
-    return load("optuna", "tune", "Optuna", install("tune"))

@@ -20,12 +20,12 @@ from mgoe.config import ModelSettings, RunSettings, retrieval_of
 from mgoe.data.log_files import LOG, files_of
 from mgoe.data.size import LogSize
 from mgoe.errors import ConfigError, GraphError, MgoeError, OutputError
-from mgoe.experiments.blending import USERS
 from mgoe.experiments.costs import COSTS, NUMBER_BYTES, PAIR_BYTES, WEIGHTS, slowness
 from mgoe.experiments.pages import duration
-from mgoe.experiments.plan import Plan, training_of
 from mgoe.graph.build.sizes import PROCESS, check_memory, choose_resolutions
 from mgoe.graph.pair_rows import available_threads
+from mgoe.pipeline.blending import USERS
+from mgoe.pipeline.plan import Plan, training_of
 
 logger = logging.getLogger(__name__)
 

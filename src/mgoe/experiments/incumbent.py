@@ -20,11 +20,11 @@ from mgoe.data.schema import NODES
 from mgoe.data.times import bucket_of, moment_of, read_time
 from mgoe.errors import ConfigError, DataError, OutputError
 from mgoe.evaluation import Influence, Row, measure, read_rows, user_influence, write_rows
-from mgoe.experiments.cell_results import ordered_only
-from mgoe.experiments.folder import DONE, EXAMPLES, INFLUENCE, SETTINGS, is_finished
-from mgoe.experiments.inputs import Inputs
-from mgoe.experiments.plan import Plan
-from mgoe.experiments.refit import load_model
+from mgoe.pipeline.cell_results import ordered_only
+from mgoe.pipeline.folder import DONE, EXAMPLES, INFLUENCE, SETTINGS, is_finished
+from mgoe.pipeline.inputs import Inputs
+from mgoe.pipeline.plan import Plan
+from mgoe.pipeline.refit import load_model
 from mgoe.training import Feed, predict
 
 INCUMBENT = "incumbent"

@@ -10,13 +10,13 @@ from mgoe._util.files import read_json
 from mgoe.config import RunSettings, dump_settings
 from mgoe.data import Encoders, Prepared, Vocabulary
 from mgoe.evaluation import Estimate, Standings, report
-from mgoe.experiments.folder import RELIABILITY
-from mgoe.experiments.inputs import Inputs
-from mgoe.experiments.plan import Cell, Plan
 from mgoe.features.macro_nodes import describe_macro_nodes
 from mgoe.graph import MacroGraph
 from mgoe.graph.matrices import lift
 from mgoe.graph.pair_rows import SIDES, Side
+from mgoe.pipeline.folder import RELIABILITY
+from mgoe.pipeline.inputs import Inputs
+from mgoe.pipeline.plan import Cell, Plan
 
 GRAPH_FACTS = (
     "engine",

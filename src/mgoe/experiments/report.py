@@ -29,13 +29,13 @@ from mgoe.evaluation import (
     read_rows,
     report,
 )
-from mgoe.experiments.consistency import measured_cells, odd_cells
-from mgoe.experiments.folder import DONE, INFLUENCE, SERVED, SETTINGS, STATE
 from mgoe.experiments.incumbent import INCUMBENT, read_incumbent
 from mgoe.experiments.notices import of_results
-from mgoe.experiments.plan import NOTICES, REFERENCES, Cell, Log, Plan, is_boosted, is_done
-from mgoe.experiments.records import Key, Line, cost_of
 from mgoe.experiments.topn_report import topn_rows
+from mgoe.pipeline.consistency import measured_cells, odd_cells
+from mgoe.pipeline.folder import DONE, INFLUENCE, SERVED, SETTINGS, STATE
+from mgoe.pipeline.plan import NOTICES, REFERENCES, Cell, Log, Plan, is_boosted, is_done
+from mgoe.pipeline.records import Key, Line, cost_of
 
 TIDY_COLUMNS = ("log", "model", "base", "variant", "seed", "split", "slice", "task", "metric", "value")
 LEADS = "leads.json"

@@ -9,10 +9,10 @@ import pandas as pd
 
 from mgoe.bundle import Bundle
 from mgoe.evaluation import Row, Standings, markdown, read_rows, report
-from mgoe.experiments import records
 from mgoe.experiments.incumbent import INCUMBENT
-from mgoe.experiments.plan import REFERENCES, Plan
 from mgoe.experiments.report import plain_leads, rows_of, standings_of
+from mgoe.pipeline import records
+from mgoe.pipeline.plan import REFERENCES, Plan
 
 LEADS = ("log", "model", "baseline", "task", "metric", "value", "low", "high", "adjusted")
 """Columns of a frame of leads."""

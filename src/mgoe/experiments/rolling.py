@@ -26,14 +26,14 @@ from mgoe.evaluation import DAY, Influence, estimate_ages, user_influence
 from mgoe.evaluation.age import Cells, Place
 from mgoe.evaluation.intervals import Number
 from mgoe.evaluation.rows import MEAN
-from mgoe.experiments.cell import EXAMPLE_SHARES
-from mgoe.experiments.cell_results import ordered_only
-from mgoe.experiments.folder import FIT, SETTINGS, is_finished
-from mgoe.experiments.inputs import Inputs
-from mgoe.experiments.plan import Cell, Plan
-from mgoe.experiments.refit import train_anew
 from mgoe.features import GROUPS
 from mgoe.models import RankingModel
+from mgoe.pipeline.cell import EXAMPLE_SHARES
+from mgoe.pipeline.cell_results import ordered_only
+from mgoe.pipeline.folder import FIT, SETTINGS, is_finished
+from mgoe.pipeline.inputs import Inputs
+from mgoe.pipeline.plan import Cell, Plan
+from mgoe.pipeline.refit import train_anew
 from mgoe.training import Feed, predict, progress_bar, some_rows, spec_of_rows
 
 ROLLING = "rolling"

@@ -34,28 +34,10 @@ from mgoe.config import (
 from mgoe.data import Prepared, check_ids, read_settings
 from mgoe.errors import ConfigError, OutputError
 from mgoe.evaluation import Row, markdown, markdown_table, read_rows, write_rows
-from mgoe.experiments import records
-from mgoe.experiments.cell import fit_cell, fit_served, lacks_served, summary_line
-from mgoe.experiments.cell_bundle import write_cell_bundle
 from mgoe.experiments.checks import check, check_inputs, check_installed
-from mgoe.experiments.consistency import measured_cells, odd_cells
-from mgoe.experiments.execute import execute, note_finished, reconcile
-from mgoe.experiments.folder import (
-    DONE,
-    SERVED,
-    SETTINGS,
-    is_finished,
-    mark,
-    run_folder,
-    take_folder,
-)
 from mgoe.experiments.forecast import announce
 from mgoe.experiments.incumbent import write_incumbent
-from mgoe.experiments.inputs import Inputs
-from mgoe.experiments.nodes import nodes_of
 from mgoe.experiments.pages import write_run_report
-from mgoe.experiments.plan import Cell, Plan, is_boosted, training_of, with_choices
-from mgoe.experiments.prepare import prepare_log
 from mgoe.experiments.report import (
     estimates_of,
     own_estimates,
@@ -66,12 +48,29 @@ from mgoe.experiments.report import (
 )
 from mgoe.experiments.results import ComparisonResult, RunResult
 from mgoe.experiments.served import choose_served
-from mgoe.experiments.serving_time import time_models, untimed
-from mgoe.experiments.sources import held_by_files
-from mgoe.experiments.stages import build
-from mgoe.experiments.topn import measure_topn
 from mgoe.experiments.topn_report import topn_standings
-from mgoe.experiments.tuning import OF_A_RUN, search
+from mgoe.pipeline import records
+from mgoe.pipeline.cell import fit_cell, fit_served, lacks_served, summary_line
+from mgoe.pipeline.cell_bundle import write_cell_bundle
+from mgoe.pipeline.consistency import measured_cells, odd_cells
+from mgoe.pipeline.execute import execute, measure_topn, note_finished, reconcile
+from mgoe.pipeline.folder import (
+    DONE,
+    SERVED,
+    SETTINGS,
+    is_finished,
+    mark,
+    run_folder,
+    take_folder,
+)
+from mgoe.pipeline.inputs import Inputs
+from mgoe.pipeline.nodes import nodes_of
+from mgoe.pipeline.plan import Cell, Plan, is_boosted, training_of, with_choices
+from mgoe.pipeline.prepare import prepare_log
+from mgoe.pipeline.serving_time import time_models, untimed
+from mgoe.pipeline.sources import held_by_files
+from mgoe.pipeline.stages import build
+from mgoe.pipeline.tuning import OF_A_RUN, search
 from mgoe.training import joined, track_bundle
 from mgoe.work.store import Store
 

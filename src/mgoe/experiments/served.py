@@ -13,8 +13,8 @@ import numpy as np
 
 from mgoe._util.files import read_json, write_json
 from mgoe.evaluation import Estimate, Influence, find_leads
-from mgoe.experiments.folder import SERVED, VALID_INFLUENCE
-from mgoe.experiments.plan import Cell, Plan, is_boosted
+from mgoe.pipeline.folder import SERVED, VALID_INFLUENCE
+from mgoe.pipeline.plan import Cell, Plan, is_boosted
 from mgoe.training import Monitor
 
 

@@ -20,11 +20,11 @@ from mgoe.evaluation import (
     group_users,
     read_rows,
 )
-from mgoe.experiments.folder import DONE, FIT, INFLUENCE
-from mgoe.experiments.plan import Log, Plan
-from mgoe.experiments.records import cost_of
-from mgoe.experiments.references import baselines_of, is_drawn, references_of
-from mgoe.experiments.topn_cell import EXACT, MIX, RECALL, SAMPLED
+from mgoe.pipeline.folder import DONE, FIT, INFLUENCE
+from mgoe.pipeline.lists import baselines_of, is_drawn, references_of
+from mgoe.pipeline.plan import Log, Plan
+from mgoe.pipeline.records import cost_of
+from mgoe.pipeline.topn_cell import EXACT, MIX, RECALL, SAMPLED
 
 SLICE = "topn"
 """Slice of these rows in `results.parquet`, where every other row is about examples."""

@@ -33,9 +33,9 @@ from mgoe.config import Settings, TaskSettings, check_settings, seconds
 from mgoe.data import Examples
 from mgoe.errors import DataError
 from mgoe.evaluation import find_leads, holm, user_influence
-from mgoe.experiments.serving_time import open_scorer, request_times
 from mgoe.graph.pair_rows import SIDES
 from mgoe.lifecycle.new_rows import NewRows, Sources, learned_until
+from mgoe.pipeline.serving_time import open_scorer, request_times
 
 RELEASE = "release.json"
 """File of a version with the result of its release test."""

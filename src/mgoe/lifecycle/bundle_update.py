@@ -28,14 +28,14 @@ from mgoe.bundle.training_state import REPLAY, copy_bundle, copy_state, keep_sta
 from mgoe.config import RunSettings, seconds
 from mgoe.data import Encoders, Examples, place_of
 from mgoe.errors import BundleError, ConfigError, DataError
-from mgoe.experiments.plan import retraining_of
 from mgoe.experiments.runs import train
-from mgoe.experiments.sources import span_of_files
 from mgoe.graph import MacroGraph
 from mgoe.lifecycle.erased_bundle import list_for
 from mgoe.lifecycle.learning import SPEC, RetrainJob, learn
 from mgoe.lifecycle.new_bundle import check_place, copy_files, finish, with_files, write_items
 from mgoe.lifecycle.new_rows import NewRows, Sources
+from mgoe.pipeline.plan import retraining_of
+from mgoe.pipeline.sources import span_of_files
 from mgoe.serving.events.marked import check_later, read_marks
 from mgoe.training import OPTIMIZER, WEIGHTS, Feed, ProcessGroup, joined
 

@@ -20,12 +20,12 @@ from mgoe.config import seconds
 from mgoe.data import SideFeatures
 from mgoe.data.erasures import ERASED, Erasures
 from mgoe.errors import BundleError
-from mgoe.experiments.graphs import vocabularies
 from mgoe.graph import MacroGraph
 from mgoe.graph.build.rate_counter import RECORDS
 from mgoe.lifecycle.graphs import without_users
 from mgoe.lifecycle.new_bundle import copy_files, finish
 from mgoe.models import RankingModel
+from mgoe.pipeline.whole_log import vocabularies
 from mgoe.training import OPTIMIZER, WEIGHTS, load_checkpoint, save_checkpoint
 
 STATED = (

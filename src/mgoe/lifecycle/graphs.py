@@ -18,10 +18,11 @@ from mgoe._util.tables import Frame
 from mgoe.config import RunSettings
 from mgoe.data import Encoders, FeatureEncoders, Vocabulary
 from mgoe.errors import ConfigError, GraphError
-from mgoe.experiments.graphs import OpenedRows, numbered_log, open_graph, opened_rows, vocabularies
-from mgoe.experiments.stages import CONTEXT, ShowBuild
+from mgoe.experiments.graphs import open_graph
 from mgoe.graph import MacroGraph, NewEvents, forget_users, update_graph
 from mgoe.graph.pair_rows import Side
+from mgoe.pipeline.stages import CONTEXT, ShowBuild
+from mgoe.pipeline.whole_log import OpenedRows, numbered_log, opened_rows, vocabularies
 from mgoe.work.node import note_changes
 
 logger = logging.getLogger(__name__)

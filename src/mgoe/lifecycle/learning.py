@@ -21,10 +21,10 @@ from mgoe.bundle import Bundle
 from mgoe.bundle.training_state import REPLAY, replay_of, start_of
 from mgoe.data import Encoders, Examples
 from mgoe.errors import DataError
-from mgoe.experiments.cell import check_finite
-from mgoe.experiments.plan import retraining_of
 from mgoe.graph.moments import Moments
 from mgoe.models import late_tables, make_model
+from mgoe.pipeline.cell import check_finite
+from mgoe.pipeline.plan import retraining_of
 from mgoe.training import (
     Feed,
     Monitor,

@@ -15,8 +15,8 @@ from mgoe.data import Examples, Prepared
 from mgoe.data.columns import Table, only_row
 from mgoe.errors import DataError
 from mgoe.evaluation import Row, measure
-from mgoe.experiments.stages import build
 from mgoe.lifecycle.new_rows import NewRows, Sources, learned_until
+from mgoe.pipeline.stages import build
 from mgoe.training import Feed, predict
 
 LATER = "later"

@@ -46,12 +46,12 @@ from mgoe.data.schema import NODES, checked_rows
 from mgoe.data.waiting import longest_delay
 from mgoe.data.window import later_exposures
 from mgoe.errors import BundleError, ConfigError, DataError
-from mgoe.experiments.graphs import OpenedRows, opened_log, vocabularies
 from mgoe.graph import MacroGraph
 from mgoe.graph.sweep import Events, follow
 from mgoe.lifecycle.erased_bundle import list_for
 from mgoe.lifecycle.graphs import add_events, changing, settings_of, take_items
 from mgoe.lifecycle.taken import later, settings_of_events, table_of, write_rows
+from mgoe.pipeline.whole_log import OpenedRows, opened_log, vocabularies
 from mgoe.serving import EventReader, open_log
 from mgoe.serving.events.log import records
 from mgoe.serving.events.marked import NUMBER, check_apart, check_later, read_marks

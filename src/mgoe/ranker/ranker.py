@@ -22,12 +22,12 @@ from mgoe.errors import ConfigError, OutputError
 from mgoe.evaluation import summarize
 from mgoe.evaluation.rows import MEAN
 from mgoe.evaluation.tables import number
-from mgoe.experiments.folder import SETTINGS
 from mgoe.experiments.results import RunResult
 from mgoe.lifecycle import Sources, update
 from mgoe.lifecycle.bundle_update import Groups, Weights
 from mgoe.lifecycle.measure import measure_log
 from mgoe.lifecycle.new_bundle import with_items
+from mgoe.pipeline.folder import SETTINGS
 from mgoe.ranker.recommender import Recommender
 from mgoe.ranker.settings import (
     COLUMNS,

@@ -13,8 +13,8 @@ from mgoe.data import guess
 from mgoe.data.arrow import is_list, is_text
 from mgoe.data.guess_side import NAMES
 from mgoe.errors import ConfigError, DataError
-from mgoe.experiments.folder import SETTINGS
 from mgoe.models import RankingModel, resolve
+from mgoe.pipeline.folder import SETTINGS
 
 Model = str | Mapping[str, Any] | type[RankingModel]
 """A preset by name, all settings of a model, or a class of one's own."""

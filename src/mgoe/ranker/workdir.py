@@ -6,7 +6,7 @@ from tempfile import mkdtemp
 from weakref import finalize
 
 from mgoe.errors import OutputError
-from mgoe.experiments.folder import STATE, take_folder
+from mgoe.pipeline.folder import STATE, take_folder
 
 FRAMES = "frames"
 """Folder of the frames that were fitted, in the work folder of a ranker, which it marks."""

@@ -10,14 +10,14 @@ import mgoe
 from mgoe.bundle.ranking import Query
 from mgoe.config import RetrievalSettings, RunSettings, TopNSettings
 from mgoe.data import Prepared
-from mgoe.experiments import blending
-from mgoe.experiments.blending import _questions, fit_blend
-from mgoe.experiments.cell_bundle import write_cell_bundle
-from mgoe.experiments.inputs import Inputs
-from mgoe.experiments.plan import Cell, Plan
-from mgoe.experiments.refit import load_calibration, load_model
-from mgoe.experiments.topn_cell import MIX, ranked_lists, recall
-from mgoe.experiments.topn_objective import list_objective
+from mgoe.pipeline import blending
+from mgoe.pipeline.blending import _questions, fit_blend
+from mgoe.pipeline.cell_bundle import write_cell_bundle
+from mgoe.pipeline.inputs import Inputs
+from mgoe.pipeline.lists import list_objective
+from mgoe.pipeline.plan import Cell, Plan
+from mgoe.pipeline.refit import load_calibration, load_model
+from mgoe.pipeline.topn_cell import MIX, ranked_lists, recall
 from mgoe.retrieval import Retrieval
 from mgoe.topn import Queries
 from mgoe.topn.lists import events_until

@@ -10,8 +10,8 @@ from numpy.testing import assert_allclose
 
 from mgoe.config import make_settings
 from mgoe.data import ExampleFile, Examples, join
-from mgoe.experiments import cell as cell_module
-from mgoe.experiments import cell_results
+from mgoe.pipeline import cell as cell_module
+from mgoe.pipeline import cell_results
 from tests.data.test_example_file import check_same, example_file
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from mgoe.config import RunSettings
 from mgoe.data import prepare
-from mgoe.experiments.prepare import reference_rows
+from mgoe.pipeline.prepare import reference_rows
 from mgoe.simulation import WorldSettings, simulate
 
 WORLD = WorldSettings(

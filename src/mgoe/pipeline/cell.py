@@ -23,12 +23,12 @@ from mgoe.bundle.population import POPULATION
 from mgoe.config import ModelSettings, RunSettings
 from mgoe.data import ExampleFile, Examples, Split
 from mgoe.errors import TrainingError
-from mgoe.experiments.cell_results import write_cell
-from mgoe.experiments.folder import FIT
-from mgoe.experiments.inputs import Inputs
-from mgoe.experiments.plan import Cell, training_of
-from mgoe.experiments.refit import SPEC, refit
 from mgoe.models import BoostedTrees, RankingModel, late_tables, make_model
+from mgoe.pipeline.cell_results import write_cell
+from mgoe.pipeline.folder import FIT
+from mgoe.pipeline.inputs import Inputs
+from mgoe.pipeline.plan import Cell, training_of
+from mgoe.pipeline.refit import SPEC, refit
 from mgoe.training import (
     CHECKPOINTS,
     Feed,

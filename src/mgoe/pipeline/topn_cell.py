@@ -24,14 +24,14 @@ from mgoe.config import RunSettings, TopNSettings, seconds
 from mgoe.data import Prepared
 from mgoe.errors import MgoeError
 from mgoe.evaluation import ALL, Influence, Row, write_rows
-from mgoe.experiments.blending import fit_blend
-from mgoe.experiments.folder import DONE, FIT, INFLUENCE
-from mgoe.experiments.held_out import held_pairs
-from mgoe.experiments.inputs import Inputs
-from mgoe.experiments.plan import Cell, Log
-from mgoe.experiments.refit import load_calibration, load_model
-from mgoe.experiments.topn_objective import list_objective, relevant_tasks
-from mgoe.experiments.tuning import best_trial, propose
+from mgoe.pipeline.blending import fit_blend
+from mgoe.pipeline.folder import DONE, FIT, INFLUENCE
+from mgoe.pipeline.held_out import held_pairs
+from mgoe.pipeline.inputs import Inputs
+from mgoe.pipeline.lists import list_objective, relevant_tasks
+from mgoe.pipeline.plan import Cell, Log
+from mgoe.pipeline.refit import load_calibration, load_model
+from mgoe.pipeline.tuning import best_trial, propose
 from mgoe.retrieval import Retrieval
 from mgoe.simulation import Truth, check_reachable
 from mgoe.simulation.expected import expected_actions

@@ -29,9 +29,9 @@ from mgoe.config import (
 )
 from mgoe.data import choices
 from mgoe.errors import ConfigError
-from mgoe.experiments.folder import DONE, FIT
-from mgoe.experiments.held_out import settings_of_rest
 from mgoe.models import BASES, BoostedTrees, options_of, resolve
+from mgoe.pipeline.folder import DONE, FIT
+from mgoe.pipeline.held_out import settings_of_rest
 from mgoe.simulation import WorldSettings
 
 REFERENCES = "references.json"

@@ -1,7 +1,7 @@
 """Quotas of a run's candidates, chosen on validation."""
 
 from mgoe.config import RetrievalSettings, RunSettings
-from mgoe.experiments.inputs import Inputs
+from mgoe.pipeline.inputs import Inputs
 
 
 def test_quotas_are_chosen_on_validation_and_given_ones_stay(finished, small: RunSettings):

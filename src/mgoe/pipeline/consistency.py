@@ -11,9 +11,9 @@ from typing import Any
 
 from mgoe._util.files import read_json
 from mgoe.evaluation import Influence, read_rows
-from mgoe.experiments import records
-from mgoe.experiments.folder import DONE, EXAMPLES, FIT, INFLUENCE
-from mgoe.experiments.plan import Cell, Log, Plan
+from mgoe.pipeline import records
+from mgoe.pipeline.folder import DONE, EXAMPLES, FIT, INFLUENCE
+from mgoe.pipeline.plan import Cell, Log, Plan
 from mgoe.work.node import is_damaged
 
 logger = logging.getLogger(__name__)

@@ -9,11 +9,11 @@ from mgoe.bundle.held import read_held
 from mgoe.bundle.manifest import State
 from mgoe.bundle.training_state import keep_of_cell
 from mgoe.evaluation import Estimate, Row
-from mgoe.experiments.blending import fit_blend
-from mgoe.experiments.folder import FIT
-from mgoe.experiments.inputs import Inputs
-from mgoe.experiments.plan import Cell
-from mgoe.experiments.refit import LEARNED, folder_of, load_calibration, load_model
+from mgoe.pipeline.blending import fit_blend
+from mgoe.pipeline.folder import FIT
+from mgoe.pipeline.inputs import Inputs
+from mgoe.pipeline.plan import Cell
+from mgoe.pipeline.refit import LEARNED, folder_of, load_calibration, load_model
 from mgoe.training import Feed
 
 

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mgoe._util.extras import install, load
 from mgoe._util.files import read_json, write_json
 from mgoe.config import (
     ModelSettings,
@@ -25,11 +26,10 @@ from mgoe.config import (
     seconds,
 )
 from mgoe.errors import MgoeError, TrainingError
-from mgoe.experiments.cell import fit_model
-from mgoe.experiments.checks import load_optuna
-from mgoe.experiments.inputs import Inputs
-from mgoe.experiments.plan import Cell, applicable_search, training_of
 from mgoe.models import resolve
+from mgoe.pipeline.cell import fit_model
+from mgoe.pipeline.inputs import Inputs
+from mgoe.pipeline.plan import Cell, applicable_search, training_of
 from mgoe.training import FitProgress, Monitor
 
 OF_A_RUN = {
@@ -213,3 +213,12 @@ def _distribution(optuna: Any, values: list[Any] | RangeSettings) -> Any:
     if isinstance(values.low, int) and isinstance(values.high, int):
         return optuna.distributions.IntDistribution(values.low, values.high, log=values.log)
     return optuna.distributions.FloatDistribution(values.low, values.high, log=values.log)
+
+
+def load_optuna() -> Any:
+    """Import the library that searches settings.
+
+    Raises:
+        MissingExtra: It is not installed.
+    """
+    return load("optuna", "tune", "Optuna", install("tune"))

@@ -33,10 +33,10 @@ from mgoe.evaluation import (
     user_influence,
     write_rows,
 )
-from mgoe.experiments.folder import CALIBRATION, DONE, FIT, INFLUENCE, RELIABILITY, VALID_INFLUENCE
-from mgoe.experiments.inputs import Inputs
-from mgoe.experiments.plan import training_of
 from mgoe.models import RankingModel
+from mgoe.pipeline.folder import CALIBRATION, DONE, FIT, INFLUENCE, RELIABILITY, VALID_INFLUENCE
+from mgoe.pipeline.inputs import Inputs
+from mgoe.pipeline.plan import training_of
 from mgoe.training import CHECKPOINTS, Feed, track_result
 
 OF_PROBABILITIES = ("logloss", "calibration_error", "predicted_over_observed")

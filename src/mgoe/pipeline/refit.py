@@ -16,11 +16,11 @@ from mgoe.bundle.training_state import start_from
 from mgoe.config import ModelSettings, RunSettings, check_settings
 from mgoe.data import SPLITS, ExampleFile, Examples, Split
 from mgoe.errors import TrainingError
-from mgoe.experiments.folder import CALIBRATION
-from mgoe.experiments.inputs import Inputs
-from mgoe.experiments.plan import Cell, is_boosted, retraining_of, training_of
 from mgoe.features import FeatureSpec
 from mgoe.models import BoostedTrees, RankingModel, late_tables, make_model
+from mgoe.pipeline.folder import CALIBRATION
+from mgoe.pipeline.inputs import Inputs
+from mgoe.pipeline.plan import Cell, is_boosted, retraining_of, training_of
 from mgoe.training import (
     OPTIMIZER,
     WEIGHTS,

@@ -18,10 +18,10 @@ from mgoe.bundle.scored_model import ScoredModel
 from mgoe.config import ModelSettings, RetrievalSettings, RunSettings, retrieval_of
 from mgoe.data import Prepared, Split
 from mgoe.evaluation import make_slices
-from mgoe.experiments.stages import build
 from mgoe.features import GROUPS, FeatureSpec, View
 from mgoe.graph import MacroGraph, Snapshot
 from mgoe.models import RankingModel
+from mgoe.pipeline.stages import build
 from mgoe.retrieval import Retrieval, best_quotas
 from mgoe.training import make_spec
 

@@ -7,11 +7,11 @@ import pytest
 
 from mgoe import experiments
 from mgoe.config import RunSettings, load_settings, make_settings
-from mgoe.experiments import Inputs
-from mgoe.experiments.cell import fit_model
-from mgoe.experiments.prepare import reference_rows
 from mgoe.metrics import auc
 from mgoe.models import PRESETS, resolve
+from mgoe.pipeline.cell import fit_model
+from mgoe.pipeline.inputs import Inputs
+from mgoe.pipeline.prepare import reference_rows
 from mgoe.simulation import WorldSettings, simulate
 from mgoe.training import Feed, predict
 from tests.effort import SOAK

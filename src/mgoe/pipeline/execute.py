@@ -1,4 +1,5 @@
-"""Do the work of a plan: remove what is stale or damaged, then make every chosen cell and what it needs."""
+"""Do the work of a plan: remove what is stale or damaged, make every chosen cell and what it needs, then
+measure lists."""
 
 import logging
 import time
@@ -12,13 +13,13 @@ from mgoe._util.tables import Frame
 from mgoe.config import dump_settings
 from mgoe.errors import OutputError, TrainingError
 from mgoe.evaluation import read_rows
-from mgoe.experiments import records
-from mgoe.experiments.cell import summary_line
-from mgoe.experiments.folder import CHECKSUMS, EXAMPLES, FIT, read_checksums
-from mgoe.experiments.inputs import Inputs
-from mgoe.experiments.nodes import nodes_of
-from mgoe.experiments.plan import NOTICES, REFERENCES, Cell, Plan
-from mgoe.experiments.tuning import note_killed
+from mgoe.pipeline import records
+from mgoe.pipeline.cell import summary_line
+from mgoe.pipeline.folder import CHECKSUMS, EXAMPLES, FIT, read_checksums
+from mgoe.pipeline.inputs import Inputs
+from mgoe.pipeline.nodes import nodes_of
+from mgoe.pipeline.plan import NOTICES, REFERENCES, Cell, Plan
+from mgoe.pipeline.tuning import note_killed
 from mgoe.work.node import Node, is_damaged
 from mgoe.work.store import Store
 
@@ -156,6 +157,56 @@ def execute(
             left = timedelta(seconds=round((time.perf_counter() - started) / done * (len(waiting) - done)))
             rest = f"; about {left} left" if done < len(waiting) else ""
             logger.info(f"  [{done}/{len(waiting)}] {node.title}: {how}{rest}")
+
+
+def measure_topn(plan: Plan, cells: Sequence[Cell], store: Store, until: float | None) -> dict[str, str]:
+    """Measure the lists of finished cells, of baselines and of bounds.
+
+    What cannot be measured has no figure, and the same command tries it again.
+
+    Args:
+        plan: The comparison.
+        cells: The chosen cells.
+        store: All that they are made of, and their lists.
+        until: `time.monotonic()` after which nothing begins.
+
+    Returns:
+        Why lists could not be measured, by title.
+    """
+    lists = unmeasured(plan, cells, store)
+    if not lists:
+        return {}
+    logger.info(f"measuring the lists of {len(lists)} models and baselines")
+    failed, left = {}, [node.title for node in lists]
+    with closing(store.bring(lists, plan.settings.jobs, plan.threads, until)) as ended:
+        for node, outcome in ended:
+            left.remove(node.title)
+            if outcome.failed:
+                failed[node.title] = outcome.failed
+            how = f"failed: {outcome.failed}" if outcome.failed else outcome.value
+            logger.info(f"  {node.title}: {how}")
+    if left:
+        logger.info(f"not measured yet: {'; '.join(left)}; the same command resumes")
+    return failed
+
+
+def unmeasured(plan: Plan, cells: Sequence[Cell], store: Store) -> list[Node]:
+    """Return the lists that are not measured yet and whose data are here, those of models first."""
+    of_models = {cell.log.lists(cell.variant.name, cell.seed): cell.done for cell in cells}
+    prepared = {
+        cell.log.path / "topn"
+        for cell in cells
+        for seed in plan.settings.seeds
+        if (cell.log.stage(seed) / "data").exists()
+    }
+    found = [
+        node
+        for node in store.nodes.values()
+        if node.kind == "lists"
+        and not node.finished
+        and of_models.get(node.path, node.path.parents[1] in prepared)
+    ]
+    return sorted(found, key=lambda node: node.path not in of_models)
 
 
 def _lost_references(plan: Plan, cells: Sequence[Cell], store: Store) -> list[Node]:

@@ -8,8 +8,8 @@ import pytest
 
 from mgoe.config import make_settings
 from mgoe.data import prepare
-from mgoe.experiments.inputs import Inputs
 from mgoe.graph import MacroGraph
+from mgoe.pipeline.inputs import Inputs
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from mgoe.bundle.calibration import Calibration
 from mgoe.data import Prepared
 from mgoe.data.columns import Table
-from mgoe.experiments.inputs import Inputs
 from mgoe.models import RankingModel
+from mgoe.pipeline.inputs import Inputs
 from mgoe.retrieval import Blend, Done
 
 USERS = 1000

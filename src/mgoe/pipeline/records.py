@@ -19,9 +19,9 @@ from mgoe._util.files import output_errors, read_json
 from mgoe.bundle.manifest import now
 from mgoe.errors import OutputError
 from mgoe.evaluation import ALL, Cost, Influence, group_users, pack, read_rows
-from mgoe.experiments.folder import DONE, FIT, INFLUENCE
-from mgoe.experiments.plan import Cell, best_of
-from mgoe.experiments.stages import examples_of
+from mgoe.pipeline.folder import DONE, FIT, INFLUENCE
+from mgoe.pipeline.plan import Cell, best_of
+from mgoe.pipeline.stages import examples_of
 from mgoe.work.node import read_note
 
 RESULTS = "results.jsonl"

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from mgoe.experiments.folder import run_folder
+from mgoe.pipeline.folder import run_folder
 
 
 def test_what_a_killed_process_still_writes_goes_when_the_run_ends(tmp_path: Path):

@@ -16,10 +16,10 @@ from mgoe._util.tables import Frame
 from mgoe.config import RunSettings, seconds
 from mgoe.data import FeatureEncoders, Prepared, SideFeatures, prepare
 from mgoe.errors import OutputError
-from mgoe.experiments.folder import EXAMPLES
 from mgoe.graph import Exposures, MacroGraph, Observer, Source, build_graph
 from mgoe.graph.pair_rows import Side
 from mgoe.graph.rates import is_axis_of_context
+from mgoe.pipeline.folder import EXAMPLES
 
 logger = logging.getLogger(__name__)
 

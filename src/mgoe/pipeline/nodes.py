@@ -9,12 +9,15 @@ from mgoe._util.files import read_json
 from mgoe._util.tables import Frame
 from mgoe.config import TopNSettings, TuneSettings, check_settings
 from mgoe.evaluation import REACHABLE
-from mgoe.experiments import records
-from mgoe.experiments.cell import fit_cell
-from mgoe.experiments.consistency import agrees, holds_damage, is_lost
-from mgoe.experiments.folder import CHECKSUMS, DONE, EXAMPLES, checksum_of_log
-from mgoe.experiments.held_out import hold_out_last
-from mgoe.experiments.plan import (
+from mgoe.graph.build.workplace import building
+from mgoe.models import options_of
+from mgoe.pipeline import records
+from mgoe.pipeline.cell import fit_cell
+from mgoe.pipeline.consistency import agrees, holds_damage, is_lost
+from mgoe.pipeline.folder import CHECKSUMS, DONE, EXAMPLES, checksum_of_log
+from mgoe.pipeline.held_out import hold_out_last
+from mgoe.pipeline.lists import references_of
+from mgoe.pipeline.plan import (
     NOTICES,
     REFERENCES,
     Cell,
@@ -24,13 +27,10 @@ from mgoe.experiments.plan import (
     is_done,
     training_of,
 )
-from mgoe.experiments.prepare import build_graph_of, draw_world, prepare_log
-from mgoe.experiments.references import references_of
-from mgoe.experiments.topn_cell import measure_baseline, measure_model, measure_reachable
-from mgoe.experiments.tuning import search
-from mgoe.experiments.values import ALGORITHMS, FREE, plain_values, values_of_run
-from mgoe.graph.build.workplace import building
-from mgoe.models import options_of
+from mgoe.pipeline.prepare import build_graph_of, draw_world, prepare_log
+from mgoe.pipeline.topn_cell import measure_baseline, measure_model, measure_reachable
+from mgoe.pipeline.tuning import search
+from mgoe.pipeline.values import ALGORITHMS, FREE, plain_values, values_of_run
 from mgoe.topn import find_baseline
 from mgoe.work.node import Node, is_damaged
 

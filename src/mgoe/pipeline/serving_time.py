@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 from mgoe._util.files import read_json, write_json
 from mgoe._util.processes import Job, run_jobs
 from mgoe.bundle import Bundle
-from mgoe.experiments import records
-from mgoe.experiments.cell_bundle import write_cell_bundle
-from mgoe.experiments.folder import FIT
-from mgoe.experiments.inputs import Inputs
-from mgoe.experiments.plan import Cell, Plan, is_boosted
-from mgoe.experiments.refit import load_model
+from mgoe.pipeline import records
+from mgoe.pipeline.cell_bundle import write_cell_bundle
+from mgoe.pipeline.folder import FIT
+from mgoe.pipeline.inputs import Inputs
+from mgoe.pipeline.plan import Cell, Plan, is_boosted
+from mgoe.pipeline.refit import load_model
 from mgoe.serving.scoring.runtime import Runtime
 from mgoe.serving.scoring.scorer import Scorer
 

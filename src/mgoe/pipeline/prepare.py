@@ -12,10 +12,10 @@ from mgoe.config import RunSettings, seconds
 from mgoe.data import Prepared
 from mgoe.errors import OutputError
 from mgoe.evaluation import ALL, UNIFORM, Row, measure, write_rows
-from mgoe.experiments.consistency import odd_rows
-from mgoe.experiments.notices import of_log, shape_of
-from mgoe.experiments.plan import NOTICES, REFERENCES, Cell, Log, Plan
-from mgoe.experiments.stages import build, examples_of, prepare_data
+from mgoe.pipeline.consistency import odd_rows
+from mgoe.pipeline.notices import of_log, shape_of
+from mgoe.pipeline.plan import NOTICES, REFERENCES, Cell, Log, Plan
+from mgoe.pipeline.stages import build, examples_of, prepare_data
 from mgoe.simulation import Truth, reachable, simulate
 
 

@@ -1,11 +1,35 @@
-"""What the lists of models are compared with: those of baselines, and the best reachable ones."""
+"""What top-N lists are to find, what models order items by, and what lists are compared with: those of
+baselines, and the best reachable ones."""
 
 from collections.abc import Iterable
 
+from mgoe.bundle.objective import Objective, ObjectiveError, read_objective
+from mgoe.bundle.sampling import chain
+from mgoe.config import RunSettings, TopNSettings
+from mgoe.errors import ConfigError
 from mgoe.evaluation import REACHABLE
-from mgoe.experiments.folder import DONE
-from mgoe.experiments.plan import Cell, Log, Plan
+from mgoe.pipeline.folder import DONE
+from mgoe.pipeline.plan import Cell, Log, Plan
 from mgoe.topn import Baseline, find_baseline
+
+
+def relevant_tasks(settings: RunSettings, topn: TopNSettings) -> list[str]:
+    """Return the names of the tasks that make an item relevant."""
+    return topn.tasks or [task.name for task in settings.tasks if task.kind == "binary"]
+
+
+def list_objective(settings: RunSettings, topn: TopNSettings) -> Objective:
+    """Return what models order items by: by default the sum of the probabilities of the relevant tasks, each
+    of which counts with the probability that it is done at all.
+
+    Raises:
+        ConfigError: `topn.objective` breaks the grammar, or names no task of the log.
+    """
+    done = (" * ".join(chain(name, settings.tasks)) for name in relevant_tasks(settings, topn))
+    try:
+        return read_objective(topn.objective or " + ".join(done), settings.task_names)
+    except ObjectiveError as error:
+        raise ConfigError("topn.objective", error.message) from None
 
 
 def references_of(plan: Plan, log: Log) -> list[tuple[str, int]]:

@@ -14,9 +14,10 @@ from mgoe import experiments
 from mgoe.bundle import scored_model
 from mgoe.config import RunSettings, load_settings, make_settings
 from mgoe.evaluation import read_rows
-from mgoe.experiments import Inputs, cell_results
-from mgoe.experiments.values import values_of_run
 from mgoe.features import GROUPS
+from mgoe.pipeline import cell_results
+from mgoe.pipeline.inputs import Inputs
+from mgoe.pipeline.values import values_of_run
 from mgoe.training import Batch, Feed
 from tests.sharing import Shared
 
