@@ -195,10 +195,10 @@ def test_no_pickle_is_read(folder: Path):
 
 @of_each_folder
 def test_functions_and_modules_stay_readable(folder: Path):
-    """No function exceeds 90 lines, no module 450, no line 110 columns but for comments to tools."""
+    """No function exceeds 90 lines, no module 600, no line 110 columns but for comments to tools."""
     for file in folder.glob("*.py"):
         text = file.read_text(encoding="utf-8")
-        assert text.count("\n") <= 450, file
+        assert text.count("\n") <= 600, file
         lines = [re.sub(r"  # (type|pyright): ignore.*", "", line) for line in text.splitlines()]
         assert max(map(len, lines), default=0) <= 110, file
         for node in ast.walk(tree(file)):

@@ -107,7 +107,8 @@ def test_a_bundle_imports_no_class_by_its_path(
     monkeypatch.syspath_prepend(str(tmp_path))
     bundle = Bundle.open(finished / "bundle")
     for base in ("evil:Model", "evil:Model+graph"):
-        bundle.manifest["model"] = bundle.manifest["model"] | {"base": base}
+        model = bundle.manifest.model.model_copy(update={"base": base})
+        bundle.manifest = bundle.manifest.model_copy(update={"model": model})
         with pytest.raises(BundleError, match="the package 'evil' would be imported"):
             bundle.model  # noqa: B018
 

@@ -19,6 +19,7 @@ import mgoe
 import mgoe.errors
 from mgoe._util.files import sha256
 from mgoe.bundle import Bundle
+from mgoe.bundle.calibration import Calibration
 from mgoe.config import (
     FeatureSettings,
     RunSettings,
@@ -55,7 +56,7 @@ def test_a_bundle_opened_through_a_link_stays_the_same_when_the_link_moves(finis
 
 def uncalibrated(bundle: mgoe.Bundle) -> mgoe.Bundle:
     """The same, opened again."""
-    return Bundle(bundle.path, bundle.manifest | {"calibration": {}})
+    return Bundle(bundle.path, bundle.manifest.model_copy(update={"calibration": Calibration()}))
 
 
 def by_hand(
@@ -102,9 +103,9 @@ def test_a_bundle_needs_nothing_but_itself(finished: Path, bundle: mgoe.Bundle, 
 
 def test_a_bundle_holds_every_switch_of_its_model(bundle: mgoe.Bundle):
     """So that it stays the same model where a later default is another."""
-    held = bundle.manifest["model"]
-    assert held["options"] == bundle.model.options.model_dump(mode="json")
-    assert {"one_gate", "gate_query", "tau"} <= held["options"].keys()
+    held = bundle.manifest.model
+    assert held.options == bundle.model.options.model_dump(mode="json")
+    assert {"one_gate", "gate_query", "tau"} <= held.options.keys()
 
 
 def test_every_kind_of_column_is_read_alike(bundle: mgoe.Bundle):
@@ -374,7 +375,7 @@ def test_a_bundle_says_what_it_is(bundle: mgoe.Bundle, small: RunSettings):
 def test_a_trained_bundle_has_no_parent(finished: Path, bundle: mgoe.Bundle):
     history = Prepared.open(finished / "data").history
     first, last = (int(end.to_pyarrow().as_py()) for end in (history.time.min(), history.time.max()))
-    found = bundle.manifest["lineage"]
-    assert (found["parent"], found["trained"], found["version"]) == (None, "full", mgoe.__version__)
-    assert [pd.Timestamp(moment).value // 1000 for moment in found["log"]] == [first, last]
-    assert bundle.describe()["lineage"] == found
+    found = bundle.manifest.lineage
+    assert (found.parent, found.trained, found.version) == (None, "full", mgoe.__version__)
+    assert [pd.Timestamp(moment).value // 1000 for moment in found.log] == [first, last]
+    assert bundle.describe()["lineage"] == found.model_dump(mode="json")

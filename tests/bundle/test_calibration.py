@@ -269,7 +269,7 @@ def test_a_day_that_is_another_world_moves_no_map_unless_it_is_most_of_the_windo
 def test_a_bundle_gives_calibrated_probabilities_in_the_order_of_its_model(finished: Path):
     bundle = mgoe.load(finished / "bundle")
     assert set(bundle.calibration.tasks) == {"click", "buy"}
-    plain = Bundle(bundle.path, bundle.manifest | {"calibration": {}})
+    plain = Bundle(bundle.path, bundle.manifest.model_copy(update={"calibration": Calibration()}))
     users, items = np.full(bundle.size("item"), 3), np.arange(bundle.size("item"))
     found, before = bundle.score_indices(users, items), plain.score_indices(users, items)
     for t, task in enumerate(bundle.calibration.tasks.values()):
@@ -331,12 +331,12 @@ def test_a_run_measures_before_and_after(finished: Path):
         ({"tasks": {"click": {"intercept": float("nan")}, "buy": {}}}, "tasks.click.intercept"),
         ({"tasks": {"click": {}}}, r"must name the binary tasks \(click, buy\), found click"),
         ({"tasks": {"click": {}, "by": {}}}, r"must name the binary tasks \(click, buy\), found click, by"),
-        ({"maps": {}}, "unknown key 'maps'"),
+        ({"maps": {}}, "maps'; valid names"),
     ],
 )
 def test_a_calibration_that_is_none_is_refused(finished: Path, tmp_path: Path, broken: Any, sentence: str):
     copy = shutil.copytree(finished / "bundle", tmp_path / "bundle")
     manifest = json.loads((copy / "bundle.json").read_text())
     (copy / "bundle.json").write_text(json.dumps(manifest | {"calibration": broken}))
-    with pytest.raises(BundleError, match=f"bundle.json: calibration.*{sentence}.*copy the bundle again"):
+    with pytest.raises(BundleError, match=f"bundle.json: .*calibration.*{sentence}.*copy the bundle again"):
         mgoe.load(copy)

@@ -19,7 +19,7 @@ def card_of(bundle: mgoe.Bundle) -> str:
 
 def test_every_figure_is_the_bundle_s(finished: Path):
     bundle = mgoe.load(finished / "bundle")
-    card, log = card_of(bundle), bundle.manifest["log"]
+    card, log = card_of(bundle), bundle.manifest.log
     assert (
         f"an event log of {log['rows']:,} rows with {log['users']:,} users and {log['items']:,} items" in card
     )
@@ -80,7 +80,7 @@ def test_a_card_can_be_edited(finished: Path, tmp_path: Path):
 
 def test_a_bundle_without_intervals_and_costs_has_a_card_too(finished: Path):
     bundle = mgoe.load(finished / "bundle")
-    manifest = bundle.manifest | {"test": [], "cost": {}}
+    manifest = bundle.manifest.model_copy(update={"test": [], "cost": {}})
     card = model_card(manifest, bundle.settings, bundle.graph, read_rows(bundle.path / "metrics.json"))
     assert re.search(r"\| click AUC \| [\d.]+ \| - \|", card)
     assert "of processor time" not in card

@@ -1,5 +1,6 @@
 """Undoing the sampling of negatives: forecasts of draws, and probabilities over the whole catalogue."""
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +12,8 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from numpy.typing import NDArray
 
-from mgoe.bundle.manifest import read_part
+import mgoe
+from mgoe.bundle.manifest import MANIFEST
 from mgoe.bundle.sampling import (
     Sampling,
     in_whole_space,
@@ -160,9 +162,11 @@ def test_items_that_a_snapshot_does_not_know_share_the_last_entry():
 
 
 @pytest.mark.parametrize("found", [{}, {"drawn": 0, "weights": [0, 0, 0]}, {"drawn": 1, "weights": [1.0]}, 3])
-def test_a_sampling_that_is_none_is_refused(found: Any):
-    with pytest.raises(BundleError, match=r"sampling: .*copy the bundle again"):
-        read_part({"sampling": found}, "sampling", Sampling, Path("bundle.json"))
+def test_a_sampling_that_is_none_is_refused(found: Any, finished: Path, tmp_path: Path):
+    manifest = json.loads((finished / "bundle" / MANIFEST).read_text())
+    (tmp_path / MANIFEST).write_text(json.dumps(manifest | {"sampling": found}))
+    with pytest.raises(BundleError, match=r"sampling.*copy the bundle again"):
+        mgoe.load(tmp_path)
 
 
 def test_exposures_are_left_as_they_are(shown: Path):

@@ -67,7 +67,7 @@ def test_new_bundles(mgoe: Mgoe, finished: Path, tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(onnx_export, "export_whole", lambda *_: None)
     state = ("--state", "state")
     updated = json.loads(mgoe("update", bundle.path, *state, "--out", "new", "--json").stdout)
-    assert (updated["lineage"], updated["due"]) == (bundle.manifest["lineage"], [])
+    assert (updated["lineage"], updated["due"]) == (bundle.manifest.lineage.model_dump(mode="json"), [])
     AnswerLog(tmp_path / "answered").close()
     empty = mgoe("answers", tmp_path / "answered", "--out", tmp_path / "answers.parquet", "--json")
     assert json.loads(empty.stdout)["rows"] == 0

@@ -267,7 +267,7 @@ def test_two_processes_refit_what_one_refits(config, settings, built, tmp_path, 
         ]
         for mine, theirs in zip(*epochs, strict=True):
             assert mine["losses"] == pytest.approx(theirs["losses"], abs=1e-4)
-    assert {library.load(run / "bundle").manifest["weights"] for run in (built, one)} == {"served"}
+    assert {library.load(run / "bundle").manifest.weights for run in (built, one)} == {"served"}
 
 
 def test_what_is_finished_is_not_done_again_by_any_process(settings, alone, tmp_path, monkeypatch):

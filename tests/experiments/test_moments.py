@@ -267,7 +267,7 @@ def test_processes_that_learn_new_rows_read_them_at_the_same_moments(
         received = RetrainJob.receive(other, ProcessGroup(1, 2))
     np.testing.assert_array_equal(other.learned(received.examples), first.learned(examples))
     replayed = update(first.path, Sources(str(tmp_path / "new.parquet")), tmp_path / "b", weights="continue")
-    assert replayed.manifest["lineage"]["trained"] == "retrained"
+    assert replayed.manifest.lineage.trained == "retrained"
 
 
 def test_a_run_that_is_cut_off_while_it_follows_a_window_resumes(

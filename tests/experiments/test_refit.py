@@ -146,7 +146,7 @@ def test_served_weights_have_learned_every_row(small: RunSettings, runs: dict[st
     feed = Feed(prepared, inputs.graph, rows, made.needs, spec)
     fit(made, feed, None, settings.training, tmp_path, seed=0, epochs=chosen)
     assert_equal(weights(tmp_path), weights(run / "bundle"))
-    assert bundle.manifest["weights"] == "served"
+    assert bundle.manifest.weights == "served"
     memory, start = replay_of(bundle), start_of(bundle)
     assert memory is not None
     assert memory.seen == len(rows)
@@ -351,7 +351,7 @@ def test_a_task_that_validation_lacks_is_learned_all_the_same(
     result = experiments.run(settings, tmp_path / "run", reuse=True)
     splits = Prepared.open(tmp_path / "run/data").summary["splits"]
     assert splits["valid"]["tasks"]["buy"]["positives"] == 0 < splits["train"]["tasks"]["buy"]["positives"]
-    assert result.bundle.manifest["weights"] == "served"
+    assert result.bundle.manifest.weights == "served"
     ours = pd.DataFrame(result.rows).query(
         "split == 'test' and slice == 'all' and task == 'buy' and metric == 'auc'"
     )
@@ -434,7 +434,7 @@ def test_a_bundle_of_before_there_were_states_holds_chosen_weights(
     events["timestamp"] += events["timestamp"].max() - events["timestamp"].min() + pd.Timedelta("1D")
     events.to_parquet(new := tmp_path / "new.parquet")
     updated = update(bundle, Sources(str(new)), tmp_path / "updated", weights="continue")
-    assert updated.manifest["lineage"]["trained"] == "retrained"
+    assert updated.manifest.lineage.trained == "retrained"
 
 
 def test_card_and_report_say_which_weights_are_meant(runs: dict[str, Path]):

@@ -168,7 +168,7 @@ def test_every_preset_goes_through_the_line(small: RunSettings, begun: Path):
     [boosted] = [cell for cell in Plan(settings, begun).cells if cell.folder == trees]
     assert time_cell(boosted, requests=1) > 0
     assert json.loads((trees / "fit.json").read_text())["serving_engine"] == "lightgbm"
-    assert mgoe.load(begun / "bundle").manifest["model"]["name"] == "mgoe"
+    assert mgoe.load(begun / "bundle").manifest.model.name == "mgoe"
 
 
 def test_boosted_trees_are_refused_where_a_bundle_is_to_be_written(small: RunSettings, tmp_path: Path):
@@ -218,7 +218,7 @@ def test_the_run_in_parts_is_the_run_and_small(
     experiments.macro_graph(small, out)
     rows = experiments.train(small, out, model="shared-bottom")
     assert {row["model"] for row in rows} == {"shared-bottom"}
-    assert mgoe.load(out / "bundle").manifest["model"]["name"] == "shared-bottom"
+    assert mgoe.load(out / "bundle").manifest.model.name == "shared-bottom"
     assert experiments.measured(out) == rows
     experiments.run(small, out)
     assert_same(finished, out)

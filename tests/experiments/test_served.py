@@ -92,7 +92,7 @@ def test_tasks_of_too_few_users_do_not_hide_who_is_ahead(simple: Path, tmp_path:
 def test_a_simpler_row_that_validation_puts_ahead_is_served(simple: Path):
     noted = json.loads((simple / SERVED).read_text())
     assert noted["model"] == "popularity"
-    assert mgoe.load(simple / "bundle").manifest["model"]["name"] == "popularity"
+    assert mgoe.load(simple / "bundle").manifest.model.name == "popularity"
     assert "popularity is served: on validation it is ahead of constant" in noted["why"]
     found = experiments.run(load_settings(simple / "settings.yaml"), simple, reuse=True)
     assert found.standings.served == noted["why"]
@@ -139,7 +139,7 @@ def test_an_interrupted_run_decides_the_same_again(
     assert not (tmp_path / "run" / "bundle").exists()
     monkeypatch.setattr("mgoe.pipeline.cell.fit_model", lambda *_: 1 / 0)  # cells are finished
     result = experiments.run(settings, tmp_path / "run")
-    assert result.bundle.manifest["model"]["name"] == "popularity"
+    assert result.bundle.manifest.model.name == "popularity"
     assert (tmp_path / "run" / SERVED).read_bytes() == (simple / SERVED).read_bytes()
 
 
@@ -160,14 +160,14 @@ def test_what_is_compared_is_what_chose_the_epoch(small: RunSettings, tmp_path: 
 
 def test_serve_overrides_what_won(small: RunSettings, tmp_path: Path):
     result = experiments.run(changed(small, models=SIMPLE, serve="history"), tmp_path / "run")
-    assert result.bundle.manifest["model"]["name"] == "history"
+    assert result.bundle.manifest.model.name == "history"
     assert result.standings.served == "history is served, because `serve` names it."
 
 
 def test_boosted_trees_may_be_first_if_another_row_is_named(small: RunSettings, tmp_path: Path):
     both = {"models": ["lightgbm", "popularity"]}
     result = experiments.run(changed(small, **both, serve="popularity"), tmp_path / "run")
-    assert result.bundle.manifest["model"]["name"] == "popularity"
+    assert result.bundle.manifest.model.name == "popularity"
     for settings in (changed(small, **both), changed(small, **both, serve="lightgbm")):
         with pytest.raises(ConfigError, match="a bundle holds a model of weights, found boosted trees"):
             experiments.run(settings, tmp_path / "other")

@@ -16,7 +16,7 @@ def write(folder: Path, text: str, parent: str | None = None, trained: str = "fu
     manifest: dict[str, Any] = {
         "format": FORMAT,
         "versions": {"mgoe": "0.1.0"},
-        "model": {"name": "mgoe"},
+        "model": {"name": "mgoe", "base": "mgoe"},
         "tasks": [],
         "sampling": None,
         "calibration": {},
@@ -27,6 +27,8 @@ def write(folder: Path, text: str, parent: str | None = None, trained: str = "fu
             "log": ["2026-01-01", "2026-01-02"],
             "version": "0.1.0",
         },
+        "trained_until": "2026-01-02",
+        "fully_trained_until": "2026-01-02",
     }
     (folder / MANIFEST).write_text(json.dumps(manifest))
     return Bundle.open(folder, verify=False).name

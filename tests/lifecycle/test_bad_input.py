@@ -181,7 +181,7 @@ def test_a_full_disk_ends_a_round_that_resumes_when_there_is_room(
         assert sentence.startswith("mgoe: "), full.output
         assert "space" in sentence, (size, sentence)
     assert mgoe("cycle", config).exit_code == 0
-    names = [Bundle.open(one.place("candidate")).manifest["lineage"] for one in (whole, registry)]
+    names = [Bundle.open(one.place("candidate")).manifest.lineage for one in (whole, registry)]
     assert names[0] == names[1]
 
 

@@ -1,6 +1,5 @@
 """A bundle whose weights learn from new rows: what changes, what does not, and what a kill leaves."""
 
-import json
 import math
 import os
 import shutil
@@ -98,9 +97,9 @@ def delayed(bundle: Bundle, delay: str) -> None:
     tasks = [task.model_copy(update={"delay": delay}) for task in bundle.settings.tasks]
     settings = dump_settings(bundle.settings.model_copy(update={"tasks": tasks}))
     (bundle.path / "settings.yaml").write_text(settings)
-    for name in ("graph/graph.json", "settings.yaml"):
-        bundle.manifest["checksums"][name] = sha256(bundle.path / name)
-    (bundle.path / "bundle.json").write_text(json.dumps(bundle.manifest))
+    sums = {name: sha256(bundle.path / name) for name in ("graph/graph.json", "settings.yaml")}
+    sums = bundle.manifest.checksums | sums
+    bundle.manifest.model_copy(update={"checksums": sums}).save(bundle.path)
 
 
 def weights(bundle: Bundle) -> dict[str, torch.Tensor]:
@@ -113,8 +112,8 @@ def test_weights_learn_and_the_graph_holds_the_rows(finished: Path, retrained: B
     assert any((weights(before)[name] != now).any() for name, now in weights(retrained).items())
     assert retrained.size("user") == before.size("user") + 1 == retrained.model.spec.n_users
     assert retrained.graph.manifest.changes[-1]["events"] > 0
-    found = retrained.manifest["lineage"]
-    assert (found["parent"], found["trained"]) == (before.name, "retrained")
+    found = retrained.manifest.lineage
+    assert (found.parent, found.trained) == (before.name, "retrained")
     held = retrained.predict([10_000, 11_111], [20_000, 22_222])[list(retrained.tasks)].to_numpy()
     assert np.isfinite(held).all()
     assert (held[0] != held[1]).all()
@@ -133,10 +132,10 @@ def test_the_graph_is_that_of_a_refresh_that_learns_macro_nodes_again(
 def test_only_what_a_retraining_is_for_changes(finished: Path, retrained: Bundle):
     before = mgoe.load(finished / "bundle")
     same = {"model", "tasks", "log", "fully_trained_until", "versions", "format"}
-    assert {name: before.manifest[name] for name in same} == {name: retrained.manifest[name] for name in same}
+    assert before.manifest.model_dump(include=same) == retrained.manifest.model_dump(include=same)
     assert retrained.settings.data.log[:-1] == before.settings.data.log
     assert retrained.calibration != before.calibration
-    assert retrained.manifest["trained_until"] == retrained.manifest["lineage"]["log"][1]
+    assert retrained.manifest.trained_until == retrained.manifest.lineage.log[1]
     found = retrained.ages()
     assert found["weights age seconds"] == found["graph age seconds"] < found["full training age seconds"]
     assert found["full training age seconds"] == pytest.approx(before.ages()["weights age seconds"], abs=60)
@@ -161,7 +160,7 @@ def test_state_lies_beside_the_bundle_and_is_never_served(finished: Path, retrai
 def same_bundle(one: Bundle, other: Bundle) -> None:
     """Both hold the same weights, graph and calibration, and the same training state lies beside them."""
     for name in ("calibration", "trained_until", "due", "model"):
-        assert one.manifest[name] == other.manifest[name]
+        assert getattr(one.manifest, name) == getattr(other.manifest, name)
     assert one.graph.manifest.checksum == other.graph.manifest.checksum
     pairs = [[bundle.path / WEIGHTS for bundle in (one, other)]]
     pairs += [[state_folder(bundle.path) / name for bundle in (one, other)] for name in (OPTIMIZER, REPLAY)]
@@ -207,15 +206,15 @@ def test_lineage_leads_back_to_a_full_training(
         rows.assign(timestamp=rows["timestamp"] + number * span).to_parquet(file)
         out = folder / str(number)
         made.append(update(made[-1].path, Sources(str(file)), out, weights=step, groups="keep"))
-    by_name = {bundle.name: bundle.manifest["lineage"] for bundle in made}
+    by_name = {bundle.name: bundle.manifest.lineage for bundle in made}
     name, found = made[-1].name, []
     while name is not None:
         found.append(by_name[name])
-        name = found[-1]["parent"]
+        name = found[-1].parent
     ways = {"keep": "refreshed", "continue": "retrained"}
-    assert [lineage["trained"] for lineage in found] == [*(ways[step] for step in reversed(steps)), "full"]
-    assert all(after["log"][1] > before["log"][1] for after, before in pairwise(found))
-    assert all(lineage["log"][0] == found[-1]["log"][0] for lineage in found)
+    assert [lineage.trained for lineage in found] == [*(ways[step] for step in reversed(steps)), "full"]
+    assert all(after.log[1] > before.log[1] for after, before in pairwise(found))
+    assert all(lineage.log[0] == found[-1].log[0] for lineage in found)
 
 
 def test_without_new_rows_nothing_changes(finished: Path, world: Path, tmp_path: Path):
@@ -285,10 +284,10 @@ def test_a_full_training_starts_from_the_whole_log(
     more.assign(timestamp=more["timestamp"] + span).to_parquet(tmp_path / "more.parquet")
     log = [str(tmp_path / "more.parquet")]
     bundle = update(retrained.path, Sources(log), tmp_path / "bundle", weights="new")
-    assert (bundle.manifest["lineage"]["parent"], bundle.manifest["lineage"]["trained"]) == (None, "full")
+    assert (bundle.manifest.lineage.parent, bundle.manifest.lineage.trained) == (None, "full")
     assert bundle.settings.data.log == [*retrained.settings.data.log, *log]
     assert bundle.graph.manifest.events > retrained.graph.manifest.events
-    assert bundle.manifest["model"] == retrained.manifest["model"]
+    assert bundle.manifest.model == retrained.manifest.model
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "bundle.training", "more.parquet"]
 
 
@@ -345,7 +344,7 @@ def test_many_processes_retrain_as_one(
 def test_many_processes_train_from_scratch(finished: Path, new: Path, tmp_path: Path):
     together(2, PROGRAM, str(finished / "bundle"), str(tmp_path / "bundle"), str(new), "new")
     bundle = Bundle.open(tmp_path / "bundle", verify=True)
-    assert bundle.manifest["lineage"]["trained"] == "full"
+    assert bundle.manifest.lineage.trained == "full"
     assert {OPTIMIZER, REPLAY} == {file.name for file in state_folder(bundle.path).iterdir()}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "bundle.training"]
 

@@ -301,9 +301,7 @@ def test_a_full_training_that_is_due_is_said_and_done_if_the_settings_want_it(
     assert (due["step"], due["reasons"]) == ("due", ["the log has gone on for 40 days"])
     assert due["full"] == (full == "when due")
     made = Bundle.open(registry.place("candidate"))
-    assert (
-        learned["trained"] == made.manifest["lineage"]["trained"] == ("full" if due["full"] else "refreshed")
-    )
+    assert learned["trained"] == made.manifest.lineage.trained == ("full" if due["full"] else "refreshed")
     assert learned["parent"] == (None if due["full"] else first.name)
     assert made.settings.data.log == [*first.settings.data.log, *log]
     new = pd.read_parquet(log[0])["behavior"].isin(["click", "buy"]).sum()

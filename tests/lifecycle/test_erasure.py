@@ -147,10 +147,11 @@ def test_a_bundle_without_users_is_one_that_never_knew_them(run: Path, places: s
         mine, theirs = (one.predict(*pairs) for one in (found, Bundle.open(other, verify=False)))
         pd.testing.assert_frame_equal(mine, theirs, rtol=1e-5)
 
-        assert found.manifest.pop("erased") == 1
+        assert found.manifest.erased == 1
+        found.manifest = found.manifest.model_copy(update={"erased": 0})
         assert held_by(Erasures(folder).with_users(users), found) == []
         assert remains_in(found) == []
-        assert [found.manifest["lineage"][key] for key in ("parent", "trained")] == [bundle.name, "erased"]
+        assert (found.manifest.lineage.parent, found.manifest.lineage.trained) == (bundle.name, "erased")
         unseen = found.predict("nobody" if pa.types.is_string(found.encoders.users.type) else -5, [*range(5)])
         pd.testing.assert_frame_equal(
             found.predict(users[0], [*range(5)])[[*found.tasks]], unseen[[*found.tasks]]
@@ -179,7 +180,7 @@ def test_what_is_left_in_a_bundle_is_found(shown: Path, tmp_path: Path):
         (file / part).write_bytes(kept)
     shutil.copyfile(bundle.path / "users.parquet", out / "users.parquet")
     known = Bundle.open(out, verify=False)
-    known.manifest.pop("erased")
+    known.manifest = known.manifest.model_copy(update={"erased": 0})
     assert held_by(Erasures(tmp_path).with_users(users), known) == users
 
 
@@ -296,7 +297,7 @@ def test_an_erasure_leaves_nothing_but_what_is_stated_and_changes_nobody_else(
     assert done["records"]["answers"] == 2
     assert len(done["removed"]) == 2
     assert (done["served"], deployed.registry.aliases) == ([], {"current": after.name})
-    assert done["full_training"] > before.manifest["fully_trained_until"][:10]
+    assert done["full_training"] > before.manifest.fully_trained_until[:10]
     assert Counter(one.use for one in AnswerLog(deployed.state, make=False)) == {"answer": 5, "shadow": 5}
 
     again = erase(**deployed.where, users=[deployed.user, deployed.newcomer])

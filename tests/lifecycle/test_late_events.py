@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("httpx", reason="httpx is not installed: pip install httpx")
 
 from mgoe.bundle import Bundle
-from mgoe.bundle.membership import DEPLOYMENT, deployment_of
+from mgoe.bundle.membership import deployment_of
 from mgoe.config import CLOCK_SKEW
 from mgoe.errors import BundleError
 from mgoe.lifecycle import Registry, Sources, registry, update
@@ -195,7 +195,7 @@ def test_both_commands_look_at_every_version_and_name_it(
     assert name in json.loads(done.stdout)["removed"]
     assert mgoe("erase", *shop.where, "--verify").exit_code == 0
     assert shop.registry.aliases == {"current": shop.current.name}
-    assert shop.current.manifest["lineage"]["parent"] == before.name
+    assert shop.current.manifest.lineage.parent == before.name
     assert shop.knows(shop.current) == [False, True]
 
 
@@ -237,5 +237,5 @@ def test_a_full_training_leaves_out_rows_of_erased_users_and_keeps_those_who_cam
     words = ("--log", file, "--out", out, "--weights", "new")
     assert (made := mgoe("update", shop.current.path, *words)).exit_code == 0, made.output
     assert shop.knows(Bundle.open(out)) == [False, True]
-    assert Bundle.open(out).manifest[DEPLOYMENT] == deployment_of(shop.current) is not None
+    assert Bundle.open(out).manifest.deployment == deployment_of(shop.current) is not None
     assert mgoe("registry", "add", shop.registry.path, out).exit_code == 0

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import mgoe
-from mgoe._util.files import sha256, write_json
+from mgoe._util.files import sha256
 from mgoe.bundle import MANIFEST, Bundle
 from mgoe.bundle.held import (
     FILES,
@@ -87,8 +87,8 @@ class Deployment:
             if file.name not in (HELD, MANIFEST):
                 (path / file.name).symlink_to(file)
         write_held(path, held)
-        sums = self.shown.manifest["checksums"] | {HELD: sha256(path / HELD)}
-        write_json(path / MANIFEST, self.shown.manifest | {"checksums": sums})
+        sums = self.shown.manifest.checksums | {HELD: sha256(path / HELD)}
+        self.shown.manifest.model_copy(update={"checksums": sums}).save(path)
         return Version(Bundle.open(path, verify=False), rows)
 
     def serve(self, late: bool) -> None:

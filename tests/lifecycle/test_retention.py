@@ -63,7 +63,7 @@ def test_exposures_leave_as_far_as_every_version_holds_them(shown: Path, tmp_pat
         write_held(
             own := copied(bundle, tmp_path / name), {exposures_of(log.identity): Held(*log.mark(position))}
         )
-        change_manifest(own, checksums=bundle.manifest["checksums"] | {HELD: sha256(own / HELD)})
+        change_manifest(own, checksums=bundle.manifest.checksums | {HELD: sha256(own / HELD)})
         registry.promote(registry.add(own), force="a test")
     for now, newest in ((LONG_AGO, 1), (LONG_AGO + MIN_AGE * SECOND + 1, 8)):
         assert trim(registry, str(tmp_path), MIN_AGE, now)["exposures"] == (
@@ -80,7 +80,7 @@ def test_events_that_follow_an_exposure_which_must_stay_are_not_said_to_be_gone(
     write_held(
         own := copied(bundle, tmp_path / "a"), {log.identity: Held(*log.read()[-1][0])}
     )  # and no exposures
-    change_manifest(own, checksums=bundle.manifest["checksums"] | {HELD: sha256(own / HELD)})
+    change_manifest(own, checksums=bundle.manifest.checksums | {HELD: sha256(own / HELD)})
     registry.promote(registry.add(own), force="a test")
     assert trim(registry, str(tmp_path), MIN_AGE, LATE) == {"events": "", "exposures": ""}
     assert (len(log.read()), len(rows(log))) == (3, 20)

@@ -133,9 +133,9 @@ def test_a_refreshed_bundle_equals_a_rebuild(finished: Path, tmp_path: Path):
     assert bundle.predict([10_000, 10_001], [20_000, 3])[list(bundle.tasks)].notna().all(axis=None)
     one, other = (state_folder(path) for path in (before.path, bundle.path))
     assert {file.name for file in one.iterdir()} == {file.name for file in other.iterdir()}
-    lineage = bundle.manifest["lineage"]
-    assert (lineage["parent"], lineage["trained"]) == (before.name, "refreshed")
-    assert lineage["log"][1] > before.manifest["lineage"]["log"][1]
+    lineage = bundle.manifest.lineage
+    assert (lineage.parent, lineage.trained) == (before.name, "refreshed")
+    assert lineage.log[1] > before.manifest.lineage.log[1]
     assert "it was changed 1 time after the training" in (tmp_path / "new" / CARD).read_text()
     assert not [path.name for path in tmp_path.iterdir() if path.name.startswith(".")]
 

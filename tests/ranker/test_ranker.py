@@ -38,7 +38,7 @@ def contents(bundle: Bundle) -> dict[str, str]:
     named = {"settings.yaml", "graph/graph.json", "model.safetensors", "MODEL_CARD.md"}
     weights = load_file(bundle.path / "model.safetensors")
     tensors = hashlib.sha256(b"".join(weights[name].tobytes() for name in sorted(weights))).hexdigest()
-    sums = {name: sum for name, sum in bundle.manifest["checksums"].items() if name not in named}
+    sums = {name: sum for name, sum in bundle.manifest.checksums.items() if name not in named}
     return sums | {"tensors": tensors}
 
 

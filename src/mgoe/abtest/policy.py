@@ -71,7 +71,7 @@ def estimate_policy(
             "`explore`, which logs how probable each item was",
         )
     until = int(rows["time"].max())
-    since = round(datetime.fromisoformat(bundle.manifest["lineage"]["log"][1]).timestamp() * 1e6)
+    since = round(datetime.fromisoformat(bundle.manifest.lineage.log[1]).timestamp() * 1e6)
     usable = shown[(shown["time"] > since) & (shown["time"] <= until)]
     left_out = shown["answer"].nunique() - usable["answer"].nunique()
     if usable.empty:

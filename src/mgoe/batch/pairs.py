@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from mgoe.batch.parts import LABEL, Progress, Work, open_ids, reading_file, run
 from mgoe.bundle import Bundle
-from mgoe.bundle.manifest import iso_time, state_of
+from mgoe.bundle.manifest import iso_time
 from mgoe.config import TaskSettings
 from mgoe.data.examples import mask_given
 from mgoe.data.times import read_time
@@ -74,7 +74,7 @@ def measure_pairs(
             served weights have learned its rows, such as the test rows of their run.
     """
     tasks = bundle.settings.tasks
-    if state_of(bundle.manifest) == "served":
+    if bundle.manifest.weights == "served":
         _check_later(bundle, str(pairs))
     parts = [
         (
@@ -92,7 +92,7 @@ def measure_pairs(
         np.concatenate(labels),
         pd.factorize(pd.concat(users, ignore_index=True))[0],
         tasks,
-        model=bundle.manifest["model"]["name"],
+        model=bundle.manifest.model.name,
         seed=0,
         split=NEW,
     )
@@ -126,7 +126,7 @@ def _unchanged(bundle: Bundle, rows: int) -> Bundle:
 
 def _check_later(bundle: Bundle, path: str) -> None:
     """Refuse pairs with times, in the column of the log, that are not after all that was learned."""
-    data, until = bundle.settings.data, datetime.fromisoformat(bundle.manifest["trained_until"])
+    data, until = bundle.settings.data, datetime.fromisoformat(bundle.manifest.trained_until)
     table = open_ids(bundle, path, PAIR)
     if data.time in table.columns:
         with reading_file(path):

@@ -3,7 +3,7 @@
 from mgoe.bundle.bundle import Bundle
 from mgoe.bundle.card import CARD, model_card
 from mgoe.bundle.known_outcomes import KnownOutcomes
-from mgoe.bundle.manifest import FORMAT, MANIFEST, lineage
+from mgoe.bundle.manifest import FORMAT, MANIFEST, BundleManifest, Lineage
 from mgoe.bundle.unseen_users import UnseenUsers
 from mgoe.bundle.write import seal, write_bundle
 
@@ -12,9 +12,10 @@ __all__ = [
     "FORMAT",
     "MANIFEST",
     "Bundle",
+    "BundleManifest",
     "KnownOutcomes",
+    "Lineage",
     "UnseenUsers",
-    "lineage",
     "model_card",
     "seal",
     "write_bundle",

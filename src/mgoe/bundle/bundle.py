@@ -28,16 +28,23 @@ from torch import Tensor
 from mgoe._util.files import read_json, sha256
 from mgoe._util.notebook import Shown
 from mgoe._util.tables import Frame
-from mgoe.bundle.calibration import Calibration, Window, calibrated_sample
+from mgoe.bundle.calibration import Window, calibrated_sample
 from mgoe.bundle.context import encode_one, encode_pairs, repeated
 from mgoe.bundle.explanation import GROUPS, explain_pair, explain_user
 from mgoe.bundle.items import WITHDRAWN, Item, checked_items, read_items
 from mgoe.bundle.known_outcomes import warn_of_known
-from mgoe.bundle.manifest import MANIFEST, RETRIEVAL, read_manifest, read_model, read_part, read_settings
+from mgoe.bundle.manifest import (
+    MANIFEST,
+    RETRIEVAL,
+    BundleManifest,
+    checked_model,
+    read_manifest,
+    read_settings,
+)
 from mgoe.bundle.population import POPULATION, Population
 from mgoe.bundle.ranking import Query, columns, rank_users
 from mgoe.bundle.request import RankingRequest, without_numpy
-from mgoe.bundle.sampling import Sampling, chain
+from mgoe.bundle.sampling import chain
 from mgoe.bundle.scored_model import ScoredModel
 from mgoe.bundle.steps import Scores
 from mgoe.bundle.unseen_users import warn_of_unseen
@@ -64,17 +71,15 @@ class Bundle(ScoredModel, Shown):
     _scores: Scores | None = None
     _warned = False
 
-    def __init__(self, path: Path, manifest: dict[str, Any]):
+    def __init__(self, path: Path, manifest: BundleManifest):
         self.path = path
         self.manifest = manifest
-        self.tasks: tuple[str, ...] = tuple(task["name"] for task in manifest["tasks"])
-        place, drawn = path / MANIFEST, manifest.get("sampling") is not None
-        self.sampling = read_part(manifest, "sampling", Sampling, place) if drawn else None
-        self.calibration = read_part(manifest, "calibration", Calibration, place)
+        self.tasks: tuple[str, ...] = tuple(task.name for task in manifest.tasks)
+        self.sampling, self.calibration = manifest.sampling, manifest.calibration
         binary, found = self._binary, self.calibration.tasks
         if found and sorted(found) != sorted(binary):
             raise BundleError(
-                place,
+                path / MANIFEST,
                 f"calibration.tasks must name the binary tasks ({', '.join(binary)}), found "
                 f"{', '.join(found)}; copy the bundle again",
             )
@@ -108,7 +113,7 @@ class Bundle(ScoredModel, Shown):
     @cached_property
     def model_settings(self) -> ModelSettings:
         """Settings of its model, with every switch."""
-        return read_model(self.path, self.manifest)
+        return checked_model(self.path, self.manifest.model)
 
     @cached_property
     def encoders(self) -> Encoders:
@@ -137,7 +142,7 @@ class Bundle(ScoredModel, Shown):
     @cached_property
     def retrieval(self) -> Retrieval | None:
         """What candidates are retrieved from; None if the whole catalogue is ranked."""
-        there = any(name.startswith(f"{RETRIEVAL}/") for name in self.manifest["checksums"])
+        there = any(name.startswith(f"{RETRIEVAL}/") for name in self.manifest.checksums)
         return Retrieval.open(self.path / RETRIEVAL) if there else None
 
     @cached_property
@@ -364,7 +369,7 @@ class Bundle(ScoredModel, Shown):
 
     @property
     def _binary(self) -> list[str]:
-        return [task["name"] for task in self.manifest["tasks"] if task["kind"] == "binary"]
+        return [task.name for task in self.manifest.tasks if task.kind == "binary"]
 
     def explain(
         self, user: object, item: object = None, context: Mapping[str, ArrayLike] | None = None
@@ -414,11 +419,9 @@ class Bundle(ScoredModel, Shown):
 
     def describe(self) -> dict[str, Any]:
         """Return what `mgoe describe BUNDLE` prints."""
-        return {key: self.manifest[key] for key in ("format", "versions", "tasks", "model")} | {
-            "lineage": self.manifest["lineage"],
-            "calibration": self.calibration.model_dump(mode="json"),
-            "graph": self.graph.describe(),
-        }
+        held = self.manifest.model_dump(mode="json")
+        shown = ("format", "versions", "tasks", "model", "lineage", "calibration")
+        return {key: held[key] for key in shown} | {"graph": self.graph.describe()}
 
     def ages(self) -> dict[str, float]:
         """Return what a service reports of its age, by the times of the log.
@@ -434,9 +437,9 @@ class Bundle(ScoredModel, Shown):
         """
         now, drift = datetime.now(UTC), self.graph.manifest.drift
         since = {
-            "graph": self.manifest["lineage"]["log"][1],
-            "weights": self.manifest["trained_until"],
-            "full training": self.manifest["fully_trained_until"],
+            "graph": self.manifest.lineage.log[1],
+            "weights": self.manifest.trained_until,
+            "full training": self.manifest.fully_trained_until,
         }
         found = {
             f"{name} age seconds": (now - datetime.fromisoformat(moment)).total_seconds()
@@ -446,4 +449,4 @@ class Bundle(ScoredModel, Shown):
 
     def _facts(self) -> dict[str, object]:
         sizes = {"users": self.size("user"), "items": self.size("item")}
-        return {"model": self.manifest["model"]["name"], "tasks": self.tasks, **sizes}
+        return {"model": self.manifest.model.name, "tasks": self.tasks, **sizes}

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from mgoe._util.templates import templates_of
-from mgoe.bundle.manifest import state_of
+from mgoe.bundle.calibration import Calibration
+from mgoe.bundle.manifest import BundleManifest
 from mgoe.bundle.sampling import chain
 from mgoe.config import RunSettings, TaskSettings
 from mgoe.data.times import moment_of
@@ -26,7 +27,7 @@ _TEMPLATES.filters["count"] = "{:,}".format
 
 
 def model_card(
-    manifest: Mapping[str, Any], settings: RunSettings, graph: MacroGraph, metrics: Sequence[Row]
+    manifest: BundleManifest, settings: RunSettings, graph: MacroGraph, metrics: Sequence[Row]
 ) -> str:
     """Return the model card of a bundle.
 
@@ -40,7 +41,7 @@ def model_card(
         >>> print(model_card(bundle.manifest, bundle.settings, bundle.graph, rows).splitlines()[0])
         # Model card: mgoe
     """
-    model, log, data = manifest["model"], manifest["log"], settings.data
+    model, log, data = manifest.model, manifest.log, settings.data
     strongest = [task for task in settings.tasks if task.kind == "binary"] or settings.tasks
     text = _TEMPLATES.get_template("card.md.j2").render(
         model=model,
@@ -59,12 +60,12 @@ def model_card(
         context=[feature.name for feature in data.context],
         seeds=len({row["seed"] for row in metrics}),
         **_measured(manifest, metrics),
-        retrained=manifest["trained_until"] != manifest["fully_trained_until"],
-        state=state_of(manifest),
-        window=manifest["calibration"]["window"],
-        calibration=_calibration(manifest["calibration"]["tasks"]),
-        cost=manifest["cost"],
-        versions=manifest["versions"],
+        retrained=manifest.trained_until != manifest.fully_trained_until,
+        state=manifest.weights,
+        window=manifest.calibration.window,
+        calibration=_calibration(manifest.calibration),
+        cost=manifest.cost,
+        versions=manifest.versions,
     )
     return re.sub(r"\n{3,}", "\n\n", text)
 
@@ -111,10 +112,10 @@ def _splits(log: Mapping[str, Any], settings: RunSettings) -> str:
     )
 
 
-def _measured(manifest: Mapping[str, Any], metrics: Sequence[Row]) -> dict[str, str]:
+def _measured(manifest: BundleManifest, metrics: Sequence[Row]) -> dict[str, str]:
     """Return tables of the test metrics with their intervals, and of parts of the test rows."""
     found = summarize(metrics)
-    intervals = {(one["task"], one["metric"]): one for one in manifest["test"]}
+    intervals = {(one["task"], one["metric"]): one for one in manifest.test}
     chief, values = headline(found), next(iter(found.values()), {})
 
     def interval(column: tuple[str, str]) -> str:
@@ -142,7 +143,7 @@ def _measured(manifest: Mapping[str, Any], metrics: Sequence[Row]) -> dict[str, 
     }
 
 
-def _calibration(tasks: Mapping[str, Mapping[str, Any]]) -> str:
+def _calibration(calibration: Calibration) -> str:
     """Return a table with one line per calibrated task; empty without any."""
 
     def number(value: float | None) -> str:
@@ -154,8 +155,12 @@ def _calibration(tasks: Mapping[str, Mapping[str, Any]]) -> str:
         for when in ("before", "after")
     ]
     lines = [
-        [name, f"{one['positives']:,}", *(number(one[when][measure]) for when, measure in columns)]
-        for name, one in tasks.items()
+        [
+            name,
+            f"{one.positives:,}",
+            *(number(getattr(getattr(one, when), measure)) for when, measure in columns),
+        ]
+        for name, one in calibration.tasks.items()
     ]
     heads = ["task", "positives fitted", "predicted / observed", "after", "calibration error", "after"]
     return _table(heads, lines) if lines else ""

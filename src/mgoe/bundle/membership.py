@@ -44,7 +44,7 @@ def deployment_of(bundle: Bundle) -> str | None:
     """
     registry = registry_of(bundle.path)
     held = None if registry is None else read_json(registry / LINK / CHANGE).get(DEPLOYMENT)
-    return held or bundle.manifest.get(DEPLOYMENT)
+    return held or bundle.manifest.deployment
 
 
 def new_deployment() -> str:

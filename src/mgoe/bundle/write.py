@@ -15,7 +15,7 @@ from mgoe._util.files import atomic_folder, checksums, write_json, write_text
 from mgoe.bundle.calibration import Calibration
 from mgoe.bundle.card import CARD, model_card
 from mgoe.bundle.held import FILES, Held, Sources, write_held
-from mgoe.bundle.manifest import FORMAT, MANIFEST, RETRIEVAL, State, iso_time, lineage
+from mgoe.bundle.manifest import FORMAT, RETRIEVAL, BundleManifest, Lineage, ManifestTask, State, iso_time
 from mgoe.bundle.population import POPULATION
 from mgoe.bundle.sampling import Sampling
 from mgoe.config import ModelSettings, RetrievalSettings, RunSettings, dump_settings
@@ -75,32 +75,28 @@ def write_bundle(
             (folder / name).write_bytes((cell / name).read_bytes())
         write_text(folder / "settings.yaml", dump_settings(settings))
         write_json(folder / "metrics.json", list(metrics))
-        manifest = {
-            "format": FORMAT,
-            "versions": {
-                "mgoe": __version__,
-                "python": platform.python_version(),
-                "torch": torch.__version__,
-                "numpy": numpy.__version__,
-            },
-            "model": written_out(model).model_dump(mode="json"),
-            "weights": state,
-            "tasks": [{"name": task.name, "kind": task.kind} for task in settings.tasks],
-            "sampling": None if sampling is None else sampling.model_dump(mode="json"),
-            "calibration": calibration.model_dump(mode="json"),
-            "lineage": lineage(graph, "full"),
-            "trained_until": iso_time(graph.manifest.last),
-            "fully_trained_until": iso_time(graph.manifest.last),
-            "log": prepared.summary,
-            ERASED: prepared.summary.get(ERASED, 0),
-            "test": [asdict(one) for one in estimates],
-            "cost": dict(cost or {}),
-        }
+        versions = {"mgoe": __version__, "python": platform.python_version()}
+        manifest = BundleManifest(
+            format=FORMAT,
+            versions=versions | {"torch": torch.__version__, "numpy": numpy.__version__},
+            model=written_out(model),
+            weights=state,
+            tasks=tuple(ManifestTask(name=task.name, kind=task.kind) for task in settings.tasks),
+            sampling=sampling,
+            calibration=calibration,
+            lineage=Lineage.of(graph, "full"),
+            trained_until=iso_time(graph.manifest.last),
+            fully_trained_until=iso_time(graph.manifest.last),
+            log=prepared.summary,
+            erased=prepared.summary.get(ERASED, 0),
+            test=[asdict(one) for one in estimates],
+            cost=dict(cost or {}),
+        )
         write_held(folder, {**held, FILES: Held("", "", until)})
         seal(folder, manifest, settings, metrics)
 
 
-def seal(folder: Path, manifest: Mapping[str, Any], settings: RunSettings, metrics: Sequence[Row]) -> None:
+def seal(folder: Path, manifest: BundleManifest, settings: RunSettings, metrics: Sequence[Row]) -> None:
     """Write the model card of a bundle and, last, its manifest with the checksum of every other file.
 
     Args:
@@ -112,4 +108,4 @@ def seal(folder: Path, manifest: Mapping[str, Any], settings: RunSettings, metri
     write_text(folder / CARD, model_card(manifest, settings, MacroGraph.open(folder / "graph"), metrics))
     files = (path for path in folder.rglob("*") if path.is_file() and path != folder / CARD)
     sums = checksums(folder, files)
-    write_json(folder / MANIFEST, {**manifest, "checksums": sums})
+    manifest.model_copy(update={"checksums": sums}).save(folder)

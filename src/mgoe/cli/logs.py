@@ -334,7 +334,7 @@ def visit(
     if overwrite:
         remove_folder(out)
     if first is None or overwrite:
-        first = visits.day_after(opened.manifest["lineage"]["log"][1])
+        first = visits.day_after(opened.manifest.lineage.log[1])
     features = [one.name for one in getattr(opened.settings.data.items, "features", ())]
     settings = check_settings(
         ServeSettings,

@@ -216,8 +216,8 @@ def update(
         show_json(
             {
                 "path": str(out),
-                "lineage": made.manifest["lineage"],
-                "due": made.manifest.get("due", []),
+                "lineage": made.manifest.lineage.model_dump(mode="json"),
+                "due": made.manifest.due,
                 "calibration": made.calibration,
                 "graph": made.graph.describe(),
             }

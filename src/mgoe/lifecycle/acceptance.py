@@ -28,7 +28,7 @@ from pydantic import Field
 from mgoe._util.files import read_json, write_json
 from mgoe.bundle import Bundle
 from mgoe.bundle.held import last_of_files
-from mgoe.bundle.manifest import now, state_of
+from mgoe.bundle.manifest import now
 from mgoe.config import Settings, TaskSettings, check_settings, seconds
 from mgoe.data import Examples
 from mgoe.errors import DataError
@@ -161,7 +161,7 @@ def check_release(
         )
     for bundle, rows in zip((candidate, current), window, strict=True):
         until = learned_until(bundle) // 1_000_000 // seconds(bundle.settings.data.bucket)
-        if state_of(bundle.manifest) == "served" and (first := int(rows.bucket.min())) < until:
+        if bundle.manifest.weights == "served" and (first := int(rows.bucket.min())) < until:
             raise DataError(
                 "the window",
                 f"must hold rows that neither bundle has learned from, found some of bucket {first}, and the "
@@ -206,7 +206,7 @@ def missing(candidate: Bundle, current: Bundle) -> list[str]:
     forms = candidate.settings.form, current.settings.form
     if forms[0] != forms[1]:
         reasons.append(f"the log must be one of {forms[1]}, as that of the current bundle, found {forms[0]}")
-    if candidate.manifest["tasks"] != current.manifest["tasks"]:
+    if candidate.manifest.tasks != current.manifest.tasks:
         ours, theirs = (", ".join(one.tasks) for one in (candidate, current))
         reasons.append(f"the tasks must be those of the current bundle ({theirs}), found {ours}")
     if lost := sorted(_features(current) - _features(candidate)):

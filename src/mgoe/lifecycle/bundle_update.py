@@ -18,10 +18,10 @@ import numpy as np
 
 from mgoe._util.files import atomic_folder, exclusive, read_json, write_json
 from mgoe._util.progress import hidden
-from mgoe.bundle import MANIFEST, Bundle
+from mgoe.bundle import Bundle
 from mgoe.bundle.calibration import fit_calibration
 from mgoe.bundle.held import read_held
-from mgoe.bundle.manifest import Trained, iso_time
+from mgoe.bundle.manifest import Trained, iso_time, read_manifest
 from mgoe.bundle.membership import DEPLOYMENT, deployment_of
 from mgoe.bundle.population import POPULATION, population_of
 from mgoe.bundle.training_state import REPLAY, copy_bundle, copy_state, keep_state
@@ -97,7 +97,7 @@ def update(
             was there is unchanged.
 
     Example:
-        >>> update(folder / "bundle", Sources(str(log)), "new").manifest["lineage"]["trained"]
+        >>> update(folder / "bundle", Sources(str(log)), "new").manifest.lineage.trained
         'refreshed'
     """
     opened, out, learns = Bundle.open(bundle), Path(out), groups == "learn"
@@ -145,7 +145,7 @@ def _keep(new: NewRows, folder: Path, out: Path, learns: bool) -> Made:
         calibration = fit_calibration(bundle.window(examples), bundle.settings.tasks, calibration)
     graph = new.add_to(MacroGraph.open(folder / "graph"), learns)
     copy_state(bundle.path, out)
-    return graph, "refreshed", {"calibration": calibration.model_dump(mode="json")}
+    return graph, "refreshed", {"calibration": calibration}
 
 
 def _continue(new: NewRows, folder: Path, out: Path, learns: bool) -> Made:
@@ -185,7 +185,7 @@ def _continue(new: NewRows, folder: Path, out: Path, learns: bool) -> Made:
         graph,
         "retrained",
         {
-            "calibration": calibration.model_dump(mode="json"),
+            "calibration": calibration,
             "trained_until": iso_time(graph.manifest.last),
             "due": due,
         },
@@ -241,8 +241,8 @@ def train_anew(bundle: Bundle, log: list[str], out: Path) -> None:
     train(_settings(bundle, log), work)
     if not ProcessGroup.current().leads:
         return
-    manifest = work / "bundle" / MANIFEST
-    write_json(manifest, read_json(manifest) | {DEPLOYMENT: deployment_of(bundle)})
+    made = read_manifest(work / "bundle", verify=False)
+    made.model_copy(update={"deployment": deployment_of(bundle)}).save(work / "bundle")
     copy_bundle(work / "bundle", out)
     shutil.rmtree(work)
 
@@ -252,8 +252,8 @@ def _settings(bundle: Bundle, log: list[str]) -> RunSettings:
     settings = with_files(bundle.settings, log)
     split = settings.split
     if isinstance(split.cuts[0], date):
-        since = datetime.fromisoformat(bundle.manifest["fully_trained_until"])
-        until = datetime.fromisoformat(bundle.manifest["lineage"]["log"][1])
+        since = datetime.fromisoformat(bundle.manifest.fully_trained_until)
+        until = datetime.fromisoformat(bundle.manifest.lineage.log[1])
         moved = timedelta(days=(until - since).days)
         cuts = [cut + moved for cut in split.cuts if isinstance(cut, date)]
         split = split.model_copy(update={"cuts": cuts})
@@ -275,11 +275,11 @@ def reasons(bundle: Bundle, graph: MacroGraph, examples: Examples) -> list[str]:
         examples: The new rows.
     """
     found = []
-    items = int(bundle.manifest["log"]["items"])
+    items = int(bundle.manifest.log["items"])
     newcomers = float(np.mean((examples.item < 0) | (examples.item >= items)))
     if newcomers > NEWCOMERS:
         found.append(f"{newcomers:.0%} of the new rows have items that came after the last full training")
-    since = datetime.fromisoformat(bundle.manifest["fully_trained_until"])
+    since = datetime.fromisoformat(bundle.manifest.fully_trained_until)
     age = datetime.fromisoformat(iso_time(graph.manifest.last)) - since
     if age > timedelta(seconds=seconds(bundle.settings.retrain.full_after)):
         found.append(

@@ -173,7 +173,7 @@ def run_cycle(settings: CycleSettings, report: Report) -> int:
         step("prune", removed=removed, served=served)
         if settings.retention is not None and settings.state is not None:
             step("trim", **trim(registry, settings.state, seconds(settings.retention)))
-        due = current.manifest.get("due", [])
+        due = current.manifest.due
         full = bool(due) and settings.full == "when due"
         if due:
             step("due", version=current.name, reasons=due, full=full)

@@ -18,7 +18,7 @@ from mgoe.bundle.membership import registry_of
 from mgoe.bundle.training_state import REPLAY, copy_state, replay_of, state_folder
 from mgoe.config import seconds
 from mgoe.data import SideFeatures
-from mgoe.data.erasures import ERASED, Erasures
+from mgoe.data.erasures import Erasures
 from mgoe.errors import BundleError
 from mgoe.graph import MacroGraph
 from mgoe.graph.build.rate_counter import RECORDS
@@ -72,7 +72,7 @@ def without(bundle: Bundle, users: list[str], out: Path, erasures: int) -> None:
             (state / OPTIMIZER).unlink(missing_ok=True)  # of rows per user: training begins with fresh ones
         if (memory := replay_of(bundle)) is not None:
             memory.without(own, bundle.model.spec.n_users).save(state / REPLAY)
-        finish(folder, bundle, graph, {}, "erased", {ERASED: erasures}, bundle.settings)
+        finish(folder, bundle, graph, {}, "erased", {"erased": erasures}, bundle.settings)
 
 
 def user_tables(model: RankingModel) -> list[str]:
@@ -84,7 +84,7 @@ def user_tables(model: RankingModel) -> list[str]:
 
 def stated(bundle: Bundle) -> dict[str, Any]:
     """Return what is not exact after an erasure, and the date when the next full training is due."""
-    since = datetime.fromisoformat(bundle.manifest["fully_trained_until"])
+    since = datetime.fromisoformat(bundle.manifest.fully_trained_until)
     due = since + timedelta(seconds=seconds(bundle.settings.retrain.full_after))
     return {"stated": list(STATED), "full_training": due.date().isoformat()}
 
@@ -97,7 +97,7 @@ def held_by(erasures: Erasures, bundle: Bundle) -> list[str]:
     """
     if not erasures.entries:
         return []
-    until, unseen = erasures.until(), erasures.until(bundle.manifest.get(ERASED, 0))
+    until, unseen = erasures.until(), erasures.until(bundle.manifest.erased)
     indices = bundle.encoders.users.indices([*until]).tolist()
     known = [(user, index) for user, index in zip(until, indices, strict=True) if index >= 0]
     return sorted(user for user, index in known if user in unseen or first_row(bundle, index) <= until[user])

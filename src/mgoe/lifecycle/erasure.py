@@ -22,7 +22,7 @@ from mgoe._util.files import atomic_file, exclusive, remove_folder
 from mgoe.bundle import Bundle
 from mgoe.bundle.membership import check_deployment, deployment_of
 from mgoe.data.arrow import pc, texts
-from mgoe.data.erasures import ERASED, Erasures
+from mgoe.data.erasures import Erasures
 from mgoe.data.log_files import files_of, kind_of
 from mgoe.errors import ConfigError, DataError
 from mgoe.lifecycle.erased_bundle import held_by, stated, user_tables, without
@@ -174,7 +174,7 @@ def erase(
                 shutil.rmtree(made)  # of former versions
         for left in (work := ours.registry.path / ".cycle").glob("*"):
             remove_folder(left)  # learned from the rows of these users
-        seen = ours.current.manifest.get(ERASED, 0)
+        seen = ours.current.manifest.erased
         if (
             seen < len(erasures.entries)
             or any(done.values())

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from mgoe._util.progress import hidden
 from mgoe.bundle import Bundle
-from mgoe.bundle.manifest import iso_time, state_of
+from mgoe.bundle.manifest import iso_time
 from mgoe.config import seconds
 from mgoe.data import Examples, Prepared
 from mgoe.data.columns import Table, only_row
@@ -64,7 +64,7 @@ def measure_log(bundle: Bundle, log: list[str], run: Path | None = None) -> list
         examples.labels,
         examples.user,
         bundle.settings.tasks,
-        model=bundle.manifest["model"]["name"],
+        model=bundle.manifest.model.name,
         seed=0,
         split=LATER,
     )
@@ -72,7 +72,7 @@ def measure_log(bundle: Bundle, log: list[str], run: Path | None = None) -> list
 
 def _check_not_learned(bundle: Bundle, first: int, run: Path | None, place: str) -> None:
     """Refuse rows that the weights have learned, or whose outcomes the graph knows."""
-    until, served = learned_until(bundle), state_of(bundle.manifest) == "served"
+    until, served = learned_until(bundle), bundle.manifest.weights == "served"
     if run is not None and not served:
         prepared = Prepared.open(run / "data")
         last = int(prepared.cuts[prepared.valid_window])

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from mgoe._util.files import atomic_folder, sha256, write_text
-from mgoe.bundle import MANIFEST, Bundle, lineage, seal
+from mgoe.bundle import MANIFEST, Bundle, seal
 from mgoe.bundle.held import HELD, Sources, joined, read_held, write_held
 from mgoe.bundle.items import WITHDRAWN
-from mgoe.bundle.manifest import RETRIEVAL, Trained
-from mgoe.bundle.membership import DEPLOYMENT, deployment_of
+from mgoe.bundle.manifest import RETRIEVAL, Lineage, Trained
+from mgoe.bundle.membership import deployment_of
 from mgoe.bundle.training_state import copy_state
 from mgoe.config import RunSettings, dump_settings, retrieval_of
 from mgoe.data import Encoders, Vocabulary
@@ -62,12 +62,8 @@ def finish(
     write_items(bundle, folder)
     write_held(folder, joined(read_held(bundle.path), ends))
     write_text(folder / "settings.yaml", dump_settings(settings))
-    manifest = (
-        bundle.manifest
-        | {DEPLOYMENT: deployment_of(bundle)}
-        | changed
-        | {"lineage": lineage(graph, trained, bundle.name)}
-    )
+    where = {"deployment": deployment_of(bundle), "lineage": Lineage.of(graph, trained, bundle.name)}
+    manifest = bundle.manifest.model_copy(update=where | changed)
     seal(folder, manifest, settings, read_rows(folder / "metrics.json"))
 
 
@@ -113,7 +109,7 @@ def with_items(bundle: Bundle, out: Path) -> Bundle:
 
 def copy_files(bundle: Bundle, folder: Path) -> None:
     """Copy the files of a bundle that a new one starts from."""
-    held = bundle.manifest["checksums"]
+    held = bundle.manifest.checksums
     for name in [name for name in held if name != HELD and not name.startswith(f"{RETRIEVAL}/")]:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(bundle.path / name, folder / name)

@@ -73,16 +73,16 @@ class Version:
     @classmethod
     def of(cls, bundle: Bundle, number: int) -> Self:
         """Describe a bundle that is added."""
-        lineage = bundle.manifest["lineage"]
+        lineage = bundle.manifest.lineage
         return cls(
             name=bundle.name,
             number=number,
             added=now(),
-            model=bundle.manifest["model"]["name"],
-            parent=lineage["parent"],
-            trained=lineage["trained"],
-            log=lineage["log"],
-            mgoe=bundle.manifest["versions"]["mgoe"],
+            model=bundle.manifest.model.name,
+            parent=lineage.parent,
+            trained=lineage.trained,
+            log=list(lineage.log),
+            mgoe=bundle.manifest.versions["mgoe"],
         )
 
 

@@ -321,7 +321,7 @@ class Ranker(Recommender, Shown):
             DataError: The rows cannot be read or break a rule; the ranker is then unchanged.
 
         Example:
-            >>> ranker.update(later, weights="continue").bundle_.manifest["lineage"]["trained"]
+            >>> ranker.update(later, weights="continue").bundle_.manifest.lineage.trained
             'retrained'
         """
         former, home, out = self._fitted(), self._home, self._next_bundle()
@@ -396,7 +396,7 @@ class Ranker(Recommender, Shown):
             0
         """
         bundle = Bundle.open(path)
-        ranker = cls(**parameters_of(bundle.settings, bundle.manifest["model"]))
+        ranker = cls(**parameters_of(bundle.settings, bundle.manifest.model.model_dump(mode="json")))
         ranker._take(bundle, Workdir(None))
         return ranker
 
@@ -432,7 +432,7 @@ class Ranker(Recommender, Shown):
         if not hasattr(self, "bundle_"):
             return {"model": self.model, "tasks": self.tasks or "guessed", "fitted": "no"}
         bundle = self.bundle_
-        name = bundle.manifest["model"]["name"]
+        name = bundle.manifest.model.name
         rows: Any = bundle.metrics.to_dict("records")
         mean = summarize(rows).get(name, {}).get(MEAN)  # regressions have none
         return {

@@ -387,7 +387,7 @@ def test_another_control_is_refused(finished: Path, other: Path, tmp_path: Path,
 def test_an_arm_of_other_tasks_is_refused(finished: Path, other: Path):
     one, two = mgoe.load(finished / "bundle"), mgoe.load(other)
     module.check_tasks("an arm", two, one)
-    two.manifest["tasks"] = two.manifest["tasks"][:1]
+    two.manifest = two.manifest.model_copy(update={"tasks": two.manifest.tasks[:1]})
     with pytest.raises(BundleError, match="an arm must have the tasks of the bundle that answers"):
         module.check_tasks("an arm", two, one)
 

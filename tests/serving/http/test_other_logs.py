@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import mgoe
 from mgoe.bundle.held import HELD, NEW_STORE, Held, write_held
 from mgoe.bundle.write import seal
 from mgoe.config import load_settings
@@ -83,7 +84,7 @@ def holding(bundle: Path, path: Path, held: dict[str, Held]) -> Path:
     """Copy a bundle, which then holds rows of logs."""
     shutil.copytree(bundle, path)
     write_held(path, held)
-    manifest = json.loads((path / "bundle.json").read_text())
+    manifest = mgoe.load(bundle).manifest
     (path / "bundle.json").unlink()
     seal(path, manifest, load_settings(path / "settings.yaml"), read_rows(path / "metrics.json"))
     assert HELD in json.loads((path / "bundle.json").read_text())["checksums"]

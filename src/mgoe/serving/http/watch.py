@@ -229,7 +229,7 @@ def check_tasks(what: str, bundle: Bundle, served: Bundle) -> None:
     Raises:
         BundleError: It has other tasks.
     """
-    if bundle.manifest["tasks"] != served.manifest["tasks"]:
+    if bundle.manifest.tasks != served.manifest.tasks:
         raise BundleError(
             bundle.path,
             f"{what} must have the tasks of the bundle that answers ({', '.join(served.tasks)}), found "

@@ -122,9 +122,9 @@ class Engine:
         latest = self.bundle.graph.latest
         busiest = np.argsort(-np.asarray(latest.arrays["user_sum"]), kind="stable")[:SHOWN_USERS]
         return {
-            "model": self.bundle.manifest["model"]["name"],
+            "model": self.bundle.manifest.model.name,
             "tasks": list(self.tasks),
-            "kinds": {task["name"]: task["kind"] for task in self.bundle.manifest["tasks"]},
+            "kinds": {task.name: task.kind for task in self.bundle.manifest.tasks},
             "objective": self.bundle.objective,
             "named": [
                 f"{side}s"

@@ -33,7 +33,7 @@ def sessions_of(bundle: Bundle, decomposition: Decomposition, cache: Path | None
         decomposition: Its model, taken apart.
         cache: See `Sessions`.
     """
-    weights = "".join(bundle.manifest["checksums"][name] for name in ("model.safetensors", "spec.json"))
+    weights = "".join(bundle.manifest.checksums[name] for name in ("model.safetensors", "spec.json"))
     samples = ScoringInputs(bundle, decomposition).samples()
     return Sessions(decomposition, *samples, cache, weights, prepared_folder(bundle.path))
 
