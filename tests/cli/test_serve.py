@@ -308,6 +308,7 @@ def two_arms(own: Path, finished: Path, tmp_path: Path) -> Path:
     return file
 
 
+@slow
 def test_no_answer_is_missing_in_the_log_when_a_service_is_killed_and_arms_stay(
     own: Path, two_arms: Path, tmp_path: Path
 ):

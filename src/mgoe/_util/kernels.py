@@ -99,10 +99,11 @@ class KernelCache(caching.FunctionCache):
                 self._turn = turn.acquire().lock
                 found = self._load(sig, target_context)  # another process may have compiled it meanwhile
         if found is not None:
-            self._end_turn()
+            self.end_turn()
         return found
 
-    def _end_turn(self) -> None:
+    def end_turn(self) -> None:
+        """Let other processes compile the kernel."""
         if self._turn is not None:
             self._turn.release()
             self._turn = None
@@ -128,7 +129,7 @@ class KernelCache(caching.FunctionCache):
         except OSError as error:
             _warn(self.cache_path, error.strerror or str(error))
         finally:
-            self._end_turn()
+            self.end_turn()
 
 
 @cache
@@ -173,7 +174,7 @@ class _Kernel(registry.CPUDispatcher):
         super().__init__(function, targetoptions=options)
         self._is_written = [name in written for name in signature(function).parameters]
         self._also_taken: set[tuple[types.Type, ...]] = set()
-        self._cache = KernelCache(function)
+        self._cache: KernelCache = KernelCache(function)
 
     def compile(self, sig: Any) -> Any:
         """Return the machine code for arguments of these types, compiled for inputs that it can only read."""
@@ -188,6 +189,7 @@ class _Kernel(registry.CPUDispatcher):
             finally:
                 if searches:
                     gc.enable()
+                self._cache.end_turn()  # also of a kernel that cannot be compiled
             if taken != compiled and taken not in self._also_taken:
                 self._also_taken.add(taken)
                 self._insert([kind._code for kind in taken], code, False)  # type: ignore[attr-defined]

@@ -18,7 +18,7 @@ from tests.graph.histories import BUCKET, history, planted
 EVENTS = planted(users=600, items=400, events=6000, seed=3)
 UNTIL = 5
 """Last bucket before which later events change nothing."""
-USERS = (90, 600, *[6000] * SOAK)
+USERS = (90, 240, *[600, 6000] * SOAK)
 """Users of the logs of events and of exposures."""
 DEVICES = 3
 
